@@ -1,0 +1,5 @@
+"""Backpropagation through time derived by hand, in NumPy: the first of two witnesses.
+
+`rnn` (adjoint recursion), `jacobian_sum` (every path, term by term) and `rtrl` (forward recursion)
+compute the same gradients of the same many-to-one RNN in three ways. Nothing here knows autodiff.
+"""

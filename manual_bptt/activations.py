@@ -1,0 +1,69 @@
+"""Activations: φ and φ′ side by side, one row each.
+
+Source: docs/derivation.md, (A1) to (A4).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Activation(NamedTuple):
+    """An elementwise activation φ and its derivative.
+
+    `derivative` is given both a and h = φ(a), because φ′ is often cheaper written with h.
+    Pass a pair of your own wherever an activation's name is accepted.
+    """
+
+    function: Callable[[Array], Array]
+    derivative: Callable[[Array, Array], Array]
+
+
+def logistic(a: Array) -> Array:
+    """1 / (1 + e⁻ᵃ), elementwise: never overflows and keeps its relative accuracy for large |a|."""
+    decay = np.exp(-np.abs(a))
+    value: Array = np.where(a >= 0, 1, decay) / (1 + decay)
+    return value
+
+
+def rectified(a: Array) -> Array:
+    """The larger of a and 0, elementwise."""
+    return np.maximum(a, 0)
+
+
+def positive(a: Array) -> Array:
+    """1 where a > 0, else 0: at the kink, relu's derivative is 0 by convention."""
+    return (a > 0).astype(a.dtype)
+
+
+# fmt: off
+ACTIVATIONS = {
+    # name                  φ(a)         φ′(a), given also h = φ(a)
+    "tanh":     Activation(np.tanh,      lambda a, h: 1 - h * h),        # (A1)
+    "sigmoid":  Activation(logistic,     lambda a, h: h * (1 - h)),      # (A2)
+    "relu":     Activation(rectified,    lambda a, h: positive(a)),      # (A3)
+    "identity": Activation(lambda a: a,  lambda a, h: np.ones_like(a)),  # (A4)
+}
+# fmt: on
+
+
+def find(activation: str | Activation) -> Activation:
+    """The activation of that name, or the pair itself.
+
+    Raises ValueError for an unknown name, TypeError for anything that is neither.
+    """
+    if isinstance(activation, Activation):
+        return activation
+    if not isinstance(activation, str):
+        raise TypeError(
+            f"activation: expected a name or an Activation(function, derivative), "
+            f"found {type(activation).__name__}"
+        )
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"activation: expected one of {', '.join(ACTIVATIONS)}, found {activation!r}"
+        )
+    return ACTIVATIONS[activation]
