@@ -1,0 +1,159 @@
+"""How far a correct gradient may be from the exact one: a running error analysis.
+
+The one place where tolerances come from. Derived in docs/derivation.md, section 9, after Higham,
+Accuracy and Stability of Numerical Algorithms (2nd ed., 2002), chapters 2 and 3.
+The bounds need the forward pass of the reference only; they contain no gradient.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jax_reference.rnn import Derivatives
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ELEMENTARY = 16  # assumed error of tanh and sigmoid in units of u; measured in the tests
+INFLATION = 1 + 2.0**-10  # for second-order terms and the rounding of the bounds themselves
+RESOLVING = 2.0**-6  # a comparison is evidence where its bound is below this part of the gradient
+
+
+class Smoothness(NamedTuple):
+    """max |φ′|, max |φ″|, and whether φ is an elementary function that rounds."""
+
+    slope: float
+    curvature: float
+    rounds: bool
+
+
+SMOOTHNESS = {
+    "tanh": Smoothness(1, 4 / (3 * np.sqrt(3)), True),
+    "sigmoid": Smoothness(1 / 4, 1 / (6 * np.sqrt(3)), True),
+    "relu": Smoothness(1, 0, False),
+    "identity": Smoothness(1, 0, False),
+}
+
+
+class Bounds(NamedTuple):
+    """A bound for every entry of everything that is compared, shaped like what it bounds."""
+
+    loss: Float[Array, ""]
+    prediction: Float[Array, "B O"]
+    U: Float[Array, "H D"]
+    W: Float[Array, "H H"]
+    V: Float[Array, "O H"]
+    b: Float[Array, " H"]
+    c: Float[Array, " O"]
+    x: Float[Array, "T B D"]
+    h0: Float[Array, "B H"]
+    adjoints: Float[Array, "T B H"]
+
+
+def slope_at(activation: str, a: Array, h: Array) -> Array:
+    """|φ′| at the reference's states, for the bounds alone."""
+    slopes: dict[str, Array] = {
+        "tanh": (1 - h) * (1 + h),
+        "sigmoid": h * (1 - h),
+        "relu": np.where(a > 0, 1.0, 0.0),
+        "identity": np.ones_like(a),
+    }
+    return slopes[activation]
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a bound that overflows is infinite, and says so
+def bounds(
+    params: Any,
+    x: Float[Array, "T B D"],
+    y: Float[Array, "B O"],
+    reference: Derivatives,
+    *,
+    dtype: Any,
+    activation: str = "tanh",
+    loss: str = "mse",
+) -> Bounds:
+    """How far results computed in `dtype`, in any order of summation, may be from the exact ones.
+
+    `reference` gives the states, in float64, of the problem (params, x, y); `dtype` is a floating
+    dtype. Equations (E1) to (E12).
+    """
+    u = float(np.finfo(dtype).eps) / 2
+    tiny = float(np.finfo(dtype).smallest_normal)
+    lipschitz, curvature, rounds = SMOOTHNESS[activation]
+    epsilon = ELEMENTARY * u if rounds else 0.0
+
+    def gamma(n: int) -> float:
+        return n * u / (1 - n * u)  # (E1)
+
+    absU, absW, absV = (np.abs(np.asarray(w, np.float64)) for w in (params.U, params.W, params.V))
+    absb = 0.0 if params.b is None else np.abs(np.asarray(params.b, np.float64))
+    absc = 0.0 if params.c is None else np.abs(np.asarray(params.c, np.float64))
+    absx = np.abs(np.asarray(x, np.float64))
+    a, h = reference.states.a, reference.states.h
+    (T, B, D), (O, H) = absx.shape, absV.shape
+    N = B * O
+
+    err_h = np.zeros_like(h)
+    abs_h = np.abs(h)
+    slope, err_slope = np.empty_like(a), np.empty_like(a)
+    for t in range(1, T + 1):
+        into = absx[t - 1] @ absU.T + abs_h[t - 1] @ absW.T + absb
+        err_a = err_h[t - 1] @ absW.T + gamma(D + H + 2) * into + 2 * (D + H) * tiny  # (E2)
+        s = slope_at(activation, a[t - 1], h[t])
+        slope[t - 1] = np.minimum(lipschitz, s + 2 * curvature * err_a)  # (E3)
+        moved = slope[t - 1] * err_a
+        err_slope[t - 1] = curvature * err_a  # (E5), first part
+        if activation == "relu":
+            kink = np.abs(a[t - 1]) <= 2 * err_a
+            slope[t - 1][kink] = err_slope[t - 1][kink] = 1
+            moved = slope[t - 1] * err_a
+        err_h[t] = moved + epsilon * (np.abs(h[t]) + 2 * moved) + tiny  # (E4)
+        abs_h[t] = np.abs(h[t]) + 2 * err_h[t]
+        if activation == "tanh":
+            err_slope[t - 1] += 2 * epsilon + 4 * u
+        elif activation == "sigmoid":
+            err_slope[t - 1] += (epsilon + 4 * u) * abs_h[t]
+
+    err_y = err_h[T] @ absV.T + gamma(H + 2) * (abs_h[T] @ absV.T + absc) + 2 * H * tiny  # (E6)
+    r = np.abs(reference.states.prediction - np.asarray(y, np.float64))
+    abs_r = r + 2 * err_y
+    kappa = 2 / N if loss == "mse" else 1.0
+    err_loss = (
+        kappa / 2 * (2 * r * err_y + err_y**2 + gamma(N + 5) * abs_r**2).sum() + N * tiny
+    )  # (E7)
+    err_dy = kappa * (err_y + gamma(4) * abs_r) + 4 * tiny  # (E8)
+
+    g = kappa * abs_r @ absV
+    err_g = err_dy @ absV + gamma(O + 2) * g + 2 * O * tiny  # (E9)
+    delta, err_delta = np.empty_like(a), np.empty_like(a)
+    for t in range(T, 0, -1):
+        s = slope[t - 1] + err_slope[t - 1]
+        delta[t - 1] = s * g
+        err_delta[t - 1] = (
+            s * err_g + err_slope[t - 1] * g + gamma(3) * delta[t - 1] + 3 * tiny
+        )  # (E10)
+        g = delta[t - 1] @ absW
+        err_g = err_delta[t - 1] @ absW + gamma(H + 3) * g + 2 * H * tiny  # (E11)
+
+    m = T * B + H + O + 4
+    total = err_delta + gamma(m) * delta  # the last two of (E12) without Δh
+
+    def over_time(left: Array, right: Array) -> Array:
+        summed: Array = np.einsum("tbh,tbk->hk", left, right, optimize=True)
+        return summed
+
+    found = Bounds(
+        loss=np.asarray(err_loss),
+        prediction=err_y,
+        U=over_time(total, absx) + 2 * m * tiny,
+        W=over_time(total, abs_h[:-1]) + over_time(delta, err_h[:-1]) + 2 * m * tiny,  # (E12)
+        V=(err_dy + gamma(m) * kappa * abs_r).T @ abs_h[T]
+        + (kappa * abs_r).T @ err_h[T]
+        + 2 * m * tiny,
+        b=total.sum(axis=(0, 1)) + 2 * m * tiny,
+        c=(err_dy + gamma(m) * kappa * abs_r).sum(axis=0) + 2 * m * tiny,
+        x=total @ absU + 2 * m * tiny,
+        h0=err_g,
+        adjoints=err_delta,
+    )
+    return Bounds(*(np.where(np.isnan(e), np.inf, e * INFLATION) for e in found))

@@ -1,0 +1,140 @@
+"""The worked example as numbers beside the equations of docs/derivation.md."""
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bptt_verifier.builtin import Array, allowed, reference
+from bptt_verifier.comparison import compare
+from bptt_verifier.problems import Problem
+from bptt_verifier.terminal import verdict_text
+from manual_bptt import activations, jacobian_sum, losses, rnn
+
+OUTPUT_GRADIENT = {"mse": ("L2", "2 (ŷ − y) / (B O)"), "half_sse": ("L4", "ŷ − y")}
+LOSS = {"mse": ("L1", "mean of (ŷ − y)²"), "half_sse": ("L3", "½ sum of (ŷ − y)²")}
+
+
+def vector(values: Array) -> str:
+    """(0.12345, -1.23456, …)"""
+    return "(" + ", ".join(f"{value:.5f}" for value in values) + ")"
+
+
+def matrix(values: Array) -> str:
+    """One line a row, columns aligned."""
+    return "\n".join(" ".join(f"{value:10.6f}" for value in row) for row in np.atleast_2d(values))
+
+
+def columns(*headings: str) -> Table:
+    """A table without lines, whose first two columns are an equation's tag and its text."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, vertical="top")
+    return table
+
+
+def weights(problem: Problem) -> Table:
+    """The point at which everything is computed."""
+    table = columns("", "shape", "value")
+    named = problem.params._asdict() | {"h_0": problem.h0}
+    for name, value in named.items():
+        if value is not None:
+            table.add_row(name, str(value.shape), matrix(value))
+    if problem.h0 is None:
+        table.add_row("h_0", "", "0")
+    return table
+
+
+def forward_pass(problem: Problem, names: list[str]) -> Table:
+    """a_t, h_t, ŷ and L."""
+    params, x, y, h0, activation, loss = problem
+    prediction, trace = rnn.forward(params, x, h0, activation=activation)
+    bias, output_bias = (
+        (" + b" if params.b is not None else ""),
+        (" + c" if params.c is not None else ""),
+    )
+    table = columns("", "forward", *names)
+    for t in range(1, len(x) + 1):
+        table.add_row("", f"x_{t}", *map(vector, x[t - 1]))
+        table.add_row("(F1)", f"a_{t} = U x_{t} + W h_{t - 1}{bias}", *map(vector, trace.a[t - 1]))
+        table.add_row("(F2)", f"h_{t} = {activation}(a_{t})", *map(vector, trace.h[t]))
+    table.add_row("(F3)", f"ŷ = V h_{len(x)}{output_bias}", *map(vector, prediction))
+    table.add_row("", "y", *map(vector, y))
+    tag, formula = LOSS[loss]
+    value = losses.find(loss).value(prediction, y)
+    table.add_row(f"({tag})", f"L = {formula}", f"{value:.9f}")
+    return table
+
+
+def backward_pass(problem: Problem, names: list[str]) -> Table:
+    """∂L/∂ŷ, and ∂L/∂h_t and δ_t from the last step to the first."""
+    params, x, y, h0, activation, loss = problem
+    prediction, trace = rnn.forward(params, x, h0, activation=activation)
+    dy = losses.find(loss).gradient(prediction, y)
+    found = rnn.backward(params, trace, dy)
+    phi = activations.find(activation)
+    T = len(x)
+    table = columns("", "backward", *names)
+    tag, formula = OUTPUT_GRADIENT[loss]
+    table.add_row(f"({tag})", f"∂L/∂ŷ = {formula}", *map(vector, dy))
+    table.add_row("(B1)", f"∂L/∂h_{T} = Vᵀ ∂L/∂ŷ", *map(vector, dy @ params.V))
+    for t in range(T, 0, -1):
+        slope = phi.derivative(trace.a[t - 1], trace.h[t])
+        delta = found.adjoints[t - 1]
+        table.add_row("", f"φ′(a_{t})", *map(vector, slope))
+        table.add_row("(B2)", f"δ_{t} = ∂L/∂h_{t} ⊙ φ′(a_{t})", *map(vector, delta))
+        table.add_row("(B3)", f"∂L/∂h_{t - 1} = Wᵀ δ_{t}", *map(vector, delta @ params.W))
+    return table
+
+
+def path(weight: str, k: int, T: int) -> str:
+    """How the weight's use at step k reaches the output."""
+    through = " → ".join(f"h_{t}" for t in range(k, T + 1))
+    if k == T:
+        return f"direct: {weight} acts on h_{T} directly"
+    return f"indirect: {weight} acts on h_{k}, and on through {through}"
+
+
+def sums(problem: Problem) -> Table:
+    """Every term k of the sums for ∂L/∂W and ∂L/∂U, their totals, and autodiff's beside them."""
+    params, x, y, h0, activation, loss = problem
+    T = len(x)
+    prediction, _ = rnn.forward(params, x, h0, activation=activation)
+    dy = losses.find(loss).gradient(prediction, y)
+    terms = jacobian_sum.terms(params, x, dy, h0, activation=activation)
+    _, totals = rnn.value_and_grad(params, x, y, h0, activation=activation, loss=loss)
+    truth = reference(problem)
+    bound = allowed(problem, truth)
+    table = columns("", "gradient, term by term", "by hand", "autodiff", "error ÷ bound")
+    for name in ("W", "U", "V"):
+        table.add_row()
+        if name != "V":
+            for k in range(T, 0, -1):
+                term = getattr(terms, name)[k - 1]
+                note = "\nexactly zero" if not term.any() else ""
+                table.add_row("(J5)", f"k = {k}  {path(name, k, T)}{note}", matrix(term))
+        compared = compare(name, getattr(totals, name), getattr(truth, name), getattr(bound, name))
+        tag = {"W": "(B5)", "U": "(B4)", "V": "(B6)"}[name]
+        sign = "  sum over k" if name != "V" else " = ∂L/∂ŷ h_Tᵀ"
+        table.add_row(
+            tag,
+            Text(f"∂L/∂{name}{sign}", style="bold"),
+            Text(matrix(getattr(totals, name)), style="bold"),
+            matrix(getattr(truth, name)),
+            Text.assemble(f"{compared.error:.3f}  ", verdict_text(compared.verdict)),
+        )
+    return table
+
+
+def explanation(problem: Problem, names: list[str]) -> RenderableType:
+    """Forward pass, backward pass and the sums over all hidden states; `names` label the batch."""
+    return Group(
+        Text("The weights", style="bold underline"),
+        weights(problem),
+        Text("\nForward, step by step", style="bold underline"),
+        forward_pass(problem, names),
+        Text("\nBackward, from the loss to the first step", style="bold underline"),
+        backward_pass(problem, names),
+        Text("\nThe sums over every hidden state, and what autodiff says", style="bold underline"),
+        sums(problem),
+    )

@@ -1,0 +1,139 @@
+"""Hypothesis strategies: random problems, exact ones, and arguments that must be refused.
+
+Needs Hypothesis, which is in the extra `test`.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+from bptt_verifier.problems import (
+    ACTIVATIONS,
+    LARGEST,
+    LOSSES,
+    Array,
+    Problem,
+    Sizes,
+    with_values,
+)
+from jax_reference.padded import Capacity
+from manual_bptt.rnn import Params
+
+
+def sizes(largest: Capacity = LARGEST, smallest: int = 1) -> st.SearchStrategy[Sizes]:
+    """Steps, batch, inputs, hidden units and outputs, each on its own, ones included."""
+    return st.builds(Sizes, *(st.integers(smallest, most) for most in largest))
+
+
+def problems(
+    dtype: Any = np.float64,
+    *,
+    sizes: st.SearchStrategy[Sizes] = sizes(),  # noqa: B008 - strategies are immutable
+    activations: tuple[str, ...] = ACTIVATIONS,
+    losses: tuple[str, ...] = LOSSES,
+) -> st.SearchStrategy[Problem]:
+    """Problems with normal values, neither tiny nor symmetric; with and without biases and h0.
+
+    Shrinks to small sizes and the first activation and loss.
+    """
+    return st.builds(
+        with_values,
+        st.integers(0, 2**32 - 1).map(np.random.default_rng),
+        sizes,
+        dtype=st.just(dtype),
+        activation=st.sampled_from(activations),
+        loss=st.sampled_from(losses),
+        bias=st.booleans(),
+        initial_state=st.booleans(),
+        spread=st.floats(0.5, 1.5),
+        target_scale=st.sampled_from([1.0, 10.0]),
+    )
+
+
+@st.composite
+def integer_problems(
+    draw: st.DrawFn,
+    dtype: Any = np.float64,
+    *,
+    sizes: st.SearchStrategy[Sizes] = sizes(Capacity(T=3, B=2, D=2, H=2, O=2)),  # noqa: B008
+    activations: tuple[str, ...] = ("identity", "relu"),
+) -> Problem:
+    """Problems of small integers, small enough that no sum or product is ever rounded.
+
+    With entries of at most 2, T ≤ 3 and all other sizes ≤ 2, |a_t| ≤ 8 + 4 |h_{t-1}| + 2 gives
+    |h_3| ≤ 338, |ŷ − y| ≤ 1 356, |δ_1| ≤ 86 784, an entry of ∂L/∂W at most 2 017 728 and a sum of
+    squares of at most 7 354 944: all below 2²⁴, the first integer after which float32 skips one.
+    """
+    T, B, D, H, O = draw(sizes)
+
+    def integers(*shape: int) -> Array:
+        count = int(np.prod(shape))
+        values = draw(st.lists(st.integers(-2, 2), min_size=count, max_size=count))
+        return np.array(values, dtype=dtype).reshape(shape)
+
+    bias, initial_state = draw(st.booleans()), draw(st.booleans())
+    params = Params(
+        U=integers(H, D),
+        W=integers(H, H),
+        V=integers(O, H),
+        b=integers(H) if bias else None,
+        c=integers(O) if bias else None,
+    )
+    x, y = integers(T, B, D), integers(B, O)
+    h0 = integers(B, H) if initial_state else None
+    return Problem(params, x, y, h0, draw(st.sampled_from(activations)), "half_sse")
+
+
+class Refused(NamedTuple):
+    """Arguments that must be refused: which one is at fault, and with which exception."""
+
+    arguments: dict[str, Any]
+    at_fault: str
+    exception: type[Exception]
+
+
+@st.composite
+def refused_arguments(draw: st.DrawFn) -> Refused:
+    """One fault in otherwise good arguments of `value_and_grad`.
+
+    A wrong rank, a size that disagrees or is zero, an integer, complex or odd dtype, NaN or
+    infinity, something that is no array, an unknown name.
+    """
+    problem = draw(problems(sizes=sizes(Capacity(3, 3, 3, 3, 3))))
+    problem = problem._replace(
+        params=problem.params._replace(b=np.zeros(problem.sizes.H), c=np.zeros(problem.sizes.O)),
+        h0=np.zeros((problem.sizes.B, problem.sizes.H)),
+    )
+    arguments = problem._asdict()
+    name = draw(st.sampled_from(["U", "W", "V", "b", "c", "x", "y", "h0", "activation", "loss"]))
+    if name in ("activation", "loss"):
+        unknown = draw(st.text(max_size=5).filter(lambda s: s not in ACTIVATIONS + LOSSES))
+        wrong, exception = draw(st.sampled_from([(unknown, ValueError), (3.5, TypeError)]))
+        return Refused(arguments | {name: wrong}, name, exception)
+
+    right = getattr(problem.params, name) if name in "UWVbc" else arguments[name]
+    axis = draw(st.integers(0, right.ndim - 1))
+    where = draw(st.sampled_from(list(np.ndindex(right.shape))))
+    unfit = right.copy()
+    unfit[where] = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    faults: list[tuple[Any, type[Exception]]] = [
+        (right[None], ValueError),
+        (right[0], ValueError),
+        (np.take(right, [], axis=axis), ValueError),
+        (unfit, ValueError),
+        (np.ones_like(right, dtype=draw(st.sampled_from([int, bool, complex]))), TypeError),
+        ("text", TypeError),
+        (object(), TypeError),
+    ]
+    # A size of U, V or x may define a letter; then another argument is the one that disagrees.
+    if name in ("W", "b", "c", "y", "h0"):
+        faults.append((np.concatenate([right, right], axis=axis), ValueError))
+    if name != "U":  # U sets the dtype
+        faults.append((right.astype(np.float32), TypeError))
+    wrong, exception = draw(st.sampled_from(faults))
+    if name in "UWVbc":
+        return Refused(
+            arguments | {"params": problem.params._replace(**{name: wrong})}, name, exception
+        )
+    return Refused(arguments | {name: wrong}, name, exception)

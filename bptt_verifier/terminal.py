@@ -1,0 +1,89 @@
+"""How results look on a terminal: tables and progress, plain text where there is no colour."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from bptt_verifier.builtin import Report
+from bptt_verifier.comparison import Verdict
+
+SYMBOLS = {
+    "loss": "L",
+    "prediction": "ŷ",
+    "U": "∂L/∂U",
+    "W": "∂L/∂W",
+    "V": "∂L/∂V",
+    "b": "∂L/∂b",
+    "c": "∂L/∂c",
+    "x": "∂L/∂x",
+    "h0": "∂L/∂h₀",
+    "adjoints": "every δ_t",
+}
+STYLES = {Verdict.AGREES: "green", Verdict.DISAGREES: "bold red", Verdict.INCONCLUSIVE: "yellow"}
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where that is a terminal; yields a function of the number done."""
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def verdict_text(verdict: Verdict) -> Text:
+    """The verdict in its colour."""
+    return Text(str(verdict), style=STYLES[verdict])
+
+
+def builtin_table(report: Report) -> Table:
+    """A row for each gradient of each derivation."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("derivation", "gradient"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("cases", "worst error\n÷ bound"):
+        table.add_column(heading, justify="right")
+    table.add_column("largest shape", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    previous = None
+    for row in report.rows:
+        if previous not in (None, row.derivation):
+            table.add_row()
+        table.add_row(
+            row.derivation if row.derivation != previous else "",
+            SYMBOLS[row.gradient],
+            str(row.cases),
+            f"{row.worst.error:.3f}" if row.worst.error < 1000 else f"{row.worst.error:.1e}",
+            str(row.largest),
+            verdict_text(row.verdict),
+        )
+        previous = row.derivation
+    return table
+
+
+def summary(report: Report) -> Text:
+    """The verdict on everything, in a sentence that names the worst case."""
+    worst = max(report.rows, key=lambda row: row.worst.error)
+    entry = ", ".join(map(str, worst.worst.entry))
+    at = f"{SYMBOLS[worst.gradient]}[{entry}]" if entry else SYMBOLS[worst.gradient]
+    return Text.assemble(
+        verdict_text(report.verdict),
+        f": {len(report.shapes)} random problems in {report.dtype}, seed {report.seed}. "
+        f"The largest error is {worst.worst.error:.2g} of its bound: {worst.derivation}, {at} "
+        f"of case {worst.worst_case}, by hand {worst.worst.yours:.9g}, "
+        f"autodiff {worst.worst.reference:.9g}.",
+    )
+
+
+def require_writable(option: str, path: Path | None) -> None:
+    """Raises ValueError unless a file could be written there, before any work is done."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ValueError(f"{option}: expected a file in an existing folder, found {path}")
