@@ -1,0 +1,52 @@
+# Every target sets up .venv by itself; all it takes is Python 3.11 or newer and a package index.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SET_UP := .venv/set-up
+
+# Pins what is installed and, in both spellings that pip knows, what builds it.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help verify train test test-deep lint types clean
+
+help:
+	@echo "make verify     compare every derivation with autodiff, entry by entry"
+	@echo "make train      train the worked example with the gradients derived by hand"
+	@echo "make test       run the tests"
+	@echo "make test-deep  run the tests with a hundred times the examples, freshly drawn"
+	@echo "make lint       check style and layout"
+	@echo "make types      check types"
+	@echo "make clean      remove .venv and everything that was generated"
+
+verify: $(SET_UP)
+	@$(BIN)/bptt verify
+
+train: $(SET_UP)
+	@$(BIN)/bptt train
+
+test: $(SET_UP)
+	@$(BIN)/python -m pytest -q --hypothesis-profile=ci
+
+test-deep: $(SET_UP)
+	@$(BIN)/python -m pytest -q --hypothesis-profile=deep
+
+lint: $(SET_UP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(SET_UP)
+	@$(BIN)/mypy
+
+$(SET_UP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Setting up .venv: about a minute, once."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
