@@ -1,0 +1,37 @@
+"""How the tests are run: three Hypothesis profiles, and JAX that refuses to mix dtypes.
+
+`pytest --hypothesis-profile=NAME` chooses a profile; without it, `dev`. A test that gives a number
+of examples of its own escapes all three.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import pytest
+from hypothesis import settings
+
+EXAMPLES = 100
+
+# name       examples              the same examples every time
+PROFILES = {
+    "dev":  (EXAMPLES,             False),
+    "ci":   (EXAMPLES,             True),
+    "deep": (100 * EXAMPLES,       False),
+}  # fmt: skip
+
+for name, (max_examples, derandomize) in PROFILES.items():
+    settings.register_profile(
+        name,
+        max_examples=max_examples,
+        derandomize=derandomize,
+        deadline=None,  # the first example of a test compiles, the others do not
+        print_blob=True,
+    )
+settings.load_profile("dev")
+
+
+@pytest.fixture(autouse=True)
+def strict_dtype_promotion() -> Iterator[None]:
+    """float64 that silently becomes float32 is the commonest false result: here it is an error."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield

@@ -1,0 +1,173 @@
+"""The bound is a bound, it is not vacuous, and its assumptions are measured."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bptt_verifier.bounds import ELEMENTARY, Bounds, bounds
+from bptt_verifier.builtin import allowed, compare_all, derivation_of, reference
+from bptt_verifier.comparison import Verdict, compare
+from bptt_verifier.problems import Problem, Sizes, draw, with_values
+from bptt_verifier.strategies import problems
+from manual_bptt import jacobian_sum, rnn, rtrl
+from manual_bptt.activations import ACTIVATIONS, Activation
+
+LONGDOUBLE = pytest.mark.skipif(
+    np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps,
+    reason="longdouble is no longer than float64 on this platform",
+)
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+
+
+def bounds_of(problem: Problem, dtype: type) -> Bounds:
+    params, x, y, _, activation, loss = problem
+    return bounds(params, x, y, reference(problem), dtype=dtype, activation=activation, loss=loss)
+
+
+def cast(problem: Problem, dtype: type) -> Problem:
+    params, x, y, h0, activation, loss = problem
+    return Problem(
+        rnn.Params(*(None if w is None else w.astype(dtype) for w in params)),
+        x.astype(dtype),
+        y.astype(dtype),
+        None if h0 is None else h0.astype(dtype),
+        activation,
+        loss,
+    )
+
+
+@LONGDOUBLE
+@DTYPES
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_elementary_functions_are_as_accurate_as_the_bound_assumes(name: str, dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    a = np.concatenate([rng.normal(size=200_000) * s for s in (1e-3, 0.1, 1, 4, 10)]).astype(dtype)
+    wide = a.astype(np.longdouble)
+    exact = np.tanh(wide) if name == "tanh" else 1 / (1 + np.exp(-wide))
+    by_xla = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}[name]
+    with jax.enable_x64(True):
+        computed = {"numpy": ACTIVATIONS[name].function(a), "xla": np.asarray(jax.jit(by_xla)(a))}
+    u = np.finfo(dtype).eps / 2
+    for library, values in computed.items():
+        assert values.dtype == dtype
+        worst = float(np.max(np.abs(values - exact) / np.abs(exact)) / u)
+        assert worst <= ELEMENTARY, f"{library} {name}: {worst:.1f} u"
+
+
+@LONGDOUBLE
+@DTYPES
+@pytest.mark.parametrize("module", [rnn, jacobian_sum, rtrl], ids=lambda m: m.__name__)
+@given(data=st.data())
+def test_no_derivation_is_further_from_the_truth_than_its_bound(
+    module: object, dtype: type, data: st.DataObject
+) -> None:
+    # The truth is the same derivation in longdouble, 2048 times finer than float64, with a bound
+    # of its own that is as much smaller.
+    problem = data.draw(problems(dtype))
+    found = derivation_of(module)(problem)
+    truth = derivation_of(module)(cast(problem, np.longdouble))
+    bound, fine = bounds_of(problem, dtype), bounds_of(problem, np.longdouble)
+    for name, value in found.items():
+        if value is not None:
+            error = np.abs(value - truth[name])
+            assert (error <= getattr(bound, name) + getattr(fine, name)).all(), name
+
+
+@LONGDOUBLE
+@given(problem=problems())
+def test_autodiff_is_no_further_from_the_truth_than_its_bound(problem: Problem) -> None:
+    params, x, y, h0, activation, loss = cast(problem, np.longdouble)
+    _, exact = rnn.gradients(params, x, y, h0, activation=activation, loss=loss)
+    bound, fine = bounds_of(problem, np.float64), bounds_of(problem, np.longdouble)
+    found = reference(problem)
+    for name, value in exact._asdict().items():
+        if value is not None:
+            error = np.abs(getattr(found, name) - value)
+            assert (error <= getattr(bound, name) + getattr(fine, name)).all(), name
+
+
+@pytest.mark.parametrize(
+    ("dtype", "relative", "share"), [(np.float64, 1e-9, 0.98), (np.float32, 1e-3, 0.85)]
+)
+def test_a_small_error_in_a_single_entry_is_seen_on_nearly_all_problems(
+    dtype: type, relative: float, share: float
+) -> None:
+    seen = compared = 0
+    for case in range(100):
+        problem = draw(5, case, dtype)
+        truth, found = reference(problem), derivation_of(rnn)(problem)
+        bound = allowed(problem, truth)
+        for name in ("U", "W", "V", "adjoints"):
+            wrong = found[name].copy()
+            largest = np.unravel_index(np.argmax(np.abs(wrong)), wrong.shape)
+            if wrong[largest] == 0:
+                continue
+            wrong[largest] *= 1 + relative
+            verdict = compare(name, wrong, getattr(truth, name), getattr(bound, name)).verdict
+            planted = relative * abs(getattr(truth, name)[largest])
+            if planted > 3 * getattr(bound, name)[largest]:
+                assert verdict is Verdict.DISAGREES, (case, name)
+            seen += verdict is Verdict.DISAGREES
+            compared += 1
+    assert compared > 300
+    assert seen >= share * compared
+
+
+def test_at_the_kink_of_relu_neither_convention_is_called_wrong() -> None:
+    sizes = Sizes(T=3, B=1, D=2, H=3, O=2)
+    problem = with_values(np.random.default_rng(1), sizes, activation="relu")
+    relu = ACTIVATIONS["relu"]
+    other = Activation(relu.function, lambda a, h: (a >= 0).astype(a.dtype))
+
+    def verdict_on_adjoints(problem: Problem, activation: Activation) -> Verdict:
+        params, x, y, h0, _, loss = problem
+        truth = reference(problem)
+        found = rnn.adjoints(params, x, y, h0, activation=activation, loss=loss)
+        return compare("adjoints", found, truth.adjoints, allowed(problem, truth).adjoints).verdict
+
+    at_the_kink = problem._replace(x=np.zeros_like(problem.x))
+    assert rnn.adjoints(*at_the_kink[:3], activation=other).any()
+    assert verdict_on_adjoints(at_the_kink, relu) is Verdict.INCONCLUSIVE
+    assert verdict_on_adjoints(at_the_kink, other) is Verdict.INCONCLUSIVE
+    assert verdict_on_adjoints(problem, relu) is Verdict.AGREES
+
+
+@pytest.mark.parametrize(
+    ("yours", "reference", "allowed", "verdict"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], [1e-9, 1e-9], Verdict.AGREES),
+        ([1.0, 2.1], [1.0, 2.0], [1e-9, 1e-9], Verdict.DISAGREES),
+        ([0.0, 0.0], [0.0, 0.0], [1e-9, 1e-9], Verdict.INCONCLUSIVE),  # nothing could have shown
+        ([0.0, 1.0], [0.0, 0.0], [1e-9, 1e-9], Verdict.DISAGREES),
+        ([np.nan, 2.0], [np.nan, 2.0], [1e-9, 1e-9], Verdict.INCONCLUSIVE),
+        ([np.nan, 2.0], [1.0, 2.0], [1e-9, 1e-9], Verdict.DISAGREES),
+        ([np.inf, 2.0], [1.0, 2.0], [1e-9, 1e-9], Verdict.DISAGREES),
+        ([np.inf, 2.0], [np.inf, 2.0], [1e-9, 1e-9], Verdict.INCONCLUSIVE),
+        ([1.0, 2.5], [1.0, 2.0], [1.0, 1.0], Verdict.INCONCLUSIVE),  # bound as large as the value
+        ([1.0, 2.0], [1.0, 2.0], [np.inf, 1e-9], Verdict.INCONCLUSIVE),
+        ([1.0, 2.1], [1.0, 2.0], [0.0, 0.0], Verdict.DISAGREES),
+    ],
+)
+def test_the_verdict_on_two_arrays(
+    yours: list[float], reference: list[float], allowed: list[float], verdict: Verdict
+) -> None:
+    compared = compare("U", np.array(yours), np.array(reference), np.array(allowed))
+    assert compared.verdict is verdict
+
+
+def test_results_of_the_wrong_shape_are_not_compared() -> None:
+    with pytest.raises(ValueError, match=r"U: expected shape \(2, 3\), found \(3, 2\)"):
+        compare("U", np.ones((3, 2)), np.ones((2, 3)), np.ones((2, 3)))
+
+
+def test_a_bound_that_overflows_is_infinite_and_decides_nothing() -> None:
+    problem = with_values(np.random.default_rng(0), Sizes(4, 1, 2, 2, 1), activation="identity")
+    huge = problem._replace(params=problem.params._replace(W=1e200 * problem.params.W))
+    truth = reference(huge)
+    found = derivation_of(rnn)
+    with np.errstate(over="ignore", invalid="ignore"):
+        compared = compare_all(found(huge), truth, allowed(huge, truth))
+    assert {c.verdict for c in compared if c.name in "UWVh0"} == {Verdict.INCONCLUSIVE}

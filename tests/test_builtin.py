@@ -1,0 +1,110 @@
+"""The check of the built-in derivations: it agrees, and it would notice if it did not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from planting import B3, Mistake, planted
+
+from bptt_verifier.bounds import Bounds
+from bptt_verifier.builtin import DERIVATIONS, derivation_of, verify_builtin
+from bptt_verifier.comparison import Verdict
+from bptt_verifier.problems import LARGEST, Problem, draw
+from manual_bptt import rnn, rtrl
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+def test_every_gradient_of_every_derivation_is_listed_and_agrees(dtype: type) -> None:
+    done: list[int] = []
+    report = verify_builtin(60, seed=3, dtype=dtype, progress=done.append)
+    assert report.verdict is Verdict.AGREES
+    assert done == list(range(1, 61))
+    listed = {(row.derivation, row.gradient) for row in report.rows}
+    parameters = ("loss", "U", "W", "V", "b", "c")
+    assert listed == {("adjoint recursion", name) for name in Bounds._fields} | {
+        (name, gradient)
+        for name in ("jacobian sum", "forward recursion")
+        for gradient in parameters
+    }
+    for row in report.rows:
+        assert 0 < row.conclusive <= row.cases <= 60
+        assert 0 <= row.worst.error <= 1
+
+
+def test_the_report_as_json_holds_every_row_and_every_shape() -> None:
+    report = verify_builtin(10, seed=1)
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["verdict"] == "agrees"
+    assert plain["examples"] == len(plain["shapes"]) == 10
+    assert len(plain["rows"]) == len(report.rows)
+    assert all(0 <= row["worst_error_over_bound"] <= 1 for row in plain["rows"])
+    assert all(
+        1 <= shape[k] <= most for shape in plain["shapes"] for k, most in LARGEST._asdict().items()
+    )
+
+
+def test_the_same_seed_draws_the_same_problems_and_another_seed_others() -> None:
+    assert verify_builtin(5, seed=2) == verify_builtin(5, seed=2)
+    assert verify_builtin(5, seed=2).shapes != verify_builtin(5, seed=4).shapes
+
+
+def test_every_size_of_one_is_drawn_and_every_largest_one() -> None:
+    shapes = [draw(0, case).sizes for case in range(200)]
+    for k, most in enumerate(LARGEST):
+        assert {1, most} <= {sizes[k] for sizes in shapes}
+
+
+def test_one_wrong_derivation_among_right_ones_makes_the_report_disagree(tmp_path: Path) -> None:
+    wrong = planted(Mistake("W where Wᵀ belongs", "rnn.py", B3, B3 + ".T"), tmp_path)
+    report = verify_builtin(
+        20, derivations={"right": derivation_of(rtrl), "wrong": derivation_of(wrong)}
+    )
+    assert report.verdict is Verdict.DISAGREES
+    verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
+    assert verdicts["right", "W"] is verdicts["wrong", "V"] is Verdict.AGREES
+    assert verdicts["wrong", "W"] is verdicts["wrong", "adjoints"] is Verdict.DISAGREES
+
+
+def test_a_derivation_that_is_right_in_all_cases_but_one_disagrees() -> None:
+    calls = 0
+
+    def right_but_once(problem: Problem) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        found = derivation_of(rnn)(problem)
+        return found | {"W": 2 * found["W"]} if calls == 7 else found
+
+    report = verify_builtin(20, derivations={"almost": right_but_once})
+    row = next(row for row in report.rows if row.gradient == "W")
+    assert row.verdict is Verdict.DISAGREES
+    assert row.worst_case == 6
+    assert row.worst.yours == pytest.approx(2 * row.worst.reference)
+
+
+def test_nan_disagrees() -> None:
+    def not_a_number(problem: Problem) -> dict[str, Any]:
+        return {"W": np.full_like(problem.params.W, np.nan)}
+
+    assert verify_builtin(3, derivations={"nan": not_a_number}).verdict is Verdict.DISAGREES
+
+
+def without_evidence_for_W() -> int:
+    """A seed whose first problem has one step and no h0: ∂L/∂W is zero, and proves nothing."""
+    return next(seed for seed in range(1000) if (p := draw(seed, 0)).sizes.T == 1 and p.h0 is None)
+
+
+def test_agreement_on_zeros_alone_is_inconclusive() -> None:
+    report = verify_builtin(
+        1, seed=without_evidence_for_W(), derivations={"rtrl": derivation_of(rtrl)}
+    )
+    verdicts = {row.gradient: row.verdict for row in report.rows}
+    assert verdicts["W"] is Verdict.INCONCLUSIVE
+    assert verdicts["U"] is Verdict.AGREES
+    assert report.verdict is Verdict.INCONCLUSIVE
+
+
+def test_no_examples_are_refused() -> None:
+    with pytest.raises(ValueError, match="examples: expected at least 1, found 0"):
+        verify_builtin(0, derivations=DERIVATIONS)

@@ -1,0 +1,535 @@
+"""The rules of the house. Each has a test that holds it, and tests that break it.
+
+What a rule forbids is found by a function that returns the violations it sees; the tests that
+follow hand that function code that breaks the rule.
+"""
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+import textwrap
+import tokenize
+import tomllib
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import wraps
+from importlib import import_module
+from importlib.util import resolve_name
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+from jax_reference import rnn
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("manual_bptt", "jax_reference", "bptt_verifier")
+MAY_IMPORT_JAX = {"manual_bptt.jitted"}
+TWINS = [
+    model
+    for model in ("rnn", "lstm", "gru")
+    if any((ROOT / witness / f"{model}.py").exists() for witness in PACKAGES[:2])
+]
+TWIN_FUNCTIONS = ("predict", "value_and_grad", "adjoints")
+
+
+def modules(package: str, root: Path = ROOT) -> dict[str, Path]:
+    """The file of every module of a package, by the module's full name."""
+    files = sorted((root / package).rglob("*.py"))
+    assert files, f"no module of {package} in {root}"
+    return {
+        ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in files
+    }
+
+
+def write_package(root: Path, name: str, **sources: str) -> str:
+    """A package of these modules below `root`, for the tests that break a rule."""
+    (root / name).mkdir()
+    (root / name / "__init__.py").touch()
+    for module, source in sources.items():
+        (root / name / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    return name
+
+
+def python(script: str, *arguments: str, root: Path = ROOT) -> Any:
+    """What a script prints as JSON, run by a fresh interpreter that finds packages below `root`."""
+    script = f"import sys; sys.path.insert(0, {str(root)!r})\n" + textwrap.dedent(script)
+    run = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+# What is imported, as it is written and as it happens.
+
+COMPUTED = "a computed name"
+
+
+def imported(module: str, file: Path) -> Iterator[str]:
+    """The full name of everything a module imports, wherever in the file, also by importlib."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and called(node) in {"import_module", "__import__"}:
+            match node.args:
+                case [ast.Constant(value=str(name)), *_]:
+                    yield resolve_name(name, package)
+                case _:
+                    yield COMPUTED
+
+
+def called(call: ast.Call) -> str:
+    """The last part of the name of what is called."""
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def imports_of(forbidden: set[str], package: str, root: Path = ROOT) -> list[str]:
+    """The modules of a package that import something `forbidden`, or a name that cannot be read."""
+    return [
+        module
+        for module, file in modules(package, root).items()
+        if {name.partition(".")[0] for name in imported(module, file)} & (forbidden | {COMPUTED})
+    ]
+
+
+def loading_jax(names: list[str], root: Path = ROOT) -> list[str]:
+    """The first of these modules after whose import JAX is there, if any."""
+    script = """
+        import importlib, json
+        loaded = []
+        for name in sys.argv[1:]:
+            importlib.import_module(name)
+            if not loaded and {"jax", "jaxlib"} & sys.modules.keys():
+                loaded.append(name)
+        print(json.dumps(loaded))
+    """
+    return python(script, *names, root=root)
+
+
+def test_the_first_witness_never_imports_jax() -> None:
+    names = [name for name in modules("manual_bptt") if name not in MAY_IMPORT_JAX]
+    assert names[0] == "manual_bptt"
+    assert loading_jax(names) == []
+    assert set(imports_of({"jax", "jaxlib"}, "manual_bptt")) <= MAY_IMPORT_JAX
+
+
+def test_a_module_that_imports_jax_is_noticed_as_it_is_imported(tmp_path: Path) -> None:
+    package = write_package(tmp_path, "witness", clean="import numpy", guilty="import jax.numpy")
+    assert loading_jax(list(modules(package, tmp_path)), tmp_path) == ["witness.guilty"]
+
+
+IMPORTS = {
+    "plain": "import judge",
+    "renamed": "import judge.bounds as something",
+    "from": "from judge import bounds",
+    "member": "from judge.bounds import gamma",
+    "late": "def f():\n    import judge",
+    "named": "import importlib\nimportlib.import_module('judge.bounds')",
+    "bare": "from importlib import import_module\nimport_module('judge')",
+    "builtin": "__import__('judge')",
+    "computed": "import importlib\nimportlib.import_module('jud' + 'ge')",
+    "relative": "from .. import judge",
+    "relative_member": "from ..judge import bounds",
+    "relative_named": "import importlib\nimportlib.import_module('..judge', __package__)",
+}
+
+
+@pytest.mark.parametrize("source", IMPORTS.values(), ids=IMPORTS)
+def test_an_import_is_found_however_it_is_written(source: str, tmp_path: Path) -> None:
+    write_package(tmp_path, "house")
+    package = write_package(tmp_path / "house", "witness", guilty=source, clean="import numpy")
+    names = {"judge", "house.judge", "house"} if "relative" in source else {"judge", "house"}
+    assert imports_of(names, f"house/{package}", tmp_path) == ["house.witness.guilty"]
+
+
+def test_an_import_of_something_else_is_no_false_alarm(tmp_path: Path) -> None:
+    source = '''
+        """import judge"""
+        import judgement
+        from numpy import judge
+        from . import neighbour  # not the judge
+        judge = "judge"
+    '''
+    package = write_package(tmp_path, "witness", clean=source, neighbour="")
+    assert imports_of({"judge"}, package, tmp_path) == []
+
+
+def test_neither_witness_imports_the_other() -> None:
+    assert imports_of({"jax_reference"}, "manual_bptt") == []
+    assert imports_of({"manual_bptt"}, "jax_reference") == []
+
+
+@pytest.mark.parametrize("witness", ["manual_bptt", "jax_reference"])
+def test_no_witness_imports_the_judge(witness: str) -> None:
+    assert imports_of({"bptt_verifier"}, witness) == []
+
+
+# The second witness derives nothing by hand: by what is written, and by what is returned.
+
+TAMPERING = {
+    *("custom_vjp", "custom_jvp", "defvjp", "defjvp", "defjvps", "custom_gradient"),
+    *("custom_transpose", "linear_call", "stop_gradient"),
+}
+BY_HAND = re.compile(r"(^|_)(backward|bwd|derivative|vjp|jvp)$")
+
+
+def derived_by_hand(package: str, root: Path = ROOT) -> list[str]:
+    """The names in a package that tell JAX a derivative, keep one from it, or define one."""
+    return [
+        name
+        for file in modules(package, root).values()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for name in names_in(node)
+        if name in TAMPERING or (isinstance(node, ast.FunctionDef) and BY_HAND.search(name))
+    ]
+
+
+def names_in(node: ast.AST) -> list[str]:
+    """The name a node uses, imports or defines."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.FunctionDef(name=name):
+            return [name]
+        case ast.ImportFrom(names=aliases):
+            return [alias.name for alias in aliases]
+    return []
+
+
+def test_the_second_witness_defines_no_derivative() -> None:
+    assert derived_by_hand("jax_reference") == []
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import jax\n@jax.custom_vjp\ndef phi(a): ...", "custom_vjp"),
+        ("from jax import custom_jvp as c", "custom_jvp"),
+        ("phi.defvjp(forward, other)", "defvjp"),
+        ("straight = a + jax.lax.stop_gradient(b - a)", "stop_gradient"),
+        ("def tanh_derivative(a): ...", "tanh_derivative"),
+        ("class Cell:\n    def backward(self): ...", "backward"),
+    ],
+)
+def test_a_derivative_by_hand_is_noticed(source: str, name: str, tmp_path: Path) -> None:
+    package = write_package(tmp_path, "witness", guilty=source)
+    assert name in derived_by_hand(package, tmp_path)
+
+
+def test_what_only_sounds_like_a_derivative_is_no_false_alarm(tmp_path: Path) -> None:
+    source = '''
+        """No backward, no custom_vjp."""
+        def derivatives(): return jax.value_and_grad(objective)  # the derivative is JAX's
+        def backwards_in_time(): ...
+    '''
+    assert derived_by_hand(write_package(tmp_path, "witness", clean=source), tmp_path) == []
+
+
+def without_gradients(transform: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.value_and_grad`, except that every gradient is NaN."""
+
+    @wraps(transform)
+    def transformed(*arguments: Any, **options: Any) -> Callable[..., Any]:
+        def differentiated(*at: Any) -> tuple[Any, Any]:
+            value, gradient = transform(*arguments, **options)(*at)
+            return value, jax.tree.map(
+                lambda leaf: leaf * jnp.asarray(np.nan, leaf.dtype), gradient
+            )
+
+        return differentiated
+
+    return transformed
+
+
+def not_from_autodiff(
+    function: Callable[..., Any], params: Any, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """The gradients a function still returns when those of `jax.value_and_grad` are NaN."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(3, 2, 2)), rng.normal(size=(2, 2))
+    with monkeypatch.context() as patched, jax.disable_jit():
+        patched.setattr(jax, "value_and_grad", without_gradients(jax.value_and_grad))
+        found = function(params, x, y)
+    if hasattr(found, "_fields"):  # everything at once: leave out what is no gradient
+        found = found._replace(loss=None, states=None)
+    elif isinstance(found, tuple):
+        _, found = found
+    gradients = jax.tree_util.tree_leaves_with_path(found)
+    assert gradients
+    return [jax.tree_util.keystr(path) for path, leaf in gradients if not np.isnan(leaf).all()]
+
+
+def parameters(module: str) -> Any:
+    """Parameters, biases included, of the model that a module of the second witness is about."""
+    model = import_module(f"manual_bptt.{module if module in TWINS else 'rnn'}")
+    return model.init(np.random.default_rng(1), 2, 3, 2, bias=True)
+
+
+GRADIENTS = [
+    (module.rpartition(".")[2], node.name)
+    for module, file in modules("jax_reference").items()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body
+    if isinstance(node, ast.FunctionDef)
+    and node.name in {"value_and_grad", "derivatives", "adjoints"}
+]
+
+
+@pytest.mark.parametrize(("module", "name"), GRADIENTS)
+def test_every_gradient_of_the_second_witness_comes_from_autodiff(
+    module: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = getattr(import_module(f"jax_reference.{module}"), name)
+    assert not_from_autodiff(function, parameters(module), monkeypatch) == []
+
+
+def test_one_gradient_that_does_not_come_from_autodiff_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def partly_by_hand(params: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        value, gradient = rnn.value_and_grad(params, x, y)
+        residual = 2 * (np.asarray(rnn.predict(params, x)) - y) / y.size
+        return value, gradient._replace(c=residual.sum(axis=0))
+
+    assert not_from_autodiff(partly_by_hand, parameters("rnn"), monkeypatch) == [".c"]
+
+
+# Every equation stands beside the line that computes it.
+
+DEFINED = re.compile(r"\\tag\{([^}]*)\}")
+CITED = re.compile(r"\(([A-Z]\d+)\)")
+
+
+def defined_tags(text: str) -> list[str]:
+    """The tags of the equations in a Markdown text, in order."""
+    return DEFINED.findall(text)
+
+
+def cited_tags(package: str, kinds: set[int], root: Path = ROOT) -> set[str]:
+    """The tags cited in a package, in its tokens of these kinds."""
+    cited = set()
+    for file in modules(package, root).values():
+        with tokenize.open(file) as source:
+            for token in tokenize.generate_tokens(source.readline):
+                if token.type in kinds:
+                    cited.update(CITED.findall(token.string))
+    return cited
+
+
+def derivation() -> str:
+    """The text that numbers the equations."""
+    return (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
+
+
+def test_the_equations_and_the_lines_that_compute_them_carry_the_same_tags() -> None:
+    beside_code = set[str]().union(*(cited_tags(p, {tokenize.COMMENT}) for p in PACKAGES))
+    equations = set(defined_tags(derivation()))
+    assert equations
+    assert equations - beside_code == set(), "equations that no line of code carries"
+    assert beside_code - equations == set(), "tags in the code that no equation has"
+
+
+def test_every_tag_belongs_to_one_equation() -> None:
+    counts = Counter(defined_tags(derivation()))
+    assert [tag for tag, count in counts.items() if count > 1] == []
+
+
+def test_every_tag_that_prose_cites_exists() -> None:
+    in_docstrings = set[str]().union(*(cited_tags(p, {tokenize.STRING}) for p in PACKAGES))
+    assert (in_docstrings | set(CITED.findall(derivation()))) - set(
+        defined_tags(derivation())
+    ) == set()
+
+
+def test_only_comments_place_a_tag_beside_code(tmp_path: Path) -> None:
+    source = '''
+        """Equations (F1) to (F3)."""
+        a = U @ x  # (F1)  a_t = U x_t
+        h = phi(a)  # (F2), and the first half of (B2)
+        name, call, size = "(F4)", f(F5), (H1)  # not a tag: (T, B) or (a1)
+    '''
+    package = write_package(tmp_path, "witness", forward=source)
+    assert cited_tags(package, {tokenize.COMMENT}, tmp_path) == {"F1", "F2", "B2"}
+    assert cited_tags(package, {tokenize.STRING}, tmp_path) == {"F1", "F3", "F4"}
+
+
+def test_a_tag_that_is_missing_on_either_side_is_noticed(tmp_path: Path) -> None:
+    package = write_package(tmp_path, "witness", forward="a = 1  # (F1)\nb = 2  # (F2)")
+    code = cited_tags(package, {tokenize.COMMENT}, tmp_path)
+    assert set(defined_tags(r"$$a \tag{F1}$$ $$b \tag{F3}$$ and (F9)")) - code == {"F3"}
+    assert code - set(defined_tags(r"$$a \tag{F1}$$ $$b \tag{F3}$$ and (F9)")) == {"F2"}
+    assert defined_tags(r"\tag{F1} \tag{F1}") == ["F1", "F1"]
+
+
+# Importing leaves the world as it was.
+
+
+def changed_by_importing(names: list[str], root: Path = ROOT) -> dict[str, list[str]]:
+    """What the import of each of these modules changed, beyond what its dependencies do."""
+    ours = {name.partition(".")[0] for name in names}
+    foreign = {
+        found
+        for package in ours
+        for module, file in modules(package, root).items()
+        for found in imported(module, file)
+        if found.partition(".")[0] not in {*ours, *PACKAGES}
+    }
+    script = """
+        import importlib, json, logging, os, pickle, random, signal, warnings
+        import jax
+        import numpy as np
+
+        names, foreign = json.loads(sys.argv[1])
+        for name in foreign:
+            while name:
+                try:
+                    importlib.import_module(name)
+                    break
+                except ImportError:  # the last part is a member, or it is not installed
+                    name = name.rpartition(".")[0]
+
+        def state():
+            return {
+                "jax.config": dict(jax.config.values),
+                "os.environ": dict(os.environ),
+                "numpy.random": pickle.dumps(np.random.get_state()),
+                "numpy.errstate": np.geterr(),
+                "numpy.printoptions": np.get_printoptions(),
+                "random": random.getstate(),
+                "warnings.filters": list(warnings.filters),
+                "sys.path": list(sys.path),
+                "sys.excepthook": sys.excepthook,
+                "sys.recursionlimit": sys.getrecursionlimit(),
+                "logging": (logging.root.level, list(logging.root.handlers)),
+                "signal": signal.getsignal(signal.SIGINT),
+            }
+
+        changed = {}
+        for name in names:
+            before = state()
+            importlib.import_module(name)
+            after = state()
+            if difference := [part for part in before if before[part] != after[part]]:
+                changed[name] = difference
+        print(json.dumps(changed))
+    """
+    return python(script, json.dumps([names, sorted(foreign)]), root=root)
+
+
+def test_importing_changes_no_global_state() -> None:
+    assert changed_by_importing([name for package in PACKAGES for name in modules(package)]) == {}
+
+
+def test_global_state_that_changes_is_noticed(tmp_path: Path) -> None:
+    sources = {
+        "clean": ("import jax, numpy\nnumpy.random.default_rng(0).normal()", ""),
+        "config": ("import jax\njax.config.update('jax_enable_x64', True)", "jax.config"),
+        "environ": ("import os\nos.environ['JAX_ENABLE_X64'] = '1'", "os.environ"),
+        "seeded": ("import numpy as np\nnp.random.seed(0)", "numpy.random"),
+        "drawn": ("import random\nrandom.random()", "random"),
+        "errors": ("import numpy as np\nnp.seterr(all='ignore')", "numpy.errstate"),
+        "printing": ("import numpy as np\nnp.set_printoptions(3)", "numpy.printoptions"),
+        "quiet": ("import warnings\nwarnings.simplefilter('ignore')", "warnings.filters"),
+        "path": ("import sys\nsys.path.append('.')", "sys.path"),
+        "hook": ("import sys\nsys.excepthook = print", "sys.excepthook"),
+        "deep": ("import sys\nsys.setrecursionlimit(9999)", "sys.recursionlimit"),
+        "logs": ("import logging\nlogging.basicConfig()", "logging"),
+        "signals": ("import signal\nsignal.signal(2, signal.SIG_IGN)", "signal"),
+    }
+    package = write_package(
+        tmp_path, "package", **{name: code for name, (code, _) in sources.items()}
+    )
+    expected = {f"package.{name}": [part] for name, (_, part) in sources.items() if part}
+    assert changed_by_importing(list(modules(package, tmp_path)), tmp_path) == expected
+
+
+# Twins: whoever knows one knows the other.
+
+
+def signature(module: ModuleType, name: str) -> list[tuple[str, str, Any]]:
+    """Name, kind and default of every parameter of a function; annotations may differ."""
+    parameters = inspect.signature(getattr(module, name)).parameters.values()
+    return [(p.name, p.kind.description, p.default) for p in parameters]
+
+
+@pytest.mark.parametrize("name", TWIN_FUNCTIONS)
+@pytest.mark.parametrize("twin", TWINS)
+def test_twins_have_the_same_signatures(twin: str, name: str) -> None:
+    manual, autodiff = (import_module(f"{p}.{twin}") for p in ("manual_bptt", "jax_reference"))
+    assert signature(manual, name) == signature(autodiff, name)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda params, x, h0=None, *, activation="relu": ...,
+        lambda params, x, h0, *, activation="tanh": ...,
+        lambda params, x, h0=None, activation="tanh": ...,
+        lambda params, inputs, h0=None, *, activation="tanh": ...,
+        lambda x, params, h0=None, *, activation="tanh": ...,
+        lambda params, x, h0=None, *, activation="tanh", loss="mse": ...,
+    ],
+    ids=["default", "required", "kind", "name", "order", "additional"],
+)
+def test_a_signature_that_differs_is_noticed(other: Callable[..., Any]) -> None:
+    imposter = ModuleType("imposter")
+    imposter.predict = other  # type: ignore[attr-defined]
+    assert signature(imposter, "predict") != signature(import_module("manual_bptt.rnn"), "predict")
+
+
+# What is shipped, and under which number.
+
+
+def test_the_wheel_ships_the_packages_only(tmp_path: Path) -> None:
+    wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    shipped = {name.partition("/")[0] for name in names}
+    assert {name for name in shipped if not name.endswith(".dist-info")} == set(PACKAGES)
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert {name for name in names if name.endswith(".py")} == {
+        str(file.relative_to(ROOT)) for package in PACKAGES for file in modules(package).values()
+    }
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def versions(root: Path = ROOT) -> dict[str, str]:
+    """The version that each file which names one gives."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    patterns = {"CITATION.cff": r"(?m)^version: (\S+)$", "CHANGELOG.md": r"(?m)^## \[(\d[^]]*)\]"}
+    found = {"pyproject.toml": project["version"]}
+    for name, pattern in patterns.items():
+        match = re.search(pattern, (root / name).read_text(encoding="utf-8"))
+        found[name] = match.group(1) if match else "none"
+    return found
+
+
+def test_all_files_name_the_same_version() -> None:
+    assert len(set(versions().values())) == 1, versions()
+
+
+def test_a_version_that_differs_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\nversion = '0.2.0'\n")
+    (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\nversion: 0.1.0\n")
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## [Unreleased]\n\n## [0.2.0]\n")
+    assert set(versions(tmp_path).values()) == {"0.1.0", "0.2.0"}
+
+
+def test_the_constraints_are_pins_without_addresses_in_order() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin)] == []
+    assert pins == sorted(pins)

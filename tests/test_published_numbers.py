@@ -1,0 +1,66 @@
+"""Both witnesses reproduce published values.
+
+tests/published_numbers.json: the expected hidden states of the recurrent exercises of Stanford's
+CS231n, given there to 8 digits, batch-first and with the weights on the right.
+"""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jax_reference import rnn as autodiff
+from manual_bptt import rnn
+from manual_bptt.rnn import Params
+
+PUBLISHED = json.loads(
+    Path(__file__).with_name("published_numbers.json").read_text(encoding="utf-8")
+)
+DIGITS = 0.5e-8  # the published values are rounded to 8 digits after the point
+
+
+def array(spec: dict[str, Any]) -> np.ndarray:
+    return np.linspace(*spec["linspace"], int(np.prod(spec["shape"]))).reshape(spec["shape"])
+
+
+def states(
+    witness: ModuleType, inputs: dict[str, np.ndarray], x: np.ndarray, h0: np.ndarray
+) -> Any:
+    params = Params(
+        U=inputs["Wx"].T.copy(), W=inputs["Wh"].T.copy(), V=np.eye(len(inputs["Wh"])), b=inputs["b"]
+    )
+    if witness is rnn:
+        return rnn.forward(params, x, h0)[1].h
+    y = np.zeros((len(h0), len(params.V)))
+    return np.asarray(autodiff.derivatives(params, x, y, h0).states.h)
+
+
+WITNESSES = pytest.mark.parametrize("witness", [rnn, autodiff], ids=lambda m: m.__name__)
+
+
+@WITNESSES
+def test_one_step(witness: ModuleType) -> None:
+    case = PUBLISHED["rnn_step"]
+    inputs = {name: array(spec) for name, spec in case["inputs"].items()}
+    found = states(witness, inputs, inputs["x"][None], inputs["h_prev"])
+    assert np.abs(found[1] - np.array(case["expected_h"])).max() <= DIGITS
+
+
+@WITNESSES
+def test_a_sequence(witness: ModuleType) -> None:
+    case = PUBLISHED["rnn_sequence"]
+    inputs = {name: array(spec) for name, spec in case["inputs"].items()}
+    x = inputs["x"].transpose(1, 0, 2).copy()
+    found = states(witness, inputs, x, inputs["h0"])
+    expected = np.array(case["expected_h"]).transpose(1, 0, 2)
+    assert np.abs(found[1:] - expected).max() <= DIGITS
+
+
+def test_a_state_that_is_off_in_the_eighth_digit_would_be_seen() -> None:
+    case = PUBLISHED["rnn_step"]
+    inputs = {name: array(spec) for name, spec in case["inputs"].items()}
+    found = states(rnn, inputs, inputs["x"][None], inputs["h_prev"])
+    assert np.abs(found[1] + 1e-7 - np.array(case["expected_h"])).max() > DIGITS
