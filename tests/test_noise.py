@@ -1,0 +1,65 @@
+"""Measured errors: large enough for every correct derivation, small enough to show mistakes."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from bptt_verifier.noise import SAFETY, measured, noisy
+
+
+def test_an_exact_operation_is_followed_by_no_error_and_a_rounded_one_is() -> None:
+    x = np.arange(1.0, 7.0)
+    with jax.enable_x64(True):
+        salt = jnp.uint64(1)
+        for exact in (lambda x: -x.reshape(2, 3).T, lambda x: jnp.where(x > 3, x, 0.0)):
+            assert (noisy(exact)(salt, 2.0**-20, x) == exact(x)).all()
+        for rounded in (lambda x: x * x, jnp.tanh, lambda x: x @ x, jnp.sum):
+            clean = np.asarray(rounded(x))
+            moved = np.abs(np.asarray(noisy(rounded)(salt, 2.0**-20, x)) - clean)
+            assert (moved > 0).all()
+            assert (moved <= 16 * 6**0.5 * 2.0**-20 * np.abs(clean)).all()
+
+
+def test_every_step_of_a_scan_errs_on_its_own() -> None:
+    def repeated(x: Any) -> Any:
+        return lax.scan(lambda carry, _: (carry, carry * 1.25), x, None, length=5)[1]
+
+    with jax.enable_x64(True):
+        moved = np.asarray(noisy(repeated)(jnp.uint64(3), 2.0**-20, jnp.float64(1.0))) - 1.25
+    assert len(set(moved)) == 5
+
+
+def test_two_salts_give_two_samples_and_one_salt_one() -> None:
+    with jax.enable_x64(True):
+        one, same, other = (
+            float(noisy(jnp.tanh)(jnp.uint64(salt), 2.0**-20, jnp.float64(0.5)))
+            for salt in (1, 1, 2)
+        )
+    assert one == same != other
+
+
+@pytest.mark.parametrize("roundoff", [2.0**-24, 2.0**-53])
+def test_the_allowed_error_is_proportional_to_the_roundoff_and_to_the_condition(
+    roundoff: float,
+) -> None:
+    def difference(x: Any) -> Any:
+        return (x * 1.1) - (x * 1.1 - 1e-3 * x)
+
+    with jax.enable_x64(True):
+        clean, allowed = jax.jit(partial(measured, difference))(roundoff, jnp.float64(1.0))
+        _, well = jax.jit(partial(measured, lambda x: x * 1e-3))(roundoff, jnp.float64(1.0))
+    assert float(clean) == pytest.approx(1e-3)
+    assert 0.05 * roundoff <= float(allowed) / SAFETY <= 4 * roundoff
+    assert float(well) / SAFETY <= 1e-3 * roundoff * 1.01
+
+
+def test_a_custom_derivative_is_looked_into() -> None:
+    with jax.enable_x64(True):
+        gradient = jax.grad(lambda x: jnp.sum(jax.nn.relu(x) * 1.1))
+        _, allowed = measured(gradient, 2.0**-53, np.array([1.0, -1.0]))
+    assert allowed.shape == (2,)
