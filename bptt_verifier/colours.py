@@ -1,0 +1,96 @@
+"""The worked example: three phrases of two tokens, and the colour that each stands for.
+
+Two ways to feed the tokens, two initial states, and one combination that cannot be learned.
+Source: docs/derivation.md, section 7.
+"""
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from manual_bptt.rnn import Params, forward, value_and_grad
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Phrase(NamedTuple):
+    """A phrase, the numbers of its words, and its colour in bytes."""
+
+    text: str
+    tokens: tuple[int, int]
+    rgb: tuple[int, int, int]
+
+
+PHRASES = (
+    Phrase("The Forest", (0, 1), (0, 128, 0)),
+    Phrase("The Sea", (0, 2), (0, 0, 255)),
+    Phrase("The Fire", (0, 3), (255, 165, 0)),
+)
+
+
+class Encoding(StrEnum):
+    """A token as one number (D = 1), or as a row of the identity (D = 4)."""
+
+    INTEGER = "integer"
+    ONE_HOT = "one-hot"
+
+
+class InitialState(StrEnum):
+    """h_0 = 0, or one random vector that stays fixed, the same for every phrase."""
+
+    ZEROS = "zeros"
+    RANDOM = "random"
+
+
+def inputs(encoding: Encoding, dtype: Any = np.float64) -> Float[Array, "T B D"]:
+    """The three phrases as x, time-major: T = 2, B = 3."""
+    tokens: Array = np.array([phrase.tokens for phrase in PHRASES]).T
+    if encoding is Encoding.INTEGER:
+        return tokens[..., None].astype(dtype)
+    rows: Array = np.eye(tokens.max() + 1, dtype=dtype)
+    return rows[tokens]
+
+
+def targets(dtype: Any = np.float64) -> Float[Array, "B O"]:
+    """The three colours as y, red, green and blue from 0 to 1."""
+    return np.array([phrase.rgb for phrase in PHRASES]).astype(dtype) / 255
+
+
+def initial_state(
+    kind: InitialState, rng: np.random.Generator, hidden_size: int, dtype: Any = np.float64
+) -> Float[Array, "B H"]:
+    """h_0 of every phrase; a random one is drawn once, from the standard normal distribution."""
+    one = np.zeros(hidden_size) if kind is InitialState.ZEROS else rng.normal(size=hidden_size)
+    return np.tile(one.astype(dtype), (len(PHRASES), 1))
+
+
+def in_bytes(prediction: Float[Array, "B O"]) -> Int[Array, "B O"]:
+    """The prediction as a colour on the screen: 255 ŷ, rounded, from 0 to 255."""
+    found: Array = np.rint(np.clip(255 * prediction, 0, 255))
+    return found.astype(np.int64)
+
+
+def target_loss(entries: int) -> float:
+    """The mean squared error over that many entries below which every byte is right."""
+    return (0.5 / 255) ** 2 / entries  # (T2)
+
+
+def recurrent_gradient_stays_zero(
+    params: Params,
+    x: Float[Array, "T B D"],
+    y: Float[Array, "B O"],
+    h0: Float[Array, "B H"],
+    *,
+    activation: str,
+) -> bool:
+    """Whether ∂L/∂W is exactly zero here, and for all other weights too.
+
+    W meets the states h_0 … h_{T-1} and no others. If they are zero, and no input before the last
+    and no bias takes part in them, then they are zero for all weights, and (B5) is a sum of zeros.
+    """
+    _, trace = forward(params, x, h0, activation=activation)
+    _, gradient = value_and_grad(params, x, y, h0, activation=activation)
+    fed = x[:-1].any() or params.b is not None
+    return not (gradient.W.any() or trace.h[:-1].any() or fed)

@@ -1,0 +1,153 @@
+"""Gradient descent: forward, loss, backward, update, until the loss meets a target.
+
+Whatever ends training early loses nothing: the exception carries the run so far, and the
+parameters of a run are a start like any other. n steps and then N − n are the N steps at once, bit
+for bit. Source: docs/derivation.md, section 7.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from numbers import Real
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from manual_bptt.activations import Activation, Array
+from manual_bptt.inputs import checked
+from manual_bptt.rnn import Params, value_and_grad
+
+Stopped = Literal["target", "limit", "diverged", "interrupted"]
+
+
+class Run(NamedTuple):
+    """How far training came: `losses[k]` is the loss after k updates, the last that of `params`.
+
+    `stopped` says why it ended: "target" where the loss is at most the target, "limit" where the
+    steps are used up; "diverged" and "interrupted" in the exceptions of those names.
+    """
+
+    params: Params
+    losses: Shaped[Array, " updates+1"]
+    stopped: Stopped
+
+
+class Diverged(ArithmeticError):  # noqa: N818 - what happened, like KeyboardInterrupt
+    """The loss or a parameter became infinite or NaN. `run` ends with the last finite ones."""
+
+    def __init__(self, message: str, run: Run) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C. `run` ends with the last step that was finished."""
+
+    def __init__(self, message: str, run: Run) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+def descend(
+    params: Params,
+    x: Shaped[Array, "T B D"],
+    y: Shaped[Array, "B O"],
+    h0: Shaped[Array, "B H"] | None = None,
+    *,
+    learning_rate: float,
+    steps: int,
+    target: float | None = None,
+    activation: str | Activation = "tanh",
+    loss: str = "mse",
+    progress: Callable[[int, float], None] = lambda steps, loss: None,
+) -> Run:
+    """Gradient descent from `params`, until the loss is at most `target` or after `steps` updates.
+
+    `progress` is called after every step with the number of steps done and the loss.
+    Raises TypeError or ValueError naming the argument that does not fit, Diverged where the loss or
+    a parameter is no longer finite, and Interrupted on Ctrl-C; the last two carry the run so far.
+    """
+    weights, x, y, h0 = checked(params, x, y, h0)
+    rate, goal = rate_and_goal(learning_rate, steps, target, weights[0].dtype)
+    evaluate = partial(value_and_grad, x=x, y=y, h0=h0, activation=activation, loss=loss)
+    start = Params(*weights)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, gradient = evaluate(start)
+    losses = [value]
+    reached = start, 1  # the parameters, and how many of the losses lead to them
+
+    def run(stopped: Stopped) -> Run:
+        return Run(reached[0], np.array(losses[: reached[1]]), stopped)
+
+    def diverged(step: int, found: object) -> Diverged:
+        return Diverged(
+            f"{'learning_rate' if step else 'params'}: expected a finite loss, "
+            f"found {found} at step {step} with learning rate {learning_rate}",
+            run("diverged"),
+        )
+
+    if not finite(value):
+        raise diverged(0, value)
+    try:
+        for step in range(1, steps + 1):
+            if value <= goal:
+                break
+            with np.errstate(over="ignore", invalid="ignore"):
+                candidate = updated(reached[0], gradient, rate)
+                if not all(weight is None or finite(weight) for weight in candidate):
+                    raise diverged(step, "a parameter that is not finite")
+                value, gradient = evaluate(candidate)
+            if not finite(value):
+                raise diverged(step, value)
+            losses.append(value)
+            reached = candidate, step + 1  # in one assignment: Ctrl-C finds both or neither
+            progress(step, value)
+        return run("target" if value <= goal else "limit")
+    except KeyboardInterrupt:
+        message = f"training: interrupted after step {reached[1] - 1}"
+        raise Interrupted(message, run("interrupted")) from None
+
+
+def updated(params: Params, gradient: Params, rate: Any) -> Params:
+    """One step of gradient descent; a bias that is absent stays so."""
+    moved: list[Any] = [
+        None if weight is None else weight - rate * slope  # (T1)  θ ← θ − η ∂L/∂θ
+        for weight, slope in zip(params, gradient, strict=True)
+    ]
+    return Params(*moved)
+
+
+def rate_and_goal(
+    learning_rate: Any, steps: Any, target: Any, dtype: np.dtype[Any]
+) -> tuple[Any, Any]:
+    """The learning rate and the target in the dtype of the parameters; no target is −∞.
+
+    Raises TypeError or ValueError naming the argument that does not fit.
+    """
+    given: dict[str, Any] = {"learning_rate": learning_rate}
+    for name, number in (given if target is None else given | {"target": target}).items():
+        if isinstance(number, bool) or not isinstance(number, Real):
+            raise TypeError(f"{name}: expected a number, found {type(number).__name__}")
+    if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
+        raise TypeError(f"steps: expected an integer, found {type(steps).__name__}")
+    if steps < 0:
+        raise ValueError(f"steps: expected at least 0, found {steps}")
+    exact = dtype.hasobject
+    with np.errstate(over="ignore", under="ignore"):
+        rate = learning_rate if exact else dtype.type(learning_rate)
+        goal = -inf if target is None else target if exact else dtype.type(target)
+    if not 0 < rate < inf:
+        raise ValueError(
+            f"learning_rate: expected a finite number above 0 in {dtype}, found {learning_rate}"
+        )
+    if target is not None and not 0 <= goal < inf:
+        raise ValueError(f"target: expected None or a finite number from 0 on, found {target}")
+    return rate, goal
+
+
+def finite(value: Any) -> bool:
+    """Whether every entry is finite; exact numbers always are."""
+    found = np.asarray(value)
+    return found.dtype == object or bool(np.isfinite(found).all())

@@ -1,0 +1,650 @@
+"""`bptt train` learns the three colours, shows them, and loses nothing of the user's."""
+
+import io
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from agreement import same
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from bptt_verifier import checkpoint, colours, command_line, train_command
+from bptt_verifier.checkpoint import Checkpoint
+from bptt_verifier.colours import PHRASES, Encoding, InitialState
+from bptt_verifier.problems import Problem
+from bptt_verifier.strategies import problems
+from jax_reference import training as autodiff
+from manual_bptt import rnn
+from manual_bptt import training as manual
+from manual_bptt.rnn import Params
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command in this process, as the shell would call it; returns the exit code."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["bptt", "train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        return int(ended.value.code or 0)
+
+    return run
+
+
+def start(
+    encoding: Encoding, initial_state: InitialState, seed: int = 0, hidden_size: int = 16
+) -> tuple[Params, Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    x, y = colours.inputs(encoding), colours.targets()
+    params = rnn.init(rng, x.shape[2], hidden_size, 3)
+    return params, x, y, colours.initial_state(initial_state, rng, hidden_size)
+
+
+# The worked example.
+
+
+def test_the_phrases_are_those_of_the_worked_example() -> None:
+    assert {phrase.text: (phrase.tokens, phrase.rgb) for phrase in PHRASES} == {
+        "The Forest": ((0, 1), (0, 128, 0)),
+        "The Sea": ((0, 2), (0, 0, 255)),
+        "The Fire": ((0, 3), (255, 165, 0)),
+    }
+    integer, one_hot = (colours.inputs(encoding) for encoding in Encoding)
+    assert integer.tolist() == [[[0], [0], [0]], [[1], [2], [3]]]
+    assert one_hot.shape == (2, 3, 4)
+    assert same(one_hot @ np.arange(4.0), integer[..., 0])
+    assert (one_hot.sum(axis=-1) == 1).all()
+    assert same(colours.in_bytes(colours.targets()), np.array([p.rgb for p in PHRASES]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+def test_a_random_initial_state_is_one_vector_for_all_phrases(dtype: type) -> None:
+    def drawn(kind: InitialState, seed: int) -> Any:
+        return colours.initial_state(kind, np.random.default_rng(seed), 5, dtype)
+
+    h0 = drawn(InitialState.RANDOM, 0)
+    assert h0.shape == (3, 5)
+    assert h0.dtype == dtype
+    assert (h0 == h0[0]).all()
+    assert h0.all()
+    assert same(h0, drawn(InitialState.RANDOM, 0))
+    assert not same(h0, drawn(InitialState.RANDOM, 1))
+    assert not drawn(InitialState.ZEROS, 0).any()
+
+
+def test_a_byte_is_rounded_and_stays_on_the_screen() -> None:
+    prediction = np.array([[-3.0, 0.49 / 255, 0.51 / 255], [127.4 / 255, 1.0, 1e9]])
+    assert colours.in_bytes(prediction).tolist() == [[0, 0, 1], [127, 255, 255]]
+
+
+@example(errors=[0, 0, 0, 0, 1, 0, 0, 0, 0], part=0.999)
+@given(
+    errors=st.lists(st.floats(-1, 1), min_size=9, max_size=9).filter(lambda e: any(map(abs, e))),
+    part=st.floats(0, 0.999),
+)
+def test_below_the_target_loss_every_byte_is_exact(errors: list[float], part: float) -> None:
+    y = colours.targets()
+    shape = np.array(errors).reshape(y.shape) / np.abs(errors).max()
+    shape *= np.sqrt(part * colours.target_loss(y.size) / np.mean(shape**2))
+    assert same(colours.in_bytes(y + shape), np.array([phrase.rgb for phrase in PHRASES]))
+
+
+def test_just_above_the_target_loss_a_byte_may_be_wrong() -> None:
+    y = colours.targets()
+    off = np.zeros_like(y)
+    off[0, 1] = np.sqrt(1.001 * colours.target_loss(y.size) * y.size)
+    assert colours.in_bytes(y + off)[0, 1] == 129
+
+
+# The combination that cannot be learned.
+
+
+def stays_zero(problem: tuple[Any, ...], activation: str = "tanh") -> bool:
+    return colours.recurrent_gradient_stays_zero(*problem, activation=activation)
+
+
+@pytest.mark.parametrize("witness", [manual, autodiff], ids=lambda w: w.__name__)
+@given(seed=st.integers(0, 1000))
+def test_from_zero_with_integers_the_recurrent_weights_never_move(witness: Any, seed: int) -> None:
+    stuck = start(Encoding.INTEGER, InitialState.ZEROS, seed)
+    assert stays_zero(stuck)
+    run = witness.descend(*stuck, learning_rate=0.1, steps=20)
+    assert same(run.params.W, stuck[0].W)
+    assert not same(run.params.U, stuck[0].U)
+    assert stays_zero((run.params, *stuck[1:]))
+
+
+@given(
+    case=st.sampled_from(
+        [
+            (Encoding.INTEGER, InitialState.RANDOM, "tanh"),
+            (Encoding.ONE_HOT, InitialState.ZEROS, "tanh"),
+            (Encoding.ONE_HOT, InitialState.RANDOM, "identity"),
+            (Encoding.INTEGER, InitialState.ZEROS, "sigmoid"),  # sigmoid(0) is not 0
+        ]
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_otherwise_they_move_at_once(case: tuple[Any, Any, str], seed: int) -> None:
+    encoding, initial_state, activation = case
+    moving = start(encoding, initial_state, seed)
+    assert not stays_zero(moving, activation)
+    run = manual.descend(*moving, learning_rate=0.01, steps=1, activation=activation)
+    assert not same(run.params.W, moving[0].W)
+
+
+def test_a_gradient_that_is_zero_only_here_is_not_called_zero_for_ever() -> None:
+    params, x, y, h0 = start(Encoding.ONE_HOT, InitialState.ZEROS)
+    dead = params._replace(U=-np.abs(params.U))  # relu(−|…|) is 0, but need not stay so
+    _, gradient = rnn.value_and_grad(dead, x, y, h0, activation="relu")
+    assert not gradient.W.any()
+    assert not stays_zero((dead, x, y, h0), "relu")
+    params, x, y, h0 = start(Encoding.INTEGER, InitialState.ZEROS)
+    biased = params._replace(b=np.zeros(16), c=np.zeros(3))
+    assert not rnn.value_and_grad(biased, x, y, h0)[1].W.any()
+    assert not stays_zero((biased, x, y, h0))  # b moves, and then h_1 does
+
+
+# Learning.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("gradients", ["manual", "autodiff"])
+@pytest.mark.parametrize("options", [[], ["--encoding", "one-hot", "--initial-state", "zeros"]])
+def test_both_witnesses_learn_all_nine_bytes(
+    train: Run, capsys: pytest.CaptureFixture[str], options: list[str], gradients: str, dtype: str
+) -> None:
+    assert train("--gradients", gradients, "--dtype", dtype, *options) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "\x1b" not in out
+    for phrase in PHRASES:
+        (row,) = [line for line in out.splitlines() if line.startswith(phrase.text)]
+        rgb = [int(byte) for byte in re.findall(r"\d+", row)]
+        assert rgb == [*phrase.tokens, *phrase.rgb, *phrase.rgb]
+        assert row.rstrip().endswith("exact")
+    assert "all nine bytes are exact" in out
+    assert "W cannot learn" not in out
+
+
+@pytest.mark.parametrize("initial_state", InitialState)
+@pytest.mark.parametrize("encoding", Encoding)
+def test_every_seed_learns_unless_none_can(encoding: Encoding, initial_state: InitialState) -> None:
+    goal = colours.target_loss(9)
+    for seed in range(30):
+        problem = start(encoding, initial_state, seed)
+        run = autodiff.descend(*problem, learning_rate=0.1, steps=5000, target=goal)
+        assert run.stopped == ("limit" if stays_zero(problem) else "target"), seed
+
+
+def test_what_cannot_be_learned_is_explained(
+    train: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--encoding", "integer", "--initial-state", "zeros", "--steps", 300) == 1
+    out, _ = capsys.readouterr()
+    assert "∂L/∂W is exactly zero and stays so" in out
+    assert "h_1 = tanh(0) = 0" in out
+    assert "not learned in 300 steps" in out
+    assert "W is still what it was at the start" in out
+
+
+def test_too_few_steps_are_not_mistaken_for_a_gradient_of_zero(
+    train: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--steps", 5) == 1
+    out, _ = capsys.readouterr()
+    assert "not learned in 5 steps" in out
+    assert re.search(r"[123] bytes? off", out)
+    assert "exactly zero" not in out
+
+
+@pytest.mark.parametrize("gradients", ["manual", "autodiff"])
+def test_divergence_is_said_and_the_last_finite_parameters_are_kept(
+    train: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, gradients: str
+) -> None:
+    path = tmp_path / "run.npz"
+    assert train("--learning-rate", 3, "--gradients", gradients, "--checkpoint", path) == 1
+    _, err = capsys.readouterr()
+    step = len(checkpoint.load(path).losses)
+    assert f"no longer finite at step {step} with learning rate 3.0" in err
+    assert str(path) in err
+    assert step > 10
+    assert np.isfinite(checkpoint.load(path).losses).all()
+
+
+# How it looks.
+
+
+def test_colours_are_shown_where_there_are_colours(
+    train: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert train() == 0
+    out, _ = capsys.readouterr()
+    for red, green, blue in (phrase.rgb for phrase in PHRASES):
+        assert out.count(f"\x1b[48;2;{red};{green};{blue}m     \x1b[0m") == 2
+
+
+@pytest.mark.parametrize("without", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_nothing_but_text_is_written_where_there_are_none(
+    without: dict[str, str],
+    train: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for name, value in without.items():
+        monkeypatch.setenv(name, value)
+    assert train() == 0
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "The Forest  [0, 1]  [  0, 128,   0]  [  0, 128,   0]  exact" in out
+
+
+def test_nothing_is_cut_off_on_a_narrow_terminal(
+    train: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    train("--steps", 1)
+    out, _ = capsys.readouterr()
+    assert "…" not in out
+    assert "[255, 165,   0]" in out
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_appears_on_a_terminal_after_a_second(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(train_command.time, "monotonic", lambda: now[0])
+    screen = io.StringIO()
+    screen.isatty = lambda: terminal  # type: ignore[method-assign]
+    console = Console(file=screen, force_terminal=True)  # colours asked for, as FORCE_COLOR does
+    with train_command.progress_bar(console, 500) as progress:
+        progress(1, 0.5)
+        assert screen.getvalue() == ""
+        now[0] += 1.5
+        progress(321, 0.25)
+    assert ("321/500" in screen.getvalue()) is terminal
+    assert ("2.50e-01" in screen.getvalue()) is terminal
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5000])
+def test_the_plot_is_drawn(train: Run, tmp_path: Path, steps: int) -> None:
+    train("--plot", tmp_path / "loss.svg", "--steps", steps)
+    drawn = (tmp_path / "loss.svg").read_text(encoding="utf-8")
+    for phrase in PHRASES:
+        assert f"{phrase.text}  {list(phrase.tokens)}" in drawn
+        assert "#{:02x}{:02x}{:02x}".format(*phrase.rgb) in drawn
+    assert "below 4.3e-07 every byte is exact" in drawn
+
+
+@pytest.mark.parametrize("rate", [3, 0.1])
+def test_a_plot_can_be_a_picture_also_of_divergence(
+    train: Run, tmp_path: Path, rate: float
+) -> None:
+    train("--plot", tmp_path / "loss.PNG", "--learning-rate", rate)
+    assert (tmp_path / "loss.PNG").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_training(
+    train: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def refused(path: Path) -> str:
+        assert train("--plot", path) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        return err
+
+    assert "--plot: expected a name ending in one of" in refused(tmp_path / "loss.xyz")
+    assert "--plot: expected a file in an existing folder" in refused(tmp_path / "no" / "loss.png")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "pip install 'verified-bptt[plot]'" in refused(tmp_path / "loss.png")
+
+
+# Checkpoints.
+
+
+def of(problem: Problem, losses: list[float]) -> Checkpoint:
+    h0 = np.zeros_like(problem.y[:, :1] * problem.params.W[0]) if problem.h0 is None else problem.h0
+    settings = {"seed": 3, "learning-rate": 0.1, "encoding": "one-hot"}
+    return Checkpoint(problem.params, np.array(losses, problem.x.dtype), h0, settings)
+
+
+@given(
+    problem=st.one_of(problems(np.float32), problems(np.float64)),
+    losses=st.lists(st.floats(0, 1e9), min_size=1),
+)
+def test_a_checkpoint_comes_back_bit_for_bit(
+    tmp_path_factory: pytest.TempPathFactory, problem: Problem, losses: list[float]
+) -> None:
+    path = tmp_path_factory.mktemp("checkpoint") / "run.npz"
+    saved = of(problem, losses)
+    checkpoint.save(path, saved)
+    loaded = checkpoint.load(path)
+    assert same(loaded[:3], saved[:3])
+    assert loaded.settings == saved.settings
+    assert os.listdir(path.parent) == ["run.npz"]
+
+
+@pytest.fixture
+def saved() -> Checkpoint:
+    params, _, _, h0 = start(Encoding.INTEGER, InitialState.RANDOM)
+    return Checkpoint(params, np.array([0.5, 0.25]), h0, {"seed": 0})
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("when", ["written", "flushed", "replaced"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: Checkpoint,
+    failure: BaseException,
+    when: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    path = tmp_path / "run.npz"
+    checkpoint.save(path, saved)
+    before = path.read_bytes()
+    where: dict[str, tuple[Any, str]] = {
+        "written": (np.lib.format, "write_array"),
+        "flushed": (os, "fsync"),
+        "replaced": (Path, "replace"),
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(*where[when], fail)
+        with pytest.raises(type(failure)):
+            checkpoint.save(path, saved._replace(losses=np.array([1.0])))
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.npz"]
+
+
+class Trap:
+    """An object that says so when it is unpickled."""
+
+    sprung: ClassVar[list[str]] = []
+
+    def __reduce__(self) -> Any:
+        return Trap.sprung.append, ("unpickled",)
+
+
+def test_nothing_is_pickled_and_nothing_unpickled(tmp_path: Path, saved: Checkpoint) -> None:
+    path, trap = tmp_path / "run.npz", np.array([Trap()], object)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        checkpoint.save(path, saved._replace(losses=trap))
+    assert os.listdir(tmp_path) == []
+    np.savez(path, **dict.fromkeys(("U", "W", "V", "h0", "losses", "settings"), trap))
+    with pytest.raises(ValueError, match=r"run\.npz: expected a checkpoint of bptt train"):
+        checkpoint.load(path)
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match=r"run\.npz: expected a checkpoint of bptt train"):
+        checkpoint.load(path)
+    assert Trap.sprung == []
+
+
+@given(cut=st.booleans(), place=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
+def test_a_damaged_checkpoint_is_refused_unless_the_damage_is_to_what_nobody_reads(
+    tmp_path_factory: pytest.TempPathFactory, cut: bool, place: float, flipped: int
+) -> None:
+    params, _, _, h0 = start(Encoding.INTEGER, InitialState.RANDOM, hidden_size=2)
+    saved = Checkpoint(params, np.array([0.5]), h0, {"seed": 0})
+    path = tmp_path_factory.mktemp("damaged") / "run.npz"
+    checkpoint.save(path, saved)
+    content = bytearray(path.read_bytes())
+    where = int(place * len(content))
+    if cut:
+        del content[where:]
+    else:
+        content[where] ^= flipped
+    path.write_bytes(content)
+    try:
+        loaded = checkpoint.load(path)
+    except ValueError:
+        return
+    assert not cut
+    assert same(loaded[:3], saved[:3])
+    assert loaded.settings == saved.settings
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"W": np.ones((2, 3))},
+        {"W": None},
+        {"h0": np.ones((3, 5))},
+        {"losses": np.ones((2, 2))},
+        {"losses": np.array([])},
+        {"losses": np.array([np.nan])},
+        {"V": np.ones((3, 16), int)},
+        {"V": np.ones((3, 16), np.float32)},
+        {"surplus": np.ones(1)},
+        {"settings": np.array("[1]")},
+        {"settings": np.array("not JSON")},
+        {"settings": None},
+    ],
+    ids=str,
+)
+def test_a_file_that_is_no_checkpoint_is_refused(
+    tmp_path: Path, saved: Checkpoint, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "run.npz"
+    checkpoint.save(path, saved)
+    with np.load(path) as archive:
+        arrays = {**archive} | change
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+    with pytest.raises(ValueError, match=r"run\.npz: expected a checkpoint of bptt train, found"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("gradients", ["manual", "autodiff"])
+def test_a_resumed_run_leaves_the_same_file_bit_for_bit(
+    train: Run, tmp_path: Path, gradients: str
+) -> None:
+    at_once, resumed = tmp_path / "at-once.npz", tmp_path / "resumed.npz"
+    train("--gradients", gradients, "--checkpoint", at_once, "--steps", 100)
+    train("--gradients", gradients, "--checkpoint", resumed, "--steps", 37)
+    assert len(checkpoint.load(resumed).losses) == 38
+    for _ in range(2):  # the second time there is nothing left to do
+        train("--gradients", gradients, "--checkpoint", resumed, "--resume", "--steps", 100)
+        assert resumed.read_bytes() == at_once.read_bytes()
+
+
+def test_a_resumed_run_goes_on_with_the_initial_state_of_the_file(
+    train: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.npz"
+    train("--checkpoint", path, "--steps", 5)
+    saved = checkpoint.load(path)
+    checkpoint.save(path, saved._replace(h0=saved.h0 + 1))  # as if drawn by another NumPy
+    train("--checkpoint", path, "--steps", 6, "--resume")
+    _, x, y, _ = start(Encoding.INTEGER, InitialState.RANDOM)
+    run = manual.descend(saved.params, x, y, saved.h0 + 1, learning_rate=0.2, steps=1)
+    assert same(checkpoint.load(path).params, run.params)
+
+
+def test_a_run_that_has_learned_can_be_shown_again(
+    train: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.npz"
+    assert train("--checkpoint", path) == 0
+    first, _ = capsys.readouterr()
+    assert train("--checkpoint", path, "--resume", "--steps", 0) == 0
+    again, _ = capsys.readouterr()
+    assert again == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--resume", "--resume: expected --checkpoint PATH with it, found none"),
+        ("--resume --checkpoint no.npz", "--resume: expected a checkpoint, found no file no.npz"),
+        (
+            "--checkpoint run.npz",
+            "--checkpoint: expected a new file, or --resume to go on from it, found run.npz",
+        ),
+        (
+            "--checkpoint no/run.npz",
+            "--checkpoint: expected a file in an existing folder, found no/run.npz",
+        ),
+        (
+            "--checkpoint other.txt --resume",
+            "other.txt: expected a checkpoint of bptt train, found a damaged or another file",
+        ),
+        (
+            "--learning-rate 0",
+            "learning_rate: expected a finite number above 0 in float64, found 0.0",
+        ),
+        *(
+            (
+                f"--checkpoint run.npz --resume --{option} {now}",
+                f"--{option}: expected {then} as in run.npz, found {now}",
+            )
+            for option, then, now in [
+                ("encoding", "integer", "one-hot"),
+                ("initial-state", "random", "zeros"),
+                ("hidden-size", 16, 8),
+                ("learning-rate", 0.2, 0.1),
+                ("seed", 0, 1),
+                ("gradients", "manual", "autodiff"),
+                ("activation", "tanh", "relu"),
+                ("dtype", "float64", "float32"),
+            ]
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line_and_nothing_is_touched(
+    train: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train("--checkpoint", "run.npz", "--steps", 3)
+    Path("other.txt").write_text("text")
+    before = {name: Path(name).read_bytes() for name in os.listdir()}
+    capsys.readouterr()
+    assert train(*arguments.split()) == 2
+    _, err = capsys.readouterr()
+    assert err == f"bptt: {message}\n"
+    assert {name: Path(name).read_bytes() for name in os.listdir()} == before
+
+
+def test_long_runs_are_kept_on_the_way(
+    train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+
+    def counted(path: Path, state: Checkpoint) -> None:
+        kept.append(len(state.losses) - 1)
+
+    monkeypatch.setattr(train_command, "save", counted)
+    train("--checkpoint", tmp_path / "run.npz", "--steps", 100)
+    assert kept == [0, 100]
+    kept.clear()
+    monkeypatch.setattr(train_command, "SAVE_EVERY", -1)
+    train("--checkpoint", tmp_path / "run.npz", "--steps", 30)
+    assert kept == [0, 10, 20, 30, 30]
+
+
+# Ctrl-C, and worse.
+
+
+def endless(path: Path, *options: str, until: int) -> subprocess.Popen[str]:
+    """A run that would take hours and is kept often, after it has kept at least `until` losses."""
+    script = (
+        "from bptt_verifier import command_line, train_command;"
+        "train_command.SAVE_EVERY = 0.1; command_line.main()"
+    )
+    process = subprocess.Popen(
+        [
+            sys.executable, "-W", "error", "-c", script, "train",
+            "--checkpoint", str(path), "--steps", "1000000000", *options,
+        ],
+        cwd=Path(__file__).parents[1], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for _ in range(1200):
+        if path.exists() and len(checkpoint.load(path).losses) >= until:
+            return process
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(process.communicate())
+
+
+SLOWLY = ("--learning-rate", "1e-9")
+
+
+@pytest.mark.parametrize("gradients", ["manual", "autodiff"])
+def test_ctrl_c_ends_a_run_with_its_state_in_the_file(
+    train: Run, tmp_path: Path, gradients: str
+) -> None:
+    path, at_once = tmp_path / "run.npz", tmp_path / "at-once.npz"
+    options = (*SLOWLY, "--gradients", gradients)
+    process = endless(path, *options, until=2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    steps = len(checkpoint.load(path).losses) - 1
+    assert err == f"interrupted after step {steps}; the checkpoint is at {path}\n"
+    assert process.returncode == 130
+    assert "The Forest" in out
+    assert steps > 0
+    train("--checkpoint", at_once, "--steps", steps, *options)
+    assert path.read_bytes() == at_once.read_bytes()
+
+
+def test_a_run_that_was_killed_goes_on_from_the_last_checkpoint(train: Run, tmp_path: Path) -> None:
+    path, at_once = tmp_path / "run.npz", tmp_path / "at-once.npz"
+    process = endless(path, *SLOWLY, until=2)
+    process.kill()
+    process.communicate()
+    steps = len(checkpoint.load(path).losses) + 100
+    train("--checkpoint", path, "--resume", "--steps", steps, *SLOWLY)
+    train("--checkpoint", at_once, "--steps", steps, *SLOWLY)
+    assert path.read_bytes() == at_once.read_bytes()
+
+
+def test_ctrl_c_between_two_legs_is_not_lost() -> None:
+    params, x, y, h0 = start(Encoding.INTEGER, InitialState.RANDOM)
+    kept = []
+
+    def keep(run: manual.Run) -> None:
+        kept.append(run)
+        if len(kept) == 1:
+            raise KeyboardInterrupt
+
+    def descend(params: Params, **options: Any) -> manual.Run:
+        return manual.descend(params, x, y, h0, learning_rate=0.1, **options)
+
+    run = train_command.trained(
+        manual, descend, descend(params, steps=0), steps=50, keep=keep, progress=lambda *_: None
+    )
+    assert run.stopped == "interrupted"
+    assert kept[1] is run

@@ -1,0 +1,623 @@
+"""Both witnesses train alike, stop when they should, and lose nothing when they are stopped."""
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from math import inf, nan
+from types import FrameType, ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from agreement import same
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
+
+from bptt_verifier.bounds import INFLATION, RESOLVING, bounds
+from bptt_verifier.problems import Problem, Sizes, with_values
+from jax_reference import padded
+from jax_reference import training as autodiff
+from jax_reference.rnn import loss_of
+from manual_bptt import rnn
+from manual_bptt import training as manual
+from manual_bptt.rnn import Params
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+WITNESSES = pytest.mark.parametrize("witness", [manual, autodiff], ids=lambda w: w.__name__)
+SIZES = Sizes(T=3, B=2, D=2, H=4, O=2)  # one shape, so that JAX compiles once
+RATE = 2.0**-4  # the same number in every dtype
+
+
+def small(seed: int = 0, dtype: Any = np.float64) -> Problem:
+    """A problem that both witnesses train in milliseconds."""
+    return with_values(
+        np.random.default_rng(seed), SIZES, dtype=dtype, bias=True, initial_state=True
+    )
+
+
+def descend(witness: ModuleType, problem: Problem, **options: Any) -> Any:
+    params, x, y, h0, activation, loss = problem
+    options = {"learning_rate": RATE, "steps": 20, "activation": activation, "loss": loss} | options
+    return witness.descend(params, x, y, h0, **options)
+
+
+# What a run is.
+
+
+@WITNESSES
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+def test_a_run_has_a_loss_for_every_number_of_updates(witness: ModuleType, dtype: type) -> None:
+    problem = small(dtype=dtype)
+    untouched = copy.deepcopy(problem)
+    run = descend(witness, problem)
+    assert run.stopped == "limit"
+    assert run.losses.shape == (21,)
+    assert run.losses[20] < run.losses[0]
+    for k in (0, 1, 20):
+        part = descend(witness, problem, steps=k)
+        assert same(part.losses, run.losses[: k + 1])
+        assert (
+            descend(witness, problem._replace(params=part.params), steps=0).losses
+            == part.losses[-1]
+        )
+    assert {a.dtype for a in (*run.params, run.losses)} == {np.dtype(dtype)}
+    assert type(run.params) is Params
+    assert same(problem, untouched)
+    assert not jax.config.jax_enable_x64
+
+
+@WITNESSES
+def test_a_bias_that_is_absent_stays_absent(witness: ModuleType) -> None:
+    problem = small()
+    problem = problem._replace(params=problem.params._replace(b=None, c=None), h0=None)
+    run = descend(witness, problem, steps=3)
+    assert run.params.b is run.params.c is None
+    zeros = problem._replace(h0=np.zeros((SIZES.B, SIZES.H)))
+    assert same(run, descend(witness, zeros, steps=3))
+
+
+def test_one_update_is_the_gradient_times_the_learning_rate() -> None:
+    problem = small()
+    params, x, y, h0, activation, loss = problem
+    _, gradient = rnn.value_and_grad(params, x, y, h0, activation=activation, loss=loss)
+    run = descend(manual, problem, steps=1)
+    pairs: Any = zip(params, gradient, strict=True)
+    assert same(run.params, Params(*(weight - RATE * slope for weight, slope in pairs)))
+
+
+@WITNESSES
+@given(seed=st.integers(0, 100), part=st.floats(0, 1), steps=st.integers(0, 40))
+def test_training_stops_at_the_first_loss_that_meets_the_target_or_at_the_limit(
+    witness: ModuleType, seed: int, part: float, steps: int
+) -> None:
+    problem = small(seed)
+    free = descend(witness, problem, steps=40).losses
+    target = float(free.min() + part * (free.max() - free.min()))
+    met = [k for k in range(steps + 1) if free[k] <= target]
+    run = descend(witness, problem, steps=steps, target=target)
+    assert run.stopped == ("target" if met else "limit")
+    assert same(run.losses, free[: (met[0] if met else steps) + 1])
+
+
+@WITNESSES
+def test_a_target_of_zero_is_met_by_a_loss_of_zero(witness: ModuleType) -> None:
+    problem = small()
+    exact = problem._replace(params=problem.params._replace(V=np.zeros((2, 4)), c=problem.y[0]))
+    exact = exact._replace(y=np.stack([problem.y[0]] * 2))
+    assert descend(witness, exact, target=0).stopped == "target"
+    assert descend(witness, problem, target=0).stopped == "limit"
+
+
+def test_manual_progress_is_every_step_and_compiled_progress_every_call() -> None:
+    for witness in (manual, autodiff):
+        told: list[tuple[int, float]] = []
+        run = descend(witness, small(), progress=lambda *step: told.append(step))  # noqa: B023
+        assert told[-1] == (20, run.losses[-1])
+        assert all(loss == run.losses[step] for step, loss in told)
+        if witness is manual:
+            assert [step for step, _ in told] == list(range(1, 21))
+
+
+# The same history from both, exactly where arithmetic is exact, and to rounding elsewhere.
+
+
+class RoundedError(Exception):
+    """A number that float64 need not hold."""
+
+
+class Dyadic:
+    """An exact number on the way to which float64 rounds nothing, in any order of summation.
+
+    It and all partial sums that lead to it are multiples of 2^-`places` and at most `size`. While
+    size · 2^places ≤ 2⁵³, each of them is a float64 number.
+    """
+
+    def __init__(self, value: Any, size: Any = None, places: int | None = None) -> None:
+        self.value = Fraction(value)
+        self.size = abs(self.value) if size is None else size
+        self.places = self.value.denominator.bit_length() - 1 if places is None else places
+        if self.size * 2**self.places > 2**53:
+            raise RoundedError
+
+    def __add__(self, other: Any) -> "Dyadic":
+        other = dyadic(other)
+        places = max(self.places, other.places)
+        return Dyadic(self.value + other.value, self.size + other.size, places)
+
+    def __mul__(self, other: Any) -> "Dyadic":
+        other = dyadic(other)
+        places = self.places + other.places
+        return Dyadic(self.value * other.value, self.size * other.size, places)
+
+    def __sub__(self, other: Any) -> "Dyadic":
+        return self + -1 * dyadic(other)
+
+    def __pow__(self, other: int) -> "Dyadic":
+        assert other == 2
+        return self * self
+
+    def __truediv__(self, other: int) -> "Dyadic":
+        return self * Fraction(1, other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+def dyadic(number: Any) -> Dyadic:
+    return number if isinstance(number, Dyadic) else Dyadic(number)
+
+
+def each(function: Callable[[Any], Any], array: Any, dtype: Any) -> Array:
+    return np.vectorize(function, otypes=[dtype])(array)
+
+
+class History(NamedTuple):
+    """The losses, and the parameters after every update, as far as nothing is rounded."""
+
+    losses: list[float]
+    params: list[Params]
+
+
+def exact_history(problem: Problem, rate: Fraction) -> History:
+    params = Params(*(each(Dyadic, weight, object) for weight in problem.params))
+    x, y, h0 = (each(Dyadic, array, object) for array in (problem.x, problem.y, problem.h0))
+    history = History([], [])
+    try:
+        while len(history.losses) < 10:
+            value, gradient = rnn.value_and_grad(
+                params, x, y, h0, activation=problem.activation, loss=problem.loss
+            )
+            history.losses.append(float(value.value))
+            params = manual.updated(params, gradient, rate)
+            history.params.append(
+                Params(*(each(lambda n: float(n.value), weight, float) for weight in params))
+            )
+    except RoundedError:
+        pass
+    return history
+
+
+def integer_problem(values: list[int]) -> Problem:
+    supply = iter(values)
+
+    def integers(*shape: int) -> Array:
+        return np.array([next(supply) for _ in range(int(np.prod(shape)))], float).reshape(shape)
+
+    params = Params(integers(2, 1), integers(2, 2), integers(1, 2), integers(2), integers(1))
+    x, y, h0 = integers(2, 2, 1), integers(2, 1), integers(2, 2)
+    return Problem(params, x, y, h0, "identity", "half_sse")
+
+
+@WITNESSES
+@given(values=st.lists(st.integers(-1, 1), min_size=21, max_size=21), halvings=st.integers(0, 3))
+def test_history_is_exact_as_long_as_arithmetic_is(
+    witness: ModuleType, values: list[int], halvings: int
+) -> None:
+    problem, rate = integer_problem(values), Fraction(1, 2**halvings)
+    exact = exact_history(problem, rate)
+    assert len(exact.params) >= 1
+    run = descend(witness, problem, learning_rate=rate, steps=len(exact.params))
+    assert same(run.params, exact.params[-1])
+    assert run.losses[: len(exact.losses)].tolist() == exact.losses
+
+
+def test_arithmetic_stays_exact_beyond_the_first_step_and_not_for_ever() -> None:
+    counts = [
+        len(exact_history(integer_problem(list(values)), Fraction(1, 4)).losses)
+        for values in np.random.default_rng(0).integers(-1, 2, size=(50, 21))
+    ]
+    assert np.median(counts) >= 2
+    assert 3 in counts
+
+
+def test_a_number_that_would_be_rounded_is_noticed() -> None:
+    assert (Dyadic(2**26) * Dyadic(2**26) + 2**52).value == 2**53
+    with pytest.raises(RoundedError):
+        Dyadic(2**26) * Dyadic(2**26) + 2**52 + 1
+    with pytest.raises(RoundedError):
+        (Dyadic(2**53) - 2**53) + 1  # the result is small, the way there is not
+    with pytest.raises(RoundedError):
+        Dyadic(2**52) + Fraction(1, 4)
+
+
+class Allowed(NamedTuple):
+    """How far a history may be from the exact one: each loss, and all parameters as one vector."""
+
+    losses: Array
+    params: float
+
+
+def flat(params: Any) -> Array:
+    return np.concatenate([np.ravel(weight) for weight in params if weight is not None])
+
+
+def allowed(problem: Problem, before: list[Params], dtypes: tuple[Any, Any]) -> Allowed:
+    """How far apart histories in these two dtypes may be, around the parameters `before` each step.
+
+    Each may be as far from the exact history as follows, and they may be on opposite sides.
+
+    Gradient descent is the map θ ↦ θ − η g(θ). A computed step adds a rounding error e_k to it,
+
+        ‖e_k‖ ≤ η ‖Δg_k‖ + u (‖θ_k‖ + 2 η ‖g_k‖),
+
+    Δg from section 9 of docs/derivation.md and the rest from the product and the difference in the
+    update. The error E so far goes through the derivative of the map, with H the Hessian of L:
+
+        E_{k+1} ≤ ‖I − η H_k‖ E_k + ‖e_k‖,    |ΔL_k| ≤ ‖g_k‖ E_k + ½ ‖H_k‖ E_k² + Δ(L_k).
+
+    The norms are Euclidean. That H is not constant and that this is itself evaluated in floating
+    point is of higher order, and covered by the same factor as in section 9.
+    """
+    params, x, y, h0, activation, loss = problem
+    weights = [name for name, weight in params._asdict().items() if weight is not None]
+    with jax.enable_x64(True):
+        _, unravel = ravel_pytree(params)
+
+        def objective(theta: Any) -> Any:
+            return loss_of(unravel(theta), x, y, h0, 0.0, activation=activation, loss=loss)[0]
+
+        hessian_of = jax.jit(jax.hessian(objective))
+    errors: list[Any] = [0.0, 0.0]
+    losses = []
+    for params in before:
+        theta = flat(params)
+        with jax.enable_x64(True):
+            hessian = np.asarray(hessian_of(theta))
+        reference = padded.derivatives(params, x, y, h0, activation=activation, loss=loss)
+        slope = np.linalg.norm(flat(getattr(reference, name) for name in weights))
+        curvature = np.linalg.norm(hessian, 2)
+        stretch = np.linalg.norm(np.eye(len(theta)) - RATE * hessian, 2)
+        losses.append(0.0)
+        for which, dtype in enumerate(dtypes):
+            rounding = bounds(
+                params, x, y, reference, dtype=dtype, activation=activation, loss=loss
+            )
+            error = errors[which]
+            losses[-1] += slope * error + curvature * error**2 / 2 + float(rounding.loss)
+            noise = np.linalg.norm(flat(getattr(rounding, name) for name in weights))
+            update = np.finfo(dtype).eps / 2 * (np.linalg.norm(theta) + 2 * RATE * slope)
+            errors[which] = stretch * error + RATE * noise + update
+    return Allowed(np.array(losses) * INFLATION, float(sum(errors)) * INFLATION)
+
+
+def cast(problem: Problem, dtype: Any) -> Problem:
+    """The same numbers in a dtype that holds them."""
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, str) else leaf.astype(dtype), problem)
+
+
+STEPS = 50
+
+
+class Truth(NamedTuple):
+    """A problem, its history in the longest precision there is, and what rounding may do to it."""
+
+    problem: Problem
+    params: Params
+    losses: Array
+    allowed: Allowed
+
+    def excess(self, run: Any) -> float:
+        """The error of a run in units of what is allowed; the worse of losses and parameters."""
+        distance = np.linalg.norm(flat(run.params) - flat(self.params))
+        losses = np.abs(run.losses[:-1] - self.losses) / self.allowed.losses
+        return max(float(distance) / self.allowed.params, float(losses.max()))
+
+
+def truth_of(problem: Problem) -> Truth:
+    state = cast(problem, np.longdouble)
+    before, losses = [], []
+    for _ in range(STEPS):
+        before.append(cast(state, np.float64).params)
+        run = descend(manual, state, steps=1)
+        losses.append(run.losses[0])
+        state = state._replace(params=run.params)
+    between = allowed(cast(problem, np.float64), before, (problem.x.dtype, np.longdouble))
+    return Truth(problem, state.params, np.array(losses), between)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("tanh", "mse", np.float64),
+        ("tanh", "mse", np.float32),
+        ("sigmoid", "half_sse", np.float64),
+    ],
+    ids=lambda case: f"{case[0]}-{case[1]}-{case[2].__name__}",
+)
+def truth(request: pytest.FixtureRequest) -> Truth:
+    activation, loss, dtype = request.param
+    problem = with_values(
+        np.random.default_rng(3), SIZES, dtype=dtype, activation=activation, loss=loss,
+        bias=loss == "half_sse", initial_state=True,
+    )  # fmt: skip
+    return truth_of(problem)
+
+
+@WITNESSES
+def test_history_is_the_same_to_rounding(witness: ModuleType, truth: Truth) -> None:
+    run = descend(witness, truth.problem, steps=STEPS)
+    assert truth.excess(run) <= 1
+    moved = np.linalg.norm(flat(truth.params) - flat(truth.problem.params))
+    assert truth.allowed.params <= RESOLVING * moved, "too wide a bound to be evidence"
+    assert truth.allowed.losses.max() <= RESOLVING * truth.losses.min()
+
+
+def test_a_history_that_is_slightly_wrong_is_noticed(truth: Truth) -> None:
+    assert truth.excess(descend(manual, truth.problem, steps=STEPS, learning_rate=RATE * 1.001)) > 1
+    late = descend(manual, truth.problem, steps=STEPS + 1)
+    assert truth.excess(late._replace(losses=late.losses[:-1])) > 1
+    params, bump = truth.problem.params, 1 + 2.0**-12
+    bent = truth.problem._replace(params=params._replace(W=params.W * params.W.dtype.type(bump)))
+    assert truth.excess(descend(manual, bent, steps=STEPS)) > 1
+
+
+# What ends training early loses nothing.
+
+
+@WITNESSES
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+@given(seed=st.integers(0, 100), steps=st.integers(0, 30), part=st.floats(0, 1))
+def test_resumed_training_is_the_same_bit_for_bit(
+    witness: ModuleType, dtype: type, seed: int, steps: int, part: float
+) -> None:
+    problem = small(seed, dtype)
+    at_once = descend(witness, problem, steps=steps)
+    first = descend(witness, problem, steps=int(part * steps))
+    rest = descend(witness, problem._replace(params=first.params), steps=steps - int(part * steps))
+    assert same(rest.params, at_once.params)
+    assert same(np.append(first.losses, rest.losses[1:]), at_once.losses)
+
+
+def test_compiled_calls_may_be_cut_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, steps = small(), 2 * autodiff.CHUNK + 300
+    monkeypatch.setattr(autodiff, "PATIENCE", inf)
+    at_once = descend(autodiff, problem, steps=steps)
+    first = descend(autodiff, problem, steps=1234)
+    rest = descend(autodiff, problem._replace(params=first.params), steps=steps - 1234)
+    assert same(rest.params, at_once.params)
+    assert same(np.append(first.losses, rest.losses[1:]), at_once.losses)
+    monkeypatch.setattr(autodiff, "PATIENCE", 0)
+    step_by_step = descend(autodiff, problem, steps=50)
+    assert same(step_by_step.losses, at_once.losses[:51])
+
+
+@WITNESSES
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+@given(seed=st.integers(0, 100), power=st.floats(0.2, 0.9))
+def test_a_loss_that_is_not_finite_stops_training_at_the_last_one_that_is(
+    witness: ModuleType, dtype: type, seed: int, power: float
+) -> None:
+    problem = small(seed, dtype)._replace(activation="identity")
+    rate = float(np.finfo(dtype).max) ** power
+    with pytest.raises(witness.Diverged) as caught:
+        descend(witness, problem, learning_rate=rate, steps=40)
+    run, step = caught.value.run, len(caught.value.run.losses)
+    message = str(caught.value)
+    assert message.startswith("learning_rate: expected a finite loss, found ")
+    assert message.endswith(f" at step {step} with learning rate {rate}")
+    assert run.stopped == "diverged"
+    assert np.isfinite(run.losses).all()
+    assert np.isfinite(flat(run.params)).all()
+    before = descend(witness, problem, learning_rate=rate, steps=step - 1)
+    assert same(run, before._replace(stopped="diverged"))
+
+
+@WITNESSES
+def test_a_parameter_that_overflows_stops_training_though_the_loss_is_finite(
+    witness: ModuleType,
+) -> None:
+    one, none = np.ones((1, 1)), np.zeros((1, 1))
+    start = Params(U=1e-200 * one, W=none, V=one)
+    problem = Problem(start, 1e200 * one[None], none, None, "tanh", "mse")
+    # ∂L/∂U is about 1e200, and U overflows. Then h = tanh(±∞) = ±1 and L = V² is about 1e300.
+    with pytest.raises(witness.Diverged, match="found a parameter that is not finite") as caught:
+        descend(witness, problem, learning_rate=1e150)
+    assert str(caught.value).endswith(" at step 1 with learning rate 1e+150")
+    assert same(caught.value.run.params, start)
+    assert len(caught.value.run.losses) == 1
+
+
+@WITNESSES
+def test_a_start_whose_loss_is_not_finite_is_not_blamed_on_the_learning_rate(
+    witness: ModuleType,
+) -> None:
+    problem = small()
+    far = problem._replace(params=problem.params._replace(c=np.full(2, 1e200)))
+    with pytest.raises(witness.Diverged, match=r"^params: .* found inf at step 0") as caught:
+        descend(witness, far)
+    assert same(caught.value.run.params, far.params)
+    assert caught.value.run.losses.tolist() == [inf]
+
+
+@WITNESSES
+@pytest.mark.parametrize("after", [1, 7, 8])
+def test_ctrl_c_keeps_what_was_done(witness: ModuleType, after: int) -> None:
+    def progress(step: int, loss: float) -> None:
+        if step >= after:
+            raise KeyboardInterrupt
+
+    problem = small()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        descend(witness, problem, progress=progress)
+    assert isinstance(caught.value, witness.Interrupted)
+    run = caught.value.run
+    step = len(run.losses) - 1
+    assert str(caught.value) == f"training: interrupted after step {step}"
+    assert step >= after if witness is autodiff else step == after
+    assert same(run, descend(witness, problem, steps=step)._replace(stopped="interrupted"))
+
+
+def interrupted_at_line(count: int, call: Callable[[], Any]) -> Any:
+    """What `call` raises or returns if Ctrl-C comes just before the given line of `descend`."""
+    left = count
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_name != "descend":
+            return None
+        if event == "line":
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return call()
+    except KeyboardInterrupt as interrupted:
+        return interrupted
+    finally:
+        sys.settrace(before)
+
+
+@WITNESSES
+def test_ctrl_c_at_any_line_leaves_losses_and_parameters_that_belong_together(
+    witness: ModuleType,
+) -> None:
+    problem = small()
+    parts = [descend(witness, problem, steps=k)._replace(stopped="interrupted") for k in range(6)]
+    kept = set()
+    for count in range(1000):
+        told: list[int] = []
+        found = interrupted_at_line(
+            count,
+            lambda: descend(
+                witness,
+                problem,
+                steps=5,
+                progress=lambda step, _: told.append(step),  # noqa: B023
+            ),
+        )
+        if isinstance(found, witness.Interrupted):
+            assert same(found.run, parts[len(found.run.losses) - 1])
+            kept.add(len(found.run.losses) - 1)
+            assert max(told, default=0) <= max(kept)
+        elif isinstance(found, KeyboardInterrupt):
+            assert not told, "Ctrl-C was passed on without the run"
+        else:
+            break
+    assert same(found.params, parts[5].params)
+    assert kept == set(range(6)) if witness is manual else kept >= {0, 5}
+
+
+# One compilation, few calls.
+
+
+def test_a_shape_is_compiled_once_whatever_the_rate_target_and_steps() -> None:
+    traced = []
+
+    def phi(a: Any) -> Any:
+        traced.append(a)
+        return jax.numpy.tanh(a)
+
+    problem = small()._replace(activation=phi)
+    descend(autodiff, problem, steps=3)
+    first = len(traced)
+    assert first > 0
+    descend(autodiff, problem, steps=700, target=1e-3, learning_rate=0.01)
+    descend(autodiff, small(1)._replace(activation=phi))
+    assert len(traced) == first
+
+
+def test_many_steps_are_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, compiled = [], autodiff._steps
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return compiled(*arguments)
+
+    monkeypatch.setattr(autodiff, "PATIENCE", inf)
+    monkeypatch.setattr(autodiff, "_steps", counted)
+    descend(autodiff, small(), steps=5 * autodiff.CHUNK)
+    assert len(calls) <= 5 + np.log2(autodiff.CHUNK) + 1
+
+
+# Arguments.
+
+
+@WITNESSES
+@pytest.mark.parametrize(
+    ("options", "exception", "message"),
+    [
+        *(
+            (
+                {"learning_rate": rate},
+                ValueError,
+                f"a finite number above 0 in float64, found {rate}",
+            )
+            for rate in (0, -0.1, inf, nan)
+        ),
+        *(
+            ({"target": target}, ValueError, f"None or a finite number from 0 on, found {target}")
+            for target in (-1e-9, inf, nan)
+        ),
+        ({"learning_rate": "0.1"}, TypeError, "a number, found str"),
+        ({"learning_rate": True}, TypeError, "a number, found bool"),
+        ({"learning_rate": None}, TypeError, "a number, found NoneType"),
+        ({"target": "0"}, TypeError, "a number, found str"),
+        ({"steps": -1}, ValueError, "at least 0, found -1"),
+        ({"steps": 1.0}, TypeError, "an integer, found float"),
+        ({"steps": True}, TypeError, "an integer, found bool"),
+        ({"loss": "huber"}, ValueError, "one of mse, half_sse, found 'huber'"),
+    ],
+)
+def test_wrong_settings_get_one_sentence(
+    witness: ModuleType, options: dict[str, Any], exception: type[Exception], message: str
+) -> None:
+    with pytest.raises(exception) as caught:
+        descend(witness, small(), **options)
+    (name,) = options
+    assert str(caught.value) == f"{name}: expected {message}"
+
+
+@WITNESSES
+def test_a_rate_that_its_dtype_rounds_to_zero_is_refused(witness: ModuleType) -> None:
+    with pytest.raises(ValueError, match="above 0 in float32, found 1e-60"):
+        descend(witness, small(dtype=np.float32), learning_rate=1e-60)
+    with pytest.raises(ValueError, match=r"above 0 in float32, found 1e\+60"):
+        descend(witness, small(dtype=np.float32), learning_rate=1e60)
+
+
+@WITNESSES
+def test_wrong_arrays_are_refused_before_anything_is_done(witness: ModuleType) -> None:
+    problem = small()
+    with pytest.raises(ValueError, match=r"y: expected shape \(B, O\) = \(2, 2\)"):
+        descend(witness, problem._replace(y=problem.y[:1]))
+    with pytest.raises(TypeError, match="x: expected dtype float64 as in U, found float32"):
+        descend(witness, problem._replace(x=problem.x.astype(np.float32)))
+
+
+def test_the_twins_have_the_same_signature_and_the_same_fields() -> None:
+    ours, its = (
+        [(p.name, p.kind, None if p.name == "progress" else p.default)
+         for p in inspect.signature(w.descend).parameters.values()]
+        for w in (manual, autodiff)
+    )  # fmt: skip
+    assert ours == its
+    assert manual.Run._fields == autodiff.Run._fields
