@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help verify train test test-deep lint types clean
+.PHONY: help verify train test test-deep lint types pictures clean
 
 help:
 	@echo "make verify     compare every derivation with autodiff, entry by entry"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-deep  run the tests with a hundred times the examples, freshly drawn"
 	@echo "make lint       check style and layout"
 	@echo "make types      check types"
+	@echo "make pictures   draw the pictures of README.md anew"
 	@echo "make clean      remove .venv and everything that was generated"
 
 verify: $(SET_UP)
@@ -38,6 +39,9 @@ lint: $(SET_UP)
 
 types: $(SET_UP)
 	@$(BIN)/mypy
+
+pictures: $(SET_UP)
+	@$(BIN)/python docs/pictures.py
 
 $(SET_UP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,0 +1,64 @@
+"""Draw the pictures that README.md shows: `make pictures`.
+
+Each is what the command prints, so a picture cannot show what the program does not.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+FOLDER = Path(__file__).parent
+COMMANDS = {
+    "verify.svg": ["verify", "--examples", "1000"],
+    "train.svg": ["train", "--plot", str(FOLDER / "train.png")],
+}
+# As rich draws it, but with the reader's own fonts: a picture asks no network for anything.
+SVG = """\
+<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{
+    font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace;
+    font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width;
+}}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
+{lines}
+</defs>
+<rect width="{width}" height="{height}" rx="8" fill="#292929" />
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def draw(arguments: list[str], width: int = 96) -> str:
+    """What `bptt` prints, with the command above it, as SVG.
+
+    Raises CalledProcessError where the command fails.
+    """
+    environment = os.environ | {"FORCE_COLOR": "1", "COLORTERM": "truecolor", "COLUMNS": str(width)}
+    command = [sys.executable, "-m", "bptt_verifier.command_line", *arguments]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        console = Console(record=True, width=width, file=nowhere, force_terminal=True)
+        shown = [a for a in arguments if not a.startswith(str(FOLDER)) and a != "--plot"]
+        console.print(Text("$ bptt " + " ".join(shown), style="bold"))
+        console.print(Text.from_ansi(printed.stdout))
+        return console.export_svg(code_format=SVG, unique_id=arguments[0])
+
+
+if __name__ == "__main__":
+    for name, arguments in COMMANDS.items():
+        (FOLDER / name).write_text(draw(arguments), encoding="utf-8")

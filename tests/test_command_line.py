@@ -1,0 +1,157 @@
+"""The command line: what it prints, and with which exit code it ends."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_builtin import without_evidence_for_W
+
+from bptt_verifier import builtin, colours, command_line
+from bptt_verifier.explain import explanation
+from bptt_verifier.problems import Problem
+from manual_bptt import rnn, rtrl
+
+
+class Ended:
+    """How a run ended, and what it printed."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def bptt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["bptt", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def test_verify_prints_a_row_for_each_gradient_and_agrees(bptt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out.json"
+    ended = bptt("verify", "--examples", "30", "--seed", "5", "--json", str(out))
+    assert ended.code == 0
+    assert "agrees: 30 random problems in float64, seed 5." in ended.out
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written["examples"] == 30
+    for row in written["rows"]:
+        assert row["derivation"] in ended.out
+    assert ended.out.count("∂L/∂W") >= 3
+
+
+def test_verify_in_float32_agrees(bptt) -> None:  # type: ignore[no-untyped-def]
+    ended = bptt("verify", "--examples", "30", "--dtype", "float32")
+    assert ended.code == 0
+    assert "in float32" in ended.out
+
+
+def test_verify_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    right = builtin.derivation_of(rtrl)
+    monkeypatch.setitem(
+        builtin.DERIVATIONS, "forward recursion", lambda p: (f := right(p)) | {"W": -f["W"]}
+    )
+    ended = bptt("verify", "--examples", "10")
+    assert ended.code == 1
+    assert "disagrees: 10 random problems" in ended.out
+    assert "forward recursion, ∂L/∂W[" in ended.out
+
+
+def test_verify_ends_with_3_where_nothing_could_have_shown_a_mistake(bptt) -> None:  # type: ignore[no-untyped-def]
+    ended = bptt("verify", "--examples", "1", "--seed", str(without_evidence_for_W()))
+    assert ended.code == 3
+    assert "inconclusive" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["verify", "--examples", "0"], "--examples"),
+        (["verify", "--examples", "many"], "--examples"),
+        (["verify", "--seed", "-1"], "--seed"),
+        (["verify", "--dtype", "float16"], "'float16' is not one of"),
+        (["verify", "--json", "no/such/folder/out.json"], "--json: expected a file in an existing folder, found no/such/folder/out.json"),
+        (["verify", "--json", "."], "--json: expected a file in an existing folder, found ."),
+        (["explain", "--hidden-size", "0"], "--hidden-size"),
+        (["explain", "--activation", "cosine"], "'cosine' is not one of"),
+        (["explain", "extra"], "extra"),
+        (["nonsense"], "nonsense"),
+    ],
+)  # fmt: skip
+def test_bad_usage_ends_with_2_and_a_sentence_without_a_traceback(  # type: ignore[no-untyped-def]
+    arguments: list[str], sentence: str, bptt
+) -> None:
+    ended = bptt(*arguments)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert sentence in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_without_arguments_it_says_what_it_can_do(bptt) -> None:  # type: ignore[no-untyped-def]
+    ended = bptt()
+    for command in ("verify", "explain", "train"):
+        assert command in ended.out + ended.err
+
+
+def test_explain_shows_every_step_every_term_and_autodiff_beside_each_total(bptt) -> None:  # type: ignore[no-untyped-def]
+    ended = bptt("explain")
+    assert ended.code == 0
+    for phrase in colours.PHRASES:
+        assert phrase.text in ended.out
+    for piece in (
+        "(F1)  a_1 = U x_1 + W h_0",
+        "(F2)  h_2 = tanh(a_2)",
+        "(F3)  ŷ = V h_2",
+        "(L1)",
+        "(L2)  ∂L/∂ŷ = 2 (ŷ − y) / (B O)",
+        "(B1)  ∂L/∂h_2 = Vᵀ ∂L/∂ŷ",
+        "(B2)  δ_1 = ∂L/∂h_1 ⊙ φ′(a_1)",
+        "(B3)  ∂L/∂h_0 = Wᵀ δ_1",
+        "direct: W acts on h_2 directly",
+        "indirect: W acts on h_1, and on through h_1 → h_2",
+        "indirect: U acts on h_1",
+        "autodiff",
+    ):
+        assert piece in ended.out, piece
+    assert ended.out.count("agrees") == 3
+    assert "…" not in ended.out  # nothing is cut off, however narrow the terminal
+
+
+def test_explain_shows_the_numbers_that_the_derivation_gives(bptt) -> None:  # type: ignore[no-untyped-def]
+    ended = bptt("explain", "--seed", "4", "--encoding", "one-hot", "--initial-state", "zeros")
+    rng = np.random.default_rng(4)
+    x, y = colours.inputs(colours.Encoding.ONE_HOT), colours.targets()
+    params = rnn.init(rng, 4, 2, 3)
+    value, found = rnn.gradients(params, x, y)
+    assert f"{value:.9f}" in ended.out
+    for entry in [*found.W.flat, *found.V.flat, *found.U.flat]:
+        assert ended.out.count(f"{entry:.6f}") >= 2  # by hand and by autodiff
+    for entry in found.adjoints.flat:
+        assert f"{entry:.5f}" in ended.out
+
+
+def test_explain_says_where_a_term_is_exactly_zero(bptt) -> None:  # type: ignore[no-untyped-def]
+    ended = bptt("explain", "--encoding", "integer", "--initial-state", "zeros")
+    assert ended.out.count("exactly zero") == 3  # both terms for W, the first step's for U
+    assert "inconclusive" in ended.out  # for W: zero against zero proves nothing
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "identity"])
+@pytest.mark.parametrize("loss", ["mse", "half_sse"])
+def test_explain_follows_the_activation_and_the_loss(bptt, activation: str, loss: str) -> None:  # type: ignore[no-untyped-def]
+    ended = bptt("explain", "--activation", activation, "--loss", loss, "--bias")
+    assert ended.code == 0
+    assert f"h_1 = {activation}(a_1)" in ended.out
+    assert ("(L4)" if loss == "half_sse" else "(L2)") in ended.out
+    assert "a_1 = U x_1 + W h_0 + b" in ended.out
+
+
+def test_explanation_is_for_any_problem() -> None:
+    params = rnn.init(np.random.default_rng(0), 2, 3, 1)
+    problem = Problem(params, np.ones((4, 1, 2)), np.zeros((1, 1)), None, "tanh", "mse")
+    assert explanation(problem, ["a sequence"])
