@@ -2,3 +2,18 @@
 
 Knows both witnesses; neither knows it. Also the command line, `bptt`.
 """
+
+from bptt_verifier.comparison import Verdict
+from bptt_verifier.judge import assert_verified, verify
+from bptt_verifier.own_model import assert_own_model_verified, verify_own_model
+from bptt_verifier.report import DerivationError, Report
+
+__all__ = [
+    "DerivationError",
+    "Report",
+    "Verdict",
+    "assert_own_model_verified",
+    "assert_verified",
+    "verify",
+    "verify_own_model",
+]

@@ -8,7 +8,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -18,6 +18,7 @@ from rich.measure import Measurement
 from bptt_verifier import colours
 from bptt_verifier.builtin import verify_builtin
 from bptt_verifier.comparison import Verdict
+from bptt_verifier.examination import examine
 from bptt_verifier.explain import explanation
 from bptt_verifier.problems import Problem
 from bptt_verifier.terminal import builtin_table, progress_bar, require_writable, summary
@@ -60,25 +61,79 @@ class Loss(StrEnum):
 
 @app.command()
 def verify(
-    examples: Annotated[int, typer.Option(min=1, help="Random problems per derivation.")] = 200,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE[:FUNCTION]]",
+            help="Judge this derivation, a Python file with gradients(params, x, y[, h0]). "
+            "Runs the code in it.",
+        ),
+    ] = None,
+    own: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Judge a model of your own: a file with params, loss(params, xp) and "
+            "gradients(params). Runs the code in it.",
+        ),
+    ] = None,
+    activation: Annotated[Activation, typer.Option(help="φ of your derivation.")] = Activation.TANH,
+    loss: Annotated[Loss, typer.Option(help="L of your derivation.")] = Loss.MSE,
+    bias: Annotated[bool, typer.Option("--bias", help="Your derivation has b and c.")] = False,
+    examples: Annotated[int, typer.Option(min=1, help="Random problems.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Which random problems.")] = 0,
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the derivations.")] = Dtype.FLOAT64,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Precision of the built-in derivations.")
+    ] = Dtype.FLOAT64,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that one call of your code may take.")
+    ] = 20,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the results here, too.")
     ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")
+    ] = None,
 ) -> None:
-    """Check every built-in derivation against autodiff on random problems."""
+    """Check a derivation of yours, or every built-in one, against autodiff on random problems."""
     require_writable("--json", json_file)
-    with progress_bar("verifying", examples) as progress:
-        report = verify_builtin(examples, seed=seed, dtype=np.dtype(str(dtype)), progress=progress)
-    console = Console()
-    console.print(builtin_table(report))
-    console.print()
-    console.print(summary(report), soft_wrap=True)
+    require_writable("--html", html_file)
+    if file is not None and own is not None:
+        raise ValueError("--own: expected it without FILE[:FUNCTION], found both")
+    if file is not None or own is not None:
+        options: dict[str, Any] = {"seed": seed}
+        if file is not None:
+            path, _, function = file.rpartition(":") if ":" in file else (file, "", "gradients")
+            options |= {"activation": str(activation), "loss": str(loss), "bias": bias}
+            options["examples"] = examples
+        else:
+            path, function = str(own), "gradients"
+        request = {"file": path, "function": function, "own": own is not None, "options": options}
+        with progress_bar("verifying", None) as progress:
+            found = examine(request, timeout, progress)
+        print(found.text)
+        plain, html, verdict = found.plain, found.html, found.verdict
+    else:
+        if html_file is not None:
+            raise ValueError("--html: expected a FILE to judge with it, found none")
+        with progress_bar("verifying", examples) as progress:
+            report = verify_builtin(
+                examples,
+                seed=seed,
+                dtype=np.dtype(str(dtype)),
+                progress=lambda done: progress(done, examples),
+            )
+        console = Console()
+        console.print(builtin_table(report))
+        console.print()
+        console.print(summary(report), soft_wrap=True)
+        plain, html, verdict = report.to_dict(), "", report.verdict
     if json_file is not None:
-        text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
         json_file.write_text(text, encoding="utf-8")
-    raise typer.Exit(EXIT[report.verdict])
+    if html_file is not None:
+        html_file.write_text(html, encoding="utf-8")
+    raise typer.Exit(EXIT[verdict])
 
 
 @app.command()

@@ -11,6 +11,21 @@ from bptt_verifier.bounds import RESOLVING
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+# What each result is called in front of a reader.
+SYMBOLS = {
+    "loss": "L",
+    "prediction": "ŷ",
+    "U": "∂L/∂U",
+    "W": "∂L/∂W",
+    "V": "∂L/∂V",
+    "b": "∂L/∂b",
+    "c": "∂L/∂c",
+    "x": "∂L/∂x",
+    "h0": "∂L/∂h₀",
+    "adjoints": "every δ_t",
+}
+
+
 class Verdict(StrEnum):
     """`INCONCLUSIVE` where nothing was compared that could have shown a mistake."""
 

@@ -98,3 +98,17 @@ def draw(seed: int, case: int, dtype: Any = np.float64, largest: Capacity = LARG
         spread=rng.uniform(0.5, 1.5),
         target_scale=float(rng.choice([1.0, 10.0])),
     )
+
+
+def simple(problem: Problem) -> Problem:
+    """The problem with every number rounded to one digit after the point, and none of them zero."""
+
+    def rounded(values: Array | None) -> Any:
+        if values is None:
+            return None
+        near = np.round(values, 1)
+        return np.where(near == 0, values.dtype.type(0.1), near)
+
+    params = Params(*(rounded(w) for w in problem.params))
+    x, y = rounded(problem.x), rounded(problem.y)
+    return problem._replace(params=params, x=x, y=y, h0=rounded(problem.h0))

@@ -11,33 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from bptt_verifier.builtin import Report
-from bptt_verifier.comparison import Verdict
+from bptt_verifier.comparison import SYMBOLS, Verdict
 
-SYMBOLS = {
-    "loss": "L",
-    "prediction": "ŷ",
-    "U": "∂L/∂U",
-    "W": "∂L/∂W",
-    "V": "∂L/∂V",
-    "b": "∂L/∂b",
-    "c": "∂L/∂c",
-    "x": "∂L/∂x",
-    "h0": "∂L/∂h₀",
-    "adjoints": "every δ_t",
-}
 STYLES = {Verdict.AGREES: "green", Verdict.DISAGREES: "bold red", Verdict.INCONCLUSIVE: "yellow"}
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, where that is a terminal; yields a function of the number done."""
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, where that is a terminal; yields a function of done and total."""
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(
         *columns, console=console, transient=True, disable=not sys.stderr.isatty()
     ) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def verdict_text(verdict: Verdict) -> Text:

@@ -76,7 +76,7 @@ def train(
     ] = InitialState.RANDOM,
     hidden_size: Annotated[int, typer.Option(min=1, help="H, the size of the state.")] = 16,
     learning_rate: Annotated[
-        float, typer.Option(help="η in θ ← θ − η ∂L/∂θ; with tanh below about 3/H.")
+        float, typer.Option(help="η in θ ← θ − η ∂L/∂θ; the larger H, the smaller.")
     ] = 0.2,
     steps: Annotated[
         int, typer.Option(min=0, help="The most updates, resumed ones included.")

@@ -14,6 +14,7 @@ from rich.text import Text
 FOLDER = Path(__file__).parent
 COMMANDS = {
     "verify.svg": ["verify", "--examples", "1000"],
+    "almost_right.svg": ["verify", "examples/almost_right.py"],
     "train.svg": ["train", "--plot", str(FOLDER / "train.png")],
 }
 # As rich draws it, but with the reader's own fonts: a picture asks no network for anything.
@@ -46,11 +47,15 @@ SVG = """\
 def draw(arguments: list[str], width: int = 96) -> str:
     """What `bptt` prints, with the command above it, as SVG.
 
-    Raises CalledProcessError where the command fails.
+    Raises RuntimeError where the command fails.
     """
     environment = os.environ | {"FORCE_COLOR": "1", "COLORTERM": "truecolor", "COLUMNS": str(width)}
     command = [sys.executable, "-m", "bptt_verifier.command_line", *arguments]
-    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        command, env=environment, cwd=FOLDER.parent, capture_output=True, text=True, check=False
+    )
+    if printed.returncode > 1:  # 1 is a verdict, too
+        raise RuntimeError(printed.stderr)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=width, file=nowhere, force_terminal=True)
         shown = [a for a in arguments if not a.startswith(str(FOLDER)) and a != "--plot"]

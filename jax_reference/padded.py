@@ -5,7 +5,6 @@ every problem is laid into arrays of one fixed size: rows and columns of zeros, 
 last that leave the state as it is. What the padding adds is cut off again.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -63,16 +62,84 @@ def masked_states(problem: Padded, T: Any, *, activation: Activation) -> States:
     return States(prediction, a, jnp.concatenate([problem.h0[None], h]))
 
 
-@partial(jax.jit, static_argnames=("activation", "loss"))
-def _derivatives(
+class Laid(NamedTuple):
+    """A problem laid into the capacity, and which part of each array is its own."""
+
+    problem: Padded
+    y: Any
+    valid: Any
+    T: Any
+    own: dict[str, tuple[slice, ...]]
+    biased: tuple[bool, bool]
+
+    def cut(self, value: Any, gradient: Padded, reached: States) -> Derivatives:
+        """The problem's own part of what was computed, as NumPy arrays."""
+        own = {name: np.asarray(grad)[self.own[name]] for name, grad in gradient._asdict().items()}
+        (steps, batch, units) = self.own["perturbations"]
+        states = slice(steps.stop + 1)
+        return Derivatives(
+            loss=np.asarray(value),
+            U=own["U"], W=own["W"], V=own["V"],
+            b=own["b"] if self.biased[0] else None,
+            c=own["c"] if self.biased[1] else None,
+            x=own["x"], h0=own["h0"], adjoints=own["perturbations"],
+            states=States(
+                prediction=np.asarray(reached.prediction)[self.own["y"]],
+                a=np.asarray(reached.a)[self.own["perturbations"]],
+                h=np.asarray(reached.h)[states, batch, units],
+            ),
+        )  # fmt: skip
+
+
+def lay_out(
+    params: Parameters, x: Any, y: Any, h0: Any = None, *, capacity: Capacity = Capacity()
+) -> Laid:
+    """The problem in float64 arrays of the capacity.
+
+    Raises TypeError or ValueError as `rnn.derivatives`, and where it exceeds the capacity.
+    """
+    check(params, x, y, h0)
+    (T, B, D), (O, H) = np.shape(x), np.shape(params.V)
+    size = dict(zip(Capacity._fields, (T, B, D, H, O), strict=True))
+    most = capacity._asdict()
+    for letter, needed in size.items():
+        if needed > most[letter]:
+            raise ValueError(
+                f"capacity: expected {letter} ≥ {needed}, found {letter} = {most[letter]}"
+            )
+    own = {name: tuple(slice(size[letter]) for letter in LAYOUT[name]) for name in LAYOUT}
+
+    def lay(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+        laid = np.zeros([most[letter] for letter in LAYOUT[name]])
+        if value is not None:
+            laid[own[name]] = value
+        return laid
+
+    given = {field: getattr(params, field) for field in "UWVbc"} | {"x": x, "h0": h0}
+    return Laid(
+        Padded(*(lay(name, given.get(name)) for name in Padded._fields)),
+        lay("y", y),
+        lay("y", np.ones((B, O))) == 1,
+        np.int64(T),
+        own,
+        (params.b is not None, params.c is not None),
+    )
+
+
+def differentiated(
     problem: Padded, y: Array, valid: Array, T: Array, activation: Activation, loss: str
 ) -> tuple[Array, Padded, States]:
+    """The loss, its gradient with respect to everything, and the states; not compiled."""
+
     def objective(problem: Padded) -> tuple[Array, States]:
         reached = masked_states(problem, T, activation=activation)
         return losses.find(loss)(reached.prediction, y, valid), reached
 
     (value, reached), gradient = jax.value_and_grad(objective, has_aux=True)(problem)
     return value, gradient, reached
+
+
+_derivatives = jax.jit(differentiated, static_argnames=("activation", "loss"))
 
 
 def derivatives(
@@ -92,39 +159,6 @@ def derivatives(
     """
     activations.find(activation)
     losses.find(loss)
-    check(params, x, y, h0)
-    (T, B, D), (O, H) = np.shape(x), np.shape(params.V)
-    size = dict(zip(Capacity._fields, (T, B, D, H, O), strict=True))
-    most = capacity._asdict()
-    for letter, needed in size.items():
-        if needed > most[letter]:
-            raise ValueError(
-                f"capacity: expected {letter} ≥ {needed}, found {letter} = {most[letter]}"
-            )
-    own = {name: tuple(slice(size[letter]) for letter in LAYOUT[name]) for name in LAYOUT}
-
-    def lay(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
-        laid = np.zeros([most[letter] for letter in LAYOUT[name]])
-        if value is not None:
-            laid[own[name]] = value
-        return laid
-
-    given = {field: getattr(params, field) for field in "UWVbc"} | {"x": x, "h0": h0}
-    problem = Padded(*(lay(name, given.get(name)) for name in Padded._fields))
+    laid = lay_out(params, x, y, h0, capacity=capacity)
     with jax.enable_x64(True):
-        value, gradient, reached = _derivatives(
-            problem, lay("y", y), lay("y", np.ones((B, O))) == 1, np.int64(T), activation, loss
-        )
-    cut = {name: np.asarray(grad)[own[name]] for name, grad in gradient._asdict().items()}
-    return Derivatives(
-        loss=np.asarray(value),
-        U=cut["U"], W=cut["W"], V=cut["V"],
-        b=None if params.b is None else cut["b"],
-        c=None if params.c is None else cut["c"],
-        x=cut["x"], h0=cut["h0"], adjoints=cut["perturbations"],
-        states=States(
-            prediction=np.asarray(reached.prediction)[own["y"]],
-            a=np.asarray(reached.a)[own["perturbations"]],
-            h=np.asarray(reached.h)[: T + 1, :B, :H],
-        ),
-    )  # fmt: skip
+        return laid.cut(*_derivatives(*laid[:4], activation, loss))

@@ -6,6 +6,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from agreement import assert_agrees
+from conftest import EXAMPLES
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from planting import B3, MISTAKES, Mistake, planted
@@ -20,7 +21,7 @@ def demands(module: ModuleType, dtype: type) -> None:
     """What test_gradients.py demands, without shrinking."""
 
     @settings(
-        max_examples=100,  # as many as the profile `dev` gives the real derivations
+        max_examples=EXAMPLES,
         phases=[Phase.generate],
         derandomize=True,
         suppress_health_check=list(HealthCheck),

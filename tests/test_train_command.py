@@ -1,5 +1,6 @@
 """`bptt train` learns the three colours, shows them, and loses nothing of the user's."""
 
+import inspect
 import io
 import os
 import pickle
@@ -187,10 +188,11 @@ def test_both_witnesses_learn_all_nine_bytes(
 @pytest.mark.parametrize("initial_state", InitialState)
 @pytest.mark.parametrize("encoding", Encoding)
 def test_every_seed_learns_unless_none_can(encoding: Encoding, initial_state: InitialState) -> None:
-    goal = colours.target_loss(9)
+    options = inspect.signature(train_command.train).parameters
+    default = {name: options[name].default for name in ("learning_rate", "steps")}
     for seed in range(30):
         problem = start(encoding, initial_state, seed)
-        run = autodiff.descend(*problem, learning_rate=0.1, steps=5000, target=goal)
+        run = autodiff.descend(*problem, **default, target=colours.target_loss(9))
         assert run.stopped == ("limit" if stays_zero(problem) else "target"), seed
 
 
