@@ -1,7 +1,7 @@
 """Losses, forward only, over the entries that count.
 
-`valid` marks the entries of a padded (B, O) batch that belong to the problem; the mean is over
-those alone.
+`valid` marks the entries of a padded (…, O) batch that belong to the problem; the mean is over
+those alone. y has the prediction's shape: `one_hot` turns classes into rows.
 """
 
 from collections.abc import Callable
@@ -9,21 +9,71 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-
-def squares(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
-    """The sum of (ŷ − y)² over the valid entries."""
-    return jnp.sum(jnp.where(valid, prediction - y, 0) ** 2)
+CLASSES = "softmax_cross_entropy"  # the one loss whose y may be integers, one class a row
 
 
-LOSSES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
-    "mse": lambda prediction, y, valid: (
-        squares(prediction, y, valid) / jnp.sum(valid, dtype=prediction.dtype)
-    ),
-    "half_sse": lambda prediction, y, valid: squares(prediction, y, valid) / 2,
+def total(terms: jax.Array, valid: jax.Array) -> jax.Array:
+    """The sum of the valid entries."""
+    return jnp.sum(jnp.where(valid, terms, 0))
+
+
+def mean(terms: jax.Array, valid: jax.Array) -> jax.Array:
+    """The mean of the valid entries."""
+    return total(terms, valid) / jnp.sum(valid, dtype=terms.dtype)
+
+
+def residual(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
+    """ŷ − y, and 0 where it does not count. Raises ValueError where the shapes differ."""
+    if prediction.shape != y.shape:
+        raise ValueError(f"y: expected shape {prediction.shape} as the prediction, found {y.shape}")
+    return jnp.where(valid, prediction - y, 0)
+
+
+def huber(r: jax.Array) -> jax.Array:
+    """½ r² where |r| ≤ 1, and |r| − ½ beyond."""
+    return jnp.where(jnp.abs(r) <= 1, r * r / 2, jnp.abs(r) - 0.5)
+
+
+def one_hot(y: jax.Array, classes: int, dtype: jnp.dtype) -> jax.Array:
+    """y, or, where it holds classes, one row of the identity for each."""
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        return y
+    rows: jax.Array = jax.nn.one_hot(y, classes, dtype=dtype)
+    return rows
+
+
+def softmax_cross_entropy(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
+    """The mean over rows of log Σ exp ŷ − ŷ_class, with the largest entry subtracted first."""
+    counted = jnp.any(valid, axis=-1, keepdims=True)
+    largest = jnp.max(prediction, axis=-1, keepdims=True, where=valid, initial=-jnp.inf)
+    residual(prediction, y, valid)
+    shifted = jnp.where(valid, prediction - jnp.where(counted, largest, 0), 0)
+    exponentials = jnp.where(valid, jnp.exp(shifted), 0)
+    sums = jnp.where(counted, jnp.sum(exponentials, axis=-1, keepdims=True), 1)
+    chosen = jnp.sum(jnp.where(valid, y * shifted, 0), axis=-1, keepdims=True)
+    return mean(jnp.log(sums) - chosen, counted)
+
+
+def binary_cross_entropy(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
+    """The mean of −y log σ(ŷ) − (1 − y) log(1 − σ(ŷ)): log(1 + exp ŷ) − y ŷ, without overflow."""
+    residual(prediction, y, valid)
+    logit = jnp.where(valid, prediction, 0)
+    return mean(jax.nn.softplus(logit) - y * logit, valid)
+
+
+Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+LOSSES: dict[str, Loss] = {
+    "mse": lambda prediction, y, valid: mean(residual(prediction, y, valid) ** 2, valid),
+    "half_sse": lambda prediction, y, valid: total(residual(prediction, y, valid) ** 2, valid) / 2,
+    "mae": lambda prediction, y, valid: mean(jnp.abs(residual(prediction, y, valid)), valid),
+    "huber": lambda prediction, y, valid: mean(huber(residual(prediction, y, valid)), valid),
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
 }
 
 
-def find(loss: str) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+def find(loss: str) -> Loss:
     """The loss of that name.
 
     Raises ValueError for an unknown name, TypeError for anything but a name.

@@ -24,25 +24,24 @@ class Mistake(NamedTuple):
 
 
 B2 = "dh * phi.derivative(a[t - 1], h[t])"
-B3 = "dh = adjoints[t - 1] @ W"
+B3 = "adjoints[t - 1] @ W"
 B4 = 'np.einsum("tbh,tbd->hd", adjoints, x, optimize=True)'
 B5 = 'np.einsum("tbh,tbk->hk", adjoints, h[:-1], optimize=True)'
-B6 = 'np.einsum("bo,bh->oh", dy, h[-1], optimize=True)'
-SWEEP = "for t in range(len(x), 0, -1):"
-DY = "dy = inputs.output_gradient(output_gradient, weights[2], x)"
+L2 = "2 * residual(prediction, y) / y.size"
+DY = "dy = inputs.output_gradient(output_gradient, weights[2], x, trace.outputs)"
 
 # What people really write, commonest first, and what hides best.
 MISTAKES = [
     Mistake("clipped", "rnn.py", B5, B5 + ".clip(-1, 1)"),
-    Mistake("clipped inside the sweep", "rnn.py", B3, "dh = (adjoints[t - 1] @ W).clip(-1, 1)"),
-    Mistake("recurrent path dropped", "rnn.py", B3, "dh = np.zeros_like(dh)"),
-    Mistake("factor 2 forgotten in the loss", "losses.py", "2 * (prediction - y) / y.size", "(prediction - y) / y.size"),
-    Mistake("mean over the batch only", "losses.py", "2 * (prediction - y) / y.size", "2 * (prediction - y) / len(y)"),
-    Mistake("sum where the mean belongs", "losses.py", "2 * (prediction - y) / y.size", "2 * (prediction - y)"),
+    Mistake("clipped inside the sweep", "rnn.py", B3, "(adjoints[t - 1] @ W).clip(-1, 1)"),
+    Mistake("recurrent path dropped", "rnn.py", B3, "np.zeros_like(dh)"),
+    Mistake("factor 2 forgotten in the loss", "losses.py", L2, "residual(prediction, y) / y.size"),
+    Mistake("mean over the batch only", "losses.py", L2, "2 * residual(prediction, y) / len(y)"),
+    Mistake("sum where the mean belongs", "losses.py", L2, "2 * residual(prediction, y)"),
     Mistake("factor 1/T in one gradient", "rnn.py", B5, B5 + " / len(x)"),
-    Mistake("½ forgotten in the loss", "losses.py", "y: prediction - y,", "y: 2 * (prediction - y),"),
-    Mistake("output gradient at every step", "rnn.py", B3, B3 + " + dy @ V"),
-    Mistake("output gradient at the wrong step", "rnn.py", B3, "dh = adjoints[t - 1] @ W if t < len(x) else dh"),
+    Mistake("½ forgotten in the loss", "losses.py", "        residual,  ", "        lambda prediction, y: 2 * (prediction - y),  "),
+    Mistake("output gradient at every step", "rnn.py", B3, B3 + " + entering"),
+    Mistake("output gradient at the wrong step", "rnn.py", B3, "adjoints[t - 1] @ W if t < len(x) else dh"),
     Mistake("derivative at the activated value", "rnn.py", B2, "dh * phi.derivative(h[t], phi.function(h[t]))"),
     Mistake("state off by one in ∂L/∂W", "rnn.py", B5, B5.replace("h[:-1]", "h[1:]")),
     Mistake("index −1 wraps around to the last state", "rnn.py", B5, B5.replace("h[:-1]", "h[np.r_[-1, 1 : len(x)]]")),
@@ -54,7 +53,7 @@ MISTAKES = [
     Mistake("sigmoid′ without h", "activations.py", "h * (1 - h)", "1 - h"),
     Mistake("relu′ is one everywhere", "activations.py", "(a > 0).astype", "(a == a).astype"),
     Mistake("W where Wᵀ belongs", "rnn.py", B3, B3 + ".T"),
-    Mistake("V where Vᵀ belongs, if square", "rnn.py", "dh = dy @ V", "dh = dy @ (V.T if len(V) == len(W) else V)"),
+    Mistake("V where Vᵀ belongs, if square", "rnn.py", "dy @ params.V", "dy @ (params.V.T if len(params.V) == len(params.W) else params.V)"),
     Mistake("∂L/∂W transposed", "rnn.py", B5, B5.replace("->hk", "->kh")),
     Mistake("weights updated inside backward", "rnn.py", "h0=dh,", "h0=dh + 0 * np.subtract(W, 0.01, out=W)[0, 0],"),
     Mistake("the trace is overwritten", "rnn.py", "adjoints = np.empty_like(a)", "adjoints = a"),
@@ -62,11 +61,11 @@ MISTAKES = [
     Mistake("only the last step kept in ∂L/∂U", "rnn.py", B4, B4.replace("adjoints, x,", "adjoints[-1:], x[-1:],")),
     Mistake("only the first step kept in ∂L/∂W", "rnn.py", B5, B5.replace("adjoints, h[:-1]", "adjoints[:1], h[:1]")),
     Mistake("pre-activation where the state belongs", "rnn.py", B5, B5.replace("h[:-1]", "np.concatenate([h[:1], a[:-1]])")),
-    Mistake("first state where the last belongs", "rnn.py", B6, B6.replace("h[-1]", "h[-2]")),
+    Mistake("first state where the last belongs", "rnn.py", "else trace.h[-1]", "else trace.h[-2]"),
     Mistake("last step missing in ∂L/∂b", "rnn.py", "adjoints.sum(axis=(0, 1))", "adjoints[:-1].sum(axis=(0, 1))"),
-    Mistake("∂L/∂c of the first sequence only", "rnn.py", "dy.sum(axis=0)", "dy[0]"),
-    Mistake("a path counted twice", "rnn.py", B3, "dh = dh + adjoints[t - 1] @ W"),
-    Mistake("Hadamard product before the matrix product", "rnn.py", B3, "dh = (adjoints[t - 1] * phi.derivative(a[t - 2], h[t - 1])) @ W / np.where(q := phi.derivative(a[t - 2], h[t - 1]), q, 1)"),
+    Mistake("∂L/∂c of the first sequence only", "rnn.py", "rows.sum(axis=0)", "rows[0]"),
+    Mistake("a path counted twice", "rnn.py", B3, "dh + adjoints[t - 1] @ W"),
+    Mistake("Hadamard product before the matrix product", "rnn.py", B3, "(adjoints[t - 1] * phi.derivative(a[t - 2], h[t - 1])) @ W / np.where(q := phi.derivative(a[t - 2], h[t - 1]), q, 1)"),
     Mistake("first step skipped in ∂L/∂U", "rnn.py", B4, B4.replace("adjoints, x,", "adjoints[1:], x[1:],")),
     Mistake("δ_1 is zero", "rnn.py", "return Gradients(", "adjoints[0] = 0\n    return Gradients("),
     Mistake("∂L/∂h0 is zero", "rnn.py", "h0=dh,", "h0=0 * dh,"),
