@@ -89,7 +89,7 @@ def require_shape(name: str, value: Any, letters: str, sizes: dict[str, int]) ->
 
 
 class Arguments(NamedTuple):
-    """What `arguments` returns: x, y, first state and lengths as the model takes them, and a dtype."""
+    """What `arguments` returns: x, y, first state and lengths as taken, and the dtype."""
 
     x: Any
     y: Any

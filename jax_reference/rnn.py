@@ -15,12 +15,15 @@ from jaxtyping import Float, Int, Shaped
 
 from jax_reference import activations, losses, unrolled
 from jax_reference.inputs import Parameters, arguments, precision, require_truncation
-from jax_reference.unrolled import Derivatives as Derivatives
-from jax_reference.unrolled import Model, State
-from jax_reference.unrolled import States as States
+from jax_reference.unrolled import Derivatives, Model, State, States
 
 P = TypeVar("P", bound=Parameters)
 Activation = str | Callable[[Array], Array]
+
+__all__ = [
+    "Activation", "Derivatives", "States", "adjoints", "derivatives", "loss_of", "predict", "step",
+    "value_and_grad", "zeros_unless_given",
+]  # fmt: skip
 
 
 def step(

@@ -107,7 +107,7 @@ def unroll(
 
 def output(params: Parameters, h: Float[Array, "*T B H"]) -> Float[Array, "*T B O"]:
     """ŷ = V h + c."""
-    prediction = h @ params.V.T
+    prediction: Array = h @ params.V.T
     return prediction if params.c is None else prediction + params.c
 
 

@@ -63,7 +63,8 @@ def log_softmax(prediction: Array) -> Array:
     """ŷ − log Σ exp ŷ of each row; its largest entry is subtracted first, so nothing overflows."""
     shifted = prediction - prediction.max(axis=-1, keepdims=True)
     total: Array = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted - total
+    found: Array = shifted - total
+    return found
 
 
 def softplus(prediction: Array) -> Array:
@@ -79,7 +80,7 @@ def binary_cross_entropy(prediction: Array, y: Array) -> Any:
 
 def rows(prediction: Array) -> int:
     """How many predictions there are."""
-    return prediction.size // prediction.shape[-1]
+    return int(prediction.size // prediction.shape[-1])
 
 
 # fmt: off

@@ -291,7 +291,8 @@ def value_and_grad(
     value, found = gradients(
         params, x, y, h0, c0, loss=loss, outputs=outputs, lengths=lengths, truncation=truncation
     )
-    return value, Params(found.U, found.W, found.V, found.b, found.c)
+    by_name = found._asdict()
+    return value, Params(**{name: by_name[name] for name in Params._fields})
 
 
 def adjoints(

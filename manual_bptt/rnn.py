@@ -268,7 +268,8 @@ def value_and_grad(
         params, x, y, h0,
         activation=activation, loss=loss, outputs=outputs, lengths=lengths, truncation=truncation,
     )  # fmt: skip
-    return value, Params(found.U, found.W, found.V, found.b, found.c)
+    by_name = found._asdict()
+    return value, Params(**{name: by_name[name] for name in Params._fields})
 
 
 def adjoints(

@@ -22,7 +22,7 @@ def pad(
     Targets at every step are padded by the same function. Raises TypeError or ValueError where
     there is no sequence, one is empty, or the dtypes or sizes differ.
     """
-    if isinstance(sequences, np.ndarray) or not isinstance(sequences, Sequence):
+    if not isinstance(sequences, Sequence):
         raise TypeError(f"sequences: expected a list of arrays, found {type(sequences).__name__}")
     if not sequences:
         raise ValueError("sequences: expected at least one array, found none")
