@@ -87,6 +87,81 @@ MISTAKES = [
     Mistake("the direct terms only", "jacobian_sum.py", '"bij,bjk->bik", dhT_dhk, dhk_dprevious', '"bij,bjk->bik", 0 * dhT_dhk, dhk_dprevious', "jacobian_sum"),
 ]  # fmt: skip
 
+TO_DH = "dh = at_work(t, lengths, adjoints[t - 1] @ W, dh)"
+DC = "dc = at_work(t, lengths, dc_t * f, dc)"
+DC_T = "dc + dh * o * tanh_slope(cells[t], tanh_c)"
+DELTA_F = "dc_t * cells[t - 1] * sigmoid_slope(a_f, f)"
+DELTA_N = "dh * (1 - z) * tanh_slope(a_n, n)"
+DELTA_Z = "dh * (h[t - 1] - n) * sigmoid_slope(a_z, z)"
+DELTA_R = "delta_n * recurrent[t - 1] * sigmoid_slope(a_r, r)"
+DH_GRU = "dh * z + delta_rz @ W_rz + through_n"
+DW = 'np.einsum("tbg,tbk->gk", adjoints, h[:-1], optimize=True)'
+PACKED = "np.concatenate([delta_i, delta_f, delta_g, delta_o], axis=-1)"
+
+# What goes wrong in gated cells, and with lengths, outputs at every step and truncation.
+GATED_MISTAKES = [
+    Mistake("the forget gate's path through the cell dropped", "lstm.py", DC, "dc = np.zeros_like(dc)", "lstm"),
+    Mistake("∂L/∂c counted twice", "lstm.py", DC, "dc = dc + at_work(t, lengths, dc_t * f, dc)", "lstm"),
+    Mistake("∂L/∂c of this step's output missing", "lstm.py", DC_T, "dc + 0 * dh", "lstm"),
+    Mistake("the cell's path back without the gate", "lstm.py", "dc_t * f, dc", "dc_t, dc", "lstm"),
+    Mistake("the input gate where the forget gate belongs", "lstm.py", "dc_t * f, dc", "dc_t * i, dc", "lstm"),
+    Mistake("σ′ taken at the activated value", "lstm.py", "sigmoid_slope(a_i, i)", "sigmoid_slope(i, SIGMOID.function(i))", "lstm"),
+    Mistake("tanh′ on the forget gate", "lstm.py", "sigmoid_slope(a_f, f)", "tanh_slope(a_f, f)", "lstm"),
+    Mistake("σ′ on the candidate", "lstm.py", "tanh_slope(a_g, g)", "sigmoid_slope(a_g, g)", "lstm"),
+    Mistake("input and forget gate swapped in packing", "lstm.py", PACKED, PACKED.replace("delta_i, delta_f", "delta_f, delta_i"), "lstm"),
+    Mistake("candidate and output gate swapped in packing", "lstm.py", PACKED, PACKED.replace("delta_g, delta_o", "delta_o, delta_g"), "lstm"),
+    Mistake("cell after the step in the forget gate", "lstm.py", DELTA_F, DELTA_F.replace("t - 1", "t"), "lstm"),
+    Mistake("cell index −1 wraps around", "lstm.py", DELTA_F, DELTA_F.replace("t - 1", "t - 1 if t > 1 else -1"), "lstm"),
+    Mistake("tanh of the cell forgotten in the output gate", "lstm.py", "dh * tanh_c * sigmoid", "dh * cells[t] * sigmoid", "lstm"),
+    Mistake("tanh′ of the cell missing", "lstm.py", DC_T, "dc + dh * o", "lstm"),
+    Mistake("tanh′ at the cell before", "lstm.py", "tanh_c = TANH.function(cells[t])", "tanh_c = TANH.function(cells[t - 1])", "lstm"),
+    Mistake("a peephole in the forget gate", "lstm.py", "dc_t * f, dc", "dc_t * f + delta_f, dc", "lstm"),
+    Mistake("the output gate missing in ∂L/∂c", "lstm.py", DC_T, "dc + dh * tanh_slope(cells[t], tanh_c)", "lstm"),
+    Mistake("candidate's gradient for the output gate's bias", "lstm.py", "adjoints.sum(axis=(0, 1))", "np.roll(adjoints, adjoints.shape[-1] // 4, axis=-1).sum(axis=(0, 1))", "lstm"),
+    Mistake("recurrent path of the output gate dropped", "lstm.py", TO_DH, "dh = at_work(t, lengths, adjoints[t - 1][:, : 3 * h.shape[-1]] @ W[: 3 * h.shape[-1]], dh)", "lstm"),
+    Mistake("recurrent path dropped", "lstm.py", TO_DH, "dh = np.zeros_like(dh)", "lstm"),
+    Mistake("state after the step in ∂L/∂W", "lstm.py", DW, DW.replace("h[:-1]", "h[1:]"), "lstm"),
+    Mistake("cell where the state belongs in ∂L/∂W", "lstm.py", DW, DW.replace("h[:-1]", "cells[:-1]"), "lstm"),
+    Mistake("∂L/∂c0 is ∂L/∂h0", "lstm.py", "c0=dc,", "c0=dh,", "lstm"),
+    Mistake("∂L/∂c0 clipped", "lstm.py", "c0=dc,", "c0=dc.clip(-0.01, 0.01),", "lstm"),
+    Mistake("the forward pass starts with an empty cell", "lstm.py", "h[0], cells[0] = h0, c0", "h[0], cells[0] = h0, 0", "lstm"),
+    Mistake("δ_1 is zero", "lstm.py", "return Gradients(", "adjoints[0] = 0\n    return Gradients(", "lstm"),
+    Mistake("the cell is cut one step late", "lstm.py", "dc = cut(t - 1, ends, truncation, dc)", "dc = cut(t, ends, truncation, dc)", "lstm"),
+    Mistake("the cell is not cut", "lstm.py", "dc = cut(t - 1, ends, truncation, dc)", "dc = dc", "lstm"),
+    Mistake("(1 − z) path missing", "gru.py", DELTA_N, "dh * tanh_slope(a_n, n)", "gru"),
+    Mistake("z where 1 − z belongs", "gru.py", DELTA_N, "dh * z * tanh_slope(a_n, n)", "gru"),
+    Mistake("the state's path past the candidate dropped", "gru.py", DH_GRU, "delta_rz @ W_rz + through_n", "gru"),
+    Mistake("the path through both gates dropped", "gru.py", DH_GRU, "dh * z + through_n", "gru"),
+    Mistake("the path through the candidate dropped", "gru.py", DH_GRU, "dh * z + delta_rz @ W_rz", "gru"),
+    Mistake("update gate with the wrong sign", "gru.py", DELTA_Z, DELTA_Z.replace("h[t - 1] - n", "n - h[t - 1]"), "gru"),
+    Mistake("update gate without the candidate", "gru.py", DELTA_Z, DELTA_Z.replace("h[t - 1] - n", "h[t - 1]"), "gru"),
+    Mistake("state after the step in the update gate", "gru.py", DELTA_Z, DELTA_Z.replace("h[t - 1] - n", "h[t] - n"), "gru"),
+    Mistake("tanh′ on the reset gate", "gru.py", DELTA_R, DELTA_R.replace("sigmoid_slope", "tanh_slope"), "gru"),
+    Mistake("σ′ on the candidate", "gru.py", DELTA_N, DELTA_N.replace("tanh_slope", "sigmoid_slope"), "gru"),
+    Mistake("reset gate missing on the way back", "gru.py", "(r * delta_n) @ W_n", "delta_n @ W_n", "gru"),
+    Mistake("reset gate after the product on the way back", "gru.py", "(r * delta_n) @ W_n", "r * (delta_n @ W_n)", "gru"),
+    Mistake("reset gate before the product on the way back", "gru.py", "through_n = r * (delta_n @ W_n)", "through_n = (r * delta_n) @ W_n", "gru"),
+    Mistake("reset gate missing in ∂L/∂W_n", "gru.py", "met, delta_met = h[:-1], r * delta_n", "met, delta_met = h[:-1], delta_n", "gru"),
+    Mistake("reset state missing in ∂L/∂W_n", "gru.py", "met, delta_met = r * h[:-1], delta_n", "met, delta_met = h[:-1], delta_n", "gru"),
+    Mistake("reset gate on the candidate's input too", "gru.py", "b=None if b is None else adjoints", "b=None if b is None else np.concatenate([delta_rz, r * delta_n], axis=-1)", "gru"),
+    Mistake("the other bias' gradient", "gru.py", "delta_met.sum(axis=(0, 1))", "delta_n.sum(axis=(0, 1))", "gru"),
+    Mistake("b_n forgotten in the reset gate", "gru.py", DELTA_R, "delta_n * (recurrent[t - 1] - (0 if b_n is None else b_n)) * sigmoid_slope(a_r, r)", "gru"),
+    Mistake("reset and update gate swapped in packing", "gru.py", "np.concatenate([delta_r, delta_z], axis=-1)", "np.concatenate([delta_z, delta_r], axis=-1)", "gru"),
+    Mistake("h0 and candidate mixed up", "gru.py", "(1 - z) * n + z * h[t - 1], h", "z * n + (1 - z) * h[t - 1], h", "gru"),
+    Mistake("∂L/∂x through the candidate only", "gru.py", "x=adjoints @ U,", "x=delta_n @ U[2 * H :],", "gru"),
+    Mistake("a sequence that is over goes on", "sequences.py", "(t <= lengths)[:, None]", "(t <= lengths + 1)[:, None]", "lstm"),
+    Mistake("a shorter sequence loses its gradient", "gru.py", DH_GRU + ", dh)", DH_GRU + ", 0 * dh)", "gru"),
+    Mistake("padding counts in the loss", "lstm.py", "if outputs == \"every\" else None\n    value", "if outputs == \"never\" else None\n    value", "lstm"),
+    Mistake("the output of the last step only", "gru.py", "if every and t > 1:", "if False:", "gru"),
+    Mistake("an output's gradient one step early", "lstm.py", "entering[t - 2]", "entering[t - 1]", "lstm"),
+    Mistake("one step too many", "sequences.py", "t > ends - truncation", "t >= ends - truncation", "gru"),
+    Mistake("cut at the longest sequence's end", "lstm.py", "ends = T if lengths is None else lengths", "ends = T", "lstm"),
+    Mistake("sign of the mean absolute error", "losses.py", "np.sign(residual(prediction, y))", "np.sign(-residual(prediction, y))", "lstm"),
+    Mistake("Huber's gradient not limited", "losses.py", "limited(residual(prediction, y)) / y.size", "residual(prediction, y) / y.size", "gru"),
+    Mistake("softmax cross-entropy as a mean over entries", "losses.py", "one_hot(prediction, y))\n        / rows(prediction)", "one_hot(prediction, y))\n        / prediction.size", "lstm"),
+    Mistake("σ′ once more in binary cross-entropy", "losses.py", "residual(logistic(prediction), y) / y.size", "residual(logistic(prediction), y) * logistic(prediction) * (1 - logistic(prediction)) / y.size", "gru"),
+]  # fmt: skip
+
 
 def planted(mistake: Mistake, folder: Path) -> ModuleType:
     """The module under suspicion, from a copy of the package in `folder` that makes the mistake.
