@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 CLASSES = "softmax_cross_entropy"  # the one loss whose y may be integers, one class a row
+IMPROBABLE = -1e30  # a logit whose exponential is zero beside any other, and finite
 
 
 def total(terms: jax.Array, valid: jax.Array) -> jax.Array:
@@ -43,15 +44,11 @@ def one_hot(y: jax.Array, classes: int, dtype: jnp.dtype) -> jax.Array:
 
 
 def softmax_cross_entropy(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
-    """The mean over rows of log Σ exp ŷ − ŷ_class, with the largest entry subtracted first."""
-    counted = jnp.any(valid, axis=-1, keepdims=True)
-    largest = jnp.max(prediction, axis=-1, keepdims=True, where=valid, initial=-jnp.inf)
+    """The mean over rows of −log p_class; what is not valid has the probability zero."""
     residual(prediction, y, valid)
-    shifted = jnp.where(valid, prediction - jnp.where(counted, largest, 0), 0)
-    exponentials = jnp.where(valid, jnp.exp(shifted), 0)
-    sums = jnp.where(counted, jnp.sum(exponentials, axis=-1, keepdims=True), 1)
-    chosen = jnp.sum(jnp.where(valid, y * shifted, 0), axis=-1, keepdims=True)
-    return mean(jnp.log(sums) - chosen, counted)
+    log_p = jax.nn.log_softmax(jnp.where(valid, prediction, IMPROBABLE))
+    chosen = jnp.sum(jnp.where(valid, y * log_p, 0), axis=-1, keepdims=True)
+    return mean(-chosen, jnp.any(valid, axis=-1, keepdims=True))
 
 
 def binary_cross_entropy(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
