@@ -1,5 +1,7 @@
 """The worked example as numbers beside the equations of docs/derivation.md."""
 
+from typing import Any
+
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -149,12 +151,11 @@ def truncation_errors(problem: Problem, truncation: int) -> dict[str, float]:
 def truncated(problem: Problem, truncation: int) -> Table:
     """The gradients through the last steps only, beside the full ones, and what is missing."""
     params, x, y, h0, activation, loss = problem
-    named = {"activation": activation, "loss": loss}
+    named: dict[str, Any] = {"activation": activation, "loss": loss}
     _, full = rnn.value_and_grad(params, x, y, h0, **named)
     _, kept = rnn.value_and_grad(params, x, y, h0, **named, truncation=truncation)
-    table = columns(
-        "", "gradient", f"last {truncation} of {len(x)} steps", "full", "relative error"
-    )
+    window = f"last {truncation} of {len(x)} steps"
+    table = columns("", "gradient", window, "full", "relative error")
     for name, error in truncation_errors(problem, truncation).items():
         by_step, whole = (matrix(getattr(gradient, name)) for gradient in (kept, full))
         table.add_row("(K1)", f"∂L/∂{name}", by_step, whole, f"{error:.3g}")

@@ -30,6 +30,11 @@ def residual(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array
     return jnp.where(valid, prediction - y, 0)
 
 
+def absolute(r: jax.Array) -> jax.Array:
+    """|r|, constant at 0: of its subgradients there, JAX would take 1."""
+    return jnp.where(r == 0, 0, jnp.abs(r))
+
+
 def huber(r: jax.Array) -> jax.Array:
     """½ r² where |r| ≤ 1, and |r| − ½ beyond."""
     return jnp.where(jnp.abs(r) <= 1, r * r / 2, jnp.abs(r) - 0.5)
@@ -63,7 +68,7 @@ Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 LOSSES: dict[str, Loss] = {
     "mse": lambda prediction, y, valid: mean(residual(prediction, y, valid) ** 2, valid),
     "half_sse": lambda prediction, y, valid: total(residual(prediction, y, valid) ** 2, valid) / 2,
-    "mae": lambda prediction, y, valid: mean(jnp.abs(residual(prediction, y, valid)), valid),
+    "mae": lambda prediction, y, valid: mean(absolute(residual(prediction, y, valid)), valid),
     "huber": lambda prediction, y, valid: mean(huber(residual(prediction, y, valid)), valid),
     "softmax_cross_entropy": softmax_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,

