@@ -1,20 +1,25 @@
 """Every built-in derivation against autodiff, on random problems."""
 
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from bptt_verifier.bounds import Bounds, bounds
 from bptt_verifier.comparison import Comparison, Verdict, compare
-from bptt_verifier.problems import LARGEST, Problem, Sizes, draw
+from bptt_verifier.noise import measured
+from bptt_verifier.problems import ALL_LOSSES, LARGEST, Problem, Sizes, Variant, draw, draw_variant
 from jax_reference import padded
-from jax_reference.rnn import Derivatives
-from manual_bptt import jacobian_sum, rnn, rtrl
+from jax_reference.padded import Fixed, Padded
+from jax_reference.unrolled import Derivatives, Model
+from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Derivation = Callable[[Problem], dict[str, Any]]
+VariantDerivation = Callable[[Variant], dict[str, Any]]
 
 
 def derivation_of(module: ModuleType) -> Derivation:
@@ -42,8 +47,30 @@ DERIVATIONS: dict[str, Derivation] = {
 }
 
 
+def variant_derivation_of(module: ModuleType) -> VariantDerivation:
+    """All that a cell of `manual_bptt` derives, by name, whatever the options."""
+
+    def derivation(variant: Variant) -> dict[str, Any]:
+        params, x, y, first = variant.params, variant.x, variant.y, variant.first
+        value, gradients = module.gradients(params, x, y, **first, **variant.options)
+        prediction = module.predict(params, x, **first, **variant.batch)
+        found: dict[str, Any] = gradients._asdict()
+        return {"loss": value, "prediction": prediction} | found
+
+    return derivation
+
+
+VARIANTS: dict[str, VariantDerivation] = {
+    "RNN": variant_derivation_of(rnn),
+    "LSTM": variant_derivation_of(lstm),
+    "GRU": variant_derivation_of(gru),
+}
+FIRST, THEN = 100, 5  # examples that are also a problem of a variant: the first, and every fifth
+GRADIENTS = (*Bounds._fields, "c0", "b_n")
+
+
 class Row(NamedTuple):
-    """One gradient of one derivation, over all problems."""
+    """One gradient of one derivation, over all problems, or over those with one loss."""
 
     derivation: str
     gradient: str
@@ -52,6 +79,7 @@ class Row(NamedTuple):
     worst: Comparison
     worst_case: int
     largest: Sizes
+    loss: str | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -65,6 +93,7 @@ class Row(NamedTuple):
         return {
             "derivation": self.derivation,
             "gradient": self.gradient,
+            **({} if self.loss is None else {"loss": self.loss}),
             "verdict": str(self.verdict),
             "cases": self.cases,
             "conclusive_cases": self.conclusive,
@@ -87,6 +116,7 @@ class Report(NamedTuple):
     dtype: str
     rows: list[Row]
     shapes: list[Sizes]
+    by_loss: list[Row]
 
     @property
     def verdict(self) -> Verdict:
@@ -104,6 +134,7 @@ class Report(NamedTuple):
             "dtype": self.dtype,
             "examples": len(self.shapes),
             "rows": [row.to_dict() for row in self.rows],
+            "by_loss": [row.to_dict() for row in self.by_loss],
             "shapes": [sizes._asdict() for sizes in self.shapes],
         }
 
@@ -124,13 +155,54 @@ def allowed(problem: Problem, truth: Derivatives) -> Bounds:
     return Bounds(*(both * bound for bound in yours))  # (E13)
 
 
-def compare_all(found: dict[str, Any], truth: Derivatives, bound: Bounds) -> list[Comparison]:
+# Without optimisation it compiles in a third of the time, and runs as long.
+UNOPTIMISED = {"xla_backend_optimization_level": 0}
+
+
+@partial(jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED)
+def _measured(
+    model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed
+) -> Any:
+    differentiated = partial(padded.differentiated, model, states)
+    return measured(lambda problem: differentiated(problem, fixed), roundoff, problem)
+
+
+def reference_and_allowed(variant: Variant, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
+    """What autodiff gives in float64, and how far a derivation may be from it, measured: (N2).
+
+    `dtype` is the derivation's, where that is not the variant's own.
+    """
+    option = next(iter(variant.option.values()), None)
+    with jax.enable_x64(True):
+        laid = padded.lay_out(
+            variant.cell, variant.params, variant.x, variant.y, **variant.first,
+            option=option, loss=variant.loss, outputs=variant.outputs, lengths=variant.lengths,
+            truncation=variant.truncation, capacity=LARGEST,
+        )  # fmt: skip
+        # What is allowed is proportional to the roundoff: yours and the reference's at once.
+        both = (variant.x.dtype if dtype is None else dtype, np.float64)
+        roundoff = sum(float(np.finfo(each).eps) / 2 for each in both)
+        clean, allowed = _measured(laid.model, laid.states, roundoff, laid.problem, laid.fixed)
+    return laid.cut(*clean), laid.cut(*allowed)
+
+
+def known(derivatives: Derivatives) -> dict[str, Any]:
+    """All results by name, the prediction among them."""
+    found = derivatives._asdict() | {"prediction": derivatives.states.prediction}
+    del found["states"]
+    return found
+
+
+def compare_all(
+    found: dict[str, Any], truth: Derivatives, bound: Bounds | Derivatives
+) -> list[Comparison]:
     """Each result of a derivation against the reference; what is None on both sides is left out."""
-    known = truth._asdict() | {"prediction": truth.states.prediction}
+    right = known(truth)
+    limits = known(bound) if isinstance(bound, Derivatives) else bound._asdict()
     return [
-        compare(name, found[name], known[name], getattr(bound, name))
+        compare(name, found[name], right[name], limits[name])
         for name in found
-        if not (found[name] is None and known[name] is None)
+        if not (found[name] is None and right[name] is None)
     ]
 
 
@@ -140,35 +212,61 @@ def verify_builtin(
     seed: int = 0,
     dtype: Any = np.float64,
     derivations: dict[str, Derivation] = DERIVATIONS,
+    variants: dict[str, VariantDerivation] = VARIANTS,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Report:
     """Compare every derivation with autodiff on `examples` random problems.
 
+    Each example is a problem of the plain RNN, which all `derivations` solve within the derived
+    bound. The first hundred, and then every fifth, are also a problem of a cell in turn, with any
+    loss, lengths, outputs and truncation, which that cell of `variants` solves within the error
+    measured.
     The reference is always float64 at exactly the same inputs; `dtype` is the derivations'.
     `progress` is called with the number of problems done. Raises ValueError where `examples` < 1.
     """
     if examples < 1:
         raise ValueError(f"examples: expected at least 1, found {examples}")
     rows: dict[tuple[str, str], Row] = {}
+    by_loss: dict[tuple[str, str, str], Row] = {}
     shapes = []
+
+    def add(name: str, loss: str, sizes: Sizes, case: int, comparisons: list[Comparison]) -> None:
+        for comparison in comparisons:
+            key = name, comparison.name
+            new = Row(*key, 1, int(comparison.conclusive), comparison, case, sizes)
+            rows[key] = merged(rows[key], new) if key in rows else new
+            new = new._replace(loss=loss)
+            by_loss[*key, loss] = (
+                merged(by_loss[*key, loss], new) if (*key, loss) in by_loss else new
+            )
+
     for case in range(examples):
         problem = draw(seed, case, dtype)
         shapes.append(problem.sizes)
-        truth = reference(problem)
-        bound = allowed(problem, truth)
-        for name, derivation in derivations.items():
-            for comparison in compare_all(derivation(problem), truth, bound):
-                key = name, comparison.name
-                new = Row(*key, 1, int(comparison.conclusive), comparison, case, problem.sizes)
-                rows[key] = merged(rows[key], new) if key in rows else new
+        if derivations:
+            truth = reference(problem)
+            bound = allowed(problem, truth)
+            for name, derivation in derivations.items():
+                comparisons = compare_all(derivation(problem), truth, bound)
+                add(name, problem.loss, problem.sizes, case, comparisons)
+        variant = draw_variant(seed, case, dtype) if case < FIRST or case % THEN == 0 else None
+        if variant is not None and variant.cell.upper() in variants:
+            name = variant.cell.upper()
+            comparisons = compare_all(variants[name](variant), *reference_and_allowed(variant))
+            add(name, variant.loss, variant.sizes, case, comparisons)
         progress(case + 1)
+
+    names = [*derivations, *variants]
     in_order = [
-        rows[name, gradient]
-        for name in derivations
-        for gradient in Bounds._fields
-        if (name, gradient) in rows
+        rows[name, gradient] for name in names for gradient in GRADIENTS if (name, gradient) in rows
     ]
-    return Report(seed, str(np.dtype(dtype)), in_order, shapes)
+    in_detail = [
+        by_loss[row.derivation, row.gradient, loss]
+        for row in in_order
+        for loss in ALL_LOSSES
+        if (row.derivation, row.gradient, loss) in by_loss
+    ]
+    return Report(seed, str(np.dtype(dtype)), in_order, shapes, in_detail)
 
 
 def merged(row: Row, other: Row) -> Row:

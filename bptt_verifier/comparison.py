@@ -23,6 +23,8 @@ SYMBOLS = {
     "x": "∂L/∂x",
     "h0": "∂L/∂h₀",
     "adjoints": "every δ_t",
+    "c0": "∂L/∂c₀",
+    "b_n": "∂L/∂b_n",
 }
 
 

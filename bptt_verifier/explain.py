@@ -1,5 +1,7 @@
 """The worked example as numbers beside the equations of docs/derivation.md."""
 
+from typing import Any
+
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -126,8 +128,52 @@ def sums(problem: Problem) -> Table:
     return table
 
 
-def explanation(problem: Problem, names: list[str]) -> RenderableType:
-    """Forward pass, backward pass and the sums over all hidden states; `names` label the batch."""
+def truncation_errors(problem: Problem, truncation: int) -> dict[str, float]:
+    """‖truncated − full‖ / ‖full‖ for ∂L/∂U, ∂L/∂W and ∂L/∂b; 0 where both are zero.
+
+    `truncation` counts steps as in docs/derivation.md, section 11: the output's own step is the
+    first. Raises TypeError or ValueError where it is no number of steps.
+    """
+    params, x, y, h0, activation, loss = problem
+    _, full = rnn.value_and_grad(params, x, y, h0, activation=activation, loss=loss)
+    _, kept = rnn.value_and_grad(
+        params, x, y, h0, activation=activation, loss=loss, truncation=truncation
+    )
+    errors = {}
+    for name in ("U", "W", "b"):
+        if getattr(full, name) is not None:
+            missing = float(np.linalg.norm(getattr(kept, name) - getattr(full, name)))
+            size = float(np.linalg.norm(getattr(full, name)))
+            errors[name] = missing / size if missing else 0.0
+    return errors
+
+
+def truncated(problem: Problem, truncation: int) -> Table:
+    """The gradients through the last steps only, beside the full ones, and what is missing."""
+    params, x, y, h0, activation, loss = problem
+    named: dict[str, Any] = {"activation": activation, "loss": loss}
+    _, full = rnn.value_and_grad(params, x, y, h0, **named)
+    _, kept = rnn.value_and_grad(params, x, y, h0, **named, truncation=truncation)
+    window = f"last {truncation} of {len(x)} steps"
+    table = columns("", "gradient", window, "full", "relative error")
+    for name, error in truncation_errors(problem, truncation).items():
+        by_step, whole = (matrix(getattr(gradient, name)) for gradient in (kept, full))
+        table.add_row("(K1)", f"∂L/∂{name}", by_step, whole, f"{error:.3g}")
+    return table
+
+
+def explanation(
+    problem: Problem, names: list[str], truncation: int | None = None
+) -> RenderableType:
+    """Forward pass, backward pass and the sums over all hidden states; `names` label the batch.
+
+    With a truncation, also the error that it makes.
+    """
+    last = (
+        ()
+        if truncation is None
+        else (Text("\nTruncated", style="bold underline"), truncated(problem, truncation))
+    )
     return Group(
         Text("The weights", style="bold underline"),
         weights(problem),
@@ -137,4 +183,5 @@ def explanation(problem: Problem, names: list[str]) -> RenderableType:
         backward_pass(problem, names),
         Text("\nThe sums over every hidden state, and what autodiff says", style="bold underline"),
         sums(problem),
+        *last,
     )

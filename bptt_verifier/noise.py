@@ -80,6 +80,8 @@ def evaluate(
             inner = equation.params[INLINED[name]]
             inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
             results = evaluate(inner, given, salt, size, number)
+        elif name == "cond":
+            results = noisy_cond(equation.params, given, salt, size, number)
         elif name == "scan":
             results = noisy_scan(equation.params, given, salt, size, number)
         else:
@@ -97,6 +99,23 @@ def evaluate(
                 ]
         values |= zip(equation.outvars, results, strict=True)
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def noisy_cond(
+    params: dict[str, Any],
+    given: Sequence[Any],
+    salt: Array,
+    size: Array,
+    number: Iterator[int],
+) -> list[Any]:
+    """A choice among branches, each of which commits errors of its own."""
+    which, *operands = given
+
+    def noisy_branch(branch: ClosedJaxpr, start: int) -> Callable[..., list[Any]]:
+        return lambda *inputs: evaluate(branch, inputs, salt, size, count(start))
+
+    branches = [noisy_branch(branch, next(number) * 2**16) for branch in params["branches"]]
+    return list(lax.switch(which, branches, *operands))
 
 
 def noisy_scan(

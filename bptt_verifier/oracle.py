@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.bounds import RESOLVING, Bounds
-from bptt_verifier.builtin import allowed, reference
+from bptt_verifier.builtin import allowed, reference, reference_and_allowed
 from bptt_verifier.comparison import Array
 from bptt_verifier.noise import measured
-from bptt_verifier.problems import LARGEST, Problem
+from bptt_verifier.problems import Problem, Variant
 from jax_reference import rnn
-from jax_reference.padded import Padded, differentiated, lay_out
 from jax_reference.rnn import Derivatives
 from manual_bptt.rnn import Params
 
@@ -44,16 +43,6 @@ def _measured(
 
     zero = jnp.zeros((*x.shape[:2], len(params.W)))
     return measured(everything, roundoff, params, x, h0, zero)
-
-
-@partial(jax.jit, static_argnames=("activation", "loss"))
-def _measured_padded(
-    problem: Padded, y: Any, valid: Any, T: Any, roundoff: Any, activation: str, loss: str
-) -> Any:
-    def everything(problem: Padded) -> Any:
-        return differentiated(problem, y, valid, T, activation, loss)
-
-    return measured(everything, roundoff, problem)
 
 
 def named(found: Derivatives) -> dict[str, Array]:
@@ -115,11 +104,9 @@ def truth(problem: Problem, dtype: Any) -> Truth:
         if np.max(errors[name]) > RESOLVING * np.max(np.abs(value)) > 0
     ]
     if vague:
-        laid = lay_out(params, x, y, h0, capacity=LARGEST)
-        with jax.enable_x64(True):
-            _, spread = _measured_padded(*laid[:4], roundoff(dtype), activation, loss)
-            finer = named(laid.cut(*spread))
-        errors |= {
-            name: np.fmin(errors[name], with_reference(finer[name], dtype)) for name in vague
-        }
+        first = {} if h0 is None else {"h0": h0}
+        variant = Variant("rnn", params, x, y, first, {"activation": activation}, loss)
+        finer = named(reference_and_allowed(variant, dtype)[1])
+        tiny = float(np.finfo(dtype).smallest_normal)
+        errors |= {name: np.fmin(errors[name], finer[name] + tiny) for name in vague}
     return undecidable_where_too_large(Truth(values, errors), dtype)

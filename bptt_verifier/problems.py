@@ -11,12 +11,15 @@ import numpy as np
 from jaxtyping import Float
 
 from jax_reference.padded import Capacity
+from manual_bptt import gru, lstm, rnn
 from manual_bptt.rnn import Params
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
-LOSSES = ("mse", "half_sse")
+LOSSES = ("mse", "half_sse")  # those that section 9 bounds
+ALL_LOSSES = (*LOSSES, "mae", "huber", "softmax_cross_entropy", "binary_cross_entropy")
+CELLS = {"rnn": rnn, "lstm": lstm, "gru": gru}
 LARGEST = Capacity(T=12, B=4, D=6, H=6, O=4)
 
 
@@ -112,3 +115,124 @@ def simple(problem: Problem) -> Problem:
     params = Params(*(rounded(w) for w in problem.params))
     x, y = rounded(problem.x), rounded(problem.y)
     return problem._replace(params=params, x=x, y=y, h0=rounded(problem.h0))
+
+
+class Variant(NamedTuple):
+    """One point at which the gradients of any cell are compared, with all its options.
+
+    `option` is the RNN's activation or the GRU's `reset`. In the padding x and y are NaN, or −1
+    where y holds classes.
+    """
+
+    cell: str
+    params: Any
+    x: Float[Array, "T B D"]
+    y: Array
+    first: dict[str, Float[Array, "B H"]]
+    option: dict[str, str]
+    loss: str
+    outputs: str = "last"
+    lengths: Array | None = None
+    truncation: int | None = None
+
+    @property
+    def sizes(self) -> Sizes:
+        """The five sizes."""
+        (T, B, D), (O, H) = self.x.shape, self.params.V.shape
+        return Sizes(T, B, D, H, O)
+
+    @property
+    def batch(self) -> dict[str, Any]:
+        """The options of the cell, the outputs and the lengths: what `predict` takes."""
+        return {**self.option, "outputs": self.outputs, "lengths": self.lengths}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All keyword arguments of `gradients`."""
+        return {**self.batch, "loss": self.loss, "truncation": self.truncation}
+
+
+def variant_with_values(
+    rng: np.random.Generator,
+    cell: str,
+    sizes: Sizes,
+    *,
+    dtype: Any = np.float64,
+    option: str = "",
+    loss: str = "mse",
+    outputs: str = "last",
+    ragged: bool = False,
+    truncation: int | None = None,
+    bias: bool = True,
+    initial_state: bool = True,
+    spread: float = 1.0,
+    classes: bool = False,
+) -> Variant:
+    """A problem of these sizes with normal values, for any cell.
+
+    `option` is the activation or the placement of the reset gate; `ragged` draws lengths, and puts
+    NaN into the padding; `classes` gives softmax cross-entropy integers rather than one-hot rows.
+    """
+    T, B, D, H, O = sizes
+
+    def normal(*shape: int, scale: float = 1.0) -> Array:
+        return (scale * rng.normal(size=shape)).astype(dtype)
+
+    def filled(name: str, shape: tuple[int, ...]) -> Array:
+        scale = {"U": 1 / np.sqrt(D), "W": spread / np.sqrt(H), "V": 1 / np.sqrt(H)}.get(name, 0.5)
+        return normal(*shape, scale=scale)
+
+    empty = CELLS[cell].init(rng, D, H, O, bias=bias)
+    params = type(empty)(
+        *(None if w is None else filled(n, w.shape) for n, w in empty._asdict().items())
+    )
+    x, at = normal(T, B, D), (B,) if outputs == "last" else (T, B)
+    y = normal(*at, O)
+    if loss == "softmax_cross_entropy":
+        chosen = rng.integers(0, O, at)
+        y = chosen if classes else np.eye(O, dtype=dtype)[chosen]
+    elif loss == "binary_cross_entropy":
+        y = rng.uniform(size=(*at, O)).astype(dtype)
+    lengths = rng.integers(1, T + 1, B) if ragged else None
+    if lengths is not None:
+        padding = np.arange(1, T + 1)[:, None] > lengths
+        x[padding] = np.nan
+        if outputs == "every":
+            y[padding] = -1 if np.issubdtype(y.dtype, np.integer) else np.nan
+    names = {"rnn": "activation", "gru": "reset"}
+    states = ("h0", "c0") if cell == "lstm" else ("h0",)
+    return Variant(
+        cell,
+        params,
+        x,
+        y,
+        {name: normal(B, H) for name in states} if initial_state else {},
+        {names[cell]: option} if cell in names else {},
+        loss,
+        outputs,
+        lengths,
+        truncation if outputs == "last" else None,
+    )
+
+
+OPTIONS = {"rnn": ("tanh", "relu"), "lstm": ("",), "gru": gru.RESETS}
+
+
+def draw_variant(seed: int, case: int, dtype: Any = np.float64) -> Variant:
+    """Random problem number `case` of a seed: cells and losses in turn, the rest at random."""
+    rng = np.random.default_rng([seed, case, 1])
+    cell, T = tuple(CELLS)[case % len(CELLS)], int(rng.integers(2, LARGEST.T + 1))
+    between = [(T, T), *((1, most) for most in LARGEST[1:4]), (2, LARGEST.O)]
+    return variant_with_values(
+        rng,
+        cell,
+        Sizes(*(int(rng.integers(least, most + 1)) for least, most in between)),
+        dtype=dtype,
+        option=str(rng.choice(OPTIONS[cell])),
+        loss=ALL_LOSSES[case // len(CELLS) % len(ALL_LOSSES)],
+        outputs=str(rng.choice(["last", "every"])),
+        ragged=bool(rng.integers(2)),
+        truncation=int(rng.integers(1, T + 1)) if rng.integers(3) == 0 else None,
+        spread=rng.uniform(0.5, 1.5),
+        classes=bool(rng.integers(2)),
+    )

@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 
 from bptt_verifier.problems import (
     ACTIVATIONS,
+    ALL_LOSSES,
     LARGEST,
     LOSSES,
+    OPTIONS,
     Array,
     Problem,
     Sizes,
+    Variant,
+    variant_with_values,
     with_values,
 )
 from jax_reference.padded import Capacity
@@ -108,7 +112,7 @@ def refused_arguments(draw: st.DrawFn) -> Refused:
     arguments = problem._asdict()
     name = draw(st.sampled_from(["U", "W", "V", "b", "c", "x", "y", "h0", "activation", "loss"]))
     if name in ("activation", "loss"):
-        unknown = draw(st.text(max_size=5).filter(lambda s: s not in ACTIVATIONS + LOSSES))
+        unknown = draw(st.text(max_size=5).filter(lambda s: s not in ACTIVATIONS + ALL_LOSSES))
         wrong, exception = draw(st.sampled_from([(unknown, ValueError), (3.5, TypeError)]))
         return Refused(arguments | {name: wrong}, name, exception)
 
@@ -137,3 +141,36 @@ def refused_arguments(draw: st.DrawFn) -> Refused:
             arguments | {"params": problem.params._replace(**{name: wrong})}, name, exception
         )
     return Refused(arguments | {name: wrong}, name, exception)
+
+
+def variants(
+    cell: str,
+    dtype: Any = np.float64,
+    *,
+    sizes: st.SearchStrategy[Sizes] = sizes(),  # noqa: B008 - strategies are immutable
+    losses: tuple[str, ...] = ALL_LOSSES,
+    outputs: tuple[str, ...] = ("last", "every"),
+    ragged: st.SearchStrategy[bool] = st.booleans(),  # noqa: B008
+    truncated: bool = True,
+) -> st.SearchStrategy[Variant]:
+    """Problems of a cell with any loss, outputs, lengths and truncation; NaN in the padding.
+
+    Shrinks to small sizes, the first loss, one length, one output and the full gradient.
+    """
+    cut = st.none() | st.integers(1, LARGEST.T) if truncated else st.none()
+    return st.builds(
+        variant_with_values,
+        st.integers(0, 2**32 - 1).map(np.random.default_rng),
+        st.just(cell),
+        sizes,
+        dtype=st.just(dtype),
+        option=st.sampled_from(OPTIONS[cell]),
+        loss=st.sampled_from(losses),
+        outputs=st.sampled_from(outputs),
+        ragged=ragged,
+        truncation=cut,
+        bias=st.booleans(),
+        initial_state=st.booleans(),
+        spread=st.floats(0.5, 1.5),
+        classes=st.booleans(),
+    )

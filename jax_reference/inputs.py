@@ -5,15 +5,22 @@ under `jax.jit` too; values only where they are concrete.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_reference.losses import CLASSES
+
+OUTPUTS = ("last", "every")
+
 
 class Parameters(Protocol):
-    """Any pytree with the fields U (H, D), W (H, H), V (O, H), b (H,) or None, c (O,) or None."""
+    """Any pytree with the fields U (G, D), W (G, H), V (O, H), b (G,) or None, c (O,) or None.
+
+    G is H times the number of gates.
+    """
 
     @property
     def U(self) -> Any: ...
@@ -81,12 +88,40 @@ def require_shape(name: str, value: Any, letters: str, sizes: dict[str, int]) ->
     sizes.update(known)
 
 
-def check(params: Any, x: Any, y: Any = None, h0: Any = None) -> np.dtype[Any]:
-    """The one dtype of all arguments, whose shapes agree: x (T, B, D), y (B, O), h0 (B, H).
+class Arguments(NamedTuple):
+    """What `arguments` returns: x, y, first state and lengths as taken, and the dtype."""
 
+    x: Any
+    y: Any
+    first: tuple[Any, ...]
+    lengths: Any
+    dtype: np.dtype[Any]
+
+
+def arguments(
+    params: Any,
+    x: Any,
+    y: Any = None,
+    h0: Any = None,
+    *,
+    c0: Any = None,
+    gates: int = 1,
+    states: tuple[str, ...] = ("h0",),
+    fields: tuple[str, ...] = ("U", "W", "V", "b", "c"),
+    loss: Any = None,
+    outputs: Any = "last",
+    lengths: Any = None,
+) -> Arguments:
+    """The arguments of a model, of one dtype and with shapes that agree; padding is set to zero.
+
+    Shapes, with G = `gates` · H: U (G, D), W (G, H), V (O, H), b (G,), c (O,), b_n (H,),
+    x (T, B, D), y (B, O), or (T, B, O) for outputs at every step, h0 and c0 (B, H), lengths (B,).
+    For softmax cross-entropy y may hold classes, and then lacks the O. `states` are the names of
+    the first state's parts, zeros where None is given.
     Raises TypeError or ValueError naming the argument, what was expected and what was found.
     """
-    given = {field: getattr(params, field, None) for field in "UWVbc"} | {"x": x, "y": y, "h0": h0}
+    given = {field: getattr(params, field, None) for field in fields}
+    given |= {"x": x, "y": y, "h0": h0, "c0": c0}
     for field in "UWV":
         if given[field] is None:
             raise TypeError(
@@ -95,18 +130,122 @@ def check(params: Any, x: Any, y: Any = None, h0: Any = None) -> np.dtype[Any]:
             )
     if x is None:
         raise TypeError("x: expected an array, found None")
+    require_name("outputs", outputs, OUTPUTS)
+    if lengths is not None:
+        lengths = require_lengths(lengths, x)
+        given["x"] = without_padding(x, lengths)
+        given["y"] = y if outputs == "last" else without_padding(y, lengths)
     given = {name: value for name, value in given.items() if value is not None}
+    classes = loss == CLASSES and "y" in given and is_integer(given["y"])
     dtypes = {}
     for name, value in given.items():
-        dtypes[name] = dtype_of(name, value)
-        require_finite(name, value)
-    layouts = {"U": "H D", "W": "H H", "V": "O H", "x": "T B D"}
-    layouts |= {"b": "H", "c": "O", "y": "B O", "h0": "B H"}
-    sizes: dict[str, int] = {}
+        if not (name == "y" and classes):
+            dtypes[name] = dtype_of(name, value)
+            require_finite(name, value)
+
+    G, sizes = "H" if gates == 1 else f"{gates}H", dict[str, int]()
+    if gates > 1:
+        require_shape("V", given["V"], "O H", sizes)
+        sizes[G] = gates * sizes["H"]
+    at = "T B" if outputs == "every" else "B"
+    layouts = {"U": f"{G} D", "W": f"{G} H", "V": "O H", "x": "T B D", "b": G, "c": "O"}
+    layouts |= {"b_n": "H", "y": at if classes else f"{at} O", "h0": "B H", "c0": "B H"}
     for name, letters in layouts.items():
         if name in given:
             require_shape(name, given[name], letters, sizes)
     for name, dtype in dtypes.items():
         if dtype != dtypes["U"]:
             raise TypeError(f"{name}: expected dtype {dtypes['U']} as in U, found {dtype}")
-    return dtypes["U"]
+    if "y" in given:
+        require_targets(given["y"], loss, sizes["O"], lengths if outputs == "every" else None)
+    zeros = np.zeros((sizes["B"], sizes["H"]), dtypes["U"])
+    return Arguments(
+        given["x"],
+        given.get("y"),
+        tuple(given.get(state, zeros) for state in states),
+        lengths,
+        dtypes["U"],
+    )
+
+
+def check(params: Any, x: Any, y: Any = None, h0: Any = None) -> np.dtype[Any]:
+    """The one dtype of the plain RNN's arguments, whose shapes agree. Raises as `arguments`."""
+    return arguments(params, x, y, h0).dtype
+
+
+def is_integer(value: Any) -> bool:
+    """Whether these are whole numbers."""
+    return bool(jnp.issubdtype(getattr(value, "dtype", np.asarray(value).dtype), np.integer))
+
+
+def require_name(argument: str, value: Any, names: tuple[str, ...]) -> None:
+    """Raises TypeError for anything but a name, ValueError for one that is not among `names`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: expected a name, found {type(value).__name__}")
+    if value not in names:
+        raise ValueError(f"{argument}: expected one of {', '.join(names)}, found {value!r}")
+
+
+def require_lengths(lengths: Any, x: Any) -> Any:
+    """The lengths (B,) of the sequences in x, from 1 to T where they are concrete."""
+    found = lengths if isinstance(lengths, jax.core.Tracer) else np.asarray(lengths)
+    if not jnp.issubdtype(found.dtype, jnp.integer):
+        raise TypeError(f"lengths: expected an integer dtype, found {found.dtype}")
+    if np.ndim(x) == 3:  # else x is at fault, and said to be so later
+        T, B, _ = np.shape(x)
+        require_shape("lengths", found, "B", {"B": B})
+        if not isinstance(found, jax.core.Tracer):
+            for where, length in enumerate(found.tolist()):
+                if not 1 <= length <= T:
+                    raise ValueError(
+                        f"lengths: expected values from 1 to T = {T}, found {length} at ({where},)"
+                    )
+    return found
+
+
+def without_padding(value: Any, lengths: Any) -> Any:
+    """A copy in which every step after a sequence's last is zero, whatever was there."""
+    shape = np.shape(value)
+    if len(shape) < 2 or shape[1] != len(lengths):
+        return value  # the shape is at fault, and said to be so later
+    tracers = any(isinstance(each, jax.core.Tracer) for each in (value, lengths))
+    library: Any = jnp if tracers else np
+    counted = library.arange(1, shape[0] + 1)[:, None] <= lengths
+    counted = counted.reshape(*counted.shape, *(1,) * (len(shape) - 2))
+    value = library.asarray(value)
+    return library.where(counted, value, library.zeros((), value.dtype))
+
+
+def require_targets(y: Any, loss: Any, classes: int, lengths: Any) -> None:
+    """Raises ValueError where concrete targets are not what a cross-entropy compares with."""
+    if isinstance(y, jax.core.Tracer) or isinstance(lengths, jax.core.Tracer):
+        return
+    y = np.asarray(y)
+    if loss == CLASSES and np.issubdtype(y.dtype, np.integer):
+        fits, expected = (y >= 0) & (y < classes), f"classes from 0 to O - 1 = {classes - 1}"
+    elif loss == CLASSES:
+        fits, expected = ((y == 0) | (y == 1)).all(axis=-1) & (y.sum(axis=-1) == 1), "one-hot rows"
+    elif loss == "binary_cross_entropy":
+        fits, expected = (y >= 0) & (y <= 1), "values from 0 to 1"
+    else:
+        return
+    if lengths is not None:
+        fits[np.arange(1, len(y) + 1)[:, None] > lengths] = True
+    if not fits.all():
+        where = tuple(int(i) for i in np.argwhere(~fits)[0])
+        raise ValueError(f"y: expected {expected}, found {y[where].tolist()} at {where}")
+
+
+def require_truncation(truncation: Any, outputs: str) -> None:
+    """Raises TypeError or ValueError unless `truncation` is None or a number of steps from 1.
+
+    It is one window that ends at one output; for outputs at every step there is none.
+    """
+    if truncation is None:
+        return
+    if not isinstance(truncation, int | np.integer) or isinstance(truncation, bool):
+        raise TypeError(f"truncation: expected an integer, found {type(truncation).__name__}")
+    if truncation < 1:
+        raise ValueError(f"truncation: expected at least 1, found {truncation}")
+    if outputs != "last":
+        raise ValueError(f"truncation: expected None with outputs='every', found {truncation}")

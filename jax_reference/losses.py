@@ -1,7 +1,7 @@
 """Losses, forward only, over the entries that count.
 
-`valid` marks the entries of a padded (B, O) batch that belong to the problem; the mean is over
-those alone.
+`valid` marks the entries of a padded (…, O) batch that belong to the problem; the mean is over
+those alone. y has the prediction's shape: `one_hot` turns classes into rows.
 """
 
 from collections.abc import Callable
@@ -9,21 +9,73 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-
-def squares(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
-    """The sum of (ŷ − y)² over the valid entries."""
-    return jnp.sum(jnp.where(valid, prediction - y, 0) ** 2)
+CLASSES = "softmax_cross_entropy"  # the one loss whose y may be integers, one class a row
+IMPROBABLE = -1e30  # a logit whose exponential is zero beside any other, and finite
 
 
-LOSSES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
-    "mse": lambda prediction, y, valid: (
-        squares(prediction, y, valid) / jnp.sum(valid, dtype=prediction.dtype)
-    ),
-    "half_sse": lambda prediction, y, valid: squares(prediction, y, valid) / 2,
+def total(terms: jax.Array, valid: jax.Array) -> jax.Array:
+    """The sum of the valid entries."""
+    return jnp.sum(jnp.where(valid, terms, 0))
+
+
+def mean(terms: jax.Array, valid: jax.Array) -> jax.Array:
+    """The mean of the valid entries."""
+    return total(terms, valid) / jnp.sum(valid, dtype=terms.dtype)
+
+
+def residual(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
+    """ŷ − y, and 0 where it does not count. Raises ValueError where the shapes differ."""
+    if prediction.shape != y.shape:
+        raise ValueError(f"y: expected shape {prediction.shape} as the prediction, found {y.shape}")
+    return jnp.where(valid, prediction - y, 0)
+
+
+def absolute(r: jax.Array) -> jax.Array:
+    """|r|, constant at 0: of its subgradients there, JAX would take 1."""
+    return jnp.where(r == 0, 0, jnp.abs(r))
+
+
+def huber(r: jax.Array) -> jax.Array:
+    """½ r² where |r| ≤ 1, and |r| − ½ beyond."""
+    return jnp.where(jnp.abs(r) <= 1, r * r / 2, jnp.abs(r) - 0.5)
+
+
+def one_hot(y: jax.Array, classes: int, dtype: jnp.dtype) -> jax.Array:
+    """y, or, where it holds classes, one row of the identity for each."""
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        return y
+    rows: jax.Array = jax.nn.one_hot(y, classes, dtype=dtype)
+    return rows
+
+
+def softmax_cross_entropy(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
+    """The mean over rows of −log p_class; what is not valid has the probability zero."""
+    residual(prediction, y, valid)
+    log_p = jax.nn.log_softmax(jnp.where(valid, prediction, IMPROBABLE))
+    chosen = jnp.sum(jnp.where(valid, y * log_p, 0), axis=-1, keepdims=True)
+    return mean(-chosen, jnp.any(valid, axis=-1, keepdims=True))
+
+
+def binary_cross_entropy(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
+    """The mean of −y log σ(ŷ) − (1 − y) log(1 − σ(ŷ)): log(1 + exp ŷ) − y ŷ, without overflow."""
+    residual(prediction, y, valid)
+    logit = jnp.where(valid, prediction, 0)
+    return mean(jax.nn.softplus(logit) - y * logit, valid)
+
+
+Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+LOSSES: dict[str, Loss] = {
+    "mse": lambda prediction, y, valid: mean(residual(prediction, y, valid) ** 2, valid),
+    "half_sse": lambda prediction, y, valid: total(residual(prediction, y, valid) ** 2, valid) / 2,
+    "mae": lambda prediction, y, valid: mean(absolute(residual(prediction, y, valid)), valid),
+    "huber": lambda prediction, y, valid: mean(huber(residual(prediction, y, valid)), valid),
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
 }
 
 
-def find(loss: str) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+def find(loss: str) -> Loss:
     """The loss of that name.
 
     Raises ValueError for an unknown name, TypeError for anything but a name.

@@ -2,23 +2,30 @@
 
 A new shape costs `jax.jit` about a quarter of a second. Verification meets thousands of shapes, so
 every problem is laid into arrays of one fixed size: rows and columns of zeros, and steps after the
-last that leave the state as it is. What the padding adds is cut off again.
+last that leave the state as it is. What the padding adds is cut off again. Losses, lengths, outputs
+at every step and truncation are data here, so each cell with its option compiles once.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jax_reference import activations, losses
-from jax_reference.inputs import Parameters, check
-from jax_reference.rnn import Activation, Derivatives, States
+from jax_reference import activations, gru, losses, lstm, rnn, unrolled
+from jax_reference.inputs import (
+    Parameters,
+    arguments,
+    require_name,
+    require_truncation,
+)
+from jax_reference.rnn import Activation
+from jax_reference.unrolled import Derivatives, Model, States
 
 
 class Capacity(NamedTuple):
-    """The largest sizes that fit. Each capacity, activation and loss compiles once."""
+    """The largest sizes that fit. Each capacity, cell and option compiles once."""
 
     T: int = 16
     B: int = 4
@@ -27,78 +34,150 @@ class Capacity(NamedTuple):
     O: int = 4
 
 
+class Cell(NamedTuple):
+    """What distinguishes the cells here: the step, gates, fields and parts of the state."""
+
+    step: unrolled.Step
+    gates: int = 1
+    fields: tuple[str, ...] = ("U", "W", "V", "b", "c")
+    states: tuple[str, ...] = ("h0",)
+
+
+CELLS = {
+    "rnn": Cell(rnn.step),
+    "lstm": Cell(lstm.step, lstm.GATES, states=lstm.STATES),
+    "gru": Cell(gru.step, gru.GATES, fields=gru.FIELDS),
+}
+
+# G stands for the gates: each gate's block is laid on its own.
+LAYOUT = {
+    "U": "GHD", "W": "GHh", "V": "OH", "b": "GH", "c": "O", "b_n": "H",
+    "x": "TBD", "h0": "BH", "c0": "BH", "perturbations": "TBGH", "y": "TBO", "lengths": "B",
+}  # fmt: skip
+
+
 class Padded(NamedTuple):
-    """A problem laid into arrays of the capacity; an absent bias or h0 is zeros."""
+    """A problem laid into arrays of the capacity; an absent bias or first state is zeros."""
 
     U: Any
     W: Any
     V: Any
     b: Any
     c: Any
+    b_n: Any
     x: Any
     h0: Any
+    c0: Any
     perturbations: Any
 
 
-LAYOUT = {
-    "U": "HD", "W": "HH", "V": "OH", "b": "H", "c": "O",
-    "x": "TBD", "h0": "BH", "perturbations": "TBH", "y": "BO",
-}  # fmt: skip
+class Fixed(NamedTuple):
+    """What is not differentiated: y at every step, which entries count, and the numbers."""
+
+    y: Any
+    valid: Any
+    lengths: Any
+    truncation: Any
+    loss: Any
 
 
-def masked_states(problem: Padded, T: Any, *, activation: Activation) -> States:
-    """The forward pass, in which steps after T change nothing. Equation (P2)."""
-    phi = activations.find(activation)
+def differentiated(
+    model: Model, states: tuple[str, ...], problem: Padded, fixed: Fixed
+) -> tuple[Array, Padded, States]:
+    """The loss, its gradient with respect to everything and the states, not compiled."""
 
-    def step(h: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        t, x_t, perturbation = inputs
-        a = x_t @ problem.U.T + h @ problem.W.T + problem.b + perturbation
-        h = jnp.where(t < T, phi(a), h)  # (P2)  h_t = φ(a_t) for t ≤ T, else h_{t-1}
-        return h, (a, h)
+    def prediction(problem: Padded) -> tuple[Array, States]:
+        first = tuple(getattr(problem, state) for state in states)
+        reached = unrolled.states(
+            model, problem, problem.x, first, problem.perturbations, fixed.lengths, fixed.truncation
+        )
+        return reached.prediction, reached
 
-    steps = jnp.arange(len(problem.x))
-    last, (a, h) = jax.lax.scan(step, problem.h0, (steps, problem.x, problem.perturbations))
-    prediction = last @ problem.V.T + problem.c
-    return States(prediction, a, jnp.concatenate([problem.h0[None], h]))
+    # The chain rule is cut at the prediction so that each loss, value and gradient, is one branch:
+    # a choice that is differentiated itself takes three times as long to compile.
+    predicted, pullback, reached = jax.vjp(prediction, problem, has_aux=True)
+    branches = [jax.value_and_grad(loss) for loss in losses.LOSSES.values()]
+    value, at_prediction = jax.lax.switch(fixed.loss, branches, predicted, fixed.y, fixed.valid)
+    (gradient,) = pullback(at_prediction)
+    return value, gradient, reached
+
+
+_derivatives = partial(jax.jit, static_argnames=("model", "states"))(differentiated)
 
 
 class Laid(NamedTuple):
-    """A problem laid into the capacity, and which part of each array is its own."""
+    """A problem laid into the capacity, ready for `differentiated`, and how to cut it out again."""
 
+    model: Model
+    states: tuple[str, ...]
     problem: Padded
-    y: Any
-    valid: Any
-    T: Any
+    fixed: Fixed
     own: dict[str, tuple[slice, ...]]
-    biased: tuple[bool, bool]
+    gates: int
+    outputs: str
+    absent: tuple[str, ...]
 
     def cut(self, value: Any, gradient: Padded, reached: States) -> Derivatives:
-        """The problem's own part of what was computed, as NumPy arrays."""
-        own = {name: np.asarray(grad)[self.own[name]] for name, grad in gradient._asdict().items()}
-        (steps, batch, units) = self.own["perturbations"]
-        states = slice(steps.stop + 1)
+        """The problem's own part of the results, as NumPy arrays."""
+
+        def own(name: str, laid: Any) -> Any:
+            letters, laid = LAYOUT[name], np.asarray(laid)
+            if "G" in letters:
+                axis = letters.index("G")
+                block = laid.shape[axis] // self.gates
+                shape = (*laid.shape[:axis], self.gates, block, *laid.shape[axis + 1 :])
+                part = laid.reshape(shape)[self.own[name]]
+                return part.reshape(*part.shape[:axis], -1, *part.shape[axis + 2 :])
+            return laid[self.own[name]]
+
+        cut = {
+            name: None if name in self.absent else own(name, laid)
+            for name, laid in gradient._asdict().items()
+        }
+        adjoints = cut.pop("perturbations")
+        T = self.own["x"][0].stop
+        B, H = (part.stop for part in self.own["h0"])
+        predictions = own("y", reached.prediction)
         return Derivatives(
             loss=np.asarray(value),
-            U=own["U"], W=own["W"], V=own["V"],
-            b=own["b"] if self.biased[0] else None,
-            c=own["c"] if self.biased[1] else None,
-            x=own["x"], h0=own["h0"], adjoints=own["perturbations"],
+            adjoints=adjoints,
             states=States(
-                prediction=np.asarray(reached.prediction)[self.own["y"]],
-                a=np.asarray(reached.a)[self.own["perturbations"]],
-                h=np.asarray(reached.h)[states, batch, units],
+                prediction=predictions if self.outputs == "every" else predictions[-1],
+                a=own("perturbations", reached.a),
+                h=np.asarray(reached.h)[: T + 1, :B, :H],
+                cells=None if reached.cells is None else np.asarray(reached.cells)[: T + 1, :B, :H],
             ),
-        )  # fmt: skip
+            **cut,
+        )
 
 
 def lay_out(
-    params: Parameters, x: Any, y: Any, h0: Any = None, *, capacity: Capacity = Capacity()
+    cell: str,
+    params: Parameters,
+    x: Any,
+    y: Any,
+    h0: Any = None,
+    c0: Any = None,
+    *,
+    option: Any = None,
+    loss: str = "mse",
+    outputs: str = "last",
+    lengths: Any = None,
+    truncation: int | None = None,
+    capacity: Capacity = Capacity(),
 ) -> Laid:
-    """The problem in float64 arrays of the capacity.
+    """The problem in arrays of the capacity. Call it with 64-bit JAX.
 
-    Raises TypeError or ValueError as `rnn.derivatives`, and where it exceeds the capacity.
+    Raises as the cell's `derivatives`, and ValueError where the problem exceeds the capacity.
     """
-    check(params, x, y, h0)
+    step, gates, fields, states = CELLS[cell]
+    losses.find(loss)
+    require_truncation(truncation, outputs)
+    given = arguments(
+        params, x, y, h0,
+        c0=c0, gates=gates, states=states, fields=fields,
+        loss=loss, outputs=outputs, lengths=lengths,
+    )  # fmt: skip
     (T, B, D), (O, H) = np.shape(x), np.shape(params.V)
     size = dict(zip(Capacity._fields, (T, B, D, H, O), strict=True))
     most = capacity._asdict()
@@ -107,39 +186,48 @@ def lay_out(
             raise ValueError(
                 f"capacity: expected {letter} ≥ {needed}, found {letter} = {most[letter]}"
             )
+    size |= {"h": H, "G": gates}
+    most |= {"h": capacity.H, "G": gates}
     own = {name: tuple(slice(size[letter]) for letter in LAYOUT[name]) for name in LAYOUT}
 
     def lay(name: str, value: Any) -> np.ndarray[Any, np.dtype[Any]]:
-        laid = np.zeros([most[letter] for letter in LAYOUT[name]])
+        letters = LAYOUT[name]
+        laid = np.zeros([most[letter] for letter in letters])
         if value is not None:
-            laid[own[name]] = value
+            laid[own[name]] = np.reshape(value, [size[letter] for letter in letters])
+        if "G" in letters:
+            axis = letters.index("G")
+            laid = laid.reshape(*laid.shape[:axis], -1, *laid.shape[axis + 2 :])
         return laid
 
-    given = {field: getattr(params, field) for field in "UWVbc"} | {"x": x, "h0": h0}
+    rows = np.asarray(given.y)
+    if np.issubdtype(rows.dtype, np.integer):
+        rows = np.eye(O)[rows]
+    ends = np.full(B, T) if given.lengths is None else np.asarray(given.lengths)
+    if outputs == "last":  # of a sequence that is over, the state waits until the last step
+        targets, counted = np.zeros((T, B, O)), np.zeros((T, B), bool)
+        targets[-1], counted[-1] = rows, True
+    else:
+        targets, counted = rows, np.arange(1, T + 1)[:, None] <= ends
+    values = {field: getattr(params, field) for field in fields}
+    values |= {"x": given.x} | dict(zip(states, given.first, strict=True))
+    absent = {name for name in Padded._fields if values.get(name) is None} - {"perturbations"}
     return Laid(
-        Padded(*(lay(name, given.get(name)) for name in Padded._fields)),
-        lay("y", y),
-        lay("y", np.ones((B, O))) == 1,
-        np.int64(T),
+        Model(step, option, outputs="every"),
+        states,
+        Padded(*(lay(name, values.get(name)) for name in Padded._fields)),
+        Fixed(
+            lay("y", targets),
+            lay("y", np.repeat(counted[..., None], O, axis=-1)) == 1,
+            lay("lengths", ends).astype(np.int64),
+            np.int64(capacity.T if truncation is None else truncation),
+            np.int64(list(losses.LOSSES).index(loss)),
+        ),
         own,
-        (params.b is not None, params.c is not None),
+        gates,
+        outputs,
+        tuple(absent),
     )
-
-
-def differentiated(
-    problem: Padded, y: Array, valid: Array, T: Array, activation: Activation, loss: str
-) -> tuple[Array, Padded, States]:
-    """The loss, its gradient with respect to everything, and the states; not compiled."""
-
-    def objective(problem: Padded) -> tuple[Array, States]:
-        reached = masked_states(problem, T, activation=activation)
-        return losses.find(loss)(reached.prediction, y, valid), reached
-
-    (value, reached), gradient = jax.value_and_grad(objective, has_aux=True)(problem)
-    return value, gradient, reached
-
-
-_derivatives = jax.jit(differentiated, static_argnames=("activation", "loss"))
 
 
 def derivatives(
@@ -147,18 +235,31 @@ def derivatives(
     x: Any,
     y: Any,
     h0: Any = None,
+    c0: Any = None,
     *,
+    cell: str = "rnn",
     activation: Activation = "tanh",
+    reset: str = "after",
     loss: str = "mse",
+    outputs: str = "last",
+    lengths: Any = None,
+    truncation: int | None = None,
     capacity: Capacity = Capacity(),
 ) -> Derivatives:
-    """What `rnn.derivatives` returns, as NumPy arrays, always computed in float64.
+    """What the cell's `derivatives` returns, as NumPy arrays, always computed in float64.
 
+    `cell` is "rnn", "lstm" or "gru"; `activation` is the RNN's, `reset` the GRU's.
     The inputs may be float32: they are then the exact points at which float64 differentiates.
-    Raises as `rnn.derivatives`, and ValueError where the problem exceeds the capacity.
+    Raises as the cell's `derivatives`, and ValueError where the problem exceeds the capacity.
     """
+    require_name("cell", cell, tuple(CELLS))
     activations.find(activation)
-    losses.find(loss)
-    laid = lay_out(params, x, y, h0, capacity=capacity)
+    require_name("reset", reset, gru.RESETS)
     with jax.enable_x64(True):
-        return laid.cut(*_derivatives(*laid[:4], activation, loss))
+        laid = lay_out(
+            cell, params, x, y, h0, c0,
+            option={"rnn": activation, "gru": reset}.get(cell),
+            loss=loss, outputs=outputs, lengths=lengths, truncation=truncation, capacity=capacity,
+        )  # fmt: skip
+        results = _derivatives(laid.model, laid.states, laid.problem, laid.fixed)
+    return laid.cut(*results)

@@ -7,48 +7,34 @@ and ∂L/∂ε_t at ε = 0 is δ_t.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 
-from jax_reference import activations, losses
-from jax_reference.inputs import Parameters, check, precision
+from jax_reference import activations, losses, unrolled
+from jax_reference.inputs import Parameters, arguments, precision, require_truncation
+from jax_reference.unrolled import Derivatives, Model, State, States
 
 P = TypeVar("P", bound=Parameters)
 Activation = str | Callable[[Array], Array]
 
-
-class States(NamedTuple):
-    """The forward pass: prediction, pre-activations a_1 … a_T and hidden states h_0 … h_T.
-
-    JAX arrays here, NumPy arrays from `padded`.
-    """
-
-    prediction: Float[Any, "B O"]
-    a: Float[Any, "T B H"]
-    h: Float[Any, "T+1 B H"]
+__all__ = [
+    "Activation", "Derivatives", "States", "adjoints", "derivatives", "loss_of", "predict", "step",
+    "value_and_grad", "zeros_unless_given",
+]  # fmt: skip
 
 
-class Derivatives(NamedTuple):
-    """The loss, its gradient with respect to everything, and the states it was computed at.
-
-    JAX arrays here, NumPy arrays from `padded`.
-    """
-
-    loss: Float[Any, ""]
-    U: Float[Any, "H D"]
-    W: Float[Any, "H H"]
-    V: Float[Any, "O H"]
-    b: Float[Any, " H"] | None
-    c: Float[Any, " O"] | None
-    x: Float[Any, "T B D"]
-    h0: Float[Any, "B H"]
-    adjoints: Float[Any, "T B H"]
-    states: States
+def step(
+    params: Parameters, state: State, x_t: Array, perturbation: Array, activation: Activation
+) -> tuple[Array, State]:
+    """One step, with ε_t added to a_t. Equation (P1)."""
+    (h,) = state
+    a = x_t @ params.U.T + h @ params.W.T + perturbation  # (P1)  a_t = U x_t + W h_{t-1} + b + ε_t
+    if params.b is not None:
+        a = a + params.b
+    return a, (activations.find(activation)(a),)
 
 
 def zeros_unless_given(
@@ -57,34 +43,6 @@ def zeros_unless_given(
     """h0, or zeros of its shape."""
     zeros: Array = jnp.zeros((jnp.shape(x)[1], len(params.W)), x.dtype)
     return zeros if h0 is None else h0
-
-
-def states(
-    params: Parameters,
-    x: Float[Array, "T B D"],
-    h0: Float[Array, "B H"],
-    perturbations: Float[Array, "T B H"] | float,
-    *,
-    activation: Activation,
-) -> States:
-    """The forward pass with ε_t added to each a_t. Equation (P1)."""
-    U, W, V, b, c = params.U, params.W, params.V, params.b, params.c
-    phi = activations.find(activation)
-
-    def step(h: Array, inputs: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        x_t, perturbation = inputs
-        a = x_t @ U.T + h @ W.T + perturbation  # (P1)  a_t = U x_t + W h_{t-1} + b + ε_t
-        if b is not None:
-            a = a + b
-        h = phi(a)
-        return h, (a, h)
-
-    perturbations = jnp.broadcast_to(perturbations, (*x.shape[:2], len(W))).astype(x.dtype)
-    last, (a, h) = jax.lax.scan(step, h0, (x, perturbations))
-    prediction = last @ V.T
-    if c is not None:
-        prediction = prediction + c
-    return States(prediction, a, jnp.concatenate([h0[None], h]))
 
 
 def loss_of(
@@ -98,39 +56,10 @@ def loss_of(
     loss: str,
 ) -> tuple[Float[Array, ""], States]:
     """L as a function of everything that it can be differentiated with respect to."""
-    reached = states(params, x, h0, perturbations, activation=activation)
-    return losses.find(loss)(reached.prediction, y, jnp.ones(y.shape, bool)), reached
-
-
-@partial(jax.jit, static_argnames="activation")
-def _predict(params: Parameters, x: Array, h0: Array | None, activation: Activation) -> Array:
-    h0 = zeros_unless_given(h0, params, x)
-    prediction: Array = states(params, x, h0, 0.0, activation=activation).prediction
-    return prediction
-
-
-@partial(jax.jit, static_argnames=("activation", "loss"))
-def _value_and_grad(
-    params: P, x: Array, y: Array, h0: Array | None, activation: Activation, loss: str
-) -> tuple[Array, P]:
-    objective = partial(loss_of, activation=activation, loss=loss)
-    (value, _), gradient = jax.value_and_grad(objective, has_aux=True)(
-        params, x, y, zeros_unless_given(h0, params, x), 0.0
+    model = Model(step, activation, loss)
+    return unrolled.objective(
+        params, x, (h0,), perturbations, y, None, model=model, truncation=None
     )
-    return value, gradient
-
-
-@partial(jax.jit, static_argnames=("activation", "loss"))
-def _derivatives(
-    params: Parameters, x: Array, y: Array, h0: Array | None, activation: Activation, loss: str
-) -> Derivatives:
-    zero = jnp.zeros((*x.shape[:2], len(params.W)), x.dtype)
-    objective = partial(loss_of, activation=activation, loss=loss)
-    (value, reached), (dparams, dx, dh0, adjoints) = jax.value_and_grad(
-        objective, argnums=(0, 1, 3, 4), has_aux=True
-    )(params, x, y, zeros_unless_given(h0, params, x), zero)
-    d = dparams
-    return Derivatives(value, d.U, d.W, d.V, d.b, d.c, dx, dh0, adjoints, reached)
 
 
 def predict(
@@ -139,25 +68,34 @@ def predict(
     h0: Float[Array, "B H"] | None = None,
     *,
     activation: Activation = "tanh",
-) -> Float[Array, "B O"]:
-    """The prediction ŷ.
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+) -> Float[Array, "*T B O"]:
+    """The prediction ŷ, (B, O), or (T, B, O) for outputs="every".
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
     activations.find(activation)
-    with precision(check(params, x, h0=h0)):
-        prediction: Array = _predict(params, x, h0, activation)
+    given = arguments(params, x, h0=h0, outputs=outputs, lengths=lengths)
+    model = Model(step, activation, outputs=outputs)
+    with precision(given.dtype):
+        prediction: Array = unrolled.compiled_prediction(
+            model, params, given.x, given.first, given.lengths
+        )
     return prediction
 
 
 def value_and_grad(
     params: P,
     x: Float[Array, "T B D"],
-    y: Float[Array, "B O"],
+    y: Shaped[Array, "*T B O"],
     h0: Float[Array, "B H"] | None = None,
     *,
     activation: Activation = "tanh",
     loss: str = "mse",
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+    truncation: int | None = None,
 ) -> tuple[Float[Array, ""], P]:
     """The loss and its gradients with respect to the parameters, in a pytree like theirs.
 
@@ -165,19 +103,27 @@ def value_and_grad(
     """
     activations.find(activation)
     losses.find(loss)
-    with precision(check(params, x, y, h0)):
-        answer: tuple[Array, P] = _value_and_grad(params, x, y, h0, activation, loss)
+    require_truncation(truncation, outputs)
+    given = arguments(params, x, y, h0=h0, loss=loss, outputs=outputs, lengths=lengths)
+    model = Model(step, activation, loss, outputs)
+    with precision(given.dtype):
+        answer: tuple[Array, P] = unrolled.compiled_value_and_grad(
+            model, params, given.x, given.first, given.y, given.lengths, truncation
+        )
     return answer
 
 
 def derivatives(
     params: Parameters,
     x: Float[Array, "T B D"],
-    y: Float[Array, "B O"],
+    y: Shaped[Array, "*T B O"],
     h0: Float[Array, "B H"] | None = None,
     *,
     activation: Activation = "tanh",
     loss: str = "mse",
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+    truncation: int | None = None,
 ) -> Derivatives:
     """The loss and its gradient with respect to everything: parameters, x, h0 and every a_t.
 
@@ -185,21 +131,31 @@ def derivatives(
     """
     activations.find(activation)
     losses.find(loss)
-    with precision(check(params, x, y, h0)):
-        answer: Derivatives = _derivatives(params, x, y, h0, activation, loss)
+    require_truncation(truncation, outputs)
+    given = arguments(params, x, y, h0=h0, loss=loss, outputs=outputs, lengths=lengths)
+    model = Model(step, activation, loss, outputs)
+    with precision(given.dtype):
+        answer: Derivatives = unrolled.compiled_derivatives(
+            model, params, given.x, given.first, given.y, given.lengths, truncation
+        )
     return answer
 
 
 def adjoints(
     params: Parameters,
     x: Float[Array, "T B D"],
-    y: Float[Array, "B O"],
+    y: Shaped[Array, "*T B O"],
     h0: Float[Array, "B H"] | None = None,
     *,
     activation: Activation = "tanh",
     loss: str = "mse",
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+    truncation: int | None = None,
 ) -> Float[Array, "T B H"]:
     """δ_t = ∂L/∂a_t for every step. Raises as `value_and_grad`."""
-    found = derivatives(params, x, y, h0, activation=activation, loss=loss)
-    delta: Array = found.adjoints
+    delta: Array = derivatives(
+        params, x, y, h0,
+        activation=activation, loss=loss, outputs=outputs, lengths=lengths, truncation=truncation,
+    ).adjoints  # fmt: skip
     return delta

@@ -3,13 +3,15 @@
 Each message is one sentence: the argument, what was expected, what was found.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from manual_bptt.activations import Array
+from manual_bptt.losses import CLASSES
+from manual_bptt.sequences import steps_that_count
 
-Weights = tuple[Array, Array, Array, Array | None, Array | None]
+OUTPUTS = ("last", "every")
 
 
 def array(name: str, value: Any) -> Array:
@@ -53,16 +55,40 @@ def shape(name: str, value: Array, letters: str, **sizes: int) -> tuple[int, ...
     return tuple(value.shape)
 
 
-def checked(
-    params: Any, x: Any, y: Any = None, h0: Any = None
-) -> tuple[Weights, Array, Any, Array]:
-    """(U, W, V, b, c), x, y and h0 as arrays of one dtype whose sizes agree.
+class Arguments(NamedTuple):
+    """What `arguments` returns: arrays of one dtype whose sizes agree."""
 
-    Shapes: U (H, D), W (H, H), V (O, H), b (H,), c (O,), x (T, B, D), y (B, O), h0 (B, H).
-    An h0 of None becomes zeros; b, c and y may stay None.
+    weights: tuple[Any, ...]
+    x: Array
+    y: Any
+    h0: Array
+    c0: Array
+    lengths: Array | None
+
+
+def arguments(
+    params: Any,
+    x: Any,
+    y: Any = None,
+    h0: Any = None,
+    *,
+    c0: Any = None,
+    gates: int = 1,
+    fields: tuple[str, ...] = ("U", "W", "V", "b", "c"),
+    loss: Any = None,
+    outputs: Any = "last",
+    lengths: Any = None,
+) -> Arguments:
+    """The arguments of a model as arrays of one dtype whose sizes agree, padding set to zero.
+
+    Shapes, with G = `gates` · H: U (G, D), W (G, H), V (O, H), b (G,), c (O,), b_n (H,),
+    x (T, B, D), y (B, O), or (T, B, O) for outputs at every step, h0 and c0 (B, H), lengths (B,).
+    For softmax cross-entropy y may hold classes, and then lacks the O. An h0 or c0 of None becomes
+    zeros; biases, y and lengths may stay None.
     Raises TypeError or ValueError naming the argument, what was expected and what was found.
     """
-    given = {field: getattr(params, field, None) for field in "UWVbc"} | {"x": x, "y": y, "h0": h0}
+    given = {field: getattr(params, field, None) for field in fields}
+    given |= {"x": x, "y": y, "h0": h0, "c0": c0}
     for field in "UWV":
         if given[field] is None:
             raise TypeError(
@@ -71,32 +97,170 @@ def checked(
             )
     if x is None:
         raise TypeError("x: expected an array, found None")
-    arrays = {name: array(name, value) for name, value in given.items() if value is not None}
+    name_among("outputs", outputs, OUTPUTS)
+    if lengths is not None:
+        lengths = whole_numbers("lengths", lengths, np.asarray(x))
+        given["x"] = without_padding(x, lengths)
+        given["y"] = y if outputs == "last" else without_padding(y, lengths)
+    classes = loss == CLASSES and np.issubdtype(np.asarray(y).dtype, np.integer)
+    arrays = {
+        name: array(name, value)
+        for name, value in given.items()
+        if value is not None and not (name == "y" and classes)
+    }
 
-    H, D = shape("U", arrays["U"], "H D")
-    shape("W", arrays["W"], "H H", H=H)
-    O, _ = shape("V", arrays["V"], "O H", H=H)
-    _, B, _ = shape("x", arrays["x"], "T B D", D=D)
-    for name, letters in {"b": "H", "c": "O", "y": "B O", "h0": "B H"}.items():
+    G = "H" if gates == 1 else f"{gates}H"
+    if gates == 1:
+        H, D = shape("U", arrays["U"], "H D")
+        O, _ = shape("V", arrays["V"], "O H", H=H)
+    else:
+        O, H = shape("V", arrays["V"], "O H")
+        _, D = shape("U", arrays["U"], f"{G} D", **{G: gates * H})
+    shape("W", arrays["W"], f"{G} H", **{"H": H, G: gates * H})
+    T, B, _ = shape("x", arrays["x"], "T B D", D=D)
+    sizes = {"T": T, "B": B, "H": H, "O": O, G: gates * H}
+    at = "T B" if outputs == "every" else "B"
+    layouts = {"b": G, "c": "O", "b_n": "H", "y": f"{at} O", "h0": "B H", "c0": "B H"}
+    for name, letters in layouts.items():
         if name in arrays:
-            shape(name, arrays[name], letters, B=B, H=H, O=O)
+            shape(name, arrays[name], letters, **sizes)
+    if classes:
+        arrays["y"] = np.asarray(given["y"])
+        shape("y", arrays["y"], at, **sizes)
 
     dtype = arrays["U"].dtype
     for name, value in arrays.items():
-        if value.dtype != dtype:
+        if value.dtype != dtype and not (name == "y" and classes):
             raise TypeError(f"{name}: expected dtype {dtype} as in U, found {value.dtype}")
-    weights = (arrays["U"], arrays["W"], arrays["V"], arrays.get("b"), arrays.get("c"))
-    h0 = arrays["h0"] if "h0" in arrays else np.zeros((B, H), dtype)
-    return weights, arrays["x"], arrays.get("y"), h0
+    if "y" in arrays:
+        counted = steps_that_count(lengths, T) if outputs == "every" else None
+        require_targets(arrays["y"], loss, O, counted)
+    zeros = np.zeros((B, H), dtype)
+    return Arguments(
+        tuple(arrays.get(field) for field in fields),
+        arrays["x"],
+        arrays.get("y"),
+        arrays.get("h0", zeros),
+        arrays.get("c0", zeros),
+        lengths,
+    )
 
 
-def output_gradient(value: Any, V: Array, x: Array) -> Array:
-    """∂L/∂ŷ as an array of shape (B, O) and the dtype of the weights.
+def checked(
+    params: Any, x: Any, y: Any = None, h0: Any = None, *, loss: Any = None
+) -> tuple[tuple[Any, ...], Array, Any, Array]:
+    """(U, W, V, b, c), x, y and h0 of the plain RNN. Raises as `arguments`."""
+    weights, x, y, h0, _, _ = arguments(params, x, y, h0, loss=loss)
+    return weights, x, y, h0
+
+
+def whole_numbers(name: str, value: Any, x: Array) -> Array:
+    """The lengths (B,) of the sequences in x, from 1 to T."""
+    found = np.asarray(value)
+    if not np.issubdtype(found.dtype, np.integer):
+        raise TypeError(f"{name}: expected an integer dtype, found {found.dtype}")
+    if x.ndim == 3:  # else x is at fault, and said to be so later
+        T, B, _ = x.shape
+        shape(name, found, "B", B=B)
+        for where, length in enumerate(found.tolist()):
+            if not 1 <= length <= T:
+                raise ValueError(
+                    f"{name}: expected values from 1 to T = {T}, found {length} at ({where},)"
+                )
+    return found
+
+
+def without_padding(value: Any, lengths: Array) -> Any:
+    """A copy in which every step after a sequence's last is zero, whatever was there."""
+    found = np.asarray(value)
+    if found.ndim < 2 or found.shape[1] != len(lengths):
+        return value  # the shape is at fault, and said to be so later
+    padding = ~np.asarray(steps_that_count(lengths, len(found)))
+    found = found.copy()
+    found[padding] = 0
+    return found
+
+
+def require_targets(y: Array, loss: Any, classes: int, counted: Array | None) -> None:
+    """Raises ValueError where the targets are not what a cross-entropy compares with."""
+    if y.dtype == object:
+        return
+    indices = np.issubdtype(y.dtype, np.integer)
+    if loss == CLASSES and indices:
+        wrong, expected = (y < 0) | (y >= classes), f"classes from 0 to O - 1 = {classes - 1}"
+    elif loss == CLASSES:
+        wrong = (((y != 0) & (y != 1)).any(axis=-1)) | (y.sum(axis=-1) != 1)
+        expected = "one-hot rows"
+    elif loss == "binary_cross_entropy":
+        wrong, expected = (y < 0) | (y > 1), "values from 0 to 1"
+    else:
+        return
+    if counted is not None:
+        wrong[~counted] = False
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"y: expected {expected}, found {y[where].tolist()} at {where}")
+
+
+def name_among(argument: str, value: Any, names: tuple[str, ...]) -> None:
+    """Raises TypeError for anything but a name, ValueError for one that is not among `names`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: expected a name, found {type(value).__name__}")
+    if value not in names:
+        raise ValueError(f"{argument}: expected one of {', '.join(names)}, found {value!r}")
+
+
+def steps_kept(truncation: Any, outputs: str) -> None:
+    """Raises TypeError or ValueError unless `truncation` is None or a number of steps from 1.
+
+    It is one window that ends at one output; for outputs at every step there is none.
+    """
+    if truncation is None:
+        return
+    if not isinstance(truncation, int | np.integer) or isinstance(truncation, bool):
+        raise TypeError(f"truncation: expected an integer, found {type(truncation).__name__}")
+    if truncation < 1:
+        raise ValueError(f"truncation: expected at least 1, found {truncation}")
+    if outputs != "last":
+        raise ValueError(f"truncation: expected None with outputs='every', found {truncation}")
+
+
+def output_gradient(value: Any, V: Array, x: Array, outputs: str = "last") -> Array:
+    """∂L/∂ŷ as an array of shape (B, O), or (T, B, O), and the dtype of the weights.
 
     Raises TypeError or ValueError naming what was expected and what was found.
     """
-    found = array("output_gradient", value)
-    shape("output_gradient", found, "B O", B=x.shape[1], O=len(V))
+    return upstream("output_gradient", value, "B O" if outputs == "last" else "T B O", V, x)
+
+
+def hidden_gradients(value: Any, V: Array, x: Array, lengths: Array | None) -> Array:
+    """∂L/∂h_t as an array of shape (T, B, H) and the dtype of the weights, padding set to zero.
+
+    Raises TypeError or ValueError naming what was expected and what was found.
+    """
+    if lengths is not None:
+        value = without_padding(value, lengths)
+    return upstream("hidden_gradients", value, "T B H", V, x)
+
+
+def upstream(name: str, value: Any, letters: str, V: Array, x: Array) -> Array:
+    """A gradient from outside, of that layout and the dtype of the weights."""
+    found = array(name, value)
+    T, B, _ = x.shape
+    shape(name, found, letters, T=T, B=B, O=len(V), H=V.shape[1])
     if found.dtype != V.dtype:
-        raise TypeError(f"output_gradient: expected dtype {V.dtype} as in U, found {found.dtype}")
+        raise TypeError(f"{name}: expected dtype {V.dtype} as in U, found {found.dtype}")
     return found
+
+
+def require_sizes(rng: Any, dtype: Any, **sizes: Any) -> None:
+    """Raises TypeError or ValueError where `rng`, a size or the dtype is not what its name says."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy.random.Generator, found {type(rng).__name__}")
+    for name, size in sizes.items():
+        if not isinstance(size, int | np.integer) or isinstance(size, bool):
+            raise TypeError(f"{name}: expected an integer, found {type(size).__name__}")
+        if size < 1:
+            raise ValueError(f"{name}: expected at least 1, found {size}")
+    if not np.issubdtype(dtype, np.floating):
+        raise TypeError(f"dtype: expected a floating dtype, found {np.dtype(dtype)}")

@@ -46,7 +46,7 @@ def terms(
 def terms_along(params: Params, trace: Trace, dy: Shaped[Array, "B O"]) -> Terms:
     """`terms` without its checks."""
     U, W, V, _, _ = params
-    x, a, h, activation = trace
+    x, a, h, activation, *_ = trace
     phi = activations.find(activation)
     T, B, D = x.shape
     H = len(W)
@@ -84,7 +84,7 @@ def value_and_grad(
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    weights, x, y, h0 = checked(params, x, y, h0)
+    weights, x, y, h0 = checked(params, x, y, h0, loss=loss)
     _, _, _, b, c = weights
     measure = losses.find(loss)
     prediction, trace = forward(params, x, h0, activation=activation)

@@ -1,36 +1,115 @@
 """Losses: the value and ∂L/∂ŷ side by side, one row each.
 
-Each is a sum or a mean over all B·O entries, and says where its ½ is.
-Source: docs/derivation.md, (L1) to (L4).
+Each is a sum or a mean over rows of O entries, one row a prediction, and says where its ½ is.
+Source: docs/derivation.md, (L1) to (L12).
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from manual_bptt.activations import Array
+import numpy as np
+
+from manual_bptt.activations import Array, logistic
+
+CLASSES = "softmax_cross_entropy"  # the one loss whose y may be integers, one class a row
 
 
 class Loss(NamedTuple):
-    """A loss of (prediction, y), both (B, O), and its gradient with respect to the prediction."""
+    """A loss of (prediction, y), both (…, O), and its gradient with respect to the prediction.
+
+    Both raise ValueError where the shapes differ: nothing is ever broadcast.
+    """
 
     value: Callable[[Array, Array], Any]
     gradient: Callable[[Array, Array], Array]
 
 
+def residual(prediction: Array, y: Array) -> Array:
+    """ŷ − y, of two equal shapes."""
+    if prediction.shape != y.shape:
+        raise ValueError(f"y: expected shape {prediction.shape} as the prediction, found {y.shape}")
+    return prediction - y
+
+
 def sum_of_squares(prediction: Array, y: Array) -> Any:
     """Σ (ŷ − y)² over all entries."""
-    return ((prediction - y) ** 2).sum()
+    return (residual(prediction, y) ** 2).sum()
+
+
+def limited(r: Array) -> Array:
+    """The entries of r where |r| ≤ 1, elsewhere their sign."""
+    return np.clip(r, -1, 1)
+
+
+def huber(r: Array) -> Any:
+    """Σ ½ r² where |r| ≤ 1, and |r| − ½ beyond."""
+    return (limited(r) * (r - limited(r) / 2)).sum()
+
+
+def one_hot(prediction: Array, y: Array) -> Array:
+    """y, or, where it holds classes from 0 to O − 1, one row of the identity for each."""
+    if not np.issubdtype(y.dtype, np.integer):
+        residual(prediction, y)
+        return y
+    if prediction.shape[:-1] != y.shape:
+        raise ValueError(
+            f"y: expected shape {prediction.shape[:-1]} as the prediction, found {y.shape}"
+        )
+    rows: Array = np.eye(prediction.shape[-1], dtype=prediction.dtype)[y]
+    return rows
+
+
+def log_softmax(prediction: Array) -> Array:
+    """ŷ − log Σ exp ŷ of each row; its largest entry is subtracted first, so nothing overflows."""
+    shifted = prediction - prediction.max(axis=-1, keepdims=True)
+    total: Array = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    found: Array = shifted - total
+    return found
+
+
+def softplus(prediction: Array) -> Array:
+    """log(1 + exp ŷ), without overflow."""
+    return np.maximum(prediction, 0) + np.log1p(np.exp(-np.abs(prediction)))
+
+
+def binary_cross_entropy(prediction: Array, y: Array) -> Any:
+    """Σ −y log σ(ŷ) − (1 − y) log(1 − σ(ŷ)) over all entries."""
+    residual(prediction, y)
+    return (softplus(prediction) - y * prediction).sum()
+
+
+def rows(prediction: Array) -> int:
+    """How many predictions there are."""
+    return int(prediction.size // prediction.shape[-1])
 
 
 # fmt: off
 LOSSES = {
     "mse": Loss(
-        lambda prediction, y: sum_of_squares(prediction, y) / y.size,  # (L1)
-        lambda prediction, y: 2 * (prediction - y) / y.size,           # (L2)
+        lambda prediction, y: sum_of_squares(prediction, y) / y.size,                # (L1)
+        lambda prediction, y: 2 * residual(prediction, y) / y.size,                  # (L2)
     ),
     "half_sse": Loss(
-        lambda prediction, y: sum_of_squares(prediction, y) / 2,       # (L3)
-        lambda prediction, y: prediction - y,                          # (L4)
+        lambda prediction, y: sum_of_squares(prediction, y) / 2,                     # (L3)
+        residual,                                                                    # (L4)
+    ),
+    "mae": Loss(
+        lambda prediction, y: np.abs(residual(prediction, y)).sum() / y.size,        # (L5)
+        lambda prediction, y: np.sign(residual(prediction, y)) / y.size,             # (L6)
+    ),
+    "huber": Loss(
+        lambda prediction, y: huber(residual(prediction, y)) / y.size,               # (L7)
+        lambda prediction, y: limited(residual(prediction, y)) / y.size,             # (L8)
+    ),
+    "softmax_cross_entropy": Loss(
+        lambda prediction, y: -(one_hot(prediction, y) * log_softmax(prediction)).sum()
+        / rows(prediction),                                                          # (L9)
+        lambda prediction, y: (np.exp(log_softmax(prediction)) - one_hot(prediction, y))
+        / rows(prediction),                                                          # (L10)
+    ),
+    "binary_cross_entropy": Loss(
+        lambda prediction, y: binary_cross_entropy(prediction, y) / y.size,          # (L11)
+        lambda prediction, y: residual(logistic(prediction), y) / y.size,            # (L12)
     ),
 }
 # fmt: on
@@ -46,3 +125,19 @@ def find(loss: str) -> Loss:
     if loss not in LOSSES:
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, found {loss!r}")
     return LOSSES[loss]
+
+
+def value_and_gradient(
+    loss: str, prediction: Array, y: Array, counted: Array | None = None
+) -> tuple[Any, Array]:
+    """L over the rows that count, and ∂L/∂ŷ, which is zero in the others.
+
+    `counted` marks the rows of a padded batch; without it, all of them count.
+    Raises as `find`, and ValueError where the shapes differ.
+    """
+    measure = find(loss)
+    if counted is None:
+        return measure.value(prediction, y), measure.gradient(prediction, y)
+    dy = np.zeros_like(prediction)
+    dy[counted] = measure.gradient(prediction[counted], y[counted])
+    return measure.value(prediction[counted], y[counted]), dy

@@ -10,11 +10,12 @@ The code is generic over dtype: float32, float64, longdouble, and object arrays 
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 
 from manual_bptt import activations, inputs, losses
 from manual_bptt.activations import Activation, Array
-from manual_bptt.inputs import checked
+from manual_bptt.inputs import arguments
+from manual_bptt.sequences import at_work, cut, steps_that_count
 
 
 class Params(NamedTuple):
@@ -34,14 +35,19 @@ class Trace(NamedTuple):
     a: Shaped[Array, "T B H"]
     h: Shaped[Array, "T+1 B H"]
     activation: str | Activation
+    outputs: str = "last"
+    lengths: Int[Array, " B"] | None = None
 
 
 class Gradients(NamedTuple):
-    """∂L/∂U, ∂L/∂W, ∂L/∂V, ∂L/∂b and ∂L/∂c (None without biases), ∂L/∂x, ∂L/∂h_0 and all δ_t."""
+    """∂L/∂U, ∂L/∂W, ∂L/∂V, ∂L/∂b and ∂L/∂c (None without biases), ∂L/∂x, ∂L/∂h_0 and all δ_t.
+
+    V and c are None where the gradient came in at the states: `backward_through_time`.
+    """
 
     U: Shaped[Array, "H D"]
     W: Shaped[Array, "H H"]
-    V: Shaped[Array, "O H"]
+    V: Shaped[Array, "O H"] | None
     b: Shaped[Array, " H"] | None
     c: Shaped[Array, " O"] | None
     x: Shaped[Array, "T B D"]
@@ -63,16 +69,9 @@ def init(
     U is drawn with variance 1/D, W and V with 1/H, so that neither path through (F1) is negligible.
     Raises TypeError or ValueError where `rng`, a size or the dtype is not what its name says.
     """
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng: expected a numpy.random.Generator, found {type(rng).__name__}")
-    sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}
-    for name, size in sizes.items():
-        if not isinstance(size, int | np.integer) or isinstance(size, bool):
-            raise TypeError(f"{name}: expected an integer, found {type(size).__name__}")
-        if size < 1:
-            raise ValueError(f"{name}: expected at least 1, found {size}")
-    if not np.issubdtype(dtype, np.floating):
-        raise TypeError(f"dtype: expected a floating dtype, found {np.dtype(dtype)}")
+    inputs.require_sizes(
+        rng, dtype, input_size=input_size, hidden_size=hidden_size, output_size=output_size
+    )
 
     def normal(rows: int, columns: int) -> Array:
         values: Array = rng.normal(size=(rows, columns)) / np.sqrt(columns)
@@ -93,12 +92,18 @@ def forward(
     h0: Shaped[Array, "B H"] | None = None,
     *,
     activation: str | Activation = "tanh",
-) -> tuple[Shaped[Array, "B O"], Trace]:
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+) -> tuple[Shaped[Array, "*T B O"], Trace]:
     """The prediction ŷ and the trace that `backward` needs. Equations (F1) to (F3).
 
+    `outputs` is "last", ŷ (B, O), or "every", ŷ (T, B, O); `lengths` are those of the sequences in
+    a padded batch, equation (M1).
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    (U, W, V, b, c), x, _, h0 = checked(params, x, h0=h0)
+    (U, W, V, b, c), x, _, h0, _, lengths = arguments(
+        params, x, h0=h0, outputs=outputs, lengths=lengths
+    )
     phi = activations.find(activation)
     T = len(x)
 
@@ -109,41 +114,91 @@ def forward(
     h[0] = h0
     for t in range(1, T + 1):
         a[t - 1] += h[t - 1] @ W.T  # (F1)  a_t = U x_t + W h_{t-1} + b
-        h[t] = phi.function(a[t - 1])  # (F2)  h_t = φ(a_t)
-    prediction = h[T] @ V.T  # (F3)  ŷ = V h_T + c
+        h[t] = at_work(t, lengths, phi.function(a[t - 1]), h[t - 1])  # (F2)  φ(a_t), and (M1)
+    reached = h[1:] if outputs == "every" else h[T]
+    prediction = reached @ V.T  # (F3)  ŷ = V h_T + c
     if c is not None:
         prediction = prediction + c
-    return prediction, Trace(x, a, h, activation)
+    return prediction, Trace(x, a, h, activation, outputs, lengths)
 
 
-def backward(params: Params, trace: Trace, output_gradient: Shaped[Array, "B O"]) -> Gradients:
+def backward(
+    params: Params,
+    trace: Trace,
+    output_gradient: Shaped[Array, "*T B O"],
+    *,
+    truncation: int | None = None,
+) -> Gradients:
     """All gradients from ∂L/∂ŷ, by one sweep back through time. Equations (B1) to (B9).
 
-    Raises TypeError or ValueError where `output_gradient` does not fit the trace.
+    `truncation` keeps the gradient through the last so many steps only, equation (K1).
+    Raises TypeError or ValueError where an argument does not fit the trace.
     """
-    weights, x, _, _ = checked(params, trace.x)
-    dy = inputs.output_gradient(output_gradient, weights[2], x)
-    return sweep_back(Params(*weights), trace, dy)
+    weights, x, *_ = arguments(params, trace.x)
+    inputs.steps_kept(truncation, trace.outputs)
+    dy = inputs.output_gradient(output_gradient, weights[2], x, trace.outputs)
+    return sweep_back(Params(*weights), trace, dy, truncation)
 
 
-def sweep_back(params: Params, trace: Trace, dy: Shaped[Array, "B O"]) -> Gradients:
+def backward_through_time(
+    params: Params, trace: Trace, hidden_gradients: Shaped[Array, "T B H"]
+) -> Gradients:
+    """The bare layer: all gradients from ∂L/∂h_t as they enter each state from outside.
+
+    V and c, which are no part of it, get None. Equations (B2) to (B9) and (O1).
+    Raises TypeError or ValueError where `hidden_gradients` does not fit the trace.
+    """
+    weights, x, *_ = arguments(params, trace.x)
+    entering = inputs.hidden_gradients(hidden_gradients, weights[2], x, trace.lengths)
+    return sweep_states(Params(*weights), trace, entering)
+
+
+def sweep_back(
+    params: Params,
+    trace: Trace,
+    dy: Shaped[Array, "*T B O"],
+    truncation: int | None = None,
+) -> Gradients:
     """`backward` without its checks: where the forward pass overflowed, so does this."""
-    U, W, V, b, c = params
-    x, a, h, activation = trace
+    entering = dy @ params.V  # (B1)  ∂L/∂h_T = Vᵀ ∂L/∂ŷ
+    found = sweep_states(params, trace, entering, truncation)
+    (O, H), reached = params.V.shape, trace.h[1:] if dy.ndim == 3 else trace.h[-1]
+    rows = dy.reshape(-1, O)
+    return found._replace(
+        V=np.einsum("ro,rh->oh", rows, reached.reshape(-1, H), optimize=True),  # (B6)  ∂L/∂ŷ h_Tᵀ
+        c=None if params.c is None else rows.sum(axis=0),  # (B8)  ∂L/∂ŷ
+    )
+
+
+def sweep_states(
+    params: Params,
+    trace: Trace,
+    entering: Shaped[Array, "*T B H"],
+    truncation: int | None = None,
+) -> Gradients:
+    """All but V and c, from what enters the states: (B, H) the last one, (T, B, H) each of them."""
+    U, W, _, b, _ = params
+    x, a, h, activation, _, lengths = trace
     phi = activations.find(activation)
+    T, every = len(x), entering.ndim == 3
+    ends = T if lengths is None else lengths
 
     adjoints = np.empty_like(a)
-    dh = dy @ V  # (B1)  ∂L/∂h_T = Vᵀ ∂L/∂ŷ
-    for t in range(len(x), 0, -1):
-        adjoints[t - 1] = dh * phi.derivative(a[t - 1], h[t])  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
-        dh = adjoints[t - 1] @ W  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
+    dh = entering[-1] if every else entering
+    for t in range(T, 0, -1):
+        delta = dh * phi.derivative(a[t - 1], h[t])  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
+        adjoints[t - 1] = at_work(t, lengths, delta, 0)  # (M2)
+        dh = at_work(t, lengths, adjoints[t - 1] @ W, dh)  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
+        if every and t > 1:
+            dh = dh + entering[t - 2]  # (O1)  ∂L/∂h_{t-1} += Vᵀ ∂L/∂ŷ_{t-1}
+        dh = cut(t - 1, ends, truncation, dh)  # (K1)
 
     return Gradients(
         U=np.einsum("tbh,tbd->hd", adjoints, x, optimize=True),  # (B4)  Σ_t δ_t x_tᵀ
         W=np.einsum("tbh,tbk->hk", adjoints, h[:-1], optimize=True),  # (B5)  Σ_t δ_t h_{t-1}ᵀ
-        V=np.einsum("bo,bh->oh", dy, h[-1], optimize=True),  # (B6)  ∂L/∂ŷ h_Tᵀ
+        V=None,
         b=None if b is None else adjoints.sum(axis=(0, 1)),  # (B7)  Σ_t δ_t
-        c=None if c is None else dy.sum(axis=0),  # (B8)  ∂L/∂ŷ
+        c=None,
         x=adjoints @ U,  # (B9)  ∂L/∂x_t = Uᵀ δ_t
         h0=dh,  # (B3) once more, at t = 1
         adjoints=adjoints,
@@ -153,11 +208,14 @@ def sweep_back(params: Params, trace: Trace, dy: Shaped[Array, "B O"]) -> Gradie
 def gradients(
     params: Params,
     x: Shaped[Array, "T B D"],
-    y: Shaped[Array, "B O"],
+    y: Shaped[Array, "*T B O"],
     h0: Shaped[Array, "B H"] | None = None,
     *,
     activation: str | Activation = "tanh",
     loss: str = "mse",
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+    truncation: int | None = None,
 ) -> tuple[Any, Gradients]:
     """The loss and every gradient: forward sweep, loss, sweep back.
 
@@ -165,13 +223,16 @@ def gradients(
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    weights, x, y, h0 = checked(params, x, y, h0)
-    measure = losses.find(loss)
-    prediction, trace = forward(params, x, h0, activation=activation)
-    return (
-        measure.value(prediction, y),
-        sweep_back(Params(*weights), trace, measure.gradient(prediction, y)),
+    weights, x, y, h0, _, lengths = arguments(
+        params, x, y, h0, loss=loss, outputs=outputs, lengths=lengths
     )
+    inputs.steps_kept(truncation, outputs)
+    prediction, trace = forward(
+        params, x, h0, activation=activation, outputs=outputs, lengths=lengths
+    )
+    counted = steps_that_count(lengths, len(x)) if outputs == "every" else None
+    value, dy = losses.value_and_gradient(loss, prediction, y, counted)
+    return value, sweep_back(Params(*weights), trace, dy, truncation)
 
 
 def predict(
@@ -180,36 +241,51 @@ def predict(
     h0: Shaped[Array, "B H"] | None = None,
     *,
     activation: str | Activation = "tanh",
-) -> Shaped[Array, "B O"]:
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+) -> Shaped[Array, "*T B O"]:
     """The prediction ŷ, equations (F1) to (F3). Raises as `forward`."""
-    return forward(params, x, h0, activation=activation)[0]
+    return forward(params, x, h0, activation=activation, outputs=outputs, lengths=lengths)[0]
 
 
 def value_and_grad(
     params: Params,
     x: Shaped[Array, "T B D"],
-    y: Shaped[Array, "B O"],
+    y: Shaped[Array, "*T B O"],
     h0: Shaped[Array, "B H"] | None = None,
     *,
     activation: str | Activation = "tanh",
     loss: str = "mse",
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+    truncation: int | None = None,
 ) -> tuple[Any, Params]:
     """The loss and its gradients with respect to the parameters, in their own tuple.
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    value, by_name = gradients(params, x, y, h0, activation=activation, loss=loss)
-    return value, Params(*by_name[:5])
+    value, found = gradients(
+        params, x, y, h0,
+        activation=activation, loss=loss, outputs=outputs, lengths=lengths, truncation=truncation,
+    )  # fmt: skip
+    by_name = found._asdict()
+    return value, Params(**{name: by_name[name] for name in Params._fields})
 
 
 def adjoints(
     params: Params,
     x: Shaped[Array, "T B D"],
-    y: Shaped[Array, "B O"],
+    y: Shaped[Array, "*T B O"],
     h0: Shaped[Array, "B H"] | None = None,
     *,
     activation: str | Activation = "tanh",
     loss: str = "mse",
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+    truncation: int | None = None,
 ) -> Shaped[Array, "T B H"]:
     """δ_t = ∂L/∂a_t for every step, by (B1) to (B3). Raises as `value_and_grad`."""
-    return gradients(params, x, y, h0, activation=activation, loss=loss)[1].adjoints
+    return gradients(
+        params, x, y, h0,
+        activation=activation, loss=loss, outputs=outputs, lengths=lengths, truncation=truncation,
+    )[1].adjoints  # fmt: skip

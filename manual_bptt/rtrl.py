@@ -39,7 +39,7 @@ def value_and_grad(
     Subscripts: i and j for states, p and q for weights.
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    (U, W, V, b, c), x, y, h = checked(params, x, y, h0)
+    (U, W, V, b, c), x, y, h = checked(params, x, y, h0, loss=loss)
     phi, measure = activations.find(activation), losses.find(loss)
     _, B, D = x.shape
     H = len(W)

@@ -28,25 +28,24 @@ class Mistake(NamedTuple):
 
 
 B2 = "dh * phi.derivative(a[t - 1], h[t])"
-B3 = "dh = adjoints[t - 1] @ W"
+B3 = "adjoints[t - 1] @ W"
 B4 = 'np.einsum("tbh,tbd->hd", adjoints, x, optimize=True)'
 B5 = 'np.einsum("tbh,tbk->hk", adjoints, h[:-1], optimize=True)'
-B6 = 'np.einsum("bo,bh->oh", dy, h[-1], optimize=True)'
-SWEEP = "for t in range(len(x), 0, -1):"
-DY = "dy = inputs.output_gradient(output_gradient, weights[2], x)"
+L2 = "2 * residual(prediction, y) / y.size"
+DY = "dy = inputs.output_gradient(output_gradient, weights[2], x, trace.outputs)"
 
 # What people really write, commonest first, and what hides best.
 MISTAKES = [
     Mistake("clipped", "rnn.py", B5, B5 + ".clip(-1, 1)", called="clipped"),
-    Mistake("clipped inside the sweep", "rnn.py", B3, "dh = (adjoints[t - 1] @ W).clip(-1, 1)", called="clipped"),
-    Mistake("recurrent path dropped", "rnn.py", B3, "dh = np.zeros_like(dh)", called="recurrent-path-dropped"),
-    Mistake("factor 2 forgotten in the loss", "losses.py", "2 * (prediction - y) / y.size", "(prediction - y) / y.size", called="constant-factor"),
-    Mistake("mean over the batch only", "losses.py", "2 * (prediction - y) / y.size", "2 * (prediction - y) / len(y)", called="constant-factor"),
-    Mistake("sum where the mean belongs", "losses.py", "2 * (prediction - y) / y.size", "2 * (prediction - y)", called="constant-factor"),
+    Mistake("clipped inside the sweep", "rnn.py", B3, "(adjoints[t - 1] @ W).clip(-1, 1)", called="clipped"),
+    Mistake("recurrent path dropped", "rnn.py", B3, "np.zeros_like(dh)", called="recurrent-path-dropped"),
+    Mistake("factor 2 forgotten in the loss", "losses.py", L2, "residual(prediction, y) / y.size", called="constant-factor"),
+    Mistake("mean over the batch only", "losses.py", L2, "2 * residual(prediction, y) / len(y)", called="constant-factor"),
+    Mistake("sum where the mean belongs", "losses.py", L2, "2 * residual(prediction, y)", called="constant-factor"),
     Mistake("factor 1/T in one gradient", "rnn.py", B5, B5 + " / len(x)", called="constant-factor"),
-    Mistake("½ forgotten in the loss", "losses.py", "y: prediction - y,", "y: 2 * (prediction - y),", called="constant-factor"),
-    Mistake("output gradient at every step", "rnn.py", B3, B3 + " + dy @ V", called="output-gradient-at-every-step"),
-    Mistake("output gradient at the wrong step", "rnn.py", B3, "dh = adjoints[t - 1] @ W if t < len(x) else dh", called="output-gradient-at-wrong-step"),
+    Mistake("½ forgotten in the loss", "losses.py", "        residual,  ", "        lambda prediction, y: 2 * (prediction - y),  ", called="constant-factor"),
+    Mistake("output gradient at every step", "rnn.py", B3, B3 + " + entering", called="output-gradient-at-every-step"),
+    Mistake("output gradient at the wrong step", "rnn.py", B3, "adjoints[t - 1] @ W if t < len(x) else dh", called="output-gradient-at-wrong-step"),
     Mistake("derivative at the activated value", "rnn.py", B2, "dh * phi.derivative(h[t], phi.function(h[t]))", called="activation-derivative-of-activated-value"),
     Mistake("state off by one in ∂L/∂W", "rnn.py", B5, B5.replace("h[:-1]", "h[1:]"), called="hidden-state-off-by-one"),
     Mistake("index −1 wraps around to the last state", "rnn.py", B5, B5.replace("h[:-1]", "h[np.r_[-1, 1 : len(x)]]"), called="negative-index-wraps-around"),
@@ -58,7 +57,7 @@ MISTAKES = [
     Mistake("sigmoid′ without h", "activations.py", "h * (1 - h)", "1 - h", called="unknown"),
     Mistake("relu′ is one everywhere", "activations.py", "(a > 0).astype", "(a == a).astype", called="activation-derivative-missing"),
     Mistake("W where Wᵀ belongs", "rnn.py", B3, B3 + ".T", called="untransposed-recurrent-weight"),
-    Mistake("V where Vᵀ belongs, if square", "rnn.py", "dh = dy @ V", "dh = dy @ (V.T if len(V) == len(W) else V)", called="untransposed-output-weight"),
+    Mistake("V where Vᵀ belongs, if square", "rnn.py", "dy @ params.V", "dy @ (params.V.T if len(params.V) == len(params.W) else params.V)", called="untransposed-output-weight"),
     Mistake("∂L/∂W transposed", "rnn.py", B5, B5.replace("->hk", "->kh"), called="transposed-gradient"),
     Mistake("weights updated inside backward", "rnn.py", "h0=dh,", "h0=dh + 0 * np.subtract(W, 0.01, out=W)[0, 0],", called="inputs-modified"),
     Mistake("the trace is overwritten", "rnn.py", "adjoints = np.empty_like(a)", "adjoints = a"),
@@ -66,11 +65,11 @@ MISTAKES = [
     Mistake("only the last step kept in ∂L/∂U", "rnn.py", B4, B4.replace("adjoints, x,", "adjoints[-1:], x[-1:],"), called="missing-time-sum"),
     Mistake("only the first step kept in ∂L/∂W", "rnn.py", B5, B5.replace("adjoints, h[:-1]", "adjoints[:1], h[:1]"), called="missing-time-sum"),
     Mistake("pre-activation where the state belongs", "rnn.py", B5, B5.replace("h[:-1]", "np.concatenate([h[:1], a[:-1]])"), called="wrong-operand"),
-    Mistake("first state where the last belongs", "rnn.py", B6, B6.replace("h[-1]", "h[-2]"), called="hidden-state-off-by-one"),
+    Mistake("first state where the last belongs", "rnn.py", "else trace.h[-1]", "else trace.h[-2]", called="hidden-state-off-by-one"),
     Mistake("last step missing in ∂L/∂b", "rnn.py", "adjoints.sum(axis=(0, 1))", "adjoints[:-1].sum(axis=(0, 1))", called="last-step-skipped"),
-    Mistake("∂L/∂c of the first sequence only", "rnn.py", "dy.sum(axis=0)", "dy[0]", called="bias-part-missing"),
-    Mistake("a path counted twice", "rnn.py", B3, "dh = dh + adjoints[t - 1] @ W", called="path-counted-twice"),
-    Mistake("Hadamard product before the matrix product", "rnn.py", B3, "dh = (adjoints[t - 1] * phi.derivative(a[t - 2], h[t - 1])) @ W / phi.derivative(a[t - 2], h[t - 1]) if t > 1 else adjoints[0] @ W", called="activation-derivative-before-matrix-product"),
+    Mistake("∂L/∂c of the first sequence only", "rnn.py", "rows.sum(axis=0)", "rows[0]", called="bias-part-missing"),
+    Mistake("a path counted twice", "rnn.py", B3, "dh + adjoints[t - 1] @ W", called="path-counted-twice"),
+    Mistake("Hadamard product before the matrix product", "rnn.py", B3, "(adjoints[t - 1] * phi.derivative(a[t - 2], h[t - 1])) @ W / phi.derivative(a[t - 2], h[t - 1]) if t > 1 else adjoints[0] @ W", called="activation-derivative-before-matrix-product"),
     Mistake("first step skipped in ∂L/∂U", "rnn.py", B4, B4.replace("adjoints, x,", "adjoints[1:], x[1:],"), called="first-step-skipped"),
     Mistake("δ_1 is zero", "rnn.py", "return Gradients(", "adjoints[0] = 0\n    return Gradients(", called="first-step-skipped"),
     Mistake("∂L/∂h0 is zero", "rnn.py", "h0=dh,", "h0=0 * dh,", called="zero-gradient"),
@@ -82,7 +81,7 @@ MISTAKES = [
     Mistake("the forward pass starts at zero", "rnn.py", "h[0] = h0", "h[0] = 0", called="forward-differs"),
     Mistake("truncated to the last 10 steps", "rnn.py", B3, B3 + " * (t > len(x) - 9)", called="truncated"),
     Mistake("the input of the step before", "rnn.py", B4, B4.replace("adjoints, x,", "adjoints[1:], x[:-1],"), called="input-off-by-one"),
-    Mistake("every gradient with the wrong sign", "losses.py", "2 * (prediction - y) / y.size", "2 * (y - prediction) / y.size", called="sign-flipped"),
+    Mistake("every gradient with the wrong sign", "losses.py", L2, "-2 * residual(prediction, y) / y.size", called="sign-flipped"),
     Mistake("bias of the last step only", "rnn.py", "adjoints.sum(axis=(0, 1))", "adjoints[-1].sum(axis=0)", called="bias-part-missing"),
     Mistake("a derivative that is not a number", "rnn.py", "h0=dh,", "h0=np.full_like(dh, np.nan),", called="not-finite"),
     Mistake("indirect path dropped", "rtrl.py", 'one, h) + np.einsum("ji,bipq->bjpq", W, dh.W)', "one, h)", "rtrl"),
@@ -95,6 +94,81 @@ MISTAKES = [
     Mistake("Jacobians multiplied in the wrong order", "jacobian_sum.py", "dhT_dhk, dhk_dprevious", "dhk_dprevious, dhT_dhk", "jacobian_sum"),
     Mistake("Jacobian without the slope", "jacobian_sum.py", '"bi,ij->bij", slope, W', '"bi,ij->bij", np.ones_like(slope), W', "jacobian_sum"),
     Mistake("the direct terms only", "jacobian_sum.py", '"bij,bjk->bik", dhT_dhk, dhk_dprevious', '"bij,bjk->bik", 0 * dhT_dhk, dhk_dprevious', "jacobian_sum"),
+]  # fmt: skip
+
+TO_DH = "dh = at_work(t, lengths, adjoints[t - 1] @ W, dh)"
+DC = "dc = at_work(t, lengths, dc_t * f, dc)"
+DC_T = "dc + dh * o * tanh_slope(cells[t], tanh_c)"
+DELTA_F = "dc_t * cells[t - 1] * sigmoid_slope(a_f, f)"
+DELTA_N = "dh * (1 - z) * tanh_slope(a_n, n)"
+DELTA_Z = "dh * (h[t - 1] - n) * sigmoid_slope(a_z, z)"
+DELTA_R = "delta_n * recurrent[t - 1] * sigmoid_slope(a_r, r)"
+DH_GRU = "dh * z + delta_rz @ W_rz + through_n"
+DW = 'np.einsum("tbg,tbk->gk", adjoints, h[:-1], optimize=True)'
+PACKED = "np.concatenate([delta_i, delta_f, delta_g, delta_o], axis=-1)"
+
+# What goes wrong in gated cells, and with lengths, outputs at every step and truncation.
+GATED_MISTAKES = [
+    Mistake("the forget gate's path through the cell dropped", "lstm.py", DC, "dc = np.zeros_like(dc)", "lstm"),
+    Mistake("∂L/∂c counted twice", "lstm.py", DC, "dc = dc + at_work(t, lengths, dc_t * f, dc)", "lstm"),
+    Mistake("∂L/∂c of this step's output missing", "lstm.py", DC_T, "dc + 0 * dh", "lstm"),
+    Mistake("the cell's path back without the gate", "lstm.py", "dc_t * f, dc", "dc_t, dc", "lstm"),
+    Mistake("the input gate where the forget gate belongs", "lstm.py", "dc_t * f, dc", "dc_t * i, dc", "lstm"),
+    Mistake("σ′ taken at the activated value", "lstm.py", "sigmoid_slope(a_i, i)", "sigmoid_slope(i, SIGMOID.function(i))", "lstm"),
+    Mistake("tanh′ on the forget gate", "lstm.py", "sigmoid_slope(a_f, f)", "tanh_slope(a_f, f)", "lstm"),
+    Mistake("σ′ on the candidate", "lstm.py", "tanh_slope(a_g, g)", "sigmoid_slope(a_g, g)", "lstm"),
+    Mistake("input and forget gate swapped in packing", "lstm.py", PACKED, PACKED.replace("delta_i, delta_f", "delta_f, delta_i"), "lstm"),
+    Mistake("candidate and output gate swapped in packing", "lstm.py", PACKED, PACKED.replace("delta_g, delta_o", "delta_o, delta_g"), "lstm"),
+    Mistake("cell after the step in the forget gate", "lstm.py", DELTA_F, DELTA_F.replace("t - 1", "t"), "lstm"),
+    Mistake("cell index −1 wraps around", "lstm.py", DELTA_F, DELTA_F.replace("t - 1", "t - 1 if t > 1 else -1"), "lstm"),
+    Mistake("tanh of the cell forgotten in the output gate", "lstm.py", "dh * tanh_c * sigmoid", "dh * cells[t] * sigmoid", "lstm"),
+    Mistake("tanh′ of the cell missing", "lstm.py", DC_T, "dc + dh * o", "lstm"),
+    Mistake("tanh′ at the cell before", "lstm.py", "tanh_c = TANH.function(cells[t])", "tanh_c = TANH.function(cells[t - 1])", "lstm"),
+    Mistake("a peephole in the forget gate", "lstm.py", "dc_t * f, dc", "dc_t * f + delta_f, dc", "lstm"),
+    Mistake("the output gate missing in ∂L/∂c", "lstm.py", DC_T, "dc + dh * tanh_slope(cells[t], tanh_c)", "lstm"),
+    Mistake("candidate's gradient for the output gate's bias", "lstm.py", "adjoints.sum(axis=(0, 1))", "np.roll(adjoints, adjoints.shape[-1] // 4, axis=-1).sum(axis=(0, 1))", "lstm"),
+    Mistake("recurrent path of the output gate dropped", "lstm.py", TO_DH, "dh = at_work(t, lengths, adjoints[t - 1][:, : 3 * h.shape[-1]] @ W[: 3 * h.shape[-1]], dh)", "lstm"),
+    Mistake("recurrent path dropped", "lstm.py", TO_DH, "dh = np.zeros_like(dh)", "lstm"),
+    Mistake("state after the step in ∂L/∂W", "lstm.py", DW, DW.replace("h[:-1]", "h[1:]"), "lstm"),
+    Mistake("cell where the state belongs in ∂L/∂W", "lstm.py", DW, DW.replace("h[:-1]", "cells[:-1]"), "lstm"),
+    Mistake("∂L/∂c0 is ∂L/∂h0", "lstm.py", "c0=dc,", "c0=dh,", "lstm"),
+    Mistake("∂L/∂c0 clipped", "lstm.py", "c0=dc,", "c0=dc.clip(-0.01, 0.01),", "lstm"),
+    Mistake("the forward pass starts with an empty cell", "lstm.py", "h[0], cells[0] = h0, c0", "h[0], cells[0] = h0, 0", "lstm"),
+    Mistake("δ_1 is zero", "lstm.py", "return Gradients(", "adjoints[0] = 0\n    return Gradients(", "lstm"),
+    Mistake("the cell is cut one step late", "lstm.py", "dc = cut(t - 1, ends, truncation, dc)", "dc = cut(t, ends, truncation, dc)", "lstm"),
+    Mistake("the cell is not cut", "lstm.py", "dc = cut(t - 1, ends, truncation, dc)", "dc = dc", "lstm"),
+    Mistake("(1 − z) path missing", "gru.py", DELTA_N, "dh * tanh_slope(a_n, n)", "gru"),
+    Mistake("z where 1 − z belongs", "gru.py", DELTA_N, "dh * z * tanh_slope(a_n, n)", "gru"),
+    Mistake("the state's path past the candidate dropped", "gru.py", DH_GRU, "delta_rz @ W_rz + through_n", "gru"),
+    Mistake("the path through both gates dropped", "gru.py", DH_GRU, "dh * z + through_n", "gru"),
+    Mistake("the path through the candidate dropped", "gru.py", DH_GRU, "dh * z + delta_rz @ W_rz", "gru"),
+    Mistake("update gate with the wrong sign", "gru.py", DELTA_Z, DELTA_Z.replace("h[t - 1] - n", "n - h[t - 1]"), "gru"),
+    Mistake("update gate without the candidate", "gru.py", DELTA_Z, DELTA_Z.replace("h[t - 1] - n", "h[t - 1]"), "gru"),
+    Mistake("state after the step in the update gate", "gru.py", DELTA_Z, DELTA_Z.replace("h[t - 1] - n", "h[t] - n"), "gru"),
+    Mistake("tanh′ on the reset gate", "gru.py", DELTA_R, DELTA_R.replace("sigmoid_slope", "tanh_slope"), "gru"),
+    Mistake("σ′ on the candidate", "gru.py", DELTA_N, DELTA_N.replace("tanh_slope", "sigmoid_slope"), "gru"),
+    Mistake("reset gate missing on the way back", "gru.py", "(r * delta_n) @ W_n", "delta_n @ W_n", "gru"),
+    Mistake("reset gate after the product on the way back", "gru.py", "(r * delta_n) @ W_n", "r * (delta_n @ W_n)", "gru"),
+    Mistake("reset gate before the product on the way back", "gru.py", "through_n = r * (delta_n @ W_n)", "through_n = (r * delta_n) @ W_n", "gru"),
+    Mistake("reset gate missing in ∂L/∂W_n", "gru.py", "met, delta_met = h[:-1], r * delta_n", "met, delta_met = h[:-1], delta_n", "gru"),
+    Mistake("reset state missing in ∂L/∂W_n", "gru.py", "met, delta_met = r * h[:-1], delta_n", "met, delta_met = h[:-1], delta_n", "gru"),
+    Mistake("reset gate on the candidate's input too", "gru.py", "b=None if b is None else adjoints", "b=None if b is None else np.concatenate([delta_rz, r * delta_n], axis=-1)", "gru"),
+    Mistake("the other bias' gradient", "gru.py", "delta_met.sum(axis=(0, 1))", "delta_n.sum(axis=(0, 1))", "gru"),
+    Mistake("b_n forgotten in the reset gate", "gru.py", DELTA_R, "delta_n * (recurrent[t - 1] - (0 if b_n is None else b_n)) * sigmoid_slope(a_r, r)", "gru"),
+    Mistake("reset and update gate swapped in packing", "gru.py", "np.concatenate([delta_r, delta_z], axis=-1)", "np.concatenate([delta_z, delta_r], axis=-1)", "gru"),
+    Mistake("h0 and candidate mixed up", "gru.py", "(1 - z) * n + z * h[t - 1], h", "z * n + (1 - z) * h[t - 1], h", "gru"),
+    Mistake("∂L/∂x through the candidate only", "gru.py", "x=adjoints @ U,", "x=delta_n @ U[2 * H :],", "gru"),
+    Mistake("a sequence that is over goes on", "sequences.py", "(t <= lengths)[:, None]", "(t <= lengths + 1)[:, None]", "lstm"),
+    Mistake("a shorter sequence loses its gradient", "gru.py", DH_GRU + ", dh)", DH_GRU + ", 0 * dh)", "gru"),
+    Mistake("padding counts in the loss", "lstm.py", "if outputs == \"every\" else None\n    value", "if outputs == \"never\" else None\n    value", "lstm"),
+    Mistake("the output of the last step only", "gru.py", "if every and t > 1:", "if False:", "gru"),
+    Mistake("an output's gradient one step early", "lstm.py", "entering[t - 2]", "entering[t - 1]", "lstm"),
+    Mistake("one step too many", "sequences.py", "t > ends - truncation", "t >= ends - truncation", "gru"),
+    Mistake("cut at the longest sequence's end", "lstm.py", "ends = T if lengths is None else lengths", "ends = T", "lstm"),
+    Mistake("sign of the mean absolute error", "losses.py", "np.sign(residual(prediction, y))", "np.sign(-residual(prediction, y))", "lstm"),
+    Mistake("Huber's gradient not limited", "losses.py", "limited(residual(prediction, y)) / y.size", "residual(prediction, y) / y.size", "gru"),
+    Mistake("softmax cross-entropy as a mean over entries", "losses.py", "one_hot(prediction, y))\n        / rows(prediction)", "one_hot(prediction, y))\n        / prediction.size", "lstm"),
+    Mistake("σ′ once more in binary cross-entropy", "losses.py", "residual(logistic(prediction), y) / y.size", "residual(logistic(prediction), y) * logistic(prediction) * (1 - logistic(prediction)) / y.size", "gru"),
 ]  # fmt: skip
 
 

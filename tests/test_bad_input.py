@@ -62,7 +62,7 @@ def good() -> dict[str, Any]:
         ({"x": None}, TypeError, "x: expected an array, found None"),
         ({"params": (1, 2, 3)}, TypeError, "params: expected Params(U, W, V[, b, c]), found tuple without U"),
         ({"params": None}, TypeError, "params: expected Params(U, W, V[, b, c]), found NoneType without U"),
-        ({"loss": "huber"}, ValueError, "loss: expected one of mse, half_sse, found 'huber'"),
+        ({"loss": "hinge"}, ValueError, "loss: expected one of mse, half_sse, mae, huber, softmax_cross_entropy, binary_cross_entropy, found 'hinge'"),
         ({"activation": "Tanh"}, ValueError, "activation: expected one of tanh, sigmoid, relu, identity, found 'Tanh'"),
         ({"y": np.array([[0.0], [np.nan]])}, ValueError, "y: expected finite values, found nan at (1, 0)"),
     ],

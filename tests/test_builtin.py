@@ -6,12 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planting import B3, Mistake, planted
+from planting import B3, DC, Mistake, planted
 
 from bptt_verifier.bounds import Bounds
-from bptt_verifier.builtin import DERIVATIONS, derivation_of, verify_builtin
+from bptt_verifier.builtin import (
+    DERIVATIONS,
+    VARIANTS,
+    derivation_of,
+    variant_derivation_of,
+    verify_builtin,
+)
 from bptt_verifier.comparison import Verdict
-from bptt_verifier.problems import LARGEST, Problem, draw
+from bptt_verifier.problems import ALL_LOSSES, LARGEST, Problem, draw
 from manual_bptt import rnn, rtrl
 
 
@@ -27,6 +33,16 @@ def test_every_gradient_of_every_derivation_is_listed_and_agrees(dtype: type) ->
         (name, gradient)
         for name in ("jacobian sum", "forward recursion")
         for gradient in parameters
+    } | {(cell, name) for cell in VARIANTS for name in Bounds._fields} | {
+        ("LSTM", "c0"),
+        ("GRU", "b_n"),
+    }
+    detailed = {(row.derivation, row.gradient, row.loss) for row in report.by_loss}
+    assert detailed >= {
+        (cell, gradient, loss)
+        for cell in VARIANTS
+        for gradient in ("U", "W", "V", "b", "c", "x", "h0", "adjoints")
+        for loss in ALL_LOSSES
     }
     for row in report.rows:
         assert 0 < row.conclusive <= row.cases <= 60
@@ -59,7 +75,7 @@ def test_every_size_of_one_is_drawn_and_every_largest_one() -> None:
 def test_one_wrong_derivation_among_right_ones_makes_the_report_disagree(tmp_path: Path) -> None:
     wrong = planted(Mistake("W where Wᵀ belongs", "rnn.py", B3, B3 + ".T"), tmp_path)
     report = verify_builtin(
-        20, derivations={"right": derivation_of(rtrl), "wrong": derivation_of(wrong)}
+        20, derivations={"right": derivation_of(rtrl), "wrong": derivation_of(wrong)}, variants={}
     )
     assert report.verdict is Verdict.DISAGREES
     verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
@@ -76,7 +92,7 @@ def test_a_derivation_that_is_right_in_all_cases_but_one_disagrees() -> None:
         found = derivation_of(rnn)(problem)
         return found | {"W": 2 * found["W"]} if calls == 7 else found
 
-    report = verify_builtin(20, derivations={"almost": right_but_once})
+    report = verify_builtin(20, derivations={"almost": right_but_once}, variants={})
     row = next(row for row in report.rows if row.gradient == "W")
     assert row.verdict is Verdict.DISAGREES
     assert row.worst_case == 6
@@ -87,7 +103,10 @@ def test_nan_disagrees() -> None:
     def not_a_number(problem: Problem) -> dict[str, Any]:
         return {"W": np.full_like(problem.params.W, np.nan)}
 
-    assert verify_builtin(3, derivations={"nan": not_a_number}).verdict is Verdict.DISAGREES
+    assert (
+        verify_builtin(3, derivations={"nan": not_a_number}, variants={}).verdict
+        is Verdict.DISAGREES
+    )
 
 
 def without_evidence_for_W() -> int:
@@ -97,7 +116,7 @@ def without_evidence_for_W() -> int:
 
 def test_agreement_on_zeros_alone_is_inconclusive() -> None:
     report = verify_builtin(
-        1, seed=without_evidence_for_W(), derivations={"rtrl": derivation_of(rtrl)}
+        1, seed=without_evidence_for_W(), derivations={"rtrl": derivation_of(rtrl)}, variants={}
     )
     verdicts = {row.gradient: row.verdict for row in report.rows}
     assert verdicts["W"] is Verdict.INCONCLUSIVE
@@ -108,3 +127,16 @@ def test_agreement_on_zeros_alone_is_inconclusive() -> None:
 def test_no_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="examples: expected at least 1, found 0"):
         verify_builtin(0, derivations=DERIVATIONS)
+
+
+def test_a_wrong_cell_makes_the_report_disagree(tmp_path: Path) -> None:
+    wrong = planted(
+        Mistake("c counted twice", "lstm.py", DC, f"dc = dc + {DC[5:]}", "lstm"), tmp_path
+    )
+    report = verify_builtin(
+        12, derivations={}, variants=VARIANTS | {"LSTM": variant_derivation_of(wrong)}
+    )
+    verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
+    assert verdicts["LSTM", "W"] is Verdict.DISAGREES
+    assert verdicts["LSTM", "V"] is verdicts["GRU", "W"] is Verdict.AGREES
+    assert report.verdict is Verdict.DISAGREES

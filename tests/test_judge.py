@@ -66,7 +66,7 @@ def test_a_mistake_is_caught_and_named(mistake: Mistake, dtype: type, tmp_path: 
     ("pair", "called"),
     [
         (((B3, B3 + ".T"), (B5, B5.replace("h[:-1]", "h[1:]"))), {"untransposed-recurrent-weight", "hidden-state-off-by-one"}),
-        (((B3, "dh = np.zeros_like(dh)"), ("x=adjoints @ U,", "x=-adjoints @ U,")), {"recurrent-path-dropped", "sign-flipped"}),
+        (((B3, "np.zeros_like(dh)"), ("x=adjoints @ U,", "x=-adjoints @ U,")), {"recurrent-path-dropped", "sign-flipped"}),
         (((B5, B5 + ".T"), ("h0=dh,", "h0=0 * dh,")), {"transposed-gradient", "zero-gradient"}),
         (((B3, B3 + ".T"), ("dh * phi.derivative(a[t - 1], h[t])", "dh")), {"untransposed-recurrent-weight", "activation-derivative-missing"}),
     ],

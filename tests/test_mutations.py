@@ -5,14 +5,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from agreement import assert_agrees
+from agreement import assert_agrees, assert_variant_agrees
 from conftest import EXAMPLES
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from planting import B3, MISTAKES, Mistake, planted
+from planting import B3, GATED_MISTAKES, MISTAKES, Mistake, planted
 
 import manual_bptt.rnn
-from bptt_verifier.strategies import problems
+from bptt_verifier.strategies import problems, variants
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 
@@ -28,13 +28,19 @@ def demands(module: ModuleType, dtype: type) -> None:
     )
     @given(data=st.data())
     def suite(data: st.DataObject) -> None:
-        assert_agrees(module, data.draw(problems(dtype)))
+        cell = module.__name__.rpartition(".")[2]
+        if cell in ("lstm", "gru"):
+            assert_variant_agrees(module, data.draw(variants(cell, dtype)))
+        else:
+            assert_agrees(module, data.draw(problems(dtype)))
 
     suite()
 
 
 @DTYPES
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: f"{m.suspect}: {m.name}")
+@pytest.mark.parametrize(
+    "mistake", MISTAKES + GATED_MISTAKES, ids=lambda m: f"{m.suspect}: {m.name}"
+)
 def test_the_suite_catches(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
     module = planted(mistake, tmp_path)
     try:
@@ -45,7 +51,7 @@ def test_the_suite_catches(mistake: Mistake, dtype: type, tmp_path: Path) -> Non
 
 
 @DTYPES
-@pytest.mark.parametrize("suspect", ["rnn", "jacobian_sum", "rtrl"])
+@pytest.mark.parametrize("suspect", ["rnn", "jacobian_sum", "rtrl", "lstm", "gru"])
 def test_a_copy_without_a_mistake_passes(suspect: str, dtype: type, tmp_path: Path) -> None:
     demands(planted(Mistake("none", "rnn.py", B3, B3, suspect), tmp_path), dtype)
 

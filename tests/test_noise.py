@@ -63,3 +63,14 @@ def test_a_custom_derivative_is_looked_into() -> None:
         gradient = jax.grad(lambda x: jnp.sum(jax.nn.relu(x) * 1.1))
         _, allowed = measured(gradient, 2.0**-53, np.array([1.0, -1.0]))
     assert allowed.shape == (2,)
+
+
+def test_of_a_choice_only_the_branch_that_is_taken_errs() -> None:
+    def chosen(which: Any, x: Any) -> Any:
+        return lax.switch(which, [lambda x: -x, lambda x: x * 1.1, jnp.tanh], x)
+
+    x = np.linspace(0.5, 1.0, 4)
+    with jax.enable_x64(True):
+        for which, errs in enumerate([False, True, True]):
+            moved = noisy(chosen)(jnp.uint64(1), 2.0**-20, jnp.int64(which), x)
+            assert bool((moved != chosen(which, x)).all()) == errs
