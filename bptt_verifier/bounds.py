@@ -83,7 +83,7 @@ def bounds(
     epsilon = ELEMENTARY * u if rounds else 0.0
 
     def gamma(n: int) -> float:
-        return n * u / (1 - n * u)  # (E1)
+        return n * u / (1 - n * u) if n * u < 1 else np.inf  # (E1)
 
     absU, absW, absV = (np.abs(np.asarray(w, np.float64)) for w in (params.U, params.W, params.V))
     absb = 0.0 if params.b is None else np.abs(np.asarray(params.b, np.float64))
@@ -118,24 +118,27 @@ def bounds(
     r = np.abs(reference.states.prediction - np.asarray(y, np.float64))
     abs_r = r + 2 * err_y
     kappa = 2 / N if loss == "mse" else 1.0
-    err_loss = (
-        kappa / 2 * (2 * r * err_y + err_y**2 + gamma(N + 5) * abs_r**2).sum() + N * tiny
-    )  # (E7)
+    err_squares = 2 * r * err_y + 3 * err_y**2 + gamma(N + 5) * abs_r**2
+    err_loss = kappa / 2 * err_squares.sum() + N * tiny  # (E7)
     err_dy = kappa * (err_y + gamma(4) * abs_r) + 4 * tiny  # (E8)
 
     g = kappa * abs_r @ absV
     err_g = err_dy @ absV + gamma(O + 2) * g + 2 * O * tiny  # (E9)
+    upstream, reach, reaches = g.sum(), np.ones_like(g), 0.0
     delta, err_delta = np.empty_like(a), np.empty_like(a)
     for t in range(T, 0, -1):
         s = slope[t - 1] + err_slope[t - 1]
         delta[t - 1] = s * g
-        err_delta[t - 1] = (
-            s * err_g + err_slope[t - 1] * g + gamma(3) * delta[t - 1] + 3 * tiny
-        )  # (E10)
+        rounding = gamma(3) * delta[t - 1] + 3 * tiny
+        err_delta[t - 1] = s * err_g + err_slope[t - 1] * g + rounding  # (E10)
+        reaches += reach.sum()
+        reach = 1 + s * reach @ absW
         g = delta[t - 1] @ absW
         err_g = err_delta[t - 1] @ absW + gamma(H + 3) * g + 2 * H * tiny  # (E11)
 
-    m = T * B + H + O + 4
+    m = T * B + B * H + O * H + 4
+    largest = (1 + upstream) * (1 + reaches) * (1 + absx.max() + abs_h.max())
+    lost = 2 * m * tiny * largest  # (E14)
     total = err_delta + gamma(m) * delta  # the last two of (E12) without Δh
 
     def over_time(left: Array, right: Array) -> Array:
@@ -145,15 +148,16 @@ def bounds(
     found = Bounds(
         loss=np.asarray(err_loss),
         prediction=err_y,
-        U=over_time(total, absx) + 2 * m * tiny,
-        W=over_time(total, abs_h[:-1]) + over_time(delta, err_h[:-1]) + 2 * m * tiny,  # (E12)
-        V=(err_dy + gamma(m) * kappa * abs_r).T @ abs_h[T]
-        + (kappa * abs_r).T @ err_h[T]
-        + 2 * m * tiny,
-        b=total.sum(axis=(0, 1)) + 2 * m * tiny,
-        c=(err_dy + gamma(m) * kappa * abs_r).sum(axis=0) + 2 * m * tiny,
-        x=total @ absU + 2 * m * tiny,
+        U=over_time(total, absx) + lost,
+        W=over_time(total, abs_h[:-1]) + over_time(delta, err_h[:-1]) + lost,  # (E12)
+        V=(err_dy + gamma(m) * kappa * abs_r).T @ abs_h[T] + (kappa * abs_r).T @ err_h[T] + lost,
+        b=total.sum(axis=(0, 1)) + lost,
+        c=(err_dy + gamma(m) * kappa * abs_r).sum(axis=0) + lost,
+        x=total @ absU + lost,
         h0=err_g,
         adjoints=err_delta,
     )
+    squares = N * np.max(abs_r, initial=0.0) ** 2
+    if not max(largest, squares, absU.max(), absV.max()) < float(np.finfo(dtype).max):
+        return Bounds(*(np.full_like(bound, np.inf) for bound in found))  # it may overflow
     return Bounds(*(np.where(np.isnan(e), np.inf, e * INFLATION) for e in found))

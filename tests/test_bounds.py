@@ -1,5 +1,7 @@
 """The bound is a bound, it is not vacuous, and its assumptions are measured."""
 
+from types import ModuleType
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from bptt_verifier.builtin import allowed, compare_all, derivation_of, reference
 from bptt_verifier.comparison import Verdict, compare
 from bptt_verifier.problems import Problem, Sizes, draw, with_values
 from bptt_verifier.strategies import problems
+from jax_reference import rnn as autodiff
 from manual_bptt import jacobian_sum, rnn, rtrl
 from manual_bptt.activations import ACTIVATIONS, Activation
 
@@ -171,3 +174,54 @@ def test_a_bound_that_overflows_is_infinite_and_decides_nothing() -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         compared = compare_all(found(huge), truth, allowed(huge, truth))
     assert {c.verdict for c in compared if c.name in "UWVh0"} == {Verdict.INCONCLUSIVE}
+
+
+def equal_entries(
+    sizes: Sizes, value: float, dtype: type, *, W: float | None = None, y: float = 0.0
+) -> Problem:
+    """Every number the same: roundings do not cancel, as they do with random signs."""
+    T, B, D, H, O = sizes
+    params = rnn.Params(
+        np.full((H, D), value, dtype),
+        np.full((H, H), value if W is None else W, dtype),
+        np.full((O, H), value, dtype),
+    )
+    x, target = np.full((T, B, D), value, dtype), np.full((B, O), y, dtype)
+    return Problem(params, x, target, None, "identity", "half_sse")
+
+
+def worst_of(module: ModuleType, problem: Problem) -> float:
+    """The largest error over bound of any gradient, with the unpadded twin as the reference."""
+    params, x, y, h0, activation, loss = cast(problem, np.float64)
+    truth = autodiff.derivatives(params, x, y, h0, activation=activation, loss=loss)
+    states = truth.states._replace(
+        **{name: np.asarray(getattr(truth.states, name)) for name in ("prediction", "a", "h")}
+    )
+    truth = truth._replace(states=states)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        found = derivation_of(module)(problem)
+    compared = compare_all(found, truth, allowed(problem, truth))
+    return max(comparison.error for comparison in compared)
+
+
+@pytest.mark.parametrize("module", [rnn, jacobian_sum, rtrl], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "problem",
+    [
+        equal_entries(Sizes(2, 60, 1, 60, 1), 0.1, np.float32),  # long sums over B H
+        equal_entries(Sizes(2, 1, 1, 60, 60), 0.1, np.float32),  # and over O H
+        equal_entries(Sizes(3, 1, 3, 1, 1), 1.0, np.float32, W=1e-23, y=1e18),  # W² underflows
+        equal_entries(Sizes(3, 1, 3, 1, 1), 1.0, np.float64, W=1e-170, y=1e150),
+        equal_entries(Sizes(3, 1, 3, 1, 1), 1.0, np.float32, y=1e25),  # the loss overflows
+    ],
+    ids=["over batch and units", "over outputs and units", "underflow", "in float64", "overflow"],
+)
+def test_the_bound_holds_where_roundings_add_up_and_at_both_ends_of_the_format(
+    problem: Problem, module: ModuleType
+) -> None:
+    assert worst_of(module, problem) <= 1
+
+
+def test_with_too_few_terms_the_bound_on_long_sums_would_not_hold() -> None:
+    problem = equal_entries(Sizes(2, 60, 1, 60, 1), 0.1, np.float32)
+    assert worst_of(rtrl, problem) > 0.01  # the case is one that strains the bound
