@@ -129,6 +129,33 @@ def probes(model: Model, seed: int) -> Iterator[Problem]:
         yield problem._replace(params=params, x=np.eye(PROBE.T, dtype=dtype)[:, None, :])
 
 
+def state_probes(model: Model, seed: int) -> Iterator[Problem]:
+    """Sequences along which each state is one hidden unit alone: ∂L/∂W then separates the steps.
+
+    Column j of Σ_t δ_t h_{t-1}ᵀ is the δ_t of the one step before which unit j was on, so that a
+    step is seen however small it is. Weights are small, so that early steps vanish; U is chosen
+    to cancel what W would carry on. A sigmoid is never zero: its states overlap. A relu's units
+    are off at −1, away from its kink.
+    """
+    H = LARGEST.H
+    sizes = Sizes(T=H, B=1, D=H, H=H, O=2)
+    for case, (spread, dtype) in enumerate(product((0.01, 0.3), (np.float64, np.float32))):
+        rng = np.random.default_rng([seed, case, 4])
+        problem = model.problem(rng, sizes, dtype, spread=spread)
+        _, W, _, b, _ = problem.params
+        unit = np.eye(H, dtype=dtype)
+        state = unit[0] / 2 if model.initial_state else np.zeros(H, dtype)
+        h0 = state[None] if model.initial_state else None
+        U = np.empty((H, H), dtype)
+        phi = activations.find(model.activation)
+        for t in range(1, H + 1):
+            wanted = unit[t % H] - (1 - unit[t % H] if model.activation == "relu" else 0)
+            U[:, t - 1] = wanted - W @ state - (0 if b is None else b)
+            state = phi.function(wanted)
+        params = problem.params._replace(U=U)
+        yield problem._replace(params=params, x=unit[:, None, :], h0=h0)
+
+
 class Steps(NamedTuple):
     """How the adjoints of one probe compare: relative to the size of each δ_t."""
 
@@ -320,6 +347,12 @@ def verify(
                 return Report(name, Verdict.DISAGREES, (mistake,), cases=number + 1)
         cases.append(case)
         progress(number + 1, total)
+
+    for problem in state_probes(model, seed):
+        case = judged(gradients, problem)
+        if isinstance(case, Broken):
+            return refused(case)
+        cases.append(case)
 
     probed: list[Judged] = []
     for number, problem in enumerate(probes(model, seed)):

@@ -17,7 +17,7 @@ from right_derivations import STYLES, column_vectors_one_sequence_at_a_time
 
 from bptt_verifier import examination, submission
 from bptt_verifier.comparison import Verdict
-from bptt_verifier.judge import Judged, Model, assert_verified, judged, verify
+from bptt_verifier.judge import Judged, Model, assert_verified, judged, state_probes, verify
 from bptt_verifier.oracle import measured_truth, truth
 from bptt_verifier.problems import ACTIVATIONS, LARGEST, Sizes
 from bptt_verifier.report import DerivationError, Report
@@ -138,6 +138,32 @@ def test_the_verdict_on_a_correct_derivation_is_that_it_agrees(style: str) -> No
     assert report.first_wrong_step is None
     assert report.counterexample is None
     assert all(result.error <= 1 for result in report.parameters.values())
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
+def test_the_gradient_for_W_separates_the_steps_where_states_are_single_units(
+    activation: str,
+) -> None:
+    from manual_bptt import rnn  # noqa: PLC0415
+
+    right = derivation(rnn, activation=activation)
+    model = Model(activation, "mse", bias=False, initial_state=True)
+    vanishing = next(iter(state_probes(model, seed=1)))
+
+    def without_the_first_step(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        found = right(params, x, y, h0)
+        first = np.einsum("bh,bk->hk", found["adjoints"][0], h0)
+        return {"U": found["U"], "W": found["W"] - first, "V": found["V"]}
+
+    assert not getattr(judged(right, vanishing), "disagrees", True)
+    case = judged(without_the_first_step, vanishing)
+    assert isinstance(case, Judged)
+    missing = np.abs(case.yours["W"] - case.truth.values["W"]).max()
+    assert missing < 1e-7 * np.abs(case.truth.values["W"]).max()
+    worst = max(case.comparisons, key=lambda c: c.error)
+    assert worst.name == "W"
+    assert worst.entry[1] == 0  # the unit that is on in h_0
+    assert worst.verdict is Verdict.DISAGREES
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [(np.float64, 1e-9), (np.float32, 1e-3)])
