@@ -1,31 +1,45 @@
-"""The command line, `bptt`: verify, explain, train.
+"""The command line, `bptt`: verify, explain, flow, train.
 
 Exit codes: 0 agrees (or learned), 1 disagrees (or not learned), 2 bad usage or input,
-3 inconclusive.
+3 inconclusive, 130 ended by Ctrl-C, 141 the reader of the output left before there was a verdict.
 """
 
+import io
 import json
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.measure import Measurement
 
 from bptt_verifier import colours
 from bptt_verifier.builtin import verify_builtin
 from bptt_verifier.comparison import Verdict
 from bptt_verifier.examination import examine
 from bptt_verifier.explain import explanation
+from bptt_verifier.flow import flow
 from bptt_verifier.problems import Problem
-from bptt_verifier.terminal import builtin_table, progress_bar, require_writable, summary
-from bptt_verifier.train_command import train
+from bptt_verifier.terminal import (
+    builtin_table,
+    discard_output,
+    print_uncut,
+    progress_bar,
+    reader_may_leave,
+    require_writable,
+    summary,
+)
+from bptt_verifier.train_command import INTERRUPTED, Activation, Dtype, train
 from manual_bptt import rnn
 
 EXIT = {Verdict.AGREES: 0, Verdict.DISAGREES: 1, Verdict.INCONCLUSIVE: 3}
+NO_READER = 141  # what a shell says of a process that wrote where nobody reads
 
 app = typer.Typer(
     help="Hand-derived backpropagation through time, verified against autodiff.",
@@ -34,22 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train)
-
-
-class Dtype(StrEnum):
-    """The precision of the derivations under test."""
-
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
-
-
-class Activation(StrEnum):
-    """The four activations."""
-
-    TANH = "tanh"
-    RELU = "relu"
-    SIGMOID = "sigmoid"
-    IDENTITY = "identity"
+app.command("flow")(flow)
 
 
 class Loss(StrEnum):
@@ -109,9 +108,10 @@ def verify(
         else:
             path, function = str(own), "gradients"
         request = {"file": path, "function": function, "own": own is not None, "options": options}
-        with progress_bar("verifying", None) as progress:
+        with ended_by_an_exception(), progress_bar("verifying", None) as progress:
             found = examine(request, timeout, progress)
-        print(found.text)
+        with reader_may_leave():
+            print(found.text)
         plain, html, verdict = found.plain, found.html, found.verdict
     else:
         if html_file is not None:
@@ -123,10 +123,9 @@ def verify(
                 dtype=np.dtype(str(dtype)),
                 progress=lambda done: progress(done, examples),
             )
-        console = Console()
-        console.print(builtin_table(report))
-        console.print()
-        console.print(summary(report), soft_wrap=True)
+        with reader_may_leave():
+            print_uncut(builtin_table(report))
+            Console().print("", summary(report), sep="\n", soft_wrap=True)
         plain, html, verdict = report.to_dict(), "", report.verdict
     if json_file is not None:
         text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
@@ -149,6 +148,10 @@ def explain(
     loss: Annotated[Loss, typer.Option(help="L.")] = Loss.MSE,
     bias: Annotated[bool, typer.Option(help="With b and c, zero at the start.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Which random weights.")] = 0,
+    truncation: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Also what is missing after K steps back only."),
+    ] = None,
 ) -> None:
     """Print the worked example's forward and backward pass beside the equations."""
     rng = np.random.default_rng(seed)
@@ -156,20 +159,94 @@ def explain(
     params = rnn.init(rng, x.shape[-1], hidden_size, y.shape[-1], bias=bias)
     h0 = colours.initial_state(initial_state, rng, hidden_size)
     problem = Problem(params, x, y, h0, str(activation), str(loss))
-    shown = explanation(problem, [phrase.text for phrase in colours.PHRASES])
-    console = Console()
-    # Numbers that are cut off would be worse than lines that the terminal wraps.
-    needed = Measurement.get(console, console.options.update(width=1000), shown).maximum
-    Console(width=max(console.width, needed)).print(shown)
+    print_uncut(explanation(problem, [phrase.text for phrase in colours.PHRASES], truncation))
+
+
+def end_at_once(*_: Any) -> NoReturn:
+    """What Ctrl-C does: one sentence, and the end of the process, wherever it was.
+
+    An exception could be swallowed by a callback of the garbage collector, and an interpreter that
+    shuts down while JAX compiles may crash.
+    """
+    visible = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""  # no remains of a bar, and the cursor
+    with suppress(OSError):
+        os.write(2, f"{visible}bptt: interrupted\n".encode())
+    os._exit(INTERRUPTED)
+
+
+@contextmanager
+def ended_by_an_exception() -> Iterator[None]:
+    """Inside, Ctrl-C raises KeyboardInterrupt, so that what was started is ended.
+
+    Where that is swallowed, it is raised again a second later.
+    """
+    if signal.getsignal(signal.SIGINT) is not end_at_once:
+        yield
+        return
+    repeats = hasattr(signal, "setitimer")
+
+    def interrupt(*_: Any) -> NoReturn:
+        if repeats:
+            signal.setitimer(signal.ITIMER_REAL, 1)
+        raise KeyboardInterrupt
+
+    if repeats:
+        signal.signal(signal.SIGALRM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if repeats:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, end_at_once)
+
+
+def reasons(error: BaseException | None) -> Iterator[BaseException]:
+    """The exception, the one that it was raised for, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def complain(sentence: str) -> int:
+    """Say what the user got wrong, and return the exit code for it."""
+    with suppress(OSError):
+        print(f"bptt: {sentence}", file=sys.stderr)
+    return 2
 
 
 def main() -> None:
     """Run the command line; what the user got wrong is said in one line, with exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    before = signal.getsignal(signal.SIGINT)
+    # `train` has something to save, and who ignores Ctrl-C goes on ignoring it.
+    if before is signal.default_int_handler and sys.argv[1:2] != ["train"]:
+        signal.signal(signal.SIGINT, end_at_once)
+    code: Any = 0
     try:
         app()
+    except SystemExit as ended:
+        causes = tuple(reasons(ended))
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+            end_at_once()
+        no_reader = any(isinstance(cause, BrokenPipeError) for cause in causes)
+        code = NO_READER if no_reader else ended.code
+    except KeyboardInterrupt:
+        end_at_once()
+    except MemoryError as error:
+        code = complain(f"memory: expected enough for these sizes, found too little: {error}")
     except (ValueError, OSError) as error:
-        print(f"bptt: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = complain(str(error))
+    finally:
+        if signal.getsignal(signal.SIGINT) is end_at_once:
+            signal.signal(signal.SIGINT, before)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,15 @@ from manual_bptt import activations, jacobian_sum, losses, rnn
 OUTPUT_GRADIENT = {"mse": ("L2", "2 (ŷ − y) / (B O)"), "half_sse": ("L4", "ŷ − y")}
 LOSS = {"mse": ("L1", "mean of (ŷ − y)²"), "half_sse": ("L3", "½ sum of (ŷ − y)²")}
 
+HAVE_TERMS = ("W", "U", "b")  # a sum over all hidden states; V and c act at the output only
+TOTAL = {
+    "W": ("B5", "  sum over k"),
+    "U": ("B4", "  sum over k"),
+    "b": ("B7", "  sum over k"),
+    "V": ("B6", " = ∂L/∂ŷ h_Tᵀ"),
+    "c": ("B8", " = ∂L/∂ŷ"),
+}
+
 
 def vector(values: Array) -> str:
     """(0.12345, -1.23456, …)"""
@@ -98,7 +107,7 @@ def path(weight: str, k: int, T: int) -> str:
 
 
 def sums(problem: Problem) -> Table:
-    """Every term k of the sums for ∂L/∂W and ∂L/∂U, their totals, and autodiff's beside them."""
+    """Every term k of the sums for ∂L/∂W, ∂L/∂U and ∂L/∂b, all totals, and autodiff's beside."""
     params, x, y, h0, activation, loss = problem
     T = len(x)
     prediction, _ = rnn.forward(params, x, h0, activation=activation)
@@ -108,19 +117,20 @@ def sums(problem: Problem) -> Table:
     truth = reference(problem)
     bound = allowed(problem, truth)
     table = columns("", "gradient, term by term", "by hand", "autodiff", "error ÷ bound")
-    for name in ("W", "U", "V"):
+    for name in ("W", "U", "b", "V", "c"):
+        if getattr(params, name) is None:
+            continue
         table.add_row()
-        if name != "V":
+        if name in HAVE_TERMS:
             for k in range(T, 0, -1):
                 term = getattr(terms, name)[k - 1]
                 note = "\nexactly zero" if not term.any() else ""
                 table.add_row("(J5)", f"k = {k}  {path(name, k, T)}{note}", matrix(term))
         compared = compare(name, getattr(totals, name), getattr(truth, name), getattr(bound, name))
-        tag = {"W": "(B5)", "U": "(B4)", "V": "(B6)"}[name]
-        sign = "  sum over k" if name != "V" else " = ∂L/∂ŷ h_Tᵀ"
+        tag, total = TOTAL[name]
         table.add_row(
-            tag,
-            Text(f"∂L/∂{name}{sign}", style="bold"),
+            f"({tag})",
+            Text(f"∂L/∂{name}{total}", style="bold"),
             Text(matrix(getattr(totals, name)), style="bold"),
             matrix(getattr(truth, name)),
             Text.assemble(f"{compared.error:.3f}  ", verdict_text(compared.verdict)),
@@ -154,7 +164,7 @@ def truncated(problem: Problem, truncation: int) -> Table:
     named: dict[str, Any] = {"activation": activation, "loss": loss}
     _, full = rnn.value_and_grad(params, x, y, h0, **named)
     _, kept = rnn.value_and_grad(params, x, y, h0, **named, truncation=truncation)
-    window = f"last {truncation} of {len(x)} steps"
+    window = f"last {min(truncation, len(x))} of {len(x)} steps"
     table = columns("", "gradient", window, "full", "relative error")
     for name, error in truncation_errors(problem, truncation).items():
         by_step, whole = (matrix(getattr(gradient, name)) for gradient in (kept, full))

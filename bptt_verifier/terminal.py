@@ -1,11 +1,14 @@
 """How results look on a terminal: tables and progress, plain text where there is no colour."""
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +29,34 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int, int], 
     ) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def print_uncut(shown: RenderableType) -> None:
+    """Print on as many columns as it needs: what the terminal wraps is better than what is lost."""
+    console = Console()
+    needed = Measurement.get(console, console.options.update(width=1000), shown).maximum
+    Console(width=max(console.width, needed)).print(shown)
+
+
+def discard_output() -> None:
+    """Send nowhere what is still to be written to standard output."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Printing inside ends early, and quietly, where nobody reads standard output any longer."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+    except SystemExit as ended:  # what Rich makes of it
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        discard_output()
 
 
 def verdict_text(verdict: Verdict) -> Text:
@@ -73,6 +104,22 @@ def summary(report: Report) -> Text:
 
 
 def require_writable(option: str, path: Path | None) -> None:
-    """Raises ValueError unless a file could be written there, before any work is done."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise ValueError(f"{option}: expected a file in an existing folder, found {path}")
+    """Raises ValueError unless a file can be written there, by trying, before any work is done.
+
+    Nothing is left behind, and a file that is there stays as it is.
+    """
+    if path is None:
+        return
+    try:
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise ValueError(f"{option}: expected a file in an existing folder, found {path}")
+        if path.is_file():
+            with path.open("ab"):
+                pass
+        elif not path.exists():  # no pipe or device is opened: that could wait, or be noticed
+            with tempfile.TemporaryFile(dir=path.absolute().parent):
+                pass
+    except OSError as error:
+        raise ValueError(
+            f"{option}: expected a file that can be written, found {path}: {error.strerror}"
+        ) from None

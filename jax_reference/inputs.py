@@ -34,15 +34,38 @@ class Parameters(Protocol):
     def c(self) -> Any: ...
 
 
+def native(name: str, value: Any) -> Any:
+    """`value`, where JAX knows it, else as a NumPy array in the byte order of this machine.
+
+    Raises TypeError for what is no array, such as rows of different lengths.
+    """
+    if hasattr(value, "dtype") and not isinstance(value, np.ndarray):
+        return value
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        found = np.empty((), object)
+    if found.dtype == object and not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected an array, found {type(value).__name__}")
+    return found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
+
+
+def require_weight(name: str, value: Any) -> None:
+    """Raises TypeError for what is no array, or none that JAX takes: weights stay as they are."""
+    if not hasattr(value, "dtype"):
+        raise TypeError(f"{name}: expected an array, found {type(value).__name__}")
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        raise TypeError(
+            f"{name}: expected dtype {value.dtype.newbyteorder('=')}, found {value.dtype}, "
+            f"of another byte order"
+        )
+
+
 def dtype_of(name: str, value: Any) -> np.dtype[Any]:
     """The dtype of `value`, which must be a floating one that JAX can hold.
 
     Raises TypeError otherwise: longdouble, which JAX would silently shorten, included.
     """
-    if not hasattr(value, "dtype"):
-        value = np.asarray(value)
-        if value.dtype == object:
-            raise TypeError(f"{name}: expected an array, found object")
     dtype: np.dtype[Any] = value.dtype
     if not jnp.issubdtype(dtype, jnp.floating) or dtype == np.longdouble:
         raise TypeError(f"{name}: expected a floating dtype, found {dtype}")
@@ -76,6 +99,7 @@ def require_shape(name: str, value: Any, letters: str, sizes: dict[str, int]) ->
         layout += f" = {tuple(sizes[letter] for letter in wanted)}"
     elif any(letter in sizes for letter in wanted):
         layout += " with " + ", ".join(f"{s} = {sizes[s]}" for s in wanted if s in sizes)
+    joined = "and" if " with " in layout else "with"
     known = {**sizes}
     if len(found) == len(wanted):
         for letter, size in zip(wanted, found, strict=True):
@@ -84,7 +108,9 @@ def require_shape(name: str, value: Any, letters: str, sizes: dict[str, int]) ->
         raise ValueError(f"{name}: expected shape {layout}, found {found}")
     for letter, size in zip(wanted, found, strict=True):
         if size == 0:
-            raise ValueError(f"{name}: expected shape {layout} with {letter} ≥ 1, found {found}")
+            raise ValueError(
+                f"{name}: expected shape {layout} {joined} {letter} ≥ 1, found {found}"
+            )
     sizes.update(known)
 
 
@@ -117,7 +143,7 @@ def arguments(
     Shapes, with G = `gates` · H: U (G, D), W (G, H), V (O, H), b (G,), c (O,), b_n (H,),
     x (T, B, D), y (B, O), or (T, B, O) for outputs at every step, h0 and c0 (B, H), lengths (B,).
     For softmax cross-entropy y may hold classes, and then lacks the O. `states` are the names of
-    the first state's parts, zeros where None is given.
+    the first state's parts, zeros where None is given. Nested lists will do, but for the weights.
     Raises TypeError or ValueError naming the argument, what was expected and what was found.
     """
     given = {field: getattr(params, field, None) for field in fields}
@@ -131,6 +157,12 @@ def arguments(
     if x is None:
         raise TypeError("x: expected an array, found None")
     require_name("outputs", outputs, OUTPUTS)
+    for name, value in given.items():
+        if value is not None:
+            if name in fields:
+                require_weight(name, value)
+            given[name] = native(name, value)
+    x, y = given["x"], given["y"]
     if lengths is not None:
         lengths = require_lengths(lengths, x)
         given["x"] = without_padding(x, lengths)
@@ -155,7 +187,10 @@ def arguments(
             require_shape(name, given[name], letters, sizes)
     for name, dtype in dtypes.items():
         if dtype != dtypes["U"]:
-            raise TypeError(f"{name}: expected dtype {dtypes['U']} as in U, found {dtype}")
+            raise TypeError(
+                f"{name}: expected dtype {dtypes['U']} as in U, found {dtype}"
+                f"{shortened(given[name], given['U'])}"
+            )
     if "y" in given:
         require_targets(given["y"], loss, sizes["O"], lengths if outputs == "every" else None)
     zeros = np.zeros((sizes["B"], sizes["H"]), dtypes["U"])
@@ -166,6 +201,16 @@ def arguments(
         lengths,
         dtypes["U"],
     )
+
+
+def shortened(*values: Any) -> str:
+    """A hint where JAX made float32 of a float64 that it differentiates with respect to."""
+    tracers = any(
+        isinstance(value, jax.core.Tracer) and value.dtype == np.float32 for value in values
+    )
+    wanted = any(value.dtype == np.float64 for value in values)
+    narrow = tracers and wanted and jnp.result_type(float) == np.float32
+    return "; to differentiate float64, JAX needs jax.enable_x64(True)" if narrow else ""
 
 
 def check(params: Any, x: Any, y: Any = None, h0: Any = None) -> np.dtype[Any]:
@@ -188,7 +233,7 @@ def require_name(argument: str, value: Any, names: tuple[str, ...]) -> None:
 
 def require_lengths(lengths: Any, x: Any) -> Any:
     """The lengths (B,) of the sequences in x, from 1 to T where they are concrete."""
-    found = lengths if isinstance(lengths, jax.core.Tracer) else np.asarray(lengths)
+    found = native("lengths", lengths)
     if not jnp.issubdtype(found.dtype, jnp.integer):
         raise TypeError(f"lengths: expected an integer dtype, found {found.dtype}")
     if np.ndim(x) == 3:  # else x is at fault, and said to be so later

@@ -50,13 +50,34 @@ ACTIVATIONS = {
 # fmt: on
 
 
+def keeping_shape(activation: Activation) -> Activation:
+    """The pair, with either function raising ValueError where it returns another shape than a's."""
+
+    def function(a: Array) -> Array:
+        return same_shape("function(a)", activation.function(a), a)
+
+    def derivative(a: Array, h: Array) -> Array:
+        return same_shape("derivative(a, h)", activation.derivative(a, h), a)
+
+    return Activation(function, derivative)
+
+
+def same_shape(call: str, value: Array, a: Array) -> Array:
+    """`value`, which must have the shape of a."""
+    if np.shape(value) != np.shape(a):
+        raise ValueError(
+            f"activation: expected {call} of shape {np.shape(a)} as a, found {np.shape(value)}"
+        )
+    return value
+
+
 def find(activation: str | Activation) -> Activation:
-    """The activation of that name, or the pair itself.
+    """The activation of that name, or the pair itself, which must then keep the shape it is given.
 
     Raises ValueError for an unknown name, TypeError for anything that is neither.
     """
     if isinstance(activation, Activation):
-        return activation
+        return keeping_shape(activation)
     if not isinstance(activation, str):
         raise TypeError(
             f"activation: expected a name or an Activation(function, derivative), "

@@ -14,15 +14,28 @@ from manual_bptt.sequences import steps_that_count
 OUTPUTS = ("last", "every")
 
 
+def native(name: str, value: Any) -> Array:
+    """`value` as an array, in the byte order of this machine.
+
+    Raises TypeError for what is no array, such as rows of different lengths.
+    """
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        found = np.empty((), object)
+    if found.dtype == object and not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected an array, found {type(value).__name__}")
+    return found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
+
+
 def array(name: str, value: Any) -> Array:
     """`value` as an array of floating or object dtype with finite values.
 
-    Objects (exact rationals, symbols, intervals) are taken as they are.
+    Objects (exact rationals, symbols, intervals) are taken as they are, and numbers of the other
+    byte order in that of this machine.
     Raises TypeError for any other dtype and ValueError for NaN or infinity.
     """
-    found = np.asarray(value)
-    if found.dtype == object and not isinstance(value, np.ndarray):
-        raise TypeError(f"{name}: expected an array, found {type(value).__name__}")
+    found = native(name, value)
     if found.dtype != object and not np.issubdtype(found.dtype, np.floating):
         raise TypeError(f"{name}: expected a floating dtype, found {found.dtype}")
     if found.dtype != object and not np.isfinite(found).all():
@@ -43,6 +56,7 @@ def shape(name: str, value: Array, letters: str, **sizes: int) -> tuple[int, ...
         layout += f" = {tuple(sizes[letter] for letter in wanted)}"
     elif sizes.keys() & set(wanted):
         layout += " with " + ", ".join(f"{s} = {sizes[s]}" for s in wanted if s in sizes)
+    joined = "and" if " with " in layout else "with"
     if len(value.shape) != len(wanted) or any(
         sizes.get(letter, size) != size for letter, size in zip(wanted, value.shape, strict=True)
     ):
@@ -50,7 +64,7 @@ def shape(name: str, value: Array, letters: str, **sizes: int) -> tuple[int, ...
     for letter, size in zip(wanted, value.shape, strict=True):
         if size == 0:
             raise ValueError(
-                f"{name}: expected shape {layout} with {letter} ≥ 1, found {value.shape}"
+                f"{name}: expected shape {layout} {joined} {letter} ≥ 1, found {value.shape}"
             )
     return tuple(value.shape)
 
@@ -84,10 +98,10 @@ def arguments(
     Shapes, with G = `gates` · H: U (G, D), W (G, H), V (O, H), b (G,), c (O,), b_n (H,),
     x (T, B, D), y (B, O), or (T, B, O) for outputs at every step, h0 and c0 (B, H), lengths (B,).
     For softmax cross-entropy y may hold classes, and then lacks the O. An h0 or c0 of None becomes
-    zeros; biases, y and lengths may stay None.
+    zeros; biases, y and lengths may stay None. Nested lists will do, but for the weights.
     Raises TypeError or ValueError naming the argument, what was expected and what was found.
     """
-    given = {field: getattr(params, field, None) for field in fields}
+    given: dict[str, Any] = {field: getattr(params, field, None) for field in fields}
     given |= {"x": x, "y": y, "h0": h0, "c0": c0}
     for field in "UWV":
         if given[field] is None:
@@ -98,8 +112,14 @@ def arguments(
     if x is None:
         raise TypeError("x: expected an array, found None")
     name_among("outputs", outputs, OUTPUTS)
+    for name, value in given.items():
+        if name in fields and value is not None and not hasattr(value, "dtype"):
+            raise TypeError(f"{name}: expected an array, found {type(value).__name__}")
+        if value is not None:
+            given[name] = native(name, value)
+    x, y = given["x"], given["y"]
     if lengths is not None:
-        lengths = whole_numbers("lengths", lengths, np.asarray(x))
+        lengths = whole_numbers("lengths", lengths, x)
         given["x"] = without_padding(x, lengths)
         given["y"] = y if outputs == "last" else without_padding(y, lengths)
     classes = loss == CLASSES and np.issubdtype(np.asarray(y).dtype, np.integer)
@@ -125,7 +145,7 @@ def arguments(
         if name in arrays:
             shape(name, arrays[name], letters, **sizes)
     if classes:
-        arrays["y"] = np.asarray(given["y"])
+        arrays["y"] = given["y"]
         shape("y", arrays["y"], at, **sizes)
 
     dtype = arrays["U"].dtype

@@ -53,8 +53,8 @@ def good() -> dict[str, Any]:
     ("change", "exception", "message"),
     [
         ({"x": np.ones((3, 4))}, ValueError, "x: expected shape (T, B, D) with D = 4, found (3, 4)"),
-        ({"x": np.ones((0, 2, 4))}, ValueError, "x: expected shape (T, B, D) with D = 4 with T ≥ 1, found (0, 2, 4)"),
-        ({"x": np.ones((3, 0, 4))}, ValueError, "x: expected shape (T, B, D) with D = 4 with B ≥ 1, found (3, 0, 4)"),
+        ({"x": np.ones((0, 2, 4))}, ValueError, "x: expected shape (T, B, D) with D = 4 and T ≥ 1, found (0, 2, 4)"),
+        ({"x": np.ones((3, 0, 4))}, ValueError, "x: expected shape (T, B, D) with D = 4 and B ≥ 1, found (3, 0, 4)"),
         ({"y": np.ones(2)}, ValueError, "y: expected shape (B, O) = (2, 1), found (2,)"),
         ({"y": np.ones((2, 1), int)}, TypeError, "y: expected a floating dtype, found int64"),
         ({"h0": np.ones((5, 2))}, ValueError, "h0: expected shape (B, H) = (2, 5), found (5, 2)"),
@@ -86,6 +86,51 @@ def test_good_input_is_accepted(module: ModuleType, good: dict[str, Any]) -> Non
     fields = SimpleNamespace(**good["params"]._asdict())
     if module is not autodiff:  # JAX needs a registered pytree, NumPy only the fields
         call(module, good | {"params": fields})
+
+
+OTHER_ORDER = np.dtype(np.float64).newbyteorder()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("name", ["x", "y", "h0"])
+@pytest.mark.parametrize(
+    "change", [lambda a: a.astype(OTHER_ORDER), lambda a: a.tolist()], ids=["order", "list"]
+)
+def test_the_other_byte_order_and_nested_lists_are_taken_as_arrays(
+    module: ModuleType, name: str, change: Any, good: dict[str, Any]
+) -> None:
+    good["h0"] = np.full((2, 5), 0.5)
+    value, gradients = call(module, good)
+    found, others = call(module, good | {name: change(good[name])})
+    assert found == value
+    np.testing.assert_array_equal(others.W, gradients.W)
+
+
+def test_weights_of_the_other_byte_order(good: dict[str, Any]) -> None:
+    params = Params(*(None if w is None else w.astype(OTHER_ORDER) for w in good["params"]))
+    value, _ = rnn.value_and_grad(**good | {"params": params})
+    assert value == rnn.value_and_grad(**good)[0]
+    with pytest.raises(TypeError, match="U: expected dtype float64, found >f8"):
+        autodiff.value_and_grad(**good | {"params": params})
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
+def test_weights_as_lists_and_ragged_lists_are_refused(
+    module: ModuleType, good: dict[str, Any]
+) -> None:
+    lists = good["params"]._replace(W=good["params"].W.tolist())
+    with pytest.raises(TypeError, match="W: expected an array, found list"):
+        call(module, good | {"params": lists})
+    with pytest.raises(TypeError, match="x: expected an array, found list"):
+        call(module, good | {"x": [[1.0], [1.0, 2.0]]})
+
+
+def test_float64_shortened_by_a_transformation_is_explained(good: dict[str, Any]) -> None:
+    def value(params: Params) -> Any:
+        return autodiff.value_and_grad(params, good["x"], good["y"])[0]
+
+    with pytest.raises(TypeError, match=r"found float64; .* needs jax.enable_x64\(True\)"):
+        jax.grad(value)(good["params"])
 
 
 def test_longdouble_is_refused_by_jax_which_would_shorten_it(good: dict[str, Any]) -> None:
@@ -123,6 +168,18 @@ def test_an_activation_of_ones_own_is_accepted_and_one_without_a_derivative_is_n
     _, by_hand = rnn.value_and_grad(**good | {"activation": cubic})
     _, by_autodiff = autodiff.value_and_grad(**good | {"activation": cubic.function})
     np.testing.assert_allclose(by_hand.W, by_autodiff.W, rtol=1e-9)
+    scalar = Activation(cubic.function, lambda a, h: np.ones(()))
+    with pytest.raises(
+        ValueError,
+        match=r"activation: expected derivative\(a, h\) of shape \(2, 5\) as a, found \(\)",
+    ):
+        rnn.value_and_grad(**good | {"activation": scalar})
+    with pytest.raises(
+        ValueError, match=r"activation: expected function\(a\) of shape .* found \(2,\)"
+    ):
+        rnn.predict(
+            good["params"], good["x"], activation=cubic._replace(function=lambda a: a[..., 0])
+        )
     with pytest.raises(TypeError, match="activation: expected a name or an Activation"):
         rnn.predict(good["params"], good["x"], activation=cubic.function)  # type: ignore[arg-type]
 

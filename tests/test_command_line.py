@@ -1,7 +1,11 @@
 """The command line: what it prints, and with which exit code it ends."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ from test_builtin import without_evidence_for_W
 from bptt_verifier import builtin, colours, command_line
 from bptt_verifier.explain import explanation
 from bptt_verifier.problems import Problem
+from bptt_verifier.terminal import require_writable
 from manual_bptt import rnn, rtrl
 
 
@@ -76,6 +81,13 @@ def test_verify_ends_with_3_where_nothing_could_have_shown_a_mistake(bptt) -> No
         (["verify", "--dtype", "float16"], "'float16' is not one of"),
         (["verify", "--json", "no/such/folder/out.json"], "--json: expected a file in an existing folder, found no/such/folder/out.json"),
         (["verify", "--json", "."], "--json: expected a file in an existing folder, found ."),
+        (["verify", "--json", "/proc/x.json"], "--json: expected a file that can be written, found /proc/x.json"),
+        (["verify", "--html", "/proc/x.html"], "--html: expected a file that can be written, found /proc/x.html"),
+        (["flow", "--json", "/proc/x.json"], "--json: expected a file that can be written, found /proc/x.json"),
+        (["flow", "--steps", "0"], "--steps"),
+        (["flow", "--plot", "flow.nonsense"], "--plot: expected "),
+        (["flow", "--steps", "1000000000000"], "memory: expected enough for these sizes, found too little"),
+        (["explain", "--truncation", "0"], "--truncation"),
         (["explain", "--hidden-size", "0"], "--hidden-size"),
         (["explain", "--activation", "cosine"], "'cosine' is not one of"),
         (["explain", "extra"], "extra"),
@@ -94,7 +106,7 @@ def test_bad_usage_ends_with_2_and_a_sentence_without_a_traceback(  # type: igno
 
 def test_without_arguments_it_says_what_it_can_do(bptt) -> None:  # type: ignore[no-untyped-def]
     ended = bptt()
-    for command in ("verify", "explain", "train"):
+    for command in ("verify", "explain", "flow", "train"):
         assert command in ended.out + ended.err
 
 
@@ -155,3 +167,143 @@ def test_explanation_is_for_any_problem() -> None:
     params = rnn.init(np.random.default_rng(0), 2, 3, 1)
     problem = Problem(params, np.ones((4, 1, 2)), np.zeros((1, 1)), None, "tanh", "mse")
     assert explanation(problem, ["a sequence"])
+
+
+def test_flow_shows_that_the_lstm_keeps_more_than_the_rnn(bptt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "flow.json"
+    ended = bptt("flow", "--steps", "100", "--seed", "3", "--json", str(out))
+    assert ended.code == 0
+    assert "‖δ_t‖ LSTM" in ended.out
+    norms = json.loads(out.read_text(encoding="utf-8"))["adjoint_norms"]
+    assert len(norms["rnn"]) == 100
+    assert 0 < norms["rnn"][0] < norms["lstm"][0]
+
+
+def test_explain_shows_what_a_truncation_leaves_out(bptt) -> None:  # type: ignore[no-untyped-def]
+    assert "(K1)" not in bptt("explain").out
+    ended = bptt("explain", "--truncation", "1", "--bias")
+    assert ended.code == 0
+    assert "last 1 of 2 steps" in ended.out
+    assert ended.out.count("(K1)") == 3
+
+
+def test_explain_with_biases_shows_their_gradients_beside_autodiff(bptt) -> None:  # type: ignore[no-untyped-def]
+    ended = bptt("explain", "--bias")
+    assert "(B7)  ∂L/∂b  sum over k" in ended.out
+    assert "(B8)  ∂L/∂c = ∂L/∂ŷ" in ended.out
+    assert ended.out.count("agrees") == 5
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60])
+def test_verify_loses_nothing_on_a_narrow_terminal(bptt, monkeypatch, columns: int) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    ended = bptt("verify", "--examples", "3")
+    rows = [line for line in ended.out.splitlines() if "T=" in line and "∂L/∂" in line]
+    assert rows
+    assert all(row.rstrip().endswith(("agrees", "inconclusive")) for row in rows)
+    assert "…" not in ended.out
+
+
+def test_a_file_that_is_there_is_only_tried(tmp_path: Path) -> None:
+    there, new = tmp_path / "there.json", tmp_path / "new.json"
+    there.write_text("kept")
+    for path in (there, new):
+        require_writable("--json", path)
+    assert there.read_text() == "kept"
+    assert list(tmp_path.iterdir()) == [there]
+
+
+# A process of its own: pipes, encodings and Ctrl-C.
+
+SCRIPT = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from bptt_verifier import command_line; {before}; command_line.main()"
+)
+
+
+def started(*arguments: str, before: str = "pass", **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(before=before), *arguments],
+        cwd=Path(__file__).parents[1], env=os.environ | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("verify", "--examples", "1", "--seed", "{seed}"), 3), (("--help",), 141)],
+)
+def test_a_reader_that_leaves_does_not_make_a_verdict(arguments, code: int) -> None:  # type: ignore[no-untyped-def]
+    seed = without_evidence_for_W()
+    process = started(*(argument.format(seed=seed) for argument in arguments))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=120) == code
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_what_the_terminal_cannot_show_is_replaced() -> None:
+    process = started("explain", PYTHONIOENCODING="ascii")
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (0, b"")
+    assert b"?L/?W  sum over k" in out
+
+
+SLOW = """
+import os, time
+def gradients(params, x, y):
+    open(__file__ + ".pid", "w").write(str(os.getpid()))
+    time.sleep(600)
+"""
+TELL = "print(flush=True)"
+DURING = {
+    "start-up": f"command_line.require_writable = lambda *_: ({TELL}, __import__('time').sleep(60))",
+    "cases": (
+        "from bptt_verifier import builtin as b; r = b.reference;"
+        f"b.reference = lambda p: ({TELL}, r(p))[1]"
+    ),
+    "collection": (
+        "import gc, time; command_line.require_writable = lambda *_: "
+        f"(gc.callbacks.append(lambda *_: ({TELL}, time.sleep(60))), gc.collect())"
+    ),
+}
+
+
+@pytest.mark.parametrize("before", DURING.values(), ids=DURING)
+def test_ctrl_c_is_one_sentence_and_the_end(before: str) -> None:
+    process = started("verify", "--examples", "1000000", before=before)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (130, b"bptt: interrupted\n")
+
+
+def test_ctrl_c_ends_the_process_that_runs_a_file_too(tmp_path: Path) -> None:
+    file, place = tmp_path / "slow.py", tmp_path / "slow.py.pid"
+    file.write_text(SLOW, encoding="utf-8")
+    process = started("verify", str(file), "--timeout", "600")
+    try:
+        for _ in range(1200):
+            if place.exists() and place.read_text():
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (130, b"bptt: interrupted\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(place.read_text()), 0)

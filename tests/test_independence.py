@@ -390,6 +390,7 @@ def changed_by_importing(names: list[str], root: Path = ROOT) -> dict[str, list[
         import jax
         import numpy as np
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
         names, foreign = json.loads(sys.argv[1])
         for name in foreign:
             while name:

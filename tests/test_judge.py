@@ -329,7 +329,11 @@ def test_assert_verified_raises_the_report_and_only_where_it_must(tmp_path: Path
     [
         ((3,), TypeError, "gradients: expected a function, found int"),
         ((lambda p, x, y: None, {"activation": "cos"}), ValueError, "activation: expected one of"),
-        ((lambda p, x, y: None, {"loss": "huh"}), ValueError, "loss: expected one of"),
+        (
+            (lambda p, x, y: None, {"loss": "huber"}),
+            ValueError,
+            "loss: expected one of mse, half_sse, found 'huber'",
+        ),
         ((lambda p, x, y: None, {"examples": 0}), ValueError, "examples: expected at least 1"),
     ],
 )
