@@ -1,13 +1,15 @@
 """The state of a training run as one file: plain arrays and one JSON text, never pickle.
 
 A checkpoint is written beside its place and then moved there, so that whatever happens in between,
-the file of that name is a whole checkpoint: the old one or the new one.
+the file of that name is a whole checkpoint: the old one or the new one. A link stays a link: its
+place is where it leads. A file that was there lends its mode to the one that replaces it.
 """
 
 import io
 import json
 import os
 import secrets
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from manual_bptt.inputs import array, shape
-from manual_bptt.rnn import Params
+from manual_bptt.inputs import arguments, array, shape
+from manual_bptt.training import CELLS, Params
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -24,7 +26,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Checkpoint(NamedTuple):
     """Where a run stands, and the settings that it was started with.
 
-    `losses[k]` is the loss after k updates. `settings` holds what JSON can: numbers and texts.
+    `losses[k]` is the loss after k updates. `settings` holds what JSON can: numbers and texts. Its
+    "model" names the cell; a file without one is from when there was only the RNN.
     """
 
     params: Params
@@ -38,11 +41,12 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
     Raises OSError where it cannot be written; a file that was there is then still there, as it was.
     """
+    place = Path(os.path.realpath(path))
     params, losses, h0, settings = checkpoint
     arrays = params._asdict() | {"losses": losses, "h0": h0}
     arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
     arrays["settings"] = np.array(json.dumps(settings))
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    unfinished = place.with_name(f".{secrets.token_hex(8)}")  # short, whatever the name of `path`
     try:
         with unfinished.open("xb") as file:
             with zipfile.ZipFile(file, "w") as archive:
@@ -51,9 +55,13 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
                         np.lib.format.write_array(member, value, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:  # Ctrl-C too
+        if place.exists():
+            shutil.copymode(place, unfinished)
+        unfinished.replace(place)
+    except BaseException as failure:  # Ctrl-C too
         unfinished.unlink(missing_ok=True)
+        if isinstance(failure, OSError):
+            raise OSError(failure.errno, failure.strerror, str(path)) from failure
         raise
 
 
@@ -78,14 +86,14 @@ def read(content: bytes) -> Checkpoint:
     settings = json.loads(str(found.pop("settings")))
     if not isinstance(settings, dict):
         raise TypeError(f"settings: expected an object, found {type(settings).__name__}")
+    cell = CELLS[settings.get("model", "rnn")]
     found = {name: array(name, value) for name, value in found.items()}
     if len({value.dtype for value in found.values()}) > 1:
         raise TypeError("expected one dtype, found several")
     losses, h0 = found.pop("losses"), found.pop("h0")
-    params = Params(**found)
-    H, _ = shape("U", params.U, "H D")
-    shape("W", params.W, "H H", H=H)
-    shape("V", params.V, "O H", H=H)
-    shape("h0", h0, "B H", H=H)
+    params = cell.Params(**found)
+    T, B, D = 1, len(h0), params.U.shape[-1]
+    x: Array = np.zeros((T, B, D), h0.dtype)
+    arguments(params, x, h0=h0, gates=getattr(cell, "GATES", 1), fields=cell.Params._fields)
     shape("losses", losses, "N")
     return Checkpoint(params, losses, h0, settings)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from manual_bptt.rnn import Params, forward, value_and_grad
+from manual_bptt.training import CELLS, Params, options_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -83,14 +83,18 @@ def recurrent_gradient_stays_zero(
     y: Float[Array, "B O"],
     h0: Float[Array, "B H"],
     *,
-    activation: str,
+    model: str = "rnn",
+    activation: str | None = None,
 ) -> bool:
     """Whether ∂L/∂W is exactly zero here, and for all other weights too.
 
     W meets the states h_0 … h_{T-1} and no others. If they are zero, and no input before the last
-    and no bias takes part in them, then they are zero for all weights, and (B5) is a sum of zeros.
+    and no bias takes part in them, then they are zero for all weights, and ∂L/∂W, whose every term
+    has one of them as a factor, is a sum of zeros.
     """
-    _, trace = forward(params, x, h0, activation=activation)
-    _, gradient = value_and_grad(params, x, y, h0, activation=activation)
-    fed = x[:-1].any() or params.b is not None
+    cell, options = CELLS[model], options_of(model, None, activation)
+    _, trace = cell.forward(params, x, h0, **options)
+    _, gradient = cell.value_and_grad(params, x, y, h0, **options)
+    biases = params.b, getattr(params, "b_n", None)
+    fed = x[:-1].any() or any(bias is not None for bias in biases)
     return not (gradient.W.any() or trace.h[:-1].any() or fed)

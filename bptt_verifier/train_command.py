@@ -3,12 +3,14 @@
 The numbers come from one of the two witnesses; here they are kept, shown and drawn.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,9 +25,7 @@ from rich.text import Text
 from bptt_verifier import colours
 from bptt_verifier.checkpoint import Checkpoint, load, save
 from bptt_verifier.colours import PHRASES, Encoding, InitialState
-from bptt_verifier.terminal import require_writable
 from jax_reference import training as autodiff
-from manual_bptt import rnn
 from manual_bptt import training as manual
 from manual_bptt.training import Run
 
@@ -36,6 +36,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 SAVE_EVERY = 2.0  # seconds between two checkpoints
 INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
+
+
+class Model(StrEnum):
+    """The cells that both witnesses know."""
+
+    RNN = "rnn"
+    LSTM = "lstm"
+    GRU = "gru"
 
 
 class Gradients(StrEnum):
@@ -67,14 +75,22 @@ class Dtype(StrEnum):
     FLOAT64 = "float64"
 
 
+LARGEST = 4096  # H; the weights of the largest model are then half a gigabyte
+
+
 def train(
+    model: Annotated[
+        Model, typer.Option(help="The cell: the plain one, or one with gates.")
+    ] = Model.RNN,
     encoding: Annotated[
         Encoding, typer.Option(help="Tokens as one number (D = 1), or one-hot (D = 4).")
     ] = Encoding.INTEGER,
     initial_state: Annotated[
         InitialState, typer.Option(help="h_0 = 0, or one fixed random vector.")
     ] = InitialState.RANDOM,
-    hidden_size: Annotated[int, typer.Option(min=1, help="H, the size of the state.")] = 16,
+    hidden_size: Annotated[
+        int, typer.Option(min=1, help=f"H, the size of the state, at most {LARGEST}.")
+    ] = 16,
     learning_rate: Annotated[
         float, typer.Option(help="η in θ ← θ − η ∂L/∂θ; the larger H, the smaller.")
     ] = 0.2,
@@ -85,7 +101,9 @@ def train(
     gradients: Annotated[
         Gradients, typer.Option(help="Derived by hand (NumPy), or by autodiff (JAX).")
     ] = Gradients.MANUAL,
-    activation: Annotated[Activation, typer.Option(help="φ in h_t = φ(a_t).")] = Activation.TANH,
+    activation: Annotated[
+        Activation | None, typer.Option(help="φ in h_t = φ(a_t) of the RNN, tanh unless given.")
+    ] = None,
     dtype: Annotated[Dtype, typer.Option(help="The precision of everything.")] = Dtype.FLOAT64,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the loss and the colours into this file.")
@@ -97,41 +115,60 @@ def train(
         bool, typer.Option("--resume", help="Go on from the file given as --checkpoint.")
     ] = False,
 ) -> None:
-    """Train the RNN on three phrases and their colours; show predicted and true RGB.
+    """Train a recurrent network on three phrases and their colours; show predicted and true RGB.
 
     Exit code: 0 if all nine bytes are exact, 1 if not, 130 after Ctrl-C.
     """
     screen, notes = console(), console(stderr=True)
+    if model is Model.RNN:
+        activation = activation or Activation.TANH
+    elif activation is not None:
+        raise ValueError(f"--activation: expected none with --model {model}, found {activation}")
+    if hidden_size > LARGEST:
+        raise ValueError(f"--hidden-size: expected at most {LARGEST}, found {hidden_size}")
+    phi = None if activation is None else str(activation)
     settings = {
+        "model": str(model),
         "encoding": str(encoding), "initial-state": str(initial_state), "hidden-size": hidden_size,
         "learning-rate": learning_rate, "seed": seed, "gradients": str(gradients),
-        "activation": str(activation), "dtype": str(dtype),
+        "activation": phi, "dtype": str(dtype),
     }  # fmt: skip
     saved = earlier(checkpoint, settings, resume=resume)
     figure = None if plot is None else empty_figure(plot)
 
     rng = np.random.default_rng(seed)
     x, y = colours.inputs(encoding, dtype), colours.targets(dtype)
-    params = rnn.init(rng, x.shape[2], hidden_size, y.shape[1], dtype=np.dtype(dtype))
+    cell, own = manual.CELLS[model], manual.options_of(str(model), None, phi)
+    params = cell.init(rng, x.shape[2], hidden_size, y.shape[1], dtype=np.dtype(dtype))
     h0 = colours.initial_state(initial_state, rng, hidden_size, dtype)
     if saved is not None:
         params, h0 = saved.params, saved.h0
     goal = colours.target_loss(y.size)
-    stuck = colours.recurrent_gradient_stays_zero(params, x, y, h0, activation=activation)
+    training = WITNESSES[gradients]
+    training.rate_and_goal(learning_rate, steps, goal, x.dtype)  # refused before anything is said
+    stuck = colours.recurrent_gradient_stays_zero(params, x, y, h0, model=model, activation=phi)
     say(
         screen,
         f"{encoding} tokens (D = {x.shape[2]}), {initial_state} h_0, H = {hidden_size}, "
-        f"{activation}, {dtype}, {gradients} gradients, learning rate {learning_rate}",
+        f"{phi or model.upper()}, {dtype}, {gradients} gradients, learning rate {learning_rate}",
     )
     if stuck:
-        say(screen, WHY_NOT.format(phi=activation))
+        why, left = (text.format(phi=phi) for text in WHY_ZERO[model])
+        say(screen, WHY_NOT.format(why=why, left=left))
 
-    training = WITNESSES[gradients]
     descend = partial(
         training.descend,
-        x=x, y=y, h0=h0, learning_rate=learning_rate, target=goal, activation=str(activation),
+        x=x, y=y, h0=h0, model=str(model), learning_rate=learning_rate, target=goal,
+        activation=phi,
     )  # fmt: skip
-    start = descend(params, steps=0)
+    kept = "" if checkpoint is None else f"; the checkpoint is at {checkpoint}"
+    start: Run | None = None
+    with suppress(KeyboardInterrupt):  # as JAX compiles
+        start = descend(params, steps=0)
+    if start is None:
+        step, kept = (0, "") if saved is None else (len(saved.losses) - 1, kept)
+        say(notes, f"interrupted after step {step}{kept}")
+        raise typer.Exit(INTERRUPTED)
     if saved is not None:
         start = joined(Run(saved.params, saved.losses, "limit"), start)
 
@@ -142,7 +179,7 @@ def train(
     with progress_bar(notes, steps) as progress:
         run = trained(training, descend, start, steps=steps, keep=keep, progress=progress)
 
-    predicted = colours.in_bytes(rnn.predict(run.params, x, h0, activation=activation))
+    predicted = colours.in_bytes(cell.predict(run.params, x, h0, **own))
     screen.width = max(screen.width, 80)  # a narrower terminal wraps; nothing is cut off
     screen.print(colour_table(predicted, swatches=screen.color_system is not None))
     if figure is not None and plot is not None:
@@ -151,7 +188,6 @@ def train(
 
     step = len(run.losses) - 1
     exact = bool((predicted == [phrase.rgb for phrase in PHRASES]).all())
-    kept = "" if checkpoint is None else f"; the checkpoint is at {checkpoint}"
     if run.stopped == "interrupted":
         say(notes, f"interrupted after step {step}{kept}")
         raise typer.Exit(INTERRUPTED)
@@ -172,11 +208,27 @@ def train(
 
 WHY_NOT = """\
 W cannot learn: ∂L/∂W is exactly zero and stays so, whatever the weights are:
-    x_1 = 0 and h_0 = 0,  so  a_1 = U x_1 + W h_0 = 0,  so  h_1 = {phi}(0) = 0,
-    and  ∂L/∂W = δ_1 h_0ᵀ + δ_2 h_1ᵀ = 0.
-What is left to learn with is ŷ = V {phi}(U x_2), and it does not come to nine exact bytes in any
+    x_1 = 0 and h_0 = 0,  so  a_1 = U x_1 + W h_0 = 0,  so  {why} = 0.
+What is left to learn with is ŷ = V {left}, and it does not come to nine exact bytes in any
 reasonable time. --initial-state random or --encoding one-hot makes h_1 ≠ 0: the zero is gone.
 docs/derivation.md, section 7, has the details."""
+
+WHY_ZERO = {  # how h_1 and ∂L/∂W are zero, and h_2, which is left
+    Model.RNN: (
+        "h_1 = {phi}(0) = 0,\n    and  ∂L/∂W = δ_1 h_0ᵀ + δ_2 h_1ᵀ",
+        "{phi}(U x_2)",
+    ),
+    Model.LSTM: (
+        "g_1 = tanh(0) = 0,\n    so  c_1 = f_1 ⊙ c_0 + i_1 ⊙ g_1 = 0,  "
+        "so  h_1 = o_1 ⊙ tanh(c_1) = 0,\n    and  ∂L/∂W = δ_1 h_0ᵀ + δ_2 h_1ᵀ",
+        "h_2(U x_2)",
+    ),
+    Model.GRU: (
+        "n_1 = tanh(0) = 0,\n    so  h_1 = (1 − z_1) ⊙ n_1 + z_1 ⊙ h_0 = 0,\n"
+        "    and  every term of ∂L/∂W has h_0 or h_1 as a factor: ∂L/∂W",
+        "h_2(U x_2)",
+    ),
+}
 
 
 def earlier(path: Path | None, settings: dict[str, Any], *, resume: bool) -> Checkpoint | None:
@@ -189,22 +241,46 @@ def earlier(path: Path | None, settings: dict[str, Any], *, resume: bool) -> Che
         if resume:
             raise ValueError("--resume: expected --checkpoint PATH with it, found none")
         return None
+    require_place("--checkpoint", path)
     if not resume:
         if path.exists():
             raise FileExistsError(
                 f"--checkpoint: expected a new file, or --resume to go on from it, found {path}"
             )
-        require_writable("--checkpoint", path)
         return None
     if not path.exists():
         raise FileNotFoundError(f"--resume: expected a checkpoint, found no file {path}")
     saved = load(path)
+    then = {"model": "rnn"} | saved.settings
     for name, value in settings.items():
-        if saved.settings.get(name) != value:
-            raise ValueError(
-                f"--{name}: expected {saved.settings.get(name)} as in {path}, found {value}"
-            )
+        if then.get(name) != value:
+            raise ValueError(f"--{name}: expected {then.get(name)} as in {path}, found {value}")
     return saved
+
+
+def require_place(option: str, path: Path, *, overwrite: bool = False) -> None:
+    """Raises ValueError unless a file can be created there; with `overwrite`, or an old one opened.
+
+    It tries, because what the modes allow is not what the system does.
+    """
+    place = Path(os.path.realpath(path))
+    try:
+        if place.is_dir():
+            raise ValueError(f"{option}: expected a file, found the folder {path}")
+        if not place.parent.is_dir():
+            raise ValueError(f"{option}: expected a file in an existing folder, found {path}")
+        with suppress(FileNotFoundError):
+            place.stat()  # fails where the name is too long, and where links lead round in a circle
+        if overwrite and place.exists():
+            with place.open("ab"):
+                pass
+        else:
+            with TemporaryFile(dir=place.parent):
+                pass
+    except OSError as error:
+        raise ValueError(
+            f"{option}: expected a place to write to, found {path}: {error.strerror}"
+        ) from None
 
 
 def joined(run: Run, more: Run) -> Run:
@@ -321,10 +397,10 @@ def colour_table(predicted: Int[Array, "B O"], *, swatches: bool) -> Table:
 def empty_figure(path: Path) -> "Figure":
     """A figure that can be saved as `path`, so that a run is not lost to a name that will not do.
 
-    Raises ValueError where the folder or matplotlib is missing, or matplotlib does not know the
-    format.
+    Raises ValueError where nothing can be written there, matplotlib is missing, or it does not know
+    the format.
     """
-    require_writable("--plot", path)
+    require_place("--plot", path, overwrite=True)
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
     except ImportError:

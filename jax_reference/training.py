@@ -18,9 +18,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from jax_reference import activations, losses
-from jax_reference.inputs import Parameters, check, precision
-from jax_reference.rnn import Activation, loss_of, zeros_unless_given
+from jax_reference import activations, losses, unrolled
+from jax_reference.inputs import Parameters, arguments, precision, require_name
+from jax_reference.padded import CELLS
+from jax_reference.rnn import Activation
+from jax_reference.unrolled import Model
 
 P = TypeVar("P", bound=Parameters)
 Stopped = Literal["target", "limit", "diverged", "interrupted"]
@@ -67,19 +69,18 @@ class State(NamedTuple, Generic[P]):
     running: Array
 
 
-@partial(jax.jit, static_argnames=("activation", "loss"))
+@partial(jax.jit, static_argnames="model")
 def _steps(
-    params: P, gradient: P, x: Array, y: Array, h0: Array | None, rate: Array, target: Array,
-    allowed: Array, activation: Activation, loss: str,
+    params: P, gradient: P, x: Array, y: Array, first: unrolled.State, rate: Array, target: Array,
+    allowed: Array, model: Model,
 ) -> tuple[State[P], Float[Array, " chunk"]]:  # fmt: skip
     """Up to `allowed` of CHUNK steps, and the loss that each found; a failing one moves nothing."""
-    objective = partial(loss_of, activation=activation, loss=loss)
-    initial = zeros_unless_given(h0, params, x)
+    objective = partial(unrolled.objective, model=model, truncation=None)
 
     def step(state: State[P]) -> tuple[State[P], Array]:
         candidate = jax.tree.map(lambda p, g: p - rate * g, state.params, state.gradient)
         (value, _), gradient = jax.value_and_grad(objective, has_aux=True)(
-            candidate, x, y, initial, 0.0
+            candidate, x, first, 0.0, y, None
         )
         finite = jnp.isfinite(value)
         for weight in jax.tree.leaves(candidate):
@@ -109,23 +110,31 @@ def descend(
     x: Float[Array, "T B D"],
     y: Float[Array, "B O"],
     h0: Float[Array, "B H"] | None = None,
+    c0: Float[Array, "B H"] | None = None,
     *,
+    model: str = "rnn",
     learning_rate: float,
     steps: int,
     target: float | None = None,
-    activation: Activation = "tanh",
+    activation: Activation | None = None,
     loss: str = "mse",
     progress: Callable[[int, float], None] = lambda steps, loss: None,
 ) -> Run[P]:
     """Gradient descent from `params`, until the loss is at most `target` or after `steps` updates.
 
+    `model` names the cell. c0 is the LSTM's alone, and `activation` the RNN's, "tanh" for None.
     `progress` is called after every call of compiled steps with the number of steps done and the
     loss; that is also when Ctrl-C is noticed.
     Raises TypeError or ValueError naming the argument that does not fit, Diverged where the loss or
     a parameter is no longer finite, and Interrupted on Ctrl-C; the last two carry the run so far.
     """
-    activations.find(activation), losses.find(loss)
-    dtype = check(params, x, y, h0)
+    option = option_of(model, c0, activation)
+    losses.find(loss)
+    step_of, gates, fields, states = CELLS[model]
+    x, y, first, _, dtype = arguments(
+        params, x, y, h0, c0=c0, gates=gates, states=states, fields=fields, loss=loss
+    )
+    whole = Model(step_of, option, loss)
     rate, goal = rate_and_goal(learning_rate, steps, target, dtype)
 
     gradient = jax.tree.map(np.zeros_like, params)  # so that the first step only finds the loss
@@ -143,7 +152,7 @@ def descend(
             allowed = min(allowed, steps + 1 - reached[1])
             with precision(dtype):
                 (last, gradient, count, _), values = _steps(
-                    reached[0], gradient, x, y, h0, rate, goal, np.int32(allowed), activation, loss
+                    reached[0], gradient, x, y, first, rate, goal, np.int32(allowed), whole
                 )
                 done, values = int(count), np.asarray(values)
             found.extend(values[:done].tolist())
@@ -167,6 +176,24 @@ def descend(
             raise  # before the first loss was known: there is nothing to lose
         message = f"training: interrupted after step {reached[1] - 1}"
         raise Interrupted(message, run("interrupted")) from None
+
+
+def option_of(model: Any, c0: Any, activation: Any) -> Any:
+    """What the cell's step takes as its option.
+
+    Raises TypeError or ValueError where there is no such cell, or it lacks an option that is given.
+    """
+    require_name("model", model, tuple(CELLS))
+    if c0 is not None and model != "lstm":
+        raise ValueError(f"c0: expected None with model={model!r}, found {type(c0).__name__}")
+    if activation is not None and model != "rnn":
+        found = repr(activation) if isinstance(activation, str) else type(activation).__name__
+        raise ValueError(f"activation: expected None with model={model!r}, found {found}")
+    if model == "rnn":
+        activation = "tanh" if activation is None else activation
+        activations.find(activation)
+        return activation
+    return "after" if model == "gru" else None
 
 
 def rate_and_goal(

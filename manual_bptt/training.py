@@ -9,15 +9,19 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from numbers import Real
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
 
+from manual_bptt import gru, lstm, rnn
 from manual_bptt.activations import Activation, Array
-from manual_bptt.inputs import checked
-from manual_bptt.rnn import Params, value_and_grad
+from manual_bptt.inputs import arguments, name_among
 
+CELLS: dict[str, ModuleType] = {"rnn": rnn, "lstm": lstm, "gru": gru}
+
+Params = rnn.Params | lstm.Params | gru.Params
 Stopped = Literal["target", "limit", "diverged", "interrupted"]
 
 
@@ -54,24 +58,32 @@ def descend(
     x: Shaped[Array, "T B D"],
     y: Shaped[Array, "B O"],
     h0: Shaped[Array, "B H"] | None = None,
+    c0: Shaped[Array, "B H"] | None = None,
     *,
+    model: str = "rnn",
     learning_rate: float,
     steps: int,
     target: float | None = None,
-    activation: str | Activation = "tanh",
+    activation: str | Activation | None = None,
     loss: str = "mse",
     progress: Callable[[int, float], None] = lambda steps, loss: None,
 ) -> Run:
     """Gradient descent from `params`, until the loss is at most `target` or after `steps` updates.
 
+    `model` names the cell. c0 is the LSTM's alone, and `activation` the RNN's, "tanh" for None.
     `progress` is called after every step with the number of steps done and the loss.
     Raises TypeError or ValueError naming the argument that does not fit, Diverged where the loss or
     a parameter is no longer finite, and Interrupted on Ctrl-C; the last two carry the run so far.
     """
-    weights, x, y, h0 = checked(params, x, y, h0)
+    own = options_of(model, c0, activation)
+    cell = CELLS[model]
+    weights, x, y, h0, *_ = arguments(
+        params, x, y, h0, c0=c0, gates=getattr(cell, "GATES", 1), fields=cell.Params._fields,
+        loss=loss,
+    )  # fmt: skip
     rate, goal = rate_and_goal(learning_rate, steps, target, weights[0].dtype)
-    evaluate = partial(value_and_grad, x=x, y=y, h0=h0, activation=activation, loss=loss)
-    start = Params(*weights)
+    evaluate = partial(cell.value_and_grad, x=x, y=y, h0=h0, loss=loss, **own)
+    start = cell.Params(*weights)
 
     with np.errstate(over="ignore", invalid="ignore"):
         value, gradient = evaluate(start)
@@ -116,7 +128,23 @@ def updated(params: Params, gradient: Params, rate: Any) -> Params:
         None if weight is None else weight - rate * slope  # (T1)  θ ← θ − η ∂L/∂θ
         for weight, slope in zip(params, gradient, strict=True)
     ]
-    return Params(*moved)
+    return type(params)(*moved)
+
+
+def options_of(model: Any, c0: Any, activation: Any) -> dict[str, Any]:
+    """The options that only this cell has.
+
+    Raises TypeError or ValueError where there is no such cell, or it lacks an option that is given.
+    """
+    name_among("model", model, tuple(CELLS))
+    if c0 is not None and model != "lstm":
+        raise ValueError(f"c0: expected None with model={model!r}, found {type(c0).__name__}")
+    if activation is not None and model != "rnn":
+        found = repr(activation) if isinstance(activation, str) else type(activation).__name__
+        raise ValueError(f"activation: expected None with model={model!r}, found {found}")
+    if model == "rnn":
+        return {"activation": "tanh" if activation is None else activation}
+    return {"c0": c0} if model == "lstm" else {}
 
 
 def rate_and_goal(

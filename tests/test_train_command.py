@@ -1,7 +1,9 @@
 """`bptt train` learns the three colours, shows them, and loses nothing of the user's."""
 
+import errno
 import inspect
 import io
+import itertools
 import os
 import pickle
 import re
@@ -9,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +34,7 @@ from manual_bptt import training as manual
 from manual_bptt.rnn import Params
 
 Run = Callable[..., int]
+MODELS = ["rnn", "lstm", "gru"]
 
 
 @pytest.fixture
@@ -50,11 +54,15 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def start(
-    encoding: Encoding, initial_state: InitialState, seed: int = 0, hidden_size: int = 16
-) -> tuple[Params, Any, Any, Any]:
+    encoding: Encoding,
+    initial_state: InitialState,
+    seed: int = 0,
+    hidden_size: int = 16,
+    model: str = "rnn",
+) -> tuple[Any, Any, Any, Any]:
     rng = np.random.default_rng(seed)
     x, y = colours.inputs(encoding), colours.targets()
-    params = rnn.init(rng, x.shape[2], hidden_size, 3)
+    params = manual.CELLS[model].init(rng, x.shape[2], hidden_size, 3)
     return params, x, y, colours.initial_state(initial_state, rng, hidden_size)
 
 
@@ -117,37 +125,41 @@ def test_just_above_the_target_loss_a_byte_may_be_wrong() -> None:
 # The combination that cannot be learned.
 
 
-def stays_zero(problem: tuple[Any, ...], activation: str = "tanh") -> bool:
-    return colours.recurrent_gradient_stays_zero(*problem, activation=activation)
+def stays_zero(problem: tuple[Any, ...], activation: Any = None, model: str = "rnn") -> bool:
+    return colours.recurrent_gradient_stays_zero(*problem, activation=activation, model=model)
 
 
 @pytest.mark.parametrize("witness", [manual, autodiff], ids=lambda w: w.__name__)
-@given(seed=st.integers(0, 1000))
-def test_from_zero_with_integers_the_recurrent_weights_never_move(witness: Any, seed: int) -> None:
-    stuck = start(Encoding.INTEGER, InitialState.ZEROS, seed)
-    assert stays_zero(stuck)
-    run = witness.descend(*stuck, learning_rate=0.1, steps=20)
+@given(seed=st.integers(0, 1000), model=st.sampled_from(MODELS))
+def test_from_zero_with_integers_the_recurrent_weights_never_move(
+    witness: Any, seed: int, model: str
+) -> None:
+    stuck = start(Encoding.INTEGER, InitialState.ZEROS, seed, model=model)
+    assert stays_zero(stuck, model=model)
+    run = witness.descend(*stuck, model=model, learning_rate=0.1, steps=5)
     assert same(run.params.W, stuck[0].W)
     assert not same(run.params.U, stuck[0].U)
-    assert stays_zero((run.params, *stuck[1:]))
+    assert stays_zero((run.params, *stuck[1:]), model=model)
 
 
 @given(
     case=st.sampled_from(
         [
-            (Encoding.INTEGER, InitialState.RANDOM, "tanh"),
-            (Encoding.ONE_HOT, InitialState.ZEROS, "tanh"),
-            (Encoding.ONE_HOT, InitialState.RANDOM, "identity"),
-            (Encoding.INTEGER, InitialState.ZEROS, "sigmoid"),  # sigmoid(0) is not 0
+            (Encoding.INTEGER, InitialState.RANDOM, "tanh", "rnn"),
+            (Encoding.ONE_HOT, InitialState.ZEROS, "tanh", "rnn"),
+            (Encoding.ONE_HOT, InitialState.RANDOM, "identity", "rnn"),
+            (Encoding.INTEGER, InitialState.ZEROS, "sigmoid", "rnn"),  # sigmoid(0) is not 0
+            *itertools.product([Encoding.INTEGER], [InitialState.RANDOM], [None], ["lstm", "gru"]),
+            *itertools.product([Encoding.ONE_HOT], InitialState, [None], ["lstm", "gru"]),
         ]
     ),
     seed=st.integers(0, 1000),
 )
-def test_otherwise_they_move_at_once(case: tuple[Any, Any, str], seed: int) -> None:
-    encoding, initial_state, activation = case
-    moving = start(encoding, initial_state, seed)
-    assert not stays_zero(moving, activation)
-    run = manual.descend(*moving, learning_rate=0.01, steps=1, activation=activation)
+def test_otherwise_they_move_at_once(case: tuple[Any, Any, Any, str], seed: int) -> None:
+    encoding, initial_state, activation, model = case
+    moving = start(encoding, initial_state, seed, model=model)
+    assert not stays_zero(moving, activation, model)
+    run = manual.descend(*moving, learning_rate=0.01, steps=1, activation=activation, model=model)
     assert not same(run.params.W, moving[0].W)
 
 
@@ -161,18 +173,28 @@ def test_a_gradient_that_is_zero_only_here_is_not_called_zero_for_ever() -> None
     biased = params._replace(b=np.zeros(16), c=np.zeros(3))
     assert not rnn.value_and_grad(biased, x, y, h0)[1].W.any()
     assert not stays_zero((biased, x, y, h0))  # b moves, and then h_1 does
+    params, *rest = start(Encoding.INTEGER, InitialState.ZEROS, model="gru")
+    assert not stays_zero((params._replace(b_n=np.zeros(16)), *rest), model="gru")  # so does b_n
 
 
 # Learning.
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("gradients", ["manual", "autodiff"])
-@pytest.mark.parametrize("options", [[], ["--encoding", "one-hot", "--initial-state", "zeros"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--encoding", "one-hot", "--initial-state", "zeros", "--dtype", "float32"],
+        ["--model", "lstm", "--encoding", "one-hot", "--dtype", "float32"],
+        ["--model", "gru"],
+    ],
+    ids=" ".join,
+)
 def test_both_witnesses_learn_all_nine_bytes(
-    train: Run, capsys: pytest.CaptureFixture[str], options: list[str], gradients: str, dtype: str
+    train: Run, capsys: pytest.CaptureFixture[str], options: list[str], gradients: str
 ) -> None:
-    assert train("--gradients", gradients, "--dtype", dtype, *options) == 0
+    assert train("--gradients", gradients, *options) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "\x1b" not in out
@@ -185,26 +207,38 @@ def test_both_witnesses_learn_all_nine_bytes(
     assert "W cannot learn" not in out
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("initial_state", InitialState)
 @pytest.mark.parametrize("encoding", Encoding)
-def test_every_seed_learns_unless_none_can(encoding: Encoding, initial_state: InitialState) -> None:
+def test_every_seed_learns_unless_none_can(
+    encoding: Encoding, initial_state: InitialState, model: str
+) -> None:
     options = inspect.signature(train_command.train).parameters
     default = {name: options[name].default for name in ("learning_rate", "steps")}
-    for seed in range(30):
-        problem = start(encoding, initial_state, seed)
-        run = autodiff.descend(*problem, **default, target=colours.target_loss(9))
-        assert run.stopped == ("limit" if stays_zero(problem) else "target"), seed
+    for seed in range(4):
+        problem = start(encoding, initial_state, seed, model=model)
+        run = autodiff.descend(*problem, **default, model=model, target=colours.target_loss(9))
+        assert run.stopped == ("limit" if stays_zero(problem, model=model) else "target"), seed
 
 
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("rnn", "h_1 = tanh(0) = 0"),
+        ("lstm", "c_1 = f_1 ⊙ c_0 + i_1 ⊙ g_1 = 0"),
+        ("gru", "h_1 = (1 − z_1) ⊙ n_1 + z_1 ⊙ h_0 = 0"),
+    ],
+)
 def test_what_cannot_be_learned_is_explained(
-    train: Run, capsys: pytest.CaptureFixture[str]
+    train: Run, capsys: pytest.CaptureFixture[str], model: str, why: str
 ) -> None:
-    assert train("--encoding", "integer", "--initial-state", "zeros", "--steps", 300) == 1
+    assert train("--model", model, "--initial-state", "zeros", "--steps", 300) == 1
     out, _ = capsys.readouterr()
     assert "∂L/∂W is exactly zero and stays so" in out
-    assert "h_1 = tanh(0) = 0" in out
+    assert why in out
     assert "not learned in 300 steps" in out
     assert "W is still what it was at the start" in out
+    assert max(map(len, out.splitlines())) <= 100
 
 
 def test_too_few_steps_are_not_mistaken_for_a_gradient_of_zero(
@@ -292,7 +326,7 @@ def test_a_bar_appears_on_a_terminal_after_a_second(
     assert ("2.50e-01" in screen.getvalue()) is terminal
 
 
-@pytest.mark.parametrize("steps", [0, 1, 5000])
+@pytest.mark.parametrize("steps", [0, 5000])
 def test_the_plot_is_drawn(train: Run, tmp_path: Path, steps: int) -> None:
     train("--plot", tmp_path / "loss.svg", "--steps", steps)
     drawn = (tmp_path / "loss.svg").read_text(encoding="utf-8")
@@ -310,6 +344,10 @@ def test_a_plot_can_be_a_picture_also_of_divergence(
     assert (tmp_path / "loss.PNG").read_bytes().startswith(b"\x89PNG")
 
 
+def unwritable(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
 def test_a_plot_that_cannot_be_drawn_is_refused_before_training(
     train: Run,
     capsys: pytest.CaptureFixture[str],
@@ -325,6 +363,18 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_training(
 
     assert "--plot: expected a name ending in one of" in refused(tmp_path / "loss.xyz")
     assert "--plot: expected a file in an existing folder" in refused(tmp_path / "no" / "loss.png")
+    assert "--plot: expected a file, found the folder" in refused(tmp_path)
+    long = refused(tmp_path / ("a" * 300 + ".png"))
+    assert long.endswith(f"{'a' * 300}.png: File name too long\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(train_command, "TemporaryFile", unwritable)
+        assert "--plot: expected a place to write to" in refused(tmp_path / "loss.png")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "loss.png").write_text("old")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", unwritable)
+        assert refused(tmp_path / "loss.png").endswith("loss.png: Read-only file system\n")
+    assert (tmp_path / "loss.png").read_text() == "old"
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "pip install 'verified-bptt[plot]'" in refused(tmp_path / "loss.png")
 
@@ -388,6 +438,34 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
     assert os.listdir(tmp_path) == ["run.npz"]
 
 
+def test_a_link_to_a_checkpoint_stays_a_link_and_the_file_keeps_its_mode(
+    tmp_path: Path, saved: Checkpoint
+) -> None:
+    folder, link = tmp_path / "far", tmp_path / "link.npz"
+    folder.mkdir()
+    link.symlink_to(folder / "run.npz")
+    checkpoint.save(link, saved)
+    (folder / "run.npz").chmod(0o640)
+    checkpoint.save(link, saved._replace(losses=np.array([1.0])))
+    assert link.is_symlink()
+    assert (folder / "run.npz").stat().st_mode & 0o777 == 0o640
+    assert checkpoint.load(folder / "run.npz").losses.tolist() == [1]
+    assert os.listdir(folder) == ["run.npz"]
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path, saved: Checkpoint) -> None:
+    path = tmp_path / ("a" * 255)
+    checkpoint.save(path, saved)
+    assert same(checkpoint.load(path)[:3], saved[:3])
+
+
+def test_a_failure_to_write_names_the_file_of_the_user(tmp_path: Path, saved: Checkpoint) -> None:
+    path = tmp_path / "gone" / "run.npz"
+    with pytest.raises(FileNotFoundError) as caught:
+        checkpoint.save(path, saved)
+    assert caught.value.filename == str(path)
+
+
 class Trap:
     """An object that says so when it is unpickled."""
 
@@ -449,6 +527,8 @@ def test_a_damaged_checkpoint_is_refused_unless_the_damage_is_to_what_nobody_rea
         {"surplus": np.ones(1)},
         {"settings": np.array("[1]")},
         {"settings": np.array("not JSON")},
+        {"settings": np.array('{"model": "gru"}')},
+        {"settings": np.array('{"model": "cnn"}')},
         {"settings": None},
     ],
     ids=str,
@@ -466,16 +546,29 @@ def test_a_file_that_is_no_checkpoint_is_refused(
 
 
 @pytest.mark.parametrize("gradients", ["manual", "autodiff"])
+@pytest.mark.parametrize("model", MODELS)
 def test_a_resumed_run_leaves_the_same_file_bit_for_bit(
-    train: Run, tmp_path: Path, gradients: str
+    train: Run, tmp_path: Path, gradients: str, model: str
 ) -> None:
     at_once, resumed = tmp_path / "at-once.npz", tmp_path / "resumed.npz"
-    train("--gradients", gradients, "--checkpoint", at_once, "--steps", 100)
-    train("--gradients", gradients, "--checkpoint", resumed, "--steps", 37)
+    options = ("--gradients", gradients, "--model", model, "--checkpoint")
+    train(*options, at_once, "--steps", 100)
+    train(*options, resumed, "--steps", 37)
     assert len(checkpoint.load(resumed).losses) == 38
+    assert type(checkpoint.load(resumed).params) is manual.CELLS[model].Params
     for _ in range(2):  # the second time there is nothing left to do
-        train("--gradients", gradients, "--checkpoint", resumed, "--resume", "--steps", 100)
+        train(*options, resumed, "--resume", "--steps", 100)
         assert resumed.read_bytes() == at_once.read_bytes()
+
+
+def test_a_checkpoint_without_a_model_is_one_of_the_rnn(train: Run, tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    train("--checkpoint", path, "--steps", 5)
+    saved = checkpoint.load(path)
+    assert saved.settings.pop("model") == "rnn"
+    checkpoint.save(path, saved)
+    assert train("--checkpoint", path, "--resume", "--steps", 6) == 1
+    assert len(checkpoint.load(path).losses) == 7
 
 
 def test_a_resumed_run_goes_on_with_the_initial_state_of_the_file(
@@ -523,12 +616,40 @@ def test_a_run_that_has_learned_can_be_shown_again(
             "--learning-rate 0",
             "learning_rate: expected a finite number above 0 in float64, found 0.0",
         ),
+        (
+            "--learning-rate nan",
+            "learning_rate: expected a finite number above 0 in float64, found nan",
+        ),
+        (
+            "--hidden-size 1000000000",
+            "--hidden-size: expected at most 4096, found 1000000000",
+        ),
+        *(
+            (
+                f"--model {model} --activation {activation}",
+                f"--activation: expected none with --model {model}, found {activation}",
+            )
+            for model, activation in [("lstm", "relu"), ("gru", "tanh")]
+        ),
+        *(
+            (f"--checkpoint .{resume}", "--checkpoint: expected a file, found the folder .")
+            for resume in ("", " --resume")
+        ),
+        *(
+            (
+                f"--checkpoint {'a' * 256}{resume}",
+                f"--checkpoint: expected a place to write to, found {'a' * 256}: "
+                "File name too long",
+            )
+            for resume in ("", " --resume")
+        ),
         *(
             (
                 f"--checkpoint run.npz --resume --{option} {now}",
                 f"--{option}: expected {then} as in run.npz, found {now}",
             )
             for option, then, now in [
+                ("model", "rnn", "lstm"),
                 ("encoding", "integer", "one-hot"),
                 ("initial-state", "random", "zeros"),
                 ("hidden-size", 16, 8),
@@ -555,8 +676,9 @@ def test_what_cannot_be_done_is_said_in_one_line_and_nothing_is_touched(
     before = {name: Path(name).read_bytes() for name in os.listdir()}
     capsys.readouterr()
     assert train(*arguments.split()) == 2
-    _, err = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert err == f"bptt: {message}\n"
+    assert out == ""
     assert {name: Path(name).read_bytes() for name in os.listdir()} == before
 
 
@@ -580,9 +702,14 @@ def test_long_runs_are_kept_on_the_way(
 # Ctrl-C, and worse.
 
 
-def endless(path: Path, *options: str, until: int) -> subprocess.Popen[str]:
-    """A run that would take hours and is kept often, after it has kept at least `until` losses."""
+@contextmanager
+def endless(path: Path, *options: str, until: int) -> Iterator[subprocess.Popen[str]]:
+    """A run that would take hours and is kept often, after it has kept at least `until` losses.
+
+    Its Ctrl-C works even where it would have inherited that it is ignored, as background jobs do.
+    """
     script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from bptt_verifier import command_line, train_command;"
         "train_command.SAVE_EVERY = 0.1; command_line.main()"
     )
@@ -593,12 +720,16 @@ def endless(path: Path, *options: str, until: int) -> subprocess.Popen[str]:
         ],
         cwd=Path(__file__).parents[1], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    for _ in range(1200):
-        if path.exists() and len(checkpoint.load(path).losses) >= until:
-            return process
-        time.sleep(0.05)
-    process.kill()
-    raise AssertionError(process.communicate())
+    try:
+        for _ in range(1200):
+            if path.exists() and len(checkpoint.load(path).losses) >= until:
+                break
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 SLOWLY = ("--learning-rate", "1e-9")
@@ -610,9 +741,9 @@ def test_ctrl_c_ends_a_run_with_its_state_in_the_file(
 ) -> None:
     path, at_once = tmp_path / "run.npz", tmp_path / "at-once.npz"
     options = (*SLOWLY, "--gradients", gradients)
-    process = endless(path, *options, until=2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with endless(path, *options, until=2) as process:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     steps = len(checkpoint.load(path).losses) - 1
     assert err == f"interrupted after step {steps}; the checkpoint is at {path}\n"
     assert process.returncode == 130
@@ -624,13 +755,36 @@ def test_ctrl_c_ends_a_run_with_its_state_in_the_file(
 
 def test_a_run_that_was_killed_goes_on_from_the_last_checkpoint(train: Run, tmp_path: Path) -> None:
     path, at_once = tmp_path / "run.npz", tmp_path / "at-once.npz"
-    process = endless(path, *SLOWLY, until=2)
-    process.kill()
-    process.communicate()
+    with endless(path, *SLOWLY, until=2) as process:
+        process.kill()
     steps = len(checkpoint.load(path).losses) + 100
     train("--checkpoint", path, "--resume", "--steps", steps, *SLOWLY)
     train("--checkpoint", at_once, "--steps", steps, *SLOWLY)
     assert path.read_bytes() == at_once.read_bytes()
+
+
+def test_ctrl_c_while_jax_compiles_is_said_like_any_other(
+    train: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "run.npz"
+    train("--gradients", "autodiff", "--checkpoint", path, "--steps", 5)
+    before = path.read_bytes()
+    capsys.readouterr()
+    monkeypatch.setattr(autodiff, "_steps", interrupted)
+    assert train("--gradients", "autodiff", "--checkpoint", tmp_path / "new.npz") == 130
+    _, err = capsys.readouterr()
+    assert err == "interrupted after step 0\n"
+    assert train("--gradients", "autodiff", "--checkpoint", path, "--resume") == 130
+    _, err = capsys.readouterr()
+    assert err == f"interrupted after step 5; the checkpoint is at {path}\n"
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.npz"]
 
 
 def test_ctrl_c_between_two_legs_is_not_lost() -> None:
