@@ -28,10 +28,10 @@ train: $(SET_UP)
 	@$(BIN)/bptt train
 
 test: $(SET_UP)
-	@$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=ci
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=ci
 
 test-deep: $(SET_UP)
-	@$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=deep
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=deep
 
 lint: $(SET_UP)
 	@$(BIN)/ruff check .

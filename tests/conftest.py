@@ -10,7 +10,7 @@ import jax
 import pytest
 from hypothesis import settings
 
-EXAMPLES = 100
+EXAMPLES = 60
 
 # name       examples              the same examples every time
 PROFILES = {

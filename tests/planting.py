@@ -69,7 +69,7 @@ MISTAKES = [
     Mistake("last step missing in ∂L/∂b", "rnn.py", "adjoints.sum(axis=(0, 1))", "adjoints[:-1].sum(axis=(0, 1))", called="last-step-skipped"),
     Mistake("∂L/∂c of the first sequence only", "rnn.py", "rows.sum(axis=0)", "rows[0]", called="bias-part-missing"),
     Mistake("a path counted twice", "rnn.py", B3, "dh + adjoints[t - 1] @ W", called="path-counted-twice"),
-    Mistake("Hadamard product before the matrix product", "rnn.py", B3, "(adjoints[t - 1] * phi.derivative(a[t - 2], h[t - 1])) @ W / phi.derivative(a[t - 2], h[t - 1]) if t > 1 else adjoints[0] @ W", called="activation-derivative-before-matrix-product"),
+    Mistake("Hadamard product before the matrix product", "rnn.py", B3, "(adjoints[t - 1] * (q := phi.derivative(a[t - 2], h[t - 1]))) @ W / np.where(q == 0, 1, q) if t > 1 else adjoints[0] @ W", called="activation-derivative-before-matrix-product"),
     Mistake("first step skipped in ∂L/∂U", "rnn.py", B4, B4.replace("adjoints, x,", "adjoints[1:], x[1:],"), called="first-step-skipped"),
     Mistake("δ_1 is zero", "rnn.py", "return Gradients(", "adjoints[0] = 0\n    return Gradients(", called="first-step-skipped"),
     Mistake("∂L/∂h0 is zero", "rnn.py", "h0=dh,", "h0=0 * dh,", called="zero-gradient"),

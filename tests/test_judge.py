@@ -54,7 +54,7 @@ def model_of(mistake: Mistake) -> dict[str, Any]:
 def test_a_mistake_is_caught_and_named(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
     model = model_of(mistake)
     named = {"activation": model["activation"], "loss": model["loss"]}
-    report = verify(derivation(planted(mistake, tmp_path), dtype, **named), examples=40, **model)
+    report = verify(derivation(planted(mistake, tmp_path), dtype, **named), examples=24, **model)
     assert report.verdict is Verdict.DISAGREES
     names = [found.name for found in report.mistakes]
     if dtype is np.float32 and mistake.called == "inputs-modified":
