@@ -15,7 +15,7 @@ import tokenize
 import tomllib
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from importlib import import_module
 from importlib.util import resolve_name
@@ -33,7 +33,7 @@ from jax_reference import rnn, unrolled
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("manual_bptt", "jax_reference", "bptt_verifier")
-MAY_IMPORT_JAX = {"manual_bptt.jitted"}
+MAY_IMPORT_JAX = "manual_bptt.jitted"
 TWINS = ["rnn", "lstm", "gru"]
 TWIN_FUNCTIONS = ("predict", "value_and_grad", "adjoints")
 
@@ -118,11 +118,31 @@ def loading_jax(names: list[str], root: Path = ROOT) -> list[str]:
     return python(script, *names, root=root)
 
 
-def test_the_first_witness_never_imports_jax() -> None:
-    names = [name for name in modules("manual_bptt") if name not in MAY_IMPORT_JAX]
+def outside(package: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that are neither a package's nor of a module in it."""
+    return [name for name in names if not f"{name}.".startswith(f"{package}.")]
+
+
+def test_the_first_witness_never_imports_jax_but_in_one_package() -> None:
+    names = outside(MAY_IMPORT_JAX, modules("manual_bptt"))
     assert names[0] == "manual_bptt"
+    assert "manual_bptt.workspace" in names
     assert loading_jax(names) == []
-    assert set(imports_of({"jax", "jaxlib"}, "manual_bptt")) <= MAY_IMPORT_JAX
+    assert outside(MAY_IMPORT_JAX, imports_of({"jax", "jaxlib"}, "manual_bptt")) == []
+
+
+def test_only_the_package_that_may_import_jax_is_left_out(tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path, "witness", jitted_too="import jax", clean="", guilty="from witness import jitted"
+    )
+    write_package(tmp_path / package, "jitted", rnn="import jax")
+    guilty = imports_of({"jax"}, package, tmp_path)
+    assert sorted(guilty) == ["witness.jitted.rnn", "witness.jitted_too"]
+    assert outside("witness.jitted", guilty) == ["witness.jitted_too"]
+    (tmp_path / package / "jitted" / "__init__.py").write_text("from witness.jitted import rnn")
+    names = outside("witness.jitted", modules(package, tmp_path))
+    assert names == ["witness", "witness.clean", "witness.guilty", "witness.jitted_too"]
+    assert loading_jax(names, tmp_path) == ["witness.guilty"]
 
 
 def test_a_module_that_imports_jax_is_noticed_as_it_is_imported(tmp_path: Path) -> None:
@@ -462,6 +482,14 @@ def signature(module: ModuleType, name: str) -> list[tuple[str, str, Any]]:
     """Name, kind and default of every parameter of a function; annotations may differ."""
     parameters = inspect.signature(getattr(module, name)).parameters.values()
     return [(p.name, p.kind.description, p.default) for p in parameters]
+
+
+def test_the_compiled_cells_take_what_the_readable_ones_take() -> None:
+    for twin in TWINS:
+        readable, compiled = (import_module(f"manual_bptt{p}.{twin}") for p in ("", ".jitted"))
+        own = [("checkpoint_every", "keyword-only", None)] if twin == "rnn" else []
+        for name in ("value_and_grad", "loss"):
+            assert signature(compiled, name) == signature(readable, "value_and_grad") + own
 
 
 @pytest.mark.parametrize("name", TWIN_FUNCTIONS)
