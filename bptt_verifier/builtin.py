@@ -281,10 +281,12 @@ def verify_builtin(
                 add(name, problem.loss, problem.sizes, case, judge(derivation(problem)))
         chosen = case < FIRST or case % THEN == 0
         variant = draw_variant(seed, case, dtype, oracle.largest) if chosen else None
-        if variant is not None and variant.cell.upper() in variants:
-            name = variant.cell.upper()
+        cell = "" if variant is None else variant.cell.upper()
+        of_cell = [name for name in variants if name.partition(",")[0] == cell]
+        if variant is not None and of_cell:
             judge = oracle.of_variant(variant)
-            add(name, variant.loss, variant.sizes, case, judge(variants[name](variant)))
+            for name in of_cell:
+                add(name, variant.loss, variant.sizes, case, judge(variants[name](variant)))
         progress(case + 1)
 
     names = [*derivations, *variants]

@@ -5,16 +5,27 @@ value is known to lie in an interval narrower than a fiftieth of a unit in the l
 Needs python-flint, which is in the extra `certify`.
 """
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from bptt_verifier.bounds import RESOLVING, bounds
-from bptt_verifier.builtin import Judge, Oracle, known, reference, reference_and_allowed
+from bptt_verifier.builtin import (
+    Derivation,
+    Judge,
+    Oracle,
+    VariantDerivation,
+    derivation_of,
+    known,
+    reference,
+    reference_and_allowed,
+)
 from bptt_verifier.comparison import Array, Comparison
 from bptt_verifier.enclosures import Enclosure, Undecided, certify
 from bptt_verifier.problems import Problem, Variant
 from jax_reference.padded import Capacity
+from manual_bptt.jitted import gru, lstm, rnn
 
 SMALL = Capacity(T=5, B=2, D=3, H=3, O=3)
 
@@ -86,4 +97,32 @@ def variant_by_enclosures(variant: Variant) -> Judge:
     return lambda found: compare_all(found, exact, known(allowed))
 
 
+# A shape costs a compilation, so the compiled RNN solves the problems of these sizes alone.
+COMPILED = {"B": 2, "D": 3, "H": 3}
+
+
+def compiled_derivation(problem: Problem) -> dict[str, Any]:
+    """The plain RNN compiled, by name; nothing where it is not worth compiling."""
+    sizes = problem.sizes._asdict()
+    return derivation_of(rnn)(problem) if sizes | COMPILED == sizes else {}
+
+
+def compiled_variant(module: ModuleType) -> VariantDerivation:
+    """A compiled cell, which knows neither lengths nor outputs at every step nor truncation."""
+
+    def derivation(variant: Variant) -> dict[str, Any]:
+        plain = variant.lengths is None and variant.truncation is None
+        if not (plain and variant.outputs == "last"):
+            return {}
+        given: dict[str, Any] = variant.first | variant.option
+        value, found = module.value_and_grad(
+            variant.params, variant.x, variant.y, **given, loss=variant.loss
+        )
+        return dict(loss=value, **found._asdict())
+
+    return derivation
+
+
+COMPILED_DERIVATIONS: dict[str, Derivation] = {"adjoint recursion, jitted": compiled_derivation}
+COMPILED_VARIANTS = {"LSTM, jitted": compiled_variant(lstm), "GRU, jitted": compiled_variant(gru)}
 CERTIFIED = Oracle("certified", by_enclosures, variant_by_enclosures, SMALL)

@@ -20,7 +20,8 @@ import typer
 from rich.console import Console
 
 from bptt_verifier import colours
-from bptt_verifier.builtin import AUTODIFF, verify_builtin
+from bptt_verifier.accuracy import accuracy
+from bptt_verifier.builtin import AUTODIFF, DERIVATIONS, VARIANTS, verify_builtin
 from bptt_verifier.comparison import Verdict
 from bptt_verifier.examination import examine
 from bptt_verifier.explain import explanation
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("flow")(flow)
 app.command("prove")(prove)
+app.command("accuracy")(accuracy)
 
 
 class Loss(StrEnum):
@@ -129,16 +131,20 @@ def verify(
     else:
         if html_file is not None:
             raise ValueError("--html: expected a FILE to judge with it, found none")
-        oracle = AUTODIFF
+        oracle, derivations, variants = AUTODIFF, DERIVATIONS, VARIANTS
         if certified:
-            from bptt_verifier.certified import CERTIFIED  # noqa: PLC0415 - needs an extra
+            from bptt_verifier import certified as truth  # noqa: PLC0415 - needs an extra
 
-            oracle = CERTIFIED
+            oracle = truth.CERTIFIED
+            derivations = DERIVATIONS | truth.COMPILED_DERIVATIONS
+            variants = VARIANTS | truth.COMPILED_VARIANTS
         with progress_bar("verifying", examples) as progress:
             report = verify_builtin(
                 examples,
                 seed=seed,
                 dtype=np.dtype(str(dtype)),
+                derivations=derivations,
+                variants=variants,
                 oracle=oracle,
                 progress=lambda done: progress(done, examples),
             )

@@ -301,15 +301,14 @@ def check(module: ModuleType, case: Case) -> int:
     states = dict.fromkeys(("h0", "c0"), np.zeros((B, case.sizes.H), object))
     given = dict.fromkeys(("b", "c", "b_n")) | states | point
     loss, _ = loss_and_prediction(numbers, case.model._replace(option=option), given, y)
-    moving: list[Any] = point["adjoints"].ravel().tolist()
-    still = dict.fromkeys((z.expression for z in moving), sympy.S.Zero)
+    still = {symbolic(z).expression: sympy.S.Zero for z in point["adjoints"].flat}
 
     entries = 0
     for name, coordinates in point.items():
         if found.get(name) is None:
             continue
         for where in np.ndindex(coordinates.shape):
-            exact = sympy.diff(loss.expression, coordinates[where].expression)  # (Z6)
+            exact = sympy.diff(loss.expression, symbolic(coordinates[where]).expression)  # (Z6)
             for dummy, state in reversed(held):
                 exact = exact.xreplace({dummy: state})
             exact = exact.xreplace(still)
