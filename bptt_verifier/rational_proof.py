@@ -212,20 +212,21 @@ def prove_polynomials(
     name: str,
     module: ModuleType,
     *,
-    shapes: tuple[Sizes, ...] = SHAPES,
+    shapes: tuple[Sizes, ...] | None = None,
     points: int = 1,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Certificate:
     """Decide, for each shape, that the module's gradients are the derivatives of the loss.
 
-    Four identities a shape: with biases and h0 or without, and both losses that are polynomials,
-    each at `points` random points. Raises ValueError where `points` < 1.
+    The shapes are `SHAPES` unless given. Four identities a shape: with biases and h0 or without,
+    and both losses that are polynomials, each at `points` random points.
+    Raises ValueError where `points` < 1.
     """
     if points < 1:
         raise ValueError(f"points: expected at least 1, found {points}")
     rng, degree, done, error = random.Random(seed), 0, 0, 0.0
-    for sizes, full, loss in product(shapes, (True, False), LOSSES):
+    for sizes, full, loss in product(shapes or SHAPES, (True, False), LOSSES):
         case = Case("rnn", "", loss, sizes, full=full, far=False)
         where = f"{sizes}, {loss}, {'with' if full else 'without'} biases and h0"
         for number in range(points):

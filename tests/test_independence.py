@@ -106,16 +106,21 @@ def imports_of(forbidden: set[str], package: str, root: Path = ROOT) -> list[str
 
 def loading_jax(names: list[str], root: Path = ROOT) -> list[str]:
     """The first of these modules after whose import JAX is there, if any."""
+    return loading(["jax", "jaxlib"], names, root)
+
+
+def loading(packages: list[str], names: list[str], root: Path = ROOT) -> list[str]:
+    """The first of these modules after whose import one of the packages is there, if any."""
     script = """
         import importlib, json
-        loaded = []
-        for name in sys.argv[1:]:
+        loaded, packages = [], set(json.loads(sys.argv[1]))
+        for name in sys.argv[2:]:
             importlib.import_module(name)
-            if not loaded and {"jax", "jaxlib"} & sys.modules.keys():
+            if not loaded and packages & sys.modules.keys():
                 loaded.append(name)
         print(json.dumps(loaded))
     """
-    return python(script, *names, root=root)
+    return python(script, json.dumps(packages), *names, root=root)
 
 
 def outside(package: str, names: Iterable[str]) -> list[str]:
@@ -194,6 +199,41 @@ def test_neither_witness_imports_the_other() -> None:
 @pytest.mark.parametrize("witness", ["manual_bptt", "jax_reference"])
 def test_no_witness_imports_the_judge(witness: str) -> None:
     assert imports_of({"bptt_verifier"}, witness) == []
+
+
+# The packages of the extra are imported where a certificate is asked for, and nowhere else.
+
+OPTIONAL = ["flint", "sympy", "mpmath"]
+CERTIFICATES = {
+    f"bptt_verifier.{name}"
+    for name in ("enclosures", "certified", "formal", "rational_proof", "symbolic_proof")
+}
+
+
+def test_nothing_but_the_certificates_imports_what_only_they_need() -> None:
+    names = [name for package in PACKAGES for name in modules(package)]
+    assert set(names) >= CERTIFICATES
+    assert loading(OPTIONAL, [name for name in names if name not in CERTIFICATES]) == []
+    guilty = {name for package in PACKAGES for name in imports_of(set(OPTIONAL), package)}
+    assert guilty <= CERTIFICATES
+
+
+def test_a_module_that_imports_the_extra_is_noticed(tmp_path: Path) -> None:
+    package = write_package(tmp_path, "judge", clean="import numpy", guilty="from flint import arb")
+    assert loading(OPTIONAL, list(modules(package, tmp_path)), tmp_path) == ["judge.guilty"]
+    assert imports_of(set(OPTIONAL), package, tmp_path) == ["judge.guilty"]
+
+
+def test_the_forward_pass_of_the_certificates_knows_neither_witness_nor_a_gradient() -> None:
+    name = "bptt_verifier.forward_pass"
+    file = modules("bptt_verifier")[name]
+    assert {found.partition(".")[0] for found in imported(name, file)} <= {
+        "collections", "typing", "numpy",
+    }  # fmt: skip
+    names = [
+        each for node in ast.walk(ast.parse(file.read_text("utf-8"))) for each in names_in(node)
+    ]
+    assert [each for each in names if BY_HAND.search(each) or "grad" in each] == []
 
 
 # The second witness derives nothing by hand: by what is written, and by what is returned.
