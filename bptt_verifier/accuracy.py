@@ -202,9 +202,9 @@ def draw(figure: "Figure", rows: list[Row]) -> None:
             found = [row.errors[name] for row in chosen]
             axes.plot(T, [e.median for e in found], color=colour, marker="o", label=name)
             axes.plot(T, [e.worst for e in found], color=colour, linestyle=":")
-        axes.set(yscale="log", xscale="log", title=f"{dtype}, $\\|W\\| = {norm:g}$")
+        axes.set(yscale="log", xticks=LENGTHS, title=f"{dtype}, $\\|W\\| = {norm:g}$")
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0, 0].legend(frameon=False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     figure.supxlabel("steps T")
     figure.supylabel("error in ulp: median, worst dotted")
 
