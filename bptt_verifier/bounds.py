@@ -52,13 +52,14 @@ class Bounds(NamedTuple):
 
 def slope_at(activation: str, a: Array, h: Array) -> Array:
     """|φ′| at the reference's states, for the bounds alone."""
-    slopes: dict[str, Array] = {
-        "tanh": (1 - h) * (1 + h),
-        "sigmoid": h * (1 - h),
-        "relu": np.where(a > 0, 1.0, 0.0),
-        "identity": np.ones_like(a),
-    }
-    return slopes[activation]
+    slope: Array
+    if activation == "tanh":
+        slope = (1 - h) * (1 + h)
+    elif activation == "sigmoid":
+        slope = h * (1 - h)
+    else:
+        slope = np.where(a > 0, 1.0, 0.0) if activation == "relu" else np.ones_like(a)
+    return slope
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a bound that overflows is infinite, and says so
@@ -96,8 +97,9 @@ def bounds(
     err_h = np.zeros_like(h)
     abs_h = np.abs(h)
     slope, err_slope = np.empty_like(a), np.empty_like(a)
+    from_inputs = absx @ absU.T + absb
     for t in range(1, T + 1):
-        into = absx[t - 1] @ absU.T + abs_h[t - 1] @ absW.T + absb
+        into = from_inputs[t - 1] + abs_h[t - 1] @ absW.T
         err_a = err_h[t - 1] @ absW.T + gamma(D + H + 2) * into + 2 * (D + H) * tiny  # (E2)
         s = slope_at(activation, a[t - 1], h[t])
         slope[t - 1] = np.minimum(lipschitz, s + 2 * curvature * err_a)  # (E3)
@@ -142,8 +144,7 @@ def bounds(
     total = err_delta + gamma(m) * delta  # the last two of (E12) without Δh
 
     def over_time(left: Array, right: Array) -> Array:
-        summed: Array = np.einsum("tbh,tbk->hk", left, right, optimize=True)
-        return summed
+        return left.reshape(T * B, -1).T @ right.reshape(T * B, -1)  # one product for Σ_t
 
     found = Bounds(
         loss=np.asarray(err_loss),

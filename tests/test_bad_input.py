@@ -164,10 +164,15 @@ def test_predict_and_forward_and_backward_and_padded_check_too(good: dict[str, A
 def test_an_activation_of_ones_own_is_accepted_and_one_without_a_derivative_is_not(
     good: dict[str, Any],
 ) -> None:
-    cubic = Activation(lambda a: a - a**3 / 3, lambda a, h: 1 - a**2)
-    _, by_hand = rnn.value_and_grad(**good | {"activation": cubic})
-    _, by_autodiff = autodiff.value_and_grad(**good | {"activation": cubic.function})
-    np.testing.assert_allclose(by_hand.W, by_autodiff.W, rtol=1e-9)
+    cubic = Activation(lambda a: a - a**3, lambda a, h: 1 - 3 * a**2)
+    rng = np.random.default_rng(2)
+    shapes = ((5, 4), (5, 5), (1, 5), (2, 2, 4), (2, 1))  # two steps on small whole numbers: exact
+    *weights, x, y = (rng.integers(-2, 3, shape).astype(float) for shape in shapes)
+    whole = {"params": rnn.Params(*weights), "x": x, "y": y, "loss": "half_sse"}
+    _, by_hand = rnn.value_and_grad(**good | whole | {"activation": cubic})
+    _, by_autodiff = autodiff.value_and_grad(**good | whole | {"activation": cubic.function})
+    assert np.abs(by_hand.W).max() > 0
+    np.testing.assert_array_equal(by_hand.W, by_autodiff.W)
     scalar = Activation(cubic.function, lambda a, h: np.ones(()))
     with pytest.raises(
         ValueError,

@@ -351,12 +351,17 @@ def test_what_cannot_be_padded_is_named(
 def test_a_padded_batch_of_a_list_is_used_as_it_is(seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, lengths = pad([rng.normal(size=(length, 2)) for length in rng.integers(1, 6, 3)])
-    for module in CELLS.values():
+    for cell, module in CELLS.items():
         params = module.init(rng, 2, 3, 1)
+        y = np.zeros((3, 1))
+        option = {"rnn": {"activation": "tanh"}, "gru": {"reset": "after"}}.get(cell, {})
+        padded = Variant(cell, params, x, y, {}, option, "mse", lengths=lengths)
+        _, allowed = reference_and_allowed(padded)
         batch = module.predict(params, x, lengths=lengths)
         for b, length in enumerate(lengths):
             alone = module.predict(params, x[:length, [b]])
-            np.testing.assert_allclose(batch[b], alone[0], rtol=0, atol=1e-14)
+            # Both are as far from the exact prediction as rounding may take them.
+            assert np.abs(batch[b] - alone[0]) <= 2 * allowed.states.prediction[b]
 
 
 def modules() -> list[ModuleType]:

@@ -23,10 +23,14 @@ def test_after_a_hundred_steps_the_rnn_has_less_left_than_the_lstm() -> None:
 
 @pytest.mark.parametrize("radius", [0.5, 1.0, 2.0])
 def test_the_bound_holds_at_every_step(radius: float) -> None:
-    found = gradient_flow(40, radius=radius, seed=3)
-    assert (found.norms["rnn"] <= found.bound * (1 + 1e-12)).all()
+    T, H, u = 40, 16, 2.0**-53
+    found = gradient_flow(T, hidden_size=H, radius=radius, seed=3)
+    # A product with W of norm ‖W‖ is off by at most γ_H √H ‖W‖, and so is the norm W was made to.
+    slack = 2 * T * (H**1.5 + 6) * u
+    assert (found.norms["rnn"] <= found.bound * (1 + slack)).all()
+    # Two powers, two products and a quotient, each within an ulp.
     steps = found.bound[:-1] / found.bound[1:]
-    np.testing.assert_allclose(steps, radius, rtol=1e-12)
+    np.testing.assert_allclose(steps, radius, rtol=10 * u)
 
 
 def test_every_gate_of_W_has_the_radius_that_was_asked_for() -> None:

@@ -401,8 +401,9 @@ def test_every_operation_is_differentiated_as_jax_does() -> None:
         truth = jax.jit(jax.grad(lambda p: many_operations(p, jnp)))(params)
         ((_, allowed),) = gradient_and_noise(program, params, [2.0**-53])
     for name, value in truth.items():
-        np.testing.assert_allclose(found[name][0], value, rtol=1e-11, atol=1e-12)
         assert (allowed[name] > 0).all()
+        # Both are as far from the exact gradient as rounding may take them.
+        assert (np.abs(found[name][0] - np.asarray(value)) <= 2 * allowed[name]).all()
         assert np.max(allowed[name] / np.abs(value)) < 1e-10
 
 
