@@ -17,7 +17,8 @@ from jaxtyping import Float, Int, Shaped
 
 from bptt_verifier.extras import require_flint
 from bptt_verifier.forward_pass import Model, Numbers, each, loss_and_prediction
-from manual_bptt import activations, gru, losses, lstm, rnn
+from bptt_verifier.problems import CELLS
+from manual_bptt import activations, gru, losses
 from manual_bptt.inputs import arguments, name_among, steps_kept
 
 require_flint()
@@ -191,9 +192,6 @@ def enclosed(compute: Any, dtype: Any) -> tuple[Fraction, Fraction]:
     raise reason
 
 
-MODELS = {"rnn": rnn, "lstm": lstm, "gru": gru}
-
-
 def certify(
     params: Any,
     x: Shaped[Array, "T B D"],
@@ -220,12 +218,12 @@ def certify(
     Raises TypeError or ValueError naming the argument that does not fit, and Undecided where an
     input lies at a kink, of relu or of a loss, that is not exactly met, or a value vanishes.
     """
-    name_among("model", model, tuple(MODELS))
+    name_among("model", model, tuple(CELLS))
     name_among("activation", activation, tuple(activations.ACTIVATIONS))
     name_among("reset", reset, gru.RESETS)
     losses.find(loss)
     steps_kept(truncation, outputs)
-    cell = MODELS[model]
+    cell = CELLS[model]
     fields = cell.Params._fields
     given = arguments(
         params, x, y, h0, c0=c0, gates=getattr(cell, "GATES", 1), fields=fields,

@@ -215,7 +215,6 @@ def prove_polynomials(
     shapes: tuple[Sizes, ...] | None = None,
     points: int = 1,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> Certificate:
     """Decide, for each shape, that the module's gradients are the derivatives of the loss.
 
@@ -240,7 +239,6 @@ def prove_polynomials(
                 return Certificate(name, done, points, degree, 0.0, refuted)
         error += 2.0 ** (points * (log2(own or 1) - log2(SET_SIZE)))  # (Z4)
         done += 1
-        progress(done)
     return Certificate(name, done, points, degree, log10(error))
 
 
@@ -318,7 +316,6 @@ def prove_series(
     *,
     chosen: tuple[Case, ...] | None = None,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> Certificate:
     """Compare power series of gradient and derivative for every option, loss and mode of a cell."""
     done, order, error = 0, 1, 0.0
@@ -330,5 +327,4 @@ def prove_series(
             return Certificate(name, done, 1, order, 0.0, refuted)
         error += curve_of(case).order / SET_SIZE  # (Z5)
         done += 1
-        progress(done)
     return Certificate(name, done, 1, order, log10(error))

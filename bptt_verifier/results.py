@@ -75,8 +75,7 @@ def results(module: ModuleType, variant: Variant) -> dict[str, Any]:
     counted = None
     if variant.lengths is not None and variant.outputs == "every":
         counted = np.arange(1, len(x) + 1)[:, None] <= variant.lengths
-    targets = y if counted is None else np.where(counted[..., None], y, 0) if y.ndim == 3 else y
-    _, dy = module.losses.value_and_gradient(variant.loss, prediction, targets, counted)
+    _, dy = module.losses.value_and_gradient(variant.loss, prediction, y, counted)
     kept = copied(trace, dy)
     again = module.backward(params, trace, dy, truncation=variant.truncation)
     require_untouched("trace", kept, trace, dy)

@@ -322,7 +322,6 @@ def prove_symbolically(
     name: str,
     module: ModuleType,
     chosen: tuple[Case, ...],
-    progress: Callable[[int], None] = lambda done: None,
 ) -> Proof:
     """Prove every gradient of the module, in every case, to be the derivative of the loss."""
     total = 0
@@ -331,5 +330,4 @@ def prove_symbolically(
         if refuted is not None:
             return Proof(name, done, total, refuted)
         total += entries
-        progress(done + 1)
     return Proof(name, len(chosen), total)
