@@ -73,14 +73,14 @@ def test_every_interval_is_narrow_and_no_derivation_is_outside_its_bound(
 
 
 @given(problem=problems(sizes=TINY, activations=("tanh", "sigmoid", "identity")))
-def test_complex_steps_agree_with_the_enclosures(problem: Problem) -> None:
-    params, x, y, h0, activation, loss = problem
+def test_complex_steps_are_within_the_bound_of_complex_arithmetic(problem: Problem) -> None:
+    # A complex product is off by at most √2 γ₂ < 3 u, where a real one is by u, and the bound is
+    # proportional to the roundoff.
     found = complex_step.derivatives(problem)
-    for name, enclosure in certify(params, x, y, h0, activation=activation, loss=loss).items():
-        if name in found:
-            size = max(1.0, float(np.max(np.abs(found[name]))))
-            off = enclosure.farthest(found[name]).astype(np.float64)
-            assert float(np.max(off)) <= 1e-9 * size
+    there = {name: w for name, w in found.items() if getattr(problem.params, name, w) is not None}
+    compared = by_enclosures(problem)(there)
+    assert {comparison.name for comparison in compared} >= {"U", "W", "V", "x", "adjoints"}
+    assert max(comparison.error for comparison in compared) <= 3
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
