@@ -9,10 +9,13 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help verify train test test-deep lint types pictures clean
+.PHONY: help verify verify-certified prove accuracy train test test-deep lint types pictures clean
 
 help:
 	@echo "make verify     compare every derivation with autodiff, entry by entry"
+	@echo "make verify-certified  compare it with rigorous enclosures of the exact gradient"
+	@echo "make prove      prove every derivation on exact numbers and on symbols"
+	@echo "make accuracy   measure every implementation against the exact gradient, anew"
 	@echo "make train      train the worked example with the gradients derived by hand"
 	@echo "make test       run the tests"
 	@echo "make test-deep  run the tests with a hundred times the examples, freshly drawn"
@@ -23,6 +26,15 @@ help:
 
 verify: $(SET_UP)
 	@$(BIN)/bptt verify
+
+verify-certified: $(SET_UP)
+	@$(BIN)/bptt verify --certified
+
+prove: $(SET_UP)
+	@$(BIN)/bptt prove
+
+accuracy: $(SET_UP)
+	@$(BIN)/bptt accuracy --markdown docs/accuracy.md
 
 train: $(SET_UP)
 	@$(BIN)/bptt train

@@ -3,6 +3,8 @@
 Knows both witnesses; neither knows it. Also the command line, `bptt`.
 """
 
+from typing import Any
+
 from bptt_verifier.comparison import Verdict
 from bptt_verifier.judge import assert_verified, verify
 from bptt_verifier.own_model import assert_own_model_verified, verify_own_model
@@ -14,6 +16,16 @@ __all__ = [
     "Verdict",
     "assert_own_model_verified",
     "assert_verified",
+    "certify",
     "verify",
     "verify_own_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`certify`, which needs the extra of that name, and is imported where it is asked for."""
+    if name == "certify":
+        from bptt_verifier.enclosures import certify  # noqa: PLC0415
+
+        return certify
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,8 @@ from jax_reference.rnn import Derivatives
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-ELEMENTARY = 16  # assumed error of tanh and sigmoid in units of u; measured in the tests
+# Assumed error of tanh and sigmoid in units of u; measured: docs/certification.md, section 2.
+ELEMENTARY = 16
 INFLATION = 1 + 2.0**-10  # for second-order terms and the rounding of the bounds themselves
 RESOLVING = 2.0**-6  # a comparison is evidence where its bound is below this part of the gradient
 

@@ -13,7 +13,7 @@ from bptt_verifier.comparison import Comparison, Verdict, compare
 from bptt_verifier.noise import UNOPTIMISED, measured
 from bptt_verifier.problems import ALL_LOSSES, LARGEST, Problem, Sizes, Variant, draw, draw_variant
 from jax_reference import padded
-from jax_reference.padded import Fixed, Padded
+from jax_reference.padded import Capacity, Fixed, Padded
 from jax_reference.unrolled import Derivatives, Model
 from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl
 
@@ -88,8 +88,8 @@ class Row(NamedTuple):
             return Verdict.DISAGREES
         return Verdict.AGREES if self.conclusive else Verdict.INCONCLUSIVE
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+    def to_dict(self, oracle: str) -> dict[str, Any]:
+        """Plain values, for JSON; `oracle` is what gave the reference."""
         return {
             "derivation": self.derivation,
             "gradient": self.gradient,
@@ -102,7 +102,7 @@ class Row(NamedTuple):
                 "case": self.worst_case,
                 "entry": list(self.worst.entry),
                 "by_hand": self.worst.yours,
-                "autodiff": self.worst.reference,
+                oracle: self.worst.reference,
                 "bound": self.worst.allowed,
             },
             "largest_shape": self.largest._asdict(),
@@ -117,6 +117,7 @@ class Report(NamedTuple):
     rows: list[Row]
     shapes: list[Sizes]
     by_loss: list[Row]
+    oracle: str = "autodiff"
 
     @property
     def verdict(self) -> Verdict:
@@ -132,9 +133,10 @@ class Report(NamedTuple):
             "verdict": str(self.verdict),
             "seed": self.seed,
             "dtype": self.dtype,
+            "oracle": self.oracle,
             "examples": len(self.shapes),
-            "rows": [row.to_dict() for row in self.rows],
-            "by_loss": [row.to_dict() for row in self.by_loss],
+            "rows": [row.to_dict(self.oracle) for row in self.rows],
+            "by_loss": [row.to_dict(self.oracle) for row in self.by_loss],
             "shapes": [sizes._asdict() for sizes in self.shapes],
         }
 
@@ -202,6 +204,34 @@ def compare_all(
     ]
 
 
+Judge = Callable[[dict[str, Any]], list[Comparison]]
+
+
+class Oracle(NamedTuple):
+    """What derivations are compared with: a judge of results for every problem."""
+
+    name: str
+    of_problem: Callable[[Problem], Judge]
+    of_variant: Callable[[Variant], Judge]
+    largest: Capacity = LARGEST
+
+
+def by_autodiff(problem: Problem) -> Judge:
+    """Comparison with autodiff, within the derived bound."""
+    truth = reference(problem)
+    bound = allowed(problem, truth)
+    return lambda found: compare_all(found, truth, bound)
+
+
+def variant_by_autodiff(variant: Variant) -> Judge:
+    """Comparison with autodiff, within the error measured."""
+    truth, measured_error = reference_and_allowed(variant)
+    return lambda found: compare_all(found, truth, measured_error)
+
+
+AUTODIFF = Oracle("autodiff", by_autodiff, variant_by_autodiff)
+
+
 def verify_builtin(
     examples: int = 200,
     *,
@@ -209,6 +239,7 @@ def verify_builtin(
     dtype: Any = np.float64,
     derivations: dict[str, Derivation] = DERIVATIONS,
     variants: dict[str, VariantDerivation] = VARIANTS,
+    oracle: Oracle = AUTODIFF,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Report:
     """Compare every derivation with autodiff on `examples` random problems.
@@ -217,7 +248,8 @@ def verify_builtin(
     bound. The first hundred, and then every fifth, are also a problem of a cell in turn, with any
     loss, lengths, outputs and truncation, which that cell of `variants` solves within the error
     measured.
-    The reference is always float64 at exactly the same inputs; `dtype` is the derivations'.
+    The reference is the `oracle`'s, at exactly the same inputs: by default autodiff's, in float64.
+    `dtype` is the derivations'.
     `progress` is called with the number of problems done. Raises ValueError where `examples` < 1.
     """
     if examples < 1:
@@ -237,19 +269,20 @@ def verify_builtin(
             )
 
     for case in range(examples):
-        problem = draw(seed, case, dtype)
+        problem = draw(seed, case, dtype, oracle.largest)
         shapes.append(problem.sizes)
         if derivations:
-            truth = reference(problem)
-            bound = allowed(problem, truth)
+            judge = oracle.of_problem(problem)
             for name, derivation in derivations.items():
-                comparisons = compare_all(derivation(problem), truth, bound)
-                add(name, problem.loss, problem.sizes, case, comparisons)
-        variant = draw_variant(seed, case, dtype) if case < FIRST or case % THEN == 0 else None
-        if variant is not None and variant.cell.upper() in variants:
-            name = variant.cell.upper()
-            comparisons = compare_all(variants[name](variant), *reference_and_allowed(variant))
-            add(name, variant.loss, variant.sizes, case, comparisons)
+                add(name, problem.loss, problem.sizes, case, judge(derivation(problem)))
+        chosen = case < FIRST or case % THEN == 0
+        variant = draw_variant(seed, case, dtype, oracle.largest) if chosen else None
+        cell = "" if variant is None else variant.cell.upper()
+        of_cell = [name for name in variants if name.partition(",")[0] == cell]
+        if variant is not None and of_cell:
+            judge = oracle.of_variant(variant)
+            for name in of_cell:
+                add(name, variant.loss, variant.sizes, case, judge(variants[name](variant)))
         progress(case + 1)
 
     names = [*derivations, *variants]
@@ -262,7 +295,7 @@ def verify_builtin(
         for loss in ALL_LOSSES
         if (row.derivation, row.gradient, loss) in by_loss
     ]
-    return Report(seed, str(np.dtype(dtype)), in_order, shapes, in_detail)
+    return Report(seed, str(np.dtype(dtype)), in_order, shapes, in_detail, oracle.name)
 
 
 def merged(row: Row, other: Row) -> Row:

@@ -1,4 +1,4 @@
-"""The command line, `bptt`: verify, explain, flow, train.
+"""The command line, `bptt`: verify, prove, accuracy, explain, flow, train.
 
 Exit codes: 0 agrees (or learned), 1 disagrees (or not learned), 2 bad usage or input,
 3 inconclusive, 130 ended by Ctrl-C, 141 the reader of the output left before there was a verdict.
@@ -20,12 +20,15 @@ import typer
 from rich.console import Console
 
 from bptt_verifier import colours
-from bptt_verifier.builtin import verify_builtin
+from bptt_verifier.accuracy import accuracy
+from bptt_verifier.builtin import AUTODIFF, DERIVATIONS, VARIANTS, verify_builtin
 from bptt_verifier.comparison import Verdict
 from bptt_verifier.examination import examine
 from bptt_verifier.explain import explanation
+from bptt_verifier.extras import MissingExtra
 from bptt_verifier.flow import flow
 from bptt_verifier.problems import Problem
+from bptt_verifier.prove_command import prove
 from bptt_verifier.terminal import (
     builtin_table,
     discard_output,
@@ -49,6 +52,8 @@ app = typer.Typer(
 )
 app.command("train")(train)
 app.command("flow")(flow)
+app.command("prove")(prove)
+app.command("accuracy")(accuracy)
 
 
 class Reset(StrEnum):
@@ -93,6 +98,14 @@ def verify(
     dtype: Annotated[
         Dtype, typer.Option(help="Precision of the built-in derivations.")
     ] = Dtype.FLOAT64,
+    certified: Annotated[
+        bool,
+        typer.Option(
+            "--certified",
+            help="Compare the built-in derivations with enclosures of the exact values, on small "
+            "problems, instead of autodiff.",
+        ),
+    ] = False,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds that one call of your code may take.")
     ] = 20,
@@ -108,6 +121,8 @@ def verify(
     require_writable("--html", html_file)
     if file is not None and own is not None:
         raise ValueError("--own: expected it without FILE[:FUNCTION], found both")
+    if certified and (file is not None or own is not None):
+        raise ValueError("--certified: expected it without a FILE to judge, found both")
     if file is not None or own is not None:
         options: dict[str, Any] = {"seed": seed}
         if file is not None:
@@ -125,11 +140,21 @@ def verify(
     else:
         if html_file is not None:
             raise ValueError("--html: expected a FILE to judge with it, found none")
+        oracle, derivations, variants = AUTODIFF, DERIVATIONS, VARIANTS
+        if certified:
+            from bptt_verifier import certified as truth  # noqa: PLC0415 - needs an extra
+
+            oracle = truth.CERTIFIED
+            derivations = DERIVATIONS | truth.COMPILED_DERIVATIONS
+            variants = VARIANTS | truth.COMPILED_VARIANTS
         with progress_bar("verifying", examples) as progress:
             report = verify_builtin(
                 examples,
                 seed=seed,
                 dtype=np.dtype(str(dtype)),
+                derivations=derivations,
+                variants=variants,
+                oracle=oracle,
                 progress=lambda done: progress(done, examples),
             )
         with reader_may_leave():
@@ -246,7 +271,7 @@ def main() -> None:
         end_at_once()
     except MemoryError as error:
         code = complain(f"memory: expected enough for these sizes, found too little: {error}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingExtra) as error:
         code = complain(str(error))
     finally:
         if signal.getsignal(signal.SIGINT) is end_at_once:

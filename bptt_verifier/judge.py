@@ -13,6 +13,7 @@ import numpy as np
 from bptt_verifier.comparison import Array, Comparison, Verdict, compare
 from bptt_verifier.diagnosis import Case, diagnose
 from bptt_verifier.gated import GATES, RESETS, verify_cell
+from bptt_verifier.last_resort import decided
 from bptt_verifier.oracle import Truth, measured_truth, truth
 from bptt_verifier.problems import LARGEST, LOSSES, Problem, Sizes, simple, with_values
 from bptt_verifier.report import (
@@ -65,6 +66,7 @@ class Judged(NamedTuple):
     truth: Truth
     yours: dict[str, Array]
     comparisons: list[Comparison]
+    dtype: Any = np.float64
 
     @property
     def disagrees(self) -> bool:
@@ -85,7 +87,8 @@ def judged(
     answer = ask(gradients, problem)
     if isinstance(answer, Broken):
         return answer
-    known = oracle(problem, precision_of(answer, problem))
+    dtype = precision_of(answer, problem)
+    known = oracle(problem, dtype)
     for name, value in answer.values.items():
         if not np.isfinite(value).all() and np.isfinite(known.allowed[name]).all():
             where = [int(i) for i in np.argwhere(~np.isfinite(value))[0]] if value.ndim else []
@@ -101,7 +104,7 @@ def judged(
         compare(name, value, known.values[name], known.allowed[name])
         for name, value in answer.values.items()
     ]
-    return Judged(problem, known, answer.values, comparisons)
+    return Judged(problem, known, answer.values, comparisons, dtype)
 
 
 def random_problems(model: Model, seed: int, count: int) -> Iterator[Problem]:
@@ -394,9 +397,7 @@ def conclude(
     if Verdict.DISAGREES in verdicts or wrong_steps:
         return explained(report, gradients, model, seed, cases, probed)
     if verdicts != {Verdict.AGREES}:
-        vague = ", ".join(n for n, r in parameters.items() if r.verdict is Verdict.INCONCLUSIVE)
-        note = f"No comparison of {vague} could have shown a mistake; try more --examples."
-        return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(note,))
+        return decided(report, [(case.problem, case.yours, case.dtype) for case in cases])
     if all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
         return report._replace(notes=("No single step could be told apart on these probes.",))
     return report

@@ -218,11 +218,13 @@ def variant_with_values(
 OPTIONS = {"rnn": ("tanh", "relu"), "lstm": ("",), "gru": gru.RESETS}
 
 
-def draw_variant(seed: int, case: int, dtype: Any = np.float64) -> Variant:
+def draw_variant(
+    seed: int, case: int, dtype: Any = np.float64, largest: Capacity = LARGEST
+) -> Variant:
     """Random problem number `case` of a seed: cells and losses in turn, the rest at random."""
     rng = np.random.default_rng([seed, case, 1])
-    cell, T = tuple(CELLS)[case % len(CELLS)], int(rng.integers(2, LARGEST.T + 1))
-    between = [(T, T), *((1, most) for most in LARGEST[1:4]), (2, LARGEST.O)]
+    cell, T = tuple(CELLS)[case % len(CELLS)], int(rng.integers(2, largest.T + 1))
+    between = [(T, T), *((1, most) for most in largest[1:4]), (2, largest.O)]
     return variant_with_values(
         rng,
         cell,

@@ -94,11 +94,27 @@ class Counterexample(NamedTuple):
         return self._asdict()
 
 
+class Decision(NamedTuple):
+    """What exact values say of one gradient: the verdict, and the worst deviation over problems.
+
+    `deviation` is the largest error as a part of the largest entry of the exact gradient.
+    """
+
+    verdict: Verdict
+    problems: int
+    deviation: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return self._asdict() | {"verdict": str(self.verdict)}
+
+
 class Report(NamedTuple):
     """The verdict on one derivation.
 
     `mistakes` is empty where nothing is wrong; two where only two together explain the numbers.
-    `first_wrong_step` is the first one going backward from the output. `notes` are sentences that
+    `first_wrong_step` is the first one going backward from the output. `certified` holds what only
+    the exact values decided. `notes` are sentences that
     a verdict alone would not say: what could not be compared, where an exception was raised.
     """
 
@@ -112,6 +128,7 @@ class Report(NamedTuple):
     cases: int = 0
     counterexample: Counterexample | None = None
     notes: tuple[str, ...] = ()
+    certified: dict[str, Decision] = {}  # noqa: RUF012 - never modified
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -127,6 +144,7 @@ class Report(NamedTuple):
             "cases": self.cases,
             "counterexample": self.counterexample.to_dict() if self.counterexample else None,
             "notes": list(self.notes),
+            "certified": {name: found.to_dict() for name, found in self.certified.items()},
         }
 
     def __str__(self) -> str:

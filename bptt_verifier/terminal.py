@@ -99,7 +99,7 @@ def summary(report: Report) -> Text:
         f": {len(report.shapes)} random problems in {report.dtype}, seed {report.seed}. "
         f"The largest error is {worst.worst.error:.2g} of its bound: {worst.derivation}, {at} "
         f"of case {worst.worst_case}, by hand {worst.worst.yours:.9g}, "
-        f"autodiff {worst.worst.reference:.9g}.",
+        f"{report.oracle} {worst.worst.reference:.9g}.",
     )
 
 

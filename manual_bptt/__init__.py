@@ -1,5 +1,6 @@
 """Backpropagation through time derived by hand, in NumPy: the first of two witnesses.
 
 `rnn` (adjoint recursion), `jacobian_sum` (every path, term by term) and `rtrl` (forward recursion)
-compute the same gradients of the same many-to-one RNN in three ways. Nothing here knows autodiff.
+compute the same gradients of the same many-to-one RNN in three ways. `workspace` and `jitted` are
+made for speed, and `jitted` alone needs JAX. Nothing here knows autodiff.
 """

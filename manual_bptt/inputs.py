@@ -237,12 +237,17 @@ def steps_kept(truncation: Any, outputs: str) -> None:
     """
     if truncation is None:
         return
-    if not isinstance(truncation, int | np.integer) or isinstance(truncation, bool):
-        raise TypeError(f"truncation: expected an integer, found {type(truncation).__name__}")
-    if truncation < 1:
-        raise ValueError(f"truncation: expected at least 1, found {truncation}")
+    require_positive("truncation", truncation)
     if outputs != "last":
         raise ValueError(f"truncation: expected None with outputs='every', found {truncation}")
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Raises TypeError for anything but an integer, ValueError for one below 1."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, found {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, found {value}")
 
 
 def output_gradient(value: Any, V: Array, x: Array, outputs: str = "last") -> Array:
@@ -278,9 +283,6 @@ def require_sizes(rng: Any, dtype: Any, **sizes: Any) -> None:
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng: expected a numpy.random.Generator, found {type(rng).__name__}")
     for name, size in sizes.items():
-        if not isinstance(size, int | np.integer) or isinstance(size, bool):
-            raise TypeError(f"{name}: expected an integer, found {type(size).__name__}")
-        if size < 1:
-            raise ValueError(f"{name}: expected at least 1, found {size}")
+        require_positive(name, size)
     if not np.issubdtype(dtype, np.floating):
         raise TypeError(f"dtype: expected a floating dtype, found {np.dtype(dtype)}")

@@ -30,6 +30,11 @@ for name, (max_examples, derandomize) in PROFILES.items():
 settings.load_profile("dev")
 
 
+def deep() -> bool:
+    """Whether the deep profile was chosen: tests of a fixed list then go through all of it."""
+    return settings().max_examples > EXAMPLES
+
+
 @pytest.fixture(autouse=True)
 def strict_dtype_promotion() -> Iterator[None]:
     """float64 that silently becomes float32 is the commonest false result: here it is an error."""

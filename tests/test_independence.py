@@ -15,7 +15,7 @@ import tokenize
 import tomllib
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from importlib import import_module
 from importlib.util import resolve_name
@@ -33,7 +33,7 @@ from jax_reference import rnn, unrolled
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("manual_bptt", "jax_reference", "bptt_verifier")
-MAY_IMPORT_JAX = {"manual_bptt.jitted"}
+MAY_IMPORT_JAX = "manual_bptt.jitted"
 TWINS = ["rnn", "lstm", "gru"]
 TWIN_FUNCTIONS = ("predict", "value_and_grad", "adjoints")
 
@@ -106,23 +106,48 @@ def imports_of(forbidden: set[str], package: str, root: Path = ROOT) -> list[str
 
 def loading_jax(names: list[str], root: Path = ROOT) -> list[str]:
     """The first of these modules after whose import JAX is there, if any."""
+    return loading(["jax", "jaxlib"], names, root)
+
+
+def loading(packages: list[str], names: list[str], root: Path = ROOT) -> list[str]:
+    """The first of these modules after whose import one of the packages is there, if any."""
     script = """
         import importlib, json
-        loaded = []
-        for name in sys.argv[1:]:
+        loaded, packages = [], set(json.loads(sys.argv[1]))
+        for name in sys.argv[2:]:
             importlib.import_module(name)
-            if not loaded and {"jax", "jaxlib"} & sys.modules.keys():
+            if not loaded and packages & sys.modules.keys():
                 loaded.append(name)
         print(json.dumps(loaded))
     """
-    return python(script, *names, root=root)
+    return python(script, json.dumps(packages), *names, root=root)
 
 
-def test_the_first_witness_never_imports_jax() -> None:
-    names = [name for name in modules("manual_bptt") if name not in MAY_IMPORT_JAX]
+def outside(package: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that are neither a package's nor of a module in it."""
+    return [name for name in names if not f"{name}.".startswith(f"{package}.")]
+
+
+def test_the_first_witness_never_imports_jax_but_in_one_package() -> None:
+    names = outside(MAY_IMPORT_JAX, modules("manual_bptt"))
     assert names[0] == "manual_bptt"
+    assert "manual_bptt.workspace" in names
     assert loading_jax(names) == []
-    assert set(imports_of({"jax", "jaxlib"}, "manual_bptt")) <= MAY_IMPORT_JAX
+    assert outside(MAY_IMPORT_JAX, imports_of({"jax", "jaxlib"}, "manual_bptt")) == []
+
+
+def test_only_the_package_that_may_import_jax_is_left_out(tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path, "witness", jitted_too="import jax", clean="", guilty="from witness import jitted"
+    )
+    write_package(tmp_path / package, "jitted", rnn="import jax")
+    guilty = imports_of({"jax"}, package, tmp_path)
+    assert sorted(guilty) == ["witness.jitted.rnn", "witness.jitted_too"]
+    assert outside("witness.jitted", guilty) == ["witness.jitted_too"]
+    (tmp_path / package / "jitted" / "__init__.py").write_text("from witness.jitted import rnn")
+    names = outside("witness.jitted", modules(package, tmp_path))
+    assert names == ["witness", "witness.clean", "witness.guilty", "witness.jitted_too"]
+    assert loading_jax(names, tmp_path) == ["witness.guilty"]
 
 
 def test_a_module_that_imports_jax_is_noticed_as_it_is_imported(tmp_path: Path) -> None:
@@ -174,6 +199,41 @@ def test_neither_witness_imports_the_other() -> None:
 @pytest.mark.parametrize("witness", ["manual_bptt", "jax_reference"])
 def test_no_witness_imports_the_judge(witness: str) -> None:
     assert imports_of({"bptt_verifier"}, witness) == []
+
+
+# The packages of the extra are imported where a certificate is asked for, and nowhere else.
+
+OPTIONAL = ["flint", "sympy", "mpmath"]
+CERTIFICATES = {
+    f"bptt_verifier.{name}"
+    for name in ("enclosures", "certified", "formal", "rational_proof", "symbolic_proof")
+}
+
+
+def test_nothing_but_the_certificates_imports_what_only_they_need() -> None:
+    names = [name for package in PACKAGES for name in modules(package)]
+    assert set(names) >= CERTIFICATES
+    assert loading(OPTIONAL, [name for name in names if name not in CERTIFICATES]) == []
+    guilty = {name for package in PACKAGES for name in imports_of(set(OPTIONAL), package)}
+    assert guilty <= CERTIFICATES
+
+
+def test_a_module_that_imports_the_extra_is_noticed(tmp_path: Path) -> None:
+    package = write_package(tmp_path, "judge", clean="import numpy", guilty="from flint import arb")
+    assert loading(OPTIONAL, list(modules(package, tmp_path)), tmp_path) == ["judge.guilty"]
+    assert imports_of(set(OPTIONAL), package, tmp_path) == ["judge.guilty"]
+
+
+def test_the_forward_pass_of_the_certificates_knows_neither_witness_nor_a_gradient() -> None:
+    name = "bptt_verifier.forward_pass"
+    file = modules("bptt_verifier")[name]
+    assert {found.partition(".")[0] for found in imported(name, file)} <= {
+        "collections", "typing", "numpy",
+    }  # fmt: skip
+    names = [
+        each for node in ast.walk(ast.parse(file.read_text("utf-8"))) for each in names_in(node)
+    ]
+    assert [each for each in names if BY_HAND.search(each) or "grad" in each] == []
 
 
 # The second witness derives nothing by hand: by what is written, and by what is returned.
@@ -462,6 +522,14 @@ def signature(module: ModuleType, name: str) -> list[tuple[str, str, Any]]:
     """Name, kind and default of every parameter of a function; annotations may differ."""
     parameters = inspect.signature(getattr(module, name)).parameters.values()
     return [(p.name, p.kind.description, p.default) for p in parameters]
+
+
+def test_the_compiled_cells_take_what_the_readable_ones_take() -> None:
+    for twin in TWINS:
+        readable, compiled = (import_module(f"manual_bptt{p}.{twin}") for p in ("", ".jitted"))
+        own = [("checkpoint_every", "keyword-only", None)] if twin == "rnn" else []
+        for name in ("value_and_grad", "loss"):
+            assert signature(compiled, name) == signature(readable, "value_and_grad") + own
 
 
 @pytest.mark.parametrize("name", TWIN_FUNCTIONS)

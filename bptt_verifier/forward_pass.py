@@ -1,0 +1,181 @@
+"""A forward pass over any numbers: floats' exact values, balls, power series, symbols.
+
+The certificates differentiate it, and it alone: there is no gradient and no chain rule in this
+file, and nothing of either witness. Arrays are object arrays, time-major, with the letters of
+docs/derivation.md; what a number can do beyond + − × ÷ is in `Numbers`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Function = Callable[..., Any]
+
+
+class Numbers(NamedTuple):
+    """What the numbers can do beyond arithmetic.
+
+    `sign` is −1, 0 or 1 of the value, and decides on branches; `constant` is the number without
+    its dependence on what is differentiated by, which is what truncation keeps of a state.
+    """
+
+    tanh: Function
+    sigmoid: Function
+    exp: Function
+    log: Function
+    sign: Function
+    constant: Function
+
+
+class Model(NamedTuple):
+    """Which forward pass: `option` is the RNN's activation, a name or a function, or the GRU's."""
+
+    cell: str = "rnn"
+    option: str | Function = ""
+    loss: str = "mse"
+    outputs: str = "last"
+    lengths: Array | None = None
+    truncation: int | None = None
+
+
+def each(function: Function, *arrays: Array) -> Array:
+    """An object array: the function of every entry of one array, or of several alike."""
+    found = np.empty(np.shape(arrays[0]), object)
+    for entry in np.ndindex(found.shape):
+        found[entry] = function(*(values[entry] for values in arrays))
+    return found
+
+
+def activation_of(numbers: Numbers, option: str | Function) -> Function:
+    """φ of one number."""
+    if callable(option):
+        return option
+    by_name: dict[str, Function] = {
+        "tanh": numbers.tanh,
+        "sigmoid": numbers.sigmoid,
+        "relu": lambda a: a if numbers.sign(a) > 0 else 0 * numbers.constant(a),
+        "identity": lambda a: a,
+    }
+    return by_name[option]
+
+
+# One step of each cell: the states after it, h first, from those before, x_t and ε_t.
+
+
+def affine(point: dict[str, Any], h: Array, x_t: Array, epsilon: Array) -> Array:
+    """U x_t + W h_{t-1} + b + ε_t."""
+    a: Array = x_t @ point["U"].T + h @ point["W"].T + epsilon
+    return a if point["b"] is None else a + point["b"]
+
+
+def rnn_step(
+    numbers: Numbers, option: Any, point: dict[str, Any], states: list[Array], *driven: Array
+) -> list[Array]:
+    """h_t = φ(a_t)."""
+    return [each(activation_of(numbers, option), affine(point, states[0], *driven))]
+
+
+def lstm_step(
+    numbers: Numbers, option: Any, point: dict[str, Any], states: list[Array], *driven: Array
+) -> list[Array]:
+    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t)."""
+    h, cell = states
+    i, f, g, o = np.split(affine(point, h, *driven), 4, axis=-1)
+    cell = each(numbers.sigmoid, f) * cell + each(numbers.sigmoid, i) * each(numbers.tanh, g)
+    return [each(numbers.sigmoid, o) * each(numbers.tanh, cell), cell]
+
+
+def gru_step(
+    numbers: Numbers, option: Any, point: dict[str, Any], states: list[Array], *driven: Array
+) -> list[Array]:
+    """h_t = (1 − z) n + z h_{t-1}; the reset gate before or after the product with W_n."""
+    (h,), (x_t, epsilon) = states, driven
+    H = h.shape[-1]
+    inner = point | {"W": point["W"][: 2 * H], "U": point["U"][: 2 * H]}
+    if point["b"] is not None:
+        inner["b"] = point["b"][: 2 * H]
+    r, z = np.split(each(numbers.sigmoid, affine(inner, h, x_t, epsilon[:, : 2 * H])), 2, axis=-1)
+    met = (r * h if option == "before" else h) @ point["W"][2 * H :].T
+    if point["b_n"] is not None:
+        met = met + point["b_n"]
+    a_n = x_t @ point["U"][2 * H :].T + epsilon[:, 2 * H :]
+    a_n = a_n + (met if option == "before" else r * met)
+    if point["b"] is not None:
+        a_n = a_n + point["b"][2 * H :]
+    return [(1 - z) * each(numbers.tanh, a_n) + z * h]
+
+
+STEPS = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}
+
+
+# Losses of rows of predictions and targets, every entry of which counts.
+
+
+def absolute(numbers: Numbers, r: Any) -> Any:
+    """|r|; constant where r is 0."""
+    return numbers.sign(r) * r
+
+
+def huber(numbers: Numbers, r: Any) -> Any:
+    """½ r² where |r| ≤ 1, and |r| − ½ beyond."""
+    far = numbers.sign(absolute(numbers, r) - 1) > 0
+    return (2 * absolute(numbers, r) - 1) / 2 if far else r * r / 2
+
+
+def softmax_cross_entropy(numbers: Numbers, row: Array, y: Array) -> Any:
+    """−Σ y log p of one row: log Σ exp ŷ − Σ y ŷ, where y sums to one."""
+    return numbers.log(each(numbers.exp, row).sum()) - (y * row).sum()
+
+
+def binary_cross_entropy(numbers: Numbers, logit: Any, y: Any) -> Any:
+    """−y log σ(ŷ) − (1 − y) log(1 − σ(ŷ))."""
+    return numbers.log(1 + numbers.exp(logit)) - y * logit
+
+
+def loss_of(numbers: Numbers, loss: str, prediction: Array, y: Array) -> Any:
+    """The loss of (R, O) predictions and targets: a sum, or a mean over entries or over rows."""
+    r, N = prediction - y, prediction.size
+    if loss == "half_sse":
+        return (r * r).sum() / 2
+    if loss == "mse":
+        return (r * r).sum() / N
+    if loss == "softmax_cross_entropy":
+        rows = zip(prediction, y, strict=True)
+        return sum(softmax_cross_entropy(numbers, *row) for row in rows) / len(y)
+    if loss == "binary_cross_entropy":
+        entries = zip(prediction.flat, y.flat, strict=True)
+        return sum(binary_cross_entropy(numbers, *entry) for entry in entries) / N
+    distance = {"mae": absolute, "huber": huber}[loss]
+    return sum(distance(numbers, entry) for entry in r.flat) / N
+
+
+def loss_and_prediction(
+    numbers: Numbers, model: Model, point: dict[str, Any], y: Array
+) -> tuple[Any, Array]:
+    """L and ŷ at a point: U, W, V, b, c, b_n (or None), x, h0, c0 and `adjoints`, the ε_t.
+
+    y (B, O) or, for outputs at every step, (T, B, O). ŷ has the same shape; in the padding it is
+    that of the state which waits, and does not count.
+    """
+    x, V, c = point["x"], point["V"], point["c"]
+    T, B = x.shape[:2]
+    ends = np.full(B, T) if model.lengths is None else model.lengths
+    states = [point["h0"], point["c0"]] if model.cell == "lstm" else [point["h0"]]
+    reached = []
+    for t in range(1, T + 1):
+        driven = x[t - 1], point["adjoints"][t - 1]
+        after = STEPS[model.cell](numbers, model.option, point, states, *driven)
+        goes_on = (t <= ends)[:, None]
+        states = [np.where(goes_on, new, old) for new, old in zip(after, states, strict=True)]
+        if model.truncation is not None:
+            held = (t <= ends - model.truncation)[:, None]
+            states = [np.where(held, each(numbers.constant, s), s) for s in states]
+        reached.append(states[0])
+    every = model.outputs == "every"
+    prediction = (np.stack(reached) if every else states[0]) @ V.T
+    if c is not None:
+        prediction = prediction + c
+    counted = np.arange(1, T + 1)[:, None] <= ends if every else np.full(B, True)
+    return loss_of(numbers, model.loss, prediction[counted], y[counted]), prediction

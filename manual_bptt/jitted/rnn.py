@@ -1,0 +1,300 @@
+"""The many-to-one RNN of `manual_bptt.rnn`, compiled: the same recursion, arranged for XLA.
+
+The sweep forward keeps the state *before* each step, so that ∂L/∂W is one product of two whole
+arrays, and the sweep back writes the adjoints over U x_t. These two arrays (T, B, H) are all that
+grows with T. Source: docs/derivation.md, sections 4 and 15.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float, Int, Shaped
+
+from manual_bptt import inputs
+from manual_bptt.jitted.step import (
+    Found,
+    Model,
+    Weights,
+    arguments,
+    rows,
+    value,
+    value_and_gradient,
+    zeros_unless_given,
+)
+from manual_bptt.rnn import Params
+
+FEW = 4  # steps up to which a loop costs more than products of single steps
+
+
+class Activation(NamedTuple):
+    """φ, and φ′ as a function of h = φ(a)."""
+
+    function: Callable[[Array], Array]
+    slope: Callable[[Array], Array]
+
+
+# fmt: off
+ACTIVATIONS = {
+    # name                  φ(a)               φ′(a), from h
+    "tanh":     Activation(jnp.tanh,           lambda h: 1 - h * h),                # (Q1)
+    "sigmoid":  Activation(jax.nn.sigmoid,     lambda h: h * (1 - h)),              # (Q1)
+    "relu":     Activation(jax.nn.relu,        lambda h: (h > 0).astype(h.dtype)),  # (Q1)
+    "identity": Activation(lambda a: a,        jnp.ones_like),                      # (Q1)
+}
+# fmt: on
+
+
+class Option(NamedTuple):
+    """The activation's name, and how many steps apart states are kept; None keeps all."""
+
+    activation: str
+    checkpoint_every: int | None
+
+
+class Trace(NamedTuple):
+    """What a sweep forward leaves: U x_t + b and h_{t-1} of its steps, and its last state.
+
+    Where there are few steps, `before` is a list, whose first is None for zeros, and `a` is empty.
+    """
+
+    a: Any
+    before: Any
+    reached: Float[Array, "B H"]
+
+
+def few_steps(
+    weights: Weights, x: Float[Array, "n B D"], h: Float[Array, "B H"] | None, activation: str
+) -> Trace:
+    """The states of n steps after h, or after zeros, written out."""
+    U, W, _, b, *_ = weights
+    before: list[Any] = []
+    reached: Any = h
+    for x_t in x:
+        before.append(reached)
+        a_t = x_t @ U.T  # (F1)  U x_t + W h_{t-1} + b
+        if reached is not None:
+            a_t = a_t + reached @ W.T
+        reached = ACTIVATIONS[activation].function(a_t if b is None else a_t + b)  # (F2)  φ(a_t)
+    return Trace([], before, reached)
+
+
+def few_steps_back(
+    weights: Weights,
+    x: Float[Array, "n B D"],
+    trace: Trace,
+    dh: Float[Array, "B H"],
+    activation: str,
+) -> Found:
+    """The gradients that n steps, written out, make of the one with respect to their last state."""
+    U, W, *_ = weights
+    adjoints: list[Array] = []
+    for h in reversed([*trace.before[1:], trace.reached]):
+        adjoints.insert(0, dh * ACTIVATIONS[activation].slope(h))  # (B2)  ∂L/∂h_t ⊙ φ′(a_t)
+        dh = adjoints[0] @ W  # (B3)  Wᵀ δ_t
+    after = [(d, h) for d, h in zip(adjoints, trace.before, strict=True) if h is not None]
+    return Found(
+        U=reduce(add, [d.T @ x_t for d, x_t in zip(adjoints, x, strict=True)]),  # (B4)  Σ δ_t x_tᵀ
+        W=reduce(add, [d.T @ h for d, h in after], jnp.zeros_like(W)),  # (B5)  Σ_t δ_t h_{t-1}ᵀ
+        b=reduce(add, [d.sum(axis=0) for d in adjoints]),  # (B7)  Σ_t δ_t
+        x=jnp.stack(adjoints) @ U,  # (B9)  Uᵀ δ_t
+        first=(dh,),
+    )
+
+
+def sweep_forward(
+    weights: Weights, x: Float[Array, "n B D"], h: Float[Array, "B H"] | None, activation: str
+) -> Trace:
+    """The states of n steps after h, or after zeros, which cost no product."""
+    if len(x) <= FEW:
+        return few_steps(weights, x, h, activation)
+    U, W, _, b, *_ = weights
+    phi, (n, B, _), W_T = ACTIVATIONS[activation].function, x.shape, W.T
+    a = (rows(x) @ U.T).reshape(n, B, -1)  # (Q2)  U x_t of all t at once
+    if b is not None:
+        a = a + b
+
+    def step(h: Array | None, a_t: Array) -> Array:
+        return phi(a_t if h is None else a_t + h @ W_T)  # (F1), (F2)  φ(U x_t + W h_{t-1} + b)
+
+    def advance(carry: Any, t: Array) -> tuple[Any, None]:
+        h, before = carry
+        h = step(h, at(a, t))
+        return (h, put(before, h, t + 1)), None
+
+    before = jnp.zeros_like(a) if h is None else put(jnp.zeros_like(a), h, 0)
+    reached = step(h, a[0])
+    # The last state has no place among those before a step, and is computed after the loop.
+    start = reached, put(before, reached, 1)
+    (h, before), _ = lax.scan(advance, start, jnp.arange(1, n - 1))
+    return Trace(a, before, step(h, a[n - 1]))
+
+
+def sweep_back(
+    weights: Weights,
+    x: Float[Array, "n B D"],
+    trace: Trace,
+    dh: Float[Array, "B H"],
+    activation: str,
+) -> Found:
+    """The gradients that these steps make of the one with respect to their last state."""
+    if len(x) <= FEW:
+        return few_steps_back(weights, x, trace, dh, activation)
+    U, W, *_ = weights
+    slope, last = ACTIVATIONS[activation].slope, len(x) - 1
+
+    def retreat(carry: Any, t: Array) -> tuple[Any, None]:
+        dh, adjoints = carry
+        # Carrying h from step to step instead would copy it; the index is clamped.
+        h = jnp.where(t == last, trace.reached, at(trace.before, t + 1))
+        delta = dh * slope(h)  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
+        return (delta @ W, put(adjoints, delta, t)), None  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
+
+    # The adjoints are written over U x_t, which nobody needs any more.
+    (dh, adjoints), _ = lax.scan(retreat, (dh, trace.a), jnp.arange(len(x)), reverse=True)
+    delta = rows(adjoints)
+    return Found(
+        U=(rows(x).T @ delta).T,  # (Q3)  Σ_t δ_t x_tᵀ, in the order that XLA multiplies faster
+        W=delta.T @ rows(trace.before),  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
+        b=delta.sum(axis=0),  # (B7)  Σ_t δ_t
+        x=adjoints @ U,  # (B9)  ∂L/∂x_t = Uᵀ δ_t
+        first=(dh,),
+    )
+
+
+def at(array: Float[Array, "n B H"], t: Array) -> Float[Array, "B H"]:
+    """One step's part of an array."""
+    found: Array = lax.dynamic_index_in_dim(array, t, keepdims=False)
+    return found
+
+
+def put(array: Float[Array, "n B H"], value: Float[Array, "B H"], t: Any) -> Float[Array, "n B H"]:
+    """The array with one step's part replaced, in place where XLA can."""
+    found: Array = lax.dynamic_update_index_in_dim(array, value, t, 0)
+    return found
+
+
+def segments(x: Float[Array, "T B D"], option: Option) -> tuple[int, int]:
+    """How many steps a segment has, and how many segments come before the last one."""
+    k = min(option.checkpoint_every or len(x), len(x))
+    return k, (len(x) - 1) // k
+
+
+def segment(x: Float[Array, "T B D"], j: Array, k: int) -> Float[Array, "k B D"]:
+    """The inputs of the j-th k steps."""
+    return lax.dynamic_slice_in_dim(x, j * k, k)
+
+
+def forward(
+    weights: Weights, x: Float[Array, "T B D"], first: tuple[Any, ...], option: Option
+) -> tuple[Float[Array, "B H"], tuple[Any, Trace]]:
+    """h_T, the states where the segments before the last one start, and the last one's trace."""
+    k, before_last = segments(x, option)
+
+    def advance(h: Array, j: Array) -> tuple[Array, Array]:
+        return sweep_forward(weights, segment(x, j, k), h, option.activation).reached, h
+
+    (h,), starts = first, None
+    if before_last:
+        (h,) = zeros_unless_given(first, weights, x)
+        h, starts = lax.scan(advance, h, jnp.arange(before_last))
+    trace = sweep_forward(weights, x[before_last * k :], h, option.activation)
+    return trace.reached, (starts, trace)
+
+
+def backward(
+    weights: Weights,
+    x: Float[Array, "T B D"],
+    kept: tuple[Any, Trace],
+    dh: Float[Array, "B H"],
+    option: Option,
+) -> Found:
+    """All gradients from ∂L/∂h_T."""
+    starts, trace = kept
+    k, before_last = segments(x, option)
+    found = sweep_back(weights, x[before_last * k :], trace, dh, option.activation)
+    if not before_last:
+        return found
+
+    def retreat(carry: Any, at: tuple[Array, Array]) -> tuple[Any, Array]:
+        (dh, U, W, b), (j, start) = carry, at
+        part = segment(x, j, k)
+        trace = sweep_forward(weights, part, start, option.activation)  # (Q5)  h_t once more
+        more = sweep_back(weights, part, trace, dh, option.activation)
+        return (*more.first, U + more.U, W + more.W, b + more.b), more.x  # (Q6)  over the segments
+
+    (dh, U, W, b), dx = lax.scan(
+        retreat,
+        (*found.first, found.U, found.W, found.b),
+        (jnp.arange(before_last), starts),
+        reverse=True,
+    )
+    dx = jnp.concatenate([dx.reshape(before_last * k, *x.shape[1:]), found.x])
+    return Found(U, W, b, dx, (dh,))
+
+
+def model_of(activation: str, loss: str, checkpoint_every: int | None) -> Model:
+    """The model of these options. Raises TypeError or ValueError naming the one that is unknown."""
+    inputs.name_among("activation", activation, tuple(ACTIVATIONS))
+    if checkpoint_every is not None:
+        inputs.require_positive("checkpoint_every", checkpoint_every)
+    return Model(forward, backward, Option(activation, checkpoint_every), loss)
+
+
+def value_and_grad(
+    params: Params,
+    x: Float[Array, "T B D"],
+    y: Shaped[Array, "B O"],
+    h0: Float[Array, "B H"] | None = None,
+    *,
+    activation: str = "tanh",
+    loss: str = "mse",
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+    truncation: int | None = None,
+    checkpoint_every: int | None = None,
+) -> tuple[Float[Array, ""], Params]:
+    """The loss and its gradients with respect to the parameters, in their own tuple.
+
+    The arguments may be NumPy's or JAX's arrays, and traced. Values are not looked at: NaN and
+    infinity go through. With `checkpoint_every=k` the states are kept every k steps only, and those
+    between are computed once more on the way back; about √T takes least memory. `outputs`,
+    `lengths` and `truncation` are those of the readable twin, and only their defaults are known.
+    Raises TypeError or ValueError naming the argument that does not fit.
+    """
+    model = model_of(activation, loss, checkpoint_every)
+    given = arguments(
+        params, x, y, loss=loss, states={"h0": h0}, outputs=outputs, lengths=lengths,
+        truncation=truncation,
+    )  # fmt: skip
+    return value_and_gradient(model, given, Params)
+
+
+def loss(
+    params: Params,
+    x: Float[Array, "T B D"],
+    y: Shaped[Array, "B O"],
+    h0: Float[Array, "B H"] | None = None,
+    *,
+    activation: str = "tanh",
+    loss: str = "mse",
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+    truncation: int | None = None,
+    checkpoint_every: int | None = None,
+) -> Float[Array, ""]:
+    """The loss, as a function that `jax.grad` takes and that `jax.jit` and `jax.vmap` compose with.
+
+    Its gradient, with respect to the parameters, x, y and h0, is the one derived by hand. There is
+    no forward mode. Options and what is raised as in `value_and_grad`.
+    """
+    model = model_of(activation, loss, checkpoint_every)
+    given = arguments(
+        params, x, y, loss=loss, states={"h0": h0}, outputs=outputs, lengths=lengths,
+        truncation=truncation,
+    )  # fmt: skip
+    return value(model, given)

@@ -1,0 +1,279 @@
+"""The training step of `rnn` in arrays that are made once, as fast as NumPy goes.
+
+One matrix product makes all U x_t, one each ∂L/∂U and ∂L/∂W, and one a step either sweep. The
+states are written over U x_t and the adjoints over the slopes, so that a step takes two arrays
+(T, B, H), or, with `checkpoint_every=k`, two of k steps and every k-th state.
+Source: docs/derivation.md, section 15.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from manual_bptt import inputs, losses
+from manual_bptt.activations import Array, logistic
+from manual_bptt.rnn import Params
+
+NAMES = (*Params._fields, "x", "y", "h0")
+
+
+class InPlace(NamedTuple):
+    """φ written over its argument, and φ′ as a function of h = φ(a), written into another array."""
+
+    apply: Callable[[Array], object]
+    slope: Callable[[Array, Array], object]
+
+
+# fmt: off
+IN_PLACE = {
+    # name               φ(a), over a                          φ′(a) from h, into s
+    "tanh":     InPlace(lambda a: np.tanh(a, a),
+                        lambda h, s: np.subtract(1, np.multiply(h, h, s), s)),  # (Q1)  1 − h²
+    "sigmoid":  InPlace(lambda a: np.copyto(a, logistic(a)),
+                        lambda h, s: np.multiply(h, np.subtract(1, h, s), s)),  # (Q1)  h (1 − h)
+    "relu":     InPlace(lambda a: np.maximum(a, 0, a),
+                        lambda h, s: np.greater(h, 0, s)),                      # (Q1)  1 if h > 0
+    "identity": InPlace(lambda a: a,
+                        lambda h, s: s.fill(1)),                                # (Q1)  1
+}
+# κ of the losses L = κ/2 Σ (ŷ − y)² with ∂L/∂ŷ = κ (ŷ − y), which need one residual for both.
+SQUARES: dict[str, Callable[[int], float]] = {
+    "mse":      lambda N: 2 / N,                                                # (L1), (L2)
+    "half_sse": lambda N: 1,                                                    # (L3), (L4)
+}
+# fmt: on
+
+
+class Workspace:
+    """Loss, gradients and update of the RNN for one set of sizes and one dtype, in arrays kept.
+
+    `params` and x (T, B, D), of any floating dtype, say which; their values are not used.
+    With `checkpoint_every=k` the states are kept every k steps only, and those between are computed
+    once more on the way back. The memory is least for k about √T (Chen et al. 2016, "Training deep
+    nets with sublinear memory cost"; Gruslys et al. 2016, "Memory-efficient backpropagation through
+    time").
+    A workspace serves one thread at a time. Raises TypeError or ValueError naming the argument that
+    does not fit.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        x: Shaped[Array, "T B D"],
+        *,
+        activation: str = "tanh",
+        loss: str = "mse",
+        checkpoint_every: int | None = None,
+    ) -> None:
+        weights, x, *_ = inputs.arguments(params, x)
+        dtype: np.dtype[Any] = x.dtype
+        if not np.issubdtype(dtype, np.floating):
+            raise TypeError(f"U: expected a floating dtype, found {dtype}")
+        inputs.name_among("activation", activation, tuple(IN_PLACE))
+        losses.find(loss)
+        (T, B, _), (O, H) = x.shape, weights[2].shape
+        k = T
+        if checkpoint_every is not None:
+            inputs.require_positive("checkpoint_every", checkpoint_every)
+            k = min(checkpoint_every, T)
+
+        def empty(*shape: int) -> Array:
+            return np.empty(shape, dtype)
+
+        self._activation, self._loss = IN_PLACE[activation], loss
+        self._scale = SQUARES[loss](B * O) if loss in SQUARES else None
+        self._dtype = dtype
+        of_weights = (None if w is None else w.shape for w in weights)
+        self._shapes = (*of_weights, x.shape, (B, O), (B, H))
+        self._segments = [slice(start, min(start + k, T)) for start in range(0, T, k)]
+
+        self._gradient = Params._make(None if w is None else empty(*w.shape) for w in weights)
+        self._h, self._adjoints = empty(k + 1, B, H), empty(k, B, H)
+        self._kept = empty(len(self._segments) - 1, B, H)
+        self._prediction, self._dh, self._product = empty(B, O), empty(B, H), empty(B, H)
+        self._temporary = [
+            self._h, self._adjoints, self._kept, self._prediction, self._dh, self._product
+        ]  # fmt: skip
+        # With one segment the place of ∂L/∂W is free during both sweeps, and Wᵀ lies there.
+        self._W_T = self._gradient.W
+        self._addends: tuple[Array | None, Array | None] = None, None
+        if len(self._segments) > 1:
+            addends = np.empty_like(self._gradient.U), np.empty_like(self._gradient.W)
+            self._W_T, self._addends = empty(H, H), addends
+            self._temporary += [self._W_T, *addends]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays but those of the gradients."""
+        return sum(array.nbytes for array in self._temporary)
+
+    @property
+    def gradient_nbytes(self) -> int:
+        """The bytes of the arrays that hold the gradients."""
+        return sum(array.nbytes for array in self._gradient if array is not None)
+
+    def value_and_grad(
+        self,
+        params: Params,
+        x: Shaped[Array, "T B D"],
+        y: Shaped[Array, "B O"],
+        h0: Shaped[Array, "B H"] | None = None,
+    ) -> tuple[Any, Params]:
+        """The loss and its gradients with respect to the parameters, as `rnn.value_and_grad`.
+
+        The gradients are this workspace's own arrays: the next call writes over them. Of the
+        arguments the shapes and dtypes are looked at, not the values: NaN and infinity go through.
+        Raises TypeError or ValueError naming the argument that does not fit the workspace.
+        """
+        self._require_fit(params, x, y, h0)
+        np.copyto(self._W_T, params[1].T)
+        segments = list(enumerate(self._segments))
+        last, _ = segments[-1]
+
+        for number, steps in segments:
+            if number:
+                self._kept[number - 1] = self._h[-1]
+            self._sweep_forward(params, x[steps], number, h0)
+        value = self._output(params, y, self._h[len(x[steps])])
+        for number, steps in reversed(segments):
+            if number != last:
+                self._sweep_forward(params, x[steps], number, h0)  # (Q5)  h_t once more
+            self._sweep_back(params, len(x[steps]), number)
+            self._sum_over_time(x[steps], number == 0 and h0 is None, number == last)
+        return value, self._gradient
+
+    def step(
+        self,
+        params: Params,
+        x: Shaped[Array, "T B D"],
+        y: Shaped[Array, "B O"],
+        learning_rate: float,
+        h0: Shaped[Array, "B H"] | None = None,
+    ) -> Any:
+        """One step of gradient descent: changes the arrays of `params`, returns the loss before it.
+
+        Afterwards the gradients of an earlier call are gone. Raises as `value_and_grad`, and
+        ValueError for parameters that cannot be written to.
+        """
+        if isinstance(learning_rate, bool) or not isinstance(learning_rate, Real):
+            raise TypeError(
+                f"learning_rate: expected a number, found {type(learning_rate).__name__}"
+            )
+        value, gradient = self.value_and_grad(params, x, y, h0)
+        rate = self._dtype.type(learning_rate)
+        for name, weight, slope in zip(Params._fields, params, gradient, strict=True):
+            if weight is not None:
+                if not weight.flags.writeable:
+                    raise ValueError(
+                        f"{name}: expected an array to write to, found a read-only one"
+                    )
+                np.multiply(slope, rate, slope)
+                np.subtract(weight, slope, weight)  # (T1)  θ ← θ − η ∂L/∂θ
+        return value
+
+    def _sweep_forward(self, params: Params, x: Array, number: int, h0: Array | None) -> None:
+        """The states of one segment, h[0] first."""
+        U, _, _, b, _ = params
+        n, h, product, apply = len(x), self._h, self._product, self._activation.apply
+        from_zero = number == 0 and h0 is None
+        h[0] = self._kept[number - 1] if number else 0 if h0 is None else h0
+        states = h[1 : n + 1]
+        np.dot(rows(x), U.T, rows(states))  # (Q2)  U x_t of all t at once
+        if b is not None:
+            states += b
+        if from_zero:
+            apply(states[0])  # W h_0 = 0
+        for before, state in pairwise(h[from_zero : n + 1]):
+            np.dot(before, self._W_T, product)
+            np.add(state, product, state)  # (F1)  a_t = U x_t + W h_{t-1} + b
+            apply(state)  # (F2)  h_t = φ(a_t)
+
+    def _output(self, params: Params, y: Array, h_T: Array) -> Any:
+        """The loss; what ∂L/∂ŷ gives to V, c and h_T is left in the gradients and in ∂L/∂h_T."""
+        _, _, V, _, c = params
+        prediction, gradient = self._prediction, self._gradient
+        np.dot(h_T, V.T, prediction)  # (F3)  ŷ = V h_T + c
+        if c is not None:
+            prediction += c
+        if self._scale is None:
+            value, dy = losses.value_and_gradient(self._loss, prediction, y)
+        else:
+            dy = np.subtract(prediction, y, prediction)
+            value = np.vdot(dy, dy) * (self._scale / 2)  # (L1), (L3)
+            dy *= self._scale  # (L2), (L4)
+        np.dot(dy.T, h_T, gradient.V)  # (B6)  ∂L/∂ŷ h_Tᵀ
+        if gradient.c is not None:
+            np.sum(dy, axis=0, out=gradient.c)  # (B8)  ∂L/∂ŷ
+        np.dot(dy, V, self._dh)  # (B1)  ∂L/∂h_T = Vᵀ ∂L/∂ŷ
+        return value
+
+    def _sweep_back(self, params: Params, n: int, number: int) -> None:
+        """The adjoints of the n steps of one segment, and what is left for the one before it."""
+        W, product, adjoints = params[1], self._product, self._adjoints[:n]
+        self._activation.slope(self._h[1 : n + 1], adjoints)  # (Q1)  φ′ of all t at once
+        adjoints[-1] *= self._dh  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
+        for later, adjoint in pairwise(adjoints[::-1]):
+            np.dot(later, W, product)  # (B3)  ∂L/∂h_t = Wᵀ δ_{t+1}
+            np.multiply(adjoint, product, adjoint)  # (B2)
+        if number:
+            np.dot(adjoints[0], W, self._dh)  # (B3)
+
+    def _sum_over_time(self, x: Array, from_zero: bool, first: bool) -> None:
+        """The segment's part of ∂L/∂U, ∂L/∂W and ∂L/∂b; `first` where no other is there yet."""
+        delta, before = self._adjoints[: len(x)], self._h[from_zero : len(x)]
+        gradient = self._gradient
+        for_U, for_W = (None, None) if first else self._addends
+        add_product(rows(delta), rows(x), gradient.U, for_U)  # (Q3)  Σ_t δ_t x_tᵀ
+        before = self._h[from_zero : len(x)]
+        add_product(
+            rows(delta[from_zero:]), rows(before), gradient.W, for_W
+        )  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
+        if gradient.b is not None:
+            found = np.sum(delta, axis=(0, 1))  # (B7)  Σ_t δ_t
+            gradient.b[...] = found if first else gradient.b + found
+
+    def _require_fit(self, params: Any, x: Any, y: Any, h0: Any) -> None:
+        """Raises TypeError or ValueError where an argument is not what this workspace is made for.
+
+        In the time of a microsecond: nothing is converted, and no value is looked at but the
+        targets of a cross-entropy.
+        """
+        if not isinstance(params, tuple) or len(params) != len(Params._fields):
+            raise TypeError(
+                f"params: expected Params(U, W, V[, b, c]), found {type(params).__name__}"
+            )
+        for name, shape, value in zip(NAMES, self._shapes, (*params, x, y, h0), strict=True):
+            if value is None and (shape is None or name == "h0"):
+                continue
+            if not isinstance(value, np.ndarray) or shape is None:
+                wanted = "None" if shape is None else "an array"
+                raise TypeError(f"{name}: expected {wanted}, found {type(value).__name__}")
+            classes = name == "y" and self._loss == losses.CLASSES and value.dtype.kind in "iu"
+            if not classes and value.dtype != self._dtype:
+                raise TypeError(
+                    f"{name}: expected dtype {self._dtype} of this workspace, found {value.dtype}"
+                )
+            expected = shape[:1] if classes else shape
+            if value.shape != expected:
+                raise ValueError(
+                    f"{name}: expected shape {expected} of this workspace, found {value.shape}"
+                )
+        if self._scale is None:
+            inputs.require_targets(y, self._loss, self._prediction.shape[1], None)
+
+
+def rows(array: Shaped[Array, "n B *"]) -> Shaped[Array, "nB *"]:
+    """The rows of all sequences at all steps, one below the other."""
+    return array.reshape(-1, array.shape[-1])
+
+
+def add_product(left: Array, right: Array, total: Array, addend: Array | None) -> None:
+    """leftᵀ right into `total`, or, by way of `addend`, added to it."""
+    if addend is None:
+        np.dot(left.T, right, total)
+    else:
+        total += np.dot(left.T, right, addend)  # (Q6)  over the segments
