@@ -1,7 +1,7 @@
 """`python -m benchmarks`: measure, print, and keep what was found.
 
 Exit codes: 0 measured, 1 a contender is wrong, and nothing of its size was timed, 2 bad usage or
-input, 130 ended by Ctrl-C, and what was measured so far is printed.
+input, 130 ended by Ctrl-C. After 1 and 130, what was measured so far is printed and not written.
 """
 
 import sys
@@ -119,7 +119,7 @@ def main(
         raise ValueError("--tf32: expected --device gpu with it, found cpu")
     if suite is Suite.VERIFY and (device is not Device.CPU or model is not Model.RNN):
         raise ValueError("--suite verify: expected --device cpu and --model rnn, found another")
-    measured, interrupted = Measured(), False
+    measured, failure = Measured(), None
     with machine.limited_to(threads):
         setting = Setting(machine.device(str(device)), tf32)
         try:
@@ -128,14 +128,15 @@ def main(
                     suite, plan, setting, measured,
                     model=str(model), number=rounds, seed=seed, progress=progress,
                 )  # fmt: skip
-        except KeyboardInterrupt:
-            interrupted = True
+        except (KeyboardInterrupt, *FAILED) as error:
+            failure = error
         result = result_of(suite, plan, str(model), seed, setting, measured)
-    with reader_may_leave():
-        show(result, old)
-    if interrupted:
-        complain("interrupted")
-        raise typer.Exit(INTERRUPTED)
+    if result.timings:
+        with reader_may_leave():
+            show(result, old)
+    if failure is not None:
+        complain("interrupted" if isinstance(failure, KeyboardInterrupt) else failure)
+        raise typer.Exit(INTERRUPTED if isinstance(failure, KeyboardInterrupt) else WRONG)
     if json_file is not None:
         write(json_file, to_json(result))
     if figure is not None and plot_file is not None:
@@ -157,9 +158,6 @@ def run(arguments: list[str] | None = None) -> int:
             complain("interrupted")
             return INTERRUPTED
         return int(ended.code or 0)
-    except FAILED as error:
-        complain(error)
-        return WRONG
     except MemoryError as error:
         complain(f"memory: expected enough for these sizes, found too little: {error}")
         return BAD_USAGE

@@ -52,8 +52,7 @@ def speeds(result: Result) -> str:
         for heading, (cell, without) in columns.items():
             shown = [name for name in names if name not in without]
             parts.append(f"{heading}:\n\n{across(result, cell, shown, dtype)}")
-    parts += result.notes
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *result.notes])
 
 
 def growth(result: Result) -> str:
@@ -78,6 +77,22 @@ def plain(result: Result) -> str:
     return "\n\n".join([taken(result), markdown(headings, rows), *result.notes])
 
 
+def cases(result: Result) -> str:
+    """Verified cases a second, a row for each checker."""
+    rows = [
+        [
+            timing.contender,
+            f"{len(timing.seconds) / sum(timing.seconds):.3g}",
+            seconds(timing.median),
+            spread(timing.seconds),
+            interval(result.ratio(timing)),
+        ]
+        for timing in result.timings
+    ]
+    headings = ["checker", "cases a second", "a case", "quartiles", f"speed ÷ {result.baseline}"]
+    return "\n\n".join([taken(result), markdown(headings, rows), *result.notes])
+
+
 def goals(results: dict[str, Result]) -> str:
     """Every target that a committed result can show."""
     rows = [
@@ -96,7 +111,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "deepbench": speeds,
     "steps": plain,
     "checkpoint": plain,
-    "verify": plain,
+    "verify": cases,
 }
 
 

@@ -97,14 +97,21 @@ def draw(figure: "Figure", result: Result) -> None:
             groups = groups_along(result, letter)
             panel(axes, result, groups, share=share, line=letter is not None)
             if letter is None:
-                names = [title(place).replace(" D", "\nD") for place in result.places()]
+                names = [
+                    title(place).replace(" D", "\nD").replace(" O", "\nO")
+                    for place in result.places()
+                ]
                 axes.set_xticks(range(len(names)), names, fontsize=7)
             else:
                 axes.set(xscale="log", xlabel=letter)
             if j == 0:
                 axes.set_ylabel("share of the limit" if share else f"speed ÷ {result.baseline}")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+    named = dict[str, Any]()
+    for axes in grid.flat:
+        handles, labels = axes.get_legend_handles_labels()
+        named |= zip(labels, handles, strict=True)
+    shown = [name for name in result.contenders() if name in named]
+    figure.legend([named[name] for name in shown], shown, loc="outside right upper", fontsize=8)
     others = f"; in each column one letter of {MIDDLE} varies" if scaling else ""
     figure.suptitle(
         f"{result.suite}, {result.model}, {result.machine['processor']}{others}", fontsize=9

@@ -1,6 +1,7 @@
 """A run: build the contenders of each size, hold them to the reference, then time them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -34,6 +35,14 @@ class Measured:
         """Say something once, however many sizes it is true of."""
         if sentence not in self.notes:
             self.notes.append(sentence)
+
+
+@contextmanager
+def configured(setting: Setting) -> Iterator[None]:
+    """Every library's switches for TF32 as asked for, and as before afterwards."""
+    precision = "tensorfloat32" if setting.tf32 else "highest"
+    with jax.default_matmul_precision(precision), torch_steps.configured(setting.tf32):
+        yield
 
 
 def built(
@@ -85,7 +94,7 @@ def measure_place(
     Disagreement, before anything is timed, where a contender is wrong.
     """
     problem = balanced(model, sizes, dtype=dtype, seed=seed)
-    with jax.enable_x64(dtype == "float64"):
+    with jax.enable_x64(dtype == "float64"), configured(setting):
         contenders = built(builders, problem, setting, measured)
         truth = expected(problem, tf32=setting.tf32)
         errors = {
@@ -126,32 +135,29 @@ def measure(
     places = [(sizes, dtype) for dtype in plan.dtypes for sizes in plan.sizes]
     number_of_rounds = plan.rounds if number is None else number
     total = number_of_rounds * (1 if suite is Suite.VERIFY else len(places))
-    with (
-        jax.default_matmul_precision("tensorfloat32" if setting.tf32 else "highest"),
-        torch_steps.configured(setting.tf32),
-    ):
-        if suite is Suite.VERIFY:
-            done = iter(range(1, total + 1))
-            collect(
-                verification_rounds(number_of_rounds, seed=seed, note=measured.note),
-                lambda name, seconds: Timing(name, None, "float64", seconds),
-                measured,
-                lambda: progress(next(done), total),
-            )
-            return
-        if model != "rnn" and "manual" in plan.contenders:
-            measured.note("manual is the module made to be read: the workspace is the plain RNN's")
-        for index, (sizes, dtype) in enumerate(places):
-            finished = iter(range(index * number_of_rounds + 1, total + 1))
-            measure_place(
-                sizes, dtype, model, plan.contenders, setting, measured,
-                number=number_of_rounds,
-                budget=plan.seconds if number is None else None,
-                seed=seed,
-                progress=partial(advance, progress, finished, total),
-            )  # fmt: skip
-            progress((index + 1) * number_of_rounds, total)
-        if setting.gpu:
+    if suite is Suite.VERIFY:
+        done = iter(range(1, total + 1))
+        collect(
+            verification_rounds(number_of_rounds, seed=seed, note=measured.note),
+            lambda name, seconds: Timing(name, None, "float64", seconds),
+            measured,
+            lambda: progress(next(done), total),
+        )
+        return
+    if model != "rnn" and "manual" in plan.contenders:
+        measured.note("manual is the module made to be read: the workspace is the plain RNN's")
+    for index, (sizes, dtype) in enumerate(places):
+        finished = iter(range(index * number_of_rounds + 1, total + 1))
+        measure_place(
+            sizes, dtype, model, plan.contenders, setting, measured,
+            number=number_of_rounds,
+            budget=plan.seconds if number is None else None,
+            seed=seed,
+            progress=partial(advance, progress, finished, total),
+        )  # fmt: skip
+        progress((index + 1) * number_of_rounds, total)
+    if setting.gpu:
+        with configured(setting):
             measured.ceilings |= ceilings(setting.device)
 
 
@@ -164,10 +170,7 @@ def result_of(
     suite: Suite, plan: Plan, model: str, seed: int, setting: Setting, measured: Measured
 ) -> Result:
     """What was measured, with what it was measured on."""
-    with (
-        jax.default_matmul_precision("tensorfloat32" if setting.tf32 else "highest"),
-        torch_steps.configured(setting.tf32),
-    ):
+    with configured(setting):
         described = machine.description(setting.device)
     return Result(
         str(suite), model, plan.baseline, seed, described,

@@ -113,7 +113,7 @@ DEEPBENCH = tuple(
     for batch in (16, 32, 64, 128)
 )
 PLANS = {
-    Suite.QUICK: Plan(QUICK, CONTENDERS, seconds=8),
+    Suite.QUICK: Plan(QUICK, CONTENDERS, seconds=11),
     Suite.FULL: Plan(QUICK + MORE, CONTENDERS, seconds=20, dtypes=("float32", "float64")),
     Suite.SCALING: Plan(tuple(scaling()), CONTENDERS, rounds=9, seconds=12),
     Suite.DEEPBENCH: Plan(DEEPBENCH, CONTENDERS, seconds=30),

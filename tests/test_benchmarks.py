@@ -198,6 +198,18 @@ def test_a_wrong_contender_does_not_pass_the_gate(change: Changed) -> None:
         require_agreement(contender, given, truth_of("rnn", "float32"))
 
 
+def test_one_step_of_many_that_is_missing_does_not_pass_the_gate() -> None:
+    given = problem(sizes=SMALL._replace(T=300))
+    first = rnn.adjoints(given.params, given.x, given.y)[0].T @ given.x[0]
+
+    def without_the_first_step(loss: Any, gradient: Any, _: Any) -> tuple[Any, Any]:
+        return loss, gradient._replace(U=gradient.U - first)
+
+    contender = tampering(without_the_first_step, "forgetful", given, HERE)
+    with pytest.raises(Disagreement, match="forgetful: ∂L/∂U"):
+        require_agreement(contender, given, expected(given))
+
+
 def test_the_same_contender_without_a_mistake_passes_the_gate() -> None:
     given = problem()
     right = tampering(lambda loss, gradient, _: (loss, gradient), "right", given, HERE)
@@ -356,13 +368,15 @@ def test_the_machines_description_tells_what_counts_and_no_names() -> None:
 
 
 @needs_torch
-def test_the_switches_for_tf32_are_set_and_set_back() -> None:
-    before = torch_steps.switches()
+def test_pytorchs_switches_and_threads_are_set_and_set_back() -> None:
+    before, threads = torch_steps.switches(), torch_steps.load().get_num_threads()
     with torch_steps.configured(tf32=True):
         assert set(torch_steps.switches().values()) == {"high", True}
     with torch_steps.configured(tf32=False):
         assert set(torch_steps.switches().values()) == {"highest", False}
+        torch_steps.load().set_num_threads(1)
     assert torch_steps.switches() == before
+    assert torch_steps.load().get_num_threads() == threads
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be chosen")
