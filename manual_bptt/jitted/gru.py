@@ -22,6 +22,7 @@ from manual_bptt.jitted.step import (
     rows,
     value,
     value_and_gradient,
+    zeros_unless_given,
 )
 
 
@@ -43,7 +44,7 @@ def halves(W: Float[Array, "3H H"]) -> tuple[Float[Array, "2H H"], Float[Array, 
 
 
 def forward(
-    weights: Weights, x: Float[Array, "T B D"], first: tuple[Array, ...], reset: str
+    weights: Weights, x: Float[Array, "T B D"], first: tuple[Any, ...], reset: str
 ) -> tuple[Float[Array, "B H"], Trace]:
     """h_T, and the trace for `backward`."""
     U, W, _, b, _, b_n = weights
@@ -52,6 +53,8 @@ def forward(
     a = (rows(x) @ U.T).reshape(T, B, -1)  # U x_t of all t at once
     if b is not None:
         a = a + b
+
+    start = zeros_unless_given(first, weights, x)
 
     def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
         h, gates = carry
@@ -67,7 +70,7 @@ def forward(
         gates = lax.dynamic_update_index_in_dim(gates, packed, t, 0)
         return ((1 - z) * n + z * h, gates), (met, h)  # (G5)
 
-    (h_T, gates), (met, before) = lax.scan(advance, (*first, a), jnp.arange(T))
+    (h_T, gates), (met, before) = lax.scan(advance, (*start, a), jnp.arange(T))
     return h_T, Trace(gates, met, before)
 
 

@@ -19,6 +19,7 @@ from manual_bptt.jitted.step import (
     rows,
     value,
     value_and_gradient,
+    zeros_unless_given,
 )
 from manual_bptt.lstm import GATES, Params
 
@@ -33,7 +34,7 @@ class Trace(NamedTuple):
 
 
 def forward(
-    weights: Weights, x: Float[Array, "T B D"], first: tuple[Array, ...], option: None
+    weights: Weights, x: Float[Array, "T B D"], first: tuple[Any, ...], option: None
 ) -> tuple[Float[Array, "B H"], Trace]:
     """h_T, and the trace for `backward`."""
     U, W, _, b, *_ = weights
@@ -41,6 +42,8 @@ def forward(
     a = (rows(x) @ U.T).reshape(T, B, -1)  # U x_t of all t at once
     if b is not None:
         a = a + b
+
+    start = zeros_unless_given(first, weights, x)
 
     def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
         h, c, gates = carry
@@ -53,7 +56,7 @@ def forward(
         c_t = f * c + i * g  # (S3)
         return (o * jnp.tanh(c_t), c_t, gates), (h, c)  # (S4)  h_t = o ⊙ tanh(c_t)
 
-    (h_T, c_T, gates), (h_before, c_before) = lax.scan(advance, (*first, a), jnp.arange(T))
+    (h_T, c_T, gates), (h_before, c_before) = lax.scan(advance, (*start, a), jnp.arange(T))
     return h_T, Trace(gates, h_before, c_before, c_T)
 
 

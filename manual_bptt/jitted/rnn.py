@@ -1,11 +1,13 @@
 """The many-to-one RNN of `manual_bptt.rnn`, compiled: the same recursion, arranged for XLA.
 
-The sweep forward emits the state *before* each step, so that ∂L/∂W is one product of two whole
-arrays, and carries h_T out apart; the sweep back writes the adjoints over U x_t. These two arrays
-(T, B, H) are all that grows with T. Source: docs/derivation.md, sections 4 and 15.
+The sweep forward keeps the state *before* each step, so that ∂L/∂W is one product of two whole
+arrays, and the sweep back writes the adjoints over U x_t. These two arrays (T, B, H) are all that
+grows with T. Source: docs/derivation.md, sections 4 and 15.
 """
 
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import jax
@@ -22,8 +24,11 @@ from manual_bptt.jitted.step import (
     rows,
     value,
     value_and_gradient,
+    zeros_unless_given,
 )
 from manual_bptt.rnn import Params
+
+FEW = 4  # steps up to which a loop costs more than products of single steps
 
 
 class Activation(NamedTuple):
@@ -52,29 +57,81 @@ class Option(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a sweep forward leaves: U x_t + b and h_{t-1} of its steps, and its last state."""
+    """What a sweep forward leaves: U x_t + b and h_{t-1} of its steps, and its last state.
 
-    a: Float[Array, "n B H"]
-    before: Float[Array, "n B H"]
+    Where there are few steps, `before` is a list, whose first is None for zeros, and `a` is empty.
+    """
+
+    a: Any
+    before: Any
     reached: Float[Array, "B H"]
 
 
-def sweep_forward(
-    weights: Weights, x: Float[Array, "n B D"], h: Float[Array, "B H"], activation: str
+def few_steps(
+    weights: Weights, x: Float[Array, "n B D"], h: Float[Array, "B H"] | None, activation: str
 ) -> Trace:
-    """The states of n steps after h."""
+    """The states of n steps after h, or after zeros, written out."""
     U, W, _, b, *_ = weights
-    phi, (n, B, _) = ACTIVATIONS[activation].function, x.shape
-    W_T = W.T  # transposed once, not at every step
+    before: list[Any] = []
+    reached: Any = h
+    for x_t in x:
+        before.append(reached)
+        a_t = x_t @ U.T  # (F1)  U x_t + W h_{t-1} + b
+        if reached is not None:
+            a_t = a_t + reached @ W.T
+        reached = ACTIVATIONS[activation].function(a_t if b is None else a_t + b)  # (F2)  φ(a_t)
+    return Trace([], before, reached)
+
+
+def few_steps_back(
+    weights: Weights,
+    x: Float[Array, "n B D"],
+    trace: Trace,
+    dh: Float[Array, "B H"],
+    activation: str,
+) -> Found:
+    """The gradients that n steps, written out, make of the one with respect to their last state."""
+    U, W, *_ = weights
+    adjoints: list[Array] = []
+    for h in reversed([*trace.before[1:], trace.reached]):
+        adjoints.insert(0, dh * ACTIVATIONS[activation].slope(h))  # (B2)  ∂L/∂h_t ⊙ φ′(a_t)
+        dh = adjoints[0] @ W  # (B3)  Wᵀ δ_t
+    after = [(d, h) for d, h in zip(adjoints, trace.before, strict=True) if h is not None]
+    return Found(
+        U=reduce(add, [d.T @ x_t for d, x_t in zip(adjoints, x, strict=True)]),  # (B4)  Σ δ_t x_tᵀ
+        W=reduce(add, [d.T @ h for d, h in after], jnp.zeros_like(W)),  # (B5)  Σ_t δ_t h_{t-1}ᵀ
+        b=reduce(add, [d.sum(axis=0) for d in adjoints]),  # (B7)  Σ_t δ_t
+        x=jnp.stack(adjoints) @ U,  # (B9)  Uᵀ δ_t
+        first=(dh,),
+    )
+
+
+def sweep_forward(
+    weights: Weights, x: Float[Array, "n B D"], h: Float[Array, "B H"] | None, activation: str
+) -> Trace:
+    """The states of n steps after h, or after zeros, which cost no product."""
+    if len(x) <= FEW:
+        return few_steps(weights, x, h, activation)
+    U, W, _, b, *_ = weights
+    phi, (n, B, _), W_T = ACTIVATIONS[activation].function, x.shape, W.T
     a = (rows(x) @ U.T).reshape(n, B, -1)  # (Q2)  U x_t of all t at once
     if b is not None:
         a = a + b
 
-    def advance(h: Array, a_t: Array) -> tuple[Array, Array]:
-        return phi(a_t + h @ W_T), h  # (F1), (F2)  φ(U x_t + W h_{t-1} + b)
+    def step(h: Array | None, a_t: Array) -> Array:
+        return phi(a_t if h is None else a_t + h @ W_T)  # (F1), (F2)  φ(U x_t + W h_{t-1} + b)
 
-    reached, before = lax.scan(advance, h, a)
-    return Trace(a, before, reached)
+    def advance(carry: Any, t: Array) -> tuple[Any, None]:
+        h, before = carry
+        h = step(h, at(a, t))
+        return (h, put(before, h, t + 1)), None
+
+    before = jnp.zeros_like(a) if h is None else put(jnp.zeros_like(a), h, 0)
+    reached = step(h, a[0])
+    # The last state has no place among those before a step, and is computed after the loop.
+    start = reached, put(before, reached, 1)
+    (h, before), _ = lax.scan(advance, start, jnp.arange(1, n - 1))
+    return Trace(a, before, step(h, a[n - 1]))
 
 
 def sweep_back(
@@ -85,18 +142,20 @@ def sweep_back(
     activation: str,
 ) -> Found:
     """The gradients that these steps make of the one with respect to their last state."""
+    if len(x) <= FEW:
+        return few_steps_back(weights, x, trace, dh, activation)
     U, W, *_ = weights
-    slope = ACTIVATIONS[activation].slope
+    slope, last = ACTIVATIONS[activation].slope, len(x) - 1
 
-    def retreat(carry: Any, at: tuple[Array, Array]) -> tuple[Any, None]:
-        (dh, h, adjoints), (t, before) = carry, at
+    def retreat(carry: Any, t: Array) -> tuple[Any, None]:
+        dh, adjoints = carry
+        # Carrying h from step to step instead would copy it; the index is clamped.
+        h = jnp.where(t == last, trace.reached, at(trace.before, t + 1))
         delta = dh * slope(h)  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
-        adjoints = lax.dynamic_update_index_in_dim(adjoints, delta, t, 0)
-        return (delta @ W, before, adjoints), None  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
+        return (delta @ W, put(adjoints, delta, t)), None  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
 
     # The adjoints are written over U x_t, which nobody needs any more.
-    last = dh, trace.reached, trace.a
-    (dh, _, adjoints), _ = lax.scan(retreat, last, (jnp.arange(len(x)), trace.before), reverse=True)
+    (dh, adjoints), _ = lax.scan(retreat, (dh, trace.a), jnp.arange(len(x)), reverse=True)
     delta = rows(adjoints)
     return Found(
         U=(rows(x).T @ delta).T,  # (Q3)  Σ_t δ_t x_tᵀ, in the order that XLA multiplies faster
@@ -105,6 +164,18 @@ def sweep_back(
         x=adjoints @ U,  # (B9)  ∂L/∂x_t = Uᵀ δ_t
         first=(dh,),
     )
+
+
+def at(array: Float[Array, "n B H"], t: Array) -> Float[Array, "B H"]:
+    """One step's part of an array."""
+    found: Array = lax.dynamic_index_in_dim(array, t, keepdims=False)
+    return found
+
+
+def put(array: Float[Array, "n B H"], value: Float[Array, "B H"], t: Any) -> Float[Array, "n B H"]:
+    """The array with one step's part replaced, in place where XLA can."""
+    found: Array = lax.dynamic_update_index_in_dim(array, value, t, 0)
+    return found
 
 
 def segments(x: Float[Array, "T B D"], option: Option) -> tuple[int, int]:
@@ -119,15 +190,18 @@ def segment(x: Float[Array, "T B D"], j: Array, k: int) -> Float[Array, "k B D"]
 
 
 def forward(
-    weights: Weights, x: Float[Array, "T B D"], first: tuple[Array, ...], option: Option
-) -> tuple[Float[Array, "B H"], tuple[Array, Trace]]:
+    weights: Weights, x: Float[Array, "T B D"], first: tuple[Any, ...], option: Option
+) -> tuple[Float[Array, "B H"], tuple[Any, Trace]]:
     """h_T, the states where the segments before the last one start, and the last one's trace."""
     k, before_last = segments(x, option)
 
     def advance(h: Array, j: Array) -> tuple[Array, Array]:
         return sweep_forward(weights, segment(x, j, k), h, option.activation).reached, h
 
-    h, starts = lax.scan(advance, first[0], jnp.arange(before_last))
+    (h,), starts = first, None
+    if before_last:
+        (h,) = zeros_unless_given(first, weights, x)
+        h, starts = lax.scan(advance, h, jnp.arange(before_last))
     trace = sweep_forward(weights, x[before_last * k :], h, option.activation)
     return trace.reached, (starts, trace)
 
@@ -135,7 +209,7 @@ def forward(
 def backward(
     weights: Weights,
     x: Float[Array, "T B D"],
-    kept: tuple[Array, Trace],
+    kept: tuple[Any, Trace],
     dh: Float[Array, "B H"],
     option: Option,
 ) -> Found:

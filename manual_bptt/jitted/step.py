@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
@@ -39,7 +40,7 @@ class Given(NamedTuple):
     weights: Weights
     x: Float[Array, "T B D"]
     y: Any
-    first: tuple[Float[Array, "B H"], ...]
+    first: tuple[Float[Array, "B H"] | None, ...]
 
 
 class Found(NamedTuple):
@@ -71,6 +72,14 @@ def rows(array: Float[Array, "T B K"]) -> Float[Array, "TB K"]:
     return array.reshape(-1, array.shape[-1])
 
 
+def zeros_unless_given(
+    first: tuple[Any, ...], weights: Weights, x: Float[Array, "T B D"]
+) -> tuple[Float[Array, "B H"], ...]:
+    """The first states, zeros where they are None."""
+    zeros = jnp.zeros((x.shape[1], weights.W.shape[1]), x.dtype)
+    return tuple(zeros if state is None else state for state in first)
+
+
 def output(weights: Weights, h_T: Float[Array, "B H"]) -> Float[Array, "B O"]:
     """The prediction ŷ."""
     prediction = h_T @ weights.V.T  # (F3)  ŷ = V h_T + c
@@ -95,7 +104,8 @@ def everything(model: Model, given: Given) -> tuple[Float[Array, ""], Given]:
     )
     of_targets = loss.of_targets(prediction, targets) if targets is y else None
     value = loss.value(prediction, targets)
-    return value, Given(gradient, found.x, of_targets, found.first)
+    of_first = (None if h is None else d for h, d in zip(first, found.first, strict=True))
+    return value, Given(gradient, found.x, of_targets, tuple(of_first))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -158,7 +168,7 @@ def arguments(
 
     What is demanded, and what is said where it is missing, is that of
     `manual_bptt.inputs.arguments`. No value is looked at but the targets of a cross-entropy, where
-    they are at hand. `states` are the first states by name, zeros for None. Of `outputs`, `lengths`
+    they are at hand. `states` are the first states by name, None for zeros. Of `outputs`, `lengths`
     and `truncation` the compiled sweeps know one value each.
     """
     inputs.name_among("outputs", outputs, ("last",))
@@ -186,9 +196,7 @@ def arguments(
     y = arrays["y"]
     if not isinstance(y, jax.core.Tracer):
         inputs.require_targets(np.asarray(y), loss, checked.weights[2].shape[0], None)
-    zeros = np.zeros(checked.h0.shape, dtype)
-    first: Any = tuple(zeros if arrays[name] is None else arrays[name] for name in states)
-    return Given(Weights(**weights), arrays["x"], y, first)
+    return Given(Weights(**weights), arrays["x"], y, tuple(arrays[name] for name in states))
 
 
 def as_array(name: str, value: Any) -> Any:
