@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.intervals import Interval, geometric_mean
 from benchmarks.results import Result, Timing
-from benchmarks.suites import TINY
+from benchmarks.suites import QUICK, TINY
 from benchmarks.table import decimal, short
 
 BY_HAND = ("manual", "manual-jit")
@@ -100,6 +100,12 @@ def share_targets(result: Result) -> list[Target]:
     ]
 
 
+def further_share_targets(result: Result) -> list[Target]:
+    """The same at the sizes that the quick suite has not."""
+    further = [timing for timing in result.timings if timing.sizes not in QUICK]
+    return share_targets(result._replace(timings=further))
+
+
 def memory_targets(result: Result) -> list[Target]:
     """Arrays of (T, B, H) that a step needs beside its arguments and gradients."""
     found = []
@@ -158,7 +164,7 @@ def loop_targets(result: Result) -> list[Target]:
 
 OF_SUITE: dict[str, Sequence[Callable[[Result], list[Target]]]] = {
     "quick": (ratio_targets, share_targets, memory_targets),
-    "full": (share_targets,),
+    "full": (further_share_targets,),
     "checkpoint": (checkpoint_targets,),
     "steps": (loop_targets,),
 }

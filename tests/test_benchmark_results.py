@@ -199,6 +199,12 @@ def test_targets_are_reached_or_fall_short_by_what_was_measured() -> None:
     assert {wanted for wanted, verdict in bad.items() if verdict == "reached"} == {
         wanted for wanted in bad if "memory" in wanted
     }
+    assert targets(EXAMPLE._replace(suite="full")) == []  # a size of the quick suite
+    other = [t._replace(sizes=t.sizes._replace(H=256)) for t in EXAMPLE.timings if t.sizes]
+    further = targets(EXAMPLE._replace(suite="full", timings=other))
+    assert [(t.wanted, t.verdict) for t in further] == [
+        ("manual: at least 0.85 of the limit at H = 256", "reached")
+    ]
     plain = {"manual": 1.0, "manual_jit": 1.0}
     checkpointed = result(
         "checkpoint", **plain, manual_checkpointed=1.4, manual_jit_checkpointed=1.6
