@@ -34,7 +34,7 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
 
 
 def bootstrapped(
-    statistic: Callable[..., Array], *samples: Sequence[float], paired: bool, seed: int = 0
+    statistic: Callable[..., Array], *samples: Sequence[float] | Array, paired: bool, seed: int = 0
 ) -> Interval:
     """A statistic of several series of samples, with its interval.
 
@@ -57,30 +57,28 @@ def bootstrapped(
     return Interval(float(statistic(*series)), float(low), float(high))
 
 
-def ratio_of_medians(above: Array, below: Array) -> Array:
-    """median(above) / median(below) along the last axis."""
-    quotient: Array = np.median(above, axis=-1) / np.median(below, axis=-1)
+def median_ratio(above: Array, below: Array) -> Array:
+    """The median along the last axis of the rounds' ratios above / below."""
+    quotient: Array = np.median(above / below, axis=-1)
     return quotient
 
 
 def ratio(baseline: Sequence[float], seconds: Sequence[float]) -> Interval:
     """How many times as fast as the baseline, round by round: above 1 is faster."""
-    return bootstrapped(ratio_of_medians, baseline, seconds, paired=True)
+    return bootstrapped(median_ratio, baseline, seconds, paired=True)
 
 
 def change(
     old: tuple[Sequence[float], Sequence[float]], new: tuple[Sequence[float], Sequence[float]]
 ) -> Interval:
     """The new ratio over the old one, each of (baseline, seconds), from two runs."""
-    two_runs = [np.asarray(pair, np.float64) for pair in (old, new)]
-    rng = np.random.default_rng(0)
-    resampled = []
-    for pair in two_runs:
-        which = rng.integers(0, pair.shape[1], size=(RESAMPLES, pair.shape[1]))
-        resampled.append(ratio_of_medians(pair[0][which], pair[1][which]))
-    low, high = np.percentile(resampled[1] / resampled[0], COVERED)
-    before, after = (ratio_of_medians(*pair) for pair in two_runs)
-    return Interval(float(after / before), float(low), float(high))
+    before, after = (np.divide(*pair) for pair in (old, new))
+
+    def quotient(now: Array, then: Array) -> Array:
+        found: Array = np.median(now, axis=-1) / np.median(then, axis=-1)
+        return found
+
+    return bootstrapped(quotient, after, before, paired=False)
 
 
 def geometric_mean(values: Sequence[float]) -> float:
