@@ -3,13 +3,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SET_UP := .venv/set-up
+BENCH_SET_UP := .venv/bench-set-up
 
 # Pins what is installed and, in both spellings that pip knows, what builds it.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help verify verify-certified prove accuracy train test test-deep lint types pictures clean
+.PHONY: help verify verify-certified prove accuracy train test test-deep bench lint types pictures \
+	clean
 
 help:
 	@echo "make verify     compare every derivation with autodiff, entry by entry"
@@ -19,6 +21,7 @@ help:
 	@echo "make train      train the worked example with the gradients derived by hand"
 	@echo "make test       run the tests"
 	@echo "make test-deep  run the tests with a hundred times the examples, freshly drawn"
+	@echo "make bench      time the training step against autodiff and PyTorch, which this installs"
 	@echo "make lint       check style and layout"
 	@echo "make types      check types"
 	@echo "make pictures   draw the pictures of README.md anew"
@@ -45,6 +48,9 @@ test: $(SET_UP)
 test-deep: $(SET_UP)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=deep
 
+bench: $(BENCH_SET_UP)
+	@$(BIN)/python -m benchmarks
+
 lint: $(SET_UP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -61,6 +67,11 @@ $(SET_UP): pyproject.toml constraints.txt
 	@echo "Setting up .venv: about a minute, once."
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(BENCH_SET_UP): $(SET_UP)
+	@echo "Installing PyTorch: some minutes, once."
+	@$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
 
 clean:

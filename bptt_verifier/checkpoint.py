@@ -11,8 +11,10 @@ import os
 import secrets
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -36,23 +38,17 @@ class Checkpoint(NamedTuple):
     settings: dict[str, Any]
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint to `path`, whole or not at all.
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, that takes the place of `path` when the block ends, whole or not at all.
 
     Raises OSError where it cannot be written; a file that was there is then still there, as it was.
     """
     place = Path(os.path.realpath(path))
-    params, losses, h0, settings = checkpoint
-    arrays = params._asdict() | {"losses": losses, "h0": h0}
-    arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
-    arrays["settings"] = np.array(json.dumps(settings))
     unfinished = place.with_name(f".{secrets.token_hex(8)}")  # short, whatever the name of `path`
     try:
         with unfinished.open("xb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, value in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, value, allow_pickle=False)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if place.exists():
@@ -63,6 +59,18 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         if isinstance(failure, OSError):
             raise OSError(failure.errno, failure.strerror, str(path)) from failure
         raise
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint to `path`, whole or not at all. Raises OSError as `replacing`."""
+    params, losses, h0, settings = checkpoint
+    arrays = params._asdict() | {"losses": losses, "h0": h0}
+    arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
+    arrays["settings"] = np.array(json.dumps(settings))
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, value in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, value, allow_pickle=False)
 
 
 def load(path: Path) -> Checkpoint:

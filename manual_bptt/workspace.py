@@ -35,7 +35,7 @@ IN_PLACE = {
                         lambda h, s: np.subtract(1, np.multiply(h, h, s), s)),  # (Q1)  1 − h²
     "sigmoid":  InPlace(lambda a: np.copyto(a, logistic(a)),
                         lambda h, s: np.multiply(h, np.subtract(1, h, s), s)),  # (Q1)  h (1 − h)
-    "relu":     InPlace(lambda a: np.maximum(a, 0, a),
+    "relu":     InPlace(lambda a: np.maximum(a, 0, out=a),
                         lambda h, s: np.greater(h, 0, s)),                      # (Q1)  1 if h > 0
     "identity": InPlace(lambda a: a,
                         lambda h, s: s.fill(1)),                                # (Q1)  1
@@ -163,14 +163,13 @@ class Workspace:
             raise TypeError(
                 f"learning_rate: expected a number, found {type(learning_rate).__name__}"
             )
+        for name, weight in zip(Params._fields, params, strict=False):
+            if isinstance(weight, np.ndarray) and not weight.flags.writeable:
+                raise ValueError(f"{name}: expected an array to write to, found it read-only")
         value, gradient = self.value_and_grad(params, x, y, h0)
         rate = self._dtype.type(learning_rate)
-        for name, weight, slope in zip(Params._fields, params, gradient, strict=True):
+        for weight, slope in zip(params, gradient, strict=True):
             if weight is not None:
-                if not weight.flags.writeable:
-                    raise ValueError(
-                        f"{name}: expected an array to write to, found a read-only one"
-                    )
                 np.multiply(slope, rate, slope)
                 np.subtract(weight, slope, weight)  # (T1)  θ ← θ − η ∂L/∂θ
         return value
@@ -228,10 +227,8 @@ class Workspace:
         gradient = self._gradient
         for_U, for_W = (None, None) if first else self._addends
         add_product(rows(delta), rows(x), gradient.U, for_U)  # (Q3)  Σ_t δ_t x_tᵀ
-        before = self._h[from_zero : len(x)]
-        add_product(
-            rows(delta[from_zero:]), rows(before), gradient.W, for_W
-        )  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
+        before, after = self._h[from_zero : len(x)], delta[from_zero:]  # h_0 = 0 adds nothing
+        add_product(rows(after), rows(before), gradient.W, for_W)  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
         if gradient.b is not None:
             found = np.sum(delta, axis=(0, 1))  # (B7)  Σ_t δ_t
             gradient.b[...] = found if first else gradient.b + found

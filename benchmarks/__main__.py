@@ -1,0 +1,171 @@
+"""`python -m benchmarks`: measure, print, and keep what was found.
+
+Exit codes: 0 measured, 1 a contender is wrong, and nothing of its size was timed, 2 bad usage or
+input, 130 ended by Ctrl-C. After 1 and 130, what was measured so far is printed and not written.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks import documentation, machine, plot
+from benchmarks.agreement import Disagreement
+from benchmarks.changes import changes_table, warnings
+from benchmarks.contenders import Builder, Setting
+from benchmarks.measurement import Transfer
+from benchmarks.results import Result, read, to_json, write
+from benchmarks.run import Measured, measure, result_of
+from benchmarks.suites import PLANS, Device, Plan, Suite
+from benchmarks.table import terminal_table, time_exponents
+from bptt_verifier.command_line import reasons
+from bptt_verifier.terminal import print_uncut, progress_bar, reader_may_leave, require_writable
+from bptt_verifier.train_command import INTERRUPTED, Dtype, Model, empty_figure
+
+WRONG, BAD_USAGE = 1, 2
+FAILED = (Disagreement, Transfer)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def chosen(names: str | None, among: dict[str, Builder]) -> dict[str, Builder]:
+    """The contenders of these names, in the suite's order. Raises ValueError for another name."""
+    if names is None:
+        return among
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in among:
+            raise ValueError(
+                f"--contenders: expected some of {', '.join(among) or 'none'}, found {name!r}"
+            )
+    return {name: builder for name, builder in among.items() if name in wanted}
+
+
+def planned(suite: Suite, contenders: str | None, dtype: Dtype | None) -> Plan:
+    """The suite's plan, with the contenders and the dtype that were asked for."""
+    plan = PLANS[suite]
+    if suite is Suite.VERIFY and dtype is Dtype.FLOAT32:
+        raise ValueError("--dtype: expected float64 with --suite verify, found float32")
+    plan = plan._replace(contenders=chosen(contenders, plan.contenders))
+    return plan if dtype is None else plan._replace(dtypes=(str(dtype),))
+
+
+def show(result: Result, compare: Result | None) -> None:
+    """Everything that was found, on standard output."""
+    console = Console(highlight=False)
+    print_uncut(terminal_table(result))
+    if result.suite == Suite.SCALING:
+        for (letter, name), power in time_exponents(result).items():
+            console.print(f"{name}: time ∝ {letter}^{power}", markup=False)
+    for name, most in result.ceilings.items():
+        console.print(f"{name}: {most}", markup=False)
+    for note in result.notes:
+        console.print(note, markup=False, soft_wrap=True)
+    if compare is not None:
+        print_uncut(changes_table(compare, result))
+        for warning in warnings(compare, result):
+            console.print(f"Not comparable as it stands: {warning}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def main(
+    device: Annotated[Device, typer.Option(help="Where everything runs.")] = Device.CPU,
+    suite: Annotated[Suite, typer.Option(help="Which sizes, and which contenders.")] = Suite.QUICK,
+    contenders: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Only these, separated by commas.")
+    ] = None,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Of everything; the suite's own unless given.")
+    ] = None,
+    model: Annotated[Model, typer.Option(help="The cell.")] = Model.RNN,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Exactly so many, however long they take; else the suite's."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the data and the contenders' order.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="At most so many; else one for each processor.")
+    ] = None,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="On a GPU, let float32 products round to TF32.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the result here.")
+    ] = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result into this file.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="OLD.json", help="Say what changed since this result.")
+    ] = None,
+    tables: Annotated[
+        bool,
+        typer.Option(
+            "--tables", help="Measure nothing: write docs/performance.md's tables and pictures."
+        ),
+    ] = False,
+) -> None:
+    """Time the whole training step: derived by hand, against autodiff, torch and the limit."""
+    if tables:
+        documentation.write_all()
+        return
+    require_writable("--json", json_file)
+    figure = None if plot_file is None else empty_figure(plot_file)
+    old = None if compare is None else read(compare)
+    plan = planned(suite, contenders, dtype)
+    if tf32 and device is not Device.GPU:
+        raise ValueError("--tf32: expected --device gpu with it, found cpu")
+    if suite is Suite.VERIFY and (device is not Device.CPU or model is not Model.RNN):
+        raise ValueError("--suite verify: expected --device cpu and --model rnn, found another")
+    measured, failure = Measured(), None
+    with machine.limited_to(threads):
+        setting = Setting(machine.device(str(device)), tf32)
+        try:
+            with progress_bar(f"{suite}, rounds", None) as progress:
+                measure(
+                    suite, plan, setting, measured,
+                    model=str(model), number=rounds, seed=seed, progress=progress,
+                )  # fmt: skip
+        except (KeyboardInterrupt, *FAILED) as error:
+            failure = error
+        result = result_of(suite, plan, str(model), seed, setting, measured)
+    if result.timings:
+        with reader_may_leave():
+            show(result, old)
+    if failure is not None:
+        complain("interrupted" if isinstance(failure, KeyboardInterrupt) else failure)
+        raise typer.Exit(INTERRUPTED if isinstance(failure, KeyboardInterrupt) else WRONG)
+    if json_file is not None:
+        write(json_file, to_json(result))
+    if figure is not None and plot_file is not None:
+        plot.draw(figure, result)
+        plot.save(figure, plot_file)
+
+
+def complain(sentence: Any) -> None:
+    """One sentence on standard error."""
+    print(f"benchmarks: {sentence}", file=sys.stderr)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    try:
+        app(arguments, prog_name="python -m benchmarks")
+    except SystemExit as ended:
+        if any(isinstance(cause, KeyboardInterrupt) for cause in reasons(ended)):
+            complain("interrupted")
+            return INTERRUPTED
+        return int(ended.code or 0)
+    except MemoryError as error:
+        complain(f"memory: expected enough for these sizes, found too little: {error}")
+        return BAD_USAGE
+    except (ValueError, OSError) as error:
+        complain(error)
+        return BAD_USAGE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

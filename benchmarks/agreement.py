@@ -1,0 +1,128 @@
+"""The gate before the clock: a contender that computes something else is not timed.
+
+The gradients are read off what is timed. One step with a large learning rate η moves the parameters
+by −η ∂L/∂θ; what it moved them by, over η, is held against autodiff in float64. How far it may be
+off is measured, as in docs/derivation.md, section 10, and docs/performance.md says how.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import scans
+from benchmarks.contenders import Contender
+from benchmarks.jax_steps import differentiated
+from bptt_verifier.comparison import SYMBOLS
+from bptt_verifier.noise import AMPLIFY, noisy
+from bptt_verifier.problems import Variant
+
+SAMPLES = 4
+SAFETY = 2  # allowed error in units of the largest deviation among all entries and samples
+# A library's tanh may be off to the same side at all small arguments, XLA's by 0.9 u in float32.
+# Such errors of T steps do not cancel, as random ones do. Allowed for each step, in units of u:
+ONE_SIDED = 2
+TF32 = 2.0**-11  # the unit roundoff of what a TF32 product makes of its factors
+
+
+class Disagreement(ArithmeticError):  # noqa: N818 - a verdict
+    """A contender's loss or gradients are not those of the reference, or not finite."""
+
+
+class Expected(NamedTuple):
+    """The reference's loss and gradients by name, and how far off each may be, largest entry."""
+
+    values: dict[str, Any]
+    allowed: dict[str, float]
+
+
+def expected(problem: Variant, *, tf32: bool = False) -> Expected:
+    """What autodiff of the plain scan gives in float64, and the error that rounding explains.
+
+    It is computed on the CPU, at exactly the numbers of the problem.
+    """
+    roundoff = float(np.finfo(problem.x.dtype).eps) / 2 + float(np.finfo(np.float64).eps) / 2
+    roundoff = max(roundoff, TF32) if tf32 else roundoff
+    size = max(roundoff, AMPLIFY * 2.0**-53)
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        given = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf, jnp.float64), (problem.params, problem.x, problem.y)
+        )
+        option = next(iter(problem.option.values()), None)
+        gradient_of = differentiated(scans.predicted, problem)
+
+        def function(params: Any, x: Any, y: Any) -> Any:
+            return gradient_of(params, x, y), scans.predicted(problem.cell, option)(params, x)
+
+        moved = jax.jit(noisy(function))
+        exact = moved(jnp.uint64(0), 0.0, *given)  # errors of size 0: the result itself
+        samples = [moved(jnp.uint64(salt + 1), size, *given) for salt in range(SAMPLES)]
+        (loss, gradient), prediction = jax.tree.map(np.asarray, exact)
+
+        def off_by(*leaves: Any) -> float:
+            true, *others = (np.asarray(leaf) for leaf in leaves)
+            deviation = float(max(np.abs(other - true).max() for other in others))
+            one_sided = ONE_SIDED * len(problem.x) * roundoff * float(np.abs(true).max())
+            return SAFETY * deviation * roundoff / size + one_sided
+
+        (_, of_gradient), of_prediction = jax.tree.map(off_by, exact, *samples)
+    r = np.abs(prediction - np.asarray(problem.y, np.float64))
+    of_loss = 2 * float(r.mean()) * of_prediction + of_prediction**2
+    of_loss += SAFETY * roundoff * float(loss) * r.size**0.5
+    values = {"loss": loss} | {k: v for k, v in gradient._asdict().items() if v is not None}
+    allowed = {"loss": of_loss} | {k: v for k, v in of_gradient._asdict().items() if v is not None}
+    return Expected(values, allowed)
+
+
+def large_rate(problem: Variant, truth: Expected) -> float:
+    """A power of two with which an update is far larger than the parameters themselves."""
+    largest = {name: float(np.abs(value).max()) for name, value in truth.values.items()}
+    ratios = [
+        float(np.abs(weight).max()) / largest[name]
+        for name, weight in problem.params._asdict().items()
+        if weight is not None and largest[name] > 0
+    ]
+    return float(2.0 ** (10 + np.ceil(np.log2(max(*ratios, 1.0)))))
+
+
+def require_agreement(contender: Contender, problem: Variant, truth: Expected) -> float:
+    """The largest error of the contender's loss and gradients, in units of what is allowed.
+
+    Raises Disagreement, naming the contender and the gradient, where it is above 1 or no number.
+    """
+    if contender.parameters is None:
+        raise ValueError(f"{contender.name}: expected a contender with gradients, found none")
+    rate = large_rate(problem, truth)
+    before = contender.parameters(contender.start())
+    loss, state = (contender.once or contender.step)(contender.start(), contender.rate(rate))
+    after = contender.parameters(contender.wait(state))
+    u = float(np.finfo(problem.x.dtype).eps) / 2
+    found, worst = {"loss": np.asarray(float(loss))}, 0.0
+    for name, weight in before.items():
+        found[name] = (weight.astype(np.float64) - after[name].astype(np.float64)) / rate
+    if found.keys() != truth.values.keys():
+        raise Disagreement(
+            f"{contender.name}: expected gradients of {', '.join(truth.allowed)}, "
+            f"found {', '.join(found)}"
+        )
+    for name, right in truth.values.items():
+        if found[name].shape != right.shape:
+            raise Disagreement(
+                f"{contender.name}: {SYMBOLS[name]}: expected shape {right.shape}, "
+                f"found {found[name].shape}"
+            )
+        # The update rounds twice, once in η g and once in θ − η g.
+        update = 2 * u * np.abs(right).max()
+        if name in before:
+            update += u * np.abs(before[name]).max() / rate
+        error = np.abs(found[name] - right)
+        where = np.unravel_index(int(np.argmax(error)), error.shape)
+        if not error[where] <= truth.allowed[name] + update:
+            entry = "[" + ", ".join(str(int(i)) for i in where) + "]" if where else ""
+            raise Disagreement(
+                f"{contender.name}: {SYMBOLS[name]}{entry}: expected {float(right[where]):.9g} "
+                f"± {truth.allowed[name] + update:.1e}, found {float(found[name][where]):.9g}"
+            )
+        worst = max(worst, float(error[where] / (truth.allowed[name] + update)))
+    return worst

@@ -1,0 +1,154 @@
+"""docs/performance.md's tables and pictures, written from the results that are committed.
+
+What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is written here, the rest by hand.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.results import Result, read
+from benchmarks.suites import CONTENDERS
+from benchmarks.table import (
+    across,
+    decimal,
+    exponent_table,
+    interval,
+    markdown,
+    seconds,
+    short,
+    spread,
+)
+from benchmarks.targets import targets
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path("benchmarks/results")
+PAGE = Path("docs/performance.md")
+MARKED = re.compile(r"(?s)(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)")
+PICTURES = ("quick", "scaling")
+
+
+def taken(result: Result) -> str:
+    """Where and when, in a sentence."""
+    machine = result.machine
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return (
+        f"{result.model.upper()}, {machine['processor']}, {machine['threads']['processors']} "
+        f"processors ({', '.join(machine['vector extensions'])}), {versions}; {machine['taken']}."
+    )
+
+
+def speeds(result: Result) -> str:
+    """Ratios and shares of the limit, a row for each size."""
+    names = [name for name in result.contenders() if name in CONTENDERS]
+    parts = [taken(result)]
+    for dtype in dict.fromkeys(dtype for _, dtype in result.places()):
+        columns = {
+            f"Speed ÷ {result.baseline}, {dtype}": ("ratio", {result.baseline, "limit"}),
+            f"Share of the limit, {dtype}": ("share", {"limit"}),
+            f"A step, {dtype}": ("step", set[str]()),
+            f"Temporary memory in (T, B, H) arrays, {dtype}": ("arrays", {"torch", "limit"}),
+        }
+        for heading, (cell, without) in columns.items():
+            shown = [name for name in names if name not in without]
+            parts.append(f"{heading}:\n\n{across(result, cell, shown, dtype)}")
+    return "\n\n".join([*parts, *result.notes])
+
+
+def growth(result: Result) -> str:
+    """The exponents of time and memory."""
+    return "\n\n".join([taken(result), exponent_table(result), *result.notes])
+
+
+def plain(result: Result) -> str:
+    """Every timing, a row each."""
+    rows = [
+        [
+            timing.contender, short(timing.sizes), seconds(timing.median),
+            spread(timing.seconds), interval(result.ratio(timing)),
+            decimal(timing.state_arrays, 4),
+        ]
+        for timing in result.timings
+    ]  # fmt: skip
+    headings = [
+        "contender", "B, T, D, H, O", "a step", "quartiles", f"speed ÷ {result.baseline}",
+        "(T, B, H) arrays",
+    ]  # fmt: skip
+    return "\n\n".join([taken(result), markdown(headings, rows), *result.notes])
+
+
+def cases(result: Result) -> str:
+    """Verified cases a second, a row for each checker."""
+    rows = [
+        [
+            timing.contender,
+            f"{len(timing.seconds) / sum(timing.seconds):.3g}",
+            seconds(timing.median),
+            spread(timing.seconds),
+            interval(result.ratio(timing)),
+        ]
+        for timing in result.timings
+    ]
+    headings = ["checker", "cases a second", "a case", "quartiles", f"speed ÷ {result.baseline}"]
+    return "\n\n".join([taken(result), markdown(headings, rows), *result.notes])
+
+
+def goals(results: dict[str, Result]) -> str:
+    """Every target that a committed result can show."""
+    rows = [
+        [target.wanted, target.found, target.where, target.verdict]
+        for name, result in results.items()
+        if name == result.suite
+        for target in targets(result)
+    ]
+    return markdown(["target", "found", "at B, T, D, H, O", "verdict"], rows)
+
+
+TABLES: dict[str, Callable[[Result], str]] = {
+    "quick": speeds,
+    "full": speeds,
+    "scaling": growth,
+    "deepbench": speeds,
+    "steps": plain,
+    "checkpoint": plain,
+    "verify": cases,
+}
+
+
+def committed(root: Path = ROOT) -> dict[str, Result]:
+    """The committed results by the names of their files."""
+    return {file.stem: read(file) for file in sorted((root / RESULTS).glob("*.json"))}
+
+
+def rewritten(text: str, results: dict[str, Result]) -> str:
+    """The page with every marked part written anew; `targets` is one, the others name results.
+
+    Raises ValueError where a part has no result.
+    """
+
+    def part(match: re.Match[str]) -> str:
+        begin, name, end = match.groups()
+        if name == "targets":
+            return begin + goals(results) + "\n" + end
+        if name not in results:
+            there = ", ".join(results) or "none"
+            raise ValueError(f"{PAGE}: expected a result for {name}, found {there}")
+        return begin + TABLES[results[name].suite](results[name]) + "\n" + end
+
+    return MARKED.sub(part, text)
+
+
+def write_all(root: Path = ROOT) -> None:
+    """Write the page's tables and pictures anew from the committed results."""
+    from benchmarks import plot  # noqa: PLC0415 - matplotlib is optional
+    from bptt_verifier.train_command import empty_figure  # noqa: PLC0415
+
+    results = committed(root)
+    page = root / PAGE
+    page.write_text(rewritten(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+    for name in PICTURES:
+        if name in results:
+            place = root / RESULTS / f"{name}.svg"
+            figure = empty_figure(place)
+            plot.draw(figure, results[name])
+            plot.save(figure, place)

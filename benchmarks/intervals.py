@@ -1,0 +1,108 @@
+"""Medians with what they are worth: quartiles, bootstrap intervals, exponents of growth.
+
+The bootstrap (Efron 1979) draws rounds with replacement; 95 of 100 resamples lie in the interval.
+Contenders of one round ran seconds apart, so a ratio is resampled by round: what slowed the machine
+then slowed both.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+RESAMPLES = 2000
+COVERED = (2.5, 97.5)  # percentiles
+
+
+class Interval(NamedTuple):
+    """A number, and where it lies with 95 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
+    """First quartile, median, third quartile."""
+    first, median, third = np.percentile(samples, [25, 50, 75])
+    return float(first), float(median), float(third)
+
+
+def bootstrapped(
+    statistic: Callable[..., Array], *samples: Sequence[float] | Array, paired: bool, seed: int = 0
+) -> Interval:
+    """A statistic of several series of samples, with its interval.
+
+    `statistic` takes arrays (…, n) and reduces the last axis. `paired` draws the same rounds of all
+    series, which then need the same length. Raises ValueError where a series is empty, or where
+    paired ones differ in length.
+    """
+    series = [np.asarray(each, np.float64) for each in samples]
+    lengths = [len(each) for each in series]
+    if min(lengths) == 0 or (paired and len(set(lengths)) > 1):
+        raise ValueError(
+            f"samples: expected {'as many of each' if paired else 'some of each'}, found {lengths}"
+        )
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(0, n, size=(RESAMPLES, n)) for n in lengths]
+    if paired:
+        drawn = drawn[:1] * len(series)
+    resampled = statistic(*(each[which] for each, which in zip(series, drawn, strict=True)))
+    low, high = np.percentile(resampled, COVERED)
+    return Interval(float(statistic(*series)), float(low), float(high))
+
+
+def median_ratio(above: Array, below: Array) -> Array:
+    """The median along the last axis of the rounds' ratios above / below."""
+    quotient: Array = np.median(above / below, axis=-1)
+    return quotient
+
+
+def ratio(baseline: Sequence[float], seconds: Sequence[float]) -> Interval:
+    """How many times as fast as the baseline, round by round: above 1 is faster."""
+    return bootstrapped(median_ratio, baseline, seconds, paired=True)
+
+
+def change(
+    old: tuple[Sequence[float], Sequence[float]], new: tuple[Sequence[float], Sequence[float]]
+) -> Interval:
+    """The new ratio over the old one, each of (baseline, seconds), from two runs."""
+    before, after = (np.divide(*pair) for pair in (old, new))
+
+    def quotient(now: Array, then: Array) -> Array:
+        found: Array = np.median(now, axis=-1) / np.median(then, axis=-1)
+        return found
+
+    return bootstrapped(quotient, after, before, paired=False)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """The mean of ratios: exp of the mean logarithm."""
+    return float(np.exp(np.mean(np.log(values))))
+
+
+def exponent(sizes: Sequence[float], samples: Sequence[Sequence[float]]) -> Interval:
+    """p in time ∝ size^p: the slope of log median over log size, by least squares.
+
+    `samples` holds the rounds of each size, which are resampled within it. Raises ValueError for
+    fewer than two sizes.
+    """
+    if len(sizes) < 2 or len(sizes) != len(samples):
+        raise ValueError(
+            f"sizes: expected at least 2, and samples of each, found {len(sizes)} and "
+            f"{len(samples)}"
+        )
+    logs = np.log(sizes)
+    centred = logs - logs.mean()
+
+    def slope(*series: Array) -> Array:
+        medians = np.log(np.stack([np.median(each, axis=-1) for each in series]))
+        fitted: Array = np.tensordot(centred, medians, axes=1) / (centred @ centred)
+        return fitted
+
+    return bootstrapped(slope, *samples, paired=False)

@@ -1,0 +1,106 @@
+"""Training steps compiled by XLA: autodiff of the plain scan, of the hoisted one, and by hand."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import scans
+from benchmarks.contenders import Contender, Setting, named, timed_once
+from bptt_verifier.problems import Variant
+from manual_bptt import jitted
+
+ValueAndGrad = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+LOOP = 1000  # steps that a compiled loop does in one call
+
+
+def updated(value_and_grad: ValueAndGrad, params: Any, x: Any, y: Any, rate: Any) -> Any:
+    """The loss, and the parameters after one step of gradient descent."""
+    loss, gradient = value_and_grad(params, x, y)
+    moved = jax.tree.map(lambda weight, slope: weight - rate * slope, params, gradient)
+    return loss, moved
+
+
+def repeated(
+    value_and_grad: ValueAndGrad, params: Any, x: Any, y: Any, rate: Any, steps: Any
+) -> Any:
+    """The same `steps` times, in one loop on the device, and the last step's loss."""
+
+    def body(_: Any, reached: tuple[Any, Any]) -> tuple[Any, Any]:
+        moved: tuple[Any, Any] = updated(value_and_grad, reached[1], x, y, rate)
+        return moved
+
+    return jax.lax.fori_loop(0, steps, body, (jnp.zeros((), x.dtype), params))
+
+
+def compiled(
+    name: str, value_and_grad: ValueAndGrad, problem: Variant, setting: Setting, *, loop: bool
+) -> Contender:
+    """The step compiled ahead for this problem, its parameters donated; compilation is timed."""
+    place = partial(jax.device_put, device=setting.device)
+    params, x, y, rate = place((problem.params, problem.x, problem.y, problem.x.dtype.type(0)))
+    counts = {steps: place(jnp.int32(steps)) for steps in (1, LOOP)} if loop else {}
+    function = partial(repeated if loop else updated, value_and_grad)
+    given = (params, x, y, rate, *list(counts.values())[:1])
+
+    def build() -> Any:
+        return jax.jit(function, donate_argnums=0).lower(*given).compile()
+
+    program, seconds = timed_once(build)
+
+    def step(state: Any, rate: Any, *count: Any) -> Any:
+        return program(state, x, y, rate, *count)
+
+    def times(steps: int) -> Callable[[Any, Any], Any]:
+        return lambda state, rate: step(state, rate, counts[steps])
+
+    memory = program.memory_analysis()
+    return Contender(
+        name,
+        start=lambda: jax.tree.map(jnp.copy, params),
+        step=times(LOOP) if loop else step,
+        parameters=named,
+        wait=jax.block_until_ready,
+        rate=lambda value: place(problem.x.dtype.type(value)),
+        compile_seconds=seconds,
+        temporary_bytes=None if memory is None else int(memory.temp_size_in_bytes),
+        steps=LOOP if loop else 1,
+        once=times(1) if loop else None,
+    )
+
+
+def differentiated(
+    prediction: Callable[[str, Any], Callable[[Any, Any], Any]], problem: Variant
+) -> ValueAndGrad:
+    """`jax.value_and_grad` of a forward scan's mean squared error."""
+    option = next(iter(problem.option.values()), None)
+    function: ValueAndGrad = jax.value_and_grad(
+        scans.mean_squared_error(prediction(problem.cell, option))
+    )
+    return function
+
+
+def autodiff(name: str, problem: Variant, setting: Setting, *, loop: bool = False) -> Contender:
+    """Autodiff of the scan that computes U x_t inside."""
+    return compiled(name, differentiated(scans.predicted, problem), problem, setting, loop=loop)
+
+
+def autodiff_hoisted(
+    name: str, problem: Variant, setting: Setting, *, loop: bool = False
+) -> Contender:
+    """Autodiff of the scan that is given U x_t: the fair baseline."""
+    return compiled(
+        name, differentiated(scans.predicted_hoisted, problem), problem, setting, loop=loop
+    )
+
+
+def manual_jit(
+    name: str, problem: Variant, setting: Setting, *, loop: bool = False, **options: Any
+) -> Contender:
+    """The derivation by hand of `manual_bptt.jitted`; `options` are those of its functions."""
+    derivation = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}[problem.cell]
+    by_hand = partial(derivation.value_and_grad, **problem.option, loss=problem.loss, **options)
+    return compiled(name, by_hand, problem, setting, loop=loop)

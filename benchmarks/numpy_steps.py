@@ -1,0 +1,126 @@
+"""Training steps in NumPy: the derivation by hand, and the matrix products alone as its limit."""
+
+import tracemalloc
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from benchmarks.balanced import GATES
+from benchmarks.contenders import Contender, Setting, Step, Unavailable, named, timed_once
+from bptt_verifier.problems import CELLS, Variant
+from manual_bptt.workspace import Workspace
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def copied(params: Any) -> Any:
+    """Parameters that a step may overwrite."""
+    return type(params)(*(None if weight is None else weight.copy() for weight in params))
+
+
+def require_cpu(setting: Setting) -> None:
+    """Raises Unavailable on a GPU."""
+    if setting.gpu:
+        raise Unavailable("NumPy computes on the CPU")
+
+
+def manual(name: str, problem: Variant, setting: Setting, **options: Any) -> Contender:
+    """The preallocated workspace for the plain RNN, the readable module for the gated cells.
+
+    `options` are those of the workspace.
+    """
+    require_cpu(setting)
+    if problem.cell != "rnn":
+        return readable(name, problem, setting)
+    options |= {"activation": problem.option["activation"], "loss": problem.loss}
+    workspace = Workspace(problem.params, problem.x, **options)
+
+    def step(params: Any, rate: float) -> tuple[Any, Any]:
+        return workspace.step(params, problem.x, problem.y, rate), params
+
+    return Contender(
+        name,
+        start=partial(copied, problem.params),
+        step=step,
+        parameters=named,
+        temporary_bytes=workspace.nbytes,
+    )
+
+
+def readable(name: str, problem: Variant, setting: Setting) -> Contender:
+    """The module that is made to be read, in place of one made to be fast."""
+    require_cpu(setting)
+    module: ModuleType = CELLS[problem.cell]
+
+    def step(params: Any, rate: float) -> tuple[Any, Any]:
+        loss, gradient = module.value_and_grad(
+            params, problem.x, problem.y, **problem.option, loss=problem.loss
+        )
+        for weight, slope in zip(params, gradient, strict=True):
+            if weight is not None:
+                weight[...] -= rate * slope
+        return loss, params
+
+    start = partial(copied, problem.params)
+    return Contender(
+        name, start, step, parameters=named, temporary_bytes=peak_memory(step, start())
+    )
+
+
+def peak_memory(step: Step, params: Any) -> int:
+    """The most bytes that a step had allocated at once, as NumPy tells tracemalloc."""
+    tracemalloc.start()
+    try:
+        step(params, 0.0)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def products(problem: Variant, *, copied_transposes: bool) -> Step:
+    """The matrix products of one training step with nothing between them, into arrays kept.
+
+    The operands are not those of a training step, their shapes are: docs/performance.md counts
+    them. A transposed weight is a view, or copied in each step where `copied_transposes`.
+    """
+    (T, B, D), (O, H), dtype = problem.x.shape, problem.params.V.shape, problem.x.dtype
+    columns = GATES[problem.cell] * H
+    U, W, V = problem.params.U, problem.params.W, problem.params.V
+    rng = np.random.default_rng(0)
+    x = problem.x.reshape(T * B, D)
+    h = rng.normal(size=(T, B, H)).astype(dtype)
+    a = rng.normal(size=(T, B, columns)).astype(dtype)
+    dy = rng.normal(size=(B, O)).astype(dtype)
+    prediction, into_h = np.empty((B, O), dtype), np.empty((B, H), dtype)
+    dU, dW, dV = np.empty_like(U), np.empty_like(W), np.empty_like(V)
+    kept_a, kept_h = np.empty_like(a), np.empty_like(h)
+
+    def step(state: Any, rate: float) -> tuple[Any, Any]:
+        U_T, W_T = (np.ascontiguousarray(w.T) if copied_transposes else w.T for w in (U, W))
+        np.dot(x, U_T, out=kept_a.reshape(T * B, columns))
+        for t in range(1, T):
+            np.dot(h[t - 1], W_T, out=kept_a[t])
+        np.dot(h[T - 1], V.T, out=prediction)
+        np.dot(dy, V, out=into_h)
+        for t in range(T - 1, 0, -1):
+            np.dot(a[t], W, out=kept_h[t])
+        np.dot(dy.T, h[T - 1], out=dV)
+        np.dot(a.reshape(T * B, columns).T, x, out=dU)
+        np.dot(a[1:].reshape(-1, columns).T, h[:-1].reshape(-1, H), out=dW)
+        return None, state
+
+    return step
+
+
+def limit(name: str, problem: Variant, setting: Setting) -> Contender:
+    """The products alone, with the transposes that make them faster here; nothing is derived."""
+    require_cpu(setting)
+    candidates = [products(problem, copied_transposes=copied) for copied in (False, True)]
+
+    def fastest_of_three(step: Step) -> float:
+        step(None, 0.0)
+        return min(timed_once(partial(step, None, 0.0))[1] for _ in range(3))
+
+    return Contender(name, lambda: None, min(candidates, key=fastest_of_three), parameters=None)

@@ -1,0 +1,139 @@
+"""Pictures of a result: ratio and share of the limit over the sizes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.intervals import Interval
+from benchmarks.results import LIMIT, Result, Timing
+from benchmarks.suites import ALONG, MIDDLE, Suite, along
+from benchmarks.table import title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# A colour for each contender, told apart by those who see no red or green (Okabe & Ito 2008).
+COLOURS = {
+    "manual": "#0072B2",
+    "manual-jit": "#D55E00",
+    "autodiff": "#000000",
+    "autodiff-hoisted": "#777777",
+    "torch": "#009E73",
+    "limit": "#CC79A7",
+}
+OTHER = "#E69F00"
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+
+
+def colour(contender: str) -> str:
+    """Its own, or that of the contender that it is a kind of."""
+    family = max((name for name in COLOURS if contender.startswith(name)), key=len, default="")
+    return COLOURS.get(family, OTHER)
+
+
+def style(contender: str) -> str:
+    """A solid line for a contender, a dashed one for another kind of it."""
+    return "-" if contender in COLOURS else "--"
+
+
+def draw_line(
+    axes: "Axes", places: list[float], found: list[Interval], contender: str, line: bool
+) -> None:
+    """Numbers with their intervals over the places on the axis."""
+    values = [interval.value for interval in found]
+    below = [max(0.0, interval.value - interval.low) for interval in found]
+    above = [max(0.0, interval.high - interval.value) for interval in found]
+    axes.errorbar(
+        places, values, yerr=[below, above], label=contender, color=colour(contender),
+        linestyle=style(contender) if line else "none", marker="o", markersize=4, capsize=2,
+    )  # fmt: skip
+
+
+def panel(
+    axes: "Axes",
+    result: Result,
+    groups: list[tuple[float, list[Timing]]],
+    *,
+    share: bool,
+    line: bool,
+) -> None:
+    """One panel: for each contender its ratio, or its share of the limit, at each place."""
+    names = result.contenders()
+    for n, name in enumerate(names):
+        if name == (LIMIT if share else result.baseline):
+            continue
+        places, found = [], []
+        for place, timings in groups:
+            timing = next((t for t in timings if t.contender == name), None)
+            value = None
+            if timing is not None:
+                value = result.share_of_limit(timing) if share else result.ratio(timing)
+            if value is not None:
+                # Side by side, where the axis has no scale that this would bend.
+                places.append(place if line else place + 0.08 * (n - len(names) / 2))
+                found.append(value)
+        if found:
+            draw_line(axes, places, found, name, line)
+    axes.axhline(1, color=COLOURS[LIMIT if share else "autodiff"], linewidth=1)
+    axes.grid(alpha=0.3)
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in TICKS if low <= tick <= high])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.minorticks_off()
+
+
+def draw(figure: "Figure", result: Result) -> None:
+    """Two rows, ratio and share of the limit; a column for all sizes, or one for each letter."""
+    shares = [False, True] if LIMIT in result.contenders() else [False]
+    scaling = result.suite == Suite.SCALING
+    letters: list[str | None] = list(ALONG) if scaling else [None]
+    width = 3.2 * len(letters) if scaling else max(5.0, 1.2 * len(result.places()) + 2)
+    figure.set_size_inches(width + 2, 3.0 * len(shares))
+    grid: Any = figure.subplots(len(shares), len(letters), squeeze=False)
+    for i, share in enumerate(shares):
+        for j, letter in enumerate(letters):
+            axes = grid[i][j]
+            groups = groups_along(result, letter)
+            panel(axes, result, groups, share=share, line=letter is not None)
+            if letter is None:
+                names = [
+                    title(place).replace(" D", "\nD").replace(" O", "\nO")
+                    for place in result.places()
+                ]
+                axes.set_xticks(range(len(names)), names, fontsize=7)
+            else:
+                axes.set(xscale="log", xlabel=letter)
+            if j == 0:
+                axes.set_ylabel("share of the limit" if share else f"speed ÷ {result.baseline}")
+    named = dict[str, Any]()
+    for axes in grid.flat:
+        handles, labels = axes.get_legend_handles_labels()
+        named |= zip(labels, handles, strict=True)
+    shown = [name for name in result.contenders() if name in named]
+    figure.legend([named[name] for name in shown], shown, loc="outside right upper", fontsize=8)
+    others = f"; in each column one letter of {MIDDLE} varies" if scaling else ""
+    figure.suptitle(
+        f"{result.suite}, {result.model}, {result.machine['processor']}{others}", fontsize=9
+    )
+
+
+def groups_along(result: Result, letter: str | None) -> list[tuple[float, list[Timing]]]:
+    """The timings side by side at each place on an axis: one letter's, or all sizes in turn."""
+    if letter is None:
+        numbered = enumerate(result.places())
+        return [(float(n), result.at(place)) for n, place in numbered]
+    return [
+        (float(getattr(sizes, letter)), result.at((sizes, dtype)))
+        for sizes in along(letter)
+        for dtype in dict.fromkeys(dtype for _, dtype in result.places())
+    ]
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write the picture, without a date: the same result gives the same file."""
+    from matplotlib import rc_context  # noqa: PLC0415 - optional, and slow to import
+
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with rc_context({"svg.hashsalt": "benchmarks"}):
+        figure.savefig(path, dpi=110, metadata=metadata)

@@ -1,0 +1,169 @@
+"""What a run leaves: samples as they were taken, in JSON, and what is computed from them."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.balanced import flop
+from benchmarks.intervals import Interval, quartiles, ratio
+from bptt_verifier.checkpoint import replacing
+from bptt_verifier.problems import Sizes
+
+FORMAT = 1
+LIMIT = "limit"
+
+
+class Timing(NamedTuple):
+    """One contender at one size.
+
+    `seconds` are those of one training step, an entry for each round; the same rounds of all
+    contenders stand at the same place. `error` is the worst of loss and gradients in units of what
+    the gate allows, None for what has none. `sizes` is None where every round is another case.
+    """
+
+    contender: str
+    sizes: Sizes | None
+    dtype: str
+    seconds: list[float]
+    compile_seconds: float | None = None
+    temporary_bytes: int | None = None
+    error: float | None = None
+
+    @property
+    def where(self) -> tuple[Sizes | None, str]:
+        """Timings that agree in this were taken side by side."""
+        return self.sizes, self.dtype
+
+    @property
+    def median(self) -> float:
+        """The median of the rounds."""
+        return quartiles(self.seconds)[1]
+
+    @property
+    def state_arrays(self) -> float | None:
+        """The temporary memory in arrays of (T, B, H), of which one is needed for the states."""
+        if self.temporary_bytes is None or self.sizes is None:
+            return None
+        T, B, _, H, _ = self.sizes
+        return self.temporary_bytes / (T * B * H * int(self.dtype.removeprefix("float")) // 8)
+
+
+class Result(NamedTuple):
+    """A run: what was asked, where it ran, what was found, and what was left out and why."""
+
+    suite: str
+    model: str
+    baseline: str
+    seed: int
+    machine: dict[str, Any]
+    timings: list[Timing]
+    notes: list[str]
+    ceilings: dict[str, float]
+
+    def at(self, place: tuple[Sizes | None, str]) -> list[Timing]:
+        """The timings of one size and dtype."""
+        return [timing for timing in self.timings if timing.where == place]
+
+    def beside(self, timing: Timing, contender: str) -> Timing | None:
+        """The timing of another contender at the same size, if there is one."""
+        return next(
+            (t for t in self.timings if t.where == timing.where and t.contender == contender), None
+        )
+
+    def ratio(self, timing: Timing, to: str | None = None) -> Interval | None:
+        """How many times as fast as the baseline, or as another contender, if that took part."""
+        other = self.beside(timing, self.baseline if to is None else to)
+        if other is None:
+            return None
+        together = min(len(other.seconds), len(timing.seconds))
+        return ratio(other.seconds[:together], timing.seconds[:together])
+
+    def share_of_limit(self, timing: Timing) -> Interval | None:
+        """The limit's time over the contender's: 1 is as fast as the matrix products alone."""
+        return self.ratio(timing, LIMIT)
+
+    def gigaflops(self, timing: Timing) -> float | None:
+        """10⁹ floating-point operations a second, counted by the formula, not by what is run."""
+        if timing.sizes is None:
+            return None
+        return flop(self.model, timing.sizes) / timing.median / 1e9
+
+    def places(self) -> list[tuple[Sizes | None, str]]:
+        """Sizes and dtypes in the order in which they were measured."""
+        return list(dict.fromkeys(timing.where for timing in self.timings))
+
+    def contenders(self) -> list[str]:
+        """The names of those that took part."""
+        return list(dict.fromkeys(timing.contender for timing in self.timings))
+
+
+def to_json(result: Result) -> str:
+    """The result as text; samples have four digits, which is more than they are worth."""
+    plain = result._asdict() | {"format": FORMAT}
+    plain["timings"] = [
+        timing._asdict()
+        | {
+            "sizes": None if timing.sizes is None else timing.sizes._asdict(),
+            "seconds": [float(f"{s:.4g}") for s in timing.seconds],
+            "compile_seconds": shortened(timing.compile_seconds),
+            "error": shortened(timing.error),
+        }
+        for timing in result.timings
+    ]
+    text = json.dumps(plain, indent=1, ensure_ascii=False)
+    return joined_lists(text) + "\n"
+
+
+def shortened(value: float | None) -> float | None:
+    """Three digits of it."""
+    return None if value is None else float(f"{value:.3g}")
+
+
+def joined_lists(text: str) -> str:
+    """JSON with every list of numbers on one line."""
+    lines, inside = list[str](), False
+    for line in text.splitlines():
+        bare = line.strip()
+        number = bare.rstrip(",").lstrip("-").replace(".", "").replace("e-", "").isdigit()
+        if inside and (number or bare in ("]", "],")):
+            lines[-1] += (" " if lines[-1].endswith(",") else "") + bare
+        else:
+            lines.append(line)
+        inside = line.endswith("[") or (inside and number)
+    return "\n".join(lines)
+
+
+def from_json(text: str, source: str) -> Result:
+    """The result that was written; `source` names it in messages.
+
+    Raises ValueError where the text is no result of this format.
+    """
+    try:
+        plain = json.loads(text)
+        if plain.pop("format") != FORMAT:
+            raise ValueError("another format")
+        timings = [
+            Timing(
+                **timing | {"sizes": None if timing["sizes"] is None else Sizes(**timing["sizes"])}
+            )
+            for timing in plain.pop("timings")
+        ]
+        if not all(timing.seconds for timing in timings):
+            raise ValueError("no samples")
+        return Result(timings=timings, **plain)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{source}: expected a result of these benchmarks, "
+            f"found another text or format ({type(error).__name__}: {error})"
+        ) from None
+
+
+def read(path: Path) -> Result:
+    """The result in a file. Raises ValueError where it holds none, OSError where there is none."""
+    return from_json(path.read_text(encoding="utf-8"), str(path))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text: whoever reads the file finds the old one or the new one. Raises OSError."""
+    with replacing(path) as file:
+        file.write(text.encode())

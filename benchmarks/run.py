@@ -1,0 +1,178 @@
+"""A run: build the contenders of each size, hold them to the reference, then time them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import jax
+
+from benchmarks import machine, torch_steps
+from benchmarks.agreement import expected, require_agreement
+from benchmarks.balanced import balanced
+from benchmarks.ceilings import ceilings
+from benchmarks.contenders import Builder, Contender, Setting, Unavailable
+from benchmarks.measurement import rounds
+from benchmarks.results import Result, Timing
+from benchmarks.suites import Plan, Suite
+from benchmarks.verifying import verification_rounds
+from bptt_verifier.problems import Sizes, Variant
+
+LEAST = 3  # rounds, however long they take
+Progress = Callable[[int, int], None]
+
+
+class Measured:
+    """What a run has found so far, so that whatever ends it early loses no round."""
+
+    def __init__(self) -> None:
+        self.timings: list[Timing] = []
+        self.notes: list[str] = []
+        self.ceilings: dict[str, float] = {}
+
+    def note(self, sentence: str) -> None:
+        """Say something once, however many sizes it is true of."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+
+@contextmanager
+def configured(setting: Setting) -> Iterator[None]:
+    """Every library's switches for TF32 as asked for, and as before afterwards."""
+    precision = "tensorfloat32" if setting.tf32 else "highest"
+    with jax.default_matmul_precision(precision), torch_steps.configured(setting.tf32):
+        yield
+
+
+def built(
+    builders: dict[str, Builder], problem: Variant, setting: Setting, measured: Measured
+) -> list[Contender]:
+    """The contenders that can take part; why others cannot is noted."""
+    found = []
+    for name, builder in builders.items():
+        try:
+            found.append(builder(name, problem, setting))
+        except Unavailable as reason:
+            measured.note(f"{name} is left out: {reason}")
+    return found
+
+
+def collect(
+    found: Iterable[dict[str, float]],
+    timing_of: Callable[[str, list[float]], Timing],
+    measured: Measured,
+    progress: Callable[[], None],
+) -> None:
+    """Gather the rounds into timings, those of whole rounds also where an exception ends them."""
+    samples: dict[str, list[float]] = {}
+    try:
+        for seconds in found:
+            for name, value in seconds.items():
+                samples.setdefault(name, []).append(value)
+            progress()
+    finally:
+        measured.timings += [timing_of(name, values) for name, values in samples.items()]
+
+
+def measure_place(
+    sizes: Sizes,
+    dtype: str,
+    model: str,
+    builders: dict[str, Builder],
+    setting: Setting,
+    measured: Measured,
+    *,
+    number: int,
+    budget: float | None,
+    seed: int,
+    progress: Callable[[], None],
+) -> None:
+    """Gate and time all contenders at one size.
+
+    After `budget` seconds of rounds no further one begins, but for the first few. Raises
+    Disagreement, before anything is timed, where a contender is wrong.
+    """
+    problem = balanced(model, sizes, dtype=dtype, seed=seed)
+    with jax.enable_x64(dtype == "float64"), configured(setting):
+        contenders = built(builders, problem, setting, measured)
+        truth = expected(problem, tf32=setting.tf32)
+        errors = {
+            contender.name: require_agreement(contender, problem, truth)
+            for contender in contenders
+            if contender.parameters is not None
+        }
+        by_name = {contender.name: contender for contender in contenders}
+
+        def timing_of(name: str, seconds: list[float]) -> Timing:
+            chosen = by_name[name]
+            return Timing(
+                name, sizes, dtype, seconds,
+                chosen.compile_seconds, chosen.temporary_bytes, errors.get(name),
+            )  # fmt: skip
+
+        begun = perf_counter()
+
+        def enough(done: int) -> bool:
+            return budget is not None and done >= LEAST and perf_counter() - begun > budget
+
+        found = rounds(contenders, number, seed=seed, enough=enough)
+        collect(found, timing_of, measured, progress)
+
+
+def measure(
+    suite: Suite,
+    plan: Plan,
+    setting: Setting,
+    measured: Measured,
+    *,
+    model: str = "rnn",
+    number: int | None = None,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> None:
+    """Everything that a suite asks for; `number` rounds where given, however long they take."""
+    places = [(sizes, dtype) for dtype in plan.dtypes for sizes in plan.sizes]
+    number_of_rounds = plan.rounds if number is None else number
+    total = number_of_rounds * (1 if suite is Suite.VERIFY else len(places))
+    if suite is Suite.VERIFY:
+        done = iter(range(1, total + 1))
+        collect(
+            verification_rounds(number_of_rounds, seed=seed, note=measured.note),
+            lambda name, seconds: Timing(name, None, "float64", seconds),
+            measured,
+            lambda: progress(next(done), total),
+        )
+        return
+    if model != "rnn" and "manual" in plan.contenders:
+        measured.note("manual is the module made to be read: the workspace is the plain RNN's")
+    for index, (sizes, dtype) in enumerate(places):
+        finished = iter(range(index * number_of_rounds + 1, total + 1))
+        measure_place(
+            sizes, dtype, model, plan.contenders, setting, measured,
+            number=number_of_rounds,
+            budget=plan.seconds if number is None else None,
+            seed=seed,
+            progress=partial(advance, progress, finished, total),
+        )  # fmt: skip
+        progress((index + 1) * number_of_rounds, total)
+    if setting.gpu:
+        with configured(setting):
+            measured.ceilings |= ceilings(setting.device)
+
+
+def advance(progress: Progress, finished: Any, total: int) -> None:
+    """Tell the bar that one more round is done."""
+    progress(next(finished), total)
+
+
+def result_of(
+    suite: Suite, plan: Plan, model: str, seed: int, setting: Setting, measured: Measured
+) -> Result:
+    """What was measured, with what it was measured on."""
+    with configured(setting):
+        described = machine.description(setting.device)
+    return Result(
+        str(suite), model, plan.baseline, seed, described,
+        measured.timings, measured.notes, measured.ceilings,
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""Which sizes are measured, with which contenders, and what they are held against."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple
+
+from benchmarks import jax_steps, numpy_steps, torch_steps
+from benchmarks.contenders import Builder
+from bptt_verifier.problems import Sizes
+
+
+class Device(StrEnum):
+    """What JAX calls the kinds of device."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class Suite(StrEnum):
+    """The suites of sizes."""
+
+    QUICK = "quick"
+    FULL = "full"
+    SCALING = "scaling"
+    DEEPBENCH = "deepbench"
+    STEPS = "steps"
+    CHECKPOINT = "checkpoint"
+    VERIFY = "verify"
+
+
+CONTENDERS: dict[str, Builder] = {
+    "manual": numpy_steps.manual,
+    "manual-jit": jax_steps.manual_jit,
+    "autodiff": jax_steps.autodiff,
+    "autodiff-hoisted": jax_steps.autodiff_hoisted,
+    "torch": torch_steps.torch_step,
+    "limit": numpy_steps.limit,
+}
+# Whole training loops: what is called from Python step by step, and what stays compiled.
+LOOPS: dict[str, Builder] = {
+    "manual-readable": numpy_steps.readable,
+    "manual": numpy_steps.manual,
+    "manual-jit": jax_steps.manual_jit,
+    "autodiff": jax_steps.autodiff,
+    "torch": torch_steps.torch_step,
+    "manual-jit-loop": partial(jax_steps.manual_jit, loop=True),
+    "autodiff-loop": partial(jax_steps.autodiff, loop=True),
+    "autodiff-hoisted-loop": partial(jax_steps.autodiff_hoisted, loop=True),
+}
+EVERY = 316  # about √100,000: as many states are kept as are recomputed at a time
+CHECKPOINTED: dict[str, Builder] = {
+    "manual": numpy_steps.manual,
+    "manual-checkpointed": partial(numpy_steps.manual, checkpoint_every=EVERY),
+    "manual-jit": jax_steps.manual_jit,
+    "manual-jit-checkpointed": partial(jax_steps.manual_jit, checkpoint_every=EVERY),
+    "autodiff": jax_steps.autodiff,
+}
+
+
+class Plan(NamedTuple):
+    """A suite: its sizes, its contenders, the one that ratios are to, and how long it may take.
+
+    `seconds` is the time for the rounds of one size; fewer are done where they would take longer.
+    """
+
+    sizes: tuple[Sizes, ...]
+    contenders: dict[str, Builder]
+    baseline: str = "autodiff"
+    rounds: int = 30
+    seconds: float = 10.0
+    dtypes: tuple[str, ...] = ("float32",)
+
+
+TINY = Sizes(T=2, B=3, D=4, H=16, O=3)
+QUICK = (
+    TINY,
+    Sizes(T=50, B=1, D=16, H=32, O=3),
+    Sizes(T=50, B=16, D=32, H=64, O=8),
+    Sizes(T=100, B=32, D=64, H=128, O=10),
+    Sizes(T=50, B=64, D=128, H=512, O=10),
+    Sizes(T=50, B=32, D=256, H=1024, O=10),
+)
+MORE = (
+    Sizes(T=200, B=8, D=16, H=32, O=4),
+    Sizes(T=100, B=32, D=64, H=256, O=10),
+    Sizes(T=28, B=128, D=28, H=128, O=10),
+    Sizes(T=50, B=32, D=256, H=2048, O=10),
+)
+MIDDLE = Sizes(T=50, B=16, D=32, H=64, O=8)
+ALONG = {
+    "T": (10, 30, 100, 300, 1000, 3000, 10_000),
+    "B": (1, 4, 16, 64, 256, 512),
+    "H": (16, 64, 256, 1024, 2048),
+    "D": (1, 8, 32, 128, 512),
+}
+
+
+def along(letter: str, middle: Sizes = MIDDLE) -> list[Sizes]:
+    """The sizes of the scaling suite that differ in one letter only, and grow in it."""
+    return [middle._replace(**{letter: size}) for size in ALONG[letter]]
+
+
+def scaling() -> Iterator[Sizes]:
+    """Every size of the scaling suite once."""
+    yield from dict.fromkeys(sizes for letter in ALONG for sizes in along(letter))
+
+
+# Baidu's DeepBench, vanilla RNN: as many inputs as hidden units, 50 steps.
+DEEPBENCH = tuple(
+    Sizes(T=50, B=batch, D=hidden, H=hidden, O=10)
+    for hidden in (1760, 2560)
+    for batch in (16, 32, 64, 128)
+)
+PLANS = {
+    Suite.QUICK: Plan(QUICK, CONTENDERS, seconds=11),
+    Suite.FULL: Plan(QUICK + MORE, CONTENDERS, seconds=20, dtypes=("float32", "float64")),
+    Suite.SCALING: Plan(tuple(scaling()), CONTENDERS, rounds=9, seconds=12),
+    Suite.DEEPBENCH: Plan(DEEPBENCH, CONTENDERS, seconds=30),
+    Suite.STEPS: Plan((TINY, Sizes(T=10, B=1, D=8, H=16, O=2)), LOOPS),
+    Suite.CHECKPOINT: Plan(
+        (Sizes(T=100_000, B=8, D=16, H=64, O=3),), CHECKPOINTED, rounds=5, seconds=60
+    ),
+    Suite.VERIFY: Plan((), {}, baseline="torch-gradcheck", rounds=20, seconds=60),
+}

@@ -1,0 +1,175 @@
+"""What the hand-derived step is meant to reach, and whether a result shows it.
+
+Each target is computed from the samples of a committed result, so that docs/performance.md cannot
+say more than was measured.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from benchmarks.intervals import Interval, geometric_mean
+from benchmarks.results import Result, Timing
+from benchmarks.suites import QUICK, TINY
+from benchmarks.table import decimal, short
+
+BY_HAND = ("manual", "manual-jit")
+ARRAYS = 2.2  # temporary memory in arrays of (T, B, H)
+SLOWER = 1.5  # how many times as long a step with checkpoints may take
+MICROSECONDS = 12.0  # a step of the tiny model in a compiled loop
+
+
+class Target(NamedTuple):
+    """What is wanted, what was found, where it was found worst, and whether that is enough."""
+
+    wanted: str
+    found: str
+    where: str
+    reached: bool
+
+    @property
+    def verdict(self) -> str:
+        """In a word or two."""
+        return "reached" if self.reached else "falls short"
+
+
+def least(
+    result: Result,
+    contender: str,
+    ratio: Callable[[Timing], Interval | None],
+    wanted: Callable[[Timing], float | None],
+) -> list[tuple[Timing, float, float]]:
+    """(timing, ratio, what is wanted), wherever something is wanted, the furthest behind first."""
+    found = []
+    for timing in result.timings:
+        if timing.contender == contender:
+            value, goal = ratio(timing), wanted(timing)
+            if value is not None and goal is not None:
+                found.append((timing, value.value, goal))
+    return sorted(found, key=lambda each: each[1] / each[2])
+
+
+OVER = (
+    ("manual-jit", "autodiff", 1.25),
+    ("manual-jit", "autodiff-hoisted", 1.1),
+    ("manual", "torch", 1.0),
+)
+MEAN = 1.2  # of manual-jit over autodiff-hoisted, over all sizes
+
+
+def ratio_targets(result: Result) -> list[Target]:
+    """How many times as fast as others, at every size."""
+    found = []
+    for contender, other, goal in OVER:
+
+        def ratio(timing: Timing, to: str = other) -> Interval | None:
+            return result.ratio(timing, to)
+
+        def everywhere(_: Timing, wanted: float = goal) -> float:
+            return wanted
+
+        ratios = least(result, contender, ratio, everywhere)
+        if not ratios:
+            continue
+        timing, value, _ = ratios[0]
+        wanted = f"{contender} over {other}: at least {goal} at every size"
+        found.append(Target(wanted, f"{value:.2f}", short(timing.sizes), value >= goal))
+        if other == "autodiff-hoisted":
+            mean = geometric_mean([value for _, value, _ in ratios])
+            wanted = f"{contender} over {other}: at least {MEAN} in the geometric mean"
+            found.append(Target(wanted, f"{mean:.2f}", "all sizes", mean >= MEAN))
+    return found
+
+
+def wanted_share(timing: Timing) -> float | None:
+    """The share of the limit that the NumPy step is to reach, by H; none is set for small H."""
+    H = 0 if timing.sizes is None else timing.sizes.H
+    return 0.9 if H >= 512 else {256: 0.85, 128: 0.7}.get(H)
+
+
+def share_targets(result: Result) -> list[Target]:
+    """The share of the matrix products' speed."""
+    return [
+        Target(
+            f"manual: at least {goal} of the limit at H = {timing.sizes.H}",
+            f"{value:.2f}",
+            short(timing.sizes),
+            value >= goal,
+        )
+        for timing, value, goal in least(result, "manual", result.share_of_limit, wanted_share)
+        if timing.sizes is not None
+    ]
+
+
+def further_share_targets(result: Result) -> list[Target]:
+    """The same at the sizes that the quick suite has not."""
+    further = [timing for timing in result.timings if timing.sizes not in QUICK]
+    return share_targets(result._replace(timings=further))
+
+
+def memory_targets(result: Result) -> list[Target]:
+    """Arrays of (T, B, H) that a step needs beside its arguments and gradients."""
+    found = []
+    for contender in BY_HAND:
+        arrays = [
+            (t.state_arrays, t)
+            for t in result.timings
+            if t.contender == contender and t.state_arrays is not None
+        ]
+        if arrays:
+            most, timing = max(arrays, key=lambda each: each[0])
+            within = sum(value <= ARRAYS for value, _ in arrays)
+            found.append(
+                Target(
+                    f"{contender}: temporary memory of at most {ARRAYS} (T, B, H) arrays",
+                    f"{most:.2f}; within at {within} of {len(arrays)} sizes",
+                    short(timing.sizes),
+                    most <= ARRAYS,
+                )
+            )
+    return found
+
+
+def checkpoint_targets(result: Result) -> list[Target]:
+    """Time with checkpoints over time without, and memory."""
+    found = []
+    for contender in BY_HAND:
+        for timing in result.timings:
+            plain = result.ratio(timing, contender)
+            if timing.contender == f"{contender}-checkpointed" and plain is not None:
+                slower = 1 / plain.value
+                found.append(
+                    Target(
+                        f"{timing.contender}: at most {SLOWER} times the time without checkpoints",
+                        f"{slower:.2f}, {decimal(timing.state_arrays, 4)} (T, B, H) arrays",
+                        short(timing.sizes),
+                        slower <= SLOWER,
+                    )
+                )
+    return found
+
+
+def loop_targets(result: Result) -> list[Target]:
+    """Microseconds of a tiny model's step in a compiled loop."""
+    return [
+        Target(
+            f"{timing.contender}: at most {MICROSECONDS:g} µs a step",
+            f"{timing.median * 1e6:.1f} µs",
+            short(timing.sizes),
+            timing.median * 1e6 <= MICROSECONDS,
+        )
+        for timing in result.timings
+        if timing.contender == "manual-jit-loop" and timing.sizes == TINY
+    ]
+
+
+OF_SUITE: dict[str, Sequence[Callable[[Result], list[Target]]]] = {
+    "quick": (ratio_targets, share_targets, memory_targets),
+    "full": (further_share_targets,),
+    "checkpoint": (checkpoint_targets,),
+    "steps": (loop_targets,),
+}
+
+
+def targets(result: Result) -> list[Target]:
+    """Every target that a result of this suite can show."""
+    return [target for of in OF_SUITE.get(result.suite, ()) for target in of(result)]

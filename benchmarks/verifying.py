@@ -1,0 +1,136 @@
+"""How many random cases a second: this judge, and the gradient checkers of torch and JAX.
+
+All check the gradient that `manual_bptt.rnn` derives, on the same cases, as their documentation
+says: the judge against autodiff within its bound, the others against differences.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from time import perf_counter
+from typing import Any
+
+import jax
+import numpy as np
+from jax.test_util import check_grads
+
+from benchmarks import torch_steps
+from benchmarks.contenders import Unavailable
+from bptt_verifier.builtin import allowed, compare_all, derivation_of, reference
+from bptt_verifier.comparison import Verdict
+from bptt_verifier.problems import ACTIVATIONS, LOSSES, Problem, draw
+from manual_bptt import rnn
+
+Checker = Callable[[Problem], bool]
+
+
+def judged(problem: Problem) -> bool:
+    """Whether the judge finds no disagreement."""
+    truth = reference(problem)
+    found = derivation_of(rnn)(problem)
+    compared = compare_all(found, truth, allowed(problem, truth))
+    return all(comparison.verdict is not Verdict.DISAGREES for comparison in compared)
+
+
+def by_hand(problem: Problem, weights: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """The loss and its gradients at these weights, those of the biases only where there are any."""
+    _, x, y, h0, activation, loss = problem
+    params = rnn.Params(*(np.asarray(weight) for weight in weights))
+    value, gradient = rnn.value_and_grad(params, x, y, h0, activation=activation, loss=loss)
+    return value, gradient[: len(weights)]
+
+
+def present(problem: Problem) -> tuple[Any, ...]:
+    """The weights that there are: U, W, V, and b and c or neither."""
+    return tuple(weight for weight in problem.params if weight is not None)
+
+
+def gradcheck(torch: Any) -> Checker:
+    """torch.autograd.gradcheck of the derivation by hand, as an autograd function."""
+
+    def check(problem: Problem) -> bool:
+        class ByHand(torch.autograd.Function):  # type: ignore[misc]
+            @staticmethod
+            def forward(context: Any, *weights: Any) -> Any:
+                value, gradient = by_hand(problem, tuple(w.detach().numpy() for w in weights))
+                context.gradient = [torch.from_numpy(np.ascontiguousarray(g)) for g in gradient]
+                return torch.tensor(value, dtype=torch.float64)
+
+            @staticmethod
+            def backward(context: Any, upstream: Any) -> Any:
+                return tuple(upstream * slope for slope in context.gradient)
+
+        weights = [torch.tensor(weight, requires_grad=True) for weight in present(problem)]
+        return bool(torch.autograd.gradcheck(ByHand.apply, weights, raise_exception=False))
+
+    return check
+
+
+# JAX leaves these without types.
+shaped: Any = jax.ShapeDtypeStruct
+require_right: Any = check_grads
+
+
+def jax_check_grads(problem: Problem) -> bool:
+    """jax.test_util.check_grads of the derivation by hand, as a custom derivative."""
+
+    def value_of(*weights: Any) -> Any:
+        return jax.pure_callback(
+            lambda *w: np.float64(by_hand(problem, w)[0]), shaped((), float), *weights
+        )
+
+    def forward(*weights: Any) -> Any:
+        shapes = tuple(shaped(w.shape, w.dtype) for w in weights)
+        gradient = jax.pure_callback(lambda *w: by_hand(problem, w)[1], shapes, *weights)
+        return value_of(*weights), gradient
+
+    def backward(gradient: Any, upstream: Any) -> Any:
+        return tuple(upstream * slope for slope in gradient)
+
+    function = jax.custom_vjp(value_of)
+    function.defvjp(forward, backward)
+    with jax.enable_x64(True):
+        weights = tuple(jax.numpy.asarray(weight) for weight in present(problem))
+        try:
+            require_right(function, weights, order=1, modes=["rev"])
+        except AssertionError:
+            return False
+    return True
+
+
+def checkers(note: Callable[[str], None]) -> dict[str, Checker]:
+    """The checkers that are installed; of one that is not, it is noted."""
+    found: dict[str, Checker] = {"bptt_verifier": judged, "jax-check-grads": jax_check_grads}
+    try:
+        found["torch-gradcheck"] = gradcheck(torch_steps.load())
+    except Unavailable as reason:
+        note(f"torch-gradcheck is left out: {reason}")
+    return found
+
+
+def verification_rounds(
+    number: int, *, seed: int, note: Callable[[str], None]
+) -> Iterator[dict[str, float]]:
+    """Seconds each checker takes for a case, one case a round, in an order drawn for each round.
+
+    The judge compiles once for each activation and loss, before the first case; how long that
+    takes is noted. Cases that a checker rejects, although the derivation is right, are counted.
+    """
+    chosen = checkers(note)
+    begun = perf_counter()
+    for activation, loss in product(ACTIVATIONS, LOSSES):
+        judged(draw(seed, number)._replace(activation=activation, loss=loss))
+    note(f"bptt_verifier compiled for {perf_counter() - begun:.1f} s before the first case")
+    for check in chosen.values():
+        check(draw(seed, number))
+    rng = np.random.default_rng(seed)
+    rejected = dict.fromkeys(chosen, 0)
+    for case in range(number):
+        problem, seconds = draw(seed, case), dict.fromkeys(chosen, 0.0)
+        for name in rng.permutation(list(chosen)).tolist():
+            begun = perf_counter()
+            accepted = chosen[name](problem)
+            seconds[name] = perf_counter() - begun
+            rejected[name] += not accepted
+        yield seconds
+    for name, count in rejected.items():
+        note(f"{name} rejected {count} of {number} correct gradients")
