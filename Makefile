@@ -14,18 +14,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 	clean
 
 help:
-	@echo "make verify     compare every derivation with autodiff, entry by entry"
+	@echo "make verify            compare every derivation with autodiff, entry by entry"
 	@echo "make verify-certified  compare it with rigorous enclosures of the exact gradient"
-	@echo "make prove      prove every derivation on exact numbers and on symbols"
-	@echo "make accuracy   measure every implementation against the exact gradient, anew"
-	@echo "make train      train the worked example with the gradients derived by hand"
-	@echo "make test       run the tests"
-	@echo "make test-deep  run the tests with a hundred times the examples, freshly drawn"
-	@echo "make bench      time the training step against autodiff and PyTorch, which this installs"
-	@echo "make lint       check style and layout"
-	@echo "make types      check types"
-	@echo "make pictures   draw the pictures of README.md anew"
-	@echo "make clean      remove .venv and everything that was generated"
+	@echo "make prove             prove every derivation on exact numbers and on symbols"
+	@echo "make accuracy          measure every implementation against the exact gradient, anew"
+	@echo "make train             train the worked example with the gradients derived by hand"
+	@echo "make test              run the tests"
+	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
+	@echo "make bench             time the training step against autodiff and PyTorch, which this installs"
+	@echo "make lint              check style and layout"
+	@echo "make types             check types"
+	@echo "make pictures          draw the pictures of README.md anew"
+	@echo "make clean             remove .venv and everything that was generated"
 
 verify: $(SET_UP)
 	@$(BIN)/bptt verify
