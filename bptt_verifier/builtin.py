@@ -10,7 +10,7 @@ import numpy as np
 
 from bptt_verifier.bounds import Bounds, bounds
 from bptt_verifier.comparison import Comparison, Verdict, compare
-from bptt_verifier.noise import measured
+from bptt_verifier.noise import UNOPTIMISED, measured
 from bptt_verifier.problems import ALL_LOSSES, LARGEST, Problem, Sizes, Variant, draw, draw_variant
 from jax_reference import padded
 from jax_reference.padded import Capacity, Fixed, Padded
@@ -155,10 +155,6 @@ def allowed(problem: Problem, truth: Derivatives) -> Bounds:
     # that of float64 is at most this part of it.
     both = 1 + np.finfo(np.float64).eps / np.finfo(x.dtype).eps
     return Bounds(*(both * bound for bound in yours))  # (E13)
-
-
-# Without optimisation it compiles in a third of the time, and runs as long.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 
 @partial(jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED)

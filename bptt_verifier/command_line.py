@@ -38,7 +38,7 @@ from bptt_verifier.terminal import (
     require_writable,
     summary,
 )
-from bptt_verifier.train_command import INTERRUPTED, Activation, Dtype, train
+from bptt_verifier.train_command import INTERRUPTED, Activation, Dtype, Model, train
 from manual_bptt import rnn
 
 EXIT = {Verdict.AGREES: 0, Verdict.DISAGREES: 1, Verdict.INCONCLUSIVE: 3}
@@ -54,6 +54,13 @@ app.command("train")(train)
 app.command("flow")(flow)
 app.command("prove")(prove)
 app.command("accuracy")(accuracy)
+
+
+class Reset(StrEnum):
+    """The GRU's two forms."""
+
+    AFTER = "after"
+    BEFORE = "before"
 
 
 class Loss(StrEnum):
@@ -81,6 +88,8 @@ def verify(
             "gradients(params). Runs the code in it.",
         ),
     ] = None,
+    model: Annotated[Model, typer.Option(help="What your derivation is of.")] = Model.RNN,
+    reset: Annotated[Reset, typer.Option(help="Where a GRU's reset gate acts.")] = Reset.AFTER,
     activation: Annotated[Activation, typer.Option(help="φ of your derivation.")] = Activation.TANH,
     loss: Annotated[Loss, typer.Option(help="L of your derivation.")] = Loss.MSE,
     bias: Annotated[bool, typer.Option("--bias", help="Your derivation has b and c.")] = False,
@@ -119,7 +128,7 @@ def verify(
         if file is not None:
             path, _, function = file.rpartition(":") if ":" in file else (file, "", "gradients")
             options |= {"activation": str(activation), "loss": str(loss), "bias": bias}
-            options["examples"] = examples
+            options |= {"examples": examples, "model": str(model), "reset": str(reset)}
         else:
             path, function = str(own), "gradients"
         request = {"file": path, "function": function, "own": own is not None, "options": options}

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.bounds import RESOLVING
 from bptt_verifier.comparison import Array, Comparison, Verdict, compare
 from bptt_verifier.diagnosis import Case, diagnose
+from bptt_verifier.gated import GATES, RESETS, verify_cell
 from bptt_verifier.last_resort import decided
 from bptt_verifier.oracle import Truth, measured_truth, truth
 from bptt_verifier.problems import LARGEST, LOSSES, Problem, Sizes, simple, with_values
@@ -23,9 +23,9 @@ from bptt_verifier.report import (
     Mistake,
     ParameterResult,
     Report,
-    StepResult,
 )
-from bptt_verifier.submission import Answer, Broken, ask, takes_initial_state
+from bptt_verifier.steps import Steps, step_results, steps_of
+from bptt_verifier.submission import Answer, Broken, ask, takes
 from manual_bptt import activations, losses, rnn
 
 Progress = Callable[[int, int], None]
@@ -159,44 +159,12 @@ def state_probes(model: Model, seed: int) -> Iterator[Problem]:
         yield problem._replace(params=params, x=unit[:, None, :], h0=h0)
 
 
-class Steps(NamedTuple):
-    """How the adjoints of one probe compare: relative to the size of each δ_t."""
-
-    relative: Array
-    allowed: Array
-    error: Array  # the worst entry of each step in units of its own allowed error
-
-
-def steps_of(probe: Judged) -> Steps:
+def adjoints_of(probe: Judged) -> Steps:
     """The columns of their ∂L/∂U against the adjoints."""
-    reference = probe.truth.values["adjoints"][:, 0]
-    bound = probe.truth.allowed["adjoints"][:, 0]
-    difference = np.abs(probe.yours["U"].T.astype(np.float64) - reference)
-    size = np.max(np.abs(reference), axis=1)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return Steps(
-            np.where(size > 0, difference.max(axis=1) / size, 0.0),
-            np.where(size > 0, bound.max(axis=1) / size, np.inf),
-            np.max(np.where(difference > 0, difference / bound, 0.0), axis=1),
-        )
-
-
-def step_results(all_steps: list[Steps]) -> tuple[StepResult, ...]:
-    """δ_t over all probes, for each t the worst."""
-    results = []
-    for t in range(PROBE.T):
-        worst = max(all_steps, key=lambda steps: steps.error[t])
-        able = min(all_steps, key=lambda steps: steps.allowed[t])
-        if worst.error[t] > 1:
-            verdict = Verdict.DISAGREES
-        elif able.allowed[t] <= RESOLVING:
-            verdict, worst = Verdict.AGREES, worst if worst.error[t] > 0 else able
-        else:
-            verdict, worst = Verdict.INCONCLUSIVE, able
-        results.append(
-            StepResult(t + 1, verdict, float(worst.relative[t]), float(worst.allowed[t]))
-        )
-    return tuple(results)
+    known = probe.truth
+    return steps_of(
+        probe.yours["U"], known.values["adjoints"][:, 0], known.allowed["adjoints"][:, 0]
+    )
 
 
 def parameter_results(cases: list[Judged]) -> dict[str, ParameterResult]:
@@ -315,7 +283,9 @@ def forward_differs(case: Judged, comparison: Comparison) -> Mistake:
 def verify(
     gradients: Callable[..., Any],
     *,
+    model: str = "rnn",
     activation: str = "tanh",
+    reset: str = "after",
     loss: str = "mse",
     bias: bool = False,
     examples: int = 200,
@@ -328,7 +298,11 @@ def verify(
     `params` has the fields U (H, D), W (H, H), V (O, H) and, with `bias`, b (H,) and c (O,); x is
     (T, B, D), y is (B, O). It returns the gradients by name (a mapping or NamedTuple) or in order
     (U, W, V[, b, c]), or a pair of the loss and these; a mapping may also hold "loss",
-    "prediction", "x", "h0" and "adjoints". Raises TypeError or ValueError where an argument of
+    "prediction", "x", "h0" and "adjoints".
+    `model` "lstm" or "gru" is that of docs/derivation.md, sections 12 and 13, with the gates packed
+    as there: U (G H, D), W (G H, H), b (G H,); the LSTM has a fifth argument c0, the GRU b_n (H,)
+    and `reset`. `activation` and `examples` are the RNN's.
+    Raises TypeError or ValueError where an argument of
     `verify` is not what it says; whatever `gradients` does ends in the report.
     """
     if not callable(gradients):
@@ -338,15 +312,27 @@ def verify(
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, found {loss!r}")
     if examples < 1:
         raise ValueError(f"examples: expected at least 1, found {examples}")
+    for option, value, choices in (
+        ("model", model, ("rnn", *GATES)),
+        ("reset", reset, RESETS),
+        ("activation", activation, ("tanh",) if model in GATES else (activation,)),
+    ):
+        if value not in choices:
+            raise ValueError(f"{option}: expected one of {', '.join(choices)}, found {value!r}")
     name = str(subject or getattr(gradients, "__name__", "your derivation"))
-    model = Model(activation, loss, bias, takes_initial_state(gradients))
+    if model != "rnn":
+        return verify_cell(
+            gradients, model,
+            loss=loss, bias=bias, reset=reset, seed=seed, progress=progress, subject=name,
+        )  # fmt: skip
+    stated = Model(activation, loss, bias, takes(gradients, "h0", 4))
     total = examples + len(SPREADS) * PROBES * 2
     cases: list[Judged] = []
 
     def refused(how: Broken) -> Report:
         return Report(name, Verdict.DISAGREES, (how.mistake,), cases=len(cases), notes=how.notes)
 
-    for number, problem in enumerate(random_problems(model, seed, examples)):
+    for number, problem in enumerate(random_problems(stated, seed, examples)):
         if number < 4:
             twice = ask(gradients, problem, again=True)
             if isinstance(twice, Broken):
@@ -361,20 +347,20 @@ def verify(
         cases.append(case)
         progress(number + 1, total)
 
-    for problem in state_probes(model, seed):
+    for problem in state_probes(stated, seed):
         case = judged(gradients, problem)
         if isinstance(case, Broken):
             return refused(case)
         cases.append(case)
 
     probed: list[Judged] = []
-    for number, problem in enumerate(probes(model, seed)):
+    for number, problem in enumerate(probes(stated, seed)):
         case = judged(gradients, problem, measured_truth)
         if isinstance(case, Broken):
             return refused(case)
         probed.append(case)
         progress(examples + number + 1, total)
-    return conclude(gradients, model, name, seed, cases, probed)
+    return conclude(gradients, stated, name, seed, cases, probed)
 
 
 def conclude(
@@ -387,7 +373,7 @@ def conclude(
 ) -> Report:
     """The report on all cases, with a diagnosis where something disagrees."""
     parameters = parameter_results(cases + probed)
-    all_steps = [steps_of(probe) for probe in probed]
+    all_steps = [adjoints_of(probe) for probe in probed]
     steps = step_results(all_steps)
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
     curves = tuple(
@@ -430,7 +416,7 @@ def explained(
     wide = [case for case in failing if case.problem.x.dtype == np.float64] or failing
     long = [
         probe
-        for probe, steps in ((p, steps_of(p)) for p in probed)
+        for probe, steps in ((p, adjoints_of(p)) for p in probed)
         if probe.disagrees or (steps.error > 1).any()
     ]
     long.sort(key=lambda probe: probe.problem.x.dtype == np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 from bptt_verifier.bounds import RESOLVING, Bounds
 from bptt_verifier.builtin import allowed, reference, reference_and_allowed
 from bptt_verifier.comparison import Array
-from bptt_verifier.noise import measured
+from bptt_verifier.noise import UNOPTIMISED, measured
 from bptt_verifier.problems import Problem, Variant
 from jax_reference import rnn
 from jax_reference.rnn import Derivatives
@@ -28,7 +28,7 @@ class Truth(NamedTuple):
     allowed: dict[str, Array]
 
 
-@partial(jax.jit, static_argnames=("activation", "loss"))
+@partial(jax.jit, static_argnames=("activation", "loss"), compiler_options=UNOPTIMISED)
 def _measured(
     params: Params, x: Any, y: Any, h0: Any, roundoff: Any, activation: str, loss: str
 ) -> Any:

@@ -4,6 +4,7 @@ The loss is differentiated by jax.grad at every case; complex steps of the same 
 the second opinion on that; what rounding may do is measured.
 """
 
+import inspect
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.altered import Program, gradient_and_noise, traced
+from bptt_verifier.noise import UNOPTIMISED
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Loss = Callable[[dict[str, Any], Any], Any]
@@ -96,7 +98,9 @@ def prepared(
         program = called(lambda: traced(scalar, wide))
         if isinstance(program, Failure):
             return refused(f"loss(params, jax.numpy) raised {program.what} at {program.where}.")
-        reference = jax.jit(jax.value_and_grad(lambda point: scalar(point, jnp)))
+        reference = jax.jit(
+            jax.value_and_grad(lambda point: scalar(point, jnp)), compiler_options=UNOPTIMISED
+        )
         found = []
         for number in range(cases):
             case = case_at(program, reference, drawn(given, seed=seed, case=number), number)
@@ -272,7 +276,7 @@ def called(function: Callable[..., Any], *arguments: Any) -> Any:
             warnings.simplefilter("ignore")
             return function(*arguments)
     except (Exception, SystemExit) as error:
-        code = getattr(function, "__code__", None)
+        code = getattr(inspect.unwrap(function), "__code__", None)
         frames = traceback.extract_tb(error.__traceback__)
         theirs = [frame for frame in frames if code and frame.filename == code.co_filename]
         frame = (theirs or frames)[-1]

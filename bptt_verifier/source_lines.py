@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = str(Path(__file__).parent)
+STATED = str(Path(__file__).with_name("stated_cells.py"))  # read as somebody's own
 
 
 class Place(NamedTuple):
@@ -48,5 +49,5 @@ def places(equation: Any) -> tuple[Place, ...]:
         ]
     except (ImportError, AttributeError, TypeError, ValueError):
         return ()
-    ours = [i for i, place in enumerate(chain) if place.file.startswith(HERE)]
-    return tuple(chain[: ours[0]] if ours else chain)
+    judge = [place.file.startswith(HERE) and place.file != STATED for place in chain]
+    return tuple(chain[: judge.index(True)] if any(judge) else chain)

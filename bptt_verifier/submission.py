@@ -19,8 +19,8 @@ from bptt_verifier.comparison import Array
 from bptt_verifier.problems import Problem
 from bptt_verifier.report import Mistake
 
-NAMES = ("U", "W", "V", "b", "c")
-OPTIONAL = ("loss", "prediction", "x", "h0", "adjoints")
+NAMES = ("U", "W", "V", "b", "c", "b_n")
+OPTIONAL = ("loss", "prediction", "x", "h0", "c0", "adjoints")
 
 
 class Weights(NamedTuple):
@@ -77,15 +77,30 @@ def own_place(error: BaseException, gradients: Callable[..., Any]) -> str:
     return f"{Path(frame.filename).name}, line {frame.lineno}: {frame.line or ''}".rstrip(": ")
 
 
-def takes_initial_state(gradients: Callable[..., Any]) -> bool:
-    """Whether the derivation has a fourth argument, which is h0."""
+class GruBiasedWeights(NamedTuple):
+    """The parameters of a GRU with biases; b_n stands beside W_n."""
+
+    U: Array
+    W: Array
+    V: Array
+    b: Array
+    c: Array
+    b_n: Array
+
+    def __getitem__(self, key: Any) -> Any:
+        """`params["b_n"]` as well as `params[5]`."""
+        return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
+
+
+def takes(gradients: Callable[..., Any], name: str, position: int) -> bool:
+    """Whether the derivation has an argument of that name, or one at that position."""
     try:
         parameters = inspect.signature(gradients).parameters.values()
     except (TypeError, ValueError):
         return False
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [p for p in parameters if p.kind in kinds]
-    return len(positional) >= 4 or any(p.name == "h0" for p in parameters)
+    return len(positional) >= position or any(p.name == name for p in parameters)
 
 
 def arguments(problem: Problem, initial_state: bool) -> list[Any]:
@@ -103,8 +118,10 @@ def arguments(problem: Problem, initial_state: bool) -> list[Any]:
     return given
 
 
-def by_name(result: Any, biased: bool) -> dict[str, Any] | Broken:
+def by_name(result: Any, names: tuple[str, ...]) -> dict[str, Any] | Broken:
     """What was returned as a dictionary: a mapping, a NamedTuple, or a tuple in order.
+
+    All `names` must be there; with no biases among them, those are let pass.
 
     A pair (loss, gradients) is taken apart.
     """
@@ -114,11 +131,11 @@ def by_name(result: Any, biased: bool) -> dict[str, Any] | Broken:
         found = result._asdict()
     elif isinstance(result, tuple | list):
         if len(result) == 2 and np.ndim(result[0]) == 0 and not isinstance(result[0], str):
-            inner = by_name(result[1], biased)
+            inner = by_name(result[1], names)
             return inner if isinstance(inner, Broken) else {"loss": result[0], **inner}
         found = dict(zip(NAMES, result, strict=False))
-        if len(result) not in ((5,) if biased else (3, 5)):
-            order = ", ".join(NAMES if biased else NAMES[:3])
+        if len(result) not in (len(names), max(5, len(names))):
+            order = ", ".join(names)
             return broken(
                 "wrong-shape",
                 f"your function returned {len(result)} values, and ({order}) was expected.",
@@ -132,7 +149,7 @@ def by_name(result: Any, biased: bool) -> dict[str, Any] | Broken:
             found=type(result).__name__,
         )
     found = {str(name): value for name, value in found.items() if value is not None}
-    missing = [name for name in (NAMES if biased else NAMES[:3]) if name not in found]
+    missing = [name for name in names if name not in found]
     if missing:
         return broken(
             "wrong-shape",
@@ -141,8 +158,7 @@ def by_name(result: Any, biased: bool) -> dict[str, Any] | Broken:
             missing=missing,
             found=list(found),
         )
-    wanted = (NAMES if biased else NAMES[:3]) + OPTIONAL
-    return {name: value for name, value in found.items() if name in wanted}
+    return {name: value for name, value in found.items() if name in names + OPTIONAL}
 
 
 def shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
@@ -201,7 +217,7 @@ def ask(gradients: Callable[..., Any], problem: Problem, *, again: bool = False)
 
     With `again` it is asked twice, and must give the same answer.
     """
-    initial_state = takes_initial_state(gradients)
+    initial_state = takes(gradients, "h0", 4)
     given, kept = arguments(problem, initial_state), arguments(problem, initial_state)
     try:
         result = gradients(*given)
@@ -215,7 +231,7 @@ def ask(gradients: Callable[..., Any], problem: Problem, *, again: bool = False)
             exception=type(error).__name__,
         )
     biased = problem.params.b is not None
-    found = by_name(result, biased)
+    found = by_name(result, NAMES[:5] if biased else NAMES[:3])
     if isinstance(found, Broken):
         return found
     arrays = as_arrays(found, problem)

@@ -1,0 +1,259 @@
+"""A derivation of the project's LSTM or GRU, judged as a model whose loss is known.
+
+What the plain RNN's judge does with a table of its mistakes, the judge of one's own model does with
+any forward pass; here it reads `stated_cells`. A few problems whose sizes differ, then one long
+sequence of one-hot inputs, where column t of ∂L/∂U is δ_t, of all gates.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier import stated_cells
+from bptt_verifier.comparison import Array, Verdict
+from bptt_verifier.own_model import answered, judged, roundoff
+from bptt_verifier.own_oracle import Oracle, prepared
+from bptt_verifier.problems import Sizes
+from bptt_verifier.report import Mistake, ParameterResult, Report, StepResult
+from bptt_verifier.steps import step_results, steps_of
+from bptt_verifier.submission import (
+    NAMES,
+    BiasedWeights,
+    Broken,
+    GruBiasedWeights,
+    Weights,
+    broken,
+    by_name,
+    takes,
+)
+from manual_bptt import gru, lstm
+
+GATES = {"lstm": lstm.GATES, "gru": gru.GATES}
+RESETS = gru.RESETS
+ORDINARY = (Sizes(T=6, B=3, D=4, H=5, O=2), Sizes(T=4, B=2, D=3, H=2, O=3))
+PROBE = Sizes(T=30, B=1, D=30, H=3, O=2)
+POINTS = {ORDINARY[0]: 16, ORDINARY[1]: 8, PROBE: 6}  # cases of each
+
+
+class Cell(NamedTuple):
+    """The stated model: which forward pass and loss are claimed to be differentiated."""
+
+    name: str
+    loss: str
+    bias: bool
+    reset: str
+    states: tuple[str, ...]  # those of h0 and c0 that the derivation takes
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The names of the parameters, in the order that a derivation gets them."""
+        count = 3 if not self.bias else 6 if self.name == "gru" else 5
+        return NAMES[:count]
+
+    def shapes(self, sizes: Sizes) -> dict[str, tuple[int, ...]]:
+        """The shapes of everything that the loss depends on."""
+        T, B, D, H, O = sizes
+        G = GATES[self.name]
+        shapes: dict[str, tuple[int, ...]] = {
+            "U": (G * H, D), "W": (G * H, H), "V": (O, H), "b": (G * H,), "c": (O,), "b_n": (H,),
+            "x": (T, B, D), "h0": (B, H), "c0": (B, H),
+        }  # fmt: skip
+        return {name: shapes[name] for name in (*self.weights, "x", *self.states)}
+
+
+class Setting(NamedTuple):
+    """One choice of sizes with its sequences; `given` are also the first values of the weights.
+
+    `asked` are the names that are differentiated with respect to; the others are constants.
+    """
+
+    cell: Cell
+    sizes: Sizes
+    given: dict[str, Array]
+    y: Array
+    asked: tuple[str, ...]
+
+    def loss(self, p: dict[str, Any], xp: Any) -> Any:
+        """L of the stated model."""
+        cell = self.cell
+        zero = np.zeros((self.sizes.B, self.sizes.H))
+        x, h0, c0 = (p.get(n, self.given.get(n, zero)) for n in ("x", "h0", "c0"))
+        if cell.name == "lstm":
+            h = stated_cells.lstm(p, x, h0, c0, xp)
+        else:
+            h = stated_cells.gru(p, x, h0, cell.reset, xp)
+        return stated_cells.loss_of(p, h, self.y, cell.loss, xp)
+
+    def arguments(self, p: Mapping[str, Array]) -> list[Array]:
+        """Fresh copies of what a derivation is given after its parameters, in their precision."""
+        dtype = p["U"].dtype
+        values = [p.get("x", self.given["x"]), self.y]
+        values += [p.get(state, self.given[state]) for state in self.cell.states]
+        return [np.array(value, dtype) for value in values]
+
+
+def setting(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...] = ()) -> Setting:
+    """Random values that are exact in float32, so that both precisions solve the same problem."""
+    rng = np.random.default_rng([seed, *sizes, 5])
+
+    def normal(*shape: int) -> Array:
+        return rng.normal(size=shape).astype(np.float32).astype(np.float64)
+
+    given = {name: normal(*shape) for name, shape in cell.shapes(sizes).items()}
+    if sizes == PROBE:
+        given["x"] = np.eye(sizes.T)[:, None, :]
+        asked = tuple(name for name in asked if name != "x")
+    return Setting(cell, sizes, given, normal(sizes.B, sizes.O), asked)
+
+
+def of_their_own(gradients: Callable[..., Any], at: Setting) -> Callable[[dict[str, Array]], Any]:
+    """Their gradients as a function of the parameters alone, by name."""
+    cell = at.cell
+    kind = {3: Weights, 5: BiasedWeights, 6: GruBiasedWeights}[len(cell.weights)]
+
+    @wraps(gradients)
+    def by_parameters(p: dict[str, Array]) -> Any:
+        result = gradients(kind(*(p[name] for name in cell.weights)), *at.arguments(p))
+        found = by_name(result, cell.weights)
+        return {} if isinstance(found, Broken) else found
+
+    return by_parameters
+
+
+def contract(gradients: Callable[..., Any], at: Setting) -> tuple[str, ...] | Broken:
+    """The names that they differentiate with respect to; or what is broken at the first call."""
+    cell = at.cell
+    kind = {3: Weights, 5: BiasedWeights, 6: GruBiasedWeights}[len(cell.weights)]
+    given, kept = at.arguments(at.given), at.arguments(at.given)
+    try:
+        result = gradients(kind(*(np.array(at.given[n]) for n in cell.weights)), *given)
+    except Exception:  # the judge of one's own model says where
+        return cell.weights
+    found = by_name(result, cell.weights)
+    if isinstance(found, Broken):
+        return found
+    for name, now, before in zip(("x", "y", *cell.states), given, kept, strict=True):
+        if now.shape != before.shape or not np.array_equal(now, before):
+            return broken(
+                "inputs-modified",
+                f"your function modified its argument {name}; the caller's arrays must stay as "
+                "they are.",
+                argument=name,
+            )
+    return tuple(name for name in at.given if name in found)
+
+
+def shifted(
+    progress: Callable[[int, int], None], before: int, total: int
+) -> Callable[[int, int], None]:
+    """Progress within one setting as part of the whole."""
+    return lambda done, _: progress(before + done, total)
+
+
+def verify_cell(
+    gradients: Callable[..., Any],
+    name: str,
+    *,
+    loss: str = "mse",
+    bias: bool = False,
+    reset: str = "after",
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    subject: str = "your derivation",
+) -> Report:
+    """The verdict on `gradients(params, x, y[, h0[, c0]])` of the LSTM or GRU: `judge.verify`."""
+    states = tuple(
+        state
+        for state, position in (("h0", 4), ("c0", 5))[: 2 if name == "lstm" else 1]
+        if takes(gradients, state, position)
+    )
+    cell = Cell(name, loss, bias, reset, states)
+    asked = contract(gradients, setting(cell, ORDINARY[0], seed))
+    if isinstance(asked, Broken):
+        return Report(subject, Verdict.DISAGREES, (asked.mistake,), notes=asked.notes)
+    total, done = sum(POINTS.values()), 0
+    reports = []
+    for sizes, points in POINTS.items():
+        at = setting(cell, sizes, seed, asked)
+        oracle = prepared(
+            at.loss,
+            {name: at.given[name] for name in at.asked},
+            seed=seed,
+            cases=points,
+            progress=shifted(progress, done, total),
+        )
+        done += points
+        theirs = of_their_own(gradients, at)
+        report = judged(theirs, oracle, subject=subject)
+        reports.append(report)
+        if report.verdict is Verdict.DISAGREES:
+            break
+    return concluded(gradients, cell, seed, asked, reports, (sizes, oracle))
+
+
+def concluded(
+    gradients: Callable[..., Any],
+    cell: Cell,
+    seed: int,
+    asked: tuple[str, ...],
+    reports: list[Report],
+    last: tuple[Sizes, Oracle],
+) -> Report:
+    """One report on all settings: the last one's mistake, if any, and the single steps."""
+    sizes, oracle = last
+    report = reports[-1]
+    wrong = report.verdict is Verdict.DISAGREES
+    if wrong and not report.parameters:
+        return report
+    at = setting(cell, PROBE, seed, asked)
+    if sizes != PROBE:
+        of_probe = {name: at.given[name] for name in at.asked}
+        oracle = prepared(at.loss, of_probe, seed=seed, cases=POINTS[PROBE])
+    steps = single_steps(of_their_own(gradients, at), oracle)
+    first = max((s.t for s in steps if s.verdict is Verdict.DISAGREES), default=None)
+    if wrong:
+        notes = (*report.notes, f"Found with {sizes}.")
+        return report._replace(
+            steps=steps,
+            first_wrong_step=first,
+            notes=notes,
+            cases=sum(each.cases for each in reports),
+        )
+    parameters: dict[str, ParameterResult] = {}
+    for each in reports:
+        for name, result in each.parameters.items():
+            parameters[name] = merged(parameters[name], result) if name in parameters else result
+    verdicts = {result.verdict for result in parameters.values()}
+    verdict = Verdict.AGREES if verdicts == {Verdict.AGREES} else Verdict.INCONCLUSIVE
+    return report._replace(
+        verdict=verdict,
+        parameters=parameters,
+        steps=steps,
+        cases=sum(each.cases for each in reports),
+        notes=() if verdict is Verdict.AGREES else report.notes,
+    )
+
+
+def merged(one: ParameterResult, other: ParameterResult) -> ParameterResult:
+    """The worse of two results that do not disagree; evidence in one of them is evidence."""
+    worse = max(one, other, key=lambda result: result.error)
+    agrees = Verdict.AGREES in (one.verdict, other.verdict)
+    return worse._replace(
+        verdict=Verdict.AGREES if agrees else Verdict.INCONCLUSIVE, cases=one.cases + other.cases
+    )
+
+
+def single_steps(
+    gradients: Callable[[dict[str, Array]], Any], oracle: Oracle
+) -> tuple[StepResult, ...]:
+    """Every δ_t over all cases; empty where they break their contract on a long sequence."""
+    found = []
+    for case in oracle.cases:
+        answer = answered(gradients, case.params)
+        if isinstance(answer, Mistake):
+            return ()
+        bound, _ = roundoff(case, "U", answer["U"])
+        found.append(steps_of(answer["U"], case.reference["U"].T, bound.T))
+    return step_results(found) if found else ()
