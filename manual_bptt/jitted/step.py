@@ -184,7 +184,7 @@ def arguments(
     whole = {name: shape_only(value) for name, value in (weights | arrays).items()}
     integer = arrays["y"] is not None and np.issubdtype(arrays["y"].dtype, np.integer)
     checked = inputs.arguments(
-        type(type(params).__name__, (), {name: whole.pop(name) for name in weights}),
+        type(type(params).__name__, (), {name: whole.pop(name) for name in weights})(),
         **whole,
         gates=gates,
         fields=Weights._fields,

@@ -1,0 +1,381 @@
+"""The compiled derivation gives autodiff's gradients, and composes as any JAX function does."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planting import Mistake, planted
+
+from bptt_verifier.builtin import allowed, compare_all, reference, reference_and_allowed
+from bptt_verifier.comparison import Verdict, compare
+from bptt_verifier.problems import (
+    ALL_LOSSES,
+    CELLS,
+    Problem,
+    Sizes,
+    Variant,
+    variant_with_values,
+    with_values,
+)
+from bptt_verifier.strategies import integer_problems, problems, variants
+from jax_reference import gru as autodiff_gru
+from jax_reference import losses as autodiff_losses
+from jax_reference import lstm as autodiff_lstm
+from jax_reference import rnn as autodiff_rnn
+from manual_bptt import jitted
+
+COMPILED = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}
+AUTODIFF = {"rnn": autodiff_rnn, "lstm": autodiff_lstm, "gru": autodiff_gru}
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+GATED = [("lstm", ""), ("gru", "after"), ("gru", "before")]
+
+# Every new shape compiles anew: few shapes, with and without a loop, and fewer examples.
+SHAPES = [Sizes(1, 2, 3, 4, 2), Sizes(3, 1, 2, 2, 1), Sizes(5, 3, 1, 3, 2), Sizes(12, 2, 4, 6, 3)]
+FEWER = settings(max_examples=max(1, settings().max_examples // 6))
+
+
+def demand(module: ModuleType, problem: Problem, checkpoint_every: int | None = None) -> None:
+    """The results are within the bound of autodiff's and in the dtype of the problem."""
+    params, x, y, h0, activation, loss = problem
+    value, gradient = module.value_and_grad(
+        params, x, y, h0, activation=activation, loss=loss, checkpoint_every=checkpoint_every
+    )
+    found = {"loss": value} | gradient._asdict()
+    truth = reference(problem)
+    assert type(gradient)._fields == type(params)._fields
+    for compared in compare_all(found, truth, allowed(problem, truth)):
+        assert found[compared.name].dtype == problem.x.dtype, compared.name
+        assert compared.verdict is not Verdict.DISAGREES, str(compared)
+
+
+@DTYPES
+@FEWER
+@given(data=st.data(), checkpoint_every=st.sampled_from([None, 2, 5]))
+def test_every_gradient_of_the_rnn_agrees_with_autodiff(
+    dtype: type, data: st.DataObject, checkpoint_every: int | None
+) -> None:
+    problem = data.draw(problems(dtype, sizes=st.sampled_from(SHAPES)))
+    demand(jitted.rnn, problem, checkpoint_every)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@DTYPES
+@settings(max_examples=max(1, settings().max_examples // 12))
+@given(data=st.data())
+def test_every_gradient_of_every_cell_and_loss_agrees_with_autodiff(
+    cell: str, dtype: type, data: st.DataObject
+) -> None:
+    plain = variants(
+        cell, dtype, sizes=st.just(SHAPES[2]), outputs=("last",), ragged=st.just(False),
+        truncated=False,
+    )  # fmt: skip
+    variant: Variant = data.draw(plain)
+    given_ = (variant.params, variant.x, variant.y)
+    options = {**variant.first, **variant.option, "loss": variant.loss}
+    value, gradient = COMPILED[cell].value_and_grad(*given_, **options)
+    assert type(gradient) is type(variant.params)
+    truth, bound = reference_and_allowed(variant)
+    alone = compare("loss", COMPILED[cell].loss(*given_, **options), truth.loss, bound.loss)
+    assert alone.verdict is not Verdict.DISAGREES, str(alone)
+    found = {"loss": value} | gradient._asdict()
+    for compared in compare_all(found, truth, bound):
+        assert found[compared.name].dtype == dtype
+        assert compared.verdict is not Verdict.DISAGREES, str(compared)
+
+
+@DTYPES
+@FEWER
+@given(data=st.data(), checkpoint_every=st.sampled_from([None, 1, 2]))
+def test_on_small_integers_not_one_bit_differs_from_autodiff(
+    dtype: type, data: st.DataObject, checkpoint_every: int | None
+) -> None:
+    problem = data.draw(integer_problems(dtype, sizes=st.just(Sizes(3, 2, 1, 2, 2))))
+    params, x, y, h0, activation, loss = problem
+    named = {"activation": activation, "loss": loss}
+    value, gradient = jitted.value_and_grad(
+        params, x, y, h0, **named, checkpoint_every=checkpoint_every
+    )
+    truth = autodiff_rnn.derivatives(params, x, y, h0, **named)
+    assert value == truth.loss
+    for name, found in gradient._asdict().items():
+        if found is not None:
+            assert np.array_equal(found, getattr(truth, name)), name
+
+
+# Every argument may be differentiated.
+
+
+def arguments_of(variant: Variant) -> dict[str, Any]:
+    return {"params": variant.params, "x": variant.x, "y": variant.y} | variant.first
+
+
+def differentiated(module: ModuleType, variant: Variant, names: tuple[str, ...]) -> dict[str, Any]:
+    """The gradients that `jax.grad` finds with respect to the named arguments."""
+    given_ = arguments_of(variant)
+
+    def loss_of(chosen: dict[str, Any]) -> Any:
+        return module.loss(**(given_ | chosen), **variant.option, loss=variant.loss)
+
+    with jax.enable_x64(True):
+        found: dict[str, Any] = jax.grad(loss_of)({name: given_[name] for name in names})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("cell", "option", "loss"),
+    [("rnn", "tanh", loss) for loss in ALL_LOSSES] + [(*gated, "mse") for gated in GATED],
+)
+def test_jax_grad_finds_every_gradient_of_every_loss(cell: str, option: str, loss: str) -> None:
+    variant = variant_with_values(
+        np.random.default_rng(3), cell, Sizes(5, 3, 2, 4, 2), option=option, loss=loss
+    )
+    truth, bound = reference_and_allowed(variant)
+    found = differentiated(COMPILED[cell], variant, ("params", "x", *variant.first))
+    by_name = {**found.pop("params")._asdict(), **found}
+    for name, value in by_name.items():
+        if value is not None:
+            compared = compare(name, value, getattr(truth, name), getattr(bound, name))
+            assert compared.verdict is Verdict.AGREES, str(compared)
+
+
+@pytest.mark.parametrize("loss", ALL_LOSSES)
+def test_the_gradient_of_the_targets_is_that_of_the_loss_alone(loss: str) -> None:
+    variant = variant_with_values(
+        np.random.default_rng(4), "rnn", Sizes(3, 3, 2, 4, 3), loss=loss, option="tanh"
+    )
+    found = differentiated(jitted.rnn, variant, ("y",))["y"]
+    with jax.enable_x64(True):
+        prediction = autodiff_rnn.predict(variant.params, variant.x, **variant.first)
+        measure, valid = autodiff_losses.find(loss), jnp.ones(prediction.shape, bool)
+        truth = jax.grad(lambda y: measure(prediction, y, valid))(jnp.asarray(variant.y))
+    # ŷ is within a few roundings of autodiff's, the losses are smooth, and N is 9.
+    np.testing.assert_allclose(found, truth, rtol=0, atol=2.0**-46)
+
+
+def test_classes_have_no_gradient_and_those_of_the_weights_are_right() -> None:
+    variant = variant_with_values(
+        np.random.default_rng(5), "rnn", Sizes(5, 3, 2, 4, 3), option="tanh",
+        loss="softmax_cross_entropy", classes=True,
+    )  # fmt: skip
+    truth, bound = reference_and_allowed(variant)
+    found = differentiated(jitted.rnn, variant, ("params",))["params"]
+    assert compare("W", found.W, truth.W, bound.W).verdict is Verdict.AGREES
+
+
+# Composition.
+
+
+def plain_problem(T: int = 6, dtype: Any = np.float32) -> Problem:
+    return with_values(np.random.default_rng(6), Sizes(T, 3, 2, 4, 2), dtype=dtype)
+
+
+def same_bits(left: Any, right: Any) -> bool:
+    return all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    )
+
+
+@pytest.mark.parametrize("T", [2, 6])
+def test_loss_under_grad_and_jit_is_value_and_grad(T: int) -> None:
+    params, x, y, *_ = plain_problem(T)
+    direct = jitted.value_and_grad(params, x, y)
+    assert same_bits(direct, jax.jit(jitted.value_and_grad)(params, x, y))
+    assert same_bits(direct, jax.jit(jax.value_and_grad(jitted.loss))(params, x, y))
+
+
+def test_a_factor_in_front_of_the_loss_is_one_in_front_of_its_gradient() -> None:
+    params, x, y, *_ = plain_problem()
+    once = jax.grad(jitted.loss)(params, x, y)
+    eightfold = jax.grad(lambda p: 8 * jitted.loss(p, x, y))(params)
+    assert same_bits(eightfold, jax.tree.map(lambda g: 8 * g, once))
+
+
+@pytest.mark.parametrize("T", [2, 6])
+def test_vmap_over_models_gives_each_model_s_gradient(T: int) -> None:
+    params, x, y, *_ = plain_problem(T, np.float64)
+    problem = plain_problem(T, np.float64)
+    scales = np.array([0.5, 1.0, 2.0])
+    models = jax.tree.map(lambda w: scales.reshape(-1, *[1] * w.ndim) * w, params)
+    with jax.enable_x64(True):
+        together = jax.vmap(jax.grad(jitted.loss), (0, None, None))(models, x, y)
+    for number in range(len(scales)):
+        one = problem._replace(params=jax.tree.map(lambda w, n=number: np.asarray(w[n]), models))
+        bound = allowed(one, truth := reference(one))
+        for name in ("U", "W", "V"):
+            value = np.asarray(getattr(together, name)[number])
+            compared = compare(name, value, getattr(truth, name), getattr(bound, name))
+            assert compared.verdict is Verdict.AGREES, str(compared)
+
+
+@pytest.mark.parametrize("T", [2, 6])
+def test_an_optimiser_of_two_lines_trains_in_one_compiled_loop(T: int) -> None:
+    params, x, y, *_ = plain_problem(T)
+
+    def step(params: Any, _: None) -> tuple[Any, Any]:
+        value, gradient = jax.value_and_grad(jitted.loss)(params, x, y)
+        return jax.tree.map(lambda w, g: w - np.float32(0.1) * g, params, gradient), value
+
+    _, losses = jax.jit(lambda p: jax.lax.scan(step, p, length=500))(params)
+    assert losses[-1] < losses[0] / 100
+
+
+def test_the_gradient_can_be_differentiated_again() -> None:
+    params, x, y, *_ = plain_problem(dtype=np.float64)
+
+    def curvature(loss: Any) -> Any:
+        def along(direction: Any) -> Any:
+            return jax.grad(lambda p: loss(p, x, y).V.sum())(direction)
+
+        return along(params)
+
+    with jax.enable_x64(True):
+        by_hand = curvature(jax.grad(jitted.loss))
+        by_autodiff = curvature(lambda p, x, y: autodiff_rnn.value_and_grad(p, x, y)[1])
+    for name in ("U", "W", "V"):
+        np.testing.assert_allclose(
+            getattr(by_hand, name), getattr(by_autodiff, name), rtol=0, atol=2.0**-40
+        )
+
+
+# Memory.
+
+
+def temporary_bytes(problem: Problem, **options: Any) -> int:
+    """What XLA counts for one training step whose parameters are donated."""
+
+    def step(params: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        value, gradient = jitted.value_and_grad(params, x, y, **options)
+        return jax.tree.map(lambda w, g: w - np.float32(0.1) * g, params, gradient), value
+
+    compiled = jax.jit(step, donate_argnums=0).lower(problem.params, problem.x, problem.y).compile()
+    counted: Any = compiled.memory_analysis()
+    return int(counted.temp_size_in_bytes)
+
+
+def test_one_step_takes_two_arrays_of_all_states() -> None:
+    T, B, D, H, O = 100, 32, 64, 128, 10
+    problem = with_values(np.random.default_rng(0), Sizes(T, B, D, H, O), dtype=np.float32)
+    assert temporary_bytes(problem) <= 2.2 * 4 * T * B * H
+
+
+def test_with_checkpoints_the_memory_hardly_grows_with_the_steps() -> None:
+    B, D, H = 2, 2, 16
+
+    def states(T: int) -> float:
+        problem = with_values(np.random.default_rng(0), Sizes(T, B, D, H, 2), dtype=np.float32)
+        return temporary_bytes(problem, checkpoint_every=int(np.sqrt(T / 2))) / (4 * B * H)
+
+    assert states(10_000) - states(400) <= 2 * np.sqrt(2) * (100 - 20) + 16
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("change", "exception", "message"),
+    [
+        ({"outputs": "every"}, ValueError, "outputs: expected one of last, found 'every'"),
+        ({"lengths": np.ones(2, int)}, ValueError, "lengths: expected None in the compiled step, found ndarray"),
+        ({"truncation": 2}, ValueError, "truncation: expected None in the compiled step, found int"),
+        ({"loss": "mean"}, ValueError, f"loss: expected one of {', '.join(ALL_LOSSES)}, found 'mean'"),
+        ({"x": np.ones((3, 2))}, ValueError, "x: expected shape (T, B, D) with D = 2, found (3, 2)"),
+        ({"y": np.ones(2)}, ValueError, "y: expected shape (B, O) = (2, 2), found (2,)"),
+        ({"x": np.ones((3, 2, 2), np.float32)}, TypeError, "x: expected dtype float64 as in U, found float32"),
+        ({"h0": np.ones((2, 9))}, ValueError, "h0: expected shape (B, H) = (2, 3), found (2, 9)"),
+        ({"params": ()}, TypeError, "params: expected Params(U, W, V[, b, c]), found tuple without U"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_one_sentence(
+    cell: str, change: dict[str, Any], exception: type[Exception], message: str
+) -> None:
+    variant = variant_with_values(
+        np.random.default_rng(0),
+        cell,
+        Sizes(3, 2, 2, 3, 2),
+        option={"rnn": "tanh", "gru": "after"}.get(cell, ""),
+    )
+    for function in (COMPILED[cell].value_and_grad, COMPILED[cell].loss):
+        with pytest.raises(exception) as caught:
+            function(**(arguments_of(variant) | change))
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("change", "exception", "message"),
+    [
+        ({"activation": "swish"}, ValueError, "activation: expected one of tanh, sigmoid, relu, identity, found 'swish'"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every: expected at least 1, found 0"),
+        ({"checkpoint_every": True}, TypeError, "checkpoint_every: expected an integer, found bool"),
+    ],
+)  # fmt: skip
+def test_options_of_the_rnn_that_do_not_fit_are_refused(
+    change: dict[str, Any], exception: type[Exception], message: str
+) -> None:
+    params, x, y, *_ = plain_problem()
+    with pytest.raises(exception) as caught:
+        jitted.value_and_grad(params, x, y, **change)
+    assert str(caught.value) == message
+
+
+def test_classes_that_do_not_exist_are_refused() -> None:
+    params, x, *_ = plain_problem()
+    with pytest.raises(ValueError, match="y: expected classes from 0 to O - 1 = 1, found 2"):
+        jitted.value_and_grad(params, x, np.array([0, 1, 2]), loss="softmax_cross_entropy")
+
+
+def test_a_longdouble_which_jax_would_shorten_is_refused() -> None:
+    params, x, y, *_ = plain_problem(dtype=np.longdouble)
+    with pytest.raises(TypeError, match="U: expected float16, float32 or float64, found float"):
+        jitted.value_and_grad(params, x, y)
+
+
+# Mistakes, planted in a copy.
+
+MISTAKES = [
+    Mistake("slope of the state before", "jitted/rnn.py", "at(trace.before, t + 1)", "at(trace.before, t)", "jitted"),
+    Mistake("the last state's slope missing", "jitted/rnn.py", "jnp.where(t == last, trace.reached, at", "jnp.where(t == last, 0 * trace.reached, at", "jitted"),
+    Mistake("W where Wᵀ belongs", "jitted/rnn.py", "return (delta @ W, put", "return (delta @ W.T, put", "jitted"),
+    Mistake("states one place too late", "jitted/rnn.py", "put(before, h, t + 1)", "put(before, h, t)", "jitted"),
+    Mistake("W where Wᵀ belongs, few steps", "jitted/rnn.py", "adjoints[0] @ W", "adjoints[0] @ W.T", "jitted"),
+    Mistake("state after the step, few steps", "jitted/rnn.py", "zip(adjoints, trace.before, strict=True)", "zip(adjoints, [*trace.before[1:], trace.reached], strict=True)", "jitted"),
+    Mistake("segments swept back in order", "jitted/rnn.py", "        reverse=True,\n    )\n    dx", "    )\n    dx", "jitted"),
+    Mistake("one segment's sum only", "jitted/rnn.py", "W + more.W", "more.W", "jitted"),
+    Mistake("factor 2 forgotten", "jitted/losses.py", "lambda r: 2 / r.size * r,", "lambda r: r / r.size,", "jitted"),
+    Mistake("σ′ without h", "jitted/rnn.py", "h * (1 - h)", "1 - h", "jitted"),
+    Mistake("∂L/∂c of the first sequence only", "jitted/step.py", "dy.sum(axis=0)", "dy[0]", "jitted"),
+]  # fmt: skip
+
+
+def survives(module: ModuleType) -> bool:
+    """Whether a mistake shows in none of a few problems, with a loop, without, and in segments."""
+    rng = np.random.default_rng(8)
+    for activation, sizes, checkpoint_every in (
+        ("tanh", SHAPES[3], 5),
+        ("sigmoid", SHAPES[1], None),
+        ("sigmoid", SHAPES[3], None),
+    ):
+        problem = with_values(
+            rng, sizes._replace(B=2), activation=activation, bias=True, initial_state=True
+        )
+        try:
+            demand(module, problem, checkpoint_every)
+        except AssertionError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.name)
+def test_a_planted_mistake_is_caught(mistake: Mistake, tmp_path: Path) -> None:
+    assert not survives(planted(mistake, tmp_path))
+
+
+def test_without_a_mistake_nothing_is_caught(tmp_path: Path) -> None:
+    assert survives(planted(MISTAKES[0]._replace(written=MISTAKES[0].right), tmp_path))

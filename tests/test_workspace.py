@@ -1,0 +1,305 @@
+"""The workspace gives the gradients of the readable functions, in few bytes."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from agreement import same
+from hypothesis import given
+from hypothesis import strategies as st
+from planting import Mistake, planted
+
+from bptt_verifier.builtin import allowed, compare_all, reference, reference_and_allowed
+from bptt_verifier.comparison import Verdict
+from bptt_verifier.problems import ALL_LOSSES, Problem, Sizes, Variant, draw, with_values
+from bptt_verifier.strategies import integer_problems, problems, variants
+from manual_bptt import rnn
+from manual_bptt.activations import Activation
+from manual_bptt.rnn import Params
+from manual_bptt.workspace import Workspace
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+CHECKPOINTS = st.none() | st.integers(1, 13)
+
+
+def workspace_of(problem: Problem, checkpoint_every: int | None = None) -> Workspace:
+    return Workspace(
+        problem.params, problem.x, activation=problem.activation, loss=problem.loss,
+        checkpoint_every=checkpoint_every,
+    )  # fmt: skip
+
+
+def found_in(workspace: Workspace, problem: Problem) -> dict[str, Any]:
+    """A copy of the loss and the gradients, by name."""
+    value, gradient = workspace.value_and_grad(problem.params, problem.x, problem.y, problem.h0)
+    return copy.deepcopy({"loss": value} | gradient._asdict())
+
+
+def demand(workspace: Workspace, problem: Problem) -> None:
+    """The results are within the bound of autodiff's, in the dtype; no argument is changed."""
+    before = copy.deepcopy(problem)
+    found = found_in(workspace, problem)
+    assert same(problem, before), "the arguments were modified"
+    truth = reference(problem)
+    for compared in compare_all(found, truth, allowed(problem, truth)):
+        assert found[compared.name].dtype == problem.x.dtype, compared.name
+        assert compared.verdict is not Verdict.DISAGREES, str(compared)
+
+
+def by_readable_functions(problem: Problem) -> dict[str, Any]:
+    value, gradient = rnn.value_and_grad(
+        problem.params, problem.x, problem.y, problem.h0,
+        activation=problem.activation, loss=problem.loss,
+    )  # fmt: skip
+    return {"loss": value} | gradient._asdict()
+
+
+@DTYPES
+@given(data=st.data(), checkpoint_every=CHECKPOINTS)
+def test_every_gradient_agrees_with_autodiff(
+    dtype: type, data: st.DataObject, checkpoint_every: int | None
+) -> None:
+    problem = data.draw(problems(dtype))
+    demand(workspace_of(problem, checkpoint_every), problem)
+
+
+@DTYPES
+@given(data=st.data(), checkpoint_every=CHECKPOINTS)
+def test_so_does_every_gradient_of_every_loss(
+    dtype: type, data: st.DataObject, checkpoint_every: int | None
+) -> None:
+    plain = variants("rnn", dtype, outputs=("last",), ragged=st.just(False), truncated=False)
+    variant: Variant = data.draw(plain)
+    workspace = Workspace(
+        variant.params, variant.x, **variant.option, loss=variant.loss,
+        checkpoint_every=checkpoint_every,
+    )  # fmt: skip
+    value, gradient = workspace.value_and_grad(
+        variant.params, variant.x, variant.y, **variant.first
+    )
+    truth, bound = reference_and_allowed(variant)
+    for compared in compare_all({"loss": value} | gradient._asdict(), truth, bound):
+        assert compared.verdict is not Verdict.DISAGREES, str(compared)
+
+
+@DTYPES
+@given(data=st.data(), checkpoint_every=CHECKPOINTS)
+def test_on_small_integers_not_one_bit_differs_from_the_readable_functions(
+    dtype: type, data: st.DataObject, checkpoint_every: int | None
+) -> None:
+    problem = data.draw(integer_problems(dtype))
+    readable = by_readable_functions(problem)
+    for name, value in found_in(workspace_of(problem, checkpoint_every), problem).items():
+        assert np.array_equal(value, readable[name]), name
+
+
+@given(problem=problems(), checkpoint_every=st.integers(12, 99))
+def test_a_checkpoint_further_apart_than_the_sequence_is_long_changes_not_one_bit(
+    problem: Problem, checkpoint_every: int
+) -> None:
+    plain = found_in(workspace_of(problem), problem)
+    assert same(plain, found_in(workspace_of(problem, checkpoint_every), problem))
+
+
+@given(data=st.data(), checkpoint_every=CHECKPOINTS)
+def test_the_second_use_bears_no_trace_of_the_first(
+    data: st.DataObject, checkpoint_every: int | None
+) -> None:
+    first = data.draw(problems())
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    other = with_values(rng, first.sizes, bias=first.params.b is not None, initial_state=True)
+    second = other._replace(
+        activation=first.activation,
+        loss=first.loss,
+        h0=data.draw(st.sampled_from([None, other.h0])),
+    )
+    fresh = found_in(workspace_of(second, checkpoint_every), second)
+    used = workspace_of(first, checkpoint_every)
+    used.value_and_grad(first.params, first.x, first.y, first.h0)
+    assert same(fresh, found_in(used, second))
+
+
+def test_the_gradients_are_the_workspace_s_own_arrays() -> None:
+    problem = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 4, 2))
+    workspace = workspace_of(problem)
+    _, first = workspace.value_and_grad(problem.params, problem.x, problem.y)
+    _, second = workspace.value_and_grad(problem.params, problem.x, problem.y)
+    assert first.W is second.W
+
+
+@given(problem=problems(), checkpoint_every=CHECKPOINTS)
+def test_a_step_moves_the_parameters_in_place_against_the_gradient(
+    problem: Problem, checkpoint_every: int | None
+) -> None:
+    rate = 0.125
+    found = found_in(workspace_of(problem, checkpoint_every), problem)
+    moved = copy.deepcopy(problem.params)
+    arrays = list(moved)
+    value = workspace_of(problem, checkpoint_every).step(
+        moved, problem.x, problem.y, rate, problem.h0
+    )
+    assert value == found["loss"]
+    for array, after, before, name in zip(
+        arrays, moved, problem.params, Params._fields, strict=True
+    ):
+        assert array is after
+        if before is not None:
+            assert np.array_equal(after, before - rate * found[name]), name
+
+
+def test_steps_learn() -> None:
+    problem = with_values(np.random.default_rng(1), Sizes(5, 4, 3, 8, 2), dtype=np.float32)
+    params, workspace = copy.deepcopy(problem.params), workspace_of(problem)
+    losses = [workspace.step(params, problem.x, problem.y, 0.1) for _ in range(200)]
+    assert losses[-1] < losses[0] / 100
+    assert losses[0].dtype == np.float32
+
+
+# Memory.
+
+
+def test_one_step_takes_two_arrays_of_all_states() -> None:
+    T, B, D, H, O = 100, 32, 64, 128, 10
+    problem = with_values(np.random.default_rng(0), Sizes(T, B, D, H, O), dtype=np.float32)
+    workspace = workspace_of(problem)
+    assert 2 <= workspace.nbytes / (4 * T * B * H) <= 2.2
+    assert workspace.gradient_nbytes == 4 * (H * D + H * H + O * H)
+
+
+@pytest.mark.parametrize("T", [400, 10_000])
+def test_with_checkpoints_the_memory_grows_as_the_root_of_the_steps(T: int) -> None:
+    B, H, k = 2, 3, int(np.sqrt(T / 2))
+    problem = with_values(np.random.default_rng(0), Sizes(T, B, 2, H, 2))
+    states = workspace_of(problem, k).nbytes / (8 * B * H)
+    assert 2 * np.sqrt(2 * T) <= states <= 2 * np.sqrt(2 * T) + 16
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("change", "exception", "message"),
+    [
+        ({"x": np.ones((3, 2, 5))}, ValueError, "x: expected shape (3, 2, 2) of this workspace, found (3, 2, 5)"),
+        ({"x": np.ones((3, 2, 2), np.float32)}, TypeError, "x: expected dtype float64 of this workspace, found float32"),
+        ({"x": [[[1.0]]]}, TypeError, "x: expected an array, found list"),
+        ({"y": np.ones(2)}, ValueError, "y: expected shape (2, 2) of this workspace, found (2,)"),
+        ({"h0": np.ones((2, 4))}, ValueError, "h0: expected shape (2, 3) of this workspace, found (2, 4)"),
+        ({"W": np.ones((3, 4))}, ValueError, "W: expected shape (3, 3) of this workspace, found (3, 4)"),
+        ({"b": np.ones(3)}, TypeError, "b: expected None, found ndarray"),
+        ({"V": None}, TypeError, "V: expected an array, found NoneType"),
+        ({"params": (1, 2)}, TypeError, "params: expected Params(U, W, V[, b, c]), found tuple"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_workspace_is_refused_in_one_sentence(
+    change: dict[str, Any], exception: type[Exception], message: str
+) -> None:
+    params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
+    given = {"params": params, "x": x, "y": y, "h0": None}
+    (name,) = change
+    if name in Params._fields:
+        change = {"params": params._replace(**change)}
+    with pytest.raises(exception) as caught:
+        Workspace(params, x).value_and_grad(**(given | change))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("options", "exception", "message"),
+    [
+        ({"activation": "swish"}, ValueError, "activation: expected one of tanh, sigmoid, relu, identity, found 'swish'"),
+        ({"activation": Activation(np.sin, np.cos)}, TypeError, "activation: expected a name, found Activation"),
+        ({"loss": "mean"}, ValueError, f"loss: expected one of {', '.join(ALL_LOSSES)}, found 'mean'"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every: expected at least 1, found 0"),
+        ({"checkpoint_every": 1.5}, TypeError, "checkpoint_every: expected an integer, found float"),
+        ({"x": np.ones((3, 2, 9))}, ValueError, "x: expected shape (T, B, D) with D = 2, found (3, 2, 9)"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_refused_in_one_sentence(
+    options: dict[str, Any], exception: type[Exception], message: str
+) -> None:
+    params, x, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
+    with pytest.raises(exception) as caught:
+        Workspace(params, **({"x": x} | options))
+    assert str(caught.value) == message
+
+
+def test_exact_numbers_are_refused() -> None:
+    params, x, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
+    exact = Params(*(None if w is None else w.astype(object) for w in params))
+    with pytest.raises(TypeError, match="U: expected a floating dtype, found object"):
+        Workspace(exact, x.astype(object))
+
+
+@pytest.mark.parametrize(
+    ("rate", "frozen", "exception", "message"),
+    [
+        ("0.1", False, TypeError, "learning_rate: expected a number, found str"),
+        (True, False, TypeError, "learning_rate: expected a number, found bool"),
+        (0.1, True, ValueError, "W: expected an array to write to, found it read-only"),
+    ],
+)
+def test_a_step_that_cannot_be_done_is_refused_and_moves_nothing(
+    rate: Any, frozen: bool, exception: type[Exception], message: str
+) -> None:
+    params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
+    params.W.flags.writeable = not frozen
+    before = copy.deepcopy(params)
+    with pytest.raises(exception) as caught:
+        Workspace(params, x).step(params, x, y, rate)
+    assert str(caught.value) == message
+    assert same(params, before)
+
+
+def test_a_cross_entropy_s_targets_are_looked_at_each_time() -> None:
+    params, x, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
+    workspace = Workspace(params, x, loss="softmax_cross_entropy")
+    workspace.value_and_grad(params, x, np.array([0, 1]))
+    with pytest.raises(ValueError, match="y: expected classes from 0 to O - 1 = 1, found 2"):
+        workspace.value_and_grad(params, x, np.array([0, 2]))
+
+
+# Mistakes, planted in a copy.
+
+PRODUCT_W = "add_product(rows(after), rows(before), gradient.W, for_W)"
+MISTAKES = [
+    Mistake("slope of the state before", "workspace.py", "slope(self._h[1 : n + 1], adjoints)", "slope(self._h[:n], adjoints)", "workspace"),
+    Mistake("W where Wᵀ belongs, forward", "workspace.py", "np.copyto(self._W_T, params[1].T)", "np.copyto(self._W_T, params[1])", "workspace"),
+    Mistake("W after the step where W of the step belongs", "workspace.py", "np.dot(later, W, product)", "np.dot(later, self._W_T, product)", "workspace"),
+    Mistake("state after the step in ∂L/∂W", "workspace.py", PRODUCT_W, PRODUCT_W.replace("rows(before)", "rows(self._h[1 + from_zero : len(x) + 1])"), "workspace"),
+    Mistake("h_0 taken for zero", "workspace.py", "0 if h0 is None else h0", "0", "workspace"),
+    Mistake("the segments' sum keeps the last", "workspace.py", "total += np.dot", "total[...] = np.dot", "workspace"),
+    Mistake("nothing passes from segment to segment", "workspace.py", "np.dot(adjoints[0], W, self._dh)", "self._dh[...] = 0", "workspace"),
+    Mistake("checkpoints one step early", "workspace.py", "self._kept[number - 1] = self._h[-1]", "self._kept[number - 1] = self._h[-2]", "workspace"),
+    Mistake("bias of the last segment only", "workspace.py", "found if first else gradient.b + found", "found", "workspace"),
+    Mistake("factor 2 forgotten", "workspace.py", "lambda N: 2 / N", "lambda N: 1 / N", "workspace"),
+    Mistake("the slopes of the last call", "workspace.py", "adjoints[-1] *= self._dh", "adjoints[-1] += self._dh", "workspace"),
+]  # fmt: skip
+
+
+def survives(workspace_class: type[Workspace]) -> bool:
+    """Whether no problem of the first twenty shows a mistake, whole or in segments of two."""
+    for case in range(20):
+        problem = draw(0, case)
+        for checkpoint_every in (None, 2):
+            workspace = workspace_class(
+                problem.params, problem.x, activation=problem.activation, loss=problem.loss,
+                checkpoint_every=checkpoint_every,
+            )  # fmt: skip
+            try:
+                demand(workspace, problem)
+            except AssertionError:
+                return False
+    return True
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.name)
+def test_a_planted_mistake_is_caught(mistake: Mistake, tmp_path: Path) -> None:
+    assert not survives(planted(mistake, tmp_path).Workspace)
+
+
+def test_without_a_mistake_nothing_is_caught(tmp_path: Path) -> None:
+    nothing = MISTAKES[0]._replace(written=MISTAKES[0].right)
+    assert survives(planted(nothing, tmp_path).Workspace)
