@@ -37,21 +37,23 @@ def test_each_derivation_is_right_for_all_values_and_all_activations(name: str) 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_cells_are_right_with_their_own_functions(name: str) -> None:
     chosen = own_cases(name.lower())
-    chosen = chosen if deep() else chosen[:: {"RNN": 6, "LSTM": 4, "GRU": 8}[name]]
+    if not deep():  # two steps of a gated cell take seconds to expand
+        chosen = tuple(case for case in chosen if case.sizes.T == 1 or case.outputs == "every")[::4]
     proved = prove_symbolically(name, MODULES[name], chosen)
     assert proved.refuted is None
     assert proved.models == len(chosen)
 
 
 # What is slow to refute, because all that is right has to be expanded before it.
-TRIED = MISTAKES + GATED_MISTAKES if deep() else MISTAKES[1::4] + GATED_MISTAKES[:28:9]
+TRIED = MISTAKES + GATED_MISTAKES if deep() else MISTAKES[1::4] + GATED_MISTAKES[:20:7]
 
 
 @pytest.mark.parametrize("mistake", TRIED, ids=lambda m: f"{m.suspect}: {m.name}")
 def test_a_planted_mistake_is_refuted(mistake: Mistake, tmp_path: Any) -> None:
     module = planted(mistake, tmp_path)
     refuted = None
-    if mistake.suspect in ("rnn", "jacobian_sum", "rtrl"):
+    of_activation = mistake.file == "activations.py"
+    if mistake.suspect in ("rnn", "jacobian_sum", "rtrl") and not of_activation:
         refuted = prove_symbolically("", module, free_cases()).refuted
     if refuted is None and mistake.suspect in ("rnn", "lstm", "gru"):
         refuted = prove_symbolically("", module, own_cases(mistake.suspect)).refuted
