@@ -37,7 +37,7 @@ GATED = [("lstm", ""), ("gru", "after"), ("gru", "before")]
 
 # Every new shape compiles anew: few shapes, with and without a loop, and fewer examples.
 SHAPES = [Sizes(1, 2, 3, 4, 2), Sizes(3, 1, 2, 2, 1), Sizes(5, 3, 1, 3, 2), Sizes(12, 2, 4, 6, 3)]
-FEWER = settings(max_examples=max(1, settings().max_examples // 6))
+FEWER = settings(max_examples=max(1, settings().max_examples // 10))
 
 
 def demand(module: ModuleType, problem: Problem, checkpoint_every: int | None = None) -> None:
@@ -66,7 +66,7 @@ def test_every_gradient_of_the_rnn_agrees_with_autodiff(
 
 @pytest.mark.parametrize("cell", CELLS)
 @DTYPES
-@settings(max_examples=max(1, settings().max_examples // 12))
+@settings(max_examples=max(1, settings().max_examples // 20))
 @given(data=st.data())
 def test_every_gradient_of_every_cell_and_loss_agrees_with_autodiff(
     cell: str, dtype: type, data: st.DataObject
