@@ -21,24 +21,24 @@ from manual_bptt.rnn import Params
 NAMES = (*Params._fields, "x", "y", "h0")
 
 
-class InPlace(NamedTuple):
-    """φ written over its argument, and φ′ as a function of h = φ(a), written into another array."""
+class Elementwise(NamedTuple):
+    """φ of a into a given array, maybe a itself, and φ′ as a function of h = φ(a) into another."""
 
-    apply: Callable[[Array], object]
+    function: Callable[[Array, Array], object]
     slope: Callable[[Array, Array], object]
 
 
 # fmt: off
-IN_PLACE = {
-    # name               φ(a), over a                          φ′(a) from h, into s
-    "tanh":     InPlace(lambda a: np.tanh(a, a),
-                        lambda h, s: np.subtract(1, np.multiply(h, h, s), s)),  # (Q1)  1 − h²
-    "sigmoid":  InPlace(lambda a: np.copyto(a, logistic(a)),
-                        lambda h, s: np.multiply(h, np.subtract(1, h, s), s)),  # (Q1)  h (1 − h)
-    "relu":     InPlace(lambda a: np.maximum(a, 0, out=a),
-                        lambda h, s: np.greater(h, 0, s)),                      # (Q1)  1 if h > 0
-    "identity": InPlace(lambda a: a,
-                        lambda h, s: s.fill(1)),                                # (Q1)  1
+ELEMENTWISE = {
+    # name                  φ(a), into h                              φ′ from h, into s
+    "tanh":     Elementwise(np.tanh,
+                            lambda h, s: np.subtract(1, np.multiply(h, h, s), s)),  # (Q1)
+    "sigmoid":  Elementwise(lambda a, h: np.copyto(h, logistic(a)),
+                            lambda h, s: np.multiply(h, np.subtract(1, h, s), s)),  # (Q1)
+    "relu":     Elementwise(lambda a, h: np.maximum(a, 0, out=h),
+                            lambda h, s: np.greater(h, 0, s)),                      # (Q1)
+    "identity": Elementwise(lambda a, h: np.copyto(h, a),
+                            lambda h, s: s.fill(1)),                                # (Q1)
 }
 # κ of the losses L = κ/2 Σ (ŷ − y)² with ∂L/∂ŷ = κ (ŷ − y), which need one residual for both.
 SQUARES: dict[str, Callable[[int], float]] = {
@@ -73,7 +73,7 @@ class Workspace:
         dtype: np.dtype[Any] = x.dtype
         if not np.issubdtype(dtype, np.floating):
             raise TypeError(f"U: expected a floating dtype, found {dtype}")
-        inputs.name_among("activation", activation, tuple(IN_PLACE))
+        inputs.name_among("activation", activation, tuple(ELEMENTWISE))
         losses.find(loss)
         (T, B, _), (O, H) = x.shape, weights[2].shape
         k = T
@@ -84,7 +84,7 @@ class Workspace:
         def empty(*shape: int) -> Array:
             return np.empty(shape, dtype)
 
-        self._activation, self._loss = IN_PLACE[activation], loss
+        self._activation, self._loss = ELEMENTWISE[activation], loss
         self._scale = SQUARES[loss](B * O) if loss in SQUARES else None
         self._dtype = dtype
         of_weights = (None if w is None else w.shape for w in weights)
@@ -177,7 +177,7 @@ class Workspace:
     def _sweep_forward(self, params: Params, x: Array, number: int, h0: Array | None) -> None:
         """The states of one segment, h[0] first."""
         U, _, _, b, _ = params
-        n, h, product, apply = len(x), self._h, self._product, self._activation.apply
+        n, h, product, phi = len(x), self._h, self._product, self._activation.function
         from_zero = number == 0 and h0 is None
         h[0] = self._kept[number - 1] if number else 0 if h0 is None else h0
         states = h[1 : n + 1]
@@ -185,11 +185,11 @@ class Workspace:
         if b is not None:
             states += b
         if from_zero:
-            apply(states[0])  # W h_0 = 0
+            phi(states[0], states[0])  # W h_0 = 0
         for before, state in pairwise(h[from_zero : n + 1]):
             np.dot(before, self._W_T, product)
             np.add(state, product, state)  # (F1)  a_t = U x_t + W h_{t-1} + b
-            apply(state)  # (F2)  h_t = φ(a_t)
+            phi(state, state)  # (F2)  h_t = φ(a_t)
 
     def _output(self, params: Params, y: Array, h_T: Array) -> Any:
         """The loss; what ∂L/∂ŷ gives to V, c and h_T is left in the gradients and in ∂L/∂h_T."""
