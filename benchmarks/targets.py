@@ -165,8 +165,8 @@ def loop_targets(result: Result) -> list[Target]:
 OF_SUITE: dict[str, Sequence[Callable[[Result], list[Target]]]] = {
     "quick": (ratio_targets, share_targets, memory_targets),
     "full": (further_share_targets,),
-    "checkpoint": (checkpoint_targets,),
     "steps": (loop_targets,),
+    "checkpoint": (checkpoint_targets,),
 }
 
 

@@ -316,7 +316,7 @@ def test_the_page_and_the_pictures_are_written_by_one_command(tmp_path: Path) ->
     documentation.write_all(tmp_path)
     assert "falls short" not in page.read_text(encoding="utf-8")
     assert "reached" in page.read_text(encoding="utf-8")
-    picture = tmp_path / documentation.RESULTS / "quick.svg"
+    picture = tmp_path / documentation.RESULTS / "quick.png"
     first = picture.read_bytes()
     documentation.write_all(tmp_path)
     assert picture.read_bytes() == first
