@@ -192,7 +192,10 @@ def tampering(change: Changed, name: str, given: Variant, setting: Setting) -> C
 def test_a_wrong_contender_does_not_pass_the_gate(change: Changed) -> None:
     given = problem()
     contender = tampering(change, "the-wrong-one", given, HERE)
-    with pytest.raises(Disagreement, match=r"^the-wrong-one: (L|∂L/∂[UWV]).*: expected .*, found"):
+    said = (
+        r"^the-wrong-one: (L|∂L/∂[UWV]).*: expected .*, found .* at T=4 B=3 D=2 H=5 O=2 in float32$"
+    )
+    with pytest.raises(Disagreement, match=said):
         require_agreement(contender, given, truth_of("rnn", "float32"))
 
 
