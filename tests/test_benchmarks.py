@@ -95,7 +95,7 @@ def test_the_limit_does_as_many_operations_as_the_formula_says(monkeypatch) -> N
         return out
 
     for copied in (False, True):
-        step = numpy_steps.products(given, copied_transposes=copied)
+        step = numpy_steps.products(given, copied_transpose=copied)
         with monkeypatch.context() as patched:
             patched.setattr(np, "dot", counting)
             done.clear()
