@@ -122,7 +122,8 @@ def require_agreement(contender: Contender, problem: Variant, truth: Expected) -
             entry = "[" + ", ".join(str(int(i)) for i in where) + "]" if where else ""
             raise Disagreement(
                 f"{contender.name}: {SYMBOLS[name]}{entry}: expected {float(right[where]):.9g} "
-                f"± {truth.allowed[name] + update:.1e}, found {float(found[name][where]):.9g}"
+                f"± {truth.allowed[name] + update:.1e}, found {float(found[name][where]):.9g} "
+                f"at {problem.sizes} in {problem.x.dtype}"
             )
         worst = max(worst, float(error[where] / (truth.allowed[name] + update)))
     return worst

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.results import Result, read
-from benchmarks.suites import CONTENDERS
+from benchmarks.suites import CONTENDERS, QUICK
 from benchmarks.table import (
     across,
     decimal,
@@ -19,7 +19,7 @@ from benchmarks.table import (
     short,
     spread,
 )
-from benchmarks.targets import targets
+from benchmarks.targets import OF_SUITE, targets
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("benchmarks/results")
@@ -52,12 +52,27 @@ def speeds(result: Result) -> str:
         for heading, (cell, without) in columns.items():
             shown = [name for name in names if name not in without]
             parts.append(f"{heading}:\n\n{across(result, cell, shown, dtype)}")
-    return "\n\n".join([*parts, *result.notes])
+    return paragraphs(*parts, noted(result))
+
+
+def further(result: Result) -> str:
+    """The same without the sizes of the quick suite."""
+    return speeds(result._replace(timings=[t for t in result.timings if t.sizes not in QUICK]))
+
+
+def noted(result: Result) -> str:
+    """What was left out, or counted, as a list."""
+    return "\n".join(f"- {note}" for note in result.notes)
+
+
+def paragraphs(*parts: str) -> str:
+    """Those that there are, with an empty line between."""
+    return "\n\n".join(part for part in parts if part)
 
 
 def growth(result: Result) -> str:
     """The exponents of time and memory."""
-    return "\n\n".join([taken(result), exponent_table(result), *result.notes])
+    return paragraphs(taken(result), exponent_table(result), noted(result))
 
 
 def plain(result: Result) -> str:
@@ -74,7 +89,7 @@ def plain(result: Result) -> str:
         "contender", "B, T, D, H, O", "a step", "quartiles", f"speed ÷ {result.baseline}",
         "(T, B, H) arrays",
     ]  # fmt: skip
-    return "\n\n".join([taken(result), markdown(headings, rows), *result.notes])
+    return paragraphs(taken(result), markdown(headings, rows), noted(result))
 
 
 def cases(result: Result) -> str:
@@ -90,23 +105,23 @@ def cases(result: Result) -> str:
         for timing in result.timings
     ]
     headings = ["checker", "cases a second", "a case", "quartiles", f"speed ÷ {result.baseline}"]
-    return "\n\n".join([taken(result), markdown(headings, rows), *result.notes])
+    return paragraphs(taken(result), markdown(headings, rows), noted(result))
 
 
 def goals(results: dict[str, Result]) -> str:
     """Every target that a committed result can show."""
     rows = [
         [target.wanted, target.found, target.where, target.verdict]
-        for name, result in results.items()
-        if name == result.suite
-        for target in targets(result)
+        for suite in OF_SUITE
+        if suite in results
+        for target in targets(results[suite])
     ]
     return markdown(["target", "found", "at B, T, D, H, O", "verdict"], rows)
 
 
 TABLES: dict[str, Callable[[Result], str]] = {
     "quick": speeds,
-    "full": speeds,
+    "full": further,
     "scaling": growth,
     "deepbench": speeds,
     "steps": plain,
@@ -148,7 +163,7 @@ def write_all(root: Path = ROOT) -> None:
     page.write_text(rewritten(page.read_text(encoding="utf-8"), results), encoding="utf-8")
     for name in PICTURES:
         if name in results:
-            place = root / RESULTS / f"{name}.svg"
+            place = root / RESULTS / f"{name}.png"
             figure = empty_figure(place)
             plot.draw(figure, results[name])
             plot.save(figure, place)

@@ -58,10 +58,11 @@ def pools() -> list[dict[str, Any]]:
     if find_spec("threadpoolctl") is None:
         return []
     known = ("user_api", "internal_api", "version", "threading_layer", "num_threads")
-    return [
+    found = [
         {key: pool[key] for key in known if pool.get(key) is not None}
         for pool in import_module("threadpoolctl").threadpool_info()
     ]
+    return sorted(found, key=str)  # not in the order in which libraries happened to be loaded
 
 
 def threads() -> dict[str, Any]:

@@ -79,11 +79,12 @@ def peak_memory(step: Step, params: Any) -> int:
         tracemalloc.stop()
 
 
-def products(problem: Variant, *, copied_transposes: bool) -> Step:
+def products(problem: Variant, *, copied_transpose: bool) -> Step:
     """The matrix products of one training step with nothing between them, into arrays kept.
 
     The operands are not those of a training step, their shapes are: docs/performance.md counts
-    them. A transposed weight is a view, or copied in each step where `copied_transposes`.
+    them. The result of a step in time goes where the one before went, so that no more memory is
+    touched than the products need. Wᵀ is a view, or copied first where `copied_transpose`.
     """
     (T, B, D), (O, H), dtype = problem.x.shape, problem.params.V.shape, problem.x.dtype
     columns = GATES[problem.cell] * H
@@ -91,21 +92,23 @@ def products(problem: Variant, *, copied_transposes: bool) -> Step:
     rng = np.random.default_rng(0)
     x = problem.x.reshape(T * B, D)
     h = rng.normal(size=(T, B, H)).astype(dtype)
-    a = rng.normal(size=(T, B, columns)).astype(dtype)
     dy = rng.normal(size=(B, O)).astype(dtype)
-    prediction, into_h = np.empty((B, O), dtype), np.empty((B, H), dtype)
-    dU, dW, dV = np.empty_like(U), np.empty_like(W), np.empty_like(V)
-    kept_a, kept_h = np.empty_like(a), np.empty_like(h)
+    a, W_T = np.empty((T, B, columns), dtype), np.empty_like(W.T, order="C")
+    next_a, next_h = np.empty((B, columns), dtype), np.empty((B, H), dtype)
+    prediction, dU, dW, dV = np.empty_like(dy), np.empty_like(U), np.empty_like(W), np.empty_like(V)
 
     def step(state: Any, rate: float) -> tuple[Any, Any]:
-        U_T, W_T = (np.ascontiguousarray(w.T) if copied_transposes else w.T for w in (U, W))
-        np.dot(x, U_T, out=kept_a.reshape(T * B, columns))
+        recurrent = W.T
+        if copied_transpose:
+            np.copyto(W_T, W.T)
+            recurrent = W_T
+        np.dot(x, U.T, out=a.reshape(T * B, columns))
         for t in range(1, T):
-            np.dot(h[t - 1], W_T, out=kept_a[t])
+            np.dot(h[t - 1], recurrent, out=next_a)
         np.dot(h[T - 1], V.T, out=prediction)
-        np.dot(dy, V, out=into_h)
+        np.dot(dy, V, out=next_h)
         for t in range(T - 1, 0, -1):
-            np.dot(a[t], W, out=kept_h[t])
+            np.dot(a[t], W, out=next_h)
         np.dot(dy.T, h[T - 1], out=dV)
         np.dot(a.reshape(T * B, columns).T, x, out=dU)
         np.dot(a[1:].reshape(-1, columns).T, h[:-1].reshape(-1, H), out=dW)
@@ -115,9 +118,9 @@ def products(problem: Variant, *, copied_transposes: bool) -> Step:
 
 
 def limit(name: str, problem: Variant, setting: Setting) -> Contender:
-    """The products alone, with the transposes that make them faster here; nothing is derived."""
+    """The products alone, with Wᵀ copied where that makes them faster; nothing is derived."""
     require_cpu(setting)
-    candidates = [products(problem, copied_transposes=copied) for copied in (False, True)]
+    candidates = [products(problem, copied_transpose=copied) for copied in (False, True)]
 
     def fastest_of_three(step: Step) -> float:
         step(None, 0.0)

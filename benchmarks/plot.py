@@ -135,5 +135,5 @@ def save(figure: "Figure", path: Path) -> None:
     from matplotlib import rc_context  # noqa: PLC0415 - optional, and slow to import
 
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    with rc_context({"svg.hashsalt": "benchmarks"}):
+    with rc_context({"svg.hashsalt": "benchmarks", "svg.fonttype": "none"}):
         figure.savefig(path, dpi=110, metadata=metadata)

@@ -1,17 +1,22 @@
-"""What is made of the benchmarks' samples: statistics, files, tables, targets, the page."""
+"""What is made of the benchmarks' samples, and what they were taken on.
 
+Statistics, files, tables, targets, the machine, the page.
+"""
+
+import getpass
+import json
+import os
+import platform
 import re
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from test_benchmarks import private
 
-from benchmarks import (
-    documentation,
-    intervals,
-    suites,
-)
+from benchmarks import ceilings, documentation, intervals, machine, suites, torch_steps
 from benchmarks.balanced import flop
 from benchmarks.changes import changes, warnings
 from benchmarks.results import Result, Timing, from_json, read, to_json, write
@@ -20,6 +25,7 @@ from benchmarks.targets import targets
 from bptt_verifier.problems import Sizes
 
 ROOT = Path(__file__).parents[1]
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 
 
 # Statistics, on data whose answer is known.
@@ -30,9 +36,7 @@ def test_quartiles_of_known_numbers() -> None:
 
 
 def test_a_ratio_is_exact_where_one_is_always_twice_as_fast_as_the_other() -> None:
-    base = (
-        np.random.default_rng(0).uniform(1, 9, 30).tolist()
-    )  # the machine's speed, round by round
+    base = np.random.default_rng(0).uniform(1, 9, 30).tolist()  # the machine's speed by round
     found = intervals.ratio(base, [value / 2 for value in base])
     assert found == (2.0, 2.0, 2.0)
     assert str(found) == "2.00 [2.00, 2.00]"
@@ -216,6 +220,66 @@ def test_targets_are_reached_or_fall_short_by_what_was_measured() -> None:
         assert [target.verdict for target in targets(steps)] == [verdict]
 
 
+# The machine.
+
+
+def private() -> set[str]:
+    """What a result must not tell: names of host and user, and folders."""
+    found = {platform.node(), str(Path.home()), str(ROOT), os.sep + "tmp"}
+    with suppress(KeyError, OSError):
+        found.add(getpass.getuser())
+    return {word for word in found if len(word) > 3}
+
+
+def test_the_machines_description_tells_what_counts_and_no_names() -> None:
+    described = machine.description(jax.devices("cpu")[0])
+    text = json.dumps(described)
+    assert [word for word in private() if word in text] == []
+    assert described["versions"]["jax"] == jax.__version__
+    assert described["threads"]["processors"] == machine.schedulable()
+    assert described["precision"]["jax matmul"] is None
+    with jax.default_matmul_precision("highest"):
+        assert machine.precision()["jax matmul"] == "highest"
+
+
+@needs_torch
+def test_pytorchs_switches_and_threads_are_set_and_set_back() -> None:
+    before, threads = torch_steps.switches(), torch_steps.load().get_num_threads()
+    with torch_steps.configured(tf32=True):
+        assert set(torch_steps.switches().values()) == {"high", True}
+    with torch_steps.configured(tf32=False):
+        assert set(torch_steps.switches().values()) == {"highest", False}
+        torch_steps.load().set_num_threads(1)
+    assert torch_steps.switches() == before
+    assert torch_steps.load().get_num_threads() == threads
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be chosen")
+@pytest.mark.skipif(find_spec("threadpoolctl") is None, reason="threadpoolctl is not installed")
+def test_threads_are_limited_and_then_as_before() -> None:
+    before = machine.schedulable()
+    with machine.limited_to(1):
+        assert machine.threads()["processors"] == 1
+        assert {pool["num_threads"] for pool in machine.pools()} <= {1}
+    assert machine.schedulable() == before
+    too_many = pytest.raises(ValueError, match=f"--threads: expected at most {before}, found 9999")
+    with too_many, machine.limited_to(9999):
+        pass
+
+
+def test_without_threadpoolctl_threads_are_not_limited(monkeypatch) -> None:
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    assert machine.pools() == []
+    with pytest.raises(ValueError, match=r"^--threads: expected "), machine.limited_to(1):
+        pass
+
+
+def test_ceilings_are_measured_in_operations_and_bytes() -> None:
+    found = ceilings.ceilings(jax.devices("cpu")[0], side=256, numbers=2**20)
+    assert list(found) == ["matrix product GFLOP/s", "copy GB/s"]
+    assert all(value > 0 for value in found.values())
+
+
 # The page and the committed results.
 
 
@@ -252,7 +316,7 @@ def test_the_page_and_the_pictures_are_written_by_one_command(tmp_path: Path) ->
     documentation.write_all(tmp_path)
     assert "falls short" not in page.read_text(encoding="utf-8")
     assert "reached" in page.read_text(encoding="utf-8")
-    picture = tmp_path / documentation.RESULTS / "quick.svg"
+    picture = tmp_path / documentation.RESULTS / "quick.png"
     first = picture.read_bytes()
     documentation.write_all(tmp_path)
     assert picture.read_bytes() == first
