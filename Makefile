@@ -46,7 +46,7 @@ test: $(SET_UP)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=ci
 
 test-deep: $(SET_UP)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=deep
+	@XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=deep
 
 bench: $(BENCH_SET_UP)
 	@$(BIN)/python -m benchmarks

@@ -131,14 +131,14 @@ def main(
         except (KeyboardInterrupt, *FAILED) as error:
             failure = error
         result = result_of(suite, plan, str(model), seed, setting, measured)
+    if failure is None and json_file is not None:
+        write(json_file, to_json(result))  # before anything that the other file could break
     if result.timings:
         with reader_may_leave():
             show(result, old)
     if failure is not None:
         complain("interrupted" if isinstance(failure, KeyboardInterrupt) else failure)
         raise typer.Exit(INTERRUPTED if isinstance(failure, KeyboardInterrupt) else WRONG)
-    if json_file is not None:
-        write(json_file, to_json(result))
     if figure is not None and plot_file is not None:
         plot.draw(figure, result)
         plot.save(figure, plot_file)

@@ -148,8 +148,13 @@ def from_json(text: str, source: str) -> Result:
             )
             for timing in plain.pop("timings")
         ]
-        if not all(timing.seconds for timing in timings):
-            raise ValueError("no samples")
+        for timing in timings:
+            if not isinstance(timing.seconds, list) or not timing.seconds:
+                raise ValueError("no samples")
+            if not all(isinstance(s, float | int) and s > 0 for s in timing.seconds):
+                raise ValueError("samples that are no durations")
+        if not isinstance(plain["machine"], dict):
+            raise ValueError("no description of the machine")
         return Result(timings=timings, **plain)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
@@ -160,7 +165,7 @@ def from_json(text: str, source: str) -> Result:
 
 def read(path: Path) -> Result:
     """The result in a file. Raises ValueError where it holds none, OSError where there is none."""
-    return from_json(path.read_text(encoding="utf-8"), str(path))
+    return from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
 
 
 def write(path: Path, text: str) -> None:

@@ -123,6 +123,16 @@ def verify(
         raise ValueError("--own: expected it without FILE[:FUNCTION], found both")
     if certified and (file is not None or own is not None):
         raise ValueError("--certified: expected it without a FILE to judge, found both")
+    stated = {
+        "--model": model is not Model.RNN,
+        "--reset": reset is not Reset.AFTER,
+        "--activation": activation is not Activation.TANH,
+        "--loss": loss is not Loss.MSE,
+        "--bias": bias,
+    }
+    if file is None and any(stated.values()):
+        option = next(name for name, given in stated.items() if given)
+        raise ValueError(f"{option}: expected a FILE to judge with it, found none")
     if file is not None or own is not None:
         options: dict[str, Any] = {"seed": seed}
         if file is not None:

@@ -112,6 +112,11 @@ def nearest(value: Fraction, dtype: Any) -> Any:
         return np.ldexp(dtype(whole), exponent(unit))
 
 
+# Below the smallest number of every format; its fraction would have as many digits as it likes.
+BELOW_ALL = Fraction(1, 2**20000)
+TINY = arb(2) ** -20000
+
+
 def scaled(number: Any) -> Fraction:
     """The exact value of the middle, or of the radius, of a ball."""
     mantissa, power = (int(part) for part in number.man_exp())
@@ -186,6 +191,10 @@ def enclosed(compute: Any, dtype: Any) -> tuple[Fraction, Fraction]:
                 continue
             if not ball.is_finite():
                 continue
+            if not ball.is_zero() and abs(ball) < TINY:
+                return -BELOW_ALL, BELOW_ALL
+            if abs(ball) > 1 / TINY:
+                raise Undecided("a value lies beyond every number format")
             middle, radius = scaled(ball.mid()), scaled(ball.rad())
         if FINER * radius <= ulp(max(abs(middle) - radius, Fraction(0)), dtype):  # (Z2)
             return middle - radius, middle + radius
@@ -225,6 +234,10 @@ def certify(
     steps_kept(truncation, outputs)
     cell = CELLS[model]
     fields = cell.Params._fields
+    if y is None:
+        raise TypeError("y: expected an array, found None")
+    if c0 is not None and model != "lstm":
+        raise ValueError(f"c0: expected None for the {model}, found {type(c0).__name__}")
     given = arguments(
         params, x, y, h0, c0=c0, gates=getattr(cell, "GATES", 1), fields=fields,
         loss=loss, outputs=outputs, lengths=lengths,
@@ -240,6 +253,10 @@ def certify(
     if model == "lstm":
         point["c0"] = given.c0
     point["adjoints"] = np.zeros((*given.x.shape[:2], rows), given.x.dtype)
+    there = ("loss", "prediction", *(name for name, value in point.items() if value is not None))
+    for name in (names,) if isinstance(names, str) else names or ():
+        if isinstance(names, str) or name not in there:
+            raise ValueError(f"names: expected a tuple of {', '.join(there)}, found {names!r}")
     exact = {name: None if value is None else each(ball_of, value) for name, value in point.items()}
     option = {"rnn": activation, "lstm": "", "gru": reset}[model]
     forward = Model(model, option, loss, outputs, given.lengths, truncation)

@@ -121,10 +121,10 @@ def main(request: dict[str, Any]) -> None:
 
     def watched(function: Callable[..., Any], what: str) -> Callable[..., Any]:
         @wraps(function)
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             tell(running=what)
             try:
-                return function(*arguments)
+                return function(*arguments, **named)
             finally:
                 tell(running=None)
 

@@ -23,18 +23,26 @@ from bptt_verifier.submission import (
     BiasedWeights,
     Broken,
     GruBiasedWeights,
+    States,
     Weights,
     broken,
     by_name,
-    takes,
+    states_taken,
 )
 from manual_bptt import gru, lstm
 
 GATES = {"lstm": lstm.GATES, "gru": gru.GATES}
 RESETS = gru.RESETS
-ORDINARY = (Sizes(T=6, B=3, D=4, H=5, O=2), Sizes(T=4, B=2, D=3, H=2, O=3))
+# Each size is one somewhere, and equals its neighbours somewhere.
+ORDINARY = (
+    Sizes(T=6, B=3, D=4, H=5, O=2),
+    Sizes(T=1, B=3, D=2, H=4, O=2),
+    Sizes(T=5, B=3, D=1, H=2, O=1),
+    Sizes(T=3, B=2, D=2, H=1, O=2),
+    Sizes(T=4, B=1, D=3, H=3, O=3),
+)
 PROBE = Sizes(T=30, B=1, D=30, H=3, O=2)
-POINTS = {ORDINARY[0]: 16, ORDINARY[1]: 8, PROBE: 6}  # cases of each
+POINTS = {ORDINARY[0]: 12, **dict.fromkeys(ORDINARY[1:], 3), PROBE: 6}  # cases of each
 
 
 class Cell(NamedTuple):
@@ -44,7 +52,7 @@ class Cell(NamedTuple):
     loss: str
     bias: bool
     reset: str
-    states: tuple[str, ...]  # those of h0 and c0 that the derivation takes
+    states: States  # those of h0 and c0 that the derivation takes
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -60,7 +68,7 @@ class Cell(NamedTuple):
             "U": (G * H, D), "W": (G * H, H), "V": (O, H), "b": (G * H,), "c": (O,), "b_n": (H,),
             "x": (T, B, D), "h0": (B, H), "c0": (B, H),
         }  # fmt: skip
-        return {name: shapes[name] for name in (*self.weights, "x", *self.states)}
+        return {name: shapes[name] for name in (*self.weights, "x", *self.states.all)}
 
 
 class Setting(NamedTuple):
@@ -90,7 +98,7 @@ class Setting(NamedTuple):
         """Fresh copies of what a derivation is given after its parameters, in their precision."""
         dtype = p["U"].dtype
         values = [p.get("x", self.given["x"]), self.y]
-        values += [p.get(state, self.given[state]) for state in self.cell.states]
+        values += [p.get(state, self.given[state]) for state in self.cell.states.all]
         return [np.array(value, dtype) for value in values]
 
 
@@ -115,7 +123,8 @@ def of_their_own(gradients: Callable[..., Any], at: Setting) -> Callable[[dict[s
 
     @wraps(gradients)
     def by_parameters(p: dict[str, Array]) -> Any:
-        result = gradients(kind(*(p[name] for name in cell.weights)), *at.arguments(p))
+        weights = kind(*(p[name] for name in cell.weights))
+        result = cell.states.call(gradients, weights, *at.arguments(p))
         found = by_name(result, cell.weights)
         return {} if isinstance(found, Broken) else found
 
@@ -128,13 +137,14 @@ def contract(gradients: Callable[..., Any], at: Setting) -> tuple[str, ...] | Br
     kind = {3: Weights, 5: BiasedWeights, 6: GruBiasedWeights}[len(cell.weights)]
     given, kept = at.arguments(at.given), at.arguments(at.given)
     try:
-        result = gradients(kind(*(np.array(at.given[n]) for n in cell.weights)), *given)
-    except Exception:  # the judge of one's own model says where
+        weights = kind(*(np.array(at.given[name]) for name in cell.weights))
+        result = cell.states.call(gradients, weights, *given)
+    except (Exception, SystemExit):  # the judge of one's own model says where
         return cell.weights
     found = by_name(result, cell.weights)
     if isinstance(found, Broken):
         return found
-    for name, now, before in zip(("x", "y", *cell.states), given, kept, strict=True):
+    for name, now, before in zip(("x", "y", *cell.states.all), given, kept, strict=True):
         if now.shape != before.shape or not np.array_equal(now, before):
             return broken(
                 "inputs-modified",
@@ -164,11 +174,7 @@ def verify_cell(
     subject: str = "your derivation",
 ) -> Report:
     """The verdict on `gradients(params, x, y[, h0[, c0]])` of the LSTM or GRU: `judge.verify`."""
-    states = tuple(
-        state
-        for state, position in (("h0", 4), ("c0", 5))[: 2 if name == "lstm" else 1]
-        if takes(gradients, state, position)
-    )
+    states = states_taken(gradients, ("h0", "c0") if name == "lstm" else ("h0",))
     cell = Cell(name, loss, bias, reset, states)
     asked = contract(gradients, setting(cell, ORDINARY[0], seed))
     if isinstance(asked, Broken):
@@ -215,6 +221,14 @@ def concluded(
     first = max((s.t for s in steps if s.verdict is Verdict.DISAGREES), default=None)
     if wrong:
         notes = (*report.notes, f"Found with {sizes}.")
+        if report.counterexample is not None:
+            again = f"{cell.name!r}, loss={cell.loss!r}, bias={cell.bias}, reset={cell.reset!r}"
+            report = report._replace(
+                counterexample=report.counterexample._replace(
+                    reproduce="from bptt_verifier import verify; "
+                    f"verify(gradients, model={again}, seed={seed})"
+                )
+            )
         return report._replace(
             steps=steps,
             first_wrong_step=first,

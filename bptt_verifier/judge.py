@@ -25,7 +25,7 @@ from bptt_verifier.report import (
     Report,
 )
 from bptt_verifier.steps import Steps, step_results, steps_of
-from bptt_verifier.submission import Answer, Broken, ask, takes
+from bptt_verifier.submission import Answer, Broken, ask, states_taken
 from manual_bptt import activations, losses, rnn
 
 Progress = Callable[[int, int], None]
@@ -325,7 +325,7 @@ def verify(
             gradients, model,
             loss=loss, bias=bias, reset=reset, seed=seed, progress=progress, subject=name,
         )  # fmt: skip
-    stated = Model(activation, loss, bias, takes(gradients, "h0", 4))
+    stated = Model(activation, loss, bias, bool(states_taken(gradients).all))
     total = examples + len(SPREADS) * PROBES * 2
     cases: list[Judged] = []
 

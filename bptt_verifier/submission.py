@@ -92,15 +92,47 @@ class GruBiasedWeights(NamedTuple):
         return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
 
 
-def takes(gradients: Callable[..., Any], name: str, position: int) -> bool:
-    """Whether the derivation has an argument of that name, or one at that position."""
+class States(NamedTuple):
+    """Which first states a derivation takes after y, and how: in order, then by name."""
+
+    in_order: tuple[str, ...] = ()
+    by_name: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """In the order that `call` wants them."""
+        return self.in_order + self.by_name
+
+    def call(self, gradients: Callable[..., Any], params: Any, x: Any, y: Any, *first: Any) -> Any:
+        """What the derivation returns; `first` are the states that it takes."""
+        count = len(self.in_order)
+        named = dict(zip(self.by_name, first[count:], strict=True))
+        return gradients(params, x, y, *first[:count], **named)
+
+
+def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> States:
+    """Those of the first states that the derivation has an argument for.
+
+    One of that name, or one in the place after y and the states before, whatever its name.
+    """
     try:
         parameters = inspect.signature(gradients).parameters.values()
     except (TypeError, ValueError):
-        return False
+        return States()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    positional = [p for p in parameters if p.kind in kinds]
-    return len(positional) >= position or any(p.name == name for p in parameters)
+    places = [p.name for p in parameters if p.kind in kinds][3:]
+    others = {p.name for p in parameters} - {p.name for p in parameters if p.kind is kinds[0]}
+    in_order: list[str] = []
+    by_name: list[str] = []
+    for state in states:
+        here = places[0] if places else None
+        if here == state or (here is not None and here not in states and state not in others):
+            in_order.append(state)
+            places = places[1:]
+        elif state in others:
+            by_name.append(state)
+            places = [name for name in places if name != state]
+    return States(tuple(in_order), tuple(by_name))
 
 
 def arguments(problem: Problem, initial_state: bool) -> list[Any]:
@@ -119,7 +151,20 @@ def arguments(problem: Problem, initial_state: bool) -> list[Any]:
 
 
 def by_name(result: Any, names: tuple[str, ...]) -> dict[str, Any] | Broken:
-    """What was returned as a dictionary: a mapping, a NamedTuple, or a tuple in order.
+    """What was returned as a dictionary, or why it cannot be read, whatever it is."""
+    try:
+        return read_by_name(result, names)
+    except Exception as error:  # theirs may be an object of any behaviour
+        return broken(
+            "wrong-shape",
+            f"what your function returned, {type(result).__name__}, cannot be read: "
+            f"{type(error).__name__}: {error}",
+            found=type(result).__name__,
+        )
+
+
+def read_by_name(result: Any, names: tuple[str, ...]) -> dict[str, Any] | Broken:
+    """A mapping, a NamedTuple, or a tuple in order.
 
     All `names` must be there; with no biases among them, those are let pass.
 
@@ -217,10 +262,11 @@ def ask(gradients: Callable[..., Any], problem: Problem, *, again: bool = False)
 
     With `again` it is asked twice, and must give the same answer.
     """
-    initial_state = takes(gradients, "h0", 4)
+    states = states_taken(gradients)
+    initial_state = bool(states.all)
     given, kept = arguments(problem, initial_state), arguments(problem, initial_state)
     try:
-        result = gradients(*given)
+        result = states.call(gradients, *given)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # theirs may raise or exit as it likes

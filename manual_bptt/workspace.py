@@ -41,7 +41,7 @@ ELEMENTWISE = {
                             lambda h, s: s.fill(1)),                                # (Q1)
 }
 # κ of the losses L = κ/2 Σ (ŷ − y)² with ∂L/∂ŷ = κ (ŷ − y), which need one residual for both.
-SQUARES: dict[str, Callable[[int], float]] = {
+SQUARES: dict[str, Callable[[Any], Any]] = {
     "mse":      lambda N: 2 / N,                                                # (L1), (L2)
     "half_sse": lambda N: 1,                                                    # (L3), (L4)
 }
@@ -85,7 +85,7 @@ class Workspace:
             return np.empty(shape, dtype)
 
         self._activation, self._loss = ELEMENTWISE[activation], loss
-        self._scale = SQUARES[loss](B * O) if loss in SQUARES else None
+        self._scale = SQUARES[loss](dtype.type(B * O)) if loss in SQUARES else None
         self._dtype = dtype
         of_weights = (None if w is None else w.shape for w in weights)
         self._shapes = (*of_weights, x.shape, (B, O), (B, H))
@@ -163,11 +163,16 @@ class Workspace:
             raise TypeError(
                 f"learning_rate: expected a number, found {type(learning_rate).__name__}"
             )
+        with np.errstate(over="ignore"):
+            rate = self._dtype.type(learning_rate) if abs(learning_rate) < 1e300 else np.inf
+        if not np.isfinite(rate):
+            raise ValueError(
+                f"learning_rate: expected a finite number in {self._dtype}, found {learning_rate}"
+            )
         for name, weight in zip(Params._fields, params, strict=False):
             if isinstance(weight, np.ndarray) and not weight.flags.writeable:
                 raise ValueError(f"{name}: expected an array to write to, found it read-only")
         value, gradient = self.value_and_grad(params, x, y, h0)
-        rate = self._dtype.type(learning_rate)
         for weight, slope in zip(params, gradient, strict=True):
             if weight is not None:
                 np.multiply(slope, rate, slope)
@@ -258,6 +263,11 @@ class Workspace:
             if value.shape != expected:
                 raise ValueError(
                     f"{name}: expected shape {expected} of this workspace, found {value.shape}"
+                )
+        for name, weight, own in zip(Params._fields, params, self._gradient, strict=True):
+            if weight is not None and weight is own:
+                raise ValueError(
+                    f"{name}: expected an array of yours, found this workspace's own gradient"
                 )
         if self._scale is None:
             inputs.require_targets(y, self._loss, self._prediction.shape[1], None)

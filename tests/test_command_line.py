@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_builtin import without_evidence_for_W
+from typer.testing import CliRunner
 
 from bptt_verifier import builtin, colours, command_line
 from bptt_verifier.explain import explanation
@@ -307,3 +308,11 @@ def test_ctrl_c_ends_the_process_that_runs_a_file_too(tmp_path: Path) -> None:
     assert (process.returncode, err) == (130, b"bptt: interrupted\n")
     with pytest.raises(ProcessLookupError):
         os.kill(int(place.read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    "option", [["--model", "lstm"], ["--bias"], ["--activation", "relu"], ["--reset", "before"]]
+)
+def test_what_only_a_file_can_mean_is_refused_without_one(option: list[str]) -> None:
+    with pytest.raises(ValueError, match=f"{option[0]}: expected a FILE to judge with it"):
+        CliRunner().invoke(command_line.app, ["verify", *option], catch_exceptions=False)

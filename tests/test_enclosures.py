@@ -299,3 +299,28 @@ def test_sizes_of_the_certified_problems_are_small() -> None:
         assert all(a <= b for a, b in zip(draw(0, case, largest=SMALL).sizes, SMALL, strict=True))
         small = draw_variant(0, case, largest=SMALL).sizes
         assert all(a <= b for a, b in zip(small, Sizes(*SMALL), strict=True))
+
+
+@pytest.mark.parametrize("size", [1e9, 1e12])
+def test_a_saturated_state_is_enclosed_at_once(size: float) -> None:
+    one = np.ones((1, 1))
+    params = rnn.Params(size * one, one, one)
+    found = certify(params, one[None], 2 * one, names=("U",))["U"]
+    assert found.lower[0, 0] <= 0 <= found.upper[0, 0]
+    assert found.nearest[0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"names": "U"}, "names: expected a tuple of loss, prediction, U, W, V, x, h0, adjoints"),
+        ({"names": ("b",)}, "names: expected a tuple of .*, found"),
+        ({"c0": np.ones((1, 1))}, "c0: expected None for the rnn"),
+        ({"y": None}, "y: expected an array, found None"),
+    ],
+)
+def test_what_cannot_be_enclosed_is_named(change: dict[str, Any], message: str) -> None:
+    one = np.ones((1, 1))
+    arguments = {"params": rnn.Params(one, one, one), "x": one[None], "y": one}
+    with pytest.raises((TypeError, ValueError), match=message):
+        certify(**arguments | change)

@@ -1,5 +1,6 @@
 """Derivations of the project's LSTM and GRU are judged as those of its RNN are."""
 
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from bptt_verifier import Verdict, stated_cells, verify
 from bptt_verifier.command_line import app
 from bptt_verifier.gated import ORDINARY, Cell, contract, setting
-from bptt_verifier.submission import Broken
+from bptt_verifier.submission import Broken, States, states_taken
 from manual_bptt import gru, lstm
 
 MODULES = {"lstm": lstm, "gru": gru}
@@ -71,13 +72,12 @@ def test_a_mistake_is_named_with_its_line_and_first_wrong_step(
 @pytest.mark.parametrize("reset", ["after", "before"])
 def test_the_stated_forward_pass_is_that_of_the_cell(cell: str, loss: str, reset: str) -> None:
     """To rounding: T (D + H + 8) operations on numbers below 4, each within 4 u of itself."""
-    at = setting(
-        Cell(cell, loss, True, reset, ("h0", "c0")[: 2 if cell == "lstm" else 1]), ORDINARY[0], 1
-    )
+    states = States(("h0", "c0") if cell == "lstm" else ("h0",))
+    at = setting(Cell(cell, loss, True, reset, states), ORDINARY[0], 1)
     module = MODULES[cell]
     params = module.Params(*(at.given[name] for name in at.cell.weights))
     option = {"reset": reset} if cell == "gru" else {}
-    first = [at.given[state] for state in at.cell.states]
+    first = [at.given[state] for state in at.cell.states.all]
     value, _ = module.value_and_grad(params, at.given["x"], at.y, *first, loss=loss, **option)
     T, _, D, H, _ = at.sizes
     allowed = T * (D + H + 8) * 4 * 2.0**-53 * max(4.0, float(value)) * H
@@ -95,7 +95,12 @@ def test_what_breaks_the_contract_is_a_verdict() -> None:
     def raises(params, x, y):
         raise IndexError("nothing there")
 
+    def leaves(params, x, y):
+        raise SystemExit(0)
+
     for yours, name, sentence in [
+        (leaves, "raised", "SystemExit"),
+        (lambda params, x, y: ([1, [2, 3]], {}), "wrong-shape", "cannot be read"),
         (modifies, "inputs-modified", "your function modified its argument c0"),
         (without_V, "wrong-shape", "no gradient named V"),
         (raises, "raised", "IndexError: nothing there"),
@@ -108,11 +113,42 @@ def test_what_breaks_the_contract_is_a_verdict() -> None:
 
 
 def test_only_what_is_returned_is_asked_for() -> None:
-    cell = Cell("lstm", "mse", False, "after", ())
+    cell = Cell("lstm", "mse", False, "after", States())
     at = setting(cell, ORDINARY[0], 0)
     found = contract(lambda params, x, y: (params.U, params.W, params.V), at)
     assert found == ("U", "W", "V")
     assert isinstance(contract(lambda params, x, y: 1, at), Broken)
+
+
+def test_a_state_is_passed_in_its_place_or_by_its_name() -> None:
+    def bound(params, x, y, bias, h0): ...
+
+    for yours, expected in [
+        (lambda params, x, y: 0, States()),
+        (lambda params, x, y, start: 0, States(("h0",))),
+        (lambda params, x, y, h0, c0: 0, States(("h0", "c0"))),
+        (lambda params, x, y, c0: 0, States(("c0",))),
+        (lambda params, x, y, *, h0=None, c0=None: 0, States((), ("h0", "c0"))),
+        (partial(bound, bias=True), States((), ("h0",))),
+    ]:
+        assert states_taken(yours, ("h0", "c0")) == expected
+        given = states_taken(yours, ("h0", "c0")).all
+        states_taken(yours, ("h0", "c0")).call(yours, 1, 2, 3, *range(len(given)))
+
+
+def test_a_mistake_that_only_one_output_shows_is_caught() -> None:
+    right = derivation(lstm, "lstm")
+
+    def squeezed(params, x, y, h0, c0):
+        found = right(params, x, y, h0, c0)
+        return found if y.shape[1] > 1 else found | {"V": 2 * found["V"]}
+
+    report = verify(squeezed, model="lstm")
+    assert report.verdict is Verdict.DISAGREES
+    assert report.counterexample is not None
+    assert report.counterexample.reproduce.endswith(
+        "verify(gradients, model='lstm', loss='mse', bias=False, reset='after', seed=0)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -303,3 +303,33 @@ def test_a_planted_mistake_is_caught(mistake: Mistake, tmp_path: Path) -> None:
 def test_without_a_mistake_nothing_is_caught(tmp_path: Path) -> None:
     nothing = MISTAKES[0]._replace(written=MISTAKES[0].right)
     assert survives(planted(nothing, tmp_path).Workspace)
+
+
+@pytest.mark.parametrize("learning_rate", [np.nan, np.inf, 10**400, 1e300])
+def test_a_learning_rate_that_is_no_number_of_the_dtype_is_refused(learning_rate: float) -> None:
+    one = np.ones((1, 1), np.float32)
+    params = rnn.Params(one.copy(), one.copy(), one.copy())
+    work = Workspace(params, one[None])
+    with pytest.raises(ValueError, match="learning_rate: expected a finite number in float32"):
+        work.step(params, one[None], one, learning_rate)
+    assert all((weight == 1).all() for weight in params[:3])
+
+
+def test_its_own_gradients_are_no_parameters() -> None:
+    one = np.ones((1, 1))
+    work = Workspace(rnn.Params(one, one, one), one[None])
+    _, gradient = work.value_and_grad(rnn.Params(one, one, one), one[None], one)
+    with pytest.raises(ValueError, match="U: expected an array of yours"):
+        work.step(gradient, one[None], one, 0.1)
+
+
+def test_a_wider_dtype_is_computed_in_that_dtype() -> None:
+    rng = np.random.default_rng(0)
+    params = rnn.init(rng, 2, 4, 2, dtype=np.longdouble)
+    x, y = (rng.normal(size=s).astype(np.longdouble) for s in ((3, 3, 2), (3, 2)))
+    _, found = Workspace(params, x).value_and_grad(params, x, y)
+    _, expected = rnn.value_and_grad(params, x, y)
+    rounding = 4 * 3 * (2 + 4 + 8) * np.finfo(np.longdouble).eps
+    for name in ("U", "W", "V"):
+        yours, known = getattr(found, name), getattr(expected, name)
+        assert np.abs(yours - known).max() <= rounding * np.abs(known).max()

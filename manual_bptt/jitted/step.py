@@ -178,7 +178,13 @@ def arguments(
                 f"{name}: expected None in the compiled step, found {type(option).__name__}"
             )
     losses.find(loss)
+    if y is None:
+        raise TypeError("y: expected an array, found None")
     weights: dict[str, Any] = {n: getattr(params, n, None) for n in Weights._fields}
+    weights = {
+        name: inputs.native(name, value) if isinstance(value, np.ndarray) else value
+        for name, value in weights.items()
+    }
     arrays: dict[str, Any] = {"x": x, "y": y, **states}
     arrays = {name: None if v is None else as_array(name, v) for name, v in arrays.items()}
     whole = {name: shape_only(value) for name, value in (weights | arrays).items()}
