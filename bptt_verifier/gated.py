@@ -14,17 +14,14 @@ import numpy as np
 from bptt_verifier import stated_cells
 from bptt_verifier.comparison import Array, Verdict
 from bptt_verifier.own_model import answered, judged, roundoff
-from bptt_verifier.own_oracle import Oracle, prepared
+from bptt_verifier.own_oracle import Oracle, copies, prepared
 from bptt_verifier.problems import Sizes
 from bptt_verifier.report import Mistake, ParameterResult, Report, StepResult
 from bptt_verifier.steps import step_results, steps_of
 from bptt_verifier.submission import (
     NAMES,
-    BiasedWeights,
+    WEIGHTS,
     Broken,
-    GruBiasedWeights,
-    States,
-    Weights,
     broken,
     by_name,
     states_taken,
@@ -52,13 +49,17 @@ class Cell(NamedTuple):
     loss: str
     bias: bool
     reset: str
-    states: States  # those of h0 and c0 that the derivation takes
+    states: tuple[str, ...]  # those of h0 and c0 that the derivation takes
 
     @property
     def weights(self) -> tuple[str, ...]:
         """The names of the parameters, in the order that a derivation gets them."""
         count = 3 if not self.bias else 6 if self.name == "gru" else 5
         return NAMES[:count]
+
+    def packed(self, p: Mapping[str, Array]) -> Any:
+        """The parameters as a derivation gets them."""
+        return WEIGHTS[len(self.weights)](*(p[name] for name in self.weights))
 
     def shapes(self, sizes: Sizes) -> dict[str, tuple[int, ...]]:
         """The shapes of everything that the loss depends on."""
@@ -68,7 +69,7 @@ class Cell(NamedTuple):
             "U": (G * H, D), "W": (G * H, H), "V": (O, H), "b": (G * H,), "c": (O,), "b_n": (H,),
             "x": (T, B, D), "h0": (B, H), "c0": (B, H),
         }  # fmt: skip
-        return {name: shapes[name] for name in (*self.weights, "x", *self.states.all)}
+        return {name: shapes[name] for name in (*self.weights, "x", *self.states)}
 
 
 class Setting(NamedTuple):
@@ -98,7 +99,7 @@ class Setting(NamedTuple):
         """Fresh copies of what a derivation is given after its parameters, in their precision."""
         dtype = p["U"].dtype
         values = [p.get("x", self.given["x"]), self.y]
-        values += [p.get(state, self.given[state]) for state in self.cell.states.all]
+        values += [p.get(state, self.given[state]) for state in self.cell.states]
         return [np.array(value, dtype) for value in values]
 
 
@@ -119,12 +120,10 @@ def setting(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...] = ()) ->
 def of_their_own(gradients: Callable[..., Any], at: Setting) -> Callable[[dict[str, Array]], Any]:
     """Their gradients as a function of the parameters alone, by name."""
     cell = at.cell
-    kind = {3: Weights, 5: BiasedWeights, 6: GruBiasedWeights}[len(cell.weights)]
 
     @wraps(gradients)
     def by_parameters(p: dict[str, Array]) -> Any:
-        weights = kind(*(p[name] for name in cell.weights))
-        result = cell.states.call(gradients, weights, *at.arguments(p))
+        result = gradients(cell.packed(p), *at.arguments(p))
         found = by_name(result, cell.weights)
         return {} if isinstance(found, Broken) else found
 
@@ -134,17 +133,15 @@ def of_their_own(gradients: Callable[..., Any], at: Setting) -> Callable[[dict[s
 def contract(gradients: Callable[..., Any], at: Setting) -> tuple[str, ...] | Broken:
     """The names that they differentiate with respect to; or what is broken at the first call."""
     cell = at.cell
-    kind = {3: Weights, 5: BiasedWeights, 6: GruBiasedWeights}[len(cell.weights)]
     given, kept = at.arguments(at.given), at.arguments(at.given)
     try:
-        weights = kind(*(np.array(at.given[name]) for name in cell.weights))
-        result = cell.states.call(gradients, weights, *given)
+        result = gradients(cell.packed(copies(at.given)), *given)
     except (Exception, SystemExit):  # the judge of one's own model says where
         return cell.weights
     found = by_name(result, cell.weights)
     if isinstance(found, Broken):
         return found
-    for name, now, before in zip(("x", "y", *cell.states.all), given, kept, strict=True):
+    for name, now, before in zip(("x", "y", *cell.states), given, kept, strict=True):
         if now.shape != before.shape or not np.array_equal(now, before):
             return broken(
                 "inputs-modified",
@@ -175,7 +172,8 @@ def verify_cell(
 ) -> Report:
     """The verdict on `gradients(params, x, y[, h0[, c0]])` of the LSTM or GRU: `judge.verify`."""
     states = states_taken(gradients, ("h0", "c0") if name == "lstm" else ("h0",))
-    cell = Cell(name, loss, bias, reset, states)
+    gradients = states.in_order_for(gradients)
+    cell = Cell(name, loss, bias, reset, states.all)
     asked = contract(gradients, setting(cell, ORDINARY[0], seed))
     if isinstance(asked, Broken):
         return Report(subject, Verdict.DISAGREES, (asked.mistake,), notes=asked.notes)

@@ -14,7 +14,7 @@ from bptt_verifier.comparison import Array, Comparison, Verdict, compare
 from bptt_verifier.diagnosis import Case, diagnose
 from bptt_verifier.gated import GATES, RESETS, verify_cell
 from bptt_verifier.last_resort import decided
-from bptt_verifier.oracle import Truth, measured_truth, truth
+from bptt_verifier.oracle import Oracle, Truth, ahead, measured_truth, truth
 from bptt_verifier.problems import LARGEST, LOSSES, Problem, Sizes, simple, with_values
 from bptt_verifier.report import (
     Counterexample,
@@ -81,7 +81,7 @@ def precision_of(answer: Answer, problem: Problem) -> Any:
 
 
 def judged(
-    gradients: Callable[..., Any], problem: Problem, oracle: Callable[[Problem, Any], Truth] = truth
+    gradients: Callable[..., Any], problem: Problem, oracle: Oracle = truth
 ) -> Judged | Broken:
     """Ask them, ask the reference, compare."""
     answer = ask(gradients, problem)
@@ -325,19 +325,21 @@ def verify(
             gradients, model,
             loss=loss, bias=bias, reset=reset, seed=seed, progress=progress, subject=name,
         )  # fmt: skip
-    stated = Model(activation, loss, bias, bool(states_taken(gradients).all))
+    states = states_taken(gradients)
+    gradients = states.in_order_for(gradients)
+    stated = Model(activation, loss, bias, bool(states.all))
     total = examples + len(SPREADS) * PROBES * 2
     cases: list[Judged] = []
 
     def refused(how: Broken) -> Report:
         return Report(name, Verdict.DISAGREES, (how.mistake,), cases=len(cases), notes=how.notes)
 
-    for number, problem in enumerate(random_problems(stated, seed, examples)):
+    for number, (problem, oracle) in enumerate(ahead(random_problems(stated, seed, examples))):
         if number < 4:
             twice = ask(gradients, problem, again=True)
             if isinstance(twice, Broken):
                 return refused(twice)
-        case = judged(gradients, problem)
+        case = judged(gradients, problem, oracle)
         if isinstance(case, Broken):
             return refused(case)
         for comparison in case.comparisons:

@@ -86,7 +86,7 @@ def evaluate(
         elif name == "cond":
             results = noisy_cond(equation.params, given, salt, size, number)
         elif name == "scan":
-            results = noisy_scan(equation.params, given, salt, size, number)
+            results = noisy_scan(equation, given, salt, size, number)
         else:
             primitive: Any = equation.primitive
             bound = primitive.bind(*given, **equation.params)
@@ -121,15 +121,32 @@ def noisy_cond(
     return list(lax.switch(which, branches, *operands))
 
 
+def constant_and_carried(scan: Any) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried from step to step.
+
+    Versions of JAX name these counts differently. What is sliced or stacked has one axis more
+    outside of the loop's body than inside.
+    """
+    body = scan.params["jaxpr"]
+
+    def longer(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(atom.aval.ndim > aval.ndim for atom, aval in pairs)
+
+    carried = len(scan.outvars) - longer(scan.outvars, body.out_avals)
+    return len(scan.invars) - longer(scan.invars, body.in_avals) - carried, carried
+
+
 def noisy_scan(
-    params: dict[str, Any],
+    equation: Any,
     given: Sequence[Any],
     salt: Array,
     size: Array,
     number: Iterator[int],
 ) -> list[Any]:
     """A scan whose every step commits errors of its own."""
-    consts, carried = params["num_consts"], params["num_carry"]
+    params = equation.params
+    consts, carried = constant_and_carried(equation)
     fixed, first, sliced = (
         list(given[:consts]),
         list(given[consts : consts + carried]),

@@ -4,6 +4,7 @@ For small problems the rigorous bound and the padded path, which compiles once f
 long sequences the measured error.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.bounds import RESOLVING, Bounds
-from bptt_verifier.builtin import allowed, reference, reference_and_allowed
+from bptt_verifier.builtin import allowed, reference_and_allowed, started_reference
 from bptt_verifier.comparison import Array
 from bptt_verifier.noise import UNOPTIMISED, measured
 from bptt_verifier.problems import Problem, Variant
@@ -26,6 +27,9 @@ class Truth(NamedTuple):
 
     values: dict[str, Array]
     allowed: dict[str, Array]
+
+
+Oracle = Callable[[Problem, Any], Truth]
 
 
 @partial(jax.jit, static_argnames=("activation", "loss"), compiler_options=UNOPTIMISED)
@@ -87,14 +91,29 @@ def with_reference(spread: Array, dtype: Any) -> Array:
     return own * spread + float(np.finfo(dtype).smallest_normal)
 
 
-def truth(problem: Problem, dtype: Any) -> Truth:
+def ahead(problems: Iterable[Problem]) -> Iterator[tuple[Problem, Oracle]]:
+    """Each problem with its `truth`, which JAX computes while the one before is judged."""
+    before = None
+    for problem in problems:
+        started = started_reference(problem)
+        if before is not None:
+            yield before
+        before = problem, partial(truth, reference=started)
+    if before is not None:
+        yield before
+
+
+def truth(
+    problem: Problem, dtype: Any, *, reference: Callable[[], Derivatives] | None = None
+) -> Truth:
     """The reference with the rigorous bound where that can tell, else with measured errors.
 
     `dtype` is that of the derivation under test. The problem must fit the padded capacity, for
-    which everything is compiled once.
+    which everything is compiled once. `reference` waits for what autodiff gives, if that was
+    started before.
     """
     params, x, y, h0, activation, loss = problem
-    known = reference(problem)
+    known = (reference or started_reference(problem))()
     bound = allowed(problem._replace(x=problem.x.astype(dtype)), known)
     values = named(known)
     errors = {name: np.asarray(getattr(bound, name)) for name in values}

@@ -9,6 +9,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -23,6 +24,11 @@ NAMES = ("U", "W", "V", "b", "c", "b_n")
 OPTIONAL = ("loss", "prediction", "x", "h0", "c0", "adjoints")
 
 
+def by_field_or_place(params: Any, key: Any) -> Any:
+    """`params["U"]` as well as `params[0]`."""
+    return getattr(params, key) if isinstance(key, str) else tuple.__getitem__(params, key)
+
+
 class Weights(NamedTuple):
     """The parameters as a derivation gets them: by field, by name or in order."""
 
@@ -31,8 +37,7 @@ class Weights(NamedTuple):
     V: Array
 
     def __getitem__(self, key: Any) -> Any:
-        """`params["U"]` as well as `params[0]`."""
-        return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
+        return by_field_or_place(self, key)
 
 
 class BiasedWeights(NamedTuple):
@@ -45,8 +50,25 @@ class BiasedWeights(NamedTuple):
     c: Array
 
     def __getitem__(self, key: Any) -> Any:
-        """`params["b"]` as well as `params[3]`."""
-        return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
+        return by_field_or_place(self, key)
+
+
+class GruBiasedWeights(NamedTuple):
+    """The parameters of a GRU with biases; b_n stands beside W_n."""
+
+    U: Array
+    W: Array
+    V: Array
+    b: Array
+    c: Array
+    b_n: Array
+
+    def __getitem__(self, key: Any) -> Any:
+        return by_field_or_place(self, key)
+
+
+# By the number of the parameters.
+WEIGHTS = {len(kind._fields): kind for kind in (Weights, BiasedWeights, GruBiasedWeights)}
 
 
 class Answer(NamedTuple):
@@ -77,21 +99,6 @@ def own_place(error: BaseException, gradients: Callable[..., Any]) -> str:
     return f"{Path(frame.filename).name}, line {frame.lineno}: {frame.line or ''}".rstrip(": ")
 
 
-class GruBiasedWeights(NamedTuple):
-    """The parameters of a GRU with biases; b_n stands beside W_n."""
-
-    U: Array
-    W: Array
-    V: Array
-    b: Array
-    c: Array
-    b_n: Array
-
-    def __getitem__(self, key: Any) -> Any:
-        """`params["b_n"]` as well as `params[5]`."""
-        return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
-
-
 class States(NamedTuple):
     """Which first states a derivation takes after y, and how: in order, then by name."""
 
@@ -108,6 +115,12 @@ class States(NamedTuple):
         count = len(self.in_order)
         named = dict(zip(self.by_name, first[count:], strict=True))
         return gradients(params, x, y, *first[:count], **named)
+
+    def in_order_for(self, gradients: Callable[..., Any]) -> Callable[..., Any]:
+        """The derivation as a function that takes these states in order, after y."""
+        if not self.by_name:
+            return gradients
+        return wraps(gradients)(partial(self.call, gradients))
 
 
 def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> States:
@@ -135,7 +148,7 @@ def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",
     return States(tuple(in_order), tuple(by_name))
 
 
-def arguments(problem: Problem, initial_state: bool) -> list[Any]:
+def arguments(problem: Problem) -> list[Any]:
     """Fresh, writable copies of what a derivation is given."""
     U, W, V, b, c = (None if w is None else np.array(w) for w in problem.params)
     given: list[Any] = [
@@ -143,10 +156,8 @@ def arguments(problem: Problem, initial_state: bool) -> list[Any]:
         np.array(problem.x),
         np.array(problem.y),
     ]
-    if initial_state:
-        shape = (problem.x.shape[1], len(problem.params.W))
-        state = np.zeros(shape, problem.x.dtype) if problem.h0 is None else np.array(problem.h0)
-        given.append(state)
+    if problem.h0 is not None:
+        given.append(np.array(problem.h0))
     return given
 
 
@@ -260,13 +271,12 @@ def as_arrays(found: dict[str, Any], problem: Problem) -> dict[str, Array] | Bro
 def ask(gradients: Callable[..., Any], problem: Problem, *, again: bool = False) -> Answer | Broken:
     """What the derivation says of one problem, or how it breaks the contract.
 
-    With `again` it is asked twice, and must give the same answer.
+    It gets h0 where the problem has one. With `again` it is asked twice, and must give the same
+    answer.
     """
-    states = states_taken(gradients)
-    initial_state = bool(states.all)
-    given, kept = arguments(problem, initial_state), arguments(problem, initial_state)
+    given, kept = arguments(problem), arguments(problem)
     try:
-        result = states.call(gradients, *given)
+        result = gradients(*given)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # theirs may raise or exit as it likes

@@ -6,6 +6,7 @@ last that leave the state as it is. What the padding adds is cut off again. Loss
 at every step and truncation are data here, so each cell with its option compiles once.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -230,7 +231,7 @@ def lay_out(
     )
 
 
-def derivatives(
+def started(
     params: Parameters,
     x: Any,
     y: Any,
@@ -245,12 +246,10 @@ def derivatives(
     lengths: Any = None,
     truncation: int | None = None,
     capacity: Capacity = Capacity(),
-) -> Derivatives:
-    """What the cell's `derivatives` returns, as NumPy arrays, always computed in float64.
+) -> Callable[[], Derivatives]:
+    """Starts the computation of `derivatives`, and returns what waits for its results.
 
-    `cell` is "rnn", "lstm" or "gru"; `activation` is the RNN's, `reset` the GRU's.
-    The inputs may be float32: they are then the exact points at which float64 differentiates.
-    Raises as the cell's `derivatives`, and ValueError where the problem exceeds the capacity.
+    JAX computes beside the Python that goes on meanwhile. Raises as `derivatives`.
     """
     require_name("cell", cell, tuple(CELLS))
     activations.find(activation)
@@ -262,4 +261,22 @@ def derivatives(
             loss=loss, outputs=outputs, lengths=lengths, truncation=truncation, capacity=capacity,
         )  # fmt: skip
         results = _derivatives(laid.model, laid.states, laid.problem, laid.fixed)
-    return laid.cut(*results)
+    return lambda: laid.cut(*results)
+
+
+def derivatives(
+    params: Parameters,
+    x: Any,
+    y: Any,
+    h0: Any = None,
+    c0: Any = None,
+    **options: Any,
+) -> Derivatives:
+    """What the cell's `derivatives` returns, as NumPy arrays, always computed in float64.
+
+    Options are those of `started`: `cell` is "rnn", "lstm" or "gru"; `activation` is the RNN's,
+    `reset` the GRU's. The inputs may be float32: they are then the exact points at which float64
+    differentiates.
+    Raises as the cell's `derivatives`, and ValueError where the problem exceeds the capacity.
+    """
+    return started(params, x, y, h0, c0, **options)()

@@ -72,12 +72,12 @@ def test_a_mistake_is_named_with_its_line_and_first_wrong_step(
 @pytest.mark.parametrize("reset", ["after", "before"])
 def test_the_stated_forward_pass_is_that_of_the_cell(cell: str, loss: str, reset: str) -> None:
     """To rounding: T (D + H + 8) operations on numbers below 4, each within 4 u of itself."""
-    states = States(("h0", "c0") if cell == "lstm" else ("h0",))
+    states = ("h0", "c0") if cell == "lstm" else ("h0",)
     at = setting(Cell(cell, loss, True, reset, states), ORDINARY[0], 1)
     module = MODULES[cell]
     params = module.Params(*(at.given[name] for name in at.cell.weights))
     option = {"reset": reset} if cell == "gru" else {}
-    first = [at.given[state] for state in at.cell.states.all]
+    first = [at.given[state] for state in at.cell.states]
     value, _ = module.value_and_grad(params, at.given["x"], at.y, *first, loss=loss, **option)
     T, _, D, H, _ = at.sizes
     allowed = T * (D + H + 8) * 4 * 2.0**-53 * max(4.0, float(value)) * H
@@ -113,7 +113,7 @@ def test_what_breaks_the_contract_is_a_verdict() -> None:
 
 
 def test_only_what_is_returned_is_asked_for() -> None:
-    cell = Cell("lstm", "mse", False, "after", States())
+    cell = Cell("lstm", "mse", False, "after", ())
     at = setting(cell, ORDINARY[0], 0)
     found = contract(lambda params, x, y: (params.U, params.W, params.V), at)
     assert found == ("U", "W", "V")
