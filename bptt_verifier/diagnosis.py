@@ -40,26 +40,44 @@ class Case(NamedTuple):
     yours: dict[str, Array]
 
 
+class Wanted(NamedTuple):
+    """One gradient of theirs, and how far a candidate may be from it."""
+
+    yours: Array
+    allowed: Array
+    relative: float
+    axis: int
+
+
 class Evidence(NamedTuple):
-    """A case with its forward pass, and the tolerance for a candidate."""
+    """A case with its forward pass, and what a candidate must give, by name."""
 
     case: Case
     states: States
+    wanted: dict[str, Wanted]
 
     def explains(self, name: str, candidate: Array) -> bool:
         """Whether the candidate's gradient is theirs, entry by entry."""
-        yours, truth = self.case.yours[name].astype(np.float64), self.case.truth.values[name]
-        allowed, size = self.case.truth.allowed[name], np.abs(truth)
-        told = size > 0
-        relative = float(np.median(allowed[told] / size[told])) if told.any() else 0.0
-        eps = float(np.finfo(self.case.yours[name].dtype).eps)
-        relative = max(relative, 2 * len(self.case.problem.x) * eps)  # every step rounds
-        # Products cancel within a step, and so in the rows of a gradient; the columns of ∂L/∂U may
-        # be single steps of very different size.
-        axis = 0 if name == "U" else -1
+        yours, allowed, relative, axis = self.wanted[name]
         scale = np.max(np.abs(candidate), axis=axis, keepdims=True)
         within = np.abs(yours - candidate) <= SLACK * np.maximum(allowed, relative * scale)
         return bool(within.all())
+
+
+def evidence_of(case: Case, states: States) -> Evidence:
+    """The case as evidence, with the states of some forward pass."""
+    wanted = {}
+    for name, yours in case.yours.items():
+        allowed, size = case.truth.allowed[name], np.abs(case.truth.values[name])
+        told = size > 0
+        relative = float(np.median(allowed[told] / size[told])) if told.any() else 0.0
+        eps = float(np.finfo(yours.dtype).eps)
+        relative = max(relative, 2 * len(case.problem.x) * eps)  # every step rounds
+        # Products cancel within a step, and so in the rows of a gradient; the columns of ∂L/∂U may
+        # be single steps of very different size.
+        axis = 0 if name == "U" else -1
+        wanted[name] = Wanted(yours.astype(np.float64), allowed, relative, axis)
+    return Evidence(case, states, wanted)
 
 
 def diagnose(cases: list[Case]) -> tuple[Mistake, ...]:
@@ -67,7 +85,7 @@ def diagnose(cases: list[Case]) -> tuple[Mistake, ...]:
 
     The first case is the failing one. An empty result stands for `unknown`.
     """
-    evidence = [Evidence(case, forward(case.problem)) for case in cases]
+    evidence = [evidence_of(case, forward(case.problem)) for case in cases]
     longest = max(len(case.problem.x) for case in cases)
     if with_leaves(evidence, RIGHT, longest, most=0) is not None:
         return ()  # so slightly wrong that it cannot be told from right here
@@ -92,7 +110,8 @@ def another_forward_pass(cases: list[Case], longest: int) -> tuple[Mistake, ...]
     variants = [list(other_forward_passes(case.problem)) for case in cases]
     for others in zip(*variants, strict=True):
         evidence = [
-            Evidence(case, forward(other)) for case, (_, other) in zip(cases, others, strict=True)
+            evidence_of(case, forward(other))
+            for case, (_, other) in zip(cases, others, strict=True)
         ]
         if with_leaves(evidence, RIGHT, longest, most=0) is not None:
             return (others[0][0],)

@@ -603,13 +603,15 @@ def interrupted_at_line(count: int, call: Callable[[], Any]) -> Any:
         return trace
 
     before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        return call()
-    except KeyboardInterrupt as interrupted:
-        return interrupted
-    finally:
-        sys.settrace(before)
+    # A Ctrl-C between the last line of a `with` block and its exit leaves JAX as the block had it.
+    with jax.enable_x64(False):
+        sys.settrace(trace)
+        try:
+            return call()
+        except KeyboardInterrupt as interrupted:
+            return interrupted
+        finally:
+            sys.settrace(before)
 
 
 @WITNESSES
