@@ -6,7 +6,7 @@ sequence of one-hot inputs, where column t of ∂L/∂U is δ_t, of all gates.
 """
 
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,11 +152,12 @@ def contract(gradients: Callable[..., Any], at: Setting) -> tuple[str, ...] | Br
     return tuple(name for name in at.given if name in found)
 
 
-def shifted(
-    progress: Callable[[int, int], None], before: int, total: int
-) -> Callable[[int, int], None]:
-    """Progress within one setting as part of the whole."""
-    return lambda done, _: progress(before + done, total)
+@lru_cache(maxsize=4 * len(POINTS))
+def oracle_of(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...]) -> Oracle:
+    """What is true of one setting: the same for every derivation, and a second's work."""
+    at = setting(cell, sizes, seed, asked)
+    given = {name: at.given[name] for name in at.asked}
+    return prepared(at.loss, given, seed=seed, cases=POINTS[sizes])
 
 
 def verify_cell(
@@ -180,21 +181,15 @@ def verify_cell(
     total, done = sum(POINTS.values()), 0
     reports = []
     for sizes, points in POINTS.items():
-        at = setting(cell, sizes, seed, asked)
-        oracle = prepared(
-            at.loss,
-            {name: at.given[name] for name in at.asked},
-            seed=seed,
-            cases=points,
-            progress=shifted(progress, done, total),
-        )
-        done += points
-        theirs = of_their_own(gradients, at)
+        oracle = oracle_of(cell, sizes, seed, asked)
+        theirs = of_their_own(gradients, setting(cell, sizes, seed, asked))
         report = judged(theirs, oracle, subject=subject)
+        done += points
+        progress(done, total)
         reports.append(report)
         if report.verdict is Verdict.DISAGREES:
             break
-    return concluded(gradients, cell, seed, asked, reports, (sizes, oracle))
+    return concluded(gradients, cell, seed, asked, reports, sizes)
 
 
 def concluded(
@@ -203,22 +198,18 @@ def concluded(
     seed: int,
     asked: tuple[str, ...],
     reports: list[Report],
-    last: tuple[Sizes, Oracle],
+    last: Sizes,
 ) -> Report:
     """One report on all settings: the last one's mistake, if any, and the single steps."""
-    sizes, oracle = last
     report = reports[-1]
     wrong = report.verdict is Verdict.DISAGREES
     if wrong and not report.parameters:
         return report
-    at = setting(cell, PROBE, seed, asked)
-    if sizes != PROBE:
-        of_probe = {name: at.given[name] for name in at.asked}
-        oracle = prepared(at.loss, of_probe, seed=seed, cases=POINTS[PROBE])
-    steps = single_steps(of_their_own(gradients, at), oracle)
+    of_probe = of_their_own(gradients, setting(cell, PROBE, seed, asked))
+    steps = single_steps(of_probe, oracle_of(cell, PROBE, seed, asked))
     first = max((s.t for s in steps if s.verdict is Verdict.DISAGREES), default=None)
     if wrong:
-        notes = (*report.notes, f"Found with {sizes}.")
+        notes = (*report.notes, f"Found with {last}.")
         if report.counterexample is not None:
             again = f"{cell.name!r}, loss={cell.loss!r}, bias={cell.bias}, reset={cell.reset!r}"
             report = report._replace(
