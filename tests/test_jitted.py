@@ -1,5 +1,7 @@
 """The compiled derivation gives autodiff's gradients, and composes as any JAX function does."""
 
+import re
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import lax
 from planting import Mistake, planted
 
 from bptt_verifier.builtin import allowed, compare_all, reference, reference_and_allowed
@@ -29,6 +32,7 @@ from jax_reference import losses as autodiff_losses
 from jax_reference import lstm as autodiff_lstm
 from jax_reference import rnn as autodiff_rnn
 from manual_bptt import jitted
+from manual_bptt.gru import RESETS
 
 COMPILED = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}
 AUTODIFF = {"rnn": autodiff_rnn, "lstm": autodiff_lstm, "gru": autodiff_gru}
@@ -259,9 +263,12 @@ def temporary_bytes(problem: Problem, **options: Any) -> int:
     return int(counted.temp_size_in_bytes)
 
 
-def test_one_step_takes_two_arrays_of_all_states() -> None:
+@pytest.mark.parametrize("bias", [False, True])
+def test_one_step_takes_two_arrays_of_all_states(bias: bool) -> None:
     T, B, D, H, O = 100, 32, 64, 128, 10
-    problem = with_values(np.random.default_rng(0), Sizes(T, B, D, H, O), dtype=np.float32)
+    problem = with_values(
+        np.random.default_rng(0), Sizes(T, B, D, H, O), dtype=np.float32, bias=bias
+    )
     assert temporary_bytes(problem) <= 2.2 * 4 * T * B * H
 
 
@@ -273,6 +280,44 @@ def test_with_checkpoints_the_memory_hardly_grows_with_the_steps() -> None:
         return temporary_bytes(problem, checkpoint_every=int(np.sqrt(T / 2))) / (4 * B * H)
 
     assert states(10_000) - states(400) <= 2 * np.sqrt(2) * (100 - 20) + 16
+
+
+def copied_in_loops(program: str, T: int, B: int) -> list[str]:
+    """The instructions of a compiled program that copy what a loop hands on of all T steps."""
+    whole = rf"f32\[{T},{B},\d+\]\S* copy\(%(get-tuple-element|copy)"
+    return [line.strip() for line in program.splitlines() if re.search(whole, line)]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("reset", RESETS)
+def test_no_step_copies_the_arrays_of_all_steps(cell: str, reset: str) -> None:
+    T, B = 9, 4
+    option = {"lstm": "", "gru": reset, "rnn": "tanh"}[cell]
+    problem = variant_with_values(
+        np.random.default_rng(0), cell, Sizes(T, B, D=3, H=5, O=2), option=option,
+        dtype=np.float32, initial_state=False,
+    )  # fmt: skip
+    found = jax.jit(partial(COMPILED[cell].value_and_grad, **problem.option))
+    program: Any = found.lower(problem.params, problem.x, problem.y).compile().as_text()
+    assert program.count("while(") == 2
+    assert not copied_in_loops(program, T, B)
+
+
+def test_a_step_that_reads_and_writes_the_same_array_is_seen_to_copy_it() -> None:
+    W = np.ones((10, 5), np.float32)
+
+    @jax.jit
+    def run(given: Any) -> Any:
+        def step(carry: Any, t: Any) -> tuple[Any, None]:
+            h, whole = carry
+            left, right = jnp.split(whole[t], 2, axis=-1)
+            both = jnp.concatenate([h * left, h * right], axis=-1)
+            return (both @ W + left, whole.at[t].set(both)), None
+
+        return lax.scan(step, (given[0, :, :5], given), jnp.arange(9), reverse=True)[0]
+
+    program: Any = run.lower(np.ones((9, 4, 10), np.float32)).compile().as_text()
+    assert copied_in_loops(program, 9, 4)
 
 
 # What is refused.
@@ -323,6 +368,22 @@ def test_options_of_the_rnn_that_do_not_fit_are_refused(
     with pytest.raises(exception) as caught:
         jitted.value_and_grad(params, x, y, **change)
     assert str(caught.value) == message
+
+
+def test_float64_that_jax_made_narrow_is_refused_with_what_to_do() -> None:
+    problem = plain_problem(dtype=np.float64)
+
+    def gradient() -> Any:
+        return jax.grad(jitted.loss)(problem.params, problem.x, problem.y)
+
+    wanted = "to differentiate float64, JAX needs jax.enable_x64(True)"
+    with pytest.raises(TypeError, match=re.escape(f"as in U, found float64; {wanted}")):
+        gradient()
+    with jax.enable_x64(True):
+        assert gradient().U.dtype == np.float64
+    mixed = problem._replace(x=problem.x.astype(np.float32))
+    with pytest.raises(TypeError, match=r"x: expected dtype float64 as in U, found float32$"):
+        jitted.value_and_grad(mixed.params, mixed.x, mixed.y)
 
 
 def test_classes_that_do_not_exist_are_refused() -> None:

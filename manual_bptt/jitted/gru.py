@@ -1,8 +1,9 @@
 """The many-to-one GRU of `manual_bptt.gru`, compiled: the same recursion, arranged for XLA.
 
-One array (T, B, 3H) holds U x_t, then the gates, then the adjoints; beside it stand h_{t-1} of all
-steps, and one array (T, B, H) of what r meets in the candidate, which becomes what W_n met or its
-adjoint. Source: docs/derivation.md, sections 13 and 15.
+One array (T, B, 3H) holds U x_t, then the gates; beside it stand h_{t-1} of all steps and what the
+reset gate meets or makes. The adjoints are arrays of their own: a loop that reads a step's gates
+and writes its adjoints in their place has XLA copy all of them at every step. Source:
+docs/derivation.md, sections 13 and 15.
 """
 
 from typing import Any, NamedTuple
@@ -37,10 +38,10 @@ class Trace(NamedTuple):
     before: Float[Array, "T B H"]
 
 
-def halves(W: Float[Array, "3H H"]) -> tuple[Float[Array, "2H H"], Float[Array, "H H"]]:
+def parts(array: Float[Array, "3H K"]) -> tuple[Float[Array, "2H K"], Float[Array, "H K"]]:
     """The rows of r and z, and those of n."""
-    H = len(W) // GATES
-    return W[: 2 * H], W[2 * H :]
+    H = len(array) // GATES
+    return array[: 2 * H], array[2 * H :]
 
 
 def forward(
@@ -48,24 +49,29 @@ def forward(
 ) -> tuple[Float[Array, "B H"], Trace]:
     """h_T, and the trace for `backward`."""
     U, W, _, b, _, b_n = weights
-    (T, B, _), H = x.shape, W.shape[1]
-    W_rz_T, W_n_T = (part.T for part in halves(W))
+    (T, B, _), H, W_T = x.shape, W.shape[1], W.T
+    W_rz_T, W_n_T = (part.T for part in parts(W))
     a = (rows(x) @ U.T).reshape(T, B, -1)  # U x_t of all t at once
-    if b is not None:
-        a = a + b
+
+    def biased(product: Array) -> Array:
+        return product if b_n is None else product + b_n
 
     start = zeros_unless_given(first, weights, x)
 
     def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
         h, gates = carry
         a_t = lax.dynamic_index_in_dim(gates, t, keepdims=False)
-        rz = jax.nn.sigmoid(a_t[:, : 2 * H] + h @ W_rz_T)  # (G1), (G2)
+        a_t = a_t if b is None else a_t + b
+        of_h = h @ (W_T if reset == "after" else W_rz_T)  # (Q9)  W h_{t-1} of all gates at once
+        rz = jax.nn.sigmoid(a_t[:, : 2 * H] + of_h[:, : 2 * H])  # (G1), (G2)
         r, z = jnp.split(rz, 2, axis=-1)
-        candidate = (h if reset == "after" else r * h) @ W_n_T
-        if b_n is not None:
-            candidate = candidate + b_n
-        met = candidate if reset == "after" else r * h
-        n = jnp.tanh(a_t[:, 2 * H :] + (r * met if reset == "after" else candidate))  # (G3), (G4)
+        if reset == "after":
+            met = biased(of_h[:, 2 * H :])
+            candidate = r * met
+        else:
+            met = r * h
+            candidate = biased(met @ W_n_T)
+        n = jnp.tanh(a_t[:, 2 * H :] + candidate)  # (G3), (G4)
         packed = jnp.concatenate([rz, n], axis=-1)
         gates = lax.dynamic_update_index_in_dim(gates, packed, t, 0)
         return ((1 - z) * n + z * h, gates), (met, h)  # (G5)
@@ -79,43 +85,36 @@ def backward(
 ) -> Found:
     """All gradients from ∂L/∂h_T."""
     U, W, *_ = weights
-    W_rz, W_n = halves(W)
-    H = W.shape[1]
+    (U_rz, U_n), (W_rz, W_n), H = parts(U), parts(W), W.shape[1]
 
-    def retreat(carry: Any, at: tuple[Array, Array, Array]) -> tuple[Any, Array]:
-        (dh, packed), (t, h, met) = carry, at
-        gates = lax.dynamic_index_in_dim(packed, t, keepdims=False)
-        r, z, n = jnp.split(gates, GATES, axis=-1)
+    def retreat(dh: Array, at: Trace) -> tuple[Array, tuple[Array, Array]]:
+        r, z, n = jnp.split(at.gates, GATES, axis=-1)
         delta_n = dh * (1 - z) * (1 - n * n)  # (G6)
-        delta_z = dh * (h - n) * (z * (1 - z))  # (G7)
+        delta_z = dh * (at.before - n) * (z * (1 - z))  # (G7)
         if reset == "after":
-            delta_met = r * delta_n
-            delta_r = delta_n * met * (r * (1 - r))  # (G8)
-            through_n = delta_met @ W_n  # (G9)  W_nᵀ (r ⊙ δ_n)
-        else:
-            delta_met = delta_n @ W_n
-            delta_r = delta_met * h * (r * (1 - r))  # (G10)
-            through_n = r * delta_met  # (G11)  r ⊙ W_nᵀ δ_n
-        delta_rz = jnp.concatenate([delta_r, delta_z], axis=-1)
-        delta = jnp.concatenate([delta_rz, delta_n], axis=-1)
-        packed = lax.dynamic_update_index_in_dim(packed, delta, t, 0)
-        return (dh * z + delta_rz @ W_rz + through_n, packed), delta_met  # (G12)  ∂L/∂h_{t-1}
+            delta_r = delta_n * at.met * (r * (1 - r))  # (G8)
+            delta = jnp.concatenate([delta_r, delta_z, r * delta_n], axis=-1)
+            return dh * z + delta @ W, (delta, delta_n)  # (G12), (Q10)
+        delta_met = delta_n @ W_n  # W_nᵀ δ_n
+        delta_r = delta_met * at.before * (r * (1 - r))  # (G10)
+        delta = jnp.concatenate([delta_r, delta_z], axis=-1)
+        return dh * z + delta @ W_rz + r * delta_met, (delta, delta_n)  # (G12), (G11)
 
-    steps = jnp.arange(len(x)), trace.before, trace.met
-    (dh0, adjoints), delta_met = lax.scan(retreat, (dh, trace.gates), steps, reverse=True)
-    delta, before = rows(adjoints), rows(trace.before)
+    dh0, adjoints = lax.scan(retreat, dh, trace, reverse=True)
+    delta, delta_n = (rows(adjoint) for adjoint in adjoints)
+    delta_rz, before, X_T = delta[:, : 2 * H], rows(trace.before), rows(x).T
     if reset == "after":
-        left, right = rows(delta_met), before  # W_n met h_{t-1}, and r came after
+        dW, db_n = delta.T @ before, delta[:, 2 * H :].sum(axis=0)  # (G13), (G14), (Q10)
     else:
-        left, right = delta[:, 2 * H :], rows(trace.met)
-    dW_rz = delta[:, : 2 * H].T @ before  # (G13)  Σ_t δ_t h_{t-1}ᵀ
+        dW = jnp.concatenate([delta_rz.T @ before, delta_n.T @ rows(trace.met)])  # (G13), (G14)
+        db_n = delta_n.sum(axis=0)
     return Found(
-        U=(rows(x).T @ delta).T,  # (G15)  Σ_t δ_t x_tᵀ
-        W=jnp.concatenate([dW_rz, left.T @ right]),  # (G14)
-        b=delta.sum(axis=0),  # (G16)  Σ_t δ_t
-        x=adjoints @ U,  # (G17)  ∂L/∂x_t = Uᵀ δ_t
+        U=jnp.concatenate([(X_T @ delta_rz).T, (X_T @ delta_n).T]),  # (G15)  Σ_t δ_t x_tᵀ
+        W=dW,
+        b=jnp.concatenate([delta_rz.sum(axis=0), delta_n.sum(axis=0)]),  # (G16)  Σ_t δ_t
+        x=(delta_rz @ U_rz + delta_n @ U_n).reshape(x.shape),  # (G17)  ∂L/∂x_t = Uᵀ δ_t
         first=(dh0,),
-        b_n=left.sum(axis=0),  # (G18)
+        b_n=db_n,  # (G18)
     )
 
 

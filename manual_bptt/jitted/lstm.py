@@ -1,7 +1,8 @@
 """The many-to-one LSTM of `manual_bptt.lstm`, compiled: the same recursion, arranged for XLA.
 
-One array (T, B, 4H) holds U x_t, then the gates, then the adjoints; beside it stand h_{t-1} and
-c_{t-1} of all steps. Source: docs/derivation.md, sections 12 and 15.
+One array (T, B, 4H) holds U x_t, then the gates; beside it stand h_{t-1} and c_{t-1} of all steps.
+The adjoints are an array of their own: a loop that reads a step's gates and writes its adjoints in
+their place has XLA copy all of them at every step. Source: docs/derivation.md, sections 12 and 15.
 """
 
 from typing import Any, NamedTuple
@@ -40,15 +41,13 @@ def forward(
     U, W, _, b, *_ = weights
     (T, B, _), W_T = x.shape, W.T
     a = (rows(x) @ U.T).reshape(T, B, -1)  # U x_t of all t at once
-    if b is not None:
-        a = a + b
-
     start = zeros_unless_given(first, weights, x)
 
     def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
         h, c, gates = carry
-        a_t = lax.dynamic_index_in_dim(gates, t, keepdims=False)
-        a_i, a_f, a_g, a_o = jnp.split(a_t + h @ W_T, GATES, axis=-1)  # (S1)
+        a_t = lax.dynamic_index_in_dim(gates, t, keepdims=False) + h @ W_T
+        a_t = a_t if b is None else a_t + b
+        a_i, a_f, a_g, a_o = jnp.split(a_t, GATES, axis=-1)  # (S1)
         i, f, o = jax.nn.sigmoid(a_i), jax.nn.sigmoid(a_f), jax.nn.sigmoid(a_o)  # (S2)
         g = jnp.tanh(a_g)  # (S2)
         packed = jnp.concatenate([i, f, g, o], axis=-1)
@@ -66,9 +65,8 @@ def backward(
     """All gradients from ∂L/∂h_T."""
     U, W, *_ = weights
 
-    def retreat(carry: Any, at: tuple[Array, Array]) -> tuple[Any, None]:
-        (dh, dc, c_t, packed), (t, c) = carry, at
-        gates = lax.dynamic_index_in_dim(packed, t, keepdims=False)
+    def retreat(carry: Any, at: tuple[Array, Array]) -> tuple[Any, Array]:
+        (dh, dc, c_t), (gates, c) = carry, at
         i, f, g, o = jnp.split(gates, GATES, axis=-1)
         tanh_c = jnp.tanh(c_t)
         dc_t = dc + dh * o * (1 - tanh_c * tanh_c)  # (S5)  ∂L/∂c_t, both paths
@@ -81,12 +79,11 @@ def backward(
             ],
             axis=-1,
         )
-        packed = lax.dynamic_update_index_in_dim(packed, delta, t, 0)
-        return (delta @ W, dc_t * f, c, packed), None  # (S11), (S10)
+        return (delta @ W, dc_t * f, c), delta  # (S11), (S10)
 
-    start = dh, jnp.zeros_like(dh), trace.reached, trace.gates
-    steps = jnp.arange(len(x)), trace.c_before
-    (dh0, dc0, _, adjoints), _ = lax.scan(retreat, start, steps, reverse=True)
+    start = dh, jnp.zeros_like(dh), trace.reached
+    steps = trace.gates, trace.c_before
+    (dh0, dc0, _), adjoints = lax.scan(retreat, start, steps, reverse=True)
     delta = rows(adjoints)
     return Found(
         U=(rows(x).T @ delta).T,  # (S12)  Σ_t δ_t x_tᵀ

@@ -57,7 +57,7 @@ class Option(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a sweep forward leaves: U x_t + b and h_{t-1} of its steps, and its last state.
+    """What a sweep forward leaves: U x_t and h_{t-1} of its steps, and its last state.
 
     Where there are few steps, `before` is a list, whose first is None for zeros, and `a` is empty.
     """
@@ -115,11 +115,10 @@ def sweep_forward(
     U, W, _, b, *_ = weights
     phi, (n, B, _), W_T = ACTIVATIONS[activation].function, x.shape, W.T
     a = (rows(x) @ U.T).reshape(n, B, -1)  # (Q2)  U x_t of all t at once
-    if b is not None:
-        a = a + b
 
     def step(h: Array | None, a_t: Array) -> Array:
-        return phi(a_t if h is None else a_t + h @ W_T)  # (F1), (F2)  φ(U x_t + W h_{t-1} + b)
+        a_t = a_t if h is None else a_t + h @ W_T  # (F1)  U x_t + W h_{t-1} + b
+        return phi(a_t if b is None else a_t + b)  # (F2)  φ(a_t)
 
     def advance(carry: Any, t: Array) -> tuple[Any, None]:
         h, before = carry
@@ -241,7 +240,7 @@ def model_of(activation: str, loss: str, checkpoint_every: int | None) -> Model:
     """The model of these options. Raises TypeError or ValueError naming the one that is unknown."""
     inputs.name_among("activation", activation, tuple(ACTIVATIONS))
     if checkpoint_every is not None:
-        inputs.require_positive("checkpoint_every", checkpoint_every)
+        inputs.require_at_least(1, "checkpoint_every", checkpoint_every)
     return Model(forward, backward, Option(activation, checkpoint_every), loss)
 
 

@@ -189,13 +189,16 @@ def arguments(
     arrays = {name: None if v is None else as_array(name, v) for name, v in arrays.items()}
     whole = {name: shape_only(value) for name, value in (weights | arrays).items()}
     integer = arrays["y"] is not None and np.issubdtype(arrays["y"].dtype, np.integer)
-    checked = inputs.arguments(
-        type(type(params).__name__, (), {name: whole.pop(name) for name in weights})(),
-        **whole,
-        gates=gates,
-        fields=Weights._fields,
-        loss=losses.CLASSES if integer and loss == losses.CLASSES else None,
-    )
+    try:
+        checked = inputs.arguments(
+            type(type(params).__name__, (), {name: whole.pop(name) for name in weights})(),
+            **whole,
+            gates=gates,
+            fields=Weights._fields,
+            loss=losses.CLASSES if integer and loss == losses.CLASSES else None,
+        )
+    except TypeError as error:
+        raise TypeError(f"{error}{advice(weights | arrays)}") from None
     dtype = checked.x.dtype
     if dtype not in (np.float16, np.float32, np.float64):
         raise TypeError(f"U: expected float16, float32 or float64, found {dtype}")
@@ -203,6 +206,14 @@ def arguments(
     if not isinstance(y, jax.core.Tracer):
         inputs.require_targets(np.asarray(y), loss, checked.weights[2].shape[0], None)
     return Given(Weights(**weights), arrays["x"], y, tuple(arrays[name] for name in states))
+
+
+def advice(values: dict[str, Any]) -> str:
+    """What to do where JAX made float32 of a float64 that it differentiates with respect to."""
+    found = [(isinstance(v, jax.core.Tracer), getattr(v, "dtype", None)) for v in values.values()]
+    made_narrow = (True, np.float32) in found and jnp.result_type(float) == np.float32
+    mixed = made_narrow and any(dtype == np.float64 for _, dtype in found)
+    return "; to differentiate float64, JAX needs jax.enable_x64(True)" if mixed else ""
 
 
 def as_array(name: str, value: Any) -> Any:
