@@ -16,6 +16,7 @@ from jax_reference import padded
 from jax_reference.padded import Capacity, Fixed, Padded
 from jax_reference.unrolled import Derivatives, Model
 from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl
+from manual_bptt.inputs import require_at_least
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Derivation = Callable[[Problem], dict[str, Any]]
@@ -255,10 +256,10 @@ def verify_builtin(
     measured.
     The reference is the `oracle`'s, at exactly the same inputs: by default autodiff's, in float64.
     `dtype` is the derivations'.
-    `progress` is called with the number of problems done. Raises ValueError where `examples` < 1.
+    `progress` is called with the number of problems done. Raises TypeError or ValueError where
+    `examples` is no integer from 1.
     """
-    if examples < 1:
-        raise ValueError(f"examples: expected at least 1, found {examples}")
+    require_at_least(1, "examples", examples)
     rows: dict[tuple[str, str], Row] = {}
     by_loss: dict[tuple[str, str, str], Row] = {}
     shapes = []

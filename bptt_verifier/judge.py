@@ -27,6 +27,7 @@ from bptt_verifier.report import (
 from bptt_verifier.steps import Steps, step_results, steps_of
 from bptt_verifier.submission import Answer, Broken, ask, states_taken
 from manual_bptt import activations, losses, rnn
+from manual_bptt.inputs import require_at_least
 
 Progress = Callable[[int, int], None]
 
@@ -310,8 +311,8 @@ def verify(
     activations.find(activation)
     if loss not in LOSSES:  # the others have no derived bound
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, found {loss!r}")
-    if examples < 1:
-        raise ValueError(f"examples: expected at least 1, found {examples}")
+    require_at_least(1, "examples", examples)
+    require_at_least(0, "seed", seed)
     for option, value, choices in (
         ("model", model, ("rnn", *GATES)),
         ("reset", reset, RESETS),

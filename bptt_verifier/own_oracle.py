@@ -17,6 +17,7 @@ import numpy as np
 
 from bptt_verifier.altered import Program, gradient_and_noise, traced
 from bptt_verifier.noise import UNOPTIMISED
+from manual_bptt.inputs import require_at_least
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Loss = Callable[[dict[str, Any], Any], Any]
@@ -73,8 +74,8 @@ def prepared(
 ) -> Oracle:
     """Trace the loss, differentiate it at every case, and ask for the second opinion."""
     given = checked(params)
-    if cases < 1:
-        raise ValueError(f"cases: expected at least 1, found {cases}")
+    require_at_least(1, "cases", cases)
+    require_at_least(0, "seed", seed)
 
     def refused(why: str, **more: Any) -> Oracle:
         return Oracle(loss, given, seed, None, None, (), why, **more)

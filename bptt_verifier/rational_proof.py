@@ -25,6 +25,7 @@ from bptt_verifier.problems import LOSSES, Array, Sizes
 from bptt_verifier.proof_cases import Case, cases, filled
 from bptt_verifier.results import Differs, refutation, results
 from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl
+from manual_bptt.inputs import require_at_least
 
 require_flint()
 
@@ -220,10 +221,9 @@ def prove_polynomials(
 
     The shapes are `SHAPES` unless given. Four identities a shape: with biases and h0 or without,
     and both losses that are polynomials, each at `points` random points.
-    Raises ValueError where `points` < 1.
+    Raises TypeError or ValueError where `points` is no integer from 1.
     """
-    if points < 1:
-        raise ValueError(f"points: expected at least 1, found {points}")
+    require_at_least(1, "points", points)
     rng, degree, done, error = random.Random(seed), 0, 0, 0.0
     for sizes, full, loss in product(shapes or SHAPES, (True, False), LOSSES):
         case = Case("rnn", "", loss, sizes, full=full, far=False)

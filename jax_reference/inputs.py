@@ -154,8 +154,9 @@ def arguments(
                 f"params: expected Params(U, W, V[, b, c]), "
                 f"found {type(params).__name__} without {field}"
             )
-    if x is None:
-        raise TypeError("x: expected an array, found None")
+    for name in ("x",) if loss is None else ("x", "y"):
+        if given[name] is None:
+            raise TypeError(f"{name}: expected an array, found None")
     require_name("outputs", outputs, OUTPUTS)
     for name, value in given.items():
         if value is not None:

@@ -109,8 +109,9 @@ def arguments(
                 f"params: expected Params(U, W, V[, b, c]), "
                 f"found {type(params).__name__} without {field}"
             )
-    if x is None:
-        raise TypeError("x: expected an array, found None")
+    for name in ("x",) if loss is None else ("x", "y"):
+        if given[name] is None:
+            raise TypeError(f"{name}: expected an array, found None")
     name_among("outputs", outputs, OUTPUTS)
     for name, value in given.items():
         if name in fields and value is not None and not hasattr(value, "dtype"):
@@ -237,17 +238,17 @@ def steps_kept(truncation: Any, outputs: str) -> None:
     """
     if truncation is None:
         return
-    require_positive("truncation", truncation)
+    require_at_least(1, "truncation", truncation)
     if outputs != "last":
         raise ValueError(f"truncation: expected None with outputs='every', found {truncation}")
 
 
-def require_positive(name: str, value: Any) -> None:
-    """Raises TypeError for anything but an integer, ValueError for one below 1."""
+def require_at_least(least: int, name: str, value: Any) -> None:
+    """Raises TypeError for anything but an integer, ValueError for one below `least`."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an integer, found {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name}: expected at least 1, found {value}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, found {value}")
 
 
 def output_gradient(value: Any, V: Array, x: Array, outputs: str = "last") -> Array:
@@ -283,6 +284,6 @@ def require_sizes(rng: Any, dtype: Any, **sizes: Any) -> None:
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng: expected a numpy.random.Generator, found {type(rng).__name__}")
     for name, size in sizes.items():
-        require_positive(name, size)
+        require_at_least(1, name, size)
     if not np.issubdtype(dtype, np.floating):
         raise TypeError(f"dtype: expected a floating dtype, found {np.dtype(dtype)}")

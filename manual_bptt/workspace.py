@@ -78,7 +78,7 @@ class Workspace:
         (T, B, _), (O, H) = x.shape, weights[2].shape
         k = T
         if checkpoint_every is not None:
-            inputs.require_positive("checkpoint_every", checkpoint_every)
+            inputs.require_at_least(1, "checkpoint_every", checkpoint_every)
             k = min(checkpoint_every, T)
 
         def empty(*shape: int) -> Array:

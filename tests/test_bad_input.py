@@ -60,6 +60,7 @@ def good() -> dict[str, Any]:
         ({"h0": np.ones((5, 2))}, ValueError, "h0: expected shape (B, H) = (2, 5), found (5, 2)"),
         ({"x": np.ones((3, 2, 4), np.float32)}, TypeError, "x: expected dtype float64 as in U, found float32"),
         ({"x": None}, TypeError, "x: expected an array, found None"),
+        ({"y": None}, TypeError, "y: expected an array, found None"),
         ({"params": (1, 2, 3)}, TypeError, "params: expected Params(U, W, V[, b, c]), found tuple without U"),
         ({"params": None}, TypeError, "params: expected Params(U, W, V[, b, c]), found NoneType without U"),
         ({"loss": "hinge"}, ValueError, "loss: expected one of mse, half_sse, mae, huber, softmax_cross_entropy, binary_cross_entropy, found 'hinge'"),

@@ -338,6 +338,8 @@ def test_assert_verified_raises_the_report_and_only_where_it_must(tmp_path: Path
             "loss: expected one of mse, half_sse, found 'huber'",
         ),
         ((lambda p, x, y: None, {"examples": 0}), ValueError, "examples: expected at least 1"),
+        ((lambda p, x, y: None, {"examples": 2.5}), TypeError, "examples: expected an integer"),
+        ((lambda p, x, y: None, {"seed": -1}), ValueError, "seed: expected at least 0, found -1"),
     ],
 )
 def test_verify_says_what_it_wants(

@@ -321,6 +321,8 @@ def test_what_the_judge_cannot_use_is_said_in_one_sentence(
         verify_own_model(right, loss, params)
     with pytest.raises(ValueError, match="cases: expected at least 1, found 0"):
         verify_own_model(right, square, W, cases=0)
+    with pytest.raises(ValueError, match="seed: expected at least 0, found -1"):
+        verify_own_model(right, square, W, seed=-1)
 
 
 # What cannot be decided.
