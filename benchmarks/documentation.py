@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.results import Result, read
+from benchmarks.results import LIMIT, LIMITS, Result, read
 from benchmarks.suites import CONTENDERS, QUICK
 from benchmarks.table import (
     across,
@@ -44,10 +44,10 @@ def speeds(result: Result) -> str:
     parts = [taken(result)]
     for dtype in dict.fromkeys(dtype for _, dtype in result.places()):
         columns = {
-            f"Speed ÷ {result.baseline}, {dtype}": ("ratio", {result.baseline, "limit"}),
-            f"Share of the limit, {dtype}": ("share", {"limit"}),
+            f"Speed ÷ {result.baseline}, {dtype}": ("ratio", {result.baseline}),
+            f"Share of the limit, {dtype}": ("share", {LIMIT}),
             f"A step, {dtype}": ("step", set[str]()),
-            f"Temporary memory in (T, B, H) arrays, {dtype}": ("arrays", {"torch", "limit"}),
+            f"Temporary memory in (T, B, H) arrays, {dtype}": ("arrays", {"torch", *LIMITS}),
         }
         for heading, (cell, without) in columns.items():
             shown = [name for name in names if name not in without]

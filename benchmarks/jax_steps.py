@@ -1,4 +1,4 @@
-"""Training steps compiled by XLA: autodiff of the plain scan, of the hoisted one, and by hand."""
+"""Training steps compiled by XLA: by autodiff and by hand, and their matrix products alone."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks import scans
+from benchmarks.balanced import GATES
 from benchmarks.contenders import Contender, Setting, named, timed_once
 from bptt_verifier.problems import Variant
 from manual_bptt import jitted
@@ -57,7 +59,9 @@ def compiled(
     def times(steps: int) -> Callable[[Any, Any], Any]:
         return lambda state, rate: step(state, rate, counts[steps])
 
-    memory = program.memory_analysis()
+    # With the gradients as results, as NumPy's workspace has them; the update needs no more.
+    differentiates = program if loop else jax.jit(value_and_grad).lower(params, x, y).compile()
+    memory = differentiates.memory_analysis()
     return Contender(
         name,
         start=lambda: jax.tree.map(jnp.copy, params),
@@ -104,3 +108,41 @@ def manual_jit(
     derivation = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}[problem.cell]
     by_hand = partial(derivation.value_and_grad, **problem.option, loss=problem.loss, **options)
     return compiled(name, by_hand, problem, setting, loop=loop)
+
+
+def products(problem: Variant) -> Callable[[Any, Any, Any, Any], Any]:
+    """The products of `numpy_steps.products`, for XLA, as a function of params, x, h and ∂L/∂ŷ.
+
+    All that it returns has to be computed.
+    """
+    (T, B, D), H = problem.x.shape, problem.params.W.shape[1]
+    columns = GATES[problem.cell] * H
+
+    def run(params: Any, x: Any, h: Any, dy: Any) -> Any:
+        U, W, V, *_ = params
+        W_T, x = W.T, x.reshape(T * B, D)
+        a = (x @ U.T).reshape(T, B, columns)
+        of_h, _ = jax.lax.scan(lambda _, h_t: (h_t @ W_T, None), a[0], h[:-1])
+        of_a, _ = jax.lax.scan(lambda _, a_t: (a_t @ W, None), dy @ V, a[1:], reverse=True)
+        dW = a[1:].reshape(-1, columns).T @ h[:-1].reshape(-1, H)
+        dU = (x.T @ a.reshape(T * B, columns)).T
+        return of_h, of_a, h[-1] @ V.T, dy.T @ h[-1], dU, dW
+
+    return run
+
+
+def limit_jit(name: str, problem: Variant, setting: Setting) -> Contender:
+    """The products alone, compiled; nothing is derived."""
+    rng = np.random.default_rng(0)
+    (T, B, _), (O, H) = problem.x.shape, problem.params.V.shape
+    h, dy = (rng.normal(size=shape).astype(problem.x.dtype) for shape in ((T, B, H), (B, O)))
+    given = jax.device_put((problem.params, problem.x, h, dy), setting.device)
+    program, seconds = timed_once(lambda: jax.jit(products(problem)).lower(*given).compile())
+    return Contender(
+        name,
+        start=lambda: None,
+        step=lambda state, rate: (program(*given), state),
+        parameters=None,
+        wait=jax.block_until_ready,
+        compile_seconds=seconds,
+    )

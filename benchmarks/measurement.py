@@ -11,6 +11,9 @@ from benchmarks.contenders import LEARNING_RATE, Contender
 
 SHORTEST = 20e-3  # seconds of one sample: far above what the clock and waking threads add
 MOST = 10_000  # calls in one sample
+# OpenBLAS's threads look for more work for some 27 ms before they sleep; a step of XLA takes up to
+# 1.7 times as long meanwhile, and for some steps after.
+SETTLING = 0.12  # seconds of calls before the clock starts
 
 
 class Transfer(RuntimeError):  # noqa: N818 - what happened
@@ -50,6 +53,19 @@ def calls_needed(contender: Contender, state: Any, rate: Any) -> tuple[int, Any]
         calls *= 2
 
 
+def settled(contender: Contender, state: Any, rate: Any, calls: int) -> Any:
+    """The state after as many calls as it takes to settle, none of them timed.
+
+    The contender before left its own data in the processor's caches and threads that still spin,
+    and this one's threads may be asleep.
+    """
+    begun = perf_counter()
+    while True:
+        _, state = timed(contender, state, rate, -(-calls // 2))
+        if perf_counter() - begun >= SETTLING:
+            return state
+
+
 def rounds(
     contenders: Sequence[Contender],
     number: int,
@@ -59,10 +75,8 @@ def rounds(
 ) -> Iterator[dict[str, float]]:
     """Seconds a training step takes, by contender, one dict for each round.
 
-    Every contender goes on from where its last sample left off. Before the clock starts it does
-    half as many calls that are not timed: the contender before it left its own data in the
-    processor's caches and threads that still spin, and its own threads may be asleep. Where
-    `enough`, told how many rounds are done, says so, the rounds end early.
+    Every contender goes on from where its last sample left off, after a time of calls that do not
+    count. Where `enough`, told how many rounds are done, says so, the rounds end early.
     """
     rng = np.random.default_rng(seed)
     rates = [contender.rate(LEARNING_RATE) for contender in contenders]
@@ -78,7 +92,7 @@ def rounds(
         found = dict.fromkeys((contender.name for contender in contenders), 0.0)
         for i in rng.permutation(len(contenders)):
             contender = contenders[i]
-            _, states[i] = timed(contender, states[i], rates[i], -(-calls[i] // 2))
+            states[i] = settled(contender, states[i], rates[i], calls[i])
             seconds, states[i] = timed(contender, states[i], rates[i], calls[i])
             found[contender.name] = seconds / (calls[i] * contender.steps)
         yield found

@@ -20,6 +20,7 @@ COLOURS = {
     "autodiff-hoisted": "#777777",
     "torch": "#009E73",
     "limit": "#CC79A7",
+    "limit-jit": "#F0B8D8",
 }
 OTHER = "#E69F00"
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)

@@ -11,6 +11,7 @@ from bptt_verifier.problems import Sizes
 
 FORMAT = 1
 LIMIT = "limit"
+LIMITS = (LIMIT, "limit-jit")  # the products alone, of NumPy and of XLA
 
 
 class Timing(NamedTuple):

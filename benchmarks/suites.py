@@ -36,6 +36,7 @@ CONTENDERS: dict[str, Builder] = {
     "autodiff-hoisted": jax_steps.autodiff_hoisted,
     "torch": torch_steps.torch_step,
     "limit": numpy_steps.limit,
+    "limit-jit": jax_steps.limit_jit,
 }
 # Whole training loops: what is called from Python step by step, and what stays compiled.
 LOOPS: dict[str, Builder] = {
@@ -113,7 +114,7 @@ DEEPBENCH = tuple(
     for batch in (16, 32, 64, 128)
 )
 PLANS = {
-    Suite.QUICK: Plan(QUICK, CONTENDERS, seconds=11),
+    Suite.QUICK: Plan(QUICK, CONTENDERS, seconds=13),
     Suite.FULL: Plan(QUICK + MORE, CONTENDERS, seconds=20, dtypes=("float32", "float64")),
     Suite.SCALING: Plan(tuple(scaling()), CONTENDERS, rounds=9, seconds=12),
     Suite.DEEPBENCH: Plan(DEEPBENCH, CONTENDERS, seconds=30),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from benchmarks.intervals import Interval, exponent, quartiles
-from benchmarks.results import LIMIT, Result, Timing
+from benchmarks.results import LIMIT, LIMITS, Result, Timing
 from benchmarks.suites import ALONG, along
 from bptt_verifier.problems import Sizes
 
@@ -59,7 +59,7 @@ def row(result: Result, timing: Timing) -> Row:
         interval(result.ratio(timing)),
         ABSENT if timing.contender == LIMIT else interval(result.share_of_limit(timing)),
         decimal(result.gigaflops(timing), 1),
-        ABSENT if timing.contender == LIMIT else decimal(timing.state_arrays),
+        ABSENT if timing.contender in LIMITS else decimal(timing.state_arrays),
         ABSENT if timing.compile_seconds is None else f"{timing.compile_seconds:.2f} s",
         decimal(timing.error),
     )

@@ -5,6 +5,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import jax
@@ -27,8 +28,8 @@ from benchmarks import (
 from benchmarks.agreement import Disagreement, expected, require_agreement
 from benchmarks.balanced import GATES, balanced, flop
 from benchmarks.contenders import LEARNING_RATE, Contender, Setting, Unavailable, named
-from benchmarks.measurement import Transfer, calls_needed, rounds, timed
-from benchmarks.results import read
+from benchmarks.measurement import Transfer, calls_needed, rounds, settled, timed
+from benchmarks.results import LIMITS, read
 from benchmarks.suites import CONTENDERS, LOOPS, Plan, Suite
 from bptt_verifier.problems import Sizes, Variant, with_values
 from jax_reference import rnn as reference
@@ -103,10 +104,41 @@ def test_the_limit_does_as_many_operations_as_the_formula_says(monkeypatch) -> N
         assert sum(done) == flop("rnn", given.sizes)
 
 
+def operations(jaxpr: Any, times: int = 1) -> int:
+    """The additions and multiplications of the matrix products of a traced function."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            ((inner, _), _), left = equation.params["dimension_numbers"], equation.invars[0].aval
+            results = equation.outvars[0].aval.size
+            total += 2 * times * results * int(np.prod([left.shape[i] for i in inner]))
+        elif equation.primitive.name == "scan":
+            length = equation.params["length"]
+            total += operations(equation.params["jaxpr"].jaxpr, times * length)
+        else:
+            assert not any(hasattr(value, "jaxpr") for value in equation.params.values()), equation
+    return total
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_the_compiled_limit_does_them_too_and_xla_drops_none(cell: str) -> None:
+    given = problem(cell, Sizes(T=6, B=3, D=2, H=5, O=4))
+    h, dy = np.ones((6, 3, 5), np.float32), np.ones((3, 4), np.float32)
+    function = jax_steps.products(given)
+    arguments = (given.params, given.x, h, dy)
+    assert operations(jax.make_jaxpr(function)(*arguments).jaxpr) == flop(cell, given.sizes)
+    compiled: Any = jax.jit(function).lower(*arguments).compile().as_text()
+    without_loops = compiled.count(" dot(") - compiled.count("while(")
+    assert (compiled.count("while("), without_loops) == (2, 6)
+    contender = CONTENDERS["limit-jit"]("limit-jit", given, HERE)
+    found, _ = contender.wait(contender.step(contender.start(), contender.rate(0.1)))
+    assert [result.shape for result in found][2:4] == [dy.shape, given.params.V.shape]
+
+
 # The gate.
 
 
-DERIVING = [name for name in CONTENDERS if name != "limit"]
+DERIVING = [name for name in CONTENDERS if name not in LIMITS]
 GATED = [("rnn", "float32", name) for name in [*DERIVING, "manual-readable"]]
 GATED += [("rnn", "float64", name) for name in ("manual", "manual-jit", "torch")]
 GATED += [
@@ -290,6 +322,7 @@ def counted(name: str, log: list[str]) -> Contender:
 def orders(seed: int, number: int, monkeypatch) -> list[tuple[str, ...]]:
     """The order in which three contenders were timed, round by round."""
     monkeypatch.setattr(measurement, "SHORTEST", 0.0)
+    monkeypatch.setattr(measurement, "SETTLING", 0.0)
     log: list[str] = []
     contenders = [counted(name, log) for name in "abc"]
     found, before = [], 6  # two calls each to find out how many make a sample
@@ -313,6 +346,7 @@ def test_every_round_times_every_contender_once_in_an_order_drawn_anew(monkeypat
 
 def test_rounds_end_early_where_there_are_enough(monkeypatch) -> None:
     monkeypatch.setattr(measurement, "SHORTEST", 0.0)
+    monkeypatch.setattr(measurement, "SETTLING", 0.0)
     some = rounds([counted("a", [])], 50, enough=lambda done: done >= 4)
     assert len(list(some)) == 4
 
@@ -322,6 +356,15 @@ def test_a_sample_is_long_enough_or_has_the_most_calls(monkeypatch) -> None:
     calls, state = calls_needed(counted("a", []), 0, LEARNING_RATE)
     assert calls == 64
     assert state == 2 * (1 + 2 + 4 + 8 + 16 + 32 + 64)
+
+
+def test_nothing_is_timed_before_a_contender_has_settled(monkeypatch) -> None:
+    monkeypatch.setattr(measurement, "SETTLING", 0.01)
+    begun = perf_counter()
+    state = settled(counted("a", []), 0, LEARNING_RATE, 3)
+    assert perf_counter() - begun >= 0.01
+    assert state >= 2
+    assert state % 2 == 0  # half of the calls of a sample, again and again
 
 
 def test_a_step_that_moves_data_to_the_device_is_not_timed() -> None:
@@ -376,6 +419,7 @@ TINY_PLAN = Plan((SMALL,), {name: CONTENDERS[name] for name in ("manual", "autod
 def bench(monkeypatch, capsys):  # type: ignore[no-untyped-def]
     """Runs the command line on tiny sizes: (exit code, standard output, standard error)."""
     monkeypatch.setattr(measurement, "SHORTEST", 0.0)
+    monkeypatch.setattr(measurement, "SETTLING", 0.0)
     plans = dict.fromkeys(suites.PLANS, TINY_PLAN)
     plans[Suite.VERIFY] = suites.PLANS[Suite.VERIFY]
     monkeypatch.setattr(__main__, "PLANS", plans)
