@@ -5,12 +5,15 @@ of examples of its own escapes all three.
 """
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 import jax
 import pytest
 from hypothesis import settings
+
+from bptt_verifier import command_line
 
 # Most of the time goes into compiling what runs once. XLA reads this when it first computes, here
 # and in every process that a test starts. `make test-deep` compiles as users do.
@@ -53,3 +56,19 @@ def strict_dtype_promotion() -> Iterator[None]:
     with jax.numpy_dtype_promotion("strict"):
         yield
     assert not jax.config.jax_enable_x64
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`bptt train` in this process, as the shell would call it; returns the exit code."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["bptt", "train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        return int(ended.value.code or 0)
+
+    return run

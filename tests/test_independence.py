@@ -11,10 +11,6 @@ import re
 import subprocess
 import sys
 import textwrap
-import tokenize
-import tomllib
-import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from importlib import import_module
@@ -27,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hatchling.builders.wheel import WheelBuilder
 
 from jax_reference import rnn, unrolled
 
@@ -365,73 +360,6 @@ def test_one_gradient_that_does_not_come_from_autodiff_is_noticed(
     assert not_from_autodiff(partly_by_hand, parameters("rnn"), monkeypatch) == [".c"]
 
 
-# Every equation stands beside the line that computes it.
-
-DEFINED = re.compile(r"\\tag\{([^}]*)\}")
-CITED = re.compile(r"\(([A-Z]\d+)\)")
-
-
-def defined_tags(text: str) -> list[str]:
-    """The tags of the equations in a Markdown text, in order."""
-    return DEFINED.findall(text)
-
-
-def cited_tags(package: str, kinds: set[int], root: Path = ROOT) -> set[str]:
-    """The tags cited in a package, in its tokens of these kinds."""
-    cited = set()
-    for file in modules(package, root).values():
-        with tokenize.open(file) as source:
-            for token in tokenize.generate_tokens(source.readline):
-                if token.type in kinds:
-                    cited.update(CITED.findall(token.string))
-    return cited
-
-
-def derivation() -> str:
-    """The text that numbers the equations."""
-    return (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
-
-
-def test_the_equations_and_the_lines_that_compute_them_carry_the_same_tags() -> None:
-    beside_code = set[str]().union(*(cited_tags(p, {tokenize.COMMENT}) for p in PACKAGES))
-    equations = set(defined_tags(derivation()))
-    assert equations
-    assert equations - beside_code == set(), "equations that no line of code carries"
-    assert beside_code - equations == set(), "tags in the code that no equation has"
-
-
-def test_every_tag_belongs_to_one_equation() -> None:
-    counts = Counter(defined_tags(derivation()))
-    assert [tag for tag, count in counts.items() if count > 1] == []
-
-
-def test_every_tag_that_prose_cites_exists() -> None:
-    in_docstrings = set[str]().union(*(cited_tags(p, {tokenize.STRING}) for p in PACKAGES))
-    assert (in_docstrings | set(CITED.findall(derivation()))) - set(
-        defined_tags(derivation())
-    ) == set()
-
-
-def test_only_comments_place_a_tag_beside_code(tmp_path: Path) -> None:
-    source = '''
-        """Equations (F1) to (F3)."""
-        a = U @ x  # (F1)  a_t = U x_t
-        h = phi(a)  # (F2), and the first half of (B2)
-        name, call, size = "(F4)", f(F5), (H1)  # not a tag: (T, B) or (a1)
-    '''
-    package = write_package(tmp_path, "witness", forward=source)
-    assert cited_tags(package, {tokenize.COMMENT}, tmp_path) == {"F1", "F2", "B2"}
-    assert cited_tags(package, {tokenize.STRING}, tmp_path) == {"F1", "F3", "F4"}
-
-
-def test_a_tag_that_is_missing_on_either_side_is_noticed(tmp_path: Path) -> None:
-    package = write_package(tmp_path, "witness", forward="a = 1  # (F1)\nb = 2  # (F2)")
-    code = cited_tags(package, {tokenize.COMMENT}, tmp_path)
-    assert set(defined_tags(r"$$a \tag{F1}$$ $$b \tag{F3}$$ and (F9)")) - code == {"F3"}
-    assert code - set(defined_tags(r"$$a \tag{F1}$$ $$b \tag{F3}$$ and (F9)")) == {"F2"}
-    assert defined_tags(r"\tag{F1} \tag{F1}") == ["F1", "F1"]
-
-
 # Importing leaves the world as it was.
 
 
@@ -555,48 +483,3 @@ def test_a_signature_that_differs_is_noticed(other: Callable[..., Any]) -> None:
     imposter = ModuleType("imposter")
     imposter.predict = other  # type: ignore[attr-defined]
     assert signature(imposter, "predict") != signature(import_module("manual_bptt.rnn"), "predict")
-
-
-# What is shipped, and under which number.
-
-
-def test_the_wheel_ships_the_packages_only(tmp_path: Path) -> None:
-    wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-    shipped = {name.partition("/")[0] for name in names}
-    assert {name for name in shipped if not name.endswith(".dist-info")} == set(PACKAGES)
-    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
-    assert {name for name in names if name.endswith(".py")} == {
-        str(file.relative_to(ROOT)) for package in PACKAGES for file in modules(package).values()
-    }
-    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
-
-
-def versions(root: Path = ROOT) -> dict[str, str]:
-    """The version that each file which names one gives."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    patterns = {"CITATION.cff": r"(?m)^version: (\S+)$", "CHANGELOG.md": r"(?m)^## \[(\d[^]]*)\]"}
-    found = {"pyproject.toml": project["version"]}
-    for name, pattern in patterns.items():
-        match = re.search(pattern, (root / name).read_text(encoding="utf-8"))
-        found[name] = match.group(1) if match else "none"
-    return found
-
-
-def test_all_files_name_the_same_version() -> None:
-    assert len(set(versions().values())) == 1, versions()
-
-
-def test_a_version_that_differs_is_noticed(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text("[project]\nversion = '0.2.0'\n")
-    (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\nversion: 0.1.0\n")
-    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## [Unreleased]\n\n## [0.2.0]\n")
-    assert set(versions(tmp_path).values()) == {"0.1.0", "0.2.0"}
-
-
-def test_the_constraints_are_pins_without_addresses_in_order() -> None:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if not line.startswith("#")]
-    assert [pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin)] == []
-    assert pins == sorted(pins)
