@@ -111,9 +111,10 @@ def manual_jit(
 
 
 def products(problem: Variant) -> Callable[[Any, Any, Any, Any], Any]:
-    """The products of `numpy_steps.products`, for XLA, as a function of params, x, h and ∂L/∂ŷ.
+    """The products of one step as `manual_bptt.jitted` makes them: of params, x, h and ∂L/∂ŷ.
 
-    All that it returns has to be computed.
+    Those of `numpy_steps.products`, but that ∂L/∂W has the row of h_0, too. All that is returned
+    has to be computed, and no array of all steps is copied.
     """
     (T, B, D), H = problem.x.shape, problem.params.W.shape[1]
     columns = GATES[problem.cell] * H
@@ -122,13 +123,23 @@ def products(problem: Variant) -> Callable[[Any, Any, Any, Any], Any]:
         U, W, V, *_ = params
         W_T, x = W.T, x.reshape(T * B, D)
         a = (x @ U.T).reshape(T, B, columns)
-        of_h, _ = jax.lax.scan(lambda _, h_t: (h_t @ W_T, None), a[0], h[:-1])
-        of_a, _ = jax.lax.scan(lambda _, a_t: (a_t @ W, None), dy @ V, a[1:], reverse=True)
-        dW = a[1:].reshape(-1, columns).T @ h[:-1].reshape(-1, H)
-        dU = (x.T @ a.reshape(T * B, columns)).T
-        return of_h, of_a, h[-1] @ V.T, dy.T @ h[-1], dU, dW
+        of_h = last_product(h, W_T, range(T - 1))
+        of_a = last_product(a, W, range(1, T))
+        delta = a.reshape(T * B, columns)
+        dU, dW = (x.T @ delta).T, delta.T @ h.reshape(T * B, H)
+        return of_h, of_a, dy @ V, h[-1] @ V.T, dy.T @ h[-1], dU, dW
 
     return run
+
+
+def last_product(left: Any, right: Any, steps: range) -> Any:
+    """left_t right for one step after the other, and of these the last one."""
+
+    def multiplied(_: Any, t: Any) -> tuple[Any, None]:
+        return jax.lax.dynamic_index_in_dim(left, t, keepdims=False) @ right, None
+
+    start = jnp.zeros((left.shape[1], right.shape[1]), left.dtype)
+    return jax.lax.scan(multiplied, start, jnp.arange(steps.start, steps.stop))[0]
 
 
 def limit_jit(name: str, problem: Variant, setting: Setting) -> Contender:
