@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.balanced import GATES
-from benchmarks.contenders import Contender, Setting, Step, Unavailable, named, timed_once
+from benchmarks.contenders import Contender, Setting, Step, Unavailable, fastest, named
 from bptt_verifier.problems import CELLS, Variant
 from manual_bptt.workspace import Workspace
 
@@ -120,10 +120,6 @@ def products(problem: Variant, *, copied_transpose: bool) -> Step:
 def limit(name: str, problem: Variant, setting: Setting) -> Contender:
     """The products alone, with Wᵀ copied where that makes them faster; nothing is derived."""
     require_cpu(setting)
-    candidates = [products(problem, copied_transpose=copied) for copied in (False, True)]
-
-    def fastest_of_three(step: Step) -> float:
-        step(None, 0.0)
-        return min(timed_once(partial(step, None, 0.0))[1] for _ in range(3))
-
-    return Contender(name, lambda: None, min(candidates, key=fastest_of_three), parameters=None)
+    steps = (products(problem, copied_transpose=copied) for copied in (False, True))
+    chosen = fastest([partial(step, None, 0.0) for step in steps])
+    return Contender(name, lambda: None, lambda state, rate: (chosen()[0], state), parameters=None)

@@ -122,10 +122,11 @@ def operations(jaxpr: Any, times: int = 1) -> int:
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_the_compiled_limit_does_them_too_and_xla_drops_none(cell: str) -> None:
+@pytest.mark.parametrize("in_place", [True, False])
+def test_the_compiled_limit_does_them_too_and_xla_drops_none(cell: str, in_place: bool) -> None:
     given = problem(cell, Sizes(T=6, B=3, D=2, H=5, O=4))
     h, dy = np.ones((6, 3, 5), np.float32), np.ones((3, 4), np.float32)
-    function = jax_steps.products(given)
+    function = jax_steps.products(given, in_place=in_place)
     arguments = (given.params, given.x, h, dy)
     of_h0 = 2 * 3 * GATES[cell] * 5 * 5  # B rows more in ∂L/∂W
     assert operations(jax.make_jaxpr(function)(*arguments).jaxpr) == flop(cell, given.sizes) + of_h0
@@ -133,7 +134,8 @@ def test_the_compiled_limit_does_them_too_and_xla_drops_none(cell: str) -> None:
     without_loops = compiled.count(" dot(") - compiled.count("while(")
     assert (compiled.count("while("), without_loops) == (2, 6)
     contender = CONTENDERS["limit-jit"]("limit-jit", given, HERE)
-    assert not re.search(rf"f32\[6,3,{GATES[cell] * 5}\]\S* (copy|slice)\(", compiled)
+    copies = re.search(r"f32\[[56],3,\d+\]\S* (copy|slice)\(", compiled)
+    assert bool(copies) == (not in_place)
     found, _ = contender.wait(contender.step(contender.start(), contender.rate(0.1)))
     assert [result.shape for result in found][3:5] == [dy.shape, given.params.V.shape]
 
