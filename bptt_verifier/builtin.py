@@ -257,9 +257,10 @@ def verify_builtin(
     The reference is the `oracle`'s, at exactly the same inputs: by default autodiff's, in float64.
     `dtype` is the derivations'.
     `progress` is called with the number of problems done. Raises TypeError or ValueError where
-    `examples` is no integer from 1.
+    `examples` is no integer from 1, or `seed` none from 0.
     """
     require_at_least(1, "examples", examples)
+    require_at_least(0, "seed", seed)
     rows: dict[tuple[str, str], Row] = {}
     by_loss: dict[tuple[str, str, str], Row] = {}
     shapes = []

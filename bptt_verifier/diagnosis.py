@@ -141,7 +141,8 @@ def with_leaves(
     None where some gradient stays unexplained, or where more than `most` would be needed. The same
     mistake in several gradients counts once.
     """
-    names = [name for name in GRADIENTS if name in evidence[0].case.yours]
+    # What they return on some problems only explains nothing.
+    names = [name for name in GRADIENTS if all(name in each.wanted for each in evidence)]
     swept: list[Swept] = []
     wrong: set[str] = set()
     for each in evidence:

@@ -157,7 +157,12 @@ def oracle_of(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...]) -> Or
     """What is true of one setting: the same for every derivation, and a second's work."""
     at = setting(cell, sizes, seed, asked)
     given = {name: at.given[name] for name in at.asked}
-    return prepared(at.loss, given, seed=seed, cases=POINTS[sizes])
+    oracle = prepared(at.loss, given, seed=seed, cases=POINTS[sizes])
+    for case in oracle.cases:
+        for arrays in (oracle.params, case.params, case.reference, *case.allowed):
+            for array in arrays.values():
+                array.setflags(write=False)  # it is handed out again
+    return oracle
 
 
 def verify_cell(

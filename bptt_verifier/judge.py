@@ -308,6 +308,7 @@ def verify(
     """
     if not callable(gradients):
         raise TypeError(f"gradients: expected a function, found {type(gradients).__name__}")
+    bias = bool(bias)
     activations.find(activation)
     if loss not in LOSSES:  # the others have no derived bound
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, found {loss!r}")
@@ -316,7 +317,7 @@ def verify(
     for option, value, choices in (
         ("model", model, ("rnn", *GATES)),
         ("reset", reset, RESETS),
-        ("activation", activation, ("tanh",) if model in GATES else (activation,)),
+        ("activation", activation, ("tanh",) if model in tuple(GATES) else (activation,)),
     ):
         if value not in choices:
             raise ValueError(f"{option}: expected one of {', '.join(choices)}, found {value!r}")

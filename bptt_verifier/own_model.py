@@ -54,8 +54,8 @@ def verify_own_model(
     `params` are float arrays by name, in any layout; `loss` computes a scalar with the namespace it
     is given, numpy or jax.numpy; `gradients` returns arrays of the same names and shapes, and may
     add "loss". The parameters given are the first of `cases`; the others are drawn from `seed`.
-    What they raise, return or modify is a verdict. Raises ValueError where `params` holds no float
-    arrays, or `cases` < 1.
+    What they raise, return or modify is a verdict. Raises TypeError or ValueError where `params`
+    holds no float arrays, `cases` is no integer from 1, or `seed` none from 0.
     """
     oracle = prepared(loss, params, seed=seed, cases=cases, progress=progress)
     return judged(gradients, oracle, subject=subject)

@@ -236,8 +236,10 @@ def shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
 
 def as_arrays(found: dict[str, Any], problem: Problem) -> dict[str, Array] | Broken:
     """The values as arrays of the expected shapes with real, finite numbers."""
-    arrays = {}
+    arrays, wanted = {}, shapes(problem)
     for name, value in found.items():
+        if name not in wanted:  # c0, which this cell does not have
+            continue
         try:
             copied = np.array(value)
         except (ValueError, TypeError):
@@ -251,7 +253,7 @@ def as_arrays(found: dict[str, Any], problem: Problem) -> dict[str, Array] | Bro
                 gradient=name,
                 found=kind,
             )
-        expected = shapes(problem)[name]
+        expected = wanted[name]
         if copied.shape != expected and name == "loss" and copied.size == 1:
             copied = copied.reshape(())
         if copied.shape != expected:

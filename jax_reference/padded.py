@@ -270,13 +270,24 @@ def derivatives(
     y: Any,
     h0: Any = None,
     c0: Any = None,
-    **options: Any,
+    *,
+    cell: str = "rnn",
+    activation: Activation = "tanh",
+    reset: str = "after",
+    loss: str = "mse",
+    outputs: str = "last",
+    lengths: Any = None,
+    truncation: int | None = None,
+    capacity: Capacity = Capacity(),
 ) -> Derivatives:
     """What the cell's `derivatives` returns, as NumPy arrays, always computed in float64.
 
-    Options are those of `started`: `cell` is "rnn", "lstm" or "gru"; `activation` is the RNN's,
-    `reset` the GRU's. The inputs may be float32: they are then the exact points at which float64
-    differentiates.
+    `cell` is "rnn", "lstm" or "gru"; `activation` is the RNN's, `reset` the GRU's. The inputs may
+    be float32: they are then the exact points at which float64 differentiates.
     Raises as the cell's `derivatives`, and ValueError where the problem exceeds the capacity.
     """
-    return started(params, x, y, h0, c0, **options)()
+    return started(
+        params, x, y, h0, c0,
+        cell=cell, activation=activation, reset=reset, loss=loss, outputs=outputs,
+        lengths=lengths, truncation=truncation, capacity=capacity,
+    )()  # fmt: skip

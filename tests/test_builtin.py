@@ -124,7 +124,9 @@ def test_agreement_on_zeros_alone_is_inconclusive() -> None:
     assert report.verdict is Verdict.INCONCLUSIVE
 
 
-def test_no_examples_are_refused() -> None:
+def test_numbers_of_examples_and_seeds_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="seed: expected at least 0, found -1"):
+        verify_builtin(examples=1, seed=-1)
     with pytest.raises(ValueError, match="examples: expected at least 1, found 0"):
         verify_builtin(0, derivations=DERIVATIONS)
 

@@ -132,8 +132,38 @@ def test_a_state_is_passed_in_its_place_or_by_its_name() -> None:
         (partial(bound, bias=True), States((), ("h0",))),
     ]:
         assert states_taken(yours, ("h0", "c0")) == expected
-        given = states_taken(yours, ("h0", "c0")).all
-        states_taken(yours, ("h0", "c0")).call(yours, 1, 2, 3, *range(len(given)))
+
+
+def test_every_state_arrives_under_its_own_name() -> None:
+    for yours in (
+        lambda params, x, y, h0, c0: {"h0": h0, "c0": c0},
+        lambda params, x, y, c0, h0: {"h0": h0, "c0": c0},
+        lambda params, x, y, *, c0, h0: {"h0": h0, "c0": c0},
+        lambda params, x, y, h0, *, c0: {"h0": h0, "c0": c0},
+        lambda params, x, y, c0: {"c0": c0},
+    ):
+        states = states_taken(yours, ("h0", "c0"))
+        found = states.in_order_for(yours)("params", "x", "y", *states.all)
+        assert found == {name: name for name in states.all}
+
+
+def test_a_derivation_that_writes_into_what_it_is_given_spoils_no_later_verdict() -> None:
+    right = derivation(lstm, "lstm")
+
+    def careless(params, x, y, h0, c0):
+        found = right(params, x, y, h0, c0)
+        for array in (*params, x, y, h0, c0):
+            array[...] = np.nan
+        return found
+
+    assert verify(right, model="lstm").verdict is Verdict.AGREES
+    assert [m.name for m in verify(careless, model="lstm").mistakes] == ["inputs-modified"]
+    assert verify(right, model="lstm").verdict is Verdict.AGREES
+
+
+@pytest.mark.parametrize("bias", [True, np.array(True), [1]])
+def test_a_bias_may_be_anything_that_is_true(bias: Any) -> None:
+    assert verify(derivation(gru, "gru"), model="gru", bias=bias).verdict is Verdict.AGREES
 
 
 def test_a_mistake_that_only_one_output_shows_is_caught() -> None:

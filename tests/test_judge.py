@@ -21,6 +21,7 @@ from bptt_verifier.judge import Judged, Model, assert_verified, judged, state_pr
 from bptt_verifier.oracle import measured_truth, truth
 from bptt_verifier.problems import ACTIVATIONS, LARGEST, Sizes
 from bptt_verifier.report import DerivationError, Report
+from manual_bptt import rnn
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 NAMED = [mistake for mistake in MISTAKES if mistake.called]
@@ -103,6 +104,16 @@ def test_a_zeroed_first_adjoint_is_caught_where_no_total_can_see_it(tmp_path: Pa
     # On shorter sequences it is right: so this is what truncation after 29 steps would give.
     assert [(m.name, m.details["steps"]) for m in report.mistakes] == [("truncated", 29)]
     assert [step.t for step in report.steps if step.verdict is Verdict.DISAGREES] == [1]
+
+
+def test_a_gradient_that_is_there_on_some_problems_only_is_no_obstacle() -> None:
+    def now_and_then(params, x, y):
+        _, right = rnn.gradients(rnn.Params(*params), x, y)
+        some = {"x": right.x} if len(x) % 2 else {"c0": right.x}
+        return {"U": right.U, "W": 2 * right.W, "V": right.V} | some
+
+    report = verify(now_and_then, examples=40)
+    assert [m.name for m in report.mistakes] == ["constant-factor"]
 
 
 @settings(max_examples=max(20, settings().max_examples // 2))

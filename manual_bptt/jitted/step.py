@@ -188,7 +188,7 @@ def arguments(
     arrays: dict[str, Any] = {"x": x, "y": y, **states}
     arrays = {name: None if v is None else as_array(name, v) for name, v in arrays.items()}
     whole = {name: shape_only(value) for name, value in (weights | arrays).items()}
-    integer = arrays["y"] is not None and np.issubdtype(arrays["y"].dtype, np.integer)
+    integer = np.issubdtype(arrays["y"].dtype, np.integer)
     try:
         checked = inputs.arguments(
             type(type(params).__name__, (), {name: whole.pop(name) for name in weights})(),
@@ -198,7 +198,7 @@ def arguments(
             loss=losses.CLASSES if integer and loss == losses.CLASSES else None,
         )
     except TypeError as error:
-        raise TypeError(f"{error}{advice(weights | arrays)}") from None
+        raise TypeError(f"{error}{advice(str(error), weights | arrays)}") from None
     dtype = checked.x.dtype
     if dtype not in (np.float16, np.float32, np.float64):
         raise TypeError(f"U: expected float16, float32 or float64, found {dtype}")
@@ -208,11 +208,11 @@ def arguments(
     return Given(Weights(**weights), arrays["x"], y, tuple(arrays[name] for name in states))
 
 
-def advice(values: dict[str, Any]) -> str:
+def advice(refused: str, values: dict[str, Any]) -> str:
     """What to do where JAX made float32 of a float64 that it differentiates with respect to."""
     found = [(isinstance(v, jax.core.Tracer), getattr(v, "dtype", None)) for v in values.values()]
     made_narrow = (True, np.float32) in found and jnp.result_type(float) == np.float32
-    mixed = made_narrow and any(dtype == np.float64 for _, dtype in found)
+    mixed = made_narrow and "as in U, found float64" in refused
     return "; to differentiate float64, JAX needs jax.enable_x64(True)" if mixed else ""
 
 
