@@ -161,9 +161,9 @@ def test_a_derivation_that_writes_into_what_it_is_given_spoils_no_later_verdict(
     assert verify(right, model="lstm").verdict is Verdict.AGREES
 
 
-@pytest.mark.parametrize("bias", [True, np.array(True), [1]])
-def test_a_bias_may_be_anything_that_is_true(bias: Any) -> None:
-    assert verify(derivation(gru, "gru"), model="gru", bias=bias).verdict is Verdict.AGREES
+def test_a_bias_may_be_anything_that_is_true() -> None:
+    bias: Any = np.array(True)
+    assert verify(derivation(lstm, "lstm"), model="lstm", bias=bias).verdict is Verdict.AGREES
 
 
 def test_a_mistake_that_only_one_output_shows_is_caught() -> None:

@@ -40,7 +40,7 @@ GATED = [("lstm", ""), ("gru", "after"), ("gru", "before")]
 
 # Every new shape compiles anew: few shapes, with and without a loop, and fewer examples.
 SHAPES = [Sizes(1, 2, 3, 4, 2), Sizes(3, 1, 2, 2, 1), Sizes(5, 3, 1, 3, 2), Sizes(12, 2, 4, 6, 3)]
-FEWER = settings(max_examples=max(6, settings().max_examples // 10))
+FEWER = settings(max_examples=max(4, settings().max_examples // 10))
 
 
 def demand(module: ModuleType, problem: Problem, checkpoint_every: int | None = None) -> None:
