@@ -95,27 +95,28 @@ def bounds(
     (T, B, D), (O, H) = absx.shape, absV.shape
     N = B * O
 
-    err_h = np.zeros_like(h)
-    abs_h = np.abs(h)
-    slope, err_slope = np.empty_like(a), np.empty_like(a)
-    from_inputs = absx @ absU.T + absb
+    # What a step adds to the errors it takes over, for all steps at once: h̄ is |h| + 2 Δh.
+    abs_h, slope_here = np.abs(h), slope_at(activation, a, h[1:])
+    into = absx @ absU.T + absb + abs_h[:-1] @ absW.T
+    err_here = gamma(D + H + 2) * into + 2 * (D + H) * tiny
+    takes_over = 1 + 2 * gamma(D + H + 2)
+    err_function = epsilon * abs_h + tiny
+    err_h, err_a, slope = np.zeros_like(h), np.empty_like(a), np.empty_like(a)
     for t in range(1, T + 1):
-        into = from_inputs[t - 1] + abs_h[t - 1] @ absW.T
-        err_a = err_h[t - 1] @ absW.T + gamma(D + H + 2) * into + 2 * (D + H) * tiny  # (E2)
-        s = slope_at(activation, a[t - 1], h[t])
-        slope[t - 1] = np.minimum(lipschitz, s + 2 * curvature * err_a)  # (E3)
-        moved = slope[t - 1] * err_a
-        err_slope[t - 1] = curvature * err_a  # (E5), first part
+        err_a[t - 1] = takes_over * (err_h[t - 1] @ absW.T) + err_here[t - 1]  # (E2)
+        reached = slope_here[t - 1] + 2 * curvature * err_a[t - 1]
+        slope[t - 1] = np.minimum(lipschitz, reached)  # (E3)
         if activation == "relu":
-            kink = np.abs(a[t - 1]) <= 2 * err_a
-            slope[t - 1][kink] = err_slope[t - 1][kink] = 1
-            moved = slope[t - 1] * err_a
-        err_h[t] = moved + epsilon * (np.abs(h[t]) + 2 * moved) + tiny  # (E4)
-        abs_h[t] = np.abs(h[t]) + 2 * err_h[t]
-        if activation == "tanh":
-            err_slope[t - 1] += 2 * epsilon + 4 * u
-        elif activation == "sigmoid":
-            err_slope[t - 1] += (epsilon + 4 * u) * abs_h[t]
+            slope[t - 1][np.abs(a[t - 1]) <= 2 * err_a[t - 1]] = 1
+        err_h[t] = (1 + 2 * epsilon) * slope[t - 1] * err_a[t - 1] + err_function[t]  # (E4)
+    abs_h += 2 * err_h
+    err_slope = curvature * err_a  # (E5), first part
+    if activation == "relu":
+        err_slope[np.abs(a) <= 2 * err_a] = 1
+    elif activation == "tanh":
+        err_slope += 2 * epsilon + 4 * u
+    elif activation == "sigmoid":
+        err_slope += (epsilon + 4 * u) * abs_h[1:]
 
     err_y = err_h[T] @ absV.T + gamma(H + 2) * (abs_h[T] @ absV.T + absc) + 2 * H * tiny  # (E6)
     r = np.abs(reference.states.prediction - np.asarray(y, np.float64))
@@ -127,17 +128,20 @@ def bounds(
 
     g = kappa * abs_r @ absV
     err_g = err_dy @ absV + gamma(O + 2) * g + 2 * O * tiny  # (E9)
-    upstream, reach, reaches = g.sum(), np.ones_like(g), 0.0
-    delta, err_delta = np.empty_like(a), np.empty_like(a)
+    upstream = g.sum()
+    s = slope + err_slope
+    err_s, gamma_back = err_slope + gamma(3) * s, gamma(H + 3)
+    delta, err_delta, reach = np.empty_like(a), np.empty_like(a), np.empty_like(a)
+    carried = np.stack([g, err_g, np.ones_like(g)])  # ḡ_t, Δg_t and e_t, which take one way back
     for t in range(T, 0, -1):
-        s = slope[t - 1] + err_slope[t - 1]
-        delta[t - 1] = s * g
-        rounding = gamma(3) * delta[t - 1] + 3 * tiny
-        err_delta[t - 1] = s * err_g + err_slope[t - 1] * g + rounding  # (E10)
-        reaches += reach.sum()
-        reach = 1 + s * reach @ absW
-        g = delta[t - 1] @ absW
-        err_g = err_delta[t - 1] @ absW + gamma(H + 3) * g + 2 * H * tiny  # (E11)
+        reach[t - 1] = carried[2]
+        through = s[t - 1] * carried
+        through[1] += err_s[t - 1] * carried[0] + 3 * tiny  # (E10)
+        delta[t - 1], err_delta[t - 1], _ = through
+        carried = through @ absW
+        carried[1] += gamma_back * carried[0] + 2 * H * tiny  # (E11)
+        carried[2] += 1
+    err_g, reaches = carried[1], reach.sum()
 
     m = T * B + B * H + O * H + 4
     largest = (1 + upstream) * (1 + reaches) * (1 + absx.max() + abs_h.max())

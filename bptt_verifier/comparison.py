@@ -74,20 +74,24 @@ def compare(
     yours, reference = np.asarray(yours, np.float64), np.asarray(reference, np.float64)
     if yours.shape != reference.shape:
         raise ValueError(f"{name}: expected shape {reference.shape}, found {yours.shape}")
-    decidable = np.isfinite(reference) & np.isfinite(allowed)
+    allowed = np.asarray(allowed)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         error = np.abs(yours - reference) / allowed
     error = np.where(yours == reference, 0.0, np.where(np.isnan(error), np.inf, error))
-    error = np.where(decidable, error, 0.0)
-    worst = np.unravel_index(int(np.argmax(error)), error.shape)
-    largest = float(np.max(np.abs(reference)))
-    conclusive = bool(decidable.all() and largest > 0 and np.max(allowed) <= RESOLVING * largest)
+    decidable = np.isfinite(reference) & np.isfinite(allowed)
+    all_decidable = bool(decidable.all())
+    if not all_decidable:
+        error = np.where(decidable, error, 0.0)
+    place = int(error.argmax())
+    worst = np.unravel_index(place, error.shape)
+    largest = float(np.abs(reference).max())
+    conclusive = all_decidable and largest > 0 and float(allowed.max()) <= RESOLVING * largest
     return Comparison(
         name=name,
-        error=float(error[worst]),
+        error=error.item(place),
         entry=tuple(int(i) for i in worst),
-        yours=float(yours[worst]),
-        reference=float(reference[worst]),
-        allowed=float(np.asarray(allowed)[worst]),
+        yours=yours.item(place),
+        reference=reference.item(place),
+        allowed=allowed.item(place),
         conclusive=conclusive,
     )
