@@ -287,7 +287,7 @@ def test_with_checkpoints_the_memory_hardly_grows_with_the_steps() -> None:
 
 def copied_in_loops(program: str, T: int, B: int) -> list[str]:
     """The instructions of a compiled program that copy what a loop hands on of all T steps."""
-    whole = rf"f32\[{T},{B},\d+\]\S* copy\(%(get-tuple-element|copy)"
+    whole = rf"f32\[({T},{B},\d+|\d+,{T * B})\]\S* copy\(%(get-tuple-element|copy)"
     return [line.strip() for line in program.splitlines() if re.search(whole, line)]
 
 
@@ -403,8 +403,9 @@ def test_a_longdouble_which_jax_would_shorten_is_refused() -> None:
 
 MISTAKES = [
     Mistake("slope of the state before", "jitted/rnn.py", "at(trace.before, t + 1)", "at(trace.before, t)", "jitted"),
-    Mistake("the last state's slope missing", "jitted/rnn.py", "jnp.where(t == last, trace.reached, at", "jnp.where(t == last, 0 * trace.reached, at", "jitted"),
-    Mistake("W where Wᵀ belongs", "jitted/rnn.py", "return (delta @ W, put", "return (delta @ W.T, put", "jitted"),
+    Mistake("the last state's slope missing", "jitted/rnn.py", "jnp.where(t == n - 1, trace.reached, at", "jnp.where(t == n - 1, 0 * trace.reached, at", "jitted"),
+    Mistake("W where Wᵀ belongs", "jitted/rnn.py", "return (delta @ W, adjoints)", "return (delta @ W.T, adjoints)", "jitted"),
+    Mistake("one step's adjoints written over another's", "jitted/rnn.py", "(0, t * B))", "(0, jnp.maximum(t, 1) * B))", "jitted"),
     Mistake("states one place too late", "jitted/rnn.py", "put(before, h, t + 1)", "put(before, h, t)", "jitted"),
     Mistake("W where Wᵀ belongs, few steps", "jitted/rnn.py", "adjoints[0] @ W", "adjoints[0] @ W.T", "jitted"),
     Mistake("state after the step, few steps", "jitted/rnn.py", "zip(adjoints, trace.before, strict=True)", "zip(adjoints, [*trace.before[1:], trace.reached], strict=True)", "jitted"),

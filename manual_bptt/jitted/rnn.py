@@ -1,8 +1,9 @@
 """The many-to-one RNN of `manual_bptt.rnn`, compiled: the same recursion, arranged for XLA.
 
 The sweep forward keeps the state *before* each step, so that ∂L/∂W is one product of two whole
-arrays, and the sweep back writes the adjoints over U x_t. These two arrays (T, B, H) are all that
-grows with T. Source: docs/derivation.md, sections 4 and 15.
+arrays, and the sweep back lays the adjoints out as (H, TB), the way that this product reads them,
+where U x_t was. These two arrays are all that grows with T. Source: docs/derivation.md, sections 4
+and 15.
 """
 
 from collections.abc import Callable
@@ -57,12 +58,11 @@ class Option(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a sweep forward leaves: U x_t and h_{t-1} of its steps, and its last state.
+    """What a sweep forward leaves: h_{t-1} of its steps, and its last state.
 
-    Where there are few steps, `before` is a list, whose first is None for zeros, and `a` is empty.
+    Where there are few steps, `before` is a list, whose first is None for zeros.
     """
 
-    a: Any
     before: Any
     reached: Float[Array, "B H"]
 
@@ -80,7 +80,7 @@ def few_steps(
         if reached is not None:
             a_t = a_t + reached @ W.T
         reached = ACTIVATIONS[activation].function(a_t if b is None else a_t + b)  # (F2)  φ(a_t)
-    return Trace([], before, reached)
+    return Trace(before, reached)
 
 
 def few_steps_back(
@@ -130,7 +130,7 @@ def sweep_forward(
     # The last state has no place among those before a step, and is computed after the loop.
     start = reached, put(before, reached, 1)
     (h, before), _ = lax.scan(advance, start, jnp.arange(1, n - 1))
-    return Trace(a, before, step(h, a[n - 1]))
+    return Trace(before, step(h, a[n - 1]))
 
 
 def sweep_back(
@@ -144,23 +144,25 @@ def sweep_back(
     if len(x) <= FEW:
         return few_steps_back(weights, x, trace, dh, activation)
     U, W, *_ = weights
-    slope, last = ACTIVATIONS[activation].slope, len(x) - 1
+    slope, (n, B, _), H = ACTIVATIONS[activation].slope, x.shape, len(W)
 
     def retreat(carry: Any, t: Array) -> tuple[Any, None]:
         dh, adjoints = carry
         # Carrying h from step to step instead would copy it; the index is clamped.
-        h = jnp.where(t == last, trace.reached, at(trace.before, t + 1))
+        h = jnp.where(t == n - 1, trace.reached, at(trace.before, t + 1))
         delta = dh * slope(h)  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
-        return (delta @ W, put(adjoints, delta, t)), None  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
+        adjoints = lax.dynamic_update_slice(adjoints, delta.T, (0, t * B))
+        return (delta @ W, adjoints), None  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
 
-    # The adjoints are written over U x_t, which nobody needs any more.
-    (dh, adjoints), _ = lax.scan(retreat, (dh, trace.a), jnp.arange(len(x)), reverse=True)
-    delta = rows(adjoints)
+    # Every number is written over. That the first ones come from h_T has XLA make the array when
+    # U x_t is no longer needed, in the same place.
+    start = dh, jnp.broadcast_to(trace.reached[0, 0], (H, n * B))
+    (dh, adjoints), _ = lax.scan(retreat, start, jnp.arange(n), reverse=True)
     return Found(
-        U=(rows(x).T @ delta).T,  # (Q3)  Σ_t δ_t x_tᵀ, in the order that XLA multiplies faster
-        W=delta.T @ rows(trace.before),  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
-        b=delta.sum(axis=0),  # (B7)  Σ_t δ_t
-        x=adjoints @ U,  # (B9)  ∂L/∂x_t = Uᵀ δ_t
+        U=adjoints @ rows(x),  # (Q3)  Σ_t δ_t x_tᵀ
+        W=adjoints @ rows(trace.before),  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
+        b=adjoints.sum(axis=1),  # (B7)  Σ_t δ_t
+        x=(adjoints.T @ U).reshape(x.shape),  # (B9)  ∂L/∂x_t = Uᵀ δ_t
         first=(dh,),
     )
 
