@@ -23,11 +23,12 @@ from benchmarks.table import terminal_table, time_exponents
 from bptt_verifier.command_line import reasons
 from bptt_verifier.terminal import print_uncut, progress_bar, reader_may_leave, require_writable
 from bptt_verifier.train_command import INTERRUPTED, Dtype, Model, empty_figure
+from bptt_verifier.usage import App
 
 WRONG, BAD_USAGE = 1, 2
 FAILED = (Disagreement, Transfer)
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = App(add_completion=False, pretty_exceptions_enable=False)
 
 
 def chosen(names: str | None, among: dict[str, Builder]) -> dict[str, Builder]:

@@ -39,12 +39,13 @@ from bptt_verifier.terminal import (
     summary,
 )
 from bptt_verifier.train_command import INTERRUPTED, Activation, Dtype, Model, train
+from bptt_verifier.usage import App
 from manual_bptt import rnn
 
 EXIT = {Verdict.AGREES: 0, Verdict.DISAGREES: 1, Verdict.INCONCLUSIVE: 3}
 NO_READER = 141  # what a shell says of a process that wrote where nobody reads
 
-app = typer.Typer(
+app = App(
     help="Hand-derived backpropagation through time, verified against autodiff.",
     no_args_is_help=True,
     add_completion=False,
