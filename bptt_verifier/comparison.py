@@ -59,6 +59,12 @@ class Comparison(NamedTuple):
         return Verdict.AGREES if self.conclusive else Verdict.INCONCLUSIVE
 
 
+def coarsest(*arrays: Array) -> Any:
+    """The coarsest floating dtype among the arrays: what they cannot be more exact than."""
+    floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
+    return max(floats, key=lambda dtype: float(np.finfo(dtype).eps))
+
+
 def compare(
     name: str,
     yours: Float[Array, "..."],

@@ -5,17 +5,19 @@ any forward pass; here it reads `stated_cells`. A few problems whose sizes diffe
 sequence of one-hot inputs, where column t of ∂L/∂U is δ_t, of all gates.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, wraps
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier import stated_cells
-from bptt_verifier.comparison import Array, Verdict
+from bptt_verifier.comparison import Array, Verdict, coarsest
+from bptt_verifier.last_resort import Case, decided
 from bptt_verifier.own_model import answered, judged, roundoff
 from bptt_verifier.own_oracle import Oracle, copies, prepared
-from bptt_verifier.problems import Sizes
+from bptt_verifier.problems import CELLS, Sizes, Variant
 from bptt_verifier.report import Mistake, ParameterResult, Report, StepResult
 from bptt_verifier.steps import step_results, steps_of
 from bptt_verifier.submission import (
@@ -101,6 +103,15 @@ class Setting(NamedTuple):
         values = [p.get("x", self.given["x"]), self.y]
         values += [p.get(state, self.given[state]) for state in self.cell.states]
         return [np.array(value, dtype) for value in values]
+
+    def problem(self, p: Mapping[str, Array]) -> Variant:
+        """The same as a point of the cell with its options."""
+        cell = self.cell
+        x, y, *first = self.arguments(p)
+        params = CELLS[cell.name].Params(**{name: p[name] for name in cell.weights})
+        option = {"reset": cell.reset} if cell.name == "gru" else {}
+        states = dict(zip(cell.states, first, strict=True))
+        return Variant(cell.name, params, x, y, states, option, cell.loss)
 
 
 def setting(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...] = ()) -> Setting:
@@ -235,13 +246,30 @@ def concluded(
             parameters[name] = merged(parameters[name], result) if name in parameters else result
     verdicts = {result.verdict for result in parameters.values()}
     verdict = Verdict.AGREES if verdicts == {Verdict.AGREES} else Verdict.INCONCLUSIVE
-    return report._replace(
+    report = report._replace(
         verdict=verdict,
         parameters=parameters,
         steps=steps,
         cases=sum(each.cases for each in reports),
         notes=() if verdict is Verdict.AGREES else report.notes,
     )
+    if verdict is Verdict.AGREES:
+        return report
+    return decided(report, asked_again(gradients, cell, seed, asked))
+
+
+def asked_again(
+    gradients: Callable[..., Any], cell: Cell, seed: int, asked: tuple[str, ...]
+) -> Iterator[Case]:
+    """What they give at the first point of every size, the small ones first, then at the next."""
+    for number, sizes in product(range(min(POINTS.values())), reversed(ORDINARY)):
+        at = setting(cell, sizes, seed, asked)
+        for case in oracle_of(cell, sizes, seed, asked).cases[number : number + 1]:
+            answer = answered(of_their_own(gradients, at), case.params)
+            if isinstance(answer, dict):
+                yours = {name: answer[name] for name in asked}
+                dtype = coarsest(*yours.values(), *case.params.values())
+                yield Case(at.problem(case.params), yours, dtype)
 
 
 def merged(one: ParameterResult, other: ParameterResult) -> ParameterResult:

@@ -10,12 +10,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.comparison import Array, Comparison, Verdict, compare
+from bptt_verifier.comparison import Array, Comparison, Verdict, coarsest, compare
 from bptt_verifier.diagnosis import Case, diagnose
 from bptt_verifier.gated import GATES, RESETS, verify_cell
-from bptt_verifier.last_resort import decided
+from bptt_verifier.last_resort import Case as Exact
+from bptt_verifier.last_resort import decided, told
 from bptt_verifier.oracle import Oracle, Truth, ahead, measured_truth, truth
-from bptt_verifier.problems import LARGEST, LOSSES, Problem, Sizes, simple, with_values
+from bptt_verifier.problems import (
+    LARGEST,
+    LOSSES,
+    Problem,
+    Sizes,
+    as_variant,
+    simple,
+    with_values,
+)
 from bptt_verifier.report import (
     Counterexample,
     Curve,
@@ -77,8 +86,7 @@ class Judged(NamedTuple):
 
 def precision_of(answer: Answer, problem: Problem) -> Any:
     """The coarsest dtype among what was asked and what was answered."""
-    dtypes = [problem.x.dtype, *(v.dtype for n, v in answer.values.items() if n != "loss")]
-    return max(dtypes, key=lambda dtype: np.finfo(dtype).eps)
+    return coarsest(problem.x, *(v for n, v in answer.values.items() if n != "loss"))
 
 
 def judged(
@@ -401,7 +409,12 @@ def conclude(
     if Verdict.DISAGREES in verdicts or wrong_steps:
         return explained(report, gradients, model, seed, cases, probed)
     if verdicts != {Verdict.AGREES}:
-        return decided(report, [(case.problem, case.yours, case.dtype) for case in cases])
+        note = f"{told(report)}; try more --examples."
+        exact = [Exact(as_variant(case.problem), case.yours, case.dtype) for case in cases]
+        return decided(
+            report._replace(verdict=Verdict.INCONCLUSIVE, notes=(note,)),
+            sorted(exact, key=lambda case: case.size),
+        )
     if all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
         return report._replace(notes=("No single step could be told apart on these probes.",))
     return report

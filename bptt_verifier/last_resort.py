@@ -7,25 +7,37 @@ itself destroys the result, and nothing can be said. Source: docs/certification.
 Used where python-flint, from the extra `certify`, is installed, and on small problems only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier.bounds import RESOLVING
 from bptt_verifier.comparison import Array, Verdict
 from bptt_verifier.noise import SAFETY
-from bptt_verifier.problems import Problem
+from bptt_verifier.problems import Variant
 from bptt_verifier.report import Decision, Mistake, Report
-from manual_bptt import jacobian_sum, rnn, rtrl
-from manual_bptt.rnn import Params
+from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl
 
-PROBLEMS = 8  # the smallest ones are asked about; each costs one forward pass an entry
+PROBLEMS = 8  # so many are asked about; each costs one forward pass an entry
 LARGEST_SIZE = 2000  # T B H of a problem that is small enough
+CORRECT = {"rnn": (rnn, jacobian_sum, rtrl), "lstm": (lstm,), "gru": (gru,)}
 
 
-Case = tuple[Problem, dict[str, Array], Any]
+class Case(NamedTuple):
+    """A problem, what they gave for it by name, and the dtype that they computed in."""
+
+    problem: Variant
+    yours: dict[str, Array]
+    dtype: Any
+
+    @property
+    def size(self) -> int:
+        """T B H."""
+        T, B, _, H, _ = self.problem.sizes
+        return T * B * H
 
 
 def available() -> bool:
@@ -33,28 +45,28 @@ def available() -> bool:
     return find_spec("flint") is not None
 
 
-def in_dtype(problem: Problem, dtype: Any) -> Problem:
+def in_dtype(problem: Variant, dtype: Any) -> Variant:
     """The problem with its numbers rounded to a dtype."""
 
     def cast(value: Array | None) -> Any:
         return None if value is None else value.astype(dtype)
 
     return problem._replace(
-        params=Params(*map(cast, problem.params)),
+        params=type(problem.params)(*map(cast, problem.params)),
         x=cast(problem.x),
         y=cast(problem.y),
-        h0=cast(problem.h0),
+        first={name: cast(state) for name, state in problem.first.items()},
     )
 
 
-def of_correct_derivations(problem: Problem, dtype: Any) -> list[dict[str, Array]]:
-    """What the three built-in derivations give in this number format."""
-    params, x, y, h0, activation, loss = in_dtype(problem, dtype)
-    named: dict[str, Any] = {"activation": activation, "loss": loss}
-    with np.errstate(over="ignore", invalid="ignore"):
-        everything = rnn.gradients(params, x, y, h0, **named)[1]._asdict()
-        others = [m.value_and_grad(params, x, y, h0, **named)[1] for m in (jacobian_sum, rtrl)]
-    return [everything, *(found._asdict() for found in others)]
+def of_correct_derivations(problem: Variant, dtype: Any) -> list[dict[str, Array]]:
+    """What the built-in derivations of this cell give in this number format."""
+    given = in_dtype(problem, dtype)
+    named: dict[str, Any] = {**given.first, **given.option, "loss": given.loss}
+    derivations = [getattr(m, "gradients", m.value_and_grad) for m in CORRECT[problem.cell]]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        found = [each(given.params, given.x, given.y, **named)[1] for each in derivations]
+    return [each._asdict() for each in found]
 
 
 def verdict_on(deviation: float, size: float, correct: float) -> Verdict:
@@ -69,31 +81,31 @@ def verdict_on(deviation: float, size: float, correct: float) -> Verdict:
     return Verdict.DISAGREES if not deviation <= SAFETY * correct else Verdict.INCONCLUSIVE
 
 
-def decide(cases: list[Case], names: list[str]) -> dict[str, Decision]:
-    """Verdicts on these gradients, from the exact values of the smallest problems."""
+def decide(cases: Iterable[Case], names: list[str]) -> dict[str, Decision]:
+    """Verdicts on these gradients, from the exact values of the first problems small enough."""
     from bptt_verifier.enclosures import Undecided, certify  # noqa: PLC0415 - needs an extra
 
-    def size(case: Case) -> int:
-        T, B, _, H, _ = case[0].sizes
-        return T * B * H
-
-    small = sorted((case for case in cases if size(case) <= LARGEST_SIZE), key=size)
+    small = (case for case in cases if case.size <= LARGEST_SIZE)
     verdicts: dict[str, list[Verdict]] = {name: [] for name in names}
     worst = dict.fromkeys(names, 0.0)
-    for problem, yours, dtype in small[:PROBLEMS]:
-        params, x, y, h0, activation, loss = problem
+    for problem, yours, dtype in islice(small, PROBLEMS):
         asked = tuple(name for name in names if name in yours)
+        given: dict[str, Any] = problem.first | problem.options
         try:
-            exact = certify(params, x, y, h0, activation=activation, loss=loss, names=asked)
+            exact = certify(
+                problem.params, problem.x, problem.y, model=problem.cell, names=asked, **given
+            )
         except Undecided:
             continue
         correct = of_correct_derivations(problem, dtype)
+        underflow = float(np.finfo(dtype).smallest_normal)
         for name in asked:
             middle = exact[name].nearest.astype(np.float64)
             largest = float(np.max(np.abs(middle)))
             off = largest_deviation(yours[name], middle)
             best = [largest_deviation(each[name], middle) for each in correct if name in each]
-            found = verdict_on(off, largest, max(best, default=np.nan))
+            # A correct derivation may be lucky where numbers vanish, and another one is not.
+            found = verdict_on(off, largest, max(best, default=np.nan) + underflow)
             if found is not Verdict.INCONCLUSIVE:
                 verdicts[name].append(found)
                 worst[name] = max(worst[name], off / largest)
@@ -114,23 +126,31 @@ def together(verdicts: list[Verdict]) -> Verdict:
     return min(verdicts, key=order, default=Verdict.INCONCLUSIVE)
 
 
-def decided(report: Report, cases: list[Case]) -> Report:
-    """The report where no comparison of some gradients could have shown a mistake.
+def vague(report: Report) -> list[str]:
+    """The gradients of which no comparison could have shown a mistake."""
+    return [n for n, r in report.parameters.items() if r.verdict is Verdict.INCONCLUSIVE]
 
-    Where the exact values can be had, they decide. A case is a problem, what they gave for it by
-    name, and the dtype that they computed in.
+
+def told(report: Report) -> str:
+    """That there are such gradients, as a note begins."""
+    return f"No comparison of {', '.join(vague(report))} could have shown a mistake"
+
+
+def decided(report: Report, cases: Iterable[Case]) -> Report:
+    """An inconclusive report after asking the exact values, where they can be had.
+
+    `cases` come in the order in which they are worth asking about.
     """
-    vague = [n for n, r in report.parameters.items() if r.verdict is Verdict.INCONCLUSIVE]
-    told = f"No comparison of {', '.join(vague)} could have shown a mistake"
+    names, sentence = vague(report), told(report)
     found: dict[str, Decision] = {}
     if available():
-        found = decide(cases, [name for name in vague if name not in ("loss", "prediction")])
+        found = decide(cases, [name for name in names if name not in ("loss", "prediction")])
     settled = {
         name: result._replace(verdict=found[name].verdict) if name in found else result
         for name, result in report.parameters.items()
     }
     report = report._replace(parameters=settled)
-    verdicts = {found[name].verdict if name in found else Verdict.INCONCLUSIVE for name in vague}
+    verdicts = {found[name].verdict if name in found else Verdict.INCONCLUSIVE for name in names}
     if Verdict.DISAGREES in verdicts:
         wrong = [n for n, decision in found.items() if decision.verdict is Verdict.DISAGREES]
         mistake = Mistake(
@@ -139,15 +159,17 @@ def decided(report: Report, cases: list[Case]) -> Report:
             "format takes any correct derivation.",
             {"gradients": wrong},
         )
-        note = f"{told}; exact values decided."
+        note = f"{sentence}; exact values decided."
         return report._replace(
             verdict=Verdict.DISAGREES, mistakes=(mistake,), notes=(note,), certified=found
         )
     if verdicts == {Verdict.AGREES}:
         worst = max(decision.deviation for decision in found.values())
         note = (
-            f"{told}; their exact values decided: the worst error is {worst:.2g} of the gradient."
+            f"{sentence}; their exact values decided: "
+            f"the worst error is {worst:.2g} of the gradient."
         )
-        return report._replace(notes=(note,), certified=found)
-    note = f"{told}; try more --examples."
-    return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(note,), certified=found)
+        return report._replace(verdict=Verdict.AGREES, notes=(note,), certified=found)
+    told_apart = [n for n, decision in found.items() if decision.verdict is Verdict.AGREES]
+    notes = (f"Exact values decided on {', '.join(told_apart)} alone.",) if told_apart else ()
+    return report._replace(notes=(*report.notes, *notes), certified=found)

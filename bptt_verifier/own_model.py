@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.comparison import Comparison, Verdict, compare
+from bptt_verifier.comparison import Comparison, Verdict, coarsest, compare
 from bptt_verifier.own_mistakes import Evidence, diagnose
 from bptt_verifier.own_oracle import (
     CASES,
@@ -139,13 +139,19 @@ def broken(name: str, sentence: str, **details: Any) -> Mistake:
 
 def roundoff(case: Case, name: str, yours: Array) -> tuple[Array, float]:
     """What is allowed of this gradient, by the precision it was computed in; and its roundoff."""
-    single = case.params[name].dtype == np.float32 or yours.dtype == np.float32
-    coarse = yours.dtype.itemsize < 4 and yours.dtype.kind == "f"
-    if coarse:
-        return case.allowed[1][name] * 2.0**13, 2.0**-11
-    unit = FLOAT32 if single else FLOAT64
-    floor = 16 * float(np.finfo(np.float32 if single else np.float64).tiny)
-    return case.allowed[int(single)][name] + case.allowed[0][name] + floor, unit
+    form = np.finfo(coarsest(case.params[name], yours))
+    wide, single = (allowed[name] for allowed in case.allowed)
+    unit = float(form.eps) / 2
+    floor = 16 * float(form.tiny)  # what underflows is lost whole
+    return scaled(wide, single, unit) + wide + floor, unit
+
+
+def scaled(wide: Any, single: Any, unit: float) -> Any:
+    """What is allowed in a precision, from what is in float64 and in float32.
+
+    What is coarser than these is not measured: errors are taken to grow with the unit.
+    """
+    return wide if unit <= FLOAT64 else single * max(1.0, unit / FLOAT32)
 
 
 # The verdict.
@@ -260,8 +266,11 @@ def other_loss(answer: Mapping[str, Array], case: Case) -> Mistake | None:
     if "loss" not in answer or "loss" in case.params:
         return None
     yours = answer["loss"]
-    single = any(value.dtype == np.float32 for value in (yours, *case.params.values()))
-    if abs(float(yours) - case.loss) <= case.loss_allowed[int(single)] + case.loss_allowed[0]:
+    # A loss may be returned as a Python number, whatever it was computed in.
+    form = np.finfo(coarsest(*answer.values(), *case.params.values()))
+    wide, single = case.loss_allowed
+    allowed = scaled(wide, single, float(form.eps) / 2) + wide + 16 * float(form.tiny)
+    if abs(float(yours) - case.loss) <= allowed:
         return None
     return broken(
         "forward-differs",

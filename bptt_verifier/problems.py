@@ -215,6 +215,13 @@ def variant_with_values(
     )
 
 
+def as_variant(problem: Problem) -> Variant:
+    """The same point of the plain RNN, as one of a cell with options."""
+    params, x, y, h0, activation, loss = problem
+    first = {} if h0 is None else {"h0": h0}
+    return Variant("rnn", params, x, y, first, {"activation": activation}, loss)
+
+
 OPTIONS = {"rnn": ("tanh", "relu"), "lstm": ("",), "gru": gru.RESETS}
 
 
