@@ -110,8 +110,8 @@ def manual_jit(
     return compiled(name, by_hand, problem, setting, loop=loop)
 
 
-def products(problem: Variant, *, in_place: bool) -> Callable[[Any, Any, Any, Any], Any]:
-    """The products of one step as `manual_bptt.jitted` makes them: of params, x, h and ∂L/∂ŷ.
+def products(problem: Variant, *, in_place: bool) -> Callable[..., Any]:
+    """The products of one step of params, x, h, ∂L/∂ŷ and Δᵀ, which lie as in the compiled RNN.
 
     Those of `numpy_steps.products`, but that ∂L/∂W has the row of h_0, too. All that is returned
     has to be computed. The loops read a step `in_place`, so that no array of all steps is copied,
@@ -120,14 +120,13 @@ def products(problem: Variant, *, in_place: bool) -> Callable[[Any, Any, Any, An
     (T, B, D), H = problem.x.shape, problem.params.W.shape[1]
     columns = GATES[problem.cell] * H
 
-    def run(params: Any, x: Any, h: Any, dy: Any) -> Any:
+    def run(params: Any, x: Any, h: Any, dy: Any, delta: Any) -> Any:
         U, W, V, *_ = params
         W_T, x = W.T, x.reshape(T * B, D)
         a = (x @ U.T).reshape(T, B, columns)
         of_h = last_product(h, W_T, range(T - 1), in_place=in_place)
         of_a = last_product(a, W, range(1, T), in_place=in_place)
-        delta = a.reshape(T * B, columns)
-        dU, dW = (x.T @ delta).T, delta.T @ h.reshape(T * B, H)
+        dU, dW = delta @ x, delta @ h.reshape(T * B, H)
         return of_h, of_a, dy @ V, h[-1] @ V.T, dy.T @ h[-1], dU, dW
 
     return run
@@ -151,8 +150,9 @@ def limit_jit(name: str, problem: Variant, setting: Setting) -> Contender:
     """The products alone, compiled in the way that is faster; nothing is derived."""
     rng = np.random.default_rng(0)
     (T, B, _), (O, H) = problem.x.shape, problem.params.V.shape
-    h, dy = (rng.normal(size=shape).astype(problem.x.dtype) for shape in ((T, B, H), (B, O)))
-    given = jax.device_put((problem.params, problem.x, h, dy), setting.device)
+    shapes = (T, B, H), (B, O), (GATES[problem.cell] * H, T * B)
+    others = [rng.normal(size=shape).astype(problem.x.dtype) for shape in shapes]
+    given = jax.device_put((problem.params, problem.x, *others), setting.device)
 
     def program(in_place: bool) -> Callable[[], Any]:
         return partial(

@@ -126,8 +126,9 @@ def operations(jaxpr: Any, times: int = 1) -> int:
 def test_the_compiled_limit_does_them_too_and_xla_drops_none(cell: str, in_place: bool) -> None:
     given = problem(cell, Sizes(T=6, B=3, D=2, H=5, O=4))
     h, dy = np.ones((6, 3, 5), np.float32), np.ones((3, 4), np.float32)
+    delta = np.ones((GATES[cell] * 5, 6 * 3), np.float32)
     function = jax_steps.products(given, in_place=in_place)
-    arguments = (given.params, given.x, h, dy)
+    arguments = (given.params, given.x, h, dy, delta)
     of_h0 = 2 * 3 * GATES[cell] * 5 * 5  # B rows more in ∂L/∂W
     assert operations(jax.make_jaxpr(function)(*arguments).jaxpr) == flop(cell, given.sizes) + of_h0
     compiled: Any = jax.jit(function).lower(*arguments).compile().as_text()
