@@ -1,8 +1,9 @@
 """The training step of `rnn` in arrays that are made once, as fast as NumPy goes.
 
 One matrix product makes all U x_t, one each ∂L/∂U and ∂L/∂W, and one a step either sweep. The
-states are written over U x_t and the adjoints over the slopes, so that a step takes two arrays
-(T, B, H), or, with `checkpoint_every=k`, two of k steps and every k-th state.
+states are written over U x_t and the adjoints over the slopes, the first over the last state, so
+that a step takes two arrays (T, B, H), or, with `checkpoint_every=k`, two of k steps and every k-th
+state.
 Source: docs/derivation.md, section 15.
 """
 
@@ -15,17 +16,25 @@ import numpy as np
 from jaxtyping import Shaped
 
 from manual_bptt import inputs, losses
-from manual_bptt.activations import Array, logistic
+from manual_bptt.activations import Array
 from manual_bptt.rnn import Params
 
 NAMES = (*Params._fields, "x", "y", "h0")
 
 
 class Elementwise(NamedTuple):
-    """φ of a into a given array, maybe a itself, and φ′ as a function of h = φ(a) into another."""
+    """φ of a, which may be lost, into another array, and φ′ of h = φ(a) into another."""
 
     function: Callable[[Array, Array], object]
     slope: Callable[[Array, Array], object]
+
+
+def logistic(a: Array, h: Array) -> None:
+    """The bits of `activations.logistic`, with no array but a, which is lost, and h."""
+    np.exp(np.negative(np.abs(a, h), h), h)
+    np.greater_equal(a, 0, a)
+    np.maximum(a, h, out=a)  # 1 where a ≥ 0, else e⁻|ᵃ|, which is at most 1
+    np.divide(a, np.add(h, 1, h), h)
 
 
 # fmt: off
@@ -33,7 +42,7 @@ ELEMENTWISE = {
     # name                  φ(a), into h                              φ′ from h, into s
     "tanh":     Elementwise(np.tanh,
                             lambda h, s: np.subtract(1, np.multiply(h, h, s), s)),  # (Q1)
-    "sigmoid":  Elementwise(lambda a, h: np.copyto(h, logistic(a)),
+    "sigmoid":  Elementwise(logistic,
                             lambda h, s: np.multiply(h, np.subtract(1, h, s), s)),  # (Q1)
     "relu":     Elementwise(lambda a, h: np.maximum(a, 0, out=h),
                             lambda h, s: np.greater(h, 0, s)),                      # (Q1)
@@ -92,12 +101,13 @@ class Workspace:
         self._segments = [slice(start, min(start + k, T)) for start in range(0, T, k)]
 
         self._gradient = Params._make(None if w is None else empty(*w.shape) for w in weights)
-        self._h, self._adjoints = empty(k + 1, B, H), empty(k, B, H)
+        # A segment of n steps has h_t in row t and δ_t in row n - 1 + t: δ_1 lies where h_n was,
+        # which nothing needs by then. Row 0 is for products, and for h_0 once (Q4) alone is left.
+        self._rows = empty(2 * k, B, H)
+        self._spare = self._rows[0]
         self._kept = empty(len(self._segments) - 1, B, H)
-        self._prediction, self._dh, self._product = empty(B, O), empty(B, H), empty(B, H)
-        self._temporary = [
-            self._h, self._adjoints, self._kept, self._prediction, self._dh, self._product
-        ]  # fmt: skip
+        self._prediction = empty(B, O)
+        self._temporary = [self._rows, self._kept, self._prediction]
         # With one segment the place of ∂L/∂W is free during both sweeps, and Wᵀ lies there.
         self._W_T = self._gradient.W
         self._addends: tuple[Array | None, Array | None] = None, None
@@ -108,7 +118,10 @@ class Workspace:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all arrays but those of the gradients."""
+        """The bytes of all arrays but those of the gradients.
+
+        Beside them a call makes none that grows with B and H, if its arguments are contiguous.
+        """
         return sum(array.nbytes for array in self._temporary)
 
     @property
@@ -131,19 +144,24 @@ class Workspace:
         """
         self._require_fit(params, x, y, h0)
         np.copyto(self._W_T, params[1].T)
-        segments = list(enumerate(self._segments))
-        last, _ = segments[-1]
+        segments, kept = self._segments, self._kept
+        last = len(segments) - 1
 
-        for number, steps in segments:
-            if number:
-                self._kept[number - 1] = self._h[-1]
-            self._sweep_forward(params, x[steps], number, h0)
-        value = self._output(params, y, self._h[len(x[steps])])
-        for number, steps in reversed(segments):
-            if number != last:
-                self._sweep_forward(params, x[steps], number, h0)  # (Q5)  h_t once more
-            self._sweep_back(params, len(x[steps]), number)
-            self._sum_over_time(x[steps], number == 0 and h0 is None, number == last)
+        for number, steps in enumerate(segments):
+            before = kept[number - 1] if number else h0
+            h_n = self._sweep_forward(params, x[steps], before)
+            if number < last:
+                kept[number] = h_n
+        value, dy = self._output(params, y, h_n)
+        for number in range(last, -1, -1):
+            x_n, before = x[segments[number]], kept[number - 1] if number else h0
+            if number < last:
+                self._sweep_forward(params, x_n, before)  # (Q5)  h_t once more
+            above = kept[number] if number < last else dy
+            self._sweep_back(params, len(x_n), above, number == last)
+            self._sum_over_time(x_n, before, number == last)
+            if number:  # ∂L/∂h of the kept state takes its place, for nothing needs it any more
+                np.dot(self._rows[len(x_n)], params[1], kept[number - 1])  # (B3)
         return value, self._gradient
 
     def step(
@@ -179,25 +197,27 @@ class Workspace:
                 np.subtract(weight, slope, weight)  # (T1)  θ ← θ − η ∂L/∂θ
         return value
 
-    def _sweep_forward(self, params: Params, x: Array, number: int, h0: Array | None) -> None:
-        """The states of one segment, h[0] first."""
+    def _sweep_forward(self, params: Params, x: Array, before: Array | None) -> Array:
+        """The states of one segment after the one `before`, None for zeros; returns the last."""
         U, _, _, b, _ = params
-        n, h, product, phi = len(x), self._h, self._product, self._activation.function
-        from_zero = number == 0 and h0 is None
-        h[0] = self._kept[number - 1] if number else 0 if h0 is None else h0
-        states = h[1 : n + 1]
+        spare, W_T, phi = self._spare, self._W_T, self._activation.function
+        states = self._rows[1 : len(x) + 1]
         np.dot(rows(x), U.T, rows(states))  # (Q2)  U x_t of all t at once
         if b is not None:
             states += b
-        if from_zero:
-            phi(states[0], states[0])  # W h_0 = 0
-        for before, state in pairwise(h[from_zero : n + 1]):
-            np.dot(before, self._W_T, product)
-            np.add(state, product, state)  # (F1)  a_t = U x_t + W h_{t-1} + b
-            phi(state, state)  # (F2)  h_t = φ(a_t)
+        state: Array
+        for state in states:
+            if before is None:
+                spare[...] = state  # W h_0 = 0
+            else:
+                np.dot(before, W_T, spare)
+                np.add(state, spare, spare)  # (F1)  a_t = U x_t + W h_{t-1} + b
+            phi(spare, state)  # (F2)  h_t = φ(a_t)
+            before = state
+        return state
 
-    def _output(self, params: Params, y: Array, h_T: Array) -> Any:
-        """The loss; what ∂L/∂ŷ gives to V, c and h_T is left in the gradients and in ∂L/∂h_T."""
+    def _output(self, params: Params, y: Array, h_T: Array) -> tuple[Any, Array]:
+        """The loss and ∂L/∂ŷ; what that gives to V and c is left in the gradients."""
         _, _, V, _, c = params
         prediction, gradient = self._prediction, self._gradient
         np.dot(h_T, V.T, prediction)  # (F3)  ŷ = V h_T + c
@@ -212,31 +232,38 @@ class Workspace:
         np.dot(dy.T, h_T, gradient.V)  # (B6)  ∂L/∂ŷ h_Tᵀ
         if gradient.c is not None:
             np.sum(dy, axis=0, out=gradient.c)  # (B8)  ∂L/∂ŷ
-        np.dot(dy, V, self._dh)  # (B1)  ∂L/∂h_T = Vᵀ ∂L/∂ŷ
-        return value
+        return value, dy
 
-    def _sweep_back(self, params: Params, n: int, number: int) -> None:
-        """The adjoints of the n steps of one segment, and what is left for the one before it."""
-        W, product, adjoints = params[1], self._product, self._adjoints[:n]
-        self._activation.slope(self._h[1 : n + 1], adjoints)  # (Q1)  φ′ of all t at once
-        adjoints[-1] *= self._dh  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
-        for later, adjoint in pairwise(adjoints[::-1]):
-            np.dot(later, W, product)  # (B3)  ∂L/∂h_t = Wᵀ δ_{t+1}
-            np.multiply(adjoint, product, adjoint)  # (B2)
-        if number:
-            np.dot(adjoints[0], W, self._dh)  # (B3)
+    def _sweep_back(self, params: Params, n: int, above: Array, first: bool) -> None:
+        """The adjoints of the n steps of one segment; `first` where no other was swept yet.
 
-    def _sum_over_time(self, x: Array, from_zero: bool, first: bool) -> None:
+        They come from `above`, which is ∂L/∂ŷ for the first and ∂L/∂h_n for the others.
+        """
+        _, W, V, _, _ = params
+        spare, slope, delta_n = self._spare, self._activation.slope, self._rows[2 * n - 1]
+        slope(self._rows[n], spare)  # (Q1)  φ′ of the last step: δ_1 is written over its state
+        dh = np.dot(above, V, delta_n) if first else above  # (B1)  ∂L/∂h_T = Vᵀ ∂L/∂ŷ
+        np.multiply(dh, spare, delta_n)  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
+        slope(self._rows[1:n], self._rows[n : 2 * n - 1])  # (Q1)  φ′ of all other t at once
+        for later, adjoint in pairwise(self._rows[2 * n - 1 : n - 1 : -1]):
+            np.dot(later, W, spare)  # (B3)  ∂L/∂h_t = Wᵀ δ_{t+1}
+            np.multiply(adjoint, spare, adjoint)  # (B2)
+
+    def _sum_over_time(self, x: Array, before: Array | None, first: bool) -> None:
         """The segment's part of ∂L/∂U, ∂L/∂W and ∂L/∂b; `first` where no other is there yet."""
-        delta, before = self._adjoints[: len(x)], self._h[from_zero : len(x)]
-        gradient = self._gradient
+        n, gradient, from_zero = len(x), self._gradient, before is None
+        delta, h = self._rows[n : 2 * n], self._rows[from_zero:n]
         for_U, for_W = (None, None) if first else self._addends
         add_product(rows(delta), rows(x), gradient.U, for_U)  # (Q3)  Σ_t δ_t x_tᵀ
-        before, after = self._h[from_zero : len(x)], delta[from_zero:]  # h_0 = 0 adds nothing
-        add_product(rows(after), rows(before), gradient.W, for_W)  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
         if gradient.b is not None:
-            found = np.sum(delta, axis=(0, 1))  # (B7)  Σ_t δ_t
-            gradient.b[...] = found if first else gradient.b + found
+            found = gradient.b if first else self._spare[0]
+            np.sum(delta, axis=(0, 1), out=found)  # (B7)  Σ_t δ_t
+            if not first:
+                np.add(gradient.b, found, gradient.b)  # (Q6)
+        if before is not None:
+            self._spare[...] = before
+        after = delta[from_zero:]  # h_0 = 0 adds nothing
+        add_product(rows(after), rows(h), gradient.W, for_W)  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
 
     def _require_fit(self, params: Any, x: Any, y: Any, h0: Any) -> None:
         """Raises TypeError or ValueError where an argument is not what this workspace is made for.

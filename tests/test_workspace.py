@@ -1,6 +1,7 @@
 """The workspace gives the gradients of the readable functions, in few bytes."""
 
 import copy
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from bptt_verifier.builtin import allowed, compare_all, reference, reference_and
 from bptt_verifier.comparison import Verdict
 from bptt_verifier.problems import ALL_LOSSES, Problem, Sizes, Variant, draw, with_values
 from bptt_verifier.strategies import integer_problems, problems, variants
-from manual_bptt import rnn
+from manual_bptt import activations, rnn
 from manual_bptt.activations import Activation
 from manual_bptt.rnn import Params
-from manual_bptt.workspace import Workspace
+from manual_bptt.workspace import ELEMENTWISE, Workspace
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 CHECKPOINTS = st.none() | st.integers(1, 13)
@@ -157,15 +158,53 @@ def test_steps_learn() -> None:
     assert losses[0].dtype == np.float32
 
 
+@DTYPES
+def test_the_sigmoid_in_place_is_the_readable_one_to_the_bit(dtype: type) -> None:
+    a = (30 * np.random.default_rng(0).normal(size=(99, 9))).astype(dtype)
+    a[0] = 0, -0.0, np.inf, -np.inf, np.nan, 1e-30, -1e-30, 200, -200
+    readable, h = activations.logistic(a), np.empty_like(a)
+    ELEMENTWISE["sigmoid"].function(a, h)
+    assert np.array_equal(h, readable, equal_nan=True)
+
+
 # Memory.
 
 
-def test_one_step_takes_two_arrays_of_all_states() -> None:
-    T, B, D, H, O = 100, 32, 64, 128, 10
-    problem = with_values(np.random.default_rng(0), Sizes(T, B, D, H, O), dtype=np.float32)
+@pytest.mark.parametrize(
+    "sizes", [Sizes(100, 32, 64, 128, 10), Sizes(2, 3, 4, 16, 3), Sizes(1, 1, 2, 16, 3)], ids=str
+)
+def test_one_step_takes_two_arrays_of_all_states(sizes: Sizes) -> None:
+    T, B, D, H, O = sizes
+    problem = with_values(np.random.default_rng(0), sizes, dtype=np.float32)
     workspace = workspace_of(problem)
     assert 2 <= workspace.nbytes / (4 * T * B * H) <= 2.2
     assert workspace.gradient_nbytes == 4 * (H * D + H * H + O * H)
+
+
+@pytest.mark.parametrize("activation", ELEMENTWISE)
+@pytest.mark.parametrize("initial_state", [False, True])
+@pytest.mark.parametrize("checkpoint_every", [None, 2, 1])
+def test_no_memory_is_taken_that_is_not_told(
+    activation: str, initial_state: bool, checkpoint_every: int | None
+) -> None:
+    sizes = Sizes(T=5, B=256, D=2, H=256, O=2)
+    problem = with_values(
+        np.random.default_rng(0), sizes, dtype=np.float32,
+        activation=activation, bias=True, initial_state=initial_state,
+    )  # fmt: skip
+    tracemalloc.start()
+    try:
+        workspace = workspace_of(problem, checkpoint_every)
+        made, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        workspace.value_and_grad(problem.params, problem.x, problem.y, problem.h0)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    state = 4 * sizes.B * sizes.H
+    told = workspace.nbytes + workspace.gradient_nbytes
+    assert told <= made <= told + state / 4
+    assert most <= made + state / 4  # of which NumPy buffers an eighth while it adds b
 
 
 @pytest.mark.parametrize("T", [400, 10_000])
@@ -263,19 +302,23 @@ def test_a_cross_entropy_s_targets_are_looked_at_each_time() -> None:
 
 # Mistakes, planted in a copy.
 
-PRODUCT_W = "add_product(rows(after), rows(before), gradient.W, for_W)"
+PRODUCT_W = "add_product(rows(after), rows(h), gradient.W, for_W)"
+SLOPES = "slope(self._rows[1:n], self._rows[n : 2 * n - 1])"
 MISTAKES = [
-    Mistake("slope of the state before", "workspace.py", "slope(self._h[1 : n + 1], adjoints)", "slope(self._h[:n], adjoints)", "workspace"),
+    Mistake("slope of the state before", "workspace.py", SLOPES, SLOPES.replace("[1:n]", "[: n - 1]"), "workspace"),
+    Mistake("slope over the last adjoint", "workspace.py", SLOPES, SLOPES.replace("[1:n]", "[1 : n + 1]").replace(" - 1", ""), "workspace"),
     Mistake("W where Wᵀ belongs, forward", "workspace.py", "np.copyto(self._W_T, params[1].T)", "np.copyto(self._W_T, params[1])", "workspace"),
-    Mistake("W after the step where W of the step belongs", "workspace.py", "np.dot(later, W, product)", "np.dot(later, self._W_T, product)", "workspace"),
-    Mistake("state after the step in ∂L/∂W", "workspace.py", PRODUCT_W, PRODUCT_W.replace("rows(before)", "rows(self._h[1 + from_zero : len(x) + 1])"), "workspace"),
-    Mistake("h_0 taken for zero", "workspace.py", "0 if h0 is None else h0", "0", "workspace"),
+    Mistake("W after the step where W of the step belongs", "workspace.py", "np.dot(later, W, spare)", "np.dot(later, self._W_T, spare)", "workspace"),
+    Mistake("state after the step in ∂L/∂W", "workspace.py", PRODUCT_W, PRODUCT_W.replace("rows(h)", "rows(self._rows[1 + from_zero : n + 1])"), "workspace"),
+    Mistake("h_0 taken for zero", "workspace.py", "before = kept[number - 1] if number else h0", "before = kept[number - 1] if number else None", "workspace"),
+    Mistake("a product where h_0 belongs in ∂L/∂W", "workspace.py", "self._spare[...] = before", "pass", "workspace"),
     Mistake("the segments' sum keeps the last", "workspace.py", "total += np.dot", "total[...] = np.dot", "workspace"),
-    Mistake("nothing passes from segment to segment", "workspace.py", "np.dot(adjoints[0], W, self._dh)", "self._dh[...] = 0", "workspace"),
-    Mistake("checkpoints one step early", "workspace.py", "self._kept[number - 1] = self._h[-1]", "self._kept[number - 1] = self._h[-2]", "workspace"),
-    Mistake("bias of the last segment only", "workspace.py", "found if first else gradient.b + found", "found", "workspace"),
+    Mistake("nothing passes from segment to segment", "workspace.py", "np.dot(self._rows[len(x_n)], params[1], kept[number - 1])", "kept[number - 1] = 0", "workspace"),
+    Mistake("checkpoints one step early", "workspace.py", "kept[number] = h_n", "kept[number] = self._rows[len(x[steps]) - 1]", "workspace"),
+    Mistake("bias of the last segment only", "workspace.py", "np.add(gradient.b, found, gradient.b)", "pass", "workspace"),
     Mistake("factor 2 forgotten", "workspace.py", "lambda N: 2 / N", "lambda N: 1 / N", "workspace"),
-    Mistake("the slopes of the last call", "workspace.py", "adjoints[-1] *= self._dh", "adjoints[-1] += self._dh", "workspace"),
+    Mistake("the last slope added", "workspace.py", "np.multiply(dh, spare, delta_n)", "np.add(dh, spare, delta_n)", "workspace"),
+    Mistake("σ of |a|", "workspace.py", "np.greater_equal(a, 0, a)", "a.fill(1)", "workspace"),
 ]  # fmt: skip
 
 
