@@ -77,7 +77,7 @@ def bounds(
     """How far results computed in `dtype`, in any order of summation, may be from the exact ones.
 
     `reference` gives the states, in float64, of the problem (params, x, y); `dtype` is a floating
-    dtype. Equations (E1) to (E12).
+    dtype. Equations (E1) to (E12) and (E14).
     """
     u = float(np.finfo(dtype).eps) / 2
     tiny = float(np.finfo(dtype).smallest_normal)
@@ -95,12 +95,13 @@ def bounds(
     (T, B, D), (O, H) = absx.shape, absV.shape
     N = B * O
 
-    # What a step adds to the errors it takes over, for all steps at once: h̄ is |h| + 2 Δh.
-    abs_h, slope_here = np.abs(h), slope_at(activation, a, h[1:])
-    into = absx @ absU.T + absb + abs_h[:-1] @ absW.T
+    # (E2) with h̄ = |h| + 2 Δh multiplied out: |W| Δh is taken over 1 + 2 γ times, and what a step
+    # adds to it is formed for all steps at once.
+    reference_h, slope_here = np.abs(h), slope_at(activation, a, h[1:])
+    into = absx @ absU.T + absb + reference_h[:-1] @ absW.T
     err_here = gamma(D + H + 2) * into + 2 * (D + H) * tiny
     takes_over = 1 + 2 * gamma(D + H + 2)
-    err_function = epsilon * abs_h + tiny
+    err_function = epsilon * reference_h + tiny
     err_h, err_a, slope = np.zeros_like(h), np.empty_like(a), np.empty_like(a)
     for t in range(1, T + 1):
         err_a[t - 1] = takes_over * (err_h[t - 1] @ absW.T) + err_here[t - 1]  # (E2)
@@ -109,7 +110,7 @@ def bounds(
         if activation == "relu":
             slope[t - 1][np.abs(a[t - 1]) <= 2 * err_a[t - 1]] = 1
         err_h[t] = (1 + 2 * epsilon) * slope[t - 1] * err_a[t - 1] + err_function[t]  # (E4)
-    abs_h += 2 * err_h
+    abs_h = reference_h + 2 * err_h
     err_slope = curvature * err_a  # (E5), first part
     if activation == "relu":
         err_slope[np.abs(a) <= 2 * err_a] = 1
@@ -135,12 +136,12 @@ def bounds(
     carried = np.stack([g, err_g, np.ones_like(g)])  # ḡ_t, Δg_t and e_t, which take one way back
     for t in range(T, 0, -1):
         reach[t - 1] = carried[2]
-        through = s[t - 1] * carried
+        through = s[t - 1] * carried  # (E10)
         through[1] += err_s[t - 1] * carried[0] + 3 * tiny  # (E10)
         delta[t - 1], err_delta[t - 1], _ = through
-        carried = through @ absW
+        carried = through @ absW  # (E11)
         carried[1] += gamma_back * carried[0] + 2 * H * tiny  # (E11)
-        carried[2] += 1
+        carried[2] += 1  # (E14)  e_{t-1}
     err_g, reaches = carried[1], reach.sum()
 
     m = T * B + B * H + O * H + 4

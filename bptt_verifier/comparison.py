@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
 
 
 def coarsest(*arrays: Array) -> Any:
-    """The coarsest floating dtype among the arrays: what they cannot be more exact than."""
+    """The coarsest dtype among those of the arrays that are floating, of which there is one."""
     floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
     return max(floats, key=lambda dtype: float(np.finfo(dtype).eps))
 
@@ -94,10 +94,10 @@ def compare(
     conclusive = all_decidable and largest > 0 and float(allowed.max()) <= RESOLVING * largest
     return Comparison(
         name=name,
-        error=error.item(place),
+        error=float(error.item(place)),
         entry=tuple(int(i) for i in worst),
         yours=yours.item(place),
         reference=reference.item(place),
-        allowed=allowed.item(place),
+        allowed=float(allowed.item(place)),
         conclusive=conclusive,
     )

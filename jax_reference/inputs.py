@@ -94,24 +94,23 @@ def require_shape(name: str, value: Any, letters: str, sizes: dict[str, int]) ->
     Sizes that are not yet known are added to `sizes`.
     """
     wanted, found = letters.split(), tuple(np.shape(value))
+    known = {**sizes}
+    if len(found) == len(wanted):
+        for letter, size in zip(wanted, found, strict=True):
+            known.setdefault(letter, size)
+    fits = found == tuple(known.get(letter) for letter in wanted)
+    if fits and 0 not in found:
+        sizes.update(known)
+        return
     layout = "(" + ", ".join(wanted) + ("," if len(wanted) == 1 else "") + ")"
     if all(letter in sizes for letter in wanted):
         layout += f" = {tuple(sizes[letter] for letter in wanted)}"
     elif any(letter in sizes for letter in wanted):
         layout += " with " + ", ".join(f"{s} = {sizes[s]}" for s in wanted if s in sizes)
-    joined = "and" if " with " in layout else "with"
-    known = {**sizes}
-    if len(found) == len(wanted):
-        for letter, size in zip(wanted, found, strict=True):
-            known.setdefault(letter, size)
-    if found != tuple(known.get(letter) for letter in wanted):
-        raise ValueError(f"{name}: expected shape {layout}, found {found}")
-    for letter, size in zip(wanted, found, strict=True):
-        if size == 0:
-            raise ValueError(
-                f"{name}: expected shape {layout} {joined} {letter} ≥ 1, found {found}"
-            )
-    sizes.update(known)
+    if fits:
+        joined = "and" if " with " in layout else "with"
+        layout += f" {joined} {wanted[found.index(0)]} ≥ 1"
+    raise ValueError(f"{name}: expected shape {layout}, found {found}")
 
 
 class Arguments(NamedTuple):

@@ -50,23 +50,20 @@ def shape(name: str, value: Array, letters: str, **sizes: int) -> tuple[int, ...
     Raises ValueError for the wrong rank, a size that disagrees, or a size of zero.
     """
     wanted = letters.split()
+    fits = len(value.shape) == len(wanted) and all(
+        sizes.get(letter, size) == size for letter, size in zip(wanted, value.shape, strict=True)
+    )
+    if fits and 0 not in value.shape:
+        return tuple(value.shape)
     layout = "(" + ", ".join(wanted) + ("," if len(wanted) == 1 else "") + ")"
-    known = all(letter in sizes for letter in wanted)
-    if known:
+    if all(letter in sizes for letter in wanted):
         layout += f" = {tuple(sizes[letter] for letter in wanted)}"
     elif sizes.keys() & set(wanted):
         layout += " with " + ", ".join(f"{s} = {sizes[s]}" for s in wanted if s in sizes)
-    joined = "and" if " with " in layout else "with"
-    if len(value.shape) != len(wanted) or any(
-        sizes.get(letter, size) != size for letter, size in zip(wanted, value.shape, strict=True)
-    ):
-        raise ValueError(f"{name}: expected shape {layout}, found {value.shape}")
-    for letter, size in zip(wanted, value.shape, strict=True):
-        if size == 0:
-            raise ValueError(
-                f"{name}: expected shape {layout} {joined} {letter} ≥ 1, found {value.shape}"
-            )
-    return tuple(value.shape)
+    if fits:
+        joined = "and" if " with " in layout else "with"
+        layout += f" {joined} {wanted[value.shape.index(0)]} ≥ 1"
+    raise ValueError(f"{name}: expected shape {layout}, found {value.shape}")
 
 
 class Arguments(NamedTuple):

@@ -267,12 +267,13 @@ def temporary_bytes(problem: Problem, **options: Any) -> int:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_one_step_takes_two_arrays_of_all_states(bias: bool) -> None:
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "identity"])
+def test_one_step_takes_two_arrays_of_all_states(activation: str, bias: bool) -> None:
     T, B, D, H, O = 100, 32, 64, 128, 10
     problem = with_values(
         np.random.default_rng(0), Sizes(T, B, D, H, O), dtype=np.float32, bias=bias
     )
-    assert temporary_bytes(problem) <= 2.2 * 4 * T * B * H
+    assert temporary_bytes(problem, activation=activation) <= 2.2 * 4 * T * B * H
 
 
 def test_with_checkpoints_the_memory_hardly_grows_with_the_steps() -> None:

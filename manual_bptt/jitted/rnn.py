@@ -154,9 +154,9 @@ def sweep_back(
         adjoints = lax.dynamic_update_slice(adjoints, delta.T, (0, t * B))
         return (delta @ W, adjoints), None  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
 
-    # Every number is written over. That the first ones come from h_T has XLA make the array when
-    # U x_t is no longer needed, in the same place.
-    start = dh, jnp.broadcast_to(trace.reached[0, 0], (H, n * B))
+    # Every number is written over. The first ones need ∂L/∂h_n and h_n, so that the array cannot be
+    # made before the states are, and takes the place of U x_t.
+    start = dh, jnp.broadcast_to(jnp.vdot(dh[0], trace.reached[0]), (H, n * B))
     (dh, adjoints), _ = lax.scan(retreat, start, jnp.arange(n), reverse=True)
     return Found(
         U=adjoints @ rows(x),  # (Q3)  Σ_t δ_t x_tᵀ
