@@ -75,6 +75,21 @@ def movement(equation: Any, active: Sequence[bool], given: Sequence[Any]) -> Arr
     return None
 
 
+def movements(
+    equation: Any, active: Sequence[bool], given: Sequence[Any]
+) -> list[tuple[slice, Array | None]]:
+    """The results that are one operation, and where their entries come from, as `movement` has it.
+
+    `a, b = x` is one unstack, or as many slices, as the version of JAX has it: here always the
+    latter, so that all that is known of a slice holds.
+    """
+    if equation.primitive.name != "unstack":
+        return [(slice(None), movement(equation, active, given))]
+    shape = equation.invars[0].aval.shape
+    parts = np.moveaxis(np.arange(prod(shape)).reshape(shape), equation.params["axis"], 0)
+    return [(slice(i, i + 1), part.ravel()) for i, part in enumerate(parts)]
+
+
 def traced(loss: Loss, params: Params) -> Program:
     """The loss as equations, in float64, with calls inlined and constants evaluated.
 
@@ -120,19 +135,21 @@ def traced(loss: Loss, params: Params) -> Program:
                 else:
                     results = list(range(slots, slots + len(equation.outvars)))
                     slots += len(results)
-                    equations.append(
-                        Equation(
-                            name,
-                            equation.primitive,
-                            equation.params,
-                            tuple(operands),
-                            tuple(results),
-                            tuple(variable.aval.shape for variable in equation.outvars),
-                            here,
-                            position,
-                            movement(equation, active, values),
+                    shapes = [variable.aval.shape for variable in equation.outvars]
+                    for part, moved in movements(equation, active, values):
+                        equations.append(
+                            Equation(
+                                name,
+                                equation.primitive,
+                                equation.params,
+                                tuple(operands),
+                                tuple(results[part]),
+                                tuple(shapes[part]),
+                                here,
+                                position,
+                                moved,
+                            )
                         )
-                    )
             known |= zip(equation.outvars, results, strict=True)
         return [slot(atom) for atom in closed.jaxpr.outvars]
 

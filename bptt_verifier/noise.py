@@ -27,8 +27,9 @@ SAFETY = 16  # allowed error in units of the largest deviation among the samples
 # Moves or selects numbers, or negates them: no rounding.
 EXACT = frozenset(
     "neg transpose reshape broadcast_in_dim select_n slice dynamic_slice dynamic_update_slice"
-    " gather squeeze expand_dims concatenate pad rev copy copy_p max min reduce_max reduce_min abs"
-    " sign stop_gradient split iota convert_element_type clamp floor ceil round".split()
+    " gather squeeze expand_dims concatenate stack unstack split pad rev copy copy_p max min"
+    " reduce_max reduce_min abs sign stop_gradient iota convert_element_type clamp floor ceil"
+    " round".split()
 )
 INLINED = {
     "jit": "jaxpr",
@@ -36,6 +37,7 @@ INLINED = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "checkpoint": "jaxpr",
+    "remat2": "jaxpr",  # what jax.checkpoint is called now
 }
 # For what runs a few times: it compiles in a third of the time, and runs as long.
 UNOPTIMISED = {"xla_backend_optimization_level": 0}

@@ -16,7 +16,11 @@ def test_an_exact_operation_is_followed_by_no_error_and_a_rounded_one_is() -> No
     x = np.arange(1.0, 7.0)
     with jax.enable_x64(True):
         salt = jnp.uint64(1)
-        for exact in (lambda x: -x.reshape(2, 3).T, lambda x: jnp.where(x > 3, x, 0.0)):
+        for exact in (
+            lambda x: -x.reshape(2, 3).T,
+            lambda x: jnp.where(x > 3, x, 0.0),
+            lambda x: jnp.stack(jnp.unstack(x.reshape(2, 3))),
+        ):
             assert (noisy(exact)(salt, 2.0**-20, x) == exact(x)).all()
         for rounded in (lambda x: x * x, jnp.tanh, lambda x: x @ x, jnp.sum):
             clean = np.asarray(rounded(x))
@@ -63,6 +67,18 @@ def test_a_custom_derivative_is_looked_into() -> None:
         gradient = jax.grad(lambda x: jnp.sum(jax.nn.relu(x) * 1.1))
         _, allowed = measured(gradient, 2.0**-53, np.array([1.0, -1.0]))
     assert allowed.shape == (2,)
+
+
+def test_a_computation_that_is_repeated_for_memory_errs_as_it_does_elsewhere() -> None:
+    def difference(x: Any) -> Any:
+        return (x + 1e3) - 1e3 * x
+
+    x = np.linspace(0.9, 1.1, 5)
+    with jax.enable_x64(True):
+        plain, repeated = (
+            noisy(f)(jnp.uint64(1), 2.0**-20, x) for f in (difference, jax.checkpoint(difference))
+        )
+    np.testing.assert_array_equal(plain, repeated)
 
 
 def test_of_a_choice_only_the_branch_that_is_taken_errs() -> None:

@@ -391,6 +391,8 @@ def many_operations(p: Any, xp: Any) -> Any:
     h = xp.cumsum(a, axis=0) + xp.clip(a, -0.5, 0.5)
     i = a[np.array([0, 2, 2])] + a[np.array([1, 0, 2]), np.array([1, 1, 3])][:, None]
     j = xp.exp2(a) + xp.sort(a, axis=0) + xp.power(2.0 + a**2, 1.5)
+    first, _, third, _ = xp.unstack(a, axis=1)
+    d = d * xp.sum(first * third)
     return xp.sum(d) + xp.sum(g) + xp.mean(h * i) + xp.sum(xp.log(2 + j**2)) + xp.min(c)
 
 
@@ -428,6 +430,34 @@ def test_steps_and_what_is_carried_are_found() -> None:
         known = structure(program)
         assert known.steps == steps
         assert len(known.carried) == carried
+
+
+@pytest.mark.parametrize("explicitly", [False, True])
+def test_weights_that_are_unpacked_from_one_array_are_still_weights(explicitly: bool) -> None:
+    # Some versions of JAX unpack by slices, others as xp.unstack always does.
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(size=(4, 2, 3)), rng.normal(size=(2, 3))
+
+    def loss(p: Any, xp: Any) -> Any:
+        U, W = xp.unstack(p["UW"]) if explicitly else p["UW"]
+        h = np.zeros((2, 3))
+        for x_t in x:
+            h = xp.tanh(x_t @ U + h @ W)
+        return xp.sum((h - y) ** 2)
+
+    def untransposed(p: Any) -> dict[str, Any]:
+        (U, W), h = p["UW"], [np.zeros((2, 3))]
+        for x_t in x:
+            h.append(np.tanh(x_t @ U + h[-1] @ W))
+        dUW, dh = np.zeros_like(p["UW"]), 2 * (h[-1] - y)
+        for t in (3, 2, 1, 0):
+            da = dh * (1 - h[t + 1] ** 2)
+            dUW += x[t].T @ da, h[t].T @ da
+            dh = da @ W
+        return {"UW": dUW}
+
+    report = verify_own_model(untransposed, loss, {"UW": rng.normal(size=(2, 3, 3)) / 2})
+    assert names(report) == ["untransposed-recurrent-weight"]
 
 
 @pytest.mark.parametrize("how", ["gone", "changed", "empty"])
