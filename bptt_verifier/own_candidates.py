@@ -387,6 +387,8 @@ def of_parts(known: Structure, group: Sequence[int]) -> Iterator[Candidate]:
     for operand in known.active(*group):
         if equation.inputs[operand] not in known.leaf:
             continue
+        if len({known.program.equations[number].shapes[0] for number in group}) > 1:
+            continue
         for axis, size in enumerate(shape):
             for part, index in (("first", 0), ("last", size - 1)):
                 if size < 2:

@@ -61,8 +61,11 @@ def structure(program: Program) -> Structure:
             equation.shapes,
             *(leaf.get(slot) for slot in equation.inputs),
         )
-        fine.setdefault((equation.name, where, equation.position), []).append(number)
-        coarse.setdefault((equation.name, where[:1], equation.position), []).append(number)
+        # `zip(x, e)` takes parts of two parameters in one expression.
+        part_of = leaf.get(equation.inputs[0]) if equation.moved is not None else None
+        what = equation.name, equation.position, part_of
+        fine.setdefault((*what, where), []).append(number)
+        coarse.setdefault((*what, where[:1]), []).append(number)
         for operand, slot in enumerate(equation.inputs):
             users.setdefault(slot, []).append((number, operand))
         for slot in equation.outputs:

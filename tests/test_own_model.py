@@ -432,6 +432,40 @@ def test_steps_and_what_is_carried_are_found() -> None:
         assert len(known.carried) == carried
 
 
+def test_two_parameters_read_side_by_side_are_two() -> None:
+    """Of different shapes, and in one expression of the source."""
+    rng = np.random.default_rng(7)
+    shapes = {"x": (4, 3, 2), "e": (4, 3, 5), "U": (5, 2), "W": (5, 5)}
+    params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+
+    def loss(p: Any, xp: Any) -> Any:
+        h = np.zeros((3, 5))
+        for x_t, e_t in zip(p["x"], p["e"], strict=True):
+            h = xp.tanh(x_t @ p["U"].T + h @ p["W"].T + e_t)
+        return xp.sum(h**2) / 2
+
+    def untransposed(p: Any) -> dict[str, Any]:
+        h = [np.zeros((3, 5))]
+        for x_t, e_t in zip(p["x"], p["e"], strict=True):
+            h.append(np.tanh(x_t @ p["U"].T + h[-1] @ p["W"].T + e_t))
+        found, dh = {name: np.zeros_like(value) for name, value in p.items()}, h[-1]
+        for t in (3, 2, 1, 0):
+            found["e"][t] = da = dh * (1 - h[t + 1] ** 2)
+            found["x"][t] = da @ p["U"]
+            found["U"] += da.T @ p["x"][t]
+            found["W"] += da.T @ h[t]
+            dh = da @ p["W"].T
+        return found
+
+    report = verify_own_model(untransposed, loss, params)
+    assert names(report) == ["untransposed-recurrent-weight"], str(report)
+    # Its numbers have no name: every candidate is tried.
+    report = verify_own_model(
+        lambda p: (found := untransposed(p)) | {"W": found["W"] + 0.01 * p["W"]}, loss, params
+    )
+    assert names(report) == ["unknown"]
+
+
 @pytest.mark.parametrize("explicitly", [False, True])
 def test_weights_that_are_unpacked_from_one_array_are_still_weights(explicitly: bool) -> None:
     # Some versions of JAX unpack by slices, others as xp.unstack always does.
