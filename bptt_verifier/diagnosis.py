@@ -2,12 +2,14 @@
 
 Every candidate is a derivation. One is named only if, within the allowed error, it gives all of
 their gradients on the failing case and on fresh ones; then pairs are tried; else the honest answer
-is `unknown`.
+is `unknown`. What can be wrong in a model's way back and in its single gradients are its
+`Hypotheses`; those of the plain RNN are at the end of this file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,27 +19,17 @@ from bptt_verifier.mistakes import (
     RIGHT,
     Candidate,
     Recursion,
-    States,
-    Swept,
     forward,
     other_forward_passes,
     recursions,
     sweep,
 )
 from bptt_verifier.oracle import Truth
-from bptt_verifier.problems import Problem
+from bptt_verifier.problems import Problem, Sizes
 from bptt_verifier.report import Mistake
 
 # A candidate is not the reference, and its rounding is not the one that was bounded.
 SLACK = 8
-
-
-class Case(NamedTuple):
-    """A problem, the reference for it, and what their derivation gave."""
-
-    problem: Problem
-    truth: Truth
-    yours: dict[str, Array]
 
 
 class Wanted(NamedTuple):
@@ -50,122 +42,150 @@ class Wanted(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """A case with its forward pass, and what a candidate must give, by name."""
+    """The forward pass of a case, and what a candidate must give, by name."""
 
-    case: Case
-    states: States
+    states: Any
+    sizes: Sizes
     wanted: dict[str, Wanted]
+
+    @property
+    def cheapest_first(self) -> list[str]:
+        """The names of the gradients, the small ones first."""
+        return sorted(self.wanted, key=lambda name: self.wanted[name].yours.size)
 
     def explains(self, name: str, candidate: Array) -> bool:
         """Whether the candidate's gradient is theirs, entry by entry."""
         yours, allowed, relative, axis = self.wanted[name]
+        if candidate.shape != yours.shape:
+            return False
         scale = np.max(np.abs(candidate), axis=axis, keepdims=True)
         within = np.abs(yours - candidate) <= SLACK * np.maximum(allowed, relative * scale)
         return bool(within.all())
 
 
-def evidence_of(case: Case, states: States) -> Evidence:
-    """The case as evidence, with the states of some forward pass."""
+def evidence_of(
+    states: Any,
+    sizes: Sizes,
+    yours: Mapping[str, Array],
+    truth: Mapping[str, Array],
+    allowed: Mapping[str, Array],
+) -> Evidence:
+    """A case as evidence: their gradients, the true ones, and the errors that were allowed."""
     wanted = {}
-    for name, yours in case.yours.items():
-        allowed, size = case.truth.allowed[name], np.abs(case.truth.values[name])
+    for name, found in yours.items():
+        size = np.abs(truth[name])
         told = size > 0
-        relative = float(np.median(allowed[told] / size[told])) if told.any() else 0.0
-        eps = float(np.finfo(yours.dtype).eps)
-        relative = max(relative, 2 * len(case.problem.x) * eps)  # every step rounds
+        relative = float(np.median(allowed[name][told] / size[told])) if told.any() else 0.0
+        relative = max(relative, 2 * sizes.T * float(np.finfo(found.dtype).eps))  # steps round
         # Products cancel within a step, and so in the rows of a gradient; the columns of ∂L/∂U may
         # be single steps of very different size.
         axis = 0 if name == "U" else -1
-        wanted[name] = Wanted(yours.astype(np.float64), allowed, relative, axis)
-    return Evidence(case, states, wanted)
+        wanted[name] = Wanted(found.astype(np.float64), allowed[name], relative, axis)
+    return Evidence(states, sizes, wanted)
 
 
-def diagnose(cases: list[Case]) -> tuple[Mistake, ...]:
+class Hypothesis(Protocol):
+    """A mistake in the way back."""
+
+    @property
+    def mistake(self) -> Mistake:
+        """What is said of it."""
+
+
+class Hypotheses(NamedTuple):
+    """What can be wrong in one model: its way back, and single gradients given a way back.
+
+    `made` are the mistakes in the way back that are tried together: none, single ones, pairs.
+    `put_together` is None where two want the same place.
+    """
+
+    names: Sequence[str]
+    made: Callable[[], Iterable[tuple[Hypothesis, ...]]]
+    put_together: Callable[[tuple[Any, ...]], Any]
+    sweep: Callable[[Any, Any], Any]
+    gradient: Callable[[Any, str], Array]
+    leaves: Callable[[str, Sizes, Array], Iterator[tuple[Mistake, Callable[[Any], Array]]]]
+
+
+def explanation(
+    known: Hypotheses,
+    evidence: Sequence[Evidence],
+    another: Callable[[], tuple[Mistake, ...]],
+) -> tuple[Mistake, ...]:
     """The mistake, or the two mistakes, that reproduce every number of every case.
 
-    The first case is the failing one. An empty result stands for `unknown`.
+    The first case is the failing one; `another` says which forward pass theirs is, and is asked
+    when no single mistake is it. An empty result stands for `unknown`.
     """
-    evidence = [evidence_of(case, forward(case.problem)) for case in cases]
-    longest = max(len(case.problem.x) for case in cases)
-    if with_leaves(evidence, RIGHT, longest, most=0) is not None:
+    if with_leaves(known, evidence, known.put_together(()), most=0) is not None:
         return ()  # so slightly wrong that it cannot be told from right here
-    single = list(recursions(cases[0].problem.sizes, longest))
     best: tuple[Mistake, ...] = ()
-    for made in all_of(single):
+    asked = False
+    for made in known.made():
         if best and len(made) >= len(best):
             break  # no way back with more mistakes in it can need fewer in all
-        if made == (single[0], single[1]) and (other := another_forward_pass(cases, longest)):
-            return other
-        way = put_together(made)
-        found = with_leaves(evidence, way, longest, most=2 - len(made)) if way else None
+        if len(made) == 2 and not asked:
+            asked = True
+            if other := another():
+                return other
+        way = known.put_together(made)
+        if way is None or with_leaves(known, evidence[:1], way, most=2 - len(made)) is None:
+            continue
+        found = with_leaves(known, evidence, way, most=2 - len(made))
         if found is not None:
-            mistakes = (*(candidate.mistake for candidate in made), *found)
+            mistakes = (*(each.mistake for each in made), *found)
             if mistakes and (not best or len(mistakes) < len(best)):
                 best = mistakes
     return best
 
 
-def another_forward_pass(cases: list[Case], longest: int) -> tuple[Mistake, ...]:
-    """The one difference in the forward pass that explains everything, if there is one."""
-    variants = [list(other_forward_passes(case.problem)) for case in cases]
-    for others in zip(*variants, strict=True):
-        evidence = [
-            evidence_of(case, forward(other))
-            for case, (_, other) in zip(cases, others, strict=True)
-        ]
-        if with_leaves(evidence, RIGHT, longest, most=0) is not None:
+def same_in_all(
+    known: Hypotheses, variants: Iterable[Sequence[tuple[Mistake, Evidence]]]
+) -> tuple[Mistake, ...]:
+    """The first difference in the forward pass with which the right way back explains all cases."""
+    for others in variants:
+        evidence = [each for _, each in others]
+        if with_leaves(known, evidence, known.put_together(()), most=0) is not None:
             return (others[0][0],)
     return ()
 
 
-def all_of(single: list[Candidate]) -> Iterator[tuple[Candidate, ...]]:
-    """No mistake in the way back, then each one, then each pair."""
-    yield ()
-    yield from ((candidate,) for candidate in single)
-    yield from combinations(single, 2)
-
-
-def put_together(made: tuple[Candidate, ...]) -> Recursion | None:
-    """The way back with all of these mistakes, or None where two want the same place."""
-    way: Recursion | None = RIGHT
-    for candidate in made:
-        way = candidate.put_into(way) if way is not None else None
-    return way
-
-
 def with_leaves(
-    evidence: list[Evidence], way: Recursion, longest: int, most: int
+    known: Hypotheses, evidence: Sequence[Evidence], way: Any, most: int
 ) -> tuple[Mistake, ...] | None:
     """Mistakes of single gradients that, with this way back, explain everything.
 
     None where some gradient stays unexplained, or where more than `most` would be needed. The same
     mistake in several gradients counts once.
     """
-    # What they return on some problems only explains nothing.
-    names = [name for name in GRADIENTS if all(name in each.wanted for each in evidence)]
-    swept: list[Swept] = []
+    names = [name for name in known.names if any(name in each.wanted for each in evidence)]
+    swept: list[Any] = []
     wrong: set[str] = set()
     for each in evidence:
-        back = sweep(each.states, way)
-        wrong |= {name for name in names if not each.explains(name, gradient(back, name))}
-        if wrong and most == 0:
-            return None
+        back = known.sweep(each.states, way)
+        for name in each.cheapest_first:
+            if name in names and not each.explains(name, known.gradient(back, name)):
+                if most == 0:
+                    return None
+                wrong.add(name)
         swept.append(back)
-    explanations: list[list[Mistake]] = []
-    for name in sorted(wrong, key=names.index):
-        failing = evidence[0].case
+    explanations: dict[str, list[Mistake]] = {}
+    shared: set[Any] | None = None  # if one mistake has to do, all these gradients make the same
+    for name in sorted(wrong, key=evidence[0].cheapest_first.index):
+        giving = [(e, back) for e, back in zip(evidence, swept, strict=True) if name in e.wanted]
+        first = giving[0][0]
         possible = [
             mistake
-            for mistake, result in leaves(name, failing.problem.sizes, longest, failing.yours[name])
-            if all(
-                each.explains(name, result(back))
-                for each, back in zip(evidence, swept, strict=True)
-            )
+            for mistake, result in known.leaves(name, first.sizes, first.wanted[name].yours)
+            if (shared is None or kind(mistake) in shared)
+            and all(each.explains(name, result(back)) for each, back in giving)
         ]
         if not possible:
             return None
-        explanations.append(possible)
-    return fewest(sorted(wrong, key=names.index), explanations, most)
+        explanations[name] = possible
+        shared = {kind(mistake) for mistake in possible} if most == 1 else None
+    in_order = sorted(wrong, key=names.index)
+    return fewest(in_order, [explanations[name] for name in in_order], most)
 
 
 def fewest(
@@ -206,3 +226,60 @@ def joined(mistake: Mistake, names: list[str]) -> Mistake:
     )
     details = {**mistake.details, "gradient": names}
     return mistake._replace(explanation=explanation, details=details)
+
+
+# The plain RNN.
+
+
+class Case(NamedTuple):
+    """A problem, the reference for it, and what their derivation gave."""
+
+    problem: Problem
+    truth: Truth
+    yours: dict[str, Array]
+
+    def against(self, problem: Problem) -> Evidence:
+        """Their numbers as evidence of the forward pass of a problem."""
+        truth = self.truth
+        return evidence_of(forward(problem), problem.sizes, self.yours, truth.values, truth.allowed)
+
+
+def diagnose(cases: list[Case]) -> tuple[Mistake, ...]:
+    """What `explanation` says of a derivation of the plain RNN; the first case is a failing one."""
+    sizes, longest = cases[0].problem.sizes, max(len(case.problem.x) for case in cases)
+    single = list(recursions(sizes, longest))
+    known = Hypotheses(
+        GRADIENTS,
+        partial(none_one_or_two, single),
+        put_together,
+        sweep,
+        gradient,
+        partial(leaves, longest=longest),
+    )
+
+    def another() -> tuple[Mistake, ...]:
+        variants = [
+            [
+                (mistake, case.against(other))
+                for mistake, other in other_forward_passes(case.problem)
+            ]
+            for case in cases
+        ]
+        return same_in_all(known, zip(*variants, strict=True))
+
+    return explanation(known, [case.against(case.problem) for case in cases], another)
+
+
+def none_one_or_two(single: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    """No mistake in the way back, then each one, then each pair."""
+    yield ()
+    yield from ((candidate,) for candidate in single)
+    yield from combinations(single, 2)
+
+
+def put_together(made: tuple[Candidate, ...]) -> Recursion | None:
+    """The way back with all of these mistakes, or None where two want the same place."""
+    way: Recursion | None = RIGHT
+    for candidate in made:
+        way = candidate.put_into(way) if way is not None else None
+    return way

@@ -6,7 +6,7 @@ sequence of one-hot inputs, where column t of ∂L/∂U is δ_t, of all gates.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ import numpy as np
 
 from bptt_verifier import stated_cells
 from bptt_verifier.comparison import Array, Verdict, coarsest
+from bptt_verifier.gated_diagnosis import Witness, diagnose
 from bptt_verifier.last_resort import Case, decided
-from bptt_verifier.own_model import answered, judged, roundoff
+from bptt_verifier.own_model import answered, compared, judged, roundoff
 from bptt_verifier.own_oracle import Oracle, copies, prepared
 from bptt_verifier.problems import CELLS, Sizes, Variant
 from bptt_verifier.report import Mistake, ParameterResult, Report, StepResult
@@ -32,6 +33,7 @@ from manual_bptt import gru, lstm
 
 GATES = {"lstm": lstm.GATES, "gru": gru.GATES}
 RESETS = gru.RESETS
+HELD = frozenset({"adjoints"})  # at zero: ∂L/∂a_t is the derivative with respect to these
 # Each size is one somewhere, and equals its neighbours somewhere.
 ORDINARY = (
     Sizes(T=6, B=3, D=4, H=5, O=2),
@@ -41,6 +43,7 @@ ORDINARY = (
     Sizes(T=4, B=1, D=3, H=3, O=3),
 )
 PROBE = Sizes(T=30, B=1, D=30, H=3, O=2)
+WITNESSES = 3  # of each size, that a named mistake must reproduce; one of them is in float32
 POINTS = {ORDINARY[0]: 12, **dict.fromkeys(ORDINARY[1:], 3), PROBE: 6}  # cases of each
 
 
@@ -69,9 +72,9 @@ class Cell(NamedTuple):
         G = GATES[self.name]
         shapes: dict[str, tuple[int, ...]] = {
             "U": (G * H, D), "W": (G * H, H), "V": (O, H), "b": (G * H,), "c": (O,), "b_n": (H,),
-            "x": (T, B, D), "h0": (B, H), "c0": (B, H),
+            "x": (T, B, D), "h0": (B, H), "c0": (B, H), "adjoints": (T, B, G * H),
         }  # fmt: skip
-        return {name: shapes[name] for name in (*self.weights, "x", *self.states)}
+        return {name: shapes[name] for name in (*self.weights, "x", *self.states, *HELD)}
 
 
 class Setting(NamedTuple):
@@ -86,15 +89,15 @@ class Setting(NamedTuple):
     y: Array
     asked: tuple[str, ...]
 
-    def loss(self, p: dict[str, Any], xp: Any) -> Any:
+    def loss(self, p: dict[str, Any], xp: Any, over: Any = stated_cells.written_out) -> Any:
         """L of the stated model."""
         cell = self.cell
         zero = np.zeros((self.sizes.B, self.sizes.H))
         x, h0, c0 = (p.get(n, self.given.get(n, zero)) for n in ("x", "h0", "c0"))
         if cell.name == "lstm":
-            h = stated_cells.lstm(p, x, h0, c0, xp)
+            h = stated_cells.lstm(p, x, h0, c0, xp, over)
         else:
-            h = stated_cells.gru(p, x, h0, cell.reset, xp)
+            h = stated_cells.gru(p, x, h0, cell.reset, xp, over)
         return stated_cells.loss_of(p, h, self.y, cell.loss, xp)
 
     def arguments(self, p: Mapping[str, Array]) -> list[Array]:
@@ -122,6 +125,7 @@ def setting(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...] = ()) ->
         return rng.normal(size=shape).astype(np.float32).astype(np.float64)
 
     given = {name: normal(*shape) for name, shape in cell.shapes(sizes).items()}
+    given |= {name: np.zeros_like(given[name]) for name in HELD}
     if sizes == PROBE:
         given["x"] = np.eye(sizes.T)[:, None, :]
         asked = tuple(name for name in asked if name != "x")
@@ -163,12 +167,15 @@ def contract(gradients: Callable[..., Any], at: Setting) -> tuple[str, ...] | Br
     return tuple(name for name in at.given if name in found)
 
 
-@lru_cache(maxsize=4 * len(POINTS))
+@lru_cache(maxsize=8 * len(POINTS))
 def oracle_of(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...]) -> Oracle:
     """What is true of one setting: the same for every derivation, and a second's work."""
     at = setting(cell, sizes, seed, asked)
     given = {name: at.given[name] for name in at.asked}
-    oracle = prepared(at.loss, given, seed=seed, cases=POINTS[sizes])
+    in_one_loop = partial(at.loss, over=stated_cells.scanned)
+    oracle = prepared(
+        at.loss, given, seed=seed, cases=POINTS[sizes], held=HELD, compiled=in_one_loop
+    )
     for case in oracle.cases:
         for arrays in (oracle.params, case.params, case.reference, *case.allowed):
             for array in arrays.values():
@@ -196,10 +203,14 @@ def verify_cell(
         return Report(subject, Verdict.DISAGREES, (asked.mistake,), notes=asked.notes)
     total, done = sum(POINTS.values()), 0
     reports = []
+
+    def named() -> tuple[Mistake, ...]:
+        return diagnose([*witnesses(gradients, cell, seed, asked)])
+
     for sizes, points in POINTS.items():
         oracle = oracle_of(cell, sizes, seed, asked)
         theirs = of_their_own(gradients, setting(cell, sizes, seed, asked))
-        report = judged(theirs, oracle, subject=subject)
+        report = judged(theirs, oracle, named, subject=subject)
         done += points
         progress(done, total)
         reports.append(report)
@@ -270,6 +281,26 @@ def asked_again(
                 yours = {name: answer[name] for name in asked}
                 dtype = coarsest(*yours.values(), *case.params.values())
                 yield Case(at.problem(case.params), yours, dtype)
+
+
+def witnesses(
+    gradients: Callable[..., Any], cell: Cell, seed: int, asked: tuple[str, ...]
+) -> Iterator[Witness]:
+    """What they give at the first points of every size, beside what autodiff gives there."""
+    for sizes in POINTS:
+        at = setting(cell, sizes, seed, asked)
+        for case in oracle_of(cell, sizes, seed, asked).cases[:WITNESSES]:
+            answer = answered(of_their_own(gradients, at), case.params)
+            if isinstance(answer, dict):
+                yours = {name: answer[name] for name in at.asked}
+                found = compared(yours, case).values()
+                yield Witness(
+                    at.problem(case.params),
+                    yours,
+                    case.reference,
+                    {name: roundoff(case, name, value)[0] for name, value in yours.items()},
+                    any(each.verdict is Verdict.DISAGREES for each in found),
+                )
 
 
 def merged(one: ParameterResult, other: ParameterResult) -> ParameterResult:

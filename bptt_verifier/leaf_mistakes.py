@@ -46,7 +46,7 @@ EQUATIONS = {
 }  # fmt: skip
 GRADIENTS = tuple(EQUATIONS)
 
-Leaf = tuple[str, str, Callable[[Swept], Array]]  # name, explanation, the gradient that results
+Leaf = tuple[str, str, Callable[[Any], Array]]  # name, explanation, the gradient that results
 
 
 def later(values: Array) -> Array:
@@ -74,12 +74,18 @@ OF_W: list[Leaf] = [
     ("wrong-operand", "the pre-activation a_t is used where the state h_{t-1} belongs", lambda s: outer(s.adjoints, s.states.a)),
     ("wrong-operand", "h_0 is used at every step where h_{t-1} belongs", lambda s: outer(s.adjoints, np.repeat(s.states.h[:1], s.states.T, axis=0))),
 ]
-OF_V: list[Leaf] = [
-    ("wrong-operand", "the pre-activation a_T is used where the state h_T belongs", lambda s: np.einsum("bo,bh->oh", s.dy, s.states.a[-1])),
+OF_V_IN_ANY_CELL: list[Leaf] = [
     ("hidden-state-off-by-one", "h_{T-1} is used where h_T belongs", lambda s: np.einsum("bo,bh->oh", s.dy, s.states.h[-2])),
     ("wrong-operand", "h_0 is used where h_T belongs", lambda s: np.einsum("bo,bh->oh", s.dy, s.states.h[0])),
     ("wrong-operand", "h_1 is used where h_T belongs", lambda s: np.einsum("bo,bh->oh", s.dy, s.states.h[1])),
     ("output-gradient-at-every-step", "∂L/∂ŷ h_tᵀ is summed over all steps, but only h_T is seen by the output", lambda s: np.einsum("bo,tbh->oh", s.dy, s.states.h[1:])),
+]
+OF_V: list[Leaf] = [
+    *OF_V_IN_ANY_CELL,
+    ("wrong-operand", "the pre-activation a_T is used where the state h_T belongs", lambda s: np.einsum("bo,bh->oh", s.dy, s.states.a[-1])),
+]
+OF_B: list[Leaf] = [
+    ("bias-part-missing", "only the first sequence of the batch contributes", lambda s: s.adjoints[:, 0].sum(axis=0)),
 ]
 OF_C: list[Leaf] = [
     ("bias-part-missing", "only the first sequence of the batch contributes", lambda s: s.dy[0]),
@@ -105,35 +111,49 @@ OF_ADJOINTS: list[Leaf] = [
 # fmt: on
 
 
-def sums_over_time(name: str, longest: int) -> Iterator[tuple[str, str, dict[str, Any], Any]]:
-    """Mistakes in the sum over time of ∂L/∂U, ∂L/∂W or ∂L/∂b: which steps are summed, and of what."""
+Said = tuple[str, str, dict[str, Any], Any]  # name, explanation, details, the gradient
+Rule = Callable[[Any, str], Array]  # the right gradient of a name, from a sweep
 
-    def part(steps: slice, s: Swept) -> Array:
+
+def of_any(name: str, sizes: Sizes, yours: Array, right: Rule) -> Iterator[Said]:
+    """Mistakes that any gradient can make; a clipping value is read from `yours`."""
+    yield "zero-gradient", "every entry is zero", {}, lambda s: 0 * right(s, name)
+    yield "sign-flipped", "the sign is wrong", {}, lambda s: -right(s, name)
+    for factor_name, factor in FACTORS.items():
+        yield (
+            "constant-factor",
+            f"every entry is {factor_name} times what it should be",
+            {"factor": factor_name, "value": factor(sizes)},
+            lambda s, factor=factor: factor(sizes_of(s.states)) * right(s, name),
+        )
+    limit = float(np.max(np.abs(yours), initial=0.0))
+    if limit > 0:
+        yield (
+            "clipped",
+            f"the gradient is clipped to ±{limit:.6g}; return what is derived, and clip afterwards",
+            {"value": limit},
+            lambda s: np.clip(right(s, name), -limit, limit),
+        )
+
+
+def sums_over_time(name: str, longest: int, right: Rule) -> Iterator[Said]:
+    """Mistakes in the sum over time of a weight's or bias' gradient: which steps are summed."""
+
+    def part(steps: slice, s: Any) -> Array:
         kept = np.zeros_like(s.adjoints)
         kept[steps] = s.adjoints[steps]
-        return gradient(s._replace(adjoints=kept), name)
+        return right(s._replace(adjoints=kept), name)
 
-    missing = "bias-part-missing" if name == "b" else "missing-time-sum"
-    yield (
-        missing,
-        "the sum over time is missing: only the last step is kept",
-        {"kept": "last"},
-        lambda s: part(slice(-1, None), s),
-    )
-    yield (
-        missing,
-        "the sum over time is missing: only the first step is kept",
-        {"kept": "first"},
-        lambda s: part(slice(0, 1), s),
-    )
+    missing = "bias-part-missing" if name.startswith("b") else "missing-time-sum"
+    for which, steps in (("last", slice(-1, None)), ("first", slice(0, 1))):
+        yield (
+            missing,
+            f"the sum over time is missing: only the {which} step is kept",
+            {"kept": which},
+            lambda s, steps=steps: part(steps, s),
+        )
     yield "first-step-skipped", "the first step is left out", {}, lambda s: part(slice(1, None), s)
     yield "last-step-skipped", "the last step is left out", {}, lambda s: part(slice(0, -1), s)
-    yield (
-        "activation-derivative-missing",
-        "∂L/∂h_t is used where δ_t belongs",
-        {},
-        lambda s: gradient(s._replace(adjoints=s.dh[1:]), name),
-    )
     for kept in range(2, longest):
         yield (
             "truncated",
@@ -141,55 +161,43 @@ def sums_over_time(name: str, longest: int) -> Iterator[tuple[str, str, dict[str
             {"steps": kept},
             lambda s, kept=kept: part(slice(-kept, None), s),
         )
-    if name == "b":
-        yield (
-            missing,
-            "only the first sequence of the batch contributes",
-            {"kept": "first sequence"},
-            lambda s: s.adjoints[:, 0].sum(axis=0),
-        )
 
 
-def leaves(name: str, sizes: Sizes, longest: int, yours: Array) -> Iterator[tuple[Mistake, Any]]:
+def mistake_in(name: str, kind: str, explanation: str, equation: str, **details: Any) -> Mistake:
+    """What is said of a mistake in one gradient."""
+    said = f"in ∂L/∂{name}, {explanation}." if name != "adjoints" else f"{explanation}."
+    return Mistake(kind, said, {"gradient": name, **details}, equation)
+
+
+def leaves(name: str, sizes: Sizes, yours: Array, *, longest: int) -> Iterator[tuple[Mistake, Any]]:
     """Every mistake that one gradient can make on its own, and the gradient that results.
 
-    `yours` is the gradient found on the failing case, from which a clipping value is read.
+    `yours` is the gradient found on the failing case.
     """
-    equation = EQUATIONS[name]
-
-    def leaf(kind: str, explanation: str, way: Any, **details: Any) -> tuple[Mistake, Any]:
-        said = f"in ∂L/∂{name}, {explanation}." if name != "adjoints" else f"{explanation}."
-        return Mistake(kind, said, {"gradient": name, **details}, equation), way
-
     own: dict[str, list[Leaf]] = {
-        "U": OF_U, "W": OF_W, "V": OF_V, "c": OF_C, "x": OF_X, "h0": OF_H0, "adjoints": OF_ADJOINTS,
+        "U": OF_U, "W": OF_W, "V": OF_V, "b": OF_B, "c": OF_C, "x": OF_X, "h0": OF_H0,
+        "adjoints": OF_ADJOINTS,
     }  # fmt: skip
-    yield leaf("zero-gradient", "every entry is zero", lambda s: 0 * gradient(s, name))
-    yield leaf("sign-flipped", "the sign is wrong", lambda s: -gradient(s, name))
+    found = [*of_any(name, sizes, yours, gradient)]
     if name in "UWV":
-        yield leaf(
-            "transposed-gradient",
-            "the result is transposed; it shows where the matrix is square",
-            lambda s: transposed(gradient(s, name)),
+        found.append(
+            (
+                "transposed-gradient",
+                "the result is transposed; it shows where the matrix is square",
+                {},
+                lambda s: transposed(gradient(s, name)),
+            )
         )
-    for kind, explanation, way in own.get(name, []):
-        yield leaf(kind, explanation, way)
+    found += [(kind, said, {}, way) for kind, said, way in own[name]]
     if name in "UWb":
-        for kind, explanation, details, way in sums_over_time(name, longest):
-            yield leaf(kind, explanation, way, **details)
-    for factor_name, factor in FACTORS.items():
-        yield leaf(
-            "constant-factor",
-            f"every entry is {factor_name} times what it should be",
-            lambda s, factor=factor: factor(sizes_of(s.states)) * gradient(s, name),
-            factor=factor_name,
-            value=factor(sizes),
+        found += sums_over_time(name, longest, gradient)
+        found.append(
+            (
+                "activation-derivative-missing",
+                "∂L/∂h_t is used where δ_t belongs",
+                {},
+                lambda s: gradient(s._replace(adjoints=s.dh[1:]), name),
+            )
         )
-    limit = float(np.max(np.abs(yours), initial=0.0))
-    if limit > 0:
-        yield leaf(
-            "clipped",
-            f"the gradient is clipped to ±{limit:.6g}; return what is derived, and clip afterwards",
-            lambda s: np.clip(gradient(s, name), -limit, limit),
-            value=limit,
-        )
+    for kind, said, details, way in found:
+        yield mistake_in(name, kind, said, EQUATIONS[name], **details), way

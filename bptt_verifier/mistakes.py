@@ -96,10 +96,10 @@ def sweep(s: States, way: Recursion) -> Swept:
 
 
 class Candidate(NamedTuple):
-    """A mistake, and what stands in the places of `Recursion` where it is made."""
+    """A mistake, and what stands in the places of the way back where it is made."""
 
     mistake: Mistake
-    changes: dict[str, Any]
+    changes: dict[Any, Any]
 
     def put_into(self, way: Recursion) -> Recursion | None:
         """The way back with this mistake as well, or None where another one is in its place."""

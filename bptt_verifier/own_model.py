@@ -157,8 +157,17 @@ def scaled(wide: Any, single: Any, unit: float) -> Any:
 # The verdict.
 
 
-def judged(gradients: Gradients, oracle: Oracle, *, subject: str = "your model") -> Report:
-    """The verdict on these gradients, with everything else about the model known."""
+def judged(
+    gradients: Gradients,
+    oracle: Oracle,
+    named: Callable[[], tuple[Mistake, ...]] = tuple,
+    *,
+    subject: str = "your model",
+) -> Report:
+    """The verdict on these gradients, with everything else about the model known.
+
+    `named` is asked for their mistakes before the judge looks for them in the forward pass.
+    """
     breach = contract(gradients, oracle)
     if breach is not None:
         return Report(subject, Verdict.DISAGREES, (breach,), cases=1, notes=raised_note(breach))
@@ -192,7 +201,7 @@ def judged(gradients: Gradients, oracle: Oracle, *, subject: str = "your model")
     verdicts = {result.verdict for result in parameters.values()}
     notes = list(oracle.notes)
     if Verdict.DISAGREES in verdicts:
-        mistakes, case_shown = diagnosed(gradients, oracle, answers, comparisons)
+        mistakes, case_shown = diagnosed(gradients, oracle, answers, comparisons, named)
         return Report(
             subject,
             Verdict.DISAGREES,
@@ -344,6 +353,7 @@ def diagnosed(
     oracle: Oracle,
     answers: Sequence[Mapping[str, Array]],
     comparisons: Mapping[str, Sequence[Comparison]],
+    named: Callable[[], tuple[Mistake, ...]],
 ) -> tuple[tuple[Mistake, ...], Counterexample]:
     """The mistakes, and the simplest failing case."""
     failing = [
@@ -367,9 +377,10 @@ def diagnosed(
         )
         for i in failing[:WITNESSES]
     ]
+    mistakes = named()
     with precise():
         assert oracle.program is not None
-        mistakes = diagnose(oracle.program, evidence)
+        mistakes = mistakes or diagnose(oracle.program, evidence)
         shown = simplest(gradients, oracle)
     if shown is None:
         case = oracle.cases[failing[0]]
@@ -382,7 +393,7 @@ def simplest(gradients: Gradients, oracle: Oracle) -> Counterexample | None:
     assert oracle.program is not None
     assert oracle.reference is not None
     for number in range(SIMPLE):
-        params = drawn(oracle.params, seed=oracle.seed, case=number, digits=1)
+        params = drawn(oracle.params, seed=oracle.seed, case=number, digits=1, held=oracle.held)
         case = case_at(oracle.program, oracle.reference, params, number)
         answer = answered(gradients, params)
         if not usable(case) or isinstance(answer, Mistake):

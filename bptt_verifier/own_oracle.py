@@ -50,7 +50,7 @@ class Case(NamedTuple):
 class Oracle(NamedTuple):
     """All that is known before their gradients are asked for.
 
-    `refusal` says why nothing can be decided, where that is so.
+    `refusal` says why nothing can be decided, where that is so; `held` are not drawn.
     """
 
     loss: Loss
@@ -62,6 +62,7 @@ class Oracle(NamedTuple):
     refusal: str | None = None
     notes: tuple[str, ...] = ()
     losses_differ: bool = False
+    held: frozenset[str] = frozenset()
 
 
 def prepared(
@@ -70,9 +71,15 @@ def prepared(
     *,
     seed: int = 0,
     cases: int = CASES,
+    held: frozenset[str] = frozenset(),
+    compiled: Loss | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Oracle:
-    """Trace the loss, differentiate it at every case, and ask for the second opinion."""
+    """Trace the loss, differentiate it at every case, and ask for the second opinion.
+
+    The parameters in `held` keep the values that they are given. `compiled` is the same loss in a
+    form that compiles faster.
+    """
     given = checked(params)
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
@@ -93,18 +100,21 @@ def prepared(
                 f"{np.shape(in_numpy)}"
             )
 
-        def scalar(point: Any, xp: Any) -> Any:
+        def scalar(point: Any, xp: Any, loss: Loss = loss) -> Any:
             return jnp.reshape(loss(point, xp), ())
 
         program = called(lambda: traced(scalar, wide))
         if isinstance(program, Failure):
             return refused(f"loss(params, jax.numpy) raised {program.what} at {program.where}.")
         reference = jax.jit(
-            jax.value_and_grad(lambda point: scalar(point, jnp)), compiler_options=UNOPTIMISED
+            jax.value_and_grad(lambda point: scalar(point, jnp, compiled or loss)),
+            compiler_options=UNOPTIMISED,
         )
         found = []
         for number in range(cases):
-            case = case_at(program, reference, drawn(given, seed=seed, case=number), number)
+            case = case_at(
+                program, reference, drawn(given, seed=seed, case=number, held=held), number
+            )
             found.append(case)
             progress(number + 1, cases)
         finite = tuple(case for case in found if usable(case))
@@ -116,7 +126,7 @@ def prepared(
                 f"{len(found) - len(finite)} of {len(found)} cases were left out: the loss or its "
                 "gradient is not finite there.",
             )
-        oracle = Oracle(loss, given, seed, program, reference, finite, None, notes)
+        oracle = Oracle(loss, given, seed, program, reference, finite, None, notes, held=held)
         for case in finite[:2]:
             differ = losses_differ(loss, case)
             if differ:
@@ -128,11 +138,17 @@ def prepared(
 
 
 def drawn(
-    params: Mapping[str, Any], *, seed: int, case: int, digits: int | None = None
+    params: Mapping[str, Any],
+    *,
+    seed: int,
+    case: int,
+    digits: int | None = None,
+    held: frozenset[str] = frozenset(),
 ) -> dict[str, Array]:
     """The values of one case: of the shapes of `params`, normal, away from zero.
 
     Case 0 is `params` itself. Every third case is float32. With `digits`, rounded to so many.
+    Those in `held` keep their values.
     """
     if case == 0 and digits is None:
         return {name: np.array(value) for name, value in params.items()}
@@ -143,7 +159,8 @@ def drawn(
     for name, value in params.items():
         z = rng.normal(size=np.shape(value))
         away = scale * z + 0.1 * np.sign(z)
-        values[name] = (away if digits is None else np.round(away, digits)).astype(dtype)
+        free = away if digits is None else np.round(away, digits)
+        values[name] = np.array(value if name in held else free, dtype)
     return values
 
 

@@ -1,13 +1,19 @@
 """Derivations of the project's LSTM and GRU are judged as those of its RNN are."""
 
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from planting import GATED_MISTAKES, planted
+from planting import (
+    GATED_MISTAKES,
+    MORE_GATED_MISTAKES,
+    Mistake,
+    imported_from,
+    planted,
+)
 from typer.testing import CliRunner
 
 from bptt_verifier import Verdict, stated_cells, verify
@@ -17,22 +23,56 @@ from bptt_verifier.submission import Broken, States, states_taken
 from manual_bptt import gru, lstm
 
 MODULES = {"lstm": lstm, "gru": gru}
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+NAMED = [mistake for mistake in GATED_MISTAKES + MORE_GATED_MISTAKES if mistake.called]
+WITH_RESET_BEFORE = {
+    "reset gate before the product on the way back",
+    "reset state missing in ∂L/∂W_n",
+    "σ′ before the product",
+}
 
 
-def derivation(module: ModuleType, cell: str, **options: Any) -> Any:
-    def of_lstm(params, x, y, h0, c0):
-        value, found = module.gradients(module.Params(*params), x, y, h0, c0)
+def derivation(module: ModuleType, cell: str, dtype: Any = None, **options: Any) -> Any:
+    """A module's `gradients` as somebody would hand it in, computing in `dtype` if there is one."""
+
+    def gradients(params: Any, *arrays: Any) -> dict[str, Any]:
+        params, arrays = module.Params(*params), tuple(arrays)
+        if dtype is not None:
+            params = module.Params(
+                *(w if w is None else w.astype(dtype, copy=False) for w in params)
+            )
+            arrays = tuple(v.astype(dtype, copy=False) for v in arrays)
+        value, found = module.gradients(params, *arrays, **options)
         return {"loss": value} | found._asdict()
+
+    def of_lstm(params, x, y, h0, c0):
+        return gradients(params, x, y, h0, c0)
 
     def of_gru(params, x, y, h0):
-        value, found = module.gradients(module.Params(*params), x, y, h0, **options)
-        return {"loss": value} | found._asdict()
+        return gradients(params, x, y, h0)
 
     return {"lstm": of_lstm, "gru": of_gru}[cell]
 
 
+def options_of(mistake: Mistake) -> dict[str, str]:
+    """Those with which the mistake shows."""
+    return {"reset": "before"} if mistake.name in WITH_RESET_BEFORE else {}
+
+
+def without_loss(yours: Any) -> Any:
+    """The same, but the loss is not returned."""
+
+    @wraps(yours)
+    def gradients(*arguments: Any) -> dict[str, Any]:
+        found: dict[str, Any] = yours(*arguments)
+        del found["loss"]
+        return found
+
+    return gradients
+
+
 @pytest.mark.parametrize(
-    ("cell", "bias", "options"), [("lstm", True, {}), ("gru", False, {"reset": "before"})]
+    ("cell", "bias", "options"), [("lstm", False, {}), ("gru", True, {"reset": "before"})]
 )
 def test_a_right_derivation_agrees_at_every_step(
     cell: str, bias: bool, options: dict[str, str]
@@ -41,30 +81,146 @@ def test_a_right_derivation_agrees_at_every_step(
     report = verify(yours, model=cell, bias=bias, **options)
     assert report.verdict is Verdict.AGREES, str(report)
     states = ["h0", "c0"] if cell == "lstm" else ["h0"]
-    weights = ["U", "W", "V", *(["b", "c"] if bias else [])]
-    assert list(report.parameters) == [*weights, "x", *states]
+    weights = ["U", "W", "V", *(["b", "c", "b_n"] if bias else [])]
+    assert list(report.parameters) == [*weights, "x", *states, "adjoints"]
     assert {step.verdict for step in report.steps} == {Verdict.AGREES}
     assert len(report.steps) == 30
 
 
+@DTYPES
+@pytest.mark.parametrize("mistake", NAMED, ids=lambda m: f"{m.suspect}: {m.name}")
+def test_a_mistake_is_caught_and_named(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
+    cell, options = mistake.suspect, options_of(mistake)
+    yours = derivation(planted(mistake, tmp_path), cell, dtype, **options)
+    report = verify(yours, model=cell, bias=True, **options)
+    assert report.verdict is Verdict.DISAGREES
+    assert [found.name for found in report.mistakes] == [mistake.called], str(report)
+
+
 @pytest.mark.parametrize(
-    ("written", "called", "line", "first_wrong_step"),
+    ("written", "equation", "said", "first_wrong_step"),
     [
-        ("tanh′ of the cell missing", "activation-derivative-missing", "tanh_c = xp.tanh(c)", 30),
-        ("cell index −1 wraps around", "unknown", None, 1),
-        ("z where 1 − z belongs", "wrong-operand", "h = (1 - z) * n + z * h", 30),
+        ("tanh′ of the cell missing", "S5", "tanh′(c_t) is missing; right is ∂L/∂c_t =", 30),
+        ("cell index −1 wraps around", "S7", "c_{t-1} (at t = 1: c_T) is used where c_{t-1}", 1),
+        ("z where 1 − z belongs", "G6", "z_t is used where 1 − z_t belongs; right is δ_n =", 30),
+        ("reset gate missing on the way back", "G12", "r_t is missing", 29),
     ],
 )
-def test_a_mistake_is_named_with_its_line_and_first_wrong_step(
-    written: str, called: str, line: str | None, first_wrong_step: int, tmp_path: Path
+def test_a_mistake_is_named_with_its_equation_and_first_wrong_step(
+    written: str, equation: str, said: str, first_wrong_step: int, tmp_path: Path
 ) -> None:
     mistake = next(m for m in GATED_MISTAKES if m.name == written)
     yours = derivation(planted(mistake, tmp_path), mistake.suspect)
-    report = verify(yours, model=mistake.suspect)
-    assert report.verdict is Verdict.DISAGREES
-    assert [found.name for found in report.mistakes] == [called]
+    report = verify(yours, model=mistake.suspect, bias=True)
+    (found,) = report.mistakes
+    assert found.equation == equation
+    assert found.explanation.startswith(said)
+    assert found.explanation in str(report)
     assert report.first_wrong_step == first_wrong_step
-    assert line is None or line in str(report)
+
+
+TWO = {
+    "two lines of the way back": (
+        "tanh′ of the cell missing", "cell after the step in the forget gate",
+        {"activation-derivative-missing", "hidden-state-off-by-one"},
+    ),
+    "a line and a gradient": (
+        "recurrent path dropped", "∂L/∂c0 clipped", {"recurrent-path-dropped", "clipped"},
+    ),
+    "two gradients": (
+        "state after the step in ∂L/∂W", "∂L/∂c0 is ∂L/∂h0",
+        {"hidden-state-off-by-one", "wrong-operand"},
+    ),
+    "one that has no name": (
+        "a peephole in the forget gate", "tanh′ on the forget gate", {"unknown"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", TWO.values(), ids=TWO)
+def test_two_mistakes_are_caught_and_both_named(
+    pair: tuple[str, str, set[str]], tmp_path: Path
+) -> None:
+    first, second = (
+        next(m for m in GATED_MISTAKES if (m.name, m.suspect) == (name, "lstm"))
+        for name in pair[:2]
+    )
+    text = planted(first, tmp_path / "one").__file__
+    source = Path(str(text))
+    written = source.read_text(encoding="utf-8").replace(second.right, second.written)
+    assert second.written in written
+    source.write_text(written, encoding="utf-8")
+    yours = derivation(imported_from(tmp_path / "one", "manual_bptt.lstm"), "lstm")
+    report = verify(yours, model="lstm", bias=True)
+    assert report.verdict is Verdict.DISAGREES
+    assert {found.name for found in report.mistakes} == pair[2], str(report)
+
+
+def gates_in(order: str, packed: str) -> Any:
+    """A right derivation that packs the gates in another order."""
+    module = MODULES["lstm" if len(order) == 4 else "gru"]
+    there = [packed.index(k) for k in order]
+
+    def put(rows: Any, places: Any, axis: int = 0) -> Any:
+        blocks = np.split(rows, len(order), axis=axis)
+        return np.concatenate([blocks[k] for k in places], axis=axis)
+
+    def gradients(params, x, y, states):
+        U, W, V, b, *others = params
+        ours = module.Params(put(U, there), put(W, there), V, put(b, there), *others)
+        _, found = module.gradients(ours, x, y, *states)
+        back = [order.index(k) for k in packed]
+        theirs = {name: put(getattr(found, name), back) for name in ("U", "W", "b")}
+        return found._asdict() | theirs | {"adjoints": put(found.adjoints, back, -1)}
+
+    if len(order) == 4:
+        return lambda params, x, y, h0, c0: gradients(params, x, y, (h0, c0))
+    return lambda params, x, y, h0: gradients(params, x, y, (h0,))
+
+
+def other_lstm(params, x, y, h0, c0):
+    return lstm.gradients(lstm.Params(*params), x, y, h0)[1]._asdict() | {"c0": 0 * c0}
+
+
+def other_gru(params, x, y, h0):
+    """z_t and 1 − z_t in each other's place: 1 − σ(a) = σ(−a)."""
+    H = h0.shape[1]
+    sign = np.ones(3 * H, x.dtype)
+    sign[H : 2 * H] = -1
+    U, W, V, b, c, b_n = params
+    theirs = gru.Params(sign[:, None] * U, sign[:, None] * W, V, sign * b, c, b_n)
+    found = gru.gradients(theirs, x, y, h0)[1]
+    signed = {"U": sign[:, None] * found.U, "W": sign[:, None] * found.W, "b": sign * found.b}
+    return found._asdict() | signed | {"adjoints": sign * found.adjoints}
+
+
+def unbiased_gru(params, x, y, h0):
+    found = gru.gradients(gru.Params(*params)._replace(b_n=0 * params.b_n), x, y, h0)[1]
+    return found._asdict()
+
+
+def backwards(params, x, y, h0):
+    found = gru.gradients(gru.Params(*params), x[::-1], y, h0)[1]
+    return found._asdict() | {"x": found.x[::-1], "adjoints": found.adjoints[::-1]}
+
+
+OTHERS = {
+    "gates i, g, f, o": ("lstm", gates_in("ifgo", "igfo"), "packed in the order i, g, f, o"),
+    "gates z, r, n": ("gru", gates_in("rzn", "zrn"), "packed in the order z, r, n"),
+    "no c0": ("lstm", other_lstm, "c0 is ignored"),
+    "z for 1 − z": ("gru", other_gru, "with z_t for 1 − z_t"),
+    "no b_n": ("gru", unbiased_gru, "the bias b_n is left out"),
+    "reset before": ("gru", without_loss(derivation(gru, "gru", reset="before")), "acts before"),
+    "backwards": ("gru", backwards, "backwards in time"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_another_forward_pass_is_told_from_its_gradients_alone(other: tuple[str, Any, str]) -> None:
+    cell, yours, said = other
+    report = verify(yours, model=cell, bias=True)
+    assert [found.name for found in report.mistakes] == ["forward-differs"], str(report)
+    assert said in report.mistakes[0].explanation
 
 
 @pytest.mark.parametrize("cell", MODULES)

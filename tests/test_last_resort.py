@@ -113,7 +113,8 @@ def test_a_cell_in_half_precision_is_decided_by_exact_values(cell: str) -> None:
     report = verify(half(cell), model=cell)
     assert report.verdict is Verdict.AGREES, str(report)
     states = {"h0", "c0"} if cell == "lstm" else {"h0"}
-    assert set(report.certified) == set(report.parameters) == {"U", "W", "V", "x"} | states
+    names = {"U", "W", "V", "x", "adjoints"} | states
+    assert set(report.certified) == set(report.parameters) == names
     assert {decision.verdict for decision in report.certified.values()} == {Verdict.AGREES}
     assert {result.verdict for result in report.parameters.values()} == {Verdict.AGREES}
     assert "their exact values decided" in str(report)
