@@ -16,10 +16,17 @@ from bptt_verifier import stated_cells
 from bptt_verifier.comparison import Array, Verdict, coarsest
 from bptt_verifier.gated_diagnosis import Witness, diagnose
 from bptt_verifier.last_resort import Case, decided
-from bptt_verifier.own_model import answered, compared, judged, roundoff
+from bptt_verifier.own_model import answered, compared, judged, roundoff, simplest
 from bptt_verifier.own_oracle import Oracle, copies, prepared
 from bptt_verifier.problems import CELLS, Sizes, Variant
-from bptt_verifier.report import Mistake, ParameterResult, Report, StepResult
+from bptt_verifier.report import (
+    Counterexample,
+    Mistake,
+    ParameterResult,
+    Report,
+    StepResult,
+    nine_digits,
+)
 from bptt_verifier.steps import step_results, steps_of
 from bptt_verifier.submission import (
     NAMES,
@@ -27,6 +34,7 @@ from bptt_verifier.submission import (
     Broken,
     broken,
     by_name,
+    call_with,
     states_taken,
 )
 from manual_bptt import gru, lstm
@@ -43,6 +51,13 @@ ORDINARY = (
     Sizes(T=4, B=1, D=3, H=3, O=3),
 )
 PROBE = Sizes(T=30, B=1, D=30, H=3, O=2)
+# Where a failing case is looked for that is small enough to read.
+SMALL = (
+    *(Sizes(T=T, B=1, D=1, H=1, O=1) for T in (1, 2, 3)),
+    Sizes(T=2, B=2, D=1, H=1, O=1),
+    *(Sizes(T=T, B=1, D=1, H=2, O=1) for T in (1, 2)),
+    Sizes(T=2, B=1, D=2, H=2, O=2),
+)
 WITNESSES = 3  # of each size, that a named mistake must reproduce; one of them is in float32
 POINTS = {ORDINARY[0]: 12, **dict.fromkeys(ORDINARY[1:], 3), PROBE: 6}  # cases of each
 
@@ -118,11 +133,17 @@ class Setting(NamedTuple):
 
 
 def setting(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...] = ()) -> Setting:
-    """Random values that are exact in float32, so that both precisions solve the same problem."""
+    """Random values that are exact in float32, so that both precisions solve the same problem.
+
+    Of a small problem, with one digit, none of them zero.
+    """
     rng = np.random.default_rng([seed, *sizes, 5])
 
     def normal(*shape: int) -> Array:
-        return rng.normal(size=shape).astype(np.float32).astype(np.float64)
+        values = rng.normal(size=shape)
+        if sizes in SMALL:
+            return np.round(values + 0.05 * np.sign(values), 1)
+        return values.astype(np.float32).astype(np.float64)
 
     given = {name: normal(*shape) for name, shape in cell.shapes(sizes).items()}
     given |= {name: np.zeros_like(given[name]) for name in HELD}
@@ -167,14 +188,14 @@ def contract(gradients: Callable[..., Any], at: Setting) -> tuple[str, ...] | Br
     return tuple(name for name in at.given if name in found)
 
 
-@lru_cache(maxsize=8 * len(POINTS))
+@lru_cache(maxsize=8 * (len(POINTS) + len(SMALL)))
 def oracle_of(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...]) -> Oracle:
     """What is true of one setting: the same for every derivation, and a second's work."""
     at = setting(cell, sizes, seed, asked)
     given = {name: at.given[name] for name in at.asked}
     in_one_loop = partial(at.loss, over=stated_cells.scanned)
     oracle = prepared(
-        at.loss, given, seed=seed, cases=POINTS[sizes], held=HELD, compiled=in_one_loop
+        at.loss, given, seed=seed, cases=POINTS.get(sizes, 1), held=HELD, compiled=in_one_loop
     )
     for case in oracle.cases:
         for arrays in (oracle.params, case.params, case.reference, *case.allowed):
@@ -204,8 +225,9 @@ def verify_cell(
     total, done = sum(POINTS.values()), 0
     reports = []
 
-    def named() -> tuple[Mistake, ...]:
-        return diagnose([*witnesses(gradients, cell, seed, asked)])
+    def named() -> tuple[tuple[Mistake, ...], Counterexample | None]:
+        mistakes = diagnose([*witnesses(gradients, cell, seed, asked)])
+        return mistakes, smallest_failing(gradients, cell, seed, asked)
 
     for sizes, points in POINTS.items():
         oracle = oracle_of(cell, sizes, seed, asked)
@@ -237,14 +259,13 @@ def concluded(
     first = max((s.t for s in steps if s.verdict is Verdict.DISAGREES), default=None)
     if wrong:
         notes = (*report.notes, f"Found with {last}.")
-        if report.counterexample is not None:
+        shown = report.counterexample
+        if shown is not None and "y" not in shown.arrays:  # no small problem fails
             again = f"{cell.name!r}, loss={cell.loss!r}, bias={cell.bias}, reset={cell.reset!r}"
-            report = report._replace(
-                counterexample=report.counterexample._replace(
-                    reproduce="from bptt_verifier import verify; "
-                    f"verify(gradients, model={again}, seed={seed})"
-                )
+            call = (
+                f"from bptt_verifier import verify; verify(gradients, model={again}, seed={seed})"
             )
+            report = report._replace(counterexample=shown._replace(reproduce=call))
         return report._replace(
             steps=steps,
             first_wrong_step=first,
@@ -301,6 +322,35 @@ def witnesses(
                     {name: roundoff(case, name, value)[0] for name, value in yours.items()},
                     any(each.verdict is Verdict.DISAGREES for each in found),
                 )
+
+
+def smallest_failing(
+    gradients: Callable[..., Any], cell: Cell, seed: int, asked: tuple[str, ...]
+) -> Counterexample | None:
+    """A small case that fails, with values of one digit; None where no small one does."""
+    for sizes in SMALL:
+        at = setting(cell, sizes, seed, asked)
+        found = simplest(of_their_own(gradients, at), oracle_of(cell, sizes, seed, asked))
+        if found is None:
+            continue
+        case, answer = found
+        results = compared(answer, case)
+        worst = max(results, key=lambda name: results[name].error)
+        yours, known = answer[worst], case.reference[worst]
+        allowed, _ = roundoff(case, worst, yours)
+        params = {name: case.params[name] for name in cell.weights}
+        names = ("x", "y", *cell.states)
+        arrays = params | dict(zip(names, at.arguments(case.params), strict=True))
+        return Counterexample(
+            sizes=f"{sizes}, {cell.name}, {cell.loss}, {known.dtype}",
+            arrays={name: value.tolist() for name, value in arrays.items()},
+            gradient=worst,
+            yours=nine_digits(yours).tolist(),
+            autodiff=nine_digits(known).tolist(),
+            error_over_bound=(np.abs(yours - known) / allowed).tolist(),
+            reproduce=call_with(arrays),
+        )
+    return None
 
 
 def merged(one: ParameterResult, other: ParameterResult) -> ParameterResult:

@@ -154,7 +154,8 @@ def in_terms(line: Equation) -> Iterator[Candidate]:
 
     carried, several = line.result in CARRIED, len(line.terms) > 1
     places = range(len(line.terms))
-    for size in range(1, len(line.terms) + 1):
+    # Without both terms of ∂L/∂c_t nothing comes from the next step either: the second is enough.
+    for size in range(1, len(line.terms) + (carried or not several)):
         for out in combinations(places, size):
             past = carried or any(FROM_NEXT in line.terms[i].factors for i in out)
             texts = [str(line.terms[i]) for i in out]
@@ -216,7 +217,8 @@ def in_factors(line: Equation, cell: str) -> Iterator[Candidate]:
     for i, term in enumerate(line.terms):
         for symbol in (*term.factors, *term.after):
             for name, other in instead(cell).get(symbol, ()):
-                if other == line.result or (not other and term.factors == (symbol,)):
+                itself = other in (line.result, CARRIED.get(line.result))
+                if itself or (not other and term.factors == (symbol,)):
                     continue
                 put = partial(put_for, symbol, other)
                 written = term._replace(factors=put(term.factors), after=put(term.after))
@@ -286,9 +288,10 @@ def as_in_the_rnn(s: States, longest: int) -> Iterator[Candidate]:
         if len(results) == 1:
             continue
         for result in results:
-            said = (
-                mistake.explanation if CARRIED[result] == DH else of_the_cell(mistake.explanation)
-            )
+            of_c = CARRIED[result] == FROM_NEXT
+            if of_c and mistake.name.startswith("output-gradient"):
+                continue  # no output's gradient enters a cell
+            said = of_the_cell(mistake.explanation) if of_c else mistake.explanation
             alone = mistake._replace(
                 explanation=f"in {result} alone, {said}", details={**mistake.details, "in": result}
             )

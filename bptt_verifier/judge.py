@@ -32,9 +32,10 @@ from bptt_verifier.report import (
     Mistake,
     ParameterResult,
     Report,
+    nine_digits,
 )
 from bptt_verifier.steps import Steps, step_results, steps_of
-from bptt_verifier.submission import Answer, Broken, ask, states_taken
+from bptt_verifier.submission import Answer, Broken, ask, call_with, states_taken
 from manual_bptt import activations, losses, rnn
 from manual_bptt.inputs import require_at_least
 
@@ -233,12 +234,6 @@ def smallest_failing(
     return best
 
 
-def nine_digits(values: Array) -> Array:
-    """The values to nine significant digits, however small they are."""
-    rounded = [float(f"{value:.9g}") for value in values.flat]
-    return np.array(rounded).reshape(values.shape)
-
-
 def counterexample(case: Judged) -> Counterexample:
     """The case as a report shows it."""
     worst = max(case.comparisons, key=lambda c: c.error)
@@ -248,11 +243,6 @@ def counterexample(case: Judged) -> Counterexample:
     params, x, y, h0, activation, loss = case.problem
     arrays = {name: value for name, value in params._asdict().items() if value is not None}
     arrays |= {"x": x, "y": y} | ({} if h0 is None else {"h0": h0})
-    inner = ("U", "W", "V", "b", "c")
-    written = {name: f"np.array({v.tolist()}, np.{v.dtype})" for name, v in arrays.items()}
-    weights = ", ".join(f"{name}={text}" for name, text in written.items() if name in inner)
-    others = ", ".join(text for name, text in written.items() if name not in inner)
-    kind = "Weights" if params.b is None else "BiasedWeights"
     return Counterexample(
         sizes=f"{case.problem.sizes}, {activation}, {loss}, {x.dtype}",
         arrays={name: value.tolist() for name, value in arrays.items()},
@@ -260,10 +250,7 @@ def counterexample(case: Judged) -> Counterexample:
         yours=nine_digits(yours).tolist(),
         autodiff=nine_digits(known).tolist(),
         error_over_bound=np.where(np.isnan(error), 0.0, error).tolist(),
-        reproduce=(
-            f"import numpy as np; from bptt_verifier.submission import {kind}; "
-            f"gradients({kind}({weights}), {others})"
-        ),
+        reproduce=call_with(arrays),
     )
 
 

@@ -160,13 +160,14 @@ def scaled(wide: Any, single: Any, unit: float) -> Any:
 def judged(
     gradients: Gradients,
     oracle: Oracle,
-    named: Callable[[], tuple[Mistake, ...]] = tuple,
+    named: Callable[[], tuple[tuple[Mistake, ...], Counterexample | None]] = lambda: ((), None),
     *,
     subject: str = "your model",
 ) -> Report:
     """The verdict on these gradients, with everything else about the model known.
 
-    `named` is asked for their mistakes before the judge looks for them in the forward pass.
+    `named` is asked for their mistakes, and for a small failing case, before the judge looks for
+    them itself.
     """
     breach = contract(gradients, oracle)
     if breach is not None:
@@ -353,7 +354,7 @@ def diagnosed(
     oracle: Oracle,
     answers: Sequence[Mapping[str, Array]],
     comparisons: Mapping[str, Sequence[Comparison]],
-    named: Callable[[], tuple[Mistake, ...]],
+    named: Callable[[], tuple[tuple[Mistake, ...], Counterexample | None]],
 ) -> tuple[tuple[Mistake, ...], Counterexample]:
     """The mistakes, and the simplest failing case."""
     failing = [
@@ -377,29 +378,31 @@ def diagnosed(
         )
         for i in failing[:WITNESSES]
     ]
-    mistakes = named()
-    with precise():
-        assert oracle.program is not None
-        mistakes = mistakes or diagnose(oracle.program, evidence)
-        shown = simplest(gradients, oracle)
+    mistakes, shown = named()
+    if not mistakes:
+        with precise():
+            assert oracle.program is not None
+            mistakes = diagnose(oracle.program, evidence)
     if shown is None:
-        case = oracle.cases[failing[0]]
-        shown = counterexample(oracle, case, answers[failing[0]], None)
+        simple = simplest(gradients, oracle)
+        case, answer = simple or (oracle.cases[failing[0]], answers[failing[0]])
+        shown = counterexample(oracle, case, answer, 1 if simple else None)
     return mistakes, shown
 
 
-def simplest(gradients: Gradients, oracle: Oracle) -> Counterexample | None:
-    """A failing case whose values have one digit, if there is one."""
+def simplest(gradients: Gradients, oracle: Oracle) -> tuple[Case, dict[str, Array]] | None:
+    """A failing case whose values have one digit, and what they gave; if there is one."""
     assert oracle.program is not None
     assert oracle.reference is not None
     for number in range(SIMPLE):
         params = drawn(oracle.params, seed=oracle.seed, case=number, digits=1, held=oracle.held)
-        case = case_at(oracle.program, oracle.reference, params, number)
+        with precise():
+            case = case_at(oracle.program, oracle.reference, params, number)
         answer = answered(gradients, params)
         if not usable(case) or isinstance(answer, Mistake):
             continue
         if any(found.verdict is Verdict.DISAGREES for found in compared(answer, case).values()):
-            return counterexample(oracle, case, answer, 1)
+            return case, answer
     return None
 
 

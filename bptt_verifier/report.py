@@ -6,8 +6,10 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bptt_verifier import page
-from bptt_verifier.comparison import SYMBOLS, Verdict
+from bptt_verifier.comparison import SYMBOLS, Array, Verdict
 
 
 class Mistake(NamedTuple):
@@ -76,6 +78,12 @@ class Curve(NamedTuple):
     label: str
     relative_errors: tuple[float, ...]
     allowed: tuple[float, ...]
+
+
+def nine_digits(values: Array) -> Array:
+    """The values to nine significant digits, however small they are."""
+    rounded = [float(f"{value:.9g}") for value in values.flat]
+    return np.array(rounded).reshape(values.shape)
 
 
 class Counterexample(NamedTuple):

@@ -71,6 +71,18 @@ class GruBiasedWeights(NamedTuple):
 WEIGHTS = {len(kind._fields): kind for kind in (Weights, BiasedWeights, GruBiasedWeights)}
 
 
+def call_with(arrays: Mapping[str, Array]) -> str:
+    """The lines that call a derivation with these numbers: the parameters, then the others."""
+    written = {name: f"np.array({v.tolist()}, np.{v.dtype})" for name, v in arrays.items()}
+    inner = [f"{name}={text}" for name, text in written.items() if name in NAMES]
+    others = [text for name, text in written.items() if name not in NAMES]
+    kind = WEIGHTS[len(inner)].__name__
+    return (
+        f"import numpy as np; from bptt_verifier.submission import {kind}; "
+        f"gradients({kind}({', '.join(inner)}), {', '.join(others)})"
+    )
+
+
 class Answer(NamedTuple):
     """What a derivation returned, by name, as arrays of its own dtype."""
 

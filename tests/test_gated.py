@@ -322,14 +322,28 @@ def test_a_bias_may_be_anything_that_is_true() -> None:
     assert verify(derivation(lstm, "lstm"), model="lstm", bias=bias).verdict is Verdict.AGREES
 
 
-def test_a_mistake_that_only_one_output_shows_is_caught() -> None:
+def test_the_smallest_failing_case_is_small_and_can_be_made_again(tmp_path: Path) -> None:
+    mistake = next(m for m in GATED_MISTAKES if m.name == "tanh′ of the cell missing")
+    yours = derivation(planted(mistake, tmp_path), "lstm")
+    case = verify(yours, model="lstm", bias=True).counterexample
+    assert case is not None
+    assert case.sizes.startswith("T=1 B=1 D=1 H=1 O=1, lstm, mse")
+    assert set(case.arrays) == {"U", "W", "V", "b", "c", "x", "y", "h0", "c0"}
+    assert all(np.array_equal(np.round(v, 1), v) for v in case.arrays.values())
+    line = case.reproduce.replace("gradients(", "found = gradients(")
+    exec(line, around := {"gradients": yours})
+    np.testing.assert_allclose(around["found"][case.gradient], case.yours, rtol=1e-8)
+    assert not np.allclose(case.yours, case.autodiff)
+
+
+def test_a_mistake_that_no_small_case_shows_is_caught() -> None:
     right = derivation(lstm, "lstm")
 
-    def squeezed(params, x, y, h0, c0):
+    def with_three_outputs(params, x, y, h0, c0):
         found = right(params, x, y, h0, c0)
-        return found if y.shape[1] > 1 else found | {"V": 2 * found["V"]}
+        return found if y.shape[1] < 3 else found | {"V": 2 * found["V"]}
 
-    report = verify(squeezed, model="lstm")
+    report = verify(with_three_outputs, model="lstm")
     assert report.verdict is Verdict.DISAGREES
     assert report.counterexample is not None
     assert report.counterexample.reproduce.endswith(
