@@ -58,13 +58,15 @@ class Option(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a sweep forward leaves: h_{t-1} of its steps, and its last state.
+    """What a sweep forward leaves: h_{t-1} of its steps, its last state, and room for the adjoints.
 
-    Where there are few steps, `before` is a list, whose first is None for zeros.
+    Where there are few steps, `before` is a list, whose first is None for zeros, and no room is
+    needed. Else it is the array of U x_t, which nothing reads any more.
     """
 
     before: Any
     reached: Float[Array, "B H"]
+    room: Any = None
 
 
 def few_steps(
@@ -130,7 +132,7 @@ def sweep_forward(
     # The last state has no place among those before a step, and is computed after the loop.
     start = reached, put(before, reached, 1)
     (h, before), _ = lax.scan(advance, start, jnp.arange(1, n - 1))
-    return Trace(before, step(h, a[n - 1]))
+    return Trace(before, step(h, a[n - 1]), room=a)
 
 
 def sweep_back(
@@ -154,9 +156,7 @@ def sweep_back(
         adjoints = lax.dynamic_update_slice(adjoints, delta.T, (0, t * B))
         return (delta @ W, adjoints), None  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
 
-    # Every number is written over. The first ones need ∂L/∂h_n and h_n, so that the array cannot be
-    # made before the states are, and takes the place of U x_t.
-    start = dh, jnp.broadcast_to(jnp.vdot(dh[0], trace.reached[0]), (H, n * B))
+    start = dh, trace.room.reshape(H, n * B)  # every number is written over
     (dh, adjoints), _ = lax.scan(retreat, start, jnp.arange(n), reverse=True)
     return Found(
         U=adjoints @ rows(x),  # (Q3)  Σ_t δ_t x_tᵀ
