@@ -40,6 +40,7 @@ GATED = [("lstm", ""), ("gru", "after"), ("gru", "before")]
 
 # Every new shape compiles anew: few shapes, with and without a loop, and fewer examples.
 SHAPES = [Sizes(1, 2, 3, 4, 2), Sizes(3, 1, 2, 2, 1), Sizes(5, 3, 1, 3, 2), Sizes(12, 2, 4, 6, 3)]
+LARGE = (128, 3, 128)  # B, D, H, of which the RNN does several steps back at a time
 FEWER = settings(max_examples=max(4, settings().max_examples // 10))
 
 
@@ -79,6 +80,17 @@ def test_every_gradient_of_the_rnn_agrees_with_autodiff(
     dtype: type, data: st.DataObject, checkpoint_every: int | None
 ) -> None:
     problem = data.draw(problems(dtype, sizes=st.sampled_from(SHAPES)))
+    demand(jitted.rnn, problem, checkpoint_every)
+
+
+@DTYPES
+@pytest.mark.parametrize("checkpoint_every", [None, 5, 6])
+@pytest.mark.parametrize("T", [5, 8, 11])
+def test_several_steps_back_at_a_time_give_the_same_gradients(
+    monkeypatch: pytest.MonkeyPatch, T: int, checkpoint_every: int | None, dtype: type
+) -> None:
+    monkeypatch.setattr(jitted.rnn, "LARGE", 1)  # seen only by shapes that no other test compiles
+    problem = with_values(np.random.default_rng(1), Sizes(T, 3, 3, 5, 1), dtype=dtype)
     demand(jitted.rnn, problem, checkpoint_every)
 
 
@@ -268,8 +280,9 @@ def temporary_bytes(problem: Problem, **options: Any) -> int:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "identity"])
-def test_one_step_takes_two_arrays_of_all_states(activation: str, bias: bool) -> None:
-    T, B, D, H, O = 100, 32, 64, 128, 10
+@pytest.mark.parametrize("B", [32, 128])
+def test_one_step_takes_two_arrays_of_all_states(B: int, activation: str, bias: bool) -> None:
+    T, D, H, O = 100, 64, 128, 10
     problem = with_values(
         np.random.default_rng(0), Sizes(T, B, D, H, O), dtype=np.float32, bias=bias
     )
@@ -292,11 +305,16 @@ def copied_in_loops(program: str, T: int, B: int) -> list[str]:
     return [line.strip() for line in program.splitlines() if re.search(whole, line)]
 
 
-@pytest.mark.parametrize(("cell", "option"), [("rnn", "tanh"), *GATED])
-def test_no_step_copies_the_arrays_of_all_steps(cell: str, option: str) -> None:
-    T, B = 9, 4
+@pytest.mark.parametrize(
+    ("cell", "option", "sizes"),
+    [(*each, (4, 3, 5)) for each in [("rnn", "tanh"), *GATED]] + [("rnn", "tanh", LARGE)],
+)
+def test_no_step_copies_the_arrays_of_all_steps(
+    cell: str, option: str, sizes: tuple[int, int, int]
+) -> None:
+    T, (B, *_) = 9, sizes
     problem = variant_with_values(
-        np.random.default_rng(0), cell, Sizes(T, B, D=3, H=5, O=2), option=option,
+        np.random.default_rng(0), cell, Sizes(T, *sizes, O=2), option=option,
         dtype=np.float32, initial_state=False,
     )  # fmt: skip
     found = jax.jit(partial(COMPILED[cell].value_and_grad, **problem.option))

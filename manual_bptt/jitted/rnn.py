@@ -30,6 +30,8 @@ from manual_bptt.jitted.step import (
 from manual_bptt.rnn import Params
 
 FEW = 4  # steps up to which a loop costs more than products of single steps
+LARGE = 2**14  # numbers in δ_t from which one turn of the loop back does several steps
+TOGETHER = 4  # so many
 
 
 class Activation(NamedTuple):
@@ -157,8 +159,11 @@ def sweep_back(
         adjoints = lax.dynamic_update_slice(adjoints, delta.T, (0, t * B))
         return (delta @ W, adjoints), None  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
 
+    # The operations of a loop are done one after the other where they are few. Where they are more,
+    # XLA lays δ_t out, which takes one core, while it multiplies by W.
+    together = TOGETHER if B * H >= LARGE else 1
     start = dh, trace.room.reshape(H, n * B)  # every number is written over
-    (dh, adjoints), _ = lax.scan(retreat, start, jnp.arange(n), reverse=True)
+    (dh, adjoints), _ = lax.scan(retreat, start, jnp.arange(n), reverse=True, unroll=together)
     return Found(
         U=adjoints @ rows(x),  # (Q3)  Σ_t δ_t x_tᵀ
         W=adjoints @ rows(trace.before),  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
