@@ -171,8 +171,13 @@ def with_leaves(
         swept.append(back)
     explanations: dict[str, list[Mistake]] = {}
     shared: set[Any] | None = None  # if one mistake has to do, all these gradients make the same
-    for name in sorted(wrong, key=evidence[0].cheapest_first.index):
-        giving = [(e, back) for e, back in zip(evidence, swept, strict=True) if name in e.wanted]
+    giving_of = {
+        name: [(e, back) for e, back in zip(evidence, swept, strict=True) if name in e.wanted]
+        for name in wrong
+    }
+    # The small ones first.
+    for name in sorted(wrong, key=lambda name: giving_of[name][0][0].wanted[name].yours.size):
+        giving = giving_of[name]
         first = giving[0][0]
         possible = [
             mistake
@@ -213,17 +218,20 @@ def fewest(
 def kind(mistake: Mistake) -> tuple[str, str]:
     """What makes two mistakes in different gradients the same one."""
     details = {key: value for key, value in mistake.details.items() if key != "gradient"}
-    return mistake.name, repr(sorted(details.items())) + mistake.explanation.partition(", ")[2]
+    return mistake.name, repr(sorted(details.items())) + without_place(mistake)
+
+
+def without_place(mistake: Mistake) -> str:
+    """The explanation, but for the gradient in which the mistake is made."""
+    return mistake.explanation.removeprefix(f"in ∂L/∂{mistake.details['gradient']}, ")
 
 
 def joined(mistake: Mistake, names: list[str]) -> Mistake:
     """The mistake with all the gradients in which it is made."""
     if len(names) == 1:
         return mistake
-    explanation = mistake.explanation.replace(
-        f"in ∂L/∂{mistake.details['gradient']}, ",
-        "in " + " and ".join(f"∂L/∂{name}" for name in names) + ", ",
-    )
+    where = " and ".join("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
+    explanation = f"in {where}, {without_place(mistake)}"
     details = {**mistake.details, "gradient": names}
     return mistake._replace(explanation=explanation, details=details)
 

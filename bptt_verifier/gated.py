@@ -16,7 +16,14 @@ from bptt_verifier import stated_cells
 from bptt_verifier.comparison import Array, Verdict, coarsest
 from bptt_verifier.gated_diagnosis import Witness, diagnose
 from bptt_verifier.last_resort import Case, decided
-from bptt_verifier.own_model import answered, compared, judged, roundoff, simplest
+from bptt_verifier.own_model import (
+    answered,
+    compared,
+    judged,
+    not_finite,
+    roundoff,
+    simplest,
+)
 from bptt_verifier.own_oracle import Oracle, copies, prepared
 from bptt_verifier.problems import CELLS, Sizes, Variant
 from bptt_verifier.report import (
@@ -227,7 +234,7 @@ def verify_cell(
 
     def named() -> tuple[tuple[Mistake, ...], Counterexample | None]:
         mistakes = diagnose([*witnesses(gradients, cell, seed, asked)])
-        return mistakes, smallest_failing(gradients, cell, seed, asked)
+        return mistakes, smallest_failing(gradients, cell, seed, asked, states.by_name)
 
     for sizes, points in POINTS.items():
         oracle = oracle_of(cell, sizes, seed, asked)
@@ -252,13 +259,13 @@ def concluded(
     """One report on all settings: the last one's mistake, if any, and the single steps."""
     report = reports[-1]
     wrong = report.verdict is Verdict.DISAGREES
+    notes = (*report.notes, f"Found with {last}.") if wrong else ()
     if wrong and not report.parameters:
-        return report
+        return report._replace(notes=notes)
     of_probe = of_their_own(gradients, setting(cell, PROBE, seed, asked))
     steps = single_steps(of_probe, oracle_of(cell, PROBE, seed, asked))
     first = max((s.t for s in steps if s.verdict is Verdict.DISAGREES), default=None)
     if wrong:
-        notes = (*report.notes, f"Found with {last}.")
         shown = report.counterexample
         if shown is not None and "y" not in shown.arrays:  # no small problem fails
             again = f"{cell.name!r}, loss={cell.loss!r}, bias={cell.bias}, reset={cell.reset!r}"
@@ -312,7 +319,7 @@ def witnesses(
         at = setting(cell, sizes, seed, asked)
         for case in oracle_of(cell, sizes, seed, asked).cases[:WITNESSES]:
             answer = answered(of_their_own(gradients, at), case.params)
-            if isinstance(answer, dict):
+            if isinstance(answer, dict) and not not_finite(answer, case):
                 yours = {name: answer[name] for name in at.asked}
                 found = compared(yours, case).values()
                 yield Witness(
@@ -325,9 +332,16 @@ def witnesses(
 
 
 def smallest_failing(
-    gradients: Callable[..., Any], cell: Cell, seed: int, asked: tuple[str, ...]
+    gradients: Callable[..., Any],
+    cell: Cell,
+    seed: int,
+    asked: tuple[str, ...],
+    by_name: tuple[str, ...],
 ) -> Counterexample | None:
-    """A small case that fails, with values of one digit; None where no small one does."""
+    """A small case that fails, with values of one digit; None where no small one does.
+
+    `by_name` are the states that the derivation takes as keywords.
+    """
     for sizes in SMALL:
         at = setting(cell, sizes, seed, asked)
         found = simplest(of_their_own(gradients, at), oracle_of(cell, sizes, seed, asked))
@@ -348,7 +362,7 @@ def smallest_failing(
             yours=nine_digits(yours).tolist(),
             autodiff=nine_digits(known).tolist(),
             error_over_bound=(np.abs(yours - known) / allowed).tolist(),
-            reproduce=call_with(arrays),
+            reproduce=call_with(arrays, by_name),
         )
     return None
 

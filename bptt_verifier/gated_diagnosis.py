@@ -68,7 +68,13 @@ class Witness(NamedTuple):
 
 
 def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
-    """The mistakes that give all their numbers; empty where none of the table do, nor two."""
+    """The mistakes that give all their numbers; empty where none of the table do, nor two.
+
+    What fails at some sizes only, and has no name of the table, is unknown: any other name would be
+    that of one size.
+    """
+    if not witnesses:
+        return ()
     witnesses = sorted(witnesses, key=lambda witness: witness.place)
     longest = max(witness.problem.sizes.T for witness in witnesses)
     states = forward(witnesses[0].problem)
@@ -89,4 +95,22 @@ def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
         )
         return same_in_all(known, variants)
 
-    return explanation(known, [witness.evidence for witness in witnesses], another)
+    found = explanation(known, [witness.evidence for witness in witnesses], another)
+    return found or at_some_sizes(witnesses)
+
+
+def at_some_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
+    """Unknown, with the sizes at which they fail; empty where they fail at all of several steps."""
+    failing = {witness.problem.sizes for witness in witnesses if witness.fails}
+    others = {witness.problem.sizes for witness in witnesses} - failing
+    if all(sizes.T == 1 for sizes in others):
+        return ()
+    wrong, right = (" and ".join(map(str, sorted(sizes))) for sizes in (failing, others))
+    return (
+        Mistake(
+            "unknown",
+            f"your numbers are wrong with {wrong}, and not with {right}: no mistake that the judge "
+            "knows, and no two of them, show at these sizes only.",
+            {"failing": [sizes._asdict() for sizes in sorted(failing)]},
+        ),
+    )

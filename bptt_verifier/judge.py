@@ -53,6 +53,7 @@ class Model(NamedTuple):
     loss: str
     bias: bool
     initial_state: bool
+    by_name: tuple[str, ...] = ()  # the states that a derivation takes as keywords
 
     def problem(
         self, rng: np.random.Generator, sizes: Sizes, dtype: Any, **scales: float
@@ -234,7 +235,7 @@ def smallest_failing(
     return best
 
 
-def counterexample(case: Judged) -> Counterexample:
+def counterexample(case: Judged, by_name: tuple[str, ...]) -> Counterexample:
     """The case as a report shows it."""
     worst = max(case.comparisons, key=lambda c: c.error)
     yours, known = case.yours[worst.name], case.truth.values[worst.name]
@@ -250,7 +251,7 @@ def counterexample(case: Judged) -> Counterexample:
         yours=nine_digits(yours).tolist(),
         autodiff=nine_digits(known).tolist(),
         error_over_bound=np.where(np.isnan(error), 0.0, error).tolist(),
-        reproduce=call_with(arrays),
+        reproduce=call_with(arrays, by_name),
     )
 
 
@@ -324,7 +325,7 @@ def verify(
         )  # fmt: skip
     states = states_taken(gradients)
     gradients = states.in_order_for(gradients)
-    stated = Model(activation, loss, bias, bool(states.all))
+    stated = Model(activation, loss, bias, bool(states.all), states.by_name)
     total = examples + len(SPREADS) * PROBES * 2
     cases: list[Judged] = []
 
@@ -441,7 +442,9 @@ def explained(
         ),
     )
     return report._replace(
-        verdict=Verdict.DISAGREES, mistakes=mistakes, counterexample=counterexample(smallest)
+        verdict=Verdict.DISAGREES,
+        mistakes=mistakes,
+        counterexample=counterexample(smallest, model.by_name),
     )
 
 

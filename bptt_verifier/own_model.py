@@ -107,6 +107,8 @@ def answered(gradients: Gradients, params: Mapping[str, Array]) -> dict[str, Arr
                 f"gradients(params)[{name!r}]: expected an array of floats, found {what}.",
                 gradient=name,
             )
+        if value.dtype.kind in "iu":
+            value = value.astype(params[name].dtype if name in params else np.float64)
         if name == "loss" and value.size == 1:
             value = value.reshape(())
         if value.shape != shape:
@@ -399,7 +401,7 @@ def simplest(gradients: Gradients, oracle: Oracle) -> tuple[Case, dict[str, Arra
         with precise():
             case = case_at(oracle.program, oracle.reference, params, number)
         answer = answered(gradients, params)
-        if not usable(case) or isinstance(answer, Mistake):
+        if not usable(case) or isinstance(answer, Mistake) or not_finite(answer, case):
             continue
         if any(found.verdict is Verdict.DISAGREES for found in compared(answer, case).values()):
             return case, answer

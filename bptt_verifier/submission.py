@@ -71,11 +71,18 @@ class GruBiasedWeights(NamedTuple):
 WEIGHTS = {len(kind._fields): kind for kind in (Weights, BiasedWeights, GruBiasedWeights)}
 
 
-def call_with(arrays: Mapping[str, Array]) -> str:
-    """The lines that call a derivation with these numbers: the parameters, then the others."""
+def call_with(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str:
+    """The lines that call a derivation with these numbers: the parameters, then the others.
+
+    Those in `by_name` are passed as keywords.
+    """
     written = {name: f"np.array({v.tolist()}, np.{v.dtype})" for name, v in arrays.items()}
     inner = [f"{name}={text}" for name, text in written.items() if name in NAMES]
-    others = [text for name, text in written.items() if name not in NAMES]
+    others = [
+        f"{name}={text}" if name in by_name else text
+        for name, text in written.items()
+        if name not in NAMES
+    ]
     kind = WEIGHTS[len(inner)].__name__
     return (
         f"import numpy as np; from bptt_verifier.submission import {kind}; "

@@ -336,6 +336,57 @@ def test_the_smallest_failing_case_is_small_and_can_be_made_again(tmp_path: Path
     assert not np.allclose(case.yours, case.autodiff)
 
 
+def test_a_state_that_is_a_keyword_is_one_in_the_line_that_makes_the_case_again() -> None:
+    def negative(params, x, y, *, c0=None):
+        found = lstm.gradients(lstm.Params(*params), x, y, None, c0)[1]
+        return {"U": found.U, "W": found.W, "V": found.V, "c0": -found.c0}
+
+    report = verify(negative, model="lstm")
+    assert [m.name for m in report.mistakes] == ["sign-flipped"]
+    assert report.counterexample is not None
+    exec(report.counterexample.reproduce, {"gradients": negative})
+
+
+@pytest.mark.parametrize(
+    ("wrong_at", "sizes"),
+    [
+        (lambda T, H: T == 30, "wrong with T=30 B=1 D=30 H=3 O=2, and not with T=1"),
+        (lambda T, H: H == 1, "wrong with T=3 B=2 D=2 H=1 O=2, and not with T=1"),
+    ],
+)
+def test_what_is_wrong_at_some_sizes_only_has_no_name(wrong_at: Any, sizes: str) -> None:
+    right = derivation(gru, "gru")
+
+    def sometimes(params, x, y, h0):
+        found = right(params, x, y, h0)
+        return found | {"U": -found["U"]} if wrong_at(len(x), h0.shape[1]) else found
+
+    report = verify(sometimes, model="gru", bias=True)
+    assert [m.name for m in report.mistakes] == ["unknown"]
+    assert sizes in report.mistakes[0].explanation
+
+
+def test_zeros_that_are_integers_are_zeros() -> None:
+    right = derivation(lstm, "lstm")
+
+    def without_c0(params, x, y, h0, c0):
+        return right(params, x, y, h0, c0) | {"c0": np.zeros(c0.shape, int)}
+
+    report = verify(without_c0, model="lstm", bias=True)
+    assert [m.name for m in report.mistakes] == ["zero-gradient"]
+
+
+def test_a_breach_at_some_sizes_is_told_with_them() -> None:
+    def of_several_steps(params, x, y, h0, c0):
+        if len(x) == 1:
+            raise ValueError("one step")
+        return derivation(lstm, "lstm")(params, x, y, h0, c0)
+
+    report = verify(of_several_steps, model="lstm", bias=True)
+    assert [m.name for m in report.mistakes] == ["raised"]
+    assert "Found with T=1 B=3 D=2 H=4 O=2." in report.notes
+
+
 def test_a_mistake_that_no_small_case_shows_is_caught() -> None:
     right = derivation(lstm, "lstm")
 
