@@ -121,22 +121,40 @@ def explanation(
         return ()  # so slightly wrong that it cannot be told from right here
     best: tuple[Mistake, ...] = ()
     asked = False
-    for made in known.made():
-        if best and len(made) >= len(best):
-            break  # no way back with more mistakes in it can need fewer in all
-        if len(made) == 2 and not asked:
+    for made, most in attempts(known.made()):
+        if best and len(made) + (most if made else 0) >= len(best):
+            break  # no later attempt can need fewer
+        if made and len(made) + most == 2 and not asked:
             asked = True
             if other := another():
                 return other
         way = known.put_together(made)
-        if way is None or with_leaves(known, evidence[:1], way, most=2 - len(made)) is None:
+        if way is None or with_leaves(known, evidence[:1], way, most) is None:
             continue
-        found = with_leaves(known, evidence, way, most=2 - len(made))
+        found = with_leaves(known, evidence, way, most)
         if found is not None:
             mistakes = (*(each.mistake for each in made), *found)
             if mistakes and (not best or len(mistakes) < len(best)):
                 best = mistakes
     return best
+
+
+def attempts(
+    together: Iterable[tuple[Hypothesis, ...]],
+) -> Iterator[tuple[tuple[Hypothesis, ...], int]]:
+    """Mistakes in the way back, and how many of single gradients may go with them.
+
+    Up to two of gradients alone, then one in the way back; then one of each, and two in the way
+    back, where pairs are tried at all.
+    """
+    single: list[tuple[Hypothesis, ...]] = []
+    for made in together:
+        if len(made) == 2:
+            yield from ((each, 1) for each in single)
+            single = []
+        elif made:
+            single.append(made)
+        yield made, 0 if made else 2
 
 
 def same_in_all(

@@ -70,17 +70,17 @@ class Witness(NamedTuple):
 def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     """The mistakes that give all their numbers; empty where none of the table do, nor two.
 
-    What fails at some sizes only, and has no name of the table, is unknown: any other name would be
-    that of one size.
+    What fails at some sizes only, and is no single mistake of the table, is unknown: any other name
+    would be that of one size.
     """
     if not witnesses:
         return ()
     witnesses = sorted(witnesses, key=lambda witness: witness.place)
     longest = max(witness.problem.sizes.T for witness in witnesses)
-    states = forward(witnesses[0].problem)
+    states, partly = forward(witnesses[0].problem), at_some_sizes(witnesses)
     known = Hypotheses(
         NAMES,
-        partial(made_together, list(candidates(states, longest))),
+        partial(made_together, list(candidates(states, longest)), pairs=not partly),
         put_together,
         sweep,
         gradient,
@@ -96,7 +96,7 @@ def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
         return same_in_all(known, variants)
 
     found = explanation(known, [witness.evidence for witness in witnesses], another)
-    return found or at_some_sizes(witnesses)
+    return found or partly
 
 
 def at_some_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
@@ -110,7 +110,7 @@ def at_some_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
         Mistake(
             "unknown",
             f"your numbers are wrong with {wrong}, and not with {right}: no mistake that the judge "
-            "knows, and no two of them, show at these sizes only.",
+            "knows shows at these sizes only.",
             {"failing": [sizes._asdict() for sizes in sorted(failing)]},
         ),
     )

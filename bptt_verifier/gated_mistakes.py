@@ -315,10 +315,12 @@ def put_together(made: tuple[Candidate, ...]) -> Way | None:
     return way
 
 
-def made_together(single: Sequence[Candidate]) -> Iterator[tuple[Candidate, ...]]:
+def made_together(single: Sequence[Candidate], *, pairs: bool) -> Iterator[tuple[Candidate, ...]]:
     """No mistake, each one, then each pair, but for truncations and clipping, which are many."""
     yield ()
     yield from ((candidate,) for candidate in single)
+    if not pairs:
+        return
     often = [each for each in single if each.mistake.name not in ("truncated", "clipped")]
     yield from combinations(often, 2)
 
