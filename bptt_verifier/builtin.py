@@ -11,7 +11,16 @@ import numpy as np
 from bptt_verifier.bounds import Bounds, bounds
 from bptt_verifier.comparison import Comparison, Verdict, compare
 from bptt_verifier.noise import UNOPTIMISED, measured
-from bptt_verifier.problems import ALL_LOSSES, LARGEST, Problem, Sizes, Variant, draw, draw_variant
+from bptt_verifier.problems import (
+    ALL_LOSSES,
+    LARGEST,
+    Problem,
+    Sizes,
+    Variant,
+    draw,
+    draw_variant,
+    remembered,
+)
 from jax_reference import padded
 from jax_reference.padded import Capacity, Fixed, Padded
 from jax_reference.unrolled import Derivatives, Model
@@ -171,6 +180,7 @@ def _measured(
     return measured(lambda problem: differentiated(problem, fixed), roundoff, problem)
 
 
+@remembered(128)
 def reference_and_allowed(variant: Variant, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
     """What autodiff gives in float64, and how far a derivation may be from it, measured: (N2).
 

@@ -55,12 +55,16 @@ class Evidence(NamedTuple):
 
     def explains(self, name: str, candidate: Array) -> bool:
         """Whether the candidate's gradient is theirs, entry by entry."""
-        yours, allowed, relative, axis = self.wanted[name]
-        if candidate.shape != yours.shape:
+        if candidate.shape != self.wanted[name].yours.shape:
             return False
-        scale = np.max(np.abs(candidate), axis=axis, keepdims=True)
-        within = np.abs(yours - candidate) <= SLACK * np.maximum(allowed, relative * scale)
-        return bool(within.all())
+        return bool(self.within(name, candidate, SLACK, candidate).all())
+
+    def within(self, name: str, candidate: Array, slack: float, rounded: Array) -> Array:
+        """Which entries of the candidate's gradient are theirs, where this one was rounded."""
+        yours, allowed, relative, axis = self.wanted[name]
+        scale = np.max(np.abs(rounded), axis=axis, keepdims=True)
+        near: Array = np.abs(yours - candidate) <= slack * np.maximum(allowed, relative * scale)
+        return near
 
 
 def evidence_of(
@@ -96,7 +100,8 @@ class Hypotheses(NamedTuple):
     """What can be wrong in one model: its way back, and single gradients given a way back.
 
     `made` are the mistakes in the way back that are tried together: none, single ones, pairs.
-    `put_together` is None where two want the same place.
+    `put_together` is None where two want the same place. One is `in_place` if it changes the same
+    entries of the gradients, whatever else is wrong.
     """
 
     names: Sequence[str]
@@ -105,6 +110,7 @@ class Hypotheses(NamedTuple):
     sweep: Callable[[Any, Any], Any]
     gradient: Callable[[Any, str], Array]
     leaves: Callable[[str, Sizes, Array], Iterator[tuple[Mistake, Callable[[Any], Array]]]]
+    in_place: Callable[[Any], bool] = lambda made: False
 
 
 def explanation(
@@ -121,6 +127,7 @@ def explanation(
         return ()  # so slightly wrong that it cannot be told from right here
     best: tuple[Mistake, ...] = ()
     asked = False
+    may_be = plausible(known, evidence[0])
     for made, most in attempts(known.made()):
         if best and len(made) + (most if made else 0) >= len(best):
             break  # no later attempt can need fewer
@@ -129,7 +136,9 @@ def explanation(
             if other := another():
                 return other
         way = known.put_together(made)
-        if way is None or with_leaves(known, evidence[:1], way, most) is None:
+        if way is None or (len(made) == 2 and not may_be(*made)):
+            continue
+        if with_leaves(known, evidence[:1], way, most) is None:
             continue
         found = with_leaves(known, evidence, way, most)
         if found is not None:
@@ -157,14 +166,70 @@ def attempts(
         yield made, 0 if made else 2
 
 
+class Alone(NamedTuple):
+    """What one mistake does to a case: a bit for each entry of the gradients, as they are asked."""
+
+    changed: int
+    explained: int
+
+
+def plausible(known: Hypotheses, case: Evidence) -> Callable[[Hypothesis, Hypothesis], bool]:
+    """Whether two mistakes in the way back may explain a case together, from what each does alone.
+
+    Where both are in place, an entry that one of them leaves as it is must be explained by the
+    other.
+    """
+    names = [name for name in case.cheapest_first if name in known.names]
+    right = known.sweep(case.states, known.put_together(()))
+    as_it_is = {name: known.gradient(right, name) for name in names}
+    seen: dict[int, Alone] = {}
+
+    def alone(made: Hypothesis) -> Alone:
+        if id(made) not in seen:
+            back = known.sweep(case.states, known.put_together((made,)))
+            found = {name: known.gradient(back, name) for name in names}
+            seen[id(made)] = Alone(
+                bits(found[name] != as_it_is[name] for name in names),
+                # Twice the slack, since the two together are only about what they gave.
+                bits(
+                    case.within(name, found[name], 2 * SLACK, case.wanted[name].yours)
+                    for name in names
+                ),
+            )
+        return seen[id(made)]
+
+    every = bits(np.ones(as_it_is[name].shape, bool) for name in names)
+
+    def both(one: Hypothesis, other: Hypothesis) -> bool:
+        if not (known.in_place(one) and known.in_place(other)):
+            return True
+        a, b = alone(one), alone(other)
+        return a.changed | b.explained == every == b.changed | a.explained
+
+    return both
+
+
+def bits(masks: Iterable[Array]) -> int:
+    """Masks as the digits of one number."""
+    return int.from_bytes(np.packbits(np.concatenate([mask.ravel() for mask in masks])).tobytes())
+
+
 def same_in_all(
-    known: Hypotheses, variants: Iterable[Sequence[tuple[Mistake, Evidence]]]
+    known: Hypotheses, variants: Iterable[Iterable[tuple[Mistake, Evidence]]]
 ) -> tuple[Mistake, ...]:
-    """The first difference in the forward pass with which the right way back explains all cases."""
-    for others in variants:
-        evidence = [each for _, each in others]
-        if with_leaves(known, evidence, known.put_together(()), most=0) is not None:
-            return (others[0][0],)
+    """The first difference in the forward pass with which the right way back explains all cases.
+
+    A variant's cases are asked for one by one, and no further than the first that contradicts.
+    """
+    right = known.put_together(())
+    for cases in variants:
+        mistakes = []
+        for mistake, case in cases:
+            if with_leaves(known, [case], right, most=0) is None:
+                break
+            mistakes.append(mistake)
+        else:
+            return tuple(mistakes[:1])
     return ()
 
 
@@ -284,14 +349,12 @@ def diagnose(cases: list[Case]) -> tuple[Mistake, ...]:
     )
 
     def another() -> tuple[Mistake, ...]:
-        variants = [
-            [
-                (mistake, case.against(other))
-                for mistake, other in other_forward_passes(case.problem)
-            ]
-            for case in cases
-        ]
-        return same_in_all(known, zip(*variants, strict=True))
+        others = [[*other_forward_passes(case.problem)] for case in cases]
+        variants = (
+            ((mistake, c.against(other)) for c, (mistake, other) in zip(cases, each, strict=True))
+            for each in zip(*others, strict=True)
+        )
+        return same_in_all(known, variants)
 
     return explanation(known, [case.against(case.problem) for case in cases], another)
 

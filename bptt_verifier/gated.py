@@ -17,13 +17,16 @@ from bptt_verifier.comparison import Array, Verdict, coarsest
 from bptt_verifier.gated_diagnosis import Witness, diagnose
 from bptt_verifier.last_resort import Case, decided
 from bptt_verifier.own_model import (
+    SIMPLE,
     answered,
     compared,
     judged,
     not_finite,
     roundoff,
+    simple_case,
     simplest,
 )
+from bptt_verifier.own_oracle import Case as OwnCase
 from bptt_verifier.own_oracle import Oracle, copies, prepared
 from bptt_verifier.problems import CELLS, Sizes, Variant
 from bptt_verifier.report import (
@@ -204,11 +207,26 @@ def oracle_of(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...]) -> Or
     oracle = prepared(
         at.loss, given, seed=seed, cases=POINTS.get(sizes, 1), held=HELD, compiled=in_one_loop
     )
-    for case in oracle.cases:
-        for arrays in (oracle.params, case.params, case.reference, *case.allowed):
-            for array in arrays.values():
-                array.setflags(write=False)  # it is handed out again
+    hold_still(oracle.params, *oracle.cases)
     return oracle
+
+
+@lru_cache(maxsize=8 * SIMPLE * len(SMALL))
+def small_case_of(
+    cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...], number: int
+) -> OwnCase:
+    """One with values of one digit: as often asked for as what is true of a setting."""
+    case = simple_case(oracle_of(cell, sizes, seed, asked), number)
+    hold_still(case.params, case)
+    return case
+
+
+def hold_still(params: Mapping[str, Array], *cases: OwnCase) -> None:
+    """No array of these can be written to: they are handed out again."""
+    of_cases = (arrays for c in cases for arrays in (c.params, c.reference, *c.allowed))
+    for arrays in (params, *of_cases):
+        for array in arrays.values():
+            array.setflags(write=False)
 
 
 def verify_cell(
@@ -344,7 +362,8 @@ def smallest_failing(
     """
     for sizes in SMALL:
         at = setting(cell, sizes, seed, asked)
-        found = simplest(of_their_own(gradients, at), oracle_of(cell, sizes, seed, asked))
+        cases = (small_case_of(cell, sizes, seed, asked, number) for number in range(SIMPLE))
+        found = simplest(of_their_own(gradients, at), cases)
         if found is None:
             continue
         case, answer = found

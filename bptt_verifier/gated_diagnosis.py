@@ -16,6 +16,7 @@ from bptt_verifier.gated_mistakes import (
     Other,
     candidates,
     in_order,
+    in_place,
     made_together,
     other_forward_passes,
     put_together,
@@ -85,12 +86,13 @@ def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
         sweep,
         gradient,
         partial(leaves, states=states, longest=longest),
+        partial(in_place, s=states),
     )
 
     def another() -> tuple[Mistake, ...]:
         others = [[*other_forward_passes(witness.problem)] for witness in witnesses]
         variants = (
-            [(other.mistake, w.against(other)) for w, other in zip(witnesses, each, strict=True)]
+            ((other.mistake, w.against(other)) for w, other in zip(witnesses, each, strict=True))
             for each in zip(*others, strict=True)
         )
         return same_in_all(known, variants)

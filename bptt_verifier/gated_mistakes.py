@@ -6,7 +6,7 @@ place, so that two mistakes go together where their places differ. Mistakes in s
 in `gated_leaf_mistakes`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from itertools import combinations, permutations
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from bptt_verifier.gated_recursion import (
     States,
     Term,
     Way,
+    value,
 )
 from bptt_verifier.mistakes import Candidate, recursions
 from bptt_verifier.problems import Variant
@@ -323,6 +324,30 @@ def made_together(single: Sequence[Candidate], *, pairs: bool) -> Iterator[tuple
         return
     often = [each for each in single if each.mistake.name not in ("truncated", "clipped")]
     yield from combinations(often, 2)
+
+
+def in_place(candidate: Candidate, *, s: States) -> bool:
+    """Whether a mistake changes the same entries of the gradients, whatever else is wrong.
+
+    So it does unless it moves them, or waits for a large one, or opens a way for what else is
+    wrong: it brings a derivative to where another stood, or a factor to where a zero was.
+    """
+    own = {(line.tag, i): term for line in s.way_back for i, term in enumerate(line.terms)}
+
+    def derivatives(*terms: Term) -> set[str]:
+        return {f for term in terms for f in term.factors if f.startswith(("∂", "δ"))}
+
+    def opens(right: Term, written: tuple[Term, ...]) -> bool:
+        values = {*right.factors, *right.after} - derivatives(right)
+        closed = not all(value(s, symbol).all() for symbol in values)
+        return closed or not derivatives(*written) <= derivatives(right)
+
+    changes = candidate.changes
+    return (
+        "order" not in changes
+        and candidate.mistake.name != "clipped"
+        and not any(opens(own[place], changes[place]) for place in own.keys() & changes.keys())
+    )
 
 
 # Other forward passes.

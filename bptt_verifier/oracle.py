@@ -16,7 +16,7 @@ from bptt_verifier.bounds import RESOLVING, Bounds
 from bptt_verifier.builtin import allowed, reference_and_allowed, started_reference
 from bptt_verifier.comparison import Array
 from bptt_verifier.noise import UNOPTIMISED, measured
-from bptt_verifier.problems import Problem, Variant
+from bptt_verifier.problems import Problem, Variant, remembered
 from jax_reference import rnn
 from jax_reference.rnn import Derivatives
 from manual_bptt.rnn import Params
@@ -72,6 +72,12 @@ def measured_truth(problem: Problem, dtype: Any, names: Collection[str] = Bounds
 
     All errors are measured at once, whichever `names` are asked for.
     """
+    return undecidable_where_too_large(everything_measured(problem, dtype), dtype)
+
+
+@remembered(128)
+def everything_measured(problem: Problem, dtype: Any) -> Truth:
+    """The reference, and how far a derivation in that dtype may be from it."""
     params, x, y, h0, activation, loss = problem
     wide = Params(*(None if w is None else np.asarray(w, np.float64) for w in params))  # type: ignore[arg-type]
     state = np.zeros((x.shape[1], len(params.W))) if h0 is None else h0.astype(np.float64)
@@ -82,7 +88,9 @@ def measured_truth(problem: Problem, dtype: Any, names: Collection[str] = Bounds
         )  # fmt: skip
     values = {name: np.asarray(value) for name, value in clean.items()}
     allowed = {name: with_reference(np.asarray(value), dtype) for name, value in spread.items()}
-    return undecidable_where_too_large(Truth(values, allowed), dtype)
+    for array in allowed.values():
+        array.setflags(write=False)
+    return Truth(values, allowed)
 
 
 def roundoff(dtype: Any) -> float:

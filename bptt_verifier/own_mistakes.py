@@ -5,7 +5,8 @@ is put before it, within the error that rounding may cause. What no hypothesis r
 unknown.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,17 +141,17 @@ def pair(trials: Trials, single: Sequence[Candidate], rivals: Sequence[int]) -> 
     first = [*rivals, *(i for i in range(len(single)) if i not in set(rivals))]
     size = sum(value[0].size for value in values if value is not None)
     most = max(trials.rows, PAIRS // (size + PER_CHANGE * (sum(map(len, changes)) // len(changes))))
-    tried = set()
-    combinations = []
-    for i in first:
-        for j in range(len(single)):
-            key = (min(i, j), max(i, j))
-            if i != j and key not in tried and not changes[i].keys() & changes[j].keys():
-                tried.add(key)
-                combinations.append((single[key[0]], single[key[1]]))
-    del combinations[most:]
-    for start in range(0, len(combinations), trials.rows):
-        chunk = combinations[start : start + trials.rows]
+
+    def in_order() -> Iterator[tuple[Candidate, Candidate]]:
+        before: set[int] = set()
+        for i in first:
+            before.add(i)
+            for j, other in enumerate(single):
+                if j not in before and not changes[i].keys() & changes[j].keys():
+                    yield (single[i], other) if i < j else (other, single[i])
+
+    combinations = islice(in_order(), most)
+    while chunk := [*islice(combinations, trials.rows)]:
         for combination, row in zip(chunk, trials.explained(0, chunk), strict=True):
             if row.all() and trials.confirmed(combination):
                 return tuple(mistake(trials, candidate) for candidate in combination)

@@ -5,7 +5,7 @@ that they derived. Nothing is assumed of what lies between. The contract comes f
 numbers, then the diagnosis.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -386,21 +386,25 @@ def diagnosed(
             assert oracle.program is not None
             mistakes = diagnose(oracle.program, evidence)
     if shown is None:
-        simple = simplest(gradients, oracle)
+        simple = simplest(gradients, (simple_case(oracle, number) for number in range(SIMPLE)))
         case, answer = simple or (oracle.cases[failing[0]], answers[failing[0]])
         shown = counterexample(oracle, case, answer, 1 if simple else None)
     return mistakes, shown
 
 
-def simplest(gradients: Gradients, oracle: Oracle) -> tuple[Case, dict[str, Array]] | None:
-    """A failing case whose values have one digit, and what they gave; if there is one."""
+def simple_case(oracle: Oracle, number: int) -> Case:
+    """A case whose values have one digit."""
     assert oracle.program is not None
     assert oracle.reference is not None
-    for number in range(SIMPLE):
-        params = drawn(oracle.params, seed=oracle.seed, case=number, digits=1, held=oracle.held)
-        with precise():
-            case = case_at(oracle.program, oracle.reference, params, number)
-        answer = answered(gradients, params)
+    params = drawn(oracle.params, seed=oracle.seed, case=number, digits=1, held=oracle.held)
+    with precise():
+        return case_at(oracle.program, oracle.reference, params, number)
+
+
+def simplest(gradients: Gradients, cases: Iterable[Case]) -> tuple[Case, dict[str, Array]] | None:
+    """The first case that fails, and what they gave; if there is one."""
+    for case in cases:
+        answer = answered(gradients, case.params)
         if not usable(case) or isinstance(answer, Mistake) or not_finite(answer, case):
             continue
         if any(found.verdict is Verdict.DISAGREES for found in compared(answer, case).values()):

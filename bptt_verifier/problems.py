@@ -5,7 +5,10 @@ sequence is one step long. Weights here have a standard deviation of about one o
 of the number of inputs, every size is drawn on its own, and one step is one length among others.
 """
 
-from typing import Any, NamedTuple
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +18,7 @@ from manual_bptt import gru, lstm, rnn
 from manual_bptt.rnn import Params
 
 Array = np.ndarray[Any, np.dtype[Any]]
+R = TypeVar("R")
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 LOSSES = ("mse", "half_sse")  # those that section 9 bounds
@@ -245,3 +249,40 @@ def draw_variant(
         spread=rng.uniform(0.5, 1.5),
         classes=bool(rng.integers(2)),
     )
+
+
+# What is true of a problem is asked for again with the next derivation.
+
+
+def content(value: Any) -> Hashable:
+    """What makes two problems the same one: every bit of their numbers, and their options."""
+    if isinstance(value, np.ndarray):
+        numbers = tuple(value.flat) if value.dtype.hasobject else value.tobytes()
+        return value.dtype.str, value.shape, numbers
+    if isinstance(value, dict):
+        return tuple((name, content(each)) for name, each in value.items())
+    if isinstance(value, tuple):
+        return type(value).__name__, *map(content, value)
+    hash(value)
+    return value  # type: ignore[no-any-return]
+
+
+def remembered(most: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """A function of problems that keeps so many of its last answers. Nobody may write to them."""
+
+    def remembering(function: Callable[..., R]) -> Callable[..., R]:
+        answers: OrderedDict[Hashable, R] = OrderedDict()
+
+        @wraps(function)
+        def answer(*asked: Any) -> R:
+            key = content(asked)
+            if key not in answers:
+                answers[key] = function(*asked)
+            answers.move_to_end(key)
+            if len(answers) > most:
+                answers.popitem(last=False)
+            return answers[key]
+
+        return answer
+
+    return remembering
