@@ -6,7 +6,7 @@ place, so that two mistakes go together where their places differ. Mistakes in s
 in `gated_leaf_mistakes`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from itertools import combinations, permutations
 from typing import Any, NamedTuple

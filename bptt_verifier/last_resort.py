@@ -17,7 +17,7 @@ import numpy as np
 from bptt_verifier.bounds import RESOLVING
 from bptt_verifier.comparison import Array, Verdict
 from bptt_verifier.noise import SAFETY
-from bptt_verifier.problems import Variant
+from bptt_verifier.problems import Variant, remembered
 from bptt_verifier.report import Decision, Mistake, Report
 from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl
 
@@ -81,29 +81,35 @@ def verdict_on(deviation: float, size: float, correct: float) -> Verdict:
     return Verdict.DISAGREES if not deviation <= SAFETY * correct else Verdict.INCONCLUSIVE
 
 
+@remembered(4 * PROBLEMS)
+def exact_values(problem: Variant, names: tuple[str, ...]) -> dict[str, Array]:
+    """The float64 nearest to every entry of these gradients."""
+    from bptt_verifier.enclosures import certify  # noqa: PLC0415 - needs an extra
+
+    given: dict[str, Any] = problem.first | problem.options
+    found = certify(problem.params, problem.x, problem.y, model=problem.cell, names=names, **given)
+    return {name: enclosure.nearest.astype(np.float64) for name, enclosure in found.items()}
+
+
 def decide(cases: Iterable[Case], names: list[str]) -> dict[str, Decision]:
     """Verdicts on these gradients, from the exact values of the first problems small enough."""
-    from bptt_verifier.enclosures import Undecided, certify  # noqa: PLC0415 - needs an extra
+    from bptt_verifier.enclosures import Undecided  # noqa: PLC0415 - needs an extra
 
     small = (case for case in cases if case.size <= LARGEST_SIZE)
     verdicts: dict[str, list[Verdict]] = {name: [] for name in names}
     worst = dict.fromkeys(names, 0.0)
     for problem, yours, dtype in islice(small, PROBLEMS):
         asked = tuple(name for name in names if name in yours)
-        given: dict[str, Any] = problem.first | problem.options
         try:
-            exact = certify(
-                problem.params, problem.x, problem.y, model=problem.cell, names=asked, **given
-            )
+            exact = exact_values(problem, asked)
         except Undecided:
             continue
         correct = of_correct_derivations(problem, dtype)
         underflow = float(np.finfo(dtype).smallest_normal)
         for name in asked:
-            middle = exact[name].nearest.astype(np.float64)
-            largest = float(np.max(np.abs(middle)))
-            off = largest_deviation(yours[name], middle)
-            best = [largest_deviation(each[name], middle) for each in correct if name in each]
+            largest = float(np.max(np.abs(exact[name])))
+            off = largest_deviation(yours[name], exact[name])
+            best = [largest_deviation(each[name], exact[name]) for each in correct if name in each]
             # A correct derivation may be lucky where numbers vanish, and another one is not.
             found = verdict_on(off, largest, max(best, default=np.nan) + underflow)
             if found is not Verdict.INCONCLUSIVE:

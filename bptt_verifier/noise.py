@@ -45,6 +45,7 @@ UNOPTIMISED = {"xla_backend_optimization_level": 0}
 ARITHMETIC = frozenset("add sub mul div add_any sqrt integer_pow square".split())
 
 
+@jax.jit  # traced once for each shape, and not at each of a hundred places
 def uniform(values: Array, salt: Array) -> Array:
     """Pseudo-random numbers in [−1, 1]: a hash (splitmix64) of each value's bits and the salt."""
     z = lax.bitcast_convert_type(values, jnp.uint64) ^ salt

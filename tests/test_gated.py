@@ -196,7 +196,7 @@ def given_by(known: Hypotheses, states: gated_recursion.States, way: Any) -> dic
 
 
 def as_evidence(states: gated_recursion.States, yours: dict[str, Any], right: Any) -> Evidence:
-    # The same sums of float64, of at most T (D + H + 8) G terms each: far below 2⁻⁴⁰ of the largest.
+    # The same sums of float64, of fewer than 2¹⁰ terms: far below 2⁻⁴⁰ of the largest.
     allowed = {n: np.full_like(v, 2.0**-40 * np.max(np.abs(v))) for n, v in right.items()}
     return evidence_of(states, states.problem.sizes, yours, right, allowed)
 
@@ -433,11 +433,11 @@ def test_the_smallest_failing_case_is_small_and_can_be_made_again(tmp_path: Path
 
 
 def test_a_state_that_is_a_keyword_is_one_in_the_line_that_makes_the_case_again() -> None:
-    def negative(params, x, y, *, c0=None):
-        found = lstm.gradients(lstm.Params(*params), x, y, None, c0)[1]
-        return {"U": found.U, "W": found.W, "V": found.V, "c0": -found.c0}
+    def negative(params, x, y, *, h0=None, c0=None):
+        found = lstm.gradients(lstm.Params(*params), x, y, h0, c0)[1]
+        return found._asdict() | {"c0": -found.c0}
 
-    report = verify(negative, model="lstm")
+    report = verify(negative, model="lstm", bias=True)
     assert [m.name for m in report.mistakes] == ["sign-flipped"]
     assert report.counterexample is not None
     exec(report.counterexample.reproduce, {"gradients": negative})
@@ -490,11 +490,11 @@ def test_a_mistake_that_no_small_case_shows_is_caught() -> None:
         found = right(params, x, y, h0, c0)
         return found if y.shape[1] < 3 else found | {"V": 2 * found["V"]}
 
-    report = verify(with_three_outputs, model="lstm")
+    report = verify(with_three_outputs, model="lstm", bias=True)
     assert report.verdict is Verdict.DISAGREES
     assert report.counterexample is not None
     assert report.counterexample.reproduce.endswith(
-        "verify(gradients, model='lstm', loss='mse', bias=False, reset='after', seed=0)"
+        "verify(gradients, model='lstm', loss='mse', bias=True, reset='after', seed=0)"
     )
 
 

@@ -147,9 +147,9 @@ def test_where_a_cell_can_be_told_nobody_is_asked(monkeypatch: pytest.MonkeyPatc
     def never(*_: Any) -> Any:
         raise AssertionError("asked")
 
-    def single(params: Any, x: Any, y: Any) -> Any:
+    def single(params: Any, x: Any, y: Any, h0: Any) -> Any:
         given = gru.Params(*(w.astype(np.float32) for w in params))
-        value, found = gru.value_and_grad(given, x.astype(np.float32), y.astype(np.float32))
+        value, found = gru.gradients(given, *(v.astype(np.float32) for v in (x, y, h0)))
         return {"loss": float(value)} | found._asdict()
 
     monkeypatch.setattr(last_resort, "decide", never)
