@@ -1,7 +1,7 @@
 """Every built-in derivation against autodiff, on random problems."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -151,10 +151,13 @@ class Report(NamedTuple):
         }
 
 
+@remembered(256)
 def started_reference(problem: Problem) -> Callable[[], Derivatives]:
     """Starts `reference`, and returns what waits for it."""
     params, x, y, h0, activation, loss = problem
-    return padded.started(params, x, y, h0, activation=activation, loss=loss, capacity=LARGEST)
+    return cache(
+        padded.started(params, x, y, h0, activation=activation, loss=loss, capacity=LARGEST)
+    )
 
 
 def reference(problem: Problem) -> Derivatives:

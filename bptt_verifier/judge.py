@@ -332,12 +332,12 @@ def verify(
     def refused(how: Broken) -> Report:
         return Report(name, Verdict.DISAGREES, (how.mistake,), cases=len(cases), notes=how.notes)
 
-    for number, (problem, oracle) in enumerate(ahead(random_problems(stated, seed, examples))):
+    for number, problem in enumerate(ahead(random_problems(stated, seed, examples))):
         if number < 4:
             twice = ask(gradients, problem, again=True)
             if isinstance(twice, Broken):
                 return refused(twice)
-        case = judged(gradients, problem, oracle)
+        case = judged(gradients, problem)
         if isinstance(case, Broken):
             return refused(case)
         for comparison in case.comparisons:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.bounds import RESOLVING, Bounds
-from bptt_verifier.builtin import allowed, reference_and_allowed, started_reference
+from bptt_verifier.builtin import allowed, reference, reference_and_allowed, started_reference
 from bptt_verifier.comparison import Array
 from bptt_verifier.noise import UNOPTIMISED, measured
 from bptt_verifier.problems import Problem, Variant, remembered
@@ -104,33 +104,26 @@ def with_reference(spread: Array, dtype: Any) -> Array:
     return own * spread + float(np.finfo(dtype).smallest_normal)
 
 
-def ahead(problems: Iterable[Problem]) -> Iterator[tuple[Problem, Oracle]]:
-    """Each problem with its `truth`, which JAX computes while the one before is judged."""
+def ahead(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Each problem, while JAX computes the reference of the next, which is remembered."""
     before = None
     for problem in problems:
-        started = started_reference(problem)
+        started_reference(problem)
         if before is not None:
             yield before
-        before = problem, partial(truth, reference=started)
+        before = problem
     if before is not None:
         yield before
 
 
-def truth(
-    problem: Problem,
-    dtype: Any,
-    names: Collection[str] = Bounds._fields,
-    *,
-    reference: Callable[[], Derivatives] | None = None,
-) -> Truth:
+def truth(problem: Problem, dtype: Any, names: Collection[str] = Bounds._fields) -> Truth:
     """The reference with the rigorous bound where that can tell, else with measured errors.
 
     `dtype` is that of the derivation under test. The problem must fit the padded capacity, for
     which everything is compiled once. Only for `names` is a bound that cannot tell replaced.
-    `reference` waits for what autodiff gives, if that was started before.
     """
     params, x, y, h0, activation, loss = problem
-    known = (reference or started_reference(problem))()
+    known = reference(problem)
     bound = allowed(problem._replace(x=problem.x.astype(dtype)), known)
     values = named(known)
     errors = {name: np.asarray(getattr(bound, name)) for name in values}
