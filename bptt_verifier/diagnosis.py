@@ -30,6 +30,7 @@ from bptt_verifier.report import Mistake
 
 # A candidate is not the reference, and its rounding is not the one that was bounded.
 SLACK = 8
+FEW = 4  # cases that are asked before all
 
 
 class Wanted(NamedTuple):
@@ -127,7 +128,7 @@ def explanation(
         return ()  # so slightly wrong that it cannot be told from right here
     best: tuple[Mistake, ...] = ()
     asked = False
-    may_be = plausible(known, evidence[0])
+    may_be = plausible(known, evidence[:FEW])
     for made, most in attempts(known.made()):
         if best and len(made) + (most if made else 0) >= len(best):
             break  # no later attempt can need fewer
@@ -138,7 +139,7 @@ def explanation(
         way = known.put_together(made)
         if way is None or (len(made) == 2 and not may_be(*made)):
             continue
-        if with_leaves(known, evidence[:1], way, most) is None:
+        if any(with_leaves(known, evidence[:few], way, most) is None for few in (1, FEW)):
             continue
         found = with_leaves(known, evidence, way, most)
         if found is not None:
@@ -167,43 +168,49 @@ def attempts(
 
 
 class Alone(NamedTuple):
-    """What one mistake does to a case: a bit for each entry of the gradients, as they are asked."""
+    """What one mistake does to some cases: a bit for each entry of their gradients."""
 
     changed: int
     explained: int
 
 
-def plausible(known: Hypotheses, case: Evidence) -> Callable[[Hypothesis, Hypothesis], bool]:
-    """Whether two mistakes in the way back may explain a case together, from what each does alone.
+def plausible(
+    known: Hypotheses, cases: Sequence[Evidence]
+) -> Callable[[Hypothesis, Hypothesis], bool]:
+    """Whether two mistakes in the way back may explain cases together, from what each does alone.
 
     Where both are in place, an entry that one of them leaves as it is must be explained by the
     other.
     """
-    names = [name for name in case.cheapest_first if name in known.names]
-    right = known.sweep(case.states, known.put_together(()))
-    as_it_is = {name: known.gradient(right, name) for name in names}
-    seen: dict[int, Alone] = {}
+    asked = [(case, [name for name in known.names if name in case.wanted]) for case in cases]
 
-    def alone(made: Hypothesis) -> Alone:
+    def given_by(*made: Hypothesis) -> list[Array]:
+        swept = [(known.sweep(c.states, known.put_together(made)), names) for c, names in asked]
+        return [known.gradient(back, name) for back, names in swept for name in names]
+
+    wanted = [(case, name) for case, names in asked for name in names]
+    right = given_by()
+    every = bits(np.ones(found.shape, bool) for found in right)
+    seen: dict[int, Alone | None] = {}
+
+    def alone(made: Hypothesis) -> Alone | None:
         if id(made) not in seen:
-            back = known.sweep(case.states, known.put_together((made,)))
-            found = {name: known.gradient(back, name) for name in names}
-            seen[id(made)] = Alone(
-                bits(found[name] != as_it_is[name] for name in names),
-                # Twice the slack, since the two together are only about what they gave.
-                bits(
-                    case.within(name, found[name], 2 * SLACK, case.wanted[name].yours)
-                    for name in names
-                ),
-            )
+            seen[id(made)] = effect(made) if known.in_place(made) else None
         return seen[id(made)]
 
-    every = bits(np.ones(as_it_is[name].shape, bool) for name in names)
+    def effect(made: Hypothesis) -> Alone:
+        found = given_by(made)
+        # Twice the slack, since the two together are only about what they gave.
+        near = (
+            case.within(name, v, 2 * SLACK, case.wanted[name].yours)
+            for (case, name), v in zip(wanted, found, strict=True)
+        )
+        return Alone(bits(v != was for v, was in zip(found, right, strict=True)), bits(near))
 
     def both(one: Hypothesis, other: Hypothesis) -> bool:
-        if not (known.in_place(one) and known.in_place(other)):
-            return True
         a, b = alone(one), alone(other)
+        if a is None or b is None:
+            return True
         return a.changed | b.explained == every == b.changed | a.explained
 
     return both

@@ -6,7 +6,7 @@ sequence of one-hot inputs, where column t of ∂L/∂U is δ_t, of all gates.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache, partial, wraps
+from functools import lru_cache, wraps
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -47,6 +47,8 @@ from bptt_verifier.submission import (
     call_with,
     states_taken,
 )
+from jax_reference import padded
+from jax_reference.padded import Capacity
 from manual_bptt import gru, lstm
 
 GATES = {"lstm": lstm.GATES, "gru": gru.GATES}
@@ -68,6 +70,7 @@ SMALL = (
     *(Sizes(T=T, B=1, D=1, H=2, O=1) for T in (1, 2)),
     Sizes(T=2, B=1, D=2, H=2, O=2),
 )
+CAPACITY = Capacity(*map(max, *ORDINARY, PROBE, *SMALL))
 WITNESSES = 3  # of each size, that a named mistake must reproduce; one of them is in float32
 POINTS = {ORDINARY[0]: 12, **dict.fromkeys(ORDINARY[1:], 3), PROBE: 6}  # cases of each
 
@@ -114,15 +117,15 @@ class Setting(NamedTuple):
     y: Array
     asked: tuple[str, ...]
 
-    def loss(self, p: dict[str, Any], xp: Any, over: Any = stated_cells.written_out) -> Any:
+    def loss(self, p: dict[str, Any], xp: Any) -> Any:
         """L of the stated model."""
         cell = self.cell
         zero = np.zeros((self.sizes.B, self.sizes.H))
         x, h0, c0 = (p.get(n, self.given.get(n, zero)) for n in ("x", "h0", "c0"))
         if cell.name == "lstm":
-            h = stated_cells.lstm(p, x, h0, c0, xp, over)
+            h = stated_cells.lstm(p, x, h0, c0, xp)
         else:
-            h = stated_cells.gru(p, x, h0, cell.reset, xp, over)
+            h = stated_cells.gru(p, x, h0, cell.reset, xp)
         return stated_cells.loss_of(p, h, self.y, cell.loss, xp)
 
     def arguments(self, p: Mapping[str, Array]) -> list[Array]:
@@ -140,6 +143,13 @@ class Setting(NamedTuple):
         option = {"reset": cell.reset} if cell.name == "gru" else {}
         states = dict(zip(cell.states, first, strict=True))
         return Variant(cell.name, params, x, y, states, option, cell.loss)
+
+    def by_autodiff(self, p: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """The loss and its gradient by the second witness, which compiles once for all sizes."""
+        at = self.problem(p)
+        given: dict[str, Any] = at.first | at.options
+        found = padded.derivatives(at.params, at.x, at.y, cell=at.cell, capacity=CAPACITY, **given)
+        return found.loss, {name: getattr(found, name) for name in p}
 
 
 def setting(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...] = ()) -> Setting:
@@ -203,9 +213,13 @@ def oracle_of(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...]) -> Or
     """What is true of one setting: the same for every derivation, and a second's work."""
     at = setting(cell, sizes, seed, asked)
     given = {name: at.given[name] for name in at.asked}
-    in_one_loop = partial(at.loss, over=stated_cells.scanned)
     oracle = prepared(
-        at.loss, given, seed=seed, cases=POINTS.get(sizes, 1), held=HELD, compiled=in_one_loop
+        at.loss,
+        given,
+        seed=seed,
+        cases=POINTS.get(sizes, 1),
+        held=HELD,
+        reference=at.by_autodiff,
     )
     hold_still(oracle.params, *oracle.cases)
     return oracle

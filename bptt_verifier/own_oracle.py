@@ -72,13 +72,13 @@ def prepared(
     seed: int = 0,
     cases: int = CASES,
     held: frozenset[str] = frozenset(),
-    compiled: Loss | None = None,
+    reference: Callable[[dict[str, Array]], Any] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Oracle:
     """Trace the loss, differentiate it at every case, and ask for the second opinion.
 
-    The parameters in `held` keep the values that they are given. `compiled` is the same loss in a
-    form that compiles faster.
+    The parameters in `held` keep the values that they are given. `reference` is what jax.grad says
+    of the same loss at a point, its value and gradient, where that is at hand.
     """
     given = checked(params)
     require_at_least(1, "cases", cases)
@@ -100,16 +100,14 @@ def prepared(
                 f"{np.shape(in_numpy)}"
             )
 
-        def scalar(point: Any, xp: Any, loss: Loss = loss) -> Any:
+        def scalar(point: Any, xp: Any = jnp) -> Any:
             return jnp.reshape(loss(point, xp), ())
 
         program = called(lambda: traced(scalar, wide))
         if isinstance(program, Failure):
             return refused(f"loss(params, jax.numpy) raised {program.what} at {program.where}.")
-        reference = jax.jit(
-            jax.value_and_grad(lambda point: scalar(point, jnp, compiled or loss)),
-            compiler_options=UNOPTIMISED,
-        )
+        if reference is None:
+            reference = jax.jit(jax.value_and_grad(scalar), compiler_options=UNOPTIMISED)
         found = []
         for number in range(cases):
             case = case_at(

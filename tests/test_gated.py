@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from bptt_verifier import (
     Verdict,
+    gated,
     gated_leaf_mistakes,
     gated_mistakes,
     gated_recursion,
@@ -28,10 +29,11 @@ from bptt_verifier import (
 )
 from bptt_verifier.command_line import app
 from bptt_verifier.diagnosis import Evidence, Hypotheses, evidence_of, plausible
-from bptt_verifier.gated import ORDINARY, Cell, contract, setting
+from bptt_verifier.gated import ORDINARY, Cell, contract, oracle_of, setting
 from bptt_verifier.problems import Sizes, Variant, variant_with_values
 from bptt_verifier.report import nine_digits
 from bptt_verifier.submission import Broken, States, states_taken
+from jax_reference import padded
 from manual_bptt import gru, lstm
 
 MODULES = {"lstm": lstm, "gru": gru}
@@ -218,7 +220,7 @@ def test_no_two_mistakes_that_give_the_numbers_are_ruled_out(
     right = given_by(known, states, known.put_together(()))
     for pair in pairs:
         yours = given_by(known, states, known.put_together(pair))
-        possible = plausible(known, as_evidence(states, yours, right))
+        possible = plausible(known, [as_evidence(states, yours, right)])
         assert possible(*pair), [each.mistake.explanation for each in pair]
 
 
@@ -227,7 +229,7 @@ def test_most_pairs_are_ruled_out_by_what_each_does_alone() -> None:
     known, states, single = known_of(variant)
     right = given_by(known, states, known.put_together(()))
     yours = right | {"U": 1.0005 * right["U"]}
-    possible = plausible(known, as_evidence(states, yours, right))
+    possible = plausible(known, [as_evidence(states, yours, right)])
     pairs = [*combinations(single, 2)]
     assert sum(possible(*pair) for pair in pairs) < len(pairs) / 2
 
@@ -333,6 +335,24 @@ def test_the_stated_forward_pass_is_that_of_the_cell(cell: str, loss: str, reset
     T, _, D, H, _ = at.sizes
     allowed = T * (D + H + 8) * 4 * 2.0**-53 * max(4.0, float(value)) * H
     assert abs(at.loss(at.given, np) - value) <= allowed
+
+
+@pytest.mark.parametrize("wrong", ["W", "loss"])
+def test_a_reference_that_is_wrong_itself_accuses_nobody(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = padded.derivatives
+
+    def doubled(*problem: Any, **options: Any) -> Any:
+        found = true(*problem, **options)
+        return found._replace(**{wrong: 2 * getattr(found, wrong)})
+
+    monkeypatch.setattr(padded, "derivatives", doubled)
+    monkeypatch.setattr(gated, "oracle_of", oracle_of.__wrapped__)  # nothing of it is kept
+    report = verify(without_loss(derivation(lstm, "lstm")), model="lstm")
+    assert report.verdict is Verdict.INCONCLUSIVE
+    said = {"W": "the oracle itself is in doubt", "loss": "the loss must be one function"}
+    assert said[wrong] in str(report)
 
 
 def test_what_breaks_the_contract_is_a_verdict() -> None:
