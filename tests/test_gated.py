@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 
 from bptt_verifier import (
     Verdict,
-    gated,
     gated_leaf_mistakes,
     gated_mistakes,
     gated_recursion,
@@ -337,9 +336,12 @@ def test_the_stated_forward_pass_is_that_of_the_cell(cell: str, loss: str, reset
     assert abs(at.loss(at.given, np) - value) <= allowed
 
 
-@pytest.mark.parametrize("wrong", ["W", "loss"])
-def test_a_reference_that_is_wrong_itself_accuses_nobody(
-    wrong: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("W", "the oracle itself is in doubt"), ("loss", "the loss must be one function")],
+)
+def test_a_reference_that_is_wrong_itself_decides_nothing(
+    wrong: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     true = padded.derivatives
 
@@ -347,12 +349,13 @@ def test_a_reference_that_is_wrong_itself_accuses_nobody(
         found = true(*problem, **options)
         return found._replace(**{wrong: 2 * getattr(found, wrong)})
 
+    cell = Cell("lstm", "mse", True, "after", ())
+    asked = (*cell.weights, "adjoints")
+    right = oracle_of.__wrapped__(cell, ORDINARY[0], 0, asked)  # of which nothing is kept
     monkeypatch.setattr(padded, "derivatives", doubled)
-    monkeypatch.setattr(gated, "oracle_of", oracle_of.__wrapped__)  # nothing of it is kept
-    report = verify(without_loss(derivation(lstm, "lstm")), model="lstm")
-    assert report.verdict is Verdict.INCONCLUSIVE
-    said = {"W": "the oracle itself is in doubt", "loss": "the loss must be one function"}
-    assert said[wrong] in str(report)
+    oracle = oracle_of.__wrapped__(cell, ORDINARY[0], 0, asked)
+    assert right.refusal is None
+    assert said in str(oracle.refusal)
 
 
 def test_what_breaks_the_contract_is_a_verdict() -> None:
