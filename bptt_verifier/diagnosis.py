@@ -30,7 +30,7 @@ from bptt_verifier.report import Mistake
 
 # A candidate is not the reference, and its rounding is not the one that was bounded.
 SLACK = 8
-FEW = 4  # cases that are asked before all
+FEW = 4  # cases on which a candidate is tried before it is on all
 
 
 class Wanted(NamedTuple):

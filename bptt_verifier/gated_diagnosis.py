@@ -10,7 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from bptt_verifier.comparison import Array
-from bptt_verifier.diagnosis import Evidence, Hypotheses, evidence_of, explanation, same_in_all
+from bptt_verifier.diagnosis import (
+    FEW,
+    Evidence,
+    Hypotheses,
+    evidence_of,
+    explanation,
+    same_in_all,
+)
 from bptt_verifier.gated_leaf_mistakes import NAMES, gradient, leaves
 from bptt_verifier.gated_mistakes import (
     Other,
@@ -78,7 +85,8 @@ def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
         return ()
     witnesses = sorted(witnesses, key=lambda witness: witness.place)
     longest = max(witness.problem.sizes.T for witness in witnesses)
-    states, partly = forward(witnesses[0].problem), at_some_sizes(witnesses)
+    evidence = [witness.evidence for witness in witnesses]
+    states, partly = evidence[0].states, at_some_sizes(witnesses)
     known = Hypotheses(
         NAMES,
         partial(made_together, list(candidates(states, longest)), pairs=not partly),
@@ -86,7 +94,7 @@ def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
         sweep,
         gradient,
         partial(leaves, states=states, longest=longest),
-        partial(in_place, s=states),
+        partial(in_place, seen=[each.states for each in evidence[:FEW]]),
     )
 
     def another() -> tuple[Mistake, ...]:
@@ -97,7 +105,7 @@ def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
         )
         return same_in_all(known, variants)
 
-    found = explanation(known, [witness.evidence for witness in witnesses], another)
+    found = explanation(known, evidence, another)
     return found or partly
 
 

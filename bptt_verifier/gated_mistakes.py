@@ -326,20 +326,21 @@ def made_together(single: Sequence[Candidate], *, pairs: bool) -> Iterator[tuple
     yield from combinations(often, 2)
 
 
-def in_place(candidate: Candidate, *, s: States) -> bool:
+def in_place(candidate: Candidate, *, seen: Sequence[States]) -> bool:
     """Whether a mistake changes the same entries of the gradients, whatever else is wrong.
 
     So it does unless it moves them, or waits for a large one, or opens a way for what else is
-    wrong: it brings a derivative to where another stood, or a factor to where a zero was.
+    wrong: it brings a derivative to where another stood, or a factor to where a zero was in one of
+    the cases `seen`.
     """
-    own = {(line.tag, i): term for line in s.way_back for i, term in enumerate(line.terms)}
+    own = {(line.tag, i): term for line in seen[0].way_back for i, term in enumerate(line.terms)}
 
     def derivatives(*terms: Term) -> set[str]:
         return {f for term in terms for f in term.factors if f.startswith(("∂", "δ"))}
 
     def opens(right: Term, written: tuple[Term, ...]) -> bool:
         values = {*right.factors, *right.after} - derivatives(right)
-        closed = not all(value(s, symbol).all() for symbol in values)
+        closed = not all(value(s, symbol).all() for s in seen for symbol in values)
         return closed or not derivatives(*written) <= derivatives(right)
 
     changes = candidate.changes

@@ -182,7 +182,7 @@ def known_of(variant: Variant) -> tuple[Hypotheses, gated_recursion.States, list
         gated_recursion.sweep,
         gated_leaf_mistakes.gradient,
         lambda *asked: iter(()),
-        partial(gated_mistakes.in_place, s=states),
+        partial(gated_mistakes.in_place, seen=[states]),
     )
     return known, states, list(gated_mistakes.candidates(states, variant.sizes.T))
 
