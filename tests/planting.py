@@ -202,20 +202,22 @@ MORE_GATED_MISTAKES = [
 ]  # fmt: skip
 
 
-def planted(mistake: Mistake, folder: Path) -> ModuleType:
-    """The module under suspicion, from a copy of the package in `folder` that makes the mistake.
+def planted(mistake: Mistake, folder: Path, *others: Mistake) -> ModuleType:
+    """The module under suspicion, from a copy of the package in `folder` that makes the mistakes.
 
-    Raises AssertionError where the right line is not there exactly once, so that the table cannot
-    fall behind the code.
+    All are written before the copy is imported: a file that changes again within the second may
+    be taken for the one that was compiled. Raises AssertionError where a right line is not there
+    exactly once, so that the table cannot fall behind the code.
     """
     source = Path(manual_bptt.__file__).parent
     copy = shutil.copytree(
         source, folder / "manual_bptt", ignore=shutil.ignore_patterns("__pycache__")
     )
-    text = (copy / mistake.file).read_text(encoding="utf-8")
-    count = text.count(mistake.right)
-    assert count == 1, f"{mistake.name}: {mistake.right!r} occurs {count} times in {mistake.file}"
-    (copy / mistake.file).write_text(text.replace(mistake.right, mistake.written), encoding="utf-8")
+    for name, file, right, written, *_ in (mistake, *others):
+        text = (copy / file).read_text(encoding="utf-8")
+        count = text.count(right)
+        assert count == 1, f"{name}: {right!r} occurs {count} times in {file}"
+        (copy / file).write_text(text.replace(right, written), encoding="utf-8")
     return imported_from(folder, f"manual_bptt.{mistake.suspect}")
 
 

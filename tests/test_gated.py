@@ -13,7 +13,6 @@ from planting import (
     GATED_MISTAKES,
     MORE_GATED_MISTAKES,
     Mistake,
-    imported_from,
     planted,
 )
 from typer.testing import CliRunner
@@ -158,12 +157,7 @@ def test_two_mistakes_are_caught_and_both_named(
         next(m for m in GATED_MISTAKES if (m.name, m.suspect) == (name, "lstm"))
         for name in pair[:2]
     )
-    text = planted(first, tmp_path / "one").__file__
-    source = Path(str(text))
-    written = source.read_text(encoding="utf-8").replace(second.right, second.written)
-    assert second.written in written
-    source.write_text(written, encoding="utf-8")
-    yours = derivation(imported_from(tmp_path / "one", "manual_bptt.lstm"), "lstm")
+    yours = derivation(planted(first, tmp_path, second), "lstm")
     report = verify(yours, model="lstm", bias=True)
     assert report.verdict is Verdict.DISAGREES
     assert {found.name for found in report.mistakes} == pair[2], str(report)
