@@ -1,6 +1,8 @@
 """The check of the built-in derivations: it agrees, and it would notice if it did not."""
 
+import copy
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,21 @@ from bptt_verifier.builtin import (
     DERIVATIONS,
     VARIANTS,
     derivation_of,
+    reference_and_allowed,
     variant_derivation_of,
     verify_builtin,
 )
 from bptt_verifier.comparison import Verdict
-from bptt_verifier.problems import ALL_LOSSES, LARGEST, Problem, draw
+from bptt_verifier.problems import (
+    ALL_LOSSES,
+    LARGEST,
+    Problem,
+    Sizes,
+    content,
+    draw,
+    remembered,
+    variant_with_values,
+)
 from manual_bptt import rnn, rtrl
 
 
@@ -142,3 +154,56 @@ def test_a_wrong_cell_makes_the_report_disagree(tmp_path: Path) -> None:
     assert verdicts["LSTM", "W"] is Verdict.DISAGREES
     assert verdicts["LSTM", "V"] is verdicts["GRU", "W"] is Verdict.AGREES
     assert report.verdict is Verdict.DISAGREES
+
+
+# What is remembered of a problem.
+
+
+def test_what_is_known_of_a_problem_is_remembered_and_cannot_be_written_to() -> None:
+    problem = variant_with_values(
+        np.random.default_rng(0), "rnn", Sizes(3, 2, 2, 3, 2), option="tanh"
+    )
+    truth, allowed = reference_and_allowed(problem)
+    again, _ = reference_and_allowed(copy.deepcopy(problem))
+    assert again is truth
+    with pytest.raises(ValueError, match="read-only"):
+        truth.W[0, 0] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        allowed.W[0, 0] = 0
+
+
+def test_problems_are_one_only_if_every_bit_and_option_is() -> None:
+    problem = variant_with_values(
+        np.random.default_rng(0), "gru", Sizes(3, 2, 2, 3, 2), option="after"
+    )
+    nearby, x = problem.params.W.copy(), problem.x
+    nearby[0, 0] = np.nextafter(nearby[0, 0], np.inf)
+    others = [
+        problem._replace(params=problem.params._replace(W=nearby)),
+        problem._replace(x=x.astype(np.float32)),
+        problem._replace(x=x.astype(x.dtype.newbyteorder())),
+        problem._replace(x=x.reshape(x.shape[1], x.shape[0], x.shape[2])),
+        problem._replace(loss="huber"),
+        problem._replace(first={}),
+        problem._replace(y=-np.zeros_like(problem.y)),
+        problem._replace(y=np.zeros_like(problem.y)),
+        problem._replace(y=np.vectorize(Fraction, otypes=[object])(np.ones(problem.y.shape))),
+        problem._replace(truncation=1),
+    ]
+    seen = {content(each) for each in [problem, *others]}
+    assert len(seen) == 1 + len(others)
+    assert content(copy.deepcopy(problem)) == content(problem)
+    assert content(problem._replace(x=np.asfortranarray(x))) == content(problem)
+
+
+def test_so_many_answers_are_remembered_and_no_more() -> None:
+    asked: list[int] = []
+
+    @remembered(2)
+    def noted(number: int) -> int:
+        asked.append(number)
+        return number
+
+    for number in (1, 2, 1, 3, 1, 2):
+        assert noted(number) == number
+    assert asked == [1, 2, 3, 2]
