@@ -19,6 +19,7 @@ from bptt_verifier.problems import (
     Variant,
     draw,
     draw_variant,
+    read_only,
     remembered,
 )
 from jax_reference import padded
@@ -155,9 +156,8 @@ class Report(NamedTuple):
 def started_reference(problem: Problem) -> Callable[[], Derivatives]:
     """Starts `reference`, and returns what waits for it."""
     params, x, y, h0, activation, loss = problem
-    return cache(
-        padded.started(params, x, y, h0, activation=activation, loss=loss, capacity=LARGEST)
-    )
+    waiting = padded.started(params, x, y, h0, activation=activation, loss=loss, capacity=LARGEST)
+    return cache(lambda: read_only(waiting()))
 
 
 def reference(problem: Problem) -> Derivatives:

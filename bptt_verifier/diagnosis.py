@@ -128,7 +128,7 @@ def explanation(
         return ()  # so slightly wrong that it cannot be told from right here
     best: tuple[Mistake, ...] = ()
     asked = False
-    may_be = plausible(known, evidence[:FEW])
+    may_be: Callable[[Hypothesis, Hypothesis], bool] | None = None
     for made, most in attempts(known.made()):
         if best and len(made) + (most if made else 0) >= len(best):
             break  # no later attempt can need fewer
@@ -137,8 +137,12 @@ def explanation(
             if other := another():
                 return other
         way = known.put_together(made)
-        if way is None or (len(made) == 2 and not may_be(*made)):
+        if way is None:
             continue
+        if len(made) == 2:
+            may_be = may_be or plausible(known, evidence[:FEW])
+            if not may_be(*made):
+                continue
         if any(with_leaves(known, evidence[:few], way, most) is None for few in (1, FEW)):
             continue
         found = with_leaves(known, evidence, way, most)
@@ -191,7 +195,7 @@ def plausible(
     wanted = [(case, name) for case, names in asked for name in names]
     right = given_by()
     every = bits(np.ones(found.shape, bool) for found in right)
-    seen: dict[int, Alone | None] = {}
+    seen: dict[int, Alone | None] = {}  # by id: whoever asks keeps the mistakes
 
     def alone(made: Hypothesis) -> Alone | None:
         if id(made) not in seen:
@@ -200,7 +204,7 @@ def plausible(
 
     def effect(made: Hypothesis) -> Alone:
         found = given_by(made)
-        # Twice the slack, since the two together are only about what they gave.
+        # Twice the slack: the two together may round as what is up to that far from theirs.
         near = (
             case.within(name, v, 2 * SLACK, case.wanted[name].yours)
             for (case, name), v in zip(wanted, found, strict=True)

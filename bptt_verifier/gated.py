@@ -28,7 +28,7 @@ from bptt_verifier.own_model import (
 )
 from bptt_verifier.own_oracle import Case as OwnCase
 from bptt_verifier.own_oracle import Oracle, copies, prepared
-from bptt_verifier.problems import CELLS, Sizes, Variant
+from bptt_verifier.problems import CELLS, Sizes, Variant, read_only
 from bptt_verifier.report import (
     Counterexample,
     Mistake,
@@ -221,7 +221,7 @@ def oracle_of(cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...]) -> Or
         held=HELD,
         reference=at.by_autodiff,
     )
-    hold_still(oracle.params, *oracle.cases)
+    read_only((oracle.params, oracle.cases))
     return oracle
 
 
@@ -230,17 +230,7 @@ def small_case_of(
     cell: Cell, sizes: Sizes, seed: int, asked: tuple[str, ...], number: int
 ) -> OwnCase:
     """One with values of one digit: as often asked for as what is true of a setting."""
-    case = simple_case(oracle_of(cell, sizes, seed, asked), number)
-    hold_still(case.params, case)
-    return case
-
-
-def hold_still(params: Mapping[str, Array], *cases: OwnCase) -> None:
-    """No array of these can be written to: they are handed out again."""
-    of_cases = (arrays for c in cases for arrays in (c.params, c.reference, *c.allowed))
-    for arrays in (params, *of_cases):
-        for array in arrays.values():
-            array.setflags(write=False)
+    return read_only(simple_case(oracle_of(cell, sizes, seed, asked), number))
 
 
 def verify_cell(

@@ -88,8 +88,6 @@ def everything_measured(problem: Problem, dtype: Any) -> Truth:
         )  # fmt: skip
     values = {name: np.asarray(value) for name, value in clean.items()}
     allowed = {name: with_reference(np.asarray(value), dtype) for name, value in spread.items()}
-    for array in allowed.values():
-        array.setflags(write=False)
     return Truth(values, allowed)
 
 

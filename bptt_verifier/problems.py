@@ -5,11 +5,11 @@ sequence is one step long. Weights here have a standard deviation of about one o
 of the number of inputs, every size is drawn on its own, and one step is one length among others.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from functools import wraps
-from typing import Any, NamedTuple, TypeVar
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -18,6 +18,7 @@ from manual_bptt import gru, lstm, rnn
 from manual_bptt.rnn import Params
 
 Array = np.ndarray[Any, np.dtype[Any]]
+P = ParamSpec("P")
 R = TypeVar("R")
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
@@ -255,33 +256,55 @@ def draw_variant(
 
 
 def content(value: Any) -> Hashable:
-    """What makes two problems the same one: every bit of their numbers, and their options."""
-    if isinstance(value, np.ndarray):
-        numbers = tuple(value.flat) if value.dtype.hasobject else value.tobytes()
-        return value.dtype.str, value.shape, numbers
+    """What makes two problems the same one: every bit of their arrays, and their options.
+
+    Entries that are objects are the same where they are equal.
+    """
     if isinstance(value, dict):
         return tuple((name, content(each)) for name, each in value.items())
     if isinstance(value, tuple):
         return type(value).__name__, *map(content, value)
-    hash(value)
-    return value  # type: ignore[no-any-return]
+    if hasattr(value, "__array__") and not isinstance(value, type):
+        array = np.asarray(value)
+        numbers = tuple(array.flat) if array.dtype.hasobject else array.tobytes()
+        return array.dtype.str, array.shape, numbers
+    found: Hashable = value
+    return found
 
 
-def remembered(most: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """A function of problems that keeps so many of its last answers. Nobody may write to them."""
+class Asked(NamedTuple):
+    """The arguments of a call, which are the same call where they have the same content."""
 
-    def remembering(function: Callable[..., R]) -> Callable[..., R]:
-        answers: OrderedDict[Hashable, R] = OrderedDict()
+    content: Hashable
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Asked) and self.content == other.content
+
+    def __hash__(self) -> int:
+        return hash(self.content)
+
+
+def read_only(found: R) -> R:
+    """The same, but that no array in it can be written to: it is handed out again."""
+    for array in jax.tree.leaves(found):
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)
+    return found
+
+
+def remembered(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function of problems that keeps so many of its last answers."""
+
+    def remembering(function: Callable[P, R]) -> Callable[P, R]:
+        @lru_cache(maxsize=most)
+        def known(asked: Asked) -> R:
+            return read_only(function(*asked.arguments, **asked.named))
 
         @wraps(function)
-        def answer(*asked: Any) -> R:
-            key = content(asked)
-            if key not in answers:
-                answers[key] = function(*asked)
-            answers.move_to_end(key)
-            if len(answers) > most:
-                answers.popitem(last=False)
-            return answers[key]
+        def answer(*arguments: P.args, **named: P.kwargs) -> R:
+            return known(Asked(content((arguments, named)), arguments, named))
 
         return answer
 

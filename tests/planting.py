@@ -213,11 +213,14 @@ def planted(mistake: Mistake, folder: Path, *others: Mistake) -> ModuleType:
     copy = shutil.copytree(
         source, folder / "manual_bptt", ignore=shutil.ignore_patterns("__pycache__")
     )
-    for name, file, right, written, *_ in (mistake, *others):
+    made = (mistake, *others)
+    for name, file, right, written, *_ in made:
         text = (copy / file).read_text(encoding="utf-8")
         count = text.count(right)
         assert count == 1, f"{name}: {right!r} occurs {count} times in {file}"
         (copy / file).write_text(text.replace(right, written), encoding="utf-8")
+    for name, file, _, written, *_ in made:
+        assert written in (copy / file).read_text(encoding="utf-8"), f"{name} was written over"
     return imported_from(folder, f"manual_bptt.{mistake.suspect}")
 
 
