@@ -229,7 +229,7 @@ def second_opinion(loss: Loss, case: Case) -> str | None:
             entry = tuple(int(k) for k in np.unravel_index(i, value.shape))
             along = np.zeros(value.shape)
             along[entry] = 1.0
-            found = contradiction(loss, case, {name: along})
+            found = compared_along(loss, case, {name: along})
             if found.says is not None:
                 return f"jax.grad says {found.by_jax} for ∂L/∂{name}{list(entry)} {found.says}"
             if not found.by_complex:
@@ -241,11 +241,11 @@ def in_every_entry(loss: Loss, case: Case) -> str | None:
     """A sentence, if they contradict it along a direction that has every entry in it."""
     rng = np.random.default_rng([case.number, 1])
     along = {name: rng.choice([-1.0, 1.0], np.shape(v)) for name, v in case.params.items()}
-    if contradiction(loss, case, along).says is None:
+    if compared_along(loss, case, along).says is None:
         return None
     parts = [{name: signs} for name, signs in along.items()]
     for part in (*parts, along):  # where one parameter is enough, it is told
-        found = contradiction(loss, case, part)
+        found = compared_along(loss, case, part)
         if found.says is not None:
             names = ", ".join(part)
             return f"jax.grad says {found.by_jax} along random signs in {names} {found.says}"
@@ -260,7 +260,7 @@ class Compared(NamedTuple):
     by_complex: bool
 
 
-def contradiction(loss: Loss, case: Case, along: Mapping[str, Array]) -> Compared:
+def compared_along(loss: Loss, case: Case, along: Mapping[str, Array]) -> Compared:
     """The derivative of the loss in NumPy in one direction, held against jax.grad's.
 
     By complex steps where the loss takes complex numbers; where that contradicts or fails, by
