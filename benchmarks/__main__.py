@@ -20,10 +20,15 @@ from benchmarks.results import Result, read, to_json, write
 from benchmarks.run import Measured, measure, result_of
 from benchmarks.suites import PLANS, Device, Plan, Suite
 from benchmarks.table import terminal_table, time_exponents
-from bptt_verifier.command_line import reasons
-from bptt_verifier.terminal import print_uncut, progress_bar, reader_may_leave, require_writable
-from bptt_verifier.train_command import INTERRUPTED, Dtype, Model, empty_figure
-from bptt_verifier.usage import App
+from bptt_verifier.commands.main import reasons
+from bptt_verifier.commands.train import INTERRUPTED, Dtype, Model, empty_figure
+from bptt_verifier.console.argument_errors import App
+from bptt_verifier.console.terminal import (
+    print_uncut,
+    progress_bar,
+    reader_may_leave,
+    require_writable,
+)
 
 WRONG, BAD_USAGE = 1, 2
 FAILED = (Disagreement, Transfer)

@@ -14,9 +14,9 @@ import numpy as np
 from benchmarks import scans
 from benchmarks.contenders import Contender
 from benchmarks.jax_steps import differentiated
-from bptt_verifier.comparison import SYMBOLS
-from bptt_verifier.noise import AMPLIFY, noisy
-from bptt_verifier.problems import Variant
+from bptt_verifier.problems.problem import Variant
+from bptt_verifier.tolerance.comparison import SYMBOLS
+from bptt_verifier.tolerance.noise import AMPLIFY, noisy
 
 SAMPLES = 4
 SAFETY = 2  # allowed error in units of the largest deviation among all entries and samples

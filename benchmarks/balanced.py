@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.problems import Sizes, Variant, variant_with_values
+from bptt_verifier.problems.problem import Sizes, Variant, variant_with_values
 from manual_bptt import gru, lstm
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.problems import Variant
+from bptt_verifier.problems.problem import Variant
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 

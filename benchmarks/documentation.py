@@ -156,7 +156,7 @@ def rewritten(text: str, results: dict[str, Result]) -> str:
 def write_all(root: Path = ROOT) -> None:
     """Write the page's tables and pictures anew from the committed results."""
     from benchmarks import plot  # noqa: PLC0415 - matplotlib is optional
-    from bptt_verifier.train_command import empty_figure  # noqa: PLC0415
+    from bptt_verifier.commands.train import empty_figure  # noqa: PLC0415
 
     results = committed(root)
     page = root / PAGE

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import scans
 from benchmarks.balanced import GATES
 from benchmarks.contenders import Contender, Setting, fastest, named, timed_once
-from bptt_verifier.problems import Variant
+from bptt_verifier.problems.problem import Variant
 from manual_bptt import jitted
 
 ValueAndGrad = Callable[[Any, Any, Any], tuple[Any, Any]]

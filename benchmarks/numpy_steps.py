@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.balanced import GATES
 from benchmarks.contenders import Contender, Setting, Step, Unavailable, fastest, named
-from bptt_verifier.problems import CELLS, Variant
+from bptt_verifier.problems.problem import CELLS, Variant
 from manual_bptt.workspace import Workspace
 
 Array = np.ndarray[Any, np.dtype[Any]]

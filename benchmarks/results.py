@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.balanced import flop
 from benchmarks.intervals import Interval, quartiles, ratio
-from bptt_verifier.checkpoint import replacing
-from bptt_verifier.problems import Sizes
+from bptt_verifier.commands.checkpoint import replacing
+from bptt_verifier.problems.problem import Sizes
 
 FORMAT = 1
 LIMIT = "limit"

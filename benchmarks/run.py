@@ -17,7 +17,7 @@ from benchmarks.measurement import rounds
 from benchmarks.results import Result, Timing
 from benchmarks.suites import Plan, Suite
 from benchmarks.verifying import verification_rounds
-from bptt_verifier.problems import Sizes, Variant
+from bptt_verifier.problems.problem import Sizes, Variant
 
 LEAST = 3  # rounds, however long they take
 Progress = Callable[[int, int], None]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks import jax_steps, numpy_steps, torch_steps
 from benchmarks.contenders import Builder
-from bptt_verifier.problems import Sizes
+from bptt_verifier.problems.problem import Sizes
 
 
 class Device(StrEnum):

@@ -8,7 +8,7 @@ from rich.table import Table
 from benchmarks.intervals import Interval, exponent, quartiles
 from benchmarks.results import LIMIT, LIMITS, Result, Timing
 from benchmarks.suites import ALONG, along
-from bptt_verifier.problems import Sizes
+from bptt_verifier.problems.problem import Sizes
 
 ABSENT = "–"
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import Contender, Setting, Unavailable, timed_once
-from bptt_verifier.problems import Variant
+from bptt_verifier.problems.problem import Variant
 
 LAYERS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 

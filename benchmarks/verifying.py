@@ -15,9 +15,9 @@ from jax.test_util import check_grads
 
 from benchmarks import torch_steps
 from benchmarks.contenders import Unavailable
-from bptt_verifier.builtin import allowed, compare_all, derivation_of, reference
-from bptt_verifier.comparison import Verdict
-from bptt_verifier.problems import ACTIVATIONS, LOSSES, Problem, draw
+from bptt_verifier.judge.builtin import allowed, compare_all, derivation_of, reference
+from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem, draw
+from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn
 
 Checker = Callable[[Problem], bool]

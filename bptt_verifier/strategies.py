@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from bptt_verifier.problems import (
+from bptt_verifier.problems.problem import (
     ACTIVATIONS,
     ALL_LOSSES,
     LARGEST,

@@ -50,7 +50,7 @@ def draw(arguments: list[str], width: int = 96) -> str:
     Raises RuntimeError where the command fails.
     """
     environment = os.environ | {"FORCE_COLOR": "1", "COLORTERM": "truecolor", "COLUMNS": str(width)}
-    command = [sys.executable, "-m", "bptt_verifier.command_line", *arguments]
+    command = [sys.executable, "-m", "bptt_verifier.commands.main", *arguments]
     printed = subprocess.run(
         command, env=environment, cwd=FOLDER.parent, capture_output=True, text=True, check=False
     )

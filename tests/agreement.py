@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.builtin import (
+from bptt_verifier.judge.builtin import (
     allowed,
     compare_all,
     derivation_of,
@@ -14,8 +14,8 @@ from bptt_verifier.builtin import (
     reference_and_allowed,
     variant_derivation_of,
 )
-from bptt_verifier.comparison import Verdict
-from bptt_verifier.problems import Problem, Variant
+from bptt_verifier.problems.problem import Problem, Variant
+from bptt_verifier.tolerance.comparison import Verdict
 
 
 def same(left: Any, right: Any) -> bool:

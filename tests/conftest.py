@@ -13,7 +13,7 @@ import jax
 import pytest
 from hypothesis import settings
 
-from bptt_verifier import command_line
+from bptt_verifier.commands import main as command_line
 
 # Most of the time goes into compiling what runs once. XLA reads this when it first computes, here
 # and in every process that a test starts. `make test-deep` compiles as users do.

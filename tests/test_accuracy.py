@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from test_command_line import bptt  # noqa: F401 - a fixture
 
-from bptt_verifier import accuracy
-from bptt_verifier.accuracy import (
+from bptt_verifier.commands import accuracy
+from bptt_verifier.commands.accuracy import (
     CONTENDERS,
     DTYPES,
     HEADINGS,

@@ -10,7 +10,7 @@ import pytest
 from agreement import same
 from hypothesis import given
 
-from bptt_verifier.problems import Sizes, with_values
+from bptt_verifier.problems.problem import Sizes, with_values
 from bptt_verifier.strategies import Refused, refused_arguments
 from jax_reference import padded
 from jax_reference import rnn as autodiff

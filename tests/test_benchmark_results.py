@@ -22,7 +22,7 @@ from benchmarks.changes import changes, warnings
 from benchmarks.results import Result, Timing, from_json, read, to_json, write
 from benchmarks.table import across, exponents, seconds, terminal_table, time_exponents
 from benchmarks.targets import targets
-from bptt_verifier.problems import Sizes
+from bptt_verifier.problems.problem import Sizes
 
 ROOT = Path(__file__).parents[1]
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")

@@ -27,7 +27,7 @@ from benchmarks.contenders import LEARNING_RATE, Contender, Setting, Unavailable
 from benchmarks.measurement import Transfer, calls_needed, rounds, settled, timed
 from benchmarks.results import LIMITS
 from benchmarks.suites import CONTENDERS, LOOPS
-from bptt_verifier.problems import Sizes, Variant, with_values
+from bptt_verifier.problems.problem import Sizes, Variant, with_values
 from jax_reference import rnn as reference
 from manual_bptt import gru, lstm, rnn
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptt_verifier.bounds import ELEMENTARY, Bounds, bounds
-from bptt_verifier.builtin import allowed, compare_all, derivation_of, reference
-from bptt_verifier.comparison import Verdict, compare
-from bptt_verifier.problems import Problem, Sizes, draw, with_values
+from bptt_verifier.judge.builtin import allowed, compare_all, derivation_of, reference
+from bptt_verifier.problems.problem import Problem, Sizes, draw, with_values
 from bptt_verifier.strategies import problems
+from bptt_verifier.tolerance.bounds import ELEMENTARY, Bounds, bounds
+from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import rnn as autodiff
 from manual_bptt import jacobian_sum, rnn, rtrl
 from manual_bptt.activations import ACTIVATIONS, Activation

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from planting import B3, DC, Mistake, planted
 
-from bptt_verifier.bounds import Bounds
-from bptt_verifier.builtin import (
+from bptt_verifier.judge.builtin import (
     DERIVATIONS,
     VARIANTS,
     derivation_of,
@@ -20,8 +19,7 @@ from bptt_verifier.builtin import (
     variant_derivation_of,
     verify_builtin,
 )
-from bptt_verifier.comparison import Verdict
-from bptt_verifier.problems import (
+from bptt_verifier.problems.problem import (
     ALL_LOSSES,
     LARGEST,
     Problem,
@@ -31,6 +29,8 @@ from bptt_verifier.problems import (
     remembered,
     variant_with_values,
 )
+from bptt_verifier.tolerance.bounds import Bounds
+from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn, rtrl
 
 

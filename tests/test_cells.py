@@ -11,10 +11,9 @@ from agreement import assert_variant_agrees, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bptt_verifier.builtin import compare_all, known, reference_and_allowed
-from bptt_verifier.comparison import Verdict, compare
-from bptt_verifier.explain import truncation_errors
-from bptt_verifier.problems import (
+from bptt_verifier.commands.explain import truncation_errors
+from bptt_verifier.judge.builtin import compare_all, known, reference_and_allowed
+from bptt_verifier.problems.problem import (
     ALL_LOSSES,
     CELLS,
     OPTIONS,
@@ -24,6 +23,7 @@ from bptt_verifier.problems import (
     with_values,
 )
 from bptt_verifier.strategies import problems, variants
+from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import gru as autodiff_gru
 from jax_reference import lstm as autodiff_lstm
 from jax_reference import rnn as autodiff_rnn

@@ -11,9 +11,9 @@ from agreement import same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptt_verifier import checkpoint
-from bptt_verifier.checkpoint import Checkpoint
-from bptt_verifier.problems import Problem
+from bptt_verifier.commands import checkpoint
+from bptt_verifier.commands.checkpoint import Checkpoint
+from bptt_verifier.problems.problem import Problem
 from bptt_verifier.strategies import problems
 from manual_bptt import rnn
 

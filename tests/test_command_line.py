@@ -15,11 +15,13 @@ import typer
 from test_builtin import without_evidence_for_W
 from typer.testing import CliRunner
 
-from bptt_verifier import builtin, colours, command_line
-from bptt_verifier.explain import explanation
-from bptt_verifier.problems import Problem
-from bptt_verifier.terminal import require_writable
-from bptt_verifier.usage import App
+from bptt_verifier.commands import colours
+from bptt_verifier.commands import main as command_line
+from bptt_verifier.commands.explain import explanation
+from bptt_verifier.console.argument_errors import App
+from bptt_verifier.console.terminal import require_writable
+from bptt_verifier.judge import builtin
+from bptt_verifier.problems.problem import Problem
 from manual_bptt import rnn, rtrl
 
 

@@ -15,12 +15,12 @@ from planting import GATED_MISTAKES, MISTAKES, Mistake, planted
 from test_command_line import bptt  # noqa: F401 - a fixture
 
 import bptt_verifier
-from bptt_verifier import builtin, complex_step, extras
-from bptt_verifier.bounds import ELEMENTARY
-from bptt_verifier.builtin import DERIVATIONS, VARIANTS, derivation_of, verify_builtin
-from bptt_verifier.certified import CERTIFIED, SMALL, by_enclosures, variant_by_enclosures
-from bptt_verifier.comparison import Verdict
-from bptt_verifier.enclosures import (
+from bptt_verifier.judge import builtin
+from bptt_verifier.judge.builtin import DERIVATIONS, VARIANTS, derivation_of, verify_builtin
+from bptt_verifier.judge.certified import CERTIFIED, SMALL, by_enclosures, variant_by_enclosures
+from bptt_verifier.problems.problem import Problem, Sizes, Variant, draw, draw_variant
+from bptt_verifier.proofs import extras
+from bptt_verifier.proofs.enclosures import (
     Undecided,
     ball_of,
     certify,
@@ -30,9 +30,11 @@ from bptt_verifier.enclosures import (
     precision,
     ulp,
 )
-from bptt_verifier.problems import Problem, Sizes, Variant, draw, draw_variant
-from bptt_verifier.results import Unfaithful, results
+from bptt_verifier.proofs.run import Unfaithful, results
+from bptt_verifier.reference import complex_step
 from bptt_verifier.strategies import problems, sizes
+from bptt_verifier.tolerance.bounds import ELEMENTARY
+from bptt_verifier.tolerance.comparison import Verdict
 from jax_reference.padded import Capacity
 from manual_bptt import rnn
 from manual_bptt.activations import ACTIVATIONS

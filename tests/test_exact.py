@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.polynomial import polynomial
 
-from bptt_verifier.builtin import derivation_of, reference
-from bptt_verifier.problems import Array, Problem, Sizes
+from bptt_verifier.judge.builtin import derivation_of, reference
+from bptt_verifier.problems.problem import Array, Problem, Sizes
 from bptt_verifier.strategies import integer_problems
 from jax_reference import rnn as autodiff
 from manual_bptt import jacobian_sum, rnn, rtrl

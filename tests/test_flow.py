@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bptt_verifier.flow import flow, gradient_flow, of_radius
+from bptt_verifier.commands.flow import flow, gradient_flow, of_radius
 
 APP = typer.Typer()
 APP.command()(flow)

@@ -15,11 +15,12 @@ from planting import (
 )
 from typer.testing import CliRunner
 
-from bptt_verifier import Verdict, stated_cells, verify
-from bptt_verifier.command_line import app
-from bptt_verifier.gated import ORDINARY, Cell, contract, oracle_of, setting
-from bptt_verifier.report import nine_digits
-from bptt_verifier.submission import Broken, States, states_taken
+from bptt_verifier import Verdict, verify
+from bptt_verifier.commands.main import app
+from bptt_verifier.judge.gated import ORDINARY, Cell, contract, oracle_of, setting
+from bptt_verifier.judge.submission import Broken, States, states_taken
+from bptt_verifier.reference import stated_cells
+from bptt_verifier.report.report import nine_digits
 from jax_reference import padded
 from manual_bptt import gru, lstm
 

@@ -8,13 +8,13 @@ from agreement import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bptt_verifier import complex_step
-from bptt_verifier.bounds import bounds
-from bptt_verifier.builtin import reference
-from bptt_verifier.comparison import Verdict, compare
-from bptt_verifier.problems import ACTIVATIONS, LOSSES, Problem, Sizes, with_values
+from bptt_verifier.judge.builtin import reference
+from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem, Sizes, with_values
+from bptt_verifier.reference import complex_step
 from bptt_verifier.strategies import problems
 from bptt_verifier.strategies import sizes as drawn_sizes
+from bptt_verifier.tolerance.bounds import bounds
+from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import padded
 from jax_reference import rnn as autodiff
 from jax_reference.padded import Capacity

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 from test_training import RATE, SIZES, STEPS, WITNESSES, descend, gated
 
-from bptt_verifier import noise
-from bptt_verifier.bounds import INFLATION, RESOLVING, bounds
-from bptt_verifier.problems import Problem, with_values
+from bptt_verifier.problems.problem import Problem, with_values
+from bptt_verifier.tolerance import noise
+from bptt_verifier.tolerance.bounds import INFLATION, RESOLVING, bounds
 from jax_reference import padded, unrolled
 from jax_reference import training as autodiff
 from jax_reference.rnn import loss_of

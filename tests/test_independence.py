@@ -221,7 +221,7 @@ def test_a_module_that_imports_the_extra_is_noticed(tmp_path: Path) -> None:
 
 
 def test_the_forward_pass_of_the_certificates_knows_neither_witness_nor_a_gradient() -> None:
-    name = "bptt_verifier.forward_pass"
+    name = "bptt_verifier.proofs.forward_pass"
     file = modules("bptt_verifier")[name]
     assert {found.partition(".")[0] for found in imported(name, file)} <= {
         "collections", "typing", "numpy",

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from jax import lax
 from planting import Mistake, planted
 
-from bptt_verifier.builtin import allowed, compare_all, reference, reference_and_allowed
-from bptt_verifier.comparison import Verdict, compare
-from bptt_verifier.problems import (
+from bptt_verifier.judge.builtin import allowed, compare_all, reference, reference_and_allowed
+from bptt_verifier.problems.problem import (
     ALL_LOSSES,
     CELLS,
     Problem,
@@ -27,6 +26,7 @@ from bptt_verifier.problems import (
     with_values,
 )
 from bptt_verifier.strategies import integer_problems, problems, variants
+from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import gru as autodiff_gru
 from jax_reference import losses as autodiff_losses
 from jax_reference import lstm as autodiff_lstm

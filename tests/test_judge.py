@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from planting import B3, B5, MISTAKES, Mistake, planted
 from right_derivations import STYLES, column_vectors_one_sequence_at_a_time
 
-from bptt_verifier import examination, submission
-from bptt_verifier.comparison import Verdict
-from bptt_verifier.judge import Judged, Model, assert_verified, judged, state_probes, verify
-from bptt_verifier.oracle import measured_truth, truth
-from bptt_verifier.problems import ACTIVATIONS, LARGEST, Sizes
-from bptt_verifier.report import DerivationError, Report
+from bptt_verifier.commands import child_process as examination
+from bptt_verifier.judge import submission
+from bptt_verifier.judge.verify import Judged, Model, assert_verified, judged, state_probes, verify
+from bptt_verifier.problems.problem import ACTIVATIONS, LARGEST, Sizes
+from bptt_verifier.reference.autodiff import measured_truth, truth
+from bptt_verifier.report.report import DerivationError, Report
+from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)

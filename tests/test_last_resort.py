@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from right_derivations import in_precision
 
-from bptt_verifier import last_resort
-from bptt_verifier.comparison import Verdict
-from bptt_verifier.judge import verify
-from bptt_verifier.last_resort import Case, decide, together, verdict_on
-from bptt_verifier.problems import Sizes, variant_with_values
-from bptt_verifier.report import Report
+from bptt_verifier.judge.verify import verify
+from bptt_verifier.problems.problem import Sizes, variant_with_values
+from bptt_verifier.reference import exact_values as last_resort
+from bptt_verifier.reference.exact_values import Case, decide, together, verdict_on
+from bptt_verifier.report.report import Report
+from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import gru, lstm
 
 RIGHT = in_precision(np.float16)("tanh")

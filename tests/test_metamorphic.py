@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptt_verifier.bounds import bounds
-from bptt_verifier.builtin import reference
-from bptt_verifier.problems import Problem
+from bptt_verifier.judge.builtin import reference
+from bptt_verifier.problems.problem import Problem
 from bptt_verifier.strategies import problems, sizes
+from bptt_verifier.tolerance.bounds import bounds
 from jax_reference.padded import Capacity
 from manual_bptt import rnn
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bptt_verifier.noise import SAFETY, measured, noisy
+from bptt_verifier.tolerance.noise import SAFETY, measured, noisy
 
 
 def test_an_exact_operation_is_followed_by_no_error_and_a_rounded_one_is() -> None:

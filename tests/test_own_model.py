@@ -14,18 +14,19 @@ import own_models
 import pytest
 from own_models import MISTAKES, MODELS, Mistake, planted
 
-from bptt_verifier import own_model, source_lines
-from bptt_verifier.altered import Change, backward, forward, gradient_and_noise, traced
-from bptt_verifier.comparison import Verdict
-from bptt_verifier.own_model import (
+from bptt_verifier.judge import own_model
+from bptt_verifier.judge.own_model import (
     compared,
     judged,
     roundoff,
     verify_own_model,
 )
-from bptt_verifier.own_oracle import Oracle, copies, drawn, prepared
-from bptt_verifier.own_structure import structure
-from bptt_verifier.report import Report
+from bptt_verifier.program import source_lines
+from bptt_verifier.program.structure import structure
+from bptt_verifier.program.trace import Change, backward, forward, gradient_and_noise, traced
+from bptt_verifier.reference.own_loss import Oracle, copies, drawn, prepared
+from bptt_verifier.report.report import Report
+from bptt_verifier.tolerance.comparison import Verdict
 
 CASES = 36
 

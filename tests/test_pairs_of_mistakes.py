@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import deep
 
-from bptt_verifier import gated_leaf_mistakes, gated_mistakes, gated_recursion
-from bptt_verifier.diagnosis import SLACK, Evidence, Hypotheses, evidence_of, plausible
-from bptt_verifier.problems import Sizes, Variant, variant_with_values
+from bptt_verifier.mistakes import gated_leaf_mistakes, gated_mistakes, gated_recursion
+from bptt_verifier.mistakes.search import SLACK, Evidence, Hypotheses, evidence_of, plausible
+from bptt_verifier.problems.problem import Sizes, Variant, variant_with_values
 
 CELLS = [("lstm", ""), ("gru", "after"), ("gru", "before")]
 

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from planting import GATED_MISTAKES, MISTAKES, Mistake, planted
 from test_command_line import bptt  # noqa: F401 - a fixture
 
-from bptt_verifier import prove_command, rational_proof, symbolic_proof
-from bptt_verifier.formal import Degree, Formal, as_many_terms_as, series
-from bptt_verifier.problems import Sizes
-from bptt_verifier.proof_cases import LONG, SMALL, Case, cases
-from bptt_verifier.rational_proof import (
+from bptt_verifier.commands import prove as prove_command
+from bptt_verifier.problems.problem import Sizes
+from bptt_verifier.proofs import rational as rational_proof
+from bptt_verifier.proofs import symbolic as symbolic_proof
+from bptt_verifier.proofs.cases import LONG, SMALL, Case, cases
+from bptt_verifier.proofs.power_series import Degree, Formal, as_many_terms_as, series
+from bptt_verifier.proofs.rational import (
     DERIVATIONS,
     MODULES,
     SET_SIZE,

@@ -14,9 +14,10 @@ import pytest
 from agreement import same
 from test_train_command import MODELS, Run, start
 
-from bptt_verifier import checkpoint, train_command
-from bptt_verifier.checkpoint import Checkpoint
-from bptt_verifier.colours import Encoding, InitialState
+from bptt_verifier.commands import checkpoint
+from bptt_verifier.commands import train as train_command
+from bptt_verifier.commands.checkpoint import Checkpoint
+from bptt_verifier.commands.colours import Encoding, InitialState
 from jax_reference import training as autodiff
 from manual_bptt import training as manual
 from manual_bptt.rnn import Params

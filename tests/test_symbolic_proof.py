@@ -8,9 +8,9 @@ import sympy
 from conftest import deep
 from planting import GATED_MISTAKES, MISTAKES, Mistake, planted
 
-from bptt_verifier import extras
-from bptt_verifier.rational_proof import DERIVATIONS, MODULES
-from bptt_verifier.symbolic_proof import (
+from bptt_verifier.proofs import extras
+from bptt_verifier.proofs.rational import DERIVATIONS, MODULES
+from bptt_verifier.proofs.symbolic import (
     SHAPES,
     Symbolic,
     exponential,

@@ -18,8 +18,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bptt_verifier import checkpoint, colours, train_command
-from bptt_verifier.colours import PHRASES, Encoding, InitialState
+from bptt_verifier.commands import checkpoint, colours
+from bptt_verifier.commands import train as train_command
+from bptt_verifier.commands.colours import PHRASES, Encoding, InitialState
 from jax_reference import training as autodiff
 from manual_bptt import rnn
 from manual_bptt import training as manual

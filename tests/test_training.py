@@ -16,7 +16,7 @@ from agreement import same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptt_verifier.problems import Problem, Sizes, with_values
+from bptt_verifier.problems.problem import Problem, Sizes, with_values
 from jax_reference import training as autodiff
 from manual_bptt import rnn
 from manual_bptt import training as manual

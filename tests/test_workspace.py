@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planting import Mistake, planted
 
-from bptt_verifier.builtin import allowed, compare_all, reference, reference_and_allowed
-from bptt_verifier.comparison import Verdict
-from bptt_verifier.problems import ALL_LOSSES, Problem, Sizes, Variant, draw, with_values
+from bptt_verifier.judge.builtin import allowed, compare_all, reference, reference_and_allowed
+from bptt_verifier.problems.problem import ALL_LOSSES, Problem, Sizes, Variant, draw, with_values
 from bptt_verifier.strategies import integer_problems, problems, variants
+from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import activations, rnn
 from manual_bptt.activations import Activation
 from manual_bptt.rnn import Params

@@ -1,0 +1,1 @@
+"""Commands: the command line `bptt`. Nothing here decides anything."""

@@ -1,0 +1,247 @@
+"""How many units in the last place each implementation is off the exact gradient, and the bound.
+
+`bptt accuracy`. Contenders are the hand derivation, the same compiled, and autodiff; the exact
+values come from `enclosures`, so that this asks which one is closer, not whether they agree. Needs
+the extra `certify`.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bptt_verifier.commands.flow import empty_figure
+from bptt_verifier.console.terminal import print_uncut, progress_bar, require_writable
+from bptt_verifier.problems.problem import LARGEST, Problem, Sizes, with_values
+from bptt_verifier.reference.autodiff import measured_truth, truth
+from bptt_verifier.tolerance.comparison import Array
+from jax_reference import rnn as autodiff
+from manual_bptt import rnn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DTYPES = ("float32", "float64")
+LENGTHS = (5, 12, 50)  # the second is the longest for which the derived bound is used
+NORMS = (0.5, 1.0, 2.0)  # of W: vanishing, neither, exploding until the states saturate
+PARAMETERS = ("U", "W", "V")
+CONTENDERS = ("manual", "manual-jit", "autodiff")
+
+
+class Errors(NamedTuple):
+    """One contender's errors: in units in the last place, and its worst over what is allowed."""
+
+    median: float
+    percentile_99: float
+    worst: float
+    over_bound: float
+
+
+class Row(NamedTuple):
+    """All contenders on the same problems: all entries of ∂L/∂U, ∂L/∂W and ∂L/∂V."""
+
+    dtype: str
+    T: int
+    norm: float
+    entries: int
+    errors: dict[str, Errors]
+
+    @property
+    def looseness(self) -> float:
+        """By which factor the bound could be smaller and still hold here; ∞ where all is exact."""
+        worst = max(errors.over_bound for errors in self.errors.values())
+        return 1 / worst if worst > 0 else float("inf")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        errors = {name: found._asdict() for name, found in self.errors.items()}
+        return self._asdict() | {"errors": errors, "looseness": self.looseness}
+
+
+def contenders() -> dict[str, Callable[[Problem], Any]]:
+    """The gradients of each implementation, in the dtype of the problem."""
+    from manual_bptt.jitted import rnn as jitted  # noqa: PLC0415 - the one part that loads JAX
+
+    def of(module: Any) -> Callable[[Problem], Any]:
+        def gradients(problem: Problem) -> Any:
+            params, x, y, h0, activation, loss = problem
+            return module.value_and_grad(params, x, y, h0, activation=activation, loss=loss)[1]
+
+        return gradients
+
+    return dict(zip(CONTENDERS, map(of, (rnn, jitted, autodiff)), strict=True))
+
+
+def drawn(seed: int, case: int, dtype: str, T: int, norm: float) -> Problem:
+    """A problem whose W has that spectral norm, but for rounding."""
+    rng = np.random.default_rng([seed, case, T, int(1000 * norm)])
+    problem = with_values(rng, Sizes(T=T, B=2, D=3, H=4, O=2), initial_state=True)
+    params = problem.params
+    W = params.W * (norm / np.linalg.norm(params.W, 2))
+    params = rnn.Params(*(w.astype(dtype) for w in (params.U, W, params.V)))
+    h0 = None if problem.h0 is None else problem.h0.astype(dtype)
+    x, y = problem.x.astype(dtype), problem.y.astype(dtype)
+    return problem._replace(params=params, x=x, y=y, h0=h0)
+
+
+def allowed(problem: Problem) -> dict[str, Array]:
+    """What `verify` would allow: the derived bound where it can tell, else the error measured."""
+    oracle = truth if len(problem.x) <= LARGEST.T else measured_truth
+    return oracle(problem, problem.x.dtype).allowed
+
+
+def measured(seed: int, problems: int, dtype: str, T: int, norm: float) -> Row:
+    """The errors of all contenders on so many problems."""
+    from bptt_verifier.proofs.enclosures import certify  # noqa: PLC0415 - needs an extra
+
+    ulps: dict[str, list[Array]] = {name: [] for name in CONTENDERS}
+    ratios: dict[str, float] = dict.fromkeys(CONTENDERS, 0.0)
+    asked = contenders()
+    for case in range(problems):
+        problem = drawn(seed, case, dtype, T, norm)
+        params, x, y, h0, activation, loss = problem
+        exact = certify(params, x, y, h0, activation=activation, loss=loss, names=PARAMETERS)
+        limits = allowed(problem)
+        for name, gradients in asked.items():
+            found = gradients(problem)
+            for parameter in PARAMETERS:
+                values = np.asarray(getattr(found, parameter))
+                off = exact[parameter].errors_in_ulps(values)
+                units = exact[parameter].ulps.astype(np.float64)
+                ulps[name].append(off.ravel())
+                ratio = float(np.max(off * units / limits[parameter]))
+                ratios[name] = max(ratios[name], ratio)
+    pooled = {name: np.concatenate(found) for name, found in ulps.items()}
+    errors = {
+        name: Errors(
+            float(np.median(off)), float(np.percentile(off, 99)), float(np.max(off)), ratios[name]
+        )
+        for name, off in pooled.items()
+    }
+    return Row(dtype, T, norm, len(pooled[CONTENDERS[0]]), errors)
+
+
+def rows_of(seed: int, problems: int) -> Iterator[Row]:
+    """All dtypes, lengths and norms."""
+    for dtype, T, norm in product(DTYPES, LENGTHS, NORMS):
+        yield measured(seed, problems, dtype, T, norm)
+
+
+HEADINGS = (
+    "dtype", "T", "‖W‖", *(f"{name}: median, 99 %, worst" for name in CONTENDERS),
+    "worst ÷ bound", "bound ÷ worst",
+)  # fmt: skip
+
+
+def cells(row: Row) -> list[str]:
+    """A row as text."""
+    spread = [
+        f"{found.median:.2g}, {found.percentile_99:.2g}, {found.worst:.2g}"
+        for found in (row.errors[name] for name in CONTENDERS)
+    ]
+    worst = max(found.over_bound for found in row.errors.values())
+    return [row.dtype, str(row.T), f"{row.norm:g}", *spread, f"{worst:.2g}", f"{row.looseness:.2g}"]
+
+
+def table_of(rows: list[Row]) -> Table:
+    """For a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in HEADINGS:
+        table.add_column(heading, no_wrap=True, justify="right")
+    for row in rows:
+        table.add_row(*cells(row))
+    return table
+
+
+def sentence(rows: list[Row]) -> str:
+    """Which contender is most accurate, and how honest the bound is."""
+    typical = {
+        name: float(np.median([row.errors[name].median for row in rows])) for name in CONTENDERS
+    }
+    best = min(typical, key=lambda name: typical[name])
+    others = ", ".join(f"{name} {typical[name]:.2g}" for name in CONTENDERS if name != best)
+    worst = max(found.over_bound for row in rows for found in row.errors.values())
+    loosest = max(row.looseness for row in rows)
+    return (
+        f"Typically {best} is the most accurate, {typical[best]:.2g} ulp ({others}). The worst "
+        f"error is {worst:.2g} of its bound; no bound is over {loosest:.2g} times what was needed."
+    )
+
+
+def markdown(rows: list[Row], command: str) -> str:
+    """The page docs/accuracy.md."""
+    lines = [
+        "# Accuracy, in units in the last place of the exact gradient",
+        "",
+        f"Written by `{command}`; what the columns mean is said in",
+        "[certification.md](certification.md).",
+        "",
+        "| " + " | ".join(HEADINGS) + " |",
+        "| " + " | ".join("---" for _ in HEADINGS) + " |",
+        *("| " + " | ".join(cells(row)) + " |" for row in rows),
+        "",
+        sentence(rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def draw(figure: "Figure", rows: list[Row]) -> None:
+    """Median and worst error against T, a panel for each dtype and norm."""
+    panels = figure.subplots(len(DTYPES), len(NORMS), sharex=True, sharey=True, squeeze=False)
+    colours = dict(zip(CONTENDERS, ("tab:red", "tab:orange", "tab:blue"), strict=True))
+    for (i, dtype), (j, norm) in product(enumerate(DTYPES), enumerate(NORMS)):
+        chosen = [row for row in rows if row.dtype == dtype and row.norm == norm]
+        T, axes = [row.T for row in chosen], panels[i, j]
+        for name, colour in colours.items():
+            found = [row.errors[name] for row in chosen]
+            axes.plot(T, [e.median for e in found], color=colour, marker="o", label=name)
+            axes.plot(T, [e.worst for e in found], color=colour, linestyle=":")
+        axes.set(yscale="log", xticks=LENGTHS, title=f"{dtype}, $\\|W\\| = {norm:g}$")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    figure.supxlabel("steps T")
+    figure.supylabel("error in ulp: median, worst dotted")
+
+
+def accuracy(
+    problems: Annotated[int, typer.Option(min=1, help="Random problems for each row.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Which random problems.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here, too.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the errors against T into this file.")
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--markdown", metavar="FILE", help="Write the table as a page of Markdown."),
+    ] = None,
+) -> None:
+    """Say how far from the exact gradient each implementation is, and how honest the bound."""
+    require_writable("--json", json_file)
+    require_writable("--markdown", page)
+    figure = None if plot is None else empty_figure(plot)
+    rows: list[Row] = []
+    total = len(DTYPES) * len(LENGTHS) * len(NORMS)
+    with progress_bar("measuring", total) as progress:
+        for row in rows_of(seed, problems):
+            rows.append(row)
+            progress(len(rows), total)
+    print_uncut(table_of(rows))
+    Console().print("", sentence(rows), sep="\n", soft_wrap=True)
+    if json_file is not None:
+        plain = {"seed": seed, "problems": problems, "rows": [row.to_dict() for row in rows]}
+        text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+        json_file.write_text(text, encoding="utf-8")
+    if page is not None:
+        command = f"bptt accuracy --problems {problems} --seed {seed} --markdown docs/accuracy.md"
+        page.write_text(markdown(rows, command), encoding="utf-8")
+    if figure is not None and plot is not None:
+        draw(figure, rows)
+        figure.savefig(plot, dpi=150)

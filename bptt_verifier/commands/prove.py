@@ -1,0 +1,97 @@
+"""`bptt prove`: run the derivations on exact numbers and on symbols, and say what that proves.
+
+Needs the extra `certify`.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bptt_verifier.console.terminal import print_uncut, progress_bar, require_writable, verdict_text
+from bptt_verifier.tolerance.comparison import Verdict
+
+
+class Row(NamedTuple):
+    """One derivation and one kind of numbers."""
+
+    derivation: str
+    numbers: str
+    what: str
+    error: str
+    refuted: str | None
+    plain: dict[str, Any]
+
+    @property
+    def verdict(self) -> Verdict:
+        """It agrees where nothing refuted it."""
+        return Verdict.AGREES if self.refuted is None else Verdict.DISAGREES
+
+
+def proofs(points: int, seed: int) -> Iterator[Row]:
+    """Every built-in derivation over the rationals, over power series, and on symbols."""
+    from bptt_verifier.proofs import rational as rational_proof  # noqa: PLC0415 - need an extra
+    from bptt_verifier.proofs import symbolic as symbolic_proof  # noqa: PLC0415 - need an extra
+
+    for name, module in rational_proof.DERIVATIONS.items():
+        found = rational_proof.prove_polynomials(name, module, points=points, seed=seed)
+        what = f"{found.identities} identities, degree ≤ {found.degree}"
+        error = f"< 10^{found.log10_error:.1f}"
+        yield Row(name, "rationals", what, error, found.refuted, found.to_dict())
+    for name, module in rational_proof.MODULES.items():
+        found = rational_proof.prove_series(name, module, seed=seed)
+        what = f"{found.identities} models, to order {found.degree - 1}"
+        error = f"< 10^{found.log10_error:.1f}"
+        yield Row(name, "power series", what, error, found.refuted, found.to_dict())
+    cases = dict.fromkeys(rational_proof.DERIVATIONS, symbolic_proof.free_cases())
+    cases |= {name: symbolic_proof.own_cases(name.lower()) for name in rational_proof.MODULES}
+    for name, module in (rational_proof.DERIVATIONS | rational_proof.MODULES).items():
+        proof = symbolic_proof.prove_symbolically(name, module, cases[name])
+        what = f"{proof.models} models, {proof.entries} entries"
+        numbers = "symbols, any φ" if name in rational_proof.DERIVATIONS else "symbols"
+        yield Row(name, numbers, what, "0", proof.refuted, proof.to_dict())
+
+
+def table_of(rows: list[Row]) -> Table:
+    """A line for each derivation and kind of numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("derivation", "numbers", "proved", "probability of error", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        error = row.error if row.refuted is None else ""
+        verdict = verdict_text(row.verdict)
+        table.add_row(row.derivation, row.numbers, row.what, error, verdict)
+    return table
+
+
+def prove(
+    points: Annotated[
+        int, typer.Option(min=1, help="Random rational points for each identity.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Which random points.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the results here, too.")
+    ] = None,
+) -> None:
+    """Prove the derivations on exact numbers and on symbols, with no tolerance."""
+    require_writable("--json", json_file)
+    rows: list[Row] = []
+    with progress_bar("proving", 12) as progress:
+        for row in proofs(points, seed):
+            rows.append(row)
+            progress(len(rows), 12)
+    print_uncut(table_of(rows))
+    refuted = [row for row in rows if row.refuted is not None]
+    for row in refuted:
+        Console().print(f"{row.derivation}: {row.refuted}", soft_wrap=True)
+    if json_file is not None:
+        plain = {"holds": not refuted, "seed": seed, "rows": [
+            {"numbers": row.numbers, **row.plain} for row in rows
+        ]}  # fmt: skip
+        text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+        json_file.write_text(text, encoding="utf-8")
+    raise typer.Exit(1 if refuted else 0)

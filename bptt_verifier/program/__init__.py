@@ -1,0 +1,1 @@
+"""Programs: a loss as a list of operations, traced, evaluated and differentiated in NumPy."""

@@ -1,0 +1,345 @@
+"""One operation of somebody's loss: its value, and the cotangents it passes back, in NumPy.
+
+Each of JAX's primitives that losses are commonly made of has its rule here; JAX itself is asked for
+the others. Every array has a leading axis: samples of rounding errors, or mistaken gradients.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bptt_verifier.program.source_lines import Place
+from bptt_verifier.tolerance.bounds import ELEMENTARY
+from bptt_verifier.tolerance.noise import ARITHMETIC, EXACT
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Equation(NamedTuple):
+    """One operation that depends on the parameters. Its operands and results are slots of values.
+
+    `moved` is set where the operation only moves numbers: entry i of the result is entry moved[i]
+    of the operand, both flattened.
+    """
+
+    name: str
+    primitive: Any
+    params: dict[str, Any]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    where: tuple[Place, ...]
+    position: tuple[int, ...]
+    moved: Array | None
+
+
+class Errors(NamedTuple):
+    """Rounding errors to commit: one unit roundoff a sample, or none at all."""
+
+    sizes: Array | None = None
+    rng: np.random.Generator | None = None
+
+    def added(self, q: Any, magnitude: Any) -> Any:
+        """`q` with an error of this magnitude, in units of the roundoff, in each sample (N1)."""
+        if self.sizes is None or self.rng is None:
+            return q
+        shape = (len(self.sizes), *np.shape(q)[1:])
+        xi = (2 * self.rng.random(shape, np.float32) - 1) * self.sizes.reshape(
+            -1, *[1] * (len(shape) - 1)
+        )
+        return q + xi * magnitude
+
+
+EXACTLY = Errors()
+
+
+# Operations with one operand, entry by entry: y = f(x) and its slope.
+
+UNARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "neg":      (lambda x: -x,                   lambda x, y: -np.ones_like(x)),
+    "tanh":     (np.tanh,                        lambda x, y: 1 - y * y),
+    "logistic": (lambda x: 1 / (1 + np.exp(-x)), lambda x, y: y * (1 - y)),
+    "exp":      (np.exp,                         lambda x, y: y),
+    "exp2":     (np.exp2,                        lambda x, y: y * np.log(2)),
+    "expm1":    (np.expm1,                       lambda x, y: y + 1),
+    "log":      (np.log,                         lambda x, y: 1 / x),
+    "log1p":    (np.log1p,                       lambda x, y: 1 / (1 + x)),
+    "sin":      (np.sin,                         lambda x, y: np.cos(x)),
+    "cos":      (np.cos,                         lambda x, y: -np.sin(x)),
+    "sqrt":     (np.sqrt,                        lambda x, y: 0.5 / y),
+    "rsqrt":    (lambda x: 1 / np.sqrt(x),       lambda x, y: -0.5 * y / x),
+    "square":   (np.square,                      lambda x, y: 2 * x),
+    "abs":      (np.abs,                         lambda x, y: np.sign(x)),
+    "sign":     (np.sign,                        lambda x, y: np.zeros_like(x)),
+    "copy":     (np.copy,                        lambda x, y: np.ones_like(x)),
+}  # fmt: skip
+
+# And with two: both slopes.
+
+BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
+    "add":      (np.add,      lambda x, y, z: 1.0,           lambda x, y, z: 1.0),
+    "add_any":  (np.add,      lambda x, y, z: 1.0,           lambda x, y, z: 1.0),
+    "sub":      (np.subtract, lambda x, y, z: 1.0,           lambda x, y, z: -1.0),
+    "mul":      (np.multiply, lambda x, y, z: y,             lambda x, y, z: x),
+    "div":      (np.divide,   lambda x, y, z: 1 / y,         lambda x, y, z: -z / y),
+    "max":      (np.maximum,  lambda x, y, z: larger(x, y),  lambda x, y, z: larger(y, x)),
+    "min":      (np.minimum,  lambda x, y, z: larger(y, x),  lambda x, y, z: larger(x, y)),
+    "pow":      (np.power,    lambda x, y, z: y * x**(y-1),  lambda x, y, z: z * np.log(x)),
+}  # fmt: skip
+
+
+def larger(x: Array, y: Array) -> Any:
+    """1 where x > y, ½ where they are equal, as JAX has it."""
+    return np.where(x == y, 0.5, np.where(x > y, 1.0, 0.0))
+
+
+def sliced(x: Array, params: dict[str, Any], _: tuple[int, ...]) -> Array:
+    """The operation slice."""
+    strides = params["strides"] or (1,) * x.ndim
+    ends = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+    return x[tuple(slice(*end) for end in ends)]
+
+
+def broadcast(x: Array, params: dict[str, Any], shape: tuple[int, ...]) -> Array:
+    """The operation broadcast_in_dim."""
+    aligned = [1] * len(shape)
+    for size, axis in zip(x.shape, params["broadcast_dimensions"], strict=True):
+        aligned[axis] = size
+    return np.broadcast_to(x.reshape(aligned), shape)
+
+
+# Operations that move the numbers of one operand, applied to any array without a leading axis.
+
+MOVES: dict[str, Callable[[Array, dict[str, Any], tuple[int, ...]], Any]] = {
+    "reshape":          lambda x, params, shape: x.reshape(shape),
+    "squeeze":          lambda x, params, shape: x.reshape(shape),
+    "expand_dims":      lambda x, params, shape: x.reshape(shape),
+    "transpose":        lambda x, params, shape: x.transpose(params["permutation"]),
+    "rev":              lambda x, params, shape: np.flip(x, params["dimensions"]),
+    "slice":            sliced,
+    "broadcast_in_dim": broadcast,
+}  # fmt: skip
+
+
+def matrices(equation: Equation, left: Array, right: Array) -> tuple[Array, Array, Any]:
+    """A dot_general's operands as stacks of matrices, and the way back from their shapes."""
+    (contract, batch) = equation.params["dimension_numbers"]
+    orders, shapes, stacked = [], [], []
+    for operand, (x, k, b) in enumerate(zip((left, right), contract, batch, strict=True)):
+        free = [axis for axis in range(x.ndim - 1) if axis not in {*k, *b}]
+        parts = [b, free, k] if operand == 0 else [b, k, free]
+        order = [0] + [axis + 1 for part in parts for axis in part]
+        sizes = [prod(x.shape[axis + 1] for axis in part) for part in parts]
+        orders.append(order)
+        shapes.append([x.shape[axis] for axis in order[1:]])
+        stacked.append(x.transpose(order).reshape(len(x), *sizes))
+
+    def back(operand: int, x: Array) -> Array:
+        unstacked = x.reshape(len(x), *shapes[operand])
+        return unstacked.transpose(np.argsort(orders[operand]))
+
+    return stacked[0], stacked[1], back
+
+
+def aligned(x: Array, rank: int) -> Array:
+    """Scalars meet arrays of any rank in elementwise operations."""
+    return x.reshape(len(x), *[1] * rank) if x.ndim == 1 else x
+
+
+def evaluated(equation: Equation, given: Sequence[Array], errors: Errors = EXACTLY) -> list[Any]:
+    """The results of one equation."""
+    name, params, shape = equation.name, equation.params, equation.shapes[0]
+    q: Any
+    if equation.moved is not None:
+        x = given[0]
+        return [x.reshape(len(x), -1)[:, equation.moved].reshape(len(x), *shape)]
+    if name in UNARY:
+        q = UNARY[name][0](given[0])
+    elif name in BINARY:
+        q = BINARY[name][0](*(aligned(x, len(shape)) for x in given))
+    elif name == "integer_pow":
+        q = given[0] ** float(params["y"])
+    elif name == "reduce_sum":
+        axes = tuple(axis + 1 for axis in params["axes"])
+        terms = given[0].size // len(given[0]) / max(1, prod(shape))
+        q = given[0].sum(axis=axes)
+        return [errors.added(q, terms**0.5 * np.abs(given[0]).sum(axis=axes))]
+    elif name in {"reduce_max", "reduce_min"}:
+        axes = tuple(axis + 1 for axis in params["axes"])
+        return [given[0].max(axis=axes) if name == "reduce_max" else given[0].min(axis=axes)]
+    elif name == "dot_general":
+        left, right, _ = matrices(equation, *given)
+        q = (left @ right).reshape(-1, *shape)
+        m = left.shape[-1] ** 0.5 * (np.abs(left) @ np.abs(right)).reshape(-1, *shape)
+        return [errors.added(q, m)]
+    elif name in {"concatenate", "stack"}:
+        samples = max(len(x) for x in given)
+        parts = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
+        axis = params["dimension" if name == "concatenate" else "axis"] + 1
+        return [(np.concatenate if name == "concatenate" else np.stack)(parts, axis=axis)]
+    elif name == "split":
+        ends = np.cumsum(params["sizes"])[:-1]
+        return list(np.split(given[0], ends, axis=params["axis"] + 1))
+    elif name == "select_n" and given[0].dtype == bool and len(given) == 3:
+        return [np.where(aligned(given[0], len(shape)), given[2], given[1])]
+    else:
+        results = by_jax(equation, given)
+        if name in EXACT:
+            return results
+        return [
+            errors.added(q, ELEMENTARY * np.abs(q)) if q.dtype == np.float64 else q for q in results
+        ]
+    if name == "div" and given[0].ndim == 1:
+        # One over something is part of a sigmoid, which others write as a sum with a constant.
+        return [errors.added(q, np.maximum(np.abs(q), np.abs(aligned(given[0], len(shape)))))]
+    factor = 0 if name in EXACT else 1 if name in ARITHMETIC else ELEMENTARY
+    return [errors.added(q, factor * np.abs(q)) if factor and q.dtype == np.float64 else q]
+
+
+def by_jax(equation: Equation, given: Sequence[Array]) -> list[Any]:
+    """An operation that has no rule here."""
+    samples = max(len(x) for x in given)
+    full = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
+    found = jax.vmap(partial(equation.primitive.bind, **equation.params))(*full)
+    return [np.asarray(q) for q in (found if equation.primitive.multiple_results else [found])]
+
+
+def passed_back(
+    equation: Equation,
+    given: Sequence[Array],
+    outputs: Sequence[Array],
+    cotangents: Sequence[Array | None],
+    errors: Errors = EXACTLY,
+) -> list[Any]:
+    """The cotangent of every operand (None: no derivative), given those of the results."""
+    name, params = equation.name, equation.params
+    ct, y = cotangents[0], outputs[0]
+    if equation.moved is not None:
+        assert ct is not None
+        return moved_back(equation, given, ct, errors)
+    if name in UNARY and ct is not None:
+        q = ct * UNARY[name][1](given[0], y)
+        return [errors.added(q, 2 * np.abs(q))]
+    if name in BINARY and ct is not None:
+        x1, x2 = (aligned(x, ct.ndim - 1) for x in given)
+        slopes = [slope(x1, x2, y) for slope in BINARY[name][1:]]
+        exact = name[:3] in {"add", "sub"}
+        return [
+            gathered(ct * slope, x, errors, exact) for slope, x in zip(slopes, given, strict=True)
+        ]
+    if name == "integer_pow" and ct is not None:
+        q = ct * params["y"] * given[0] ** float(params["y"] - 1)
+        return [errors.added(q, 2 * np.abs(q))]
+    if name == "convert_element_type":
+        return [ct]
+    if name.startswith("reduce_") and ct is not None and name[7:] in {"sum", "max", "min"}:
+        kept = np.expand_dims(ct, tuple(axis + 1 for axis in params["axes"]))
+        if name == "reduce_sum":
+            return [np.broadcast_to(kept, (len(kept), *given[0].shape[1:]))]
+        axes = tuple(axis + 1 for axis in params["axes"])
+        chosen = given[0] == np.expand_dims(y, axes)
+        return [kept * chosen / chosen.sum(axis=axes, keepdims=True)]
+    if name == "dot_general" and ct is not None:
+        left, right, back = matrices(equation, *given)
+        stacked = ct.reshape(len(ct), left.shape[1], left.shape[2], right.shape[3])
+        left_T, right_T = left.swapaxes(2, 3), right.swapaxes(2, 3)
+        pair = [stacked @ right_T, left_T @ stacked]
+        if errors.sizes is not None:
+            sizes = [abs(stacked) @ abs(right_T), abs(left_T) @ abs(stacked)]
+            terms = stacked.shape[3], stacked.shape[2]
+            pair = [errors.added(q, n**0.5 * m) for q, n, m in zip(pair, terms, sizes, strict=True)]
+        return [back(0, pair[0]), back(1, pair[1])]
+    if name == "concatenate" and ct is not None:
+        axis = params["dimension"] + 1
+        ends = np.cumsum([x.shape[axis] for x in given])[:-1]
+        return list(np.split(ct, ends, axis=axis))
+    if name == "stack" and ct is not None:
+        return list(np.moveaxis(ct, params["axis"] + 1, 0))
+    if name == "split":
+        samples = max(len(c) for c in cotangents if c is not None)
+        parts = [
+            np.zeros((samples, *q.shape[1:])) if c is None else c
+            for c, q in zip(cotangents, outputs, strict=True)
+        ]
+        return [np.concatenate(parts, axis=params["axis"] + 1)]
+    if name == "select_n" and ct is not None and given[0].dtype == bool and len(given) == 3:
+        chosen = aligned(given[0], ct.ndim - 1)
+        return [None, np.where(chosen, 0.0, ct), np.where(chosen, ct, 0.0)]
+    return back_by_jax(equation, given, outputs, cotangents)
+
+
+def gathered(ct: Array, x: Array, errors: Errors, exact: bool) -> Array:
+    """An operand with fewer entries than the result collects the cotangents of all that it met."""
+    shape = x.shape[1:]
+    met = tuple(
+        axis + 1
+        for axis in range(ct.ndim - 1)
+        if not shape or (shape[axis] == 1 and ct.shape[axis + 1] > 1)
+    )
+    if not met:
+        return np.asarray(ct if exact else errors.added(ct, 2 * np.abs(ct)))
+    q, m = (np.sum(c, axis=met, keepdims=bool(shape)) for c in (ct, np.abs(ct)))
+    terms = prod(ct.shape[axis] for axis in met)
+    return np.asarray(errors.added(q, (2 + terms**0.5) * m))
+
+
+def moved_back(equation: Equation, given: Sequence[Array], ct: Array, errors: Errors) -> list[Any]:
+    """Every number returns to where it came from; those that were copied are added up."""
+    assert equation.moved is not None
+    shape = given[0].shape[1:]
+    flat, size = ct.reshape(len(ct), -1), prod(shape)
+
+    def collected(numbers: Array) -> Array:
+        assert equation.moved is not None
+        offsets = np.arange(len(ct))[:, None] * size + equation.moved
+        total = np.bincount(offsets.ravel(), numbers.ravel(), minlength=len(ct) * size)
+        return total.reshape(len(ct), *shape)
+
+    copies = len(equation.moved) / max(1, size)
+    q = collected(flat)
+    if copies > 1:
+        q = errors.added(q, copies**0.5 * collected(np.abs(flat)))
+    return [q, *[None] * (len(given) - 1)]
+
+
+def back_by_jax(
+    equation: Equation,
+    given: Sequence[Array],
+    outputs: Sequence[Array],
+    cotangents: Sequence[Array | None],
+) -> list[Any]:
+    """The derivative of an operation that has no rule here."""
+    smooth = [i for i, x in enumerate(given) if x.dtype == np.float64]
+    results = [i for i, q in enumerate(outputs) if q.dtype == np.float64]
+    if not smooth or not results:
+        return [None] * len(given)
+    arriving = [cotangents[i] for i in results]
+    samples = max(len(c) for c in (*arriving, *given) if c is not None)
+    full = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
+    passed = [
+        np.zeros((samples, *outputs[i].shape[1:]))
+        if c is None
+        else np.broadcast_to(c, (samples, *c.shape[1:]))
+        for i, c in zip(results, arriving, strict=True)
+    ]
+
+    def one(operands: list[Any], cts: list[Any]) -> Any:
+        def function(*chosen: Any) -> list[Any]:
+            replaced = list(operands)
+            for i, value in zip(smooth, chosen, strict=True):
+                replaced[i] = value
+            bound = equation.primitive.bind(*replaced, **equation.params)
+            bound = list(bound) if equation.primitive.multiple_results else [bound]
+            return [bound[i] for i in results]
+
+        return jax.vjp(function, *(operands[i] for i in smooth))[1](cts)
+
+    pulled = jax.vmap(one)(full, passed)
+    back: list[Any] = [None] * len(given)
+    for i, value in zip(smooth, pulled, strict=True):
+        back[i] = np.asarray(value)
+    return back

@@ -1,0 +1,185 @@
+"""What repeats in a loss: groups of equations, time steps, and the state carried between them.
+
+Equations that the same expression of the source made are one group, and the k-th of them belongs to
+step k. From that follows which operand takes a state over from the step before.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.program.operations import BINARY, UNARY, evaluated
+from bptt_verifier.program.trace import Program
+
+THROUGH = frozenset("mul concatenate stack".split())  # what a state may pass before its weight
+
+
+class Structure(NamedTuple):
+    """What follows from a program before any number is known.
+
+    `groups` are equations by the expression that made them, in order; `steps` the number of time
+    steps, and `step` the one that an equation belongs to; `carried` the (equation, operand) that
+    take a state over from the step before; `leaf` the parameter that a slot only moves.
+    """
+
+    program: Program
+    groups: tuple[tuple[int, ...], ...]
+    steps: int
+    step: dict[int, int]
+    producer: dict[int, int]
+    users: dict[int, list[tuple[int, int]]]
+    carried: tuple[tuple[int, int], ...]
+    leaf: dict[int, str]
+
+    def active(self, *numbers: int) -> list[int]:
+        """The operands of some equations that depend on the parameters in any of them.
+
+        An initial state is often a constant, where later states are not.
+        """
+        return sorted(
+            {
+                i
+                for number in numbers
+                for i, slot in enumerate(self.program.equations[number].inputs)
+                if slot not in self.program.constants
+            }
+        )
+
+
+def structure(program: Program) -> Structure:
+    """Groups, steps, and what is carried from one to the next."""
+    fine: dict[Any, list[int]] = {}
+    coarse: dict[Any, list[int]] = {}
+    producer: dict[int, int] = {}
+    users: dict[int, list[tuple[int, int]]] = {}
+    leaf = {slot: name for name, slot in program.leaves.items()}
+    for number, equation in enumerate(program.equations):
+        # Where JAX does not tell the line, what looks the same is taken for the same.
+        where: Any = equation.where or (
+            equation.shapes,
+            *(leaf.get(slot) for slot in equation.inputs),
+        )
+        # `zip(x, e)` takes parts of two parameters in one expression.
+        part_of = leaf.get(equation.inputs[0]) if equation.moved is not None else None
+        what = equation.name, equation.position, part_of
+        fine.setdefault((*what, where), []).append(number)
+        coarse.setdefault((*what, where[:1]), []).append(number)
+        for operand, slot in enumerate(equation.inputs):
+            users.setdefault(slot, []).append((number, operand))
+        for slot in equation.outputs:
+            producer[slot] = number
+            source = equation.inputs[0]
+            if source in leaf and (equation.moved is not None or equation.name == "split"):
+                leaf[slot] = leaf[source]
+    lengths = Counter(len(group) for group in fine.values() if len(group) > 1)
+    steps = max(lengths, key=lambda length: (lengths[length], length), default=1)
+    # What meets only the constant initial state at the first step has no equation there.
+    step = {
+        number: k + steps - len(group)
+        for group in fine.values()
+        if steps > 1 and (len(group) == steps or len(group) == steps - 1 > 1)
+        for k, number in enumerate(group)
+    }
+    group_of = {number: key for key, group in fine.items() for number in group}
+
+    def accumulated(slot: int) -> bool:
+        """Whether a value only has terms added to it until the same expression is met again."""
+        start = group_of[producer[slot]]
+        while len(users.get(slot, ())) == 1:
+            ((number, _),) = users[slot]
+            if program.equations[number].name not in {"add", "sub"}:
+                return False
+            if group_of[number] == start:
+                return True
+            slot = program.equations[number].outputs[0]
+        return False
+
+    carried = [
+        (number, operand)
+        for number in step
+        for operand, slot in enumerate(program.equations[number].inputs)
+        if slot in producer
+        and step.get(producer[slot], number) == step[number] - 1
+        and not accumulated(slot)
+    ]
+    groups = {tuple(group) for group in (*fine.values(), *coarse.values())}
+    ordered = tuple(sorted(groups, key=lambda group: (group[0], len(group))))
+    return Structure(program, ordered, steps, step, producer, users, tuple(carried), leaf)
+
+
+def from_before(known: Structure, number: int, operand: int) -> bool:
+    """Whether an operand is the state of the step before, as it is or as a factor or a part."""
+    if (number, operand) in known.carried:
+        return True
+    source = known.producer.get(known.program.equations[number].inputs[operand])
+    if source is None or known.step.get(source) != known.step.get(number):
+        return False
+    equation = known.program.equations[source]
+    if equation.name not in THROUGH and equation.moved is None:
+        return False
+    return any(from_before(known, source, i) for i in range(len(equation.inputs)))
+
+
+def following(known: Structure, last: int, before: int) -> int | None:
+    """The state after the last one: made by the same expression, one step later."""
+    number = known.producer.get(last)
+    if number is None:
+        return None
+    for group in known.groups:
+        if number in group and known.producer.get(before) in {*group, None}:
+            later = group[group.index(number) + 1 :]
+            if later:
+                return known.program.equations[later[0]].outputs[0]
+    return None
+
+
+def chains(known: Structure, group: Sequence[int]) -> list[list[list[int]]]:
+    """Functions of one variable, entry by entry, that end in this group: one to six operations."""
+    equations = known.program.equations
+    found, links = [], [[number] for number in group]
+    while all(elementwise(known, link[0]) for link in links) and len(links[0]) <= 6:
+        found.append([list(link) for link in links])
+        sources = [
+            known.producer.get(equations[link[0]].inputs[known.active(link[0])[0]])
+            for link in links
+        ]
+        if any(source is None for source in sources):
+            break
+        links = [[s, *link] for s, link in zip(sources, links, strict=True) if s is not None]
+    return found
+
+
+def elementwise(known: Structure, number: int) -> bool:
+    """Whether an equation is a function of one variable, entry by entry."""
+    equation = known.program.equations[number]
+    smooth = equation.name in UNARY or equation.name in BINARY or equation.name == "integer_pow"
+    operands = known.active(number)
+    inputs = known.program.equations[number].inputs
+    if not smooth or len({inputs[i] for i in operands}) != 1 or inputs[operands[0]] in known.leaf:
+        return False
+    source = known.producer.get(inputs[operands[0]])
+    return source is not None and equation.shapes[0] in known.program.equations[source].shapes
+
+
+def slope_of(known: Structure, link: Sequence[int], values: Sequence[Any], at: Any = None) -> Any:
+    """The slope of a chain of operations, at its input or at another point."""
+    equations = known.program.equations
+    slot = equations[link[0]].inputs[known.active(link[0])[0]]
+    point = values[slot] if at is None else at
+    slope: Any = np.ones_like(point)
+    for number in link:
+        equation = equations[number]
+        operand = known.active(number)[0]
+        given = [values[slot] for slot in equation.inputs]
+        given[operand] = point
+        (result,) = evaluated(equation, given)
+        if equation.name in UNARY:
+            factor = UNARY[equation.name][1](point, result)
+        elif equation.name == "integer_pow":
+            factor = equation.params["y"] * point ** float(equation.params["y"] - 1)
+        else:
+            factor = BINARY[equation.name][1 + operand](*given, result)
+        slope, point = slope * factor, result
+    return slope

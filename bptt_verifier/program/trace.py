@@ -1,0 +1,308 @@
+"""Somebody's loss, equation by equation: its gradient with rounding errors, or with mistakes.
+
+The loss is traced to a jaxpr, and the equations are evaluated and differentiated here in NumPy, one
+by one. Nothing has to be compiled, and one sweep does many samples, or many mistaken gradients, at
+once: every array has a leading axis for them. Numbers from here only say how far rounding moves a
+gradient (docs/derivation.md, section 10) and what a mistake would make of it. The reference that
+somebody's gradient is held against is jax.grad itself, and so are these.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
+
+from bptt_verifier.program.operations import (
+    EXACTLY,
+    MOVES,
+    Equation,
+    Errors,
+    evaluated,
+    passed_back,
+)
+from bptt_verifier.program.source_lines import Place, places
+from bptt_verifier.tolerance.noise import AMPLIFY, INLINED, SAFETY, SAMPLES
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Params = Mapping[str, Array]
+Loss = Callable[[dict[str, Any], Any], Any]
+
+
+class Program(NamedTuple):
+    """A loss as equations; `constants` are the values that do not depend on the parameters."""
+
+    equations: tuple[Equation, ...]
+    constants: dict[int, Array]
+    leaves: dict[str, int]
+    result: int
+    slots: int
+    shapes: dict[str, tuple[int, ...]]
+
+
+class Change(NamedTuple):
+    """How one operation's derivative with respect to one operand is altered.
+
+    The cotangent is multiplied with `before`, passed back with the operands of `instead` in place
+    of the true ones, and multiplied with `after`; or with `slope` alone. It is `also` added to
+    those slots.
+    """
+
+    operand: int
+    before: Any = None
+    after: Any = None
+    instead: tuple[tuple[int, Array], ...] = ()
+    slope: Any = None
+    also: tuple[int, ...] = ()
+
+
+Changes = Mapping[tuple[int, int], Change]  # by (equation, operand)
+
+
+def movement(equation: Any, active: Sequence[bool], given: Sequence[Any]) -> Array | None:
+    """Where each entry of the result comes from, if the operation only moves its first operand."""
+    name, shape = equation.primitive.name, equation.outvars[0].aval.shape
+    numbers = np.arange(prod(equation.invars[0].aval.shape)).reshape(equation.invars[0].aval.shape)
+    if name in MOVES:
+        return np.asarray(MOVES[name](numbers, equation.params, shape)).ravel()
+    if name in {"gather", "dynamic_slice"} and active[0] and not any(active[1:]):
+        found = equation.primitive.bind(numbers, *given[1:], **equation.params)
+        indices = np.asarray(found).ravel()
+        return indices if (indices >= 0).all() else None
+    return None
+
+
+def movements(
+    equation: Any, active: Sequence[bool], given: Sequence[Any]
+) -> list[tuple[slice, Array | None]]:
+    """The results that are one operation, and where their entries come from, as `movement` has it.
+
+    `a, b = x` is one unstack, or as many slices, as the version of JAX has it: here always the
+    latter, so that all that is known of a slice holds.
+    """
+    if equation.primitive.name != "unstack":
+        return [(slice(None), movement(equation, active, given))]
+    shape = equation.invars[0].aval.shape
+    parts = np.moveaxis(np.arange(prod(shape)).reshape(shape), equation.params["axis"], 0)
+    return [(slice(i, i + 1), part.ravel()) for i, part in enumerate(parts)]
+
+
+def traced(loss: Loss, params: Params) -> Program:
+    """The loss as equations, in float64, with calls inlined and constants evaluated.
+
+    Call it with 64-bit JAX.
+    """
+    given = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    closed = jax.make_jaxpr(lambda params: loss(params, jnp))(given)
+    equations: list[Equation] = []
+    constants: dict[int, Array] = {}
+    slots = 0
+
+    def constant(value: Any) -> int:
+        nonlocal slots
+        constants[slots] = np.asarray(value)
+        slots += 1
+        return slots - 1
+
+    def inline(
+        closed: ClosedJaxpr, inputs: Sequence[int], where: tuple[Place, ...], above: tuple[int, ...]
+    ) -> list[int]:
+        nonlocal slots
+        known: dict[Any, int] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
+        known |= zip(closed.jaxpr.constvars, map(constant, closed.consts), strict=True)
+
+        def slot(atom: Any) -> int:
+            return constant(atom.val) if isinstance(atom, Literal) else known[atom]
+
+        for number, equation in enumerate(closed.jaxpr.eqns):
+            name, operands = equation.primitive.name, [slot(atom) for atom in equation.invars]
+            # What lies inside of a call was traced at its first use: those lines would be stale.
+            here, position = (where, (*above, number)) if above else (places(equation), ())
+            if name in INLINED:
+                inner = equation.params[INLINED[name]]
+                inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+                results = inline(inner, operands, here, position or (0,))
+            else:
+                active = [operand not in constants for operand in operands]
+                values = [constants.get(operand) for operand in operands]
+                if not any(active):
+                    found = equation.primitive.bind(*values, **equation.params)
+                    found = found if equation.primitive.multiple_results else [found]
+                    results = [constant(value) for value in found]
+                else:
+                    results = list(range(slots, slots + len(equation.outvars)))
+                    slots += len(results)
+                    shapes = [variable.aval.shape for variable in equation.outvars]
+                    for part, moved in movements(equation, active, values):
+                        equations.append(
+                            Equation(
+                                name,
+                                equation.primitive,
+                                equation.params,
+                                tuple(operands),
+                                tuple(results[part]),
+                                tuple(shapes[part]),
+                                here,
+                                position,
+                                moved,
+                            )
+                        )
+            known |= zip(equation.outvars, results, strict=True)
+        return [slot(atom) for atom in closed.jaxpr.outvars]
+
+    leaves = {name: slots + i for i, name in enumerate(sorted(given))}  # as jax.tree sorts them
+    slots += len(leaves)
+    (result,) = inline(closed, list(leaves.values()), (), ())
+    shapes = {name: value.shape for name, value in given.items()}
+    return Program(tuple(equations), constants, leaves, result, slots, shapes)
+
+
+def forward(program: Program, params: Params, errors: Errors = EXACTLY) -> list[Any]:
+    """The value of every slot, with a leading axis for the samples (of size 1 without errors).
+
+    With errors, also the parameters and those constants that no shorter format holds are off by
+    one unit in the last place.
+    """
+    values: list[Any] = [None] * program.slots
+    for slot, value in program.constants.items():
+        values[slot] = value[None]
+        if value.dtype.kind == "f" and (value.astype(np.float32) != value).any():
+            values[slot] = errors.added(value[None], np.abs(value[None]))
+    for name, slot in program.leaves.items():
+        value = np.asarray(params[name], np.float64)[None]
+        values[slot] = errors.added(value, np.abs(value))
+    with np.errstate(all="ignore"):
+        for equation in program.equations:
+            results = evaluated(equation, [values[slot] for slot in equation.inputs], errors)
+            for slot, result in zip(equation.outputs, results, strict=True):
+                values[slot] = result
+            # A derivation may know a term only from its sum with a constant, as in h (1 − h) for a
+            # sigmoid: what the sum forgets of the term is lost to its derivative, too.
+            if errors.sizes is not None and equation.name in {"add", "sub"}:
+                constant = [slot in program.constants for slot in equation.inputs]
+                for slot, other in zip(equation.inputs, reversed(constant), strict=True):
+                    if other:
+                        total = np.abs(results[0])
+                        if total.shape[1:] == values[slot].shape[1:]:
+                            values[slot] = errors.added(values[slot], total)
+    return values
+
+
+def backward(
+    program: Program,
+    values: Sequence[Any],
+    rows: Sequence[Changes] = ({},),
+    errors: Errors = EXACTLY,
+) -> dict[str, Array]:
+    """The gradient of every leaf, one for each row of changes, or for each sample of errors."""
+    samples = len(rows) if errors.sizes is None else len(errors.sizes)
+    altered: dict[int, list[tuple[int, Change]]] = {}
+    for row, changes in enumerate(rows):
+        for (number, _), change in changes.items():
+            altered.setdefault(number, []).append((row, change))
+    cotangents: list[Any] = [None] * program.slots
+    cotangents[program.result] = np.ones(samples)
+
+    def add(slot: int, ct: Array) -> None:
+        if slot in program.constants:
+            return
+        known = cotangents[slot]
+        if known is None:
+            cotangents[slot] = ct
+            return
+        total = known + ct
+        cotangents[slot] = errors.added(total, np.abs(total))
+
+    with np.errstate(all="ignore"):
+        for number in reversed(range(len(program.equations))):
+            equation = program.equations[number]
+            arriving = [cotangents[slot] for slot in equation.outputs]
+            if all(ct is None for ct in arriving):
+                continue
+            given = [values[slot] for slot in equation.inputs]
+            outputs = [values[slot] for slot in equation.outputs]
+            back = passed_back(equation, given, outputs, arriving, errors)
+            copied = set()
+            for row, change in altered.get(number, ()):
+                one = change.operand
+                if back[one] is None:
+                    continue
+                if one not in copied:
+                    back[one] = np.array(back[one])
+                    copied.add(one)
+                true = back[one][row].copy()
+                back[one][row] = altered_row(equation, given, outputs, arriving, true, row, change)
+                for slot in change.also:
+                    sent = np.zeros_like(back[one])
+                    sent[row] = true
+                    add(slot, sent)
+            for slot, ct in zip(equation.inputs, back, strict=True):
+                if ct is not None:
+                    add(slot, ct)
+    return {
+        name: np.zeros((samples, *values[slot].shape[1:]))
+        if cotangents[slot] is None
+        else np.asarray(cotangents[slot])
+        for name, slot in program.leaves.items()
+    }
+
+
+def altered_row(
+    equation: Equation,
+    given: Sequence[Array],
+    outputs: Sequence[Array],
+    arriving: Sequence[Array | None],
+    true: Array,
+    row: int,
+    change: Change,
+) -> Array:
+    """What one row of cotangents of one operand becomes."""
+    result: Any = true
+    if change.slope is not None:
+        assert arriving[0] is not None
+        result = arriving[0][row] * change.slope
+    elif change.before is not None or change.instead:
+        factor = 1.0 if change.before is None else change.before
+        wrong = list(given)
+        for operand, value in change.instead:
+            wrong[operand] = value
+        once = [None if ct is None else ct[row : row + 1] * factor for ct in arriving]
+        result = passed_back(equation, wrong, outputs, once)[change.operand][0]
+    if change.after is not None:
+        result = result * change.after
+    return np.asarray(result).reshape(true.shape)
+
+
+def gradient_and_noise(
+    program: Program, params: Params, roundoffs: Sequence[float], seed: int = 0
+) -> list[tuple[float, dict[str, Array]]]:
+    """For each roundoff: how far the loss, and each entry of each gradient, may be off.
+
+    The rule is that of `noise.measured`, (N1) and (N2).
+    """
+    sizes = np.repeat([max(u, AMPLIFY * 2.0**-53) for u in roundoffs], SAMPLES)
+    errors = Errors(sizes, np.random.default_rng(seed))
+    exact = forward(program, params)
+    noisy = forward(program, params, errors)
+    clean, moved = backward(program, exact), backward(program, noisy, errors=errors)
+
+    def allowed(samples: Array, value: Array, i: int, u: float) -> Any:
+        group = slice(i * SAMPLES, (i + 1) * SAMPLES)
+        with np.errstate(all="ignore"):
+            furthest = np.max(np.abs(samples[group] - value), axis=0)
+            # Beyond an eighth of the result a deviation no longer grows with the errors made, and
+            # nothing follows from a large one for smaller errors.
+            linear = np.max(furthest) <= 0.125 * np.max(np.abs(value))
+            scale = u / sizes[i * SAMPLES] if linear else 1.0
+            return SAFETY * (furthest * scale + u * np.abs(value))
+
+    return [
+        (
+            float(allowed(noisy[program.result], exact[program.result][0], i, u)),
+            {name: allowed(moved[name], clean[name][0], i, u) for name in program.leaves},
+        )
+        for i, u in enumerate(roundoffs)
+    ]

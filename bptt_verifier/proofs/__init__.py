@@ -1,0 +1,1 @@
+"""Proofs: derivations on exact numbers instead of floats: rationals, series, symbols, balls."""

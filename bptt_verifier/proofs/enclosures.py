@@ -1,0 +1,291 @@
+"""The exact derivative at given floating-point inputs, enclosed: ball arithmetic on power series.
+
+Every input is a binary fraction and is taken exactly. One entry at a time is moved by ε, the
+forward pass is evaluated over series in ε whose coefficients are balls, and the coefficient of ε
+encloses the derivative: no chain rule is written down. Source: Johansson 2017, "Arb: efficient
+arbitrary-precision midpoint-radius interval arithmetic"; docs/certification.md, section 2.
+Needs python-flint, which is in the extra `certify`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from bptt_verifier.problems.problem import CELLS
+from bptt_verifier.proofs.extras import require_flint
+from bptt_verifier.proofs.forward_pass import Model, Numbers, each, loss_and_prediction
+from manual_bptt import activations, gru, losses
+from manual_bptt.inputs import arguments, name_among, steps_kept
+
+require_flint()
+
+from flint import arb, arb_series, ctx  # noqa: E402 - after a sentence that says it is missing
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+PRECISIONS = tuple(2**k for k in range(7, 15))  # bits, tried in turn
+FINER = 100  # the radius is below one over this of a unit in the last place
+
+
+class Undecided(ArithmeticError):  # noqa: N818 - what the value is
+    """A ball is too wide to tell: on which side of a kink it lies, or how large a value is."""
+
+
+class Enclosure(NamedTuple):
+    """Intervals that contain the exact values: object arrays of fractions, shaped like the values.
+
+    `dtype` is that of the inputs, whose units in the last place are meant.
+    """
+
+    lower: Array
+    upper: Array
+    dtype: Any
+
+    @property
+    def nearest(self) -> Array:
+        """The number of the dtype nearest to the middle of each interval.
+
+        It is the exact value correctly rounded, unless a tie lies within the interval, and it is
+        ±∞ beyond the format's range.
+        """
+        return each(lambda low, high: nearest((low + high) / 2, self.dtype), *self[:2]).astype(
+            self.dtype
+        )
+
+    @property
+    def ulps(self) -> Array:
+        """One unit in the last place at each value, a fraction."""
+        return each(lambda low, high: ulp((low + high) / 2, self.dtype), *self[:2])
+
+    def farthest(self, values: Array) -> Array:
+        """A bound on |value − exact|, entry by entry: fractions, or ∞ where a value is not finite.
+
+        Raises ValueError where the shapes differ.
+        """
+        if np.shape(values) != self.lower.shape:
+            raise ValueError(f"values: expected shape {self.lower.shape}, found {np.shape(values)}")
+
+        def distance(low: Fraction, high: Fraction, value: Any) -> Any:
+            if not np.isfinite(value):
+                return np.inf
+            exact = fraction(value)
+            return max(abs(exact - low), abs(exact - high))
+
+        return each(distance, *self[:2], np.asarray(values))
+
+    def errors_in_ulps(self, values: Array) -> Float[Array, "..."]:
+        """|value − exact| in units in the last place of the exact value. Raises as `farthest`."""
+        return each(lambda error, unit: error / unit, self.farthest(values), self.ulps).astype(
+            np.float64
+        )
+
+
+def fraction(value: Any) -> Fraction:
+    """The exact value of a floating-point number of any format."""
+    return Fraction(*value.as_integer_ratio())
+
+
+def exponent(value: Fraction) -> int:
+    """The e of 2^e ≤ |value| < 2^(e+1); `value` is not 0."""
+    guess = abs(value.numerator).bit_length() - value.denominator.bit_length()
+    return guess if abs(value) >= Fraction(2) ** guess else guess - 1
+
+
+def ulp(value: Fraction, dtype: Any) -> Fraction:
+    """The distance between numbers of the dtype around `value`; around 0, the smallest number."""
+    form = np.finfo(dtype)
+    lowest = fraction(form.smallest_subnormal)
+    if value == 0:
+        return lowest
+    return max(Fraction(2) ** (exponent(value) - form.nmant), lowest)
+
+
+def nearest(value: Fraction, dtype: Any) -> Any:
+    """The number of the dtype nearest to `value`; of two, the one with an even last place."""
+    unit = ulp(value, dtype)
+    whole = round(value / unit)  # Fraction rounds ties to even
+    with np.errstate(over="ignore"):
+        return np.ldexp(dtype(whole), exponent(unit))
+
+
+# Below the smallest number of every format; its fraction would have as many digits as it likes.
+BELOW_ALL = Fraction(1, 2**20000)
+TINY = arb(2) ** -20000
+
+
+def scaled(number: Any) -> Fraction:
+    """The exact value of the middle, or of the radius, of a ball."""
+    mantissa, power = (int(part) for part in number.man_exp())
+    return mantissa * Fraction(2) ** power
+
+
+# What balls, and series of them, can do.
+
+
+def value_of(number: Any) -> arb:
+    """The constant term."""
+    return number[0] if isinstance(number, arb_series) else arb(number)
+
+
+def sign(number: Any) -> int:
+    """The sign of the constant term. Raises Undecided where the ball holds 0 and more."""
+    ball = value_of(number)
+    if ball.is_zero():
+        return 0
+    if ball.contains(0) or ball.is_nan():
+        raise Undecided("a value that decides on a branch cannot be told from a kink")
+    return 1 if ball > 0 else -1
+
+
+BALLS = Numbers(
+    tanh=lambda z: 1 - 2 / (1 + (2 * z).exp()),
+    sigmoid=lambda z: 1 / (1 + (-z).exp()),
+    exp=lambda z: z.exp(),
+    log=lambda z: z.log(),
+    sign=sign,
+    constant=value_of,
+)
+
+
+@contextmanager
+def precision(bits: int) -> Iterator[None]:
+    """Inside, balls have so many bits; afterwards, what python-flint had before."""
+    before = ctx.prec
+    ctx.prec = bits
+    try:
+        yield
+    finally:
+        ctx.prec = before
+
+
+def ball_of(value: Any) -> arb:
+    """The ball of radius zero around a floating-point number or a whole number."""
+    mantissa, denominator = value.as_integer_ratio()
+    return arb((mantissa, 1 - denominator.bit_length()))
+
+
+def derivative(model: Model, point: dict[str, Any], y: Array, name: str, entry: Any) -> arb:
+    """∂L/∂(that entry): the coefficient of ε in the loss at the entry plus ε."""
+    moved = point[name].copy()
+    moved[entry] = arb_series([moved[entry], 1], prec=2)
+    found, _ = loss_and_prediction(BALLS, model, point | {name: moved}, y)  # (Z1)
+    return found[1] if isinstance(found, arb_series) else arb(0)
+
+
+def enclosed(compute: Any, dtype: Any) -> tuple[Fraction, Fraction]:
+    """Lower and upper end of what `compute` encloses, more precisely until it is narrow enough.
+
+    Raises Undecided where the largest of `PRECISIONS` does not suffice.
+    """
+    reason = Undecided("the value cannot be told from zero")
+    for bits in PRECISIONS:
+        with precision(bits):
+            try:
+                ball = compute()
+            except Undecided as error:
+                reason = error
+                continue
+            if not ball.is_finite():
+                continue
+            if not ball.is_zero() and abs(ball) < TINY:
+                return -BELOW_ALL, BELOW_ALL
+            if abs(ball) > 1 / TINY:
+                raise Undecided("a value lies beyond every number format")
+            middle, radius = scaled(ball.mid()), scaled(ball.rad())
+        if FINER * radius <= ulp(max(abs(middle) - radius, Fraction(0)), dtype):  # (Z2)
+            return middle - radius, middle + radius
+    raise reason
+
+
+def certify(
+    params: Any,
+    x: Shaped[Array, "T B D"],
+    y: Shaped[Array, "*T B O"],
+    h0: Shaped[Array, "B H"] | None = None,
+    c0: Shaped[Array, "B H"] | None = None,
+    *,
+    model: str = "rnn",
+    activation: str = "tanh",
+    reset: str = "after",
+    loss: str = "mse",
+    outputs: str = "last",
+    lengths: Int[Array, " B"] | None = None,
+    truncation: int | None = None,
+    names: tuple[str, ...] | None = None,
+) -> dict[str, Enclosure]:
+    """An enclosure of every result at exactly these inputs: loss, prediction, every gradient.
+
+    By name: "loss", "prediction", the fields of `params` that are there, "x", "h0", "c0" (of the
+    LSTM) and "adjoints". Intervals are narrower than a fiftieth of a unit in the last place of the
+    inputs' dtype. `model` names the cell, `activation` is the RNN's and `reset` the GRU's; `names`
+    restricts what is computed.
+    The time is one forward pass for each entry: made for small problems.
+    Raises TypeError or ValueError naming the argument that does not fit, and Undecided where an
+    input lies at a kink, of relu or of a loss, that is not exactly met, or a value vanishes.
+    """
+    name_among("model", model, tuple(CELLS))
+    name_among("activation", activation, tuple(activations.ACTIVATIONS))
+    name_among("reset", reset, gru.RESETS)
+    losses.find(loss)
+    steps_kept(truncation, outputs)
+    cell = CELLS[model]
+    fields = cell.Params._fields
+    if y is None:
+        raise TypeError("y: expected an array, found None")
+    if c0 is not None and model != "lstm":
+        raise ValueError(f"c0: expected None for the {model}, found {type(c0).__name__}")
+    given = arguments(
+        params, x, y, h0, c0=c0, gates=getattr(cell, "GATES", 1), fields=fields,
+        loss=loss, outputs=outputs, lengths=lengths,
+    )  # fmt: skip
+    if given.x.dtype == object:
+        raise TypeError(f"x: expected a floating dtype, found {given.x.dtype}")
+    target = given.y
+    if np.issubdtype(target.dtype, np.integer):
+        target = np.eye(len(params.V), dtype=given.x.dtype)[target]
+    rows = given.weights[0].shape[0]
+    point: dict[str, Any] = {"b_n": None, **dict(zip(fields, given.weights, strict=True))}
+    point |= {"x": given.x, "h0": given.h0}
+    if model == "lstm":
+        point["c0"] = given.c0
+    point["adjoints"] = np.zeros((*given.x.shape[:2], rows), given.x.dtype)
+    there = ("loss", "prediction", *(name for name, value in point.items() if value is not None))
+    for name in (names,) if isinstance(names, str) else names or ():
+        if isinstance(names, str) or name not in there:
+            raise ValueError(f"names: expected a tuple of {', '.join(there)}, found {names!r}")
+    exact = {name: None if value is None else each(ball_of, value) for name, value in point.items()}
+    option = {"rnn": activation, "lstm": "", "gru": reset}[model]
+    forward = Model(model, option, loss, outputs, given.lengths, truncation)
+    return enclosures(forward, exact, each(ball_of, target), given.x.dtype, names)
+
+
+def enclosures(
+    model: Model, point: dict[str, Any], y: Array, dtype: Any, names: tuple[str, ...] | None
+) -> dict[str, Enclosure]:
+    """`certify` of numbers that are balls already."""
+    number = np.dtype(dtype).type
+
+    def enclosure(shape: tuple[int, ...], compute: Any) -> Enclosure:
+        lower, upper = np.empty(shape, object), np.empty(shape, object)
+        for entry in np.ndindex(shape):
+            lower[entry], upper[entry] = enclosed(lambda at=entry: compute(at), number)
+        return Enclosure(lower, upper, number)
+
+    def prediction(entry: Any) -> arb:
+        return arb(loss_and_prediction(BALLS, model, point, y)[1][entry])
+
+    found = {}
+    if names is None or "loss" in names:
+        found["loss"] = enclosure((), lambda _: arb(loss_and_prediction(BALLS, model, point, y)[0]))
+    if names is None or "prediction" in names:
+        found["prediction"] = enclosure(y.shape, prediction)
+    for name, value in point.items():
+        if value is not None and (names is None or name in names):
+            found[name] = enclosure(
+                value.shape, lambda at, name=name: derivative(model, point, y, name, at)
+            )
+    return found

@@ -1,0 +1,1 @@
+"""References: what is true of a case, by autodiff, and who confirms it."""

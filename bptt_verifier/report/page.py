@@ -1,0 +1,161 @@
+"""A report as one self-contained page: no script, no network, pictures drawn as SVG."""
+
+from __future__ import annotations
+
+from html import escape
+from math import isfinite, log10
+from typing import TYPE_CHECKING, Any
+
+from bptt_verifier.tolerance.comparison import SYMBOLS
+
+if TYPE_CHECKING:
+    from bptt_verifier.report.report import Curve, Report
+
+COLOURS = {"agrees": "#1a7f37", "disagrees": "#b42318", "inconclusive": "#9a6700"}
+STYLE = """
+.bptt { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 60rem; margin: 2rem auto; }
+.bptt h1 { font-size: 1.5rem; margin: 0; } .bptt h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
+.bptt table { border-collapse: collapse; } .bptt th { text-align: left; font-weight: 600; }
+.bptt td, .bptt th { padding: .15rem .9rem .15rem 0; font-variant-numeric: tabular-nums; }
+.bptt pre, .bptt code { font: 13px/1.45 ui-monospace, monospace; white-space: pre-wrap; }
+.bptt .mistake { border-left: 4px solid #b42318; padding: .3rem .9rem; background: #fff4f2; }
+.bptt svg { width: 100%; height: auto; } .bptt svg text { font: 12px system-ui, sans-serif; }
+"""
+
+
+def page(report: Report) -> str:
+    """The report as a whole page."""
+    title = escape(f"{report.verdict}: {report.subject}")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{title}</title></head>\n'
+        f"<body>{body(report)}</body></html>\n"
+    )
+
+
+def body(report: Report) -> str:
+    """The report as a fragment, with its own style: what a notebook shows."""
+    colour = COLOURS[str(report.verdict)]
+    parts = [
+        f"<style>{STYLE}</style>",
+        f'<h1><span style="color:{colour}">{report.verdict}</span>: {escape(report.subject)}</h1>',
+        f"<p>{report.cases} cases.</p>",
+    ]
+    for mistake in report.mistakes:
+        where = f" See ({mistake.equation}) in docs/derivation.md." if mistake.equation else ""
+        parts.append(
+            f'<p class="mistake"><b>{escape(mistake.name)}</b><br>'
+            f"{escape(mistake.explanation + where)}</p>"
+        )
+    if report.first_wrong_step is not None:
+        step = report.first_wrong_step
+        parts.append(f"<p>Going backward, δ<sub>{step}</sub> is the first that is wrong.</p>")
+    parts += [f"<p>{escape(note)}</p>" for note in report.notes]
+    if report.parameters:
+        parts.append(parameter_table(report))
+    if report.curves:
+        parts += ["<h2>Relative error of each adjoint δ<sub>t</sub></h2>", step_picture(report)]
+    if report.counterexample:
+        case = report.counterexample
+        parts += [
+            f"<h2>The smallest failing case: {escape(case.sizes)}</h2>",
+            f"<p>Error of {escape(SYMBOLS.get(case.gradient, '∂L/∂' + case.gradient))} "
+            "in units of what is allowed:</p>",
+            heat_map(case.error_over_bound),
+            f"<pre>yours     {escape(str(case.yours))}\n"
+            f"autodiff  {escape(str(case.autodiff))}</pre>",
+            f"<p>Reproduce: <code>{escape(case.reproduce)}</code></p>",
+        ]
+    return f'<div class="bptt">{"".join(parts)}</div>'
+
+
+def parameter_table(report: Report) -> str:
+    """A row for each gradient, coloured by its verdict."""
+    rows = "".join(
+        f"<tr><td>{escape(SYMBOLS.get(name, '∂L/∂' + name))}</td><td>{result.error:.3g}</td>"
+        f"<td>{', '.join(map(str, result.entry)) or '–'}</td>"
+        f"<td>{result.yours:.9g}</td><td>{result.autodiff:.9g}</td>"
+        f'<td style="color:{COLOURS[str(result.verdict)]}">{result.verdict}</td></tr>'
+        for name, result in report.parameters.items()
+    )
+    head = "".join(
+        f"<th>{text}</th>"
+        for text in ("gradient", "worst error ÷ bound", "entry", "yours", "autodiff", "verdict")
+    )
+    return f"<h2>By gradient</h2><table><tr>{head}</tr>{rows}</table>"
+
+
+def step_picture(report: Report) -> str:
+    """Relative error over t for every probe, with its bound, on a logarithmic axis."""
+    width, height, left, bottom, top = 860, 320, 60, 40, 14
+    curves: tuple[Curve, ...] = report.curves
+    steps = max(len(curve.relative_errors) for curve in curves)
+    values = [v for curve in curves for v in (*curve.relative_errors, *curve.allowed)]
+    positive = [v for v in values if v > 0 and isfinite(v)] or [1.0]
+    low = int(log10(min(positive))) - 1
+    high = max(1, int(log10(max(positive))) + 1)
+
+    def place(t: int, value: float) -> tuple[float, float]:
+        across = left + (width - left - 10) * (t - 0.5) / steps
+        level = log10(value) if value > 0 and isfinite(value) else (low if value <= 0 else high)
+        return across, top + (height - top - bottom) * (high - level) / (high - low)
+
+    def line(values: tuple[float, ...], style: str) -> str:
+        points = " ".join(
+            "{:.1f},{:.1f}".format(*place(t, value)) for t, value in enumerate(values, 1)
+        )
+        return f'<polyline fill="none" {style} points="{points}"/>'
+
+    drawn = [
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="relative error over time">'
+    ]
+    for exponent in range(low, high + 1, max(1, (high - low) // 8)):
+        y = place(1, 10.0**exponent)[1]
+        drawn.append(f'<line x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eaeef2"/>')
+        drawn.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">1e{exponent}</text>')
+    for t in range(1, steps + 1, max(1, steps // 10)):
+        x = place(t, 1)[0]
+        drawn.append(f'<text x="{x:.1f}" y="{height - 18}" text-anchor="middle">{t}</text>')
+    drawn.append(f'<text x="{width / 2}" y="{height - 2}" text-anchor="middle">step t</text>')
+    if report.first_wrong_step is not None:
+        x = place(report.first_wrong_step, 1)[0]
+        anchor = "end" if x > width / 2 else "start"
+        drawn.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{height - bottom}" stroke="#b42318" '
+            'stroke-dasharray="2 4"/>'
+            f'<text x="{x:.1f}" y="{top + 10}" text-anchor="{anchor}" fill="#b42318">'
+            f"first wrong step, t = {report.first_wrong_step}</text>"
+        )
+    for curve in curves:
+        drawn.append(line(curve.allowed, 'stroke="#8c959f" stroke-dasharray="6 4"'))
+        drawn.append(line(curve.relative_errors, 'stroke="#0969da" stroke-width="1.6"'))
+    legend = f"{len(curves)} probes: solid, error; dashed, allowed"
+    drawn.append(f'<text x="{left + 8}" y="{height - bottom - 8}">{legend}</text></svg>')
+    return "".join(drawn)
+
+
+def heat_map(errors: list[Any]) -> str:
+    """One square an entry: white within the bound, the redder the further outside."""
+    rows = errors if errors and isinstance(errors[0], list) else [errors]
+    while rows and rows[0] and isinstance(rows[0][0], list):
+        rows = [row for block in rows for row in block]
+    size = 26
+    width, height = size * max(len(row) for row in rows), size * len(rows)
+    cells = "".join(
+        f'<rect x="{j * size}" y="{i * size}" width="{size - 2}" height="{size - 2}" '
+        f'fill="{shade(value)}" stroke="#d0d7de"><title>[{i}, {j}] {value:.3g}</title></rect>'
+        for i, row in enumerate(rows)
+        for j, value in enumerate(row)
+    )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" style="max-width:{width}px" role="img" '
+        f'aria-label="error of each entry">{cells}</svg>'
+    )
+
+
+def shade(value: float) -> str:
+    """White up to 1, then red on a logarithmic scale up to 10⁶ and beyond."""
+    if value <= 1:
+        return "#ffffff"
+    depth = min(1.0, 0.25 + log10(value) / 8) if isfinite(value) else 1.0
+    return f"hsl(6 75% {95 - 50 * depth:.0f}%)"

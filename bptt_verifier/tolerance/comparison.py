@@ -1,0 +1,103 @@
+"""Two arrays, a bound for each entry, and what follows from them."""
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from bptt_verifier.tolerance.bounds import RESOLVING
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+# What each result is called in front of a reader.
+SYMBOLS = {
+    "loss": "L",
+    "prediction": "ŷ",
+    "U": "∂L/∂U",
+    "W": "∂L/∂W",
+    "V": "∂L/∂V",
+    "b": "∂L/∂b",
+    "c": "∂L/∂c",
+    "x": "∂L/∂x",
+    "h0": "∂L/∂h₀",
+    "adjoints": "every δ_t",
+    "c0": "∂L/∂c₀",
+    "b_n": "∂L/∂b_n",
+}
+
+
+class Verdict(StrEnum):
+    """`INCONCLUSIVE` where nothing was compared that could have shown a mistake."""
+
+    AGREES = "agrees"
+    DISAGREES = "disagrees"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Comparison(NamedTuple):
+    """The worst entry of one gradient in one problem.
+
+    `error` is |yours − reference| in units of `allowed` (0 where both are equal). `conclusive` says
+    whether the comparison could have shown a mistake: docs/derivation.md, section 9.
+    """
+
+    name: str
+    error: float
+    entry: tuple[int, ...]
+    yours: float
+    reference: float
+    allowed: float
+    conclusive: bool
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of this one comparison."""
+        if not self.error <= 1:
+            return Verdict.DISAGREES
+        return Verdict.AGREES if self.conclusive else Verdict.INCONCLUSIVE
+
+
+def coarsest(*arrays: Array) -> Any:
+    """The coarsest dtype among those of the arrays that are floating, of which there is one."""
+    floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
+    return max(floats, key=lambda dtype: float(np.finfo(dtype).eps))
+
+
+def compare(
+    name: str,
+    yours: Float[Array, "..."],
+    reference: Float[Array, "..."],
+    allowed: Float[Array, "..."],
+) -> Comparison:
+    """Hold `yours` against `reference`, entry by entry, in units of what is `allowed`.
+
+    A NaN or infinity of yours where the reference is finite is an infinite error. Entries where the
+    reference itself is not finite, or the bound is infinite, cannot be told apart: error 0, and the
+    comparison is not conclusive. Raises ValueError where the shapes differ.
+    """
+    yours, reference = np.asarray(yours, np.float64), np.asarray(reference, np.float64)
+    if yours.shape != reference.shape:
+        raise ValueError(f"{name}: expected shape {reference.shape}, found {yours.shape}")
+    allowed = np.asarray(allowed)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        error = np.abs(yours - reference) / allowed
+    error = np.where(yours == reference, 0.0, np.where(np.isnan(error), np.inf, error))
+    decidable = np.isfinite(reference) & np.isfinite(allowed)
+    all_decidable = bool(decidable.all())
+    if not all_decidable:
+        error = np.where(decidable, error, 0.0)
+    place = int(error.argmax())
+    worst = np.unravel_index(place, error.shape)
+    largest = float(np.abs(reference).max())
+    conclusive = all_decidable and largest > 0 and float(allowed.max()) <= RESOLVING * largest
+    return Comparison(
+        name=name,
+        error=float(error.item(place)),
+        entry=tuple(int(i) for i in worst),
+        yours=yours.item(place),
+        reference=reference.item(place),
+        allowed=float(allowed.item(place)),
+        conclusive=conclusive,
+    )

@@ -1,0 +1,201 @@
+"""How far rounding moves a result, measured: the same computation with rounding errors added.
+
+A rigorous bound grows with |W| where the gradient grows with W, and on long sequences it says
+nothing. There the allowed error is measured. Every operation of a function that JAX can trace is
+followed by a pseudo-random error of the size that the operation may commit, and several samples
+show how far the results move. Sources: Parker 1997, "Monte Carlo Arithmetic"; Higham & Mary 2019,
+"A New Approach to Probabilistic Rounding Error Analysis", for the √n of a sum of n terms;
+docs/derivation.md, section 10.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from bptt_verifier.tolerance.bounds import ELEMENTARY
+
+SAMPLES = 8
+AMPLIFY = 2.0**10  # of float64's roundoff, so that the errors added exceed those of float64 itself
+SAFETY = 16  # allowed error in units of the largest deviation among the samples
+
+# Moves or selects numbers, or negates them: no rounding.
+EXACT = frozenset(
+    "neg transpose reshape broadcast_in_dim select_n slice dynamic_slice dynamic_update_slice"
+    " gather squeeze expand_dims concatenate stack unstack split pad rev copy copy_p max min"
+    " reduce_max reduce_min abs sign stop_gradient iota convert_element_type clamp floor ceil"
+    " round".split()
+)
+INLINED = {
+    "jit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",  # what jax.checkpoint is called now
+}
+# For what runs a few times: it compiles in a third of the time, and runs as long.
+UNOPTIMISED = {"xla_backend_optimization_level": 0}
+
+ARITHMETIC = frozenset("add sub mul div add_any sqrt integer_pow square".split())
+
+
+@jax.jit  # traced once for each shape, and not at each of a hundred places
+def uniform(values: Array, salt: Array) -> Array:
+    """Pseudo-random numbers in [−1, 1]: a hash (splitmix64) of each value's bits and the salt."""
+    z = lax.bitcast_convert_type(values, jnp.uint64) ^ salt
+    z = (z ^ (z >> 30)) * jnp.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> 27)) * jnp.uint64(0x94D049BB133111EB)
+    number: Array = (z ^ (z >> 31)).astype(jnp.int64).astype(jnp.float64)
+    return number / 2.0**63
+
+
+def magnitude(equation: Any, inputs: Sequence[Array], output: Array) -> Any:
+    """The largest error of one operation, in units of u."""
+    primitive, params = equation.primitive, equation.params
+    if primitive.name == "dot_general":
+        left, right = (jnp.abs(value) for value in inputs)
+        (contracted, _), _ = params["dimension_numbers"]
+        terms = max(1, prod(left.shape[axis] for axis in contracted))
+        return terms**0.5 * primitive.bind(left, right, **params)
+    if primitive.name == "reduce_sum":
+        terms = max(1, inputs[0].size // max(1, output.size))
+        return terms**0.5 * primitive.bind(jnp.abs(inputs[0]), **params)
+    return (1 if primitive.name in ARITHMETIC else ELEMENTARY) * jnp.abs(output)
+
+
+def evaluate(
+    closed: ClosedJaxpr, inputs: Sequence[Any], salt: Array, size: Array, number: Iterator[int]
+) -> list[Any]:
+    """The jaxpr's results, with an error added after every operation that rounds."""
+    jaxpr: Jaxpr = closed.jaxpr
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    values |= zip(jaxpr.invars, inputs, strict=True)
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        name, given = equation.primitive.name, [read(atom) for atom in equation.invars]
+        if name in INLINED:
+            inner = equation.params[INLINED[name]]
+            inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+            results = evaluate(inner, given, salt, size, number)
+        elif name == "cond":
+            results = noisy_cond(equation.params, given, salt, size, number)
+        elif name == "scan":
+            results = noisy_scan(equation, given, salt, size, number)
+        else:
+            primitive: Any = equation.primitive
+            bound = primitive.bind(*given, **equation.params)
+            results = list(bound) if primitive.multiple_results else [bound]
+            if name not in EXACT:
+                mark = salt + jnp.uint64(next(number) * 0x9E3779B97F4A7C15 % 2**64)
+                results = [
+                    result
+                    + size * uniform(result, mark) * magnitude(equation, given, result)  # (N1)
+                    if result.dtype == jnp.float64
+                    else result
+                    for result in results
+                ]
+        values |= zip(equation.outvars, results, strict=True)
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def noisy_cond(
+    params: dict[str, Any],
+    given: Sequence[Any],
+    salt: Array,
+    size: Array,
+    number: Iterator[int],
+) -> list[Any]:
+    """A choice among branches, each of which commits errors of its own."""
+    which, *operands = given
+
+    def noisy_branch(branch: ClosedJaxpr, start: int) -> Callable[..., list[Any]]:
+        return lambda *inputs: evaluate(branch, inputs, salt, size, count(start))
+
+    branches = [noisy_branch(branch, next(number) * 2**16) for branch in params["branches"]]
+    return list(lax.switch(which, branches, *operands))
+
+
+def constant_and_carried(scan: Any) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried from step to step.
+
+    Versions of JAX name these counts differently. What is sliced or stacked has one axis more
+    outside of the loop's body than inside.
+    """
+    body = scan.params["jaxpr"]
+
+    def longer(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(atom.aval.ndim > aval.ndim for atom, aval in pairs)
+
+    carried = len(scan.outvars) - longer(scan.outvars, body.out_avals)
+    return len(scan.invars) - longer(scan.invars, body.in_avals) - carried, carried
+
+
+def noisy_scan(
+    equation: Any,
+    given: Sequence[Any],
+    salt: Array,
+    size: Array,
+    number: Iterator[int],
+) -> list[Any]:
+    """A scan whose every step commits errors of its own."""
+    params = equation.params
+    consts, carried = constant_and_carried(equation)
+    fixed, first, sliced = (
+        list(given[:consts]),
+        list(given[consts : consts + carried]),
+        list(given[consts + carried :]),
+    )
+    start = next(number) * 2**16
+
+    def step(carry: list[Any], slices: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
+        t, each = slices
+        mark = salt + (t.astype(jnp.uint64) + 1) * jnp.uint64(0xD1B54A32D192ED03)
+        results = evaluate(params["jaxpr"], [*fixed, *carry, *each], mark, size, count(start))
+        return results[:carried], results[carried:]
+
+    steps = jnp.arange(params["length"])
+    last, stacked = lax.scan(step, first, (steps, sliced), reverse=params["reverse"])
+    return [*last, *stacked]
+
+
+def noisy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(*arguments)` as a function of (salt, size, *arguments) that commits errors.
+
+    `size` is the unit roundoff to imitate, `salt` a uint64 that chooses the errors. The function
+    must be one that JAX can trace, in float64, whose own rounding should be far below `size`.
+    """
+
+    def run(salt: Array, size: Array, *arguments: Any) -> Any:
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        results = evaluate(closed, jax.tree.leaves(arguments), salt, size, count(1))
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return run
+
+
+def measured(function: Callable[..., Any], roundoff: Any, *arguments: Any) -> tuple[Any, Any]:
+    """`function(*arguments)`, and how far its results may be off in arithmetic of this roundoff.
+
+    Both are pytrees like the function's result. Call it inside `jax.jit` and with 64-bit JAX.
+    """
+    clean = function(*arguments)
+    size = jnp.maximum(roundoff, AMPLIFY * 2.0**-53)
+    salts = jnp.arange(1, SAMPLES + 1, dtype=jnp.uint64)
+    moved = jax.vmap(lambda salt: noisy(function)(salt, size, *arguments))(salts)
+
+    def allowed(samples: Array, exact: Array) -> Any:
+        furthest = jnp.max(jnp.abs(samples - exact), axis=0)
+        linear = jnp.max(furthest) <= jnp.max(jnp.abs(exact)) / 8
+        return SAFETY * furthest * jnp.where(linear, roundoff / size, 1.0)  # (N2)
+
+    return clean, jax.tree.map(allowed, moved, clean)
