@@ -1,112 +1,71 @@
-"""The reference for one problem, and how far a correct derivation may be from it.
+"""The reference of a problem by autodiff, and how far a correct derivation may be from it.
 
-For small problems the rigorous bound and the padded path, which compiles once for all shapes; for
-long sequences the measured error.
+Small problems are laid into one capacity, which compiles once for all shapes; for the plain RNN
+with a loss that docs/derivation.md, section 9, bounds, the allowed error is that bound wherever it
+can tell. Everything else has the error that section 10 measures.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bptt_verifier.judge.builtin import allowed, reference, reference_and_allowed, started_reference
-from bptt_verifier.problems.problem import Problem, Variant, remembered
-from bptt_verifier.tolerance.bounds import RESOLVING, Bounds
-from bptt_verifier.tolerance.comparison import Array
+from bptt_verifier.problems.cached import cached_by_content, read_only
+from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem
+from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
 from bptt_verifier.tolerance.noise import UNOPTIMISED, measured
-from jax_reference import rnn
-from jax_reference.rnn import Derivatives
-from manual_bptt.rnn import Params
+from jax_reference import padded, unrolled
+from jax_reference.padded import Fixed, Padded
+from jax_reference.unrolled import Derivatives, Model
+
+COMPARED = (*Bounds._fields, "c0", "b_n")  # everything that a derivation may return, in order
 
 
 class Truth(NamedTuple):
-    """What autodiff gives, by name, and the allowed error of every entry, in the same shapes."""
+    """Autodiff's values, by name, and the allowed error of every entry, in the same shapes."""
 
     values: dict[str, Array]
     allowed: dict[str, Array]
 
 
-# Of a problem, a dtype, and the names that are compared.
-Oracle = Callable[[Problem, Any, Collection[str]], Truth]
+def by_name(found: Derivatives | Bounds) -> dict[str, Array]:
+    """Everything that is compared, by name; what the problem does not have is left out."""
+    values = found._asdict()
+    if isinstance(found, Derivatives):
+        values["prediction"] = found.states.prediction
+    return {n: np.asarray(values[n]) for n in COMPARED if values.get(n) is not None}
 
 
-@partial(jax.jit, static_argnames=("activation", "loss"), compiler_options=UNOPTIMISED)
-def _measured(
-    params: Params, x: Any, y: Any, h0: Any, roundoff: Any, activation: str, loss: str
-) -> Any:
-    def everything(params: Params, x: Any, h0: Any, perturbations: Any) -> dict[str, Any]:
-        objective = partial(rnn.loss_of, activation=activation, loss=loss)
-        (value, states), (dparams, dx, dh0, adjoints) = jax.value_and_grad(
-            objective, argnums=(0, 1, 3, 4), has_aux=True
-        )(params, x, y, h0, perturbations)
-        found = {"loss": value, "prediction": states.prediction, **dparams._asdict()}
-        found |= {"x": dx, "h0": dh0, "adjoints": adjoints}
-        return {name: entry for name, entry in found.items() if entry is not None}
-
-    zero = jnp.zeros((*x.shape[:2], len(params.W)))
-    return measured(everything, roundoff, params, x, h0, zero)
+def capacity_holds(problem: Problem) -> bool:
+    """Whether the problem fits into the capacity that compiles once."""
+    return all(size <= most for size, most in zip(problem.sizes, LARGEST, strict=True))
 
 
-def named(found: Derivatives) -> dict[str, Array]:
-    """Everything that is compared, by name."""
-    values = found._asdict() | {"prediction": found.states.prediction}
-    return {name: np.asarray(values[name]) for name in Bounds._fields if values[name] is not None}
+# The reference alone.
 
 
-def undecidable_where_too_large(truth: Truth, dtype: Any) -> Truth:
-    """Infinite allowed errors where products of what occurs may overflow in that dtype."""
-    limit = float(np.finfo(dtype).max) ** 0.5
-    everything = np.concatenate([value.ravel() for value in truth.values.values()])
-    if np.max(np.abs(everything)) < limit:
-        return truth
-    return truth._replace(
-        allowed={name: np.full_like(value, np.inf) for name, value in truth.values.items()}
-    )
+@cached_by_content(512)
+def start_reference(problem: Problem) -> Callable[[], Derivatives]:
+    """Start computing the reference; return a function that blocks until it is there."""
+    finish = padded.started(
+        problem.params, problem.x, problem.y, **problem.first, **problem.options,
+        cell=problem.cell, capacity=LARGEST,
+    )  # fmt: skip
+    return cache(lambda: read_only(finish()))
 
 
-def measured_truth(problem: Problem, dtype: Any, names: Collection[str] = Bounds._fields) -> Truth:
-    """The reference with measured errors: for any length; compiles once for each shape.
-
-    All errors are measured at once, whichever `names` are asked for.
-    """
-    return undecidable_where_too_large(everything_measured(problem, dtype), dtype)
+def reference(problem: Problem) -> Derivatives:
+    """Autodiff's derivatives at a problem that fits the capacity, in float64."""
+    return start_reference(problem)()
 
 
-@remembered(128)
-def everything_measured(problem: Problem, dtype: Any) -> Truth:
-    """The reference, and how far a derivation in that dtype may be from it."""
-    params, x, y, h0, activation, loss = problem
-    wide = Params(*(None if w is None else np.asarray(w, np.float64) for w in params))  # type: ignore[arg-type]
-    state = np.zeros((x.shape[1], len(params.W))) if h0 is None else h0.astype(np.float64)
-    with jax.enable_x64(True):
-        clean, spread = _measured(
-            wide, x.astype(np.float64), y.astype(np.float64), state, roundoff(dtype),
-            activation, loss,
-        )  # fmt: skip
-    values = {name: np.asarray(value) for name, value in clean.items()}
-    allowed = {name: with_reference(np.asarray(value), dtype) for name, value in spread.items()}
-    return Truth(values, allowed)
-
-
-def roundoff(dtype: Any) -> float:
-    """The unit roundoff u."""
-    return float(np.finfo(dtype).eps) / 2
-
-
-def with_reference(spread: Array, dtype: Any) -> Array:
-    """A measured error with that of the reference, in float64, and a flush to zero."""
-    own = 1 + 2.0**-53 / roundoff(dtype)
-    return own * spread + float(np.finfo(dtype).smallest_normal)
-
-
-def ahead(problems: Iterable[Problem]) -> Iterator[Problem]:
-    """Each problem, while JAX computes the reference of the next, which is remembered."""
+def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Yield each problem while JAX computes the reference of the next one."""
     before = None
     for problem in problems:
-        started_reference(problem)
+        start_reference(problem)
         if before is not None:
             yield before
         before = problem
@@ -114,26 +73,121 @@ def ahead(problems: Iterable[Problem]) -> Iterator[Problem]:
         yield before
 
 
-def truth(problem: Problem, dtype: Any, names: Collection[str] = Bounds._fields) -> Truth:
-    """The reference with the rigorous bound where that can tell, else with measured errors.
+# How far a correct derivation may be from it.
 
-    `dtype` is that of the derivation under test. The problem must fit the padded capacity, for
-    which everything is compiled once. Only for `names` is a bound that cannot tell replaced.
+
+def derived_bound(problem: Problem, known: Derivatives) -> Bounds:
+    """How far a derivation of the plain RNN in the problem's dtype may be from the reference.
+
+    Both may be off by their own bound. Each bound is a polynomial in u without constant term and
+    with no negative coefficient, so that of float64 is at most this part of it. (E13)
     """
-    params, x, y, h0, activation, loss = problem
+    params, x, y, dtype = problem.params, problem.x, problem.y, problem.x.dtype
+    own = bounds(params, x, y, known, dtype=dtype, loss=problem.loss, **problem.option)
+    both = 1 + np.finfo(np.float64).eps / np.finfo(dtype).eps
+    return Bounds(*(both * bound for bound in own))  # (E13)
+
+
+@partial(jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED)
+def _measured_padded(
+    model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed
+) -> Any:
+    differentiated = partial(padded.differentiated, model, states)
+    return measured(lambda problem: differentiated(problem, fixed), roundoff, problem)
+
+
+@partial(jax.jit, static_argnames=("model",), compiler_options=UNOPTIMISED)
+def _measured_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> Any:
+    def differentiated(params: Any, x: Any, first: Any) -> Derivatives:
+        return unrolled.compiled_derivatives(model, params, x, first, y, None, None)
+
+    return measured(differentiated, roundoff, *point)
+
+
+@cached_by_content(512)
+def reference_and_error(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
+    """Autodiff's derivatives in float64, and how far a correct derivation may be from them: (N2).
+
+    `dtype` is the derivation's, by default the problem's. A problem beyond the capacity compiles
+    anew for its shape, and has neither lengths nor truncation.
+    """
+    # What is allowed is proportional to the roundoff: the derivation's and the reference's at once.
+    both = (problem.x.dtype if dtype is None else dtype, np.float64)
+    roundoff = sum(float(np.finfo(each).eps) / 2 for each in both)
+    option = next(iter(problem.option.values()), None)
+    with jax.enable_x64(True):
+        if capacity_holds(problem):
+            laid = padded.lay_out(
+                problem.cell, problem.params, problem.x, problem.y, **problem.first,
+                option=option, loss=problem.loss, outputs=problem.outputs,
+                lengths=problem.lengths, truncation=problem.truncation, capacity=LARGEST,
+            )  # fmt: skip
+            clean, error = _measured_padded(
+                laid.model, laid.states, roundoff, laid.problem, laid.fixed
+            )
+            return laid.cut(*clean), laid.cut(*error)
+        cell = padded.CELLS[problem.cell]
+        wide = problem.map_arrays(lambda values: values.astype(np.float64))
+        zero = np.zeros((wide.sizes.B, wide.sizes.H))
+        first = tuple(wide.first.get(state, zero) for state in cell.states)
+        model = Model(cell.step, option, problem.loss)
+        found = _measured_at_its_size(model, roundoff, wide.y, wide.params, wide.x, first)
+    clean, error = jax.tree.map(np.asarray, found)
+    return clean, error
+
+
+def measured_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
+    """The reference with measured errors, for any cell and length, whichever `names` are asked."""
+    clean, error = (by_name(found) for found in reference_and_error(problem, dtype))
+    tiny = float(np.finfo(dtype).smallest_normal)  # what underflows is lost whole
+    allowed = {name: np.asarray(value) + tiny for name, value in error.items()}
+    return undecidable_where_too_large(Truth(clean, allowed), dtype)
+
+
+def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
+    """The reference with the derived bound where there is one that can tell, else as measured.
+
+    `dtype` is that of the derivation under test. Only for `names` is a bound that cannot tell
+    replaced.
+    """
+    if not has_derived_bound(problem):
+        return measured_truth(problem, dtype, names)
     known = reference(problem)
-    bound = allowed(problem._replace(x=problem.x.astype(dtype)), known)
-    values = named(known)
-    errors = {name: np.asarray(getattr(bound, name)) for name in values}
+    values = by_name(known)
+    errors = by_name(derived_bound(problem._replace(x=problem.x.astype(dtype)), known))
+    errors = {name: errors[name] for name in values}
     vague = [
         name
         for name, value in values.items()
         if name in names and np.max(errors[name]) > RESOLVING * np.max(np.abs(value)) > 0
     ]
     if vague:
-        first = {} if h0 is None else {"h0": h0}
-        variant = Variant("rnn", params, x, y, first, {"activation": activation}, loss)
-        finer = named(reference_and_allowed(variant, dtype)[1])
-        tiny = float(np.finfo(dtype).smallest_normal)
-        errors |= {name: np.fmin(errors[name], finer[name] + tiny) for name in vague}
+        finer = measured_truth(problem, dtype, names).allowed
+        errors |= {name: np.fmin(errors[name], finer[name]) for name in vague}
     return undecidable_where_too_large(Truth(values, errors), dtype)
+
+
+def has_derived_bound(problem: Problem) -> bool:
+    """Whether docs/derivation.md, section 9, bounds the errors of this problem."""
+    return (
+        problem.cell == "rnn"
+        and problem.loss in LOSSES
+        and problem.outputs == "last"
+        and problem.lengths is None
+        and problem.truncation is None
+        and capacity_holds(problem)
+    )
+
+
+def undecidable_where_too_large(known: Truth, dtype: Any) -> Truth:
+    """Infinite allowed errors where products of what occurs may overflow in that dtype."""
+    if largest(known.values) < float(np.finfo(dtype).max) ** 0.5:
+        return known
+    return known._replace(
+        allowed={name: np.full_like(value, np.inf) for name, value in known.values.items()}
+    )
+
+
+def largest(values: Mapping[str, Array]) -> float:
+    """The largest absolute value among all arrays."""
+    return float(np.max(np.abs(np.concatenate([value.ravel() for value in values.values()]))))

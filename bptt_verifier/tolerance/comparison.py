@@ -1,5 +1,6 @@
 """Two arrays, a bound for each entry, and what follows from them."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -101,3 +102,35 @@ def compare(
         allowed=float(allowed.item(place)),
         conclusive=conclusive,
     )
+
+
+def compare_all(
+    found: Mapping[str, Any], reference: Mapping[str, Array], allowed: Mapping[str, Array]
+) -> list[Comparison]:
+    """Compare every result that was found and is not None with the reference of its name."""
+    return [
+        compare(name, value, reference[name], allowed[name])
+        for name, value in found.items()
+        if value is not None
+    ]
+
+
+def worst_of(comparisons: Sequence[Comparison]) -> Comparison:
+    """The comparison with the largest error."""
+    return max(comparisons, key=lambda comparison: comparison.error)
+
+
+def verdict_of(comparisons: Sequence[Comparison]) -> Verdict:
+    """Disagrees if any comparison does; agrees if none does and at least one could have."""
+    if any(comparison.verdict is Verdict.DISAGREES for comparison in comparisons):
+        return Verdict.DISAGREES
+    told = any(comparison.conclusive for comparison in comparisons)
+    return Verdict.AGREES if told else Verdict.INCONCLUSIVE
+
+
+def overall(verdicts: Iterable[Verdict]) -> Verdict:
+    """Disagrees if any verdict does; agrees if all of at least one do; else inconclusive."""
+    found = set(verdicts)
+    if Verdict.DISAGREES in found:
+        return Verdict.DISAGREES
+    return Verdict.AGREES if found == {Verdict.AGREES} else Verdict.INCONCLUSIVE
