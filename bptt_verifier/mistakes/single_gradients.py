@@ -1,203 +1,177 @@
-"""Mistakes that one gradient makes on its own, given a right way back through time.
+"""Mistakes that any gradient can make on its own, given a way back: of cells and own models alike.
 
-Each is the gradient that results, as a function of the sweep, and is seen in that gradient alone.
+A finding is such a mistake together with the gradient that results. What only a cell's gradient can
+get wrong, such as the operand of a sum over time, is in `cell_gradients`.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.mistakes.recursions import FACTORS, Swept, sizes_of
-from bptt_verifier.problems.problem import Sizes
-from bptt_verifier.report.report import Mistake
-from bptt_verifier.tolerance.comparison import Array
+from bptt_verifier.mistakes.evidence import Evidence
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.report import Mistake
+
+NEAR = 1e-3  # of a factor that is measured in one case to those that have a meaning
+
+
+class Finding(NamedTuple):
+    """A mistake in one gradient, in words that follow "in ∂L/∂W,", and the gradient that results.
+
+    The gradient is a function of what the way back leaves at a case.
+    """
+
+    name: str
+    said: str
+    details: dict[str, Any]
+    gradient: Callable[[Any], Array]
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What makes findings in different gradients the same mistake."""
+        return self.name, self.said, repr(sorted(self.details.items()))
+
+
+class Factor(NamedTuple):
+    """A factor that a gradient may be off by: in words, and its value at a case."""
+
+    words: str
+    value: Callable[[Any], float]
+
+
+def mistake_of(finding: Finding, names: list[str], equation: str | None) -> Mistake:
+    """What a report says of a finding in these gradients."""
+    where = " and ".join("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
+    said = f"{finding.said}." if names == ["adjoints"] else f"in {where}, {finding.said}."
+    return Mistake(finding.name, said, {"gradients": names, **finding.details}, equation)
 
 
 def transposed(g: Array) -> Array:
     """The transpose, where it has the same shape."""
-    return g.T if g.ndim == 2 and g.shape[0] == g.shape[1] else g
+    return g.swapaxes(-1, -2) if g.ndim >= 2 and g.shape[-1] == g.shape[-2] else g
 
 
-def outer(left: Array, right: Array) -> Array:
-    """Σ_t Σ_b left_t right_tᵀ."""
-    total: Array = np.einsum("tbh,tbk->hk", left, right)
-    return total
+def of_any_gradient(
+    name: str,
+    evidence: Sequence[Evidence],
+    backs: Sequence[Any],
+    factors: Sequence[Factor],
+    weights: Sequence[str],
+) -> Iterator[Finding]:
+    """Every mistake that any gradient can make.
 
-
-def gradient(s: Swept, name: str) -> Array:
-    """The right gradient of this name, given the sweep: (B3) to (B9)."""
-    x, h, U = s.states.x, s.states.h, s.states.params.U
-    rules: dict[str, Callable[[], Array]] = {
-        "U": lambda: outer(s.adjoints, x),
-        "W": lambda: outer(s.adjoints, h[:-1]),
-        "V": lambda: np.einsum("bo,bh->oh", s.dy, h[-1]),
-        "b": lambda: s.adjoints.sum(axis=(0, 1)),
-        "c": lambda: s.dy.sum(axis=0),
-        "x": lambda: s.adjoints @ U,
-        "h0": lambda: s.dh[0],
-        "adjoints": lambda: s.adjoints,
-    }
-    return rules[name]()
-
-
-EQUATIONS = {
-    "U": "B4", "W": "B5", "V": "B6", "b": "B7", "c": "B8", "x": "B9", "h0": "B3", "adjoints": "B2",
-}  # fmt: skip
-GRADIENTS = tuple(EQUATIONS)
-
-Leaf = tuple[str, str, Callable[[Any], Array]]  # name, explanation, the gradient that results
-
-
-def later(values: Array) -> Array:
-    """What stands at t+1 moved to t; zero at the end."""
-    return np.concatenate([values[1:], np.zeros_like(values[:1])])
-
-
-def earlier(values: Array) -> Array:
-    """What stands at t-1 moved to t; zero at the beginning."""
-    return np.concatenate([np.zeros_like(values[:1]), values[:-1]])
-
-
-# fmt: off
-OF_U: list[Leaf] = [
-    ("input-off-by-one", "x_{t-1} is used where x_t belongs", lambda s: outer(s.adjoints[1:], s.states.x[:-1])),
-    ("input-off-by-one", "x_{t+1} is used where x_t belongs", lambda s: outer(s.adjoints[:-1], s.states.x[1:])),
-    ("negative-index-wraps-around", "x_{t-1} is used where x_t belongs, and the index −1 wraps around to the last input", lambda s: outer(s.adjoints, np.roll(s.states.x, 1, axis=0))),
-]
-OF_W: list[Leaf] = [
-    ("hidden-state-off-by-one", "h_t is used where h_{t-1} belongs", lambda s: outer(s.adjoints, s.states.h[1:])),
-    ("hidden-state-off-by-one", "h_{t-2} is used where h_{t-1} belongs", lambda s: outer(s.adjoints[1:], s.states.h[:-2])),
-    ("negative-index-wraps-around", "at t = 1 the index −1 wraps around: h_T is used where h_0 belongs", lambda s: outer(s.adjoints, np.concatenate([s.states.h[-1:], s.states.h[1:-1]]))),
-    ("negative-index-wraps-around", "h_{t-2} is used where h_{t-1} belongs, and the index −1 wraps around to the last state", lambda s: outer(s.adjoints, np.concatenate([s.states.h[-1:], s.states.h[:-2]]))),
-    ("wrong-operand", "the pre-activation a_{t-1} is used where the state h_{t-1} belongs", lambda s: outer(s.adjoints, np.concatenate([s.states.h[:1], s.states.a[:-1]]))),
-    ("wrong-operand", "the pre-activation a_t is used where the state h_{t-1} belongs", lambda s: outer(s.adjoints, s.states.a)),
-    ("wrong-operand", "h_0 is used at every step where h_{t-1} belongs", lambda s: outer(s.adjoints, np.repeat(s.states.h[:1], s.states.T, axis=0))),
-]
-OF_V_IN_ANY_CELL: list[Leaf] = [
-    ("hidden-state-off-by-one", "h_{T-1} is used where h_T belongs", lambda s: np.einsum("bo,bh->oh", s.dy, s.states.h[-2])),
-    ("wrong-operand", "h_0 is used where h_T belongs", lambda s: np.einsum("bo,bh->oh", s.dy, s.states.h[0])),
-    ("wrong-operand", "h_1 is used where h_T belongs", lambda s: np.einsum("bo,bh->oh", s.dy, s.states.h[1])),
-    ("output-gradient-at-every-step", "∂L/∂ŷ h_tᵀ is summed over all steps, but only h_T is seen by the output", lambda s: np.einsum("bo,tbh->oh", s.dy, s.states.h[1:])),
-]
-OF_V: list[Leaf] = [
-    *OF_V_IN_ANY_CELL,
-    ("wrong-operand", "the pre-activation a_T is used where the state h_T belongs", lambda s: np.einsum("bo,bh->oh", s.dy, s.states.a[-1])),
-]
-OF_B: list[Leaf] = [
-    ("bias-part-missing", "only the first sequence of the batch contributes", lambda s: s.adjoints[:, 0].sum(axis=0)),
-]
-OF_C: list[Leaf] = [
-    ("bias-part-missing", "only the first sequence of the batch contributes", lambda s: s.dy[0]),
-    ("bias-part-missing", "only the last sequence of the batch contributes", lambda s: s.dy[-1]),
-]
-OF_X: list[Leaf] = [
-    ("untransposed-recurrent-weight", "U or W is applied untransposed", lambda s: s.adjoints @ transposed(s.states.params.U)),
-    ("input-off-by-one", "δ_{t+1} is used where δ_t belongs", lambda s: later(s.adjoints) @ s.states.params.U),
-    ("input-off-by-one", "δ_{t-1} is used where δ_t belongs", lambda s: earlier(s.adjoints) @ s.states.params.U),
-    ("activation-derivative-missing", "∂L/∂h_t is used where δ_t belongs", lambda s: s.dh[1:] @ s.states.params.U),
-]
-OF_H0: list[Leaf] = [
-    ("wrong-operand", "δ_1 is returned where Wᵀ δ_1 belongs", lambda s: s.adjoints[0]),
-    ("wrong-operand", "∂L/∂h_1 is returned where ∂L/∂h_0 belongs", lambda s: s.dh[1]),
-    ("untransposed-recurrent-weight", "W is used where Wᵀ belongs", lambda s: s.adjoints[0] @ s.states.params.W.T),
-]
-OF_ADJOINTS: list[Leaf] = [
-    ("wrong-operand", "∂L/∂h_t is returned where δ_t belongs", lambda s: s.dh[1:]),
-    ("first-step-skipped", "δ_1 is zero", lambda s: np.concatenate([0 * s.adjoints[:1], s.adjoints[1:]])),
-    ("last-step-skipped", "δ_T is zero", lambda s: np.concatenate([s.adjoints[:-1], 0 * s.adjoints[-1:]])),
-    ("hidden-state-off-by-one", "the adjoints are returned in reverse order of time", lambda s: s.adjoints[::-1]),
-]
-# fmt: on
-
-
-Said = tuple[str, str, dict[str, Any], Any]  # name, explanation, details, the gradient
-Rule = Callable[[Any, str], Array]  # the right gradient of a name, from a sweep
-
-
-def of_any(name: str, sizes: Sizes, yours: Array, right: Rule) -> Iterator[Said]:
-    """Mistakes that any gradient can make; a clipping value is read from `yours`."""
-    yield "zero-gradient", "every entry is zero", {}, lambda s: 0 * right(s, name)
-    yield "sign-flipped", "the sign is wrong", {}, lambda s: -right(s, name)
-    for factor_name, factor in FACTORS.items():
-        yield (
-            "constant-factor",
-            f"every entry is {factor_name} times what it should be",
-            {"factor": factor_name, "value": factor(sizes)},
-            lambda s, factor=factor: factor(sizes_of(s.states)) * right(s, name),
-        )
-    limit = float(np.max(np.abs(yours), initial=0.0))
-    if limit > 0:
-        yield (
-            "clipped",
-            f"the gradient is clipped to ±{limit:.6g}; return what is derived, and clip afterwards",
-            {"value": limit},
-            lambda s: np.clip(right(s, name), -limit, limit),
-        )
-
-
-def sums_over_time(name: str, longest: int, right: Rule) -> Iterator[Said]:
-    """Mistakes in the sum over time of a weight's or bias' gradient: which steps are summed."""
-
-    def part(steps: slice, s: Any) -> Array:
-        kept = np.zeros_like(s.adjoints)
-        kept[steps] = s.adjoints[steps]
-        return right(s._replace(adjoints=kept), name)
-
-    missing = "bias-part-missing" if name.startswith("b") else "missing-time-sum"
-    for which, steps in (("last", slice(-1, None)), ("first", slice(0, 1))):
-        yield (
-            missing,
-            f"the sum over time is missing: only the {which} step is kept",
-            {"kept": which},
-            lambda s, steps=steps: part(steps, s),
-        )
-    yield "first-step-skipped", "the first step is left out", {}, lambda s: part(slice(1, None), s)
-    yield "last-step-skipped", "the last step is left out", {}, lambda s: part(slice(0, -1), s)
-    for kept in range(2, longest):
-        yield (
-            "truncated",
-            f"only the last {kept} steps are summed",
-            {"steps": kept},
-            lambda s, kept=kept: part(slice(-kept, None), s),
-        )
-
-
-def mistake_in(name: str, kind: str, explanation: str, equation: str, **details: Any) -> Mistake:
-    """What is said of a mistake in one gradient."""
-    said = f"in ∂L/∂{name}, {explanation}." if name != "adjoints" else f"{explanation}."
-    return Mistake(kind, said, {"gradient": name, **details}, equation)
-
-
-def leaves(name: str, sizes: Sizes, yours: Array, *, longest: int) -> Iterator[tuple[Mistake, Any]]:
-    """Every mistake that one gradient can make on its own, and the gradient that results.
-
-    `yours` is the gradient found on the failing case.
+    `factors` are those with a meaning; the gradients of `weights` are those that may be clipped
+    together. Limits and other factors are read from what was submitted.
     """
-    own: dict[str, list[Leaf]] = {
-        "U": OF_U, "W": OF_W, "V": OF_V, "b": OF_B, "c": OF_C, "x": OF_X, "h0": OF_H0,
-        "adjoints": OF_ADJOINTS,
-    }  # fmt: skip
-    found = [*of_any(name, sizes, yours, gradient)]
-    if name in "UWV":
-        found.append(
-            (
-                "transposed-gradient",
-                "the result is transposed; it shows where the matrix is square",
-                {},
-                lambda s: transposed(gradient(s, name)),
-            )
+
+    def right(back: Any) -> Array:
+        found: Array = back.gradient(name)
+        return found
+
+    yield Finding("zero-gradient", "every entry is zero", {}, lambda b: 0 * right(b))
+    yield Finding("sign-flipped", "the sign is wrong", {}, lambda b: -right(b))
+    yield from scaled(name, evidence[0], backs[0], factors)
+    yield from clipped(name, evidence, weights)
+    if backs[0].gradient(name).ndim >= 2:
+        yield from transpositions(name)
+    for other in evidence[0].wanted:
+        if other != name and all(b.gradient(other).size == right(b).size for b in backs):
+            yield from another(name, other)
+
+
+def scaled(
+    name: str, case: Evidence, back: Any, factors: Sequence[Factor]
+) -> Iterator[Finding]:
+    """The right gradient times a number: one that has a meaning, or one that is measured."""
+    true, submitted = back.gradient(name).ravel(), case.wanted[name].submitted.ravel()
+    with np.errstate(all="ignore"):
+        measured = float(true @ submitted) / float(true @ true) if true.any() else np.nan
+    if not np.isfinite(measured) or measured == 0:
+        return
+
+    def finding(words: str, value: Callable[[Any], float], number: float) -> Finding:
+        return Finding(
+            "constant-factor",
+            f"every entry is {words} times what it should be",
+            {"factor": words, "value": number},
+            lambda b: value(b) * b.gradient(name),
         )
-    found += [(kind, said, {}, way) for kind, said, way in own[name]]
-    if name in "UWb":
-        found += sums_over_time(name, longest, gradient)
-        found.append(
-            (
-                "activation-derivative-missing",
-                "∂L/∂h_t is used where δ_t belongs",
-                {},
-                lambda s: gradient(s._replace(adjoints=s.dh[1:]), name),
-            )
+
+    for words, value in factors:
+        number = value(back)
+        if abs(measured - number) <= NEAR * abs(number):
+            yield finding(words, value, number)
+    if abs(measured - 1) > NEAR and abs(measured + 1) > NEAR:
+        yield finding(f"{measured:.9g}", lambda b: measured, float(f"{measured:.12g}"))
+
+
+def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> Iterator[Finding]:
+    """Entries beyond a value cut off, or the gradient scaled down to a norm, alone or with others."""
+    submitted = [case.wanted[name].submitted for case in evidence]
+    limit = as_written(max(float(np.max(np.abs(found))) for found in submitted))
+    if not 0 < limit < np.inf:
+        return
+    yield Finding(
+        "clipped",
+        f"the gradient is clipped to ±{limit:.6g}; return what is derived, and clip afterwards",
+        {"value": limit},
+        lambda b: np.clip(b.gradient(name), -limit, limit),
+    )
+
+    def norm(gradients: Sequence[Array]) -> float:
+        return float(np.sqrt(sum(np.sum(np.square(found)) for found in gradients)))
+
+    for whose, names in (("its norm", [name]), ("the norm of all gradients together", weights)):
+        if name not in names:
+            continue
+        found = [
+            norm([case.wanted[n].submitted for n in names if n in case.wanted])
+            for case in evidence
+        ]
+        most = as_written(max(found))
+        yield Finding(
+            "clipped",
+            f"the gradient is scaled down so that {whose} is at most {most:.6g}; return what is "
+            "derived, and clip afterwards",
+            {"norm": most},
+            lambda b, names=names, most=most: (
+                b.gradient(name) * min(1.0, most / max(norm([b.gradient(n) for n in names]), most))
+            ),
         )
-    for kind, said, details, way in found:
-        yield mistake_in(name, kind, said, EQUATIONS[name], **details), way
+
+
+def as_written(value: float) -> float:
+    """The short number that was probably written, if rounding explains the difference."""
+    short = float(f"{value:.6g}")
+    return short if abs(short - value) <= 1e-9 * abs(value) else value
+
+
+def transpositions(name: str) -> Iterator[Finding]:
+    """The gradient transposed, where it is square or by force of a reshape."""
+    ways: tuple[tuple[str, Callable[[Array], Array]], ...] = (
+        ("the result is transposed; it shows where the matrix is square", transposed),
+        (
+            "the result is transposed, and reshaped to the shape of its parameter",
+            lambda g: g.swapaxes(-1, -2).reshape(g.shape),
+        ),
+        (
+            "the result is reshaped to the transposed shape, and transposed",
+            lambda g: g.reshape(*g.shape[:-2], g.shape[-1], g.shape[-2]).swapaxes(-1, -2),
+        ),
+    )
+    for said, way in ways:
+        yield Finding(
+            "transposed-gradient", said, {}, lambda b, way=way: way(b.gradient(name))
+        )
+
+
+def another(name: str, other: str) -> Iterator[Finding]:
+    """The gradient of another parameter with as many entries, as it is or transposed."""
+    for said, way in (("", lambda g: g), (", transposed,", lambda g: g.T)):
+        yield Finding(
+            "wrong-operand",
+            f"∂L/∂{other}{said} is returned",
+            {"other": other},
+            lambda b, way=way: way(b.gradient(other)).reshape(b.gradient(name).shape),
+        )

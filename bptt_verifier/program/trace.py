@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.operations import (
     EXACTLY,
     MOVES,
@@ -27,7 +28,6 @@ from bptt_verifier.program.operations import (
 from bptt_verifier.program.source_lines import Place, places
 from bptt_verifier.tolerance.noise import AMPLIFY, INLINED, SAFETY, SAMPLES
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Params = Mapping[str, Array]
 Loss = Callable[[dict[str, Any], Any], Any]
 
@@ -90,7 +90,7 @@ def movements(
     return [(slice(i, i + 1), part.ravel()) for i, part in enumerate(parts)]
 
 
-def traced(loss: Loss, params: Params) -> Program:
+def trace(loss: Loss, params: Params) -> Program:
     """The loss as equations, in float64, with calls inlined and constants evaluated.
 
     Call it with 64-bit JAX.

@@ -7,13 +7,14 @@ can tell. Everything else has the error that section 10 measures.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from bptt_verifier.problems.cached import cached_by_content, read_only
 from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem
+from bptt_verifier.reference.case import Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
 from bptt_verifier.tolerance.noise import UNOPTIMISED, measured
 from jax_reference import padded, unrolled
@@ -21,13 +22,6 @@ from jax_reference.padded import Fixed, Padded
 from jax_reference.unrolled import Derivatives, Model
 
 COMPARED = (*Bounds._fields, "c0", "b_n")  # everything that a derivation may return, in order
-
-
-class Truth(NamedTuple):
-    """Autodiff's values, by name, and the allowed error of every entry, in the same shapes."""
-
-    values: dict[str, Array]
-    allowed: dict[str, Array]
 
 
 def by_name(found: Derivatives | Bounds) -> dict[str, Array]:

@@ -1,65 +1,99 @@
-"""A third opinion: complex-step derivatives of a forward pass of its own.
+"""A third opinion: complex-step derivatives of forward passes of its own.
 
-Shares no code with either witness. One sequence at a time, one step at a time, one perturbed
-entry at a time: slow, short, and hard to get wrong. Source: Squire & Trapp 1998, "Using complex
-variables to estimate derivatives of real functions"; docs/derivation.md, section 8.
+Shares no code with either witness, and knows no gradient: a step of size 2^-200 along the imaginary
+axis makes the derivative the imaginary part of the loss. Source: Squire & Trapp 1998, "Using
+complex variables to estimate derivatives of real functions"; docs/derivation.md, section 8.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Problem
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from bptt_verifier.problems.problem import CELLS, STATES, Array, Problem, shapes_of
 
 STEP = 2.0**-200  # a power of two: dividing by it is exact
+Point = Mapping[str, Array]
+
+
+def sigmoid(a: Array) -> Array:
+    """σ, without overflow at large complex numbers."""
+    result: Array = 0.5 + 0.5 * np.tanh(0.5 * a)
+    return result
+
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
-    "sigmoid": lambda a: 0.5 + 0.5 * np.tanh(0.5 * a),
+    "sigmoid": sigmoid,
     "relu": lambda a: np.where(a.real > 0, a, 0),
     "identity": lambda a: a,
 }
 
 
-def loss_at(point: dict[str, Array], y: Array, activation: str, loss: str) -> complex:
-    """L at a complex point: U, W, V, b, c, x, h0 and the perturbations of every a_t."""
-    total = 0j
-    for sequence in range(len(y)):
-        h = point["h0"][sequence]
-        for x_t, perturbation in zip(point["x"], point["adjoints"], strict=True):
-            a = point["U"] @ x_t[sequence] + point["W"] @ h + point["b"] + perturbation[sequence]
-            h = ACTIVATIONS[activation](a)
-        prediction = point["V"] @ h + point["c"]
-        total += np.sum((prediction - y[sequence]) * (prediction - y[sequence]))
-    return complex(total / y.size if loss == "mse" else total / 2)
+# One step of each cell: the states after it, h first, from those before, x_t and ε_t.
+
+
+def rnn_step(
+    p: Point, states: list[Array], x_t: Array, epsilon: Array, activation: str
+) -> list[Array]:
+    """h_t = φ(U x_t + W h_{t-1} + b)."""
+    (h,) = states
+    return [ACTIVATIONS[activation](x_t @ p["U"].T + h @ p["W"].T + p["b"] + epsilon)]
+
+
+def lstm_step(p: Point, states: list[Array], x_t: Array, epsilon: Array, _: str) -> list[Array]:
+    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t); gates in the order i, f, g, o."""
+    h, c = states
+    i, f, g, o = np.split(x_t @ p["U"].T + h @ p["W"].T + p["b"] + epsilon, 4, axis=-1)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return [sigmoid(o) * np.tanh(c), c]
+
+
+def gru_step(p: Point, states: list[Array], x_t: Array, epsilon: Array, reset: str) -> list[Array]:
+    """h_t = (1 − z) n + z h_{t-1}; gates in the order r, z, n."""
+    (h,) = states
+    x_r, x_z, x_n = np.split(x_t @ p["U"].T + p["b"] + epsilon, 3, axis=-1)
+    W_r, W_z, W_n = np.split(p["W"], 3)
+    r, z = sigmoid(x_r + h @ W_r.T), sigmoid(x_z + h @ W_z.T)
+    met = r * (h @ W_n.T + p["b_n"]) if reset == "after" else (r * h) @ W_n.T + p["b_n"]
+    return [(1 - z) * np.tanh(x_n + met) + z * h]
+
+
+CELL_STEPS = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}
+
+
+def loss_at(problem: Problem, point: Point) -> Any:
+    """L of the problem's model at another point, which may be complex: everything by name.
+
+    For the losses of section 9, with the output at the last step of full sequences.
+    """
+    option = next(iter(problem.option.values()), "")
+    states = [point[name] for name in STATES[problem.cell]]
+    for x_t, epsilon in zip(point["x"], point["adjoints"], strict=True):
+        states = CELL_STEPS[problem.cell](point, states, x_t, epsilon, option)
+    residual = states[0] @ point["V"].T + point["c"] - problem.y
+    total = (residual * residual).sum()
+    return total / residual.size if problem.loss == "mse" else total / 2
+
+
+def everything(problem: Problem) -> dict[str, Array]:
+    """The point that a problem stands at: zeros for absent biases and states, and every ε_t = 0."""
+    names = (*CELLS[problem.cell].Params._fields, "x", *STATES[problem.cell], "adjoints")
+    given = problem.weights | problem.first | {"x": problem.x}
+    shapes = shapes_of(problem.cell, problem.sizes)
+    return {n: np.asarray(given.get(n, np.zeros(shapes[n])), np.float64) for n in names}
 
 
 def derivatives(problem: Problem) -> dict[str, Array]:
     """The gradient with respect to everything, entry by entry, in float64.
 
-    Names and shapes as in `manual_bptt.rnn.Gradients`, with zeros standing for absent biases.
+    Names and shapes as in the cell's `Gradients`, with zeros standing for absent biases.
     """
-    params, x, y, h0, activation, loss = problem
-    T, B, _, H, O = problem.sizes
-    point = {
-        "U": params.U,
-        "W": params.W,
-        "V": params.V,
-        "b": np.zeros(H) if params.b is None else params.b,
-        "c": np.zeros(O) if params.c is None else params.c,
-        "x": x,
-        "h0": np.zeros((B, H)) if h0 is None else h0,
-        "adjoints": np.zeros((T, B, H)),
-    }
-    point = {name: value.astype(np.complex128) for name, value in point.items()}
+    point = {name: value.astype(np.complex128) for name, value in everything(problem).items()}
     gradient = {name: np.empty(value.shape) for name, value in point.items()}
     for name, value in point.items():
         for entry in np.ndindex(value.shape):
             moved = value.copy()
             moved[entry] += 1j * STEP
-            at = loss_at(point | {name: moved}, y, activation, loss)
-            gradient[name][entry] = at.imag / STEP  # (C1)
+            gradient[name][entry] = loss_at(problem, point | {name: moved}).imag / STEP  # (C1)
     return gradient

@@ -1,0 +1,251 @@
+"""Mistakes that one gradient of a cell makes on its own, given a right way back.
+
+What any gradient can get wrong is in `single_gradients`; here are the operands and steps of the
+sums over time, and what has to do with gates. Each table lists the name of a mistake, what is said
+of it, and the gradient that results.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import permutations
+
+import numpy as np
+
+from bptt_verifier.mistakes.equations import (
+    Met,
+    States,
+    Swept,
+    deltas_of,
+    gradient_of_b_n,
+    gradient_of_W,
+    how_met,
+    outer,
+    times,
+    weight_of,
+)
+from bptt_verifier.mistakes.evidence import Evidence
+from bptt_verifier.mistakes.in_equations import FACTORS, MISSING, OFF, OPERAND, WRAPS
+from bptt_verifier.mistakes.single_gradients import (
+    Factor,
+    Finding,
+    of_any_gradient,
+    transposed,
+)
+from bptt_verifier.problems.problem import Array
+
+NAMES = ("U", "W", "V", "b", "c", "b_n", "x", "h0", "c0", "adjoints")
+WEIGHTS = NAMES[:6]
+CELL_FACTORS = [
+    Factor(words, lambda s, value=value: value(s.states.sizes)) for words, value in FACTORS.items()
+]
+
+
+def later(values: Array) -> Array:
+    """What stands at t+1 moved to t; zero at the end."""
+    return np.concatenate([values[1:], np.zeros_like(values[:1])])
+
+
+def earlier(values: Array) -> Array:
+    """What stands at t-1 moved to t; zero at the beginning."""
+    return np.concatenate([np.zeros_like(values[:1]), values[:-1]])
+
+
+FIRST_ONLY = "only the first sequence of the batch contributes"
+LAST_ONLY = "only the last sequence of the batch contributes"
+
+# fmt: off
+OF_ANY_CELL: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
+    "U": [
+        ("input-off-by-one", "x_{t-1} is used where x_t belongs", lambda s: outer(s.adjoints[1:], s.states.x[:-1])),
+        ("input-off-by-one", "x_{t+1} is used where x_t belongs", lambda s: outer(s.adjoints[:-1], s.states.x[1:])),
+        (WRAPS, "x_{t-1} is used where x_t belongs, and the index −1 wraps around to the last input", lambda s: outer(s.adjoints, np.roll(s.states.x, 1, axis=0))),
+    ],
+    "V": [
+        (OFF, "h_{T-1} is used where h_T belongs", lambda s: s.dy.T @ s.states.h[-2]),
+        (OPERAND, "h_0 is used where h_T belongs", lambda s: s.dy.T @ s.states.h[0]),
+        (OPERAND, "h_1 is used where h_T belongs", lambda s: s.dy.T @ s.states.h[1]),
+        ("output-gradient-at-every-step", "∂L/∂ŷ h_tᵀ is summed over all steps, but only h_T is seen by the output", lambda s: s.dy.T @ s.states.h[1:].sum(axis=0)),
+    ],
+    "b": [("bias-part-missing", FIRST_ONLY, lambda s: s.adjoints[:, 0].sum(axis=0))],
+    "c": [("bias-part-missing", FIRST_ONLY, lambda s: s.dy[0]), ("bias-part-missing", LAST_ONLY, lambda s: s.dy[-1])],
+    "x": [
+        ("input-off-by-one", "δ_{t+1} is used where δ_t belongs", lambda s: later(s.adjoints) @ s.states.params.U),
+        ("input-off-by-one", "δ_{t-1} is used where δ_t belongs", lambda s: earlier(s.adjoints) @ s.states.params.U),
+    ],
+    "h0": [(OPERAND, "∂L/∂h_1 is returned where ∂L/∂h_0 belongs", lambda s: s.dh[1])],
+    "c0": [(OPERAND, "∂L/∂c_1 is returned where ∂L/∂c_0 belongs", lambda s: s.dc[1])],
+    "adjoints": [
+        ("first-step-skipped", "δ_1 is zero", lambda s: earlier(later(s.adjoints))),
+        ("last-step-skipped", "δ_T is zero", lambda s: later(earlier(s.adjoints))),
+        (OFF, "the adjoints are returned in reverse order of time", lambda s: s.adjoints[::-1]),
+    ],
+}
+OF_THE_RNN: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
+    "V": [(OPERAND, "the pre-activation a_T is used where the state h_T belongs", lambda s: s.dy.T @ s.states.values["a_t"][-1])],
+    "x": [("untransposed-recurrent-weight", "U or W is applied untransposed", lambda s: s.adjoints @ transposed(s.states.params.U))],
+    "h0": [
+        (OPERAND, "δ_1 is returned where Wᵀ δ_1 belongs", lambda s: s.adjoints[0]),
+        ("untransposed-recurrent-weight", "W is used where Wᵀ belongs", lambda s: s.adjoints[0] @ s.states.params.W.T),
+    ],
+    "adjoints": [(OPERAND, "∂L/∂h_t is returned where δ_t belongs", lambda s: s.dh[1:])],
+}
+# fmt: on
+
+
+def of_one_gradient(
+    name: str, evidence: Sequence[Evidence], backs: Sequence[Swept], longest: int
+) -> Iterator[Finding]:
+    """Every mistake that one gradient of a cell can make on its own."""
+    states = backs[0].states
+    yield from of_any_gradient(name, evidence, backs, CELL_FACTORS, WEIGHTS)
+    of_the_rnn = OF_THE_RNN if states.problem.cell == "rnn" else {}
+    for kind, said, gradient in (*OF_ANY_CELL.get(name, ()), *of_the_rnn.get(name, ())):
+        yield Finding(kind, said, {}, gradient)
+    if name in ("U", "W", "b", "b_n"):
+        yield from sums_over_time(name, longest)
+    if name == "W":
+        yield from operands_of_W(states)
+    if name == "x":
+        yield from parts_of_x(states)
+    if name in ("U", "W", "b", "adjoints") and len(states.gates) > 1:
+        yield from exchanged_gates(states, name)
+    yield from of_the_reset_gate(states, name)
+    if name in ("U", "W", "b", "x") and states.problem.cell == "rnn":
+        yield Finding(
+            MISSING,
+            "∂L/∂h_t is used where δ_t belongs",
+            {},
+            lambda s: s._replace(adjoints=s.dh[1:]).gradient(name),
+        )
+
+
+def sums_over_time(name: str, longest: int) -> Iterator[Finding]:
+    """Mistakes in the sum over time of a weight's or bias' gradient: which steps are summed."""
+
+    def part(steps: slice) -> Callable[[Swept], Array]:
+        def gradient(s: Swept) -> Array:
+            kept = np.zeros_like(s.adjoints)
+            kept[steps] = s.adjoints[steps]
+            return s._replace(adjoints=kept).gradient(name)
+
+        return gradient
+
+    missing = "bias-part-missing" if name.startswith("b") else "missing-time-sum"
+    for which, steps in (("last", slice(-1, None)), ("first", slice(0, 1))):
+        said = f"the sum over time is missing: only the {which} step is kept"
+        yield Finding(missing, said, {"kept": which}, part(steps))
+    yield Finding("first-step-skipped", "the first step is left out", {}, part(slice(1, None)))
+    yield Finding("last-step-skipped", "the last step is left out", {}, part(slice(0, -1)))
+    for kept in range(2, longest):
+        said = f"only the last {kept} steps are summed"
+        yield Finding("truncated", said, {"steps": kept}, part(slice(-kept, None)))
+
+
+def exchanged_gates(states: States, name: str) -> Iterator[Finding]:
+    """The gates' parts of one gradient in each other's place, or each transposed."""
+    axis, gates = (-1 if name == "adjoints" else 0), states.gates
+
+    def parts(s: Swept) -> list[Array]:
+        return np.split(s.gradient(name), len(gates), axis=axis)
+
+    places = tuple(range(len(gates)))
+    one_for_another = [
+        tuple(k if place == i else place for place in places)
+        for i in places
+        for k in places
+        if i != k
+    ]
+    for order in (*one_for_another, *list(permutations(places))[1:]):
+        used = {gates[i]: gates[k] for i, k in enumerate(order) if i != k}
+        yield Finding(
+            OPERAND,
+            ", ".join(f"the part of {k} stands where that of {i} belongs" for i, k in used.items()),
+            {"used": used},
+            lambda s, order=order: np.concatenate([parts(s)[k] for k in order], axis=axis),
+        )
+    if name in "UW":
+        yield Finding(
+            "transposed-gradient",
+            "each gate's part is transposed; it shows where it is square",
+            {},
+            lambda s: np.concatenate([transposed(part) for part in parts(s)]),
+        )
+
+
+def operands_of_W(states: States) -> Iterator[Finding]:
+    """Another operand than the state that W met, for all gates or for one."""
+    met, every = how_met(states), states.gates
+    others = {
+        "rnn": ("a_t", "a_{t-1} (h_0 at t = 1)"),
+        "lstm": ("c_{t-1}", "c_t", "tanh(c_{t-1})"),
+    }.get(states.problem.cell, ())
+    operands = [
+        (OFF, "h_t"),
+        (OFF, "h_{t-2}"),
+        (OFF, "h_{t-2} (zero at t = 1)"),
+        (WRAPS, "h_{t-1} (at t = 1: h_T)"),
+        (WRAPS, "h_{t-2} (at t = 1: h_T)"),
+        (OPERAND, "h_0"),
+        *((OPERAND, other) for other in others),
+    ]
+    for gates in (every, *((k,) for k in every if len(every) > 1)):
+        where = "" if gates == every else f" in the part of {weight_of(gates[0])}"
+        for kind, other in operands:
+            wrong: Met = {
+                k: (tuple(other if f == "h_{t-1}" else f for f in met[k][0]), met[k][1])
+                for k in gates
+            }
+            yield Finding(
+                kind,
+                f"{other} is used where h_{{t-1}} belongs{where}",
+                {"used": other},
+                lambda s, wrong=wrong: gradient_of_W(s, met | wrong),
+            )
+
+
+def of_the_reset_gate(states: States, name: str) -> Iterator[Finding]:
+    """r_t forgotten, or multiplied where it does not belong, in the candidate's part."""
+    met = how_met(states)
+    if "n" not in met:
+        return
+    _, beside = met["n"]
+    if name == "W":
+        for said, other in (
+            (f"r_t is forgotten beside {'δ_n' if beside else 'the state'}", (("h_{t-1}",), ())),
+            ("r_t multiplies δ_n and not the state", (("h_{t-1}",), ("r_t",))),
+            ("r_t multiplies the state and not δ_n", (("r_t", "h_{t-1}"), ())),
+        ):
+            if other != met["n"]:
+                wrong: Met = {"n": other}
+                yield Finding(
+                    OPERAND, said, {}, lambda s, wrong=wrong: gradient_of_W(s, met | wrong)
+                )
+    elif name == "b_n":
+        said = "r_t is forgotten beside δ_n" if beside else "δ_n is multiplied by r_t"
+        other = () if beside else ("r_t",)
+        yield Finding(OPERAND, said, {}, lambda s: gradient_of_b_n(s, other))
+    elif name in ("U", "b", "x", "adjoints"):
+
+        def multiplied(s: Swept) -> Array:
+            parts = deltas_of(s) | {"n": times(s, deltas_of(s)["n"], ("r_t",))}
+            adjoints = np.concatenate(list(parts.values()), axis=-1)
+            return s._replace(adjoints=adjoints).gradient(name)
+
+        said = "δ_n is multiplied by r_t, which acts beside W_n alone"
+        yield Finding(OPERAND, said, {}, multiplied)
+
+
+def parts_of_x(states: States) -> Iterator[Finding]:
+    """∂L/∂x through some of the gates only."""
+    for k in states.gates if len(states.gates) > 1 else ():
+
+        def through(s: Swept, k: str = k) -> Array:
+            alone = [delta if gate == k else 0 * delta for gate, delta in deltas_of(s).items()]
+            return s._replace(adjoints=np.concatenate(alone, axis=-1)).gradient("x")
+
+        yield Finding(OPERAND, f"only δ_{k} contributes", {"kept": k}, through)
+        yield Finding(
+            OPERAND,
+            f"δ_{k} does not contribute",
+            {"missing": k},
+            lambda s, through=through: s.gradient("x") - through(s),
+        )

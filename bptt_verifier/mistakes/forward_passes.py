@@ -1,0 +1,115 @@
+"""Other forward passes than the stated one, each as the problem that it would be.
+
+A submission whose gradients are right for one of these made no mistake in its way back.
+"""
+
+from collections.abc import Iterator
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.mistakes.equations import FUNCTIONS
+from bptt_verifier.problems.problem import ACTIVATIONS, Array, Problem
+from bptt_verifier.report import Mistake
+
+PACKED = {"U": 0, "W": 0, "b": 0, "adjoints": -1}  # gradients that hold all gates, along this axis
+
+
+class OtherForwardPass(NamedTuple):
+    """Another forward pass: the problem that it is, and how it packs the gates.
+
+    `gates` are, for each gate, the place of its rows in the submission's; the gradients in `free`
+    may be anything.
+    """
+
+    mistake: Mistake
+    problem: Problem
+    gates: tuple[int, ...]
+    signs: tuple[int, ...]
+    free: frozenset[str] = frozenset()
+
+    def arrange(self, found: dict[str, Array], signed: bool = True) -> dict[str, Array]:
+        """Gradients as this forward pass packs the gates, without those that are free."""
+        signs = self.signs if signed else (1,) * len(self.gates)
+        return {
+            name: in_order(v, self.gates, signs, PACKED[name]) if name in PACKED else v
+            for name, v in found.items()
+            if name not in self.free
+        }
+
+
+def other_forward_passes(problem: Problem) -> Iterator[OtherForwardPass]:
+    """Every forward pass that is tried in place of a problem's own."""
+    params = problem.params
+    gates = tuple(range(len(FUNCTIONS[problem.cell])))
+    signs = (1,) * len(gates)
+
+    def other(
+        said: str,
+        changed: Problem,
+        gates: tuple[int, ...] = gates,
+        signs: tuple[int, ...] = signs,
+        free: tuple[str, ...] = (),
+        details: dict[str, Any] | None = None,
+    ) -> OtherForwardPass:
+        mistake = Mistake("forward-differs", f"your forward pass differs: {said}.", details or {})
+        return OtherForwardPass(mistake, changed, gates, signs, frozenset(free))
+
+    def with_weights(**changed: Array) -> Problem:
+        return problem._replace(params=params._replace(**changed))
+
+    if problem.cell == "rnn":
+        for activation in ACTIVATIONS:
+            if activation != problem.option["activation"]:
+                option = {"activation": activation}
+                changed = problem._replace(option=option)
+                yield other(f"its activation is {activation}", changed, details=option)
+        yield other("W is used transposed", with_weights(W=params.W.T))
+    for name in problem.first:
+        first = {state: value for state, value in problem.first.items() if state != name}
+        said = f"{name} is ignored, and it starts at zero"
+        yield other(said, problem._replace(first=first), free=(name,))
+    for name in ("b", "c", "b_n"):
+        if name in problem.weights:
+            without = with_weights(**{name: np.zeros_like(problem.weights[name])})
+            yield other(f"the bias {name} is left out", without)
+    backwards = problem._replace(x=problem.x[::-1])
+    yield other("the inputs are read backwards in time", backwards, free=("x", "adjoints"))
+    if problem.cell == "gru":
+        reset = {"after": "before", "before": "after"}[problem.option["reset"]]
+        said = f"its reset gate acts {reset} the product with W_n"
+        option = {"reset": reset}
+        yield other(said, problem._replace(option=option), details=option)
+        said = "it is h_t = z_t ⊙ n_t + (1 − z_t) ⊙ h_{t-1}, with z_t for 1 − z_t"
+        negated = (1, -1, 1)  # 1 − σ(a) = σ(−a)
+        yield other(said, rearranged(problem, gates, negated), signs=negated)
+    for order in permutations(gates):
+        if order != gates:
+            letters = ", ".join(
+                k for _, k in sorted(zip(order, FUNCTIONS[problem.cell], strict=True))
+            )
+            yield other(
+                f"its gates are packed in the order {letters}",
+                rearranged(problem, order, signs),
+                gates=order,
+                details={"gates": letters},
+            )
+
+
+def rearranged(problem: Problem, order: tuple[int, ...], signs: tuple[int, ...]) -> Problem:
+    """The problem whose k-th gate has the rows of gate order[k] of this one, with a sign."""
+    packed = {
+        name: in_order(rows, order, signs)
+        for name, rows in problem.weights.items()
+        if name in PACKED
+    }
+    return problem._replace(params=problem.params._replace(**packed))
+
+
+def in_order(packed: Array, order: tuple[int, ...], signs: tuple[int, ...], axis: int = 0) -> Array:
+    """The gates' blocks in another order, with signs."""
+    blocks = np.split(packed, len(order), axis=axis)
+    return np.concatenate(
+        [sign * blocks[k] for k, sign in zip(order, signs, strict=True)], axis=axis
+    )

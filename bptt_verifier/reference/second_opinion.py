@@ -1,0 +1,113 @@
+"""A second opinion on a reference: derivatives of the loss in NumPy, along some directions.
+
+By complex steps where the loss takes complex numbers; where these contradict or fail, by central
+differences in longdouble. A reference that is contradicted decides nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.reference.case import Truth
+from bptt_verifier.reference.complex_step import STEP
+
+ENTRIES = 12  # of each parameter that are asked one by one
+FLOAT64 = 2.0**-53
+
+Point = Mapping[str, Array]
+Loss = Callable[[Point], Any]  # a scalar, or None where it cannot be computed
+
+
+class Opinion(NamedTuple):
+    """What autodiff says along a direction, what contradicts it, and how that was computed."""
+
+    by_autodiff: str
+    contradiction: str | None
+    by_complex_steps: bool
+
+
+def contradiction_in_entries(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
+    """A sentence, if some entries of the reference are contradicted, one by one."""
+    rng = np.random.default_rng(seed)
+    for name, value in point.items():
+        for i in rng.permutation(value.size)[:ENTRIES]:
+            entry = tuple(int(k) for k in np.unravel_index(i, value.shape))
+            along = np.zeros(value.shape)
+            along[entry] = 1.0
+            found = opinion(loss, point, known, {name: along})
+            if found.contradiction is not None:
+                where = f"∂L/∂{name}{list(entry)}"
+                return f"jax.grad says {found.by_autodiff} for {where}, {found.contradiction}"
+            if not found.by_complex_steps:
+                break  # differences are slow: one a parameter
+    return None
+
+
+def contradiction_along_signs(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
+    """A sentence, if the reference is contradicted along a direction that has every entry in it."""
+    rng = np.random.default_rng([seed, 1])
+    along = {name: rng.choice([-1.0, 1.0], np.shape(value)) for name, value in point.items()}
+    if opinion(loss, point, known, along).contradiction is None:
+        return None
+    # One parameter is named where it is enough.
+    for part in (*({name: signs} for name, signs in along.items()), along):
+        found = opinion(loss, point, known, part)
+        if found.contradiction is not None:
+            names = ", ".join(part)
+            return (
+                f"jax.grad says {found.by_autodiff} along random signs in {names}, "
+                f"{found.contradiction}"
+            )
+    return None
+
+
+def opinion(loss: Loss, point: Point, known: Truth, along: Point) -> Opinion:
+    """The derivative of the loss in one direction, compared with the reference's.
+
+    A sum of entries is allowed the sum of their errors, which `known` holds for float64.
+    """
+    true = sum(float(np.sum(known.values[name] * d)) for name, d in along.items())
+    allowed = sum(float(np.sum(known.allowed[name] * np.abs(d))) for name, d in along.items())
+    by_complex = complex_derivative(loss, point, along)
+    smallest = float(np.finfo(np.float64).smallest_normal)
+    if by_complex is not None and abs(by_complex - true) <= allowed + smallest:
+        return Opinion(f"{true:.12g}", None, by_complex_steps=True)
+    by_difference, uncertain = central_difference(loss, point, along)
+    agrees = abs(by_difference - true) <= uncertain + allowed
+    contradiction = (
+        f"and central differences of the loss in NumPy say {by_difference:.12g} ± {uncertain:.2g}: "
+        "the reference itself is in doubt."
+    )
+    return Opinion(f"{true:.12g}", None if agrees else contradiction, by_complex_steps=False)
+
+
+def complex_derivative(loss: Loss, point: Point, along: Point) -> float | None:
+    """Im L(θ + isd)/s, or None where the loss does not take complex numbers."""
+    found = loss({name: value + 1j * STEP * along.get(name, 0.0) for name, value in point.items()})
+    if found is None or not np.isfinite(complex(found)):
+        return None
+    return float(complex(found).imag / STEP)
+
+
+def central_difference(loss: Loss, point: Point, along: Point) -> tuple[float, float]:
+    """A central difference in longdouble, extrapolated, and how far it may be off."""
+
+    def at(step: float) -> tuple[np.longdouble, float]:
+        moved = {
+            name: value.astype(np.longdouble) + np.longdouble(step) * along.get(name, 0.0)
+            for name, value in point.items()
+        }
+        found = loss(moved)
+        if found is None:
+            return np.longdouble(np.nan), FLOAT64
+        return np.longdouble(found), float(np.finfo(np.asarray(found).dtype).eps)
+
+    slopes, eps, size = [], 0.0, 0.0
+    for h in (2.0**-12, 2.0**-13):
+        (above, eps), (below, _) = at(h), at(-h)
+        slopes.append(float((above - below) / (2 * h)))
+        size = float(abs(above) + abs(below))
+    wide, narrow = slopes
+    return (4 * narrow - wide) / 3, abs(narrow - wide) + 64 * eps * size * 2.0**13
