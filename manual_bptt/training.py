@@ -78,8 +78,7 @@ def descend(
     own = options_of(model, c0, activation)
     cell = CELLS[model]
     weights, x, y, h0, *_ = arguments(
-        params, x, y, h0, c0=c0, gates=getattr(cell, "GATES", 1), fields=cell.Params._fields,
-        loss=loss,
+        params, x, y, h0, c0=c0, gates=cell.CELL.gates, fields=cell.Params._fields, loss=loss,
     )  # fmt: skip
     rate, goal = rate_and_goal(learning_rate, steps, target, weights[0].dtype)
     evaluate = partial(cell.value_and_grad, x=x, y=y, h0=h0, loss=loss, **own)
