@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 
 from manual_bptt import gru, lstm, rnn
 from manual_bptt.activations import Activation, Array
-from manual_bptt.inputs import arguments, name_among
+from manual_bptt.inputs import arguments, name_among, require_at_least
 
 CELLS: dict[str, ModuleType] = {"rnn": rnn, "lstm": lstm, "gru": gru}
 
@@ -157,10 +157,7 @@ def rate_and_goal(
     for name, number in (given if target is None else given | {"target": target}).items():
         if isinstance(number, bool) or not isinstance(number, Real):
             raise TypeError(f"{name}: expected a number, found {type(number).__name__}")
-    if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
-        raise TypeError(f"steps: expected an integer, found {type(steps).__name__}")
-    if steps < 0:
-        raise ValueError(f"steps: expected at least 0, found {steps}")
+    require_at_least(0, "steps", steps)
     exact = dtype.hasobject
     with np.errstate(over="ignore", under="ignore"):
         rate = learning_rate if exact else dtype.type(learning_rate)
