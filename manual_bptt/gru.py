@@ -12,6 +12,7 @@ reset gate acts after the product with W_n, as in PyTorch, or before it, as in t
 Source: Cho et al. 2014, "Learning phrase representations using RNN encoder–decoder for statistical
 machine translation"; docs/derivation.md, (G1) to (G18).
 Steps are counted as in `rnn`: a_t is `a[t-1]` and h_t is `h[t]`.
+The output's equations, (F3), (B1), (B6) and (B8), are in `many_to_one`.
 """
 
 from typing import Any, NamedTuple
@@ -19,13 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from manual_bptt import inputs, losses
+from manual_bptt import inputs, many_to_one
 from manual_bptt.activations import ACTIVATIONS, Array
 from manual_bptt.inputs import arguments
-from manual_bptt.sequences import at_work, cut, steps_that_count
+from manual_bptt.many_to_one import Cell, draw_weights, read_out
+from manual_bptt.sequences import at_work, cut
 
 GATES = 3
-FIELDS = ("U", "W", "V", "b", "c", "b_n")
 RESETS = ("after", "before")
 SIGMOID, TANH = ACTIVATIONS["sigmoid"], ACTIVATIONS["tanh"]
 
@@ -92,22 +93,8 @@ def init(
 
     Raises TypeError or ValueError where `rng`, a size or the dtype is not what its name says.
     """
-    inputs.require_sizes(
-        rng, dtype, input_size=input_size, hidden_size=hidden_size, output_size=output_size
-    )
-
-    def normal(rows: int, columns: int) -> Array:
-        values: Array = rng.normal(size=(rows, columns)) / np.sqrt(columns)
-        return values.astype(dtype)
-
-    return Params(
-        U=normal(GATES * hidden_size, input_size),
-        W=normal(GATES * hidden_size, hidden_size),
-        V=normal(output_size, hidden_size),
-        b=np.zeros(GATES * hidden_size, dtype) if bias else None,
-        c=np.zeros(output_size, dtype) if bias else None,
-        b_n=np.zeros(hidden_size, dtype) if bias else None,
-    )
+    weights = draw_weights(rng, input_size, hidden_size, output_size, GATES, dtype, bias)
+    return Params(*weights, b_n=np.zeros(hidden_size, dtype) if bias else None)
 
 
 def forward(
@@ -128,7 +115,7 @@ def forward(
     """
     inputs.name_among("reset", reset, RESETS)
     (U, W, V, b, c, b_n), x, _, h0, _, lengths = arguments(
-        params, x, h0=h0, gates=GATES, fields=FIELDS, outputs=outputs, lengths=lengths
+        params, x, h0=h0, gates=GATES, fields=Params._fields, outputs=outputs, lengths=lengths
     )
     T, H = len(x), len(W) // GATES
     W_rz, W_n = W[: 2 * H], W[2 * H :]
@@ -152,67 +139,16 @@ def forward(
         gates[t - 1] = np.concatenate([r, z, n], axis=-1)
         h[t] = at_work(t, lengths, (1 - z) * n + z * h[t - 1], h[t - 1])  # (G5), (M1)
     reached = h[1:] if outputs == "every" else h[T]
-    prediction = reached @ V.T  # (F3)  ŷ = V h_T + c
-    if c is not None:
-        prediction = prediction + c
-    return prediction, Trace(x, a, gates, recurrent, h, reset, outputs, lengths)
-
-
-def backward(
-    params: Params,
-    trace: Trace,
-    output_gradient: Shaped[Array, "*T B O"],
-    *,
-    truncation: int | None = None,
-) -> Gradients:
-    """All gradients from ∂L/∂ŷ, by one sweep back through time. Equations (B1), (G6) to (G18).
-
-    `truncation` keeps the gradient through the last so many steps only, equation (K1).
-    Raises TypeError or ValueError where an argument does not fit the trace.
-    """
-    weights, x, *_ = arguments(params, trace.x, gates=GATES, fields=FIELDS)
-    inputs.steps_kept(truncation, trace.outputs)
-    dy = inputs.output_gradient(output_gradient, weights[2], x, trace.outputs)
-    return sweep_back(Params(*weights), trace, dy, truncation)
-
-
-def backward_through_time(
-    params: Params, trace: Trace, hidden_gradients: Shaped[Array, "T B H"]
-) -> Gradients:
-    """The bare layer: all gradients from ∂L/∂h_t as they enter each state from outside.
-
-    V and c, which are no part of it, get None. Equations (G6) to (G18) and (O1).
-    Raises TypeError or ValueError where `hidden_gradients` does not fit the trace.
-    """
-    weights, x, *_ = arguments(params, trace.x, gates=GATES, fields=FIELDS)
-    entering = inputs.hidden_gradients(hidden_gradients, weights[2], x, trace.lengths)
-    return sweep_states(Params(*weights), trace, entering)
+    return read_out(reached, V, c), Trace(x, a, gates, recurrent, h, reset, outputs, lengths)
 
 
 def sweep_back(
     params: Params,
     trace: Trace,
-    dy: Shaped[Array, "*T B O"],
-    truncation: int | None = None,
-) -> Gradients:
-    """`backward` without its checks: where the forward pass overflowed, so does this."""
-    entering = dy @ params.V  # (B1)  ∂L/∂h_T = Vᵀ ∂L/∂ŷ
-    found = sweep_states(params, trace, entering, truncation)
-    (O, H), reached = params.V.shape, trace.h[1:] if dy.ndim == 3 else trace.h[-1]
-    rows = dy.reshape(-1, O)
-    return found._replace(
-        V=np.einsum("ro,rh->oh", rows, reached.reshape(-1, H), optimize=True),  # (B6)  ∂L/∂ŷ h_Tᵀ
-        c=None if params.c is None else rows.sum(axis=0),  # (B8)  ∂L/∂ŷ
-    )
-
-
-def sweep_states(
-    params: Params,
-    trace: Trace,
     entering: Shaped[Array, "*T B H"],
     truncation: int | None = None,
 ) -> Gradients:
-    """All but V and c, from what enters the states: (B, H) the last one, (T, B, H) each of them."""
+    """Gradients of all but V and c, from ∂L/∂h_T (B, H), or from what enters each h_t (T, B, H)."""
     U, W, _, b, _, b_n = params
     x, a, gates, recurrent, h, reset, _, lengths = trace
     T, every, H = len(x), entering.ndim == 3, len(W) // GATES
@@ -261,6 +197,35 @@ def sweep_states(
     )
 
 
+CELL = Cell(Params, GATES, forward, sweep_back)
+
+
+def backward(
+    params: Params,
+    trace: Trace,
+    output_gradient: Shaped[Array, "*T B O"],
+    *,
+    truncation: int | None = None,
+) -> Gradients:
+    """All gradients from ∂L/∂ŷ, by one sweep back through time. Equations (B1), (G6) to (G18).
+
+    `truncation` keeps the gradient through the last so many steps only, equation (K1).
+    Raises TypeError or ValueError where an argument does not fit the trace.
+    """
+    return many_to_one.backward(CELL, params, trace, output_gradient, truncation)
+
+
+def backward_through_time(
+    params: Params, trace: Trace, hidden_gradients: Shaped[Array, "T B H"]
+) -> Gradients:
+    """The bare layer: all gradients from ∂L/∂h_t as they enter each state from outside.
+
+    V and c, which are no part of it, get None. Equations (G6) to (G18) and (O1).
+    Raises TypeError or ValueError where `hidden_gradients` does not fit the trace.
+    """
+    return many_to_one.backward_through_time(CELL, params, trace, hidden_gradients)
+
+
 def gradients(
     params: Params,
     x: Shaped[Array, "T B D"],
@@ -279,15 +244,9 @@ def gradients(
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    weights, x, y, h0, _, lengths = arguments(
-        params, x, y, h0,
-        gates=GATES, fields=FIELDS, loss=loss, outputs=outputs, lengths=lengths,
-    )  # fmt: skip
-    inputs.steps_kept(truncation, outputs)
-    prediction, trace = forward(params, x, h0, reset=reset, outputs=outputs, lengths=lengths)
-    counted = steps_that_count(lengths, len(x)) if outputs == "every" else None
-    value, dy = losses.value_and_gradient(loss, prediction, y, counted)
-    return value, sweep_back(Params(*weights), trace, dy, truncation)
+    return many_to_one.gradients(
+        CELL, params, x, y, {"h0": h0}, loss, outputs, lengths, truncation, reset=reset
+    )
 
 
 def predict(
@@ -323,8 +282,7 @@ def value_and_grad(
         params, x, y, h0,
         reset=reset, loss=loss, outputs=outputs, lengths=lengths, truncation=truncation,
     )  # fmt: skip
-    by_name = found._asdict()
-    return value, Params(**{name: by_name[name] for name in Params._fields})
+    return value, many_to_one.select_weight_gradients(CELL, found)
 
 
 def adjoints(

@@ -164,14 +164,6 @@ def arguments(
     )
 
 
-def checked(
-    params: Any, x: Any, y: Any = None, h0: Any = None, *, loss: Any = None
-) -> tuple[tuple[Any, ...], Array, Any, Array]:
-    """(U, W, V, b, c), x, y and h0 of the plain RNN. Raises as `arguments`."""
-    weights, x, y, h0, _, _ = arguments(params, x, y, h0, loss=loss)
-    return weights, x, y, h0
-
-
 def whole_numbers(name: str, value: Any, x: Array) -> Array:
     """The lengths (B,) of the sequences in x, from 1 to T."""
     found = np.asarray(value)

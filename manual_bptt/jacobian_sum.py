@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 
 from manual_bptt import activations, inputs, losses
 from manual_bptt.activations import Activation, Array
-from manual_bptt.inputs import checked
+from manual_bptt.inputs import arguments
 from manual_bptt.rnn import Params, Trace, forward
 
 
@@ -37,7 +37,7 @@ def terms(
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    weights, x, _, h0 = checked(params, x, h0=h0)
+    weights, x, _, h0, *_ = arguments(params, x, h0=h0)
     dy = inputs.output_gradient(output_gradient, weights[2], x)
     _, trace = forward(params, x, h0, activation=activation)
     return terms_along(Params(*weights), trace, dy)
@@ -84,7 +84,7 @@ def value_and_grad(
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    weights, x, y, h0 = checked(params, x, y, h0, loss=loss)
+    weights, x, y, h0, *_ = arguments(params, x, y, h0, loss=loss)
     _, _, _, b, c = weights
     measure = losses.find(loss)
     prediction, trace = forward(params, x, h0, activation=activation)

@@ -7,6 +7,7 @@ U, W and b hold the gates' rows in PyTorch's order: input i, forget f, candidate
 Sources: Hochreiter & Schmidhuber 1997, "Long short-term memory"; the forget gate: Gers, Schmidhuber
 & Cummins 2000, "Learning to forget"; docs/derivation.md, (S1) to (S15).
 Steps are counted as in `rnn`: a_t is `a[t-1]`, h_t is `h[t]` and the cell state c_t `cells[t]`.
+The output's equations, (F3), (B1), (B6) and (B8), are in `many_to_one`.
 """
 
 from typing import Any, NamedTuple
@@ -14,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from manual_bptt import inputs, losses
+from manual_bptt import many_to_one
 from manual_bptt.activations import ACTIVATIONS, Array
 from manual_bptt.inputs import arguments
-from manual_bptt.sequences import at_work, cut, steps_that_count
+from manual_bptt.many_to_one import Cell, draw_weights, read_out
+from manual_bptt.sequences import at_work, cut
 
 GATES = 4
 SIGMOID, TANH = ACTIVATIONS["sigmoid"], ACTIVATIONS["tanh"]
@@ -78,21 +80,7 @@ def init(
 
     Raises TypeError or ValueError where `rng`, a size or the dtype is not what its name says.
     """
-    inputs.require_sizes(
-        rng, dtype, input_size=input_size, hidden_size=hidden_size, output_size=output_size
-    )
-
-    def normal(rows: int, columns: int) -> Array:
-        values: Array = rng.normal(size=(rows, columns)) / np.sqrt(columns)
-        return values.astype(dtype)
-
-    return Params(
-        U=normal(GATES * hidden_size, input_size),
-        W=normal(GATES * hidden_size, hidden_size),
-        V=normal(output_size, hidden_size),
-        b=np.zeros(GATES * hidden_size, dtype) if bias else None,
-        c=np.zeros(output_size, dtype) if bias else None,
-    )
+    return Params(*draw_weights(rng, input_size, hidden_size, output_size, GATES, dtype, bias))
 
 
 def forward(
@@ -130,67 +118,16 @@ def forward(
         cells[t] = at_work(t, lengths, f * cells[t - 1] + i * g, cells[t - 1])  # (S3), (M1)
         h[t] = at_work(t, lengths, o * TANH.function(cells[t]), h[t - 1])  # (S4)  o ⊙ tanh(c_t)
     reached = h[1:] if outputs == "every" else h[T]
-    prediction = reached @ V.T  # (F3)  ŷ = V h_T + c
-    if c is not None:
-        prediction = prediction + c
-    return prediction, Trace(x, a, gates, h, cells, outputs, lengths)
-
-
-def backward(
-    params: Params,
-    trace: Trace,
-    output_gradient: Shaped[Array, "*T B O"],
-    *,
-    truncation: int | None = None,
-) -> Gradients:
-    """All gradients from ∂L/∂ŷ, by one sweep back through time. Equations (B1), (S5) to (S15).
-
-    `truncation` keeps the gradient through the last so many steps only, equation (K1).
-    Raises TypeError or ValueError where an argument does not fit the trace.
-    """
-    weights, x, *_ = arguments(params, trace.x, gates=GATES)
-    inputs.steps_kept(truncation, trace.outputs)
-    dy = inputs.output_gradient(output_gradient, weights[2], x, trace.outputs)
-    return sweep_back(Params(*weights), trace, dy, truncation)
-
-
-def backward_through_time(
-    params: Params, trace: Trace, hidden_gradients: Shaped[Array, "T B H"]
-) -> Gradients:
-    """The bare layer: all gradients from ∂L/∂h_t as they enter each state from outside.
-
-    V and c, which are no part of it, get None. Equations (S5) to (S15) and (O1).
-    Raises TypeError or ValueError where `hidden_gradients` does not fit the trace.
-    """
-    weights, x, *_ = arguments(params, trace.x, gates=GATES)
-    entering = inputs.hidden_gradients(hidden_gradients, weights[2], x, trace.lengths)
-    return sweep_states(Params(*weights), trace, entering)
+    return read_out(reached, V, c), Trace(x, a, gates, h, cells, outputs, lengths)
 
 
 def sweep_back(
     params: Params,
     trace: Trace,
-    dy: Shaped[Array, "*T B O"],
-    truncation: int | None = None,
-) -> Gradients:
-    """`backward` without its checks: where the forward pass overflowed, so does this."""
-    entering = dy @ params.V  # (B1)  ∂L/∂h_T = Vᵀ ∂L/∂ŷ
-    found = sweep_states(params, trace, entering, truncation)
-    (O, H), reached = params.V.shape, trace.h[1:] if dy.ndim == 3 else trace.h[-1]
-    rows = dy.reshape(-1, O)
-    return found._replace(
-        V=np.einsum("ro,rh->oh", rows, reached.reshape(-1, H), optimize=True),  # (B6)  ∂L/∂ŷ h_Tᵀ
-        c=None if params.c is None else rows.sum(axis=0),  # (B8)  ∂L/∂ŷ
-    )
-
-
-def sweep_states(
-    params: Params,
-    trace: Trace,
     entering: Shaped[Array, "*T B H"],
     truncation: int | None = None,
 ) -> Gradients:
-    """All but V and c, from what enters the states: (B, H) the last one, (T, B, H) each of them."""
+    """Gradients of all but V and c, from ∂L/∂h_T (B, H), or from what enters each h_t (T, B, H)."""
     U, W, _, b, _ = params
     x, a, gates, h, cells, _, lengths = trace
     T, every = len(x), entering.ndim == 3
@@ -231,6 +168,35 @@ def sweep_states(
     )
 
 
+CELL = Cell(Params, GATES, forward, sweep_back)
+
+
+def backward(
+    params: Params,
+    trace: Trace,
+    output_gradient: Shaped[Array, "*T B O"],
+    *,
+    truncation: int | None = None,
+) -> Gradients:
+    """All gradients from ∂L/∂ŷ, by one sweep back through time. Equations (B1), (S5) to (S15).
+
+    `truncation` keeps the gradient through the last so many steps only, equation (K1).
+    Raises TypeError or ValueError where an argument does not fit the trace.
+    """
+    return many_to_one.backward(CELL, params, trace, output_gradient, truncation)
+
+
+def backward_through_time(
+    params: Params, trace: Trace, hidden_gradients: Shaped[Array, "T B H"]
+) -> Gradients:
+    """The bare layer: all gradients from ∂L/∂h_t as they enter each state from outside.
+
+    V and c, which are no part of it, get None. Equations (S5) to (S15) and (O1).
+    Raises TypeError or ValueError where `hidden_gradients` does not fit the trace.
+    """
+    return many_to_one.backward_through_time(CELL, params, trace, hidden_gradients)
+
+
 def gradients(
     params: Params,
     x: Shaped[Array, "T B D"],
@@ -249,14 +215,9 @@ def gradients(
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    weights, x, y, h0, c0, lengths = arguments(
-        params, x, y, h0, c0=c0, gates=GATES, loss=loss, outputs=outputs, lengths=lengths
+    return many_to_one.gradients(
+        CELL, params, x, y, {"h0": h0, "c0": c0}, loss, outputs, lengths, truncation
     )
-    inputs.steps_kept(truncation, outputs)
-    prediction, trace = forward(params, x, h0, c0, outputs=outputs, lengths=lengths)
-    counted = steps_that_count(lengths, len(x)) if outputs == "every" else None
-    value, dy = losses.value_and_gradient(loss, prediction, y, counted)
-    return value, sweep_back(Params(*weights), trace, dy, truncation)
 
 
 def predict(
@@ -291,8 +252,7 @@ def value_and_grad(
     value, found = gradients(
         params, x, y, h0, c0, loss=loss, outputs=outputs, lengths=lengths, truncation=truncation
     )
-    by_name = found._asdict()
-    return value, Params(**{name: by_name[name] for name in Params._fields})
+    return value, many_to_one.select_weight_gradients(CELL, found)
 
 
 def adjoints(

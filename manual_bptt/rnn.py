@@ -4,6 +4,7 @@
 
 Arrays are time-major and steps count from 1, as in docs/derivation.md: x_t is `x[t-1]`, a_t is
 `a[t-1]`, δ_t is `adjoints[t-1]`, while the states start at h_0, so that h_t is `h[t]`.
+The output's equations, (F3), (B1), (B6) and (B8), are those of every cell: see `many_to_one`.
 The code is generic over dtype: float32, float64, longdouble, and object arrays of exact numbers.
 """
 
@@ -12,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from manual_bptt import activations, inputs, losses
+from manual_bptt import activations, many_to_one
 from manual_bptt.activations import Activation, Array
 from manual_bptt.inputs import arguments
-from manual_bptt.sequences import at_work, cut, steps_that_count
+from manual_bptt.many_to_one import Cell, draw_weights, read_out
+from manual_bptt.sequences import at_work, cut
 
 
 class Params(NamedTuple):
@@ -69,21 +71,7 @@ def init(
     U is drawn with variance 1/D, W and V with 1/H, so that neither path through (F1) is negligible.
     Raises TypeError or ValueError where `rng`, a size or the dtype is not what its name says.
     """
-    inputs.require_sizes(
-        rng, dtype, input_size=input_size, hidden_size=hidden_size, output_size=output_size
-    )
-
-    def normal(rows: int, columns: int) -> Array:
-        values: Array = rng.normal(size=(rows, columns)) / np.sqrt(columns)
-        return values.astype(dtype)
-
-    return Params(
-        U=normal(hidden_size, input_size),
-        W=normal(hidden_size, hidden_size),
-        V=normal(output_size, hidden_size),
-        b=np.zeros(hidden_size, dtype) if bias else None,
-        c=np.zeros(output_size, dtype) if bias else None,
-    )
+    return Params(*draw_weights(rng, input_size, hidden_size, output_size, 1, dtype, bias))
 
 
 def forward(
@@ -116,67 +104,16 @@ def forward(
         a[t - 1] += h[t - 1] @ W.T  # (F1)  a_t = U x_t + W h_{t-1} + b
         h[t] = at_work(t, lengths, phi.function(a[t - 1]), h[t - 1])  # (F2)  φ(a_t), and (M1)
     reached = h[1:] if outputs == "every" else h[T]
-    prediction = reached @ V.T  # (F3)  ŷ = V h_T + c
-    if c is not None:
-        prediction = prediction + c
-    return prediction, Trace(x, a, h, activation, outputs, lengths)
-
-
-def backward(
-    params: Params,
-    trace: Trace,
-    output_gradient: Shaped[Array, "*T B O"],
-    *,
-    truncation: int | None = None,
-) -> Gradients:
-    """All gradients from ∂L/∂ŷ, by one sweep back through time. Equations (B1) to (B9).
-
-    `truncation` keeps the gradient through the last so many steps only, equation (K1).
-    Raises TypeError or ValueError where an argument does not fit the trace.
-    """
-    weights, x, *_ = arguments(params, trace.x)
-    inputs.steps_kept(truncation, trace.outputs)
-    dy = inputs.output_gradient(output_gradient, weights[2], x, trace.outputs)
-    return sweep_back(Params(*weights), trace, dy, truncation)
-
-
-def backward_through_time(
-    params: Params, trace: Trace, hidden_gradients: Shaped[Array, "T B H"]
-) -> Gradients:
-    """The bare layer: all gradients from ∂L/∂h_t as they enter each state from outside.
-
-    V and c, which are no part of it, get None. Equations (B2) to (B9) and (O1).
-    Raises TypeError or ValueError where `hidden_gradients` does not fit the trace.
-    """
-    weights, x, *_ = arguments(params, trace.x)
-    entering = inputs.hidden_gradients(hidden_gradients, weights[2], x, trace.lengths)
-    return sweep_states(Params(*weights), trace, entering)
+    return read_out(reached, V, c), Trace(x, a, h, activation, outputs, lengths)
 
 
 def sweep_back(
     params: Params,
     trace: Trace,
-    dy: Shaped[Array, "*T B O"],
-    truncation: int | None = None,
-) -> Gradients:
-    """`backward` without its checks: where the forward pass overflowed, so does this."""
-    entering = dy @ params.V  # (B1)  ∂L/∂h_T = Vᵀ ∂L/∂ŷ
-    found = sweep_states(params, trace, entering, truncation)
-    (O, H), reached = params.V.shape, trace.h[1:] if dy.ndim == 3 else trace.h[-1]
-    rows = dy.reshape(-1, O)
-    return found._replace(
-        V=np.einsum("ro,rh->oh", rows, reached.reshape(-1, H), optimize=True),  # (B6)  ∂L/∂ŷ h_Tᵀ
-        c=None if params.c is None else rows.sum(axis=0),  # (B8)  ∂L/∂ŷ
-    )
-
-
-def sweep_states(
-    params: Params,
-    trace: Trace,
     entering: Shaped[Array, "*T B H"],
     truncation: int | None = None,
 ) -> Gradients:
-    """All but V and c, from what enters the states: (B, H) the last one, (T, B, H) each of them."""
+    """Gradients of all but V and c, from ∂L/∂h_T (B, H), or from what enters each h_t (T, B, H)."""
     U, W, _, b, _ = params
     x, a, h, activation, _, lengths = trace
     phi = activations.find(activation)
@@ -205,6 +142,35 @@ def sweep_states(
     )
 
 
+CELL = Cell(Params, 1, forward, sweep_back)
+
+
+def backward(
+    params: Params,
+    trace: Trace,
+    output_gradient: Shaped[Array, "*T B O"],
+    *,
+    truncation: int | None = None,
+) -> Gradients:
+    """All gradients from ∂L/∂ŷ, by one sweep back through time. Equations (B1) to (B9).
+
+    `truncation` keeps the gradient through the last so many steps only, equation (K1).
+    Raises TypeError or ValueError where an argument does not fit the trace.
+    """
+    return many_to_one.backward(CELL, params, trace, output_gradient, truncation)
+
+
+def backward_through_time(
+    params: Params, trace: Trace, hidden_gradients: Shaped[Array, "T B H"]
+) -> Gradients:
+    """The bare layer: all gradients from ∂L/∂h_t as they enter each state from outside.
+
+    V and c, which are no part of it, get None. Equations (B2) to (B9) and (O1).
+    Raises TypeError or ValueError where `hidden_gradients` does not fit the trace.
+    """
+    return many_to_one.backward_through_time(CELL, params, trace, hidden_gradients)
+
+
 def gradients(
     params: Params,
     x: Shaped[Array, "T B D"],
@@ -223,16 +189,9 @@ def gradients(
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    weights, x, y, h0, _, lengths = arguments(
-        params, x, y, h0, loss=loss, outputs=outputs, lengths=lengths
+    return many_to_one.gradients(
+        CELL, params, x, y, {"h0": h0}, loss, outputs, lengths, truncation, activation=activation
     )
-    inputs.steps_kept(truncation, outputs)
-    prediction, trace = forward(
-        params, x, h0, activation=activation, outputs=outputs, lengths=lengths
-    )
-    counted = steps_that_count(lengths, len(x)) if outputs == "every" else None
-    value, dy = losses.value_and_gradient(loss, prediction, y, counted)
-    return value, sweep_back(Params(*weights), trace, dy, truncation)
 
 
 def predict(
@@ -268,8 +227,7 @@ def value_and_grad(
         params, x, y, h0,
         activation=activation, loss=loss, outputs=outputs, lengths=lengths, truncation=truncation,
     )  # fmt: skip
-    by_name = found._asdict()
-    return value, Params(**{name: by_name[name] for name in Params._fields})
+    return value, many_to_one.select_weight_gradients(CELL, found)
 
 
 def adjoints(

@@ -13,7 +13,8 @@ from jaxtyping import Shaped
 
 from manual_bptt import activations, losses
 from manual_bptt.activations import Activation, Array
-from manual_bptt.inputs import checked
+from manual_bptt.inputs import arguments
+from manual_bptt.many_to_one import read_out
 from manual_bptt.rnn import Params
 
 
@@ -39,7 +40,7 @@ def value_and_grad(
     Subscripts: i and j for states, p and q for weights.
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    (U, W, V, b, c), x, y, h = checked(params, x, y, h0, loss=loss)
+    (U, W, V, b, c), x, y, h, *_ = arguments(params, x, y, h0, loss=loss)
     phi, measure = activations.find(activation), losses.find(loss)
     _, B, D = x.shape
     H = len(W)
@@ -60,9 +61,7 @@ def value_and_grad(
         slope = phi.derivative(a, h)
         dh = Sensitivities(*(np.einsum("bj,bj...->bj...", slope, d) for d in da))  # (R4)
 
-    prediction = h @ V.T
-    if c is not None:
-        prediction = prediction + c
+    prediction = read_out(h, V, c)
     dy = measure.gradient(prediction, y)
     dL_dh = np.einsum("bo,oj->bj", dy, V)  # (B1)
     return measure.value(prediction, y), Params(

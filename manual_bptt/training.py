@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 
 from manual_bptt import gru, lstm, rnn
 from manual_bptt.activations import Activation, Array
-from manual_bptt.inputs import arguments, name_among
+from manual_bptt.inputs import arguments, name_among, require_at_least
 
 CELLS: dict[str, ModuleType] = {"rnn": rnn, "lstm": lstm, "gru": gru}
 
@@ -78,8 +78,7 @@ def descend(
     own = options_of(model, c0, activation)
     cell = CELLS[model]
     weights, x, y, h0, *_ = arguments(
-        params, x, y, h0, c0=c0, gates=getattr(cell, "GATES", 1), fields=cell.Params._fields,
-        loss=loss,
+        params, x, y, h0, c0=c0, gates=cell.CELL.gates, fields=cell.Params._fields, loss=loss,
     )  # fmt: skip
     rate, goal = rate_and_goal(learning_rate, steps, target, weights[0].dtype)
     evaluate = partial(cell.value_and_grad, x=x, y=y, h0=h0, loss=loss, **own)
@@ -158,10 +157,7 @@ def rate_and_goal(
     for name, number in (given if target is None else given | {"target": target}).items():
         if isinstance(number, bool) or not isinstance(number, Real):
             raise TypeError(f"{name}: expected a number, found {type(number).__name__}")
-    if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
-        raise TypeError(f"steps: expected an integer, found {type(steps).__name__}")
-    if steps < 0:
-        raise ValueError(f"steps: expected at least 0, found {steps}")
+    require_at_least(0, "steps", steps)
     exact = dtype.hasobject
     with np.errstate(over="ignore", under="ignore"):
         rate = learning_rate if exact else dtype.type(learning_rate)

@@ -75,7 +75,7 @@ def results(module: ModuleType, variant: Variant) -> dict[str, Any]:
     counted = None
     if variant.lengths is not None and variant.outputs == "every":
         counted = np.arange(1, len(x) + 1)[:, None] <= variant.lengths
-    _, dy = module.losses.value_and_gradient(variant.loss, prediction, y, counted)
+    _, dy = module.many_to_one.losses.value_and_gradient(variant.loss, prediction, y, counted)
     kept = copied(trace, dy)
     again = module.backward(params, trace, dy, truncation=variant.truncation)
     require_untouched("trace", kept, trace, dy)

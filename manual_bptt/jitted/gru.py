@@ -15,16 +15,8 @@ from jaxtyping import Float, Int, Shaped
 
 from manual_bptt import inputs
 from manual_bptt.gru import GATES, RESETS, Params
-from manual_bptt.jitted.step import (
-    Found,
-    Model,
-    Weights,
-    arguments,
-    rows,
-    value,
-    value_and_gradient,
-    zeros_unless_given,
-)
+from manual_bptt.jitted import step
+from manual_bptt.jitted.step import Found, Model, Weights, rows, zeros_unless_given
 
 
 class Trace(NamedTuple):
@@ -118,10 +110,10 @@ def backward(
     )
 
 
-def model_of(reset: str, loss: str) -> Model:
+def model_of(reset: str, loss: str) -> Model[Params]:
     """The model of these options. Raises TypeError or ValueError where `reset` is unknown."""
     inputs.name_among("reset", reset, RESETS)
-    return Model(forward, backward, reset, loss)
+    return Model(forward, backward, reset, loss, Params, GATES)
 
 
 def value_and_grad(
@@ -144,11 +136,7 @@ def value_and_grad(
     Raises TypeError or ValueError naming the argument that does not fit.
     """
     model = model_of(reset, loss)
-    given = arguments(
-        params, x, y, gates=GATES, loss=loss, states={"h0": h0}, outputs=outputs,
-        lengths=lengths, truncation=truncation,
-    )  # fmt: skip
-    return value_and_gradient(model, given, Params)
+    return step.value_and_gradient(model, params, x, y, outputs, lengths, truncation, h0=h0)
 
 
 def loss(
@@ -169,8 +157,4 @@ def loss(
     hand. Options and what is raised as in `value_and_grad`.
     """
     model = model_of(reset, loss)
-    given = arguments(
-        params, x, y, gates=GATES, loss=loss, states={"h0": h0}, outputs=outputs,
-        lengths=lengths, truncation=truncation,
-    )  # fmt: skip
-    return value(model, given)
+    return step.value(model, params, x, y, outputs, lengths, truncation, h0=h0)

@@ -12,16 +12,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int, Shaped
 
-from manual_bptt.jitted.step import (
-    Found,
-    Model,
-    Weights,
-    arguments,
-    rows,
-    value,
-    value_and_gradient,
-    zeros_unless_given,
-)
+from manual_bptt.jitted import step
+from manual_bptt.jitted.step import Found, Model, Weights, rows, zeros_unless_given
 from manual_bptt.lstm import GATES, Params
 
 
@@ -113,12 +105,8 @@ def value_and_grad(
     only their defaults are known.
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    model = Model(forward, backward, None, loss)
-    given = arguments(
-        params, x, y, gates=GATES, loss=loss, states={"h0": h0, "c0": c0}, outputs=outputs,
-        lengths=lengths, truncation=truncation,
-    )  # fmt: skip
-    return value_and_gradient(model, given, Params)
+    model = Model(forward, backward, None, loss, Params, GATES)
+    return step.value_and_gradient(model, params, x, y, outputs, lengths, truncation, h0=h0, c0=c0)
 
 
 def loss(
@@ -138,9 +126,5 @@ def loss(
     Its gradient, with respect to the parameters, x, y and the first state, is the one derived by
     hand. Options and what is raised as in `value_and_grad`.
     """
-    model = Model(forward, backward, None, loss)
-    given = arguments(
-        params, x, y, gates=GATES, loss=loss, states={"h0": h0, "c0": c0}, outputs=outputs,
-        lengths=lengths, truncation=truncation,
-    )  # fmt: skip
-    return value(model, given)
+    model = Model(forward, backward, None, loss, Params, GATES)
+    return step.value(model, params, x, y, outputs, lengths, truncation, h0=h0, c0=c0)

@@ -17,16 +17,8 @@ from jax import Array, lax
 from jaxtyping import Float, Int, Shaped
 
 from manual_bptt import inputs
-from manual_bptt.jitted.step import (
-    Found,
-    Model,
-    Weights,
-    arguments,
-    rows,
-    value,
-    value_and_gradient,
-    zeros_unless_given,
-)
+from manual_bptt.jitted import step
+from manual_bptt.jitted.step import Found, Model, Weights, rows, zeros_unless_given
 from manual_bptt.rnn import Params
 
 FEW = 4  # steps up to which a loop costs more than products of single steps
@@ -120,22 +112,22 @@ def sweep_forward(
     phi, (n, B, _), W_T = ACTIVATIONS[activation].function, x.shape, W.T
     a = (rows(x) @ U.T).reshape(n, B, -1)  # (Q2)  U x_t of all t at once
 
-    def step(h: Array | None, a_t: Array) -> Array:
+    def state(h: Array | None, a_t: Array) -> Array:
         a_t = a_t if h is None else a_t + h @ W_T  # (F1)  U x_t + W h_{t-1} + b
         return phi(a_t if b is None else a_t + b)  # (F2)  φ(a_t)
 
     def advance(carry: Any, t: Array) -> tuple[Any, None]:
         h, before = carry
         # t > 0. But with one more array to read, XLA shares this among cores from B H = 2¹⁵ on.
-        h = step(h, jnp.where(t == 0, a[0], at(a, t)))
+        h = state(h, jnp.where(t == 0, a[0], at(a, t)))
         return (h, put(before, h, t + 1)), None
 
     before = jnp.zeros_like(a) if h is None else put(jnp.zeros_like(a), h, 0)
-    reached = step(h, a[0])
+    reached = state(h, a[0])
     # The last state has no place among those before a step, and is computed after the loop.
     start = reached, put(before, reached, 1)
     (h, before), _ = lax.scan(advance, start, jnp.arange(1, n - 1))
-    return Trace(before, step(h, a[n - 1]), room=a)
+    return Trace(before, state(h, a[n - 1]), room=a)
 
 
 def sweep_back(
@@ -244,12 +236,12 @@ def backward(
     return Found(U, W, b, dx, (dh,))
 
 
-def model_of(activation: str, loss: str, checkpoint_every: int | None) -> Model:
+def model_of(activation: str, loss: str, checkpoint_every: int | None) -> Model[Params]:
     """The model of these options. Raises TypeError or ValueError naming the one that is unknown."""
     inputs.name_among("activation", activation, tuple(ACTIVATIONS))
     if checkpoint_every is not None:
         inputs.require_at_least(1, "checkpoint_every", checkpoint_every)
-    return Model(forward, backward, Option(activation, checkpoint_every), loss)
+    return Model(forward, backward, Option(activation, checkpoint_every), loss, Params)
 
 
 def value_and_grad(
@@ -274,11 +266,7 @@ def value_and_grad(
     Raises TypeError or ValueError naming the argument that does not fit.
     """
     model = model_of(activation, loss, checkpoint_every)
-    given = arguments(
-        params, x, y, loss=loss, states={"h0": h0}, outputs=outputs, lengths=lengths,
-        truncation=truncation,
-    )  # fmt: skip
-    return value_and_gradient(model, given, Params)
+    return step.value_and_gradient(model, params, x, y, outputs, lengths, truncation, h0=h0)
 
 
 def loss(
@@ -300,8 +288,4 @@ def loss(
     no forward mode. Options and what is raised as in `value_and_grad`.
     """
     model = model_of(activation, loss, checkpoint_every)
-    given = arguments(
-        params, x, y, loss=loss, states={"h0": h0}, outputs=outputs, lengths=lengths,
-        truncation=truncation,
-    )  # fmt: skip
-    return value(model, given)
+    return step.value(model, params, x, y, outputs, lengths, truncation, h0=h0)

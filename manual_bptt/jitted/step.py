@@ -9,7 +9,7 @@ gradient that nobody asks for is not computed, since XLA drops what has no use.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ class Found(NamedTuple):
     b_n: Float[Array, " H"] | None = None
 
 
-class Model(NamedTuple):
+class Model(NamedTuple, Generic[P]):
     """Everything about a model that is not an array: hashable, compiled in.
 
     forward(weights, x, first, option) -> (h_T, trace); backward(weights, x, trace, ∂L/∂h_T, option)
@@ -65,6 +65,8 @@ class Model(NamedTuple):
     backward: Callable[..., Found]
     option: Any
     loss: str
+    parameters: type[P]
+    gates: int = 1
 
 
 def rows(array: Float[Array, "T B K"]) -> Float[Array, "TB K"]:
@@ -86,7 +88,7 @@ def output(weights: Weights, h_T: Float[Array, "B H"]) -> Float[Array, "B O"]:
     return prediction if weights.c is None else prediction + weights.c
 
 
-def everything(model: Model, given: Given) -> tuple[Float[Array, ""], Given]:
+def everything(model: Model[Any], given: Given) -> tuple[Float[Array, ""], Given]:
     """The loss and all its gradients: forward sweep, loss, sweep back."""
     weights, x, y, first = given
     h_T, trace = model.forward(weights, x, first, model.option)
@@ -109,7 +111,7 @@ def everything(model: Model, given: Given) -> tuple[Float[Array, ""], Given]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def loss_alone(model: Model, given: Given) -> Float[Array, ""]:
+def loss_alone(model: Model[Any], given: Given) -> Float[Array, ""]:
     """The loss, with the hand-derived gradient with respect to everything that it is given."""
     weights, x, y, first = given
     h_T, _ = model.forward(weights, x, first, model.option)
@@ -117,7 +119,7 @@ def loss_alone(model: Model, given: Given) -> Float[Array, ""]:
     return LOSSES[model.loss].value(prediction, one_hot(prediction, y))
 
 
-def scaled(model: Model, gradients: Given, factor: Float[Array, ""]) -> tuple[Given]:
+def scaled(model: Model[Any], gradients: Given, factor: Float[Array, ""]) -> tuple[Given]:
     """The gradients of whatever L became a part of."""
     return (jax.tree.map(lambda gradient: factor * gradient, gradients),)  # (Q8)  ∂F/∂L ∂L/∂θ
 
@@ -127,21 +129,30 @@ compiled_loss = jax.jit(loss_alone, static_argnums=0)
 
 
 @partial(jax.jit, static_argnums=0)
-def compiled(model: Model, given: Given) -> tuple[Float[Array, ""], Weights]:
+def compiled(model: Model[Any], given: Given) -> tuple[Float[Array, ""], Weights]:
     """The loss and its gradients with respect to the weights, compiled."""
     value, gradients = everything(model, given)
     return value, gradients.weights
 
 
-def value_and_gradient(model: Model, given: Given, kind: type[P]) -> tuple[Float[Array, ""], P]:
-    """The loss and its gradients with respect to the weights, in a tuple of this kind."""
+def value_and_gradient(
+    model: Model[P], params: P, x: Any, y: Any, *options: Any, **states: Any
+) -> tuple[Float[Array, ""], P]:
+    """The loss and its gradients with respect to the weights, in their own tuple.
+
+    The arguments are those of `arguments`, which raises.
+    """
+    given = arguments(model, params, x, y, *options, **states)
     with precision(given):
         found, gradient = compiled(model, given)
-    return found, kind(*gradient[: len(kind._fields)])
+    return found, model.parameters(*gradient[: len(model.parameters._fields)])
 
 
-def value(model: Model, given: Given) -> Float[Array, ""]:
-    """The loss, for JAX to differentiate by way of (Q8)."""
+def value(
+    model: Model[Any], params: Any, x: Any, y: Any, *options: Any, **states: Any
+) -> Float[Array, ""]:
+    """The loss, for JAX to differentiate by way of (Q8). The arguments are those of `arguments`."""
+    given = arguments(model, params, x, y, *options, **states)
     with precision(given):
         found: Array = compiled_loss(model, given)
     return found
@@ -153,16 +164,14 @@ def precision(given: Given) -> AbstractContextManager[Any]:
 
 
 def arguments(
+    model: Model[Any],
     params: Any,
     x: Any,
     y: Any,
-    *,
-    gates: int = 1,
-    loss: str,
-    states: dict[str, Any],
     outputs: Any,
     lengths: Any,
     truncation: Any,
+    **states: Any,
 ) -> Given:
     """The arguments of a cell as they are, checked for shapes and dtypes, under `jax.jit` too.
 
@@ -177,7 +186,7 @@ def arguments(
             raise ValueError(
                 f"{name}: expected None in the compiled step, found {type(option).__name__}"
             )
-    losses.find(loss)
+    losses.find(model.loss)
     if y is None:
         raise TypeError("y: expected an array, found None")
     weights: dict[str, Any] = {n: getattr(params, n, None) for n in Weights._fields}
@@ -193,9 +202,9 @@ def arguments(
         checked = inputs.arguments(
             type(type(params).__name__, (), {name: whole.pop(name) for name in weights})(),
             **whole,
-            gates=gates,
+            gates=model.gates,
             fields=Weights._fields,
-            loss=losses.CLASSES if integer and loss == losses.CLASSES else None,
+            loss=losses.CLASSES if integer and model.loss == losses.CLASSES else None,
         )
     except TypeError as error:
         raise TypeError(f"{error}{advice(str(error), weights | arrays)}") from None
@@ -204,7 +213,7 @@ def arguments(
         raise TypeError(f"U: expected float16, float32 or float64, found {dtype}")
     y = arrays["y"]
     if not isinstance(y, jax.core.Tracer):
-        inputs.require_targets(np.asarray(y), loss, checked.weights[2].shape[0], None)
+        inputs.require_targets(np.asarray(y), model.loss, checked.weights[2].shape[0], None)
     return Given(Weights(**weights), arrays["x"], y, tuple(arrays[name] for name in states))
 
 
