@@ -1,27 +1,28 @@
-"""Somebody's own derivation: calling it without trusting it.
+"""A submission: the user's function that returns gradients, called without trusting it.
 
-It gets fresh copies of everything, so that nothing it modifies can be blamed on it later; what it
-returns is copied at once, since it may be a view of its inputs or of a buffer that it uses again.
+It gets fresh copies of everything, so that nothing that it modifies can be blamed on it later; what
+it returns is copied at once, since it may be a view of its inputs or of a buffer that it uses again.
 """
 
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Problem
-from bptt_verifier.report.report import Mistake
-from bptt_verifier.tolerance.comparison import Array
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt, type_name
+from bptt_verifier.report import Mistake
 
 NAMES = ("U", "W", "V", "b", "c", "b_n")
-OPTIONAL = ("loss", "prediction", "x", "h0", "c0", "adjoints")
+
+
+# The arguments of a submission that differentiates a cell.
 
 
 def by_field_or_place(params: Any, key: Any) -> Any:
@@ -30,7 +31,7 @@ def by_field_or_place(params: Any, key: Any) -> Any:
 
 
 class Weights(NamedTuple):
-    """The parameters as a derivation gets them: by field, by name or in order."""
+    """The parameters as a submission gets them: by field, by name or in order."""
 
     U: Array
     W: Array
@@ -72,7 +73,7 @@ WEIGHTS = {len(kind._fields): kind for kind in (Weights, BiasedWeights, GruBiase
 
 
 def call_with(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str:
-    """The lines that call a derivation with these numbers: the parameters, then the others.
+    """The lines that call a submission with these numbers: the parameters, then the others.
 
     Those in `by_name` are passed as keywords.
     """
@@ -85,65 +86,25 @@ def call_with(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str
     ]
     kind = WEIGHTS[len(inner)].__name__
     return (
-        f"import numpy as np; from bptt_verifier.judge.submission import {kind}; "
+        f"import numpy as np; from {__name__} import {kind}; "
         f"gradients({kind}({', '.join(inner)}), {', '.join(others)})"
     )
 
 
-class Answer(NamedTuple):
-    """What a derivation returned, by name, as arrays of its own dtype."""
-
-    values: dict[str, Array]
-
-
-class Broken(NamedTuple):
-    """Why what a derivation did cannot be compared."""
-
-    mistake: Mistake
-    notes: tuple[str, ...] = ()
-
-
-def broken(name: str, explanation: str, *notes: str, **details: Any) -> Broken:
-    """A breach of the contract under its stable name."""
-    return Broken(Mistake(name, explanation, details), notes)
-
-
-def own_place(error: BaseException, gradients: Callable[..., Any]) -> str:
-    """File, line and text of the innermost frame in the file that defines the derivation."""
-    code = getattr(inspect.unwrap(gradients), "__code__", None)
-    file = code.co_filename if code else ""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == file]
-    frame = own[-1] if own else frames[-1]
-    return f"{Path(frame.filename).name}, line {frame.lineno}: {frame.line or ''}".rstrip(": ")
-
-
 class States(NamedTuple):
-    """Which first states a derivation takes after y, and how: in order, then by name."""
+    """The first states that a submission takes after y: those in order, then those by name."""
 
     in_order: tuple[str, ...] = ()
     by_name: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
-        """In the order that `call` wants them."""
+        """In the order in which they are drawn and reported."""
         return self.in_order + self.by_name
-
-    def call(self, gradients: Callable[..., Any], params: Any, x: Any, y: Any, *first: Any) -> Any:
-        """What the derivation returns; `first` are the states that it takes."""
-        count = len(self.in_order)
-        named = dict(zip(self.by_name, first[count:], strict=True))
-        return gradients(params, x, y, *first[:count], **named)
-
-    def in_order_for(self, gradients: Callable[..., Any]) -> Callable[..., Any]:
-        """The derivation as a function that takes these states in order, after y."""
-        if not self.by_name:
-            return gradients
-        return wraps(gradients)(partial(self.call, gradients))
 
 
 def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> States:
-    """Those of the first states that the derivation has an argument for.
+    """Those of the first states that the submission has an argument for.
 
     One of that name, or one in the place after y and the states before, whatever its name.
     """
@@ -167,38 +128,88 @@ def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",
     return States(tuple(in_order), tuple(by_name))
 
 
-def arguments(problem: Problem) -> list[Any]:
-    """Fresh, writable copies of what a derivation is given."""
-    U, W, V, b, c = (None if w is None else np.array(w) for w in problem.params)
-    given: list[Any] = [
-        Weights(U, W, V) if b is None or c is None else BiasedWeights(U, W, V, b, c),  # type: ignore[arg-type]
-        np.array(problem.x),
-        np.array(problem.y),
-    ]
-    if problem.h0 is not None:
-        given.append(np.array(problem.h0))
-    return given
+# What a submission returns.
 
 
-def by_name(result: Any, names: tuple[str, ...]) -> dict[str, Any] | Broken:
-    """What was returned as a dictionary, or why it cannot be read, whatever it is."""
-    try:
-        return read_by_name(result, names)
-    except Exception as error:  # theirs may be an object of any behaviour
-        return broken(
-            "wrong-shape",
-            f"what your function returned, {type(result).__name__}, cannot be read: "
-            f"{type(error).__name__}: {error}",
-            found=type(result).__name__,
+class Call(NamedTuple):
+    """The arguments of one call, and each array among them by the name that a message uses."""
+
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+    arrays: Callable[[], dict[str, Array]]
+
+
+class Expected(NamedTuple):
+    """What a submission has to return: names, in which order, and the shape of everything it may.
+
+    `names` must all be there; `in_order` are the names of a tuple, by its length.
+    """
+
+    names: tuple[str, ...]
+    in_order: dict[int, tuple[str, ...]]
+    shapes: dict[str, tuple[int, ...]]
+    dtype: Any  # that integers are taken to be in
+
+
+class Breach(NamedTuple):
+    """Why what a submission did cannot be compared."""
+
+    mistake: Mistake
+    notes: tuple[str, ...] = ()
+
+
+def breach(name: str, explanation: str, *notes: str, **details: Any) -> Breach:
+    """A breach of the contract under its stable name."""
+    return Breach(Mistake(name, explanation, details), notes)
+
+
+def ask(
+    gradients: Callable[..., Any], call: Call, expected: Expected, label: str
+) -> dict[str, Array] | Breach:
+    """What the submission returns for these arguments, by name, or how it breaks the contract."""
+    before = {name: np.array(array) for name, array in call.arrays().items()}
+    result = attempt(gradients, *call.arguments, **call.named)
+    if isinstance(result, Failure):
+        return breach(
+            "raised",
+            f"your function raised {result.what}",
+            f"{result.file_line}: {result.text}; with {label}",
+            exception=result.exception,
+            file_line=result.file_line,
         )
+    found = read_by_name(result, expected)
+    arrays = found if isinstance(found, Breach) else as_arrays(found, expected)
+    if isinstance(arrays, Breach):
+        return arrays
+    after = call.arrays()
+    for name, array in before.items():
+        now = after.get(name)
+        if now is None or not np.array_equal(now, array, equal_nan=True):
+            return breach(
+                "inputs-modified",
+                f"your function modified its argument {name}; the caller's arrays must stay as "
+                "they are.",
+                gradients=[name],
+            )
+    return arrays
 
 
-def read_by_name(result: Any, names: tuple[str, ...]) -> dict[str, Any] | Broken:
-    """A mapping, a NamedTuple, or a tuple in order.
+def read_by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
+    """What was returned as a dictionary, or why it cannot be read, whatever it is."""
+    found = attempt(by_name, result, expected)
+    if not isinstance(found, Failure):
+        return found  # type: ignore[no-any-return]
+    return breach(
+        "wrong-shape",
+        f"what your function returned, {type_name(result)}, cannot be read: {found.what}",
+        found=type_name(result),
+    )
 
-    All `names` must be there; with no biases among them, those are let pass.
 
-    A pair (loss, gradients) is taken apart.
+def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
+    """A mapping, a NamedTuple, or a tuple in order, as a dictionary.
+
+    A pair (loss, gradients) is taken apart; None stands for what is not there.
     """
     if isinstance(result, Mapping):
         found = dict(result)
@@ -206,144 +217,100 @@ def read_by_name(result: Any, names: tuple[str, ...]) -> dict[str, Any] | Broken
         found = result._asdict()
     elif isinstance(result, tuple | list):
         if len(result) == 2 and np.ndim(result[0]) == 0 and not isinstance(result[0], str):
-            inner = by_name(result[1], names)
-            return inner if isinstance(inner, Broken) else {"loss": result[0], **inner}
-        found = dict(zip(NAMES, result, strict=False))
-        if len(result) not in (len(names), max(5, len(names))):
-            order = ", ".join(names)
-            return broken(
+            inner = by_name(result[1], expected)
+            return inner if isinstance(inner, Breach) else {"loss": result[0], **inner}
+        if expected.in_order and len(result) not in expected.in_order:
+            order = ", ".join(expected.names)
+            return breach(
                 "wrong-shape",
-                f"your function returned {len(result)} values, and ({order}) was expected.",
+                f"your function returned {len(result)} values: expected ({order}).",
                 found=len(result),
             )
+        found = dict(zip(expected.in_order.get(len(result), ()), result, strict=True))
     else:
-        return broken(
+        found = None
+    if found is None or not (isinstance(result, Mapping) or expected.in_order or found):
+        ways = "by name or in order" if expected.in_order else "by name"
+        return breach(
             "wrong-shape",
-            f"your function returned {type(result).__name__}, and the gradients by name or in "
-            "order were expected.",
-            found=type(result).__name__,
+            f"your function returned {type_name(result)}: expected the gradients {ways}.",
+            found=type_name(result),
         )
     found = {str(name): value for name, value in found.items() if value is not None}
-    missing = [name for name in names if name not in found]
+    missing = [name for name in expected.names if name not in found]
     if missing:
-        return broken(
+        return breach(
             "wrong-shape",
-            f"your function returned no gradient named {', '.join(missing)}; "
-            f"found {', '.join(found) or 'nothing'}.",
+            f"your function returned no gradient named {', '.join(missing)}: expected "
+            f"{', '.join(expected.names)}, found {', '.join(found) or 'nothing'}.",
             missing=missing,
             found=list(found),
         )
-    return {name: value for name, value in found.items() if name in names + OPTIONAL}
+    return {name: value for name, value in found.items() if name in expected.shapes}
 
 
-def shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
-    """The shape of everything a derivation may return."""
-    T, B, D, H, O = problem.sizes
-    return {
-        "U": (H, D),
-        "W": (H, H),
-        "V": (O, H),
-        "b": (H,),
-        "c": (O,),
-        "loss": (),
-        "prediction": (B, O),
-        "x": (T, B, D),
-        "h0": (B, H),
-        "adjoints": (T, B, H),
-    }
-
-
-def as_arrays(found: dict[str, Any], problem: Problem) -> dict[str, Array] | Broken:
-    """The values as arrays of the expected shapes with real, finite numbers."""
-    arrays, wanted = {}, shapes(problem)
+def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:
+    """The values as arrays of real numbers, copied, of the expected shapes."""
+    arrays = {}
     for name, value in found.items():
-        if name not in wanted:  # c0, which this cell does not have
-            continue
-        try:
-            copied = np.array(value)
-        except (ValueError, TypeError):
-            copied = np.array(None)
-        if copied.dtype.kind not in "fiu":
-            what = "the loss" if name == "loss" else f"the gradient for {name}"
-            kind = type(value).__name__ if copied.dtype == object else f"dtype {copied.dtype}"
-            return broken(
+        what = name if name in ("loss", "prediction") else f"gradient for {name}"
+        array = attempt(np.array, value)
+        if isinstance(array, Failure) or array.dtype.kind not in "fiu":
+            kind = type_name(value)
+            if not isinstance(array, Failure) and array.dtype != object:
+                kind = f"dtype {array.dtype}"
+            return breach(
                 "wrong-shape",
-                f"{what} is no array of real numbers; found {kind}.",
-                gradient=name,
+                f"the {what}: expected an array of floats, found {kind}.",
+                gradients=[name],
                 found=kind,
             )
-        expected = wanted[name]
-        if copied.shape != expected and name == "loss" and copied.size == 1:
-            copied = copied.reshape(())
-        if copied.shape != expected:
-            swapped = copied.shape == expected[::-1]
-            return broken(
+        shape = expected.shapes[name]
+        if name == "loss" and array.size == 1 and shape == ():
+            array = array.reshape(())
+        if array.shape != shape:
+            swapped = array.shape == shape[::-1]
+            return breach(
                 "transposed-gradient" if swapped else "wrong-shape",
-                f"the gradient for {name} has shape {copied.shape}, and {expected} was expected"
+                f"the {what}: expected shape {shape}, found {array.shape}"
                 f"{': it is transposed' if swapped else ''}.",
-                gradient=name,
-                found=list(copied.shape),
-                expected=list(expected),
+                gradients=[name],
+                found=list(array.shape),
+                expected=list(shape),
             )
-        arrays[name] = copied if copied.dtype.kind == "f" else copied.astype(problem.x.dtype)
+        arrays[name] = array if array.dtype.kind == "f" else array.astype(expected.dtype)
     return arrays
 
 
-def ask(gradients: Callable[..., Any], problem: Problem, *, again: bool = False) -> Answer | Broken:
-    """What the derivation says of one problem, or how it breaks the contract.
+def difference_when_asked_again(
+    first: Mapping[str, Array], second: Mapping[str, Array], allowed: Mapping[str, Array]
+) -> Breach | None:
+    """A breach, if two answers to the same question differ by more than is allowed.
 
-    It gets h0 where the problem has one. With `again` it is asked twice, and must give the same
-    answer.
+    Threads that add up in another order are no mistake; more than rounding is.
     """
-    given, kept = arguments(problem), arguments(problem)
-    try:
-        result = gradients(*given)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # theirs may raise or exit as it likes
-        return broken(
-            "raised",
-            f"your function raised {type(error).__name__}: {error}",
-            f"Raised in {own_place(error, gradients)}; with {problem.sizes}, {problem.x.dtype}.",
-            exception=type(error).__name__,
+    for name, value in first.items():
+        other = second.get(name)
+        if other is not None and np.array_equal(value, other, equal_nan=True):
+            continue
+        if other is not None and name in allowed:
+            with np.errstate(invalid="ignore"):
+                if bool(np.all(np.abs(value - other) <= allowed[name])):
+                    continue
+        return breach(
+            "not-deterministic",
+            f"your function gave two different answers for {name} when asked twice with the same "
+            "arguments.",
+            gradients=[name],
         )
-    biased = problem.params.b is not None
-    found = by_name(result, NAMES[:5] if biased else NAMES[:3])
-    if isinstance(found, Broken):
-        return found
-    arrays = as_arrays(found, problem)
-    if isinstance(arrays, Broken):
-        return arrays
-    names = ("params", "x", "y", "h0")
-    for name, now, before in zip(names, given, kept, strict=False):
-        pairs = zip(now, before, strict=True) if name == "params" else [(now, before)]
-        fields = now._fields if name == "params" else [name]
-        for field, (left, right) in zip(fields, pairs, strict=True):
-            if left.shape != right.shape or not np.array_equal(left, right, equal_nan=True):
-                return broken(
-                    "inputs-modified",
-                    f"your function modified its argument {field}; the caller's arrays must stay "
-                    "as they are.",
-                    argument=field,
-                )
-    if again:
-        second = ask(gradients, problem)
-        if isinstance(second, Broken):
-            return second
-        for name, value in arrays.items():
-            other = second.values.get(name)
-            if other is None or not np.array_equal(value, other, equal_nan=True):
-                return broken(
-                    "not-deterministic",
-                    f"asked twice with the same arguments, your function gave two different "
-                    f"gradients for {name}.",
-                    gradient=name,
-                )
-    return Answer(arrays)
+    return None
+
+
+# A submission in a file.
 
 
 def load(file: Path) -> ModuleType:
-    """The file as a module. This runs the code in it.
+    """Import the file as a module. This runs the code in it.
 
     Raises ValueError where it does not exist or is no Python, or where running it raises or exits.
     """
@@ -381,3 +348,9 @@ def function_of(module: ModuleType, name: str, file: Path) -> Callable[..., Any]
             f"FILE: expected a function {name} in {file}, found {', '.join(functions) or 'none'}"
         )
     return found  # type: ignore[no-any-return]
+
+
+def names_in_order(names: Sequence[str]) -> dict[int, tuple[str, ...]]:
+    """The names of a tuple, by its length: of these parameters, or of all that have a bias."""
+    longest = NAMES[: max(5, len(names))]
+    return {len(names): tuple(names), len(longest): longest}

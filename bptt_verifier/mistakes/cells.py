@@ -1,6 +1,6 @@
 """What can be wrong in a derivation of a cell, RNN, LSTM and GRU alike."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
@@ -42,9 +42,7 @@ class Witness(NamedTuple):
         if other is not None:
             problem = other.problem
             signed = (True, True, False)
-            gradients = tuple(
-                other.arrange(g, s) for g, s in zip(gradients, signed, strict=True)
-            )  # type: ignore[assignment]
+            gradients = tuple(other.arrange(g, s) for g, s in zip(gradients, signed, strict=True))  # type: ignore[assignment]
         return evidence_of(forward(problem), self.problem.sizes.T, *gradients, AXES)
 
 
@@ -65,9 +63,7 @@ class CellHypotheses:
         """Every mistake in the equations, the likely ones first."""
         return [*every_mistake(self.evidence[0].forward, self.longest)]
 
-    def backs(
-        self, case: Evidence, made: Sequence[tuple[EquationMistake, ...]]
-    ) -> list[Swept]:
+    def backs(self, case: Evidence, made: Sequence[tuple[EquationMistake, ...]]) -> list[Swept]:
         """The sweep back with each of these combinations."""
         ways = [put_together(each) for each in made]
         return [sweep(case.forward, way) for way in ways if way is not None]
@@ -81,9 +77,7 @@ class CellHypotheses:
         """
         if not self.with_pairs:
             return
-        often = [
-            each for each in self.single if each.mistake.name not in ("truncated", "clipped")
-        ]
+        often = [each for each in self.single if each.mistake.name not in ("truncated", "clipped")]
         plausible = plausible_pairs(self, evidence[:FEW])
         for pair in combinations(often, 2):
             if put_together(pair) is not None and plausible(*pair):
@@ -149,8 +143,7 @@ def plausible_pairs(
         found = gradients(made)
         # Twice the slack: the two together may round as what is up to that far from submitted.
         near = (
-            each.within(v, 2 * SLACK, each.submitted)
-            for each, v in zip(wanted, found, strict=True)
+            each.within(v, 2 * SLACK, each.submitted) for each, v in zip(wanted, found, strict=True)
         )
         changed = as_bits(v != was for v, was in zip(found, right, strict=True))
         return Effect(changed, as_bits(near))

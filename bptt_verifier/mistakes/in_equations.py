@@ -169,9 +169,7 @@ def in_several_places(s: States) -> Iterator[EquationMistake]:
     if s.problem.cell == "lstm":
         yield from earlier_cell(*s.equations)
     said = "every gate's block of W is used where its transpose belongs."
-    yield EquationMistake(
-        Mistake("untransposed-recurrent-weight", said, {}, tag), {"weight": True}
-    )
+    yield EquationMistake(Mistake("untransposed-recurrent-weight", said, {}, tag), {"weight": True})
     for one, other in combinations(s.gates, 2):
         swapped = {one: other, other: one}
         said = f"{delta_of(one)} and {delta_of(other)} are packed in each other's place."
@@ -185,7 +183,9 @@ def in_terms(line: Equation) -> Iterator[EquationMistake]:
     """Terms that are left out, doubled, of the wrong sign, or go through the wrong weight."""
 
     def candidate(name: str, said: str, changes: dict[Any, Any], **details: Any) -> EquationMistake:
-        return EquationMistake(Mistake(name, f"{said}; right is {line}.", details, line.tag), changes)
+        return EquationMistake(
+            Mistake(name, f"{said}; right is {line}.", details, line.tag), changes
+        )
 
     carried, several = line.result in CARRIED, len(line.terms) > 1
     places = range(len(line.terms))
@@ -296,8 +296,6 @@ def earlier_cell(of_c: Equation, *rest: Equation) -> Iterator[EquationMistake]:
             ),
         },
     )
-
-
 
 
 # Where ∂L/∂ŷ comes in.

@@ -1,6 +1,6 @@
-"""Mistakes that one can make when differentiating somebody's loss, one candidate each.
+"""Mistakes in differentiating the operations of a loss.
 
-A candidate changes the derivative of one operation, at all time steps together, or at one of them.
+Each changes the derivative of one operation, at all time steps together or at one of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,8 +29,11 @@ LINEAR = frozenset("neg copy add sub mul".split())  # of one variable, and const
 ORDINAL = "first second third fourth fifth sixth".split()
 
 
-class Candidate(NamedTuple):
-    """A mistake by its stable name: what is done wrongly, where, and what that changes."""
+class OperationMistake(NamedTuple):
+    """A mistake by its stable name: what is done wrongly, where, and what that changes.
+
+    `equation` is the operation that a report shows; `changes` are those of one point.
+    """
 
     name: str
     alteration: str
@@ -59,7 +62,7 @@ def ordinal(operand: int) -> str:
     return ORDINAL[operand] if operand < len(ORDINAL) else f"{operand + 1}th"
 
 
-def candidates(known: Structure) -> Iterator[Candidate]:
+def every_mistake(known: Structure) -> Iterator[OperationMistake]:
     """Every mistake with one operation, the more particular names first."""
     yield from of_the_recurrence(known)
     for group in known.groups:
@@ -73,13 +76,15 @@ def candidates(known: Structure) -> Iterator[Candidate]:
         yield from of_paths(known, group)
 
 
-def of_the_recurrence(known: Structure) -> Iterator[Candidate]:
+def of_the_recurrence(known: Structure) -> Iterator[OperationMistake]:
     """What is carried from step to step: dropped, or dropped at one step."""
     carried, steps = known.carried, known.steps
     if not carried:
         return
     every = "nothing is passed back from one step to the one before"
-    yield Candidate("recurrent-path-dropped", every, carried[0][0], cut(carried), {"path": "all"})
+    yield OperationMistake(
+        "recurrent-path-dropped", every, carried[0][0], cut(carried), {"path": "all"}
+    )
     by_group: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for group in known.groups:
         for operand in known.active(*group):
@@ -87,7 +92,7 @@ def of_the_recurrence(known: Structure) -> Iterator[Candidate]:
             if edges and len(edges) < len(carried):
                 by_group[(*group, operand)] = edges
     for edges in by_group.values():
-        yield Candidate(
+        yield OperationMistake(
             "recurrent-path-dropped",
             f"nothing is passed back to the step before through its {ordinal(edges[0][1])} operand",
             edges[0][0],
@@ -98,14 +103,14 @@ def of_the_recurrence(known: Structure) -> Iterator[Candidate]:
         edges = [edge for edge in carried if known.step[edge[0]] == first]
         kept = steps - first
         skipped = first == 1
-        yield Candidate(
+        yield OperationMistake(
             "first-step-skipped" if skipped else "truncated",
             f"nothing is passed back beyond the last {kept} of {steps} steps",
             edges[0][0] if edges else carried[0][0],
             cut(edges),
             {"steps": kept},
         )
-    yield Candidate(
+    yield OperationMistake(
         "path-counted-twice",
         "what is passed back from one step to the one before is counted twice",
         carried[0][0],
@@ -113,7 +118,7 @@ def of_the_recurrence(known: Structure) -> Iterator[Candidate]:
     )
 
 
-def of_the_activation(known: Structure, group: Sequence[int]) -> Iterator[Candidate]:
+def of_the_activation(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """The derivative of a function of one variable, alone or as several operations."""
     for links in chains(known, group):
         names = {known.program.equations[number].name for number in links[0]}
@@ -133,13 +138,13 @@ def of_the_activation(known: Structure, group: Sequence[int]) -> Iterator[Candid
                     )
             return changes
 
-        yield Candidate(
+        yield OperationMistake(
             "activation-derivative-missing",
             "its derivative is missing: what arrives is passed back as it is",
             links[0][-1],
             replaced,
         )
-        yield Candidate(
+        yield OperationMistake(
             "activation-derivative-of-activated-value",
             "its derivative is taken at the value that it returned instead of the one it was given",
             links[0][-1],
@@ -147,7 +152,7 @@ def of_the_activation(known: Structure, group: Sequence[int]) -> Iterator[Candid
         )
 
 
-def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[Candidate]:
+def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """A product whose other operand is a wrong one: transposed, of another step, not activated."""
     equations = known.program.equations
     name = equations[group[0]].name
@@ -163,11 +168,11 @@ def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[Candidate
         state = any(slot in known.producer for slot in slots)
         wrong = "hidden-state-off-by-one" if state else "input-off-by-one"
         for values_of, label, alteration in shifted(known, slots):
-            yield Candidate(
+            yield OperationMistake(
                 label or wrong,
                 f"the gradient of its {ordinal(operand)} operand is made with {alteration}",
                 group[0],
-                instead(equations, group, operand, values_of),
+                with_other_operand(equations, group, operand, values_of),
             )
         sources = [known.producer.get(slot) for slot in slots]
         if any(source is not None for source in sources) and all(
@@ -177,36 +182,36 @@ def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[Candidate
                 slot if source is None else equations[source].inputs[known.active(source)[0]]
                 for slot, source in zip(slots, sources, strict=True)
             ]
-            yield Candidate(
+            yield OperationMistake(
                 "wrong-operand",
                 f"the gradient of its {ordinal(operand)} operand is made with the value before the "
                 "activation instead of the one after it",
                 group[0],
-                instead(equations, group, operand, at(inputs)),
+                with_other_operand(equations, group, operand, at(inputs)),
             )
         if all(source is not None and equations[source].name == "mul" for source in sources):
             for factor in (0, 1):
                 inputs = [
                     equations[source].inputs[factor] for source in sources if source is not None
                 ]
-                yield Candidate(
+                yield OperationMistake(
                     "wrong-operand",
                     f"the gradient of its {ordinal(operand)} operand is made with one factor of a "
                     "product instead of the product",
                     group[0],
-                    instead(equations, group, operand, at(inputs)),
+                    with_other_operand(equations, group, operand, at(inputs)),
                 )
         if name == "mul":
-            yield Candidate(
+            yield OperationMistake(
                 "wrong-operand",
                 f"the gradient of its {ordinal(operand)} operand is made with that operand itself "
                 "instead of the other",
                 group[0],
-                instead(equations, group, operand, at(mine)),
+                with_other_operand(equations, group, operand, at(mine)),
             )
 
 
-def instead(
+def with_other_operand(
     equations: Sequence[Equation],
     group: Sequence[int],
     operand: int,
@@ -229,17 +234,17 @@ def instead(
 
 def transposed(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
-) -> Iterator[Candidate]:
+) -> Iterator[OperationMistake]:
     """A square weight that is not transposed on the way back."""
     shapes = {known.program.equations[number].shapes[0] for number in group}
     square = slots[0] in known.leaf and len(shapes) == 1
     recurrent = any(from_before(known, number, operand) for number in group)
     if square:
-        yield Candidate(
+        yield OperationMistake(
             "untransposed-recurrent-weight" if recurrent else "untransposed-output-weight",
             f"the weight in its {ordinal(1 - operand)} operand is not transposed on the way back",
             group[0],
-            instead(
+            with_other_operand(
                 known.program.equations,
                 group,
                 operand,
@@ -253,7 +258,7 @@ def transposed(
 
 def before_the_product(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
-) -> Iterator[Candidate]:
+) -> Iterator[OperationMistake]:
     """The slope of the activation, applied on the wrong side of the recurrent weight."""
     equations = known.program.equations
     sources = [known.producer.get(slot) for slot in slots]
@@ -277,7 +282,7 @@ def before_the_product(
                     result[number, operand] = Change(operand, before=slope, after=inverse)
             return result
 
-        yield Candidate(
+        yield OperationMistake(
             "activation-derivative-before-matrix-product",
             "the activation's derivative is applied before the product with the weight, not after",
             group[0],
@@ -304,7 +309,7 @@ def shifted(
         yield at([last, *slots[:-1]]), wraps, what.format("previous") + ", and " + first
 
 
-def of_the_output(known: Structure) -> Iterator[Candidate]:
+def of_the_output(known: Structure) -> Iterator[OperationMistake]:
     """The gradient of the output, handed to other states than the last."""
     equations = known.program.equations
     for group in known.groups:
@@ -331,7 +336,7 @@ def of_the_output(known: Structure) -> Iterator[Candidate]:
                 ),
             ):
                 change = Change(operand, after=factor, also=tuple(slots))
-                yield Candidate(
+                yield OperationMistake(
                     name,
                     f"the gradient of its {ordinal(operand)} operand is handed {alteration}",
                     number,
@@ -339,7 +344,7 @@ def of_the_output(known: Structure) -> Iterator[Candidate]:
                 )
 
 
-def of_single_steps(known: Structure) -> Iterator[Candidate]:
+def of_single_steps(known: Structure) -> Iterator[OperationMistake]:
     """Steps whose direct contribution to the weights is missing, of one weight or of all."""
     if known.steps < 2:
         return
@@ -362,7 +367,7 @@ def of_single_steps(known: Structure) -> Iterator[Candidate]:
             ("first-step-skipped", set(range(1, steps)), "the first step is missing in the sum"),
             ("last-step-skipped", set(range(last)), "the last step is missing in the sum"),
         ):
-            yield Candidate(
+            yield OperationMistake(
                 "bias-part-missing" if label in vectors else name,
                 f"for {label}, {alteration}",
                 chosen[0][0],
@@ -377,10 +382,10 @@ def of_single_steps(known: Structure) -> Iterator[Candidate]:
             for operand in known.active(number)
         ]
         left = [edge for edge in chosen if edge not in known.carried]
-        yield Candidate(name, f"step {k + 1} contributes nothing", chosen[0][0], cut(left))
+        yield OperationMistake(name, f"step {k + 1} contributes nothing", chosen[0][0], cut(left))
 
 
-def of_parts(known: Structure, group: Sequence[int]) -> Iterator[Candidate]:
+def of_parts(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """A parameter that is broadcast, fed by the first or last part of what it met."""
     equation = known.program.equations[group[0]]
     shape = equation.shapes[0]
@@ -396,7 +401,7 @@ def of_parts(known: Structure, group: Sequence[int]) -> Iterator[Candidate]:
                 mask = np.zeros(shape)
                 mask[(slice(None),) * axis + (index,)] = 1
                 changes = {(number, operand): Change(operand, before=mask) for number in group}
-                yield Candidate(
+                yield OperationMistake(
                     "bias-part-missing",
                     f"of the sum over {size} entries only the {part} reaches the parameter",
                     group[0],
@@ -404,7 +409,7 @@ def of_parts(known: Structure, group: Sequence[int]) -> Iterator[Candidate]:
                 )
 
 
-def of_paths(known: Structure, group: Sequence[int]) -> Iterator[Candidate]:
+def of_paths(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """One operand's path cut, counted twice, or scaled; the same at the first or last use only."""
     active = known.active(*group)
     for operand in active:
@@ -417,14 +422,14 @@ def of_paths(known: Structure, group: Sequence[int]) -> Iterator[Candidate]:
             (0.5, "constant-factor", f"{path} is halved"),
         ):
             details = {"factor": factor} if name == "constant-factor" else {}
-            yield Candidate(name, alteration, group[0], cut(edges, factor), details)
+            yield OperationMistake(name, alteration, group[0], cut(edges, factor), details)
         if len(group) > 1:
             for word, one in (("first", edges[:1]), ("last", edges[-1:])):
                 alteration = f"{path} is zero at its {word} use"
-                yield Candidate(f"{word}-step-skipped", alteration, one[0][0], cut(one))
+                yield OperationMistake(f"{word}-step-skipped", alteration, one[0][0], cut(one))
                 alteration = f"{path} is zero but at its {word} use"
                 left = [edge for edge in edges if edge not in one]
-                yield Candidate("zero-gradient", alteration, left[0][0], cut(left))
+                yield OperationMistake("zero-gradient", alteration, left[0][0], cut(left))
     if len(active) > 1:
         for factor, name, alteration in (
             (-1.0, "sign-flipped", "its derivative has the wrong sign"),
@@ -433,4 +438,4 @@ def of_paths(known: Structure, group: Sequence[int]) -> Iterator[Candidate]:
         ):
             edges = [(number, operand) for number in group for operand in active]
             details = {"factor": factor} if name == "constant-factor" else {}
-            yield Candidate(name, alteration, group[0], cut(edges, factor), details)
+            yield OperationMistake(name, alteration, group[0], cut(edges, factor), details)

@@ -211,9 +211,7 @@ def fewest(possible: Mapping[str, Sequence[Finding]]) -> list[tuple[Finding, lis
     for count in (1, 2):
         for chosen in combinations(kinds, count):
             gradients = {
-                kind: [
-                    name for name, found in possible.items() if kind in {f.kind for f in found}
-                ]
+                kind: [name for name, found in possible.items() if kind in {f.kind for f in found}]
                 for kind in chosen
             }
             if set().union(*gradients.values()) == possible.keys():

@@ -80,9 +80,7 @@ def of_any_gradient(
             yield from another(name, other)
 
 
-def scaled(
-    name: str, case: Evidence, back: Any, factors: Sequence[Factor]
-) -> Iterator[Finding]:
+def scaled(name: str, case: Evidence, back: Any, factors: Sequence[Factor]) -> Iterator[Finding]:
     """The right gradient times a number: one that has a meaning, or one that is measured."""
     true, submitted = back.gradient(name).ravel(), case.wanted[name].submitted.ravel()
     with np.errstate(all="ignore"):
@@ -126,8 +124,7 @@ def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> 
         if name not in names:
             continue
         found = [
-            norm([case.wanted[n].submitted for n in names if n in case.wanted])
-            for case in evidence
+            norm([case.wanted[n].submitted for n in names if n in case.wanted]) for case in evidence
         ]
         most = as_written(max(found))
         yield Finding(
@@ -161,9 +158,7 @@ def transpositions(name: str) -> Iterator[Finding]:
         ),
     )
     for said, way in ways:
-        yield Finding(
-            "transposed-gradient", said, {}, lambda b, way=way: way(b.gradient(name))
-        )
+        yield Finding("transposed-gradient", said, {}, lambda b, way=way: way(b.gradient(name)))
 
 
 def another(name: str, other: str) -> Iterator[Finding]:

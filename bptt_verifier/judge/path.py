@@ -1,0 +1,390 @@
+"""The one path from a submission and a subject to a report.
+
+contract, loss, gradients, single steps, smallest failing case, diagnosis, and exact values where
+every bound was too large: the same questions in the same order for every subject.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.judge.steps import Steps, step_results, steps_of
+from bptt_verifier.judge.submission import Breach, ask, breach, difference_when_asked_again
+from bptt_verifier.judge.subject import Compared, Subject, dtype_of
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.reference import exact_values
+from bptt_verifier.reference.case import Case
+from bptt_verifier.report import (
+    Counterexample,
+    Curve,
+    Decision,
+    Mistake,
+    ParameterResult,
+    Report,
+    nine_digits,
+)
+from bptt_verifier.tolerance.comparison import (
+    Comparison,
+    Verdict,
+    compare,
+    overall,
+    verdict_of,
+    worst_of,
+)
+
+Gradients = Callable[..., Any]
+Progress = Callable[[int, int], None]
+
+SHOWN = 100  # entries of a gradient that a counterexample shows whole
+
+
+def verdict(
+    gradients: Gradients,
+    subject: Subject,
+    name: str,
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """The report on a submission; whatever it does ends there."""
+    compared: list[Compared] = []
+
+    def report(verdict: Verdict, *mistakes: Mistake, notes: tuple[str, ...] = ()) -> Report:
+        return Report(
+            name,
+            verdict,
+            mistakes,
+            parameters=parameter_results(compared),
+            cases=len(compared),
+            notes=(*subject.notes, *notes),
+        )
+
+    def refused(how: Breach) -> Report:
+        return report(Verdict.DISAGREES, how.mistake, notes=how.notes)
+
+    for case in subject.contract_cases():
+        answer = ask_twice(gradients, subject, case)
+        if isinstance(answer, Breach):
+            return refused(answer)
+        differs = other_loss(subject, case, answer)
+        if differs is not None:
+            return report(Verdict.DISAGREES, differs, notes=(subject.refusal or "",))
+    if subject.refusal is not None:
+        return report(Verdict.INCONCLUSIVE, notes=(subject.refusal,))
+
+    for number, case in enumerate(subject.cases()):
+        doubt = subject.doubt(number, case)
+        if doubt is not None:
+            return report(Verdict.INCONCLUSIVE, notes=(doubt,))
+        found = compare_at(gradients, subject, case)
+        if isinstance(found, Breach):
+            return refused(found)
+        differs = forward_differs(subject, found)
+        if differs is not None:
+            return report(Verdict.DISAGREES, differs)
+        compared.append(found)
+        progress(len(compared), subject.total)
+
+    probes: list[Compared] = []
+    for case in subject.probes():
+        found = compare_at(gradients, subject, case)
+        if isinstance(found, Breach):
+            return refused(found)
+        probes.append(found)
+        progress(len(compared) + len(probes), subject.total)
+    return conclude(gradients, subject, name, compared, probes)
+
+
+# The contract.
+
+
+def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
+    """The answer of a submission that gives the same one twice."""
+    first = ask_at(gradients, subject, case)
+    second = first if isinstance(first, Breach) else ask_at(gradients, subject, case)
+    if isinstance(first, Breach) or isinstance(second, Breach):
+        return second
+    allowed = {} if case.truth is None else truth_of(case, first)[1]
+    return difference_when_asked_again(first, second, allowed) or first
+
+
+def ask_at(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
+    """The answer of a submission at a case."""
+    return ask(gradients, subject.call(case), subject.expected(case), case.label)
+
+
+def other_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
+    """Another loss than both of a model whose loss in NumPy and in JAX differ."""
+    if subject.refusal is None or case.truth is None or "loss" not in answer:
+        return None
+    values, allowed = truth_of(case, {"loss": answer["loss"]})
+    found = compare("loss", answer["loss"], values["loss"], allowed["loss"])
+    return None if found.error <= 1 else differing_forward_pass(subject, case, found)
+
+
+# The numbers.
+
+
+def truth_of(
+    case: Case, submitted: dict[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What is true of each result at a case, and what is allowed in the precision that it has."""
+    assert case.truth is not None
+    by_dtype: dict[Any, list[str]] = {}
+    for name in submitted:
+        by_dtype.setdefault(np.dtype(dtype_of(name, submitted, case)), []).append(name)
+    values, allowed = {}, {}
+    for dtype, names in by_dtype.items():
+        known = case.truth(dtype, names)
+        for name in names:
+            values[name], allowed[name] = known.values[name], known.allowed[name]
+    return values, allowed
+
+
+def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared | Breach:
+    """Ask the submission at a case, and compare what it returns with the reference."""
+    submitted = ask_at(gradients, subject, case)
+    if isinstance(submitted, Breach):
+        return submitted
+    values, allowed = truth_of(case, submitted)
+    for name, value in submitted.items():
+        if not np.isfinite(value).all() and np.isfinite(allowed[name]).all():
+            entry = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+            return breach(
+                "not-finite",
+                f"the gradient for {name}: expected finite numbers as autodiff finds, found "
+                f"{value[entry]} at entry {list(entry)}, where autodiff gives "
+                f"{values[name][entry]:.6g}.",
+                f"With {case.label}.",
+                gradients=[name],
+                entry=list(entry),
+            )
+    comparisons = [compare(n, v, values[n], allowed[n]) for n, v in submitted.items()]
+    return Compared(case, submitted, values, allowed, comparisons)
+
+
+def forward_differs(subject: Subject, found: Compared) -> Mistake | None:
+    """A returned loss or prediction that is not the stated model's: the gradient is not judged."""
+    for comparison in found.comparisons:
+        of_forward_pass = comparison.name in ("loss", "prediction")
+        if of_forward_pass and comparison.name not in found.case.arguments:
+            if comparison.error > 1:
+                return differing_forward_pass(subject, found.case, comparison)
+    return None
+
+
+def differing_forward_pass(subject: Subject, case: Case, found: Comparison) -> Mistake:
+    """What is said of a loss or prediction that is not the stated model's."""
+    other = ""
+    if found.name == "loss":
+        other = subject.loss_of_another_model(case, found.yours)
+    return Mistake(
+        "forward-differs",
+        f"your forward pass differs: your {found.name} is {found.yours:.12g}, and that of "
+        f"{subject.stated} is {found.reference:.12g}.{other}",
+        {"yours": found.yours, "stated": found.reference},
+    )
+
+
+def parameter_results(compared: Iterable[Compared]) -> dict[str, ParameterResult]:
+    """The worst entry of each gradient over all cases, and the verdict on it."""
+    by_name: dict[str, list[Comparison]] = {}
+    for found in compared:
+        for comparison in found.comparisons:
+            by_name.setdefault(comparison.name, []).append(comparison)
+    results = {}
+    for name, comparisons in by_name.items():
+        worst = worst_of(comparisons)
+        results[name] = ParameterResult(
+            verdict_of(comparisons), worst.error, worst.entry, worst.yours, worst.reference,
+            worst.allowed, len(comparisons),
+        )  # fmt: skip
+    return results
+
+
+# The conclusion.
+
+
+def steps_at(probe: Compared) -> Steps:
+    """Every δ_t of a probe: the columns of the submitted ∂L/∂U against the true adjoints."""
+    assert probe.case.truth is not None
+    known = probe.case.truth(dtype_of("U", probe.submitted, probe.case), ["U", "adjoints"])
+    adjoints, allowed = known.values["adjoints"], known.allowed["adjoints"]
+    return steps_of(probe.submitted["U"], adjoints[:, 0], allowed[:, 0])
+
+
+def conclude(
+    gradients: Gradients,
+    subject: Subject,
+    name: str,
+    compared: Sequence[Compared],
+    probes: Sequence[Compared],
+) -> Report:
+    """The report on all cases, with a diagnosis where something disagrees."""
+    parameters = parameter_results([*compared, *probes])
+    by_probe = [steps_at(probe) for probe in probes]
+    steps = step_results(by_probe) if by_probe else ()
+    wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
+    report = Report(
+        name,
+        overall(result.verdict for result in parameters.values()),
+        first_wrong_step=max(wrong_steps, default=None),
+        parameters=parameters,
+        steps=steps,
+        curves=tuple(
+            Curve(
+                str(coarsest_argument(probe)),
+                tuple(map(float, each.relative)),
+                tuple(map(float, each.allowed)),
+            )
+            for probe, each in zip(probes, by_probe, strict=True)
+        ),
+        cases=len(compared) + len(probes),
+        notes=subject.notes,
+    )
+    if report.verdict is Verdict.DISAGREES or wrong_steps:
+        failing = [found for found in compared if found.fails]
+        long = [
+            probe
+            for probe, each in zip(probes, by_probe, strict=True)
+            if probe.fails or (each.error > 1).any()
+        ]
+        return explain(report, gradients, subject, failing, long)
+    if report.verdict is Verdict.INCONCLUSIVE:
+        return ask_exact_values(report, subject, [*compared, *probes])
+    if steps and all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
+        note = "No single step could be told apart on these probes."
+        return report._replace(notes=(*report.notes, note))
+    return report
+
+
+def coarsest_argument(found: Compared) -> Any:
+    """The dtype of a case's arguments."""
+    return next(iter(found.case.arguments.values())).dtype
+
+
+def explain(
+    report: Report,
+    gradients: Gradients,
+    subject: Subject,
+    failing: Sequence[Compared],
+    probes: Sequence[Compared],
+) -> Report:
+    """The report with the smallest failing case and the mistakes."""
+
+    def attempt(case: Case) -> Compared | None:
+        found = compare_at(gradients, subject, case)
+        return None if isinstance(found, Breach) else found
+
+    # float32 hides more than float64 does.
+    failing = sorted(failing, key=lambda found: found.case.single)
+    probes = sorted(probes, key=lambda found: found.case.single)
+    mistakes = subject.diagnose(attempt, failing, probes)
+    if not mistakes:
+        wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
+        mistakes = (
+            Mistake(
+                "unknown",
+                "no known mistake, or pair of mistakes, reproduces your numbers for "
+                f"{', '.join(wrong) or 'single steps'}.",
+                {"gradients": wrong},
+            ),
+        )
+    smallest = subject.shrink(attempt, [*failing, *probes][0])
+    return report._replace(
+        verdict=Verdict.DISAGREES,
+        mistakes=mistakes,
+        counterexample=counterexample(subject, smallest),
+    )
+
+
+def counterexample(subject: Subject, found: Compared) -> Counterexample:
+    """One case as a report shows it: of a large gradient, the row with its worst entry."""
+    worst = worst_of(found.comparisons)
+    submitted, values = found.submitted[worst.name], found.values[worst.name]
+    with np.errstate(all="ignore"):
+        error = np.abs(submitted.astype(np.float64) - values) / found.allowed[worst.name]
+    error = np.where((submitted == values) | np.isnan(error), 0.0, error)
+    row = ""
+    if submitted.size > SHOWN and submitted.ndim > 1:
+        first = worst.entry[0]
+        submitted, values, error = submitted[first], values[first], error[first]
+        row = f", row {first} of {worst.name}"
+    arrays = found.case.arguments
+    if sum(value.size for value in arrays.values()) > 4 * SHOWN:
+        arrays = {}
+
+    def shown(array: Array) -> Any:
+        return np.atleast_1d(array).tolist()
+
+    return Counterexample(
+        sizes=subject.sizes_of(found) + row,
+        arrays={name: value.tolist() for name, value in arrays.items()},
+        gradient=worst.name,
+        yours=shown(nine_digits(submitted)),
+        autodiff=shown(nine_digits(values)),
+        error_over_bound=shown(error),
+        reproduce=subject.reproduce(found),
+    )
+
+
+# Where nothing could be told.
+
+
+def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compared]) -> Report:
+    """An inconclusive report after asking the exact values, where they can be computed."""
+    vague = [n for n, r in report.parameters.items() if r.verdict is Verdict.INCONCLUSIVE]
+    why = tuple(not_testable(name, compared) for name in vague)
+    report = report._replace(notes=(*report.notes, *why))
+    decided: dict[str, Decision] = {}
+    if exact_values.available():
+        names = [name for name in vague if name not in ("loss", "prediction")]
+        decided = exact_values.decide(subject.for_exact_values(compared), names)
+    if not decided:
+        return report
+    settled = {
+        name: result._replace(verdict=decided[name].verdict) if name in decided else result
+        for name, result in report.parameters.items()
+    }
+    report = report._replace(parameters=settled, certified=decided)
+    wrong = [n for n, each in decided.items() if each.verdict is Verdict.DISAGREES]
+    right = [n for n, each in decided.items() if each.verdict is Verdict.AGREES]
+    no_bound = f"No comparison of {', '.join(vague)} could have shown a mistake"
+    if wrong:
+        mistake = Mistake(
+            "unknown",
+            f"the exact values of {', '.join(wrong)} are further off than rounding in this number "
+            "format takes any correct derivation.",
+            {"gradients": wrong},
+        )
+        notes = (*subject.notes, f"{no_bound}; exact values decided.")
+        return report._replace(verdict=Verdict.DISAGREES, mistakes=(mistake,), notes=notes)
+    if len(right) == len(vague):
+        worst = max(decision.deviation for decision in decided.values())
+        note = (
+            f"{no_bound}; their exact values decided: the worst error is {worst:.2g} of the "
+            "gradient."
+        )
+        return report._replace(verdict=Verdict.AGREES, notes=(*subject.notes, note))
+    if right:
+        note = f"Exact values decided on {', '.join(right)} alone."
+        return report._replace(notes=(*report.notes, note))
+    return report
+
+
+def not_testable(name: str, compared: Sequence[Compared]) -> str:
+    """Why no comparison of one gradient could have shown a mistake."""
+    symbol = name if name in ("loss", "prediction") else f"∂L/∂{name}"
+    found = [each for each in compared if name in each.values]
+    if not any(each.values[name].any() for each in found):
+        return f"{symbol} is not testable: it is zero in every case."
+    with np.errstate(all="ignore"):
+        ratio = min(
+            float(np.max(each.allowed[name]) / np.max(np.abs(each.values[name])))
+            for each in found
+            if each.values[name].any()
+        )
+    return (
+        f"{symbol} is not testable: rounding alone may move it by {ratio:.2g} of its largest entry "
+        "in the precision that you computed in, beyond 2⁻⁶."
+    )
+

@@ -1,0 +1,109 @@
+"""A subject: what is judged, and everything that the judge does not know about it.
+
+The judge knows the order of the questions and how to read the answers; it does not know what a gate
+is. A subject supplies its cases, its probes and its hypotheses, and says how a submission is called.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from bptt_verifier.judge.submission import Call, Expected
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.exact_values import Computed
+from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.comparison import Comparison, Verdict, coarsest
+
+
+class Compared(NamedTuple):
+    """What a submission returned at one case, what is true and allowed there, and how they compare."""
+
+    case: Case
+    submitted: dict[str, Array]
+    values: dict[str, Array]
+    allowed: dict[str, Array]
+    comparisons: list[Comparison]
+
+    @property
+    def fails(self) -> bool:
+        """Whether any gradient is outside its allowed error."""
+        return any(found.verdict is Verdict.DISAGREES for found in self.comparisons)
+
+    def gradients(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        """Of some arrays, those of the gradients that were submitted."""
+        names = [name for name in self.submitted if name not in ("loss", "prediction")]
+        return {name: arrays[name] for name in names}
+
+
+# Asks the submission at a case and compares; None where it breaks the contract there.
+Try = Callable[[Case], Compared | None]
+
+
+class Subject(Protocol):
+    """What is judged."""
+
+    @property
+    def stated(self) -> str:
+        """Name the forward pass whose gradient is claimed, as a message does."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that belong on every report: what was left out."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Say why nothing can be decided, where that is so."""
+
+    @property
+    def total(self) -> int:
+        """Count the cases and probes, for a progress bar."""
+
+    def call(self, case: Case) -> Call:
+        """Copy the arguments of a case as the submission takes them."""
+
+    def expected(self, case: Case) -> Expected:
+        """Describe what the submission has to return at a case."""
+
+    def contract_cases(self) -> Iterable[Case]:
+        """Choose the cases at which the submission is asked twice, before any number is compared."""
+
+    def cases(self) -> Iterable[Case]:
+        """Draw the cases at which gradients are compared."""
+
+    def probes(self) -> Iterable[Case]:
+        """Make the cases on which single steps show: column t of ∂L/∂U is δ_t."""
+
+    def doubt(self, number: int, case: Case) -> str | None:
+        """Say what contradicts the reference at case `number`, if anything does."""
+
+    def loss_of_another_model(self, case: Case, value: float) -> str:
+        """Say which other model has this loss, if a known one does."""
+
+    def shrink(self, attempt: Try, failing: Compared) -> Compared:
+        """Find a simpler case that fails, or return the failing one."""
+
+    def sizes_of(self, found: Compared) -> str:
+        """Say what a counterexample's sizes are."""
+
+    def reproduce(self, found: Compared) -> str:
+        """Write the line that calls the submission at a case again."""
+
+    def diagnose(
+        self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
+    ) -> tuple[Mistake, ...]:
+        """Name the mistakes, from the cases and probes that fail; empty where none fits."""
+
+    def for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
+        """Choose what exact values are asked of, in the order in which it is worth it."""
+
+
+def dtype_of(name: str, submitted: dict[str, Array], case: Case) -> Any:
+    """The coarsest dtype of a result and of the argument that it belongs to.
+
+    A loss may be a Python number whatever it was computed in: it has the coarsest dtype of all.
+    """
+    every = case.arguments.values()
+    if name == "loss":
+        return coarsest(*submitted.values(), *every)
+    argument = case.arguments.get(name)
+    return coarsest(submitted[name], *(every if argument is None else [argument]))

@@ -1,0 +1,180 @@
+"""What can be wrong in the gradients of a model of the user's own: its traced operations."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+from bptt_verifier.mistakes.evidence import Evidence, evidence_of
+from bptt_verifier.mistakes.in_operations import Changes, OperationMistake, every_mistake
+from bptt_verifier.mistakes.search import explained_counts, explanation
+from bptt_verifier.mistakes.single_gradients import Factor, Finding, of_any_gradient
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.structure import Structure, structure
+from bptt_verifier.program.trace import Program, backward, forward
+from bptt_verifier.report import Mistake
+
+ENTRIES = 2**23  # numbers that one sweep may hold for its largest array, over all combinations
+PER_CHANGE = 20_000  # what altering one equation costs, in numbers computed
+PAIRS = 2**29  # numbers that may be computed in all for pairs of mistakes
+
+OPERATIONS = {
+    "dot_general": "matrix product",
+    "mul": "product",
+    "add": "sum",
+    "sub": "difference",
+    "div": "quotient",
+    "broadcast_in_dim": "broadcast",
+    "reduce_sum": "sum over an axis",
+    "integer_pow": "power",
+}
+
+
+class Gradients(NamedTuple):
+    """The gradients that a way back leaves at one case, by name."""
+
+    values: Mapping[str, Array]
+
+    def gradient(self, name: str) -> Array:
+        """The gradient of this name."""
+        return self.values[name]
+
+
+class OwnHypotheses:
+    """What can be wrong in the operations of a loss and in single gradients."""
+
+    def __init__(self, program: Program, evidence: Sequence[Evidence]) -> None:
+        self.program = program
+        self.structure = structure(program)
+        self.evidence = evidence
+        self.names = tuple(program.leaves)
+        largest = max(value[0].size for value in evidence[0].forward if value is not None)
+        self.batch = max(1, min(256, ENTRIES // max(1, largest)))
+
+    @cached_property
+    def single(self) -> list[OperationMistake]:
+        """Every mistake in an operation, the more particular names first."""
+        return [*every_mistake(self.structure)]
+
+    def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
+        """All changes of some mistakes together, at the point of a case."""
+        result: Changes = {}
+        for each in made:
+            result |= each.changes(case.forward)
+        return result
+
+    def backs(
+        self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
+    ) -> list[Gradients]:
+        """The gradients with each of these combinations, computed in one sweep."""
+        rows = backward(self.program, case.forward, [self.changes(case, each) for each in made])
+        return [
+            Gradients({name: found[i] for name, found in rows.items()}) for i in range(len(made))
+        ]
+
+    def pairs(
+        self, evidence: Sequence[Evidence]
+    ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
+        """Pairs of mistakes in different operands, as many as time allows.
+
+        Those come first one of which explains more gradients than the right way back does.
+        """
+        case, single = evidence[0], self.single
+        changes = [each.changes(case.forward) for each in single]
+        (before,) = explained_counts(self, case, [()])
+        counts = explained_counts(self, case, [(each,) for each in single])
+        order = sorted(range(len(single)), key=lambda i: (counts[i] <= before, -counts[i], i))
+        size = sum(value[0].size for value in case.forward if value is not None)
+        per_pair = size + PER_CHANGE * (sum(map(len, changes)) // max(1, len(changes)))
+        left = max(self.batch, PAIRS // per_pair)
+        tried: set[int] = set()
+        for i in order:
+            tried.add(i)
+            for j, other in enumerate(single):
+                if j in tried or changes[i].keys() & changes[j].keys():
+                    continue
+                if left == 0:
+                    return
+                left -= 1
+                yield (single[i], other) if i < j else (other, single[i])
+
+    def of_one_gradient(
+        self, name: str, evidence: Sequence[Evidence], backs: Sequence[Gradients]
+    ) -> Iterator[Finding]:
+        """Mistakes of one gradient, given a way back."""
+        return of_any_gradient(name, evidence, backs, factors_of(self.structure), self.names)
+
+    def another_forward_pass(self) -> tuple[Mistake, ...]:
+        """None: the user's loss is the forward pass."""
+        return ()
+
+    def equation_of(self, name: str) -> str | None:
+        """None: docs/derivation.md does not know the user's model."""
+        return None
+
+    def mistake(self, made: OperationMistake) -> Mistake:
+        """What a report says of a mistake, with the line of the loss and the operation."""
+        equation = self.program.equations[made.equation]
+        operation = OPERATIONS.get(equation.name, equation.name)
+        place = equation.where[0] if equation.where else None
+        line = place.text if place else None
+        where = f"the line `{line}` ({place})" if line else "an operation"
+        # What is wrong in a function only where one line calls it is told with that line.
+        changed = self.changes(self.evidence[0], [made])
+        chains = {self.program.equations[number].where for number, _ in changed}
+        shared = {chain for chain in chains if chain[:1] == equation.where[:1]}
+        if line and len(shared) == 1 and len(equation.where) > 1:
+            where += f", called by `{equation.where[1].text}`,"
+        details = dict(made.details) | {
+            "line": line,
+            "file_line": str(place) if place else None,
+            "operation": operation,
+            "alteration": made.alteration,
+        }
+        said = (
+            f"{where} of your forward pass is differentiated wrongly: at the {operation}, "
+            f"{made.alteration}."
+        )
+        return Mistake(made.name, said, details)
+
+
+def factors_of(known: Structure) -> list[Factor]:
+    """Factors that are often forgotten or added: sizes in the loss, their inverses and doubles."""
+    sizes = {known.steps: "the number of steps"} if known.steps > 1 else {}
+    shapes = [
+        *(equation.shapes[0] for equation in known.program.equations),
+        *(value.shape for value in known.program.constants.values()),
+    ]
+    for shape in shapes:
+        for size in (*shape, prod(shape)):
+            sizes.setdefault(size, "a size in your forward pass")
+    found: dict[float, str] = {2.0: "2", 0.5: "1/2"}
+    for size, words in sizes.items():
+        if size > 2:
+            found.setdefault(float(size), f"{size}, {words},")
+            found.setdefault(1 / size, f"1/{size}, one over {words},")
+            found.setdefault(2.0 * size, f"{2 * size}, twice {words},")
+            found.setdefault(2 / size, f"2/{size}, two over {words},")
+    signed = [(sign * number, word) for sign in (1, -1) for number, word in found.items()]
+
+    def constant(number: float) -> Any:
+        return lambda back: number
+
+    return [Factor(word if n > 0 else f"−{word}", constant(n)) for n, word in signed]
+
+
+def diagnose(
+    program: Program,
+    cases: Sequence[tuple[Mapping[str, Array], dict[str, Array], dict[str, Array], dict[str, Any]]],
+) -> tuple[Mistake, ...]:
+    """The mistakes that give the submission's numbers; empty where none do. Needs 64-bit JAX.
+
+    A case is the parameters, the submission's and the true gradients, and the allowed errors.
+    """
+    steps = structure(program).steps
+    axes = dict.fromkeys(program.leaves)
+    evidence = [
+        evidence_of(forward(program, params), steps, submitted, reference, allowed, axes)
+        for params, submitted, reference, allowed in cases
+    ]
+    return explanation(OwnHypotheses(program, evidence), evidence)
