@@ -1,6 +1,6 @@
-"""Draw the pictures that README.md shows: `make pictures`.
+"""Draw the pictures of README.md: `make pictures`.
 
-Each is what the command prints, so a picture cannot show what the program does not.
+Each picture shows the real output of a command.
 """
 
 import os
@@ -17,7 +17,7 @@ COMMANDS = {
     "almost_right.svg": ["verify", "examples/almost_right.py"],
     "train.svg": ["train", "--plot", str(FOLDER / "train.png")],
 }
-# As rich draws it, but with the reader's own fonts: a picture asks no network for anything.
+# Rich's own template loads fonts from the network; this one uses fonts of the reader's machine.
 SVG = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -45,16 +45,16 @@ SVG = """\
 
 
 def draw(arguments: list[str], width: int = 96) -> str:
-    """What `bptt` prints, with the command above it, as SVG.
+    """The output of `bptt` as SVG, with the command above it.
 
-    Raises RuntimeError where the command fails.
+    Raises RuntimeError if the command fails.
     """
     environment = os.environ | {"FORCE_COLOR": "1", "COLORTERM": "truecolor", "COLUMNS": str(width)}
     command = [sys.executable, "-m", "bptt_verifier.commands.main", *arguments]
     printed = subprocess.run(
         command, env=environment, cwd=FOLDER.parent, capture_output=True, text=True, check=False
     )
-    if printed.returncode > 1:  # 1 is a verdict, too
+    if printed.returncode > 1:  # 1 is a verdict, not a failure
         raise RuntimeError(printed.stderr)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=width, file=nowhere, force_terminal=True)

@@ -1,4 +1,4 @@
-"""A plausible backward pass. It trains; it is wrong. `bptt verify examples/almost_right.py`."""
+"""A backward pass that trains a network, but is wrong. `bptt verify examples/almost_right.py`."""
 
 import numpy as np
 

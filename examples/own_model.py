@@ -1,8 +1,8 @@
-"""A recurrent network of one's own, batch first as courses write it, with one mistake to find.
+"""A recurrent network of your own, batch first as in many courses, with one mistake to find.
 
     bptt verify --own examples/own_model.py
 
-It trains. Yet on the way back the recurrent weight is not transposed.
+The network trains, but its backward pass does not transpose the recurrent weight.
 """
 
 import numpy as np

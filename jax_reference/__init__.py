@@ -1,4 +1,4 @@
-"""The same many-to-one RNN, forward only, in JAX: the second of two witnesses.
+"""Forward passes of the RNN, the LSTM and the GRU in JAX: the second of two witnesses.
 
 Every gradient here comes from `jax.value_and_grad`. Nothing is derived by hand.
 """

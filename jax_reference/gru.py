@@ -1,11 +1,11 @@
-"""The many-to-one GRU, forward only. Every gradient is JAX's.
+"""The many-to-one GRU, forward only. JAX computes every gradient.
 
     r_t, z_t = σ of the first two blocks of a_t,    n_t = tanh of the third,
     h_t = (1 − z_t) ⊙ n_t + z_t ⊙ h_{t-1},    ŷ = V h_T (+ c)
 
 The gates' rows are packed in PyTorch's order. The reset gate acts after the product with W_n, as in
-PyTorch, r ⊙ (W_n h + b_n), or before it, as in the original, W_n (r ⊙ h) + b_n. Source: Cho et al.
-2014.
+PyTorch, r ⊙ (W_n h + b_n), or before it, as in the original paper, W_n (r ⊙ h) + b_n. Source: Cho
+et al. 2014.
 """
 
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ RESETS = ("after", "before")
 def step(
     params: Any, state: State, x_t: Array, perturbation: Array, reset: str
 ) -> tuple[Array, State]:
-    """One step, with ε_t added to a_t, all gates."""
+    """One step, with ε_t added to the a_t of all gates."""
     (h,) = state
     W_r, W_z, W_n = jnp.split(params.W, GATES)
     a_r, a_z, a_n = jnp.split(x_t @ params.U.T + perturbation, GATES, axis=-1)
@@ -82,7 +82,7 @@ def value_and_grad(
     lengths: Int[Array, " B"] | None = None,
     truncation: int | None = None,
 ) -> tuple[Float[Array, ""], P]:
-    """The loss and its gradients with respect to the parameters, in a pytree like theirs.
+    """The loss and its gradients with respect to the parameters, in the same pytree structure.
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
@@ -142,7 +142,7 @@ def adjoints(
     lengths: Int[Array, " B"] | None = None,
     truncation: int | None = None,
 ) -> Float[Array, "T B 3H"]:
-    """δ_t = ∂L/∂a_t for every step. Raises as `value_and_grad`."""
+    """δ_t = ∂L/∂a_t for every step. Raises what `value_and_grad` raises."""
     delta: Array = derivatives(
         params, x, y, h0,
         reset=reset, loss=loss, outputs=outputs, lengths=lengths, truncation=truncation,

@@ -1,7 +1,7 @@
-"""What every public function asks of its arguments, and how it says what is wrong.
+"""Checks of the arguments of every public function, and their error messages.
 
-The same sentences as the other witness says, from code of its own. Shapes and dtypes are checked
-under `jax.jit` too; values only where they are concrete.
+The messages are those of the other witness; the code is separate. Shapes and dtypes are checked
+under `jax.jit` too, values only where they are concrete.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -35,9 +35,9 @@ class Parameters(Protocol):
 
 
 def native(name: str, value: Any) -> Any:
-    """`value`, where JAX knows it, else as a NumPy array in the byte order of this machine.
+    """`value` itself if it is a JAX array, else a NumPy array in this machine's byte order.
 
-    Raises TypeError for what is no array, such as rows of different lengths.
+    Raises TypeError for a value that is not an array, such as rows of different lengths.
     """
     if hasattr(value, "dtype") and not isinstance(value, np.ndarray):
         return value
@@ -51,7 +51,7 @@ def native(name: str, value: Any) -> Any:
 
 
 def require_weight(name: str, value: Any) -> None:
-    """Raises TypeError for what is no array, or none that JAX takes: weights stay as they are."""
+    """Raises TypeError unless `value` is an array that JAX takes: weights are not converted."""
     if not hasattr(value, "dtype"):
         raise TypeError(f"{name}: expected an array, found {type(value).__name__}")
     if isinstance(value, np.ndarray) and not value.dtype.isnative:
@@ -62,9 +62,9 @@ def require_weight(name: str, value: Any) -> None:
 
 
 def dtype_of(name: str, value: Any) -> np.dtype[Any]:
-    """The dtype of `value`, which must be a floating one that JAX can hold.
+    """The dtype of `value`, which must be a floating dtype that JAX has.
 
-    Raises TypeError otherwise: longdouble, which JAX would silently shorten, included.
+    Raises TypeError otherwise, also for longdouble, which JAX would silently narrow.
     """
     dtype: np.dtype[Any] = value.dtype
     if not jnp.issubdtype(dtype, jnp.floating) or dtype == np.longdouble:
@@ -73,12 +73,12 @@ def dtype_of(name: str, value: Any) -> np.dtype[Any]:
 
 
 def precision(dtype: np.dtype[Any]) -> AbstractContextManager[Any]:
-    """64-bit JAX for the duration of a block, where `dtype` needs it: never switched globally."""
+    """A context with 64-bit JAX where `dtype` needs it; the global setting does not change."""
     return jax.enable_x64(True) if dtype == np.float64 else nullcontext()
 
 
 def require_finite(name: str, value: Any) -> None:
-    """Raises ValueError where a concrete `value` holds NaN or infinity."""
+    """Raises ValueError if a concrete `value` holds NaN or infinity."""
     if not isinstance(value, jax.core.Tracer):
         finite = np.isfinite(np.asarray(value))
         if not finite.all():
@@ -89,9 +89,9 @@ def require_finite(name: str, value: Any) -> None:
 
 
 def require_shape(name: str, value: Any, letters: str, sizes: dict[str, int]) -> None:
-    """Raises ValueError unless `value` has the shape of e.g. "T B D", with the known `sizes`.
+    """Raises ValueError unless the shape of `value` is `letters`, e.g. "T B D", with `sizes`.
 
-    Sizes that are not yet known are added to `sizes`.
+    `sizes` holds the known sizes; new ones are added.
     """
     wanted, found = letters.split(), tuple(np.shape(value))
     known = {**sizes}
@@ -114,7 +114,7 @@ def require_shape(name: str, value: Any, letters: str, sizes: dict[str, int]) ->
 
 
 class Arguments(NamedTuple):
-    """What `arguments` returns: x, y, first state and lengths as taken, and the dtype."""
+    """Checked arguments: x, y, the first state, the lengths, and the dtype."""
 
     x: Any
     y: Any
@@ -137,12 +137,13 @@ def arguments(
     outputs: Any = "last",
     lengths: Any = None,
 ) -> Arguments:
-    """The arguments of a model, of one dtype and with shapes that agree; padding is set to zero.
+    """Check that a model's arguments have one dtype and shapes that agree; zero the padding.
 
     Shapes, with G = `gates` · H: U (G, D), W (G, H), V (O, H), b (G,), c (O,), b_n (H,),
     x (T, B, D), y (B, O), or (T, B, O) for outputs at every step, h0 and c0 (B, H), lengths (B,).
-    For softmax cross-entropy y may hold classes, and then lacks the O. `states` are the names of
-    the first state's parts, zeros where None is given. Nested lists will do, but for the weights.
+    For softmax cross-entropy y may hold classes; then its shape lacks the O. `states` names the
+    parts of the first state; a part is zeros where None is given. All arguments but the weights may
+    be nested lists.
     Raises TypeError or ValueError naming the argument, what was expected and what was found.
     """
     given = {field: getattr(params, field, None) for field in fields}
@@ -204,7 +205,7 @@ def arguments(
 
 
 def shortened(*values: Any) -> str:
-    """A hint where JAX made float32 of a float64 that it differentiates with respect to."""
+    """A hint for the message where JAX narrowed a traced float64 to float32, or nothing."""
     tracers = any(
         isinstance(value, jax.core.Tracer) and value.dtype == np.float32 for value in values
     )
@@ -214,17 +215,17 @@ def shortened(*values: Any) -> str:
 
 
 def check(params: Any, x: Any, y: Any = None, h0: Any = None) -> np.dtype[Any]:
-    """The one dtype of the plain RNN's arguments, whose shapes agree. Raises as `arguments`."""
+    """Check the plain RNN's arguments; return their dtype. Raises what `arguments` raises."""
     return arguments(params, x, y, h0).dtype
 
 
 def is_integer(value: Any) -> bool:
-    """Whether these are whole numbers."""
+    """True if `value` has an integer dtype."""
     return bool(jnp.issubdtype(getattr(value, "dtype", np.asarray(value).dtype), np.integer))
 
 
 def require_name(argument: str, value: Any, names: tuple[str, ...]) -> None:
-    """Raises TypeError for anything but a name, ValueError for one that is not among `names`."""
+    """Raises TypeError unless `value` is a string, ValueError unless it is one of `names`."""
     if not isinstance(value, str):
         raise TypeError(f"{argument}: expected a name, found {type(value).__name__}")
     if value not in names:
@@ -236,7 +237,7 @@ def require_lengths(lengths: Any, x: Any) -> Any:
     found = native("lengths", lengths)
     if not jnp.issubdtype(found.dtype, jnp.integer):
         raise TypeError(f"lengths: expected an integer dtype, found {found.dtype}")
-    if np.ndim(x) == 3:  # else x is at fault, and said to be so later
+    if np.ndim(x) == 3:  # else x has the wrong shape, which is reported later
         T, B, _ = np.shape(x)
         require_shape("lengths", found, "B", {"B": B})
         if not isinstance(found, jax.core.Tracer):
@@ -249,10 +250,10 @@ def require_lengths(lengths: Any, x: Any) -> Any:
 
 
 def without_padding(value: Any, lengths: Any) -> Any:
-    """A copy in which every step after a sequence's last is zero, whatever was there."""
+    """A copy of `value` with every step after a sequence's last set to zero."""
     shape = np.shape(value)
     if len(shape) < 2 or shape[1] != len(lengths):
-        return value  # the shape is at fault, and said to be so later
+        return value  # its shape is wrong, which is reported later
     tracers = any(isinstance(each, jax.core.Tracer) for each in (value, lengths))
     library: Any = jnp if tracers else np
     counted = library.arange(1, shape[0] + 1)[:, None] <= lengths
@@ -262,7 +263,7 @@ def without_padding(value: Any, lengths: Any) -> Any:
 
 
 def require_targets(y: Any, loss: Any, classes: int, lengths: Any) -> None:
-    """Raises ValueError where concrete targets are not what a cross-entropy compares with."""
+    """Raises ValueError if concrete targets are not valid for their cross-entropy."""
     if isinstance(y, jax.core.Tracer) or isinstance(lengths, jax.core.Tracer):
         return
     y = np.asarray(y)
@@ -282,9 +283,9 @@ def require_targets(y: Any, loss: Any, classes: int, lengths: Any) -> None:
 
 
 def require_truncation(truncation: Any, outputs: str) -> None:
-    """Raises TypeError or ValueError unless `truncation` is None or a number of steps from 1.
+    """Raises TypeError or ValueError unless `truncation` is None or an integer of at least 1.
 
-    It is one window that ends at one output; for outputs at every step there is none.
+    The window of truncation ends at one output, so it must be None for outputs at every step.
     """
     if truncation is None:
         return

@@ -1,7 +1,7 @@
-"""Losses, forward only, over the entries that count.
+"""Losses, forward only, over the valid entries of a padded batch.
 
 `valid` marks the entries of a padded (…, O) batch that belong to the problem; the mean is over
-those alone. y has the prediction's shape: `one_hot` turns classes into rows.
+these only. y has the shape of the prediction: `one_hot` turns classes into rows.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-CLASSES = "softmax_cross_entropy"  # the one loss whose y may be integers, one class a row
+CLASSES = "softmax_cross_entropy"  # the only loss whose y may be integers, one class a row
 IMPROBABLE = -1e30  # a logit whose exponential is zero beside any other, and finite
 
 
@@ -24,14 +24,14 @@ def mean(terms: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def residual(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
-    """ŷ − y, and 0 where it does not count. Raises ValueError where the shapes differ."""
+    """ŷ − y, and 0 in entries that are not valid. Raises ValueError where the shapes differ."""
     if prediction.shape != y.shape:
         raise ValueError(f"y: expected shape {prediction.shape} as the prediction, found {y.shape}")
     return jnp.where(valid, prediction - y, 0)
 
 
 def absolute(r: jax.Array) -> jax.Array:
-    """|r|, constant at 0: of its subgradients there, JAX would take 1."""
+    """|r|, with derivative 0 at 0, where that of `jnp.abs` is 1."""
     return jnp.where(r == 0, 0, jnp.abs(r))
 
 
@@ -41,7 +41,7 @@ def huber(r: jax.Array) -> jax.Array:
 
 
 def one_hot(y: jax.Array, classes: int, dtype: jnp.dtype) -> jax.Array:
-    """y, or, where it holds classes, one row of the identity for each."""
+    """Targets y, or the one-hot rows of its classes where it holds integers."""
     if not jnp.issubdtype(y.dtype, jnp.integer):
         return y
     rows: jax.Array = jax.nn.one_hot(y, classes, dtype=dtype)
@@ -49,7 +49,7 @@ def one_hot(y: jax.Array, classes: int, dtype: jnp.dtype) -> jax.Array:
 
 
 def softmax_cross_entropy(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
-    """The mean over rows of −log p_class; what is not valid has the probability zero."""
+    """The mean over rows of −log p_class. Entries that are not valid have probability zero."""
     residual(prediction, y, valid)
     log_p = jax.nn.log_softmax(jnp.where(valid, prediction, IMPROBABLE))
     chosen = jnp.sum(jnp.where(valid, y * log_p, 0), axis=-1, keepdims=True)
@@ -57,7 +57,10 @@ def softmax_cross_entropy(prediction: jax.Array, y: jax.Array, valid: jax.Array)
 
 
 def binary_cross_entropy(prediction: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
-    """The mean of −y log σ(ŷ) − (1 − y) log(1 − σ(ŷ)): log(1 + exp ŷ) − y ŷ, without overflow."""
+    """The mean of −y log σ(ŷ) − (1 − y) log(1 − σ(ŷ)).
+
+    Computed as log(1 + exp ŷ) − y ŷ, which does not overflow.
+    """
     residual(prediction, y, valid)
     logit = jnp.where(valid, prediction, 0)
     return mean(jax.nn.softplus(logit) - y * logit, valid)
@@ -78,7 +81,7 @@ LOSSES: dict[str, Loss] = {
 def find(loss: str) -> Loss:
     """The loss of that name.
 
-    Raises ValueError for an unknown name, TypeError for anything but a name.
+    Raises ValueError for an unknown name, TypeError for anything that is not a string.
     """
     if not isinstance(loss, str):
         raise TypeError(f"loss: expected a name, found {type(loss).__name__}")

@@ -1,10 +1,10 @@
-"""The many-to-one LSTM, forward only. Every gradient is JAX's.
+"""The many-to-one LSTM, forward only. JAX computes every gradient.
 
     a_t = U x_t + W h_{t-1} (+ b),    i, f, g, o = σ, σ, tanh, σ of the four blocks of a_t,
     c_t = f ⊙ c_{t-1} + i ⊙ g,    h_t = o ⊙ tanh(c_t),    ŷ = V h_T (+ c)
 
-The gates' rows are packed in PyTorch's order. Sources: Hochreiter & Schmidhuber 1997; the forget
-gate: Gers, Schmidhuber & Cummins 2000.
+The gates' rows are packed in PyTorch's order. Sources: Hochreiter & Schmidhuber 1997; for the
+forget gate, Gers, Schmidhuber & Cummins 2000.
 """
 
 from typing import TypeVar
@@ -26,7 +26,7 @@ STATES = ("h0", "c0")
 def step(
     params: Parameters, state: State, x_t: Array, perturbation: Array, option: None
 ) -> tuple[Array, State]:
-    """One step, with ε_t added to a_t, all gates."""
+    """One step, with ε_t added to the a_t of all gates."""
     h, cell = state
     a = x_t @ params.U.T + h @ params.W.T + perturbation
     if params.b is not None:
@@ -72,7 +72,7 @@ def value_and_grad(
     lengths: Int[Array, " B"] | None = None,
     truncation: int | None = None,
 ) -> tuple[Float[Array, ""], P]:
-    """The loss and its gradients with respect to the parameters, in a pytree like theirs.
+    """The loss and its gradients with respect to the parameters, in the same pytree structure.
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
@@ -110,7 +110,7 @@ def derivatives(
     lengths: Int[Array, " B"] | None = None,
     truncation: int | None = None,
 ) -> Derivatives:
-    """The loss and its gradient with respect to everything: parameters, x, h0 and c0 and every a_t.
+    """The loss and its gradient with respect to everything: parameters, x, h0, c0 and every a_t.
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
@@ -148,7 +148,7 @@ def adjoints(
     lengths: Int[Array, " B"] | None = None,
     truncation: int | None = None,
 ) -> Float[Array, "T B 4H"]:
-    """δ_t = ∂L/∂a_t for every step. Raises as `value_and_grad`."""
+    """δ_t = ∂L/∂a_t for every step. Raises what `value_and_grad` raises."""
     delta: Array = derivatives(
         params, x, y, h0, c0,
         loss=loss, outputs=outputs, lengths=lengths, truncation=truncation,

@@ -1,9 +1,9 @@
-"""The same derivatives for any shape within a fixed capacity, compiled once.
+"""Derivatives for any shape within a fixed capacity, compiled once.
 
 A new shape costs `jax.jit` about a quarter of a second. Verification meets thousands of shapes, so
-every problem is laid into arrays of one fixed size: rows and columns of zeros, and steps after the
-last that leave the state as it is. What the padding adds is cut off again. Losses, lengths, outputs
-at every step and truncation are data here, so each cell with its option compiles once.
+every problem is padded to arrays of one fixed size, with rows and columns of zeros, and with steps
+after the last that leave the state as it is. The padding is cut off the results. Losses, lengths,
+outputs at every step and truncation are data here, so each cell compiles once for each option.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Capacity(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What distinguishes the cells here: the step, gates, fields and parts of the state."""
+    """A cell: its step, number of gates, parameter fields and parts of the state."""
 
     step: unrolled.Step
     gates: int = 1
@@ -50,7 +50,7 @@ CELLS = {
     "gru": Cell(gru.step, gru.GATES, fields=gru.FIELDS),
 }
 
-# G stands for the gates: each gate's block is laid on its own.
+# G stands for the gates: each gate's block is padded separately.
 LAYOUT = {
     "U": "GHD", "W": "GHh", "V": "OH", "b": "GH", "c": "O", "b_n": "H",
     "x": "TBD", "h0": "BH", "c0": "BH", "perturbations": "TBGH", "y": "TBO", "lengths": "B",
@@ -58,7 +58,7 @@ LAYOUT = {
 
 
 class Padded(NamedTuple):
-    """A problem laid into arrays of the capacity; an absent bias or first state is zeros."""
+    """A problem padded to the capacity; an absent bias or first state is zeros."""
 
     U: Any
     W: Any
@@ -73,7 +73,7 @@ class Padded(NamedTuple):
 
 
 class Fixed(NamedTuple):
-    """What is not differentiated: y at every step, which entries count, and the numbers."""
+    """Inputs that are not differentiated; y and `valid` are given at every step."""
 
     y: Any
     valid: Any
@@ -94,8 +94,8 @@ def differentiated(
         )
         return reached.prediction, reached
 
-    # The chain rule is cut at the prediction so that each loss, value and gradient, is one branch:
-    # a choice that is differentiated itself takes three times as long to compile.
+    # The chain rule is cut at the prediction, so that each branch is a loss with its gradient: to
+    # differentiate the switch itself takes three times as long to compile.
     predicted, pullback, reached = jax.vjp(prediction, problem, has_aux=True)
     branches = [jax.value_and_grad(loss) for loss in losses.LOSSES.values()]
     value, at_prediction = jax.lax.switch(fixed.loss, branches, predicted, fixed.y, fixed.valid)
@@ -107,7 +107,7 @@ _derivatives = partial(jax.jit, static_argnames=("model", "states"))(differentia
 
 
 class Laid(NamedTuple):
-    """A problem laid into the capacity, ready for `differentiated`, and how to cut it out again."""
+    """A padded problem, ready for `differentiated`, and the slices that remove the padding."""
 
     model: Model
     states: tuple[str, ...]
@@ -119,7 +119,7 @@ class Laid(NamedTuple):
     absent: tuple[str, ...]
 
     def cut(self, value: Any, gradient: Padded, reached: States) -> Derivatives:
-        """The problem's own part of the results, as NumPy arrays."""
+        """The results without padding, as NumPy arrays."""
 
         def own(name: str, laid: Any) -> Any:
             letters, laid = LAYOUT[name], np.asarray(laid)
@@ -167,9 +167,10 @@ def lay_out(
     truncation: int | None = None,
     capacity: Capacity = Capacity(),
 ) -> Laid:
-    """The problem in arrays of the capacity. Call it with 64-bit JAX.
+    """Pad a problem to the capacity. Needs 64-bit JAX.
 
-    Raises as the cell's `derivatives`, and ValueError where the problem exceeds the capacity.
+    Raises what the cell's `derivatives` raises, and ValueError where the problem exceeds the
+    capacity.
     """
     step, gates, fields, states = CELLS[cell]
     losses.find(loss)
@@ -205,7 +206,7 @@ def lay_out(
     if np.issubdtype(rows.dtype, np.integer):
         rows = np.eye(O)[rows]
     ends = np.full(B, T) if given.lengths is None else np.asarray(given.lengths)
-    if outputs == "last":  # of a sequence that is over, the state waits until the last step
+    if outputs == "last":  # a sequence that has ended keeps its state until the last step
         targets, counted = np.zeros((T, B, O)), np.zeros((T, B), bool)
         targets[-1], counted[-1] = rows, True
     else:
@@ -247,9 +248,9 @@ def started(
     truncation: int | None = None,
     capacity: Capacity = Capacity(),
 ) -> Callable[[], Derivatives]:
-    """Starts the computation of `derivatives`, and returns what waits for its results.
+    """Start computing `derivatives`; return a function that blocks until the result is there.
 
-    JAX computes beside the Python that goes on meanwhile. Raises as `derivatives`.
+    JAX computes while Python continues. Raises what `derivatives` raises.
     """
     require_name("cell", cell, tuple(CELLS))
     activations.find(activation)
@@ -283,8 +284,9 @@ def derivatives(
     """What the cell's `derivatives` returns, as NumPy arrays, always computed in float64.
 
     `cell` is "rnn", "lstm" or "gru"; `activation` is the RNN's, `reset` the GRU's. The inputs may
-    be float32: they are then the exact points at which float64 differentiates.
-    Raises as the cell's `derivatives`, and ValueError where the problem exceeds the capacity.
+    be float32: their exact values are then the point at which float64 differentiates.
+    Raises what the cell's `derivatives` raises, and ValueError where the problem exceeds the
+    capacity.
     """
     return started(
         params, x, y, h0, c0,

@@ -1,9 +1,9 @@
-"""The many-to-one RNN, forward only. Every gradient is JAX's.
+"""The many-to-one RNN, forward only. JAX computes every gradient.
 
     a_t = U x_t + W h_{t-1} (+ b),    h_t = φ(a_t),    ŷ = V h_T (+ c)
 
-The adjoints δ_t = ∂L/∂a_t come from autodiff too: a perturbation ε_t, zero, is added to each a_t,
-and ∂L/∂ε_t at ε = 0 is δ_t.
+The adjoints δ_t = ∂L/∂a_t come from autodiff too: a zero perturbation ε_t is added to each a_t, and
+∂L/∂ε_t at ε = 0 is δ_t.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def loss_of(
     activation: Activation,
     loss: str,
 ) -> tuple[Float[Array, ""], States]:
-    """L as a function of everything that it can be differentiated with respect to."""
+    """The loss as a function of every argument that it is differentiated with respect to."""
     model = Model(step, activation, loss)
     return unrolled.objective(
         params, x, (h0,), perturbations, y, None, model=model, truncation=None
@@ -97,7 +97,7 @@ def value_and_grad(
     lengths: Int[Array, " B"] | None = None,
     truncation: int | None = None,
 ) -> tuple[Float[Array, ""], P]:
-    """The loss and its gradients with respect to the parameters, in a pytree like theirs.
+    """The loss and its gradients with respect to the parameters, in the same pytree structure.
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """
@@ -153,7 +153,7 @@ def adjoints(
     lengths: Int[Array, " B"] | None = None,
     truncation: int | None = None,
 ) -> Float[Array, "T B H"]:
-    """δ_t = ∂L/∂a_t for every step. Raises as `value_and_grad`."""
+    """δ_t = ∂L/∂a_t for every step. Raises what `value_and_grad` raises."""
     delta: Array = derivatives(
         params, x, y, h0,
         activation=activation, loss=loss, outputs=outputs, lengths=lengths, truncation=truncation,

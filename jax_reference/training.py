@@ -1,8 +1,8 @@
 """Gradient descent, compiled: many steps in one `jax.lax.scan`, no Python between them.
 
-A compiled step of a small model takes microseconds, and calling it from Python a hundred. The same
-names, arguments and meaning as the other witness's training; the gradient is JAX's. Whatever ends
-training early loses nothing, and n steps and then N − n are the N steps at once, bit for bit.
+A compiled step of a small model takes microseconds; calling it from Python takes a hundred. Names,
+arguments and meaning are those of the other witness's training; the gradient is JAX's. Training
+that ends early loses no finished step, and n steps followed by N − n give the same bits as N steps.
 """
 
 from collections.abc import Callable
@@ -28,15 +28,15 @@ P = TypeVar("P", bound=Parameters)
 Stopped = Literal["target", "limit", "diverged", "interrupted"]
 
 CHUNK = 1000  # steps compiled into one call
-PATIENCE = 0.1  # seconds that a call may take before the next one does more steps
+PATIENCE = 0.1  # seconds; a call that takes less is followed by one with more steps
 
 
 class Run(NamedTuple, Generic[P]):
-    """How far training came: `losses[k]` is the loss after k updates, the last that of `params`.
+    """The result of training: `losses[k]` is the loss after k updates, the last that of `params`.
 
-    `params` is a pytree like the one that was given, of NumPy arrays, and so is `losses`.
-    `stopped` says why it ended: "target" where the loss is at most the target, "limit" where the
-    steps are used up; "diverged" and "interrupted" in the exceptions of those names.
+    `params` has the structure of the given pytree; its leaves and `losses` are NumPy arrays.
+    `stopped` says why training ended: "target" where the loss is at most the target, "limit" where
+    the steps are used up, "diverged" and "interrupted" in the exceptions of those names.
     """
 
     params: P
@@ -44,7 +44,7 @@ class Run(NamedTuple, Generic[P]):
     stopped: Stopped
 
 
-class Diverged(ArithmeticError):  # noqa: N818 - what happened, like KeyboardInterrupt
+class Diverged(ArithmeticError):  # noqa: N818 - named like KeyboardInterrupt
     """The loss or a parameter became infinite or NaN. `run` ends with the last finite ones."""
 
     def __init__(self, message: str, run: Run[Any]) -> None:
@@ -53,7 +53,7 @@ class Diverged(ArithmeticError):  # noqa: N818 - what happened, like KeyboardInt
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C. `run` ends with the last call of compiled steps that was finished."""
+    """Ctrl-C ended training. `run` ends with the last finished call of compiled steps."""
 
     def __init__(self, message: str, run: Run[Any]) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class State(NamedTuple, Generic[P]):
-    """Parameters, the gradient there, the steps done in this call, and whether to do another."""
+    """Parameters, their gradient, the steps done in this call, and whether to do another."""
 
     params: P
     gradient: P
@@ -74,7 +74,10 @@ def _steps(
     params: P, gradient: P, x: Array, y: Array, first: unrolled.State, rate: Array, target: Array,
     allowed: Array, model: Model,
 ) -> tuple[State[P], Float[Array, " chunk"]]:  # fmt: skip
-    """Up to `allowed` of CHUNK steps, and the loss that each found; a failing one moves nothing."""
+    """Do up to `allowed` of CHUNK steps; return the state and the loss of each step.
+
+    A step with a loss or a parameter that is not finite changes nothing.
+    """
     objective = partial(unrolled.objective, model=model, truncation=None)
 
     def step(state: State[P]) -> tuple[State[P], Array]:
@@ -97,7 +100,7 @@ def _steps(
     def rest(state: State[P]) -> tuple[State[P], Array]:
         return state, jnp.zeros((), x.dtype)
 
-    # `lax.cond`, because a step that is skipped then costs a fiftieth of one that is thrown away.
+    # `lax.cond`, because a skipped step then costs a fiftieth of one computed and discarded.
     return jax.lax.scan(
         lambda state, _: jax.lax.cond(state.running, step, rest, state),
         State(params, gradient, jnp.int32(0), jnp.bool(True)),
@@ -137,7 +140,7 @@ def descend(
     whole = Model(step_of, option, loss)
     rate, goal = rate_and_goal(learning_rate, steps, target, dtype)
 
-    gradient = jax.tree.map(np.zeros_like, params)  # so that the first step only finds the loss
+    gradient = jax.tree.map(np.zeros_like, params)  # so the first step only finds the loss
     found: list[float] = []
     reached = params, 0  # the parameters, and how many of the losses lead to them
     allowed = 1
@@ -156,7 +159,7 @@ def descend(
                 )
                 done, values = int(count), np.asarray(values)
             found.extend(values[:done].tolist())
-            reached = last, reached[1] + done  # in one assignment: Ctrl-C finds both or neither
+            reached = last, reached[1] + done  # one assignment: Ctrl-C sees both or neither
             if done < allowed and not (done and found[-1] <= goal):
                 step, value = reached[1], values[done]
                 if step == 0:
@@ -173,13 +176,13 @@ def descend(
         return run("target" if found[-1] <= goal else "limit")
     except KeyboardInterrupt:
         if reached[1] == 0:
-            raise  # before the first loss was known: there is nothing to lose
+            raise  # no loss is known yet, so there is no run to return
         message = f"training: interrupted after step {reached[1] - 1}"
         raise Interrupted(message, run("interrupted")) from None
 
 
 def option_of(model: Any, c0: Any, activation: Any) -> Any:
-    """What the cell's step takes as its option.
+    """The option of the cell's step: the RNN's activation, the GRU's reset, None for the LSTM.
 
     Raises TypeError or ValueError where there is no such cell, or it lacks an option that is given.
     """
@@ -199,7 +202,7 @@ def option_of(model: Any, c0: Any, activation: Any) -> Any:
 def rate_and_goal(
     learning_rate: Any, steps: Any, target: Any, dtype: np.dtype[Any]
 ) -> tuple[Any, Any]:
-    """The learning rate and the target in the dtype of the parameters; no target is −∞.
+    """The learning rate and the target in the dtype of the parameters; None as target is −∞.
 
     Raises TypeError or ValueError naming the argument that does not fit.
     """

@@ -1,8 +1,8 @@
-"""What the three cells share: a step repeated over time, a loss at the end, and autodiff.
+"""The unrolled network of any cell: a step repeated over time, a loss at the end, and autodiff.
 
 A cell is a function step(params, state, x_t, ε_t, option) -> (a_t, next state), where the state is
-a tuple that begins with h. Here it is run over a batch of sequences of any lengths, and
-`jax.value_and_grad` does the rest. ε_t, zero, is added to a_t: ∂L/∂ε_t at ε = 0 is the adjoint δ_t.
+a tuple that begins with h. This module runs it over a batch of sequences of any lengths;
+`jax.value_and_grad` differentiates it. A zero ε_t is added to a_t; ∂L/∂ε_t at ε = 0 is δ_t.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Step = Callable[[Any, State, Array, Array, Any], tuple[Array, State]]
 
 
 class Model(NamedTuple):
-    """Everything about a model that is not an array: hashable, compiled in.
+    """The parts of a model that are not arrays: hashable, and static when compiled.
 
     `option` is the RNN's activation or the GRU's placement of the reset gate.
     """
@@ -35,7 +35,7 @@ class Model(NamedTuple):
 
 
 class States(NamedTuple):
-    """The forward pass: prediction, pre-activations a_1 … a_T, states h_0 … h_T, and LSTM's cells.
+    """The forward pass: prediction, pre-activations a_1 … a_T, states h_0 … h_T, LSTM cells.
 
     JAX arrays here, NumPy arrays from `padded`.
     """
@@ -47,7 +47,7 @@ class States(NamedTuple):
 
 
 class Derivatives(NamedTuple):
-    """The loss, its gradient with respect to everything, and the states it was computed at.
+    """The loss, its gradient with respect to everything, and the states of the forward pass.
 
     G is H times the number of gates. c0 is the LSTM's, b_n the GRU's.
     JAX arrays here, NumPy arrays from `padded`.
@@ -78,8 +78,8 @@ def unroll(
 ) -> tuple[Array, State]:
     """All a_t, and every state from the first, time leading. Equation (P2).
 
-    A sequence that is over keeps its state, and its h_T is its own last. With a truncation, a state
-    before the last so many steps counts as a constant; the first state is that of no step.
+    A sequence that has ended keeps its state, so its h_T is its last state. With a truncation k,
+    the states h_1, h_2, … before the last k steps of each sequence are constants.
     """
     T, B, _ = x.shape
     ends = jnp.full(B, T) if lengths is None else lengths
@@ -138,7 +138,7 @@ def objective(
     model: Model,
     truncation: int | None,
 ) -> tuple[Float[Array, ""], States]:
-    """L as a function of everything that it can be differentiated with respect to."""
+    """The loss as a function of every argument that it is differentiated with respect to."""
     reached = states(model, params, x, first, perturbations, lengths, truncation)
     prediction = reached.prediction
     valid = jnp.ones(prediction.shape, bool)
