@@ -2,3 +2,34 @@
 
 Knows both witnesses; neither knows it. Also the command line, `bptt`.
 """
+
+from typing import Any
+
+from bptt_verifier.judge.verify import (
+    assert_own_model_verified,
+    assert_verified,
+    verify,
+    verify_own_model,
+)
+from bptt_verifier.report import DerivationError, Report
+from bptt_verifier.tolerance.comparison import Verdict
+
+__all__ = [
+    "DerivationError",
+    "Report",
+    "Verdict",
+    "assert_own_model_verified",
+    "assert_verified",
+    "certify",
+    "verify",
+    "verify_own_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`certify`, which needs the extra of that name, and is imported where it is asked for."""
+    if name == "certify":
+        from bptt_verifier.proofs.enclosures import certify  # noqa: PLC0415
+
+        return certify
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -96,7 +96,8 @@ def of_one_gradient(
 ) -> Iterator[Finding]:
     """Every mistake that one gradient of a cell can make on its own."""
     states = backs[0].states
-    yield from of_any_gradient(name, evidence, backs, CELL_FACTORS, WEIGHTS)
+    weights = [name for name in WEIGHTS if name in evidence[0].wanted]
+    yield from of_any_gradient(name, evidence, backs, CELL_FACTORS, weights)
     of_the_rnn = OF_THE_RNN if states.problem.cell == "rnn" else {}
     for kind, said, gradient in (*OF_ANY_CELL.get(name, ()), *of_the_rnn.get(name, ())):
         yield Finding(kind, said, {}, gradient)
