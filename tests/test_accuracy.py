@@ -14,9 +14,9 @@ from bptt_verifier.commands.accuracy import (
     HEADINGS,
     LENGTHS,
     NORMS,
-    cells,
-    drawn,
-    measured,
+    draw_problem,
+    format_row,
+    measure,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,7 @@ FACTOR = 200  # docs/certification.md: the bound is never more than so many time
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_error_is_above_its_bound_and_the_bound_is_not_looser_than_said(dtype: str) -> None:
-    row = measured(0, 3, dtype, 5, 1.0)
+    row = measure(0, 3, dtype, 5, 1.0)
     assert row.entries == 3 * (4 * 3 + 4 * 4 + 2 * 4)
     assert set(row.errors) == set(CONTENDERS)
     for errors in row.errors.values():
@@ -33,7 +33,7 @@ def test_no_error_is_above_its_bound_and_the_bound_is_not_looser_than_said(dtype
         assert 0 < errors.over_bound <= 1
     assert row.looseness <= FACTOR
     assert row.looseness == pytest.approx(1 / max(e.over_bound for e in row.errors.values()))
-    assert len(cells(row)) == len(HEADINGS)
+    assert len(format_row(row)) == len(HEADINGS)
 
 
 def test_a_worse_implementation_has_larger_errors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,14 +44,14 @@ def test_a_worse_implementation_has_larger_errors(monkeypatch: pytest.MonkeyPatc
         return found._replace(W=found.W.astype(np.float32).astype(np.float64))
 
     monkeypatch.setattr(accuracy, "contenders", lambda: asked | {"manual-jit": rounded})
-    errors = measured(0, 2, "float64", 5, 1.0).errors
+    errors = measure(0, 2, "float64", 5, 1.0).errors
     assert errors["manual-jit"].worst > 1e6 * errors["manual"].median
     assert errors["manual-jit"].over_bound > 1
 
 
 def test_the_problems_have_the_norm_that_is_said() -> None:
     for norm in NORMS:
-        problem = drawn(0, 1, "float32", 5, norm)
+        problem = draw_problem(0, 1, "float32", 5, norm)
         assert problem.x.dtype == problem.params.W.dtype == np.float32
         # ‖W‖ moves by at most ‖ΔW‖_F ≤ u ‖W‖_F ≤ u √H ‖W‖ when W is rounded to float32, u = 2⁻²⁴.
         W = problem.params.W.astype(np.float64)

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from bptt_verifier.commands import colours
 from bptt_verifier.commands import main as command_line
 from bptt_verifier.commands.explain import explanation
+from bptt_verifier.console import files
 from bptt_verifier.console.argument_errors import App
-from bptt_verifier.console.terminal import require_writable
+from bptt_verifier.console.files import require_writable
 from bptt_verifier.judge import builtin
 from bptt_verifier.problems.problem import Problem
 from manual_bptt import rnn, rtrl
@@ -87,7 +88,7 @@ def says_one_sentence(ended: Ended, beginning: str) -> bool:
     return said and (ended.code, ended.out, ended.err) == (2, "", f"{line}\n")
 
 
-COMMANDS = "train, flow, prove, accuracy, verify, explain"
+COMMANDS = "verify, prove, accuracy, explain, flow, train"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ COMMANDS = "train, flow, prove, accuracy, verify, explain"
         (["verify", "-x"], "-x: no such option of bptt verify; see bptt verify --help"),
         (["verify", "a.py", "b.py"], "'b.py': more than bptt verify takes; see bptt verify --help"),
         (["verify", "--json", "no/such/folder/out.json"], "--json: expected a file in an existing folder, found no/such/folder/out.json"),
-        (["verify", "--json", "."], "--json: expected a file in an existing folder, found ."),
+        (["verify", "--json", "."], "--json: expected a file, found the folder ."),
         (["verify", "--json", "/proc/x.json"], "--json: expected a file that can be written, found /proc/x.json"),
         (["verify", "--html", "/proc/x.html"], "--html: expected a file that can be written, found /proc/x.html"),
         (["flow", "--json", "/proc/x.json"], "--json: expected a file that can be written, found /proc/x.json"),
@@ -292,9 +293,16 @@ def test_explain_follows_the_activation_and_the_loss(bptt, activation: str, loss
     assert "a_1 = U x_1 + W h_0 + b" in ended.out
 
 
+def test_explain_compares_the_largest_state_that_it_takes(bptt) -> None:  # type: ignore[no-untyped-def]
+    ended = bptt("explain", "--hidden-size", "8")
+    assert ended.code == 0
+    assert ended.out.count("agrees") == 3
+
+
 def test_explanation_is_for_any_problem() -> None:
     params = rnn.init(np.random.default_rng(0), 2, 3, 1)
-    problem = Problem(params, np.ones((4, 1, 2)), np.zeros((1, 1)), None, "tanh", "mse")
+    x, y = np.ones((4, 1, 2)), np.zeros((1, 1))
+    problem = Problem("rnn", params, x, y, {}, {"activation": "tanh"}, "mse")
     assert explanation(problem, ["a sequence"])
 
 
@@ -342,11 +350,34 @@ def test_a_file_that_is_there_is_only_tried(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [there]
 
 
+def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    require_writable("--json", pipe)  # opening it would wait for a reader
+    require_writable("--json", Path(os.devnull))
+
+
+def test_a_file_to_be_replaced_needs_a_folder_that_takes_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    there = tmp_path / "there.json"
+    there.write_text("kept")
+    monkeypatch.setattr(files, "TemporaryFile", full)
+    require_writable("--json", there)
+    with pytest.raises(ValueError, match="--json: expected a file that can be written"):
+        require_writable("--json", there, replaced=True)
+    assert there.read_text() == "kept"
+
+
 # A process of its own: pipes, encodings and Ctrl-C.
 
 SCRIPT = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from bptt_verifier import command_line; {before}; command_line.main()"
+    "from bptt_verifier.commands import main as command_line, verify as v; "
+    "{before}; command_line.main()"
 )
 
 
@@ -395,13 +426,13 @@ def gradients(params, x, y):
 """
 TELL = "print(flush=True)"
 DURING = {
-    "start-up": f"command_line.require_writable = lambda *_: ({TELL}, __import__('time').sleep(60))",
+    "start-up": f"v.require_writable = lambda *_: ({TELL}, __import__('time').sleep(60))",
     "cases": (
-        "from bptt_verifier import builtin as b; r = b.reference;"
+        "from bptt_verifier.judge import builtin as b; r = b.reference;"
         f"b.reference = lambda p: ({TELL}, r(p))[1]"
     ),
     "collection": (
-        "import gc, time; command_line.require_writable = lambda *_: "
+        "import gc, time; v.require_writable = lambda *_: "
         f"(gc.callbacks.append(lambda *_: ({TELL}, time.sleep(60))), gc.collect())"
     ),
 }

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bptt_verifier.commands.flow import flow, gradient_flow, of_radius
+from bptt_verifier.commands.flow import draw_recurrent_weights, flow, measure_flow
 
 APP = typer.Typer()
 APP.command()(flow)
@@ -17,14 +17,14 @@ APP.command()(flow)
 
 def test_after_a_hundred_steps_the_rnn_has_less_left_than_the_lstm() -> None:
     for seed in range(5):
-        found = gradient_flow(100, seed=seed).norms
+        found = measure_flow(100, seed=seed).norms
         assert 0 < found["rnn"][0] < found["lstm"][0]
 
 
 @pytest.mark.parametrize("radius", [0.5, 1.0, 2.0])
 def test_the_bound_holds_at_every_step(radius: float) -> None:
     T, H, u = 40, 16, 2.0**-53
-    found = gradient_flow(T, hidden_size=H, radius=radius, seed=3)
+    found = measure_flow(T, hidden_size=H, radius=radius, seed=3)
     # A product with W of norm ‖W‖ is off by at most γ_H √H ‖W‖, and so is the norm W was made to.
     slack = 2 * T * (H**1.5 + 6) * u
     assert (found.norms["rnn"] <= found.bound * (1 + slack)).all()
@@ -34,7 +34,7 @@ def test_the_bound_holds_at_every_step(radius: float) -> None:
 
 
 def test_every_gate_of_W_has_the_radius_that_was_asked_for() -> None:
-    W = of_radius(np.random.default_rng(0), (4, 5), 0.7)
+    W = draw_recurrent_weights(np.random.default_rng(0), (4, 5), 0.7)
     for block in np.split(W, 4):
         assert np.abs(np.linalg.eigvals(block)).max() == pytest.approx(0.7)
 

@@ -14,7 +14,7 @@ import pytest
 from agreement import same
 from test_train_command import MODELS, Run, start
 
-from bptt_verifier.commands import checkpoint
+from bptt_verifier.commands import checkpoint, descent
 from bptt_verifier.commands import train as train_command
 from bptt_verifier.commands.checkpoint import Checkpoint
 from bptt_verifier.commands.colours import Encoding, InitialState
@@ -85,7 +85,7 @@ def test_long_runs_are_kept_on_the_way(
     train("--checkpoint", tmp_path / "run.npz", "--steps", 100)
     assert kept == [0, 100]
     kept.clear()
-    monkeypatch.setattr(train_command, "SAVE_EVERY", -1)
+    monkeypatch.setattr(descent, "SAVE_EVERY", -1)
     train("--checkpoint", tmp_path / "run.npz", "--steps", 30)
     assert kept == [0, 10, 20, 30, 30]
 
@@ -101,8 +101,8 @@ def endless(path: Path, *options: str, until: int) -> Iterator[subprocess.Popen[
     """
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from bptt_verifier import command_line, train_command;"
-        "train_command.SAVE_EVERY = 0.1; command_line.main()"
+        "from bptt_verifier.commands import descent, main;"
+        "descent.SAVE_EVERY = 0.1; main.main()"
     )
     process = subprocess.Popen(
         [
@@ -182,7 +182,7 @@ def test_ctrl_c_between_two_legs_is_not_lost() -> None:
     params, x, y, h0 = start(Encoding.INTEGER, InitialState.RANDOM)
     kept = []
 
-    def keep(run: manual.Run) -> None:
+    def save(run: manual.Run) -> None:
         kept.append(run)
         if len(kept) == 1:
             raise KeyboardInterrupt
@@ -190,8 +190,8 @@ def test_ctrl_c_between_two_legs_is_not_lost() -> None:
     def descend(params: Params, **options: Any) -> manual.Run:
         return manual.descend(params, x, y, h0, learning_rate=0.1, **options)
 
-    run = train_command.trained(
-        manual, descend, descend(params, steps=0), steps=50, keep=keep, progress=lambda *_: None
+    run = descent.descend_in_legs(
+        manual, descend, descend(params, steps=0), steps=50, save=save, progress=lambda *_: None
     )
     assert run.stopped == "interrupted"
     assert kept[1] is run

@@ -1,11 +1,10 @@
-"""How many units in the last place each implementation is off the exact gradient, and the bound.
+"""`bptt accuracy`: measure the error of each implementation, in units in the last place.
 
-`bptt accuracy`. Contenders are the hand derivation, the same compiled, and autodiff; the exact
-values come from `enclosures`, so that this asks which one is closer, not whether they agree. Needs
-the extra `certify`.
+The contenders are the hand derivation, the same compiled, and autodiff. Each is compared with the
+exact gradient, which `proofs.enclosures` encloses, and with the bound on its error. Needs the extra
+`certify`.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -16,11 +15,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bptt_verifier.commands.flow import empty_figure
-from bptt_verifier.console.terminal import print_uncut, progress_bar, require_writable
-from bptt_verifier.problems.problem import LARGEST, Problem, Sizes, with_values
-from bptt_verifier.reference.autodiff import measured_truth, truth
-from bptt_verifier.tolerance.comparison import Array
+from bptt_verifier.commands.tables import empty_table
+from bptt_verifier.console.figures import empty_figure
+from bptt_verifier.console.files import JsonFile, require_writable, write_json
+from bptt_verifier.console.terminal import print_uncut, progress_bar
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import Array, Problem, Sizes
+from bptt_verifier.reference.autodiff import truth
 from jax_reference import rnn as autodiff
 from manual_bptt import rnn
 
@@ -35,7 +36,7 @@ CONTENDERS = ("manual", "manual-jit", "autodiff")
 
 
 class Errors(NamedTuple):
-    """One contender's errors: in units in the last place, and its worst over what is allowed."""
+    """One contender's errors in units in the last place, and its worst error over the bound."""
 
     median: float
     percentile_99: float
@@ -44,7 +45,7 @@ class Errors(NamedTuple):
 
 
 class Row(NamedTuple):
-    """All contenders on the same problems: all entries of ∂L/∂U, ∂L/∂W and ∂L/∂V."""
+    """The errors of all contenders on the same problems, in ∂L/∂U, ∂L/∂W and ∂L/∂V."""
 
     dtype: str
     T: int
@@ -54,7 +55,7 @@ class Row(NamedTuple):
 
     @property
     def looseness(self) -> float:
-        """By which factor the bound could be smaller and still hold here; ∞ where all is exact."""
+        """The factor by which the bound exceeds the worst error; ∞ where all is exact."""
         worst = max(errors.over_bound for errors in self.errors.values())
         return 1 / worst if worst > 0 else float("inf")
 
@@ -70,52 +71,44 @@ def contenders() -> dict[str, Callable[[Problem], Any]]:
 
     def of(module: Any) -> Callable[[Problem], Any]:
         def gradients(problem: Problem) -> Any:
-            params, x, y, h0, activation, loss = problem
-            return module.value_and_grad(params, x, y, h0, activation=activation, loss=loss)[1]
+            point = problem.params, problem.x, problem.y
+            return module.value_and_grad(*point, **problem.simple_options)[1]
 
         return gradients
 
     return dict(zip(CONTENDERS, map(of, (rnn, jitted, autodiff)), strict=True))
 
 
-def drawn(seed: int, case: int, dtype: str, T: int, norm: float) -> Problem:
-    """A problem whose W has that spectral norm, but for rounding."""
+def draw_problem(seed: int, case: int, dtype: str, T: int, norm: float) -> Problem:
+    """Draw a problem whose W has this spectral norm, up to rounding."""
     rng = np.random.default_rng([seed, case, T, int(1000 * norm)])
     problem = with_values(rng, Sizes(T=T, B=2, D=3, H=4, O=2), initial_state=True)
-    params = problem.params
-    W = params.W * (norm / np.linalg.norm(params.W, 2))
-    params = rnn.Params(*(w.astype(dtype) for w in (params.U, W, params.V)))
-    h0 = None if problem.h0 is None else problem.h0.astype(dtype)
-    x, y = problem.x.astype(dtype), problem.y.astype(dtype)
-    return problem._replace(params=params, x=x, y=y, h0=h0)
+    W = problem.params.W
+    W = W * (norm / np.linalg.norm(W, 2))
+    problem = problem._replace(params=problem.params._replace(W=W))
+    return problem.map_arrays(lambda values: values.astype(dtype))
 
 
-def allowed(problem: Problem) -> dict[str, Array]:
-    """What `verify` would allow: the derived bound where it can tell, else the error measured."""
-    oracle = truth if len(problem.x) <= LARGEST.T else measured_truth
-    return oracle(problem, problem.x.dtype).allowed
-
-
-def measured(seed: int, problems: int, dtype: str, T: int, norm: float) -> Row:
-    """The errors of all contenders on so many problems."""
+def measure(seed: int, problems: int, dtype: str, T: int, norm: float) -> Row:
+    """Measure the errors of all contenders on this number of problems."""
     from bptt_verifier.proofs.enclosures import certify  # noqa: PLC0415 - needs an extra
 
     ulps: dict[str, list[Array]] = {name: [] for name in CONTENDERS}
     ratios: dict[str, float] = dict.fromkeys(CONTENDERS, 0.0)
-    asked = contenders()
+    implementations = contenders()
     for case in range(problems):
-        problem = drawn(seed, case, dtype, T, norm)
-        params, x, y, h0, activation, loss = problem
-        exact = certify(params, x, y, h0, activation=activation, loss=loss, names=PARAMETERS)
-        limits = allowed(problem)
-        for name, gradients in asked.items():
+        problem = draw_problem(seed, case, dtype, T, norm)
+        point, options = (problem.params, problem.x, problem.y), problem.simple_options
+        exact = certify(*point, **options, names=PARAMETERS)
+        allowed = truth(problem, problem.x.dtype).allowed
+        for name, gradients in implementations.items():
             found = gradients(problem)
             for parameter in PARAMETERS:
                 values = np.asarray(getattr(found, parameter))
                 off = exact[parameter].errors_in_ulps(values)
                 units = exact[parameter].ulps.astype(np.float64)
                 ulps[name].append(off.ravel())
-                ratio = float(np.max(off * units / limits[parameter]))
+                ratio = float(np.max(off * units / allowed[parameter]))
                 ratios[name] = max(ratios[name], ratio)
     pooled = {name: np.concatenate(found) for name, found in ulps.items()}
     errors = {
@@ -127,10 +120,10 @@ def measured(seed: int, problems: int, dtype: str, T: int, norm: float) -> Row:
     return Row(dtype, T, norm, len(pooled[CONTENDERS[0]]), errors)
 
 
-def rows_of(seed: int, problems: int) -> Iterator[Row]:
-    """All dtypes, lengths and norms."""
+def measure_all(seed: int, problems: int) -> Iterator[Row]:
+    """Measure every dtype, length and norm."""
     for dtype, T, norm in product(DTYPES, LENGTHS, NORMS):
-        yield measured(seed, problems, dtype, T, norm)
+        yield measure(seed, problems, dtype, T, norm)
 
 
 HEADINGS = (
@@ -139,8 +132,8 @@ HEADINGS = (
 )  # fmt: skip
 
 
-def cells(row: Row) -> list[str]:
-    """A row as text."""
+def format_row(row: Row) -> list[str]:
+    """The cells of a row, in the order of `HEADINGS`."""
     spread = [
         f"{found.median:.2g}, {found.percentile_99:.2g}, {found.worst:.2g}"
         for found in (row.errors[name] for name in CONTENDERS)
@@ -149,18 +142,16 @@ def cells(row: Row) -> list[str]:
     return [row.dtype, str(row.T), f"{row.norm:g}", *spread, f"{worst:.2g}", f"{row.looseness:.2g}"]
 
 
-def table_of(rows: list[Row]) -> Table:
-    """For a terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in HEADINGS:
-        table.add_column(heading, no_wrap=True, justify="right")
+def accuracy_table(rows: list[Row]) -> Table:
+    """A row for each dtype, length and norm."""
+    table = empty_table(*HEADINGS, justify="right")
     for row in rows:
-        table.add_row(*cells(row))
+        table.add_row(*format_row(row))
     return table
 
 
-def sentence(rows: list[Row]) -> str:
-    """Which contender is most accurate, and how honest the bound is."""
+def summarise(rows: list[Row]) -> str:
+    """The most accurate contender, and how sharp the bound is."""
     typical = {
         name: float(np.median([row.errors[name].median for row in rows])) for name in CONTENDERS
     }
@@ -174,8 +165,8 @@ def sentence(rows: list[Row]) -> str:
     )
 
 
-def markdown(rows: list[Row], command: str) -> str:
-    """The page docs/accuracy.md."""
+def render_markdown(rows: list[Row], command: str) -> str:
+    """The table as the page docs/accuracy.md."""
     lines = [
         "# Accuracy, in units in the last place of the exact gradient",
         "",
@@ -184,15 +175,15 @@ def markdown(rows: list[Row], command: str) -> str:
         "",
         "| " + " | ".join(HEADINGS) + " |",
         "| " + " | ".join("---" for _ in HEADINGS) + " |",
-        *("| " + " | ".join(cells(row)) + " |" for row in rows),
+        *("| " + " | ".join(format_row(row)) + " |" for row in rows),
         "",
-        sentence(rows),
+        summarise(rows),
     ]
     return "\n".join(lines) + "\n"
 
 
 def draw(figure: "Figure", rows: list[Row]) -> None:
-    """Median and worst error against T, a panel for each dtype and norm."""
+    """Draw the median and worst error against T, a panel for each dtype and norm."""
     panels = figure.subplots(len(DTYPES), len(NORMS), sharex=True, sharey=True, squeeze=False)
     colours = dict(zip(CONTENDERS, ("tab:red", "tab:orange", "tab:blue"), strict=True))
     for (i, dtype), (j, norm) in product(enumerate(DTYPES), enumerate(NORMS)):
@@ -210,38 +201,36 @@ def draw(figure: "Figure", rows: list[Row]) -> None:
 
 
 def accuracy(
-    problems: Annotated[int, typer.Option(min=1, help="Random problems for each row.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Which random problems.")] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here, too.")
-    ] = None,
+    problems: Annotated[
+        int, typer.Option(min=1, help="Number of random problems in each row.")
+    ] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random problems.")] = 0,
+    json_file: JsonFile = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the errors against T into this file.")
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option("--markdown", metavar="FILE", help="Write the table as a page of Markdown."),
+        typer.Option("--markdown", metavar="FILE", help="Write the table as Markdown."),
     ] = None,
 ) -> None:
-    """Say how far from the exact gradient each implementation is, and how honest the bound."""
+    """Measure the error of each implementation, and how sharp its bound is."""
     require_writable("--json", json_file)
     require_writable("--markdown", page)
     figure = None if plot is None else empty_figure(plot)
     rows: list[Row] = []
     total = len(DTYPES) * len(LENGTHS) * len(NORMS)
     with progress_bar("measuring", total) as progress:
-        for row in rows_of(seed, problems):
+        for row in measure_all(seed, problems):
             rows.append(row)
             progress(len(rows), total)
-    print_uncut(table_of(rows))
-    Console().print("", sentence(rows), sep="\n", soft_wrap=True)
-    if json_file is not None:
-        plain = {"seed": seed, "problems": problems, "rows": [row.to_dict() for row in rows]}
-        text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
-        json_file.write_text(text, encoding="utf-8")
+    print_uncut(accuracy_table(rows))
+    Console().print("", summarise(rows), sep="\n", soft_wrap=True)
+    plain = [row.to_dict() for row in rows]
+    write_json(json_file, {"seed": seed, "problems": problems, "rows": plain})
     if page is not None:
         command = f"bptt accuracy --problems {problems} --seed {seed} --markdown docs/accuracy.md"
-        page.write_text(markdown(rows, command), encoding="utf-8")
+        page.write_text(render_markdown(rows, command), encoding="utf-8")
     if figure is not None and plot is not None:
         draw(figure, rows)
         figure.savefig(plot, dpi=150)

@@ -1,35 +1,25 @@
-"""The state of a training run as one file: plain arrays and one JSON text, never pickle.
-
-A checkpoint is written beside its place and then moved there, so that whatever happens in between,
-the file of that name is a whole checkpoint: the old one or the new one. A link stays a link: its
-place is where it leads. A file that was there lends its mode to the one that replaces it.
-"""
+"""Checkpoints: the state of a training run in one file, plain arrays and JSON, never pickle."""
 
 import io
 import json
-import os
-import secrets
-import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from bptt_verifier.console.files import replacing, require_writable
+from bptt_verifier.problems.problem import Array
 from manual_bptt.inputs import arguments, array, shape
 from manual_bptt.training import CELLS, Params
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 
 class Checkpoint(NamedTuple):
-    """Where a run stands, and the settings that it was started with.
+    """The state of a run, and the settings that it was started with.
 
-    `losses[k]` is the loss after k updates. `settings` holds what JSON can: numbers and texts. Its
-    "model" names the cell; a file without one is from when there was only the RNN.
+    `losses[k]` is the loss after k updates. `settings` holds numbers and texts. Its "model" names
+    the cell; a file without one holds an RNN, once the only cell.
     """
 
     params: Params
@@ -38,31 +28,8 @@ class Checkpoint(NamedTuple):
     settings: dict[str, Any]
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, that takes the place of `path` when the block ends, whole or not at all.
-
-    Raises OSError where it cannot be written; a file that was there is then still there, as it was.
-    """
-    place = Path(os.path.realpath(path))
-    unfinished = place.with_name(f".{secrets.token_hex(8)}")  # short, whatever the name of `path`
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if place.exists():
-            shutil.copymode(place, unfinished)
-        unfinished.replace(place)
-    except BaseException as failure:  # Ctrl-C too
-        unfinished.unlink(missing_ok=True)
-        if isinstance(failure, OSError):
-            raise OSError(failure.errno, failure.strerror, str(path)) from failure
-        raise
-
-
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint to `path`, whole or not at all. Raises OSError as `replacing`."""
+    """Write the checkpoint to `path`, whole or not at all. Raises OSError as `replacing` does."""
     params, losses, h0, settings = checkpoint
     arrays = params._asdict() | {"losses": losses, "h0": h0}
     arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
@@ -74,21 +41,21 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """The checkpoint at `path`.
+    """Read the checkpoint at `path`.
 
-    Raises OSError where the file cannot be read, and ValueError where it is not a whole checkpoint.
+    Raises OSError where the file cannot be read, and ValueError where it is no whole checkpoint.
     """
     content = path.read_bytes()
     try:
-        return read(content)
+        return parse(content)
     except Exception as error:  # a damaged archive can raise nearly anything
         raise ValueError(
             f"{path}: expected a checkpoint of bptt train, found a damaged or another file"
         ) from error
 
 
-def read(content: bytes) -> Checkpoint:
-    """The checkpoint in the content of a file; raises where there is none."""
+def parse(content: bytes) -> Checkpoint:
+    """Parse the content of a file as a checkpoint. Raises where it is none."""
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         found = {name: archive[name] for name in archive.files}
     settings = json.loads(str(found.pop("settings")))
@@ -105,3 +72,32 @@ def read(content: bytes) -> Checkpoint:
     arguments(params, x, h0=h0, gates=getattr(cell, "GATES", 1), fields=cell.Params._fields)
     shape("losses", losses, "N")
     return Checkpoint(params, losses, h0, settings)
+
+
+def load_to_resume(
+    path: Path | None, settings: dict[str, Any], *, resume: bool
+) -> Checkpoint | None:
+    """Load the checkpoint at `path` if the run is to `resume` from it; check that it can be saved.
+
+    Raises ValueError or OSError where there is no checkpoint to resume from, where its settings
+    differ from `settings`, and where a new run would overwrite a file.
+    """
+    if path is None:
+        if resume:
+            raise ValueError("--resume: expected --checkpoint PATH with it, found none")
+        return None
+    require_writable("--checkpoint", path, replaced=True)
+    if not resume:
+        if path.exists():
+            raise FileExistsError(
+                f"--checkpoint: expected a new file, or --resume to go on from it, found {path}"
+            )
+        return None
+    if not path.exists():
+        raise FileNotFoundError(f"--resume: expected a checkpoint, found no file {path}")
+    saved = load(path)
+    before = {"model": "rnn"} | saved.settings
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise ValueError(f"--{name}: expected {before.get(name)} as in {path}, found {value}")
+    return saved

@@ -1,6 +1,6 @@
 """The worked example: three phrases of two tokens, and the colour that each stands for.
 
-Two ways to feed the tokens, two initial states, and one combination that cannot be learned.
+There are two encodings of the tokens and two initial states; one combination cannot be learned.
 Source: docs/derivation.md, section 7.
 """
 
@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from bptt_verifier.problems.problem import Array
 from manual_bptt.training import CELLS, Params, options_of
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Phrase(NamedTuple):
-    """A phrase, the numbers of its words, and its colour in bytes."""
+    """A phrase, the numbers of its words, and its colour as three bytes."""
 
     text: str
     tokens: tuple[int, int]
@@ -31,14 +30,14 @@ PHRASES = (
 
 
 class Encoding(StrEnum):
-    """A token as one number (D = 1), or as a row of the identity (D = 4)."""
+    """The encoding of a token: one number (D = 1), or a row of the identity (D = 4)."""
 
     INTEGER = "integer"
     ONE_HOT = "one-hot"
 
 
 class InitialState(StrEnum):
-    """h_0 = 0, or one random vector that stays fixed, the same for every phrase."""
+    """The initial state h_0: zero, or one fixed random vector, the same for every phrase."""
 
     ZEROS = "zeros"
     RANDOM = "random"
@@ -61,7 +60,7 @@ def targets(dtype: Any = np.float64) -> Float[Array, "B O"]:
 def initial_state(
     kind: InitialState, rng: np.random.Generator, hidden_size: int, dtype: Any = np.float64
 ) -> Float[Array, "B H"]:
-    """h_0 of every phrase; a random one is drawn once, from the standard normal distribution."""
+    """The state h_0 of every phrase; a random one is drawn once, from the normal distribution."""
     one = np.zeros(hidden_size) if kind is InitialState.ZEROS else rng.normal(size=hidden_size)
     return np.tile(one.astype(dtype), (len(PHRASES), 1))
 
@@ -73,7 +72,7 @@ def in_bytes(prediction: Float[Array, "B O"]) -> Int[Array, "B O"]:
 
 
 def target_loss(entries: int) -> float:
-    """The mean squared error over that many entries below which every byte is right."""
+    """The mean squared error, over this number of entries, below which every byte is right."""
     return (0.5 / 255) ** 2 / entries  # (T2)
 
 
@@ -88,9 +87,8 @@ def recurrent_gradient_stays_zero(
 ) -> bool:
     """Whether ∂L/∂W is exactly zero here, and for all other weights too.
 
-    W meets the states h_0 … h_{T-1} and no others. If they are zero, and no input before the last
-    and no bias takes part in them, then they are zero for all weights, and ∂L/∂W, whose every term
-    has one of them as a factor, is a sum of zeros.
+    Every term of ∂L/∂W has one of the states h_0 … h_{T-1} as a factor. If these are zero here, all
+    inputs before the last are zero and there is no bias, then they are zero for all weights.
     """
     cell, options = CELLS[model], options_of(model, None, activation)
     _, trace = cell.forward(params, x, h0, **options)

@@ -1,23 +1,23 @@
-"""`bptt prove`: run the derivations on exact numbers and on symbols, and say what that proves.
+"""`bptt prove`: prove the derivations on exact numbers and on symbols.
 
 Needs the extra `certify`.
 """
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from bptt_verifier.console.terminal import print_uncut, progress_bar, require_writable, verdict_text
+from bptt_verifier.commands.tables import empty_table, verdict_text
+from bptt_verifier.console.files import JsonFile, require_writable, write_json
+from bptt_verifier.console.terminal import print_uncut, progress_bar
 from bptt_verifier.tolerance.comparison import Verdict
 
 
 class Row(NamedTuple):
-    """One derivation and one kind of numbers."""
+    """The proof of one derivation on one kind of numbers."""
 
     derivation: str
     numbers: str
@@ -28,12 +28,12 @@ class Row(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """It agrees where nothing refuted it."""
+        """Agrees unless the derivation is refuted."""
         return Verdict.AGREES if self.refuted is None else Verdict.DISAGREES
 
 
 def proofs(points: int, seed: int) -> Iterator[Row]:
-    """Every built-in derivation over the rationals, over power series, and on symbols."""
+    """Prove every built-in derivation over the rationals, over power series, and on symbols."""
     from bptt_verifier.proofs import rational as rational_proof  # noqa: PLC0415 - need an extra
     from bptt_verifier.proofs import symbolic as symbolic_proof  # noqa: PLC0415 - need an extra
 
@@ -56,11 +56,9 @@ def proofs(points: int, seed: int) -> Iterator[Row]:
         yield Row(name, numbers, what, "0", proof.refuted, proof.to_dict())
 
 
-def table_of(rows: list[Row]) -> Table:
-    """A line for each derivation and kind of numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("derivation", "numbers", "proved", "probability of error", "verdict"):
-        table.add_column(heading, no_wrap=True)
+def proof_table(rows: list[Row]) -> Table:
+    """A row for each derivation and kind of numbers."""
+    table = empty_table("derivation", "numbers", "proved", "probability of error", "verdict")
     for row in rows:
         error = row.error if row.refuted is None else ""
         verdict = verdict_text(row.verdict)
@@ -72,10 +70,8 @@ def prove(
     points: Annotated[
         int, typer.Option(min=1, help="Random rational points for each identity.")
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Which random points.")] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the results here, too.")
-    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random points.")] = 0,
+    json_file: JsonFile = None,
 ) -> None:
     """Prove the derivations on exact numbers and on symbols, with no tolerance."""
     require_writable("--json", json_file)
@@ -84,14 +80,10 @@ def prove(
         for row in proofs(points, seed):
             rows.append(row)
             progress(len(rows), 12)
-    print_uncut(table_of(rows))
+    print_uncut(proof_table(rows))
     refuted = [row for row in rows if row.refuted is not None]
     for row in refuted:
         Console().print(f"{row.derivation}: {row.refuted}", soft_wrap=True)
-    if json_file is not None:
-        plain = {"holds": not refuted, "seed": seed, "rows": [
-            {"numbers": row.numbers, **row.plain} for row in rows
-        ]}  # fmt: skip
-        text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
-        json_file.write_text(text, encoding="utf-8")
+    plain = [{"numbers": row.numbers, **row.plain} for row in rows]
+    write_json(json_file, {"holds": not refuted, "seed": seed, "rows": plain})
     raise typer.Exit(1 if refuted else 0)

@@ -1,1 +1,1 @@
-"""The terminal: tables, progress bars, files to write, and arguments refused in one sentence."""
+"""The console: what every command line here shares. Imports nothing of the judge."""

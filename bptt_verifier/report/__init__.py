@@ -1,16 +1,15 @@
-"""Reports: a verdict as data, and its renderings as text, page and plain values."""
+"""Reports: a verdict as data, and its renderings as text, HTML page and plain values."""
 
-from bptt_verifier.report.report import (
+from bptt_verifier.report.findings import (
     Counterexample,
     Curve,
     Decision,
-    DerivationError,
     Mistake,
     ParameterResult,
-    Report,
     StepResult,
     nine_digits,
 )
+from bptt_verifier.report.report import DerivationError, Report
 
 __all__ = [
     "Counterexample",

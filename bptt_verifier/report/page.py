@@ -1,15 +1,11 @@
-"""A report as one self-contained page: no script, no network, pictures drawn as SVG."""
-
-from __future__ import annotations
+"""Findings as one self-contained HTML page: no script, no network, pictures drawn as SVG."""
 
 from html import escape
 from math import isfinite, log10
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bptt_verifier.tolerance.comparison import SYMBOLS
-
-if TYPE_CHECKING:
-    from bptt_verifier.report.report import Curve, Report
+from bptt_verifier.report.findings import Findings, symbol_of
+from bptt_verifier.report.text import HEADINGS, explain_mistake, format_result
 
 COLOURS = {"agrees": "#1a7f37", "disagrees": "#b42318", "inconclusive": "#9a6700"}
 STYLE = """
@@ -23,45 +19,42 @@ STYLE = """
 """
 
 
-def page(report: Report) -> str:
-    """The report as a whole page."""
-    title = escape(f"{report.verdict}: {report.subject}")
+def render_page(findings: Findings) -> str:
+    """The findings as a whole page."""
+    title = escape(f"{findings.verdict}: {findings.subject}")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{title}</title></head>\n'
-        f"<body>{body(report)}</body></html>\n"
+        f"<body>{render_fragment(findings)}</body></html>\n"
     )
 
 
-def body(report: Report) -> str:
-    """The report as a fragment, with its own style: what a notebook shows."""
-    colour = COLOURS[str(report.verdict)]
+def render_fragment(findings: Findings) -> str:
+    """The findings as a fragment of a page with its own style, as a notebook shows it."""
+    verdict, step = findings.verdict, findings.first_wrong_step
     parts = [
         f"<style>{STYLE}</style>",
-        f'<h1><span style="color:{colour}">{report.verdict}</span>: {escape(report.subject)}</h1>',
-        f"<p>{report.cases} cases.</p>",
+        f'<h1><span style="color:{COLOURS[str(verdict)]}">{verdict}</span>: '
+        f"{escape(findings.subject)}</h1><p>{findings.cases} cases.</p>",
     ]
-    for mistake in report.mistakes:
-        where = f" See ({mistake.equation}) in docs/derivation.md." if mistake.equation else ""
-        parts.append(
-            f'<p class="mistake"><b>{escape(mistake.name)}</b><br>'
-            f"{escape(mistake.explanation + where)}</p>"
-        )
-    if report.first_wrong_step is not None:
-        step = report.first_wrong_step
+    parts += [
+        f'<p class="mistake"><b>{escape(mistake.name)}</b><br>'
+        f"{escape(explain_mistake(mistake))}</p>"
+        for mistake in findings.mistakes
+    ]
+    if step is not None:
         parts.append(f"<p>Going backward, δ<sub>{step}</sub> is the first that is wrong.</p>")
-    parts += [f"<p>{escape(note)}</p>" for note in report.notes]
-    if report.parameters:
-        parts.append(parameter_table(report))
-    if report.curves:
-        parts += ["<h2>Relative error of each adjoint δ<sub>t</sub></h2>", step_picture(report)]
-    if report.counterexample:
-        case = report.counterexample
+    parts += [f"<p>{escape(note)}</p>" for note in findings.notes]
+    if findings.parameters:
+        parts += ["<h2>By gradient</h2>", draw_table(findings)]
+    if findings.curves:
+        parts += ["<h2>Relative error of each adjoint δ<sub>t</sub></h2>", draw_steps(findings)]
+    if findings.counterexample:
+        case = findings.counterexample
         parts += [
             f"<h2>The smallest failing case: {escape(case.sizes)}</h2>",
-            f"<p>Error of {escape(SYMBOLS.get(case.gradient, '∂L/∂' + case.gradient))} "
-            "in units of what is allowed:</p>",
-            heat_map(case.error_over_bound),
+            f"<p>Error of {escape(symbol_of(case.gradient))} in units of the bound:</p>",
+            draw_heat_map(case.error_over_bound),
             f"<pre>yours     {escape(str(case.yours))}\n"
             f"autodiff  {escape(str(case.autodiff))}</pre>",
             f"<p>Reproduce: <code>{escape(case.reproduce)}</code></p>",
@@ -69,26 +62,21 @@ def body(report: Report) -> str:
     return f'<div class="bptt">{"".join(parts)}</div>'
 
 
-def parameter_table(report: Report) -> str:
+def draw_table(findings: Findings) -> str:
     """A row for each gradient, coloured by its verdict."""
-    rows = "".join(
-        f"<tr><td>{escape(SYMBOLS.get(name, '∂L/∂' + name))}</td><td>{result.error:.3g}</td>"
-        f"<td>{', '.join(map(str, result.entry)) or '–'}</td>"
-        f"<td>{result.yours:.9g}</td><td>{result.autodiff:.9g}</td>"
-        f'<td style="color:{COLOURS[str(result.verdict)]}">{result.verdict}</td></tr>'
-        for name, result in report.parameters.items()
-    )
-    head = "".join(
-        f"<th>{text}</th>"
-        for text in ("gradient", "worst error ÷ bound", "entry", "yours", "autodiff", "verdict")
-    )
-    return f"<h2>By gradient</h2><table><tr>{head}</tr>{rows}</table>"
+    head = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
+    rows = []
+    for name, result in findings.parameters.items():
+        *cells, verdict = map(escape, format_result(name, result))
+        plain = "".join(f"<td>{cell}</td>" for cell in cells)
+        rows.append(f'<tr>{plain}<td style="color:{COLOURS[verdict]}">{verdict}</td></tr>')
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
-def step_picture(report: Report) -> str:
-    """Relative error over t for every probe, with its bound, on a logarithmic axis."""
+def draw_steps(findings: Findings) -> str:
+    """The relative error over t in every probe, with the bound, on a logarithmic axis."""
     width, height, left, bottom, top = 860, 320, 60, 40, 14
-    curves: tuple[Curve, ...] = report.curves
+    curves, first_wrong = findings.curves, findings.first_wrong_step
     steps = max(len(curve.relative_errors) for curve in curves)
     values = [v for curve in curves for v in (*curve.relative_errors, *curve.allowed)]
     positive = [v for v in values if v > 0 and isfinite(v)] or [1.0]
@@ -117,25 +105,25 @@ def step_picture(report: Report) -> str:
         x = place(t, 1)[0]
         drawn.append(f'<text x="{x:.1f}" y="{height - 18}" text-anchor="middle">{t}</text>')
     drawn.append(f'<text x="{width / 2}" y="{height - 2}" text-anchor="middle">step t</text>')
-    if report.first_wrong_step is not None:
-        x = place(report.first_wrong_step, 1)[0]
+    if first_wrong is not None:
+        x = place(first_wrong, 1)[0]
         anchor = "end" if x > width / 2 else "start"
         drawn.append(
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{height - bottom}" stroke="#b42318" '
             'stroke-dasharray="2 4"/>'
             f'<text x="{x:.1f}" y="{top + 10}" text-anchor="{anchor}" fill="#b42318">'
-            f"first wrong step, t = {report.first_wrong_step}</text>"
+            f"first wrong step, t = {first_wrong}</text>"
         )
     for curve in curves:
         drawn.append(line(curve.allowed, 'stroke="#8c959f" stroke-dasharray="6 4"'))
         drawn.append(line(curve.relative_errors, 'stroke="#0969da" stroke-width="1.6"'))
-    legend = f"{len(curves)} probes: solid, error; dashed, allowed"
+    legend = f"{len(curves)} probes: error solid, bound dashed"
     drawn.append(f'<text x="{left + 8}" y="{height - bottom - 8}">{legend}</text></svg>')
     return "".join(drawn)
 
 
-def heat_map(errors: list[Any]) -> str:
-    """One square an entry: white within the bound, the redder the further outside."""
+def draw_heat_map(errors: list[Any]) -> str:
+    """One square an entry: white within the bound, redder the further outside."""
     rows = errors if errors and isinstance(errors[0], list) else [errors]
     while rows and rows[0] and isinstance(rows[0][0], list):
         rows = [row for block in rows for row in block]
@@ -154,7 +142,7 @@ def heat_map(errors: list[Any]) -> str:
 
 
 def shade(value: float) -> str:
-    """White up to 1, then red on a logarithmic scale up to 10⁶ and beyond."""
+    """The colour of an error: white up to 1, then red by its logarithm, darkest from 10⁶ on."""
     if value <= 1:
         return "#ffffff"
     depth = min(1.0, 0.25 + log10(value) / 8) if isfinite(value) else 1.0

@@ -1,0 +1,60 @@
+"""Tables: the results of the built-in derivations on a terminal."""
+
+from rich.console import JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from bptt_verifier.judge.builtin import BuiltinReport
+from bptt_verifier.tolerance.comparison import SYMBOLS, Verdict
+
+STYLES = {Verdict.AGREES: "green", Verdict.DISAGREES: "bold red", Verdict.INCONCLUSIVE: "yellow"}
+
+
+def empty_table(*headings: str, justify: JustifyMethod = "left") -> Table:
+    """A table without lines, whose cells keep their line breaks."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, justify=justify)
+    return table
+
+
+def verdict_text(verdict: Verdict) -> Text:
+    """The verdict in its colour."""
+    return Text(str(verdict), style=STYLES[verdict])
+
+
+def builtin_table(report: BuiltinReport) -> Table:
+    """A row for each gradient of each derivation."""
+    worst = "worst error\n÷ bound"
+    table = empty_table("derivation", "gradient", "cases", worst, "largest shape", "verdict")
+    for column in table.columns[2:4]:
+        column.justify = "right"
+    previous = None
+    for row in report.rows:
+        if previous not in (None, row.derivation):
+            table.add_row()
+        error = row.worst.comparison.error
+        table.add_row(
+            row.derivation if row.derivation != previous else "",
+            SYMBOLS[row.gradient],
+            str(len(row.compared)),
+            f"{error:.3f}" if error < 1000 else f"{error:.1e}",
+            str(row.largest),
+            verdict_text(row.verdict),
+        )
+        previous = row.derivation
+    return table
+
+
+def summary(report: BuiltinReport) -> Text:
+    """The verdict on all derivations, and the worst case."""
+    row = max(report.rows, key=lambda row: row.worst.comparison.error)
+    case, _, worst = row.worst
+    entry = f"[{', '.join(map(str, worst.entry))}]" if worst.entry else ""
+    return Text.assemble(
+        verdict_text(report.verdict),
+        f": {len(report.shapes)} random problems in {report.dtype}, seed {report.seed}. "
+        f"The largest error is {worst.error:.2g} of its bound: {row.derivation}, "
+        f"{SYMBOLS[row.gradient]}{entry} of case {case}, by hand {worst.yours:.9g}, "
+        f"{report.reference} {worst.reference:.9g}.",
+    )

@@ -1,0 +1,31 @@
+"""Figures: Matplotlib figures that a command draws into a file named by `--plot`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bptt_verifier.console.files import require_writable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def empty_figure(path: Path) -> "Figure":
+    """An empty figure that can be saved as `path`; commands ask for it before a long computation.
+
+    Raises ValueError where the file cannot be written, Matplotlib is missing or does not know the
+    format.
+    """
+    require_writable("--plot", path)
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
+    except ImportError:
+        raise ValueError(
+            "--plot: expected matplotlib, found none: pip install 'verified-bptt[plot]'"
+        ) from None
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    formats = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise ValueError(
+            f"--plot: expected a name ending in one of {', '.join(sorted(formats))}, found {path}"
+        )
+    return figure

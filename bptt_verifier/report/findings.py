@@ -1,0 +1,151 @@
+"""Findings: everything that verifying a submission yields, as immutable values."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.tolerance.comparison import SYMBOLS, Array, Verdict
+
+
+class Mistake(NamedTuple):
+    """A named mistake: its stable name, a sentence that explains it, the equation it violates."""
+
+    name: str
+    explanation: str
+    details: dict[str, Any]
+    equation: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return self._asdict()
+
+
+class ParameterResult(NamedTuple):
+    """The worst entry of one gradient over all cases; `error` is in units of `allowed`."""
+
+    verdict: Verdict
+    error: float
+    entry: tuple[int, ...]
+    yours: float
+    autodiff: float
+    allowed: float
+    cases: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "verdict": str(self.verdict),
+            "worst_error_over_bound": self.error,
+            "entry": list(self.entry),
+            "yours": self.yours,
+            "autodiff": self.autodiff,
+            "bound": self.allowed,
+            "cases": self.cases,
+        }
+
+
+class StepResult(NamedTuple):
+    """The worst relative error of δ_t over all probes, and the allowed one of that probe."""
+
+    t: int
+    verdict: Verdict
+    relative_error: float
+    allowed: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "t": self.t,
+            "verdict": str(self.verdict),
+            "relative_error": self.relative_error,
+            "bound": self.allowed,
+        }
+
+
+class Curve(NamedTuple):
+    """The relative error of δ_t in one probe, and the allowed one, for t = 1 … T."""
+
+    label: str
+    relative_errors: tuple[float, ...]
+    allowed: tuple[float, ...]
+
+
+class Counterexample(NamedTuple):
+    """The smallest failing case found: its arrays, both gradients, and a line to reproduce it."""
+
+    sizes: str
+    arrays: dict[str, Any]
+    gradient: str
+    yours: list[Any]
+    autodiff: list[Any]
+    error_over_bound: list[Any]
+    reproduce: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return self._asdict()
+
+
+class Decision(NamedTuple):
+    """The verdict on one gradient by exact values, and the worst deviation over all problems.
+
+    `deviation` is the largest error over the largest entry of the exact gradient.
+    """
+
+    verdict: Verdict
+    problems: int
+    deviation: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return self._asdict() | {"verdict": str(self.verdict)}
+
+
+class Findings(NamedTuple):
+    """The verdict on one submission, and the evidence.
+
+    `mistakes` holds the mistakes that explain the numbers: none, one, or two together.
+    `first_wrong_step` is the first one going backward from the output. `certified` holds the
+    gradients that only exact values decided. `notes` are sentences on what the verdict does not
+    tell: what could not be compared, where an exception was raised.
+    """
+
+    subject: str
+    verdict: Verdict
+    mistakes: tuple[Mistake, ...] = ()
+    first_wrong_step: int | None = None
+    parameters: dict[str, ParameterResult] = {}  # noqa: RUF012 - never modified
+    steps: tuple[StepResult, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    cases: int = 0
+    counterexample: Counterexample | None = None
+    notes: tuple[str, ...] = ()
+    certified: dict[str, Decision] = {}  # noqa: RUF012 - never modified
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        first, others = self.mistakes[:1], self.mistakes[1:]
+        mistake = {**first[0].to_dict(), "and": [m.to_dict() for m in others]} if first else None
+        return {
+            "subject": self.subject,
+            "verdict": str(self.verdict),
+            "mistake": mistake,
+            "first_wrong_step": self.first_wrong_step,
+            "parameters": {name: result.to_dict() for name, result in self.parameters.items()},
+            "steps": [step.to_dict() for step in self.steps],
+            "cases": self.cases,
+            "counterexample": self.counterexample.to_dict() if self.counterexample else None,
+            "notes": list(self.notes),
+            "certified": {name: found.to_dict() for name, found in self.certified.items()},
+        }
+
+
+def nine_digits(values: Array) -> Array:
+    """Round to nine significant digits, however small the values are."""
+    rounded = [float(f"{value:.9g}") for value in values.flat]
+    return np.array(rounded).reshape(values.shape)
+
+
+def symbol_of(gradient: str) -> str:
+    """The symbol of a gradient, such as ∂L/∂W."""
+    return SYMBOLS.get(gradient, f"∂L/∂{gradient}")
