@@ -20,7 +20,7 @@ from bptt_verifier.commands.main import app
 from bptt_verifier.judge.gated import ORDINARY, Cell, contract, oracle_of, setting
 from bptt_verifier.judge.submission import Broken, States, states_taken
 from bptt_verifier.reference import stated_cells
-from bptt_verifier.report.report import nine_digits
+from bptt_verifier.report import nine_digits
 from jax_reference import padded
 from manual_bptt import gru, lstm
 

@@ -20,7 +20,7 @@ from bptt_verifier.judge import submission
 from bptt_verifier.judge.verify import Judged, Model, assert_verified, judged, state_probes, verify
 from bptt_verifier.problems.problem import ACTIVATIONS, LARGEST, Sizes
 from bptt_verifier.reference.autodiff import measured_truth, truth
-from bptt_verifier.report.report import DerivationError, Report
+from bptt_verifier.report import DerivationError, Report
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn
 

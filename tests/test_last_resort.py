@@ -11,7 +11,7 @@ from bptt_verifier.judge.verify import verify
 from bptt_verifier.problems.problem import Sizes, variant_with_values
 from bptt_verifier.reference import exact_values as last_resort
 from bptt_verifier.reference.exact_values import Case, decide, together, verdict_on
-from bptt_verifier.report.report import Report
+from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import gru, lstm
 

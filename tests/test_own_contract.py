@@ -10,7 +10,7 @@ import pytest
 from test_own_model import names
 
 from bptt_verifier.judge.own_model import assert_own_model_verified, verify_own_model
-from bptt_verifier.report.report import DerivationError
+from bptt_verifier.report import DerivationError
 from bptt_verifier.tolerance.comparison import Verdict
 
 # The contract: one parameter, and a loss of two operations.

@@ -25,7 +25,7 @@ from bptt_verifier.program import source_lines
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Change, backward, forward, gradient_and_noise, traced
 from bptt_verifier.reference.own_loss import Oracle, copies, drawn, prepared
-from bptt_verifier.report.report import Report
+from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 
 CASES = 36

@@ -302,7 +302,7 @@ class CellSubject(NamedTuple):
 def contradiction(problem: Problem) -> str | None:
     """What complex steps of another forward pass contradict in the reference of a problem."""
     point = complex_step.everything(problem)
-    known = truth(problem, np.float64)
+    known = truth(problem, np.float64, ())
     asked = {name: value for name, value in point.items() if name in known.values}
 
     def loss(moved: Any) -> Any:

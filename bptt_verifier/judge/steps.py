@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bptt_verifier.report.report import StepResult
+from bptt_verifier.report import StepResult
 from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.comparison import Array, Verdict
 
