@@ -16,7 +16,7 @@ from bptt_verifier.judge.submission import (
     call_with,
     names_in_order,
 )
-from bptt_verifier.mistakes.cells import Witness, diagnose
+from bptt_verifier.mistakes.cells import diagnose
 from bptt_verifier.problems.cached import cached_by_content
 from bptt_verifier.problems.draws import with_one_digit, with_values
 from bptt_verifier.problems.problem import (
@@ -160,7 +160,7 @@ class CellSubject(NamedTuple):
             yield from map(self.case, self.state_probes())
 
     def state_probes(self) -> Iterator[Problem]:
-        """Sequences along which each state is one hidden unit alone: ∂L/∂W then separates the steps.
+        """Sequences whose every state is one hidden unit alone: ∂L/∂W then separates the steps.
 
         Column j of Σ_t δ_t h_{t-1}ᵀ is the δ_t of the one step before which unit j was on, so that
         a step is seen however small it is. Weights are small, so that early steps vanish; U is
@@ -176,7 +176,7 @@ class CellSubject(NamedTuple):
             W, b = problem.params.W, problem.params.b
             unit = np.eye(H, dtype=dtype)
             state = unit[0] / 2 if problem.first else np.zeros(H, dtype)
-            first = {name: state[None] for name in problem.first}
+            first = dict.fromkeys(problem.first, state[None])
             U = np.empty((H, H), dtype)
             for t in range(1, H + 1):
                 wanted = unit[t % H] - (1 - unit[t % H] if self.option == "relu" else 0)
@@ -209,7 +209,7 @@ class CellSubject(NamedTuple):
         """Say which option and loss have this value, if any have."""
         at, module = case.point, CELLS[self.cell]
         for option, loss in product(OPTIONS[self.cell], LOSSES):
-            options = {name: option for name in at.option}
+            options = dict.fromkeys(at.option, option)
             prediction = module.predict(at.params, at.x, **at.first, **options)
             other = float(losses.LOSSES[loss].value(prediction, at.y))
             if abs(other - value) <= 1e-6 * abs(other):
@@ -272,30 +272,24 @@ class CellSubject(NamedTuple):
             fresh = attempt(self.case(problem))
             if fresh is not None:
                 found.append(fresh)
-        return diagnose(
-            [
-                Witness(
-                    each.case.point,
-                    each.gradients(each.submitted),
-                    each.gradients(each.values),
-                    each.gradients(each.allowed),
-                    each.fails,
-                )
-                for each in found
-            ]
-        )
+        return diagnose([each.witness(each.case.point, gradients_of(each)) for each in found])
 
     def for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
         """The small problems first."""
         found = (
             Computed(
                 each.case.point,
-                each.gradients(each.submitted),
+                {name: each.submitted[name] for name in gradients_of(each)},
                 max((v.dtype for v in each.submitted.values()), key=lambda d: np.finfo(d).eps),
             )
             for each in compared
         )
         return iter(sorted(found, key=lambda computed: computed.size))
+
+
+def gradients_of(found: Compared) -> list[str]:
+    """The names of the gradients that were submitted."""
+    return [name for name in found.submitted if name not in ("loss", "prediction")]
 
 
 @cached_by_content(8 * CONFIRMED)
@@ -309,4 +303,3 @@ def contradiction(problem: Problem) -> str | None:
         return complex_step.loss_at(problem, point | dict(moved))
 
     return contradiction_along_signs(loss, asked, known, problem.sizes.T)
-

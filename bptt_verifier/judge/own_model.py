@@ -111,10 +111,7 @@ class OwnSubject(NamedTuple):
             return diagnose(
                 self.model.program,
                 [
-                    (
-                        in_float64(each.case.arguments),
-                        *({n: arrays[n] for n in each.case.arguments} for arrays in each[1:4]),
-                    )
+                    each.witness(in_float64(each.case.arguments), each.case.arguments)
                     for each in chosen[:WITNESSES]
                 ],
             )
@@ -122,4 +119,3 @@ class OwnSubject(NamedTuple):
     def for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
         """None: the exact values of a model of any layout are not known."""
         return iter(())
-

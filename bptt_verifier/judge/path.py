@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.judge.steps import Steps, step_results, steps_of
-from bptt_verifier.judge.submission import Breach, ask, breach, difference_when_asked_again
 from bptt_verifier.judge.subject import Compared, Subject, dtype_of
+from bptt_verifier.judge.submission import Breach, ask, breach, difference_when_asked_again
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference import exact_values
 from bptt_verifier.reference.case import Case
@@ -124,9 +124,7 @@ def other_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistak
 # The numbers.
 
 
-def truth_of(
-    case: Case, submitted: dict[str, Array]
-) -> tuple[dict[str, Array], dict[str, Array]]:
+def truth_of(case: Case, submitted: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
     """What is true of each result at a case, and what is allowed in the precision that it has."""
     assert case.truth is not None
     by_dtype: dict[Any, list[str]] = {}
@@ -165,10 +163,9 @@ def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared |
 def forward_differs(subject: Subject, found: Compared) -> Mistake | None:
     """A returned loss or prediction that is not the stated model's: the gradient is not judged."""
     for comparison in found.comparisons:
-        of_forward_pass = comparison.name in ("loss", "prediction")
-        if of_forward_pass and comparison.name not in found.case.arguments:
-            if comparison.error > 1:
-                return differing_forward_pass(subject, found.case, comparison)
+        is_argument = comparison.name in found.case.arguments  # a parameter may have such a name
+        if comparison.name in ("loss", "prediction") and not is_argument and comparison.error > 1:
+            return differing_forward_pass(subject, found.case, comparison)
     return None
 
 
@@ -387,4 +384,3 @@ def not_testable(name: str, compared: Sequence[Compared]) -> str:
         f"{symbol} is not testable: rounding alone may move it by {ratio:.2g} of its largest entry "
         "in the precision that you computed in, beyond 2⁻⁶."
     )
-

@@ -1,13 +1,14 @@
 """A subject: what is judged, and everything that the judge does not know about it.
 
-The judge knows the order of the questions and how to read the answers; it does not know what a gate
-is. A subject supplies its cases, its probes and its hypotheses, and says how a submission is called.
+The judge knows the order of the questions and how to read the answers; it does not know what a
+gate is. A subject supplies its cases, its probes and its hypotheses, and calls the submission.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from bptt_verifier.judge.submission import Call, Expected
+from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
@@ -16,7 +17,7 @@ from bptt_verifier.tolerance.comparison import Comparison, Verdict, coarsest
 
 
 class Compared(NamedTuple):
-    """What a submission returned at one case, what is true and allowed there, and how they compare."""
+    """A submission's results at one case, what is true and allowed there, and how they compare."""
 
     case: Case
     submitted: dict[str, Array]
@@ -29,10 +30,10 @@ class Compared(NamedTuple):
         """Whether any gradient is outside its allowed error."""
         return any(found.verdict is Verdict.DISAGREES for found in self.comparisons)
 
-    def gradients(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        """Of some arrays, those of the gradients that were submitted."""
-        names = [name for name in self.submitted if name not in ("loss", "prediction")]
-        return {name: arrays[name] for name in names}
+    def witness(self, point: Any, names: Iterable[str]) -> Witness:
+        """What a mistake must explain: the gradients of these names at a point."""
+        every = self.submitted, self.values, self.allowed
+        return Witness(point, *({n: arrays[n] for n in names} for arrays in every), self.fails)
 
 
 # Asks the submission at a case and compares; None where it breaks the contract there.
@@ -65,7 +66,7 @@ class Subject(Protocol):
         """Describe what the submission has to return at a case."""
 
     def contract_cases(self) -> Iterable[Case]:
-        """Choose the cases at which the submission is asked twice, before any number is compared."""
+        """Choose the cases at which the submission is asked twice before numbers are compared."""
 
     def cases(self) -> Iterable[Case]:
         """Draw the cases at which gradients are compared."""

@@ -1,7 +1,7 @@
 """A submission: the user's function that returns gradients, called without trusting it.
 
-It gets fresh copies of everything, so that nothing that it modifies can be blamed on it later; what
-it returns is copied at once, since it may be a view of its inputs or of a buffer that it uses again.
+It gets fresh copies of everything, so that nothing that it modifies can be blamed on it later; its
+results are copied at once, since they may be views of its inputs or of a buffer that it reuses.
 """
 
 import importlib.util

@@ -30,13 +30,18 @@ from bptt_verifier.mistakes.single_gradients import (
     of_any_gradient,
     transposed,
 )
-from bptt_verifier.problems.problem import Array
+from bptt_verifier.problems.problem import Array, Sizes
 
 NAMES = ("U", "W", "V", "b", "c", "b_n", "x", "h0", "c0", "adjoints")
 WEIGHTS = NAMES[:6]
-CELL_FACTORS = [
-    Factor(words, lambda s, value=value: value(s.states.sizes)) for words, value in FACTORS.items()
-]
+
+
+def at_the_sizes(value: Callable[[Sizes], float]) -> Callable[[Swept], float]:
+    """A function of the sizes, as one of what the way back leaves."""
+    return lambda s: value(s.states.sizes)
+
+
+CELL_FACTORS = [Factor(words, at_the_sizes(value)) for words, value in FACTORS.items()]
 
 
 def later(values: Array) -> Array:
@@ -148,6 +153,9 @@ def exchanged_gates(states: States, name: str) -> Iterator[Finding]:
     def parts(s: Swept) -> list[Array]:
         return np.split(s.gradient(name), len(gates), axis=axis)
 
+    def in_places(order: tuple[int, ...]) -> Callable[[Swept], Array]:
+        return lambda s: np.concatenate([parts(s)[k] for k in order], axis=axis)
+
     places = tuple(range(len(gates)))
     one_for_another = [
         tuple(k if place == i else place for place in places)
@@ -161,7 +169,7 @@ def exchanged_gates(states: States, name: str) -> Iterator[Finding]:
             OPERAND,
             ", ".join(f"the part of {k} stands where that of {i} belongs" for i, k in used.items()),
             {"used": used},
-            lambda s, order=order: np.concatenate([parts(s)[k] for k in order], axis=axis),
+            in_places(order),
         )
     if name in "UW":
         yield Finding(
@@ -170,6 +178,11 @@ def exchanged_gates(states: States, name: str) -> Iterator[Finding]:
             {},
             lambda s: np.concatenate([transposed(part) for part in parts(s)]),
         )
+
+
+def with_operands(met: Met) -> Callable[[Swept], Array]:
+    """∂L/∂W with these operands."""
+    return lambda s: gradient_of_W(s, met)
 
 
 def operands_of_W(states: States) -> Iterator[Finding]:
@@ -199,7 +212,7 @@ def operands_of_W(states: States) -> Iterator[Finding]:
                 kind,
                 f"{other} is used where h_{{t-1}} belongs{where}",
                 {"used": other},
-                lambda s, wrong=wrong: gradient_of_W(s, met | wrong),
+                with_operands(met | wrong),
             )
 
 
@@ -217,13 +230,11 @@ def of_the_reset_gate(states: States, name: str) -> Iterator[Finding]:
         ):
             if other != met["n"]:
                 wrong: Met = {"n": other}
-                yield Finding(
-                    OPERAND, said, {}, lambda s, wrong=wrong: gradient_of_W(s, met | wrong)
-                )
+                yield Finding(OPERAND, said, {}, with_operands(met | wrong))
     elif name == "b_n":
         said = "r_t is forgotten beside δ_n" if beside else "δ_n is multiplied by r_t"
-        other = () if beside else ("r_t",)
-        yield Finding(OPERAND, said, {}, lambda s: gradient_of_b_n(s, other))
+        factors = () if beside else ("r_t",)
+        yield Finding(OPERAND, said, {}, lambda s: gradient_of_b_n(s, factors))
     elif name in ("U", "b", "x", "adjoints"):
 
         def multiplied(s: Swept) -> Array:
@@ -243,10 +254,8 @@ def parts_of_x(states: States) -> Iterator[Finding]:
             alone = [delta if gate == k else 0 * delta for gate, delta in deltas_of(s).items()]
             return s._replace(adjoints=np.concatenate(alone, axis=-1)).gradient("x")
 
+        def without(s: Swept, through: Callable[[Swept], Array] = through) -> Array:
+            return s.gradient("x") - through(s)
+
         yield Finding(OPERAND, f"only δ_{k} contributes", {"kept": k}, through)
-        yield Finding(
-            OPERAND,
-            f"δ_{k} does not contribute",
-            {"missing": k},
-            lambda s, through=through: s.gradient("x") - through(s),
-        )
+        yield Finding(OPERAND, f"δ_{k} does not contribute", {"missing": k}, without)

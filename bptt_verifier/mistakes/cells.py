@@ -9,7 +9,7 @@ import numpy as np
 
 from bptt_verifier.mistakes import cell_gradients
 from bptt_verifier.mistakes.equations import EQUATIONS, States, Swept, forward, sweep
-from bptt_verifier.mistakes.evidence import SLACK, Evidence, evidence_of
+from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, evidence_of
 from bptt_verifier.mistakes.forward_passes import OtherForwardPass, other_forward_passes
 from bptt_verifier.mistakes.in_equations import (
     EquationMistake,
@@ -27,23 +27,17 @@ from bptt_verifier.report import Mistake
 AXES = dict.fromkeys(cell_gradients.NAMES, -1) | {"U": 0}
 
 
-class Witness(NamedTuple):
-    """A problem, the submission's and the true gradients there, and the allowed errors."""
-
-    problem: Problem
-    submitted: dict[str, Array]
-    reference: dict[str, Array]
-    allowed: dict[str, Array]
-    fails: bool
-
-    def as_evidence(self, other: OtherForwardPass | None = None) -> Evidence:
-        """The witness as evidence, of the stated forward pass or of another one."""
-        problem, gradients = self.problem, (self.submitted, self.reference, self.allowed)
-        if other is not None:
-            problem = other.problem
-            signed = (True, True, False)
-            gradients = tuple(other.arrange(g, s) for g, s in zip(gradients, signed, strict=True))  # type: ignore[assignment]
-        return evidence_of(forward(problem), self.problem.sizes.T, *gradients, AXES)
+def as_evidence(witness: Witness, other: OtherForwardPass | None = None) -> Evidence:
+    """A witness as evidence, of the forward pass of its problem or of another one."""
+    problem: Problem = witness.point
+    if other is None:
+        return evidence_of(forward(problem), problem.sizes.T, witness, AXES)
+    arranged = witness._replace(
+        submitted=other.arrange(witness.submitted),
+        reference=other.arrange(witness.reference),
+        allowed=other.arrange(witness.allowed, signed=False),
+    )
+    return evidence_of(forward(other.problem), problem.sizes.T, arranged, AXES)
 
 
 class CellHypotheses:
@@ -54,8 +48,8 @@ class CellHypotheses:
 
     def __init__(self, witnesses: Sequence[Witness], *, pairs: bool = True) -> None:
         self.witnesses = witnesses
-        self.evidence = [witness.as_evidence() for witness in witnesses]
-        self.longest = max(witness.problem.sizes.T for witness in witnesses)
+        self.evidence = [as_evidence(witness) for witness in witnesses]
+        self.longest = max(witness.point.sizes.T for witness in witnesses)
         self.with_pairs = pairs
 
     @cached_property
@@ -91,16 +85,16 @@ class CellHypotheses:
 
     def another_forward_pass(self) -> tuple[Mistake, ...]:
         """The difference in the forward pass with which the right way back explains everything."""
-        others = [[*other_forward_passes(witness.problem)] for witness in self.witnesses]
+        others = [[*other_forward_passes(witness.point)] for witness in self.witnesses]
         for variant in zip(*others, strict=True):
             pairs = zip(self.witnesses, variant, strict=True)
-            if all(not tried(self, [w.as_evidence(o)], ()).wrong for w, o in pairs):
+            if all(not tried(self, [as_evidence(w, o)], ()).wrong for w, o in pairs):
                 return (variant[0].mistake,)
         return ()
 
     def equation_of(self, name: str) -> str | None:
         """The equation of a gradient in docs/derivation.md."""
-        return EQUATIONS[self.witnesses[0].problem.cell].get(name)
+        return EQUATIONS[self.witnesses[0].point.cell].get(name)
 
     def mistake(self, made: EquationMistake) -> Mistake:
         """What a report says of a mistake."""
@@ -177,8 +171,8 @@ def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
 
 def wrong_at_some_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     """Unknown, with the sizes that fail; empty where all fail that have several steps."""
-    failing = {witness.problem.sizes for witness in witnesses if witness.fails}
-    others = {witness.problem.sizes for witness in witnesses} - failing
+    failing = {witness.point.sizes for witness in witnesses if witness.fails}
+    others = {witness.point.sizes for witness in witnesses} - failing
     if all(sizes.T == 1 for sizes in others):
         return ()
     wrong, right = (" and ".join(map(str, sorted(sizes))) for sizes in (failing, others))

@@ -38,7 +38,7 @@ def weight_of(gate: str) -> str:
 
 
 class Term(NamedTuple):
-    """A product, entry by entry; with a weight, its transpose is applied to it, and `after` follows."""
+    """A product, entry by entry, to which a weight's transpose and factors `after` it may apply."""
 
     factors: tuple[str, ...]
     weight: str = ""
@@ -181,7 +181,7 @@ def rnn_values(problem: Problem, a: Array, h: Array) -> dict[str, Array]:
 def gate_values(problem: Problem, a: Array, gates: Array) -> dict[str, Array]:
     """The symbols of an LSTM's or a GRU's gates."""
     functions = FUNCTIONS[problem.cell]
-    values = {}
+    values: dict[str, Array] = {}
     for k, a_k, gate in zip(
         functions, *(np.split(v, len(functions), -1) for v in (a, gates)), strict=True
     ):
@@ -235,7 +235,7 @@ def forward(problem: Problem) -> States:
         values |= rnn_values(problem, trace.a, trace.h)
     else:
         values |= gate_values(problem, trace.a, trace.gates)
-    if problem.cell == "lstm":
+    if cells is not None:
         values |= cell_values(cells)
     if problem.cell == "gru":
         values |= candidate_values(params, trace.h, values["n_t"], trace.recurrent)

@@ -11,6 +11,16 @@ from bptt_verifier.problems.problem import Array
 SLACK = 8
 
 
+class Witness(NamedTuple):
+    """A point, the submission's gradients there, the true ones, and the allowed errors."""
+
+    point: Any
+    submitted: Mapping[str, Array]
+    reference: Mapping[str, Array]
+    allowed: Mapping[str, Array]
+    fails: bool
+
+
 class Wanted(NamedTuple):
     """One gradient of a submission, and how far a hypothesis may be from it."""
 
@@ -56,18 +66,14 @@ class Evidence(NamedTuple):
 
 
 def evidence_of(
-    forward: Any,
-    steps: int,
-    submitted: Mapping[str, Array],
-    reference: Mapping[str, Array],
-    allowed: Mapping[str, Array],
-    axes: Mapping[str, int | None],
+    forward: Any, steps: int, witness: Witness, axes: Mapping[str, int | None]
 ) -> Evidence:
-    """A case as evidence, from a submission's gradients, the true ones and the allowed errors.
+    """A witness as evidence, with the forward pass at its point.
 
     Rounding errors grow with the largest entry along an axis of each gradient, or with its largest
     of all where that is None; `steps` of a sweep each round.
     """
+    _, submitted, reference, allowed, _ = witness
     wanted = {}
     for name, found in submitted.items():
         size = np.abs(reference[name])

@@ -3,7 +3,7 @@
 A submission whose gradients are right for one of these made no mistake in its way back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import permutations
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ class OtherForwardPass(NamedTuple):
     signs: tuple[int, ...]
     free: frozenset[str] = frozenset()
 
-    def arrange(self, found: dict[str, Array], signed: bool = True) -> dict[str, Array]:
+    def arrange(self, found: Mapping[str, Array], signed: bool = True) -> dict[str, Array]:
         """Gradients as this forward pass packs the gates, without those that are free."""
         signs = self.signs if signed else (1,) * len(self.gates)
         return {

@@ -5,9 +5,10 @@ place, or enters where ∂L/∂ŷ comes in and where a step hands on to the one 
 is kept by place, so that two mistakes go together where their places differ.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import combinations
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -347,13 +348,23 @@ def in_the_output(s: States) -> Iterator[EquationMistake]:
 Carry = Callable[[States, int, Array, Array, Array], Array]
 
 
+def stopped_after(kept: int) -> Carry:
+    """Nothing is handed on beyond so many steps."""
+    return lambda s, t, g, dh, last: g if s.T - t + 1 < kept else np.zeros_like(g)
+
+
+def clipped_to(limit: float) -> Carry:
+    """What is handed on is clipped."""
+    return lambda s, t, g, dh, last: np.clip(g, -limit, limit)
+
+
 class CarryMistake(NamedTuple):
     """A mistake in what a step hands on; "B3" stands for the cell's own equation of that."""
 
     name: str
     said: str
     carried: Carry
-    details: dict[str, Any] = {}
+    details: Mapping[str, Any] = MappingProxyType({})
     equation: str = "B3"
 
 
@@ -392,7 +403,7 @@ def carry_mistakes(longest: int) -> Iterator[CarryMistake]:
         yield CarryMistake(
             "truncated",
             f"the sweep stops after {kept} steps: earlier steps contribute nothing.",
-            lambda s, t, g, dh, last, kept=kept: g if s.T - t + 1 < kept else np.zeros_like(g),
+            stopped_after(kept),
             {"steps": kept},
         )
     for limit in (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0):
@@ -400,7 +411,7 @@ def carry_mistakes(longest: int) -> Iterator[CarryMistake]:
             "clipped",
             f"∂L/∂h_t is clipped to ±{limit:g} inside the sweep; clip what is returned, not what "
             "is derived.",
-            lambda s, t, g, dh, last, limit=limit: np.clip(g, -limit, limit),
+            clipped_to(limit),
             {"value": limit},
         )
 
@@ -411,7 +422,7 @@ def in_what_is_carried(s: States, longest: int) -> Iterator[EquationMistake]:
     for name, said, carried, details, equation in carry_mistakes(longest):
         tag = lines[-1].tag if equation == "B3" else equation
         yield EquationMistake(
-            Mistake(name, said, details, tag),
+            Mistake(name, said, dict(details), tag),
             {("carried", line.result): carried for line in lines},
         )
         for line in lines if len(lines) > 1 else ():
@@ -421,7 +432,7 @@ def in_what_is_carried(s: States, longest: int) -> Iterator[EquationMistake]:
             words = in_terms_of_c(said) if of_c else said
             yield EquationMistake(
                 Mistake(
-                    name, f"in {line.result} alone, {words}", details | {"in": line.result}, tag
+                    name, f"in {line.result} alone, {words}", {**details, "in": line.result}, tag
                 ),
                 {("carried", line.result): carried},
             )
@@ -446,7 +457,7 @@ def in_single_steps(s: States) -> Iterator[EquationMistake]:
     def one_step_early(s: States, t: int, g: Array, dh: Array, last: Array) -> Array:
         return last if t == s.T else g
 
-    for name, said, equation, changes in (
+    left_out: tuple[tuple[str, str, str, dict[Any, Any]], ...] = (
         (
             "first-step-skipped",
             "δ_1 is zero: the sweep ends one step early.",
@@ -474,7 +485,8 @@ def in_single_steps(s: States) -> Iterator[EquationMistake]:
                 **{("carried", result): one_step_early for result in results},
             },
         ),
-    ):
+    )
+    for name, said, equation, changes in left_out:
         yield EquationMistake(Mistake(name, said, {}, equation), changes)
 
 

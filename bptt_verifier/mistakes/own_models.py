@@ -5,7 +5,7 @@ from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
-from bptt_verifier.mistakes.evidence import Evidence, evidence_of
+from bptt_verifier.mistakes.evidence import Evidence, Witness, evidence_of
 from bptt_verifier.mistakes.in_operations import Changes, OperationMistake, every_mistake
 from bptt_verifier.mistakes.search import explained_counts, explanation
 from bptt_verifier.mistakes.single_gradients import Factor, Finding, of_any_gradient
@@ -163,18 +163,11 @@ def factors_of(known: Structure) -> list[Factor]:
     return [Factor(word if n > 0 else f"−{word}", constant(n)) for n, word in signed]
 
 
-def diagnose(
-    program: Program,
-    cases: Sequence[tuple[Mapping[str, Array], dict[str, Array], dict[str, Array], dict[str, Any]]],
-) -> tuple[Mistake, ...]:
+def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     """The mistakes that give the submission's numbers; empty where none do. Needs 64-bit JAX.
 
-    A case is the parameters, the submission's and the true gradients, and the allowed errors.
+    The points of the witnesses are the parameters, in float64.
     """
-    steps = structure(program).steps
-    axes = dict.fromkeys(program.leaves)
-    evidence = [
-        evidence_of(forward(program, params), steps, submitted, reference, allowed, axes)
-        for params, submitted, reference, allowed in cases
-    ]
+    steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
+    evidence = [evidence_of(forward(program, w.point), steps, w, axes) for w in witnesses]
     return explanation(OwnHypotheses(program, evidence), evidence)

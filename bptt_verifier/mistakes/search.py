@@ -38,20 +38,19 @@ class Back(Protocol):
 
 
 class Hypotheses(Protocol):
-    """What can be wrong in one subject.
-
-    `names` are its gradients in the order of a report, `single` the mistakes in its way back, the
-    likely ones first, and `batch` says how many combinations of them are tried at once.
-    """
+    """What can be wrong in one subject."""
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """The gradients, in the order of a report."""
 
     @property
-    def single(self) -> Sequence[Any]: ...
+    def single(self) -> Sequence[Any]:
+        """Every mistake in the way back, the likely ones first."""
 
     @property
-    def batch(self) -> int: ...
+    def batch(self) -> int:
+        """How many combinations of mistakes are tried at once."""
 
     def backs(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> Sequence[Back]:
         """What the way back leaves with each of these combinations of mistakes."""
@@ -60,7 +59,7 @@ class Hypotheses(Protocol):
         """Pairs of mistakes in the way back that may be made together, the likely ones first."""
 
     def of_one_gradient(
-        self, name: str, evidence: Sequence[Evidence], backs: Sequence[Back]
+        self, name: str, evidence: Sequence[Evidence], backs: Sequence[Any]
     ) -> Iterator[Finding]:
         """Every mistake that one gradient can make on its own, given a way back at each case."""
 

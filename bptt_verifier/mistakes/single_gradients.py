@@ -105,7 +105,7 @@ def scaled(name: str, case: Evidence, back: Any, factors: Sequence[Factor]) -> I
 
 
 def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> Iterator[Finding]:
-    """Entries beyond a value cut off, or the gradient scaled down to a norm, alone or with others."""
+    """Entries beyond a value cut off, or the gradient scaled down to a norm."""
     submitted = [case.wanted[name].submitted for case in evidence]
     limit = as_written(max(float(np.max(np.abs(found))) for found in submitted))
     if not 0 < limit < np.inf:
@@ -120,6 +120,14 @@ def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> 
     def norm(gradients: Sequence[Array]) -> float:
         return float(np.sqrt(sum(np.sum(np.square(found)) for found in gradients)))
 
+    def scaled_down(names: Sequence[str], most: float) -> Callable[[Any], Array]:
+        def gradient(back: Any) -> Array:
+            size = norm([back.gradient(n) for n in names])
+            found: Array = back.gradient(name) * min(1.0, most / max(size, most))
+            return found
+
+        return gradient
+
     for whose, names in (("its norm", [name]), ("the norm of all gradients together", weights)):
         if name not in names:
             continue
@@ -132,9 +140,7 @@ def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> 
             f"the gradient is scaled down so that {whose} is at most {most:.6g}; return what is "
             "derived, and clip afterwards",
             {"norm": most},
-            lambda b, names=names, most=most: (
-                b.gradient(name) * min(1.0, most / max(norm([b.gradient(n) for n in names]), most))
-            ),
+            scaled_down(names, most),
         )
 
 
@@ -158,15 +164,26 @@ def transpositions(name: str) -> Iterator[Finding]:
         ),
     )
     for said, way in ways:
-        yield Finding("transposed-gradient", said, {}, lambda b, way=way: way(b.gradient(name)))
+        yield Finding("transposed-gradient", said, {}, applied(way, name))
+
+
+def applied(way: Callable[[Array], Array], name: str) -> Callable[[Any], Array]:
+    """A function of the right gradient of this name, as one of what the way back leaves."""
+    return lambda back: way(back.gradient(name))
 
 
 def another(name: str, other: str) -> Iterator[Finding]:
     """The gradient of another parameter with as many entries, as it is or transposed."""
-    for said, way in (("", lambda g: g), (", transposed,", lambda g: g.T)):
-        yield Finding(
-            "wrong-operand",
-            f"∂L/∂{other}{said} is returned",
-            {"other": other},
-            lambda b, way=way: way(b.gradient(other)).reshape(b.gradient(name).shape),
-        )
+    details = {"other": other}
+    yield Finding(
+        "wrong-operand",
+        f"∂L/∂{other} is returned",
+        details,
+        lambda b: b.gradient(other).reshape(b.gradient(name).shape),
+    )
+    yield Finding(
+        "wrong-operand",
+        f"∂L/∂{other}, transposed, is returned",
+        details,
+        lambda b: b.gradient(other).T.reshape(b.gradient(name).shape),
+    )

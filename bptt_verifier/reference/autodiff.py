@@ -43,10 +43,9 @@ def capacity_holds(problem: Problem) -> bool:
 @cached_by_content(512)
 def start_reference(problem: Problem) -> Callable[[], Derivatives]:
     """Start computing the reference; return a function that blocks until it is there."""
-    finish = padded.started(
-        problem.params, problem.x, problem.y, **problem.first, **problem.options,
-        cell=problem.cell, capacity=LARGEST,
-    )  # fmt: skip
+    given: dict[str, Any] = problem.first | problem.options
+    params, x, y = problem.params, problem.x, problem.y
+    finish = padded.started(params, x, y, **given, cell=problem.cell, capacity=LARGEST)
     return cache(lambda: read_only(finish()))
 
 
@@ -95,7 +94,8 @@ def _measured_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> A
     def differentiated(params: Any, x: Any, first: Any) -> Derivatives:
         return unrolled.compiled_derivatives(model, params, x, first, y, None, None)
 
-    return measured(differentiated, roundoff, *point)
+    found: Any = measured(differentiated, roundoff, *point)
+    return found
 
 
 @cached_by_content(512)
@@ -126,7 +126,7 @@ def reference_and_error(problem: Problem, dtype: Any = None) -> tuple[Derivative
         first = tuple(wide.first.get(state, zero) for state in cell.states)
         model = Model(cell.step, option, problem.loss)
         found = _measured_at_its_size(model, roundoff, wide.y, wide.params, wide.x, first)
-    clean, error = jax.tree.map(np.asarray, found)
+    clean, error = (Derivatives(*jax.tree.map(np.asarray, tuple(each))) for each in found)
     return clean, error
 
 

@@ -168,7 +168,7 @@ def case_at(
     values = {name: np.asarray(slopes[name]) for name in params}
     if "loss" not in params:
         values["loss"] = np.asarray(value)
-        allowed64, allowed32 = allowed64 | {"loss": loss64}, allowed32 | {"loss": loss32}
+        allowed64["loss"], allowed32["loss"] = np.asarray(loss64), np.asarray(loss32)
 
     def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
         unit, tiny = float(np.finfo(dtype).eps) / 2, float(np.finfo(dtype).smallest_normal)
@@ -226,6 +226,6 @@ def second_opinion(loss: Loss, case: Case) -> str | None:
 
 @contextmanager
 def precise() -> Iterator[None]:
-    """64-bit JAX, in which the user's arrays may be of mixed precision whatever the settings are."""
+    """64-bit JAX, which takes arrays of mixed precision whatever the caller's settings are."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         yield
