@@ -33,7 +33,8 @@ class Compared(NamedTuple):
     def witness(self, point: Any, names: Iterable[str]) -> Witness:
         """What a mistake must explain: the gradients of these names at a point."""
         every = self.submitted, self.values, self.allowed
-        return Witness(point, *({n: arrays[n] for n in names} for arrays in every), self.fails)
+        submitted, true, allowed = ({n: arrays[n] for n in names} for arrays in every)
+        return Witness(point, submitted, true, allowed, self.fails)
 
 
 # Asks the submission at a case and compares; None where it breaks the contract there.

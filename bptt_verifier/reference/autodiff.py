@@ -92,10 +92,10 @@ def _measured_padded(
 @partial(jax.jit, static_argnames=("model",), compiler_options=UNOPTIMISED)
 def _measured_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> Any:
     def differentiated(params: Any, x: Any, first: Any) -> Derivatives:
-        return unrolled.compiled_derivatives(model, params, x, first, y, None, None)
+        found: Derivatives = unrolled.compiled_derivatives(model, params, x, first, y, None, None)
+        return found
 
-    found: Any = measured(differentiated, roundoff, *point)
-    return found
+    return measured(differentiated, roundoff, *point)
 
 
 @cached_by_content(512)
