@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from bptt_verifier.console.choices import Dtype, Model
+from bptt_verifier.console.figures import empty_figure
+from bptt_verifier.console.files import require_writable
+from bptt_verifier.console.interrupts import INTERRUPTED, reasons
 from rich.console import Console
 
 from benchmarks import documentation, machine, plot
@@ -20,15 +24,8 @@ from benchmarks.results import Result, read, to_json, write
 from benchmarks.run import Measured, measure, result_of
 from benchmarks.suites import PLANS, Device, Plan, Suite
 from benchmarks.table import terminal_table, time_exponents
-from bptt_verifier.commands.main import reasons
-from bptt_verifier.commands.train import INTERRUPTED, Dtype, Model, empty_figure
 from bptt_verifier.console.argument_errors import App
-from bptt_verifier.console.terminal import (
-    print_uncut,
-    progress_bar,
-    reader_may_leave,
-    require_writable,
-)
+from bptt_verifier.console.terminal import print_uncut, progress_bar, reader_may_leave
 
 WRONG, BAD_USAGE = 1, 2
 FAILED = (Disagreement, Transfer)

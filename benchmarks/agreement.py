@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import scans
 from benchmarks.contenders import Contender
 from benchmarks.jax_steps import differentiated
-from bptt_verifier.problems.problem import Variant
+from bptt_verifier.problems.problem import Problem
 from bptt_verifier.tolerance.comparison import SYMBOLS
 from bptt_verifier.tolerance.noise import AMPLIFY, noisy
 
@@ -37,7 +37,7 @@ class Expected(NamedTuple):
     allowed: dict[str, float]
 
 
-def expected(problem: Variant, *, tf32: bool = False) -> Expected:
+def expected(problem: Problem, *, tf32: bool = False) -> Expected:
     """What autodiff of the plain scan gives in float64, and the error that rounding explains.
 
     It is computed on the CPU, at exactly the numbers of the problem.
@@ -75,7 +75,7 @@ def expected(problem: Variant, *, tf32: bool = False) -> Expected:
     return Expected(values, allowed)
 
 
-def large_rate(problem: Variant, truth: Expected) -> float:
+def large_rate(problem: Problem, truth: Expected) -> float:
     """A power of two with which an update is far larger than the parameters themselves."""
     largest = {name: float(np.abs(value).max()) for name, value in truth.values.items()}
     ratios = [
@@ -86,7 +86,7 @@ def large_rate(problem: Variant, truth: Expected) -> float:
     return float(2.0 ** (10 + np.ceil(np.log2(max(*ratios, 1.0)))))
 
 
-def require_agreement(contender: Contender, problem: Variant, truth: Expected) -> float:
+def require_agreement(contender: Contender, problem: Problem, truth: Expected) -> float:
     """The largest error of the contender's loss and gradients, in units of what is allowed.
 
     Raises Disagreement, naming the contender and the gradient, where it is above 1 or no number.

@@ -9,14 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Sizes, Variant, variant_with_values
-from manual_bptt import gru, lstm
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-# How many blocks of rows U and W have, one for each gate.
-GATES = {"rnn": 1, "lstm": lstm.GATES, "gru": gru.GATES}
-OPTIONS = {"rnn": "tanh", "lstm": "", "gru": "after"}
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import GATES, Array, Problem, Sizes
 
 
 def orthogonal(rng: np.random.Generator, size: int) -> Array:
@@ -35,7 +29,7 @@ def biases_that_remember(cell: str, T: int, H: int) -> Array:
     return np.concatenate(blocks)
 
 
-def balanced(cell: str, sizes: Sizes, *, dtype: Any, seed: int = 0) -> Variant:
+def balanced(cell: str, sizes: Sizes, *, dtype: Any, seed: int = 0) -> Problem:
     """A problem of these sizes for a cell of that name, with h0 = 0 and the mean squared error.
 
     W, or its block for each gate, is orthogonal. The plain RNN has no biases and inputs so small,
@@ -45,9 +39,7 @@ def balanced(cell: str, sizes: Sizes, *, dtype: Any, seed: int = 0) -> Variant:
     T, _, _, H, _ = sizes
     gates = GATES[cell]
     rng = np.random.default_rng(seed)
-    drawn = variant_with_values(
-        rng, cell, sizes, option=OPTIONS[cell], bias=gates > 1, initial_state=False
-    )
+    drawn = with_values(rng, sizes, cell=cell, bias=gates > 1)
     W = np.concatenate([orthogonal(rng, H) for _ in range(gates)])
     params = drawn.params._replace(W=W)
     if gates == 1:
@@ -56,13 +48,7 @@ def balanced(cell: str, sizes: Sizes, *, dtype: Any, seed: int = 0) -> Variant:
         params = params._replace(b=biases_that_remember(cell, T, H), c=np.zeros_like(params.c))
         if cell == "gru":
             params = params._replace(b_n=np.zeros(H))
-    chosen = {
-        name: None if value is None else value.astype(dtype)
-        for name, value in params._asdict().items()
-    }
-    return drawn._replace(
-        params=type(params)(**chosen), x=drawn.x.astype(dtype), y=drawn.y.astype(dtype)
-    )
+    return drawn._replace(params=params).map_arrays(lambda values: values.astype(dtype))
 
 
 def flop(cell: str, sizes: Sizes) -> int:

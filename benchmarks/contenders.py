@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Variant
+from bptt_verifier.problems.problem import Problem
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -59,7 +59,7 @@ class Setting(NamedTuple):
         return bool(self.device.platform != "cpu")
 
 
-Builder = Callable[[str, Variant, Setting], Contender]
+Builder = Callable[[str, Problem, Setting], Contender]
 
 
 def named(params: Any) -> dict[str, Any]:

@@ -155,8 +155,9 @@ def rewritten(text: str, results: dict[str, Result]) -> str:
 
 def write_all(root: Path = ROOT) -> None:
     """Write the page's tables and pictures anew from the committed results."""
+    from bptt_verifier.console.figures import empty_figure  # noqa: PLC0415
+
     from benchmarks import plot  # noqa: PLC0415 - matplotlib is optional
-    from bptt_verifier.commands.train import empty_figure  # noqa: PLC0415
 
     results = committed(root)
     page = root / PAGE

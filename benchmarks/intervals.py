@@ -6,11 +6,11 @@ then slowed both.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from bptt_verifier.problems.problem import Array
 
 RESAMPLES = 2000
 COVERED = (2.5, 97.5)  # percentiles

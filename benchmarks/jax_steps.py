@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import scans
-from benchmarks.balanced import GATES
 from benchmarks.contenders import Contender, Setting, fastest, named, timed_once
-from bptt_verifier.problems.problem import Variant
+from bptt_verifier.problems.problem import GATES, Problem
 from manual_bptt import jitted
 
 ValueAndGrad = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -39,7 +38,7 @@ def repeated(
 
 
 def compiled(
-    name: str, value_and_grad: ValueAndGrad, problem: Variant, setting: Setting, *, loop: bool
+    name: str, value_and_grad: ValueAndGrad, problem: Problem, setting: Setting, *, loop: bool
 ) -> Contender:
     """The step compiled ahead for this problem, its parameters donated; compilation is timed."""
     place = partial(jax.device_put, device=setting.device)
@@ -77,7 +76,7 @@ def compiled(
 
 
 def differentiated(
-    prediction: Callable[[str, Any], Callable[[Any, Any], Any]], problem: Variant
+    prediction: Callable[[str, Any], Callable[[Any, Any], Any]], problem: Problem
 ) -> ValueAndGrad:
     """`jax.value_and_grad` of a forward scan's mean squared error."""
     option = next(iter(problem.option.values()), None)
@@ -87,13 +86,13 @@ def differentiated(
     return function
 
 
-def autodiff(name: str, problem: Variant, setting: Setting, *, loop: bool = False) -> Contender:
+def autodiff(name: str, problem: Problem, setting: Setting, *, loop: bool = False) -> Contender:
     """Autodiff of the scan that computes U x_t inside."""
     return compiled(name, differentiated(scans.predicted, problem), problem, setting, loop=loop)
 
 
 def autodiff_hoisted(
-    name: str, problem: Variant, setting: Setting, *, loop: bool = False
+    name: str, problem: Problem, setting: Setting, *, loop: bool = False
 ) -> Contender:
     """Autodiff of the scan that is given U x_t: the fair baseline."""
     return compiled(
@@ -102,7 +101,7 @@ def autodiff_hoisted(
 
 
 def manual_jit(
-    name: str, problem: Variant, setting: Setting, *, loop: bool = False, **options: Any
+    name: str, problem: Problem, setting: Setting, *, loop: bool = False, **options: Any
 ) -> Contender:
     """The derivation by hand of `manual_bptt.jitted`; `options` are those of its functions."""
     derivation = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}[problem.cell]
@@ -110,7 +109,7 @@ def manual_jit(
     return compiled(name, by_hand, problem, setting, loop=loop)
 
 
-def products(problem: Variant, *, in_place: bool) -> Callable[..., Any]:
+def products(problem: Problem, *, in_place: bool) -> Callable[..., Any]:
     """The products of one step of params, x, h, ∂L/∂ŷ and Δᵀ, which lie as in the compiled RNN.
 
     Those of `numpy_steps.products`, but that ∂L/∂W has the row of h_0, too. All that is returned
@@ -146,7 +145,7 @@ def last_product(left: Any, right: Any, steps: range, *, in_place: bool) -> Any:
     )[0]
 
 
-def limit_jit(name: str, problem: Variant, setting: Setting) -> Contender:
+def limit_jit(name: str, problem: Problem, setting: Setting) -> Contender:
     """The products alone, compiled in the way that is faster; nothing is derived."""
     rng = np.random.default_rng(0)
     (T, B, _), (O, H) = problem.x.shape, problem.params.V.shape

@@ -7,12 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.balanced import GATES
 from benchmarks.contenders import Contender, Setting, Step, Unavailable, fastest, named
-from bptt_verifier.problems.problem import CELLS, Variant
+from bptt_verifier.problems.problem import CELLS, GATES, Problem
 from manual_bptt.workspace import Workspace
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def copied(params: Any) -> Any:
@@ -26,7 +23,7 @@ def require_cpu(setting: Setting) -> None:
         raise Unavailable("NumPy computes on the CPU")
 
 
-def manual(name: str, problem: Variant, setting: Setting, **options: Any) -> Contender:
+def manual(name: str, problem: Problem, setting: Setting, **options: Any) -> Contender:
     """The preallocated workspace for the plain RNN, the readable module for the gated cells.
 
     `options` are those of the workspace.
@@ -49,7 +46,7 @@ def manual(name: str, problem: Variant, setting: Setting, **options: Any) -> Con
     )
 
 
-def readable(name: str, problem: Variant, setting: Setting) -> Contender:
+def readable(name: str, problem: Problem, setting: Setting) -> Contender:
     """The module that is made to be read, in place of one made to be fast."""
     require_cpu(setting)
     module: ModuleType = CELLS[problem.cell]
@@ -79,7 +76,7 @@ def peak_memory(step: Step, params: Any) -> int:
         tracemalloc.stop()
 
 
-def products(problem: Variant, *, copied_transpose: bool) -> Step:
+def products(problem: Problem, *, copied_transpose: bool) -> Step:
     """The matrix products of one training step with nothing between them, into arrays kept.
 
     The operands are not those of a training step, their shapes are: docs/performance.md counts
@@ -117,7 +114,7 @@ def products(problem: Variant, *, copied_transpose: bool) -> Step:
     return step
 
 
-def limit(name: str, problem: Variant, setting: Setting) -> Contender:
+def limit(name: str, problem: Problem, setting: Setting) -> Contender:
     """The products alone, with Wᵀ copied where that makes them faster; nothing is derived."""
     require_cpu(setting)
     steps = (products(problem, copied_transpose=copied) for copied in (False, True))

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bptt_verifier.console.files import replacing
+
 from benchmarks.balanced import flop
 from benchmarks.intervals import Interval, quartiles, ratio
-from bptt_verifier.commands.checkpoint import replacing
 from bptt_verifier.problems.problem import Sizes
 
 FORMAT = 1

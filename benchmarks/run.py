@@ -17,7 +17,7 @@ from benchmarks.measurement import rounds
 from benchmarks.results import Result, Timing
 from benchmarks.suites import Plan, Suite
 from benchmarks.verifying import verification_rounds
-from bptt_verifier.problems.problem import Sizes, Variant
+from bptt_verifier.problems.problem import Problem, Sizes
 
 LEAST = 3  # rounds, however long they take
 Progress = Callable[[int, int], None]
@@ -46,7 +46,7 @@ def configured(setting: Setting) -> Iterator[None]:
 
 
 def built(
-    builders: dict[str, Builder], problem: Variant, setting: Setting, measured: Measured
+    builders: dict[str, Builder], problem: Problem, setting: Setting, measured: Measured
 ) -> list[Contender]:
     """The contenders that can take part; why others cannot is noted."""
     found = []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import Contender, Setting, Unavailable, timed_once
-from bptt_verifier.problems.problem import Variant
+from bptt_verifier.problems.problem import Problem
 
 LAYERS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
@@ -22,7 +22,7 @@ def load() -> Any:
     return import_module("torch")
 
 
-def layer(torch: Any, problem: Variant) -> Any:
+def layer(torch: Any, problem: Problem) -> Any:
     """PyTorch's layer with the problem's weights. Its second bias is zero, but for b_n."""
     (_, _, D), params = problem.x.shape, problem.params
     given = {"weight_ih_l0": params.U, "weight_hh_l0": params.W}
@@ -39,7 +39,7 @@ def layer(torch: Any, problem: Variant) -> Any:
     return made
 
 
-def parameters(problem: Variant, state: tuple[Any, ...]) -> dict[str, Any]:
+def parameters(problem: Problem, state: tuple[Any, ...]) -> dict[str, Any]:
     """The parameters by our names."""
     cell, *outputs = state
     home = {"U": cell.weight_ih_l0, "W": cell.weight_hh_l0}
@@ -51,7 +51,7 @@ def parameters(problem: Variant, state: tuple[Any, ...]) -> dict[str, Any]:
     return {name: value.detach().cpu().numpy() for name, value in home.items()}
 
 
-def torch_step(name: str, problem: Variant, setting: Setting) -> Contender:
+def torch_step(name: str, problem: Problem, setting: Setting) -> Contender:
     """Forward, backward and update by PyTorch, with as many threads as make it faster here.
 
     Raises Unavailable where PyTorch or its GPU is missing.
