@@ -16,7 +16,7 @@ from benchmarks.contenders import Contender
 from benchmarks.jax_steps import differentiated
 from bptt_verifier.problems.problem import Problem
 from bptt_verifier.tolerance.comparison import SYMBOLS
-from bptt_verifier.tolerance.noise import AMPLIFY, noisy
+from bptt_verifier.tolerance.noise import AMPLIFY, add_noise
 
 SAMPLES = 4
 SAFETY = 2  # allowed error in units of the largest deviation among all entries and samples
@@ -55,7 +55,7 @@ def expected(problem: Problem, *, tf32: bool = False) -> Expected:
         def function(params: Any, x: Any, y: Any) -> Any:
             return gradient_of(params, x, y), scans.predicted(problem.cell, option)(params, x)
 
-        moved = jax.jit(noisy(function))
+        moved = jax.jit(add_noise(function))
         exact = moved(jnp.uint64(0), 0.0, *given)  # errors of size 0: the result itself
         samples = [moved(jnp.uint64(salt + 1), size, *given) for salt in range(SAMPLES)]
         (loss, gradient), prediction = jax.tree.map(np.asarray, exact)

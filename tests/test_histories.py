@@ -286,7 +286,7 @@ def measured_history(model: str) -> Callable[..., Any]:
 
         return jax.lax.scan(step, params, length=STEPS)
 
-    return jax.jit(partial(noise.measured, history))
+    return jax.jit(partial(noise.measure_error, history))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)

@@ -94,9 +94,7 @@ def test_the_models_of_the_series_go_through_every_loss_mode_and_option() -> Non
     for cell, count in {"rnn": 169, "lstm": 43, "gru": 85}.items():
         found = list(cases(cell))
         assert len(found) == count
-        assert (
-            len({str(case) + str(case.full) + str(case.large_residuals) for case in found}) == count
-        )
+        assert len({(str(case), case.full, case.large_residuals) for case in found}) == count
 
 
 @pytest.mark.parametrize(

@@ -347,12 +347,13 @@ def test_a_shape_is_compiled_once_whatever_the_rate_target_and_steps() -> None:
         traced.append(a)
         return jax.numpy.tanh(a)
 
-    problem = small()._replace(option={"activation": phi})
+    option: Any = {"activation": phi}
+    problem = small()._replace(option=option)
     descend(autodiff, problem, steps=3)
     first = len(traced)
     assert first > 0
     descend(autodiff, problem, steps=700, target=1e-3, learning_rate=0.01)
-    descend(autodiff, small(1)._replace(option={"activation": phi}))
+    descend(autodiff, small(1)._replace(option=option))
     assert len(traced) == first
 
 
