@@ -1,8 +1,8 @@
-"""Problems to time: their adjoints neither vanish nor explode, however long the sequence.
+"""Balanced problems for timing: adjoints neither vanish nor explode, at any length.
 
-On ordinary random weights the adjoints shrink by a constant factor every step, and after a hundred
-steps the backward sweep computes with subnormal numbers or with zeros. Some libraries flush those
-and some do not, so that a timing would compare how processors treat numbers nobody trains with.
+With ordinary random weights the adjoints shrink by a constant factor every step, and after a
+hundred steps the backward sweep computes with subnormal numbers or zeros. Some libraries flush
+subnormal numbers and some do not, so the timing would measure that instead of training.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ def orthogonal(rng: np.random.Generator, size: int) -> Array:
 
 
 def biases_that_remember(cell: str, T: int, H: int) -> Array:
-    """The gates' biases (G·H,) with which a state fades by 1/T a step, on average.
+    """The gates' biases (G·H,) for which a state decays by 1/T per step, on average.
 
     Source: Tallec & Ollivier 2018, "Can recurrent neural networks warp time?"
     """
@@ -30,11 +30,11 @@ def biases_that_remember(cell: str, T: int, H: int) -> Array:
 
 
 def balanced(cell: str, sizes: Sizes, *, dtype: Any, seed: int = 0) -> Problem:
-    """A problem of these sizes for a cell of that name, with h0 = 0 and the mean squared error.
+    """A balanced problem of these sizes for one cell, with h0 = 0 and the mean squared error.
 
-    W, or its block for each gate, is orthogonal. The plain RNN has no biases and inputs so small,
-    of size 1/T, that the slopes 1 − h² of T steps multiply to about e^{−1/2}; the gated cells have
-    biases under which they remember T steps.
+    W, or its block for each gate, is orthogonal. The plain RNN has no biases and small inputs, of
+    size 1/T, for which the slopes 1 − h² of T steps multiply to about e^{−1/2}. The gated cells
+    have biases that keep a state for T steps.
     """
     T, _, _, H, _ = sizes
     gates = GATES[cell]
@@ -54,8 +54,7 @@ def balanced(cell: str, sizes: Sizes, *, dtype: Any, seed: int = 0) -> Problem:
 def flop(cell: str, sizes: Sizes) -> int:
     """Floating-point operations of the matrix products of one training step; docs/performance.md.
 
-    2B[2TDGH + 3(T−1)GH² + 3HO] with G gates: W meets the state from the second step on, because
-    h0 = 0.
+    2B[2TDGH + 3(T−1)GH² + 3HO] with G gates. The first step has no product with W, as h0 = 0.
     """
     T, B, D, H, O = sizes
     G = GATES[cell]

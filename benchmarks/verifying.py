@@ -1,7 +1,7 @@
-"""How many random cases a second: this judge, and the gradient checkers of torch and JAX.
+"""Verification speed: random cases per second of the judge, and of torch's and JAX's checkers.
 
-All check the gradient that `manual_bptt.rnn` derives, on the same cases, as their documentation
-says: the judge against autodiff within its bound, the others against differences.
+All check the gradient of `manual_bptt.rnn` on the same cases, used as documented: the judge
+compares with autodiff within its bound, the others with finite differences.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def agrees(problem: Problem) -> bool:
 
 
 def by_hand(problem: Problem, weights: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-    """The loss and its gradients at these weights, those of the biases only where there are any."""
+    """The loss and its gradients at these weights, with those of the biases if given."""
     params = rnn.Params(*(np.asarray(weight) for weight in weights))
     value, gradient = rnn.value_and_grad(params, problem.x, problem.y, **problem.simple_options)
     return value, gradient[: len(weights)]
@@ -91,7 +91,7 @@ def jax_check_grads(problem: Problem) -> bool:
 
 
 def checkers(note: Callable[[str], None]) -> dict[str, Checker]:
-    """The checkers that are installed; of one that is not, it is noted."""
+    """The installed checkers; a missing one is noted."""
     found: dict[str, Checker] = {"bptt_verifier": agrees, "jax-check-grads": jax_check_grads}
     try:
         found["torch-gradcheck"] = gradcheck(torch_steps.load())
@@ -103,10 +103,10 @@ def checkers(note: Callable[[str], None]) -> dict[str, Checker]:
 def verification_rounds(
     number: int, *, seed: int, note: Callable[[str], None]
 ) -> Iterator[dict[str, float]]:
-    """Seconds each checker takes for a case, one case a round, in an order drawn for each round.
+    """Yield the seconds of each checker for one case per round, in random order.
 
-    The judge compiles once for each activation and loss, before the first case; how long that
-    takes is noted. Cases that a checker rejects, although the derivation is right, are counted.
+    The judge compiles once for each activation and loss, before the first case, and notes the time.
+    The correct cases that a checker rejects are counted and noted.
     """
     chosen = checkers(note)
     begun = perf_counter()

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = str(Path(__file__).parents[1])
-STATED = str(
-    Path(__file__).parents[1] / "reference" / "stated_cells.py"
-)  # treated as a user's code
+STATED = str(Path(HERE, "reference", "stated_cells.py"))  # treated as a user's code
 
 
 class Place(NamedTuple):
