@@ -1,7 +1,7 @@
-"""`python -m benchmarks`: measure, print, and keep what was found.
+"""The command `python -m benchmarks`: measure, print and write a result.
 
-Exit codes: 0 measured, 1 a contender is wrong, and nothing of its size was timed, 2 bad usage or
-input, 130 ended by Ctrl-C. After 1 and 130, what was measured so far is printed and not written.
+Exit codes: 0 measured; 1 a contender is wrong, and nothing was timed at its size; 2 bad usage or
+input; 130 ended by Ctrl-C. After 1 and 130, the timings so far are printed and not written.
 """
 
 import sys
@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from bptt_verifier.console.choices import Dtype, Model
+from bptt_verifier.console.figures import empty_figure
+from bptt_verifier.console.files import require_writable
+from bptt_verifier.console.interrupts import INTERRUPTED, reasons
 from rich.console import Console
 
 from benchmarks import documentation, machine, plot
@@ -20,15 +24,8 @@ from benchmarks.results import Result, read, to_json, write
 from benchmarks.run import Measured, measure, result_of
 from benchmarks.suites import PLANS, Device, Plan, Suite
 from benchmarks.table import terminal_table, time_exponents
-from bptt_verifier.commands.main import reasons
-from bptt_verifier.commands.train import INTERRUPTED, Dtype, Model, empty_figure
 from bptt_verifier.console.argument_errors import App
-from bptt_verifier.console.terminal import (
-    print_uncut,
-    progress_bar,
-    reader_may_leave,
-    require_writable,
-)
+from bptt_verifier.console.terminal import print_uncut, progress_bar, reader_may_leave
 
 WRONG, BAD_USAGE = 1, 2
 FAILED = (Disagreement, Transfer)
@@ -37,7 +34,7 @@ app = App(add_completion=False, pretty_exceptions_enable=False)
 
 
 def chosen(names: str | None, among: dict[str, Builder]) -> dict[str, Builder]:
-    """The contenders of these names, in the suite's order. Raises ValueError for another name."""
+    """The contenders with these names, in the suite's order. Raises ValueError for other names."""
     if names is None:
         return among
     wanted = [name.strip() for name in names.split(",")]
@@ -50,7 +47,7 @@ def chosen(names: str | None, among: dict[str, Builder]) -> dict[str, Builder]:
 
 
 def planned(suite: Suite, contenders: str | None, dtype: Dtype | None) -> Plan:
-    """The suite's plan, with the contenders and the dtype that were asked for."""
+    """The suite's plan, restricted to the contenders and the dtype of the command line."""
     plan = PLANS[suite]
     if suite is Suite.VERIFY and dtype is Dtype.FLOAT32:
         raise ValueError("--dtype: expected float64 with --suite verify, found float32")
@@ -59,7 +56,7 @@ def planned(suite: Suite, contenders: str | None, dtype: Dtype | None) -> Plan:
 
 
 def show(result: Result, compare: Result | None) -> None:
-    """Everything that was found, on standard output."""
+    """Print the whole result on standard output."""
     console = Console(highlight=False)
     print_uncut(terminal_table(result))
     if result.suite == Suite.SCALING:
@@ -77,43 +74,47 @@ def show(result: Result, compare: Result | None) -> None:
 
 @app.command()
 def main(
-    device: Annotated[Device, typer.Option(help="Where everything runs.")] = Device.CPU,
-    suite: Annotated[Suite, typer.Option(help="Which sizes, and which contenders.")] = Suite.QUICK,
+    device: Annotated[Device, typer.Option(help="Device that everything runs on.")] = Device.CPU,
+    suite: Annotated[Suite, typer.Option(help="Sizes and contenders.")] = Suite.QUICK,
     contenders: Annotated[
-        str | None, typer.Option(metavar="A,B,…", help="Only these, separated by commas.")
+        str | None,
+        typer.Option(metavar="A,B,…", help="Contenders, separated by commas; by default all."),
     ] = None,
     dtype: Annotated[
-        Dtype | None, typer.Option(help="Of everything; the suite's own unless given.")
+        Dtype | None, typer.Option(help="Dtype of all arrays; by default the suite's.")
     ] = None,
-    model: Annotated[Model, typer.Option(help="The cell.")] = Model.RNN,
+    model: Annotated[Model, typer.Option(help="Cell.")] = Model.RNN,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, help="Exactly so many, however long they take; else the suite's."),
+        typer.Option(min=1, help="Number of rounds, without a time limit; by default the suite's."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the data and the contenders' order.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the data and of the contenders' order.")
+    ] = 0,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="At most so many; else one for each processor.")
+        int | None, typer.Option(min=1, help="Most threads; by default one for each processor.")
     ] = None,
     tf32: Annotated[
-        bool, typer.Option("--tf32", help="On a GPU, let float32 products round to TF32.")
+        bool, typer.Option("--tf32", help="On a GPU, allow TF32 in float32 products.")
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the result here.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the result to this file.")
     ] = None,
     plot_file: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result into this file.")
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(metavar="OLD.json", help="Say what changed since this result.")
+        Path | None, typer.Option(metavar="OLD.json", help="Print the changes since this result.")
     ] = None,
     tables: Annotated[
         bool,
         typer.Option(
-            "--tables", help="Measure nothing: write docs/performance.md's tables and pictures."
+            "--tables",
+            help="Measure nothing; write the tables and pictures of docs/performance.md.",
         ),
     ] = False,
 ) -> None:
-    """Time the whole training step: derived by hand, against autodiff, torch and the limit."""
+    """Time the whole training step: by hand, by autodiff, by torch, and its matrix products."""
     if tables:
         documentation.write_all()
         return
@@ -138,7 +139,7 @@ def main(
             failure = error
         result = result_of(suite, plan, str(model), seed, setting, measured)
     if failure is None and json_file is not None:
-        write(json_file, to_json(result))  # before anything that the other file could break
+        write(json_file, to_json(result))  # before the plot, which may fail
     if result.timings:
         with reader_may_leave():
             show(result, old)
@@ -151,12 +152,12 @@ def main(
 
 
 def complain(sentence: Any) -> None:
-    """One sentence on standard error."""
+    """Print one sentence on standard error."""
     print(f"benchmarks: {sentence}", file=sys.stderr)
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line; returns the exit code."""
     try:
         app(arguments, prog_name="python -m benchmarks")
     except SystemExit as ended:

@@ -1,8 +1,8 @@
-"""The gate before the clock: a contender that computes something else is not timed.
+"""The agreement gate: contenders with wrong gradients are not timed.
 
-The gradients are read off what is timed. One step with a large learning rate η moves the parameters
-by −η ∂L/∂θ; what it moved them by, over η, is held against autodiff in float64. How far it may be
-off is measured, as in docs/derivation.md, section 10, and docs/performance.md says how.
+The gradients come from the timed step itself. One step with a large learning rate η changes the
+parameters by −η ∂L/∂θ; that change, divided by −η, is compared with autodiff in float64. The
+allowed error is measured, as in docs/derivation.md, section 10; docs/performance.md has details.
 """
 
 from typing import Any, NamedTuple
@@ -14,16 +14,16 @@ import numpy as np
 from benchmarks import scans
 from benchmarks.contenders import Contender
 from benchmarks.jax_steps import differentiated
-from bptt_verifier.problems.problem import Variant
+from bptt_verifier.problems.problem import Problem
 from bptt_verifier.tolerance.comparison import SYMBOLS
-from bptt_verifier.tolerance.noise import AMPLIFY, noisy
+from bptt_verifier.tolerance.noise import AMPLIFY, add_noise
 
 SAMPLES = 4
-SAFETY = 2  # allowed error in units of the largest deviation among all entries and samples
-# A library's tanh may be off to the same side at all small arguments, XLA's by 0.9 u in float32.
+SAFETY = 2  # allowed error ÷ largest deviation among all entries and samples
+# The error of a library's tanh may have one sign for all small arguments: 0.9 u in XLA's float32.
 # Such errors of T steps do not cancel, as random ones do. Allowed for each step, in units of u:
 ONE_SIDED = 2
-TF32 = 2.0**-11  # the unit roundoff of what a TF32 product makes of its factors
+TF32 = 2.0**-11  # unit roundoff of the factors of a TF32 product
 
 
 class Disagreement(ArithmeticError):  # noqa: N818 - a verdict
@@ -31,16 +31,16 @@ class Disagreement(ArithmeticError):  # noqa: N818 - a verdict
 
 
 class Expected(NamedTuple):
-    """The reference's loss and gradients by name, and how far off each may be, largest entry."""
+    """The reference's loss and gradients by name, and the allowed error of every entry of each."""
 
     values: dict[str, Any]
     allowed: dict[str, float]
 
 
-def expected(problem: Variant, *, tf32: bool = False) -> Expected:
-    """What autodiff of the plain scan gives in float64, and the error that rounding explains.
+def expected(problem: Problem, *, tf32: bool = False) -> Expected:
+    """Compute the reference by autodiff of the plain scan in float64, and the allowed errors.
 
-    It is computed on the CPU, at exactly the numbers of the problem.
+    The reference runs on the CPU, at exactly the numbers of the problem.
     """
     roundoff = float(np.finfo(problem.x.dtype).eps) / 2 + float(np.finfo(np.float64).eps) / 2
     roundoff = max(roundoff, TF32) if tf32 else roundoff
@@ -55,7 +55,7 @@ def expected(problem: Variant, *, tf32: bool = False) -> Expected:
         def function(params: Any, x: Any, y: Any) -> Any:
             return gradient_of(params, x, y), scans.predicted(problem.cell, option)(params, x)
 
-        moved = jax.jit(noisy(function))
+        moved = jax.jit(add_noise(function))
         exact = moved(jnp.uint64(0), 0.0, *given)  # errors of size 0: the result itself
         samples = [moved(jnp.uint64(salt + 1), size, *given) for salt in range(SAMPLES)]
         (loss, gradient), prediction = jax.tree.map(np.asarray, exact)
@@ -75,8 +75,8 @@ def expected(problem: Variant, *, tf32: bool = False) -> Expected:
     return Expected(values, allowed)
 
 
-def large_rate(problem: Variant, truth: Expected) -> float:
-    """A power of two with which an update is far larger than the parameters themselves."""
+def large_rate(problem: Problem, truth: Expected) -> float:
+    """A learning rate, a power of two, whose update is far larger than the parameters."""
     largest = {name: float(np.abs(value).max()) for name, value in truth.values.items()}
     ratios = [
         float(np.abs(weight).max()) / largest[name]
@@ -86,10 +86,10 @@ def large_rate(problem: Variant, truth: Expected) -> float:
     return float(2.0 ** (10 + np.ceil(np.log2(max(*ratios, 1.0)))))
 
 
-def require_agreement(contender: Contender, problem: Variant, truth: Expected) -> float:
-    """The largest error of the contender's loss and gradients, in units of what is allowed.
+def require_agreement(contender: Contender, problem: Problem, truth: Expected) -> float:
+    """The largest error of the contender's loss and gradients, in units of the allowed error.
 
-    Raises Disagreement, naming the contender and the gradient, where it is above 1 or no number.
+    Raises Disagreement, naming the contender and the gradient, where it is above 1 or NaN.
     """
     if contender.parameters is None:
         raise ValueError(f"{contender.name}: expected a contender with gradients, found none")
@@ -112,7 +112,7 @@ def require_agreement(contender: Contender, problem: Variant, truth: Expected) -
                 f"{contender.name}: {SYMBOLS[name]}: expected shape {right.shape}, "
                 f"found {found[name].shape}"
             )
-        # The update rounds twice, once in η g and once in θ − η g.
+        # The update rounds twice: in η g and in θ − η g.
         update = 2 * u * np.abs(right).max()
         if name in before:
             update += u * np.abs(before[name]).max() / rate

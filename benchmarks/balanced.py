@@ -1,22 +1,16 @@
-"""Problems to time: their adjoints neither vanish nor explode, however long the sequence.
+"""Balanced problems for timing: adjoints neither vanish nor explode, at any length.
 
-On ordinary random weights the adjoints shrink by a constant factor every step, and after a hundred
-steps the backward sweep computes with subnormal numbers or with zeros. Some libraries flush those
-and some do not, so that a timing would compare how processors treat numbers nobody trains with.
+With ordinary random weights the adjoints shrink by a constant factor every step, and after a
+hundred steps the backward sweep computes with subnormal numbers or zeros. Some libraries flush
+subnormal numbers and some do not, so the timing would measure that instead of training.
 """
 
 from typing import Any
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Sizes, Variant, variant_with_values
-from manual_bptt import gru, lstm
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-# How many blocks of rows U and W have, one for each gate.
-GATES = {"rnn": 1, "lstm": lstm.GATES, "gru": gru.GATES}
-OPTIONS = {"rnn": "tanh", "lstm": "", "gru": "after"}
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import GATES, Array, Problem, Sizes
 
 
 def orthogonal(rng: np.random.Generator, size: int) -> Array:
@@ -26,7 +20,7 @@ def orthogonal(rng: np.random.Generator, size: int) -> Array:
 
 
 def biases_that_remember(cell: str, T: int, H: int) -> Array:
-    """The gates' biases (G·H,) with which a state fades by 1/T a step, on average.
+    """The gates' biases (G·H,) for which a state decays by 1/T per step, on average.
 
     Source: Tallec & Ollivier 2018, "Can recurrent neural networks warp time?"
     """
@@ -35,19 +29,17 @@ def biases_that_remember(cell: str, T: int, H: int) -> Array:
     return np.concatenate(blocks)
 
 
-def balanced(cell: str, sizes: Sizes, *, dtype: Any, seed: int = 0) -> Variant:
-    """A problem of these sizes for a cell of that name, with h0 = 0 and the mean squared error.
+def balanced(cell: str, sizes: Sizes, *, dtype: Any, seed: int = 0) -> Problem:
+    """A balanced problem of these sizes for one cell, with h0 = 0 and the mean squared error.
 
-    W, or its block for each gate, is orthogonal. The plain RNN has no biases and inputs so small,
-    of size 1/T, that the slopes 1 − h² of T steps multiply to about e^{−1/2}; the gated cells have
-    biases under which they remember T steps.
+    W, or its block for each gate, is orthogonal. The plain RNN has no biases and small inputs, of
+    size 1/T, for which the slopes 1 − h² of T steps multiply to about e^{−1/2}. The gated cells
+    have biases that keep a state for T steps.
     """
     T, _, _, H, _ = sizes
     gates = GATES[cell]
     rng = np.random.default_rng(seed)
-    drawn = variant_with_values(
-        rng, cell, sizes, option=OPTIONS[cell], bias=gates > 1, initial_state=False
-    )
+    drawn = with_values(rng, sizes, cell=cell, bias=gates > 1)
     W = np.concatenate([orthogonal(rng, H) for _ in range(gates)])
     params = drawn.params._replace(W=W)
     if gates == 1:
@@ -56,20 +48,13 @@ def balanced(cell: str, sizes: Sizes, *, dtype: Any, seed: int = 0) -> Variant:
         params = params._replace(b=biases_that_remember(cell, T, H), c=np.zeros_like(params.c))
         if cell == "gru":
             params = params._replace(b_n=np.zeros(H))
-    chosen = {
-        name: None if value is None else value.astype(dtype)
-        for name, value in params._asdict().items()
-    }
-    return drawn._replace(
-        params=type(params)(**chosen), x=drawn.x.astype(dtype), y=drawn.y.astype(dtype)
-    )
+    return drawn._replace(params=params).map_arrays(lambda values: values.astype(dtype))
 
 
 def flop(cell: str, sizes: Sizes) -> int:
     """Floating-point operations of the matrix products of one training step; docs/performance.md.
 
-    2B[2TDGH + 3(T−1)GH² + 3HO] with G gates: W meets the state from the second step on, because
-    h0 = 0.
+    2B[2TDGH + 3(T−1)GH² + 3HO] with G gates. The first step has no product with W, as h0 = 0.
     """
     T, B, D, H, O = sizes
     G = GATES[cell]

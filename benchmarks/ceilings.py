@@ -1,4 +1,4 @@
-"""What a device can do at most, measured: one large matrix product, one large copy."""
+"""The ceilings of a device, measured: one large matrix product and one large copy."""
 
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ REPEATS = 20
 
 
 def fastest(function: Any, *given: Any) -> float:
-    """Seconds of the fastest of several calls of a jitted function, compiled before."""
+    """Seconds of the fastest of several calls of a function, compiled beforehand."""
     program = jax.jit(function).lower(*given).compile()
 
     def call() -> Any:
@@ -24,9 +24,9 @@ def fastest(function: Any, *given: Any) -> float:
 
 
 def ceilings(device: Any, *, side: int = 8192, numbers: int = 2**28) -> dict[str, float]:
-    """10⁹ FLOP/s of a float32 product of `side`², and 10⁹ bytes/s of a copy of so many numbers.
+    """10⁹ FLOP/s of a float32 product of `side`² matrices; 10⁹ bytes/s of a copy of `numbers`.
 
-    A copy reads and writes, and both count. The precision is that of the surrounding run.
+    A copy counts twice, for reading and writing. The precision is that of the surrounding run.
     """
     place = partial(jax.device_put, device=device)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Two results side by side: what became faster or slower, and whether one may say so."""
+"""Changes between two results: what became faster or slower, with its significance."""
 
 from typing import NamedTuple
 
@@ -11,22 +11,22 @@ from benchmarks.table import title
 
 
 class Change(NamedTuple):
-    """A contender's ratio to the baseline now over then; above 1 it became faster."""
+    """A contender's ratio to the baseline, new over old; above 1 it became faster."""
 
     timing: Timing
     ratio: Interval
 
     @property
     def significant(self) -> bool:
-        """Whether the interval lies on one side of 1."""
+        """True if the interval excludes 1."""
         return self.ratio.low > 1 or self.ratio.high < 1
 
 
 def changes(old: Result, new: Result) -> list[Change]:
-    """Every contender that both results measured at the same size, but for the baseline itself.
+    """The changes of every contender that both results measured at the same size.
 
-    What is compared are ratios within each run, never seconds across runs: a machine's speed
-    changes from one hour to the next.
+    The baseline is left out. Ratios within each run are compared, and never seconds across runs,
+    because a machine's speed changes from hour to hour.
     """
     if (old.model, old.baseline) != (new.model, new.baseline):
         return []
@@ -46,7 +46,7 @@ def changes(old: Result, new: Result) -> list[Change]:
 
 
 def warnings(old: Result, new: Result) -> list[str]:
-    """Why the two cannot be compared as they stand, a sentence each."""
+    """The reasons why two results are not comparable, a sentence each."""
     found = []
     if old.model != new.model:
         found.append(f"model: then {old.model}, now {new.model}")
@@ -56,7 +56,7 @@ def warnings(old: Result, new: Result) -> list[str]:
 
 
 def changes_table(old: Result, new: Result) -> Table:
-    """What changed, with intervals."""
+    """A table of the changes, with intervals."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("size", "contender"):
         table.add_column(heading, no_wrap=True)

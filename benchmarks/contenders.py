@@ -1,7 +1,7 @@
-"""What a contender is, and which there are.
+"""Contenders: implementations of the training step, and the setting that they run in.
 
-A contender does the whole training step: loss, gradients, update θ ← θ − η g, its parameters kept
-where it computes. What is timed is exactly what the agreement gate reads the gradients off.
+A contender does the whole training step: loss, gradients and update θ ← θ − η g, with parameters
+on its own device. The agreement gate checks the gradients of exactly the step that is timed.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,29 +10,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Variant
+from bptt_verifier.problems.problem import Problem
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 
-# Training must change the parameters, and must not change what there is to time: after thousands of
-# steps they should still be near the start, which is the same for all contenders. A rate at which
-# the model learned would let the gradients fall until they are subnormal.
+# Small, so that the parameters are near their start after thousands of steps, and every contender
+# computes with the same numbers. At a rate at which the model learns, the gradients would fall
+# until they are subnormal.
 LEARNING_RATE = 2.0**-20
 
 
 class Unavailable(Exception):  # noqa: N818 - a reason to leave a contender out, not an error
-    """Why a contender cannot take part here, as a sentence for the reader."""
+    """The reason why a contender cannot run here, as a sentence."""
 
 
 class Contender(NamedTuple):
-    """A training step, ready to be called.
+    """A training step, ready to call.
 
-    `start()` gives a state with the problem's parameters, and `step(state, rate)` the loss and the
-    next state; it may overwrite the state. `wait` returns when what it is given is computed.
-    `rate` brings a learning rate to where the step wants it. `parameters` brings a state's
-    parameters home, by name; it is None for what derives nothing, such as the limit.
-    `steps` is the number of training steps in one call; then `once` does a single one with the
-    same code, for the gate.
+    `start()` returns a state with the problem's parameters. `step(state, rate)` returns the loss
+    and the next state, and may overwrite the state. `wait` blocks until its argument is computed.
+    `rate` moves a learning rate to the device. `parameters` returns a state's parameters as NumPy
+    arrays, by name; it is None for contenders without gradients, such as the limit. `steps` is the
+    number of training steps in one call; if it is not 1, `once` does a single step, for the gate.
     """
 
     name: str
@@ -48,22 +47,22 @@ class Contender(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Where and how everything runs: a JAX device, and whether products may round to TF32."""
+    """The JAX device of a run, and whether products may round to TF32."""
 
     device: Any
     tf32: bool = False
 
     @property
     def gpu(self) -> bool:
-        """Whether this is not the processor that Python runs on."""
+        """True if the device is not the CPU."""
         return bool(self.device.platform != "cpu")
 
 
-Builder = Callable[[str, Variant, Setting], Contender]
+Builder = Callable[[str, Problem, Setting], Contender]
 
 
 def named(params: Any) -> dict[str, Any]:
-    """Parameters by name, as NumPy arrays; absent ones are left out."""
+    """The parameters by name, as NumPy arrays, without those that are None."""
     return {
         name: np.asarray(value) for name, value in params._asdict().items() if value is not None
     }
@@ -72,7 +71,7 @@ def named(params: Any) -> dict[str, Any]:
 def fastest(
     candidates: Sequence[Callable[[], Any]], wait: Callable[[Any], Any] = lambda computed: computed
 ) -> Callable[[], Any]:
-    """The one whose best of three calls is fastest, after one that does not count."""
+    """The candidate with the fastest of three calls, after a warm-up call."""
 
     def best_of_three(candidate: Callable[[], Any]) -> float:
         wait(candidate())
@@ -82,7 +81,7 @@ def fastest(
 
 
 def timed_once(function: Callable[[], Any]) -> tuple[Any, float]:
-    """What a function returns, and how many seconds it took."""
+    """The result of a call, and the seconds that it took."""
     begun = perf_counter()
     result = function()
     return result, perf_counter() - begun

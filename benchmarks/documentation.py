@@ -1,6 +1,6 @@
-"""docs/performance.md's tables and pictures, written from the results that are committed.
+"""Tables and pictures of docs/performance.md, written from the committed results.
 
-What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is written here, the rest by hand.
+This module writes the text between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 """
 
 import re
@@ -29,7 +29,7 @@ PICTURES = ("quick", "scaling")
 
 
 def taken(result: Result) -> str:
-    """Where and when, in a sentence."""
+    """Machine, versions and date of a result, as a sentence."""
     machine = result.machine
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     return (
@@ -39,7 +39,7 @@ def taken(result: Result) -> str:
 
 
 def speeds(result: Result) -> str:
-    """Ratios and shares of the limit, a row for each size."""
+    """Tables of ratios, shares of the limit, times and memory, with a row for each size."""
     names = [name for name in result.contenders() if name in CONTENDERS]
     parts = [taken(result)]
     for dtype in dict.fromkeys(dtype for _, dtype in result.places()):
@@ -56,27 +56,27 @@ def speeds(result: Result) -> str:
 
 
 def further(result: Result) -> str:
-    """The same without the sizes of the quick suite."""
+    """The tables of `speeds` without the sizes of the quick suite."""
     return speeds(result._replace(timings=[t for t in result.timings if t.sizes not in QUICK]))
 
 
 def noted(result: Result) -> str:
-    """What was left out, or counted, as a list."""
+    """The notes of a result, as a list."""
     return "\n".join(f"- {note}" for note in result.notes)
 
 
 def paragraphs(*parts: str) -> str:
-    """Those that there are, with an empty line between."""
+    """The parts that are not empty, with an empty line between them."""
     return "\n\n".join(part for part in parts if part)
 
 
 def growth(result: Result) -> str:
-    """The exponents of time and memory."""
+    """The table of exponents of time and memory."""
     return paragraphs(taken(result), exponent_table(result), noted(result))
 
 
 def plain(result: Result) -> str:
-    """Every timing, a row each."""
+    """A table with a row for each timing."""
     rows = [
         [
             timing.contender, short(timing.sizes), seconds(timing.median),
@@ -93,7 +93,7 @@ def plain(result: Result) -> str:
 
 
 def cases(result: Result) -> str:
-    """Verified cases a second, a row for each checker."""
+    """A table of verified cases per second, with a row for each checker."""
     rows = [
         [
             timing.contender,
@@ -109,7 +109,7 @@ def cases(result: Result) -> str:
 
 
 def goals(results: dict[str, Result]) -> str:
-    """Every target that a committed result can show."""
+    """The table of all targets that the committed results cover."""
     rows = [
         [target.wanted, target.found, target.where, target.verdict]
         for suite in OF_SUITE
@@ -136,7 +136,7 @@ def committed(root: Path = ROOT) -> dict[str, Result]:
 
 
 def rewritten(text: str, results: dict[str, Result]) -> str:
-    """The page with every marked part written anew; `targets` is one, the others name results.
+    """The page with every marked part rewritten; a part is named `targets` or after a result.
 
     Raises ValueError where a part has no result.
     """
@@ -154,9 +154,10 @@ def rewritten(text: str, results: dict[str, Result]) -> str:
 
 
 def write_all(root: Path = ROOT) -> None:
-    """Write the page's tables and pictures anew from the committed results."""
+    """Rewrite the tables and pictures of the page from the committed results."""
+    from bptt_verifier.console.figures import empty_figure  # noqa: PLC0415
+
     from benchmarks import plot  # noqa: PLC0415 - matplotlib is optional
-    from bptt_verifier.commands.train import empty_figure  # noqa: PLC0415
 
     results = committed(root)
     page = root / PAGE

@@ -1,23 +1,23 @@
-"""Medians with what they are worth: quartiles, bootstrap intervals, exponents of growth.
+"""Statistics of timings: quartiles, bootstrap intervals, exponents of growth.
 
-The bootstrap (Efron 1979) draws rounds with replacement; 95 of 100 resamples lie in the interval.
-Contenders of one round ran seconds apart, so a ratio is resampled by round: what slowed the machine
-then slowed both.
+The bootstrap (Efron 1979) draws rounds with replacement; 95 % of the resamples lie in the interval.
+Contenders of one round run seconds apart, so ratios are resampled by round: a slow machine slows
+both.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from bptt_verifier.problems.problem import Array
 
 RESAMPLES = 2000
 COVERED = (2.5, 97.5)  # percentiles
 
 
 class Interval(NamedTuple):
-    """A number, and where it lies with 95 % confidence."""
+    """A number with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -28,7 +28,7 @@ class Interval(NamedTuple):
 
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
-    """First quartile, median, third quartile."""
+    """The first quartile, the median and the third quartile."""
     first, median, third = np.percentile(samples, [25, 50, 75])
     return float(first), float(median), float(third)
 
@@ -36,11 +36,11 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
 def bootstrapped(
     statistic: Callable[..., Array], *samples: Sequence[float] | Array, paired: bool, seed: int = 0
 ) -> Interval:
-    """A statistic of several series of samples, with its interval.
+    """A statistic of several series of samples, with its bootstrap interval.
 
     `statistic` takes arrays (…, n) and reduces the last axis. `paired` draws the same rounds of all
-    series, which then need the same length. Raises ValueError where a series is empty, or where
-    paired ones differ in length.
+    series, which must then have the same length. Raises ValueError where a series is empty, or
+    where paired ones differ in length.
     """
     series = [np.asarray(each, np.float64) for each in samples]
     lengths = [len(each) for each in series]
@@ -64,7 +64,7 @@ def median_ratio(above: Array, below: Array) -> Array:
 
 
 def ratio(baseline: Sequence[float], seconds: Sequence[float]) -> Interval:
-    """How many times as fast as the baseline, round by round: above 1 is faster."""
+    """The speed relative to the baseline, round by round: above 1 is faster."""
     return bootstrapped(median_ratio, baseline, seconds, paired=True)
 
 

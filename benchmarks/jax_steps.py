@@ -1,4 +1,4 @@
-"""Training steps compiled by XLA: by autodiff and by hand, and their matrix products alone."""
+"""Training steps compiled by XLA: by autodiff, by hand, and their matrix products alone."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import scans
-from benchmarks.balanced import GATES
 from benchmarks.contenders import Contender, Setting, fastest, named, timed_once
-from bptt_verifier.problems.problem import Variant
+from bptt_verifier.problems.problem import GATES, Problem
 from manual_bptt import jitted
 
 ValueAndGrad = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -29,7 +28,7 @@ def updated(value_and_grad: ValueAndGrad, params: Any, x: Any, y: Any, rate: Any
 def repeated(
     value_and_grad: ValueAndGrad, params: Any, x: Any, y: Any, rate: Any, steps: Any
 ) -> Any:
-    """The same `steps` times, in one loop on the device, and the last step's loss."""
+    """The last loss, and the parameters after `steps` steps in one loop on the device."""
 
     def body(_: Any, reached: tuple[Any, Any]) -> tuple[Any, Any]:
         moved: tuple[Any, Any] = updated(value_and_grad, reached[1], x, y, rate)
@@ -39,9 +38,9 @@ def repeated(
 
 
 def compiled(
-    name: str, value_and_grad: ValueAndGrad, problem: Variant, setting: Setting, *, loop: bool
+    name: str, value_and_grad: ValueAndGrad, problem: Problem, setting: Setting, *, loop: bool
 ) -> Contender:
-    """The step compiled ahead for this problem, its parameters donated; compilation is timed."""
+    """The contender of a step compiled ahead for this problem, with donated parameters."""
     place = partial(jax.device_put, device=setting.device)
     params, x, y, rate = place((problem.params, problem.x, problem.y, problem.x.dtype.type(0)))
     counts = {steps: place(jnp.int32(steps)) for steps in (1, LOOP)} if loop else {}
@@ -59,7 +58,7 @@ def compiled(
     def times(steps: int) -> Callable[[Any, Any], Any]:
         return lambda state, rate: step(state, rate, counts[steps])
 
-    # With the gradients as results, as NumPy's workspace has them; the update needs no more.
+    # The memory of the gradients alone, as for NumPy's workspace; the update needs no more.
     differentiates = program if loop else jax.jit(value_and_grad).lower(params, x, y).compile()
     memory = differentiates.memory_analysis()
     return Contender(
@@ -77,7 +76,7 @@ def compiled(
 
 
 def differentiated(
-    prediction: Callable[[str, Any], Callable[[Any, Any], Any]], problem: Variant
+    prediction: Callable[[str, Any], Callable[[Any, Any], Any]], problem: Problem
 ) -> ValueAndGrad:
     """`jax.value_and_grad` of a forward scan's mean squared error."""
     option = next(iter(problem.option.values()), None)
@@ -87,22 +86,22 @@ def differentiated(
     return function
 
 
-def autodiff(name: str, problem: Variant, setting: Setting, *, loop: bool = False) -> Contender:
+def autodiff(name: str, problem: Problem, setting: Setting, *, loop: bool = False) -> Contender:
     """Autodiff of the scan that computes U x_t inside."""
     return compiled(name, differentiated(scans.predicted, problem), problem, setting, loop=loop)
 
 
 def autodiff_hoisted(
-    name: str, problem: Variant, setting: Setting, *, loop: bool = False
+    name: str, problem: Problem, setting: Setting, *, loop: bool = False
 ) -> Contender:
-    """Autodiff of the scan that is given U x_t: the fair baseline."""
+    """Autodiff of the scan with U x_t computed beforehand: the fair baseline."""
     return compiled(
         name, differentiated(scans.predicted_hoisted, problem), problem, setting, loop=loop
     )
 
 
 def manual_jit(
-    name: str, problem: Variant, setting: Setting, *, loop: bool = False, **options: Any
+    name: str, problem: Problem, setting: Setting, *, loop: bool = False, **options: Any
 ) -> Contender:
     """The derivation by hand of `manual_bptt.jitted`; `options` are those of its functions."""
     derivation = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}[problem.cell]
@@ -110,12 +109,12 @@ def manual_jit(
     return compiled(name, by_hand, problem, setting, loop=loop)
 
 
-def products(problem: Variant, *, in_place: bool) -> Callable[..., Any]:
-    """The products of one step of params, x, h, ∂L/∂ŷ and Δᵀ, which lie as in the compiled RNN.
+def products(problem: Problem, *, in_place: bool) -> Callable[..., Any]:
+    """The matrix products of one step, as a function of params, x, h, ∂L/∂ŷ and Δᵀ.
 
-    Those of `numpy_steps.products`, but that ∂L/∂W has the row of h_0, too. All that is returned
-    has to be computed. The loops read a step `in_place`, so that no array of all steps is copied,
-    or are handed it.
+    The arrays have the layout of the compiled RNN. The products are those of
+    `numpy_steps.products`, with the row of h_0 in ∂L/∂W. All are returned, so that XLA computes
+    them. `in_place` loops index the array of all steps instead of scanning over it.
     """
     (T, B, D), H = problem.x.shape, problem.params.W.shape[1]
     columns = GATES[problem.cell] * H
@@ -133,7 +132,7 @@ def products(problem: Variant, *, in_place: bool) -> Callable[..., Any]:
 
 
 def last_product(left: Any, right: Any, steps: range, *, in_place: bool) -> Any:
-    """left_t right for one step after the other, and of these the last one."""
+    """Compute left_t right for one step after the other; returns the last product."""
 
     def multiplied(_: Any, at: Any) -> tuple[Any, None]:
         left_t = jax.lax.dynamic_index_in_dim(left, at, keepdims=False) if in_place else at
@@ -146,8 +145,8 @@ def last_product(left: Any, right: Any, steps: range, *, in_place: bool) -> Any:
     )[0]
 
 
-def limit_jit(name: str, problem: Variant, setting: Setting) -> Contender:
-    """The products alone, compiled in the way that is faster; nothing is derived."""
+def limit_jit(name: str, problem: Problem, setting: Setting) -> Contender:
+    """The matrix products alone, in the faster of two programs; it has no gradients."""
     rng = np.random.default_rng(0)
     (T, B, _), (O, H) = problem.x.shape, problem.params.V.shape
     shapes = (T, B, H), (B, O), (GATES[problem.cell] * H, T * B)

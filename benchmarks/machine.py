@@ -1,4 +1,4 @@
-"""What a result was taken on: everything that makes two results comparable, and no names."""
+"""The machine of a result: all that makes two results comparable, without names."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ GIBIBYTE = 2**30
 
 
 def processor() -> str:
-    """The processor's model name where the system tells, else the architecture."""
+    """The processor's model name if the system provides it, else the architecture."""
     information = Path("/proc/cpuinfo")
     if information.is_file():
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -31,7 +31,7 @@ def processor() -> str:
 
 
 def vector_extensions() -> list[str]:
-    """Those of the processor that decide how fast products are, where the system tells."""
+    """The processor's extensions for fast products, if the system lists them."""
     information = Path("/proc/cpuinfo")
     if not information.is_file():
         return []
@@ -47,14 +47,14 @@ def schedulable() -> int:
 
 
 def memory() -> float | None:
-    """Gibibytes of main memory, where the system tells."""
+    """Gibibytes of main memory, or None if unknown."""
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return None
     return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIBIBYTE, 1)
 
 
 def pools() -> list[dict[str, Any]]:
-    """The thread pools of the libraries that are loaded; none without threadpoolctl."""
+    """The thread pools of the loaded libraries; empty without threadpoolctl."""
     if find_spec("threadpoolctl") is None:
         return []
     known = ("user_api", "internal_api", "version", "threading_layer", "num_threads")
@@ -66,7 +66,7 @@ def pools() -> list[dict[str, Any]]:
 
 
 def threads() -> dict[str, Any]:
-    """How many threads each library may use. XLA takes as many as there are processors."""
+    """The number of threads each library may use; XLA uses one for each processor."""
     found: dict[str, Any] = {"processors": schedulable(), "pools": pools()}
     if find_spec("torch") is not None:
         found["torch"] = torch_steps.load().get_num_threads()
@@ -74,7 +74,7 @@ def threads() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that compute."""
+    """The versions of Python and of the numerical packages."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -85,14 +85,14 @@ def versions() -> dict[str, str]:
 
 
 def precision() -> dict[str, Any]:
-    """Every switch that lets float32 products round to something shorter."""
+    """The switches that allow float32 products in a shorter format."""
     return {
         "jax matmul": jax.config.values["jax_default_matmul_precision"]
     } | torch_steps.switches()
 
 
 def description(device: Any) -> dict[str, Any]:
-    """The machine, versions, threads and switches, and when; no name of host, user or folder."""
+    """The machine, versions, threads, switches and date; no name of host, user or folder."""
     return {
         "device": device.platform,
         "device kind": device.device_kind,
@@ -107,12 +107,12 @@ def description(device: Any) -> dict[str, Any]:
     }
 
 
-# What makes seconds, or even ratios, of two results incomparable where it differs.
+# Two results that differ in one of these are not comparable.
 DECISIVE = ("device", "device kind", "processor", "system", "versions", "threads", "precision")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between two descriptions, a sentence for each, but not when they were taken."""
+    """The differences between two descriptions, a sentence each, apart from the dates."""
     return [
         f"{key}: then {old.get(key)}, now {new.get(key)}"
         for key in DECISIVE
@@ -122,10 +122,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def limited_to(threads: int | None) -> Iterator[None]:
-    """At most so many threads for every library, and as many as before afterwards.
+    """Limit the threads of every library inside the block, and restore them after.
 
-    XLA counts processors when it starts, so the limit must come first. Raises ValueError where
-    there are fewer processors, or what is needed to set it is missing.
+    XLA counts processors when it starts, so the limit must be set before. Raises ValueError where
+    there are fewer processors, or where the system or a package cannot set the limit.
     """
     if threads is None:
         yield
@@ -149,7 +149,7 @@ def limited_to(threads: int | None) -> Iterator[None]:
 
 
 def device(name: str) -> Any:
-    """JAX's device of that kind, "cpu" or "gpu". Raises ValueError where there is none."""
+    """The first JAX device of a kind, "cpu" or "gpu". Raises ValueError where there is none."""
     try:
         return jax.devices(name)[0]
     except RuntimeError:

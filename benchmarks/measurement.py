@@ -1,4 +1,4 @@
-"""The clock: contenders in turn, round by round, each round in another order."""
+"""Timing of contenders: rounds in which each is timed once, in random order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
@@ -9,21 +9,21 @@ import numpy as np
 
 from benchmarks.contenders import LEARNING_RATE, Contender
 
-SHORTEST = 20e-3  # seconds of one sample: far above what the clock and waking threads add
+SHORTEST = 20e-3  # seconds of one sample: far more than the clock and waking threads take
 MOST = 10_000  # calls in one sample
-# OpenBLAS's threads look for more work for some 27 ms before they sleep; a step of XLA takes up to
-# 1.7 times as long meanwhile, and for some steps after.
+# OpenBLAS's threads spin for about 27 ms before they sleep. During that time, and for some steps
+# after it, a step of XLA takes up to 1.7 times as long.
 SETTLING = 0.12  # seconds of calls before the clock starts
 
 
-class Transfer(RuntimeError):  # noqa: N818 - what happened
-    """A step moved data between the host and the device while the clock ran."""
+class Transfer(RuntimeError):  # noqa: N818 - an event
+    """A timed step moved data between the host and the device."""
 
 
 def timed(contender: Contender, state: Any, rate: Any, calls: int) -> tuple[float, Any]:
-    """Seconds for so many calls, their last result computed, and the state they leave.
+    """The seconds of so many calls, until their last result is computed, and the last state.
 
-    Raises Transfer where JAX had to move an array to the device or back.
+    Raises Transfer where JAX moved an array to the device or back.
     """
     with jax.transfer_guard("disallow"):
         begun = perf_counter()
@@ -40,9 +40,9 @@ def timed(contender: Contender, state: Any, rate: Any, calls: int) -> tuple[floa
 
 
 def calls_needed(contender: Contender, state: Any, rate: Any) -> tuple[int, Any]:
-    """How many calls make a sample that is long enough, found by doubling; warms up, too.
+    """The number of calls in a sample of at least `SHORTEST` seconds, found by doubling.
 
-    The faster of two tries decides: the other may have waited for threads that were asleep.
+    The faster of two tries counts: the other may have waited for sleeping threads.
     """
     calls = 1
     while True:
@@ -54,10 +54,10 @@ def calls_needed(contender: Contender, state: Any, rate: Any) -> tuple[int, Any]
 
 
 def settled(contender: Contender, state: Any, rate: Any, calls: int) -> Any:
-    """The state after as many calls as it takes to settle, none of them timed.
+    """Call the contender for `SETTLING` seconds without timing it; returns the state.
 
-    The contender before left its own data in the processor's caches and threads that still spin,
-    and this one's threads may be asleep.
+    The previous contender left its data in the processor's caches and its threads spinning, and
+    this contender's threads may be asleep.
     """
     begun = perf_counter()
     while True:
@@ -73,10 +73,10 @@ def rounds(
     seed: int = 0,
     enough: Callable[[int], bool] = lambda done: False,
 ) -> Iterator[dict[str, float]]:
-    """Seconds a training step takes, by contender, one dict for each round.
+    """Yield the seconds of one training step by contender, once for each round.
 
-    Every contender goes on from where its last sample left off, after a time of calls that do not
-    count. Where `enough`, told how many rounds are done, says so, the rounds end early.
+    Every contender continues from the state of its last sample, after calls that are not timed.
+    The rounds end early where `enough(number of rounds done)` is True.
     """
     rng = np.random.default_rng(seed)
     rates = [contender.rate(LEARNING_RATE) for contender in contenders]

@@ -1,4 +1,4 @@
-"""Training steps in NumPy: the derivation by hand, and the matrix products alone as its limit."""
+"""Training steps in NumPy: the derivation by hand, and its matrix products alone."""
 
 import tracemalloc
 from functools import partial
@@ -7,26 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.balanced import GATES
 from benchmarks.contenders import Contender, Setting, Step, Unavailable, fastest, named
-from bptt_verifier.problems.problem import CELLS, Variant
+from bptt_verifier.problems.problem import CELLS, GATES, Problem
 from manual_bptt.workspace import Workspace
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def copied(params: Any) -> Any:
-    """Parameters that a step may overwrite."""
+    """A copy of the parameters, which a step may overwrite."""
     return type(params)(*(None if weight is None else weight.copy() for weight in params))
 
 
 def require_cpu(setting: Setting) -> None:
-    """Raises Unavailable on a GPU."""
+    """Raise Unavailable on a GPU."""
     if setting.gpu:
         raise Unavailable("NumPy computes on the CPU")
 
 
-def manual(name: str, problem: Variant, setting: Setting, **options: Any) -> Contender:
+def manual(name: str, problem: Problem, setting: Setting, **options: Any) -> Contender:
     """The preallocated workspace for the plain RNN, the readable module for the gated cells.
 
     `options` are those of the workspace.
@@ -49,8 +46,8 @@ def manual(name: str, problem: Variant, setting: Setting, **options: Any) -> Con
     )
 
 
-def readable(name: str, problem: Variant, setting: Setting) -> Contender:
-    """The module that is made to be read, in place of one made to be fast."""
+def readable(name: str, problem: Problem, setting: Setting) -> Contender:
+    """The readable module of a cell, which is not written for speed."""
     require_cpu(setting)
     module: ModuleType = CELLS[problem.cell]
 
@@ -70,7 +67,7 @@ def readable(name: str, problem: Variant, setting: Setting) -> Contender:
 
 
 def peak_memory(step: Step, params: Any) -> int:
-    """The most bytes that a step had allocated at once, as NumPy tells tracemalloc."""
+    """The peak of the bytes that a step allocates, by tracemalloc."""
     tracemalloc.start()
     try:
         step(params, 0.0)
@@ -79,12 +76,12 @@ def peak_memory(step: Step, params: Any) -> int:
         tracemalloc.stop()
 
 
-def products(problem: Variant, *, copied_transpose: bool) -> Step:
-    """The matrix products of one training step with nothing between them, into arrays kept.
+def products(problem: Problem, *, copied_transpose: bool) -> Step:
+    """The matrix products of one training step alone, into preallocated arrays.
 
-    The operands are not those of a training step, their shapes are: docs/performance.md counts
-    them. The result of a step in time goes where the one before went, so that no more memory is
-    touched than the products need. Wᵀ is a view, or copied first where `copied_transpose`.
+    The operands have the shapes of a training step, but not its values; docs/performance.md counts
+    the products. Every time step overwrites the result of the one before, so no more memory is
+    touched than the products need. Wᵀ is a view, or a copy where `copied_transpose`.
     """
     (T, B, D), (O, H), dtype = problem.x.shape, problem.params.V.shape, problem.x.dtype
     columns = GATES[problem.cell] * H
@@ -117,8 +114,8 @@ def products(problem: Variant, *, copied_transpose: bool) -> Step:
     return step
 
 
-def limit(name: str, problem: Variant, setting: Setting) -> Contender:
-    """The products alone, with Wᵀ copied where that makes them faster; nothing is derived."""
+def limit(name: str, problem: Problem, setting: Setting) -> Contender:
+    """The matrix products alone, with a copy of Wᵀ where that is faster; it has no gradients."""
     require_cpu(setting)
     steps = (products(problem, copied_transpose=copied) for copied in (False, True))
     chosen = fastest([partial(step, None, 0.0) for step in steps])

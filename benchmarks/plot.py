@@ -1,4 +1,4 @@
-"""Pictures of a result: ratio and share of the limit over the sizes."""
+"""Plots of a result: ratio and share of the limit over the sizes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# A colour for each contender, told apart by those who see no red or green (Okabe & Ito 2008).
+# A colour for each contender, safe for red-green colour blindness (Okabe & Ito 2008).
 COLOURS = {
     "manual": "#0072B2",
     "manual-jit": "#D55E00",
@@ -27,20 +27,20 @@ TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def colour(contender: str) -> str:
-    """Its own, or that of the contender that it is a kind of."""
+    """The colour of a contender, or of the contender that it is a variant of."""
     family = max((name for name in COLOURS if contender.startswith(name)), key=len, default="")
     return COLOURS.get(family, OTHER)
 
 
 def style(contender: str) -> str:
-    """A solid line for a contender, a dashed one for another kind of it."""
+    """The line style: solid for a contender, dashed for a variant of one."""
     return "-" if contender in COLOURS else "--"
 
 
 def draw_line(
     axes: "Axes", places: list[float], found: list[Interval], contender: str, line: bool
 ) -> None:
-    """Numbers with their intervals over the places on the axis."""
+    """Draw numbers with their intervals over the places on the axis."""
     values = [interval.value for interval in found]
     below = [max(0.0, interval.value - interval.low) for interval in found]
     above = [max(0.0, interval.high - interval.value) for interval in found]
@@ -58,7 +58,7 @@ def panel(
     share: bool,
     line: bool,
 ) -> None:
-    """One panel: for each contender its ratio, or its share of the limit, at each place."""
+    """Draw one panel: each contender's ratio, or share of the limit, at each place."""
     names = result.contenders()
     for n, name in enumerate(names):
         if name == (LIMIT if share else result.baseline):
@@ -70,7 +70,7 @@ def panel(
             if timing is not None:
                 value = result.share_of_limit(timing) if share else result.ratio(timing)
             if value is not None:
-                # Side by side, where the axis has no scale that this would bend.
+                # Side by side where the axis has no scale.
                 places.append(place if line else place + 0.08 * (n - len(names) / 2))
                 found.append(value)
         if found:
@@ -85,7 +85,7 @@ def panel(
 
 
 def draw(figure: "Figure", result: Result) -> None:
-    """Two rows, ratio and share of the limit; a column for all sizes, or one for each letter."""
+    """Draw ratio and share of the limit, in two rows; one column, or one for each letter."""
     shares = [False, True] if LIMIT in result.contenders() else [False]
     scaling = result.suite == Suite.SCALING
     letters: list[str | None] = list(ALONG) if scaling else [None]
@@ -120,7 +120,7 @@ def draw(figure: "Figure", result: Result) -> None:
 
 
 def groups_along(result: Result, letter: str | None) -> list[tuple[float, list[Timing]]]:
-    """The timings side by side at each place on an axis: one letter's, or all sizes in turn."""
+    """The timings at each place on an axis: the sizes of one letter, or all sizes in turn."""
     if letter is None:
         numbered = enumerate(result.places())
         return [(float(n), result.at(place)) for n, place in numbered]
@@ -132,7 +132,7 @@ def groups_along(result: Result, letter: str | None) -> list[tuple[float, list[T
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write the picture, without a date: the same result gives the same file."""
+    """Write the figure without a date, so that equal results give equal files."""
     from matplotlib import rc_context  # noqa: PLC0415 - optional, and slow to import
 
     metadata = {"Date": None} if path.suffix == ".svg" else None

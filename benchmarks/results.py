@@ -1,25 +1,26 @@
-"""What a run leaves: samples as they were taken, in JSON, and what is computed from them."""
+"""Results of a run: samples in JSON, and the statistics computed from them."""
 
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bptt_verifier.console.files import replacing
+
 from benchmarks.balanced import flop
 from benchmarks.intervals import Interval, quartiles, ratio
-from bptt_verifier.commands.checkpoint import replacing
 from bptt_verifier.problems.problem import Sizes
 
 FORMAT = 1
 LIMIT = "limit"
-LIMITS = (LIMIT, "limit-jit")  # the products alone, of NumPy and of XLA
+LIMITS = (LIMIT, "limit-jit")  # the matrix products alone, by NumPy and by XLA
 
 
 class Timing(NamedTuple):
-    """One contender at one size.
+    """The timing of one contender at one size.
 
-    `seconds` are those of one training step, an entry for each round; the same rounds of all
-    contenders stand at the same place. `error` is the worst of loss and gradients in units of what
-    the gate allows, None for what has none. `sizes` is None where every round is another case.
+    `seconds` are the seconds of one training step, by round; entry i of all contenders is the same
+    round. `error` is the worst error of loss and gradients in units of the gate's allowed error,
+    None without gradients. `sizes` is None where every round is a different random case.
     """
 
     contender: str
@@ -32,7 +33,7 @@ class Timing(NamedTuple):
 
     @property
     def where(self) -> tuple[Sizes | None, str]:
-        """Timings that agree in this were taken side by side."""
+        """The size and dtype; timings with the same ones were measured side by side."""
         return self.sizes, self.dtype
 
     @property
@@ -42,7 +43,7 @@ class Timing(NamedTuple):
 
     @property
     def state_arrays(self) -> float | None:
-        """The temporary memory in arrays of (T, B, H), of which one is needed for the states."""
+        """The temporary memory in (T, B, H) arrays; the states alone need one."""
         if self.temporary_bytes is None or self.sizes is None:
             return None
         T, B, _, H, _ = self.sizes
@@ -50,7 +51,7 @@ class Timing(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A run: what was asked, where it ran, what was found, and what was left out and why."""
+    """A run: its suite and seed, the machine, the timings, and notes on what was left out."""
 
     suite: str
     model: str
@@ -66,13 +67,13 @@ class Result(NamedTuple):
         return [timing for timing in self.timings if timing.where == place]
 
     def beside(self, timing: Timing, contender: str) -> Timing | None:
-        """The timing of another contender at the same size, if there is one."""
+        """The timing of another contender at the same size, or None."""
         return next(
             (t for t in self.timings if t.where == timing.where and t.contender == contender), None
         )
 
     def ratio(self, timing: Timing, to: str | None = None) -> Interval | None:
-        """How many times as fast as the baseline, or as another contender, if that took part."""
+        """The speed relative to the baseline or another contender, or None if it did not run."""
         other = self.beside(timing, self.baseline if to is None else to)
         if other is None:
             return None
@@ -80,26 +81,26 @@ class Result(NamedTuple):
         return ratio(other.seconds[:together], timing.seconds[:together])
 
     def share_of_limit(self, timing: Timing) -> Interval | None:
-        """The limit's time over the contender's: 1 is as fast as the matrix products alone."""
+        """The limit's time ÷ the contender's: 1 is as fast as the matrix products alone."""
         return self.ratio(timing, LIMIT)
 
     def gigaflops(self, timing: Timing) -> float | None:
-        """10⁹ floating-point operations a second, counted by the formula, not by what is run."""
+        """10⁹ floating-point operations per second, counted by the formula of `flop`."""
         if timing.sizes is None:
             return None
         return flop(self.model, timing.sizes) / timing.median / 1e9
 
     def places(self) -> list[tuple[Sizes | None, str]]:
-        """Sizes and dtypes in the order in which they were measured."""
+        """The sizes and dtypes, in the order of measurement."""
         return list(dict.fromkeys(timing.where for timing in self.timings))
 
     def contenders(self) -> list[str]:
-        """The names of those that took part."""
+        """The names of the contenders that ran."""
         return list(dict.fromkeys(timing.contender for timing in self.timings))
 
 
 def to_json(result: Result) -> str:
-    """The result as text; samples have four digits, which is more than they are worth."""
+    """The result as JSON; samples have four digits, more than their accuracy."""
     plain = result._asdict() | {"format": FORMAT}
     plain["timings"] = [
         timing._asdict()
@@ -116,7 +117,7 @@ def to_json(result: Result) -> str:
 
 
 def shortened(value: float | None) -> float | None:
-    """Three digits of it."""
+    """The value rounded to three digits, or None."""
     return None if value is None else float(f"{value:.3g}")
 
 
@@ -135,9 +136,9 @@ def joined_lists(text: str) -> str:
 
 
 def from_json(text: str, source: str) -> Result:
-    """The result that was written; `source` names it in messages.
+    """Parse a result from JSON; `source` names it in messages.
 
-    Raises ValueError where the text is no result of this format.
+    Raises ValueError where the text is not a result of this format.
     """
     try:
         plain = json.loads(text)
@@ -165,11 +166,11 @@ def from_json(text: str, source: str) -> Result:
 
 
 def read(path: Path) -> Result:
-    """The result in a file. Raises ValueError where it holds none, OSError where there is none."""
+    """Read a result from a file. Raises ValueError where it holds none, and OSError."""
     return from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text: whoever reads the file finds the old one or the new one. Raises OSError."""
+    """Write a text atomically: readers find the old text or the new one. Raises OSError."""
     with replacing(path) as file:
         file.write(text.encode())

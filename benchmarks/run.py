@@ -1,4 +1,4 @@
-"""A run: build the contenders of each size, hold them to the reference, then time them."""
+"""A run: build the contenders of each size, compare them with the reference, time them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ from benchmarks.measurement import rounds
 from benchmarks.results import Result, Timing
 from benchmarks.suites import Plan, Suite
 from benchmarks.verifying import verification_rounds
-from bptt_verifier.problems.problem import Sizes, Variant
+from bptt_verifier.problems.problem import Problem, Sizes
 
 LEAST = 3  # rounds, however long they take
 Progress = Callable[[int, int], None]
 
 
 class Measured:
-    """What a run has found so far, so that whatever ends it early loses no round."""
+    """The findings of a run so far; a run that ends early keeps all its rounds."""
 
     def __init__(self) -> None:
         self.timings: list[Timing] = []
@@ -32,23 +32,23 @@ class Measured:
         self.ceilings: dict[str, float] = {}
 
     def note(self, sentence: str) -> None:
-        """Say something once, however many sizes it is true of."""
+        """Add a note unless it is there already."""
         if sentence not in self.notes:
             self.notes.append(sentence)
 
 
 @contextmanager
 def configured(setting: Setting) -> Iterator[None]:
-    """Every library's switches for TF32 as asked for, and as before afterwards."""
+    """Set every library's switches for TF32 inside the block, and restore them after."""
     precision = "tensorfloat32" if setting.tf32 else "highest"
     with jax.default_matmul_precision(precision), torch_steps.configured(setting.tf32):
         yield
 
 
 def built(
-    builders: dict[str, Builder], problem: Variant, setting: Setting, measured: Measured
+    builders: dict[str, Builder], problem: Problem, setting: Setting, measured: Measured
 ) -> list[Contender]:
-    """The contenders that can take part; why others cannot is noted."""
+    """Build the contenders; note the reason for each that is unavailable."""
     found = []
     for name, builder in builders.items():
         try:
@@ -64,7 +64,7 @@ def collect(
     measured: Measured,
     progress: Callable[[], None],
 ) -> None:
-    """Gather the rounds into timings, those of whole rounds also where an exception ends them."""
+    """Collect the rounds into timings, also where an exception ends them."""
     samples: dict[str, list[float]] = {}
     try:
         for seconds in found:
@@ -88,10 +88,10 @@ def measure_place(
     seed: int,
     progress: Callable[[], None],
 ) -> None:
-    """Gate and time all contenders at one size.
+    """Check and time all contenders at one size.
 
-    After `budget` seconds of rounds no further one begins, but for the first few. Raises
-    Disagreement, before anything is timed, where a contender is wrong.
+    After `budget` seconds no further round begins, except the first `LEAST`. Raises Disagreement,
+    before anything is timed, where a contender is wrong.
     """
     problem = balanced(model, sizes, dtype=dtype, seed=seed)
     with jax.enable_x64(dtype == "float64"), configured(setting):
@@ -131,7 +131,7 @@ def measure(
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Everything that a suite asks for; `number` rounds where given, however long they take."""
+    """Measure a whole suite; `number` sets the rounds, without a time limit."""
     places = [(sizes, dtype) for dtype in plan.dtypes for sizes in plan.sizes]
     number_of_rounds = plan.rounds if number is None else number
     total = number_of_rounds * (1 if suite is Suite.VERIFY else len(places))
@@ -162,14 +162,14 @@ def measure(
 
 
 def advance(progress: Progress, finished: Any, total: int) -> None:
-    """Tell the bar that one more round is done."""
+    """Advance the progress bar by one round."""
     progress(next(finished), total)
 
 
 def result_of(
     suite: Suite, plan: Plan, model: str, seed: int, setting: Setting, measured: Measured
 ) -> Result:
-    """What was measured, with what it was measured on."""
+    """The result: the measurements, with the description of the machine."""
     with configured(setting):
         described = machine.description(setting.device)
     return Result(

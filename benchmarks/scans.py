@@ -1,8 +1,8 @@
-"""The forward pass as a user of JAX would write it: the contenders that autodiff differentiates.
+"""Forward passes for autodiff, as a user of JAX writes them.
 
-The second witness's shared scan also carries what verification needs: the time, a perturbation of
-every pre-activation, all pre-activations and all states. A baseline must not pay for those, so the
-steps of `jax_reference` are scanned here with nothing else.
+The scan of `jax_reference` also carries the data for verification: the time, a perturbation of
+every pre-activation, all pre-activations and all states. A baseline must not include their cost,
+so the scans here contain the steps of `jax_reference` alone.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ STATES = {"rnn": 1, "lstm": 2, "gru": 1}
 
 
 def first(cell: str, params: Any, x: Float[Array, "T B D"]) -> State:
-    """The states before the first step: zeros."""
+    """The initial states, all zero."""
     return (jnp.zeros((x.shape[1], params.W.shape[1]), x.dtype),) * STATES[cell]
 
 
 def predicted(cell: str, option: Any) -> Callable[[Any, Array], Array]:
-    """ŷ (B, O) of (params, x), with U x_t computed inside the scan, step by step."""
+    """ŷ (B, O) as a function of (params, x), with U x_t computed inside the scan."""
     step: Any = STEPS[cell]
 
     def prediction(params: Any, x: Float[Array, "T B D"]) -> Float[Array, "B O"]:
@@ -42,9 +42,9 @@ def predicted(cell: str, option: Any) -> Callable[[Any, Array], Array]:
 
 
 def predicted_hoisted(cell: str, option: Any) -> Callable[[Any, Array], Array]:
-    """The same with U x_t for all t as one product before the scan.
+    """ŷ (B, O) as a function of (params, x), with U x_t for all t as one product before the scan.
 
-    The step is given inputs of width zero, and U x_t where it takes what is added to a_t.
+    The step gets inputs of width zero, and U x_t as the term that it adds to a_t.
     """
     step: Any = STEPS[cell]
 
@@ -61,7 +61,7 @@ def predicted_hoisted(cell: str, option: Any) -> Callable[[Any, Array], Array]:
 
 
 def mean_squared_error(prediction: Callable[[Any, Array], Array]) -> Loss:
-    """L of (params, x, y): the mean of (ŷ − y)² over batch and outputs."""
+    """L as a function of (params, x, y): the mean of (ŷ − y)² over batch and outputs."""
 
     def loss(params: Any, x: Array, y: Array) -> Array:
         error: Array = jnp.mean((prediction(params, x) - y) ** 2)

@@ -1,4 +1,4 @@
-"""Which sizes are measured, with which contenders, and what they are held against."""
+"""Suites: their sizes, contenders and baselines."""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -11,7 +11,7 @@ from bptt_verifier.problems.problem import Sizes
 
 
 class Device(StrEnum):
-    """What JAX calls the kinds of device."""
+    """JAX's names of the kinds of device."""
 
     CPU = "cpu"
     GPU = "gpu"
@@ -38,7 +38,7 @@ CONTENDERS: dict[str, Builder] = {
     "limit": numpy_steps.limit,
     "limit-jit": jax_steps.limit_jit,
 }
-# Whole training loops: what is called from Python step by step, and what stays compiled.
+# Training loops: steps called from Python, and loops that are compiled.
 LOOPS: dict[str, Builder] = {
     "manual-readable": numpy_steps.readable,
     "manual": numpy_steps.manual,
@@ -49,7 +49,7 @@ LOOPS: dict[str, Builder] = {
     "autodiff-loop": partial(jax_steps.autodiff, loop=True),
     "autodiff-hoisted-loop": partial(jax_steps.autodiff_hoisted, loop=True),
 }
-EVERY = 316  # about √100,000: as many states are kept as are recomputed at a time
+EVERY = 316  # about √100,000: as many states are kept as are recomputed at once
 CHECKPOINTED: dict[str, Builder] = {
     "manual": numpy_steps.manual,
     "manual-checkpointed": partial(numpy_steps.manual, checkpoint_every=EVERY),
@@ -60,9 +60,9 @@ CHECKPOINTED: dict[str, Builder] = {
 
 
 class Plan(NamedTuple):
-    """A suite: its sizes, its contenders, the one that ratios are to, and how long it may take.
+    """A suite: sizes, contenders, the baseline of the ratios, rounds, time limit and dtypes.
 
-    `seconds` is the time for the rounds of one size; fewer are done where they would take longer.
+    `seconds` limits the time for the rounds of one size; the rounds end early where it is over.
     """
 
     sizes: tuple[Sizes, ...]
@@ -98,12 +98,12 @@ ALONG = {
 
 
 def along(letter: str, middle: Sizes = MIDDLE) -> list[Sizes]:
-    """The sizes of the scaling suite that differ in one letter only, and grow in it."""
+    """The sizes of the scaling suite that grow in one letter alone."""
     return [middle._replace(**{letter: size}) for size in ALONG[letter]]
 
 
 def scaling() -> Iterator[Sizes]:
-    """Every size of the scaling suite once."""
+    """Yield every size of the scaling suite once."""
     yield from dict.fromkeys(sizes for letter in ALONG for sizes in along(letter))
 
 

@@ -1,4 +1,4 @@
-"""Results as tables: on the terminal, and as Markdown for docs/performance.md."""
+"""Tables of results, for the terminal and as Markdown for docs/performance.md."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
 class Row(NamedTuple):
-    """What is printed of one timing, every cell as text."""
+    """A table row of one timing, every cell as text."""
 
     contender: str
     step: str
@@ -29,29 +29,29 @@ class Row(NamedTuple):
 
 
 def seconds(value: float) -> str:
-    """A duration with three digits, in the unit that suits it."""
+    """A duration with three digits, in s, ms or µs."""
     size, unit = next(((s, u) for s, u in UNITS if value >= s), UNITS[-1])
     return f"{value / size:.3g} {unit}"
 
 
 def spread(samples: Sequence[float]) -> str:
-    """First and third quartile, relative to the median."""
+    """The first and third quartile, relative to the median."""
     first, median, third = quartiles(samples)
     return f"{100 * (first / median - 1):+.0f} {100 * (third / median - 1):+.0f} %"
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
-    """The number, or a dash where there is none."""
+    """The number as text, or a dash for None."""
     return ABSENT if value is None else f"{value:.{digits}f}"
 
 
 def interval(found: Interval | None) -> str:
-    """The number with its interval, or a dash."""
+    """The number with its interval as text, or a dash for None."""
     return ABSENT if found is None else str(found)
 
 
 def row(result: Result, timing: Timing) -> Row:
-    """One contender at one size."""
+    """The row of one contender at one size."""
     return Row(
         timing.contender,
         seconds(timing.median),
@@ -72,7 +72,7 @@ def title(place: tuple[Sizes | None, str]) -> str:
 
 
 def terminal_table(result: Result) -> Table:
-    """Every timing, grouped by size."""
+    """The table of all timings, grouped by size."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     headings = (
         "contender", "a step", "quartiles", f"× {result.baseline}", "share of limit", "GFLOP/s",
@@ -118,15 +118,15 @@ def across(result: Result, cell: str, names: Sequence[str], dtype: str) -> str:
     return markdown(["B, T, D, H, O", *names], rows)
 
 
-UPPER = 3  # sizes that an exponent is fitted to: the largest, where fixed costs no longer show
+UPPER = 3  # an exponent is fitted to this many largest sizes, where fixed costs are negligible
 
 
 def exponents(
     result: Result, samples: Callable[[Timing], Sequence[float]]
 ) -> dict[tuple[str, str], Interval]:
-    """The power of each letter with which something grows, by (letter, contender).
+    """The exponents of growth in each letter, by (letter, contender).
 
-    `samples` gives what grows, empty where a timing has none.
+    `samples` returns the samples of a timing, and an empty list where it has none.
     """
     found = {}
     for letter in ALONG:
@@ -143,24 +143,24 @@ def exponents(
 
 
 def time_exponents(result: Result) -> dict[tuple[str, str], Interval]:
-    """Of the seconds that a step takes."""
+    """The exponents of the seconds of a step."""
     return exponents(result, lambda timing: timing.seconds)
 
 
 def memory_exponents(result: Result) -> dict[tuple[str, str], Interval]:
-    """Of the temporary memory, which is the same in every round."""
+    """The exponents of the temporary memory, which is the same in every round."""
     return exponents(
         result, lambda timing: [float(timing.temporary_bytes)] if timing.temporary_bytes else []
     )
 
 
 def grown(found: dict[tuple[str, str], Interval], letter: str, contender: str) -> float | None:
-    """An exponent without its interval."""
+    """An exponent without its interval, or None."""
     return found[letter, contender].value if (letter, contender) in found else None
 
 
 def exponent_table(result: Result) -> str:
-    """Exponents of time, with intervals, and of memory, as Markdown."""
+    """A Markdown table of the exponents of time, with intervals, and of memory."""
     time, memory = time_exponents(result), memory_exponents(result)
     rows = [
         [

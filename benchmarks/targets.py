@@ -1,7 +1,7 @@
-"""What the hand-derived step is meant to reach, and whether a result shows it.
+"""Targets for the hand-derived step, and whether a result reaches them.
 
-Each target is computed from the samples of a committed result, so that docs/performance.md cannot
-say more than was measured.
+Each target is computed from the samples of a committed result, so that docs/performance.md claims
+no more than was measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ MICROSECONDS = 12.0  # a step of the tiny model in a compiled loop
 
 
 class Target(NamedTuple):
-    """What is wanted, what was found, where it was found worst, and whether that is enough."""
+    """A target: the goal, the finding, the size of the worst finding, and whether it is reached."""
 
     wanted: str
     found: str
@@ -28,7 +28,7 @@ class Target(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """In a word or two."""
+        """The verdict in a word or two."""
         return "reached" if self.reached else "falls short"
 
 
@@ -38,7 +38,7 @@ def least(
     ratio: Callable[[Timing], Interval | None],
     wanted: Callable[[Timing], float | None],
 ) -> list[tuple[Timing, float, float]]:
-    """(timing, ratio, what is wanted), wherever something is wanted, the furthest behind first."""
+    """(timing, ratio, goal) for every timing with a goal, sorted by ratio ÷ goal."""
     found = []
     for timing in result.timings:
         if timing.contender == contender:
@@ -57,7 +57,7 @@ MEAN = 1.2  # of manual-jit over autodiff-hoisted, over all sizes
 
 
 def ratio_targets(result: Result) -> list[Target]:
-    """How many times as fast as others, at every size."""
+    """The targets of speed relative to others, at every size."""
     found = []
     for contender, other, goal in OVER:
 
@@ -83,13 +83,13 @@ def ratio_targets(result: Result) -> list[Target]:
 
 
 def wanted_share(timing: Timing) -> float | None:
-    """The share of the limit that the NumPy step is to reach, by H; none is set for small H."""
+    """The goal for the NumPy step's share of the limit, by H; None for small H."""
     H = 0 if timing.sizes is None else timing.sizes.H
     return 0.9 if H >= 512 else {256: 0.85, 128: 0.7}.get(H)
 
 
 def share_targets(result: Result) -> list[Target]:
-    """The share of the matrix products' speed."""
+    """The targets of the share of the limit."""
     return [
         Target(
             f"manual: at least {goal} of the limit at H = {timing.sizes.H}",
@@ -103,13 +103,13 @@ def share_targets(result: Result) -> list[Target]:
 
 
 def further_share_targets(result: Result) -> list[Target]:
-    """The same at the sizes that the quick suite has not."""
+    """The targets of the share of the limit at sizes outside the quick suite."""
     further = [timing for timing in result.timings if timing.sizes not in QUICK]
     return share_targets(result._replace(timings=further))
 
 
 def memory_targets(result: Result) -> list[Target]:
-    """Arrays of (T, B, H) that a step needs beside its arguments and gradients."""
+    """The targets of temporary memory, in (T, B, H) arrays."""
     found = []
     for contender in BY_HAND:
         arrays = [
@@ -132,7 +132,7 @@ def memory_targets(result: Result) -> list[Target]:
 
 
 def checkpoint_targets(result: Result) -> list[Target]:
-    """Time with checkpoints over time without, and memory."""
+    """The targets of the time with checkpoints relative to the time without."""
     found = []
     for contender in BY_HAND:
         for timing in result.timings:
@@ -151,7 +151,7 @@ def checkpoint_targets(result: Result) -> list[Target]:
 
 
 def loop_targets(result: Result) -> list[Target]:
-    """Microseconds of a tiny model's step in a compiled loop."""
+    """The targets of a tiny model's step in a compiled loop, in microseconds."""
     return [
         Target(
             f"{timing.contender}: at most {MICROSECONDS:g} µs a step",
@@ -173,5 +173,5 @@ OF_SUITE: dict[str, Sequence[Callable[[Result], list[Target]]]] = {
 
 
 def targets(result: Result) -> list[Target]:
-    """Every target that a result of this suite can show."""
+    """All targets that a result of this suite covers."""
     return [target for of in OF_SUITE.get(result.suite, ()) for target in of(result)]

@@ -1,4 +1,4 @@
-"""The peer: PyTorch's layer with its autograd, cuDNN's kernels on a GPU."""
+"""Training steps by PyTorch: its layers and autograd, cuDNN's kernels on a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import Contender, Setting, Unavailable, timed_once
-from bptt_verifier.problems.problem import Variant
+from bptt_verifier.problems.problem import Problem
 
 LAYERS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
 
 def load() -> Any:
-    """The module `torch`; raises Unavailable where it is not installed."""
+    """Import `torch`; raises Unavailable where it is not installed."""
     if find_spec("torch") is None:
         raise Unavailable("torch is not installed: it comes with the extra `bench`")
     return import_module("torch")
 
 
-def layer(torch: Any, problem: Variant) -> Any:
-    """PyTorch's layer with the problem's weights. Its second bias is zero, but for b_n."""
+def layer(torch: Any, problem: Problem) -> Any:
+    """PyTorch's layer with the problem's weights; its second bias is zero, apart from b_n."""
     (_, _, D), params = problem.x.shape, problem.params
     given = {"weight_ih_l0": params.U, "weight_hh_l0": params.W}
     if params.b is not None:
@@ -39,8 +39,8 @@ def layer(torch: Any, problem: Variant) -> Any:
     return made
 
 
-def parameters(problem: Variant, state: tuple[Any, ...]) -> dict[str, Any]:
-    """The parameters by our names."""
+def parameters(problem: Problem, state: tuple[Any, ...]) -> dict[str, Any]:
+    """The parameters by name, as NumPy arrays."""
     cell, *outputs = state
     home = {"U": cell.weight_ih_l0, "W": cell.weight_hh_l0}
     home |= dict(zip("Vc", outputs, strict=False))
@@ -51,8 +51,8 @@ def parameters(problem: Variant, state: tuple[Any, ...]) -> dict[str, Any]:
     return {name: value.detach().cpu().numpy() for name, value in home.items()}
 
 
-def torch_step(name: str, problem: Variant, setting: Setting) -> Contender:
-    """Forward, backward and update by PyTorch, with as many threads as make it faster here.
+def torch_step(name: str, problem: Problem, setting: Setting) -> Contender:
+    """Forward, backward and update by PyTorch, with one thread or all, whichever is faster.
 
     Raises Unavailable where PyTorch or its GPU is missing.
     """
@@ -96,9 +96,9 @@ def torch_step(name: str, problem: Variant, setting: Setting) -> Contender:
 
 
 def faster_threads(torch: Any, step: Any, state: Any, wait: Any) -> int:
-    """One thread, or as many as there are now: whichever does a few steps sooner.
+    """The faster number of threads: one, or as many as there are now.
 
-    Threads that wait for each other cost a small model more than they bring.
+    For a small model, the synchronization of threads costs more than they save.
     """
     most, fastest = int(torch.get_num_threads()), dict[int, float]()
     for threads in {most, 1}:
@@ -110,7 +110,7 @@ def faster_threads(torch: Any, step: Any, state: Any, wait: Any) -> int:
 
 
 def peak_memory(torch: Any, step: Any, state: Any) -> int:
-    """Bytes on the GPU that a step needs beyond what is there before it."""
+    """The bytes that a step allocates on the GPU at its peak."""
     step(state, 0.0)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -122,7 +122,7 @@ def peak_memory(torch: Any, step: Any, state: Any) -> int:
 
 @contextmanager
 def configured(tf32: bool) -> Iterator[None]:
-    """All of PyTorch's switches for TF32 at once; those and its threads as before, afterwards."""
+    """Set PyTorch's switches for TF32 inside the block; restore them and its threads after."""
     if find_spec("torch") is None:
         yield
         return
@@ -141,7 +141,7 @@ def configured(tf32: bool) -> Iterator[None]:
 
 
 def switches() -> dict[str, Any]:
-    """PyTorch's switches for TF32, as they are; none where it is not installed."""
+    """The state of PyTorch's switches for TF32; empty where it is not installed."""
     if find_spec("torch") is None:
         return {}
     torch = load()

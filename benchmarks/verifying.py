@@ -1,7 +1,7 @@
-"""How many random cases a second: this judge, and the gradient checkers of torch and JAX.
+"""Verification speed: random cases per second of the judge, and of torch's and JAX's checkers.
 
-All check the gradient that `manual_bptt.rnn` derives, on the same cases, as their documentation
-says: the judge against autodiff within its bound, the others against differences.
+All check the gradient of `manual_bptt.rnn` on the same cases, used as documented: the judge
+compares with autodiff within its bound, the others with finite differences.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,33 +15,26 @@ from jax.test_util import check_grads
 
 from benchmarks import torch_steps
 from benchmarks.contenders import Unavailable
-from bptt_verifier.judge.builtin import allowed, compare_all, derivation_of, reference
-from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem, draw
+from bptt_verifier.judge.builtin import AUTODIFF, derivation_of
+from bptt_verifier.problems.draws import draw
+from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn
 
 Checker = Callable[[Problem], bool]
 
 
-def judged(problem: Problem) -> bool:
-    """Whether the judge finds no disagreement."""
-    truth = reference(problem)
-    found = derivation_of(rnn)(problem)
-    compared = compare_all(found, truth, allowed(problem, truth))
+def agrees(problem: Problem) -> bool:
+    """True if the judge finds no disagreement."""
+    compared = AUTODIFF.within_bound(problem)(derivation_of(rnn)(problem))
     return all(comparison.verdict is not Verdict.DISAGREES for comparison in compared)
 
 
 def by_hand(problem: Problem, weights: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-    """The loss and its gradients at these weights, those of the biases only where there are any."""
-    _, x, y, h0, activation, loss = problem
+    """The loss and its gradients at these weights, with those of the biases if given."""
     params = rnn.Params(*(np.asarray(weight) for weight in weights))
-    value, gradient = rnn.value_and_grad(params, x, y, h0, activation=activation, loss=loss)
+    value, gradient = rnn.value_and_grad(params, problem.x, problem.y, **problem.simple_options)
     return value, gradient[: len(weights)]
-
-
-def present(problem: Problem) -> tuple[Any, ...]:
-    """The weights that there are: U, W, V, and b and c or neither."""
-    return tuple(weight for weight in problem.params if weight is not None)
 
 
 def gradcheck(torch: Any) -> Checker:
@@ -59,7 +52,7 @@ def gradcheck(torch: Any) -> Checker:
             def backward(context: Any, upstream: Any) -> Any:
                 return tuple(upstream * slope for slope in context.gradient)
 
-        weights = [torch.tensor(weight, requires_grad=True) for weight in present(problem)]
+        weights = [torch.tensor(weight, requires_grad=True) for weight in problem.weights.values()]
         return bool(torch.autograd.gradcheck(ByHand.apply, weights, raise_exception=False))
 
     return check
@@ -89,7 +82,7 @@ def jax_check_grads(problem: Problem) -> bool:
     function = jax.custom_vjp(value_of)
     function.defvjp(forward, backward)
     with jax.enable_x64(True):
-        weights = tuple(jax.numpy.asarray(weight) for weight in present(problem))
+        weights = tuple(jax.numpy.asarray(weight) for weight in problem.weights.values())
         try:
             require_right(function, weights, order=1, modes=["rev"])
         except AssertionError:
@@ -98,8 +91,8 @@ def jax_check_grads(problem: Problem) -> bool:
 
 
 def checkers(note: Callable[[str], None]) -> dict[str, Checker]:
-    """The checkers that are installed; of one that is not, it is noted."""
-    found: dict[str, Checker] = {"bptt_verifier": judged, "jax-check-grads": jax_check_grads}
+    """The installed checkers; a missing one is noted."""
+    found: dict[str, Checker] = {"bptt_verifier": agrees, "jax-check-grads": jax_check_grads}
     try:
         found["torch-gradcheck"] = gradcheck(torch_steps.load())
     except Unavailable as reason:
@@ -110,15 +103,15 @@ def checkers(note: Callable[[str], None]) -> dict[str, Checker]:
 def verification_rounds(
     number: int, *, seed: int, note: Callable[[str], None]
 ) -> Iterator[dict[str, float]]:
-    """Seconds each checker takes for a case, one case a round, in an order drawn for each round.
+    """Yield the seconds of each checker for one case per round, in random order.
 
-    The judge compiles once for each activation and loss, before the first case; how long that
-    takes is noted. Cases that a checker rejects, although the derivation is right, are counted.
+    The judge compiles once for each activation and loss, before the first case, and notes the time.
+    The correct cases that a checker rejects are counted and noted.
     """
     chosen = checkers(note)
     begun = perf_counter()
     for activation, loss in product(ACTIVATIONS, LOSSES):
-        judged(draw(seed, number)._replace(activation=activation, loss=loss))
+        agrees(draw(seed, number)._replace(option={"activation": activation}, loss=loss))
     note(f"bptt_verifier compiled for {perf_counter() - begun:.1f} s before the first case")
     for check in chosen.values():
         check(draw(seed, number))

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: random problems, exact ones, and arguments that must be refused.
+"""Hypothesis strategies: random problems, problems of small integers, and arguments to refuse.
 
 Needs Hypothesis, which is in the extra `test`.
 """
@@ -6,27 +6,29 @@ Needs Hypothesis, which is in the extra `test`.
 from typing import Any, NamedTuple
 
 import numpy as np
-from hypothesis import strategies as st
 
+from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import (
     ACTIVATIONS,
     ALL_LOSSES,
+    DRAWN_OPTIONS,
     LARGEST,
     LOSSES,
-    OPTIONS,
     Array,
     Problem,
     Sizes,
-    Variant,
-    variant_with_values,
-    with_values,
 )
+from bptt_verifier.proofs.extras import require_hypothesis
 from jax_reference.padded import Capacity
 from manual_bptt.rnn import Params
 
+require_hypothesis()
+
+from hypothesis import strategies as st  # noqa: E402 - after the check
+
 
 def sizes(largest: Capacity = LARGEST, smallest: int = 1) -> st.SearchStrategy[Sizes]:
-    """Steps, batch, inputs, hidden units and outputs, each on its own, ones included."""
+    """Independent steps, batch, inputs, hidden units and outputs, from `smallest` on."""
     return st.builds(Sizes, *(st.integers(smallest, most) for most in largest))
 
 
@@ -37,21 +39,64 @@ def problems(
     activations: tuple[str, ...] = ACTIVATIONS,
     losses: tuple[str, ...] = LOSSES,
 ) -> st.SearchStrategy[Problem]:
-    """Problems with normal values, neither tiny nor symmetric; with and without biases and h0.
+    """Problems of the plain RNN that have a derived bound, with and without biases and h0.
 
-    Shrinks to small sizes and the first activation and loss.
+    The values are normal, neither tiny nor symmetric. Shrinks to small sizes and the first
+    activation and loss.
     """
+    return problems_of(
+        "rnn",
+        dtype,
+        sizes,
+        option=st.sampled_from(activations),
+        loss=st.sampled_from(losses),
+        target_scale=st.sampled_from([1.0, 10.0]),
+    )
+
+
+def cell_problems(
+    cell: str,
+    dtype: Any = np.float64,
+    *,
+    sizes: st.SearchStrategy[Sizes] = sizes(),  # noqa: B008 - strategies are immutable
+    losses: tuple[str, ...] = ALL_LOSSES,
+    outputs: tuple[str, ...] = ("last", "every"),
+    ragged: st.SearchStrategy[bool] = st.booleans(),  # noqa: B008
+    truncated: bool = True,
+) -> st.SearchStrategy[Problem]:
+    """Problems of a cell with any loss, outputs, lengths and truncation; NaN in the padding.
+
+    Shrinks to small sizes, the first loss, full lengths, one output and the full gradient.
+    """
+    # Windows shorter than most sequences, so that most truncations have an effect.
+    windows = st.integers(1, LARGEST.T // 3) if truncated else st.nothing()
+    return problems_of(
+        cell,
+        dtype,
+        sizes,
+        option=st.sampled_from(DRAWN_OPTIONS[cell]),
+        loss=st.sampled_from(losses),
+        outputs=st.sampled_from(outputs),
+        ragged=ragged,
+        truncation=st.none() | windows,
+        classes=st.booleans(),
+    )
+
+
+def problems_of(
+    cell: str, dtype: Any, sizes: st.SearchStrategy[Sizes], **options: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Problem]:
+    """Problems of a cell with random values; `options` are strategies for `with_values`."""
     return st.builds(
         with_values,
         st.integers(0, 2**32 - 1).map(np.random.default_rng),
         sizes,
+        cell=st.just(cell),
         dtype=st.just(dtype),
-        activation=st.sampled_from(activations),
-        loss=st.sampled_from(losses),
         bias=st.booleans(),
         initial_state=st.booleans(),
         spread=st.floats(0.5, 1.5),
-        target_scale=st.sampled_from([1.0, 10.0]),
+        **options,
     )
 
 
@@ -67,7 +112,7 @@ def integer_problems(
 
     With entries of at most 2, T ≤ 3 and all other sizes ≤ 2, |a_t| ≤ 8 + 4 |h_{t-1}| + 2 gives
     |h_3| ≤ 338, |ŷ − y| ≤ 1 356, |δ_1| ≤ 86 784, an entry of ∂L/∂W at most 2 017 728 and a sum of
-    squares of at most 7 354 944: all below 2²⁴, the first integer after which float32 skips one.
+    squares of at most 7 354 944: all below 2²⁴, above which float32 does not hold every integer.
     """
     T, B, D, H, O = draw(sizes)
 
@@ -85,12 +130,13 @@ def integer_problems(
         c=integers(O) if bias else None,
     )
     x, y = integers(T, B, D), integers(B, O)
-    h0 = integers(B, H) if initial_state else None
-    return Problem(params, x, y, h0, draw(st.sampled_from(activations)), "half_sse")
+    first = {"h0": integers(B, H)} if initial_state else {}
+    option = {"activation": draw(st.sampled_from(activations))}
+    return Problem("rnn", params, x, y, first, option, "half_sse")
 
 
 class Refused(NamedTuple):
-    """Arguments that must be refused: which one is at fault, and with which exception."""
+    """Arguments to refuse, the name of the argument at fault, and the exception to raise."""
 
     arguments: dict[str, Any]
     at_fault: str
@@ -99,24 +145,26 @@ class Refused(NamedTuple):
 
 @st.composite
 def refused_arguments(draw: st.DrawFn) -> Refused:
-    """One fault in otherwise good arguments of `value_and_grad`.
+    """Arguments of `value_and_grad`, correct but for one fault.
 
-    A wrong rank, a size that disagrees or is zero, an integer, complex or odd dtype, NaN or
-    infinity, something that is no array, an unknown name.
+    The fault is a wrong rank, a size that disagrees or is zero, an integer, complex or different
+    dtype, NaN or infinity, something that is not an array, or an unknown name.
     """
-    problem = draw(problems(sizes=sizes(Capacity(3, 3, 3, 3, 3))))
-    problem = problem._replace(
-        params=problem.params._replace(b=np.zeros(problem.sizes.H), c=np.zeros(problem.sizes.O)),
-        h0=np.zeros((problem.sizes.B, problem.sizes.H)),
-    )
-    arguments = problem._asdict()
+    drawn = problems(sizes=sizes(Capacity(3, 3, 3, 3, 3)))
+    problem = draw(drawn)
+    B, H, O = problem.sizes.B, problem.sizes.H, problem.sizes.O
+    params = problem.params._replace(b=np.zeros(H), c=np.zeros(O))
+    arguments = {
+        "params": params, "x": problem.x, "y": problem.y,
+        **problem.simple_options, "h0": np.zeros((B, H)),
+    }  # fmt: skip
     name = draw(st.sampled_from(["U", "W", "V", "b", "c", "x", "y", "h0", "activation", "loss"]))
     if name in ("activation", "loss"):
         unknown = draw(st.text(max_size=5).filter(lambda s: s not in ACTIVATIONS + ALL_LOSSES))
         wrong, exception = draw(st.sampled_from([(unknown, ValueError), (3.5, TypeError)]))
         return Refused(arguments | {name: wrong}, name, exception)
 
-    right = getattr(problem.params, name) if name in "UWVbc" else arguments[name]
+    right = getattr(params, name) if name in "UWVbc" else arguments[name]
     axis = draw(st.integers(0, right.ndim - 1))
     where = draw(st.sampled_from(list(np.ndindex(right.shape))))
     unfit = right.copy()
@@ -136,42 +184,5 @@ def refused_arguments(draw: st.DrawFn) -> Refused:
     if name != "U":  # U sets the dtype
         faults.append((right.astype(np.float32), TypeError))
     wrong, exception = draw(st.sampled_from(faults))
-    if name in "UWVbc":
-        return Refused(
-            arguments | {"params": problem.params._replace(**{name: wrong})}, name, exception
-        )
-    return Refused(arguments | {name: wrong}, name, exception)
-
-
-def variants(
-    cell: str,
-    dtype: Any = np.float64,
-    *,
-    sizes: st.SearchStrategy[Sizes] = sizes(),  # noqa: B008 - strategies are immutable
-    losses: tuple[str, ...] = ALL_LOSSES,
-    outputs: tuple[str, ...] = ("last", "every"),
-    ragged: st.SearchStrategy[bool] = st.booleans(),  # noqa: B008
-    truncated: bool = True,
-) -> st.SearchStrategy[Variant]:
-    """Problems of a cell with any loss, outputs, lengths and truncation; NaN in the padding.
-
-    Shrinks to small sizes, the first loss, one length, one output and the full gradient.
-    """
-    # Windows shorter than most sequences, so that truncation does something more often than not.
-    cut = st.none() | st.integers(1, LARGEST.T // 3) if truncated else st.none()
-    return st.builds(
-        variant_with_values,
-        st.integers(0, 2**32 - 1).map(np.random.default_rng),
-        st.just(cell),
-        sizes,
-        dtype=st.just(dtype),
-        option=st.sampled_from(OPTIONS[cell]),
-        loss=st.sampled_from(losses),
-        outputs=st.sampled_from(outputs),
-        ragged=ragged,
-        truncation=cut,
-        bias=st.booleans(),
-        initial_state=st.booleans(),
-        spread=st.floats(0.5, 1.5),
-        classes=st.booleans(),
-    )
+    change = {"params": params._replace(**{name: wrong})} if name in "UWVbc" else {name: wrong}
+    return Refused(arguments | change, name, exception)

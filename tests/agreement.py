@@ -1,25 +1,19 @@
-"""What the suite demands of a derivation on one problem, the real ones and the mistaken ones."""
+"""The demands of the suite on one derivation at one problem, right and mistaken ones alike."""
 
 import copy
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.builtin import (
-    allowed,
-    compare_all,
-    derivation_of,
-    reference,
-    reference_and_allowed,
-    variant_derivation_of,
-)
-from bptt_verifier.problems.problem import Problem, Variant
+from bptt_verifier.judge.builtin import AUTODIFF, Comparer, derivation_of
+from bptt_verifier.problems.problem import Problem
 from bptt_verifier.tolerance.comparison import Verdict
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether two problems, traces or results hold the same bits."""
+    """True if two problems, traces or results hold the same bits."""
     if left is None or isinstance(left, str | int):
         return bool(left == right)
     if isinstance(left, dict):
@@ -31,42 +25,39 @@ def same(left: Any, right: Any) -> bool:
     )
 
 
-def assert_agrees(module: ModuleType, problem: Problem) -> None:
-    """`module`'s results are within the bound of autodiff's and of the right dtype.
+def assert_right(comparer: Comparer, found: dict[str, Any], problem: Problem) -> None:
+    """Assert that results by name agree with the reference, in the dtype of the problem."""
+    for compared in comparer(found):
+        assert found[compared.name].dtype == problem.x.dtype, compared.name
+        assert compared.verdict is not Verdict.DISAGREES, str(compared)
 
-    Asking twice gives the same bits, and neither arguments nor trace are touched.
+
+def assert_agrees(
+    module: ModuleType,
+    problem: Problem,
+    comparer_of: Callable[[Problem], Comparer] = AUTODIFF.within_bound,
+) -> None:
+    """Assert that the results of `module` agree with autodiff, within the derived bound or as told.
+
+    They have the right dtype, a second call gives the same bits, and neither the arguments nor the
+    trace change.
     """
     before = copy.deepcopy(problem)
     found = derivation_of(module)(problem)
     assert same(problem, before), "the arguments were modified"
     again = derivation_of(module)(problem)
     assert same(tuple(found.values()), tuple(again.values())), "not deterministic"
-    truth = reference(problem)
-    for comparison in compare_all(found, truth, allowed(problem, truth)):
-        assert found[comparison.name].dtype == problem.x.dtype, comparison.name
-        assert comparison.verdict is not Verdict.DISAGREES, str(comparison)
+    assert_right(comparer_of(problem), found, problem)
     if hasattr(module, "backward"):
-        _, trace = module.forward(
-            problem.params, problem.x, problem.h0, activation=problem.activation
+        prediction, trace = module.forward(
+            problem.params, problem.x, **problem.first, **problem.batch
         )
-        kept, upstream = copy.deepcopy(trace), np.ones_like(problem.y)
+        kept, upstream = copy.deepcopy(trace), np.ones_like(prediction)
         module.backward(problem.params, trace, upstream)
         assert same(trace, kept), "the trace was modified"
         assert (upstream == 1).all(), "the output gradient was modified"
 
 
-def assert_variant_agrees(module: ModuleType, variant: Variant) -> None:
-    """The same of any cell with any options, within the measured error."""
-    before = copy.deepcopy(variant)
-    found = variant_derivation_of(module)(variant)
-    assert same(variant, before), "the arguments were modified"
-    again = variant_derivation_of(module)(variant)
-    assert same(tuple(found.values()), tuple(again.values())), "not deterministic"
-    for comparison in compare_all(found, *reference_and_allowed(variant)):
-        assert found[comparison.name].dtype == variant.x.dtype, comparison.name
-        assert comparison.verdict is not Verdict.DISAGREES, str(comparison)
-    prediction, trace = module.forward(variant.params, variant.x, **variant.first, **variant.batch)
-    kept, upstream = copy.deepcopy(trace), np.ones_like(prediction)
-    module.backward(variant.params, trace, upstream)
-    assert same(trace, kept), "the trace was modified"
-    assert (upstream == 1).all(), "the output gradient was modified"
+def assert_cell_agrees(module: ModuleType, problem: Problem) -> None:
+    """Assert the same of any cell with any options, within the measured error."""
+    assert_agrees(module, problem, AUTODIFF.within_measured_error)

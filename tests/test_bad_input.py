@@ -10,7 +10,8 @@ import pytest
 from agreement import same
 from hypothesis import given
 
-from bptt_verifier.problems.problem import Sizes, with_values
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.strategies import Refused, refused_arguments
 from jax_reference import padded
 from jax_reference import rnn as autodiff
@@ -46,7 +47,9 @@ def test_every_module_names_the_argument_at_fault_in_one_sentence(refused: Refus
 
 @pytest.fixture
 def good() -> dict[str, Any]:
-    return with_values(np.random.default_rng(1), Sizes(T=3, B=2, D=4, H=5, O=1))._asdict()
+    problem = with_values(np.random.default_rng(1), Sizes(T=3, B=2, D=4, H=5, O=1))
+    named = problem.simple_options
+    return {"params": problem.params, "x": problem.x, "y": problem.y, "h0": None, **named}
 
 
 @pytest.mark.parametrize(

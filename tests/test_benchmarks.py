@@ -22,12 +22,13 @@ from benchmarks import (
     verifying,
 )
 from benchmarks.agreement import Disagreement, expected, require_agreement
-from benchmarks.balanced import GATES, balanced, flop
+from benchmarks.balanced import balanced, flop
 from benchmarks.contenders import LEARNING_RATE, Contender, Setting, Unavailable, named
 from benchmarks.measurement import Transfer, calls_needed, rounds, settled, timed
 from benchmarks.results import LIMITS
 from benchmarks.suites import CONTENDERS, LOOPS
-from bptt_verifier.problems.problem import Sizes, Variant, with_values
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import GATES, Problem, Sizes
 from jax_reference import rnn as reference
 from manual_bptt import gru, lstm, rnn
 
@@ -37,7 +38,7 @@ HERE = Setting(jax.devices("cpu")[0])
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 
 
-def problem(cell: str = "rnn", sizes: Sizes = SMALL, dtype: str = "float32") -> Variant:
+def problem(cell: str = "rnn", sizes: Sizes = SMALL, dtype: str = "float32") -> Problem:
     return balanced(cell, sizes, dtype=dtype)
 
 
@@ -207,7 +208,7 @@ WRONG: dict[str, Changed] = {
 }
 
 
-def tampering(change: Changed, name: str, given: Variant, setting: Setting) -> Contender:
+def tampering(change: Changed, name: str, given: Problem, setting: Setting) -> Contender:
     """The readable derivation with a mistake."""
 
     def step(params: Any, rate: float) -> tuple[Any, Any]:

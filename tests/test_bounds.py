@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptt_verifier.judge.builtin import allowed, compare_all, derivation_of, reference
-from bptt_verifier.problems.problem import Problem, Sizes, draw, with_values
+from bptt_verifier.judge.builtin import AUTODIFF, derivation_of
+from bptt_verifier.problems.draws import draw, with_values
+from bptt_verifier.problems.problem import Problem, Sizes
+from bptt_verifier.reference.autodiff import by_name, derived_bound, reference
 from bptt_verifier.strategies import problems
 from bptt_verifier.tolerance.bounds import ELEMENTARY, Bounds, bounds
-from bptt_verifier.tolerance.comparison import Verdict, compare
+from bptt_verifier.tolerance.comparison import Verdict, compare, compare_all
 from jax_reference import rnn as autodiff
 from manual_bptt import jacobian_sum, rnn, rtrl
 from manual_bptt.activations import ACTIVATIONS, Activation
@@ -26,20 +28,14 @@ DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d
 
 
 def bounds_of(problem: Problem, dtype: type) -> Bounds:
-    params, x, y, _, activation, loss = problem
-    return bounds(params, x, y, reference(problem), dtype=dtype, activation=activation, loss=loss)
+    return bounds(
+        problem.params, problem.x, problem.y, reference(problem),
+        dtype=dtype, loss=problem.loss, **problem.option,
+    )  # fmt: skip
 
 
 def cast(problem: Problem, dtype: type) -> Problem:
-    params, x, y, h0, activation, loss = problem
-    return Problem(
-        rnn.Params(*(None if w is None else w.astype(dtype) for w in params)),
-        x.astype(dtype),
-        y.astype(dtype),
-        None if h0 is None else h0.astype(dtype),
-        activation,
-        loss,
-    )
+    return problem.map_arrays(lambda values: values.astype(dtype))
 
 
 @LONGDOUBLE
@@ -82,13 +78,12 @@ def test_no_derivation_is_further_from_the_truth_than_its_bound(
 @LONGDOUBLE
 @given(problem=problems())
 def test_autodiff_is_no_further_from_the_truth_than_its_bound(problem: Problem) -> None:
-    params, x, y, h0, activation, loss = cast(problem, np.longdouble)
-    _, exact = rnn.gradients(params, x, y, h0, activation=activation, loss=loss)
+    exact = derivation_of(rnn)(cast(problem, np.longdouble))
     bound, fine = bounds_of(problem, np.float64), bounds_of(problem, np.longdouble)
-    found = reference(problem)
-    for name, value in exact._asdict().items():
+    found = by_name(reference(problem))
+    for name, value in exact.items():
         if value is not None:
-            error = np.abs(getattr(found, name) - value)
+            error = np.abs(found[name] - value)
             assert (error <= getattr(bound, name) + getattr(fine, name)).all(), name
 
 
@@ -102,7 +97,7 @@ def test_a_small_error_in_a_single_entry_is_seen_on_nearly_all_problems(
     for case in range(100):
         problem = draw(5, case, dtype)
         truth, found = reference(problem), derivation_of(rnn)(problem)
-        bound = allowed(problem, truth)
+        bound = derived_bound(problem, truth)
         for name in ("U", "W", "V", "adjoints"):
             wrong = found[name].copy()
             largest = np.unravel_index(np.argmax(np.abs(wrong)), wrong.shape)
@@ -121,18 +116,18 @@ def test_a_small_error_in_a_single_entry_is_seen_on_nearly_all_problems(
 
 def test_at_the_kink_of_relu_neither_convention_is_called_wrong() -> None:
     sizes = Sizes(T=3, B=1, D=2, H=3, O=2)
-    problem = with_values(np.random.default_rng(1), sizes, activation="relu")
+    problem = with_values(np.random.default_rng(1), sizes, option="relu")
     relu = ACTIVATIONS["relu"]
     other = Activation(relu.function, lambda a, h: (a >= 0).astype(a.dtype))
 
     def verdict_on_adjoints(problem: Problem, activation: Activation) -> Verdict:
-        params, x, y, h0, _, loss = problem
-        truth = reference(problem)
-        found = rnn.adjoints(params, x, y, h0, activation=activation, loss=loss)
-        return compare("adjoints", found, truth.adjoints, allowed(problem, truth).adjoints).verdict
+        params, x, y = problem.params, problem.x, problem.y
+        found = rnn.adjoints(params, x, y, activation=activation, loss=problem.loss)
+        (compared,) = AUTODIFF.within_bound(problem)({"adjoints": found})
+        return compared.verdict
 
     at_the_kink = problem._replace(x=np.zeros_like(problem.x))
-    assert rnn.adjoints(*at_the_kink[:3], activation=other).any()
+    assert rnn.adjoints(*at_the_kink[1:4], activation=other).any()
     assert verdict_on_adjoints(at_the_kink, relu) is Verdict.INCONCLUSIVE
     assert verdict_on_adjoints(at_the_kink, other) is Verdict.INCONCLUSIVE
     assert verdict_on_adjoints(problem, relu) is Verdict.AGREES
@@ -167,12 +162,10 @@ def test_results_of_the_wrong_shape_are_not_compared() -> None:
 
 
 def test_a_bound_that_overflows_is_infinite_and_decides_nothing() -> None:
-    problem = with_values(np.random.default_rng(0), Sizes(4, 1, 2, 2, 1), activation="identity")
+    problem = with_values(np.random.default_rng(0), Sizes(4, 1, 2, 2, 1), option="identity")
     huge = problem._replace(params=problem.params._replace(W=1e200 * problem.params.W))
-    truth = reference(huge)
-    found = derivation_of(rnn)
     with np.errstate(over="ignore", invalid="ignore"):
-        compared = compare_all(found(huge), truth, allowed(huge, truth))
+        compared = AUTODIFF.within_bound(huge)(derivation_of(rnn)(huge))
     assert {c.verdict for c in compared if c.name in "UWVh0"} == {Verdict.INCONCLUSIVE}
 
 
@@ -187,20 +180,20 @@ def equal_entries(
         np.full((O, H), value, dtype),
     )
     x, target = np.full((T, B, D), value, dtype), np.full((B, O), y, dtype)
-    return Problem(params, x, target, None, "identity", "half_sse")
+    return Problem("rnn", params, x, target, {}, {"activation": "identity"}, "half_sse")
 
 
 def worst_of(module: ModuleType, problem: Problem) -> float:
     """The largest error over bound of any gradient, with the unpadded twin as the reference."""
-    params, x, y, h0, activation, loss = cast(problem, np.float64)
-    truth = autodiff.derivatives(params, x, y, h0, activation=activation, loss=loss)
+    wide = cast(problem, np.float64)
+    truth = autodiff.derivatives(wide.params, wide.x, wide.y, **wide.simple_options)
     states = truth.states._replace(
         **{name: np.asarray(getattr(truth.states, name)) for name in ("prediction", "a", "h")}
     )
     truth = truth._replace(states=states)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         found = derivation_of(module)(problem)
-    compared = compare_all(found, truth, allowed(problem, truth))
+    compared = compare_all(found, by_name(truth), by_name(derived_bound(problem, truth)))
     return max(comparison.error for comparison in compared)
 
 

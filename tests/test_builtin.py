@@ -12,23 +12,15 @@ import pytest
 from planting import B3, DC, Mistake, planted
 
 from bptt_verifier.judge.builtin import (
+    CELL_DERIVATIONS,
     DERIVATIONS,
-    VARIANTS,
     derivation_of,
-    reference_and_allowed,
-    variant_derivation_of,
     verify_builtin,
 )
-from bptt_verifier.problems.problem import (
-    ALL_LOSSES,
-    LARGEST,
-    Problem,
-    Sizes,
-    content,
-    draw,
-    remembered,
-    variant_with_values,
-)
+from bptt_verifier.problems.cached import cached_by_content, content
+from bptt_verifier.problems.draws import draw, with_values
+from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
+from bptt_verifier.reference.autodiff import reference_and_error
 from bptt_verifier.tolerance.bounds import Bounds
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn, rtrl
@@ -46,20 +38,21 @@ def test_every_gradient_of_every_derivation_is_listed_and_agrees(dtype: type) ->
         (name, gradient)
         for name in ("jacobian sum", "forward recursion")
         for gradient in parameters
-    } | {(cell, name) for cell in VARIANTS for name in Bounds._fields} | {
+    } | {(cell, name) for cell in CELL_DERIVATIONS for name in Bounds._fields} | {
         ("LSTM", "c0"),
         ("GRU", "b_n"),
     }
     detailed = {(row.derivation, row.gradient, row.loss) for row in report.by_loss}
     assert detailed >= {
         (cell, gradient, loss)
-        for cell in VARIANTS
+        for cell in CELL_DERIVATIONS
         for gradient in ("U", "W", "V", "b", "c", "x", "h0", "adjoints")
         for loss in ALL_LOSSES
     }
     for row in report.rows:
-        assert 0 < row.conclusive <= row.cases <= 60
-        assert 0 <= row.worst.error <= 1
+        assert 1 <= len(row.compared) <= 60
+        assert any(comparison.conclusive for comparison in row.comparisons)
+        assert 0 <= row.worst.comparison.error <= 1
 
 
 def test_the_report_as_json_holds_every_row_and_every_shape() -> None:
@@ -75,8 +68,10 @@ def test_the_report_as_json_holds_every_row_and_every_shape() -> None:
 
 
 def test_the_same_seed_draws_the_same_problems_and_another_seed_others() -> None:
-    assert verify_builtin(5, seed=2) == verify_builtin(5, seed=2)
-    assert verify_builtin(5, seed=2).shapes != verify_builtin(5, seed=4).shapes
+    once, again, other = (verify_builtin(5, seed=seed) for seed in (2, 2, 4))
+    assert content(tuple(once.rows)) == content(tuple(again.rows))
+    assert once.to_dict() == again.to_dict()
+    assert once.shapes != other.shapes
 
 
 def test_every_size_of_one_is_drawn_and_every_largest_one() -> None:
@@ -88,7 +83,9 @@ def test_every_size_of_one_is_drawn_and_every_largest_one() -> None:
 def test_one_wrong_derivation_among_right_ones_makes_the_report_disagree(tmp_path: Path) -> None:
     wrong = planted(Mistake("W where Wᵀ belongs", "rnn.py", B3, B3 + ".T"), tmp_path)
     report = verify_builtin(
-        20, derivations={"right": derivation_of(rtrl), "wrong": derivation_of(wrong)}, variants={}
+        20,
+        derivations={"right": derivation_of(rtrl), "wrong": derivation_of(wrong)},
+        cell_derivations={},
     )
     assert report.verdict is Verdict.DISAGREES
     verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
@@ -105,21 +102,20 @@ def test_a_derivation_that_is_right_in_all_cases_but_one_disagrees() -> None:
         found = derivation_of(rnn)(problem)
         return found | {"W": 2 * found["W"]} if calls == 7 else found
 
-    report = verify_builtin(20, derivations={"almost": right_but_once}, variants={})
+    report = verify_builtin(20, derivations={"almost": right_but_once}, cell_derivations={})
     row = next(row for row in report.rows if row.gradient == "W")
     assert row.verdict is Verdict.DISAGREES
-    assert row.worst_case == 6
-    assert row.worst.yours == pytest.approx(2 * row.worst.reference)
+    assert row.worst.case == 6
+    worst = row.worst.comparison
+    assert worst.yours == pytest.approx(2 * worst.reference)
 
 
 def test_nan_disagrees() -> None:
     def not_a_number(problem: Problem) -> dict[str, Any]:
         return {"W": np.full_like(problem.params.W, np.nan)}
 
-    assert (
-        verify_builtin(3, derivations={"nan": not_a_number}, variants={}).verdict
-        is Verdict.DISAGREES
-    )
+    report = verify_builtin(3, derivations={"nan": not_a_number}, cell_derivations={})
+    assert report.verdict is Verdict.DISAGREES
 
 
 def without_evidence_for_W() -> int:
@@ -129,7 +125,10 @@ def without_evidence_for_W() -> int:
 
 def test_agreement_on_zeros_alone_is_inconclusive() -> None:
     report = verify_builtin(
-        1, seed=without_evidence_for_W(), derivations={"rtrl": derivation_of(rtrl)}, variants={}
+        1,
+        seed=without_evidence_for_W(),
+        derivations={"rtrl": derivation_of(rtrl)},
+        cell_derivations={},
     )
     verdicts = {row.gradient: row.verdict for row in report.rows}
     assert verdicts["W"] is Verdict.INCONCLUSIVE
@@ -149,7 +148,7 @@ def test_a_wrong_cell_makes_the_report_disagree(tmp_path: Path) -> None:
         Mistake("c counted twice", "lstm.py", DC, f"dc = dc + {DC[5:]}", "lstm"), tmp_path
     )
     report = verify_builtin(
-        12, derivations={}, variants=VARIANTS | {"LSTM": variant_derivation_of(wrong)}
+        12, derivations={}, cell_derivations=CELL_DERIVATIONS | {"LSTM": derivation_of(wrong)}
     )
     verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
     assert verdicts["LSTM", "W"] is Verdict.DISAGREES
@@ -157,25 +156,25 @@ def test_a_wrong_cell_makes_the_report_disagree(tmp_path: Path) -> None:
     assert report.verdict is Verdict.DISAGREES
 
 
-# What is remembered of a problem.
+# Cached answers.
 
 
 @pytest.mark.parametrize(("cell", "option"), [("rnn", "tanh"), ("lstm", ""), ("gru", "before")])
-def test_what_is_known_of_a_problem_is_remembered_and_cannot_be_written_to(
-    cell: str, option: str
-) -> None:
+def test_the_reference_of_a_problem_is_cached_and_read_only(cell: str, option: str) -> None:
     sizes = Sizes(3, 2, 2, 3, 2)
-    problem = variant_with_values(np.random.default_rng(0), cell, sizes, option=option)
-    found = reference_and_allowed(problem)
-    assert reference_and_allowed(copy.deepcopy(problem)) is found
+    problem = with_values(
+        np.random.default_rng(0), sizes, cell=cell, option=option, bias=True, initial_state=True
+    )
+    found = reference_and_error(problem)
+    assert reference_and_error(copy.deepcopy(problem)) is found
     arrays = [each for each in jax.tree.leaves(found) if isinstance(each, np.ndarray)]
     assert len(arrays) >= 2 * 10
     assert not any(array.flags.writeable for array in arrays)
 
 
 def test_problems_are_one_only_if_every_bit_and_option_is() -> None:
-    problem = variant_with_values(
-        np.random.default_rng(0), "gru", Sizes(3, 2, 2, 3, 2), option="after"
+    problem = with_values(
+        np.random.default_rng(0), Sizes(3, 2, 2, 3, 2), cell="gru", initial_state=True
     )
     nearby, x = problem.params.W.copy(), problem.x
     nearby[0, 0] = np.nextafter(nearby[0, 0], np.inf)
@@ -197,10 +196,10 @@ def test_problems_are_one_only_if_every_bit_and_option_is() -> None:
     assert content(problem._replace(x=np.asfortranarray(x))) == content(problem)
 
 
-def test_so_many_answers_are_remembered_and_no_more() -> None:
+def test_so_many_answers_are_kept_and_no_more() -> None:
     asked: list[int] = []
 
-    @remembered(2)
+    @cached_by_content(2)
     def noted(number: int) -> int:
         asked.append(number)
         return number

@@ -7,36 +7,37 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agreement import assert_variant_agrees, same
+from agreement import assert_cell_agrees, assert_right, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptt_verifier.commands.explain import truncation_errors
-from bptt_verifier.judge.builtin import compare_all, known, reference_and_allowed
+from bptt_verifier.judge.builtin import AUTODIFF
+from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import (
     ALL_LOSSES,
     CELLS,
+    OPTION_NAMES,
     OPTIONS,
+    Problem,
     Sizes,
-    Variant,
-    variant_with_values,
-    with_values,
 )
-from bptt_verifier.strategies import problems, variants
+from bptt_verifier.reference.autodiff import by_name, reference, reference_and_error
+from bptt_verifier.strategies import cell_problems, problems
 from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import gru as autodiff_gru
 from jax_reference import lstm as autodiff_lstm
 from jax_reference import rnn as autodiff_rnn
 from manual_bptt.sequences import pad
 
-AUTODIFF = {"rnn": autodiff_rnn, "lstm": autodiff_lstm, "gru": autodiff_gru}
+TWINS = {"rnn": autodiff_rnn, "lstm": autodiff_lstm, "gru": autodiff_gru}
 EVERY_CELL = pytest.mark.parametrize("cell", CELLS)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 
 
-def gradients(variant: Variant) -> tuple[Any, Any]:
-    return CELLS[variant.cell].gradients(
-        variant.params, variant.x, variant.y, **variant.first, **variant.options
+def gradients(problem: Problem) -> tuple[Any, Any]:
+    return CELLS[problem.cell].gradients(
+        problem.params, problem.x, problem.y, **problem.first, **problem.options
     )
 
 
@@ -46,7 +47,7 @@ def gradients(variant: Variant) -> tuple[Any, Any]:
 def test_every_gradient_of_every_cell_agrees_with_autodiff(
     cell: str, dtype: type, data: st.DataObject
 ) -> None:
-    assert_variant_agrees(CELLS[cell], data.draw(variants(cell, dtype)))
+    assert_cell_agrees(CELLS[cell], data.draw(cell_problems(cell, dtype)))
 
 
 # Each pair compiles, and the losses are the same code for all cells: every loss, and every cell with
@@ -67,33 +68,31 @@ def test_the_unpadded_autodiff_twin_equals_the_padded_one(
     cell: str, option: str, loss: str
 ) -> None:
     every = loss in ("mae", "softmax_cross_entropy")
-    variant = variant_with_values(
-        np.random.default_rng(5), cell, Sizes(5, 3, 2, 4, 2), option=option, loss=loss,
+    problem = with_values(
+        np.random.default_rng(5), Sizes(5, 3, 2, 4, 2), cell=cell, option=option, loss=loss,
         outputs="every" if every else "last", ragged=True, truncation=2,
+        bias=True, initial_state=True,
     )  # fmt: skip
-    laid, allowed = reference_and_allowed(variant)
-    plain = AUTODIFF[cell].derivatives(
-        variant.params, variant.x, variant.y, **variant.first, **variant.options
+    plain = TWINS[cell].derivatives(
+        problem.params, problem.x, problem.y, **problem.first, **problem.options
     )
-    found = {name: value for name, value in known(plain).items() if value is not None}
-    for compared in compare_all(found, laid, allowed):
-        assert compared.verdict is not Verdict.DISAGREES, str(compared)
-    assert same(np.asarray(plain.adjoints) == 0, laid.adjoints == 0)
+    assert_right(AUTODIFF.within_measured_error(problem), by_name(plain), problem)
+    assert same(np.asarray(plain.adjoints) == 0, reference(problem).adjoints == 0)
 
 
 @EVERY_CELL
 @given(data=st.data())
 def test_what_stands_in_the_padding_changes_not_one_bit(cell: str, data: st.DataObject) -> None:
-    variant = data.draw(variants(cell, ragged=st.just(True)))
-    assert variant.lengths is not None
-    padding = np.arange(1, len(variant.x) + 1)[:, None] > variant.lengths
-    x, y = variant.x.copy(), variant.y.copy()
+    problem = data.draw(cell_problems(cell, ragged=st.just(True)))
+    assert problem.lengths is not None
+    padding = np.arange(1, len(problem.x) + 1)[:, None] > problem.lengths
+    x, y = problem.x.copy(), problem.y.copy()
     x[padding] = data.draw(st.sampled_from([0.0, 1e300, np.inf]))
-    if variant.outputs == "every":
+    if problem.outputs == "every":
         y[padding] = 7
-    assert same(gradients(variant), gradients(variant._replace(x=x, y=y)))
-    assert not gradients(variant)[1].adjoints[padding].any()
-    assert not gradients(variant)[1].x[padding].any()
+    assert same(gradients(problem), gradients(problem._replace(x=x, y=y)))
+    assert not gradients(problem)[1].adjoints[padding].any()
+    assert not gradients(problem)[1].x[padding].any()
 
 
 @EVERY_CELL
@@ -101,19 +100,19 @@ def test_what_stands_in_the_padding_changes_not_one_bit(cell: str, data: st.Data
 def test_a_padded_batch_has_the_gradients_of_its_sequences_one_by_one(
     cell: str, data: st.DataObject
 ) -> None:
-    variant = data.draw(variants(cell, losses=("half_sse",), ragged=st.just(True)))
-    assert variant.lengths is not None
-    _, allowed = reference_and_allowed(variant)
-    whole, sums = gradients(variant)[1], dict[str, Any]()
-    for b, length in enumerate(variant.lengths):
-        one = variant._replace(
-            x=variant.x[:length, [b]],
-            y=variant.y[[b]] if variant.outputs == "last" else variant.y[:length, [b]],
-            first={name: state[[b]] for name, state in variant.first.items()},
+    problem = data.draw(cell_problems(cell, losses=("half_sse",), ragged=st.just(True)))
+    assert problem.lengths is not None
+    _, allowed = reference_and_error(problem)
+    whole, sums = gradients(problem)[1], dict[str, Any]()
+    for b, length in enumerate(problem.lengths):
+        one = problem._replace(
+            x=problem.x[:length, [b]],
+            y=problem.y[[b]] if problem.outputs == "last" else problem.y[:length, [b]],
+            first={name: state[[b]] for name, state in problem.first.items()},
             lengths=None,
         )
         part = gradients(one)[1]
-        for name in variant.params._fields:
+        for name in problem.params._fields:
             if getattr(part, name) is not None:
                 sums[name] = sums.get(name, 0) + getattr(part, name)
         bound = 2 * allowed.adjoints[:length, b]
@@ -125,15 +124,15 @@ def test_a_padded_batch_has_the_gradients_of_its_sequences_one_by_one(
 @EVERY_CELL
 @given(data=st.data())
 def test_the_bare_layer_is_the_sweep_without_the_output(cell: str, data: st.DataObject) -> None:
-    variant = data.draw(variants(cell, outputs=("every",), ragged=st.just(True)))
-    assert variant.lengths is not None
-    module, params = CELLS[cell], variant.params
-    prediction, trace = module.forward(params, variant.x, **variant.first, **variant.batch)
+    problem = data.draw(cell_problems(cell, outputs=("every",), ragged=st.just(True)))
+    assert problem.lengths is not None
+    module, params = CELLS[cell], problem.params
+    prediction, trace = module.forward(params, problem.x, **problem.first, **problem.batch)
     dy = np.random.default_rng(1).normal(size=prediction.shape)
-    dy[np.arange(1, len(dy) + 1)[:, None] > variant.lengths] = 0
+    dy[np.arange(1, len(dy) + 1)[:, None] > problem.lengths] = 0
     whole = module.backward(params, trace, dy)
     entering = dy @ params.V
-    entering[np.arange(1, len(dy) + 1)[:, None] > variant.lengths] = np.nan
+    entering[np.arange(1, len(dy) + 1)[:, None] > problem.lengths] = np.nan
     bare = module.backward_through_time(params, trace, entering)
     assert bare.V is None
     assert bare.c is None
@@ -145,10 +144,10 @@ def test_the_bare_layer_is_the_sweep_without_the_output(cell: str, data: st.Data
 def test_truncation_keeps_the_last_k_adjoints_and_no_other(
     cell: str, data: st.DataObject, k: int
 ) -> None:
-    variant = data.draw(variants(cell, outputs=("last",), truncated=False))
-    full, cut = gradients(variant)[1], gradients(variant._replace(truncation=k))[1]
-    T, B, _ = variant.x.shape
-    ends = np.full(B, T) if variant.lengths is None else variant.lengths
+    problem = data.draw(cell_problems(cell, outputs=("last",), truncated=False))
+    full, cut = gradients(problem)[1], gradients(problem._replace(truncation=k))[1]
+    T, B, _ = problem.x.shape
+    ends = np.full(B, T) if problem.lengths is None else problem.lengths
     kept = np.arange(1, T + 1)[:, None] > ends - k
     assert same(cut.adjoints, np.where(kept[..., None], full.adjoints, 0))
     assert same(cut.V, full.V)
@@ -159,11 +158,10 @@ def test_truncation_keeps_the_last_k_adjoints_and_no_other(
 
 
 @given(problem=problems())
-def test_the_error_of_truncation_is_what_the_omitted_steps_add(problem: Any) -> None:
+def test_the_error_of_truncation_is_what_the_omitted_steps_add(problem: Problem) -> None:
     T = len(problem.x)
     assert set(truncation_errors(problem, T).values()) == {0.0}
-    params, x, y, h0, activation, loss = problem
-    _, full = CELLS["rnn"].gradients(params, x, y, h0, activation=activation, loss=loss)
+    x, (_, full) = problem.x, gradients(problem)
     if T > 1 and full.U.any():
         missing = np.einsum("tbh,tbd->hd", full.adjoints[:-1], x[:-1])
         found = truncation_errors(problem, 1)["U"]
@@ -175,8 +173,8 @@ def test_the_error_of_truncation_is_what_the_omitted_steps_add(problem: Any) -> 
 
 @pytest.mark.parametrize(("back", "kept"), [(0, 1), (1, 2), (3, 4)])
 def test_k_steps_back_from_the_output_is_a_truncation_of_k_plus_one(back: int, kept: int) -> None:
-    params, x, y, h0, *_ = with_values(np.random.default_rng(2), Sizes(6, 2, 3, 4, 2))
-    found = CELLS["rnn"].adjoints(params, x, y, h0, truncation=kept)
+    _, params, x, y, *_ = with_values(np.random.default_rng(2), Sizes(6, 2, 3, 4, 2))
+    found = CELLS["rnn"].adjoints(params, x, y, truncation=kept)
     steps_with_a_gradient = np.flatnonzero(found.any(axis=(1, 2))) + 1
     assert list(steps_with_a_gradient) == list(range(6 - back, 7))
 
@@ -204,12 +202,14 @@ def test_huge_logits_give_finite_values_and_gradients(loss: str, size: float, dt
 @EVERY_CELL
 @given(data=st.data())
 def test_classes_and_one_hot_rows_are_the_same_targets(cell: str, data: st.DataObject) -> None:
-    variant = data.draw(variants(cell, losses=("softmax_cross_entropy",), ragged=st.just(False)))
-    if np.issubdtype(variant.y.dtype, np.integer):
-        other = np.eye(variant.sizes.O)[variant.y]
+    problem = data.draw(
+        cell_problems(cell, losses=("softmax_cross_entropy",), ragged=st.just(False))
+    )
+    if np.issubdtype(problem.y.dtype, np.integer):
+        other = np.eye(problem.sizes.O)[problem.y]
     else:
-        other = variant.y.argmax(axis=-1)
-    assert same(gradients(variant), gradients(variant._replace(y=other)))
+        other = problem.y.argmax(axis=-1)
+    assert same(gradients(problem), gradients(problem._replace(y=other)))
 
 
 @pytest.mark.parametrize("loss", ALL_LOSSES)
@@ -227,7 +227,7 @@ def test_a_loss_never_broadcasts(loss: str) -> None:
 
 
 def test_at_the_kink_the_mean_absolute_error_has_the_gradient_zero() -> None:
-    params, x, y, *_ = with_values(np.random.default_rng(3), Sizes(2, 2, 2, 3, 2))
+    _, params, x, y, *_ = with_values(np.random.default_rng(3), Sizes(2, 2, 2, 3, 2))
     params, exact = params._replace(V=np.zeros((2, 3))), np.zeros((2, 2))
     for witness in (CELLS["rnn"], autodiff_rnn):
         assert np.asarray(witness.value_and_grad(params, x, y, loss="mae")[1].V).any()
@@ -284,19 +284,15 @@ TO_FLOAT = np.vectorize(lambda v: float(number(v)), otypes=[float])
 
 @pytest.mark.parametrize(("cell", "option"), [(c, o) for c in ("lstm", "gru") for o in OPTIONS[c]])
 def test_with_fifty_digits_the_gradient_is_the_difference_quotient(cell: str, option: str) -> None:
-    variant = variant_with_values(
-        np.random.default_rng(4), cell, Sizes(3, 2, 2, 2, 2), option=option, ragged=False
-    )
+    problem = with_values(
+        np.random.default_rng(4), Sizes(3, 2, 2, 2, 2), cell=cell, option=option,
+        bias=True, initial_state=True,
+    )  # fmt: skip
     module = CELLS[cell]
     with localcontext() as context:
         context.prec = 50
-        params = type(variant.params)(*(TO_REAL(w) for w in variant.params))
-        exact = variant._replace(
-            params=params,
-            x=TO_REAL(variant.x),
-            y=TO_REAL(variant.y),
-            first={name: TO_REAL(state) for name, state in variant.first.items()},
-        )
+        exact = problem.map_arrays(TO_REAL)
+        params = exact.params
         _, found = gradients(exact)
         step = Decimal(10) ** -15
 
@@ -312,9 +308,8 @@ def test_with_fifty_digits_the_gradient_is_the_difference_quotient(cell: str, op
             for entry in [tuple(int(i) for i in e) for e in np.ndindex(gradient.shape)][::3]:
                 quotient = (loss_at(name, entry, step) - loss_at(name, entry, -step)) / (2 * step)
                 assert abs(number(gradient[entry]) - quotient) < Decimal(10) ** -26, (name, entry)
-    truth, allowed = reference_and_allowed(variant)
     digits = {name: TO_FLOAT(value) for name, value in found._asdict().items()}
-    for compared in compare_all(digits, truth, allowed):
+    for compared in AUTODIFF.within_measured_error(problem)(digits):
         assert compared.verdict is Verdict.AGREES, str(compared)
     assert module.__name__.endswith(cell)
 
@@ -364,9 +359,9 @@ def test_a_padded_batch_of_a_list_is_used_as_it_is(seed: int) -> None:
     for cell, module in CELLS.items():
         params = module.init(rng, 2, 3, 1)
         y = np.zeros((3, 1))
-        option = {"rnn": {"activation": "tanh"}, "gru": {"reset": "after"}}.get(cell, {})
-        padded = Variant(cell, params, x, y, {}, option, "mse", lengths=lengths)
-        _, allowed = reference_and_allowed(padded)
+        option = {OPTION_NAMES[cell]: OPTIONS[cell][0]} if cell in OPTION_NAMES else {}
+        padded = Problem(cell, params, x, y, {}, option, "mse", lengths=lengths)
+        _, allowed = reference_and_error(padded)
         batch = module.predict(params, x, lengths=lengths)
         for b, length in enumerate(lengths):
             alone = module.predict(params, x[:length, [b]])
@@ -375,7 +370,7 @@ def test_a_padded_batch_of_a_list_is_used_as_it_is(seed: int) -> None:
 
 
 def modules() -> list[ModuleType]:
-    return [*CELLS.values(), *AUTODIFF.values()]
+    return [*CELLS.values(), *TWINS.values()]
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda m: m.__name__)

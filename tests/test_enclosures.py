@@ -1,5 +1,6 @@
 """Enclosures contain the exact values, are narrow, and would show a wrong gradient."""
 
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -15,10 +16,22 @@ from planting import GATED_MISTAKES, MISTAKES, Mistake, planted
 from test_command_line import bptt  # noqa: F401 - a fixture
 
 import bptt_verifier
+from bptt_verifier import judge, proofs
 from bptt_verifier.judge import builtin
-from bptt_verifier.judge.builtin import DERIVATIONS, VARIANTS, derivation_of, verify_builtin
-from bptt_verifier.judge.certified import CERTIFIED, SMALL, by_enclosures, variant_by_enclosures
-from bptt_verifier.problems.problem import Problem, Sizes, Variant, draw, draw_variant
+from bptt_verifier.judge.builtin import (
+    CELL_DERIVATIONS,
+    DERIVATIONS,
+    derivation_of,
+    verify_builtin,
+)
+from bptt_verifier.judge.certified import (
+    CERTIFIED,
+    COMPILED_CELL_DERIVATIONS,
+    COMPILED_DERIVATIONS,
+    SMALL,
+)
+from bptt_verifier.problems.draws import draw, draw_with_options, with_values
+from bptt_verifier.problems.problem import Problem, Sizes
 from bptt_verifier.proofs import extras
 from bptt_verifier.proofs.enclosures import (
     Undecided,
@@ -30,7 +43,7 @@ from bptt_verifier.proofs.enclosures import (
     precision,
     ulp,
 )
-from bptt_verifier.proofs.run import Unfaithful, results
+from bptt_verifier.proofs.run import Inconsistent, run_module
 from bptt_verifier.reference import complex_step
 from bptt_verifier.strategies import problems, sizes
 from bptt_verifier.tolerance.bounds import ELEMENTARY
@@ -64,13 +77,13 @@ def test_every_interval_is_narrow_and_no_derivation_is_outside_its_bound(
     dtype: type, data: st.DataObject
 ) -> None:
     problem = data.draw(problems(dtype, sizes=TINY))
-    params, x, y, h0, activation, loss = problem
-    for enclosure in certify(params, x, y, h0, activation=activation, loss=loss).values():
+    exact = certify(problem.params, problem.x, problem.y, **problem.simple_options)
+    for enclosure in exact.values():
         width = enclosure.upper - enclosure.lower
         assert np.all(width <= enclosure.ulps / 50)
         assert np.all(width >= 0)
     for derivation in DERIVATIONS.values():
-        for comparison in by_enclosures(problem)(derivation(problem)):
+        for comparison in CERTIFIED.within_bound(problem)(derivation(problem)):
             assert comparison.error <= 1, comparison
 
 
@@ -80,7 +93,7 @@ def test_complex_steps_are_within_the_bound_of_complex_arithmetic(problem: Probl
     # proportional to the roundoff.
     found = complex_step.derivatives(problem)
     there = {name: w for name, w in found.items() if getattr(problem.params, name, w) is not None}
-    compared = by_enclosures(problem)(there)
+    compared = CERTIFIED.within_bound(problem)(there)
     assert {comparison.name for comparison in compared} >= {"U", "W", "V", "x", "adjoints"}
     assert max(comparison.error for comparison in compared) <= 3
 
@@ -90,12 +103,12 @@ def test_the_cells_with_all_their_options_are_enclosed(cell: str) -> None:
     # Each loss and kind of outputs costs a compilation of several seconds.
     seen, enough = set(), 12 if deep() else 1
     for case in range(120):
-        variant = draw_variant(1, case, np.float64, SMALL)
-        kind = variant.loss, variant.outputs
-        if variant.cell == cell and kind not in seen and len(seen) < enough:
+        problem = draw_with_options(1, case, np.float64, SMALL)
+        kind = problem.loss, problem.outputs
+        if problem.cell == cell and kind not in seen and len(seen) < enough:
             seen.add(kind)
-            found = VARIANTS[cell.upper()](variant)
-            for comparison in variant_by_enclosures(variant)(found):
+            found = CELL_DERIVATIONS[cell.upper()](problem)
+            for comparison in CERTIFIED.within_measured_error(problem)(found):
                 assert comparison.error <= 1, comparison
     assert len(seen) >= (8 if deep() else 1)
 
@@ -212,35 +225,49 @@ def test_elementary_functions_are_within_what_the_bound_assumes_of_balls(dtype: 
 
 def test_built_in_derivations_agree_with_certified_truth_and_a_wrong_one_does_not() -> None:
     wrong = {"wrong": lambda p: (f := derivation_of(rnn)(p)) | {"W": f["W"] * (1 + 1e-11)}}
-    report = verify_builtin(12, derivations=DERIVATIONS | wrong, variants={}, oracle=CERTIFIED)
+    report = verify_builtin(
+        12, derivations=DERIVATIONS | wrong, cell_derivations={}, yardstick=CERTIFIED
+    )
     assert {row.verdict for row in report.rows if row.derivation != "wrong"} == {Verdict.AGREES}
     assert [row.gradient for row in report.rows if row.verdict is Verdict.DISAGREES] == ["W"]
     assert report.to_dict()["rows"][0]["worst"]["certified"]
 
 
-def as_variant(problem: Problem) -> Variant:
-    params, x, y, h0, activation, loss = problem
-    first = {} if h0 is None else {"h0": h0}
-    return Variant("rnn", params, x, y, first, {"activation": activation}, loss)
+@pytest.mark.parametrize(("name", "cell"), [("LSTM, jitted", "lstm"), ("GRU, jitted", "gru")])
+def test_a_compiled_cell_runs_where_it_has_the_options_and_agrees(name: str, cell: str) -> None:
+    derivation = COMPILED_CELL_DERIVATIONS[name]
+    problem = with_values(np.random.default_rng(0), Sizes(2, 2, 2, 2, 2), cell=cell, bias=True)
+    compared = CERTIFIED.within_measured_error(problem)(derivation(problem))
+    assert {comparison.verdict for comparison in compared} == {Verdict.AGREES}
+    assert {comparison.name for comparison in compared} >= {"loss", "U", "W", "V", "b", "c"}
+    for change in ({"truncation": 1}, {"lengths": np.array([2, 1])}, {"outputs": "every"}):
+        assert derivation(problem._replace(**change)) == {}
+
+
+def test_the_compiled_rnn_runs_at_few_sizes_and_agrees() -> None:
+    (derivation,) = COMPILED_DERIVATIONS.values()
+    problem = with_values(np.random.default_rng(0), Sizes(T=3, B=2, D=3, H=3, O=2))
+    compared = CERTIFIED.within_bound(problem)(derivation(problem))
+    assert {comparison.verdict for comparison in compared} == {Verdict.AGREES}
+    assert derivation(with_values(np.random.default_rng(0), Sizes(3, 1, 3, 3, 2))) == {}
 
 
 def refuted_by_enclosures(mistake: Mistake, module: Any, tries: int = 300) -> bool:
-    """Whether a problem is found on which the module is outside its bound, or unfaithful."""
+    """Whether the module is inconsistent, or outside its bound, at one of so many problems."""
     gated = mistake.suspect in ("lstm", "gru")
     for case in range(tries):
-        problem = draw(2, case, np.float64)
-        variant = draw_variant(2, case, np.float64, SMALL) if gated else as_variant(problem)
-        if gated and variant.cell != mistake.suspect:
+        problem = draw_with_options(2, case, np.float64, SMALL) if gated else draw(2, case)
+        if gated and problem.cell != mistake.suspect:
             continue
         try:
             with np.errstate(all="ignore"):
-                found = results(module, variant)
-        except Unfaithful:
+                found = run_module(module, problem)
+        except Inconsistent:
             return True
         if not gated and problem.sizes.T * problem.sizes.B > 12:
             continue
-        judge = variant_by_enclosures(variant) if gated else by_enclosures(problem)
-        if any(comparison.error > 1 for comparison in judge(found)):
+        comparer_of = CERTIFIED.within_measured_error if gated else CERTIFIED.within_bound
+        if any(comparison.error > 1 for comparison in comparer_of(problem)(found)):
             return True
     return False
 
@@ -278,9 +305,10 @@ def test_verify_certified_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypa
 
 def test_a_missing_extra_is_one_line_that_says_how_to_install_it(bptt, monkeypatch) -> None:  # type: ignore[no-untyped-def] # noqa: F811
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    for name in ("certified", "enclosures", "rational_proof", "formal"):
-        monkeypatch.delitem(__import__("sys").modules, f"bptt_verifier.{name}", raising=False)
-        monkeypatch.delattr(bptt_verifier, name, raising=False)
+    for name in ("certified", "enclosures", "rational", "symbolic", "power_series"):
+        package = judge if name == "certified" else proofs
+        monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
+        monkeypatch.delattr(package, name, raising=False)
     for command in (["verify", "--certified"], ["prove"], ["accuracy", "--problems", "1"]):
         ended = bptt(*command)
         assert ended.code == 2
@@ -299,7 +327,7 @@ def test_certified_judges_what_is_built_in_only(bptt) -> None:  # type: ignore[n
 def test_sizes_of_the_certified_problems_are_small() -> None:
     for case in range(20):
         assert all(a <= b for a, b in zip(draw(0, case, largest=SMALL).sizes, SMALL, strict=True))
-        small = draw_variant(0, case, largest=SMALL).sizes
+        small = draw_with_options(0, case, largest=SMALL).sizes
         assert all(a <= b for a, b in zip(small, Sizes(*SMALL), strict=True))
 
 

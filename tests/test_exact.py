@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.polynomial import polynomial
 
-from bptt_verifier.judge.builtin import derivation_of, reference
+from bptt_verifier.judge.builtin import derivation_of
 from bptt_verifier.problems.problem import Array, Problem, Sizes
+from bptt_verifier.reference.autodiff import by_name, reference
 from bptt_verifier.strategies import integer_problems
 from jax_reference import rnn as autodiff
 from manual_bptt import jacobian_sum, rnn, rtrl
-from manual_bptt.rnn import Params
 
 MODULES = pytest.mark.parametrize("module", [rnn, jacobian_sum, rtrl], ids=lambda m: m.__name__)
 
@@ -36,18 +36,17 @@ def test_nor_from_the_unpadded_autodiff_twin_in_the_same_dtype(
     dtype: type, data: st.DataObject
 ) -> None:
     problem = data.draw(integer_problems(dtype, sizes=st.just(Sizes(3, 2, 1, 2, 2))))
-    params, x, y, h0, activation, loss = problem
-    truth = autodiff.derivatives(params, x, y, h0, activation=activation, loss=loss)
+    truth = autodiff.derivatives(problem.params, problem.x, problem.y, **problem.simple_options)
     assert truth.adjoints.dtype == dtype
     assert_bits_equal(derivation_of(rnn)(problem), truth)
 
 
 def assert_bits_equal(found: dict[str, Any], truth: autodiff.Derivatives) -> None:
     """Every number is an integer, and the same one."""
-    known = truth._asdict() | {"prediction": truth.states.prediction}
+    known = by_name(truth)
     for name, value in found.items():
         if value is not None:
-            assert np.array_equal(value, np.asarray(known[name])), name
+            assert np.array_equal(value, known[name]), name
 
 
 def rational(values: Array) -> Array:
@@ -57,18 +56,13 @@ def rational(values: Array) -> Array:
 
 def as_fractions(problem: Problem) -> Problem:
     """The problem over the rationals."""
-    params, x, y, h0, activation, loss = problem
-    exact = Params(*(None if w is None else rational(w) for w in params))
-    return Problem(
-        exact, rational(x), rational(y), None if h0 is None else rational(h0), activation, loss
-    )
+    return problem.map_arrays(rational)
 
 
 @given(problem=integer_problems().map(as_fractions))
 def test_over_the_rationals_all_three_derivations_give_the_same_fractions(problem: Problem) -> None:
-    params, x, y, h0, activation, loss = problem
     results = [
-        module.value_and_grad(params, x, y, h0, activation=activation, loss=loss)
+        module.value_and_grad(problem.params, problem.x, problem.y, **problem.simple_options)
         for module in (rnn, jacobian_sum, rtrl)
     ]
     for value, gradients in results:
@@ -108,7 +102,8 @@ def test_over_the_rationals_the_gradient_is_the_derivative_of_the_loss_polynomia
     # With the identity as activation L is a polynomial of degree at most 2 T + 2 in any one
     # weight. Its values at 2 T + 3 points determine it, and its derivative, with no rounding and
     # no chain rule.
-    params, x, y, h0, activation, _ = problem
+    problem = problem._replace(loss=loss)
+    params, x, y, named = problem.params, problem.x, problem.y, problem.simple_options
     name = data.draw(st.sampled_from([n for n in params._fields if getattr(params, n) is not None]))
     weight = getattr(params, name)
     entry = data.draw(st.sampled_from(list(np.ndindex(weight.shape))))
@@ -116,13 +111,11 @@ def test_over_the_rationals_the_gradient_is_the_derivative_of_the_loss_polynomia
     def loss_moved_by(step: int) -> Fraction:
         moved = weight.copy()
         moved[entry] += step
-        value, _ = rnn.value_and_grad(
-            params._replace(**{name: moved}), x, y, h0, activation=activation, loss=loss
-        )
+        value, _ = rnn.value_and_grad(params._replace(**{name: moved}), x, y, **named)
         return Fraction(value)
 
     reach = len(x) + 1
     exact = exact_derivative([loss_moved_by(step) for step in range(-reach, reach + 1)])
     for module in (rnn, jacobian_sum, rtrl):
-        _, gradients = module.value_and_grad(params, x, y, h0, activation=activation, loss=loss)
+        _, gradients = module.value_and_grad(params, x, y, **named)
         assert getattr(gradients, name)[entry] == exact, module.__name__

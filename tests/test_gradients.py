@@ -8,12 +8,13 @@ from agreement import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bptt_verifier.judge.builtin import reference
-from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem, Sizes, with_values
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem, Sizes
 from bptt_verifier.reference import complex_step
+from bptt_verifier.reference.autodiff import by_name, reference
 from bptt_verifier.strategies import problems
 from bptt_verifier.strategies import sizes as drawn_sizes
-from bptt_verifier.tolerance.bounds import bounds
+from bptt_verifier.tolerance.bounds import Bounds, bounds
 from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import padded
 from jax_reference import rnn as autodiff
@@ -22,6 +23,13 @@ from manual_bptt import jacobian_sum, rnn, rtrl
 
 MODULES = pytest.mark.parametrize("module", [rnn, jacobian_sum, rtrl], ids=lambda m: m.__name__)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+
+
+def bounds_of(problem: Problem, dtype: type = np.float64) -> Bounds:
+    return bounds(
+        problem.params, problem.x, problem.y, reference(problem),
+        dtype=dtype, loss=problem.loss, **problem.option,
+    )  # fmt: skip
 
 
 @MODULES
@@ -41,24 +49,23 @@ def test_the_unpadded_autodiff_twin_agrees_in_the_same_dtype(
 ) -> None:
     sizes = Sizes(T=5, B=2, D=3, H=4, O=2)
     problem = with_values(
-        np.random.default_rng(7), sizes, dtype=dtype, activation=activation, loss=loss, bias=True
+        np.random.default_rng(7), sizes, dtype=dtype, option=activation, loss=loss, bias=True
     )
-    params, x, y, h0, *_ = problem
-    named = {"activation": activation, "loss": loss}
-    value, by_hand = rnn.value_and_grad(params, x, y, h0, **named)
-    twin_value, by_autodiff = autodiff.value_and_grad(params, x, y, h0, **named)
-    allowed = bounds(params, x, y, reference(problem), dtype=dtype, **named)
+    params, x, y, named = problem.params, problem.x, problem.y, problem.simple_options
+    value, by_hand = rnn.value_and_grad(params, x, y, **named)
+    twin_value, by_autodiff = autodiff.value_and_grad(params, x, y, **named)
+    allowed = bounds_of(problem, dtype)
     assert type(by_autodiff) is type(params)
     results = {"loss": (value, twin_value)} | {
         name: (getattr(by_hand, name), getattr(by_autodiff, name)) for name in params._fields
     }
     results["adjoints"] = (
-        rnn.adjoints(params, x, y, h0, **named),
-        autodiff.adjoints(params, x, y, h0, **named),
+        rnn.adjoints(params, x, y, **named),
+        autodiff.adjoints(params, x, y, **named),
     )
     results["prediction"] = (
-        rnn.predict(params, x, h0, activation=activation),
-        autodiff.predict(params, x, h0, activation=activation),
+        rnn.predict(params, x, activation=activation),
+        autodiff.predict(params, x, activation=activation),
     )
     for name, (ours, theirs) in results.items():
         assert theirs.dtype == dtype, name
@@ -69,14 +76,13 @@ def test_the_unpadded_autodiff_twin_agrees_in_the_same_dtype(
 
 @given(problem=problems(sizes=drawn_sizes(Capacity(T=5, B=2, D=3, H=3, O=2))))
 def test_complex_steps_as_a_third_opinion_agree_with_both(problem: Problem) -> None:
-    params, x, y, h0, activation, loss = problem
     truth = reference(problem)
-    _, by_hand = rnn.gradients(params, x, y, h0, activation=activation, loss=loss)
+    _, by_hand = rnn.gradients(problem.params, problem.x, problem.y, **problem.simple_options)
     third = complex_step.derivatives(problem)
     # A complex product is two real ones and a sum, so complex arithmetic rounds as real arithmetic
     # with four times the unit roundoff would (Higham, lemma 3.5); the bound is linear in it, and
     # a factor 2 covers what is not.
-    allowed = bounds(params, x, y, truth, dtype=np.float64, activation=activation, loss=loss)
+    allowed = bounds_of(problem)
     for name, value in third.items():
         for witness in (by_hand, truth):
             if getattr(witness, name) is not None:
@@ -93,10 +99,9 @@ def test_one_hot_inputs_make_column_t_of_the_gradient_for_U_the_adjoint_of_step_
     U = np.random.default_rng(T).normal(size=(H, T))
     x = np.eye(T)[:, None, :]
     y = problem.y[:1]
-    h0 = None if problem.h0 is None else problem.h0[:1]
-    _, found = rnn.gradients(
-        problem.params._replace(U=U), x, y, h0, activation=problem.activation, loss=problem.loss
-    )
+    first = {name: state[:1] for name, state in problem.first.items()}
+    one = problem._replace(params=problem.params._replace(U=U), x=x, y=y, first=first)
+    _, found = rnn.gradients(one.params, one.x, one.y, **one.simple_options)
     assert np.array_equal(found.U.T, found.adjoints[:, 0])
 
 
@@ -108,9 +113,9 @@ def test_the_padded_path_compiles_once_for_all_shapes() -> None:
     rng = np.random.default_rng(0)
 
     def run(sizes: Sizes) -> None:
-        params, x, y, h0, activation, loss = with_values(rng, sizes)
+        drawn = with_values(rng, sizes)
         padded.derivatives(
-            params, x, y, h0, activation=activation, loss=loss, capacity=Capacity(9, 3, 3, 3, 3)
+            drawn.params, drawn.x, drawn.y, **drawn.simple_options, capacity=Capacity(9, 3, 3, 3, 3)
         )
 
     run(Sizes(9, 3, 3, 3, 3))
@@ -134,22 +139,18 @@ SHAPES = [
 @settings(max_examples=max(1, settings().max_examples // 5))
 @given(problem=problems(sizes=st.sampled_from(SHAPES)))
 def test_the_padded_path_equals_the_unpadded_one(problem: Problem) -> None:
-    params, x, y, h0, activation, loss = problem
     laid = reference(problem)
-    plain = autodiff.derivatives(params, x, y, h0, activation=activation, loss=loss)
-    allowed = bounds(params, x, y, laid, dtype=np.float64, activation=activation, loss=loss)
-    names = [name for name in laid._fields if name != "states" and getattr(laid, name) is not None]
-    for name in names:
-        compared = compare(
-            name, np.asarray(getattr(plain, name)), getattr(laid, name), 2 * getattr(allowed, name)
-        )
+    plain = autodiff.derivatives(problem.params, problem.x, problem.y, **problem.simple_options)
+    found, known, allowed = by_name(plain), by_name(laid), bounds_of(problem)
+    for name in known:
+        compared = compare(name, found[name], known[name], 2 * getattr(allowed, name))
         assert compared.verdict is not Verdict.DISAGREES, str(compared)
     assert laid.states.h.shape == plain.states.h.shape
     assert laid.states.a.shape == plain.states.a.shape
-    assert {"b", "c"} & set(names) == ({"b", "c"} if params.b is not None else set())
+    assert {"b", "c"} & known.keys() == ({"b", "c"} if problem.params.b is not None else set())
 
 
 def test_a_problem_beyond_the_capacity_is_refused() -> None:
-    params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 1, 1, 1, 1))
+    _, params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 1, 1, 1, 1))
     with pytest.raises(ValueError, match="capacity: expected T ≥ 3, found T = 2"):
         padded.derivatives(params, x, y, capacity=Capacity(2, 1, 1, 1, 1))

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 from test_training import RATE, SIZES, STEPS, WITNESSES, descend, gated
 
-from bptt_verifier.problems.problem import Problem, with_values
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import Problem
 from bptt_verifier.tolerance import noise
 from bptt_verifier.tolerance.bounds import INFLATION, RESOLVING, bounds
 from jax_reference import padded, unrolled
@@ -85,14 +86,11 @@ class History(NamedTuple):
 
 
 def exact_history(problem: Problem, rate: Fraction) -> History:
-    params: Any = Params(*(each(Dyadic, weight, object) for weight in problem.params))
-    x, y, h0 = (each(Dyadic, array, object) for array in (problem.x, problem.y, problem.h0))
-    history = History([], [])
+    exact = problem.map_arrays(lambda array: each(Dyadic, array, object))
+    params, history = exact.params, History([], [])
     try:
         while len(history.losses) < 10:
-            value, gradient = rnn.value_and_grad(
-                params, x, y, h0, activation=problem.activation, loss=problem.loss
-            )
+            value, gradient = rnn.value_and_grad(params, exact.x, exact.y, **exact.simple_options)
             history.losses.append(float(value.value))
             params = manual.updated(params, gradient, rate)
             history.params.append(
@@ -111,7 +109,7 @@ def integer_problem(values: list[int]) -> Problem:
 
     params = Params(integers(2, 1), integers(2, 2), integers(1, 2), integers(2), integers(1))
     x, y, h0 = integers(2, 2, 1), integers(2, 1), integers(2, 2)
-    return Problem(params, x, y, h0, "identity", "half_sse")
+    return Problem("rnn", params, x, y, {"h0": h0}, {"activation": "identity"}, "half_sse")
 
 
 @WITNESSES
@@ -174,13 +172,12 @@ def allowed(problem: Problem, before: list[Params], dtypes: tuple[Any, Any]) -> 
     The norms are Euclidean. That H is not constant and that this is itself evaluated in floating
     point is of higher order, and covered by the same factor as in section 9.
     """
-    params, x, y, h0, activation, loss = problem
-    weights = [name for name, weight in params._asdict().items() if weight is not None]
+    x, y, h0, options = problem.x, problem.y, problem.h0, problem.option | {"loss": problem.loss}
     with jax.enable_x64(True):
-        _, unravel = ravel_pytree(params)
+        _, unravel = ravel_pytree(problem.params)
 
         def objective(theta: Any) -> Any:
-            return loss_of(unravel(theta), x, y, h0, 0.0, activation=activation, loss=loss)[0]
+            return loss_of(unravel(theta), x, y, h0, 0.0, **options)[0]
 
         hessian_of = jax.jit(jax.hessian(objective))
     errors: list[Any] = [0.0, 0.0]
@@ -189,18 +186,16 @@ def allowed(problem: Problem, before: list[Params], dtypes: tuple[Any, Any]) -> 
         theta = flat(params)
         with jax.enable_x64(True):
             hessian = np.asarray(hessian_of(theta))
-        reference = padded.derivatives(params, x, y, h0, activation=activation, loss=loss)
-        slope = np.linalg.norm(flat(getattr(reference, name) for name in weights))
+        reference = padded.derivatives(params, x, y, h0, **options)
+        slope = np.linalg.norm(flat(getattr(reference, name) for name in problem.weights))
         curvature = np.linalg.norm(hessian, 2)
         stretch = np.linalg.norm(np.eye(len(theta)) - RATE * hessian, 2)
         losses.append(0.0)
         for which, dtype in enumerate(dtypes):
-            rounding = bounds(
-                params, x, y, reference, dtype=dtype, activation=activation, loss=loss
-            )
+            rounding = bounds(params, x, y, reference, dtype=dtype, **options)
             error = errors[which]
             losses[-1] += slope * error + curvature * error**2 / 2 + float(rounding.loss)
-            noise = np.linalg.norm(flat(getattr(rounding, name) for name in weights))
+            noise = np.linalg.norm(flat(getattr(rounding, name) for name in problem.weights))
             update = np.finfo(dtype).eps / 2 * (np.linalg.norm(theta) + 2 * RATE * slope)
             errors[which] = stretch * error + RATE * noise + update
     return Allowed(np.array(losses) * INFLATION, float(sum(errors)) * INFLATION)
@@ -208,7 +203,7 @@ def allowed(problem: Problem, before: list[Params], dtypes: tuple[Any, Any]) -> 
 
 def cast(problem: Problem, dtype: Any) -> Problem:
     """The same numbers in a dtype that holds them."""
-    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, str) else leaf.astype(dtype), problem)
+    return problem.map_arrays(lambda array: array.astype(dtype))
 
 
 class Truth(NamedTuple):
@@ -249,7 +244,7 @@ def truth_of(problem: Problem) -> Truth:
 def truth(request: pytest.FixtureRequest) -> Truth:
     activation, loss, dtype = request.param
     problem = with_values(
-        np.random.default_rng(3), SIZES, dtype=dtype, activation=activation, loss=loss,
+        np.random.default_rng(3), SIZES, dtype=dtype, option=activation, loss=loss,
         bias=loss == "half_sse", initial_state=True,
     )  # fmt: skip
     return truth_of(problem)
@@ -291,7 +286,7 @@ def measured_history(model: str) -> Callable[..., Any]:
 
         return jax.lax.scan(step, params, length=STEPS)
 
-    return jax.jit(partial(noise.measured, history))
+    return jax.jit(partial(noise.measure_error, history))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)

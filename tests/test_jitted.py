@@ -10,31 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agreement import assert_right
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 from planting import Mistake, planted
 
-from bptt_verifier.judge.builtin import allowed, compare_all, reference, reference_and_allowed
-from bptt_verifier.problems.problem import (
-    ALL_LOSSES,
-    CELLS,
-    Problem,
-    Sizes,
-    Variant,
-    variant_with_values,
-    with_values,
-)
-from bptt_verifier.strategies import integer_problems, problems, variants
+from bptt_verifier.judge.builtin import AUTODIFF, Comparer
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import ALL_LOSSES, CELLS, Problem, Sizes
+from bptt_verifier.reference.autodiff import reference_and_error
+from bptt_verifier.strategies import cell_problems, integer_problems, problems
 from bptt_verifier.tolerance.comparison import Verdict, compare
-from jax_reference import gru as autodiff_gru
 from jax_reference import losses as autodiff_losses
-from jax_reference import lstm as autodiff_lstm
 from jax_reference import rnn as autodiff_rnn
 from manual_bptt import jitted
 
 COMPILED = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}
-AUTODIFF = {"rnn": autodiff_rnn, "lstm": autodiff_lstm, "gru": autodiff_gru}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 GATED = [("lstm", ""), ("gru", "after"), ("gru", "before")]
 
@@ -44,33 +36,32 @@ LARGE = (128, 3, 128)  # B, D, H, of which the RNN does several steps back at a 
 FEWER = settings(max_examples=max(4, settings().max_examples // 10))
 
 
-def demand(module: ModuleType, problem: Problem, checkpoint_every: int | None = None) -> None:
-    """The results are within the bound of autodiff's and in the dtype of the problem."""
-    params, x, y, h0, activation, loss = problem
-    value, gradient = module.value_and_grad(
-        params, x, y, h0, activation=activation, loss=loss, checkpoint_every=checkpoint_every
-    )
-    found = {"loss": value} | gradient._asdict()
-    truth = reference(problem)
-    assert type(gradient)._fields == type(params)._fields
-    for compared in compare_all(found, truth, allowed(problem, truth)):
-        assert found[compared.name].dtype == problem.x.dtype, compared.name
-        assert compared.verdict is not Verdict.DISAGREES, str(compared)
+def arguments_of(problem: Problem) -> dict[str, Any]:
+    return {"params": problem.params, "x": problem.x, "y": problem.y} | problem.first
 
 
-def demand_of_cell(module: ModuleType, variant: Variant) -> None:
-    """The results are within the error measured of autodiff's and in the dtype of the problem."""
-    given_ = (variant.params, variant.x, variant.y)
-    options = {**variant.first, **variant.option, "loss": variant.loss}
-    value, gradient = module.value_and_grad(*given_, **options)
-    assert type(gradient)._fields == type(variant.params)._fields
-    truth, bound = reference_and_allowed(variant)
-    alone = compare("loss", module.loss(*given_, **options), truth.loss, bound.loss)
-    assert alone.verdict is not Verdict.DISAGREES, str(alone)
-    found = {"loss": value} | gradient._asdict()
-    for compared in compare_all(found, truth, bound):
-        assert found[compared.name].dtype == variant.x.dtype
-        assert compared.verdict is not Verdict.DISAGREES, str(compared)
+def assert_agrees(module: ModuleType, problem: Problem, comparer: Comparer, **options: Any) -> None:
+    """Assert that the results agree with the reference, in the dtype of the problem."""
+    options = {**problem.option, "loss": problem.loss, **options}
+    value, gradient = module.value_and_grad(**arguments_of(problem), **options)
+    assert type(gradient)._fields == type(problem.params)._fields
+    assert_right(comparer, {"loss": value} | gradient._asdict(), problem)
+
+
+def assert_rnn_agrees(
+    module: ModuleType, problem: Problem, checkpoint_every: int | None = None
+) -> None:
+    """Assert that the RNN agrees within the derived bound."""
+    comparer = AUTODIFF.within_bound(problem)
+    assert_agrees(module, problem, comparer, checkpoint_every=checkpoint_every)
+
+
+def assert_cell_agrees(module: ModuleType, problem: Problem) -> None:
+    """Assert that a cell agrees within the measured error, its loss alone, too."""
+    comparer = AUTODIFF.within_measured_error(problem)
+    assert_agrees(module, problem, comparer)
+    alone = module.loss(**arguments_of(problem), **problem.option, loss=problem.loss)
+    assert_right(comparer, {"loss": alone}, problem)
 
 
 @DTYPES
@@ -80,7 +71,7 @@ def test_every_gradient_of_the_rnn_agrees_with_autodiff(
     dtype: type, data: st.DataObject, checkpoint_every: int | None
 ) -> None:
     problem = data.draw(problems(dtype, sizes=st.sampled_from(SHAPES)))
-    demand(jitted.rnn, problem, checkpoint_every)
+    assert_rnn_agrees(jitted.rnn, problem, checkpoint_every)
 
 
 @DTYPES
@@ -91,7 +82,7 @@ def test_several_steps_back_at_a_time_give_the_same_gradients(
 ) -> None:
     monkeypatch.setattr(jitted.rnn, "LARGE", 1)  # seen only by shapes that no other test compiles
     problem = with_values(np.random.default_rng(1), Sizes(T, 3, 3, 5, 1), dtype=dtype)
-    demand(jitted.rnn, problem, checkpoint_every)
+    assert_rnn_agrees(jitted.rnn, problem, checkpoint_every)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -101,11 +92,11 @@ def test_several_steps_back_at_a_time_give_the_same_gradients(
 def test_every_gradient_of_every_cell_and_loss_agrees_with_autodiff(
     cell: str, dtype: type, data: st.DataObject
 ) -> None:
-    plain = variants(
+    plain = cell_problems(
         cell, dtype, sizes=st.just(SHAPES[2]), outputs=("last",), ragged=st.just(False),
         truncated=False,
     )  # fmt: skip
-    demand_of_cell(COMPILED[cell], data.draw(plain))
+    assert_cell_agrees(COMPILED[cell], data.draw(plain))
 
 
 @DTYPES
@@ -115,12 +106,11 @@ def test_on_small_integers_not_one_bit_differs_from_autodiff(
     dtype: type, data: st.DataObject, checkpoint_every: int | None
 ) -> None:
     problem = data.draw(integer_problems(dtype, sizes=st.just(Sizes(3, 2, 1, 2, 2))))
-    params, x, y, h0, activation, loss = problem
-    named = {"activation": activation, "loss": loss}
+    params, x, y, named = problem.params, problem.x, problem.y, problem.simple_options
     value, gradient = jitted.value_and_grad(
-        params, x, y, h0, **named, checkpoint_every=checkpoint_every
+        params, x, y, **named, checkpoint_every=checkpoint_every
     )
-    truth = autodiff_rnn.derivatives(params, x, y, h0, **named)
+    truth = autodiff_rnn.derivatives(params, x, y, **named)
     assert value == truth.loss
     for name, found in gradient._asdict().items():
         if found is not None:
@@ -130,16 +120,12 @@ def test_on_small_integers_not_one_bit_differs_from_autodiff(
 # Every argument may be differentiated.
 
 
-def arguments_of(variant: Variant) -> dict[str, Any]:
-    return {"params": variant.params, "x": variant.x, "y": variant.y} | variant.first
-
-
-def differentiated(module: ModuleType, variant: Variant, names: tuple[str, ...]) -> dict[str, Any]:
+def differentiate(module: ModuleType, problem: Problem, names: tuple[str, ...]) -> dict[str, Any]:
     """The gradients that `jax.grad` finds with respect to the named arguments."""
-    given_ = arguments_of(variant)
+    given_ = arguments_of(problem)
 
     def loss_of(chosen: dict[str, Any]) -> Any:
-        return module.loss(**(given_ | chosen), **variant.option, loss=variant.loss)
+        return module.loss(**(given_ | chosen), **problem.option, loss=problem.loss)
 
     with jax.enable_x64(True):
         found: dict[str, Any] = jax.grad(loss_of)({name: given_[name] for name in names})
@@ -151,39 +137,37 @@ def differentiated(module: ModuleType, variant: Variant, names: tuple[str, ...])
     [("rnn", "tanh", loss) for loss in ALL_LOSSES] + [(*gated, "mse") for gated in GATED],
 )
 def test_jax_grad_finds_every_gradient_of_every_loss(cell: str, option: str, loss: str) -> None:
-    variant = variant_with_values(
-        np.random.default_rng(3), cell, Sizes(5, 3, 2, 4, 2), option=option, loss=loss
-    )
-    truth, bound = reference_and_allowed(variant)
-    found = differentiated(COMPILED[cell], variant, ("params", "x", *variant.first))
+    problem = with_values(
+        np.random.default_rng(3), Sizes(5, 3, 2, 4, 2), cell=cell, option=option, loss=loss,
+        bias=True, initial_state=True,
+    )  # fmt: skip
+    found = differentiate(COMPILED[cell], problem, ("params", "x", *problem.first))
     by_name = {**found.pop("params")._asdict(), **found}
-    for name, value in by_name.items():
-        if value is not None:
-            compared = compare(name, value, getattr(truth, name), getattr(bound, name))
-            assert compared.verdict is Verdict.AGREES, str(compared)
+    for compared in AUTODIFF.within_measured_error(problem)(by_name):
+        assert compared.verdict is Verdict.AGREES, str(compared)
 
 
 @pytest.mark.parametrize("loss", ALL_LOSSES)
 def test_the_gradient_of_the_targets_is_that_of_the_loss_alone(loss: str) -> None:
-    variant = variant_with_values(
-        np.random.default_rng(4), "rnn", Sizes(3, 3, 2, 4, 3), loss=loss, option="tanh"
+    problem = with_values(
+        np.random.default_rng(4), Sizes(3, 3, 2, 4, 3), loss=loss, bias=True, initial_state=True
     )
-    found = differentiated(jitted.rnn, variant, ("y",))["y"]
+    found = differentiate(jitted.rnn, problem, ("y",))["y"]
     with jax.enable_x64(True):
-        prediction = autodiff_rnn.predict(variant.params, variant.x, **variant.first)
+        prediction = autodiff_rnn.predict(problem.params, problem.x, **problem.first)
         measure, valid = autodiff_losses.find(loss), jnp.ones(prediction.shape, bool)
-        truth = jax.grad(lambda y: measure(prediction, y, valid))(jnp.asarray(variant.y))
+        truth = jax.grad(lambda y: measure(prediction, y, valid))(jnp.asarray(problem.y))
     # ŷ is within a few roundings of autodiff's, the losses are smooth, and N is 9.
     np.testing.assert_allclose(found, truth, rtol=0, atol=2.0**-46)
 
 
 def test_classes_have_no_gradient_and_those_of_the_weights_are_right() -> None:
-    variant = variant_with_values(
-        np.random.default_rng(5), "rnn", Sizes(5, 3, 2, 4, 3), option="tanh",
-        loss="softmax_cross_entropy", classes=True,
+    problem = with_values(
+        np.random.default_rng(5), Sizes(5, 3, 2, 4, 3), loss="softmax_cross_entropy", classes=True,
+        bias=True, initial_state=True,
     )  # fmt: skip
-    truth, bound = reference_and_allowed(variant)
-    found = differentiated(jitted.rnn, variant, ("params",))["params"]
+    truth, bound = reference_and_error(problem)
+    found = differentiate(jitted.rnn, problem, ("params",))["params"]
     assert compare("W", found.W, truth.W, bound.W).verdict is Verdict.AGREES
 
 
@@ -203,14 +187,14 @@ def same_bits(left: Any, right: Any) -> bool:
 
 @pytest.mark.parametrize("T", [2, 6])
 def test_loss_under_grad_and_jit_is_value_and_grad(T: int) -> None:
-    params, x, y, *_ = plain_problem(T)
+    _, params, x, y, *_ = plain_problem(T)
     direct = jitted.value_and_grad(params, x, y)
     assert same_bits(direct, jax.jit(jitted.value_and_grad)(params, x, y))
     assert same_bits(direct, jax.jit(jax.value_and_grad(jitted.loss))(params, x, y))
 
 
 def test_a_factor_in_front_of_the_loss_is_one_in_front_of_its_gradient() -> None:
-    params, x, y, *_ = plain_problem()
+    _, params, x, y, *_ = plain_problem()
     once = jax.grad(jitted.loss)(params, x, y)
     eightfold = jax.grad(lambda p: 8 * jitted.loss(p, x, y))(params)
     assert same_bits(eightfold, jax.tree.map(lambda g: 8 * g, once))
@@ -218,24 +202,22 @@ def test_a_factor_in_front_of_the_loss_is_one_in_front_of_its_gradient() -> None
 
 @pytest.mark.parametrize("T", [2, 6])
 def test_vmap_over_models_gives_each_model_s_gradient(T: int) -> None:
-    params, x, y, *_ = plain_problem(T, np.float64)
     problem = plain_problem(T, np.float64)
+    params, x, y = problem.params, problem.x, problem.y
     scales = np.array([0.5, 1.0, 2.0])
     models = jax.tree.map(lambda w: scales.reshape(-1, *[1] * w.ndim) * w, params)
     with jax.enable_x64(True):
         together = jax.vmap(jax.grad(jitted.loss), (0, None, None))(models, x, y)
     for number in range(len(scales)):
         one = problem._replace(params=jax.tree.map(lambda w, n=number: np.asarray(w[n]), models))
-        bound = allowed(one, truth := reference(one))
-        for name in ("U", "W", "V"):
-            value = np.asarray(getattr(together, name)[number])
-            compared = compare(name, value, getattr(truth, name), getattr(bound, name))
+        found = {name: np.asarray(getattr(together, name)[number]) for name in "UWV"}
+        for compared in AUTODIFF.within_bound(one)(found):
             assert compared.verdict is Verdict.AGREES, str(compared)
 
 
 @pytest.mark.parametrize("T", [2, 6])
 def test_an_optimiser_of_two_lines_trains_in_one_compiled_loop(T: int) -> None:
-    params, x, y, *_ = plain_problem(T)
+    _, params, x, y, *_ = plain_problem(T)
 
     def step(params: Any, _: None) -> tuple[Any, Any]:
         value, gradient = jax.value_and_grad(jitted.loss)(params, x, y)
@@ -246,7 +228,7 @@ def test_an_optimiser_of_two_lines_trains_in_one_compiled_loop(T: int) -> None:
 
 
 def test_the_gradient_can_be_differentiated_again() -> None:
-    params, x, y, *_ = plain_problem(dtype=np.float64)
+    _, params, x, y, *_ = plain_problem(dtype=np.float64)
 
     def curvature(loss: Any) -> Any:
         def along(direction: Any) -> Any:
@@ -313,9 +295,9 @@ def test_no_step_copies_the_arrays_of_all_steps(
     cell: str, option: str, sizes: tuple[int, int, int]
 ) -> None:
     T, (B, *_) = 9, sizes
-    problem = variant_with_values(
-        np.random.default_rng(0), cell, Sizes(T, *sizes, O=2), option=option,
-        dtype=np.float32, initial_state=False,
+    problem = with_values(
+        np.random.default_rng(0), Sizes(T, *sizes, O=2), cell=cell, option=option,
+        dtype=np.float32, bias=True,
     )  # fmt: skip
     found = jax.jit(partial(COMPILED[cell].value_and_grad, **problem.option))
     program: Any = found.lower(problem.params, problem.x, problem.y).compile().as_text()
@@ -361,15 +343,12 @@ def test_a_step_that_reads_and_writes_the_same_array_is_seen_to_copy_it() -> Non
 def test_what_does_not_fit_is_refused_in_one_sentence(
     cell: str, change: dict[str, Any], exception: type[Exception], message: str
 ) -> None:
-    variant = variant_with_values(
-        np.random.default_rng(0),
-        cell,
-        Sizes(3, 2, 2, 3, 2),
-        option={"rnn": "tanh", "gru": "after"}.get(cell, ""),
+    problem = with_values(
+        np.random.default_rng(0), Sizes(3, 2, 2, 3, 2), cell=cell, bias=True, initial_state=True
     )
     for function in (COMPILED[cell].value_and_grad, COMPILED[cell].loss):
         with pytest.raises(exception) as caught:
-            function(**(arguments_of(variant) | change))
+            function(**(arguments_of(problem) | change))
         assert str(caught.value) == message
 
 
@@ -384,7 +363,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(
 def test_options_of_the_rnn_that_do_not_fit_are_refused(
     change: dict[str, Any], exception: type[Exception], message: str
 ) -> None:
-    params, x, y, *_ = plain_problem()
+    _, params, x, y, *_ = plain_problem()
     with pytest.raises(exception) as caught:
         jitted.value_and_grad(params, x, y, **change)
     assert str(caught.value) == message
@@ -407,13 +386,13 @@ def test_float64_that_jax_made_narrow_is_refused_with_what_to_do() -> None:
 
 
 def test_classes_that_do_not_exist_are_refused() -> None:
-    params, x, *_ = plain_problem()
+    _, params, x, *_ = plain_problem()
     with pytest.raises(ValueError, match="y: expected classes from 0 to O - 1 = 1, found 2"):
         jitted.value_and_grad(params, x, np.array([0, 1, 2]), loss="softmax_cross_entropy")
 
 
 def test_a_longdouble_which_jax_would_shorten_is_refused() -> None:
-    params, x, y, *_ = plain_problem(dtype=np.longdouble)
+    _, params, x, y, *_ = plain_problem(dtype=np.longdouble)
     with pytest.raises(TypeError, match="U: expected float16, float32 or float64, found float"):
         jitted.value_and_grad(params, x, y)
 
@@ -457,9 +436,11 @@ def survives(module: ModuleType) -> bool:
     cell = module.__name__.rpartition(".")[2]
     for name, option in GATED:
         if name == cell:
-            variant = variant_with_values(rng, cell, SHAPES[2], option=option)
+            problem = with_values(
+                rng, SHAPES[2], cell=cell, option=option, bias=True, initial_state=True
+            )
             try:
-                demand_of_cell(module, variant)
+                assert_cell_agrees(module, problem)
             except AssertionError:
                 return False
     if cell in COMPILED:
@@ -470,10 +451,10 @@ def survives(module: ModuleType) -> bool:
         ("sigmoid", SHAPES[3], None),
     ):
         problem = with_values(
-            rng, sizes._replace(B=2), activation=activation, bias=True, initial_state=True
+            rng, sizes._replace(B=2), option=activation, bias=True, initial_state=True
         )
         try:
-            demand(module, problem, checkpoint_every)
+            assert_rnn_agrees(module, problem, checkpoint_every)
         except AssertionError:
             return False
     return True

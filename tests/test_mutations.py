@@ -5,13 +5,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from agreement import assert_agrees, assert_variant_agrees
+from agreement import assert_agrees, assert_cell_agrees
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from planting import B3, GATED_MISTAKES, MISTAKES, Mistake, planted
 
 import manual_bptt.rnn
-from bptt_verifier.strategies import problems, variants
+from bptt_verifier.strategies import cell_problems, problems
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 
@@ -29,7 +29,7 @@ def demands(module: ModuleType, dtype: type) -> None:
     def suite(data: st.DataObject) -> None:
         cell = module.__name__.rpartition(".")[2]
         if cell in ("lstm", "gru"):
-            assert_variant_agrees(module, data.draw(variants(cell, dtype)))
+            assert_cell_agrees(module, data.draw(cell_problems(cell, dtype)))
         else:
             assert_agrees(module, data.draw(problems(dtype)))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bptt_verifier.tolerance.noise import SAFETY, measured, noisy
+from bptt_verifier.tolerance.noise import SAFETY, add_noise, measure_error
 
 
 def test_an_exact_operation_is_followed_by_no_error_and_a_rounded_one_is() -> None:
@@ -21,10 +21,10 @@ def test_an_exact_operation_is_followed_by_no_error_and_a_rounded_one_is() -> No
             lambda x: jnp.where(x > 3, x, 0.0),
             lambda x: jnp.stack(jnp.unstack(x.reshape(2, 3))),
         ):
-            assert (noisy(exact)(salt, 2.0**-20, x) == exact(x)).all()
+            assert (add_noise(exact)(salt, 2.0**-20, x) == exact(x)).all()
         for rounded in (lambda x: x * x, jnp.tanh, lambda x: x @ x, jnp.sum):
             clean = np.asarray(rounded(x))
-            moved = np.abs(np.asarray(noisy(rounded)(salt, 2.0**-20, x)) - clean)
+            moved = np.abs(np.asarray(add_noise(rounded)(salt, 2.0**-20, x)) - clean)
             assert (moved > 0).all()
             assert (moved <= 16 * 6**0.5 * 2.0**-20 * np.abs(clean)).all()
 
@@ -34,14 +34,14 @@ def test_every_step_of_a_scan_errs_on_its_own() -> None:
         return lax.scan(lambda carry, _: (carry, carry * 1.25), x, None, length=5)[1]
 
     with jax.enable_x64(True):
-        moved = np.asarray(noisy(repeated)(jnp.uint64(3), 2.0**-20, jnp.float64(1.0))) - 1.25
+        moved = np.asarray(add_noise(repeated)(jnp.uint64(3), 2.0**-20, jnp.float64(1.0))) - 1.25
     assert len(set(moved)) == 5
 
 
 def test_two_salts_give_two_samples_and_one_salt_one() -> None:
     with jax.enable_x64(True):
         one, same, other = (
-            float(noisy(jnp.tanh)(jnp.uint64(salt), 2.0**-20, jnp.float64(0.5)))
+            float(add_noise(jnp.tanh)(jnp.uint64(salt), 2.0**-20, jnp.float64(0.5)))
             for salt in (1, 1, 2)
         )
     assert one == same != other
@@ -55,8 +55,8 @@ def test_the_allowed_error_is_proportional_to_the_roundoff_and_to_the_condition(
         return (x * 1.1) - (x * 1.1 - 1e-3 * x)
 
     with jax.enable_x64(True):
-        clean, allowed = jax.jit(partial(measured, difference))(roundoff, jnp.float64(1.0))
-        _, well = jax.jit(partial(measured, lambda x: x * 1e-3))(roundoff, jnp.float64(1.0))
+        clean, allowed = jax.jit(partial(measure_error, difference))(roundoff, jnp.float64(1.0))
+        _, well = jax.jit(partial(measure_error, lambda x: x * 1e-3))(roundoff, jnp.float64(1.0))
     assert float(clean) == pytest.approx(1e-3)
     assert 0.05 * roundoff <= float(allowed) / SAFETY <= 4 * roundoff
     assert float(well) / SAFETY <= 1e-3 * roundoff * 1.01
@@ -65,7 +65,7 @@ def test_the_allowed_error_is_proportional_to_the_roundoff_and_to_the_condition(
 def test_a_custom_derivative_is_looked_into() -> None:
     with jax.enable_x64(True):
         gradient = jax.grad(lambda x: jnp.sum(jax.nn.relu(x) * 1.1))
-        _, allowed = measured(gradient, 2.0**-53, np.array([1.0, -1.0]))
+        _, allowed = measure_error(gradient, 2.0**-53, np.array([1.0, -1.0]))
     assert allowed.shape == (2,)
 
 
@@ -76,7 +76,8 @@ def test_a_computation_that_is_repeated_for_memory_errs_as_it_does_elsewhere() -
     x = np.linspace(0.9, 1.1, 5)
     with jax.enable_x64(True):
         plain, repeated = (
-            noisy(f)(jnp.uint64(1), 2.0**-20, x) for f in (difference, jax.checkpoint(difference))
+            add_noise(f)(jnp.uint64(1), 2.0**-20, x)
+            for f in (difference, jax.checkpoint(difference))
         )
     np.testing.assert_array_equal(plain, repeated)
 
@@ -88,5 +89,5 @@ def test_of_a_choice_only_the_branch_that_is_taken_errs() -> None:
     x = np.linspace(0.5, 1.0, 4)
     with jax.enable_x64(True):
         for which, errs in enumerate([False, True, True]):
-            moved = noisy(chosen)(jnp.uint64(1), 2.0**-20, jnp.int64(which), x)
+            moved = add_noise(chosen)(jnp.uint64(1), 2.0**-20, jnp.int64(which), x)
             assert bool((moved != chosen(which, x)).all()) == errs

@@ -1,6 +1,8 @@
 """The derivations on symbols, with an activation of which nothing is known."""
 
 import math
+import sys
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -116,12 +118,21 @@ def test_comparisons_follow_the_sample() -> None:
     assert a == Symbolic(x, 5.0)
 
 
-def test_a_missing_sympy_is_one_line_that_says_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("module", "package", "feature", "extra"),
+    [
+        ("bptt_verifier.proofs.symbolic", "SymPy", "certify", "certify"),
+        ("bptt_verifier.proofs.rational", "python-flint", "certify", "certify"),
+        ("bptt_verifier.strategies", "Hypothesis", "strategies", "test"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_says_how_to_install_it(
+    module: str, package: str, feature: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(
-        extras.MissingExtra,
-        match=r"^certify: expected SymPy, found none: pip install 'verified-bptt\[certify\]'$",
-    ):
-        extras.require_sympy()
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(extras.MissingExtra) as caught:
+        import_module(module)
+    assert str(caught.value) == (
+        f"{feature}: expected {package}, found none: pip install 'verified-bptt[{extra}]'"
+    )

@@ -16,7 +16,8 @@ from agreement import same
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptt_verifier.problems.problem import Problem, Sizes, with_values
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import Problem, Sizes
 from jax_reference import training as autodiff
 from manual_bptt import rnn
 from manual_bptt import training as manual
@@ -40,9 +41,8 @@ def small(seed: int = 0, dtype: Any = np.float64) -> Problem:
 
 
 def descend(witness: ModuleType, problem: Problem, **options: Any) -> Any:
-    params, x, y, h0, activation, loss = problem
-    options = {"learning_rate": RATE, "steps": 20, "activation": activation, "loss": loss} | options
-    return witness.descend(params, x, y, h0, **options)
+    options = {"learning_rate": RATE, "steps": 20, **problem.simple_options, **options}
+    return witness.descend(problem.params, problem.x, problem.y, **options)
 
 
 class Gated(NamedTuple):
@@ -96,17 +96,17 @@ def test_a_run_has_a_loss_for_every_number_of_updates(witness: ModuleType, dtype
 @WITNESSES
 def test_a_bias_that_is_absent_stays_absent(witness: ModuleType) -> None:
     problem = small()
-    problem = problem._replace(params=problem.params._replace(b=None, c=None), h0=None)
+    problem = problem._replace(params=problem.params._replace(b=None, c=None), first={})
     run = descend(witness, problem, steps=3)
     assert run.params.b is run.params.c is None
-    zeros = problem._replace(h0=np.zeros((SIZES.B, SIZES.H)))
+    zeros = problem._replace(first={"h0": np.zeros((SIZES.B, SIZES.H))})
     assert same(run, descend(witness, zeros, steps=3))
 
 
 def test_one_update_is_the_gradient_times_the_learning_rate() -> None:
     problem = small()
-    params, x, y, h0, activation, loss = problem
-    _, gradient = rnn.value_and_grad(params, x, y, h0, activation=activation, loss=loss)
+    params = problem.params
+    _, gradient = rnn.value_and_grad(params, problem.x, problem.y, **problem.simple_options)
     run = descend(manual, problem, steps=1)
     pairs: Any = zip(params, gradient, strict=True)
     assert same(run.params, Params(*(weight - RATE * slope for weight, slope in pairs)))
@@ -220,7 +220,7 @@ def test_compiled_calls_may_be_cut_anywhere(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_loss_that_is_not_finite_stops_training_at_the_last_one_that_is(
     witness: ModuleType, dtype: type, seed: int, power: float
 ) -> None:
-    problem = small(seed, dtype)._replace(activation="identity")
+    problem = small(seed, dtype)._replace(option={"activation": "identity"})
     rate = float(np.finfo(dtype).max) ** power
     with pytest.raises(witness.Diverged) as caught:
         descend(witness, problem, learning_rate=rate, steps=40)
@@ -241,7 +241,7 @@ def test_a_parameter_that_overflows_stops_training_though_the_loss_is_finite(
 ) -> None:
     one, none = np.ones((1, 1)), np.zeros((1, 1))
     start = Params(U=1e-200 * one, W=none, V=one)
-    problem = Problem(start, 1e200 * one[None], none, None, "tanh", "mse")
+    problem = Problem("rnn", start, 1e200 * one[None], none, {}, {"activation": "tanh"}, "mse")
     # ∂L/∂U is about 1e200, and U overflows. Then h = tanh(±∞) = ±1 and L = V² is about 1e300.
     with pytest.raises(witness.Diverged, match="found a parameter that is not finite") as caught:
         descend(witness, problem, learning_rate=1e150)
@@ -347,12 +347,13 @@ def test_a_shape_is_compiled_once_whatever_the_rate_target_and_steps() -> None:
         traced.append(a)
         return jax.numpy.tanh(a)
 
-    problem = small()._replace(activation=phi)
+    option: Any = {"activation": phi}
+    problem = small()._replace(option=option)
     descend(autodiff, problem, steps=3)
     first = len(traced)
     assert first > 0
     descend(autodiff, problem, steps=700, target=1e-3, learning_rate=0.01)
-    descend(autodiff, small(1)._replace(activation=phi))
+    descend(autodiff, small(1)._replace(option=option))
     assert len(traced) == first
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agreement import same
+from agreement import assert_right, same
 from hypothesis import given
 from hypothesis import strategies as st
 from planting import Mistake, planted
 
-from bptt_verifier.judge.builtin import allowed, compare_all, reference, reference_and_allowed
-from bptt_verifier.problems.problem import ALL_LOSSES, Problem, Sizes, Variant, draw, with_values
-from bptt_verifier.strategies import integer_problems, problems, variants
-from bptt_verifier.tolerance.comparison import Verdict
+from bptt_verifier.judge.builtin import AUTODIFF, Comparer, derivation_of
+from bptt_verifier.problems.draws import draw, with_values
+from bptt_verifier.problems.problem import ALL_LOSSES, Problem, Sizes
+from bptt_verifier.strategies import cell_problems, integer_problems, problems
 from manual_bptt import activations, rnn
 from manual_bptt.activations import Activation
 from manual_bptt.rnn import Params
@@ -25,9 +25,11 @@ DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d
 CHECKPOINTS = st.none() | st.integers(1, 13)
 
 
-def workspace_of(problem: Problem, checkpoint_every: int | None = None) -> Workspace:
-    return Workspace(
-        problem.params, problem.x, activation=problem.activation, loss=problem.loss,
+def workspace_of(
+    problem: Problem, checkpoint_every: int | None = None, kind: type[Workspace] = Workspace
+) -> Workspace:
+    return kind(
+        problem.params, problem.x, **problem.option, loss=problem.loss,
         checkpoint_every=checkpoint_every,
     )  # fmt: skip
 
@@ -38,23 +40,12 @@ def found_in(workspace: Workspace, problem: Problem) -> dict[str, Any]:
     return copy.deepcopy({"loss": value} | gradient._asdict())
 
 
-def demand(workspace: Workspace, problem: Problem) -> None:
-    """The results are within the bound of autodiff's, in the dtype; no argument is changed."""
+def assert_agrees(workspace: Workspace, problem: Problem, comparer: Comparer) -> None:
+    """Assert that the results agree with autodiff, in the dtype; no argument is changed."""
     before = copy.deepcopy(problem)
     found = found_in(workspace, problem)
     assert same(problem, before), "the arguments were modified"
-    truth = reference(problem)
-    for compared in compare_all(found, truth, allowed(problem, truth)):
-        assert found[compared.name].dtype == problem.x.dtype, compared.name
-        assert compared.verdict is not Verdict.DISAGREES, str(compared)
-
-
-def by_readable_functions(problem: Problem) -> dict[str, Any]:
-    value, gradient = rnn.value_and_grad(
-        problem.params, problem.x, problem.y, problem.h0,
-        activation=problem.activation, loss=problem.loss,
-    )  # fmt: skip
-    return {"loss": value} | gradient._asdict()
+    assert_right(comparer, found, problem)
 
 
 @DTYPES
@@ -63,7 +54,7 @@ def test_every_gradient_agrees_with_autodiff(
     dtype: type, data: st.DataObject, checkpoint_every: int | None
 ) -> None:
     problem = data.draw(problems(dtype))
-    demand(workspace_of(problem, checkpoint_every), problem)
+    assert_agrees(workspace_of(problem, checkpoint_every), problem, AUTODIFF.within_bound(problem))
 
 
 @DTYPES
@@ -71,18 +62,10 @@ def test_every_gradient_agrees_with_autodiff(
 def test_so_does_every_gradient_of_every_loss(
     dtype: type, data: st.DataObject, checkpoint_every: int | None
 ) -> None:
-    plain = variants("rnn", dtype, outputs=("last",), ragged=st.just(False), truncated=False)
-    variant: Variant = data.draw(plain)
-    workspace = Workspace(
-        variant.params, variant.x, **variant.option, loss=variant.loss,
-        checkpoint_every=checkpoint_every,
-    )  # fmt: skip
-    value, gradient = workspace.value_and_grad(
-        variant.params, variant.x, variant.y, **variant.first
-    )
-    truth, bound = reference_and_allowed(variant)
-    for compared in compare_all({"loss": value} | gradient._asdict(), truth, bound):
-        assert compared.verdict is not Verdict.DISAGREES, str(compared)
+    plain = cell_problems("rnn", dtype, outputs=("last",), ragged=st.just(False), truncated=False)
+    problem = data.draw(plain)
+    comparer = AUTODIFF.within_measured_error(problem)
+    assert_agrees(workspace_of(problem, checkpoint_every), problem, comparer)
 
 
 @DTYPES
@@ -91,7 +74,7 @@ def test_on_small_integers_not_one_bit_differs_from_the_readable_functions(
     dtype: type, data: st.DataObject, checkpoint_every: int | None
 ) -> None:
     problem = data.draw(integer_problems(dtype))
-    readable = by_readable_functions(problem)
+    readable = derivation_of(rnn)(problem)
     for name, value in found_in(workspace_of(problem, checkpoint_every), problem).items():
         assert np.array_equal(value, readable[name]), name
 
@@ -111,11 +94,8 @@ def test_the_second_use_bears_no_trace_of_the_first(
     first = data.draw(problems())
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     other = with_values(rng, first.sizes, bias=first.params.b is not None, initial_state=True)
-    second = other._replace(
-        activation=first.activation,
-        loss=first.loss,
-        h0=data.draw(st.sampled_from([None, other.h0])),
-    )
+    state = data.draw(st.sampled_from([{}, other.first]))
+    second = other._replace(option=first.option, loss=first.loss, first=state)
     fresh = found_in(workspace_of(second, checkpoint_every), second)
     used = workspace_of(first, checkpoint_every)
     used.value_and_grad(first.params, first.x, first.y, first.h0)
@@ -190,7 +170,7 @@ def test_no_memory_is_taken_that_is_not_told(
     sizes = Sizes(T=5, B=256, D=2, H=256, O=2)
     problem = with_values(
         np.random.default_rng(0), sizes, dtype=np.float32,
-        activation=activation, bias=True, initial_state=initial_state,
+        option=activation, bias=True, initial_state=initial_state,
     )  # fmt: skip
     tracemalloc.start()
     try:
@@ -235,7 +215,7 @@ def test_with_checkpoints_the_memory_grows_as_the_root_of_the_steps(T: int) -> N
 def test_what_does_not_fit_the_workspace_is_refused_in_one_sentence(
     change: dict[str, Any], exception: type[Exception], message: str
 ) -> None:
-    params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
+    _, params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
     given = {"params": params, "x": x, "y": y, "h0": None}
     (name,) = change
     if name in Params._fields:
@@ -259,14 +239,14 @@ def test_what_does_not_fit_the_workspace_is_refused_in_one_sentence(
 def test_options_that_do_not_fit_are_refused_in_one_sentence(
     options: dict[str, Any], exception: type[Exception], message: str
 ) -> None:
-    params, x, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
+    _, params, x, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
     with pytest.raises(exception) as caught:
         Workspace(params, **({"x": x} | options))
     assert str(caught.value) == message
 
 
 def test_exact_numbers_are_refused() -> None:
-    params, x, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
+    _, params, x, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
     exact = Params(*(None if w is None else w.astype(object) for w in params))
     with pytest.raises(TypeError, match="U: expected a floating dtype, found object"):
         Workspace(exact, x.astype(object))
@@ -283,7 +263,7 @@ def test_exact_numbers_are_refused() -> None:
 def test_a_step_that_cannot_be_done_is_refused_and_moves_nothing(
     rate: Any, frozen: bool, exception: type[Exception], message: str
 ) -> None:
-    params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
+    _, params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
     params.W.flags.writeable = not frozen
     before = copy.deepcopy(params)
     with pytest.raises(exception) as caught:
@@ -293,7 +273,7 @@ def test_a_step_that_cannot_be_done_is_refused_and_moves_nothing(
 
 
 def test_a_cross_entropy_s_targets_are_looked_at_each_time() -> None:
-    params, x, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
+    _, params, x, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
     workspace = Workspace(params, x, loss="softmax_cross_entropy")
     workspace.value_and_grad(params, x, np.array([0, 1]))
     with pytest.raises(ValueError, match="y: expected classes from 0 to O - 1 = 1, found 2"):
@@ -327,12 +307,9 @@ def survives(workspace_class: type[Workspace]) -> bool:
     for case in range(20):
         problem = draw(0, case)
         for checkpoint_every in (None, 2):
-            workspace = workspace_class(
-                problem.params, problem.x, activation=problem.activation, loss=problem.loss,
-                checkpoint_every=checkpoint_every,
-            )  # fmt: skip
+            workspace = workspace_of(problem, checkpoint_every, workspace_class)
             try:
-                demand(workspace, problem)
+                assert_agrees(workspace, problem, AUTODIFF.within_bound(problem))
             except AssertionError:
                 return False
     return True

@@ -1,27 +1,19 @@
-"""Every built-in derivation against enclosures of the exact values, on random small problems.
+"""Comparison of the built-in derivations with enclosures of the exact values, on small problems.
 
-A float may be as far from the exact value as the bound says that rounding takes it, and the exact
-value is known to lie in an interval narrower than a fiftieth of a unit in the last place.
+A float may differ from the exact value by as much as the bound allows for rounding. The exact value
+lies in an interval narrower than a fiftieth of a unit in the last place.
 Needs python-flint, which is in the extra `certify`.
 """
 
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.builtin import (
-    Derivation,
-    Judge,
-    Oracle,
-    VariantDerivation,
-    derivation_of,
-    known,
-    reference,
-    reference_and_allowed,
-)
-from bptt_verifier.problems.problem import Problem, Variant
+from bptt_verifier.judge.builtin import Comparer, Derivation, Yardstick, derivation_of
+from bptt_verifier.problems.problem import Problem
 from bptt_verifier.proofs.enclosures import Enclosure, Undecided, certify
+from bptt_verifier.reference.autodiff import by_name, reference, reference_and_error
 from bptt_verifier.tolerance.bounds import RESOLVING, bounds
 from bptt_verifier.tolerance.comparison import Array, Comparison
 from jax_reference.padded import Capacity
@@ -30,8 +22,8 @@ from manual_bptt.jitted import gru, lstm, rnn
 SMALL = Capacity(T=5, B=2, D=3, H=3, O=3)
 
 
-def against_enclosure(name: str, yours: Array, exact: Enclosure, allowed: Array) -> Comparison:
-    """The worst entry: the largest distance that the enclosure leaves open, in units of `allowed`.
+def compare_with_enclosure(name: str, yours: Array, exact: Enclosure, allowed: Array) -> Comparison:
+    """Compare with the end of each interval that is farther away, in units of `allowed`.
 
     `conclusive` as in `comparison.compare`. Raises ValueError where the shapes differ.
     """
@@ -57,72 +49,57 @@ def against_enclosure(name: str, yours: Array, exact: Enclosure, allowed: Array)
     )
 
 
-def compare_all(
-    found: dict[str, Any], exact: dict[str, Enclosure], limits: dict[str, Any]
-) -> list[Comparison]:
-    """Each result against its enclosure; what is absent on both sides is left out."""
-    return [
-        against_enclosure(name, value, exact[name], limits[name])
+def comparer(problem: Problem, allowed: Mapping[str, Array]) -> Comparer:
+    """Comparison with the exact values at a problem; none if a kink makes them undecided."""
+    named: dict[str, Any] = {**problem.first, **problem.options}
+    try:
+        exact = certify(problem.params, problem.x, problem.y, model=problem.cell, **named)
+    except Undecided:
+        return lambda found: []
+    return lambda found: [
+        compare_with_enclosure(name, value, exact[name], allowed[name])
         for name, value in found.items()
         if value is not None
     ]
 
 
-def undecided(_: dict[str, Any]) -> list[Comparison]:
-    """A problem at a kink decides nothing."""
-    return []
-
-
-def by_enclosures(problem: Problem) -> Judge:
+def certified_within_bound(problem: Problem) -> Comparer:
     """Comparison with the exact values, within the derived bound (E1) to (E12)."""
-    params, x, y, h0, activation, loss = problem
+    # Not `derived_bound`, which adds the reference's own error: the exact values have none.
     bound = bounds(
-        params, x, y, reference(problem), dtype=x.dtype, activation=activation, loss=loss
-    )
-    try:
-        exact = certify(params, x, y, h0, activation=activation, loss=loss)
-    except Undecided:
-        return undecided
-    return lambda found: compare_all(found, exact, bound._asdict())
+        problem.params, problem.x, problem.y, reference(problem),
+        dtype=problem.x.dtype, loss=problem.loss, **problem.option,
+    )  # fmt: skip
+    return comparer(problem, by_name(bound))
 
 
-def variant_by_enclosures(variant: Variant) -> Judge:
-    """Comparison with the exact values, within the error measured (N2)."""
-    _, allowed = reference_and_allowed(variant)
-    given: dict[str, Any] = variant.first | variant.options
-    try:
-        exact = certify(variant.params, variant.x, variant.y, model=variant.cell, **given)
-    except Undecided:
-        return undecided
-    return lambda found: compare_all(found, exact, known(allowed))
+def certified_within_measured_error(problem: Problem) -> Comparer:
+    """Comparison with the exact values, within the measured error (N2)."""
+    return comparer(problem, by_name(reference_and_error(problem)[1]))
 
 
-# A shape costs a compilation, so the compiled RNN solves the problems of these sizes alone.
-COMPILED = {"B": 2, "D": 3, "H": 3}
+COMPILED = {"B": 2, "D": 3, "H": 3}  # each shape compiles anew, so the compiled RNN runs at these
 
 
-def compiled_derivation(problem: Problem) -> dict[str, Any]:
-    """The plain RNN compiled, by name; nothing where it is not worth compiling."""
+def compiled_rnn(problem: Problem) -> dict[str, Any]:
+    """The results of the compiled RNN, by name; empty for sizes other than `COMPILED`."""
     sizes = problem.sizes._asdict()
     return derivation_of(rnn)(problem) if sizes | COMPILED == sizes else {}
 
 
-def compiled_variant(module: ModuleType) -> VariantDerivation:
-    """A compiled cell, which knows neither lengths nor outputs at every step nor truncation."""
+def compiled_cell(module: Any) -> Derivation:
+    """The derivation of a compiled cell; empty where the cell lacks an option of the problem."""
 
-    def derivation(variant: Variant) -> dict[str, Any]:
-        plain = variant.lengths is None and variant.truncation is None
-        if not (plain and variant.outputs == "last"):
-            return {}
-        given: dict[str, Any] = variant.first | variant.option
-        value, found = module.value_and_grad(
-            variant.params, variant.x, variant.y, **given, loss=variant.loss
-        )
-        return dict(loss=value, **found._asdict())
+    def derivation(problem: Problem) -> dict[str, Any]:
+        plain = problem.lengths is None and problem.truncation is None
+        return derivation_of(module)(problem) if plain and problem.outputs == "last" else {}
 
     return derivation
 
 
-COMPILED_DERIVATIONS: dict[str, Derivation] = {"adjoint recursion, jitted": compiled_derivation}
-COMPILED_VARIANTS = {"LSTM, jitted": compiled_variant(lstm), "GRU, jitted": compiled_variant(gru)}
-CERTIFIED = Oracle("certified", by_enclosures, variant_by_enclosures, SMALL)
+COMPILED_DERIVATIONS: dict[str, Derivation] = {"adjoint recursion, jitted": compiled_rnn}
+COMPILED_CELL_DERIVATIONS: dict[str, Derivation] = {
+    "LSTM, jitted": compiled_cell(lstm),
+    "GRU, jitted": compiled_cell(gru),
+}
+CERTIFIED = Yardstick("certified", certified_within_bound, certified_within_measured_error, SMALL)

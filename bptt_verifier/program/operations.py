@@ -1,7 +1,7 @@
-"""One operation of somebody's loss: its value, and the cotangents it passes back, in NumPy.
+"""Operations of a traced loss: their values, and the cotangents that they pass back, in NumPy.
 
-Each of JAX's primitives that losses are commonly made of has its rule here; JAX itself is asked for
-the others. Every array has a leading axis: samples of rounding errors, or mistaken gradients.
+The JAX primitives common in losses have rules here; JAX itself evaluates and differentiates the
+others. Every array has a leading axis, for samples of rounding errors or for mistaken gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,18 +12,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.tolerance.bounds import ELEMENTARY
 from bptt_verifier.tolerance.noise import ARITHMETIC, EXACT
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 
 class Equation(NamedTuple):
-    """One operation that depends on the parameters. Its operands and results are slots of values.
+    """An operation that depends on the parameters; operands and results are slots of values.
 
-    `moved` is set where the operation only moves numbers: entry i of the result is entry moved[i]
-    of the operand, both flattened.
+    `moved` is not None where the operation only moves numbers: entry i of the result is entry
+    moved[i] of the operand, both flattened.
     """
 
     name: str
@@ -38,13 +37,13 @@ class Equation(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """Rounding errors to commit: one unit roundoff a sample, or none at all."""
+    """Rounding errors to add, with one unit roundoff for each sample; none by default."""
 
     sizes: Array | None = None
     rng: np.random.Generator | None = None
 
-    def added(self, q: Any, magnitude: Any) -> Any:
-        """`q` with an error of this magnitude, in units of the roundoff, in each sample (N1)."""
+    def add(self, q: Any, magnitude: Any) -> Any:
+        """Add an error of this magnitude, in units of the roundoff, to each sample of `q` (N1)."""
         if self.sizes is None or self.rng is None:
             return q
         shape = (len(self.sizes), *np.shape(q)[1:])
@@ -57,8 +56,7 @@ class Errors(NamedTuple):
 EXACTLY = Errors()
 
 
-# Operations with one operand, entry by entry: y = f(x) and its slope.
-
+# Elementwise operations with one operand: y = f(x), and the slope as a function of x and y.
 UNARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "neg":      (lambda x: -x,                   lambda x, y: -np.ones_like(x)),
     "tanh":     (np.tanh,                        lambda x, y: 1 - y * y),
@@ -78,8 +76,7 @@ UNARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "copy":     (np.copy,                        lambda x, y: np.ones_like(x)),
 }  # fmt: skip
 
-# And with two: both slopes.
-
+# Elementwise operations with two operands: z = f(x, y), and both slopes.
 BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
     "add":      (np.add,      lambda x, y, z: 1.0,           lambda x, y, z: 1.0),
     "add_any":  (np.add,      lambda x, y, z: 1.0,           lambda x, y, z: 1.0),
@@ -93,11 +90,11 @@ BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., An
 
 
 def larger(x: Array, y: Array) -> Any:
-    """1 where x > y, ½ where they are equal, as JAX has it."""
+    """1 where x > y, ½ where both are equal, as in JAX."""
     return np.where(x == y, 0.5, np.where(x > y, 1.0, 0.0))
 
 
-def sliced(x: Array, params: dict[str, Any], _: tuple[int, ...]) -> Array:
+def take_slice(x: Array, params: dict[str, Any], _: tuple[int, ...]) -> Array:
     """The operation slice."""
     strides = params["strides"] or (1,) * x.ndim
     ends = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
@@ -112,21 +109,20 @@ def broadcast(x: Array, params: dict[str, Any], shape: tuple[int, ...]) -> Array
     return np.broadcast_to(x.reshape(aligned), shape)
 
 
-# Operations that move the numbers of one operand, applied to any array without a leading axis.
-
+# Operations that move the numbers of one operand, for an array without a leading axis.
 MOVES: dict[str, Callable[[Array, dict[str, Any], tuple[int, ...]], Any]] = {
     "reshape":          lambda x, params, shape: x.reshape(shape),
     "squeeze":          lambda x, params, shape: x.reshape(shape),
     "expand_dims":      lambda x, params, shape: x.reshape(shape),
     "transpose":        lambda x, params, shape: x.transpose(params["permutation"]),
     "rev":              lambda x, params, shape: np.flip(x, params["dimensions"]),
-    "slice":            sliced,
+    "slice":            take_slice,
     "broadcast_in_dim": broadcast,
 }  # fmt: skip
 
 
 def matrices(equation: Equation, left: Array, right: Array) -> tuple[Array, Array, Any]:
-    """A dot_general's operands as stacks of matrices, and the way back from their shapes."""
+    """The operands of a dot_general as stacks of matrices, and the inverse of the reshaping."""
     (contract, batch) = equation.params["dimension_numbers"]
     orders, shapes, stacked = [], [], []
     for operand, (x, k, b) in enumerate(zip((left, right), contract, batch, strict=True)):
@@ -145,13 +141,13 @@ def matrices(equation: Equation, left: Array, right: Array) -> tuple[Array, Arra
     return stacked[0], stacked[1], back
 
 
-def aligned(x: Array, rank: int) -> Array:
-    """Scalars meet arrays of any rank in elementwise operations."""
+def align(x: Array, rank: int) -> Array:
+    """A scalar reshaped to broadcast with arrays of this rank; other arrays unchanged."""
     return x.reshape(len(x), *[1] * rank) if x.ndim == 1 else x
 
 
-def evaluated(equation: Equation, given: Sequence[Array], errors: Errors = EXACTLY) -> list[Any]:
-    """The results of one equation."""
+def evaluate(equation: Equation, given: Sequence[Array], errors: Errors = EXACTLY) -> list[Any]:
+    """Evaluate one equation; returns its results."""
     name, params, shape = equation.name, equation.params, equation.shapes[0]
     q: Any
     if equation.moved is not None:
@@ -160,14 +156,14 @@ def evaluated(equation: Equation, given: Sequence[Array], errors: Errors = EXACT
     if name in UNARY:
         q = UNARY[name][0](given[0])
     elif name in BINARY:
-        q = BINARY[name][0](*(aligned(x, len(shape)) for x in given))
+        q = BINARY[name][0](*(align(x, len(shape)) for x in given))
     elif name == "integer_pow":
         q = given[0] ** float(params["y"])
     elif name == "reduce_sum":
         axes = tuple(axis + 1 for axis in params["axes"])
         terms = given[0].size // len(given[0]) / max(1, prod(shape))
         q = given[0].sum(axis=axes)
-        return [errors.added(q, terms**0.5 * np.abs(given[0]).sum(axis=axes))]
+        return [errors.add(q, terms**0.5 * np.abs(given[0]).sum(axis=axes))]
     elif name in {"reduce_max", "reduce_min"}:
         axes = tuple(axis + 1 for axis in params["axes"])
         return [given[0].max(axis=axes) if name == "reduce_max" else given[0].min(axis=axes)]
@@ -175,7 +171,7 @@ def evaluated(equation: Equation, given: Sequence[Array], errors: Errors = EXACT
         left, right, _ = matrices(equation, *given)
         q = (left @ right).reshape(-1, *shape)
         m = left.shape[-1] ** 0.5 * (np.abs(left) @ np.abs(right)).reshape(-1, *shape)
-        return [errors.added(q, m)]
+        return [errors.add(q, m)]
     elif name in {"concatenate", "stack"}:
         samples = max(len(x) for x in given)
         parts = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
@@ -185,55 +181,56 @@ def evaluated(equation: Equation, given: Sequence[Array], errors: Errors = EXACT
         ends = np.cumsum(params["sizes"])[:-1]
         return list(np.split(given[0], ends, axis=params["axis"] + 1))
     elif name == "select_n" and given[0].dtype == bool and len(given) == 3:
-        return [np.where(aligned(given[0], len(shape)), given[2], given[1])]
+        return [np.where(align(given[0], len(shape)), given[2], given[1])]
     else:
-        results = by_jax(equation, given)
+        results = evaluate_by_jax(equation, given)
         if name in EXACT:
             return results
         return [
-            errors.added(q, ELEMENTARY * np.abs(q)) if q.dtype == np.float64 else q for q in results
+            errors.add(q, ELEMENTARY * np.abs(q)) if q.dtype == np.float64 else q for q in results
         ]
     if name == "div" and given[0].ndim == 1:
-        # One over something is part of a sigmoid, which others write as a sum with a constant.
-        return [errors.added(q, np.maximum(np.abs(q), np.abs(aligned(given[0], len(shape)))))]
+        # A reciprocal may be part of a sigmoid, which other code computes as a sum with a constant.
+        return [errors.add(q, np.maximum(np.abs(q), np.abs(align(given[0], len(shape)))))]
     factor = 0 if name in EXACT else 1 if name in ARITHMETIC else ELEMENTARY
-    return [errors.added(q, factor * np.abs(q)) if factor and q.dtype == np.float64 else q]
+    return [errors.add(q, factor * np.abs(q)) if factor and q.dtype == np.float64 else q]
 
 
-def by_jax(equation: Equation, given: Sequence[Array]) -> list[Any]:
-    """An operation that has no rule here."""
+def evaluate_by_jax(equation: Equation, given: Sequence[Array]) -> list[Any]:
+    """Evaluate an operation without a rule here by JAX."""
     samples = max(len(x) for x in given)
     full = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
     found = jax.vmap(partial(equation.primitive.bind, **equation.params))(*full)
     return [np.asarray(q) for q in (found if equation.primitive.multiple_results else [found])]
 
 
-def passed_back(
+def pass_back(
     equation: Equation,
     given: Sequence[Array],
     outputs: Sequence[Array],
     cotangents: Sequence[Array | None],
     errors: Errors = EXACTLY,
 ) -> list[Any]:
-    """The cotangent of every operand (None: no derivative), given those of the results."""
+    """The cotangent of every operand from those of the results; None: no derivative."""
     name, params = equation.name, equation.params
     ct, y = cotangents[0], outputs[0]
     if equation.moved is not None:
         assert ct is not None
-        return moved_back(equation, given, ct, errors)
+        return move_back(equation, given, ct, errors)
     if name in UNARY and ct is not None:
         q = ct * UNARY[name][1](given[0], y)
-        return [errors.added(q, 2 * np.abs(q))]
+        return [errors.add(q, 2 * np.abs(q))]
     if name in BINARY and ct is not None:
-        x1, x2 = (aligned(x, ct.ndim - 1) for x in given)
+        x1, x2 = (align(x, ct.ndim - 1) for x in given)
         slopes = [slope(x1, x2, y) for slope in BINARY[name][1:]]
         exact = name[:3] in {"add", "sub"}
         return [
-            gathered(ct * slope, x, errors, exact) for slope, x in zip(slopes, given, strict=True)
+            sum_to_shape(ct * slope, x, errors, exact)
+            for slope, x in zip(slopes, given, strict=True)
         ]
     if name == "integer_pow" and ct is not None:
         q = ct * params["y"] * given[0] ** float(params["y"] - 1)
-        return [errors.added(q, 2 * np.abs(q))]
+        return [errors.add(q, 2 * np.abs(q))]
     if name == "convert_element_type":
         return [ct]
     if name.startswith("reduce_") and ct is not None and name[7:] in {"sum", "max", "min"}:
@@ -251,7 +248,7 @@ def passed_back(
         if errors.sizes is not None:
             sizes = [abs(stacked) @ abs(right_T), abs(left_T) @ abs(stacked)]
             terms = stacked.shape[3], stacked.shape[2]
-            pair = [errors.added(q, n**0.5 * m) for q, n, m in zip(pair, terms, sizes, strict=True)]
+            pair = [errors.add(q, n**0.5 * m) for q, n, m in zip(pair, terms, sizes, strict=True)]
         return [back(0, pair[0]), back(1, pair[1])]
     if name == "concatenate" and ct is not None:
         axis = params["dimension"] + 1
@@ -267,13 +264,13 @@ def passed_back(
         ]
         return [np.concatenate(parts, axis=params["axis"] + 1)]
     if name == "select_n" and ct is not None and given[0].dtype == bool and len(given) == 3:
-        chosen = aligned(given[0], ct.ndim - 1)
+        chosen = align(given[0], ct.ndim - 1)
         return [None, np.where(chosen, 0.0, ct), np.where(chosen, ct, 0.0)]
-    return back_by_jax(equation, given, outputs, cotangents)
+    return pass_back_by_jax(equation, given, outputs, cotangents)
 
 
-def gathered(ct: Array, x: Array, errors: Errors, exact: bool) -> Array:
-    """An operand with fewer entries than the result collects the cotangents of all that it met."""
+def sum_to_shape(ct: Array, x: Array, errors: Errors, exact: bool) -> Array:
+    """Sum a cotangent over the axes along which the operand `x` was broadcast."""
     shape = x.shape[1:]
     met = tuple(
         axis + 1
@@ -281,14 +278,14 @@ def gathered(ct: Array, x: Array, errors: Errors, exact: bool) -> Array:
         if not shape or (shape[axis] == 1 and ct.shape[axis + 1] > 1)
     )
     if not met:
-        return np.asarray(ct if exact else errors.added(ct, 2 * np.abs(ct)))
+        return np.asarray(ct if exact else errors.add(ct, 2 * np.abs(ct)))
     q, m = (np.sum(c, axis=met, keepdims=bool(shape)) for c in (ct, np.abs(ct)))
     terms = prod(ct.shape[axis] for axis in met)
-    return np.asarray(errors.added(q, (2 + terms**0.5) * m))
+    return np.asarray(errors.add(q, (2 + terms**0.5) * m))
 
 
-def moved_back(equation: Equation, given: Sequence[Array], ct: Array, errors: Errors) -> list[Any]:
-    """Every number returns to where it came from; those that were copied are added up."""
+def move_back(equation: Equation, given: Sequence[Array], ct: Array, errors: Errors) -> list[Any]:
+    """Move every cotangent back to its operand's entry; cotangents of copies are added."""
     assert equation.moved is not None
     shape = given[0].shape[1:]
     flat, size = ct.reshape(len(ct), -1), prod(shape)
@@ -302,17 +299,17 @@ def moved_back(equation: Equation, given: Sequence[Array], ct: Array, errors: Er
     copies = len(equation.moved) / max(1, size)
     q = collected(flat)
     if copies > 1:
-        q = errors.added(q, copies**0.5 * collected(np.abs(flat)))
+        q = errors.add(q, copies**0.5 * collected(np.abs(flat)))
     return [q, *[None] * (len(given) - 1)]
 
 
-def back_by_jax(
+def pass_back_by_jax(
     equation: Equation,
     given: Sequence[Array],
     outputs: Sequence[Array],
     cotangents: Sequence[Array | None],
 ) -> list[Any]:
-    """The derivative of an operation that has no rule here."""
+    """The cotangents of an operation without a rule here, by `jax.vjp`."""
     smooth = [i for i, x in enumerate(given) if x.dtype == np.float64]
     results = [i for i, q in enumerate(outputs) if q.dtype == np.float64]
     if not smooth or not results:

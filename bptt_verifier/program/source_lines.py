@@ -1,7 +1,7 @@
-"""Which line of somebody's code made an equation of a jaxpr.
+"""Source lines of the equations of a jaxpr.
 
-JAX has no public way to ask. This is the one module that touches its private parts; where they are
-gone or changed, every equation is of an unknown place, and nothing else breaks.
+JAX has no public function for them, so this module, and no other, uses a private one. Where that is
+missing or has changed, the place of every equation is unknown, and nothing else breaks.
 """
 
 import linecache
@@ -12,7 +12,7 @@ HERE = str(Path(__file__).parents[1])
 
 
 class Place(NamedTuple):
-    """An expression in a source file; line and columns count as Python's tracebacks do."""
+    """An expression in a source file; lines and columns count as in Python's tracebacks."""
 
     file: str
     line: int
@@ -29,12 +29,12 @@ class Place(NamedTuple):
 
 
 def places(equation: Any) -> tuple[Place, ...]:
-    """The expressions that made an equation, innermost first, up to the judge's own frames.
+    """The expressions that produced an equation, innermost first, without the judge's own frames.
 
-    Empty where JAX does not tell.
+    Empty where JAX does not provide them.
     """
     try:
-        from jax._src import source_info_util  # noqa: PLC0415 - may be gone
+        from jax._src import source_info_util  # noqa: PLC0415 - private
 
         frames = list(source_info_util.user_frames(equation.source_info.traceback))
         chain = [

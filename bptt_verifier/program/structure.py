@@ -1,7 +1,7 @@
-"""What repeats in a loss: groups of equations, time steps, and the state carried between them.
+"""The structure of a loss: groups of equations, time steps, and the state carried between them.
 
-Equations that the same expression of the source made are one group, and the k-th of them belongs to
-step k. From that follows which operand takes a state over from the step before.
+Equations from one source expression form a group, and the k-th of them belongs to step k. That
+determines which operands are states of the step before.
 """
 
 from collections import Counter
@@ -10,18 +10,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.program.operations import BINARY, UNARY, evaluated
+from bptt_verifier.program.operations import BINARY, UNARY, evaluate
 from bptt_verifier.program.trace import Program
 
-THROUGH = frozenset("mul concatenate stack".split())  # what a state may pass before its weight
+# Operations that a state may go through before it meets its weight.
+THROUGH = frozenset("mul concatenate stack".split())
 
 
 class Structure(NamedTuple):
-    """What follows from a program before any number is known.
+    """The structure of a program, independent of its numbers.
 
-    `groups` are equations by the expression that made them, in order; `steps` the number of time
-    steps, and `step` the one that an equation belongs to; `carried` the (equation, operand) that
-    take a state over from the step before; `leaf` the parameter that a slot only moves.
+    `groups` are the equations by source expression, in order. `steps` is the number of time steps,
+    and `step` the time step of an equation. `producer` is the equation that computes a slot, and
+    `users` are the (equation, operand) that read it. `carried` are the (equation, operand) that
+    read a state of the step before. `leaf` is the parameter whose entries a slot holds.
     """
 
     program: Program
@@ -34,9 +36,9 @@ class Structure(NamedTuple):
     leaf: dict[int, str]
 
     def active(self, *numbers: int) -> list[int]:
-        """The operands of some equations that depend on the parameters in any of them.
+        """The operands that depend on the parameters in at least one of these equations.
 
-        An initial state is often a constant, where later states are not.
+        An initial state is often a constant where later states are not.
         """
         return sorted(
             {
@@ -49,19 +51,19 @@ class Structure(NamedTuple):
 
 
 def structure(program: Program) -> Structure:
-    """Groups, steps, and what is carried from one to the next."""
+    """Find the groups, the time steps and the carried states of a program."""
     fine: dict[Any, list[int]] = {}
     coarse: dict[Any, list[int]] = {}
     producer: dict[int, int] = {}
     users: dict[int, list[tuple[int, int]]] = {}
     leaf = {slot: name for name, slot in program.leaves.items()}
     for number, equation in enumerate(program.equations):
-        # Where JAX does not tell the line, what looks the same is taken for the same.
+        # Where the line is unknown, equations of equal shapes and parameters form a group.
         where: Any = equation.where or (
             equation.shapes,
             *(leaf.get(slot) for slot in equation.inputs),
         )
-        # `zip(x, e)` takes parts of two parameters in one expression.
+        # `zip(x, e)` takes parts of two parameters in one expression: they are two groups.
         part_of = leaf.get(equation.inputs[0]) if equation.moved is not None else None
         what = equation.name, equation.position, part_of
         fine.setdefault((*what, where), []).append(number)
@@ -75,7 +77,7 @@ def structure(program: Program) -> Structure:
                 leaf[slot] = leaf[source]
     lengths = Counter(len(group) for group in fine.values() if len(group) > 1)
     steps = max(lengths, key=lambda length: (lengths[length], length), default=1)
-    # What meets only the constant initial state at the first step has no equation there.
+    # An expression whose operand at the first step is constant has no equation at that step.
     step = {
         number: k + steps - len(group)
         for group in fine.values()
@@ -85,7 +87,7 @@ def structure(program: Program) -> Structure:
     group_of = {number: key for key, group in fine.items() for number in group}
 
     def accumulated(slot: int) -> bool:
-        """Whether a value only has terms added to it until the same expression is met again."""
+        """True if the value reaches the next use of its expression through sums alone."""
         start = group_of[producer[slot]]
         while len(users.get(slot, ())) == 1:
             ((number, _),) = users[slot]
@@ -110,7 +112,7 @@ def structure(program: Program) -> Structure:
 
 
 def from_before(known: Structure, number: int, operand: int) -> bool:
-    """Whether an operand is the state of the step before, as it is or as a factor or a part."""
+    """True if an operand is the state of the step before, or contains it as a factor or part."""
     if (number, operand) in known.carried:
         return True
     source = known.producer.get(known.program.equations[number].inputs[operand])
@@ -123,7 +125,7 @@ def from_before(known: Structure, number: int, operand: int) -> bool:
 
 
 def following(known: Structure, last: int, before: int) -> int | None:
-    """The state after the last one: made by the same expression, one step later."""
+    """The slot of the state one step after `last`, from the same expression."""
     number = known.producer.get(last)
     if number is None:
         return None
@@ -136,7 +138,7 @@ def following(known: Structure, last: int, before: int) -> int | None:
 
 
 def chains(known: Structure, group: Sequence[int]) -> list[list[list[int]]]:
-    """Functions of one variable, entry by entry, that end in this group: one to six operations."""
+    """Chains of up to six elementwise operations of one variable that end in this group."""
     equations = known.program.equations
     found, links = [], [[number] for number in group]
     while all(elementwise(known, link[0]) for link in links) and len(links[0]) <= 6:
@@ -152,7 +154,7 @@ def chains(known: Structure, group: Sequence[int]) -> list[list[list[int]]]:
 
 
 def elementwise(known: Structure, number: int) -> bool:
-    """Whether an equation is a function of one variable, entry by entry."""
+    """True if an equation is an elementwise function of one variable."""
     equation = known.program.equations[number]
     smooth = equation.name in UNARY or equation.name in BINARY or equation.name == "integer_pow"
     operands = known.active(number)
@@ -164,7 +166,7 @@ def elementwise(known: Structure, number: int) -> bool:
 
 
 def slope_of(known: Structure, link: Sequence[int], values: Sequence[Any], at: Any = None) -> Any:
-    """The slope of a chain of operations, at its input or at another point."""
+    """The slope of a chain of elementwise operations, at its input or at the point `at`."""
     equations = known.program.equations
     slot = equations[link[0]].inputs[known.active(link[0])[0]]
     point = values[slot] if at is None else at
@@ -174,7 +176,7 @@ def slope_of(known: Structure, link: Sequence[int], values: Sequence[Any], at: A
         operand = known.active(number)[0]
         given = [values[slot] for slot in equation.inputs]
         given[operand] = point
-        (result,) = evaluated(equation, given)
+        (result,) = evaluate(equation, given)
         if equation.name in UNARY:
             factor = UNARY[equation.name][1](point, result)
         elif equation.name == "integer_pow":

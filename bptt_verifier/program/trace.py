@@ -1,10 +1,10 @@
-"""Somebody's loss, equation by equation: its gradient with rounding errors, or with mistakes.
+"""A user's loss as a list of equations: its gradient with rounding errors, or with mistakes.
 
-The loss is traced to a jaxpr, and the equations are evaluated and differentiated here in NumPy, one
-by one. Nothing has to be compiled, and one sweep does many samples, or many mistaken gradients, at
-once: every array has a leading axis for them. Numbers from here only say how far rounding moves a
-gradient (docs/derivation.md, section 10) and what a mistake would make of it. The reference that
-somebody's gradient is held against is jax.grad itself, and so are these.
+The loss is traced to a jaxpr, whose equations are evaluated and differentiated in NumPy, one by
+one. Nothing is compiled. Every array has a leading axis, so one sweep computes many samples or many
+mistaken gradients. These gradients measure the effect of rounding (docs/derivation.md, section 10)
+and predict the effect of mistakes; they are checked against jax.grad, which is the reference for
+the submission, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +22,8 @@ from bptt_verifier.program.operations import (
     MOVES,
     Equation,
     Errors,
-    evaluated,
-    passed_back,
+    evaluate,
+    pass_back,
 )
 from bptt_verifier.program.source_lines import Place, places
 from bptt_verifier.tolerance.noise import AMPLIFY, INLINED, SAFETY, SAMPLES
@@ -33,7 +33,11 @@ Loss = Callable[[dict[str, Any], Any], Any]
 
 
 class Program(NamedTuple):
-    """A loss as equations; `constants` are the values that do not depend on the parameters."""
+    """A loss as equations between slots of values.
+
+    `constants` are the slots that do not depend on the parameters, `leaves` the slots of the
+    parameters, `result` is the slot of the loss, and `slots` their number.
+    """
 
     equations: tuple[Equation, ...]
     constants: dict[int, Array]
@@ -44,11 +48,11 @@ class Program(NamedTuple):
 
 
 class Change(NamedTuple):
-    """How one operation's derivative with respect to one operand is altered.
+    """An alteration of one operation's derivative with respect to one operand.
 
-    The cotangent is multiplied with `before`, passed back with the operands of `instead` in place
-    of the true ones, and multiplied with `after`; or with `slope` alone. It is `also` added to
-    those slots.
+    The cotangent is multiplied by `before`, passed back with the operands of `instead` replacing
+    the true ones, and multiplied by `after`; or it is multiplied by `slope` alone. The unaltered
+    cotangent is also added to the slots of `also`.
     """
 
     operand: int
@@ -63,7 +67,7 @@ Changes = Mapping[tuple[int, int], Change]  # by (equation, operand)
 
 
 def movement(equation: Any, active: Sequence[bool], given: Sequence[Any]) -> Array | None:
-    """Where each entry of the result comes from, if the operation only moves its first operand."""
+    """The operand's entry for each entry of the result, if the operation only moves numbers."""
     name, shape = equation.primitive.name, equation.outvars[0].aval.shape
     numbers = np.arange(prod(equation.invars[0].aval.shape)).reshape(equation.invars[0].aval.shape)
     if name in MOVES:
@@ -78,10 +82,10 @@ def movement(equation: Any, active: Sequence[bool], given: Sequence[Any]) -> Arr
 def movements(
     equation: Any, active: Sequence[bool], given: Sequence[Any]
 ) -> list[tuple[slice, Array | None]]:
-    """The results that are one operation, and where their entries come from, as `movement` has it.
+    """The results of each operation that an equation stands for, with their `movement`.
 
-    `a, b = x` is one unstack, or as many slices, as the version of JAX has it: here always the
-    latter, so that all that is known of a slice holds.
+    Depending on the version of JAX, `a, b = x` is one unstack or several slices. Here an unstack
+    becomes slices, so that one rule covers both.
     """
     if equation.primitive.name != "unstack":
         return [(slice(None), movement(equation, active, given))]
@@ -91,7 +95,7 @@ def movements(
 
 
 def trace(loss: Loss, params: Params) -> Program:
-    """The loss as equations, in float64, with calls inlined and constants evaluated.
+    """Trace a loss to equations in float64, with calls inlined and constants evaluated.
 
     Call it with 64-bit JAX.
     """
@@ -119,7 +123,7 @@ def trace(loss: Loss, params: Params) -> Program:
 
         for number, equation in enumerate(closed.jaxpr.eqns):
             name, operands = equation.primitive.name, [slot(atom) for atom in equation.invars]
-            # What lies inside of a call was traced at its first use: those lines would be stale.
+            # A call's body was traced at its first use, so its source lines may be outdated.
             here, position = (where, (*above, number)) if above else (places(equation), ())
             if name in INLINED:
                 inner = equation.params[INLINED[name]]
@@ -163,31 +167,32 @@ def trace(loss: Loss, params: Params) -> Program:
 def forward(program: Program, params: Params, errors: Errors = EXACTLY) -> list[Any]:
     """The value of every slot, with a leading axis for the samples (of size 1 without errors).
 
-    With errors, also the parameters and those constants that no shorter format holds are off by
-    one unit in the last place.
+    With errors, the parameters also get an error of one unit in the last place, and so do the
+    constants that float32 cannot represent.
     """
     values: list[Any] = [None] * program.slots
     for slot, value in program.constants.items():
         values[slot] = value[None]
         if value.dtype.kind == "f" and (value.astype(np.float32) != value).any():
-            values[slot] = errors.added(value[None], np.abs(value[None]))
+            values[slot] = errors.add(value[None], np.abs(value[None]))
     for name, slot in program.leaves.items():
         value = np.asarray(params[name], np.float64)[None]
-        values[slot] = errors.added(value, np.abs(value))
+        values[slot] = errors.add(value, np.abs(value))
     with np.errstate(all="ignore"):
         for equation in program.equations:
-            results = evaluated(equation, [values[slot] for slot in equation.inputs], errors)
+            results = evaluate(equation, [values[slot] for slot in equation.inputs], errors)
             for slot, result in zip(equation.outputs, results, strict=True):
                 values[slot] = result
-            # A derivation may know a term only from its sum with a constant, as in h (1 − h) for a
-            # sigmoid: what the sum forgets of the term is lost to its derivative, too.
+            # A derivation may use a term only through its sum with a constant, as h (1 − h) does
+            # for a sigmoid. Then the digits that the sum rounds away are missing from the
+            # derivative, too.
             if errors.sizes is not None and equation.name in {"add", "sub"}:
                 constant = [slot in program.constants for slot in equation.inputs]
                 for slot, other in zip(equation.inputs, reversed(constant), strict=True):
                     if other:
                         total = np.abs(results[0])
                         if total.shape[1:] == values[slot].shape[1:]:
-                            values[slot] = errors.added(values[slot], total)
+                            values[slot] = errors.add(values[slot], total)
     return values
 
 
@@ -197,7 +202,7 @@ def backward(
     rows: Sequence[Changes] = ({},),
     errors: Errors = EXACTLY,
 ) -> dict[str, Array]:
-    """The gradient of every leaf, one for each row of changes, or for each sample of errors."""
+    """The gradients of every leaf: one for each row of changes, or for each sample of errors."""
     samples = len(rows) if errors.sizes is None else len(errors.sizes)
     altered: dict[int, list[tuple[int, Change]]] = {}
     for row, changes in enumerate(rows):
@@ -214,7 +219,7 @@ def backward(
             cotangents[slot] = ct
             return
         total = known + ct
-        cotangents[slot] = errors.added(total, np.abs(total))
+        cotangents[slot] = errors.add(total, np.abs(total))
 
     with np.errstate(all="ignore"):
         for number in reversed(range(len(program.equations))):
@@ -224,7 +229,7 @@ def backward(
                 continue
             given = [values[slot] for slot in equation.inputs]
             outputs = [values[slot] for slot in equation.outputs]
-            back = passed_back(equation, given, outputs, arriving, errors)
+            back = pass_back(equation, given, outputs, arriving, errors)
             copied = set()
             for row, change in altered.get(number, ()):
                 one = change.operand
@@ -234,7 +239,7 @@ def backward(
                     back[one] = np.array(back[one])
                     copied.add(one)
                 true = back[one][row].copy()
-                back[one][row] = altered_row(equation, given, outputs, arriving, true, row, change)
+                back[one][row] = change_row(equation, given, outputs, arriving, true, row, change)
                 for slot in change.also:
                     sent = np.zeros_like(back[one])
                     sent[row] = true
@@ -250,7 +255,7 @@ def backward(
     }
 
 
-def altered_row(
+def change_row(
     equation: Equation,
     given: Sequence[Array],
     outputs: Sequence[Array],
@@ -259,7 +264,7 @@ def altered_row(
     row: int,
     change: Change,
 ) -> Array:
-    """What one row of cotangents of one operand becomes."""
+    """Apply a change to one row of the cotangents of one operand."""
     result: Any = true
     if change.slope is not None:
         assert arriving[0] is not None
@@ -270,7 +275,7 @@ def altered_row(
         for operand, value in change.instead:
             wrong[operand] = value
         once = [None if ct is None else ct[row : row + 1] * factor for ct in arriving]
-        result = passed_back(equation, wrong, outputs, once)[change.operand][0]
+        result = pass_back(equation, wrong, outputs, once)[change.operand][0]
     if change.after is not None:
         result = result * change.after
     return np.asarray(result).reshape(true.shape)
@@ -279,9 +284,9 @@ def altered_row(
 def gradient_and_noise(
     program: Program, params: Params, roundoffs: Sequence[float], seed: int = 0
 ) -> list[tuple[float, dict[str, Array]]]:
-    """For each roundoff: how far the loss, and each entry of each gradient, may be off.
+    """The allowed errors of the loss and of every gradient entry, for each roundoff.
 
-    The rule is that of `noise.measured`, (N1) and (N2).
+    The rule is that of `noise.measure_error`, (N1) and (N2).
     """
     sizes = np.repeat([max(u, AMPLIFY * 2.0**-53) for u in roundoffs], SAMPLES)
     errors = Errors(sizes, np.random.default_rng(seed))
@@ -293,8 +298,8 @@ def gradient_and_noise(
         group = slice(i * SAMPLES, (i + 1) * SAMPLES)
         with np.errstate(all="ignore"):
             furthest = np.max(np.abs(samples[group] - value), axis=0)
-            # Beyond an eighth of the result a deviation no longer grows with the errors made, and
-            # nothing follows from a large one for smaller errors.
+            # A deviation above an eighth of the result is not proportional to the added errors,
+            # so it cannot be scaled down to smaller ones.
             linear = np.max(furthest) <= 0.125 * np.max(np.abs(value))
             scale = u / sizes[i * SAMPLES] if linear else 1.0
             return SAFETY * (furthest * scale + u * np.abs(value))

@@ -1,9 +1,9 @@
-"""The exact derivative at given floating-point inputs, enclosed: ball arithmetic on power series.
+"""Intervals that contain the exact derivative at floating-point inputs: balls and power series.
 
-Every input is a binary fraction and is taken exactly. One entry at a time is moved by ε, the
-forward pass is evaluated over series in ε whose coefficients are balls, and the coefficient of ε
-encloses the derivative: no chain rule is written down. Source: Johansson 2017, "Arb: efficient
-arbitrary-precision midpoint-radius interval arithmetic"; docs/certification.md, section 2.
+Every input is a binary fraction and is used exactly. One entry at a time is moved by ε. The forward
+pass runs over series in ε whose coefficients are balls, and the coefficient of ε encloses the
+derivative, without any chain rule. Source: Johansson 2017, "Arb: efficient arbitrary-precision
+midpoint-radius interval arithmetic"; docs/certification.md, section 2.
 Needs python-flint, which is in the extra `certify`.
 """
 
@@ -15,30 +15,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from bptt_verifier.problems.problem import CELLS
+from bptt_verifier.problems.problem import ACTIVATIONS, CELLS, GATES, Array
 from bptt_verifier.proofs.extras import require_flint
-from bptt_verifier.proofs.forward_pass import Model, Numbers, each, loss_and_prediction
-from manual_bptt import activations, gru, losses
+from bptt_verifier.proofs.forward_pass import ForwardPass, Numbers, loss_and_prediction, map_entries
+from manual_bptt import gru, losses
 from manual_bptt.inputs import arguments, name_among, steps_kept
 
 require_flint()
 
-from flint import arb, arb_series, ctx  # noqa: E402 - after a sentence that says it is missing
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from flint import arb, arb_series, ctx  # noqa: E402 - after the check
 
 PRECISIONS = tuple(2**k for k in range(7, 15))  # bits, tried in turn
-FINER = 100  # the radius is below one over this of a unit in the last place
+FINER = 100  # the radius is at most one unit in the last place divided by this
 
 
-class Undecided(ArithmeticError):  # noqa: N818 - what the value is
-    """A ball is too wide to tell: on which side of a kink it lies, or how large a value is."""
+class Undecided(ArithmeticError):  # noqa: N818 - a state, not a failure
+    """A ball is too wide to decide on which side of a kink it lies, or how large a value is."""
 
 
 class Enclosure(NamedTuple):
     """Intervals that contain the exact values: object arrays of fractions, shaped like the values.
 
-    `dtype` is that of the inputs, whose units in the last place are meant.
+    `dtype` is the dtype of the inputs; `ulps` counts in its units in the last place.
     """
 
     lower: Array
@@ -49,20 +47,19 @@ class Enclosure(NamedTuple):
     def nearest(self) -> Array:
         """The number of the dtype nearest to the middle of each interval.
 
-        It is the exact value correctly rounded, unless a tie lies within the interval, and it is
-        ±∞ beyond the format's range.
+        That is the exact value, correctly rounded, unless a tie lies within the interval. Beyond
+        the range of the format it is ±∞.
         """
-        return each(lambda low, high: nearest((low + high) / 2, self.dtype), *self[:2]).astype(
-            self.dtype
-        )
+        found = map_entries(lambda low, high: nearest((low + high) / 2, self.dtype), *self[:2])
+        return found.astype(self.dtype)
 
     @property
     def ulps(self) -> Array:
-        """One unit in the last place at each value, a fraction."""
-        return each(lambda low, high: ulp((low + high) / 2, self.dtype), *self[:2])
+        """One unit in the last place at each value, as a fraction."""
+        return map_entries(lambda low, high: ulp((low + high) / 2, self.dtype), *self[:2])
 
     def farthest(self, values: Array) -> Array:
-        """A bound on |value − exact|, entry by entry: fractions, or ∞ where a value is not finite.
+        """An upper bound on |value − exact| by entry: a fraction, ∞ if the value is not finite.
 
         Raises ValueError where the shapes differ.
         """
@@ -75,13 +72,12 @@ class Enclosure(NamedTuple):
             exact = fraction(value)
             return max(abs(exact - low), abs(exact - high))
 
-        return each(distance, *self[:2], np.asarray(values))
+        return map_entries(distance, *self[:2], np.asarray(values))
 
     def errors_in_ulps(self, values: Array) -> Float[Array, "..."]:
         """|value − exact| in units in the last place of the exact value. Raises as `farthest`."""
-        return each(lambda error, unit: error / unit, self.farthest(values), self.ulps).astype(
-            np.float64
-        )
+        errors = map_entries(lambda error, unit: error / unit, self.farthest(values), self.ulps)
+        return errors.astype(np.float64)
 
 
 def fraction(value: Any) -> Fraction:
@@ -90,13 +86,13 @@ def fraction(value: Any) -> Fraction:
 
 
 def exponent(value: Fraction) -> int:
-    """The e of 2^e ≤ |value| < 2^(e+1); `value` is not 0."""
+    """The integer e with 2^e ≤ |value| < 2^(e+1); `value` is not 0."""
     guess = abs(value.numerator).bit_length() - value.denominator.bit_length()
     return guess if abs(value) >= Fraction(2) ** guess else guess - 1
 
 
 def ulp(value: Fraction, dtype: Any) -> Fraction:
-    """The distance between numbers of the dtype around `value`; around 0, the smallest number."""
+    """The distance between adjacent numbers of the dtype at `value`; at 0, the smallest number."""
     form = np.finfo(dtype)
     lowest = fraction(form.smallest_subnormal)
     if value == 0:
@@ -105,34 +101,35 @@ def ulp(value: Fraction, dtype: Any) -> Fraction:
 
 
 def nearest(value: Fraction, dtype: Any) -> Any:
-    """The number of the dtype nearest to `value`; of two, the one with an even last place."""
+    """The number of the dtype nearest to `value`; ties go to the even last place."""
     unit = ulp(value, dtype)
     whole = round(value / unit)  # Fraction rounds ties to even
     with np.errstate(over="ignore"):
         return np.ldexp(dtype(whole), exponent(unit))
 
 
-# Below the smallest number of every format; its fraction would have as many digits as it likes.
+# Below the smallest number of every format. A ball smaller than this becomes ± this bound: its
+# exact fraction could have any number of digits.
 BELOW_ALL = Fraction(1, 2**20000)
 TINY = arb(2) ** -20000
 
 
-def scaled(number: Any) -> Fraction:
+def to_fraction(number: Any) -> Fraction:
     """The exact value of the middle, or of the radius, of a ball."""
     mantissa, power = (int(part) for part in number.man_exp())
     return mantissa * Fraction(2) ** power
 
 
-# What balls, and series of them, can do.
+# The operations of balls, and of series of balls.
 
 
 def value_of(number: Any) -> arb:
-    """The constant term."""
+    """The constant term of a series, or the ball itself."""
     return number[0] if isinstance(number, arb_series) else arb(number)
 
 
 def sign(number: Any) -> int:
-    """The sign of the constant term. Raises Undecided where the ball holds 0 and more."""
+    """The sign of the constant term. Raises Undecided if the ball contains 0 and other numbers."""
     ball = value_of(number)
     if ball.is_zero():
         return 0
@@ -153,7 +150,7 @@ BALLS = Numbers(
 
 @contextmanager
 def precision(bits: int) -> Iterator[None]:
-    """Inside, balls have so many bits; afterwards, what python-flint had before."""
+    """Set the precision of balls, in bits, inside the block, and restore it after."""
     before = ctx.prec
     ctx.prec = bits
     try:
@@ -168,16 +165,16 @@ def ball_of(value: Any) -> arb:
     return arb((mantissa, 1 - denominator.bit_length()))
 
 
-def derivative(model: Model, point: dict[str, Any], y: Array, name: str, entry: Any) -> arb:
-    """∂L/∂(that entry): the coefficient of ε in the loss at the entry plus ε."""
+def derivative(model: ForwardPass, point: dict[str, Any], y: Array, name: str, entry: Any) -> arb:
+    """∂L/∂θ for one entry θ of `name`: the coefficient of ε in the loss at θ + ε."""
     moved = point[name].copy()
     moved[entry] = arb_series([moved[entry], 1], prec=2)
     found, _ = loss_and_prediction(BALLS, model, point | {name: moved}, y)  # (Z1)
     return found[1] if isinstance(found, arb_series) else arb(0)
 
 
-def enclosed(compute: Any, dtype: Any) -> tuple[Fraction, Fraction]:
-    """Lower and upper end of what `compute` encloses, more precisely until it is narrow enough.
+def refine(compute: Any, dtype: Any) -> tuple[Fraction, Fraction]:
+    """Lower and upper end of the ball that `compute` returns, at the first sufficient precision.
 
     Raises Undecided where the largest of `PRECISIONS` does not suffice.
     """
@@ -195,7 +192,7 @@ def enclosed(compute: Any, dtype: Any) -> tuple[Fraction, Fraction]:
                 return -BELOW_ALL, BELOW_ALL
             if abs(ball) > 1 / TINY:
                 raise Undecided("a value lies beyond every number format")
-            middle, radius = scaled(ball.mid()), scaled(ball.rad())
+            middle, radius = to_fraction(ball.mid()), to_fraction(ball.rad())
         if FINER * radius <= ulp(max(abs(middle) - radius, Fraction(0)), dtype):  # (Z2)
             return middle - radius, middle + radius
     raise reason
@@ -217,18 +214,18 @@ def certify(
     truncation: int | None = None,
     names: tuple[str, ...] | None = None,
 ) -> dict[str, Enclosure]:
-    """An enclosure of every result at exactly these inputs: loss, prediction, every gradient.
+    """Enclose the exact loss, prediction and every gradient at exactly these inputs.
 
-    By name: "loss", "prediction", the fields of `params` that are there, "x", "h0", "c0" (of the
-    LSTM) and "adjoints". Intervals are narrower than a fiftieth of a unit in the last place of the
-    inputs' dtype. `model` names the cell, `activation` is the RNN's and `reset` the GRU's; `names`
-    restricts what is computed.
-    The time is one forward pass for each entry: made for small problems.
-    Raises TypeError or ValueError naming the argument that does not fit, and Undecided where an
-    input lies at a kink, of relu or of a loss, that is not exactly met, or a value vanishes.
+    Returns the enclosures by name: "loss", "prediction", the fields of `params` that are not None,
+    "x", "h0", "c0" (LSTM) and "adjoints". Intervals are narrower than a fiftieth of a unit in the
+    last place of the inputs' dtype. `model` names the cell, `activation` is the RNN's option and
+    `reset` the GRU's; `names` restricts what is computed.
+    One forward pass is needed for each entry, so problems must be small.
+    Raises TypeError or ValueError naming the argument that does not fit. Raises Undecided where no
+    precision separates a value from a kink of relu or of a loss, or from zero.
     """
     name_among("model", model, tuple(CELLS))
-    name_among("activation", activation, tuple(activations.ACTIVATIONS))
+    name_among("activation", activation, ACTIVATIONS)
     name_among("reset", reset, gru.RESETS)
     losses.find(loss)
     steps_kept(truncation, outputs)
@@ -239,7 +236,7 @@ def certify(
     if c0 is not None and model != "lstm":
         raise ValueError(f"c0: expected None for the {model}, found {type(c0).__name__}")
     given = arguments(
-        params, x, y, h0, c0=c0, gates=getattr(cell, "GATES", 1), fields=fields,
+        params, x, y, h0, c0=c0, gates=GATES[model], fields=fields,
         loss=loss, outputs=outputs, lengths=lengths,
     )  # fmt: skip
     if given.x.dtype == object:
@@ -257,22 +254,25 @@ def certify(
     for name in (names,) if isinstance(names, str) else names or ():
         if isinstance(names, str) or name not in there:
             raise ValueError(f"names: expected a tuple of {', '.join(there)}, found {names!r}")
-    exact = {name: None if value is None else each(ball_of, value) for name, value in point.items()}
+    exact = {
+        name: None if value is None else map_entries(ball_of, value)
+        for name, value in point.items()
+    }
     option = {"rnn": activation, "lstm": "", "gru": reset}[model]
-    forward = Model(model, option, loss, outputs, given.lengths, truncation)
-    return enclosures(forward, exact, each(ball_of, target), given.x.dtype, names)
+    forward = ForwardPass(model, option, loss, outputs, given.lengths, truncation)
+    return enclose(forward, exact, map_entries(ball_of, target), given.x.dtype, names)
 
 
-def enclosures(
-    model: Model, point: dict[str, Any], y: Array, dtype: Any, names: tuple[str, ...] | None
+def enclose(
+    model: ForwardPass, point: dict[str, Any], y: Array, dtype: Any, names: tuple[str, ...] | None
 ) -> dict[str, Enclosure]:
-    """`certify` of numbers that are balls already."""
+    """Compute the enclosures at a point whose numbers are balls; `certify` describes them."""
     number = np.dtype(dtype).type
 
     def enclosure(shape: tuple[int, ...], compute: Any) -> Enclosure:
         lower, upper = np.empty(shape, object), np.empty(shape, object)
         for entry in np.ndindex(shape):
-            lower[entry], upper[entry] = enclosed(lambda at=entry: compute(at), number)
+            lower[entry], upper[entry] = refine(lambda at=entry: compute(at), number)
         return Enclosure(lower, upper, number)
 
     def prediction(entry: Any) -> arb:

@@ -1,25 +1,30 @@
-"""What only some features need, and how to install it."""
+"""Optional packages, and the error that says how to install one that is missing."""
 
 from importlib.util import find_spec
 
 
-class MissingExtra(ImportError):  # noqa: N818 - what it is
-    """A feature was asked for whose packages are not installed; the message says how."""
+class MissingExtra(ImportError):  # noqa: N818 - names what is missing, not the error
+    """A package that a feature needs is not installed; the message says how to install it."""
 
 
 def require_flint() -> None:
-    """Raises MissingExtra where python-flint, which only the certificates need, is missing."""
-    require("flint", "python-flint")
+    """Raise MissingExtra unless python-flint, which exact numbers need, is installed."""
+    require("flint", "python-flint", feature="certify", extra="certify")
 
 
 def require_sympy() -> None:
-    """Raises MissingExtra where SymPy, which only the certificates need, is missing."""
-    require("sympy", "SymPy")
+    """Raise MissingExtra unless SymPy, which symbolic proofs need, is installed."""
+    require("sympy", "SymPy", feature="certify", extra="certify")
 
 
-def require(module: str, name: str) -> None:
-    """Raises MissingExtra, with one line that says how to install it."""
+def require_hypothesis() -> None:
+    """Raise MissingExtra unless Hypothesis, which the strategies need, is installed."""
+    require("hypothesis", "Hypothesis", feature="strategies", extra="test")
+
+
+def require(module: str, package: str, *, feature: str, extra: str) -> None:
+    """Raise MissingExtra, in one line that names the extra to install, unless the module exists."""
     if find_spec(module) is None:
         raise MissingExtra(
-            f"certify: expected {name}, found none: pip install 'verified-bptt[certify]'"
+            f"{feature}: expected {package}, found none: pip install 'verified-bptt[{extra}]'"
         )

@@ -1,8 +1,8 @@
-"""A forward pass over any numbers: floats' exact values, balls, power series, symbols.
+"""A forward pass over numbers of any kind: rationals, balls, power series, symbols.
 
-The certificates differentiate it, and it alone: there is no gradient and no chain rule in this
-file, and nothing of either witness. Arrays are object arrays, time-major, with the letters of
-docs/derivation.md; what a number can do beyond + − × ÷ is in `Numbers`.
+The proofs differentiate this forward pass alone. The file contains no gradient and no chain rule,
+and imports neither witness. Arrays are object arrays, time-major, with the letters of
+docs/derivation.md; `Numbers` holds the operations of a number beyond + − × ÷.
 """
 
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = np.ndarray[Any, np.dtype[Any]]  # `problems` defines it, too, but imports a witness
 Function = Callable[..., Any]
 
 
 class Numbers(NamedTuple):
-    """What the numbers can do beyond arithmetic.
+    """The operations of one kind of numbers beyond arithmetic.
 
-    `sign` is −1, 0 or 1 of the value, and decides on branches; `constant` is the number without
-    its dependence on what is differentiated by, which is what truncation keeps of a state.
+    `sign` is −1, 0 or 1, and chooses branches. `constant` removes the dependence on the variables
+    of differentiation, as truncation does with a state.
     """
 
     tanh: Function
@@ -29,8 +29,12 @@ class Numbers(NamedTuple):
     constant: Function
 
 
-class Model(NamedTuple):
-    """Which forward pass: `option` is the RNN's activation, a name or a function, or the GRU's."""
+class ForwardPass(NamedTuple):
+    """A cell, a loss and their options.
+
+    `option` is the RNN's activation, a name or a function, or the GRU's placement of the reset
+    gate.
+    """
 
     cell: str = "rnn"
     option: str | Function = ""
@@ -40,8 +44,8 @@ class Model(NamedTuple):
     truncation: int | None = None
 
 
-def each(function: Function, *arrays: Array) -> Array:
-    """An object array: the function of every entry of one array, or of several alike."""
+def map_entries(function: Function, *arrays: Array) -> Array:
+    """Apply a function to every entry of one array, or of several of one shape; objects."""
     found = np.empty(np.shape(arrays[0]), object)
     for entry in np.ndindex(found.shape):
         found[entry] = function(*(values[entry] for values in arrays))
@@ -49,7 +53,7 @@ def each(function: Function, *arrays: Array) -> Array:
 
 
 def activation_of(numbers: Numbers, option: str | Function) -> Function:
-    """φ of one number."""
+    """The activation φ as a function of one number."""
     if callable(option):
         return option
     by_name: dict[str, Function] = {
@@ -61,7 +65,7 @@ def activation_of(numbers: Numbers, option: str | Function) -> Function:
     return by_name[option]
 
 
-# One step of each cell: the states after it, h first, from those before, x_t and ε_t.
+# One step of each cell: the states after it, h first, from the states before it, x_t and ε_t.
 
 
 def affine(point: dict[str, Any], h: Array, x_t: Array, epsilon: Array) -> Array:
@@ -74,7 +78,7 @@ def rnn_step(
     numbers: Numbers, option: Any, point: dict[str, Any], states: list[Array], *driven: Array
 ) -> list[Array]:
     """h_t = φ(a_t)."""
-    return [each(activation_of(numbers, option), affine(point, states[0], *driven))]
+    return [map_entries(activation_of(numbers, option), affine(point, states[0], *driven))]
 
 
 def lstm_step(
@@ -83,8 +87,9 @@ def lstm_step(
     """c_t = f c_{t-1} + i g, h_t = o tanh(c_t)."""
     h, cell = states
     i, f, g, o = np.split(affine(point, h, *driven), 4, axis=-1)
-    cell = each(numbers.sigmoid, f) * cell + each(numbers.sigmoid, i) * each(numbers.tanh, g)
-    return [each(numbers.sigmoid, o) * each(numbers.tanh, cell), cell]
+    i, f, o = (map_entries(numbers.sigmoid, gate) for gate in (i, f, o))
+    cell = f * cell + i * map_entries(numbers.tanh, g)
+    return [o * map_entries(numbers.tanh, cell), cell]
 
 
 def gru_step(
@@ -96,7 +101,8 @@ def gru_step(
     inner = point | {"W": point["W"][: 2 * H], "U": point["U"][: 2 * H]}
     if point["b"] is not None:
         inner["b"] = point["b"][: 2 * H]
-    r, z = np.split(each(numbers.sigmoid, affine(inner, h, x_t, epsilon[:, : 2 * H])), 2, axis=-1)
+    gates = map_entries(numbers.sigmoid, affine(inner, h, x_t, epsilon[:, : 2 * H]))
+    r, z = np.split(gates, 2, axis=-1)
     met = (r * h if option == "before" else h) @ point["W"][2 * H :].T
     if point["b_n"] is not None:
         met = met + point["b_n"]
@@ -104,17 +110,17 @@ def gru_step(
     a_n = a_n + (met if option == "before" else r * met)
     if point["b"] is not None:
         a_n = a_n + point["b"][2 * H :]
-    return [(1 - z) * each(numbers.tanh, a_n) + z * h]
+    return [(1 - z) * map_entries(numbers.tanh, a_n) + z * h]
 
 
 STEPS = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}
 
 
-# Losses of rows of predictions and targets, every entry of which counts.
+# Losses of rows of predictions and targets; every entry counts.
 
 
 def absolute(numbers: Numbers, r: Any) -> Any:
-    """|r|; constant where r is 0."""
+    """|r|, whose derivative at 0 is 0."""
     return numbers.sign(r) * r
 
 
@@ -126,7 +132,7 @@ def huber(numbers: Numbers, r: Any) -> Any:
 
 def softmax_cross_entropy(numbers: Numbers, row: Array, y: Array) -> Any:
     """−Σ y log p of one row: log Σ exp ŷ − Σ y ŷ, where y sums to one."""
-    return numbers.log(each(numbers.exp, row).sum()) - (y * row).sum()
+    return numbers.log(map_entries(numbers.exp, row).sum()) - (y * row).sum()
 
 
 def binary_cross_entropy(numbers: Numbers, logit: Any, y: Any) -> Any:
@@ -152,29 +158,29 @@ def loss_of(numbers: Numbers, loss: str, prediction: Array, y: Array) -> Any:
 
 
 def loss_and_prediction(
-    numbers: Numbers, model: Model, point: dict[str, Any], y: Array
+    numbers: Numbers, model: ForwardPass, point: dict[str, Any], y: Array
 ) -> tuple[Any, Array]:
     """L and ŷ at a point: U, W, V, b, c, b_n (or None), x, h0, c0 and `adjoints`, the ε_t.
 
-    y (B, O) or, for outputs at every step, (T, B, O). ŷ has the same shape; in the padding it is
-    that of the state which waits, and does not count.
+    y is (B, O), or (T, B, O) for outputs at every step; ŷ has the same shape. In the padding ŷ is
+    computed from the last state of the sequence, and does not count.
     """
     x, V, c = point["x"], point["V"], point["c"]
     T, B = x.shape[:2]
     ends = np.full(B, T) if model.lengths is None else model.lengths
     states = [point["h0"], point["c0"]] if model.cell == "lstm" else [point["h0"]]
-    reached = []
+    every_h = []
     for t in range(1, T + 1):
         driven = x[t - 1], point["adjoints"][t - 1]
         after = STEPS[model.cell](numbers, model.option, point, states, *driven)
-        goes_on = (t <= ends)[:, None]
-        states = [np.where(goes_on, new, old) for new, old in zip(after, states, strict=True)]
+        active = (t <= ends)[:, None]
+        states = [np.where(active, new, old) for new, old in zip(after, states, strict=True)]
         if model.truncation is not None:
-            held = (t <= ends - model.truncation)[:, None]
-            states = [np.where(held, each(numbers.constant, s), s) for s in states]
-        reached.append(states[0])
+            constant = (t <= ends - model.truncation)[:, None]
+            states = [np.where(constant, map_entries(numbers.constant, s), s) for s in states]
+        every_h.append(states[0])
     every = model.outputs == "every"
-    prediction = (np.stack(reached) if every else states[0]) @ V.T
+    prediction = (np.stack(every_h) if every else states[0]) @ V.T
     if c is not None:
         prediction = prediction + c
     counted = np.arange(1, T + 1)[:, None] <= ends if every else np.full(B, True)

@@ -1,7 +1,7 @@
-"""All that a module of `manual_bptt` derives at one point, whatever kind of numbers it is given.
+"""Run a module of `manual_bptt` at one point, on numbers of any kind.
 
-What the certificates examine: the results themselves, that the two sweeps one by one give the same,
-and that neither touches what it was given.
+Also checks that `gradients` and the two sweeps give the same results, and that no function modifies
+its arguments.
 """
 
 from collections.abc import Callable
@@ -10,87 +10,83 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Array, Variant
+from bptt_verifier.problems.problem import Array, Problem
 
 
-class Unfaithful(ValueError):  # noqa: N818 - what it was
-    """A function modified its arguments, or gives other results when asked in another way."""
+class Inconsistent(ValueError):  # noqa: N818 - a finding about the derivation
+    """A function modified its arguments, or two functions give different gradients."""
 
 
-class Differs(ArithmeticError):  # noqa: N818
-    """A gradient is not the derivative."""
+class WrongGradient(ArithmeticError):  # noqa: N818 - a finding about the derivation
+    """A gradient is not the derivative of the loss."""
 
 
-def arrays_in(*values: Any) -> list[Array]:
-    """Every array in tuples, mappings and by itself, in order."""
+def list_arrays(*values: Any) -> list[Array]:
+    """Every array among the values, and in their tuples and mappings, in order."""
     found: list[Array] = []
     for value in values:
         if isinstance(value, np.ndarray):
             found.append(value)
         elif isinstance(value, dict):
-            found += arrays_in(*value.values())
+            found += list_arrays(*value.values())
         elif isinstance(value, tuple):
-            found += arrays_in(*value)
+            found += list_arrays(*value)
     return found
 
 
-def unequal(left: Array, right: Array) -> bool:
-    """Whether any entry differs; NaN in padding is equal to itself."""
+def copy_arrays(*values: Any) -> list[Array]:
+    """Copies of all arrays; entries that are objects are immutable and need no copy."""
+    return [array.copy() for array in list_arrays(*values)]
+
+
+def differ(left: Array, right: Array) -> bool:
+    """True if any entry differs; NaN, which stands in padding, equals itself."""
     same = left == right
     if left.dtype.kind == "f":
         same |= np.isnan(left) & np.isnan(right)
     return not np.all(same)
 
 
-def require_untouched(what: str, before: list[Array], *after: Any) -> None:
-    """Raises Unfaithful where an array is no longer what it was."""
-    pairs = zip(before, arrays_in(*after), strict=True)
-    if any(unequal(left, right) for left, right in pairs):
-        raise Unfaithful(f"{what}: expected it as it was given, found it modified")
+def require_unmodified(what: str, before: list[Array], *after: Any) -> None:
+    """Raise Inconsistent where an array is no longer what it was."""
+    if any(differ(*pair) for pair in zip(before, list_arrays(*after), strict=True)):
+        raise Inconsistent(f"{what}: expected it as it was given, found it modified")
 
 
-def copied(*values: Any) -> list[Array]:
-    """Copies of every array; exact numbers cannot change."""
-    return [array.copy() for array in arrays_in(*values)]
+def run_module(module: ModuleType, problem: Problem) -> dict[str, Any]:
+    """The loss and every gradient that the module derives, by name; None for absent biases.
 
-
-def results(module: ModuleType, variant: Variant) -> dict[str, Any]:
-    """Loss, and every gradient that the module derives, by name; None for absent biases.
-
-    Raises Unfaithful as described there, and whatever the module raises.
+    Raises Inconsistent where the module contradicts itself, and whatever the module raises.
     """
-    params, x, y, first = variant.params, variant.x, variant.y, variant.first
+    params, x, y, first = problem.params, problem.x, problem.y, problem.first
     given = params, x, y, first
-    before = copied(*given)
+    before = copy_arrays(*given)
     if not hasattr(module, "backward"):
-        value, found = module.value_and_grad(
-            params, x, y, **first, **variant.option, loss=variant.loss
-        )
-        require_untouched("arguments", before, *given)
+        value, found = module.value_and_grad(params, x, y, **problem.simple_options)
+        require_unmodified("arguments", before, *given)
         return dict(loss=value, **found._asdict())
-    value, found = module.gradients(params, x, y, **first, **variant.options)
-    require_untouched("arguments", before, *given)
+    value, found = module.gradients(params, x, y, **first, **problem.options)
+    require_unmodified("arguments", before, *given)
 
-    prediction, trace = module.forward(params, x, **first, **variant.batch)
+    prediction, trace = module.forward(params, x, **first, **problem.batch)
     counted = None
-    if variant.lengths is not None and variant.outputs == "every":
-        counted = np.arange(1, len(x) + 1)[:, None] <= variant.lengths
-    _, dy = module.many_to_one.losses.value_and_gradient(variant.loss, prediction, y, counted)
-    kept = copied(trace, dy)
-    again = module.backward(params, trace, dy, truncation=variant.truncation)
-    require_untouched("trace", kept, trace, dy)
-    require_untouched("arguments", before, *given)
+    if problem.lengths is not None and problem.outputs == "every":
+        counted = np.arange(1, len(x) + 1)[:, None] <= problem.lengths
+    _, dy = module.many_to_one.losses.value_and_gradient(problem.loss, prediction, y, counted)
+    kept = copy_arrays(trace, dy)
+    again = module.backward(params, trace, dy, truncation=problem.truncation)
+    require_unmodified("trace", kept, trace, dy)
+    require_unmodified("arguments", before, *given)
     for name, gradient in found._asdict().items():
-        other = getattr(again, name)
-        if gradient is not None and unequal(gradient, other):
-            raise Unfaithful(f"{name}: expected one gradient, found another from backward")
+        if gradient is not None and differ(gradient, getattr(again, name)):
+            raise Inconsistent(f"{name}: expected one gradient, found another from backward")
     return dict(loss=value, prediction=prediction, **found._asdict())
 
 
-def refutation(where: str, attempt: Callable[..., Any], *arguments: Any) -> tuple[str | None, Any]:
-    """What speaks against a derivation there, if anything, and else what the attempt returns.
+def refute(where: str, attempt: Callable[..., Any], *arguments: Any) -> tuple[str | None, Any]:
+    """The evidence against a derivation and None; or None and what `attempt` returns.
 
-    Whatever a derivation raises on exact numbers speaks against it.
+    Any exception on exact numbers is evidence against the derivation.
     """
     try:
         return None, attempt(*arguments)

@@ -1,9 +1,9 @@
-"""The shipped derivations on symbols: the gradient minus the symbolic derivative is zero.
+"""Proofs on symbols: the gradient minus the symbolic derivative simplifies to zero.
 
-The plain RNN runs with an activation φ that is not specified, of which nothing is known but that it
-has a derivative φ′: a proof for all values and all differentiable activations, at those sizes. The
-gated cells and the cross-entropies run with their own functions, of which (A1), (A2) and the
-definitions of exp and log are known. Source: docs/certification.md, section 1.
+The plain RNN runs with an unspecified activation φ, whose only known property is a derivative φ′:
+the proof holds for all values and all differentiable activations, at these sizes. The gated cells
+and the cross-entropies run with their own functions, whose known properties are (A1), (A2) and the
+definitions of exp and log. Source: docs/certification.md, section 1.
 Needs SymPy, which is in the extra `certify`.
 """
 
@@ -17,84 +17,84 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.problems.problem import ALL_LOSSES, LOSSES, Array, Sizes
-from bptt_verifier.proofs.cases import OPTIONS, Case, filled
+from bptt_verifier.problems.problem import ALL_LOSSES, LOSSES, OPTIONS, Array, Sizes
+from bptt_verifier.proofs.cases import Case, fill
 from bptt_verifier.proofs.extras import require_sympy
-from bptt_verifier.proofs.forward_pass import Numbers, each, loss_and_prediction
-from bptt_verifier.proofs.run import Differs, refutation, results
+from bptt_verifier.proofs.forward_pass import Numbers, loss_and_prediction, map_entries
+from bptt_verifier.proofs.run import WrongGradient, refute, run_module
 
 require_sympy()
 
-import sympy  # noqa: E402 - after a sentence that says it is missing
+import sympy  # noqa: E402 - after the check
 
-# Functions of which the derivative is known, and for σ also that σ(−z) = 1 − σ(z).
+# Functions with a known derivative. For σ, σ(−z) = 1 − σ(z) is known, too.
 
 
-class phi(sympy.Function):  # noqa: N801 - as it is printed
-    """An activation of which nothing is known."""
+class phi(sympy.Function):  # noqa: N801 - SymPy prints the name of the class
+    """An unspecified activation φ."""
 
     def fdiff(self, argindex: int = 1) -> Any:
-        """φ′, of which nothing is known either."""
+        """The derivative φ′, unspecified as well."""
         return phi_prime(self.args[0])
 
 
 class phi_prime(sympy.Function):  # noqa: N801
-    """Its derivative."""
+    """The derivative φ′ of `phi`."""
 
 
 class hyperbolic(sympy.Function):  # noqa: N801
     """The hyperbolic tangent."""
 
     def fdiff(self, argindex: int = 1) -> Any:
-        """1 − tanh²."""
+        """The derivative 1 − tanh²."""
         return 1 - self**2
 
 
 class sigma(sympy.Function):  # noqa: N801
-    """1 / (1 + e^−z), in one sign of its argument."""
+    """The logistic function 1 / (1 + e^−z), rewritten so that its argument has one sign."""
 
     @classmethod
     def eval(cls, z: Any) -> Any:
-        """σ(−z) = 1 − σ(z)."""
+        """The rule σ(−z) = 1 − σ(z)."""
         return 1 - cls(-z) if z.could_extract_minus_sign() else None
 
     def fdiff(self, argindex: int = 1) -> Any:
-        """σ (1 − σ)."""
+        """The derivative σ (1 − σ)."""
         return self * (1 - self)
 
 
 class exponential(sympy.Function):  # noqa: N801
-    """e^z."""
+    """The exponential e^z."""
 
     @classmethod
     def eval(cls, z: Any) -> Any:
-        """e⁰ = 1."""
+        """The rule e⁰ = 1."""
         return sympy.S.One if z == 0 else None
 
     def fdiff(self, argindex: int = 1) -> Any:
-        """Itself."""
+        """The derivative, e^z itself."""
         return self
 
 
 class softplus(sympy.Function):  # noqa: N801
-    """log(1 + e^z)."""
+    """The softplus log(1 + e^z)."""
 
     def fdiff(self, argindex: int = 1) -> Any:
-        """σ(z)."""
+        """The derivative σ(z)."""
         return sigma(self.args[0])
 
 
 def exponent_beside_one(total: Any) -> Any:
-    """The z of 1 + e^z, or None where it is something else."""
+    """The z of an expression 1 + e^z, or None for any other expression."""
     rest = total - 1
     return rest.args[0] if isinstance(rest, exponential) else None
 
 
 @total_ordering
 class Symbolic:
-    """An expression, and a sample of its value, by which comparisons choose a branch.
+    """An expression with a numerical sample of its value; the sample chooses branches.
 
-    What is proved holds wherever the same branches are taken.
+    A proof holds wherever the same branches are taken.
     """
 
     __slots__ = ("expression", "sample")
@@ -151,16 +151,16 @@ class Symbolic:
     def __hash__(self) -> int:
         return hash(self.expression)
 
-    def of(self, function: Any, sampled: Callable[[float], float]) -> "Symbolic":
-        """A function of it, whose argument is expanded, so that equal ones look alike."""
-        return Symbolic(function(sympy.expand(self.expression)), sampled(self.sample))
+    def apply(self, function: Any, numeric: Callable[[float], float]) -> "Symbolic":
+        """Apply a function; the argument is expanded, so that equal arguments compare equal."""
+        return Symbolic(function(sympy.expand(self.expression)), numeric(self.sample))
 
     def tanh(self) -> "Symbolic":
-        """What np.tanh calls."""
-        return self.of(hyperbolic, math.tanh)
+        """Hyperbolic tangent; NumPy calls it for np.tanh."""
+        return self.apply(hyperbolic, math.tanh)
 
     def exp(self) -> "Symbolic":
-        """What np.exp calls; e^(x − log(1 + e^z)) is e^x / (1 + e^z)."""
+        """e^x, with e^(x − log(1 + e^z)) = e^x / (1 + e^z); NumPy calls it for np.exp."""
         value = math.exp(self.sample)
         for term in sympy.Add.make_args(self.expression):
             if isinstance(-term, softplus):
@@ -170,10 +170,10 @@ class Symbolic:
                     return Symbolic(sigma(-z), value)
                 if rest == z:
                     return Symbolic(sigma(z), value)
-        return self.of(exponential, math.exp)
+        return self.apply(exponential, math.exp)
 
     def log(self) -> "Symbolic":
-        """What np.log calls: log(1 + e^z), and log(e^x + e^z) = x + log(1 + e^(z − x))."""
+        """log(1 + e^z), or log(e^x + e^z) = x + log(1 + e^(z − x)); NumPy calls it for np.log."""
         z, value = exponent_beside_one(self.expression), math.log(self.sample)
         if z is not None:
             return Symbolic(softplus(z), value)
@@ -181,31 +181,31 @@ class Symbolic:
         return Symbolic(first + softplus(sympy.expand(second - first)), value)
 
     def log1p(self) -> "Symbolic":
-        """What np.log1p calls."""
+        """Logarithm of 1 + z; NumPy calls it for np.log1p."""
         return (1 + self).log()
 
 
 def symbolic(value: Any) -> Symbolic:
-    """A number as an expression; a float is the fraction that it is."""
+    """A number as an expression; a float becomes its exact fraction."""
     if isinstance(value, Symbolic):
         return value
     return Symbolic(sympy.Rational(*value.as_integer_ratio()), float(value))
 
 
 def unspecified(z: Symbolic) -> Symbolic:
-    """φ(z)."""
-    return z.of(phi, math.tanh)
+    """The unspecified activation φ(z)."""
+    return z.apply(phi, math.tanh)
 
 
 def unspecified_slope(z: Symbolic) -> Symbolic:
-    """φ′(z)."""
-    return z.of(phi_prime, lambda sample: 1 - math.tanh(sample) ** 2)
+    """The unspecified derivative φ′(z)."""
+    return z.apply(phi_prime, lambda sample: 1 - math.tanh(sample) ** 2)
 
 
 class Proof(NamedTuple):
-    """What was proved of one derivation: how many entries of gradients, in which models.
+    """The result for one derivation: numbers of models, and of gradient entries, proved correct.
 
-    `refuted` says in which model, and in which gradient, the difference is not zero.
+    `refuted` names the model and the gradient with a nonzero difference, or is None.
     """
 
     derivation: str
@@ -219,11 +219,12 @@ class Proof(NamedTuple):
 
 
 SHAPES = (*(Sizes(T, 1, 2, 2, 2) for T in (1, 2, 3)), Sizes(2, 2, 1, 1, 1), Sizes(12, 1, 1, 1, 1))
-FREE = "unspecified"
-# Small enough to expand. Two classes, and entries that count a power of two: see `MODES` there.
+UNSPECIFIED = "unspecified"
+# Small enough to expand. There are two classes; the number of entries that count is a power of two,
+# as in `cases.MODES`.
 ONE_STEP, OWN = Sizes(T=1, B=1, D=1, H=1, O=2), Sizes(T=2, B=1, D=1, H=1, O=1)
 PAIR = OWN._replace(B=2)
-WIDE = ONE_STEP._replace(H=2, O=1)  # where a product with W and one with a gate do not commute
+WIDE = ONE_STEP._replace(H=2, O=1)  # products with W and with a gate do not commute
 OWN_MODES: tuple[tuple[Sizes, dict[str, Any]], ...] = (
     (WIDE, {}),
     (OWN, {"full": False, "outputs": "every"}),
@@ -235,12 +236,12 @@ OWN_MODES: tuple[tuple[Sizes, dict[str, Any]], ...] = (
 
 
 def free_cases() -> tuple[Case, ...]:
-    """The plain RNN with the unspecified activation."""
-    return tuple(Case("rnn", FREE, loss, sizes) for sizes, loss in product(SHAPES, LOSSES))
+    """The cases of the plain RNN with the unspecified activation."""
+    return tuple(Case("rnn", UNSPECIFIED, loss, sizes) for sizes, loss in product(SHAPES, LOSSES))
 
 
 def own_cases(cell: str) -> tuple[Case, ...]:
-    """A cell with the functions that it ships: every option and loss, and what else can vary."""
+    """The cases of a cell with its own functions: every option, loss and mode."""
     by_loss = (
         Case(cell, option, loss, ONE_STEP) for option, loss in product(OPTIONS[cell], ALL_LOSSES)
     )
@@ -248,7 +249,7 @@ def own_cases(cell: str) -> tuple[Case, ...]:
         Case(cell, option, "half_sse", sizes, **mode)
         for option, (sizes, mode) in product(OPTIONS[cell], OWN_MODES)
     )
-    # Biases and initial states make the GRU's two steps ten times as long to expand.
+    # With biases and initial states, two steps of the GRU take ten times as long to expand.
     two_steps = (
         Case(cell, option, "half_sse", OWN, full=cell != "gru") for option in OPTIONS[cell]
     )
@@ -256,52 +257,50 @@ def own_cases(cell: str) -> tuple[Case, ...]:
 
 
 def symbols(rng: random.Random, name: str, shape: tuple[int, ...]) -> Array:
-    """An array of symbols, each with a sample of its own; that of ε_t is zero."""
+    """An array of symbols with independent random samples; the samples of ε_t are zero."""
     number, reach = count(1), 0 if name == "adjoints" else 2
-    return filled(
+    return fill(
         shape, lambda: Symbolic(sympy.Symbol(f"{name}_{next(number)}"), rng.uniform(-reach, reach))
     )
 
 
-def check(module: ModuleType, case: Case) -> int:
-    """How many entries were proved equal. Raises Differs where one is not."""
+def prove_case(module: ModuleType, case: Case) -> int:
+    """Prove every entry of every gradient; return their number. Raises WrongGradient."""
     rng = random.Random(str(case))
     point = {name: symbols(rng, name, shape) for name, shape in case.shapes.items()}
     T, B, _, _, O = case.sizes
     at = (T, B) if case.outputs == "every" else (B,)
     y = symbols(rng, "y", (*at, O))
     if case.loss == "softmax_cross_entropy":
-        y = np.eye(O, dtype=object)[filled(at, lambda: rng.randrange(O)).astype(int)]
-    free = case.option == FREE
-    option = unspecified if free else case.option
-    pair = (
-        module.activations.Activation(
-            lambda a: each(unspecified, a), lambda a, h: each(unspecified_slope, a)
+        y = np.eye(O, dtype=object)[fill(at, lambda: rng.randrange(O)).astype(int)]
+    option: Any = case.option
+    activation = None
+    if option == UNSPECIFIED:
+        option = unspecified
+        activation = module.activations.Activation(
+            lambda a: map_entries(unspecified, a), lambda a, h: map_entries(unspecified_slope, a)
         )
-        if free
-        else None
-    )
     values = {name: value for name, value in point.items() if name != "adjoints"}
-    found = results(module, case.variant(values, y, pair))
+    found = run_module(module, case.problem(values, y, activation))
 
-    held: list[tuple[Any, Any]] = []
+    constants: list[tuple[Any, Any]] = []  # a dummy symbol for each state that is held constant
 
     def constant(z: Any) -> Symbolic:
-        held.append((sympy.Dummy(), symbolic(z).expression))
-        return Symbolic(held[-1][0], symbolic(z).sample)
+        constants.append((sympy.Dummy(), symbolic(z).expression))
+        return Symbolic(constants[-1][0], symbolic(z).sample)
 
     numbers = Numbers(
         tanh=lambda z: z.tanh(),
-        sigmoid=lambda z: z.of(sigma, lambda sample: 1 / (1 + math.exp(-sample))),
-        exp=lambda z: z.of(exponential, math.exp),
+        sigmoid=lambda z: z.apply(sigma, lambda sample: 1 / (1 + math.exp(-sample))),
+        exp=lambda z: z.apply(exponential, math.exp),
         log=lambda z: z.log(),
         sign=lambda z: int(math.copysign(1, symbolic(z).sample)),
         constant=constant,
     )
     states = dict.fromkeys(("h0", "c0"), np.zeros((B, case.sizes.H), object))
     given = dict.fromkeys(("b", "c", "b_n")) | states | point
-    loss, _ = loss_and_prediction(numbers, case.model._replace(option=option), given, y)
-    still = {symbolic(z).expression: sympy.S.Zero for z in point["adjoints"].flat}
+    loss, _ = loss_and_prediction(numbers, case.forward_pass._replace(option=option), given, y)
+    zeros = {symbolic(z).expression: sympy.S.Zero for z in point["adjoints"].flat}
 
     entries = 0
     for name, coordinates in point.items():
@@ -309,24 +308,20 @@ def check(module: ModuleType, case: Case) -> int:
             continue
         for where in np.ndindex(coordinates.shape):
             exact = sympy.diff(loss.expression, symbolic(coordinates[where]).expression)  # (Z6)
-            for dummy, state in reversed(held):
+            for dummy, state in reversed(constants):
                 exact = exact.xreplace({dummy: state})
-            exact = exact.xreplace(still)
+            exact = exact.xreplace(zeros)
             if sympy.expand(symbolic(found[name][where]).expression - exact) != 0:
-                raise Differs(f"{name}[{', '.join(map(str, where))}] is not the derivative")
+                raise WrongGradient(f"{name}[{', '.join(map(str, where))}] is not the derivative")
             entries += 1
     return entries
 
 
-def prove_symbolically(
-    name: str,
-    module: ModuleType,
-    chosen: tuple[Case, ...],
-) -> Proof:
-    """Prove every gradient of the module, in every case, to be the derivative of the loss."""
+def prove_symbolically(name: str, module: ModuleType, chosen: tuple[Case, ...]) -> Proof:
+    """Prove that every gradient of the module is the derivative of the loss, in every case."""
     total = 0
     for done, case in enumerate(chosen):
-        refuted, entries = refutation(str(case), check, module, case)
+        refuted, entries = refute(str(case), prove_case, module, case)
         if refuted is not None:
             return Proof(name, done, total, refuted)
         total += entries

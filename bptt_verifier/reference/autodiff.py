@@ -16,7 +16,7 @@ from bptt_verifier.problems.cached import cached_by_content, read_only
 from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
-from bptt_verifier.tolerance.noise import UNOPTIMISED, measured
+from bptt_verifier.tolerance.noise import UNOPTIMISED, measure_error
 from jax_reference import padded, unrolled
 from jax_reference.padded import Fixed, Padded
 from jax_reference.unrolled import Derivatives, Model
@@ -86,7 +86,7 @@ def _measured_padded(
     model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed
 ) -> Any:
     differentiated = partial(padded.differentiated, model, states)
-    return measured(lambda problem: differentiated(problem, fixed), roundoff, problem)
+    return measure_error(lambda problem: differentiated(problem, fixed), roundoff, problem)
 
 
 @partial(jax.jit, static_argnames=("model",), compiler_options=UNOPTIMISED)
@@ -95,7 +95,7 @@ def _measured_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> A
         found: Derivatives = unrolled.compiled_derivatives(model, params, x, first, y, None, None)
         return found
 
-    return measured(differentiated, roundoff, *point)
+    return measure_error(differentiated, roundoff, *point)
 
 
 @cached_by_content(512)

@@ -1,8 +1,8 @@
-"""How far a correct gradient may be from the exact one: a running error analysis.
+"""Bounds on the rounding error of a correct gradient: a running error analysis.
 
-The one place where tolerances come from. Derived in docs/derivation.md, section 9, after Higham,
-Accuracy and Stability of Numerical Algorithms (2nd ed., 2002), chapters 2 and 3.
-The bounds need the forward pass of the reference only; they contain no gradient.
+Derived in docs/derivation.md, section 9, after Higham, Accuracy and Stability of Numerical
+Algorithms (2nd ed., 2002), chapters 2 and 3. The bounds need only the forward pass of the
+reference; they contain no gradient.
 """
 
 from typing import Any, NamedTuple
@@ -14,14 +14,14 @@ from jax_reference.rnn import Derivatives
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Assumed error of tanh and sigmoid in units of u; measured: docs/certification.md, section 2.
+# Assumed error of tanh and sigmoid in units of u. docs/certification.md, section 2, measures it.
 ELEMENTARY = 16
 INFLATION = 1 + 2.0**-10  # for second-order terms and the rounding of the bounds themselves
-RESOLVING = 2.0**-6  # a comparison is evidence where its bound is below this part of the gradient
+RESOLVING = 2.0**-6  # a comparison is conclusive where bound ÷ largest gradient is at most this
 
 
 class Smoothness(NamedTuple):
-    """max |φ′|, max |φ″|, and whether φ is an elementary function that rounds."""
+    """Constants of an activation: max |φ′|, max |φ″|, and whether computing φ rounds."""
 
     slope: float
     curvature: float
@@ -37,7 +37,7 @@ SMOOTHNESS = {
 
 
 class Bounds(NamedTuple):
-    """A bound for every entry of everything that is compared, shaped like what it bounds."""
+    """Error bounds for every entry of every result, in the shapes of the results."""
 
     loss: Float[Array, ""]
     prediction: Float[Array, "B O"]
@@ -52,7 +52,7 @@ class Bounds(NamedTuple):
 
 
 def slope_at(activation: str, a: Array, h: Array) -> Array:
-    """|φ′| at the reference's states, for the bounds alone."""
+    """|φ′| at the states of the reference."""
     slope: Array
     if activation == "tanh":
         slope = (1 - h) * (1 + h)
@@ -63,7 +63,7 @@ def slope_at(activation: str, a: Array, h: Array) -> Array:
     return slope
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a bound that overflows is infinite, and says so
+@np.errstate(over="ignore", invalid="ignore")  # a bound that overflows is infinite: inconclusive
 def bounds(
     params: Any,
     x: Float[Array, "T B D"],
@@ -74,10 +74,10 @@ def bounds(
     activation: str = "tanh",
     loss: str = "mse",
 ) -> Bounds:
-    """How far results computed in `dtype`, in any order of summation, may be from the exact ones.
+    """Bounds on |computed − exact| for results in `dtype`, for any order of summation.
 
-    `reference` gives the states, in float64, of the problem (params, x, y); `dtype` is a floating
-    dtype. Equations (E1) to (E12) and (E14).
+    `reference` holds the float64 states of the problem (params, x, y); `dtype` is a floating dtype.
+    Equations (E1) to (E12) and (E14).
     """
     u = float(np.finfo(dtype).eps) / 2
     tiny = float(np.finfo(dtype).smallest_normal)
@@ -95,16 +95,16 @@ def bounds(
     (T, B, D), (O, H) = absx.shape, absV.shape
     N = B * O
 
-    # (E2) with h̄ = |h| + 2 Δh multiplied out: |W| Δh is taken over 1 + 2 γ times, and what a step
-    # adds to it is formed for all steps at once.
+    # (E2) with h̄ = |h| + 2 Δh multiplied out: the factor of |W| Δh is 1 + 2 γ, and the terms
+    # without Δh are computed for all steps at once.
     reference_h, slope_here = np.abs(h), slope_at(activation, a, h[1:])
     into = absx @ absU.T + absb + reference_h[:-1] @ absW.T
     err_here = gamma(D + H + 2) * into + 2 * (D + H) * tiny
-    takes_over = 1 + 2 * gamma(D + H + 2)
+    carry_over = 1 + 2 * gamma(D + H + 2)
     err_function = epsilon * reference_h + tiny
     err_h, err_a, slope = np.zeros_like(h), np.empty_like(a), np.empty_like(a)
     for t in range(1, T + 1):
-        err_a[t - 1] = takes_over * (err_h[t - 1] @ absW.T) + err_here[t - 1]  # (E2)
+        err_a[t - 1] = carry_over * (err_h[t - 1] @ absW.T) + err_here[t - 1]  # (E2)
         reached = slope_here[t - 1] + 2 * curvature * err_a[t - 1]
         slope[t - 1] = np.minimum(lipschitz, reached)  # (E3)
         if activation == "relu":
@@ -133,7 +133,7 @@ def bounds(
     s = slope + err_slope
     err_s, gamma_back = err_slope + gamma(3) * s, gamma(H + 3)
     delta, err_delta, reach = np.empty_like(a), np.empty_like(a), np.empty_like(a)
-    carried = np.stack([g, err_g, np.ones_like(g)])  # ḡ_t, Δg_t and e_t, which take one way back
+    carried = np.stack([g, err_g, np.ones_like(g)])  # ḡ_t, Δg_t and e_t
     for t in range(T, 0, -1):
         reach[t - 1] = carried[2]
         through = s[t - 1] * carried  # (E10)
@@ -147,7 +147,7 @@ def bounds(
     m = T * B + B * H + O * H + 4
     largest = (1 + upstream) * (1 + reaches) * (1 + absx.max() + abs_h.max())
     lost = 2 * m * tiny * largest  # (E14)
-    total = err_delta + gamma(m) * delta  # the last two of (E12) without Δh
+    total = err_delta + gamma(m) * delta  # the factor of |x| and of |h| in (E12)
 
     def over_time(left: Array, right: Array) -> Array:
         return left.reshape(T * B, -1).T @ right.reshape(T * B, -1)  # one product for Σ_t

@@ -1,4 +1,4 @@
-"""Two arrays, a bound for each entry, and what follows from them."""
+"""Entrywise comparisons within allowed errors, and the verdicts that follow."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -11,8 +11,7 @@ from bptt_verifier.tolerance.bounds import RESOLVING
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-
-# What each result is called in front of a reader.
+# The symbol of each result in messages and tables.
 SYMBOLS = {
     "loss": "L",
     "prediction": "ŷ",
@@ -30,7 +29,7 @@ SYMBOLS = {
 
 
 class Verdict(StrEnum):
-    """`INCONCLUSIVE` where nothing was compared that could have shown a mistake."""
+    """A verdict; `INCONCLUSIVE` means that no comparison could have shown a mistake."""
 
     AGREES = "agrees"
     DISAGREES = "disagrees"
@@ -40,8 +39,9 @@ class Verdict(StrEnum):
 class Comparison(NamedTuple):
     """The worst entry of one gradient in one problem.
 
-    `error` is |yours − reference| in units of `allowed` (0 where both are equal). `conclusive` says
-    whether the comparison could have shown a mistake: docs/derivation.md, section 9.
+    `yours` is the submission's value. `error` is |yours − reference| in units of `allowed`, and 0
+    where both are equal. `conclusive` is True if the comparison could have shown a mistake:
+    docs/derivation.md, section 9.
     """
 
     name: str
@@ -54,14 +54,14 @@ class Comparison(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """Of this one comparison."""
+        """The verdict of this comparison alone."""
         if not self.error <= 1:
             return Verdict.DISAGREES
         return Verdict.AGREES if self.conclusive else Verdict.INCONCLUSIVE
 
 
 def coarsest(*arrays: Array) -> Any:
-    """The coarsest dtype among those of the arrays that are floating, of which there is one."""
+    """The coarsest floating dtype among the arrays, at least one of which is floating."""
     floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
     return max(floats, key=lambda dtype: float(np.finfo(dtype).eps))
 
@@ -72,11 +72,11 @@ def compare(
     reference: Float[Array, "..."],
     allowed: Float[Array, "..."],
 ) -> Comparison:
-    """Hold `yours` against `reference`, entry by entry, in units of what is `allowed`.
+    """Compare `yours`, of the submission, with `reference`, entry by entry, in units of `allowed`.
 
-    A NaN or infinity of yours where the reference is finite is an infinite error. Entries where the
-    reference itself is not finite, or the bound is infinite, cannot be told apart: error 0, and the
-    comparison is not conclusive. Raises ValueError where the shapes differ.
+    NaN or infinity in `yours` where the reference is finite is an infinite error. An entry whose
+    reference is not finite, or whose allowed error is infinite, has error 0 and makes the
+    comparison inconclusive. Raises ValueError where the shapes differ.
     """
     yours, reference = np.asarray(yours, np.float64), np.asarray(reference, np.float64)
     if yours.shape != reference.shape:
@@ -107,7 +107,7 @@ def compare(
 def compare_all(
     found: Mapping[str, Any], reference: Mapping[str, Array], allowed: Mapping[str, Array]
 ) -> list[Comparison]:
-    """Compare every result that was found and is not None with the reference of its name."""
+    """Compare every result that is not None with the reference of the same name."""
     return [
         compare(name, value, reference[name], allowed[name])
         for name, value in found.items()
@@ -124,8 +124,8 @@ def verdict_of(comparisons: Sequence[Comparison]) -> Verdict:
     """Disagrees if any comparison does; agrees if none does and at least one could have."""
     if any(comparison.verdict is Verdict.DISAGREES for comparison in comparisons):
         return Verdict.DISAGREES
-    told = any(comparison.conclusive for comparison in comparisons)
-    return Verdict.AGREES if told else Verdict.INCONCLUSIVE
+    conclusive = any(comparison.conclusive for comparison in comparisons)
+    return Verdict.AGREES if conclusive else Verdict.INCONCLUSIVE
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:

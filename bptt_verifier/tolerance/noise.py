@@ -1,11 +1,11 @@
-"""How far rounding moves a result, measured: the same computation with rounding errors added.
+"""Measured rounding errors: the same computation with random rounding errors added.
 
-A rigorous bound grows with |W| where the gradient grows with W, and on long sequences it says
-nothing. There the allowed error is measured. Every operation of a function that JAX can trace is
-followed by a pseudo-random error of the size that the operation may commit, and several samples
-show how far the results move. Sources: Parker 1997, "Monte Carlo Arithmetic"; Higham & Mary 2019,
-"A New Approach to Probabilistic Rounding Error Analysis", for the √n of a sum of n terms;
-docs/derivation.md, section 10.
+A rigorous bound grows with |W| where the gradient grows with W, so on long sequences it is too
+large to be useful. There the allowed error is measured: after every operation of a function that
+JAX can trace, a pseudo-random error is added, as large as the operation's rounding may be. The
+spread of several samples shows the effect on the results. Sources: Parker 1997, "Monte Carlo
+Arithmetic"; Higham & Mary 2019, "A New Approach to Probabilistic Rounding Error Analysis", for the
+√n of a sum of n terms; docs/derivation.md, section 10.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +21,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from bptt_verifier.tolerance.bounds import ELEMENTARY
 
 SAMPLES = 8
-AMPLIFY = 2.0**10  # of float64's roundoff, so that the errors added exceed those of float64 itself
-SAFETY = 16  # allowed error in units of the largest deviation among the samples
+AMPLIFY = 2.0**10  # least size of the added errors, in units of float64's own roundoff
+SAFETY = 16  # allowed error ÷ largest deviation among the samples
 
-# Moves or selects numbers, or negates them: no rounding.
+# Operations that move, select or negate numbers, and do not round.
 EXACT = frozenset(
     "neg transpose reshape broadcast_in_dim select_n slice dynamic_slice dynamic_update_slice"
     " gather squeeze expand_dims concatenate stack unstack split pad rev copy copy_p max min"
@@ -37,17 +37,17 @@ INLINED = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "checkpoint": "jaxpr",
-    "remat2": "jaxpr",  # what jax.checkpoint is called now
+    "remat2": "jaxpr",  # jax.checkpoint in newer versions
 }
-# For what runs a few times: it compiles in a third of the time, and runs as long.
+# Compiles in a third of the time, and runs as fast: for functions that run a few times.
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 ARITHMETIC = frozenset("add sub mul div add_any sqrt integer_pow square".split())
 
 
-@jax.jit  # traced once for each shape, and not at each of a hundred places
+@jax.jit  # traced once for each shape, not for each of the hundred calls
 def uniform(values: Array, salt: Array) -> Array:
-    """Pseudo-random numbers in [−1, 1]: a hash (splitmix64) of each value's bits and the salt."""
+    """Pseudo-random numbers in [−1, 1]: the splitmix64 hash of each value's bits and the salt."""
     z = lax.bitcast_convert_type(values, jnp.uint64) ^ salt
     z = (z ^ (z >> 30)) * jnp.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> 27)) * jnp.uint64(0x94D049BB133111EB)
@@ -56,7 +56,7 @@ def uniform(values: Array, salt: Array) -> Array:
 
 
 def magnitude(equation: Any, inputs: Sequence[Array], output: Array) -> Any:
-    """The largest error of one operation, in units of u."""
+    """The largest rounding error of one operation, in units of u."""
     primitive, params = equation.primitive, equation.params
     if primitive.name == "dot_general":
         left, right = (jnp.abs(value) for value in inputs)
@@ -72,7 +72,11 @@ def magnitude(equation: Any, inputs: Sequence[Array], output: Array) -> Any:
 def evaluate(
     closed: ClosedJaxpr, inputs: Sequence[Any], salt: Array, size: Array, number: Iterator[int]
 ) -> list[Any]:
-    """The jaxpr's results, with an error added after every operation that rounds."""
+    """Evaluate a jaxpr with an error added after every operation that rounds.
+
+    `salt` chooses the errors, `size` is the unit roundoff to imitate, and `number` counts the
+    operations, so that each has errors of its own.
+    """
     jaxpr: Jaxpr = closed.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     values |= zip(jaxpr.invars, inputs, strict=True)
@@ -87,9 +91,9 @@ def evaluate(
             inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
             results = evaluate(inner, given, salt, size, number)
         elif name == "cond":
-            results = noisy_cond(equation.params, given, salt, size, number)
+            results = evaluate_cond(equation.params, given, salt, size, number)
         elif name == "scan":
-            results = noisy_scan(equation, given, salt, size, number)
+            results = evaluate_scan(equation, given, salt, size, number)
         else:
             primitive: Any = equation.primitive
             bound = primitive.bind(*given, **equation.params)
@@ -107,28 +111,28 @@ def evaluate(
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def noisy_cond(
+def evaluate_cond(
     params: dict[str, Any],
     given: Sequence[Any],
     salt: Array,
     size: Array,
     number: Iterator[int],
 ) -> list[Any]:
-    """A choice among branches, each of which commits errors of its own."""
+    """Evaluate a conditional whose branches have independent errors."""
     which, *operands = given
 
-    def noisy_branch(branch: ClosedJaxpr, start: int) -> Callable[..., list[Any]]:
+    def branch_with_noise(branch: ClosedJaxpr, start: int) -> Callable[..., list[Any]]:
         return lambda *inputs: evaluate(branch, inputs, salt, size, count(start))
 
-    branches = [noisy_branch(branch, next(number) * 2**16) for branch in params["branches"]]
+    branches = [branch_with_noise(branch, next(number) * 2**16) for branch in params["branches"]]
     return list(lax.switch(which, branches, *operands))
 
 
 def constant_and_carried(scan: Any) -> tuple[int, int]:
-    """How many operands of a scan are constants, and how many are carried from step to step.
+    """The number of constant operands of a scan, and of operands carried from step to step.
 
-    Versions of JAX name these counts differently. What is sliced or stacked has one axis more
-    outside of the loop's body than inside.
+    Versions of JAX name these counts differently, so they are derived from the ranks: sliced and
+    stacked operands have one axis more outside the loop's body than inside.
     """
     body = scan.params["jaxpr"]
 
@@ -140,14 +144,14 @@ def constant_and_carried(scan: Any) -> tuple[int, int]:
     return len(scan.invars) - longer(scan.invars, body.in_avals) - carried, carried
 
 
-def noisy_scan(
+def evaluate_scan(
     equation: Any,
     given: Sequence[Any],
     salt: Array,
     size: Array,
     number: Iterator[int],
 ) -> list[Any]:
-    """A scan whose every step commits errors of its own."""
+    """Evaluate a scan whose steps have independent errors."""
     params = equation.params
     consts, carried = constant_and_carried(equation)
     fixed, first, sliced = (
@@ -168,11 +172,11 @@ def noisy_scan(
     return [*last, *stacked]
 
 
-def noisy(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(*arguments)` as a function of (salt, size, *arguments) that commits errors.
+def add_noise(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn `function(*arguments)` into a function of (salt, size, *arguments) with added errors.
 
-    `size` is the unit roundoff to imitate, `salt` a uint64 that chooses the errors. The function
-    must be one that JAX can trace, in float64, whose own rounding should be far below `size`.
+    `size` is the unit roundoff to imitate, `salt` a uint64 that chooses the errors. JAX must be
+    able to trace the function in float64, whose own rounding should be far below `size`.
     """
 
     def run(salt: Array, size: Array, *arguments: Any) -> Any:
@@ -183,15 +187,15 @@ def noisy(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def measured(function: Callable[..., Any], roundoff: Any, *arguments: Any) -> tuple[Any, Any]:
-    """`function(*arguments)`, and how far its results may be off in arithmetic of this roundoff.
+def measure_error(function: Callable[..., Any], roundoff: Any, *arguments: Any) -> tuple[Any, Any]:
+    """`function(*arguments)`, and the allowed error of its results for this unit roundoff.
 
     Both are pytrees like the function's result. Call it inside `jax.jit` and with 64-bit JAX.
     """
     clean = function(*arguments)
     size = jnp.maximum(roundoff, AMPLIFY * 2.0**-53)
     salts = jnp.arange(1, SAMPLES + 1, dtype=jnp.uint64)
-    moved = jax.vmap(lambda salt: noisy(function)(salt, size, *arguments))(salts)
+    moved = jax.vmap(lambda salt: add_noise(function)(salt, size, *arguments))(salts)
 
     def allowed(samples: Array, exact: Array) -> Any:
         furthest = jnp.max(jnp.abs(samples - exact), axis=0)
