@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from bptt_verifier.console.choices import Dtype, Model
-from bptt_verifier.console.figures import empty_figure
-from bptt_verifier.console.files import require_writable
-from bptt_verifier.console.interrupts import INTERRUPTED, reasons
 from rich.console import Console
 
 from benchmarks import documentation, machine, plot
@@ -25,6 +21,10 @@ from benchmarks.run import Measured, measure, result_of
 from benchmarks.suites import PLANS, Device, Plan, Suite
 from benchmarks.table import terminal_table, time_exponents
 from bptt_verifier.console.argument_errors import App
+from bptt_verifier.console.choices import Dtype, Model
+from bptt_verifier.console.figures import empty_figure
+from bptt_verifier.console.files import require_writable
+from bptt_verifier.console.interrupts import INTERRUPTED, reasons
 from bptt_verifier.console.terminal import print_uncut, progress_bar, reader_may_leave
 
 WRONG, BAD_USAGE = 1, 2

@@ -155,9 +155,8 @@ def rewritten(text: str, results: dict[str, Result]) -> str:
 
 def write_all(root: Path = ROOT) -> None:
     """Rewrite the tables and pictures of the page from the committed results."""
-    from bptt_verifier.console.figures import empty_figure  # noqa: PLC0415
-
     from benchmarks import plot  # noqa: PLC0415 - matplotlib is optional
+    from bptt_verifier.console.figures import empty_figure  # noqa: PLC0415
 
     results = committed(root)
     page = root / PAGE

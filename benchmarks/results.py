@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bptt_verifier.console.files import replacing
-
 from benchmarks.balanced import flop
 from benchmarks.intervals import Interval, quartiles, ratio
+from bptt_verifier.console.files import replacing
 from bptt_verifier.problems.problem import Sizes
 
 FORMAT = 1

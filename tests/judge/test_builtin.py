@@ -1,0 +1,209 @@
+"""The check of the built-in derivations: it agrees, and it would notice if it did not."""
+
+import copy
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tests.support.planting import B3, DC, Mistake, planted
+
+from bptt_verifier.judge.builtin import (
+    CELL_DERIVATIONS,
+    DERIVATIONS,
+    derivation_of,
+    verify_builtin,
+)
+from bptt_verifier.problems.cached import cached_by_content, content
+from bptt_verifier.problems.draws import draw, with_values
+from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
+from bptt_verifier.reference.autodiff import reference_and_error
+from bptt_verifier.tolerance.bounds import Bounds
+from bptt_verifier.tolerance.comparison import Verdict
+from manual_bptt import rnn, rtrl
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+def test_every_gradient_of_every_derivation_is_listed_and_agrees(dtype: type) -> None:
+    done: list[int] = []
+    report = verify_builtin(60, seed=3, dtype=dtype, progress=done.append)
+    assert report.verdict is Verdict.AGREES
+    assert done == list(range(1, 61))
+    listed = {(row.derivation, row.gradient) for row in report.rows}
+    parameters = ("loss", "U", "W", "V", "b", "c")
+    assert listed == {("adjoint recursion", name) for name in Bounds._fields} | {
+        (name, gradient)
+        for name in ("jacobian sum", "forward recursion")
+        for gradient in parameters
+    } | {(cell, name) for cell in CELL_DERIVATIONS for name in Bounds._fields} | {
+        ("LSTM", "c0"),
+        ("GRU", "b_n"),
+    }
+    detailed = {(row.derivation, row.gradient, row.loss) for row in report.by_loss}
+    assert detailed >= {
+        (cell, gradient, loss)
+        for cell in CELL_DERIVATIONS
+        for gradient in ("U", "W", "V", "b", "c", "x", "h0", "adjoints")
+        for loss in ALL_LOSSES
+    }
+    for row in report.rows:
+        assert 1 <= len(row.compared) <= 60
+        assert any(comparison.conclusive for comparison in row.comparisons)
+        assert 0 <= row.worst.comparison.error <= 1
+
+
+def test_the_report_as_json_holds_every_row_and_every_shape() -> None:
+    report = verify_builtin(10, seed=1)
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["verdict"] == "agrees"
+    assert plain["examples"] == len(plain["shapes"]) == 10
+    assert len(plain["rows"]) == len(report.rows)
+    assert all(0 <= row["worst_error_over_bound"] <= 1 for row in plain["rows"])
+    assert all(
+        1 <= shape[k] <= most for shape in plain["shapes"] for k, most in LARGEST._asdict().items()
+    )
+
+
+def test_the_same_seed_draws_the_same_problems_and_another_seed_others() -> None:
+    once, again, other = (verify_builtin(5, seed=seed) for seed in (2, 2, 4))
+    assert content(tuple(once.rows)) == content(tuple(again.rows))
+    assert once.to_dict() == again.to_dict()
+    assert once.shapes != other.shapes
+
+
+def test_every_size_of_one_is_drawn_and_every_largest_one() -> None:
+    shapes = [draw(0, case).sizes for case in range(200)]
+    for k, most in enumerate(LARGEST):
+        assert {1, most} <= {sizes[k] for sizes in shapes}
+
+
+def test_one_wrong_derivation_among_right_ones_makes_the_report_disagree(tmp_path: Path) -> None:
+    wrong = planted(Mistake("W where Wᵀ belongs", "rnn.py", B3, B3 + ".T"), tmp_path)
+    report = verify_builtin(
+        20,
+        derivations={"right": derivation_of(rtrl), "wrong": derivation_of(wrong)},
+        cell_derivations={},
+    )
+    assert report.verdict is Verdict.DISAGREES
+    verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
+    assert verdicts["right", "W"] is verdicts["wrong", "V"] is Verdict.AGREES
+    assert verdicts["wrong", "W"] is verdicts["wrong", "adjoints"] is Verdict.DISAGREES
+
+
+def test_a_derivation_that_is_right_in_all_cases_but_one_disagrees() -> None:
+    calls = 0
+
+    def right_but_once(problem: Problem) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        found = derivation_of(rnn)(problem)
+        return found | {"W": 2 * found["W"]} if calls == 7 else found
+
+    report = verify_builtin(20, derivations={"almost": right_but_once}, cell_derivations={})
+    row = next(row for row in report.rows if row.gradient == "W")
+    assert row.verdict is Verdict.DISAGREES
+    assert row.worst.case == 6
+    worst = row.worst.comparison
+    assert worst.yours == pytest.approx(2 * worst.reference)
+
+
+def test_nan_disagrees() -> None:
+    def not_a_number(problem: Problem) -> dict[str, Any]:
+        return {"W": np.full_like(problem.params.W, np.nan)}
+
+    report = verify_builtin(3, derivations={"nan": not_a_number}, cell_derivations={})
+    assert report.verdict is Verdict.DISAGREES
+
+
+def without_evidence_for_W() -> int:
+    """A seed whose first problem has one step and no h0: ∂L/∂W is zero, and proves nothing."""
+    return next(seed for seed in range(1000) if (p := draw(seed, 0)).sizes.T == 1 and p.h0 is None)
+
+
+def test_agreement_on_zeros_alone_is_inconclusive() -> None:
+    report = verify_builtin(
+        1,
+        seed=without_evidence_for_W(),
+        derivations={"rtrl": derivation_of(rtrl)},
+        cell_derivations={},
+    )
+    verdicts = {row.gradient: row.verdict for row in report.rows}
+    assert verdicts["W"] is Verdict.INCONCLUSIVE
+    assert verdicts["U"] is Verdict.AGREES
+    assert report.verdict is Verdict.INCONCLUSIVE
+
+
+def test_numbers_of_examples_and_seeds_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="seed: expected at least 0, found -1"):
+        verify_builtin(examples=1, seed=-1)
+    with pytest.raises(ValueError, match="examples: expected at least 1, found 0"):
+        verify_builtin(0, derivations=DERIVATIONS)
+
+
+def test_a_wrong_cell_makes_the_report_disagree(tmp_path: Path) -> None:
+    wrong = planted(
+        Mistake("c counted twice", "lstm.py", DC, f"dc = dc + {DC[5:]}", "lstm"), tmp_path
+    )
+    report = verify_builtin(
+        12, derivations={}, cell_derivations=CELL_DERIVATIONS | {"LSTM": derivation_of(wrong)}
+    )
+    verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
+    assert verdicts["LSTM", "W"] is Verdict.DISAGREES
+    assert verdicts["LSTM", "V"] is verdicts["GRU", "W"] is Verdict.AGREES
+    assert report.verdict is Verdict.DISAGREES
+
+
+# Cached answers.
+
+
+@pytest.mark.parametrize(("cell", "option"), [("rnn", "tanh"), ("lstm", ""), ("gru", "before")])
+def test_the_reference_of_a_problem_is_cached_and_read_only(cell: str, option: str) -> None:
+    sizes = Sizes(3, 2, 2, 3, 2)
+    problem = with_values(
+        np.random.default_rng(0), sizes, cell=cell, option=option, bias=True, initial_state=True
+    )
+    found = reference_and_error(problem)
+    assert reference_and_error(copy.deepcopy(problem)) is found
+    arrays = [each for each in jax.tree.leaves(found) if isinstance(each, np.ndarray)]
+    assert len(arrays) >= 2 * 10
+    assert not any(array.flags.writeable for array in arrays)
+
+
+def test_problems_are_one_only_if_every_bit_and_option_is() -> None:
+    problem = with_values(
+        np.random.default_rng(0), Sizes(3, 2, 2, 3, 2), cell="gru", initial_state=True
+    )
+    nearby, x = problem.params.W.copy(), problem.x
+    nearby[0, 0] = np.nextafter(nearby[0, 0], np.inf)
+    others = [
+        problem._replace(params=problem.params._replace(W=nearby)),
+        problem._replace(x=x.astype(np.float32)),
+        problem._replace(x=x.astype(x.dtype.newbyteorder())),
+        problem._replace(x=x.reshape(x.shape[1], x.shape[0], x.shape[2])),
+        problem._replace(loss="huber"),
+        problem._replace(first={}),
+        problem._replace(y=-np.zeros_like(problem.y)),
+        problem._replace(y=np.zeros_like(problem.y)),
+        problem._replace(y=np.vectorize(Fraction, otypes=[object])(np.ones(problem.y.shape))),
+        problem._replace(truncation=1),
+    ]
+    seen = {content(each) for each in [problem, *others]}
+    assert len(seen) == 1 + len(others)
+    assert content(copy.deepcopy(problem)) == content(problem)
+    assert content(problem._replace(x=np.asfortranarray(x))) == content(problem)
+
+
+def test_so_many_answers_are_kept_and_no_more() -> None:
+    asked: list[int] = []
+
+    @cached_by_content(2)
+    def noted(number: int) -> int:
+        asked.append(number)
+        return number
+
+    for number in (1, 2, 1, 3, 1, 2):
+        assert noted(number) == number
+    assert asked == [1, 2, 3, 2]

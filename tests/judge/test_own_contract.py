@@ -1,0 +1,185 @@
+"""What breaks the contract of one's own model is a verdict; what cannot be decided is told why."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.judge.test_own_model import names
+
+from bptt_verifier.judge.own_model import assert_own_model_verified, verify_own_model
+from bptt_verifier.report import DerivationError
+from bptt_verifier.tolerance.comparison import Verdict
+
+# The contract: one parameter, and a loss of two operations.
+
+W = {"W": np.array([[0.5, -0.25], [1.0, 0.75]])}
+
+
+def square(p: Any, xp: Any) -> Any:
+    return xp.sum(xp.tanh(p["W"]) ** 2)
+
+
+def right(p: Any) -> Any:
+    y = np.tanh(p["W"])
+    return {"W": 2 * y * (1 - y * y)}
+
+
+def modifying(p: Any) -> Any:
+    found = right(p)
+    p["W"] -= 0.1 * found["W"]
+    return found
+
+
+def leaving(p: Any) -> Any:
+    raise SystemExit(3)
+
+
+def failing(p: Any) -> Any:
+    return {"W": p["W"] @ p["missing"]}
+
+
+def not_a_number(p: Any) -> Any:
+    return {"W": right(p)["W"] * np.array([[1, np.nan], [1, 1]])}
+
+
+noise = np.random.default_rng(0)
+
+CONTRACT = {
+    "not callable": (3, "wrong-shape", "expected a function, found int"),
+    "returns nothing": (lambda p: None, "wrong-shape", "expected a mapping by name, found None"),
+    "returns a list": (lambda p: [1.0], "wrong-shape", "expected a mapping by name, found list"),
+    "other names": (lambda p: {"w": p["W"]}, "wrong-shape", "expected the names W, found w"),
+    "other shape": (
+        lambda p: {"W": p["W"][0]},
+        "wrong-shape",
+        r"expected shape (2, 2), found (2,)",
+    ),
+    "strings": (lambda p: {"W": "abc"}, "wrong-shape", "expected an array of floats, found dtype"),
+    "objects": (lambda p: {"W": object()}, "wrong-shape", "array of floats, found dtype object"),
+    "complex": (lambda p: {"W": 1j * p["W"]}, "wrong-shape", "found dtype complex128"),
+    "ragged": (lambda p: {"W": [[1.0], [1.0, 2.0]]}, "wrong-shape", "array of floats, found list"),
+    "modifies": (modifying, "inputs-modified", "found 'W' modified"),
+    "random": (
+        lambda p: {"W": noise.normal(size=(2, 2))},
+        "not-deterministic",
+        "same answer twice",
+    ),
+    "exits": (leaving, "raised", "SystemExit: 3"),
+    "raises": (failing, "raised", "KeyError: 'missing'"),
+    "NaN": (not_a_number, "not-finite", "found nan at entry [0, 1]"),
+    "other loss": (lambda p: right(p) | {"loss": 0.0}, "forward-differs", "you return the loss 0"),
+}
+
+
+@pytest.mark.parametrize("case", CONTRACT)
+def test_a_breach_of_the_contract_is_a_verdict(case: str) -> None:
+    gradients, name, sentence = CONTRACT[case]
+    report = verify_own_model(gradients, square, W, cases=3)
+    assert report.verdict is Verdict.DISAGREES
+    assert names(report) == [name]
+    assert sentence in report.mistakes[0].explanation
+    json.dumps(report.to_dict())
+    str(report)
+
+
+def test_an_exception_is_shown_with_their_own_line() -> None:
+    report = verify_own_model(failing, square, W, cases=1)
+    line = failing.__code__.co_firstlineno + 1
+    assert report.notes == (f"{__file__}:{line}: KeyError: 'missing'",)
+
+
+def test_what_is_no_breach_agrees() -> None:
+    jax_made = jax.grad(lambda p: square(p, jnp))
+    for gradients in (
+        lambda p: {"W": right(p)["W"].tolist()},
+        lambda p: right(p) | {"loss": square(p, np), "extra": None},
+        lambda p: {"W": right({"W": np.longdouble(p["W"])})["W"]},
+        lambda p: {"W": np.float32(right(p)["W"])},
+        jax_made,
+    ):
+        assert verify_own_model(gradients, square, W).verdict is Verdict.AGREES
+
+
+def test_an_array_that_is_returned_and_then_overwritten_is_copied_in_time() -> None:
+    kept = np.empty((2, 2))
+
+    def reusing(p: Any) -> Any:
+        kept[:] = right(p)["W"]
+        return {"W": kept.T.T}
+
+    assert verify_own_model(reusing, square, W).verdict is Verdict.AGREES
+
+
+@pytest.mark.parametrize(
+    ("loss", "params", "message"),
+    [
+        (square, {}, "params: expected a dict of float arrays"),
+        (square, {"W": np.array([1, 2])}, r"params\['W'\]: expected a float32 or float64 array"),
+        (3, W, "loss: expected a function, found int"),
+        (lambda p, xp: p["W"], W, "expected a real scalar"),
+    ],
+)
+def test_what_the_judge_cannot_use_is_said_in_one_sentence(
+    loss: Any, params: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        verify_own_model(right, loss, params)
+    with pytest.raises(ValueError, match="cases: expected at least 1, found 0"):
+        verify_own_model(right, square, W, cases=0)
+    with pytest.raises(ValueError, match="seed: expected at least 0, found -1"):
+        verify_own_model(right, square, W, seed=-1)
+
+
+# What cannot be decided.
+
+
+def lopsided(p: Any, xp: Any) -> Any:
+    return square(p, xp) * (1.0 if xp is np else 1.5)
+
+
+def wrongly_stopped(p: Any, xp: Any) -> Any:
+    return square(p, xp) + (0.0 if xp is np else jnp.sum(p["W"] - jax.lax.stop_gradient(p["W"])))
+
+
+def trembling(p: Any, xp: Any) -> Any:
+    return xp.cos(1e15 * xp.sum(p["W"] ** 2))
+
+
+def of_trembling(p: Any) -> Any:
+    return {"W": -2e15 * p["W"] * np.sin(1e15 * np.sum(p["W"] ** 2))}
+
+
+UNDECIDED = {
+    "another function in JAX": (lopsided, "the loss must be one function"),
+    "another derivative in JAX": (wrongly_stopped, "the oracle itself is in doubt"),
+    "ill-conditioned": (trembling, "rounding alone may move it"),
+    "raises in JAX": (lambda p, xp: np.asarray(p["W"]).sum() * 1.0, "jax.numpy) raised"),
+    "raises in NumPy": (lambda p, xp: xp.no_such(p["W"]), "numpy) raised AttributeError"),
+    "never finite": (lambda p, xp: xp.sum(xp.log(-(p["W"] ** 2))), "not finite at any"),
+    "does not depend": (lambda p, xp: xp.sum(0 * p["W"]), "is zero in every case"),
+}
+
+
+@pytest.mark.parametrize("case", UNDECIDED)
+def test_what_cannot_be_decided_is_inconclusive_with_a_reason(case: str) -> None:
+    loss, reason = UNDECIDED[case]
+    theirs = {"does not depend": lambda p: {"W": 0 * p["W"]}, "ill-conditioned": of_trembling}
+    report = verify_own_model(theirs.get(case, right), loss, W)
+    assert report.verdict is Verdict.INCONCLUSIVE, str(report)
+    assert reason in " ".join(report.notes)
+    assert report.notes
+
+
+def test_losses_that_differ_are_their_forward_pass_if_they_return_another_one() -> None:
+    report = verify_own_model(lambda p: right(p) | {"loss": 0.0}, lopsided, W)
+    assert names(report) == ["forward-differs"]
+
+
+def test_assertion_raises_the_report() -> None:
+    assert_own_model_verified(right, square, W, cases=3)
+    with pytest.raises(DerivationError, match="constant-factor: ∂L/∂W is 2 times") as caught:
+        assert_own_model_verified(lambda p: {"W": 2 * right(p)["W"]}, square, W, cases=3)
+    assert caught.value.report.verdict is Verdict.DISAGREES
