@@ -150,8 +150,7 @@ def refused_arguments(draw: st.DrawFn) -> Refused:
     The fault is a wrong rank, a size that disagrees or is zero, an integer, complex or different
     dtype, NaN or infinity, something that is not an array, or an unknown name.
     """
-    drawn = problems(sizes=sizes(Capacity(3, 3, 3, 3, 3)))
-    problem = draw(drawn)
+    problem = draw(problems(sizes=sizes(Capacity(3, 3, 3, 3, 3))))
     B, H, O = problem.sizes.B, problem.sizes.H, problem.sizes.O
     params = problem.params._replace(b=np.zeros(H), c=np.zeros(O))
     arguments = {

@@ -179,9 +179,11 @@ def gradient_along(curve: Curve, found: dict[str, Any], point: Point) -> list[fm
 
 def restrict_to_found(point: Point, found: dict[str, Any]) -> Point:
     """The point with a zero direction for every gradient that the derivation does not return."""
-    kept = {name: d for name, d in point.directions.items() if found.get(name) is not None}
-    still = {name: 0 * d for name, d in point.directions.items() if name not in kept}
-    return point._replace(directions=still | kept)
+    directions = {
+        name: 0 * along if found.get(name) is None else along
+        for name, along in point.directions.items()
+    }
+    return point._replace(directions=directions)
 
 
 # Part one: polynomials, at all small shapes.

@@ -396,7 +396,7 @@ def test_another_error_inside_a_step_is_no_transfer() -> None:
 
 def test_every_checker_accepts_the_derivation_and_rejects_a_wrong_one(monkeypatch) -> None:
     case, notes = verifying.draw(2, 0), list[str]()
-    monkeypatch.setattr(verifying, "ACTIVATIONS", [case.activation])
+    monkeypatch.setattr(verifying, "ACTIVATIONS", [case.option["activation"]])
     monkeypatch.setattr(verifying, "LOSSES", [case.loss])
     found = list(verifying.verification_rounds(1, seed=2, note=notes.append))
     assert len(found) == 1
