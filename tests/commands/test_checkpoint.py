@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from tests.support.agreement import same
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from bptt_verifier.commands.checkpoint import Checkpoint
 from bptt_verifier.problems.problem import Problem
 from bptt_verifier.strategies import problems
 from manual_bptt import rnn
+from tests.support.agreement import same
 
 
 def state(hidden_size: int, losses: list[float]) -> Checkpoint:

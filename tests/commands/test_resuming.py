@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.agreement import same
 from test_train_command import MODELS, Run, start
 
 from bptt_verifier.commands import checkpoint, descent
@@ -21,6 +20,7 @@ from bptt_verifier.commands.colours import Encoding, InitialState
 from jax_reference import training as autodiff
 from manual_bptt import training as manual
 from manual_bptt.rnn import Params
+from tests.support.agreement import same
 
 
 @pytest.mark.parametrize("gradients", ["manual", "autodiff"])

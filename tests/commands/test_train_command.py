@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.agreement import same
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -25,6 +24,7 @@ from bptt_verifier.console import files
 from jax_reference import training as autodiff
 from manual_bptt import rnn
 from manual_bptt import training as manual
+from tests.support.agreement import same
 
 Run = Callable[..., int]
 MODELS = ["rnn", "lstm", "gru"]

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tests.support.planting import B3, DC, Mistake, planted
 
 from bptt_verifier.judge.builtin import (
     CELL_DERIVATIONS,
@@ -24,6 +23,7 @@ from bptt_verifier.reference.autodiff import reference_and_error
 from bptt_verifier.tolerance.bounds import Bounds
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn, rtrl
+from tests.support.planting import B3, DC, Mistake, planted
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)

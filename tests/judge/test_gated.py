@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bptt_verifier.judge.gated import ORDINARY, Cell, contract, oracle_of, setting
+from typer.testing import CliRunner
+
+from bptt_verifier import Verdict, verify
+from bptt_verifier.commands.main import app
+from bptt_verifier.judge.submission import Broken, States, states_taken
+from bptt_verifier.reference import stated_cells
+from bptt_verifier.report import nine_digits
+from jax_reference import padded
+from manual_bptt import gru, lstm
 from tests.support.planting import (
     GATED_MISTAKES,
     MORE_GATED_MISTAKES,
     Mistake,
     planted,
 )
-from typer.testing import CliRunner
-
-from bptt_verifier import Verdict, verify
-from bptt_verifier.commands.main import app
-from bptt_verifier.judge.gated import ORDINARY, Cell, contract, oracle_of, setting
-from bptt_verifier.judge.submission import Broken, States, states_taken
-from bptt_verifier.reference import stated_cells
-from bptt_verifier.report import nine_digits
-from jax_reference import padded
-from manual_bptt import gru, lstm
 
 MODULES = {"lstm": lstm, "gru": gru}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)

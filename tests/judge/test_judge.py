@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.planting import B3, B5, MISTAKES, Mistake, planted
-from tests.support.right_derivations import STYLES, column_vectors_one_sequence_at_a_time
 
 from bptt_verifier.commands import child_process as examination
 from bptt_verifier.judge import submission
@@ -23,6 +21,8 @@ from bptt_verifier.reference.autodiff import measured_truth, truth
 from bptt_verifier.report import DerivationError, Report
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn
+from tests.support.planting import B3, B5, MISTAKES, Mistake, planted
+from tests.support.right_derivations import STYLES, column_vectors_one_sequence_at_a_time
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 NAMED = [mistake for mistake in MISTAKES if mistake.called]

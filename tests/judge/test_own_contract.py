@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.judge.test_own_model import names
 
 from bptt_verifier.judge.own_model import assert_own_model_verified, verify_own_model
 from bptt_verifier.report import DerivationError
 from bptt_verifier.tolerance.comparison import Verdict
+from tests.judge.test_own_model import names
 
 # The contract: one parameter, and a loss of two operations.
 

@@ -10,9 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tests.support import own_models
 import pytest
-from tests.support.own_models import MISTAKES, MODELS, Mistake, planted
 
 from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import (
@@ -27,6 +25,8 @@ from bptt_verifier.program.trace import Change, backward, forward, gradient_and_
 from bptt_verifier.reference.own_loss import Oracle, copies, drawn, prepared
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
+from tests.support import own_models
+from tests.support.own_models import MISTAKES, MODELS, Mistake, planted
 
 CASES = 36
 

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tests.support.agreement import same
 from hypothesis import given
 
 from bptt_verifier.problems.draws import with_values
@@ -18,6 +17,7 @@ from jax_reference import rnn as autodiff
 from manual_bptt import jacobian_sum, rnn, rtrl
 from manual_bptt.activations import Activation
 from manual_bptt.rnn import Params
+from tests.support.agreement import same
 
 MODULES = [rnn, jacobian_sum, rtrl, autodiff]
 

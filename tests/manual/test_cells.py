@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.agreement import assert_cell_agrees, assert_right, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +28,7 @@ from jax_reference import gru as autodiff_gru
 from jax_reference import lstm as autodiff_lstm
 from jax_reference import rnn as autodiff_rnn
 from manual_bptt.sequences import pad
+from tests.support.agreement import assert_cell_agrees, assert_right, same
 
 TWINS = {"rnn": autodiff_rnn, "lstm": autodiff_lstm, "gru": autodiff_gru}
 EVERY_CELL = pytest.mark.parametrize("cell", CELLS)

@@ -4,7 +4,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tests.support.agreement import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from jax_reference import padded
 from jax_reference import rnn as autodiff
 from jax_reference.padded import Capacity
 from manual_bptt import jacobian_sum, rnn, rtrl
+from tests.support.agreement import assert_agrees
 
 MODULES = pytest.mark.parametrize("module", [rnn, jacobian_sum, rtrl], ids=lambda m: m.__name__)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)

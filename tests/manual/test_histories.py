@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from tests.support.agreement import same
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
@@ -25,6 +24,7 @@ from jax_reference.rnn import loss_of
 from manual_bptt import rnn
 from manual_bptt import training as manual
 from manual_bptt.rnn import Params
+from tests.support.agreement import same
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

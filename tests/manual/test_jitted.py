@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.agreement import assert_right
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from tests.support.planting import Mistake, planted
 
 from bptt_verifier.judge.builtin import AUTODIFF, Comparer
 from bptt_verifier.problems.draws import with_values
@@ -25,6 +23,8 @@ from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import losses as autodiff_losses
 from jax_reference import rnn as autodiff_rnn
 from manual_bptt import jitted
+from tests.support.agreement import assert_right
+from tests.support.planting import Mistake, planted
 
 COMPILED = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)

@@ -5,13 +5,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tests.support.agreement import assert_agrees, assert_cell_agrees
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.support.planting import B3, GATED_MISTAKES, MISTAKES, Mistake, planted
 
 import manual_bptt.rnn
 from bptt_verifier.strategies import cell_problems, problems
+from tests.support.agreement import assert_agrees, assert_cell_agrees
+from tests.support.planting import B3, GATED_MISTAKES, MISTAKES, Mistake, planted
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from tests.support.agreement import same
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from manual_bptt import rnn
 from manual_bptt import training as manual
 from manual_bptt.losses import LOSSES
 from manual_bptt.rnn import Params
+from tests.support.agreement import same
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.agreement import assert_right, same
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.planting import Mistake, planted
 
 from bptt_verifier.judge.builtin import AUTODIFF, Comparer, derivation_of
 from bptt_verifier.problems.draws import draw, with_values
@@ -20,6 +18,8 @@ from manual_bptt import activations, rnn
 from manual_bptt.activations import Activation
 from manual_bptt.rnn import Params
 from manual_bptt.workspace import ELEMENTWISE, Workspace
+from tests.support.agreement import assert_right, same
+from tests.support.planting import Mistake, planted
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 CHECKPOINTS = st.none() | st.integers(1, 13)

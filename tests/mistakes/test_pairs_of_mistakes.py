@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import deep
 
 from bptt_verifier.mistakes import gated_leaf_mistakes, gated_mistakes, gated_recursion
 from bptt_verifier.mistakes.search import SLACK, Evidence, Hypotheses, evidence_of, plausible
 from bptt_verifier.problems.problem import Sizes, Variant, variant_with_values
+from tests.conftest import deep
 
 CELLS = [("lstm", ""), ("gru", "after"), ("gru", "before")]
 

@@ -18,9 +18,8 @@ from jax_reference import rnn as autodiff
 from manual_bptt import lstm, rnn
 from manual_bptt.rnn import Params
 
-PUBLISHED = json.loads(
-    Path(__file__).parents[1] / "support" / "published_numbers.json".read_text(encoding="utf-8")
-)
+FILE = Path(__file__).parents[1] / "support" / "published_numbers.json"
+PUBLISHED = json.loads(FILE.read_text(encoding="utf-8"))
 DIGITS = 0.5e-8  # the published values are rounded to 8 digits after the point
 
 

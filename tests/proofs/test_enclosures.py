@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.conftest import deep
 from flint import ctx
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.planting import GATED_MISTAKES, MISTAKES, Mistake, planted
 from test_command_line import bptt  # noqa: F401 - a fixture
 
 import bptt_verifier
@@ -51,6 +49,8 @@ from bptt_verifier.tolerance.comparison import Verdict
 from jax_reference.padded import Capacity
 from manual_bptt import rnn
 from manual_bptt.activations import ACTIVATIONS
+from tests.conftest import deep
+from tests.support.planting import GATED_MISTAKES, MISTAKES, Mistake, planted
 
 TINY = sizes(Capacity(T=3, B=2, D=2, H=2, O=2))
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)

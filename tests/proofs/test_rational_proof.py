@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import deep
 from flint import ctx, fmpq
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.planting import GATED_MISTAKES, MISTAKES, Mistake, planted
 from test_command_line import bptt  # noqa: F401 - a fixture
 
 from bptt_verifier.commands import prove as prove_command
@@ -31,6 +29,8 @@ from bptt_verifier.proofs.rational import (
     rational_number,
 )
 from manual_bptt import rnn
+from tests.conftest import deep
+from tests.support.planting import GATED_MISTAKES, MISTAKES, Mistake, planted
 
 FEW = SHAPES if deep() else (*SHAPES[::23], SHAPES[-1])
 

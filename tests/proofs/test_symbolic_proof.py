@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import sympy
-from tests.conftest import deep
-from tests.support.planting import GATED_MISTAKES, MISTAKES, Mistake, planted
 
 from bptt_verifier.proofs import extras
 from bptt_verifier.proofs.rational import DERIVATIONS, MODULES
@@ -25,6 +23,8 @@ from bptt_verifier.proofs.symbolic import (
     sigma,
     softplus,
 )
+from tests.conftest import deep
+from tests.support.planting import GATED_MISTAKES, MISTAKES, Mistake, planted
 
 x, y = sympy.symbols("x y")
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.right_derivations import in_precision
 
 from bptt_verifier.judge.verify import verify
 from bptt_verifier.problems.problem import Sizes, variant_with_values
@@ -14,6 +13,7 @@ from bptt_verifier.reference.exact_values import Case, decide, together, verdict
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import gru, lstm
+from tests.support.right_derivations import in_precision
 
 RIGHT = in_precision(np.float16)("tanh")
 
