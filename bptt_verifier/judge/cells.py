@@ -89,7 +89,7 @@ class CellSubject(NamedTuple):
     @property
     def total(self) -> int:
         """Count the random problems and the probes."""
-        return self.examples + len(SPREADS) * PROBES * 2
+        return self.examples + 4 * (self.cell == "rnn") + len(SPREADS) * PROBES * 2
 
     def problem(self, rng: np.random.Generator, sizes: Sizes, dtype: Any, **scales: Any) -> Problem:
         """Draw a problem of the stated model."""

@@ -211,30 +211,24 @@ def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
 
     A pair (loss, gradients) is taken apart; None stands for what is not there.
     """
+    several = isinstance(result, tuple | list)
     if isinstance(result, Mapping):
         found = dict(result)
     elif hasattr(result, "_asdict"):
         found = result._asdict()
-    elif isinstance(result, tuple | list):
-        if len(result) == 2 and np.ndim(result[0]) == 0 and not isinstance(result[0], str):
-            inner = by_name(result[1], expected)
-            return inner if isinstance(inner, Breach) else {"loss": result[0], **inner}
-        if expected.in_order and len(result) not in expected.in_order:
-            order = ", ".join(expected.names)
-            return breach(
-                "wrong-shape",
-                f"your function returned {len(result)} values: expected ({order}).",
-                found=len(result),
-            )
-        found = dict(zip(expected.in_order.get(len(result), ()), result, strict=True))
+    elif several and len(result) == 2 and np.ndim(result[0]) == 0 and not isinstance(result[0], str):
+        inner = by_name(result[1], expected)
+        return inner if isinstance(inner, Breach) else {"loss": result[0], **inner}
+    elif several and len(result) in expected.in_order:
+        found = dict(zip(expected.in_order[len(result)], result, strict=True))
     else:
-        found = None
-    if found is None or not (isinstance(result, Mapping) or expected.in_order or found):
-        ways = "by name or in order" if expected.in_order else "by name"
+        ways = f" or in the order {', '.join(expected.names)}" if expected.in_order else ""
+        number = f" of {len(result)} values" if several else ""
         return breach(
             "wrong-shape",
-            f"your function returned {type_name(result)}: expected the gradients {ways}.",
-            found=type_name(result),
+            f"your function returned {type_name(result)}{number}: expected the gradients by "
+            f"name{ways}.",
+            found=len(result) if several else type_name(result),
         )
     found = {str(name): value for name, value in found.items() if value is not None}
     missing = [name for name in expected.names if name not in found]

@@ -40,8 +40,7 @@ def verify(
     Raises TypeError or ValueError where an argument of `verify` is not what it says; whatever
     `gradients` does ends in the report.
     """
-    if not callable(gradients):
-        raise TypeError(f"gradients: expected a function, found {type(gradients).__name__}")
+    require_function(gradients)
     for option, value, choices in (
         ("model", model, tuple(CELLS)),
         ("loss", loss, LOSSES),  # the others have no derived bound
@@ -80,9 +79,11 @@ def verify_own_model(
     `params` are float arrays by name, in any layout; `loss` computes a scalar with the namespace it
     is given, numpy or jax.numpy; `gradients` returns arrays of the same names and shapes, and may
     add "loss". The parameters given are the first of `cases`; the others are drawn from `seed`.
-    What they raise, return or modify is a verdict. Raises TypeError or ValueError where `params`
-    holds no float arrays, `cases` is no integer from 1, or `seed` none from 0.
+    What they raise, return or modify is a verdict. Raises TypeError or ValueError where `gradients`
+    is no function, `params` holds no float arrays, `cases` is no integer from 1, or `seed` none
+    from 0.
     """
+    require_function(gradients)
     model = prepare(loss, params, seed=seed, cases=cases, progress=progress)
     return verdict(gradients, OwnSubject(model), subject)
 
@@ -106,6 +107,12 @@ def assert_own_model_verified(
     Raises DerivationError, with the report as its message, where it does not.
     """
     return require_agreement(verify_own_model(gradients, loss, params, **options))
+
+
+def require_function(gradients: Any) -> None:
+    """Raises TypeError unless the submission can be called."""
+    if not callable(gradients):
+        raise TypeError(f"gradients: expected a function, found {type(gradients).__name__}")
 
 
 def require_agreement(report: Report) -> Report:

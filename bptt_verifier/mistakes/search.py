@@ -81,7 +81,7 @@ def explanation(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistak
     right = tried(known, evidence, ())
     if not right.wrong:
         return ()  # so slightly wrong that it cannot be told from right here
-    of_gradients = of_single_gradients(known, evidence, right)
+    of_gradients = of_single_gradients(known, evidence, right) or ()
     if len(of_gradients) == 1:
         return of_gradients
     for (made,) in explaining(known, evidence, ((each,) for each in known.single)):
@@ -156,10 +156,10 @@ def one_of_each(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistak
     single = [(each,) for each in known.single]
     counts = explained_counts(known, evidence[0], single)
     for i in sorted(range(len(single)), key=lambda i: -counts[i]):
-        found: tuple[Mistake, ...] = ()
+        found: tuple[Mistake, ...] | None = ()
         for cases in (evidence[:1], evidence[:FEW], evidence):
             found = of_single_gradients(known, cases, tried(known, cases, single[i]), most=1)
-            if not found:
+            if found is None:
                 break
         if found:
             return (known.mistake(single[i][0]), *found)
@@ -171,10 +171,10 @@ def one_of_each(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistak
 
 def of_single_gradients(
     known: Hypotheses, evidence: Sequence[Evidence], trial: Trial, most: int | None = None
-) -> tuple[Mistake, ...]:
+) -> tuple[Mistake, ...] | None:
     """The fewest mistakes of single gradients that explain what this way back leaves wrong.
 
-    Empty where some gradient has none, or where more than `most` are needed. The same mistake in
+    None where some gradient has none, or where more than `most` are needed. The same mistake in
     several gradients counts once.
     """
     possible: dict[str, list[Finding]] = {}
@@ -193,12 +193,12 @@ def of_single_gradients(
             and all(case.explains(name, finding.gradient(back)) for case, back in cases)
         ]
         if not possible[name]:
-            return ()
+            return None
         kinds = {finding.kind for finding in possible[name]}
         shared = kinds if shared is None else shared & kinds
     chosen = fewest({name: possible[name] for name in trial.wrong})
     if most is not None and len(chosen) > most:
-        return ()
+        return None
     return tuple(
         mistake_of(finding, names, known.equation_of(names[0])) for finding, names in chosen
     )

@@ -1,0 +1,255 @@
+"""A submission that breaks its contract gets a verdict that says so, whatever it does."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import Verdict, verify, verify_own_model
+from bptt_verifier.judge.submission import Breach, Expected, States, read_by_name, states_taken
+from manual_bptt import lstm
+from tests.support.derivations import derivation
+from tests.support.right_derivations import column_vectors_one_sequence_at_a_time
+
+# fmt: off
+BREACHES = {
+    "raises": (lambda p, x, y: 1 / 0, "raised", "ZeroDivisionError"),
+    "exits": (lambda p, x, y: sys.exit(3), "raised", "SystemExit"),
+    "returns None": (lambda p, x, y: None, "wrong-shape", "returned None"),
+    "returns a string": (lambda p, x, y: "gradients", "wrong-shape", "str"),
+    "returns strings": (lambda p, x, y: ("a", "b", "c"), "wrong-shape", "dtype <U1"),
+    "returns objects": (lambda p, x, y: (object(), p.W, p.V), "wrong-shape", "found object"),
+    "returns two": (lambda p, x, y: (p.U, p.W), "wrong-shape", "2 values"),
+    "returns a pair that is none": (lambda p, x, y: ([1, [2, 3]], {}), "wrong-shape", "cannot be read"),
+    "returns one too few by name": (lambda p, x, y: {"U": p.U, "V": p.V}, "wrong-shape", "no gradient named W"),
+    "returns scalars": (lambda p, x, y: (1.0, 2.0, 3.0), "wrong-shape", "found ()"),
+    "returns transposed": (lambda p, x, y: (p.U.T.copy(), p.W, p.V), "transposed-gradient", "it is transposed"),
+    "returns ragged lists": (lambda p, x, y: ([[1.0], [1.0, 2.0]], p.W, p.V), "wrong-shape", "list"),
+    "returns NaN": (lambda p, x, y: (p.U * np.nan, p.W, p.V), "not-finite", "nan"),
+    "returns random numbers": (lambda p, x, y: (np.random.default_rng().normal(size=p.U.shape), p.W, p.V), "not-deterministic", "two different"),
+    "writes into x": (lambda p, x, y: (x.__iadd__(1), (p.U, p.W, p.V))[1], "inputs-modified", "argument x"),
+    "writes into W": (lambda p, x, y: (p.W.__isub__(0.1), (p.U, p.W, p.V))[1], "inputs-modified", "argument W"),
+    "writes into h0": (lambda p, x, y, h0: (h0.__iadd__(1), (p.U, p.W, p.V))[1], "inputs-modified", "argument h0"),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("breach", BREACHES)
+def test_a_broken_contract_is_a_verdict_that_says_so(breach: str, model: str) -> None:
+    gradients, name, piece = BREACHES[breach]
+    report = verify(gradients, model=model, examples=8)
+    assert report.verdict is Verdict.DISAGREES
+    assert [mistake.name for mistake in report.mistakes] == [name]
+    assert piece in str(report)
+    json.dumps(report.to_dict())
+
+
+def test_an_exception_is_shown_with_the_line_that_raised_it() -> None:
+    def gradients(params: Any, x: Any, y: Any) -> Any:
+        return params.U @ np.ones(10_000)  # a shape that does not fit
+
+    report = verify(gradients, examples=4)
+    line = gradients.__code__.co_firstlineno + 1
+    assert f"{__file__}:{line}: return params.U @ np.ones(10_000)" in str(report)
+    assert report.mistakes[0].details["file_line"] == f"{__file__}:{line}"
+
+
+def test_a_breach_at_some_sizes_is_told_with_them() -> None:
+    def gradients(params, x, y, h0, c0):
+        if len(x) == 1:
+            raise ValueError("one step")
+        return derivation(lstm, "lstm")(params, x, y, h0, c0)
+
+    report = verify(gradients, model="lstm", bias=True)
+    assert [m.name for m in report.mistakes] == ["raised"]
+    assert "with T=1 B=" in " ".join(report.notes)
+
+
+def test_a_view_of_the_inputs_is_copied_before_it_can_change() -> None:
+    right = column_vectors_one_sequence_at_a_time("tanh")
+    buffer: dict[str, Any] = {}
+
+    def gradients(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        _, (dU, dW, dV) = right(params, x, y, h0)
+        if buffer.get("shape") == dU.shape:
+            buffer["U"][...] = dU  # the array returned last time, used again
+        else:
+            buffer.update(shape=dU.shape, U=dU)
+        return buffer["U"], dW, dV
+
+    assert verify(gradients, examples=20)
+
+
+def test_a_submission_that_writes_into_what_it_is_given_spoils_no_later_verdict() -> None:
+    right = derivation(lstm, "lstm")
+
+    def careless(params, x, y, h0, c0):
+        found = right(params, x, y, h0, c0)
+        for array in (*params, x, y, h0, c0):
+            array[...] = np.nan
+        return found
+
+    assert verify(right, model="lstm", examples=12)
+    report = verify(careless, model="lstm", examples=12)
+    assert [m.name for m in report.mistakes] == ["inputs-modified"]
+    assert verify(right, model="lstm", examples=12)
+
+
+def test_sums_that_round_otherwise_at_each_call_are_deterministic_enough() -> None:
+    right = derivation(lstm, "lstm")
+    rng = np.random.default_rng(0)
+
+    def jittery(params, x, y, h0, c0):
+        found = right(params, x, y, h0, c0)
+        off = rng.choice([-1, 0, 1], found["W"].shape) * np.finfo(x.dtype).eps
+        return found | {"W": found["W"] * (1 + off).astype(x.dtype)}
+
+    assert verify(jittery, model="lstm", examples=12)
+
+
+def test_zeros_that_are_integers_are_zeros() -> None:
+    right = derivation(lstm, "lstm")
+
+    def without_c0(params, x, y, h0, c0):
+        return right(params, x, y, h0, c0) | {"c0": np.zeros(c0.shape, int)}
+
+    report = verify(without_c0, model="lstm", bias=True, examples=12)
+    assert [m.name for m in report.mistakes] == ["zero-gradient"]
+
+
+# How a submission takes its first states.
+
+
+def test_a_state_is_passed_in_its_place_or_by_its_name() -> None:
+    def bound(params, x, y, bias, h0): ...
+
+    for submission, expected in [
+        (lambda params, x, y: 0, States()),
+        (lambda params, x, y, start: 0, States(("h0",))),
+        (lambda params, x, y, h0, c0: 0, States(("h0", "c0"))),
+        (lambda params, x, y, c0: 0, States(("c0",))),
+        (lambda params, x, y, *, h0=None, c0=None: 0, States((), ("h0", "c0"))),
+        (partial(bound, bias=True), States((), ("h0",))),
+    ]:
+        assert states_taken(submission, ("h0", "c0")) == expected
+
+
+def test_every_state_arrives_under_its_own_name() -> None:
+    right = derivation(lstm, "lstm")
+    for submission in (
+        lambda params, x, y, h0, c0: right(params, x, y, h0, c0),
+        lambda params, x, y, c0, h0: right(params, x, y, h0, c0),
+        lambda params, x, y, *, c0, h0: right(params, x, y, h0, c0),
+        lambda params, x, y, h0, *, c0: right(params, x, y, h0, c0),
+        lambda params, x, y, c0: right(params, x, y, np.zeros_like(c0), c0),
+    ):
+        assert verify(submission, model="lstm", examples=6)
+
+
+def test_only_what_is_returned_is_compared() -> None:
+    def weights_alone(params, x, y):
+        found = lstm.gradients(lstm.Params(*params), x, y)[1]
+        return found.U, found.W, found.V
+
+    report = verify(weights_alone, model="lstm", examples=8)
+    assert list(report.parameters) == ["U", "W", "V"]
+
+
+def test_what_cannot_be_read_is_a_breach() -> None:
+    class Odd:
+        def _asdict(self) -> None:
+            raise RuntimeError("no")
+
+    expected = Expected(("W",), {}, {"W": (2,)}, np.float64)
+    found = read_by_name(Odd(), expected)
+    assert isinstance(found, Breach)
+    assert "what your function returned, Odd, cannot be read" in found.mistake.explanation
+
+
+# The contract of one's own model: one parameter, and a loss of two operations.
+
+W = {"W": np.array([[0.5, -0.25], [1.0, 0.75]])}
+
+
+def square(p: Any, xp: Any) -> Any:
+    return xp.sum(xp.tanh(p["W"]) ** 2)
+
+
+def right(p: Any) -> Any:
+    y = np.tanh(p["W"])
+    return {"W": 2 * y * (1 - y * y)}
+
+
+def modifying(p: Any) -> Any:
+    found = right(p)
+    p["W"] -= 0.1 * found["W"]
+    return found
+
+
+def removing(p: Any) -> Any:
+    return {"W": right(p)["W"] + 0 * p.pop("W")}
+
+
+def leaving(p: Any) -> Any:
+    raise SystemExit(3)
+
+
+def failing(p: Any) -> Any:
+    return {"W": p["W"] @ p["missing"]}
+
+
+def not_a_number(p: Any) -> Any:
+    return {"W": right(p)["W"] * np.array([[1, np.nan], [1, 1]])}
+
+
+noise = np.random.default_rng(0)
+
+OWN_BREACHES = {
+    "returns nothing": (lambda p: None, "wrong-shape", "returned None: expected the gradients by"),
+    "returns a list": (lambda p: [1.0], "wrong-shape", "returned list: expected the gradients by"),
+    "other names": (lambda p: {"w": p["W"]}, "wrong-shape", "named W: expected W, found w"),
+    "other shape": (
+        lambda p: {"W": p["W"][0]},
+        "wrong-shape",
+        "expected shape (2, 2), found (2,)",
+    ),
+    "strings": (lambda p: {"W": "abc"}, "wrong-shape", "expected an array of floats, found dtype"),
+    "objects": (lambda p: {"W": object()}, "wrong-shape", "array of floats, found object"),
+    "complex": (lambda p: {"W": 1j * p["W"]}, "wrong-shape", "found dtype complex128"),
+    "ragged": (lambda p: {"W": [[1.0], [1.0, 2.0]]}, "wrong-shape", "array of floats, found list"),
+    "modifies": (modifying, "inputs-modified", "modified its argument W"),
+    "removes": (removing, "inputs-modified", "modified its argument W"),
+    "random": (lambda p: {"W": noise.normal(size=(2, 2))}, "not-deterministic", "asked twice"),
+    "exits": (leaving, "raised", "SystemExit: 3"),
+    "raises": (failing, "raised", "KeyError: 'missing'"),
+    "NaN": (not_a_number, "not-finite", "found nan at entry [0, 1]"),
+    "other loss": (lambda p: right(p) | {"loss": 0.0}, "forward-differs", "your loss is 0"),
+}
+
+
+@pytest.mark.parametrize("case", OWN_BREACHES)
+def test_a_breach_of_an_own_model_is_a_verdict(case: str) -> None:
+    gradients, name, sentence = OWN_BREACHES[case]
+    report = verify_own_model(gradients, square, W, cases=3)
+    assert report.verdict is Verdict.DISAGREES
+    assert [mistake.name for mistake in report.mistakes] == [name]
+    assert sentence in report.mistakes[0].explanation
+    json.dumps(report.to_dict())
+    str(report)
+
+
+def test_gradients_that_are_no_function_are_refused_for_every_kind_of_model() -> None:
+    with pytest.raises(TypeError, match="gradients: expected a function, found int"):
+        verify_own_model(3, square, W)
+
+
+def test_an_exception_of_an_own_model_is_shown_with_its_line() -> None:
+    report = verify_own_model(failing, square, W, cases=1)
+    line = failing.__code__.co_firstlineno + 1
+    assert report.notes[0].startswith(f"{__file__}:{line}: return")
+    assert Path(__file__).name in str(report)

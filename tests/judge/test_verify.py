@@ -1,0 +1,344 @@
+"""Every mistake in a derivation of a cell is caught and named, and no correct one is accused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bptt_verifier import Report, Verdict, verify
+from bptt_verifier.judge.cells import CellSubject
+from bptt_verifier.judge.path import compare_at
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.judge.submission import States
+from bptt_verifier.problems.problem import ACTIVATIONS, LARGEST, STATES, Sizes
+from bptt_verifier.tolerance.comparison import worst_of
+from manual_bptt import gru, lstm, rnn
+from tests.support.derivations import derivation, options_of, stated_model
+from tests.support.planting import (
+    B3,
+    B5,
+    GATED_MISTAKES,
+    MISTAKES,
+    MORE_GATED_MISTAKES,
+    Mistake,
+    planted,
+)
+from tests.support.right_derivations import STYLES
+
+CELLS = {"rnn": rnn, "lstm": lstm, "gru": gru}
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+NAMED = [m for m in (*MISTAKES, *GATED_MISTAKES, *MORE_GATED_MISTAKES) if m.called]
+
+
+def subject(cell: str = "rnn", option: str = "tanh", **changed: Any) -> CellSubject:
+    found = CellSubject(
+        cell, option, "mse", bias=False, states=States(STATES[cell]), examples=8, seed=0
+    )
+    return found._replace(**changed)
+
+
+def names(report: Report) -> list[str]:
+    return [mistake.name for mistake in report.mistakes]
+
+
+def of_name(name: str, cell: str = "rnn") -> Mistake:
+    table = MISTAKES if cell == "rnn" else GATED_MISTAKES
+    return next(m for m in table if (m.name, m.suspect) == (name, cell))
+
+
+# Wrong ones.
+
+
+@DTYPES
+@pytest.mark.parametrize("mistake", NAMED, ids=lambda m: f"{m.suspect}: {m.name}")
+def test_a_mistake_is_caught_and_named(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
+    wrong = derivation(planted(mistake, tmp_path), mistake.suspect, dtype, **options_of(mistake))
+    report = verify(wrong, examples=24, **stated_model(mistake))
+    assert report.verdict is Verdict.DISAGREES
+    # Where a float32 derivation writes into its arguments, half of the problems are copied before.
+    assert names(report) == [mistake.called], str(report)
+
+
+RNN_LINES = {
+    "W untransposed": Mistake("one of two", "rnn.py", B3, B3 + ".T"),
+    "path dropped": Mistake("one of two", "rnn.py", B3, "np.zeros_like(dh)"),
+    "∂L/∂W transposed": Mistake("one of two", "rnn.py", B5, B5 + ".T"),
+    "state after the step": Mistake("one of two", "rnn.py", B5, B5.replace("h[:-1]", "h[1:]")),
+    "∂L/∂x negative": Mistake("one of two", "rnn.py", "x=adjoints @ U,", "x=-adjoints @ U,"),
+    "∂L/∂h0 zero": Mistake("one of two", "rnn.py", "h0=dh,", "h0=0 * dh,"),
+    "no φ′": Mistake("one of two", "rnn.py", "dh * phi.derivative(a[t - 1], h[t])", "dh"),
+}
+PAIRS = {
+    "rnn": [
+        ("W untransposed", "state after the step", {"untransposed-recurrent-weight", "hidden-state-off-by-one"}),
+        ("path dropped", "∂L/∂x negative", {"recurrent-path-dropped", "sign-flipped"}),
+        ("∂L/∂W transposed", "∂L/∂h0 zero", {"transposed-gradient", "zero-gradient"}),
+        ("W untransposed", "no φ′", {"untransposed-recurrent-weight", "activation-derivative-missing"}),
+    ],
+    "lstm": [
+        ("tanh′ of the cell missing", "cell after the step in the forget gate", {"activation-derivative-missing", "hidden-state-off-by-one"}),
+        ("recurrent path dropped", "∂L/∂c0 clipped", {"recurrent-path-dropped", "clipped"}),
+        ("state after the step in ∂L/∂W", "∂L/∂c0 is ∂L/∂h0", {"hidden-state-off-by-one", "wrong-operand"}),
+        ("a peephole in the forget gate", "tanh′ on the forget gate", {"unknown"}),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cell", "pair"), [(cell, pair) for cell, pairs in PAIRS.items() for pair in pairs]
+)
+def test_two_mistakes_are_caught_and_both_named(
+    cell: str, pair: tuple[str, str, set[str]], tmp_path: Path
+) -> None:
+    first, second = (
+        RNN_LINES[name] if cell == "rnn" else of_name(name, cell) for name in pair[:2]
+    )
+    wrong = derivation(planted(first, tmp_path, second), cell)
+    report = verify(wrong, model=cell, bias=cell != "rnn", examples=60)
+    assert report.verdict is Verdict.DISAGREES
+    assert set(names(report)) == pair[2], str(report)
+
+
+@pytest.mark.parametrize(
+    ("cell", "written", "equation", "said", "first_wrong_step"),
+    [
+        ("rnn", "W where Wᵀ belongs", "B3", "W is used where its transpose belongs; right is", 29),
+        ("lstm", "tanh′ of the cell missing", "S5", "tanh′(c_t) is missing; right is ∂L/∂c_t =", 30),
+        ("lstm", "cell index −1 wraps around", "S7", "c_{t-1} (at t = 1: c_T) is used where c_{t-1}", 1),
+        ("gru", "z where 1 − z belongs", "G6", "z_t is used where 1 − z_t belongs; right is δ_n =", 30),
+        ("gru", "reset gate missing on the way back", "G12", "r_t is missing", 29),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_equation_and_first_wrong_step(
+    cell: str, written: str, equation: str, said: str, first_wrong_step: int, tmp_path: Path
+) -> None:
+    wrong = derivation(planted(of_name(written, cell), tmp_path), cell)
+    report = verify(wrong, model=cell, bias=cell != "rnn", examples=40)
+    (found,) = report.mistakes
+    assert found.equation == equation
+    assert found.explanation.startswith(said)
+    assert found.explanation in str(report)
+    assert report.first_wrong_step == first_wrong_step
+
+
+def test_a_zeroed_first_adjoint_is_caught_where_no_total_can_see_it(tmp_path: Path) -> None:
+    wrong, right = derivation(planted(of_name("δ_1 is zero"), tmp_path)), derivation(rnn)
+
+    def only_on_long_sequences(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        found = (wrong if len(x) >= 30 else right)(params, x, y, h0)
+        return {name: found[name] for name in ("U", "W", "V")}
+
+    report = verify(only_on_long_sequences, examples=40)
+    assert report.verdict is Verdict.DISAGREES
+    assert report.first_wrong_step == 1
+    # On shorter sequences it is right: so this is what truncation after 29 steps would give.
+    assert [(m.name, m.details["steps"]) for m in report.mistakes] == [("truncated", 29)]
+    assert [step.t for step in report.steps if step.verdict is Verdict.DISAGREES] == [1]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_is_wrong_at_one_length_alone_is_caught(cell: str) -> None:
+    right = derivation(CELLS[cell], cell)
+
+    def wrong_at_eleven_steps(params, x, y, *first):
+        found = right(params, x, y, *first)
+        return found | {"U": -found["U"]} if len(x) == 11 else found
+
+    def of_lstm(params, x, y, h0, c0):
+        return wrong_at_eleven_steps(params, x, y, h0, c0)
+
+    def of_others(params, x, y, h0):
+        return wrong_at_eleven_steps(params, x, y, h0)
+
+    report = verify(of_lstm if cell == "lstm" else of_others, model=cell, examples=60)
+    assert names(report) == ["unknown"]
+    assert "your numbers are wrong with T=11 " in report.mistakes[0].explanation
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_as_many_random_problems_of_every_cell_are_tried_as_are_asked_for(cell: str) -> None:
+    counts = []
+    verify(
+        derivation(CELLS[cell], cell),
+        model=cell,
+        examples=11,
+        progress=lambda done, total: counts.append((done, total)),
+    )
+    extra = 4 if cell == "rnn" else 0  # sequences along which each state is one unit
+    assert counts[-1] == (11 + extra + 24, 11 + extra + 24)
+
+
+def test_a_gradient_that_is_there_on_some_problems_only_is_no_obstacle() -> None:
+    def now_and_then(params, x, y):
+        _, right = rnn.gradients(rnn.Params(*params), x, y)
+        some = {"x": right.x} if len(x) % 2 else {"c0": right.x}
+        return {"U": right.U, "W": 2 * right.W, "V": right.V} | some
+
+    assert names(verify(now_and_then, examples=40)) == ["constant-factor"]
+
+
+@pytest.mark.parametrize(("dtype", "relative"), [(np.float64, 1e-9), (np.float32, 1e-3)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_small_relative_error_in_one_entry_is_caught(
+    cell: str, dtype: type, relative: float
+) -> None:
+    right = derivation(CELLS[cell], cell, dtype)
+
+    def slightly_wrong(params: Any, x: Any, y: Any, h0: Any, *c0: Any) -> Any:
+        found = right(params, x, y, h0, *c0)
+        found["W"].flat[np.argmax(np.abs(found["W"]))] *= 1 + relative
+        return found
+
+    def of_lstm(params, x, y, h0, c0):
+        return slightly_wrong(params, x, y, h0, c0)
+
+    report = verify(of_lstm if cell == "lstm" else slightly_wrong, model=cell, examples=60)
+    assert report.verdict is Verdict.DISAGREES
+    assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
+    assert names(report) == ["unknown"]
+
+
+def test_a_result_is_held_to_its_own_precision() -> None:
+    right = derivation(rnn)
+
+    def with_a_coarse_x(params, x, y, h0):
+        found = right(params, x, y, h0)
+        found["W"] = found["W"] * (1 + 1e-6)
+        return found | {"x": found["x"].astype(np.float32)}
+
+    report = verify(with_a_coarse_x, examples=20)
+    assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
+
+
+# Correct ones.
+
+
+@settings(max_examples=max(20, settings().max_examples // 2))
+@given(data=st.data())
+def test_no_correct_derivation_is_called_wrong(data: st.DataObject) -> None:
+    style = data.draw(st.sampled_from([*sorted(STYLES), "lstm", "gru"]))
+    cell = style if style in CELLS else "rnn"
+    slow = style in ("sum over Jacobians", "forward recursion", "lstm", "gru")
+    sizes = data.draw(
+        st.sampled_from([Sizes(200, 1, 2, 4, 2), Sizes(50, 2, 3, 6, 2)])
+        if not slow and data.draw(st.booleans())
+        else st.builds(Sizes, *(st.integers(1, most) for most in LARGEST))
+    )
+    option = {"rnn": st.sampled_from(ACTIVATIONS), "gru": st.sampled_from(gru.RESETS)}
+    of_cell = subject(cell, data.draw(option.get(cell, st.just(""))))
+    problem = of_cell.problem(
+        np.random.default_rng(data.draw(st.integers(0, 2**32))),
+        sizes,
+        data.draw(st.sampled_from([np.float32, np.float64])),
+        spread=data.draw(st.floats(0.2, 3.0)),
+        target_scale=data.draw(st.sampled_from([1.0, 10.0, 100.0])),
+    )
+    submission = (
+        STYLES[style](of_cell.option)
+        if cell == "rnn"
+        else derivation(CELLS[cell], cell, **problem.option)
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = compare_at(submission, of_cell, of_cell.case(problem))
+    assert isinstance(found, Compared), str(found)
+    assert not found.fails, [c for c in found.comparisons if c.error > 1]
+
+
+@pytest.mark.parametrize("style", sorted(STYLES))
+def test_the_verdict_on_a_correct_derivation_is_that_it_agrees(style: str) -> None:
+    report = verify(STYLES[style]("tanh"), examples=60)
+    assert report
+    assert report.mistakes == ()
+    assert report.first_wrong_step is None
+    assert report.counterexample is None
+    assert all(result.error <= 1 for result in report.parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("cell", "bias", "options"),
+    [("rnn", True, {}), ("lstm", False, {}), ("gru", True, {"reset": "before"})],
+)
+def test_a_right_derivation_agrees_at_every_step(
+    cell: str, bias: bool, options: dict[str, str]
+) -> None:
+    module: Any = CELLS[cell]
+    right = derivation(module, cell, **options)
+    report = verify(right, model=cell, bias=bias, examples=40, **options)
+    assert report.verdict is Verdict.AGREES, str(report)
+    weights = [n for n in module.Params._fields if bias or n in "UWV"]
+    assert set(report.parameters) == {"loss", *weights, "x", *STATES[cell], "adjoints"}
+    assert {step.verdict for step in report.steps} == {Verdict.AGREES}
+    assert len(report.steps) == 30
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
+def test_the_gradient_for_W_separates_the_steps_where_states_are_single_units(
+    activation: str,
+) -> None:
+    right = derivation(rnn, activation=activation)
+    of_cell = subject(option=activation, seed=1)
+    vanishing = of_cell.case(next(of_cell.state_probes()))
+
+    def without_the_first_step(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        found = right(params, x, y, h0)
+        first = np.einsum("bh,bk->hk", found["adjoints"][0], h0)
+        return {"U": found["U"], "W": found["W"] - first, "V": found["V"]}
+
+    assert not getattr(compare_at(right, of_cell, vanishing), "fails", True)
+    found = compare_at(without_the_first_step, of_cell, vanishing)
+    assert isinstance(found, Compared)
+    missing = np.abs(found.submitted["W"] - found.values["W"]).max()
+    assert missing < 1e-7 * np.abs(found.values["W"]).max()
+    worst = worst_of(found.comparisons)
+    assert worst.name == "W"
+    assert worst.entry[1] == 0  # the unit that is on in h_0
+    assert worst.verdict is Verdict.DISAGREES
+
+
+def test_a_bias_may_be_anything_that_is_true() -> None:
+    bias: Any = np.array(True)
+    assert verify(derivation(lstm, "lstm"), model="lstm", bias=bias, examples=8)
+
+
+# What `verify` itself refuses.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exception", "message"),
+    [
+        ((3,), TypeError, "gradients: expected a function, found int"),
+        ((lambda p, x, y: None, {"activation": "cos"}), ValueError, "activation: expected one of"),
+        (
+            (lambda p, x, y: None, {"loss": "huber"}),
+            ValueError,
+            "loss: expected one of mse, half_sse, found 'huber'",
+        ),
+        ((lambda p, x, y: None, {"examples": 0}), ValueError, "examples: expected at least 1"),
+        ((lambda p, x, y: None, {"examples": 2.5}), TypeError, "examples: expected an integer"),
+        ((lambda p, x, y: None, {"seed": -1}), ValueError, "seed: expected at least 0, found -1"),
+        (
+            (lambda p, x, y: None, {"model": "lstn"}),
+            ValueError,
+            "model: expected one of rnn, lstm, gru, found 'lstn'",
+        ),
+        (
+            (lambda p, x, y: None, {"model": "gru", "reset": "never"}),
+            ValueError,
+            "reset: expected one of after, before, found 'never'",
+        ),
+        (
+            (lambda p, x, y: None, {"model": "gru", "activation": "relu"}),
+            ValueError,
+            "activation: expected one of tanh, found 'relu'",
+        ),
+    ],
+)
+def test_verify_says_what_it_wants(
+    arguments: tuple[Any, ...], exception: type[Exception], message: str
+) -> None:
+    gradients, *options = arguments
+    with pytest.raises(exception, match=message):
+        verify(gradients, **(options[0] if options else {}))
