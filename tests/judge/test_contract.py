@@ -14,6 +14,7 @@ from bptt_verifier.judge.submission import Breach, Expected, States, read_by_nam
 from manual_bptt import lstm
 from tests.support.derivations import derivation
 from tests.support.right_derivations import column_vectors_one_sequence_at_a_time
+from tests.support.square import W, right, square
 
 # fmt: off
 BREACHES = {
@@ -142,7 +143,7 @@ def test_a_state_is_passed_in_its_place_or_by_its_name() -> None:
 def test_every_state_arrives_under_its_own_name() -> None:
     right = derivation(lstm, "lstm")
     for submission in (
-        lambda params, x, y, h0, c0: right(params, x, y, h0, c0),
+        right,
         lambda params, x, y, c0, h0: right(params, x, y, h0, c0),
         lambda params, x, y, *, c0, h0: right(params, x, y, h0, c0),
         lambda params, x, y, h0, *, c0: right(params, x, y, h0, c0),
@@ -171,18 +172,7 @@ def test_what_cannot_be_read_is_a_breach() -> None:
     assert "what your function returned, Odd, cannot be read" in found.mistake.explanation
 
 
-# The contract of one's own model: one parameter, and a loss of two operations.
-
-W = {"W": np.array([[0.5, -0.25], [1.0, 0.75]])}
-
-
-def square(p: Any, xp: Any) -> Any:
-    return xp.sum(xp.tanh(p["W"]) ** 2)
-
-
-def right(p: Any) -> Any:
-    y = np.tanh(p["W"])
-    return {"W": 2 * y * (1 - y * y)}
+# The contract of an own model.
 
 
 def modifying(p: Any) -> Any:
@@ -211,7 +201,7 @@ noise = np.random.default_rng(0)
 
 OWN_BREACHES = {
     "returns nothing": (lambda p: None, "wrong-shape", "returned None: expected the gradients by"),
-    "returns a list": (lambda p: [1.0], "wrong-shape", "returned list: expected the gradients by"),
+    "returns a list": (lambda p: [1.0], "wrong-shape", "returned list of 1 values: expected"),
     "other names": (lambda p: {"w": p["W"]}, "wrong-shape", "named W: expected W, found w"),
     "other shape": (
         lambda p: {"W": p["W"][0]},

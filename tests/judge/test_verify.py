@@ -93,9 +93,7 @@ PAIRS = {
 def test_two_mistakes_are_caught_and_both_named(
     cell: str, pair: tuple[str, str, set[str]], tmp_path: Path
 ) -> None:
-    first, second = (
-        RNN_LINES[name] if cell == "rnn" else of_name(name, cell) for name in pair[:2]
-    )
+    first, second = (RNN_LINES[name] if cell == "rnn" else of_name(name, cell) for name in pair[:2])
     wrong = derivation(planted(first, tmp_path, second), cell)
     report = verify(wrong, model=cell, bias=cell != "rnn", examples=60)
     assert report.verdict is Verdict.DISAGREES

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.verify import verify
-from bptt_verifier.problems.problem import Sizes, variant_with_values
-from bptt_verifier.reference import exact_values as last_resort
-from bptt_verifier.reference.exact_values import Case, decide, together, verdict_on
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import Sizes
+from bptt_verifier.reference import exact_values
+from bptt_verifier.reference.exact_values import Computed, decide, verdict_of_all, verdict_on
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import gru, lstm
@@ -23,12 +24,12 @@ def slightly_wrong(params: Any, x: Any, y: Any, h0: Any) -> dict[str, Any]:
     return found | {"W": found["W"] * np.float16(1.03)}
 
 
-def judged(gradients: Any) -> Report:
+def verdict_on_few(gradients: Any) -> Report:
     return verify(gradients, examples=12)
 
 
 def test_a_derivation_in_half_precision_is_decided_by_exact_values() -> None:
-    report = judged(RIGHT)
+    report = verdict_on_few(RIGHT)
     assert report.verdict is Verdict.AGREES
     assert set(report.certified) == set(report.parameters) == {"U", "W", "V", "h0"}
     assert all(0 < decision.deviation < 2**-6 for decision in report.certified.values())
@@ -39,7 +40,7 @@ def test_a_derivation_in_half_precision_is_decided_by_exact_values() -> None:
 
 
 def test_a_wrong_one_whose_error_hides_below_the_bound_is_found() -> None:
-    report = judged(slightly_wrong)
+    report = verdict_on_few(slightly_wrong)
     assert all(result.error <= 1 for result in report.parameters.values())
     assert report.verdict is Verdict.DISAGREES
     assert report.certified["W"].verdict is Verdict.DISAGREES
@@ -49,18 +50,18 @@ def test_a_wrong_one_whose_error_hides_below_the_bound_is_found() -> None:
 
 @pytest.mark.parametrize("gradients", [RIGHT, slightly_wrong])
 def test_without_the_extra_nothing_changes(gradients: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(last_resort, "find_spec", lambda name: None)
-    report = judged(gradients)
+    monkeypatch.setattr(exact_values, "find_spec", lambda name: None)
+    report = verdict_on_few(gradients)
     assert report.verdict is Verdict.INCONCLUSIVE
     assert report.certified == {}
-    assert "try more --examples" in str(report)
+    assert "is not testable: rounding alone" in str(report)
 
 
 def test_where_a_bound_can_tell_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError("asked")
 
-    monkeypatch.setattr(last_resort, "decide", never)
+    monkeypatch.setattr(exact_values, "decide", never)
     assert verify(in_precision(np.float64)("tanh"), examples=12).verdict is Verdict.AGREES
 
 
@@ -83,9 +84,9 @@ def test_the_rule(deviation: float, size: float, correct: float, verdict: Verdic
 
 
 def test_one_disagreement_decides_and_no_verdict_is_inconclusive() -> None:
-    assert together([]) is Verdict.INCONCLUSIVE
-    assert together([Verdict.AGREES]) is Verdict.AGREES
-    assert together([Verdict.AGREES, Verdict.DISAGREES]) is Verdict.DISAGREES
+    assert verdict_of_all([]) is Verdict.INCONCLUSIVE
+    assert verdict_of_all([Verdict.AGREES]) is Verdict.AGREES
+    assert verdict_of_all([Verdict.AGREES, Verdict.DISAGREES]) is Verdict.DISAGREES
 
 
 # The gated cells.
@@ -110,7 +111,7 @@ CELLS = ["lstm", "gru"]
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_cell_in_half_precision_is_decided_by_exact_values(cell: str) -> None:
-    report = verify(half(cell), model=cell)
+    report = verify(half(cell), model=cell, examples=24)
     assert report.verdict is Verdict.AGREES, str(report)
     states = {"h0", "c0"} if cell == "lstm" else {"h0"}
     names = {"U", "W", "V", "x", "adjoints"} | states
@@ -118,12 +119,12 @@ def test_a_cell_in_half_precision_is_decided_by_exact_values(cell: str) -> None:
     assert {decision.verdict for decision in report.certified.values()} == {Verdict.AGREES}
     assert {result.verdict for result in report.parameters.values()} == {Verdict.AGREES}
     assert "their exact values decided" in str(report)
-    assert "nothing could be shown" not in str(report)
+    assert "not testable" not in str(report)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_wrong_cell_whose_error_hides_below_the_bound_is_found(cell: str) -> None:
-    report = verify(half(cell, W=1.03), model=cell)
+    report = verify(half(cell, W=1.03), model=cell, examples=24)
     assert all(result.error <= 1 for result in report.parameters.values())
     assert report.verdict is Verdict.DISAGREES
     assert report.certified["W"].verdict is Verdict.DISAGREES
@@ -136,11 +137,11 @@ def test_a_wrong_cell_whose_error_hides_below_the_bound_is_found(cell: str) -> N
 def test_without_the_extra_a_cell_stays_inconclusive(
     cell: str, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(last_resort, "find_spec", lambda name: None)
-    report = verify(half(cell, W=factor), model=cell)
+    monkeypatch.setattr(exact_values, "find_spec", lambda name: None)
+    report = verify(half(cell, W=factor), model=cell, examples=24)
     assert report.verdict is Verdict.INCONCLUSIVE, str(report)
     assert report.certified == {}
-    assert "nothing could be shown of it" in str(report)
+    assert "is not testable: rounding alone" in str(report)
 
 
 def test_where_a_cell_can_be_told_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,8 +153,8 @@ def test_where_a_cell_can_be_told_nobody_is_asked(monkeypatch: pytest.MonkeyPatc
         value, found = gru.gradients(given, *(v.astype(np.float32) for v in (x, y, h0)))
         return {"loss": float(value)} | found._asdict()
 
-    monkeypatch.setattr(last_resort, "decide", never)
-    assert verify(single, model="gru").verdict is Verdict.AGREES
+    monkeypatch.setattr(exact_values, "decide", never)
+    assert verify(single, model="gru", examples=24).verdict is Verdict.AGREES
 
 
 def test_a_forward_pass_in_half_precision_is_still_held_to_the_stated_one() -> None:
@@ -161,7 +162,7 @@ def test_a_forward_pass_in_half_precision_is_still_held_to_the_stated_one() -> N
         found = half("gru")(params, x, y, h0)
         return found | {"loss": 2 * found["loss"]}
 
-    report = verify(doubled, model="gru")
+    report = verify(doubled, model="gru", examples=24)
     assert [mistake.name for mistake in report.mistakes] == ["forward-differs"]
 
 
@@ -169,8 +170,8 @@ def test_a_forward_pass_in_half_precision_is_still_held_to_the_stated_one() -> N
 def test_gradients_below_the_smallest_numbers_accuse_nobody(cell: str) -> None:
     """The correct derivation's errors there are luck: half precision has nothing in between."""
     rng = np.random.default_rng(0)
-    problem = variant_with_values(rng, cell, Sizes(2, 1, 1, 1, 1), option="after")
+    problem = with_values(rng, Sizes(2, 1, 1, 1, 1), cell=cell, bias=True, initial_state=True)
     tiny = problem._replace(params=problem.params._replace(V=np.full((1, 1), 2.0**-22)))
     yours = {"U": np.full(tiny.params.U.shape, 2.0**-19, np.float16)}
-    found = decide([Case(tiny, yours, np.float16)], ["U"])
+    found = decide([Computed(tiny, yours, np.float16)], ["U"])
     assert found["U"].verdict is Verdict.INCONCLUSIVE
