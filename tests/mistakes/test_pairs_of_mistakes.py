@@ -10,7 +10,7 @@ import pytest
 from bptt_verifier.mistakes import gated_leaf_mistakes, gated_mistakes, gated_recursion
 from bptt_verifier.mistakes.search import SLACK, Evidence, Hypotheses, evidence_of, plausible
 from bptt_verifier.problems.problem import Sizes, Variant, variant_with_values
-from tests.conftest import deep
+from tests.support.profiles import deep
 
 CELLS = [("lstm", ""), ("gru", "after"), ("gru", "before")]
 
