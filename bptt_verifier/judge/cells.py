@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.judge.subject import Compared, Try
+from bptt_verifier.judge.subject import OF_FORWARD, Compared, Try
 from bptt_verifier.judge.submission import (
     WEIGHTS,
     Call,
@@ -289,7 +289,7 @@ class CellSubject(NamedTuple):
 
 def gradients_of(found: Compared) -> list[str]:
     """The names of the gradients that were submitted."""
-    return [name for name in found.submitted if name not in ("loss", "prediction")]
+    return [name for name in found.submitted if name not in OF_FORWARD]
 
 
 @cached_by_content(8 * CONFIRMED)

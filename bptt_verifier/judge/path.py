@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.judge.steps import Steps, step_results, steps_of
-from bptt_verifier.judge.subject import Compared, Subject, dtype_of
+from bptt_verifier.judge.subject import OF_FORWARD, Compared, Subject, dtype_of
 from bptt_verifier.judge.submission import Breach, ask, breach, difference_when_asked_again
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference import exact_values
@@ -25,6 +25,7 @@ from bptt_verifier.report import (
     nine_digits,
 )
 from bptt_verifier.tolerance.comparison import (
+    SYMBOLS,
     Comparison,
     Verdict,
     compare,
@@ -164,7 +165,7 @@ def forward_differs(subject: Subject, found: Compared) -> Mistake | None:
     """A returned loss or prediction that is not the stated model's: the gradient is not judged."""
     for comparison in found.comparisons:
         is_argument = comparison.name in found.case.arguments  # a parameter may have such a name
-        if comparison.name in ("loss", "prediction") and not is_argument and comparison.error > 1:
+        if comparison.name in OF_FORWARD and not is_argument and comparison.error > 1:
             return differing_forward_pass(subject, found.case, comparison)
     return None
 
@@ -223,7 +224,7 @@ def conclude(
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
     report = Report(
         name,
-        overall(result.verdict for result in parameters.values()),
+        overall(result.verdict for name, result in parameters.items() if name not in OF_FORWARD),
         first_wrong_step=max(wrong_steps, default=None),
         parameters=parameters,
         steps=steps,
@@ -329,13 +330,16 @@ def counterexample(subject: Subject, found: Compared) -> Counterexample:
 
 def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compared]) -> Report:
     """An inconclusive report after asking the exact values, where they can be computed."""
-    vague = [n for n, r in report.parameters.items() if r.verdict is Verdict.INCONCLUSIVE]
+    vague = [
+        name
+        for name, result in report.parameters.items()
+        if result.verdict is Verdict.INCONCLUSIVE and name not in OF_FORWARD
+    ]
     why = tuple(not_testable(name, compared) for name in vague)
     report = report._replace(notes=(*report.notes, *why))
     decided: dict[str, Decision] = {}
     if exact_values.available():
-        names = [name for name in vague if name not in ("loss", "prediction")]
-        decided = exact_values.decide(subject.for_exact_values(compared), names)
+        decided = exact_values.decide(subject.for_exact_values(compared), vague)
     if not decided:
         return report
     settled = {
@@ -370,7 +374,7 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
 
 def not_testable(name: str, compared: Sequence[Compared]) -> str:
     """Why no comparison of one gradient could have shown a mistake."""
-    symbol = name if name in ("loss", "prediction") else f"∂L/∂{name}"
+    symbol = SYMBOLS.get(name, f"∂L/∂{name}")
     found = [each for each in compared if name in each.values]
     if not any(each.values[name].any() for each in found):
         return f"{symbol} is not testable: it is zero in every case."

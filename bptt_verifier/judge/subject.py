@@ -15,6 +15,8 @@ from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import Comparison, Verdict, coarsest
 
+OF_FORWARD = ("loss", "prediction")  # results of the forward pass, about which the judge asks first
+
 
 class Compared(NamedTuple):
     """A submission's results at one case, what is true and allowed there, and how they compare."""

@@ -216,7 +216,9 @@ def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
         found = dict(result)
     elif hasattr(result, "_asdict"):
         found = result._asdict()
-    elif several and len(result) == 2 and np.ndim(result[0]) == 0 and not isinstance(result[0], str):
+    elif (
+        several and len(result) == 2 and np.ndim(result[0]) == 0 and not isinstance(result[0], str)
+    ):
         inner = by_name(result[1], expected)
         return inner if isinstance(inner, Breach) else {"loss": result[0], **inner}
     elif several and len(result) in expected.in_order:

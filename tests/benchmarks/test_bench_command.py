@@ -1,15 +1,12 @@
 """`python -m benchmarks`, as a shell calls it."""
 
 from functools import partial
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
-from test_benchmark_results import private
-from test_benchmarks import ROOT, SMALL, WRONG, tampering, truth_of
 
 from benchmarks import (
     __main__,
@@ -20,12 +17,14 @@ from benchmarks import (
 from benchmarks.measurement import rounds
 from benchmarks.results import read
 from benchmarks.suites import CONTENDERS, Plan, Suite
+from tests.support.benchmarks import SMALL, WRONG, private, tampering, truth_of
+from tests.support.modules import ROOT
 
 TINY_PLAN = Plan((SMALL,), {name: CONTENDERS[name] for name in ("manual", "autodiff", "limit")})
 
 
 @pytest.fixture
-def bench(monkeypatch, capsys):  # type: ignore[no-untyped-def]
+def bench(monkeypatch, capsys):
     """Runs the command line on tiny sizes: (exit code, standard output, standard error)."""
     monkeypatch.setattr(measurement, "SHORTEST", 0.0)
     monkeypatch.setattr(measurement, "SETTLING", 0.0)
@@ -147,9 +146,3 @@ def test_help_names_every_option(bench) -> None:
     assert code == 0
     for option in "device suite contenders dtype model rounds json plot compare threads".split():
         assert f"--{option}" in out
-
-
-def test_importing_the_benchmarks_changes_no_global_state() -> None:
-    pytest.importorskip("hatchling", reason="hatchling is in the extra test")
-    rules = import_module("test_independence")
-    assert rules.changed_by_importing(list(rules.modules("benchmarks"))) == {}

@@ -3,12 +3,9 @@
 Statistics, files, tables, targets, the machine, the page.
 """
 
-import getpass
 import json
 import os
-import platform
 import re
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,8 +20,9 @@ from benchmarks.results import Result, Timing, from_json, read, to_json, write
 from benchmarks.table import across, exponents, seconds, terminal_table, time_exponents
 from benchmarks.targets import targets
 from bptt_verifier.problems.problem import Sizes
+from tests.support.benchmarks import private
+from tests.support.modules import ROOT
 
-ROOT = Path(__file__).parents[2]
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 
 
@@ -221,14 +219,6 @@ def test_targets_are_reached_or_fall_short_by_what_was_measured() -> None:
 
 
 # The machine.
-
-
-def private() -> set[str]:
-    """What a result must not tell: names of host and user, and folders."""
-    found = {platform.node(), str(Path.home()), str(ROOT), os.sep + "tmp"}
-    with suppress(KeyError, OSError):
-        found.add(getpass.getuser())
-    return {word for word in found if len(word) > 3}
 
 
 def test_the_machines_description_tells_what_counts_and_no_names() -> None:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -22,24 +21,18 @@ from benchmarks import (
     verifying,
 )
 from benchmarks.agreement import Disagreement, expected, require_agreement
-from benchmarks.balanced import balanced, flop
-from benchmarks.contenders import LEARNING_RATE, Contender, Setting, Unavailable, named
+from benchmarks.balanced import flop
+from benchmarks.contenders import LEARNING_RATE, Contender, Setting, Unavailable
 from benchmarks.measurement import Transfer, calls_needed, rounds, settled, timed
 from benchmarks.results import LIMITS
 from benchmarks.suites import CONTENDERS, LOOPS
 from bptt_verifier.problems.draws import with_values
-from bptt_verifier.problems.problem import GATES, Problem, Sizes
+from bptt_verifier.problems.problem import GATES, Sizes
 from jax_reference import rnn as reference
 from manual_bptt import gru, lstm, rnn
+from tests.support.benchmarks import HERE, SMALL, WRONG, Changed, problem, tampering, truth_of
 
-ROOT = Path(__file__).parents[2]
-SMALL = Sizes(T=4, B=3, D=2, H=5, O=2)
-HERE = Setting(jax.devices("cpu")[0])
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
-
-
-def problem(cell: str = "rnn", sizes: Sizes = SMALL, dtype: str = "float32") -> Problem:
-    return balanced(cell, sizes, dtype=dtype)
 
 
 # What is timed: problems whose adjoints stay of ordinary size.
@@ -164,16 +157,6 @@ def test_every_contender_passes_the_gate(cell: str, dtype: str, name: str) -> No
         }
 
 
-TRUTHS: dict[tuple[str, str], Any] = {}
-
-
-def truth_of(cell: str, dtype: str) -> Any:
-    """The reference, compiled once for each."""
-    if (cell, dtype) not in TRUTHS:
-        TRUTHS[cell, dtype] = expected(problem(cell, dtype=dtype))
-    return TRUTHS[cell, dtype]
-
-
 def test_the_gates_reference_is_the_second_witness() -> None:
     given = problem(dtype="float64")
     value, gradient = reference.value_and_grad(given.params, given.x, given.y)
@@ -184,42 +167,6 @@ def test_the_gates_reference_is_the_second_witness() -> None:
         right = np.asarray(value)
         assert np.abs(truth.values[name] - right).max() <= truth.allowed[name]
         assert 0 < truth.allowed[name] < 1e-12 * np.abs(right).max()
-
-
-Changed = Callable[[Any, Any, Any], tuple[Any, Any]]
-
-
-def wrong_gradient(change: Callable[[Any], Any]) -> Changed:
-    return lambda loss, gradient, params: (loss, change(gradient))
-
-
-# What a contender may get wrong, as a change of (loss, gradient).
-WRONG: dict[str, Changed] = {
-    "W off by a thousandth": wrong_gradient(lambda g: g._replace(W=g.W * 1.001)),
-    "one entry of U": wrong_gradient(
-        lambda g: g._replace(U=g.U + 1e-3 * (np.arange(g.U.size).reshape(g.U.shape) == 7))
-    ),
-    "V transposed in sign": wrong_gradient(lambda g: g._replace(V=-g.V)),
-    "W transposed": wrong_gradient(lambda g: g._replace(W=g.W.T)),
-    "twice the step": wrong_gradient(lambda g: jax.tree.map(lambda slope: 2 * slope, g)),
-    "no update": wrong_gradient(lambda g: jax.tree.map(np.zeros_like, g)),
-    "NaN": wrong_gradient(lambda g: g._replace(U=g.U * np.float32(np.nan))),
-    "half the loss": lambda loss, gradient, params: (loss / 2, gradient),
-}
-
-
-def tampering(change: Changed, name: str, given: Problem, setting: Setting) -> Contender:
-    """The readable derivation with a mistake."""
-
-    def step(params: Any, rate: float) -> tuple[Any, Any]:
-        loss, gradient = change(*rnn.value_and_grad(params, given.x, given.y), params)
-        moved = (
-            None if w is None else (w - w.dtype.type(rate) * g).astype(w.dtype)
-            for w, g in zip(params, gradient, strict=True)
-        )
-        return loss, type(params)(*moved)
-
-    return Contender(name, lambda: given.params, step, named)
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_command_line import bptt  # noqa: F401 - a fixture
 
 from bptt_verifier.commands import accuracy
 from bptt_verifier.commands.accuracy import (
@@ -18,8 +17,8 @@ from bptt_verifier.commands.accuracy import (
     format_row,
     measure,
 )
+from tests.support.modules import ROOT
 
-ROOT = Path(__file__).parents[2]
 FACTOR = 200  # docs/certification.md: the bound is never more than so many times what was needed
 
 
@@ -39,7 +38,7 @@ def test_no_error_is_above_its_bound_and_the_bound_is_not_looser_than_said(dtype
 def test_a_worse_implementation_has_larger_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = accuracy.contenders()
 
-    def rounded(problem):  # type: ignore[no-untyped-def]
+    def rounded(problem):
         found = asked["manual"](problem)
         return found._replace(W=found.W.astype(np.float32).astype(np.float64))
 
@@ -72,7 +71,7 @@ def test_the_page_in_the_docs_is_what_the_command_writes() -> None:
     assert f"never more than {FACTOR} times what was needed" in said
 
 
-def test_the_command_prints_writes_and_draws(bptt, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+def test_the_command_prints_writes_and_draws(bptt, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(accuracy, "DTYPES", ("float64",))
     monkeypatch.setattr(accuracy, "LENGTHS", (5,))
     monkeypatch.setattr(accuracy, "NORMS", (1.0, 2.0))

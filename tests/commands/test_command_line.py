@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import numpy as np
 import pytest
 import typer
-from test_builtin import without_evidence_for_W
 from typer.testing import CliRunner
 
 from bptt_verifier.commands import colours
@@ -24,29 +23,12 @@ from bptt_verifier.console.files import require_writable
 from bptt_verifier.judge import builtin
 from bptt_verifier.problems.problem import Problem
 from manual_bptt import rnn, rtrl
+from tests.support.command_line import Ended
+from tests.support.modules import ROOT
+from tests.support.seeds import seed_without_evidence_for_W
 
 
-class Ended:
-    """How a run ended, and what it printed."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def bptt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["bptt", *arguments])
-        # Under `python -m pytest` it would call itself a module of pytest.
-        monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-        return Ended(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
-
-
-def test_verify_prints_a_row_for_each_gradient_and_agrees(bptt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_verify_prints_a_row_for_each_gradient_and_agrees(bptt, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     ended = bptt("verify", "--examples", "30", "--seed", "5", "--json", str(out))
     assert ended.code == 0
@@ -58,13 +40,13 @@ def test_verify_prints_a_row_for_each_gradient_and_agrees(bptt, tmp_path: Path) 
     assert ended.out.count("∂L/∂W") >= 3
 
 
-def test_verify_in_float32_agrees(bptt) -> None:  # type: ignore[no-untyped-def]
+def test_verify_in_float32_agrees(bptt) -> None:
     ended = bptt("verify", "--examples", "30", "--dtype", "float32")
     assert ended.code == 0
     assert "in float32" in ended.out
 
 
-def test_verify_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_verify_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypatch) -> None:
     right = builtin.derivation_of(rtrl)
     monkeypatch.setitem(
         builtin.DERIVATIONS, "forward recursion", lambda p: (f := right(p)) | {"W": -f["W"]}
@@ -75,8 +57,8 @@ def test_verify_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypatch) -> No
     assert "forward recursion, ∂L/∂W[" in ended.out
 
 
-def test_verify_ends_with_3_where_nothing_could_have_shown_a_mistake(bptt) -> None:  # type: ignore[no-untyped-def]
-    ended = bptt("verify", "--examples", "1", "--seed", str(without_evidence_for_W()))
+def test_verify_ends_with_3_where_nothing_could_have_shown_a_mistake(bptt) -> None:
+    ended = bptt("verify", "--examples", "1", "--seed", str(seed_without_evidence_for_W()))
     assert ended.code == 3
     assert "inconclusive" in ended.out
 
@@ -140,9 +122,7 @@ COMMANDS = "verify, prove, accuracy, explain, flow, train"
         (["--no-such", "verify"], "--no-such: no such option of bptt; see bptt --help"),
     ],
 )  # fmt: skip
-def test_bad_usage_ends_with_2_and_a_sentence(  # type: ignore[no-untyped-def]
-    arguments: list[str], sentence: str, bptt
-) -> None:
+def test_bad_usage_ends_with_2_and_a_sentence(arguments: list[str], sentence: str, bptt) -> None:
     ended = bptt(*arguments)
     assert says_one_sentence(ended, sentence), ended.err
 
@@ -160,7 +140,7 @@ def options_of_every_command() -> list[tuple[str, str, bool]]:
 
 
 @pytest.mark.parametrize(("command", "option", "takes_a_value"), options_of_every_command())
-def test_a_value_too_few_or_too_many_is_a_sentence_for_every_option(  # type: ignore[no-untyped-def]
+def test_a_value_too_few_or_too_many_is_a_sentence_for_every_option(
     command: str, option: str, takes_a_value: bool, bptt
 ) -> None:
     ended = bptt(command, option if takes_a_value else f"{option}=x")
@@ -171,7 +151,7 @@ def test_a_value_too_few_or_too_many_is_a_sentence_for_every_option(  # type: ig
 @pytest.mark.parametrize(
     "arguments", [["--no-such"], ["--examples", "x"], ["extra"], ["--examples"]]
 )
-def test_what_the_framework_says_by_itself_is_not_one_sentence(  # type: ignore[no-untyped-def]
+def test_what_the_framework_says_by_itself_is_not_one_sentence(
     arguments: list[str], bptt, monkeypatch
 ) -> None:
     plain = typer.Typer()
@@ -214,7 +194,7 @@ def test_any_other_ending_is_not_one_sentence(ended: Ended) -> None:
         (["1", "2"], "Invalid value: one line, and another; see bptt --help"),
     ],
 )
-def test_what_no_command_here_asks_for_would_be_refused_in_one_sentence_too(  # type: ignore[no-untyped-def]
+def test_what_no_command_here_asks_for_would_be_refused_in_one_sentence_too(
     arguments: list[str], sentence: str, bptt, monkeypatch
 ) -> None:
     app = App()
@@ -233,14 +213,14 @@ def test_what_no_command_here_asks_for_would_be_refused_in_one_sentence_too(  # 
     assert says_one_sentence(ended, sentence), ended.err
 
 
-def test_without_arguments_it_says_what_it_can_do(bptt) -> None:  # type: ignore[no-untyped-def]
+def test_without_arguments_it_says_what_it_can_do(bptt) -> None:
     ended = bptt()
     for command in ("verify", "explain", "flow", "train"):
         assert command in ended.out
     assert ended.err == ""
 
 
-def test_explain_shows_every_step_every_term_and_autodiff_beside_each_total(bptt) -> None:  # type: ignore[no-untyped-def]
+def test_explain_shows_every_step_every_term_and_autodiff_beside_each_total(bptt) -> None:
     ended = bptt("explain")
     assert ended.code == 0
     for phrase in colours.PHRASES:
@@ -264,7 +244,7 @@ def test_explain_shows_every_step_every_term_and_autodiff_beside_each_total(bptt
     assert "…" not in ended.out  # nothing is cut off, however narrow the terminal
 
 
-def test_explain_shows_the_numbers_that_the_derivation_gives(bptt) -> None:  # type: ignore[no-untyped-def]
+def test_explain_shows_the_numbers_that_the_derivation_gives(bptt) -> None:
     ended = bptt("explain", "--seed", "4", "--encoding", "one-hot", "--initial-state", "zeros")
     rng = np.random.default_rng(4)
     x, y = colours.inputs(colours.Encoding.ONE_HOT), colours.targets()
@@ -277,7 +257,7 @@ def test_explain_shows_the_numbers_that_the_derivation_gives(bptt) -> None:  # t
         assert f"{entry:.5f}" in ended.out
 
 
-def test_explain_says_where_a_term_is_exactly_zero(bptt) -> None:  # type: ignore[no-untyped-def]
+def test_explain_says_where_a_term_is_exactly_zero(bptt) -> None:
     ended = bptt("explain", "--encoding", "integer", "--initial-state", "zeros")
     assert ended.out.count("exactly zero") == 3  # both terms for W, the first step's for U
     assert "inconclusive" in ended.out  # for W: zero against zero proves nothing
@@ -285,7 +265,7 @@ def test_explain_says_where_a_term_is_exactly_zero(bptt) -> None:  # type: ignor
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "identity"])
 @pytest.mark.parametrize("loss", ["mse", "half_sse"])
-def test_explain_follows_the_activation_and_the_loss(bptt, activation: str, loss: str) -> None:  # type: ignore[no-untyped-def]
+def test_explain_follows_the_activation_and_the_loss(bptt, activation: str, loss: str) -> None:
     ended = bptt("explain", "--activation", activation, "--loss", loss, "--bias")
     assert ended.code == 0
     assert f"h_1 = {activation}(a_1)" in ended.out
@@ -293,7 +273,7 @@ def test_explain_follows_the_activation_and_the_loss(bptt, activation: str, loss
     assert "a_1 = U x_1 + W h_0 + b" in ended.out
 
 
-def test_explain_compares_the_largest_state_that_it_takes(bptt) -> None:  # type: ignore[no-untyped-def]
+def test_explain_compares_the_largest_state_that_it_takes(bptt) -> None:
     ended = bptt("explain", "--hidden-size", "8")
     assert ended.code == 0
     assert ended.out.count("agrees") == 3
@@ -306,7 +286,7 @@ def test_explanation_is_for_any_problem() -> None:
     assert explanation(problem, ["a sequence"])
 
 
-def test_flow_shows_that_the_lstm_keeps_more_than_the_rnn(bptt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_flow_shows_that_the_lstm_keeps_more_than_the_rnn(bptt, tmp_path: Path) -> None:
     out = tmp_path / "flow.json"
     ended = bptt("flow", "--steps", "100", "--seed", "3", "--json", str(out))
     assert ended.code == 0
@@ -316,7 +296,7 @@ def test_flow_shows_that_the_lstm_keeps_more_than_the_rnn(bptt, tmp_path: Path) 
     assert 0 < norms["rnn"][0] < norms["lstm"][0]
 
 
-def test_explain_shows_what_a_truncation_leaves_out(bptt) -> None:  # type: ignore[no-untyped-def]
+def test_explain_shows_what_a_truncation_leaves_out(bptt) -> None:
     assert "(K1)" not in bptt("explain").out
     ended = bptt("explain", "--truncation", "1", "--bias")
     assert ended.code == 0
@@ -324,7 +304,7 @@ def test_explain_shows_what_a_truncation_leaves_out(bptt) -> None:  # type: igno
     assert ended.out.count("(K1)") == 3
 
 
-def test_explain_with_biases_shows_their_gradients_beside_autodiff(bptt) -> None:  # type: ignore[no-untyped-def]
+def test_explain_with_biases_shows_their_gradients_beside_autodiff(bptt) -> None:
     ended = bptt("explain", "--bias")
     assert "(B7)  ∂L/∂b  sum over k" in ended.out
     assert "(B8)  ∂L/∂c = ∂L/∂ŷ" in ended.out
@@ -332,7 +312,7 @@ def test_explain_with_biases_shows_their_gradients_beside_autodiff(bptt) -> None
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60])
-def test_verify_loses_nothing_on_a_narrow_terminal(bptt, monkeypatch, columns: int) -> None:  # type: ignore[no-untyped-def]
+def test_verify_loses_nothing_on_a_narrow_terminal(bptt, monkeypatch, columns: int) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     ended = bptt("verify", "--examples", "3")
     rows = [line for line in ended.out.splitlines() if "T=" in line and "∂L/∂" in line]
@@ -384,7 +364,7 @@ SCRIPT = (
 def started(*arguments: str, before: str = "pass", **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(before=before), *arguments],
-        cwd=Path(__file__).parents[2], env=os.environ | environment,
+        cwd=ROOT, env=os.environ | environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -393,8 +373,8 @@ def started(*arguments: str, before: str = "pass", **environment: str) -> subpro
     ("arguments", "code"),
     [(("verify", "--examples", "1", "--seed", "{seed}"), 3), (("--help",), 141)],
 )
-def test_a_reader_that_leaves_does_not_make_a_verdict(arguments, code: int) -> None:  # type: ignore[no-untyped-def]
-    seed = without_evidence_for_W()
+def test_a_reader_that_leaves_does_not_make_a_verdict(arguments, code: int) -> None:
+    seed = seed_without_evidence_for_W()
     process = started(*(argument.format(seed=seed) for argument in arguments))
     assert process.stdout is not None
     assert process.stderr is not None

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train_command import MODELS, Run, start
 
 from bptt_verifier.commands import checkpoint, descent
 from bptt_verifier.commands import train as train_command
@@ -21,12 +20,15 @@ from jax_reference import training as autodiff
 from manual_bptt import training as manual
 from manual_bptt.rnn import Params
 from tests.support.agreement import same
+from tests.support.colours import start
+from tests.support.command_line import Train
+from tests.support.modules import ROOT
 
 
 @pytest.mark.parametrize("gradients", ["manual", "autodiff"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", manual.CELLS)
 def test_a_resumed_run_leaves_the_same_file_bit_for_bit(
-    train: Run, tmp_path: Path, gradients: str, model: str
+    train: Train, tmp_path: Path, gradients: str, model: str
 ) -> None:
     at_once, resumed = tmp_path / "at-once.npz", tmp_path / "resumed.npz"
     options = ("--gradients", gradients, "--model", model, "--checkpoint")
@@ -39,7 +41,7 @@ def test_a_resumed_run_leaves_the_same_file_bit_for_bit(
         assert resumed.read_bytes() == at_once.read_bytes()
 
 
-def test_a_checkpoint_without_a_model_is_one_of_the_rnn(train: Run, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_model_is_one_of_the_rnn(train: Train, tmp_path: Path) -> None:
     path = tmp_path / "run.npz"
     train("--checkpoint", path, "--steps", 5)
     saved = checkpoint.load(path)
@@ -50,7 +52,7 @@ def test_a_checkpoint_without_a_model_is_one_of_the_rnn(train: Run, tmp_path: Pa
 
 
 def test_a_resumed_run_goes_on_with_the_initial_state_of_the_file(
-    train: Run, tmp_path: Path
+    train: Train, tmp_path: Path
 ) -> None:
     path = tmp_path / "run.npz"
     train("--checkpoint", path, "--steps", 5)
@@ -63,7 +65,7 @@ def test_a_resumed_run_goes_on_with_the_initial_state_of_the_file(
 
 
 def test_a_run_that_has_learned_can_be_shown_again(
-    train: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run.npz"
     assert train("--checkpoint", path) == 0
@@ -74,7 +76,7 @@ def test_a_run_that_has_learned_can_be_shown_again(
 
 
 def test_long_runs_are_kept_on_the_way(
-    train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
 
@@ -109,7 +111,7 @@ def endless(path: Path, *options: str, until: int) -> Iterator[subprocess.Popen[
             sys.executable, "-W", "error", "-c", script, "train",
             "--checkpoint", str(path), "--steps", "1000000000", *options,
         ],
-        cwd=Path(__file__).parents[2], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         for _ in range(1200):
@@ -128,7 +130,7 @@ SLOWLY = ("--learning-rate", "1e-9")
 
 @pytest.mark.parametrize("gradients", ["manual", "autodiff"])
 def test_ctrl_c_ends_a_run_with_its_state_in_the_file(
-    train: Run, tmp_path: Path, gradients: str
+    train: Train, tmp_path: Path, gradients: str
 ) -> None:
     path, at_once = tmp_path / "run.npz", tmp_path / "at-once.npz"
     options = (*SLOWLY, "--gradients", gradients)
@@ -144,7 +146,9 @@ def test_ctrl_c_ends_a_run_with_its_state_in_the_file(
     assert path.read_bytes() == at_once.read_bytes()
 
 
-def test_a_run_that_was_killed_goes_on_from_the_last_checkpoint(train: Run, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_from_the_last_checkpoint(
+    train: Train, tmp_path: Path
+) -> None:
     path, at_once = tmp_path / "run.npz", tmp_path / "at-once.npz"
     with endless(path, *SLOWLY, until=2) as process:
         process.kill()
@@ -155,7 +159,7 @@ def test_a_run_that_was_killed_goes_on_from_the_last_checkpoint(train: Run, tmp_
 
 
 def test_ctrl_c_while_jax_compiles_is_said_like_any_other(
-    train: Run,
+    train: Train,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

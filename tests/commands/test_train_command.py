@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +24,8 @@ from jax_reference import training as autodiff
 from manual_bptt import rnn
 from manual_bptt import training as manual
 from tests.support.agreement import same
-
-Run = Callable[..., int]
-MODELS = ["rnn", "lstm", "gru"]
-
-
-def start(
-    encoding: Encoding,
-    initial_state: InitialState,
-    seed: int = 0,
-    hidden_size: int = 16,
-    model: str = "rnn",
-) -> tuple[Any, Any, Any, Any]:
-    rng = np.random.default_rng(seed)
-    x, y = colours.inputs(encoding), colours.targets()
-    params = manual.CELLS[model].init(rng, x.shape[2], hidden_size, 3)
-    return params, x, y, colours.initial_state(initial_state, rng, hidden_size)
-
+from tests.support.colours import start
+from tests.support.command_line import Train
 
 # The worked example.
 
@@ -107,7 +91,7 @@ def stays_zero(problem: tuple[Any, ...], activation: Any = None, model: str = "r
 
 
 @pytest.mark.parametrize("witness", [manual, autodiff], ids=lambda w: w.__name__)
-@given(seed=st.integers(0, 1000), model=st.sampled_from(MODELS))
+@given(seed=st.integers(0, 1000), model=st.sampled_from(sorted(manual.CELLS)))
 def test_from_zero_with_integers_the_recurrent_weights_never_move(
     witness: Any, seed: int, model: str
 ) -> None:
@@ -169,7 +153,7 @@ def test_a_gradient_that_is_zero_only_here_is_not_called_zero_for_ever() -> None
     ids=" ".join,
 )
 def test_both_witnesses_learn_all_nine_bytes(
-    train: Run, capsys: pytest.CaptureFixture[str], options: list[str], gradients: str
+    train: Train, capsys: pytest.CaptureFixture[str], options: list[str], gradients: str
 ) -> None:
     assert train("--gradients", gradients, *options) == 0
     out, err = capsys.readouterr()
@@ -184,7 +168,7 @@ def test_both_witnesses_learn_all_nine_bytes(
     assert "W cannot learn" not in out
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", manual.CELLS)
 @pytest.mark.parametrize("initial_state", InitialState)
 @pytest.mark.parametrize("encoding", Encoding)
 def test_every_seed_learns_unless_none_can(
@@ -207,7 +191,7 @@ def test_every_seed_learns_unless_none_can(
     ],
 )
 def test_what_cannot_be_learned_is_explained(
-    train: Run, capsys: pytest.CaptureFixture[str], model: str, why: str
+    train: Train, capsys: pytest.CaptureFixture[str], model: str, why: str
 ) -> None:
     assert train("--model", model, "--initial-state", "zeros", "--steps", 300) == 1
     out, _ = capsys.readouterr()
@@ -219,7 +203,7 @@ def test_what_cannot_be_learned_is_explained(
 
 
 def test_too_few_steps_are_not_mistaken_for_a_gradient_of_zero(
-    train: Run, capsys: pytest.CaptureFixture[str]
+    train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("--steps", 5) == 1
     out, _ = capsys.readouterr()
@@ -230,7 +214,7 @@ def test_too_few_steps_are_not_mistaken_for_a_gradient_of_zero(
 
 @pytest.mark.parametrize("gradients", ["manual", "autodiff"])
 def test_divergence_is_said_and_the_last_finite_parameters_are_kept(
-    train: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, gradients: str
+    train: Train, capsys: pytest.CaptureFixture[str], tmp_path: Path, gradients: str
 ) -> None:
     path = tmp_path / "run.npz"
     assert train("--learning-rate", 3, "--gradients", gradients, "--checkpoint", path) == 1
@@ -246,7 +230,7 @@ def test_divergence_is_said_and_the_last_finite_parameters_are_kept(
 
 
 def test_colours_are_shown_where_there_are_colours(
-    train: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLORTERM", "truecolor")
@@ -260,7 +244,7 @@ def test_colours_are_shown_where_there_are_colours(
 @pytest.mark.parametrize("without", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_nothing_but_text_is_written_where_there_are_none(
     without: dict[str, str],
-    train: Run,
+    train: Train,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -274,7 +258,7 @@ def test_nothing_but_text_is_written_where_there_are_none(
 
 
 def test_nothing_is_cut_off_on_a_narrow_terminal(
-    train: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -304,7 +288,7 @@ def test_a_bar_appears_on_a_terminal_after_a_second(
 
 
 @pytest.mark.parametrize("steps", [0, 5000])
-def test_the_plot_is_drawn(train: Run, tmp_path: Path, steps: int) -> None:
+def test_the_plot_is_drawn(train: Train, tmp_path: Path, steps: int) -> None:
     train("--plot", tmp_path / "loss.svg", "--steps", steps)
     drawn = (tmp_path / "loss.svg").read_text(encoding="utf-8")
     for phrase in PHRASES:
@@ -315,7 +299,7 @@ def test_the_plot_is_drawn(train: Run, tmp_path: Path, steps: int) -> None:
 
 @pytest.mark.parametrize("rate", [3, 0.1])
 def test_a_plot_can_be_a_picture_also_of_divergence(
-    train: Run, tmp_path: Path, rate: float
+    train: Train, tmp_path: Path, rate: float
 ) -> None:
     train("--plot", tmp_path / "loss.PNG", "--learning-rate", rate)
     assert (tmp_path / "loss.PNG").read_bytes().startswith(b"\x89PNG")
@@ -326,7 +310,7 @@ def unwritable(*_: object, **__: object) -> None:
 
 
 def test_a_plot_that_cannot_be_drawn_is_refused_before_training(
-    train: Run,
+    train: Train,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -427,7 +411,7 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_training(
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_and_nothing_is_touched(
-    train: Run,
+    train: Train,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

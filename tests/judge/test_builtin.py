@@ -1,12 +1,9 @@
 """The check of the built-in derivations: it agrees, and it would notice if it did not."""
 
-import copy
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
@@ -16,14 +13,14 @@ from bptt_verifier.judge.builtin import (
     derivation_of,
     verify_builtin,
 )
-from bptt_verifier.problems.cached import cached_by_content, content
-from bptt_verifier.problems.draws import draw, with_values
-from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
-from bptt_verifier.reference.autodiff import reference_and_error
+from bptt_verifier.problems.cached import content
+from bptt_verifier.problems.draws import draw
+from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem
 from bptt_verifier.tolerance.bounds import Bounds
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn, rtrl
 from tests.support.planting import B3, DC, Mistake, planted
+from tests.support.seeds import seed_without_evidence_for_W
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
@@ -118,15 +115,10 @@ def test_nan_disagrees() -> None:
     assert report.verdict is Verdict.DISAGREES
 
 
-def without_evidence_for_W() -> int:
-    """A seed whose first problem has one step and no h0: ∂L/∂W is zero, and proves nothing."""
-    return next(seed for seed in range(1000) if (p := draw(seed, 0)).sizes.T == 1 and p.h0 is None)
-
-
 def test_agreement_on_zeros_alone_is_inconclusive() -> None:
     report = verify_builtin(
         1,
-        seed=without_evidence_for_W(),
+        seed=seed_without_evidence_for_W(),
         derivations={"rtrl": derivation_of(rtrl)},
         cell_derivations={},
     )
@@ -154,56 +146,3 @@ def test_a_wrong_cell_makes_the_report_disagree(tmp_path: Path) -> None:
     assert verdicts["LSTM", "W"] is Verdict.DISAGREES
     assert verdicts["LSTM", "V"] is verdicts["GRU", "W"] is Verdict.AGREES
     assert report.verdict is Verdict.DISAGREES
-
-
-# Cached answers.
-
-
-@pytest.mark.parametrize(("cell", "option"), [("rnn", "tanh"), ("lstm", ""), ("gru", "before")])
-def test_the_reference_of_a_problem_is_cached_and_read_only(cell: str, option: str) -> None:
-    sizes = Sizes(3, 2, 2, 3, 2)
-    problem = with_values(
-        np.random.default_rng(0), sizes, cell=cell, option=option, bias=True, initial_state=True
-    )
-    found = reference_and_error(problem)
-    assert reference_and_error(copy.deepcopy(problem)) is found
-    arrays = [each for each in jax.tree.leaves(found) if isinstance(each, np.ndarray)]
-    assert len(arrays) >= 2 * 10
-    assert not any(array.flags.writeable for array in arrays)
-
-
-def test_problems_are_one_only_if_every_bit_and_option_is() -> None:
-    problem = with_values(
-        np.random.default_rng(0), Sizes(3, 2, 2, 3, 2), cell="gru", initial_state=True
-    )
-    nearby, x = problem.params.W.copy(), problem.x
-    nearby[0, 0] = np.nextafter(nearby[0, 0], np.inf)
-    others = [
-        problem._replace(params=problem.params._replace(W=nearby)),
-        problem._replace(x=x.astype(np.float32)),
-        problem._replace(x=x.astype(x.dtype.newbyteorder())),
-        problem._replace(x=x.reshape(x.shape[1], x.shape[0], x.shape[2])),
-        problem._replace(loss="huber"),
-        problem._replace(first={}),
-        problem._replace(y=-np.zeros_like(problem.y)),
-        problem._replace(y=np.zeros_like(problem.y)),
-        problem._replace(y=np.vectorize(Fraction, otypes=[object])(np.ones(problem.y.shape))),
-        problem._replace(truncation=1),
-    ]
-    seen = {content(each) for each in [problem, *others]}
-    assert len(seen) == 1 + len(others)
-    assert content(copy.deepcopy(problem)) == content(problem)
-    assert content(problem._replace(x=np.asfortranarray(x))) == content(problem)
-
-
-def test_so_many_answers_are_kept_and_no_more() -> None:
-    asked: list[int] = []
-
-    @cached_by_content(2)
-    def noted(number: int) -> int:
-        asked.append(number)
-        return number
-
-    for number in (1, 2, 1, 3, 1, 2):
-        assert noted(number) == number
-    assert asked == [1, 2, 3, 2]

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
-from test_training import RATE, SIZES, STEPS, WITNESSES, descend, gated
 
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Problem
@@ -25,6 +24,7 @@ from manual_bptt import rnn
 from manual_bptt import training as manual
 from manual_bptt.rnn import Params
 from tests.support.agreement import same
+from tests.support.training import RATE, SIZES, STEPS, WITNESSES, descend, gated
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -5,7 +5,7 @@ import tokenize
 from collections import Counter
 from pathlib import Path
 
-from test_independence import PACKAGES, ROOT, modules, write_package
+from tests.support.modules import PACKAGES, ROOT, modules, write_package
 
 DEFINED = re.compile(r"\\tag\{([^}]*)\}")
 CITED = re.compile(r"\(([A-Z]\d+)\)")

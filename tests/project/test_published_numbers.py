@@ -1,12 +1,11 @@
 """Both witnesses reproduce published values.
 
-tests/published_numbers.json: the expected states of the recurrent exercises of Stanford's CS231n,
-given there to 8 digits, batch-first and with the weights on the right, the LSTM's gates in the
-order input, forget, output, candidate.
+tests/support/published_numbers.json: the expected states of the recurrent exercises of Stanford's
+CS231n, given there to 8 digits, batch-first and with the weights on the right, the LSTM's gates in
+the order input, forget, output, candidate.
 """
 
 import json
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,8 +16,9 @@ from jax_reference import lstm as autodiff_lstm
 from jax_reference import rnn as autodiff
 from manual_bptt import lstm, rnn
 from manual_bptt.rnn import Params
+from tests.support.modules import ROOT
 
-FILE = Path(__file__).parents[1] / "support" / "published_numbers.json"
+FILE = ROOT / "tests" / "support" / "published_numbers.json"
 PUBLISHED = json.loads(FILE.read_text(encoding="utf-8"))
 DIGITS = 0.5e-8  # the published values are rounded to 8 digits after the point
 

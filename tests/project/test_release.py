@@ -6,7 +6,8 @@ import zipfile
 from pathlib import Path
 
 from hatchling.builders.wheel import WheelBuilder
-from test_independence import PACKAGES, ROOT, modules
+
+from tests.support.modules import PACKAGES, ROOT, modules
 
 
 def test_the_wheel_ships_the_packages_only(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from flint import ctx
 from hypothesis import given
 from hypothesis import strategies as st
-from test_command_line import bptt  # noqa: F401 - a fixture
 
 import bptt_verifier
 from bptt_verifier import judge, proofs
@@ -49,8 +48,8 @@ from bptt_verifier.tolerance.comparison import Verdict
 from jax_reference.padded import Capacity
 from manual_bptt import rnn
 from manual_bptt.activations import ACTIVATIONS
-from tests.conftest import deep
 from tests.support.planting import GATED_MISTAKES, MISTAKES, Mistake, planted
+from tests.support.profiles import deep
 
 TINY = sizes(Capacity(T=3, B=2, D=2, H=2, O=2))
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
@@ -287,14 +286,14 @@ def test_the_package_offers_certify_and_nothing_else_that_it_has_not() -> None:
         bptt_verifier.certified_nonsense  # noqa: B018
 
 
-def test_verify_certified_prints_a_table_and_agrees(bptt) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+def test_verify_certified_prints_a_table_and_agrees(bptt) -> None:
     ended = bptt("verify", "--certified", "--examples", "4", "--seed", "3")
     assert ended.code in (0, 3)  # four problems need not show everything
     assert "random problems in float64, seed 3." in ended.out
     assert ", certified " in ended.out
 
 
-def test_verify_certified_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypatch) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+def test_verify_certified_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypatch) -> None:
     monkeypatch.setattr(builtin, "FIRST", 0)
     right = DERIVATIONS["forward recursion"]
     monkeypatch.setitem(
@@ -303,7 +302,7 @@ def test_verify_certified_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypa
     assert bptt("verify", "--certified", "--examples", "4").code == 1
 
 
-def test_a_missing_extra_is_one_line_that_says_how_to_install_it(bptt, monkeypatch) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+def test_a_missing_extra_is_one_line_that_says_how_to_install_it(bptt, monkeypatch) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     for name in ("certified", "enclosures", "rational", "symbolic", "power_series"):
         package = judge if name == "certified" else proofs
@@ -318,7 +317,7 @@ def test_a_missing_extra_is_one_line_that_says_how_to_install_it(bptt, monkeypat
         )
 
 
-def test_certified_judges_what_is_built_in_only(bptt) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+def test_certified_judges_what_is_built_in_only(bptt) -> None:
     ended = bptt("verify", "--certified", "examples/right.py")
     assert ended.code == 2
     assert "--certified: expected it without a FILE to judge, found both" in ended.err

@@ -11,7 +11,6 @@ import pytest
 from flint import ctx, fmpq
 from hypothesis import given
 from hypothesis import strategies as st
-from test_command_line import bptt  # noqa: F401 - a fixture
 
 from bptt_verifier.commands import prove as prove_command
 from bptt_verifier.problems.problem import Sizes
@@ -29,8 +28,8 @@ from bptt_verifier.proofs.rational import (
     rational_number,
 )
 from manual_bptt import rnn
-from tests.conftest import deep
 from tests.support.planting import GATED_MISTAKES, MISTAKES, Mistake, planted
+from tests.support.profiles import deep
 
 FEW = SHAPES if deep() else (*SHAPES[::23], SHAPES[-1])
 
@@ -194,7 +193,7 @@ def test_degrees_add_and_the_larger_one_wins(m: int, n: int) -> None:
 # The command.
 
 
-def test_prove_prints_what_is_proved_and_writes_it(bptt, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+def test_prove_prints_what_is_proved_and_writes_it(bptt, monkeypatch, tmp_path) -> None:
     options = {"rnn": "tanh", "lstm": "", "gru": "after"}
     for kind in (rational_proof, symbolic_proof):
         monkeypatch.setattr(kind, "SHAPES", SHAPES[:3])
@@ -210,7 +209,7 @@ def test_prove_prints_what_is_proved_and_writes_it(bptt, monkeypatch, tmp_path) 
     assert len(written["rows"]) == 12
 
 
-def test_prove_ends_with_1_where_something_is_refuted(bptt, monkeypatch) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+def test_prove_ends_with_1_where_something_is_refuted(bptt, monkeypatch) -> None:
     row = prove_command.Row("rnn", "rationals", "0 identities", "", "T=1: Differs: wrong", {})
     monkeypatch.setattr(prove_command, "proofs", lambda points, seed: iter([row]))
     ended = bptt("prove")

@@ -23,8 +23,8 @@ from bptt_verifier.proofs.symbolic import (
     sigma,
     softplus,
 )
-from tests.conftest import deep
 from tests.support.planting import GATED_MISTAKES, MISTAKES, Mistake, planted
+from tests.support.profiles import deep
 
 x, y = sympy.symbols("x y")
 

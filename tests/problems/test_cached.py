@@ -1,0 +1,63 @@
+"""Cached answers: found again by content, bit for bit, and read-only."""
+
+import copy
+from fractions import Fraction
+
+import jax
+import numpy as np
+import pytest
+
+from bptt_verifier.problems.cached import cached_by_content, content
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import Sizes
+from bptt_verifier.reference.autodiff import reference_and_error
+
+
+@pytest.mark.parametrize(("cell", "option"), [("rnn", "tanh"), ("lstm", ""), ("gru", "before")])
+def test_the_reference_of_a_problem_is_cached_and_read_only(cell: str, option: str) -> None:
+    sizes = Sizes(3, 2, 2, 3, 2)
+    problem = with_values(
+        np.random.default_rng(0), sizes, cell=cell, option=option, bias=True, initial_state=True
+    )
+    found = reference_and_error(problem)
+    assert reference_and_error(copy.deepcopy(problem)) is found
+    arrays = [each for each in jax.tree.leaves(found) if isinstance(each, np.ndarray)]
+    assert len(arrays) >= 2 * 10
+    assert not any(array.flags.writeable for array in arrays)
+
+
+def test_problems_are_one_only_if_every_bit_and_option_is() -> None:
+    problem = with_values(
+        np.random.default_rng(0), Sizes(3, 2, 2, 3, 2), cell="gru", initial_state=True
+    )
+    nearby, x = problem.params.W.copy(), problem.x
+    nearby[0, 0] = np.nextafter(nearby[0, 0], np.inf)
+    others = [
+        problem._replace(params=problem.params._replace(W=nearby)),
+        problem._replace(x=x.astype(np.float32)),
+        problem._replace(x=x.astype(x.dtype.newbyteorder())),
+        problem._replace(x=x.reshape(x.shape[1], x.shape[0], x.shape[2])),
+        problem._replace(loss="huber"),
+        problem._replace(first={}),
+        problem._replace(y=-np.zeros_like(problem.y)),
+        problem._replace(y=np.zeros_like(problem.y)),
+        problem._replace(y=np.vectorize(Fraction, otypes=[object])(np.ones(problem.y.shape))),
+        problem._replace(truncation=1),
+    ]
+    seen = {content(each) for each in [problem, *others]}
+    assert len(seen) == 1 + len(others)
+    assert content(copy.deepcopy(problem)) == content(problem)
+    assert content(problem._replace(x=np.asfortranarray(x))) == content(problem)
+
+
+def test_so_many_answers_are_kept_and_no_more() -> None:
+    asked: list[int] = []
+
+    @cached_by_content(2)
+    def noted(number: int) -> int:
+        asked.append(number)
+        return number
+
+    for number in (1, 2, 1, 3, 1, 2):
+        assert noted(number) == number
+    assert asked == [1, 2, 3, 2]

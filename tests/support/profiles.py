@@ -1,0 +1,33 @@
+"""Hypothesis profiles of the tests, chosen by `pytest --hypothesis-profile=NAME`; `dev` without it.
+
+A test that states a number of examples of its own is in none of them.
+"""
+
+from hypothesis import settings
+
+EXAMPLES = 25
+
+# name       examples              the same examples every time
+PROFILES = {
+    "dev":  (EXAMPLES,             False),
+    "ci":   (EXAMPLES,             True),
+    "deep": (100 * EXAMPLES,       False),
+}  # fmt: skip
+
+
+def register_profiles() -> None:
+    """Register every profile and load `dev`."""
+    for name, (max_examples, derandomize) in PROFILES.items():
+        settings.register_profile(
+            name,
+            max_examples=max_examples,
+            derandomize=derandomize,
+            deadline=None,  # the first example of a test compiles, the others do not
+            print_blob=True,
+        )
+    settings.load_profile("dev")
+
+
+def deep() -> bool:
+    """True under the profile `deep`, in which tests of a fixed list go through all of it."""
+    return settings().max_examples > EXAMPLES
