@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
 from bptt_verifier.mistakes.cells import CellHypotheses, plausible_pairs
 from bptt_verifier.mistakes.equations import forward
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness
@@ -18,13 +17,7 @@ from bptt_verifier.mistakes.in_equations import (
 )
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Problem, Sizes
-from tests.conftest import deep
-=======
-from bptt_verifier.mistakes import gated_leaf_mistakes, gated_mistakes, gated_recursion
-from bptt_verifier.mistakes.search import SLACK, Evidence, Hypotheses, evidence_of, plausible
-from bptt_verifier.problems.problem import Sizes, Variant, variant_with_values
 from tests.support.profiles import deep
->>>>>>> w-tests
 
 CELLS = [("rnn", "tanh"), ("lstm", ""), ("gru", "after"), ("gru", "before")]
 
