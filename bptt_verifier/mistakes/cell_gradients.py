@@ -18,8 +18,8 @@ from bptt_verifier.mistakes.equations import (
     gradient_of_b_n,
     gradient_of_W,
     how_met,
+    multiply,
     outer,
-    times,
     weight_of,
 )
 from bptt_verifier.mistakes.evidence import Evidence
@@ -238,7 +238,7 @@ def of_the_reset_gate(states: States, name: str) -> Iterator[Finding]:
     elif name in ("U", "b", "x", "adjoints"):
 
         def multiplied(s: Swept) -> Array:
-            parts = deltas_of(s) | {"n": times(s, deltas_of(s)["n"], ("r_t",))}
+            parts = deltas_of(s) | {"n": multiply(s, deltas_of(s)["n"], ("r_t",))}
             adjoints = np.concatenate(list(parts.values()), axis=-1)
             return s._replace(adjoints=adjoints).gradient(name)
 

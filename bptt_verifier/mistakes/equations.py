@@ -4,7 +4,7 @@ Each equation is a sum of terms, each term a product of factors; as they stand, 
 (B3), (S5) to (S11), or (G6) to (G12), of docs/derivation.md. `in_equations` changes them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -294,14 +294,14 @@ def sweep(s: States, way: Way) -> Swept:
         now = {symbol: values[t - 1] for symbol, values in given.items()} | above
         for result, terms in lines:
             if result not in CARRIED:
-                now[result] = sum((product(term, now, weights) for term in terms), nothing)
+                now[result] = total(terms, now, weights, nothing)
         packed = [adjoint(s, t, now[name]) for name in order]
         now |= zip(deltas, packed, strict=True)
         adjoints[t - 1] = np.concatenate(packed, axis=-1)
         dh[t], dc[t] = now[DH], now.get(DC, nothing)
         for result, terms in lines:
             if result in CARRIED:
-                found = sum((product(term, now, weights) for term in terms), nothing)
+                found = total(terms, now, weights, nothing)
                 carried, into = way.get(("carried", result)), CARRIED[result]
                 if carried:
                     found = carried(s, t, found, now[into], last if into == DH else nothing)
@@ -310,17 +310,22 @@ def sweep(s: States, way: Way) -> Swept:
     return Swept(s, dy, dh, dc, left(s, adjoints))
 
 
-def product(term: Term, now: Mapping[str, Array], weights: Mapping[str, Array]) -> Array:
-    """One term at one step."""
-    found = term.times * now[term.factors[0]]
-    for factor in term.factors[1:]:
-        found = found * now[factor]
-    if term.weight:
-        W_k = weights[term.weight]
-        found = found @ (W_k if term.transposed else W_k.T)
-    for factor in term.after:
-        found = found * now[factor]
-    return found
+def total(
+    terms: Sequence[Term], now: Mapping[str, Array], weights: Mapping[str, Array], nothing: Array
+) -> Array:
+    """The sum of some terms at one step."""
+    result = nothing
+    for factors, weight, after, times, transposed in terms:
+        found = now[factors[0]]
+        for factor in factors[1:]:
+            found = found * now[factor]
+        if weight:
+            W_k = weights[weight]
+            found = found @ (W_k if transposed else W_k.T)
+        for factor in after:
+            found = found * now[factor]
+        result = result + (found if times == 1 else times * found)
+    return result
 
 
 # The gradients, given the sweep.
@@ -341,8 +346,8 @@ def how_met(states: States) -> Met:
 def outer(left: Array, right: Array) -> Array:
     """Σ_t Σ_b left_t right_tᵀ."""
     T, B = left.shape[:2]
-    total: Array = left.reshape(T * B, -1).T @ right.reshape(T * B, -1)
-    return total
+    found: Array = left.reshape(T * B, -1).T @ right.reshape(T * B, -1)
+    return found
 
 
 def deltas_of(s: Swept) -> dict[str, Array]:
@@ -351,7 +356,7 @@ def deltas_of(s: Swept) -> dict[str, Array]:
     return {k: s.adjoints[:, :, i * H : (i + 1) * H] for i, k in enumerate(s.states.gates)}
 
 
-def times(s: Swept, found: Array, factors: tuple[str, ...]) -> Array:
+def multiply(s: Swept, found: Array, factors: tuple[str, ...]) -> Array:
     """The values of all steps, times those of some symbols."""
     for factor in factors:
         found = found * value(s.states, factor)
@@ -361,7 +366,7 @@ def times(s: Swept, found: Array, factors: tuple[str, ...]) -> Array:
 def gradient_of_W(s: Swept, met: Met) -> Array:
     """Each gate's δᵂ_t q_tᵀ, summed over time."""
     parts = [
-        outer(times(s, delta, met[k][1]), times(s, np.ones(()), met[k][0]))
+        outer(multiply(s, delta, met[k][1]), multiply(s, np.ones(()), met[k][0]))
         for k, delta in deltas_of(s).items()
     ]
     return np.concatenate(parts)
@@ -369,8 +374,8 @@ def gradient_of_W(s: Swept, met: Met) -> Array:
 
 def gradient_of_b_n(s: Swept, beside: tuple[str, ...]) -> Array:
     """δᵂ_t of the candidate, summed over time."""
-    total: Array = times(s, deltas_of(s)["n"], beside).sum(axis=(0, 1))
-    return total
+    found: Array = multiply(s, deltas_of(s)["n"], beside).sum(axis=(0, 1))
+    return found
 
 
 GRADIENTS: dict[str, Callable[[Swept], Array]] = {
