@@ -35,7 +35,7 @@ PARAMETERS = ("U", "W", "V")
 CONTENDERS = ("manual", "manual-jit", "autodiff")
 
 
-class Errors(NamedTuple):
+class UlpErrors(NamedTuple):
     """One contender's errors in units in the last place, and its worst error over the bound."""
 
     median: float
@@ -44,14 +44,14 @@ class Errors(NamedTuple):
     over_bound: float
 
 
-class Row(NamedTuple):
+class AccuracyRow(NamedTuple):
     """The errors of all contenders on the same problems, in ∂L/∂U, ∂L/∂W and ∂L/∂V."""
 
     dtype: str
     T: int
     norm: float
     entries: int
-    errors: dict[str, Errors]
+    errors: dict[str, UlpErrors]
 
     @property
     def looseness(self) -> float:
@@ -89,7 +89,7 @@ def draw_problem(seed: int, case: int, dtype: str, T: int, norm: float) -> Probl
     return problem.map_arrays(lambda values: values.astype(dtype))
 
 
-def measure(seed: int, problems: int, dtype: str, T: int, norm: float) -> Row:
+def measure(seed: int, problems: int, dtype: str, T: int, norm: float) -> AccuracyRow:
     """Measure the errors of all contenders on this number of problems."""
     from bptt_verifier.proofs.enclosures import certify  # noqa: PLC0415 - needs an extra
 
@@ -112,15 +112,15 @@ def measure(seed: int, problems: int, dtype: str, T: int, norm: float) -> Row:
                 ratios[name] = max(ratios[name], ratio)
     pooled = {name: np.concatenate(found) for name, found in ulps.items()}
     errors = {
-        name: Errors(
+        name: UlpErrors(
             float(np.median(off)), float(np.percentile(off, 99)), float(np.max(off)), ratios[name]
         )
         for name, off in pooled.items()
     }
-    return Row(dtype, T, norm, len(pooled[CONTENDERS[0]]), errors)
+    return AccuracyRow(dtype, T, norm, len(pooled[CONTENDERS[0]]), errors)
 
 
-def measure_all(seed: int, problems: int) -> Iterator[Row]:
+def measure_all(seed: int, problems: int) -> Iterator[AccuracyRow]:
     """Measure every dtype, length and norm."""
     for dtype, T, norm in product(DTYPES, LENGTHS, NORMS):
         yield measure(seed, problems, dtype, T, norm)
@@ -132,7 +132,7 @@ HEADINGS = (
 )  # fmt: skip
 
 
-def format_row(row: Row) -> list[str]:
+def format_row(row: AccuracyRow) -> list[str]:
     """The cells of a row, in the order of `HEADINGS`."""
     spread = [
         f"{found.median:.2g}, {found.percentile_99:.2g}, {found.worst:.2g}"
@@ -142,7 +142,7 @@ def format_row(row: Row) -> list[str]:
     return [row.dtype, str(row.T), f"{row.norm:g}", *spread, f"{worst:.2g}", f"{row.looseness:.2g}"]
 
 
-def accuracy_table(rows: list[Row]) -> Table:
+def accuracy_table(rows: list[AccuracyRow]) -> Table:
     """A row for each dtype, length and norm."""
     table = empty_table(*HEADINGS, justify="right")
     for row in rows:
@@ -150,7 +150,7 @@ def accuracy_table(rows: list[Row]) -> Table:
     return table
 
 
-def summarise(rows: list[Row]) -> str:
+def summarise(rows: list[AccuracyRow]) -> str:
     """The most accurate contender, and how sharp the bound is."""
     typical = {
         name: float(np.median([row.errors[name].median for row in rows])) for name in CONTENDERS
@@ -165,7 +165,7 @@ def summarise(rows: list[Row]) -> str:
     )
 
 
-def render_markdown(rows: list[Row], command: str) -> str:
+def render_markdown(rows: list[AccuracyRow], command: str) -> str:
     """The table as the page docs/accuracy.md."""
     lines = [
         "# Accuracy, in units in the last place of the exact gradient",
@@ -182,7 +182,7 @@ def render_markdown(rows: list[Row], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(figure: "Figure", rows: list[Row]) -> None:
+def draw(figure: "Figure", rows: list[AccuracyRow]) -> None:
     """Draw the median and worst error against T, a panel for each dtype and norm."""
     panels = figure.subplots(len(DTYPES), len(NORMS), sharex=True, sharey=True, squeeze=False)
     colours = dict(zip(CONTENDERS, ("tab:red", "tab:orange", "tab:blue"), strict=True))
@@ -218,7 +218,7 @@ def accuracy(
     require_writable("--json", json_file)
     require_writable("--markdown", page)
     figure = None if plot is None else empty_figure(plot)
-    rows: list[Row] = []
+    rows: list[AccuracyRow] = []
     total = len(DTYPES) * len(LENGTHS) * len(NORMS)
     with progress_bar("measuring", total) as progress:
         for row in measure_all(seed, problems):

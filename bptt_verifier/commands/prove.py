@@ -16,7 +16,7 @@ from bptt_verifier.console.terminal import print_uncut, progress_bar
 from bptt_verifier.tolerance.comparison import Verdict
 
 
-class Row(NamedTuple):
+class ProofRow(NamedTuple):
     """The proof of one derivation on one kind of numbers."""
 
     derivation: str
@@ -32,7 +32,7 @@ class Row(NamedTuple):
         return Verdict.AGREES if self.refuted is None else Verdict.DISAGREES
 
 
-def proofs(points: int, seed: int) -> Iterator[Row]:
+def proofs(points: int, seed: int) -> Iterator[ProofRow]:
     """Prove every built-in derivation over the rationals, over power series, and on symbols."""
     from bptt_verifier.proofs import rational as rational_proof  # noqa: PLC0415 - need an extra
     from bptt_verifier.proofs import symbolic as symbolic_proof  # noqa: PLC0415 - need an extra
@@ -41,22 +41,22 @@ def proofs(points: int, seed: int) -> Iterator[Row]:
         found = rational_proof.prove_polynomials(name, module, points=points, seed=seed)
         what = f"{found.identities} identities, degree ≤ {found.degree}"
         error = f"< 10^{found.log10_error:.1f}"
-        yield Row(name, "rationals", what, error, found.refuted, found.to_dict())
+        yield ProofRow(name, "rationals", what, error, found.refuted, found.to_dict())
     for name, module in rational_proof.MODULES.items():
         found = rational_proof.prove_series(name, module, seed=seed)
         what = f"{found.identities} models, to order {found.degree - 1}"
         error = f"< 10^{found.log10_error:.1f}"
-        yield Row(name, "power series", what, error, found.refuted, found.to_dict())
+        yield ProofRow(name, "power series", what, error, found.refuted, found.to_dict())
     cases = dict.fromkeys(rational_proof.DERIVATIONS, symbolic_proof.free_cases())
     cases |= {name: symbolic_proof.own_cases(name.lower()) for name in rational_proof.MODULES}
     for name, module in (rational_proof.DERIVATIONS | rational_proof.MODULES).items():
         proof = symbolic_proof.prove_symbolically(name, module, cases[name])
         what = f"{proof.models} models, {proof.entries} entries"
         numbers = "symbols, any φ" if name in rational_proof.DERIVATIONS else "symbols"
-        yield Row(name, numbers, what, "0", proof.refuted, proof.to_dict())
+        yield ProofRow(name, numbers, what, "0", proof.refuted, proof.to_dict())
 
 
-def proof_table(rows: list[Row]) -> Table:
+def proof_table(rows: list[ProofRow]) -> Table:
     """A row for each derivation and kind of numbers."""
     table = empty_table("derivation", "numbers", "proved", "probability of error", "verdict")
     for row in rows:
@@ -75,7 +75,7 @@ def prove(
 ) -> None:
     """Prove the derivations on exact numbers and on symbols, with no tolerance."""
     require_writable("--json", json_file)
-    rows: list[Row] = []
+    rows: list[ProofRow] = []
     with progress_bar("proving", 12) as progress:
         for row in proofs(points, seed):
             rows.append(row)

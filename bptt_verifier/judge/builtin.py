@@ -66,7 +66,7 @@ CELL_DERIVATIONS: dict[str, Derivation] = {
 FIRST, THEN = 100, 5  # examples that are also a problem with all options: the first, every fifth
 
 
-class Compared(NamedTuple):
+class ComparedCase(NamedTuple):
     """One gradient of one derivation at one problem."""
 
     case: int
@@ -79,7 +79,7 @@ class Row(NamedTuple):
 
     derivation: str
     gradient: str
-    compared: tuple[Compared, ...]
+    compared: tuple[ComparedCase, ...]
     loss: str | None = None
 
     @property
@@ -93,7 +93,7 @@ class Row(NamedTuple):
         return verdict_of(self.comparisons)
 
     @property
-    def worst(self) -> Compared:
+    def worst(self) -> ComparedCase:
         """The problem with the largest error."""
         worst = worst_of(self.comparisons)
         return next(each for each in self.compared if each.comparison is worst)
@@ -205,7 +205,7 @@ def verify_builtin(
     """
     require_at_least(1, "examples", examples)
     require_at_least(0, "seed", seed)
-    compared: dict[tuple[str, str], list[Compared]] = {}
+    compared: dict[tuple[str, str], list[ComparedCase]] = {}
     shapes = []
 
     def compare(
@@ -218,7 +218,9 @@ def verify_builtin(
         for name, derivation in chosen.items():
             assert comparer is not None
             for found in comparer(derivation(problem)):
-                compared.setdefault((name, found.name), []).append(Compared(case, problem, found))
+                compared.setdefault((name, found.name), []).append(
+                    ComparedCase(case, problem, found)
+                )
 
     for case in range(examples):
         problem = draw(seed, case, dtype, yardstick.largest)

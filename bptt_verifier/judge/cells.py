@@ -1,18 +1,19 @@
 """The project's cells as subjects: derivations of the RNN, the LSTM and the GRU."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.subject import OF_FORWARD, Compared, Try
+from bptt_verifier.judge.subject import OF_FORWARD, Compared, Subject, Try
 from bptt_verifier.judge.submission import (
     WEIGHTS,
     Call,
     Expected,
-    States,
+    TakenStates,
     call_with,
     names_in_order,
 )
@@ -59,14 +60,15 @@ FRESH = (
 SMALL = Sizes(4, 2, 2, 2, 2)  # the largest problem that is small enough to read
 
 
-class CellSubject(NamedTuple):
+@dataclass(frozen=True)
+class CellSubject(Subject):
     """The stated model of a submission, and which problems it is asked."""
 
     cell: str
     option: str
     loss: str
     bias: bool
-    states: States
+    states: TakenStates
     examples: int
     seed: int
 
@@ -75,16 +77,6 @@ class CellSubject(NamedTuple):
         """Name the stated model."""
         names = [name for name in (self.option, self.loss) if name]
         return f"the stated model ({self.cell}, {', '.join(names)})"
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """None: no case is left out."""
-        return ()
-
-    @property
-    def refusal(self) -> str | None:
-        """None: the reference exists everywhere."""
-        return None
 
     @property
     def total(self) -> int:

@@ -14,8 +14,8 @@ from bptt_verifier.judge.builtin import Comparer, Derivation, Yardstick, derivat
 from bptt_verifier.problems.problem import Problem
 from bptt_verifier.proofs.enclosures import Enclosure, Undecided, certify
 from bptt_verifier.reference.autodiff import by_name, reference, reference_and_error
-from bptt_verifier.tolerance.bounds import RESOLVING, bounds
-from bptt_verifier.tolerance.comparison import Array, Comparison
+from bptt_verifier.tolerance.bounds import bounds
+from bptt_verifier.tolerance.comparison import Array, Comparison, compare
 from jax_reference.padded import Capacity
 from manual_bptt.jitted import gru, lstm, rnn
 
@@ -23,30 +23,9 @@ SMALL = Capacity(T=5, B=2, D=3, H=3, O=3)
 
 
 def compare_with_enclosure(name: str, yours: Array, exact: Enclosure, allowed: Array) -> Comparison:
-    """Compare with the end of each interval that is farther away, in units of `allowed`.
-
-    `conclusive` as in `comparison.compare`. Raises ValueError where the shapes differ.
-    """
-    farthest, middle = exact.farthest(yours), np.asarray(exact.nearest, np.float64)
-    limits = np.broadcast_to(np.asarray(allowed, np.float64), middle.shape)
-    error = np.zeros(middle.shape)
-    for entry in np.ndindex(middle.shape):
-        distance, limit = farthest[entry], float(limits[entry])
-        if np.isfinite(limit) and distance > 0:
-            error[entry] = float(distance) / limit if limit > 0 else np.inf
-    worst = np.unravel_index(int(np.argmax(error)), error.shape)
-    largest = float(np.max(np.abs(middle)))
-    return Comparison(
-        name=name,
-        error=float(error[worst]),
-        entry=tuple(int(i) for i in worst),
-        yours=float(np.asarray(yours)[worst]),
-        reference=float(middle[worst]),
-        allowed=float(limits[worst]),
-        conclusive=bool(
-            np.isfinite(limits).all() and largest > 0 and np.max(limits) <= RESOLVING * largest
-        ),
-    )
+    """Compare with the end of each interval that is farther away, as `comparison.compare` does."""
+    distance = exact.farthest(yours).astype(np.float64)
+    return compare(name, yours, exact.nearest.astype(np.float64), allowed, distance)
 
 
 def comparer(problem: Problem, allowed: Mapping[str, Array]) -> Comparer:

@@ -1,16 +1,15 @@
 """A model of the user's own as a subject: its loss, its parameters, any layout."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from bptt_verifier.judge.subject import Compared, Try
+from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.own_models import diagnose
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, in_float64, precise
 from bptt_verifier.report import Mistake
 
@@ -18,7 +17,8 @@ WITNESSES = 4  # failing cases that a named mistake must reproduce
 SIMPLE = 20  # cases with one-digit values that are tried for the simplest failing one
 
 
-class OwnSubject(NamedTuple):
+@dataclass(frozen=True)
+class OwnSubject(Subject):
     """A model whose loss has been traced and differentiated."""
 
     model: OwnModel
@@ -29,12 +29,12 @@ class OwnSubject(NamedTuple):
         return "loss(params)"
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
         """Say which cases were left out."""
         return self.model.notes
 
     @property
-    def refusal(self) -> str | None:
+    def refusal(self) -> str | None:  # type: ignore[override]
         """Say why the loss cannot be differentiated, or its derivative is in doubt."""
         return self.model.refusal
 
@@ -65,18 +65,6 @@ class OwnSubject(NamedTuple):
     def cases(self) -> Iterable[Case]:
         """The parameters given, then random ones."""
         return self.model.cases
-
-    def probes(self) -> Iterable[Case]:
-        """None: single steps do not show in a model of any layout."""
-        return ()
-
-    def doubt(self, number: int, case: Case) -> str | None:
-        """None: the second opinion was asked when the model was prepared."""
-        return None
-
-    def loss_of_another_model(self, case: Case, value: float) -> str:
-        """None is known."""
-        return ""
 
     def sizes_of(self, found: Compared) -> str:
         """Say the case and the shapes of the parameters."""
@@ -115,7 +103,3 @@ class OwnSubject(NamedTuple):
                     for each in chosen[:WITNESSES]
                 ],
             )
-
-    def for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
-        """None: the exact values of a model of any layout are not known."""
-        return iter(())

@@ -4,8 +4,9 @@ The judge knows the order of the questions and how to read the answers; it does 
 gate is. A subject supplies its cases, its probes and its hypotheses, and calls the submission.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.evidence import Witness
@@ -43,55 +44,63 @@ class Compared(NamedTuple):
 Try = Callable[[Case], Compared | None]
 
 
-class Subject(Protocol):
-    """What is judged."""
+class Subject(ABC):
+    """What is judged. Only what a subject has to say for itself is abstract."""
+
+    notes: tuple[str, ...] = ()  # sentences that belong on every report, such as what was left out
+    refusal: str | None = None  # why nothing can be decided, where that is so
 
     @property
+    @abstractmethod
     def stated(self) -> str:
         """Name the forward pass whose gradient is claimed, as a message does."""
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences that belong on every report: what was left out."""
-
-    @property
-    def refusal(self) -> str | None:
-        """Say why nothing can be decided, where that is so."""
-
-    @property
+    @abstractmethod
     def total(self) -> int:
         """Count the cases and probes, for a progress bar."""
 
+    @abstractmethod
     def call(self, case: Case) -> Call:
         """Copy the arguments of a case as the submission takes them."""
 
+    @abstractmethod
     def expected(self, case: Case) -> Expected:
         """Describe what the submission has to return at a case."""
 
+    @abstractmethod
     def contract_cases(self) -> Iterable[Case]:
         """Choose the cases at which the submission is asked twice before numbers are compared."""
 
+    @abstractmethod
     def cases(self) -> Iterable[Case]:
         """Draw the cases at which gradients are compared."""
 
     def probes(self) -> Iterable[Case]:
         """Make the cases on which single steps show: column t of ∂L/∂U is δ_t."""
+        return ()
 
     def doubt(self, number: int, case: Case) -> str | None:
         """Say what contradicts the reference at case `number`, if anything does."""
+        return None
 
     def loss_of_another_model(self, case: Case, value: float) -> str:
         """Say which other model has this loss, if a known one does."""
+        return ""
 
+    @abstractmethod
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
         """Find a simpler case that fails, or return the failing one."""
 
+    @abstractmethod
     def sizes_of(self, found: Compared) -> str:
         """Say what a counterexample's sizes are."""
 
+    @abstractmethod
     def reproduce(self, found: Compared) -> str:
         """Write the line that calls the submission at a case again."""
 
+    @abstractmethod
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
     ) -> tuple[Mistake, ...]:
@@ -99,6 +108,7 @@ class Subject(Protocol):
 
     def for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
         """Choose what exact values are asked of, in the order in which it is worth it."""
+        return iter(())
 
 
 def dtype_of(name: str, submitted: dict[str, Array], case: Case) -> Any:

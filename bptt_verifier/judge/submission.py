@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,49 +26,19 @@ NAMES = ("U", "W", "V", "b", "c", "b_n")
 # The arguments of a submission that differentiates a cell.
 
 
-def by_field_or_place(params: Any, key: Any) -> Any:
-    """`params["U"]` as well as `params[0]`."""
-    return getattr(params, key) if isinstance(key, str) else tuple.__getitem__(params, key)
+def weights_type(name: str, fields: tuple[str, ...]) -> Any:
+    """A NamedTuple of the parameters, whose items are also found by name."""
+
+    def item(self: Any, key: Any) -> Any:
+        return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
+
+    return type(name, (namedtuple(name, fields),), {"__slots__": (), "__getitem__": item})
 
 
-class Weights(NamedTuple):
-    """The parameters as a submission gets them: by field, by name or in order."""
-
-    U: Array
-    W: Array
-    V: Array
-
-    def __getitem__(self, key: Any) -> Any:
-        return by_field_or_place(self, key)
-
-
-class BiasedWeights(NamedTuple):
-    """The parameters of a model with biases."""
-
-    U: Array
-    W: Array
-    V: Array
-    b: Array
-    c: Array
-
-    def __getitem__(self, key: Any) -> Any:
-        return by_field_or_place(self, key)
-
-
-class GruBiasedWeights(NamedTuple):
-    """The parameters of a GRU with biases; b_n stands beside W_n."""
-
-    U: Array
-    W: Array
-    V: Array
-    b: Array
-    c: Array
-    b_n: Array
-
-    def __getitem__(self, key: Any) -> Any:
-        return by_field_or_place(self, key)
-
-
+# The parameters as a submission gets them: by field, by name or in order.
+Weights = weights_type("Weights", NAMES[:3])
+BiasedWeights = weights_type("BiasedWeights", NAMES[:5])
+GruBiasedWeights = weights_type("GruBiasedWeights", NAMES)
 # By the number of the parameters.
 WEIGHTS = {len(kind._fields): kind for kind in (Weights, BiasedWeights, GruBiasedWeights)}
 
@@ -91,7 +62,7 @@ def call_with(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str
     )
 
 
-class States(NamedTuple):
+class TakenStates(NamedTuple):
     """The first states that a submission takes after y: those in order, then those by name."""
 
     in_order: tuple[str, ...] = ()
@@ -103,7 +74,7 @@ class States(NamedTuple):
         return self.in_order + self.by_name
 
 
-def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> States:
+def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> TakenStates:
     """Those of the first states that the submission has an argument for.
 
     One of that name, or one in the place after y and the states before, whatever its name.
@@ -111,7 +82,7 @@ def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",
     try:
         parameters = inspect.signature(gradients).parameters.values()
     except (TypeError, ValueError):
-        return States()
+        return TakenStates()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     places = [p.name for p in parameters if p.kind in kinds][3:]
     others = {p.name for p in parameters} - {p.name for p in parameters if p.kind is kinds[0]}
@@ -125,7 +96,7 @@ def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",
         elif state in others:
             by_name.append(state)
             places = [name for name in places if name != state]
-    return States(tuple(in_order), tuple(by_name))
+    return TakenStates(tuple(in_order), tuple(by_name))
 
 
 # What a submission returns.

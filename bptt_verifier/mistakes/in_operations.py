@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.program.operations import Equation
+from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.structure import (
     Structure,
     chains,
@@ -121,14 +121,14 @@ def of_the_recurrence(known: Structure) -> Iterator[OperationMistake]:
 def of_the_activation(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """The derivative of a function of one variable, alone or as several operations."""
     for links in chains(known, group):
-        names = {known.program.equations[number].name for number in links[0]}
+        names = {known.program.operations[number].name for number in links[0]}
         if names <= LINEAR:
             continue
 
         def replaced(values: Values, links: Any = links, at_output: bool = False) -> Changes:
             changes: Changes = {}
             for link in links:
-                output = values[known.program.equations[link[-1]].outputs[0]]
+                output = values[known.program.operations[link[-1]].outputs[0]]
                 with np.errstate(all="ignore"):
                     slope = slope_of(known, link, values, output)[0] if at_output else 1.0
                 for number in link:
@@ -154,7 +154,7 @@ def of_the_activation(known: Structure, group: Sequence[int]) -> Iterator[Operat
 
 def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """A product whose other operand is a wrong one: transposed, of another step, not activated."""
-    equations = known.program.equations
+    equations = known.program.operations
     name = equations[group[0]].name
     if name not in {"dot_general", "mul"}:
         return
@@ -212,7 +212,7 @@ def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[Operation
 
 
 def with_other_operand(
-    equations: Sequence[Equation],
+    equations: Sequence[Operation],
     group: Sequence[int],
     operand: int,
     values_of: Callable[[Values], Sequence[Any]],
@@ -236,7 +236,7 @@ def transposed(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
     """A square weight that is not transposed on the way back."""
-    shapes = {known.program.equations[number].shapes[0] for number in group}
+    shapes = {known.program.operations[number].shapes[0] for number in group}
     square = slots[0] in known.leaf and len(shapes) == 1
     recurrent = any(from_before(known, number, operand) for number in group)
     if square:
@@ -245,7 +245,7 @@ def transposed(
             f"the weight in its {ordinal(1 - operand)} operand is not transposed on the way back",
             group[0],
             with_other_operand(
-                known.program.equations,
+                known.program.operations,
                 group,
                 operand,
                 lambda values: [
@@ -260,7 +260,7 @@ def before_the_product(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
     """The slope of the activation, applied on the wrong side of the recurrent weight."""
-    equations = known.program.equations
+    equations = known.program.operations
     sources = [known.producer.get(slot) for slot in slots]
     numbers = [source for source in sources if source is not None]
     if not numbers or not all(elementwise(known, source) for source in numbers):
@@ -311,7 +311,7 @@ def shifted(
 
 def of_the_output(known: Structure) -> Iterator[OperationMistake]:
     """The gradient of the output, handed to other states than the last."""
-    equations = known.program.equations
+    equations = known.program.operations
     for group in known.groups:
         if len(group) != known.steps or known.steps < 2:
             continue
@@ -350,7 +350,7 @@ def of_single_steps(known: Structure) -> Iterator[OperationMistake]:
         return
     edges: dict[str, list[tuple[int, int]]] = {}
     for number in known.step:
-        for operand, slot in enumerate(known.program.equations[number].inputs):
+        for operand, slot in enumerate(known.program.operations[number].inputs):
             name = known.leaf.get(slot)
             source = known.producer.get(slot)
             if name is not None and source not in known.step:
@@ -387,12 +387,12 @@ def of_single_steps(known: Structure) -> Iterator[OperationMistake]:
 
 def of_parts(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """A parameter that is broadcast, fed by the first or last part of what it met."""
-    equation = known.program.equations[group[0]]
+    equation = known.program.operations[group[0]]
     shape = equation.shapes[0]
     for operand in known.active(*group):
         if equation.inputs[operand] not in known.leaf:
             continue
-        if len({known.program.equations[number].shapes[0] for number in group}) > 1:
+        if len({known.program.operations[number].shapes[0] for number in group}) > 1:
             continue
         for axis, size in enumerate(shape):
             for part, index in (("first", 0), ("last", size - 1)):

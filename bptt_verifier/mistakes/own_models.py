@@ -30,7 +30,7 @@ OPERATIONS = {
 }
 
 
-class Gradients(NamedTuple):
+class BackwardPass(NamedTuple):
     """The gradients that a way back leaves at one case, by name."""
 
     values: Mapping[str, Array]
@@ -65,11 +65,11 @@ class OwnHypotheses:
 
     def backs(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
-    ) -> list[Gradients]:
+    ) -> list[BackwardPass]:
         """The gradients with each of these combinations, computed in one sweep."""
         rows = backward(self.program, case.forward, [self.changes(case, each) for each in made])
         return [
-            Gradients({name: found[i] for name, found in rows.items()}) for i in range(len(made))
+            BackwardPass({name: found[i] for name, found in rows.items()}) for i in range(len(made))
         ]
 
     def pairs(
@@ -99,7 +99,7 @@ class OwnHypotheses:
                 yield (single[i], other) if i < j else (other, single[i])
 
     def of_one_gradient(
-        self, name: str, evidence: Sequence[Evidence], backs: Sequence[Gradients]
+        self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """Mistakes of one gradient, given a way back."""
         return of_any_gradient(name, evidence, backs, factors_of(self.structure), self.names)
@@ -114,14 +114,14 @@ class OwnHypotheses:
 
     def mistake(self, made: OperationMistake) -> Mistake:
         """What a report says of a mistake, with the line of the loss and the operation."""
-        equation = self.program.equations[made.equation]
+        equation = self.program.operations[made.equation]
         operation = OPERATIONS.get(equation.name, equation.name)
         place = equation.where[0] if equation.where else None
         line = place.text if place else None
         where = f"the line `{line}` ({place})" if line else "an operation"
         # What is wrong in a function only where one line calls it is told with that line.
         changed = self.changes(self.evidence[0], [made])
-        chains = {self.program.equations[number].where for number, _ in changed}
+        chains = {self.program.operations[number].where for number, _ in changed}
         shared = {chain for chain in chains if chain[:1] == equation.where[:1]}
         if line and len(shared) == 1 and len(equation.where) > 1:
             where += f", called by `{equation.where[1].text}`,"
@@ -142,7 +142,7 @@ def factors_of(known: Structure) -> list[Factor]:
     """Factors that are often forgotten or added: sizes in the loss, their inverses and doubles."""
     sizes = {known.steps: "the number of steps"} if known.steps > 1 else {}
     shapes = [
-        *(equation.shapes[0] for equation in known.program.equations),
+        *(equation.shapes[0] for equation in known.program.operations),
         *(value.shape for value in known.program.constants.values()),
     ]
     for shape in shapes:

@@ -32,7 +32,7 @@ def content(value: Any) -> Hashable:
     return found
 
 
-class Call(NamedTuple):
+class CachedCall(NamedTuple):
     """The arguments of a call, equal to those of another where their content is."""
 
     content: Hashable
@@ -40,7 +40,7 @@ class Call(NamedTuple):
     named: dict[str, Any]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Call) and self.content == other.content
+        return isinstance(other, CachedCall) and self.content == other.content
 
     def __hash__(self) -> int:
         return hash(self.content)
@@ -59,12 +59,12 @@ def cached_by_content(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @lru_cache(maxsize=most)
-        def known(call: Call) -> R:
+        def known(call: CachedCall) -> R:
             return read_only(function(*call.arguments, **call.named))
 
         @wraps(function)
         def answer(*arguments: P.args, **named: P.kwargs) -> R:
-            return known(Call(content((arguments, named)), arguments, named))
+            return known(CachedCall(content((arguments, named)), arguments, named))
 
         return answer
 

@@ -18,7 +18,7 @@ from bptt_verifier.tolerance.bounds import ELEMENTARY
 from bptt_verifier.tolerance.noise import ARITHMETIC, EXACT
 
 
-class Equation(NamedTuple):
+class Operation(NamedTuple):
     """An operation that depends on the parameters; operands and results are slots of values.
 
     `moved` is not None where the operation only moves numbers: entry i of the result is entry
@@ -36,7 +36,7 @@ class Equation(NamedTuple):
     moved: Array | None
 
 
-class Errors(NamedTuple):
+class RoundingErrors(NamedTuple):
     """Rounding errors to add, with one unit roundoff for each sample; none by default."""
 
     sizes: Array | None = None
@@ -53,7 +53,7 @@ class Errors(NamedTuple):
         return q + xi * magnitude
 
 
-EXACTLY = Errors()
+EXACTLY = RoundingErrors()
 
 
 # Elementwise operations with one operand: y = f(x), and the slope as a function of x and y.
@@ -121,7 +121,7 @@ MOVES: dict[str, Callable[[Array, dict[str, Any], tuple[int, ...]], Any]] = {
 }  # fmt: skip
 
 
-def matrices(equation: Equation, left: Array, right: Array) -> tuple[Array, Array, Any]:
+def matrices(equation: Operation, left: Array, right: Array) -> tuple[Array, Array, Any]:
     """The operands of a dot_general as stacks of matrices, and the inverse of the reshaping."""
     (contract, batch) = equation.params["dimension_numbers"]
     orders, shapes, stacked = [], [], []
@@ -146,7 +146,9 @@ def align(x: Array, rank: int) -> Array:
     return x.reshape(len(x), *[1] * rank) if x.ndim == 1 else x
 
 
-def evaluate(equation: Equation, given: Sequence[Array], errors: Errors = EXACTLY) -> list[Any]:
+def evaluate(
+    equation: Operation, given: Sequence[Array], errors: RoundingErrors = EXACTLY
+) -> list[Any]:
     """Evaluate one equation; returns its results."""
     name, params, shape = equation.name, equation.params, equation.shapes[0]
     q: Any
@@ -196,7 +198,7 @@ def evaluate(equation: Equation, given: Sequence[Array], errors: Errors = EXACTL
     return [errors.add(q, factor * np.abs(q)) if factor and q.dtype == np.float64 else q]
 
 
-def evaluate_by_jax(equation: Equation, given: Sequence[Array]) -> list[Any]:
+def evaluate_by_jax(equation: Operation, given: Sequence[Array]) -> list[Any]:
     """Evaluate an operation without a rule here by JAX."""
     samples = max(len(x) for x in given)
     full = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
@@ -205,11 +207,11 @@ def evaluate_by_jax(equation: Equation, given: Sequence[Array]) -> list[Any]:
 
 
 def pass_back(
-    equation: Equation,
+    equation: Operation,
     given: Sequence[Array],
     outputs: Sequence[Array],
     cotangents: Sequence[Array | None],
-    errors: Errors = EXACTLY,
+    errors: RoundingErrors = EXACTLY,
 ) -> list[Any]:
     """The cotangent of every operand from those of the results; None: no derivative."""
     name, params = equation.name, equation.params
@@ -269,7 +271,7 @@ def pass_back(
     return pass_back_by_jax(equation, given, outputs, cotangents)
 
 
-def sum_to_shape(ct: Array, x: Array, errors: Errors, exact: bool) -> Array:
+def sum_to_shape(ct: Array, x: Array, errors: RoundingErrors, exact: bool) -> Array:
     """Sum a cotangent over the axes along which the operand `x` was broadcast."""
     shape = x.shape[1:]
     met = tuple(
@@ -284,7 +286,9 @@ def sum_to_shape(ct: Array, x: Array, errors: Errors, exact: bool) -> Array:
     return np.asarray(errors.add(q, (2 + terms**0.5) * m))
 
 
-def move_back(equation: Equation, given: Sequence[Array], ct: Array, errors: Errors) -> list[Any]:
+def move_back(
+    equation: Operation, given: Sequence[Array], ct: Array, errors: RoundingErrors
+) -> list[Any]:
     """Move every cotangent back to its operand's entry; cotangents of copies are added."""
     assert equation.moved is not None
     shape = given[0].shape[1:]
@@ -304,7 +308,7 @@ def move_back(equation: Equation, given: Sequence[Array], ct: Array, errors: Err
 
 
 def pass_back_by_jax(
-    equation: Equation,
+    equation: Operation,
     given: Sequence[Array],
     outputs: Sequence[Array],
     cotangents: Sequence[Array | None],

@@ -44,7 +44,7 @@ class Structure(NamedTuple):
             {
                 i
                 for number in numbers
-                for i, slot in enumerate(self.program.equations[number].inputs)
+                for i, slot in enumerate(self.program.operations[number].inputs)
                 if slot not in self.program.constants
             }
         )
@@ -57,7 +57,7 @@ def structure(program: Program) -> Structure:
     producer: dict[int, int] = {}
     users: dict[int, list[tuple[int, int]]] = {}
     leaf = {slot: name for name, slot in program.leaves.items()}
-    for number, equation in enumerate(program.equations):
+    for number, equation in enumerate(program.operations):
         # Where the line is unknown, equations of equal shapes and parameters form a group.
         where: Any = equation.where or (
             equation.shapes,
@@ -91,17 +91,17 @@ def structure(program: Program) -> Structure:
         start = group_of[producer[slot]]
         while len(users.get(slot, ())) == 1:
             ((number, _),) = users[slot]
-            if program.equations[number].name not in {"add", "sub"}:
+            if program.operations[number].name not in {"add", "sub"}:
                 return False
             if group_of[number] == start:
                 return True
-            slot = program.equations[number].outputs[0]
+            slot = program.operations[number].outputs[0]
         return False
 
     carried = [
         (number, operand)
         for number in step
-        for operand, slot in enumerate(program.equations[number].inputs)
+        for operand, slot in enumerate(program.operations[number].inputs)
         if slot in producer
         and step.get(producer[slot], number) == step[number] - 1
         and not accumulated(slot)
@@ -115,10 +115,10 @@ def from_before(known: Structure, number: int, operand: int) -> bool:
     """True if an operand is the state of the step before, or contains it as a factor or part."""
     if (number, operand) in known.carried:
         return True
-    source = known.producer.get(known.program.equations[number].inputs[operand])
+    source = known.producer.get(known.program.operations[number].inputs[operand])
     if source is None or known.step.get(source) != known.step.get(number):
         return False
-    equation = known.program.equations[source]
+    equation = known.program.operations[source]
     if equation.name not in THROUGH and equation.moved is None:
         return False
     return any(from_before(known, source, i) for i in range(len(equation.inputs)))
@@ -133,13 +133,13 @@ def following(known: Structure, last: int, before: int) -> int | None:
         if number in group and known.producer.get(before) in {*group, None}:
             later = group[group.index(number) + 1 :]
             if later:
-                return known.program.equations[later[0]].outputs[0]
+                return known.program.operations[later[0]].outputs[0]
     return None
 
 
 def chains(known: Structure, group: Sequence[int]) -> list[list[list[int]]]:
     """Chains of up to six elementwise operations of one variable that end in this group."""
-    equations = known.program.equations
+    equations = known.program.operations
     found, links = [], [[number] for number in group]
     while all(elementwise(known, link[0]) for link in links) and len(links[0]) <= 6:
         found.append([list(link) for link in links])
@@ -155,19 +155,19 @@ def chains(known: Structure, group: Sequence[int]) -> list[list[list[int]]]:
 
 def elementwise(known: Structure, number: int) -> bool:
     """True if an equation is an elementwise function of one variable."""
-    equation = known.program.equations[number]
+    equation = known.program.operations[number]
     smooth = equation.name in UNARY or equation.name in BINARY or equation.name == "integer_pow"
     operands = known.active(number)
-    inputs = known.program.equations[number].inputs
+    inputs = known.program.operations[number].inputs
     if not smooth or len({inputs[i] for i in operands}) != 1 or inputs[operands[0]] in known.leaf:
         return False
     source = known.producer.get(inputs[operands[0]])
-    return source is not None and equation.shapes[0] in known.program.equations[source].shapes
+    return source is not None and equation.shapes[0] in known.program.operations[source].shapes
 
 
 def slope_of(known: Structure, link: Sequence[int], values: Sequence[Any], at: Any = None) -> Any:
     """The slope of a chain of elementwise operations, at its input or at the point `at`."""
-    equations = known.program.equations
+    equations = known.program.operations
     slot = equations[link[0]].inputs[known.active(link[0])[0]]
     point = values[slot] if at is None else at
     slope: Any = np.ones_like(point)

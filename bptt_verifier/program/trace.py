@@ -20,8 +20,8 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.operations import (
     EXACTLY,
     MOVES,
-    Equation,
-    Errors,
+    Operation,
+    RoundingErrors,
     evaluate,
     pass_back,
 )
@@ -39,7 +39,7 @@ class Program(NamedTuple):
     parameters, `result` is the slot of the loss, and `slots` their number.
     """
 
-    equations: tuple[Equation, ...]
+    operations: tuple[Operation, ...]
     constants: dict[int, Array]
     leaves: dict[str, int]
     result: int
@@ -101,7 +101,7 @@ def trace(loss: Loss, params: Params) -> Program:
     """
     given = {name: np.asarray(value, np.float64) for name, value in params.items()}
     closed = jax.make_jaxpr(lambda params: loss(params, jnp))(given)
-    equations: list[Equation] = []
+    equations: list[Operation] = []
     constants: dict[int, Array] = {}
     slots = 0
 
@@ -142,7 +142,7 @@ def trace(loss: Loss, params: Params) -> Program:
                     shapes = [variable.aval.shape for variable in equation.outvars]
                     for part, moved in movements(equation, active, values):
                         equations.append(
-                            Equation(
+                            Operation(
                                 name,
                                 equation.primitive,
                                 equation.params,
@@ -164,7 +164,7 @@ def trace(loss: Loss, params: Params) -> Program:
     return Program(tuple(equations), constants, leaves, result, slots, shapes)
 
 
-def forward(program: Program, params: Params, errors: Errors = EXACTLY) -> list[Any]:
+def forward(program: Program, params: Params, errors: RoundingErrors = EXACTLY) -> list[Any]:
     """The value of every slot, with a leading axis for the samples (of size 1 without errors).
 
     With errors, the parameters also get an error of one unit in the last place, and so do the
@@ -179,7 +179,7 @@ def forward(program: Program, params: Params, errors: Errors = EXACTLY) -> list[
         value = np.asarray(params[name], np.float64)[None]
         values[slot] = errors.add(value, np.abs(value))
     with np.errstate(all="ignore"):
-        for equation in program.equations:
+        for equation in program.operations:
             results = evaluate(equation, [values[slot] for slot in equation.inputs], errors)
             for slot, result in zip(equation.outputs, results, strict=True):
                 values[slot] = result
@@ -200,7 +200,7 @@ def backward(
     program: Program,
     values: Sequence[Any],
     rows: Sequence[Changes] = ({},),
-    errors: Errors = EXACTLY,
+    errors: RoundingErrors = EXACTLY,
 ) -> dict[str, Array]:
     """The gradients of every leaf: one for each row of changes, or for each sample of errors."""
     samples = len(rows) if errors.sizes is None else len(errors.sizes)
@@ -222,8 +222,8 @@ def backward(
         cotangents[slot] = errors.add(total, np.abs(total))
 
     with np.errstate(all="ignore"):
-        for number in reversed(range(len(program.equations))):
-            equation = program.equations[number]
+        for number in reversed(range(len(program.operations))):
+            equation = program.operations[number]
             arriving = [cotangents[slot] for slot in equation.outputs]
             if all(ct is None for ct in arriving):
                 continue
@@ -256,7 +256,7 @@ def backward(
 
 
 def change_row(
-    equation: Equation,
+    equation: Operation,
     given: Sequence[Array],
     outputs: Sequence[Array],
     arriving: Sequence[Array | None],
@@ -289,7 +289,7 @@ def gradient_and_noise(
     The rule is that of `noise.measure_error`, (N1) and (N2).
     """
     sizes = np.repeat([max(u, AMPLIFY * 2.0**-53) for u in roundoffs], SAMPLES)
-    errors = Errors(sizes, np.random.default_rng(seed))
+    errors = RoundingErrors(sizes, np.random.default_rng(seed))
     exact = forward(program, params)
     noisy = forward(program, params, errors)
     clean, moved = backward(program, exact), backward(program, noisy, errors=errors)

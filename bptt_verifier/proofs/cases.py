@@ -28,7 +28,7 @@ def fill(shape: tuple[int, ...], number: Callable[[], Any]) -> Array:
     return found
 
 
-class Case(NamedTuple):
+class ProofCase(NamedTuple):
     """A model to prove correct: a cell with its option, a loss, sizes, and how a batch is run.
 
     `full` adds biases and initial states. Where the numbers are power series, every coordinate is
@@ -110,8 +110,8 @@ MODES: tuple[dict[str, Any], ...] = (
 )
 
 
-def cases(cell: str) -> Iterator[Case]:
+def cases(cell: str) -> Iterator[ProofCase]:
     """Every option, loss and mode of a cell at small sizes, and one long sequence."""
     for option, loss, mode in product(OPTIONS[cell], ALL_LOSSES, MODES):
-        yield Case(cell, option, loss, SMALL, **mode)
-    yield Case(cell, OPTIONS[cell][0], "half_sse", LONG)
+        yield ProofCase(cell, option, loss, SMALL, **mode)
+    yield ProofCase(cell, OPTIONS[cell][0], "half_sse", LONG)

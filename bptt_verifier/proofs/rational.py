@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import LOSSES, Array, Sizes
-from bptt_verifier.proofs.cases import Case, cases, fill
+from bptt_verifier.proofs.cases import ProofCase, cases, fill
 from bptt_verifier.proofs.extras import require_flint
 from bptt_verifier.proofs.forward_pass import ForwardPass, Numbers, loss_and_prediction, map_entries
 from bptt_verifier.proofs.power_series import Degree, PowerSeries, keep_terms, rational, series
@@ -88,7 +88,7 @@ class Point(NamedTuple):
         }
 
 
-def random_point(rng: random.Random, case: Case) -> Point:
+def random_point(rng: random.Random, case: ProofCase) -> Point:
     """A point and a direction, every coordinate drawn independently."""
     shapes = case.shapes
 
@@ -105,7 +105,7 @@ def random_point(rng: random.Random, case: Case) -> Point:
 # The derivative in direction d, from the forward pass alone.
 
 
-class Curve(NamedTuple):
+class SeriesCurve(NamedTuple):
     """The rule that makes a series of v and d: v s^start + d s^order, where (s^order)² = 0.
 
     With order 1 and start 0 it is v + ε d. Otherwise the point itself is a power series, and so are
@@ -140,7 +140,7 @@ class Curve(NamedTuple):
         return PowerSeries(series(coefficients, terms))
 
 
-def derivative_along(curve: Curve, model: ForwardPass, point: Point, y: Array) -> list[fmpq]:
+def derivative_along(curve: SeriesCurve, model: ForwardPass, point: Point, y: Array) -> list[fmpq]:
     """Coefficients of Σ ∂L/∂θ d at the point, up to s^(order − 1)."""
     shapes = {name: value.shape for name, value in point.directions.items()}
     states = dict.fromkeys(("h0", "c0"), (shapes["x"][1], shapes["V"][1]))
@@ -162,7 +162,7 @@ def derivative_along(curve: Curve, model: ForwardPass, point: Point, y: Array) -
     return [difference[curve.order + k] for k in range(curve.order)]  # (Z3)
 
 
-def gradient_along(curve: Curve, found: dict[str, Any], point: Point) -> list[fmpq]:
+def gradient_along(curve: SeriesCurve, found: dict[str, Any], point: Point) -> list[fmpq]:
     """Coefficients of Σ gradient · d over all gradients found, up to s^(order − 1)."""
 
     def product(gradient: Any, along: fmpq) -> Any:
@@ -188,7 +188,7 @@ def restrict_to_found(point: Point, found: dict[str, Any]) -> Point:
 
 # Part one: polynomials, at all small shapes.
 
-POLYNOMIAL = Curve(start=0, order=1)
+POLYNOMIAL = SeriesCurve(start=0, order=1)
 
 
 def cubic_activation(module: ModuleType) -> Any:
@@ -196,7 +196,7 @@ def cubic_activation(module: ModuleType) -> Any:
     return module.activations.Activation(cubic, cubic_slope)
 
 
-def degree_at(module: ModuleType, case: Case, point: Point) -> int:
+def degree_at(module: ModuleType, case: ProofCase, point: Point) -> int:
     """The largest degree, in all coordinates and directions, of both sides of the identity."""
     y = fill(point.y.shape, lambda: Degree(1))
     problem = case.problem(point.map_values(lambda _: Degree(1)), y, cubic_activation(module))
@@ -230,7 +230,7 @@ def prove_polynomials(
     require_at_least(1, "points", points)
     rng, degree, done, error = random.Random(seed), 0, 0, 0.0
     for sizes, full, loss in product(shapes or SHAPES, (True, False), LOSSES):
-        case = Case("rnn", "", loss, sizes, full=full, large_residuals=False)
+        case = ProofCase("rnn", "", loss, sizes, full=full, large_residuals=False)
         where = f"{sizes}, {loss}, {'with' if full else 'without'} biases and h0"
         for number in range(points):
             here = module, case, random_point(rng, case)
@@ -246,7 +246,7 @@ def prove_polynomials(
     return Certificate(name, done, points, degree, log10(error))
 
 
-def require_polynomials_agree(module: ModuleType, case: Case, point: Point) -> None:
+def require_polynomials_agree(module: ModuleType, case: ProofCase, point: Point) -> None:
     """Raise WrongGradient where the two polynomials differ in value at the point."""
     values = point.map_values(lambda value: value)
     found = run_module(module, case.problem(values, point.y, cubic_activation(module)))
@@ -256,7 +256,7 @@ def require_polynomials_agree(module: ModuleType, case: Case, point: Point) -> N
 
 
 def require_equal(
-    curve: Curve, model: ForwardPass, found: dict[str, Any], point: Point, y: Array
+    curve: SeriesCurve, model: ForwardPass, found: dict[str, Any], point: Point, y: Array
 ) -> None:
     """Raise WrongGradient where gradient times direction is not the directional derivative."""
     given = restrict_to_found(point, found)
@@ -282,12 +282,14 @@ def describe_ratio(found: fmpq, exact: fmpq) -> str:
 MODULES = {"RNN": rnn, "LSTM": lstm, "GRU": gru}
 
 
-def curve_of(case: Case) -> Curve:
+def curve_of(case: ProofCase) -> SeriesCurve:
     """The curve whose order shows the first step's contribution: V, T times W, x and ŷ − y."""
-    return Curve(start=1, order=case.sizes.T + 4)
+    return SeriesCurve(start=1, order=case.sizes.T + 4)
 
 
-def targets_of(curve: Curve, case: Case, rng: random.Random, y: Array, terms: int) -> Array:
+def targets_of(
+    curve: SeriesCurve, case: ProofCase, rng: random.Random, y: Array, terms: int
+) -> Array:
     """Targets of a regression loss, as series."""
 
     def target(value: fmpq) -> PowerSeries:
@@ -296,7 +298,7 @@ def targets_of(curve: Curve, case: Case, rng: random.Random, y: Array, terms: in
     return map_entries(target, y)
 
 
-def require_series_agree(module: ModuleType, case: Case, seed: int) -> None:
+def require_series_agree(module: ModuleType, case: ProofCase, seed: int) -> None:
     """Raise WrongGradient where the power series of a gradient and of the derivative differ."""
     rng, curve = random.Random(f"{seed} {case}"), curve_of(case)
     point = random_point(rng, case)
@@ -318,7 +320,7 @@ def prove_series(
     name: str,
     module: ModuleType,
     *,
-    chosen: tuple[Case, ...] | None = None,
+    chosen: tuple[ProofCase, ...] | None = None,
     seed: int = 0,
 ) -> Certificate:
     """Compare power series of gradient and derivative for every option, loss and mode of a cell."""

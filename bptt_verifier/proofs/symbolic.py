@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import ALL_LOSSES, LOSSES, OPTIONS, Array, Sizes
-from bptt_verifier.proofs.cases import Case, fill
+from bptt_verifier.proofs.cases import ProofCase, fill
 from bptt_verifier.proofs.extras import require_sympy
 from bptt_verifier.proofs.forward_pass import Numbers, loss_and_prediction, map_entries
 from bptt_verifier.proofs.run import WrongGradient, refute, run_module
@@ -235,23 +235,26 @@ OWN_MODES: tuple[tuple[Sizes, dict[str, Any]], ...] = (
 )
 
 
-def free_cases() -> tuple[Case, ...]:
+def free_cases() -> tuple[ProofCase, ...]:
     """The cases of the plain RNN with the unspecified activation."""
-    return tuple(Case("rnn", UNSPECIFIED, loss, sizes) for sizes, loss in product(SHAPES, LOSSES))
+    return tuple(
+        ProofCase("rnn", UNSPECIFIED, loss, sizes) for sizes, loss in product(SHAPES, LOSSES)
+    )
 
 
-def own_cases(cell: str) -> tuple[Case, ...]:
+def own_cases(cell: str) -> tuple[ProofCase, ...]:
     """The cases of a cell with its own functions: every option, loss and mode."""
     by_loss = (
-        Case(cell, option, loss, ONE_STEP) for option, loss in product(OPTIONS[cell], ALL_LOSSES)
+        ProofCase(cell, option, loss, ONE_STEP)
+        for option, loss in product(OPTIONS[cell], ALL_LOSSES)
     )
     by_mode = (
-        Case(cell, option, "half_sse", sizes, **mode)
+        ProofCase(cell, option, "half_sse", sizes, **mode)
         for option, (sizes, mode) in product(OPTIONS[cell], OWN_MODES)
     )
     # With biases and initial states, two steps of the GRU take ten times as long to expand.
     two_steps = (
-        Case(cell, option, "half_sse", OWN, full=cell != "gru") for option in OPTIONS[cell]
+        ProofCase(cell, option, "half_sse", OWN, full=cell != "gru") for option in OPTIONS[cell]
     )
     return (*by_loss, *by_mode, *two_steps)
 
@@ -264,7 +267,7 @@ def symbols(rng: random.Random, name: str, shape: tuple[int, ...]) -> Array:
     )
 
 
-def prove_case(module: ModuleType, case: Case) -> int:
+def prove_case(module: ModuleType, case: ProofCase) -> int:
     """Prove every entry of every gradient; return their number. Raises WrongGradient."""
     rng = random.Random(str(case))
     point = {name: symbols(rng, name, shape) for name, shape in case.shapes.items()}
@@ -317,7 +320,7 @@ def prove_case(module: ModuleType, case: Case) -> int:
     return entries
 
 
-def prove_symbolically(name: str, module: ModuleType, chosen: tuple[Case, ...]) -> Proof:
+def prove_symbolically(name: str, module: ModuleType, chosen: tuple[ProofCase, ...]) -> Proof:
     """Prove that every gradient of the module is the derivative of the loss, in every case."""
     total = 0
     for done, case in enumerate(chosen):

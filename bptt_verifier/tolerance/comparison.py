@@ -71,20 +71,23 @@ def compare(
     yours: Float[Array, "..."],
     reference: Float[Array, "..."],
     allowed: Float[Array, "..."],
+    distance: Float[Array, "..."] | None = None,
 ) -> Comparison:
     """Compare `yours`, of the submission, with `reference`, entry by entry, in units of `allowed`.
 
     NaN or infinity in `yours` where the reference is finite is an infinite error. An entry whose
     reference is not finite, or whose allowed error is infinite, has error 0 and makes the
-    comparison inconclusive. Raises ValueError where the shapes differ.
+    comparison inconclusive. `distance` is |yours − reference| where that is known otherwise.
+    Raises ValueError where the shapes differ.
     """
     yours, reference = np.asarray(yours, np.float64), np.asarray(reference, np.float64)
     if yours.shape != reference.shape:
         raise ValueError(f"{name}: expected shape {reference.shape}, found {yours.shape}")
-    allowed = np.asarray(allowed)
+    allowed = np.broadcast_to(allowed, reference.shape)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        error = np.abs(yours - reference) / allowed
-    error = np.where(yours == reference, 0.0, np.where(np.isnan(error), np.inf, error))
+        error = (np.abs(yours - reference) if distance is None else distance) / allowed
+    equal = yours == reference if distance is None else distance == 0
+    error = np.where(equal, 0.0, np.where(np.isnan(error), np.inf, error))
     decidable = np.isfinite(reference) & np.isfinite(allowed)
     all_decidable = bool(decidable.all())
     if not all_decidable:

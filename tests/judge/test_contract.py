@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Verdict, verify, verify_own_model
-from bptt_verifier.judge.submission import Breach, Expected, States, read_by_name, states_taken
+from bptt_verifier.judge.submission import Breach, Expected, TakenStates, read_by_name, states_taken
 from manual_bptt import lstm
 from tests.support.derivations import derivation
 from tests.support.right_derivations import column_vectors_one_sequence_at_a_time
@@ -130,12 +130,12 @@ def test_a_state_is_passed_in_its_place_or_by_its_name() -> None:
     def bound(params, x, y, bias, h0): ...
 
     for submission, expected in [
-        (lambda params, x, y: 0, States()),
-        (lambda params, x, y, start: 0, States(("h0",))),
-        (lambda params, x, y, h0, c0: 0, States(("h0", "c0"))),
-        (lambda params, x, y, c0: 0, States(("c0",))),
-        (lambda params, x, y, *, h0=None, c0=None: 0, States((), ("h0", "c0"))),
-        (partial(bound, bias=True), States((), ("h0",))),
+        (lambda params, x, y: 0, TakenStates()),
+        (lambda params, x, y, start: 0, TakenStates(("h0",))),
+        (lambda params, x, y, h0, c0: 0, TakenStates(("h0", "c0"))),
+        (lambda params, x, y, c0: 0, TakenStates(("c0",))),
+        (lambda params, x, y, *, h0=None, c0=None: 0, TakenStates((), ("h0", "c0"))),
+        (partial(bound, bias=True), TakenStates((), ("h0",))),
     ]:
         assert states_taken(submission, ("h0", "c0")) == expected
 

@@ -1,5 +1,6 @@
 """Every mistake in a derivation of a cell is caught and named, and no correct one is accused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from bptt_verifier import Report, Verdict, verify
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.path import compare_at
 from bptt_verifier.judge.subject import Compared
-from bptt_verifier.judge.submission import States
+from bptt_verifier.judge.submission import TakenStates
 from bptt_verifier.problems.problem import ACTIVATIONS, LARGEST, STATES, Sizes
 from bptt_verifier.tolerance.comparison import worst_of
 from manual_bptt import gru, lstm, rnn
@@ -35,9 +36,9 @@ NAMED = [m for m in (*MISTAKES, *GATED_MISTAKES, *MORE_GATED_MISTAKES) if m.call
 
 def subject(cell: str = "rnn", option: str = "tanh", **changed: Any) -> CellSubject:
     found = CellSubject(
-        cell, option, "mse", bias=False, states=States(STATES[cell]), examples=8, seed=0
+        cell, option, "mse", bias=False, states=TakenStates(STATES[cell]), examples=8, seed=0
     )
-    return found._replace(**changed)
+    return replace(found, **changed)
 
 
 def names(report: Report) -> list[str]:

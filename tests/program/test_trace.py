@@ -78,7 +78,7 @@ def test_steps_and_what_is_carried_are_found() -> None:
 
 def test_source_locations_are_those_of_the_loss() -> None:
     program = program_of("batch")
-    tanh = next(equation for equation in program.equations if equation.name == "tanh")
+    tanh = next(equation for equation in program.operations if equation.name == "tanh")
     assert tanh.where[0].text == "h = xp.tanh(a)"
     assert tanh.where[0].file == own_models.__file__
     assert not any(place.file.startswith(source_lines.HERE) for place in tanh.where)

@@ -225,23 +225,6 @@ def test_the_chosen_profile_is_in_force(pytestconfig: pytest.Config) -> None:
 
 # One word, one class.
 
-# The names of several classes, and what keeps them apart. No other name may have two.
-SHARED_NAMES = {
-    "Call": {"judge.submission": "of a submission", "problems.cached": "of a cached function"},
-    "Case": {"proofs.cases": "a model to prove correct", "reference.case": "one point, its truth"},
-    "Compared": {"judge.builtin": "one gradient", "judge.subject": "all results at one case"},
-    "Curve": {"proofs.rational": "a rule for series", "report.findings": "the error of each step"},
-    "Equation": {"mistakes.equations": "of the way back", "program.operations": "of a jaxpr"},
-    "Errors": {"commands.accuracy": "measured", "program.operations": "to be added"},
-    "Gradients": {"commands.train": "a choice of witness", "mistakes.own_models": "arrays by name"},
-    "Row": {
-        "commands.accuracy": "the errors of all contenders",
-        "commands.prove": "the proof of one derivation",
-        "judge.builtin": "one gradient over all problems",
-    },
-    "States": {"judge.submission": "names of arguments", "mistakes.equations": "a forward pass"},
-}
-
 
 def classes(package: str, root: Path = ROOT) -> dict[str, list[str]]:
     """The modules of a package that define a class of each name, without the package's name."""
@@ -258,10 +241,8 @@ def shared_names(package: str, root: Path = ROOT) -> dict[str, list[str]]:
     return {name: found for name, found in classes(package, root).items() if len(found) > 1}
 
 
-def test_two_classes_have_the_same_name_only_where_it_is_listed_why() -> None:
-    listed = {name: list(reasons) for name, reasons in SHARED_NAMES.items()}
-    found = {name: sorted(where) for name, where in shared_names(HOUSE).items()}
-    assert found == listed
+def test_no_two_classes_have_the_same_name() -> None:
+    assert shared_names(HOUSE) == {}
 
 
 def test_a_second_class_of_a_name_is_noticed(tmp_path: Path) -> None:

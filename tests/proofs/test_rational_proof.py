@@ -16,7 +16,7 @@ from bptt_verifier.commands import prove as prove_command
 from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.proofs import rational as rational_proof
 from bptt_verifier.proofs import symbolic as symbolic_proof
-from bptt_verifier.proofs.cases import LONG, SMALL, Case, cases
+from bptt_verifier.proofs.cases import LONG, SMALL, ProofCase, cases
 from bptt_verifier.proofs.power_series import Degree, PowerSeries, keep_terms, series
 from bptt_verifier.proofs.rational import (
     DERIVATIONS,
@@ -110,14 +110,14 @@ def test_a_planted_mistake_is_refuted(mistake: Mistake, tmp_path: Any) -> None:
     assert refuted is not None
 
 
-def telling(mistake: Mistake) -> tuple[Case, ...] | None:
+def telling(mistake: Mistake) -> tuple[ProofCase, ...] | None:
     """The models that show it, where going through all of them would take long."""
     if mistake.name.startswith("truncated"):
-        return (Case("rnn", "tanh", "half_sse", LONG),)
+        return (ProofCase("rnn", "tanh", "half_sse", LONG),)
     if mistake.file == "losses.py" and mistake.suspect != "rnn" and not deep():
         option = "after" if mistake.suspect == "gru" else ""
         return tuple(
-            Case(mistake.suspect, option, loss, SMALL)
+            ProofCase(mistake.suspect, option, loss, SMALL)
             for loss in ("mae", "huber", "softmax_cross_entropy", "binary_cross_entropy")
         )
     return None
@@ -198,7 +198,7 @@ def test_prove_prints_what_is_proved_and_writes_it(bptt, monkeypatch, tmp_path) 
     for kind in (rational_proof, symbolic_proof):
         monkeypatch.setattr(kind, "SHAPES", SHAPES[:3])
     monkeypatch.setattr(
-        rational_proof, "cases", lambda cell: [Case(cell, options[cell], "mse", SMALL)]
+        rational_proof, "cases", lambda cell: [ProofCase(cell, options[cell], "mse", SMALL)]
     )
     monkeypatch.setattr(symbolic_proof, "own_cases", lambda cell: ())
     ended = bptt("prove", "--json", str(tmp_path / "out.json"))
@@ -210,7 +210,7 @@ def test_prove_prints_what_is_proved_and_writes_it(bptt, monkeypatch, tmp_path) 
 
 
 def test_prove_ends_with_1_where_something_is_refuted(bptt, monkeypatch) -> None:
-    row = prove_command.Row("rnn", "rationals", "0 identities", "", "T=1: Differs: wrong", {})
+    row = prove_command.ProofRow("rnn", "rationals", "0 identities", "", "T=1: Differs: wrong", {})
     monkeypatch.setattr(prove_command, "proofs", lambda points, seed: iter([row]))
     ended = bptt("prove")
     assert ended.code == 1
