@@ -221,7 +221,7 @@ def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] 
     arrays = {}
     for name, value in found.items():
         what = name if name in ("loss", "prediction") else f"gradient for {name}"
-        array = attempt(np.array, value)
+        array = value.copy() if type(value) is np.ndarray else attempt(np.array, value)
         if isinstance(array, Failure) or array.dtype.kind not in "fiu":
             kind = type_name(value)
             if not isinstance(array, Failure) and array.dtype != object:

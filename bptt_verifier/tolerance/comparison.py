@@ -83,7 +83,7 @@ def compare(
     yours, reference = np.asarray(yours, np.float64), np.asarray(reference, np.float64)
     if yours.shape != reference.shape:
         raise ValueError(f"{name}: expected shape {reference.shape}, found {yours.shape}")
-    allowed = np.broadcast_to(allowed, reference.shape)
+    allowed = np.asarray(allowed)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         error = (np.abs(yours - reference) if distance is None else distance) / allowed
     equal = yours == reference if distance is None else distance == 0
