@@ -194,6 +194,8 @@ def evaluate(
     if name == "div" and given[0].ndim == 1:
         # A reciprocal may be part of a sigmoid, which other code computes as a sum with a constant.
         return [errors.add(q, np.maximum(np.abs(q), np.abs(align(given[0], len(shape)))))]
+    if name == "logistic":  # (N1)
+        return [errors.add(q, np.maximum(ELEMENTARY * np.abs(q), 1.0))]
     factor = 0 if name in EXACT else 1 if name in ARITHMETIC else ELEMENTARY
     return [errors.add(q, factor * np.abs(q)) if factor and q.dtype == np.float64 else q]
 

@@ -66,6 +66,9 @@ def magnitude(equation: Any, inputs: Sequence[Array], output: Array) -> Any:
     if primitive.name == "reduce_sum":
         terms = max(1, inputs[0].size // max(1, output.size))
         return terms**0.5 * primitive.bind(jnp.abs(inputs[0]), **params)
+    if primitive.name == "logistic":
+        # Others write it as ½ + ½ tanh(a/2), whose sum rounds in units of the constant.
+        return jnp.maximum(ELEMENTARY * jnp.abs(output), 1.0)
     return (1 if primitive.name in ARITHMETIC else ELEMENTARY) * jnp.abs(output)
 
 

@@ -27,7 +27,7 @@ from tests.support.planting import (
     Mistake,
     planted,
 )
-from tests.support.right_derivations import STYLES
+from tests.support.right_derivations import GATED_STYLES, STYLES
 
 CELLS = {"rnn": rnn, "lstm": lstm, "gru": gru}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
@@ -218,15 +218,16 @@ def test_a_result_is_held_to_its_own_precision() -> None:
 @settings(max_examples=max(20, settings().max_examples // 2))
 @given(data=st.data())
 def test_no_correct_derivation_is_called_wrong(data: st.DataObject) -> None:
-    style = data.draw(st.sampled_from([*sorted(STYLES), "lstm", "gru"]))
-    cell = style if style in CELLS else "rnn"
-    slow = style in ("sum over Jacobians", "forward recursion", "lstm", "gru")
+    of_rnn = [("rnn", style) for style in sorted(STYLES)]
+    cell, style = data.draw(st.sampled_from([*of_rnn, *GATED_STYLES, ("lstm", ""), ("gru", "")]))
+    slow = cell != "rnn" or style in ("sum over Jacobians", "forward recursion")
     sizes = data.draw(
         st.sampled_from([Sizes(200, 1, 2, 4, 2), Sizes(50, 2, 3, 6, 2)])
         if not slow and data.draw(st.booleans())
         else st.builds(Sizes, *(st.integers(1, most) for most in LARGEST))
     )
-    option = {"rnn": st.sampled_from(ACTIVATIONS), "gru": st.sampled_from(gru.RESETS)}
+    resets = ["after"] if style else gru.RESETS
+    option = {"rnn": st.sampled_from(ACTIVATIONS), "gru": st.sampled_from(resets)}
     of_cell = subject(cell, data.draw(option.get(cell, st.just(""))))
     problem = of_cell.problem(
         np.random.default_rng(data.draw(st.integers(0, 2**32))),
@@ -235,11 +236,12 @@ def test_no_correct_derivation_is_called_wrong(data: st.DataObject) -> None:
         spread=data.draw(st.floats(0.2, 3.0)),
         target_scale=data.draw(st.sampled_from([1.0, 10.0, 100.0])),
     )
-    submission = (
-        STYLES[style](of_cell.option)
-        if cell == "rnn"
-        else derivation(CELLS[cell], cell, **problem.option)
-    )
+    if cell == "rnn":
+        submission = STYLES[style](of_cell.option)
+    elif style:
+        submission = GATED_STYLES[cell, style]
+    else:
+        submission = derivation(CELLS[cell], cell, **problem.option)
     with np.errstate(over="ignore", invalid="ignore"):
         found = compare_at(submission, of_cell, of_cell.case(problem))
     assert isinstance(found, Compared), str(found)
@@ -254,6 +256,21 @@ def test_the_verdict_on_a_correct_derivation_is_that_it_agrees(style: str) -> No
     assert report.first_wrong_step is None
     assert report.counterexample is None
     assert all(result.error <= 1 for result in report.parameters.values())
+
+
+@pytest.mark.parametrize(("cell", "style"), GATED_STYLES)
+def test_another_formula_of_the_same_gates_is_right_where_they_saturate(
+    cell: str, style: str
+) -> None:
+    of_cell = subject(cell, "after" if cell == "gru" else "")
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        # Steep enough that the last bits of 1 + tanh(a/2) are all that is left of a gate.
+        problem = of_cell.problem(rng, Sizes(1, 1, 3, 2, 4), np.float64)
+        steep = problem._replace(params=problem.params._replace(U=6 * problem.params.U))
+        found = compare_at(GATED_STYLES[cell, style], of_cell, of_cell.case(steep))
+        assert isinstance(found, Compared)
+        assert not found.fails, [c for c in found.comparisons if c.error > 1]
 
 
 @pytest.mark.parametrize(

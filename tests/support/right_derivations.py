@@ -125,3 +125,70 @@ STYLES: dict[str, Callable[[str], Gradients]] = {
     "sum over Jacobians": of_module(jacobian_sum),
     "forward recursion": of_module(rtrl),
 }
+
+
+# The gated cells, with another formula of the logistic function than autodiff's.
+
+SIGMOIDS: dict[str, Callable[[Any], Any]] = {
+    "exp": lambda a: 1 / (1 + np.exp(-a)),
+    "tanh": lambda a: (1 + np.tanh(a / 2)) / 2,
+}
+
+
+def lstm_with(sigmoid: Callable[[Any], Any]) -> Gradients:
+    def gradients(params: Any, x: Any, y: Any, h0: Any, c0: Any) -> dict[str, Any]:
+        U, W, V = params
+        h, c, gates = [h0], [c0], []
+        for x_t in x:
+            i, f, g, o = np.split(x_t @ U.T + h[-1] @ W.T, 4, axis=1)
+            i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+            gates.append((i, f, g, o))
+            c.append(f * c[-1] + i * g)
+            h.append(o * np.tanh(c[-1]))
+        dy = 2 * (h[-1] @ V.T - y) / y.size
+        dU, dW, dh, dc = np.zeros_like(U), np.zeros_like(W), dy @ V, np.zeros_like(c0)
+        for t in reversed(range(len(x))):
+            (i, f, g, o), tanh_c = gates[t], np.tanh(c[t + 1])
+            dc = dc + dh * o * (1 - tanh_c**2)
+            di, df, do = dc * g * i * (1 - i), dc * c[t] * f * (1 - f), dh * tanh_c * o * (1 - o)
+            da = np.concatenate([di, df, dc * i * (1 - g * g), do], axis=1)
+            dU += da.T @ x[t]
+            dW += da.T @ h[t]
+            dh, dc = da @ W, dc * f
+        return {"U": dU, "W": dW, "V": dy.T @ h[-1], "h0": dh, "c0": dc}
+
+    return gradients
+
+
+def gru_with(sigmoid: Callable[[Any], Any]) -> Gradients:
+    def gradients(params: Any, x: Any, y: Any, h0: Any) -> dict[str, Any]:
+        U, W, V = params
+        W_r, W_z, W_n = np.split(W, 3)
+        h, gates = [h0], []
+        for x_t in x:
+            x_r, x_z, x_n = np.split(x_t @ U.T, 3, axis=1)
+            r, z = sigmoid(x_r + h[-1] @ W_r.T), sigmoid(x_z + h[-1] @ W_z.T)
+            met = h[-1] @ W_n.T
+            n = np.tanh(x_n + r * met)
+            gates.append((r, z, n, met))
+            h.append(n + z * (h[-1] - n))
+        dy = 2 * (h[-1] @ V.T - y) / y.size
+        dU, dW, dh = np.zeros_like(U), np.zeros_like(W), dy @ V
+        for t in reversed(range(len(x))):
+            r, z, n, met = gates[t]
+            dn = dh * (1 - z) * (1 - n * n)
+            dr, dz = dn * met * r * (1 - r), dh * (h[t] - n) * z * (1 - z)
+            dU += np.concatenate([dr, dz, dn], axis=1).T @ x[t]
+            dW += np.concatenate([dr, dz, r * dn], axis=1).T @ h[t]
+            dh = dh * z + dr @ W_r + dz @ W_z + (r * dn) @ W_n
+        return {"U": dU, "W": dW, "V": dy.T @ h[-1], "h0": dh}
+
+    return gradients
+
+
+# By cell and name.
+GATED_STYLES: dict[tuple[str, str], Gradients] = {
+    (cell, f"sigmoid by {name}"): of(sigmoid)
+    for cell, of in (("lstm", lstm_with), ("gru", gru_with))
+    for name, sigmoid in SIGMOIDS.items()
+}
