@@ -145,9 +145,7 @@ class CellSubject(Subject):
 
     def cases(self) -> Iterator[Case]:
         """Random problems, then those along which ∂L/∂W separates the steps."""
-        problems = self.random_problems()
-        derived = has_derived_bound(next(iter(self.random_problems())))
-        yield from map(self.case, prefetch_references(problems) if derived else problems)
+        yield from map(self.case, prefetch_references(self.random_problems()))
         if self.cell == "rnn":
             yield from map(self.case, self.state_probes())
 
@@ -177,8 +175,12 @@ class CellSubject(Subject):
             params = problem.params._replace(U=U)
             yield problem._replace(params=params, x=unit[:, None, :], first=first)
 
-    def probes(self) -> Iterator[Case]:
+    def probes(self) -> Iterable[Case]:
         """Long single sequences of one-hot inputs: column t of ∂L/∂U is δ_t. (B4)"""
+        return map(self.case, prefetch_references(self.one_hot_problems()))
+
+    def one_hot_problems(self) -> Iterator[Problem]:
+        """Problems of the probes' sizes, of weights from vanishing to exploding."""
         kinds = product(SPREADS, range(PROBES), (np.float64, np.float32))
         for case, (spread, _, dtype) in enumerate(kinds):
             rng = np.random.default_rng([self.seed, case, 1])
@@ -186,7 +188,7 @@ class CellSubject(Subject):
             # Inputs of one: U is then what each step adds, and must not saturate the states.
             U = rng.normal(size=(GATES[self.cell] * PROBE.H, PROBE.D)).astype(dtype)
             x = np.eye(PROBE.T, dtype=dtype)[:, None, :]
-            yield self.case(problem._replace(params=problem.params._replace(U=U), x=x))
+            yield problem._replace(params=problem.params._replace(U=U), x=x)
 
     def doubt(self, number: int, case: Case) -> str | None:
         """Say what complex steps contradict, of the reference of the first cases."""

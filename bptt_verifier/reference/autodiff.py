@@ -54,18 +54,6 @@ def reference(problem: Problem) -> Derivatives:
     return start_reference(problem)()
 
 
-def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
-    """Yield each problem while JAX computes the reference of the next one."""
-    before = None
-    for problem in problems:
-        start_reference(problem)
-        if before is not None:
-            yield before
-        before = problem
-    if before is not None:
-        yield before
-
-
 # How far a correct derivation may be from it.
 
 
@@ -99,15 +87,12 @@ def _measured_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> A
 
 
 @cached_by_content(512)
-def reference_and_error(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
-    """Autodiff's derivatives in float64, and how far a correct derivation may be from them: (N2).
-
-    `dtype` is the derivation's, by default the problem's. A problem beyond the capacity compiles
-    anew for its shape, and has neither lengths nor truncation.
-    """
+def start_reference_and_error(
+    problem: Problem, dtype: Any
+) -> Callable[[], tuple[Derivatives, Derivatives]]:
+    """Start computing `reference_and_error`; return a function that blocks until it is there."""
     # What is allowed is proportional to the roundoff: the derivation's and the reference's at once.
-    both = (problem.x.dtype if dtype is None else dtype, np.float64)
-    roundoff = sum(float(np.finfo(each).eps) / 2 for each in both)
+    roundoff = sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
     option = next(iter(problem.option.values()), None)
     with jax.enable_x64(True):
         if capacity_holds(problem):
@@ -116,18 +101,39 @@ def reference_and_error(problem: Problem, dtype: Any = None) -> tuple[Derivative
                 option=option, loss=problem.loss, outputs=problem.outputs,
                 lengths=problem.lengths, truncation=problem.truncation, capacity=LARGEST,
             )  # fmt: skip
-            clean, error = _measured_padded(
-                laid.model, laid.states, roundoff, laid.problem, laid.fixed
-            )
-            return laid.cut(*clean), laid.cut(*error)
+            found = _measured_padded(laid.model, laid.states, roundoff, laid.problem, laid.fixed)
+            return cache(lambda: read_only((laid.cut(*found[0]), laid.cut(*found[1]))))
         cell = padded.CELLS[problem.cell]
         wide = problem.map_arrays(lambda values: values.astype(np.float64))
         zero = np.zeros((wide.sizes.B, wide.sizes.H))
         first = tuple(wide.first.get(state, zero) for state in cell.states)
         model = Model(cell.step, option, problem.loss)
         found = _measured_at_its_size(model, roundoff, wide.y, wide.params, wide.x, first)
-    clean, error = (Derivatives(*jax.tree.map(np.asarray, tuple(each))) for each in found)
-    return clean, error
+    return cache(lambda: read_only(jax.tree.map(np.asarray, found)))
+
+
+def reference_and_error(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
+    """Autodiff's derivatives in float64, and how far a correct derivation may be from them: (N2).
+
+    `dtype` is the derivation's, by default the problem's. A problem beyond the capacity compiles
+    anew for its shape, and has neither lengths nor truncation.
+    """
+    return start_reference_and_error(problem, np.dtype(dtype or problem.x.dtype))()
+
+
+def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Yield each problem while JAX computes what `truth` needs of the next one."""
+    before = None
+    for problem in problems:
+        if has_derived_bound(problem):
+            start_reference(problem)
+        else:
+            start_reference_and_error(problem, problem.x.dtype)
+        if before is not None:
+            yield before
+        before = problem
+    if before is not None:
+        yield before
 
 
 def measured_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
