@@ -289,7 +289,8 @@ def load(file: Path) -> ModuleType:
     Raises ValueError where it does not exist or is no Python, or where running it raises or exits.
     """
     if not file.is_file():
-        raise ValueError(f"FILE: expected a Python file, found {file}, which does not exist")
+        what = "is no file" if file.exists() else "does not exist"
+        raise ValueError(f"FILE: expected a Python file, found {file}, which {what}")
     spec = importlib.util.spec_from_file_location(f"derivation_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ValueError(f"FILE: expected a Python file, found {file}")
