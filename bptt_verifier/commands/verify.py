@@ -102,7 +102,8 @@ def verify(
         options: dict[str, Any] = {"seed": seed}
         path, function = str(own), "gradients"
         if file is not None:
-            path, _, function = file.rpartition(":") if ":" in file else (file, "", function)
+            path, colon, named = file.rpartition(":")
+            path, function = (path, named or function) if colon else (file, function)
             options |= {"activation": activation, "loss": loss, "bias": bias}
             options |= {"examples": examples, "model": model, "reset": reset}
         request = {"file": path, "function": function, "own": own is not None, "options": options}

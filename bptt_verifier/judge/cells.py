@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.subject import OF_FORWARD, Compared, Subject, Try
+from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.submission import (
     WEIGHTS,
     Call,
@@ -260,30 +260,26 @@ class CellSubject(Subject):
     ) -> tuple[Mistake, ...]:
         """Name the mistakes that explain failing cases, failing probes, and fresh cases."""
         found = [*cases[:2], *probes[:2]]
+        dtype = found[0].case.point.x.dtype  # in which something fails
         for sizes in FRESH:
             rng = np.random.default_rng([self.seed, 3, *sizes])
-            problem = self.with_states(self.problem(rng, sizes, np.float64, target_scale=10.0))
+            problem = self.with_states(self.problem(rng, sizes, dtype, target_scale=10.0))
             fresh = attempt(self.case(problem))
             if fresh is not None:
                 found.append(fresh)
-        return diagnose([each.witness(each.case.point, gradients_of(each)) for each in found])
+        return diagnose([each.witness(each.case.point, each.gradients) for each in found])
 
     def for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
         """The small problems first."""
         found = (
             Computed(
                 each.case.point,
-                {name: each.submitted[name] for name in gradients_of(each)},
+                {name: each.submitted[name] for name in each.gradients},
                 max((v.dtype for v in each.submitted.values()), key=lambda d: np.finfo(d).eps),
             )
             for each in compared
         )
         return iter(sorted(found, key=lambda computed: computed.size))
-
-
-def gradients_of(found: Compared) -> list[str]:
-    """The names of the gradients that were submitted."""
-    return [name for name in found.submitted if name not in OF_FORWARD]
 
 
 @cached_by_content(8 * CONFIRMED)

@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.judge.steps import Steps, step_results, steps_of
-from bptt_verifier.judge.subject import OF_FORWARD, Compared, Subject, dtype_of
-from bptt_verifier.judge.submission import Breach, ask, breach, difference_when_asked_again
+from bptt_verifier.judge.subject import Compared, Subject, dtype_of
+from bptt_verifier.judge.submission import (
+    Breach,
+    ask,
+    breach,
+    difference_when_asked_again,
+    result_called,
+)
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference import exact_values
 from bptt_verifier.reference.case import Case
@@ -117,6 +123,8 @@ def other_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistak
     """Another loss than both of a model whose loss in NumPy and in JAX differ."""
     if subject.refusal is None or case.truth is None or "loss" not in answer:
         return None
+    if "loss" in case.arguments:  # a parameter's name
+        return None
     values, allowed = truth_of(case, {"loss": answer["loss"]})
     found = compare("loss", answer["loss"], values["loss"], allowed["loss"])
     return None if found.error <= 1 else differing_forward_pass(subject, case, found)
@@ -148,11 +156,11 @@ def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared |
     for name, value in submitted.items():
         if not np.isfinite(value).all() and np.isfinite(allowed[name]).all():
             entry = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+            where = f" at entry {list(entry)}" if entry else ""
             return breach(
                 "not-finite",
-                f"the gradient for {name}: expected finite numbers as autodiff finds, found "
-                f"{value[entry]} at entry {list(entry)}, where autodiff gives "
-                f"{values[name][entry]:.6g}.",
+                f"{result_called(name)}: expected finite numbers as autodiff finds, found "
+                f"{value[entry]}{where}, where autodiff gives {values[name][entry]:.6g}.",
                 f"With {case.label}.",
                 gradients=[name],
                 entry=list(entry),
@@ -164,8 +172,7 @@ def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared |
 def forward_differs(subject: Subject, found: Compared) -> Mistake | None:
     """A returned loss or prediction that is not the stated model's: the gradient is not judged."""
     for comparison in found.comparisons:
-        is_argument = comparison.name in found.case.arguments  # a parameter may have such a name
-        if comparison.name in OF_FORWARD and not is_argument and comparison.error > 1:
+        if comparison.name not in found.gradients and comparison.error > 1:
             return differing_forward_pass(subject, found.case, comparison)
     return None
 
@@ -199,6 +206,11 @@ def parameter_results(compared: Iterable[Compared]) -> dict[str, ParameterResult
     return results
 
 
+def gradients_of(compared: Iterable[Compared]) -> list[str]:
+    """The names of the gradients of all cases."""
+    return list(dict.fromkeys(name for found in compared for name in found.gradients))
+
+
 # The conclusion.
 
 
@@ -224,7 +236,7 @@ def conclude(
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
     report = Report(
         name,
-        overall(result.verdict for name, result in parameters.items() if name not in OF_FORWARD),
+        overall(parameters[name].verdict for name in gradients_of([*compared, *probes])),
         first_wrong_step=max(wrong_steps, default=None),
         parameters=parameters,
         steps=steps,
@@ -332,8 +344,8 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
     """An inconclusive report after asking the exact values, where they can be computed."""
     vague = [
         name
-        for name, result in report.parameters.items()
-        if result.verdict is Verdict.INCONCLUSIVE and name not in OF_FORWARD
+        for name in gradients_of(compared)
+        if report.parameters[name].verdict is Verdict.INCONCLUSIVE
     ]
     why = tuple(not_testable(name, compared) for name in vague)
     report = report._replace(notes=(*report.notes, *why))

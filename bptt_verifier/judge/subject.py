@@ -33,6 +33,11 @@ class Compared(NamedTuple):
         """Whether any gradient is outside its allowed error."""
         return any(found.verdict is Verdict.DISAGREES for found in self.comparisons)
 
+    @property
+    def gradients(self) -> list[str]:
+        """The names of the gradients; a parameter may be called as a result of the forward pass."""
+        return [n for n in self.submitted if n not in OF_FORWARD or n in self.case.arguments]
+
     def witness(self, point: Any, names: Iterable[str]) -> Witness:
         """What a mistake must explain: the gradients of these names at a point."""
         every = self.submitted, self.values, self.allowed
@@ -117,7 +122,7 @@ def dtype_of(name: str, submitted: dict[str, Array], case: Case) -> Any:
     A loss may be a Python number whatever it was computed in: it has the coarsest dtype of all.
     """
     every = case.arguments.values()
-    if name == "loss":
-        return coarsest(*submitted.values(), *every)
     argument = case.arguments.get(name)
+    if name == "loss" and argument is None:
+        return coarsest(*submitted.values(), *every)
     return coarsest(submitted[name], *(every if argument is None else [argument]))

@@ -188,7 +188,10 @@ def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     elif hasattr(result, "_asdict"):
         found = result._asdict()
     elif (
-        several and len(result) == 2 and np.ndim(result[0]) == 0 and not isinstance(result[0], str)
+        several
+        and len(result) == 2
+        and np.size(result[0]) == 1
+        and not isinstance(result[0], str | Mapping)
     ):
         inner = by_name(result[1], expected)
         return inner if isinstance(inner, Breach) else {"loss": result[0], **inner}
@@ -216,19 +219,23 @@ def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     return {name: value for name, value in found.items() if name in expected.shapes}
 
 
+def result_called(name: str) -> str:
+    """What a message calls a result of this name."""
+    return f"the {name}" if name in ("loss", "prediction") else f"the gradient for {name}"
+
+
 def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:
     """The values as arrays of real numbers, copied, of the expected shapes."""
     arrays = {}
     for name, value in found.items():
-        what = name if name in ("loss", "prediction") else f"gradient for {name}"
+        what = result_called(name)
         array = value.copy() if type(value) is np.ndarray else attempt(np.array, value)
         if isinstance(array, Failure) or array.dtype.kind not in "fiu":
-            kind = type_name(value)
-            if not isinstance(array, Failure) and array.dtype != object:
-                kind = f"dtype {array.dtype}"
+            of_type = isinstance(array, Failure) or (array.dtype == object and array.ndim == 0)
+            kind = type_name(value) if of_type else f"dtype {array.dtype}"
             return breach(
                 "wrong-shape",
-                f"the {what}: expected an array of floats, found {kind}.",
+                f"{what}: expected an array of floats, found {kind}.",
                 gradients=[name],
                 found=kind,
             )
@@ -239,7 +246,7 @@ def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] 
             swapped = array.shape == shape[::-1]
             return breach(
                 "transposed-gradient" if swapped else "wrong-shape",
-                f"the {what}: expected shape {shape}, found {array.shape}"
+                f"{what}: expected shape {shape}, found {array.shape}"
                 f"{': it is transposed' if swapped else ''}.",
                 gradients=[name],
                 found=list(array.shape),
@@ -282,7 +289,8 @@ def load(file: Path) -> ModuleType:
     Raises ValueError where it does not exist or is no Python, or where running it raises or exits.
     """
     if not file.is_file():
-        raise ValueError(f"FILE: expected a Python file, found {file}, which does not exist")
+        what = "is no file" if file.exists() else "does not exist"
+        raise ValueError(f"FILE: expected a Python file, found {file}, which {what}")
     spec = importlib.util.spec_from_file_location(f"derivation_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ValueError(f"FILE: expected a Python file, found {file}")

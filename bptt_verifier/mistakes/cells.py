@@ -193,9 +193,20 @@ def wrong_at_some_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     if all(sizes.T == 1 for sizes in others):
         return ()
     wrong, right = (" and ".join(map(str, sorted(sizes))) for sizes in (failing, others))
+    wrong_in, right_in = (
+        {str(witness.point.x.dtype) for witness in witnesses if witness.fails is fails}
+        for fails in (True, False)
+    )
+    only = "at these sizes only"
+    if not wrong_in & right_in:  # the sizes may have nothing to do with it
+        only = f"in {' and '.join(wrong_in)} or at these sizes only"
+        wrong, right = (
+            f"{sizes} in {' and '.join(dtypes)}"
+            for sizes, dtypes in ((wrong, wrong_in), (right, right_in))
+        )
     said = (
         f"your numbers are wrong with {wrong}, and not with {right}: no mistake that the judge "
-        "knows shows at these sizes only."
+        f"knows shows {only}."
     )
     details = {"failing": [sizes._asdict() for sizes in sorted(failing)]}
     return (Mistake("unknown", said, details),)

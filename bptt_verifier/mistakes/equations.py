@@ -218,6 +218,7 @@ def candidate_values(params: Any, h: Array, n: Array, recurrent: Array) -> dict[
         "W_n h_t + b_n": h[1:] @ np.split(params.W, 3)[2].T + bias,
         "h_{t-1} − n_t": h[:-1] - n,
         "n_t − h_{t-1}": n - h[:-1],
+        "−n_t": -n,
         "h_t − n_t": h[1:] - n,
         "h_{t-1} − n_t (at t = 1: h_T)": np.concatenate([h[-1:], h[1:-1]]) - n,
     }
@@ -345,9 +346,7 @@ def how_met(states: States) -> Met:
 
 def outer(left: Array, right: Array) -> Array:
     """Σ_t Σ_b left_t right_tᵀ."""
-    T, B = left.shape[:2]
-    found: Array = left.reshape(T * B, -1).T @ right.reshape(T * B, -1)
-    return found
+    return np.tensordot(left, right, axes=((0, 1), (0, 1)))  # of no step, zero
 
 
 def deltas_of(s: Swept) -> dict[str, Array]:

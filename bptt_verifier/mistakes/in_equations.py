@@ -115,6 +115,7 @@ def substitutes(cell: str) -> dict[str, list[tuple[str, str]]]:
             ("sign-flipped", "n_t − h_{t-1}"),
             (OPERAND, "h_{t-1}"),
             (OPERAND, "n_t"),
+            (OPERAND, "−n_t"),
             (OFF, "h_t − n_t"),
             (WRAPS, "h_{t-1} − n_t (at t = 1: h_T)"),
             (OPERAND, ""),

@@ -100,8 +100,10 @@ def scaled(name: str, case: Evidence, back: Any, factors: Sequence[Factor]) -> I
         number = value(back)
         if abs(measured - number) <= NEAR * abs(number):
             yield finding(words, value, number)
-    if abs(measured - 1) > NEAR and abs(measured + 1) > NEAR:
-        yield finding(f"{measured:.9g}", lambda b: measured, float(f"{measured:.12g}"))
+    off = measured - 1
+    near = f"1 {'+' if off > 0 else '−'} {abs(off):.3g}"
+    words = near if abs(off) < NEAR else f"{measured:.9g}"
+    yield finding(words, lambda b: measured, float(f"{measured:.12g}"))
 
 
 def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> Iterator[Finding]:

@@ -40,8 +40,10 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
     code = getattr(inspect.unwrap(function), "__code__", None)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if code and frame.filename == code.co_filename]
+    if code and not own:  # the call itself failed
+        own = [traceback.FrameSummary(code.co_filename, code.co_firstlineno, code.co_name)]
     frame = (own or frames)[-1]
-    message = " ".join(str(error).split())[:300]
+    message = message_of(error)
     kind = type(error).__name__
     return Failure(
         f"{kind}: {message}" if message else kind,
@@ -49,6 +51,15 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
         f"{frame.filename}:{frame.lineno}",
         frame.line or "",
     )
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception says, on one line that any terminal can show."""
+    try:
+        words = str(error).split()
+    except Exception:  # an exception may fail to say what it is about
+        return ""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(words))[:300]
 
 
 def copies(arrays: Mapping[str, Array]) -> dict[str, Array]:

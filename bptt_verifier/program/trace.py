@@ -296,6 +296,7 @@ def gradient_and_noise(
 
     def allowed(samples: Array, value: Array, i: int, u: float) -> Any:
         group = slice(i * SAMPLES, (i + 1) * SAMPLES)
+        samples = np.broadcast_to(samples, (len(sizes), *value.shape))  # a constant is one row
         with np.errstate(all="ignore"):
             furthest = np.max(np.abs(samples[group] - value), axis=0)
             # A deviation above an eighth of the result is not proportional to the added errors,

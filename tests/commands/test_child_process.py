@@ -47,3 +47,5 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_sentence(
         submission.function_of(submission.load(file), "gradients", file)
     with pytest.raises(ValueError, match="which does not exist"):
         submission.load(tmp_path / "none.py")
+    with pytest.raises(ValueError, match="which is no file"):
+        submission.load(tmp_path)

@@ -24,6 +24,10 @@ BREACHES = {
     "returns a string": (lambda p, x, y: "gradients", "wrong-shape", "str"),
     "returns strings": (lambda p, x, y: ("a", "b", "c"), "wrong-shape", "dtype <U1"),
     "returns objects": (lambda p, x, y: (object(), p.W, p.V), "wrong-shape", "found object"),
+    "returns an array of objects": (lambda p, x, y: (p.U.astype(object), p.W, p.V), "wrong-shape", "found dtype object"),
+    "returns the loss last": (lambda p, x, y: (p._asdict(), 1.0), "wrong-shape", "tuple of 2 values"),
+    "returns a loss that is NaN": (lambda p, x, y: (np.nan, p), "not-finite", "the loss: expected finite"),
+    "has no argument y": (lambda p, x: p, "raised", "lambda p, x: p"),
     "returns two": (lambda p, x, y: (p.U, p.W), "wrong-shape", "2 values"),
     "returns a pair that is none": (lambda p, x, y: ([1, [2, 3]], {}), "wrong-shape", "cannot be read"),
     "returns one too few by name": (lambda p, x, y: {"U": p.U, "V": p.V}, "wrong-shape", "no gradient named W"),
@@ -58,6 +62,36 @@ def test_an_exception_is_shown_with_the_line_that_raised_it() -> None:
     line = gradients.__code__.co_firstlineno + 1
     assert f"{__file__}:{line}: return params.U @ np.ones(10_000)" in str(report)
     assert report.mistakes[0].details["file_line"] == f"{__file__}:{line}"
+
+
+class WordlessError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (WordlessError(), "your function raised WordlessError"),
+        (ValueError("a\nb \x1b[31m \ud800"), r"ValueError: a b \x1b[31m \ud800"),
+    ],
+)
+def test_an_exception_with_any_message_is_one_line(error: Exception, said: str) -> None:
+    def gradients(params: Any, x: Any, y: Any) -> Any:
+        raise error
+
+    (mistake,) = verify(gradients, examples=4).mistakes
+    assert mistake.explanation.endswith(said)
+
+
+def test_a_loss_of_one_entry_is_a_loss() -> None:
+    right = column_vectors_one_sequence_at_a_time("tanh")
+
+    def gradients(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        value, found = right(params, x, y, h0)
+        return np.reshape(value, (1, 1)), found
+
+    assert verify(gradients, examples=4)
 
 
 def test_a_breach_at_some_sizes_is_told_with_them() -> None:

@@ -43,6 +43,7 @@ def test_an_array_that_is_returned_and_then_overwritten_is_copied_in_time() -> N
     [
         (square, {}, "params: expected a dict of float arrays"),
         (square, {"W": np.array([1, 2])}, r"params\['W'\]: expected a float32 or float64 array"),
+        (square, {1: W["W"]}, "params: expected names that are strings, found 1"),
         (3, W, "loss: expected a function, found int"),
         (lambda p, xp: p["W"], W, "expected a real scalar"),
     ],
@@ -56,6 +57,34 @@ def test_what_the_judge_cannot_use_is_said_in_one_sentence(
         verify_own_model(right, square, W, cases=0)
     with pytest.raises(ValueError, match="seed: expected at least 0, found -1"):
         verify_own_model(right, square, W, seed=-1)
+
+
+@pytest.mark.parametrize("name", ["loss", "prediction"])
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_parameter_may_be_called_as_a_result_of_the_forward_pass(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(p[name] ** 2)
+
+    params = {name: np.full(shape, 1.5)}
+    assert verify_own_model(lambda p: {name: 2 * p[name]}, loss, params)
+    wrong = verify_own_model(lambda p: {name: 3 * p[name]}, loss, params)
+    assert [mistake.name for mistake in wrong.mistakes] == ["constant-factor"]
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1 + 1e-9, "1 + 1e-09"), (1 - 1e-5, "1 − 1e-05")])
+def test_a_factor_near_one_is_named_alone(factor: float, said: str) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.tanh(p["U"] + 2 * p["W"]) ** 2)
+
+    def gradients(p: Any) -> Any:
+        h = np.tanh(p["U"] + 2 * p["W"])
+        return {"U": factor * 2 * h * (1 - h * h), "W": 4 * h * (1 - h * h)}
+
+    report = verify_own_model(gradients, loss, {"U": W["W"], "W": W["W"] + 0.25})
+    (mistake,) = report.mistakes
+    assert mistake.explanation == f"in ∂L/∂U, every entry is {said} times what it should be."
 
 
 # What cannot be decided.
@@ -85,14 +114,16 @@ UNDECIDED = {
     "raises in NumPy": (lambda p, xp: xp.no_such(p["W"]), "numpy) raised AttributeError"),
     "never finite": (lambda p, xp: xp.sum(xp.log(-(p["W"] ** 2))), "not finite at any"),
     "does not depend": (lambda p, xp: xp.sum(0 * p["W"]), "it is zero in every case"),
+    "is constant": (lambda p, xp: 3.0, "it is zero in every case"),
 }
 
 
 @pytest.mark.parametrize("case", UNDECIDED)
 def test_what_cannot_be_decided_is_inconclusive_with_a_reason(case: str) -> None:
     loss, reason = UNDECIDED[case]
-    theirs = {"does not depend": lambda p: {"W": 0 * p["W"]}, "ill-conditioned": of_trembling}
-    report = verify_own_model(theirs.get(case, right), loss, W)
+    zero = dict.fromkeys(("does not depend", "is constant"), lambda p: {"W": 0 * p["W"]})
+    submissions = zero | {"ill-conditioned": of_trembling}
+    report = verify_own_model(submissions.get(case, right), loss, W)
     assert report.verdict is Verdict.INCONCLUSIVE, str(report)
     assert reason in " ".join(report.notes)
     assert report.notes

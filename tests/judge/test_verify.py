@@ -157,6 +157,30 @@ def test_what_is_wrong_at_one_length_alone_is_caught(cell: str) -> None:
     assert "your numbers are wrong with T=11 " in report.mistakes[0].explanation
 
 
+@pytest.mark.parametrize(
+    ("wrong_at", "said"),
+    [
+        (lambda params, x: len(x) == 1, "wrong with T=1"),
+        (lambda params, x: params.U.dtype == np.float32, "knows shows in float32 or at these"),
+    ],
+    ids=["one step", "float32"],
+)
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_is_wrong_in_some_cases_alone_is_told_with_them(
+    cell: str, wrong_at: Any, said: str
+) -> None:
+    right = derivation(CELLS[cell], cell)
+
+    def gradients(params: Any, x: Any, y: Any) -> Any:
+        states = [np.zeros((len(y), params.W.shape[1]), x.dtype) for _ in STATES[cell]]
+        found = right(params, x, y, *states)
+        return found | {"U": -1.5 * found["U"]} if wrong_at(params, x) else found
+
+    (mistake,) = verify(gradients, model=cell, examples=40).mistakes
+    assert mistake.name == "unknown"
+    assert said in mistake.explanation
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_as_many_random_problems_of_every_cell_are_tried_as_are_asked_for(cell: str) -> None:
     counts = []
@@ -198,6 +222,22 @@ def test_a_small_relative_error_in_one_entry_is_caught(
     assert report.verdict is Verdict.DISAGREES
     assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
     assert names(report) == ["unknown"]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@DTYPES
+def test_what_is_wrong_in_one_precision_alone_is_named(cell: str, dtype: type) -> None:
+    right = derivation(CELLS[cell], cell)
+
+    def wrong(params: Any, x: Any, y: Any, h0: Any, *c0: Any) -> Any:
+        found = right(params, x, y, h0, *c0)
+        return found | {"W": -found["W"]} if x.dtype == dtype else found
+
+    def of_lstm(params, x, y, h0, c0):
+        return wrong(params, x, y, h0, c0)
+
+    report = verify(of_lstm if cell == "lstm" else wrong, model=cell, examples=12)
+    assert names(report) == ["sign-flipped"], str(report)
 
 
 def test_a_result_is_held_to_its_own_precision() -> None:

@@ -189,6 +189,7 @@ MORE_GATED_MISTAKES = [
     Mistake("factor 2 forgotten in the loss", "losses.py", L2, "residual(prediction, y) / y.size", "gru", "constant-factor"),
     Mistake("every gradient with the wrong sign", "losses.py", L2, "-2 * residual(prediction, y) / y.size", "lstm", "sign-flipped"),
     Mistake("σ′ before the product", "gru.py", "(delta_n @ W_n) * h[t - 1] * sigmoid_slope(a_r, r)", "((delta_n * sigmoid_slope(a_r, r)) @ W_n) * h[t - 1]", "gru", "activation-derivative-before-matrix-product"),
+    Mistake("h_{t-1} forgotten in δ_z", "gru.py", "dh * (h[t - 1] - n)", "-dh * n", "gru", "wrong-operand"),
     Mistake("σ′ of the output gate missing", "lstm.py", "dh * tanh_c * sigmoid_slope(a_o, o)", "dh * tanh_c", "lstm", "activation-derivative-missing"),
     Mistake("clipped inside the sweep", "gru.py", DH_GRU + ", dh)", f"({DH_GRU}).clip(-0.1, 0.1), dh)", "gru", "clipped"),
     Mistake("the states' gradient passed on beside itself", "lstm.py", TO_DH, TO_DH.replace("@ W, dh", "@ W + dh, dh"), "lstm", "path-counted-twice"),
