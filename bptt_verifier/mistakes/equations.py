@@ -345,8 +345,8 @@ def how_met(states: States) -> Met:
 
 def outer(left: Array, right: Array) -> Array:
     """Σ_t Σ_b left_t right_tᵀ."""
-    T, B = left.shape[:2]
-    found: Array = left.reshape(T * B, -1).T @ right.reshape(T * B, -1)
+    rows = left.shape[0] * left.shape[1]  # 0 where a sequence of one step is shifted by one
+    found: Array = left.reshape(rows, left.shape[-1]).T @ right.reshape(rows, right.shape[-1])
     return found
 
 

@@ -101,6 +101,15 @@ def test_two_mistakes_are_caught_and_both_named(
     assert set(names(report)) == pair[2], str(report)
 
 
+def test_unnamed_mistake_is_unknown_where_a_sequence_of_one_step_fails() -> None:
+    def gradients(params: Any, x: Any, y: Any) -> dict[str, Any]:
+        _, right = rnn.value_and_grad(params, x, y)
+        return {"U": right.U**3, "W": right.W, "V": right.V}
+
+    # Among the first two failing cases of this seed is one with T = 1.
+    assert names(verify(gradients, examples=6, seed=8)) == ["unknown"]
+
+
 @pytest.mark.parametrize(
     ("cell", "written", "equation", "said", "first_wrong_step"),
     [
