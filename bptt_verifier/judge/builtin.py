@@ -10,10 +10,10 @@ from bptt_verifier.problems.draws import draw, draw_with_options
 from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
 from bptt_verifier.reference.autodiff import (
     COMPARED,
-    by_name,
-    derived_bound,
+    derive_bound,
+    measure_reference,
+    name_arrays,
     reference,
-    reference_and_error,
 )
 from bptt_verifier.tolerance.comparison import (
     Comparison,
@@ -30,7 +30,7 @@ from manual_bptt.inputs import require_at_least
 Derivation = Callable[[Problem], dict[str, Any]]
 
 
-def derivation_of(module: ModuleType) -> Derivation:
+def make_derivation(module: ModuleType) -> Derivation:
     """Everything that a module of `manual_bptt` computes at a problem, by name.
 
     From its `gradients`, which takes all options, where it has that, else from `value_and_grad`.
@@ -54,14 +54,14 @@ def derivation_of(module: ModuleType) -> Derivation:
 
 # Those of the plain RNN within the derived bound, and those of any cell with all its options.
 DERIVATIONS: dict[str, Derivation] = {
-    "adjoint recursion": derivation_of(rnn),
-    "jacobian sum": derivation_of(jacobian_sum),
-    "forward recursion": derivation_of(rtrl),
+    "adjoint recursion": make_derivation(rnn),
+    "jacobian sum": make_derivation(jacobian_sum),
+    "forward recursion": make_derivation(rtrl),
 }
 CELL_DERIVATIONS: dict[str, Derivation] = {
-    "RNN": derivation_of(rnn),
-    "LSTM": derivation_of(lstm),
-    "GRU": derivation_of(gru),
+    "RNN": make_derivation(rnn),
+    "LSTM": make_derivation(lstm),
+    "GRU": make_derivation(gru),
 }
 FIRST, THEN = 100, 5  # examples that are also a problem with all options: the first, every fifth
 
@@ -167,20 +167,20 @@ class Yardstick(NamedTuple):
     largest: Capacity = LARGEST
 
 
-def autodiff_within_bound(problem: Problem) -> Comparer:
+def compare_within_bound(problem: Problem) -> Comparer:
     """Comparison with autodiff, within the derived bound."""
     known = reference(problem)
-    values, allowed = by_name(known), by_name(derived_bound(problem, known))
+    values, allowed = name_arrays(known), name_arrays(derive_bound(problem, known))
     return lambda found: compare_all(found, values, allowed)
 
 
-def autodiff_within_measured_error(problem: Problem) -> Comparer:
+def compare_within_measured_error(problem: Problem) -> Comparer:
     """Comparison with autodiff, within the error measured."""
-    values, allowed = map(by_name, reference_and_error(problem))
+    values, allowed = map(name_arrays, measure_reference(problem))
     return lambda found: compare_all(found, values, allowed)
 
 
-AUTODIFF = Yardstick("autodiff", autodiff_within_bound, autodiff_within_measured_error)
+AUTODIFF = Yardstick("autodiff", compare_within_bound, compare_within_measured_error)
 
 
 def verify_builtin(
@@ -239,11 +239,11 @@ def verify_builtin(
         for gradient in COMPARED
         if (name, gradient) in compared
     ]
-    by_loss = [part for row in rows for part in parts_by_loss(row)]
+    by_loss = [part for row in rows for part in split_by_loss(row)]
     return BuiltinReport(seed, str(np.dtype(dtype)), rows, shapes, by_loss, yardstick.name)
 
 
-def parts_by_loss(row: Row) -> Iterable[Row]:
+def split_by_loss(row: Row) -> Iterable[Row]:
     """The row divided by the loss of its problems."""
     for loss in ALL_LOSSES:
         part = tuple(each for each in row.compared if each.problem.loss == loss)

@@ -14,12 +14,12 @@ from bptt_verifier.judge.submission import (
     Call,
     Expected,
     TakenStates,
-    call_with,
-    names_in_order,
+    order_names,
+    write_call,
 )
 from bptt_verifier.mistakes.cells import diagnose
 from bptt_verifier.problems.cached import cached_by_content
-from bptt_verifier.problems.draws import with_one_digit, with_values
+from bptt_verifier.problems.draws import round_to_one_digit, with_values
 from bptt_verifier.problems.problem import (
     CELLS,
     GATES,
@@ -28,19 +28,19 @@ from bptt_verifier.problems.problem import (
     OPTIONS,
     Problem,
     Sizes,
-    shapes_of,
+    list_shapes,
 )
 from bptt_verifier.reference import complex_step
 from bptt_verifier.reference.autodiff import (
-    capacity_holds,
+    fits_capacity,
     has_derived_bound,
-    measured_truth,
+    measure_truth,
     prefetch_references,
     truth,
 )
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
-from bptt_verifier.reference.second_opinion import contradiction_along_signs
+from bptt_verifier.reference.second_opinion import contradict_signs
 from bptt_verifier.report import Mistake
 from manual_bptt import activations, losses
 
@@ -83,20 +83,22 @@ class CellSubject(Subject):
         """Count the random problems and the probes."""
         return self.examples + 4 * (self.cell == "rnn") + len(SPREADS) * PROBES * 2
 
-    def problem(self, rng: np.random.Generator, sizes: Sizes, dtype: Any, **scales: Any) -> Problem:
+    def draw_problem(
+        self, rng: np.random.Generator, sizes: Sizes, dtype: Any, **scales: Any
+    ) -> Problem:
         """Draw a problem of the stated model."""
         return with_values(
             rng, sizes, cell=self.cell, option=self.option, dtype=dtype, loss=self.loss,
             bias=self.bias, initial_state=bool(self.states.all), **scales,
         )  # fmt: skip
 
-    def with_states(self, problem: Problem) -> Problem:
+    def keep_states(self, problem: Problem) -> Problem:
         """The problem with those first states alone that the submission takes, in its order."""
         return problem._replace(first={name: problem.first[name] for name in self.states.all})
 
-    def case(self, problem: Problem) -> Case:
+    def make_case(self, problem: Problem) -> Case:
         """The case of a problem; its reference is computed where it is asked for."""
-        known = truth if capacity_holds(problem) else measured_truth
+        known = truth if fits_capacity(problem) else measure_truth
         return Case(
             f"{problem.sizes}, {problem.x.dtype}",
             problem.weights | {"x": problem.x, "y": problem.y} | problem.first,
@@ -115,43 +117,43 @@ class CellSubject(Subject):
         named = {name: arrays[name] for name in self.states.by_name}
         return Call((params, *in_order), named, lambda: arrays)
 
-    def expected(self, case: Case) -> Expected:
+    def expect(self, case: Case) -> Expected:
         """Describe the gradients: by name, or in the order of the parameters."""
         names = tuple(case.point.weights)
-        shapes = shapes_of(self.cell, case.point.sizes)
+        shapes = list_shapes(self.cell, case.point.sizes)
         optional = {*CELLS[self.cell].Gradients._fields, "prediction", "loss"}
         known = {name: shape for name, shape in shapes.items() if name in optional}
-        return Expected(names, names_in_order(names), known, case.point.x.dtype)
+        return Expected(names, order_names(names), known, case.point.x.dtype)
 
     # Cases and probes.
 
-    def random_problems(self) -> Iterator[Problem]:
+    def draw_random_problems(self) -> Iterator[Problem]:
         """Problems of all sizes within the capacity, in float64 and float32 by turns."""
         for case in range(self.examples):
             rng = np.random.default_rng([self.seed, case])
             sizes = Sizes(*(int(rng.integers(1, most + 1)) for most in LARGEST))
             dtype = np.float64 if case % 2 == 0 else np.float32
-            yield self.with_states(
-                self.problem(
+            yield self.keep_states(
+                self.draw_problem(
                     rng, sizes, dtype,
                     spread=rng.uniform(0.5, 1.5),
                     target_scale=float(rng.choice([1.0, 10.0, 100.0])),
                 )
             )  # fmt: skip
 
-    def contract_cases(self) -> Iterable[Case]:
+    def draw_contract_cases(self) -> Iterable[Case]:
         """The first random problems."""
-        return map(self.case, islice(self.random_problems(), TWICE))
+        return map(self.make_case, islice(self.draw_random_problems(), TWICE))
 
-    def cases(self) -> Iterator[Case]:
+    def draw_cases(self) -> Iterator[Case]:
         """Random problems, then those along which ∂L/∂W separates the steps."""
-        problems = self.random_problems()
-        derived = has_derived_bound(next(iter(self.random_problems())))
-        yield from map(self.case, prefetch_references(problems) if derived else problems)
+        problems = self.draw_random_problems()
+        derived = has_derived_bound(next(iter(self.draw_random_problems())))
+        yield from map(self.make_case, prefetch_references(problems) if derived else problems)
         if self.cell == "rnn":
-            yield from map(self.case, self.state_probes())
+            yield from map(self.make_case, self.draw_state_probes())
 
-    def state_probes(self) -> Iterator[Problem]:
+    def draw_state_probes(self) -> Iterator[Problem]:
         """Sequences whose every state is one hidden unit alone: ∂L/∂W then separates the steps.
 
         Column j of Σ_t δ_t h_{t-1}ᵀ is the δ_t of the one step before which unit j was on, so that
@@ -164,7 +166,7 @@ class CellSubject(Subject):
         phi = activations.find(self.option)
         for case, (spread, dtype) in enumerate(product((0.01, 0.3), (np.float64, np.float32))):
             rng = np.random.default_rng([self.seed, case, 4])
-            problem = self.with_states(self.problem(rng, sizes, dtype, spread=spread))
+            problem = self.keep_states(self.draw_problem(rng, sizes, dtype, spread=spread))
             W, b = problem.params.W, problem.params.b
             unit = np.eye(H, dtype=dtype)
             state = unit[0] / 2 if problem.first else np.zeros(H, dtype)
@@ -177,27 +179,27 @@ class CellSubject(Subject):
             params = problem.params._replace(U=U)
             yield problem._replace(params=params, x=unit[:, None, :], first=first)
 
-    def probes(self) -> Iterator[Case]:
+    def draw_probes(self) -> Iterator[Case]:
         """Long single sequences of one-hot inputs: column t of ∂L/∂U is δ_t. (B4)"""
         kinds = product(SPREADS, range(PROBES), (np.float64, np.float32))
         for case, (spread, _, dtype) in enumerate(kinds):
             rng = np.random.default_rng([self.seed, case, 1])
-            problem = self.with_states(self.problem(rng, PROBE, dtype, spread=spread))
+            problem = self.keep_states(self.draw_problem(rng, PROBE, dtype, spread=spread))
             # Inputs of one: U is then what each step adds, and must not saturate the states.
             U = rng.normal(size=(GATES[self.cell] * PROBE.H, PROBE.D)).astype(dtype)
             x = np.eye(PROBE.T, dtype=dtype)[:, None, :]
-            yield self.case(problem._replace(params=problem.params._replace(U=U), x=x))
+            yield self.make_case(problem._replace(params=problem.params._replace(U=U), x=x))
 
-    def doubt(self, number: int, case: Case) -> str | None:
+    def contradict(self, number: int, case: Case) -> str | None:
         """Say what complex steps contradict, of the reference of the first cases."""
         if number >= CONFIRMED:
             return None
-        doubt = contradiction(case.point)
+        doubt = find_contradiction(case.point)
         return None if doubt is None else f"With {case.label}, {doubt}"
 
     # What is said of a failing case.
 
-    def loss_of_another_model(self, case: Case, value: float) -> str:
+    def name_model_of_loss(self, case: Case, value: float) -> str:
         """Say which option and loss have this value, if any have."""
         at, module = case.point, CELLS[self.cell]
         for option, loss in product(OPTIONS[self.cell], LOSSES):
@@ -209,7 +211,7 @@ class CellSubject(Subject):
                 return f" It is that of {named or self.cell} with loss {loss}."
         return ""
 
-    def sizes_of(self, found: Compared) -> str:
+    def describe_sizes(self, found: Compared) -> str:
         """Say the sizes, the model and the dtype."""
         at = found.case.point
         names = [name for name in (self.cell, self.option, self.loss) if name]
@@ -217,7 +219,7 @@ class CellSubject(Subject):
 
     def reproduce(self, found: Compared) -> str:
         """Write the line that calls the submission with these arrays."""
-        return call_with(found.case.arguments, self.states.by_name)
+        return write_call(found.case.arguments, self.states.by_name)
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
         """Find the smallest case that fails, its numbers with one digit where that will do."""
@@ -228,9 +230,9 @@ class CellSubject(Subject):
         def fails_with(sizes: Sizes) -> Compared | None:
             for number in range(numbers):
                 rng = np.random.default_rng([self.seed, number, 2])
-                problem = self.with_states(self.problem(rng, sizes, dtype))
-                for candidate in (with_one_digit(problem), problem):
-                    found = attempt(self.case(candidate))
+                problem = self.keep_states(self.draw_problem(rng, sizes, dtype))
+                for candidate in (round_to_one_digit(problem), problem):
+                    found = attempt(self.make_case(candidate))
                     if found is not None and found.fails:
                         return found
             return None
@@ -242,7 +244,7 @@ class CellSubject(Subject):
                 found = fails_with(sizes)
                 if found is not None:
                     return found
-        best, shrinking = failing, capacity_holds(failing.case.point)
+        best, shrinking = failing, fits_capacity(failing.case.point)
         while shrinking:
             shrinking = False
             sizes = best.case.point.sizes
@@ -260,18 +262,18 @@ class CellSubject(Subject):
         found = [*cases[:2], *probes[:2]]
         for sizes in FRESH:
             rng = np.random.default_rng([self.seed, 3, *sizes])
-            problem = self.with_states(self.problem(rng, sizes, np.float64, target_scale=10.0))
-            fresh = attempt(self.case(problem))
+            problem = self.keep_states(self.draw_problem(rng, sizes, np.float64, target_scale=10.0))
+            fresh = attempt(self.make_case(problem))
             if fresh is not None:
                 found.append(fresh)
-        return diagnose([each.witness(each.case.point, gradients_of(each)) for each in found])
+        return diagnose([each.witness(each.case.point, list_gradients(each)) for each in found])
 
-    def for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
+    def choose_for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
         """The small problems first."""
         found = (
             Computed(
                 each.case.point,
-                {name: each.submitted[name] for name in gradients_of(each)},
+                {name: each.submitted[name] for name in list_gradients(each)},
                 max((v.dtype for v in each.submitted.values()), key=lambda d: np.finfo(d).eps),
             )
             for each in compared
@@ -279,19 +281,19 @@ class CellSubject(Subject):
         return iter(sorted(found, key=lambda computed: computed.size))
 
 
-def gradients_of(found: Compared) -> list[str]:
+def list_gradients(found: Compared) -> list[str]:
     """The names of the gradients that were submitted."""
     return [name for name in found.submitted if name not in OF_FORWARD]
 
 
 @cached_by_content(8 * CONFIRMED)
-def contradiction(problem: Problem) -> str | None:
+def find_contradiction(problem: Problem) -> str | None:
     """What complex steps of another forward pass contradict in the reference of a problem."""
-    point = complex_step.everything(problem)
+    point = complex_step.collect_point(problem)
     known = truth(problem, np.float64, ())
     asked = {name: value for name, value in point.items() if name in known.values}
 
     def loss(moved: Any) -> Any:
-        return complex_step.loss_at(problem, point | dict(moved))
+        return complex_step.evaluate_loss(problem, point | dict(moved))
 
-    return contradiction_along_signs(loss, asked, known, problem.sizes.T)
+    return contradict_signs(loss, asked, known, problem.sizes.T)

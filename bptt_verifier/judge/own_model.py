@@ -48,13 +48,13 @@ class OwnSubject(Subject):
         params = copies(case.arguments)
         return Call((params,), {}, lambda: dict(params))
 
-    def expected(self, case: Case) -> Expected:
+    def expect(self, case: Case) -> Expected:
         """Describe the gradients: by the names of the parameters, and perhaps the loss."""
         shapes = {name: value.shape for name, value in case.arguments.items()}
         dtype = max((v.dtype for v in case.arguments.values()), key=lambda d: np.finfo(d).precision)
         return Expected(tuple(shapes), {}, {"loss": (), **shapes}, dtype)
 
-    def contract_cases(self) -> Iterable[Case]:
+    def draw_contract_cases(self) -> Iterable[Case]:
         """The parameters given."""
         model = self.model
         given = next((case for case in model.cases if case.point == 0), None)
@@ -62,11 +62,11 @@ class OwnSubject(Subject):
             return [Case("the parameters given", model.params, 0, None)]
         return [given]
 
-    def cases(self) -> Iterable[Case]:
+    def draw_cases(self) -> Iterable[Case]:
         """The parameters given, then random ones."""
         return self.model.cases
 
-    def sizes_of(self, found: Compared) -> str:
+    def describe_sizes(self, found: Compared) -> str:
         """Say the case and the shapes of the parameters."""
         shapes = " ".join(f"{name}={v.shape}" for name, v in found.case.arguments.items())
         return f"{found.case.label}, {shapes}"

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.steps import Steps, step_results, steps_of
-from bptt_verifier.judge.subject import OF_FORWARD, Compared, Subject, dtype_of
-from bptt_verifier.judge.submission import Breach, ask, breach, difference_when_asked_again
+from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
+from bptt_verifier.judge.subject import OF_FORWARD, Compared, Subject, find_dtype
+from bptt_verifier.judge.submission import Breach, ask, find_difference, make_breach
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference import exact_values
 from bptt_verifier.reference.case import Case
@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 SHOWN = 100  # entries of a gradient that a counterexample shows whole
 
 
-def verdict(
+def judge(
     gradients: Gradients,
     subject: Subject,
     name: str,
@@ -54,7 +54,7 @@ def verdict(
             name,
             verdict,
             mistakes,
-            parameters=parameter_results(compared),
+            parameters=summarise_parameters(compared),
             cases=len(compared),
             notes=(*subject.notes, *notes),
         )
@@ -62,31 +62,31 @@ def verdict(
     def refused(how: Breach) -> Report:
         return report(Verdict.DISAGREES, how.mistake, notes=how.notes)
 
-    for case in subject.contract_cases():
+    for case in subject.draw_contract_cases():
         answer = ask_twice(gradients, subject, case)
         if isinstance(answer, Breach):
             return refused(answer)
-        differs = other_loss(subject, case, answer)
+        differs = find_wrong_loss(subject, case, answer)
         if differs is not None:
             return report(Verdict.DISAGREES, differs, notes=(subject.refusal or "",))
     if subject.refusal is not None:
         return report(Verdict.INCONCLUSIVE, notes=(subject.refusal,))
 
-    for number, case in enumerate(subject.cases()):
-        doubt = subject.doubt(number, case)
+    for number, case in enumerate(subject.draw_cases()):
+        doubt = subject.contradict(number, case)
         if doubt is not None:
             return report(Verdict.INCONCLUSIVE, notes=(doubt,))
         found = compare_at(gradients, subject, case)
         if isinstance(found, Breach):
             return refused(found)
-        differs = forward_differs(subject, found)
+        differs = find_forward_difference(subject, found)
         if differs is not None:
             return report(Verdict.DISAGREES, differs)
         compared.append(found)
         progress(len(compared), subject.total)
 
     probes: list[Compared] = []
-    for case in subject.probes():
+    for case in subject.draw_probes():
         found = compare_at(gradients, subject, case)
         if isinstance(found, Breach):
             return refused(found)
@@ -104,33 +104,35 @@ def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, A
     second = first if isinstance(first, Breach) else ask_at(gradients, subject, case)
     if isinstance(first, Breach) or isinstance(second, Breach):
         return second
-    allowed = {} if case.truth is None else truth_of(case, first)[1]
-    return difference_when_asked_again(first, second, allowed) or first
+    allowed = {} if case.truth is None else find_truth(case, first)[1]
+    return find_difference(first, second, allowed) or first
 
 
 def ask_at(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
     """The answer of a submission at a case."""
-    return ask(gradients, subject.call(case), subject.expected(case), case.label)
+    return ask(gradients, subject.call(case), subject.expect(case), case.label)
 
 
-def other_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
+def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
     """Another loss than both of a model whose loss in NumPy and in JAX differ."""
     if subject.refusal is None or case.truth is None or "loss" not in answer:
         return None
-    values, allowed = truth_of(case, {"loss": answer["loss"]})
+    values, allowed = find_truth(case, {"loss": answer["loss"]})
     found = compare("loss", answer["loss"], values["loss"], allowed["loss"])
-    return None if found.error <= 1 else differing_forward_pass(subject, case, found)
+    return None if found.error <= 1 else describe_forward_difference(subject, case, found)
 
 
 # The numbers.
 
 
-def truth_of(case: Case, submitted: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+def find_truth(
+    case: Case, submitted: dict[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """What is true of each result at a case, and what is allowed in the precision that it has."""
     assert case.truth is not None
     by_dtype: dict[Any, list[str]] = {}
     for name in submitted:
-        by_dtype.setdefault(np.dtype(dtype_of(name, submitted, case)), []).append(name)
+        by_dtype.setdefault(np.dtype(find_dtype(name, submitted, case)), []).append(name)
     values, allowed = {}, {}
     for dtype, names in by_dtype.items():
         known = case.truth(dtype, names)
@@ -144,11 +146,11 @@ def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared |
     submitted = ask_at(gradients, subject, case)
     if isinstance(submitted, Breach):
         return submitted
-    values, allowed = truth_of(case, submitted)
+    values, allowed = find_truth(case, submitted)
     for name, value in submitted.items():
         if not np.isfinite(value).all() and np.isfinite(allowed[name]).all():
             entry = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
-            return breach(
+            return make_breach(
                 "not-finite",
                 f"the gradient for {name}: expected finite numbers as autodiff finds, found "
                 f"{value[entry]} at entry {list(entry)}, where autodiff gives "
@@ -161,20 +163,20 @@ def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared |
     return Compared(case, submitted, values, allowed, comparisons)
 
 
-def forward_differs(subject: Subject, found: Compared) -> Mistake | None:
+def find_forward_difference(subject: Subject, found: Compared) -> Mistake | None:
     """A returned loss or prediction that is not the stated model's: the gradient is not judged."""
     for comparison in found.comparisons:
         is_argument = comparison.name in found.case.arguments  # a parameter may have such a name
         if comparison.name in OF_FORWARD and not is_argument and comparison.error > 1:
-            return differing_forward_pass(subject, found.case, comparison)
+            return describe_forward_difference(subject, found.case, comparison)
     return None
 
 
-def differing_forward_pass(subject: Subject, case: Case, found: Comparison) -> Mistake:
+def describe_forward_difference(subject: Subject, case: Case, found: Comparison) -> Mistake:
     """What is said of a loss or prediction that is not the stated model's."""
     other = ""
     if found.name == "loss":
-        other = subject.loss_of_another_model(case, found.yours)
+        other = subject.name_model_of_loss(case, found.yours)
     return Mistake(
         "forward-differs",
         f"your forward pass differs: your {found.name} is {found.yours:.12g}, and that of "
@@ -183,7 +185,7 @@ def differing_forward_pass(subject: Subject, case: Case, found: Comparison) -> M
     )
 
 
-def parameter_results(compared: Iterable[Compared]) -> dict[str, ParameterResult]:
+def summarise_parameters(compared: Iterable[Compared]) -> dict[str, ParameterResult]:
     """The worst entry of each gradient over all cases, and the verdict on it."""
     by_name: dict[str, list[Comparison]] = {}
     for found in compared:
@@ -202,12 +204,12 @@ def parameter_results(compared: Iterable[Compared]) -> dict[str, ParameterResult
 # The conclusion.
 
 
-def steps_at(probe: Compared) -> Steps:
+def measure_steps(probe: Compared) -> Steps:
     """Every δ_t of a probe: the columns of the submitted ∂L/∂U against the true adjoints."""
     assert probe.case.truth is not None
-    known = probe.case.truth(dtype_of("U", probe.submitted, probe.case), ["U", "adjoints"])
+    known = probe.case.truth(find_dtype("U", probe.submitted, probe.case), ["U", "adjoints"])
     adjoints, allowed = known.values["adjoints"], known.allowed["adjoints"]
-    return steps_of(probe.submitted["U"], adjoints[:, 0], allowed[:, 0])
+    return compare_steps(probe.submitted["U"], adjoints[:, 0], allowed[:, 0])
 
 
 def conclude(
@@ -218,9 +220,9 @@ def conclude(
     probes: Sequence[Compared],
 ) -> Report:
     """The report on all cases, with a diagnosis where something disagrees."""
-    parameters = parameter_results([*compared, *probes])
-    by_probe = [steps_at(probe) for probe in probes]
-    steps = step_results(by_probe) if by_probe else ()
+    parameters = summarise_parameters([*compared, *probes])
+    by_probe = [measure_steps(probe) for probe in probes]
+    steps = summarise_steps(by_probe) if by_probe else ()
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
     report = Report(
         name,
@@ -291,11 +293,11 @@ def explain(
     return report._replace(
         verdict=Verdict.DISAGREES,
         mistakes=mistakes,
-        counterexample=counterexample(subject, smallest),
+        counterexample=make_counterexample(subject, smallest),
     )
 
 
-def counterexample(subject: Subject, found: Compared) -> Counterexample:
+def make_counterexample(subject: Subject, found: Compared) -> Counterexample:
     """One case as a report shows it: of a large gradient, the row with its worst entry."""
     worst = worst_of(found.comparisons)
     submitted, values = found.submitted[worst.name], found.values[worst.name]
@@ -315,7 +317,7 @@ def counterexample(subject: Subject, found: Compared) -> Counterexample:
         return np.atleast_1d(array).tolist()
 
     return Counterexample(
-        sizes=subject.sizes_of(found) + row,
+        sizes=subject.describe_sizes(found) + row,
         arrays={name: value.tolist() for name, value in arrays.items()},
         gradient=worst.name,
         yours=shown(nine_digits(submitted)),
@@ -335,11 +337,11 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
         for name, result in report.parameters.items()
         if result.verdict is Verdict.INCONCLUSIVE and name not in OF_FORWARD
     ]
-    why = tuple(not_testable(name, compared) for name in vague)
+    why = tuple(explain_untestable(name, compared) for name in vague)
     report = report._replace(notes=(*report.notes, *why))
     decided: dict[str, Decision] = {}
     if exact_values.available():
-        decided = exact_values.decide(subject.for_exact_values(compared), vague)
+        decided = exact_values.decide(subject.choose_for_exact_values(compared), vague)
     if not decided:
         return report
     settled = {
@@ -372,7 +374,7 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
     return report
 
 
-def not_testable(name: str, compared: Sequence[Compared]) -> str:
+def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
     """Why no comparison of one gradient could have shown a mistake."""
     symbol = SYMBOLS.get(name, f"∂L/∂{name}")
     found = [each for each in compared if name in each.values]

@@ -17,7 +17,7 @@ class Steps(NamedTuple):
     error: Array  # the worst entry of each step in units of its own allowed error
 
 
-def steps_of(yours: Array, reference: Array, bound: Array) -> Steps:
+def compare_steps(yours: Array, reference: Array, bound: Array) -> Steps:
     """Their ∂L/∂U (G, T) against the adjoints (T, G) and what is allowed of these."""
     difference = np.abs(yours.T.astype(np.float64) - reference)
     size = np.max(np.abs(reference), axis=1)
@@ -29,7 +29,7 @@ def steps_of(yours: Array, reference: Array, bound: Array) -> Steps:
         )
 
 
-def step_results(all_steps: list[Steps]) -> tuple[StepResult, ...]:
+def summarise_steps(all_steps: list[Steps]) -> tuple[StepResult, ...]:
     """δ_t over all probes, for each t the worst."""
     results = []
     for t in range(len(all_steps[0].error)):

@@ -65,26 +65,26 @@ class Subject(ABC):
         """Copy the arguments of a case as the submission takes them."""
 
     @abstractmethod
-    def expected(self, case: Case) -> Expected:
+    def expect(self, case: Case) -> Expected:
         """Describe what the submission has to return at a case."""
 
     @abstractmethod
-    def contract_cases(self) -> Iterable[Case]:
+    def draw_contract_cases(self) -> Iterable[Case]:
         """Choose the cases at which the submission is asked twice before numbers are compared."""
 
     @abstractmethod
-    def cases(self) -> Iterable[Case]:
+    def draw_cases(self) -> Iterable[Case]:
         """Draw the cases at which gradients are compared."""
 
-    def probes(self) -> Iterable[Case]:
+    def draw_probes(self) -> Iterable[Case]:
         """Make the cases on which single steps show: column t of ∂L/∂U is δ_t."""
         return ()
 
-    def doubt(self, number: int, case: Case) -> str | None:
+    def contradict(self, number: int, case: Case) -> str | None:
         """Say what contradicts the reference at case `number`, if anything does."""
         return None
 
-    def loss_of_another_model(self, case: Case, value: float) -> str:
+    def name_model_of_loss(self, case: Case, value: float) -> str:
         """Say which other model has this loss, if a known one does."""
         return ""
 
@@ -93,7 +93,7 @@ class Subject(ABC):
         """Find a simpler case that fails, or return the failing one."""
 
     @abstractmethod
-    def sizes_of(self, found: Compared) -> str:
+    def describe_sizes(self, found: Compared) -> str:
         """Say what a counterexample's sizes are."""
 
     @abstractmethod
@@ -106,12 +106,12 @@ class Subject(ABC):
     ) -> tuple[Mistake, ...]:
         """Name the mistakes, from the cases and probes that fail; empty where none fits."""
 
-    def for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
+    def choose_for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
         """Choose what exact values are asked of, in the order in which it is worth it."""
         return iter(())
 
 
-def dtype_of(name: str, submitted: dict[str, Array], case: Case) -> Any:
+def find_dtype(name: str, submitted: dict[str, Array], case: Case) -> Any:
     """The coarsest dtype of a result and of the argument that it belongs to.
 
     A loss may be a Python number whatever it was computed in: it has the coarsest dtype of all.

@@ -26,7 +26,7 @@ NAMES = ("U", "W", "V", "b", "c", "b_n")
 # The arguments of a submission that differentiates a cell.
 
 
-def weights_type(name: str, fields: tuple[str, ...]) -> Any:
+def make_weights_type(name: str, fields: tuple[str, ...]) -> Any:
     """A NamedTuple of the parameters, whose items are also found by name."""
 
     def item(self: Any, key: Any) -> Any:
@@ -36,14 +36,14 @@ def weights_type(name: str, fields: tuple[str, ...]) -> Any:
 
 
 # The parameters as a submission gets them: by field, by name or in order.
-Weights = weights_type("Weights", NAMES[:3])
-BiasedWeights = weights_type("BiasedWeights", NAMES[:5])
-GruBiasedWeights = weights_type("GruBiasedWeights", NAMES)
+Weights = make_weights_type("Weights", NAMES[:3])
+BiasedWeights = make_weights_type("BiasedWeights", NAMES[:5])
+GruBiasedWeights = make_weights_type("GruBiasedWeights", NAMES)
 # By the number of the parameters.
 WEIGHTS = {len(kind._fields): kind for kind in (Weights, BiasedWeights, GruBiasedWeights)}
 
 
-def call_with(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str:
+def write_call(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str:
     """The lines that call a submission with these numbers: the parameters, then the others.
 
     Those in `by_name` are passed as keywords.
@@ -74,7 +74,7 @@ class TakenStates(NamedTuple):
         return self.in_order + self.by_name
 
 
-def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> TakenStates:
+def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> TakenStates:
     """Those of the first states that the submission has an argument for.
 
     One of that name, or one in the place after y and the states before, whatever its name.
@@ -129,7 +129,7 @@ class Breach(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def breach(name: str, explanation: str, *notes: str, **details: Any) -> Breach:
+def make_breach(name: str, explanation: str, *notes: str, **details: Any) -> Breach:
     """A breach of the contract under its stable name."""
     return Breach(Mistake(name, explanation, details), notes)
 
@@ -141,22 +141,22 @@ def ask(
     before = {name: np.array(array) for name, array in call.arrays().items()}
     result = attempt(gradients, *call.arguments, **call.named)
     if isinstance(result, Failure):
-        return breach(
+        return make_breach(
             "raised",
             f"your function raised {result.what}",
             f"{result.file_line}: {result.text}; with {label}",
             exception=result.exception,
             file_line=result.file_line,
         )
-    found = read_by_name(result, expected)
-    arrays = found if isinstance(found, Breach) else as_arrays(found, expected)
+    found = read_results(result, expected)
+    arrays = found if isinstance(found, Breach) else convert_results(found, expected)
     if isinstance(arrays, Breach):
         return arrays
     after = call.arrays()
     for name, array in before.items():
         now = after.get(name)
         if now is None or not np.array_equal(now, array, equal_nan=True):
-            return breach(
+            return make_breach(
                 "inputs-modified",
                 f"your function modified its argument {name}; the caller's arrays must stay as "
                 "they are.",
@@ -165,19 +165,19 @@ def ask(
     return arrays
 
 
-def read_by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
+def read_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     """What was returned as a dictionary, or why it cannot be read, whatever it is."""
-    found = attempt(by_name, result, expected)
+    found = attempt(name_results, result, expected)
     if not isinstance(found, Failure):
         return found  # type: ignore[no-any-return]
-    return breach(
+    return make_breach(
         "wrong-shape",
         f"what your function returned, {type_name(result)}, cannot be read: {found.what}",
         found=type_name(result),
     )
 
 
-def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
+def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     """A mapping, a NamedTuple, or a tuple in order, as a dictionary.
 
     A pair (loss, gradients) is taken apart; None stands for what is not there.
@@ -190,14 +190,14 @@ def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     elif (
         several and len(result) == 2 and np.ndim(result[0]) == 0 and not isinstance(result[0], str)
     ):
-        inner = by_name(result[1], expected)
+        inner = name_results(result[1], expected)
         return inner if isinstance(inner, Breach) else {"loss": result[0], **inner}
     elif several and len(result) in expected.in_order:
         found = dict(zip(expected.in_order[len(result)], result, strict=True))
     else:
         ways = f" or in the order {', '.join(expected.names)}" if expected.in_order else ""
         number = f" of {len(result)} values" if several else ""
-        return breach(
+        return make_breach(
             "wrong-shape",
             f"your function returned {type_name(result)}{number}: expected the gradients by "
             f"name{ways}.",
@@ -206,7 +206,7 @@ def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     found = {str(name): value for name, value in found.items() if value is not None}
     missing = [name for name in expected.names if name not in found]
     if missing:
-        return breach(
+        return make_breach(
             "wrong-shape",
             f"your function returned no gradient named {', '.join(missing)}: expected "
             f"{', '.join(expected.names)}, found {', '.join(found) or 'nothing'}.",
@@ -216,7 +216,7 @@ def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     return {name: value for name, value in found.items() if name in expected.shapes}
 
 
-def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:
+def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:
     """The values as arrays of real numbers, copied, of the expected shapes."""
     arrays = {}
     for name, value in found.items():
@@ -226,7 +226,7 @@ def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] 
             kind = type_name(value)
             if not isinstance(array, Failure) and array.dtype != object:
                 kind = f"dtype {array.dtype}"
-            return breach(
+            return make_breach(
                 "wrong-shape",
                 f"the {what}: expected an array of floats, found {kind}.",
                 gradients=[name],
@@ -237,7 +237,7 @@ def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] 
             array = array.reshape(())
         if array.shape != shape:
             swapped = array.shape == shape[::-1]
-            return breach(
+            return make_breach(
                 "transposed-gradient" if swapped else "wrong-shape",
                 f"the {what}: expected shape {shape}, found {array.shape}"
                 f"{': it is transposed' if swapped else ''}.",
@@ -249,7 +249,7 @@ def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] 
     return arrays
 
 
-def difference_when_asked_again(
+def find_difference(
     first: Mapping[str, Array], second: Mapping[str, Array], allowed: Mapping[str, Array]
 ) -> Breach | None:
     """A breach, if two answers to the same question differ by more than is allowed.
@@ -264,7 +264,7 @@ def difference_when_asked_again(
             with np.errstate(invalid="ignore"):
                 if bool(np.all(np.abs(value - other) <= allowed[name])):
                     continue
-        return breach(
+        return make_breach(
             "not-deterministic",
             f"your function gave two different answers for {name} when asked twice with the same "
             "arguments.",
@@ -303,7 +303,7 @@ def load(file: Path) -> ModuleType:
     return module
 
 
-def function_of(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:
+def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:
     """The function of that name.
 
     Raises ValueError where there is none.
@@ -317,7 +317,7 @@ def function_of(module: ModuleType, name: str, file: Path) -> Callable[..., Any]
     return found  # type: ignore[no-any-return]
 
 
-def names_in_order(names: Sequence[str]) -> dict[int, tuple[str, ...]]:
+def order_names(names: Sequence[str]) -> dict[int, tuple[str, ...]]:
     """The names of a tuple, by its length: of these parameters, or of all that have a bias."""
     longest = NAMES[: max(5, len(names))]
     return {len(names): tuple(names), len(longest): longest}

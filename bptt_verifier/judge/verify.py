@@ -5,8 +5,8 @@ from typing import Any
 
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.own_model import OwnSubject
-from bptt_verifier.judge.path import Progress, verdict
-from bptt_verifier.judge.submission import states_taken
+from bptt_verifier.judge.path import Progress, judge
+from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import ACTIVATIONS, CELLS, LOSSES, STATES
 from bptt_verifier.reference.own_loss import CASES, Loss, prepare
 from bptt_verifier.report import DerivationError, Report
@@ -56,12 +56,12 @@ def verify(
         {"rnn": activation, "gru": reset}.get(model, ""),
         loss,
         bool(bias),
-        states_taken(gradients, STATES[model]),
+        find_states(gradients, STATES[model]),
         examples,
         seed,
     )
     name = str(subject or getattr(gradients, "__name__", "your derivation"))
-    return verdict(gradients, cell, name, progress)
+    return judge(gradients, cell, name, progress)
 
 
 def verify_own_model(
@@ -85,7 +85,7 @@ def verify_own_model(
     """
     require_function(gradients)
     model = prepare(loss, params, seed=seed, cases=cases, progress=progress)
-    return verdict(gradients, OwnSubject(model), subject)
+    return judge(gradients, OwnSubject(model), subject)
 
 
 def assert_verified(gradients: Callable[..., Any], **options: Any) -> Report:

@@ -11,24 +11,24 @@ from itertools import permutations
 import numpy as np
 
 from bptt_verifier.mistakes.equations import (
-    Met,
+    Operands,
     States,
     Swept,
-    deltas_of,
-    gradient_of_b_n,
-    gradient_of_W,
-    how_met,
+    find_operands,
     multiply,
+    name_weight,
     outer,
-    weight_of,
+    split_deltas,
+    sum_for_b_n,
+    sum_for_W,
 )
 from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.mistakes.in_equations import FACTORS, MISSING, OFF, OPERAND, WRAPS
 from bptt_verifier.mistakes.single_gradients import (
     Factor,
     Finding,
-    of_any_gradient,
-    transposed,
+    list_common_findings,
+    transpose,
 )
 from bptt_verifier.problems.problem import Array, Sizes
 
@@ -36,20 +36,20 @@ NAMES = ("U", "W", "V", "b", "c", "b_n", "x", "h0", "c0", "adjoints")
 WEIGHTS = NAMES[:6]
 
 
-def at_the_sizes(value: Callable[[Sizes], float]) -> Callable[[Swept], float]:
+def evaluate_at_sizes(value: Callable[[Sizes], float]) -> Callable[[Swept], float]:
     """A function of the sizes, as one of what the way back leaves."""
     return lambda s: value(s.states.sizes)
 
 
-CELL_FACTORS = [Factor(words, at_the_sizes(value)) for words, value in FACTORS.items()]
+CELL_FACTORS = [Factor(words, evaluate_at_sizes(value)) for words, value in FACTORS.items()]
 
 
-def later(values: Array) -> Array:
+def take_next(values: Array) -> Array:
     """What stands at t+1 moved to t; zero at the end."""
     return np.concatenate([values[1:], np.zeros_like(values[:1])])
 
 
-def earlier(values: Array) -> Array:
+def take_previous(values: Array) -> Array:
     """What stands at t-1 moved to t; zero at the beginning."""
     return np.concatenate([np.zeros_like(values[:1]), values[:-1]])
 
@@ -73,20 +73,20 @@ OF_ANY_CELL: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
     "b": [("bias-part-missing", FIRST_ONLY, lambda s: s.adjoints[:, 0].sum(axis=0))],
     "c": [("bias-part-missing", FIRST_ONLY, lambda s: s.dy[0]), ("bias-part-missing", LAST_ONLY, lambda s: s.dy[-1])],
     "x": [
-        ("input-off-by-one", "δ_{t+1} is used where δ_t belongs", lambda s: later(s.adjoints) @ s.states.params.U),
-        ("input-off-by-one", "δ_{t-1} is used where δ_t belongs", lambda s: earlier(s.adjoints) @ s.states.params.U),
+        ("input-off-by-one", "δ_{t+1} is used where δ_t belongs", lambda s: take_next(s.adjoints) @ s.states.params.U),
+        ("input-off-by-one", "δ_{t-1} is used where δ_t belongs", lambda s: take_previous(s.adjoints) @ s.states.params.U),
     ],
     "h0": [(OPERAND, "∂L/∂h_1 is returned where ∂L/∂h_0 belongs", lambda s: s.dh[1])],
     "c0": [(OPERAND, "∂L/∂c_1 is returned where ∂L/∂c_0 belongs", lambda s: s.dc[1])],
     "adjoints": [
-        ("first-step-skipped", "δ_1 is zero", lambda s: earlier(later(s.adjoints))),
-        ("last-step-skipped", "δ_T is zero", lambda s: later(earlier(s.adjoints))),
+        ("first-step-skipped", "δ_1 is zero", lambda s: take_previous(take_next(s.adjoints))),
+        ("last-step-skipped", "δ_T is zero", lambda s: take_next(take_previous(s.adjoints))),
         (OFF, "the adjoints are returned in reverse order of time", lambda s: s.adjoints[::-1]),
     ],
 }
 OF_THE_RNN: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
     "V": [(OPERAND, "the pre-activation a_T is used where the state h_T belongs", lambda s: s.dy.T @ s.states.values["a_t"][-1])],
-    "x": [("untransposed-recurrent-weight", "U or W is applied untransposed", lambda s: s.adjoints @ transposed(s.states.params.U))],
+    "x": [("untransposed-recurrent-weight", "U or W is applied untransposed", lambda s: s.adjoints @ transpose(s.states.params.U))],
     "h0": [
         (OPERAND, "δ_1 is returned where Wᵀ δ_1 belongs", lambda s: s.adjoints[0]),
         ("untransposed-recurrent-weight", "W is used where Wᵀ belongs", lambda s: s.adjoints[0] @ s.states.params.W.T),
@@ -96,25 +96,25 @@ OF_THE_RNN: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
 # fmt: on
 
 
-def of_one_gradient(
+def list_findings(
     name: str, evidence: Sequence[Evidence], backs: Sequence[Swept], longest: int
 ) -> Iterator[Finding]:
     """Every mistake that one gradient of a cell can make on its own."""
     states = backs[0].states
     weights = [name for name in WEIGHTS if name in evidence[0].wanted]
-    yield from of_any_gradient(name, evidence, backs, CELL_FACTORS, weights)
+    yield from list_common_findings(name, evidence, backs, CELL_FACTORS, weights)
     of_the_rnn = OF_THE_RNN if states.problem.cell == "rnn" else {}
     for kind, said, gradient in (*OF_ANY_CELL.get(name, ()), *of_the_rnn.get(name, ())):
         yield Finding(kind, said, {}, gradient)
     if name in ("U", "W", "b", "b_n"):
-        yield from sums_over_time(name, longest)
+        yield from list_sum_findings(name, longest)
     if name == "W":
-        yield from operands_of_W(states)
+        yield from list_operand_findings(states)
     if name == "x":
-        yield from parts_of_x(states)
+        yield from list_input_findings(states)
     if name in ("U", "W", "b", "adjoints") and len(states.gates) > 1:
-        yield from exchanged_gates(states, name)
-    yield from of_the_reset_gate(states, name)
+        yield from list_gate_findings(states, name)
+    yield from list_reset_findings(states, name)
     if name in ("U", "W", "b", "x") and states.problem.cell == "rnn":
         yield Finding(
             MISSING,
@@ -124,7 +124,7 @@ def of_one_gradient(
         )
 
 
-def sums_over_time(name: str, longest: int) -> Iterator[Finding]:
+def list_sum_findings(name: str, longest: int) -> Iterator[Finding]:
     """Mistakes in the sum over time of a weight's or bias' gradient: which steps are summed."""
 
     def part(steps: slice) -> Callable[[Swept], Array]:
@@ -146,7 +146,7 @@ def sums_over_time(name: str, longest: int) -> Iterator[Finding]:
         yield Finding("truncated", said, {"steps": kept}, part(slice(-kept, None)))
 
 
-def exchanged_gates(states: States, name: str) -> Iterator[Finding]:
+def list_gate_findings(states: States, name: str) -> Iterator[Finding]:
     """The gates' parts of one gradient in each other's place, or each transposed."""
     axis, gates = (-1 if name == "adjoints" else 0), states.gates
 
@@ -176,18 +176,18 @@ def exchanged_gates(states: States, name: str) -> Iterator[Finding]:
             "transposed-gradient",
             "each gate's part is transposed; it shows where it is square",
             {},
-            lambda s: np.concatenate([transposed(part) for part in parts(s)]),
+            lambda s: np.concatenate([transpose(part) for part in parts(s)]),
         )
 
 
-def with_operands(met: Met) -> Callable[[Swept], Array]:
+def use_operands(met: Operands) -> Callable[[Swept], Array]:
     """∂L/∂W with these operands."""
-    return lambda s: gradient_of_W(s, met)
+    return lambda s: sum_for_W(s, met)
 
 
-def operands_of_W(states: States) -> Iterator[Finding]:
+def list_operand_findings(states: States) -> Iterator[Finding]:
     """Another operand than the state that W met, for all gates or for one."""
-    met, every = how_met(states), states.gates
+    met, every = find_operands(states), states.gates
     others = {
         "rnn": ("a_t", "a_{t-1} (h_0 at t = 1)"),
         "lstm": ("c_{t-1}", "c_t", "tanh(c_{t-1})"),
@@ -202,9 +202,9 @@ def operands_of_W(states: States) -> Iterator[Finding]:
         *((OPERAND, other) for other in others),
     ]
     for gates in (every, *((k,) for k in every if len(every) > 1)):
-        where = "" if gates == every else f" in the part of {weight_of(gates[0])}"
+        where = "" if gates == every else f" in the part of {name_weight(gates[0])}"
         for kind, other in operands:
-            wrong: Met = {
+            wrong: Operands = {
                 k: (tuple(other if f == "h_{t-1}" else f for f in met[k][0]), met[k][1])
                 for k in gates
             }
@@ -212,13 +212,13 @@ def operands_of_W(states: States) -> Iterator[Finding]:
                 kind,
                 f"{other} is used where h_{{t-1}} belongs{where}",
                 {"used": other},
-                with_operands(met | wrong),
+                use_operands(met | wrong),
             )
 
 
-def of_the_reset_gate(states: States, name: str) -> Iterator[Finding]:
+def list_reset_findings(states: States, name: str) -> Iterator[Finding]:
     """r_t forgotten, or multiplied where it does not belong, in the candidate's part."""
-    met = how_met(states)
+    met = find_operands(states)
     if "n" not in met:
         return
     _, beside = met["n"]
@@ -229,16 +229,16 @@ def of_the_reset_gate(states: States, name: str) -> Iterator[Finding]:
             ("r_t multiplies the state and not δ_n", (("r_t", "h_{t-1}"), ())),
         ):
             if other != met["n"]:
-                wrong: Met = {"n": other}
-                yield Finding(OPERAND, said, {}, with_operands(met | wrong))
+                wrong: Operands = {"n": other}
+                yield Finding(OPERAND, said, {}, use_operands(met | wrong))
     elif name == "b_n":
         said = "r_t is forgotten beside δ_n" if beside else "δ_n is multiplied by r_t"
         factors = () if beside else ("r_t",)
-        yield Finding(OPERAND, said, {}, lambda s: gradient_of_b_n(s, factors))
+        yield Finding(OPERAND, said, {}, lambda s: sum_for_b_n(s, factors))
     elif name in ("U", "b", "x", "adjoints"):
 
         def multiplied(s: Swept) -> Array:
-            parts = deltas_of(s) | {"n": multiply(s, deltas_of(s)["n"], ("r_t",))}
+            parts = split_deltas(s) | {"n": multiply(s, split_deltas(s)["n"], ("r_t",))}
             adjoints = np.concatenate(list(parts.values()), axis=-1)
             return s._replace(adjoints=adjoints).gradient(name)
 
@@ -246,12 +246,12 @@ def of_the_reset_gate(states: States, name: str) -> Iterator[Finding]:
         yield Finding(OPERAND, said, {}, multiplied)
 
 
-def parts_of_x(states: States) -> Iterator[Finding]:
+def list_input_findings(states: States) -> Iterator[Finding]:
     """∂L/∂x through some of the gates only."""
     for k in states.gates if len(states.gates) > 1 else ():
 
         def through(s: Swept, k: str = k) -> Array:
-            alone = [delta if gate == k else 0 * delta for gate, delta in deltas_of(s).items()]
+            alone = [delta if gate == k else 0 * delta for gate, delta in split_deltas(s).items()]
             return s._replace(adjoints=np.concatenate(alone, axis=-1)).gradient("x")
 
         def without(s: Swept, through: Callable[[Swept], Array] = through) -> Array:

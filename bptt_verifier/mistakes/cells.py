@@ -9,15 +9,15 @@ import numpy as np
 
 from bptt_verifier.mistakes import cell_gradients
 from bptt_verifier.mistakes.equations import EQUATIONS, States, Swept, forward, sweep
-from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, evidence_of
-from bptt_verifier.mistakes.forward_passes import OtherForwardPass, other_forward_passes
+from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.forward_passes import OtherForwardPass, list_forward_passes
 from bptt_verifier.mistakes.in_equations import (
     EquationMistake,
     changes_fixed_entries,
-    every_mistake,
-    put_together,
+    list_mistakes,
+    merge_changes,
 )
-from bptt_verifier.mistakes.search import FEW, explanation, tried
+from bptt_verifier.mistakes.search import FEW, explain, try_mistakes
 from bptt_verifier.mistakes.single_gradients import Finding
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.report import Mistake
@@ -27,20 +27,20 @@ from bptt_verifier.report import Mistake
 AXES = dict.fromkeys(cell_gradients.NAMES, -1) | {"U": 0}
 
 
-def as_evidence(witness: Witness, other: OtherForwardPass | None = None) -> Evidence:
+def gather_evidence(witness: Witness, other: OtherForwardPass | None = None) -> Evidence:
     """A witness as evidence, of the forward pass of its problem or of another one."""
     problem: Problem = witness.point
     if other is None:
-        return evidence_of(forward(problem), problem.sizes.T, witness, AXES)
+        return make_evidence(forward(problem), problem.sizes.T, witness, AXES)
     arranged = witness._replace(
         submitted=other.arrange(witness.submitted),
         reference=other.arrange(witness.reference),
         allowed=other.arrange(witness.allowed, signed=False),
     )
-    return evidence_of(forward(other.problem), problem.sizes.T, arranged, AXES)
+    return make_evidence(forward(other.problem), problem.sizes.T, arranged, AXES)
 
 
-def cheapest_first(witness: Witness) -> tuple[bool, bool, int]:
+def rank_by_cost(witness: Witness) -> tuple[bool, bool, int]:
     """Failing witnesses first, then those in float64, then the small ones."""
     T, B, D, H, _ = witness.point.sizes
     return not witness.fails, witness.point.x.dtype == np.float32, T * B * (D + H)
@@ -53,8 +53,8 @@ class CellHypotheses:
     batch = 1
 
     def __init__(self, witnesses: Sequence[Witness], *, pairs: bool = True) -> None:
-        self.witnesses = sorted(witnesses, key=cheapest_first)
-        self.evidence = [as_evidence(witness) for witness in self.witnesses]
+        self.witnesses = sorted(witnesses, key=rank_by_cost)
+        self.evidence = [gather_evidence(witness) for witness in self.witnesses]
         self.longest = max(witness.point.sizes.T for witness in witnesses)
         self.with_pairs = pairs
         self.first_backs: dict[int, Swept] = {}  # of single mistakes at the first case
@@ -62,15 +62,17 @@ class CellHypotheses:
     @cached_property
     def single(self) -> list[EquationMistake]:
         """Every mistake in the equations, the likely ones first."""
-        return [*every_mistake(self.evidence[0].forward, self.longest)]
+        return [*list_mistakes(self.evidence[0].forward, self.longest)]
 
-    def backs(self, case: Evidence, made: Sequence[tuple[EquationMistake, ...]]) -> list[Swept]:
+    def sweep_back(
+        self, case: Evidence, made: Sequence[tuple[EquationMistake, ...]]
+    ) -> list[Swept]:
         """The sweep back with each of these combinations."""
         return [self.back(case, each) for each in made]
 
     def back(self, case: Evidence, made: tuple[EquationMistake, ...]) -> Swept:
         """The sweep back with one combination, which is kept where the search asks for it again."""
-        way = put_together(made)
+        way = merge_changes(made)
         assert way is not None
         if len(made) != 1 or case is not self.evidence[0]:
             return sweep(case.forward, way)
@@ -79,7 +81,7 @@ class CellHypotheses:
             self.first_backs[key] = sweep(case.forward, way)
         return self.first_backs[key]
 
-    def pairs(
+    def list_pairs(
         self, evidence: Sequence[Evidence]
     ) -> Iterator[tuple[EquationMistake, EquationMistake]]:
         """Pairs of mistakes in different places, but for truncations and clipping, which are many.
@@ -89,31 +91,31 @@ class CellHypotheses:
         if not self.with_pairs:
             return
         often = [each for each in self.single if each.mistake.name not in ("truncated", "clipped")]
-        plausible = plausible_pairs(self, evidence[:FEW])
+        plausible = make_pair_filter(self, evidence[:FEW])
         for pair in combinations(often, 2):
-            if put_together(pair) is not None and plausible(*pair):
+            if merge_changes(pair) is not None and plausible(*pair):
                 yield pair
 
-    def of_one_gradient(
+    def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[Swept]
     ) -> Iterator[Finding]:
         """Mistakes of one gradient, given a way back."""
-        return cell_gradients.of_one_gradient(name, evidence, backs, self.longest)
+        return cell_gradients.list_findings(name, evidence, backs, self.longest)
 
-    def another_forward_pass(self) -> tuple[Mistake, ...]:
+    def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """The difference in the forward pass with which the right way back explains everything."""
-        others = [[*other_forward_passes(witness.point)] for witness in self.witnesses]
+        others = [[*list_forward_passes(witness.point)] for witness in self.witnesses]
         for variant in zip(*others, strict=True):
             pairs = zip(self.witnesses, variant, strict=True)
-            if all(not tried(self, [as_evidence(w, o)], ()).wrong for w, o in pairs):
+            if all(not try_mistakes(self, [gather_evidence(w, o)], ()).wrong for w, o in pairs):
                 return (variant[0].mistake,)
         return ()
 
-    def equation_of(self, name: str) -> str | None:
+    def find_equation(self, name: str) -> str | None:
         """The equation of a gradient in docs/derivation.md."""
         return EQUATIONS[self.witnesses[0].point.cell].get(name)
 
-    def mistake(self, made: EquationMistake) -> Mistake:
+    def describe(self, made: EquationMistake) -> Mistake:
         """What a report says of a mistake."""
         return made.mistake
 
@@ -125,7 +127,7 @@ class Effect(NamedTuple):
     explained: int
 
 
-def plausible_pairs(
+def make_pair_filter(
     known: CellHypotheses, cases: Sequence[Evidence]
 ) -> Callable[[EquationMistake, EquationMistake], bool]:
     """Tell whether two mistakes may explain cases together, from what each does alone.
@@ -137,12 +139,12 @@ def plausible_pairs(
     compared = [(case, [n for n in known.names if n in case.wanted]) for case in cases]
 
     def gradients(*made: EquationMistake) -> list[Array]:
-        backs = [(known.backs(case, [made])[0], names) for case, names in compared]
+        backs = [(known.sweep_back(case, [made])[0], names) for case, names in compared]
         return [back.gradient(name) for back, names in backs for name in names]
 
     wanted = [case.wanted[name] for case, names in compared for name in names]
     right = gradients()
-    every = as_bits(np.ones(found.shape, bool) for found in right)
+    every = pack_bits(np.ones(found.shape, bool) for found in right)
     effects: dict[int, Effect | None] = {}  # by identity: the caller keeps the mistakes
 
     def effect(made: EquationMistake) -> Effect | None:
@@ -156,8 +158,8 @@ def plausible_pairs(
         near = (
             each.within(v, 2 * SLACK, each.submitted) for each, v in zip(wanted, found, strict=True)
         )
-        changed = as_bits(v != was for v, was in zip(found, right, strict=True))
-        return Effect(changed, as_bits(near))
+        changed = pack_bits(v != was for v, was in zip(found, right, strict=True))
+        return Effect(changed, pack_bits(near))
 
     def plausible(one: EquationMistake, other: EquationMistake) -> bool:
         a, b = effect(one), effect(other)
@@ -168,7 +170,7 @@ def plausible_pairs(
     return plausible
 
 
-def as_bits(masks: Iterable[Array]) -> int:
+def pack_bits(masks: Iterable[Array]) -> int:
     """Masks as the digits of one number."""
     return int.from_bytes(np.packbits(np.concatenate([mask.ravel() for mask in masks])).tobytes())
 
@@ -181,12 +183,12 @@ def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     """
     if not witnesses:
         return ()
-    partly = wrong_at_some_sizes(witnesses)
+    partly = find_failing_sizes(witnesses)
     known = CellHypotheses(witnesses, pairs=not partly)
-    return explanation(known, known.evidence) or partly
+    return explain(known, known.evidence) or partly
 
 
-def wrong_at_some_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
+def find_failing_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     """Unknown, with the sizes that fail; empty where all fail that have several steps."""
     failing = {witness.point.sizes for witness in witnesses if witness.fails}
     others = {witness.point.sizes for witness in witnesses} - failing

@@ -27,12 +27,12 @@ FROM_NEXT = "∂L/∂c_{t→}"  # what comes from the next step alone
 CARRIED = {"∂L/∂h_{t-1}": DH, "∂L/∂c_{t-1}": FROM_NEXT}
 
 
-def delta_of(gate: str) -> str:
+def name_delta(gate: str) -> str:
     """The name of a gate's adjoint."""
     return f"δ_{gate}" if gate else "δ_t"
 
 
-def weight_of(gate: str) -> str:
+def name_weight(gate: str) -> str:
     """The name of a gate's block of W."""
     return f"W_{gate}" if gate else "W"
 
@@ -141,7 +141,7 @@ SHIFTS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def value(s: States, symbol: str) -> Array:
+def look_up(s: States, symbol: str) -> Array:
     """The values (T, B, H) of a symbol of the forward pass."""
     if symbol in s.values:
         return s.values[symbol]
@@ -149,7 +149,7 @@ def value(s: States, symbol: str) -> Array:
     return SHIFTS[suffix](s.values[symbol.removesuffix(suffix)])
 
 
-def state_values(letter: str, s: Array) -> dict[str, Array]:
+def compute_state_symbols(letter: str, s: Array) -> dict[str, Array]:
     """The values of h or c, of the states 0 to T, as the steps see them."""
     return {
         f"{letter}_{{t-1}}": s[:-1],
@@ -162,7 +162,7 @@ def state_values(letter: str, s: Array) -> dict[str, Array]:
     }
 
 
-def rnn_values(problem: Problem, a: Array, h: Array) -> dict[str, Array]:
+def compute_rnn_symbols(problem: Problem, a: Array, h: Array) -> dict[str, Array]:
     """The symbols of the plain RNN."""
     phi = activations.find(problem.option["activation"])
     slope = phi.derivative(a, h[1:])
@@ -178,7 +178,7 @@ def rnn_values(problem: Problem, a: Array, h: Array) -> dict[str, Array]:
     }
 
 
-def gate_values(problem: Problem, a: Array, gates: Array) -> dict[str, Array]:
+def compute_gate_symbols(problem: Problem, a: Array, gates: Array) -> dict[str, Array]:
     """The symbols of an LSTM's or a GRU's gates."""
     functions = FUNCTIONS[problem.cell]
     values: dict[str, Array] = {}
@@ -195,11 +195,11 @@ def gate_values(problem: Problem, a: Array, gates: Array) -> dict[str, Array]:
     return values
 
 
-def cell_values(cells: Array) -> dict[str, Array]:
+def compute_cell_symbols(cells: Array) -> dict[str, Array]:
     """The symbols of an LSTM's cell."""
     c, tanh, sigmoid = cells[1:], SLOPES["tanh"], SLOPES["σ"]
     tanh_c = np.tanh(c)
-    return state_values("c", cells) | {
+    return compute_state_symbols("c", cells) | {
         "tanh(c_t)": tanh_c,
         "tanh(c_{t-1})": np.tanh(cells[:-1]),
         "tanh′(c_t)": tanh.derivative(c, tanh_c),
@@ -209,7 +209,9 @@ def cell_values(cells: Array) -> dict[str, Array]:
     }
 
 
-def candidate_values(params: Any, h: Array, n: Array, recurrent: Array) -> dict[str, Array]:
+def compute_candidate_symbols(
+    params: Any, h: Array, n: Array, recurrent: Array
+) -> dict[str, Array]:
     """The symbols that a GRU's candidate and state make together."""
     bias = 0 if params.b_n is None else params.b_n
     return {
@@ -229,19 +231,19 @@ def forward(problem: Problem) -> States:
     params, x = wide.params, wide.x
     prediction, trace = CELLS[problem.cell].forward(params, x, **wide.first, **problem.option)
     dy = losses.find(problem.loss).gradient(prediction, wide.y)
-    values = {"x_t": x, **state_values("h", trace.h)}
+    values = {"x_t": x, **compute_state_symbols("h", trace.h)}
     cells = getattr(trace, "cells", None)
     if problem.cell == "rnn":
-        values |= rnn_values(problem, trace.a, trace.h)
+        values |= compute_rnn_symbols(problem, trace.a, trace.h)
     else:
-        values |= gate_values(problem, trace.a, trace.gates)
+        values |= compute_gate_symbols(problem, trace.a, trace.gates)
     if cells is not None:
-        values |= cell_values(cells)
+        values |= compute_cell_symbols(cells)
     if problem.cell == "gru":
-        values |= candidate_values(params, trace.h, values["n_t"], trace.recurrent)
+        values |= compute_candidate_symbols(params, trace.h, values["n_t"], trace.recurrent)
     functions = FUNCTIONS[problem.cell]
     blocks = np.split(params.W, len(functions))
-    W = dict(zip(map(weight_of, functions), blocks, strict=True))
+    W = dict(zip(map(name_weight, functions), blocks, strict=True))
     return States(problem, params, x, trace.h, cells, values, W, dy)
 
 
@@ -271,8 +273,8 @@ def sweep(s: States, way: Way) -> Swept:
     dy = way["output"](s) if "output" in way else s.dy
     V = way["output_weight"](s) if "output_weight" in way else s.params.V
     adjoint, left = way.get("adjoint", as_it_is), way.get("left", as_it_is)
-    deltas = [delta_of(k) for k in s.gates]
-    order = [delta_of(k) for k in way.get("order", s.gates)]
+    deltas = [name_delta(k) for k in s.gates]
+    order = [name_delta(k) for k in way.get("order", s.gates)]
     untransposed = way.get("weight", False)
     weights = {k: W_k.T if untransposed else W_k for k, W_k in s.W.items()}
     lines = [
@@ -283,7 +285,7 @@ def sweep(s: States, way: Way) -> Swept:
         for line in s.equations
     ]
     symbols = {f for _, terms in lines for term in terms for f in (*term.factors, *term.after)}
-    given = {f: value(s, f) for f in symbols if not f.startswith(("∂", "δ"))}
+    given = {f: look_up(s, f) for f in symbols if not f.startswith(("∂", "δ"))}
 
     last = dy @ V
     nothing = np.zeros_like(last)
@@ -294,14 +296,14 @@ def sweep(s: States, way: Way) -> Swept:
         now = {symbol: values[t - 1] for symbol, values in given.items()} | above
         for result, terms in lines:
             if result not in CARRIED:
-                now[result] = total(terms, now, weights, nothing)
+                now[result] = sum_terms(terms, now, weights, nothing)
         packed = [adjoint(s, t, now[name]) for name in order]
         now |= zip(deltas, packed, strict=True)
         adjoints[t - 1] = np.concatenate(packed, axis=-1)
         dh[t], dc[t] = now[DH], now.get(DC, nothing)
         for result, terms in lines:
             if result in CARRIED:
-                found = total(terms, now, weights, nothing)
+                found = sum_terms(terms, now, weights, nothing)
                 carried, into = way.get(("carried", result)), CARRIED[result]
                 if carried:
                     found = carried(s, t, found, now[into], last if into == DH else nothing)
@@ -310,7 +312,7 @@ def sweep(s: States, way: Way) -> Swept:
     return Swept(s, dy, dh, dc, left(s, adjoints))
 
 
-def total(
+def sum_terms(
     terms: Sequence[Term], now: Mapping[str, Array], weights: Mapping[str, Array], nothing: Array
 ) -> Array:
     """The sum of some terms at one step."""
@@ -331,12 +333,12 @@ def total(
 # The gradients, given the sweep.
 
 # By gate: the factors of what W_k multiplied, and those beside δ_k of the adjoint of that product.
-Met = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+Operands = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
 
 
-def how_met(states: States) -> Met:
+def find_operands(states: States) -> Operands:
     """What stands in (B5), in (S13), or in (G13) and (G14)."""
-    met: Met = dict.fromkeys(states.gates, (("h_{t-1}",), ()))
+    met: Operands = dict.fromkeys(states.gates, (("h_{t-1}",), ()))
     if states.problem.cell == "gru":
         after = states.problem.option["reset"] == "after"
         met["n"] = (("h_{t-1}",), ("r_t",)) if after else (("r_t", "h_{t-1}"), ())
@@ -350,7 +352,7 @@ def outer(left: Array, right: Array) -> Array:
     return found
 
 
-def deltas_of(s: Swept) -> dict[str, Array]:
+def split_deltas(s: Swept) -> dict[str, Array]:
     """δ_t of each gate."""
     H = s.dh.shape[-1]
     return {k: s.adjoints[:, :, i * H : (i + 1) * H] for i, k in enumerate(s.states.gates)}
@@ -359,32 +361,32 @@ def deltas_of(s: Swept) -> dict[str, Array]:
 def multiply(s: Swept, found: Array, factors: tuple[str, ...]) -> Array:
     """The values of all steps, times those of some symbols."""
     for factor in factors:
-        found = found * value(s.states, factor)
+        found = found * look_up(s.states, factor)
     return found
 
 
-def gradient_of_W(s: Swept, met: Met) -> Array:
+def sum_for_W(s: Swept, met: Operands) -> Array:
     """Each gate's δᵂ_t q_tᵀ, summed over time."""
     parts = [
         outer(multiply(s, delta, met[k][1]), multiply(s, np.ones(()), met[k][0]))
-        for k, delta in deltas_of(s).items()
+        for k, delta in split_deltas(s).items()
     ]
     return np.concatenate(parts)
 
 
-def gradient_of_b_n(s: Swept, beside: tuple[str, ...]) -> Array:
+def sum_for_b_n(s: Swept, beside: tuple[str, ...]) -> Array:
     """δᵂ_t of the candidate, summed over time."""
-    found: Array = multiply(s, deltas_of(s)["n"], beside).sum(axis=(0, 1))
+    found: Array = multiply(s, split_deltas(s)["n"], beside).sum(axis=(0, 1))
     return found
 
 
 GRADIENTS: dict[str, Callable[[Swept], Array]] = {
     "U": lambda s: outer(s.adjoints, s.states.x),
-    "W": lambda s: gradient_of_W(s, how_met(s.states)),
+    "W": lambda s: sum_for_W(s, find_operands(s.states)),
     "V": lambda s: s.dy.T @ s.states.h[-1],
     "b": lambda s: s.adjoints.sum(axis=(0, 1)),
     "c": lambda s: s.dy.sum(axis=0),
-    "b_n": lambda s: gradient_of_b_n(s, how_met(s.states)["n"][1]),
+    "b_n": lambda s: sum_for_b_n(s, find_operands(s.states)["n"][1]),
     "x": lambda s: s.adjoints @ s.states.params.U,
     "h0": lambda s: s.dh[0],
     "c0": lambda s: s.dc[0],

@@ -65,7 +65,7 @@ class Evidence(NamedTuple):
             return bool(wanted.within(found, SLACK, found).all())
 
 
-def evidence_of(
+def make_evidence(
     forward: Any, steps: int, witness: Witness, axes: Mapping[str, int | None]
 ) -> Evidence:
     """A witness as evidence, with the forward pass at its point.

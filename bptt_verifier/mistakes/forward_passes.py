@@ -33,13 +33,13 @@ class OtherForwardPass(NamedTuple):
         """Gradients as this forward pass packs the gates, without those that are free."""
         signs = self.signs if signed else (1,) * len(self.gates)
         return {
-            name: in_order(v, self.gates, signs, PACKED[name]) if name in PACKED else v
+            name: arrange_blocks(v, self.gates, signs, PACKED[name]) if name in PACKED else v
             for name, v in found.items()
             if name not in self.free
         }
 
 
-def other_forward_passes(problem: Problem) -> Iterator[OtherForwardPass]:
+def list_forward_passes(problem: Problem) -> Iterator[OtherForwardPass]:
     """Every forward pass that is tried in place of a problem's own."""
     params = problem.params
     gates = tuple(range(len(FUNCTIONS[problem.cell])))
@@ -83,7 +83,7 @@ def other_forward_passes(problem: Problem) -> Iterator[OtherForwardPass]:
         yield other(said, problem._replace(option=option), details=option)
         said = "it is h_t = z_t ⊙ n_t + (1 − z_t) ⊙ h_{t-1}, with z_t for 1 − z_t"
         negated = (1, -1, 1)  # 1 − σ(a) = σ(−a)
-        yield other(said, rearranged(problem, gates, negated), signs=negated)
+        yield other(said, rearrange(problem, gates, negated), signs=negated)
     for order in permutations(gates):
         if order != gates:
             letters = ", ".join(
@@ -91,23 +91,25 @@ def other_forward_passes(problem: Problem) -> Iterator[OtherForwardPass]:
             )
             yield other(
                 f"its gates are packed in the order {letters}",
-                rearranged(problem, order, signs),
+                rearrange(problem, order, signs),
                 gates=order,
                 details={"gates": letters},
             )
 
 
-def rearranged(problem: Problem, order: tuple[int, ...], signs: tuple[int, ...]) -> Problem:
+def rearrange(problem: Problem, order: tuple[int, ...], signs: tuple[int, ...]) -> Problem:
     """The problem whose k-th gate has the rows of gate order[k] of this one, with a sign."""
     packed = {
-        name: in_order(rows, order, signs)
+        name: arrange_blocks(rows, order, signs)
         for name, rows in problem.weights.items()
         if name in PACKED
     }
     return problem._replace(params=problem.params._replace(**packed))
 
 
-def in_order(packed: Array, order: tuple[int, ...], signs: tuple[int, ...], axis: int = 0) -> Array:
+def arrange_blocks(
+    packed: Array, order: tuple[int, ...], signs: tuple[int, ...], axis: int = 0
+) -> Array:
     """The gates' blocks in another order, with signs."""
     blocks = np.split(packed, len(order), axis=axis)
     return np.concatenate(

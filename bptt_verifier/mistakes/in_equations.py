@@ -27,10 +27,10 @@ from bptt_verifier.mistakes.equations import (
     States,
     Term,
     Way,
-    delta_of,
-    value,
+    look_up,
+    name_delta,
 )
-from bptt_verifier.mistakes.single_gradients import transposed
+from bptt_verifier.mistakes.single_gradients import transpose
 from bptt_verifier.problems.problem import Array, Sizes
 from bptt_verifier.report import Mistake
 
@@ -50,7 +50,7 @@ ACTIVATED = "activation-derivative-of-activated-value"
 
 
 @cache
-def substitutes(cell: str) -> dict[str, list[tuple[str, str]]]:
+def list_substitutes(cell: str) -> dict[str, list[tuple[str, str]]]:
     """Symbols, by the symbol whose place they take; an empty one where it is missing."""
     functions = FUNCTIONS[cell]
     found: dict[str, list[tuple[str, str]]] = {}
@@ -134,22 +134,22 @@ def substitutes(cell: str) -> dict[str, list[tuple[str, str]]]:
 # Every single mistake.
 
 
-def every_mistake(s: States, longest: int) -> Iterator[EquationMistake]:
+def list_mistakes(s: States, longest: int) -> Iterator[EquationMistake]:
     """Every mistake in the way back of a cell, the likely ones first.
 
     Truncation is tried up to `longest` steps.
     """
     for line in s.equations:
-        yield from in_terms(line)
+        yield from list_term_mistakes(line)
     for line in s.equations:
-        yield from in_factors(line, s.problem.cell)
-    yield from in_several_places(s)
-    yield from in_the_output(s)
-    yield from in_what_is_carried(s, longest)
-    yield from in_single_steps(s)
+        yield from list_factor_mistakes(line, s.problem.cell)
+    yield from list_joint_mistakes(s)
+    yield from list_output_mistakes(s)
+    yield from list_carry_mistakes(s, longest)
+    yield from list_step_mistakes(s)
 
 
-def in_several_places(s: States) -> Iterator[EquationMistake]:
+def list_joint_mistakes(s: States) -> Iterator[EquationMistake]:
     """One mistake that is made in several places of the equations at once."""
     tag = s.equations[-1].tag
     if s.problem.cell == "rnn":
@@ -168,19 +168,19 @@ def in_several_places(s: States) -> Iterator[EquationMistake]:
         )
         return
     if s.problem.cell == "lstm":
-        yield from earlier_cell(*s.equations)
+        yield from list_earlier_cell_mistakes(*s.equations)
     said = "every gate's block of W is used where its transpose belongs."
     yield EquationMistake(Mistake("untransposed-recurrent-weight", said, {}, tag), {"weight": True})
     for one, other in combinations(s.gates, 2):
         swapped = {one: other, other: one}
-        said = f"{delta_of(one)} and {delta_of(other)} are packed in each other's place."
+        said = f"{name_delta(one)} and {name_delta(other)} are packed in each other's place."
         yield EquationMistake(
             Mistake(OPERAND, said, {"gates": [one, other]}, tag),
             {"order": tuple(swapped.get(k, k) for k in s.gates)},
         )
 
 
-def in_terms(line: Equation) -> Iterator[EquationMistake]:
+def list_term_mistakes(line: Equation) -> Iterator[EquationMistake]:
     """Terms that are left out, doubled, of the wrong sign, or go through the wrong weight."""
 
     def candidate(name: str, said: str, changes: dict[Any, Any], **details: Any) -> EquationMistake:
@@ -248,15 +248,15 @@ def in_terms(line: Equation) -> Iterator[EquationMistake]:
                 )
 
 
-def in_factors(line: Equation, cell: str) -> Iterator[EquationMistake]:
+def list_factor_mistakes(line: Equation, cell: str) -> Iterator[EquationMistake]:
     """Factors that are missing, or have another in their place."""
     for i, term in enumerate(line.terms):
         for symbol in (*term.factors, *term.after):
-            for name, other in substitutes(cell).get(symbol, ()):
+            for name, other in list_substitutes(cell).get(symbol, ()):
                 itself = other in (line.result, CARRIED.get(line.result))
                 if itself or (not other and term.factors == (symbol,)):
                     continue
-                put = partial(put_for, symbol, other)
+                put = partial(replace_symbol, symbol, other)
                 written = term._replace(factors=put(term.factors), after=put(term.after))
                 said = (
                     f"{other} is used where {symbol} belongs" if other else f"{symbol} is missing"
@@ -272,12 +272,12 @@ def in_factors(line: Equation, cell: str) -> Iterator[EquationMistake]:
                 )
 
 
-def put_for(symbol: str, other: str, factors: tuple[str, ...]) -> tuple[str, ...]:
+def replace_symbol(symbol: str, other: str, factors: tuple[str, ...]) -> tuple[str, ...]:
     """The factors with one symbol replaced, or left out."""
     return tuple(found for f in factors if (found := other if f == symbol else f))
 
 
-def earlier_cell(of_c: Equation, *rest: Equation) -> Iterator[EquationMistake]:
+def list_earlier_cell_mistakes(of_c: Equation, *rest: Equation) -> Iterator[EquationMistake]:
     """tanh(c_{t-1}) in both places where tanh(c_t) belongs."""
     of_o = next(line for line in rest if line.result == "δ_o")
     slope, gate = of_c.terms[1], of_o.terms[0]
@@ -290,10 +290,12 @@ def earlier_cell(of_c: Equation, *rest: Equation) -> Iterator[EquationMistake]:
         ),
         {
             (of_c.tag, 1): (
-                slope._replace(factors=put_for("tanh′(c_t)", "tanh′(c_{t-1})", slope.factors)),
+                slope._replace(
+                    factors=replace_symbol("tanh′(c_t)", "tanh′(c_{t-1})", slope.factors)
+                ),
             ),
             (of_o.tag, 0): (
-                gate._replace(factors=put_for("tanh(c_t)", "tanh(c_{t-1})", gate.factors)),
+                gate._replace(factors=replace_symbol("tanh(c_t)", "tanh(c_{t-1})", gate.factors)),
             ),
         },
     )
@@ -324,7 +326,7 @@ FACTORS: dict[str, Callable[[Sizes], float]] = {
 }
 
 
-def in_the_output(s: States) -> Iterator[EquationMistake]:
+def list_output_mistakes(s: States) -> Iterator[EquationMistake]:
     """∂L/∂ŷ off by a factor or a sign, or brought in through V untransposed."""
     for words, factor in FACTORS.items():
         said = (
@@ -340,7 +342,7 @@ def in_the_output(s: States) -> Iterator[EquationMistake]:
     said = "V is used where Vᵀ belongs when the output gradient enters; it shows where O = H."
     yield EquationMistake(
         Mistake("untransposed-output-weight", said, {}, "B1"),
-        {"output_weight": lambda s: transposed(s.params.V)},
+        {"output_weight": lambda s: transpose(s.params.V)},
     )
 
 
@@ -348,12 +350,12 @@ def in_the_output(s: States) -> Iterator[EquationMistake]:
 Carry = Callable[[States, int, Array, Array, Array], Array]
 
 
-def stopped_after(kept: int) -> Carry:
+def stop_after(kept: int) -> Carry:
     """Nothing is handed on beyond so many steps."""
     return lambda s, t, g, dh, last: g if s.T - t + 1 < kept else np.zeros_like(g)
 
 
-def clipped_to(limit: float) -> Carry:
+def clip_to(limit: float) -> Carry:
     """What is handed on is clipped."""
     return lambda s, t, g, dh, last: np.clip(g, -limit, limit)
 
@@ -368,7 +370,7 @@ class CarryMistake(NamedTuple):
     equation: str = "B3"
 
 
-def carry_mistakes(longest: int) -> Iterator[CarryMistake]:
+def list_wrong_carries(longest: int) -> Iterator[CarryMistake]:
     """Every mistake in what a step hands on to the one before, in the words of h."""
     yield CarryMistake(
         "recurrent-path-dropped",
@@ -403,7 +405,7 @@ def carry_mistakes(longest: int) -> Iterator[CarryMistake]:
         yield CarryMistake(
             "truncated",
             f"the sweep stops after {kept} steps: earlier steps contribute nothing.",
-            stopped_after(kept),
+            stop_after(kept),
             {"steps": kept},
         )
     for limit in (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0):
@@ -411,15 +413,15 @@ def carry_mistakes(longest: int) -> Iterator[CarryMistake]:
             "clipped",
             f"∂L/∂h_t is clipped to ±{limit:g} inside the sweep; clip what is returned, not what "
             "is derived.",
-            clipped_to(limit),
+            clip_to(limit),
             {"value": limit},
         )
 
 
-def in_what_is_carried(s: States, longest: int) -> Iterator[EquationMistake]:
+def list_carry_mistakes(s: States, longest: int) -> Iterator[EquationMistake]:
     """Mistakes in what a step hands on to the one before: for h and c together, and for each."""
     lines = [line for line in s.equations if line.result in CARRIED]
-    for name, said, carried, details, equation in carry_mistakes(longest):
+    for name, said, carried, details, equation in list_wrong_carries(longest):
         tag = lines[-1].tag if equation == "B3" else equation
         yield EquationMistake(
             Mistake(name, said, dict(details), tag),
@@ -429,7 +431,7 @@ def in_what_is_carried(s: States, longest: int) -> Iterator[EquationMistake]:
             of_c = CARRIED[line.result] == FROM_NEXT
             if of_c and name.startswith("output-gradient"):
                 continue  # no output's gradient enters a cell
-            words = in_terms_of_c(said) if of_c else said
+            words = rephrase_for_c(said) if of_c else said
             yield EquationMistake(
                 Mistake(
                     name, f"in {line.result} alone, {words}", {**details, "in": line.result}, tag
@@ -438,14 +440,14 @@ def in_what_is_carried(s: States, longest: int) -> Iterator[EquationMistake]:
             )
 
 
-def in_terms_of_c(said: str) -> str:
+def rephrase_for_c(said: str) -> str:
     """What is said of h and its way back, said of the cell."""
     for of_h, of_c in ((DH, FROM_NEXT), ("Wᵀ δ_t", f"{DC} ⊙ f_t"), ("h_t", "c_t")):
         said = said.replace(of_h, of_c)
     return said
 
 
-def in_single_steps(s: States) -> Iterator[EquationMistake]:
+def list_step_mistakes(s: States) -> Iterator[EquationMistake]:
     """The first or the last step left out, of the sweep or of the sums that follow it."""
     delta = next(line.tag for line in s.equations if line.result.startswith("δ"))
     sums = {"rnn": "B4", "lstm": "S12", "gru": "G15"}[s.problem.cell]
@@ -493,7 +495,7 @@ def in_single_steps(s: States) -> Iterator[EquationMistake]:
 # Several mistakes together.
 
 
-def put_together(made: Sequence[EquationMistake]) -> Way | None:
+def merge_changes(made: Sequence[EquationMistake]) -> Way | None:
     """The way back with all of these mistakes, or None where two want the same place."""
     way: dict[Any, Any] = {}
     for each in made:
@@ -517,7 +519,7 @@ def changes_fixed_entries(mistake: EquationMistake, seen: Sequence[States]) -> b
 
     def opens(right: Term, written: tuple[Term, ...]) -> bool:
         values = {*right.factors, *right.after} - derivatives(right)
-        closed = not all(value(s, symbol).all() for s in seen for symbol in values)
+        closed = not all(look_up(s, symbol).all() for s in seen for symbol in values)
         return closed or not derivatives(*written) <= derivatives(right)
 
     changes = mistake.changes

@@ -52,7 +52,7 @@ def always(changes: Changes) -> Callable[[Values], Changes]:
     return lambda values: changes
 
 
-def at(slots: Sequence[int | None]) -> Callable[[Values], list[Any]]:
+def read_slots(slots: Sequence[int | None]) -> Callable[[Values], list[Any]]:
     """The values of these slots (None where there is none)."""
     return lambda values: [None if slot is None else values[slot] for slot in slots]
 
@@ -62,21 +62,21 @@ def ordinal(operand: int) -> str:
     return ORDINAL[operand] if operand < len(ORDINAL) else f"{operand + 1}th"
 
 
-def every_mistake(known: Structure) -> Iterator[OperationMistake]:
+def list_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """Every mistake with one operation, the more particular names first."""
-    yield from of_the_recurrence(known)
+    yield from list_recurrence_mistakes(known)
     for group in known.groups:
-        yield from of_the_activation(known, group)
-        yield from of_the_product(known, group)
-    yield from of_the_output(known)
-    yield from of_single_steps(known)
+        yield from list_activation_mistakes(known, group)
+        yield from list_product_mistakes(known, group)
+    yield from list_output_mistakes(known)
+    yield from list_step_mistakes(known)
     # Of several places where a path may be cut to the same effect, the one nearest to the loss.
     for group in reversed(known.groups):
-        yield from of_parts(known, group)
-        yield from of_paths(known, group)
+        yield from list_broadcast_mistakes(known, group)
+        yield from list_path_mistakes(known, group)
 
 
-def of_the_recurrence(known: Structure) -> Iterator[OperationMistake]:
+def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """What is carried from step to step: dropped, or dropped at one step."""
     carried, steps = known.carried, known.steps
     if not carried:
@@ -118,7 +118,7 @@ def of_the_recurrence(known: Structure) -> Iterator[OperationMistake]:
     )
 
 
-def of_the_activation(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """The derivative of a function of one variable, alone or as several operations."""
     for links in chains(known, group):
         names = {known.program.operations[number].name for number in links[0]}
@@ -152,7 +152,7 @@ def of_the_activation(known: Structure, group: Sequence[int]) -> Iterator[Operat
         )
 
 
-def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+def list_product_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """A product whose other operand is a wrong one: transposed, of another step, not activated."""
     equations = known.program.operations
     name = equations[group[0]].name
@@ -163,16 +163,16 @@ def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[Operation
         slots = [equations[number].inputs[other] for number in group]
         mine = [equations[number].inputs[operand] for number in group]
         if name == "dot_general":
-            yield from transposed(known, group, operand, slots)
-            yield from before_the_product(known, group, operand, mine)
+            yield from list_transposition_mistakes(known, group, operand, slots)
+            yield from list_order_mistakes(known, group, operand, mine)
         state = any(slot in known.producer for slot in slots)
         wrong = "hidden-state-off-by-one" if state else "input-off-by-one"
-        for values_of, label, alteration in shifted(known, slots):
+        for values_of, label, alteration in list_shifts(known, slots):
             yield OperationMistake(
                 label or wrong,
                 f"the gradient of its {ordinal(operand)} operand is made with {alteration}",
                 group[0],
-                with_other_operand(equations, group, operand, values_of),
+                replace_other_operand(equations, group, operand, values_of),
             )
         sources = [known.producer.get(slot) for slot in slots]
         if any(source is not None for source in sources) and all(
@@ -187,7 +187,7 @@ def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[Operation
                 f"the gradient of its {ordinal(operand)} operand is made with the value before the "
                 "activation instead of the one after it",
                 group[0],
-                with_other_operand(equations, group, operand, at(inputs)),
+                replace_other_operand(equations, group, operand, read_slots(inputs)),
             )
         if all(source is not None and equations[source].name == "mul" for source in sources):
             for factor in (0, 1):
@@ -199,7 +199,7 @@ def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[Operation
                     f"the gradient of its {ordinal(operand)} operand is made with one factor of a "
                     "product instead of the product",
                     group[0],
-                    with_other_operand(equations, group, operand, at(inputs)),
+                    replace_other_operand(equations, group, operand, read_slots(inputs)),
                 )
         if name == "mul":
             yield OperationMistake(
@@ -207,11 +207,11 @@ def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[Operation
                 f"the gradient of its {ordinal(operand)} operand is made with that operand itself "
                 "instead of the other",
                 group[0],
-                with_other_operand(equations, group, operand, at(mine)),
+                replace_other_operand(equations, group, operand, read_slots(mine)),
             )
 
 
-def with_other_operand(
+def replace_other_operand(
     equations: Sequence[Operation],
     group: Sequence[int],
     operand: int,
@@ -232,7 +232,7 @@ def with_other_operand(
     return changes
 
 
-def transposed(
+def list_transposition_mistakes(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
     """A square weight that is not transposed on the way back."""
@@ -244,7 +244,7 @@ def transposed(
             "untransposed-recurrent-weight" if recurrent else "untransposed-output-weight",
             f"the weight in its {ordinal(1 - operand)} operand is not transposed on the way back",
             group[0],
-            with_other_operand(
+            replace_other_operand(
                 known.program.operations,
                 group,
                 operand,
@@ -256,7 +256,7 @@ def transposed(
         )
 
 
-def before_the_product(
+def list_order_mistakes(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
     """The slope of the activation, applied on the wrong side of the recurrent weight."""
@@ -290,7 +290,7 @@ def before_the_product(
         )
 
 
-def shifted(
+def list_shifts(
     known: Structure, slots: Sequence[int]
 ) -> Iterator[tuple[Callable[[Values], list[Any]], str, str]]:
     """The operands of every step, replaced by those of another."""
@@ -299,17 +299,17 @@ def shifted(
     after = following(known, slots[-1], slots[-2])
 
     what = "the value of the {} step"
-    yield at([*slots[1:], after]), "", what.format("next")
-    yield at([*slots[1:], slots[-1]]), "", what.format("next")
-    yield at([None, *slots[:-1]]), "", what.format("previous")
+    yield read_slots([*slots[1:], after]), "", what.format("next")
+    yield read_slots([*slots[1:], slots[-1]]), "", what.format("next")
+    yield read_slots([None, *slots[:-1]]), "", what.format("previous")
     wraps = "negative-index-wraps-around"
     first = "the last value at the first step, as index −1 would give"
     for last in {slots[-1], after} - {None}:
-        yield at([last, *slots[1:]]), wraps, first
-        yield at([last, *slots[:-1]]), wraps, what.format("previous") + ", and " + first
+        yield read_slots([last, *slots[1:]]), wraps, first
+        yield read_slots([last, *slots[:-1]]), wraps, what.format("previous") + ", and " + first
 
 
-def of_the_output(known: Structure) -> Iterator[OperationMistake]:
+def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """The gradient of the output, handed to other states than the last."""
     equations = known.program.operations
     for group in known.groups:
@@ -344,7 +344,7 @@ def of_the_output(known: Structure) -> Iterator[OperationMistake]:
                 )
 
 
-def of_single_steps(known: Structure) -> Iterator[OperationMistake]:
+def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """Steps whose direct contribution to the weights is missing, of one weight or of all."""
     if known.steps < 2:
         return
@@ -385,7 +385,7 @@ def of_single_steps(known: Structure) -> Iterator[OperationMistake]:
         yield OperationMistake(name, f"step {k + 1} contributes nothing", chosen[0][0], cut(left))
 
 
-def of_parts(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """A parameter that is broadcast, fed by the first or last part of what it met."""
     equation = known.program.operations[group[0]]
     shape = equation.shapes[0]
@@ -409,7 +409,7 @@ def of_parts(known: Structure, group: Sequence[int]) -> Iterator[OperationMistak
                 )
 
 
-def of_paths(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """One operand's path cut, counted twice, or scaled; the same at the first or last use only."""
     active = known.active(*group)
     for operand in active:

@@ -5,10 +5,10 @@ from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
-from bptt_verifier.mistakes.evidence import Evidence, Witness, evidence_of
-from bptt_verifier.mistakes.in_operations import Changes, OperationMistake, every_mistake
-from bptt_verifier.mistakes.search import explained_counts, explanation
-from bptt_verifier.mistakes.single_gradients import Factor, Finding, of_any_gradient
+from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.in_operations import Changes, OperationMistake, list_mistakes
+from bptt_verifier.mistakes.search import count_explained, explain
+from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.structure import Structure, structure
 from bptt_verifier.program.trace import Program, backward, forward
@@ -54,7 +54,7 @@ class OwnHypotheses:
     @cached_property
     def single(self) -> list[OperationMistake]:
         """Every mistake in an operation, the more particular names first."""
-        return [*every_mistake(self.structure)]
+        return [*list_mistakes(self.structure)]
 
     def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
         """All changes of some mistakes together, at the point of a case."""
@@ -63,7 +63,7 @@ class OwnHypotheses:
             result |= each.changes(case.forward)
         return result
 
-    def backs(
+    def sweep_back(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
     ) -> list[BackwardPass]:
         """The gradients with each of these combinations, computed in one sweep."""
@@ -72,7 +72,7 @@ class OwnHypotheses:
             BackwardPass({name: found[i] for name, found in rows.items()}) for i in range(len(made))
         ]
 
-    def pairs(
+    def list_pairs(
         self, evidence: Sequence[Evidence]
     ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
         """Pairs of mistakes in different operands, as many as time allows.
@@ -81,8 +81,8 @@ class OwnHypotheses:
         """
         case, single = evidence[0], self.single
         changes = [each.changes(case.forward) for each in single]
-        (before,) = explained_counts(self, case, [()])
-        counts = explained_counts(self, case, [(each,) for each in single])
+        (before,) = count_explained(self, case, [()])
+        counts = count_explained(self, case, [(each,) for each in single])
         order = sorted(range(len(single)), key=lambda i: (counts[i] <= before, -counts[i], i))
         size = sum(value[0].size for value in case.forward if value is not None)
         per_pair = size + PER_CHANGE * (sum(map(len, changes)) // max(1, len(changes)))
@@ -98,21 +98,21 @@ class OwnHypotheses:
                 left -= 1
                 yield (single[i], other) if i < j else (other, single[i])
 
-    def of_one_gradient(
+    def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """Mistakes of one gradient, given a way back."""
-        return of_any_gradient(name, evidence, backs, factors_of(self.structure), self.names)
+        return list_common_findings(name, evidence, backs, list_factors(self.structure), self.names)
 
-    def another_forward_pass(self) -> tuple[Mistake, ...]:
+    def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """None: the user's loss is the forward pass."""
         return ()
 
-    def equation_of(self, name: str) -> str | None:
+    def find_equation(self, name: str) -> str | None:
         """None: docs/derivation.md does not know the user's model."""
         return None
 
-    def mistake(self, made: OperationMistake) -> Mistake:
+    def describe(self, made: OperationMistake) -> Mistake:
         """What a report says of a mistake, with the line of the loss and the operation."""
         equation = self.program.operations[made.equation]
         operation = OPERATIONS.get(equation.name, equation.name)
@@ -138,7 +138,7 @@ class OwnHypotheses:
         return Mistake(made.name, said, details)
 
 
-def factors_of(known: Structure) -> list[Factor]:
+def list_factors(known: Structure) -> list[Factor]:
     """Factors that are often forgotten or added: sizes in the loss, their inverses and doubles."""
     sizes = {known.steps: "the number of steps"} if known.steps > 1 else {}
     shapes = [
@@ -169,5 +169,5 @@ def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, .
     The points of the witnesses are the parameters, in float64.
     """
     steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
-    evidence = [evidence_of(forward(program, w.point), steps, w, axes) for w in witnesses]
-    return explanation(OwnHypotheses(program, evidence), evidence)
+    evidence = [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
+    return explain(OwnHypotheses(program, evidence), evidence)

@@ -23,7 +23,7 @@ from itertools import combinations, islice
 from typing import Any, NamedTuple, Protocol
 
 from bptt_verifier.mistakes.evidence import Evidence
-from bptt_verifier.mistakes.single_gradients import Finding, mistake_of
+from bptt_verifier.mistakes.single_gradients import Finding, describe_finding
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
@@ -52,49 +52,49 @@ class Hypotheses(Protocol):
     def batch(self) -> int:
         """How many combinations of mistakes are tried at once."""
 
-    def backs(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> Sequence[Back]:
+    def sweep_back(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> Sequence[Back]:
         """What the way back leaves with each of these combinations of mistakes."""
 
-    def pairs(self, evidence: Sequence[Evidence]) -> Iterator[tuple[Any, Any]]:
+    def list_pairs(self, evidence: Sequence[Evidence]) -> Iterator[tuple[Any, Any]]:
         """Pairs of mistakes in the way back that may be made together, the likely ones first."""
 
-    def of_one_gradient(
+    def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[Any]
     ) -> Iterator[Finding]:
         """Every mistake that one gradient can make on its own, given a way back at each case."""
 
-    def another_forward_pass(self) -> tuple[Mistake, ...]:
+    def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """The difference in the forward pass with which the right way back explains everything."""
 
-    def equation_of(self, name: str) -> str | None:
+    def find_equation(self, name: str) -> str | None:
         """The equation of a gradient in docs/derivation.md, if it has one."""
 
-    def mistake(self, made: Any) -> Mistake:
+    def describe(self, made: Any) -> Mistake:
         """What a report says of a mistake in the way back."""
 
 
-def explanation(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
+def explain(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
     """The mistakes that reproduce every number of every case; empty if none do.
 
     The first case is a failing one.
     """
-    right = tried(known, evidence, ())
+    right = try_mistakes(known, evidence, ())
     if not right.wrong:
         return ()  # so slightly wrong that it cannot be told from right here
-    of_gradients = of_single_gradients(known, evidence, right) or ()
+    of_gradients = explain_single_gradients(known, evidence, right) or ()
     if len(of_gradients) == 1:
         return of_gradients
-    for (made,) in explaining(known, evidence, ((each,) for each in known.single)):
-        return (known.mistake(made),)
+    for (made,) in select_explaining(known, evidence, ((each,) for each in known.single)):
+        return (known.describe(made),)
     if len(of_gradients) == 2:
         return of_gradients
     return (
-        known.another_forward_pass()
-        or one_of_each(known, evidence)
+        known.find_other_forward_pass()
+        or find_one_of_each(known, evidence)
         or next(
             (
-                (known.mistake(one), known.mistake(other))
-                for one, other in explaining(known, evidence, known.pairs(evidence))
+                (known.describe(one), known.describe(other))
+                for one, other in select_explaining(known, evidence, known.list_pairs(evidence))
             ),
             of_gradients,
         )
@@ -108,9 +108,9 @@ class Trial(NamedTuple):
     wrong: list[str]
 
 
-def tried(known: Hypotheses, evidence: Sequence[Evidence], made: tuple[Any, ...]) -> Trial:
+def try_mistakes(known: Hypotheses, evidence: Sequence[Evidence], made: tuple[Any, ...]) -> Trial:
     """A combination of mistakes in the way back, on all of these cases."""
-    backs = [known.backs(case, [made])[0] for case in evidence]
+    backs = [known.sweep_back(case, [made])[0] for case in evidence]
     wrong = {
         name
         for case, back in zip(evidence, backs, strict=True)
@@ -120,7 +120,7 @@ def tried(known: Hypotheses, evidence: Sequence[Evidence], made: tuple[Any, ...]
     return Trial(backs, [name for name in known.names if name in wrong])
 
 
-def explaining(
+def select_explaining(
     known: Hypotheses, evidence: Sequence[Evidence], made: Iterable[tuple[Any, ...]]
 ) -> Iterator[tuple[Any, ...]]:
     """Those combinations of mistakes in the way back that explain every gradient of every case."""
@@ -129,7 +129,7 @@ def explaining(
         for case in evidence:
             chunk = [
                 each
-                for each, back in zip(chunk, known.backs(case, chunk), strict=True)
+                for each, back in zip(chunk, known.sweep_back(case, chunk), strict=True)
                 if all(case.explains(name, back.gradient(name)) for name in case.cheapest_first)
             ]
             if not chunk:
@@ -137,39 +137,41 @@ def explaining(
         yield from chunk
 
 
-def explained_counts(
+def count_explained(
     known: Hypotheses, case: Evidence, made: Sequence[tuple[Any, ...]]
 ) -> list[int]:
     """How many gradients of a case each combination explains."""
     return [
         sum(case.explains(name, back.gradient(name)) for name in case.wanted)
         for start in range(0, len(made), known.batch)
-        for back in known.backs(case, made[start : start + known.batch])
+        for back in known.sweep_back(case, made[start : start + known.batch])
     ]
 
 
-def one_of_each(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
+def find_one_of_each(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
     """One mistake in the way back and one of single gradients, which explain everything together.
 
     Those in the way back come first that explain most by themselves.
     """
     single = [(each,) for each in known.single]
-    counts = explained_counts(known, evidence[0], single)
+    counts = count_explained(known, evidence[0], single)
     for i in sorted(range(len(single)), key=lambda i: -counts[i]):
         found: tuple[Mistake, ...] | None = ()
         for cases in (evidence[:1], evidence[:FEW], evidence):
-            found = of_single_gradients(known, cases, tried(known, cases, single[i]), most=1)
+            found = explain_single_gradients(
+                known, cases, try_mistakes(known, cases, single[i]), most=1
+            )
             if found is None:
                 break
         if found:
-            return (known.mistake(single[i][0]), *found)
+            return (known.describe(single[i][0]), *found)
     return ()
 
 
 # Mistakes of single gradients, given a way back.
 
 
-def of_single_gradients(
+def explain_single_gradients(
     known: Hypotheses, evidence: Sequence[Evidence], trial: Trial, most: int | None = None
 ) -> tuple[Mistake, ...] | None:
     """The fewest mistakes of single gradients that explain what this way back leaves wrong.
@@ -188,7 +190,7 @@ def of_single_gradients(
         having, backs = zip(*cases, strict=True)
         possible[name] = [
             finding
-            for finding in known.of_one_gradient(name, having, backs)
+            for finding in known.list_findings(name, having, backs)
             if (most != 1 or shared is None or finding.kind in shared)
             and all(case.explains(name, finding.gradient(back)) for case, back in cases)
         ]
@@ -196,15 +198,15 @@ def of_single_gradients(
             return None
         kinds = {finding.kind for finding in possible[name]}
         shared = kinds if shared is None else shared & kinds
-    chosen = fewest({name: possible[name] for name in trial.wrong})
+    chosen = choose_fewest({name: possible[name] for name in trial.wrong})
     if most is not None and len(chosen) > most:
         return None
     return tuple(
-        mistake_of(finding, names, known.equation_of(names[0])) for finding, names in chosen
+        describe_finding(finding, names, known.find_equation(names[0])) for finding, names in chosen
     )
 
 
-def fewest(possible: Mapping[str, Sequence[Finding]]) -> list[tuple[Finding, list[str]]]:
+def choose_fewest(possible: Mapping[str, Sequence[Finding]]) -> list[tuple[Finding, list[str]]]:
     """One or two findings that explain all gradients, if there are such, else one for each."""
     kinds = {each.kind: each for found in possible.values() for each in found}
     for count in (1, 2):

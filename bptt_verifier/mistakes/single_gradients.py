@@ -40,19 +40,19 @@ class Factor(NamedTuple):
     value: Callable[[Any], float]
 
 
-def mistake_of(finding: Finding, names: list[str], equation: str | None) -> Mistake:
+def describe_finding(finding: Finding, names: list[str], equation: str | None) -> Mistake:
     """What a report says of a finding in these gradients."""
     where = " and ".join("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
     said = f"{finding.said}." if names == ["adjoints"] else f"in {where}, {finding.said}."
     return Mistake(finding.name, said, {"gradients": names, **finding.details}, equation)
 
 
-def transposed(g: Array) -> Array:
+def transpose(g: Array) -> Array:
     """The transpose, where it has the same shape."""
     return g.swapaxes(-1, -2) if g.ndim >= 2 and g.shape[-1] == g.shape[-2] else g
 
 
-def of_any_gradient(
+def list_common_findings(
     name: str,
     evidence: Sequence[Evidence],
     backs: Sequence[Any],
@@ -71,16 +71,18 @@ def of_any_gradient(
 
     yield Finding("zero-gradient", "every entry is zero", {}, lambda b: 0 * right(b))
     yield Finding("sign-flipped", "the sign is wrong", {}, lambda b: -right(b))
-    yield from scaled(name, evidence[0], backs[0], factors)
-    yield from clipped(name, evidence, weights)
+    yield from list_scalings(name, evidence[0], backs[0], factors)
+    yield from list_clippings(name, evidence, weights)
     if backs[0].gradient(name).ndim >= 2:
-        yield from transpositions(name)
+        yield from list_transpositions(name)
     for other in evidence[0].wanted:
         if other != name and all(b.gradient(other).size == right(b).size for b in backs):
-            yield from another(name, other)
+            yield from list_confusions(name, other)
 
 
-def scaled(name: str, case: Evidence, back: Any, factors: Sequence[Factor]) -> Iterator[Finding]:
+def list_scalings(
+    name: str, case: Evidence, back: Any, factors: Sequence[Factor]
+) -> Iterator[Finding]:
     """The right gradient times a number: one that has a meaning, or one that is measured."""
     true, submitted = back.gradient(name).ravel(), case.wanted[name].submitted.ravel()
     with np.errstate(all="ignore"):
@@ -104,10 +106,12 @@ def scaled(name: str, case: Evidence, back: Any, factors: Sequence[Factor]) -> I
         yield finding(f"{measured:.9g}", lambda b: measured, float(f"{measured:.12g}"))
 
 
-def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> Iterator[Finding]:
+def list_clippings(
+    name: str, evidence: Sequence[Evidence], weights: Sequence[str]
+) -> Iterator[Finding]:
     """Entries beyond a value cut off, or the gradient scaled down to a norm."""
     submitted = [case.wanted[name].submitted for case in evidence]
-    limit = as_written(max(float(np.max(np.abs(found))) for found in submitted))
+    limit = round_as_written(max(float(np.max(np.abs(found))) for found in submitted))
     if not 0 < limit < np.inf:
         return
     yield Finding(
@@ -134,7 +138,7 @@ def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> 
         found = [
             norm([case.wanted[n].submitted for n in names if n in case.wanted]) for case in evidence
         ]
-        most = as_written(max(found))
+        most = round_as_written(max(found))
         yield Finding(
             "clipped",
             f"the gradient is scaled down so that {whose} is at most {most:.6g}; return what is "
@@ -144,16 +148,16 @@ def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> 
         )
 
 
-def as_written(value: float) -> float:
+def round_as_written(value: float) -> float:
     """The short number that was probably written, if rounding explains the difference."""
     short = float(f"{value:.6g}")
     return short if abs(short - value) <= 1e-9 * abs(value) else value
 
 
-def transpositions(name: str) -> Iterator[Finding]:
+def list_transpositions(name: str) -> Iterator[Finding]:
     """The gradient transposed, where it is square or by force of a reshape."""
     ways: tuple[tuple[str, Callable[[Array], Array]], ...] = (
-        ("the result is transposed; it shows where the matrix is square", transposed),
+        ("the result is transposed; it shows where the matrix is square", transpose),
         (
             "the result is transposed, and reshaped to the shape of its parameter",
             lambda g: g.swapaxes(-1, -2).reshape(g.shape),
@@ -164,15 +168,15 @@ def transpositions(name: str) -> Iterator[Finding]:
         ),
     )
     for said, way in ways:
-        yield Finding("transposed-gradient", said, {}, applied(way, name))
+        yield Finding("transposed-gradient", said, {}, apply_to_gradient(way, name))
 
 
-def applied(way: Callable[[Array], Array], name: str) -> Callable[[Any], Array]:
+def apply_to_gradient(way: Callable[[Array], Array], name: str) -> Callable[[Any], Array]:
     """A function of the right gradient of this name, as one of what the way back leaves."""
     return lambda back: way(back.gradient(name))
 
 
-def another(name: str, other: str) -> Iterator[Finding]:
+def list_confusions(name: str, other: str) -> Iterator[Finding]:
     """The gradient of another parameter with as many entries, as it is or transposed."""
     details = {"other": other}
     yield Finding(

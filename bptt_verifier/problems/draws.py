@@ -22,7 +22,7 @@ from bptt_verifier.problems.problem import (
     Array,
     Problem,
     Sizes,
-    shapes_of,
+    list_shapes,
 )
 from jax_reference.padded import Capacity
 
@@ -52,7 +52,7 @@ def with_values(
     padding; `classes` gives softmax cross-entropy integers rather than one-hot rows.
     """
     T, B, D, H, O = sizes
-    shapes = shapes_of(cell, sizes)
+    shapes = list_shapes(cell, sizes)
     scales = {"U": 1 / np.sqrt(D), "W": spread / np.sqrt(H), "V": 1 / np.sqrt(H)}
     Params = CELLS[cell].Params
     present = Params._fields if bias else tuple(scales)
@@ -128,7 +128,7 @@ def draw_with_options(
     )
 
 
-def with_one_digit(problem: Problem) -> Problem:
+def round_to_one_digit(problem: Problem) -> Problem:
     """The problem with every number rounded to one digit after the point, and none of them zero."""
 
     def rounded(values: Array) -> Array:

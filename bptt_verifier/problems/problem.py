@@ -96,7 +96,7 @@ class Problem(NamedTuple):
         )
 
 
-def shapes_of(cell: str, sizes: Sizes) -> dict[str, tuple[int, ...]]:
+def list_shapes(cell: str, sizes: Sizes) -> dict[str, tuple[int, ...]]:
     """The shape of everything that a cell's loss depends on, and of what it computes."""
     T, B, D, H, O = sizes
     G = GATES[cell]

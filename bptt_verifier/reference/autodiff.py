@@ -24,7 +24,7 @@ from jax_reference.unrolled import Derivatives, Model
 COMPARED = (*Bounds._fields, "c0", "b_n")  # everything that a derivation may return, in order
 
 
-def by_name(found: Derivatives | Bounds) -> dict[str, Array]:
+def name_arrays(found: Derivatives | Bounds) -> dict[str, Array]:
     """Everything that is compared, by name; what the problem does not have is left out."""
     values = found._asdict()
     if isinstance(found, Derivatives):
@@ -32,7 +32,7 @@ def by_name(found: Derivatives | Bounds) -> dict[str, Array]:
     return {n: np.asarray(values[n]) for n in COMPARED if values.get(n) is not None}
 
 
-def capacity_holds(problem: Problem) -> bool:
+def fits_capacity(problem: Problem) -> bool:
     """Whether the problem fits into the capacity that compiles once."""
     return all(size <= most for size, most in zip(problem.sizes, LARGEST, strict=True))
 
@@ -69,7 +69,7 @@ def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
 # How far a correct derivation may be from it.
 
 
-def derived_bound(problem: Problem, known: Derivatives) -> Bounds:
+def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
     """How far a derivation of the plain RNN in the problem's dtype may be from the reference.
 
     Both may be off by their own bound. Each bound is a polynomial in u without constant term and
@@ -99,7 +99,7 @@ def _measured_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> A
 
 
 @cached_by_content(512)
-def reference_and_error(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
+def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
     """Autodiff's derivatives in float64, and how far a correct derivation may be from them: (N2).
 
     `dtype` is the derivation's, by default the problem's. A problem beyond the capacity compiles
@@ -110,7 +110,7 @@ def reference_and_error(problem: Problem, dtype: Any = None) -> tuple[Derivative
     roundoff = sum(float(np.finfo(each).eps) / 2 for each in both)
     option = next(iter(problem.option.values()), None)
     with jax.enable_x64(True):
-        if capacity_holds(problem):
+        if fits_capacity(problem):
             laid = padded.lay_out(
                 problem.cell, problem.params, problem.x, problem.y, **problem.first,
                 option=option, loss=problem.loss, outputs=problem.outputs,
@@ -130,12 +130,12 @@ def reference_and_error(problem: Problem, dtype: Any = None) -> tuple[Derivative
     return clean, error
 
 
-def measured_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
+def measure_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
     """The reference with measured errors, for any cell and length, whichever `names` are asked."""
-    clean, error = (by_name(found) for found in reference_and_error(problem, dtype))
+    clean, error = (name_arrays(found) for found in measure_reference(problem, dtype))
     tiny = float(np.finfo(dtype).smallest_normal)  # what underflows is lost whole
     allowed = {name: np.asarray(value) + tiny for name, value in error.items()}
-    return undecidable_where_too_large(Truth(clean, allowed), dtype)
+    return loosen_where_overflowing(Truth(clean, allowed), dtype)
 
 
 def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
@@ -145,10 +145,10 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
     replaced.
     """
     if not has_derived_bound(problem):
-        return measured_truth(problem, dtype, names)
+        return measure_truth(problem, dtype, names)
     known = reference(problem)
-    values = by_name(known)
-    errors = by_name(derived_bound(problem._replace(x=problem.x.astype(dtype)), known))
+    values = name_arrays(known)
+    errors = name_arrays(derive_bound(problem._replace(x=problem.x.astype(dtype)), known))
     errors = {name: errors[name] for name in values}
     vague = [
         name
@@ -156,9 +156,9 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
         if name in names and np.max(errors[name]) > RESOLVING * np.max(np.abs(value)) > 0
     ]
     if vague:
-        finer = measured_truth(problem, dtype, names).allowed
+        finer = measure_truth(problem, dtype, names).allowed
         errors |= {name: np.fmin(errors[name], finer[name]) for name in vague}
-    return undecidable_where_too_large(Truth(values, errors), dtype)
+    return loosen_where_overflowing(Truth(values, errors), dtype)
 
 
 def has_derived_bound(problem: Problem) -> bool:
@@ -169,19 +169,19 @@ def has_derived_bound(problem: Problem) -> bool:
         and problem.outputs == "last"
         and problem.lengths is None
         and problem.truncation is None
-        and capacity_holds(problem)
+        and fits_capacity(problem)
     )
 
 
-def undecidable_where_too_large(known: Truth, dtype: Any) -> Truth:
+def loosen_where_overflowing(known: Truth, dtype: Any) -> Truth:
     """Infinite allowed errors where products of what occurs may overflow in that dtype."""
-    if largest(known.values) < float(np.finfo(dtype).max) ** 0.5:
+    if find_largest(known.values) < float(np.finfo(dtype).max) ** 0.5:
         return known
     return known._replace(
         allowed={name: np.full_like(value, np.inf) for name, value in known.values.items()}
     )
 
 
-def largest(values: Mapping[str, Array]) -> float:
+def find_largest(values: Mapping[str, Array]) -> float:
     """The largest absolute value among all arrays."""
     return float(np.max(np.abs(np.concatenate([value.ravel() for value in values.values()]))))

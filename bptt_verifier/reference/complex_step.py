@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.problems.problem import CELLS, STATES, Array, Problem, shapes_of
+from bptt_verifier.problems.problem import CELLS, STATES, Array, Problem, list_shapes
 
 STEP = 2.0**-200  # a power of two: dividing by it is exact
 Point = Mapping[str, Array]
@@ -62,7 +62,7 @@ def gru_step(p: Point, states: list[Array], x_t: Array, epsilon: Array, reset: s
 CELL_STEPS = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}
 
 
-def loss_at(problem: Problem, point: Point) -> Any:
+def evaluate_loss(problem: Problem, point: Point) -> Any:
     """L of the problem's model at another point, which may be complex: everything by name.
 
     For the losses of section 9, with the output at the last step of full sequences.
@@ -76,24 +76,26 @@ def loss_at(problem: Problem, point: Point) -> Any:
     return total / residual.size if problem.loss == "mse" else total / 2
 
 
-def everything(problem: Problem) -> dict[str, Array]:
+def collect_point(problem: Problem) -> dict[str, Array]:
     """The point that a problem stands at: zeros for absent biases and states, and every ε_t = 0."""
     names = (*CELLS[problem.cell].Params._fields, "x", *STATES[problem.cell], "adjoints")
     given = problem.weights | problem.first | {"x": problem.x}
-    shapes = shapes_of(problem.cell, problem.sizes)
+    shapes = list_shapes(problem.cell, problem.sizes)
     return {n: np.asarray(given.get(n, np.zeros(shapes[n])), np.float64) for n in names}
 
 
-def derivatives(problem: Problem) -> dict[str, Array]:
+def differentiate(problem: Problem) -> dict[str, Array]:
     """The gradient with respect to everything, entry by entry, in float64.
 
     Names and shapes as in the cell's `Gradients`, with zeros standing for absent biases.
     """
-    point = {name: value.astype(np.complex128) for name, value in everything(problem).items()}
+    point = {name: value.astype(np.complex128) for name, value in collect_point(problem).items()}
     gradient = {name: np.empty(value.shape) for name, value in point.items()}
     for name, value in point.items():
         for entry in np.ndindex(value.shape):
             moved = value.copy()
             moved[entry] += 1j * STEP
-            gradient[name][entry] = loss_at(problem, point | {name: moved}).imag / STEP  # (C1)
+            gradient[name][entry] = (
+                evaluate_loss(problem, point | {name: moved}).imag / STEP
+            )  # (C1)
     return gradient

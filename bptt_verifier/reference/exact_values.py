@@ -46,7 +46,7 @@ def available() -> bool:
     return find_spec("flint") is not None
 
 
-def correct_derivations(problem: Problem, dtype: Any) -> list[dict[str, Array]]:
+def run_correct_derivations(problem: Problem, dtype: Any) -> list[dict[str, Array]]:
     """The results of the built-in derivations of this cell in a number format."""
     given = problem.map_arrays(lambda values: values.astype(dtype))
     derivations = [getattr(m, "gradients", m.value_and_grad) for m in CORRECT[problem.cell]]
@@ -58,7 +58,7 @@ def correct_derivations(problem: Problem, dtype: Any) -> list[dict[str, Array]]:
     return [each._asdict() for each in found]
 
 
-def verdict_on(deviation: float, size: float, correct: float) -> Verdict:
+def judge_deviation(deviation: float, size: float, correct: float) -> Verdict:
     """The verdict on one gradient in one problem, from the largest deviations and exact entry.
 
     `correct` is the largest deviation of any correct derivation; NaN among them decides nothing.
@@ -93,30 +93,32 @@ def decide(computed: Iterable[Computed], names: list[str]) -> dict[str, Decision
             exact = exact_values(problem, asked)
         except Undecided:
             continue
-        correct = correct_derivations(problem, dtype)
+        correct = run_correct_derivations(problem, dtype)
         underflow = float(np.finfo(dtype).smallest_normal)
         for name in asked:
             largest = float(np.max(np.abs(exact[name])))
-            off = largest_deviation(submitted[name], exact[name])
-            best = [largest_deviation(each[name], exact[name]) for each in correct if name in each]
+            off = find_largest_deviation(submitted[name], exact[name])
+            best = [
+                find_largest_deviation(each[name], exact[name]) for each in correct if name in each
+            ]
             # A correct derivation may be lucky where numbers vanish, and another one is not.
-            found = verdict_on(off, largest, max(best, default=np.nan) + underflow)
+            found = judge_deviation(off, largest, max(best, default=np.nan) + underflow)
             if found is not Verdict.INCONCLUSIVE:
                 verdicts[name].append(found)
                 worst[name] = max(worst[name], off / largest)
     return {
-        name: Decision(verdict_of_all(found), len(found), worst[name])
+        name: Decision(combine_verdicts(found), len(found), worst[name])
         for name, found in verdicts.items()
     }
 
 
-def largest_deviation(values: Array, exact: Array) -> float:
+def find_largest_deviation(values: Array, exact: Array) -> float:
     """The largest |values − exact|; ∞ where a value is not finite."""
     off = np.abs(np.asarray(values, np.float64) - exact)
     return float(np.max(np.where(np.isnan(off), np.inf, off)))
 
 
-def verdict_of_all(verdicts: list[Verdict]) -> Verdict:
+def combine_verdicts(verdicts: list[Verdict]) -> Verdict:
     """One disagreement decides; then one agreement."""
     order: Callable[[Verdict], int] = [Verdict.DISAGREES, Verdict.AGREES].index
     return min(verdicts, key=order, default=Verdict.INCONCLUSIVE)

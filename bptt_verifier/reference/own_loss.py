@@ -16,7 +16,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
 from bptt_verifier.program.trace import Program, gradient_and_noise, trace
 from bptt_verifier.reference.case import Case, Truth
-from bptt_verifier.reference.second_opinion import contradiction_in_entries
+from bptt_verifier.reference.second_opinion import contradict_entries
 from bptt_verifier.tolerance.noise import UNOPTIMISED
 from manual_bptt.inputs import require_at_least
 
@@ -49,7 +49,7 @@ class OwnModel(NamedTuple):
         assert self.gradient is not None
         params = draw_parameters(self.params, seed=self.seed, case=number, digits=1)
         with precise():
-            found = case_at(self.program, self.gradient, params, number)
+            found = make_case(self.program, self.gradient, params, number)
         return found._replace(label=f"simple case {number}")
 
 
@@ -62,7 +62,7 @@ def prepare(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> OwnModel:
     """Trace the loss, differentiate it at every case, and ask for the second opinion."""
-    given = checked(params)
+    given = check_params(params)
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
 
@@ -91,7 +91,7 @@ def prepare(
         gradient = jax.jit(jax.value_and_grad(scalar), compiler_options=UNOPTIMISED)
         finite = []
         for number in range(cases):
-            case = case_at(
+            case = make_case(
                 program, gradient, draw_parameters(given, seed=seed, case=number), number
             )
             if is_finite(case):
@@ -107,10 +107,10 @@ def prepare(
             )
         model = OwnModel(loss, given, seed, program, gradient, tuple(finite), None, notes)
         for case in finite[:2]:
-            differ = difference_of_losses(loss, case)
+            differ = compare_losses(loss, case)
             if differ:
                 return model._replace(refusal=differ, losses_differ=True)
-            doubt = second_opinion(loss, case)
+            doubt = ask_second_opinion(loss, case)
             if doubt:
                 return model._replace(refusal=doubt)
         return model
@@ -136,7 +136,7 @@ def draw_parameters(
     return values
 
 
-def checked(params: Mapping[str, Any]) -> dict[str, Array]:
+def check_params(params: Mapping[str, Any]) -> dict[str, Array]:
     """The parameters as arrays. Raises ValueError where they are no dict of float arrays."""
     if not isinstance(params, Mapping) or not params:
         raise ValueError(f"params: expected a dict of float arrays, found {type_name(params)}")
@@ -157,7 +157,7 @@ def in_float64(params: Mapping[str, Array]) -> dict[str, Array]:
     return {name: value.astype(np.float64) for name, value in params.items()}
 
 
-def case_at(
+def make_case(
     program: Program, gradient: Callable[[Any], Any], params: dict[str, Array], number: int
 ) -> Case:
     """Autodiff at a point, and what rounding may do there, in any precision."""
@@ -190,7 +190,7 @@ def is_finite(case: Case) -> bool:
     return all(np.isfinite(value).all() for value in case.truth(np.float64, ()).values.values())
 
 
-def difference_of_losses(loss: Loss, case: Case) -> str | None:
+def compare_losses(loss: Loss, case: Case) -> str | None:
     """A sentence, if the loss is another number with NumPy than with JAX."""
     assert case.truth is not None
     found = attempt(loss, in_float64(case.arguments), np)
@@ -211,7 +211,7 @@ def difference_of_losses(loss: Loss, case: Case) -> str | None:
     )
 
 
-def second_opinion(loss: Loss, case: Case) -> str | None:
+def ask_second_opinion(loss: Loss, case: Case) -> str | None:
     """A sentence, if derivatives of the loss in NumPy contradict jax.grad in some entries."""
     assert case.truth is not None
 
@@ -220,7 +220,7 @@ def second_opinion(loss: Loss, case: Case) -> str | None:
         return None if isinstance(found, Failure) else found
 
     point = in_float64(case.arguments)
-    doubt = contradiction_in_entries(in_numpy, point, case.truth(np.float64, ()), case.point)
+    doubt = contradict_entries(in_numpy, point, case.truth(np.float64, ()), case.point)
     return None if doubt is None else f"At {case.label}, {doubt}"
 
 

@@ -28,7 +28,7 @@ class Opinion(NamedTuple):
     by_complex_steps: bool
 
 
-def contradiction_in_entries(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
+def contradict_entries(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
     """A sentence, if some entries of the reference are contradicted, one by one."""
     rng = np.random.default_rng(seed)
     for name, value in point.items():
@@ -36,7 +36,7 @@ def contradiction_in_entries(loss: Loss, point: Point, known: Truth, seed: int) 
             entry = tuple(int(k) for k in np.unravel_index(i, value.shape))
             along = np.zeros(value.shape)
             along[entry] = 1.0
-            found = opinion(loss, point, known, {name: along})
+            found = compare_derivatives(loss, point, known, {name: along})
             if found.contradiction is not None:
                 where = f"∂L/∂{name}{list(entry)}"
                 return f"jax.grad says {found.by_autodiff} for {where}, {found.contradiction}"
@@ -45,15 +45,15 @@ def contradiction_in_entries(loss: Loss, point: Point, known: Truth, seed: int) 
     return None
 
 
-def contradiction_along_signs(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
+def contradict_signs(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
     """A sentence, if the reference is contradicted along a direction that has every entry in it."""
     rng = np.random.default_rng([seed, 1])
     along = {name: rng.choice([-1.0, 1.0], np.shape(value)) for name, value in point.items()}
-    if opinion(loss, point, known, along).contradiction is None:
+    if compare_derivatives(loss, point, known, along).contradiction is None:
         return None
     # One parameter is named where it is enough.
     for part in (*({name: signs} for name, signs in along.items()), along):
-        found = opinion(loss, point, known, part)
+        found = compare_derivatives(loss, point, known, part)
         if found.contradiction is not None:
             names = ", ".join(part)
             return (
@@ -63,18 +63,18 @@ def contradiction_along_signs(loss: Loss, point: Point, known: Truth, seed: int)
     return None
 
 
-def opinion(loss: Loss, point: Point, known: Truth, along: Point) -> Opinion:
+def compare_derivatives(loss: Loss, point: Point, known: Truth, along: Point) -> Opinion:
     """The derivative of the loss in one direction, compared with the reference's.
 
     A sum of entries is allowed the sum of their errors, which `known` holds for float64.
     """
     true = sum(float(np.sum(known.values[name] * d)) for name, d in along.items())
     allowed = sum(float(np.sum(known.allowed[name] * np.abs(d))) for name, d in along.items())
-    by_complex = complex_derivative(loss, point, along)
+    by_complex = differentiate_complex(loss, point, along)
     smallest = float(np.finfo(np.float64).smallest_normal)
     if by_complex is not None and abs(by_complex - true) <= allowed + smallest:
         return Opinion(f"{true:.12g}", None, by_complex_steps=True)
-    by_difference, uncertain = central_difference(loss, point, along)
+    by_difference, uncertain = difference_centrally(loss, point, along)
     agrees = abs(by_difference - true) <= uncertain + allowed
     contradiction = (
         f"and central differences of the loss in NumPy say {by_difference:.12g} ± {uncertain:.2g}: "
@@ -83,7 +83,7 @@ def opinion(loss: Loss, point: Point, known: Truth, along: Point) -> Opinion:
     return Opinion(f"{true:.12g}", None if agrees else contradiction, by_complex_steps=False)
 
 
-def complex_derivative(loss: Loss, point: Point, along: Point) -> float | None:
+def differentiate_complex(loss: Loss, point: Point, along: Point) -> float | None:
     """Im L(θ + isd)/s, or None where the loss does not take complex numbers."""
     found = loss({name: value + 1j * STEP * along.get(name, 0.0) for name, value in point.items()})
     if found is None or not np.isfinite(complex(found)):
@@ -91,7 +91,7 @@ def complex_derivative(loss: Loss, point: Point, along: Point) -> float | None:
     return float(complex(found).imag / STEP)
 
 
-def central_difference(loss: Loss, point: Point, along: Point) -> tuple[float, float]:
+def difference_centrally(loss: Loss, point: Point, along: Point) -> tuple[float, float]:
     """A central difference in longdouble, extrapolated, and how far it may be off."""
 
     def at(step: float) -> tuple[np.longdouble, float]:

@@ -237,7 +237,7 @@ def test_no_correct_derivation_is_called_wrong(data: st.DataObject) -> None:
     )
     option = {"rnn": st.sampled_from(ACTIVATIONS), "gru": st.sampled_from(gru.RESETS)}
     of_cell = subject(cell, data.draw(option.get(cell, st.just(""))))
-    problem = of_cell.problem(
+    problem = of_cell.draw_problem(
         np.random.default_rng(data.draw(st.integers(0, 2**32))),
         sizes,
         data.draw(st.sampled_from([np.float32, np.float64])),
@@ -250,7 +250,7 @@ def test_no_correct_derivation_is_called_wrong(data: st.DataObject) -> None:
         else derivation(CELLS[cell], cell, **problem.option)
     )
     with np.errstate(over="ignore", invalid="ignore"):
-        found = compare_at(submission, of_cell, of_cell.case(problem))
+        found = compare_at(submission, of_cell, of_cell.make_case(problem))
     assert isinstance(found, Compared), str(found)
     assert not found.fails, [c for c in found.comparisons if c.error > 1]
 
@@ -288,7 +288,7 @@ def test_the_gradient_for_W_separates_the_steps_where_states_are_single_units(
 ) -> None:
     right = derivation(rnn, activation=activation)
     of_cell = subject(option=activation, seed=1)
-    vanishing = of_cell.case(next(of_cell.state_probes()))
+    vanishing = of_cell.make_case(next(of_cell.draw_state_probes()))
 
     def without_the_first_step(params: Any, x: Any, y: Any, h0: Any) -> Any:
         found = right(params, x, y, h0)

@@ -78,7 +78,7 @@ def test_the_unpadded_autodiff_twin_agrees_in_the_same_dtype(
 def test_complex_steps_as_a_third_opinion_agree_with_both(problem: Problem) -> None:
     truth = reference(problem)
     _, by_hand = rnn.gradients(problem.params, problem.x, problem.y, **problem.simple_options)
-    third = complex_step.derivatives(problem)
+    third = complex_step.differentiate(problem)
     # A complex product is two real ones and a sum, so complex arithmetic rounds as real arithmetic
     # with four times the unit roundoff would (Higham, lemma 3.5); the bound is linear in it, and
     # a factor 2 covers what is not.
