@@ -1,8 +1,8 @@
-"""Mistakes that one gradient of a cell makes on its own, given a right way back.
+"""Mistakes in one gradient of a cell alone, after any backward pass.
 
-What any gradient can get wrong is in `single_gradients`; here are the operands and steps of the
-sums over time, and what has to do with gates. Each table lists the name of a mistake, what is said
-of it, and the gradient that results.
+Mistakes of every kind of gradient are in `single_gradients`. This module has those in the operands
+and steps of the sums over time, and in the gates. Each table lists the name of a mistake, its
+description, and the wrong gradient.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from bptt_verifier.mistakes.equations import (
     Operands,
     States,
-    Swept,
+    Sweep,
     find_operands,
     multiply,
     name_weight,
@@ -36,21 +36,21 @@ NAMES = ("U", "W", "V", "b", "c", "b_n", "x", "h0", "c0", "adjoints")
 WEIGHTS = NAMES[:6]
 
 
-def evaluate_at_sizes(value: Callable[[Sizes], float]) -> Callable[[Swept], float]:
-    """A function of the sizes, as one of what the way back leaves."""
-    return lambda s: value(s.states.sizes)
+def make_factor(words: str, value: Callable[[Sizes], float]) -> Factor:
+    """Make a factor that depends on the sizes."""
+    return Factor(words, lambda s: value(s.states.sizes))
 
 
-CELL_FACTORS = [Factor(words, evaluate_at_sizes(value)) for words, value in FACTORS.items()]
+CELL_FACTORS = [make_factor(words, value) for words, value in FACTORS.items()]
 
 
 def take_next(values: Array) -> Array:
-    """What stands at t+1 moved to t; zero at the end."""
+    """Move the values of step t+1 to step t; zero at the end."""
     return np.concatenate([values[1:], np.zeros_like(values[:1])])
 
 
 def take_previous(values: Array) -> Array:
-    """What stands at t-1 moved to t; zero at the beginning."""
+    """Move the values of step t-1 to step t; zero at the beginning."""
     return np.concatenate([np.zeros_like(values[:1]), values[:-1]])
 
 
@@ -58,7 +58,7 @@ FIRST_ONLY = "only the first sequence of the batch contributes"
 LAST_ONLY = "only the last sequence of the batch contributes"
 
 # fmt: off
-OF_ANY_CELL: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
+OF_ANY_CELL: dict[str, list[tuple[str, str, Callable[[Sweep], Array]]]] = {
     "U": [
         ("input-off-by-one", "x_{t-1} is used where x_t belongs", lambda s: outer(s.adjoints[1:], s.states.x[:-1])),
         ("input-off-by-one", "x_{t+1} is used where x_t belongs", lambda s: outer(s.adjoints[:-1], s.states.x[1:])),
@@ -84,7 +84,7 @@ OF_ANY_CELL: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
         (OFF, "the adjoints are returned in reverse order of time", lambda s: s.adjoints[::-1]),
     ],
 }
-OF_THE_RNN: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
+OF_THE_RNN: dict[str, list[tuple[str, str, Callable[[Sweep], Array]]]] = {
     "V": [(OPERAND, "the pre-activation a_T is used where the state h_T belongs", lambda s: s.dy.T @ s.states.values["a_t"][-1])],
     "x": [("untransposed-recurrent-weight", "U or W is applied untransposed", lambda s: s.adjoints @ transpose(s.states.params.U))],
     "h0": [
@@ -97,9 +97,9 @@ OF_THE_RNN: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
 
 
 def list_findings(
-    name: str, evidence: Sequence[Evidence], backs: Sequence[Swept], longest: int
+    name: str, evidence: Sequence[Evidence], backs: Sequence[Sweep], longest: int
 ) -> Iterator[Finding]:
-    """Every mistake that one gradient of a cell can make on its own."""
+    """List the mistakes in one gradient of a cell alone."""
     states = backs[0].states
     weights = [name for name in WEIGHTS if name in evidence[0].wanted]
     yield from list_common_findings(name, evidence, backs, CELL_FACTORS, weights)
@@ -125,10 +125,10 @@ def list_findings(
 
 
 def list_sum_findings(name: str, longest: int) -> Iterator[Finding]:
-    """Mistakes in the sum over time of a weight's or bias' gradient: which steps are summed."""
+    """Leave steps out of the sum over time in the gradient of a weight or bias."""
 
-    def part(steps: slice) -> Callable[[Swept], Array]:
-        def gradient(s: Swept) -> Array:
+    def part(steps: slice) -> Callable[[Sweep], Array]:
+        def gradient(s: Sweep) -> Array:
             kept = np.zeros_like(s.adjoints)
             kept[steps] = s.adjoints[steps]
             return s._replace(adjoints=kept).gradient(name)
@@ -147,21 +147,18 @@ def list_sum_findings(name: str, longest: int) -> Iterator[Finding]:
 
 
 def list_gate_findings(states: States, name: str) -> Iterator[Finding]:
-    """The gates' parts of one gradient in each other's place, or each transposed."""
+    """Exchange the gates' parts of one gradient, or transpose each."""
     axis, gates = (-1 if name == "adjoints" else 0), states.gates
 
-    def parts(s: Swept) -> list[Array]:
+    def parts(s: Sweep) -> list[Array]:
         return np.split(s.gradient(name), len(gates), axis=axis)
 
-    def in_places(order: tuple[int, ...]) -> Callable[[Swept], Array]:
+    def in_places(order: tuple[int, ...]) -> Callable[[Sweep], Array]:
         return lambda s: np.concatenate([parts(s)[k] for k in order], axis=axis)
 
     places = tuple(range(len(gates)))
     one_for_another = [
-        tuple(k if place == i else place for place in places)
-        for i in places
-        for k in places
-        if i != k
+        tuple(k if place == i else place for place in places) for i, k in permutations(places, 2)
     ]
     for order in (*one_for_another, *list(permutations(places))[1:]):
         used = {gates[i]: gates[k] for i, k in enumerate(order) if i != k}
@@ -180,81 +177,77 @@ def list_gate_findings(states: States, name: str) -> Iterator[Finding]:
         )
 
 
-def use_operands(met: Operands) -> Callable[[Swept], Array]:
-    """∂L/∂W with these operands."""
-    return lambda s: sum_for_W(s, met)
+def use_operands(operands: Operands) -> Callable[[Sweep], Array]:
+    """Compute ∂L/∂W with these operands."""
+    return lambda s: sum_for_W(s, operands)
 
 
 def list_operand_findings(states: States) -> Iterator[Finding]:
-    """Another operand than the state that W met, for all gates or for one."""
-    met, every = find_operands(states), states.gates
+    """Use another operand than h_{t-1} in ∂L/∂W, for all gates or for one."""
+    right, every = find_operands(states), states.gates
     others = {
         "rnn": ("a_t", "a_{t-1} (h_0 at t = 1)"),
         "lstm": ("c_{t-1}", "c_t", "tanh(c_{t-1})"),
     }.get(states.problem.cell, ())
-    operands = [
-        (OFF, "h_t"),
-        (OFF, "h_{t-2}"),
-        (OFF, "h_{t-2} (zero at t = 1)"),
-        (WRAPS, "h_{t-1} (at t = 1: h_T)"),
-        (WRAPS, "h_{t-2} (at t = 1: h_T)"),
-        (OPERAND, "h_0"),
-        *((OPERAND, other) for other in others),
+    substitutes = [
+        *((OFF, other) for other in ("h_t", "h_{t-2}", "h_{t-2} (zero at t = 1)")),
+        *((WRAPS, other) for other in ("h_{t-1} (at t = 1: h_T)", "h_{t-2} (at t = 1: h_T)")),
+        *((OPERAND, other) for other in ("h_0", *others)),
     ]
     for gates in (every, *((k,) for k in every if len(every) > 1)):
         where = "" if gates == every else f" in the part of {name_weight(gates[0])}"
-        for kind, other in operands:
+        for kind, other in substitutes:
             wrong: Operands = {
-                k: (tuple(other if f == "h_{t-1}" else f for f in met[k][0]), met[k][1])
-                for k in gates
+                k: (tuple(other if f == "h_{t-1}" else f for f in factors), beside)
+                for k, (factors, beside) in right.items()
+                if k in gates
             }
-            yield Finding(
-                kind,
-                f"{other} is used where h_{{t-1}} belongs{where}",
-                {"used": other},
-                use_operands(met | wrong),
-            )
+            said = f"{other} is used where h_{{t-1}} belongs{where}"
+            yield Finding(kind, said, {"used": other}, use_operands(right | wrong))
 
 
 def list_reset_findings(states: States, name: str) -> Iterator[Finding]:
-    """r_t forgotten, or multiplied where it does not belong, in the candidate's part."""
-    met = find_operands(states)
-    if "n" not in met:
+    """Omit r_t in the candidate's part of a gradient, or multiply the wrong factor by it."""
+    right = find_operands(states)
+    if "n" not in right:
         return
-    _, beside = met["n"]
+    _, beside = right["n"]
     if name == "W":
         for said, other in (
             (f"r_t is forgotten beside {'δ_n' if beside else 'the state'}", (("h_{t-1}",), ())),
             ("r_t multiplies δ_n and not the state", (("h_{t-1}",), ("r_t",))),
             ("r_t multiplies the state and not δ_n", (("r_t", "h_{t-1}"), ())),
         ):
-            if other != met["n"]:
-                wrong: Operands = {"n": other}
-                yield Finding(OPERAND, said, {}, use_operands(met | wrong))
+            if other != right["n"]:
+                yield Finding(OPERAND, said, {}, use_operands({**right, "n": other}))
     elif name == "b_n":
         said = "r_t is forgotten beside δ_n" if beside else "δ_n is multiplied by r_t"
         factors = () if beside else ("r_t",)
         yield Finding(OPERAND, said, {}, lambda s: sum_for_b_n(s, factors))
     elif name in ("U", "b", "x", "adjoints"):
 
-        def multiplied(s: Swept) -> Array:
-            parts = split_deltas(s) | {"n": multiply(s, split_deltas(s)["n"], ("r_t",))}
-            adjoints = np.concatenate(list(parts.values()), axis=-1)
-            return s._replace(adjoints=adjoints).gradient(name)
+        def multiplied(s: Sweep) -> Array:
+            deltas = split_deltas(s)
+            return replace_deltas(s, deltas | {"n": multiply(s, deltas["n"], ("r_t",))}, name)
 
         said = "δ_n is multiplied by r_t, which acts beside W_n alone"
         yield Finding(OPERAND, said, {}, multiplied)
 
 
+def replace_deltas(s: Sweep, deltas: dict[str, Array], name: str) -> Array:
+    """Compute a gradient with other adjoints of the gates."""
+    return s._replace(adjoints=np.concatenate([*deltas.values()], axis=-1)).gradient(name)
+
+
 def list_input_findings(states: States) -> Iterator[Finding]:
-    """∂L/∂x through some of the gates only."""
+    """Compute ∂L/∂x through one gate only, or through all but one."""
     for k in states.gates if len(states.gates) > 1 else ():
 
-        def through(s: Swept, k: str = k) -> Array:
-            alone = [delta if gate == k else 0 * delta for gate, delta in split_deltas(s).items()]
-            return s._replace(adjoints=np.concatenate(alone, axis=-1)).gradient("x")
+        def through(s: Sweep, k: str = k) -> Array:
+            alone = {gate: delta * (gate == k) for gate, delta in split_deltas(s).items()}
+            return replace_deltas(s, alone, "x")
 
-        def without(s: Swept, through: Callable[[Swept], Array] = through) -> Array:
+        def without(s: Sweep, through: Callable[[Sweep], Array] = through) -> Array:
             return s.gradient("x") - through(s)
 
         yield Finding(OPERAND, f"only δ_{k} contributes", {"kept": k}, through)

@@ -1,4 +1,4 @@
-"""What can be wrong in a derivation of a cell, RNN, LSTM and GRU alike."""
+"""Diagnose a submission for a cell: RNN, LSTM or GRU."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bptt_verifier.mistakes import cell_gradients
-from bptt_verifier.mistakes.equations import EQUATIONS, States, Swept, forward, sweep
+from bptt_verifier.mistakes.equations import EQUATIONS, States, Sweep, forward, sweep
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.forward_passes import OtherForwardPass, list_forward_passes
 from bptt_verifier.mistakes.in_equations import (
@@ -22,13 +22,13 @@ from bptt_verifier.mistakes.single_gradients import Finding
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.report import Mistake
 
-# Rounding errors grow along the rows of a gradient, as products cancel within a step; the columns
-# of ∂L/∂U may be single steps of very different size.
+# Products cancel within a step, so the largest entry of a row scales its rounding errors. In ∂L/∂U
+# it is that of a column, which may be one step alone: steps differ in size.
 AXES = dict.fromkeys(cell_gradients.NAMES, -1) | {"U": 0}
 
 
 def gather_evidence(witness: Witness, other: OtherForwardPass | None = None) -> Evidence:
-    """A witness as evidence, of the forward pass of its problem or of another one."""
+    """Make evidence of a witness, with its own forward pass or another one."""
     problem: Problem = witness.point
     if other is None:
         return make_evidence(forward(problem), problem.sizes.T, witness, AXES)
@@ -41,13 +41,13 @@ def gather_evidence(witness: Witness, other: OtherForwardPass | None = None) -> 
 
 
 def rank_by_cost(witness: Witness) -> tuple[bool, bool, int]:
-    """Failing witnesses first, then those in float64, then the small ones."""
+    """Rank a witness: failing before others, float64 before float32, small before large."""
     T, B, D, H, _ = witness.point.sizes
     return not witness.fails, witness.point.x.dtype == np.float32, T * B * (D + H)
 
 
 class CellHypotheses:
-    """What can be wrong in the way back of a cell and in its single gradients."""
+    """The mistakes in the backward pass of a cell and in its single gradients."""
 
     names = cell_gradients.NAMES
     batch = 1
@@ -57,21 +57,21 @@ class CellHypotheses:
         self.evidence = [gather_evidence(witness) for witness in self.witnesses]
         self.longest = max(witness.point.sizes.T for witness in witnesses)
         self.with_pairs = pairs
-        self.first_backs: dict[int, Swept] = {}  # of single mistakes at the first case
+        self.first_backs: dict[int, Sweep] = {}  # of single mistakes at the first case
 
     @cached_property
     def single(self) -> list[EquationMistake]:
-        """Every mistake in the equations, the likely ones first."""
+        """All mistakes in the equations, the likely ones first."""
         return [*list_mistakes(self.evidence[0].forward, self.longest)]
 
     def sweep_back(
         self, case: Evidence, made: Sequence[tuple[EquationMistake, ...]]
-    ) -> list[Swept]:
-        """The sweep back with each of these combinations."""
+    ) -> list[Sweep]:
+        """Run the backward pass with each of these combinations."""
         return [self.back(case, each) for each in made]
 
-    def back(self, case: Evidence, made: tuple[EquationMistake, ...]) -> Swept:
-        """The sweep back with one combination, which is kept where the search asks for it again."""
+    def back(self, case: Evidence, made: tuple[EquationMistake, ...]) -> Sweep:
+        """Run the backward pass with one combination; keep it if the search needs it again."""
         way = merge_changes(made)
         assert way is not None
         if len(made) != 1 or case is not self.evidence[0]:
@@ -84,9 +84,9 @@ class CellHypotheses:
     def list_pairs(
         self, evidence: Sequence[Evidence]
     ) -> Iterator[tuple[EquationMistake, EquationMistake]]:
-        """Pairs of mistakes in different places, but for truncations and clipping, which are many.
+        """List pairs of mistakes in different places, without the many truncations and clippings.
 
-        Those are left out that cannot explain the first cases together, by what each does alone.
+        Pairs that cannot explain the first cases, by the effect of each alone, are left out.
         """
         if not self.with_pairs:
             return
@@ -97,13 +97,13 @@ class CellHypotheses:
                 yield pair
 
     def list_findings(
-        self, name: str, evidence: Sequence[Evidence], backs: Sequence[Swept]
+        self, name: str, evidence: Sequence[Evidence], backs: Sequence[Sweep]
     ) -> Iterator[Finding]:
-        """Mistakes of one gradient, given a way back."""
+        """List the mistakes in one gradient, given a backward pass at each case."""
         return cell_gradients.list_findings(name, evidence, backs, self.longest)
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
-        """The difference in the forward pass with which the right way back explains everything."""
+        """Find a different forward pass whose correct gradients are the submission's."""
         others = [[*list_forward_passes(witness.point)] for witness in self.witnesses]
         for variant in zip(*others, strict=True):
             pairs = zip(self.witnesses, variant, strict=True)
@@ -112,16 +112,16 @@ class CellHypotheses:
         return ()
 
     def find_equation(self, name: str) -> str | None:
-        """The equation of a gradient in docs/derivation.md."""
+        """Find the tag of a gradient's equation in docs/derivation.md."""
         return EQUATIONS[self.witnesses[0].point.cell].get(name)
 
     def describe(self, made: EquationMistake) -> Mistake:
-        """What a report says of a mistake."""
+        """Return the description, which every mistake in the equations has."""
         return made.mistake
 
 
 class Effect(NamedTuple):
-    """The entries of some cases that one mistake changes, and those that it explains, as bits."""
+    """The entries that one mistake changes, and those that it explains, as bits."""
 
     changed: int
     explained: int
@@ -130,10 +130,10 @@ class Effect(NamedTuple):
 def make_pair_filter(
     known: CellHypotheses, cases: Sequence[Evidence]
 ) -> Callable[[EquationMistake, EquationMistake], bool]:
-    """Tell whether two mistakes may explain cases together, from what each does alone.
+    """Make a test of whether two mistakes can explain these cases, by the effect of each alone.
 
-    Where both change a fixed set of entries, an entry that one of them leaves as it is must be
-    explained by the other.
+    Where both change a fixed set of entries, one mistake must explain every entry that the other
+    leaves unchanged.
     """
     states: list[States] = [case.forward for case in cases]
     compared = [(case, [n for n in known.names if n in case.wanted]) for case in cases]
@@ -154,7 +154,7 @@ def make_pair_filter(
 
     def effect_alone(made: EquationMistake) -> Effect:
         found = gradients(made)
-        # Twice the slack: the two together may round as what is up to that far from submitted.
+        # Twice the slack: the pair and the single mistake may each be off by the slack.
         near = (
             each.within(v, 2 * SLACK, each.submitted) for each, v in zip(wanted, found, strict=True)
         )
@@ -171,15 +171,15 @@ def make_pair_filter(
 
 
 def pack_bits(masks: Iterable[Array]) -> int:
-    """Masks as the digits of one number."""
+    """Pack masks into the bits of one number."""
     return int.from_bytes(np.packbits(np.concatenate([mask.ravel() for mask in masks])).tobytes())
 
 
 def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
-    """The mistakes that give all the submission's numbers; empty where none do, nor two.
+    """Find the one or two mistakes that give the submission's numbers; empty where none do.
 
-    What fails at some sizes only, and is no single mistake, is unknown: any other name would be
-    that of one size.
+    A submission that fails at some sizes only, by no single mistake, has an unknown one: pairs of
+    mistakes are not tried, since they would fit these sizes alone.
     """
     if not witnesses:
         return ()
@@ -189,7 +189,7 @@ def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
 
 
 def find_failing_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
-    """Unknown, with the sizes that fail; empty where all fail that have several steps."""
+    """Return an unknown mistake with the failing sizes; empty if all fail that have T > 1."""
     failing = {witness.point.sizes for witness in witnesses if witness.fails}
     others = {witness.point.sizes for witness in witnesses} - failing
     if all(sizes.T == 1 for sizes in others):

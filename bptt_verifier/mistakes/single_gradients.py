@@ -1,7 +1,7 @@
-"""Mistakes that any gradient can make on its own, given a way back: of cells and own models alike.
+"""Mistakes in one gradient alone, after any backward pass: of cells and of the user's own models.
 
-A finding is such a mistake together with the gradient that results. What only a cell's gradient can
-get wrong, such as the operand of a sum over time, is in `cell_gradients`.
+A finding is such a mistake, together with the wrong gradient. Mistakes that only cells can have,
+such as a wrong operand of a sum over time, are in `cell_gradients`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,13 @@ from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
-NEAR = 1e-3  # of a factor that is measured in one case to those that have a meaning
+NEAR = 1e-3  # relative distance of a measured factor from a known one
 
 
 class Finding(NamedTuple):
-    """A mistake in one gradient, in words that follow "in ∂L/∂W,", and the gradient that results.
+    """A mistake in one gradient, in words that follow "in ∂L/∂W,", and the wrong gradient.
 
-    The gradient is a function of what the way back leaves at a case.
+    The gradient is a function of the backward pass at a case.
     """
 
     name: str
@@ -29,26 +29,26 @@ class Finding(NamedTuple):
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """What makes findings in different gradients the same mistake."""
+        """The identity of the mistake, which findings in several gradients may share."""
         return self.name, self.said, repr(sorted(self.details.items()))
 
 
 class Factor(NamedTuple):
-    """A factor that a gradient may be off by: in words, and its value at a case."""
+    """A known wrong factor of a gradient: in words, and its value given a backward pass."""
 
     words: str
     value: Callable[[Any], float]
 
 
 def describe_finding(finding: Finding, names: list[str], equation: str | None) -> Mistake:
-    """What a report says of a finding in these gradients."""
+    """Describe a finding in these gradients as a report does."""
     where = " and ".join("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
     said = f"{finding.said}." if names == ["adjoints"] else f"in {where}, {finding.said}."
     return Mistake(finding.name, said, {"gradients": names, **finding.details}, equation)
 
 
 def transpose(g: Array) -> Array:
-    """The transpose, where it has the same shape."""
+    """Transpose a square matrix; return any other array as it is."""
     return g.swapaxes(-1, -2) if g.ndim >= 2 and g.shape[-1] == g.shape[-2] else g
 
 
@@ -59,31 +59,26 @@ def list_common_findings(
     factors: Sequence[Factor],
     weights: Sequence[str],
 ) -> Iterator[Finding]:
-    """Every mistake that any gradient can make.
+    """List the mistakes that any gradient can have.
 
-    `factors` are those with a meaning; the gradients of `weights` are those that may be clipped
-    together. Limits and other factors are read from what was submitted.
+    `factors` are the known wrong factors; the gradients of `weights` may be clipped together.
+    Limits and other factors are read from the submitted numbers.
     """
-
-    def right(back: Any) -> Array:
-        found: Array = back.gradient(name)
-        return found
-
-    yield Finding("zero-gradient", "every entry is zero", {}, lambda b: 0 * right(b))
-    yield Finding("sign-flipped", "the sign is wrong", {}, lambda b: -right(b))
+    yield Finding("zero-gradient", "every entry is zero", {}, lambda b: 0 * b.gradient(name))
+    yield Finding("sign-flipped", "the sign is wrong", {}, lambda b: -b.gradient(name))
     yield from list_scalings(name, evidence[0], backs[0], factors)
     yield from list_clippings(name, evidence, weights)
     if backs[0].gradient(name).ndim >= 2:
         yield from list_transpositions(name)
     for other in evidence[0].wanted:
-        if other != name and all(b.gradient(other).size == right(b).size for b in backs):
+        if other != name and all(b.gradient(other).size == b.gradient(name).size for b in backs):
             yield from list_confusions(name, other)
 
 
 def list_scalings(
     name: str, case: Evidence, back: Any, factors: Sequence[Factor]
 ) -> Iterator[Finding]:
-    """The right gradient times a number: one that has a meaning, or one that is measured."""
+    """Scale the right gradient by a known wrong factor, or by a measured one."""
     true, submitted = back.gradient(name).ravel(), case.wanted[name].submitted.ravel()
     with np.errstate(all="ignore"):
         measured = float(true @ submitted) / float(true @ true) if true.any() else np.nan
@@ -109,7 +104,7 @@ def list_scalings(
 def list_clippings(
     name: str, evidence: Sequence[Evidence], weights: Sequence[str]
 ) -> Iterator[Finding]:
-    """Entries beyond a value cut off, or the gradient scaled down to a norm."""
+    """Clip the entries to a value, or scale the gradient down to a norm."""
     submitted = [case.wanted[name].submitted for case in evidence]
     limit = round_as_written(max(float(np.max(np.abs(found))) for found in submitted))
     if not 0 < limit < np.inf:
@@ -149,13 +144,13 @@ def list_clippings(
 
 
 def round_as_written(value: float) -> float:
-    """The short number that was probably written, if rounding explains the difference."""
+    """Round to the short number that the code probably holds, if rounding explains the rest."""
     short = float(f"{value:.6g}")
     return short if abs(short - value) <= 1e-9 * abs(value) else value
 
 
 def list_transpositions(name: str) -> Iterator[Finding]:
-    """The gradient transposed, where it is square or by force of a reshape."""
+    """Transpose the gradient where it is square, or combine a transpose with a reshape."""
     ways: tuple[tuple[str, Callable[[Array], Array]], ...] = (
         ("the result is transposed; it shows where the matrix is square", transpose),
         (
@@ -172,22 +167,21 @@ def list_transpositions(name: str) -> Iterator[Finding]:
 
 
 def apply_to_gradient(way: Callable[[Array], Array], name: str) -> Callable[[Any], Array]:
-    """A function of the right gradient of this name, as one of what the way back leaves."""
+    """Apply a function to the right gradient of this name, given a backward pass."""
     return lambda back: way(back.gradient(name))
 
 
 def list_confusions(name: str, other: str) -> Iterator[Finding]:
-    """The gradient of another parameter with as many entries, as it is or transposed."""
-    details = {"other": other}
+    """Return the gradient of another parameter with as many entries, as it is or transposed."""
     yield Finding(
         "wrong-operand",
         f"∂L/∂{other} is returned",
-        details,
+        {"other": other},
         lambda b: b.gradient(other).reshape(b.gradient(name).shape),
     )
     yield Finding(
         "wrong-operand",
         f"∂L/∂{other}, transposed, is returned",
-        details,
+        {"other": other},
         lambda b: b.gradient(other).T.reshape(b.gradient(name).shape),
     )
