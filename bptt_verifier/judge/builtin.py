@@ -1,4 +1,4 @@
-"""Every built-in derivation against a reference, on random problems."""
+"""Comparison of every built-in derivation with a reference, on random problems."""
 
 from collections.abc import Callable, Iterable
 from types import ModuleType
@@ -31,9 +31,9 @@ Derivation = Callable[[Problem], dict[str, Any]]
 
 
 def make_derivation(module: ModuleType) -> Derivation:
-    """Everything that a module of `manual_bptt` computes at a problem, by name.
+    """Make a function of problems that returns everything a module computes, by name.
 
-    From its `gradients`, which takes all options, where it has that, else from `value_and_grad`.
+    It calls `gradients` of the module, which takes all options, or else `value_and_grad`.
     """
     everything = getattr(module, "gradients", None)
 
@@ -52,7 +52,7 @@ def make_derivation(module: ModuleType) -> Derivation:
     return derivation
 
 
-# Those of the plain RNN within the derived bound, and those of any cell with all its options.
+# Derivations of the plain RNN, within the derived bound, and of every cell, with all options.
 DERIVATIONS: dict[str, Derivation] = {
     "adjoint recursion": make_derivation(rnn),
     "jacobian sum": make_derivation(jacobian_sum),
@@ -63,7 +63,7 @@ CELL_DERIVATIONS: dict[str, Derivation] = {
     "LSTM": make_derivation(lstm),
     "GRU": make_derivation(gru),
 }
-FIRST, THEN = 100, 5  # examples that are also a problem with all options: the first, every fifth
+FIRST, THEN = 100, 5  # the first 100 examples, and every fifth, add a problem with all options
 
 
 class ComparedCase(NamedTuple):
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Those of all problems."""
+        """The comparisons of all problems."""
         return [each.comparison for each in self.compared]
 
     @property
@@ -104,7 +104,7 @@ class Row(NamedTuple):
         return max((each.problem.sizes for each in self.compared), key=np.prod)
 
     def to_dict(self, reference: str) -> dict[str, Any]:
-        """Plain values, for JSON; `reference` says what the derivation was compared with."""
+        """Plain values, for JSON; `reference` names the reference."""
         case, _, worst = self.worst
         return {
             "derivation": self.derivation,
@@ -137,7 +137,7 @@ class BuiltinReport(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """Of all rows together: one disagreement, or one row without evidence, decides."""
+        """The verdict on all rows: one disagreement, or one inconclusive row, decides."""
         return overall(row.verdict for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ Comparer = Callable[[dict[str, Any]], list[Comparison]]
 
 
 class Yardstick(NamedTuple):
-    """What derivations are compared with, within the derived bound or the measured error."""
+    """A reference, with comparisons within the derived bound and within the measured error."""
 
     name: str
     within_bound: Callable[[Problem], Comparer]
@@ -168,14 +168,14 @@ class Yardstick(NamedTuple):
 
 
 def compare_within_bound(problem: Problem) -> Comparer:
-    """Comparison with autodiff, within the derived bound."""
+    """Compare with autodiff, within the derived bound."""
     known = reference(problem)
     values, allowed = name_arrays(known), name_arrays(derive_bound(problem, known))
     return lambda found: compare_all(found, values, allowed)
 
 
 def compare_within_measured_error(problem: Problem) -> Comparer:
-    """Comparison with autodiff, within the error measured."""
+    """Compare with autodiff, within the measured error."""
     values, allowed = map(name_arrays, measure_reference(problem))
     return lambda found: compare_all(found, values, allowed)
 
@@ -218,9 +218,8 @@ def verify_builtin(
         for name, derivation in chosen.items():
             assert comparer is not None
             for found in comparer(derivation(problem)):
-                compared.setdefault((name, found.name), []).append(
-                    ComparedCase(case, problem, found)
-                )
+                cases = compared.setdefault((name, found.name), [])
+                cases.append(ComparedCase(case, problem, found))
 
     for case in range(examples):
         problem = draw(seed, case, dtype, yardstick.largest)
@@ -244,7 +243,7 @@ def verify_builtin(
 
 
 def split_by_loss(row: Row) -> Iterable[Row]:
-    """The row divided by the loss of its problems."""
+    """Split a row by the loss of its problems."""
     for loss in ALL_LOSSES:
         part = tuple(each for each in row.compared if each.problem.loss == loss)
         if part:

@@ -1,4 +1,4 @@
-"""The project's cells as subjects: derivations of the RNN, the LSTM and the GRU."""
+"""The cells as subjects: the RNN, the LSTM and the GRU."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,9 +47,9 @@ from manual_bptt import activations, losses
 PROBE = Sizes(T=30, B=1, D=30, H=5, O=2)
 SPREADS = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6)  # of W times √H: vanishing to exploding
 PROBES = 2  # of each spread and precision
-TWICE = 4  # cases at which a submission is asked twice
-CONFIRMED = 24  # cases whose reference is held against a second opinion
-# Sizes that differ from one another, a batch of one, O = H, and D = H.
+TWICE = 4  # cases at which a submission is called twice
+CONFIRMED = 24  # cases whose reference is compared with complex steps
+# Sizes for the diagnosis: all different, with O = H, with a batch of one and D = H, and others.
 FRESH = (
     Sizes(7, 3, 4, 5, 2),
     Sizes(5, 2, 6, 4, 3),
@@ -57,12 +57,12 @@ FRESH = (
     Sizes(4, 1, 5, 5, 4),
     Sizes(12, 2, 3, 6, 1),
 )
-SMALL = Sizes(4, 2, 2, 2, 2)  # the largest problem that is small enough to read
+SMALL = Sizes(4, 2, 2, 2, 2)  # the largest counterexample that a reader can follow
 
 
 @dataclass(frozen=True)
 class CellSubject(Subject):
-    """The stated model of a submission, and which problems it is asked."""
+    """The stated model of a submission, and the choice of problems."""
 
     cell: str
     option: str
@@ -74,13 +74,13 @@ class CellSubject(Subject):
 
     @property
     def stated(self) -> str:
-        """Name the stated model."""
+        """The stated model."""
         names = [name for name in (self.option, self.loss) if name]
         return f"the stated model ({self.cell}, {', '.join(names)})"
 
     @property
     def total(self) -> int:
-        """Count the random problems and the probes."""
+        """The number of random problems and probes."""
         return self.examples + 4 * (self.cell == "rnn") + len(SPREADS) * PROBES * 2
 
     def draw_problem(
@@ -93,11 +93,11 @@ class CellSubject(Subject):
         )  # fmt: skip
 
     def keep_states(self, problem: Problem) -> Problem:
-        """The problem with those first states alone that the submission takes, in its order."""
+        """Keep the initial states that the submission takes, in its order."""
         return problem._replace(first={name: problem.first[name] for name in self.states.all})
 
     def make_case(self, problem: Problem) -> Case:
-        """The case of a problem; its reference is computed where it is asked for."""
+        """Make the case of a problem; its reference is computed on demand."""
         known = truth if fits_capacity(problem) else measure_truth
         return Case(
             f"{problem.sizes}, {problem.x.dtype}",
@@ -109,7 +109,7 @@ class CellSubject(Subject):
     # How the submission is called.
 
     def call(self, case: Case) -> Call:
-        """Copy the parameters, x, y and the first states, as the submission takes them."""
+        """Copy the parameters, x, y and the initial states for one call."""
         arrays = {name: np.array(value) for name, value in case.arguments.items()}
         weights = {name: arrays[name] for name in case.point.weights}
         params = WEIGHTS[len(weights)](**weights)
@@ -128,7 +128,7 @@ class CellSubject(Subject):
     # Cases and probes.
 
     def draw_random_problems(self) -> Iterator[Problem]:
-        """Problems of all sizes within the capacity, in float64 and float32 by turns."""
+        """Draw problems of all sizes within the capacity, in float64 and float32 by turns."""
         for case in range(self.examples):
             rng = np.random.default_rng([self.seed, case])
             sizes = Sizes(*(int(rng.integers(1, most + 1)) for most in LARGEST))
@@ -142,11 +142,11 @@ class CellSubject(Subject):
             )  # fmt: skip
 
     def draw_contract_cases(self) -> Iterable[Case]:
-        """The first random problems."""
+        """Choose the first random problems."""
         return map(self.make_case, islice(self.draw_random_problems(), TWICE))
 
     def draw_cases(self) -> Iterator[Case]:
-        """Random problems, then those along which ∂L/∂W separates the steps."""
+        """Draw random problems, then those in which ∂L/∂W separates the steps."""
         problems = self.draw_random_problems()
         derived = has_derived_bound(next(iter(self.draw_random_problems())))
         yield from map(self.make_case, prefetch_references(problems) if derived else problems)
@@ -154,12 +154,12 @@ class CellSubject(Subject):
             yield from map(self.make_case, self.draw_state_probes())
 
     def draw_state_probes(self) -> Iterator[Problem]:
-        """Sequences whose every state is one hidden unit alone: ∂L/∂W then separates the steps.
+        """Draw sequences whose states have one active unit each, so that ∂L/∂W separates the steps.
 
-        Column j of Σ_t δ_t h_{t-1}ᵀ is the δ_t of the one step before which unit j was on, so that
-        a step is seen however small it is. Weights are small, so that early steps vanish; U is
-        chosen to cancel what W would carry on. A sigmoid is never zero: its states overlap. A
-        relu's units are off at −1, away from its kink.
+        Column j of Σ_t δ_t h_{t-1}ᵀ is then the δ_t of one step: the one after unit j was active. A
+        wrong δ_t shows however small it is. Weights are small, so early steps vanish; U cancels the
+        contribution of W. A sigmoid is never zero, so its states overlap. The inactive units of a
+        relu are at −1, away from its kink.
         """
         H = LARGEST.H
         sizes = Sizes(T=H, B=1, D=H, H=H, O=2)
@@ -180,27 +180,27 @@ class CellSubject(Subject):
             yield problem._replace(params=params, x=unit[:, None, :], first=first)
 
     def draw_probes(self) -> Iterator[Case]:
-        """Long single sequences of one-hot inputs: column t of ∂L/∂U is δ_t. (B4)"""
+        """Draw long single sequences of one-hot inputs: column t of ∂L/∂U is δ_t. (B4)"""
         kinds = product(SPREADS, range(PROBES), (np.float64, np.float32))
         for case, (spread, _, dtype) in enumerate(kinds):
             rng = np.random.default_rng([self.seed, case, 1])
             problem = self.keep_states(self.draw_problem(rng, PROBE, dtype, spread=spread))
-            # Inputs of one: U is then what each step adds, and must not saturate the states.
+            # The inputs are 0 or 1: U is drawn for them, so that it does not saturate the states.
             U = rng.normal(size=(GATES[self.cell] * PROBE.H, PROBE.D)).astype(dtype)
             x = np.eye(PROBE.T, dtype=dtype)[:, None, :]
             yield self.make_case(problem._replace(params=problem.params._replace(U=U), x=x))
 
     def contradict(self, number: int, case: Case) -> str | None:
-        """Say what complex steps contradict, of the reference of the first cases."""
+        """Describe where complex steps contradict the reference, in the first cases."""
         if number >= CONFIRMED:
             return None
         doubt = find_contradiction(case.point)
         return None if doubt is None else f"With {case.label}, {doubt}"
 
-    # What is said of a failing case.
+    # Failing cases.
 
     def name_model_of_loss(self, case: Case, value: float) -> str:
-        """Say which option and loss have this value, if any have."""
+        """Name the option and loss whose value this is, if there are any."""
         at, module = case.point, CELLS[self.cell]
         for option, loss in product(OPTIONS[self.cell], LOSSES):
             options = dict.fromkeys(at.option, option)
@@ -212,7 +212,7 @@ class CellSubject(Subject):
         return ""
 
     def describe_sizes(self, found: Compared) -> str:
-        """Say the sizes, the model and the dtype."""
+        """Describe the sizes, the model and the dtype."""
         at = found.case.point
         names = [name for name in (self.cell, self.option, self.loss) if name]
         return f"{at.sizes}, {', '.join(names)}, {at.x.dtype}"
@@ -222,9 +222,9 @@ class CellSubject(Subject):
         return write_call(found.case.arguments, self.states.by_name)
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
-        """Find the smallest case that fails, its numbers with one digit where that will do."""
+        """Find the smallest case that fails, with numbers of one digit if possible."""
         dtype = failing.case.point.x.dtype
-        # Every reference of a gated cell is measured, which costs ten times the derived bound.
+        # The errors of a gated cell are measured, which costs ten times the derived bound.
         numbers = 8 if has_derived_bound(failing.case.point) else 3
 
         def fails_with(sizes: Sizes) -> Compared | None:
@@ -237,7 +237,7 @@ class CellSubject(Subject):
                         return found
             return None
 
-        # What no small problem shows is not looked for in every one of them.
+        # If no problem of the largest small size fails, the smaller ones are not tried.
         if fails_with(SMALL) is not None:
             small = (Sizes(*each) for each in product(*(range(1, most + 1) for most in SMALL)))
             for sizes in sorted(small, key=lambda s: (sum(s), s)):
@@ -258,7 +258,7 @@ class CellSubject(Subject):
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
     ) -> tuple[Mistake, ...]:
-        """Name the mistakes that explain failing cases, failing probes, and fresh cases."""
+        """Find the mistakes that explain failing cases, failing probes and fresh cases."""
         found = [*cases[:2], *probes[:2]]
         for sizes in FRESH:
             rng = np.random.default_rng([self.seed, 3, *sizes])
@@ -269,7 +269,7 @@ class CellSubject(Subject):
         return diagnose([each.witness(each.case.point, list_gradients(each)) for each in found])
 
     def choose_for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
-        """The small problems first."""
+        """Choose all results, of the small problems first."""
         found = (
             Computed(
                 each.case.point,
@@ -282,13 +282,13 @@ class CellSubject(Subject):
 
 
 def list_gradients(found: Compared) -> list[str]:
-    """The names of the gradients that were submitted."""
+    """List the names of the submitted gradients."""
     return [name for name in found.submitted if name not in OF_FORWARD]
 
 
 @cached_by_content(8 * CONFIRMED)
 def find_contradiction(problem: Problem) -> str | None:
-    """What complex steps of another forward pass contradict in the reference of a problem."""
+    """Find a contradiction between complex steps and the reference of a problem."""
     point = complex_step.collect_point(problem)
     known = truth(problem, np.float64, ())
     asked = {name: value for name, value in point.items() if name in known.values}

@@ -1,7 +1,7 @@
 """Comparison of the built-in derivations with enclosures of the exact values, on small problems.
 
-A float may differ from the exact value by as much as the bound allows for rounding. The exact value
-lies in an interval narrower than a fiftieth of a unit in the last place.
+The bound allows for the rounding of the derivation alone. The intervals are narrower than a
+fiftieth of a unit in the last place.
 Needs python-flint, which is in the extra `certify`.
 """
 
@@ -22,14 +22,14 @@ from manual_bptt.jitted import gru, lstm, rnn
 SMALL = Capacity(T=5, B=2, D=3, H=3, O=3)
 
 
-def compare_with_enclosure(name: str, yours: Array, exact: Enclosure, allowed: Array) -> Comparison:
-    """Compare with the end of each interval that is farther away, as `comparison.compare` does."""
-    distance = exact.farthest(yours).astype(np.float64)
-    return compare(name, yours, exact.nearest.astype(np.float64), allowed, distance)
+def compare_with_enclosure(name: str, found: Array, exact: Enclosure, allowed: Array) -> Comparison:
+    """Compare with the farther end of each interval."""
+    distance = exact.farthest(found).astype(np.float64)
+    return compare(name, found, exact.nearest.astype(np.float64), allowed, distance)
 
 
 def make_comparer(problem: Problem, allowed: Mapping[str, Array]) -> Comparer:
-    """Comparison with the exact values at a problem; none if a kink makes them undecided."""
+    """Make a comparison with the exact values; an empty one if a kink makes them undecided."""
     named: dict[str, Any] = {**problem.first, **problem.options}
     try:
         exact = certify(problem.params, problem.x, problem.y, model=problem.cell, **named)
@@ -43,7 +43,7 @@ def make_comparer(problem: Problem, allowed: Mapping[str, Array]) -> Comparer:
 
 
 def compare_exactly_within_bound(problem: Problem) -> Comparer:
-    """Comparison with the exact values, within the derived bound (E1) to (E12)."""
+    """Compare with the exact values, within the derived bound (E1) to (E12)."""
     # Not `derive_bound`, which adds the reference's own error: the exact values have none.
     bound = bounds(
         problem.params, problem.x, problem.y, reference(problem),
@@ -53,7 +53,7 @@ def compare_exactly_within_bound(problem: Problem) -> Comparer:
 
 
 def compare_exactly_within_measured_error(problem: Problem) -> Comparer:
-    """Comparison with the exact values, within the measured error (N2)."""
+    """Compare with the exact values, within the measured error (N2)."""
     return make_comparer(problem, name_arrays(measure_reference(problem)[1]))
 
 
@@ -61,13 +61,13 @@ COMPILED = {"B": 2, "D": 3, "H": 3}  # each shape compiles anew, so the compiled
 
 
 def run_compiled_rnn(problem: Problem) -> dict[str, Any]:
-    """The results of the compiled RNN, by name; empty for sizes other than `COMPILED`."""
+    """Run the compiled RNN; return its results by name, or none at sizes other than `COMPILED`."""
     sizes = problem.sizes._asdict()
     return make_derivation(rnn)(problem) if sizes | COMPILED == sizes else {}
 
 
 def make_compiled_derivation(module: Any) -> Derivation:
-    """The derivation of a compiled cell; empty where the cell lacks an option of the problem."""
+    """Make the derivation of a compiled cell, without results where it lacks an option."""
 
     def derivation(problem: Problem) -> dict[str, Any]:
         plain = problem.lengths is None and problem.truncation is None

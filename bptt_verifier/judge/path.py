@@ -1,7 +1,8 @@
-"""The one path from a submission and a subject to a report.
+"""The path from a submission to a report, the same for every subject.
 
-contract, loss, gradients, single steps, smallest failing case, diagnosis, and exact values where
-every bound was too large: the same questions in the same order for every subject.
+It checks the contract, the loss, the gradients and single steps. If something disagrees, it
+diagnoses the mistake and finds the smallest failing case. If every bound is too large to decide, it
+compares with exact values.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +47,7 @@ def judge(
     name: str,
     progress: Progress = lambda done, total: None,
 ) -> Report:
-    """The report on a submission; whatever it does ends there."""
+    """Judge a submission, and report whatever it does."""
     compared: list[Compared] = []
 
     def report(verdict: Verdict, *mistakes: Mistake, notes: tuple[str, ...] = ()) -> Report:
@@ -99,7 +100,7 @@ def judge(
 
 
 def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
-    """The answer of a submission that gives the same one twice."""
+    """Call a submission twice at a case; return the results if both times they are the same."""
     first = ask_at(gradients, subject, case)
     second = first if isinstance(first, Breach) else ask_at(gradients, subject, case)
     if isinstance(first, Breach) or isinstance(second, Breach):
@@ -109,12 +110,12 @@ def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, A
 
 
 def ask_at(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
-    """The answer of a submission at a case."""
+    """Call a submission at a case; return its results."""
     return ask(gradients, subject.call(case), subject.expect(case), case.label)
 
 
 def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
-    """Another loss than both of a model whose loss in NumPy and in JAX differ."""
+    """Find a returned loss that differs from JAX's, if the user's loss differs in NumPy and JAX."""
     if subject.refusal is None or case.truth is None or "loss" not in answer:
         return None
     values, allowed = find_truth(case, {"loss": answer["loss"]})
@@ -128,7 +129,7 @@ def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> M
 def find_truth(
     case: Case, submitted: dict[str, Array]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """What is true of each result at a case, and what is allowed in the precision that it has."""
+    """Find the true value of each result at a case, and the error allowed in its precision."""
     assert case.truth is not None
     by_dtype: dict[Any, list[str]] = {}
     for name in submitted:
@@ -142,7 +143,7 @@ def find_truth(
 
 
 def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared | Breach:
-    """Ask the submission at a case, and compare what it returns with the reference."""
+    """Call the submission at a case, and compare its results with the reference."""
     submitted = ask_at(gradients, subject, case)
     if isinstance(submitted, Breach):
         return submitted
@@ -164,19 +165,18 @@ def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared |
 
 
 def find_forward_difference(subject: Subject, found: Compared) -> Mistake | None:
-    """A returned loss or prediction that is not the stated model's: the gradient is not judged."""
+    """Find a returned loss or prediction that is not the stated model's."""
     for comparison in found.comparisons:
-        is_argument = comparison.name in found.case.arguments  # a parameter may have such a name
-        if comparison.name in OF_FORWARD and not is_argument and comparison.error > 1:
+        name = comparison.name
+        is_argument = name in found.case.arguments  # an own model's parameter may be named "loss"
+        if name in OF_FORWARD and not is_argument and comparison.error > 1:
             return describe_forward_difference(subject, found.case, comparison)
     return None
 
 
 def describe_forward_difference(subject: Subject, case: Case, found: Comparison) -> Mistake:
-    """What is said of a loss or prediction that is not the stated model's."""
-    other = ""
-    if found.name == "loss":
-        other = subject.name_model_of_loss(case, found.yours)
+    """Describe a loss or prediction that is not the stated model's."""
+    other = subject.name_model_of_loss(case, found.yours) if found.name == "loss" else ""
     return Mistake(
         "forward-differs",
         f"your forward pass differs: your {found.name} is {found.yours:.12g}, and that of "
@@ -186,7 +186,7 @@ def describe_forward_difference(subject: Subject, case: Case, found: Comparison)
 
 
 def summarise_parameters(compared: Iterable[Compared]) -> dict[str, ParameterResult]:
-    """The worst entry of each gradient over all cases, and the verdict on it."""
+    """Find the worst entry of each gradient over all cases, and the verdict on it."""
     by_name: dict[str, list[Comparison]] = {}
     for found in compared:
         for comparison in found.comparisons:
@@ -205,7 +205,7 @@ def summarise_parameters(compared: Iterable[Compared]) -> dict[str, ParameterRes
 
 
 def measure_steps(probe: Compared) -> Steps:
-    """Every δ_t of a probe: the columns of the submitted ∂L/∂U against the true adjoints."""
+    """Measure the error of every δ_t of a probe: the columns of ∂L/∂U."""
     assert probe.case.truth is not None
     known = probe.case.truth(find_dtype("U", probe.submitted, probe.case), ["U", "adjoints"])
     adjoints, allowed = known.values["adjoints"], known.allowed["adjoints"]
@@ -219,7 +219,7 @@ def conclude(
     compared: Sequence[Compared],
     probes: Sequence[Compared],
 ) -> Report:
-    """The report on all cases, with a diagnosis where something disagrees."""
+    """Report on all cases, with a diagnosis where something disagrees."""
     parameters = summarise_parameters([*compared, *probes])
     by_probe = [measure_steps(probe) for probe in probes]
     steps = summarise_steps(by_probe) if by_probe else ()
@@ -232,7 +232,7 @@ def conclude(
         steps=steps,
         curves=tuple(
             Curve(
-                str(coarsest_argument(probe)),
+                str(probe.case.arguments["U"].dtype),
                 tuple(map(float, each.relative)),
                 tuple(map(float, each.allowed)),
             )
@@ -252,14 +252,9 @@ def conclude(
     if report.verdict is Verdict.INCONCLUSIVE:
         return ask_exact_values(report, subject, [*compared, *probes])
     if steps and all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
-        note = "No single step could be told apart on these probes."
+        note = "No probe was precise enough to check a single step."
         return report._replace(notes=(*report.notes, note))
     return report
-
-
-def coarsest_argument(found: Compared) -> Any:
-    """The dtype of a case's arguments."""
-    return next(iter(found.case.arguments.values())).dtype
 
 
 def explain(
@@ -269,13 +264,13 @@ def explain(
     failing: Sequence[Compared],
     probes: Sequence[Compared],
 ) -> Report:
-    """The report with the smallest failing case and the mistakes."""
+    """Add the mistakes and the smallest failing case to a report."""
 
     def attempt(case: Case) -> Compared | None:
         found = compare_at(gradients, subject, case)
         return None if isinstance(found, Breach) else found
 
-    # float32 hides more than float64 does.
+    # A mistake is easier to identify in float64.
     failing = sorted(failing, key=lambda found: found.case.single)
     probes = sorted(probes, key=lambda found: found.case.single)
     mistakes = subject.diagnose(attempt, failing, probes)
@@ -298,7 +293,7 @@ def explain(
 
 
 def make_counterexample(subject: Subject, found: Compared) -> Counterexample:
-    """One case as a report shows it: of a large gradient, the row with its worst entry."""
+    """Show one case as a report does: of a large gradient, the row with its worst entry."""
     worst = worst_of(found.comparisons)
     submitted, values = found.submitted[worst.name], found.values[worst.name]
     with np.errstate(all="ignore"):
@@ -327,11 +322,11 @@ def make_counterexample(subject: Subject, found: Compared) -> Counterexample:
     )
 
 
-# Where nothing could be told.
+# Exact values.
 
 
 def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compared]) -> Report:
-    """An inconclusive report after asking the exact values, where they can be computed."""
+    """Decide an inconclusive report by exact values, where they can be computed."""
     vague = [
         name
         for name, result in report.parameters.items()
@@ -355,18 +350,15 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
     if wrong:
         mistake = Mistake(
             "unknown",
-            f"the exact values of {', '.join(wrong)} are further off than rounding in this number "
-            "format takes any correct derivation.",
+            f"{', '.join(wrong)}: rounding in this number format cannot explain the distance from "
+            "the exact values.",
             {"gradients": wrong},
         )
         notes = (*subject.notes, f"{no_bound}; exact values decided.")
         return report._replace(verdict=Verdict.DISAGREES, mistakes=(mistake,), notes=notes)
     if len(right) == len(vague):
         worst = max(decision.deviation for decision in decided.values())
-        note = (
-            f"{no_bound}; their exact values decided: the worst error is {worst:.2g} of the "
-            "gradient."
-        )
+        note = f"{no_bound}; exact values decided: the worst relative error is {worst:.2g}."
         return report._replace(verdict=Verdict.AGREES, notes=(*subject.notes, note))
     if right:
         note = f"Exact values decided on {', '.join(right)} alone."
@@ -375,7 +367,7 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
 
 
 def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
-    """Why no comparison of one gradient could have shown a mistake."""
+    """Explain why no comparison of one gradient could have shown a mistake."""
     symbol = SYMBOLS.get(name, f"∂L/∂{name}")
     found = [each for each in compared if name in each.values]
     if not any(each.values[name].any() for each in found):

@@ -1,7 +1,7 @@
-"""A submission: the user's function that returns gradients, called without trusting it.
+"""A submission: the user's function that returns gradients. The judge calls it without trust.
 
-It gets fresh copies of everything, so that nothing that it modifies can be blamed on it later; its
-results are copied at once, since they may be views of its inputs or of a buffer that it reuses.
+Every call gets fresh copies of the arguments, because a submission may modify them. The results are
+copied at once, because they may be views of the arguments or of a buffer that is used again.
 """
 
 import importlib.util
@@ -27,7 +27,7 @@ NAMES = ("U", "W", "V", "b", "c", "b_n")
 
 
 def make_weights_type(name: str, fields: tuple[str, ...]) -> Any:
-    """A NamedTuple of the parameters, whose items are also found by name."""
+    """Make a NamedTuple type whose items can also be read by name."""
 
     def item(self: Any, key: Any) -> Any:
         return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
@@ -35,19 +35,16 @@ def make_weights_type(name: str, fields: tuple[str, ...]) -> Any:
     return type(name, (namedtuple(name, fields),), {"__slots__": (), "__getitem__": item})
 
 
-# The parameters as a submission gets them: by field, by name or in order.
+# The types of `params` in a call: a submission may read them by field, by name or in order.
 Weights = make_weights_type("Weights", NAMES[:3])
 BiasedWeights = make_weights_type("BiasedWeights", NAMES[:5])
 GruBiasedWeights = make_weights_type("GruBiasedWeights", NAMES)
-# By the number of the parameters.
+# The same types by their number of fields.
 WEIGHTS = {len(kind._fields): kind for kind in (Weights, BiasedWeights, GruBiasedWeights)}
 
 
 def write_call(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str:
-    """The lines that call a submission with these numbers: the parameters, then the others.
-
-    Those in `by_name` are passed as keywords.
-    """
+    """Write the line that calls a submission with these arrays; `by_name` become keywords."""
     written = {name: f"np.array({v.tolist()}, np.{v.dtype})" for name, v in arrays.items()}
     inner = [f"{name}={text}" for name, text in written.items() if name in NAMES]
     others = [
@@ -63,21 +60,21 @@ def write_call(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> st
 
 
 class TakenStates(NamedTuple):
-    """The first states that a submission takes after y: those in order, then those by name."""
+    """The initial states that a submission takes: after y, in order, and as keywords, by name."""
 
     in_order: tuple[str, ...] = ()
     by_name: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
-        """In the order in which they are drawn and reported."""
+        """All of them, in the order in which they are drawn and reported."""
         return self.in_order + self.by_name
 
 
 def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> TakenStates:
-    """Those of the first states that the submission has an argument for.
+    """Find the initial states for which the submission has an argument.
 
-    One of that name, or one in the place after y and the states before, whatever its name.
+    That argument has the state's name, or is the next one after y and the earlier states.
     """
     try:
         parameters = inspect.signature(gradients).parameters.values()
@@ -103,7 +100,7 @@ def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)
 
 
 class Call(NamedTuple):
-    """The arguments of one call, and each array among them by the name that a message uses."""
+    """The arguments of one call, and the arrays among them, named as in messages."""
 
     arguments: tuple[Any, ...]
     named: dict[str, Any]
@@ -111,33 +108,34 @@ class Call(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What a submission has to return: names, in which order, and the shape of everything it may.
+    """The results that a submission has to return, and may return.
 
-    `names` must all be there; `in_order` are the names of a tuple, by its length.
+    `names` are required. `in_order` has the names of a tuple's items, by its length. `shapes` has
+    every result that is read; `dtype` is that of integers.
     """
 
     names: tuple[str, ...]
     in_order: dict[int, tuple[str, ...]]
     shapes: dict[str, tuple[int, ...]]
-    dtype: Any  # that integers are taken to be in
+    dtype: Any
 
 
 class Breach(NamedTuple):
-    """Why what a submission did cannot be compared."""
+    """A breach of the contract, after which numbers cannot be compared."""
 
     mistake: Mistake
     notes: tuple[str, ...] = ()
 
 
 def make_breach(name: str, explanation: str, *notes: str, **details: Any) -> Breach:
-    """A breach of the contract under its stable name."""
+    """Make a breach of the contract under its stable name."""
     return Breach(Mistake(name, explanation, details), notes)
 
 
 def ask(
     gradients: Callable[..., Any], call: Call, expected: Expected, label: str
 ) -> dict[str, Array] | Breach:
-    """What the submission returns for these arguments, by name, or how it breaks the contract."""
+    """Call the submission; return its results by name, or how it breaks the contract."""
     before = {name: np.array(array) for name, array in call.arrays().items()}
     result = attempt(gradients, *call.arguments, **call.named)
     if isinstance(result, Failure):
@@ -158,15 +156,15 @@ def ask(
         if now is None or not np.array_equal(now, array, equal_nan=True):
             return make_breach(
                 "inputs-modified",
-                f"your function modified its argument {name}; the caller's arrays must stay as "
-                "they are.",
+                f"your function modified its argument {name}: expected the caller's arrays to be "
+                "unchanged.",
                 gradients=[name],
             )
     return arrays
 
 
 def read_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
-    """What was returned as a dictionary, or why it cannot be read, whatever it is."""
+    """Read what was returned as a dictionary, whatever it is, or say why that fails."""
     found = attempt(name_results, result, expected)
     if not isinstance(found, Failure):
         return found  # type: ignore[no-any-return]
@@ -178,9 +176,9 @@ def read_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
 
 
 def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
-    """A mapping, a NamedTuple, or a tuple in order, as a dictionary.
+    """Convert a mapping, a NamedTuple, or a tuple in order to a dictionary.
 
-    A pair (loss, gradients) is taken apart; None stands for what is not there.
+    A pair (loss, gradients) adds "loss"; entries that are None are omitted.
     """
     several = isinstance(result, tuple | list)
     if isinstance(result, Mapping):
@@ -217,7 +215,7 @@ def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
 
 
 def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:
-    """The values as arrays of real numbers, copied, of the expected shapes."""
+    """Convert the values to new arrays of real numbers with the expected shapes."""
     arrays = {}
     for name, value in found.items():
         what = name if name in ("loss", "prediction") else f"gradient for {name}"
@@ -252,9 +250,9 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
 def find_difference(
     first: Mapping[str, Array], second: Mapping[str, Array], allowed: Mapping[str, Array]
 ) -> Breach | None:
-    """A breach, if two answers to the same question differ by more than is allowed.
+    """Find a difference between the results of two equal calls, larger than is allowed.
 
-    Threads that add up in another order are no mistake; more than rounding is.
+    A smaller difference is no breach: threads may add up in another order.
     """
     for name, value in first.items():
         other = second.get(name)
@@ -266,8 +264,8 @@ def find_difference(
                     continue
         return make_breach(
             "not-deterministic",
-            f"your function gave two different answers for {name} when asked twice with the same "
-            "arguments.",
+            f"your function returned two different results for {name} when called twice with the "
+            "same arguments.",
             gradients=[name],
         )
     return None
@@ -304,10 +302,7 @@ def load(file: Path) -> ModuleType:
 
 
 def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:
-    """The function of that name.
-
-    Raises ValueError where there is none.
-    """
+    """Find the function of that name in a module. Raises ValueError where there is none."""
     found = getattr(module, name, None)
     if not callable(found):
         functions = [n for n, f in vars(module).items() if inspect.isfunction(f)]
@@ -318,6 +313,6 @@ def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., An
 
 
 def order_names(names: Sequence[str]) -> dict[int, tuple[str, ...]]:
-    """The names of a tuple, by its length: of these parameters, or of all that have a bias."""
+    """Order the names of a tuple's items, by its length: with these parameters, or all biases."""
     longest = NAMES[: max(5, len(names))]
     return {len(names): tuple(names), len(longest): longest}

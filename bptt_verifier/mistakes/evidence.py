@@ -7,7 +7,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 
-# The allowed error bounds the reference. A hypothesis is computed otherwise, and rounds otherwise.
+# The allowed error holds for the reference. A hypothesis is computed differently and rounds more.
 SLACK = 8
 
 

@@ -214,7 +214,7 @@ OWN_BREACHES = {
     "ragged": (lambda p: {"W": [[1.0], [1.0, 2.0]]}, "wrong-shape", "array of floats, found list"),
     "modifies": (modifying, "inputs-modified", "modified its argument W"),
     "removes": (removing, "inputs-modified", "modified its argument W"),
-    "random": (lambda p: {"W": noise.normal(size=(2, 2))}, "not-deterministic", "asked twice"),
+    "random": (lambda p: {"W": noise.normal(size=(2, 2))}, "not-deterministic", "called twice"),
     "exits": (leaving, "raised", "SystemExit: 3"),
     "raises": (failing, "raised", "KeyError: 'missing'"),
     "NaN": (not_a_number, "not-finite", "found nan at entry [0, 1]"),
