@@ -10,7 +10,7 @@ from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.own_models import diagnose
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, in_float64, precise
+from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, use_float64, widen
 from bptt_verifier.report import Mistake
 
 WITNESSES = 4  # failing cases that a named mistake must reproduce
@@ -95,9 +95,9 @@ class OwnSubject(Subject):
         assert self.model.program is not None
         # The parameters given come last: they may be small, and small values hide mistakes.
         chosen = sorted(cases, key=lambda found: (found.case.single, found.case.point == 0))
-        with precise():
+        with use_float64():
             witnesses = [
-                each.witness(in_float64(each.case.arguments), each.case.arguments)
+                each.witness(widen(each.case.arguments), each.case.arguments)
                 for each in chosen[:WITNESSES]
             ]
             return diagnose(self.model.program, witnesses)

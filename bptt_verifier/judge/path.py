@@ -60,13 +60,13 @@ def judge(
             notes=(*subject.notes, *notes),
         )
 
-    def refused(how: Breach) -> Report:
+    def refuse(how: Breach) -> Report:
         return report(Verdict.DISAGREES, how.mistake, notes=how.notes)
 
     for case in subject.draw_contract_cases():
         answer = ask_twice(gradients, subject, case)
         if isinstance(answer, Breach):
-            return refused(answer)
+            return refuse(answer)
         differs = find_wrong_loss(subject, case, answer)
         if differs is not None:
             return report(Verdict.DISAGREES, differs, notes=(subject.refusal or "",))
@@ -79,7 +79,7 @@ def judge(
             return report(Verdict.INCONCLUSIVE, notes=(doubt,))
         found = compare_at(gradients, subject, case)
         if isinstance(found, Breach):
-            return refused(found)
+            return refuse(found)
         differs = find_forward_difference(subject, found)
         if differs is not None:
             return report(Verdict.DISAGREES, differs)
@@ -90,7 +90,7 @@ def judge(
     for case in subject.draw_probes():
         found = compare_at(gradients, subject, case)
         if isinstance(found, Breach):
-            return refused(found)
+            return refuse(found)
         probes.append(found)
         progress(len(compared) + len(probes), subject.total)
     return conclude(gradients, subject, name, compared, probes)

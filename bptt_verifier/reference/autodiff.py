@@ -1,8 +1,8 @@
-"""The reference of a problem by autodiff, and how far a correct derivation may be from it.
+"""The reference of a problem by autodiff, and the allowed error of a correct derivation.
 
-Small problems are laid into one capacity, which compiles once for all shapes; for the plain RNN
-with a loss that docs/derivation.md, section 9, bounds, the allowed error is that bound wherever it
-can tell. Everything else has the error that section 10 measures.
+Small problems are padded to one capacity, which compiles once for all shapes. The allowed error is
+the bound of docs/derivation.md, section 9, where it exists and is small enough to decide. Otherwise
+it is measured as in section 10.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -25,7 +25,7 @@ COMPARED = (*Bounds._fields, "c0", "b_n")  # everything that a derivation may re
 
 
 def name_arrays(found: Derivatives | Bounds) -> dict[str, Array]:
-    """Everything that is compared, by name; what the problem does not have is left out."""
+    """List the arrays to compare by name, without those that the problem lacks."""
     values = found._asdict()
     if isinstance(found, Derivatives):
         values["prediction"] = found.states.prediction
@@ -33,7 +33,7 @@ def name_arrays(found: Derivatives | Bounds) -> dict[str, Array]:
 
 
 def fits_capacity(problem: Problem) -> bool:
-    """Whether the problem fits into the capacity that compiles once."""
+    """Tell whether a problem fits into the capacity that compiles once."""
     return all(size <= most for size, most in zip(problem.sizes, LARGEST, strict=True))
 
 
@@ -50,7 +50,7 @@ def start_reference(problem: Problem) -> Callable[[], Derivatives]:
 
 
 def reference(problem: Problem) -> Derivatives:
-    """Autodiff's derivatives at a problem that fits the capacity, in float64."""
+    """Compute autodiff's derivatives at a problem that fits the capacity, in float64."""
     return start_reference(problem)()
 
 
@@ -66,14 +66,14 @@ def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
         yield before
 
 
-# How far a correct derivation may be from it.
+# The allowed error.
 
 
 def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
-    """How far a derivation of the plain RNN in the problem's dtype may be from the reference.
+    """Bound the distance of a derivation of the plain RNN from the reference, by dtype.
 
-    Both may be off by their own bound. Each bound is a polynomial in u without constant term and
-    with no negative coefficient, so that of float64 is at most this part of it. (E13)
+    Both have an error. Each bound is a polynomial in u without constant term and without negative
+    coefficients, so the bound of float64 is at most eps(float64) / eps(dtype) times it. (E13)
     """
     params, x, y, dtype = problem.params, problem.x, problem.y, problem.x.dtype
     own = bounds(params, x, y, known, dtype=dtype, loss=problem.loss, **problem.option)
@@ -100,12 +100,12 @@ def _measured_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> A
 
 @cached_by_content(512)
 def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
-    """Autodiff's derivatives in float64, and how far a correct derivation may be from them: (N2).
+    """Compute autodiff's derivatives in float64, and the error of a correct derivation. (N2)
 
     `dtype` is the derivation's, by default the problem's. A problem beyond the capacity compiles
-    anew for its shape, and has neither lengths nor truncation.
+    anew for its shape, and must have neither lengths nor truncation.
     """
-    # What is allowed is proportional to the roundoff: the derivation's and the reference's at once.
+    # The error is proportional to the roundoff, here of the derivation plus the reference.
     both = (problem.x.dtype if dtype is None else dtype, np.float64)
     roundoff = sum(float(np.finfo(each).eps) / 2 for each in both)
     option = next(iter(problem.option.values()), None)
@@ -131,18 +131,17 @@ def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives,
 
 
 def measure_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
-    """The reference with measured errors, for any cell and length, whichever `names` are asked."""
+    """Find the reference with measured errors, for any cell and length, of all names."""
     clean, error = (name_arrays(found) for found in measure_reference(problem, dtype))
-    tiny = float(np.finfo(dtype).smallest_normal)  # what underflows is lost whole
+    tiny = float(np.finfo(dtype).smallest_normal)  # a number that underflows is lost
     allowed = {name: np.asarray(value) + tiny for name, value in error.items()}
     return loosen_where_overflowing(Truth(clean, allowed), dtype)
 
 
 def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
-    """The reference with the derived bound where there is one that can tell, else as measured.
+    """Find the reference, with the derived bound where it can decide, or else the measured error.
 
-    `dtype` is that of the derivation under test. Only for `names` is a bound that cannot tell
-    replaced.
+    `dtype` is the submission's. A bound that cannot decide is replaced for `names` only.
     """
     if not has_derived_bound(problem):
         return measure_truth(problem, dtype, names)
@@ -162,7 +161,7 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
 
 
 def has_derived_bound(problem: Problem) -> bool:
-    """Whether docs/derivation.md, section 9, bounds the errors of this problem."""
+    """Tell whether docs/derivation.md, section 9, bounds the errors of this problem."""
     return (
         problem.cell == "rnn"
         and problem.loss in LOSSES
@@ -174,7 +173,7 @@ def has_derived_bound(problem: Problem) -> bool:
 
 
 def loosen_where_overflowing(known: Truth, dtype: Any) -> Truth:
-    """Infinite allowed errors where products of what occurs may overflow in that dtype."""
+    """Allow any error where products of the values may overflow in that dtype."""
     if find_largest(known.values) < float(np.finfo(dtype).max) ** 0.5:
         return known
     return known._replace(
@@ -183,5 +182,5 @@ def loosen_where_overflowing(known: Truth, dtype: Any) -> Truth:
 
 
 def find_largest(values: Mapping[str, Array]) -> float:
-    """The largest absolute value among all arrays."""
+    """Find the largest absolute value among all arrays."""
     return float(np.max(np.abs(np.concatenate([value.ravel() for value in values.values()]))))
