@@ -30,6 +30,7 @@ from bptt_verifier.problems.problem import (
     Sizes,
     list_shapes,
 )
+from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference import complex_step
 from bptt_verifier.reference.autodiff import (
     fits_capacity,
@@ -86,14 +87,11 @@ class CellSubject(Subject):
     def draw_problem(
         self, rng: np.random.Generator, sizes: Sizes, dtype: Any, **scales: Any
     ) -> Problem:
-        """Draw a problem of the stated model."""
-        return with_values(
+        """Draw a problem of the stated model, with the initial states that the submission takes."""
+        problem = with_values(
             rng, sizes, cell=self.cell, option=self.option, dtype=dtype, loss=self.loss,
             bias=self.bias, initial_state=bool(self.states.all), **scales,
         )  # fmt: skip
-
-    def keep_states(self, problem: Problem) -> Problem:
-        """Keep the initial states that the submission takes, in its order."""
         return problem._replace(first={name: problem.first[name] for name in self.states.all})
 
     def make_case(self, problem: Problem) -> Case:
@@ -110,12 +108,13 @@ class CellSubject(Subject):
 
     def call(self, case: Case) -> Call:
         """Copy the parameters, x, y and the initial states for one call."""
-        arrays = {name: np.array(value) for name, value in case.arguments.items()}
+        arrays = copies(case.arguments)
         weights = {name: arrays[name] for name in case.point.weights}
         params = WEIGHTS[len(weights)](**weights)
         in_order = [arrays[name] for name in ("x", "y", *self.states.in_order)]
-        named = {name: arrays[name] for name in self.states.by_name}
-        return Call((params, *in_order), named, lambda: arrays)
+        return Call(
+            (params, *in_order), {n: arrays[n] for n in self.states.by_name}, lambda: arrays
+        )
 
     def expect(self, case: Case) -> Expected:
         """Describe the gradients: by name, or in the order of the parameters."""
@@ -133,13 +132,8 @@ class CellSubject(Subject):
             rng = np.random.default_rng([self.seed, case])
             sizes = Sizes(*(int(rng.integers(1, most + 1)) for most in LARGEST))
             dtype = np.float64 if case % 2 == 0 else np.float32
-            yield self.keep_states(
-                self.draw_problem(
-                    rng, sizes, dtype,
-                    spread=rng.uniform(0.5, 1.5),
-                    target_scale=float(rng.choice([1.0, 10.0, 100.0])),
-                )
-            )  # fmt: skip
+            spread, target_scale = rng.uniform(0.5, 1.5), float(rng.choice([1.0, 10.0, 100.0]))
+            yield self.draw_problem(rng, sizes, dtype, spread=spread, target_scale=target_scale)
 
     def draw_contract_cases(self) -> Iterable[Case]:
         """Choose the first random problems."""
@@ -166,7 +160,7 @@ class CellSubject(Subject):
         phi = activations.find(self.option)
         for case, (spread, dtype) in enumerate(product((0.01, 0.3), (np.float64, np.float32))):
             rng = np.random.default_rng([self.seed, case, 4])
-            problem = self.keep_states(self.draw_problem(rng, sizes, dtype, spread=spread))
+            problem = self.draw_problem(rng, sizes, dtype, spread=spread)
             W, b = problem.params.W, problem.params.b
             unit = np.eye(H, dtype=dtype)
             state = unit[0] / 2 if problem.first else np.zeros(H, dtype)
@@ -184,7 +178,7 @@ class CellSubject(Subject):
         kinds = product(SPREADS, range(PROBES), (np.float64, np.float32))
         for case, (spread, _, dtype) in enumerate(kinds):
             rng = np.random.default_rng([self.seed, case, 1])
-            problem = self.keep_states(self.draw_problem(rng, PROBE, dtype, spread=spread))
+            problem = self.draw_problem(rng, PROBE, dtype, spread=spread)
             # The inputs are 0 or 1: U is drawn for them, so that it does not saturate the states.
             U = rng.normal(size=(GATES[self.cell] * PROBE.H, PROBE.D)).astype(dtype)
             x = np.eye(PROBE.T, dtype=dtype)[:, None, :]
@@ -230,7 +224,7 @@ class CellSubject(Subject):
         def fails_with(sizes: Sizes) -> Compared | None:
             for number in range(numbers):
                 rng = np.random.default_rng([self.seed, number, 2])
-                problem = self.keep_states(self.draw_problem(rng, sizes, dtype))
+                problem = self.draw_problem(rng, sizes, dtype)
                 for candidate in (round_to_one_digit(problem), problem):
                     found = attempt(self.make_case(candidate))
                     if found is not None and found.fails:
@@ -244,16 +238,16 @@ class CellSubject(Subject):
                 found = fails_with(sizes)
                 if found is not None:
                     return found
-        best, shrinking = failing, fits_capacity(failing.case.point)
-        while shrinking:
-            shrinking = False
-            sizes = best.case.point.sizes
-            for letter, size in sizes._asdict().items():
-                found = fails_with(sizes._replace(**{letter: size - 1})) if size > 1 else None
-                if found is not None:
-                    best, shrinking = found, True
-                    break
-        return best
+        best: Compared | None = failing if fits_capacity(failing.case.point) else None
+        while best is not None:
+            failing, sizes = best, best.case.point.sizes
+            smaller = (
+                sizes._replace(**{letter: size - 1})
+                for letter, size in sizes._asdict().items()
+                if size > 1
+            )
+            best = next(filter(None, map(fails_with, smaller)), None)
+        return failing
 
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
@@ -262,7 +256,7 @@ class CellSubject(Subject):
         found = [*cases[:2], *probes[:2]]
         for sizes in FRESH:
             rng = np.random.default_rng([self.seed, 3, *sizes])
-            problem = self.keep_states(self.draw_problem(rng, sizes, np.float64, target_scale=10.0))
+            problem = self.draw_problem(rng, sizes, np.float64, target_scale=10.0)
             fresh = attempt(self.make_case(problem))
             if fresh is not None:
                 found.append(fresh)

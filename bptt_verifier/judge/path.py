@@ -42,10 +42,7 @@ SHOWN = 100  # entries of a gradient that a counterexample shows whole
 
 
 def judge(
-    gradients: Gradients,
-    subject: Subject,
-    name: str,
-    progress: Progress = lambda done, total: None,
+    gradients: Gradients, subject: Subject, name: str, progress: Progress = lambda done, total: None
 ) -> Report:
     """Judge a submission, and report whatever it does."""
     compared: list[Compared] = []
@@ -221,8 +218,8 @@ def conclude(
 ) -> Report:
     """Report on all cases, with a diagnosis where something disagrees."""
     parameters = summarise_parameters([*compared, *probes])
-    by_probe = [measure_steps(probe) for probe in probes]
-    steps = summarise_steps(by_probe) if by_probe else ()
+    by_probe = [(probe, measure_steps(probe)) for probe in probes]
+    steps = summarise_steps([found for _, found in by_probe]) if by_probe else ()
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
     report = Report(
         name,
@@ -233,21 +230,17 @@ def conclude(
         curves=tuple(
             Curve(
                 str(probe.case.arguments["U"].dtype),
-                tuple(map(float, each.relative)),
-                tuple(map(float, each.allowed)),
+                tuple(map(float, found.relative)),
+                tuple(map(float, found.allowed)),
             )
-            for probe, each in zip(probes, by_probe, strict=True)
+            for probe, found in by_probe
         ),
         cases=len(compared) + len(probes),
         notes=subject.notes,
     )
     if report.verdict is Verdict.DISAGREES or wrong_steps:
-        failing = [found for found in compared if found.fails]
-        long = [
-            probe
-            for probe, each in zip(probes, by_probe, strict=True)
-            if probe.fails or (each.error > 1).any()
-        ]
+        failing = [case for case in compared if case.fails]
+        long = [probe for probe, found in by_probe if probe.fails or (found.error > 1).any()]
         return explain(report, gradients, subject, failing, long)
     if report.verdict is Verdict.INCONCLUSIVE:
         return ask_exact_values(report, subject, [*compared, *probes])

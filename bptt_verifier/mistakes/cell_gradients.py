@@ -24,12 +24,7 @@ from bptt_verifier.mistakes.equations import (
 )
 from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.mistakes.in_equations import FACTORS, MISSING, OFF, OPERAND, WRAPS
-from bptt_verifier.mistakes.single_gradients import (
-    Factor,
-    Finding,
-    list_common_findings,
-    transpose,
-)
+from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings, transpose
 from bptt_verifier.problems.problem import Array, Sizes
 
 NAMES = ("U", "W", "V", "b", "c", "b_n", "x", "h0", "c0", "adjoints")
