@@ -186,7 +186,7 @@ def shift_cell(of_c: Equation, *rest: Equation) -> EquationMistake:
     slope, gate = of_c.terms[1], of_o.terms[0]
     return make_mistake(
         OFF,
-        f"tanh(c_{{t-1}}) is used where tanh(c_t) belongs; right is {of_c}, and {of_o}.",
+        f"tanh(c_{{t-1}}) is used where tanh(c_t) belongs; the equations are {of_c}, and {of_o}.",
         of_c.tag,
         {
             (of_c.tag, 1): (replace_symbol("tanh′(c_t)", "tanh′(c_{t-1})", slope),),
@@ -209,7 +209,7 @@ def list_term_mistakes(line: Equation) -> Iterator[EquationMistake]:
             said = f"{line.result} is zero" if size == len(line.terms) else said
             yield make_mistake(
                 "recurrent-path-dropped" if past else "zero-gradient",
-                f"{said}; right is {line}.",
+                f"{said}; the equation is {line}.",
                 line.tag,
                 {(line.tag, i): () for i in out},
                 terms=texts,
@@ -223,7 +223,7 @@ def list_changed_terms(line: Equation, i: int) -> Iterator[EquationMistake]:
     term, doubled = line.terms[i], line.terms[i]._replace(times=2.0)
 
     def other(name: str, said: str, *terms: Term, **details: Any) -> EquationMistake:
-        said = f"{said}; right is {line}."
+        said = f"{said}; the equation is {line}."
         return make_mistake(name, said, line.tag, {(line.tag, i): terms}, **details)
 
     yield other("sign-flipped", f"{term} has the wrong sign", term._replace(times=-1.0))
@@ -271,7 +271,7 @@ def list_factor_mistakes(line: Equation, cell: str) -> Iterator[EquationMistake]
                 )
                 yield make_mistake(
                     name,
-                    f"{said}; right is {line}.",
+                    f"{said}; the equation is {line}.",
                     line.tag,
                     {(line.tag, i): (replace_symbol(symbol, other, term),)},
                     belongs=symbol,
@@ -292,25 +292,17 @@ def replace_symbol(symbol: str, other: str, term: Term) -> Term:
 
 # Factors that a gradient may be off by, as functions of the sizes.
 FACTORS: dict[str, Callable[[Sizes], float]] = {
-    "2": lambda n: 2.0,
-    "1/2": lambda n: 0.5,
-    "B": lambda n: n.B,
-    "1/B": lambda n: 1 / n.B,
-    "O": lambda n: n.O,
-    "1/O": lambda n: 1 / n.O,
-    "B O": lambda n: n.B * n.O,
-    "1/(B O)": lambda n: 1 / (n.B * n.O),
-    "B/2": lambda n: n.B / 2,
-    "O/2": lambda n: n.O / 2,
-    "B O/2": lambda n: n.B * n.O / 2,
-    "2/B": lambda n: 2 / n.B,
-    "2/O": lambda n: 2 / n.O,
+    "2":       lambda n: 2.0,          "1/2":     lambda n: 0.5,
+    "B":       lambda n: n.B,          "1/B":     lambda n: 1 / n.B,
+    "O":       lambda n: n.O,          "1/O":     lambda n: 1 / n.O,
+    "B O":     lambda n: n.B * n.O,    "1/(B O)": lambda n: 1 / (n.B * n.O),
+    "B/2":     lambda n: n.B / 2,      "O/2":     lambda n: n.O / 2,
+    "B O/2":   lambda n: n.B * n.O / 2,
+    "2/B":     lambda n: 2 / n.B,      "2/O":     lambda n: 2 / n.O,
     "2/(B O)": lambda n: 2 / (n.B * n.O),
-    "T": lambda n: n.T,
-    "1/T": lambda n: 1 / n.T,
-    "H": lambda n: n.H,
-    "1/H": lambda n: 1 / n.H,
-}
+    "T":       lambda n: n.T,          "1/T":     lambda n: 1 / n.T,
+    "H":       lambda n: n.H,          "1/H":     lambda n: 1 / n.H,
+}  # fmt: skip
 
 
 def list_output_mistakes(s: States) -> Iterator[EquationMistake]:

@@ -113,10 +113,10 @@ def test_unnamed_mistake_is_unknown_where_a_sequence_of_one_step_fails() -> None
 @pytest.mark.parametrize(
     ("cell", "written", "equation", "said", "first_wrong_step"),
     [
-        ("rnn", "W where Wᵀ belongs", "B3", "W is used where its transpose belongs; right is", 29),
-        ("lstm", "tanh′ of the cell missing", "S5", "tanh′(c_t) is missing; right is ∂L/∂c_t =", 30),
+        ("rnn", "W where Wᵀ belongs", "B3", "W is used where its transpose belongs; the equation is", 29),
+        ("lstm", "tanh′ of the cell missing", "S5", "tanh′(c_t) is missing; the equation is ∂L/∂c_t =", 30),
         ("lstm", "cell index −1 wraps around", "S7", "c_{t-1} (at t = 1: c_T) is used where c_{t-1}", 1),
-        ("gru", "z where 1 − z belongs", "G6", "z_t is used where 1 − z_t belongs; right is δ_n =", 30),
+        ("gru", "z where 1 − z belongs", "G6", "z_t is used where 1 − z_t belongs; the equation is δ_n =", 30),
         ("gru", "reset gate missing on the way back", "G12", "r_t is missing", 29),
     ],
 )  # fmt: skip

@@ -82,8 +82,8 @@ def test_most_pairs_are_ruled_out_by_what_each_does_alone() -> None:
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        ("gru", "h_t is used where h_{t-1} belongs; right is δ_r"),  # h_0 is zero
-        ("lstm", "∂L/∂c_t is used where ∂L/∂h_t belongs; right is δ_o"),
+        ("gru", "h_t is used where h_{t-1} belongs; the equation is δ_r"),  # h_0 is zero
+        ("lstm", "∂L/∂c_t is used where ∂L/∂h_t belongs; the equation is δ_o"),
         ("lstm", "δ_i and δ_f are packed in each other's place"),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_zero_in_any_of_the_cases_is_one_that_a_mistake_may_open() -> None:
         forward(drawn("gru", "before", Sizes(3, 2, 2, 2, 2), first=first))
         for first in (True, False)
     )
-    said = "h_t is used where h_{t-1} belongs; right is δ_r"
+    said = "h_t is used where h_{t-1} belongs; the equation is δ_r"
     (found,) = (
         each for each in list_mistakes(with_state, 3) if each.mistake.explanation.startswith(said)
     )
