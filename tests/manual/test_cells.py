@@ -21,7 +21,7 @@ from bptt_verifier.problems.problem import (
     Problem,
     Sizes,
 )
-from bptt_verifier.reference.autodiff import by_name, measure_reference, reference
+from bptt_verifier.reference.autodiff import measure_reference, name_arrays, reference
 from bptt_verifier.strategies import cell_problems, problems
 from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import gru as autodiff_gru
@@ -76,7 +76,7 @@ def test_the_unpadded_autodiff_twin_equals_the_padded_one(
     plain = TWINS[cell].derivatives(
         problem.params, problem.x, problem.y, **problem.first, **problem.options
     )
-    assert_right(AUTODIFF.within_measured_error(problem), by_name(plain), problem)
+    assert_right(AUTODIFF.within_measured_error(problem), name_arrays(plain), problem)
     assert same(np.asarray(plain.adjoints) == 0, reference(problem).adjoints == 0)
 
 

@@ -12,7 +12,7 @@ from numpy.polynomial import polynomial
 
 from bptt_verifier.judge.builtin import make_derivation
 from bptt_verifier.problems.problem import Array, Problem, Sizes
-from bptt_verifier.reference.autodiff import by_name, reference
+from bptt_verifier.reference.autodiff import name_arrays, reference
 from bptt_verifier.strategies import integer_problems
 from jax_reference import rnn as autodiff
 from manual_bptt import jacobian_sum, rnn, rtrl
@@ -43,7 +43,7 @@ def test_nor_from_the_unpadded_autodiff_twin_in_the_same_dtype(
 
 def assert_bits_equal(found: dict[str, Any], truth: autodiff.Derivatives) -> None:
     """Every number is an integer, and the same one."""
-    known = by_name(truth)
+    known = name_arrays(truth)
     for name, value in found.items():
         if value is not None:
             assert np.array_equal(value, known[name]), name

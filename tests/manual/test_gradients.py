@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem, Sizes
 from bptt_verifier.reference import complex_step
-from bptt_verifier.reference.autodiff import by_name, reference
+from bptt_verifier.reference.autodiff import name_arrays, reference
 from bptt_verifier.strategies import problems
 from bptt_verifier.strategies import sizes as drawn_sizes
 from bptt_verifier.tolerance.bounds import Bounds, bounds
@@ -141,7 +141,7 @@ SHAPES = [
 def test_the_padded_path_equals_the_unpadded_one(problem: Problem) -> None:
     laid = reference(problem)
     plain = autodiff.derivatives(problem.params, problem.x, problem.y, **problem.simple_options)
-    found, known, allowed = by_name(plain), by_name(laid), bounds_of(problem)
+    found, known, allowed = name_arrays(plain), name_arrays(laid), bounds_of(problem)
     for name in known:
         compared = compare(name, found[name], known[name], 2 * getattr(allowed, name))
         assert compared.verdict is not Verdict.DISAGREES, str(compared)
