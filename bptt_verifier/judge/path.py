@@ -328,7 +328,7 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
     why = tuple(explain_untestable(name, compared) for name in vague)
     report = report._replace(notes=(*report.notes, *why))
     decided: dict[str, Decision] = {}
-    if exact_values.available():
+    if exact_values.is_available():
         decided = exact_values.decide(subject.choose_for_exact_values(compared), vague)
     if not decided:
         return report

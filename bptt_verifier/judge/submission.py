@@ -313,6 +313,6 @@ def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., An
 
 
 def order_names(names: Sequence[str]) -> dict[int, tuple[str, ...]]:
-    """Order the names of a tuple's items, by its length: with these parameters, or all biases."""
+    """Name the items of a tuple of gradients by its length: these, or all with biases."""
     longest = NAMES[: max(5, len(names))]
     return {len(names): tuple(names), len(longest): longest}

@@ -120,7 +120,7 @@ def list_findings(
 
 
 def list_sum_findings(name: str, longest: int) -> Iterator[Finding]:
-    """Leave steps out of the sum over time in the gradient of a weight or bias."""
+    """List mistakes that leave steps out of the sum over time of a weight or bias."""
 
     def part(steps: slice) -> Callable[[Sweep], Array]:
         def gradient(s: Sweep) -> Array:
@@ -142,7 +142,7 @@ def list_sum_findings(name: str, longest: int) -> Iterator[Finding]:
 
 
 def list_gate_findings(states: States, name: str) -> Iterator[Finding]:
-    """Exchange the gates' parts of one gradient, or transpose each."""
+    """List mistakes that exchange the gates' parts of a gradient, or transpose each."""
     axis, gates = (-1 if name == "adjoints" else 0), states.gates
 
     def parts(s: Sweep) -> list[Array]:
@@ -178,7 +178,7 @@ def use_operands(operands: Operands) -> Callable[[Sweep], Array]:
 
 
 def list_operand_findings(states: States) -> Iterator[Finding]:
-    """Use another operand than h_{t-1} in ∂L/∂W, for all gates or for one."""
+    """List mistakes that use another operand than h_{t-1} in ∂L/∂W, for all gates or one."""
     right, every = find_operands(states), states.gates
     others = {
         "rnn": ("a_t", "a_{t-1} (h_0 at t = 1)"),
@@ -202,7 +202,7 @@ def list_operand_findings(states: States) -> Iterator[Finding]:
 
 
 def list_reset_findings(states: States, name: str) -> Iterator[Finding]:
-    """Omit r_t in the candidate's part of a gradient, or multiply the wrong factor by it."""
+    """List mistakes that omit r_t in the candidate's part, or multiply a wrong factor by it."""
     right = find_operands(states)
     if "n" not in right:
         return
@@ -235,7 +235,7 @@ def replace_deltas(s: Sweep, deltas: dict[str, Array], name: str) -> Array:
 
 
 def list_input_findings(states: States) -> Iterator[Finding]:
-    """Compute ∂L/∂x through one gate only, or through all but one."""
+    """List mistakes that compute ∂L/∂x through one gate only, or through all but one."""
     for k in states.gates if len(states.gates) > 1 else ():
 
         def through(s: Sweep, k: str = k) -> Array:

@@ -176,10 +176,10 @@ def pack_bits(masks: Iterable[Array]) -> int:
 
 
 def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
-    """Find the one or two mistakes that give the submission's numbers; empty where none do.
+    """Find the mistakes that give the submission's numbers; empty where none do.
 
-    A submission that fails at some sizes only, by no single mistake, has an unknown one: pairs of
-    mistakes are not tried, since they would fit these sizes alone.
+    If a submission fails at some sizes only, pairs of mistakes in the backward pass are not tried,
+    since they would fit these sizes alone. Without another explanation, its mistake is unknown.
     """
     if not witnesses:
         return ()

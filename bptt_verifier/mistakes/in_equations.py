@@ -198,7 +198,7 @@ def shift_cell(of_c: Equation, *rest: Equation) -> EquationMistake:
 
 
 def list_term_mistakes(line: Equation) -> Iterator[EquationMistake]:
-    """Omit terms of an equation, double one, flip its sign, or use the wrong weight in it."""
+    """List mistakes that omit terms, double one, flip its sign, or use a wrong weight."""
     carried = line.result in CARRIED
     # Without both terms of ∂L/∂c_t nothing comes from the next step either: the second is enough.
     for size in range(1, len(line.terms) + (carried or len(line.terms) == 1)):
@@ -219,7 +219,7 @@ def list_term_mistakes(line: Equation) -> Iterator[EquationMistake]:
 
 
 def list_changed_terms(line: Equation, i: int) -> Iterator[EquationMistake]:
-    """Put a wrong term in the place of the i-th."""
+    """List mistakes that put a wrong term in the place of the i-th."""
     term, doubled = line.terms[i], line.terms[i]._replace(times=2.0)
 
     def other(name: str, said: str, *terms: Term, **details: Any) -> EquationMistake:
@@ -259,7 +259,7 @@ def list_changed_terms(line: Equation, i: int) -> Iterator[EquationMistake]:
 
 
 def list_factor_mistakes(line: Equation, cell: str) -> Iterator[EquationMistake]:
-    """Omit a factor, or use another in its place."""
+    """List mistakes that omit a factor, or use another in its place."""
     for i, term in enumerate(line.terms):
         for symbol in (*term.factors, *term.after):
             for name, other in list_substitutes(cell).get(symbol, ()):
@@ -306,7 +306,7 @@ FACTORS: dict[str, Callable[[Sizes], float]] = {
 
 
 def list_output_mistakes(s: States) -> Iterator[EquationMistake]:
-    """Scale ∂L/∂ŷ, flip its sign, or pass it back through V untransposed."""
+    """List mistakes that scale ∂L/∂ŷ, flip its sign, or use V untransposed."""
     for words, factor in FACTORS.items():
         said = (
             f"every gradient is {words} times what it should be: ∂L/∂ŷ and the stated loss differ "
@@ -413,7 +413,7 @@ def list_wrong_carries(longest: int) -> list[CarryMistake]:
 
 
 def list_carry_mistakes(s: States, longest: int) -> Iterator[EquationMistake]:
-    """Carry a wrong gradient to the step before: of h and c together, and of each."""
+    """List mistakes in the carried gradient: of h and c together, and of each alone."""
     lines = [line for line in s.equations if line.result in CARRIED]
     for name, said, carried, details, equation in list_wrong_carries(longest):
         tag = lines[-1].tag if equation == "B3" else equation
@@ -436,7 +436,7 @@ def rephrase_for_c(said: str) -> str:
 
 
 def list_step_mistakes(s: States) -> Iterator[EquationMistake]:
-    """Leave the first or the last step out of the sweep, or of the sums that follow it."""
+    """List mistakes that leave the first or last step out of the sweep, or of the sums."""
     delta = next(line.tag for line in s.equations if line.result.startswith("δ"))
     sums = {"rnn": "B4", "lstm": "S12", "gru": "G15"}[s.problem.cell]
     carries = [("carried", line.result) for line in s.equations if line.result in CARRIED]

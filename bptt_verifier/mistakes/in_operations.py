@@ -72,7 +72,7 @@ def list_mistakes(known: Structure) -> Iterator[OperationMistake]:
 
 
 def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
-    """Drop the gradient carried from step to step, wholly or in part, or count it twice."""
+    """List mistakes that drop the gradient carried between steps, or count it twice."""
     carried, steps = known.carried, known.steps
     if not carried:
         return
@@ -116,7 +116,7 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
 
 
 def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
-    """Omit the derivative of an activation, or take it at the activated value."""
+    """List mistakes that omit an activation's derivative, or take it at the activated value."""
     for links in chains(known, group):
         if {known.program.operations[number].name for number in links[0]} <= LINEAR:
             continue
@@ -153,7 +153,7 @@ def replace_slopes(
 
 
 def list_product_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
-    """Compute the gradient of one operand of a product with a wrong value of the other."""
+    """List mistakes that compute one operand's gradient with a wrong value of the other."""
     if known.program.operations[group[0]].name in {"dot_general", "mul"}:
         for operand in known.active(*group):
             yield from list_operand_mistakes(known, group, operand)
@@ -162,7 +162,7 @@ def list_product_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Op
 def list_operand_mistakes(
     known: Structure, group: Sequence[int], operand: int
 ) -> Iterator[OperationMistake]:
-    """Use the other operand transposed, of another step, or before the activation."""
+    """List mistakes that use the other operand transposed, of another step, or not activated."""
     operations = known.program.operations
     inputs = [operations[number].inputs for number in group]
     own, other = ([each[k] for each in inputs] for k in (operand, 1 - operand))
@@ -223,7 +223,7 @@ def replace_other_operand(
 def list_transposition_mistakes(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
-    """Leave a square weight untransposed on the way back."""
+    """List the mistake of leaving a square weight untransposed."""
     shapes = {known.program.operations[number].shapes[0] for number in group}
     if slots[0] not in known.leaf or len(shapes) > 1:
         return
@@ -235,7 +235,7 @@ def list_transposition_mistakes(
 
     yield OperationMistake(
         "untransposed-recurrent-weight" if recurrent else "untransposed-output-weight",
-        f"the weight in its {name_operand(1 - operand)} is not transposed on the way back",
+        f"the weight in its {name_operand(1 - operand)} is not transposed in the backward pass",
         group[0],
         partial(replace_other_operand, known, group, operand, transpose),
     )
@@ -244,7 +244,7 @@ def list_transposition_mistakes(
 def list_order_mistakes(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
-    """Apply the derivative of the activation on the wrong side of the recurrent weight."""
+    """List mistakes that apply an activation's derivative on the wrong side of the weight."""
     sources = [known.producer.get(slot) for slot in slots]
     numbers = [source for source in sources if source is not None]
     if not numbers or not all(elementwise(known, source) for source in numbers):
@@ -293,7 +293,7 @@ def list_shifts(
 
 
 def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
-    """Pass the gradient of the output to other states than the last."""
+    """List mistakes that pass the output's gradient to other states than the last."""
     operations = known.program.operations
     every, wrong = "output-gradient-at-every-step", "output-gradient-at-wrong-step"
     for group in known.groups:
@@ -317,7 +317,7 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
 
 
 def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
-    """Leave steps out of the sum over time, of one weight's gradient or of all."""
+    """List mistakes that leave steps out of the sum over time, for one weight or for all."""
     if known.steps < 2:
         return
     edges: dict[str, list[Edge]] = {}
@@ -359,7 +359,7 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
 
 
 def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
-    """Sum only the first or the last entry over an axis along which a parameter is broadcast."""
+    """List mistakes that sum one entry only over the axis along which a parameter is broadcast."""
     operations = known.program.operations
     shape = operations[group[0]].shapes[0]
     if len({operations[number].shapes[0] for number in group}) > 1:
@@ -380,7 +380,7 @@ def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[
 
 
 def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
-    """Cut or scale what is passed back to one operand or to all, at every use or at one."""
+    """List mistakes that cut or scale what is passed back to one operand, or to all."""
     active = known.active(*group)
 
     def scale(edges: list[Edge], factor: float, name: str, alteration: str) -> OperationMistake:

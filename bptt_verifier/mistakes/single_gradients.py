@@ -78,7 +78,7 @@ def list_common_findings(
 def list_scalings(
     name: str, case: Evidence, back: Any, factors: Sequence[Factor]
 ) -> Iterator[Finding]:
-    """Scale the right gradient by a known wrong factor, or by a measured one."""
+    """List mistakes that scale the gradient, by a known factor or by the measured one."""
     true, submitted = back.gradient(name).ravel(), case.wanted[name].submitted.ravel()
     with np.errstate(all="ignore"):
         measured = float(true @ submitted) / float(true @ true) if true.any() else np.nan
@@ -104,7 +104,7 @@ def list_scalings(
 def list_clippings(
     name: str, evidence: Sequence[Evidence], weights: Sequence[str]
 ) -> Iterator[Finding]:
-    """Clip the entries to a value, or scale the gradient down to a norm."""
+    """List mistakes that clip the entries to a value, or scale the gradient to a norm."""
     submitted = [case.wanted[name].submitted for case in evidence]
     limit = round_as_written(max(float(np.max(np.abs(found))) for found in submitted))
     if not 0 < limit < np.inf:
@@ -150,7 +150,7 @@ def round_as_written(value: float) -> float:
 
 
 def list_transpositions(name: str) -> Iterator[Finding]:
-    """Transpose the gradient where it is square, or combine a transpose with a reshape."""
+    """List mistakes that transpose the gradient, alone or together with a reshape."""
     ways: tuple[tuple[str, Callable[[Array], Array]], ...] = (
         ("the result is transposed; it shows where the matrix is square", transpose),
         (
@@ -172,7 +172,7 @@ def apply_to_gradient(way: Callable[[Array], Array], name: str) -> Callable[[Any
 
 
 def list_confusions(name: str, other: str) -> Iterator[Finding]:
-    """Return the gradient of another parameter with as many entries, as it is or transposed."""
+    """List mistakes that return another parameter's gradient, as it is or transposed."""
     yield Finding(
         "wrong-operand",
         f"∂L/∂{other} is returned",

@@ -15,15 +15,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def content(value: Any) -> Hashable:
+def collect_content(value: Any) -> Hashable:
     """Collect what identifies a problem: every bit of its arrays, and its options.
 
     Entries that are objects are compared by equality.
     """
     if isinstance(value, dict):
-        return tuple((name, content(each)) for name, each in value.items())
+        return tuple((name, collect_content(each)) for name, each in value.items())
     if isinstance(value, tuple):
-        return type(value).__name__, *map(content, value)
+        return type(value).__name__, *map(collect_content, value)
     if hasattr(value, "__array__") and not isinstance(value, type):
         array = np.asarray(value)
         numbers = tuple(array.flat) if array.dtype.hasobject else array.tobytes()
@@ -46,7 +46,7 @@ class CachedCall(NamedTuple):
         return hash(self.content)
 
 
-def read_only(found: R) -> R:
+def make_read_only(found: R) -> R:
     """Make the arrays of a value read-only, because it is returned more than once."""
     for array in jax.tree.leaves(found):
         if isinstance(array, np.ndarray):
@@ -60,11 +60,11 @@ def cached_by_content(size: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @lru_cache(maxsize=size)
         def known(call: CachedCall) -> R:
-            return read_only(function(*call.arguments, **call.named))
+            return make_read_only(function(*call.arguments, **call.named))
 
         @wraps(function)
         def answer(*arguments: P.args, **named: P.kwargs) -> R:
-            return known(CachedCall(content((arguments, named)), arguments, named))
+            return known(CachedCall(collect_content((arguments, named)), arguments, named))
 
         return answer
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bptt_verifier.problems.cached import cached_by_content, read_only
+from bptt_verifier.problems.cached import cached_by_content, make_read_only
 from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
@@ -46,7 +46,7 @@ def start_reference(problem: Problem) -> Callable[[], Derivatives]:
     given: dict[str, Any] = problem.first | problem.options
     params, x, y = problem.params, problem.x, problem.y
     finish = padded.started(params, x, y, **given, cell=problem.cell, capacity=LARGEST)
-    return cache(lambda: read_only(finish()))
+    return cache(lambda: make_read_only(finish()))
 
 
 def reference(problem: Problem) -> Derivatives:
@@ -70,7 +70,7 @@ def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
 
 
 def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
-    """Bound the distance of a derivation of the plain RNN from the reference, by dtype.
+    """Bound the distance between the reference and a derivation of the plain RNN.
 
     Both have an error. Each bound is a polynomial in u without constant term and without negative
     coefficients, so the bound of float64 is at most eps(float64) / eps(dtype) times it. (E13)

@@ -41,7 +41,7 @@ class Computed(NamedTuple):
         return T * B * H
 
 
-def available() -> bool:
+def is_available() -> bool:
     """Tell whether python-flint is installed."""
     return find_spec("flint") is not None
 

@@ -13,7 +13,7 @@ from bptt_verifier.judge.builtin import (
     make_derivation,
     verify_builtin,
 )
-from bptt_verifier.problems.cached import content
+from bptt_verifier.problems.cached import collect_content
 from bptt_verifier.problems.draws import draw
 from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem
 from bptt_verifier.tolerance.bounds import Bounds
@@ -66,7 +66,7 @@ def test_the_report_as_json_holds_every_row_and_every_shape() -> None:
 
 def test_the_same_seed_draws_the_same_problems_and_another_seed_others() -> None:
     once, again, other = (verify_builtin(5, seed=seed) for seed in (2, 2, 4))
-    assert content(tuple(once.rows)) == content(tuple(again.rows))
+    assert collect_content(tuple(once.rows)) == collect_content(tuple(again.rows))
     assert once.to_dict() == again.to_dict()
     assert once.shapes != other.shapes
 

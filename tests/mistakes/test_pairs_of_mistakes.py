@@ -39,7 +39,7 @@ def hypotheses(problem: Problem, wrong: Any = lambda right: right) -> CellHypoth
 
 
 def given_by(known: CellHypotheses, *made: EquationMistake) -> dict[str, Any]:
-    """The gradients that a way back with these mistakes gives."""
+    """The gradients that a backward pass with these mistakes gives."""
     (back,) = known.sweep_back(known.evidence[0], [made])
     return {name: np.array(back.gradient(name)) for name in known.evidence[0].wanted}
 
