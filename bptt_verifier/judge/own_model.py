@@ -1,7 +1,6 @@
 """The user's own model as a subject: any loss, any layout of the parameters."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,26 +16,13 @@ WITNESSES = 4  # failing cases that a named mistake must reproduce
 SIMPLE = 20  # cases with one-digit values among which a simple failing one is sought
 
 
-@dataclass(frozen=True)
 class OwnSubject(Subject):
     """A model whose loss has been traced and differentiated."""
 
-    model: OwnModel
+    stated = "loss(params)"
 
-    @property
-    def stated(self) -> str:
-        """The user's loss."""
-        return "loss(params)"
-
-    @property
-    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Sentences on the cases that were left out."""
-        return self.model.notes
-
-    @property
-    def refusal(self) -> str | None:  # type: ignore[override]
-        """Why the loss cannot be differentiated, or its derivative is in doubt."""
-        return self.model.refusal
+    def __init__(self, model: OwnModel) -> None:
+        self.model, self.notes, self.refusal = model, model.notes, model.refusal
 
     @property
     def total(self) -> int:

@@ -26,10 +26,10 @@ from bptt_verifier.report import (
     nine_digits,
 )
 from bptt_verifier.tolerance.comparison import (
-    SYMBOLS,
     Comparison,
     Verdict,
     compare,
+    find_symbol,
     overall,
     verdict_of,
     worst_of,
@@ -361,7 +361,7 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
 
 def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
     """Explain why no comparison of one gradient could have shown a mistake."""
-    symbol = SYMBOLS.get(name, f"∂L/∂{name}")
+    symbol = find_symbol(name)
     found = [each for each in compared if name in each.values]
     if not any(each.values[name].any() for each in found):
         return f"{symbol} is not testable: it is zero in every case."
