@@ -49,90 +49,80 @@ def make_mistake(
     return EquationMistake(Mistake(name, said, details, tag), changes)
 
 
-# Wrong factors, by the name of the mistake.
+# Wrong factors.
 
 OFF, WRAPS, OPERAND = "hidden-state-off-by-one", "negative-index-wraps-around", "wrong-operand"
 MISSING = "activation-derivative-missing"
 ACTIVATED = "activation-derivative-of-activated-value"
 
 
+def shift_symbol(symbol: str) -> list[tuple[str, ...]]:
+    """List the rows of a symbol that is used at another step."""
+    return [(symbol, OFF, symbol + EARLIER, symbol + LATER), (symbol, WRAPS, symbol + WRAPPED)]
+
+
+# A symbol, the name of a mistake, and the wrong symbols; an empty one where the factor is missing.
+SUBSTITUTES: dict[str, list[tuple[str, ...]]] = {
+    "rnn": [
+        ("φ′(a_t)", MISSING, "", "φ′(a_t), but 1 at the last step"),
+        ("φ′(a_t)", MISSING, "1, but φ′(a_T) at the last step"),
+        ("φ′(a_t)", ACTIVATED, "φ′(h_t)"),
+        *shift_symbol("φ′(a_t)"),
+    ],
+    "lstm": [
+        ("c_{t-1}", OPERAND, "h_{t-1}", "tanh(c_{t-1})", "g_t"),
+        ("tanh(c_t)", OPERAND, "c_t"),
+        ("tanh(c_t)", OFF, "tanh(c_{t-1})"),
+        ("tanh(c_t)", OPERAND, "h_t", ""),
+        ("tanh′(c_t)", MISSING, ""),
+        ("tanh′(c_t)", ACTIVATED, "tanh′(tanh(c_t))"),
+        ("tanh′(c_t)", OFF, "tanh′(c_{t-1})"),
+        ("tanh′(c_t)", OPERAND, "σ′(c_t)"),
+        (DC, OPERAND, DH, FROM_NEXT),
+        (DH, OPERAND, DC),
+    ],
+    "gru": [
+        ("h_{t-1} − n_t", "sign-flipped", "n_t − h_{t-1}"),
+        ("h_{t-1} − n_t", OPERAND, "h_{t-1}", "n_t"),
+        ("h_{t-1} − n_t", OFF, "h_t − n_t"),
+        ("h_{t-1} − n_t", WRAPS, "h_{t-1} − n_t (at t = 1: h_T)"),
+        ("h_{t-1} − n_t", OPERAND, ""),
+        ("W_n h_{t-1} + b_n", "bias-part-missing", "W_n h_{t-1}"),
+        ("W_n h_{t-1} + b_n", OFF, "W_n h_t + b_n"),
+        ("W_n h_{t-1} + b_n", OPERAND, "h_{t-1}", "a_{n,t}", "n_t", ""),
+        ("δ_n", OPERAND, DH),
+    ],
+}
+
+
 @cache
 def list_substitutes(cell: str) -> dict[str, list[tuple[str, str]]]:
-    """List the wrong symbols for each symbol; an empty one where the factor is missing."""
-    functions = FUNCTIONS[cell]
-    found: dict[str, list[tuple[str, str]]] = {}
-    shifts = [(OFF, EARLIER), (OFF, LATER), (WRAPS, WRAPPED)]
-    if cell == "rnn":
-        return {
-            "φ′(a_t)": [
-                (MISSING, ""),
-                (MISSING, "φ′(a_t), but 1 at the last step"),
-                (MISSING, "1, but φ′(a_T) at the last step"),
-                (ACTIVATED, "φ′(h_t)"),
-                *((name, "φ′(a_t)" + shift) for name, shift in shifts),
-            ]
-        }
+    """List the mistakes and wrong symbols for each symbol of a cell's equations."""
+    rows: list[tuple[str, ...]] = []
+    functions = FUNCTIONS[cell] if cell != "rnn" else {}
     for k, own in functions.items():
-        others = [j for j in functions if j != k]
-        gate, slope, (other,) = f"{k}_t", f"{own}′(a_{{{k},t}})", SLOPES.keys() - {own}
-        found[slope] = [
-            (MISSING, ""),
-            (ACTIVATED, f"{own}′({gate})"),
-            (OPERAND, f"{other}′(a_{{{k},t}})"),
-            (OPERAND, f"{other}′ with h = {gate}"),
-            *((OPERAND, f"{functions[j]}′(a_{{{j},t}})") for j in others),
-            *((name, slope + shift) for name, shift in shifts),
+        others, a = [j for j in functions if j != k], f"a_{{{k},t}}"
+        gate, slope, (other,) = f"{k}_t", f"{own}′({a})", SLOPES.keys() - {own}
+        rows += [
+            (slope, MISSING, ""),
+            (slope, ACTIVATED, f"{own}′({gate})"),
+            (slope, OPERAND, f"{other}′({a})", f"{other}′ with h = {gate}"),
+            (slope, OPERAND, *(f"{functions[j]}′(a_{{{j},t}})" for j in others)),
+            *shift_symbol(slope),
         ]
         for factor, opposite in ((gate, f"1 − {gate}"), (f"1 − {gate}", gate)):
-            found[factor] = [
-                (OPERAND, ""),
-                (OPERAND, opposite),
-                *((OPERAND, factor.replace(gate, f"{j}_t")) for j in others),
-                (OPERAND, f"a_{{{k},t}}"),
-                *((name, factor + shift) for name, shift in shifts),
-            ]
+            of_others = (factor.replace(gate, f"{j}_t") for j in others)
+            rows += [(factor, OPERAND, "", opposite, *of_others, a), *shift_symbol(factor)]
     for s in "hc":
-        found[f"{s}_{{t-1}}"] = [
-            *((OFF, f"{s}_{step}") for step in ("t", "{t-2}", "{t-2} (zero at t = 1)")),
-            *((WRAPS, f"{s}_{step} (at t = 1: {s}_T)") for step in ("{t-1}", "{t-2}")),
-            (OPERAND, f"{s}_0"),
-            (OPERAND, ""),
+        before, last = f"{s}_{{t-1}}", f"(at t = 1: {s}_T)"
+        rows += [
+            (before, OFF, f"{s}_t", f"{s}_{{t-2}}", f"{s}_{{t-2}} (zero at t = 1)"),
+            (before, WRAPS, f"{before} {last}", f"{s}_{{t-2}} {last}"),
+            (before, OPERAND, f"{s}_0", ""),
         ]
-    if cell == "lstm":
-        found["c_{t-1}"] += [(OPERAND, other) for other in ("h_{t-1}", "tanh(c_{t-1})", "g_t")]
-        found |= {
-            "tanh(c_t)": [
-                (OPERAND, "c_t"),
-                (OFF, "tanh(c_{t-1})"),
-                (OPERAND, "h_t"),
-                (OPERAND, ""),
-            ],
-            "tanh′(c_t)": [
-                (MISSING, ""),
-                (ACTIVATED, "tanh′(tanh(c_t))"),
-                (OFF, "tanh′(c_{t-1})"),
-                (OPERAND, "σ′(c_t)"),
-            ],
-            DC: [(OPERAND, DH), (OPERAND, FROM_NEXT)],
-            DH: [(OPERAND, DC)],
-        }
-    else:
-        found |= {
-            "h_{t-1} − n_t": [
-                ("sign-flipped", "n_t − h_{t-1}"),
-                (OPERAND, "h_{t-1}"),
-                (OPERAND, "n_t"),
-                (OFF, "h_t − n_t"),
-                (WRAPS, "h_{t-1} − n_t (at t = 1: h_T)"),
-                (OPERAND, ""),
-            ],
-            "W_n h_{t-1} + b_n": [
-                ("bias-part-missing", "W_n h_{t-1}"),
-                (OFF, "W_n h_t + b_n"),
-                *((OPERAND, other) for other in ("h_{t-1}", "a_{n,t}", "n_t", "")),
-            ],
-            "δ_n": [(OPERAND, DH)],
-        }
+    found: dict[str, list[tuple[str, str]]] = {}
+    for symbol, name, *wrong in (*rows, *SUBSTITUTES[cell]):
+        found.setdefault(symbol, []).extend((name, each) for each in wrong)
     return found
 
 
