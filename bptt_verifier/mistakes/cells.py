@@ -196,8 +196,8 @@ def find_failing_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
         return ()
     wrong, right = (" and ".join(map(str, sorted(sizes))) for sizes in (failing, others))
     said = (
-        f"your numbers are wrong with {wrong}, and not with {right}: no mistake that the judge "
-        "knows shows at these sizes only."
+        f"your numbers are wrong with {wrong}, and right with {right}: no known mistake shows at "
+        "these sizes only."
     )
     details = {"failing": [sizes._asdict() for sizes in sorted(failing)]}
     return (Mistake("unknown", said, details),)

@@ -170,7 +170,7 @@ def list_operand_mistakes(
     def use(
         what: str, values_of: Callable[[Values], list[Any]], name: str = "wrong-operand"
     ) -> OperationMistake:
-        alteration = f"the gradient of its {name_operand(operand)} is made with {what}"
+        alteration = f"the gradient of its {name_operand(operand)} is computed with {what}"
         changes = partial(replace_other_operand, known, group, operand, values_of)
         return OperationMistake(name, alteration, group[0], changes)
 
@@ -310,7 +310,7 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
             ):
                 yield OperationMistake(
                     name,
-                    f"the gradient of its {name_operand(operand)} is handed to {where}",
+                    f"the gradient of its {name_operand(operand)} is passed back to {where}",
                     number,
                     change_edges([(number, operand)], after=factor, also=tuple(slots)),
                 )
