@@ -82,7 +82,7 @@ def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
 
 
 @partial(jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED)
-def _measured_padded(
+def _measure_padded(
     model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed
 ) -> Any:
     differentiated = partial(padded.differentiated, model, states)
@@ -90,7 +90,7 @@ def _measured_padded(
 
 
 @partial(jax.jit, static_argnames=("model",), compiler_options=UNOPTIMISED)
-def _measured_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> Any:
+def _measure_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> Any:
     def differentiated(params: Any, x: Any, first: Any) -> Derivatives:
         found: Derivatives = unrolled.compiled_derivatives(model, params, x, first, y, None, None)
         return found
@@ -116,7 +116,7 @@ def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives,
                 option=option, loss=problem.loss, outputs=problem.outputs,
                 lengths=problem.lengths, truncation=problem.truncation, capacity=LARGEST,
             )  # fmt: skip
-            clean, error = _measured_padded(
+            clean, error = _measure_padded(
                 laid.model, laid.states, roundoff, laid.problem, laid.fixed
             )
             return laid.cut(*clean), laid.cut(*error)
@@ -125,7 +125,7 @@ def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives,
         zero = np.zeros((wide.sizes.B, wide.sizes.H))
         first = tuple(wide.first.get(state, zero) for state in cell.states)
         model = Model(cell.step, option, problem.loss)
-        found = _measured_at_its_size(model, roundoff, wide.y, wide.params, wide.x, first)
+        found = _measure_at_its_size(model, roundoff, wide.y, wide.params, wide.x, first)
     clean, error = (Derivatives(*jax.tree.map(np.asarray, tuple(each))) for each in found)
     return clean, error
 
