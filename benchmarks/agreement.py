@@ -15,7 +15,7 @@ from benchmarks import scans
 from benchmarks.contenders import Contender
 from benchmarks.jax_steps import differentiated
 from bptt_verifier.problems.problem import Problem
-from bptt_verifier.tolerance.comparison import SYMBOLS
+from bptt_verifier.tolerance.comparison import find_symbol
 from bptt_verifier.tolerance.noise import AMPLIFY, add_noise
 
 SAMPLES = 4
@@ -109,7 +109,7 @@ def require_agreement(contender: Contender, problem: Problem, truth: Expected) -
     for name, right in truth.values.items():
         if found[name].shape != right.shape:
             raise Disagreement(
-                f"{contender.name}: {SYMBOLS[name]}: expected shape {right.shape}, "
+                f"{contender.name}: {find_symbol(name)}: expected shape {right.shape}, "
                 f"found {found[name].shape}"
             )
         # The update rounds twice: in η g and in θ − η g.
@@ -121,7 +121,7 @@ def require_agreement(contender: Contender, problem: Problem, truth: Expected) -
         if not error[where] <= truth.allowed[name] + update:
             entry = "[" + ", ".join(str(int(i)) for i in where) + "]" if where else ""
             raise Disagreement(
-                f"{contender.name}: {SYMBOLS[name]}{entry}: expected {float(right[where]):.9g} "
+                f"{contender.name}: {find_symbol(name)}{entry}: expected {float(right[where]):.9g} "
                 f"± {truth.allowed[name] + update:.1e}, found {float(found[name][where]):.9g} "
                 f"at {problem.sizes} in {problem.x.dtype}"
             )

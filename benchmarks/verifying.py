@@ -15,7 +15,7 @@ from jax.test_util import check_grads
 
 from benchmarks import torch_steps
 from benchmarks.contenders import Unavailable
-from bptt_verifier.judge.builtin import AUTODIFF, derivation_of
+from bptt_verifier.judge.builtin import AUTODIFF, make_derivation
 from bptt_verifier.problems.draws import draw
 from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem
 from bptt_verifier.tolerance.comparison import Verdict
@@ -26,7 +26,7 @@ Checker = Callable[[Problem], bool]
 
 def agrees(problem: Problem) -> bool:
     """True if the judge finds no disagreement."""
-    compared = AUTODIFF.within_bound(problem)(derivation_of(rnn)(problem))
+    compared = AUTODIFF.within_bound(problem)(make_derivation(rnn)(problem))
     return all(comparison.verdict is not Verdict.DISAGREES for comparison in compared)
 
 

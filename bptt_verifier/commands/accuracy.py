@@ -5,7 +5,7 @@ exact gradient, which `proofs.enclosures` encloses, and with the bound on its er
 `certify`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -18,7 +18,7 @@ from rich.table import Table
 from bptt_verifier.commands.tables import empty_table
 from bptt_verifier.console.figures import empty_figure
 from bptt_verifier.console.files import JsonFile, require_writable, write_json
-from bptt_verifier.console.terminal import print_uncut, progress_bar
+from bptt_verifier.console.terminal import collect_rows, print_uncut
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Array, Problem, Sizes
 from bptt_verifier.reference.autodiff import truth
@@ -120,12 +120,6 @@ def measure(seed: int, problems: int, dtype: str, T: int, norm: float) -> Accura
     return AccuracyRow(dtype, T, norm, len(pooled[CONTENDERS[0]]), errors)
 
 
-def measure_all(seed: int, problems: int) -> Iterator[AccuracyRow]:
-    """Measure every dtype, length and norm."""
-    for dtype, T, norm in product(DTYPES, LENGTHS, NORMS):
-        yield measure(seed, problems, dtype, T, norm)
-
-
 HEADINGS = (
     "dtype", "T", "‖W‖", *(f"{name}: median, 99 %, worst" for name in CONTENDERS),
     "worst ÷ bound", "bound ÷ worst",
@@ -210,20 +204,16 @@ def accuracy(
         Path | None, typer.Option(metavar="FILE", help="Draw the errors against T into this file.")
     ] = None,
     page: Annotated[
-        Path | None,
-        typer.Option("--markdown", metavar="FILE", help="Write the table as Markdown."),
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the table as Markdown.")
     ] = None,
 ) -> None:
     """Measure the error of each implementation, and how sharp its bound is."""
     require_writable("--json", json_file)
     require_writable("--markdown", page)
     figure = None if plot is None else empty_figure(plot)
-    rows: list[AccuracyRow] = []
-    total = len(DTYPES) * len(LENGTHS) * len(NORMS)
-    with progress_bar("measuring", total) as progress:
-        for row in measure_all(seed, problems):
-            rows.append(row)
-            progress(len(rows), total)
+    settings = [*product(DTYPES, LENGTHS, NORMS)]
+    measured = (measure(seed, problems, *each) for each in settings)
+    rows = collect_rows("measuring", measured, len(settings))
     print_uncut(accuracy_table(rows))
     Console().print("", summarise(rows), sep="\n", soft_wrap=True)
     plain = [row.to_dict() for row in rows]

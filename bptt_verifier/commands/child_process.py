@@ -130,7 +130,7 @@ def main(request: dict[str, Any]) -> None:
         return call
 
     # The parent needs none of these.
-    from bptt_verifier.judge.submission import function_of, load  # noqa: PLC0415
+    from bptt_verifier.judge.submission import find_function, load  # noqa: PLC0415
     from bptt_verifier.judge.verify import verify, verify_own_model  # noqa: PLC0415
 
     file = Path(request["file"])
@@ -141,10 +141,10 @@ def main(request: dict[str, Any]) -> None:
     }
     try:
         module = announce(load, f"running {file.name}")(file)
-        function = function_of(module, request["function"], file)
+        function = find_function(module, request["function"], file)
         gradients = announce(function, f"a call of {request['function']}")
         if request["own"]:
-            loss = announce(function_of(module, "loss", file), "a call of loss")
+            loss = announce(find_function(module, "loss", file), "a call of loss")
             report = verify_own_model(gradients, loss, module.params, **options)
         else:
             report = verify(gradients, **options)

@@ -40,10 +40,7 @@ def colour_table(predicted: Int[Array, "B O"], *, swatches: bool) -> Table:
 
 
 def draw(
-    figure: "Figure",
-    losses: Float[Array, " updates+1"],
-    goal: float,
-    predicted: Int[Array, "B O"],
+    figure: "Figure", losses: Float[Array, " updates+1"], goal: float, predicted: Int[Array, "B O"]
 ) -> None:
     """Draw the loss after every step on the left, predicted and true colours on the right."""
     from matplotlib.patches import Rectangle  # noqa: PLC0415 - optional, and slow to import

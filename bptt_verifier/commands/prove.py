@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bptt_verifier.commands.tables import empty_table, verdict_text
 from bptt_verifier.console.files import JsonFile, require_writable, write_json
-from bptt_verifier.console.terminal import print_uncut, progress_bar
+from bptt_verifier.console.terminal import collect_rows, print_uncut
 from bptt_verifier.tolerance.comparison import Verdict
 
 
@@ -75,11 +75,7 @@ def prove(
 ) -> None:
     """Prove the derivations on exact numbers and on symbols, with no tolerance."""
     require_writable("--json", json_file)
-    rows: list[ProofRow] = []
-    with progress_bar("proving", 12) as progress:
-        for row in proofs(points, seed):
-            rows.append(row)
-            progress(len(rows), 12)
+    rows = collect_rows("proving", proofs(points, seed), 12)
     print_uncut(proof_table(rows))
     refuted = [row for row in rows if row.refuted is not None]
     for row in refuted:

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bptt_verifier.judge.builtin import BuiltinReport
-from bptt_verifier.tolerance.comparison import SYMBOLS, Verdict
+from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
 STYLES = {Verdict.AGREES: "green", Verdict.DISAGREES: "bold red", Verdict.INCONCLUSIVE: "yellow"}
 
@@ -36,7 +36,7 @@ def builtin_table(report: BuiltinReport) -> Table:
         error = row.worst.comparison.error
         table.add_row(
             row.derivation if row.derivation != previous else "",
-            SYMBOLS[row.gradient],
+            find_symbol(row.gradient),
             str(len(row.compared)),
             f"{error:.3f}" if error < 1000 else f"{error:.1e}",
             str(row.largest),
@@ -55,6 +55,6 @@ def summary(report: BuiltinReport) -> Text:
         verdict_text(report.verdict),
         f": {len(report.shapes)} random problems in {report.dtype}, seed {report.seed}. "
         f"The largest error is {worst.error:.2g} of its bound: {row.derivation}, "
-        f"{SYMBOLS[row.gradient]}{entry} of case {case}, by hand {worst.yours:.9g}, "
+        f"{find_symbol(row.gradient)}{entry} of case {case}, by hand {worst.yours:.9g}, "
         f"{report.reference} {worst.reference:.9g}.",
     )

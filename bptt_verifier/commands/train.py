@@ -47,10 +47,7 @@ reasonable time. With --initial-state random or --encoding one-hot, h_1 is not z
 docs/derivation.md, section 7, has the details."""
 
 WHY_ZERO = {  # why h_1 and ∂L/∂W are zero, and the h_2 that is left
-    Model.RNN: (
-        "h_1 = {phi}(0) = 0,\n    and  ∂L/∂W = δ_1 h_0ᵀ + δ_2 h_1ᵀ",
-        "{phi}(U x_2)",
-    ),
+    Model.RNN: ("h_1 = {phi}(0) = 0,\n    and  ∂L/∂W = δ_1 h_0ᵀ + δ_2 h_1ᵀ", "{phi}(U x_2)"),
     Model.LSTM: (
         "g_1 = tanh(0) = 0,\n    so  c_1 = f_1 ⊙ c_0 + i_1 ⊙ g_1 = 0,  "
         "so  h_1 = o_1 ⊙ tanh(c_1) = 0,\n    and  ∂L/∂W = δ_1 h_0ᵀ + δ_2 h_1ᵀ",

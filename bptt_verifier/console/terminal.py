@@ -2,12 +2,15 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+R = TypeVar("R")
 
 
 @contextmanager
@@ -20,6 +23,16 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int, int], 
     ) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def collect_rows(what: str, rows: Iterable[R], total: int) -> list[R]:
+    """Collect rows that take long to compute behind a progress bar."""
+    found: list[R] = []
+    with progress_bar(what, total) as progress:
+        for row in rows:
+            found.append(row)
+            progress(len(found), total)
+    return found
 
 
 def print_uncut(shown: RenderableType) -> None:

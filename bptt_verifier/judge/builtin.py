@@ -1,4 +1,4 @@
-"""Every built-in derivation against a reference, on random problems."""
+"""Comparison of every built-in derivation with a reference, on random problems."""
 
 from collections.abc import Callable, Iterable
 from types import ModuleType
@@ -10,10 +10,10 @@ from bptt_verifier.problems.draws import draw, draw_with_options
 from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
 from bptt_verifier.reference.autodiff import (
     COMPARED,
-    by_name,
-    derived_bound,
+    derive_bound,
+    measure_reference,
+    name_arrays,
     reference,
-    reference_and_error,
 )
 from bptt_verifier.tolerance.comparison import (
     Comparison,
@@ -30,10 +30,10 @@ from manual_bptt.inputs import require_at_least
 Derivation = Callable[[Problem], dict[str, Any]]
 
 
-def derivation_of(module: ModuleType) -> Derivation:
-    """Everything that a module of `manual_bptt` computes at a problem, by name.
+def make_derivation(module: ModuleType) -> Derivation:
+    """Make a function of problems that returns everything a module computes, by name.
 
-    From its `gradients`, which takes all options, where it has that, else from `value_and_grad`.
+    It calls `gradients` of the module, which takes all options, or else `value_and_grad`.
     """
     everything = getattr(module, "gradients", None)
 
@@ -52,18 +52,18 @@ def derivation_of(module: ModuleType) -> Derivation:
     return derivation
 
 
-# Those of the plain RNN within the derived bound, and those of any cell with all its options.
+# Derivations of the plain RNN, within the derived bound, and of every cell, with all options.
 DERIVATIONS: dict[str, Derivation] = {
-    "adjoint recursion": derivation_of(rnn),
-    "jacobian sum": derivation_of(jacobian_sum),
-    "forward recursion": derivation_of(rtrl),
+    "adjoint recursion": make_derivation(rnn),
+    "jacobian sum": make_derivation(jacobian_sum),
+    "forward recursion": make_derivation(rtrl),
 }
 CELL_DERIVATIONS: dict[str, Derivation] = {
-    "RNN": derivation_of(rnn),
-    "LSTM": derivation_of(lstm),
-    "GRU": derivation_of(gru),
+    "RNN": make_derivation(rnn),
+    "LSTM": make_derivation(lstm),
+    "GRU": make_derivation(gru),
 }
-FIRST, THEN = 100, 5  # examples that are also a problem with all options: the first, every fifth
+FIRST, THEN = 100, 5  # the first 100 examples, and every fifth, add a problem with all options
 
 
 class ComparedCase(NamedTuple):
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Those of all problems."""
+        """The comparisons of all problems."""
         return [each.comparison for each in self.compared]
 
     @property
@@ -104,7 +104,7 @@ class Row(NamedTuple):
         return max((each.problem.sizes for each in self.compared), key=np.prod)
 
     def to_dict(self, reference: str) -> dict[str, Any]:
-        """Plain values, for JSON; `reference` says what the derivation was compared with."""
+        """Plain values, for JSON; `reference` names the reference."""
         case, _, worst = self.worst
         return {
             "derivation": self.derivation,
@@ -137,7 +137,7 @@ class BuiltinReport(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """Of all rows together: one disagreement, or one row without evidence, decides."""
+        """The verdict on all rows: one disagreement, or one inconclusive row, decides."""
         return overall(row.verdict for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ Comparer = Callable[[dict[str, Any]], list[Comparison]]
 
 
 class Yardstick(NamedTuple):
-    """What derivations are compared with, within the derived bound or the measured error."""
+    """A reference, with comparisons within the derived bound and within the measured error."""
 
     name: str
     within_bound: Callable[[Problem], Comparer]
@@ -167,20 +167,20 @@ class Yardstick(NamedTuple):
     largest: Capacity = LARGEST
 
 
-def autodiff_within_bound(problem: Problem) -> Comparer:
-    """Comparison with autodiff, within the derived bound."""
+def compare_within_bound(problem: Problem) -> Comparer:
+    """Compare with autodiff, within the derived bound."""
     known = reference(problem)
-    values, allowed = by_name(known), by_name(derived_bound(problem, known))
+    values, allowed = name_arrays(known), name_arrays(derive_bound(problem, known))
     return lambda found: compare_all(found, values, allowed)
 
 
-def autodiff_within_measured_error(problem: Problem) -> Comparer:
-    """Comparison with autodiff, within the error measured."""
-    values, allowed = map(by_name, reference_and_error(problem))
+def compare_within_measured_error(problem: Problem) -> Comparer:
+    """Compare with autodiff, within the measured error."""
+    values, allowed = map(name_arrays, measure_reference(problem))
     return lambda found: compare_all(found, values, allowed)
 
 
-AUTODIFF = Yardstick("autodiff", autodiff_within_bound, autodiff_within_measured_error)
+AUTODIFF = Yardstick("autodiff", compare_within_bound, compare_within_measured_error)
 
 
 def verify_builtin(
@@ -218,9 +218,8 @@ def verify_builtin(
         for name, derivation in chosen.items():
             assert comparer is not None
             for found in comparer(derivation(problem)):
-                compared.setdefault((name, found.name), []).append(
-                    ComparedCase(case, problem, found)
-                )
+                cases = compared.setdefault((name, found.name), [])
+                cases.append(ComparedCase(case, problem, found))
 
     for case in range(examples):
         problem = draw(seed, case, dtype, yardstick.largest)
@@ -239,12 +238,12 @@ def verify_builtin(
         for gradient in COMPARED
         if (name, gradient) in compared
     ]
-    by_loss = [part for row in rows for part in parts_by_loss(row)]
+    by_loss = [part for row in rows for part in split_by_loss(row)]
     return BuiltinReport(seed, str(np.dtype(dtype)), rows, shapes, by_loss, yardstick.name)
 
 
-def parts_by_loss(row: Row) -> Iterable[Row]:
-    """The row divided by the loss of its problems."""
+def split_by_loss(row: Row) -> Iterable[Row]:
+    """Split a row by the loss of its problems."""
     for loss in ALL_LOSSES:
         part = tuple(each for each in row.compared if each.problem.loss == loss)
         if part:

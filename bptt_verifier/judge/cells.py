@@ -1,4 +1,4 @@
-"""The project's cells as subjects: derivations of the RNN, the LSTM and the GRU."""
+"""The cells as subjects: the RNN, the LSTM and the GRU."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from bptt_verifier.judge.submission import (
     Call,
     Expected,
     TakenStates,
-    call_with,
-    names_in_order,
+    order_names,
+    write_call,
 )
 from bptt_verifier.mistakes.cells import diagnose
 from bptt_verifier.problems.cached import cached_by_content
-from bptt_verifier.problems.draws import with_one_digit, with_values
+from bptt_verifier.problems.draws import round_to_one_digit, with_values
 from bptt_verifier.problems.problem import (
     CELLS,
     GATES,
@@ -28,28 +28,29 @@ from bptt_verifier.problems.problem import (
     OPTIONS,
     Problem,
     Sizes,
-    shapes_of,
+    list_shapes,
 )
+from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference import complex_step
 from bptt_verifier.reference.autodiff import (
-    capacity_holds,
+    fits_capacity,
     has_derived_bound,
-    measured_truth,
+    measure_truth,
     prefetch_references,
     truth,
 )
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
-from bptt_verifier.reference.second_opinion import contradiction_along_signs
+from bptt_verifier.reference.second_opinion import contradict_signs
 from bptt_verifier.report import Mistake
 from manual_bptt import activations, losses
 
 PROBE = Sizes(T=30, B=1, D=30, H=5, O=2)
 SPREADS = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6)  # of W times √H: vanishing to exploding
 PROBES = 2  # of each spread and precision
-TWICE = 4  # cases at which a submission is asked twice
-CONFIRMED = 24  # cases whose reference is held against a second opinion
-# Sizes that differ from one another, a batch of one, O = H, and D = H.
+TWICE = 4  # cases at which a submission is called twice
+CONFIRMED = 24  # cases whose reference is compared with complex steps
+# Sizes for the diagnosis: all different, with O = H, with a batch of one and D = H, and others.
 FRESH = (
     Sizes(7, 3, 4, 5, 2),
     Sizes(5, 2, 6, 4, 3),
@@ -57,12 +58,12 @@ FRESH = (
     Sizes(4, 1, 5, 5, 4),
     Sizes(12, 2, 3, 6, 1),
 )
-SMALL = Sizes(4, 2, 2, 2, 2)  # the largest problem that is small enough to read
+SMALL = Sizes(4, 2, 2, 2, 2)  # the largest counterexample that a reader can follow
 
 
 @dataclass(frozen=True)
 class CellSubject(Subject):
-    """The stated model of a submission, and which problems it is asked."""
+    """The stated model of a submission, and the choice of problems."""
 
     cell: str
     option: str
@@ -74,29 +75,28 @@ class CellSubject(Subject):
 
     @property
     def stated(self) -> str:
-        """Name the stated model."""
+        """The stated model."""
         names = [name for name in (self.option, self.loss) if name]
         return f"the stated model ({self.cell}, {', '.join(names)})"
 
     @property
     def total(self) -> int:
-        """Count the random problems and the probes."""
+        """The number of random problems and probes."""
         return self.examples + 4 * (self.cell == "rnn") + len(SPREADS) * PROBES * 2
 
-    def problem(self, rng: np.random.Generator, sizes: Sizes, dtype: Any, **scales: Any) -> Problem:
-        """Draw a problem of the stated model."""
-        return with_values(
+    def draw_problem(
+        self, rng: np.random.Generator, sizes: Sizes, dtype: Any, **scales: Any
+    ) -> Problem:
+        """Draw a problem of the stated model, with the initial states that the submission takes."""
+        problem = with_values(
             rng, sizes, cell=self.cell, option=self.option, dtype=dtype, loss=self.loss,
             bias=self.bias, initial_state=bool(self.states.all), **scales,
         )  # fmt: skip
-
-    def with_states(self, problem: Problem) -> Problem:
-        """The problem with those first states alone that the submission takes, in its order."""
         return problem._replace(first={name: problem.first[name] for name in self.states.all})
 
-    def case(self, problem: Problem) -> Case:
-        """The case of a problem; its reference is computed where it is asked for."""
-        known = truth if capacity_holds(problem) else measured_truth
+    def make_case(self, problem: Problem) -> Case:
+        """Make the case of a problem; its reference is computed on demand."""
+        known = truth if fits_capacity(problem) else measure_truth
         return Case(
             f"{problem.sizes}, {problem.x.dtype}",
             problem.weights | {"x": problem.x, "y": problem.y} | problem.first,
@@ -107,62 +107,58 @@ class CellSubject(Subject):
     # How the submission is called.
 
     def call(self, case: Case) -> Call:
-        """Copy the parameters, x, y and the first states, as the submission takes them."""
-        arrays = {name: np.array(value) for name, value in case.arguments.items()}
+        """Copy the parameters, x, y and the initial states for one call."""
+        arrays = copies(case.arguments)
         weights = {name: arrays[name] for name in case.point.weights}
         params = WEIGHTS[len(weights)](**weights)
         in_order = [arrays[name] for name in ("x", "y", *self.states.in_order)]
-        named = {name: arrays[name] for name in self.states.by_name}
-        return Call((params, *in_order), named, lambda: arrays)
+        return Call(
+            (params, *in_order), {n: arrays[n] for n in self.states.by_name}, lambda: arrays
+        )
 
-    def expected(self, case: Case) -> Expected:
+    def expect(self, case: Case) -> Expected:
         """Describe the gradients: by name, or in the order of the parameters."""
         names = tuple(case.point.weights)
-        shapes = shapes_of(self.cell, case.point.sizes)
+        shapes = list_shapes(self.cell, case.point.sizes)
         optional = {*CELLS[self.cell].Gradients._fields, "prediction", "loss"}
         known = {name: shape for name, shape in shapes.items() if name in optional}
-        return Expected(names, names_in_order(names), known, case.point.x.dtype)
+        return Expected(names, order_names(names), known, case.point.x.dtype)
 
     # Cases and probes.
 
-    def random_problems(self) -> Iterator[Problem]:
-        """Problems of all sizes within the capacity, in float64 and float32 by turns."""
+    def draw_random_problems(self) -> Iterator[Problem]:
+        """Draw problems of all sizes within the capacity, in float64 and float32 by turns."""
         for case in range(self.examples):
             rng = np.random.default_rng([self.seed, case])
             sizes = Sizes(*(int(rng.integers(1, most + 1)) for most in LARGEST))
             dtype = np.float64 if case % 2 == 0 else np.float32
-            yield self.with_states(
-                self.problem(
-                    rng, sizes, dtype,
-                    spread=rng.uniform(0.5, 1.5),
-                    target_scale=float(rng.choice([1.0, 10.0, 100.0])),
-                )
-            )  # fmt: skip
+            spread, target_scale = rng.uniform(0.5, 1.5), float(rng.choice([1.0, 10.0, 100.0]))
+            yield self.draw_problem(rng, sizes, dtype, spread=spread, target_scale=target_scale)
 
-    def contract_cases(self) -> Iterable[Case]:
-        """The first random problems."""
-        return map(self.case, islice(self.random_problems(), TWICE))
+    def draw_contract_cases(self) -> Iterable[Case]:
+        """Choose the first random problems."""
+        return map(self.make_case, islice(self.draw_random_problems(), TWICE))
 
-    def cases(self) -> Iterator[Case]:
-        """Random problems, then those along which ∂L/∂W separates the steps."""
-        yield from map(self.case, prefetch_references(self.random_problems()))
+    def draw_cases(self) -> Iterator[Case]:
+        """Draw random problems, then those in which ∂L/∂W separates the steps."""
+        yield from map(self.make_case, prefetch_references(self.draw_random_problems()))
         if self.cell == "rnn":
-            yield from map(self.case, self.state_probes())
+            yield from map(self.make_case, self.draw_state_probes())
 
-    def state_probes(self) -> Iterator[Problem]:
-        """Sequences whose every state is one hidden unit alone: ∂L/∂W then separates the steps.
+    def draw_state_probes(self) -> Iterator[Problem]:
+        """Draw sequences whose states have one active unit each, so that ∂L/∂W separates the steps.
 
-        Column j of Σ_t δ_t h_{t-1}ᵀ is the δ_t of the one step before which unit j was on, so that
-        a step is seen however small it is. Weights are small, so that early steps vanish; U is
-        chosen to cancel what W would carry on. A sigmoid is never zero: its states overlap. A
-        relu's units are off at −1, away from its kink.
+        Column j of Σ_t δ_t h_{t-1}ᵀ is then the δ_t of one step: the one after unit j was active. A
+        wrong δ_t shows however small it is. Weights are small, so early steps vanish; U cancels the
+        contribution of W. A sigmoid is never zero, so its states overlap. The inactive units of a
+        relu are at −1, away from its kink.
         """
         H = LARGEST.H
         sizes = Sizes(T=H, B=1, D=H, H=H, O=2)
         phi = activations.find(self.option)
         for case, (spread, dtype) in enumerate(product((0.01, 0.3), (np.float64, np.float32))):
             rng = np.random.default_rng([self.seed, case, 4])
-            problem = self.with_states(self.problem(rng, sizes, dtype, spread=spread))
+            problem = self.draw_problem(rng, sizes, dtype, spread=spread)
             W, b = problem.params.W, problem.params.b
             unit = np.eye(H, dtype=dtype)
             state = unit[0] / 2 if problem.first else np.zeros(H, dtype)
@@ -175,32 +171,32 @@ class CellSubject(Subject):
             params = problem.params._replace(U=U)
             yield problem._replace(params=params, x=unit[:, None, :], first=first)
 
-    def probes(self) -> Iterable[Case]:
-        """Long single sequences of one-hot inputs: column t of ∂L/∂U is δ_t. (B4)"""
-        return map(self.case, prefetch_references(self.one_hot_problems()))
+    def draw_probes(self) -> Iterable[Case]:
+        """Draw long single sequences of one-hot inputs: column t of ∂L/∂U is δ_t. (B4)"""
+        return map(self.make_case, prefetch_references(self.draw_one_hot_problems()))
 
-    def one_hot_problems(self) -> Iterator[Problem]:
-        """Problems of the probes' sizes, of weights from vanishing to exploding."""
+    def draw_one_hot_problems(self) -> Iterator[Problem]:
+        """Draw the problems of the probes, whose gradients range from vanishing to exploding."""
         kinds = product(SPREADS, range(PROBES), (np.float64, np.float32))
         for case, (spread, _, dtype) in enumerate(kinds):
             rng = np.random.default_rng([self.seed, case, 1])
-            problem = self.with_states(self.problem(rng, PROBE, dtype, spread=spread))
-            # Inputs of one: U is then what each step adds, and must not saturate the states.
+            problem = self.draw_problem(rng, PROBE, dtype, spread=spread)
+            # The inputs are 0 or 1: U is drawn for them, so that it does not saturate the states.
             U = rng.normal(size=(GATES[self.cell] * PROBE.H, PROBE.D)).astype(dtype)
             x = np.eye(PROBE.T, dtype=dtype)[:, None, :]
             yield problem._replace(params=problem.params._replace(U=U), x=x)
 
-    def doubt(self, number: int, case: Case) -> str | None:
-        """Say what complex steps contradict, of the reference of the first cases."""
+    def contradict(self, number: int, case: Case) -> str | None:
+        """Describe where complex steps contradict the reference, in the first cases."""
         if number >= CONFIRMED:
             return None
-        doubt = contradiction(case.point)
+        doubt = find_contradiction(case.point)
         return None if doubt is None else f"With {case.label}, {doubt}"
 
-    # What is said of a failing case.
+    # Failing cases.
 
-    def loss_of_another_model(self, case: Case, value: float) -> str:
-        """Say which option and loss have this value, if any have."""
+    def name_model_of_loss(self, case: Case, value: float) -> str:
+        """Name the option and loss whose value this is, if there are any."""
         at, module = case.point, CELLS[self.cell]
         for option, loss in product(OPTIONS[self.cell], LOSSES):
             options = dict.fromkeys(at.option, option)
@@ -211,66 +207,66 @@ class CellSubject(Subject):
                 return f" It is that of {named or self.cell} with loss {loss}."
         return ""
 
-    def sizes_of(self, found: Compared) -> str:
-        """Say the sizes, the model and the dtype."""
+    def describe_sizes(self, found: Compared) -> str:
+        """Describe the sizes, the model and the dtype."""
         at = found.case.point
         names = [name for name in (self.cell, self.option, self.loss) if name]
         return f"{at.sizes}, {', '.join(names)}, {at.x.dtype}"
 
     def reproduce(self, found: Compared) -> str:
         """Write the line that calls the submission with these arrays."""
-        return call_with(found.case.arguments, self.states.by_name)
+        return write_call(found.case.arguments, self.states.by_name)
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
-        """Find the smallest case that fails, its numbers with one digit where that will do."""
+        """Find the smallest case that fails, with numbers of one digit if possible."""
         dtype = failing.case.point.x.dtype
-        # Every reference of a gated cell is measured, which costs ten times the derived bound.
+        # The errors of a gated cell are measured, which costs ten times the derived bound.
         numbers = 8 if has_derived_bound(failing.case.point) else 3
 
         def fails_with(sizes: Sizes) -> Compared | None:
             for number in range(numbers):
                 rng = np.random.default_rng([self.seed, number, 2])
-                problem = self.with_states(self.problem(rng, sizes, dtype))
-                for candidate in (with_one_digit(problem), problem):
-                    found = attempt(self.case(candidate))
+                problem = self.draw_problem(rng, sizes, dtype)
+                for candidate in (round_to_one_digit(problem), problem):
+                    found = attempt(self.make_case(candidate))
                     if found is not None and found.fails:
                         return found
             return None
 
-        # What no small problem shows is not looked for in every one of them.
+        # If no problem of the largest small size fails, the smaller ones are not tried.
         if fails_with(SMALL) is not None:
             small = (Sizes(*each) for each in product(*(range(1, most + 1) for most in SMALL)))
             for sizes in sorted(small, key=lambda s: (sum(s), s)):
                 found = fails_with(sizes)
                 if found is not None:
                     return found
-        best, shrinking = failing, capacity_holds(failing.case.point)
-        while shrinking:
-            shrinking = False
-            sizes = best.case.point.sizes
-            for letter, size in sizes._asdict().items():
-                found = fails_with(sizes._replace(**{letter: size - 1})) if size > 1 else None
-                if found is not None:
-                    best, shrinking = found, True
-                    break
-        return best
+        best: Compared | None = failing if fits_capacity(failing.case.point) else None
+        while best is not None:
+            failing, sizes = best, best.case.point.sizes
+            smaller = (
+                sizes._replace(**{letter: size - 1})
+                for letter, size in sizes._asdict().items()
+                if size > 1
+            )
+            best = next(filter(None, map(fails_with, smaller)), None)
+        return failing
 
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
     ) -> tuple[Mistake, ...]:
-        """Name the mistakes that explain failing cases, failing probes, and fresh cases."""
+        """Find the mistakes that explain failing cases, failing probes and fresh cases."""
         found = [*cases[:2], *probes[:2]]
         dtype = found[0].case.point.x.dtype  # in which something fails
         for sizes in FRESH:
             rng = np.random.default_rng([self.seed, 3, *sizes])
-            problem = self.with_states(self.problem(rng, sizes, dtype, target_scale=10.0))
-            fresh = attempt(self.case(problem))
+            problem = self.draw_problem(rng, sizes, dtype, target_scale=10.0)
+            fresh = attempt(self.make_case(problem))
             if fresh is not None:
                 found.append(fresh)
         return diagnose([each.witness(each.case.point, each.gradients) for each in found])
 
-    def for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
-        """The small problems first."""
+    def choose_for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
+        """Choose all results, of the small problems first."""
         found = (
             Computed(
                 each.case.point,
@@ -283,13 +279,13 @@ class CellSubject(Subject):
 
 
 @cached_by_content(8 * CONFIRMED)
-def contradiction(problem: Problem) -> str | None:
-    """What complex steps of another forward pass contradict in the reference of a problem."""
-    point = complex_step.everything(problem)
+def find_contradiction(problem: Problem) -> str | None:
+    """Find a contradiction between complex steps and the reference of a problem."""
+    point = complex_step.collect_point(problem)
     known = truth(problem, np.float64, ())
     asked = {name: value for name, value in point.items() if name in known.values}
 
     def loss(moved: Any) -> Any:
-        return complex_step.loss_at(problem, point | dict(moved))
+        return complex_step.evaluate_loss(problem, point | dict(moved))
 
-    return contradiction_along_signs(loss, asked, known, problem.sizes.T)
+    return contradict_signs(loss, asked, known, problem.sizes.T)

@@ -1,7 +1,7 @@
 """Comparison of the built-in derivations with enclosures of the exact values, on small problems.
 
-A float may differ from the exact value by as much as the bound allows for rounding. The exact value
-lies in an interval narrower than a fiftieth of a unit in the last place.
+The bound allows for the rounding of the derivation alone. The intervals are narrower than a
+fiftieth of a unit in the last place.
 Needs python-flint, which is in the extra `certify`.
 """
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.builtin import Comparer, Derivation, Yardstick, derivation_of
+from bptt_verifier.judge.builtin import Comparer, Derivation, Yardstick, make_derivation
 from bptt_verifier.problems.problem import Problem
 from bptt_verifier.proofs.enclosures import Enclosure, Undecided, certify
-from bptt_verifier.reference.autodiff import by_name, reference, reference_and_error
+from bptt_verifier.reference.autodiff import measure_reference, name_arrays, reference
 from bptt_verifier.tolerance.bounds import bounds
 from bptt_verifier.tolerance.comparison import Array, Comparison, compare
 from jax_reference.padded import Capacity
@@ -22,14 +22,14 @@ from manual_bptt.jitted import gru, lstm, rnn
 SMALL = Capacity(T=5, B=2, D=3, H=3, O=3)
 
 
-def compare_with_enclosure(name: str, yours: Array, exact: Enclosure, allowed: Array) -> Comparison:
-    """Compare with the end of each interval that is farther away, as `comparison.compare` does."""
-    distance = exact.farthest(yours).astype(np.float64)
-    return compare(name, yours, exact.nearest.astype(np.float64), allowed, distance)
+def compare_with_enclosure(name: str, found: Array, exact: Enclosure, allowed: Array) -> Comparison:
+    """Compare with the farther end of each interval."""
+    distance = exact.farthest(found).astype(np.float64)
+    return compare(name, found, exact.nearest.astype(np.float64), allowed, distance)
 
 
-def comparer(problem: Problem, allowed: Mapping[str, Array]) -> Comparer:
-    """Comparison with the exact values at a problem; none if a kink makes them undecided."""
+def make_comparer(problem: Problem, allowed: Mapping[str, Array]) -> Comparer:
+    """Make a comparison with the exact values; an empty one if a kink makes them undecided."""
     named: dict[str, Any] = {**problem.first, **problem.options}
     try:
         exact = certify(problem.params, problem.x, problem.y, model=problem.cell, **named)
@@ -42,43 +42,45 @@ def comparer(problem: Problem, allowed: Mapping[str, Array]) -> Comparer:
     ]
 
 
-def certified_within_bound(problem: Problem) -> Comparer:
-    """Comparison with the exact values, within the derived bound (E1) to (E12)."""
-    # Not `derived_bound`, which adds the reference's own error: the exact values have none.
+def compare_exactly_within_bound(problem: Problem) -> Comparer:
+    """Compare with the exact values, within the derived bound (E1) to (E12)."""
+    # Not `derive_bound`, which adds the reference's own error: the exact values have none.
     bound = bounds(
         problem.params, problem.x, problem.y, reference(problem),
         dtype=problem.x.dtype, loss=problem.loss, **problem.option,
     )  # fmt: skip
-    return comparer(problem, by_name(bound))
+    return make_comparer(problem, name_arrays(bound))
 
 
-def certified_within_measured_error(problem: Problem) -> Comparer:
-    """Comparison with the exact values, within the measured error (N2)."""
-    return comparer(problem, by_name(reference_and_error(problem)[1]))
+def compare_exactly_within_measured_error(problem: Problem) -> Comparer:
+    """Compare with the exact values, within the measured error (N2)."""
+    return make_comparer(problem, name_arrays(measure_reference(problem)[1]))
 
 
 COMPILED = {"B": 2, "D": 3, "H": 3}  # each shape compiles anew, so the compiled RNN runs at these
 
 
-def compiled_rnn(problem: Problem) -> dict[str, Any]:
-    """The results of the compiled RNN, by name; empty for sizes other than `COMPILED`."""
+def run_compiled_rnn(problem: Problem) -> dict[str, Any]:
+    """Run the compiled RNN; return its results by name, or none at sizes other than `COMPILED`."""
     sizes = problem.sizes._asdict()
-    return derivation_of(rnn)(problem) if sizes | COMPILED == sizes else {}
+    return make_derivation(rnn)(problem) if sizes | COMPILED == sizes else {}
 
 
-def compiled_cell(module: Any) -> Derivation:
-    """The derivation of a compiled cell; empty where the cell lacks an option of the problem."""
+def make_compiled_derivation(module: Any) -> Derivation:
+    """Make the derivation of a compiled cell, without results where it lacks an option."""
 
     def derivation(problem: Problem) -> dict[str, Any]:
         plain = problem.lengths is None and problem.truncation is None
-        return derivation_of(module)(problem) if plain and problem.outputs == "last" else {}
+        return make_derivation(module)(problem) if plain and problem.outputs == "last" else {}
 
     return derivation
 
 
-COMPILED_DERIVATIONS: dict[str, Derivation] = {"adjoint recursion, jitted": compiled_rnn}
+COMPILED_DERIVATIONS: dict[str, Derivation] = {"adjoint recursion, jitted": run_compiled_rnn}
 COMPILED_CELL_DERIVATIONS: dict[str, Derivation] = {
-    "LSTM, jitted": compiled_cell(lstm),
-    "GRU, jitted": compiled_cell(gru),
+    "LSTM, jitted": make_compiled_derivation(lstm),
+    "GRU, jitted": make_compiled_derivation(gru),
 }
-CERTIFIED = Yardstick("certified", certified_within_bound, certified_within_measured_error, SMALL)
+CERTIFIED = Yardstick(
+    "certified", compare_exactly_within_bound, compare_exactly_within_measured_error, SMALL
+)

@@ -1,7 +1,6 @@
-"""A model of the user's own as a subject: its loss, its parameters, any layout."""
+"""The user's own model as a subject: any loss, any layout of the parameters."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,69 +9,56 @@ from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.own_models import diagnose
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, in_float64, precise
+from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, use_float64, widen
 from bptt_verifier.report import Mistake
 
 WITNESSES = 4  # failing cases that a named mistake must reproduce
-SIMPLE = 20  # cases with one-digit values that are tried for the simplest failing one
+SIMPLE = 20  # cases with one-digit values among which a simple failing one is sought
 
 
-@dataclass(frozen=True)
 class OwnSubject(Subject):
     """A model whose loss has been traced and differentiated."""
 
-    model: OwnModel
+    stated = "loss(params)"
 
-    @property
-    def stated(self) -> str:
-        """Name the user's loss."""
-        return "loss(params)"
-
-    @property
-    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Say which cases were left out."""
-        return self.model.notes
-
-    @property
-    def refusal(self) -> str | None:  # type: ignore[override]
-        """Say why the loss cannot be differentiated, or its derivative is in doubt."""
-        return self.model.refusal
+    def __init__(self, model: OwnModel) -> None:
+        self.model, self.notes, self.refusal = model, model.notes, model.refusal
 
     @property
     def total(self) -> int:
-        """Count the cases."""
+        """The number of cases."""
         return len(self.model.cases)
 
     def call(self, case: Case) -> Call:
-        """Copy the parameters, in a dict of the submission's own."""
+        """Copy the parameters into a new dict."""
         params = copies(case.arguments)
         return Call((params,), {}, lambda: dict(params))
 
-    def expected(self, case: Case) -> Expected:
-        """Describe the gradients: by the names of the parameters, and perhaps the loss."""
+    def expect(self, case: Case) -> Expected:
+        """Describe the gradients, by the names of the parameters, and the optional loss."""
         shapes = {name: value.shape for name, value in case.arguments.items()}
         dtype = max((v.dtype for v in case.arguments.values()), key=lambda d: np.finfo(d).precision)
         return Expected(tuple(shapes), {}, {"loss": (), **shapes}, dtype)
 
-    def contract_cases(self) -> Iterable[Case]:
-        """The parameters given."""
+    def draw_contract_cases(self) -> Iterable[Case]:
+        """Choose the parameters given."""
         model = self.model
         given = next((case for case in model.cases if case.point == 0), None)
         if given is None or (model.refusal and not model.losses_differ):
             return [Case("the parameters given", model.params, 0, None)]
         return [given]
 
-    def cases(self) -> Iterable[Case]:
-        """The parameters given, then random ones."""
+    def draw_cases(self) -> Iterable[Case]:
+        """Return the parameters given, then random ones."""
         return self.model.cases
 
-    def sizes_of(self, found: Compared) -> str:
-        """Say the case and the shapes of the parameters."""
+    def describe_sizes(self, found: Compared) -> str:
+        """Describe the case and the shapes of the parameters."""
         shapes = " ".join(f"{name}={v.shape}" for name, v in found.case.arguments.items())
         return f"{found.case.label}, {shapes}"
 
     def reproduce(self, found: Compared) -> str:
-        """Write the line that draws the parameters again and calls the submission."""
+        """Write the line that draws the parameters and calls the submission."""
         digits = ", digits=1" if found.case.label.startswith("simple") else ""
         return (
             f"from {draw_parameters.__module__} import draw_parameters; gradients(draw_parameters("
@@ -80,7 +66,7 @@ class OwnSubject(Subject):
         )
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
-        """Find a case with values of one digit that fails."""
+        """Find a failing case with values of one digit."""
         for number in range(SIMPLE):
             case = self.model.simple_case(number)
             found = attempt(case)
@@ -91,15 +77,13 @@ class OwnSubject(Subject):
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
     ) -> tuple[Mistake, ...]:
-        """Name the mistakes that explain the first failing cases."""
+        """Find the mistakes that explain the first failing cases."""
         assert self.model.program is not None
-        # The parameters given may be small.
+        # The parameters given come last: they may be small, and small values hide mistakes.
         chosen = sorted(cases, key=lambda found: (found.case.single, found.case.point == 0))
-        with precise():
-            return diagnose(
-                self.model.program,
-                [
-                    each.witness(in_float64(each.case.arguments), each.case.arguments)
-                    for each in chosen[:WITNESSES]
-                ],
-            )
+        with use_float64():
+            witnesses = [
+                each.witness(widen(each.case.arguments), each.case.arguments)
+                for each in chosen[:WITNESSES]
+            ]
+            return diagnose(self.model.program, witnesses)

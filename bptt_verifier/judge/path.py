@@ -1,7 +1,8 @@
-"""The one path from a submission and a subject to a report.
+"""The path from a submission to a report, the same for every subject.
 
-contract, loss, gradients, single steps, smallest failing case, diagnosis, and exact values where
-every bound was too large: the same questions in the same order for every subject.
+It checks the contract, the loss, the gradients and single steps. If something disagrees, it
+diagnoses the mistake and finds the smallest failing case. If every bound is too large to decide, it
+compares with exact values.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -9,15 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.steps import Steps, step_results, steps_of
-from bptt_verifier.judge.subject import Compared, Subject, dtype_of
-from bptt_verifier.judge.submission import (
-    Breach,
-    ask,
-    breach,
-    difference_when_asked_again,
-    result_called,
-)
+from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
+from bptt_verifier.judge.subject import Compared, Subject, find_dtype
+from bptt_verifier.judge.submission import Breach, ask, find_difference, make_breach, name_result
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference import exact_values
 from bptt_verifier.reference.case import Case
@@ -31,10 +26,10 @@ from bptt_verifier.report import (
     nine_digits,
 )
 from bptt_verifier.tolerance.comparison import (
-    SYMBOLS,
     Comparison,
     Verdict,
     compare,
+    find_symbol,
     overall,
     verdict_of,
     worst_of,
@@ -46,13 +41,10 @@ Progress = Callable[[int, int], None]
 SHOWN = 100  # entries of a gradient that a counterexample shows whole
 
 
-def verdict(
-    gradients: Gradients,
-    subject: Subject,
-    name: str,
-    progress: Progress = lambda done, total: None,
+def judge(
+    gradients: Gradients, subject: Subject, name: str, progress: Progress = lambda done, total: None
 ) -> Report:
-    """The report on a submission; whatever it does ends there."""
+    """Judge a submission, and report whatever it does."""
     compared: list[Compared] = []
 
     def report(verdict: Verdict, *mistakes: Mistake, notes: tuple[str, ...] = ()) -> Report:
@@ -60,42 +52,42 @@ def verdict(
             name,
             verdict,
             mistakes,
-            parameters=parameter_results(compared),
+            parameters=summarise_parameters(compared),
             cases=len(compared),
             notes=(*subject.notes, *notes),
         )
 
-    def refused(how: Breach) -> Report:
+    def refuse(how: Breach) -> Report:
         return report(Verdict.DISAGREES, how.mistake, notes=how.notes)
 
-    for case in subject.contract_cases():
+    for case in subject.draw_contract_cases():
         answer = ask_twice(gradients, subject, case)
         if isinstance(answer, Breach):
-            return refused(answer)
-        differs = other_loss(subject, case, answer)
+            return refuse(answer)
+        differs = find_wrong_loss(subject, case, answer)
         if differs is not None:
             return report(Verdict.DISAGREES, differs, notes=(subject.refusal or "",))
     if subject.refusal is not None:
         return report(Verdict.INCONCLUSIVE, notes=(subject.refusal,))
 
-    for number, case in enumerate(subject.cases()):
-        doubt = subject.doubt(number, case)
+    for number, case in enumerate(subject.draw_cases()):
+        doubt = subject.contradict(number, case)
         if doubt is not None:
             return report(Verdict.INCONCLUSIVE, notes=(doubt,))
         found = compare_at(gradients, subject, case)
         if isinstance(found, Breach):
-            return refused(found)
-        differs = forward_differs(subject, found)
+            return refuse(found)
+        differs = find_forward_difference(subject, found)
         if differs is not None:
             return report(Verdict.DISAGREES, differs)
         compared.append(found)
         progress(len(compared), subject.total)
 
     probes: list[Compared] = []
-    for case in subject.probes():
+    for case in subject.draw_probes():
         found = compare_at(gradients, subject, case)
         if isinstance(found, Breach):
-            return refused(found)
+            return refuse(found)
         probes.append(found)
         progress(len(compared) + len(probes), subject.total)
     return conclude(gradients, subject, name, compared, probes)
@@ -105,40 +97,42 @@ def verdict(
 
 
 def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
-    """The answer of a submission that gives the same one twice."""
+    """Call a submission twice at a case; return the results if both times they are the same."""
     first = ask_at(gradients, subject, case)
     second = first if isinstance(first, Breach) else ask_at(gradients, subject, case)
     if isinstance(first, Breach) or isinstance(second, Breach):
         return second
-    allowed = {} if case.truth is None else truth_of(case, first)[1]
-    return difference_when_asked_again(first, second, allowed) or first
+    allowed = {} if case.truth is None else find_truth(case, first)[1]
+    return find_difference(first, second, allowed) or first
 
 
 def ask_at(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
-    """The answer of a submission at a case."""
-    return ask(gradients, subject.call(case), subject.expected(case), case.label)
+    """Call a submission at a case; return its results."""
+    return ask(gradients, subject.call(case), subject.expect(case), case.label)
 
 
-def other_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
-    """Another loss than both of a model whose loss in NumPy and in JAX differ."""
+def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
+    """Find a returned loss that differs from JAX's, if the user's loss differs in NumPy and JAX."""
     if subject.refusal is None or case.truth is None or "loss" not in answer:
         return None
     if "loss" in case.arguments:  # a parameter's name
         return None
-    values, allowed = truth_of(case, {"loss": answer["loss"]})
+    values, allowed = find_truth(case, {"loss": answer["loss"]})
     found = compare("loss", answer["loss"], values["loss"], allowed["loss"])
-    return None if found.error <= 1 else differing_forward_pass(subject, case, found)
+    return None if found.error <= 1 else describe_forward_difference(subject, case, found)
 
 
 # The numbers.
 
 
-def truth_of(case: Case, submitted: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """What is true of each result at a case, and what is allowed in the precision that it has."""
+def find_truth(
+    case: Case, submitted: dict[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Find the true value of each result at a case, and the error allowed in its precision."""
     assert case.truth is not None
     by_dtype: dict[Any, list[str]] = {}
     for name in submitted:
-        by_dtype.setdefault(np.dtype(dtype_of(name, submitted, case)), []).append(name)
+        by_dtype.setdefault(np.dtype(find_dtype(name, submitted, case)), []).append(name)
     values, allowed = {}, {}
     for dtype, names in by_dtype.items():
         known = case.truth(dtype, names)
@@ -148,18 +142,18 @@ def truth_of(case: Case, submitted: dict[str, Array]) -> tuple[dict[str, Array],
 
 
 def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared | Breach:
-    """Ask the submission at a case, and compare what it returns with the reference."""
+    """Call the submission at a case, and compare its results with the reference."""
     submitted = ask_at(gradients, subject, case)
     if isinstance(submitted, Breach):
         return submitted
-    values, allowed = truth_of(case, submitted)
+    values, allowed = find_truth(case, submitted)
     for name, value in submitted.items():
         if not np.isfinite(value).all() and np.isfinite(allowed[name]).all():
             entry = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
             where = f" at entry {list(entry)}" if entry else ""
-            return breach(
+            return make_breach(
                 "not-finite",
-                f"{result_called(name)}: expected finite numbers as autodiff finds, found "
+                f"{name_result(name)}: expected finite numbers as autodiff finds, found "
                 f"{value[entry]}{where}, where autodiff gives {values[name][entry]:.6g}.",
                 f"With {case.label}.",
                 gradients=[name],
@@ -169,19 +163,17 @@ def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared |
     return Compared(case, submitted, values, allowed, comparisons)
 
 
-def forward_differs(subject: Subject, found: Compared) -> Mistake | None:
-    """A returned loss or prediction that is not the stated model's: the gradient is not judged."""
+def find_forward_difference(subject: Subject, found: Compared) -> Mistake | None:
+    """Find a returned loss or prediction that is not the stated model's."""
     for comparison in found.comparisons:
         if comparison.name not in found.gradients and comparison.error > 1:
-            return differing_forward_pass(subject, found.case, comparison)
+            return describe_forward_difference(subject, found.case, comparison)
     return None
 
 
-def differing_forward_pass(subject: Subject, case: Case, found: Comparison) -> Mistake:
-    """What is said of a loss or prediction that is not the stated model's."""
-    other = ""
-    if found.name == "loss":
-        other = subject.loss_of_another_model(case, found.yours)
+def describe_forward_difference(subject: Subject, case: Case, found: Comparison) -> Mistake:
+    """Describe a loss or prediction that is not the stated model's."""
+    other = subject.name_model_of_loss(case, found.yours) if found.name == "loss" else ""
     return Mistake(
         "forward-differs",
         f"your forward pass differs: your {found.name} is {found.yours:.12g}, and that of "
@@ -190,8 +182,8 @@ def differing_forward_pass(subject: Subject, case: Case, found: Comparison) -> M
     )
 
 
-def parameter_results(compared: Iterable[Compared]) -> dict[str, ParameterResult]:
-    """The worst entry of each gradient over all cases, and the verdict on it."""
+def summarise_parameters(compared: Iterable[Compared]) -> dict[str, ParameterResult]:
+    """Find the worst entry of each gradient over all cases, and the verdict on it."""
     by_name: dict[str, list[Comparison]] = {}
     for found in compared:
         for comparison in found.comparisons:
@@ -206,7 +198,7 @@ def parameter_results(compared: Iterable[Compared]) -> dict[str, ParameterResult
     return results
 
 
-def gradients_of(compared: Iterable[Compared]) -> list[str]:
+def list_gradients(compared: Iterable[Compared]) -> list[str]:
     """The names of the gradients of all cases."""
     return list(dict.fromkeys(name for found in compared for name in found.gradients))
 
@@ -214,12 +206,12 @@ def gradients_of(compared: Iterable[Compared]) -> list[str]:
 # The conclusion.
 
 
-def steps_at(probe: Compared) -> Steps:
-    """Every δ_t of a probe: the columns of the submitted ∂L/∂U against the true adjoints."""
+def measure_steps(probe: Compared) -> Steps:
+    """Measure the error of every δ_t of a probe: the columns of ∂L/∂U."""
     assert probe.case.truth is not None
-    known = probe.case.truth(dtype_of("U", probe.submitted, probe.case), ["U", "adjoints"])
+    known = probe.case.truth(find_dtype("U", probe.submitted, probe.case), ["U", "adjoints"])
     adjoints, allowed = known.values["adjoints"], known.allowed["adjoints"]
-    return steps_of(probe.submitted["U"], adjoints[:, 0], allowed[:, 0])
+    return compare_steps(probe.submitted["U"], adjoints[:, 0], allowed[:, 0])
 
 
 def conclude(
@@ -229,47 +221,38 @@ def conclude(
     compared: Sequence[Compared],
     probes: Sequence[Compared],
 ) -> Report:
-    """The report on all cases, with a diagnosis where something disagrees."""
-    parameters = parameter_results([*compared, *probes])
-    by_probe = [steps_at(probe) for probe in probes]
-    steps = step_results(by_probe) if by_probe else ()
+    """Report on all cases, with a diagnosis where something disagrees."""
+    parameters = summarise_parameters([*compared, *probes])
+    by_probe = [(probe, measure_steps(probe)) for probe in probes]
+    steps = summarise_steps([found for _, found in by_probe]) if by_probe else ()
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
     report = Report(
         name,
-        overall(parameters[name].verdict for name in gradients_of([*compared, *probes])),
+        overall(parameters[name].verdict for name in list_gradients([*compared, *probes])),
         first_wrong_step=max(wrong_steps, default=None),
         parameters=parameters,
         steps=steps,
         curves=tuple(
             Curve(
-                str(coarsest_argument(probe)),
-                tuple(map(float, each.relative)),
-                tuple(map(float, each.allowed)),
+                str(probe.case.arguments["U"].dtype),
+                tuple(map(float, found.relative)),
+                tuple(map(float, found.allowed)),
             )
-            for probe, each in zip(probes, by_probe, strict=True)
+            for probe, found in by_probe
         ),
         cases=len(compared) + len(probes),
         notes=subject.notes,
     )
     if report.verdict is Verdict.DISAGREES or wrong_steps:
-        failing = [found for found in compared if found.fails]
-        long = [
-            probe
-            for probe, each in zip(probes, by_probe, strict=True)
-            if probe.fails or (each.error > 1).any()
-        ]
+        failing = [case for case in compared if case.fails]
+        long = [probe for probe, found in by_probe if probe.fails or (found.error > 1).any()]
         return explain(report, gradients, subject, failing, long)
     if report.verdict is Verdict.INCONCLUSIVE:
         return ask_exact_values(report, subject, [*compared, *probes])
     if steps and all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
-        note = "No single step could be told apart on these probes."
+        note = "No probe was precise enough to check a single step."
         return report._replace(notes=(*report.notes, note))
     return report
-
-
-def coarsest_argument(found: Compared) -> Any:
-    """The dtype of a case's arguments."""
-    return next(iter(found.case.arguments.values())).dtype
 
 
 def explain(
@@ -279,13 +262,13 @@ def explain(
     failing: Sequence[Compared],
     probes: Sequence[Compared],
 ) -> Report:
-    """The report with the smallest failing case and the mistakes."""
+    """Add the mistakes and the smallest failing case to a report."""
 
     def attempt(case: Case) -> Compared | None:
         found = compare_at(gradients, subject, case)
         return None if isinstance(found, Breach) else found
 
-    # float32 hides more than float64 does.
+    # A mistake is easier to identify in float64.
     failing = sorted(failing, key=lambda found: found.case.single)
     probes = sorted(probes, key=lambda found: found.case.single)
     mistakes = subject.diagnose(attempt, failing, probes)
@@ -303,12 +286,12 @@ def explain(
     return report._replace(
         verdict=Verdict.DISAGREES,
         mistakes=mistakes,
-        counterexample=counterexample(subject, smallest),
+        counterexample=make_counterexample(subject, smallest),
     )
 
 
-def counterexample(subject: Subject, found: Compared) -> Counterexample:
-    """One case as a report shows it: of a large gradient, the row with its worst entry."""
+def make_counterexample(subject: Subject, found: Compared) -> Counterexample:
+    """Show one case as a report does: of a large gradient, the row with its worst entry."""
     worst = worst_of(found.comparisons)
     submitted, values = found.submitted[worst.name], found.values[worst.name]
     with np.errstate(all="ignore"):
@@ -327,7 +310,7 @@ def counterexample(subject: Subject, found: Compared) -> Counterexample:
         return np.atleast_1d(array).tolist()
 
     return Counterexample(
-        sizes=subject.sizes_of(found) + row,
+        sizes=subject.describe_sizes(found) + row,
         arrays={name: value.tolist() for name, value in arrays.items()},
         gradient=worst.name,
         yours=shown(nine_digits(submitted)),
@@ -337,21 +320,21 @@ def counterexample(subject: Subject, found: Compared) -> Counterexample:
     )
 
 
-# Where nothing could be told.
+# Exact values.
 
 
 def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compared]) -> Report:
-    """An inconclusive report after asking the exact values, where they can be computed."""
+    """Decide an inconclusive report by exact values, where they can be computed."""
     vague = [
         name
-        for name in gradients_of(compared)
+        for name in list_gradients(compared)
         if report.parameters[name].verdict is Verdict.INCONCLUSIVE
     ]
-    why = tuple(not_testable(name, compared) for name in vague)
+    why = tuple(explain_untestable(name, compared) for name in vague)
     report = report._replace(notes=(*report.notes, *why))
     decided: dict[str, Decision] = {}
-    if exact_values.available():
-        decided = exact_values.decide(subject.for_exact_values(compared), vague)
+    if exact_values.is_available():
+        decided = exact_values.decide(subject.choose_for_exact_values(compared), vague)
     if not decided:
         return report
     settled = {
@@ -365,18 +348,15 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
     if wrong:
         mistake = Mistake(
             "unknown",
-            f"the exact values of {', '.join(wrong)} are further off than rounding in this number "
-            "format takes any correct derivation.",
+            f"{', '.join(wrong)}: rounding in this number format cannot explain the distance from "
+            "the exact values.",
             {"gradients": wrong},
         )
         notes = (*subject.notes, f"{no_bound}; exact values decided.")
         return report._replace(verdict=Verdict.DISAGREES, mistakes=(mistake,), notes=notes)
     if len(right) == len(vague):
         worst = max(decision.deviation for decision in decided.values())
-        note = (
-            f"{no_bound}; their exact values decided: the worst error is {worst:.2g} of the "
-            "gradient."
-        )
+        note = f"{no_bound}; exact values decided: the worst relative error is {worst:.2g}."
         return report._replace(verdict=Verdict.AGREES, notes=(*subject.notes, note))
     if right:
         note = f"Exact values decided on {', '.join(right)} alone."
@@ -384,9 +364,9 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
     return report
 
 
-def not_testable(name: str, compared: Sequence[Compared]) -> str:
-    """Why no comparison of one gradient could have shown a mistake."""
-    symbol = SYMBOLS.get(name, f"∂L/∂{name}")
+def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
+    """Explain why no comparison of one gradient could have shown a mistake."""
+    symbol = find_symbol(name)
     found = [each for each in compared if name in each.values]
     if not any(each.values[name].any() for each in found):
         return f"{symbol} is not testable: it is zero in every case."

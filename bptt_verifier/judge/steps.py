@@ -1,4 +1,4 @@
-"""Single time steps: every δ_t, read off ∂L/∂U at one-hot inputs, relative to its own size. (B4)"""
+"""Single time steps: every δ_t, from ∂L/∂U at one-hot inputs, with its relative error. (B4)"""
 
 from typing import NamedTuple
 
@@ -10,16 +10,16 @@ from bptt_verifier.tolerance.comparison import Array, Verdict
 
 
 class Steps(NamedTuple):
-    """How the adjoints of one probe compare: relative to the size of each δ_t."""
+    """The errors of all adjoints of one probe, relative to the size of each δ_t."""
 
     relative: Array
     allowed: Array
     error: Array  # the worst entry of each step in units of its own allowed error
 
 
-def steps_of(yours: Array, reference: Array, bound: Array) -> Steps:
-    """Their ∂L/∂U (G, T) against the adjoints (T, G) and what is allowed of these."""
-    difference = np.abs(yours.T.astype(np.float64) - reference)
+def compare_steps(submitted: Array, reference: Array, bound: Array) -> Steps:
+    """Compare a submitted ∂L/∂U (G, T) with the adjoints (T, G) and their allowed errors."""
+    difference = np.abs(submitted.T.astype(np.float64) - reference)
     size = np.max(np.abs(reference), axis=1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return Steps(
@@ -29,18 +29,18 @@ def steps_of(yours: Array, reference: Array, bound: Array) -> Steps:
         )
 
 
-def step_results(all_steps: list[Steps]) -> tuple[StepResult, ...]:
-    """δ_t over all probes, for each t the worst."""
+def summarise_steps(all_steps: list[Steps]) -> tuple[StepResult, ...]:
+    """Summarise every δ_t by its worst probe."""
     results = []
     for t in range(len(all_steps[0].error)):
         worst = max(all_steps, key=lambda steps: steps.error[t])
-        able = min(all_steps, key=lambda steps: steps.allowed[t])
+        sharpest = min(all_steps, key=lambda steps: steps.allowed[t])
         if worst.error[t] > 1:
             verdict = Verdict.DISAGREES
-        elif able.allowed[t] <= RESOLVING:
-            verdict, worst = Verdict.AGREES, worst if worst.error[t] > 0 else able
+        elif sharpest.allowed[t] <= RESOLVING:
+            verdict, worst = Verdict.AGREES, worst if worst.error[t] > 0 else sharpest
         else:
-            verdict, worst = Verdict.INCONCLUSIVE, able
+            verdict, worst = Verdict.INCONCLUSIVE, sharpest
         results.append(
             StepResult(t + 1, verdict, float(worst.relative[t]), float(worst.allowed[t]))
         )

@@ -1,7 +1,7 @@
-"""A subject: what is judged, and everything that the judge does not know about it.
+"""A subject: the model whose gradients a submission computes.
 
-The judge knows the order of the questions and how to read the answers; it does not know what a
-gate is. A subject supplies its cases, its probes and its hypotheses, and calls the submission.
+The judge knows which tests to run and how to read their results; it knows no model. A subject
+supplies the cases, the probes and the diagnosis, and the arguments of each call.
 """
 
 from abc import ABC, abstractmethod
@@ -16,11 +16,11 @@ from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import Comparison, Verdict, coarsest
 
-OF_FORWARD = ("loss", "prediction")  # results of the forward pass, about which the judge asks first
+OF_FORWARD = ("loss", "prediction")  # results of the forward pass, which are compared first
 
 
 class Compared(NamedTuple):
-    """A submission's results at one case, what is true and allowed there, and how they compare."""
+    """Results of a submission at one case, with true values, allowed errors and comparisons."""
 
     case: Case
     submitted: dict[str, Array]
@@ -30,7 +30,7 @@ class Compared(NamedTuple):
 
     @property
     def fails(self) -> bool:
-        """Whether any gradient is outside its allowed error."""
+        """True if any gradient is outside its allowed error."""
         return any(found.verdict is Verdict.DISAGREES for found in self.comparisons)
 
     @property
@@ -39,58 +39,58 @@ class Compared(NamedTuple):
         return [n for n in self.submitted if n not in OF_FORWARD or n in self.case.arguments]
 
     def witness(self, point: Any, names: Iterable[str]) -> Witness:
-        """What a mistake must explain: the gradients of these names at a point."""
+        """Select the gradients of these names, which a mistake must explain, at a point."""
         every = self.submitted, self.values, self.allowed
         submitted, true, allowed = ({n: arrays[n] for n in names} for arrays in every)
         return Witness(point, submitted, true, allowed, self.fails)
 
 
-# Asks the submission at a case and compares; None where it breaks the contract there.
+# Call the submission at a case and compare its results; None where it breaks the contract.
 Try = Callable[[Case], Compared | None]
 
 
 class Subject(ABC):
-    """What is judged. Only what a subject has to say for itself is abstract."""
+    """The model of a submission, as the judge sees it."""
 
-    notes: tuple[str, ...] = ()  # sentences that belong on every report, such as what was left out
-    refusal: str | None = None  # why nothing can be decided, where that is so
+    notes: tuple[str, ...] = ()  # sentences for every report, such as omitted cases
+    refusal: str | None = None  # why no verdict is possible, if none is
 
     @property
     @abstractmethod
     def stated(self) -> str:
-        """Name the forward pass whose gradient is claimed, as a message does."""
+        """The forward pass to differentiate, as a message names it."""
 
     @property
     @abstractmethod
     def total(self) -> int:
-        """Count the cases and probes, for a progress bar."""
+        """The number of cases and probes, for a progress bar."""
 
     @abstractmethod
     def call(self, case: Case) -> Call:
-        """Copy the arguments of a case as the submission takes them."""
+        """Copy the arguments of a case for one call of the submission."""
 
     @abstractmethod
-    def expected(self, case: Case) -> Expected:
+    def expect(self, case: Case) -> Expected:
         """Describe what the submission has to return at a case."""
 
     @abstractmethod
-    def contract_cases(self) -> Iterable[Case]:
-        """Choose the cases at which the submission is asked twice before numbers are compared."""
+    def draw_contract_cases(self) -> Iterable[Case]:
+        """Choose the cases at which the submission is called twice before numbers are compared."""
 
     @abstractmethod
-    def cases(self) -> Iterable[Case]:
+    def draw_cases(self) -> Iterable[Case]:
         """Draw the cases at which gradients are compared."""
 
-    def probes(self) -> Iterable[Case]:
-        """Make the cases on which single steps show: column t of ∂L/∂U is δ_t."""
+    def draw_probes(self) -> Iterable[Case]:
+        """Draw the cases that show single steps: column t of ∂L/∂U is δ_t."""
         return ()
 
-    def doubt(self, number: int, case: Case) -> str | None:
-        """Say what contradicts the reference at case `number`, if anything does."""
+    def contradict(self, number: int, case: Case) -> str | None:
+        """Describe what contradicts the reference at case `number`, if anything does."""
         return None
 
-    def loss_of_another_model(self, case: Case, value: float) -> str:
-        """Say which other model has this loss, if a known one does."""
+    def name_model_of_loss(self, case: Case, value: float) -> str:
+        """Name another known model that has this loss; empty if none has."""
         return ""
 
     @abstractmethod
@@ -98,28 +98,28 @@ class Subject(ABC):
         """Find a simpler case that fails, or return the failing one."""
 
     @abstractmethod
-    def sizes_of(self, found: Compared) -> str:
-        """Say what a counterexample's sizes are."""
+    def describe_sizes(self, found: Compared) -> str:
+        """Describe the sizes of a counterexample."""
 
     @abstractmethod
     def reproduce(self, found: Compared) -> str:
-        """Write the line that calls the submission at a case again."""
+        """Write the line that calls the submission at this case."""
 
     @abstractmethod
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
     ) -> tuple[Mistake, ...]:
-        """Name the mistakes, from the cases and probes that fail; empty where none fits."""
+        """Find the mistakes that explain the failing cases and probes; empty where none do."""
 
-    def for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
-        """Choose what exact values are asked of, in the order in which it is worth it."""
+    def choose_for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
+        """Choose the results to compare with exact values, the cheapest first."""
         return iter(())
 
 
-def dtype_of(name: str, submitted: dict[str, Array], case: Case) -> Any:
-    """The coarsest dtype of a result and of the argument that it belongs to.
+def find_dtype(name: str, submitted: dict[str, Array], case: Case) -> Any:
+    """Find the coarsest dtype of a result and of the argument that it belongs to.
 
-    A loss may be a Python number whatever it was computed in: it has the coarsest dtype of all.
+    For the loss, which may be a Python number, that is the coarsest dtype of everything.
     """
     every = case.arguments.values()
     argument = case.arguments.get(name)

@@ -1,7 +1,7 @@
-"""A submission: the user's function that returns gradients, called without trusting it.
+"""A submission: the user's function that returns gradients. The judge calls it without trust.
 
-It gets fresh copies of everything, so that nothing that it modifies can be blamed on it later; its
-results are copied at once, since they may be views of its inputs or of a buffer that it reuses.
+Every call gets fresh copies of the arguments, because a submission may modify them. The results are
+copied at once, because they may be views of the arguments or of a buffer that is used again.
 """
 
 import importlib.util
@@ -26,8 +26,8 @@ NAMES = ("U", "W", "V", "b", "c", "b_n")
 # The arguments of a submission that differentiates a cell.
 
 
-def weights_type(name: str, fields: tuple[str, ...]) -> Any:
-    """A NamedTuple of the parameters, whose items are also found by name."""
+def make_weights_type(name: str, fields: tuple[str, ...]) -> Any:
+    """Make a NamedTuple type whose items can also be read by name."""
 
     def item(self: Any, key: Any) -> Any:
         return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
@@ -35,19 +35,16 @@ def weights_type(name: str, fields: tuple[str, ...]) -> Any:
     return type(name, (namedtuple(name, fields),), {"__slots__": (), "__getitem__": item})
 
 
-# The parameters as a submission gets them: by field, by name or in order.
-Weights = weights_type("Weights", NAMES[:3])
-BiasedWeights = weights_type("BiasedWeights", NAMES[:5])
-GruBiasedWeights = weights_type("GruBiasedWeights", NAMES)
-# By the number of the parameters.
+# The types of `params` in a call: a submission may read them by field, by name or in order.
+Weights = make_weights_type("Weights", NAMES[:3])
+BiasedWeights = make_weights_type("BiasedWeights", NAMES[:5])
+GruBiasedWeights = make_weights_type("GruBiasedWeights", NAMES)
+# The same types by their number of fields.
 WEIGHTS = {len(kind._fields): kind for kind in (Weights, BiasedWeights, GruBiasedWeights)}
 
 
-def call_with(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str:
-    """The lines that call a submission with these numbers: the parameters, then the others.
-
-    Those in `by_name` are passed as keywords.
-    """
+def write_call(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str:
+    """Write the line that calls a submission with these arrays; `by_name` become keywords."""
     written = {name: f"np.array({v.tolist()}, np.{v.dtype})" for name, v in arrays.items()}
     inner = [f"{name}={text}" for name, text in written.items() if name in NAMES]
     others = [
@@ -63,21 +60,21 @@ def call_with(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str
 
 
 class TakenStates(NamedTuple):
-    """The first states that a submission takes after y: those in order, then those by name."""
+    """The initial states that a submission takes: after y, in order, and as keywords, by name."""
 
     in_order: tuple[str, ...] = ()
     by_name: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
-        """In the order in which they are drawn and reported."""
+        """All of them, in the order in which they are drawn and reported."""
         return self.in_order + self.by_name
 
 
-def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> TakenStates:
-    """Those of the first states that the submission has an argument for.
+def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> TakenStates:
+    """Find the initial states for which the submission has an argument.
 
-    One of that name, or one in the place after y and the states before, whatever its name.
+    That argument has the state's name, or is the next one after y and the earlier states.
     """
     try:
         parameters = inspect.signature(gradients).parameters.values()
@@ -103,7 +100,7 @@ def states_taken(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",
 
 
 class Call(NamedTuple):
-    """The arguments of one call, and each array among them by the name that a message uses."""
+    """The arguments of one call, and the arrays among them, named as in messages."""
 
     arguments: tuple[Any, ...]
     named: dict[str, Any]
@@ -111,76 +108,77 @@ class Call(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What a submission has to return: names, in which order, and the shape of everything it may.
+    """The results that a submission has to return, and may return.
 
-    `names` must all be there; `in_order` are the names of a tuple, by its length.
+    `names` are required. `in_order` has the names of a tuple's items, by its length. `shapes` has
+    every result that is read; `dtype` is that of integers.
     """
 
     names: tuple[str, ...]
     in_order: dict[int, tuple[str, ...]]
     shapes: dict[str, tuple[int, ...]]
-    dtype: Any  # that integers are taken to be in
+    dtype: Any
 
 
 class Breach(NamedTuple):
-    """Why what a submission did cannot be compared."""
+    """A breach of the contract, after which numbers cannot be compared."""
 
     mistake: Mistake
     notes: tuple[str, ...] = ()
 
 
-def breach(name: str, explanation: str, *notes: str, **details: Any) -> Breach:
-    """A breach of the contract under its stable name."""
+def make_breach(name: str, explanation: str, *notes: str, **details: Any) -> Breach:
+    """Make a breach of the contract under its stable name."""
     return Breach(Mistake(name, explanation, details), notes)
 
 
 def ask(
     gradients: Callable[..., Any], call: Call, expected: Expected, label: str
 ) -> dict[str, Array] | Breach:
-    """What the submission returns for these arguments, by name, or how it breaks the contract."""
+    """Call the submission; return its results by name, or how it breaks the contract."""
     before = {name: np.array(array) for name, array in call.arrays().items()}
     result = attempt(gradients, *call.arguments, **call.named)
     if isinstance(result, Failure):
-        return breach(
+        return make_breach(
             "raised",
             f"your function raised {result.what}",
             f"{result.file_line}: {result.text}; with {label}",
             exception=result.exception,
             file_line=result.file_line,
         )
-    found = read_by_name(result, expected)
-    arrays = found if isinstance(found, Breach) else as_arrays(found, expected)
+    found = read_results(result, expected)
+    arrays = found if isinstance(found, Breach) else convert_results(found, expected)
     if isinstance(arrays, Breach):
         return arrays
     after = call.arrays()
     for name, array in before.items():
         now = after.get(name)
         if now is None or not np.array_equal(now, array, equal_nan=True):
-            return breach(
+            return make_breach(
                 "inputs-modified",
-                f"your function modified its argument {name}; the caller's arrays must stay as "
-                "they are.",
+                f"your function modified its argument {name}: expected the caller's arrays to be "
+                "unchanged.",
                 gradients=[name],
             )
     return arrays
 
 
-def read_by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
-    """What was returned as a dictionary, or why it cannot be read, whatever it is."""
-    found = attempt(by_name, result, expected)
+def read_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
+    """Read what was returned as a dictionary, whatever it is, or say why that fails."""
+    found = attempt(name_results, result, expected)
     if not isinstance(found, Failure):
         return found  # type: ignore[no-any-return]
-    return breach(
+    return make_breach(
         "wrong-shape",
         f"what your function returned, {type_name(result)}, cannot be read: {found.what}",
         found=type_name(result),
     )
 
 
-def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
-    """A mapping, a NamedTuple, or a tuple in order, as a dictionary.
+def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
+    """Convert a mapping, a NamedTuple, or a tuple in order to a dictionary.
 
-    A pair (loss, gradients) is taken apart; None stands for what is not there.
+    A pair (loss, gradients) adds "loss"; entries that are None are omitted.
     """
     several = isinstance(result, tuple | list)
     if isinstance(result, Mapping):
@@ -193,14 +191,14 @@ def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
         and np.size(result[0]) == 1
         and not isinstance(result[0], str | Mapping)
     ):
-        inner = by_name(result[1], expected)
+        inner = name_results(result[1], expected)
         return inner if isinstance(inner, Breach) else {"loss": result[0], **inner}
     elif several and len(result) in expected.in_order:
         found = dict(zip(expected.in_order[len(result)], result, strict=True))
     else:
         ways = f" or in the order {', '.join(expected.names)}" if expected.in_order else ""
         number = f" of {len(result)} values" if several else ""
-        return breach(
+        return make_breach(
             "wrong-shape",
             f"your function returned {type_name(result)}{number}: expected the gradients by "
             f"name{ways}.",
@@ -209,7 +207,7 @@ def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     found = {str(name): value for name, value in found.items() if value is not None}
     missing = [name for name in expected.names if name not in found]
     if missing:
-        return breach(
+        return make_breach(
             "wrong-shape",
             f"your function returned no gradient named {', '.join(missing)}: expected "
             f"{', '.join(expected.names)}, found {', '.join(found) or 'nothing'}.",
@@ -219,21 +217,21 @@ def by_name(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     return {name: value for name, value in found.items() if name in expected.shapes}
 
 
-def result_called(name: str) -> str:
-    """What a message calls a result of this name."""
+def name_result(name: str) -> str:
+    """Name a result as a message does."""
     return f"the {name}" if name in ("loss", "prediction") else f"the gradient for {name}"
 
 
-def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:
-    """The values as arrays of real numbers, copied, of the expected shapes."""
+def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:
+    """Convert the values to new arrays of real numbers with the expected shapes."""
     arrays = {}
     for name, value in found.items():
-        what = result_called(name)
+        what = name_result(name)
         array = value.copy() if type(value) is np.ndarray else attempt(np.array, value)
         if isinstance(array, Failure) or array.dtype.kind not in "fiu":
             of_type = isinstance(array, Failure) or (array.dtype == object and array.ndim == 0)
             kind = type_name(value) if of_type else f"dtype {array.dtype}"
-            return breach(
+            return make_breach(
                 "wrong-shape",
                 f"{what}: expected an array of floats, found {kind}.",
                 gradients=[name],
@@ -244,7 +242,7 @@ def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] 
             array = array.reshape(())
         if array.shape != shape:
             swapped = array.shape == shape[::-1]
-            return breach(
+            return make_breach(
                 "transposed-gradient" if swapped else "wrong-shape",
                 f"{what}: expected shape {shape}, found {array.shape}"
                 f"{': it is transposed' if swapped else ''}.",
@@ -256,12 +254,12 @@ def as_arrays(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] 
     return arrays
 
 
-def difference_when_asked_again(
+def find_difference(
     first: Mapping[str, Array], second: Mapping[str, Array], allowed: Mapping[str, Array]
 ) -> Breach | None:
-    """A breach, if two answers to the same question differ by more than is allowed.
+    """Find a difference between the results of two equal calls, larger than is allowed.
 
-    Threads that add up in another order are no mistake; more than rounding is.
+    A smaller difference is no breach: threads may add up in another order.
     """
     for name, value in first.items():
         other = second.get(name)
@@ -271,10 +269,10 @@ def difference_when_asked_again(
             with np.errstate(invalid="ignore"):
                 if bool(np.all(np.abs(value - other) <= allowed[name])):
                     continue
-        return breach(
+        return make_breach(
             "not-deterministic",
-            f"your function gave two different answers for {name} when asked twice with the same "
-            "arguments.",
+            f"your function returned two different results for {name} when called twice with the "
+            "same arguments.",
             gradients=[name],
         )
     return None
@@ -311,11 +309,8 @@ def load(file: Path) -> ModuleType:
     return module
 
 
-def function_of(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:
-    """The function of that name.
-
-    Raises ValueError where there is none.
-    """
+def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:
+    """Find the function of that name in a module. Raises ValueError where there is none."""
     found = getattr(module, name, None)
     if not callable(found):
         functions = [n for n, f in vars(module).items() if inspect.isfunction(f)]
@@ -325,7 +320,7 @@ def function_of(module: ModuleType, name: str, file: Path) -> Callable[..., Any]
     return found  # type: ignore[no-any-return]
 
 
-def names_in_order(names: Sequence[str]) -> dict[int, tuple[str, ...]]:
-    """The names of a tuple, by its length: of these parameters, or of all that have a bias."""
+def order_names(names: Sequence[str]) -> dict[int, tuple[str, ...]]:
+    """Name the items of a tuple of gradients by its length: these, or all with biases."""
     longest = NAMES[: max(5, len(names))]
     return {len(names): tuple(names), len(longest): longest}

@@ -1,12 +1,12 @@
-"""The verdict on a submission: is this derivation of the gradients right, and if not, why?"""
+"""Entry points: verify a derivation of the gradients of a cell, or of a model of your own."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.own_model import OwnSubject
-from bptt_verifier.judge.path import Progress, verdict
-from bptt_verifier.judge.submission import states_taken
+from bptt_verifier.judge.path import Progress, judge
+from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import ACTIVATIONS, CELLS, LOSSES, STATES
 from bptt_verifier.reference.own_loss import CASES, Loss, prepare
 from bptt_verifier.report import DerivationError, Report
@@ -28,7 +28,7 @@ def verify(
     progress: Progress = lambda done, total: None,
     subject: str | None = None,
 ) -> Report:
-    """The verdict on `gradients(params, x, y)`, or `gradients(params, x, y, h0)`.
+    """Verify `gradients(params, x, y)`, or `gradients(params, x, y, h0)`.
 
     `params` has the fields U (H, D), W (H, H), V (O, H) and, with `bias`, b (H,) and c (O,); x is
     (T, B, D), y is (B, O). It returns the gradients by name (a mapping or NamedTuple) or in order
@@ -37,8 +37,8 @@ def verify(
     `model` "lstm" or "gru" is that of docs/derivation.md, sections 12 and 13, with the gates packed
     as there: U (G H, D), W (G H, H), b (G H,); the LSTM has a fifth argument c0, the GRU b_n (H,)
     and `reset`. `activation` is the RNN's. `examples` random problems are drawn from `seed`.
-    Raises TypeError or ValueError where an argument of `verify` is not what it says; whatever
-    `gradients` does ends in the report.
+    Whatever `gradients` raises, returns or modifies is in the report. Raises TypeError or
+    ValueError where another argument does not fit this description.
     """
     require_function(gradients)
     for option, value, choices in (
@@ -56,12 +56,12 @@ def verify(
         {"rnn": activation, "gru": reset}.get(model, ""),
         loss,
         bool(bias),
-        states_taken(gradients, STATES[model]),
+        find_states(gradients, STATES[model]),
         examples,
         seed,
     )
     name = str(subject or getattr(gradients, "__name__", "your derivation"))
-    return verdict(gradients, cell, name, progress)
+    return judge(gradients, cell, name, progress)
 
 
 def verify_own_model(
@@ -74,24 +74,24 @@ def verify_own_model(
     progress: Progress = lambda done, total: None,
     subject: str = "your model",
 ) -> Report:
-    """The verdict on `gradients(params)`, compared with jax.grad of `loss(params, xp)`.
+    """Verify `gradients(params)` against jax.grad of `loss(params, xp)`.
 
     `params` are float arrays by name, in any layout; `loss` computes a scalar with the namespace it
     is given, numpy or jax.numpy; `gradients` returns arrays of the same names and shapes, and may
     add "loss". The parameters given are the first of `cases`; the others are drawn from `seed`.
-    What they raise, return or modify is a verdict. Raises TypeError or ValueError where `gradients`
-    is no function, `params` holds no float arrays, `cases` is no integer from 1, or `seed` none
-    from 0.
+    Whatever the functions raise, return or modify is in the report. Raises TypeError or ValueError
+    where `gradients` is no function, `params` holds no float arrays, `cases` is no integer from 1,
+    or `seed` none from 0.
     """
     require_function(gradients)
     model = prepare(loss, params, seed=seed, cases=cases, progress=progress)
-    return verdict(gradients, OwnSubject(model), subject)
+    return judge(gradients, OwnSubject(model), subject)
 
 
 def assert_verified(gradients: Callable[..., Any], **options: Any) -> Report:
-    """The report of `verify` with the same arguments, where it agrees.
+    """Return the report of `verify` with the same arguments.
 
-    Raises DerivationError, with the report as its message, where it does not.
+    Raises DerivationError, with the report as its message, unless it agrees.
     """
     return require_agreement(verify(gradients, **options))
 
@@ -102,21 +102,21 @@ def assert_own_model_verified(
     params: Mapping[str, Any],
     **options: Any,
 ) -> Report:
-    """The report of `verify_own_model` with the same arguments, where it agrees.
+    """Return the report of `verify_own_model` with the same arguments.
 
-    Raises DerivationError, with the report as its message, where it does not.
+    Raises DerivationError, with the report as its message, unless it agrees.
     """
     return require_agreement(verify_own_model(gradients, loss, params, **options))
 
 
 def require_function(gradients: Any) -> None:
-    """Raises TypeError unless the submission can be called."""
+    """Raise TypeError unless the submission can be called."""
     if not callable(gradients):
         raise TypeError(f"gradients: expected a function, found {type(gradients).__name__}")
 
 
 def require_agreement(report: Report) -> Report:
-    """The report. Raises DerivationError unless its verdict is that the submission agrees."""
+    """Return the report. Raises DerivationError unless it agrees."""
     if report.verdict is not Verdict.AGREES:
         raise DerivationError(report)
     return report

@@ -1,8 +1,8 @@
-"""Mistakes that one gradient of a cell makes on its own, given a right way back.
+"""Mistakes in one gradient of a cell alone, after any backward pass.
 
-What any gradient can get wrong is in `single_gradients`; here are the operands and steps of the
-sums over time, and what has to do with gates. Each table lists the name of a mistake, what is said
-of it, and the gradient that results.
+Mistakes of every kind of gradient are in `single_gradients`. This module has those in the operands
+and steps of the sums over time, and in the gates. Each table lists the name of a mistake, its
+description, and the wrong gradient.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,46 +11,41 @@ from itertools import permutations
 import numpy as np
 
 from bptt_verifier.mistakes.equations import (
-    Met,
+    Operands,
     States,
-    Swept,
-    deltas_of,
-    gradient_of_b_n,
-    gradient_of_W,
-    how_met,
+    Sweep,
+    find_operands,
     multiply,
+    name_weight,
     outer,
-    weight_of,
+    split_deltas,
+    sum_for_b_n,
+    sum_for_W,
 )
 from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.mistakes.in_equations import FACTORS, MISSING, OFF, OPERAND, WRAPS
-from bptt_verifier.mistakes.single_gradients import (
-    Factor,
-    Finding,
-    of_any_gradient,
-    transposed,
-)
+from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings, transpose
 from bptt_verifier.problems.problem import Array, Sizes
 
 NAMES = ("U", "W", "V", "b", "c", "b_n", "x", "h0", "c0", "adjoints")
 WEIGHTS = NAMES[:6]
 
 
-def at_the_sizes(value: Callable[[Sizes], float]) -> Callable[[Swept], float]:
-    """A function of the sizes, as one of what the way back leaves."""
-    return lambda s: value(s.states.sizes)
+def make_factor(words: str, value: Callable[[Sizes], float]) -> Factor:
+    """Make a factor that depends on the sizes."""
+    return Factor(words, lambda s: value(s.states.sizes))
 
 
-CELL_FACTORS = [Factor(words, at_the_sizes(value)) for words, value in FACTORS.items()]
+CELL_FACTORS = [make_factor(words, value) for words, value in FACTORS.items()]
 
 
-def later(values: Array) -> Array:
-    """What stands at t+1 moved to t; zero at the end."""
+def take_next(values: Array) -> Array:
+    """Move the values of step t+1 to step t; zero at the end."""
     return np.concatenate([values[1:], np.zeros_like(values[:1])])
 
 
-def earlier(values: Array) -> Array:
-    """What stands at t-1 moved to t; zero at the beginning."""
+def take_previous(values: Array) -> Array:
+    """Move the values of step t-1 to step t; zero at the beginning."""
     return np.concatenate([np.zeros_like(values[:1]), values[:-1]])
 
 
@@ -58,7 +53,7 @@ FIRST_ONLY = "only the first sequence of the batch contributes"
 LAST_ONLY = "only the last sequence of the batch contributes"
 
 # fmt: off
-OF_ANY_CELL: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
+OF_ANY_CELL: dict[str, list[tuple[str, str, Callable[[Sweep], Array]]]] = {
     "U": [
         ("input-off-by-one", "x_{t-1} is used where x_t belongs", lambda s: outer(s.adjoints[1:], s.states.x[:-1])),
         ("input-off-by-one", "x_{t+1} is used where x_t belongs", lambda s: outer(s.adjoints[:-1], s.states.x[1:])),
@@ -73,20 +68,20 @@ OF_ANY_CELL: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
     "b": [("bias-part-missing", FIRST_ONLY, lambda s: s.adjoints[:, 0].sum(axis=0))],
     "c": [("bias-part-missing", FIRST_ONLY, lambda s: s.dy[0]), ("bias-part-missing", LAST_ONLY, lambda s: s.dy[-1])],
     "x": [
-        ("input-off-by-one", "δ_{t+1} is used where δ_t belongs", lambda s: later(s.adjoints) @ s.states.params.U),
-        ("input-off-by-one", "δ_{t-1} is used where δ_t belongs", lambda s: earlier(s.adjoints) @ s.states.params.U),
+        ("input-off-by-one", "δ_{t+1} is used where δ_t belongs", lambda s: take_next(s.adjoints) @ s.states.params.U),
+        ("input-off-by-one", "δ_{t-1} is used where δ_t belongs", lambda s: take_previous(s.adjoints) @ s.states.params.U),
     ],
     "h0": [(OPERAND, "∂L/∂h_1 is returned where ∂L/∂h_0 belongs", lambda s: s.dh[1])],
     "c0": [(OPERAND, "∂L/∂c_1 is returned where ∂L/∂c_0 belongs", lambda s: s.dc[1])],
     "adjoints": [
-        ("first-step-skipped", "δ_1 is zero", lambda s: earlier(later(s.adjoints))),
-        ("last-step-skipped", "δ_T is zero", lambda s: later(earlier(s.adjoints))),
+        ("first-step-skipped", "δ_1 is zero", lambda s: take_previous(take_next(s.adjoints))),
+        ("last-step-skipped", "δ_T is zero", lambda s: take_next(take_previous(s.adjoints))),
         (OFF, "the adjoints are returned in reverse order of time", lambda s: s.adjoints[::-1]),
     ],
 }
-OF_THE_RNN: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
+OF_THE_RNN: dict[str, list[tuple[str, str, Callable[[Sweep], Array]]]] = {
     "V": [(OPERAND, "the pre-activation a_T is used where the state h_T belongs", lambda s: s.dy.T @ s.states.values["a_t"][-1])],
-    "x": [("untransposed-recurrent-weight", "U or W is applied untransposed", lambda s: s.adjoints @ transposed(s.states.params.U))],
+    "x": [("untransposed-recurrent-weight", "U or W is applied untransposed", lambda s: s.adjoints @ transpose(s.states.params.U))],
     "h0": [
         (OPERAND, "δ_1 is returned where Wᵀ δ_1 belongs", lambda s: s.adjoints[0]),
         ("untransposed-recurrent-weight", "W is used where Wᵀ belongs", lambda s: s.adjoints[0] @ s.states.params.W.T),
@@ -96,25 +91,25 @@ OF_THE_RNN: dict[str, list[tuple[str, str, Callable[[Swept], Array]]]] = {
 # fmt: on
 
 
-def of_one_gradient(
-    name: str, evidence: Sequence[Evidence], backs: Sequence[Swept], longest: int
+def list_findings(
+    name: str, evidence: Sequence[Evidence], backs: Sequence[Sweep], longest: int
 ) -> Iterator[Finding]:
-    """Every mistake that one gradient of a cell can make on its own."""
+    """List the mistakes in one gradient of a cell alone."""
     states = backs[0].states
     weights = [name for name in WEIGHTS if name in evidence[0].wanted]
-    yield from of_any_gradient(name, evidence, backs, CELL_FACTORS, weights)
+    yield from list_common_findings(name, evidence, backs, CELL_FACTORS, weights)
     of_the_rnn = OF_THE_RNN if states.problem.cell == "rnn" else {}
     for kind, said, gradient in (*OF_ANY_CELL.get(name, ()), *of_the_rnn.get(name, ())):
         yield Finding(kind, said, {}, gradient)
     if name in ("U", "W", "b", "b_n"):
-        yield from sums_over_time(name, longest)
+        yield from list_sum_findings(name, longest)
     if name == "W":
-        yield from operands_of_W(states)
+        yield from list_operand_findings(states)
     if name == "x":
-        yield from parts_of_x(states)
+        yield from list_input_findings(states)
     if name in ("U", "W", "b", "adjoints") and len(states.gates) > 1:
-        yield from exchanged_gates(states, name)
-    yield from of_the_reset_gate(states, name)
+        yield from list_gate_findings(states, name)
+    yield from list_reset_findings(states, name)
     if name in ("U", "W", "b", "x") and states.problem.cell == "rnn":
         yield Finding(
             MISSING,
@@ -124,11 +119,11 @@ def of_one_gradient(
         )
 
 
-def sums_over_time(name: str, longest: int) -> Iterator[Finding]:
-    """Mistakes in the sum over time of a weight's or bias' gradient: which steps are summed."""
+def list_sum_findings(name: str, longest: int) -> Iterator[Finding]:
+    """List mistakes that leave steps out of the sum over time of a weight or bias."""
 
-    def part(steps: slice) -> Callable[[Swept], Array]:
-        def gradient(s: Swept) -> Array:
+    def part(steps: slice) -> Callable[[Sweep], Array]:
+        def gradient(s: Sweep) -> Array:
             kept = np.zeros_like(s.adjoints)
             kept[steps] = s.adjoints[steps]
             return s._replace(adjoints=kept).gradient(name)
@@ -146,22 +141,19 @@ def sums_over_time(name: str, longest: int) -> Iterator[Finding]:
         yield Finding("truncated", said, {"steps": kept}, part(slice(-kept, None)))
 
 
-def exchanged_gates(states: States, name: str) -> Iterator[Finding]:
-    """The gates' parts of one gradient in each other's place, or each transposed."""
+def list_gate_findings(states: States, name: str) -> Iterator[Finding]:
+    """List mistakes that exchange the gates' parts of a gradient, or transpose each."""
     axis, gates = (-1 if name == "adjoints" else 0), states.gates
 
-    def parts(s: Swept) -> list[Array]:
+    def parts(s: Sweep) -> list[Array]:
         return np.split(s.gradient(name), len(gates), axis=axis)
 
-    def in_places(order: tuple[int, ...]) -> Callable[[Swept], Array]:
+    def in_places(order: tuple[int, ...]) -> Callable[[Sweep], Array]:
         return lambda s: np.concatenate([parts(s)[k] for k in order], axis=axis)
 
     places = tuple(range(len(gates)))
     one_for_another = [
-        tuple(k if place == i else place for place in places)
-        for i in places
-        for k in places
-        if i != k
+        tuple(k if place == i else place for place in places) for i, k in permutations(places, 2)
     ]
     for order in (*one_for_another, *list(permutations(places))[1:]):
         used = {gates[i]: gates[k] for i, k in enumerate(order) if i != k}
@@ -176,85 +168,81 @@ def exchanged_gates(states: States, name: str) -> Iterator[Finding]:
             "transposed-gradient",
             "each gate's part is transposed; it shows where it is square",
             {},
-            lambda s: np.concatenate([transposed(part) for part in parts(s)]),
+            lambda s: np.concatenate([transpose(part) for part in parts(s)]),
         )
 
 
-def with_operands(met: Met) -> Callable[[Swept], Array]:
-    """∂L/∂W with these operands."""
-    return lambda s: gradient_of_W(s, met)
+def use_operands(operands: Operands) -> Callable[[Sweep], Array]:
+    """Compute ∂L/∂W with these operands."""
+    return lambda s: sum_for_W(s, operands)
 
 
-def operands_of_W(states: States) -> Iterator[Finding]:
-    """Another operand than the state that W met, for all gates or for one."""
-    met, every = how_met(states), states.gates
+def list_operand_findings(states: States) -> Iterator[Finding]:
+    """List mistakes that use another operand than h_{t-1} in ∂L/∂W, for all gates or one."""
+    right, every = find_operands(states), states.gates
     others = {
         "rnn": ("a_t", "a_{t-1} (h_0 at t = 1)"),
         "lstm": ("c_{t-1}", "c_t", "tanh(c_{t-1})"),
     }.get(states.problem.cell, ())
-    operands = [
-        (OFF, "h_t"),
-        (OFF, "h_{t-2}"),
-        (OFF, "h_{t-2} (zero at t = 1)"),
-        (WRAPS, "h_{t-1} (at t = 1: h_T)"),
-        (WRAPS, "h_{t-2} (at t = 1: h_T)"),
-        (OPERAND, "h_0"),
-        *((OPERAND, other) for other in others),
+    substitutes = [
+        *((OFF, other) for other in ("h_t", "h_{t-2}", "h_{t-2} (zero at t = 1)")),
+        *((WRAPS, other) for other in ("h_{t-1} (at t = 1: h_T)", "h_{t-2} (at t = 1: h_T)")),
+        *((OPERAND, other) for other in ("h_0", *others)),
     ]
     for gates in (every, *((k,) for k in every if len(every) > 1)):
-        where = "" if gates == every else f" in the part of {weight_of(gates[0])}"
-        for kind, other in operands:
-            wrong: Met = {
-                k: (tuple(other if f == "h_{t-1}" else f for f in met[k][0]), met[k][1])
-                for k in gates
+        where = "" if gates == every else f" in the part of {name_weight(gates[0])}"
+        for kind, other in substitutes:
+            wrong: Operands = {
+                k: (tuple(other if f == "h_{t-1}" else f for f in factors), beside)
+                for k, (factors, beside) in right.items()
+                if k in gates
             }
-            yield Finding(
-                kind,
-                f"{other} is used where h_{{t-1}} belongs{where}",
-                {"used": other},
-                with_operands(met | wrong),
-            )
+            said = f"{other} is used where h_{{t-1}} belongs{where}"
+            yield Finding(kind, said, {"used": other}, use_operands(right | wrong))
 
 
-def of_the_reset_gate(states: States, name: str) -> Iterator[Finding]:
-    """r_t forgotten, or multiplied where it does not belong, in the candidate's part."""
-    met = how_met(states)
-    if "n" not in met:
+def list_reset_findings(states: States, name: str) -> Iterator[Finding]:
+    """List mistakes that omit r_t in the candidate's part, or multiply a wrong factor by it."""
+    right = find_operands(states)
+    if "n" not in right:
         return
-    _, beside = met["n"]
+    _, beside = right["n"]
     if name == "W":
         for said, other in (
             (f"r_t is forgotten beside {'δ_n' if beside else 'the state'}", (("h_{t-1}",), ())),
             ("r_t multiplies δ_n and not the state", (("h_{t-1}",), ("r_t",))),
             ("r_t multiplies the state and not δ_n", (("r_t", "h_{t-1}"), ())),
         ):
-            if other != met["n"]:
-                wrong: Met = {"n": other}
-                yield Finding(OPERAND, said, {}, with_operands(met | wrong))
+            if other != right["n"]:
+                yield Finding(OPERAND, said, {}, use_operands({**right, "n": other}))
     elif name == "b_n":
         said = "r_t is forgotten beside δ_n" if beside else "δ_n is multiplied by r_t"
         factors = () if beside else ("r_t",)
-        yield Finding(OPERAND, said, {}, lambda s: gradient_of_b_n(s, factors))
+        yield Finding(OPERAND, said, {}, lambda s: sum_for_b_n(s, factors))
     elif name in ("U", "b", "x", "adjoints"):
 
-        def multiplied(s: Swept) -> Array:
-            parts = deltas_of(s) | {"n": multiply(s, deltas_of(s)["n"], ("r_t",))}
-            adjoints = np.concatenate(list(parts.values()), axis=-1)
-            return s._replace(adjoints=adjoints).gradient(name)
+        def multiplied(s: Sweep) -> Array:
+            deltas = split_deltas(s)
+            return replace_deltas(s, deltas | {"n": multiply(s, deltas["n"], ("r_t",))}, name)
 
         said = "δ_n is multiplied by r_t, which acts beside W_n alone"
         yield Finding(OPERAND, said, {}, multiplied)
 
 
-def parts_of_x(states: States) -> Iterator[Finding]:
-    """∂L/∂x through some of the gates only."""
+def replace_deltas(s: Sweep, deltas: dict[str, Array], name: str) -> Array:
+    """Compute a gradient with other adjoints of the gates."""
+    return s._replace(adjoints=np.concatenate([*deltas.values()], axis=-1)).gradient(name)
+
+
+def list_input_findings(states: States) -> Iterator[Finding]:
+    """List mistakes that compute ∂L/∂x through one gate only, or through all but one."""
     for k in states.gates if len(states.gates) > 1 else ():
 
-        def through(s: Swept, k: str = k) -> Array:
-            alone = [delta if gate == k else 0 * delta for gate, delta in deltas_of(s).items()]
-            return s._replace(adjoints=np.concatenate(alone, axis=-1)).gradient("x")
+        def through(s: Sweep, k: str = k) -> Array:
+            alone = {gate: delta * (gate == k) for gate, delta in split_deltas(s).items()}
+            return replace_deltas(s, alone, "x")
 
-        def without(s: Swept, through: Callable[[Swept], Array] = through) -> Array:
+        def without(s: Sweep, through: Callable[[Sweep], Array] = through) -> Array:
             return s.gradient("x") - through(s)
 
         yield Finding(OPERAND, f"only δ_{k} contributes", {"kept": k}, through)

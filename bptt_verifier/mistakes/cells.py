@@ -1,4 +1,4 @@
-"""What can be wrong in a derivation of a cell, RNN, LSTM and GRU alike."""
+"""Diagnose a submission for a cell: RNN, LSTM or GRU."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -8,69 +8,71 @@ from typing import NamedTuple
 import numpy as np
 
 from bptt_verifier.mistakes import cell_gradients
-from bptt_verifier.mistakes.equations import EQUATIONS, States, Swept, forward, sweep
-from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, evidence_of
-from bptt_verifier.mistakes.forward_passes import OtherForwardPass, other_forward_passes
+from bptt_verifier.mistakes.equations import EQUATIONS, States, Sweep, forward, sweep
+from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.forward_passes import OtherForwardPass, list_forward_passes
 from bptt_verifier.mistakes.in_equations import (
     EquationMistake,
     changes_fixed_entries,
-    every_mistake,
-    put_together,
+    list_mistakes,
+    merge_changes,
 )
-from bptt_verifier.mistakes.search import FEW, explanation, tried
+from bptt_verifier.mistakes.search import FEW, explain, try_mistakes
 from bptt_verifier.mistakes.single_gradients import Finding
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.report import Mistake
 
-# Rounding errors grow along the rows of a gradient, as products cancel within a step; the columns
-# of ∂L/∂U may be single steps of very different size.
+# Products cancel within a step, so the largest entry of a row scales its rounding errors. In ∂L/∂U
+# it is that of a column, which may be one step alone: steps differ in size.
 AXES = dict.fromkeys(cell_gradients.NAMES, -1) | {"U": 0}
 
 
-def as_evidence(witness: Witness, other: OtherForwardPass | None = None) -> Evidence:
-    """A witness as evidence, of the forward pass of its problem or of another one."""
+def gather_evidence(witness: Witness, other: OtherForwardPass | None = None) -> Evidence:
+    """Make evidence of a witness, with its own forward pass or another one."""
     problem: Problem = witness.point
     if other is None:
-        return evidence_of(forward(problem), problem.sizes.T, witness, AXES)
+        return make_evidence(forward(problem), problem.sizes.T, witness, AXES)
     arranged = witness._replace(
         submitted=other.arrange(witness.submitted),
         reference=other.arrange(witness.reference),
         allowed=other.arrange(witness.allowed, signed=False),
     )
-    return evidence_of(forward(other.problem), problem.sizes.T, arranged, AXES)
+    return make_evidence(forward(other.problem), problem.sizes.T, arranged, AXES)
 
 
-def cheapest_first(witness: Witness) -> tuple[bool, bool, int]:
-    """Failing witnesses first, then those in float64, then the small ones."""
+def rank_by_cost(witness: Witness) -> tuple[bool, bool, int]:
+    """Rank a witness: failing before others, float64 before float32, small before large."""
     T, B, D, H, _ = witness.point.sizes
     return not witness.fails, witness.point.x.dtype == np.float32, T * B * (D + H)
 
 
 class CellHypotheses:
-    """What can be wrong in the way back of a cell and in its single gradients."""
+    """The mistakes in the backward pass of a cell and in its single gradients."""
 
     names = cell_gradients.NAMES
     batch = 1
 
     def __init__(self, witnesses: Sequence[Witness], *, pairs: bool = True) -> None:
-        self.witnesses = sorted(witnesses, key=cheapest_first)
-        self.evidence = [as_evidence(witness) for witness in self.witnesses]
+        self.witnesses = sorted(witnesses, key=rank_by_cost)
+        self.evidence = [gather_evidence(witness) for witness in self.witnesses]
         self.longest = max(witness.point.sizes.T for witness in witnesses)
         self.with_pairs = pairs
-        self.first_backs: dict[int, Swept] = {}  # of single mistakes at the first case
+        self.first_backs: dict[int, Sweep] = {}  # of single mistakes at the first case
 
     @cached_property
     def single(self) -> list[EquationMistake]:
-        """Every mistake in the equations, the likely ones first."""
-        return [*every_mistake(self.evidence[0].forward, self.longest)]
+        """All mistakes in the equations, the likely ones first."""
+        return [*list_mistakes(self.evidence[0].forward, self.longest)]
 
-    def backs(self, case: Evidence, made: Sequence[tuple[EquationMistake, ...]]) -> list[Swept]:
-        """The sweep back with each of these combinations."""
+    def sweep_back(
+        self, case: Evidence, made: Sequence[tuple[EquationMistake, ...]]
+    ) -> list[Sweep]:
+        """Run the backward pass with each of these combinations."""
         return [self.back(case, each) for each in made]
 
-    def back(self, case: Evidence, made: tuple[EquationMistake, ...]) -> Swept:
-        """The sweep back with one combination, which is kept where the search asks for it again."""
-        way = put_together(made)
+    def back(self, case: Evidence, made: tuple[EquationMistake, ...]) -> Sweep:
+        """Run the backward pass with one combination; keep it if the search needs it again."""
+        way = merge_changes(made)
         assert way is not None
         if len(made) != 1 or case is not self.evidence[0]:
             return sweep(case.forward, way)
@@ -79,70 +81,70 @@ class CellHypotheses:
             self.first_backs[key] = sweep(case.forward, way)
         return self.first_backs[key]
 
-    def pairs(
+    def list_pairs(
         self, evidence: Sequence[Evidence]
     ) -> Iterator[tuple[EquationMistake, EquationMistake]]:
-        """Pairs of mistakes in different places, but for truncations and clipping, which are many.
+        """List pairs of mistakes in different places, without the many truncations and clippings.
 
-        Those are left out that cannot explain the first cases together, by what each does alone.
+        Pairs that cannot explain the first cases, by the effect of each alone, are left out.
         """
         if not self.with_pairs:
             return
         often = [each for each in self.single if each.mistake.name not in ("truncated", "clipped")]
-        plausible = plausible_pairs(self, evidence[:FEW])
+        plausible = make_pair_filter(self, evidence[:FEW])
         for pair in combinations(often, 2):
-            if put_together(pair) is not None and plausible(*pair):
+            if merge_changes(pair) is not None and plausible(*pair):
                 yield pair
 
-    def of_one_gradient(
-        self, name: str, evidence: Sequence[Evidence], backs: Sequence[Swept]
+    def list_findings(
+        self, name: str, evidence: Sequence[Evidence], backs: Sequence[Sweep]
     ) -> Iterator[Finding]:
-        """Mistakes of one gradient, given a way back."""
-        return cell_gradients.of_one_gradient(name, evidence, backs, self.longest)
+        """List the mistakes in one gradient, given a backward pass at each case."""
+        return cell_gradients.list_findings(name, evidence, backs, self.longest)
 
-    def another_forward_pass(self) -> tuple[Mistake, ...]:
-        """The difference in the forward pass with which the right way back explains everything."""
-        others = [[*other_forward_passes(witness.point)] for witness in self.witnesses]
+    def find_other_forward_pass(self) -> tuple[Mistake, ...]:
+        """Find a different forward pass whose correct gradients are the submission's."""
+        others = [[*list_forward_passes(witness.point)] for witness in self.witnesses]
         for variant in zip(*others, strict=True):
             pairs = zip(self.witnesses, variant, strict=True)
-            if all(not tried(self, [as_evidence(w, o)], ()).wrong for w, o in pairs):
+            if all(not try_mistakes(self, [gather_evidence(w, o)], ()).wrong for w, o in pairs):
                 return (variant[0].mistake,)
         return ()
 
-    def equation_of(self, name: str) -> str | None:
-        """The equation of a gradient in docs/derivation.md."""
+    def find_equation(self, name: str) -> str | None:
+        """Find the tag of a gradient's equation in docs/derivation.md."""
         return EQUATIONS[self.witnesses[0].point.cell].get(name)
 
-    def mistake(self, made: EquationMistake) -> Mistake:
-        """What a report says of a mistake."""
+    def describe(self, made: EquationMistake) -> Mistake:
+        """Return the description, which every mistake in the equations has."""
         return made.mistake
 
 
 class Effect(NamedTuple):
-    """The entries of some cases that one mistake changes, and those that it explains, as bits."""
+    """The entries that one mistake changes, and those that it explains, as bits."""
 
     changed: int
     explained: int
 
 
-def plausible_pairs(
+def make_pair_filter(
     known: CellHypotheses, cases: Sequence[Evidence]
 ) -> Callable[[EquationMistake, EquationMistake], bool]:
-    """Tell whether two mistakes may explain cases together, from what each does alone.
+    """Make a test of whether two mistakes can explain these cases, by the effect of each alone.
 
-    Where both change a fixed set of entries, an entry that one of them leaves as it is must be
-    explained by the other.
+    Where both change a fixed set of entries, one mistake must explain every entry that the other
+    leaves unchanged.
     """
     states: list[States] = [case.forward for case in cases]
     compared = [(case, [n for n in known.names if n in case.wanted]) for case in cases]
 
     def gradients(*made: EquationMistake) -> list[Array]:
-        backs = [(known.backs(case, [made])[0], names) for case, names in compared]
+        backs = [(known.sweep_back(case, [made])[0], names) for case, names in compared]
         return [back.gradient(name) for back, names in backs for name in names]
 
     wanted = [case.wanted[name] for case, names in compared for name in names]
     right = gradients()
-    every = as_bits(np.ones(found.shape, bool) for found in right)
+    every = pack_bits(np.ones(found.shape, bool) for found in right)
     effects: dict[int, Effect | None] = {}  # by identity: the caller keeps the mistakes
 
     def effect(made: EquationMistake) -> Effect | None:
@@ -152,12 +154,12 @@ def plausible_pairs(
 
     def effect_alone(made: EquationMistake) -> Effect:
         found = gradients(made)
-        # Twice the slack: the two together may round as what is up to that far from submitted.
+        # Twice the slack: the pair and the single mistake may each be off by the slack.
         near = (
             each.within(v, 2 * SLACK, each.submitted) for each, v in zip(wanted, found, strict=True)
         )
-        changed = as_bits(v != was for v, was in zip(found, right, strict=True))
-        return Effect(changed, as_bits(near))
+        changed = pack_bits(v != was for v, was in zip(found, right, strict=True))
+        return Effect(changed, pack_bits(near))
 
     def plausible(one: EquationMistake, other: EquationMistake) -> bool:
         a, b = effect(one), effect(other)
@@ -168,26 +170,26 @@ def plausible_pairs(
     return plausible
 
 
-def as_bits(masks: Iterable[Array]) -> int:
-    """Masks as the digits of one number."""
+def pack_bits(masks: Iterable[Array]) -> int:
+    """Pack masks into the bits of one number."""
     return int.from_bytes(np.packbits(np.concatenate([mask.ravel() for mask in masks])).tobytes())
 
 
 def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
-    """The mistakes that give all the submission's numbers; empty where none do, nor two.
+    """Find the mistakes that give the submission's numbers; empty where none do.
 
-    What fails at some sizes only, and is no single mistake, is unknown: any other name would be
-    that of one size.
+    If a submission fails at some sizes only, pairs of mistakes in the backward pass are not tried,
+    since they would fit these sizes alone. Without another explanation, its mistake is unknown.
     """
     if not witnesses:
         return ()
-    partly = wrong_at_some_sizes(witnesses)
+    partly = find_failing_sizes(witnesses)
     known = CellHypotheses(witnesses, pairs=not partly)
-    return explanation(known, known.evidence) or partly
+    return explain(known, known.evidence) or partly
 
 
-def wrong_at_some_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
-    """Unknown, with the sizes that fail; empty where all fail that have several steps."""
+def find_failing_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
+    """Return an unknown mistake with the failing sizes; empty if all fail that have T > 1."""
     failing = {witness.point.sizes for witness in witnesses if witness.fails}
     others = {witness.point.sizes for witness in witnesses} - failing
     if all(sizes.T == 1 for sizes in others):
@@ -205,8 +207,8 @@ def wrong_at_some_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
             for sizes, dtypes in ((wrong, wrong_in), (right, right_in))
         )
     said = (
-        f"your numbers are wrong with {wrong}, and not with {right}: no mistake that the judge "
-        f"knows shows {only}."
+        f"your numbers are wrong with {wrong}, and right with {right}: no known mistake shows "
+        f"{only}."
     )
     details = {"failing": [sizes._asdict() for sizes in sorted(failing)]}
     return (Mistake("unknown", said, details),)

@@ -1,7 +1,7 @@
-"""The way back through each cell as a list of equations that can be changed place by place.
+"""The backward pass of each cell as a list of equations that can be changed place by place.
 
-Each equation is a sum of terms, each term a product of factors; as they stand, they are (B2) and
-(B3), (S5) to (S11), or (G6) to (G12), of docs/derivation.md. `in_equations` changes them.
+An equation is a sum of terms, and a term is a product of factors. The unchanged equations are (B2)
+and (B3), (S5) to (S11), and (G6) to (G12) of docs/derivation.md. `in_equations` changes them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from bptt_verifier.problems.problem import CELLS, Array, Problem, Sizes
 from manual_bptt import activations, losses
 from manual_bptt.activations import ACTIVATIONS
 
-# The function of each gate; the plain RNN has one, without a name of its own.
+# The function of each gate; the plain RNN counts as one gate without a letter.
 FUNCTIONS = {
     "rnn": {"": "φ"},
     "lstm": {"i": "σ", "f": "σ", "g": "tanh", "o": "σ"},
@@ -22,23 +22,23 @@ FUNCTIONS = {
 SLOPES = {"σ": ACTIVATIONS["sigmoid"], "tanh": ACTIVATIONS["tanh"]}
 
 DH, DC = "∂L/∂h_t", "∂L/∂c_t"
-FROM_NEXT = "∂L/∂c_{t→}"  # what comes from the next step alone
-# What an equation hands to the step before, and what that step calls it.
+FROM_NEXT = "∂L/∂c_{t→}"  # the part of ∂L/∂c_t that comes from step t+1
+# The gradients carried to the step before, and the symbols that they have there.
 CARRIED = {"∂L/∂h_{t-1}": DH, "∂L/∂c_{t-1}": FROM_NEXT}
 
 
-def delta_of(gate: str) -> str:
-    """The name of a gate's adjoint."""
+def name_delta(gate: str) -> str:
+    """Name the adjoint of a gate: δ_i, …, or δ_t of the plain RNN."""
     return f"δ_{gate}" if gate else "δ_t"
 
 
-def weight_of(gate: str) -> str:
-    """The name of a gate's block of W."""
+def name_weight(gate: str) -> str:
+    """Name the block of W that belongs to a gate."""
     return f"W_{gate}" if gate else "W"
 
 
 class Term(NamedTuple):
-    """A product, entry by entry, to which a weight's transpose and factors `after` it may apply."""
+    """A product, entry by entry; then a product with the transposed weight and factors `after`."""
 
     factors: tuple[str, ...]
     weight: str = ""
@@ -56,7 +56,7 @@ class Term(NamedTuple):
 
 
 class Equation(NamedTuple):
-    """One line of the way back at step t, by its tag in docs/derivation.md."""
+    """One equation of the backward pass at step t, with its tag in docs/derivation.md."""
 
     tag: str
     result: str
@@ -97,7 +97,7 @@ GRU_BEFORE = (
 
 
 class States(NamedTuple):
-    """The forward pass in float64; `values` are those of every symbol, of step t at index t-1."""
+    """The forward pass in float64; `values` has every symbol, with step t at index t-1."""
 
     problem: Problem
     params: Any
@@ -125,7 +125,7 @@ class States(NamedTuple):
 
     @property
     def equations(self) -> tuple[Equation, ...]:
-        """The equations of one step back, in the order in which they are computed."""
+        """The equations of one step of the backward pass, in the order of computation."""
         if self.problem.cell == "gru":
             return GRU_AFTER if self.problem.option["reset"] == "after" else GRU_BEFORE
         return {"rnn": RNN, "lstm": LSTM}[self.problem.cell]
@@ -141,16 +141,16 @@ SHIFTS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def value(s: States, symbol: str) -> Array:
-    """The values (T, B, H) of a symbol of the forward pass."""
+def look_up(s: States, symbol: str) -> Array:
+    """Look up the values (T, B, H) of a symbol of the forward pass."""
     if symbol in s.values:
         return s.values[symbol]
     suffix = next(suffix for suffix in SHIFTS if symbol.endswith(suffix))
     return SHIFTS[suffix](s.values[symbol.removesuffix(suffix)])
 
 
-def state_values(letter: str, s: Array) -> dict[str, Array]:
-    """The values of h or c, of the states 0 to T, as the steps see them."""
+def compute_state_symbols(letter: str, s: Array) -> dict[str, Array]:
+    """Compute the symbols of the states 0 to T of h or c, at each step."""
     return {
         f"{letter}_{{t-1}}": s[:-1],
         f"{letter}_t": s[1:],
@@ -162,8 +162,8 @@ def state_values(letter: str, s: Array) -> dict[str, Array]:
     }
 
 
-def rnn_values(problem: Problem, a: Array, h: Array) -> dict[str, Array]:
-    """The symbols of the plain RNN."""
+def compute_rnn_symbols(problem: Problem, a: Array, h: Array) -> dict[str, Array]:
+    """Compute the symbols of the plain RNN."""
     phi = activations.find(problem.option["activation"])
     slope = phi.derivative(a, h[1:])
     one = np.ones_like(slope)
@@ -178,8 +178,8 @@ def rnn_values(problem: Problem, a: Array, h: Array) -> dict[str, Array]:
     }
 
 
-def gate_values(problem: Problem, a: Array, gates: Array) -> dict[str, Array]:
-    """The symbols of an LSTM's or a GRU's gates."""
+def compute_gate_symbols(problem: Problem, a: Array, gates: Array) -> dict[str, Array]:
+    """Compute the symbols of the gates of an LSTM or a GRU."""
     functions = FUNCTIONS[problem.cell]
     values: dict[str, Array] = {}
     for k, a_k, gate in zip(
@@ -188,18 +188,18 @@ def gate_values(problem: Problem, a: Array, gates: Array) -> dict[str, Array]:
         values |= {f"{k}_t": gate, f"1 − {k}_t": 1 - gate, f"a_{{{k},t}}": a_k}
         for name, phi in SLOPES.items():
             values[f"{name}′(a_{{{k},t}})"] = phi.derivative(a_k, phi.function(a_k))
-            # The other function's φ′ as a formula of h, given this one's h.
+            # The slope of either function, computed from the output of this gate.
             values[f"{name}′ with h = {k}_t"] = phi.derivative(a_k, gate)
         phi = SLOPES[functions[k]]
         values[f"{functions[k]}′({k}_t)"] = phi.derivative(gate, phi.function(gate))
     return values
 
 
-def cell_values(cells: Array) -> dict[str, Array]:
-    """The symbols of an LSTM's cell."""
+def compute_cell_symbols(cells: Array) -> dict[str, Array]:
+    """Compute the symbols of the cell state of an LSTM."""
     c, tanh, sigmoid = cells[1:], SLOPES["tanh"], SLOPES["σ"]
     tanh_c = np.tanh(c)
-    return state_values("c", cells) | {
+    return compute_state_symbols("c", cells) | {
         "tanh(c_t)": tanh_c,
         "tanh(c_{t-1})": np.tanh(cells[:-1]),
         "tanh′(c_t)": tanh.derivative(c, tanh_c),
@@ -209,8 +209,10 @@ def cell_values(cells: Array) -> dict[str, Array]:
     }
 
 
-def candidate_values(params: Any, h: Array, n: Array, recurrent: Array) -> dict[str, Array]:
-    """The symbols that a GRU's candidate and state make together."""
+def compute_candidate_symbols(
+    params: Any, h: Array, n: Array, recurrent: Array
+) -> dict[str, Array]:
+    """Compute the symbols of a GRU that combine the candidate and the state."""
     bias = 0 if params.b_n is None else params.b_n
     return {
         "W_n h_{t-1} + b_n": recurrent,
@@ -225,29 +227,29 @@ def candidate_values(params: Any, h: Array, n: Array, recurrent: Array) -> dict[
 
 
 def forward(problem: Problem) -> States:
-    """The forward pass of a problem, and ∂L/∂ŷ, in float64 whatever its dtype."""
+    """Run the forward pass of a problem and compute ∂L/∂ŷ, in float64 whatever its dtype."""
     wide = problem.map_arrays(lambda values: values.astype(np.float64))
     params, x = wide.params, wide.x
     prediction, trace = CELLS[problem.cell].forward(params, x, **wide.first, **problem.option)
     dy = losses.find(problem.loss).gradient(prediction, wide.y)
-    values = {"x_t": x, **state_values("h", trace.h)}
+    values = {"x_t": x, **compute_state_symbols("h", trace.h)}
     cells = getattr(trace, "cells", None)
     if problem.cell == "rnn":
-        values |= rnn_values(problem, trace.a, trace.h)
+        values |= compute_rnn_symbols(problem, trace.a, trace.h)
     else:
-        values |= gate_values(problem, trace.a, trace.gates)
+        values |= compute_gate_symbols(problem, trace.a, trace.gates)
     if cells is not None:
-        values |= cell_values(cells)
+        values |= compute_cell_symbols(cells)
     if problem.cell == "gru":
-        values |= candidate_values(params, trace.h, values["n_t"], trace.recurrent)
+        values |= compute_candidate_symbols(params, trace.h, values["n_t"], trace.recurrent)
     functions = FUNCTIONS[problem.cell]
     blocks = np.split(params.W, len(functions))
-    W = dict(zip(map(weight_of, functions), blocks, strict=True))
+    W = dict(zip(map(name_weight, functions), blocks, strict=True))
     return States(problem, params, x, trace.h, cells, values, W, dy)
 
 
-class Swept(NamedTuple):
-    """What the way back leaves: ∂L/∂ŷ, ∂L/∂h_t and ∂L/∂c_t at index t, the packed δ_t at t-1."""
+class Sweep(NamedTuple):
+    """A backward pass: ∂L/∂ŷ; ∂L/∂h_t and ∂L/∂c_t at index t; the packed δ_t at index t-1."""
 
     states: States
     dy: Array
@@ -256,15 +258,15 @@ class Swept(NamedTuple):
     adjoints: Array
 
     def gradient(self, name: str) -> Array:
-        """The right gradient of this name, given the sweep."""
+        """Compute the gradient of this name from the sweep."""
         return GRADIENTS[name](self)
 
 
-Way = Mapping[Any, Any]  # what is changed, by place
+Way = Mapping[Any, Any]  # the changes of a backward pass, by place
 
 
-def sweep(s: States, way: Way) -> Swept:
-    """Go back through time with these changes."""
+def sweep(s: States, way: Way) -> Sweep:
+    """Run the backward pass with these changes."""
 
     def as_it_is(*given: Any) -> Any:
         return given[-1]
@@ -272,8 +274,8 @@ def sweep(s: States, way: Way) -> Swept:
     dy = way["output"](s) if "output" in way else s.dy
     V = way["output_weight"](s) if "output_weight" in way else s.params.V
     adjoint, left = way.get("adjoint", as_it_is), way.get("left", as_it_is)
-    deltas = [delta_of(k) for k in s.gates]
-    order = [delta_of(k) for k in way.get("order", s.gates)]
+    deltas = [name_delta(k) for k in s.gates]
+    order = [name_delta(k) for k in way.get("order", s.gates)]
     untransposed = way.get("weight", False)
     weights = {k: W_k.T if untransposed else W_k for k, W_k in s.W.items()}
     lines = [
@@ -284,7 +286,7 @@ def sweep(s: States, way: Way) -> Swept:
         for line in s.equations
     ]
     symbols = {f for _, terms in lines for term in terms for f in (*term.factors, *term.after)}
-    given = {f: value(s, f) for f in symbols if not f.startswith(("∂", "δ"))}
+    given = {f: look_up(s, f) for f in symbols if not f.startswith(("∂", "δ"))}
 
     last = dy @ V
     nothing = np.zeros_like(last)
@@ -295,26 +297,26 @@ def sweep(s: States, way: Way) -> Swept:
         now = {symbol: values[t - 1] for symbol, values in given.items()} | above
         for result, terms in lines:
             if result not in CARRIED:
-                now[result] = total(terms, now, weights, nothing)
+                now[result] = sum_terms(terms, now, weights, nothing)
         packed = [adjoint(s, t, now[name]) for name in order]
         now |= zip(deltas, packed, strict=True)
         adjoints[t - 1] = np.concatenate(packed, axis=-1)
         dh[t], dc[t] = now[DH], now.get(DC, nothing)
         for result, terms in lines:
             if result in CARRIED:
-                found = total(terms, now, weights, nothing)
+                found = sum_terms(terms, now, weights, nothing)
                 carried, into = way.get(("carried", result)), CARRIED[result]
                 if carried:
                     found = carried(s, t, found, now[into], last if into == DH else nothing)
                 above[into] = found
     dh[0], dc[0] = above[DH], above[FROM_NEXT]
-    return Swept(s, dy, dh, dc, left(s, adjoints))
+    return Sweep(s, dy, dh, dc, left(s, adjoints))
 
 
-def total(
+def sum_terms(
     terms: Sequence[Term], now: Mapping[str, Array], weights: Mapping[str, Array], nothing: Array
 ) -> Array:
-    """The sum of some terms at one step."""
+    """Sum the terms of an equation at one step."""
     result = nothing
     for factors, weight, after, times, transposed in terms:
         found = now[factors[0]]
@@ -331,59 +333,61 @@ def total(
 
 # The gradients, given the sweep.
 
-# By gate: the factors of what W_k multiplied, and those beside δ_k of the adjoint of that product.
-Met = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+# By gate: the factors of the operand of W_k, and the factors of the adjoint δᵂ_k beside δ_k.
+Operands = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
 
 
-def how_met(states: States) -> Met:
-    """What stands in (B5), in (S13), or in (G13) and (G14)."""
-    met: Met = dict.fromkeys(states.gates, (("h_{t-1}",), ()))
+def find_operands(states: States) -> Operands:
+    """Find the factors in (B5), in (S13), or in (G13) and (G14)."""
+    operands: Operands = dict.fromkeys(states.gates, (("h_{t-1}",), ()))
     if states.problem.cell == "gru":
         after = states.problem.option["reset"] == "after"
-        met["n"] = (("h_{t-1}",), ("r_t",)) if after else (("r_t", "h_{t-1}"), ())
-    return met
+        operands["n"] = (("h_{t-1}",), ("r_t",)) if after else (("r_t", "h_{t-1}"), ())
+    return operands
 
 
 def outer(left: Array, right: Array) -> Array:
-    """Σ_t Σ_b left_t right_tᵀ."""
-    return np.tensordot(left, right, axes=((0, 1), (0, 1)))  # of no step, zero
+    """Sum the outer products: Σ_t Σ_b left_t right_tᵀ."""
+    rows = left.shape[0] * left.shape[1]  # 0 where a sequence of one step is shifted by one
+    found: Array = left.reshape(rows, left.shape[-1]).T @ right.reshape(rows, right.shape[-1])
+    return found
 
 
-def deltas_of(s: Swept) -> dict[str, Array]:
-    """δ_t of each gate."""
+def split_deltas(s: Sweep) -> dict[str, Array]:
+    """Split the packed adjoints into δ_t of each gate."""
     H = s.dh.shape[-1]
     return {k: s.adjoints[:, :, i * H : (i + 1) * H] for i, k in enumerate(s.states.gates)}
 
 
-def multiply(s: Swept, found: Array, factors: tuple[str, ...]) -> Array:
-    """The values of all steps, times those of some symbols."""
+def multiply(s: Sweep, found: Array, factors: tuple[str, ...]) -> Array:
+    """Multiply the values of all steps by those of some symbols."""
     for factor in factors:
-        found = found * value(s.states, factor)
+        found = found * look_up(s.states, factor)
     return found
 
 
-def gradient_of_W(s: Swept, met: Met) -> Array:
-    """Each gate's δᵂ_t q_tᵀ, summed over time."""
-    parts = [
-        outer(multiply(s, delta, met[k][1]), multiply(s, np.ones(()), met[k][0]))
-        for k, delta in deltas_of(s).items()
-    ]
+def sum_for_W(s: Sweep, operands: Operands) -> Array:
+    """Sum δᵂ_t q_tᵀ of each gate over time."""
+    parts = []
+    for k, delta in split_deltas(s).items():
+        factors, beside = operands[k]
+        parts.append(outer(multiply(s, delta, beside), multiply(s, np.ones(()), factors)))
     return np.concatenate(parts)
 
 
-def gradient_of_b_n(s: Swept, beside: tuple[str, ...]) -> Array:
-    """δᵂ_t of the candidate, summed over time."""
-    found: Array = multiply(s, deltas_of(s)["n"], beside).sum(axis=(0, 1))
+def sum_for_b_n(s: Sweep, beside: tuple[str, ...]) -> Array:
+    """Sum δᵂ_t of the candidate over time."""
+    found: Array = multiply(s, split_deltas(s)["n"], beside).sum(axis=(0, 1))
     return found
 
 
-GRADIENTS: dict[str, Callable[[Swept], Array]] = {
+GRADIENTS: dict[str, Callable[[Sweep], Array]] = {
     "U": lambda s: outer(s.adjoints, s.states.x),
-    "W": lambda s: gradient_of_W(s, how_met(s.states)),
+    "W": lambda s: sum_for_W(s, find_operands(s.states)),
     "V": lambda s: s.dy.T @ s.states.h[-1],
     "b": lambda s: s.adjoints.sum(axis=(0, 1)),
     "c": lambda s: s.dy.sum(axis=0),
-    "b_n": lambda s: gradient_of_b_n(s, how_met(s.states)["n"][1]),
+    "b_n": lambda s: sum_for_b_n(s, find_operands(s.states)["n"][1]),
     "x": lambda s: s.adjoints @ s.states.params.U,
     "h0": lambda s: s.dh[0],
     "c0": lambda s: s.dc[0],

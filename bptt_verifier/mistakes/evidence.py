@@ -1,4 +1,4 @@
-"""Evidence: one case as a hypothesis must explain it, entry by entry."""
+"""Evidence: the submission's gradients at one case, which a hypothesis must explain by entry."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,12 +7,12 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 
-# A hypothesis is not the reference, and its rounding is not the one that was bounded.
+# The allowed error holds for the reference. A hypothesis is computed differently and rounds more.
 SLACK = 8
 
 
 class Witness(NamedTuple):
-    """A point, the submission's gradients there, the true ones, and the allowed errors."""
+    """A point, with the submission's gradients, the true ones and the allowed errors."""
 
     point: Any
     submitted: Mapping[str, Array]
@@ -22,7 +22,10 @@ class Witness(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """One gradient of a submission, and how far a hypothesis may be from it."""
+    """One gradient of a submission, and the allowed distance of a hypothesis from it.
+
+    That is `allowed`, or `relative` times the largest entry along `axis`, if that is larger.
+    """
 
     submitted: Array
     allowed: Array
@@ -30,9 +33,9 @@ class Wanted(NamedTuple):
     axis: int | None
 
     def within(self, found: Array, slack: float, rounded: Array) -> Array:
-        """Which entries of a hypothesis' gradient are the submission's.
+        """Tell which entries of a hypothesis' gradient `found` are the submission's.
 
-        What is compared was rounded as `rounded` is, whose largest entries set the scale.
+        The largest entries of `rounded` set the scale of the rounding errors.
         """
         scale = np.max(np.abs(rounded), axis=self.axis, keepdims=True)
         near: Array = np.abs(self.submitted - found) <= slack * np.maximum(
@@ -42,10 +45,7 @@ class Wanted(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """One case: the forward pass there, the true gradients, and those of the submission.
-
-    `forward` is what a subject's hypotheses start from.
-    """
+    """One case: its forward pass, the true gradients, and those of the submission."""
 
     forward: Any
     reference: Mapping[str, Array]
@@ -53,11 +53,11 @@ class Evidence(NamedTuple):
 
     @property
     def cheapest_first(self) -> list[str]:
-        """The names of the gradients, the small ones first."""
+        """Names of the gradients, the small ones first."""
         return sorted(self.wanted, key=lambda name: self.wanted[name].submitted.size)
 
     def explains(self, name: str, found: Array) -> bool:
-        """Whether a hypothesis' gradient is the submission's, entry by entry."""
+        """Tell whether a hypothesis' gradient is the submission's, entry by entry."""
         wanted = self.wanted[name]
         if found.shape != wanted.submitted.shape:
             return False
@@ -65,13 +65,13 @@ class Evidence(NamedTuple):
             return bool(wanted.within(found, SLACK, found).all())
 
 
-def evidence_of(
+def make_evidence(
     forward: Any, steps: int, witness: Witness, axes: Mapping[str, int | None]
 ) -> Evidence:
-    """A witness as evidence, with the forward pass at its point.
+    """Make evidence of a witness and the forward pass at its point.
 
-    Rounding errors grow with the largest entry along an axis of each gradient, or with its largest
-    of all where that is None; `steps` of a sweep each round.
+    Rounding errors grow with the largest entry along an axis of each gradient, or of the whole
+    gradient where `axes` has None; each of the `steps` of a sweep rounds.
     """
     _, submitted, reference, allowed, _ = witness
     wanted = {}

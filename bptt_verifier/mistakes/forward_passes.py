@@ -1,6 +1,6 @@
-"""Other forward passes than the stated one, each as the problem that it would be.
+"""Forward passes other than the stated one, each as a changed problem.
 
-A submission whose gradients are right for one of these made no mistake in its way back.
+If the gradients of a submission are right for one of these, its backward pass is right.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,10 +17,10 @@ PACKED = {"U": 0, "W": 0, "b": 0, "adjoints": -1}  # gradients that hold all gat
 
 
 class OtherForwardPass(NamedTuple):
-    """Another forward pass: the problem that it is, and how it packs the gates.
+    """A forward pass as a problem, with its order of the gates.
 
-    `gates` are, for each gate, the place of its rows in the submission's; the gradients in `free`
-    may be anything.
+    `gates` has the place of each gate's rows in the submission; `signs` multiply them. The
+    gradients in `free` may have any value.
     """
 
     mistake: Mistake
@@ -30,17 +30,17 @@ class OtherForwardPass(NamedTuple):
     free: frozenset[str] = frozenset()
 
     def arrange(self, found: Mapping[str, Array], signed: bool = True) -> dict[str, Array]:
-        """Gradients as this forward pass packs the gates, without those that are free."""
+        """Arrange gradients in the order of this forward pass, without those that are free."""
         signs = self.signs if signed else (1,) * len(self.gates)
         return {
-            name: in_order(v, self.gates, signs, PACKED[name]) if name in PACKED else v
+            name: arrange_blocks(v, self.gates, signs, PACKED[name]) if name in PACKED else v
             for name, v in found.items()
             if name not in self.free
         }
 
 
-def other_forward_passes(problem: Problem) -> Iterator[OtherForwardPass]:
-    """Every forward pass that is tried in place of a problem's own."""
+def list_forward_passes(problem: Problem) -> Iterator[OtherForwardPass]:
+    """List every forward pass that is tried in place of a problem's own."""
     params = problem.params
     gates = tuple(range(len(FUNCTIONS[problem.cell])))
     signs = (1,) * len(gates)
@@ -83,7 +83,7 @@ def other_forward_passes(problem: Problem) -> Iterator[OtherForwardPass]:
         yield other(said, problem._replace(option=option), details=option)
         said = "it is h_t = z_t ⊙ n_t + (1 − z_t) ⊙ h_{t-1}, with z_t for 1 − z_t"
         negated = (1, -1, 1)  # 1 − σ(a) = σ(−a)
-        yield other(said, rearranged(problem, gates, negated), signs=negated)
+        yield other(said, rearrange(problem, gates, negated), signs=negated)
     for order in permutations(gates):
         if order != gates:
             letters = ", ".join(
@@ -91,24 +91,26 @@ def other_forward_passes(problem: Problem) -> Iterator[OtherForwardPass]:
             )
             yield other(
                 f"its gates are packed in the order {letters}",
-                rearranged(problem, order, signs),
+                rearrange(problem, order, signs),
                 gates=order,
                 details={"gates": letters},
             )
 
 
-def rearranged(problem: Problem, order: tuple[int, ...], signs: tuple[int, ...]) -> Problem:
-    """The problem whose k-th gate has the rows of gate order[k] of this one, with a sign."""
+def rearrange(problem: Problem, order: tuple[int, ...], signs: tuple[int, ...]) -> Problem:
+    """Rearrange a problem: its k-th gate gets the rows of gate order[k], times a sign."""
     packed = {
-        name: in_order(rows, order, signs)
+        name: arrange_blocks(rows, order, signs)
         for name, rows in problem.weights.items()
         if name in PACKED
     }
     return problem._replace(params=problem.params._replace(**packed))
 
 
-def in_order(packed: Array, order: tuple[int, ...], signs: tuple[int, ...], axis: int = 0) -> Array:
-    """The gates' blocks in another order, with signs."""
+def arrange_blocks(
+    packed: Array, order: tuple[int, ...], signs: tuple[int, ...], axis: int = 0
+) -> Array:
+    """Put the gates' blocks in another order, with signs."""
     blocks = np.split(packed, len(order), axis=axis)
     return np.concatenate(
         [sign * blocks[k] for k, sign in zip(order, signs, strict=True)], axis=axis

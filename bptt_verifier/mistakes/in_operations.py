@@ -1,6 +1,6 @@
-"""Mistakes in differentiating the operations of a loss.
+"""Mistakes in the derivative of one operation of a loss.
 
-Each changes the derivative of one operation, at all time steps together or at one of them.
+A mistake changes the same operation at every time step, or at some steps only.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.structure import (
     Structure,
     chains,
@@ -21,8 +20,9 @@ from bptt_verifier.program.structure import (
 )
 from bptt_verifier.program.trace import Change
 
+Edge = tuple[int, int]  # an operation, and the operand that its cotangent is passed back to
 Values = Sequence[Any]
-Changes = dict[tuple[int, int], Change]
+Changes = dict[Edge, Change]
 
 LINEAR = frozenset("neg copy add sub mul".split())  # of one variable, and constants
 
@@ -30,9 +30,9 @@ ORDINAL = "first second third fourth fifth sixth".split()
 
 
 class OperationMistake(NamedTuple):
-    """A mistake by its stable name: what is done wrongly, where, and what that changes.
+    """A mistake by its stable name, in words, and the changes that it makes at a point.
 
-    `equation` is the operation that a report shows; `changes` are those of one point.
+    `equation` is the operation that a report shows.
     """
 
     name: str
@@ -42,225 +42,209 @@ class OperationMistake(NamedTuple):
     details: Mapping[str, Any] = {}
 
 
-def cut(edges: Sequence[tuple[int, int]], factor: Any = 0.0) -> Callable[[Values], Changes]:
-    """The same factor on every one of these (equation, operand)."""
-    return lambda values: {edge: Change(edge[1], after=factor) for edge in edges}
+def change_edges(edges: Sequence[Edge], **how: Any) -> Callable[[Values], Changes]:
+    """Make the same `Change` on each of these edges, at any point."""
+    return lambda values: {edge: Change(edge[1], **how) for edge in edges}
 
 
-def always(changes: Changes) -> Callable[[Values], Changes]:
-    """Changes that do not depend on the point."""
-    return lambda values: changes
-
-
-def at(slots: Sequence[int | None]) -> Callable[[Values], list[Any]]:
-    """The values of these slots (None where there is none)."""
+def read_slots(slots: Sequence[int | None]) -> Callable[[Values], list[Any]]:
+    """Read the values of these slots at a point; None where there is no slot."""
     return lambda values: [None if slot is None else values[slot] for slot in slots]
 
 
-def ordinal(operand: int) -> str:
-    """`first`, `second` … operand."""
-    return ORDINAL[operand] if operand < len(ORDINAL) else f"{operand + 1}th"
+def name_operand(operand: int) -> str:
+    """Name an operand: "first operand", "second operand" …"""
+    return f"{ORDINAL[operand] if operand < len(ORDINAL) else f'{operand + 1}th'} operand"
 
 
-def every_mistake(known: Structure) -> Iterator[OperationMistake]:
-    """Every mistake with one operation, the more particular names first."""
-    yield from of_the_recurrence(known)
+def list_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List every mistake in one operation, the more specific names first."""
+    yield from list_recurrence_mistakes(known)
     for group in known.groups:
-        yield from of_the_activation(known, group)
-        yield from of_the_product(known, group)
-    yield from of_the_output(known)
-    yield from of_single_steps(known)
-    # Of several places where a path may be cut to the same effect, the one nearest to the loss.
+        yield from list_activation_mistakes(known, group)
+        yield from list_product_mistakes(known, group)
+    yield from list_output_mistakes(known)
+    yield from list_step_mistakes(known)
+    # Where cutting a path has the same effect in several places, the one nearest to the loss.
     for group in reversed(known.groups):
-        yield from of_parts(known, group)
-        yield from of_paths(known, group)
+        yield from list_broadcast_mistakes(known, group)
+        yield from list_path_mistakes(known, group)
 
 
-def of_the_recurrence(known: Structure) -> Iterator[OperationMistake]:
-    """What is carried from step to step: dropped, or dropped at one step."""
+def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that drop the gradient carried between steps, or count it twice."""
     carried, steps = known.carried, known.steps
     if not carried:
         return
-    every = "nothing is passed back from one step to the one before"
     yield OperationMistake(
-        "recurrent-path-dropped", every, carried[0][0], cut(carried), {"path": "all"}
+        "recurrent-path-dropped",
+        "nothing is passed back from one step to the one before",
+        carried[0][0],
+        change_edges(carried, after=0.0),
+        {"path": "all"},
     )
-    by_group: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    by_group: dict[tuple[int, ...], list[Edge]] = {}
     for group in known.groups:
         for operand in known.active(*group):
             edges = [(number, operand) for number in group if (number, operand) in carried]
             if edges and len(edges) < len(carried):
                 by_group[(*group, operand)] = edges
     for edges in by_group.values():
+        path = name_operand(edges[0][1])
         yield OperationMistake(
             "recurrent-path-dropped",
-            f"nothing is passed back to the step before through its {ordinal(edges[0][1])} operand",
+            f"nothing is passed back to the step before through its {path}",
             edges[0][0],
-            cut(edges),
-            {"path": f"{ordinal(edges[0][1])} operand"},
+            change_edges(edges, after=0.0),
+            {"path": path},
         )
     for first in range(1, steps):
         edges = [edge for edge in carried if known.step[edge[0]] == first]
-        kept = steps - first
-        skipped = first == 1
         yield OperationMistake(
-            "first-step-skipped" if skipped else "truncated",
-            f"nothing is passed back beyond the last {kept} of {steps} steps",
-            edges[0][0] if edges else carried[0][0],
-            cut(edges),
-            {"steps": kept},
+            "first-step-skipped" if first == 1 else "truncated",
+            f"nothing is passed back beyond the last {steps - first} of {steps} steps",
+            (edges or carried)[0][0],
+            change_edges(edges, after=0.0),
+            {"steps": steps - first},
         )
     yield OperationMistake(
         "path-counted-twice",
         "what is passed back from one step to the one before is counted twice",
         carried[0][0],
-        cut(carried, 2.0),
+        change_edges(carried, after=2.0),
     )
 
 
-def of_the_activation(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
-    """The derivative of a function of one variable, alone or as several operations."""
+def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List mistakes that omit an activation's derivative, or take it at the activated value."""
     for links in chains(known, group):
-        names = {known.program.operations[number].name for number in links[0]}
-        if names <= LINEAR:
+        if {known.program.operations[number].name for number in links[0]} <= LINEAR:
             continue
-
-        def replaced(values: Values, links: Any = links, at_output: bool = False) -> Changes:
-            changes: Changes = {}
-            for link in links:
-                output = values[known.program.operations[link[-1]].outputs[0]]
-                with np.errstate(all="ignore"):
-                    slope = slope_of(known, link, values, output)[0] if at_output else 1.0
-                for number in link:
-                    operand = known.active(number)[0]
-                    changes[number, operand] = Change(
-                        operand, slope=slope if number == link[-1] else 1.0
-                    )
-            return changes
-
-        yield OperationMistake(
-            "activation-derivative-missing",
-            "its derivative is missing: what arrives is passed back as it is",
-            links[0][-1],
-            replaced,
-        )
-        yield OperationMistake(
-            "activation-derivative-of-activated-value",
-            "its derivative is taken at the value that it returned instead of the one it was given",
-            links[0][-1],
-            partial(replaced, at_output=True),
-        )
-
-
-def of_the_product(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
-    """A product whose other operand is a wrong one: transposed, of another step, not activated."""
-    equations = known.program.operations
-    name = equations[group[0]].name
-    if name not in {"dot_general", "mul"}:
-        return
-    for operand in known.active(*group):
-        other = 1 - operand
-        slots = [equations[number].inputs[other] for number in group]
-        mine = [equations[number].inputs[operand] for number in group]
-        if name == "dot_general":
-            yield from transposed(known, group, operand, slots)
-            yield from before_the_product(known, group, operand, mine)
-        state = any(slot in known.producer for slot in slots)
-        wrong = "hidden-state-off-by-one" if state else "input-off-by-one"
-        for values_of, label, alteration in shifted(known, slots):
-            yield OperationMistake(
-                label or wrong,
-                f"the gradient of its {ordinal(operand)} operand is made with {alteration}",
-                group[0],
-                with_other_operand(equations, group, operand, values_of),
-            )
-        sources = [known.producer.get(slot) for slot in slots]
-        if any(source is not None for source in sources) and all(
-            source is None or elementwise(known, source) for source in sources
+        for name, alteration, activated in (
+            (
+                "activation-derivative-missing",
+                "its derivative is missing: what arrives is passed back as it is",
+                False,
+            ),
+            (
+                "activation-derivative-of-activated-value",
+                "its derivative is taken at the value that it returned instead of the one it was "
+                "given",
+                True,
+            ),
         ):
-            inputs = [
-                slot if source is None else equations[source].inputs[known.active(source)[0]]
-                for slot, source in zip(slots, sources, strict=True)
-            ]
-            yield OperationMistake(
-                "wrong-operand",
-                f"the gradient of its {ordinal(operand)} operand is made with the value before the "
-                "activation instead of the one after it",
-                group[0],
-                with_other_operand(equations, group, operand, at(inputs)),
-            )
-        if all(source is not None and equations[source].name == "mul" for source in sources):
-            for factor in (0, 1):
-                inputs = [
-                    equations[source].inputs[factor] for source in sources if source is not None
-                ]
-                yield OperationMistake(
-                    "wrong-operand",
-                    f"the gradient of its {ordinal(operand)} operand is made with one factor of a "
-                    "product instead of the product",
-                    group[0],
-                    with_other_operand(equations, group, operand, at(inputs)),
-                )
-        if name == "mul":
-            yield OperationMistake(
-                "wrong-operand",
-                f"the gradient of its {ordinal(operand)} operand is made with that operand itself "
-                "instead of the other",
-                group[0],
-                with_other_operand(equations, group, operand, at(mine)),
-            )
+            changes = partial(replace_slopes, known, links, activated)
+            yield OperationMistake(name, alteration, links[0][-1], changes)
 
 
-def with_other_operand(
-    equations: Sequence[Operation],
-    group: Sequence[int],
-    operand: int,
-    values_of: Callable[[Values], Sequence[Any]],
-) -> Callable[[Values], Changes]:
-    """The other operand of every product replaced by these values (None: contributes nothing)."""
-
-    def changes(values: Values) -> Changes:
-        result: Changes = {}
-        for number, value in zip(group, values_of(values), strict=True):
-            true = values[equations[number].inputs[1 - operand]]
-            if value is None:
-                result[number, operand] = Change(operand, after=0.0)
-            elif value.shape == true.shape:
-                result[number, operand] = Change(operand, instead=((1 - operand, value),))
-        return result
-
+def replace_slopes(
+    known: Structure, links: Sequence[Sequence[int]], activated: bool, values: Values
+) -> Changes:
+    """Replace the slope of each chain by that at its result, if `activated`, or by one."""
+    changes: Changes = {}
+    for link in links:
+        output = values[known.program.operations[link[-1]].outputs[0]]
+        with np.errstate(all="ignore"):
+            slope = slope_of(known, link, values, output)[0] if activated else 1.0
+        for number in link:
+            operand = known.active(number)[0]
+            changes[number, operand] = Change(operand, slope=slope if number == link[-1] else 1.0)
     return changes
 
 
-def transposed(
+def list_product_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List mistakes that compute one operand's gradient with a wrong value of the other."""
+    if known.program.operations[group[0]].name in {"dot_general", "mul"}:
+        for operand in known.active(*group):
+            yield from list_operand_mistakes(known, group, operand)
+
+
+def list_operand_mistakes(
+    known: Structure, group: Sequence[int], operand: int
+) -> Iterator[OperationMistake]:
+    """List mistakes that use the other operand transposed, of another step, or not activated."""
+    operations = known.program.operations
+    inputs = [operations[number].inputs for number in group]
+    own, other = ([each[k] for each in inputs] for k in (operand, 1 - operand))
+
+    def use(
+        what: str, values_of: Callable[[Values], list[Any]], name: str = "wrong-operand"
+    ) -> OperationMistake:
+        alteration = f"the gradient of its {name_operand(operand)} is computed with {what}"
+        changes = partial(replace_other_operand, known, group, operand, values_of)
+        return OperationMistake(name, alteration, group[0], changes)
+
+    if operations[group[0]].name == "dot_general":
+        yield from list_transposition_mistakes(known, group, operand, other)
+        yield from list_order_mistakes(known, group, operand, own)
+    state = any(slot in known.producer for slot in other)
+    off_by_one = "hidden-state-off-by-one" if state else "input-off-by-one"
+    for slots, label, what in list_shifts(known, other):
+        yield use(what, read_slots(slots), label or off_by_one)
+    sources = [known.producer.get(slot) for slot in other]
+    if any(source is not None for source in sources) and all(
+        source is None or elementwise(known, source) for source in sources
+    ):
+        before = [
+            slot if source is None else operations[source].inputs[known.active(source)[0]]
+            for slot, source in zip(other, sources, strict=True)
+        ]
+        yield use("the value before the activation instead of the one after it", read_slots(before))
+    factors = [
+        operations[source].inputs
+        for source in sources
+        if source is not None and operations[source].name == "mul"
+    ]
+    for k in (0, 1) if len(factors) == len(sources) else ():
+        slots = [each[k] for each in factors]
+        yield use("one factor of a product instead of the product", read_slots(slots))
+    if operations[group[0]].name == "mul":
+        yield use("that operand itself instead of the other", read_slots(own))
+
+
+def replace_other_operand(
+    known: Structure,
+    group: Sequence[int],
+    operand: int,
+    values_of: Callable[[Values], Sequence[Any]],
+    values: Values,
+) -> Changes:
+    """Replace the other operand of every product by these values; None contributes nothing."""
+    result: Changes = {}
+    for number, value in zip(group, values_of(values), strict=True):
+        true = values[known.program.operations[number].inputs[1 - operand]]
+        if value is None:
+            result[number, operand] = Change(operand, after=0.0)
+        elif value.shape == true.shape:
+            result[number, operand] = Change(operand, instead=((1 - operand, value),))
+    return result
+
+
+def list_transposition_mistakes(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
-    """A square weight that is not transposed on the way back."""
+    """List the mistake of leaving a square weight untransposed."""
     shapes = {known.program.operations[number].shapes[0] for number in group}
-    square = slots[0] in known.leaf and len(shapes) == 1
+    if slots[0] not in known.leaf or len(shapes) > 1:
+        return
     recurrent = any(from_before(known, number, operand) for number in group)
-    if square:
-        yield OperationMistake(
-            "untransposed-recurrent-weight" if recurrent else "untransposed-output-weight",
-            f"the weight in its {ordinal(1 - operand)} operand is not transposed on the way back",
-            group[0],
-            with_other_operand(
-                known.program.operations,
-                group,
-                operand,
-                lambda values: [
-                    values[slot].swapaxes(-1, -2) if values[slot].ndim == 3 else values[slot]
-                    for slot in slots
-                ],
-            ),
-        )
+
+    def transpose(values: Values) -> list[Any]:
+        weights = [values[slot] for slot in slots]
+        return [weight.swapaxes(-1, -2) if weight.ndim == 3 else weight for weight in weights]
+
+    yield OperationMistake(
+        "untransposed-recurrent-weight" if recurrent else "untransposed-output-weight",
+        f"the weight in its {name_operand(1 - operand)} is not transposed in the backward pass",
+        group[0],
+        partial(replace_other_operand, known, group, operand, transpose),
+    )
 
 
-def before_the_product(
+def list_order_mistakes(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
-    """The slope of the activation, applied on the wrong side of the recurrent weight."""
-    equations = known.program.operations
+    """List mistakes that apply an activation's derivative on the wrong side of the weight."""
     sources = [known.producer.get(slot) for slot in slots]
     numbers = [source for source in sources if source is not None]
     if not numbers or not all(elementwise(known, source) for source in numbers):
@@ -278,7 +262,7 @@ def before_the_product(
                 with np.errstate(all="ignore"):
                     slope = slope_of(known, by_end[source], values)[0]
                     inverse = np.where(slope == 0, 0.0, 1 / slope)
-                if slope.shape == equations[number].shapes[0]:
+                if slope.shape == known.program.operations[number].shapes[0]:
                     result[number, operand] = Change(operand, before=slope, after=inverse)
             return result
 
@@ -290,152 +274,136 @@ def before_the_product(
         )
 
 
-def shifted(
+def list_shifts(
     known: Structure, slots: Sequence[int]
-) -> Iterator[tuple[Callable[[Values], list[Any]], str, str]]:
-    """The operands of every step, replaced by those of another."""
+) -> Iterator[tuple[Sequence[int | None], str, str]]:
+    """List the slots of other steps, with the name of that mistake (or none) and its words."""
     if len(slots) < 2 or any(slot in known.leaf for slot in slots):
         return
     after = following(known, slots[-1], slots[-2])
-
-    what = "the value of the {} step"
-    yield at([*slots[1:], after]), "", what.format("next")
-    yield at([*slots[1:], slots[-1]]), "", what.format("next")
-    yield at([None, *slots[:-1]]), "", what.format("previous")
+    following_step, previous = "the value of the next step", "the value of the previous step"
+    yield [*slots[1:], after], "", following_step
+    yield [*slots[1:], slots[-1]], "", following_step
+    yield [None, *slots[:-1]], "", previous
     wraps = "negative-index-wraps-around"
     first = "the last value at the first step, as index −1 would give"
     for last in {slots[-1], after} - {None}:
-        yield at([last, *slots[1:]]), wraps, first
-        yield at([last, *slots[:-1]]), wraps, what.format("previous") + ", and " + first
+        yield [last, *slots[1:]], wraps, first
+        yield [last, *slots[:-1]], wraps, f"{previous}, and {first}"
 
 
-def of_the_output(known: Structure) -> Iterator[OperationMistake]:
-    """The gradient of the output, handed to other states than the last."""
-    equations = known.program.operations
+def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that pass the output's gradient to other states than the last."""
+    operations = known.program.operations
+    every, wrong = "output-gradient-at-every-step", "output-gradient-at-wrong-step"
     for group in known.groups:
         if len(group) != known.steps or known.steps < 2:
             continue
-        outputs = [equations[number].outputs[0] for number in group]
+        outputs = [operations[number].outputs[0] for number in group]
         for number, operand in known.users.get(outputs[-1], ()):
             if number in known.step:
                 continue
-            edge = (number, operand)
-            for slots, factor, name, alteration in (
-                (outputs[:-1], None, "output-gradient-at-every-step", "to the state of every step"),
-                (
-                    outputs[:1],
-                    0.0,
-                    "output-gradient-at-wrong-step",
-                    "to the state of the first step",
-                ),
-                (
-                    outputs[-2:-1],
-                    0.0,
-                    "output-gradient-at-wrong-step",
-                    "to the state before the last",
-                ),
+            for slots, factor, name, where in (
+                (outputs[:-1], None, every, "the state of every step"),
+                (outputs[:1], 0.0, wrong, "the state of the first step"),
+                (outputs[-2:-1], 0.0, wrong, "the state before the last"),
             ):
-                change = Change(operand, after=factor, also=tuple(slots))
                 yield OperationMistake(
                     name,
-                    f"the gradient of its {ordinal(operand)} operand is handed {alteration}",
+                    f"the gradient of its {name_operand(operand)} is passed back to {where}",
                     number,
-                    always({edge: change}),
+                    change_edges([(number, operand)], after=factor, also=tuple(slots)),
                 )
 
 
-def of_single_steps(known: Structure) -> Iterator[OperationMistake]:
-    """Steps whose direct contribution to the weights is missing, of one weight or of all."""
+def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that leave steps out of the sum over time, for one weight or for all."""
     if known.steps < 2:
         return
-    edges: dict[str, list[tuple[int, int]]] = {}
+    edges: dict[str, list[Edge]] = {}
     for number in known.step:
         for operand, slot in enumerate(known.program.operations[number].inputs):
             name = known.leaf.get(slot)
-            source = known.producer.get(slot)
-            if name is not None and source not in known.step:
+            if name is not None and known.producer.get(slot) not in known.step:
                 edges.setdefault(name, []).append((number, operand))
     last, steps = known.steps - 1, known.steps
     vectors = {
         name for name, shape in known.program.shapes.items() if max(shape, default=1) == prod(shape)
     }
     every = [edge for found in edges.values() for edge in found]
-    for label, chosen in [("every weight", every), *((f"{n}", e) for n, e in edges.items())]:
+    for label, chosen in [("every weight", every), *edges.items()]:
         for name, kept, alteration in (
             ("missing-time-sum", {last}, "only the last step is kept in the sum over time"),
             ("missing-time-sum", {0}, "only the first step is kept in the sum over time"),
             ("first-step-skipped", set(range(1, steps)), "the first step is missing in the sum"),
             ("last-step-skipped", set(range(last)), "the last step is missing in the sum"),
         ):
+            left_out = [edge for edge in chosen if known.step[edge[0]] not in kept]
             yield OperationMistake(
                 "bias-part-missing" if label in vectors else name,
                 f"for {label}, {alteration}",
                 chosen[0][0],
-                cut([edge for edge in chosen if known.step[edge[0]] not in kept]),
+                change_edges(left_out, after=0.0),
                 {"kept": sorted(k + 1 for k in kept)} if name == "missing-time-sum" else {},
             )
     for name, k in (("first-step-skipped", 0), ("last-step-skipped", last)):
-        chosen = [
-            (number, operand)
-            for number in known.step
-            if known.step[number] == k
-            for operand in known.active(number)
-        ]
-        left = [edge for edge in chosen if edge not in known.carried]
-        yield OperationMistake(name, f"step {k + 1} contributes nothing", chosen[0][0], cut(left))
+        numbers = [number for number in known.step if known.step[number] == k]
+        chosen = [(number, operand) for number in numbers for operand in known.active(number)]
+        left_out = [edge for edge in chosen if edge not in known.carried]
+        yield OperationMistake(
+            name,
+            f"step {k + 1} contributes nothing",
+            chosen[0][0],
+            change_edges(left_out, after=0.0),
+        )
 
 
-def of_parts(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
-    """A parameter that is broadcast, fed by the first or last part of what it met."""
-    equation = known.program.operations[group[0]]
-    shape = equation.shapes[0]
+def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List mistakes that sum one entry only over the axis along which a parameter is broadcast."""
+    operations = known.program.operations
+    shape = operations[group[0]].shapes[0]
+    if len({operations[number].shapes[0] for number in group}) > 1:
+        return
     for operand in known.active(*group):
-        if equation.inputs[operand] not in known.leaf:
-            continue
-        if len({known.program.operations[number].shapes[0] for number in group}) > 1:
+        if operations[group[0]].inputs[operand] not in known.leaf:
             continue
         for axis, size in enumerate(shape):
-            for part, index in (("first", 0), ("last", size - 1)):
-                if size < 2:
-                    continue
+            for part, index in (("first", 0), ("last", -1)) if size > 1 else ():
                 mask = np.zeros(shape)
                 mask[(slice(None),) * axis + (index,)] = 1
-                changes = {(number, operand): Change(operand, before=mask) for number in group}
                 yield OperationMistake(
                     "bias-part-missing",
                     f"of the sum over {size} entries only the {part} reaches the parameter",
                     group[0],
-                    always(changes),
+                    change_edges([(number, operand) for number in group], before=mask),
                 )
 
 
-def of_paths(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
-    """One operand's path cut, counted twice, or scaled; the same at the first or last use only."""
+def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List mistakes that cut or scale what is passed back to one operand, or to all."""
     active = known.active(*group)
+
+    def scale(edges: list[Edge], factor: float, name: str, alteration: str) -> OperationMistake:
+        details = {"factor": factor} if name == "constant-factor" else {}
+        changes = change_edges(edges, after=factor)
+        return OperationMistake(name, alteration, edges[0][0], changes, details)
+
     for operand in active:
         edges = [(number, operand) for number in group]
-        path = f"what is passed back to its {ordinal(operand)} operand"
-        for factor, name, alteration in (
-            (0.0, "zero-gradient", f"{path} is zero"),
-            (2.0, "path-counted-twice", f"{path} is counted twice"),
-            (-1.0, "sign-flipped", f"{path} has the wrong sign"),
-            (0.5, "constant-factor", f"{path} is halved"),
-        ):
-            details = {"factor": factor} if name == "constant-factor" else {}
-            yield OperationMistake(name, alteration, group[0], cut(edges, factor), details)
+        path = f"what is passed back to its {name_operand(operand)}"
+        yield scale(edges, 0.0, "zero-gradient", f"{path} is zero")
+        yield scale(edges, 2.0, "path-counted-twice", f"{path} is counted twice")
+        yield scale(edges, -1.0, "sign-flipped", f"{path} has the wrong sign")
+        yield scale(edges, 0.5, "constant-factor", f"{path} is halved")
         if len(group) > 1:
-            for word, one in (("first", edges[:1]), ("last", edges[-1:])):
-                alteration = f"{path} is zero at its {word} use"
-                yield OperationMistake(f"{word}-step-skipped", alteration, one[0][0], cut(one))
-                alteration = f"{path} is zero but at its {word} use"
-                left = [edge for edge in edges if edge not in one]
-                yield OperationMistake("zero-gradient", alteration, left[0][0], cut(left))
+            for word, one, rest in (
+                ("first", edges[:1], edges[1:]),
+                ("last", edges[-1:], edges[:-1]),
+            ):
+                yield scale(one, 0.0, f"{word}-step-skipped", f"{path} is zero at its {word} use")
+                yield scale(rest, 0.0, "zero-gradient", f"{path} is zero but at its {word} use")
     if len(active) > 1:
-        for factor, name, alteration in (
-            (-1.0, "sign-flipped", "its derivative has the wrong sign"),
-            (2.0, "constant-factor", "its derivative is twice too large"),
-            (0.5, "constant-factor", "its derivative is halved"),
-        ):
-            edges = [(number, operand) for number in group for operand in active]
-            details = {"factor": factor} if name == "constant-factor" else {}
-            yield OperationMistake(name, alteration, group[0], cut(edges, factor), details)
+        edges = [(number, operand) for number in group for operand in active]
+        yield scale(edges, -1.0, "sign-flipped", "its derivative has the wrong sign")
+        yield scale(edges, 2.0, "constant-factor", "its derivative is twice too large")
+        yield scale(edges, 0.5, "constant-factor", "its derivative is halved")

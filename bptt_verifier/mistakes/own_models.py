@@ -1,22 +1,22 @@
-"""What can be wrong in the gradients of a model of the user's own: its traced operations."""
+"""Diagnose a submission for the user's own model, from the operations of its traced loss."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
-from bptt_verifier.mistakes.evidence import Evidence, Witness, evidence_of
-from bptt_verifier.mistakes.in_operations import Changes, OperationMistake, every_mistake
-from bptt_verifier.mistakes.search import explained_counts, explanation
-from bptt_verifier.mistakes.single_gradients import Factor, Finding, of_any_gradient
+from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.in_operations import Changes, OperationMistake, list_mistakes
+from bptt_verifier.mistakes.search import count_explained, explain
+from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.structure import Structure, structure
 from bptt_verifier.program.trace import Program, backward, forward
 from bptt_verifier.report import Mistake
 
-ENTRIES = 2**23  # numbers that one sweep may hold for its largest array, over all combinations
-PER_CHANGE = 20_000  # what altering one equation costs, in numbers computed
-PAIRS = 2**29  # numbers that may be computed in all for pairs of mistakes
+ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
+PER_CHANGE = 20_000  # cost of altering one equation, in numbers computed
+PAIRS = 2**29  # numbers computed for all pairs of mistakes, at most
 
 OPERATIONS = {
     "dot_general": "matrix product",
@@ -31,17 +31,17 @@ OPERATIONS = {
 
 
 class BackwardPass(NamedTuple):
-    """The gradients that a way back leaves at one case, by name."""
+    """The gradients of one backward pass at one case, by name."""
 
     values: Mapping[str, Array]
 
     def gradient(self, name: str) -> Array:
-        """The gradient of this name."""
+        """Look up the gradient of this name."""
         return self.values[name]
 
 
 class OwnHypotheses:
-    """What can be wrong in the operations of a loss and in single gradients."""
+    """The mistakes in the operations of a loss and in single gradients."""
 
     def __init__(self, program: Program, evidence: Sequence[Evidence]) -> None:
         self.program = program
@@ -53,36 +53,36 @@ class OwnHypotheses:
 
     @cached_property
     def single(self) -> list[OperationMistake]:
-        """Every mistake in an operation, the more particular names first."""
-        return [*every_mistake(self.structure)]
+        """All mistakes in an operation, the more specific names first."""
+        return [*list_mistakes(self.structure)]
 
     def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
-        """All changes of some mistakes together, at the point of a case."""
+        """Merge the changes of some mistakes at the point of a case."""
         result: Changes = {}
         for each in made:
             result |= each.changes(case.forward)
         return result
 
-    def backs(
+    def sweep_back(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
     ) -> list[BackwardPass]:
-        """The gradients with each of these combinations, computed in one sweep."""
+        """Compute the gradients with each of these combinations, in one sweep."""
         rows = backward(self.program, case.forward, [self.changes(case, each) for each in made])
         return [
             BackwardPass({name: found[i] for name, found in rows.items()}) for i in range(len(made))
         ]
 
-    def pairs(
+    def list_pairs(
         self, evidence: Sequence[Evidence]
     ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
-        """Pairs of mistakes in different operands, as many as time allows.
+        """List pairs of mistakes in different operands, at most as many as `PAIRS` allows.
 
-        Those come first one of which explains more gradients than the right way back does.
+        Pairs with a mistake that explains more gradients than the right backward pass come first.
         """
         case, single = evidence[0], self.single
         changes = [each.changes(case.forward) for each in single]
-        (before,) = explained_counts(self, case, [()])
-        counts = explained_counts(self, case, [(each,) for each in single])
+        (before,) = count_explained(self, case, [()])
+        counts = count_explained(self, case, [(each,) for each in single])
         order = sorted(range(len(single)), key=lambda i: (counts[i] <= before, -counts[i], i))
         size = sum(value[0].size for value in case.forward if value is not None)
         per_pair = size + PER_CHANGE * (sum(map(len, changes)) // max(1, len(changes)))
@@ -98,28 +98,28 @@ class OwnHypotheses:
                 left -= 1
                 yield (single[i], other) if i < j else (other, single[i])
 
-    def of_one_gradient(
+    def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
-        """Mistakes of one gradient, given a way back."""
-        return of_any_gradient(name, evidence, backs, factors_of(self.structure), self.names)
+        """List the mistakes in one gradient, given a backward pass at each case."""
+        return list_common_findings(name, evidence, backs, list_factors(self.structure), self.names)
 
-    def another_forward_pass(self) -> tuple[Mistake, ...]:
-        """None: the user's loss is the forward pass."""
+    def find_other_forward_pass(self) -> tuple[Mistake, ...]:
+        """Find none: the user's loss is the forward pass."""
         return ()
 
-    def equation_of(self, name: str) -> str | None:
-        """None: docs/derivation.md does not know the user's model."""
+    def find_equation(self, name: str) -> str | None:
+        """Find none: docs/derivation.md has no equations of the user's model."""
         return None
 
-    def mistake(self, made: OperationMistake) -> Mistake:
-        """What a report says of a mistake, with the line of the loss and the operation."""
+    def describe(self, made: OperationMistake) -> Mistake:
+        """Describe a mistake as a report does, with the line of the loss and the operation."""
         equation = self.program.operations[made.equation]
         operation = OPERATIONS.get(equation.name, equation.name)
         place = equation.where[0] if equation.where else None
         line = place.text if place else None
         where = f"the line `{line}` ({place})" if line else "an operation"
-        # What is wrong in a function only where one line calls it is told with that line.
+        # If the mistake is made for one caller of a function only, name the calling line.
         changed = self.changes(self.evidence[0], [made])
         chains = {self.program.operations[number].where for number, _ in changed}
         shared = {chain for chain in chains if chain[:1] == equation.where[:1]}
@@ -138,8 +138,8 @@ class OwnHypotheses:
         return Mistake(made.name, said, details)
 
 
-def factors_of(known: Structure) -> list[Factor]:
-    """Factors that are often forgotten or added: sizes in the loss, their inverses and doubles."""
+def list_factors(known: Structure) -> list[Factor]:
+    """List the factors that are often wrong: sizes in the loss, their inverses and doubles."""
     sizes = {known.steps: "the number of steps"} if known.steps > 1 else {}
     shapes = [
         *(equation.shapes[0] for equation in known.program.operations),
@@ -155,19 +155,19 @@ def factors_of(known: Structure) -> list[Factor]:
             found.setdefault(1 / size, f"1/{size}, one over {words},")
             found.setdefault(2.0 * size, f"{2 * size}, twice {words},")
             found.setdefault(2 / size, f"2/{size}, two over {words},")
-    signed = [(sign * number, word) for sign in (1, -1) for number, word in found.items()]
+    found |= {-number: f"−{words}" for number, words in found.items()}
 
-    def constant(number: float) -> Any:
+    def constant(number: float) -> Callable[[Any], float]:
         return lambda back: number
 
-    return [Factor(word if n > 0 else f"−{word}", constant(n)) for n, word in signed]
+    return [Factor(words, constant(number)) for number, words in found.items()]
 
 
 def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
-    """The mistakes that give the submission's numbers; empty where none do. Needs 64-bit JAX.
+    """Find the mistakes that give the submission's numbers; empty where none do. Needs 64-bit JAX.
 
     The points of the witnesses are the parameters, in float64.
     """
     steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
-    evidence = [evidence_of(forward(program, w.point), steps, w, axes) for w in witnesses]
-    return explanation(OwnHypotheses(program, evidence), evidence)
+    evidence = [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
+    return explain(OwnHypotheses(program, evidence), evidence)

@@ -1,21 +1,21 @@
 """The search for the mistakes that reproduce a submission's numbers.
 
-Every mistake is a hypothesis: a wrong derivation, whose gradients can be computed. A mistake is
-named only if, within the allowed error, it gives all of the submission's gradients at every case.
-Mistakes of the way back through time are seen in every gradient that follows; those of single
-gradients in one. The search asks, in this order, for
+Every mistake is a hypothesis: a wrong derivation, whose gradients can be computed. The search names
+a mistake only if, within the allowed error, it gives all of the submission's gradients in every
+case. A mistake in the backward pass affects every gradient that follows from it; a mistake in a
+single gradient affects that gradient alone. The search tries, in this order,
 
-1. one mistake of single gradients, which several of them may share,
-2. one mistake in the way back,
-3. two mistakes of single gradients,
-4. another forward pass, of which the submission's gradients are right,
-5. one mistake in the way back and one of single gradients,
-6. two mistakes in the way back,
-7. more than two mistakes, each of single gradients,
+1. one mistake in single gradients, which several of them may share,
+2. one mistake in the backward pass,
+3. two mistakes in single gradients,
+4. another forward pass whose correct gradients are the submission's,
+5. one mistake in the backward pass and one in single gradients,
+6. two mistakes in the backward pass,
+7. more than two mistakes, each in single gradients,
 
-and ends at the first that explains everything: no later one needs fewer. What a subject supplies
-are its `Hypotheses`. To extend the search to another kind of mistake, yield it from one of their
-methods; the order above needs no change.
+and stops at the first that explains every gradient: no later one needs fewer mistakes. Each subject
+supplies its `Hypotheses`. To add a kind of mistake, yield it from one of their methods; the order
+above stays as it is.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,22 +23,22 @@ from itertools import combinations, islice
 from typing import Any, NamedTuple, Protocol
 
 from bptt_verifier.mistakes.evidence import Evidence
-from bptt_verifier.mistakes.single_gradients import Finding, mistake_of
+from bptt_verifier.mistakes.single_gradients import Finding, describe_finding
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
-FEW = 4  # cases on which a hypothesis is tried before it is on all
+FEW = 4  # cases on which a hypothesis is tried before it is tried on all
 
 
 class Back(Protocol):
-    """What one way back through time, right or wrong, leaves at one case."""
+    """The result of one backward pass, right or wrong, at one case."""
 
     def gradient(self, name: str) -> Array:
-        """The gradient of this name that follows."""
+        """Compute the gradient of this name from it."""
 
 
 class Hypotheses(Protocol):
-    """What can be wrong in one subject."""
+    """The mistakes that can be made in one subject."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -46,55 +46,55 @@ class Hypotheses(Protocol):
 
     @property
     def single(self) -> Sequence[Any]:
-        """Every mistake in the way back, the likely ones first."""
+        """All mistakes in the backward pass, the likely ones first."""
 
     @property
     def batch(self) -> int:
-        """How many combinations of mistakes are tried at once."""
+        """Number of combinations of mistakes that are tried at once."""
 
-    def backs(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> Sequence[Back]:
-        """What the way back leaves with each of these combinations of mistakes."""
+    def sweep_back(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> Sequence[Back]:
+        """Run the backward pass with each of these combinations of mistakes."""
 
-    def pairs(self, evidence: Sequence[Evidence]) -> Iterator[tuple[Any, Any]]:
-        """Pairs of mistakes in the way back that may be made together, the likely ones first."""
+    def list_pairs(self, evidence: Sequence[Evidence]) -> Iterator[tuple[Any, Any]]:
+        """List pairs of mistakes in the backward pass, the likely ones first."""
 
-    def of_one_gradient(
+    def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[Any]
     ) -> Iterator[Finding]:
-        """Every mistake that one gradient can make on its own, given a way back at each case."""
+        """List the mistakes in one gradient alone, given a backward pass at each case."""
 
-    def another_forward_pass(self) -> tuple[Mistake, ...]:
-        """The difference in the forward pass with which the right way back explains everything."""
+    def find_other_forward_pass(self) -> tuple[Mistake, ...]:
+        """Find a different forward pass whose correct gradients are the submission's."""
 
-    def equation_of(self, name: str) -> str | None:
-        """The equation of a gradient in docs/derivation.md, if it has one."""
+    def find_equation(self, name: str) -> str | None:
+        """Find the tag of a gradient's equation in docs/derivation.md, if it has one."""
 
-    def mistake(self, made: Any) -> Mistake:
-        """What a report says of a mistake in the way back."""
+    def describe(self, made: Any) -> Mistake:
+        """Describe a mistake in the backward pass as a report does."""
 
 
-def explanation(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
-    """The mistakes that reproduce every number of every case; empty if none do.
+def explain(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
+    """Find the mistakes that reproduce every number of every case; empty if none do.
 
     The first case is a failing one.
     """
-    right = tried(known, evidence, ())
+    right = try_mistakes(known, evidence, ())
     if not right.wrong:
-        return ()  # so slightly wrong that it cannot be told from right here
-    of_gradients = of_single_gradients(known, evidence, right) or ()
+        return ()  # within the slack of a hypothesis, the submission is right here
+    of_gradients = explain_single_gradients(known, evidence, right) or ()
     if len(of_gradients) == 1:
         return of_gradients
-    for (made,) in explaining(known, evidence, ((each,) for each in known.single)):
-        return (known.mistake(made),)
+    for (made,) in select_explaining(known, evidence, ((each,) for each in known.single)):
+        return (known.describe(made),)
     if len(of_gradients) == 2:
         return of_gradients
     return (
-        known.another_forward_pass()
-        or one_of_each(known, evidence)
+        known.find_other_forward_pass()
+        or find_one_of_each(known, evidence)
         or next(
             (
-                (known.mistake(one), known.mistake(other))
-                for one, other in explaining(known, evidence, known.pairs(evidence))
+                (known.describe(one), known.describe(other))
+                for one, other in select_explaining(known, evidence, known.list_pairs(evidence))
             ),
             of_gradients,
         )
@@ -102,15 +102,15 @@ def explanation(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistak
 
 
 class Trial(NamedTuple):
-    """What a way back leaves at every case, and which gradients it does not explain."""
+    """A backward pass at every case, and the gradients that it does not explain."""
 
     backs: Sequence[Back]
     wrong: list[str]
 
 
-def tried(known: Hypotheses, evidence: Sequence[Evidence], made: tuple[Any, ...]) -> Trial:
-    """A combination of mistakes in the way back, on all of these cases."""
-    backs = [known.backs(case, [made])[0] for case in evidence]
+def try_mistakes(known: Hypotheses, evidence: Sequence[Evidence], made: tuple[Any, ...]) -> Trial:
+    """Try one combination of mistakes in the backward pass on all of these cases."""
+    backs = [known.sweep_back(case, [made])[0] for case in evidence]
     wrong = {
         name
         for case, back in zip(evidence, backs, strict=True)
@@ -120,16 +120,16 @@ def tried(known: Hypotheses, evidence: Sequence[Evidence], made: tuple[Any, ...]
     return Trial(backs, [name for name in known.names if name in wrong])
 
 
-def explaining(
+def select_explaining(
     known: Hypotheses, evidence: Sequence[Evidence], made: Iterable[tuple[Any, ...]]
 ) -> Iterator[tuple[Any, ...]]:
-    """Those combinations of mistakes in the way back that explain every gradient of every case."""
+    """Select the combinations of mistakes that explain every gradient of every case."""
     combinations = iter(made)
     while chunk := [*islice(combinations, known.batch)]:
         for case in evidence:
             chunk = [
                 each
-                for each, back in zip(chunk, known.backs(case, chunk), strict=True)
+                for each, back in zip(chunk, known.sweep_back(case, chunk), strict=True)
                 if all(case.explains(name, back.gradient(name)) for name in case.cheapest_first)
             ]
             if not chunk:
@@ -137,45 +137,47 @@ def explaining(
         yield from chunk
 
 
-def explained_counts(
+def count_explained(
     known: Hypotheses, case: Evidence, made: Sequence[tuple[Any, ...]]
 ) -> list[int]:
-    """How many gradients of a case each combination explains."""
+    """Count the gradients of a case that each combination explains."""
     return [
         sum(case.explains(name, back.gradient(name)) for name in case.wanted)
         for start in range(0, len(made), known.batch)
-        for back in known.backs(case, made[start : start + known.batch])
+        for back in known.sweep_back(case, made[start : start + known.batch])
     ]
 
 
-def one_of_each(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
-    """One mistake in the way back and one of single gradients, which explain everything together.
+def find_one_of_each(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
+    """Find one mistake in the backward pass and one in single gradients that explain everything.
 
-    Those in the way back come first that explain most by themselves.
+    Mistakes in the backward pass that explain the most gradients by themselves come first.
     """
     single = [(each,) for each in known.single]
-    counts = explained_counts(known, evidence[0], single)
+    counts = count_explained(known, evidence[0], single)
     for i in sorted(range(len(single)), key=lambda i: -counts[i]):
         found: tuple[Mistake, ...] | None = ()
         for cases in (evidence[:1], evidence[:FEW], evidence):
-            found = of_single_gradients(known, cases, tried(known, cases, single[i]), most=1)
+            found = explain_single_gradients(
+                known, cases, try_mistakes(known, cases, single[i]), most=1
+            )
             if found is None:
                 break
         if found:
-            return (known.mistake(single[i][0]), *found)
+            return (known.describe(single[i][0]), *found)
     return ()
 
 
-# Mistakes of single gradients, given a way back.
+# Mistakes in single gradients, given a backward pass.
 
 
-def of_single_gradients(
+def explain_single_gradients(
     known: Hypotheses, evidence: Sequence[Evidence], trial: Trial, most: int | None = None
 ) -> tuple[Mistake, ...] | None:
-    """The fewest mistakes of single gradients that explain what this way back leaves wrong.
+    """Explain the gradients that a backward pass leaves wrong by the fewest mistakes in them.
 
-    None where some gradient has none, or where more than `most` are needed. The same mistake in
-    several gradients counts once.
+    None where no mistake explains a gradient, or where more than `most` are needed. The same
+    mistake in several gradients counts once.
     """
     possible: dict[str, list[Finding]] = {}
     shared: set[Any] | None = None  # the kinds that all gradients so far may have in common
@@ -188,7 +190,7 @@ def of_single_gradients(
         having, backs = zip(*cases, strict=True)
         possible[name] = [
             finding
-            for finding in known.of_one_gradient(name, having, backs)
+            for finding in known.list_findings(name, having, backs)
             if (most != 1 or shared is None or finding.kind in shared)
             and all(case.explains(name, finding.gradient(back)) for case, back in cases)
         ]
@@ -196,16 +198,16 @@ def of_single_gradients(
             return None
         kinds = {finding.kind for finding in possible[name]}
         shared = kinds if shared is None else shared & kinds
-    chosen = fewest({name: possible[name] for name in trial.wrong})
+    chosen = choose_fewest({name: possible[name] for name in trial.wrong})
     if most is not None and len(chosen) > most:
         return None
     return tuple(
-        mistake_of(finding, names, known.equation_of(names[0])) for finding, names in chosen
+        describe_finding(finding, names, known.find_equation(names[0])) for finding, names in chosen
     )
 
 
-def fewest(possible: Mapping[str, Sequence[Finding]]) -> list[tuple[Finding, list[str]]]:
-    """One or two findings that explain all gradients, if there are such, else one for each."""
+def choose_fewest(possible: Mapping[str, Sequence[Finding]]) -> list[tuple[Finding, list[str]]]:
+    """Choose one or two findings that explain all gradients, or else one for each gradient."""
     kinds = {each.kind: each for found in possible.values() for each in found}
     for count in (1, 2):
         for chosen in combinations(kinds, count):

@@ -1,7 +1,7 @@
-"""Mistakes that any gradient can make on its own, given a way back: of cells and own models alike.
+"""Mistakes in one gradient alone, after any backward pass: of cells and of the user's own models.
 
-A finding is such a mistake together with the gradient that results. What only a cell's gradient can
-get wrong, such as the operand of a sum over time, is in `cell_gradients`.
+A finding is such a mistake, together with the wrong gradient. Mistakes that only cells can have,
+such as a wrong operand of a sum over time, are in `cell_gradients`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,13 @@ from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
-NEAR = 1e-3  # of a factor that is measured in one case to those that have a meaning
+NEAR = 1e-3  # relative distance of a measured factor from a known one
 
 
 class Finding(NamedTuple):
-    """A mistake in one gradient, in words that follow "in ∂L/∂W,", and the gradient that results.
+    """A mistake in one gradient, in words that follow "in ∂L/∂W,", and the wrong gradient.
 
-    The gradient is a function of what the way back leaves at a case.
+    The gradient is a function of the backward pass at a case.
     """
 
     name: str
@@ -29,59 +29,56 @@ class Finding(NamedTuple):
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """What makes findings in different gradients the same mistake."""
+        """The identity of the mistake, which findings in several gradients may share."""
         return self.name, self.said, repr(sorted(self.details.items()))
 
 
 class Factor(NamedTuple):
-    """A factor that a gradient may be off by: in words, and its value at a case."""
+    """A known wrong factor of a gradient: in words, and its value given a backward pass."""
 
     words: str
     value: Callable[[Any], float]
 
 
-def mistake_of(finding: Finding, names: list[str], equation: str | None) -> Mistake:
-    """What a report says of a finding in these gradients."""
+def describe_finding(finding: Finding, names: list[str], equation: str | None) -> Mistake:
+    """Describe a finding in these gradients as a report does."""
     where = " and ".join("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
     said = f"{finding.said}." if names == ["adjoints"] else f"in {where}, {finding.said}."
     return Mistake(finding.name, said, {"gradients": names, **finding.details}, equation)
 
 
-def transposed(g: Array) -> Array:
-    """The transpose, where it has the same shape."""
+def transpose(g: Array) -> Array:
+    """Transpose a square matrix; return any other array as it is."""
     return g.swapaxes(-1, -2) if g.ndim >= 2 and g.shape[-1] == g.shape[-2] else g
 
 
-def of_any_gradient(
+def list_common_findings(
     name: str,
     evidence: Sequence[Evidence],
     backs: Sequence[Any],
     factors: Sequence[Factor],
     weights: Sequence[str],
 ) -> Iterator[Finding]:
-    """Every mistake that any gradient can make.
+    """List the mistakes that any gradient can have.
 
-    `factors` are those with a meaning; the gradients of `weights` are those that may be clipped
-    together. Limits and other factors are read from what was submitted.
+    `factors` are the known wrong factors; the gradients of `weights` may be clipped together.
+    Limits and other factors are read from the submitted numbers.
     """
-
-    def right(back: Any) -> Array:
-        found: Array = back.gradient(name)
-        return found
-
-    yield Finding("zero-gradient", "every entry is zero", {}, lambda b: 0 * right(b))
-    yield Finding("sign-flipped", "the sign is wrong", {}, lambda b: -right(b))
-    yield from scaled(name, evidence[0], backs[0], factors)
-    yield from clipped(name, evidence, weights)
+    yield Finding("zero-gradient", "every entry is zero", {}, lambda b: 0 * b.gradient(name))
+    yield Finding("sign-flipped", "the sign is wrong", {}, lambda b: -b.gradient(name))
+    yield from list_scalings(name, evidence[0], backs[0], factors)
+    yield from list_clippings(name, evidence, weights)
     if backs[0].gradient(name).ndim >= 2:
-        yield from transpositions(name)
+        yield from list_transpositions(name)
     for other in evidence[0].wanted:
-        if other != name and all(b.gradient(other).size == right(b).size for b in backs):
-            yield from another(name, other)
+        if other != name and all(b.gradient(other).size == b.gradient(name).size for b in backs):
+            yield from list_confusions(name, other)
 
 
-def scaled(name: str, case: Evidence, back: Any, factors: Sequence[Factor]) -> Iterator[Finding]:
-    """The right gradient times a number: one that has a meaning, or one that is measured."""
+def list_scalings(
+    name: str, case: Evidence, back: Any, factors: Sequence[Factor]
+) -> Iterator[Finding]:
+    """List mistakes that scale the gradient, by a known factor or by the measured one."""
     true, submitted = back.gradient(name).ravel(), case.wanted[name].submitted.ravel()
     with np.errstate(all="ignore"):
         measured = float(true @ submitted) / float(true @ true) if true.any() else np.nan
@@ -106,10 +103,12 @@ def scaled(name: str, case: Evidence, back: Any, factors: Sequence[Factor]) -> I
     yield finding(words, lambda b: measured, float(f"{measured:.12g}"))
 
 
-def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> Iterator[Finding]:
-    """Entries beyond a value cut off, or the gradient scaled down to a norm."""
+def list_clippings(
+    name: str, evidence: Sequence[Evidence], weights: Sequence[str]
+) -> Iterator[Finding]:
+    """List mistakes that clip the entries to a value, or scale the gradient to a norm."""
     submitted = [case.wanted[name].submitted for case in evidence]
-    limit = as_written(max(float(np.max(np.abs(found))) for found in submitted))
+    limit = round_as_written(max(float(np.max(np.abs(found))) for found in submitted))
     if not 0 < limit < np.inf:
         return
     yield Finding(
@@ -136,7 +135,7 @@ def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> 
         found = [
             norm([case.wanted[n].submitted for n in names if n in case.wanted]) for case in evidence
         ]
-        most = as_written(max(found))
+        most = round_as_written(max(found))
         yield Finding(
             "clipped",
             f"the gradient is scaled down so that {whose} is at most {most:.6g}; return what is "
@@ -146,16 +145,16 @@ def clipped(name: str, evidence: Sequence[Evidence], weights: Sequence[str]) -> 
         )
 
 
-def as_written(value: float) -> float:
-    """The short number that was probably written, if rounding explains the difference."""
+def round_as_written(value: float) -> float:
+    """Round to the short number that the code probably holds, if rounding explains the rest."""
     short = float(f"{value:.6g}")
     return short if abs(short - value) <= 1e-9 * abs(value) else value
 
 
-def transpositions(name: str) -> Iterator[Finding]:
-    """The gradient transposed, where it is square or by force of a reshape."""
+def list_transpositions(name: str) -> Iterator[Finding]:
+    """List mistakes that transpose the gradient, alone or together with a reshape."""
     ways: tuple[tuple[str, Callable[[Array], Array]], ...] = (
-        ("the result is transposed; it shows where the matrix is square", transposed),
+        ("the result is transposed; it shows where the matrix is square", transpose),
         (
             "the result is transposed, and reshaped to the shape of its parameter",
             lambda g: g.swapaxes(-1, -2).reshape(g.shape),
@@ -166,26 +165,25 @@ def transpositions(name: str) -> Iterator[Finding]:
         ),
     )
     for said, way in ways:
-        yield Finding("transposed-gradient", said, {}, applied(way, name))
+        yield Finding("transposed-gradient", said, {}, apply_to_gradient(way, name))
 
 
-def applied(way: Callable[[Array], Array], name: str) -> Callable[[Any], Array]:
-    """A function of the right gradient of this name, as one of what the way back leaves."""
+def apply_to_gradient(way: Callable[[Array], Array], name: str) -> Callable[[Any], Array]:
+    """Apply a function to the right gradient of this name, given a backward pass."""
     return lambda back: way(back.gradient(name))
 
 
-def another(name: str, other: str) -> Iterator[Finding]:
-    """The gradient of another parameter with as many entries, as it is or transposed."""
-    details = {"other": other}
+def list_confusions(name: str, other: str) -> Iterator[Finding]:
+    """List mistakes that return another parameter's gradient, as it is or transposed."""
     yield Finding(
         "wrong-operand",
         f"∂L/∂{other} is returned",
-        details,
+        {"other": other},
         lambda b: b.gradient(other).reshape(b.gradient(name).shape),
     )
     yield Finding(
         "wrong-operand",
         f"∂L/∂{other}, transposed, is returned",
-        details,
+        {"other": other},
         lambda b: b.gradient(other).T.reshape(b.gradient(name).shape),
     )

@@ -1,1 +1,1 @@
-"""Problems: the arguments at which gradients are compared, and how they are drawn."""
+"""Problems: the arguments at which gradients are compared, and functions that draw them."""

@@ -1,7 +1,7 @@
-"""Functions of problems that remember their last answers.
+"""A cache for functions of problems.
 
-A verdict on the next derivation asks for the reference of the same problems again. Two problems are
-the same where every bit of their arrays and every option is.
+The verdict on the next derivation needs the reference of the same problems. Problems are equal if
+every bit of their arrays and every option is equal.
 """
 
 from collections.abc import Callable, Hashable
@@ -15,15 +15,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def content(value: Any) -> Hashable:
-    """What makes two problems the same one: every bit of their arrays, and their options.
+def collect_content(value: Any) -> Hashable:
+    """Collect what identifies a problem: every bit of its arrays, and its options.
 
-    Entries that are objects are the same where they are equal.
+    Entries that are objects are compared by equality.
     """
     if isinstance(value, dict):
-        return tuple((name, content(each)) for name, each in value.items())
+        return tuple((name, collect_content(each)) for name, each in value.items())
     if isinstance(value, tuple):
-        return type(value).__name__, *map(content, value)
+        return type(value).__name__, *map(collect_content, value)
     if hasattr(value, "__array__") and not isinstance(value, type):
         array = np.asarray(value)
         numbers = tuple(array.flat) if array.dtype.hasobject else array.tobytes()
@@ -33,7 +33,7 @@ def content(value: Any) -> Hashable:
 
 
 class CachedCall(NamedTuple):
-    """The arguments of a call, equal to those of another where their content is."""
+    """The arguments of a call, equal to others if their content is equal."""
 
     content: Hashable
     arguments: tuple[Any, ...]
@@ -46,25 +46,25 @@ class CachedCall(NamedTuple):
         return hash(self.content)
 
 
-def read_only(found: R) -> R:
-    """The same value, its arrays made read-only: it will be handed out again."""
+def make_read_only(found: R) -> R:
+    """Make the arrays of a value read-only, because it is returned more than once."""
     for array in jax.tree.leaves(found):
         if isinstance(array, np.ndarray):
             array.setflags(write=False)
     return found
 
 
-def cached_by_content(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function of problems so that it keeps its last `most` answers, read-only."""
+def cached_by_content(size: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function of problems so that it keeps its last `size` results, read-only."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @lru_cache(maxsize=most)
+        @lru_cache(maxsize=size)
         def known(call: CachedCall) -> R:
-            return read_only(function(*call.arguments, **call.named))
+            return make_read_only(function(*call.arguments, **call.named))
 
         @wraps(function)
         def answer(*arguments: P.args, **named: P.kwargs) -> R:
-            return known(CachedCall(content((arguments, named)), arguments, named))
+            return known(CachedCall(collect_content((arguments, named)), arguments, named))
 
         return answer
 

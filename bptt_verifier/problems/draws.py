@@ -1,8 +1,8 @@
-"""Random problems on which mistakes show.
+"""Random problems that show mistakes.
 
-Mistakes hide where weights are tiny, zero or symmetric, where sizes coincide, and where the
-sequence is one step long. Weights here have a standard deviation of about one over the square root
-of the number of inputs, every size is drawn on its own, and one step is one length among others.
+Mistakes do not show where weights are tiny, zero or symmetric, where sizes are equal, or where the
+sequence has one step. Here the standard deviation of the weights is about one over the square root
+of the number of inputs, every size is drawn independently, and few sequences have one step.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from bptt_verifier.problems.problem import (
     Array,
     Problem,
     Sizes,
-    shapes_of,
+    list_shapes,
 )
 from jax_reference.padded import Capacity
 
@@ -44,15 +44,15 @@ def with_values(
     target_scale: float = 1.0,
     classes: bool = False,
 ) -> Problem:
-    """A problem of these sizes with normal values.
+    """Draw a problem of these sizes with normal values.
 
-    `option` is the activation or the placement of the reset gate, by default the first of the
-    cell's. `spread` is the standard deviation of W times √H; `target_scale` is that of y: a large
-    one makes large gradients, which shows clipping. `ragged` draws lengths, and puts NaN into the
-    padding; `classes` gives softmax cross-entropy integers rather than one-hot rows.
+    `option` is the activation or the placement of the reset gate; the default is the first of the
+    cell. `spread` is √H times the standard deviation of W; `target_scale` is that of y, and a large
+    one shows clipping. `ragged` draws lengths, with NaN in the padding; `classes` makes the targets
+    of softmax cross-entropy integers instead of one-hot rows.
     """
     T, B, D, H, O = sizes
-    shapes = shapes_of(cell, sizes)
+    shapes = list_shapes(cell, sizes)
     scales = {"U": 1 / np.sqrt(D), "W": spread / np.sqrt(H), "V": 1 / np.sqrt(H)}
     Params = CELLS[cell].Params
     present = Params._fields if bias else tuple(scales)
@@ -89,7 +89,7 @@ def with_values(
 
 
 def draw(seed: int, case: int, dtype: Any = np.float64, largest: Capacity = LARGEST) -> Problem:
-    """Random problem number `case` of the plain RNN: sizes, options and values at random."""
+    """Draw problem number `case` of the plain RNN: random sizes, options and values."""
     rng = np.random.default_rng([seed, case])
     return with_values(
         rng,
@@ -107,7 +107,7 @@ def draw(seed: int, case: int, dtype: Any = np.float64, largest: Capacity = LARG
 def draw_with_options(
     seed: int, case: int, dtype: Any = np.float64, largest: Capacity = LARGEST
 ) -> Problem:
-    """Random problem number `case` of any cell: cells and losses in turn, all options at random."""
+    """Draw problem number `case` of any cell: cells and losses in turn, random options."""
     rng = np.random.default_rng([seed, case, 1])
     cell, T = tuple(CELLS)[case % len(CELLS)], int(rng.integers(2, largest.T + 1))
     between = [(T, T), *((1, most) for most in largest[1:4]), (2, largest.O)]
@@ -128,8 +128,8 @@ def draw_with_options(
     )
 
 
-def with_one_digit(problem: Problem) -> Problem:
-    """The problem with every number rounded to one digit after the point, and none of them zero."""
+def round_to_one_digit(problem: Problem) -> Problem:
+    """Round every number of a problem to one decimal, but to 0.1 instead of zero."""
 
     def rounded(values: Array) -> Array:
         near = np.round(values, 1)

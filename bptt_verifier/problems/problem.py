@@ -17,8 +17,8 @@ ALL_LOSSES = (*LOSSES, "mae", "huber", "softmax_cross_entropy", "binary_cross_en
 CELLS = {"rnn": rnn, "lstm": lstm, "gru": gru}
 GATES = {"rnn": 1, "lstm": lstm.GATES, "gru": gru.GATES}
 STATES = {"rnn": ("h0",), "lstm": ("h0", "c0"), "gru": ("h0",)}
-OPTION_NAMES = {"rnn": "activation", "gru": "reset"}  # the one option that a cell has
-# Every option, and those that are drawn where all options of a cell are.
+OPTION_NAMES = {"rnn": "activation", "gru": "reset"}  # the one option of each cell
+# All options of each cell, and those in problems with random options.
 OPTIONS = {"rnn": ACTIVATIONS, "lstm": ("",), "gru": gru.RESETS}
 DRAWN_OPTIONS = OPTIONS | {"rnn": ("tanh", "relu")}
 LARGEST = Capacity(T=12, B=4, D=6, H=6, O=4)
@@ -40,8 +40,8 @@ class Sizes(NamedTuple):
 class Problem(NamedTuple):
     """One point at which the gradients of a cell are compared, with all its options.
 
-    `first` holds h0, and the LSTM's c0, where they are given; `option` the RNN's activation or the
-    GRU's `reset`, by name. In the padding x and y are NaN, or −1 where y holds classes.
+    `first` has the initial states that are given: h0, and the LSTM's c0. `option` has the RNN's
+    activation or the GRU's `reset`, by name. In the padding x and y are NaN; classes are −1.
     """
 
     cell: str
@@ -73,21 +73,21 @@ class Problem(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """All keyword arguments of `gradients` but the first states."""
+        """All keyword arguments of `gradients` except the initial states."""
         return {**self.batch, "loss": self.loss, "truncation": self.truncation}
 
     @property
     def simple_options(self) -> dict[str, Any]:
-        """The first states, the option and the loss: the keyword arguments of `value_and_grad`."""
+        """The initial states, the option and the loss: the keywords of `value_and_grad`."""
         return {**self.first, **self.option, "loss": self.loss}
 
     @property
     def weights(self) -> dict[str, Array]:
-        """The parameters that there are, by name."""
+        """The parameters that are not None, by name."""
         return {name: w for name, w in self.params._asdict().items() if w is not None}
 
     def map_arrays(self, function: Callable[[Array], Array]) -> "Problem":
-        """The same problem with a function applied to the parameters, x, y and first states."""
+        """Apply a function to the parameters, x, y and the initial states."""
         return self._replace(
             params=type(self.params)(*(None if w is None else function(w) for w in self.params)),
             x=function(self.x),
@@ -96,8 +96,8 @@ class Problem(NamedTuple):
         )
 
 
-def shapes_of(cell: str, sizes: Sizes) -> dict[str, tuple[int, ...]]:
-    """The shape of everything that a cell's loss depends on, and of what it computes."""
+def list_shapes(cell: str, sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """List the shapes of the arguments and the results of a cell, by name."""
     T, B, D, H, O = sizes
     G = GATES[cell]
     return {

@@ -15,7 +15,7 @@ from bptt_verifier.problems.problem import (
     Array,
     Problem,
     Sizes,
-    shapes_of,
+    list_shapes,
 )
 from bptt_verifier.proofs.forward_pass import ForwardPass
 
@@ -92,7 +92,7 @@ class ProofCase(NamedTuple):
         names = {"U", "W", "V", "x", "adjoints"}
         if self.full:
             names |= {*CELLS[self.cell].Params._fields, *STATES[self.cell]}
-        shapes = shapes_of(self.cell, self.sizes)
+        shapes = list_shapes(self.cell, self.sizes)
         return {name: shape for name, shape in shapes.items() if name in names}
 
 

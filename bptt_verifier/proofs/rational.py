@@ -317,11 +317,7 @@ def require_series_agree(module: ModuleType, case: ProofCase, seed: int) -> None
 
 
 def prove_series(
-    name: str,
-    module: ModuleType,
-    *,
-    chosen: tuple[ProofCase, ...] | None = None,
-    seed: int = 0,
+    name: str, module: ModuleType, *, chosen: tuple[ProofCase, ...] | None = None, seed: int = 0
 ) -> Certificate:
     """Compare power series of gradient and derivative for every option, loss and mode of a cell."""
     done, order, error = 0, 1, 0.0

@@ -1,1 +1,1 @@
-"""References: what is true of a case, by autodiff, and who confirms it."""
+"""References: the true gradients of a case, by autodiff, and independent checks of them."""

@@ -1,8 +1,8 @@
-"""The reference of a problem by autodiff, and how far a correct derivation may be from it.
+"""The reference of a problem by autodiff, and the allowed error of a correct derivation.
 
-Small problems are laid into one capacity, which compiles once for all shapes; for the plain RNN
-with a loss that docs/derivation.md, section 9, bounds, the allowed error is that bound wherever it
-can tell. Everything else has the error that section 10 measures.
+Small problems are padded to one capacity, which compiles once for all shapes. The allowed error is
+the bound of docs/derivation.md, section 9, where it exists and is small enough to decide. Otherwise
+it is measured as in section 10.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bptt_verifier.problems.cached import cached_by_content, read_only
+from bptt_verifier.problems.cached import cached_by_content, make_read_only
 from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
@@ -24,16 +24,16 @@ from jax_reference.unrolled import Derivatives, Model
 COMPARED = (*Bounds._fields, "c0", "b_n")  # everything that a derivation may return, in order
 
 
-def by_name(found: Derivatives | Bounds) -> dict[str, Array]:
-    """Everything that is compared, by name; what the problem does not have is left out."""
+def name_arrays(found: Derivatives | Bounds) -> dict[str, Array]:
+    """List the arrays to compare by name, without those that the problem lacks."""
     values = found._asdict()
     if isinstance(found, Derivatives):
         values["prediction"] = found.states.prediction
     return {n: np.asarray(values[n]) for n in COMPARED if values.get(n) is not None}
 
 
-def capacity_holds(problem: Problem) -> bool:
-    """Whether the problem fits into the capacity that compiles once."""
+def fits_capacity(problem: Problem) -> bool:
+    """Tell whether a problem fits into the capacity that compiles once."""
     return all(size <= most for size, most in zip(problem.sizes, LARGEST, strict=True))
 
 
@@ -46,22 +46,22 @@ def start_reference(problem: Problem) -> Callable[[], Derivatives]:
     given: dict[str, Any] = problem.first | problem.options
     params, x, y = problem.params, problem.x, problem.y
     finish = padded.started(params, x, y, **given, cell=problem.cell, capacity=LARGEST)
-    return cache(lambda: read_only(finish()))
+    return cache(lambda: make_read_only(finish()))
 
 
 def reference(problem: Problem) -> Derivatives:
-    """Autodiff's derivatives at a problem that fits the capacity, in float64."""
+    """Compute autodiff's derivatives at a problem that fits the capacity, in float64."""
     return start_reference(problem)()
 
 
-# How far a correct derivation may be from it.
+# The allowed error.
 
 
-def derived_bound(problem: Problem, known: Derivatives) -> Bounds:
-    """How far a derivation of the plain RNN in the problem's dtype may be from the reference.
+def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
+    """Bound the distance between the reference and a derivation of the plain RNN.
 
-    Both may be off by their own bound. Each bound is a polynomial in u without constant term and
-    with no negative coefficient, so that of float64 is at most this part of it. (E13)
+    Both have an error. Each bound is a polynomial in u without constant term and without negative
+    coefficients, so the bound of float64 is at most eps(float64) / eps(dtype) times it. (E13)
     """
     params, x, y, dtype = problem.params, problem.x, problem.y, problem.x.dtype
     own = bounds(params, x, y, known, dtype=dtype, loss=problem.loss, **problem.option)
@@ -70,7 +70,7 @@ def derived_bound(problem: Problem, known: Derivatives) -> Bounds:
 
 
 @partial(jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED)
-def _measured_padded(
+def _measure_padded(
     model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed
 ) -> Any:
     differentiated = partial(padded.differentiated, model, states)
@@ -78,7 +78,7 @@ def _measured_padded(
 
 
 @partial(jax.jit, static_argnames=("model",), compiler_options=UNOPTIMISED)
-def _measured_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> Any:
+def _measure_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> Any:
     def differentiated(params: Any, x: Any, first: Any) -> Derivatives:
         found: Derivatives = unrolled.compiled_derivatives(model, params, x, first, y, None, None)
         return found
@@ -87,38 +87,38 @@ def _measured_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> A
 
 
 @cached_by_content(512)
-def start_reference_and_error(
+def start_measured_reference(
     problem: Problem, dtype: Any
 ) -> Callable[[], tuple[Derivatives, Derivatives]]:
-    """Start computing `reference_and_error`; return a function that blocks until it is there."""
-    # What is allowed is proportional to the roundoff: the derivation's and the reference's at once.
+    """Start computing `measure_reference`; return a function that blocks until it is there."""
+    # The error is proportional to the roundoff, here of the derivation plus the reference.
     roundoff = sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
     option = next(iter(problem.option.values()), None)
     with jax.enable_x64(True):
-        if capacity_holds(problem):
+        if fits_capacity(problem):
             laid = padded.lay_out(
                 problem.cell, problem.params, problem.x, problem.y, **problem.first,
                 option=option, loss=problem.loss, outputs=problem.outputs,
                 lengths=problem.lengths, truncation=problem.truncation, capacity=LARGEST,
             )  # fmt: skip
-            found = _measured_padded(laid.model, laid.states, roundoff, laid.problem, laid.fixed)
+            found = _measure_padded(laid.model, laid.states, roundoff, laid.problem, laid.fixed)
             return cache(lambda: read_only((laid.cut(*found[0]), laid.cut(*found[1]))))
         cell = padded.CELLS[problem.cell]
         wide = problem.map_arrays(lambda values: values.astype(np.float64))
         zero = np.zeros((wide.sizes.B, wide.sizes.H))
         first = tuple(wide.first.get(state, zero) for state in cell.states)
         model = Model(cell.step, option, problem.loss)
-        found = _measured_at_its_size(model, roundoff, wide.y, wide.params, wide.x, first)
+        found = _measure_at_its_size(model, roundoff, wide.y, wide.params, wide.x, first)
     return cache(lambda: read_only(jax.tree.map(np.asarray, found)))
 
 
-def reference_and_error(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
-    """Autodiff's derivatives in float64, and how far a correct derivation may be from them: (N2).
+def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
+    """Compute autodiff's derivatives in float64, and the error of a correct derivation. (N2)
 
     `dtype` is the derivation's, by default the problem's. A problem beyond the capacity compiles
-    anew for its shape, and has neither lengths nor truncation.
+    anew for its shape, and must have neither lengths nor truncation.
     """
-    return start_reference_and_error(problem, np.dtype(dtype or problem.x.dtype))()
+    return start_measured_reference(problem, np.dtype(dtype or problem.x.dtype))()
 
 
 def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
@@ -128,7 +128,7 @@ def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
         if has_derived_bound(problem):
             start_reference(problem)
         else:
-            start_reference_and_error(problem, problem.x.dtype)
+            start_measured_reference(problem, problem.x.dtype)
         if before is not None:
             yield before
         before = problem
@@ -136,25 +136,24 @@ def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
         yield before
 
 
-def measured_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
-    """The reference with measured errors, for any cell and length, whichever `names` are asked."""
-    clean, error = (by_name(found) for found in reference_and_error(problem, dtype))
-    tiny = float(np.finfo(dtype).smallest_normal)  # what underflows is lost whole
+def measure_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
+    """Find the reference with measured errors, for any cell and length, of all names."""
+    clean, error = (name_arrays(found) for found in measure_reference(problem, dtype))
+    tiny = float(np.finfo(dtype).smallest_normal)  # a number that underflows is lost
     allowed = {name: np.asarray(value) + tiny for name, value in error.items()}
-    return undecidable_where_too_large(Truth(clean, allowed), dtype)
+    return loosen_where_overflowing(Truth(clean, allowed), dtype)
 
 
 def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
-    """The reference with the derived bound where there is one that can tell, else as measured.
+    """Find the reference, with the derived bound where it can decide, or else the measured error.
 
-    `dtype` is that of the derivation under test. Only for `names` is a bound that cannot tell
-    replaced.
+    `dtype` is the submission's. A bound that cannot decide is replaced for `names` only.
     """
     if not has_derived_bound(problem):
-        return measured_truth(problem, dtype, names)
+        return measure_truth(problem, dtype, names)
     known = reference(problem)
-    values = by_name(known)
-    errors = by_name(derived_bound(problem._replace(x=problem.x.astype(dtype)), known))
+    values = name_arrays(known)
+    errors = name_arrays(derive_bound(problem._replace(x=problem.x.astype(dtype)), known))
     errors = {name: errors[name] for name in values}
     vague = [
         name
@@ -162,32 +161,32 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
         if name in names and np.max(errors[name]) > RESOLVING * np.max(np.abs(value)) > 0
     ]
     if vague:
-        finer = measured_truth(problem, dtype, names).allowed
+        finer = measure_truth(problem, dtype, names).allowed
         errors |= {name: np.fmin(errors[name], finer[name]) for name in vague}
-    return undecidable_where_too_large(Truth(values, errors), dtype)
+    return loosen_where_overflowing(Truth(values, errors), dtype)
 
 
 def has_derived_bound(problem: Problem) -> bool:
-    """Whether docs/derivation.md, section 9, bounds the errors of this problem."""
+    """Tell whether docs/derivation.md, section 9, bounds the errors of this problem."""
     return (
         problem.cell == "rnn"
         and problem.loss in LOSSES
         and problem.outputs == "last"
         and problem.lengths is None
         and problem.truncation is None
-        and capacity_holds(problem)
+        and fits_capacity(problem)
     )
 
 
-def undecidable_where_too_large(known: Truth, dtype: Any) -> Truth:
-    """Infinite allowed errors where products of what occurs may overflow in that dtype."""
-    if largest(known.values) < float(np.finfo(dtype).max) ** 0.5:
+def loosen_where_overflowing(known: Truth, dtype: Any) -> Truth:
+    """Allow any error where products of the values may overflow in that dtype."""
+    if find_largest(known.values) < float(np.finfo(dtype).max) ** 0.5:
         return known
     return known._replace(
         allowed={name: np.full_like(value, np.inf) for name, value in known.values.items()}
     )
 
 
-def largest(values: Mapping[str, Array]) -> float:
-    """The largest absolute value among all arrays."""
+def find_largest(values: Mapping[str, Array]) -> float:
+    """Find the largest absolute value among all arrays."""
     return float(np.max(np.abs(np.concatenate([value.ravel() for value in values.values()]))))

@@ -1,4 +1,4 @@
-"""A case: one point at which a submission is asked, and what is true there."""
+"""A case: one point at which a submission is called, and the true gradients there."""
 
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
@@ -18,9 +18,9 @@ class Truth(NamedTuple):
 class Case(NamedTuple):
     """One point: its arguments by name, and the truth there.
 
-    `truth(dtype, names)` is what autodiff gives and how far a submission that computes in that
-    dtype may be from it; None where there is no reference. `point` is what the subject keeps of the
-    case, a Problem for cells; `label` says which case it is.
+    `truth(dtype, names)` has autodiff's values and the allowed errors of a submission that computes
+    in that dtype; it is None where there is no reference. `point` identifies the case to the
+    subject: a Problem, or the number of the case. `label` names it in messages.
     """
 
     label: str
@@ -30,5 +30,5 @@ class Case(NamedTuple):
 
     @property
     def single(self) -> bool:
-        """Whether any argument is float32: it hides more than float64 does."""
+        """True if any argument is float32, in which mistakes show less clearly."""
         return any(value.dtype == np.float32 for value in self.arguments.values())

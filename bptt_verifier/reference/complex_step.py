@@ -1,8 +1,9 @@
-"""A third opinion: complex-step derivatives of forward passes of its own.
+"""Complex-step derivatives of independent forward passes: a check of both witnesses.
 
-Shares no code with either witness, and knows no gradient: a step of size 2^-200 along the imaginary
-axis makes the derivative the imaginary part of the loss. Source: Squire & Trapp 1998, "Using
-complex variables to estimate derivatives of real functions"; docs/derivation.md, section 8.
+The module shares no code with either witness and contains no gradient. After a step of size 2^-200
+along the imaginary axis, the imaginary part of the loss over the step is the derivative. Source:
+Squire & Trapp 1998, "Using complex variables to estimate derivatives of real functions";
+docs/derivation.md, section 8.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.problems.problem import CELLS, STATES, Array, Problem, shapes_of
+from bptt_verifier.problems.problem import CELLS, STATES, Array, Problem, list_shapes
 
 STEP = 2.0**-200  # a power of two: dividing by it is exact
 Point = Mapping[str, Array]
 
 
 def sigmoid(a: Array) -> Array:
-    """σ, without overflow at large complex numbers."""
+    """Compute σ without overflow at large complex numbers."""
     result: Array = 0.5 + 0.5 * np.tanh(0.5 * a)
     return result
 
@@ -30,7 +31,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-# One step of each cell: the states after it, h first, from those before, x_t and ε_t.
+# One step of each cell: the next states, h first, from the states before, x_t and ε_t.
 
 
 def rnn_step(
@@ -62,8 +63,8 @@ def gru_step(p: Point, states: list[Array], x_t: Array, epsilon: Array, reset: s
 CELL_STEPS = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}
 
 
-def loss_at(problem: Problem, point: Point) -> Any:
-    """L of the problem's model at another point, which may be complex: everything by name.
+def evaluate_loss(problem: Problem, point: Point) -> Any:
+    """Evaluate the loss of a problem's model at another point, which may be complex.
 
     For the losses of section 9, with the output at the last step of full sequences.
     """
@@ -76,24 +77,26 @@ def loss_at(problem: Problem, point: Point) -> Any:
     return total / residual.size if problem.loss == "mse" else total / 2
 
 
-def everything(problem: Problem) -> dict[str, Array]:
-    """The point that a problem stands at: zeros for absent biases and states, and every ε_t = 0."""
+def collect_point(problem: Problem) -> dict[str, Array]:
+    """Collect the point of a problem by name; absent biases and states, and ε_t, are zeros."""
     names = (*CELLS[problem.cell].Params._fields, "x", *STATES[problem.cell], "adjoints")
     given = problem.weights | problem.first | {"x": problem.x}
-    shapes = shapes_of(problem.cell, problem.sizes)
+    shapes = list_shapes(problem.cell, problem.sizes)
     return {n: np.asarray(given.get(n, np.zeros(shapes[n])), np.float64) for n in names}
 
 
-def derivatives(problem: Problem) -> dict[str, Array]:
-    """The gradient with respect to everything, entry by entry, in float64.
+def differentiate(problem: Problem) -> dict[str, Array]:
+    """Compute the gradient with respect to everything, entry by entry, in float64.
 
-    Names and shapes as in the cell's `Gradients`, with zeros standing for absent biases.
+    Names and shapes are those of the cell's `Gradients`; absent biases count as zeros.
     """
-    point = {name: value.astype(np.complex128) for name, value in everything(problem).items()}
+    point = {name: value.astype(np.complex128) for name, value in collect_point(problem).items()}
     gradient = {name: np.empty(value.shape) for name, value in point.items()}
     for name, value in point.items():
         for entry in np.ndindex(value.shape):
             moved = value.copy()
             moved[entry] += 1j * STEP
-            gradient[name][entry] = loss_at(problem, point | {name: moved}).imag / STEP  # (C1)
+            gradient[name][entry] = (
+                evaluate_loss(problem, point | {name: moved}).imag / STEP
+            )  # (C1)
     return gradient

@@ -1,10 +1,10 @@
-"""Exact values of a gradient, which decide where every bound is too large to tell.
+"""Exact values of a gradient, which decide where every bound is too large.
 
-A bound that is too large says nothing, but the exact gradient does. A result within a small part of
-it agrees, because a mistake would have moved it by more. A result further off than that, and much
-further than every correct derivation in the same number format, is wrong. Between the two, rounding
-itself destroys the result, and nothing can be said. Source: docs/certification.md, section 4.
-Used where python-flint, from the extra `certify`, is installed, and on small problems only.
+A result within a small fraction of the exact gradient agrees, because a mistake changes it by more.
+A result farther from it disagrees if it is also much farther than every correct derivation in the
+same number format. Between the two, rounding alone destroys the result, and the verdict is
+inconclusive. Source: docs/certification.md, section 4. Needs python-flint, which is in the extra
+`certify`, and small problems.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,13 +22,13 @@ from bptt_verifier.tolerance.comparison import Verdict
 from bptt_verifier.tolerance.noise import SAFETY
 from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl
 
-PROBLEMS = 8  # so many are asked about; each costs one forward pass an entry
-LARGEST_SIZE = 2000  # T B H of a problem that is small enough
+PROBLEMS = 8  # at most, for each of which every entry costs one forward pass
+LARGEST_SIZE = 2000  # T B H, at most
 CORRECT = {"rnn": (rnn, jacobian_sum, rtrl), "lstm": (lstm,), "gru": (gru,)}
 
 
 class Computed(NamedTuple):
-    """A problem, what a submission gave for it by name, and the dtype that it computed in."""
+    """A problem, the submitted gradients by name, and the dtype of the computation."""
 
     problem: Problem
     submitted: dict[str, Array]
@@ -41,13 +41,13 @@ class Computed(NamedTuple):
         return T * B * H
 
 
-def available() -> bool:
-    """Whether the exact values can be computed here."""
+def is_available() -> bool:
+    """Tell whether python-flint is installed."""
     return find_spec("flint") is not None
 
 
-def correct_derivations(problem: Problem, dtype: Any) -> list[dict[str, Array]]:
-    """The results of the built-in derivations of this cell in a number format."""
+def run_correct_derivations(problem: Problem, dtype: Any) -> list[dict[str, Array]]:
+    """Run the built-in derivations of a problem's cell in a number format."""
     given = problem.map_arrays(lambda values: values.astype(dtype))
     derivations = [getattr(m, "gradients", m.value_and_grad) for m in CORRECT[problem.cell]]
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -58,10 +58,11 @@ def correct_derivations(problem: Problem, dtype: Any) -> list[dict[str, Array]]:
     return [each._asdict() for each in found]
 
 
-def verdict_on(deviation: float, size: float, correct: float) -> Verdict:
-    """The verdict on one gradient in one problem, from the largest deviations and exact entry.
+def judge_deviation(deviation: float, size: float, correct: float) -> Verdict:
+    """Judge one gradient in one problem by its largest deviation and its largest exact entry.
 
-    `correct` is the largest deviation of any correct derivation; NaN among them decides nothing.
+    `correct` is the largest deviation of any correct derivation. If it or `size` is NaN, the
+    verdict is inconclusive.
     """
     if not (size > 0 and np.isfinite(correct)):
         return Verdict.INCONCLUSIVE
@@ -72,7 +73,7 @@ def verdict_on(deviation: float, size: float, correct: float) -> Verdict:
 
 @cached_by_content(4 * PROBLEMS)
 def exact_values(problem: Problem, names: tuple[str, ...]) -> dict[str, Array]:
-    """The float64 nearest to every entry of these gradients."""
+    """Compute the float64 nearest to every entry of these gradients."""
     from bptt_verifier.proofs.enclosures import certify  # noqa: PLC0415 - needs an extra
 
     given: dict[str, Any] = problem.first | problem.options
@@ -81,7 +82,7 @@ def exact_values(problem: Problem, names: tuple[str, ...]) -> dict[str, Array]:
 
 
 def decide(computed: Iterable[Computed], names: list[str]) -> dict[str, Decision]:
-    """Verdicts on these gradients, from the exact values of the first problems small enough."""
+    """Decide on these gradients by the exact values of the first problems that are small."""
     from bptt_verifier.proofs.enclosures import Undecided  # noqa: PLC0415 - needs an extra
 
     small = (each for each in computed if each.size <= LARGEST_SIZE)
@@ -93,30 +94,32 @@ def decide(computed: Iterable[Computed], names: list[str]) -> dict[str, Decision
             exact = exact_values(problem, asked)
         except Undecided:
             continue
-        correct = correct_derivations(problem, dtype)
+        correct = run_correct_derivations(problem, dtype)
         underflow = float(np.finfo(dtype).smallest_normal)
         for name in asked:
             largest = float(np.max(np.abs(exact[name])))
-            off = largest_deviation(submitted[name], exact[name])
-            best = [largest_deviation(each[name], exact[name]) for each in correct if name in each]
-            # A correct derivation may be lucky where numbers vanish, and another one is not.
-            found = verdict_on(off, largest, max(best, default=np.nan) + underflow)
+            off = find_largest_deviation(submitted[name], exact[name])
+            best = [
+                find_largest_deviation(each[name], exact[name]) for each in correct if name in each
+            ]
+            # Where numbers underflow, one correct derivation may be exact and another may not.
+            found = judge_deviation(off, largest, max(best, default=np.nan) + underflow)
             if found is not Verdict.INCONCLUSIVE:
                 verdicts[name].append(found)
                 worst[name] = max(worst[name], off / largest)
     return {
-        name: Decision(verdict_of_all(found), len(found), worst[name])
+        name: Decision(combine_verdicts(found), len(found), worst[name])
         for name, found in verdicts.items()
     }
 
 
-def largest_deviation(values: Array, exact: Array) -> float:
-    """The largest |values − exact|; ∞ where a value is not finite."""
+def find_largest_deviation(values: Array, exact: Array) -> float:
+    """Find the largest |values − exact|; ∞ where a value is not finite."""
     off = np.abs(np.asarray(values, np.float64) - exact)
     return float(np.max(np.where(np.isnan(off), np.inf, off)))
 
 
-def verdict_of_all(verdicts: list[Verdict]) -> Verdict:
-    """One disagreement decides; then one agreement."""
+def combine_verdicts(verdicts: list[Verdict]) -> Verdict:
+    """Combine verdicts: disagrees if any does, else agrees if any does."""
     order: Callable[[Verdict], int] = [Verdict.DISAGREES, Verdict.AGREES].index
     return min(verdicts, key=order, default=Verdict.INCONCLUSIVE)

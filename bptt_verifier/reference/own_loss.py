@@ -1,7 +1,7 @@
-"""The truth of a model of the user's own: its loss, differentiated at random parameters.
+"""The reference of the user's own model: its loss, differentiated at random parameters.
 
-jax.grad differentiates the loss at every case; complex steps of the same loss in NumPy are the
-second opinion on that; what rounding may do is measured (docs/derivation.md, section 10).
+jax.grad differentiates the loss in every case. Complex steps of the same loss in NumPy check the
+first cases. The allowed errors are measured (docs/derivation.md, section 10).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,7 +16,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
 from bptt_verifier.program.trace import Program, gradient_and_noise, trace
 from bptt_verifier.reference.case import Case, Truth
-from bptt_verifier.reference.second_opinion import contradiction_in_entries
+from bptt_verifier.reference.second_opinion import contradict_entries
 from bptt_verifier.tolerance.noise import UNOPTIMISED
 from manual_bptt.inputs import require_at_least
 
@@ -28,9 +28,10 @@ FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
 
 
 class OwnModel(NamedTuple):
-    """Everything that is known of a model before its gradients are asked for.
+    """The user's loss, traced and differentiated, before the submission is called.
 
-    `refusal` says why nothing can be decided, where that is so.
+    `refusal` says why no verdict is possible, if none is. `losses_differ` is true if the loss
+    differs between NumPy and JAX.
     """
 
     loss: Loss
@@ -44,12 +45,12 @@ class OwnModel(NamedTuple):
     losses_differ: bool = False
 
     def simple_case(self, number: int) -> Case:
-        """A case whose values have one digit."""
+        """Make a case whose values have one digit."""
         assert self.program is not None
         assert self.gradient is not None
         params = draw_parameters(self.params, seed=self.seed, case=number, digits=1)
-        with precise():
-            found = case_at(self.program, self.gradient, params, number)
+        with use_float64():
+            found = make_case(self.program, self.gradient, params, number)
         return found._replace(label=f"simple case {number}")
 
 
@@ -61,21 +62,21 @@ def prepare(
     cases: int = CASES,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> OwnModel:
-    """Trace the loss, differentiate it at every case, and ask for the second opinion."""
-    given = checked(params)
+    """Trace the loss, differentiate it at every case, and check the first cases."""
+    given = check_params(params)
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
 
-    def refused(why: str) -> OwnModel:
+    def refuse(why: str) -> OwnModel:
         return OwnModel(loss, given, seed, None, None, (), why)
 
     if not callable(loss):
         raise ValueError(f"loss: expected a function, found {type_name(loss)}")
-    with precise():
-        wide = in_float64(given)
+    with use_float64():
+        wide = widen(given)
         in_numpy = attempt(loss, copies(wide), np)
         if isinstance(in_numpy, Failure):
-            return refused(f"loss(params, numpy) raised {in_numpy.what} at {in_numpy.file_line}.")
+            return refuse(f"loss(params, numpy) raised {in_numpy.what} at {in_numpy.file_line}.")
         if np.size(in_numpy) != 1 or np.asarray(in_numpy).dtype.kind not in "fiu":
             raise ValueError(
                 f"loss(params, numpy): expected a real scalar, found {type_name(in_numpy)} of "
@@ -87,30 +88,28 @@ def prepare(
 
         program = attempt(lambda: trace(scalar, wide))
         if isinstance(program, Failure):
-            return refused(f"loss(params, jax.numpy) raised {program.what} at {program.file_line}.")
+            return refuse(f"loss(params, jax.numpy) raised {program.what} at {program.file_line}.")
         gradient = jax.jit(jax.value_and_grad(scalar), compiler_options=UNOPTIMISED)
         finite = []
         for number in range(cases):
-            case = case_at(
-                program, gradient, draw_parameters(given, seed=seed, case=number), number
-            )
+            params = draw_parameters(given, seed=seed, case=number)
+            case = make_case(program, gradient, params, number)
             if is_finite(case):
                 finite.append(case)
             progress(number + 1, cases)
         if not finite:
-            return refused("The loss or its gradient is not finite at any of the points tried.")
-        notes: tuple[str, ...] = ()
-        if len(finite) < cases:
-            notes = (
-                f"{cases - len(finite)} of {cases} cases were left out: the loss or its gradient "
-                "is not finite there.",
-            )
+            return refuse("The loss or its gradient is not finite at any of the points tried.")
+        left_out = (
+            f"{cases - len(finite)} of {cases} cases were left out: the loss or its gradient is "
+            "not finite there."
+        )
+        notes = (left_out,) if len(finite) < cases else ()
         model = OwnModel(loss, given, seed, program, gradient, tuple(finite), None, notes)
         for case in finite[:2]:
-            differ = difference_of_losses(loss, case)
+            differ = compare_losses(loss, case)
             if differ:
                 return model._replace(refusal=differ, losses_differ=True)
-            doubt = second_opinion(loss, case)
+            doubt = ask_second_opinion(loss, case)
             if doubt:
                 return model._replace(refusal=doubt)
         return model
@@ -119,9 +118,9 @@ def prepare(
 def draw_parameters(
     params: Mapping[str, Any], *, seed: int, case: int, digits: int | None = None
 ) -> dict[str, Array]:
-    """The values of one case: of the shapes of `params`, normal, away from zero.
+    """Draw the values of one case: normal, away from zero, in the shapes of `params`.
 
-    Case 0 is `params` itself. Every third case is float32. With `digits`, rounded to so many.
+    Case 0 is `params` itself. Every third case is float32. `digits` is the number of decimals.
     """
     if case == 0 and digits is None:
         return {name: np.array(value) for name, value in params.items()}
@@ -136,8 +135,8 @@ def draw_parameters(
     return values
 
 
-def checked(params: Mapping[str, Any]) -> dict[str, Array]:
-    """The parameters as arrays. Raises ValueError where they are no dict of float arrays."""
+def check_params(params: Mapping[str, Any]) -> dict[str, Array]:
+    """Convert the parameters to arrays. Raises ValueError unless they are a dict of floats."""
     if not isinstance(params, Mapping) or not params:
         raise ValueError(f"params: expected a dict of float arrays, found {type_name(params)}")
     arrays = {}
@@ -154,16 +153,16 @@ def checked(params: Mapping[str, Any]) -> dict[str, Array]:
     return arrays
 
 
-def in_float64(params: Mapping[str, Array]) -> dict[str, Array]:
-    """The same values in float64."""
+def widen(params: Mapping[str, Array]) -> dict[str, Array]:
+    """Convert the parameters to float64."""
     return {name: value.astype(np.float64) for name, value in params.items()}
 
 
-def case_at(
+def make_case(
     program: Program, gradient: Callable[[Any], Any], params: dict[str, Array], number: int
 ) -> Case:
-    """Autodiff at a point, and what rounding may do there, in any precision."""
-    wide = in_float64(params)
+    """Make the case of a point: autodiff's values, and the error allowed in any precision."""
+    wide = widen(params)
     value, slopes = gradient(wide)
     errors = gradient_and_noise(program, wide, (FLOAT64, FLOAT32), seed=number)
     (loss64, allowed64), (loss32, allowed32) = errors
@@ -174,10 +173,10 @@ def case_at(
 
     def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
         unit, tiny = float(np.finfo(dtype).eps) / 2, float(np.finfo(dtype).smallest_normal)
-        # What is coarser than float32 is not measured: errors are taken to grow with the unit.
+        # Errors in formats coarser than float32 are not measured, but grow with the unit.
         coarser = max(1.0, unit / FLOAT32)
         allowed = {
-            # The reference is off by what float64 is, and what underflows is lost whole.
+            # The reference has the error of float64, too; a number that underflows is lost.
             name: (own if unit <= FLOAT64 else allowed32[name] * coarser) + own + 16 * tiny
             for name, own in allowed64.items()
         }
@@ -187,15 +186,15 @@ def case_at(
 
 
 def is_finite(case: Case) -> bool:
-    """Whether the reference exists at this point."""
+    """Tell whether the reference is finite at this point."""
     assert case.truth is not None
     return all(np.isfinite(value).all() for value in case.truth(np.float64, ()).values.values())
 
 
-def difference_of_losses(loss: Loss, case: Case) -> str | None:
-    """A sentence, if the loss is another number with NumPy than with JAX."""
+def compare_losses(loss: Loss, case: Case) -> str | None:
+    """Compare the loss in NumPy and JAX; return a sentence if it differs."""
     assert case.truth is not None
-    found = attempt(loss, in_float64(case.arguments), np)
+    found = attempt(loss, widen(case.arguments), np)
     if isinstance(found, Failure):
         return f"loss(params, numpy) raised {found.what} at {found.file_line}."
     if "loss" in case.arguments:  # a parameter's name
@@ -213,21 +212,21 @@ def difference_of_losses(loss: Loss, case: Case) -> str | None:
     )
 
 
-def second_opinion(loss: Loss, case: Case) -> str | None:
-    """A sentence, if derivatives of the loss in NumPy contradict jax.grad in some entries."""
+def ask_second_opinion(loss: Loss, case: Case) -> str | None:
+    """Compare derivatives of the loss in NumPy with jax.grad; return a sentence if they differ."""
     assert case.truth is not None
 
     def in_numpy(point: Mapping[str, Array]) -> Any:
         found = attempt(lambda: np.reshape(np.asarray(loss(dict(point), np)), ()))
         return None if isinstance(found, Failure) else found
 
-    point = in_float64(case.arguments)
-    doubt = contradiction_in_entries(in_numpy, point, case.truth(np.float64, ()), case.point)
+    point = widen(case.arguments)
+    doubt = contradict_entries(in_numpy, point, case.truth(np.float64, ()), case.point)
     return None if doubt is None else f"At {case.label}, {doubt}"
 
 
 @contextmanager
-def precise() -> Iterator[None]:
-    """64-bit JAX, which takes arrays of mixed precision whatever the caller's settings are."""
+def use_float64() -> Iterator[None]:
+    """Use 64-bit JAX with standard promotion, whatever the caller's settings."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         yield

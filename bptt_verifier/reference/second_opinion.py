@@ -1,7 +1,7 @@
-"""A second opinion on a reference: derivatives of the loss in NumPy, along some directions.
+"""A check of a reference: derivatives of the loss in NumPy, along some directions.
 
-By complex steps where the loss takes complex numbers; where these contradict or fail, by central
-differences in longdouble. A reference that is contradicted decides nothing.
+They are complex steps, if the loss takes complex numbers. If these fail or differ from the
+reference, central differences in longdouble decide. A contradicted reference gives no verdict.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.reference.complex_step import STEP
 
-ENTRIES = 12  # of each parameter that are asked one by one
+ENTRIES = 12  # of each parameter, checked one by one
 FLOAT64 = 2.0**-53
 
 Point = Mapping[str, Array]
@@ -21,22 +21,22 @@ Loss = Callable[[Point], Any]  # a scalar, or None where it cannot be computed
 
 
 class Opinion(NamedTuple):
-    """What autodiff says along a direction, what contradicts it, and how that was computed."""
+    """Autodiff's derivative along a direction, and what contradicts it, if anything does."""
 
     by_autodiff: str
     contradiction: str | None
     by_complex_steps: bool
 
 
-def contradiction_in_entries(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
-    """A sentence, if some entries of the reference are contradicted, one by one."""
+def contradict_entries(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
+    """Check some entries of the reference; return a sentence if one is contradicted."""
     rng = np.random.default_rng(seed)
     for name, value in point.items():
         for i in rng.permutation(value.size)[:ENTRIES]:
             entry = tuple(int(k) for k in np.unravel_index(i, value.shape))
             along = np.zeros(value.shape)
             along[entry] = 1.0
-            found = opinion(loss, point, known, {name: along})
+            found = compare_derivatives(loss, point, known, {name: along})
             if found.contradiction is not None:
                 where = f"∂L/∂{name}{list(entry)}"
                 return f"jax.grad says {found.by_autodiff} for {where}, {found.contradiction}"
@@ -45,15 +45,15 @@ def contradiction_in_entries(loss: Loss, point: Point, known: Truth, seed: int) 
     return None
 
 
-def contradiction_along_signs(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
-    """A sentence, if the reference is contradicted along a direction that has every entry in it."""
+def contradict_signs(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
+    """Check the reference along random signs; return a sentence if it is contradicted."""
     rng = np.random.default_rng([seed, 1])
     along = {name: rng.choice([-1.0, 1.0], np.shape(value)) for name, value in point.items()}
-    if opinion(loss, point, known, along).contradiction is None:
+    if compare_derivatives(loss, point, known, along).contradiction is None:
         return None
-    # One parameter is named where it is enough.
+    # Name a single parameter if its part alone is contradicted.
     for part in (*({name: signs} for name, signs in along.items()), along):
-        found = opinion(loss, point, known, part)
+        found = compare_derivatives(loss, point, known, part)
         if found.contradiction is not None:
             names = ", ".join(part)
             return (
@@ -63,18 +63,18 @@ def contradiction_along_signs(loss: Loss, point: Point, known: Truth, seed: int)
     return None
 
 
-def opinion(loss: Loss, point: Point, known: Truth, along: Point) -> Opinion:
-    """The derivative of the loss in one direction, compared with the reference's.
+def compare_derivatives(loss: Loss, point: Point, known: Truth, along: Point) -> Opinion:
+    """Compare the derivative of the loss in one direction with the reference.
 
-    A sum of entries is allowed the sum of their errors, which `known` holds for float64.
+    A sum of entries has the sum of their allowed errors, which `known` has for float64.
     """
     true = sum(float(np.sum(known.values[name] * d)) for name, d in along.items())
     allowed = sum(float(np.sum(known.allowed[name] * np.abs(d))) for name, d in along.items())
-    by_complex = complex_derivative(loss, point, along)
+    by_complex = differentiate_complex(loss, point, along)
     smallest = float(np.finfo(np.float64).smallest_normal)
     if by_complex is not None and abs(by_complex - true) <= allowed + smallest:
         return Opinion(f"{true:.12g}", None, by_complex_steps=True)
-    by_difference, uncertain = central_difference(loss, point, along)
+    by_difference, uncertain = difference_centrally(loss, point, along)
     agrees = abs(by_difference - true) <= uncertain + allowed
     contradiction = (
         f"and central differences of the loss in NumPy say {by_difference:.12g} ± {uncertain:.2g}: "
@@ -83,16 +83,16 @@ def opinion(loss: Loss, point: Point, known: Truth, along: Point) -> Opinion:
     return Opinion(f"{true:.12g}", None if agrees else contradiction, by_complex_steps=False)
 
 
-def complex_derivative(loss: Loss, point: Point, along: Point) -> float | None:
-    """Im L(θ + isd)/s, or None where the loss does not take complex numbers."""
+def differentiate_complex(loss: Loss, point: Point, along: Point) -> float | None:
+    """Compute Im L(θ + isd)/s; None where the loss does not take complex numbers."""
     found = loss({name: value + 1j * STEP * along.get(name, 0.0) for name, value in point.items()})
     if found is None or not np.isfinite(complex(found)):
         return None
     return float(complex(found).imag / STEP)
 
 
-def central_difference(loss: Loss, point: Point, along: Point) -> tuple[float, float]:
-    """A central difference in longdouble, extrapolated, and how far it may be off."""
+def difference_centrally(loss: Loss, point: Point, along: Point) -> tuple[float, float]:
+    """Compute an extrapolated central difference in longdouble, and its uncertainty."""
 
     def at(step: float) -> tuple[np.longdouble, float]:
         moved = {

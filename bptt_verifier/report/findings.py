@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.tolerance.comparison import SYMBOLS, Array, Verdict
+from bptt_verifier.tolerance.comparison import Array, Verdict
 
 
 class Mistake(NamedTuple):
@@ -144,8 +144,3 @@ def nine_digits(values: Array) -> Array:
     """Round to nine significant digits, however small the values are."""
     rounded = [float(f"{value:.9g}") for value in values.flat]
     return np.array(rounded).reshape(values.shape)
-
-
-def symbol_of(gradient: str) -> str:
-    """The symbol of a gradient, such as ∂L/∂W."""
-    return SYMBOLS.get(gradient, f"∂L/∂{gradient}")

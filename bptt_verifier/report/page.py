@@ -4,8 +4,9 @@ from html import escape
 from math import isfinite, log10
 from typing import Any
 
-from bptt_verifier.report.findings import Findings, symbol_of
+from bptt_verifier.report.findings import Findings
 from bptt_verifier.report.text import HEADINGS, explain_mistake, format_result
+from bptt_verifier.tolerance.comparison import find_symbol
 
 COLOURS = {"agrees": "#1a7f37", "disagrees": "#b42318", "inconclusive": "#9a6700"}
 STYLE = """
@@ -53,7 +54,7 @@ def render_fragment(findings: Findings) -> str:
         case = findings.counterexample
         parts += [
             f"<h2>The smallest failing case: {escape(case.sizes)}</h2>",
-            f"<p>Error of {escape(symbol_of(case.gradient))} in units of the bound:</p>",
+            f"<p>Error of {escape(find_symbol(case.gradient))} in units of the bound:</p>",
             draw_heat_map(case.error_over_bound),
             f"<pre>yours     {escape(str(case.yours))}\n"
             f"autodiff  {escape(str(case.autodiff))}</pre>",

@@ -1,7 +1,7 @@
 """Findings as plain text: the verdict, the mistake, a table by gradient, the smallest case."""
 
-from bptt_verifier.report.findings import Findings, Mistake, ParameterResult, symbol_of
-from bptt_verifier.tolerance.comparison import Verdict
+from bptt_verifier.report.findings import Findings, Mistake, ParameterResult
+from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
 HEADINGS = ("gradient", "worst error ÷ bound", "entry", "yours", "autodiff", "verdict")
 
@@ -32,7 +32,7 @@ def render_text(findings: Findings) -> str:
         case = findings.counterexample
         lines += [
             "",
-            f"The smallest failing case: {case.sizes}; {symbol_of(case.gradient)} is",
+            f"The smallest failing case: {case.sizes}; {find_symbol(case.gradient)} is",
             f"  yours     {case.yours}",
             f"  autodiff  {case.autodiff}",
             f"Reproduce: {case.reproduce}",
@@ -49,7 +49,7 @@ def explain_mistake(mistake: Mistake) -> str:
 def format_result(name: str, result: ParameterResult) -> tuple[str, ...]:
     """The row of one gradient, in the order of `HEADINGS`."""
     return (
-        symbol_of(name),
+        find_symbol(name),
         f"{result.error:.3g}",
         ", ".join(map(str, result.entry)) or "–",
         f"{result.yours:.9g}",

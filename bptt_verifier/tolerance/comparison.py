@@ -11,21 +11,9 @@ from bptt_verifier.tolerance.bounds import RESOLVING
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# The symbol of each result in messages and tables.
 SYMBOLS = {
-    "loss": "L",
-    "prediction": "ŷ",
-    "U": "∂L/∂U",
-    "W": "∂L/∂W",
-    "V": "∂L/∂V",
-    "b": "∂L/∂b",
-    "c": "∂L/∂c",
-    "x": "∂L/∂x",
-    "h0": "∂L/∂h₀",
-    "adjoints": "every δ_t",
-    "c0": "∂L/∂c₀",
-    "b_n": "∂L/∂b_n",
-}
+    "loss": "L", "prediction": "ŷ", "h0": "∂L/∂h₀", "c0": "∂L/∂c₀", "adjoints": "every δ_t"
+}  # fmt: skip
 
 
 class Verdict(StrEnum):
@@ -58,6 +46,11 @@ class Comparison(NamedTuple):
         if not self.error <= 1:
             return Verdict.DISAGREES
         return Verdict.AGREES if self.conclusive else Verdict.INCONCLUSIVE
+
+
+def find_symbol(result: str) -> str:
+    """Find the symbol of a result in messages and tables, such as ∂L/∂W."""
+    return SYMBOLS.get(result, f"∂L/∂{result}")
 
 
 def coarsest(*arrays: Array) -> Any:

@@ -115,11 +115,7 @@ def evaluate(
 
 
 def evaluate_cond(
-    params: dict[str, Any],
-    given: Sequence[Any],
-    salt: Array,
-    size: Array,
-    number: Iterator[int],
+    params: dict[str, Any], given: Sequence[Any], salt: Array, size: Array, number: Iterator[int]
 ) -> list[Any]:
     """Evaluate a conditional whose branches have independent errors."""
     which, *operands = given
@@ -148,11 +144,7 @@ def constant_and_carried(scan: Any) -> tuple[int, int]:
 
 
 def evaluate_scan(
-    equation: Any,
-    given: Sequence[Any],
-    salt: Array,
-    size: Array,
-    number: Iterator[int],
+    equation: Any, given: Sequence[Any], salt: Array, size: Array, number: Iterator[int]
 ) -> list[Any]:
     """Evaluate a scan whose steps have independent errors."""
     params = equation.params

@@ -44,7 +44,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_sentence(
     file = tmp_path / "unusable.py"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=sentence), contextlib.redirect_stdout(None):
-        submission.function_of(submission.load(file), "gradients", file)
+        submission.find_function(submission.load(file), "gradients", file)
     with pytest.raises(ValueError, match="which does not exist"):
         submission.load(tmp_path / "none.py")
     with pytest.raises(ValueError, match="which is no file"):

@@ -47,7 +47,7 @@ def test_verify_in_float32_agrees(bptt) -> None:
 
 
 def test_verify_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypatch) -> None:
-    right = builtin.derivation_of(rtrl)
+    right = builtin.make_derivation(rtrl)
     monkeypatch.setitem(
         builtin.DERIVATIONS, "forward recursion", lambda p: (f := right(p)) | {"W": -f["W"]}
     )

@@ -10,10 +10,10 @@ import pytest
 from bptt_verifier.judge.builtin import (
     CELL_DERIVATIONS,
     DERIVATIONS,
-    derivation_of,
+    make_derivation,
     verify_builtin,
 )
-from bptt_verifier.problems.cached import content
+from bptt_verifier.problems.cached import collect_content
 from bptt_verifier.problems.draws import draw
 from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem
 from bptt_verifier.tolerance.bounds import Bounds
@@ -66,7 +66,7 @@ def test_the_report_as_json_holds_every_row_and_every_shape() -> None:
 
 def test_the_same_seed_draws_the_same_problems_and_another_seed_others() -> None:
     once, again, other = (verify_builtin(5, seed=seed) for seed in (2, 2, 4))
-    assert content(tuple(once.rows)) == content(tuple(again.rows))
+    assert collect_content(tuple(once.rows)) == collect_content(tuple(again.rows))
     assert once.to_dict() == again.to_dict()
     assert once.shapes != other.shapes
 
@@ -81,7 +81,7 @@ def test_one_wrong_derivation_among_right_ones_makes_the_report_disagree(tmp_pat
     wrong = planted(Mistake("W where Wᵀ belongs", "rnn.py", B3, B3 + ".T"), tmp_path)
     report = verify_builtin(
         20,
-        derivations={"right": derivation_of(rtrl), "wrong": derivation_of(wrong)},
+        derivations={"right": make_derivation(rtrl), "wrong": make_derivation(wrong)},
         cell_derivations={},
     )
     assert report.verdict is Verdict.DISAGREES
@@ -96,7 +96,7 @@ def test_a_derivation_that_is_right_in_all_cases_but_one_disagrees() -> None:
     def right_but_once(problem: Problem) -> dict[str, Any]:
         nonlocal calls
         calls += 1
-        found = derivation_of(rnn)(problem)
+        found = make_derivation(rnn)(problem)
         return found | {"W": 2 * found["W"]} if calls == 7 else found
 
     report = verify_builtin(20, derivations={"almost": right_but_once}, cell_derivations={})
@@ -119,7 +119,7 @@ def test_agreement_on_zeros_alone_is_inconclusive() -> None:
     report = verify_builtin(
         1,
         seed=seed_without_evidence_for_W(),
-        derivations={"rtrl": derivation_of(rtrl)},
+        derivations={"rtrl": make_derivation(rtrl)},
         cell_derivations={},
     )
     verdicts = {row.gradient: row.verdict for row in report.rows}
@@ -140,7 +140,7 @@ def test_a_wrong_cell_makes_the_report_disagree(tmp_path: Path) -> None:
         Mistake("c counted twice", "lstm.py", DC, f"dc = dc + {DC[5:]}", "lstm"), tmp_path
     )
     report = verify_builtin(
-        12, derivations={}, cell_derivations=CELL_DERIVATIONS | {"LSTM": derivation_of(wrong)}
+        12, derivations={}, cell_derivations=CELL_DERIVATIONS | {"LSTM": make_derivation(wrong)}
     )
     verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
     assert verdicts["LSTM", "W"] is Verdict.DISAGREES

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Verdict, verify, verify_own_model
-from bptt_verifier.judge.submission import Breach, Expected, TakenStates, read_by_name, states_taken
+from bptt_verifier.judge.submission import Breach, Expected, TakenStates, find_states, read_results
 from manual_bptt import lstm
 from tests.support.derivations import derivation
 from tests.support.right_derivations import column_vectors_one_sequence_at_a_time
@@ -171,7 +171,7 @@ def test_a_state_is_passed_in_its_place_or_by_its_name() -> None:
         (lambda params, x, y, *, h0=None, c0=None: 0, TakenStates((), ("h0", "c0"))),
         (partial(bound, bias=True), TakenStates((), ("h0",))),
     ]:
-        assert states_taken(submission, ("h0", "c0")) == expected
+        assert find_states(submission, ("h0", "c0")) == expected
 
 
 def test_every_state_arrives_under_its_own_name() -> None:
@@ -201,7 +201,7 @@ def test_what_cannot_be_read_is_a_breach() -> None:
             raise RuntimeError("no")
 
     expected = Expected(("W",), {}, {"W": (2,)}, np.float64)
-    found = read_by_name(Odd(), expected)
+    found = read_results(Odd(), expected)
     assert isinstance(found, Breach)
     assert "what your function returned, Odd, cannot be read" in found.mistake.explanation
 
@@ -248,7 +248,7 @@ OWN_BREACHES = {
     "ragged": (lambda p: {"W": [[1.0], [1.0, 2.0]]}, "wrong-shape", "array of floats, found list"),
     "modifies": (modifying, "inputs-modified", "modified its argument W"),
     "removes": (removing, "inputs-modified", "modified its argument W"),
-    "random": (lambda p: {"W": noise.normal(size=(2, 2))}, "not-deterministic", "asked twice"),
+    "random": (lambda p: {"W": noise.normal(size=(2, 2))}, "not-deterministic", "called twice"),
     "exits": (leaving, "raised", "SystemExit: 3"),
     "raises": (failing, "raised", "KeyError: 'missing'"),
     "NaN": (not_a_number, "not-finite", "found nan at entry [0, 1]"),

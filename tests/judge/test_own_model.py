@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.own_model import OwnSubject
-from bptt_verifier.judge.path import compare_at, verdict
+from bptt_verifier.judge.path import compare_at, judge
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.attempt import copies
@@ -37,7 +37,7 @@ def float32_only(model: str) -> OwnModel:
 
 
 def judged(gradients: Any, model: OwnModel) -> Report:
-    return verdict(gradients, OwnSubject(model), "a model")
+    return judge(gradients, OwnSubject(model), "a model")
 
 
 def names(report: Report) -> list[str]:

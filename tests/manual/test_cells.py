@@ -21,7 +21,7 @@ from bptt_verifier.problems.problem import (
     Problem,
     Sizes,
 )
-from bptt_verifier.reference.autodiff import by_name, reference, reference_and_error
+from bptt_verifier.reference.autodiff import measure_reference, name_arrays, reference
 from bptt_verifier.strategies import cell_problems, problems
 from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import gru as autodiff_gru
@@ -76,7 +76,7 @@ def test_the_unpadded_autodiff_twin_equals_the_padded_one(
     plain = TWINS[cell].derivatives(
         problem.params, problem.x, problem.y, **problem.first, **problem.options
     )
-    assert_right(AUTODIFF.within_measured_error(problem), by_name(plain), problem)
+    assert_right(AUTODIFF.within_measured_error(problem), name_arrays(plain), problem)
     assert same(np.asarray(plain.adjoints) == 0, reference(problem).adjoints == 0)
 
 
@@ -102,7 +102,7 @@ def test_a_padded_batch_has_the_gradients_of_its_sequences_one_by_one(
 ) -> None:
     problem = data.draw(cell_problems(cell, losses=("half_sse",), ragged=st.just(True)))
     assert problem.lengths is not None
-    _, allowed = reference_and_error(problem)
+    _, allowed = measure_reference(problem)
     whole, sums = gradients(problem)[1], dict[str, Any]()
     for b, length in enumerate(problem.lengths):
         one = problem._replace(
@@ -361,7 +361,7 @@ def test_a_padded_batch_of_a_list_is_used_as_it_is(seed: int) -> None:
         y = np.zeros((3, 1))
         option = {OPTION_NAMES[cell]: OPTIONS[cell][0]} if cell in OPTION_NAMES else {}
         padded = Problem(cell, params, x, y, {}, option, "mse", lengths=lengths)
-        _, allowed = reference_and_error(padded)
+        _, allowed = measure_reference(padded)
         batch = module.predict(params, x, lengths=lengths)
         for b, length in enumerate(lengths):
             alone = module.predict(params, x[:length, [b]])

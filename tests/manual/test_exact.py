@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.polynomial import polynomial
 
-from bptt_verifier.judge.builtin import derivation_of
+from bptt_verifier.judge.builtin import make_derivation
 from bptt_verifier.problems.problem import Array, Problem, Sizes
-from bptt_verifier.reference.autodiff import by_name, reference
+from bptt_verifier.reference.autodiff import name_arrays, reference
 from bptt_verifier.strategies import integer_problems
 from jax_reference import rnn as autodiff
 from manual_bptt import jacobian_sum, rnn, rtrl
@@ -27,7 +27,7 @@ def test_on_small_integers_not_one_bit_differs_from_autodiff(
     module: ModuleType, dtype: type, data: st.DataObject
 ) -> None:
     problem = data.draw(integer_problems(dtype))
-    assert_bits_equal(derivation_of(module)(problem), reference(problem))
+    assert_bits_equal(make_derivation(module)(problem), reference(problem))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
@@ -38,12 +38,12 @@ def test_nor_from_the_unpadded_autodiff_twin_in_the_same_dtype(
     problem = data.draw(integer_problems(dtype, sizes=st.just(Sizes(3, 2, 1, 2, 2))))
     truth = autodiff.derivatives(problem.params, problem.x, problem.y, **problem.simple_options)
     assert truth.adjoints.dtype == dtype
-    assert_bits_equal(derivation_of(rnn)(problem), truth)
+    assert_bits_equal(make_derivation(rnn)(problem), truth)
 
 
 def assert_bits_equal(found: dict[str, Any], truth: autodiff.Derivatives) -> None:
     """Every number is an integer, and the same one."""
-    known = by_name(truth)
+    known = name_arrays(truth)
     for name, value in found.items():
         if value is not None:
             assert np.array_equal(value, known[name]), name

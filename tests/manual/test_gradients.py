@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem, Sizes
 from bptt_verifier.reference import complex_step
-from bptt_verifier.reference.autodiff import by_name, reference
+from bptt_verifier.reference.autodiff import name_arrays, reference
 from bptt_verifier.strategies import problems
 from bptt_verifier.strategies import sizes as drawn_sizes
 from bptt_verifier.tolerance.bounds import Bounds, bounds
@@ -78,7 +78,7 @@ def test_the_unpadded_autodiff_twin_agrees_in_the_same_dtype(
 def test_complex_steps_as_a_third_opinion_agree_with_both(problem: Problem) -> None:
     truth = reference(problem)
     _, by_hand = rnn.gradients(problem.params, problem.x, problem.y, **problem.simple_options)
-    third = complex_step.derivatives(problem)
+    third = complex_step.differentiate(problem)
     # A complex product is two real ones and a sum, so complex arithmetic rounds as real arithmetic
     # with four times the unit roundoff would (Higham, lemma 3.5); the bound is linear in it, and
     # a factor 2 covers what is not.
@@ -141,7 +141,7 @@ SHAPES = [
 def test_the_padded_path_equals_the_unpadded_one(problem: Problem) -> None:
     laid = reference(problem)
     plain = autodiff.derivatives(problem.params, problem.x, problem.y, **problem.simple_options)
-    found, known, allowed = by_name(plain), by_name(laid), bounds_of(problem)
+    found, known, allowed = name_arrays(plain), name_arrays(laid), bounds_of(problem)
     for name in known:
         compared = compare(name, found[name], known[name], 2 * getattr(allowed, name))
         assert compared.verdict is not Verdict.DISAGREES, str(compared)

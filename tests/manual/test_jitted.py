@@ -17,7 +17,7 @@ from jax import lax
 from bptt_verifier.judge.builtin import AUTODIFF, Comparer
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import ALL_LOSSES, CELLS, Problem, Sizes
-from bptt_verifier.reference.autodiff import reference_and_error
+from bptt_verifier.reference.autodiff import measure_reference
 from bptt_verifier.strategies import cell_problems, integer_problems, problems
 from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import losses as autodiff_losses
@@ -166,7 +166,7 @@ def test_classes_have_no_gradient_and_those_of_the_weights_are_right() -> None:
         np.random.default_rng(5), Sizes(5, 3, 2, 4, 3), loss="softmax_cross_entropy", classes=True,
         bias=True, initial_state=True,
     )  # fmt: skip
-    truth, bound = reference_and_error(problem)
+    truth, bound = measure_reference(problem)
     found = differentiate(jitted.rnn, problem, ("params",))["params"]
     assert compare("W", found.W, truth.W, bound.W).verdict is Verdict.AGREES
 

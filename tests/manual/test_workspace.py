@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptt_verifier.judge.builtin import AUTODIFF, Comparer, derivation_of
+from bptt_verifier.judge.builtin import AUTODIFF, Comparer, make_derivation
 from bptt_verifier.problems.draws import draw, with_values
 from bptt_verifier.problems.problem import ALL_LOSSES, Problem, Sizes
 from bptt_verifier.strategies import cell_problems, integer_problems, problems
@@ -74,7 +74,7 @@ def test_on_small_integers_not_one_bit_differs_from_the_readable_functions(
     dtype: type, data: st.DataObject, checkpoint_every: int | None
 ) -> None:
     problem = data.draw(integer_problems(dtype))
-    readable = derivation_of(rnn)(problem)
+    readable = make_derivation(rnn)(problem)
     for name, value in found_in(workspace_of(problem, checkpoint_every), problem).items():
         assert np.array_equal(value, readable[name]), name
 

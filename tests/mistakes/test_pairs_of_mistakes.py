@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.mistakes.cells import CellHypotheses, plausible_pairs
+from bptt_verifier.mistakes.cells import CellHypotheses, make_pair_filter
 from bptt_verifier.mistakes.equations import forward
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness
 from bptt_verifier.mistakes.in_equations import (
     EquationMistake,
     changes_fixed_entries,
-    every_mistake,
-    put_together,
+    list_mistakes,
+    merge_changes,
 )
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Problem, Sizes
@@ -30,7 +30,7 @@ def drawn(cell: str, option: str, sizes: Sizes, *, seed: int = 0, first: bool = 
 def hypotheses(problem: Problem, wrong: Any = lambda right: right) -> CellHypotheses:
     """Of a submission whose gradients are these; the right ones are computed in float64."""
     nothing = Witness(problem, {}, {}, {}, True)
-    (right,) = CellHypotheses([nothing]).backs(CellHypotheses([nothing]).evidence[0], [()])
+    (right,) = CellHypotheses([nothing]).sweep_back(CellHypotheses([nothing]).evidence[0], [()])
     names = (*problem.weights, "x", *problem.first, "adjoints")
     gradients = {name: np.array(right.gradient(name)) for name in names}
     # The same sums of float64, of fewer than 2¹⁰ terms: far below 2⁻⁴⁰ of the largest.
@@ -39,8 +39,8 @@ def hypotheses(problem: Problem, wrong: Any = lambda right: right) -> CellHypoth
 
 
 def given_by(known: CellHypotheses, *made: EquationMistake) -> dict[str, Any]:
-    """The gradients that a way back with these mistakes gives."""
-    (back,) = known.backs(known.evidence[0], [made])
+    """The gradients that a backward pass with these mistakes gives."""
+    (back,) = known.sweep_back(known.evidence[0], [made])
     return {name: np.array(back.gradient(name)) for name in known.evidence[0].wanted}
 
 
@@ -52,7 +52,7 @@ def test_no_two_mistakes_that_give_the_numbers_are_ruled_out(
 ) -> None:
     problem = drawn(cell, option, Sizes(T, 2, 2, 2, 2), seed=T, first=first)
     known = hypotheses(problem)
-    pairs = [p for p in combinations(known.single, 2) if put_together(p) is not None]
+    pairs = [p for p in combinations(known.single, 2) if merge_changes(p) is not None]
     rng = np.random.default_rng(T)
     if not deep():
         pairs = [pairs[i] for i in rng.choice(len(pairs), min(100, len(pairs)), replace=False)]
@@ -67,14 +67,14 @@ def test_no_two_mistakes_that_give_the_numbers_are_ruled_out(
             for name, each in exact.wanted.items()
         }
         off: Evidence = exact._replace(wanted=wanted)
-        plausible = plausible_pairs(of_pair, [off])
+        plausible = make_pair_filter(of_pair, [off])
         assert plausible(*pair), [each.mistake.explanation for each in pair]
 
 
 def test_most_pairs_are_ruled_out_by_what_each_does_alone() -> None:
     problem = drawn("lstm", "", Sizes(1, 2, 2, 2, 2))
     known = hypotheses(problem, lambda right: right | {"U": 1.0005 * right["U"]})
-    plausible = plausible_pairs(known, known.evidence)
+    plausible = make_pair_filter(known, known.evidence)
     pairs = [*combinations(known.single, 2)]
     assert sum(plausible(*pair) for pair in pairs) < len(pairs) / 2
 
@@ -82,8 +82,8 @@ def test_most_pairs_are_ruled_out_by_what_each_does_alone() -> None:
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        ("gru", "h_t is used where h_{t-1} belongs; right is δ_r"),  # h_0 is zero
-        ("lstm", "∂L/∂c_t is used where ∂L/∂h_t belongs; right is δ_o"),
+        ("gru", "h_t is used where h_{t-1} belongs; the equation is δ_r"),  # h_0 is zero
+        ("lstm", "∂L/∂c_t is used where ∂L/∂h_t belongs; the equation is δ_o"),
         ("lstm", "δ_i and δ_f are packed in each other's place"),
     ],
 )
@@ -92,7 +92,7 @@ def test_what_opens_a_path_for_another_mistake_changes_no_fixed_entries(
 ) -> None:
     option = "before" if cell == "gru" else ""
     states = forward(drawn(cell, option, Sizes(3, 2, 2, 2, 2), first=False))
-    single = [*every_mistake(states, 3)]
+    single = [*list_mistakes(states, 3)]
     (found,) = (each for each in single if each.mistake.explanation.startswith(said))
     assert not changes_fixed_entries(found, [states])
     assert any(changes_fixed_entries(each, [states]) for each in single)
@@ -103,9 +103,9 @@ def test_a_zero_in_any_of_the_cases_is_one_that_a_mistake_may_open() -> None:
         forward(drawn("gru", "before", Sizes(3, 2, 2, 2, 2), first=first))
         for first in (True, False)
     )
-    said = "h_t is used where h_{t-1} belongs; right is δ_r"
+    said = "h_t is used where h_{t-1} belongs; the equation is δ_r"
     (found,) = (
-        each for each in every_mistake(with_state, 3) if each.mistake.explanation.startswith(said)
+        each for each in list_mistakes(with_state, 3) if each.mistake.explanation.startswith(said)
     )
     assert changes_fixed_entries(found, [with_state])
     assert not changes_fixed_entries(found, [with_state, without])

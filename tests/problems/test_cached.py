@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from bptt_verifier.problems.cached import cached_by_content, content
+from bptt_verifier.problems.cached import cached_by_content, collect_content
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Sizes
-from bptt_verifier.reference.autodiff import reference_and_error
+from bptt_verifier.reference.autodiff import measure_reference
 
 
 @pytest.mark.parametrize(("cell", "option"), [("rnn", "tanh"), ("lstm", ""), ("gru", "before")])
@@ -19,8 +19,8 @@ def test_the_reference_of_a_problem_is_cached_and_read_only(cell: str, option: s
     problem = with_values(
         np.random.default_rng(0), sizes, cell=cell, option=option, bias=True, initial_state=True
     )
-    found = reference_and_error(problem)
-    assert reference_and_error(copy.deepcopy(problem)) is found
+    found = measure_reference(problem)
+    assert measure_reference(copy.deepcopy(problem)) is found
     arrays = [each for each in jax.tree.leaves(found) if isinstance(each, np.ndarray)]
     assert len(arrays) >= 2 * 10
     assert not any(array.flags.writeable for array in arrays)
@@ -44,10 +44,10 @@ def test_problems_are_one_only_if_every_bit_and_option_is() -> None:
         problem._replace(y=np.vectorize(Fraction, otypes=[object])(np.ones(problem.y.shape))),
         problem._replace(truncation=1),
     ]
-    seen = {content(each) for each in [problem, *others]}
+    seen = {collect_content(each) for each in [problem, *others]}
     assert len(seen) == 1 + len(others)
-    assert content(copy.deepcopy(problem)) == content(problem)
-    assert content(problem._replace(x=np.asfortranarray(x))) == content(problem)
+    assert collect_content(copy.deepcopy(problem)) == collect_content(problem)
+    assert collect_content(problem._replace(x=np.asfortranarray(x))) == collect_content(problem)
 
 
 def test_so_many_answers_are_kept_and_no_more() -> None:

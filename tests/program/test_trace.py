@@ -16,13 +16,13 @@ from bptt_verifier.program.trace import (
     gradient_and_noise,
     trace,
 )
-from bptt_verifier.reference.own_loss import precise
+from bptt_verifier.reference.own_loss import use_float64
 from tests.support import own_models
 from tests.support.own_models import MODELS
 
 
 def program_of(model: str) -> Program:
-    with precise():
+    with use_float64():
         return trace(MODELS[model].loss, MODELS[model].params)
 
 

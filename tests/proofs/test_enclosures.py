@@ -18,7 +18,7 @@ from bptt_verifier.judge import builtin
 from bptt_verifier.judge.builtin import (
     CELL_DERIVATIONS,
     DERIVATIONS,
-    derivation_of,
+    make_derivation,
     verify_builtin,
 )
 from bptt_verifier.judge.certified import (
@@ -90,7 +90,7 @@ def test_every_interval_is_narrow_and_no_derivation_is_outside_its_bound(
 def test_complex_steps_are_within_the_bound_of_complex_arithmetic(problem: Problem) -> None:
     # A complex product is off by at most √2 γ₂ < 3 u, where a real one is by u, and the bound is
     # proportional to the roundoff.
-    found = complex_step.derivatives(problem)
+    found = complex_step.differentiate(problem)
     there = {name: w for name, w in found.items() if getattr(problem.params, name, w) is not None}
     compared = CERTIFIED.within_bound(problem)(there)
     assert {comparison.name for comparison in compared} >= {"U", "W", "V", "x", "adjoints"}
@@ -223,7 +223,7 @@ def test_elementary_functions_are_within_what_the_bound_assumes_of_balls(dtype: 
 
 
 def test_built_in_derivations_agree_with_certified_truth_and_a_wrong_one_does_not() -> None:
-    wrong = {"wrong": lambda p: (f := derivation_of(rnn)(p)) | {"W": f["W"] * (1 + 1e-11)}}
+    wrong = {"wrong": lambda p: (f := make_derivation(rnn)(p)) | {"W": f["W"] * (1 + 1e-11)}}
     report = verify_builtin(
         12, derivations=DERIVATIONS | wrong, cell_derivations={}, yardstick=CERTIFIED
     )

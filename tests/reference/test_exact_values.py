@@ -10,7 +10,7 @@ from bptt_verifier.judge.verify import verify
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.reference import exact_values
-from bptt_verifier.reference.exact_values import Computed, decide, verdict_of_all, verdict_on
+from bptt_verifier.reference.exact_values import Computed, combine_verdicts, decide, judge_deviation
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import gru, lstm
@@ -80,13 +80,13 @@ def test_where_a_bound_can_tell_nobody_is_asked(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_the_rule(deviation: float, size: float, correct: float, verdict: Verdict) -> None:
-    assert verdict_on(deviation, size, correct) is verdict
+    assert judge_deviation(deviation, size, correct) is verdict
 
 
 def test_one_disagreement_decides_and_no_verdict_is_inconclusive() -> None:
-    assert verdict_of_all([]) is Verdict.INCONCLUSIVE
-    assert verdict_of_all([Verdict.AGREES]) is Verdict.AGREES
-    assert verdict_of_all([Verdict.AGREES, Verdict.DISAGREES]) is Verdict.DISAGREES
+    assert combine_verdicts([]) is Verdict.INCONCLUSIVE
+    assert combine_verdicts([Verdict.AGREES]) is Verdict.AGREES
+    assert combine_verdicts([Verdict.AGREES, Verdict.DISAGREES]) is Verdict.DISAGREES
 
 
 # The gated cells.
@@ -118,7 +118,7 @@ def test_a_cell_in_half_precision_is_decided_by_exact_values(cell: str) -> None:
     assert set(report.certified) == set(report.parameters) - {"loss"} == names
     assert {decision.verdict for decision in report.certified.values()} == {Verdict.AGREES}
     assert {report.parameters[name].verdict for name in names} == {Verdict.AGREES}
-    assert "their exact values decided" in str(report)
+    assert "exact values decided: the worst relative error" in str(report)
     assert "not testable" not in str(report)
 
 

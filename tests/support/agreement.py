@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.builtin import AUTODIFF, Comparer, derivation_of
+from bptt_verifier.judge.builtin import AUTODIFF, Comparer, make_derivation
 from bptt_verifier.problems.problem import Problem
 from bptt_verifier.tolerance.comparison import Verdict
 
@@ -43,9 +43,9 @@ def assert_agrees(
     trace change.
     """
     before = copy.deepcopy(problem)
-    found = derivation_of(module)(problem)
+    found = make_derivation(module)(problem)
     assert same(problem, before), "the arguments were modified"
-    again = derivation_of(module)(problem)
+    again = make_derivation(module)(problem)
     assert same(tuple(found.values()), tuple(again.values())), "not deterministic"
     assert_right(comparer_of(problem), found, problem)
     if hasattr(module, "backward"):

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptt_verifier.judge.builtin import AUTODIFF, derivation_of
+from bptt_verifier.judge.builtin import AUTODIFF, make_derivation
 from bptt_verifier.problems.draws import draw, with_values
 from bptt_verifier.problems.problem import Problem, Sizes
-from bptt_verifier.reference.autodiff import by_name, derived_bound, reference
+from bptt_verifier.reference.autodiff import derive_bound, name_arrays, reference
 from bptt_verifier.strategies import problems
 from bptt_verifier.tolerance.bounds import ELEMENTARY, Bounds, bounds
 from bptt_verifier.tolerance.comparison import Verdict, compare, compare_all
@@ -66,8 +66,8 @@ def test_no_derivation_is_further_from_the_truth_than_its_bound(
     # The truth is the same derivation in longdouble, 2048 times finer than float64, with a bound
     # of its own that is as much smaller.
     problem = data.draw(problems(dtype))
-    found = derivation_of(module)(problem)
-    truth = derivation_of(module)(cast(problem, np.longdouble))
+    found = make_derivation(module)(problem)
+    truth = make_derivation(module)(cast(problem, np.longdouble))
     bound, fine = bounds_of(problem, dtype), bounds_of(problem, np.longdouble)
     for name, value in found.items():
         if value is not None:
@@ -78,9 +78,9 @@ def test_no_derivation_is_further_from_the_truth_than_its_bound(
 @LONGDOUBLE
 @given(problem=problems())
 def test_autodiff_is_no_further_from_the_truth_than_its_bound(problem: Problem) -> None:
-    exact = derivation_of(rnn)(cast(problem, np.longdouble))
+    exact = make_derivation(rnn)(cast(problem, np.longdouble))
     bound, fine = bounds_of(problem, np.float64), bounds_of(problem, np.longdouble)
-    found = by_name(reference(problem))
+    found = name_arrays(reference(problem))
     for name, value in exact.items():
         if value is not None:
             error = np.abs(found[name] - value)
@@ -96,8 +96,8 @@ def test_a_small_error_in_a_single_entry_is_seen_on_nearly_all_problems(
     seen = compared = 0
     for case in range(100):
         problem = draw(5, case, dtype)
-        truth, found = reference(problem), derivation_of(rnn)(problem)
-        bound = derived_bound(problem, truth)
+        truth, found = reference(problem), make_derivation(rnn)(problem)
+        bound = derive_bound(problem, truth)
         for name in ("U", "W", "V", "adjoints"):
             wrong = found[name].copy()
             largest = np.unravel_index(np.argmax(np.abs(wrong)), wrong.shape)
@@ -165,7 +165,7 @@ def test_a_bound_that_overflows_is_infinite_and_decides_nothing() -> None:
     problem = with_values(np.random.default_rng(0), Sizes(4, 1, 2, 2, 1), option="identity")
     huge = problem._replace(params=problem.params._replace(W=1e200 * problem.params.W))
     with np.errstate(over="ignore", invalid="ignore"):
-        compared = AUTODIFF.within_bound(huge)(derivation_of(rnn)(huge))
+        compared = AUTODIFF.within_bound(huge)(make_derivation(rnn)(huge))
     assert {c.verdict for c in compared if c.name in "UWVh0"} == {Verdict.INCONCLUSIVE}
 
 
@@ -192,8 +192,8 @@ def worst_of(module: ModuleType, problem: Problem) -> float:
     )
     truth = truth._replace(states=states)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        found = derivation_of(module)(problem)
-    compared = compare_all(found, by_name(truth), by_name(derived_bound(problem, truth)))
+        found = make_derivation(module)(problem)
+    compared = compare_all(found, name_arrays(truth), name_arrays(derive_bound(problem, truth)))
     return max(comparison.error for comparison in compared)
 
 
