@@ -195,20 +195,9 @@ def find_failing_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     if all(sizes.T == 1 for sizes in others):
         return ()
     wrong, right = (" and ".join(map(str, sorted(sizes))) for sizes in (failing, others))
-    wrong_in, right_in = (
-        {str(witness.point.x.dtype) for witness in witnesses if witness.fails is fails}
-        for fails in (True, False)
-    )
-    only = "at these sizes only"
-    if not wrong_in & right_in:  # the sizes may have nothing to do with it
-        only = f"in {' and '.join(wrong_in)} or at these sizes only"
-        wrong, right = (
-            f"{sizes} in {' and '.join(dtypes)}"
-            for sizes, dtypes in ((wrong, wrong_in), (right, right_in))
-        )
     said = (
-        f"your numbers are wrong with {wrong}, and right with {right}: no known mistake shows "
-        f"{only}."
+        f"your numbers are wrong with {wrong}, and right with {right}: no known mistake shows at "
+        "these sizes only."
     )
     details = {"failing": [sizes._asdict() for sizes in sorted(failing)]}
     return (Mistake("unknown", said, details),)

@@ -102,14 +102,14 @@ def start_measured_reference(
                 lengths=problem.lengths, truncation=problem.truncation, capacity=LARGEST,
             )  # fmt: skip
             found = _measure_padded(laid.model, laid.states, roundoff, laid.problem, laid.fixed)
-            return cache(lambda: read_only((laid.cut(*found[0]), laid.cut(*found[1]))))
+            return cache(lambda: make_read_only((laid.cut(*found[0]), laid.cut(*found[1]))))
         cell = padded.CELLS[problem.cell]
         wide = problem.map_arrays(lambda values: values.astype(np.float64))
         zero = np.zeros((wide.sizes.B, wide.sizes.H))
         first = tuple(wide.first.get(state, zero) for state in cell.states)
         model = Model(cell.step, option, problem.loss)
         found = _measure_at_its_size(model, roundoff, wide.y, wide.params, wide.x, first)
-    return cache(lambda: read_only(jax.tree.map(np.asarray, found)))
+    return cache(lambda: make_read_only(jax.tree.map(np.asarray, found)))
 
 
 def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
