@@ -57,7 +57,7 @@ def of_name(name: str, cell: str = "rnn") -> Mistake:
 @pytest.mark.parametrize("mistake", NAMED, ids=lambda m: f"{m.suspect}: {m.name}")
 def test_a_mistake_is_caught_and_named(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
     wrong = derivation(planted(mistake, tmp_path), mistake.suspect, dtype, **options_of(mistake))
-    report = verify(wrong, examples=24, **stated_model(mistake))
+    report = verify(wrong, examples=12, **stated_model(mistake))
     assert report.verdict is Verdict.DISAGREES
     # Where a float32 derivation writes into its arguments, half of the problems are copied before.
     assert names(report) == [mistake.called], str(report)
@@ -96,7 +96,7 @@ def test_two_mistakes_are_caught_and_both_named(
 ) -> None:
     first, second = (RNN_LINES[name] if cell == "rnn" else of_name(name, cell) for name in pair[:2])
     wrong = derivation(planted(first, tmp_path, second), cell)
-    report = verify(wrong, model=cell, bias=cell != "rnn", examples=60)
+    report = verify(wrong, model=cell, bias=cell != "rnn", examples=24)
     assert report.verdict is Verdict.DISAGREES
     assert set(names(report)) == pair[2], str(report)
 
@@ -161,7 +161,7 @@ def test_what_is_wrong_at_one_length_alone_is_caught(cell: str) -> None:
     def of_others(params, x, y, h0):
         return wrong_at_eleven_steps(params, x, y, h0)
 
-    report = verify(of_lstm if cell == "lstm" else of_others, model=cell, examples=60)
+    report = verify(of_lstm if cell == "lstm" else of_others, model=cell, examples=40)
     assert names(report) == ["unknown"]
     assert "your numbers are wrong with T=11 " in report.mistakes[0].explanation
 
@@ -217,7 +217,7 @@ def test_a_small_relative_error_in_one_entry_is_caught(
     def of_lstm(params, x, y, h0, c0):
         return slightly_wrong(params, x, y, h0, c0)
 
-    report = verify(of_lstm if cell == "lstm" else slightly_wrong, model=cell, examples=60)
+    report = verify(of_lstm if cell == "lstm" else slightly_wrong, model=cell, examples=40)
     assert report.verdict is Verdict.DISAGREES
     assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
     assert names(report) == ["unknown"]
