@@ -6,14 +6,14 @@ exact gradient, which `proofs.enclosures` encloses, and with the bound on its er
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
-import typer
 from rich.console import Console
-from rich.table import Table
+from typer import Option
 
 from bptt_verifier.commands.tables import empty_table
 from bptt_verifier.console.figures import empty_figure
@@ -69,22 +69,19 @@ def contenders() -> dict[str, Callable[[Problem], Any]]:
     """The gradients of each implementation, in the dtype of the problem."""
     from manual_bptt.jitted import rnn as jitted  # noqa: PLC0415 - the one part that loads JAX
 
-    def of(module: Any) -> Callable[[Problem], Any]:
-        def gradients(problem: Problem) -> Any:
-            point = problem.params, problem.x, problem.y
-            return module.value_and_grad(*point, **problem.simple_options)[1]
+    def gradients(module: Any, problem: Problem) -> Any:
+        point = problem.params, problem.x, problem.y
+        return module.value_and_grad(*point, **problem.simple_options)[1]
 
-        return gradients
-
-    return dict(zip(CONTENDERS, map(of, (rnn, jitted, autodiff)), strict=True))
+    modules = zip(CONTENDERS, (rnn, jitted, autodiff), strict=True)
+    return {name: partial(gradients, module) for name, module in modules}
 
 
 def draw_problem(seed: int, case: int, dtype: str, T: int, norm: float) -> Problem:
     """Draw a problem whose W has this spectral norm, up to rounding."""
     rng = np.random.default_rng([seed, case, T, int(1000 * norm)])
     problem = with_values(rng, Sizes(T=T, B=2, D=3, H=4, O=2), initial_state=True)
-    W = problem.params.W
-    W = W * (norm / np.linalg.norm(W, 2))
+    W = problem.params.W * (norm / np.linalg.norm(problem.params.W, 2))
     problem = problem._replace(params=problem.params._replace(W=W))
     return problem.map_arrays(lambda values: values.astype(dtype))
 
@@ -104,20 +101,17 @@ def measure(seed: int, problems: int, dtype: str, T: int, norm: float) -> Accura
         for name, gradients in implementations.items():
             found = gradients(problem)
             for parameter in PARAMETERS:
-                values = np.asarray(getattr(found, parameter))
-                off = exact[parameter].errors_in_ulps(values)
-                units = exact[parameter].ulps.astype(np.float64)
+                off = exact[parameter].errors_in_ulps(np.asarray(getattr(found, parameter)))
                 ulps[name].append(off.ravel())
-                ratio = float(np.max(off * units / allowed[parameter]))
+                absolute = off * exact[parameter].ulps.astype(np.float64)
+                ratio = float(np.max(absolute / allowed[parameter]))
                 ratios[name] = max(ratios[name], ratio)
-    pooled = {name: np.concatenate(found) for name, found in ulps.items()}
-    errors = {
-        name: UlpErrors(
-            float(np.median(off)), float(np.percentile(off, 99)), float(np.max(off)), ratios[name]
-        )
-        for name, off in pooled.items()
-    }
-    return AccuracyRow(dtype, T, norm, len(pooled[CONTENDERS[0]]), errors)
+    errors = {}
+    for name, found in ulps.items():
+        off = np.concatenate(found)
+        values = np.median(off), np.percentile(off, 99), np.max(off), ratios[name]
+        errors[name] = UlpErrors(*map(float, values))
+    return AccuracyRow(dtype, T, norm, len(off), errors)
 
 
 HEADINGS = (
@@ -136,19 +130,10 @@ def format_row(row: AccuracyRow) -> list[str]:
     return [row.dtype, str(row.T), f"{row.norm:g}", *spread, f"{worst:.2g}", f"{row.looseness:.2g}"]
 
 
-def accuracy_table(rows: list[AccuracyRow]) -> Table:
-    """A row for each dtype, length and norm."""
-    table = empty_table(*HEADINGS, justify="right")
-    for row in rows:
-        table.add_row(*format_row(row))
-    return table
-
-
 def summarise(rows: list[AccuracyRow]) -> str:
     """The most accurate contender, and how sharp the bound is."""
-    typical = {
-        name: float(np.median([row.errors[name].median for row in rows])) for name in CONTENDERS
-    }
+    medians = {name: [row.errors[name].median for row in rows] for name in CONTENDERS}
+    typical = {name: float(np.median(found)) for name, found in medians.items()}
     best = min(typical, key=lambda name: typical[name])
     others = ", ".join(f"{name} {typical[name]:.2g}" for name in CONTENDERS if name != best)
     worst = max(found.over_bound for row in rows for found in row.errors.values())
@@ -161,19 +146,13 @@ def summarise(rows: list[AccuracyRow]) -> str:
 
 def render_markdown(rows: list[AccuracyRow], command: str) -> str:
     """The table as the page docs/accuracy.md."""
-    lines = [
-        "# Accuracy, in units in the last place of the exact gradient",
-        "",
-        f"Written by `{command}`; what the columns mean is said in",
-        "[certification.md](certification.md).",
-        "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "| " + " | ".join("---" for _ in HEADINGS) + " |",
-        *("| " + " | ".join(format_row(row)) + " |" for row in rows),
-        "",
-        summarise(rows),
-    ]
-    return "\n".join(lines) + "\n"
+    lines = [HEADINGS, ["---"] * len(HEADINGS), *map(format_row, rows)]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return (
+        "# Accuracy, in units in the last place of the exact gradient\n\n"
+        f"Written by `{command}`; what the columns mean is said in\n"
+        f"[certification.md](certification.md).\n\n{table}\n\n{summarise(rows)}\n"
+    )
 
 
 def draw(figure: "Figure", rows: list[AccuracyRow]) -> None:
@@ -195,16 +174,14 @@ def draw(figure: "Figure", rows: list[AccuracyRow]) -> None:
 
 
 def accuracy(
-    problems: Annotated[
-        int, typer.Option(min=1, help="Number of random problems in each row.")
-    ] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random problems.")] = 0,
+    problems: Annotated[int, Option(min=1, help="Number of random problems in each row.")] = 10,
+    seed: Annotated[int, Option(min=0, help="Seed of the random problems.")] = 0,
     json_file: JsonFile = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the errors against T into this file.")
+        Path | None, Option(metavar="FILE", help="Draw the errors against T into this file.")
     ] = None,
     page: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the table as Markdown.")
+        Path | None, Option("--markdown", metavar="FILE", help="Write the table as Markdown.")
     ] = None,
 ) -> None:
     """Measure the error of each implementation, and how sharp its bound is."""
@@ -214,7 +191,10 @@ def accuracy(
     settings = [*product(DTYPES, LENGTHS, NORMS)]
     measured = (measure(seed, problems, *each) for each in settings)
     rows = collect_rows("measuring", measured, len(settings))
-    print_uncut(accuracy_table(rows))
+    table = empty_table(*HEADINGS, justify="right")
+    for row in rows:
+        table.add_row(*format_row(row))
+    print_uncut(table)
     Console().print("", summarise(rows), sep="\n", soft_wrap=True)
     plain = [row.to_dict() for row in rows]
     write_json(json_file, {"seed": seed, "problems": problems, "rows": plain})

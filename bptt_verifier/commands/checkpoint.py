@@ -49,9 +49,8 @@ def load(path: Path) -> Checkpoint:
     try:
         return parse(content)
     except Exception as error:  # a damaged archive can raise nearly anything
-        raise ValueError(
-            f"{path}: expected a checkpoint of bptt train, found a damaged or another file"
-        ) from error
+        expected = "expected a checkpoint of bptt train, found a damaged or another file"
+        raise ValueError(f"{path}: {expected}") from error
 
 
 def parse(content: bytes) -> Checkpoint:
@@ -67,8 +66,7 @@ def parse(content: bytes) -> Checkpoint:
         raise TypeError("expected one dtype, found several")
     losses, h0 = found.pop("losses"), found.pop("h0")
     params = cell.Params(**found)
-    T, B, D = 1, len(h0), params.U.shape[-1]
-    x: Array = np.zeros((T, B, D), h0.dtype)
+    x: Array = np.zeros((1, len(h0), params.U.shape[-1]), h0.dtype)  # T, B, D
     arguments(params, x, h0=h0, gates=getattr(cell, "GATES", 1), fields=cell.Params._fields)
     shape("losses", losses, "N")
     return Checkpoint(params, losses, h0, settings)
@@ -82,17 +80,14 @@ def load_to_resume(
     Raises ValueError or OSError where there is no checkpoint to resume from, where its settings
     differ from `settings`, and where a new run would overwrite a file.
     """
-    if path is None:
-        if resume:
-            raise ValueError("--resume: expected --checkpoint PATH with it, found none")
-        return None
+    if path is None and resume:
+        raise ValueError("--resume: expected --checkpoint PATH with it, found none")
     require_writable("--checkpoint", path, replaced=True)
-    if not resume:
-        if path.exists():
-            raise FileExistsError(
-                f"--checkpoint: expected a new file, or --resume to go on from it, found {path}"
-            )
+    if path is None or not (resume or path.exists()):
         return None
+    if not resume:
+        expected = "expected a new file, or --resume to go on from it"
+        raise FileExistsError(f"--checkpoint: {expected}, found {path}")
     if not path.exists():
         raise FileNotFoundError(f"--resume: expected a checkpoint, found no file {path}")
     saved = load(path)

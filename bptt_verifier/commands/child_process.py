@@ -14,8 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 from functools import wraps
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from bptt_verifier.console.terminal import discard_output
 from bptt_verifier.report import Mistake, Report
@@ -38,9 +39,6 @@ def render(report: Report) -> Outcome:
     return Outcome(report.verdict, str(report), report.to_dict(), report.to_html())
 
 
-# The parent.
-
-
 def judge_file(
     request: dict[str, Any], timeout: float, progress: Callable[[int, int], None]
 ) -> Outcome:
@@ -53,9 +51,15 @@ def judge_file(
     child = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
     )
+    source = child.stdout
+    assert source is not None
     lines: queue.Queue[bytes] = queue.Queue()
-    assert child.stdout is not None
-    reader = threading.Thread(target=forward_lines, args=(child.stdout, lines), daemon=True)
+
+    def forward() -> None:
+        for line in chain(source, [b""]):  # an empty line at the end
+            lines.put(line)
+
+    reader = threading.Thread(target=forward, daemon=True)
     reader.start()
 
     def fail(name: str, explanation: str, **details: Any) -> Outcome:
@@ -75,8 +79,7 @@ def judge_file(
                 code = child.wait()
                 what = f"your code ended the process, with exit code {code}."
                 return fail("exited", what, code=code)
-            message = json.loads(line)
-            since = time.monotonic()
+            message, since = json.loads(line), time.monotonic()
             if "refused" in message:
                 raise ValueError(message["refused"])
             if "outcome" in message:
@@ -91,29 +94,13 @@ def judge_file(
         child.kill()
         child.wait()
         reader.join()
-        child.stdout.close()
-
-
-def forward_lines(source: IO[bytes], lines: "queue.Queue[bytes]") -> None:
-    """Forward every line of the channel, and an empty one at its end."""
-    for line in source:
-        lines.put(line)
-    lines.put(b"")
-
-
-# The child.
-
-
-def open_channel() -> IO[bytes]:
-    """Open the channel to the parent on a copy of standard output, and discard all other output."""
-    channel = os.fdopen(os.dup(1), "wb", buffering=0)
-    discard_output(1, 2)
-    return channel
+        source.close()
 
 
 def main(request: dict[str, Any]) -> None:
-    """Judge the file of the request, and report every event to the parent."""
-    channel = open_channel()
+    """Judge the file of the request in the child, and report every event to the parent."""
+    channel = os.fdopen(os.dup(1), "wb", buffering=0)  # a copy of stdout, to the parent
+    discard_output(1, 2)
 
     def send(**message: Any) -> None:
         channel.write(json.dumps(message).encode() + b"\n")
@@ -135,10 +122,8 @@ def main(request: dict[str, Any]) -> None:
 
     file = Path(request["file"])
     sys.path.insert(0, str(file.resolve().parent))
-    options = request["options"] | {
-        "subject": file.name,
-        "progress": lambda done, total: send(progress=[done, total]),
-    }
+    options = request["options"] | {"subject": file.name}
+    options["progress"] = lambda done, total: send(progress=[done, total])
     try:
         module = announce(load, f"running {file.name}")(file)
         function = find_function(module, request["function"], file)

@@ -29,13 +29,9 @@ def colour_table(predicted: Int[Array, "B O"], *, swatches: bool) -> Table:
         table.add_column(heading, no_wrap=True)
     for phrase, found in zip(PHRASES, predicted, strict=True):
         off = int((found != phrase.rgb).sum())
-        table.add_row(
-            phrase.text,
-            str(list(phrase.tokens)),
-            format_colour(found, swatch=swatches),
-            format_colour(phrase.rgb, swatch=swatches),
-            Text(f"{off} byte{'s' * (off > 1)} off", "red") if off else Text("exact", "green"),
-        )
+        note = Text(f"{off} byte{'s' * (off > 1)} off", "red") if off else Text("exact", "green")
+        pair = (format_colour(rgb, swatch=swatches) for rgb in (found, phrase.rgb))
+        table.add_row(phrase.text, str(list(phrase.tokens)), *pair, note)
     return table
 
 
@@ -58,7 +54,6 @@ def draw(
     )  # fmt: skip
     curve.set(xlabel="step", ylabel="mean squared error", xmargin=0)
     curve.spines[["top", "right"]].set_visible(False)
-
     patches.set(xlim=(-0.05, 2.05), ylim=(3, 0), xticks=[0.45, 1.55], yticks=[])
     patches.set_xticklabels(["predicted", "true"])
     patches.xaxis.tick_top()

@@ -29,18 +29,10 @@ PHRASES = (
 )
 
 
-class Encoding(StrEnum):
-    """The encoding of a token: one number (D = 1), or a row of the identity (D = 4)."""
-
-    INTEGER = "integer"
-    ONE_HOT = "one-hot"
-
-
-class InitialState(StrEnum):
-    """The initial state h_0: zero, or one fixed random vector, the same for every phrase."""
-
-    ZEROS = "zeros"
-    RANDOM = "random"
+# The encoding of a token: one number (D = 1), or a row of the identity (D = 4).
+Encoding = StrEnum("Encoding", {"INTEGER": "integer", "ONE_HOT": "one-hot"})
+# The initial state h_0: zero, or one fixed random vector, the same for every phrase.
+InitialState = StrEnum("InitialState", {"ZEROS": "zeros", "RANDOM": "random"})
 
 
 def inputs(encoding: Encoding, dtype: Any = np.float64) -> Float[Array, "T B D"]:
@@ -78,21 +70,16 @@ def target_loss(entries: int) -> float:
 
 def recurrent_gradient_stays_zero(
     params: Params,
-    x: Float[Array, "T B D"],
-    y: Float[Array, "B O"],
-    h0: Float[Array, "B H"],
-    *,
-    model: str = "rnn",
-    activation: str | None = None,
-) -> bool:
+    x: Float[Array, "T B D"], y: Float[Array, "B O"], h0: Float[Array, "B H"],
+    *, model: str = "rnn", activation: str | None = None,
+) -> bool:  # fmt: skip
     """Whether ∂L/∂W is exactly zero here, and for all other weights too.
 
-    Every term of ∂L/∂W has one of the states h_0 … h_{T-1} as a factor. If these are zero here, all
-    inputs before the last are zero and there is no bias, then they are zero for all weights.
+    Every term of ∂L/∂W has one of h_0 … h_{T-1} as a factor. If these are zero here, all inputs
+    before the last are zero and there is no bias, then they are zero for all weights.
     """
     cell, options = CELLS[model], options_of(model, None, activation)
     _, trace = cell.forward(params, x, h0, **options)
     _, gradient = cell.value_and_grad(params, x, y, h0, **options)
-    biases = params.b, getattr(params, "b_n", None)
-    fed = x[:-1].any() or any(bias is not None for bias in biases)
-    return not (gradient.W.any() or trace.h[:-1].any() or fed)
+    biased = params.b is not None or getattr(params, "b_n", None) is not None
+    return not (gradient.W.any() or trace.h[:-1].any() or x[:-1].any() or biased)

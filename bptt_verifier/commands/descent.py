@@ -15,14 +15,9 @@ SAVE_EVERY = 2.0  # seconds
 
 
 def descend_in_legs(
-    witness: ModuleType,
-    descend: Callable[..., Run],
-    run: Run,
-    *,
-    steps: int,
-    save: Callable[[Run], None],
-    progress: Callable[[int, float], None],
-) -> Run:
+    witness: ModuleType, descend: Callable[..., Run], run: Run,
+    *, steps: int, save: Callable[[Run], None], progress: Callable[[int, float], None],
+) -> Run:  # fmt: skip
     """Continue a run to `steps` updates in all; save it at the start, on the way and at the end.
 
     The legs make the same steps as a single call of `descend`, bit for bit. `witness` is the module
@@ -35,10 +30,9 @@ def descend_in_legs(
             began = time.monotonic()
             try:
                 more = descend(
-                    run.params,
-                    steps=min(leg, steps - done),
+                    run.params, steps=min(leg, steps - done),
                     progress=lambda leg_steps, loss, done=done: progress(done + leg_steps, loss),
-                )
+                )  # fmt: skip
             except (witness.Diverged, witness.Interrupted) as ended:
                 more = ended.run
             run = join(run, more)
@@ -61,15 +55,9 @@ def join(run: Run, more: Run) -> Run:
 @contextmanager
 def descent_bar(where: Console, steps: int) -> Iterator[Callable[[int, float], None]]:
     """Yield a function of steps done and loss; it shows a bar on a terminal after a second."""
-    bar = Progress(
-        TextColumn("loss {task.fields[loss]:.2e}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeElapsedColumn(),
-        console=where,
-        transient=True,
-    )
+    loss_shown, of_all = TextColumn("loss {task.fields[loss]:.2e}"), MofNCompleteColumn()
+    columns = loss_shown, BarColumn(), of_all, TextColumn("steps"), TimeElapsedColumn()
+    bar = Progress(*columns, console=where, transient=True)
     task = bar.add_task("training", total=steps, loss=np.nan)
     next_update = time.monotonic() + 1
 

@@ -3,10 +3,10 @@
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from typer import Option
 
 from bptt_verifier.commands import colours
 from bptt_verifier.commands.tables import empty_table, verdict_text
@@ -22,29 +22,26 @@ OUTPUT_GRADIENT = {"mse": ("L2", "2 (ŷ − y) / (B O)"), "half_sse": ("L4", "ŷ
 
 HAVE_TERMS = ("W", "U", "b")  # a sum over all hidden states; V and c act at the output only
 TOTAL = {
-    "W": ("B5", "  sum over k"),
-    "U": ("B4", "  sum over k"),
-    "b": ("B7", "  sum over k"),
-    "V": ("B6", " = ∂L/∂ŷ h_Tᵀ"),
-    "c": ("B8", " = ∂L/∂ŷ"),
-}
+    "W": ("B5", "  sum over k"), "U": ("B4", "  sum over k"), "b": ("B7", "  sum over k"),
+    "V": ("B6", " = ∂L/∂ŷ h_Tᵀ"), "c": ("B8", " = ∂L/∂ŷ"),
+}  # fmt: skip
 
 
 def explain(
     encoding: Annotated[
-        colours.Encoding, typer.Option(help="Tokens as one number (D = 1), or one-hot (D = 4).")
+        colours.Encoding, Option(help="Tokens as one number (D = 1), or one-hot (D = 4).")
     ] = colours.Encoding.INTEGER,
     initial_state: Annotated[
-        colours.InitialState, typer.Option(help="h_0 = 0, or one random vector.")
+        colours.InitialState, Option(help="h_0 = 0, or one random vector.")
     ] = colours.InitialState.RANDOM,
-    hidden_size: Annotated[int, typer.Option(min=1, max=8, help="H, the size of the state.")] = 2,
-    activation: Annotated[Activation, typer.Option(help="φ in h_t = φ(a_t).")] = Activation.TANH,
-    loss: Annotated[Loss, typer.Option(help="The loss L.")] = Loss.MSE,
-    bias: Annotated[bool, typer.Option(help="Add the biases b and c, initially zero.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and the random h_0.")] = 0,
+    hidden_size: Annotated[int, Option(min=1, max=8, help="H, the size of the state.")] = 2,
+    activation: Annotated[Activation, Option(help="φ in h_t = φ(a_t).")] = Activation.TANH,
+    loss: Annotated[Loss, Option(help="The loss L.")] = Loss.MSE,
+    bias: Annotated[bool, Option(help="Add the biases b and c, initially zero.")] = False,
+    seed: Annotated[int, Option(min=0, help="Seed of the weights and the random h_0.")] = 0,
     truncation: Annotated[
         int | None,
-        typer.Option(min=1, metavar="K", help="Also truncate the gradients to the last K steps."),
+        Option(min=1, metavar="K", help="Also truncate the gradients to the last K steps."),
     ] = None,
 ) -> None:
     """Print the worked example's forward and backward pass beside the equations."""
@@ -65,14 +62,6 @@ class Passes(NamedTuple):
     gradients: rnn.Gradients
 
 
-def compute_passes(problem: Problem) -> Passes:
-    """Run the hand-derived RNN forward and backward."""
-    options: dict[str, Any] = problem.option
-    prediction, trace = rnn.forward(problem.params, problem.x, problem.h0, **options)
-    dy = losses.find(problem.loss).gradient(prediction, problem.y)
-    return Passes(prediction, trace, dy, rnn.backward(problem.params, trace, dy))
-
-
 def explanation(
     problem: Problem, names: list[str], truncation: int | None = None
 ) -> RenderableType:
@@ -80,7 +69,10 @@ def explanation(
 
     `names` label the batch. With a truncation, the truncated gradients and their errors follow.
     """
-    passes = compute_passes(problem)
+    options: dict[str, Any] = problem.option
+    prediction, trace = rnn.forward(problem.params, problem.x, problem.h0, **options)
+    dy = losses.find(problem.loss).gradient(prediction, problem.y)
+    passes = Passes(prediction, trace, dy, rnn.backward(problem.params, trace, dy))
     parts = {
         "The weights": weights_table(problem),
         "Forward, step by step": forward_table(problem, passes, names),
@@ -100,10 +92,8 @@ def weights_table(problem: Problem) -> Table:
     """The weights and the initial state."""
     table = empty_table("", "shape", "value")
     for name, value in (problem.weights | {"h_0": problem.h0}).items():
-        if value is None:
-            table.add_row(name, "", "0")
-        else:
-            table.add_row(name, str(value.shape), format_matrix(value))
+        cells = ("", "0") if value is None else (str(value.shape), format_matrix(value))
+        table.add_row(name, *cells)
     return table
 
 
@@ -157,18 +147,14 @@ def sums_table(problem: Problem, passes: Passes) -> Table:
         if name in HAVE_TERMS:
             for k in range(T, 0, -1):
                 term = getattr(terms, name)[k - 1]
-                note = "\nexactly zero" if not term.any() else ""
+                note = "" if term.any() else "\nexactly zero"
                 path = describe_path(name, k, T)
                 table.add_row("(J5)", f"k = {k}  {path}{note}", format_matrix(term))
         by_hand, autodiff = getattr(passes.gradients, name), reference.values[name]
         compared = compare(name, by_hand, autodiff, reference.allowed[name])
-        table.add_row(
-            f"({tag})",
-            Text(f"∂L/∂{name}{total}", style="bold"),
-            Text(format_matrix(by_hand), style="bold"),
-            format_matrix(autodiff),
-            Text.assemble(f"{compared.error:.3f}  ", verdict_text(compared.verdict)),
-        )
+        bold = (Text(cell, "bold") for cell in (f"∂L/∂{name}{total}", format_matrix(by_hand)))
+        error = Text.assemble(f"{compared.error:.3f}  ", verdict_text(compared.verdict))
+        table.add_row(f"({tag})", *bold, format_matrix(autodiff), error)
     return table
 
 
@@ -188,8 +174,7 @@ def describe_path(weight: str, k: int, T: int) -> str:
 def truncation_table(problem: Problem, truncation: int) -> Table:
     """The gradients through the last steps only, beside the full ones, with relative errors."""
     full, kept = full_and_truncated(problem, truncation)
-    T = len(problem.x)
-    window = f"last {min(truncation, T)} of {T} steps"
+    window = f"last {min(truncation, len(problem.x))} of {len(problem.x)} steps"
     table = empty_table("", "gradient", window, "full", "relative error")
     for name, error in truncation_errors(problem, truncation).items():
         values = (format_matrix(getattr(gradients, name)) for gradients in (kept, full))
@@ -206,19 +191,17 @@ def truncation_errors(problem: Problem, truncation: int) -> dict[str, float]:
     full, kept = full_and_truncated(problem, truncation)
     errors = {}
     for name in ("U", "W", "b"):
-        if getattr(full, name) is not None:
-            missing = float(np.linalg.norm(getattr(kept, name) - getattr(full, name)))
-            size = float(np.linalg.norm(getattr(full, name)))
-            errors[name] = missing / size if missing else 0.0
+        if (whole := getattr(full, name)) is not None:
+            missing = float(np.linalg.norm(getattr(kept, name) - whole))
+            errors[name] = missing / float(np.linalg.norm(whole)) if missing else 0.0
     return errors
 
 
 def full_and_truncated(problem: Problem, truncation: int) -> tuple[rnn.Params, rnn.Params]:
     """The gradients through all steps, and those through the last steps only."""
     point, options = (problem.params, problem.x, problem.y), problem.simple_options
-    _, full = rnn.value_and_grad(*point, **options)
-    _, kept = rnn.value_and_grad(*point, **options, truncation=truncation)
-    return full, kept
+    kept = rnn.value_and_grad(*point, **options, truncation=truncation)[1]
+    return rnn.value_and_grad(*point, **options)[1], kept
 
 
 def format_matrix(values: Array) -> str:

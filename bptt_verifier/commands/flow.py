@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
-import typer
 from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
+from typer import Option
 
 from bptt_verifier.commands.tables import empty_table
 from bptt_verifier.console.figures import empty_figure
@@ -36,12 +36,10 @@ class Flow(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; a bound that overflows is null."""
         return {
-            "spectral_radius": self.radius,
-            "seed": self.seed,
-            "steps": len(self.bound),
+            "spectral_radius": self.radius, "seed": self.seed, "steps": len(self.bound),
             "adjoint_norms": {name: norms.tolist() for name, norms in self.norms.items()},
             "rnn_bound": [b if np.isfinite(b) else None for b in self.bound.tolist()],
-        }
+        }  # fmt: skip
 
 
 def draw_recurrent_weights(
@@ -49,8 +47,8 @@ def draw_recurrent_weights(
 ) -> Float[Array, "G H"]:
     """Draw a W whose square blocks, one for each gate, are orthogonal times `radius`.
 
-    All eigenvalues have this absolute value, and the spectral norm is the spectral radius. That
-    makes the bound as sharp as it can be.
+    All eigenvalues have this absolute value. The spectral norm is the spectral radius, which makes
+    the bound as sharp as it can be.
     """
     gates, H = shape
     blocks, _ = np.linalg.qr(rng.normal(size=(gates, H, H)))
@@ -59,17 +57,13 @@ def draw_recurrent_weights(
 
 def measure_flow(
     steps: int = 100,
-    *,
-    hidden_size: int = 16,
-    radius: float = 0.9,
-    forget_bias: float = 1.0,
-    seed: int = 0,
-) -> Flow:
+    *, hidden_size: int = 16, radius: float = 0.9, forget_bias: float = 1.0, seed: int = 0,
+) -> Flow:  # fmt: skip
     """Compute the norms of δ_t over all gates and the batch, for all cells from the same data.
 
-    Every gate's block of W has the spectral radius `radius`. All cells share x and ∂L/∂ŷ, so that
-    they differ in the backward pass only. The bias of the LSTM's forget gate is `forget_bias`; 1 is
-    the usual initial value (Jozefowicz, Zaremba & Sutskever 2015).
+    Every gate's block of W has the spectral radius `radius`. All cells share x and ∂L/∂ŷ: only
+    the backward pass differs. The bias of the LSTM's forget gate is `forget_bias`; 1 is the usual
+    initial value (Jozefowicz, Zaremba & Sutskever 2015).
     """
     rng = np.random.default_rng(seed)
     B, D, O = 8, 4, 2
@@ -94,15 +88,15 @@ def measure_flow(
 
 
 def flow(
-    steps: Annotated[int, typer.Option(min=1, help="T, the number of steps.")] = 100,
-    hidden_size: Annotated[int, typer.Option(min=1, help="H, the size of the state.")] = 16,
+    steps: Annotated[int, Option(min=1, help="T, the number of steps.")] = 100,
+    hidden_size: Annotated[int, Option(min=1, help="H, the size of the state.")] = 16,
     radius: Annotated[
-        float, typer.Option(min=0, help="Spectral radius of every gate's block of W.")
+        float, Option(min=0, help="Spectral radius of every gate's block of W.")
     ] = 0.9,
-    forget_bias: Annotated[float, typer.Option(help="Bias b_f of the LSTM's forget gate.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and the data.")] = 0,
+    forget_bias: Annotated[float, Option(help="Bias b_f of the LSTM's forget gate.")] = 1.0,
+    seed: Annotated[int, Option(min=0, help="Seed of the weights and the data.")] = 0,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw ‖δ_t‖ against t into this file.")
+        Path | None, Option(metavar="FILE", help="Draw ‖δ_t‖ against t into this file.")
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -132,8 +126,7 @@ def flow_table(found: Flow) -> Table:
 
 def draw(figure: "Figure", found: Flow) -> None:
     """Draw ‖δ_t‖ against t on a logarithmic scale, the bound dashed."""
-    axes = figure.subplots()
-    t = np.arange(1, len(found.bound) + 1)
+    axes, t = figure.subplots(), np.arange(1, len(found.bound) + 1)
     colours = {"rnn": "tab:red", "lstm": "tab:blue", "gru": "tab:green"}
     marker = "o" if len(t) == 1 else ""
     shown = [norms[norms > 0] for norms in found.norms.values()]

@@ -25,10 +25,8 @@ NO_READER = 141  # as a shell reports a process whose output lost its reader
 
 app = App(
     help="Verify hand-derived backpropagation through time against autodiff.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)  # fmt: skip
 for command in (verify, prove, accuracy, explain, flow, train):
     app.command(command.__name__)(command)
 

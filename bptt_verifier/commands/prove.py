@@ -1,14 +1,10 @@
-"""`bptt prove`: prove the derivations on exact numbers and on symbols.
-
-Needs the extra `certify`.
-"""
+"""`bptt prove`: prove the derivations on exact numbers and on symbols; needs extra `certify`."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
-import typer
 from rich.console import Console
-from rich.table import Table
+from typer import Exit, Option
 
 from bptt_verifier.commands.tables import empty_table, verdict_text
 from bptt_verifier.console.files import JsonFile, require_writable, write_json
@@ -25,11 +21,6 @@ class ProofRow(NamedTuple):
     error: str
     refuted: str | None
     plain: dict[str, Any]
-
-    @property
-    def verdict(self) -> Verdict:
-        """Agrees unless the derivation is refuted."""
-        return Verdict.AGREES if self.refuted is None else Verdict.DISAGREES
 
 
 def proofs(points: int, seed: int) -> Iterator[ProofRow]:
@@ -56,30 +47,23 @@ def proofs(points: int, seed: int) -> Iterator[ProofRow]:
         yield ProofRow(name, numbers, what, "0", proof.refuted, proof.to_dict())
 
 
-def proof_table(rows: list[ProofRow]) -> Table:
-    """A row for each derivation and kind of numbers."""
-    table = empty_table("derivation", "numbers", "proved", "probability of error", "verdict")
-    for row in rows:
-        error = row.error if row.refuted is None else ""
-        verdict = verdict_text(row.verdict)
-        table.add_row(row.derivation, row.numbers, row.what, error, verdict)
-    return table
-
-
 def prove(
-    points: Annotated[
-        int, typer.Option(min=1, help="Random rational points for each identity.")
-    ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random points.")] = 0,
+    points: Annotated[int, Option(min=1, help="Random rational points for each identity.")] = 1,
+    seed: Annotated[int, Option(min=0, help="Seed of the random points.")] = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Prove the derivations on exact numbers and on symbols, with no tolerance."""
     require_writable("--json", json_file)
     rows = collect_rows("proving", proofs(points, seed), 12)
-    print_uncut(proof_table(rows))
+    table = empty_table("derivation", "numbers", "proved", "probability of error", "verdict")
+    for row in rows:
+        error = row.error if row.refuted is None else ""
+        verdict = Verdict.AGREES if row.refuted is None else Verdict.DISAGREES
+        table.add_row(row.derivation, row.numbers, row.what, error, verdict_text(verdict))
+    print_uncut(table)
     refuted = [row for row in rows if row.refuted is not None]
     for row in refuted:
         Console().print(f"{row.derivation}: {row.refuted}", soft_wrap=True)
     plain = [{"numbers": row.numbers, **row.plain} for row in rows]
     write_json(json_file, {"holds": not refuted, "seed": seed, "rows": plain})
-    raise typer.Exit(1 if refuted else 0)
+    raise Exit(1 if refuted else 0)

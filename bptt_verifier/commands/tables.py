@@ -25,8 +25,8 @@ def verdict_text(verdict: Verdict) -> Text:
 
 def builtin_table(report: BuiltinReport) -> Table:
     """A row for each gradient of each derivation."""
-    worst = "worst error\n÷ bound"
-    table = empty_table("derivation", "gradient", "cases", worst, "largest shape", "verdict")
+    heading = "worst error\n÷ bound"
+    table = empty_table("derivation", "gradient", "cases", heading, "largest shape", "verdict")
     for column in table.columns[2:4]:
         column.justify = "right"
     previous = None
@@ -34,14 +34,10 @@ def builtin_table(report: BuiltinReport) -> Table:
         if previous not in (None, row.derivation):
             table.add_row()
         error = row.worst.comparison.error
-        table.add_row(
-            row.derivation if row.derivation != previous else "",
-            find_symbol(row.gradient),
-            str(len(row.compared)),
-            f"{error:.3f}" if error < 1000 else f"{error:.1e}",
-            str(row.largest),
-            verdict_text(row.verdict),
-        )
+        worst = f"{error:.3f}" if error < 1000 else f"{error:.1e}"
+        name = "" if row.derivation == previous else row.derivation
+        cells = name, find_symbol(row.gradient), str(len(row.compared)), worst, str(row.largest)
+        table.add_row(*cells, verdict_text(row.verdict))
         previous = row.derivation
     return table
 

@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import numpy as np
-import typer
 from rich.console import Console
+from typer import Exit, Option
 
 from bptt_verifier.commands import colours
 from bptt_verifier.commands.checkpoint import Checkpoint, load_to_resume, save
@@ -22,21 +22,15 @@ from bptt_verifier.commands.descent import descend_in_legs, descent_bar, join
 from bptt_verifier.console.choices import Activation, Dtype, Model
 from bptt_verifier.console.figures import empty_figure
 from bptt_verifier.console.interrupts import INTERRUPTED
-from bptt_verifier.problems.problem import Array
 from jax_reference import training as autodiff
 from manual_bptt import training as manual
-from manual_bptt.training import Params, Run
+from manual_bptt.training import Run
 
 LARGEST = 4096  # H; the weights of the largest model are then half a gigabyte
 
 
-class Gradients(StrEnum):
-    """The witness that trains: derived by hand, or by autodiff."""
-
-    MANUAL = "manual"
-    AUTODIFF = "autodiff"
-
-
+# The witness that trains: derived by hand, or by autodiff.
+Gradients = StrEnum("Gradients", {"MANUAL": "manual", "AUTODIFF": "autodiff"})
 WITNESSES: dict[Gradients, ModuleType] = {Gradients.MANUAL: manual, Gradients.AUTODIFF: autodiff}
 
 ZERO_GRADIENT = """\
@@ -62,40 +56,38 @@ WHY_ZERO = {  # why h_1 and ∂L/∂W are zero, and the h_2 that is left
 
 
 def train(
-    model: Annotated[Model, typer.Option(help="The cell.")] = Model.RNN,
+    model: Annotated[Model, Option(help="The cell.")] = Model.RNN,
     encoding: Annotated[
-        Encoding, typer.Option(help="Tokens as one number (D = 1), or one-hot (D = 4).")
+        Encoding, Option(help="Tokens as one number (D = 1), or one-hot (D = 4).")
     ] = Encoding.INTEGER,
     initial_state: Annotated[
-        InitialState, typer.Option(help="h_0 = 0, or one fixed random vector.")
+        InitialState, Option(help="h_0 = 0, or one fixed random vector.")
     ] = InitialState.RANDOM,
     hidden_size: Annotated[
-        int, typer.Option(min=1, help=f"H, the size of the state, at most {LARGEST}.")
+        int, Option(min=1, help=f"H, the size of the state, at most {LARGEST}.")
     ] = 16,
     learning_rate: Annotated[
-        float, typer.Option(help="η in θ ← θ − η ∂L/∂θ; a larger H needs a smaller η.")
+        float, Option(help="η in θ ← θ − η ∂L/∂θ; a larger H needs a smaller η.")
     ] = 0.2,
     steps: Annotated[
-        int, typer.Option(min=0, help="The most updates, including those before --resume.")
+        int, Option(min=0, help="The most updates, including those before --resume.")
     ] = 5000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and the random h_0.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Seed of the weights and the random h_0.")] = 0,
     gradients: Annotated[
-        Gradients, typer.Option(help="Derived by hand (NumPy), or by autodiff (JAX).")
+        Gradients, Option(help="Derived by hand (NumPy), or by autodiff (JAX).")
     ] = Gradients.MANUAL,
     activation: Annotated[
-        Activation | None, typer.Option(help="φ in h_t = φ(a_t) of the RNN; tanh by default.")
+        Activation | None, Option(help="φ in h_t = φ(a_t) of the RNN; tanh by default.")
     ] = None,
-    dtype: Annotated[
-        Dtype, typer.Option(help="Precision of the whole computation.")
-    ] = Dtype.FLOAT64,
+    dtype: Annotated[Dtype, Option(help="Precision of the whole computation.")] = Dtype.FLOAT64,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the loss and the colours into this file.")
+        Path | None, Option(help="Draw the loss and the colours into this file.")
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Save the state of the run to this file.")
+        Path | None, Option(help="Save the state of the run to this file.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the file given as --checkpoint.")
+        bool, Option("--resume", help="Continue from the file given as --checkpoint.")
     ] = False,
 ) -> None:
     """Train a recurrent network on three phrases and their colours; show predicted and true RGB.
@@ -110,23 +102,23 @@ def train(
         raise ValueError(f"--hidden-size: expected at most {LARGEST}, found {hidden_size}")
     phi = None if activation is None else str(activation)
     settings = {
-        "model": str(model),
-        "encoding": str(encoding), "initial-state": str(initial_state), "hidden-size": hidden_size,
-        "learning-rate": learning_rate, "seed": seed, "gradients": str(gradients),
-        "activation": phi, "dtype": str(dtype),
+        "model": str(model), "encoding": str(encoding), "initial-state": str(initial_state),
+        "hidden-size": hidden_size, "learning-rate": learning_rate, "seed": seed,
+        "gradients": str(gradients), "activation": phi, "dtype": str(dtype),
     }  # fmt: skip
     saved = load_to_resume(checkpoint, settings, resume=resume)
     figure = None if plot is None else empty_figure(plot)
 
-    params, x, y, h0 = draw_start(model, encoding, initial_state, hidden_size, dtype, seed)
+    rng, cell = np.random.default_rng(seed), manual.CELLS[model]
+    x, y = colours.inputs(encoding, dtype), colours.targets(dtype)
+    params = cell.init(rng, x.shape[2], hidden_size, y.shape[1], dtype=np.dtype(dtype))
+    h0 = colours.initial_state(initial_state, rng, hidden_size, dtype)
     if saved is not None:
         params, h0 = saved.params, saved.h0
     goal, witness = colours.target_loss(y.size), WITNESSES[gradients]
     witness.rate_and_goal(learning_rate, steps, goal, x.dtype)  # raises before anything is printed
-    W_is_stuck = colours.recurrent_gradient_stays_zero(
-        params, x, y, h0, model=model, activation=phi
-    )
-
+    point = params, x, y, h0
+    W_is_stuck = colours.recurrent_gradient_stays_zero(*point, model=model, activation=phi)
     screen, notes = plain_console(), plain_console(stderr=True)
     say(
         screen,
@@ -138,9 +130,8 @@ def train(
         say(screen, ZERO_GRADIENT.format(why=why, left=left))
 
     descend = partial(
-        witness.descend,
-        x=x, y=y, h0=h0, model=str(model), learning_rate=learning_rate, target=goal,
-        activation=phi,
+        witness.descend, x=x, y=y, h0=h0, model=str(model), activation=phi,
+        learning_rate=learning_rate, target=goal,
     )  # fmt: skip
     place = "" if checkpoint is None else f"; the checkpoint is at {checkpoint}"
     start: Run | None = None
@@ -149,7 +140,7 @@ def train(
     if start is None:
         step, place = (0, "") if saved is None else (len(saved.losses) - 1, place)
         say(notes, f"interrupted after step {step}{place}")
-        raise typer.Exit(INTERRUPTED)
+        raise Exit(INTERRUPTED)
     if saved is not None:
         start = join(Run(saved.params, saved.losses, "limit"), start)
 
@@ -157,13 +148,11 @@ def train(
         if checkpoint is not None:
             save(checkpoint, Checkpoint(run.params, run.losses, h0, settings))
 
-    with descent_bar(notes, steps) as progress:
-        run = descend_in_legs(
-            witness, descend, start, steps=steps, save=save_run, progress=progress
-        )
+    with descent_bar(notes, steps) as shown:
+        run = descend_in_legs(witness, descend, start, steps=steps, save=save_run, progress=shown)
 
     options = manual.options_of(str(model), None, phi)
-    predicted = colours.in_bytes(manual.CELLS[model].predict(run.params, x, h0, **options))
+    predicted = colours.in_bytes(cell.predict(run.params, x, h0, **options))
     screen.width = max(screen.width, 80)  # a narrower terminal wraps, and nothing is cut off
     screen.print(colour_table(predicted, swatches=screen.color_system is not None))
     if figure is not None and plot is not None:
@@ -174,7 +163,7 @@ def train(
     exact = bool((predicted == [phrase.rgb for phrase in PHRASES]).all())
     if run.stopped == "interrupted":
         say(notes, f"interrupted after step {step}{place}")
-        raise typer.Exit(INTERRUPTED)
+        raise Exit(INTERRUPTED)
     if run.stopped == "diverged":
         say(
             notes,
@@ -187,23 +176,7 @@ def train(
         say(screen, f"not learned in {step} steps: loss {loss:.3g}, target {goal:.3g}")
     if W_is_stuck and np.array_equal(run.params.W, params.W):
         say(screen, "∂L/∂W was exactly zero at every step: W has not changed")
-    raise typer.Exit(0 if exact else 1)
-
-
-def draw_start(
-    model: Model,
-    encoding: Encoding,
-    initial: InitialState,
-    hidden_size: int,
-    dtype: Dtype,
-    seed: int,
-) -> tuple[Params, Array, Array, Array]:
-    """Draw the weights and the initial state; return them with the data: params, x, y, h0."""
-    rng = np.random.default_rng(seed)
-    x, y = colours.inputs(encoding, dtype), colours.targets(dtype)
-    init = manual.CELLS[model].init
-    params = init(rng, x.shape[2], hidden_size, y.shape[1], dtype=np.dtype(dtype))
-    return params, x, y, colours.initial_state(initial, rng, hidden_size, dtype)
+    raise Exit(0 if exact else 1)
 
 
 def plain_console(*, stderr: bool = False) -> Console:

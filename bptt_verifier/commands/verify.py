@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import typer
 from rich.console import Console
+from typer import Argument, Exit, Option
 
 from bptt_verifier.commands.child_process import Outcome, judge_file
 from bptt_verifier.commands.tables import builtin_table, summary
@@ -13,13 +13,7 @@ from bptt_verifier.console.choices import Activation, Dtype, Loss, Model, Reset
 from bptt_verifier.console.files import JsonFile, require_writable, write_json
 from bptt_verifier.console.interrupts import ending_by_exception
 from bptt_verifier.console.terminal import print_uncut, progress_bar, reader_may_leave
-from bptt_verifier.judge.builtin import (
-    AUTODIFF,
-    CELL_DERIVATIONS,
-    DERIVATIONS,
-    BuiltinReport,
-    verify_builtin,
-)
+from bptt_verifier.judge import builtin
 from bptt_verifier.tolerance.comparison import Verdict
 
 EXIT_CODES = {Verdict.AGREES: 0, Verdict.DISAGREES: 1, Verdict.INCONCLUSIVE: 3}
@@ -28,7 +22,7 @@ EXIT_CODES = {Verdict.AGREES: 0, Verdict.DISAGREES: 1, Verdict.INCONCLUSIVE: 3}
 def verify(
     file: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="[FILE[:FUNCTION]]",
             help="Your derivation: a Python file with gradients(params, x, y[, h0]). "
             "Its code is run.",
@@ -36,38 +30,36 @@ def verify(
     ] = None,
     own: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="FILE",
             help="Your own model: a Python file with params, loss(params, xp) and "
             "gradients(params). Its code is run.",
         ),
     ] = None,
-    model: Annotated[Model, typer.Option(help="Cell of your derivation.")] = Model.RNN,
+    model: Annotated[Model, Option(help="Cell of your derivation.")] = Model.RNN,
     reset: Annotated[
-        Reset, typer.Option(help="Where the GRU's reset gate acts: after or before the product.")
+        Reset, Option(help="Where the GRU's reset gate acts: after or before the product.")
     ] = Reset.AFTER,
-    activation: Annotated[Activation, typer.Option(help="φ of your derivation.")] = Activation.TANH,
-    loss: Annotated[Loss, typer.Option(help="L of your derivation.")] = Loss.MSE,
-    bias: Annotated[bool, typer.Option("--bias", help="Your derivation has b and c.")] = False,
-    examples: Annotated[int, typer.Option(min=1, help="Number of random problems.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random problems.")] = 0,
-    dtype: Annotated[
-        Dtype, typer.Option(help="Precision of the built-in derivations.")
-    ] = Dtype.FLOAT64,
+    activation: Annotated[Activation, Option(help="φ of your derivation.")] = Activation.TANH,
+    loss: Annotated[Loss, Option(help="L of your derivation.")] = Loss.MSE,
+    bias: Annotated[bool, Option("--bias", help="Your derivation has b and c.")] = False,
+    examples: Annotated[int, Option(min=1, help="Number of random problems.")] = 200,
+    seed: Annotated[int, Option(min=0, help="Seed of the random problems.")] = 0,
+    dtype: Annotated[Dtype, Option(help="Precision of the built-in derivations.")] = Dtype.FLOAT64,
     certified: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--certified",
             help="Compare the built-in derivations on small problems with enclosures of the exact "
             "values instead of autodiff.",
         ),
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Time limit for one call of your code, in seconds.")
+        float, Option(min=0.1, help="Time limit for one call of your code, in seconds.")
     ] = 20,
     json_file: JsonFile = None,
     html_file: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")
+        Path | None, Option("--html", metavar="FILE", help="Write a page with pictures.")
     ] = None,
 ) -> None:
     """Compare your derivation, or every built-in one, with autodiff on random problems.
@@ -81,13 +73,10 @@ def verify(
     if certified and (file is not None or own is not None):
         raise ValueError("--certified: expected it without a FILE to judge, found both")
     needs_file = {
-        "--model": model is not Model.RNN,
-        "--reset": reset is not Reset.AFTER,
-        "--activation": activation is not Activation.TANH,
-        "--loss": loss is not Loss.MSE,
-        "--bias": bias,
-        "--html": html_file is not None and own is None,
-    }
+        "--model": model is not Model.RNN, "--reset": reset is not Reset.AFTER,
+        "--activation": activation is not Activation.TANH, "--loss": loss is not Loss.MSE,
+        "--bias": bias, "--html": html_file is not None and own is None,
+    }  # fmt: skip
     for option, given in needs_file.items():
         if given and file is None:
             raise ValueError(f"{option}: expected a FILE to judge with it, found none")
@@ -114,12 +103,15 @@ def verify(
     write_json(json_file, outcome.plain)
     if html_file is not None:
         html_file.write_text(outcome.html, encoding="utf-8")
-    raise typer.Exit(EXIT_CODES[outcome.verdict])
+    raise Exit(EXIT_CODES[outcome.verdict])
 
 
-def verify_derivations(examples: int, seed: int, dtype: Dtype, *, certified: bool) -> BuiltinReport:
+def verify_derivations(
+    examples: int, seed: int, dtype: Dtype, *, certified: bool
+) -> builtin.BuiltinReport:
     """The report on every built-in derivation, compared with autodiff or with exact values."""
-    derivations, cell_derivations, yardstick = DERIVATIONS, CELL_DERIVATIONS, AUTODIFF
+    derivations, cell_derivations = builtin.DERIVATIONS, builtin.CELL_DERIVATIONS
+    yardstick = builtin.AUTODIFF
     if certified:
         from bptt_verifier.judge import certified as exact  # noqa: PLC0415 - needs an extra
 
@@ -127,12 +119,8 @@ def verify_derivations(examples: int, seed: int, dtype: Dtype, *, certified: boo
         cell_derivations = cell_derivations | exact.COMPILED_CELL_DERIVATIONS
         yardstick = exact.CERTIFIED
     with progress_bar("verifying", examples) as progress:
-        return verify_builtin(
-            examples,
-            seed=seed,
-            dtype=np.dtype(dtype),
-            derivations=derivations,
-            cell_derivations=cell_derivations,
-            yardstick=yardstick,
+        return builtin.verify_builtin(
+            examples, seed=seed, dtype=np.dtype(dtype), derivations=derivations,
+            cell_derivations=cell_derivations, yardstick=yardstick,
             progress=lambda done: progress(done, examples),
-        )
+        )  # fmt: skip

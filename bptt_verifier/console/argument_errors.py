@@ -1,8 +1,8 @@
 """Argument errors: Typer's refusals of a command line, raised as a ValueError of one sentence.
 
 Typer prints its own refusals before it raises them, so this module catches them where Typer parses.
-It relies on what Click documents and nothing else. It reads the types from the annotations of the
-commands, because Typer's representation of them, and its wording, differ from version to version.
+It relies only on what Click documents, and reads the types from the annotations of the commands:
+Typer's representation of them, and its wording, differ from version to version.
 """
 
 import inspect
@@ -47,8 +47,7 @@ def quote_unprintable(text: str) -> str:
 
 def describe_error(error: Any, context: Any, arguments: list[str]) -> str:
     """What is wrong with a command's arguments, in one sentence."""
-    command, path = context.command, context.command_path
-    see = f"see {path} --help"
+    command, path, see = context.command, context.command_path, f"see {context.command_path} --help"
     option, param = getattr(error, "option_name", None), getattr(error, "param", None)
     if option is not None:
         for known in command.get_params(context):

@@ -19,13 +19,11 @@ def empty_figure(path: Path) -> "Figure":
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
-        raise ValueError(
-            "--plot: expected matplotlib, found none: pip install 'verified-bptt[plot]'"
-        ) from None
+        remedy = "pip install 'verified-bptt[plot]'"
+        raise ValueError(f"--plot: expected matplotlib, found none: {remedy}") from None
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    formats = figure.canvas.get_supported_filetypes()
+    formats = sorted(figure.canvas.get_supported_filetypes())
     if path.suffix[1:].lower() not in formats:
-        raise ValueError(
-            f"--plot: expected a name ending in one of {', '.join(sorted(formats))}, found {path}"
-        )
+        one = f"one of {', '.join(formats)}"
+        raise ValueError(f"--plot: expected a name ending in {one}, found {path}")
     return figure

@@ -10,11 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Annotated, Any
 
-import typer
+from typer import Option
 
 # The option `--json` of the commands.
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the results to this file.")
+    Path | None, Option("--json", metavar="FILE", help="Also write the results to this file.")
 ]
 
 

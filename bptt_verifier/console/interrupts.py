@@ -19,8 +19,8 @@ def reasons(error: BaseException | None) -> Iterator[BaseException]:
 def end_at_once(*_: Any) -> NoReturn:
     """End the process with one sentence, wherever it is.
 
-    An exception could be swallowed by a callback of the garbage collector, and an interpreter that
-    shuts down while JAX compiles may crash.
+    A callback of the garbage collector could swallow an exception, and an interpreter that shuts
+    down while JAX compiles may crash.
     """
     visible = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""  # erase a progress bar, show the cursor
     with suppress(OSError):

@@ -17,10 +17,8 @@ R = TypeVar("R")
 def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on standard error, if that is a terminal; yield a function of done and total."""
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not sys.stderr.isatty()
-    ) as progress:
+    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

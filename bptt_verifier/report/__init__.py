@@ -12,13 +12,6 @@ from bptt_verifier.report.findings import (
 from bptt_verifier.report.report import DerivationError, Report
 
 __all__ = [
-    "Counterexample",
-    "Curve",
-    "Decision",
-    "DerivationError",
-    "Mistake",
-    "ParameterResult",
-    "Report",
-    "StepResult",
-    "nine_digits",
-]
+    "Counterexample", "Curve", "Decision", "DerivationError", "Mistake", "ParameterResult",
+    "Report", "StepResult", "nine_digits",
+]  # fmt: skip

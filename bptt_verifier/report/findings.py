@@ -34,14 +34,10 @@ class ParameterResult(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
-            "verdict": str(self.verdict),
-            "worst_error_over_bound": self.error,
-            "entry": list(self.entry),
-            "yours": self.yours,
-            "autodiff": self.autodiff,
-            "bound": self.allowed,
-            "cases": self.cases,
-        }
+            "verdict": str(self.verdict), "worst_error_over_bound": self.error,
+            "entry": list(self.entry), "yours": self.yours, "autodiff": self.autodiff,
+            "bound": self.allowed, "cases": self.cases,
+        }  # fmt: skip
 
 
 class StepResult(NamedTuple):
@@ -54,12 +50,8 @@ class StepResult(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
-            "t": self.t,
-            "verdict": str(self.verdict),
-            "relative_error": self.relative_error,
-            "bound": self.allowed,
-        }
+        error, bound = self.relative_error, self.allowed
+        return {"t": self.t, "verdict": str(self.verdict), "relative_error": error, "bound": bound}
 
 
 class Curve(NamedTuple):
@@ -127,20 +119,16 @@ class Findings(NamedTuple):
         first, others = self.mistakes[:1], self.mistakes[1:]
         mistake = {**first[0].to_dict(), "and": [m.to_dict() for m in others]} if first else None
         return {
-            "subject": self.subject,
-            "verdict": str(self.verdict),
-            "mistake": mistake,
+            "subject": self.subject, "verdict": str(self.verdict), "mistake": mistake,
             "first_wrong_step": self.first_wrong_step,
             "parameters": {name: result.to_dict() for name, result in self.parameters.items()},
-            "steps": [step.to_dict() for step in self.steps],
-            "cases": self.cases,
+            "steps": [step.to_dict() for step in self.steps], "cases": self.cases,
             "counterexample": self.counterexample.to_dict() if self.counterexample else None,
             "notes": list(self.notes),
             "certified": {name: found.to_dict() for name, found in self.certified.items()},
-        }
+        }  # fmt: skip
 
 
 def nine_digits(values: Array) -> Array:
     """Round to nine significant digits, however small the values are."""
-    rounded = [float(f"{value:.9g}") for value in values.flat]
-    return np.array(rounded).reshape(values.shape)
+    return np.array([float(f"{value:.9g}") for value in values.flat]).reshape(values.shape)

@@ -38,11 +38,9 @@ def render_fragment(findings: Findings) -> str:
         f'<h1><span style="color:{COLOURS[str(verdict)]}">{verdict}</span>: '
         f"{escape(findings.subject)}</h1><p>{findings.cases} cases.</p>",
     ]
-    parts += [
-        f'<p class="mistake"><b>{escape(mistake.name)}</b><br>'
-        f"{escape(explain_mistake(mistake))}</p>"
-        for mistake in findings.mistakes
-    ]
+    for mistake in findings.mistakes:
+        name, explanation = escape(mistake.name), escape(explain_mistake(mistake))
+        parts.append(f'<p class="mistake"><b>{name}</b><br>{explanation}</p>')
     if step is not None:
         parts.append(f"<p>Going backward, δ<sub>{step}</sub> is the first that is wrong.</p>")
     parts += [f"<p>{escape(note)}</p>" for note in findings.notes]
@@ -81,8 +79,7 @@ def draw_steps(findings: Findings) -> str:
     steps = max(len(curve.relative_errors) for curve in curves)
     values = [v for curve in curves for v in (*curve.relative_errors, *curve.allowed)]
     positive = [v for v in values if v > 0 and isfinite(v)] or [1.0]
-    low = int(log10(min(positive))) - 1
-    high = max(1, int(log10(max(positive))) + 1)
+    low, high = int(log10(min(positive))) - 1, max(1, int(log10(max(positive))) + 1)
 
     def place(t: int, value: float) -> tuple[float, float]:
         across = left + (width - left - 10) * (t - 0.5) / steps
@@ -90,14 +87,12 @@ def draw_steps(findings: Findings) -> str:
         return across, top + (height - top - bottom) * (high - level) / (high - low)
 
     def line(values: tuple[float, ...], style: str) -> str:
-        points = " ".join(
-            "{:.1f},{:.1f}".format(*place(t, value)) for t, value in enumerate(values, 1)
-        )
+        places = (place(t, value) for t, value in enumerate(values, 1))
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         return f'<polyline fill="none" {style} points="{points}"/>'
 
-    drawn = [
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="relative error over time">'
-    ]
+    label = "relative error over time"
+    drawn = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">']
     for exponent in range(low, high + 1, max(1, (high - low) // 8)):
         y = place(1, 10.0**exponent)[1]
         drawn.append(f'<line x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eaeef2"/>')

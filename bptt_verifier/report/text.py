@@ -22,20 +22,16 @@ def render_text(findings: Findings) -> str:
     if findings.steps:
         wrong = [step for step in findings.steps if step.verdict is Verdict.DISAGREES]
         worst = max(findings.steps, key=lambda step: step.relative_error / step.allowed)
-        lines += [
-            "",
-            f"Single steps: {len(wrong)} of {len(findings.steps)} adjoints δ_t disagree; "
+        lines.append(
+            f"\nSingle steps: {len(wrong)} of {len(findings.steps)} adjoints δ_t disagree; "
             f"the worst is δ_{worst.t}, relative error {worst.relative_error:.2g} "
-            f"(allowed {worst.allowed:.2g}).",
-        ]
+            f"(allowed {worst.allowed:.2g})."
+        )
     if findings.counterexample:
         case = findings.counterexample
         lines += [
-            "",
-            f"The smallest failing case: {case.sizes}; {find_symbol(case.gradient)} is",
-            f"  yours     {case.yours}",
-            f"  autodiff  {case.autodiff}",
-            f"Reproduce: {case.reproduce}",
+            f"\nThe smallest failing case: {case.sizes}; {find_symbol(case.gradient)} is",
+            f"  yours     {case.yours}\n  autodiff  {case.autodiff}\nReproduce: {case.reproduce}",
         ]
     return "\n".join(lines)
 
@@ -48,11 +44,6 @@ def explain_mistake(mistake: Mistake) -> str:
 
 def format_result(name: str, result: ParameterResult) -> tuple[str, ...]:
     """The row of one gradient, in the order of `HEADINGS`."""
-    return (
-        find_symbol(name),
-        f"{result.error:.3g}",
-        ", ".join(map(str, result.entry)) or "–",
-        f"{result.yours:.9g}",
-        f"{result.autodiff:.9g}",
-        str(result.verdict),
-    )
+    entry = ", ".join(map(str, result.entry)) or "–"
+    yours, autodiff = f"{result.yours:.9g}", f"{result.autodiff:.9g}"
+    return find_symbol(name), f"{result.error:.3g}", entry, yours, autodiff, str(result.verdict)
