@@ -136,8 +136,7 @@ def constant_and_carried(scan: Any) -> tuple[int, int]:
     body = scan.params["jaxpr"]
 
     def longer(outside: Sequence[Any], inside: Sequence[Any]) -> int:
-        pairs = zip(outside, inside, strict=True)
-        return sum(atom.aval.ndim > aval.ndim for atom, aval in pairs)
+        return sum(o.aval.ndim > i.ndim for o, i in zip(outside, inside, strict=True))
 
     carried = len(scan.outvars) - longer(scan.outvars, body.out_avals)
     return len(scan.invars) - longer(scan.invars, body.in_avals) - carried, carried
@@ -149,11 +148,8 @@ def evaluate_scan(
     """Evaluate a scan whose steps have independent errors."""
     params = equation.params
     consts, carried = constant_and_carried(equation)
-    fixed, first, sliced = (
-        list(given[:consts]),
-        list(given[consts : consts + carried]),
-        list(given[consts + carried :]),
-    )
+    split = consts + carried
+    fixed, first, sliced = given[:consts], list(given[consts:split]), list(given[split:])
     start = next(number) * 2**16
 
     def step(carry: list[Any], slices: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
