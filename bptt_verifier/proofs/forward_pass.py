@@ -125,22 +125,17 @@ def huber(numbers: Numbers, r: Any) -> Any:
 
 def loss_of(numbers: Numbers, loss: str, prediction: Array, y: Array) -> Any:
     """The loss of (R, O) predictions and targets: a sum, or a mean over entries or over rows."""
-    r, N = prediction - y, prediction.size
+    r, N, exp, log = prediction - y, prediction.size, numbers.exp, numbers.log
     if loss == "half_sse":
         return (r * r).sum() / 2
     if loss == "mse":
         return (r * r).sum() / N
     if loss == "softmax_cross_entropy":  # −Σ y log p = log Σ exp ŷ − Σ y ŷ, where y sums to one
-        rows = [
-            (map_entries(numbers.exp, row).sum(), (t * row).sum())
-            for row, t in zip(prediction, y, strict=True)
-        ]
-        return sum(numbers.log(total) - chosen for total, chosen in rows) / len(y)
+        rows = zip(prediction, y, strict=True)
+        return sum(log(map_entries(exp, row).sum()) - (t * row).sum() for row, t in rows) / len(y)
     if loss == "binary_cross_entropy":  # −y log σ(ŷ) − (1 − y) log(1 − σ(ŷ))
         entries = zip(prediction.flat, y.flat, strict=True)
-        return (
-            sum(numbers.log(1 + numbers.exp(logit)) - each * logit for logit, each in entries) / N
-        )
+        return sum(log(1 + exp(logit)) - target * logit for logit, target in entries) / N
     distance = {"mae": absolute, "huber": huber}[loss]
     return sum(distance(numbers, entry) for entry in r.flat) / N
 
