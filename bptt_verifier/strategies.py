@@ -151,7 +151,7 @@ def refused_arguments(draw: st.DrawFn) -> Refused:
     dtype, NaN or infinity, something that is not an array, or an unknown name.
     """
     problem = draw(problems(sizes=sizes(Capacity(3, 3, 3, 3, 3))))
-    B, H, O = problem.sizes.B, problem.sizes.H, problem.sizes.O
+    _, B, _, H, O = problem.sizes
     params = problem.params._replace(b=np.zeros(H), c=np.zeros(O))
     arguments = {
         "params": params, "x": problem.x, "y": problem.y,

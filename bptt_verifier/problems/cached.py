@@ -5,8 +5,9 @@ every bit of their arrays and every option is equal.
 """
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import lru_cache, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -32,18 +33,13 @@ def collect_content(value: Any) -> Hashable:
     return found
 
 
-class CachedCall(NamedTuple):
+@dataclass(frozen=True)
+class CachedCall:
     """The arguments of a call, equal to others if their content is equal."""
 
     content: Hashable
-    arguments: tuple[Any, ...]
-    named: dict[str, Any]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, CachedCall) and self.content == other.content
-
-    def __hash__(self) -> int:
-        return hash(self.content)
+    arguments: tuple[Any, ...] = field(compare=False)
+    named: dict[str, Any] = field(compare=False)
 
 
 def make_read_only(found: R) -> R:

@@ -52,9 +52,8 @@ def with_values(
     of softmax cross-entropy integers instead of one-hot rows.
     """
     T, B, D, H, O = sizes
-    shapes = list_shapes(cell, sizes)
+    shapes, Params = list_shapes(cell, sizes), CELLS[cell].Params
     scales = {"U": 1 / np.sqrt(D), "W": spread / np.sqrt(H), "V": 1 / np.sqrt(H)}
-    Params = CELLS[cell].Params
     present = Params._fields if bias else tuple(scales)
 
     def normal(*shape: int, scale: float = 1.0) -> Array:
@@ -74,18 +73,10 @@ def with_values(
         x[padding] = np.nan
         if outputs == "every":
             y[padding] = -1 if np.issubdtype(y.dtype, np.integer) else np.nan
-    return Problem(
-        cell,
-        params,
-        x,
-        y,
-        {name: normal(B, H) for name in STATES[cell]} if initial_state else {},
-        {OPTION_NAMES[cell]: option or OPTIONS[cell][0]} if cell in OPTION_NAMES else {},
-        loss,
-        outputs,
-        lengths,
-        truncation if outputs == "last" else None,
-    )
+    first = {name: normal(B, H) for name in STATES[cell]} if initial_state else {}
+    named = {OPTION_NAMES[cell]: option or OPTIONS[cell][0]} if cell in OPTION_NAMES else {}
+    window = truncation if outputs == "last" else None
+    return Problem(cell, params, x, y, first, named, loss, outputs, lengths, window)
 
 
 def draw(seed: int, case: int, dtype: Any = np.float64, largest: Capacity = LARGEST) -> Problem:

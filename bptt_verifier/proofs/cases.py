@@ -17,15 +17,12 @@ from bptt_verifier.problems.problem import (
     Sizes,
     list_shapes,
 )
-from bptt_verifier.proofs.forward_pass import ForwardPass
+from bptt_verifier.proofs.forward_pass import ForwardPass, map_entries
 
 
 def fill(shape: tuple[int, ...], number: Callable[[], Any]) -> Array:
     """An object array of this shape; every entry comes from a call of `number`."""
-    found = np.empty(shape, object)
-    for entry in np.ndindex(shape):
-        found[entry] = number()
-    return found
+    return map_entries(lambda _: number(), np.empty(shape))
 
 
 class ProofCase(NamedTuple):
@@ -60,31 +57,21 @@ class ProofCase(NamedTuple):
     @property
     def forward_pass(self) -> ForwardPass:
         """The forward pass that is differentiated."""
-        return ForwardPass(
-            self.cell, self.option, self.loss, self.outputs, self.length_array, self.truncation
-        )
+        return ForwardPass(self.cell, self.option, *self.mode)
 
     @property
-    def length_array(self) -> Array | None:
-        """The lengths as an array, or None."""
-        return None if self.lengths is None else np.array(self.lengths)
+    def mode(self) -> tuple[str, str, Array | None, int | None]:
+        """The loss, outputs, lengths and truncation, as `ForwardPass` and `Problem` take them."""
+        lengths = None if self.lengths is None else np.array(self.lengths)
+        return self.loss, self.outputs, lengths, self.truncation
 
     def problem(self, values: dict[str, Array], y: Array, option: Any = None) -> Problem:
         """The problem with these numbers; `option` replaces the name of the activation."""
-        cell = self.cell
-        Params = CELLS[cell].Params
-        return Problem(
-            cell,
-            Params(*(values.get(name) for name in Params._fields)),
-            values["x"],
-            y,
-            {name: values[name] for name in STATES[cell] if name in values},
-            {OPTION_NAMES[cell]: option or self.option} if cell in OPTION_NAMES else {},
-            self.loss,
-            self.outputs,
-            self.length_array,
-            self.truncation,
-        )
+        cell, Params = self.cell, CELLS[self.cell].Params
+        params = Params(*(values.get(name) for name in Params._fields))
+        first = {name: values[name] for name in STATES[cell] if name in values}
+        chosen = {OPTION_NAMES[cell]: option or self.option} if cell in OPTION_NAMES else {}
+        return Problem(cell, params, values["x"], y, first, chosen, *self.mode)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

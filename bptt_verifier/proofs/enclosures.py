@@ -1,15 +1,13 @@
 """Intervals that contain the exact derivative at floating-point inputs: balls and power series.
 
-Every input is a binary fraction and is used exactly. One entry at a time is moved by ε. The forward
-pass runs over series in ε whose coefficients are balls, and the coefficient of ε encloses the
-derivative, without any chain rule. Source: Johansson 2017, "Arb: efficient arbitrary-precision
-midpoint-radius interval arithmetic"; docs/certification.md, section 2.
-Needs python-flint, which is in the extra `certify`.
+Every input is used exactly. One entry at a time is moved by ε; the forward pass runs over series in
+ε whose coefficients are balls, and the coefficient of ε encloses the derivative. Source: Johansson
+2017, "Arb: efficient arbitrary-precision midpoint-radius interval arithmetic";
+docs/certification.md, section 2. Needs python-flint, which is in the extra `certify`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,25 +136,7 @@ def sign(number: Any) -> int:
     return 1 if ball > 0 else -1
 
 
-BALLS = Numbers(
-    tanh=lambda z: 1 - 2 / (1 + (2 * z).exp()),
-    sigmoid=lambda z: 1 / (1 + (-z).exp()),
-    exp=lambda z: z.exp(),
-    log=lambda z: z.log(),
-    sign=sign,
-    constant=value_of,
-)
-
-
-@contextmanager
-def precision(bits: int) -> Iterator[None]:
-    """Set the precision of balls, in bits, inside the block, and restore it after."""
-    before = ctx.prec
-    ctx.prec = bits
-    try:
-        yield
-    finally:
-        ctx.prec = before
+BALLS = Numbers(sign=sign, constant=value_of, tanh=lambda z: 1 - 2 / (1 + (2 * z).exp()))
 
 
 def ball_of(value: Any) -> arb:
@@ -180,7 +160,7 @@ def refine(compute: Any, dtype: Any) -> tuple[Fraction, Fraction]:
     """
     reason = Undecided("the value cannot be told from zero")
     for bits in PRECISIONS:
-        with precision(bits):
+        with ctx.workprec(bits):
             try:
                 ball = compute()
             except Undecided as error:
@@ -229,8 +209,7 @@ def certify(
     name_among("reset", reset, gru.RESETS)
     losses.find(loss)
     steps_kept(truncation, outputs)
-    cell = CELLS[model]
-    fields = cell.Params._fields
+    fields = CELLS[model].Params._fields
     if y is None:
         raise TypeError("y: expected an array, found None")
     if c0 is not None and model != "lstm":
@@ -246,18 +225,13 @@ def certify(
         target = np.eye(len(params.V), dtype=given.x.dtype)[target]
     rows = given.weights[0].shape[0]
     point: dict[str, Any] = {"b_n": None, **dict(zip(fields, given.weights, strict=True))}
-    point |= {"x": given.x, "h0": given.h0}
-    if model == "lstm":
-        point["c0"] = given.c0
+    point |= {"x": given.x, "h0": given.h0} | ({"c0": given.c0} if model == "lstm" else {})
     point["adjoints"] = np.zeros((*given.x.shape[:2], rows), given.x.dtype)
     there = ("loss", "prediction", *(name for name, value in point.items() if value is not None))
     for name in (names,) if isinstance(names, str) else names or ():
         if isinstance(names, str) or name not in there:
             raise ValueError(f"names: expected a tuple of {', '.join(there)}, found {names!r}")
-    exact = {
-        name: None if value is None else map_entries(ball_of, value)
-        for name, value in point.items()
-    }
+    exact = {n: None if v is None else map_entries(ball_of, v) for n, v in point.items()}
     option = {"rnn": activation, "lstm": "", "gru": reset}[model]
     forward = ForwardPass(model, option, loss, outputs, given.lengths, truncation)
     return enclose(forward, exact, map_entries(ball_of, target), given.x.dtype, names)
@@ -275,17 +249,15 @@ def enclose(
             lower[entry], upper[entry] = refine(lambda at=entry: compute(at), number)
         return Enclosure(lower, upper, number)
 
-    def prediction(entry: Any) -> arb:
-        return arb(loss_and_prediction(BALLS, model, point, y)[1][entry])
+    def computed(name: str, entry: Any) -> arb:
+        if name in point:
+            return derivative(model, point, y, name, entry)
+        loss, prediction = loss_and_prediction(BALLS, model, point, y)
+        return arb(loss if name == "loss" else prediction[entry])
 
-    found = {}
-    if names is None or "loss" in names:
-        found["loss"] = enclosure((), lambda _: arb(loss_and_prediction(BALLS, model, point, y)[0]))
-    if names is None or "prediction" in names:
-        found["prediction"] = enclosure(y.shape, prediction)
-    for name, value in point.items():
-        if value is not None and (names is None or name in names):
-            found[name] = enclosure(
-                value.shape, lambda at, name=name: derivative(model, point, y, name, at)
-            )
-    return found
+    shapes = {name: value.shape for name, value in point.items() if value is not None}
+    return {
+        name: enclosure(shape, partial(computed, name))
+        for name, shape in ({"loss": (), "prediction": y.shape} | shapes).items()
+        if names is None or name in names
+    }

@@ -15,25 +15,24 @@ Function = Callable[..., Any]
 
 
 class Numbers(NamedTuple):
-    """The operations of one kind of numbers beyond arithmetic.
+    """The operations of one kind of numbers beyond arithmetic; most have methods for the others.
 
     `sign` is −1, 0 or 1, and chooses branches. `constant` removes the dependence on the variables
     of differentiation, as truncation does with a state.
     """
 
-    tanh: Function
-    sigmoid: Function
-    exp: Function
-    log: Function
     sign: Function
     constant: Function
+    tanh: Function = lambda z: z.tanh()
+    sigmoid: Function = lambda z: 1 / (1 + (-z).exp())
+    exp: Function = lambda z: z.exp()
+    log: Function = lambda z: z.log()
 
 
 class ForwardPass(NamedTuple):
     """A cell, a loss and their options.
 
-    `option` is the RNN's activation, a name or a function, or the GRU's placement of the reset
-    gate.
+    `option` is the RNN's activation, by name or as a function, or the GRU's `reset`.
     """
 
     cell: str = "rnn"
@@ -52,19 +51,6 @@ def map_entries(function: Function, *arrays: Array) -> Array:
     return found
 
 
-def activation_of(numbers: Numbers, option: str | Function) -> Function:
-    """The activation φ as a function of one number."""
-    if callable(option):
-        return option
-    by_name: dict[str, Function] = {
-        "tanh": numbers.tanh,
-        "sigmoid": numbers.sigmoid,
-        "relu": lambda a: a if numbers.sign(a) > 0 else 0 * numbers.constant(a),
-        "identity": lambda a: a,
-    }
-    return by_name[option]
-
-
 # One step of each cell: the states after it, h first, from the states before it, x_t and ε_t.
 
 
@@ -78,7 +64,14 @@ def rnn_step(
     numbers: Numbers, option: Any, point: dict[str, Any], states: list[Array], *driven: Array
 ) -> list[Array]:
     """h_t = φ(a_t)."""
-    return [map_entries(activation_of(numbers, option), affine(point, states[0], *driven))]
+    by_name = {
+        "tanh": numbers.tanh,
+        "sigmoid": numbers.sigmoid,
+        "relu": lambda a: a if numbers.sign(a) > 0 else 0 * numbers.constant(a),
+        "identity": lambda a: a,
+    }
+    activation = option if callable(option) else by_name[option]
+    return [map_entries(activation, affine(point, states[0], *driven))]
 
 
 def lstm_step(
@@ -130,29 +123,19 @@ def huber(numbers: Numbers, r: Any) -> Any:
     return (2 * absolute(numbers, r) - 1) / 2 if far else r * r / 2
 
 
-def softmax_cross_entropy(numbers: Numbers, row: Array, y: Array) -> Any:
-    """−Σ y log p of one row: log Σ exp ŷ − Σ y ŷ, where y sums to one."""
-    return numbers.log(map_entries(numbers.exp, row).sum()) - (y * row).sum()
-
-
-def binary_cross_entropy(numbers: Numbers, logit: Any, y: Any) -> Any:
-    """−y log σ(ŷ) − (1 − y) log(1 − σ(ŷ))."""
-    return numbers.log(1 + numbers.exp(logit)) - y * logit
-
-
 def loss_of(numbers: Numbers, loss: str, prediction: Array, y: Array) -> Any:
     """The loss of (R, O) predictions and targets: a sum, or a mean over entries or over rows."""
-    r, N = prediction - y, prediction.size
+    r, N, exp, log = prediction - y, prediction.size, numbers.exp, numbers.log
     if loss == "half_sse":
         return (r * r).sum() / 2
     if loss == "mse":
         return (r * r).sum() / N
-    if loss == "softmax_cross_entropy":
+    if loss == "softmax_cross_entropy":  # −Σ y log p = log Σ exp ŷ − Σ y ŷ, where y sums to one
         rows = zip(prediction, y, strict=True)
-        return sum(softmax_cross_entropy(numbers, *row) for row in rows) / len(y)
-    if loss == "binary_cross_entropy":
+        return sum(log(map_entries(exp, row).sum()) - (t * row).sum() for row, t in rows) / len(y)
+    if loss == "binary_cross_entropy":  # −y log σ(ŷ) − (1 − y) log(1 − σ(ŷ))
         entries = zip(prediction.flat, y.flat, strict=True)
-        return sum(binary_cross_entropy(numbers, *entry) for entry in entries) / N
+        return sum(log(1 + exp(logit)) - target * logit for logit, target in entries) / N
     distance = {"mae": absolute, "huber": huber}[loss]
     return sum(distance(numbers, entry) for entry in r.flat) / N
 

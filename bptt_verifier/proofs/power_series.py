@@ -1,14 +1,14 @@
 """Power series over the rationals, and degrees of polynomials, as numbers for a derivation.
 
 `PowerSeries` is an ordered field of series in an infinitesimal s > 0, truncated after some power.
-tanh, exp and log of a series are exact, so the derivations run on it unchanged, with their own
-activations and losses. `Degree` is the (max, +) semiring: on it, a derivation computes the degree
-of its polynomial. Source: docs/certification.md, section 1.
-Needs python-flint, which is in the extra `certify`.
+tanh, exp and log of a series are exact, so the derivations run on it unchanged. On `Degree`, the
+(max, +) semiring, a derivation computes the degree of its polynomial. Source:
+docs/certification.md, section 1. Needs python-flint, which is in the extra `certify`.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import total_ordering
 from typing import Any
 
@@ -140,19 +140,11 @@ def rational(value: Any) -> fmpq:
     return value if isinstance(value, fmpq) else fmpq(*value.as_integer_ratio())
 
 
+@dataclass(frozen=True, slots=True)
 class Degree:
     """An upper bound on the degree of a polynomial, from the degrees of its parts: (max, +)."""
 
-    __slots__ = ("degree",)
-
-    def __init__(self, degree: int) -> None:
-        self.degree = degree
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Degree) and self.degree == other.degree
-
-    def __hash__(self) -> int:
-        return hash(self.degree)
+    degree: int
 
     def add(self, other: Any) -> "Degree":
         """The degree of a sum: the larger one."""

@@ -1,9 +1,8 @@
 """Proofs over the rationals: every gradient equals the derivative of the loss exactly.
 
-The derivation runs at a random rational point θ. Its gradient, times a random direction d, is
-compared with the derivative in that direction: the coefficient of ε in the loss at θ + ε d, from
-truncated power series on a separate forward pass. Both sides are polynomials, so agreement at
-random points proves their identity up to a probability of error, which is computed. Sources:
+At a random rational point θ, the gradient times a random direction d is compared with the
+coefficient of ε in the loss at θ + ε d, from power series on a separate forward pass. Both sides
+are polynomials: agreement proves their identity up to a computed probability of error. Sources:
 Schwartz 1980, "Fast probabilistic algorithms for verification of polynomial identities"; Zippel
 1979, "Probabilistic algorithms for sparse polynomials"; docs/certification.md, section 1.
 Needs python-flint, which is in the extra `certify`.
@@ -11,6 +10,7 @@ Needs python-flint, which is in the extra `certify`.
 
 import random
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from math import log2, log10
 from types import ModuleType
@@ -90,11 +90,7 @@ class Point(NamedTuple):
 
 def random_point(rng: random.Random, case: ProofCase) -> Point:
     """A point and a direction, every coordinate drawn independently."""
-    shapes = case.shapes
-
-    def number() -> fmpq:
-        return rational_number(rng)
-
+    shapes, number = case.shapes, partial(rational_number, rng)
     values = {name: fill(shape, number) for name, shape in shapes.items() if name != "adjoints"}
     directions = {name: fill(shape, number) for name, shape in shapes.items()}
     T, B, _, _, O = case.sizes
@@ -118,18 +114,12 @@ class SeriesCurve(NamedTuple):
     @property
     def numbers(self) -> Numbers:
         """The operations of series; the `constant` of one drops the terms from s^order on."""
-        return Numbers(
-            tanh=lambda z: z.tanh(),
-            sigmoid=lambda z: 1 / (1 + (-z).exp()),
-            exp=lambda z: z.exp(),
-            log=lambda z: z.log(),
-            sign=lambda z: z.sign(),
-            constant=lambda z: PowerSeries(self.truncate(z.terms), z.power, z.base),
-        )
 
-    def truncate(self, terms: Any) -> Any:
-        """The terms below s^order."""
-        return series([terms[k] for k in range(self.order)], 2 * self.order)
+        def constant(z: PowerSeries) -> PowerSeries:
+            kept = [z.terms[k] for k in range(self.order)]
+            return PowerSeries(series(kept, 2 * self.order), z.power, z.base)
+
+        return Numbers(sign=lambda z: z.sign(), constant=constant)
 
     def number(self, value: Any, terms: int, direction: Any = 0) -> PowerSeries:
         """The series of one coordinate, with `terms` terms."""
@@ -175,15 +165,6 @@ def gradient_along(curve: SeriesCurve, found: dict[str, Any], point: Point) -> l
     if isinstance(total, PowerSeries):
         return [total.plain("a gradient")[k] for k in range(curve.order)]
     return [total] + [fmpq(0)] * (curve.order - 1)
-
-
-def restrict_to_found(point: Point, found: dict[str, Any]) -> Point:
-    """The point with a zero direction for every gradient that the derivation does not return."""
-    directions = {
-        name: 0 * along if found.get(name) is None else along
-        for name, along in point.directions.items()
-    }
-    return point._replace(directions=directions)
 
 
 # Part one: polynomials, at all small shapes.
@@ -259,22 +240,20 @@ def require_equal(
     curve: SeriesCurve, model: ForwardPass, found: dict[str, Any], point: Point, y: Array
 ) -> None:
     """Raise WrongGradient where gradient times direction is not the directional derivative."""
-    given = restrict_to_found(point, found)
+    directions = {  # zero for every gradient that the derivation does not return
+        name: 0 * along if found.get(name) is None else along
+        for name, along in point.directions.items()
+    }
+    given = point._replace(directions=directions)
     by_hand, exact = gradient_along(curve, found, given), derivative_along(curve, model, given, y)
     if by_hand != exact:
         wrong = next(k for k in range(curve.order) if by_hand[k] != exact[k])
-        raise WrongGradient(
-            f"in a random direction, the gradient is {describe_ratio(by_hand[wrong], exact[wrong])}"
-            + (f", in the coefficient of s^{wrong}" if curve.order > 1 else "")
-        )
-
-
-def describe_ratio(found: fmpq, exact: fmpq) -> str:
-    """The gradient in terms of the derivative, as words of a message."""
-    if exact == 0:
-        return "not zero where the derivative is"
-    ratio = found / exact
-    return f"{int(ratio.p) / int(ratio.q):.6g} times the derivative"
+        found_is = "not zero where the derivative is"
+        if exact[wrong] != 0:
+            ratio = by_hand[wrong] / exact[wrong]
+            found_is = f"{int(ratio.p) / int(ratio.q):.6g} times the derivative"
+        where = f", in the coefficient of s^{wrong}" if curve.order > 1 else ""
+        raise WrongGradient(f"in a random direction, the gradient is {found_is}{where}")
 
 
 # Part two: power series, on which the modules run with their own activations and losses.
@@ -287,29 +266,20 @@ def curve_of(case: ProofCase) -> SeriesCurve:
     return SeriesCurve(start=1, order=case.sizes.T + 4)
 
 
-def targets_of(
-    curve: SeriesCurve, case: ProofCase, rng: random.Random, y: Array, terms: int
-) -> Array:
-    """Targets of a regression loss, as series."""
-
-    def target(value: fmpq) -> PowerSeries:
-        return (rng.choice((-2, 2)) if case.origin else 0) + curve.number(value, terms)
-
-    return map_entries(target, y)
-
-
 def require_series_agree(module: ModuleType, case: ProofCase, seed: int) -> None:
     """Raise WrongGradient where the power series of a gradient and of the derivative differ."""
     rng, curve = random.Random(f"{seed} {case}"), curve_of(case)
     point = random_point(rng, case)
-    shape, targets = point.y.shape, rng.getrandbits(64)
+    shape = point.y.shape
+    signs = random.Random(rng.getrandbits(64))
     if case.loss == "softmax_cross_entropy":
         y = classes = np.eye(case.sizes.O, dtype=object)[
             fill(shape[:-1], lambda: rng.randrange(case.sizes.O)).astype(int)
         ]
     else:
+        center = fill(shape, lambda: signs.choice((-2, 2)) if case.origin else 0)
         y, classes = (
-            targets_of(curve, case, random.Random(targets), point.y, terms)
+            center + map_entries(lambda value, terms=terms: curve.number(value, terms), point.y)
             for terms in (curve.order, 2 * curve.order)
         )
     problem = case.problem(point.map_values(lambda value: curve.number(value, curve.order)), y)

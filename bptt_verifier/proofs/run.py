@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import jax
 import numpy as np
 
 from bptt_verifier.problems.problem import Array, Problem
@@ -23,15 +24,7 @@ class WrongGradient(ArithmeticError):  # noqa: N818 - a finding about the deriva
 
 def list_arrays(*values: Any) -> list[Array]:
     """Every array among the values, and in their tuples and mappings, in order."""
-    found: list[Array] = []
-    for value in values:
-        if isinstance(value, np.ndarray):
-            found.append(value)
-        elif isinstance(value, dict):
-            found += list_arrays(*value.values())
-        elif isinstance(value, tuple):
-            found += list_arrays(*value)
-    return found
+    return [leaf for leaf in jax.tree.leaves(values) if isinstance(leaf, np.ndarray)]
 
 
 def copy_arrays(*values: Any) -> list[Array]:
@@ -58,8 +51,7 @@ def run_module(module: ModuleType, problem: Problem) -> dict[str, Any]:
 
     Raises Inconsistent where the module contradicts itself, and whatever the module raises.
     """
-    params, x, y, first = problem.params, problem.x, problem.y, problem.first
-    given = params, x, y, first
+    given = params, x, y, first = problem.params, problem.x, problem.y, problem.first
     before = copy_arrays(*given)
     if not hasattr(module, "backward"):
         value, found = module.value_and_grad(params, x, y, **problem.simple_options)
@@ -67,7 +59,6 @@ def run_module(module: ModuleType, problem: Problem) -> dict[str, Any]:
         return dict(loss=value, **found._asdict())
     value, found = module.gradients(params, x, y, **first, **problem.options)
     require_unmodified("arguments", before, *given)
-
     prediction, trace = module.forward(params, x, **first, **problem.batch)
     counted = None
     if problem.lengths is not None and problem.outputs == "every":

@@ -1,17 +1,18 @@
 """Proofs on symbols: the gradient minus the symbolic derivative simplifies to zero.
 
-The plain RNN runs with an unspecified activation φ, whose only known property is a derivative φ′:
-the proof holds for all values and all differentiable activations, at these sizes. The gated cells
-and the cross-entropies run with their own functions, whose known properties are (A1), (A2) and the
-definitions of exp and log. Source: docs/certification.md, section 1.
-Needs SymPy, which is in the extra `certify`.
+The plain RNN runs with an unspecified φ that has a derivative φ′: the proof holds for all values
+and all differentiable activations, at these sizes. The gated cells and the cross-entropies run with
+their own functions, known by (A1), (A2) and the definitions of exp and log. Source:
+docs/certification.md, section 1. Needs SymPy, which is in the extra `certify`.
 """
 
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import total_ordering
 from itertools import count, product
+from operator import methodcaller
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -27,69 +28,33 @@ require_sympy()
 
 import sympy  # noqa: E402 - after the check
 
-# Functions with a known derivative. For σ, σ(−z) = 1 − σ(z) is known, too.
+
+def define(
+    name: str, derivative: Callable[[Any], Any], rule: Callable[[Any], Any] = lambda z: None
+) -> Any:
+    """Define a function f(z): f′ from f itself, and a `rule` that rewrites f(z) or returns None."""
+    members = {
+        "eval": classmethod(lambda cls, z: rule(z)),
+        "fdiff": lambda self, argindex=1: derivative(self),
+    }
+    return type(name, (sympy.Function,), members)
 
 
-class phi(sympy.Function):  # noqa: N801 - SymPy prints the name of the class
-    """An unspecified activation φ."""
-
-    def fdiff(self, argindex: int = 1) -> Any:
-        """The derivative φ′, unspecified as well."""
-        return phi_prime(self.args[0])
-
-
-class phi_prime(sympy.Function):  # noqa: N801
-    """The derivative φ′ of `phi`."""
-
-
-class hyperbolic(sympy.Function):  # noqa: N801
-    """The hyperbolic tangent."""
-
-    def fdiff(self, argindex: int = 1) -> Any:
-        """The derivative 1 − tanh²."""
-        return 1 - self**2
+# φ and φ′ are unspecified. The rule of σ(z) = 1 / (1 + e^−z) is σ(−z) = 1 − σ(z), that of e^z is
+# e⁰ = 1, and softplus is log(1 + e^z).
+phi_prime = sympy.Function("phi_prime")
+phi = define("phi", lambda f: phi_prime(f.args[0]))
+hyperbolic = define("hyperbolic", lambda tanh: 1 - tanh**2)
+sigma: Any = define(
+    "sigma",
+    lambda f: f * (1 - f),
+    lambda z: 1 - sigma(-z) if z.could_extract_minus_sign() else None,
+)
+exponential = define("exponential", lambda f: f, lambda z: sympy.S.One if z == 0 else None)
+softplus = define("softplus", lambda f: sigma(f.args[0]))
 
 
-class sigma(sympy.Function):  # noqa: N801
-    """The logistic function 1 / (1 + e^−z), rewritten so that its argument has one sign."""
-
-    @classmethod
-    def eval(cls, z: Any) -> Any:
-        """The rule σ(−z) = 1 − σ(z)."""
-        return 1 - cls(-z) if z.could_extract_minus_sign() else None
-
-    def fdiff(self, argindex: int = 1) -> Any:
-        """The derivative σ (1 − σ)."""
-        return self * (1 - self)
-
-
-class exponential(sympy.Function):  # noqa: N801
-    """The exponential e^z."""
-
-    @classmethod
-    def eval(cls, z: Any) -> Any:
-        """The rule e⁰ = 1."""
-        return sympy.S.One if z == 0 else None
-
-    def fdiff(self, argindex: int = 1) -> Any:
-        """The derivative, e^z itself."""
-        return self
-
-
-class softplus(sympy.Function):  # noqa: N801
-    """The softplus log(1 + e^z)."""
-
-    def fdiff(self, argindex: int = 1) -> Any:
-        """The derivative σ(z)."""
-        return sigma(self.args[0])
-
-
-def exponent_beside_one(total: Any) -> Any:
-    """The z of an expression 1 + e^z, or None for any other expression."""
-    rest = total - 1
-    return rest.args[0] if isinstance(rest, exponential) else None
-
-
+@dataclass(eq=False, slots=True)
 @total_ordering
 class Symbolic:
     """An expression with a numerical sample of its value; the sample chooses branches.
@@ -97,10 +62,8 @@ class Symbolic:
     A proof holds wherever the same branches are taken.
     """
 
-    __slots__ = ("expression", "sample")
-
-    def __init__(self, expression: Any, sample: float) -> None:
-        self.expression, self.sample = expression, sample
+    expression: Any
+    sample: float
 
     def __add__(self, other: Any) -> "Symbolic":
         other = symbolic(other)
@@ -126,9 +89,10 @@ class Symbolic:
     def __truediv__(self, other: Any) -> "Symbolic":
         other = symbolic(other)
         sample = self.sample / other.sample
-        z = exponent_beside_one(other.expression)
-        if z is None:
+        rest = other.expression - 1
+        if not isinstance(rest, exponential):
             return Symbolic(self.expression / other.expression, sample)
+        z = rest.args[0]
         if self.expression == exponential(z):
             return Symbolic(sigma(z), sample)  # e^z / (1 + e^z)
         return Symbolic(self.expression * sigma(-z), sample)  # 1 / (1 + e^z) = σ(−z)
@@ -166,17 +130,15 @@ class Symbolic:
             if isinstance(-term, softplus):
                 z = (-term).args[0]
                 rest = sympy.expand(self.expression - term)
-                if rest == 0:
-                    return Symbolic(sigma(-z), value)
-                if rest == z:
-                    return Symbolic(sigma(z), value)
+                if rest in (0, z):
+                    return Symbolic(sigma(z if rest == z else -z), value)
         return self.apply(exponential, math.exp)
 
     def log(self) -> "Symbolic":
         """log(1 + e^z), or log(e^x + e^z) = x + log(1 + e^(z − x)); NumPy calls it for np.log."""
-        z, value = exponent_beside_one(self.expression), math.log(self.sample)
-        if z is not None:
-            return Symbolic(softplus(z), value)
+        rest, value = self.expression - 1, math.log(self.sample)
+        if isinstance(rest, exponential):
+            return Symbolic(softplus(rest.args[0]), value)
         first, second = (term.args[0] for term in sympy.Add.make_args(self.expression))
         return Symbolic(first + softplus(sympy.expand(second - first)), value)
 
@@ -190,16 +152,6 @@ def symbolic(value: Any) -> Symbolic:
     if isinstance(value, Symbolic):
         return value
     return Symbolic(sympy.Rational(*value.as_integer_ratio()), float(value))
-
-
-def unspecified(z: Symbolic) -> Symbolic:
-    """The unspecified activation φ(z)."""
-    return z.apply(phi, math.tanh)
-
-
-def unspecified_slope(z: Symbolic) -> Symbolic:
-    """The unspecified derivative φ′(z)."""
-    return z.apply(phi_prime, lambda sample: 1 - math.tanh(sample) ** 2)
 
 
 class Proof(NamedTuple):
@@ -244,19 +196,14 @@ def free_cases() -> tuple[ProofCase, ...]:
 
 def own_cases(cell: str) -> tuple[ProofCase, ...]:
     """The cases of a cell with its own functions: every option, loss and mode."""
-    by_loss = (
-        ProofCase(cell, option, loss, ONE_STEP)
-        for option, loss in product(OPTIONS[cell], ALL_LOSSES)
+    options = OPTIONS[cell]
+    by_loss, by_mode = product(options, ALL_LOSSES), product(options, OWN_MODES)
+    return (
+        *(ProofCase(cell, option, loss, ONE_STEP) for option, loss in by_loss),
+        *(ProofCase(cell, option, "half_sse", sizes, **m) for option, (sizes, m) in by_mode),
+        # With biases and initial states, two steps of the GRU take ten times as long to expand.
+        *(ProofCase(cell, option, "half_sse", OWN, full=cell != "gru") for option in options),
     )
-    by_mode = (
-        ProofCase(cell, option, "half_sse", sizes, **mode)
-        for option, (sizes, mode) in product(OPTIONS[cell], OWN_MODES)
-    )
-    # With biases and initial states, two steps of the GRU take ten times as long to expand.
-    two_steps = (
-        ProofCase(cell, option, "half_sse", OWN, full=cell != "gru") for option in OPTIONS[cell]
-    )
-    return (*by_loss, *by_mode, *two_steps)
 
 
 def symbols(rng: random.Random, name: str, shape: tuple[int, ...]) -> Array:
@@ -279,9 +226,10 @@ def prove_case(module: ModuleType, case: ProofCase) -> int:
     option: Any = case.option
     activation = None
     if option == UNSPECIFIED:
-        option = unspecified
+        option = methodcaller("apply", phi, math.tanh)
+        slope = methodcaller("apply", phi_prime, lambda sample: 1 - math.tanh(sample) ** 2)
         activation = module.activations.Activation(
-            lambda a: map_entries(unspecified, a), lambda a, h: map_entries(unspecified_slope, a)
+            lambda a: map_entries(option, a), lambda a, h: map_entries(slope, a)
         )
     values = {name: value for name, value in point.items() if name != "adjoints"}
     found = run_module(module, case.problem(values, y, activation))
@@ -293,12 +241,10 @@ def prove_case(module: ModuleType, case: ProofCase) -> int:
         return Symbolic(constants[-1][0], symbolic(z).sample)
 
     numbers = Numbers(
-        tanh=lambda z: z.tanh(),
-        sigmoid=lambda z: z.apply(sigma, lambda sample: 1 / (1 + math.exp(-sample))),
-        exp=lambda z: z.apply(exponential, math.exp),
-        log=lambda z: z.log(),
         sign=lambda z: int(math.copysign(1, symbolic(z).sample)),
         constant=constant,
+        sigmoid=lambda z: z.apply(sigma, lambda sample: 1 / (1 + math.exp(-sample))),
+        exp=lambda z: z.apply(exponential, math.exp),
     )
     states = dict.fromkeys(("h0", "c0"), np.zeros((B, case.sizes.H), object))
     given = dict.fromkeys(("b", "c", "b_n")) | states | point

@@ -83,20 +83,14 @@ def compare(
     error = np.where(equal, 0.0, np.where(np.isnan(error), np.inf, error))
     decidable = np.isfinite(reference) & np.isfinite(allowed)
     all_decidable = bool(decidable.all())
-    if not all_decidable:
-        error = np.where(decidable, error, 0.0)
+    error = np.where(decidable, error, 0.0)
     place = int(error.argmax())
-    worst = np.unravel_index(place, error.shape)
     largest = float(np.abs(reference).max())
     conclusive = all_decidable and largest > 0 and float(allowed.max()) <= RESOLVING * largest
+    entry = tuple(int(i) for i in np.unravel_index(place, error.shape))
+    worst, limit = float(error.item(place)), float(allowed.item(place))
     return Comparison(
-        name=name,
-        error=float(error.item(place)),
-        entry=tuple(int(i) for i in worst),
-        yours=yours.item(place),
-        reference=reference.item(place),
-        allowed=float(allowed.item(place)),
-        conclusive=conclusive,
+        name, worst, entry, yours.item(place), reference.item(place), limit, conclusive
     )
 
 

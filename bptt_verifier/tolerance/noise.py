@@ -1,11 +1,10 @@
 """Measured rounding errors: the same computation with random rounding errors added.
 
-A rigorous bound grows with |W| where the gradient grows with W, so on long sequences it is too
-large to be useful. There the allowed error is measured: after every operation of a function that
-JAX can trace, a pseudo-random error is added, as large as the operation's rounding may be. The
-spread of several samples shows the effect on the results. Sources: Parker 1997, "Monte Carlo
-Arithmetic"; Higham & Mary 2019, "A New Approach to Probabilistic Rounding Error Analysis", for the
-√n of a sum of n terms; docs/derivation.md, section 10.
+A rigorous bound grows with |W| where the gradient grows with W: on long sequences it is too large.
+There the allowed error is the spread of samples with a pseudo-random error, as large as rounding
+may be, after every operation that JAX traces. Sources: Parker 1997, "Monte Carlo Arithmetic";
+Higham & Mary 2019, "A New Approach to Probabilistic Rounding Error Analysis", for the √n of a sum
+of n terms; docs/derivation.md, section 10.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,14 +30,9 @@ EXACT = frozenset(
     " reduce_max reduce_min abs sign stop_gradient iota convert_element_type clamp floor ceil"
     " round".split()
 )
-INLINED = {
-    "jit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "checkpoint": "jaxpr",
-    "remat2": "jaxpr",  # jax.checkpoint in newer versions
-}
+# Calls, and the parameter that has the function; remat2 is jax.checkpoint in newer versions.
+INLINED = dict.fromkeys(("jit", "checkpoint", "remat2"), "jaxpr")
+INLINED |= dict.fromkeys(("closed_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr")
 # Compiles in a third of the time, and runs as fast: for functions that run a few times.
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
@@ -136,8 +130,7 @@ def constant_and_carried(scan: Any) -> tuple[int, int]:
     body = scan.params["jaxpr"]
 
     def longer(outside: Sequence[Any], inside: Sequence[Any]) -> int:
-        pairs = zip(outside, inside, strict=True)
-        return sum(atom.aval.ndim > aval.ndim for atom, aval in pairs)
+        return sum(o.aval.ndim > i.ndim for o, i in zip(outside, inside, strict=True))
 
     carried = len(scan.outvars) - longer(scan.outvars, body.out_avals)
     return len(scan.invars) - longer(scan.invars, body.in_avals) - carried, carried
@@ -149,11 +142,8 @@ def evaluate_scan(
     """Evaluate a scan whose steps have independent errors."""
     params = equation.params
     consts, carried = constant_and_carried(equation)
-    fixed, first, sliced = (
-        list(given[:consts]),
-        list(given[consts : consts + carried]),
-        list(given[consts + carried :]),
-    )
+    split = consts + carried
+    fixed, first, sliced = given[:consts], list(given[consts:split]), list(given[split:])
     start = next(number) * 2**16
 
     def step(carry: list[Any], slices: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:

@@ -37,7 +37,6 @@ from bptt_verifier.proofs.enclosures import (
     exponent,
     fraction,
     nearest,
-    precision,
     ulp,
 )
 from bptt_verifier.proofs.run import Inconsistent, run_module
@@ -213,7 +212,7 @@ def test_elementary_functions_are_within_what_the_bound_assumes_of_balls(dtype: 
     for name, function in exact.items():
         with jax.enable_x64(True):
             found = [ACTIVATIONS[name].function(a), np.asarray(jax.jit(by_xla[name])(a))]
-        with precision(160):
+        with ctx.workprec(160):
             truth = [function(ball_of(z)) for z in a]
             for values in found:
                 errors = [
