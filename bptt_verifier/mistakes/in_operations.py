@@ -47,16 +47,11 @@ def change_edges(edges: Sequence[Edge], **how: Any) -> Callable[[Values], Change
 
 
 def scale_edges(
-    name: str,
-    alteration: str,
-    edges: Sequence[Edge],
-    by: float,
-    shown: Edge | None = None,
-    **details: Any,
+    name: str, said: str, edges: Sequence[Edge], by: float, at: Edge | None = None, **details: Any
 ) -> OperationMistake:
-    """Scale what is passed back on these edges; a report shows the first of them, or `shown`."""
-    number, _ = shown or edges[0]
-    return OperationMistake(name, alteration, number, change_edges(edges, after=by), details)
+    """Scale what is passed back on these edges; a report shows the first of them, or `at`."""
+    number, _ = at or edges[0]
+    return OperationMistake(name, said, number, change_edges(edges, after=by), details)
 
 
 def read_slots(slots: Sequence[int | None]) -> Callable[[Values], list[Any]]:

@@ -5,6 +5,7 @@ such as a wrong operand of a sum over time, are in `cell_gradients`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,13 +120,9 @@ def list_clippings(
     def norm(gradients: Sequence[Array]) -> float:
         return float(np.sqrt(sum(np.sum(np.square(found)) for found in gradients)))
 
-    def scaled_down(names: Sequence[str], most: float) -> Callable[[Any], Array]:
-        def gradient(back: Any) -> Array:
-            size = norm([back.gradient(n) for n in names])
-            found: Array = back.gradient(name) * min(1.0, most / max(size, most))
-            return found
-
-        return gradient
+    def scale_down(names: Sequence[str], most: float, back: Any) -> Any:
+        size = norm([back.gradient(n) for n in names])
+        return back.gradient(name) * min(1.0, most / max(size, most))
 
     for whose, names in (("its norm", [name]), ("the norm of all gradients together", weights)):
         if name not in names:
@@ -133,7 +130,7 @@ def list_clippings(
         wanted = [[c.wanted[n].submitted for n in names if n in c.wanted] for c in evidence]
         most = round_as_written(max(map(norm, wanted)))
         said = f"the gradient is scaled down so that {whose} is at most {most:.6g}; {advice}"
-        yield Finding("clipped", said, {"norm": most}, scaled_down(names, most))
+        yield Finding("clipped", said, {"norm": most}, partial(scale_down, names, most))
 
 
 def round_as_written(value: float) -> float:

@@ -115,27 +115,26 @@ def trace(loss: Loss, params: Params) -> Program:
 
         for number, equation in enumerate(closed.jaxpr.eqns):
             name, operands = equation.primitive.name, [slot(atom) for atom in equation.invars]
+            active = [operand not in constants for operand in operands]
+            values = [constants.get(operand) for operand in operands]
             # A call's body was traced at its first use, so its source lines may be outdated.
             here, position = (where, (*above, number)) if above else (places(equation), ())
             if name in INLINED:
                 inner = equation.params[INLINED[name]]
                 inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
                 results = inline(inner, operands, here, position or (0,))
+            elif any(active):
+                results = list(range(slots, slots + len(equation.outvars)))
+                slots += len(results)
+                shapes = [variable.aval.shape for variable in equation.outvars]
+                for part, moved in movements(equation, active, values):
+                    what = name, equation.primitive, equation.params, tuple(operands)
+                    outputs, sizes = tuple(results[part]), tuple(shapes[part])
+                    equations.append(Operation(*what, outputs, sizes, here, position, moved))
             else:
-                active = [operand not in constants for operand in operands]
-                values = [constants.get(operand) for operand in operands]
-                if not any(active):
-                    found = equation.primitive.bind(*values, **equation.params)
-                    found = found if equation.primitive.multiple_results else [found]
-                    results = [constant(value) for value in found]
-                else:
-                    results = list(range(slots, slots + len(equation.outvars)))
-                    slots += len(results)
-                    shapes = [variable.aval.shape for variable in equation.outvars]
-                    for part, moved in movements(equation, active, values):
-                        what = name, equation.primitive, equation.params, tuple(operands)
-                        found = tuple(results[part]), tuple(shapes[part])
-                        equations.append(Operation(*what, *found, here, position, moved))
+                found = equation.primitive.bind(*values, **equation.params)
+                found = found if equation.primitive.multiple_results else [found]
+                results = [constant(value) for value in found]
             known |= zip(equation.outvars, results, strict=True)
         return [slot(atom) for atom in closed.jaxpr.outvars]
 
