@@ -25,7 +25,6 @@ Values = Sequence[Any]
 Changes = dict[Edge, Change]
 
 LINEAR = frozenset("neg copy add sub mul".split())  # of one variable, and constants
-
 ORDINAL = "first second third fourth fifth sixth".split()
 
 
@@ -47,6 +46,14 @@ def change_edges(edges: Sequence[Edge], **how: Any) -> Callable[[Values], Change
     return lambda values: {edge: Change(edge[1], **how) for edge in edges}
 
 
+def scale_edges(
+    name: str, said: str, edges: Sequence[Edge], by: float, at: Edge | None = None, **details: Any
+) -> OperationMistake:
+    """Scale what is passed back on these edges; a report shows the first of them, or `at`."""
+    number, _ = at or edges[0]
+    return OperationMistake(name, said, number, change_edges(edges, after=by), details)
+
+
 def read_slots(slots: Sequence[int | None]) -> Callable[[Values], list[Any]]:
     """Read the values of these slots at a point; None where there is no slot."""
     return lambda values: [None if slot is None else values[slot] for slot in slots]
@@ -62,7 +69,9 @@ def list_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_recurrence_mistakes(known)
     for group in known.groups:
         yield from list_activation_mistakes(known, group)
-        yield from list_product_mistakes(known, group)
+        if known.program.operations[group[0]].name in {"dot_general", "mul"}:
+            for operand in known.active(*group):
+                yield from list_product_mistakes(known, group, operand)
     yield from list_output_mistakes(known)
     yield from list_step_mistakes(known)
     # Where cutting a path has the same effect in several places, the one nearest to the loss.
@@ -76,13 +85,8 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
     carried, steps = known.carried, known.steps
     if not carried:
         return
-    yield OperationMistake(
-        "recurrent-path-dropped",
-        "nothing is passed back from one step to the one before",
-        carried[0][0],
-        change_edges(carried, after=0.0),
-        {"path": "all"},
-    )
+    dropped, between = "recurrent-path-dropped", "passed back from one step to the one before"
+    yield scale_edges(dropped, f"nothing is {between}", carried, 0.0, path="all")
     by_group: dict[tuple[int, ...], list[Edge]] = {}
     for group in known.groups:
         for operand in known.active(*group):
@@ -91,28 +95,15 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 by_group[(*group, operand)] = edges
     for edges in by_group.values():
         path = name_operand(edges[0][1])
-        yield OperationMistake(
-            "recurrent-path-dropped",
-            f"nothing is passed back to the step before through its {path}",
-            edges[0][0],
-            change_edges(edges, after=0.0),
-            {"path": path},
-        )
+        alteration = f"nothing is passed back to the step before through its {path}"
+        yield scale_edges(dropped, alteration, edges, 0.0, path=path)
     for first in range(1, steps):
         edges = [edge for edge in carried if known.step[edge[0]] == first]
-        yield OperationMistake(
-            "first-step-skipped" if first == 1 else "truncated",
-            f"nothing is passed back beyond the last {steps - first} of {steps} steps",
-            (edges or carried)[0][0],
-            change_edges(edges, after=0.0),
-            {"steps": steps - first},
-        )
-    yield OperationMistake(
-        "path-counted-twice",
-        "what is passed back from one step to the one before is counted twice",
-        carried[0][0],
-        change_edges(carried, after=2.0),
-    )
+        name = "first-step-skipped" if first == 1 else "truncated"
+        alteration = f"nothing is passed back beyond the last {steps - first} of {steps} steps"
+        shown = (edges or carried)[0]
+        yield scale_edges(name, alteration, edges, 0.0, shown, steps=steps - first)
+    yield scale_edges("path-counted-twice", f"what is {between} is counted twice", carried, 2.0)
 
 
 def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
@@ -120,21 +111,15 @@ def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator
     for links in chains(known, group):
         if {known.program.operations[number].name for number in links[0]} <= LINEAR:
             continue
-        for name, alteration, activated in (
-            (
-                "activation-derivative-missing",
-                "its derivative is missing: what arrives is passed back as it is",
-                False,
-            ),
-            (
-                "activation-derivative-of-activated-value",
-                "its derivative is taken at the value that it returned instead of the one it was "
-                "given",
-                True,
-            ),
-        ):
-            changes = partial(replace_slopes, known, links, activated)
-            yield OperationMistake(name, alteration, links[0][-1], changes)
+        changes = [partial(replace_slopes, known, links, activated) for activated in (False, True)]
+        missing = "its derivative is missing: what arrives is passed back as it is"
+        yield OperationMistake("activation-derivative-missing", missing, links[0][-1], changes[0])
+        yield OperationMistake(
+            "activation-derivative-of-activated-value",
+            "its derivative is taken at the value that it returned instead of the one it was given",
+            links[0][-1],
+            changes[1],
+        )
 
 
 def replace_slopes(
@@ -152,17 +137,13 @@ def replace_slopes(
     return changes
 
 
-def list_product_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
-    """List mistakes that compute one operand's gradient with a wrong value of the other."""
-    if known.program.operations[group[0]].name in {"dot_general", "mul"}:
-        for operand in known.active(*group):
-            yield from list_operand_mistakes(known, group, operand)
-
-
-def list_operand_mistakes(
+def list_product_mistakes(
     known: Structure, group: Sequence[int], operand: int
 ) -> Iterator[OperationMistake]:
-    """List mistakes that use the other operand transposed, of another step, or not activated."""
+    """List mistakes that compute one operand's gradient with a wrong value of the other.
+
+    That is the other operand transposed, of another step, or not activated.
+    """
     operations = known.program.operations
     inputs = [operations[number].inputs for number in group]
     own, other = ([each[k] for each in inputs] for k in (operand, 1 - operand))
@@ -182,22 +163,16 @@ def list_operand_mistakes(
     for slots, label, what in list_shifts(known, other):
         yield use(what, read_slots(slots), label or off_by_one)
     sources = [known.producer.get(slot) for slot in other]
-    if any(source is not None for source in sources) and all(
-        source is None or elementwise(known, source) for source in sources
-    ):
+    producers = [source for source in sources if source is not None]
+    if producers and all(elementwise(known, source) for source in producers):
         before = [
             slot if source is None else operations[source].inputs[known.active(source)[0]]
             for slot, source in zip(other, sources, strict=True)
         ]
         yield use("the value before the activation instead of the one after it", read_slots(before))
-    factors = [
-        operations[source].inputs
-        for source in sources
-        if source is not None and operations[source].name == "mul"
-    ]
-    for k in (0, 1) if len(factors) == len(sources) else ():
-        slots = [each[k] for each in factors]
-        yield use("one factor of a product instead of the product", read_slots(slots))
+    if len(producers) == len(sources) and {operations[k].name for k in producers} == {"mul"}:
+        for factors in zip(*(operations[source].inputs for source in producers), strict=True):
+            yield use("one factor of a product instead of the product", read_slots(factors))
     if operations[group[0]].name == "mul":
         yield use("that operand itself instead of the other", read_slots(own))
 
@@ -233,11 +208,11 @@ def list_transposition_mistakes(
         weights = [values[slot] for slot in slots]
         return [weight.swapaxes(-1, -2) if weight.ndim == 3 else weight for weight in weights]
 
+    name = f"untransposed-{'recurrent' if recurrent else 'output'}-weight"
+    weight = f"the weight in its {name_operand(1 - operand)}"
+    changes = partial(replace_other_operand, known, group, operand, transpose)
     yield OperationMistake(
-        "untransposed-recurrent-weight" if recurrent else "untransposed-output-weight",
-        f"the weight in its {name_operand(1 - operand)} is not transposed in the backward pass",
-        group[0],
-        partial(replace_other_operand, known, group, operand, transpose),
+        name, f"{weight} is not transposed in the backward pass", group[0], changes
     )
 
 
@@ -247,9 +222,7 @@ def list_order_mistakes(
     """List mistakes that apply an activation's derivative on the wrong side of the weight."""
     sources = [known.producer.get(slot) for slot in slots]
     numbers = [source for source in sources if source is not None]
-    if not numbers or not all(elementwise(known, source) for source in numbers):
-        return
-    if slots[-1] in known.leaf:
+    if not numbers or slots[-1] in known.leaf or not all(elementwise(known, k) for k in numbers):
         return
     for links in chains(known, numbers):
 
@@ -303,17 +276,14 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
         for number, operand in known.users.get(outputs[-1], ()):
             if number in known.step:
                 continue
+            gradient = f"the gradient of its {name_operand(operand)} is passed back to"
             for slots, factor, name, where in (
                 (outputs[:-1], None, every, "the state of every step"),
                 (outputs[:1], 0.0, wrong, "the state of the first step"),
                 (outputs[-2:-1], 0.0, wrong, "the state before the last"),
             ):
-                yield OperationMistake(
-                    name,
-                    f"the gradient of its {name_operand(operand)} is passed back to {where}",
-                    number,
-                    change_edges([(number, operand)], after=factor, also=tuple(slots)),
-                )
+                changes = change_edges([(number, operand)], after=factor, also=tuple(slots))
+                yield OperationMistake(name, f"{gradient} {where}", number, changes)
 
 
 def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
@@ -339,23 +309,14 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
             ("last-step-skipped", set(range(last)), "the last step is missing in the sum"),
         ):
             left_out = [edge for edge in chosen if known.step[edge[0]] not in kept]
-            yield OperationMistake(
-                "bias-part-missing" if label in vectors else name,
-                f"for {label}, {alteration}",
-                chosen[0][0],
-                change_edges(left_out, after=0.0),
-                {"kept": sorted(k + 1 for k in kept)} if name == "missing-time-sum" else {},
-            )
+            details = {"kept": sorted(k + 1 for k in kept)} if name == "missing-time-sum" else {}
+            named, said = "bias-part-missing" if label in vectors else name, f"for {label}, "
+            yield scale_edges(named, said + alteration, left_out, 0.0, chosen[0], **details)
     for name, k in (("first-step-skipped", 0), ("last-step-skipped", last)):
         numbers = [number for number in known.step if known.step[number] == k]
         chosen = [(number, operand) for number in numbers for operand in known.active(number)]
         left_out = [edge for edge in chosen if edge not in known.carried]
-        yield OperationMistake(
-            name,
-            f"step {k + 1} contributes nothing",
-            chosen[0][0],
-            change_edges(left_out, after=0.0),
-        )
+        yield scale_edges(name, f"step {k + 1} contributes nothing", left_out, 0.0, chosen[0])
 
 
 def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
@@ -371,39 +332,28 @@ def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[
             for part, index in (("first", 0), ("last", -1)) if size > 1 else ():
                 mask = np.zeros(shape)
                 mask[(slice(None),) * axis + (index,)] = 1
-                yield OperationMistake(
-                    "bias-part-missing",
-                    f"of the sum over {size} entries only the {part} reaches the parameter",
-                    group[0],
-                    change_edges([(number, operand) for number in group], before=mask),
-                )
+                said = f"of the sum over {size} entries only the {part} reaches the parameter"
+                changes = change_edges([(number, operand) for number in group], before=mask)
+                yield OperationMistake("bias-part-missing", said, group[0], changes)
 
 
 def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """List mistakes that cut or scale what is passed back to one operand, or to all."""
     active = known.active(*group)
-
-    def scale(edges: list[Edge], factor: float, name: str, alteration: str) -> OperationMistake:
-        details = {"factor": factor} if name == "constant-factor" else {}
-        changes = change_edges(edges, after=factor)
-        return OperationMistake(name, alteration, edges[0][0], changes, details)
-
+    zero, scaled, flipped = "zero-gradient", "constant-factor", "sign-flipped"
     for operand in active:
         edges = [(number, operand) for number in group]
         path = f"what is passed back to its {name_operand(operand)}"
-        yield scale(edges, 0.0, "zero-gradient", f"{path} is zero")
-        yield scale(edges, 2.0, "path-counted-twice", f"{path} is counted twice")
-        yield scale(edges, -1.0, "sign-flipped", f"{path} has the wrong sign")
-        yield scale(edges, 0.5, "constant-factor", f"{path} is halved")
-        if len(group) > 1:
-            for word, one, rest in (
-                ("first", edges[:1], edges[1:]),
-                ("last", edges[-1:], edges[:-1]),
-            ):
-                yield scale(one, 0.0, f"{word}-step-skipped", f"{path} is zero at its {word} use")
-                yield scale(rest, 0.0, "zero-gradient", f"{path} is zero but at its {word} use")
+        yield scale_edges(zero, f"{path} is zero", edges, 0.0)
+        yield scale_edges("path-counted-twice", f"{path} is counted twice", edges, 2.0)
+        yield scale_edges(flipped, f"{path} has the wrong sign", edges, -1.0)
+        yield scale_edges(scaled, f"{path} is halved", edges, 0.5, factor=0.5)
+        uses = (("first", edges[:1], edges[1:]), ("last", edges[-1:], edges[:-1]))
+        for word, one, rest in uses if len(group) > 1 else ():
+            yield scale_edges(f"{word}-step-skipped", f"{path} is zero at its {word} use", one, 0.0)
+            yield scale_edges(zero, f"{path} is zero but at its {word} use", rest, 0.0)
     if len(active) > 1:
         edges = [(number, operand) for number in group for operand in active]
-        yield scale(edges, -1.0, "sign-flipped", "its derivative has the wrong sign")
-        yield scale(edges, 2.0, "constant-factor", "its derivative is twice too large")
-        yield scale(edges, 0.5, "constant-factor", "its derivative is halved")
+        yield scale_edges(flipped, "its derivative has the wrong sign", edges, -1.0)
+        yield scale_edges(scaled, "its derivative is twice too large", edges, 2.0, factor=2.0)
+        yield scale_edges(scaled, "its derivative is halved", edges, 0.5, factor=0.5)

@@ -1,9 +1,9 @@
 """Diagnose a submission for the user's own model, from the operations of its traced loss."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.in_operations import Changes, OperationMistake, list_mistakes
@@ -58,19 +58,15 @@ class OwnHypotheses:
 
     def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
         """Merge the changes of some mistakes at the point of a case."""
-        result: Changes = {}
-        for each in made:
-            result |= each.changes(case.forward)
-        return result
+        return {edge: c for each in made for edge, c in each.changes(case.forward).items()}
 
     def sweep_back(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
     ) -> list[BackwardPass]:
         """Compute the gradients with each of these combinations, in one sweep."""
         rows = backward(self.program, case.forward, [self.changes(case, each) for each in made])
-        return [
-            BackwardPass({name: found[i] for name, found in rows.items()}) for i in range(len(made))
-        ]
+        count = range(len(made))
+        return [BackwardPass({name: found[i] for name, found in rows.items()}) for i in count]
 
     def list_pairs(
         self, evidence: Sequence[Evidence]
@@ -131,21 +127,15 @@ class OwnHypotheses:
             "operation": operation,
             "alteration": made.alteration,
         }
-        said = (
-            f"{where} of your forward pass is differentiated wrongly: at the {operation}, "
-            f"{made.alteration}."
-        )
-        return Mistake(made.name, said, details)
+        said = f"{where} of your forward pass is differentiated wrongly: at the {operation}, "
+        return Mistake(made.name, f"{said}{made.alteration}.", details)
 
 
 def list_factors(known: Structure) -> list[Factor]:
     """List the factors that are often wrong: sizes in the loss, their inverses and doubles."""
     sizes = {known.steps: "the number of steps"} if known.steps > 1 else {}
-    shapes = [
-        *(equation.shapes[0] for equation in known.program.operations),
-        *(value.shape for value in known.program.constants.values()),
-    ]
-    for shape in shapes:
+    shapes = [equation.shapes[0] for equation in known.program.operations]
+    for shape in (*shapes, *(value.shape for value in known.program.constants.values())):
         for size in (*shape, prod(shape)):
             sizes.setdefault(size, "a size in your forward pass")
     found: dict[float, str] = {2.0: "2", 0.5: "1/2"}
@@ -157,10 +147,10 @@ def list_factors(known: Structure) -> list[Factor]:
             found.setdefault(2 / size, f"2/{size}, two over {words},")
     found |= {-number: f"−{words}" for number, words in found.items()}
 
-    def constant(number: float) -> Callable[[Any], float]:
-        return lambda back: number
+    def factor(words: str, number: float) -> Factor:
+        return Factor(words, lambda back: number)
 
-    return [Factor(words, constant(number)) for number, words in found.items()]
+    return [factor(words, number) for number, words in found.items()]
 
 
 def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:

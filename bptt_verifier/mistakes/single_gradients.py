@@ -5,6 +5,7 @@ such as a wrong operand of a sum over time, are in `cell_gradients`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,12 +87,9 @@ def list_scalings(
         return
 
     def finding(words: str, value: Callable[[Any], float], number: float) -> Finding:
-        return Finding(
-            "constant-factor",
-            f"every entry is {words} times what it should be",
-            {"factor": words, "value": number},
-            lambda b: value(b) * b.gradient(name),
-        )
+        said = f"every entry is {words} times what it should be"
+        details = {"factor": words, "value": number}
+        return Finding("constant-factor", said, details, lambda b: value(b) * b.gradient(name))
 
     for words, value in factors:
         number = value(back)
@@ -111,9 +109,10 @@ def list_clippings(
     limit = round_as_written(max(float(np.max(np.abs(found))) for found in submitted))
     if not 0 < limit < np.inf:
         return
+    advice = "return what is derived, and clip afterwards"
     yield Finding(
         "clipped",
-        f"the gradient is clipped to ±{limit:.6g}; return what is derived, and clip afterwards",
+        f"the gradient is clipped to ±{limit:.6g}; {advice}",
         {"value": limit},
         lambda b: np.clip(b.gradient(name), -limit, limit),
     )
@@ -121,28 +120,17 @@ def list_clippings(
     def norm(gradients: Sequence[Array]) -> float:
         return float(np.sqrt(sum(np.sum(np.square(found)) for found in gradients)))
 
-    def scaled_down(names: Sequence[str], most: float) -> Callable[[Any], Array]:
-        def gradient(back: Any) -> Array:
-            size = norm([back.gradient(n) for n in names])
-            found: Array = back.gradient(name) * min(1.0, most / max(size, most))
-            return found
-
-        return gradient
+    def scale_down(names: Sequence[str], most: float, back: Any) -> Any:
+        size = norm([back.gradient(n) for n in names])
+        return back.gradient(name) * min(1.0, most / max(size, most))
 
     for whose, names in (("its norm", [name]), ("the norm of all gradients together", weights)):
         if name not in names:
             continue
-        found = [
-            norm([case.wanted[n].submitted for n in names if n in case.wanted]) for case in evidence
-        ]
-        most = round_as_written(max(found))
-        yield Finding(
-            "clipped",
-            f"the gradient is scaled down so that {whose} is at most {most:.6g}; return what is "
-            "derived, and clip afterwards",
-            {"norm": most},
-            scaled_down(names, most),
-        )
+        wanted = [[c.wanted[n].submitted for n in names if n in c.wanted] for c in evidence]
+        most = round_as_written(max(map(norm, wanted)))
+        said = f"the gradient is scaled down so that {whose} is at most {most:.6g}; {advice}"
+        yield Finding("clipped", said, {"norm": most}, partial(scale_down, names, most))
 
 
 def round_as_written(value: float) -> float:
@@ -153,37 +141,30 @@ def round_as_written(value: float) -> float:
 
 def list_transpositions(name: str) -> Iterator[Finding]:
     """List mistakes that transpose the gradient, alone or together with a reshape."""
-    ways: tuple[tuple[str, Callable[[Array], Array]], ...] = (
-        ("the result is transposed; it shows where the matrix is square", transpose),
-        (
-            "the result is transposed, and reshaped to the shape of its parameter",
-            lambda g: g.swapaxes(-1, -2).reshape(g.shape),
-        ),
-        (
-            "the result is reshaped to the transposed shape, and transposed",
-            lambda g: g.reshape(*g.shape[:-2], g.shape[-1], g.shape[-2]).swapaxes(-1, -2),
-        ),
+
+    def finding(result: str, way: Callable[[Array], Array]) -> Finding:
+        said = f"the result is {result}"
+        return Finding("transposed-gradient", said, {}, lambda back: way(back.gradient(name)))
+
+    yield finding("transposed; it shows where the matrix is square", transpose)
+    yield finding(
+        "transposed, and reshaped to the shape of its parameter",
+        lambda g: g.swapaxes(-1, -2).reshape(g.shape),
     )
-    for said, way in ways:
-        yield Finding("transposed-gradient", said, {}, apply_to_gradient(way, name))
-
-
-def apply_to_gradient(way: Callable[[Array], Array], name: str) -> Callable[[Any], Array]:
-    """Apply a function to the right gradient of this name, given a backward pass."""
-    return lambda back: way(back.gradient(name))
+    yield finding(
+        "reshaped to the transposed shape, and transposed",
+        lambda g: g.reshape(*g.shape[:-2], g.shape[-1], g.shape[-2]).swapaxes(-1, -2),
+    )
 
 
 def list_confusions(name: str, other: str) -> Iterator[Finding]:
     """List mistakes that return another parameter's gradient, as it is or transposed."""
-    yield Finding(
-        "wrong-operand",
-        f"∂L/∂{other} is returned",
-        {"other": other},
-        lambda b: b.gradient(other).reshape(b.gradient(name).shape),
-    )
-    yield Finding(
-        "wrong-operand",
-        f"∂L/∂{other}, transposed, is returned",
-        {"other": other},
-        lambda b: b.gradient(other).T.reshape(b.gradient(name).shape),
-    )
+
+    def finding(said: str, way: Callable[[Array], Array]) -> Finding:
+        def gradient(back: Any) -> Array:
+            return way(back.gradient(other)).reshape(back.gradient(name).shape)
+
+        return Finding("wrong-operand", f"∂L/∂{other}{said}", {"other": other}, gradient)
+
+    yield finding(" is returned", np.asarray)
+    yield finding(", transposed, is returned", np.transpose)

@@ -43,14 +43,9 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
     if code and not own:  # the call itself failed
         own = [traceback.FrameSummary(code.co_filename, code.co_firstlineno, code.co_name)]
     frame = (own or frames)[-1]
-    message = message_of(error)
-    kind = type(error).__name__
-    return Failure(
-        f"{kind}: {message}" if message else kind,
-        kind,
-        f"{frame.filename}:{frame.lineno}",
-        frame.line or "",
-    )
+    kind, message = type(error).__name__, message_of(error)
+    what = f"{kind}: {message}" if message else kind
+    return Failure(what, kind, f"{frame.filename}:{frame.lineno}", frame.line or "")
 
 
 def message_of(error: BaseException) -> str:

@@ -46,15 +46,12 @@ class RoundingErrors(NamedTuple):
         """Add an error of this magnitude, in units of the roundoff, to each sample of `q` (N1)."""
         if self.sizes is None or self.rng is None:
             return q
-        shape = (len(self.sizes), *np.shape(q)[1:])
-        xi = (2 * self.rng.random(shape, np.float32) - 1) * self.sizes.reshape(
-            -1, *[1] * (len(shape) - 1)
-        )
+        sizes = align(self.sizes, np.ndim(q) - 1)
+        xi = (2 * self.rng.random((len(sizes), *np.shape(q)[1:]), np.float32) - 1) * sizes
         return q + xi * magnitude
 
 
 EXACTLY = RoundingErrors()
-
 
 # Elementwise operations with one operand: y = f(x), and the slope as a function of x and y.
 UNARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -135,8 +132,7 @@ def matrices(equation: Operation, left: Array, right: Array) -> tuple[Array, Arr
         stacked.append(x.transpose(order).reshape(len(x), *sizes))
 
     def back(operand: int, x: Array) -> Array:
-        unstacked = x.reshape(len(x), *shapes[operand])
-        return unstacked.transpose(np.argsort(orders[operand]))
+        return x.reshape(len(x), *shapes[operand]).transpose(np.argsort(orders[operand]))
 
     return stacked[0], stacked[1], back
 
@@ -152,6 +148,7 @@ def evaluate(
     """Evaluate one equation; returns its results."""
     name, params, shape = equation.name, equation.params, equation.shapes[0]
     q: Any
+    results: list[Any] = []  # of an operation without a rule here
     if equation.moved is not None:
         x = given[0]
         return [x.reshape(len(x), -1)[:, equation.moved].reshape(len(x), *shape)]
@@ -161,14 +158,13 @@ def evaluate(
         q = BINARY[name][0](*(align(x, len(shape)) for x in given))
     elif name == "integer_pow":
         q = given[0] ** float(params["y"])
-    elif name == "reduce_sum":
+    elif name in {"reduce_sum", "reduce_max", "reduce_min"}:
         axes = tuple(axis + 1 for axis in params["axes"])
+        q = getattr(given[0], name.removeprefix("reduce_"))(axis=axes)
+        if name != "reduce_sum":
+            return [q]
         terms = given[0].size // len(given[0]) / max(1, prod(shape))
-        q = given[0].sum(axis=axes)
         return [errors.add(q, terms**0.5 * np.abs(given[0]).sum(axis=axes))]
-    elif name in {"reduce_max", "reduce_min"}:
-        axes = tuple(axis + 1 for axis in params["axes"])
-        return [given[0].max(axis=axes) if name == "reduce_max" else given[0].min(axis=axes)]
     elif name == "dot_general":
         left, right, _ = matrices(equation, *given)
         q = (left @ right).reshape(-1, *shape)
@@ -186,18 +182,16 @@ def evaluate(
         return [np.where(align(given[0], len(shape)), given[2], given[1])]
     else:
         results = evaluate_by_jax(equation, given)
-        if name in EXACT:
-            return results
-        return [
-            errors.add(q, ELEMENTARY * np.abs(q)) if q.dtype == np.float64 else q for q in results
-        ]
     if name == "div" and given[0].ndim == 1:
         # A reciprocal may be part of a sigmoid, which other code computes as a sum with a constant.
         return [errors.add(q, np.maximum(np.abs(q), np.abs(align(given[0], len(shape)))))]
     if name == "logistic":  # (N1)
         return [errors.add(q, np.maximum(ELEMENTARY * np.abs(q), 1.0))]
     factor = 0 if name in EXACT else 1 if name in ARITHMETIC else ELEMENTARY
-    return [errors.add(q, factor * np.abs(q)) if factor and q.dtype == np.float64 else q]
+    return [
+        errors.add(q, factor * np.abs(q)) if factor and q.dtype == np.float64 else q
+        for q in results or [q]
+    ]
 
 
 def evaluate_by_jax(equation: Operation, given: Sequence[Array]) -> list[Any]:
@@ -218,30 +212,27 @@ def pass_back(
     """The cotangent of every operand from those of the results; None: no derivative."""
     name, params = equation.name, equation.params
     ct, y = cotangents[0], outputs[0]
-    if equation.moved is not None:
-        assert ct is not None
-        return move_back(equation, given, ct, errors)
+    if equation.moved is not None and ct is not None:
+        return move_back(equation.moved, given, ct, errors)
     if name in UNARY and ct is not None:
         q = ct * UNARY[name][1](given[0], y)
         return [errors.add(q, 2 * np.abs(q))]
     if name in BINARY and ct is not None:
         x1, x2 = (align(x, ct.ndim - 1) for x in given)
         slopes = [slope(x1, x2, y) for slope in BINARY[name][1:]]
+        pairs = zip(slopes, given, strict=True)
         exact = name[:3] in {"add", "sub"}
-        return [
-            sum_to_shape(ct * slope, x, errors, exact)
-            for slope, x in zip(slopes, given, strict=True)
-        ]
+        return [sum_to_shape(ct * slope, x, errors, exact) for slope, x in pairs]
     if name == "integer_pow" and ct is not None:
         q = ct * params["y"] * given[0] ** float(params["y"] - 1)
         return [errors.add(q, 2 * np.abs(q))]
     if name == "convert_element_type":
         return [ct]
     if name.startswith("reduce_") and ct is not None and name[7:] in {"sum", "max", "min"}:
-        kept = np.expand_dims(ct, tuple(axis + 1 for axis in params["axes"]))
+        axes = tuple(axis + 1 for axis in params["axes"])
+        kept = np.expand_dims(ct, axes)
         if name == "reduce_sum":
             return [np.broadcast_to(kept, (len(kept), *given[0].shape[1:]))]
-        axes = tuple(axis + 1 for axis in params["axes"])
         chosen = given[0] == np.expand_dims(y, axes)
         return [kept * chosen / chosen.sum(axis=axes, keepdims=True)]
     if name == "dot_general" and ct is not None:
@@ -261,16 +252,22 @@ def pass_back(
     if name == "stack" and ct is not None:
         return list(np.moveaxis(ct, params["axis"] + 1, 0))
     if name == "split":
-        samples = max(len(c) for c in cotangents if c is not None)
-        parts = [
-            np.zeros((samples, *q.shape[1:])) if c is None else c
-            for c, q in zip(cotangents, outputs, strict=True)
-        ]
+        parts = fill_missing(cotangents, outputs, max(len(c) for c in cotangents if c is not None))
         return [np.concatenate(parts, axis=params["axis"] + 1)]
     if name == "select_n" and ct is not None and given[0].dtype == bool and len(given) == 3:
         chosen = align(given[0], ct.ndim - 1)
         return [None, np.where(chosen, 0.0, ct), np.where(chosen, ct, 0.0)]
     return pass_back_by_jax(equation, given, outputs, cotangents)
+
+
+def fill_missing(
+    cotangents: Sequence[Array | None], outputs: Sequence[Array], samples: int
+) -> list[Array]:
+    """The cotangents of these results for every sample, zero where there is none."""
+    return [
+        np.broadcast_to(0.0 if ct is None else ct, (samples, *q.shape[1:]))
+        for ct, q in zip(cotangents, outputs, strict=True)
+    ]
 
 
 def sum_to_shape(ct: Array, x: Array, errors: RoundingErrors, exact: bool) -> Array:
@@ -288,21 +285,17 @@ def sum_to_shape(ct: Array, x: Array, errors: RoundingErrors, exact: bool) -> Ar
     return np.asarray(errors.add(q, (2 + terms**0.5) * m))
 
 
-def move_back(
-    equation: Operation, given: Sequence[Array], ct: Array, errors: RoundingErrors
-) -> list[Any]:
+def move_back(moved: Array, given: Sequence[Array], ct: Array, errors: RoundingErrors) -> list[Any]:
     """Move every cotangent back to its operand's entry; cotangents of copies are added."""
-    assert equation.moved is not None
     shape = given[0].shape[1:]
     flat, size = ct.reshape(len(ct), -1), prod(shape)
 
     def collected(numbers: Array) -> Array:
-        assert equation.moved is not None
-        offsets = np.arange(len(ct))[:, None] * size + equation.moved
+        offsets = np.arange(len(ct))[:, None] * size + moved
         total = np.bincount(offsets.ravel(), numbers.ravel(), minlength=len(ct) * size)
         return total.reshape(len(ct), *shape)
 
-    copies = len(equation.moved) / max(1, size)
+    copies = len(moved) / max(1, size)
     q = collected(flat)
     if copies > 1:
         q = errors.add(q, copies**0.5 * collected(np.abs(flat)))
@@ -323,26 +316,15 @@ def pass_back_by_jax(
     arriving = [cotangents[i] for i in results]
     samples = max(len(c) for c in (*arriving, *given) if c is not None)
     full = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
-    passed = [
-        np.zeros((samples, *outputs[i].shape[1:]))
-        if c is None
-        else np.broadcast_to(c, (samples, *c.shape[1:]))
-        for i, c in zip(results, arriving, strict=True)
-    ]
+    passed = fill_missing(arriving, [outputs[i] for i in results], samples)
 
     def one(operands: list[Any], cts: list[Any]) -> Any:
         def function(*chosen: Any) -> list[Any]:
-            replaced = list(operands)
-            for i, value in zip(smooth, chosen, strict=True):
-                replaced[i] = value
-            bound = equation.primitive.bind(*replaced, **equation.params)
-            bound = list(bound) if equation.primitive.multiple_results else [bound]
-            return [bound[i] for i in results]
+            replaced = dict(enumerate(operands)) | dict(zip(smooth, chosen, strict=True))
+            bound = equation.primitive.bind(*replaced.values(), **equation.params)
+            return [bound[i] for i in results] if equation.primitive.multiple_results else [bound]
 
         return jax.vjp(function, *(operands[i] for i in smooth))[1](cts)
 
-    pulled = jax.vmap(one)(full, passed)
-    back: list[Any] = [None] * len(given)
-    for i, value in zip(smooth, pulled, strict=True):
-        back[i] = np.asarray(value)
-    return back
+    pulled = dict(zip(smooth, jax.vmap(one)(full, passed), strict=True))
+    return [np.asarray(pulled[i]) if i in pulled else None for i in range(len(given))]

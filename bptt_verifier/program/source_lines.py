@@ -36,15 +36,9 @@ def places(equation: Any) -> tuple[Place, ...]:
     try:
         from jax._src import source_info_util  # noqa: PLC0415 - private
 
-        frames = list(source_info_util.user_frames(equation.source_info.traceback))
         chain = [
-            Place(
-                str(frame.file_name),
-                int(frame.start_line),
-                int(frame.start_column),
-                int(frame.end_column),
-            )
-            for frame in frames
+            Place(str(f.file_name), int(f.start_line), int(f.start_column), int(f.end_column))
+            for f in source_info_util.user_frames(equation.source_info.traceback)
         ]
     except (ImportError, AttributeError, TypeError, ValueError):
         return ()

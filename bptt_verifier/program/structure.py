@@ -40,14 +40,9 @@ class Structure(NamedTuple):
 
         An initial state is often a constant where later states are not.
         """
-        return sorted(
-            {
-                i
-                for number in numbers
-                for i, slot in enumerate(self.program.operations[number].inputs)
-                if slot not in self.program.constants
-            }
-        )
+        constants, operations = self.program.constants, self.program.operations
+        operands = [edge for number in numbers for edge in enumerate(operations[number].inputs)]
+        return sorted({operand for operand, slot in operands if slot not in constants})
 
 
 def structure(program: Program) -> Structure:
@@ -59,10 +54,7 @@ def structure(program: Program) -> Structure:
     leaf = {slot: name for name, slot in program.leaves.items()}
     for number, equation in enumerate(program.operations):
         # Where the line is unknown, equations of equal shapes and parameters form a group.
-        where: Any = equation.where or (
-            equation.shapes,
-            *(leaf.get(slot) for slot in equation.inputs),
-        )
+        where: Any = equation.where or (equation.shapes, *map(leaf.get, equation.inputs))
         # `zip(x, e)` takes parts of two parameters in one expression: they are two groups.
         part_of = leaf.get(equation.inputs[0]) if equation.moved is not None else None
         what = equation.name, equation.position, part_of
@@ -72,9 +64,8 @@ def structure(program: Program) -> Structure:
             users.setdefault(slot, []).append((number, operand))
         for slot in equation.outputs:
             producer[slot] = number
-            source = equation.inputs[0]
-            if source in leaf and (equation.moved is not None or equation.name == "split"):
-                leaf[slot] = leaf[source]
+            if part_of is not None or (equation.name == "split" and equation.inputs[0] in leaf):
+                leaf[slot] = leaf[equation.inputs[0]]
     lengths = Counter(len(group) for group in fine.values() if len(group) > 1)
     steps = max(lengths, key=lambda length: (lengths[length], length), default=1)
     # An expression whose operand at the first step is constant has no equation at that step.
@@ -127,10 +118,8 @@ def from_before(known: Structure, number: int, operand: int) -> bool:
 def following(known: Structure, last: int, before: int) -> int | None:
     """The slot of the state one step after `last`, from the same expression."""
     number = known.producer.get(last)
-    if number is None:
-        return None
     for group in known.groups:
-        if number in group and known.producer.get(before) in {*group, None}:
+        if number is not None and number in group and known.producer.get(before) in {*group, None}:
             later = group[group.index(number) + 1 :]
             if later:
                 return known.program.operations[later[0]].outputs[0]
@@ -143,22 +132,18 @@ def chains(known: Structure, group: Sequence[int]) -> list[list[list[int]]]:
     found, links = [], [[number] for number in group]
     while all(elementwise(known, link[0]) for link in links) and len(links[0]) <= 6:
         found.append([list(link) for link in links])
-        sources = [
-            known.producer.get(equations[link[0]].inputs[known.active(link[0])[0]])
-            for link in links
-        ]
-        if any(source is None for source in sources):
+        slots = [equations[link[0]].inputs[known.active(link[0])[0]] for link in links]
+        if not all(slot in known.producer for slot in slots):
             break
-        links = [[s, *link] for s, link in zip(sources, links, strict=True) if s is not None]
+        links = [[known.producer[slot], *link] for slot, link in zip(slots, links, strict=True)]
     return found
 
 
 def elementwise(known: Structure, number: int) -> bool:
     """True if an equation is an elementwise function of one variable."""
     equation = known.program.operations[number]
-    smooth = equation.name in UNARY or equation.name in BINARY or equation.name == "integer_pow"
-    operands = known.active(number)
-    inputs = known.program.operations[number].inputs
+    smooth = equation.name in {*UNARY, *BINARY, "integer_pow"}
+    operands, inputs = known.active(number), equation.inputs
     if not smooth or len({inputs[i] for i in operands}) != 1 or inputs[operands[0]] in known.leaf:
         return False
     source = known.producer.get(inputs[operands[0]])

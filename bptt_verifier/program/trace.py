@@ -1,10 +1,8 @@
 """A user's loss as a list of equations: its gradient with rounding errors, or with mistakes.
 
-The loss is traced to a jaxpr, whose equations are evaluated and differentiated in NumPy, one by
-one. Nothing is compiled. Every array has a leading axis, so one sweep computes many samples or many
-mistaken gradients. These gradients measure the effect of rounding (docs/derivation.md, section 10)
-and predict the effect of mistakes; they are checked against jax.grad, which is the reference for
-the submission, too.
+The equations of its jaxpr are evaluated and differentiated in NumPy, one by one, not compiled. One
+sweep computes many samples, to measure the effect of rounding (docs/derivation.md, section 10), or
+many mistaken gradients. jax.grad, the reference for submissions, checks these gradients, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,32 +64,26 @@ class Change(NamedTuple):
 Changes = Mapping[tuple[int, int], Change]  # by (equation, operand)
 
 
-def movement(equation: Any, active: Sequence[bool], given: Sequence[Any]) -> Array | None:
-    """The operand's entry for each entry of the result, if the operation only moves numbers."""
-    name, shape = equation.primitive.name, equation.outvars[0].aval.shape
-    numbers = np.arange(prod(equation.invars[0].aval.shape)).reshape(equation.invars[0].aval.shape)
-    if name in MOVES:
-        return np.asarray(MOVES[name](numbers, equation.params, shape)).ravel()
-    if name in {"gather", "dynamic_slice"} and active[0] and not any(active[1:]):
-        found = equation.primitive.bind(numbers, *given[1:], **equation.params)
-        indices = np.asarray(found).ravel()
-        return indices if (indices >= 0).all() else None
-    return None
-
-
 def movements(
     equation: Any, active: Sequence[bool], given: Sequence[Any]
 ) -> list[tuple[slice, Array | None]]:
-    """The results of each operation that an equation stands for, with their `movement`.
+    """The results of each operation that an equation stands for, with `moved` of the operation.
 
     Depending on the version of JAX, `a, b = x` is one unstack or several slices. Here an unstack
     becomes slices, so that one rule covers both.
     """
-    if equation.primitive.name != "unstack":
-        return [(slice(None), movement(equation, active, given))]
-    shape = equation.invars[0].aval.shape
-    parts = np.moveaxis(np.arange(prod(shape)).reshape(shape), equation.params["axis"], 0)
-    return [(slice(i, i + 1), part.ravel()) for i, part in enumerate(parts)]
+    name, shape = equation.primitive.name, equation.invars[0].aval.shape
+    numbers = np.arange(prod(shape)).reshape(shape)
+    if name == "unstack":
+        parts = np.moveaxis(numbers, equation.params["axis"], 0)
+        return [(slice(i, i + 1), part.ravel()) for i, part in enumerate(parts)]
+    moved: Any = None
+    if name in MOVES:
+        moved = MOVES[name](numbers, equation.params, equation.outvars[0].aval.shape)
+    elif name in {"gather", "dynamic_slice"} and active[0] and not any(active[1:]):
+        found = np.asarray(equation.primitive.bind(numbers, *given[1:], **equation.params))
+        moved = found if (found >= 0).all() else None
+    return [(slice(None), None if moved is None else np.asarray(moved).ravel())]
 
 
 def trace(loss: Loss, params: Params) -> Program:
@@ -123,37 +115,26 @@ def trace(loss: Loss, params: Params) -> Program:
 
         for number, equation in enumerate(closed.jaxpr.eqns):
             name, operands = equation.primitive.name, [slot(atom) for atom in equation.invars]
+            active = [operand not in constants for operand in operands]
+            values = [constants.get(operand) for operand in operands]
             # A call's body was traced at its first use, so its source lines may be outdated.
             here, position = (where, (*above, number)) if above else (places(equation), ())
             if name in INLINED:
                 inner = equation.params[INLINED[name]]
                 inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
                 results = inline(inner, operands, here, position or (0,))
+            elif any(active):
+                results = list(range(slots, slots + len(equation.outvars)))
+                slots += len(results)
+                shapes = [variable.aval.shape for variable in equation.outvars]
+                for part, moved in movements(equation, active, values):
+                    what = name, equation.primitive, equation.params, tuple(operands)
+                    outputs, sizes = tuple(results[part]), tuple(shapes[part])
+                    equations.append(Operation(*what, outputs, sizes, here, position, moved))
             else:
-                active = [operand not in constants for operand in operands]
-                values = [constants.get(operand) for operand in operands]
-                if not any(active):
-                    found = equation.primitive.bind(*values, **equation.params)
-                    found = found if equation.primitive.multiple_results else [found]
-                    results = [constant(value) for value in found]
-                else:
-                    results = list(range(slots, slots + len(equation.outvars)))
-                    slots += len(results)
-                    shapes = [variable.aval.shape for variable in equation.outvars]
-                    for part, moved in movements(equation, active, values):
-                        equations.append(
-                            Operation(
-                                name,
-                                equation.primitive,
-                                equation.params,
-                                tuple(operands),
-                                tuple(results[part]),
-                                tuple(shapes[part]),
-                                here,
-                                position,
-                                moved,
-                            )
-                        )
+                found = equation.primitive.bind(*values, **equation.params)
+                found = found if equation.primitive.multiple_results else [found]
+                results = [constant(value) for value in found]
             known |= zip(equation.outvars, results, strict=True)
         return [slot(atom) for atom in closed.jaxpr.outvars]
 
@@ -187,12 +168,10 @@ def forward(program: Program, params: Params, errors: RoundingErrors = EXACTLY) 
             # for a sigmoid. Then the digits that the sum rounds away are missing from the
             # derivative, too.
             if errors.sizes is not None and equation.name in {"add", "sub"}:
-                constant = [slot in program.constants for slot in equation.inputs]
-                for slot, other in zip(equation.inputs, reversed(constant), strict=True):
-                    if other:
-                        total = np.abs(results[0])
-                        if total.shape[1:] == values[slot].shape[1:]:
-                            values[slot] = errors.add(values[slot], total)
+                total = np.abs(results[0])
+                for slot, other in zip(equation.inputs, reversed(equation.inputs), strict=True):
+                    if other in program.constants and total.shape[1:] == values[slot].shape[1:]:
+                        values[slot] = errors.add(values[slot], total)
     return values
 
 
@@ -214,12 +193,10 @@ def backward(
     def add(slot: int, ct: Array) -> None:
         if slot in program.constants:
             return
-        known = cotangents[slot]
-        if known is None:
-            cotangents[slot] = ct
-            return
-        total = known + ct
-        cotangents[slot] = errors.add(total, np.abs(total))
+        if cotangents[slot] is not None:
+            ct = cotangents[slot] + ct
+            ct = errors.add(ct, np.abs(ct))
+        cotangents[slot] = ct
 
     with np.errstate(all="ignore"):
         for number in reversed(range(len(program.operations))):
@@ -230,14 +207,12 @@ def backward(
             given = [values[slot] for slot in equation.inputs]
             outputs = [values[slot] for slot in equation.outputs]
             back = pass_back(equation, given, outputs, arriving, errors)
-            copied = set()
+            for one in {change.operand for _, change in altered.get(number, ())}:
+                back[one] = None if back[one] is None else np.array(back[one])
             for row, change in altered.get(number, ()):
                 one = change.operand
                 if back[one] is None:
                     continue
-                if one not in copied:
-                    back[one] = np.array(back[one])
-                    copied.add(one)
                 true = back[one][row].copy()
                 back[one][row] = change_row(equation, given, outputs, arriving, true, row, change)
                 for slot in change.also:
@@ -247,12 +222,10 @@ def backward(
             for slot, ct in zip(equation.inputs, back, strict=True):
                 if ct is not None:
                     add(slot, ct)
-    return {
-        name: np.zeros((samples, *values[slot].shape[1:]))
-        if cotangents[slot] is None
-        else np.asarray(cotangents[slot])
-        for name, slot in program.leaves.items()
-    }
+    for slot in program.leaves.values():
+        if cotangents[slot] is None:
+            cotangents[slot] = np.zeros((samples, *values[slot].shape[1:]))
+    return {name: np.asarray(cotangents[slot]) for name, slot in program.leaves.items()}
 
 
 def change_row(
@@ -274,7 +247,7 @@ def change_row(
         wrong = list(given)
         for operand, value in change.instead:
             wrong[operand] = value
-        once = [None if ct is None else ct[row : row + 1] * factor for ct in arriving]
+        once = [ct if ct is None else ct[row : row + 1] * factor for ct in arriving]
         result = pass_back(equation, wrong, outputs, once)[change.operand][0]
     if change.after is not None:
         result = result * change.after
@@ -305,10 +278,9 @@ def gradient_and_noise(
             scale = u / sizes[i * SAMPLES] if linear else 1.0
             return SAFETY * (furthest * scale + u * np.abs(value))
 
-    return [
-        (
-            float(allowed(noisy[program.result], exact[program.result][0], i, u)),
-            {name: allowed(moved[name], clean[name][0], i, u) for name in program.leaves},
-        )
-        for i, u in enumerate(roundoffs)
-    ]
+    measured = []
+    for i, u in enumerate(roundoffs):
+        of_loss = float(allowed(noisy[program.result], exact[program.result][0], i, u))
+        gradients = {name: allowed(moved[name], clean[name][0], i, u) for name in program.leaves}
+        measured.append((of_loss, gradients))
+    return measured

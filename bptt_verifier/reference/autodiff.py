@@ -5,7 +5,7 @@ the bound of docs/derivation.md, section 9, where it exists and is small enough 
 it is measured as in section 10.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -37,9 +37,6 @@ def fits_capacity(problem: Problem) -> bool:
     return all(size <= most for size, most in zip(problem.sizes, LARGEST, strict=True))
 
 
-# The reference alone.
-
-
 @cached_by_content(512)
 def start_reference(problem: Problem) -> Callable[[], Derivatives]:
     """Start computing the reference; return a function that blocks until it is there."""
@@ -52,9 +49,6 @@ def start_reference(problem: Problem) -> Callable[[], Derivatives]:
 def reference(problem: Problem) -> Derivatives:
     """Compute autodiff's derivatives at a problem that fits the capacity, in float64."""
     return start_reference(problem)()
-
-
-# The allowed error.
 
 
 def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
@@ -79,9 +73,8 @@ def _measure_padded(
 
 @partial(jax.jit, static_argnames=("model",), compiler_options=UNOPTIMISED)
 def _measure_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> Any:
-    def differentiated(params: Any, x: Any, first: Any) -> Derivatives:
-        found: Derivatives = unrolled.compiled_derivatives(model, params, x, first, y, None, None)
-        return found
+    def differentiated(params: Any, x: Any, first: Any) -> Any:
+        return unrolled.compiled_derivatives(model, params, x, first, y, None, None)
 
     return measure_error(differentiated, roundoff, *point)
 
@@ -123,17 +116,15 @@ def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives,
 
 def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
     """Yield each problem while JAX computes what `truth` needs of the next one."""
-    before = None
+    before: tuple[Problem, ...] = ()
     for problem in problems:
         if has_derived_bound(problem):
             start_reference(problem)
         else:
             start_measured_reference(problem, problem.x.dtype)
-        if before is not None:
-            yield before
-        before = problem
-    if before is not None:
-        yield before
+        yield from before
+        before = (problem,)
+    yield from before
 
 
 def measure_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
@@ -153,13 +144,10 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
         return measure_truth(problem, dtype, names)
     known = reference(problem)
     values = name_arrays(known)
-    errors = name_arrays(derive_bound(problem._replace(x=problem.x.astype(dtype)), known))
-    errors = {name: errors[name] for name in values}
-    vague = [
-        name
-        for name, value in values.items()
-        if name in names and np.max(errors[name]) > RESOLVING * np.max(np.abs(value)) > 0
-    ]
+    bound = name_arrays(derive_bound(problem._replace(x=problem.x.astype(dtype)), known))
+    errors = {name: bound[name] for name in values}
+    largest = {name: np.max(np.abs(value)) for name, value in values.items() if name in names}
+    vague = [n for n, size in largest.items() if np.max(errors[n]) > RESOLVING * size > 0]
     if vague:
         finer = measure_truth(problem, dtype, names).allowed
         errors |= {name: np.fmin(errors[name], finer[name]) for name in vague}
@@ -168,25 +156,13 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
 
 def has_derived_bound(problem: Problem) -> bool:
     """Tell whether docs/derivation.md, section 9, bounds the errors of this problem."""
-    return (
-        problem.cell == "rnn"
-        and problem.loss in LOSSES
-        and problem.outputs == "last"
-        and problem.lengths is None
-        and problem.truncation is None
-        and fits_capacity(problem)
-    )
+    full = problem.lengths is None and problem.truncation is None and problem.outputs == "last"
+    return full and problem.cell == "rnn" and problem.loss in LOSSES and fits_capacity(problem)
 
 
 def loosen_where_overflowing(known: Truth, dtype: Any) -> Truth:
     """Allow any error where products of the values may overflow in that dtype."""
-    if find_largest(known.values) < float(np.finfo(dtype).max) ** 0.5:
+    values = np.concatenate([value.ravel() for value in known.values.values()])
+    if np.max(np.abs(values)) < float(np.finfo(dtype).max) ** 0.5:
         return known
-    return known._replace(
-        allowed={name: np.full_like(value, np.inf) for name, value in known.values.items()}
-    )
-
-
-def find_largest(values: Mapping[str, Array]) -> float:
-    """Find the largest absolute value among all arrays."""
-    return float(np.max(np.abs(np.concatenate([value.ravel() for value in values.values()]))))
+    return Truth(known.values, {n: np.full_like(v, np.inf) for n, v in known.values.items()})

@@ -1,9 +1,8 @@
 """Complex-step derivatives of independent forward passes: a check of both witnesses.
 
-The module shares no code with either witness and contains no gradient. After a step of size 2^-200
-along the imaginary axis, the imaginary part of the loss over the step is the derivative. Source:
-Squire & Trapp 1998, "Using complex variables to estimate derivatives of real functions";
-docs/derivation.md, section 8.
+The module contains no gradient and no code of a witness. After a step of 2^-200 along the imaginary
+axis, the imaginary part of the loss over the step is the derivative. Source: Squire & Trapp 1998,
+"Using complex variables to estimate derivatives of real functions"; docs/derivation.md, section 8.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,9 +28,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": lambda a: np.where(a.real > 0, a, 0),
     "identity": lambda a: a,
 }
-
-
-# One step of each cell: the next states, h first, from the states before, x_t and ε_t.
 
 
 def rnn_step(
@@ -60,6 +56,7 @@ def gru_step(p: Point, states: list[Array], x_t: Array, epsilon: Array, reset: s
     return [(1 - z) * np.tanh(x_n + met) + z * h]
 
 
+# One step of each cell: the next states, h first, from the states before, x_t and ε_t.
 CELL_STEPS = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}
 
 
@@ -96,7 +93,6 @@ def differentiate(problem: Problem) -> dict[str, Array]:
         for entry in np.ndindex(value.shape):
             moved = value.copy()
             moved[entry] += 1j * STEP
-            gradient[name][entry] = (
-                evaluate_loss(problem, point | {name: moved}).imag / STEP
-            )  # (C1)
+            loss = evaluate_loss(problem, point | {name: moved})
+            gradient[name][entry] = loss.imag / STEP  # (C1)
     return gradient

@@ -1,10 +1,9 @@
 """Exact values of a gradient, which decide where every bound is too large.
 
 A result within a small fraction of the exact gradient agrees, because a mistake changes it by more.
-A result farther from it disagrees if it is also much farther than every correct derivation in the
-same number format. Between the two, rounding alone destroys the result, and the verdict is
-inconclusive. Source: docs/certification.md, section 4. Needs python-flint, which is in the extra
-`certify`, and small problems.
+One that is much farther from it than every correct derivation in the same number format disagrees.
+Between the two, rounding alone destroys the result: the verdict is inconclusive. Needs the extra
+`certify` and small problems. Source: docs/certification.md, section 4.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,12 +49,9 @@ def run_correct_derivations(problem: Problem, dtype: Any) -> list[dict[str, Arra
     """Run the built-in derivations of a problem's cell in a number format."""
     given = problem.map_arrays(lambda values: values.astype(dtype))
     derivations = [getattr(m, "gradients", m.value_and_grad) for m in CORRECT[problem.cell]]
+    point = given.params, given.x, given.y
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        found = [
-            derive(given.params, given.x, given.y, **given.simple_options)[1]
-            for derive in derivations
-        ]
-    return [each._asdict() for each in found]
+        return [derive(*point, **given.simple_options)[1]._asdict() for derive in derivations]
 
 
 def judge_deviation(deviation: float, size: float, correct: float) -> Verdict:
@@ -99,9 +95,7 @@ def decide(computed: Iterable[Computed], names: list[str]) -> dict[str, Decision
         for name in asked:
             largest = float(np.max(np.abs(exact[name])))
             off = find_largest_deviation(submitted[name], exact[name])
-            best = [
-                find_largest_deviation(each[name], exact[name]) for each in correct if name in each
-            ]
+            best = [find_largest_deviation(g[name], exact[name]) for g in correct if name in g]
             # Where numbers underflow, one correct derivation may be exact and another may not.
             found = judge_deviation(off, largest, max(best, default=np.nan) + underflow)
             if found is not Verdict.INCONCLUSIVE:

@@ -107,11 +107,9 @@ def prepare(
         model = OwnModel(loss, given, seed, program, gradient, tuple(finite), None, notes)
         for case in finite[:2]:
             differ = compare_losses(loss, case)
-            if differ:
-                return model._replace(refusal=differ, losses_differ=True)
-            doubt = ask_second_opinion(loss, case)
+            doubt = differ or ask_second_opinion(loss, case)
             if doubt:
-                return model._replace(refusal=doubt)
+                return model._replace(refusal=doubt, losses_differ=bool(differ))
         return model
 
 
@@ -127,12 +125,11 @@ def draw_parameters(
     rng = np.random.default_rng([seed, case])
     scale = SCALE * (2 if case % 4 == 3 else 1)
     dtype = np.float32 if case % 3 == 2 and digits is None else np.float64
-    values = {}
-    for name, value in params.items():
-        z = rng.normal(size=np.shape(value))
-        away = scale * z + 0.1 * np.sign(z)
-        values[name] = np.array(away if digits is None else np.round(away, digits), dtype)
-    return values
+    draws = {name: rng.normal(size=np.shape(value)) for name, value in params.items()}
+    values = {name: scale * z + 0.1 * np.sign(z) for name, z in draws.items()}
+    if digits is not None:
+        values = {name: np.round(value, digits) for name, value in values.items()}
+    return {name: np.array(value, dtype) for name, value in values.items()}
 
 
 def check_params(params: Mapping[str, Any]) -> dict[str, Array]:

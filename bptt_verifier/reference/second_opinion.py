@@ -55,11 +55,8 @@ def contradict_signs(loss: Loss, point: Point, known: Truth, seed: int) -> str |
     for part in (*({name: signs} for name, signs in along.items()), along):
         found = compare_derivatives(loss, point, known, part)
         if found.contradiction is not None:
-            names = ", ".join(part)
-            return (
-                f"jax.grad says {found.by_autodiff} along random signs in {names}, "
-                f"{found.contradiction}"
-            )
+            where = f"along random signs in {', '.join(part)}"
+            return f"jax.grad says {found.by_autodiff} {where}, {found.contradiction}"
     return None
 
 
