@@ -43,6 +43,7 @@ from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.reference.second_opinion import contradict_signs
 from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.comparison import coarsest
 from manual_bptt import activations, losses
 
 PROBE = Sizes(T=30, B=1, D=30, H=5, O=2)
@@ -104,17 +105,13 @@ class CellSubject(Subject):
             partial(known, problem),
         )
 
-    # How the submission is called.
-
     def call(self, case: Case) -> Call:
         """Copy the parameters, x, y and the initial states for one call."""
         arrays = copies(case.arguments)
         weights = {name: arrays[name] for name in case.point.weights}
-        params = WEIGHTS[len(weights)](**weights)
         in_order = [arrays[name] for name in ("x", "y", *self.states.in_order)]
-        return Call(
-            (params, *in_order), {n: arrays[n] for n in self.states.by_name}, lambda: arrays
-        )
+        given = (WEIGHTS[len(weights)](**weights), *in_order)
+        return Call(given, {name: arrays[name] for name in self.states.by_name}, lambda: arrays)
 
     def expect(self, case: Case) -> Expected:
         """Describe the gradients: by name, or in the order of the parameters."""
@@ -123,8 +120,6 @@ class CellSubject(Subject):
         optional = {*CELLS[self.cell].Gradients._fields, "prediction", "loss"}
         known = {name: shape for name, shape in shapes.items() if name in optional}
         return Expected(names, order_names(names), known, case.point.x.dtype)
-
-    # Cases and probes.
 
     def draw_random_problems(self) -> Iterator[Problem]:
         """Draw problems of all sizes within the capacity, in float64 and float32 by turns."""
@@ -193,8 +188,6 @@ class CellSubject(Subject):
         doubt = find_contradiction(case.point)
         return None if doubt is None else f"With {case.label}, {doubt}"
 
-    # Failing cases.
-
     def name_model_of_loss(self, case: Case, value: float) -> str:
         """Name the option and loss whose value this is, if there are any."""
         at, module = case.point, CELLS[self.cell]
@@ -237,17 +230,13 @@ class CellSubject(Subject):
         if fails_with(SMALL) is not None:
             small = (Sizes(*each) for each in product(*(range(1, most + 1) for most in SMALL)))
             for sizes in sorted(small, key=lambda s: (sum(s), s)):
-                found = fails_with(sizes)
-                if found is not None:
+                if (found := fails_with(sizes)) is not None:
                     return found
         best: Compared | None = failing if fits_capacity(failing.case.point) else None
         while best is not None:
             failing, sizes = best, best.case.point.sizes
-            smaller = (
-                sizes._replace(**{letter: size - 1})
-                for letter, size in sizes._asdict().items()
-                if size > 1
-            )
+            larger = ((letter, size) for letter, size in sizes._asdict().items() if size > 1)
+            smaller = (sizes._replace(**{letter: size - 1}) for letter, size in larger)
             best = next(filter(None, map(fails_with, smaller)), None)
         return failing
 
@@ -259,22 +248,18 @@ class CellSubject(Subject):
         dtype = found[0].case.point.x.dtype  # in which something fails
         for sizes in FRESH:
             rng = np.random.default_rng([self.seed, 3, *sizes])
-            problem = self.draw_problem(rng, sizes, dtype, target_scale=10.0)
-            fresh = attempt(self.make_case(problem))
+            fresh = attempt(self.make_case(self.draw_problem(rng, sizes, dtype, target_scale=10.0)))
             if fresh is not None:
                 found.append(fresh)
         return diagnose([each.witness(each.case.point, each.gradients) for each in found])
 
     def choose_for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
         """Choose all results, of the small problems first."""
-        found = (
-            Computed(
-                each.case.point,
-                {name: each.submitted[name] for name in each.gradients},
-                max((v.dtype for v in each.submitted.values()), key=lambda d: np.finfo(d).eps),
-            )
-            for each in compared
-        )
+        found = []
+        for each in compared:
+            gradients = {name: each.submitted[name] for name in each.gradients}
+            dtype = coarsest(*each.submitted.values())
+            found.append(Computed(each.case.point, gradients, dtype))
         return iter(sorted(found, key=lambda computed: computed.size))
 
 

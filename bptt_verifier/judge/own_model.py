@@ -60,19 +60,13 @@ class OwnSubject(Subject):
     def reproduce(self, found: Compared) -> str:
         """Write the line that draws the parameters and calls the submission."""
         digits = ", digits=1" if found.case.label.startswith("simple") else ""
-        return (
-            f"from {draw_parameters.__module__} import draw_parameters; gradients(draw_parameters("
-            f"params, seed={self.model.seed}, case={found.case.point}{digits}))"
-        )
+        drawn = f"draw_parameters(params, seed={self.model.seed}, case={found.case.point}{digits})"
+        return f"from {draw_parameters.__module__} import draw_parameters; gradients({drawn})"
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
         """Find a failing case with values of one digit."""
-        for number in range(SIMPLE):
-            case = self.model.simple_case(number)
-            found = attempt(case)
-            if found is not None and found.fails:
-                return found
-        return failing
+        tried = (attempt(self.model.simple_case(number)) for number in range(SIMPLE))
+        return next((found for found in tried if found is not None and found.fails), failing)
 
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
@@ -82,8 +76,6 @@ class OwnSubject(Subject):
         # The parameters given come last: they may be small, and small values hide mistakes.
         chosen = sorted(cases, key=lambda found: (found.case.single, found.case.point == 0))
         with use_float64():
-            witnesses = [
-                each.witness(widen(each.case.arguments), each.case.arguments)
-                for each in chosen[:WITNESSES]
-            ]
+            points = [(each, each.case.arguments) for each in chosen[:WITNESSES]]
+            witnesses = [each.witness(widen(params), params) for each, params in points]
             return diagnose(self.model.program, witnesses)

@@ -1,9 +1,4 @@
-"""The path from a submission to a report, the same for every subject.
-
-It checks the contract, the loss, the gradients and single steps. If something disagrees, it
-diagnoses the mistake and finds the smallest failing case. If every bound is too large to decide, it
-compares with exact values.
-"""
+"""The path from a submission to a report, the same for every subject."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -44,17 +39,18 @@ SHOWN = 100  # entries of a gradient that a counterexample shows whole
 def judge(
     gradients: Gradients, subject: Subject, name: str, progress: Progress = lambda done, total: None
 ) -> Report:
-    """Judge a submission, and report whatever it does."""
+    """Judge a submission, and report whatever it does.
+
+    The contract, the loss, the gradients and single steps are checked. If something disagrees, the
+    mistake is diagnosed and the smallest failing case found. If every bound is too large to decide,
+    exact values are compared.
+    """
     compared: list[Compared] = []
 
     def report(verdict: Verdict, *mistakes: Mistake, notes: tuple[str, ...] = ()) -> Report:
+        parameters, notes = summarise_parameters(compared), (*subject.notes, *notes)
         return Report(
-            name,
-            verdict,
-            mistakes,
-            parameters=summarise_parameters(compared),
-            cases=len(compared),
-            notes=(*subject.notes, *notes),
+            name, verdict, mistakes, parameters=parameters, cases=len(compared), notes=notes
         )
 
     def refuse(how: Breach) -> Report:
@@ -93,9 +89,6 @@ def judge(
     return conclude(gradients, subject, name, compared, probes)
 
 
-# The contract.
-
-
 def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
     """Call a submission twice at a case; return the results if both times they are the same."""
     first = ask_at(gradients, subject, case)
@@ -113,16 +106,12 @@ def ask_at(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Arra
 
 def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
     """Find a returned loss that differs from JAX's, if the user's loss differs in NumPy and JAX."""
-    if subject.refusal is None or case.truth is None or "loss" not in answer:
-        return None
-    if "loss" in case.arguments:  # a parameter's name
+    named_loss = "loss" in case.arguments  # a parameter
+    if subject.refusal is None or case.truth is None or "loss" not in answer or named_loss:
         return None
     values, allowed = find_truth(case, {"loss": answer["loss"]})
     found = compare("loss", answer["loss"], values["loss"], allowed["loss"])
     return None if found.error <= 1 else describe_forward_difference(subject, case, found)
-
-
-# The numbers.
 
 
 def find_truth(
@@ -151,14 +140,12 @@ def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared |
         if not np.isfinite(value).all() and np.isfinite(allowed[name]).all():
             entry = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
             where = f" at entry {list(entry)}" if entry else ""
-            return make_breach(
-                "not-finite",
+            said = (
                 f"{name_result(name)}: expected finite numbers as autodiff finds, found "
-                f"{value[entry]}{where}, where autodiff gives {values[name][entry]:.6g}.",
-                f"With {case.label}.",
-                gradients=[name],
-                entry=list(entry),
+                f"{value[entry]}{where}, where autodiff gives {values[name][entry]:.6g}."
             )
+            details = {"gradients": [name], "entry": list(entry)}
+            return make_breach("not-finite", said, f"With {case.label}.", **details)
     comparisons = [compare(n, v, values[n], allowed[n]) for n, v in submitted.items()]
     return Compared(case, submitted, values, allowed, comparisons)
 
@@ -174,12 +161,11 @@ def find_forward_difference(subject: Subject, found: Compared) -> Mistake | None
 def describe_forward_difference(subject: Subject, case: Case, found: Comparison) -> Mistake:
     """Describe a loss or prediction that is not the stated model's."""
     other = subject.name_model_of_loss(case, found.yours) if found.name == "loss" else ""
-    return Mistake(
-        "forward-differs",
+    said = (
         f"your forward pass differs: your {found.name} is {found.yours:.12g}, and that of "
-        f"{subject.stated} is {found.reference:.12g}.{other}",
-        {"yours": found.yours, "stated": found.reference},
+        f"{subject.stated} is {found.reference:.12g}.{other}"
     )
+    return Mistake("forward-differs", said, {"yours": found.yours, "stated": found.reference})
 
 
 def summarise_parameters(compared: Iterable[Compared]) -> dict[str, ParameterResult]:
@@ -203,9 +189,6 @@ def list_gradients(compared: Iterable[Compared]) -> list[str]:
     return list(dict.fromkeys(name for found in compared for name in found.gradients))
 
 
-# The conclusion.
-
-
 def measure_steps(probe: Compared) -> Steps:
     """Measure the error of every δ_t of a probe: the columns of ∂L/∂U."""
     assert probe.case.truth is not None
@@ -226,20 +209,17 @@ def conclude(
     by_probe = [(probe, measure_steps(probe)) for probe in probes]
     steps = summarise_steps([found for _, found in by_probe]) if by_probe else ()
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
+    curves = tuple(
+        Curve(str(p.case.arguments["U"].dtype), (*s.relative.tolist(),), (*s.allowed.tolist(),))
+        for p, s in by_probe
+    )
     report = Report(
         name,
         overall(parameters[name].verdict for name in list_gradients([*compared, *probes])),
         first_wrong_step=max(wrong_steps, default=None),
         parameters=parameters,
         steps=steps,
-        curves=tuple(
-            Curve(
-                str(probe.case.arguments["U"].dtype),
-                tuple(map(float, found.relative)),
-                tuple(map(float, found.allowed)),
-            )
-            for probe, found in by_probe
-        ),
+        curves=curves,
         cases=len(compared) + len(probes),
         notes=subject.notes,
     )
@@ -274,20 +254,11 @@ def explain(
     mistakes = subject.diagnose(attempt, failing, probes)
     if not mistakes:
         wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
-        mistakes = (
-            Mistake(
-                "unknown",
-                "no known mistake, or pair of mistakes, reproduces your numbers for "
-                f"{', '.join(wrong) or 'single steps'}.",
-                {"gradients": wrong},
-            ),
-        )
-    smallest = subject.shrink(attempt, [*failing, *probes][0])
-    return report._replace(
-        verdict=Verdict.DISAGREES,
-        mistakes=mistakes,
-        counterexample=make_counterexample(subject, smallest),
-    )
+        which = ", ".join(wrong) or "single steps"
+        said = f"no known mistake, or pair of mistakes, reproduces your numbers for {which}."
+        mistakes = (Mistake("unknown", said, {"gradients": wrong}),)
+    smallest = make_counterexample(subject, subject.shrink(attempt, [*failing, *probes][0]))
+    return report._replace(verdict=Verdict.DISAGREES, mistakes=mistakes, counterexample=smallest)
 
 
 def make_counterexample(subject: Subject, found: Compared) -> Counterexample:
@@ -305,31 +276,22 @@ def make_counterexample(subject: Subject, found: Compared) -> Counterexample:
     arrays = found.case.arguments
     if sum(value.size for value in arrays.values()) > 4 * SHOWN:
         arrays = {}
-
-    def shown(array: Array) -> Any:
-        return np.atleast_1d(array).tolist()
-
+    yours, autodiff = nine_digits(submitted), nine_digits(values)
     return Counterexample(
         sizes=subject.describe_sizes(found) + row,
         arrays={name: value.tolist() for name, value in arrays.items()},
         gradient=worst.name,
-        yours=shown(nine_digits(submitted)),
-        autodiff=shown(nine_digits(values)),
-        error_over_bound=shown(error),
+        yours=np.atleast_1d(yours).tolist(),
+        autodiff=np.atleast_1d(autodiff).tolist(),
+        error_over_bound=np.atleast_1d(error).tolist(),
         reproduce=subject.reproduce(found),
     )
 
 
-# Exact values.
-
-
 def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compared]) -> Report:
     """Decide an inconclusive report by exact values, where they can be computed."""
-    vague = [
-        name
-        for name in list_gradients(compared)
-        if report.parameters[name].verdict is Verdict.INCONCLUSIVE
-    ]
+    verdicts = {name: report.parameters[name].verdict for name in list_gradients(compared)}
+    vague = [name for name, verdict in verdicts.items() if verdict is Verdict.INCONCLUSIVE]
     why = tuple(explain_untestable(name, compared) for name in vague)
     report = report._replace(notes=(*report.notes, *why))
     decided: dict[str, Decision] = {}
@@ -367,14 +329,12 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
 def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
     """Explain why no comparison of one gradient could have shown a mistake."""
     symbol = find_symbol(name)
-    found = [each for each in compared if name in each.values]
-    if not any(each.values[name].any() for each in found):
+    found = [each for each in compared if name in each.values and each.values[name].any()]
+    if not found:
         return f"{symbol} is not testable: it is zero in every case."
     with np.errstate(all="ignore"):
         ratio = min(
-            float(np.max(each.allowed[name]) / np.max(np.abs(each.values[name])))
-            for each in found
-            if each.values[name].any()
+            float(np.max(each.allowed[name]) / np.max(np.abs(each.values[name]))) for each in found
         )
     return (
         f"{symbol} is not testable: rounding alone may move it by {ratio:.2g} of its largest entry "

@@ -41,7 +41,6 @@ def summarise_steps(all_steps: list[Steps]) -> tuple[StepResult, ...]:
             verdict, worst = Verdict.AGREES, worst if worst.error[t] > 0 else sharpest
         else:
             verdict, worst = Verdict.INCONCLUSIVE, sharpest
-        results.append(
-            StepResult(t + 1, verdict, float(worst.relative[t]), float(worst.allowed[t]))
-        )
+        relative, allowed = float(worst.relative[t]), float(worst.allowed[t])
+        results.append(StepResult(t + 1, verdict, relative, allowed))
     return tuple(results)

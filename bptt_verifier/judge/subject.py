@@ -1,8 +1,4 @@
-"""A subject: the model whose gradients a submission computes.
-
-The judge knows which tests to run and how to read their results; it knows no model. A subject
-supplies the cases, the probes and the diagnosis, and the arguments of each call.
-"""
+"""A subject: the model whose gradients a submission computes, with its cases and diagnosis."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -23,9 +23,6 @@ from bptt_verifier.report import Mistake
 NAMES = ("U", "W", "V", "b", "c", "b_n")
 
 
-# The arguments of a submission that differentiates a cell.
-
-
 def make_weights_type(name: str, fields: tuple[str, ...]) -> Any:
     """Make a NamedTuple type whose items can also be read by name."""
 
@@ -46,12 +43,8 @@ WEIGHTS = {len(kind._fields): kind for kind in (Weights, BiasedWeights, GruBiase
 def write_call(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> str:
     """Write the line that calls a submission with these arrays; `by_name` become keywords."""
     written = {name: f"np.array({v.tolist()}, np.{v.dtype})" for name, v in arrays.items()}
-    inner = [f"{name}={text}" for name, text in written.items() if name in NAMES]
-    others = [
-        f"{name}={text}" if name in by_name else text
-        for name, text in written.items()
-        if name not in NAMES
-    ]
+    inner = [f"{name}={written.pop(name)}" for name in NAMES if name in written]
+    others = [f"{name}={text}" if name in by_name else text for name, text in written.items()]
     kind = WEIGHTS[len(inner)].__name__
     return (
         f"import numpy as np; from {__name__} import {kind}; "
@@ -83,8 +76,7 @@ def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     places = [p.name for p in parameters if p.kind in kinds][3:]
     others = {p.name for p in parameters} - {p.name for p in parameters if p.kind is kinds[0]}
-    in_order: list[str] = []
-    by_name: list[str] = []
+    in_order, by_name = list[str](), list[str]()
     for state in states:
         here = places[0] if places else None
         if here == state or (here is not None and here not in states and state not in others):
@@ -94,9 +86,6 @@ def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)
             by_name.append(state)
             places = [name for name in places if name != state]
     return TakenStates(tuple(in_order), tuple(by_name))
-
-
-# What a submission returns.
 
 
 class Call(NamedTuple):
@@ -139,13 +128,9 @@ def ask(
     before = {name: np.array(array) for name, array in call.arrays().items()}
     result = attempt(gradients, *call.arguments, **call.named)
     if isinstance(result, Failure):
-        return make_breach(
-            "raised",
-            f"your function raised {result.what}",
-            f"{result.file_line}: {result.text}; with {label}",
-            exception=result.exception,
-            file_line=result.file_line,
-        )
+        note = f"{result.file_line}: {result.text}; with {label}"
+        details = {"exception": result.exception, "file_line": result.file_line}
+        return make_breach("raised", f"your function raised {result.what}", note, **details)
     found = read_results(result, expected)
     arrays = found if isinstance(found, Breach) else convert_results(found, expected)
     if isinstance(arrays, Breach):
@@ -154,12 +139,9 @@ def ask(
     for name, array in before.items():
         now = after.get(name)
         if now is None or not np.array_equal(now, array, equal_nan=True):
-            return make_breach(
-                "inputs-modified",
-                f"your function modified its argument {name}: expected the caller's arrays to be "
-                "unchanged.",
-                gradients=[name],
-            )
+            said = f"your function modified its argument {name}"
+            said += ": expected the caller's arrays to be unchanged."
+            return make_breach("inputs-modified", said, gradients=[name])
     return arrays
 
 
@@ -168,11 +150,9 @@ def read_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     found = attempt(name_results, result, expected)
     if not isinstance(found, Failure):
         return found  # type: ignore[no-any-return]
-    return make_breach(
-        "wrong-shape",
-        f"what your function returned, {type_name(result)}, cannot be read: {found.what}",
-        found=type_name(result),
-    )
+    kind = type_name(result)
+    said = f"what your function returned, {kind}, cannot be read: {found.what}"
+    return make_breach("wrong-shape", said, found=kind)
 
 
 def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
@@ -181,16 +161,12 @@ def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     A pair (loss, gradients) adds "loss"; entries that are None are omitted.
     """
     several = isinstance(result, tuple | list)
+    pair = several and len(result) == 2 and not isinstance(result[0], str | Mapping)
     if isinstance(result, Mapping):
         found = dict(result)
     elif hasattr(result, "_asdict"):
         found = result._asdict()
-    elif (
-        several
-        and len(result) == 2
-        and np.size(result[0]) == 1
-        and not isinstance(result[0], str | Mapping)
-    ):
+    elif pair and np.size(result[0]) == 1:
         inner = name_results(result[1], expected)
         return inner if isinstance(inner, Breach) else {"loss": result[0], **inner}
     elif several and len(result) in expected.in_order:
@@ -198,22 +174,17 @@ def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     else:
         ways = f" or in the order {', '.join(expected.names)}" if expected.in_order else ""
         number = f" of {len(result)} values" if several else ""
-        return make_breach(
-            "wrong-shape",
-            f"your function returned {type_name(result)}{number}: expected the gradients by "
-            f"name{ways}.",
-            found=len(result) if several else type_name(result),
-        )
+        kind = type_name(result)
+        said = f"your function returned {kind}{number}: expected the gradients by name{ways}."
+        return make_breach("wrong-shape", said, found=len(result) if several else kind)
     found = {str(name): value for name, value in found.items() if value is not None}
     missing = [name for name in expected.names if name not in found]
     if missing:
-        return make_breach(
-            "wrong-shape",
+        said = (
             f"your function returned no gradient named {', '.join(missing)}: expected "
-            f"{', '.join(expected.names)}, found {', '.join(found) or 'nothing'}.",
-            missing=missing,
-            found=list(found),
+            f"{', '.join(expected.names)}, found {', '.join(found) or 'nothing'}."
         )
+        return make_breach("wrong-shape", said, missing=missing, found=list(found))
     return {name: value for name, value in found.items() if name in expected.shapes}
 
 
@@ -231,25 +202,18 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
         if isinstance(array, Failure) or array.dtype.kind not in "fiu":
             of_type = isinstance(array, Failure) or (array.dtype == object and array.ndim == 0)
             kind = type_name(value) if of_type else f"dtype {array.dtype}"
-            return make_breach(
-                "wrong-shape",
-                f"{what}: expected an array of floats, found {kind}.",
-                gradients=[name],
-                found=kind,
-            )
+            said = f"{what}: expected an array of floats, found {kind}."
+            return make_breach("wrong-shape", said, gradients=[name], found=kind)
         shape = expected.shapes[name]
         if name == "loss" and array.size == 1 and shape == ():
             array = array.reshape(())
         if array.shape != shape:
-            swapped = array.shape == shape[::-1]
-            return make_breach(
-                "transposed-gradient" if swapped else "wrong-shape",
-                f"{what}: expected shape {shape}, found {array.shape}"
-                f"{': it is transposed' if swapped else ''}.",
-                gradients=[name],
-                found=list(array.shape),
-                expected=list(shape),
-            )
+            breach, why = "wrong-shape", ""
+            if array.shape == shape[::-1]:
+                breach, why = "transposed-gradient", ": it is transposed"
+            said = f"{what}: expected shape {shape}, found {array.shape}{why}."
+            details = {"found": list(array.shape), "expected": list(shape)}
+            return make_breach(breach, said, gradients=[name], **details)
         arrays[name] = array if array.dtype.kind == "f" else array.astype(expected.dtype)
     return arrays
 
@@ -263,22 +227,15 @@ def find_difference(
     """
     for name, value in first.items():
         other = second.get(name)
-        if other is not None and np.array_equal(value, other, equal_nan=True):
-            continue
-        if other is not None and name in allowed:
+        if other is not None:
             with np.errstate(invalid="ignore"):
-                if bool(np.all(np.abs(value - other) <= allowed[name])):
-                    continue
-        return make_breach(
-            "not-deterministic",
-            f"your function returned two different results for {name} when called twice with the "
-            "same arguments.",
-            gradients=[name],
-        )
+                near = name in allowed and bool(np.all(np.abs(value - other) <= allowed[name]))
+            if near or np.array_equal(value, other, equal_nan=True):
+                continue
+        said = f"your function returned two different results for {name}"
+        said += " when called twice with the same arguments."
+        return make_breach("not-deterministic", said, gradients=[name])
     return None
-
-
-# A submission in a file.
 
 
 def load(file: Path) -> ModuleType:
@@ -301,9 +258,8 @@ def load(file: Path) -> ModuleType:
     except BaseException as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
         line = getattr(error, "lineno", None) or (frames[-1].lineno if frames else "?")
-        raise ValueError(
-            f"FILE: {file} cannot be run: line {line}: {type(error).__name__}: {error}"
-        ) from error
+        said = f"FILE: {file} cannot be run: line {line}: {type(error).__name__}: {error}"
+        raise ValueError(said) from error
     finally:
         sys.path.pop(0)
     return module
@@ -314,9 +270,8 @@ def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., An
     found = getattr(module, name, None)
     if not callable(found):
         functions = [n for n, f in vars(module).items() if inspect.isfunction(f)]
-        raise ValueError(
-            f"FILE: expected a function {name} in {file}, found {', '.join(functions) or 'none'}"
-        )
+        others = ", ".join(functions) or "none"
+        raise ValueError(f"FILE: expected a function {name} in {file}, found {others}")
     return found  # type: ignore[no-any-return]
 
 

@@ -51,15 +51,9 @@ def verify(
             raise ValueError(f"{option}: expected one of {', '.join(choices)}, found {value!r}")
     require_at_least(1, "examples", examples)
     require_at_least(0, "seed", seed)
-    cell = CellSubject(
-        model,
-        {"rnn": activation, "gru": reset}.get(model, ""),
-        loss,
-        bool(bias),
-        find_states(gradients, STATES[model]),
-        examples,
-        seed,
-    )
+    option = {"rnn": activation, "gru": reset}.get(model, "")
+    states = find_states(gradients, STATES[model])
+    cell = CellSubject(model, option, loss, bool(bias), states, examples, seed)
     name = str(subject or getattr(gradients, "__name__", "your derivation"))
     return judge(gradients, cell, name, progress)
 
@@ -89,10 +83,7 @@ def verify_own_model(
 
 
 def assert_verified(gradients: Callable[..., Any], **options: Any) -> Report:
-    """Return the report of `verify` with the same arguments.
-
-    Raises DerivationError, with the report as its message, unless it agrees.
-    """
+    """Return the report of `verify`. Raises DerivationError with the report unless it agrees."""
     return require_agreement(verify(gradients, **options))
 
 
@@ -102,10 +93,7 @@ def assert_own_model_verified(
     params: Mapping[str, Any],
     **options: Any,
 ) -> Report:
-    """Return the report of `verify_own_model` with the same arguments.
-
-    Raises DerivationError, with the report as its message, unless it agrees.
-    """
+    """Return the report of `verify_own_model`. Raises DerivationError unless it agrees."""
     return require_agreement(verify_own_model(gradients, loss, params, **options))
 
 

@@ -1,11 +1,11 @@
-"""Mistakes in one gradient of a cell alone, after any backward pass.
+"""Mistakes in one gradient of a cell alone: in the sums over time and in the gates.
 
-Mistakes of every kind of gradient are in `single_gradients`. This module has those in the operands
-and steps of the sums over time, and in the gates. Each table lists the name of a mistake, its
-description, and the wrong gradient.
+Those of every kind of gradient are in `single_gradients`. Each table lists the name of a mistake,
+its description, and the wrong gradient.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import permutations
 
 import numpy as np
@@ -111,12 +111,8 @@ def list_findings(
         yield from list_gate_findings(states, name)
     yield from list_reset_findings(states, name)
     if name in ("U", "W", "b", "x") and states.problem.cell == "rnn":
-        yield Finding(
-            MISSING,
-            "∂L/∂h_t is used where δ_t belongs",
-            {},
-            lambda s: s._replace(adjoints=s.dh[1:]).gradient(name),
-        )
+        said = "∂L/∂h_t is used where δ_t belongs"
+        yield Finding(MISSING, said, {}, lambda s: s._replace(adjoints=s.dh[1:]).gradient(name))
 
 
 def list_sum_findings(name: str, longest: int) -> Iterator[Finding]:
@@ -157,24 +153,12 @@ def list_gate_findings(states: States, name: str) -> Iterator[Finding]:
     ]
     for order in (*one_for_another, *list(permutations(places))[1:]):
         used = {gates[i]: gates[k] for i, k in enumerate(order) if i != k}
-        yield Finding(
-            OPERAND,
-            ", ".join(f"the part of {k} stands where that of {i} belongs" for i, k in used.items()),
-            {"used": used},
-            in_places(order),
-        )
+        said = (f"the part of {k} stands where that of {i} belongs" for i, k in used.items())
+        yield Finding(OPERAND, ", ".join(said), {"used": used}, in_places(order))
     if name in "UW":
-        yield Finding(
-            "transposed-gradient",
-            "each gate's part is transposed; it shows where it is square",
-            {},
-            lambda s: np.concatenate([transpose(part) for part in parts(s)]),
-        )
-
-
-def use_operands(operands: Operands) -> Callable[[Sweep], Array]:
-    """Compute ∂L/∂W with these operands."""
-    return lambda s: sum_for_W(s, operands)
+        words = "each gate's part is transposed; it shows where it is square"
+        kind = "transposed-gradient"
+        yield Finding(kind, words, {}, lambda s: np.concatenate([*map(transpose, parts(s))]))
 
 
 def list_operand_findings(states: States) -> Iterator[Finding]:
@@ -198,7 +182,7 @@ def list_operand_findings(states: States) -> Iterator[Finding]:
                 if k in gates
             }
             said = f"{other} is used where h_{{t-1}} belongs{where}"
-            yield Finding(kind, said, {"used": other}, use_operands(right | wrong))
+            yield Finding(kind, said, {"used": other}, partial(sum_for_W, operands=right | wrong))
 
 
 def list_reset_findings(states: States, name: str) -> Iterator[Finding]:
@@ -214,11 +198,12 @@ def list_reset_findings(states: States, name: str) -> Iterator[Finding]:
             ("r_t multiplies the state and not δ_n", (("r_t", "h_{t-1}"), ())),
         ):
             if other != right["n"]:
-                yield Finding(OPERAND, said, {}, use_operands({**right, "n": other}))
+                gradient = partial(sum_for_W, operands={**right, "n": other})
+                yield Finding(OPERAND, said, {}, gradient)
     elif name == "b_n":
         said = "r_t is forgotten beside δ_n" if beside else "δ_n is multiplied by r_t"
         factors = () if beside else ("r_t",)
-        yield Finding(OPERAND, said, {}, lambda s: sum_for_b_n(s, factors))
+        yield Finding(OPERAND, said, {}, partial(sum_for_b_n, beside=factors))
     elif name in ("U", "b", "x", "adjoints"):
 
         def multiplied(s: Sweep) -> Array:

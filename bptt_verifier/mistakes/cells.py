@@ -57,7 +57,7 @@ class CellHypotheses:
         self.evidence = [gather_evidence(witness) for witness in self.witnesses]
         self.longest = max(witness.point.sizes.T for witness in witnesses)
         self.with_pairs = pairs
-        self.first_backs: dict[int, Sweep] = {}  # of single mistakes at the first case
+        self.first_backs: dict[tuple[int, ...], Sweep] = {}  # of single mistakes at the first case
 
     @cached_property
     def single(self) -> list[EquationMistake]:
@@ -72,14 +72,12 @@ class CellHypotheses:
 
     def back(self, case: Evidence, made: tuple[EquationMistake, ...]) -> Sweep:
         """Run the backward pass with one combination; keep it if the search needs it again."""
-        way = merge_changes(made)
+        kept = self.first_backs if len(made) == 1 and case is self.evidence[0] else {}
+        key, way = tuple(map(id, made)), merge_changes(made)
         assert way is not None
-        if len(made) != 1 or case is not self.evidence[0]:
-            return sweep(case.forward, way)
-        key = id(made[0])
-        if key not in self.first_backs:
-            self.first_backs[key] = sweep(case.forward, way)
-        return self.first_backs[key]
+        if key not in kept:
+            kept[key] = sweep(case.forward, way)
+        return kept[key]
 
     def list_pairs(
         self, evidence: Sequence[Evidence]
@@ -104,7 +102,7 @@ class CellHypotheses:
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find a different forward pass whose correct gradients are the submission's."""
-        others = [[*list_forward_passes(witness.point)] for witness in self.witnesses]
+        others = (list_forward_passes(witness.point) for witness in self.witnesses)
         for variant in zip(*others, strict=True):
             pairs = zip(self.witnesses, variant, strict=True)
             if all(not try_mistakes(self, [gather_evidence(w, o)], ()).wrong for w, o in pairs):
@@ -195,9 +193,7 @@ def find_failing_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     if all(sizes.T == 1 for sizes in others):
         return ()
     wrong, right = (" and ".join(map(str, sorted(sizes))) for sizes in (failing, others))
-    said = (
-        f"your numbers are wrong with {wrong}, and right with {right}: no known mistake shows at "
-        "these sizes only."
-    )
+    said = f"your numbers are wrong with {wrong}, and right with {right}"
+    said += ": no known mistake shows at these sizes only."
     details = {"failing": [sizes._asdict() for sizes in sorted(failing)]}
     return (Mistake("unknown", said, details),)

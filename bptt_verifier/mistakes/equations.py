@@ -103,7 +103,6 @@ class States(NamedTuple):
     params: Any
     x: Array
     h: Array
-    cells: Array | None
     values: dict[str, Array]
     W: dict[str, Array]  # by name
     dy: Array
@@ -245,7 +244,7 @@ def forward(problem: Problem) -> States:
     functions = FUNCTIONS[problem.cell]
     blocks = np.split(params.W, len(functions))
     W = dict(zip(map(name_weight, functions), blocks, strict=True))
-    return States(problem, params, x, trace.h, cells, values, W, dy)
+    return States(problem, params, x, trace.h, values, W, dy)
 
 
 class Sweep(NamedTuple):
@@ -271,6 +270,9 @@ def sweep(s: States, way: Way) -> Sweep:
     def as_it_is(*given: Any) -> Any:
         return given[-1]
 
+    def change_terms(line: Equation) -> list[Term]:
+        return [t for i, own in enumerate(line.terms) for t in way.get((line.tag, i), (own,))]
+
     dy = way["output"](s) if "output" in way else s.dy
     V = way["output_weight"](s) if "output_weight" in way else s.params.V
     adjoint, left = way.get("adjoint", as_it_is), way.get("left", as_it_is)
@@ -278,13 +280,7 @@ def sweep(s: States, way: Way) -> Sweep:
     order = [name_delta(k) for k in way.get("order", s.gates)]
     untransposed = way.get("weight", False)
     weights = {k: W_k.T if untransposed else W_k for k, W_k in s.W.items()}
-    lines = [
-        (
-            line.result,
-            [t for i, own in enumerate(line.terms) for t in way.get((line.tag, i), (own,))],
-        )
-        for line in s.equations
-    ]
+    lines = [(line.result, change_terms(line)) for line in s.equations]
     symbols = {f for _, terms in lines for term in terms for f in (*term.factors, *term.after)}
     given = {f: look_up(s, f) for f in symbols if not f.startswith(("∂", "δ"))}
 
@@ -323,15 +319,12 @@ def sum_terms(
         for factor in factors[1:]:
             found = found * now[factor]
         if weight:
-            W_k = weights[weight]
-            found = found @ (W_k if transposed else W_k.T)
+            found = found @ (weights[weight] if transposed else weights[weight].T)
         for factor in after:
             found = found * now[factor]
         result = result + (found if times == 1 else times * found)
     return result
 
-
-# The gradients, given the sweep.
 
 # By gate: the factors of the operand of W_k, and the factors of the adjoint δᵂ_k beside δ_k.
 Operands = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]

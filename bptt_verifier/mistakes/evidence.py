@@ -38,9 +38,8 @@ class Wanted(NamedTuple):
         The largest entries of `rounded` set the scale of the rounding errors.
         """
         scale = np.max(np.abs(rounded), axis=self.axis, keepdims=True)
-        near: Array = np.abs(self.submitted - found) <= slack * np.maximum(
-            self.allowed, self.relative * scale
-        )
+        allowed = slack * np.maximum(self.allowed, self.relative * scale)
+        near: Array = np.abs(self.submitted - found) <= allowed
         return near
 
 

@@ -86,24 +86,17 @@ def list_forward_passes(problem: Problem) -> Iterator[OtherForwardPass]:
         yield other(said, rearrange(problem, gates, negated), signs=negated)
     for order in permutations(gates):
         if order != gates:
-            letters = ", ".join(
-                k for _, k in sorted(zip(order, FUNCTIONS[problem.cell], strict=True))
-            )
-            yield other(
-                f"its gates are packed in the order {letters}",
-                rearrange(problem, order, signs),
-                gates=order,
-                details={"gates": letters},
-            )
+            packed = sorted(zip(order, FUNCTIONS[problem.cell], strict=True))
+            letters = ", ".join(k for _, k in packed)
+            said = f"its gates are packed in the order {letters}"
+            changed = rearrange(problem, order, signs)
+            yield other(said, changed, gates=order, details={"gates": letters})
 
 
 def rearrange(problem: Problem, order: tuple[int, ...], signs: tuple[int, ...]) -> Problem:
     """Rearrange a problem: its k-th gate gets the rows of gate order[k], times a sign."""
-    packed = {
-        name: arrange_blocks(rows, order, signs)
-        for name, rows in problem.weights.items()
-        if name in PACKED
-    }
+    packed = {n: rows for n, rows in problem.weights.items() if n in PACKED}
+    packed = {name: arrange_blocks(rows, order, signs) for name, rows in packed.items()}
     return problem._replace(params=problem.params._replace(**packed))
 
 
@@ -112,6 +105,5 @@ def arrange_blocks(
 ) -> Array:
     """Put the gates' blocks in another order, with signs."""
     blocks = np.split(packed, len(order), axis=axis)
-    return np.concatenate(
-        [sign * blocks[k] for k, sign in zip(order, signs, strict=True)], axis=axis
-    )
+    ordered = [sign * blocks[k] for k, sign in zip(order, signs, strict=True)]
+    return np.concatenate(ordered, axis=axis)

@@ -1,8 +1,6 @@
-"""Mistakes in the backward pass of a cell, as changes of its equations.
+"""Mistakes in the backward pass of a cell, as changes of its equations, ∂L/∂ŷ or what is carried.
 
-A mistake omits a term or a factor of an equation of `equations`, or replaces it; or it changes
-∂L/∂ŷ, or the gradient that a step carries to the step before. Changes are stored by place, so two
-mistakes can be made together where their places differ.
+Changes are stored by place, so two mistakes can be made together where their places differ.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,8 +46,6 @@ def make_mistake(
     """Make a mistake in the equation with this tag, in the words `said`."""
     return EquationMistake(Mistake(name, said, details, tag), changes)
 
-
-# Wrong factors.
 
 OFF, WRAPS, OPERAND = "hidden-state-off-by-one", "negative-index-wraps-around", "wrong-operand"
 MISSING = "activation-derivative-missing"
@@ -126,9 +122,6 @@ def list_substitutes(cell: str) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-# Every single mistake.
-
-
 def list_mistakes(s: States, longest: int) -> Iterator[EquationMistake]:
     """List every mistake in the backward pass of a cell, the likely ones first.
 
@@ -148,16 +141,13 @@ def list_joint_mistakes(s: States) -> Iterator[EquationMistake]:
     """List the mistakes that change several places of the equations at once."""
     tag = s.equations[-1].tag
     if s.problem.cell == "rnn":
-        yield make_mistake(
-            "activation-derivative-before-matrix-product",
-            "δ_t is multiplied by φ′(a_{t-1}) before the product with Wᵀ; the Hadamard product "
-            "comes after it.",
-            "B2",
-            {
-                ("B2", 0): (Term((DH, "1, but φ′(a_T) at the last step")),),
-                ("B3", 0): (Term(("δ_t", "φ′(a_{t-1}), but 1 at t = 1"), "W"),),
-            },
-        )
+        said = "δ_t is multiplied by φ′(a_{t-1}) before the product with Wᵀ"
+        said += "; the Hadamard product comes after it."
+        changes = {
+            ("B2", 0): (Term((DH, "1, but φ′(a_T) at the last step")),),
+            ("B3", 0): (Term(("δ_t", "φ′(a_{t-1}), but 1 at t = 1"), "W"),),
+        }
+        yield make_mistake("activation-derivative-before-matrix-product", said, "B2", changes)
         return
     if s.problem.cell == "lstm":
         yield shift_cell(*s.equations)
@@ -173,18 +163,13 @@ def list_joint_mistakes(s: States) -> Iterator[EquationMistake]:
 def shift_cell(of_c: Equation, *rest: Equation) -> EquationMistake:
     """Use tanh(c_{t-1}) in both places where tanh(c_t) belongs."""
     of_o = next(line for line in rest if line.result == "δ_o")
-    slope, gate = of_c.terms[1], of_o.terms[0]
-    return make_mistake(
-        OFF,
-        f"tanh(c_{{t-1}}) is used where tanh(c_t) belongs; the equations are {of_c}, and {of_o}.",
-        of_c.tag,
-        {
-            (of_c.tag, 1): (replace_symbol("tanh′(c_t)", "tanh′(c_{t-1})", slope),),
-            (of_o.tag, 0): (replace_symbol("tanh(c_t)", "tanh(c_{t-1})", gate),),
-        },
-        belongs="tanh(c_t)",
-        used="tanh(c_{t-1})",
-    )
+    right, used = "tanh(c_t)", "tanh(c_{t-1})"
+    said = f"{used} is used where {right} belongs; the equations are {of_c}, and {of_o}."
+    changes = {
+        (of_c.tag, 1): (replace_symbol("tanh′(c_t)", "tanh′(c_{t-1})", of_c.terms[1]),),
+        (of_o.tag, 0): (replace_symbol(right, used, of_o.terms[0]),),
+    }
+    return make_mistake(OFF, said, of_c.tag, changes, belongs=right, used=used)
 
 
 def list_term_mistakes(line: Equation) -> Iterator[EquationMistake]:
@@ -197,13 +182,10 @@ def list_term_mistakes(line: Equation) -> Iterator[EquationMistake]:
             texts = [str(line.terms[i]) for i in out]
             said = f"{' + '.join(texts)} {'are' if size > 1 else 'is'} left out"
             said = f"{line.result} is zero" if size == len(line.terms) else said
-            yield make_mistake(
-                "recurrent-path-dropped" if past else "zero-gradient",
-                f"{said}; the equation is {line}.",
-                line.tag,
-                {(line.tag, i): () for i in out},
-                terms=texts,
-            )
+            said = f"{said}; the equation is {line}."
+            name = "recurrent-path-dropped" if past else "zero-gradient"
+            changes = {(line.tag, i): () for i in out}
+            yield make_mistake(name, said, line.tag, changes, terms=texts)
     for i in range(len(line.terms)):
         yield from list_changed_terms(line, i)
 
@@ -227,12 +209,9 @@ def list_changed_terms(line: Equation, i: int) -> Iterator[EquationMistake]:
         yield other("path-counted-twice", said, term, Term((DC,)))
     if not term.weight:
         return
-    yield other(
-        "untransposed-recurrent-weight",
-        f"{term.weight} is used where its transpose belongs",
-        term._replace(transposed=False),
-        weight=term.weight,
-    )
+    said = f"{term.weight} is used where its transpose belongs"
+    wrong = term._replace(transposed=False)
+    yield other("untransposed-recurrent-weight", said, wrong, weight=term.weight)
     for k in sorted({t.weight for t in line.terms if t.weight} - {term.weight}):
         said = f"{k} is used where {term.weight} belongs"
         yield other(OPERAND, said, term._replace(weight=k), used=k)
@@ -259,14 +238,10 @@ def list_factor_mistakes(line: Equation, cell: str) -> Iterator[EquationMistake]
                 said = (
                     f"{other} is used where {symbol} belongs" if other else f"{symbol} is missing"
                 )
-                yield make_mistake(
-                    name,
-                    f"{said}; the equation is {line}.",
-                    line.tag,
-                    {(line.tag, i): (replace_symbol(symbol, other, term),)},
-                    belongs=symbol,
-                    used=other or None,
-                )
+                said = f"{said}; the equation is {line}."
+                changes = {(line.tag, i): (replace_symbol(symbol, other, term),)}
+                details = {"belongs": symbol, "used": other or None}
+                yield make_mistake(name, said, line.tag, changes, **details)
 
 
 def replace_symbol(symbol: str, other: str, term: Term) -> Term:
@@ -277,8 +252,6 @@ def replace_symbol(symbol: str, other: str, term: Term) -> Term:
 
     return term._replace(factors=replace(term.factors), after=replace(term.after))
 
-
-# ∂L/∂ŷ.
 
 # Factors that a gradient may be off by, as functions of the sizes.
 FACTORS: dict[str, Callable[[Sizes], float]] = {
@@ -298,24 +271,16 @@ FACTORS: dict[str, Callable[[Sizes], float]] = {
 def list_output_mistakes(s: States) -> Iterator[EquationMistake]:
     """List mistakes that scale ∂L/∂ŷ, flip its sign, or use V untransposed."""
     for words, factor in FACTORS.items():
-        said = (
-            f"every gradient is {words} times what it should be: ∂L/∂ŷ and the stated loss differ "
-            "by that factor."
-        )
-        yield make_mistake(
-            "constant-factor",
-            said,
-            "L2",
-            {"output": lambda s, factor=factor: s.dy * factor(s.sizes)},
-            factor=words,
-            value=factor(s.sizes),
-        )
+        said = f"every gradient is {words} times what it should be"
+        said += ": ∂L/∂ŷ and the stated loss differ by that factor."
+        changes = {"output": lambda s, factor=factor: s.dy * factor(s.sizes)}
+        details = {"factor": words, "value": factor(s.sizes)}
+        yield make_mistake("constant-factor", said, "L2", changes, **details)
     said = "every gradient has the wrong sign: ∂L/∂ŷ is taken as y − ŷ."
     yield make_mistake("sign-flipped", said, "L2", {"output": lambda s: -s.dy})
     said = "V is used where Vᵀ belongs when the output gradient enters; it shows where O = H."
-    yield make_mistake(
-        "untransposed-output-weight", said, "B1", {"output_weight": lambda s: transpose(s.params.V)}
-    )
+    untransposed = {"output_weight": lambda s: transpose(s.params.V)}
+    yield make_mistake("untransposed-output-weight", said, "B1", untransposed)
 
 
 # The gradient carried to the step before, from the states, t, the right one, ∂L/∂h_t or ∂L/∂c_t,
@@ -348,58 +313,28 @@ class CarryMistake(NamedTuple):
     equation: str = "B3"
 
 
-def list_wrong_carries(longest: int) -> list[CarryMistake]:
+def list_wrong_carries(longest: int) -> Iterator[CarryMistake]:
     """List the mistakes in the carried gradient, in terms of h."""
-    return [
-        CarryMistake(
-            "recurrent-path-dropped",
-            "nothing is carried back: only the last step contributes, as if h_T did not depend on "
-            "h_{T-1}.",
-            lambda s, t, g, dh, last: np.zeros_like(g),
-        ),
-        CarryMistake(
-            "output-gradient-at-every-step",
-            "∂L/∂ŷ enters at every step, but the loss sees the last state only.",
-            lambda s, t, g, dh, last: g + last,
-            equation="B1",
-        ),
-        CarryMistake(
-            "output-gradient-at-wrong-step",
-            "∂L/∂ŷ enters one step too early in time: ∂L/∂h_{T-1} = Vᵀ ∂L/∂ŷ is set, and nothing "
-            "is carried from step T.",
-            start_one_step_early,
-            equation="B1",
-        ),
-        CarryMistake(
-            "path-counted-twice",
-            "∂L/∂h_t itself is added to Wᵀ δ_t: the path through h_t is counted twice.",
-            lambda s, t, g, dh, last: g + dh,
-        ),
-        CarryMistake(
-            "path-counted-twice",
-            "Wᵀ δ_t is added twice at every step.",
-            lambda s, t, g, dh, last: 2 * g,
-        ),
-        *(
-            CarryMistake(
-                "truncated",
-                f"the sweep stops after {kept} steps: earlier steps contribute nothing.",
-                stop_after(kept),
-                {"steps": kept},
-            )
-            for kept in range(2, longest)
-        ),
-        *(
-            CarryMistake(
-                "clipped",
-                f"∂L/∂h_t is clipped to ±{limit:g} inside the sweep; clip what is returned, not "
-                "what is derived.",
-                clip_to(limit),
-                {"value": limit},
-            )
-            for limit in (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
-        ),
-    ]
+    said = "nothing is carried back"
+    said += ": only the last step contributes, as if h_T did not depend on h_{T-1}."
+    yield CarryMistake("recurrent-path-dropped", said, lambda s, t, g, dh, last: np.zeros_like(g))
+    name, said = "output-gradient-at-every-step", "∂L/∂ŷ enters at every step"
+    said += ", but the loss sees the last state only."
+    yield CarryMistake(name, said, lambda s, t, g, dh, last: g + last, equation="B1")
+    name, said = "output-gradient-at-wrong-step", "∂L/∂ŷ enters one step too early in time"
+    said += ": ∂L/∂h_{T-1} = Vᵀ ∂L/∂ŷ is set, and nothing is carried from step T."
+    yield CarryMistake(name, said, start_one_step_early, equation="B1")
+    said = "∂L/∂h_t itself is added to Wᵀ δ_t: the path through h_t is counted twice."
+    yield CarryMistake("path-counted-twice", said, lambda s, t, g, dh, last: g + dh)
+    said = "Wᵀ δ_t is added twice at every step."
+    yield CarryMistake("path-counted-twice", said, lambda s, t, g, dh, last: 2 * g)
+    for kept in range(2, longest):
+        said = f"the sweep stops after {kept} steps: earlier steps contribute nothing."
+        yield CarryMistake("truncated", said, stop_after(kept), {"steps": kept})
+    for limit in (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0):
+        said = f"∂L/∂h_t is clipped to ±{limit:g} inside the sweep"
+        said += "; clip what is returned, not what is derived."
+        yield CarryMistake("clipped", said, clip_to(limit), {"value": limit})
 
 
 def list_carry_mistakes(s: States, longest: int) -> Iterator[EquationMistake]:
@@ -434,33 +369,18 @@ def list_step_mistakes(s: States) -> Iterator[EquationMistake]:
     def zero_at(step: Callable[[States], int]) -> Callable[[States, int, Array], Array]:
         return lambda s, t, d: np.zeros_like(d) if t == step(s) else d
 
-    yield make_mistake(
-        "first-step-skipped",
-        "δ_1 is zero: the sweep ends one step early.",
-        delta,
-        {"adjoint": zero_at(lambda s: 1)},
-    )
-    yield make_mistake(
-        "first-step-skipped",
-        "δ_1 is left out of every sum, although it is carried on to ∂L/∂h_0.",
-        sums,
-        {"left": lambda s, adjoints: np.concatenate([0 * adjoints[:1], adjoints[1:]])},
-    )
-    yield make_mistake(
-        "last-step-skipped",
-        "δ_T is left out of every sum, although it is carried back.",
-        sums,
-        {"left": lambda s, adjoints: np.concatenate([adjoints[:-1], 0 * adjoints[-1:]])},
-    )
-    yield make_mistake(
-        "last-step-skipped",
-        "the sweep begins at step T-1: δ_T is zero, and ∂L/∂h_T is taken for ∂L/∂h_{T-1}.",
-        delta,
-        {"adjoint": zero_at(lambda s: s.T), **dict.fromkeys(carries, start_one_step_early)},
-    )
-
-
-# Several mistakes together.
+    first, last = "first-step-skipped", "last-step-skipped"
+    said = "δ_1 is zero: the sweep ends one step early."
+    yield make_mistake(first, said, delta, {"adjoint": zero_at(lambda s: 1)})
+    said = "δ_1 is left out of every sum, although it is carried on to ∂L/∂h_0."
+    without = {"left": lambda s, adjoints: np.concatenate([0 * adjoints[:1], adjoints[1:]])}
+    yield make_mistake(first, said, sums, without)
+    said = "δ_T is left out of every sum, although it is carried back."
+    without = {"left": lambda s, adjoints: np.concatenate([adjoints[:-1], 0 * adjoints[-1:]])}
+    yield make_mistake(last, said, sums, without)
+    said = "the sweep begins at step T-1: δ_T is zero, and ∂L/∂h_T is taken for ∂L/∂h_{T-1}."
+    early = dict.fromkeys(carries, start_one_step_early)
+    yield make_mistake(last, said, delta, {"adjoint": zero_at(lambda s: s.T), **early})
 
 
 def merge_changes(made: Sequence[EquationMistake]) -> Way | None:

@@ -1,21 +1,8 @@
 """The search for the mistakes that reproduce a submission's numbers.
 
-Every mistake is a hypothesis: a wrong derivation, whose gradients can be computed. The search names
-a mistake only if, within the allowed error, it gives all of the submission's gradients in every
-case. A mistake in the backward pass affects every gradient that follows from it; a mistake in a
-single gradient affects that gradient alone. The search tries, in this order,
-
-1. one mistake in single gradients, which several of them may share,
-2. one mistake in the backward pass,
-3. two mistakes in single gradients,
-4. another forward pass whose correct gradients are the submission's,
-5. one mistake in the backward pass and one in single gradients,
-6. two mistakes in the backward pass,
-7. more than two mistakes, each in single gradients,
-
-and stops at the first that explains every gradient: no later one needs fewer mistakes. Each subject
-supplies its `Hypotheses`. To add a kind of mistake, yield it from one of their methods; the order
-above stays as it is.
+Every mistake is a hypothesis: a wrong derivation, whose gradients can be computed. It is named only
+if, within the allowed error, it gives all of the submission's gradients in every case. To add a
+kind of mistake, yield it from a method of a subject's `Hypotheses`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -76,7 +63,10 @@ class Hypotheses(Protocol):
 def explain(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
     """Find the mistakes that reproduce every number of every case; empty if none do.
 
-    The first case is a failing one.
+    The first case is a failing one. The order is: one mistake in single gradients, which several
+    may share; one in the backward pass, which affects every gradient after it; two in
+    single gradients; another forward pass; one in the backward pass and one in single gradients;
+    two in the backward pass; more than two in single gradients. No later one needs fewer mistakes.
     """
     right = try_mistakes(known, evidence, ())
     if not right.wrong:
@@ -88,17 +78,12 @@ def explain(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, .
         return (known.describe(made),)
     if len(of_gradients) == 2:
         return of_gradients
-    return (
-        known.find_other_forward_pass()
-        or find_one_of_each(known, evidence)
-        or next(
-            (
-                (known.describe(one), known.describe(other))
-                for one, other in select_explaining(known, evidence, known.list_pairs(evidence))
-            ),
-            of_gradients,
-        )
-    )
+    found = known.find_other_forward_pass() or find_one_of_each(known, evidence)
+    if found:
+        return found
+    for one, other in select_explaining(known, evidence, known.list_pairs(evidence)):
+        return known.describe(one), known.describe(other)
+    return of_gradients
 
 
 class Trial(NamedTuple):
@@ -158,17 +143,13 @@ def find_one_of_each(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[M
     for i in sorted(range(len(single)), key=lambda i: -counts[i]):
         found: tuple[Mistake, ...] | None = ()
         for cases in (evidence[:1], evidence[:FEW], evidence):
-            found = explain_single_gradients(
-                known, cases, try_mistakes(known, cases, single[i]), most=1
-            )
+            trial = try_mistakes(known, cases, single[i])
+            found = explain_single_gradients(known, cases, trial, most=1)
             if found is None:
                 break
         if found:
             return (known.describe(single[i][0]), *found)
     return ()
-
-
-# Mistakes in single gradients, given a backward pass.
 
 
 def explain_single_gradients(
@@ -182,11 +163,8 @@ def explain_single_gradients(
     possible: dict[str, list[Finding]] = {}
     shared: set[Any] | None = None  # the kinds that all gradients so far may have in common
     for name in sorted(trial.wrong, key=lambda name: evidence[0].reference[name].size):
-        cases = [
-            (case, back)
-            for case, back in zip(evidence, trial.backs, strict=True)
-            if name in case.wanted
-        ]
+        every = zip(evidence, trial.backs, strict=True)
+        cases = [(case, back) for case, back in every if name in case.wanted]
         having, backs = zip(*cases, strict=True)
         possible[name] = [
             finding
@@ -201,9 +179,7 @@ def explain_single_gradients(
     chosen = choose_fewest({name: possible[name] for name in trial.wrong})
     if most is not None and len(chosen) > most:
         return None
-    return tuple(
-        describe_finding(finding, names, known.find_equation(names[0])) for finding, names in chosen
-    )
+    return tuple(describe_finding(f, names, known.find_equation(names[0])) for f, names in chosen)
 
 
 def choose_fewest(possible: Mapping[str, Sequence[Finding]]) -> list[tuple[Finding, list[str]]]:
