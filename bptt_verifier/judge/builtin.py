@@ -12,7 +12,7 @@ from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
 from bptt_verifier.reference.autodiff import (
     COMPARED,
     derive_bound,
-    measure_reference,
+    measure_truth,
     name_arrays,
     reference,
 )
@@ -176,8 +176,8 @@ def compare_within_bound(problem: Problem) -> Comparer:
 
 
 def compare_within_measured_error(problem: Problem) -> Comparer:
-    """Compare with autodiff, within the measured error."""
-    values, allowed = map(name_arrays, measure_reference(problem))
+    """Compare with autodiff, within the measured error and what underflow takes."""
+    values, allowed = measure_truth(problem, problem.x.dtype)
     return lambda found: compare_all(found, values, allowed)
 
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.builtin import (
+    AUTODIFF,
     CELL_DERIVATIONS,
     DERIVATIONS,
     make_derivation,
     verify_builtin,
 )
 from bptt_verifier.problems.cached import collect_content
-from bptt_verifier.problems.draws import draw
-from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem
+from bptt_verifier.problems.draws import draw, with_values
+from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
 from bptt_verifier.tolerance.bounds import Bounds
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn, rtrl
@@ -146,3 +147,14 @@ def test_a_wrong_cell_makes_the_report_disagree(tmp_path: Path) -> None:
     assert verdicts["LSTM", "W"] is Verdict.DISAGREES
     assert verdicts["LSTM", "V"] is verdicts["GRU", "W"] is Verdict.AGREES
     assert report.verdict is Verdict.DISAGREES
+
+
+def test_what_underflows_is_not_called_wrong() -> None:
+    drawn = with_values(np.random.default_rng(0), Sizes(2, 1, 2, 2, 2), dtype=np.float32)
+    params = drawn.params._replace(V=np.float32(1e-22) * drawn.params.V)
+    tiny = drawn._replace(params=params, x=np.float32(1e-22) * drawn.x)
+    compared = AUTODIFF.within_measured_error(tiny)(make_derivation(rnn)(tiny))
+    (of_U,) = (each for each in compared if each.name == "U")
+    assert 0 < abs(of_U.reference) < np.finfo(np.float32).smallest_normal
+    assert of_U.yours != of_U.reference
+    assert all(each.verdict is not Verdict.DISAGREES for each in compared)
