@@ -50,7 +50,7 @@ PROBE = Sizes(T=30, B=1, D=30, H=5, O=2)
 SPREADS = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6)  # of W times √H: vanishing to exploding
 PROBES = 2  # of each spread and precision
 TWICE = 4  # cases at which a submission is called twice
-CONFIRMED = 24  # cases whose reference is compared with complex steps
+CONFIRMED = 12  # cases whose reference is compared with complex steps
 # Sizes for the diagnosis: all different, with O = H, with a batch of one and D = H, and others.
 FRESH = (
     Sizes(7, 3, 4, 5, 2),

@@ -95,8 +95,11 @@ def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, A
     second = first if isinstance(first, Breach) else ask_at(gradients, subject, case)
     if isinstance(first, Breach) or isinstance(second, Breach):
         return second
-    allowed = {} if case.truth is None else find_truth(case, first)[1]
-    return find_difference(first, second, allowed) or first
+
+    def allow() -> dict[str, Array]:
+        return {} if case.truth is None else find_truth(case, first)[1]
+
+    return find_difference(first, second, allow) or first
 
 
 def ask_at(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:

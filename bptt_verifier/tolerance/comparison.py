@@ -55,7 +55,9 @@ def find_symbol(result: str) -> str:
 
 def coarsest(*arrays: Array) -> Any:
     """The coarsest floating dtype among the arrays, at least one of which is floating."""
-    floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
+    floats = {array.dtype for array in arrays if array.dtype.kind == "f"}
+    if len(floats) == 1:
+        return floats.pop()
     return max(floats, key=lambda dtype: float(np.finfo(dtype).eps))
 
 
