@@ -217,7 +217,7 @@ def test_a_small_relative_error_in_one_entry_is_caught(
     def of_lstm(params, x, y, h0, c0):
         return slightly_wrong(params, x, y, h0, c0)
 
-    report = verify(of_lstm if cell == "lstm" else slightly_wrong, model=cell, examples=40)
+    report = verify(of_lstm if cell == "lstm" else slightly_wrong, model=cell, examples=24)
     assert report.verdict is Verdict.DISAGREES
     assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
     assert names(report) == ["unknown"]

@@ -67,10 +67,10 @@ def test_the_unpadded_autodiff_twin_agrees_in_the_same_dtype(
         rnn.predict(params, x, activation=activation),
         autodiff.predict(params, x, activation=activation),
     )
-    for name, (ours, theirs) in results.items():
-        assert theirs.dtype == dtype, name
+    for name, (ours, twin) in results.items():
+        assert twin.dtype == dtype, name
         # Both are in this dtype, so each may be off by its own bound.
-        compared = compare(name, ours, np.asarray(theirs), 2 * getattr(allowed, name))
+        compared = compare(name, ours, np.asarray(twin), 2 * getattr(allowed, name))
         assert compared.verdict is Verdict.AGREES, str(compared)
 
 
