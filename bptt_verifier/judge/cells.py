@@ -33,6 +33,7 @@ from bptt_verifier.problems.problem import (
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference import complex_step
 from bptt_verifier.reference.autodiff import (
+    find_values,
     fits_capacity,
     has_derived_bound,
     measure_truth,
@@ -44,6 +45,7 @@ from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.reference.second_opinion import contradict_signs
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import coarsest
+from bptt_verifier.tolerance.scatter import displace
 from manual_bptt import activations, losses
 
 PROBE = Sizes(T=30, B=1, D=30, H=5, O=2)
@@ -180,6 +182,12 @@ class CellSubject(Subject):
             U = rng.normal(size=(GATES[self.cell] * PROBE.H, PROBE.D)).astype(dtype)
             x = np.eye(PROBE.T, dtype=dtype)[:, None, :]
             yield problem._replace(params=problem.params._replace(U=U), x=x)
+
+    def displace(self, case: Case, number: int) -> Case:
+        """Move the parameters, x, y and the initial states by random parts of themselves."""
+        rng = np.random.default_rng([self.seed, number, 5])
+        problem = case.point.map_arrays(partial(displace, rng=rng))
+        return self.make_case(problem)._replace(truth=partial(find_values, problem))
 
     def contradict(self, number: int, case: Case) -> str | None:
         """Describe where complex steps contradict the reference, in the first cases."""

@@ -52,6 +52,10 @@ class OwnSubject(Subject):
         """Return the parameters given, then random ones."""
         return self.model.cases
 
+    def displace(self, case: Case, number: int) -> Case:
+        """Move the parameters by random parts of themselves."""
+        return self.model.displaced_case(case, number)
+
     def describe_sizes(self, found: Compared) -> str:
         """Describe the case and the shapes of the parameters."""
         shapes = " ".join(f"{name}={v.shape}" for name, v in found.case.arguments.items())

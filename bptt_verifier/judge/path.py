@@ -1,12 +1,13 @@
 """The path from a submission to a report, the same for every subject."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from bptt_verifier.judge.neighbours import find_precision, list_failing, settle, weigh
 from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
-from bptt_verifier.judge.subject import Compared, Subject, find_dtype
+from bptt_verifier.judge.subject import Compared, Subject, Try, find_dtype
 from bptt_verifier.judge.submission import Breach, ask, find_difference, make_breach, name_result
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference import exact_values
@@ -23,6 +24,7 @@ from bptt_verifier.report import (
 from bptt_verifier.tolerance.comparison import (
     Comparison,
     Verdict,
+    coarsest,
     compare,
     find_symbol,
     overall,
@@ -33,6 +35,7 @@ from bptt_verifier.tolerance.comparison import (
 Gradients = Callable[..., Any]
 Progress = Callable[[int, int], None]
 
+TYPICAL = 100_000  # entries that a verdict compares, before they are counted
 SHOWN = 100  # entries of a gradient that a counterexample shows whole
 
 
@@ -66,13 +69,28 @@ def judge(
     if subject.refusal is not None:
         return report(Verdict.INCONCLUSIVE, notes=(subject.refusal,))
 
+    precision: Any = None  # found at the first case in float64
+
+    def attempt(case: Case) -> Compared | None:
+        found = compare_at(gradients, subject, case, precision)
+        return None if isinstance(found, Breach) else found
+
+    in_float64 = 0
     for number, case in enumerate(subject.draw_cases()):
         doubt = subject.contradict(number, case)
         if doubt is not None:
             return report(Verdict.INCONCLUSIVE, notes=(doubt,))
-        found = compare_at(gradients, subject, case)
+        found = compare_at(gradients, subject, case, precision)
         if isinstance(found, Breach):
             return refuse(found)
+        in_float64 += not case.single
+        if in_float64 == 1 and not case.single and list_failing(found):
+            weighed = weigh(attempt, subject, found, list_failing(found), TYPICAL)
+            precision = find_precision(found, weighed)
+            found = attempt(case) or found
+        forward = [name for name in list_failing(found) if name not in found.gradients]
+        if forward:
+            found = weigh(attempt, subject, found, forward, TYPICAL)
         differs = find_forward_difference(subject, found)
         if differs is not None:
             return report(Verdict.DISAGREES, differs)
@@ -81,12 +99,16 @@ def judge(
 
     probes: list[Compared] = []
     for case in subject.draw_probes():
-        found = compare_at(gradients, subject, case)
+        found = compare_at(gradients, subject, case, precision)
         if isinstance(found, Breach):
             return refuse(found)
-        probes.append(found)
+        probes.append(separate_steps(found))
         progress(len(compared) + len(probes), subject.total)
-    return conclude(gradients, subject, name, compared, probes)
+    names = list_gradients([*compared, *probes])
+    settled = settle(attempt, subject, [*compared, *probes], names)
+    notes = (*describe_precision([*compared, *probes], settled, precision), *subject.notes)
+    compared, probes = settled[: len(compared)], settled[len(compared) :]
+    return conclude(attempt, subject, name, compared, probes, notes)
 
 
 def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
@@ -97,7 +119,7 @@ def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, A
         return second
 
     def allow() -> dict[str, Array]:
-        return {} if case.truth is None else find_truth(case, first)[1]
+        return {} if case.truth is None else find_truth(case, find_dtypes(first, case))[1]
 
     return find_difference(first, second, allow) or first
 
@@ -112,33 +134,40 @@ def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> M
     named_loss = "loss" in case.arguments  # a parameter
     if subject.refusal is None or case.truth is None or "loss" not in answer or named_loss:
         return None
-    values, allowed = find_truth(case, {"loss": answer["loss"]})
+    values, allowed = find_truth(case, find_dtypes({"loss": answer["loss"]}, case))
     found = compare("loss", answer["loss"], values["loss"], allowed["loss"])
     return None if found.error <= 1 else describe_forward_difference(subject, case, found)
 
 
-def find_truth(
-    case: Case, submitted: dict[str, Array]
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Find the true value of each result at a case, and the error allowed in its precision."""
+def find_truth(case: Case, dtypes: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Find the true value of each result at a case, and the error allowed in its format."""
     assert case.truth is not None
-    by_dtype: dict[Any, list[str]] = {}
-    for name in submitted:
-        by_dtype.setdefault(np.dtype(find_dtype(name, submitted, case)), []).append(name)
     values, allowed = {}, {}
-    for dtype, names in by_dtype.items():
+    for dtype in dict.fromkeys(dtypes.values()):
+        names = [name for name, each in dtypes.items() if each == dtype]
         known = case.truth(dtype, names)
         for name in names:
             values[name], allowed[name] = known.values[name], known.allowed[name]
     return values, allowed
 
 
-def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared | Breach:
-    """Call the submission at a case, and compare its results with the reference."""
+def find_dtypes(submitted: dict[str, Array], case: Case, precision: Any = None) -> dict[str, Any]:
+    """Find the format in which each result is judged."""
+    return {name: np.dtype(find_dtype(name, submitted, case, precision)) for name in submitted}
+
+
+def compare_at(
+    gradients: Gradients, subject: Subject, case: Case, precision: Any = None
+) -> Compared | Breach:
+    """Call the submission at a case, and compare its results with the reference.
+
+    `precision` is the format in which the submission computes, if it is coarser than its results'.
+    """
     submitted = ask_at(gradients, subject, case)
     if isinstance(submitted, Breach):
         return submitted
-    values, allowed = find_truth(case, submitted)
+    dtypes = find_dtypes(submitted, case, precision)
+    values, allowed = find_truth(case, dtypes)
     for name, value in submitted.items():
         if not np.isfinite(value).all() and np.isfinite(allowed[name]).all():
             entry = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
@@ -150,7 +179,7 @@ def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared |
             details = {"gradients": [name], "entry": list(entry)}
             return make_breach("not-finite", said, f"With {case.label}.", **details)
     comparisons = [compare(n, v, values[n], allowed[n]) for n, v in submitted.items()]
-    return Compared(case, submitted, values, allowed, comparisons)
+    return Compared(case, submitted, dtypes, values, allowed, comparisons)
 
 
 def find_forward_difference(subject: Subject, found: Compared) -> Mistake | None:
@@ -182,9 +211,37 @@ def summarise_parameters(compared: Iterable[Compared]) -> dict[str, ParameterRes
         worst = worst_of(comparisons)
         results[name] = ParameterResult(
             verdict_of(comparisons), worst.error, worst.entry, worst.yours, worst.reference,
-            worst.allowed, len(comparisons),
+            worst.allowed, len(comparisons), min(each.resolution for each in comparisons),
         )  # fmt: skip
     return results
+
+
+def describe_precision(
+    compared: Sequence[Compared], settled: Sequence[Compared], precision: Any
+) -> Iterator[str]:
+    """Describe the formats that results are judged in, and the errors that are rounding."""
+    coarser: dict[str, list[str]] = {}
+    for found in compared:
+        finest = coarsest(*found.case.arguments.values())
+        for name in found.gradients:
+            returned = found.submitted[name].dtype
+            if np.finfo(returned).eps > np.finfo(finest).eps:
+                names = coarser.setdefault(str(returned), [])
+                names += [name] if name not in names else []
+    for dtype, names in coarser.items():
+        which = ", ".join(names)
+        yield f"You return {dtype} for {which} where the arguments are finer: judged in {dtype}."
+    if precision is not None:
+        dtype = np.dtype(precision)
+        yield f"Your errors scatter like rounding in {dtype}: all results are judged in {dtype}."
+    pairs = zip(compared, settled, strict=True)
+    excused = [set(list_failing(before)) - set(list_failing(after)) for before, after in pairs]
+    names = sorted(set().union(*excused))
+    if names:
+        yield (
+            f"Beyond the bound, errors of {', '.join(names)} scatter like rounding at neighbouring "
+            f"points in {sum(map(bool, excused))} cases, and count as rounding."
+        )
 
 
 def list_gradients(compared: Iterable[Compared]) -> list[str]:
@@ -192,20 +249,32 @@ def list_gradients(compared: Iterable[Compared]) -> list[str]:
     return list(dict.fromkeys(name for found in compared for name in found.gradients))
 
 
+def separate_steps(probe: Compared) -> Compared:
+    """Hold each column of ∂L/∂U of a probe to the error allowed in δ_t, which it is. (B4)"""
+    assert probe.case.truth is not None
+    known = probe.case.truth(probe.dtypes["U"], ["U", "adjoints"])
+    allowed = probe.allowed | {"U": known.allowed["adjoints"][:, 0].T}
+    comparisons = [
+        compare("U", probe.submitted["U"], probe.values["U"], allowed["U"])
+        if comparison.name == "U"
+        else comparison
+        for comparison in probe.comparisons
+    ]
+    return probe._replace(allowed=allowed, comparisons=comparisons)
+
+
 def measure_steps(probe: Compared) -> Steps:
     """Measure the error of every δ_t of a probe: the columns of ∂L/∂U."""
-    assert probe.case.truth is not None
-    known = probe.case.truth(find_dtype("U", probe.submitted, probe.case), ["U", "adjoints"])
-    adjoints, allowed = known.values["adjoints"], known.allowed["adjoints"]
-    return compare_steps(probe.submitted["U"], adjoints[:, 0], allowed[:, 0])
+    return compare_steps(probe.submitted["U"], probe.values["U"].T, probe.allowed["U"].T)
 
 
 def conclude(
-    gradients: Gradients,
+    attempt: Try,
     subject: Subject,
     name: str,
     compared: Sequence[Compared],
     probes: Sequence[Compared],
+    notes: tuple[str, ...],
 ) -> Report:
     """Report on all cases, with a diagnosis where something disagrees."""
     parameters = summarise_parameters([*compared, *probes])
@@ -224,12 +293,12 @@ def conclude(
         steps=steps,
         curves=curves,
         cases=len(compared) + len(probes),
-        notes=subject.notes,
+        notes=notes,
     )
-    if report.verdict is Verdict.DISAGREES or wrong_steps:
+    if report.verdict is Verdict.DISAGREES:
         failing = [case for case in compared if case.fails]
-        long = [probe for probe, found in by_probe if probe.fails or (found.error > 1).any()]
-        return explain(report, gradients, subject, failing, long)
+        long = [probe for probe in probes if probe.fails]
+        return explain(report, attempt, subject, failing, long)
     if report.verdict is Verdict.INCONCLUSIVE:
         return ask_exact_values(report, subject, [*compared, *probes])
     if steps and all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
@@ -240,17 +309,12 @@ def conclude(
 
 def explain(
     report: Report,
-    gradients: Gradients,
+    attempt: Try,
     subject: Subject,
     failing: Sequence[Compared],
     probes: Sequence[Compared],
 ) -> Report:
     """Add the mistakes and the smallest failing case to a report."""
-
-    def attempt(case: Case) -> Compared | None:
-        found = compare_at(gradients, subject, case)
-        return None if isinstance(found, Breach) else found
-
     # A mistake is easier to identify in float64.
     failing = sorted(failing, key=lambda found: found.case.single)
     probes = sorted(probes, key=lambda found: found.case.single)
@@ -295,8 +359,8 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
     """Decide an inconclusive report by exact values, where they can be computed."""
     verdicts = {name: report.parameters[name].verdict for name in list_gradients(compared)}
     vague = [name for name, verdict in verdicts.items() if verdict is Verdict.INCONCLUSIVE]
-    why = tuple(explain_untestable(name, compared) for name in vague)
-    report = report._replace(notes=(*report.notes, *why))
+    why, notes = tuple(explain_untestable(name, compared) for name in vague), report.notes
+    report = report._replace(notes=(*notes, *why))
     decided: dict[str, Decision] = {}
     if exact_values.is_available():
         decided = exact_values.decide(subject.choose_for_exact_values(compared), vague)
@@ -317,12 +381,12 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
             "the exact values.",
             {"gradients": wrong},
         )
-        notes = (*subject.notes, f"{no_bound}; exact values decided.")
+        notes = (*notes, f"{no_bound}; exact values decided.")
         return report._replace(verdict=Verdict.DISAGREES, mistakes=(mistake,), notes=notes)
     if len(right) == len(vague):
         worst = max(decision.deviation for decision in decided.values())
         note = f"{no_bound}; exact values decided: the worst relative error is {worst:.2g}."
-        return report._replace(verdict=Verdict.AGREES, notes=(*subject.notes, note))
+        return report._replace(verdict=Verdict.AGREES, notes=(*notes, note))
     if right:
         note = f"Exact values decided on {', '.join(right)} alone."
         return report._replace(notes=(*report.notes, note))

@@ -16,10 +16,14 @@ OF_FORWARD = ("loss", "prediction")  # results of the forward pass, which are co
 
 
 class Compared(NamedTuple):
-    """Results of a submission at one case, with true values, allowed errors and comparisons."""
+    """Results of a submission at one case, with true values, allowed errors and comparisons.
+
+    `dtypes` has the format in which each result is judged.
+    """
 
     case: Case
     submitted: dict[str, Array]
+    dtypes: dict[str, Any]
     values: dict[str, Array]
     allowed: dict[str, Array]
     comparisons: list[Comparison]
@@ -77,6 +81,10 @@ class Subject(ABC):
     def draw_cases(self) -> Iterable[Case]:
         """Draw the cases at which gradients are compared."""
 
+    @abstractmethod
+    def displace(self, case: Case, number: int) -> Case:
+        """Make a neighbour of a case, with the true values there; nothing is allowed for errors."""
+
     def draw_probes(self) -> Iterable[Case]:
         """Draw the cases that show single steps: column t of ∂L/∂U is δ_t."""
         return ()
@@ -112,13 +120,15 @@ class Subject(ABC):
         return iter(())
 
 
-def find_dtype(name: str, submitted: dict[str, Array], case: Case) -> Any:
+def find_dtype(name: str, submitted: dict[str, Array], case: Case, precision: Any = None) -> Any:
     """Find the coarsest dtype of a result and of the argument that it belongs to.
 
     For the loss, which may be a Python number, that is the coarsest dtype of everything.
+    `precision` is the format in which the submission computes, if it is known to be coarser.
     """
     every = case.arguments.values()
     argument = case.arguments.get(name)
     if name == "loss" and argument is None:
-        return coarsest(*submitted.values(), *every)
-    return coarsest(submitted[name], *(every if argument is None else [argument]))
+        return coarsest(*submitted.values(), *every, precision=precision)
+    related = every if argument is None else [argument]
+    return coarsest(submitted[name], *related, precision=precision)

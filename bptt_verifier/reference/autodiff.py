@@ -154,6 +154,13 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
     return loosen_where_overflowing(Truth(values, errors), dtype)
 
 
+def find_values(problem: Problem, dtype: Any = None, names: Collection[str] = COMPARED) -> Truth:
+    """Find the reference alone; no error is allowed. The other arguments are those of `truth`."""
+    fits = fits_capacity(problem)
+    values = name_arrays(reference(problem) if fits else measure_reference(problem)[0])
+    return Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
+
+
 def has_derived_bound(problem: Problem) -> bool:
     """Tell whether docs/derivation.md, section 9, bounds the errors of this problem."""
     full = problem.lengths is None and problem.truncation is None and problem.outputs == "last"

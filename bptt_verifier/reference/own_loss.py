@@ -18,6 +18,7 @@ from bptt_verifier.program.trace import Program, gradient_and_noise, trace
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.second_opinion import contradict_entries
 from bptt_verifier.tolerance.noise import UNOPTIMISED
+from bptt_verifier.tolerance.scatter import displace
 from manual_bptt.inputs import require_at_least
 
 Loss = Callable[[dict[str, Any], Any], Any]
@@ -52,6 +53,21 @@ class OwnModel(NamedTuple):
         with use_float64():
             found = make_case(self.program, self.gradient, params, number)
         return found._replace(label=f"simple case {number}")
+
+    def displaced_case(self, case: Case, number: int) -> Case:
+        """Make a neighbour of a case, with jax.grad's values there; no error is allowed."""
+        assert self.gradient is not None
+        rng = np.random.default_rng([self.seed, number, 5])
+        params = {name: displace(value, rng) for name, value in case.arguments.items()}
+        with use_float64():
+            value, slopes = self.gradient(widen(params))
+        values = {"loss": np.asarray(value)} | {n: np.asarray(slopes[n]) for n in params}
+        known = Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
+
+        def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
+            return known
+
+        return case._replace(arguments=params, truth=truth)
 
 
 def prepare(

@@ -1,5 +1,6 @@
 """Findings: everything that verifying a submission yields, as immutable values."""
 
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,11 @@ class Mistake(NamedTuple):
 
 
 class ParameterResult(NamedTuple):
-    """The worst entry of one gradient over all cases; `error` is in units of `allowed`."""
+    """The worst entry of one gradient over all cases; `error` is in units of `allowed`.
+
+    `resolution` is the smallest error, relative to the largest entry of the gradient, that would
+    have been seen at any entry, in the sharpest case.
+    """
 
     verdict: Verdict
     error: float
@@ -30,6 +35,7 @@ class ParameterResult(NamedTuple):
     autodiff: float
     allowed: float
     cases: int
+    resolution: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -37,6 +43,7 @@ class ParameterResult(NamedTuple):
             "verdict": str(self.verdict), "worst_error_over_bound": self.error,
             "entry": list(self.entry), "yours": self.yours, "autodiff": self.autodiff,
             "bound": self.allowed, "cases": self.cases,
+            "resolution": self.resolution if isfinite(self.resolution) else None,
         }  # fmt: skip
 
 

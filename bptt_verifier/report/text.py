@@ -1,9 +1,19 @@
 """Findings as plain text: the verdict, the mistake, a table by gradient, the smallest case."""
 
+from math import isfinite
+
 from bptt_verifier.report.findings import Findings, Mistake, ParameterResult
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
-HEADINGS = ("gradient", "worst error ÷ bound", "entry", "yours", "autodiff", "verdict")
+HEADINGS = (
+    "gradient",
+    "worst error ÷ bound",
+    "entry",
+    "yours",
+    "autodiff",
+    "resolution",
+    "verdict",
+)
 
 
 def render_text(findings: Findings) -> str:
@@ -46,4 +56,6 @@ def format_result(name: str, result: ParameterResult) -> tuple[str, ...]:
     """The row of one gradient, in the order of `HEADINGS`."""
     entry = ", ".join(map(str, result.entry)) or "–"
     yours, autodiff = f"{result.yours:.9g}", f"{result.autodiff:.9g}"
-    return find_symbol(name), f"{result.error:.3g}", entry, yours, autodiff, str(result.verdict)
+    resolution = f"{result.resolution:.2g}" if isfinite(result.resolution) else "–"
+    compared = f"{result.error:.3g}", entry, yours, autodiff, resolution
+    return find_symbol(name), *compared, str(result.verdict)

@@ -28,8 +28,8 @@ class Comparison(NamedTuple):
     """The worst entry of one gradient in one problem.
 
     `yours` is the submission's value. `error` is |yours − reference| in units of `allowed`, and 0
-    where both are equal. `conclusive` is True if the comparison could have shown a mistake:
-    docs/derivation.md, section 9.
+    where both are equal. `resolution` is the error that any entry could have had unseen, relative
+    to the largest entry; it is infinite where nothing could have been seen.
     """
 
     name: str
@@ -38,7 +38,12 @@ class Comparison(NamedTuple):
     yours: float
     reference: float
     allowed: float
-    conclusive: bool
+    resolution: float
+
+    @property
+    def conclusive(self) -> bool:
+        """True if the comparison could have shown a mistake: docs/derivation.md, section 9."""
+        return self.resolution <= RESOLVING
 
     @property
     def verdict(self) -> Verdict:
@@ -53,9 +58,10 @@ def find_symbol(result: str) -> str:
     return SYMBOLS.get(result, f"∂L/∂{result}")
 
 
-def coarsest(*arrays: Array) -> Any:
-    """The coarsest floating dtype among the arrays, at least one of which is floating."""
+def coarsest(*arrays: Array, precision: Any = None) -> Any:
+    """The coarsest floating dtype among the arrays and `precision`; there is at least one."""
     floats = {array.dtype for array in arrays if array.dtype.kind == "f"}
+    floats |= set() if precision is None else {np.dtype(precision)}
     if len(floats) == 1:
         return floats.pop()
     return max(floats, key=lambda dtype: float(np.finfo(dtype).eps))
@@ -88,11 +94,11 @@ def compare(
     error = np.where(decidable, error, 0.0)
     place = int(error.argmax())
     largest = float(np.abs(reference).max())
-    conclusive = all_decidable and largest > 0 and float(allowed.max()) <= RESOLVING * largest
+    resolution = float(allowed.max()) / largest if all_decidable and largest > 0 else np.inf
     entry = tuple(int(i) for i in np.unravel_index(place, error.shape))
     worst, limit = float(error.item(place)), float(allowed.item(place))
     return Comparison(
-        name, worst, entry, yours.item(place), reference.item(place), limit, conclusive
+        name, worst, entry, yours.item(place), reference.item(place), limit, resolution
     )
 
 

@@ -18,7 +18,7 @@ WRONG = Report(
     Verdict.DISAGREES,
     mistakes=(Mistake("transposed", "W & Wᵀ are swapped.", {}, "B3"),),
     first_wrong_step=2,
-    parameters={"W": ParameterResult(Verdict.DISAGREES, 1e9, (0, 1), 1.5, 2.5, 1e-9, 3)},
+    parameters={"W": ParameterResult(Verdict.DISAGREES, 1e9, (0, 1), 1.5, 2.5, 1e-9, 3, 1e-10)},
     steps=(
         StepResult(1, Verdict.DISAGREES, 2.4, 1e-12),
         StepResult(2, Verdict.AGREES, 1e-14, 1e-12),

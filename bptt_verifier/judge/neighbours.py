@@ -1,0 +1,112 @@
+"""Neighbours of a case: where a submission's errors exceed what is allowed, are they rounding?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.judge.subject import Compared, Subject, Try
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.tolerance.comparison import compare
+from bptt_verifier.tolerance.scatter import NEIGHBOURS, measure_scatter
+
+DECISIVE = 8  # cases at which the scatter decides on each gradient in half precision
+FORMATS = (np.float32, np.float16)  # those that a submission may compute in without saying so
+
+
+def weigh(
+    attempt: Try,
+    subject: Subject,
+    found: Compared,
+    names: Sequence[str],
+    entries: int,
+    decisive: bool = False,
+) -> Compared:
+    """Compare the results of these names with what their scatter allows as well. (N3)
+
+    A result whose mean error exceeds both stays as it is; of the others, errors up to the larger of
+    both are allowed. If the scatter is `decisive`, it alone decides. `entries` is the number of all
+    entries of the verdict. Nothing changes if the submission fails at too many neighbours.
+    """
+    errors: dict[str, list[Array]] = {name: [] for name in names}
+    for number in range(NEIGHBOURS):
+        near = attempt(subject.displace(found.case, number))
+        if near is not None:
+            for name in names:
+                if name in near.submitted:
+                    errors[name].append(near.submitted[name] - near.values[name])
+    allowed, comparisons = dict(found.allowed), {c.name: c for c in found.comparisons}
+    for name in names:
+        if len(errors[name]) < NEIGHBOURS // 2:
+            continue
+        submitted, before = found.submitted[name], found.allowed[name]
+        form = np.finfo(found.dtypes[name])
+        spacing = float(form.eps) * np.abs(submitted) + float(form.smallest_subnormal)
+        scatter = measure_scatter(errors[name], spacing, entries)
+        if decisive:
+            allowed[name] = scatter.limit
+        elif np.any((scatter.mean > before) & (scatter.mean > scatter.limit)):
+            continue
+        else:
+            allowed[name] = np.maximum(before, scatter.limit)
+        comparisons[name] = compare(
+            name, submitted, found.values[name], allowed[name], scatter.mean
+        )
+    return found._replace(allowed=allowed, comparisons=list(comparisons.values()))
+
+
+def settle(
+    attempt: Try, subject: Subject, compared: Sequence[Compared], names: Sequence[str]
+) -> list[Compared]:
+    """Decide by scatter where gradients exceed their allowed errors, until each is confirmed.
+
+    A gradient is wrong if it is wrong at one case; then its other cases are not asked.
+    """
+    entries = sum(value.size for found in compared for value in found.submitted.values())
+    settled, confirmed = list(compared), set[str]()
+    order = sorted(range(len(settled)), key=lambda i: -max_error(settled[i]))
+    for i in order:
+        failing = [name for name in list_failing(settled[i]) if name in names]
+        asked = [name for name in failing if name not in confirmed]
+        if asked:
+            settled[i] = weigh(attempt, subject, settled[i], asked, entries)
+            confirmed.update(set(asked) & set(list_failing(settled[i])))
+    for name in names:
+        chosen = [i for i, found in enumerate(settled) if is_half_precision(name, found)]
+        for i in chosen[:DECISIVE]:
+            settled[i] = weigh(attempt, subject, settled[i], [name], entries, decisive=True)
+    return settled
+
+
+def max_error(found: Compared) -> float:
+    """The largest error among all results of a case."""
+    return max(comparison.error for comparison in found.comparisons)
+
+
+def list_failing(found: Compared) -> list[str]:
+    """The names of the results whose errors exceed what is allowed."""
+    return [comparison.name for comparison in found.comparisons if comparison.error > 1]
+
+
+def is_half_precision(name: str, found: Compared) -> bool:
+    """Tell whether a gradient has a format coarser than float32, and is far from its underflow."""
+    form = np.finfo(found.dtypes.get(name, np.float64))
+    largest = float(np.max(np.abs(found.values[name]))) if name in found.submitted else 0.0
+    return form.eps > np.finfo(np.float32).eps and largest >= 2**10 * float(form.smallest_normal)
+
+
+def find_precision(before: Compared, after: Compared) -> Any:
+    """Find the format in which a submission computes without returning it; None for none.
+
+    Its errors scatter like rounding, and are within those allowed in that format.
+    """
+    excused = set(list_failing(before)) - set(list_failing(after))
+    for dtype in FORMATS:
+        names = [n for n in excused if np.finfo(before.dtypes[n]).eps < np.finfo(dtype).eps]
+        if not names or before.case.truth is None:
+            return None
+        known = before.case.truth(dtype, names)
+        errors = [np.abs(before.submitted[name] - known.values[name]) for name in names]
+        if all(np.all(e <= known.allowed[n]) for n, e in zip(names, errors, strict=True)):
+            return dtype
+    return None
