@@ -7,10 +7,11 @@ import numpy as np
 
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.tolerance.comparison import compare
+from bptt_verifier.tolerance.comparison import compare, compare_all, worst_of
 from bptt_verifier.tolerance.scatter import NEIGHBOURS, measure_scatter
 
 DECISIVE = 8  # cases at which the scatter decides on each gradient in half precision
+TYPICAL = 2.0**-8  # rounding errors are at least this part of the allowed ones, at the worst entry
 FORMATS = (np.float32, np.float16)  # those that a submission may compute in without saying so
 
 
@@ -98,7 +99,7 @@ def is_half_precision(name: str, found: Compared) -> bool:
 def find_precision(before: Compared, after: Compared) -> Any:
     """Find the format in which a submission computes without returning it; None for none.
 
-    Its errors scatter like rounding, and are within those allowed in that format.
+    Its errors scatter like rounding, and are within those allowed in that format, but not far.
     """
     excused = set(list_failing(before)) - set(list_failing(after))
     for dtype in FORMATS:
@@ -106,7 +107,7 @@ def find_precision(before: Compared, after: Compared) -> Any:
         if not names or before.case.truth is None:
             return None
         known = before.case.truth(dtype, names)
-        errors = [np.abs(before.submitted[name] - known.values[name]) for name in names]
-        if all(np.all(e <= known.allowed[n]) for n, e in zip(names, errors, strict=True)):
+        compared = compare_all({n: before.submitted[n] for n in names}, *known)
+        if TYPICAL <= worst_of(compared).error <= 1:
             return dtype
     return None

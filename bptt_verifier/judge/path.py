@@ -35,7 +35,7 @@ from bptt_verifier.tolerance.comparison import (
 Gradients = Callable[..., Any]
 Progress = Callable[[int, int], None]
 
-TYPICAL = 100_000  # entries that a verdict compares, before they are counted
+ENTRIES = 100_000  # entries that a verdict compares, before they are counted
 SHOWN = 100  # entries of a gradient that a counterexample shows whole
 
 
@@ -85,12 +85,12 @@ def judge(
             return refuse(found)
         in_float64 += not case.single
         if in_float64 == 1 and not case.single and list_failing(found):
-            weighed = weigh(attempt, subject, found, list_failing(found), TYPICAL)
+            weighed = weigh(attempt, subject, found, list_failing(found), ENTRIES)
             precision = find_precision(found, weighed)
             found = attempt(case) or found
         forward = [name for name in list_failing(found) if name not in found.gradients]
         if forward:
-            found = weigh(attempt, subject, found, forward, TYPICAL)
+            found = weigh(attempt, subject, found, forward, ENTRIES)
         differs = find_forward_difference(subject, found)
         if differs is not None:
             return report(Verdict.DISAGREES, differs)

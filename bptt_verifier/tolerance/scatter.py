@@ -27,12 +27,12 @@ class Scatter(NamedTuple):
     limit: Array
 
 
-def find_critical_ratio(number: int, entries: int) -> float:
+def find_critical_ratio(number: int, entries: int, false_alarm: float = FALSE_ALARM) -> float:
     """Find the ratio of mean to standard deviation that `number` errors do not reach by chance.
 
     Student's t, two-sided, for all of `entries` together (Bonferroni). (N3)
     """
-    return float(-stdtrit(number - 1, FALSE_ALARM / (2 * entries)) / number**0.5)
+    return float(-stdtrit(number - 1, false_alarm / (2 * entries)) / number**0.5)
 
 
 def measure_scatter(errors: Sequence[Array], spacing: Array, entries: int) -> Scatter:

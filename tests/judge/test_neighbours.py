@@ -1,0 +1,103 @@
+"""Verdicts that the submission's own scatter at neighbouring points decides."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import verify, verify_own_model
+from bptt_verifier.report import Report
+from bptt_verifier.tolerance.comparison import Verdict
+from manual_bptt import gru, lstm, rnn
+
+MODULES = {"rnn": rnn, "lstm": lstm, "gru": gru}
+
+
+def computed_in(dtype: Any, cell: str, returned: Any = None, factor: float = 1.0) -> Any:
+    """A right derivation in a coarser format, with ∂L/∂W multiplied by `factor`."""
+
+    def right(params: Any, arrays: tuple[Any, ...]) -> Any:
+        module = MODULES[cell]
+        given = module.Params(*(w.astype(dtype) for w in params))
+        found = module.value_and_grad(given, *(a.astype(dtype) for a in arrays))[1]
+        kind = returned or arrays[0].dtype
+        named = {
+            n: v.astype(kind) for n, v in found._asdict().items() if v is not None and n != "x"
+        }
+        return named | {"W": named["W"] * kind.type(factor) if factor != 1 else named["W"]}
+
+    if cell == "lstm":
+        return lambda params, x, y, h0, c0: right(params, (x, y, h0, c0))
+    return lambda params, x, y, h0: right(params, (x, y, h0))
+
+
+def judge(submission: Any, cell: str, **options: Any) -> Report:
+    return verify(submission, model=cell, examples=30, **options)
+
+
+@pytest.mark.parametrize("cell", MODULES)
+def test_float32_inside_is_judged_in_float32(cell: str) -> None:
+    report = judge(computed_in(np.float32, cell), cell)
+    assert report.verdict is Verdict.AGREES, str(report)
+    assert any("judged in float32" in note for note in report.notes)
+    assert all(1e-8 < result.resolution < 1e-3 for result in report.parameters.values())
+
+
+@pytest.mark.parametrize("cell", MODULES)
+def test_a_small_mistake_shows_in_float32_inside(cell: str) -> None:
+    report = judge(computed_in(np.float32, cell, factor=1.001), cell)
+    assert report.verdict is Verdict.DISAGREES
+    assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
+
+
+@pytest.mark.parametrize("cell", MODULES)
+@pytest.mark.parametrize("returned", [np.dtype(np.float16), None], ids=["float16", "float64"])
+def test_right_derivations_in_half_precision_agree(cell: str, returned: Any) -> None:
+    report = judge(computed_in(np.float16, cell, returned), cell)
+    assert report.verdict is Verdict.AGREES, str(report)
+    assert any("judged in float16" in note for note in report.notes)
+    assert all(result.resolution < 0.01 for result in report.parameters.values())
+
+
+@pytest.mark.parametrize("cell", MODULES)
+@pytest.mark.parametrize("returned", [np.dtype(np.float16), None], ids=["float16", "float64"])
+def test_one_per_cent_is_seen_in_half_precision(cell: str, returned: Any) -> None:
+    report = judge(computed_in(np.float16, cell, returned, factor=1.01), cell)
+    assert report.verdict is Verdict.DISAGREES
+    assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
+
+
+def sum_of_tanh(params: Any, xp: Any) -> Any:
+    """Σ tanh p − 1 as −2 / (1 + e²ᵖ), whose derivative by autodiff loses no digits."""
+    return xp.sum(-2 / (1 + xp.exp(2 * params["p"])))
+
+
+SATURATED = {"p": np.linspace(3.0, 9.0, 8)}
+
+
+def slopes_by_squares(factor: float) -> Any:
+    """1 − tanh², which loses digits where tanh is near 1, times a factor."""
+    return lambda params: {"p": (1 - np.tanh(params["p"]) ** 2) * factor}
+
+
+def test_digits_lost_by_another_formula_are_rounding() -> None:
+    report = verify_own_model(slopes_by_squares(1.0), sum_of_tanh, SATURATED)
+    assert report.verdict is Verdict.AGREES, str(report)
+    assert any("count as rounding" in note for note in report.notes)
+
+
+def test_a_mistake_larger_than_the_lost_digits_disagrees() -> None:
+    report = verify_own_model(slopes_by_squares(1 + 1e-6), sum_of_tanh, SATURATED)
+    assert report.verdict is Verdict.DISAGREES
+
+
+def test_a_coarse_prediction_does_not_hide_a_wrong_gradient() -> None:
+    def gradients(params: Any, x: Any, y: Any) -> Any:
+        weights = rnn.Params(*params)
+        found = rnn.value_and_grad(weights, x, y)[1]._asdict()
+        prediction = rnn.predict(weights, x).astype(np.float16)
+        return {"U": found["U"], "W": 1.01 * found["W"], "V": found["V"], "prediction": prediction}
+
+    report = verify(gradients)
+    assert report.verdict is Verdict.DISAGREES
+    assert report.parameters["prediction"].verdict is Verdict.AGREES
