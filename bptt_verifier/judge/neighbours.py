@@ -1,6 +1,6 @@
 """Neighbours of a case: where a submission's errors exceed what is allowed, are they rounding?"""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,14 +57,19 @@ def weigh(
 
 
 def settle(
-    attempt: Try, subject: Subject, compared: Sequence[Compared], names: Sequence[str]
+    attempt: Try,
+    subject: Subject,
+    compared: Sequence[Compared],
+    names: Sequence[str],
+    confirmed: Collection[str],
 ) -> list[Compared]:
     """Decide by scatter where gradients exceed their allowed errors, until each is confirmed.
 
-    A gradient is wrong if it is wrong at one case; then its other cases are not asked.
+    A gradient is wrong if it is wrong at one case; then its other cases are not asked. `confirmed`
+    are those that are known to be wrong before.
     """
     entries = sum(value.size for found in compared for value in found.submitted.values())
-    settled, confirmed = list(compared), set[str]()
+    settled, confirmed = list(compared), set(confirmed)
     order = sorted(range(len(settled)), key=lambda i: -max_error(settled[i]))
     for i in order:
         failing = [name for name in list_failing(settled[i]) if name in names]

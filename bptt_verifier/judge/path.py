@@ -69,7 +69,9 @@ def judge(
     if subject.refusal is not None:
         return report(Verdict.INCONCLUSIVE, notes=(subject.refusal,))
 
-    precision: Any = None  # found at the first case in float64
+    # Both are found at the first case in float64.
+    precision: Any = None
+    confirmed: list[str] = []
 
     def attempt(case: Case) -> Compared | None:
         found = compare_at(gradients, subject, case, precision)
@@ -86,8 +88,8 @@ def judge(
         in_float64 += not case.single
         if in_float64 == 1 and not case.single and list_failing(found):
             weighed = weigh(attempt, subject, found, list_failing(found), ENTRIES)
-            precision = find_precision(found, weighed)
-            found = attempt(case) or found
+            precision, confirmed = find_precision(found, weighed), list_failing(weighed)
+            found = found if precision is None else attempt(case) or found
         forward = [name for name in list_failing(found) if name not in found.gradients]
         if forward:
             found = weigh(attempt, subject, found, forward, ENTRIES)
@@ -105,7 +107,7 @@ def judge(
         probes.append(separate_steps(found))
         progress(len(compared) + len(probes), subject.total)
     names = list_gradients([*compared, *probes])
-    settled = settle(attempt, subject, [*compared, *probes], names)
+    settled = settle(attempt, subject, [*compared, *probes], names, confirmed)
     notes = (*describe_precision([*compared, *probes], settled, precision), *subject.notes)
     compared, probes = settled[: len(compared)], settled[len(compared) :]
     return conclude(attempt, subject, name, compared, probes, notes)
