@@ -8,8 +8,9 @@ from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.own_models import diagnose
 from bptt_verifier.program.attempt import copies
+from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, use_float64, widen
+from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, widen
 from bptt_verifier.report import Mistake
 
 WITNESSES = 4  # failing cases that a named mistake must reproduce
