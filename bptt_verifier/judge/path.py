@@ -1,14 +1,24 @@
 """The path from a submission to a report, the same for every subject."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from bptt_verifier.judge.repetition import find_dependence
 from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
-from bptt_verifier.judge.subject import Compared, Subject, find_dtype
-from bptt_verifier.judge.submission import Breach, ask, find_difference, make_breach, name_result
+from bptt_verifier.judge.subject import Compared, Copy, Subject, find_dtype
+from bptt_verifier.judge.submission import (
+    Breach,
+    Submission,
+    ask,
+    find_difference,
+    make_breach,
+    name_result,
+)
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference import exact_values
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import (
@@ -30,16 +40,27 @@ from bptt_verifier.tolerance.comparison import (
     worst_of,
 )
 
-Gradients = Callable[..., Any]
 Progress = Callable[[int, int], None]
 
 SHOWN = 100  # entries of a gradient that a counterexample shows whole
 
 
 def judge(
-    gradients: Gradients, subject: Subject, name: str, progress: Progress = lambda done, total: None
+    gradients: Callable[..., Any],
+    subject: Subject,
+    name: str,
+    progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Judge a submission, and report whatever it does.
+    """Judge a function, and report whatever it does, with notes on its calls."""
+    submission = Submission(gradients)
+    report = judge_submission(submission, subject, name, progress)
+    return report._replace(notes=(*report.notes, *submission.notes))
+
+
+def judge_submission(
+    gradients: Submission, subject: Subject, name: str, progress: Progress
+) -> Report:
+    """Judge a submission.
 
     The contract, the loss, the gradients and single steps are checked. If something disagrees, the
     mistake is diagnosed and the smallest failing case found. If every bound is too large to decide,
@@ -86,25 +107,31 @@ def judge(
             return refuse(found)
         probes.append(found)
         progress(len(compared) + len(probes), subject.total)
-    return conclude(gradients, subject, name, compared, probes)
+    again = partial(compare_at, gradients, subject)
+    changed, remarks = find_dependence(gradients, [*compared, *probes], again)
+    if changed is not None:
+        return report(Verdict.DISAGREES, changed)
+    found_report = conclude(gradients, subject, name, compared, probes)
+    return found_report._replace(notes=(*found_report.notes, *remarks))
 
 
-def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
+def ask_twice(gradients: Submission, subject: Subject, case: Case) -> dict[str, Array] | Breach:
     """Call a submission twice at a case; return the results if both times they are the same."""
     first = ask_at(gradients, subject, case)
     second = first if isinstance(first, Breach) else ask_at(gradients, subject, case)
     if isinstance(first, Breach) or isinstance(second, Breach):
         return second
 
-    def allow() -> dict[str, Array]:
-        return {} if case.truth is None else find_truth(case, first)[1]
+    if case.truth is None:  # nothing tells what rounding may change
+        return first
+    return find_difference(first, second, partial(find_truth, case, first)) or first
 
-    return find_difference(first, second, allow) or first
 
-
-def ask_at(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
-    """Call a submission at a case; return its results."""
-    return ask(gradients, subject.call(case), subject.expect(case), case.label)
+def ask_at(
+    gradients: Submission, subject: Subject, case: Case, copy: Copy = copies
+) -> dict[str, Array] | Breach:
+    """Call a submission at a case; return its results. `copy` chooses the arguments' layout."""
+    return ask(gradients, partial(subject.call, case, copy), subject.expect(case), case.label)
 
 
 def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
@@ -133,9 +160,11 @@ def find_truth(
     return values, allowed
 
 
-def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared | Breach:
+def compare_at(
+    gradients: Submission, subject: Subject, case: Case, copy: Copy = copies
+) -> Compared | Breach:
     """Call the submission at a case, and compare its results with the reference."""
-    submitted = ask_at(gradients, subject, case)
+    submitted = ask_at(gradients, subject, case, copy)
     if isinstance(submitted, Breach):
         return submitted
     values, allowed = find_truth(case, submitted)
@@ -201,7 +230,7 @@ def measure_steps(probe: Compared) -> Steps:
 
 
 def conclude(
-    gradients: Gradients,
+    gradients: Submission,
     subject: Subject,
     name: str,
     compared: Sequence[Compared],
@@ -240,7 +269,7 @@ def conclude(
 
 def explain(
     report: Report,
-    gradients: Gradients,
+    gradients: Submission,
     subject: Subject,
     failing: Sequence[Compared],
     probes: Sequence[Compared],
