@@ -64,10 +64,10 @@ def copy_in_fortran_order(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def copy_with_strides(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Copy the arguments into every second entry of larger arrays, whose others are NaN."""
+    """Copy the arguments into every second entry of larger arrays, whose others are 1."""
     copied = {}
     for name, value in arrays.items():
-        larger = np.full([2 * size for size in value.shape], np.nan, value.dtype)
+        larger = np.ones([2 * size for size in value.shape], value.dtype)
         copied[name] = larger[(slice(None, None, 2),) * value.ndim]
         copied[name][...] = value
     return copied
