@@ -7,6 +7,7 @@ copied at once, because they may be views of the arguments or of a buffer that i
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
@@ -311,7 +312,8 @@ def load(file: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ValueError(f"FILE: expected a Python file, found {file}")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.resolve().parent))
+    before = sys.path[:]
+    sys.path[:] = order_path(file)
     try:
         spec.loader.exec_module(module)
     except KeyboardInterrupt:
@@ -322,8 +324,19 @@ def load(file: Path) -> ModuleType:
         said = f"FILE: {file} cannot be run: line {line}: {type(error).__name__}: {error}"
         raise ValueError(said) from error
     finally:
-        sys.path.pop(0)
+        sys.path[:] = before
     return module
+
+
+def order_path(file: Path) -> list[str]:
+    """Order the import path for a file: Python's own modules, those beside the file, the others.
+
+    Beside the file may be a random.py or copy.py, which libraries must not import.
+    """
+    own = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
+    packages = ("site-packages", "dist-packages")
+    first = [p for p in sys.path if p.startswith(own) and not p.endswith(packages)]
+    return [*first, str(file.resolve().parent), *(p for p in sys.path if p not in first)]
 
 
 def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:
