@@ -9,6 +9,7 @@ file runs the code in it.
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -55,21 +56,27 @@ class Output:
     """The beginning of what arrives in a pipe, and the number of bytes."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
-        self.pipe, self.start, self.size = pipe, b"", 0
+        self.pipe, self.start, self.size, self.ending = pipe, b"", 0, False
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
     def read(self) -> None:
-        """Read until the pipe is closed, so that nobody waits who prints."""
-        while part := os.read(self.pipe.fileno(), 2**16):
-            self.start += part[: PRINTED - len(self.start)]
-            self.size += len(part)
+        """Read what arrives, so that nobody waits who prints, to the end or until `close`."""
+        while True:
+            if select.select([self.pipe], [], [], 0.1)[0]:
+                part = os.read(self.pipe.fileno(), 2**16)
+                if not part:
+                    return
+                self.start += part[: PRINTED - len(self.start)]
+                self.size += len(part)
+            elif self.ending:  # a process that has left the group may keep the pipe open
+                return
 
     def close(self) -> None:
-        """Close the pipe when all is read, unless a process that has left the group keeps it."""
-        self.reader.join(1.0)
-        if not self.reader.is_alive():
-            self.pipe.close()
+        """Read what has been printed, and close the pipe."""
+        self.ending = True
+        self.reader.join()
+        self.pipe.close()
 
     def __str__(self) -> str:
         """What was printed, on lines that any terminal can show; empty if nothing was."""
