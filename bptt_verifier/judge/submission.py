@@ -71,10 +71,10 @@ def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)
     That argument has the state's name, or it is the next one after y and the earlier states and has
     no default. Other arguments with a default are options of the submission, and keep it.
     """
-    try:
-        parameters = inspect.signature(gradients).parameters.values()
-    except Exception:  # a callable may have no signature, or one that raises
+    signature = attempt(inspect.signature, gradients)
+    if isinstance(signature, Failure):  # there is none, or it raises
         return TakenStates()
+    parameters = signature.parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     places = [p for p in parameters if p.kind in kinds][3:]
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -134,11 +134,16 @@ def check_params(params: Mapping[str, Any]) -> dict[str, Array]:
     """Convert the parameters to arrays. Raises ValueError unless they are a dict of floats."""
     if not isinstance(params, Mapping) or not params:
         raise ValueError(f"params: expected a dict of float arrays, found {type_name(params)}")
+    items = attempt(lambda: list(params.items()))
+    if isinstance(items, Failure):
+        raise ValueError(f"params: expected a dict of float arrays, and reading it: {items.what}")
     arrays = {}
-    for name, value in params.items():
+    for name, value in items:
         if not isinstance(name, str):
             raise ValueError(f"params: expected names that are strings, found {name!r}")
-        array = np.array(value)
+        array = attempt(np.array, value)
+        if isinstance(array, Failure):
+            raise ValueError(f"params[{name!r}]: expected an array, found {array.what}")
         if array.dtype not in (np.float32, np.float64) or array.size == 0:
             raise ValueError(
                 f"params[{name!r}]: expected a float32 or float64 array with entries, found "

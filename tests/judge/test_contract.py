@@ -349,6 +349,15 @@ def test_a_hostile_object_ends_in_a_verdict(case: str) -> None:
         str(report)
 
 
+def test_parameters_that_cannot_be_read_are_refused_in_one_sentence() -> None:
+    for params, sentence in (
+        ({"W": Raising()}, r"params\['W'\]: expected an array, found RuntimeError: no __array"),
+        (RaisingMapping(W=W["W"]), "params: expected a dict of float arrays, .*: no keys"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            verify_own_model(right, square, params)
+
+
 class Nameless:
     """A callable without a signature, whose name raises."""
 
