@@ -7,6 +7,7 @@ from importlib.metadata import version
 import jax
 import pytest
 
+from bptt_verifier.program import attempt
 from tests.support.command_line import Command, Ended, Train, exit_code
 from tests.support.profiles import register_profiles
 
@@ -29,6 +30,12 @@ def strict_dtype_promotion() -> Iterator[None]:
     with jax.numpy_dtype_promotion("strict"):
         yield
     assert not jax.config.jax_enable_x64
+
+
+@pytest.fixture(autouse=True)
+def warnings_of_the_judge_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning about the judge's own arithmetic, which users do not see, fails the test."""
+    monkeypatch.setattr(attempt, "filter_own_warnings", lambda: None)
 
 
 @pytest.fixture

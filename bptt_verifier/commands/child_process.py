@@ -1,58 +1,121 @@
 """A child process that judges a file, which may hang, crash, exit or print as it likes.
 
-The child writes one line of JSON for every event to a channel that the submission does not see; its
-standard output and error are discarded. The parent waits, and ends the child when a single call of
-the submission exceeds its time limit. Judging a file runs the code in it.
+The child writes one line of JSON for every event to a channel that the submission does not see.
+What the submission prints goes to a pipe, of which the parent keeps the beginning. The parent
+waits, and ends the child when a single call of the submission exceeds its time limit. Judging a
+file runs the code in it.
 """
 
 import json
 import os
 import queue
+import select
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from bptt_verifier.console.terminal import discard_output
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
 
 START_UP = 120  # seconds for the child's imports, before any code of the submission runs
+PRINTED = 4000  # characters of the submission's output that are shown
+# The working folder is not on the child's path, where a file might be taken for Python's own module
+# of that name. This package comes last, since beside it may be installed what others shadow.
+START = """
+import sys
+sys.path.append({root!r})
+from bptt_verifier.commands.child_process import main
+main({request!r})
+"""
 
 
 class Outcome(NamedTuple):
-    """The verdict, and the report as text, as plain values and as a page."""
+    """The verdict, and the report as text, as plain values and as a page.
+
+    `ended` is true if the submission ended the process, so that it was not judged.
+    """
 
     verdict: Verdict
     text: str
     plain: dict[str, Any]
     html: str
+    ended: bool = False
 
 
-def render(report: Report) -> Outcome:
+class Output:
+    """The beginning of what arrives in a pipe, and the number of bytes."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self.pipe, self.start, self.size, self.ending = pipe, b"", 0, False
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self) -> None:
+        """Read what arrives, so that nobody waits who prints, to the end or until `close`."""
+        while True:
+            if select.select([self.pipe], [], [], 0.1)[0]:
+                part = os.read(self.pipe.fileno(), 2**16)
+                if not part:
+                    return
+                self.start += part[: PRINTED - len(self.start)]
+                self.size += len(part)
+            elif self.ending:  # a process that has left the group may keep the pipe open
+                return
+
+    def close(self) -> None:
+        """Read what has been printed, and close the pipe."""
+        self.ending = True
+        self.reader.join()
+        self.pipe.close()
+
+    def __str__(self) -> str:
+        """What was printed, on lines that any terminal can show; empty if nothing was."""
+        if not self.size:
+            return ""
+        lines = self.start.decode(errors="replace").splitlines()
+        shown = "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+                          for line in (line.replace("\t", "    ") for line in lines))  # fmt: skip
+        more = f" (the first {len(self.start)} of {self.size} bytes)" * (self.size > PRINTED)
+        return f"Your code printed{more}:\n{shown}"
+
+
+def render(report: Report, *, ended: bool = False) -> Outcome:
     """The report in all its forms."""
-    return Outcome(report.verdict, str(report), report.to_dict(), report.to_html())
+    return Outcome(report.verdict, str(report), report.to_dict(), report.to_html(), ended)
 
 
 def judge_file(
-    request: dict[str, Any], timeout: float, progress: Callable[[int, int], None]
+    request: dict[str, Any],
+    timeout: float,
+    progress: Callable[[int, int], None],
+    show: Callable[[str], object] = lambda printed: None,
 ) -> Outcome:
     """Judge the file of a request: "file", "function", "own", and the options of `verify`.
 
-    `timeout` is the limit for each single call of the submission, in seconds.
+    `timeout` is the limit for each single call of the submission, in seconds. `show` is called with
+    what the submission has printed, if anything.
     Raises ValueError, with one sentence, where the file cannot be used at all.
     """
-    command = [sys.executable, "-m", "bptt_verifier.commands.child_process", json.dumps(request)]
+    root = str(Path(__file__).resolve().parents[2])
+    start = START.format(root=root, request=json.dumps(request))
     child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
-    )
-    source = child.stdout
+        [sys.executable, "-P", "-c", start], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    source, pipe = child.stdout, child.stderr
     assert source is not None
+    assert pipe is not None
+    output = Output(pipe)
     lines: queue.Queue[bytes] = queue.Queue()
 
     def forward() -> None:
@@ -62,9 +125,10 @@ def judge_file(
     reader = threading.Thread(target=forward, daemon=True)
     reader.start()
 
-    def fail(name: str, explanation: str, **details: Any) -> Outcome:
+    def fail(name: str, verdict: Verdict, explanation: str, **details: Any) -> Outcome:
         mistake = Mistake(name, explanation, details)
-        return render(Report(Path(request["file"]).name, Verdict.DISAGREES, (mistake,)))
+        report = Report(Path(request["file"]).name, verdict, (mistake,))
+        return render(report, ended=name == "exited")
 
     running: str | None = "the start"
     since, limit = time.monotonic(), float(START_UP)
@@ -74,70 +138,97 @@ def judge_file(
                 line = lines.get(timeout=max(0.0, since + limit - time.monotonic()))
             except queue.Empty:
                 what = f"{running} did not end within {limit:g} s."
-                return fail("timed-out", what, seconds=limit)
+                return fail("timed-out", Verdict.DISAGREES, what, seconds=limit)
             if not line:
                 code = child.wait()
-                what = f"your code ended the process, with exit code {code}."
-                return fail("exited", what, code=code)
+                how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
+                what = f"your code ended the process, {how}, so it was not judged."
+                return fail("exited", Verdict.INCONCLUSIVE, what, code=code)
             message, since = json.loads(line), time.monotonic()
             if "refused" in message:
                 raise ValueError(message["refused"])
             if "outcome" in message:
-                verdict, text, plain, html = message["outcome"]
-                return Outcome(Verdict(verdict), text, plain, html)
+                verdict, *rendered = message["outcome"]
+                return Outcome(Verdict(verdict), *rendered)
             if "progress" in message:
                 progress(*message["progress"])
             else:
                 running = message["running"]
                 limit = min(timeout if running else float("inf"), threading.TIMEOUT_MAX / 2)
     finally:
-        child.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # with the processes that the code has started
         child.wait()
         reader.join()
+        output.close()
+        if printed := str(output):
+            show(printed)
         source.close()
 
 
-def main(request: dict[str, Any]) -> None:
+def main(request: str) -> None:
     """Judge the file of the request in the child, and report every event to the parent."""
     channel = os.fdopen(os.dup(1), "wb", buffering=0)  # a copy of stdout, to the parent
+    output = os.dup(2)  # what the submission prints; what libraries print meanwhile is not shown
     discard_output(1, 2)
 
     def send(**message: Any) -> None:
         channel.write(json.dumps(message).encode() + b"\n")
+
+    @contextmanager
+    def show_output() -> Iterator[None]:
+        for descriptor in (1, 2):
+            os.dup2(output, descriptor)
+        try:
+            yield
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(Exception):  # the submission may have closed or replaced it
+                    stream.flush()
+            discard_output(1, 2)
 
     def announce(function: Callable[..., Any], what: str) -> Callable[..., Any]:
         @wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
             send(running=what)
             try:
-                return function(*arguments, **named)
+                with show_output():
+                    return function(*arguments, **named)
             finally:
                 send(running=None)
 
         return call
 
-    # The parent needs none of these.
-    from bptt_verifier.judge.submission import find_function, load  # noqa: PLC0415
-    from bptt_verifier.judge.verify import verify, verify_own_model  # noqa: PLC0415
-
-    file = Path(request["file"])
-    sys.path.insert(0, str(file.resolve().parent))
-    options = request["options"] | {"subject": file.name}
-    options["progress"] = lambda done, total: send(progress=[done, total])
     try:
-        module = announce(load, f"running {file.name}")(file)
-        function = find_function(module, request["function"], file)
-        gradients = announce(function, f"a call of {request['function']}")
-        if request["own"]:
-            loss = announce(find_function(module, "loss", file), "a call of loss")
-            report = verify_own_model(gradients, loss, module.params, **options)
-        else:
-            report = verify(gradients, **options)
+        send(outcome=judge_in_child(json.loads(request), announce, send))
     except (ValueError, TypeError, AttributeError) as error:
         send(refused=str(error))
-    else:
-        send(outcome=render(report))
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        send(refused=f"the judge itself failed: {type(error).__name__}: {error} at {where}")
 
 
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+def judge_in_child(
+    request: dict[str, Any],
+    announce: Callable[[Callable[..., Any], str], Any],
+    send: Callable[..., None],
+) -> Outcome:
+    """Judge the file of the request, and announce every call of its code."""
+    # The parent needs none of these.
+    from bptt_verifier.judge.submission import find_function, load, order_path  # noqa: PLC0415
+    from bptt_verifier.judge.verify import verify, verify_own_model  # noqa: PLC0415
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    file = Path(request["file"])
+    sys.path[:] = order_path(file)
+    options = request["options"] | {"subject": file.name}
+    options["progress"] = lambda done, total: send(progress=[done, total])
+    module = announce(load, f"running {file.name}")(file)
+    function = find_function(module, request["function"], file)
+    gradients = announce(function, f"a call of {request['function']}")
+    if not request["own"]:
+        return render(verify(gradients, **options))
+    loss = announce(find_function(module, "loss", file), "a call of loss")
+    return render(verify_own_model(gradients, loss, module.params, **options))

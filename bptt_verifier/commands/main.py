@@ -1,7 +1,8 @@
 """The command line `bptt`: verify, prove, accuracy, explain, flow, train.
 
 Exit codes: 0 agrees (or learned), 1 disagrees (or not learned), 2 bad usage or input,
-3 inconclusive, 130 ended by Ctrl-C, 141 the reader of the output left before there was a verdict.
+3 inconclusive, 4 the submission ended its process, 130 ended by Ctrl-C, 141 the reader of the
+output left before there was a verdict.
 """
 
 import io

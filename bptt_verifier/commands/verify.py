@@ -1,5 +1,6 @@
 """`bptt verify`: compare a submission, or every built-in derivation, with autodiff."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from bptt_verifier.judge import builtin
 from bptt_verifier.tolerance.comparison import Verdict
 
 EXIT_CODES = {Verdict.AGREES: 0, Verdict.DISAGREES: 1, Verdict.INCONCLUSIVE: 3}
+ENDED = 4  # the submission ended the process
 
 
 def verify(
@@ -64,7 +66,7 @@ def verify(
 ) -> None:
     """Compare your derivation, or every built-in one, with autodiff on random problems.
 
-    Exit code: 0 agrees, 1 disagrees, 3 inconclusive.
+    Exit code: 0 agrees, 1 disagrees, 3 inconclusive, 4 your code ended the process.
     """
     require_writable("--json", json_file)
     require_writable("--html", html_file)
@@ -96,14 +98,18 @@ def verify(
             options |= {"activation": activation, "loss": loss, "bias": bias}
             options |= {"examples": examples, "model": model, "reset": reset}
         request = {"file": path, "function": function, "own": own is not None, "options": options}
-        with ending_by_exception(), progress_bar("verifying", None) as progress:
-            outcome = judge_file(request, timeout, progress)
+        printed: list[str] = []
+        try:
+            with ending_by_exception(), progress_bar("verifying", None) as progress:
+                outcome = judge_file(request, timeout, progress, printed.append)
+        finally:
+            print(*printed, sep="\n", end="\n" if printed else "", file=sys.stderr)
         with reader_may_leave():
             print(outcome.text)
     write_json(json_file, outcome.plain)
     if html_file is not None:
         html_file.write_text(outcome.html, encoding="utf-8")
-    raise Exit(EXIT_CODES[outcome.verdict])
+    raise Exit(ENDED if outcome.ended else EXIT_CODES[outcome.verdict])
 
 
 def verify_derivations(

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.subject import Compared, Subject, Try
+from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import (
+    NAMES,
     WEIGHTS,
     Call,
     Expected,
@@ -107,9 +108,9 @@ class CellSubject(Subject):
             partial(known, problem),
         )
 
-    def call(self, case: Case) -> Call:
+    def call(self, case: Case, copy: Copy = copies) -> Call:
         """Copy the parameters, x, y and the initial states for one call."""
-        arrays = copies(case.arguments)
+        arrays = copy(case.arguments)
         weights = {name: arrays[name] for name in case.point.weights}
         in_order = [arrays[name] for name in ("x", "y", *self.states.in_order)]
         given = (WEIGHTS[len(weights)](**weights), *in_order)
@@ -120,7 +121,8 @@ class CellSubject(Subject):
         names = tuple(case.point.weights)
         shapes = list_shapes(self.cell, case.point.sizes)
         optional = {*CELLS[self.cell].Gradients._fields, "prediction", "loss"}
-        known = {name: shape for name, shape in shapes.items() if name in optional}
+        absent = {name for name in NAMES if name not in names}  # biases of a model without any
+        known = {name: shape for name, shape in shapes.items() if name in optional - absent}
         return Expected(names, order_names(names), known, case.point.x.dtype)
 
     def draw_random_problems(self) -> Iterator[Problem]:

@@ -46,10 +46,12 @@ def weigh(
         scatter = measure_scatter(errors[name], spacing, entries)
         if decisive:
             allowed[name] = scatter.limit
-        elif np.any((scatter.mean > before) & (scatter.mean > scatter.limit)):
-            continue
         else:
             allowed[name] = np.maximum(before, scatter.limit)
+            here = np.abs(submitted - found.values[name]) / (len(errors[name]) + 1) ** 0.5
+            if np.any(np.maximum(scatter.mean, here) > allowed[name]):
+                allowed[name] = before
+                continue
         comparisons[name] = compare(
             name, submitted, found.values[name], allowed[name], scatter.mean
         )

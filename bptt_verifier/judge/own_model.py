@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bptt_verifier.judge.subject import Compared, Subject, Try
+from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.own_models import diagnose
 from bptt_verifier.program.attempt import copies
+from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, use_float64, widen
+from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, widen
 from bptt_verifier.report import Mistake
 
 WITNESSES = 4  # failing cases that a named mistake must reproduce
@@ -29,9 +30,9 @@ class OwnSubject(Subject):
         """The number of cases."""
         return len(self.model.cases)
 
-    def call(self, case: Case) -> Call:
+    def call(self, case: Case, copy: Copy = copies) -> Call:
         """Copy the parameters into a new dict."""
-        params = copies(case.arguments)
+        params = copy(case.arguments)
         return Call((params,), {}, lambda: dict(params))
 
     def expect(self, case: Case) -> Expected:

@@ -1,15 +1,25 @@
 """The path from a submission to a report, the same for every subject."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bptt_verifier.judge.neighbours import find_precision, list_failing, settle, weigh
+from bptt_verifier.judge.repetition import find_dependence
 from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
-from bptt_verifier.judge.subject import Compared, Subject, Try, find_dtype
-from bptt_verifier.judge.submission import Breach, ask, find_difference, make_breach, name_result
+from bptt_verifier.judge.subject import Compared, Copy, Subject, Try, find_dtype
+from bptt_verifier.judge.submission import (
+    Breach,
+    Submission,
+    ask,
+    find_difference,
+    make_breach,
+    name_result,
+)
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference import exact_values
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import (
@@ -32,7 +42,6 @@ from bptt_verifier.tolerance.comparison import (
     worst_of,
 )
 
-Gradients = Callable[..., Any]
 Progress = Callable[[int, int], None]
 
 ENTRIES = 100_000  # entries that a verdict compares, before they are counted
@@ -40,9 +49,21 @@ SHOWN = 100  # entries of a gradient that a counterexample shows whole
 
 
 def judge(
-    gradients: Gradients, subject: Subject, name: str, progress: Progress = lambda done, total: None
+    gradients: Callable[..., Any],
+    subject: Subject,
+    name: str,
+    progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Judge a submission, and report whatever it does.
+    """Judge a function, and report whatever it does, with notes on its calls."""
+    submission = Submission(gradients)
+    report = judge_submission(submission, subject, name, progress)
+    return report._replace(notes=(*report.notes, *submission.notes))
+
+
+def judge_submission(
+    gradients: Submission, subject: Subject, name: str, progress: Progress
+) -> Report:
+    """Judge a submission.
 
     The contract, the loss, the gradients and single steps are checked. If something disagrees, the
     mistake is diagnosed and the smallest failing case found. If every bound is too large to decide,
@@ -74,7 +95,7 @@ def judge(
     confirmed: list[str] = []
 
     def attempt(case: Case) -> Compared | None:
-        found = compare_at(gradients, subject, case, precision)
+        found = compare_at(gradients, subject, case, precision=precision)
         return None if isinstance(found, Breach) else found
 
     in_float64 = 0
@@ -82,7 +103,7 @@ def judge(
         doubt = subject.contradict(number, case)
         if doubt is not None:
             return report(Verdict.INCONCLUSIVE, notes=(doubt,))
-        found = compare_at(gradients, subject, case, precision)
+        found = compare_at(gradients, subject, case, precision=precision)
         if isinstance(found, Breach):
             return refuse(found)
         in_float64 += not case.single
@@ -101,34 +122,41 @@ def judge(
 
     probes: list[Compared] = []
     for case in subject.draw_probes():
-        found = compare_at(gradients, subject, case, precision)
+        found = compare_at(gradients, subject, case, precision=precision)
         if isinstance(found, Breach):
             return refuse(found)
         probes.append(separate_steps(found))
         progress(len(compared) + len(probes), subject.total)
     names = list_gradients([*compared, *probes])
     settled = settle(attempt, subject, [*compared, *probes], names, confirmed)
-    notes = (*describe_precision([*compared, *probes], settled, precision), *subject.notes)
+    again = partial(compare_at, gradients, subject, precision=precision)
+    changed, remarks = find_dependence(gradients, settled, again)
+    if changed is not None:
+        return report(Verdict.DISAGREES, changed)
+    notes = describe_precision([*compared, *probes], settled, precision)
+    notes = (*notes, *subject.notes, *remarks)
     compared, probes = settled[: len(compared)], settled[len(compared) :]
     return conclude(attempt, subject, name, compared, probes, notes)
 
 
-def ask_twice(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
+def ask_twice(gradients: Submission, subject: Subject, case: Case) -> dict[str, Array] | Breach:
     """Call a submission twice at a case; return the results if both times they are the same."""
     first = ask_at(gradients, subject, case)
     second = first if isinstance(first, Breach) else ask_at(gradients, subject, case)
     if isinstance(first, Breach) or isinstance(second, Breach):
         return second
 
-    def allow() -> dict[str, Array]:
-        return {} if case.truth is None else find_truth(case, find_dtypes(first, case))[1]
+    if case.truth is None:  # nothing tells what rounding may change
+        return first
+    dtypes = find_dtypes(first, case)
+    return find_difference(first, second, partial(find_truth, case, dtypes)) or first
 
-    return find_difference(first, second, allow) or first
 
-
-def ask_at(gradients: Gradients, subject: Subject, case: Case) -> dict[str, Array] | Breach:
-    """Call a submission at a case; return its results."""
-    return ask(gradients, subject.call(case), subject.expect(case), case.label)
+def ask_at(
+    gradients: Submission, subject: Subject, case: Case, copy: Copy = copies
+) -> dict[str, Array] | Breach:
+    """Call a submission at a case; return its results. `copy` chooses the arguments' layout."""
+    return ask(gradients, partial(subject.call, case, copy), subject.expect(case), case.label)
 
 
 def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
@@ -159,13 +187,17 @@ def find_dtypes(submitted: dict[str, Array], case: Case, precision: Any = None) 
 
 
 def compare_at(
-    gradients: Gradients, subject: Subject, case: Case, precision: Any = None
+    gradients: Submission,
+    subject: Subject,
+    case: Case,
+    copy: Copy = copies,
+    precision: Any = None,
 ) -> Compared | Breach:
     """Call the submission at a case, and compare its results with the reference.
 
     `precision` is the format in which the submission computes, if it is coarser than its results'.
     """
-    submitted = ask_at(gradients, subject, case)
+    submitted = ask_at(gradients, subject, case, copy)
     if isinstance(submitted, Breach):
         return submitted
     dtypes = find_dtypes(submitted, case, precision)

@@ -1,12 +1,13 @@
 """A subject: the model whose gradients a submission computes, with its cases and diagnosis."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.report import Mistake
@@ -47,6 +48,8 @@ class Compared(NamedTuple):
 
 # Call the submission at a case and compare its results; None where it breaks the contract.
 Try = Callable[[Case], Compared | None]
+# Copy the arguments of a case, in a layout of its own.
+Copy = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 class Subject(ABC):
@@ -66,7 +69,7 @@ class Subject(ABC):
         """The number of cases and probes, for a progress bar."""
 
     @abstractmethod
-    def call(self, case: Case) -> Call:
+    def call(self, case: Case, copy: Copy = copies) -> Call:
         """Copy the arguments of a case for one call of the submission."""
 
     @abstractmethod

@@ -7,6 +7,7 @@ copied at once, because they may be views of the arguments or of a buffer that i
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import Failure, attempt, type_name
+from bptt_verifier.program.attempt import USERS, Failure, attempt, printable, type_name
 from bptt_verifier.report import Mistake
 
 NAMES = ("U", "W", "V", "b", "c", "b_n")
@@ -67,24 +68,27 @@ class TakenStates(NamedTuple):
 def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> TakenStates:
     """Find the initial states for which the submission has an argument.
 
-    That argument has the state's name, or is the next one after y and the earlier states.
+    That argument has the state's name, or it is the next one after y and the earlier states and has
+    no default. Other arguments with a default are options of the submission, and keep it.
     """
-    try:
-        parameters = inspect.signature(gradients).parameters.values()
-    except (TypeError, ValueError):
+    signature = attempt(inspect.signature, gradients)
+    if isinstance(signature, Failure):  # there is none, or it raises
         return TakenStates()
+    parameters = signature.parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    places = [p.name for p in parameters if p.kind in kinds][3:]
-    others = {p.name for p in parameters} - {p.name for p in parameters if p.kind is kinds[0]}
+    places = [p for p in parameters if p.kind in kinds][3:]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    others = {p.name for p in parameters if p.kind in named}
     in_order, by_name = list[str](), list[str]()
     for state in states:
         here = places[0] if places else None
-        if here == state or (here is not None and here not in states and state not in others):
+        unnamed = here and here.name not in states and here.default is inspect.Parameter.empty
+        if here and (here.name == state or (unnamed and state not in others)):
             in_order.append(state)
             places = places[1:]
         elif state in others:
             by_name.append(state)
-            places = [name for name in places if name != state]
+            places = [place for place in places if place.name != state]
     return TakenStates(tuple(in_order), tuple(by_name))
 
 
@@ -109,6 +113,9 @@ class Expected(NamedTuple):
     dtype: Any
 
 
+SHOWN = 10  # names in a sentence
+
+
 class Breach(NamedTuple):
     """A breach of the contract, after which numbers cannot be compared."""
 
@@ -121,17 +128,65 @@ def make_breach(name: str, explanation: str, *notes: str, **details: Any) -> Bre
     return Breach(Mistake(name, explanation, details), notes)
 
 
+class Submission:
+    """The user's function, and notes for the report on what its calls have shown."""
+
+    def __init__(self, gradients: Callable[..., Any]) -> None:
+        self.gradients = gradients
+        self.calls = 0
+        self.known: tuple[str, ...] = ()  # names of results that can be compared
+        self.unknown: dict[str, None] = {}  # names of others, in order
+        self.raised_by_settings = ""
+
+    def select_known(self, found: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
+        """Select the results that can be compared, and remember the names of the others."""
+        self.known = tuple(expected.shapes)
+        self.unknown |= dict.fromkeys(name for name in found if name not in expected.shapes)
+        return {name: value for name, value in found.items() if name in expected.shapes}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the report."""
+        notes = [self.raised_by_settings] if self.raised_by_settings else []
+        if self.unknown:
+            names = [printable(name) for name in list(self.unknown)[:SHOWN]]
+            more = f" and {len(self.unknown) - SHOWN} others" if len(self.unknown) > SHOWN else ""
+            notes.append(
+                f"Not checked: {', '.join(names)}{more}. The results compared for this model are "
+                f"{', '.join(self.known)}."
+            )
+        return tuple(notes)
+
+
 def ask(
-    gradients: Callable[..., Any], call: Call, expected: Expected, label: str
+    submission: Submission, make_call: Callable[[], Call], expected: Expected, label: str
 ) -> dict[str, Array] | Breach:
-    """Call the submission; return its results by name, or how it breaks the contract."""
+    """Call the submission; return its results by name, or how it breaks the contract.
+
+    If it raises only because floating-point errors or warnings are exceptions under the user's
+    settings, it is called again without them, and a note says so.
+    """
+    call = make_call()
     before = {name: np.array(array) for name, array in call.arrays().items()}
-    result = attempt(gradients, *call.arguments, **call.named)
+    submission.calls += 1
+    gradients, settings = submission.gradients, USERS.get()
+    result = attempt(gradients, *call.arguments, settings=settings, **call.named)
+    if isinstance(result, Failure) and result.by_settings:
+        call = make_call()
+        again = attempt(gradients, *call.arguments, **call.named)
+        if not isinstance(again, Failure):
+            submission.raised_by_settings = submission.raised_by_settings or (
+                f"{result.file_line}: your function raised {result.what} with {label}, under your "
+                "settings for floating-point errors or warnings; it was called without them."
+            )
+            result = again
     if isinstance(result, Failure):
         note = f"{result.file_line}: {result.text}; with {label}"
         details = {"exception": result.exception, "file_line": result.file_line}
         return make_breach("raised", f"your function raised {result.what}", note, **details)
     found = read_results(result, expected)
+    if not isinstance(found, Breach):
+        found = submission.select_known(found, expected)
     arrays = found if isinstance(found, Breach) else convert_results(found, expected)
     if isinstance(arrays, Breach):
         return arrays
@@ -185,7 +240,7 @@ def name_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
             f"{', '.join(expected.names)}, found {', '.join(found) or 'nothing'}."
         )
         return make_breach("wrong-shape", said, missing=missing, found=list(found))
-    return {name: value for name, value in found.items() if name in expected.shapes}
+    return found
 
 
 def name_result(name: str) -> str:
@@ -221,21 +276,23 @@ def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, A
 def find_difference(
     first: Mapping[str, Array],
     second: Mapping[str, Array],
-    allow: Callable[[], Mapping[str, Array]],
+    find_truth: Callable[[], tuple[Mapping[str, Array], Mapping[str, Array]]],
 ) -> Breach | None:
-    """Find a difference between the results of two equal calls, larger than is allowed.
+    """Find a difference between the results of two equal calls that rounding does not explain.
 
-    A smaller difference is no breach: threads may add up in another order. `allow` computes the
-    allowed errors, and is called only where results differ.
+    Threads may add up in another order: two results are fine if they differ by the allowed error
+    at most, or are both right within it. `find_truth` computes the true values and the allowed
+    errors, and is called only where results differ.
     """
     for name, value in first.items():
         other = second.get(name)
         if other is not None:
             if np.array_equal(value, other, equal_nan=True):
                 continue
-            allowed = allow().get(name, np.zeros(()))
-            with np.errstate(invalid="ignore"):
-                if np.all(np.abs(value - other) <= allowed):
+            true, allowed = (arrays[name] for arrays in find_truth())
+            with np.errstate(invalid="ignore", over="ignore"):
+                right = [np.abs(each - true) <= allowed for each in (value, other)]
+                if np.all((np.abs(value - other) <= allowed) | (right[0] & right[1])):
                     continue
         said = f"your function returned two different results for {name}"
         said += " when called twice with the same arguments."
@@ -255,7 +312,8 @@ def load(file: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ValueError(f"FILE: expected a Python file, found {file}")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.resolve().parent))
+    before = sys.path[:]
+    sys.path[:] = order_path(file)
     try:
         spec.loader.exec_module(module)
     except KeyboardInterrupt:
@@ -266,8 +324,19 @@ def load(file: Path) -> ModuleType:
         said = f"FILE: {file} cannot be run: line {line}: {type(error).__name__}: {error}"
         raise ValueError(said) from error
     finally:
-        sys.path.pop(0)
+        sys.path[:] = before
     return module
+
+
+def order_path(file: Path) -> list[str]:
+    """Order the import path for a file: Python's own modules, those beside the file, the others.
+
+    Beside the file may be a random.py or copy.py, which libraries must not import.
+    """
+    own = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
+    packages = ("site-packages", "dist-packages")
+    first = [p for p in sys.path if p.startswith(own) and not p.endswith(packages)]
+    return [*first, str(file.resolve().parent), *(p for p in sys.path if p not in first)]
 
 
 def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import Progress, judge
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import ACTIVATIONS, CELLS, LOSSES, STATES
+from bptt_verifier.program.attempt import attempt, printable, use_own_settings
 from bptt_verifier.reference.own_loss import CASES, Loss, prepare
 from bptt_verifier.report import DerivationError, Report
 from bptt_verifier.tolerance.comparison import Verdict
@@ -54,8 +55,8 @@ def verify(
     option = {"rnn": activation, "gru": reset}.get(model, "")
     states = find_states(gradients, STATES[model])
     cell = CellSubject(model, option, loss, bool(bias), states, examples, seed)
-    name = str(subject or getattr(gradients, "__name__", "your derivation"))
-    return judge(gradients, cell, name, progress)
+    with use_own_settings():
+        return judge(gradients, cell, subject or find_name(gradients), progress)
 
 
 def verify_own_model(
@@ -78,8 +79,9 @@ def verify_own_model(
     or `seed` none from 0.
     """
     require_function(gradients)
-    model = prepare(loss, params, seed=seed, cases=cases, progress=progress)
-    return judge(gradients, OwnSubject(model), subject)
+    with use_own_settings():
+        model = prepare(loss, params, seed=seed, cases=cases, progress=progress)
+        return judge(gradients, OwnSubject(model), subject)
 
 
 def assert_verified(gradients: Callable[..., Any], **options: Any) -> Report:
@@ -101,6 +103,12 @@ def require_function(gradients: Any) -> None:
     """Raise TypeError unless the submission can be called."""
     if not callable(gradients):
         raise TypeError(f"gradients: expected a function, found {type(gradients).__name__}")
+
+
+def find_name(gradients: Callable[..., Any]) -> str:
+    """Find the name of a function, which may have none or raise."""
+    found = attempt(getattr, gradients, "__name__", None)
+    return printable(found) if isinstance(found, str) else "your derivation"
 
 
 def require_agreement(report: Report) -> Report:

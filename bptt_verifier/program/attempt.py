@@ -3,7 +3,9 @@
 import inspect
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,32 +14,79 @@ from bptt_verifier.problems.problem import Array
 
 
 class Failure(NamedTuple):
-    """An exception of the user's code: what it said, and its innermost line in the user's file."""
+    """An exception of the user's code: what it said, and its innermost line in the user's file.
+
+    `by_settings` is true if it may have been raised only because floating-point errors or warnings
+    are exceptions under the user's settings.
+    """
 
     what: str
     exception: str
     file_line: str
     text: str
+    by_settings: bool = False
 
 
-def attempt(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+class Settings(NamedTuple):
+    """The user's treatment of floating-point errors and warnings, without what is only printed."""
+
+    errors: Any = {"all": "ignore"}  # noqa: RUF012 - never modified
+    filters: Any = ()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Apply these settings for a while; whatever the code inside sets ends with it."""
+        with warnings.catch_warnings(), np.errstate(**self.errors):
+            warnings.simplefilter("ignore")
+            filters: Any = warnings.filters
+            filters[:0] = self.filters
+            yield
+
+
+MUTED = Settings()
+USERS = ContextVar("USERS", default=MUTED)
+
+
+@contextmanager
+def use_own_settings() -> Iterator[None]:
+    """Use the judge's own treatment of floating-point errors and warnings, and keep the user's."""
+    errors = {k: "ignore" if v == "print" else v for k, v in np.geterr().items()}
+    filters = [
+        (action if action == "error" else "ignore", *others) for action, *others in warnings.filters
+    ]
+    token = USERS.set(Settings(errors, filters))
+    try:
+        with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"):
+            filter_own_warnings()
+            yield
+    finally:
+        USERS.reset(token)
+
+
+def filter_own_warnings() -> None:
+    """Ignore warnings about the judge's own arithmetic."""
+    warnings.simplefilter("ignore")
+
+
+def attempt(
+    function: Callable[..., Any], *arguments: Any, settings: Settings = MUTED, **named: Any
+) -> Any:
     """What the function returns, or a Failure; only Ctrl-C passes.
 
-    Warnings and floating-point errors of the user's code are ignored.
+    Unless `settings` says otherwise, warnings and floating-point errors are ignored.
     """
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with settings.hold():
             return function(*arguments, **named)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # the user's code may raise or exit as it likes
+        if type(error) is KeyboardInterrupt:
+            raise
         return failure_of(error, function)
 
 
 def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
     """The exception, with the innermost line in the file that defines the function."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    code = find_code(function)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if code and frame.filename == code.co_filename]
     if code and not own:  # the call itself failed
@@ -45,16 +94,33 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
     frame = (own or frames)[-1]
     kind, message = type(error).__name__, message_of(error)
     what = f"{kind}: {message}" if message else kind
-    return Failure(what, kind, f"{frame.filename}:{frame.lineno}", frame.line or "")
+    by_settings = isinstance(error, FloatingPointError | Warning)
+    return Failure(what, kind, f"{frame.filename}:{frame.lineno}", frame.line or "", by_settings)
+
+
+def find_code(function: Callable[..., Any]) -> Any:
+    """Find the code of a function, of what it wraps or of an object's `__call__`, or None."""
+    with suppress(Exception):  # any attribute of the user's object may raise
+        inner = inspect.unwrap(getattr(function, "func", function))
+        method = inner if hasattr(inner, "__code__") else type(inner).__call__
+        return getattr(method, "__code__", None)
+    return None
 
 
 def message_of(error: BaseException) -> str:
     """What an exception says, on one line that any terminal can show."""
     try:
         words = str(error).split()
-    except Exception:  # an exception may fail to say what it is about
+    except BaseException as another:  # an exception may fail to say what it is about
+        if type(another) is KeyboardInterrupt:
+            raise
         return ""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(words))[:300]
+    return printable(" ".join(words))
+
+
+def printable(text: str) -> str:
+    """Shorten a text of the user's to what any terminal can show."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:300])[:300]
 
 
 def copies(arrays: Mapping[str, Array]) -> dict[str, Array]:

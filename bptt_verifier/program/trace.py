@@ -99,7 +99,7 @@ def trace(loss: Loss, params: Params) -> Program:
 
     def constant(value: Any) -> int:
         nonlocal slots
-        constants[slots] = np.asarray(value)
+        constants[slots] = np.array(value)  # a copy: JAX's own would stay interned
         slots += 1
         return slots - 1
 

@@ -4,20 +4,18 @@ jax.grad differentiates the loss in every case. Complex steps of the same loss i
 first cases. The allowed errors are measured (docs/derivation.md, section 10).
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
+from bptt_verifier.program.precision import compile_gradient, isolate_float64, use_float64
 from bptt_verifier.program.trace import Program, gradient_and_noise, trace
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.second_opinion import contradict_entries
-from bptt_verifier.tolerance.noise import UNOPTIMISED
 from bptt_verifier.tolerance.scatter import displace
 from manual_bptt.inputs import require_at_least
 
@@ -88,7 +86,7 @@ def prepare(
 
     if not callable(loss):
         raise ValueError(f"loss: expected a function, found {type_name(loss)}")
-    with use_float64():
+    with isolate_float64(loss):
         wide = widen(given)
         in_numpy = attempt(loss, copies(wide), np)
         if isinstance(in_numpy, Failure):
@@ -105,7 +103,7 @@ def prepare(
         program = attempt(lambda: trace(scalar, wide))
         if isinstance(program, Failure):
             return refuse(f"loss(params, jax.numpy) raised {program.what} at {program.file_line}.")
-        gradient = jax.jit(jax.value_and_grad(scalar), compiler_options=UNOPTIMISED)
+        gradient = compile_gradient(scalar)
         finite = []
         for number in range(cases):
             params = draw_parameters(given, seed=seed, case=number)
@@ -152,11 +150,16 @@ def check_params(params: Mapping[str, Any]) -> dict[str, Array]:
     """Convert the parameters to arrays. Raises ValueError unless they are a dict of floats."""
     if not isinstance(params, Mapping) or not params:
         raise ValueError(f"params: expected a dict of float arrays, found {type_name(params)}")
+    items = attempt(lambda: list(params.items()))
+    if isinstance(items, Failure):
+        raise ValueError(f"params: expected a dict of float arrays, and reading it: {items.what}")
     arrays = {}
-    for name, value in params.items():
+    for name, value in items:
         if not isinstance(name, str):
             raise ValueError(f"params: expected names that are strings, found {name!r}")
-        array = np.array(value)
+        array = attempt(np.array, value)
+        if isinstance(array, Failure):
+            raise ValueError(f"params[{name!r}]: expected an array, found {array.what}")
         if array.dtype not in (np.float32, np.float64) or array.size == 0:
             raise ValueError(
                 f"params[{name!r}]: expected a float32 or float64 array with entries, found "
@@ -236,10 +239,3 @@ def ask_second_opinion(loss: Loss, case: Case) -> str | None:
     point = widen(case.arguments)
     doubt = contradict_entries(in_numpy, point, case.truth(np.float64, ()), case.point)
     return None if doubt is None else f"At {case.label}, {doubt}"
-
-
-@contextmanager
-def use_float64() -> Iterator[None]:
-    """Use 64-bit JAX with standard promotion, whatever the caller's settings."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        yield

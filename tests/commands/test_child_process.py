@@ -1,32 +1,126 @@
 """Hostile code in a file ends in a verdict, and a file that cannot be used in one sentence."""
 
 import contextlib
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bptt_verifier import Verdict
-from bptt_verifier.commands.child_process import judge_file
+from bptt_verifier.commands.child_process import Outcome, judge_file
 from bptt_verifier.judge import submission
+from tests.support.command_line import Command
 
+RAISE = "raise KeyError('no')"
 HOSTILE = {
     "never returns": ("while True: pass", "timed-out"),
-    "kills the process": ("import os; os._exit(7)", "exited"),
-    "prints megabytes and raises": ("print('x' * 10**7); raise KeyError('no')", "raised"),
+    "kills the process": ("os._exit(7)", "exited"),
+    "crashes": ("os.kill(os.getpid(), signal.SIGSEGV)", "exited"),
+    "prints megabytes, and a process that it leaves keeps the output": (
+        f"print('x' * 10**7); subprocess.Popen(['sleep', '5'], start_new_session=True); {RAISE}",
+        "raised",
+    ),
+    "closes and replaces its output": (
+        f"sys.stdout = sys.stderr = None; os.close(1); os.close(2); {RAISE}",
+        "raised",
+    ),
 }
+
+
+def write_file(folder: Path, *lines: str) -> Path:
+    file = folder / "derivation.py"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file
+
+
+def judge(file: Path, show: Callable[[str], object] = print, **options: Any) -> Outcome:
+    request = {"file": str(file), "function": "gradients", "own": False, "options": options}
+    return judge_file(request, 5.0, lambda done, total: None, show)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_code_ends_in_a_verdict(kind: str, tmp_path: Path) -> None:
     body, name = HOSTILE[kind]
-    file = tmp_path / "hostile.py"
-    file.write_text(f"def gradients(params, x, y):\n    {body}\n", encoding="utf-8")
-    request = {"file": str(file), "function": "gradients", "own": False, "options": {}}
-    found = judge_file(request, 1.0, lambda done, total: None)
-    assert found.verdict is Verdict.DISAGREES
+    start = "import os, signal, subprocess, sys", "def gradients(params, x, y):"
+    file = write_file(tmp_path, *start, f"    {body}")
+    printed: list[str] = []
+    found = judge(file, printed.append)
+    assert found.verdict is (Verdict.INCONCLUSIVE if name == "exited" else Verdict.DISAGREES)
     assert found.plain["mistake"]["name"] == name
+    assert found.ended == (name == "exited")
     assert "Traceback" not in found.text
     assert len(found.text) < 5000
+    assert len("".join(printed)) < 5000
+
+
+EXAMPLES = 8
+RIGHT = (
+    "from manual_bptt import rnn",
+    "def gradients(params, x, y):",
+    "    return tuple(rnn.value_and_grad(rnn.Params(*params), x, y)[1][:3])",
+)
+
+
+def test_files_named_like_pythons_own_modules_end_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working = tmp_path / "working"
+    working.mkdir()
+    for name in ("random", "copy", "queue", "types", "secrets", "numpy", "html", "statistics"):
+        for folder in (tmp_path, working):
+            (folder / f"{name}.py").write_text("raise SystemExit(9)", encoding="utf-8")
+    (tmp_path / "sizes.py").write_text("ONE = 1", encoding="utf-8")
+    monkeypatch.chdir(working)
+    file = write_file(
+        tmp_path, "import random, secrets, html, statistics", "from sizes import ONE", *RIGHT
+    )
+    assert judge(file, examples=EXAMPLES).verdict is Verdict.AGREES
+
+
+def test_what_the_submission_prints_is_shown_in_part(tmp_path: Path) -> None:
+    file = write_file(
+        tmp_path, "import os, sys",
+        "print('at the start')", "sys.stderr.write('an \\x1b[31merror\\n')",
+        *RIGHT[:2], "    os.write(1, b'a write\\xff\\n'); print('call' * 100)", RIGHT[2],
+    )  # fmt: skip
+    printed: list[str] = []
+    assert judge(file, printed.append, examples=EXAMPLES).verdict is Verdict.AGREES
+    (text,) = printed
+    assert text.startswith("Your code printed (the first 4000 of ")
+    assert "bytes):\nat the start\nan \\x1b[31merror\na write\ufffd\ncallcall" in text
+    assert len(text) < 4200
+
+
+def test_nothing_is_shown_of_a_silent_submission(tmp_path: Path) -> None:
+    printed: list[str] = []
+    judge(write_file(tmp_path, *RIGHT), printed.append, examples=1)
+    assert printed == []
+
+
+def test_what_a_file_printed_before_it_failed_is_shown(tmp_path: Path) -> None:
+    printed: list[str] = []
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        judge(write_file(tmp_path, "print('before')", "1 / 0"), printed.append)
+    assert printed == ["Your code printed:\nbefore"]
+
+
+def test_output_breaks_no_json_and_an_ended_process_has_its_own_exit_code(
+    bptt: Command, tmp_path: Path
+) -> None:
+    file = write_file(tmp_path, "print('{')", *RIGHT[:2], "    print('}')", RIGHT[2])
+    ended = bptt("verify", file, "--examples", 4, "--json", tmp_path / "out.json")
+    assert ended.code == 0
+    assert "}" not in ended.out
+    assert ended.err.startswith("Your code printed:\n{\n}\n")
+    assert json.loads((tmp_path / "out.json").read_text())["verdict"] == "agrees"
+
+    file = write_file(tmp_path, RIGHT[1], "    import os; os._exit(0)")
+    ended = bptt("verify", file, "--json", tmp_path / "out.json")
+    assert ended.code == 4
+    assert "with exit code 0, so it was not judged" in ended.out
+    assert json.loads((tmp_path / "out.json").read_text())["verdict"] == "inconclusive"
 
 
 @pytest.mark.parametrize(

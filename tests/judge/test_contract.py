@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from bptt_verifier import Verdict, verify, verify_own_model
 from bptt_verifier.judge.submission import Breach, Expected, TakenStates, find_states, read_results
-from manual_bptt import lstm
+from manual_bptt import gru, lstm, rnn
 from tests.support.derivations import derivation
 from tests.support.right_derivations import column_vectors_one_sequence_at_a_time
 from tests.support.square import W, right, square
@@ -170,6 +171,13 @@ def test_a_state_is_passed_in_its_place_or_by_its_name() -> None:
         (lambda params, x, y, c0: 0, TakenStates(("c0",))),
         (lambda params, x, y, *, h0=None, c0=None: 0, TakenStates((), ("h0", "c0"))),
         (partial(bound, bias=True), TakenStates((), ("h0",))),
+        (lambda params, x, y, h0=None: 0, TakenStates(("h0",))),
+        (lambda params, x, y, clip=None: 0, TakenStates()),
+        (lambda params, x, y, bptt_truncate=100, verbose=False: 0, TakenStates()),
+        (lambda params, x, y, start, verbose=False: 0, TakenStates(("h0",))),
+        (lambda params, x, y, clip=None, h0=None: 0, TakenStates((), ("h0",))),
+        (lambda params, x, y, h0, clip=None, c0=None: 0, TakenStates(("h0",), ("c0",))),
+        (lambda params, x, y, *rest, **options: 0, TakenStates()),
     ]:
         assert find_states(submission, ("h0", "c0")) == expected
 
@@ -204,6 +212,231 @@ def test_what_cannot_be_read_is_a_breach() -> None:
     found = read_results(Odd(), expected)
     assert isinstance(found, Breach)
     assert "what your function returned, Odd, cannot be read" in found.mistake.explanation
+
+
+@pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
+def test_an_option_with_a_default_keeps_it(model: str) -> None:
+    module = {"rnn": rnn, "lstm": lstm, "gru": gru}[model]
+
+    def gradients(params, x, y, clip=None, *, verbose=False):
+        assert clip is None
+        assert verbose is False
+        found = module.value_and_grad(module.Params(*params), x, y)[1]
+        return found.U, found.W, found.V
+
+    assert verify(gradients, model=model, examples=6)
+
+
+def test_results_of_unknown_names_are_reported_as_not_checked() -> None:
+    def gradients(params, x, y, h0):
+        found = rnn.value_and_grad(rnn.Params(*params), x, y, h0)[1]
+        others = {f"other{i}": 0 for i in range(20)}
+        return {**found._asdict(), "dx": 0 * x, "dh0": 7 * h0, "predictions": y} | others
+
+    report = verify(gradients, examples=4)
+    assert report
+    (note,) = report.notes
+    assert note.startswith("Not checked: dx, dh0, predictions, other0")
+    assert "and 13 others" in note
+    assert "prediction, loss" in note
+    assert note in report.to_dict()["notes"]
+
+
+@pytest.mark.parametrize("model", ["rnn", "gru"])
+def test_gradients_of_biases_that_the_model_lacks_are_reported_as_not_checked(model: str) -> None:
+    module = {"rnn": rnn, "gru": gru}[model]
+
+    def gradients(params, x, y):
+        found = module.value_and_grad(module.Params(*params), x, y)[1]
+        return found.U, found.W, found.V, np.full(3, 7.0), np.full(3, 7.0)
+
+    report = verify(gradients, model=model, examples=4)
+    assert report
+    assert list(report.parameters) == ["U", "W", "V"]
+    assert "Not checked: b, c." in report.notes[0]
+
+
+def test_a_name_that_an_own_model_lacks_is_reported_as_not_checked() -> None:
+    report = verify_own_model(lambda p: right(p) | {"prediction": 3, "dW": 1}, square, W, cases=4)
+    assert report
+    assert "Not checked: prediction, dW." in " ".join(report.notes)
+
+
+@pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
+def test_a_returned_prediction_is_compared(model: str) -> None:
+    module = {"rnn": rnn, "lstm": lstm, "gru": gru}[model]
+
+    def gradients(params, x, y):
+        found = module.value_and_grad(module.Params(*params), x, y)[1]
+        return {"U": found.U, "W": found.W, "V": found.V, "prediction": 0 * y + 7}
+
+    report = verify(gradients, model=model, examples=4)
+    assert [m.name for m in report.mistakes] == ["forward-differs"]
+    assert "your prediction is 7" in str(report)
+
+
+# Hostile objects.
+
+
+class Raising:
+    """An object of which everything raises."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise RuntimeError("can't call numpy() on a tensor that requires grad")
+
+    def __len__(self) -> int:
+        raise RuntimeError("no length")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+    __str__ = __repr__
+
+
+class RaisingMapping(dict[str, Any]):
+    def __iter__(self) -> Any:
+        raise RuntimeError("no keys")
+
+    items = keys = values = __iter__
+
+
+class RaisingName:
+    __str__ = __repr__ = Raising.__repr__
+
+    def __hash__(self) -> int:
+        return 1
+
+
+class Unsaid(BaseException):
+    def __str__(self) -> str:
+        raise SystemExit("no words")
+
+    __repr__ = __str__
+
+
+class SubmissionInterrupt(KeyboardInterrupt):
+    """A user's own exception; Ctrl-C raises KeyboardInterrupt itself."""
+
+
+def raising(error: BaseException) -> Any:
+    raise error
+
+
+HOSTILE = {
+    "array": (lambda p, x, y: (Raising(), p.W, p.V), "wrong-shape"),
+    "object": (lambda p, x, y: Raising(), "wrong-shape"),
+    "mapping": (lambda p, x, y: RaisingMapping(U=p.U), "wrong-shape"),
+    "name": (lambda p, x, y: {RaisingName(): p.U}, "wrong-shape"),
+    "words": (lambda p, x, y: raising(Unsaid()), "raised"),
+    "interrupt": (lambda p, x, y: raising(SubmissionInterrupt()), "raised"),
+    "generator exit": (lambda p, x, y: raising(GeneratorExit()), "raised"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_object_ends_in_a_verdict(case: str) -> None:
+    gradients, name = HOSTILE[case]
+    for report in (
+        verify(gradients, examples=4),
+        verify_own_model(lambda p: gradients(rnn.Params(p["U"], p["U"], p["U"]), 0, 0),
+                         lambda p, xp: xp.sum(p["U"] ** 2), {"U": np.eye(2)}, cases=2),
+    ):  # fmt: skip
+        assert [mistake.name for mistake in report.mistakes] == [name]
+        json.dumps(report.to_dict())
+        str(report)
+
+
+def test_parameters_that_cannot_be_read_are_refused_in_one_sentence() -> None:
+    for params, sentence in (
+        ({"W": Raising()}, r"params\['W'\]: expected an array, found RuntimeError: no __array"),
+        (RaisingMapping(W=W["W"]), "params: expected a dict of float arrays, .*: no keys"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            verify_own_model(right, square, params)
+
+
+class Nameless:
+    """A callable without a signature, whose name raises."""
+
+    @property
+    def __name__(self) -> str:
+        raise RuntimeError("no name")
+
+    @property
+    def __signature__(self) -> Any:
+        raise RuntimeError("no signature")
+
+    @property
+    def __wrapped__(self) -> Any:
+        raise RuntimeError("nothing wrapped")
+
+    def __call__(self, params: Any, x: Any, y: Any) -> Any:
+        if self.fails:
+            raise ValueError("here")
+        return tuple(rnn.value_and_grad(rnn.Params(*params), x, y)[1][:3])
+
+    fails = False
+
+
+def test_a_callable_without_name_and_signature_is_judged() -> None:
+    assert verify(Nameless(), examples=4)
+    failing = Nameless()
+    failing.fails = True
+    (mistake,) = verify(failing, examples=4).mistakes
+    assert mistake.explanation == "your function raised ValueError: here"
+    line = Nameless.__call__.__code__.co_firstlineno + 2
+    assert mistake.details["file_line"] == f"{__file__}:{line}"
+
+
+# The user's settings for floating-point errors and warnings.
+
+
+def with_settings(p, x, y):
+    np.exp(np.float32(1000))  # overflows
+    return tuple(rnn.value_and_grad(rnn.Params(*p), x, y)[1][:3])
+
+
+@pytest.mark.parametrize("kind", ["errors", "warnings"])
+def test_the_users_settings_hold_for_the_users_code_alone(kind: str) -> None:
+    seen = []
+
+    def gradients(p, x, y):
+        seen.append((np.geterr()["over"], warnings.filters[0][0]))
+        return with_settings(p, x, y)
+
+    def verified() -> Any:
+        report = verify(gradients, examples=4)
+        own = verify_own_model(
+            lambda p: right(p) | {"loss": float(square(p, np)) + min(0, np.exp(-1e3 * p["W"][0, 0]))},
+            lambda p, xp: xp.sum(xp.tanh(p["W"]) ** 2), W, cases=8,
+        )  # fmt: skip
+        assert own, str(own)
+        return report
+
+    with warnings.catch_warnings(), np.errstate(all="raise" if kind == "errors" else "warn"):
+        warnings.simplefilter("error" if kind == "warnings" else "ignore")
+        report = verified()
+        assert np.geterr()["over"] == ("raise" if kind == "errors" else "warn")
+    assert seen[0] == ("raise", "ignore") if kind == "errors" else ("warn", "error")
+    assert report
+    assert "your function raised" in report.notes[0]
+    line = with_settings.__code__.co_firstlineno + 1
+    assert "under your settings" in report.notes[0]
+    assert str(line) in report.notes[0] or "test_contract" in report.notes[0]
+
+
+def test_settings_that_a_call_makes_end_with_it() -> None:
+    def gradients(p, x, y):
+        np.seterr(all="raise")
+        warnings.simplefilter("error")
+        return tuple(rnn.value_and_grad(rnn.Params(*p), x, y)[1][:3])
+
+    before = np.geterr(), list(warnings.filters)
+    assert verify(gradients, examples=4)
+    assert (np.geterr(), list(warnings.filters)) == before
 
 
 # The contract of an own model.

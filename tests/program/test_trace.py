@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.program import source_lines
+from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import (
     Change,
@@ -16,7 +17,6 @@ from bptt_verifier.program.trace import (
     gradient_and_noise,
     trace,
 )
-from bptt_verifier.reference.own_loss import use_float64
 from tests.support import own_models
 from tests.support.own_models import MODELS
 

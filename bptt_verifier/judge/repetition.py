@@ -1,0 +1,164 @@
+"""Repeated calls at the end, which show what equal calls in order do not.
+
+A submission may be wrong from its second call on, at some calls, after an exception, for arguments
+in another memory layout, or where an output buffer keeps what the memory held before.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.judge.subject import Compared, Copy
+from bptt_verifier.judge.submission import Breach, Submission, name_result
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import copies
+from bptt_verifier.reference.case import Case
+from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.comparison import compare
+
+CASES = 6  # cases that are repeated in every way, one of eight at most
+FAILING = 3  # failing cases that are asked once more
+CALLS = 64  # calls in all, unless they take long
+SECONDS = 1.0  # for the calls beyond the cases that are repeated
+POISON = (0xFF, 0x7F)  # of every byte: NaN, or a huge number, in every precision
+UNWRITTEN = "unwritten-output"
+HUGE = 1e30  # as no unpoisoned result is
+SMALL_BLOCKS = range(8, 1025, 8)  # bytes; NumPy keeps freed blocks of each of these sizes
+LARGE_BLOCKS = (2**12, 2**15)  # bytes; the allocator cuts smaller ones from these
+BLOCKS = 8  # freed blocks of each size
+# Another order of sums changes the rounding of a right answer, by about as much as its error. A
+# change counts from eight allowed errors and eight times the error of the other answer.
+BEYOND_ROUNDING = 8.0
+
+Ask = Callable[[Case, Copy], Compared | Breach]
+
+
+class Repetition(NamedTuple):
+    """A way to repeat a call: copies of the arguments, and the finding if the result changes."""
+
+    copy: Copy
+    name: str
+    change: str  # completes "your function changes the gradient for W …"
+
+
+def list_poisoned(byte: int) -> Repetition:
+    """The repetition with every byte of freed memory set to one value."""
+    said = "with what freed memory holds (a buffer, as of np.empty, is not written everywhere)"
+    return Repetition(partial(copy_and_poison, byte), UNWRITTEN, said)
+
+
+def copy_and_poison(byte: int, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy the arguments, and leave freed blocks of these bytes to the next allocations."""
+    copied = copies(arrays)
+    sizes = {*SMALL_BLOCKS, *LARGE_BLOCKS, *(array.nbytes for array in copied.values())}
+    blocks = [np.full(size, byte, np.uint8) for size in sizes for _ in range(BLOCKS)]
+    del blocks
+    return copied
+
+
+def copy_in_fortran_order(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy the arguments, with the first axis contiguous instead of the last."""
+    return {name: np.array(value, order="F") for name, value in arrays.items()}
+
+
+def copy_with_strides(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy the arguments into every second entry of larger arrays, whose others are 1."""
+    copied = {}
+    for name, value in arrays.items():
+        larger = np.ones([2 * size for size in value.shape], value.dtype)
+        copied[name] = larger[(slice(None, None, 2),) * value.ndim]
+        copied[name][...] = value
+    return copied
+
+
+def copy_all_but_one(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy the arguments, with None in the place of y or of the last one."""
+    last = "y" if "y" in arrays else list(arrays)[-1]
+    return copies(arrays) | {last: np.array(None)}
+
+
+AGAIN = Repetition(copies, "depends-on-calls", "from one call to another")
+AFTER_ERROR = AGAIN._replace(change="after a call that raised an exception")
+LAYOUT = "depends-on-memory-layout"
+LAYOUTS = (
+    Repetition(copy_in_fortran_order, LAYOUT, "for arguments in Fortran order"),
+    Repetition(copy_with_strides, LAYOUT, "for arguments that are strided views"),
+)
+
+
+def find_dependence(
+    submission: Submission, compared: Sequence[Compared], ask: Ask
+) -> tuple[Mistake | None, tuple[str, ...]]:
+    """Ask for some cases again; return how a result changes, and notes on what was raised.
+
+    `ask` calls the submission at a case, with the given copies of its arguments.
+    """
+    notes: dict[str, None] = {}
+    for found, repetition in draw_repetitions(submission, compared, ask):
+        again = ask(found.case, repetition.copy)
+        if isinstance(again, Breach) and again.mistake.name == "raised" and repetition in LAYOUTS:
+            notes[f"It was not compared {repetition.change}: {again.mistake.explanation}."] = None
+            continue
+        change = describe_change(found, again, repetition)
+        if change is not None:
+            return change, ()
+    return None, tuple(notes)
+
+
+def draw_repetitions(
+    submission: Submission, compared: Sequence[Compared], ask: Ask
+) -> Iterator[tuple[Compared, Repetition]]:
+    """Choose cases and ways to repeat them, in another order than before."""
+    if not compared:
+        return
+    chosen = compared[:: max(8, -(-len(compared) // CASES))]
+    for found in chosen:
+        yield from ((found, list_poisoned(byte)) for byte in POISON)
+    failing = [found for found in compared if found.fails][:FAILING]
+    for found in [*failing, *reversed(chosen)]:
+        yield found, AGAIN
+    for found in chosen:
+        yield from ((found, layout) for layout in LAYOUTS)
+    ask(chosen[0].case, copy_all_but_one)  # whatever comes of it
+    yield chosen[0], AFTER_ERROR
+    end = time.monotonic() + SECONDS
+    while submission.calls < CALLS and time.monotonic() < end:
+        yield chosen[submission.calls % len(chosen)], AGAIN
+
+
+def describe_change(
+    first: Compared, again: Compared | Breach, repetition: Repetition
+) -> Mistake | None:
+    """Describe how a result differs from that of the first call, beyond what rounding explains."""
+    poisoned = repetition.name == UNWRITTEN
+    if isinstance(again, Breach):
+        if poisoned and again.mistake.name != "not-finite":
+            return None  # which the next repetitions show
+        said = f"Called again, {again.mistake.explanation}"
+        return make_finding("its result", repetition, first.case, said, again.mistake.details)
+    before = {comparison.name: comparison for comparison in first.comparisons}
+    for name, value in again.submitted.items():
+        if name not in before:
+            continue
+        after = compare(name, value, first.values[name], first.allowed[name])
+        if poisoned and abs(after.yours) < HUGE:
+            continue
+        right, wrong = sorted((before[name], after), key=lambda each: each.error)
+        if wrong.error > BEYOND_ROUNDING * max(1.0, right.error):
+            values = [float(found.submitted[name][wrong.entry]) for found in (first, again)]
+            where = f"entry {list(wrong.entry)}" if wrong.entry else "it"
+            said = f"At first, {where} was {values[0]:.9g}, and then {values[1]:.9g}."
+            details = {"gradients": [name], "entry": list(wrong.entry)}
+            return make_finding(name_result(name), repetition, first.case, said, details)
+    return None
+
+
+def make_finding(
+    result: str, repetition: Repetition, case: Case, said: str, details: dict[str, Any]
+) -> Mistake:
+    """Make the finding that a result changes between two calls with the same values."""
+    start = f"your function changes {result} {repetition.change}, for the same values of all"
+    return Mistake(repetition.name, f"{start} arguments. {said} With {case.label}.", details)

@@ -1,0 +1,104 @@
+"""Isolation of the user's JAX code, in default precision, from the judge's traces in 64 bit.
+
+JAX converts a NumPy array that a function closes over to the precision of that moment, and finds
+the result again by the array's identity as long as any trace refers to it. After a trace in 64 bit,
+code of default precision would therefore get float64; after training in default precision, a trace
+in 64 bit would get float32.
+"""
+
+import gc
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.tolerance.noise import UNOPTIMISED
+
+REACHED = 20_000  # objects among which the arrays of a loss are sought, the nearest first
+COMPILED = type(jax.jit(lambda: None))
+
+
+@contextmanager
+def use_float64() -> Iterator[None]:
+    """Use 64-bit JAX with standard promotion, whatever the caller's settings."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@contextmanager
+def isolate_float64(loss: Callable[..., Any]) -> Iterator[None]:
+    """Use 64-bit JAX for traces of a loss, and let neither precision reach the other's code."""
+    arrays = find_arrays(loss)
+    try:
+        with use_float64():
+            forget_other_precision(arrays)
+            yield
+    finally:
+        forget_other_precision(arrays)
+
+
+def forget_other_precision(arrays: Sequence[Array]) -> None:
+    """Clear JAX's caches if they keep one of these arrays in another precision than today's."""
+    kept = jax.eval_shape(lambda: arrays)
+    wanted = [jax.dtypes.canonicalize_dtype(array.dtype) for array in arrays]
+    if [each.dtype for each in kept] != wanted:
+        jax.clear_caches()  # type: ignore[no-untyped-call]
+        gc.collect()  # traces and their frames refer to each other
+
+
+def find_arrays(function: Callable[..., Any]) -> list[Array]:
+    """Find the 64-bit arrays that a function refers to, however indirectly, outside libraries."""
+    waiting, seen, arrays = deque[Any]([function]), dict[int, Any](), []
+    while waiting and len(seen) < REACHED:
+        found = waiting.popleft()
+        if id(found) in seen:
+            continue
+        seen[id(found)] = found
+        if type(found) is np.ndarray:
+            arrays += [found] if found.dtype in (np.float64, np.complex128, np.int64) else []
+        elif not is_of_library(found):
+            waiting.extend(gc.get_referents(found))
+    return arrays
+
+
+def is_of_library(found: Any) -> bool:
+    """Tell whether a module, class or function is Python's, this package's or an installed one.
+
+    Attributes of other types are not read: reading one may raise, or import something.
+    """
+    kind = type(found)
+    if issubclass(kind, ModuleType):
+        name = vars(found).get("__name__")
+    elif issubclass(kind, type | FunctionType | BuiltinFunctionType):
+        name = found.__module__
+    elif kind is COMPILED:
+        name = getattr(found, "__module__", None)
+    else:
+        return False
+    top = str(name).partition(".")[0]
+    file = str(getattr(sys.modules.get(top), "__file__", ""))
+    return top in sys.stdlib_module_names or top == "bptt_verifier" or "site-packages" in file
+
+
+def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array]], Any]:
+    """Make the function that computes a loss and its gradient, in 64 bit.
+
+    It is compiled at the first call with each set of shapes, and keeps no trace: a trace would keep
+    the user's arrays in 64 bit.
+    """
+    compiled: dict[Any, Any] = {}
+
+    def gradient(params: Mapping[str, Array]) -> Any:
+        shapes = tuple((name, np.shape(value)) for name, value in params.items())
+        if shapes not in compiled:
+            function = jax.jit(jax.value_and_grad(loss), compiler_options=UNOPTIMISED)
+            compiled[shapes] = function.lower(params).compile()
+        return compiled[shapes](params)
+
+    return gradient

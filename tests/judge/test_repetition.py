@@ -1,0 +1,173 @@
+"""Submissions that are wrong at some calls, in some layouts or by luck of the memory are named."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import verify, verify_own_model
+from manual_bptt import lstm, rnn
+from tests.support.derivations import derivation
+from tests.support.square import W, right, square
+
+Gradients = Callable[..., Any]
+
+
+def rnn_gradients(params: Any, x: Any, y: Any) -> dict[str, Any]:
+    found = rnn.value_and_grad(rnn.Params(*params), x, y)[1]
+    return {"U": found.U, "W": found.W, "V": found.V}
+
+
+def wrong_at(calls: Callable[[int], bool], gradients: Gradients) -> Gradients:
+    """Scale the last gradient at the calls of these numbers, of which the first is 1."""
+    count = 0
+
+    def counting(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        found = dict(gradients(*arguments))
+        last = list(found)[-1]
+        return found | {last: found[last] * (1.01 if calls(count) else 1.0)}
+
+    return counting
+
+
+CALLS: dict[str, Callable[[int], bool]] = {
+    "late": lambda n: n > 24 + 4,
+    "the fiftieth": lambda n: n % 50 == 0,
+    "first ones": lambda n: 2 < n < 8,
+}
+
+
+@pytest.mark.parametrize("when", CALLS)
+def test_a_result_that_changes_from_call_to_call_is_named(when: str) -> None:
+    report = verify_own_model(wrong_at(CALLS[when], right), square, W)
+    assert [m.name for m in report.mistakes] == ["depends-on-calls"], str(report)
+    assert report.mistakes[0].details["gradients"] == ["W"]
+
+
+def test_a_cell_that_is_wrong_at_every_fiftieth_call_is_named() -> None:
+    report = verify(wrong_at(lambda n: n % 50 == 0, rnn_gradients), examples=60)
+    assert [m.name for m in report.mistakes] == ["depends-on-calls"], str(report)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "own model"])
+def test_a_submission_that_an_exception_leaves_wrong_is_named(cell: str) -> None:
+    failed = False
+
+    def gradients(*arguments: Any) -> Any:
+        nonlocal failed
+        try:
+            found = (rnn_gradients if cell == "rnn" else right)(*arguments)
+        except Exception:
+            failed = True
+            raise
+        return found | {"W": found["W"] * (1.01 if failed else 1.0)}
+
+    if cell == "rnn":
+        report = verify(gradients, examples=8)
+    else:
+        report = verify_own_model(gradients, square, W, cases=4)
+    assert [m.name for m in report.mistakes] == ["depends-on-calls"], str(report)
+    assert "after a call that raised an exception" in report.mistakes[0].explanation
+
+
+def as_rows(array: Any) -> Any:
+    """Read the memory of an array as if its rows were contiguous."""
+    base = array if array.base is None else array.base
+    return np.frombuffer(base.tobytes("A"), array.dtype)[: array.size].reshape(array.shape)
+
+
+LAYOUTS: dict[str, Callable[[Any], Any]] = {
+    "Fortran order": lambda a: a if a.flags.c_contiguous else a.reshape(a.shape, order="A") * 1.01,
+    "strided": lambda a: as_rows(a) if not a.flags.forc else a,
+    "in order of memory": lambda a: a.ravel("K").reshape(a.shape),
+}
+
+
+@pytest.mark.parametrize("read", LAYOUTS)
+def test_a_submission_that_assumes_a_memory_layout_is_named(read: str) -> None:
+    def of_cell(params: Any, x: Any, y: Any) -> Any:
+        return rnn_gradients(params, LAYOUTS[read](x), y)
+
+    def of_own_model(p: Any) -> Any:
+        return right({"W": LAYOUTS[read](p["W"])})
+
+    for report in (
+        verify(of_cell, examples=8),
+        verify_own_model(of_own_model, square, W, cases=4),
+    ):
+        assert [m.name for m in report.mistakes] == ["depends-on-memory-layout"], str(report)
+
+
+def test_an_exception_for_another_layout_is_a_note_and_no_mistake() -> None:
+    def gradients(params: Any, x: Any, y: Any) -> Any:
+        if not x.flags.c_contiguous:
+            raise ValueError("C order, please")
+        return rnn_gradients(params, x, y)
+
+    report = verify(gradients, examples=8)
+    assert report
+    assert "ValueError: C order, please" in " ".join(report.notes)
+
+
+def test_memory_that_happens_to_be_zero_hides_no_unwritten_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    poisoned = False
+    full = np.full
+
+    def filling(shape: Any, value: Any, dtype: Any = None) -> Any:
+        nonlocal poisoned
+        poisoned = poisoned or dtype is np.uint8
+        return full(shape, value, dtype)
+
+    monkeypatch.setattr(np, "full", filling)
+
+    def gradients(params: Any, x: Any, y: Any) -> Any:
+        found = rnn_gradients(params, x, y)
+        W = np.empty_like(found["W"]) if poisoned else np.zeros_like(found["W"])
+        W[1:] = found["W"][1:]
+        W[0] += found["W"][0]
+        return found | {"W": W}
+
+    with np.errstate(all="ignore"):
+        report = verify(gradients, examples=8)
+    assert [m.name for m in report.mistakes] == ["unwritten-output"], str(report)
+
+
+def test_sums_in_another_order_at_each_call_and_layout_are_no_mistake() -> None:
+    rng = np.random.default_rng(0)
+
+    def shuffled(params: Any, x: Any, y: Any) -> Any:
+        order = rng.permutation(len(y))
+        return rnn_gradients(params, x[:, order].copy(), y[order])
+
+    def shuffled_lstm(params: Any, x: Any, y: Any, h0: Any, c0: Any) -> Any:
+        o = rng.permutation(len(y))
+        found = derivation(lstm, "lstm")(params, x[:, o].copy(), y[o], h0[o], c0[o])
+        back = np.argsort(o)
+        rows = {name: found[name][back] for name in ("h0", "c0", "prediction") if name in found}
+        sequences = {n: found[n][:, back] for n in ("x", "adjoints") if n in found}
+        return found | rows | sequences
+
+    def by_layout(params: Any, x: Any, y: Any) -> Any:
+        back = slice(None, None, 1 if x.flags.c_contiguous else -1)
+        return rnn_gradients(params, x[:, back].copy(), y[back])
+
+    assert verify(shuffled, examples=12)
+    assert verify(shuffled_lstm, model="lstm", examples=12)
+    assert verify(by_layout, examples=12)
+
+
+def test_repetitions_are_few_calls() -> None:
+    count = 0
+
+    def counting(p: Any) -> Any:
+        nonlocal count
+        count += 1
+        return right(p)
+
+    assert verify_own_model(counting, square, W, cases=8)
+    assert 8 < count <= 65

@@ -1,0 +1,106 @@
+"""The user's JAX code of default precision runs as it would alone, whatever the judge traced."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier import verify_own_model
+
+Params = dict[str, Any]
+
+
+class Model:
+    """A loss over float64 data, as a script's globals hold it, in several ways of writing."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.x, self.y = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
+        self.params = {"W": rng.normal(size=(3, 2))}
+        self.predict = jax.jit(lambda W: jnp.tanh(self.x @ W) - self.y)
+        self.scaled = jax.custom_vjp(lambda W: jnp.tanh(self.x @ W) - self.y)
+        self.scaled.defvjp(
+            lambda W: (jnp.tanh(self.x @ W) - self.y, W),
+            lambda W, ct: (self.x.T @ (ct * (1 - jnp.tanh(self.x @ W) ** 2)),),
+        )
+
+    def plain(self, p: Params, xp: Any) -> Any:
+        return xp.mean((xp.tanh(self.x @ p["W"]) - self.y) ** 2)
+
+    def compiled(self, p: Params, xp: Any) -> Any:
+        return self.plain(p, np) if xp is np else jnp.mean(self.predict(p["W"]) ** 2)
+
+    def scanned(self, p: Params, xp: Any) -> Any:
+        if xp is np:
+            return self.plain(p, np)
+
+        def step(total: Any, row: Any) -> Any:
+            x, y = row
+            return total + jnp.sum((jnp.tanh(x @ p["W"]) - y) ** 2), None
+
+        return jax.lax.scan(step, 0.0 * p["W"][0, 0], (self.x, self.y))[0] / self.y.size
+
+    def own_rule(self, p: Params, xp: Any) -> Any:
+        return self.plain(p, np) if xp is np else jnp.mean(self.scaled(p["W"]) ** 2)
+
+    def by_numpy(self, p: Params) -> Params:
+        h = np.tanh(self.x @ p["W"])
+        ct = 2 * (h - self.y) / self.y.size * (1 - h**2)
+        return {"W": (self.x.T @ ct).astype(p["W"].dtype)}
+
+
+LOSSES = ("plain", "compiled", "scanned", "own_rule")
+RUNS: dict[str, Callable[[Any], Any]] = {"eager": lambda f: f, "jit": jax.jit}
+
+
+@pytest.fixture(autouse=True)
+def default_promotion():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_jax_gradients_of_default_precision_agree(name: str, run: str) -> None:
+    model = Model()
+    loss = getattr(model, name)
+    gradients = RUNS[run](jax.grad(lambda p: loss(p, jnp)))
+    report = verify_own_model(gradients, loss, model.params, cases=3)
+    assert report, str(report)
+    with jax.numpy_dtype_promotion("standard"):
+        assert gradients(model.params)["W"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_training_in_default_precision_spoils_no_verdict(name: str, run: str) -> None:
+    model = Model()
+    loss = getattr(model, name)
+    gradients = RUNS[run](jax.grad(lambda p: loss(p, jnp)))
+    before = gradients(model.params)["W"]
+    for submission in (model.by_numpy, gradients):
+        report = verify_own_model(submission, loss, model.params, cases=3)
+        assert report, str(report)
+    assert np.array_equal(gradients(model.params)["W"], before)
+
+
+def test_a_wrong_gradient_in_default_precision_is_diagnosed_in_the_submissions_precision() -> None:
+    model = Model()
+    right = jax.jit(jax.grad(lambda p: model.compiled(p, jnp)))
+    report = verify_own_model(
+        lambda p: {"W": 1.01 * right(p)["W"]}, model.compiled, model.params, cases=3
+    )
+    assert [mistake.name for mistake in report.mistakes] != ["raised"]
+    assert report.counterexample is not None
+    assert right(model.params)["W"].dtype == jnp.float32
+
+
+def test_caches_are_kept_where_nothing_is_interned(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+    cleared = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
+    assert verify_own_model(model.by_numpy, model.plain, model.params, cases=2)
+    assert not cleared
