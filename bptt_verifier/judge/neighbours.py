@@ -47,11 +47,12 @@ def weigh(
         if decisive:
             allowed[name] = scatter.limit
         else:
-            allowed[name] = np.maximum(before, scatter.limit)
-            here = np.abs(submitted - found.values[name]) / (len(errors[name]) + 1) ** 0.5
-            if np.any(np.maximum(scatter.mean, here) > allowed[name]):
-                allowed[name] = before
+            here = np.abs(submitted - found.values[name])
+            most = (len(errors[name]) + 1) ** 0.5 * scatter.limit  # of one error
+            wrong = (scatter.mean > scatter.limit) & (scatter.mean > before)
+            if np.any(wrong | ((here > most) & (here > before))):
                 continue
+            allowed[name] = np.maximum(before, scatter.limit)
         comparisons[name] = compare(
             name, submitted, found.values[name], allowed[name], scatter.mean
         )

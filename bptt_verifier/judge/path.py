@@ -133,8 +133,8 @@ def judge_submission(
     changed, remarks = find_dependence(gradients, settled, again)
     if changed is not None:
         return report(Verdict.DISAGREES, changed)
-    notes = describe_precision([*compared, *probes], settled, precision)
-    notes = (*notes, *subject.notes, *remarks)
+    formats = describe_precision([*compared, *probes], settled, precision)
+    notes = (*formats, *subject.notes, *remarks)
     compared, probes = settled[: len(compared)], settled[len(compared) :]
     return conclude(attempt, subject, name, compared, probes, notes)
 
