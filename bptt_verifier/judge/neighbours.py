@@ -27,7 +27,8 @@ def weigh(
 
     A result whose mean error exceeds both stays as it is; of the others, errors up to the larger of
     both are allowed. If the scatter is `decisive`, it alone decides. `entries` is the number of all
-    entries of the verdict. Nothing changes if the submission fails at too many neighbours.
+    entries of the verdict. Nothing changes if the submission fails at too many neighbours, or if a
+    second call at the case itself changes a result, which rounding does not.
     """
     errors: dict[str, list[Array]] = {name: [] for name in names}
     for number in range(NEIGHBOURS):
@@ -36,11 +37,14 @@ def weigh(
             for name in names:
                 if name in near.submitted:
                     errors[name].append(near.submitted[name] - near.values[name])
+    again = attempt(found.case)
     allowed, comparisons = dict(found.allowed), {c.name: c for c in found.comparisons}
     for name in names:
         if len(errors[name]) < NEIGHBOURS // 2:
             continue
         submitted, before = found.submitted[name], found.allowed[name]
+        if again is None or np.any(np.abs(again.submitted[name] - submitted) > before):
+            continue
         form = np.finfo(found.dtypes[name])
         spacing = float(form.eps) * np.abs(submitted) + float(form.smallest_subnormal)
         scatter = measure_scatter(errors[name], spacing, entries)
