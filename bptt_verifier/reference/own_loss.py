@@ -77,7 +77,7 @@ def prepare(
     Settings of other shapes are traced one by one, and share the cases.
     """
     listed = list(params) if isinstance(params, list | tuple) and params else [params]
-    settings = tuple(check_params(given) for given in listed)
+    settings = tuple(map(check_params, listed))
     if len({frozenset(given) for given in settings}) > 1:
         raise ValueError("params: expected the same names in every setting")
     require_at_least(1, "cases", cases)
@@ -184,7 +184,7 @@ def describe(model: OwnModel, selections: Sequence[Selection]) -> tuple[str, ...
         notes.append(f"{least} of {total} cases could have shown a mistake in every gradient.")
     notes += describe_left_out(selections)
     damped = sum(selection.damped for selection in selections)
-    if damped:
+    if damped and least:
         notes.append(
             f"{damped} of {total} cases have smaller values than usual, because the gradient is "
             "ill-conditioned at larger ones."
@@ -237,7 +237,7 @@ def find_common_zeros(selections: Sequence[Selection]) -> frozenset[str]:
     return frozenset.intersection(*(s.zeros for s in selections if s.cases))
 
 
-def check_params(params: Mapping[str, Any]) -> dict[str, Array]:
+def check_params(params: Any) -> dict[str, Array]:
     """Convert the parameters to arrays. Raises ValueError unless they are a dict of floats."""
     if not isinstance(params, Mapping) or not params:
         raise ValueError(f"params: expected a dict of float arrays, found {type_name(params)}")

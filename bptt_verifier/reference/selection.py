@@ -22,13 +22,14 @@ ENOUGH = 4  # cases that must be able to show a mistake in each gradient
 MORE = 8  # draws, in units of the cases asked for, where too few can show a mistake
 LARGE = 6  # cases scaled up, at most, and at most a quarter of all
 CANDIDATES = 40  # points from which those are chosen
-FACTORS = (8.0, 64.0, 512.0)
+FACTORS = (3.0, 8.0, 64.0, 512.0)
 GRADIENTS = (8.0, 64.0, 2048.0)  # sizes beyond which a clipped gradient shows
 LOSS = 16.0
 SATURATED = 7.5, 12.0  # where a slope is small, but not yet lost in the sum with others
-OVERFLOWING = 80.0  # right code may compute exp(a), which overflows float32 from 88 on
-MASKED = 1e3  # beyond this, an operand of a saturating function is a mask
-SATURATING = frozenset("tanh logistic erf exp".split())
+# Beyond these operands a slope is lost in the sum with 1, and right code may divide by it; or its
+# exp(a) overflows in float32.
+SATURATING = {"tanh": 18.0, "logistic": 36.0, "exp": 36.0}
+MASKED = 1e3  # beyond this, an operand of these functions is a mask
 
 # Steps to the neighbours of a point, in units of the roundoff; a smooth difference shrinks with
 # their ratio, and that across a kink does not.
@@ -191,7 +192,7 @@ class Selector:
         for name, value in slopes.items():
             largest = np.max(np.abs(value))
             features |= {(name, size) for size in GRADIENTS if largest > size}
-        for place, operand in self.list_saturating(slots):
+        for _, place, operand in self.list_saturating(slots):
             size = np.abs(operand)
             if ((SATURATED[0] < size) & (size < SATURATED[1])).any():
                 features.add(("saturated", place))
@@ -202,18 +203,18 @@ class Selector:
         loss, slopes = self.setting.gradient(wide)
         return float(loss), {name: np.asarray(slopes[name]) for name in wide}
 
-    def list_saturating(self, slots: Sequence[Any]) -> Iterator[tuple[str, Array]]:
-        """List the operands of saturating functions, with the places of these."""
+    def list_saturating(self, slots: Sequence[Any]) -> Iterator[tuple[str, str, Array]]:
+        """List the saturating functions, with the place and operand of each."""
         for operation in self.setting.program.operations:
             if operation.name in SATURATING:
                 place = str(operation.where[0]) if operation.where else operation.name
-                yield place, slots[operation.inputs[0]]
+                yield operation.name, place, slots[operation.inputs[0]]
 
     def overflows(self, examined: Examined) -> bool:
         """Tell whether right code may overflow at a point that is scaled up."""
         return any(
-            ((np.abs(x) > OVERFLOWING) & (np.abs(x) < MASKED)).any()
-            for _, x in self.list_saturating(examined.slots)
+            ((np.abs(x) > SATURATING[name]) & (np.abs(x) < MASKED)).any()
+            for name, _, x in self.list_saturating(examined.slots)
         )
 
     def keep(self, examined: Examined) -> str | None:
@@ -244,7 +245,8 @@ class Selector:
         allowed = case.truth(dtype, ()).allowed
         for name, change in narrow.items():
             shrinks = name in broad and np.max(change) <= np.max(broad[name]) / 16
-            if not shrinks and (change > allowed[name]).any():
+            rounding = NARROW * unit * sizes[name]
+            if not shrinks and (change > allowed[name] + rounding).any():
                 return KINK
         if vague or not is_telling(case):
             self.vague.append((case, examined))
@@ -282,7 +284,7 @@ def is_within_float32(
     """Tell whether the numbers of the loss and gradient fit the parameters' dtype."""
     if coarsest_dtype(params) != np.float32:
         return True
-    largest = float(np.finfo(np.float32).max) * 2.0**-10
+    largest = float(np.finfo(np.float32).max) / 2
     numbers = [x for x in slots if x is not None and x.dtype.kind == "f"]
     return not any(
         (np.isfinite(x) & (np.abs(x) > largest)).any() for x in (*numbers, *slopes.values())
