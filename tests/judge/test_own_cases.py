@@ -1,4 +1,4 @@
-"""The cases of an own model: which are left out, which are large, and what a report says of them."""
+"""The cases of an own model: which are left out, which are large, what a report says of them."""
 
 from collections.abc import Callable
 from typing import Any
