@@ -4,8 +4,9 @@ jax.grad differentiates the loss in every case. Complex steps of the same loss i
 first cases. The allowed errors are measured (docs/derivation.md, section 10).
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,8 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
-from bptt_verifier.program.trace import Program, gradient_and_noise, trace
+from bptt_verifier.program.measured_errors import gradient_and_noise
+from bptt_verifier.program.trace import Program, trace
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.second_opinion import contradict_entries
 from bptt_verifier.tolerance.noise import UNOPTIMISED
@@ -74,22 +76,25 @@ def prepare(
         raise ValueError(f"loss: expected a function, found {type_name(loss)}")
     with use_float64():
         wide = widen(given)
-        in_numpy = attempt(loss, copies(wide), np)
+        in_numpy = attempt(wraps(loss)(lambda: np.asarray(loss(copies(wide), np))))
         if isinstance(in_numpy, Failure):
             return refuse(f"loss(params, numpy) raised {in_numpy.what} at {in_numpy.file_line}.")
-        if np.size(in_numpy) != 1 or np.asarray(in_numpy).dtype.kind not in "fiu":
+        if in_numpy.size != 1 or in_numpy.dtype.kind not in "fiu":
             raise ValueError(
-                f"loss(params, numpy): expected a real scalar, found {type_name(in_numpy)} of "
-                f"shape {np.shape(in_numpy)}"
+                f"loss(params, numpy): expected a real scalar, found {in_numpy.dtype} of "
+                f"shape {in_numpy.shape}"
             )
 
         def scalar(point: Any, xp: Any = jnp) -> Any:
             return jnp.reshape(loss(point, xp), ())
 
-        program = attempt(lambda: trace(scalar, wide))
+        program = attempt(wraps(loss)(lambda: trace(scalar, wide)))
         if isinstance(program, Failure):
             return refuse(f"loss(params, jax.numpy) raised {program.what} at {program.file_line}.")
-        gradient = jax.jit(jax.value_and_grad(scalar), compiler_options=UNOPTIMISED)
+        gradient = differentiate(scalar, [*given])
+        by_jax = attempt(wraps(loss)(lambda: gradient(wide)))
+        if isinstance(by_jax, Failure):
+            return refuse(f"jax.grad of the loss raised {by_jax.what} at {by_jax.file_line}.")
         finite = []
         for number in range(cases):
             params = draw_parameters(given, seed=seed, case=number)
@@ -111,6 +116,21 @@ def prepare(
             if doubt:
                 return model._replace(refusal=doubt, losses_differ=bool(differ))
         return model
+
+
+def differentiate(scalar: Callable[[Any], Any], names: Sequence[str]) -> Callable[[Any], Any]:
+    """Compile the loss and its gradient; the loss gets its parameters in the order of the names."""
+
+    def in_order(values: Sequence[Any]) -> Any:  # JAX sorts the names of a dict
+        return scalar(dict(zip(names, values, strict=True)))
+
+    compiled = jax.jit(jax.value_and_grad(in_order), compiler_options=UNOPTIMISED)
+
+    def gradient(params: Mapping[str, Any]) -> Any:
+        value, slopes = compiled([params[name] for name in names])
+        return value, dict(zip(names, slopes, strict=True))
+
+    return gradient
 
 
 def draw_parameters(
@@ -161,7 +181,11 @@ def make_case(
     """Make the case of a point: autodiff's values, and the error allowed in any precision."""
     wide = widen(params)
     value, slopes = gradient(wide)
-    errors = gradient_and_noise(program, wide, (FLOAT64, FLOAT32), seed=number)
+    roundoffs = FLOAT64, FLOAT32
+    errors = attempt(gradient_and_noise, program, wide, roundoffs, slopes, seed=number)
+    if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point
+        undecided = np.inf, {name: np.full(v.shape, np.inf) for name, v in wide.items()}
+        errors = undecided, undecided
     (loss64, allowed64), (loss32, allowed32) = errors
     values = {name: np.asarray(slopes[name]) for name in params}
     if "loss" not in params:
@@ -191,7 +215,7 @@ def is_finite(case: Case) -> bool:
 def compare_losses(loss: Loss, case: Case) -> str | None:
     """Compare the loss in NumPy and JAX; return a sentence if it differs."""
     assert case.truth is not None
-    found = attempt(loss, widen(case.arguments), np)
+    found = attempt(wraps(loss)(lambda: np.asarray(loss(widen(case.arguments), np), float)))
     if isinstance(found, Failure):
         return f"loss(params, numpy) raised {found.what} at {found.file_line}."
     if "loss" in case.arguments:  # a parameter's name
@@ -215,7 +239,8 @@ def ask_second_opinion(loss: Loss, case: Case) -> str | None:
 
     def in_numpy(point: Mapping[str, Array]) -> Any:
         found = attempt(lambda: np.reshape(np.asarray(loss(dict(point), np)), ()))
-        return None if isinstance(found, Failure) else found
+        number = not isinstance(found, Failure) and found.dtype.kind in "fiuc"
+        return found if number else None
 
     point = widen(case.arguments)
     doubt = contradict_entries(in_numpy, point, case.truth(np.float64, ()), case.point)

@@ -66,13 +66,17 @@ def compare_derivatives(loss: Loss, point: Point, known: Truth, along: Point) ->
     A sum of entries has the sum of their allowed errors, which `known` has for float64.
     """
     true = sum(float(np.sum(known.values[name] * d)) for name, d in along.items())
-    allowed = sum(float(np.sum(known.allowed[name] * np.abs(d))) for name, d in along.items())
+    allowed = sum(
+        float(np.sum(known.allowed[name] * np.abs(d), where=np.asarray(d) != 0))
+        for name, d in along.items()
+    )
     by_complex = differentiate_complex(loss, point, along)
     smallest = float(np.finfo(np.float64).smallest_normal)
     if by_complex is not None and abs(by_complex - true) <= allowed + smallest:
         return Opinion(f"{true:.12g}", None, by_complex_steps=True)
     by_difference, uncertain = difference_centrally(loss, point, along)
-    agrees = abs(by_difference - true) <= uncertain + allowed
+    unknown = not np.isfinite(by_difference)  # the loss cannot be computed at these numbers
+    agrees = unknown or abs(by_difference - true) <= uncertain + allowed
     contradiction = (
         f"and central differences of the loss in NumPy say {by_difference:.12g} ± {uncertain:.2g}: "
         "the reference itself is in doubt."
@@ -89,17 +93,21 @@ def differentiate_complex(loss: Loss, point: Point, along: Point) -> float | Non
 
 
 def difference_centrally(loss: Loss, point: Point, along: Point) -> tuple[float, float]:
-    """Compute an extrapolated central difference in longdouble, and its uncertainty."""
+    """Compute an extrapolated central difference, and its uncertainty.
+
+    It is computed in longdouble, or in float64 where the loss does not take that.
+    """
 
     def at(step: float) -> tuple[np.longdouble, float]:
-        moved = {
-            name: value.astype(np.longdouble) + np.longdouble(step) * along.get(name, 0.0)
-            for name, value in point.items()
-        }
-        found = loss(moved)
-        if found is None:
-            return np.longdouble(np.nan), FLOAT64
-        return np.longdouble(found), float(np.finfo(np.asarray(found).dtype).eps)
+        for dtype in (np.longdouble, np.float64):
+            moved = {
+                name: value.astype(dtype) + dtype(step) * along.get(name, 0.0)
+                for name, value in point.items()
+            }
+            found = loss(moved)
+            if found is not None and np.isfinite(found):
+                return np.longdouble(found), float(np.finfo(np.asarray(found).dtype).eps)
+        return np.longdouble(np.nan), FLOAT64
 
     slopes, eps, size = [], 0.0, 0.0
     for h in (2.0**-12, 2.0**-13):
