@@ -40,6 +40,13 @@ class Operation(NamedTuple):
     apply: Apply
 
 
+def slope_of_abs(x: Array, y: Array) -> Any:
+    """The slope of |x|, which is 1 at a real zero and 0 at a complex one, as in JAX."""
+    if np.iscomplexobj(x):
+        return np.conj(x) / np.where(y == 0, 1.0, y)
+    return np.where(x >= 0, 1.0, -1.0)
+
+
 # Elementwise operations with one operand: y = f(x), and the slope as a function of x and y.
 UNARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "neg":      (lambda x: -x,                   lambda x, y: -np.ones_like(x)),
@@ -55,7 +62,7 @@ UNARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "sqrt":     (np.sqrt,                        lambda x, y: 0.5 / y),
     "rsqrt":    (lambda x: 1 / np.sqrt(x),       lambda x, y: -0.5 * y / x),
     "square":   (np.square,                      lambda x, y: 2 * x),
-    "abs":      (np.abs,                         lambda x, y: slope_of_abs(x, y)),
+    "abs":      (np.abs,                         slope_of_abs),
     "real":     (np.real,                        lambda x, y: np.ones_like(x)),
     "imag":     (np.imag,                        lambda x, y: np.full_like(x, -1j)),
     "sign":     (np.sign,                        lambda x, y: np.zeros_like(x)),
@@ -92,13 +99,6 @@ TESTS: dict[str, Callable[..., Any]] = {
 def has_slope(name: str, x: Array) -> bool:
     """True for the operations of `UNARY`; the sign of a complex number has no slope."""
     return name in UNARY and not (name == "sign" and np.iscomplexobj(x))
-
-
-def slope_of_abs(x: Array, y: Array) -> Any:
-    """The slope of |x|, which is 1 at a real zero and 0 at a complex one, as in JAX."""
-    if np.iscomplexobj(x):
-        return np.conj(x) / np.where(y == 0, 1.0, y)
-    return np.where(x >= 0, 1.0, -1.0)
 
 
 def slope_of_power(x: Array, z: Array) -> Any:

@@ -381,7 +381,7 @@ def backward(
     cotangents[program.result] = np.ones(samples)
 
     def add(slot: int, ct: Array) -> None:
-        if slot in program.constants:
+        if slot in program.constants or not is_inexact(values[slot].dtype):
             return
         if np.iscomplexobj(ct) and not np.iscomplexobj(values[slot]):
             ct = ct.real

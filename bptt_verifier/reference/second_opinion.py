@@ -67,7 +67,7 @@ def compare_derivatives(loss: Loss, point: Point, known: Truth, along: Point) ->
     """
     true = sum(float(np.sum(known.values[name] * d)) for name, d in along.items())
     allowed = sum(
-        float(np.sum(known.allowed[name] * np.abs(d), where=np.asarray(d) != 0))
+        float(np.sum(np.where(d == 0, 0.0, known.allowed[name]) * np.abs(d)))
         for name, d in along.items()
     )
     by_complex = differentiate_complex(loss, point, along)
