@@ -68,14 +68,16 @@ def add_error(equation: Any, inputs: Sequence[Any], result: Any, salt: Any, size
 
 def magnitude(equation: Any, inputs: Sequence[Any], output: Any) -> Any:
     """The largest rounding error of one operation, in units of u."""
-    name, params = equation.primitive.name, dict(equation.params)
+    name, params = equation.primitive.name, equation.params
 
     def of_sizes(terms: int) -> Any:
         """The error of sums of `terms` terms: √terms times the sum of their sizes."""
-        if "preferred_element_type" in params:
-            params["preferred_element_type"] = None
-        sizes = [jnp.abs(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in inputs]
-        return max(1, terms) ** 0.5 * equation.primitive.bind(*sizes, **params)
+        inexact = [jnp.issubdtype(x.dtype, jnp.inexact) for x in inputs]
+        sizes = [
+            jnp.abs(x).astype(x.dtype) if each else x
+            for x, each in zip(inputs, inexact, strict=True)
+        ]
+        return max(1, terms) ** 0.5 * equation.primitive.bind(*sizes, **params).real
 
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
