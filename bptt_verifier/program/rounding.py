@@ -22,9 +22,9 @@ class RoundingErrors(NamedTuple):
 
     def in_precision(self, dtype: Any) -> "RoundingErrors":
         """Adapt the errors to values of this dtype: coarser ones round more, integers never."""
-        if self.sizes is None or not is_inexact(dtype):
+        if self.sizes is None or self.units is None or not is_inexact(dtype):
             return EXACTLY
-        unit = float(jnp.finfo(dtype).eps) / 2
+        unit = float(jnp.finfo(dtype).eps) / 2  # type: ignore[no-untyped-call]
         return self._replace(sizes=self.sizes * np.maximum(1.0, unit / self.units))
 
     def add(self, q: Any, magnitude: Any, most: Any = None) -> Any:

@@ -432,5 +432,5 @@ def change_row(
         result = pass_back(equation, wrong, outputs, once)[change.operand][0]
     if change.after is not None:
         result = result * change.after
-    result = np.asarray(result).reshape(true.shape)
-    return result if np.iscomplexobj(true) else result.real
+    reshaped: Array = np.asarray(result).reshape(true.shape)
+    return reshaped if np.iscomplexobj(true) else reshaped.real
