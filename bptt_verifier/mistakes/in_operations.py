@@ -371,7 +371,7 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
         name for name, shape in known.program.shapes.items() if max(shape, default=1) == prod(shape)
     }
     every = [edge for found in edges.values() for edge in found]
-    for label, chosen in [("every weight", every), *edges.items()]:
+    for label, chosen in [("every weight", every), *edges.items()] if every else ():
         for name, kept, alteration in (
             ("missing-time-sum", {last}, "only the last step is kept in the sum over time"),
             ("missing-time-sum", {0}, "only the first step is kept in the sum over time"),
@@ -385,6 +385,8 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
     for name, k in (("first-step-skipped", 0), ("last-step-skipped", last)):
         numbers = [number for number in known.step if known.step[number] == k]
         chosen = [(number, operand) for number in numbers for operand in known.active(number)]
+        if not chosen:
+            continue
         left_out = [edge for edge in chosen if edge not in known.carried]
         yield scale_edges(name, f"step {k + 1} contributes nothing", left_out, 0.0, chosen[0])
 

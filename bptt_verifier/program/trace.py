@@ -371,8 +371,6 @@ def backward(
     def add(slot: int, ct: Array) -> None:
         if slot in program.constants or not is_inexact(values[slot].dtype):
             return
-        if np.iscomplexobj(ct) and not np.iscomplexobj(values[slot]):
-            ct = ct.real
         if cotangents[slot] is not None:
             ct = cotangents[slot] + ct
             ct = errors.add(ct, np.abs(ct))
@@ -386,7 +384,12 @@ def backward(
                 continue
             given = [values[slot] for slot in equation.inputs]
             outputs = [values[slot] for slot in equation.outputs]
-            back = pass_back(equation, given, outputs, arriving, errors)
+            back = [
+                ct.real if np.iscomplexobj(ct) and not np.iscomplexobj(x) else ct
+                for ct, x in zip(
+                    pass_back(equation, given, outputs, arriving, errors), given, strict=True
+                )
+            ]
             for one in {change.operand for _, change in altered.get(number, ())}:
                 wide = complex if np.iscomplexobj(given[one]) else float
                 back[one] = None if back[one] is None else np.array(back[one], wide)

@@ -59,11 +59,12 @@ def add_error(equation: Any, inputs: Sequence[Any], result: Any, salt: Any, size
     """Add an error to the result of one operation; to both parts of a complex one (N1)."""
     if result.dtype not in (jnp.float64, jnp.complex128):
         return result
-    xi = uniform(result.real, salt)
-    if result.dtype == jnp.complex128:
-        xi = xi + 1j * uniform(result.real, ~salt)
     error = size * magnitude(equation, inputs, result)
-    return result + xi * jnp.where(jnp.isfinite(error), error, 0.0)
+    error = jnp.where(jnp.isfinite(error), error, 0.0)
+    in_real_part = error * uniform(result.real, salt)
+    if result.dtype == jnp.float64:
+        return result + in_real_part
+    return result + lax.complex(in_real_part, error * uniform(result.real, ~salt))
 
 
 def magnitude(equation: Any, inputs: Sequence[Any], output: Any) -> Any:
