@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.operations import Operation, align
+from bptt_verifier.program.operations import Operation
+from bptt_verifier.program.rounding import align
 from bptt_verifier.program.trace import Program
 
 # The functions whose branches are the user's own; others, such as logaddexp, branch inside.

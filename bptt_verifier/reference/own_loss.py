@@ -7,6 +7,7 @@ first cases. The allowed errors are measured (docs/derivation.md, section 10).
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,8 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
-from bptt_verifier.program.trace import Program, gradient_and_noise, trace
+from bptt_verifier.program.measured_errors import gradient_and_noise
+from bptt_verifier.program.trace import Program, trace
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.points import Point, draw_parameters
 from bptt_verifier.reference.second_opinion import contradict_entries
@@ -46,7 +48,7 @@ class OwnModel(NamedTuple):
     params: tuple[dict[str, Array], ...]
     seed: int
     programs: tuple[Program, ...] = ()
-    gradient: Callable[[Any], Any] | None = None
+    gradients: tuple[Callable[[Any], Any], ...] = ()
     cases: tuple[Case, ...] = ()
     refusal: str | None = None
     notes: tuple[str, ...] = ()
@@ -56,10 +58,9 @@ class OwnModel(NamedTuple):
 
     def simple_case(self, number: int, setting: int = 0) -> Case:
         """Make a case whose values have one digit."""
-        assert self.gradient is not None
         params = draw_parameters(self.params[setting], seed=self.seed, case=number, digits=1)
         with use_float64():
-            found = make_case(self.programs[setting], self.gradient, params, number)
+            found = make_case(self.programs[setting], self.gradients[setting], params, number)
         point = Point(number, setting=setting)
         return found._replace(label=f"simple {point.label}", point=point)
 
@@ -90,17 +91,22 @@ def prepare(
         return jnp.reshape(loss(point, xp), ())
 
     with use_float64():
-        gradient = jax.jit(jax.value_and_grad(scalar), compiler_options=UNOPTIMISED)
         selections: list[Selection] = []
         for number, given in enumerate(settings):
             program = trace_loss(loss, scalar, given)
             if isinstance(program, str):
                 return model._replace(refusal=program)
+            gradient = differentiate(loss, scalar, given)
+            if isinstance(gradient, str):
+                return model._replace(refusal=gradient)
             share = max(1, (cases + len(settings) - 1 - number) // len(settings))
             done = sum(len(selection.cases) for selection in selections)
 
             def make(
-                point_params: dict[str, Array], point: Point, program: Program = program
+                point_params: dict[str, Array],
+                point: Point,
+                program: Program = program,
+                gradient: Any = gradient,
             ) -> Case:
                 case = make_case(program, gradient, point_params, point.number)
                 return case._replace(label=point.label, point=point)
@@ -110,7 +116,9 @@ def prepare(
 
             setting = Setting(given, program, gradient, make, number, seed)
             selections.append(Selector(setting).select(share, advance))
-            model = model._replace(programs=(*model.programs, program), gradient=gradient)
+            model = model._replace(
+                programs=(*model.programs, program), gradients=(*model.gradients, gradient)
+            )
         model = model._replace(cases=tuple(c for each in selections for c in each.cases))
         if not model.cases:
             return model._replace(
@@ -126,18 +134,40 @@ def prepare(
 def trace_loss(loss: Loss, scalar: Callable[..., Any], params: dict[str, Array]) -> Any:
     """Call the loss in NumPy and trace it in JAX; return the program, or why there is none."""
     wide = widen(params)
-    in_numpy = attempt(loss, copies(wide), np)
+    in_numpy = attempt(wraps(loss)(lambda: np.asarray(loss(copies(wide), np))))
     if isinstance(in_numpy, Failure):
         return f"loss(params, numpy) raised {in_numpy.what} at {in_numpy.file_line}."
-    if np.size(in_numpy) != 1 or np.asarray(in_numpy).dtype.kind not in "fiu":
+    if in_numpy.size != 1 or in_numpy.dtype.kind not in "fiu":
         raise ValueError(
-            f"loss(params, numpy): expected a real scalar, found {type_name(in_numpy)} of "
-            f"shape {np.shape(in_numpy)}"
+            f"loss(params, numpy): expected a real scalar, found {in_numpy.dtype} of "
+            f"shape {in_numpy.shape}"
         )
-    program = attempt(lambda: trace(scalar, wide))
+    program = attempt(wraps(loss)(lambda: trace(scalar, wide)))
     if isinstance(program, Failure):
         return f"loss(params, jax.numpy) raised {program.what} at {program.file_line}."
     return program
+
+
+def differentiate(loss: Loss, scalar: Callable[[Any], Any], params: dict[str, Array]) -> Any:
+    """Compile the loss and its gradient; return the function, or why there is none.
+
+    The loss gets its parameters in the order in which they are given.
+    """
+    names = [*params]
+
+    def in_order(values: Sequence[Any]) -> Any:  # JAX sorts the names of a dict
+        return scalar(dict(zip(names, values, strict=True)))
+
+    compiled = jax.jit(jax.value_and_grad(in_order), compiler_options=UNOPTIMISED)
+
+    def gradient(params: Mapping[str, Any]) -> Any:
+        value, slopes = compiled([params[name] for name in names])
+        return value, dict(zip(names, slopes, strict=True))
+
+    by_jax = attempt(wraps(loss)(lambda: gradient(widen(params))))
+    if isinstance(by_jax, Failure):
+        return f"jax.grad of the loss raised {by_jax.what} at {by_jax.file_line}."
+    return gradient
 
 
 def confirm(model: OwnModel) -> OwnModel:
@@ -266,7 +296,11 @@ def make_case(
     """Make the case of a point: autodiff's values, and the error allowed in any precision."""
     wide = widen(params)
     value, slopes = gradient(wide)
-    errors = gradient_and_noise(program, wide, (FLOAT64, FLOAT32), seed=number)
+    roundoffs = FLOAT64, FLOAT32
+    errors = attempt(gradient_and_noise, program, wide, roundoffs, slopes, seed=number)
+    if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point
+        undecided = np.inf, {name: np.full(v.shape, np.inf) for name, v in wide.items()}
+        errors = undecided, undecided
     (loss64, allowed64), (loss32, allowed32) = errors
     values = {name: np.asarray(slopes[name]) for name in params}
     if "loss" not in params:
@@ -290,7 +324,7 @@ def make_case(
 def compare_losses(loss: Loss, case: Case) -> str | None:
     """Compare the loss in NumPy and JAX; return a sentence if it differs."""
     assert case.truth is not None
-    found = attempt(loss, widen(case.arguments), np)
+    found = attempt(wraps(loss)(lambda: np.asarray(loss(widen(case.arguments), np), float)))
     if isinstance(found, Failure):
         return f"loss(params, numpy) raised {found.what} at {found.file_line}."
     if "loss" in case.arguments:  # a parameter's name
@@ -314,7 +348,8 @@ def ask_second_opinion(loss: Loss, case: Case) -> str | None:
 
     def in_numpy(point: Mapping[str, Array]) -> Any:
         found = attempt(lambda: np.reshape(np.asarray(loss(dict(point), np)), ()))
-        return None if isinstance(found, Failure) else found
+        number = not isinstance(found, Failure) and found.dtype.kind in "fiuc"
+        return found if number else None
 
     point = widen(case.arguments)
     doubt = contradict_entries(in_numpy, point, case.truth(np.float64, ()), case.point.number)
