@@ -68,7 +68,10 @@ def compare_derivatives(loss: Loss, point: Point, known: Truth, along: Point) ->
     A sum of entries has the sum of their allowed errors, which `known` has for float64.
     """
     true = sum(float(np.sum(known.values[name] * d)) for name, d in along.items())
-    allowed = sum(float(np.sum(known.allowed[name] * np.abs(d))) for name, d in along.items())
+    allowed = sum(
+        float(np.sum(np.where(d == 0, 0.0, known.allowed[name]) * np.abs(d)))
+        for name, d in along.items()
+    )
     if not np.isfinite(allowed):
         return Opinion(f"{true:.12g}", None, by_complex_steps=False)  # nothing can contradict it
     by_complex = differentiate_complex(loss, point, along)
