@@ -10,7 +10,8 @@ from bptt_verifier.mistakes.own_models import diagnose
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, widen
+from bptt_verifier.reference.own_loss import OwnModel, widen
+from bptt_verifier.reference.points import Point, draw_parameters
 from bptt_verifier.report import Mistake
 
 WITNESSES = 4  # failing cases that a named mistake must reproduce
@@ -24,6 +25,7 @@ class OwnSubject(Subject):
 
     def __init__(self, model: OwnModel) -> None:
         self.model, self.notes, self.refusal = model, model.notes, model.refusal
+        self.doubt, self.zeros = model.doubt, model.zeros
 
     @property
     def total(self) -> int:
@@ -44,9 +46,9 @@ class OwnSubject(Subject):
     def draw_contract_cases(self) -> Iterable[Case]:
         """Choose the parameters given."""
         model = self.model
-        given = next((case for case in model.cases if case.point == 0), None)
+        given = next((case for case in model.cases if case.point.number == 0), None)
         if given is None or (model.refusal and not model.losses_differ):
-            return [Case("the parameters given", model.params, 0, None)]
+            return [Case("the parameters given", model.params[0], Point(0), None)]
         return [given]
 
     def draw_cases(self) -> Iterable[Case]:
@@ -64,23 +66,28 @@ class OwnSubject(Subject):
 
     def reproduce(self, found: Compared) -> str:
         """Write the line that draws the parameters and calls the submission."""
+        point = found.case.point
         digits = ", digits=1" if found.case.label.startswith("simple") else ""
-        drawn = f"draw_parameters(params, seed={self.model.seed}, case={found.case.point}{digits})"
+        params = f"params[{point.setting}]" if len(self.model.params) > 1 else "params"
+        options = f"seed={self.model.seed}, {point.write_options()}{digits}"
+        drawn = f"draw_parameters({params}, {options})"
         return f"from {draw_parameters.__module__} import draw_parameters; gradients({drawn})"
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
         """Find a failing case with values of one digit."""
-        tried = (attempt(self.model.simple_case(number)) for number in range(SIMPLE))
+        setting = failing.case.point.setting
+        tried = (attempt(self.model.simple_case(number, setting)) for number in range(SIMPLE))
         return next((found for found in tried if found is not None and found.fails), failing)
 
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
     ) -> tuple[Mistake, ...]:
         """Find the mistakes that explain the first failing cases."""
-        assert self.model.program is not None
         # The parameters given come last: they may be small, and small values hide mistakes.
-        chosen = sorted(cases, key=lambda found: (found.case.single, found.case.point == 0))
+        chosen = sorted(cases, key=lambda found: (found.case.single, found.case.point.number == 0))
+        setting = chosen[0].case.point.setting
+        chosen = [found for found in chosen if found.case.point.setting == setting]
         with use_float64():
             points = [(each, each.case.arguments) for each in chosen[:WITNESSES]]
             witnesses = [each.witness(widen(params), params) for each, params in points]
-            return diagnose(self.model.program, witnesses)
+            return diagnose(self.model.programs[setting], witnesses)

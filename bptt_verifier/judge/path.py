@@ -1,6 +1,6 @@
 """The path from a submission to a report, the same for every subject."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -278,6 +278,18 @@ def describe_precision(
         )
 
 
+def accept_zeros(
+    parameters: dict[str, ParameterResult], zeros: Collection[str]
+) -> dict[str, ParameterResult]:
+    """Let gradients agree that are zero to rounding, as they are at any point."""
+    return {
+        name: result._replace(verdict=Verdict.AGREES)
+        if name in zeros and result.verdict is Verdict.INCONCLUSIVE
+        else result
+        for name, result in parameters.items()
+    }
+
+
 def list_gradients(compared: Iterable[Compared]) -> list[str]:
     """The names of the gradients of all cases."""
     return list(dict.fromkeys(name for found in compared for name in found.gradients))
@@ -311,7 +323,7 @@ def conclude(
     notes: tuple[str, ...],
 ) -> Report:
     """Report on all cases, with a diagnosis where something disagrees."""
-    parameters = summarise_parameters([*compared, *probes])
+    parameters = accept_zeros(summarise_parameters([*compared, *probes]), subject.zeros)
     by_probe = [(probe, measure_steps(probe)) for probe in probes]
     steps = summarise_steps([found for _, found in by_probe]) if by_probe else ()
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
@@ -338,6 +350,8 @@ def conclude(
     if steps and all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
         note = "No probe was precise enough to check a single step."
         return report._replace(notes=(*report.notes, note))
+    if subject.doubt is not None:
+        return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*report.notes, subject.doubt))
     return report
 
 

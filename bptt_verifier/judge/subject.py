@@ -57,6 +57,8 @@ class Subject(ABC):
 
     notes: tuple[str, ...] = ()  # sentences for every report, such as omitted cases
     refusal: str | None = None  # why no verdict is possible, if none is
+    doubt: str | None = None  # why agreement would show too little, if it would
+    zeros: frozenset[str] = frozenset()  # gradients that are zero, to rounding, at any point
 
     @property
     @abstractmethod

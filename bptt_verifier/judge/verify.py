@@ -1,6 +1,6 @@
 """Entry points: verify a derivation of the gradients of a cell, or of a model of your own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bptt_verifier.judge.cells import CellSubject
@@ -62,7 +62,7 @@ def verify(
 def verify_own_model(
     gradients: Callable[[dict[str, Any]], Any],
     loss: Loss,
-    params: Mapping[str, Any],
+    params: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
     seed: int = 0,
     cases: int = CASES,
@@ -74,6 +74,7 @@ def verify_own_model(
     `params` are float arrays by name, in any layout; `loss` computes a scalar with the namespace it
     is given, numpy or jax.numpy; `gradients` returns arrays of the same names and shapes, and may
     add "loss". The parameters given are the first of `cases`; the others are drawn from `seed`.
+    `params` may be a list of settings of other shapes, which share the cases.
     Whatever the functions raise, return or modify is in the report. Raises TypeError or ValueError
     where `gradients` is no function, `params` holds no float arrays, `cases` is no integer from 1,
     or `seed` none from 0.
@@ -92,7 +93,7 @@ def assert_verified(gradients: Callable[..., Any], **options: Any) -> Report:
 def assert_own_model_verified(
     gradients: Callable[[dict[str, Any]], Any],
     loss: Loss,
-    params: Mapping[str, Any],
+    params: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     **options: Any,
 ) -> Report:
     """Return the report of `verify_own_model`. Raises DerivationError unless it agrees."""

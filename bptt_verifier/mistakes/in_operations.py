@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.program.operations import UNARY, pass_back
 from bptt_verifier.program.structure import (
     Structure,
     chains,
@@ -67,6 +68,8 @@ def name_operand(operand: int) -> str:
 def list_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List every mistake in one operation, the more specific names first."""
     yield from list_recurrence_mistakes(known)
+    yield from list_conjugate_mistakes(known)
+    yield from list_single_conjugate_mistakes(known)
     for group in known.groups:
         yield from list_activation_mistakes(known, group)
         if known.program.operations[group[0]].name in {"dot_general", "mul"}:
@@ -104,6 +107,73 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
         shown = (edges or carried)[0]
         yield scale_edges(name, alteration, edges, 0.0, shown, steps=steps - first)
     yield scale_edges("path-counted-twice", f"what is {between} is counted twice", carried, 2.0)
+
+
+def list_conjugate_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List the mistake of conjugating no complex factor, with constant factors or without.
+
+    That is for a derivation by ∂L/∂Re z + i ∂L/∂Im z. In JAX's cotangents, with −i, a missing
+    conjugate is one too many.
+    """
+    constants = known.program.constants
+
+    def is_unit(slot: int) -> bool:
+        """True for a factor such as i, which joins a real and an imaginary part."""
+        return slot in constants and not np.any(constants[slot].real)
+
+    every, varying = list[Edge](), list[Edge]()
+    for edges, factors in list_complex_edges(known):
+        every += [] if factors and all(map(is_unit, factors)) else edges
+        varying += [] if factors and all(slot in constants for slot in factors) else edges
+    for edges in (every, varying):
+        if edges:
+            said = "no complex factor is conjugated in the backward pass"
+            changes = partial(conjugate_factors, known, edges)
+            yield OperationMistake("conjugate-missing", said, edges[0][0], changes)
+
+
+def list_single_conjugate_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List the mistake of not conjugating the complex factor of one operation."""
+    for edges, _ in list_complex_edges(known):
+        number, operand = edges[0]
+        said = f"what its {name_operand(operand)} is multiplied by is not conjugated"
+        changes = partial(conjugate_factors, known, edges)
+        yield OperationMistake("conjugate-missing", said, number, changes)
+
+
+def list_complex_edges(known: Structure) -> Iterator[tuple[list[Edge], list[int]]]:
+    """List the operands that get complex multiples of a cotangent, and the factors of products."""
+    operations = known.program.operations
+    for group in known.groups:
+        operation = operations[group[0]]
+        product = operation.name in {"mul", "dot_general"}
+        smooth = product or operation.name in {*UNARY, "div", "integer_pow"}
+        if not smooth or not np.issubdtype(operation.dtypes[0], np.complexfloating):
+            continue
+        for operand in known.active(*group):
+            factors = [operations[k].inputs[1 - operand] for k in group] if product else []
+            yield [(number, operand) for number in group], factors
+
+
+def conjugate_factors(known: Structure, edges: Sequence[Edge], values: Values) -> Changes:
+    """Conjugate what these operands' cotangents are multiplied by."""
+    found = ((edge, conjugate_factor(known, edge, values)) for edge in edges)
+    return {edge: change for edge, change in found if change is not None}
+
+
+def conjugate_factor(known: Structure, edge: Edge, values: Values) -> Change | None:
+    """Conjugate what one operation multiplies a cotangent by, where it is complex."""
+    number, operand = edge
+    operation = known.program.operations[number]
+    given = [values[slot] for slot in operation.inputs]
+    if operation.name in {"mul", "dot_general"}:
+        return Change(operand, instead=((1 - operand, np.conj(given[1 - operand])),))
+    if given[operand].shape[1:] != operation.shapes[0]:
+        return None
+    ones = np.ones((1, *operation.shapes[0]), complex)
+    outputs = [values[slot] for slot in operation.outputs]
+    (slope,) = pass_back(operation, given, outputs, [ones])[operand]
+    return Change(operand, slope=np.conj(slope))
 
 
 def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
@@ -301,7 +371,7 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
         name for name, shape in known.program.shapes.items() if max(shape, default=1) == prod(shape)
     }
     every = [edge for found in edges.values() for edge in found]
-    for label, chosen in [("every weight", every), *edges.items()]:
+    for label, chosen in [("every weight", every), *edges.items()] if every else ():
         for name, kept, alteration in (
             ("missing-time-sum", {last}, "only the last step is kept in the sum over time"),
             ("missing-time-sum", {0}, "only the first step is kept in the sum over time"),
@@ -315,6 +385,8 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
     for name, k in (("first-step-skipped", 0), ("last-step-skipped", last)):
         numbers = [number for number in known.step if known.step[number] == k]
         chosen = [(number, operand) for number in numbers for operand in known.active(number)]
+        if not chosen:
+            continue
         left_out = [edge for edge in chosen if edge not in known.carried]
         yield scale_edges(name, f"step {k + 1} contributes nothing", left_out, 0.0, chosen[0])
 

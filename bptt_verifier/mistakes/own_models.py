@@ -6,8 +6,13 @@ from math import prod
 from typing import NamedTuple
 
 from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
-from bptt_verifier.mistakes.in_operations import Changes, OperationMistake, list_mistakes
-from bptt_verifier.mistakes.search import count_explained, explain
+from bptt_verifier.mistakes.in_operations import (
+    Changes,
+    OperationMistake,
+    list_conjugate_mistakes,
+    list_mistakes,
+)
+from bptt_verifier.mistakes.search import count_explained, explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.structure import Structure, structure
@@ -160,4 +165,10 @@ def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, .
     """
     steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
     evidence = [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
-    return explain(OwnHypotheses(program, evidence), evidence)
+    known = OwnHypotheses(program, evidence)
+    if len(try_mistakes(known, evidence, ()).wrong) > 1:
+        # Without a conjugate the gradients of all imaginary parts have the wrong sign.
+        made = ((each,) for each in list_conjugate_mistakes(known.structure))
+        for (one,) in select_explaining(known, evidence, made):
+            return (known.describe(one),)
+    return explain(known, evidence)

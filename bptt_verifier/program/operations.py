@@ -2,17 +2,18 @@
 
 The JAX primitives common in losses have rules here; JAX itself evaluates and differentiates the
 others. Every array has a leading axis, for samples of rounding errors or for mistaken gradients.
+The cotangent of a complex z is ∂L/∂Re z − i ∂L/∂Im z, as in JAX, so no rule takes a conjugate.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.by_jax import Apply, evaluate_by_jax, pass_back_by_jax
+from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, align, is_inexact
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.tolerance.bounds import ELEMENTARY
 from bptt_verifier.tolerance.noise import ARITHMETIC, EXACT
@@ -22,7 +23,8 @@ class Operation(NamedTuple):
     """An operation that depends on the parameters; operands and results are slots of values.
 
     `moved` is not None where the operation only moves numbers: entry i of the result is entry
-    moved[i] of the operand, both flattened.
+    moved[i] of the operand, both flattened. `dtypes` are those of the results, and `apply`
+    evaluates the operation in JAX.
     """
 
     name: str
@@ -34,24 +36,16 @@ class Operation(NamedTuple):
     where: tuple[Place, ...]
     position: tuple[int, ...]
     moved: Array | None
+    dtypes: tuple[Any, ...]
+    apply: Apply
 
 
-class RoundingErrors(NamedTuple):
-    """Rounding errors to add, with one unit roundoff for each sample; none by default."""
+def slope_of_abs(x: Array, y: Array) -> Any:
+    """The slope of |x|, which is 1 at a real zero and 0 at a complex one, as in JAX."""
+    if np.iscomplexobj(x):
+        return np.conj(x) / np.where(y == 0, 1.0, y)
+    return np.where(x >= 0, 1.0, -1.0)
 
-    sizes: Array | None = None
-    rng: np.random.Generator | None = None
-
-    def add(self, q: Any, magnitude: Any) -> Any:
-        """Add an error of this magnitude, in units of the roundoff, to each sample of `q` (N1)."""
-        if self.sizes is None or self.rng is None:
-            return q
-        sizes = align(self.sizes, np.ndim(q) - 1)
-        xi = (2 * self.rng.random((len(sizes), *np.shape(q)[1:]), np.float32) - 1) * sizes
-        return q + xi * magnitude
-
-
-EXACTLY = RoundingErrors()
 
 # Elementwise operations with one operand: y = f(x), and the slope as a function of x and y.
 UNARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -68,10 +62,18 @@ UNARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "sqrt":     (np.sqrt,                        lambda x, y: 0.5 / y),
     "rsqrt":    (lambda x: 1 / np.sqrt(x),       lambda x, y: -0.5 * y / x),
     "square":   (np.square,                      lambda x, y: 2 * x),
-    "abs":      (np.abs,                         lambda x, y: np.sign(x)),
+    "abs":      (np.abs,                         slope_of_abs),
+    "real":     (np.real,                        lambda x, y: np.ones_like(x)),
+    "imag":     (np.imag,                        lambda x, y: np.full_like(x, -1j)),
     "sign":     (np.sign,                        lambda x, y: np.zeros_like(x)),
     "copy":     (np.copy,                        lambda x, y: np.ones_like(x)),
 }  # fmt: skip
+
+
+def join_parts(x: Array, y: Array) -> Any:
+    """Complex numbers of these real and imaginary parts."""
+    return x + 1j * y
+
 
 # Elementwise operations with two operands: z = f(x, y), and both slopes.
 BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
@@ -82,8 +84,26 @@ BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., An
     "div":      (np.divide,   lambda x, y, z: 1 / y,         lambda x, y, z: -z / y),
     "max":      (np.maximum,  lambda x, y, z: larger(x, y),  lambda x, y, z: larger(y, x)),
     "min":      (np.minimum,  lambda x, y, z: larger(y, x),  lambda x, y, z: larger(x, y)),
-    "pow":      (np.power,    lambda x, y, z: y * x**(y-1),  lambda x, y, z: z * np.log(x)),
+    "pow":      (np.power,    lambda x, y, z: y * x**(y-1),  lambda x, y, z: slope_of_power(x, z)),
+    "complex":  (join_parts,  lambda x, y, z: 1.0,           lambda x, y, z: 1j),
 }  # fmt: skip
+
+# Elementwise operations without a derivative.
+TESTS: dict[str, Callable[..., Any]] = {
+    "gt": np.greater, "ge": np.greater_equal, "lt": np.less, "le": np.less_equal,
+    "eq": np.equal, "ne": np.not_equal, "and": np.bitwise_and, "or": np.bitwise_or,
+    "is_finite": np.isfinite,
+}  # fmt: skip
+
+
+def has_slope(name: str, x: Array) -> bool:
+    """True for the operations of `UNARY`; the sign of a complex number has no slope."""
+    return name in UNARY and not (name == "sign" and np.iscomplexobj(x))
+
+
+def slope_of_power(x: Array, z: Array) -> Any:
+    """The slope of z = x ** y with respect to y; 0 at x = 0, as in JAX."""
+    return np.where(x == 0, 0.0, z * np.log(np.where(x == 0, 1.0, x)))
 
 
 def larger(x: Array, y: Array) -> Any:
@@ -137,23 +157,41 @@ def matrices(equation: Operation, left: Array, right: Array) -> tuple[Array, Arr
     return stacked[0], stacked[1], back
 
 
-def align(x: Array, rank: int) -> Array:
-    """A scalar reshaped to broadcast with arrays of this rank; other arrays unchanged."""
-    return x.reshape(len(x), *[1] * rank) if x.ndim == 1 else x
-
-
 def evaluate(
     equation: Operation, given: Sequence[Array], errors: RoundingErrors = EXACTLY
 ) -> list[Any]:
     """Evaluate one equation; returns its results."""
     name, params, shape = equation.name, equation.params, equation.shapes[0]
+    dtype = equation.dtypes[0]
+    errors = errors.in_precision(dtype)
     q: Any
-    results: list[Any] = []  # of an operation without a rule here
     if equation.moved is not None:
         x = given[0]
         return [x.reshape(len(x), -1)[:, equation.moved].reshape(len(x), *shape)]
-    if name in UNARY:
+    if name in {"concatenate", "stack"}:
+        samples = max(len(x) for x in given)
+        parts = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
+        axis = params["dimension" if name == "concatenate" else "axis"] + 1
+        return [(np.concatenate if name == "concatenate" else np.stack)(parts, axis=axis)]
+    if name == "split":
+        ends = np.cumsum(params["sizes"])[:-1]
+        return list(np.split(given[0], ends, axis=params["axis"] + 1))
+    if name == "select_n":
+        which, *choices = (align(x, len(shape)) for x in given)
+        q = choices[-1]
+        for number, choice in reversed([*enumerate(choices[:-1])]):
+            q = np.where(which <= number, choice, q)
+        return [q]
+    if name in TESTS:
+        return [TESTS[name](*(align(x, len(shape)) for x in given))]
+    if not is_inexact(dtype):  # NumPy divides and converts integers in other ways
+        return evaluate_by_jax(equation.apply, given, EXACTLY)
+    if name == "convert_element_type":
+        return [convert(given[0], dtype, errors)]
+    if has_slope(name, given[0]):
         q = UNARY[name][0](given[0])
+    elif name == "conj":
+        return [np.conj(given[0])]
     elif name in BINARY:
         q = BINARY[name][0](*(align(x, len(shape)) for x in given))
     elif name == "integer_pow":
@@ -170,36 +208,25 @@ def evaluate(
         q = (left @ right).reshape(-1, *shape)
         m = left.shape[-1] ** 0.5 * (np.abs(left) @ np.abs(right)).reshape(-1, *shape)
         return [errors.add(q, m)]
-    elif name in {"concatenate", "stack"}:
-        samples = max(len(x) for x in given)
-        parts = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
-        axis = params["dimension" if name == "concatenate" else "axis"] + 1
-        return [(np.concatenate if name == "concatenate" else np.stack)(parts, axis=axis)]
-    elif name == "split":
-        ends = np.cumsum(params["sizes"])[:-1]
-        return list(np.split(given[0], ends, axis=params["axis"] + 1))
-    elif name == "select_n" and given[0].dtype == bool and len(given) == 3:
-        return [np.where(align(given[0], len(shape)), given[2], given[1])]
     else:
-        results = evaluate_by_jax(equation, given)
+        return evaluate_by_jax(equation.apply, given, errors)
     if name == "div" and given[0].ndim == 1:
         # A reciprocal may be part of a sigmoid, which other code computes as a sum with a constant.
         return [errors.add(q, np.maximum(np.abs(q), np.abs(align(given[0], len(shape)))))]
     if name == "logistic":  # (N1)
         return [errors.add(q, np.maximum(ELEMENTARY * np.abs(q), 1.0))]
     factor = 0 if name in EXACT else 1 if name in ARITHMETIC else ELEMENTARY
-    return [
-        errors.add(q, factor * np.abs(q)) if factor and q.dtype == np.float64 else q
-        for q in results or [q]
-    ]
+    return [errors.add(q, factor * np.abs(q)) if factor else q]
 
 
-def evaluate_by_jax(equation: Operation, given: Sequence[Array]) -> list[Any]:
-    """Evaluate an operation without a rule here by JAX."""
-    samples = max(len(x) for x in given)
-    full = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
-    found = jax.vmap(partial(equation.primitive.bind, **equation.params))(*full)
-    return [np.asarray(q) for q in (found if equation.primitive.multiple_results else [found])]
+def convert(x: Array, dtype: Any, errors: RoundingErrors) -> Any:
+    """Convert to a floating-point dtype; with errors, a coarser one rounds without a conversion."""
+    if np.iscomplexobj(x) and not np.issubdtype(dtype, np.complexfloating):
+        x = x.real
+    if errors.sizes is None or not is_inexact(x.dtype):
+        return x.astype(dtype)
+    narrower = np.finfo(dtype).eps > np.finfo(x.dtype).eps
+    return errors.add(x, np.abs(x)) if narrower else x
 
 
 def pass_back(
@@ -212,19 +239,22 @@ def pass_back(
     """The cotangent of every operand from those of the results; None: no derivative."""
     name, params = equation.name, equation.params
     ct, y = cotangents[0], outputs[0]
+    errors = errors.in_precision(equation.dtypes[0])
     if equation.moved is not None and ct is not None:
         return move_back(equation.moved, given, ct, errors)
-    if name in UNARY and ct is not None:
+    if name == "conj" and ct is not None:
+        return [np.conj(ct)]
+    if has_slope(name, given[0]) and ct is not None:
         q = ct * UNARY[name][1](given[0], y)
         return [errors.add(q, 2 * np.abs(q))]
     if name in BINARY and ct is not None:
         x1, x2 = (align(x, ct.ndim - 1) for x in given)
         slopes = [slope(x1, x2, y) for slope in BINARY[name][1:]]
         pairs = zip(slopes, given, strict=True)
-        exact = name[:3] in {"add", "sub"}
+        exact = name[:3] in {"add", "sub"} or name == "complex"
         return [sum_to_shape(ct * slope, x, errors, exact) for slope, x in pairs]
     if name == "integer_pow" and ct is not None:
-        q = ct * params["y"] * given[0] ** float(params["y"] - 1)
+        q = ct * slope_of_integer_power(given[0], params["y"])
         return [errors.add(q, 2 * np.abs(q))]
     if name == "convert_element_type":
         return [ct]
@@ -233,7 +263,9 @@ def pass_back(
         kept = np.expand_dims(ct, axes)
         if name == "reduce_sum":
             return [np.broadcast_to(kept, (len(kept), *given[0].shape[1:]))]
-        chosen = given[0] == np.expand_dims(y, axes)
+        # Not `y`, to which an error may have been added since.
+        extreme = getattr(given[0], name[7:])(axis=axes, keepdims=True)
+        chosen = given[0] == extreme
         return [kept * chosen / chosen.sum(axis=axes, keepdims=True)]
     if name == "dot_general" and ct is not None:
         left, right, back = matrices(equation, *given)
@@ -254,10 +286,16 @@ def pass_back(
     if name == "split":
         parts = fill_missing(cotangents, outputs, max(len(c) for c in cotangents if c is not None))
         return [np.concatenate(parts, axis=params["axis"] + 1)]
-    if name == "select_n" and ct is not None and given[0].dtype == bool and len(given) == 3:
-        chosen = align(given[0], ct.ndim - 1)
-        return [None, np.where(chosen, 0.0, ct), np.where(chosen, ct, 0.0)]
-    return pass_back_by_jax(equation, given, outputs, cotangents)
+    if name == "select_n" and ct is not None:
+        which, last = align(given[0], ct.ndim - 1), len(given) - 2
+        chosen = np.minimum(np.maximum(which, 0), last)
+        return [None, *(np.where(chosen == k, ct, 0.0) for k in range(last + 1))]
+    return pass_back_by_jax(equation.apply, given, outputs, cotangents, errors)
+
+
+def slope_of_integer_power(x: Array, y: int) -> Any:
+    """The slope of x ** y, which is 0 everywhere for y = 0."""
+    return y * x ** float(y - 1) if y else np.zeros_like(x)
 
 
 def fill_missing(
@@ -292,6 +330,8 @@ def move_back(moved: Array, given: Sequence[Array], ct: Array, errors: RoundingE
 
     def collected(numbers: Array) -> Array:
         offsets = np.arange(len(ct))[:, None] * size + moved
+        if np.iscomplexobj(numbers):
+            return np.asarray(collected(numbers.real) + 1j * collected(numbers.imag))
         total = np.bincount(offsets.ravel(), numbers.ravel(), minlength=len(ct) * size)
         return total.reshape(len(ct), *shape)
 
@@ -300,31 +340,3 @@ def move_back(moved: Array, given: Sequence[Array], ct: Array, errors: RoundingE
     if copies > 1:
         q = errors.add(q, copies**0.5 * collected(np.abs(flat)))
     return [q, *[None] * (len(given) - 1)]
-
-
-def pass_back_by_jax(
-    equation: Operation,
-    given: Sequence[Array],
-    outputs: Sequence[Array],
-    cotangents: Sequence[Array | None],
-) -> list[Any]:
-    """The cotangents of an operation without a rule here, by `jax.vjp`."""
-    smooth = [i for i, x in enumerate(given) if x.dtype == np.float64]
-    results = [i for i, q in enumerate(outputs) if q.dtype == np.float64]
-    if not smooth or not results:
-        return [None] * len(given)
-    arriving = [cotangents[i] for i in results]
-    samples = max(len(c) for c in (*arriving, *given) if c is not None)
-    full = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
-    passed = fill_missing(arriving, [outputs[i] for i in results], samples)
-
-    def one(operands: list[Any], cts: list[Any]) -> Any:
-        def function(*chosen: Any) -> list[Any]:
-            replaced = dict(enumerate(operands)) | dict(zip(smooth, chosen, strict=True))
-            bound = equation.primitive.bind(*replaced.values(), **equation.params)
-            return [bound[i] for i in results] if equation.primitive.multiple_results else [bound]
-
-        return jax.vjp(function, *(operands[i] for i in smooth))[1](cts)
-
-    pulled = dict(zip(smooth, jax.vmap(one)(full, passed), strict=True))
-    return [np.asarray(pulled[i]) if i in pulled else None for i in range(len(given))]

@@ -89,16 +89,23 @@ def is_of_library(found: Any) -> bool:
 def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array]], Any]:
     """Make the function that computes a loss and its gradient, in 64 bit.
 
-    It is compiled at the first call with each set of shapes, and keeps no trace: a trace would keep
-    the user's arrays in 64 bit.
+    The loss gets its parameters in the order given; JAX would sort the names of a dict. It is
+    compiled at the first call with each set of shapes, and keeps no trace: a trace would keep the
+    user's arrays in 64 bit.
     """
     compiled: dict[Any, Any] = {}
 
     def gradient(params: Mapping[str, Array]) -> Any:
+        names, values = [*params], [*params.values()]
         shapes = tuple((name, np.shape(value)) for name, value in params.items())
         if shapes not in compiled:
-            function = jax.jit(jax.value_and_grad(loss), compiler_options=UNOPTIMISED)
-            compiled[shapes] = function.lower(params).compile()
-        return compiled[shapes](params)
+
+            def in_order(values: Sequence[Any]) -> Any:
+                return loss(dict(zip(names, values, strict=True)))
+
+            function = jax.jit(jax.value_and_grad(in_order), compiler_options=UNOPTIMISED)
+            compiled[shapes] = function.lower(values).compile()
+        value, slopes = compiled[shapes](values)
+        return value, dict(zip(names, slopes, strict=True))
 
     return gradient

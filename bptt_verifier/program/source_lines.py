@@ -24,6 +24,13 @@ class Place(NamedTuple):
         """The source line, without its indentation."""
         return linecache.getline(self.file, self.line).strip()
 
+    @property
+    def expression(self) -> str:
+        """The expression's source, or its first line."""
+        line = linecache.getline(self.file, self.line).encode()  # columns count bytes
+        found = line[self.column : self.end_column] or line[self.column :]
+        return found.decode(errors="replace").strip()
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
 

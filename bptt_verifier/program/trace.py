@@ -12,19 +12,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.operations import (
-    EXACTLY,
-    MOVES,
-    Operation,
-    RoundingErrors,
-    evaluate,
-    pass_back,
-)
+from bptt_verifier.program.by_jax import bind, make_apply
+from bptt_verifier.program.operations import MOVES, Operation, evaluate, pass_back
+from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, is_inexact
 from bptt_verifier.program.source_lines import Place, places
-from bptt_verifier.tolerance.noise import AMPLIFY, INLINED, SAFETY, SAMPLES
+from bptt_verifier.tolerance.noise import INLINED, constant_and_carried
+
+# A loop is unrolled up to this number of operations; JAX evaluates longer ones as a whole.
+UNROLLED = 20_000
 
 Params = Mapping[str, Array]
 Loss = Callable[[dict[str, Any], Any], Any]
@@ -86,63 +85,232 @@ def movements(
     return [(slice(None), None if moved is None else np.asarray(moved).ravel())]
 
 
-def trace(loss: Loss, params: Params) -> Program:
-    """Trace a loss to equations in float64, with calls inlined and constants evaluated.
+def to_numpy(value: Any) -> Any:
+    """Convert to a NumPy array; a random key stays as it is."""
+    extended = jnp.issubdtype(getattr(value, "dtype", float), jax.dtypes.extended)
+    return value if extended else np.array(value)  # a copy: JAX's own would stay interned
 
-    Call it with 64-bit JAX.
+
+def trace(loss: Loss, params: Params) -> Program:
+    """Trace a loss to equations in float64, with calls inlined and loops of known length unrolled.
+
+    Constants are evaluated. Parameters reach the loss in the order given. Needs 64-bit JAX.
     """
     given = {name: np.asarray(value, np.float64) for name, value in params.items()}
-    closed = jax.make_jaxpr(lambda params: loss(params, jnp))(given)
-    equations: list[Operation] = []
-    constants: dict[int, Array] = {}
-    slots = 0
+    # JAX sorts the names of a dict, so it gets the values alone.
+    in_order = lambda values: loss(dict(zip(given, values, strict=True)), jnp)  # noqa: E731
+    closed = jax.make_jaxpr(in_order)([*given.values()])
+    tracing = Tracing()
+    leaves = dict(zip(given, tracing.slots(len(given)), strict=True))
+    (result,) = tracing.inline(closed, [*leaves.values()], (), ())
+    shapes = {name: value.shape for name, value in given.items()}
+    operations, constants = tuple(tracing.operations), tracing.constants
+    return Program(operations, constants, leaves, result, tracing.used, shapes)
 
-    def constant(value: Any) -> int:
-        nonlocal slots
-        constants[slots] = np.array(value)  # a copy: JAX's own would stay interned
-        slots += 1
-        return slots - 1
+
+class Tracing:
+    """A program in the making: its operations, its constants and the number of slots used."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.constants: dict[int, Any] = {}
+        self.used = 0
+
+    def slots(self, number: int) -> list[int]:
+        """Take this many new slots."""
+        self.used += number
+        return [*range(self.used - number, self.used)]
+
+    def constant(self, value: Any) -> int:
+        """Put a constant into a new slot."""
+        (slot,) = self.slots(1)
+        self.constants[slot] = to_numpy(value)
+        return slot
 
     def inline(
-        closed: ClosedJaxpr, inputs: Sequence[int], where: tuple[Place, ...], above: tuple[int, ...]
+        self,
+        closed: ClosedJaxpr,
+        inputs: Sequence[int],
+        where: tuple[Place, ...],
+        above: tuple[int, ...],
     ) -> list[int]:
-        nonlocal slots
+        """Add the operations of a jaxpr; return the slots of its results.
+
+        `where` are the places of the call or loop that it belongs to, and `above` the positions of
+        the calls. A call's body was traced at its first use, so its source lines may be outdated:
+        its operations have the place of the call. The body of a loop keeps its own lines.
+        """
         known: dict[Any, int] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
-        known |= zip(closed.jaxpr.constvars, map(constant, closed.consts), strict=True)
+        known |= zip(closed.jaxpr.constvars, map(self.constant, closed.consts), strict=True)
 
         def slot(atom: Any) -> int:
-            return constant(atom.val) if isinstance(atom, Literal) else known[atom]
+            return self.constant(atom.val) if isinstance(atom, Literal) else known[atom]
 
         for number, equation in enumerate(closed.jaxpr.eqns):
-            name, operands = equation.primitive.name, [slot(atom) for atom in equation.invars]
-            active = [operand not in constants for operand in operands]
-            values = [constants.get(operand) for operand in operands]
-            # A call's body was traced at its first use, so its source lines may be outdated.
-            here, position = (where, (*above, number)) if above else (places(equation), ())
-            if name in INLINED:
-                inner = equation.params[INLINED[name]]
-                inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
-                results = inline(inner, operands, here, position or (0,))
-            elif any(active):
-                results = list(range(slots, slots + len(equation.outvars)))
-                slots += len(results)
-                shapes = [variable.aval.shape for variable in equation.outvars]
-                for part, moved in movements(equation, active, values):
-                    what = name, equation.primitive, equation.params, tuple(operands)
-                    outputs, sizes = tuple(results[part]), tuple(shapes[part])
-                    equations.append(Operation(*what, outputs, sizes, here, position, moved))
-            else:
-                found = equation.primitive.bind(*values, **equation.params)
-                found = found if equation.primitive.multiple_results else [found]
-                results = [constant(value) for value in found]
+            if not equation.outvars:
+                continue  # it prints, or checks something
+            operands = [slot(atom) for atom in equation.invars]
+            own = tuple(place for place in places(equation) if place not in where)
+            here, position = (where, (*above, number)) if above else ((*own, *where), ())
+            results = self.add(equation, operands, here, position)
             known |= zip(equation.outvars, results, strict=True)
         return [slot(atom) for atom in closed.jaxpr.outvars]
 
-    leaves = {name: slots + i for i, name in enumerate(sorted(given))}  # as jax.tree sorts them
-    slots += len(leaves)
-    (result,) = inline(closed, list(leaves.values()), (), ())
-    shapes = {name: value.shape for name, value in given.items()}
-    return Program(tuple(equations), constants, leaves, result, slots, shapes)
+    def add(
+        self,
+        equation: Any,
+        operands: Sequence[int],
+        where: tuple[Place, ...],
+        position: tuple[int, ...],
+    ) -> list[int]:
+        """Add the operations of one equation; return the slots of its results."""
+        name, params = equation.primitive.name, equation.params
+        if all(slot in self.constants for slot in operands):
+            values = [self.constants[slot] for slot in operands]
+            return [self.constant(value) for value in bind(equation.primitive, params, *values)]
+        if name in INLINED and not has_own_derivative(equation):
+            return self.inline(body_of(equation), operands, where, position or (0,))
+        if name == "cond":
+            return self.choose(equation, operands, where, position)
+        if name == "scan" and 0 < count_operations(equation) <= UNROLLED:
+            return self.unroll(equation, operands, where, position)
+        values = [self.constants.get(slot) for slot in operands]
+        active = [slot not in self.constants for slot in operands]
+        results = self.slots(len(equation.outvars))
+        avals = [variable.aval for variable in equation.outvars]
+        taken = tuple(atom.aval.dtype for atom in equation.invars)
+        apply = make_apply(equation.primitive, params, taken)
+        for part, moved in movements(equation, active, values):
+            shapes, dtypes = zip(*((a.shape, a.dtype) for a in avals[part]), strict=True)
+            what = name, equation.primitive, params, tuple(operands), tuple(results[part])
+            self.operations.append(Operation(*what, shapes, where, position, moved, dtypes, apply))
+        return results
+
+    def add_one(
+        self,
+        primitive: Any,
+        params: dict[str, Any],
+        operands: Sequence[int],
+        aval: Any,
+        where: tuple[Place, ...],
+        position: tuple[int, ...],
+        moved: Array | None = None,
+        name: str | None = None,
+    ) -> int:
+        """Add an operation that no equation of the loss stands for; return its result's slot."""
+        (result,) = self.slots(1)
+        apply = make_apply(primitive, params, (aval.dtype,) * len(operands))
+        what = name or primitive.name, primitive, params, tuple(operands), (result,)
+        shape, dtype = (tuple(aval.shape),), (aval.dtype,)
+        self.operations.append(Operation(*what, shape, where, position, moved, dtype, apply))
+        return result
+
+    def choose(
+        self,
+        equation: Any,
+        operands: Sequence[int],
+        where: tuple[Place, ...],
+        position: tuple[int, ...],
+    ) -> list[int]:
+        """Add the branch of a conditional that is taken, or all where that depends on the point."""
+        which, *rest = operands
+        branches = equation.params["branches"]
+        if which in self.constants:
+            number = int(np.clip(self.constants[which], 0, len(branches) - 1))
+            return self.inline(branches[number], rest, where, position)
+        every = [self.inline(branch, rest, where, position) for branch in branches]
+        return [
+            self.add_one(lax.select_n_p, {}, [which, *cases], variable.aval, where, position)
+            for *cases, variable in zip(*every, equation.outvars, strict=True)
+        ]
+
+    def unroll(
+        self,
+        equation: Any,
+        operands: Sequence[int],
+        where: tuple[Place, ...],
+        position: tuple[int, ...],
+    ) -> list[int]:
+        """Add the steps of a scan one by one."""
+        params = equation.params
+        consts, carried = constant_and_carried(equation)
+        split, length = consts + carried, params["length"]
+        fixed, carry, sliced = operands[:consts], operands[consts:split], operands[split:]
+        stacks = [atom.aval for atom in equation.invars[split:]]
+        inside = params["jaxpr"].in_avals[split:]
+        collected: list[list[int]] = [[] for _ in equation.outvars[carried:]]
+        order = range(length)[::-1] if params["reverse"] else range(length)
+        for t in order:
+            each = [
+                self.take(slot, t, stack, aval, where, position)
+                for slot, stack, aval in zip(sliced, stacks, inside, strict=True)
+            ]
+            results = self.inline(params["jaxpr"], [*fixed, *carry, *each], where, position)
+            carry = results[:carried]
+            for slots, slot in zip(collected, results[carried:], strict=True):
+                slots.append(slot)
+        stacked = [
+            self.stack(slots if order.step > 0 else slots[::-1], variable.aval, where, position)
+            for slots, variable in zip(collected, equation.outvars[carried:], strict=True)
+        ]
+        return [*carry, *stacked]
+
+    def take(
+        self, slot: int, t: int, stack: Any, aval: Any, where: Any, position: tuple[int, ...]
+    ) -> int:
+        """Add the slice of a scanned operand at step t."""
+        if slot in self.constants:
+            return self.constant(self.constants[slot][t])
+        moved = np.arange(prod(stack.shape)).reshape(stack.shape)[t].ravel()
+        return self.add_one(lax.slice_p, {}, [slot], aval, where, position, moved)
+
+    def stack(self, slots: list[int], aval: Any, where: Any, position: tuple[int, ...]) -> int:
+        """Add the array of the results of all steps of a scan."""
+        if all(slot in self.constants for slot in slots):
+            return self.constant(np.stack([self.constants[slot] for slot in slots]))
+        params = {"axis": 0}
+        return self.add_one(lax.concatenate_p, params, slots, aval, where, position, None, "stack")
+
+
+def body_of(call: Any) -> ClosedJaxpr:
+    """The jaxpr of the function that an equation calls."""
+    inner = call.params[INLINED[call.primitive.name]]
+    return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+
+
+def count_operations(equation: Any) -> int:
+    """Count the operations of an equation, with those of the loops and calls in it, unrolled."""
+    name, params = equation.primitive.name, equation.params
+    bodies = [params["jaxpr"]] if name == "scan" else params.get("branches", ())
+    bodies = [body_of(equation)] if name in INLINED else bodies
+    steps = params["length"] if name == "scan" else 1
+    return steps * max(1, sum(count_operations(e) for body in bodies for e in body.eqns))
+
+
+def has_own_derivative(call: Any) -> bool:
+    """True if a function has a derivative that is not that of its body, at two random points."""
+    if not call.primitive.name.startswith("custom_"):
+        return False
+    rng = np.random.default_rng(0)
+    body = jaxpr_as_fun(body_of(call))
+    smooth = [i for i, atom in enumerate(call.invars) if is_inexact(atom.aval.dtype)]
+
+    def pull_ones(function: Callable[..., Any], point: Sequence[Any]) -> Any:
+        def of_smooth(*chosen: Any) -> list[Any]:
+            replaced = dict(enumerate(point)) | dict(zip(smooth, chosen, strict=True))
+            return [q for q in function(*replaced.values()) if is_inexact(q.dtype)]
+
+        results, pull = jax.vjp(of_smooth, *(point[i] for i in smooth))
+        return pull([np.ones(q.shape, q.dtype) for q in results])
+
+    for shift in (0.0, 3.0):  # at positive numbers, too
+        drawn = [rng.normal(size=atom.aval.shape) + shift for atom in call.invars]
+        point = [x.astype(atom.aval.dtype) for x, atom in zip(drawn, call.invars, strict=True)]
+        own = pull_ones(lambda *x: bind(call.primitive, call.params, *x), point)
+        for one, other in zip(own, pull_ones(body, point), strict=True):
+            if not np.allclose(one, other, rtol=1e-6, atol=1e-9, equal_nan=True):
+                return True
+    return False
 
 
 def forward(program: Program, params: Params, errors: RoundingErrors = EXACTLY) -> list[Any]:
@@ -154,7 +322,7 @@ def forward(program: Program, params: Params, errors: RoundingErrors = EXACTLY) 
     values: list[Any] = [None] * program.slots
     for slot, value in program.constants.items():
         values[slot] = value[None]
-        if value.dtype.kind == "f" and (value.astype(np.float32) != value).any():
+        if not fits_float32(value):
             values[slot] = errors.add(value[None], np.abs(value[None]))
     for name, slot in program.leaves.items():
         value = np.asarray(params[name], np.float64)[None]
@@ -166,13 +334,23 @@ def forward(program: Program, params: Params, errors: RoundingErrors = EXACTLY) 
                 values[slot] = result
             # A derivation may use a term only through its sum with a constant, as h (1 − h) does
             # for a sigmoid. Then the digits that the sum rounds away are missing from the
-            # derivative, too.
+            # derivative, too. Where all its digits are missing, the derivation cannot use it so.
             if errors.sizes is not None and equation.name in {"add", "sub"}:
                 total = np.abs(results[0])
                 for slot, other in zip(equation.inputs, reversed(equation.inputs), strict=True):
                     if other in program.constants and total.shape[1:] == values[slot].shape[1:]:
-                        values[slot] = errors.add(values[slot], total)
+                        most = np.abs(values[slot]) / 8
+                        values[slot] = errors.add(values[slot], total, most)
     return values
+
+
+def fits_float32(value: Any) -> bool:
+    """True if float32 represents every number of a constant."""
+    if not is_inexact(value.dtype):
+        return True
+    narrow = np.complex64 if np.iscomplexobj(value) else np.float32
+    with np.errstate(all="ignore"):
+        return bool(np.array_equal(value.astype(narrow), value, equal_nan=True))
 
 
 def backward(
@@ -191,7 +369,7 @@ def backward(
     cotangents[program.result] = np.ones(samples)
 
     def add(slot: int, ct: Array) -> None:
-        if slot in program.constants:
+        if slot in program.constants or not is_inexact(values[slot].dtype):
             return
         if cotangents[slot] is not None:
             ct = cotangents[slot] + ct
@@ -206,9 +384,15 @@ def backward(
                 continue
             given = [values[slot] for slot in equation.inputs]
             outputs = [values[slot] for slot in equation.outputs]
-            back = pass_back(equation, given, outputs, arriving, errors)
+            back = [
+                ct.real if np.iscomplexobj(ct) and not np.iscomplexobj(x) else ct
+                for ct, x in zip(
+                    pass_back(equation, given, outputs, arriving, errors), given, strict=True
+                )
+            ]
             for one in {change.operand for _, change in altered.get(number, ())}:
-                back[one] = None if back[one] is None else np.array(back[one])
+                wide = complex if np.iscomplexobj(given[one]) else float
+                back[one] = None if back[one] is None else np.array(back[one], wide)
             for row, change in altered.get(number, ()):
                 one = change.operand
                 if back[one] is None:
@@ -251,36 +435,5 @@ def change_row(
         result = pass_back(equation, wrong, outputs, once)[change.operand][0]
     if change.after is not None:
         result = result * change.after
-    return np.asarray(result).reshape(true.shape)
-
-
-def gradient_and_noise(
-    program: Program, params: Params, roundoffs: Sequence[float], seed: int = 0
-) -> list[tuple[float, dict[str, Array]]]:
-    """The allowed errors of the loss and of every gradient entry, for each roundoff.
-
-    The rule is that of `noise.measure_error`, (N1) and (N2).
-    """
-    sizes = np.repeat([max(u, AMPLIFY * 2.0**-53) for u in roundoffs], SAMPLES)
-    errors = RoundingErrors(sizes, np.random.default_rng(seed))
-    exact = forward(program, params)
-    noisy = forward(program, params, errors)
-    clean, moved = backward(program, exact), backward(program, noisy, errors=errors)
-
-    def allowed(samples: Array, value: Array, i: int, u: float) -> Any:
-        group = slice(i * SAMPLES, (i + 1) * SAMPLES)
-        samples = np.broadcast_to(samples, (len(sizes), *value.shape))  # a constant is one row
-        with np.errstate(all="ignore"):
-            furthest = np.max(np.abs(samples[group] - value), axis=0)
-            # A deviation above an eighth of the result is not proportional to the added errors,
-            # so it cannot be scaled down to smaller ones.
-            linear = np.max(furthest) <= 0.125 * np.max(np.abs(value))
-            scale = u / sizes[i * SAMPLES] if linear else 1.0
-            return SAFETY * (furthest * scale + u * np.abs(value))
-
-    measured = []
-    for i, u in enumerate(roundoffs):
-        of_loss = float(allowed(noisy[program.result], exact[program.result][0], i, u))
-        gradients = {name: allowed(moved[name], clean[name][0], i, u) for name in program.leaves}
-        measured.append((of_loss, gradients))
-    return measured
+    reshaped: Array = np.asarray(result).reshape(true.shape)
+    return reshaped if np.iscomplexobj(true) else reshaped.real

@@ -4,7 +4,9 @@ jax.grad differentiates the loss in every case. Complex steps of the same loss i
 first cases. The allowed errors are measured (docs/derivation.md, section 10).
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,53 +14,61 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
+from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.precision import compile_gradient, isolate_float64, use_float64
-from bptt_verifier.program.trace import Program, gradient_and_noise, trace
+from bptt_verifier.program.trace import Program, trace
 from bptt_verifier.reference.case import Case, Truth
+from bptt_verifier.reference.points import Point, draw_parameters
 from bptt_verifier.reference.second_opinion import contradict_entries
+from bptt_verifier.reference.selection import ENOUGH, Selection, Selector, Setting
+from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.scatter import displace
 from manual_bptt.inputs import require_at_least
 
 Loss = Callable[[dict[str, Any], Any], Any]
 
 CASES = 24
-SCALE = 0.6  # standard deviation of drawn values; every fourth case is twice as large
+CONFIRMED = 2  # cases of each setting that the loss in NumPy must confirm
+VISIBLE = 2.0**-20  # relative errors of this size are seen in all but ill-conditioned losses
+MISSED = 5  # branches that a note names, at most
 FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
 
 
 class OwnModel(NamedTuple):
     """The user's loss, traced and differentiated, before the submission is called.
 
-    `refusal` says why no verdict is possible, if none is. `losses_differ` is true if the loss
-    differs between NumPy and JAX.
+    `params` are the settings given: parameters of one or several shapes. `refusal` says why no
+    verdict is possible, if none is, and `doubt` why agreement would show too little, if it would.
+    `zeros` are the gradients that are zero, to rounding, at any point. `losses_differ` is true if
+    the loss differs between NumPy and JAX.
     """
 
     loss: Loss
-    params: dict[str, Array]
+    params: tuple[dict[str, Array], ...]
     seed: int
-    program: Program | None
-    gradient: Callable[[Any], Any] | None
-    cases: tuple[Case, ...]
+    programs: tuple[Program, ...] = ()
+    gradients: tuple[Callable[[Any], Any], ...] = ()
+    cases: tuple[Case, ...] = ()
     refusal: str | None = None
     notes: tuple[str, ...] = ()
     losses_differ: bool = False
+    doubt: str | None = None
+    zeros: frozenset[str] = frozenset()
 
-    def simple_case(self, number: int) -> Case:
+    def simple_case(self, number: int, setting: int = 0) -> Case:
         """Make a case whose values have one digit."""
-        assert self.program is not None
-        assert self.gradient is not None
-        params = draw_parameters(self.params, seed=self.seed, case=number, digits=1)
+        params = draw_parameters(self.params[setting], seed=self.seed, case=number, digits=1)
         with use_float64():
-            found = make_case(self.program, self.gradient, params, number)
-        return found._replace(label=f"simple case {number}")
+            found = make_case(self.programs[setting], self.gradients[setting], params, number)
+        point = Point(number, setting=setting)
+        return found._replace(label=f"simple {point.label}", point=point)
 
     def displaced_case(self, case: Case, number: int) -> Case:
         """Make a neighbour of a case, with jax.grad's values there; no error is allowed."""
-        assert self.gradient is not None
         rng = np.random.default_rng([self.seed, number, 5])
         params = {name: displace(value, rng) for name, value in case.arguments.items()}
         with use_float64():
-            value, slopes = self.gradient(widen(params))
+            value, slopes = self.gradients[case.point.setting](widen(params))
         values = {"loss": np.asarray(value)} | {n: np.asarray(slopes[n]) for n in params}
         known = Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
 
@@ -70,83 +80,194 @@ class OwnModel(NamedTuple):
 
 def prepare(
     loss: Loss,
-    params: Mapping[str, Any],
+    params: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
     seed: int = 0,
     cases: int = CASES,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> OwnModel:
-    """Trace the loss, differentiate it at every case, and check the first cases."""
-    given = check_params(params)
+    """Trace the loss, differentiate it at every case, and check the first cases.
+
+    Settings of other shapes are traced one by one, and share the cases.
+    """
+    listed = list(params) if isinstance(params, list | tuple) and params else [params]
+    settings = tuple(map(check_params, listed))
+    if len({frozenset(given) for given in settings}) > 1:
+        raise ValueError("params: expected the same names in every setting")
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
-
-    def refuse(why: str) -> OwnModel:
-        return OwnModel(loss, given, seed, None, None, (), why)
-
+    model = OwnModel(loss, settings, seed)
     if not callable(loss):
         raise ValueError(f"loss: expected a function, found {type_name(loss)}")
+
+    def scalar(point: Any, xp: Any = jnp) -> Any:
+        return jnp.reshape(loss(point, xp), ())
+
     with isolate_float64(loss):
-        wide = widen(given)
-        in_numpy = attempt(loss, copies(wide), np)
-        if isinstance(in_numpy, Failure):
-            return refuse(f"loss(params, numpy) raised {in_numpy.what} at {in_numpy.file_line}.")
-        if np.size(in_numpy) != 1 or np.asarray(in_numpy).dtype.kind not in "fiu":
-            raise ValueError(
-                f"loss(params, numpy): expected a real scalar, found {type_name(in_numpy)} of "
-                f"shape {np.shape(in_numpy)}"
+        selections: list[Selection] = []
+        for number, given in enumerate(settings):
+            program = trace_loss(loss, scalar, given)
+            if isinstance(program, str):
+                return model._replace(refusal=program)
+            gradient = differentiate(loss, scalar, given)
+            if isinstance(gradient, str):
+                return model._replace(refusal=gradient)
+            share = max(1, (cases + len(settings) - 1 - number) // len(settings))
+            done = sum(len(selection.cases) for selection in selections)
+
+            def make(
+                point_params: dict[str, Array],
+                point: Point,
+                program: Program = program,
+                gradient: Any = gradient,
+            ) -> Case:
+                case = make_case(program, gradient, point_params, point.number)
+                return case._replace(label=point.label, point=point)
+
+            def advance(here: int, done: int = done) -> None:
+                progress(min(done + here, cases), cases)
+
+            setting = Setting(given, program, gradient, make, number, seed)
+            selections.append(Selector(setting).select(share, advance))
+            model = model._replace(
+                programs=(*model.programs, program), gradients=(*model.gradients, gradient)
             )
+        model = model._replace(cases=tuple(c for each in selections for c in each.cases))
+        if not model.cases:
+            return model._replace(
+                refusal="The loss or its gradient is not finite at any of the points tried.",
+                notes=tuple(describe_left_out(selections)),
+            )
+        notes = describe(model, selections)
+        doubt, zeros = find_doubt(selections, cases), find_common_zeros(selections)
+        model = model._replace(notes=notes, doubt=doubt, zeros=zeros)
+        return confirm(model)
 
-        def scalar(point: Any, xp: Any = jnp) -> Any:
-            return jnp.reshape(loss(point, xp), ())
 
-        program = attempt(lambda: trace(scalar, wide))
-        if isinstance(program, Failure):
-            return refuse(f"loss(params, jax.numpy) raised {program.what} at {program.file_line}.")
-        gradient = compile_gradient(scalar)
-        finite = []
-        for number in range(cases):
-            params = draw_parameters(given, seed=seed, case=number)
-            case = make_case(program, gradient, params, number)
-            if is_finite(case):
-                finite.append(case)
-            progress(number + 1, cases)
-        if not finite:
-            return refuse("The loss or its gradient is not finite at any of the points tried.")
-        left_out = (
-            f"{cases - len(finite)} of {cases} cases were left out: the loss or its gradient is "
-            "not finite there."
+def trace_loss(loss: Loss, scalar: Callable[..., Any], params: dict[str, Array]) -> Any:
+    """Call the loss in NumPy and trace it in JAX; return the program, or why there is none."""
+    wide = widen(params)
+    in_numpy = attempt(wraps(loss)(lambda: np.asarray(loss(copies(wide), np))))
+    if isinstance(in_numpy, Failure):
+        return f"loss(params, numpy) raised {in_numpy.what} at {in_numpy.file_line}."
+    if in_numpy.size != 1 or in_numpy.dtype.kind not in "fiu":
+        raise ValueError(
+            f"loss(params, numpy): expected a real scalar, found {in_numpy.dtype} of "
+            f"shape {in_numpy.shape}"
         )
-        notes = (left_out,) if len(finite) < cases else ()
-        model = OwnModel(loss, given, seed, program, gradient, tuple(finite), None, notes)
-        for case in finite[:2]:
-            differ = compare_losses(loss, case)
-            doubt = differ or ask_second_opinion(loss, case)
-            if doubt:
-                return model._replace(refusal=doubt, losses_differ=bool(differ))
-        return model
+    program = attempt(wraps(loss)(lambda: trace(scalar, wide)))
+    if isinstance(program, Failure):
+        return f"loss(params, jax.numpy) raised {program.what} at {program.file_line}."
+    return program
 
 
-def draw_parameters(
-    params: Mapping[str, Any], *, seed: int, case: int, digits: int | None = None
-) -> dict[str, Array]:
-    """Draw the values of one case: normal, away from zero, in the shapes of `params`.
+def differentiate(loss: Loss, scalar: Callable[[Any], Any], params: dict[str, Array]) -> Any:
+    """Compile the loss and its gradient; return the function, or why there is none."""
+    gradient = compile_gradient(scalar)
+    by_jax = attempt(wraps(loss)(lambda: gradient(widen(params))))
+    if isinstance(by_jax, Failure):
+        return f"jax.grad of the loss raised {by_jax.what} at {by_jax.file_line}."
+    return gradient
 
-    Case 0 is `params` itself. Every third case is float32. `digits` is the number of decimals.
+
+def confirm(model: OwnModel) -> OwnModel:
+    """Check the reference at the first cases by the loss in NumPy.
+
+    A case that is contradicted is left out; no verdict is possible where several are.
     """
-    if case == 0 and digits is None:
-        return {name: np.array(value) for name, value in params.items()}
-    rng = np.random.default_rng([seed, case])
-    scale = SCALE * (2 if case % 4 == 3 else 1)
-    dtype = np.float32 if case % 3 == 2 and digits is None else np.float64
-    draws = {name: rng.normal(size=np.shape(value)) for name, value in params.items()}
-    values = {name: scale * z + 0.1 * np.sign(z) for name, z in draws.items()}
-    if digits is not None:
-        values = {name: np.round(value, digits) for name, value in values.items()}
-    return {name: np.array(value, dtype) for name, value in values.items()}
+    contradicted = dict[int, tuple[str, bool]]()
+    for setting in range(len(model.params)):
+        own = [i for i, case in enumerate(model.cases) if case.point.setting == setting]
+        confirmed, doubts = 0, []
+        for i in own:
+            differ = compare_losses(model.loss, model.cases[i])
+            doubt = differ or ask_second_opinion(model.loss, model.cases[i])
+            if doubt:
+                contradicted[i] = doubt, bool(differ)
+                doubts.append(contradicted[i])
+            confirmed += not doubt
+            if confirmed == CONFIRMED or len(doubts) == CONFIRMED:
+                break
+        if doubts and confirmed < CONFIRMED:
+            said, losses_differ = doubts[0]
+            return model._replace(refusal=said, losses_differ=losses_differ)
+    kept = tuple(case for i, case in enumerate(model.cases) if i not in contradicted)
+    notes = tuple(f"{said} This case was left out." for said, _ in contradicted.values())
+    return model._replace(cases=kept, notes=(*model.notes, *notes))
 
 
-def check_params(params: Mapping[str, Any]) -> dict[str, Array]:
+def describe(model: OwnModel, selections: Sequence[Selection]) -> tuple[str, ...]:
+    """Describe the cases: how many could show a mistake, what was left out and not reached."""
+    total = len(model.cases)
+    telling = sum((selection.telling for selection in selections), Counter[str]())
+    zeros = find_common_zeros(selections)
+    others = [name for name in model.params[0] if name not in zeros]
+    least = min((telling[name] for name in others), default=0)
+    notes = []
+    if len(model.params) > 1:
+        shapes = (
+            " ".join(f"{name}={value.shape}" for name, value in given.items())
+            for given in model.params
+        )
+        notes.append(f"The cases are shared by {len(model.params)} settings: {'; '.join(shapes)}.")
+    if total > 1:
+        notes.append(f"{least} of {total} cases could have shown a mistake in every gradient.")
+    notes += describe_left_out(selections)
+    damped = sum(selection.damped for selection in selections)
+    if damped and least:
+        notes.append(
+            f"{damped} of {total} cases have smaller values than usual, because the gradient is "
+            "ill-conditioned at larger ones."
+        )
+    notes += [
+        f"∂L/∂{name} is zero, to rounding, at all parameters, and yours must be, too."
+        for name in sorted(zeros)
+    ]
+    for name in others:
+        best = min((each.resolution.get(name, np.inf) for each in selections), default=np.inf)
+        if VISIBLE < best <= RESOLVING:
+            notes.append(
+                f"The loss is ill-conditioned: a relative error of ∂L/∂{name} below {best:.1g} "
+                "could not have been seen."
+            )
+    taken = {branch for selection in selections for branch in selection.taken}
+    missed = [b for b in dict.fromkeys(b for s in selections for b in s.branches) if b not in taken]
+    if missed:
+        more = f", and {len(missed) - MISSED} more" if len(missed) > MISSED else ""
+        listed = "; ".join(map(str, missed[:MISSED]))
+        notes.append(f"No case takes these branches of the loss: {listed}{more}.")
+    return tuple(notes)
+
+
+def describe_left_out(selections: Sequence[Selection]) -> list[str]:
+    """Describe which points were left out, and why."""
+    given = dict.fromkeys(selection.given for selection in selections if selection.given)
+    notes = [f"The parameters given were left out: {why}." for why in given]
+    counts = sum((selection.left_out for selection in selections), Counter[str]())
+    for why, number in counts.items():
+        what = "draw was" if number == 1 else "draws were"
+        notes.append(f"{number} {what} left out: {why}.")
+    return notes
+
+
+def find_doubt(selections: Sequence[Selection], cases: int) -> str | None:
+    """Find the gradients that too few cases can show a mistake in; return a sentence if any."""
+    enough, zeros = min(ENOUGH, cases), find_common_zeros(selections)
+    telling = sum((selection.telling for selection in selections), Counter[str]())
+    names = {name for each in selections for case in each.cases for name in case.arguments}
+    few = {name: telling[name] for name in sorted(names - zeros) if telling[name] < enough}
+    if not few:
+        return None
+    said = ", ".join(f"{number} in ∂L/∂{name}" for name, number in few.items())
+    return f"Too few cases could have shown a mistake: {said}."
+
+
+def find_common_zeros(selections: Sequence[Selection]) -> frozenset[str]:
+    """Find the gradients that are zero in all settings."""
+    return frozenset.intersection(*(s.zeros for s in selections if s.cases))
+
+
+def check_params(params: Any) -> dict[str, Array]:
     """Convert the parameters to arrays. Raises ValueError unless they are a dict of floats."""
     if not isinstance(params, Mapping) or not params:
         raise ValueError(f"params: expected a dict of float arrays, found {type_name(params)}")
@@ -180,7 +301,11 @@ def make_case(
     """Make the case of a point: autodiff's values, and the error allowed in any precision."""
     wide = widen(params)
     value, slopes = gradient(wide)
-    errors = gradient_and_noise(program, wide, (FLOAT64, FLOAT32), seed=number)
+    roundoffs = FLOAT64, FLOAT32
+    errors = attempt(gradient_and_noise, program, wide, roundoffs, slopes, seed=number)
+    if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point
+        undecided = np.inf, {name: np.full(v.shape, np.inf) for name, v in wide.items()}
+        errors = undecided, undecided
     (loss64, allowed64), (loss32, allowed32) = errors
     values = {name: np.asarray(slopes[name]) for name in params}
     if "loss" not in params:
@@ -201,16 +326,10 @@ def make_case(
     return Case(f"case {number}", params, number, truth)
 
 
-def is_finite(case: Case) -> bool:
-    """Tell whether the reference is finite at this point."""
-    assert case.truth is not None
-    return all(np.isfinite(value).all() for value in case.truth(np.float64, ()).values.values())
-
-
 def compare_losses(loss: Loss, case: Case) -> str | None:
     """Compare the loss in NumPy and JAX; return a sentence if it differs."""
     assert case.truth is not None
-    found = attempt(loss, widen(case.arguments), np)
+    found = attempt(wraps(loss)(lambda: np.asarray(loss(widen(case.arguments), np), float)))
     if isinstance(found, Failure):
         return f"loss(params, numpy) raised {found.what} at {found.file_line}."
     if "loss" in case.arguments:  # a parameter's name
@@ -234,8 +353,9 @@ def ask_second_opinion(loss: Loss, case: Case) -> str | None:
 
     def in_numpy(point: Mapping[str, Array]) -> Any:
         found = attempt(lambda: np.reshape(np.asarray(loss(dict(point), np)), ()))
-        return None if isinstance(found, Failure) else found
+        number = not isinstance(found, Failure) and found.dtype.kind in "fiuc"
+        return found if number else None
 
     point = widen(case.arguments)
-    doubt = contradict_entries(in_numpy, point, case.truth(np.float64, ()), case.point)
+    doubt = contradict_entries(in_numpy, point, case.truth(np.float64, ()), case.point.number)
     return None if doubt is None else f"At {case.label}, {doubt}"

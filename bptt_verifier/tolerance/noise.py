@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
 from bptt_verifier.tolerance.bounds import ELEMENTARY
 
@@ -28,7 +28,7 @@ EXACT = frozenset(
     "neg transpose reshape broadcast_in_dim select_n slice dynamic_slice dynamic_update_slice"
     " gather squeeze expand_dims concatenate stack unstack split pad rev copy copy_p max min"
     " reduce_max reduce_min abs sign stop_gradient iota convert_element_type clamp floor ceil"
-    " round".split()
+    " round real imag complex conj sort top_k cummax cummin scatter reduce_precision".split()
 )
 # Calls, and the parameter that has the function; remat2 is jax.checkpoint in newer versions.
 INLINED = dict.fromkeys(("jit", "checkpoint", "remat2"), "jaxpr")
@@ -37,33 +37,72 @@ INLINED |= dict.fromkeys(("closed_call", "custom_jvp_call", "custom_vjp_call"), 
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 ARITHMETIC = frozenset("add sub mul div add_any sqrt integer_pow square".split())
+# Elementary functions of each entry; they round in units of that entry.
+ELEMENTWISE = frozenset(
+    "tanh exp exp2 expm1 log log1p sin cos tan asin acos atan atan2 sinh cosh asinh acosh atanh"
+    " pow rsqrt cbrt rem erf erfc erf_inv lgamma digamma igamma igammac reduce_prod".split()
+)
 
 
 @jax.jit  # traced once for each shape, not for each of the hundred calls
 def uniform(values: Array, salt: Array) -> Array:
-    """Pseudo-random numbers in [−1, 1]: the splitmix64 hash of each value's bits and the salt."""
-    z = lax.bitcast_convert_type(values, jnp.uint64) ^ salt
+    """Pseudo-random numbers in [−1, 1]: the splitmix64 hash of each value's place and the salt."""
+    places = jnp.arange(1, values.size + 1, dtype=jnp.uint64).reshape(values.shape)
+    z = places * jnp.uint64(0x9E3779B97F4A7C15) ^ salt
     z = (z ^ (z >> 30)) * jnp.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> 27)) * jnp.uint64(0x94D049BB133111EB)
     number: Array = (z ^ (z >> 31)).astype(jnp.int64).astype(jnp.float64)
     return number / 2.0**63
 
 
-def magnitude(equation: Any, inputs: Sequence[Array], output: Array) -> Any:
+def add_error(equation: Any, inputs: Sequence[Any], result: Any, salt: Any, size: Any) -> Any:
+    """Add an error to the result of one operation; to both parts of a complex one (N1)."""
+    if result.dtype not in (jnp.float64, jnp.complex128):
+        return result
+    error = size * magnitude(equation, inputs, result)
+    error = jnp.where(jnp.isfinite(error), error, 0.0)
+    in_real_part = error * uniform(result.real, salt)
+    if result.dtype == jnp.float64:
+        return result + in_real_part
+    return result + lax.complex(in_real_part, error * uniform(result.real, ~salt))
+
+
+def magnitude(equation: Any, inputs: Sequence[Any], output: Any) -> Any:
     """The largest rounding error of one operation, in units of u."""
-    primitive, params = equation.primitive, equation.params
-    if primitive.name == "dot_general":
-        left, right = (jnp.abs(value) for value in inputs)
+    name, params = equation.primitive.name, equation.params
+
+    def of_sizes(terms: int) -> Any:
+        """The error of sums of `terms` terms: √terms times the sum of their sizes."""
+        inexact = [jnp.issubdtype(x.dtype, jnp.inexact) for x in inputs]
+        sizes = [
+            jnp.abs(x).astype(x.dtype) if each else x
+            for x, each in zip(inputs, inexact, strict=True)
+        ]
+        return max(1, terms) ** 0.5 * equation.primitive.bind(*sizes, **params).real
+
+    if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
-        terms = max(1, prod(left.shape[axis] for axis in contracted))
-        return terms**0.5 * primitive.bind(left, right, **params)
-    if primitive.name == "reduce_sum":
-        terms = max(1, inputs[0].size // max(1, output.size))
-        return terms**0.5 * primitive.bind(jnp.abs(inputs[0]), **params)
-    if primitive.name == "logistic":
+        return of_sizes(prod(inputs[0].shape[axis] for axis in contracted))
+    if name == "reduce_sum":
+        return of_sizes(inputs[0].size // max(1, output.size))
+    if name == "cumsum":
+        return of_sizes(inputs[0].shape[params["axis"]])
+    if name == "conv_general_dilated":
+        return of_sizes(inputs[1].size)
+    if name in {"scatter-add", "scatter_add"}:
+        return of_sizes(1 + inputs[2].size // max(1, output.size))
+    if name == "logistic":
         # Others write it as ½ + ½ tanh(a/2), whose sum rounds in units of the constant.
         return jnp.maximum(ELEMENTARY * jnp.abs(output), 1.0)
-    return (1 if primitive.name in ARITHMETIC else ELEMENTARY) * jnp.abs(output)
+    if name in ARITHMETIC:
+        return jnp.abs(output)
+    if name in ELEMENTWISE or output.size == 0:
+        return ELEMENTARY * jnp.abs(output)
+    if name == "cumprod":
+        return max(ELEMENTARY, inputs[0].shape[params["axis"]]) * jnp.abs(output)
+    # Factorisations and Fourier transforms round in units of their largest entry.
+    axes = tuple(range(-min(output.ndim, 1 if name == "fft" else 2), 0))
+    return ELEMENTARY * jnp.max(jnp.abs(output), axis=axes, keepdims=True)
 
 
 def evaluate(
@@ -91,19 +130,15 @@ def evaluate(
             results = evaluate_cond(equation.params, given, salt, size, number)
         elif name == "scan":
             results = evaluate_scan(equation, given, salt, size, number)
+        elif name == "while":
+            results = evaluate_while(equation.params, given, salt, size, number)
         else:
             primitive: Any = equation.primitive
-            bound = primitive.bind(*given, **equation.params)
+            bound = primitive.bind(*given, **primitive.get_bind_params(equation.params))
             results = list(bound) if primitive.multiple_results else [bound]
             if name not in EXACT:
                 mark = salt + jnp.uint64(next(number) * 0x9E3779B97F4A7C15 % 2**64)
-                results = [
-                    result
-                    + size * uniform(result, mark) * magnitude(equation, given, result)  # (N1)
-                    if result.dtype == jnp.float64
-                    else result
-                    for result in results
-                ]
+                results = [add_error(equation, given, each, mark, size) for each in results]
         values |= zip(equation.outvars, results, strict=True)
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -119,6 +154,27 @@ def evaluate_cond(
 
     branches = [branch_with_noise(branch, next(number) * 2**16) for branch in params["branches"]]
     return list(lax.switch(which, branches, *operands))
+
+
+def evaluate_while(
+    params: dict[str, Any], given: Sequence[Any], salt: Array, size: Array, number: Iterator[int]
+) -> list[Any]:
+    """Evaluate a while loop whose steps have independent errors; its condition has none."""
+    of_condition, of_body = params["cond_nconsts"], params["body_nconsts"]
+    first = of_condition + of_body
+    held, fixed = given[:of_condition], given[of_condition:first]
+    start = next(number) * 2**16
+
+    def goes_on(state: tuple[Any, list[Any]]) -> Any:
+        return jaxpr_as_fun(params["cond_jaxpr"])(*held, *state[1])[0]
+
+    def step(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
+        t, carry = state
+        mark = salt + (t + 1) * jnp.uint64(0xD1B54A32D192ED03)
+        results = evaluate(params["body_jaxpr"], [*fixed, *carry], mark, size, count(start))
+        return t + 1, results
+
+    return list(lax.while_loop(goes_on, step, (jnp.uint64(0), list(given[first:])))[1])
 
 
 def constant_and_carried(scan: Any) -> tuple[int, int]:
@@ -182,7 +238,7 @@ def measure_error(function: Callable[..., Any], roundoff: Any, *arguments: Any) 
     salts = jnp.arange(1, SAMPLES + 1, dtype=jnp.uint64)
     moved = jax.vmap(lambda salt: add_noise(function)(salt, size, *arguments))(salts)
 
-    def allowed(samples: Array, exact: Array) -> Any:
+    def allowed(samples: Any, exact: Any) -> Any:
         furthest = jnp.max(jnp.abs(samples - exact), axis=0)
         linear = jnp.max(furthest) <= jnp.max(jnp.abs(exact)) / 8
         return SAFETY * furthest * jnp.where(linear, roundoff / size, 1.0)  # (N2)

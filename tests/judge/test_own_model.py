@@ -16,7 +16,8 @@ from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case, Truth
-from bptt_verifier.reference.own_loss import OwnModel, draw_parameters, prepare
+from bptt_verifier.reference.own_loss import OwnModel, prepare
+from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support import own_models

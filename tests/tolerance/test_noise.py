@@ -38,6 +38,61 @@ def test_every_step_of_a_scan_errs_on_its_own() -> None:
     assert len(set(moved)) == 5
 
 
+def test_every_step_of_a_loop_of_unknown_length_errs_on_its_own() -> None:
+    def summed(x: Any) -> Any:
+        return lax.while_loop(lambda s: s[0] < 6, lambda s: (s[0] + 1, s[1] + x), (0, x))[1]
+
+    def error(salt: int) -> float:
+        return float(add_noise(summed)(jnp.uint64(salt), 2.0**-20, jnp.float64(1.0))) - 7
+
+    with jax.enable_x64(True):
+        errors = [error(salt) for salt in range(40)]
+    # Six errors up to 2, 3 … 7 units: their sum exceeds one step's, and differs between samples.
+    assert len(set(errors)) == 40
+    assert 7 * 2.0**-20 < max(map(abs, errors)) < 27 * 2.0**-20
+
+
+def test_equal_numbers_err_differently_and_one_place_does_so_alike() -> None:
+    with jax.enable_x64(True):
+        one, small = (
+            np.asarray(add_noise(jnp.tanh)(jnp.uint64(1), size, np.full(4, 0.5))) - np.tanh(0.5)
+            for size in (2.0**-20, 2.0**-23)
+        )
+    assert len({*np.asarray(one).tolist()}) == 4
+    np.testing.assert_allclose(one, 8 * small, rtol=1e-6)
+
+
+def test_both_parts_of_a_complex_number_err_and_an_infinity_does_not() -> None:
+    with jax.enable_x64(True):
+        z = jnp.array([1.0 + 1.0j, 2.0 - 1.0j])
+        moved = np.asarray(add_noise(lambda z: z * z)(jnp.uint64(1), 2.0**-20, z) - z * z)
+        infinite = add_noise(lambda x: x * 2.0)(jnp.uint64(1), 2.0**-20, jnp.array([-jnp.inf]))
+    assert (moved.real != 0).all()
+    assert (moved.imag != 0).all()
+    assert float(infinite[0]) == -np.inf
+
+
+@pytest.mark.parametrize(
+    ("function", "size"),
+    [
+        (jnp.fft.fft, 10.0),  # in units of the largest entry: no entry is exact that cancels
+        (lambda x: jnp.cumsum(x - 2.0), 2.0),
+        (lambda x: jnp.linalg.cholesky(jnp.outer(x, x) + jnp.eye(4)).ravel(), 2.0),
+    ],
+    ids=["fourier", "cumulative", "cholesky"],
+)
+def test_sums_that_cancel_round_in_units_of_their_terms(function: Any, size: float) -> None:
+    x = np.array([1.0, 2.0, 3.0, 2.0])
+    with jax.enable_x64(True):
+        moved = [
+            np.abs(np.asarray(add_noise(function)(jnp.uint64(salt), 2.0**-20, x) - function(x)))
+            for salt in range(8)
+        ]
+    largest = np.max(moved, axis=0)
+    assert np.count_nonzero(largest > 0.1 * size * 2.0**-20) >= 3
+    assert (largest < 64 * size * 2.0**-20).all()
+
+
 def test_two_salts_give_two_samples_and_one_salt_one() -> None:
     with jax.enable_x64(True):
         one, same, other = (

@@ -1,0 +1,98 @@
+"""Branches of a traced loss: the sides of each `where`, maximum, clip and `cond`, taken or not."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.operations import Operation
+from bptt_verifier.program.rounding import align
+from bptt_verifier.program.trace import Program
+
+# The functions whose branches are the user's own; others, such as logaddexp, branch inside.
+FUNCTIONS = frozenset(
+    "where select maximum minimum fmax fmin clip relu relu6 leaky_relu elu selu celu hard_tanh"
+    " hard_sigmoid cond switch piecewise heaviside".split()
+)
+UNREACHABLE = 1e30  # a constant beyond ± this stands for infinity
+
+
+class Branch(NamedTuple):
+    """One side of an operation, with its expression in the user's loss."""
+
+    expression: str
+    file_line: str
+    side: str
+
+    def __str__(self) -> str:
+        return f"`{self.expression}` ({self.file_line}): {self.side}"
+
+
+def list_branches(program: Program) -> list[Branch]:
+    """List the sides of all operations that choose by values that depend on the parameters."""
+    found: dict[Branch, None] = {}
+    for operation, expression in find_choices(program):
+        place = str(operation.where[0])
+        found |= {Branch(expression, place, side): None for side in name_sides(program, operation)}
+    return list(found)
+
+
+def find_taken(program: Program, values: Sequence[Any]) -> set[Branch]:
+    """Find the branches that are taken at a point; `values` has the value of every slot there."""
+    taken = set()
+    for operation, expression in find_choices(program):
+        place, given = str(operation.where[0]), [values[slot] for slot in operation.inputs]
+        sides = name_sides(program, operation)
+        masks = compare_operands(program, operation, given)
+        pairs = zip(sides, masks, strict=True)
+        taken |= {Branch(expression, place, side) for side, mask in pairs if np.any(mask)}
+    return taken
+
+
+def find_choices(program: Program) -> Iterator[tuple[Operation, str]]:
+    """Find the operations with branches, each with its expression."""
+    for operation in program.operations:
+        if operation.name in {"select_n", "max", "min", "cond"} and operation.where:
+            place = operation.where[0]
+            expression = place.expression
+            name = expression.partition("(")[0].rpartition(".")[2].strip()
+            if name in FUNCTIONS and name_sides(program, operation):
+                yield operation, expression
+
+
+def name_sides(program: Program, operation: Operation) -> tuple[str, ...]:
+    """Name the sides of an operation; none where the parameters cannot change which is taken."""
+    first, *_ = operation.inputs
+    if operation.name in {"select_n", "cond"}:
+        if first in program.constants:
+            return ()
+        number = len(operation.inputs) - 1
+        if operation.name == "cond":
+            number = len(operation.params["branches"])
+        if number == 2:
+            return "the condition is false", "the condition is true"
+        return tuple(f"branch {i}" for i in range(number))
+    bound = find_bound(program, operation)
+    if bound is None:
+        return "the first operand is larger", "the second operand is larger"
+    if (np.abs(bound) >= UNREACHABLE).all():
+        return ()
+    words = f"{bound.flat[0]:g}" if (bound == bound.flat[0]).all() else "the constant"
+    return f"values above {words}", f"values below {words}"
+
+
+def find_bound(program: Program, operation: Operation) -> Array | None:
+    """Find the operand of a maximum or minimum that is a constant, if one is."""
+    found = [program.constants.get(slot) for slot in operation.inputs]
+    return next((constant for constant in found if constant is not None), None)
+
+
+def compare_operands(program: Program, operation: Operation, given: Sequence[Array]) -> list[Any]:
+    """Compare the operands: where each side of the operation is taken, in the order of names."""
+    if operation.name in {"max", "min"}:
+        left, right = (align(value, len(operation.shapes[0])) for value in given)
+        if operation.inputs[0] in program.constants:
+            left, right = right, left
+        return [left > right, left < right]
+    return [given[0] == i for i in range(len(name_sides(program, operation)))]

@@ -1,0 +1,98 @@
+"""Points at which an own model is compared: the parameters given, and values drawn from them."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+
+SCALE = 0.6  # standard deviation of drawn values; every fourth draw is twice as large
+# A random W (n, n) neither damps nor amplifies much where its entries have the size 1/√n.
+GAIN = 1.5
+SPREAD = 0.3  # relative standard deviation of the values near the parameters given
+FURTHEST = 3.0  # in standard deviations, so that no value near a given one changes its sign
+
+
+class Point(NamedTuple):
+    """A point of one setting: number 0 is the parameters given, the others are drawn.
+
+    `near` draws around the parameters given. `factors` multiply the draws, by name.
+    """
+
+    number: int
+    near: bool = False
+    factors: Mapping[str, float] = {}
+    setting: int = 0
+
+    @property
+    def label(self) -> str:
+        """The point as messages name it."""
+        words = [f"case {self.number}"]
+        if self.setting:
+            words.append(f"of setting {self.setting + 1}")
+        if self.near:
+            words.append("near the parameters given")
+        factors = set(self.factors.values())
+        if factors:
+            which = "all values" if len(factors) == 1 < len(self.factors) else ", ".join(
+                self.factors
+            )  # fmt: skip
+            words.append(f"with {which} scaled by {', '.join(f'{f:g}' for f in factors)}")
+        return " ".join(words)
+
+    def write_options(self) -> str:
+        """Write the options of `draw_parameters` that draw this point."""
+        near = ", near=True" if self.near else ""
+        factors = f", factors={dict(self.factors)}" if self.factors else ""
+        return f"case={self.number}{near}{factors}"
+
+
+def draw_parameters(
+    params: Mapping[str, Any],
+    *,
+    seed: int,
+    case: int,
+    near: bool = False,
+    factors: Mapping[str, float] = {},
+    digits: int | None = None,
+) -> dict[str, Array]:
+    """Draw the values of one case, in the shapes of `params`.
+
+    Case 0 is `params` itself. The others are normal and away from zero, and smaller in wide arrays;
+    with `near`, each is p (1 + 0.3 z) instead. Every third case is float32. `factors` multiply the
+    values, by name. `digits` is the number of decimals.
+    """
+    if case == 0 and digits is None:
+        return {name: np.array(value) for name, value in params.items()}
+    rng = np.random.default_rng([seed, case])
+    twice = 2 if case % 4 == 3 and digits is None else 1
+    dtype = np.float32 if case % 3 == 2 and digits is None else np.float64
+    drawn = {}
+    for name, given in params.items():
+        z = rng.normal(size=np.shape(given))
+        deviation = choose_deviation(np.shape(given))
+        values = twice * deviation * (z + np.sign(z) / 6)
+        if near:
+            values = draw_near(np.asarray(given, np.float64), z, deviation)
+        values = values * factors.get(name, 1.0)
+        if digits is not None:
+            rounded = np.round(values, digits)
+            values = np.where(rounded == 0, 10.0**-digits * np.sign(z), rounded)
+        drawn[name] = np.array(values, dtype)
+    return drawn
+
+
+def choose_deviation(shape: tuple[int, ...]) -> float:
+    """Choose the standard deviation of an array's draws: smaller for a wide one."""
+    if len(shape) < 2:
+        return SCALE
+    width = np.prod(shape) ** 0.5  # the layout does not say which axis is summed over
+    return float(SCALE * min(1.0, GAIN / width**0.5))
+
+
+def draw_near(given: Array, z: Array, deviation: float) -> Array:
+    """Draw p (1 + 0.3 z). Zeros, at which a loss may have a kink, are drawn at the others' size."""
+    size = float(np.sqrt(np.mean(given**2))) or deviation
+    z = np.clip(z, -FURTHEST, FURTHEST)
+    return np.where(given == 0, SPREAD * size * z, given * (1 + SPREAD * z))

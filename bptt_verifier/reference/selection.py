@@ -1,0 +1,345 @@
+"""Selection of an own model's cases: away from kinks, well conditioned, and some of them large.
+
+A point is left out where the loss is not finite, has a kink or is ill-conditioned, or where float32
+overflows: right code may differ from autodiff there. docs/derivation.md, section 10, has the rules.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.branches import Branch, find_taken, list_branches
+from bptt_verifier.program.trace import Program, forward
+from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.points import SCALE, Point, draw_parameters
+from bptt_verifier.tolerance.bounds import RESOLVING
+
+ENOUGH = 4  # cases that must be able to show a mistake in each gradient
+MORE = 8  # draws, in units of the cases asked for, where too few can show a mistake
+LARGE = 6  # cases scaled up, at most, and at most a quarter of all
+CANDIDATES = 40  # points from which those are chosen
+FACTORS = (3.0, 8.0, 64.0, 512.0)
+GRADIENTS = (8.0, 64.0, 2048.0)  # sizes beyond which a clipped gradient shows
+LOSS = 16.0
+SATURATED = 7.5, 12.0  # where a slope is small, but not yet lost in the sum with others
+# Beyond these operands a slope is lost in the sum with 1, and right code may divide by it; or its
+# exp(a) overflows in float32.
+SATURATING = {"tanh": 18.0, "logistic": 36.0, "exp": 36.0}
+MASKED = 1e3  # beyond this, an operand of these functions is a mask
+
+# Steps to the neighbours of a point, in units of the roundoff; a smooth difference shrinks with
+# their ratio, and that across a kink does not.
+NARROW, BROAD = 2.0**6, 2.0**14
+CONDITION = {np.dtype(np.float64): 2.0**20, np.dtype(np.float32): 2.0**10}
+# Operations whose derivative is zero.
+FLAT = frozenset("sign floor ceil round stop_gradient".split())
+
+NOT_FINITE = "the loss or its gradient is not finite there"
+KINK = "the loss has a kink there"
+OVERFLOW = "float32 overflows there"
+VAGUE = "the gradient is ill-conditioned there"
+
+
+class Setting(NamedTuple):
+    """Parameters of some shapes, their traced loss, and the functions of a point of them.
+
+    `gradient` computes the loss and its gradient, `make_case` a case with its allowed errors.
+    """
+
+    params: dict[str, Array]
+    program: Program
+    gradient: Callable[[dict[str, Array]], tuple[Any, Mapping[str, Any]]]
+    make_case: Callable[[dict[str, Array], Point], Case]
+    number: int
+    seed: int
+
+    def draw(self, point: Point) -> dict[str, Array]:
+        """Draw the parameters of a point."""
+        number, near, factors = point.number, point.near, point.factors
+        return draw_parameters(self.params, seed=self.seed, case=number, near=near, factors=factors)
+
+
+class Selection(NamedTuple):
+    """The cases of one setting, and what is known of them.
+
+    `left_out` counts the draws left out, by reason; `given` is the reason why the parameters given
+    are left out. `telling` counts the cases that could show a mistake, by gradient. `zeros` are
+    gradients that are zero whatever the parameters are.
+    """
+
+    cases: tuple[Case, ...]
+    left_out: Counter[str]
+    given: str | None
+    telling: Counter[str]
+    resolution: dict[str, float]
+    zeros: frozenset[str]
+    branches: tuple[Branch, ...]
+    taken: frozenset[Branch]
+    damped: int
+
+
+class Examined(NamedTuple):
+    """A point that is no case yet: its values, gradients and the slots of the program there."""
+
+    point: Point
+    params: dict[str, Array]
+    slopes: dict[str, Array]
+    slots: list[Any]
+    features: frozenset[Any]
+
+
+class Selector:
+    """Selects the cases of one setting."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.left_out: Counter[str] = Counter()
+        self.condition = 0.0  # at the parameters given
+        self.kept: list[tuple[Case, Examined]] = []
+        self.vague: list[tuple[Case, Examined]] = []
+
+    def select(self, number: int, progress: Callable[[int], None]) -> Selection:
+        """Select `number` cases: the parameters given, draws, and draws that are scaled up."""
+        given = self.try_point(Point(0, setting=self.setting.number))
+        progress(1)
+        large, draws = min(LARGE, number // 4), self.draw_ordinary(number)
+        self.extend(islice(draws, number - large - len(self.kept)), progress)
+        self.extend(islice(self.draw_large(), large), progress)
+        self.extend(islice(draws, max(0, number - len(self.kept))), progress)
+        left_out = self.left_out - Counter({given: 1} if given else {})
+        found = self.kept or self.vague[:number]
+        cases = tuple(case for case, _ in found)
+        slots = found[0][1].slots if found else []
+        telling = Counter(name for case in cases for name in list_telling(case))
+        resolution: dict[str, float] = {}
+        for case in cases:
+            for name, each in resolve(case).items():
+                resolution[name] = min(each, resolution.get(name, np.inf))
+        return Selection(
+            cases, left_out, given, telling, resolution,
+            find_zeros(self.setting.program, slots, cases),
+            tuple(list_branches(self.setting.program)),
+            frozenset(b for _, e in found for b in e.features if isinstance(b, Branch)),
+            sum(max(case.point.factors.values(), default=1) < 1 for case in cases),
+        )  # fmt: skip
+
+    def extend(self, cases: Iterator[Any], progress: Callable[[int], None]) -> None:
+        """Draw cases, and report progress."""
+        for _ in cases:
+            progress(len(self.kept))
+
+    def draw_ordinary(self, number: int) -> Iterator[None]:
+        """Draw cases without end, or until too many draws in a row are left out."""
+        names, setting = self.setting.params, self.setting.number
+        for i in count(1):
+            few = len(self.kept) < min(ENOUGH, number)
+            if i > (MORE if few else 2) * number + ENOUGH or (i > MORE and not self.kept):
+                return
+            halves = [Point(i, False, dict.fromkeys(names, f), setting) for f in (0.5, 0.25)]
+            chain = [Point(i, setting=setting), *halves, Point(i, near=True, setting=setting)]
+            if i % 4 == 2:
+                chain = chain[::-1]
+            if any(self.try_point(point) is None for point in chain):
+                yield
+
+    def draw_large(self) -> Iterator[None]:
+        """Draw cases that show what the others do not: large gradients, saturation, branches."""
+        names, setting = [*self.setting.params], self.setting.number
+        rng = np.random.default_rng([self.setting.seed, len(names)])
+        scaled = [dict.fromkeys(names, 1.0), *({name: 1.0} for name in rng.permutation(names))]
+        scaled = scaled[:1] if len(names) == 1 else scaled[: CANDIDATES // len(FACTORS)]
+        candidates = []
+        for j, (which, factor) in enumerate((s, f) for s in scaled for f in FACTORS):
+            number = 12 * (1000 + j)  # drawn in float64
+            point = Point(number, False, dict.fromkeys(map(str, which), factor), setting)
+            examined = self.examine(point)
+            if isinstance(examined, Examined) and not self.overflows(examined):
+                candidates.append(examined)
+        covered = set().union(*(each.features for _, each in self.kept))
+        while candidates:
+            best = max(candidates, key=lambda each: len(each.features - covered))
+            candidates.remove(best)
+            if not best.features - covered:
+                return
+            if self.keep(best) is None:
+                covered |= best.features
+                yield
+
+    def try_point(self, point: Point) -> str | None:
+        """Make a point a case, or return the reason why it is left out."""
+        examined = self.examine(point)
+        flaw = examined if isinstance(examined, str) else self.keep(examined)
+        self.left_out[flaw or ""] += flaw is not None
+        return flaw
+
+    def examine(self, point: Point) -> Examined | str:
+        """Evaluate the loss at a point; return why that is no case, if it is none."""
+        params = self.setting.draw(point)
+        wide = {name: value.astype(np.float64) for name, value in params.items()}
+        loss, slopes = self.differentiate(wide)
+        if not (np.isfinite(loss) and all(np.isfinite(v).all() for v in slopes.values())):
+            return NOT_FINITE
+        slots = forward(self.setting.program, wide)
+        if not is_within_float32(params, slots, slopes):
+            return OVERFLOW
+        features: set[Any] = {*find_taken(self.setting.program, slots)}
+        if abs(loss) > LOSS:
+            features.add(("loss", float(np.sign(loss))))
+        for name, value in slopes.items():
+            largest = np.max(np.abs(value))
+            features |= {(name, size) for size in GRADIENTS if largest > size}
+        for _, place, operand in self.list_saturating(slots):
+            size = np.abs(operand)
+            if ((SATURATED[0] < size) & (size < SATURATED[1])).any():
+                features.add(("saturated", place))
+        return Examined(point, params, slopes, slots, frozenset(features))
+
+    def differentiate(self, wide: dict[str, Array]) -> tuple[float, dict[str, Array]]:
+        """Compute the loss and its gradient."""
+        loss, slopes = self.setting.gradient(wide)
+        return float(loss), {name: np.asarray(slopes[name]) for name in wide}
+
+    def list_saturating(self, slots: Sequence[Any]) -> Iterator[tuple[str, str, Array]]:
+        """List the saturating functions, with the place and operand of each."""
+        for operation in self.setting.program.operations:
+            if operation.name in SATURATING:
+                place = str(operation.where[0]) if operation.where else operation.name
+                yield operation.name, place, slots[operation.inputs[0]]
+
+    def overflows(self, examined: Examined) -> bool:
+        """Tell whether right code may overflow at a point that is scaled up."""
+        return any(
+            ((np.abs(x) > SATURATING[name]) & (np.abs(x) < MASKED)).any()
+            for name, _, x in self.list_saturating(examined.slots)
+        )
+
+    def keep(self, examined: Examined) -> str | None:
+        """Make a point a case unless it has a kink or is ill-conditioned; return that reason."""
+        params = examined.params
+        dtype = coarsest_dtype(params)
+        unit = float(np.finfo(dtype).eps) / 2
+        narrow, broad = (self.differ(examined, step * unit) for step in (NARROW, BROAD))
+        if not narrow:
+            return KINK  # the edge of where the loss is defined
+        sizes = {name: float(np.max(np.abs(value))) for name, value in examined.slopes.items()}
+        least = max(sizes.values()) * 2.0**-40
+        condition = max(
+            (
+                float(np.max(broad[name])) / (size * BROAD * unit)
+                for name, size in sizes.items()
+                if name in broad and size > least
+            ),
+            default=0.0,
+        )
+        if examined.point.number == 0:
+            self.condition = condition
+        vague = condition > max(CONDITION[dtype], 4 * self.condition)
+        if vague and self.vague:
+            return VAGUE  # one of them is enough
+        case = self.setting.make_case(params, examined.point)
+        assert case.truth is not None
+        allowed = case.truth(dtype, ()).allowed
+        for name, change in narrow.items():
+            shrinks = name in broad and np.max(change) <= np.max(broad[name]) / 16
+            rounding = NARROW * unit * sizes[name]
+            if not shrinks and (change > allowed[name] + rounding).any():
+                return KINK
+        if vague or not is_telling(case):
+            self.vague.append((case, examined))
+            return VAGUE
+        self.kept.append((case, examined))
+        return None
+
+    def differ(self, examined: Examined, step: float) -> dict[str, Array]:
+        """Measure how the gradient changes at two opposite neighbours; empty if not finite."""
+        rng = np.random.default_rng(examined.point.number)
+        found = {name: np.zeros(value.shape) for name, value in examined.slopes.items()}
+        moves = {}
+        for name, value in examined.params.items():
+            wide = value.astype(np.float64)
+            size = float(np.sqrt(np.mean(wide**2))) or SCALE
+            moves[name] = np.where(wide == 0, size, wide) * rng.uniform(0.5, 1.0, wide.shape)
+        for sign in (step, -step):
+            neighbour = {n: value + sign * moves[n] for n, value in examined.params.items()}
+            _, slopes = self.differentiate(neighbour)
+            for name, value in slopes.items():
+                if not np.isfinite(value).all():
+                    return {}
+                found[name] = np.maximum(found[name], np.abs(value - examined.slopes[name]))
+        return found
+
+
+def coarsest_dtype(params: Mapping[str, Array]) -> np.dtype[Any]:
+    """The coarsest dtype of some parameters."""
+    return max((v.dtype for v in params.values()), key=lambda dtype: float(np.finfo(dtype).eps))
+
+
+def is_within_float32(
+    params: Mapping[str, Array], slots: Sequence[Any], slopes: Mapping[str, Array]
+) -> bool:
+    """Tell whether the numbers of the loss and gradient fit the parameters' dtype."""
+    if coarsest_dtype(params) != np.float32:
+        return True
+    largest = float(np.finfo(np.float32).max) / 2
+    numbers = [x for x in slots if x is not None and x.dtype.kind == "f"]
+    return not any(
+        (np.isfinite(x) & (np.abs(x) > largest)).any() for x in (*numbers, *slopes.values())
+    )
+
+
+def resolve(case: Case) -> dict[str, float]:
+    """Find the smallest relative error of each gradient that would be seen; of zeros, NaN."""
+    assert case.truth is not None
+    known = case.truth(coarsest_dtype(case.arguments), ())
+    found = {}
+    for name in case.arguments:
+        value, allowed = np.abs(known.values[name]), known.allowed[name]
+        resolution = np.max(allowed) / np.max(value) if value.any() else np.inf
+        zero = (value <= allowed).all() and np.isfinite(allowed).all()
+        found[name] = np.nan if zero else float(np.nan_to_num(resolution, nan=np.inf))
+    return found
+
+
+def list_telling(case: Case) -> list[str]:
+    """List the gradients in which the case could show a mistake."""
+    return [name for name, resolution in resolve(case).items() if resolution <= RESOLVING]
+
+
+def is_telling(case: Case) -> bool:
+    """Tell whether the case could show a mistake in every gradient that is not zero."""
+    found = [x for x in resolve(case).values() if not np.isnan(x)]
+    return bool(found) and all(resolution <= RESOLVING for resolution in found)
+
+
+def find_zeros(program: Program, slots: Sequence[Any], cases: Sequence[Case]) -> frozenset[str]:
+    """Find the gradients that are zero in every case, to rounding, while others are not.
+
+    They cancel, as that of a bias before a normalisation, or the loss does not depend on the
+    parameter. Zeros of another kind, such as those of a branch that is never taken, show nothing.
+    """
+    zeros = set(program.leaves) if cases else set[str]()
+    cancelling = set[str]()
+    for case in cases:
+        assert case.truth is not None
+        known = case.truth(coarsest_dtype(case.arguments), ())
+        largest = max(float(np.max(np.abs(known.values[name]))) for name in case.arguments)
+        for name in list(zeros):
+            value, allowed = np.abs(known.values[name]), known.allowed[name]
+            if not ((value <= allowed).all() and np.max(allowed) <= RESOLVING * largest):
+                zeros.discard(name)
+            elif (value > 0).any():
+                cancelling.add(name)
+    return frozenset(n for n in zeros if n in cancelling or not reaches(program, slots, n))
+
+
+def reaches(program: Program, slots: Sequence[Any], name: str) -> bool:
+    """Tell whether a path of real or complex numbers leads from a parameter to the loss."""
+    reached = {program.leaves[name]}
+    for operation in program.operations:
+        if operation.name not in FLAT and reached & {*operation.inputs}:
+            reached |= {slot for slot in operation.outputs if slots[slot].dtype.kind in "fc"}
+    return program.result in reached

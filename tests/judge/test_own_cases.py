@@ -1,0 +1,285 @@
+"""The cases of an own model: which are left out, which are large, what a report says of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier import Report, Verdict, verify_own_model
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.reference.own_loss import prepare, widen
+
+rng = np.random.default_rng(5)
+X, Y = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
+WEIGHTS = {"W": rng.normal(size=(3, 2))}
+
+
+def differentiate(loss: Callable[..., Any]) -> Callable[[Any], Any]:
+    """The right gradients of a loss, in float64."""
+    gradient = jax.grad(lambda p: jnp.reshape(loss(p, jnp), ()))
+
+    def gradients(p: Any) -> Any:
+        with use_float64():
+            return {name: np.asarray(value) for name, value in gradient(widen(p)).items()}
+
+    return gradients
+
+
+def said(report: Report) -> str:
+    return " ".join(report.notes)
+
+
+# Ordinary sizes.
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_wide_and_long_networks_are_decided_in_every_case(activation: str) -> None:
+    H, T = 48, 30
+    x, y = rng.normal(size=(T, 4, 3)), rng.normal(size=(4, 2))
+    shapes = {"U": (3, H), "W": (H, H), "V": (H, 2)}
+    params = {name: 0.1 * rng.normal(size=shape) for name, shape in shapes.items()}
+
+    def phi(a: Any, xp: Any) -> Any:
+        return xp.tanh(a) if activation == "tanh" else xp.maximum(a, 0)
+
+    def loss(p: Any, xp: Any) -> Any:
+        h = xp.zeros((4, H))
+        for t in range(T):
+            h = phi(x[t] @ p["U"] + h @ p["W"], xp)
+        return xp.mean((h @ p["V"] - y) ** 2)
+
+    def gradients(p: Any, first: int = 0) -> Any:
+        dtype = p["W"].dtype
+        h = [np.zeros((4, H), dtype)]
+        for t in range(T):
+            h.append(phi(x[t].astype(dtype) @ p["U"] + h[-1] @ p["W"], np))
+        dy = (2 * (h[-1] @ p["V"] - y) / y.size).astype(dtype)
+        found = {"U": 0 * p["U"], "W": 0 * p["W"], "V": h[-1].T @ dy}
+        dh = dy @ p["V"].T
+        for t in reversed(range(first, T)):
+            da = dh * (1 - h[t + 1] ** 2 if activation == "tanh" else h[t + 1] > 0)
+            found["U"] += x[t].astype(dtype).T @ da
+            found["W"] += h[t].T @ da
+            dh = da @ p["W"].T
+        return found
+
+    report = verify_own_model(gradients, loss, params, cases=12)
+    assert report, str(report)
+    assert "12 of 12 cases could have shown a mistake in every gradient." in report.notes
+    truncated = verify_own_model(lambda p: gradients(p, T // 2), loss, params, cases=12)
+    assert truncated.verdict is Verdict.DISAGREES
+
+
+# Kinks.
+
+
+def relu_network(p: Any, xp: Any) -> Any:
+    return xp.mean((xp.maximum(X @ p["W"] + p["b"], 0) @ p["V"] - Y) ** 2)
+
+
+def relu_gradients(p: Any) -> Any:
+    a = X @ p["W"] + p["b"]
+    dy = 2 * (np.maximum(a, 0) @ p["V"] - Y) / Y.size
+    da = (dy @ p["V"].T) * (a > 0)
+    return {"W": X.T @ da, "b": da.sum(axis=0), "V": np.maximum(a, 0).T @ dy}
+
+
+def test_a_relu_at_exact_zeros_is_judged_away_from_them() -> None:
+    # At a = 0, JAX's maximum has the slope ½.
+    params = {"W": np.zeros((3, 4)), "b": np.zeros(4), "V": np.ones((4, 2))}
+    report = verify_own_model(relu_gradients, relu_network, params)
+    assert report, str(report)
+    assert "The parameters given were left out: the loss has a kink there." in report.notes
+
+
+@pytest.mark.parametrize("kind", ["abs", "max", "where"])
+def test_any_slope_is_right_at_a_kink(kind: str) -> None:
+    params = {"w": np.zeros(4)}
+    functions: dict[str, Callable[[Any, Any], Any]] = {
+        "abs": lambda w, xp: xp.sum(xp.abs(w)),
+        "max": lambda w, xp: xp.max(w),
+        "where": lambda w, xp: xp.sum(xp.where(w > 0, w, 2 * w)),
+    }
+    slopes: dict[str, Callable[[Any], Any]] = {
+        "abs": lambda w: np.where(w < 0, -1.0, 1.0),
+        "max": lambda w: np.eye(len(w))[np.argmax(w)],
+        "where": lambda w: np.where(w >= 0, 1.0, 2.0),
+    }
+    report = verify_own_model(
+        lambda p: {"w": slopes[kind](p["w"]).astype(p["w"].dtype)},
+        lambda p, xp: functions[kind](p["w"], xp),
+        params,
+    )
+    assert report, str(report)
+    assert "has a kink" in said(report)
+
+
+def test_units_that_are_zero_at_all_parameters_leave_no_case_out() -> None:
+    # The rows of zeros are padding: whatever the slope, nothing is passed back to W.
+    padded = np.vstack([X, np.zeros((2, 3))])
+
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.maximum(padded @ p["W"], 0) ** 2 + xp.maximum(padded @ p["W"], 0))
+
+    def gradients(p: Any) -> Any:
+        a = padded @ p["W"]
+        return {"W": padded.T @ ((2 * np.maximum(a, 0) + 1) * (a >= 0))}
+
+    report = verify_own_model(gradients, loss, WEIGHTS)
+    assert report, str(report)
+    assert "left out" not in said(report)
+
+
+# Cases that cannot tell.
+
+
+def test_positive_parameters_are_drawn_near_those_given() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.log(p["s"]) + 2 / p["s"])
+
+    params = {"s": np.ones(12)}
+    right = verify_own_model(differentiate(loss), loss, params)
+    assert right
+    assert "24 of 24 cases could have shown a mistake in every gradient." in right.notes
+    wrong = verify_own_model(lambda p: {"s": 1 - 2 / p["s"]}, loss, params)  # right at ones
+    assert wrong.verdict is Verdict.DISAGREES
+
+
+def test_draws_that_only_float32_cannot_hold_are_left_out() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return 1e30 * xp.sum((1e5 * p["W"]) ** 2)
+
+    report = verify_own_model(lambda p: {"W": 2e30 * 1e5 * (1e5 * p["W"])}, loss, WEIGHTS)
+    assert report, str(report)
+    assert "float32 overflows there" in said(report)
+
+
+def test_too_few_cases_are_inconclusive() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        # Finite at the values given and close by only.
+        return xp.sum(xp.sqrt(1e-20 - (p["w"] - 1.0) ** 2) + p["w"] ** 2)
+
+    report = verify_own_model(differentiate(loss), loss, {"w": np.ones(3)})
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "Too few cases could have shown a mistake: 1 in ∂L/∂w." in report.notes
+
+
+def test_a_loss_that_takes_float64_alone_is_confirmed_by_differences() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        L = xp.linalg.cholesky(p["A"] @ p["A"].T + 2 * np.eye(3))  # no longdouble in NumPy
+        return xp.sum(xp.log(xp.diag(L)))
+
+    report = verify_own_model(differentiate(loss), loss, {"A": rng.normal(size=(3, 3))})
+    assert report, str(report)
+
+
+# Gradients that are zero.
+
+
+def normalised(p: Any, xp: Any) -> Any:
+    a = X @ p["W"] + p["b"]
+    z = (a - xp.mean(a, axis=0)) / xp.sqrt(xp.mean((a - xp.mean(a, axis=0)) ** 2, axis=0) + 1e-3)
+    return xp.sum(xp.tanh(z) * Y)
+
+
+def test_a_gradient_that_is_zero_to_rounding_does_not_hold_up_the_others() -> None:
+    right = differentiate(normalised)
+    params = WEIGHTS | {"b": np.zeros(2), "unused": np.ones(3)}
+    report = verify_own_model(right, normalised, params)
+    assert report, str(report)
+    for name in ("b", "unused"):
+        note = f"∂L/∂{name} is zero, to rounding, at all parameters, and yours must be, too."
+        assert note in report.notes
+
+        def wrong(p: Any, name: str = name) -> Any:
+            return right(p) | {name: 1e-6 + 0 * p[name]}
+
+        assert not verify_own_model(wrong, normalised, params)
+
+
+def test_a_gradient_of_a_branch_that_is_never_taken_is_not_one_that_is_zero() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.where(p["W"] > 1e12, p["u"], p["W"] ** 2))
+
+    params = WEIGHTS | {"u": np.ones((3, 2))}
+    report = verify_own_model(lambda p: {"W": 2 * p["W"], "u": 0 * p["u"]}, loss, params)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "the condition is true" in said(report)
+
+
+# Large values.
+
+
+def linear(p: Any, xp: Any) -> Any:
+    return xp.sum((X @ p["W"] - Y) ** 2)
+
+
+@pytest.mark.parametrize("limit", [5, 100, 1000])
+def test_clipped_gradients_are_seen(limit: float) -> None:
+    def clipped(p: Any) -> Any:
+        return {"W": np.clip(2 * X.T @ (X @ p["W"] - Y), -limit, limit)}
+
+    assert verify_own_model(clipped, linear, WEIGHTS).verdict is Verdict.DISAGREES
+
+
+def test_slopes_set_to_zero_at_saturated_units_are_seen() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum((xp.tanh(X @ p["W"]) - Y) ** 2)
+
+    def gradients(p: Any, beyond: float) -> Any:
+        a = X @ p["W"]
+        slope = (1 - np.tanh(a) ** 2) * (np.abs(a) < beyond)
+        return {"W": X.T @ (2 * (np.tanh(a) - Y) * slope)}
+
+    assert verify_own_model(lambda p: gradients(p, np.inf), loss, WEIGHTS)
+    assert not verify_own_model(lambda p: gradients(p, 7), loss, WEIGHTS)
+
+
+def test_the_linear_branch_of_a_robust_loss_is_reached() -> None:
+    def huber(p: Any, xp: Any) -> Any:
+        e = X @ p["W"] - Y
+        return xp.sum(xp.where(xp.abs(e) < 10, e**2 / 2, 10 * xp.abs(e) - 50))
+
+    report = verify_own_model(lambda p: {"W": X.T @ (X @ p["W"] - Y)}, huber, WEIGHTS)
+    assert report.verdict is Verdict.DISAGREES
+    assert verify_own_model(differentiate(huber), huber, WEIGHTS)
+
+
+def test_a_branch_that_no_case_takes_is_named() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        y = xp.minimum(X @ p["W"], 1e9)
+        return xp.sum(xp.logaddexp(y, 0.0) ** 2)
+
+    report = verify_own_model(differentiate(loss), loss, WEIGHTS)
+    assert report, str(report)
+    (note,) = [note for note in report.notes if note.startswith("No case takes")]
+    assert '`xp.minimum(X @ p["W"], 1e9)`' in note
+    assert note.endswith("values above 1e+09.")
+
+
+# Several settings.
+
+
+def test_settings_of_other_shapes_share_the_cases() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.tanh(p["W"] @ p["v"]) ** 2)
+
+    right = differentiate(loss)
+    settings = [{"W": np.ones((n, n)) / n, "v": np.linspace(-1, 1, n)} for n in (2, 5)]
+    report = verify_own_model(right, loss, settings)
+    assert report, str(report)
+    assert report.cases == 24
+    assert "2 settings: W=(2, 2) v=(2,); W=(5, 5) v=(5,)." in said(report)
+
+    def wrong_when_wide(p: Any) -> Any:
+        return {name: value * (1 + (len(p["v"]) > 4)) for name, value in right(p).items()}
+
+    report = verify_own_model(wrong_when_wide, loss, settings)
+    assert report.verdict is Verdict.DISAGREES
+    assert report.counterexample is not None
+    assert "params[1]" in report.counterexample.reproduce
+    with pytest.raises(ValueError, match="the same names in every setting"):
+        prepare(loss, [settings[0], {"W": np.ones((2, 2))}])

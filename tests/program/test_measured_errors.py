@@ -1,0 +1,86 @@
+"""Measured errors of a traced loss: infinite where the measurement does not earn trust."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier.program.measured_errors import gradient_and_noise
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.rounding import RoundingErrors
+from bptt_verifier.program.trace import trace
+
+FLOAT64 = 2.0**-53
+
+
+def allowed_of(
+    loss: Callable[[Any, Any], Any], *, scaled: float = 1.0, **params: Any
+) -> dict[str, Any]:
+    """The allowed errors in float64, where the reference is jax.grad's, scaled."""
+    params = {name: np.array(value) for name, value in params.items()}
+    with use_float64():
+        program = trace(loss, params)
+        truth = jax.grad(lambda p: loss(p, jnp))(params)
+        truth = {name: scaled * np.asarray(value) for name, value in truth.items()}
+        return gradient_and_noise(program, params, [FLOAT64], truth)[0][1]
+
+
+def test_nothing_is_allowed_or_refused_where_the_programs_gradient_is_not_jax_grads() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.sin(p["a"]))
+
+    assert (allowed_of(loss, a=[0.5, 1.0])["a"] < 1e-13).all()
+    assert np.isinf(allowed_of(loss, scaled=1 + 1e-10, a=[0.5, 1.0])["a"]).all()
+
+
+def test_a_tie_that_rounding_breaks_is_undecided_and_other_entries_are_not() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        tie = p["a"][0] * 3.0 - p["a"][1] * 1.0
+        return xp.maximum(tie, 0.0) * 0.01 + xp.sum(xp.sin(p["a"]))
+
+    allowed = allowed_of(loss, a=[0.25, 0.75, 0.5])["a"]
+    assert np.isinf(allowed[:2]).all()
+    assert allowed[2] < 1e-13
+
+
+@pytest.mark.parametrize("lowest", [-np.inf, -1e38])
+def test_a_mask_and_a_running_maximum_are_decided(lowest: float) -> None:
+    def masked(p: Any, xp: Any) -> Any:
+        a = xp.where(np.tri(3) > 0, p["a"], lowest)
+        e = xp.exp(a - xp.max(a, axis=1, keepdims=True))
+        return xp.sum((e / xp.sum(e, axis=1, keepdims=True)) ** 2)
+
+    def running(p: Any, xp: Any) -> Any:
+        top, total = lowest, 0.0
+        for a in p["a"].ravel():
+            new = xp.maximum(top, a)
+            total = total * xp.exp(top - new) + xp.exp(a - new)
+            top = new
+        return 1.0 + top + xp.log(total)
+
+    a = np.random.default_rng(0).normal(size=(3, 3))
+    for loss in (masked, running):
+        assert (allowed_of(loss, a=a)["a"] < 1e-12).all()
+
+
+def test_an_error_is_added_to_both_parts_of_complex_numbers_and_not_to_integers() -> None:
+    sizes = np.full(4, 2.0**-20)
+    errors = RoundingErrors(sizes, sizes, np.arange(4), np.random.default_rng(0))
+    z = np.full((1, 3), 1 + 1j)
+    moved = errors.add(z, np.abs(z)) - z
+    assert (moved.real != 0).all()
+    assert (moved.imag != 0).all()
+    integers = np.arange(3)[None]
+    assert errors.add(integers, 1.0) is integers
+
+
+def test_values_in_float32_inside_a_loss_round_as_float32_does() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.sin(p["a"].astype(xp.float32)).astype(xp.float64))
+
+    allowed = allowed_of(loss, a=[0.5, 1.0])["a"]
+    assert (allowed > 2.0**-24).all()
+    assert (allowed < 1000 * 2.0**-24).all()
