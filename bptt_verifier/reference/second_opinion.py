@@ -99,6 +99,7 @@ def difference_centrally(loss: Loss, point: Point, along: Point) -> tuple[float,
     """
 
     def at(step: float) -> tuple[np.longdouble, float]:
+        dtype: Any
         for dtype in (np.longdouble, np.float64):
             moved = {
                 name: value.astype(dtype) + dtype(step) * along.get(name, 0.0)
