@@ -97,8 +97,10 @@ def trace(loss: Loss, params: Params) -> Program:
     Constants are evaluated. Parameters reach the loss in the order given. Needs 64-bit JAX.
     """
     given = {name: np.asarray(value, np.float64) for name, value in params.items()}
-    # JAX sorts the names of a dict, so it gets the values alone.
-    in_order = lambda values: loss(dict(zip(given, values, strict=True)), jnp)  # noqa: E731
+
+    def in_order(values: Sequence[Any]) -> Any:  # JAX sorts the names of a dict
+        return loss(dict(zip(given, values, strict=True)), jnp)
+
     closed = jax.make_jaxpr(in_order)([*given.values()])
     tracing = Tracing()
     leaves = dict(zip(given, tracing.slots(len(given)), strict=True))

@@ -79,7 +79,7 @@ def steps(p: Any, xp: Any) -> Any:
 
     x = xp.linspace(0.5, 1.5, 5)
     h, out = lax.scan(step, xp.ones((2, 3)), x, reverse=True)
-    last, _ = lax.scan(lambda c, row: (c * row[0] + row[1], None), p["a"][0, 0], (p["a"], p["b"].T))
+    last, _ = lax.scan(lambda c, row: (c * row[0] + row[1], None), p["a"][0], (p["a"], p["b"].T))
     again = lax.fori_loop(0, 3, lambda i, c: xp.tanh(c @ p["a"] @ p["b"]) * x[i], h)
     chosen = lax.switch(xp.argmax(p["a"][0]), [xp.sum, xp.max, lambda q: xp.sum(q**2), xp.min], out)
     return xp.sum(again) + xp.sum(out**2) + chosen + xp.sum(last)
