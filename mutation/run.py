@@ -5,6 +5,7 @@ more than most tests. A child has a copy of the tree of its own, so that process
 starts see the mutant too. The first test that fails ends the child.
 """
 
+import fcntl
 import hashlib
 import importlib
 import json
@@ -197,8 +198,14 @@ def run_mutants(
     root: Path = ROOT,
     preloaded: Iterable[str] = PRELOADED,
 ) -> list[Outcome]:
-    """Run the tests of each mutant's file on it. Raises ValueError where they fail without one."""
+    """Run the tests of each mutant's file on it.
+
+    Raises ValueError where they fail without a mutant, and BlockingIOError where another run works
+    in the same folder.
+    """
     work.mkdir(parents=True, exist_ok=True)
+    lock = (work / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two runs would spoil each other's trees
     os.environ |= {name: value.format(work=work) for name, value in COMPILED_ONCE.items()}
     for name in preloaded:
         importlib.import_module(name)
