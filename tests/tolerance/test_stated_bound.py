@@ -109,3 +109,11 @@ def test_where_one_number_may_overflow_there_is_no_bound(name: str) -> None:
 
     assert at(LARGE * 2.0**-10)
     assert not at(LARGE)
+
+
+def test_one_number_of_V_may_overflow_however_many_outputs_there_are() -> None:
+    problem = with_values(np.random.default_rng(0), Sizes(1, 1, 1, 1, 2000), option="identity")
+    still = problem.map_arrays(lambda values: 0.0 * values)
+    still.params.V[0, 0] = LARGE
+    found = assert_as_stated(still, states_of(still), np.float32)
+    assert np.isinf(found["V"]).all()
