@@ -10,8 +10,11 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help verify verify-certified prove accuracy train test test-deep bench lint types pictures \
-	clean
+# The files whose mutants `make mutants` tries; all of mutation/tests.toml where it is empty.
+FILES ?=
+
+.PHONY: help verify verify-certified prove accuracy train test test-deep mutants bench lint types \
+	pictures clean
 
 help:
 	@echo "make verify            compare every derivation with autodiff, entry by entry"
@@ -21,6 +24,7 @@ help:
 	@echo "make train             train the worked example with the gradients derived by hand"
 	@echo "make test              run the tests"
 	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
+	@echo "make mutants           change the judge in every small way; a test must fail each time"
 	@echo "make bench             time the training step against autodiff and PyTorch, which this installs"
 	@echo "make lint              check style and layout"
 	@echo "make types             check types"
@@ -47,6 +51,9 @@ test: $(SET_UP)
 
 test-deep: $(SET_UP)
 	@XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=deep
+
+mutants: $(SET_UP)
+	@$(BIN)/python -m mutation $(FILES)
 
 bench: $(BENCH_SET_UP)
 	@$(BIN)/python -m benchmarks

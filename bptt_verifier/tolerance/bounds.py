@@ -164,7 +164,7 @@ def bounds(
         h0=err_g,
         adjoints=err_delta,
     )
-    squares = N * np.max(abs_r, initial=0.0) ** 2
+    squares = N * abs_r.max() ** 2
     if not max(largest, squares, absU.max(), absV.max()) < float(np.finfo(dtype).max):
         return Bounds(*(np.full_like(bound, np.inf) for bound in found))  # it may overflow
     return Bounds(*(np.where(np.isnan(e), np.inf, e * INFLATION) for e in found))

@@ -3,7 +3,7 @@
 import os
 import pickle
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bptt_verifier.commands import checkpoint
 from bptt_verifier.commands.checkpoint import Checkpoint
+from bptt_verifier.console.files import replacing
 from bptt_verifier.problems.problem import Problem
 from bptt_verifier.strategies import problems
 from manual_bptt import rnn
@@ -109,26 +110,45 @@ def test_a_failure_to_write_names_the_file_of_the_user(tmp_path: Path, saved: Ch
 
 
 class Trap:
-    """An object that says so when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
-    sprung: ClassVar[list[str]] = []
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self) -> Any:
-        return Trap.sprung.append, ("unpickled",)
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_trap_springs_where_it_is_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "run.npz", losses=np.array([Trap(tmp_path / "sprung")], object))
+    with np.load(tmp_path / "run.npz", allow_pickle=True) as archive:
+        archive["losses"]
+    assert (tmp_path / "sprung").is_dir()
 
 
 def test_nothing_is_pickled_and_nothing_unpickled(tmp_path: Path, saved: Checkpoint) -> None:
-    path, trap = tmp_path / "run.npz", np.array([Trap()], object)
+    path, sprung = tmp_path / "run.npz", tmp_path / "sprung"
+    trap = np.array([Trap(sprung)], object)
     with pytest.raises(ValueError, match="allow_pickle=False"):
         checkpoint.save(path, saved._replace(losses=trap))
     assert os.listdir(tmp_path) == []
     np.savez(path, **dict.fromkeys(("U", "W", "V", "h0", "losses", "settings"), trap))
     with pytest.raises(ValueError, match=r"run\.npz: expected a checkpoint of bptt train"):
         checkpoint.load(path)
-    path.write_bytes(pickle.dumps(Trap()))
+    path.write_bytes(pickle.dumps(Trap(sprung)))
     with pytest.raises(ValueError, match=r"run\.npz: expected a checkpoint of bptt train"):
         checkpoint.load(path)
-    assert Trap.sprung == []
+    assert not sprung.exists()
+
+
+def test_all_that_is_written_is_with_the_system_before_it_is_forced_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: forced.append(os.fstat(file).st_size))
+    with replacing(tmp_path / "file") as file:
+        file.write(b"short enough to wait in a buffer")
+    assert forced == [(tmp_path / "file").stat().st_size]
 
 
 @given(cut=st.booleans(), place=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
@@ -165,6 +185,7 @@ def test_a_damaged_checkpoint_is_refused_unless_the_damage_is_to_what_nobody_rea
         {"losses": np.array([np.nan])},
         {"V": np.ones((3, 16), int)},
         {"V": np.ones((3, 16), np.float32)},
+        {"losses": np.ones(2, np.float32)},
         {"surplus": np.ones(1)},
         {"settings": np.array("[1]")},
         {"settings": np.array("not JSON")},

@@ -1,6 +1,7 @@
 """The check of the built-in derivations: it agrees, and it would notice if it did not."""
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ def test_the_report_as_json_holds_every_row_and_every_shape() -> None:
     assert plain["examples"] == len(plain["shapes"]) == 10
     assert len(plain["rows"]) == len(report.rows)
     assert all(0 <= row["worst_error_over_bound"] <= 1 for row in plain["rows"])
+    assert {row.get("loss") for row in plain["rows"]} == {None}
+    assert {row["loss"] for row in plain["by_loss"]} <= set(ALL_LOSSES)
+    shapes = plain["shapes"]
+    assert plain["rows"][0]["largest_shape"] == max(shapes, key=lambda shape: prod(shape.values()))
     assert all(
         1 <= shape[k] <= most for shape in plain["shapes"] for k, most in LARGEST._asdict().items()
     )

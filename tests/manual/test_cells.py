@@ -16,6 +16,7 @@ from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import (
     ALL_LOSSES,
     CELLS,
+    GATES,
     OPTION_NAMES,
     OPTIONS,
     Problem,
@@ -26,6 +27,7 @@ from bptt_verifier.strategies import cell_problems, problems
 from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import gru as autodiff_gru
 from jax_reference import lstm as autodiff_lstm
+from jax_reference import padded
 from jax_reference import rnn as autodiff_rnn
 from manual_bptt.sequences import pad
 from tests.support.agreement import assert_cell_agrees, assert_right, same
@@ -422,6 +424,34 @@ def test_packed_gates_are_checked(module: ModuleType) -> None:
         assert str(caught.value) == message
     with pytest.raises(ValueError, match=r"c0: expected shape \(B, H\) = \(2, 3\), found \(1, 3\)"):
         module.predict(good, x, None, np.ones((1, 3)))
+
+
+@EVERY_CELL
+def test_biases_begin_at_zero_and_are_absent_unless_asked_for(cell: str) -> None:
+    G = GATES[cell] * 3
+    params = CELLS[cell].init(np.random.default_rng(0), 2, 3, 4, dtype=np.float32, bias=True)
+    shapes = {"b": (G,), "c": (4,)} | ({"b_n": (3,)} if cell == "gru" else {})
+    for name, shape in shapes.items():
+        assert getattr(params, name).dtype == np.float32
+        np.testing.assert_array_equal(getattr(params, name), np.zeros(shape))
+    without = CELLS[cell].init(np.random.default_rng(0), 2, 3, 4)
+    assert {getattr(without, name) for name in shapes} == {None}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell": "gru", "reset": "between"}, "reset: expected one of after, before"),
+        ({"cell": "rnn", "activation": "swish"}, "activation: expected one of tanh"),
+        ({"cell": "cnn"}, "cell: expected one of rnn, lstm, gru"),
+    ],
+)
+def test_the_padded_reference_refuses_what_is_no_cell_or_option(
+    options: dict[str, str], message: str
+) -> None:
+    _, params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2), cell="gru")
+    with pytest.raises(ValueError, match=message):
+        padded.derivatives(params, x, y, **options)
 
 
 @pytest.mark.parametrize("module", modules()[2::3], ids=lambda m: m.__name__)

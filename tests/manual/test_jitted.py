@@ -22,9 +22,10 @@ from bptt_verifier.strategies import cell_problems, integer_problems, problems
 from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import losses as autodiff_losses
 from jax_reference import rnn as autodiff_rnn
-from manual_bptt import jitted
+from manual_bptt import jitted, rnn
 from tests.support.agreement import assert_right
 from tests.support.planting import Mistake, planted
+from tests.support.stated_bound import stated_bound, states_of
 
 COMPILED = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
@@ -115,6 +116,20 @@ def test_on_small_integers_not_one_bit_differs_from_autodiff(
     for name, found in gradient._asdict().items():
         if found is not None:
             assert np.array_equal(found, getattr(truth, name)), name
+
+
+def test_half_precision_is_computed_in_half_precision() -> None:
+    problem = with_values(np.random.default_rng(2), Sizes(2, 2, 2, 3, 2), dtype=np.float16)
+    value, found = jitted.value_and_grad(problem.params, problem.x, problem.y)
+    wide = problem.map_arrays(lambda values: values.astype(np.float64))
+    _, truth = rnn.value_and_grad(wide.params, wide.x, wide.y)
+    allowed = stated_bound(wide, states_of(wide), np.float16)
+    assert value.dtype == np.float16
+    for name in "UWV":
+        assert getattr(found, name).dtype == np.float16
+        difference = np.abs(np.asarray(getattr(found, name), np.float64) - getattr(truth, name))
+        assert 0 < difference.max() < np.abs(getattr(truth, name)).max() / 64
+        assert (difference <= allowed[name]).all()
 
 
 # Every argument may be differentiated.

@@ -255,16 +255,20 @@ def test_exact_numbers_are_refused() -> None:
 @pytest.mark.parametrize(
     ("rate", "frozen", "exception", "message"),
     [
-        ("0.1", False, TypeError, "learning_rate: expected a number, found str"),
-        (True, False, TypeError, "learning_rate: expected a number, found bool"),
-        (0.1, True, ValueError, "W: expected an array to write to, found it read-only"),
+        ("0.1", None, TypeError, "learning_rate: expected a number, found str"),
+        (True, None, TypeError, "learning_rate: expected a number, found bool"),
+    ]
+    + [
+        (0.1, name, ValueError, f"{name}: expected an array to write to, found it read-only")
+        for name in Params._fields
     ],
 )
 def test_a_step_that_cannot_be_done_is_refused_and_moves_nothing(
-    rate: Any, frozen: bool, exception: type[Exception], message: str
+    rate: Any, frozen: str | None, exception: type[Exception], message: str
 ) -> None:
-    _, params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2))
-    params.W.flags.writeable = not frozen
+    _, params, x, y, *_ = with_values(np.random.default_rng(0), Sizes(3, 2, 2, 3, 2), bias=True)
+    if frozen is not None:
+        getattr(params, frozen).flags.writeable = False
     before = copy.deepcopy(params)
     with pytest.raises(exception) as caught:
         Workspace(params, x).step(params, x, y, rate)

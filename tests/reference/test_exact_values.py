@@ -70,6 +70,8 @@ def test_where_a_bound_can_tell_nobody_is_asked(monkeypatch: pytest.MonkeyPatch)
     [
         (0.0, 1.0, 0.0, Verdict.AGREES),
         (0.015, 1.0, 0.0, Verdict.AGREES),
+        (2.0**-6, 1.0, 0.0, Verdict.AGREES),
+        (0.5, 1.0, 0.5 / 16, Verdict.INCONCLUSIVE),
         (0.016, 1.0, 0.0009, Verdict.DISAGREES),
         (0.016, 1.0, 0.002, Verdict.INCONCLUSIVE),  # rounding takes correct ones as far
         (np.inf, 1.0, 0.002, Verdict.DISAGREES),

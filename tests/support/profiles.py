@@ -3,7 +3,7 @@
 A test that states a number of examples of its own is in none of them.
 """
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 EXAMPLES = 25
 
@@ -12,6 +12,7 @@ PROFILES = {
     "dev":  (EXAMPLES,             False),
     "ci":   (EXAMPLES,             True),
     "deep": (100 * EXAMPLES,       False),
+    "mutants": (EXAMPLES,          True),  # without shrinking: that a test fails is enough
 }  # fmt: skip
 
 
@@ -24,6 +25,7 @@ def register_profiles() -> None:
             derandomize=derandomize,
             deadline=None,  # the first example of a test compiles, the others do not
             print_blob=True,
+            phases=(Phase.explicit, Phase.generate) if name == "mutants" else tuple(Phase),
         )
     settings.load_profile("dev")
 

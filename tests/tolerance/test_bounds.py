@@ -183,6 +183,14 @@ def equal_entries(
     return Problem("rnn", params, x, target, {}, {"activation": "identity"}, "half_sse")
 
 
+# What underflows on the way to ∂L/∂U and ∂L/∂W is more than the roundings of what is left.
+UNDERFLOWING = Problem(
+    "rnn", rnn.Params(*(np.full((1, 1), w, np.float32) for w in (0.7, 0.3, 1e-15))),
+    np.full((2, 1, 1), 1.3e-10, np.float32), np.full((1, 1), 1e-15, np.float32),
+    {}, {"activation": "identity"}, "half_sse",
+)  # fmt: skip
+
+
 def worst_of(module: ModuleType, problem: Problem) -> float:
     """The largest error over bound of any gradient, with the unpadded twin as the reference."""
     wide = cast(problem, np.float64)
@@ -206,8 +214,16 @@ def worst_of(module: ModuleType, problem: Problem) -> float:
         equal_entries(Sizes(3, 1, 3, 1, 1), 1.0, np.float32, W=1e-23, y=1e18),  # W² underflows
         equal_entries(Sizes(3, 1, 3, 1, 1), 1.0, np.float64, W=1e-170, y=1e150),
         equal_entries(Sizes(3, 1, 3, 1, 1), 1.0, np.float32, y=1e25),  # the loss overflows
+        UNDERFLOWING,
     ],
-    ids=["over batch and units", "over outputs and units", "underflow", "in float64", "overflow"],
+    ids=[
+        "over batch and units",
+        "over outputs and units",
+        "underflow",
+        "in float64",
+        "overflow",
+        "underflow on the way",
+    ],
 )
 def test_the_bound_holds_where_roundings_add_up_and_at_both_ends_of_the_format(
     problem: Problem, module: ModuleType

@@ -1,0 +1,98 @@
+"""The user's own model as a subject: its cases, its messages, and what is shown of a failure."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge import own_model
+from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.reference.case import Case
+
+PARAMS = {"W": np.ones((2, 3)), "b": np.ones(3, np.float32)}
+
+
+def case(number: int, dtype: Any = np.float64, label: str = "case") -> Case:
+    arguments = {name: value.astype(dtype) for name, value in PARAMS.items()}
+    return Case(f"{label} {number}", arguments, number, None)
+
+
+def subject(**changed: Any) -> OwnSubject:
+    model = {
+        "cases": (case(0), case(1)), "params": PARAMS, "notes": (), "refusal": None,
+        "losses_differ": False, "seed": 7, "program": "program",
+    }  # fmt: skip
+    return OwnSubject(SimpleNamespace(**(model | changed)))
+
+
+def test_a_call_has_copies_and_sees_what_becomes_of_them() -> None:
+    given = case(0)
+    call = subject().call(given)
+    (params,) = call.arguments
+    params["W"] += 1
+    del params["b"]
+    assert list(call.arrays()) == ["W"]
+    assert (given.arguments["W"] == 1).all()
+
+
+def test_gradients_have_the_shapes_of_the_parameters_and_integers_the_finest_dtype() -> None:
+    mixed = Case("", PARAMS, 0, None)
+    expected = subject().expect(mixed)
+    assert expected.names == ("W", "b")
+    assert expected.shapes == {"loss": (), "W": (2, 3), "b": (3,)}
+    assert expected.dtype == np.float64
+
+
+def test_the_contract_is_tried_at_the_parameters_given() -> None:
+    def points(**changed: Any) -> list[Any]:
+        return [(each.label, each.point) for each in subject(**changed).draw_contract_cases()]
+
+    given = [("case 0", 0)]
+    fallback = [("the parameters given", 0)]
+    assert points() == given
+    assert points(cases=(case(1),)) == fallback
+    assert points(refusal="why") == fallback
+    assert points(refusal="why", losses_differ=True) == given
+
+
+def test_a_failure_is_described_by_the_line_that_repeats_it() -> None:
+    for label, digits in [("case", ""), ("simple case", ", digits=1")]:
+        failing = SimpleNamespace(case=case(5, label=label))
+        assert subject().describe_sizes(failing) == f"{label} 5, W=(2, 3) b=(3,)"
+        line = subject().reproduce(failing)
+        assert line.endswith(f"gradients(draw_parameters(params, seed=7, case=5{digits}))")
+        assert line.startswith("from bptt_verifier.reference.own_loss import draw_parameters; ")
+
+
+@pytest.mark.parametrize(("first", "found"), [(3, 3), (19, 19), (20, None)])
+def test_the_first_simple_case_that_fails_is_shown(first: int, found: int | None) -> None:
+    def attempt(number: Any) -> Any:
+        return None if number == 1 else SimpleNamespace(number=number, fails=number >= first)
+
+    failing: Any = SimpleNamespace(number=None, fails=True)
+    assert subject(simple_case=lambda number: number).shrink(attempt, failing).number == found
+
+
+def test_the_witnesses_of_a_mistake_are_the_clearest_failures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(own_model, "diagnose", lambda program, witnesses: witnesses)
+
+    def compared(each: Case) -> Any:
+        return SimpleNamespace(
+            case=each, witness=lambda wide, params: (each.point, wide["b"].dtype, params["b"].dtype)
+        )
+
+    single, wide = np.dtype(np.float32), np.dtype(np.float64)
+    cases = [case(0), case(2, np.float32), case(0, np.float32), case(3), case(1), case(4)]
+    found: Any = subject().diagnose(None, [compared(each) for each in cases], [])
+    assert found == [(3, wide, wide), (1, wide, wide), (4, wide, wide), (0, wide, wide)]
+    found = subject().diagnose(None, [compared(each) for each in cases[:3]], [])
+    assert found == [(0, wide, wide), (2, wide, single), (0, wide, single)]
+
+
+def test_a_subject_counts_its_cases() -> None:
+    found = subject()
+    assert found.total == 2
+    assert found.draw_cases() is found.model.cases

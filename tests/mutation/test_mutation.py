@@ -1,0 +1,135 @@
+"""The mutation run makes the changes that it says, kills what a test notices, and nothing else."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from mutation.operators import list_mutants
+from mutation.run import ROOT, list_stale_reasons, read_configuration
+
+SOURCE = '''
+"""A text is left alone."""
+LIMIT: int = 3
+
+@cached(512)
+def clip(values, *, sum=max):
+    assert values is not None
+    total = []
+    for value in values:
+        if value > LIMIT and not value < 0:
+            continue
+        total.append(min(value + 0.5, LIMIT))
+    total[0] = -1
+    if len(total) == 0:
+        raise ValueError(f"expected {1 + 1} values")
+    return total
+'''
+
+CHANGES = """
+module: 3 -> 4 in LIMIT: int = 3
+clip: max -> min in def clip(values, *, sum=max):
+clip: value > LIMIT and not value < 0 -> value > LIMIT or not value < 0 in if value > LIMIT and not value < 0:
+clip: value > LIMIT -> value >= LIMIT in if value > LIMIT and not value < 0:
+clip: not value < 0 -> value < 0 in if value > LIMIT and not value < 0:
+clip: value < 0 -> value <= 0 in if value > LIMIT and not value < 0:
+clip: 0 -> 1 in if value > LIMIT and not value < 0:
+clip: value > LIMIT and not value < 0 -> not (value > LIMIT and (not value < 0)) in if value > LIMIT and not value < 0:
+clip: continue -> pass
+clip: total.append(min(value + 0.5, LIMIT)) -> pass
+clip: min -> max in total.append(min(value + 0.5, LIMIT))
+clip: value + 0.5 -> value - 0.5 in total.append(min(value + 0.5, LIMIT))
+clip: value + 0.5 -> value in total.append(min(value + 0.5, LIMIT))
+clip: 0.5 -> 1.0 in total.append(min(value + 0.5, LIMIT))
+clip: total[0] = -1 -> pass
+clip: 0 -> 1 in total[0] = -1
+clip: -1 -> 1 in total[0] = -1
+clip: 1 -> 2 in total[0] = -1
+clip: len(total) == 0 -> len(total) != 0 in if len(total) == 0:
+clip: 0 -> 1 in if len(total) == 0:
+clip: len(total) == 0 -> not (len(total) == 0) in if len(total) == 0:
+clip: raise ValueError(f"expected {1 + 1} values") -> pass
+clip: return total -> return None
+"""  # noqa: E501 - one mutant a line
+
+
+def test_every_change_is_made_once_and_has_a_name() -> None:
+    mutants = list_mutants("clip.py", SOURCE)
+    assert [mutant.name for mutant in mutants] == CHANGES.strip().splitlines()
+    for mutant in mutants:
+        compile(mutant.text, "clip.py", "exec")
+        assert mutant.text != SOURCE
+        assert SOURCE.splitlines()[mutant.line - 1] not in mutant.text.splitlines()
+
+
+def test_equal_changes_in_a_line_are_counted_and_bytes_are_not_mistaken_for_letters() -> None:
+    names = {mutant.name: mutant.text for mutant in list_mutants("δ.py", "Δ = φ(1, 1, 'ŷ')\n")}
+    assert names == {
+        "module: 1 -> 2 in Δ = φ(1, 1, 'ŷ')": "Δ = φ((2), 1, 'ŷ')\n",
+        "module: 1 -> 2 (2) in Δ = φ(1, 1, 'ŷ')": "Δ = φ(1, (2), 'ŷ')\n",
+    }
+
+
+def test_the_configuration_names_files_and_tests_that_exist() -> None:
+    tests, reasons = read_configuration()
+    assert reasons.keys() <= tests.keys()
+    for chosen in tests.values():
+        for test in chosen:
+            assert (ROOT / test.partition("::")[0]).is_file(), test
+    for file in tests:
+        assert (ROOT / file).is_file(), file
+
+
+def test_a_reason_for_a_mutant_that_is_gone_is_noticed() -> None:
+    mutants = list_mutants("clip.py", SOURCE)
+    reasons = {"clip.py": {mutants[0].name: "why", "clip: 1 -> 3": "why"}, "other.py": {"x": "y"}}
+    assert list_stale_reasons(mutants, reasons) == ["clip.py: clip: 1 -> 3"]
+
+
+PROJECT = {
+    "pyproject.toml": '[tool.pytest]\npythonpath = ["."]\n',
+    "manual_bptt/__init__.py": "",
+    "manual_bptt/half.py": "half = lambda x: x * 0.5\n",
+    "tests/conftest.py": "from hypothesis import settings; settings.register_profile('mutants')",
+    "tests/test_half.py": """
+        from manual_bptt.half import half
+
+        def test_half_of_one_is_less_than_two():
+            assert half(1) < 2
+    """,
+}
+# Prints the outcomes of two runs, and why there is no third.
+RUN = """
+    import sys
+    from pathlib import Path
+    from mutation.run import run_mutants, select_mutants
+
+    root, work = map(Path, sys.argv[1:])
+    tests = {"manual_bptt/half.py": ["tests/test_half.py"]}
+    mutants = select_mutants(tests, root=root)
+    for reasons in ({}, {"manual_bptt/half.py": {mutants[1].name: "why"}}):
+        found = run_mutants(mutants, tests, reasons, work, root=root, preloaded=["pytest"])
+        texts = [f"{each.mutant.new}: {each.status} {each.reason}" for each in found]
+        print(*map(str.strip, texts), sep=", ")
+    (root / "tests/test_half.py").write_text("def test_wrong(): assert False")
+    try:
+        run_mutants(mutants, tests, {}, work, root=root, preloaded=["pytest"])
+    except ValueError as error:
+        print(str(error).splitlines()[0])
+"""
+
+
+def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) -> None:
+    project, work = tmp_path / "project", tmp_path / "work"
+    for name, text in PROJECT.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(textwrap.dedent(text), encoding="utf-8")
+    command = [sys.executable, "-c", textwrap.dedent(RUN), str(project), str(work)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.stdout.splitlines() == [
+        "x / 0.5: killed, 1.0: survived",
+        "x / 0.5: killed, 1.0: equivalent why",
+        "manual_bptt/half.py: its tests fail without a mutant:",
+    ], ended.stderr
+    assert (project / "manual_bptt/half.py").read_text() == PROJECT["manual_bptt/half.py"]
+    assert len((work / "results.jsonl").read_text().splitlines()) == 2  # neither is tried again

@@ -1,0 +1,12 @@
+"""A case knows the precision of its arguments."""
+
+import numpy as np
+
+from bptt_verifier.reference.case import Case
+
+
+def test_a_case_is_single_if_any_argument_is_float32() -> None:
+    wide, single = np.ones(1), np.ones(1, np.float32)
+    for arrays, expected in [((wide, wide), False), ((wide, single), True), ((), False)]:
+        arguments = {str(number): array for number, array in enumerate(arrays)}
+        assert Case("", arguments, 0, None).single is expected
