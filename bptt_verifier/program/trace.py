@@ -290,8 +290,12 @@ def count_operations(equation: Any) -> int:
 
 
 def has_own_derivative(call: Any) -> bool:
-    """True if a function has a derivative that is not that of its body, at two random points."""
-    if not call.primitive.name.startswith("custom_"):
+    """True if a function has a derivative that is not that of its body, at two random points.
+
+    One that closes over arrays is not asked: its rule would keep the user's arrays in 64 bit. If
+    its derivative is another one, the measured errors find that jax.grad differs.
+    """
+    if not call.primitive.name.startswith("custom_") or call.params.get("num_consts"):
         return False
     rng = np.random.default_rng(0)
     body = jaxpr_as_fun(body_of(call))

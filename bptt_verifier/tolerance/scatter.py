@@ -30,13 +30,13 @@ class Scatter(NamedTuple):
 def find_critical_ratio(number: int, entries: int, false_alarm: float = FALSE_ALARM) -> float:
     """Find the ratio of mean to standard deviation that `number` errors do not reach by chance.
 
-    Student's t, two-sided, for all of `entries` together (Bonferroni). (N3)
+    Student's t, two-sided, for all of `entries` together (Bonferroni).
     """
     return float(-stdtrit(number - 1, false_alarm / (2 * entries)) / number**0.5)
 
 
 def measure_scatter(errors: Sequence[Array], spacing: Array, entries: int) -> Scatter:
-    """Measure the scatter of one gradient's errors, at least two, one for each neighbour. (N3)
+    """Measure the scatter of one gradient's errors, at least two, one for each neighbour.
 
     `spacing` is the distance between the submission's numbers there: a result that stays the same
     number at all neighbours has an error that does not scatter.
@@ -46,7 +46,7 @@ def measure_scatter(errors: Sequence[Array], spacing: Array, entries: int) -> Sc
         deviation = samples.std(axis=0, ddof=1)
         pooled = np.sqrt(np.mean(deviation**2))
         noise = np.maximum(deviation, POOLED * pooled)
-        limit = find_critical_ratio(len(samples), entries) * noise + spacing
+        limit = find_critical_ratio(len(samples), entries) * noise + spacing  # (N3)
         return Scatter(np.abs(samples.mean(axis=0)), limit)
 
 

@@ -9,6 +9,7 @@ import pytest
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.reference.complex_step import STEP
 from bptt_verifier.reference.second_opinion import (
+    WIDE,
     compare_derivatives,
     contradict_entries,
     contradict_signs,
@@ -141,7 +142,7 @@ def test_where_longdouble_is_refused_differences_are_taken_in_float64() -> None:
     def in_float64_only(point: Any) -> Any:
         return cubic(point) if point["W"].dtype == np.float64 else None
 
-    found, uncertain = difference_centrally(in_float64_only, POINT, {"W": AT})
+    found, uncertain = difference_centrally(in_float64_only, POINT, {"W": AT}, WIDE)
     assert abs(found - 6.75) <= uncertain < 1e-6
     assert contradict_entries(in_float64_only, POINT, truth(), 0) is None
     assert contradict_entries(in_float64_only, POINT, truth(W=0.5 * AT), 0) is not None
@@ -154,7 +155,7 @@ def test_a_loss_without_values_contradicts_nothing() -> None:
 @pytest.mark.parametrize("dtype", [np.float64, np.longdouble])
 def test_the_uncertainty_of_a_difference_has_the_rounding_of_the_loss(dtype: type) -> None:
     one = {"w": np.ones(1)}
-    found = difference_centrally(lambda point: dtype(point["w"].sum()), one, one)
+    found = difference_centrally(lambda point: dtype(point["w"].sum()), one, one, WIDE)
     assert found == (1.0, 64 * float(np.finfo(dtype).eps) * 2 * 2.0**13)
 
 
@@ -166,7 +167,7 @@ def test_a_difference_is_extrapolated_and_states_its_uncertainty(dtype: type) ->
     def quartic(p: Any) -> Any:
         return dtype((p["w"] ** 4).sum())
 
-    found, uncertain = difference_centrally(quartic, point, along)
+    found, uncertain = difference_centrally(quartic, point, along, WIDE)
     # (L(1+h) − L(1−h)) / 2h = 4 + 4 h², of which the extrapolation leaves 4.
     assert found == pytest.approx(4.0, abs=1e-11)
     expected = 4 * (4 * h**2 - h**2) + 64 * eps * (2 + 12 * h**2) * 2.0**13
@@ -174,7 +175,7 @@ def test_a_difference_is_extrapolated_and_states_its_uncertainty(dtype: type) ->
 
 
 def test_a_difference_has_its_own_uncertainty_added_to_what_is_allowed() -> None:
-    _, uncertain = difference_centrally(in_reals_only, POINT, {"W": AT})
+    _, uncertain = difference_centrally(in_reals_only, POINT, {"W": AT}, WIDE)
     for error, agrees in [(0.9 * uncertain, True), (2 * uncertain, False)]:
         found = compare_derivatives(in_reals_only, POINT, truth(W=error * AT), {"W": AT})
         assert (found.contradiction is None) is agrees
