@@ -63,6 +63,14 @@ def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
     return Bounds(*(both * bound for bound in own))  # (E13)
 
 
+@cached_by_content(512)
+def derive_allowed(problem: Problem, dtype: Any) -> dict[str, Array]:
+    """Derive the error allowed to each result of a submission that computes in `dtype`, by name."""
+    known = reference(problem)
+    bound = name_arrays(derive_bound(problem._replace(x=problem.x.astype(dtype)), known))
+    return {name: bound[name] for name in name_arrays(known)}
+
+
 @partial(jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED)
 def _measure_padded(
     model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed
@@ -142,10 +150,7 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
     """
     if not has_derived_bound(problem):
         return measure_truth(problem, dtype, names)
-    known = reference(problem)
-    values = name_arrays(known)
-    bound = name_arrays(derive_bound(problem._replace(x=problem.x.astype(dtype)), known))
-    errors = {name: bound[name] for name in values}
+    values, errors = name_arrays(reference(problem)), dict(derive_allowed(problem, dtype))
     largest = {name: np.max(np.abs(value)) for name, value in values.items() if name in names}
     vague = [n for n, size in largest.items() if np.max(errors[n]) > RESOLVING * size > 0]
     if vague:
