@@ -23,7 +23,7 @@ from jaxtyping import Int, Shaped
 from manual_bptt import inputs, many_to_one
 from manual_bptt.activations import ACTIVATIONS, Array
 from manual_bptt.inputs import arguments
-from manual_bptt.many_to_one import Cell, draw_weights, read_out
+from manual_bptt.many_to_one import Cell, draw_weights, read_out, split_gates
 from manual_bptt.sequences import at_work, cut
 
 GATES = 3
@@ -128,7 +128,7 @@ def forward(
     h[0] = h0
     for t in range(1, T + 1):
         a[t - 1, :, : 2 * H] += h[t - 1] @ W_rz.T  # (G1)  U x_t + W h_{t-1} + b, rows of r and z
-        r, z = np.split(SIGMOID.function(a[t - 1, :, : 2 * H]), 2, axis=-1)  # (G2)
+        r, z = split_gates(SIGMOID.function(a[t - 1, :, : 2 * H]), 2)  # (G2)
         candidate = h[t - 1] if reset == "after" else r * h[t - 1]
         recurrent[t - 1] = candidate @ W_n.T
         if b_n is not None:
@@ -159,8 +159,8 @@ def sweep_back(
     adjoints = np.empty_like(a)
     dh = entering[-1] if every else entering
     for t in range(T, 0, -1):
-        a_r, a_z, a_n = np.split(a[t - 1], GATES, axis=-1)
-        r, z, n = np.split(gates[t - 1], GATES, axis=-1)
+        a_r, a_z, a_n = split_gates(a[t - 1], GATES)
+        r, z, n = split_gates(gates[t - 1], GATES)
         delta_n = dh * (1 - z) * tanh_slope(a_n, n)  # (G6)
         delta_z = dh * (h[t - 1] - n) * sigmoid_slope(a_z, z)  # (G7)
         if reset == "after":

@@ -18,7 +18,7 @@ from jaxtyping import Int, Shaped
 from manual_bptt import many_to_one
 from manual_bptt.activations import ACTIVATIONS, Array
 from manual_bptt.inputs import arguments
-from manual_bptt.many_to_one import Cell, draw_weights, read_out
+from manual_bptt.many_to_one import Cell, draw_weights, read_out, split_gates
 from manual_bptt.sequences import at_work, cut
 
 GATES = 4
@@ -111,7 +111,7 @@ def forward(
     h[0], cells[0] = h0, c0
     for t in range(1, T + 1):
         a[t - 1] += h[t - 1] @ W.T  # (S1)  a_t = U x_t + W h_{t-1} + b
-        a_i, a_f, a_g, a_o = np.split(a[t - 1], GATES, axis=-1)
+        a_i, a_f, a_g, a_o = split_gates(a[t - 1], GATES)
         i, f, o = SIGMOID.function(a_i), SIGMOID.function(a_f), SIGMOID.function(a_o)  # (S2)
         g = TANH.function(a_g)  # (S2)
         gates[t - 1] = np.concatenate([i, f, g, o], axis=-1)
@@ -138,8 +138,8 @@ def sweep_back(
     dh = entering[-1] if every else entering
     dc = np.zeros_like(dh)  # c_T acts on L through h_T alone
     for t in range(T, 0, -1):
-        a_i, a_f, a_g, a_o = np.split(a[t - 1], GATES, axis=-1)
-        i, f, g, o = np.split(gates[t - 1], GATES, axis=-1)
+        a_i, a_f, a_g, a_o = split_gates(a[t - 1], GATES)
+        i, f, g, o = split_gates(gates[t - 1], GATES)
         tanh_c = TANH.function(cells[t])
         dc_t = dc + dh * o * tanh_slope(cells[t], tanh_c)  # (S5)  ∂L/∂c_t, both paths
         delta_i = dc_t * g * sigmoid_slope(a_i, i)  # (S6)

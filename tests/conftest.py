@@ -21,6 +21,19 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 register_profiles()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_compilations(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+    """A program that one process of a run has compiled is loaded by the others.
+
+    The folder is that of this run. Processes that a test starts do not use it: where one is killed
+    it may leave half a program.
+    """
+    if worker_id != "master":
+        shared = tmp_path_factory.getbasetemp().parent / "compilations"
+        jax.config.update("jax_compilation_cache_dir", str(shared))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.25)
+
+
 @pytest.fixture(autouse=True)
 def strict_dtype_promotion() -> Iterator[None]:
     """float64 that silently becomes float32 is the commonest false result: here it is an error.

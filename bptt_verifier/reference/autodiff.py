@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from bptt_verifier.problems.cached import cached_by_content, make_read_only
-from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem
+from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem, list_shapes
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
 from bptt_verifier.tolerance.noise import UNOPTIMISED, measure_error
@@ -63,6 +63,14 @@ def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
     return Bounds(*(both * bound for bound in own))  # (E13)
 
 
+@cached_by_content(512)
+def derive_allowed(problem: Problem, dtype: Any) -> dict[str, Array]:
+    """Derive the error allowed to each result of a submission that computes in `dtype`, by name."""
+    known = reference(problem)
+    bound = name_arrays(derive_bound(problem._replace(x=problem.x.astype(dtype)), known))
+    return {name: bound[name] for name in name_arrays(known)}
+
+
 @partial(jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED)
 def _measure_padded(
     model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed
@@ -96,13 +104,21 @@ def start_measured_reference(
             )  # fmt: skip
             found = _measure_padded(laid.model, laid.states, roundoff, laid.problem, laid.fixed)
             return cache(lambda: make_read_only((laid.cut(*found[0]), laid.cut(*found[1]))))
-        cell = padded.CELLS[problem.cell]
+        cell, shapes = padded.CELLS[problem.cell], list_shapes(problem.cell, problem.sizes)
         wide = problem.map_arrays(lambda values: values.astype(np.float64))
-        zero = np.zeros((wide.sizes.B, wide.sizes.H))
-        first = tuple(wide.first.get(state, zero) for state in cell.states)
+        first = tuple(wide.first.get(state, np.zeros(shapes[state])) for state in cell.states)
+        # As in the padded path, an absent bias is zeros: it takes no compilation of its own.
+        absent = {n: np.zeros(shapes[n]) for n, w in wide.params._asdict().items() if w is None}
+        params = wide.params._replace(**absent)
         model = Model(cell.step, option, problem.loss)
-        found = _measure_at_its_size(model, roundoff, wide.y, wide.params, wide.x, first)
-    return cache(lambda: make_read_only(jax.tree.map(np.asarray, found)))
+        found = _measure_at_its_size(model, roundoff, wide.y, params, wide.x, first)
+
+    def finish() -> tuple[Derivatives, Derivatives]:
+        clean, error = jax.tree.map(np.asarray, found)
+        without = dict.fromkeys(absent)
+        return make_read_only((clean._replace(**without), error._replace(**without)))
+
+    return cache(finish)
 
 
 def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
@@ -142,10 +158,7 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
     """
     if not has_derived_bound(problem):
         return measure_truth(problem, dtype, names)
-    known = reference(problem)
-    values = name_arrays(known)
-    bound = name_arrays(derive_bound(problem._replace(x=problem.x.astype(dtype)), known))
-    errors = {name: bound[name] for name in values}
+    values, errors = name_arrays(reference(problem)), dict(derive_allowed(problem, dtype))
     largest = {name: np.max(np.abs(value)) for name, value in values.items() if name in names}
     vague = [n for n, size in largest.items() if np.max(errors[n]) > RESOLVING * size > 0]
     if vague:

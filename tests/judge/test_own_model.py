@@ -206,9 +206,9 @@ def test_a_verdict_on_a_long_model_takes_less_than_ten_seconds() -> None:
         found["V"] *= 2
         return found
 
-    start = time.perf_counter()
+    start = time.process_time()  # other processes do not count
     report = judged(wrong, model)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert names(report) == ["unknown"]
 
 

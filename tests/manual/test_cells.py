@@ -29,6 +29,7 @@ from jax_reference import gru as autodiff_gru
 from jax_reference import lstm as autodiff_lstm
 from jax_reference import padded
 from jax_reference import rnn as autodiff_rnn
+from manual_bptt.many_to_one import split_gates
 from manual_bptt.sequences import pad
 from tests.support.agreement import assert_cell_agrees, assert_right, same
 
@@ -459,3 +460,13 @@ def test_the_placement_of_the_reset_gate_is_one_of_two(module: ModuleType) -> No
     params = CELLS["gru"].init(np.random.default_rng(0), 2, 3, 2)
     with pytest.raises(ValueError, match="reset: expected one of after, before, found 'between'"):
         module.predict(params, np.ones((3, 2, 2)), reset="between")
+
+
+@pytest.mark.parametrize("gates", [2, 3, 4])
+def test_gates_are_split_into_views_of_what_is_packed(gates: int) -> None:
+    packed = np.arange(6.0 * gates * 5).reshape(3, 2, gates * 5)
+    for found, expected in zip(
+        split_gates(packed, gates), np.split(packed, gates, axis=-1), strict=True
+    ):
+        assert np.array_equal(found, expected)
+        assert np.shares_memory(found, packed)

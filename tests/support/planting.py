@@ -6,6 +6,7 @@ A mistake is a text that occurs exactly once in a file of `manual_bptt`, and wha
 import importlib
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -203,18 +204,25 @@ MORE_GATED_MISTAKES = [
 ]  # fmt: skip
 
 
+LAST: dict[tuple[Mistake, ...], ModuleType] = {}  # what was planted last, by its mistakes
+
+
 def planted(mistake: Mistake, folder: Path, *others: Mistake) -> ModuleType:
     """The module under suspicion, from a copy of the package in `folder` that makes the mistakes.
 
-    All are written before the copy is imported: a file that changes again within the second may
-    be taken for the one that was compiled. Raises AssertionError where a right line is not there
-    exactly once, so that the table cannot fall behind the code.
+    If these mistakes were planted last, it is the same module, in the folder given then: a test
+    often runs once for each precision. Raises AssertionError where a right line is not there exactly once, so that the table
+    cannot fall behind the code.
     """
-    source = Path(manual_bptt.__file__).parent
-    copy = shutil.copytree(
-        source, folder / "manual_bptt", ignore=shutil.ignore_patterns("__pycache__")
-    )
     made = (mistake, *others)
+    if made not in LAST:
+        LAST.clear()
+        LAST[made] = imported_from(folder, f"manual_bptt.{mistake.suspect}", made)
+    return LAST[made]
+
+
+def write_mistakes(copy: Path, made: Sequence[Mistake]) -> None:
+    """Write the mistakes into a copy of the package."""
     for name, file, right, written, *_ in made:
         text = (copy / file).read_text(encoding="utf-8")
         count = text.count(right)
@@ -222,12 +230,17 @@ def planted(mistake: Mistake, folder: Path, *others: Mistake) -> ModuleType:
         (copy / file).write_text(text.replace(right, written), encoding="utf-8")
     for name, file, _, written, *_ in made:
         assert written in (copy / file).read_text(encoding="utf-8"), f"{name} was written over"
-    return imported_from(folder, f"manual_bptt.{mistake.suspect}")
 
 
-def imported_from(folder: Path, name: str) -> ModuleType:
-    """The module `name` of the package in `folder`, beside the installed one of the same name."""
+def imported_from(folder: Path, name: str, made: Sequence[Mistake]) -> ModuleType:
+    """The module `name` of a copy of its package, beside the installed one of the same name.
+
+    The byte code is copied with the source: it is compiled anew for the changed files only. All
+    mistakes are written before the import, because a file that changes again within the second may
+    be taken for the one that was compiled.
+    """
     package = name.split(".", maxsplit=1)[0]
+    write_mistakes(shutil.copytree(Path(manual_bptt.__file__).parent, folder / package), made)
     installed = {
         key: sys.modules.pop(key) for key in list(sys.modules) if key.split(".")[0] == package
     }
