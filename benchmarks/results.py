@@ -11,6 +11,7 @@ from bptt_verifier.problems.problem import Sizes
 
 FORMAT = 1
 LIMIT = "limit"
+BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 LIMITS = (LIMIT, "limit-jit")  # the matrix products alone, by NumPy and by XLA
 
 
@@ -46,7 +47,7 @@ class Timing(NamedTuple):
         if self.temporary_bytes is None or self.sizes is None:
             return None
         T, B, _, H, _ = self.sizes
-        return self.temporary_bytes / (T * B * H * int(self.dtype.removeprefix("float")) // 8)
+        return self.temporary_bytes / (T * B * H * BYTES[self.dtype])
 
 
 class Result(NamedTuple):

@@ -37,7 +37,11 @@ def parts(array: Float[Array, "3H K"]) -> tuple[Float[Array, "2H K"], Float[Arra
 
 
 def forward(
-    weights: Weights, x: Float[Array, "T B D"], first: tuple[Any, ...], reset: str
+    weights: Weights,
+    x: Float[Array, "T B D"],
+    first: tuple[Any, ...],
+    reset: str,
+    turn: int,
 ) -> tuple[Float[Array, "B H"], Trace]:
     """h_T, and the trace for `backward`."""
     U, W, _, b, _, b_n = weights
@@ -68,12 +72,17 @@ def forward(
         gates = lax.dynamic_update_index_in_dim(gates, packed, t, 0)
         return ((1 - z) * n + z * h, gates), (met, h)  # (G5)
 
-    (h_T, gates), (met, before) = lax.scan(advance, (*start, a), jnp.arange(T))
+    (h_T, gates), (met, before) = lax.scan(advance, (*start, a), jnp.arange(T), unroll=turn)
     return h_T, Trace(gates, met, before)
 
 
 def backward(
-    weights: Weights, x: Float[Array, "T B D"], trace: Trace, dh: Float[Array, "B H"], reset: str
+    weights: Weights,
+    x: Float[Array, "T B D"],
+    trace: Trace,
+    dh: Float[Array, "B H"],
+    reset: str,
+    turn: int,
 ) -> Found:
     """All gradients from ∂L/∂h_T."""
     U, W, *_ = weights
@@ -92,7 +101,7 @@ def backward(
         delta = jnp.concatenate([delta_r, delta_z], axis=-1)
         return dh * z + delta @ W_rz + r * delta_met, (delta, delta_n)  # (G12), (G11)
 
-    dh0, adjoints = lax.scan(retreat, dh, trace, reverse=True)
+    dh0, adjoints = lax.scan(retreat, dh, trace, reverse=True, unroll=turn)
     delta, delta_n = (rows(adjoint) for adjoint in adjoints)
     delta_rz, before, X_T = delta[:, : 2 * H], rows(trace.before), rows(x).T
     if reset == "after":

@@ -27,7 +27,11 @@ class Trace(NamedTuple):
 
 
 def forward(
-    weights: Weights, x: Float[Array, "T B D"], first: tuple[Any, ...], option: None
+    weights: Weights,
+    x: Float[Array, "T B D"],
+    first: tuple[Any, ...],
+    option: None,
+    turn: int,
 ) -> tuple[Float[Array, "B H"], Trace]:
     """h_T, and the trace for `backward`."""
     U, W, _, b, *_ = weights
@@ -47,12 +51,19 @@ def forward(
         c_t = f * c + i * g  # (S3)
         return (o * jnp.tanh(c_t), c_t, gates), (h, c)  # (S4)  h_t = o ⊙ tanh(c_t)
 
-    (h_T, c_T, gates), (h_before, c_before) = lax.scan(advance, (*start, a), jnp.arange(T))
+    (h_T, c_T, gates), (h_before, c_before) = lax.scan(
+        advance, (*start, a), jnp.arange(T), unroll=turn
+    )
     return h_T, Trace(gates, h_before, c_before, c_T)
 
 
 def backward(
-    weights: Weights, x: Float[Array, "T B D"], trace: Trace, dh: Float[Array, "B H"], option: None
+    weights: Weights,
+    x: Float[Array, "T B D"],
+    trace: Trace,
+    dh: Float[Array, "B H"],
+    option: None,
+    turn: int,
 ) -> Found:
     """All gradients from ∂L/∂h_T."""
     U, W, *_ = weights
@@ -75,7 +86,7 @@ def backward(
 
     start = dh, jnp.zeros_like(dh), trace.reached
     steps = trace.gates, trace.c_before
-    (dh0, dc0, _), adjoints = lax.scan(retreat, start, steps, reverse=True)
+    (dh0, dc0, _), adjoints = lax.scan(retreat, start, steps, reverse=True, unroll=turn)
     delta = rows(adjoints)
     return Found(
         U=(rows(x).T @ delta).T,  # (S12)  Σ_t δ_t x_tᵀ

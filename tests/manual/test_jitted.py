@@ -393,7 +393,9 @@ def test_classes_that_do_not_exist_are_refused() -> None:
 
 def test_a_longdouble_which_jax_would_shorten_is_refused() -> None:
     _, params, x, y, *_ = plain_problem(dtype=np.longdouble)
-    with pytest.raises(TypeError, match="U: expected float16, float32 or float64, found float"):
+    with pytest.raises(
+        TypeError, match="U: expected bfloat16, float16, float32 or float64, found float"
+    ):
         jitted.value_and_grad(params, x, y)
 
 
