@@ -5,6 +5,7 @@ parameters by −η ∂L/∂θ; that change, divided by −η, is compared with 
 allowed error is measured, as in docs/derivation.md, section 10; docs/performance.md has details.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from benchmarks import scans
 from benchmarks.contenders import Contender
 from benchmarks.jax_steps import differentiated
-from benchmarks.rounding import BFLOAT16, TF32, Format, in_format
+from benchmarks.rounding import BFLOAT16, TF32, Format, in_format, with_coarse_tanh
 from bptt_verifier.problems.problem import Problem
 from bptt_verifier.tolerance.comparison import find_symbol
 from bptt_verifier.tolerance.noise import AMPLIFY, add_noise
@@ -54,6 +55,12 @@ def format_of(dtype: Any, *, tf32: bool) -> Format | None:
     return TF32 if tf32 and dtype == np.float32 else None
 
 
+def moved_on_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`add_noise(function)` with the errors of cuDNN's tanh as well."""
+    moved = add_noise(with_coarse_tanh(function))
+    return lambda salt, size, *arguments: moved(salt, size, salt, size, *arguments)
+
+
 def unit_roundoff(dtype: Any) -> float:
     """The unit roundoff u of a dtype."""
     information: Any = jnp.finfo
@@ -82,7 +89,8 @@ def expected(problem: Problem, *, tf32: bool = False, device: Any = None) -> Exp
 
         salts = [jnp.uint64(salt + 1) for salt in range(SAMPLES)]
         if form is None:
-            moved = jax.jit(add_noise(function))
+            on_gpu = device is not None and device.platform != "cpu"
+            moved = jax.jit(moved_on_gpu(function) if on_gpu else add_noise(function))
             exact = moved(jnp.uint64(0), 0.0, *given)  # errors of size 0: the result itself
             samples = [moved(salt, size, *given) for salt in salts]
             safety = SAFETY * roundoff / size

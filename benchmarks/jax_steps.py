@@ -12,7 +12,6 @@ from benchmarks import scans
 from benchmarks.contenders import Contender, Setting, Unavailable, fastest, named, timed_once
 from bptt_verifier.problems.problem import GATES, Problem
 from manual_bptt import jitted
-from manual_bptt.jitted.step import TURN
 
 ValueAndGrad = Callable[[Any, Any, Any], tuple[Any, Any]]
 
@@ -99,7 +98,8 @@ def autodiff_hoisted(
 
     On a GPU its loops have turns as long as those of the step by hand.
     """
-    hoisted = partial(scans.predicted_hoisted, turn=TURN if setting.gpu else 1)
+    turn = jitted.rnn.TURN if problem.cell == "rnn" else jitted.step.TURN
+    hoisted = partial(scans.predicted_hoisted, turn=turn if setting.gpu else 1)
     return compiled(name, differentiated(hoisted, problem), problem, setting, loop=loop)
 
 

@@ -54,9 +54,7 @@ def forward(
 
     start = zeros_unless_given(first, weights, x)
 
-    def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
-        h, gates = carry
-        a_t = lax.dynamic_index_in_dim(gates, t, keepdims=False)
+    def state(h: Array, a_t: Array) -> tuple[Array, Array, Array]:
         a_t = a_t if b is None else a_t + b
         of_h = h @ (W_T if reset == "after" else W_rz_T)  # (Q9)  W h_{t-1} of all gates at once
         rz = jax.nn.sigmoid(a_t[:, : 2 * H] + of_h[:, : 2 * H])  # (G1), (G2)
@@ -69,10 +67,22 @@ def forward(
             candidate = biased(met @ W_n_T)
         n = jnp.tanh(a_t[:, 2 * H :] + candidate)  # (G3), (G4)
         packed = jnp.concatenate([rz, n], axis=-1)
-        gates = lax.dynamic_update_index_in_dim(gates, packed, t, 0)
-        return ((1 - z) * n + z * h, gates), (met, h)  # (G5)
+        return (1 - z) * n + z * h, packed, met  # (G5)
 
-    (h_T, gates), (met, before) = lax.scan(advance, (*start, a), jnp.arange(T), unroll=turn)
+    def advance_on_gpu(h: Array, a_t: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+        h_t, packed, met = state(h, a_t)
+        return h_t, (packed, met, h)
+
+    if turn > 1:
+        h_T, kept = lax.scan(advance_on_gpu, *start, a, unroll=turn)
+        return h_T, Trace(*kept)
+
+    def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
+        h, gates = carry
+        h_t, packed, met = state(h, lax.dynamic_index_in_dim(gates, t, keepdims=False))
+        return (h_t, lax.dynamic_update_index_in_dim(gates, packed, t, 0)), (met, h)
+
+    (h_T, gates), (met, before) = lax.scan(advance, (*start, a), jnp.arange(T))
     return h_T, Trace(gates, met, before)
 
 

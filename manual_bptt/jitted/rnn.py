@@ -24,6 +24,7 @@ from manual_bptt.rnn import Params
 FEW = 4  # steps up to which a loop costs more than products of single steps
 LARGE = 2**14  # numbers in δ_t from which one turn of the loop back does several steps
 TOGETHER = 4  # so many
+TURN = 50  # steps that one turn of a loop does on a GPU; docs/performance.md has measurements
 
 
 class Activation(NamedTuple):
@@ -309,7 +310,8 @@ def model_of(activation: str, loss: str, checkpoint_every: int | None) -> Model[
     inputs.name_among("activation", activation, tuple(ACTIVATIONS))
     if checkpoint_every is not None:
         inputs.require_at_least(1, "checkpoint_every", checkpoint_every)
-    return Model(forward, backward, Option(activation, checkpoint_every), loss, Params)
+    option = Option(activation, checkpoint_every)
+    return Model(forward, backward, option, loss, Params, turn=TURN)
 
 
 def value_and_grad(

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from manual_bptt import gru, inputs, losses, lstm, rnn
 from manual_bptt.jitted.losses import LOSSES, one_hot
 
-TURN = 50  # steps that one turn of a loop does on a GPU; docs/performance.md has measurements
+TURN = 10  # steps that one turn of a loop does on a GPU; docs/performance.md has measurements
 
 P = TypeVar("P", rnn.Params, lstm.Params, gru.Params)
 
@@ -60,7 +60,8 @@ class Model(NamedTuple, Generic[P]):
     """Everything about a model that is not an array: hashable, compiled in.
 
     forward(weights, x, first, option, turn) -> (h_T, trace); backward(weights, x, trace, ∂L/∂h_T,
-    option, turn) -> Found. `turn` is the number of steps in one turn of a loop, 1 on a CPU.
+    option, turn) -> Found. `turn` is the number of steps in one turn of a loop, 1 on a CPU and the
+    field of that name on a GPU.
     """
 
     forward: Callable[..., tuple[Array, Any]]
@@ -69,6 +70,7 @@ class Model(NamedTuple, Generic[P]):
     loss: str
     parameters: type[P]
     gates: int = 1
+    turn: int = TURN
 
 
 def rows(array: Float[Array, "T B K"]) -> Float[Array, "TB K"]:
@@ -92,7 +94,7 @@ def output(weights: Weights, h_T: Float[Array, "B H"]) -> Float[Array, "B O"]:
 
 def by_platform(function: Callable[..., Any], model: Model[Any], given: Given) -> Any:
     """`function(turn, model, given)`, with the `turn` of the platform that it is compiled for."""
-    on_gpu, elsewhere = (partial(function, turn, model) for turn in (TURN, 1))
+    on_gpu, elsewhere = (partial(function, turn, model) for turn in (model.turn, 1))
     return lax.platform_dependent(given, cuda=on_gpu, default=elsewhere)
 
 
