@@ -28,6 +28,7 @@ ONE_SIDED = 2
 # The same for samples in a shorter format, whose errors are as large as a contender's. Of a few
 # entries the largest in 4 samples may happen to be half of what is usual.
 SAFETY_SHORT = 4
+GATE = "the gate at "  # how a note about that begins
 WEAK = 0.1  # allowed error ÷ largest entry above which a run says what the gate cannot see
 
 

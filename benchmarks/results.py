@@ -62,6 +62,17 @@ class Result(NamedTuple):
     notes: list[str]
     ceilings: dict[str, float]
 
+    @property
+    def on_gpu(self) -> bool:
+        """True if the contenders ran on a GPU."""
+        return bool(self.machine["device"] != "cpu")
+
+    @property
+    def precision(self) -> str:
+        """The dtypes of the timings, or TF32 where float32 products round to it."""
+        tf32 = self.machine.get("precision", {}).get("jax matmul") == "tensorfloat32"
+        return "TF32" if tf32 else ", ".join(dict.fromkeys(dtype for _, dtype in self.places()))
+
     def at(self, place: tuple[Sizes | None, str]) -> list[Timing]:
         """The timings of one size and dtype."""
         return [timing for timing in self.timings if timing.where == place]

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from benchmarks import machine, torch_steps
-from benchmarks.agreement import WEAK, expected, require_agreement
+from benchmarks.agreement import GATE, WEAK, expected, require_agreement
 from benchmarks.balanced import balanced
 from benchmarks.ceilings import ceilings
 from benchmarks.contenders import Builder, Contender, Setting, Unavailable
@@ -101,7 +101,7 @@ def measure_place(
         least, gradient = truth.resolution
         if least > WEAK:
             measured.note(
-                f"the gate at {sizes} in {dtype} sees errors in {find_symbol(gradient)} from "
+                f"{GATE}{sizes} in {dtype} sees errors in {find_symbol(gradient)} from "
                 f"{100 * least:.0f} % of its largest entry on"
             )
         errors = {
