@@ -74,7 +74,8 @@ def forward(
         return h_t, (packed, met, h)
 
     if turn > 1:
-        h_T, kept = lax.scan(advance_on_gpu, *start, a, unroll=turn)
+        (h,) = start
+        h_T, kept = lax.scan(advance_on_gpu, h, a, unroll=turn)
         return h_T, Trace(*kept)
 
     def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
