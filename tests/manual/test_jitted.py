@@ -479,7 +479,7 @@ MISTAKES = [
     Mistake("factor 2 forgotten", "jitted/losses.py", "lambda r: 2 / r.size * r,", "lambda r: r / r.size,", "jitted"),
     Mistake("σ′ without h", "jitted/rnn.py", "h * (1 - h)", "1 - h", "jitted"),
     Mistake("∂L/∂c of the first sequence only", "jitted/step.py", "dy.sum(axis=0)", "dy[0]", "jitted"),
-    Mistake("b forgotten", "jitted/rnn.py", "return phi(a_t if b is None else a_t + b)", "return phi(a_t)", "jitted"),
+    Mistake("b forgotten", "jitted/rnn.py", "return phi(a_t if b is None else a_t + b)  #", "return phi(a_t)  #", "jitted"),
     Mistake("tanh′ of the cell missing", "jitted/lstm.py", "dh * o * (1 - tanh_c * tanh_c)", "dh * o", "jitted.lstm"),
     Mistake("the cell's own way back cut", "jitted/lstm.py", "(delta @ W, dc_t * f, c)", "(delta @ W, 0 * dc_t, c)", "jitted.lstm"),
     Mistake("forget gate met the cell after the step", "jitted/lstm.py", "dc_t * c * (f * (1 - f))", "dc_t * c_t * (f * (1 - f))", "jitted.lstm"),
