@@ -18,10 +18,10 @@ from benchmarks.contenders import Builder, Setting
 from benchmarks.measurement import Transfer
 from benchmarks.results import Result, read, to_json, write
 from benchmarks.run import Measured, measure, result_of
-from benchmarks.suites import PLANS, Device, Plan, Suite
+from benchmarks.suites import DEEPBENCH, PLANS, Device, Dtype, Plan, Suite
 from benchmarks.table import terminal_table, time_exponents
 from bptt_verifier.console.argument_errors import App
-from bptt_verifier.console.choices import Dtype, Model
+from bptt_verifier.console.choices import Model
 from bptt_verifier.console.figures import empty_figure
 from bptt_verifier.console.files import require_writable
 from bptt_verifier.console.interrupts import INTERRUPTED, reasons
@@ -46,11 +46,13 @@ def chosen(names: str | None, among: dict[str, Builder]) -> dict[str, Builder]:
     return {name: builder for name, builder in among.items() if name in wanted}
 
 
-def planned(suite: Suite, contenders: str | None, dtype: Dtype | None) -> Plan:
-    """The suite's plan, restricted to the contenders and the dtype of the command line."""
+def planned(suite: Suite, contenders: str | None, dtype: Dtype | None, model: Model) -> Plan:
+    """The suite's plan, restricted to the contenders, dtype and cell of the command line."""
     plan = PLANS[suite]
-    if suite is Suite.VERIFY and dtype is Dtype.FLOAT32:
-        raise ValueError("--dtype: expected float64 with --suite verify, found float32")
+    if suite is Suite.VERIFY and dtype not in (None, Dtype.FLOAT64):
+        raise ValueError(f"--dtype: expected float64 with --suite verify, found {dtype}")
+    if suite is Suite.DEEPBENCH and model is not Model.RNN:
+        plan = plan._replace(sizes=DEEPBENCH[str(model)])
     plan = plan._replace(contenders=chosen(contenders, plan.contenders))
     return plan if dtype is None else plan._replace(dtypes=(str(dtype),))
 
@@ -121,7 +123,7 @@ def main(
     require_writable("--json", json_file)
     figure = None if plot_file is None else empty_figure(plot_file)
     old = None if compare is None else read(compare)
-    plan = planned(suite, contenders, dtype)
+    plan = planned(suite, contenders, dtype, model)
     if tf32 and device is not Device.GPU:
         raise ValueError("--tf32: expected --device gpu with it, found cpu")
     if suite is Suite.VERIFY and (device is not Device.CPU or model is not Model.RNN):

@@ -23,14 +23,16 @@ def fastest(function: Any, *given: Any) -> float:
     return min(timed_once(call)[1] for _ in range(REPEATS))
 
 
-def ceilings(device: Any, *, side: int = 8192, numbers: int = 2**28) -> dict[str, float]:
-    """10⁹ FLOP/s of a float32 product of `side`² matrices; 10⁹ bytes/s of a copy of `numbers`.
+def ceilings(
+    device: Any, dtype: str = "float32", *, side: int = 8192, numbers: int = 2**28
+) -> dict[str, float]:
+    """10⁹ FLOP/s of a product of `side`² matrices; 10⁹ bytes/s of a copy of `numbers` float32.
 
     A copy counts twice, for reading and writing. The precision is that of the surrounding run.
     """
     place = partial(jax.device_put, device=device)
     rng = np.random.default_rng(0)
-    left, right = (place(rng.normal(size=(side, side)).astype(np.float32)) for _ in range(2))
+    left, right = (place(rng.normal(size=(side, side)).astype(dtype)) for _ in range(2))
     line = place(np.zeros(numbers, np.float32))
     product = fastest(jnp.matmul, left, right)
     copy = fastest(lambda values: values + 1, line)

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.agreement import GATE
 from benchmarks.results import LIMIT, LIMITS, Result, read
-from benchmarks.suites import CONTENDERS, QUICK
+from benchmarks.suites import CONTENDERS, QUICK, Suite
 from benchmarks.table import (
+    ABSENT,
     across,
     decimal,
     exponent_table,
@@ -20,10 +22,13 @@ from benchmarks.table import (
     spread,
 )
 from benchmarks.targets import OF_SUITE, targets
+from bptt_verifier.problems.problem import GATES, Sizes
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("benchmarks/results")
 PAGE = Path("docs/performance.md")
+GPU = "gpu"  # the part of all results of a GPU
+OVER = ("autodiff-hoisted", "torch")
 MARKED = re.compile(r"(?s)(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)")
 PICTURES = ("quick", "scaling")
 
@@ -119,6 +124,56 @@ def goals(results: dict[str, Result]) -> str:
     return markdown(["target", "found", "at B, T, D, H, O", "verdict"], rows)
 
 
+def on_gpu(results: dict[str, Result]) -> str:
+    """A table for each suite and cell, with columns for each precision."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in sorted(results.values(), key=gpu_order):
+        groups.setdefault((result.suite, result.model), []).append(result)
+    parts = [software(result) for result in list(results.values())[:1]]
+    for (suite, model), group in groups.items():
+        headings = ["B, T, D, H, O"]
+        for result in group:
+            headings += [f"{result.precision}: a step", *(f"÷ {other}" for other in OVER)]
+        rows = [
+            [short(sizes), *(cell for result in group for cell in gpu_cells(result, sizes))]
+            for sizes in dict.fromkeys(sizes for result in group for sizes, _ in result.places())
+        ]
+        parts.append(f"{suite}, {model.upper()}:\n\n{markdown(headings, rows)}")
+    notes = [
+        f"- {result.suite}, {result.model.upper()}, {result.precision}: {note}"
+        for result in results.values()
+        for note in result.notes
+        if not note.startswith(GATE)  # the page sums these up
+    ]
+    return paragraphs(*parts, "\n".join(notes))
+
+
+def gpu_order(result: Result) -> tuple[int, int, int]:
+    """The place of a result on the page, by suite, cell and precision."""
+    precisions = ("float32", "TF32", "bfloat16")
+    return (
+        list(TABLES).index(result.suite),
+        list(GATES).index(result.model),
+        precisions.index(result.precision),
+    )
+
+
+def gpu_cells(result: Result, sizes: Sizes | None) -> list[str]:
+    """The time of the compiled step at one size, and its speed relative to the others."""
+    found = [t for t in result.timings if t.sizes == sizes and t.contender == "manual-jit"]
+    if not found:
+        return [ABSENT] * (1 + len(OVER))
+    return [seconds(found[0].median), *(interval(result.ratio(found[0], to)) for to in OVER)]
+
+
+def software(result: Result) -> str:
+    """The GPU, the versions and the date of a result, as a sentence."""
+    machine = result.machine
+    software = {**machine.get("gpu software", {}), **machine["versions"]}
+    versions = ", ".join(f"{name} {number}" for name, number in software.items())
+    return f"{machine['device kind']}, {versions}; {machine['taken']}."
+
+
 TABLES: dict[str, Callable[[Result], str]] = {
     "quick": speeds,
     "full": further,
@@ -136,7 +191,7 @@ def committed(root: Path = ROOT) -> dict[str, Result]:
 
 
 def rewritten(text: str, results: dict[str, Result]) -> str:
-    """The page with every marked part rewritten; a part is named `targets` or after a result.
+    """The page with its marked parts rewritten, named `targets`, `gpu` or after a result.
 
     Raises ValueError where a part has no result.
     """
@@ -145,6 +200,8 @@ def rewritten(text: str, results: dict[str, Result]) -> str:
         begin, name, end = match.groups()
         if name == "targets":
             return begin + goals(results) + "\n" + end
+        if name == GPU:
+            return begin + on_gpu({k: r for k, r in results.items() if r.on_gpu}) + "\n" + end
         if name not in results:
             there = ", ".join(results) or "none"
             raise ValueError(f"{PAGE}: expected a result for {name}, found {there}")
@@ -167,3 +224,9 @@ def write_all(root: Path = ROOT) -> None:
             figure = empty_figure(place)
             plot.draw(figure, results[name])
             plot.save(figure, place)
+    quick = [r for r in results.values() if r.on_gpu and r.suite == Suite.QUICK]
+    if quick:
+        place = root / RESULTS / "quick-gpu.png"
+        figure = empty_figure(place)
+        plot.draw_gpu(figure, sorted(quick, key=gpu_order))
+        plot.save(figure, place)

@@ -17,6 +17,7 @@ from benchmarks import torch_steps
 
 PACKAGES = ("verified-bptt", "jax", "jaxlib", "numpy", "torch")
 GIBIBYTE = 2**30
+DRIVER = Path("/sys/module/nvidia/version")  # of Linux
 
 
 def processor() -> str:
@@ -84,6 +85,16 @@ def versions() -> dict[str, str]:
     return found
 
 
+def gpu_software() -> dict[str, Any]:
+    """The versions of the GPU's driver and of PyTorch's cuDNN, where there are any."""
+    found: dict[str, Any] = {}
+    if DRIVER.is_file():
+        found["driver"] = DRIVER.read_text(encoding="utf-8").strip()
+    if find_spec("torch") is not None:
+        found["torch cuDNN"] = torch_steps.load().backends.cudnn.version()
+    return found
+
+
 def precision() -> dict[str, Any]:
     """The switches that allow float32 products in a shorter format."""
     return {
@@ -93,7 +104,7 @@ def precision() -> dict[str, Any]:
 
 def description(device: Any) -> dict[str, Any]:
     """The machine, versions, threads, switches and date; no name of host, user or folder."""
-    return {
+    described = {
         "device": device.platform,
         "device kind": device.device_kind,
         "processor": processor(),
@@ -105,6 +116,7 @@ def description(device: Any) -> dict[str, Any]:
         "precision": precision(),
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    return described if device.platform == "cpu" else described | {"gpu software": gpu_software()}
 
 
 # Two results that differ in one of these are not comparable.

@@ -14,6 +14,7 @@ MOST = 10_000  # calls in one sample
 # OpenBLAS's threads spin for about 27 ms before they sleep. During that time, and for some steps
 # after it, a step of XLA takes up to 1.7 times as long.
 SETTLING = 0.12  # seconds of calls before the clock starts
+SETTLING_GPU = 0.03  # no thread of the other contenders spins, but the clock rate may have fallen
 
 
 class Transfer(RuntimeError):  # noqa: N818 - an event
@@ -53,8 +54,10 @@ def calls_needed(contender: Contender, state: Any, rate: Any) -> tuple[int, Any]
         calls *= 2
 
 
-def settled(contender: Contender, state: Any, rate: Any, calls: int) -> Any:
-    """Call the contender for `SETTLING` seconds without timing it; returns the state.
+def settled(
+    contender: Contender, state: Any, rate: Any, calls: int, settling: float | None = None
+) -> Any:
+    """Call the contender for `settling` seconds without timing it; returns the state.
 
     The previous contender left its data in the processor's caches and its threads spinning, and
     this contender's threads may be asleep.
@@ -62,7 +65,7 @@ def settled(contender: Contender, state: Any, rate: Any, calls: int) -> Any:
     begun = perf_counter()
     while True:
         _, state = timed(contender, state, rate, -(-calls // 2))
-        if perf_counter() - begun >= SETTLING:
+        if perf_counter() - begun >= (SETTLING if settling is None else settling):
             return state
 
 
@@ -72,6 +75,7 @@ def rounds(
     *,
     seed: int = 0,
     enough: Callable[[int], bool] = lambda done: False,
+    settling: float | None = None,
 ) -> Iterator[dict[str, float]]:
     """Yield the seconds of one training step by contender, once for each round.
 
@@ -92,7 +96,7 @@ def rounds(
         found = dict.fromkeys((contender.name for contender in contenders), 0.0)
         for i in rng.permutation(len(contenders)):
             contender = contenders[i]
-            states[i] = settled(contender, states[i], rates[i], calls[i])
+            states[i] = settled(contender, states[i], rates[i], calls[i], settling)
             seconds, states[i] = timed(contender, states[i], rates[i], calls[i])
             found[contender.name] = seconds / (calls[i] * contender.steps)
         yield found

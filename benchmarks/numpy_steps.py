@@ -17,10 +17,12 @@ def copied(params: Any) -> Any:
     return type(params)(*(None if weight is None else weight.copy() for weight in params))
 
 
-def require_cpu(setting: Setting) -> None:
-    """Raise Unavailable on a GPU."""
+def require_numpy(problem: Problem, setting: Setting) -> None:
+    """Raise Unavailable on a GPU, and for a dtype that NumPy does not compute with."""
     if setting.gpu:
         raise Unavailable("NumPy computes on the CPU")
+    if not np.issubdtype(problem.x.dtype, np.floating):
+        raise Unavailable(f"NumPy does not compute with {problem.x.dtype}")
 
 
 def manual(name: str, problem: Problem, setting: Setting, **options: Any) -> Contender:
@@ -28,7 +30,7 @@ def manual(name: str, problem: Problem, setting: Setting, **options: Any) -> Con
 
     `options` are those of the workspace.
     """
-    require_cpu(setting)
+    require_numpy(problem, setting)
     if problem.cell != "rnn":
         return readable(name, problem, setting)
     options |= {"activation": problem.option["activation"], "loss": problem.loss}
@@ -48,7 +50,7 @@ def manual(name: str, problem: Problem, setting: Setting, **options: Any) -> Con
 
 def readable(name: str, problem: Problem, setting: Setting) -> Contender:
     """The readable module of a cell, which is not written for speed."""
-    require_cpu(setting)
+    require_numpy(problem, setting)
     module: ModuleType = CELLS[problem.cell]
 
     def step(params: Any, rate: float) -> tuple[Any, Any]:
@@ -116,7 +118,7 @@ def products(problem: Problem, *, copied_transpose: bool) -> Step:
 
 def limit(name: str, problem: Problem, setting: Setting) -> Contender:
     """The matrix products alone, with a copy of Wᵀ where that is faster; it has no gradients."""
-    require_cpu(setting)
+    require_numpy(problem, setting)
     steps = (products(problem, copied_transpose=copied) for copied in (False, True))
     chosen = fastest([partial(step, None, 0.0) for step in steps])
     return Contender(name, lambda: None, lambda state, rate: (chosen()[0], state), parameters=None)

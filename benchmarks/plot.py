@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.intervals import Interval
 from benchmarks.results import LIMIT, Result, Timing
 from benchmarks.suites import ALONG, MIDDLE, Suite, along
-from benchmarks.table import title
+from benchmarks.table import short, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,7 @@ COLOURS = {
     "limit-jit": "#F0B8D8",
 }
 OTHER = "#E69F00"
+PRECISIONS = {"float32": "#000000", "TF32": "#D55E00", "bfloat16": "#0072B2"}
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
@@ -117,6 +118,36 @@ def draw(figure: "Figure", result: Result) -> None:
     figure.suptitle(
         f"{result.suite}, {result.model}, {result.machine['processor']}{others}", fontsize=9
     )
+
+
+def draw_gpu(figure: "Figure", results: list[Result]) -> None:
+    """Draw the compiled step's speed over PyTorch, a panel for each cell, a line a precision."""
+    models = list(dict.fromkeys(result.model for result in results))
+    figure.set_size_inches(4.2 * len(models), 3.4)
+    panels: Any = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for axes, model in zip(panels, models, strict=True):
+        for result in (r for r in results if r.model == model):
+            timings = [t for t in result.timings if t.contender == "manual-jit"]
+            ratios = [result.ratio(timing, "torch") for timing in timings]
+            axes.plot(
+                range(len(ratios)),
+                [ratio.value if ratio else float("nan") for ratio in ratios],
+                marker="o", color=PRECISIONS.get(result.precision, OTHER), label=result.precision,
+            )  # fmt: skip
+            names = [short(t.sizes).replace(", ", "\n") for t in timings]
+            axes.set_xticks(range(len(names)), names, fontsize=7)
+        axes.axhline(1, color=COLOURS["torch"], linewidth=1)
+        axes.grid(alpha=0.3)
+        axes.set_yscale("log")
+        axes.set_title(model.upper(), fontsize=9)
+    low, high = panels[0].get_ylim()
+    panels[0].set_yticks([tick for tick in TICKS if low <= tick <= high])
+    panels[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panels[0].minorticks_off()
+    panels[0].set_ylabel("manual-jit: speed ÷ torch")
+    panels[0].set_xlabel("B, T, D, H, O from above", fontsize=8)
+    panels[-1].legend(fontsize=8)
+    figure.suptitle(f"quick, {results[0].machine['device kind']}", fontsize=9)
 
 
 def groups_along(result: Result, letter: str | None) -> list[tuple[float, list[Timing]]]:

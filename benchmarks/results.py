@@ -11,6 +11,7 @@ from bptt_verifier.problems.problem import Sizes
 
 FORMAT = 1
 LIMIT = "limit"
+BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 LIMITS = (LIMIT, "limit-jit")  # the matrix products alone, by NumPy and by XLA
 
 
@@ -46,7 +47,7 @@ class Timing(NamedTuple):
         if self.temporary_bytes is None or self.sizes is None:
             return None
         T, B, _, H, _ = self.sizes
-        return self.temporary_bytes / (T * B * H * int(self.dtype.removeprefix("float")) // 8)
+        return self.temporary_bytes / (T * B * H * BYTES[self.dtype])
 
 
 class Result(NamedTuple):
@@ -60,6 +61,17 @@ class Result(NamedTuple):
     timings: list[Timing]
     notes: list[str]
     ceilings: dict[str, float]
+
+    @property
+    def on_gpu(self) -> bool:
+        """True if the contenders ran on a GPU."""
+        return bool(self.machine["device"] != "cpu")
+
+    @property
+    def precision(self) -> str:
+        """The dtypes of the timings, or TF32 where float32 products round to it."""
+        tf32 = self.machine.get("precision", {}).get("jax matmul") == "tensorfloat32"
+        return "TF32" if tf32 else ", ".join(dict.fromkeys(dtype for _, dtype in self.places()))
 
     def at(self, place: tuple[Sizes | None, str]) -> list[Timing]:
         """The timings of one size and dtype."""

@@ -9,15 +9,16 @@ from typing import Any
 import jax
 
 from benchmarks import machine, torch_steps
-from benchmarks.agreement import expected, require_agreement
+from benchmarks.agreement import GATE, WEAK, expected, require_agreement
 from benchmarks.balanced import balanced
 from benchmarks.ceilings import ceilings
 from benchmarks.contenders import Builder, Contender, Setting, Unavailable
-from benchmarks.measurement import rounds
+from benchmarks.measurement import SETTLING_GPU, rounds
 from benchmarks.results import Result, Timing
 from benchmarks.suites import Plan, Suite
 from benchmarks.verifying import verification_rounds
 from bptt_verifier.problems.problem import Problem, Sizes
+from bptt_verifier.tolerance.comparison import find_symbol
 
 LEAST = 3  # rounds, however long they take
 Progress = Callable[[int, int], None]
@@ -96,7 +97,13 @@ def measure_place(
     problem = balanced(model, sizes, dtype=dtype, seed=seed)
     with jax.enable_x64(dtype == "float64"), configured(setting):
         contenders = built(builders, problem, setting, measured)
-        truth = expected(problem, tf32=setting.tf32)
+        truth = expected(problem, tf32=setting.tf32, device=setting.device)
+        least, gradient = truth.resolution
+        if least > WEAK:
+            measured.note(
+                f"{GATE}{sizes} in {dtype} sees errors in {find_symbol(gradient)} from "
+                f"{100 * least:.0f} % of its largest entry on"
+            )
         errors = {
             contender.name: require_agreement(contender, problem, truth)
             for contender in contenders
@@ -116,7 +123,8 @@ def measure_place(
         def enough(done: int) -> bool:
             return budget is not None and done >= LEAST and perf_counter() - begun > budget
 
-        found = rounds(contenders, number, seed=seed, enough=enough)
+        settling = SETTLING_GPU if setting.gpu else None
+        found = rounds(contenders, number, seed=seed, enough=enough, settling=settling)
         collect(found, timing_of, measured, progress)
 
 
@@ -158,7 +166,8 @@ def measure(
         progress((index + 1) * number_of_rounds, total)
     if setting.gpu:
         with configured(setting):
-            measured.ceilings |= ceilings(setting.device)
+            for dtype in plan.dtypes:
+                measured.ceilings |= ceilings(setting.device, dtype)
 
 
 def advance(progress: Progress, finished: Any, total: int) -> None:

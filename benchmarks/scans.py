@@ -41,10 +41,11 @@ def predicted(cell: str, option: Any) -> Callable[[Any, Array], Array]:
     return prediction
 
 
-def predicted_hoisted(cell: str, option: Any) -> Callable[[Any, Array], Array]:
+def predicted_hoisted(cell: str, option: Any, turn: int = 1) -> Callable[[Any, Array], Array]:
     """ŷ (B, O) as a function of (params, x), with U x_t for all t as one product before the scan.
 
-    The step gets inputs of width zero, and U x_t as the term that it adds to a_t.
+    The step gets inputs of width zero, and U x_t as the term that it adds to a_t. `turn` is the
+    number of steps in one turn of the loop.
     """
     step: Any = STEPS[cell]
 
@@ -54,7 +55,8 @@ def predicted_hoisted(cell: str, option: Any) -> Callable[[Any, Array], Array]:
         def advance(state: State, Ux_t: Array) -> tuple[State, None]:
             return step(without, state, nothing, Ux_t, option)[1], None
 
-        (h, *_), _ = jax.lax.scan(advance, first(cell, params, x), x @ params.U.T)
+        Ux = x @ params.U.T
+        (h, *_), _ = jax.lax.scan(advance, first(cell, params, x), Ux, unroll=turn)
         return output(params, h)
 
     return prediction

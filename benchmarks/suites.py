@@ -17,6 +17,10 @@ class Device(StrEnum):
     GPU = "gpu"
 
 
+# The dtypes of a benchmark; bfloat16 is JAX's and PyTorch's alone.
+Dtype = StrEnum("Dtype", "FLOAT32 FLOAT64 BFLOAT16")
+
+
 class Suite(StrEnum):
     """The suites of sizes."""
 
@@ -107,17 +111,25 @@ def scaling() -> Iterator[Sizes]:
     yield from dict.fromkeys(sizes for letter in ALONG for sizes in along(letter))
 
 
-# Baidu's DeepBench, vanilla RNN: as many inputs as hidden units, 50 steps.
-DEEPBENCH = tuple(
-    Sizes(T=50, B=batch, D=hidden, H=hidden, O=10)
-    for hidden in (1760, 2560)
-    for batch in (16, 32, 64, 128)
-)
+# Baidu's DeepBench, training: as many inputs as hidden units. Of each H the smallest and the
+# largest batch, and the shortest sequences.
+# Source: code/kernels/rnn_problems.h in github.com/baidu-research/DeepBench.
+DEEPBENCH_H = {
+    "rnn": (50, (1760, 2048, 2560), (16, 128)),
+    "lstm": (25, (512, 1024, 2048, 4096), (16, 128)),
+    "gru": (187, (1536, 2048, 2560, 2816), (32,)),
+}
+DEEPBENCH = {
+    cell: tuple(
+        Sizes(T=steps, B=batch, D=hidden, H=hidden, O=10) for hidden in units for batch in batches
+    )
+    for cell, (steps, units, batches) in DEEPBENCH_H.items()
+}
 PLANS = {
     Suite.QUICK: Plan(QUICK, CONTENDERS, seconds=13),
     Suite.FULL: Plan(QUICK + MORE, CONTENDERS, seconds=20, dtypes=("float32", "float64")),
     Suite.SCALING: Plan(tuple(scaling()), CONTENDERS, rounds=9, seconds=12),
-    Suite.DEEPBENCH: Plan(DEEPBENCH, CONTENDERS, seconds=30),
+    Suite.DEEPBENCH: Plan(DEEPBENCH["rnn"], CONTENDERS, seconds=30),
     Suite.STEPS: Plan((TINY, Sizes(T=10, B=1, D=8, H=16, O=2)), LOOPS),
     Suite.CHECKPOINT: Plan(
         (Sizes(T=100_000, B=8, D=16, H=64, O=3),), CHECKPOINTED, rounds=5, seconds=60

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,17 @@ from benchmarks.contenders import Contender, Setting, Unavailable, timed_once
 from bptt_verifier.problems.problem import Problem
 
 LAYERS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
+WARM_UP = 3  # steps before a CUDA graph is captured
+
+
+class State(NamedTuple):
+    """A layer, the weights of the output, and the CUDA graph of a step with its loss and rate."""
+
+    cell: Any
+    readout: tuple[Any, ...]
+    graph: Any = None
+    loss: Any = None
+    rate: Any = None
 
 
 def load() -> Any:
@@ -20,6 +31,13 @@ def load() -> Any:
     if find_spec("torch") is None:
         raise Unavailable("torch is not installed: it comes with the extra `bench`")
     return import_module("torch")
+
+
+def tensor(torch: Any, value: Any, **options: Any) -> Any:
+    """A tensor with the values and the dtype of a NumPy array, bfloat16 included."""
+    if not np.issubdtype(value.dtype, np.floating):
+        options["dtype"], value = getattr(torch, str(value.dtype)), value.astype(np.float32)
+    return torch.tensor(value, **options)
 
 
 def layer(torch: Any, problem: Problem) -> Any:
@@ -35,47 +53,53 @@ def layer(torch: Any, problem: Problem) -> Any:
     made = getattr(torch.nn, LAYERS[problem.cell])(
         D, params.W.shape[1], bias=params.b is not None, dtype=dtype
     )
-    made.load_state_dict({name: torch.tensor(value) for name, value in given.items()})
+    made.load_state_dict({name: tensor(torch, value) for name, value in given.items()})
     return made
 
 
-def parameters(problem: Problem, state: tuple[Any, ...]) -> dict[str, Any]:
-    """The parameters by name, as NumPy arrays."""
-    cell, *outputs = state
+def parameters(problem: Problem, state: State) -> dict[str, Any]:
+    """The parameters by name, as NumPy arrays; float32 for bfloat16, which NumPy lacks."""
+    cell, outputs, *_ = state
     home = {"U": cell.weight_ih_l0, "W": cell.weight_hh_l0}
     home |= dict(zip("Vc", outputs, strict=False))
     if problem.params.b is not None:
         home["b"] = cell.bias_ih_l0
         if problem.cell == "gru":
             home["b_n"] = cell.bias_hh_l0[-len(problem.params.b_n) :]
-    return {name: value.detach().cpu().numpy() for name, value in home.items()}
+    brief = not np.issubdtype(problem.x.dtype, np.floating)
+    values = {name: value.detach().cpu() for name, value in home.items()}
+    return {name: (v.float() if brief else v).numpy() for name, v in values.items()}
 
 
 def torch_step(name: str, problem: Problem, setting: Setting) -> Contender:
     """Forward, backward and update by PyTorch, with one thread or all, whichever is faster.
 
+    On a GPU the operations are started one by one or as a CUDA graph, whichever is faster.
     Raises Unavailable where PyTorch or its GPU is missing.
     """
     torch = load()
     if setting.gpu and not torch.cuda.is_available():
         raise Unavailable("torch sees no GPU")
     place = torch.device("cuda" if setting.gpu else "cpu")
-    x, y = (torch.tensor(value, device=place) for value in (problem.x, problem.y))
+    x, y = (tensor(torch, value, device=place) for value in (problem.x, problem.y))
     readout = [w for w in (problem.params.V, problem.params.c) if w is not None]
 
-    def start() -> tuple[Any, ...]:
-        outputs = (torch.tensor(w, device=place, requires_grad=True) for w in readout)
-        return layer(torch, problem).to(place), *outputs
+    def start() -> State:
+        outputs = (tensor(torch, w, device=place, requires_grad=True) for w in readout)
+        return State(layer(torch, problem).to(place), tuple(outputs))
 
-    def step(state: tuple[Any, ...], rate: float) -> tuple[Any, tuple[Any, ...]]:
-        cell, *outputs = state
+    def step(state: State, rate: Any) -> tuple[Any, State]:
+        cell, outputs, *_ = state
         _, last = cell(x)
         h = (last[0] if problem.cell == "lstm" else last)[0]
         loss = ((torch.nn.functional.linear(h, *outputs) - y) ** 2).mean()
         loss.backward()
         with torch.no_grad():
             for weight in (*cell.parameters(), *outputs):
-                weight.add_(weight.grad, alpha=-rate)
+                if setting.gpu:
+                    weight.addcmul_(weight.grad, rate, value=-1)
+                else:
+                    weight.add_(weight.grad, alpha=-rate)
                 weight.grad = None
         return loss.detach(), state
 
@@ -84,15 +108,57 @@ def torch_step(name: str, problem: Problem, setting: Setting) -> Contender:
             torch.cuda.synchronize()
         return computed
 
-    torch.set_num_threads(faster_threads(torch, step, start(), wait))
-    return Contender(
-        name,
-        start,
-        step,
-        partial(parameters, problem),
-        wait,
-        temporary_bytes=peak_memory(torch, step, start()) if setting.gpu else None,
+    found = Contender(name, start, step, partial(parameters, problem), wait)
+    if not setting.gpu:
+        torch.set_num_threads(faster_threads(torch, step, start(), wait))
+        return found
+
+    def rate_on_device(value: float) -> Any:
+        return torch.tensor(value, device=place, dtype=x.dtype)
+
+    found = found._replace(
+        rate=rate_on_device, temporary_bytes=peak_memory(torch, step, start(), rate_on_device(0))
     )
+    graphed = found._replace(start=partial(captured, torch, found), step=replayed)
+    return min((found, graphed), key=partial(ten_steps, wait))
+
+
+def captured(torch: Any, contender: Contender) -> State:
+    """A state whose step is captured as a CUDA graph; its rate is the one of the last replay."""
+    state: State = contender.start()
+    rate = contender.rate(0.0)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            contender.step(state, rate)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss, _ = contender.step(state, rate)
+    return state._replace(graph=graph, loss=loss, rate=[rate, None])
+
+
+def replayed(state: State, rate: Any) -> tuple[Any, State]:
+    """One step by the CUDA graph of the state."""
+    if state.rate[1] is not rate:
+        state.rate[0].copy_(rate)
+        state.rate[1] = rate
+    state.graph.replay()
+    return state.loss, state
+
+
+def ten_steps(wait: Any, contender: Contender) -> float:
+    """The seconds of ten steps that change nothing, in the fastest of three tries."""
+    state, rate = contender.start(), contender.rate(0.0)
+
+    def ten() -> None:
+        for _ in range(10):
+            contender.step(state, rate)
+        wait(None)
+
+    ten()
+    return min(timed_once(ten)[1] for _ in range(3))
 
 
 def faster_threads(torch: Any, step: Any, state: Any, wait: Any) -> int:
@@ -109,13 +175,13 @@ def faster_threads(torch: Any, step: Any, state: Any, wait: Any) -> int:
     return min(fastest, key=lambda threads: fastest[threads])
 
 
-def peak_memory(torch: Any, step: Any, state: Any) -> int:
+def peak_memory(torch: Any, step: Any, state: Any, rate: Any) -> int:
     """The bytes that a step allocates on the GPU at its peak."""
-    step(state, 0.0)
+    step(state, rate)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    step(state, 0.0)
+    step(state, rate)
     torch.cuda.synchronize()
     return int(torch.cuda.max_memory_allocated() - before)
 

@@ -28,15 +28,16 @@ def native(name: str, value: Any) -> Array:
     return found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
 
 
-def array(name: str, value: Any) -> Array:
+def array(name: str, value: Any, also: tuple[str, ...] = ()) -> Array:
     """`value` as an array of floating or object dtype with finite values.
 
     Objects (exact rationals, symbols, intervals) are taken as they are, and numbers of the other
-    byte order in that of this machine.
+    byte order in that of this machine. `also` names floating dtypes that NumPy does not know.
     Raises TypeError for any other dtype and ValueError for NaN or infinity.
     """
     found = native(name, value)
-    if found.dtype != object and not np.issubdtype(found.dtype, np.floating):
+    floating = found.dtype == object or np.issubdtype(found.dtype, np.floating)
+    if not floating and found.dtype.name not in also:
         raise TypeError(f"{name}: expected a floating dtype, found {found.dtype}")
     if found.dtype != object and not np.isfinite(found).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(found))[0])
@@ -89,13 +90,15 @@ def arguments(
     loss: Any = None,
     outputs: Any = "last",
     lengths: Any = None,
+    also: tuple[str, ...] = (),
 ) -> Arguments:
     """The arguments of a model as arrays of one dtype whose sizes agree, padding set to zero.
 
     Shapes, with G = `gates` · H: U (G, D), W (G, H), V (O, H), b (G,), c (O,), b_n (H,),
     x (T, B, D), y (B, O), or (T, B, O) for outputs at every step, h0 and c0 (B, H), lengths (B,).
     For softmax cross-entropy y may hold classes, and then lacks the O. An h0 or c0 of None becomes
-    zeros; biases, y and lengths may stay None. Nested lists will do, but for the weights.
+    zeros; biases, y and lengths may stay None. Nested lists will do, but for the weights. `also`
+    is that of `array`.
     Raises TypeError or ValueError naming the argument, what was expected and what was found.
     """
     given: dict[str, Any] = {field: getattr(params, field, None) for field in fields}
@@ -122,7 +125,7 @@ def arguments(
         given["y"] = y if outputs == "last" else without_padding(y, lengths)
     classes = loss == CLASSES and np.issubdtype(np.asarray(y).dtype, np.integer)
     arrays = {
-        name: array(name, value)
+        name: array(name, value, also)
         for name, value in given.items()
         if value is not None and not (name == "y" and classes)
     }

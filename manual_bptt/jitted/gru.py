@@ -37,7 +37,11 @@ def parts(array: Float[Array, "3H K"]) -> tuple[Float[Array, "2H K"], Float[Arra
 
 
 def forward(
-    weights: Weights, x: Float[Array, "T B D"], first: tuple[Any, ...], reset: str
+    weights: Weights,
+    x: Float[Array, "T B D"],
+    first: tuple[Any, ...],
+    reset: str,
+    turn: int,
 ) -> tuple[Float[Array, "B H"], Trace]:
     """h_T, and the trace for `backward`."""
     U, W, _, b, _, b_n = weights
@@ -50,9 +54,7 @@ def forward(
 
     start = zeros_unless_given(first, weights, x)
 
-    def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
-        h, gates = carry
-        a_t = lax.dynamic_index_in_dim(gates, t, keepdims=False)
+    def state(h: Array, a_t: Array) -> tuple[Array, Array, Array]:
         a_t = a_t if b is None else a_t + b
         of_h = h @ (W_T if reset == "after" else W_rz_T)  # (Q9)  W h_{t-1} of all gates at once
         rz = jax.nn.sigmoid(a_t[:, : 2 * H] + of_h[:, : 2 * H])  # (G1), (G2)
@@ -65,15 +67,33 @@ def forward(
             candidate = biased(met @ W_n_T)
         n = jnp.tanh(a_t[:, 2 * H :] + candidate)  # (G3), (G4)
         packed = jnp.concatenate([rz, n], axis=-1)
-        gates = lax.dynamic_update_index_in_dim(gates, packed, t, 0)
-        return ((1 - z) * n + z * h, gates), (met, h)  # (G5)
+        return (1 - z) * n + z * h, packed, met  # (G5)
+
+    def advance_on_gpu(h: Array, a_t: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+        h_t, packed, met = state(h, a_t)
+        return h_t, (packed, met, h)
+
+    if turn > 1:
+        (h,) = start
+        h_T, kept = lax.scan(advance_on_gpu, h, a, unroll=turn)
+        return h_T, Trace(*kept)
+
+    def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
+        h, gates = carry
+        h_t, packed, met = state(h, lax.dynamic_index_in_dim(gates, t, keepdims=False))
+        return (h_t, lax.dynamic_update_index_in_dim(gates, packed, t, 0)), (met, h)
 
     (h_T, gates), (met, before) = lax.scan(advance, (*start, a), jnp.arange(T))
     return h_T, Trace(gates, met, before)
 
 
 def backward(
-    weights: Weights, x: Float[Array, "T B D"], trace: Trace, dh: Float[Array, "B H"], reset: str
+    weights: Weights,
+    x: Float[Array, "T B D"],
+    trace: Trace,
+    dh: Float[Array, "B H"],
+    reset: str,
+    turn: int,
 ) -> Found:
     """All gradients from ∂L/∂h_T."""
     U, W, *_ = weights
@@ -92,7 +112,7 @@ def backward(
         delta = jnp.concatenate([delta_r, delta_z], axis=-1)
         return dh * z + delta @ W_rz + r * delta_met, (delta, delta_n)  # (G12), (G11)
 
-    dh0, adjoints = lax.scan(retreat, dh, trace, reverse=True)
+    dh0, adjoints = lax.scan(retreat, dh, trace, reverse=True, unroll=turn)
     delta, delta_n = (rows(adjoint) for adjoint in adjoints)
     delta_rz, before, X_T = delta[:, : 2 * H], rows(trace.before), rows(x).T
     if reset == "after":

@@ -27,7 +27,11 @@ class Trace(NamedTuple):
 
 
 def forward(
-    weights: Weights, x: Float[Array, "T B D"], first: tuple[Any, ...], option: None
+    weights: Weights,
+    x: Float[Array, "T B D"],
+    first: tuple[Any, ...],
+    option: None,
+    turn: int,
 ) -> tuple[Float[Array, "B H"], Trace]:
     """h_T, and the trace for `backward`."""
     U, W, _, b, *_ = weights
@@ -35,24 +39,41 @@ def forward(
     a = (rows(x) @ U.T).reshape(T, B, -1)  # U x_t of all t at once
     start = zeros_unless_given(first, weights, x)
 
-    def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
-        h, c, gates = carry
-        a_t = lax.dynamic_index_in_dim(gates, t, keepdims=False) + h @ W_T
+    def state(h: Array, c: Array, a_t: Array) -> tuple[Array, Array, Array]:
+        a_t = a_t + h @ W_T
         a_t = a_t if b is None else a_t + b
         a_i, a_f, a_g, a_o = jnp.split(a_t, GATES, axis=-1)  # (S1)
         i, f, o = jax.nn.sigmoid(a_i), jax.nn.sigmoid(a_f), jax.nn.sigmoid(a_o)  # (S2)
         g = jnp.tanh(a_g)  # (S2)
         packed = jnp.concatenate([i, f, g, o], axis=-1)
-        gates = lax.dynamic_update_index_in_dim(gates, packed, t, 0)
         c_t = f * c + i * g  # (S3)
-        return (o * jnp.tanh(c_t), c_t, gates), (h, c)  # (S4)  h_t = o ⊙ tanh(c_t)
+        return o * jnp.tanh(c_t), c_t, packed  # (S4)  h_t = o ⊙ tanh(c_t)
+
+    def advance_on_gpu(carry: Any, a_t: Array) -> tuple[Any, tuple[Array, Array, Array]]:
+        h, c = carry
+        h_t, c_t, packed = state(h, c, a_t)
+        return (h_t, c_t), (packed, h, c)
+
+    if turn > 1:
+        (h_T, c_T), kept = lax.scan(advance_on_gpu, start, a, unroll=turn)
+        return h_T, Trace(*kept, c_T)
+
+    def advance(carry: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
+        h, c, gates = carry
+        h_t, c_t, packed = state(h, c, lax.dynamic_index_in_dim(gates, t, keepdims=False))
+        return (h_t, c_t, lax.dynamic_update_index_in_dim(gates, packed, t, 0)), (h, c)
 
     (h_T, c_T, gates), (h_before, c_before) = lax.scan(advance, (*start, a), jnp.arange(T))
     return h_T, Trace(gates, h_before, c_before, c_T)
 
 
 def backward(
-    weights: Weights, x: Float[Array, "T B D"], trace: Trace, dh: Float[Array, "B H"], option: None
+    weights: Weights,
+    x: Float[Array, "T B D"],
+    trace: Trace,
+    dh: Float[Array, "B H"],
+    option: None,
+    turn: int,
 ) -> Found:
     """All gradients from ∂L/∂h_T."""
     U, W, *_ = weights
@@ -75,7 +96,7 @@ def backward(
 
     start = dh, jnp.zeros_like(dh), trace.reached
     steps = trace.gates, trace.c_before
-    (dh0, dc0, _), adjoints = lax.scan(retreat, start, steps, reverse=True)
+    (dh0, dc0, _), adjoints = lax.scan(retreat, start, steps, reverse=True, unroll=turn)
     delta = rows(adjoints)
     return Found(
         U=(rows(x).T @ delta).T,  # (S12)  Σ_t δ_t x_tᵀ

@@ -24,6 +24,7 @@ from manual_bptt.rnn import Params
 FEW = 4  # steps up to which a loop costs more than products of single steps
 LARGE = 2**14  # numbers in δ_t from which one turn of the loop back does several steps
 TOGETHER = 4  # so many
+TURN = 50  # steps that one turn of a loop does on a GPU; docs/performance.md has measurements
 
 
 class Activation(NamedTuple):
@@ -102,12 +103,72 @@ def few_steps_back(
     )
 
 
+def in_long_turns(
+    weights: Weights,
+    x: Float[Array, "n B D"],
+    h: Float[Array, "B H"] | None,
+    activation: str,
+    turn: int,
+) -> Trace:
+    """The states of n steps after h, or after zeros, for a GPU.
+
+    On a GPU starting an operation costs more than the operation. Long turns let XLA start those of
+    many steps together; where an array lies in memory matters less than on a CPU.
+    """
+    U, W, _, b, *_ = weights
+    phi, (n, B, _), W_T = ACTIVATIONS[activation].function, x.shape, W.T
+    (h,) = zeros_unless_given((h,), weights, x)
+    a = (rows(x) @ U.T).reshape(n, B, -1)  # (Q2)  U x_t of all t at once
+
+    def advance(h: Array, a_t: Array) -> tuple[Array, Array]:
+        a_t = a_t + h @ W_T  # (F1)  U x_t + W h_{t-1} + b
+        return phi(a_t if b is None else a_t + b), h  # (F2)  φ(a_t)
+
+    reached, before = lax.scan(advance, h, a, unroll=turn)
+    return Trace(before, reached)
+
+
+def in_long_turns_back(
+    weights: Weights,
+    x: Float[Array, "n B D"],
+    trace: Trace,
+    dh: Float[Array, "B H"],
+    activation: str,
+    turn: int,
+) -> Found:
+    """The gradients that these steps make of the one with respect to their last state, on a GPU."""
+    U, W, *_ = weights
+    slope = ACTIVATIONS[activation].slope
+
+    def retreat(carry: Any, before: Array) -> tuple[Any, Array]:
+        dh, h = carry
+        delta = dh * slope(h)  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
+        return (delta @ W, before), delta  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
+
+    start = dh, trace.reached
+    (dh, _), adjoints = lax.scan(retreat, start, trace.before, reverse=True, unroll=turn)
+    delta = rows(adjoints)
+    return Found(
+        U=delta.T @ rows(x),  # (Q3)  Σ_t δ_t x_tᵀ
+        W=delta.T @ rows(trace.before),  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
+        b=delta.sum(axis=0),  # (B7)  Σ_t δ_t
+        x=adjoints @ U,  # (B9)  ∂L/∂x_t = Uᵀ δ_t
+        first=(dh,),
+    )
+
+
 def sweep_forward(
-    weights: Weights, x: Float[Array, "n B D"], h: Float[Array, "B H"] | None, activation: str
+    weights: Weights,
+    x: Float[Array, "n B D"],
+    h: Float[Array, "B H"] | None,
+    activation: str,
+    turn: int,
 ) -> Trace:
     """The states of n steps after h, or after zeros, which cost no product."""
     if len(x) <= FEW:
         return few_steps(weights, x, h, activation)
+    if turn > 1:
+        return in_long_turns(weights, x, h, activation, turn)
     U, W, _, b, *_ = weights
     phi, (n, B, _), W_T = ACTIVATIONS[activation].function, x.shape, W.T
     a = (rows(x) @ U.T).reshape(n, B, -1)  # (Q2)  U x_t of all t at once
@@ -136,10 +197,13 @@ def sweep_back(
     trace: Trace,
     dh: Float[Array, "B H"],
     activation: str,
+    turn: int,
 ) -> Found:
     """The gradients that these steps make of the one with respect to their last state."""
     if len(x) <= FEW:
         return few_steps_back(weights, x, trace, dh, activation)
+    if turn > 1:
+        return in_long_turns_back(weights, x, trace, dh, activation, turn)
     U, W, *_ = weights
     slope, (n, B, _), H = ACTIVATIONS[activation].slope, x.shape, len(W)
 
@@ -189,19 +253,23 @@ def segment(x: Float[Array, "T B D"], j: Array, k: int) -> Float[Array, "k B D"]
 
 
 def forward(
-    weights: Weights, x: Float[Array, "T B D"], first: tuple[Any, ...], option: Option
+    weights: Weights,
+    x: Float[Array, "T B D"],
+    first: tuple[Any, ...],
+    option: Option,
+    turn: int,
 ) -> tuple[Float[Array, "B H"], tuple[Any, Trace]]:
     """h_T, the states where the segments before the last one start, and the last one's trace."""
     k, before_last = segments(x, option)
 
     def advance(h: Array, j: Array) -> tuple[Array, Array]:
-        return sweep_forward(weights, segment(x, j, k), h, option.activation).reached, h
+        return sweep_forward(weights, segment(x, j, k), h, option.activation, turn).reached, h
 
     (h,), starts = first, None
     if before_last:
         (h,) = zeros_unless_given(first, weights, x)
         h, starts = lax.scan(advance, h, jnp.arange(before_last))
-    trace = sweep_forward(weights, x[before_last * k :], h, option.activation)
+    trace = sweep_forward(weights, x[before_last * k :], h, option.activation, turn)
     return trace.reached, (starts, trace)
 
 
@@ -211,19 +279,20 @@ def backward(
     kept: tuple[Any, Trace],
     dh: Float[Array, "B H"],
     option: Option,
+    turn: int,
 ) -> Found:
     """All gradients from ∂L/∂h_T."""
     starts, trace = kept
     k, before_last = segments(x, option)
-    found = sweep_back(weights, x[before_last * k :], trace, dh, option.activation)
+    found = sweep_back(weights, x[before_last * k :], trace, dh, option.activation, turn)
     if not before_last:
         return found
 
     def retreat(carry: Any, at: tuple[Array, Array]) -> tuple[Any, Array]:
         (dh, U, W, b), (j, start) = carry, at
         part = segment(x, j, k)
-        trace = sweep_forward(weights, part, start, option.activation)  # (Q5)  h_t once more
-        more = sweep_back(weights, part, trace, dh, option.activation)
+        trace = sweep_forward(weights, part, start, option.activation, turn)  # (Q5)  h_t once more
+        more = sweep_back(weights, part, trace, dh, option.activation, turn)
         return (*more.first, U + more.U, W + more.W, b + more.b), more.x  # (Q6)  over the segments
 
     (dh, U, W, b), dx = lax.scan(
@@ -241,7 +310,8 @@ def model_of(activation: str, loss: str, checkpoint_every: int | None) -> Model[
     inputs.name_among("activation", activation, tuple(ACTIVATIONS))
     if checkpoint_every is not None:
         inputs.require_at_least(1, "checkpoint_every", checkpoint_every)
-    return Model(forward, backward, Option(activation, checkpoint_every), loss, Params)
+    option = Option(activation, checkpoint_every)
+    return Model(forward, backward, option, loss, Params, turn=TURN)
 
 
 def value_and_grad(

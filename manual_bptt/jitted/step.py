@@ -14,11 +14,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from manual_bptt import gru, inputs, losses, lstm, rnn
 from manual_bptt.jitted.losses import LOSSES, one_hot
+
+TURN = 10  # steps that one turn of a loop does on a GPU; docs/performance.md has measurements
 
 P = TypeVar("P", rnn.Params, lstm.Params, gru.Params)
 
@@ -57,8 +59,9 @@ class Found(NamedTuple):
 class Model(NamedTuple, Generic[P]):
     """Everything about a model that is not an array: hashable, compiled in.
 
-    forward(weights, x, first, option) -> (h_T, trace); backward(weights, x, trace, ∂L/∂h_T, option)
-    -> Found.
+    forward(weights, x, first, option, turn) -> (h_T, trace); backward(weights, x, trace, ∂L/∂h_T,
+    option, turn) -> Found. `turn` is the number of steps in one turn of a loop, 1 on a CPU and the
+    field of that name on a GPU.
     """
 
     forward: Callable[..., tuple[Array, Any]]
@@ -67,6 +70,7 @@ class Model(NamedTuple, Generic[P]):
     loss: str
     parameters: type[P]
     gates: int = 1
+    turn: int = TURN
 
 
 def rows(array: Float[Array, "T B K"]) -> Float[Array, "TB K"]:
@@ -88,14 +92,27 @@ def output(weights: Weights, h_T: Float[Array, "B H"]) -> Float[Array, "B O"]:
     return prediction if weights.c is None else prediction + weights.c
 
 
+def by_platform(function: Callable[..., Any], model: Model[Any], given: Given) -> Any:
+    """`function(turn, model, given)`, with the `turn` of the platform that it is compiled for."""
+    on_gpu, elsewhere = (partial(function, turn, model) for turn in (model.turn, 1))
+    return lax.platform_dependent(given, cuda=on_gpu, default=elsewhere)
+
+
 def everything(model: Model[Any], given: Given) -> tuple[Float[Array, ""], Given]:
+    """The loss and all its gradients."""
+    found: tuple[Array, Given] = by_platform(sweeps, model, given)
+    return found
+
+
+def sweeps(turn: int, model: Model[Any], given: Given) -> tuple[Float[Array, ""], Given]:
     """The loss and all its gradients: forward sweep, loss, sweep back."""
     weights, x, y, first = given
-    h_T, trace = model.forward(weights, x, first, model.option)
+    h_T, trace = model.forward(weights, x, first, model.option, turn)
     prediction, loss = output(weights, h_T), LOSSES[model.loss]
     targets = one_hot(prediction, y)
     dy = loss.gradient(prediction, targets)
-    found = model.backward(weights, x, trace, dy @ weights.V, model.option)  # (B1)  Vᵀ ∂L/∂ŷ
+    dh = dy @ weights.V  # (B1)  Vᵀ ∂L/∂ŷ
+    found = model.backward(weights, x, trace, dh, model.option, turn)
     gradient = Weights(
         U=found.U,
         W=found.W,
@@ -113,8 +130,14 @@ def everything(model: Model[Any], given: Given) -> tuple[Float[Array, ""], Given
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def loss_alone(model: Model[Any], given: Given) -> Float[Array, ""]:
     """The loss, with the hand-derived gradient with respect to everything that it is given."""
+    found: Array = by_platform(sweep_forward, model, given)
+    return found
+
+
+def sweep_forward(turn: int, model: Model[Any], given: Given) -> Float[Array, ""]:
+    """The loss alone: forward sweep and loss."""
     weights, x, y, first = given
-    h_T, _ = model.forward(weights, x, first, model.option)
+    h_T, _ = model.forward(weights, x, first, model.option, turn)
     prediction = output(weights, h_T)
     return LOSSES[model.loss].value(prediction, one_hot(prediction, y))
 
@@ -205,12 +228,13 @@ def arguments(
             gates=model.gates,
             fields=Weights._fields,
             loss=losses.CLASSES if integer and model.loss == losses.CLASSES else None,
+            also=("bfloat16",),
         )
     except TypeError as error:
         raise TypeError(f"{error}{advice(str(error), weights | arrays)}") from None
     dtype = checked.x.dtype
-    if dtype not in (np.float16, np.float32, np.float64):
-        raise TypeError(f"U: expected float16, float32 or float64, found {dtype}")
+    if dtype not in (jnp.bfloat16, np.float16, np.float32, np.float64):
+        raise TypeError(f"U: expected bfloat16, float16, float32 or float64, found {dtype}")
     y = arrays["y"]
     if not isinstance(y, jax.core.Tracer):
         inputs.require_targets(np.asarray(y), model.loss, checked.weights[2].shape[0], None)

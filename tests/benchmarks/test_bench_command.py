@@ -32,7 +32,7 @@ def bench(monkeypatch, capsys):
     plans[Suite.VERIFY] = suites.PLANS[Suite.VERIFY]
     monkeypatch.setattr(__main__, "PLANS", plans)
     # The same problem each time: its reference is compiled once.
-    monkeypatch.setattr(run, "expected", lambda p, tf32: truth_of(p.cell, str(p.x.dtype)))
+    monkeypatch.setattr(run, "expected", lambda p, tf32, device: truth_of(p.cell, str(p.x.dtype)))
 
     def ended(*arguments: str) -> tuple[int, str, str]:
         code = __main__.run(list(arguments))

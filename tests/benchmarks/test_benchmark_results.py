@@ -13,12 +13,22 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import ceilings, documentation, intervals, machine, suites, torch_steps
+from benchmarks import (
+    __main__,
+    ceilings,
+    documentation,
+    intervals,
+    machine,
+    plot,
+    suites,
+    torch_steps,
+)
 from benchmarks.balanced import flop
 from benchmarks.changes import changes, warnings
 from benchmarks.results import Result, Timing, from_json, read, to_json, write
 from benchmarks.table import across, exponents, seconds, terminal_table, time_exponents
 from benchmarks.targets import targets
+from bptt_verifier.console.figures import empty_figure
 from bptt_verifier.problems.problem import Sizes
 from tests.support.benchmarks import private
 from tests.support.modules import ROOT
@@ -279,7 +289,8 @@ def test_the_pages_tables_are_those_of_the_committed_results() -> None:
     assert results
     assert documentation.rewritten(page, results) == page
     marked = {name for _, name, _ in documentation.MARKED.findall(page)}
-    assert marked == {*results, "targets"}
+    of_cpu = {name for name, result in results.items() if not result.on_gpu}
+    assert marked == {*of_cpu, "targets", "gpu"}
 
 
 def test_a_table_that_was_changed_by_hand_is_noticed() -> None:
@@ -292,6 +303,55 @@ def test_a_table_that_was_changed_by_hand_is_noticed() -> None:
     assert documentation.rewritten(once, {"quick": EXAMPLE}) == once
     with pytest.raises(ValueError, match="expected a result for quick, found none"):
         documentation.rewritten(page, {})
+
+
+def on_gpu(precision: str, dtype: str) -> Result:
+    """The made-up result as if it came from a GPU."""
+    described = {"device": "gpu", "device kind": "abacus", "precision": {"jax matmul": precision}}
+    timings = [t._replace(dtype=dtype) for t in EXAMPLE.timings]
+    return EXAMPLE._replace(machine=EXAMPLE.machine | described, timings=timings)
+
+
+def test_results_of_a_gpu_share_a_table_with_columns_for_each_precision() -> None:
+    results = {
+        "quick-gpu-bfloat16": on_gpu("highest", "bfloat16"),
+        "quick": EXAMPLE,
+        "quick-gpu-tf32": on_gpu("tensorfloat32", "float32"),
+    }
+    page = documentation.rewritten("<!-- begin gpu -->\n<!-- end gpu -->\n", results)
+    assert page.count("32, 50, 256, 1024, 10") == 1
+    heading = next(line for line in page.splitlines() if line.startswith("| B, T"))
+    assert heading.index("TF32: a step") < heading.index("bfloat16: a step")
+    assert "| 2.5 s | 1.20 [1.20, 1.20] | 2.00 [2.00, 2.00] |" in page
+    assert "abacus" in page
+
+
+def test_memory_in_bfloat16_is_counted_in_numbers_of_two_bytes() -> None:
+    brief, plain = (on_gpu("highest", dtype).timings[0] for dtype in ("bfloat16", "float32"))
+    assert brief.state_arrays == 2 * (plain.state_arrays or 0)
+
+
+def test_every_cell_has_deepbench_sizes_of_its_own() -> None:
+    for cell, sizes in suites.DEEPBENCH.items():
+        plan = __main__.planned(suites.Suite.DEEPBENCH, None, None, __main__.Model(cell))
+        assert plan.sizes == sizes
+    assert Sizes(T=25, B=16, D=512, H=512, O=10) in suites.DEEPBENCH["lstm"]
+
+
+def test_the_driver_is_part_of_the_description_of_a_gpu(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "DRIVER", tmp_path / "version")
+    assert "driver" not in machine.gpu_software()
+    (tmp_path / "version").write_text("1.2.3\n")
+    assert machine.gpu_software()["driver"] == "1.2.3"
+
+
+def test_a_gpus_picture_has_a_panel_for_each_cell(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra plot")
+    figure = empty_figure(tmp_path / "gpu.png")
+    lstm = on_gpu("tensorfloat32", "float32")._replace(model="lstm")
+    plot.draw_gpu(figure, [on_gpu("highest", "float32"), on_gpu("highest", "bfloat16"), lstm])
+    assert [axes.get_title() for axes in figure.axes] == ["RNN", "LSTM"]
+    assert [len(axes.get_lines()) for axes in figure.axes] == [3, 2]
 
 
 def test_the_page_and_the_pictures_are_written_by_one_command(tmp_path: Path) -> None:

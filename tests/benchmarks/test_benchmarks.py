@@ -15,6 +15,7 @@ from benchmarks import (
     jax_steps,
     measurement,
     numpy_steps,
+    rounding,
     run,
     scans,
     torch_steps,
@@ -357,3 +358,79 @@ def test_every_checker_accepts_the_derivation_and_rejects_a_wrong_one(monkeypatc
 
     monkeypatch.setattr(rnn, "gradients", wrong)
     assert not any(check(case) for check in verifying.checkers(notes.append).values())
+
+
+# Shorter formats, and a GPU.
+
+
+def with_format(function: Callable[..., Any], form: rounding.Format, *given: Any) -> Any:
+    """The result of a function that rounds to a format."""
+    with jax.enable_x64(True):
+        salt, values = jnp.uint64(1), [jnp.float64(value) for value in given]
+        return np.asarray(rounding.in_format(function, form)(salt, *values))
+
+
+def test_tf32_rounds_the_factors_of_products_and_nothing_else() -> None:
+    left, right = np.full((1, 1), 1 + 2.0**-13), np.full((1, 1), 1.0)
+    assert with_format(jnp.matmul, rounding.TF32, left, right) == 1
+    assert with_format(jnp.add, rounding.TF32, left, right) == 2 + 2.0**-13
+
+
+def test_bfloat16_rounds_the_result_of_every_operation_in_a_loop_too() -> None:
+    def summed(values: Any) -> Any:
+        def add(total: Any, value: Any) -> tuple[Any, None]:
+            return total + value, None
+
+        return jax.lax.scan(add, jnp.float64(256), values)[0]
+
+    small = np.full(100, 0.5)  # below half the last place of 256, so that each sum drops it
+    assert with_format(summed, rounding.BFLOAT16, small) == 256
+    assert with_format(jnp.negative, rounding.BFLOAT16, 1 + 2.0**-13) == -1 - 2.0**-13
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("name", ["manual-jit", "autodiff-hoisted"])
+def test_the_gate_passes_bfloat16_and_sees_larger_errors(cell: str, name: str) -> None:
+    given = problem(cell, dtype="bfloat16")
+    truth = truth_of(cell, "bfloat16")
+    contender = CONTENDERS[name](name, given, HERE)
+    assert 0 < require_agreement(contender, given, truth) <= 1
+    assert truth.resolution[0] < 0.1
+    least = truth.resolution[0]
+
+    def off(state: Any) -> dict[str, Any]:
+        """The parameters after a step whose ∂L/∂U is too large by three allowed errors."""
+        assert contender.parameters is not None
+        found = contender.parameters(state)
+        moved = found["U"].astype(np.float64) - given.params.U.astype(np.float64)
+        return found | {"U": given.params.U.astype(np.float64) + (1 + 3 * least) * moved}
+
+    with pytest.raises(Disagreement, match="∂L/∂U"):
+        require_agreement(contender._replace(parameters=off), given, truth)
+
+
+def test_the_gate_allows_more_in_tf32_than_in_float32_and_less_than_in_bfloat16() -> None:
+    given = problem()
+    plain, brief = (truth_of("rnn", dtype).resolution[0] for dtype in ("float32", "bfloat16"))
+    assert 10 * plain < expected(given, tf32=True).resolution[0] < brief / 2
+
+
+def test_on_a_gpu_the_gate_allows_the_error_of_cudnns_tanh() -> None:
+    with jax.enable_x64(True):
+        a, zero, salt = jnp.linspace(0.1, 3, 50), jnp.float64(0), jnp.uint64(1)
+        function = rounding.with_coarse_tanh(lambda a: (jnp.tanh(a), jnp.sinh(a)))
+        exact, moved = (
+            [np.asarray(value) for value in function(salt, size, a)]
+            for size in (zero, jnp.float64(2.0**-24))
+        )
+    error = np.abs(moved[0] / exact[0] - 1) * 2.0**24
+    assert rounding.CUDNN_TANH / 2 < error.max() <= rounding.CUDNN_TANH * 1.001
+    assert np.array_equal(moved[1], exact[1])
+
+
+def test_numpy_and_the_limits_are_left_out_where_they_do_not_compute() -> None:
+    for build in (numpy_steps.manual, numpy_steps.limit, numpy_steps.readable):
+        with pytest.raises(Unavailable, match="NumPy does not compute with bfloat16"):
+            build("numpy", problem(dtype="bfloat16"), HERE)
+    with pytest.raises(Unavailable, match="one large product"):
+        jax_steps.limit_jit("limit-jit", problem(), Setting(Elsewhere()))

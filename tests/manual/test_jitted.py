@@ -23,6 +23,7 @@ from bptt_verifier.tolerance.comparison import Verdict, compare
 from jax_reference import losses as autodiff_losses
 from jax_reference import rnn as autodiff_rnn
 from manual_bptt import jitted, rnn
+from manual_bptt.jitted import step
 from tests.support.agreement import assert_right
 from tests.support.planting import Mistake, planted
 from tests.support.stated_bound import stated_bound, states_of
@@ -408,8 +409,74 @@ def test_classes_that_do_not_exist_are_refused() -> None:
 
 def test_a_longdouble_which_jax_would_shorten_is_refused() -> None:
     _, params, x, y, *_ = plain_problem(dtype=np.longdouble)
-    with pytest.raises(TypeError, match="U: expected float16, float32 or float64, found float"):
+    with pytest.raises(
+        TypeError, match="U: expected bfloat16, float16, float32 or float64, found float"
+    ):
         jitted.value_and_grad(params, x, y)
+
+
+# GPUs, and bfloat16.
+
+
+@pytest.fixture
+def arranged_for_gpus(monkeypatch):
+    """Compiles the arrangement for GPUs on this machine."""
+    jax.clear_caches()
+    monkeypatch.setattr(step, "by_platform", lambda f, model, given: f(model.turn, model, given))
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("T", [11, 63])  # one turn of a loop, or some turns and a rest
+@pytest.mark.parametrize(("cell", "option"), [("rnn", "tanh"), ("rnn", "relu"), *GATED])
+def test_the_arrangement_for_gpus_gives_autodiffs_gradients(
+    cell: str, option: str, T: int, arranged_for_gpus
+) -> None:
+    rng = np.random.default_rng(T)
+    problem = with_values(rng, Sizes(T, 3, 4, 5, 2), cell=cell, bias=True, dtype=np.float64)
+    names = {"rnn": "activation", "gru": "reset"}
+    problem = problem._replace(option={names[cell]: option} if option else {})
+    assert_cell_agrees(COMPILED[cell], problem)
+    if cell == "rnn":
+        comparer = AUTODIFF.within_measured_error(problem)
+        assert_agrees(jitted.rnn, problem, comparer, checkpoint_every=7)
+
+
+@pytest.mark.parametrize(("cell", "gpu"), [("rnn", 0), ("lstm", 2), ("gru", 2)])
+def test_loops_have_long_turns_on_a_gpu_and_turns_of_one_step_on_a_cpu(cell: str, gpu: int) -> None:
+    problem = with_values(
+        np.random.default_rng(0), Sizes(50, 3, 4, 5, 2), cell=cell, dtype="float32"
+    )
+
+    def function(params: Any, x: Any, y: Any) -> Any:
+        return COMPILED[cell].value_and_grad(params, x, y)
+
+    def loops_and_steps(platform: str) -> tuple[int, int]:
+        given = problem.params, problem.x, problem.y
+        program = str(
+            jax.export.export(jax.jit(function), platforms=[platform])(*given).mlir_module()
+        )
+        return program.count("stablehlo.while"), program.count("call @")
+
+    assert loops_and_steps("cpu")[0] == 2
+    loops, steps = loops_and_steps("cuda")
+    assert loops == gpu
+    assert steps >= 2 * (50 if cell == "rnn" else step.TURN)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_bfloat16_stays_bfloat16_and_does_not_mix(cell: str) -> None:
+    problem = with_values(
+        np.random.default_rng(0), Sizes(6, 3, 4, 5, 2), cell=cell, dtype="float32"
+    )
+    brief = problem.map_arrays(lambda values: values.astype(jnp.bfloat16))
+    value, gradient = COMPILED[cell].value_and_grad(brief.params, brief.x, brief.y)
+    _, right = COMPILED[cell].value_and_grad(problem.params, problem.x, problem.y)
+    assert value.dtype == gradient.W.dtype == jnp.bfloat16
+    off = np.abs(np.asarray(gradient.W, np.float32) - right.W).max()
+    assert 0 < off < 0.1 * np.abs(right.W).max()
+    with pytest.raises(TypeError, match=r"^x: expected dtype bfloat16 as in U, found float32$"):
+        COMPILED[cell].value_and_grad(brief.params, problem.x, brief.y)
 
 
 # Mistakes, planted in a copy.
@@ -427,7 +494,7 @@ MISTAKES = [
     Mistake("factor 2 forgotten", "jitted/losses.py", "lambda r: 2 / r.size * r,", "lambda r: r / r.size,", "jitted"),
     Mistake("σ′ without h", "jitted/rnn.py", "h * (1 - h)", "1 - h", "jitted"),
     Mistake("∂L/∂c of the first sequence only", "jitted/step.py", "dy.sum(axis=0)", "dy[0]", "jitted"),
-    Mistake("b forgotten", "jitted/rnn.py", "return phi(a_t if b is None else a_t + b)", "return phi(a_t)", "jitted"),
+    Mistake("b forgotten", "jitted/rnn.py", "return phi(a_t if b is None else a_t + b)  #", "return phi(a_t)  #", "jitted"),
     Mistake("tanh′ of the cell missing", "jitted/lstm.py", "dh * o * (1 - tanh_c * tanh_c)", "dh * o", "jitted.lstm"),
     Mistake("the cell's own way back cut", "jitted/lstm.py", "(delta @ W, dc_t * f, c)", "(delta @ W, 0 * dc_t, c)", "jitted.lstm"),
     Mistake("forget gate met the cell after the step", "jitted/lstm.py", "dc_t * c * (f * (1 - f))", "dc_t * c_t * (f * (1 - f))", "jitted.lstm"),

@@ -315,7 +315,7 @@ def changed_by_importing(names: list[str], root: Path = ROOT) -> dict[str, list[
     ours = {name.partition(".")[0] for name in names}
     foreign = {
         found
-        for package in ours
+        for package in ({*ours, *PACKAGES} if root == ROOT else ours)
         for module, file in modules(package, root).items()
         for found in imported(module, file)
         if found.partition(".")[0] not in {*ours, *PACKAGES}

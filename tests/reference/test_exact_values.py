@@ -26,7 +26,6 @@ def undecided_by_scatter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "DECISIVE", 0)
 
 
-
 def slightly_wrong(params: Any, x: Any, y: Any, h0: Any) -> dict[str, Any]:
     found = RIGHT(params, x, y, h0)
     return found | {"W": found["W"] * np.float16(1.03)}
