@@ -69,7 +69,8 @@ def copy_with_strides(arrays: Mapping[str, Array]) -> dict[str, Array]:
     copied = {}
     for name, value in arrays.items():
         larger = np.ones([2 * size for size in value.shape], value.dtype)
-        copied[name] = larger[(..., *(slice(None, None, 2),) * value.ndim)]
+        every_second: tuple[Any, ...] = (..., *[slice(None, None, 2)] * value.ndim)
+        copied[name] = larger[every_second]  # an array also without axes
         copied[name][...] = value
     return copied
 

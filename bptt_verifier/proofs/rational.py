@@ -72,7 +72,7 @@ def rational_number(rng: random.Random) -> fmpq:
     return fmpq(rng.randint(-LARGEST_NUMERATOR, LARGEST_NUMERATOR), DENOMINATOR)
 
 
-class Point(NamedTuple):
+class ProofPoint(NamedTuple):
     """A problem's numbers and a direction, by name; the ε_t are zero and have a direction."""
 
     values: dict[str, Array]
@@ -88,14 +88,14 @@ class Point(NamedTuple):
         }
 
 
-def random_point(rng: random.Random, case: ProofCase) -> Point:
+def random_point(rng: random.Random, case: ProofCase) -> ProofPoint:
     """A point and a direction, every coordinate drawn independently."""
     shapes, number = case.shapes, partial(rational_number, rng)
     values = {name: fill(shape, number) for name, shape in shapes.items() if name != "adjoints"}
     directions = {name: fill(shape, number) for name, shape in shapes.items()}
     T, B, _, _, O = case.sizes
     y = fill((T, B, O) if case.outputs == "every" else (B, O), number)
-    return Point(values, directions, y, case.origin)
+    return ProofPoint(values, directions, y, case.origin)
 
 
 # The derivative in direction d, from the forward pass alone.
@@ -130,7 +130,7 @@ class SeriesCurve(NamedTuple):
         return PowerSeries(series(coefficients, terms))
 
 
-def derivative_along(curve: SeriesCurve, model: ForwardPass, point: Point, y: Array) -> list[fmpq]:
+def derivative_along(curve: SeriesCurve, model: ForwardPass, point: ProofPoint, y: Array) -> list[fmpq]:
     """Coefficients of Σ ∂L/∂θ d at the point, up to s^(order − 1)."""
     shapes = {name: value.shape for name, value in point.directions.items()}
     states = dict.fromkeys(("h0", "c0"), (shapes["x"][1], shapes["V"][1]))
@@ -152,7 +152,7 @@ def derivative_along(curve: SeriesCurve, model: ForwardPass, point: Point, y: Ar
     return [difference[curve.order + k] for k in range(curve.order)]  # (Z3)
 
 
-def gradient_along(curve: SeriesCurve, found: dict[str, Any], point: Point) -> list[fmpq]:
+def gradient_along(curve: SeriesCurve, found: dict[str, Any], point: ProofPoint) -> list[fmpq]:
     """Coefficients of Σ gradient · d over all gradients found, up to s^(order − 1)."""
 
     def product(gradient: Any, along: fmpq) -> Any:
@@ -177,7 +177,7 @@ def cubic_activation(module: ModuleType) -> Any:
     return module.activations.Activation(cubic, cubic_slope)
 
 
-def degree_at(module: ModuleType, case: ProofCase, point: Point) -> int:
+def degree_at(module: ModuleType, case: ProofCase, point: ProofPoint) -> int:
     """The largest degree, in all coordinates and directions, of both sides of the identity."""
     y = fill(point.y.shape, lambda: Degree(1))
     problem = case.problem(point.map_values(lambda _: Degree(1)), y, cubic_activation(module))
@@ -227,7 +227,7 @@ def prove_polynomials(
     return Certificate(name, done, points, degree, log10(error))
 
 
-def require_polynomials_agree(module: ModuleType, case: ProofCase, point: Point) -> None:
+def require_polynomials_agree(module: ModuleType, case: ProofCase, point: ProofPoint) -> None:
     """Raise WrongGradient where the two polynomials differ in value at the point."""
     values = point.map_values(lambda value: value)
     found = run_module(module, case.problem(values, point.y, cubic_activation(module)))
@@ -237,7 +237,7 @@ def require_polynomials_agree(module: ModuleType, case: ProofCase, point: Point)
 
 
 def require_equal(
-    curve: SeriesCurve, model: ForwardPass, found: dict[str, Any], point: Point, y: Array
+    curve: SeriesCurve, model: ForwardPass, found: dict[str, Any], point: ProofPoint, y: Array
 ) -> None:
     """Raise WrongGradient where gradient times direction is not the directional derivative."""
     directions = {  # zero for every gradient that the derivation does not return
