@@ -50,8 +50,9 @@ def judge(
     def report(verdict: Verdict, *mistakes: Mistake, notes: tuple[str, ...] = ()) -> Report:
         parameters, notes = summarise_parameters(compared), (*subject.notes, *notes)
         return Report(
-            name, verdict, mistakes, parameters=parameters, cases=len(compared), notes=notes
-        )
+            name, verdict, mistakes, parameters=parameters, cases=len(compared), notes=notes,
+            largest_sizes=subject.find_largest_sizes(found.case for found in compared),
+        )  # fmt: skip
 
     def refuse(how: Breach) -> Report:
         return report(Verdict.DISAGREES, how.mistake, notes=how.notes)
@@ -86,6 +87,17 @@ def judge(
             return refuse(found)
         probes.append(found)
         progress(len(compared) + len(probes), subject.total)
+
+    if not any(found.fails for found in (*compared, *probes)):
+        for case in subject.draw_extreme_cases():
+            found = compare_at(gradients, subject, case)
+            if isinstance(found, Breach):
+                return refuse(found)
+            differs = find_forward_difference(subject, found)
+            if differs is not None:
+                return report(Verdict.DISAGREES, differs)
+            compared.append(found)
+            progress(len(compared) + len(probes), subject.total)
     return conclude(gradients, subject, name, compared, probes)
 
 
@@ -138,6 +150,16 @@ def compare_at(gradients: Gradients, subject: Subject, case: Case) -> Compared |
     submitted = ask_at(gradients, subject, case)
     if isinstance(submitted, Breach):
         return submitted
+    found = compare_results(case, submitted)
+    if case.in_doubt is None:
+        return found
+    if isinstance(found, Compared) and all(each.error <= 1 for each in found.comparisons):
+        return found
+    return compare_results(case._replace(truth=case.in_doubt), submitted)
+
+
+def compare_results(case: Case, submitted: dict[str, Array]) -> Compared | Breach:
+    """Compare the results of a submission at a case with the reference."""
     values, allowed = find_truth(case, submitted)
     for name, value in submitted.items():
         if not np.isfinite(value).all() and np.isfinite(allowed[name]).all():
@@ -225,6 +247,7 @@ def conclude(
         curves=curves,
         cases=len(compared) + len(probes),
         notes=subject.notes,
+        largest_sizes=subject.find_largest_sizes(found.case for found in (*compared, *probes)),
     )
     if report.verdict is Verdict.DISAGREES or wrong_steps:
         failing = [case for case in compared if case.fails]

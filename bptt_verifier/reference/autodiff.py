@@ -2,7 +2,8 @@
 
 Small problems are padded to one capacity, which compiles once for all shapes. The allowed error is
 the bound of docs/derivation.md, section 9, where it exists and is small enough to decide. Otherwise
-it is measured as in section 10.
+it is measured as in section 10. Large problems have a capacity of their own; their errors are
+measured only where they exceed what a sum of that many terms rounds.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -13,12 +14,13 @@ import jax
 import numpy as np
 
 from bptt_verifier.problems.cached import cached_by_content, make_read_only
+from bptt_verifier.problems.extremes import LARGE
 from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
-from bptt_verifier.tolerance.noise import UNOPTIMISED, measure_error
+from bptt_verifier.tolerance.noise import SAFETY, UNOPTIMISED, measure_error
 from jax_reference import padded, unrolled
-from jax_reference.padded import Fixed, Padded
+from jax_reference.padded import Capacity, Fixed, Padded
 from jax_reference.unrolled import Derivatives, Model
 
 COMPARED = (*Bounds._fields, "c0", "b_n")  # everything that a derivation may return, in order
@@ -32,9 +34,9 @@ def name_arrays(found: Derivatives | Bounds) -> dict[str, Array]:
     return {n: np.asarray(values[n]) for n in COMPARED if values.get(n) is not None}
 
 
-def fits_capacity(problem: Problem) -> bool:
-    """Tell whether a problem fits into the capacity that compiles once."""
-    return all(size <= most for size, most in zip(problem.sizes, LARGEST, strict=True))
+def fits_capacity(problem: Problem, capacity: Capacity = LARGEST) -> bool:
+    """Tell whether a problem fits into a capacity, which compiles once."""
+    return all(size <= most for size, most in zip(problem.sizes, capacity, strict=True))
 
 
 @cached_by_content(512)
@@ -79,6 +81,15 @@ def _measure_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> An
     return measure_error(differentiated, roundoff, *point)
 
 
+def arrange_at_its_size(problem: Problem) -> tuple[Model, Any, Array, tuple[Array, ...], Array]:
+    """Arrange a problem for the network of its own size: model, parameters, x, states, y."""
+    cell, option = padded.CELLS[problem.cell], next(iter(problem.option.values()), None)
+    wide = problem.map_arrays(lambda values: values.astype(np.float64))
+    zero = np.zeros((wide.sizes.B, wide.sizes.H))
+    first = tuple(wide.first.get(state, zero) for state in cell.states)
+    return Model(cell.step, option, problem.loss), wide.params, wide.x, first, wide.y
+
+
 @cached_by_content(512)
 def start_measured_reference(
     problem: Problem, dtype: Any
@@ -96,12 +107,8 @@ def start_measured_reference(
             )  # fmt: skip
             found = _measure_padded(laid.model, laid.states, roundoff, laid.problem, laid.fixed)
             return cache(lambda: make_read_only((laid.cut(*found[0]), laid.cut(*found[1]))))
-        cell = padded.CELLS[problem.cell]
-        wide = problem.map_arrays(lambda values: values.astype(np.float64))
-        zero = np.zeros((wide.sizes.B, wide.sizes.H))
-        first = tuple(wide.first.get(state, zero) for state in cell.states)
-        model = Model(cell.step, option, problem.loss)
-        found = _measure_at_its_size(model, roundoff, wide.y, wide.params, wide.x, first)
+        model, params, x, first, y = arrange_at_its_size(problem)
+        found = _measure_at_its_size(model, roundoff, y, params, x, first)
     return cache(lambda: make_read_only(jax.tree.map(np.asarray, found)))
 
 
@@ -152,6 +159,46 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
         finer = measure_truth(problem, dtype, names).allowed
         errors |= {name: np.fmin(errors[name], finer[name]) for name in vague}
     return loosen_where_overflowing(Truth(values, errors), dtype)
+
+
+@cached_by_content(32)
+def start_large_reference(problem: Problem) -> Callable[[], dict[str, Array]]:
+    """Start computing the reference of a large problem; return a function that blocks for it.
+
+    A problem beyond the capacity for large ones compiles anew for its shape.
+    """
+    if fits_capacity(problem, LARGE):
+        given: dict[str, Any] = problem.first | problem.options
+        params, x, y = problem.params, problem.x, problem.y
+        finish = padded.started(params, x, y, **given, cell=problem.cell, capacity=LARGE)
+    else:
+        with jax.enable_x64(True):
+            model, params, x, first, y = arrange_at_its_size(problem)
+            found = unrolled.compiled_derivatives(model, params, x, first, y, None, None)
+        finish = partial(jax.tree.map, np.asarray, found)
+    # Copies, because a part of a padded array keeps all of it.
+    return cache(lambda: make_read_only({n: v.copy() for n, v in name_arrays(finish()).items()}))
+
+
+def large_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
+    """Find the reference of a large problem, with the error of one sum of so many terms. (N3)
+
+    Where a submission exceeds that error, `measure_truth` decides.
+    """
+    values = start_large_reference(problem)()
+    unit = sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
+    T, *others = problem.sizes
+    terms, tiny = T * sum(others), float(np.finfo(dtype).smallest_normal)
+
+    def allow(name: str, value: Array) -> Array:
+        # Steps differ in size. A column of ∂L/∂U may be one step's.
+        axis = {"U": 0, "x": (1, 2), "adjoints": (1, 2)}.get(name)
+        largest = np.max(np.abs(value), axis=axis, keepdims=True)
+        allowed = SAFETY * np.sqrt(terms) * unit * largest + tiny  # (N3)
+        return np.broadcast_to(allowed.reshape(()) if value.ndim == 0 else allowed, value.shape)
+
+    allowed = {name: allow(name, value) for name, value in values.items() if name in names}
+    return loosen_where_overflowing(Truth({n: values[n] for n in allowed}, allowed), dtype)
 
 
 def has_derived_bound(problem: Problem) -> bool:
