@@ -22,6 +22,7 @@ from bptt_verifier.mistakes.cells import diagnose
 from bptt_verifier.problems.cached import cached_by_content
 from bptt_verifier.problems.draws import round_to_one_digit, with_values
 from bptt_verifier.problems.extremes import (
+    LARGE,
     LARGE_PROBLEMS,
     MODERATE,
     SMALL,
@@ -75,7 +76,9 @@ FRESH = (
 )
 LONG = SMALL._replace(T=120, B=1, D=33)  # for a mistake that may depend on T
 READABLE = Sizes(4, 2, 2, 2, 2)  # the largest counterexample that a reader can follow
-QUICK = 0.1  # seconds for `MODERATE`; a slower submission may need minutes where all is large
+# A submission that needs longer than this many seconds for `MODERATE`, and so much longer with many
+# hidden units than with few, may need minutes where all sizes are large.
+QUICK, GROWTH = 0.03, 5
 CHEAP = 20_000  # T B (D + H) of a problem on which every known mistake can be tried
 PRINTED = 10_000  # numbers, at most, in a line that calls the submission
 
@@ -230,14 +233,15 @@ class CellSubject(Subject):
     def draw_extreme_cases(self) -> Iterator[Case]:
         """Draw extreme problems, small and large, and those of the sizes that the user asks for."""
         yield from map(self.make_case, prefetch_references(self.small_extremes))
-        draw, seed, duration = self.draw_problem, self.seed, 0.0
-        for problem in [*draw_problems_of_large_sizes(draw, seed)]:
+        draw, seed, seconds = self.draw_problem, self.seed, dict[Sizes, float]()
+        for problem in draw_problems_of_large_sizes(draw, seed):
             start_large_reference(problem)()
-            began = time.process_time()
+            began = time.thread_time()
             yield self.make_large_case(problem)
-            duration = time.process_time() - began
-        largest = draw_problem_with_all_sizes_large(draw, seed)
-        if duration <= QUICK:
+            seconds[problem.sizes] = time.thread_time() - began
+        largest, duration = draw_problem_with_all_sizes_large(draw, seed), seconds[MODERATE]
+        wide, narrow = SMALL._replace(H=LARGE.H), SMALL._replace(O=LARGE.O)
+        if duration <= QUICK or seconds[wide] <= GROWTH * seconds[narrow]:
             yield self.make_large_case(largest)
         else:
             self.omitted.append(

@@ -96,7 +96,9 @@ def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)
         elif state in others:
             by_name.append(state)
             places = [name for name in places if name != state]
-    by_keyword = {p.name for p in parameters if p.kind in (kinds[1], inspect.Parameter.KEYWORD_ONLY)}
+    by_keyword = {
+        p.name for p in parameters if p.kind in (kinds[1], inspect.Parameter.KEYWORD_ONLY)
+    }
     has_default = {p.name for p in parameters if p.default is not p.empty}
     optional = [name for name in states if name in by_keyword & has_default]
     return TakenStates(tuple(in_order), tuple(by_name), tuple(optional))

@@ -84,7 +84,7 @@ def draw_problems_of_large_values(draw: Draw, seed: int) -> Iterator[Problem]:
         problem.y[-1, -1] = FAR
         yield problem
         yield draw(rng, SMALL, dtype, spread=5.0)
-    for scale in (4.0, 8.0, 16.0):
+    for scale in (4.0, 8.0, 12.0):
         yield draw_pulses(draw, rng, Sizes(T=6, B=1, D=6, H=6, O=4), np.float64, scale=scale)
 
 
@@ -106,11 +106,15 @@ def draw_pulses(
 
 
 def draw_problems_of_large_sizes(draw: Draw, seed: int) -> Iterator[Problem]:
-    """Draw problems within the capacity `LARGE`: each size large alone, then all moderately."""
+    """Draw problems within the capacity `LARGE`: each size large alone, then all moderately.
+
+    Of long sequences, pulses come first, because they show every step.
+    """
     rng = np.random.default_rng([seed, 7])
+    for letter in "BDHO":
+        yield draw(rng, SMALL._replace(**{letter: getattr(LARGE, letter)}), np.float64)
     yield draw_pulses(draw, rng, SMALL._replace(T=LARGE.T, B=1, D=LARGE.D), np.float64)
-    for letter, size in LARGE._asdict().items():
-        yield draw(rng, SMALL._replace(**{letter: size}), np.float64)
+    yield draw(rng, SMALL._replace(T=LARGE.T), np.float64)
     yield draw(rng, MODERATE, np.float64, spread=0.5)
 
 
