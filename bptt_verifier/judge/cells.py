@@ -369,11 +369,13 @@ class CellSubject(Subject):
             return diagnose(witnesses, several=not only_large)
 
         mistakes = find_mistakes()
-        if any(mistake.name == "truncated" for mistake in mistakes) and not only_large:
-            # A state that is detached every k steps is a truncation at one length alone.
+        if any(mistake.name == "truncated" for mistake in mistakes):
+            # A state that is detached every k steps is a truncation at one length alone. After a
+            # large failing case, pulses at every step show the number of steps.
+            sizes = LONG._replace(D=LONG.T) if only_large else LONG
             rng = np.random.default_rng([self.seed, 12])
-            long = draw_pulses(self.draw_problem, rng, LONG, dtype)
-            longer = attempt(self.make_large_case(long)._replace(in_doubt=None))
+            long = self.make_large_case(draw_pulses(self.draw_problem, rng, sizes, dtype))
+            longer = attempt(long._replace(in_doubt=None))
             if longer is not None:
                 found.append(longer)
                 return find_mistakes()

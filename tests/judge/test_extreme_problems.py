@@ -79,7 +79,9 @@ def test_the_counterexample_of_a_large_problem_is_as_small_as_possible(
     assert "np.array" in report.counterexample.reproduce
 
 
-@pytest.mark.parametrize(("cell", "steps"), [("rnn", 30), ("rnn", 50), ("gru", 64), ("rnn", 100)])
+@pytest.mark.parametrize(
+    ("cell", "steps"), [("rnn", 30), ("rnn", 50), ("lstm", 50), ("gru", 64), ("rnn", 100)]
+)
 def test_truncation_after_many_steps_is_named(cell: str, steps: int) -> None:
     report = judge(lambda p, x, y: right(cell, p, x, y, truncation=steps), cell)
     ((name, found),) = details(report)
