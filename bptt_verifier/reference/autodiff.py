@@ -39,7 +39,7 @@ def fits_capacity(problem: Problem, capacity: Capacity = LARGEST) -> bool:
     return all(size <= most for size, most in zip(problem.sizes, capacity, strict=True))
 
 
-@cached_by_content(512)
+@cached_by_content(1024)
 def start_reference(problem: Problem) -> Callable[[], Derivatives]:
     """Start computing the reference; return a function that blocks until it is there."""
     given: dict[str, Any] = problem.first | problem.options
@@ -65,6 +65,12 @@ def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
     return Bounds(*(both * bound for bound in own))  # (E13)
 
 
+# For large problems, of which there are few.
+_differentiate_padded = partial(
+    jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED
+)(padded.differentiated)
+
+
 @partial(jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED)
 def _measure_padded(
     model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed
@@ -81,6 +87,16 @@ def _measure_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> An
     return measure_error(differentiated, roundoff, *point)
 
 
+def lay_out(problem: Problem, capacity: Capacity) -> padded.Laid:
+    """Pad a problem to a capacity."""
+    return padded.lay_out(
+        problem.cell, problem.params, problem.x, problem.y, **problem.first,
+        option=next(iter(problem.option.values()), None), loss=problem.loss,
+        outputs=problem.outputs, lengths=problem.lengths, truncation=problem.truncation,
+        capacity=capacity,
+    )  # fmt: skip
+
+
 def arrange_at_its_size(problem: Problem) -> tuple[Model, Any, Array, tuple[Array, ...], Array]:
     """Arrange a problem for the network of its own size: model, parameters, x, states, y."""
     cell, option = padded.CELLS[problem.cell], next(iter(problem.option.values()), None)
@@ -90,21 +106,16 @@ def arrange_at_its_size(problem: Problem) -> tuple[Model, Any, Array, tuple[Arra
     return Model(cell.step, option, problem.loss), wide.params, wide.x, first, wide.y
 
 
-@cached_by_content(512)
+@cached_by_content(1024)
 def start_measured_reference(
     problem: Problem, dtype: Any
 ) -> Callable[[], tuple[Derivatives, Derivatives]]:
     """Start computing `measure_reference`; return a function that blocks until it is there."""
     # The error is proportional to the roundoff, here of the derivation plus the reference.
     roundoff = sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
-    option = next(iter(problem.option.values()), None)
     with jax.enable_x64(True):
         if fits_capacity(problem):
-            laid = padded.lay_out(
-                problem.cell, problem.params, problem.x, problem.y, **problem.first,
-                option=option, loss=problem.loss, outputs=problem.outputs,
-                lengths=problem.lengths, truncation=problem.truncation, capacity=LARGEST,
-            )  # fmt: skip
+            laid = lay_out(problem, LARGEST)
             found = _measure_padded(laid.model, laid.states, roundoff, laid.problem, laid.fixed)
             return cache(lambda: make_read_only((laid.cut(*found[0]), laid.cut(*found[1]))))
         model, params, x, first, y = arrange_at_its_size(problem)
@@ -167,15 +178,14 @@ def start_large_reference(problem: Problem) -> Callable[[], dict[str, Array]]:
 
     A problem beyond the capacity for large ones compiles anew for its shape.
     """
-    if fits_capacity(problem, LARGE):
-        given: dict[str, Any] = problem.first | problem.options
-        params, x, y = problem.params, problem.x, problem.y
-        finish = padded.started(params, x, y, **given, cell=problem.cell, capacity=LARGE)
-    else:
-        with jax.enable_x64(True):
+    with jax.enable_x64(True):
+        if fits_capacity(problem, LARGE):
+            laid = lay_out(problem, LARGE)
+            finish = partial(laid.cut, *_differentiate_padded(*laid[:4]))
+        else:
             model, params, x, first, y = arrange_at_its_size(problem)
             found = unrolled.compiled_derivatives(model, params, x, first, y, None, None)
-        finish = partial(jax.tree.map, np.asarray, found)
+            finish = partial(jax.tree.map, np.asarray, found)
     # Copies, because a part of a padded array keeps all of it.
     return cache(lambda: make_read_only({n: v.copy() for n, v in name_arrays(finish()).items()}))
 
@@ -192,7 +202,8 @@ def large_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED)
 
     def allow(name: str, value: Array) -> Array:
         # Steps differ in size. A column of ∂L/∂U may be one step's.
-        axis = {"U": 0, "x": (1, 2), "adjoints": (1, 2)}.get(name)
+        axes: dict[str, int | tuple[int, int]] = {"U": 0, "x": (1, 2), "adjoints": (1, 2)}
+        axis = axes.get(name)
         largest = np.max(np.abs(value), axis=axis, keepdims=True)
         allowed = SAFETY * np.sqrt(terms) * unit * largest + tiny  # (N3)
         return np.broadcast_to(allowed.reshape(()) if value.ndim == 0 else allowed, value.shape)

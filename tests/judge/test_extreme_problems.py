@@ -27,7 +27,7 @@ def right(cell: str, params: Any, x: Any, y: Any, **options: Any) -> Gradients:
 def wrong_where(cell: str, special: Callable[[Sizes], bool]) -> Callable[..., Gradients]:
     def gradients(params: Any, x: Any, y: Any) -> Gradients:
         found = right(cell, params, x, y)
-        if special(Sizes(*x.shape, params.V.shape[1], params.V.shape[0])):
+        if special(Sizes(*map(int, (*x.shape, *params.V.shape[::-1])))):
             found["V"] = -found["V"]
         return found
 
