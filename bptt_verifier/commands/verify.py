@@ -47,6 +47,10 @@ def verify(
     bias: Annotated[bool, Option("--bias", help="Your derivation has b and c.")] = False,
     examples: Annotated[int, Option(min=1, help="Number of random problems.")] = 200,
     seed: Annotated[int, Option(min=0, help="Seed of the random problems.")] = 0,
+    sizes: Annotated[
+        list[str] | None,
+        Option(metavar="T=…,B=…", help="Sizes to try as well; may be given several times."),
+    ] = None,
     dtype: Annotated[Dtype, Option(help="Precision of the built-in derivations.")] = Dtype.FLOAT64,
     certified: Annotated[
         bool,
@@ -77,7 +81,7 @@ def verify(
     needs_file = {
         "--model": model is not Model.RNN, "--reset": reset is not Reset.AFTER,
         "--activation": activation is not Activation.TANH, "--loss": loss is not Loss.MSE,
-        "--bias": bias, "--html": html_file is not None and own is None,
+        "--bias": bias, "--sizes": sizes, "--html": html_file is not None and own is None,
     }  # fmt: skip
     for option, given in needs_file.items():
         if given and file is None:
@@ -97,6 +101,7 @@ def verify(
             path, function = (path, named or function) if colon else (file, function)
             options |= {"activation": activation, "loss": loss, "bias": bias}
             options |= {"examples": examples, "model": model, "reset": reset}
+            options |= {"sizes": [parse_sizes(text) for text in sizes or ()]}
         request = {"file": path, "function": function, "own": own is not None, "options": options}
         printed: list[str] = []
         try:
@@ -110,6 +115,14 @@ def verify(
     if html_file is not None:
         html_file.write_text(outcome.html, encoding="utf-8")
     raise Exit(ENDED if outcome.ended else EXIT_CODES[outcome.verdict])
+
+
+def parse_sizes(text: str) -> dict[str, int]:
+    """Parse sizes such as T=500,B=64. Raises ValueError where the text is none."""
+    found = [each.partition("=") for each in text.split(",")]
+    if not all(letter and size.strip().isdecimal() for letter, _, size in found):
+        raise ValueError(f"--sizes: expected sizes such as T=500,B=64, found {text!r}")
+    return {letter.strip(): int(size) for letter, _, size in found}
 
 
 def verify_derivations(

@@ -1,9 +1,10 @@
 """The cells as subjects: the RNN, the LSTM and the GRU."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice, product
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain, combinations, islice, product
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,18 @@ from bptt_verifier.judge.submission import (
 from bptt_verifier.mistakes.cells import diagnose
 from bptt_verifier.problems.cached import cached_by_content
 from bptt_verifier.problems.draws import round_to_one_digit, with_values
+from bptt_verifier.problems.extremes import (
+    LARGE,
+    LARGE_PROBLEMS,
+    MODERATE,
+    SMALL,
+    draw_degenerate_problems,
+    draw_problem_with_all_sizes_large,
+    draw_problems_of_large_sizes,
+    draw_problems_of_large_values,
+    draw_problems_of_sizes,
+    draw_pulses,
+)
 from bptt_verifier.problems.problem import (
     CELLS,
     GATES,
@@ -37,8 +50,10 @@ from bptt_verifier.reference.autodiff import (
     find_values,
     fits_capacity,
     has_derived_bound,
+    large_truth,
     measure_truth,
     prefetch_references,
+    start_large_reference,
     truth,
 )
 from bptt_verifier.reference.case import Case
@@ -62,7 +77,13 @@ FRESH = (
     Sizes(4, 1, 5, 5, 4),
     Sizes(12, 2, 3, 6, 1),
 )
-SMALL = Sizes(4, 2, 2, 2, 2)  # the largest counterexample that a reader can follow
+LONG = SMALL._replace(T=120, B=1, D=33)  # for a mistake that may depend on T
+READABLE = Sizes(4, 2, 2, 2, 2)  # the largest counterexample that a reader can follow
+# A submission that needs longer than this many seconds for `MODERATE`, and so much longer with many
+# hidden units than with few, may need minutes where all sizes are large.
+QUICK, GROWTH = 0.03, 5
+CHEAP = 20_000  # T B (D + H) of a problem on which every known mistake can be tried
+PRINTED = 10_000  # numbers, at most, in a line that calls the submission
 
 
 @dataclass(frozen=True)
@@ -76,6 +97,13 @@ class CellSubject(Subject):
     states: TakenStates
     examples: int
     seed: int
+    sizes: tuple[Sizes, ...] = ()  # that the user asks for
+    omitted: list[str] = field(default_factory=list, compare=False)  # sentences, for the report
+
+    @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Sentences on omitted problems."""
+        return tuple(self.omitted)
 
     @property
     def stated(self) -> str:
@@ -86,7 +114,8 @@ class CellSubject(Subject):
     @property
     def total(self) -> int:
         """The number of random problems and probes."""
-        return self.examples + 4 * (self.cell == "rnn") + len(SPREADS) * PROBES * 2
+        drawn = self.examples + 4 * (self.cell == "rnn") + len(SPREADS) * PROBES * 2
+        return drawn + len(self.small_extremes) + LARGE_PROBLEMS + 3 * len(self.sizes)
 
     def draw_problem(
         self, rng: np.random.Generator, sizes: Sizes, dtype: Any, **scales: Any
@@ -108,13 +137,20 @@ class CellSubject(Subject):
             partial(known, problem),
         )
 
+    def make_large_case(self, problem: Problem) -> Case:
+        """Make the case of a problem of any size; its errors are measured only in doubt."""
+        case = self.make_case(problem)
+        if fits_capacity(problem):
+            return case
+        return case._replace(truth=partial(large_truth, problem), in_doubt=case.truth)
+
     def call(self, case: Case, copy: Copy = copies) -> Call:
         """Copy the parameters, x, y and the initial states for one call."""
-        arrays = copy(case.arguments)
+        arrays, states = copy(case.arguments), self.states.select(case.point.first)
         weights = {name: arrays[name] for name in case.point.weights}
-        in_order = [arrays[name] for name in ("x", "y", *self.states.in_order)]
+        in_order = [arrays[name] for name in ("x", "y", *states.in_order)]
         given = (WEIGHTS[len(weights)](**weights), *in_order)
-        return Call(given, {name: arrays[name] for name in self.states.by_name}, lambda: arrays)
+        return Call(given, {name: arrays[name] for name in states.by_name}, lambda: arrays)
 
     def expect(self, case: Case) -> Expected:
         """Describe the gradients: by name, or in the order of the parameters."""
@@ -191,6 +227,45 @@ class CellSubject(Subject):
         problem = case.point.map_arrays(partial(displace, rng=rng))
         return self.make_case(problem)._replace(truth=partial(find_values, problem))
 
+    @cached_property
+    def small_extremes(self) -> tuple[Problem, ...]:
+        """Degenerate problems, those of large values, and those without an optional state."""
+        draw, rng = self.draw_problem, np.random.default_rng([self.seed, 10])
+        problems = [*draw_degenerate_problems(draw, self.seed)]
+        problems += draw_problems_of_large_values(draw, self.seed)
+        optional = self.states.optional
+        for omitted in chain.from_iterable(combinations(optional, n + 1) for n in range(2)):
+            for sizes, dtype in product(FRESH[:2], (np.float64, np.float32)):
+                problem = draw(rng, sizes, dtype)
+                problems.append(keep_states(problem, set(problem.first) - set(omitted)))
+        return tuple(problems)
+
+    def draw_extreme_cases(self) -> Iterator[Case]:
+        """Draw extreme problems, small and large, and those of the sizes that the user asks for."""
+        yield from map(self.make_case, prefetch_references(self.small_extremes))
+        draw, seed, seconds = self.draw_problem, self.seed, dict[Sizes, float]()
+        for problem in draw_problems_of_large_sizes(draw, seed):
+            start_large_reference(problem)()
+            began = time.thread_time()
+            yield self.make_large_case(problem)
+            seconds[problem.sizes] = time.thread_time() - began
+        largest, duration = draw_problem_with_all_sizes_large(draw, seed), seconds[MODERATE]
+        wide, narrow = SMALL._replace(H=LARGE.H), SMALL._replace(O=LARGE.O)
+        if duration <= QUICK or seconds[wide] <= GROWTH * seconds[narrow]:
+            yield self.make_large_case(largest)
+        else:
+            self.omitted.append(
+                f"{largest.sizes} together were not tried, because your code needs {duration:.2g} "
+                f"s with {MODERATE}. The option `sizes` tries them."
+            )
+        for sizes in self.sizes:
+            yield from map(self.make_large_case, draw_problems_of_sizes(draw, seed, sizes))
+
+    def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, int]:
+        """Find the largest size of each kind in these cases, by its letter."""
+        found = [case.point.sizes for case in cases]
+        return {n: max(sizes[i] for sizes in found) for i, n in enumerate(Sizes._fields) if found}
+
     def contradict(self, number: int, case: Case) -> str | None:
         """Describe where complex steps contradict the reference, in the first cases."""
         if number >= CONFIRMED:
@@ -208,7 +283,8 @@ class CellSubject(Subject):
             if abs(other - value) <= 1e-6 * abs(other):
                 named = ", ".join(f"{name} {option}" for name, option in options.items())
                 return f" It is that of {named or self.cell} with loss {loss}."
-        return ""
+        missing = [name for name in self.states.all if name not in at.first]
+        return f" {' and '.join(missing)} was not given: it is zero." if missing else ""
 
     def describe_sizes(self, found: Compared) -> str:
         """Describe the sizes, the model and the dtype."""
@@ -218,18 +294,20 @@ class CellSubject(Subject):
 
     def reproduce(self, found: Compared) -> str:
         """Write the line that calls the submission with these arrays."""
-        return write_call(found.case.arguments, self.states.by_name)
+        if sum(value.size for value in found.case.arguments.values()) > PRINTED:
+            return f"verify(gradients, sizes=[{found.case.point.sizes._asdict()}], …)"
+        return write_call(found.case.arguments, self.states.select(found.case.point.first).by_name)
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
         """Find the smallest case that fails, with numbers of one digit if possible."""
-        dtype = failing.case.point.x.dtype
+        dtype, given = failing.case.point.x.dtype, failing.case.point.first
         # The errors of a gated cell are measured, which costs ten times the derived bound.
         numbers = 8 if has_derived_bound(failing.case.point) else 3
 
         def fails_with(sizes: Sizes) -> Compared | None:
             for number in range(numbers):
                 rng = np.random.default_rng([self.seed, number, 2])
-                problem = self.draw_problem(rng, sizes, dtype)
+                problem = keep_states(self.draw_problem(rng, sizes, dtype), given)
                 for candidate in (round_to_one_digit(problem), problem):
                     found = attempt(self.make_case(candidate))
                     if found is not None and found.fails:
@@ -237,11 +315,13 @@ class CellSubject(Subject):
             return None
 
         # If no problem of the largest small size fails, the smaller ones are not tried.
-        if fails_with(SMALL) is not None:
-            small = (Sizes(*each) for each in product(*(range(1, most + 1) for most in SMALL)))
+        if fails_with(READABLE) is not None:
+            small = (Sizes(*each) for each in product(*(range(1, most + 1) for most in READABLE)))
             for sizes in sorted(small, key=lambda s: (sum(s), s)):
                 if (found := fails_with(sizes)) is not None:
                     return found
+        if failing.case.in_doubt is not None:
+            return self.shrink_large(attempt, failing)
         best: Compared | None = failing if fits_capacity(failing.case.point) else None
         while best is not None:
             failing, sizes = best, best.case.point.sizes
@@ -250,18 +330,66 @@ class CellSubject(Subject):
             best = next(filter(None, map(fails_with, smaller)), None)
         return failing
 
+    def shrink_large(self, attempt: Try, failing: Compared) -> Compared:
+        """Reduce one size of a large problem after the other, by bisection, while it fails."""
+        sizes, dtype = failing.case.point.sizes, failing.case.point.x.dtype
+        smallest = failing
+
+        def fails_with(sizes: Sizes) -> Compared | None:
+            for draw in (partial(draw_pulses, self.draw_problem), self.draw_problem):
+                problem = draw(np.random.default_rng([self.seed, 11]), sizes, dtype)
+                case = self.make_large_case(keep_states(problem, failing.case.point.first))
+                found = attempt(case._replace(in_doubt=None))
+                if found is not None and found.fails:
+                    return found._replace(case=case)
+            return None
+
+        for letter in Sizes._fields:
+            low, high, middle = 0, getattr(sizes, letter), 1
+            while high - low > 1:
+                reduced = sizes._replace(**{letter: middle})
+                found = fails_with(reduced)
+                if found is None:
+                    low = middle
+                else:
+                    sizes, high, smallest = reduced, middle, found
+                middle = (low + high) // 2
+        found = attempt(smallest.case)  # with the errors measured, which was too slow before
+        return found if found is not None and found.fails else failing
+
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
     ) -> tuple[Mistake, ...]:
         """Find the mistakes that explain failing cases, failing probes and fresh cases."""
-        found = [*cases[:2], *probes[:2]]
+        by_cost = sorted(cases, key=lambda each: each.case.in_doubt is not None and work(each))
+        found = [*by_cost[:2], *probes[:2]]
+        only_large = found[0].case.in_doubt is not None
+        if only_large:
+            small = found[0] if work(found[0]) <= CHEAP else self.shrink_large(attempt, found[0])
+            found = [small]
         dtype = found[0].case.point.x.dtype  # in which something fails
         for sizes in FRESH:
             rng = np.random.default_rng([self.seed, 3, *sizes])
             fresh = attempt(self.make_case(self.draw_problem(rng, sizes, dtype, target_scale=10.0)))
             if fresh is not None:
                 found.append(fresh)
-        return diagnose([each.witness(each.case.point, each.gradients) for each in found])
+
+        def find_mistakes() -> tuple[Mistake, ...]:
+            witnesses = [each.witness(each.case.point, each.gradients) for each in found]
+            return diagnose(witnesses, several=not only_large)
+
+        mistakes = find_mistakes()
+        if any(mistake.name == "truncated" for mistake in mistakes):
+            # A state that is detached every k steps is a truncation at one length alone. After a
+            # large failing case, pulses at every step show the number of steps.
+            sizes = LONG._replace(D=LONG.T) if only_large else LONG
+            rng = np.random.default_rng([self.seed, 12])
+            long = self.make_large_case(draw_pulses(self.draw_problem, rng, sizes, dtype))
+            longer = attempt(long._replace(in_doubt=None))
+            if longer is not None:
+                found.append(longer)
+                return find_mistakes()
+        return mistakes
 
     def choose_for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
         """Choose all results, of the small problems first."""
@@ -271,6 +399,17 @@ class CellSubject(Subject):
             dtype = coarsest(*each.submitted.values())
             found.append(Computed(each.case.point, gradients, dtype))
         return iter(sorted(found, key=lambda computed: computed.size))
+
+
+def work(found: Compared) -> int:
+    """T B (D + H) of a case, to which the duration of a backward pass is proportional."""
+    T, B, D, H, _ = found.case.point.sizes
+    return int(T * B * (D + H))
+
+
+def keep_states(problem: Problem, given: Collection[str]) -> Problem:
+    """Keep these initial states of a problem; the others are zero."""
+    return problem._replace(first={n: s for n, s in problem.first.items() if n in given})
 
 
 @cached_by_content(8 * CONFIRMED)

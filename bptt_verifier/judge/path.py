@@ -74,8 +74,9 @@ def judge_submission(
     def report(verdict: Verdict, *mistakes: Mistake, notes: tuple[str, ...] = ()) -> Report:
         parameters, notes = summarise_parameters(compared), (*subject.notes, *notes)
         return Report(
-            name, verdict, mistakes, parameters=parameters, cases=len(compared), notes=notes
-        )
+            name, verdict, mistakes, parameters=parameters, cases=len(compared), notes=notes,
+            largest_sizes=subject.find_largest_sizes(found.case for found in compared),
+        )  # fmt: skip
 
     def refuse(how: Breach) -> Report:
         return report(Verdict.DISAGREES, how.mistake, notes=how.notes)
@@ -98,6 +99,10 @@ def judge_submission(
         found = compare_at(gradients, subject, case, precision=precision)
         return None if isinstance(found, Breach) else found
 
+    def weigh_forward(found: Compared) -> Compared:
+        forward = [name for name in list_failing(found) if name not in found.gradients]
+        return weigh(attempt, subject, found, forward, ENTRIES) if forward else found
+
     in_float64 = 0
     for number, case in enumerate(subject.draw_cases()):
         doubt = subject.contradict(number, case)
@@ -111,9 +116,7 @@ def judge_submission(
             weighed = weigh(attempt, subject, found, list_failing(found), ENTRIES)
             precision, confirmed = find_precision(found, weighed), list_failing(weighed)
             found = found if precision is None else attempt(case) or found
-        forward = [name for name in list_failing(found) if name not in found.gradients]
-        if forward:
-            found = weigh(attempt, subject, found, forward, ENTRIES)
+        found = weigh_forward(found)
         differs = find_forward_difference(subject, found)
         if differs is not None:
             return report(Verdict.DISAGREES, differs)
@@ -127,6 +130,20 @@ def judge_submission(
             return refuse(found)
         probes.append(separate_steps(found))
         progress(len(compared) + len(probes), subject.total)
+
+    if not any(found.fails for found in (*compared, *probes)):
+        for case in subject.draw_extreme_cases():
+            found = compare_at(gradients, subject, case, precision=precision)
+            if isinstance(found, Breach):
+                return refuse(found)
+            found = weigh_forward(found)
+            differs = find_forward_difference(subject, found)
+            if differs is not None:
+                return report(Verdict.DISAGREES, differs)
+            compared.append(found)
+            progress(len(compared) + len(probes), subject.total)
+            if found.fails and case.in_doubt is not None:
+                break  # to measure the errors of every other large case takes seconds
     names = list_gradients([*compared, *probes])
     settled = settle(attempt, subject, [*compared, *probes], names, confirmed)
     again = partial(compare_at, gradients, subject, precision=precision)
@@ -200,6 +217,18 @@ def compare_at(
     submitted = ask_at(gradients, subject, case, copy)
     if isinstance(submitted, Breach):
         return submitted
+    found = compare_results(case, submitted, precision)
+    if case.in_doubt is None:
+        return found
+    if isinstance(found, Compared) and all(each.error <= 1 for each in found.comparisons):
+        return found
+    return compare_results(case._replace(truth=case.in_doubt), submitted, precision)
+
+
+def compare_results(
+    case: Case, submitted: dict[str, Array], precision: Any = None
+) -> Compared | Breach:
+    """Compare the results of a submission at a case with the reference."""
     dtypes = find_dtypes(submitted, case, precision)
     values, allowed = find_truth(case, dtypes)
     for name, value in submitted.items():
@@ -340,6 +369,7 @@ def conclude(
         curves=curves,
         cases=len(compared) + len(probes),
         notes=notes,
+        largest_sizes=subject.find_largest_sizes(found.case for found in (*compared, *probes)),
     )
     if report.verdict is Verdict.DISAGREES:
         failing = [case for case in compared if case.fails]

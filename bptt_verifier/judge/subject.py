@@ -94,6 +94,14 @@ class Subject(ABC):
         """Draw the cases that show single steps: column t of ∂L/∂U is δ_t."""
         return ()
 
+    def draw_extreme_cases(self) -> Iterable[Case]:
+        """Draw further cases, at which gradients are compared if all others agree."""
+        return ()
+
+    def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, int]:
+        """Find the largest size of each kind in these cases, by its letter."""
+        return {}
+
     def contradict(self, number: int, case: Case) -> str | None:
         """Describe what contradicts the reference at case `number`, if anything does."""
         return None

@@ -10,7 +10,8 @@ import sys
 import sysconfig
 import traceback
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -54,15 +55,25 @@ def write_call(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> st
 
 
 class TakenStates(NamedTuple):
-    """The initial states that a submission takes: after y, in order, and as keywords, by name."""
+    """The initial states that a submission takes: after y, in order, and as keywords, by name.
+
+    `optional` are those that may be left out.
+    """
 
     in_order: tuple[str, ...] = ()
     by_name: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
         """All of them, in the order in which they are drawn and reported."""
         return self.in_order + self.by_name
+
+    def select(self, given: Collection[str]) -> "TakenStates":
+        """Select the states that are given in one call; those after an omitted one go by name."""
+        in_order = tuple(takewhile(given.__contains__, self.in_order))
+        by_name = tuple(name for name in self.all if name in given and name not in in_order)
+        return TakenStates(in_order, by_name)
 
 
 def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)) -> TakenStates:
@@ -89,7 +100,12 @@ def find_states(gradients: Callable[..., Any], states: tuple[str, ...] = ("h0",)
         elif state in others:
             by_name.append(state)
             places = [place for place in places if place.name != state]
-    return TakenStates(tuple(in_order), tuple(by_name))
+    by_keyword = {
+        p.name for p in parameters if p.kind in (kinds[1], inspect.Parameter.KEYWORD_ONLY)
+    }
+    has_default = {p.name for p in parameters if p.default is not p.empty}
+    optional = [name for name in states if name in by_keyword & has_default]
+    return TakenStates(tuple(in_order), tuple(by_name), tuple(optional))
 
 
 class Call(NamedTuple):

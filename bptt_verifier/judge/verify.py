@@ -1,12 +1,13 @@
 """Entry points: verify a derivation of the gradients of a cell, or of a model of your own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import Progress, judge
 from bptt_verifier.judge.submission import find_states
+from bptt_verifier.problems.extremes import complete_sizes
 from bptt_verifier.problems.problem import ACTIVATIONS, CELLS, LOSSES, STATES
 from bptt_verifier.program.attempt import attempt, printable, use_own_settings
 from bptt_verifier.reference.own_loss import CASES, Loss, prepare
@@ -26,6 +27,7 @@ def verify(
     bias: bool = False,
     examples: int = 200,
     seed: int = 0,
+    sizes: Iterable[Mapping[str, int]] = (),
     progress: Progress = lambda done, total: None,
     subject: str | None = None,
 ) -> Report:
@@ -37,7 +39,8 @@ def verify(
     "prediction", "x", "h0" and "adjoints".
     `model` "lstm" or "gru" is that of docs/derivation.md, sections 12 and 13, with the gates packed
     as there: U (G H, D), W (G H, H), b (G H,); the LSTM has a fifth argument c0, the GRU b_n (H,)
-    and `reset`. `activation` is the RNN's. `examples` random problems are drawn from `seed`.
+    and `reset`. `activation` is the RNN's. `examples` random problems are drawn from `seed`. Each
+    of `sizes`, such as {"T": 500, "B": 64}, adds problems of these sizes, the others small.
     Whatever `gradients` raises, returns or modifies is in the report. Raises TypeError or
     ValueError where another argument does not fit this description.
     """
@@ -52,9 +55,10 @@ def verify(
             raise ValueError(f"{option}: expected one of {', '.join(choices)}, found {value!r}")
     require_at_least(1, "examples", examples)
     require_at_least(0, "seed", seed)
+    asked = tuple(map(complete_sizes, sizes))
     option = {"rnn": activation, "gru": reset}.get(model, "")
     states = find_states(gradients, STATES[model])
-    cell = CellSubject(model, option, loss, bool(bias), states, examples, seed)
+    cell = CellSubject(model, option, loss, bool(bias), states, examples, seed, asked)
     with use_own_settings():
         return judge(gradients, cell, subject or find_name(gradients), progress)
 

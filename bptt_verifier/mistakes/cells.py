@@ -102,6 +102,8 @@ class CellHypotheses:
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find a different forward pass whose correct gradients are the submission's."""
+        if len({tuple(witness.point.first) for witness in self.witnesses}) > 1:
+            return ()  # another forward pass would be another one without an initial state
         others = (list_forward_passes(witness.point) for witness in self.witnesses)
         for variant in zip(*others, strict=True):
             pairs = zip(self.witnesses, variant, strict=True)
@@ -173,9 +175,10 @@ def pack_bits(masks: Iterable[Array]) -> int:
     return int.from_bytes(np.packbits(np.concatenate([mask.ravel() for mask in masks])).tobytes())
 
 
-def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
+def diagnose(witnesses: Sequence[Witness], *, several: bool = True) -> tuple[Mistake, ...]:
     """Find the mistakes that give the submission's numbers; empty where none do.
 
+    Unless `several`, a single mistake is looked for, which is quick on large problems.
     If a submission fails at some sizes only, pairs of mistakes in the backward pass are not tried,
     since they would fit these sizes alone. Without another explanation, its mistake is unknown.
     """
@@ -183,11 +186,16 @@ def diagnose(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
         return ()
     partly = find_failing_sizes(witnesses)
     known = CellHypotheses(witnesses, pairs=not partly)
-    return explain(known, known.evidence) or partly
+    return explain(known, known.evidence, several=several) or partly
 
 
 def find_failing_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     """Return an unknown mistake with the failing sizes; empty if all fail that have T > 1."""
+    omitted = find_omitted_states(witnesses)
+    if omitted:
+        which = " and ".join(omitted)
+        said = f"your numbers are wrong where {which} is not given, and right where it is."
+        return (Mistake("unknown", said, {"omitted": omitted}),)
     failing = {witness.point.sizes for witness in witnesses if witness.fails}
     others = {witness.point.sizes for witness in witnesses} - failing
     if all(sizes.T == 1 for sizes in others):
@@ -197,3 +205,15 @@ def find_failing_sizes(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     said += ": no known mistake shows at these sizes only."
     details = {"failing": [sizes._asdict() for sizes in sorted(failing)]}
     return (Mistake("unknown", said, details),)
+
+
+def find_omitted_states(witnesses: Sequence[Witness]) -> list[str]:
+    """Find the initial states that no failing case has and every other case has."""
+    failing = [witness.point.first for witness in witnesses if witness.fails]
+    others = [witness.point.first for witness in witnesses if not witness.fails]
+    names = others[0] if others else {}
+    return [
+        name
+        for name in names
+        if all(name in first for first in others) and not any(name in first for first in failing)
+    ]

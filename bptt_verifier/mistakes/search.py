@@ -60,13 +60,16 @@ class Hypotheses(Protocol):
         """Describe a mistake in the backward pass as a report does."""
 
 
-def explain(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
+def explain(
+    known: Hypotheses, evidence: Sequence[Evidence], *, several: bool = True
+) -> tuple[Mistake, ...]:
     """Find the mistakes that reproduce every number of every case; empty if none do.
 
     The first case is a failing one. The order is: one mistake in single gradients, which several
     may share; one in the backward pass, which affects every gradient after it; two in
     single gradients; another forward pass; one in the backward pass and one in single gradients;
     two in the backward pass; more than two in single gradients. No later one needs fewer mistakes.
+    Unless `several`, only the first two are tried.
     """
     right = try_mistakes(known, evidence, ())
     if not right.wrong:
@@ -76,6 +79,8 @@ def explain(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, .
         return of_gradients
     for (made,) in select_explaining(known, evidence, ((each,) for each in known.single)):
         return (known.describe(made),)
+    if not several:
+        return of_gradients
     if len(of_gradients) == 2:
         return of_gradients
     found = known.find_other_forward_pass() or find_one_of_each(known, evidence)

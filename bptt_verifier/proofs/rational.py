@@ -130,7 +130,9 @@ class SeriesCurve(NamedTuple):
         return PowerSeries(series(coefficients, terms))
 
 
-def derivative_along(curve: SeriesCurve, model: ForwardPass, point: ProofPoint, y: Array) -> list[fmpq]:
+def derivative_along(
+    curve: SeriesCurve, model: ForwardPass, point: ProofPoint, y: Array
+) -> list[fmpq]:
     """Coefficients of Σ ∂L/∂θ d at the point, up to s^(order − 1)."""
     shapes = {name: value.shape for name, value in point.directions.items()}
     states = dict.fromkeys(("h0", "c0"), (shapes["x"][1], shapes["V"][1]))

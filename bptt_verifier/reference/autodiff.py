@@ -2,7 +2,8 @@
 
 Small problems are padded to one capacity, which compiles once for all shapes. The allowed error is
 the bound of docs/derivation.md, section 9, where it exists and is small enough to decide. Otherwise
-it is measured as in section 10.
+it is measured as in section 10. Large problems have a capacity of their own; their errors are
+measured only where they exceed what a sum of that many terms rounds.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -13,12 +14,13 @@ import jax
 import numpy as np
 
 from bptt_verifier.problems.cached import cached_by_content, make_read_only
+from bptt_verifier.problems.extremes import LARGE
 from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem, list_shapes
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
-from bptt_verifier.tolerance.noise import UNOPTIMISED, measure_error
+from bptt_verifier.tolerance.noise import SAFETY, UNOPTIMISED, measure_error
 from jax_reference import padded, unrolled
-from jax_reference.padded import Fixed, Padded
+from jax_reference.padded import Capacity, Fixed, Padded
 from jax_reference.unrolled import Derivatives, Model
 
 COMPARED = (*Bounds._fields, "c0", "b_n")  # everything that a derivation may return, in order
@@ -32,12 +34,12 @@ def name_arrays(found: Derivatives | Bounds) -> dict[str, Array]:
     return {n: np.asarray(values[n]) for n in COMPARED if values.get(n) is not None}
 
 
-def fits_capacity(problem: Problem) -> bool:
-    """Tell whether a problem fits into the capacity that compiles once."""
-    return all(size <= most for size, most in zip(problem.sizes, LARGEST, strict=True))
+def fits_capacity(problem: Problem, capacity: Capacity = LARGEST) -> bool:
+    """Tell whether a problem fits into a capacity, which compiles once."""
+    return all(size <= most for size, most in zip(problem.sizes, capacity, strict=True))
 
 
-@cached_by_content(512)
+@cached_by_content(1024)
 def start_reference(problem: Problem) -> Callable[[], Derivatives]:
     """Start computing the reference; return a function that blocks until it is there."""
     given: dict[str, Any] = problem.first | problem.options
@@ -71,6 +73,12 @@ def derive_allowed(problem: Problem, dtype: Any) -> dict[str, Array]:
     return {name: bound[name] for name in name_arrays(known)}
 
 
+# For large problems, of which there are few.
+_differentiate_padded = partial(
+    jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED
+)(padded.differentiated)
+
+
 @partial(jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED)
 def _measure_padded(
     model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed
@@ -87,35 +95,52 @@ def _measure_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> An
     return measure_error(differentiated, roundoff, *point)
 
 
-@cached_by_content(512)
+def lay_out(problem: Problem, capacity: Capacity) -> padded.Laid:
+    """Pad a problem to a capacity."""
+    return padded.lay_out(
+        problem.cell, problem.params, problem.x, problem.y, **problem.first,
+        option=next(iter(problem.option.values()), None), loss=problem.loss,
+        outputs=problem.outputs, lengths=problem.lengths, truncation=problem.truncation,
+        capacity=capacity,
+    )  # fmt: skip
+
+
+def arrange_at_its_size(problem: Problem) -> tuple[Model, Any, Array, tuple[Array, ...], Array]:
+    """Arrange a problem for the network of its own size: model, parameters, x, states, y.
+
+    As in the padded path, an absent bias or state is zeros: it takes no compilation of its own.
+    """
+    cell, option = padded.CELLS[problem.cell], next(iter(problem.option.values()), None)
+    shapes = list_shapes(problem.cell, problem.sizes)
+    wide = problem.map_arrays(lambda values: values.astype(np.float64))
+    first = tuple(wide.first.get(state, np.zeros(shapes[state])) for state in cell.states)
+    params = wide.params._replace(**{name: np.zeros(shapes[name]) for name in list_absent(problem)})
+    return Model(cell.step, option, problem.loss), params, wide.x, first, wide.y
+
+
+def list_absent(problem: Problem) -> list[str]:
+    """List the parameters that a problem lacks: biases."""
+    return [name for name, value in problem.params._asdict().items() if value is None]
+
+
+@cached_by_content(1024)
 def start_measured_reference(
     problem: Problem, dtype: Any
 ) -> Callable[[], tuple[Derivatives, Derivatives]]:
     """Start computing `measure_reference`; return a function that blocks until it is there."""
     # The error is proportional to the roundoff, here of the derivation plus the reference.
     roundoff = sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
-    option = next(iter(problem.option.values()), None)
     with jax.enable_x64(True):
         if fits_capacity(problem):
-            laid = padded.lay_out(
-                problem.cell, problem.params, problem.x, problem.y, **problem.first,
-                option=option, loss=problem.loss, outputs=problem.outputs,
-                lengths=problem.lengths, truncation=problem.truncation, capacity=LARGEST,
-            )  # fmt: skip
+            laid = lay_out(problem, LARGEST)
             found = _measure_padded(laid.model, laid.states, roundoff, laid.problem, laid.fixed)
             return cache(lambda: make_read_only((laid.cut(*found[0]), laid.cut(*found[1]))))
-        cell, shapes = padded.CELLS[problem.cell], list_shapes(problem.cell, problem.sizes)
-        wide = problem.map_arrays(lambda values: values.astype(np.float64))
-        first = tuple(wide.first.get(state, np.zeros(shapes[state])) for state in cell.states)
-        # As in the padded path, an absent bias is zeros: it takes no compilation of its own.
-        absent = {n: np.zeros(shapes[n]) for n, w in wide.params._asdict().items() if w is None}
-        params = wide.params._replace(**absent)
-        model = Model(cell.step, option, problem.loss)
-        found = _measure_at_its_size(model, roundoff, wide.y, params, wide.x, first)
+        model, params, x, first, y = arrange_at_its_size(problem)
+        found = _measure_at_its_size(model, roundoff, y, params, x, first)
 
     def finish() -> tuple[Derivatives, Derivatives]:
         clean, error = jax.tree.map(np.asarray, found)
-        without = dict.fromkeys(absent)
+        without = dict.fromkeys(list_absent(problem))
         return make_read_only((clean._replace(**without), error._replace(**without)))
 
     return cache(finish)
@@ -170,8 +195,48 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
 def find_values(problem: Problem, dtype: Any = None, names: Collection[str] = COMPARED) -> Truth:
     """Find the reference alone; no error is allowed. The other arguments are those of `truth`."""
     fits = fits_capacity(problem)
-    values = name_arrays(reference(problem) if fits else measure_reference(problem)[0])
+    values = name_arrays(reference(problem)) if fits else start_large_reference(problem)()
     return Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
+
+
+@cached_by_content(32)
+def start_large_reference(problem: Problem) -> Callable[[], dict[str, Array]]:
+    """Start computing the reference of a large problem; return a function that blocks for it.
+
+    A problem beyond the capacity for large ones compiles anew for its shape.
+    """
+    with jax.enable_x64(True):
+        if fits_capacity(problem, LARGE):
+            laid = lay_out(problem, LARGE)
+            finish = partial(laid.cut, *_differentiate_padded(*laid[:4]))
+        else:
+            model, params, x, first, y = arrange_at_its_size(problem)
+            found = unrolled.compiled_derivatives(model, params, x, first, y, None, None)
+            finish = partial(jax.tree.map, np.asarray, found)
+    # Copies, because a part of a padded array keeps all of it.
+    return cache(lambda: make_read_only({n: v.copy() for n, v in name_arrays(finish()).items()}))
+
+
+def large_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
+    """Find the reference of a large problem, with the error of one sum of so many terms. (N4)
+
+    Where a submission exceeds that error, `measure_truth` decides.
+    """
+    values = start_large_reference(problem)()
+    unit = sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
+    T, *others = problem.sizes
+    terms, tiny = T * sum(others), float(np.finfo(dtype).smallest_normal)
+
+    def allow(name: str, value: Array) -> Array:
+        # Steps differ in size. A column of ∂L/∂U may be one step's.
+        axes: dict[str, int | tuple[int, int]] = {"U": 0, "x": (1, 2), "adjoints": (1, 2)}
+        axis = axes.get(name)
+        largest = np.max(np.abs(value), axis=axis, keepdims=True)
+        allowed = SAFETY * np.sqrt(terms) * unit * largest + tiny  # (N4)
+        return np.broadcast_to(allowed.reshape(()) if value.ndim == 0 else allowed, value.shape)
+
+    allowed = {name: allow(name, value) for name, value in values.items() if name in names}
+    return loosen_where_overflowing(Truth({n: values[n] for n in allowed}, allowed), dtype)
 
 
 def has_derived_bound(problem: Problem) -> bool:

@@ -106,7 +106,8 @@ class Findings(NamedTuple):
     `mistakes` holds the mistakes that explain the numbers: none, one, or two together.
     `first_wrong_step` is the first one going backward from the output. `certified` holds the
     gradients that only exact values decided. `notes` are sentences on what the verdict does not
-    tell: what could not be compared, where an exception was raised.
+    tell: what could not be compared, where an exception was raised. `largest_sizes` has the largest
+    T, B, D, H and O at which a derivation of a cell was called.
     """
 
     subject: str
@@ -120,6 +121,13 @@ class Findings(NamedTuple):
     counterexample: Counterexample | None = None
     notes: tuple[str, ...] = ()
     certified: dict[str, Decision] = {}  # noqa: RUF012 - never modified
+    largest_sizes: dict[str, int] = {}  # noqa: RUF012 - never modified
+
+    @property
+    def tried(self) -> str:
+        """The number of cases, and the largest sizes among them."""
+        sizes = " ".join(f"{letter}={size}" for letter, size in self.largest_sizes.items())
+        return f"{self.cases} cases" + (f" up to {sizes}" if sizes else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -130,6 +138,7 @@ class Findings(NamedTuple):
             "first_wrong_step": self.first_wrong_step,
             "parameters": {name: result.to_dict() for name, result in self.parameters.items()},
             "steps": [step.to_dict() for step in self.steps], "cases": self.cases,
+            "largest_sizes": self.largest_sizes,
             "counterexample": self.counterexample.to_dict() if self.counterexample else None,
             "notes": list(self.notes),
             "certified": {name: found.to_dict() for name, found in self.certified.items()},

@@ -36,7 +36,7 @@ def render_fragment(findings: Findings) -> str:
     parts = [
         f"<style>{STYLE}</style>",
         f'<h1><span style="color:{COLOURS[str(verdict)]}">{verdict}</span>: '
-        f"{escape(findings.subject)}</h1><p>{findings.cases} cases.</p>",
+        f"{escape(findings.subject)}</h1><p>{findings.tried}.</p>",
     ]
     for mistake in findings.mistakes:
         name, explanation = escape(mistake.name), escape(explain_mistake(mistake))

@@ -18,7 +18,7 @@ HEADINGS = (
 
 def render_text(findings: Findings) -> str:
     """The findings as text that fits a screen."""
-    lines = [f"{findings.verdict}: {findings.subject}, {findings.cases} cases"]
+    lines = [f"{findings.verdict}: {findings.subject}, {findings.tried}"]
     for mistake in findings.mistakes:
         lines += ["", f"{mistake.name}: {explain_mistake(mistake)}"]
     if findings.first_wrong_step is not None:

@@ -1,0 +1,219 @@
+"""What is wrong in a special case alone is caught: some sizes, large values, no initial state."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import Report, Verdict, verify
+from bptt_verifier.problems.extremes import LARGE, complete_sizes
+from bptt_verifier.problems.problem import Sizes
+from manual_bptt import gru, lstm, rnn
+from tests.support.right_derivations import STYLES
+
+CELLS: dict[str, Any] = {"rnn": rnn, "lstm": lstm, "gru": gru}
+EXAMPLES = 8
+Gradients = dict[str, Any]
+
+
+def right(cell: str, params: Any, x: Any, y: Any, **options: Any) -> Gradients:
+    module = CELLS[cell]
+    _, found = module.gradients(module.Params(*params), x, y, **options)
+    return {name: getattr(found, name) for name in "UWV"}
+
+
+def wrong_where(cell: str, special: Callable[[Sizes], bool]) -> Callable[..., Gradients]:
+    def gradients(params: Any, x: Any, y: Any) -> Gradients:
+        found = right(cell, params, x, y)
+        if special(Sizes(*map(int, (*x.shape, *params.V.shape[::-1])))):
+            found["V"] = -found["V"]
+        return found
+
+    return gradients
+
+
+def judge(gradients: Callable[..., Any], cell: str = "rnn", **options: Any) -> Report:
+    return verify(gradients, model=cell, examples=EXAMPLES, **options)
+
+
+def details(report: Report) -> list[tuple[str, Any]]:
+    return [(mistake.name, mistake.details) for mistake in report.mistakes]
+
+
+SPECIAL: dict[str, Callable[[Sizes], bool]] = {
+    "T > 30": lambda s: s.T > 30,
+    "B > 4": lambda s: s.B > 4,
+    "H > 7": lambda s: s.H > 7,
+    "D > 30": lambda s: s.D > 30,
+    "O > 4": lambda s: s.O > 4,
+    "all large": lambda s: min(s) > 30,
+    "all one": lambda s: set(s) == {1},
+    "all equal": lambda s: len(set(s)) == 1 and s.T > 1,
+}
+
+
+OF_EACH_CELL = ("T > 30", "H > 7", "all one")
+
+EVERYWHERE = [*(("rnn", special) for special in SPECIAL), *product(("lstm", "gru"), OF_EACH_CELL)]
+
+
+@pytest.mark.parametrize(("cell", "special"), EVERYWHERE)
+def test_what_is_wrong_at_special_sizes_alone_is_caught(cell: str, special: str) -> None:
+    report = judge(wrong_where(cell, SPECIAL[special]), cell)
+    assert report.verdict is Verdict.DISAGREES
+    assert "your numbers are wrong with T=" in report.mistakes[0].explanation
+
+
+@pytest.mark.parametrize(
+    ("special", "sizes"),
+    [("H > 7", "T=1 B=1 D=1 H=8 O=1"), ("B > 4", "T=1 B=5 D=1 H=1 O=1")],
+)
+def test_the_counterexample_of_a_large_problem_is_as_small_as_possible(
+    special: str, sizes: str
+) -> None:
+    report = judge(wrong_where("rnn", SPECIAL[special]))
+    assert report.counterexample is not None
+    assert report.counterexample.sizes.startswith(sizes)
+    assert "np.array" in report.counterexample.reproduce
+
+
+@pytest.mark.parametrize(
+    ("cell", "steps"), [("rnn", 30), ("rnn", 50), ("lstm", 50), ("gru", 64), ("rnn", 100)]
+)
+def test_truncation_after_many_steps_is_named(cell: str, steps: int) -> None:
+    report = judge(lambda p, x, y: right(cell, p, x, y, truncation=steps), cell)
+    ((name, found),) = details(report)
+    assert (name, found["steps"]) == ("truncated", steps)
+
+
+def test_a_state_detached_every_sixteen_steps_is_not_called_truncation() -> None:
+    def detached(params: Any, x: Any, y: Any) -> Gradients:
+        kept = (len(x) - 1) % 16 + 1  # since the last step that was detached
+        return right("rnn", params, x, y, truncation=kept)
+
+    report = judge(detached)
+    assert report.verdict is Verdict.DISAGREES
+    assert [mistake.name for mistake in report.mistakes] == ["unknown"]
+
+
+@pytest.mark.parametrize("limit", [5.0, 10.0, 100.0, 1000.0])
+@pytest.mark.parametrize("cell", CELLS)
+def test_clipped_gradients_are_named(cell: str, limit: float) -> None:
+    def clipped(params: Any, x: Any, y: Any) -> Gradients:
+        found = right(cell, params, x, y)
+        return {name: np.clip(value, -limit, limit) for name, value in found.items()}
+
+    ((name, found),) = details(judge(clipped, cell))
+    assert (name, found["value"]) == ("clipped", limit)
+
+
+def plain(
+    params: Any, x: Any, y: Any, *, largest: float = np.inf, residual: float = np.inf
+) -> Gradients:
+    """The RNN with slopes zeroed beyond |a| = `largest`, and the residual clipped."""
+    U, W, V = params
+    h, a = [np.zeros((x.shape[1], len(W)), x.dtype)], []
+    for x_t in x:
+        a.append(x_t @ U.T + h[-1] @ W.T)
+        h.append(np.tanh(a[-1]))
+    dy = 2 * np.clip(h[-1] @ V.T - y, -residual, residual) / y.size
+    dU, dW, dh = np.zeros_like(U), np.zeros_like(W), dy @ V
+    for t in reversed(range(len(x))):
+        delta = dh * (1 - h[t + 1] ** 2) * (np.abs(a[t]) < largest)
+        dU, dW, dh = dU + delta.T @ x[t], dW + delta.T @ h[t], delta @ W
+    return {"U": dU, "W": dW, "V": dy.T @ h[-1]}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"largest": 7}, {"largest": 9}, {"residual": 10}, {"residual": 1000}]
+)
+def test_saturated_slopes_and_clamped_losses_are_caught(wrong: dict[str, float]) -> None:
+    assert judge(lambda p, x, y: plain(p, x, y, **wrong)).verdict is Verdict.DISAGREES
+
+
+def with_ones(state: Any, params: Any, x: Any) -> Any:
+    return np.ones((x.shape[1], params.W.shape[1]), x.dtype) if state is None else state
+
+
+def test_what_is_wrong_without_an_initial_state_alone_is_caught() -> None:
+    def gradients(params: Any, x: Any, y: Any, h0: Any = None) -> Gradients:
+        return right("rnn", params, x, y, h0=with_ones(h0, params, x))
+
+    (mistake,) = judge(gradients).mistakes
+    assert (
+        mistake.explanation
+        == "your numbers are wrong where h0 is not given, and right where it is."
+    )
+
+
+@pytest.mark.parametrize("missing", ["h0", "c0"])
+def test_each_optional_state_of_an_lstm_is_left_out(missing: str) -> None:
+    def gradients(params: Any, x: Any, y: Any, h0: Any = None, c0: Any = None) -> Any:
+        states = {"h0": h0, "c0": c0}
+        states[missing] = with_ones(states[missing], params, x)
+        return lstm.value_and_grad(lstm.Params(*params), x, y, **states)
+
+    report = judge(gradients, "lstm")
+    assert report.mistakes[0].name == "forward-differs"
+    assert f"{missing} was not given: it is zero." in report.mistakes[0].explanation
+
+
+def test_a_right_derivation_with_an_optional_state_agrees() -> None:
+    def gradients(params: Any, x: Any, y: Any, h0: Any = None, *, c0: Any = None) -> Any:
+        return lstm.value_and_grad(lstm.Params(*params), x, y, h0, c0)
+
+    assert judge(gradients, "lstm")
+
+
+def test_a_relu_whose_slope_at_zero_is_one_agrees() -> None:
+    def gradients(params: Any, x: Any, y: Any) -> Gradients:
+        U, W, V = params
+        h, a = [np.zeros((x.shape[1], len(W)), x.dtype)], []
+        for x_t in x:
+            a.append(x_t @ U.T + h[-1] @ W.T)
+            h.append(np.maximum(a[-1], 0))
+        dy = 2 * (h[-1] @ V.T - y) / y.size
+        dU, dW, dh = np.zeros_like(U), np.zeros_like(W), dy @ V
+        for t in reversed(range(len(x))):
+            delta = dh * (a[t] >= 0)
+            dU, dW, dh = dU + delta.T @ x[t], dW + delta.T @ h[t], delta @ W
+        return {"U": dU, "W": dW, "V": dy.T @ h[-1]}
+
+    assert judge(gradients, activation="relu")
+
+
+def test_every_report_states_the_largest_sizes() -> None:
+    report = judge(lambda p, x, y: right("rnn", p, x, y))
+    assert report.largest_sizes == LARGE._asdict()
+    assert report.to_dict()["largest_sizes"] == LARGE._asdict()
+    for text in (str(report), report.to_html()):
+        assert f"{report.cases} cases up to T=200 B=33 D=33 H=65 O=33" in text
+
+
+def test_sizes_that_are_asked_for_are_tried() -> None:
+    wrong = wrong_where("rnn", lambda s: s.T > 200)
+    assert judge(wrong)
+    report = judge(wrong, sizes=[{"H": 9}, {"T": 230, "B": 3}])
+    assert report.verdict is Verdict.DISAGREES
+    assert report.largest_sizes["T"] == 230
+    assert report.counterexample is not None
+    assert report.counterexample.sizes.startswith("T=201 B=1 D=1 H=1 O=1")
+
+
+def test_sizes_that_are_not_given_are_small() -> None:
+    assert complete_sizes({"T": 500, "B": 64}) == Sizes(T=500, B=64, D=3, H=4, O=2)
+
+
+def test_a_slow_derivation_is_not_called_where_all_sizes_are_large() -> None:
+    seen = []
+
+    def gradients(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        seen.append(min(x.shape))
+        return STYLES["forward recursion"]("tanh")(params, x, y, h0)
+
+    report = judge(gradients)
+    assert report
+    assert max(seen) == 16
+    assert "T=200 B=33 D=33 H=65 O=33 together were not tried" in report.notes[0]
