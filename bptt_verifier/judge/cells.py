@@ -221,10 +221,10 @@ class CellSubject(Subject):
             x = np.eye(PROBE.T, dtype=dtype)[:, None, :]
             yield problem._replace(params=problem.params._replace(U=U), x=x)
 
-    def displace(self, case: Case, number: int) -> Case:
+    def displace(self, case: Case, number: int, distance: float) -> Case:
         """Move the parameters, x, y and the initial states by random parts of themselves."""
         rng = np.random.default_rng([self.seed, number, 5])
-        problem = case.point.map_arrays(partial(displace, rng=rng))
+        problem = case.point.map_arrays(partial(displace, distance=distance, rng=rng))
         return self.make_case(problem)._replace(truth=partial(find_values, problem))
 
     @cached_property

@@ -8,7 +8,7 @@ import numpy as np
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.tolerance.comparison import compare, compare_all, worst_of
-from bptt_verifier.tolerance.scatter import NEIGHBOURS, measure_scatter
+from bptt_verifier.tolerance.scatter import DISTANCE, FAR, NEIGHBOURS, measure_scatter
 
 DECISIVE = 8  # cases at which the scatter decides on each gradient in half precision
 TYPICAL = 2.0**-8  # rounding errors are at least this part of the allowed ones, at the worst entry
@@ -22,17 +22,21 @@ def weigh(
     names: Sequence[str],
     entries: int,
     decisive: bool = False,
+    far: bool = False,
 ) -> Compared:
     """Compare the results of these names with what their scatter allows as well. (N3)
 
     A result whose mean error exceeds both stays as it is; of the others, errors up to the larger of
     both are allowed. If the scatter is `decisive`, it alone decides. `entries` is the number of all
-    entries of the verdict. Nothing changes if the submission fails at too many neighbours, or if a
-    second call at the case itself changes a result, which rounding does not.
+    entries of the verdict. Neighbours are `far` where the submission's format is not known.
+    Nothing changes if the submission fails at too many neighbours, or if a second call at the case
+    itself changes a result, which rounding does not.
     """
+    half = any(np.finfo(found.dtypes[name]).eps > np.finfo(np.float32).eps for name in names)
+    distance = FAR if far or half else DISTANCE
     errors: dict[str, list[Array]] = {name: [] for name in names}
     for number in range(NEIGHBOURS):
-        near = attempt(subject.displace(found.case, number))
+        near = attempt(subject.displace(found.case, number, distance))
         if near is not None:
             for name in names:
                 if name in near.submitted:
@@ -47,7 +51,7 @@ def weigh(
             continue
         form = np.finfo(found.dtypes[name])
         spacing = float(form.eps) * np.abs(submitted) + float(form.smallest_subnormal)
-        scatter = measure_scatter(errors[name], spacing, entries)
+        scatter = measure_scatter(errors[name], before, spacing, entries)
         if decisive:
             allowed[name] = scatter.limit
         else:

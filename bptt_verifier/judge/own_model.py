@@ -55,9 +55,9 @@ class OwnSubject(Subject):
         """Return the parameters given, then random ones."""
         return self.model.cases
 
-    def displace(self, case: Case, number: int) -> Case:
+    def displace(self, case: Case, number: int, distance: float) -> Case:
         """Move the parameters by random parts of themselves."""
-        return self.model.displaced_case(case, number)
+        return self.model.displaced_case(case, number, distance)
 
     def describe_sizes(self, found: Compared) -> str:
         """Describe the case and the shapes of the parameters."""

@@ -113,7 +113,7 @@ def judge_submission(
             return refuse(found)
         in_float64 += not case.single
         if in_float64 == 1 and not case.single and list_failing(found):
-            weighed = weigh(attempt, subject, found, list_failing(found), ENTRIES)
+            weighed = weigh(attempt, subject, found, list_failing(found), ENTRIES, far=True)
             precision, confirmed = find_precision(found, weighed), list_failing(weighed)
             found = found if precision is None else attempt(case) or found
         found = weigh_forward(found)

@@ -87,8 +87,8 @@ class Subject(ABC):
         """Draw the cases at which gradients are compared."""
 
     @abstractmethod
-    def displace(self, case: Case, number: int) -> Case:
-        """Make a neighbour of a case, with the true values there; nothing is allowed for errors."""
+    def displace(self, case: Case, number: int, distance: float) -> Case:
+        """Make a neighbour of a case at a relative distance, with the true values there; nothing is allowed for errors."""
 
     def draw_probes(self) -> Iterable[Case]:
         """Draw the cases that show single steps: column t of ∂L/∂U is δ_t."""

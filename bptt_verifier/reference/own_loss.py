@@ -63,10 +63,10 @@ class OwnModel(NamedTuple):
         point = Point(number, setting=setting)
         return found._replace(label=f"simple {point.label}", point=point)
 
-    def displaced_case(self, case: Case, number: int) -> Case:
+    def displaced_case(self, case: Case, number: int, distance: float) -> Case:
         """Make a neighbour of a case, with jax.grad's values there; no error is allowed."""
         rng = np.random.default_rng([self.seed, number, 5])
-        params = {name: displace(value, rng) for name, value in case.arguments.items()}
+        params = {name: displace(value, distance, rng) for name, value in case.arguments.items()}
         with use_float64():
             value, slopes = self.gradients[case.point.setting](widen(params))
         values = {"loss": np.asarray(value)} | {n: np.asarray(slopes[n]) for n in params}

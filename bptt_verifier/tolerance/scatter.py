@@ -14,9 +14,12 @@ from scipy.special import stdtrit
 from bptt_verifier.tolerance.comparison import Array
 
 NEIGHBOURS = 16
-DISTANCE = 2.0**-6  # the largest relative change of an entry; 16 roundoffs of half precision
+# The largest relative change of an entry. In half precision, and where a submission may compute in
+# it, neighbours are 16 units in the last place apart.
+DISTANCE, FAR = 2.0**-10, 2.0**-6
 FALSE_ALARM = 1e-9  # probability that rounding alone is called a mistake, in one verdict
-# An entry whose errors happen to be alike has at least this part of the gradient's mean scatter.
+# An entry whose errors happen to be alike has at least this part of the gradient's mean scatter, in
+# units of the allowed errors.
 POOLED = 0.25
 
 
@@ -35,24 +38,29 @@ def find_critical_ratio(number: int, entries: int, false_alarm: float = FALSE_AL
     return float(-stdtrit(number - 1, false_alarm / (2 * entries)) / number**0.5)
 
 
-def measure_scatter(errors: Sequence[Array], spacing: Array, entries: int) -> Scatter:
+def measure_scatter(
+    errors: Sequence[Array], allowed: Array, spacing: Array, entries: int
+) -> Scatter:
     """Measure the scatter of one gradient's errors, at least two, one for each neighbour.
 
-    `spacing` is the distance between the submission's numbers there: a result that stays the same
-    number at all neighbours has an error that does not scatter.
+    `allowed` says how the rounding errors of the entries compare. `spacing` is the distance between
+    the submission's numbers there: a result that stays the same number at all neighbours has an
+    error that does not scatter.
     """
     samples = np.asarray(errors)
     with np.errstate(all="ignore"):
         deviation = samples.std(axis=0, ddof=1)
-        pooled = np.sqrt(np.mean(deviation**2))
-        noise = np.maximum(deviation, POOLED * pooled)
+        relative = deviation / allowed
+        pooled = np.sqrt(np.mean(relative[np.isfinite(relative)] ** 2)) if relative.size else 0.0
+        floor = np.nan_to_num(POOLED * pooled * allowed, nan=0.0, posinf=np.inf)
+        noise = np.maximum(deviation, floor)
         limit = find_critical_ratio(len(samples), entries) * noise + spacing  # (N3)
         return Scatter(np.abs(samples.mean(axis=0)), limit)
 
 
-def displace(values: Array, rng: np.random.Generator) -> Array:
-    """Move every entry by a random part of itself; zeros and integers stay."""
+def displace(values: Array, distance: float, rng: np.random.Generator) -> Array:
+    """Move every entry by a random part of itself, at most `distance`; zeros and integers stay."""
     if values.dtype.kind != "f":
         return values.copy()
-    moved = values * (1 + DISTANCE * rng.uniform(-1, 1, values.shape))
+    moved = values * (1 + distance * rng.uniform(-1, 1, values.shape))
     return np.asarray(moved.astype(values.dtype))

@@ -395,7 +395,7 @@ def test_the_gate_passes_bfloat16_and_sees_larger_errors(cell: str, name: str) -
     truth = truth_of(cell, "bfloat16")
     contender = CONTENDERS[name](name, given, HERE)
     assert 0 < require_agreement(contender, given, truth) <= 1
-    assert truth.resolution[0] < 0.1
+    assert truth.resolution[0] < 0.25
     least = truth.resolution[0]
 
     def off(state: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import compare_at, judge
 from bptt_verifier.judge.subject import Compared
+from bptt_verifier.judge.submission import Submission
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case, Truth
@@ -150,7 +151,7 @@ def test_one_entry_that_is_off_by_1e_9_is_caught(model: str) -> None:
     subject = OwnSubject(own_model(model))
     for case in own_model(model).cases[:12]:
         found = MODELS[model].gradients(case.arguments)
-        right = compare_at(lambda p, found=found: found, subject, case)
+        right = compare_at(Submission(lambda p, found=found: found), subject, case)
         assert isinstance(right, Compared)
         assert not right.fails
         for name, value in found.items():
@@ -160,7 +161,7 @@ def test_one_entry_that_is_off_by_1e_9_is_caught(model: str) -> None:
             entry = np.unravel_index(np.argmax(np.abs(value)), value.shape)
             wrong = found | {name: value.copy()}
             wrong[name][entry] *= 1 + (1e-3 if single else 1e-9)
-            compared = compare_at(lambda p, wrong=wrong: wrong, subject, case)
+            compared = compare_at(Submission(lambda p, wrong=wrong: wrong), subject, case)
             assert isinstance(compared, Compared)
             assert compared.fails, (name, case.label)
 

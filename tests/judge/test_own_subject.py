@@ -9,19 +9,20 @@ import pytest
 from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.points import Point
 
 PARAMS = {"W": np.ones((2, 3)), "b": np.ones(3, np.float32)}
 
 
 def case(number: int, dtype: Any = np.float64, label: str = "case") -> Case:
     arguments = {name: value.astype(dtype) for name, value in PARAMS.items()}
-    return Case(f"{label} {number}", arguments, number, None)
+    return Case(f"{label} {number}", arguments, Point(number), None)
 
 
 def subject(**changed: Any) -> OwnSubject:
     model = {
-        "cases": (case(0), case(1)), "params": PARAMS, "notes": (), "refusal": None,
-        "losses_differ": False, "seed": 7, "program": "program",
+        "cases": (case(0), case(1)), "params": (PARAMS,), "notes": (), "refusal": None,
+        "doubt": None, "zeros": frozenset(), "losses_differ": False, "seed": 7, "programs": ("program",),
     }  # fmt: skip
     return OwnSubject(SimpleNamespace(**(model | changed)))
 
@@ -37,7 +38,7 @@ def test_a_call_has_copies_and_sees_what_becomes_of_them() -> None:
 
 
 def test_gradients_have_the_shapes_of_the_parameters_and_integers_the_finest_dtype() -> None:
-    mixed = Case("", PARAMS, 0, None)
+    mixed = Case("", PARAMS, Point(0), None)
     expected = subject().expect(mixed)
     assert expected.names == ("W", "b")
     assert expected.shapes == {"loss": (), "W": (2, 3), "b": (3,)}
@@ -46,7 +47,9 @@ def test_gradients_have_the_shapes_of_the_parameters_and_integers_the_finest_dty
 
 def test_the_contract_is_tried_at_the_parameters_given() -> None:
     def points(**changed: Any) -> list[Any]:
-        return [(each.label, each.point) for each in subject(**changed).draw_contract_cases()]
+        return [
+            (each.label, each.point.number) for each in subject(**changed).draw_contract_cases()
+        ]
 
     given = [("case 0", 0)]
     fallback = [("the parameters given", 0)]
@@ -62,7 +65,7 @@ def test_a_failure_is_described_by_the_line_that_repeats_it() -> None:
         assert subject().describe_sizes(failing) == f"{label} 5, W=(2, 3) b=(3,)"
         line = subject().reproduce(failing)
         assert line.endswith(f"gradients(draw_parameters(params, seed=7, case=5{digits}))")
-        assert line.startswith("from bptt_verifier.reference.own_loss import draw_parameters; ")
+        assert line.startswith("from bptt_verifier.reference.points import draw_parameters; ")
 
 
 @pytest.mark.parametrize(("first", "found"), [(3, 3), (19, 19), (20, None)])
@@ -70,8 +73,10 @@ def test_the_first_simple_case_that_fails_is_shown(first: int, found: int | None
     def attempt(number: Any) -> Any:
         return None if number == 1 else SimpleNamespace(number=number, fails=number >= first)
 
-    failing: Any = SimpleNamespace(number=None, fails=True)
-    assert subject(simple_case=lambda number: number).shrink(attempt, failing).number == found
+    failing: Any = SimpleNamespace(number=None, fails=True, case=case(0))
+    assert (
+        subject(simple_case=lambda number, setting: number).shrink(attempt, failing).number == found
+    )
 
 
 def test_the_witnesses_of_a_mistake_are_the_clearest_failures(
@@ -81,7 +86,8 @@ def test_the_witnesses_of_a_mistake_are_the_clearest_failures(
 
     def compared(each: Case) -> Any:
         return SimpleNamespace(
-            case=each, witness=lambda wide, params: (each.point, wide["b"].dtype, params["b"].dtype)
+            case=each,
+            witness=lambda wide, params: (each.point.number, wide["b"].dtype, params["b"].dtype),
         )
 
     single, wide = np.dtype(np.float32), np.dtype(np.float64)

@@ -13,7 +13,7 @@ from bptt_verifier import Report, Verdict, verify
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.path import compare_at
 from bptt_verifier.judge.subject import Compared
-from bptt_verifier.judge.submission import TakenStates
+from bptt_verifier.judge.submission import Submission, TakenStates
 from bptt_verifier.problems.extremes import LARGE_PROBLEMS
 from bptt_verifier.problems.problem import ACTIVATIONS, LARGEST, STATES, Sizes
 from bptt_verifier.tolerance.comparison import worst_of
@@ -285,7 +285,7 @@ def test_no_correct_derivation_is_called_wrong(data: st.DataObject) -> None:
     else:
         submission = derivation(CELLS[cell], cell, **problem.option)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = compare_at(submission, of_cell, of_cell.make_case(problem))
+        found = compare_at(Submission(submission), of_cell, of_cell.make_case(problem))
     assert isinstance(found, Compared), str(found)
     assert not found.fails, [c for c in found.comparisons if c.error > 1]
 
@@ -310,7 +310,7 @@ def test_another_formula_of_the_same_gates_is_right_where_they_saturate(
         # Steep enough that the last bits of 1 + tanh(a/2) are all that is left of a gate.
         problem = of_cell.draw_problem(rng, Sizes(1, 1, 3, 2, 4), np.float64)
         steep = problem._replace(params=problem.params._replace(U=6 * problem.params.U))
-        found = compare_at(GATED_STYLES[cell, style], of_cell, of_cell.make_case(steep))
+        found = compare_at(Submission(GATED_STYLES[cell, style]), of_cell, of_cell.make_case(steep))
         assert isinstance(found, Compared)
         assert not found.fails, [c for c in found.comparisons if c.error > 1]
 
@@ -345,8 +345,8 @@ def test_the_gradient_for_W_separates_the_steps_where_states_are_single_units(
         first = np.einsum("bh,bk->hk", found["adjoints"][0], h0)
         return {"U": found["U"], "W": found["W"] - first, "V": found["V"]}
 
-    assert not getattr(compare_at(right, of_cell, vanishing), "fails", True)
-    found = compare_at(without_the_first_step, of_cell, vanishing)
+    assert not getattr(compare_at(Submission(right), of_cell, vanishing), "fails", True)
+    found = compare_at(Submission(without_the_first_step), of_cell, vanishing)
     assert isinstance(found, Compared)
     missing = np.abs(found.submitted["W"] - found.values["W"]).max()
     assert missing < 1e-7 * np.abs(found.values["W"]).max()
