@@ -7,6 +7,7 @@ from importlib.metadata import version
 import jax
 import pytest
 
+from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.program import attempt
 from tests.support.command_line import Command, Ended, Train, exit_code
 from tests.support.profiles import register_profiles
@@ -49,6 +50,13 @@ def strict_dtype_promotion() -> Iterator[None]:
 def warnings_of_the_judge_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """A warning about the judge's own arithmetic, which users do not see, fails the test."""
     monkeypatch.setattr(attempt, "filter_own_warnings", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def no_extreme_problems(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extreme problems take seconds for every right derivation: only tests that say so draw them."""
+    if request.node.get_closest_marker("extreme") is None:
+        monkeypatch.setattr(CellSubject, "draw_extreme_cases", lambda subject: ())
 
 
 @pytest.fixture

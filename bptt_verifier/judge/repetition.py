@@ -20,6 +20,7 @@ from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.comparison import compare
 
 CASES = 6  # cases that are repeated in every way, one of eight at most
+FEW = 2  # such cases where something is wrong anyway
 FAILING = 3  # failing cases that are asked once more
 CALLS = 64  # calls in all, unless they take long
 SECONDS = 1.0  # for the calls beyond the cases that are repeated
@@ -115,11 +116,12 @@ def draw_repetitions(
     """Choose cases and ways to repeat them, in another order than before."""
     if not compared:
         return
-    chosen = compared[:: max(8, -(-len(compared) // CASES))]
+    wrong = [found for found in compared if found.fails]
+    cases = FEW if wrong else CASES
+    chosen = compared[:: max(8, -(-len(compared) // cases))]
     for found in chosen:
         yield from ((found, list_poisoned(byte)) for byte in POISON)
-    failing = [found for found in compared if found.fails][:FAILING]
-    for found in [*failing, *reversed(chosen)]:
+    for found in [*wrong[:FAILING], *reversed(chosen)]:
         yield found, AGAIN
     for found in chosen:
         yield from ((found, layout) for layout in LAYOUTS)

@@ -88,7 +88,10 @@ class Subject(ABC):
 
     @abstractmethod
     def displace(self, case: Case, number: int, distance: float) -> Case:
-        """Make a neighbour of a case at a relative distance, with the true values there; nothing is allowed for errors."""
+        """Make a neighbour of a case at a relative distance, with the true values there.
+
+        Nothing is allowed for errors.
+        """
 
     def draw_probes(self) -> Iterable[Case]:
         """Draw the cases that show single steps: column t of ∂L/∂U is δ_t."""

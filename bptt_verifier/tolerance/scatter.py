@@ -51,7 +51,8 @@ def measure_scatter(
     with np.errstate(all="ignore"):
         deviation = samples.std(axis=0, ddof=1)
         relative = deviation / allowed
-        pooled = np.sqrt(np.mean(relative[np.isfinite(relative)] ** 2)) if relative.size else 0.0
+        known = relative[np.isfinite(relative)]
+        pooled = np.sqrt(np.mean(known**2)) if known.size else 0.0
         floor = np.nan_to_num(POOLED * pooled * allowed, nan=0.0, posinf=np.inf)
         noise = np.maximum(deviation, floor)
         limit = find_critical_ratio(len(samples), entries) * noise + spacing  # (N3)

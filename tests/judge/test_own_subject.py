@@ -22,7 +22,8 @@ def case(number: int, dtype: Any = np.float64, label: str = "case") -> Case:
 def subject(**changed: Any) -> OwnSubject:
     model = {
         "cases": (case(0), case(1)), "params": (PARAMS,), "notes": (), "refusal": None,
-        "doubt": None, "zeros": frozenset(), "losses_differ": False, "seed": 7, "programs": ("program",),
+        "doubt": None, "zeros": frozenset(), "losses_differ": False, "seed": 7,
+        "programs": ("program",),
     }  # fmt: skip
     return OwnSubject(SimpleNamespace(**(model | changed)))
 

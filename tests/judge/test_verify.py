@@ -181,6 +181,7 @@ def test_what_is_wrong_at_one_step_alone_is_caught(cell: str) -> None:
     assert "wrong with T=1" in mistake.explanation
 
 
+@pytest.mark.extreme
 @pytest.mark.parametrize("cell", CELLS)
 def test_as_many_random_problems_of_every_cell_are_tried_as_are_asked_for(cell: str) -> None:
     counts = []
