@@ -47,7 +47,7 @@ train: $(SET_UP)
 	@$(BIN)/bptt train
 
 test: $(SET_UP)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=ci
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --hypothesis-profile=ci
 
 test-deep: $(SET_UP)
 	@XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=deep

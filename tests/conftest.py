@@ -54,7 +54,7 @@ def warnings_of_the_judge_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_extreme_problems(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Extreme problems take seconds for every right derivation: only tests that say so draw them."""
+    """Extreme problems take seconds for a right derivation: only tests that say so draw them."""
     if request.node.get_closest_marker("extreme") is None:
         monkeypatch.setattr(CellSubject, "draw_extreme_cases", lambda subject: ())
 

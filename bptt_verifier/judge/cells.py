@@ -138,11 +138,11 @@ class CellSubject(Subject):
         )
 
     def make_large_case(self, problem: Problem) -> Case:
-        """Make the case of a problem of any size; its errors are measured only in doubt."""
+        """Make the case of a problem of any size; errors of a large one are not measured."""
         case = self.make_case(problem)
-        if fits_capacity(problem):
-            return case
-        return case._replace(truth=partial(large_truth, problem), in_doubt=case.truth)
+        return (
+            case if fits_capacity(problem) else case._replace(truth=partial(large_truth, problem))
+        )
 
     def call(self, case: Case, copy: Copy = copies) -> Call:
         """Copy the parameters, x, y and the initial states for one call."""
@@ -320,9 +320,9 @@ class CellSubject(Subject):
             for sizes in sorted(small, key=lambda s: (sum(s), s)):
                 if (found := fails_with(sizes)) is not None:
                     return found
-        if failing.case.in_doubt is not None:
+        if is_large(failing):
             return self.shrink_large(attempt, failing)
-        best: Compared | None = failing if fits_capacity(failing.case.point) else None
+        best: Compared | None = failing
         while best is not None:
             failing, sizes = best, best.case.point.sizes
             larger = ((letter, size) for letter, size in sizes._asdict().items() if size > 1)
@@ -339,9 +339,9 @@ class CellSubject(Subject):
             for draw in (partial(draw_pulses, self.draw_problem), self.draw_problem):
                 problem = draw(np.random.default_rng([self.seed, 11]), sizes, dtype)
                 case = self.make_large_case(keep_states(problem, failing.case.point.first))
-                found = attempt(case._replace(in_doubt=None))
+                found = attempt(case)
                 if found is not None and found.fails:
-                    return found._replace(case=case)
+                    return found
             return None
 
         for letter in Sizes._fields:
@@ -354,19 +354,20 @@ class CellSubject(Subject):
                 else:
                     sizes, high, smallest = reduced, middle, found
                 middle = (low + high) // 2
-        found = attempt(smallest.case)  # with the errors measured, which was too slow before
-        return found if found is not None and found.fails else failing
+        return smallest
 
     def diagnose(
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
     ) -> tuple[Mistake, ...]:
         """Find the mistakes that explain failing cases, failing probes and fresh cases."""
-        by_cost = sorted(cases, key=lambda each: each.case.in_doubt is not None and work(each))
+        by_cost = sorted(cases, key=lambda each: is_large(each) and work(each))
         found = [*by_cost[:2], *probes[:2]]
-        only_large = found[0].case.in_doubt is not None
+        only_large = is_large(found[0])
         if only_large:
             small = found[0] if work(found[0]) <= CHEAP else self.shrink_large(attempt, found[0])
-            found = [small]
+            # A name is given by numbers within measured errors, which take seconds here.
+            measured = attempt(self.make_case(small.case.point))
+            found = [small if measured is None or not measured.fails else measured]
         dtype = found[0].case.point.x.dtype  # in which something fails
         for sizes in FRESH:
             rng = np.random.default_rng([self.seed, 3, *sizes])
@@ -385,7 +386,7 @@ class CellSubject(Subject):
             sizes = LONG._replace(D=LONG.T) if only_large else LONG
             rng = np.random.default_rng([self.seed, 12])
             long = self.make_large_case(draw_pulses(self.draw_problem, rng, sizes, dtype))
-            longer = attempt(long._replace(in_doubt=None))
+            longer = attempt(long)
             if longer is not None:
                 found.append(longer)
                 return find_mistakes()
@@ -399,6 +400,11 @@ class CellSubject(Subject):
             dtype = coarsest(*each.submitted.values())
             found.append(Computed(each.case.point, gradients, dtype))
         return iter(sorted(found, key=lambda computed: computed.size))
+
+
+def is_large(found: Compared) -> bool:
+    """Tell whether a case is beyond the capacity of small problems."""
+    return not fits_capacity(found.case.point)
 
 
 def work(found: Compared) -> int:

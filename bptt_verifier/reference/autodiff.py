@@ -220,7 +220,7 @@ def start_large_reference(problem: Problem) -> Callable[[], dict[str, Array]]:
 def large_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
     """Find the reference of a large problem, with the error of one sum of so many terms. (N4)
 
-    Where a submission exceeds that error, `measure_truth` decides.
+    Where a submission exceeds that error, the scatter of its own errors decides.
     """
     values = start_large_reference(problem)()
     unit = sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))

@@ -20,15 +20,13 @@ class Case(NamedTuple):
 
     `truth(dtype, names)` has autodiff's values and the allowed errors of a submission that computes
     in that dtype; it is None where there is no reference. `point` identifies the case to the
-    subject: a Problem, or the number of the case. `label` names it in messages. `in_doubt` is a
-    truth that costs more; it decides where `truth` is exceeded.
+    subject: a Problem, or the number of the case. `label` names it in messages.
     """
 
     label: str
     arguments: dict[str, Array]
     point: Any
     truth: Callable[[Any, Collection[str]], Truth] | None
-    in_doubt: Callable[[Any, Collection[str]], Truth] | None = None
 
     @property
     def single(self) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -57,9 +56,11 @@ SPECIAL: dict[str, Callable[[Sizes], bool]] = {
 }
 
 
-OF_EACH_CELL = ("H > 7",)
-
-EVERYWHERE = [*(("rnn", special) for special in SPECIAL), *product(("lstm", "gru"), OF_EACH_CELL)]
+SLOW = {"T > 30", "all large"}
+EVERYWHERE = [
+    *(pytest.param("rnn", each, marks=[pytest.mark.slow] * (each in SLOW)) for each in SPECIAL),
+    *(pytest.param(cell, "H > 7", marks=pytest.mark.slow) for cell in ("lstm", "gru")),
+]
 
 
 @cache
@@ -87,7 +88,9 @@ def test_the_counterexample_of_a_large_problem_is_as_small_as_possible(
     assert "np.array" in report.counterexample.reproduce
 
 
-@pytest.mark.parametrize(("cell", "steps"), [("rnn", 30), ("rnn", 50), ("lstm", 50), ("rnn", 100)])
+@pytest.mark.parametrize(
+    ("cell", "steps"), [("rnn", 30), ("rnn", 100), pytest.param("lstm", 50, marks=pytest.mark.slow)]
+)
 def test_truncation_after_many_steps_is_named(cell: str, steps: int) -> None:
     report = judge(lambda p, x, y: right(cell, p, x, y, truncation=steps), cell)
     ((name, found),) = details(report)
