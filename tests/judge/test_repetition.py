@@ -171,3 +171,11 @@ def test_repetitions_are_few_calls() -> None:
 
     assert verify_own_model(counting, square, W, cases=8)
     assert 8 < count <= 65
+
+
+def test_a_function_that_takes_none_for_an_argument_ends_in_a_verdict() -> None:
+    def gradients(params: dict[str, Any]) -> dict[str, Any]:
+        return {"p": 2 * np.ones(3) if params["p"].dtype == object else 2 * params["p"]}
+
+    report = verify_own_model(gradients, lambda p, xp: xp.sum(p["p"] ** 2), {"p": np.ones(3)})
+    assert report, str(report)
