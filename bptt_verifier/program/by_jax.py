@@ -32,17 +32,23 @@ def bind_in(dtypes: Sequence[Any], primitive: Any, params: Any, *operands: Any) 
     return bind(primitive, dict(params), *converted)
 
 
-def make_apply(primitive: Any, params: dict[str, Any], dtypes: tuple[Any, ...]) -> Apply:
-    """Make the function of an operation; equal operations share it, and what is compiled of it."""
+def make_apply(
+    primitive: Any, params: dict[str, Any], dtypes: tuple[Any, ...], shapes: tuple[Any, ...]
+) -> Apply:
+    """Make the function of an operation; equal operations share it, and what is compiled of it.
+
+    Operations of newer versions of JAX may be equal though their operands differ in shape.
+    """
     try:
-        return share_apply(dtypes, primitive, tuple(sorted(params.items())))
+        return share_apply(dtypes, primitive, tuple(sorted(params.items())), shapes)
     except TypeError:  # parameters without a hash
         return partial(bind_in, dtypes, primitive, params)
 
 
 @lru_cache(maxsize=1024)
-def share_apply(dtypes: Any, primitive: Any, params: Any) -> Apply:
+def share_apply(dtypes: Any, primitive: Any, params: Any, shapes: Any) -> Apply:
     """Make the function of an operation with these parameters, or return the earlier one."""
+    del shapes  # they only tell operations apart
     return partial(bind_in, dtypes, primitive, params)
 
 

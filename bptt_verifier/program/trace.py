@@ -181,7 +181,8 @@ class Tracing:
         results = self.slots(len(equation.outvars))
         avals = [variable.aval for variable in equation.outvars]
         taken = tuple(atom.aval.dtype for atom in equation.invars)
-        apply = make_apply(equation.primitive, params, taken)
+        sizes = tuple(atom.aval.shape for atom in equation.invars)
+        apply = make_apply(equation.primitive, params, taken, sizes)
         for part, moved in movements(equation, active, values):
             shapes, dtypes = zip(*((a.shape, a.dtype) for a in avals[part]), strict=True)
             what = name, equation.primitive, params, tuple(operands), tuple(results[part])
@@ -201,7 +202,7 @@ class Tracing:
     ) -> int:
         """Add an operation that no equation of the loss stands for; return its result's slot."""
         (result,) = self.slots(1)
-        apply = make_apply(primitive, params, (aval.dtype,) * len(operands))
+        apply = make_apply(primitive, params, (aval.dtype,) * len(operands), (aval.shape,))
         what = name or primitive.name, primitive, params, tuple(operands), (result,)
         shape, dtype = (tuple(aval.shape),), (aval.dtype,)
         self.operations.append(Operation(*what, shape, where, position, moved, dtype, apply))
