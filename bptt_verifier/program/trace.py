@@ -407,6 +407,8 @@ def backward(
                 true = back[one][row].copy()
                 back[one][row] = change_row(equation, given, outputs, arriving, true, row, change)
                 for slot in change.also:
+                    if values[slot].shape[1:] != true.shape:
+                        continue  # a derivation cannot add it there
                     sent = np.zeros_like(back[one])
                     sent[row] = true
                     add(slot, sent)

@@ -91,6 +91,25 @@ def test_a_mistake_larger_than_the_lost_digits_disagrees() -> None:
     assert report.verdict is Verdict.DISAGREES
 
 
+def test_one_gradient_that_has_lost_digits_does_not_loosen_the_others() -> None:
+    params = {name: PARAMS["p"] + shift for shift, name in enumerate("abc")}
+
+    def gradients(given: Any) -> Any:
+        found = {name: value.copy() for name, value in given.items()}
+        found["a"] = found["a"].astype(np.float32).astype(np.float64)
+        found["b"] *= 1 + 1e-9
+        return found
+
+    def loss(given: Any, xp: Any) -> Any:
+        return sum(xp.sum(value**2) for value in given.values()) / 2
+
+    report = verify_own_model(gradients, loss, params)
+    assert report.verdict is Verdict.DISAGREES
+    assert not any("judged in" in note for note in report.notes)
+    assert report.parameters["b"].verdict is Verdict.DISAGREES
+    assert report.parameters["c"].resolution < 1e-12
+
+
 def test_a_coarse_prediction_does_not_hide_a_wrong_gradient() -> None:
     def gradients(params: Any, x: Any, y: Any) -> Any:
         weights = rnn.Params(*params)

@@ -199,3 +199,19 @@ def test_a_loss_that_jax_cannot_differentiate_is_refused_in_one_sentence() -> No
     assert report.verdict is Verdict.INCONCLUSIVE
     (note,) = report.notes
     assert note.startswith("jax.grad of the loss raised ValueError")
+
+
+def test_a_wrong_gradient_of_a_product_of_three_matrices_ends_in_a_verdict() -> None:
+    rng = np.random.default_rng(0)
+    sizes = {"a": (3, 4), "b": (4, 5), "c": (5, 3)}
+    params = {name: rng.normal(size=size) for name, size in sizes.items()}
+
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.einsum("ij,jk,ki->", p["a"], p["b"], p["c"])
+
+    def gradients(p: Any) -> Any:
+        a, b, c = (p[name] for name in "abc")
+        return {"a": (b @ c).T, "b": (c @ a).T, "c": (a @ b).T * (1 + 1e-5)}
+
+    report = verify_own_model(gradients, loss, params)
+    assert report.verdict is Verdict.DISAGREES
