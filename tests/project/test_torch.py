@@ -39,7 +39,7 @@ def parameters(module: ModuleType, rng: np.random.Generator) -> Any:
     )
 
 
-def theirs(name: str, params: Any) -> Any:
+def torch_layer(name: str, params: Any) -> Any:
     """PyTorch's layer with these weights."""
     layer = getattr(torch.nn, name)(D, H, dtype=torch.float64)
     second = np.zeros_like(params.b)
@@ -74,7 +74,7 @@ def test_forward_and_backward_equal_pytorchs(name: str, ragged: bool) -> None:
     _, trace = module.forward(params, x, *first.values(), lengths=lengths if ragged else None)
     found = module.backward_through_time(params, trace, upstream)
 
-    layer = theirs(name, params)
+    layer = torch_layer(name, params)
     inputs = {key: torch.tensor(value, requires_grad=True) for key, value in first.items()}
     x_in = torch.tensor(x, requires_grad=True)
     state = tuple(value[None] for value in inputs.values())
@@ -114,7 +114,7 @@ def test_losses_and_their_gradients_equal_pytorchs(name: str, loss: str) -> None
     y = rng.integers(0, O, B) if loss == "softmax_cross_entropy" else rng.uniform(size=(B, O))
     value, found = module.value_and_grad(params, x, y, *first.values(), loss=loss)
 
-    layer = theirs(name, params)
+    layer = torch_layer(name, params)
     V, c = (torch.tensor(w, requires_grad=True) for w in (params.V, params.c))
     state = tuple(torch.tensor(each)[None] for each in first.values())
     h, _ = layer(torch.tensor(x), state if name == "LSTM" else state[0])
