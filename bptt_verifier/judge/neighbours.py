@@ -11,7 +11,9 @@ from bptt_verifier.tolerance.comparison import compare, compare_all, worst_of
 from bptt_verifier.tolerance.scatter import DISTANCE, FAR, NEIGHBOURS, measure_scatter
 
 DECISIVE = 8  # cases at which the scatter decides on each gradient in half precision
-TYPICAL = 2.0**-8  # rounding errors are at least this part of the allowed ones, at the worst entry
+# Rounding errors are at least this part of the allowed ones, at the worst entry: in float16, eight
+# times what float32 allows. What float16 allows may be infinite.
+TYPICAL = 2.0**-10
 FORMATS = (np.float32, np.float16)  # those that a submission may compute in without saying so
 
 
@@ -32,7 +34,7 @@ def weigh(
     Nothing changes if the submission fails at too many neighbours, or if a second call at the case
     itself changes a result, which rounding does not.
     """
-    half = any(np.finfo(found.dtypes[name]).eps > np.finfo(np.float32).eps for name in names)
+    half = any(is_half(found.dtypes[name]) for name in names)
     distance = FAR if far or half else DISTANCE
     errors: dict[str, list[Array]] = {name: [] for name in names}
     for number in range(NEIGHBOURS):
@@ -105,19 +107,26 @@ def list_failing(found: Compared) -> list[str]:
     return [comparison.name for comparison in found.comparisons if comparison.error > 1]
 
 
+def is_half(dtype: Any) -> bool:
+    """Tell whether a format is coarser than float32."""
+    return bool(np.finfo(dtype).eps > np.finfo(np.float32).eps)
+
+
 def is_half_precision(name: str, found: Compared) -> bool:
     """Tell whether a gradient has a format coarser than float32, and is far from its underflow."""
-    form = np.finfo(found.dtypes.get(name, np.float64))
+    dtype = found.dtypes.get(name, np.float64)
     largest = float(np.max(np.abs(found.values[name]))) if name in found.submitted else 0.0
-    return form.eps > np.finfo(np.float32).eps and largest >= 2**10 * float(form.smallest_normal)
+    return is_half(dtype) and largest >= 2**10 * float(np.finfo(dtype).smallest_normal)
 
 
 def find_precision(before: Compared, after: Compared) -> Any:
     """Find the format in which a submission computes without returning it; None for none.
 
-    Its errors scatter like rounding, and are within those allowed in that format, but not far. This
-    holds for half of the gradients or more: one alone may have lost its digits otherwise.
+    Its errors scatter like rounding, are within those allowed in that format, and are far beyond
+    those of the next finer one. This holds for half of the gradients or more: one alone may have
+    lost its digits otherwise.
     """
+    finer, worst = np.dtype(np.float64), max_error(before)
     excused = set(list_failing(before)) - set(list_failing(after))
     if 2 * len(excused & set(before.gradients)) < len(before.gradients):
         return None
@@ -127,6 +136,8 @@ def find_precision(before: Compared, after: Compared) -> Any:
             return None
         known = before.case.truth(dtype, names)
         compared = compare_all({n: before.submitted[n] for n in names}, *known)
-        if TYPICAL <= worst_of(compared).error <= 1:
+        beyond = worst * float(np.finfo(finer).eps / np.finfo(dtype).eps) >= TYPICAL
+        finer, worst = np.dtype(dtype), worst_of(compared).error
+        if beyond and worst <= 1:
             return dtype
     return None

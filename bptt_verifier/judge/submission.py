@@ -133,10 +133,14 @@ SHOWN = 10  # names in a sentence
 
 
 class Breach(NamedTuple):
-    """A breach of the contract, after which numbers cannot be compared."""
+    """A breach of the contract, after which numbers cannot be compared.
+
+    `dtype` is the format of a result that is not finite, which may have overflowed.
+    """
 
     mistake: Mistake
     notes: tuple[str, ...] = ()
+    dtype: Any = None
 
 
 def make_breach(name: str, explanation: str, *notes: str, **details: Any) -> Breach:

@@ -99,14 +99,18 @@ def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array
     def gradient(params: Mapping[str, Array]) -> Any:
         names, values = [*params], [*params.values()]
         shapes = tuple((name, np.shape(value)) for name, value in params.items())
+
+        def in_order(values: Sequence[Any]) -> Any:
+            return loss(dict(zip(names, values, strict=True)))
+
         if shapes not in compiled:
-
-            def in_order(values: Sequence[Any]) -> Any:
-                return loss(dict(zip(names, values, strict=True)))
-
             function = jax.jit(jax.value_and_grad(in_order), compiler_options=UNOPTIMISED)
             compiled[shapes] = function.lower(values).compile()
         value, slopes = compiled[shapes](values)
+        if np.isfinite(value) and not all(np.isfinite(slope).all() for slope in slopes):
+            # Compiled, the operand of a maximum may be computed twice with different rounding.
+            # Then no entry equals the maximum, and its derivative is 0/0.
+            value, slopes = jax.value_and_grad(in_order)(values)
         return value, dict(zip(names, slopes, strict=True))
 
     return gradient

@@ -13,7 +13,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.branches import Branch, find_taken, list_branches
-from bptt_verifier.program.trace import Program, forward
+from bptt_verifier.program.trace import Change, Program, backward, forward
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
 from bptt_verifier.tolerance.bounds import RESOLVING
@@ -37,6 +37,8 @@ NARROW, BROAD = 2.0**6, 2.0**14
 CONDITION = {np.dtype(np.float64): 2.0**20, np.dtype(np.float32): 2.0**10}
 # Operations whose derivative is zero.
 FLAT = frozenset("sign floor ceil round stop_gradient".split())
+PRODUCTS = frozenset({"mul", "dot_general"})  # zero, with their derivative, if a factor is zero
+UNBALANCE = 2.0**-20  # relative changes of cotangents that show which terms cancel
 
 NOT_FINITE = "the loss or its gradient is not finite there"
 KINK = "the loss has a kink there"
@@ -98,7 +100,8 @@ class Selector:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.left_out: Counter[str] = Counter()
-        self.condition = 0.0  # at the parameters given
+        # At the parameters given.
+        self.condition, self.exceeds_float32 = 0.0, False
         self.kept: list[tuple[Case, Examined]] = []
         self.vague: list[tuple[Case, Examined]] = []
 
@@ -184,8 +187,11 @@ class Selector:
         if not (np.isfinite(loss) and all(np.isfinite(v).all() for v in slopes.values())):
             return NOT_FINITE
         slots = forward(self.setting.program, wide)
-        if not is_within_float32(params, slots, slopes):
-            return OVERFLOW
+        within, single = is_within_float32(slots, slopes), coarsest_dtype(params) == np.float32
+        if point.number == 0 and not single:
+            self.exceeds_float32 = not within
+        elif not within and (single or not self.exceeds_float32):
+            return OVERFLOW  # a submission may compute in float32 what is given in float64
         features: set[Any] = {*find_taken(self.setting.program, slots)}
         if abs(loss) > LOSS:
             features.add(("loss", float(np.sign(loss))))
@@ -278,12 +284,8 @@ def coarsest_dtype(params: Mapping[str, Array]) -> np.dtype[Any]:
     return max((v.dtype for v in params.values()), key=lambda dtype: float(np.finfo(dtype).eps))
 
 
-def is_within_float32(
-    params: Mapping[str, Array], slots: Sequence[Any], slopes: Mapping[str, Array]
-) -> bool:
-    """Tell whether the numbers of the loss and gradient fit the parameters' dtype."""
-    if coarsest_dtype(params) != np.float32:
-        return True
+def is_within_float32(slots: Sequence[Any], slopes: Mapping[str, Array]) -> bool:
+    """Tell whether the numbers of the loss and gradient fit float32."""
     largest = float(np.finfo(np.float32).max) / 2
     numbers = [x for x in slots if x is not None and x.dtype.kind == "f"]
     return not any(
@@ -319,10 +321,10 @@ def find_zeros(program: Program, slots: Sequence[Any], cases: Sequence[Case]) ->
     """Find the gradients that are zero in every case, to rounding, while others are not.
 
     They cancel, as that of a bias before a normalisation, or the loss does not depend on the
-    parameter. Zeros of another kind, such as those of a branch that is never taken, show nothing.
+    parameter, as on W if h is zero. Zeros of another kind, such as those of a branch that is never
+    taken, show nothing.
     """
     zeros = set(program.leaves) if cases else set[str]()
-    cancelling = set[str]()
     for case in cases:
         assert case.truth is not None
         known = case.truth(coarsest_dtype(case.arguments), ())
@@ -331,15 +333,32 @@ def find_zeros(program: Program, slots: Sequence[Any], cases: Sequence[Case]) ->
             value, allowed = np.abs(known.values[name]), known.allowed[name]
             if not ((value <= allowed).all() and np.max(allowed) <= RESOLVING * largest):
                 zeros.discard(name)
-            elif (value > 0).any():
-                cancelling.add(name)
-    return frozenset(n for n in zeros if n in cancelling or not reaches(program, slots, n))
+    moved = unbalance(program, slots) if zeros else {}
+    return frozenset(n for n in zeros if moved[n].any() or not reaches(program, slots, n))
+
+
+def unbalance(program: Program, slots: Sequence[Any]) -> dict[str, Array]:
+    """Compute the gradient with every cotangent multiplied by another factor close to one.
+
+    Where terms cancel, in the gradient of a whole parameter, they no longer do.
+    """
+    rng = np.random.default_rng(0)
+    changes = {
+        (number, operand): Change(operand, after=1 + UNBALANCE * rng.uniform(-1, 1))
+        for number, operation in enumerate(program.operations)
+        for operand in range(len(operation.inputs))
+    }
+    return backward(program, slots, (changes,))
 
 
 def reaches(program: Program, slots: Sequence[Any], name: str) -> bool:
     """Tell whether a path of real or complex numbers leads from a parameter to the loss."""
     reached = {program.leaves[name]}
     for operation in program.operations:
-        if operation.name not in FLAT and reached & {*operation.inputs}:
+        inputs = {*operation.inputs}
+        vanishes = operation.name in PRODUCTS and any(
+            not np.any(program.constants[slot]) for slot in inputs & {*program.constants}
+        )
+        if operation.name not in FLAT and reached & inputs and not vanishes:
             reached |= {slot for slot in operation.outputs if slots[slot].dtype.kind in "fc"}
     return program.result in reached

@@ -14,9 +14,10 @@ from scipy.special import stdtrit
 from bptt_verifier.tolerance.comparison import Array
 
 NEIGHBOURS = 16
-# The largest relative change of an entry. In half precision, and where a submission may compute in
-# it, neighbours are 16 units in the last place apart.
-DISTANCE, FAR = 2.0**-10, 2.0**-6
+# The largest relative change of an entry. Neighbours are further away in half precision, and where
+# a submission may compute in it: up to 64 units in the last place, so that a difference of numbers
+# as in 2σ(2a) − 1, which loses most of its digits, is drawn anew as well.
+DISTANCE, FAR = 2.0**-10, 2.0**-4
 FALSE_ALARM = 1e-9  # probability that rounding alone is called a mistake, in one verdict
 # An entry whose errors happen to be alike has at least this part of the gradient's mean scatter, in
 # units of the allowed errors.
@@ -52,7 +53,8 @@ def measure_scatter(
         deviation = samples.std(axis=0, ddof=1)
         relative = deviation / allowed
         known = relative[np.isfinite(relative)]
-        pooled = np.sqrt(np.mean(known**2)) if known.size else 0.0
+        largest = known.max(initial=0.0)  # a square may overflow
+        pooled = largest * np.sqrt(np.mean((known / largest) ** 2)) if largest else 0.0
         floor = np.nan_to_num(POOLED * pooled * allowed, nan=0.0, posinf=np.inf)
         noise = np.maximum(deviation, floor)
         limit = find_critical_ratio(len(samples), entries) * noise + spacing  # (N3)

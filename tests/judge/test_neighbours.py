@@ -67,6 +67,64 @@ def test_one_per_cent_is_seen_in_half_precision(cell: str, returned: Any) -> Non
     assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
 
 
+TANH = {
+    "2σ(2a) − 1": lambda a: 2 / (1 + np.exp(-2 * a)) - 1,
+    "quotient of exponentials": lambda a: (np.exp(a) - np.exp(-a)) / (np.exp(a) + np.exp(-a)),
+}
+
+
+def rnn_in_half(tanh: Any, returned: Any) -> Any:
+    """The right gradients of the plain RNN in float16, with this formula of tanh."""
+
+    def gradients(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        kind = x.dtype if returned is None else returned
+        (U, W, V), (x, y, h0) = ([v.astype(np.float16) for v in vs] for vs in (params, (x, y, h0)))
+        h, backward = [h0], []
+        for x_t in x:
+            h.append(tanh(x_t @ U.T + h[-1] @ W.T))
+        output = 2 * (h[-1] @ V.T - y) / np.float16(y.size)
+        state = output @ V
+        for h_t in h[:0:-1]:
+            backward.append(state * (1 - h_t**2))
+            state = backward[-1] @ W
+        adjoints = backward[::-1]
+        U, W = (sum(d.T @ v for d, v in zip(adjoints, other, strict=False)) for other in (x, h))
+        found = {"U": U, "W": W, "V": output.T @ h[-1], "h0": state}
+        return {name: np.asarray(value).astype(kind) for name, value in found.items()}
+
+    return gradients
+
+
+@pytest.mark.parametrize("returned", [np.float16, None], ids=["float16", "float64"])
+@pytest.mark.parametrize("name", TANH)
+def test_right_formulas_that_lose_digits_or_overflow_in_half_precision_agree(
+    name: str, returned: Any
+) -> None:
+    for seed in (35, 95):
+        report = judge(rnn_in_half(TANH[name], returned), "rnn", seed=seed)
+        assert report.verdict is Verdict.AGREES, str(report)
+
+
+def test_cases_in_which_half_precision_overflows_are_left_out() -> None:
+    def gradients(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        found = rnn_in_half(np.tanh, np.float16)(params, x, y, h0)
+        return found | {"W": found["W"] * (np.inf if x.shape[0] == 7 else 1)}
+
+    report = judge(gradients, "rnn")
+    assert report.verdict is Verdict.AGREES, str(report)
+    (note,) = [note for note in report.notes if "cases were left out" in note]
+    assert note.startswith("2 cases were left out: float16 overflows there. With T=7 ")
+
+
+def test_half_precision_that_is_never_finite_disagrees() -> None:
+    def gradients(params: Any, x: Any, y: Any, h0: Any) -> Any:
+        found = rnn_in_half(np.tanh, np.float16)(params, x, y, h0)
+        return found | {"W": found["W"] / np.float16(0)}
+
+    report = judge(gradients, "rnn")
+    assert [mistake.name for mistake in report.mistakes] == ["not-finite"]
+
+
 PARAMS = {"p": np.linspace(0.3, 0.9, 8)}
 
 

@@ -157,6 +157,27 @@ def test_draws_that_only_float32_cannot_hold_are_left_out() -> None:
     assert "float32 overflows there" in said(report)
 
 
+def test_draws_that_float32_cannot_hold_are_left_out_where_parameters_are_in_float64() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.mean(xp.sum(p["w"] ** 2) ** 16)  # scaled up, beyond float32
+
+    def in_float32(p: Any) -> Any:
+        w = p["w"].astype(np.float32)
+        return {"w": 32 * w * np.sum(w * w) ** np.float32(15)}
+
+    report = verify_own_model(in_float32, loss, {"w": rng.normal(size=4)})
+    assert report, str(report)
+
+
+def test_a_loss_that_exceeds_float32_at_the_parameters_given_is_judged_there_and_beyond() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return 1e60 * xp.sum(p["w"] ** 2)
+
+    report = verify_own_model(lambda p: {"w": 2e60 * p["w"]}, loss, {"w": rng.normal(size=4)})
+    assert report, str(report)
+    assert "24 of 24 cases could have shown a mistake in every gradient." in report.notes
+
+
 def test_too_few_cases_are_inconclusive() -> None:
     def loss(p: Any, xp: Any) -> Any:
         # Finite at the values given and close by only.
@@ -198,6 +219,36 @@ def test_a_gradient_that_is_zero_to_rounding_does_not_hold_up_the_others() -> No
             return right(p) | {name: 1e-6 + 0 * p[name]}
 
         assert not verify_own_model(wrong, normalised, params)
+
+
+ZERO_BY_STRUCTURE = {
+    "a product with a state of zeros": (
+        lambda p, xp: xp.sum(xp.tanh(X @ p["V"] + xp.zeros((len(X), 2)) @ p["W"]) * Y)
+    ),
+    "a difference of equal numbers": (
+        lambda p, xp: xp.sum((X @ p["V"]) ** 2 * xp.exp(p["W"][0, 0] - p["W"][0, 0]))
+    ),
+    "a softmax over one entry": (
+        lambda p, xp: xp.sum((X @ p["V"]) ** 2 * softmax(X @ p["W"][:, :1], xp))
+    ),
+}
+
+
+def softmax(a: Any, xp: Any) -> Any:
+    e = xp.exp(a - xp.max(a, axis=1, keepdims=True))
+    return e / xp.sum(e, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", ZERO_BY_STRUCTURE)
+def test_a_gradient_that_is_zero_by_structure_agrees_where_it_is_zero(name: str) -> None:
+    loss, params = ZERO_BY_STRUCTURE[name], {"V": np.ones((3, 2)), "W": np.ones((2, 2))}
+    params["W"] = np.ones((2 if "state" in name else 3, 2))
+    right = differentiate(loss)
+    report = verify_own_model(right, loss, params)
+    assert report, str(report)
+    assert any(note.startswith("∂L/∂W is zero") for note in report.notes)
+    wrong = verify_own_model(lambda p: right(p) | {"W": 1e-9 + 0 * p["W"]}, loss, params)
+    assert wrong.verdict is Verdict.DISAGREES
 
 
 def test_a_gradient_of_a_branch_that_is_never_taken_is_not_one_that_is_zero() -> None:

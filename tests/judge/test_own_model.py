@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.judge.comparisons import compare_at
 from bptt_verifier.judge.own_model import OwnSubject
-from bptt_verifier.judge.path import compare_at, judge
+from bptt_verifier.judge.path import judge
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.submission import Submission
 from bptt_verifier.judge.verify import verify_own_model

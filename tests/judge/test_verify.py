@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bptt_verifier import Report, Verdict, verify
 from bptt_verifier.judge.cells import CellSubject
-from bptt_verifier.judge.path import compare_at
+from bptt_verifier.judge.comparisons import compare_at
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.submission import Submission, TakenStates
 from bptt_verifier.problems.extremes import LARGE_PROBLEMS

@@ -68,3 +68,9 @@ def test_integers_are_not_moved() -> None:
     moved = displace(tokens, FAR, np.random.default_rng(5))
     assert np.array_equal(moved, tokens)
     assert moved is not tokens
+
+
+def test_a_constant_error_of_a_gradient_that_is_zero_does_not_scatter() -> None:
+    errors = [np.full(3, 1e-9)] * 16
+    scatter = measure_scatter(errors, np.full(3, 1e-307), np.full(3, 1e-25), entries=100)
+    assert (scatter.mean > 1e10 * scatter.limit).all()

@@ -1,0 +1,118 @@
+"""Calls of a submission at cases, and comparisons of its results with the reference."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.judge.subject import Compared, Copy, Subject, find_dtype
+from bptt_verifier.judge.submission import (
+    Breach,
+    Submission,
+    ask,
+    find_difference,
+    make_breach,
+    name_result,
+)
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import copies
+from bptt_verifier.reference.case import Case
+from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.comparison import Comparison, compare
+
+
+def ask_twice(gradients: Submission, subject: Subject, case: Case) -> dict[str, Array] | Breach:
+    """Call a submission twice at a case; return the results if both times they are the same."""
+    first = ask_at(gradients, subject, case)
+    second = first if isinstance(first, Breach) else ask_at(gradients, subject, case)
+    if isinstance(first, Breach) or isinstance(second, Breach):
+        return second
+
+    if case.truth is None:  # nothing tells what rounding may change
+        return first
+    dtypes = find_dtypes(first, case)
+    return find_difference(first, second, partial(find_truth, case, dtypes)) or first
+
+
+def ask_at(
+    gradients: Submission, subject: Subject, case: Case, copy: Copy = copies
+) -> dict[str, Array] | Breach:
+    """Call a submission at a case; return its results. `copy` chooses the arguments' layout."""
+    return ask(gradients, partial(subject.call, case, copy), subject.expect(case), case.label)
+
+
+def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:
+    """Find a returned loss that differs from JAX's, if the user's loss differs in NumPy and JAX."""
+    named_loss = "loss" in case.arguments  # a parameter
+    if subject.refusal is None or case.truth is None or "loss" not in answer or named_loss:
+        return None
+    values, allowed = find_truth(case, find_dtypes({"loss": answer["loss"]}, case))
+    found = compare("loss", answer["loss"], values["loss"], allowed["loss"])
+    return None if found.error <= 1 else describe_forward_difference(subject, case, found)
+
+
+def find_truth(case: Case, dtypes: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Find the true value of each result at a case, and the error allowed in its format."""
+    assert case.truth is not None
+    values, allowed = {}, {}
+    for dtype in dict.fromkeys(dtypes.values()):
+        names = [name for name, each in dtypes.items() if each == dtype]
+        known = case.truth(dtype, names)
+        for name in names:
+            values[name], allowed[name] = known.values[name], known.allowed[name]
+    return values, allowed
+
+
+def find_dtypes(submitted: dict[str, Array], case: Case, precision: Any = None) -> dict[str, Any]:
+    """Find the format in which each result is judged."""
+    return {name: np.dtype(find_dtype(name, submitted, case, precision)) for name in submitted}
+
+
+def compare_at(
+    gradients: Submission,
+    subject: Subject,
+    case: Case,
+    copy: Copy = copies,
+    precision: Any = None,
+) -> Compared | Breach:
+    """Call the submission at a case, and compare its results with the reference.
+
+    `precision` is the format in which the submission computes, if it is coarser than its results'.
+    """
+    submitted = ask_at(gradients, subject, case, copy)
+    if isinstance(submitted, Breach):
+        return submitted
+    dtypes = find_dtypes(submitted, case, precision)
+    values, allowed = find_truth(case, dtypes)
+    for name, value in submitted.items():
+        if not np.isfinite(value).all() and np.isfinite(allowed[name]).all():
+            entry = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+            where = f" at entry {list(entry)}" if entry else ""
+            said = (
+                f"{name_result(name)}: expected finite numbers as autodiff finds, found "
+                f"{value[entry]}{where}, where autodiff gives {values[name][entry]:.6g}."
+            )
+            details = {"gradients": [name], "entry": list(entry)}
+            breach = make_breach("not-finite", said, f"With {case.label}.", **details)
+            return breach._replace(dtype=dtypes[name])
+    comparisons = [compare(n, v, values[n], allowed[n]) for n, v in submitted.items()]
+    return Compared(case, submitted, dtypes, values, allowed, comparisons)
+
+
+def find_forward_difference(subject: Subject, found: Compared) -> Mistake | None:
+    """Find a returned loss or prediction that is not the stated model's."""
+    for comparison in found.comparisons:
+        if comparison.name not in found.gradients and comparison.error > 1:
+            return describe_forward_difference(subject, found.case, comparison)
+    return None
+
+
+def describe_forward_difference(subject: Subject, case: Case, found: Comparison) -> Mistake:
+    """Describe a loss or prediction that is not the stated model's."""
+    other = subject.name_model_of_loss(case, found.yours) if found.name == "loss" else ""
+    said = (
+        f"your forward pass differs: your {found.name} is {found.yours:.12g}, and that of "
+        f"{subject.stated} is {found.reference:.12g}.{other}"
+    )
+    return Mistake("forward-differs", said, {"yours": found.yours, "stated": found.reference})

@@ -1,0 +1,265 @@
+"""The conclusion from all cases: the report, with the diagnosis where something disagrees."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.judge.neighbours import list_failing
+from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
+from bptt_verifier.judge.subject import Compared, Subject, Try
+from bptt_verifier.judge.submission import Breach
+from bptt_verifier.reference import exact_values
+from bptt_verifier.report import (
+    Counterexample,
+    Curve,
+    Decision,
+    Mistake,
+    ParameterResult,
+    Report,
+    nine_digits,
+)
+from bptt_verifier.tolerance.comparison import (
+    Comparison,
+    Verdict,
+    coarsest,
+    compare,
+    find_symbol,
+    overall,
+    verdict_of,
+    worst_of,
+)
+
+SHOWN = 100  # entries of a gradient that a counterexample shows whole
+
+
+def summarise_parameters(compared: Iterable[Compared]) -> dict[str, ParameterResult]:
+    """Find the worst entry of each gradient over all cases, and the verdict on it."""
+    by_name: dict[str, list[Comparison]] = {}
+    for found in compared:
+        for comparison in found.comparisons:
+            by_name.setdefault(comparison.name, []).append(comparison)
+    results = {}
+    for name, comparisons in by_name.items():
+        worst = worst_of(comparisons)
+        results[name] = ParameterResult(
+            verdict_of(comparisons), worst.error, worst.entry, worst.yours, worst.reference,
+            worst.allowed, len(comparisons), min(each.resolution for each in comparisons),
+        )  # fmt: skip
+    return results
+
+
+def describe_precision(
+    compared: Sequence[Compared],
+    settled: Sequence[Compared],
+    precision: Any,
+    overflows: Sequence[Breach],
+) -> Iterator[str]:
+    """Describe the formats that results are judged in, overflows and errors that are rounding."""
+    coarser: dict[str, list[str]] = {}
+    for found in compared:
+        finest = coarsest(*found.case.arguments.values())
+        for name in found.gradients:
+            returned = found.submitted[name].dtype
+            if np.finfo(returned).eps > np.finfo(finest).eps:
+                names = coarser.setdefault(str(returned), [])
+                names += [name] if name not in names else []
+    for dtype, names in coarser.items():
+        which = ", ".join(names)
+        yield f"You return {dtype} for {which} where the arguments are finer: judged in {dtype}."
+    if precision is not None:
+        dtype = np.dtype(precision)
+        yield f"Your errors scatter like rounding in {dtype}: all results are judged in {dtype}."
+    if overflows:
+        yield (
+            f"{len(overflows)} cases were left out: {overflows[0].dtype} overflows there. "
+            f"{overflows[0].notes[0]}"
+        )
+    pairs = zip(compared, settled, strict=True)
+    excused = [set(list_failing(before)) - set(list_failing(after)) for before, after in pairs]
+    names = sorted(set().union(*excused))
+    if names:
+        yield (
+            f"Beyond the bound, errors of {', '.join(names)} scatter like rounding at neighbouring "
+            f"points in {sum(map(bool, excused))} cases, and count as rounding."
+        )
+
+
+def accept_zeros(
+    parameters: dict[str, ParameterResult], zeros: Collection[str]
+) -> dict[str, ParameterResult]:
+    """Let gradients agree that are zero to rounding, as they are at any point."""
+    return {
+        name: result._replace(verdict=Verdict.AGREES)
+        if name in zeros and result.verdict is Verdict.INCONCLUSIVE
+        else result
+        for name, result in parameters.items()
+    }
+
+
+def list_gradients(compared: Iterable[Compared]) -> list[str]:
+    """The names of the gradients of all cases."""
+    return list(dict.fromkeys(name for found in compared for name in found.gradients))
+
+
+def separate_steps(probe: Compared) -> Compared:
+    """Hold each column of ∂L/∂U of a probe to the error allowed in δ_t, which it is. (B4)"""
+    assert probe.case.truth is not None
+    known = probe.case.truth(probe.dtypes["U"], ["U", "adjoints"])
+    allowed = probe.allowed | {"U": known.allowed["adjoints"][:, 0].T}
+    comparisons = [
+        compare("U", probe.submitted["U"], probe.values["U"], allowed["U"])
+        if comparison.name == "U"
+        else comparison
+        for comparison in probe.comparisons
+    ]
+    return probe._replace(allowed=allowed, comparisons=comparisons)
+
+
+def measure_steps(probe: Compared) -> Steps:
+    """Measure the error of every δ_t of a probe: the columns of ∂L/∂U."""
+    return compare_steps(probe.submitted["U"], probe.values["U"].T, probe.allowed["U"].T)
+
+
+def conclude(
+    attempt: Try,
+    subject: Subject,
+    name: str,
+    compared: Sequence[Compared],
+    probes: Sequence[Compared],
+    notes: tuple[str, ...],
+) -> Report:
+    """Report on all cases, with a diagnosis where something disagrees."""
+    parameters = accept_zeros(summarise_parameters([*compared, *probes]), subject.zeros)
+    by_probe = [(probe, measure_steps(probe)) for probe in probes]
+    steps = summarise_steps([found for _, found in by_probe]) if by_probe else ()
+    wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
+    curves = tuple(
+        Curve(str(p.case.arguments["U"].dtype), (*s.relative.tolist(),), (*s.allowed.tolist(),))
+        for p, s in by_probe
+    )
+    report = Report(
+        name,
+        overall(parameters[name].verdict for name in list_gradients([*compared, *probes])),
+        first_wrong_step=max(wrong_steps, default=None),
+        parameters=parameters,
+        steps=steps,
+        curves=curves,
+        cases=len(compared) + len(probes),
+        notes=notes,
+        largest_sizes=subject.find_largest_sizes(found.case for found in (*compared, *probes)),
+    )
+    if report.verdict is Verdict.DISAGREES:
+        failing = [case for case in compared if case.fails]
+        long = [probe for probe in probes if probe.fails]
+        return explain(report, attempt, subject, failing, long)
+    if report.verdict is Verdict.INCONCLUSIVE:
+        return ask_exact_values(report, subject, [*compared, *probes])
+    if steps and all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
+        note = "No probe was precise enough to check a single step."
+        return report._replace(notes=(*report.notes, note))
+    if subject.doubt is not None:
+        return report._replace(verdict=Verdict.INCONCLUSIVE, notes=(*report.notes, subject.doubt))
+    return report
+
+
+def explain(
+    report: Report,
+    attempt: Try,
+    subject: Subject,
+    failing: Sequence[Compared],
+    probes: Sequence[Compared],
+) -> Report:
+    """Add the mistakes and the smallest failing case to a report."""
+    # A mistake is easier to identify in float64.
+    failing = sorted(failing, key=lambda found: found.case.single)
+    probes = sorted(probes, key=lambda found: found.case.single)
+    mistakes = subject.diagnose(attempt, failing, probes)
+    if not mistakes:
+        wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
+        which = ", ".join(wrong) or "single steps"
+        said = f"no known mistake, or pair of mistakes, reproduces your numbers for {which}."
+        mistakes = (Mistake("unknown", said, {"gradients": wrong}),)
+    smallest = make_counterexample(subject, subject.shrink(attempt, [*failing, *probes][0]))
+    return report._replace(verdict=Verdict.DISAGREES, mistakes=mistakes, counterexample=smallest)
+
+
+def make_counterexample(subject: Subject, found: Compared) -> Counterexample:
+    """Show one case as a report does: of a large gradient, the row with its worst entry."""
+    worst = worst_of(found.comparisons)
+    submitted, values = found.submitted[worst.name], found.values[worst.name]
+    with np.errstate(all="ignore"):
+        error = np.abs(submitted.astype(np.float64) - values) / found.allowed[worst.name]
+    error = np.where((submitted == values) | np.isnan(error), 0.0, error)
+    row = ""
+    if submitted.size > SHOWN and submitted.ndim > 1:
+        first = worst.entry[0]
+        submitted, values, error = submitted[first], values[first], error[first]
+        row = f", row {first} of {worst.name}"
+    arrays = found.case.arguments
+    if sum(value.size for value in arrays.values()) > 4 * SHOWN:
+        arrays = {}
+    yours, autodiff = nine_digits(submitted), nine_digits(values)
+    return Counterexample(
+        sizes=subject.describe_sizes(found) + row,
+        arrays={name: value.tolist() for name, value in arrays.items()},
+        gradient=worst.name,
+        yours=np.atleast_1d(yours).tolist(),
+        autodiff=np.atleast_1d(autodiff).tolist(),
+        error_over_bound=np.atleast_1d(error).tolist(),
+        reproduce=subject.reproduce(found),
+    )
+
+
+def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compared]) -> Report:
+    """Decide an inconclusive report by exact values, where they can be computed."""
+    verdicts = {name: report.parameters[name].verdict for name in list_gradients(compared)}
+    vague = [name for name, verdict in verdicts.items() if verdict is Verdict.INCONCLUSIVE]
+    why, notes = tuple(explain_untestable(name, compared) for name in vague), report.notes
+    report = report._replace(notes=(*notes, *why))
+    decided: dict[str, Decision] = {}
+    if exact_values.is_available():
+        decided = exact_values.decide(subject.choose_for_exact_values(compared), vague)
+    if not decided:
+        return report
+    settled = {
+        name: result._replace(verdict=decided[name].verdict) if name in decided else result
+        for name, result in report.parameters.items()
+    }
+    report = report._replace(parameters=settled, certified=decided)
+    wrong = [n for n, each in decided.items() if each.verdict is Verdict.DISAGREES]
+    right = [n for n, each in decided.items() if each.verdict is Verdict.AGREES]
+    no_bound = f"No comparison of {', '.join(vague)} could have shown a mistake"
+    if wrong:
+        mistake = Mistake(
+            "unknown",
+            f"{', '.join(wrong)}: rounding in this number format cannot explain the distance from "
+            "the exact values.",
+            {"gradients": wrong},
+        )
+        notes = (*notes, f"{no_bound}; exact values decided.")
+        return report._replace(verdict=Verdict.DISAGREES, mistakes=(mistake,), notes=notes)
+    if len(right) == len(vague):
+        worst = max(decision.deviation for decision in decided.values())
+        note = f"{no_bound}; exact values decided: the worst relative error is {worst:.2g}."
+        return report._replace(verdict=Verdict.AGREES, notes=(*notes, note))
+    if right:
+        note = f"Exact values decided on {', '.join(right)} alone."
+        return report._replace(notes=(*report.notes, note))
+    return report
+
+
+def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
+    """Explain why no comparison of one gradient could have shown a mistake."""
+    symbol = find_symbol(name)
+    found = [each for each in compared if name in each.values and each.values[name].any()]
+    if not found:
+        return f"{symbol} is not testable: it is zero in every case."
+    with np.errstate(all="ignore"):
+        ratio = min(
+            float(np.max(each.allowed[name]) / np.max(np.abs(each.values[name]))) for each in found
+        )
+    return (
+        f"{symbol} is not testable: rounding alone may move it by {ratio:.2g} of its largest entry "
+        "in the precision that you computed in, beyond 2⁻⁶."
+    )
