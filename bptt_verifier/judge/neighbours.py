@@ -52,7 +52,7 @@ def weigh(
         if again is None or np.any(np.abs(again.submitted[name] - submitted) > before):
             continue
         form = np.finfo(found.dtypes[name])
-        spacing = float(form.eps) * np.abs(submitted) + float(form.smallest_subnormal)
+        spacing = float(form.eps * np.abs(submitted).max() + form.smallest_subnormal)
         scatter = measure_scatter(errors[name], before, spacing, entries)
         if decisive:
             allowed[name] = scatter.limit
@@ -126,7 +126,8 @@ def find_precision(before: Compared, after: Compared) -> Any:
     those of the next finer one. This holds for half of the gradients or more: one alone may have
     lost its digits otherwise.
     """
-    finer, worst = np.dtype(np.float64), max_error(before)
+    finer: Any = np.float64
+    worst = max_error(before)
     excused = set(list_failing(before)) - set(list_failing(after))
     if 2 * len(excused & set(before.gradients)) < len(before.gradients):
         return None
@@ -137,7 +138,7 @@ def find_precision(before: Compared, after: Compared) -> Any:
         known = before.case.truth(dtype, names)
         compared = compare_all({n: before.submitted[n] for n in names}, *known)
         beyond = worst * float(np.finfo(finer).eps / np.finfo(dtype).eps) >= TYPICAL
-        finer, worst = np.dtype(dtype), worst_of(compared).error
+        finer, worst = dtype, worst_of(compared).error
         if beyond and worst <= 1:
             return dtype
     return None

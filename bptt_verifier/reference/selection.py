@@ -343,8 +343,9 @@ def unbalance(program: Program, slots: Sequence[Any]) -> dict[str, Array]:
     Where terms cancel, in the gradient of a whole parameter, they no longer do.
     """
     rng = np.random.default_rng(0)
+    # A complex factor: a real part may be zero because the number is imaginary.
     changes = {
-        (number, operand): Change(operand, after=1 + UNBALANCE * rng.uniform(-1, 1))
+        (number, operand): Change(operand, after=1 + UNBALANCE * complex(*rng.uniform(-1, 1, 2)))
         for number, operation in enumerate(program.operations)
         for operand in range(len(operation.inputs))
     }
@@ -353,12 +354,14 @@ def unbalance(program: Program, slots: Sequence[Any]) -> dict[str, Array]:
 
 def reaches(program: Program, slots: Sequence[Any], name: str) -> bool:
     """Tell whether a path of real or complex numbers leads from a parameter to the loss."""
-    reached = {program.leaves[name]}
+    reached, fixed = {program.leaves[name]}, {*program.constants}
     for operation in program.operations:
         inputs = {*operation.inputs}
         vanishes = operation.name in PRODUCTS and any(
-            not np.any(program.constants[slot]) for slot in inputs & {*program.constants}
+            not np.any(slots[slot]) for slot in inputs & fixed
         )
-        if operation.name not in FLAT and reached & inputs and not vanishes:
+        if vanishes or inputs <= fixed:
+            fixed |= {*operation.outputs}
+        elif operation.name not in FLAT and reached & inputs:
             reached |= {slot for slot in operation.outputs if slots[slot].dtype.kind in "fc"}
     return program.result in reached

@@ -40,13 +40,13 @@ def find_critical_ratio(number: int, entries: int, false_alarm: float = FALSE_AL
 
 
 def measure_scatter(
-    errors: Sequence[Array], allowed: Array, spacing: Array, entries: int
+    errors: Sequence[Array], allowed: Array, spacing: float, entries: int
 ) -> Scatter:
     """Measure the scatter of one gradient's errors, at least two, one for each neighbour.
 
     `allowed` says how the rounding errors of the entries compare. `spacing` is the distance between
-    the submission's numbers there: a result that stays the same number at all neighbours has an
-    error that does not scatter.
+    the submission's numbers at the largest entry: what is smaller may be lost in a sum at all
+    neighbours, and the error does not scatter.
     """
     samples = np.asarray(errors)
     with np.errstate(all="ignore"):
