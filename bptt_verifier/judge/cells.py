@@ -98,6 +98,7 @@ class CellSubject(Subject):
     examples: int
     seed: int
     sizes: tuple[Sizes, ...] = ()  # that the user asks for
+    has_vanishing_steps = True
     omitted: list[str] = field(default_factory=list, compare=False)  # sentences, for the report
 
     @property

@@ -8,7 +8,13 @@ import numpy as np
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.tolerance.comparison import compare, compare_all, worst_of
-from bptt_verifier.tolerance.scatter import DISTANCE, FAR, NEIGHBOURS, measure_scatter
+from bptt_verifier.tolerance.scatter import (
+    DISTANCE,
+    FAR,
+    IN_HALF,
+    NEIGHBOURS,
+    measure_scatter,
+)
 
 DECISIVE = 8  # cases at which the scatter decides on each gradient in half precision
 # Rounding errors are at least this part of the allowed ones, at the worst entry: in float16, eight
@@ -35,7 +41,7 @@ def weigh(
     itself changes a result, which rounding does not.
     """
     half = any(is_half(found.dtypes[name]) for name in names)
-    distance = FAR if far or half else DISTANCE
+    distance = IN_HALF if half else FAR if far else DISTANCE
     errors: dict[str, list[Array]] = {name: [] for name in names}
     for number in range(NEIGHBOURS):
         near = attempt(subject.displace(found.case, number, distance))
@@ -52,7 +58,9 @@ def weigh(
         if again is None or np.any(np.abs(again.submitted[name] - submitted) > before):
             continue
         form = np.finfo(found.dtypes[name])
-        spacing = float(form.eps * np.abs(submitted).max() + form.smallest_subnormal)
+        size = np.abs(submitted)
+        size = size if subject.has_vanishing_steps else np.full_like(size, size.max())
+        spacing = float(form.eps) * size + float(form.smallest_subnormal)
         scatter = measure_scatter(errors[name], before, spacing, entries)
         if decisive:
             allowed[name] = scatter.limit
@@ -124,11 +132,14 @@ def find_precision(before: Compared, after: Compared) -> Any:
 
     Its errors scatter like rounding, are within those allowed in that format, and are far beyond
     those of the next finer one. This holds for half of the gradients or more: one alone may have
-    lost its digits otherwise.
+    lost its digits otherwise. None that is not zero is precise.
     """
     finer: Any = np.float64
     worst = max_error(before)
-    excused = set(list_failing(before)) - set(list_failing(after))
+    failing = set(list_failing(before))
+    excused = failing - set(list_failing(after))
+    if any(before.values[n].any() and n not in failing for n in before.gradients):
+        return None
     if 2 * len(excused & set(before.gradients)) < len(before.gradients):
         return None
     for dtype in FORMATS:

@@ -59,6 +59,8 @@ class Subject(ABC):
     refusal: str | None = None  # why no verdict is possible, if none is
     doubt: str | None = None  # why agreement would show too little, if it would
     zeros: frozenset[str] = frozenset()  # gradients that are zero, to rounding, at any point
+    # True if an entry may be a single step, so that none is too small to matter beside the largest.
+    has_vanishing_steps = False
 
     @property
     @abstractmethod

@@ -14,10 +14,10 @@ from scipy.special import stdtrit
 from bptt_verifier.tolerance.comparison import Array
 
 NEIGHBOURS = 16
-# The largest relative change of an entry. Neighbours are further away in half precision, and where
-# a submission may compute in it: up to 64 units in the last place, so that a difference of numbers
-# as in 2σ(2a) − 1, which loses most of its digits, is drawn anew as well.
-DISTANCE, FAR = 2.0**-10, 2.0**-4
+# The largest relative change of an entry. Neighbours are further away where a submission may compute
+# in half precision, and still further where it does: up to 64 units in the last place, so that a
+# difference of numbers as in 2σ(2a) − 1, which loses most of its digits, is drawn anew as well.
+DISTANCE, FAR, IN_HALF = 2.0**-10, 2.0**-6, 2.0**-4
 FALSE_ALARM = 1e-9  # probability that rounding alone is called a mistake, in one verdict
 # An entry whose errors happen to be alike has at least this part of the gradient's mean scatter, in
 # units of the allowed errors.
@@ -40,13 +40,13 @@ def find_critical_ratio(number: int, entries: int, false_alarm: float = FALSE_AL
 
 
 def measure_scatter(
-    errors: Sequence[Array], allowed: Array, spacing: float, entries: int
+    errors: Sequence[Array], allowed: Array, spacing: Array, entries: int
 ) -> Scatter:
     """Measure the scatter of one gradient's errors, at least two, one for each neighbour.
 
     `allowed` says how the rounding errors of the entries compare. `spacing` is the distance between
-    the submission's numbers at the largest entry: what is smaller may be lost in a sum at all
-    neighbours, and the error does not scatter.
+    the submission's numbers: a result that stays the same number at all neighbours has an error
+    that does not scatter, and so has a smaller term that is lost in a sum.
     """
     samples = np.asarray(errors)
     with np.errstate(all="ignore"):

@@ -11,6 +11,7 @@ from bptt_verifier import Report, Verdict, verify
 from bptt_verifier.problems.extremes import LARGE, complete_sizes
 from bptt_verifier.problems.problem import Sizes
 from manual_bptt import gru, lstm, rnn
+from tests.support.profiles import by_turns
 from tests.support.right_derivations import STYLES
 
 pytestmark = pytest.mark.extreme
@@ -56,7 +57,7 @@ SPECIAL: dict[str, Callable[[Sizes], bool]] = {
 }
 
 
-SLOW = {"T > 30", "all large"}
+SLOW = {"T > 30", "all large", "D > 30", "O > 4"}
 EVERYWHERE = [
     *(pytest.param("rnn", each, marks=[pytest.mark.slow] * (each in SLOW)) for each in SPECIAL),
     *(pytest.param(cell, "H > 7", marks=pytest.mark.slow) for cell in ("lstm", "gru")),
@@ -88,8 +89,12 @@ def test_the_counterexample_of_a_large_problem_is_as_small_as_possible(
     assert "np.array" in report.counterexample.reproduce
 
 
+SEVERAL_STEPS = [("rnn", 30), ("lstm", 50)]
+
+
 @pytest.mark.parametrize(
-    ("cell", "steps"), [("rnn", 30), ("rnn", 100), pytest.param("lstm", 50, marks=pytest.mark.slow)]
+    ("cell", "steps"),
+    [("rnn", 100), *(pytest.param(*each, marks=pytest.mark.slow) for each in SEVERAL_STEPS)],
 )
 def test_truncation_after_many_steps_is_named(cell: str, steps: int) -> None:
     report = judge(lambda p, x, y: right(cell, p, x, y, truncation=steps), cell)
@@ -107,8 +112,9 @@ def test_a_state_detached_every_sixteen_steps_is_not_called_truncation() -> None
     assert [mistake.name for mistake in report.mistakes] == ["unknown"]
 
 
-@pytest.mark.parametrize("limit", [5.0, 10.0, 100.0, 1000.0])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("limit", "cell"), by_turns([1000.0, 5.0, 100.0, 10.0], ["rnn", "lstm", "gru"])
+)
 def test_clipped_gradients_are_named(cell: str, limit: float) -> None:
     def clipped(params: Any, x: Any, y: Any) -> Gradients:
         found = right(cell, params, x, y)

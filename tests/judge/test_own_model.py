@@ -24,6 +24,7 @@ from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support import own_models
 from tests.support.own_models import MISTAKES, MODELS, Mistake, planted
+from tests.support.profiles import deep
 
 CASES = 36
 
@@ -91,7 +92,11 @@ def test_a_planted_mistake_is_caught_and_named(mistake: Mistake) -> None:
     json.dumps(report.to_dict())
 
 
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: f"{m.model}: {m.name}: {m.written}")
+# In float64 every mistake is judged by the test before.
+IN_FLOAT32 = MISTAKES if deep() else MISTAKES[::3]
+
+
+@pytest.mark.parametrize("mistake", IN_FLOAT32, ids=lambda m: f"{m.model}: {m.name}: {m.written}")
 def test_a_planted_mistake_is_caught_in_float32(mistake: Mistake) -> None:
     if "1e-9" in mistake.written:
         pytest.skip("float32 does not hold a difference of 1e-9")

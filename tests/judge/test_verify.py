@@ -26,12 +26,14 @@ from tests.support.planting import (
     MISTAKES,
     MORE_GATED_MISTAKES,
     Mistake,
+    identify,
     planted,
 )
+from tests.support.profiles import by_turns
 from tests.support.right_derivations import GATED_STYLES, STYLES
 
 CELLS = {"rnn": rnn, "lstm": lstm, "gru": gru}
-DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+PRECISIONS = (np.float32, np.float64)
 NAMED = [m for m in (*MISTAKES, *GATED_MISTAKES, *MORE_GATED_MISTAKES) if m.called]
 
 
@@ -54,8 +56,7 @@ def of_name(name: str, cell: str = "rnn") -> Mistake:
 # Wrong ones.
 
 
-@DTYPES
-@pytest.mark.parametrize("mistake", NAMED, ids=lambda m: f"{m.suspect}: {m.name}")
+@pytest.mark.parametrize(("mistake", "dtype"), by_turns(NAMED, PRECISIONS), ids=identify)
 def test_a_mistake_is_caught_and_named(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
     wrong = derivation(planted(mistake, tmp_path), mistake.suspect, dtype, **options_of(mistake))
     report = verify(wrong, examples=12, **stated_model(mistake))
@@ -228,7 +229,7 @@ def test_a_small_relative_error_in_one_entry_is_caught(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@DTYPES
+@pytest.mark.parametrize("dtype", PRECISIONS)
 def test_what_is_wrong_in_one_precision_alone_is_named(cell: str, dtype: type) -> None:
     right = derivation(CELLS[cell], cell)
 

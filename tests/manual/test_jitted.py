@@ -430,7 +430,14 @@ def arranged_for_gpus(monkeypatch):
 # Some turns of a loop and a rest; or, for the RNN, a rest alone.
 @pytest.mark.parametrize(
     ("cell", "option", "T"),
-    [("rnn", "tanh", 11), *((*each, 63) for each in [("rnn", "tanh"), *GATED])],
+    [
+        ("rnn", "tanh", 11),
+        ("gru", "before", 63),
+        *(
+            pytest.param(*each, 63, marks=pytest.mark.slow)
+            for each in [("rnn", "tanh"), *GATED[:2]]
+        ),
+    ],
 )
 def test_the_arrangement_for_gpus_gives_autodiffs_gradients(
     cell: str, option: str, T: int, arranged_for_gpus

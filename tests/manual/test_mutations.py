@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 import manual_bptt.rnn
 from bptt_verifier.strategies import cell_problems, problems
 from tests.support.agreement import assert_agrees, assert_cell_agrees
-from tests.support.planting import B3, GATED_MISTAKES, MISTAKES, Mistake, planted
+from tests.support.planting import B3, GATED_MISTAKES, MISTAKES, Mistake, identify, planted
+from tests.support.profiles import by_turns
 
-DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+PRECISIONS = (np.float32, np.float64)
+DTYPES = pytest.mark.parametrize("dtype", PRECISIONS, ids=lambda d: d.__name__)
 
 
 def demands(module: ModuleType, dtype: type) -> None:
@@ -36,9 +38,8 @@ def demands(module: ModuleType, dtype: type) -> None:
     suite()
 
 
-@DTYPES
 @pytest.mark.parametrize(
-    "mistake", MISTAKES + GATED_MISTAKES, ids=lambda m: f"{m.suspect}: {m.name}"
+    ("mistake", "dtype"), by_turns(MISTAKES + GATED_MISTAKES, PRECISIONS), ids=identify
 )
 def test_the_suite_catches(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
     module = planted(mistake, tmp_path)

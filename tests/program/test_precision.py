@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
+from tests.support.profiles import by_turns
 
 Params = dict[str, Any]
 
@@ -62,8 +63,7 @@ def default_promotion():
         yield
 
 
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("name", "run"), by_turns(LOSSES, ["eager", "jit"]))
 def test_jax_gradients_of_default_precision_agree(name: str, run: str) -> None:
     model = Model()
     loss = getattr(model, name)
@@ -74,8 +74,7 @@ def test_jax_gradients_of_default_precision_agree(name: str, run: str) -> None:
         assert gradients(model.params)["W"].dtype == jnp.float32
 
 
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("name", "run"), by_turns(LOSSES, ["jit", "eager"]))
 def test_training_in_default_precision_spoils_no_verdict(name: str, run: str) -> None:
     model = Model()
     loss = getattr(model, name)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import manual_bptt
 
@@ -205,6 +205,11 @@ MORE_GATED_MISTAKES = [
 
 
 LAST: dict[tuple[Mistake, ...], ModuleType] = {}  # what was planted last, by its mistakes
+
+
+def identify(value: Any) -> str:
+    """The identifier of a mistake or a dtype in a test's name."""
+    return f"{value.suspect}: {value.name}" if isinstance(value, Mistake) else value.__name__
 
 
 def planted(mistake: Mistake, folder: Path, *others: Mistake) -> ModuleType:

@@ -3,6 +3,9 @@
 A test that states a number of examples of its own is in none of them.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from hypothesis import Phase, settings
 
 EXAMPLES = 25
@@ -33,3 +36,10 @@ def register_profiles() -> None:
 def deep() -> bool:
     """True under the profile `deep`, in which tests of a fixed list go through all of it."""
     return settings().max_examples > EXAMPLES
+
+
+def by_turns(cases: Sequence[Any], options: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Each case with one of the options by turns; with all of them under the profile `deep`."""
+    if deep():
+        return [(case, option) for case in cases for option in options]
+    return [(case, options[i % len(options)]) for i, case in enumerate(cases)]

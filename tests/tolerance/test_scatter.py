@@ -31,7 +31,7 @@ def test_an_error_that_stays_exceeds_the_noise_and_one_that_scatters_does_not(
     offset: float,
 ) -> None:
     errors = np.random.default_rng(2).normal(size=(NEIGHBOURS, 5, 4)) + offset
-    scatter = measure_scatter(list(errors), np.ones((5, 4)), 0.0, 20)
+    scatter = measure_scatter(list(errors), np.ones((5, 4)), np.zeros((5, 4)), 20)
     assert bool(np.all(scatter.mean > scatter.limit)) is (offset > 0)
     assert scatter.mean.shape == scatter.limit.shape == (5, 4)
 
@@ -39,17 +39,17 @@ def test_an_error_that_stays_exceeds_the_noise_and_one_that_scatters_does_not(
 def test_an_entry_whose_errors_are_alike_by_chance_has_part_of_the_gradients_scatter() -> None:
     errors = np.random.default_rng(3).normal(size=(NEIGHBOURS, 100))
     errors[:, 7] = 1.0  # the same rounding error at every neighbour
-    scatter = measure_scatter(list(errors), np.ones(100), 0.0, 100)
+    scatter = measure_scatter(list(errors), np.ones(100), np.zeros(100), 100)
     assert scatter.mean[7] == 1.0 < scatter.limit[7]
     smaller = np.where(np.arange(100) == 7, 1e-3, 1.0)  # its rounding errors are
-    assert measure_scatter(list(errors), smaller, 0.0, 100).limit[7] < 1.0
+    assert measure_scatter(list(errors), smaller, np.zeros(100), 100).limit[7] < 1.0
 
 
 def test_a_result_that_stays_the_same_number_may_be_off_by_one_spacing() -> None:
     errors = [np.full(3, 0.5)] * NEIGHBOURS
-    assert np.all(measure_scatter(errors, np.ones(3), 0.5, 3).mean <= 0.5)
-    assert not np.any(measure_scatter(errors, np.ones(3), 0.5, 3).limit < 0.5)
-    assert np.all(measure_scatter(errors, np.ones(3), 0.25, 3).limit < 0.5)
+    assert np.all(measure_scatter(errors, np.ones(3), np.full(3, 0.5), 3).mean <= 0.5)
+    assert not np.any(measure_scatter(errors, np.ones(3), np.full(3, 0.5), 3).limit < 0.5)
+    assert np.all(measure_scatter(errors, np.ones(3), np.full(3, 0.25), 3).limit < 0.5)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
@@ -72,5 +72,5 @@ def test_integers_are_not_moved() -> None:
 
 def test_a_constant_error_of_a_gradient_that_is_zero_does_not_scatter() -> None:
     errors = [np.full(3, 1e-9)] * 16
-    scatter = measure_scatter(errors, np.full(3, 1e-307), 1e-25, entries=100)
+    scatter = measure_scatter(errors, np.full(3, 1e-307), np.full(3, 1e-25), entries=100)
     assert (scatter.mean > 1e10 * scatter.limit).all()
