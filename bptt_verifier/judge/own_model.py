@@ -33,15 +33,17 @@ class OwnSubject(Subject):
         return len(self.model.cases)
 
     def call(self, case: Case, copy: Copy = copies) -> Call:
-        """Copy the parameters into a new dict."""
-        params = copy(case.arguments)
-        return Call((params,), {}, lambda: dict(params))
+        """Copy the parameters into a new structure."""
+        tree = self.model.trees[case.point.setting]
+        params = tree.rebuild(copy(case.arguments))
+        return Call((params,), {}, lambda: dict(tree.read(params)))
 
     def expect(self, case: Case) -> Expected:
         """Describe the gradients, by the names of the parameters, and the optional loss."""
         shapes = {name: value.shape for name, value in case.arguments.items()}
         dtype = max((v.dtype for v in case.arguments.values()), key=lambda d: np.finfo(d).precision)
-        return Expected(tuple(shapes), {}, {"loss": (), **shapes}, dtype)
+        read = self.model.trees[case.point.setting].read
+        return Expected(tuple(shapes), {}, {"loss": (), **shapes}, dtype, read)
 
     def draw_contract_cases(self) -> Iterable[Case]:
         """Choose the parameters given."""

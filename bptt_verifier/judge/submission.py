@@ -120,13 +120,15 @@ class Expected(NamedTuple):
     """The results that a submission has to return, and may return.
 
     `names` are required. `in_order` has the names of a tuple's items, by its length. `shapes` has
-    every result that is read; `dtype` is that of integers.
+    every result that is read; `dtype` is that of integers. `read` converts a structure of gradients
+    to one by name.
     """
 
     names: tuple[str, ...]
     in_order: dict[int, tuple[str, ...]]
     shapes: dict[str, tuple[int, ...]]
     dtype: Any
+    read: Callable[[Any], Any] = lambda result: result
 
 
 SHOWN = 10  # names in a sentence
@@ -218,7 +220,7 @@ def ask(
 
 def read_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     """Read what was returned as a dictionary, whatever it is, or say why that fails."""
-    found = attempt(name_results, result, expected)
+    found = attempt(lambda: name_results(expected.read(result), expected))
     if not isinstance(found, Failure):
         return found  # type: ignore[no-any-return]
     kind = type_name(result)

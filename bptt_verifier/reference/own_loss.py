@@ -14,6 +14,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
+from bptt_verifier.program.leaves import Tree, flatten
 from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.precision import compile_gradient, isolate_float64, use_float64
 from bptt_verifier.program.trace import Program, trace
@@ -37,14 +38,15 @@ FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
 class OwnModel(NamedTuple):
     """The user's loss, traced and differentiated, before the submission is called.
 
-    `params` are the settings given: parameters of one or several shapes. `refusal` says why no
-    verdict is possible, if none is, and `doubt` why agreement would show too little, if it would.
-    `zeros` are the gradients that are zero, to rounding, at any point. `losses_differ` is true if
-    the loss differs between NumPy and JAX.
+    `trees` are the settings given: parameters of one or several shapes, and `losses` the loss of
+    each as a function of its leaves. `refusal` says why no verdict is possible, if none is, and
+    `doubt` why agreement would show too little, if it would. `zeros` are the gradients that are
+    zero, to rounding, at any point. `losses_differ` is true if the loss differs between NumPy and
+    JAX.
     """
 
-    loss: Loss
-    params: tuple[dict[str, Array], ...]
+    losses: tuple[Loss, ...]
+    trees: tuple[Tree, ...]
     seed: int
     programs: tuple[Program, ...] = ()
     gradients: tuple[Callable[[Any], Any], ...] = ()
@@ -54,6 +56,11 @@ class OwnModel(NamedTuple):
     losses_differ: bool = False
     doubt: str | None = None
     zeros: frozenset[str] = frozenset()
+
+    @property
+    def params(self) -> tuple[dict[str, Array], ...]:
+        """The leaves of the parameters of each setting."""
+        return tuple(tree.leaves for tree in self.trees)
 
     def simple_case(self, number: int, setting: int = 0) -> Case:
         """Make a case whose values have one digit."""
@@ -80,7 +87,7 @@ class OwnModel(NamedTuple):
 
 def prepare(
     loss: Loss,
-    params: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    params: Any,
     *,
     seed: int = 0,
     cases: int = CASES,
@@ -90,29 +97,25 @@ def prepare(
 
     Settings of other shapes are traced one by one, and share the cases.
     """
-    listed = list(params) if isinstance(params, list | tuple) and params else [params]
-    settings = tuple(map(check_params, listed))
-    if len({frozenset(given) for given in settings}) > 1:
-        raise ValueError("params: expected the same names in every setting")
+    if not callable(loss):
+        flatten(params)
+        raise ValueError(f"loss: expected a function, found {type_name(loss)}")
+    trees = find_settings(loss, params)
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
-    model = OwnModel(loss, settings, seed)
-    if not callable(loss):
-        raise ValueError(f"loss: expected a function, found {type_name(loss)}")
-
-    def scalar(point: Any, xp: Any = jnp) -> Any:
-        return jnp.reshape(loss(point, xp), ())
+    model = OwnModel(tuple(tree.around(loss) for tree in trees), trees, seed)
 
     with isolate_float64(loss):
         selections: list[Selection] = []
-        for number, given in enumerate(settings):
-            program = trace_loss(loss, scalar, given)
+        for number, (own, given) in enumerate(zip(model.losses, model.params, strict=True)):
+            scalar = make_scalar(own)
+            program = trace_loss(own, scalar, given)
             if isinstance(program, str):
                 return model._replace(refusal=program)
-            gradient = differentiate(loss, scalar, given)
+            gradient = differentiate(own, scalar, given)
             if isinstance(gradient, str):
                 return model._replace(refusal=gradient)
-            share = max(1, (cases + len(settings) - 1 - number) // len(settings))
+            share = max(1, (cases + len(trees) - 1 - number) // len(trees))
             done = sum(len(selection.cases) for selection in selections)
 
             def make(
@@ -142,6 +145,28 @@ def prepare(
         doubt, zeros = find_doubt(selections, cases), find_common_zeros(selections)
         model = model._replace(notes=notes, doubt=doubt, zeros=zeros)
         return confirm(model)
+
+
+def find_settings(loss: Loss, params: Any) -> tuple[Tree, ...]:
+    """Find the settings in what is given: parameters, or a list of them in several shapes.
+
+    A list of structures with the same leaves may also be the layers of one model. It is that if
+    the loss takes it as it is. Raises ValueError where it is neither.
+    """
+    if type(params) not in (list, tuple) or not all(isinstance(p, Mapping) for p in params):
+        return (flatten(params),)
+    trees, whole = tuple(map(flatten, params)), flatten(params)
+    found = attempt(lambda: np.asarray(loss(whole.rebuild(copies(whole.leaves)), np)))
+    if not isinstance(found, Failure) and found.size == 1 and found.dtype.kind == "f":
+        return (whole,)
+    if len({frozenset(tree.leaves) for tree in trees}) > 1:
+        raise ValueError("params: expected the same names in every setting")
+    return trees
+
+
+def make_scalar(loss: Loss) -> Callable[..., Any]:
+    """Make the function of the parameters that computes the loss in JAX, without axes."""
+    return lambda point, xp=jnp: jnp.reshape(loss(point, xp), ())
 
 
 def trace_loss(loss: Loss, scalar: Callable[..., Any], params: dict[str, Array]) -> Any:
@@ -180,8 +205,8 @@ def confirm(model: OwnModel) -> OwnModel:
         own = [i for i, case in enumerate(model.cases) if case.point.setting == setting]
         confirmed, doubts = 0, []
         for i in own:
-            differ = compare_losses(model.loss, model.cases[i])
-            doubt = differ or ask_second_opinion(model.loss, model.cases[i])
+            differ = compare_losses(model.losses[setting], model.cases[i])
+            doubt = differ or ask_second_opinion(model.losses[setting], model.cases[i])
             if doubt:
                 contradicted[i] = doubt, bool(differ)
                 doubts.append(contradicted[i])
@@ -203,7 +228,7 @@ def describe(model: OwnModel, selections: Sequence[Selection]) -> tuple[str, ...
     zeros = find_common_zeros(selections)
     others = [name for name in model.params[0] if name not in zeros]
     least = min((telling[name] for name in others), default=0)
-    notes = []
+    notes = [*model.trees[0].notes]
     if len(model.params) > 1:
         shapes = (
             " ".join(f"{name}={value.shape}" for name, value in given.items())
@@ -265,29 +290,6 @@ def find_doubt(selections: Sequence[Selection], cases: int) -> str | None:
 def find_common_zeros(selections: Sequence[Selection]) -> frozenset[str]:
     """Find the gradients that are zero in all settings."""
     return frozenset.intersection(*(s.zeros for s in selections if s.cases))
-
-
-def check_params(params: Any) -> dict[str, Array]:
-    """Convert the parameters to arrays. Raises ValueError unless they are a dict of floats."""
-    if not isinstance(params, Mapping) or not params:
-        raise ValueError(f"params: expected a dict of float arrays, found {type_name(params)}")
-    items = attempt(lambda: list(params.items()))
-    if isinstance(items, Failure):
-        raise ValueError(f"params: expected a dict of float arrays, and reading it: {items.what}")
-    arrays = {}
-    for name, value in items:
-        if not isinstance(name, str):
-            raise ValueError(f"params: expected names that are strings, found {name!r}")
-        array = attempt(np.array, value)
-        if isinstance(array, Failure):
-            raise ValueError(f"params[{name!r}]: expected an array, found {array.what}")
-        if array.dtype not in (np.float32, np.float64) or array.size == 0:
-            raise ValueError(
-                f"params[{name!r}]: expected a float32 or float64 array with entries, found "
-                f"{array.dtype} of shape {array.shape}"
-            )
-        arrays[name] = array
-    return arrays
 
 
 def widen(params: Mapping[str, Array]) -> dict[str, Array]:

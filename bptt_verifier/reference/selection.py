@@ -60,7 +60,8 @@ class Setting(NamedTuple):
     def draw(self, point: Point) -> dict[str, Array]:
         """Draw the parameters of a point."""
         number, near, factors = point.number, point.near, point.factors
-        return draw_parameters(self.params, seed=self.seed, case=number, near=near, factors=factors)
+        options: Any = {"seed": self.seed, "case": number, "near": near, "factors": factors}
+        return dict(draw_parameters(self.params, **options))
 
 
 class Selection(NamedTuple):
