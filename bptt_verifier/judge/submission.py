@@ -4,16 +4,10 @@ Every call gets fresh copies of the arguments, because a submission may modify t
 copied at once, because they may be views of the arguments or of a buffer that is used again.
 """
 
-import importlib.util
 import inspect
-import sys
-import sysconfig
-import traceback
 from collections import namedtuple
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -316,55 +310,6 @@ def find_difference(
         said += " when called twice with the same arguments."
         return make_breach("not-deterministic", said, gradients=[name])
     return None
-
-
-def load(file: Path) -> ModuleType:
-    """Import the file as a module. This runs the code in it.
-
-    Raises ValueError where it does not exist or is no Python, or where running it raises or exits.
-    """
-    if not file.is_file():
-        what = "is no file" if file.exists() else "does not exist"
-        raise ValueError(f"FILE: expected a Python file, found {file}, which {what}")
-    spec = importlib.util.spec_from_file_location(f"derivation_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"FILE: expected a Python file, found {file}")
-    module = importlib.util.module_from_spec(spec)
-    before = sys.path[:]
-    sys.path[:] = order_path(file)
-    try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
-        line = getattr(error, "lineno", None) or (frames[-1].lineno if frames else "?")
-        said = f"FILE: {file} cannot be run: line {line}: {type(error).__name__}: {error}"
-        raise ValueError(said) from error
-    finally:
-        sys.path[:] = before
-    return module
-
-
-def order_path(file: Path) -> list[str]:
-    """Order the import path for a file: Python's own modules, those beside the file, the others.
-
-    Beside the file may be a random.py or copy.py, which libraries must not import.
-    """
-    own = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
-    packages = ("site-packages", "dist-packages")
-    first = [p for p in sys.path if p.startswith(own) and not p.endswith(packages)]
-    return [*first, str(file.resolve().parent), *(p for p in sys.path if p not in first)]
-
-
-def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:
-    """Find the function of that name in a module. Raises ValueError where there is none."""
-    found = getattr(module, name, None)
-    if not callable(found):
-        functions = [n for n, f in vars(module).items() if inspect.isfunction(f)]
-        others = ", ".join(functions) or "none"
-        raise ValueError(f"FILE: expected a function {name} in {file}, found {others}")
-    return found  # type: ignore[no-any-return]
 
 
 def order_names(names: Sequence[str]) -> dict[int, tuple[str, ...]]:

@@ -19,7 +19,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, type_name
 
-Path = tuple[Any, ...]  # keys, indices and attributes, from the outside in
+Keys = tuple[Any, ...]  # keys, indices and attributes, from the outside in
 
 
 class Node(NamedTuple):
@@ -49,7 +49,7 @@ class Tree(NamedTuple):
     def rebuild(self, arrays: Mapping[str, Any]) -> Any:
         """Make the structure with other arrays as leaves, by name, and copies of the data."""
 
-        def remake(value: Any, path: Path) -> Any:
+        def remake(value: Any, path: Keys) -> Any:
             name = name_leaf(path, self.keys)
             if name in arrays:
                 return arrays[name]
@@ -77,7 +77,7 @@ class Tree(NamedTuple):
                 return dict(zip(self.leaves, result, strict=True))
         return result if find_node(result) is None else dict(self.match(self.params, result, ()))
 
-    def match(self, value: Any, given: Any, path: Path) -> Iterator[tuple[str, Any]]:
+    def match(self, value: Any, given: Any, path: Keys) -> Iterator[tuple[str, Any]]:
         """Yield names and values of what is given in the place of a part of the parameters."""
         name = name_leaf(path, self.keys)
         if name in self.leaves:
@@ -162,7 +162,7 @@ def convert_leaf(value: Any, where: str) -> Array:
     return array  # type: ignore[no-any-return]
 
 
-def walk(value: Any, path: Path, above: tuple[int, ...]) -> Iterator[tuple[Path, Any]]:
+def walk(value: Any, path: Keys, above: tuple[int, ...]) -> Iterator[tuple[Keys, Any]]:
     """Yield the paths and values of the leaves and data of a structure, in order.
 
     A part without any leaf is data as a whole, and so is a part that contains itself.
@@ -182,12 +182,13 @@ def walk(value: Any, path: Path, above: tuple[int, ...]) -> Iterator[tuple[Path,
 
 def is_data(value: Any) -> bool:
     """True if a value is handed on, not differentiated: integers, texts, functions, None."""
-    node = find_node(value)
-    if node is not None:
+    if value is None or isinstance(value, str | bytes | int | np.integer):
+        return True  # the quick answer, of which a vocabulary needs many
+    if find_node(value) is not None:
         return True  # as a whole: `walk` yields no other
     array = attempt(np.asarray, value)
     plain = isinstance(array, Failure) or array.dtype == object
-    if value is None or (plain and (callable(value) or hasattr(value, "__dict__"))):
+    if plain and (callable(value) or hasattr(value, "__dict__")):
         return True
     return not isinstance(array, Failure) and array.dtype.kind in "biuSUMm"
 
@@ -270,7 +271,7 @@ def read_key(key: Any) -> Any:
     return str(key)
 
 
-def write_path(path: Path) -> str:
+def write_path(path: Keys) -> str:
     """Write a path as an expression."""
     if len(path) == 1 and isinstance(path[0], str):
         return f"params[{path[0]!r}]"
@@ -282,7 +283,7 @@ def write_key(key: Any) -> str:
     return f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]"
 
 
-def name_leaf(path: Path, keys: bool) -> str:
+def name_leaf(path: Keys, keys: bool) -> str:
     """Name a leaf by its path, or by its key alone in a mapping of leaves."""
     if keys:
         return str(path[0]) if path else ""
