@@ -58,7 +58,8 @@ def read_file(
     try:
         kind, name = choose_kind(file, defined, name, own)
     except ValueError:
-        announce(load, f"running {file.name}")(file)  # which may fail for another reason
+        if not (name or list_candidates(defined) or defined.defines("gradients")):
+            announce(load, f"running {file.name}")(file)  # which may fail for another reason
         raise
     if kind == DERIVATION:
         if chosen:
@@ -106,12 +107,13 @@ def choose_kind(
             raise ValueError(
                 f"FILE: expected a function {name} in {file}, found {list_named(defined)}"
             )
-        if "." in name or top in defined.classes or top not in defined.functions:
-            is_object = "." in name or top in defined.classes or own
-            return (CODE if is_object else DERIVATION), name
+        if "." in name or top in defined.classes or top in defined.objects:
+            return CODE, name
+        if top not in defined.functions:
+            return (CODE if own else DERIVATION), name
         if complete and number == 1:
             return OWN, name
-        if own or number == 1 or has_own_parameters(defined, name):
+        if own or not takes_three(defined, name) or has_own_parameters(defined, name):
             return CODE, name
         return DERIVATION, name
     if defined.defines("gradients"):
@@ -145,6 +147,12 @@ def count_required(defined: Definitions, name: str) -> int | None:
     if node is None:
         return None
     return len(node.args.posonlyargs) + len(node.args.args) - len(node.args.defaults)
+
+
+def takes_three(defined: Definitions, name: str) -> bool:
+    """True if a function takes three arguments in order, as a derivation does."""
+    given = defined.functions[name].args
+    return given.vararg is not None or len(given.posonlyargs) + len(given.args) >= 3
 
 
 def list_named(defined: Definitions) -> str:
@@ -207,9 +215,10 @@ def read_code(
     """
     top, _, method = name.partition(".")
     names = frozenset({method} if method else {top})
-    recorder = Recorder(names, names, top if method else None)
-    if not method and top in defined.classes:
-        recorder = Recorder(frozenset((*FORWARD, *LOSS, *BACKWARD)), frozenset(BACKWARD), top)
+    kind = defined.objects.get(top, top)
+    recorder = Recorder(names, names, kind if method else None)
+    if not method and kind in defined.classes:
+        recorder = Recorder(frozenset((*FORWARD, *LOSS, *BACKWARD)), frozenset(BACKWARD), kind)
     run, read = announce(load, f"running {file.name}"), announce(read_named, f"a call of {name}")
     space = vars(run(file, recorder))
     guarded = "__main__" in read_source(file)

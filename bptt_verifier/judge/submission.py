@@ -25,7 +25,12 @@ def make_weights_type(name: str, fields: tuple[str, ...]) -> Any:
     def item(self: Any, key: Any) -> Any:
         return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
 
-    return type(name, (namedtuple(name, fields),), {"__slots__": (), "__getitem__": item})
+    def explain(self: Any, name: str) -> Any:
+        remedy = "; `--bias` or bias=True judges a derivation with biases" if name in NAMES else ""
+        raise AttributeError(f"params has {', '.join(fields)}, and no {name}{remedy}")
+
+    methods = {"__slots__": (), "__getitem__": item, "__getattr__": explain}
+    return type(name, (namedtuple(name, fields),), methods)
 
 
 # The types of `params` in a call: a submission may read them by field, by name or in order.

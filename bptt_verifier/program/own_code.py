@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import update_wrapper
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ from bptt_verifier.program.leaves import (
     name_leaf,
     walk,
 )
-from bptt_verifier.program.source_file import RecordedCall
+from bptt_verifier.program.source_file import RecordedCall, copy_deeply
 
 LOSSES = frozenset("loss total_loss loss_value cost L J E nll objective".split())
 SHOWN = 10  # names in a sentence
@@ -150,10 +150,8 @@ def copy_all(roots: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
 
     Raises ValueError where they hold what Python cannot copy.
     """
-    attributes = getattr(roots.get("self"), "__dict__", {})
-    memo |= {id(value): value for value in attributes.values() if isinstance(value, ModuleType)}
     try:
-        return copy.deepcopy(dict(roots), memo)
+        return dict(copy_deeply(dict(roots), memo))
     except Exception as error:
         raise ValueError(
             f"FILE: expected an object and arguments that can be copied for every call: "
@@ -354,7 +352,7 @@ def assemble(
         calls.places = {name: places[name] for name in wanted or found}
         data = [name for name in leaves if name not in calls.places]
         said += f"; its parameters are {', '.join(calls.places)}"
-        said += f", and {', '.join(data[:SHOWN])} are data" if data else ""
+        said += f"; other arrays are data: {', '.join(data[:SHOWN])}" if data else ""
     else:
         said += f" of {calls.structure}"
 

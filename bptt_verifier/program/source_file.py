@@ -6,6 +6,7 @@ end at the first call of that function, whose arguments are then known.
 
 import ast
 import copy
+import copyreg
 import importlib.util
 import inspect
 import sys
@@ -25,13 +26,14 @@ GUARD = 'put what the file runs under `if __name__ == "__main__":`'
 class Definitions(NamedTuple):
     """The names that a file defines at its top level, and the functions and classes among them.
 
-    `complete` is false where a star import may define more. `relative` is true if the file imports
-    from its own package by dots.
+    `objects` are the names of objects of these classes. `complete` is false where a star import may
+    define more. `relative` is true if the file imports from its own package by dots.
     """
 
     functions: dict[str, ast.FunctionDef]
     classes: dict[str, ast.ClassDef]
     names: frozenset[str]
+    objects: dict[str, str]
     complete: bool = True
     relative: bool = False
 
@@ -73,7 +75,14 @@ def find_definitions(file: Path, source: str) -> Definitions:
     ]
     names |= {alias.asname or alias.name.partition(".")[0] for alias in aliases}
     relative = any(isinstance(n, ast.ImportFrom) and n.level for n in ast.walk(tree))
-    return Definitions(functions, classes, frozenset(names), "*" not in names, relative)
+    objects = {
+        n.targets[0].id: n.value.func.id
+        for n in top
+        if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)
+        if isinstance(n.value, ast.Call) and isinstance(n.value.func, ast.Name)
+        if n.value.func.id in classes
+    }
+    return Definitions(functions, classes, frozenset(names), objects, "*" not in names, relative)
 
 
 def walk_top_level(node: ast.AST) -> Iterator[ast.AST]:
@@ -124,7 +133,7 @@ class Recorder:
                 return
         elif code.co_qualname != code.co_name:
             return  # a method or inner function of the same name
-        copied = attempt(copy.deepcopy, (owner, arguments))
+        copied = attempt(copy_deeply, (owner, arguments), {})
         kept = (owner, arguments) if isinstance(copied, Failure) else copied
         self.calls[code.co_name] = RecordedCall(*kept)
         if code.co_name in self.last:
@@ -142,6 +151,22 @@ class Recorder:
             pass
         finally:
             sys.setprofile(before)
+
+
+def copy_deeply(value: Any, memo: dict[int, Any]) -> Any:
+    """Copy a structure and the objects in it; modules, which Python cannot copy, are shared.
+
+    `memo` has what replaces some of its parts, by identity.
+    """
+    table, missing = copyreg.dispatch_table, object()
+    before: Any = table.get(ModuleType, missing)
+    table[ModuleType] = lambda module: module.__name__  # a text stands for the object itself
+    try:
+        return copy.deepcopy(value, memo)
+    finally:
+        del table[ModuleType]
+        if before is not missing:
+            table[ModuleType] = before
 
 
 def load(file: Path, recorder: Recorder | None = None, *, name: str | None = None) -> ModuleType:

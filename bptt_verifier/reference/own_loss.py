@@ -169,12 +169,23 @@ def make_scalar(loss: Loss) -> Callable[..., Any]:
     return lambda point, xp=jnp: jnp.reshape(loss(point, xp), ())
 
 
+def require_one_value(found: Any) -> Any:
+    """Return what the loss returned. Raises ValueError where it is several values."""
+    if isinstance(found, tuple | list | Mapping):
+        raise ValueError(
+            f"loss: expected a real scalar, found a {type_name(found)} of {len(found)} values; "
+            "return the loss alone, or write a function that does"
+        )
+    return found
+
+
 def trace_loss(loss: Loss, scalar: Callable[..., Any], params: dict[str, Array]) -> Any:
     """Call the loss in NumPy and trace it in JAX; return the program, or why there is none."""
     wide = widen(params)
-    in_numpy = attempt(wraps(loss)(lambda: np.asarray(loss(copies(wide), np))))
+    in_numpy = attempt(wraps(loss)(lambda: loss(copies(wide), np)))
     if isinstance(in_numpy, Failure):
         return f"loss(params, numpy) raised {in_numpy.what} at {in_numpy.file_line}."
+    in_numpy = np.asarray(require_one_value(in_numpy))
     if in_numpy.size != 1 or in_numpy.dtype.kind not in "fiu":
         raise ValueError(
             f"loss(params, numpy): expected a real scalar, found {in_numpy.dtype} of "

@@ -1,0 +1,127 @@
+"""Files to be judged: what they are taken for, and the loss and gradients found in them."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.files import Judged, read_file
+from bptt_verifier.program.leaves import flatten
+from tests.support.own_code import DATA, LAYER, METHODS, SHAPES, Shape
+
+
+def read(folder: Path, source: str, name: str | None = None, **options: Any) -> Judged:
+    file = folder / "model.py"
+    file.write_text(source, encoding="utf-8")
+    given = {"own": None, "options": {}} | options
+    return read_file(file, name, **given)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_loss_and_the_gradients_are_found_in_code_as_it_stands(
+    shape: Shape, tmp_path: Path
+) -> None:
+    found = read(tmp_path, shape.source, shape.name, own=True, chosen=shape.chosen)
+    assert found.loss is not None
+    tree = flatten(found.params)
+    assert [*tree.leaves] == sorted(shape.params, key=[*tree.leaves].index)
+    assert {*tree.leaves} == {*shape.params}
+    rng = np.random.default_rng(1)
+    point = {n: v + rng.normal(size=v.shape) / 4 for n, v in tree.leaves.items()}
+    kept = {n: v.copy() for n, v in point.items()}
+    loss, gradients = found.gradients(tree.rebuild(point))
+    named = tree.read(gradients)
+    takes_xp = len(inspect.signature(found.loss).parameters) == 2
+
+    def evaluate(at: Any) -> float:
+        return float(found.loss(tree.rebuild(at), *([np] if takes_xp else [])))  # type: ignore[misc]
+
+    assert np.isclose(loss, evaluate(point), rtol=1e-13)
+    for name, value in point.items():
+        way, step = rng.normal(size=value.shape), 1e-6
+        ends = [evaluate(point | {name: value + sign * step * way}) for sign in (1, -1)]
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert np.isclose(np.sum(named[name] * way), slope, rtol=1e-7, atol=1e-9), name
+        assert np.array_equal(value, kept[name])
+
+
+def test_nothing_of_the_users_is_changed_and_no_state_is_kept(tmp_path: Path) -> None:
+    shape = SHAPES["forward returns the loss"]
+    found = read(tmp_path, shape.source, "net")
+    assert found.loss is not None
+    params = {name: value + 1 for name, value in found.params.items()}
+    first = found.gradients(params)[0]
+    assert found.gradients(params)[0] == first
+    source = SHAPES["arrays of the file, as in min-char-rnn"].source
+    found = read(tmp_path, source, "lossFun")
+    space = inspect.unwrap(found.gradients).__globals__
+    before = space["W"]
+    assert found.gradients({n: v + 1 for n, v in found.params.items()})
+    assert space["W"] is before
+
+
+GRADIENTS = f"{DATA}\nparams = dict(W=W)\ndef loss(p, xp):\n    return 1.0\n"
+DERIVATION = "def gradients(params, x, y):\n    return params\n"
+MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "said"),
+    [
+        (DERIVATION, None, "model.py:gradients is taken for a derivation of the RNN"),
+        (DERIVATION.replace("gradients", "mine"), "mine", "model.py:mine is taken for a derivation"),
+        (f"{GRADIENTS}{DERIVATION}", None, "is taken for a derivation"),
+        (f"{GRADIENTS}def gradients(p):\n    return p\n", None, "is taken for an own model of params"),
+        (f"{GRADIENTS}def mine(p):\n    return p\n", "mine", "an own model of params, loss and mine"),
+        (f"{GRADIENTS}gradients = dict\n", None, "is taken for an own model of params"),
+        (MIN_CHAR, None, "with the inputs, y, hprev of its first call in the file; its parameters"),
+        (MIN_CHAR, "lossFun", "its parameters are W, V, b."),
+        (SHAPES["arguments"].source, None, "its parameters are W, V, b; other arrays are data: x, y."),
+        (SHAPES["forward returns the loss"].source, None, "Net is taken for a class with forward"),
+        (SHAPES["forward returns the loss"].source, "net", "are W, V, b; other arrays are data: dh."),
+        (SHAPES["backward takes the gradient of the output"].source, "layer", "times fixed random weights"),
+    ],
+)  # fmt: skip
+def test_a_file_is_taken_for_what_it_defines_and_that_is_said(
+    source: str, name: str | None, said: str, tmp_path: Path
+) -> None:
+    assert said in read(tmp_path, source, name).said
+
+
+NET = f"{DATA}{METHODS}        return dW, dV, db\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "options", "sentence"),
+    [
+        ("def gradients(p):\n    return p\n", None, {}, "found no params and no loss; add what is"),
+        (DERIVATION, None, {"own": True}, "or leave out --own for a derivation"),
+        (f"{DERIVATION}params = {{}}\n", None, {"own": True}, "found no loss; add"),
+        ("def f(): ...\nclass A: ...", None, {}, "expected a function gradients in .*, found f, A; name"),
+        (DERIVATION, "other", {}, "expected a function other in .*, found gradients"),
+        (MIN_CHAR + NET, None, {}, "found lossFun, Net; name the one to judge, such as .*:lossFun"),
+        ("def gradients(params, x, y, h0, c0): ...", None, {}, "--model lstm judges an LSTM, which has c0"),
+        ("def gradients(params, x): ...", None, {}, r"expected gradients\(params, x, y\)"),
+        (DERIVATION, None, {"chosen": ["W"]}, "--params: expected an own model"),
+        (NET, "Net", {"options": {"model": "lstm"}}, "--model: expected a derivation"),
+        (f"{GRADIENTS}def gradients(p): ...", None, {"chosen": ["W"]}, "--params: expected a function or"),
+        ("def f(data):\n    return 1.0, data\n", "f", {"own": True}, "variables named as .* none for data"),
+        (f"{DATA}def f(x):\n    return x\n", "f", {"own": True}, "without a scalar that could be"),
+        (f"{DATA}def f(x):\n    return 1 / 0\n", "f", {"own": True}, "f raised ZeroDivisionError.* at .*:7"),
+        (f"{DATA}def f(x):\n    return 1.0, 2 * W\n", "f", {"own": True}, "found tuple of 0, 1; name the"),
+        (f"{DATA}def f():\n    return W.sum(), W\n", "f", {"chosen": ["Q"]}, "uses, W, found Q"),
+        (f"{NET}", "Net.forth", {}, "expected a method forth of Net, found none"),
+        (f"{NET}class B(Net):\n    def __init__(self, n): ...\n", "B", {}, "one object of it in the file, found none"),
+        (f"{NET}a, c = Net(), Net()\n", "Net", {}, "one object of it in the file, found several"),
+        (f"{DATA}{LAYER.replace('dh):', 'y):')}net = Layer(2)\n", "net", {}, "or a method loss to return"),
+        (f"{DATA}lock = open(__file__)\nclass A:\n    def __init__(self):\n        self.W, self.f = W, lock\n    def forward(self): ...\n    def backward(self): ...\n", "A", {}, "that can be copied for every call"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_judged_is_said_in_one_sentence_with_the_remedy(
+    source: str, name: str | None, options: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as raised:
+        read(tmp_path, source, name, **options)
+    assert "\n" not in str(raised.value)
