@@ -7,7 +7,7 @@ booleans, texts, functions and None are data: they are handed on unchanged.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -95,17 +95,6 @@ class Tree(NamedTuple):
         if not path:
             yield from ((str(key), each) for key, each in found.items())
 
-    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Make the function of a dict of leaves from a function of the parameters."""
-        if self.flat:
-            return function
-
-        @wraps(function)
-        def rebuilding(arrays: Mapping[str, Any], *others: Any) -> Any:
-            return function(self.rebuild(arrays), *others)
-
-        return rebuilding
-
     @property
     def notes(self) -> tuple[str, ...]:
         """A sentence on what is data."""
@@ -136,6 +125,33 @@ def flatten(params: Any) -> Tree:
         kind = type_name(params)
         raise ValueError(f"params: expected a dict of float arrays, or others in it, found {kind}")
     return Tree(params, leaves, tuple(data), keys)
+
+
+def rebuild_before(loss: Callable[..., Any], trees: Sequence[Tree]) -> Callable[..., Any]:
+    """Make the function of a dict of leaves from a function of the parameters in these structures.
+
+    The structure is the one whose leaves have the shapes of those given. Raises ValueError where
+    structures of the same shapes hold other data.
+    """
+    if all(tree.flat for tree in trees):
+        return loss
+    by_shapes: dict[Any, Tree] = {}
+    for tree in trees:
+        known = by_shapes.setdefault(describe_shapes(tree.leaves), tree)
+        if known is not tree and tree.data:
+            raise ValueError("params: expected settings of other shapes, found two of the same")
+
+    @wraps(loss)
+    def rebuilding(arrays: Mapping[str, Any], *others: Any) -> Any:
+        return loss(by_shapes[describe_shapes(arrays)].rebuild(arrays), *others)
+
+    rebuilding.__module__ = __name__  # whose globals it has
+    return rebuilding
+
+
+def describe_shapes(arrays: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Describe the shapes of arrays by name."""
+    return tuple((name, tuple(value.shape)) for name, value in arrays.items())
 
 
 def read_items(params: Mapping[Any, Any]) -> dict[str, Any]:

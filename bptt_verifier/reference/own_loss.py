@@ -14,7 +14,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
-from bptt_verifier.program.leaves import Tree, flatten
+from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
 from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.precision import compile_gradient, isolate_float64, use_float64
 from bptt_verifier.program.trace import Program, trace
@@ -38,15 +38,15 @@ FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
 class OwnModel(NamedTuple):
     """The user's loss, traced and differentiated, before the submission is called.
 
-    `trees` are the settings given: parameters of one or several shapes, and `losses` the loss of
-    each as a function of its leaves. `refusal` says why no verdict is possible, if none is, and
-    `doubt` why agreement would show too little, if it would. `zeros` are the gradients that are
-    zero, to rounding, at any point. `losses_differ` is true if the loss differs between NumPy and
-    JAX.
+    `loss` is a function of the leaves of the parameters, and `trees` are their structures.
+    `params` are the settings given: parameters of one or several shapes. `refusal` says why no
+    verdict is possible, if none is, and `doubt` why agreement would show too little, if it would.
+    `zeros` are the gradients that are zero, to rounding, at any point. `losses_differ` is true if
+    the loss differs between NumPy and JAX.
     """
 
-    losses: tuple[Loss, ...]
-    trees: tuple[Tree, ...]
+    loss: Loss
+    params: tuple[dict[str, Array], ...]
     seed: int
     programs: tuple[Program, ...] = ()
     gradients: tuple[Callable[[Any], Any], ...] = ()
@@ -56,11 +56,7 @@ class OwnModel(NamedTuple):
     losses_differ: bool = False
     doubt: str | None = None
     zeros: frozenset[str] = frozenset()
-
-    @property
-    def params(self) -> tuple[dict[str, Array], ...]:
-        """The leaves of the parameters of each setting."""
-        return tuple(tree.leaves for tree in self.trees)
+    trees: tuple[Tree, ...] = ()
 
     def simple_case(self, number: int, setting: int = 0) -> Case:
         """Make a case whose values have one digit."""
@@ -97,25 +93,28 @@ def prepare(
 
     Settings of other shapes are traced one by one, and share the cases.
     """
-    if not callable(loss):
-        flatten(params)
-        raise ValueError(f"loss: expected a function, found {type_name(loss)}")
     trees = find_settings(loss, params)
+    settings = tuple(tree.leaves for tree in trees)
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
-    model = OwnModel(tuple(tree.around(loss) for tree in trees), trees, seed)
+    if not callable(loss):
+        raise ValueError(f"loss: expected a function, found {type_name(loss)}")
+    loss = rebuild_before(loss, trees)
+    model = OwnModel(loss, settings, seed, trees=trees)
+
+    def scalar(point: Any, xp: Any = jnp) -> Any:
+        return jnp.reshape(loss(point, xp), ())
 
     with isolate_float64(loss):
         selections: list[Selection] = []
-        for number, (own, given) in enumerate(zip(model.losses, model.params, strict=True)):
-            scalar = make_scalar(own)
-            program = trace_loss(own, scalar, given)
+        for number, given in enumerate(settings):
+            program = trace_loss(loss, scalar, given)
             if isinstance(program, str):
                 return model._replace(refusal=program)
-            gradient = differentiate(own, scalar, given)
+            gradient = differentiate(loss, scalar, given)
             if isinstance(gradient, str):
                 return model._replace(refusal=gradient)
-            share = max(1, (cases + len(trees) - 1 - number) // len(trees))
+            share = max(1, (cases + len(settings) - 1 - number) // len(settings))
             done = sum(len(selection.cases) for selection in selections)
 
             def make(
@@ -150,23 +149,20 @@ def prepare(
 def find_settings(loss: Loss, params: Any) -> tuple[Tree, ...]:
     """Find the settings in what is given: parameters, or a list of them in several shapes.
 
-    A list of structures with the same leaves may also be the layers of one model. It is that if
-    the loss takes it as it is. Raises ValueError where it is neither.
+    A list of dicts with the same leaves may also be the layers of one model. It is that if the loss
+    takes it as it is. Raises ValueError where it is neither.
     """
     if type(params) not in (list, tuple) or not all(isinstance(p, Mapping) for p in params):
         return (flatten(params),)
     trees, whole = tuple(map(flatten, params)), flatten(params)
     found = attempt(lambda: np.asarray(loss(whole.rebuild(copies(whole.leaves)), np)))
+    if isinstance(found, Failure):
+        found = attempt(lambda: np.asarray(loss(whole.rebuild(copies(whole.leaves)))))  # type: ignore[call-arg]
     if not isinstance(found, Failure) and found.size == 1 and found.dtype.kind == "f":
         return (whole,)
     if len({frozenset(tree.leaves) for tree in trees}) > 1:
         raise ValueError("params: expected the same names in every setting")
     return trees
-
-
-def make_scalar(loss: Loss) -> Callable[..., Any]:
-    """Make the function of the parameters that computes the loss in JAX, without axes."""
-    return lambda point, xp=jnp: jnp.reshape(loss(point, xp), ())
 
 
 def require_one_value(found: Any) -> Any:
@@ -216,8 +212,8 @@ def confirm(model: OwnModel) -> OwnModel:
         own = [i for i, case in enumerate(model.cases) if case.point.setting == setting]
         confirmed, doubts = 0, []
         for i in own:
-            differ = compare_losses(model.losses[setting], model.cases[i])
-            doubt = differ or ask_second_opinion(model.losses[setting], model.cases[i])
+            differ = compare_losses(model.loss, model.cases[i])
+            doubt = differ or ask_second_opinion(model.loss, model.cases[i])
             if doubt:
                 contradicted[i] = doubt, bool(differ)
                 doubts.append(contradicted[i])
@@ -239,7 +235,7 @@ def describe(model: OwnModel, selections: Sequence[Selection]) -> tuple[str, ...
     zeros = find_common_zeros(selections)
     others = [name for name in model.params[0] if name not in zeros]
     least = min((telling[name] for name in others), default=0)
-    notes = [*model.trees[0].notes]
+    notes = [note for tree in model.trees[:1] for note in tree.notes]
     if len(model.params) > 1:
         shapes = (
             " ".join(f"{name}={value.shape}" for name, value in given.items())

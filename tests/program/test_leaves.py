@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from bptt_verifier.program.leaves import flatten
+from bptt_verifier.program.leaves import flatten, rebuild_before
 
 W, V, b = np.ones((2, 3)), np.full((3, 2), 2.0), np.zeros(3, np.float32)
 
@@ -84,7 +84,7 @@ def test_a_flat_dict_is_handed_on_as_it_is() -> None:
 
     tree = flatten({"W": W, "b": [0.5, 1.0]})
     assert tree.flat
-    assert tree.around(loss) is loss
+    assert rebuild_before(loss, [tree, tree]) is loss
     assert tree.read((1.0, {"W": W})) == (1.0, {"W": W})
 
 
@@ -159,3 +159,18 @@ def test_missing_leaves_are_missing_and_unknown_names_are_kept() -> None:
 def test_what_holds_no_float_arrays_is_said_in_one_sentence(params: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         flatten(params)
+
+
+def test_a_loss_gets_the_structure_whose_leaves_have_the_shapes_given() -> None:
+    trees = [flatten({"W": W, "n": 1}), flatten({"W": V, "n": 2})]
+
+    def loss(p: Any, xp: Any) -> Any:
+        return p["n"], p["W"], xp
+
+    for tree in trees:
+        found = rebuild_before(loss, trees)(tree.leaves, np)
+        assert found == (tree.params["n"], tree.leaves["W"], np)
+    with pytest.raises(
+        ValueError, match="expected settings of other shapes, found two of the same"
+    ):
+        rebuild_before(loss, [trees[0], flatten({"W": W, "n": 3})])
