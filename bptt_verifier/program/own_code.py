@@ -360,6 +360,8 @@ def assemble(
         return follow(of_loss(params, xp), results.loss)
 
     def gradients(params: Any, xp: Any = np) -> Any:
+        if not calls.structure:  # an object may update its own parameters
+            params = {name: np.array(value) for name, value in params.items()}
         state = whole(params, xp)
         inside = {name: follow(state, path) for name, path in found.items()}
         return follow(state, results.loss), inside or follow(state, ("result", *(container or ())))

@@ -203,4 +203,24 @@ SHAPES = {
         "        return loss, dict(W=dW, V=dV, b=db)\n",
         "Net.loss", WVb,
     ),
+    "a method that updates the parameters": Shape(
+        f"{DATA}\nclass Net:\n    def __init__(self):\n        self.b = b.copy()\n"
+        "    def step(self, x):\n        h = np.tanh(x[0] + self.b)\n"
+        "        grad_b = 2 * h * (1 - h**2)\n        self.b -= 0.1 * grad_b\n"
+        "        return np.sum(h**2), grad_b\nNet().step(x)\n",
+        "Net.step", ("b",),
+    ),
+    "buffers in the object": Shape(
+        f"{DATA}\nclass Net:\n    def __init__(self):\n"
+        "        self.W, self.hs, self.dW = W.copy(), np.zeros((4, 2)), np.zeros((2, 2))\n"
+        "    def forward(self, x, y):\n        self.x, self.y = x, y\n"
+        "        for t in range(3):\n"
+        "            self.hs[t + 1] = np.tanh(x[t] + self.W @ self.hs[t])\n"
+        "        return 0.5 * np.sum((self.hs[-1] - y) ** 2)\n"
+        "    def backward(self):\n        dh = self.hs[-1] - self.y\n        self.dW[:] = 0\n"
+        "        for t in (2, 1, 0):\n            da = dh * (1 - self.hs[t + 1] ** 2)\n"
+        "            self.dW += np.outer(da, self.hs[t])\n            dh = self.W.T @ da\n"
+        "net = Net()\nnet.forward(x, y)\nnet.backward()\n",
+        "net", ("W",),
+    ),
 }  # fmt: skip
