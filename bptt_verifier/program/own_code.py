@@ -356,13 +356,16 @@ def assemble(
     else:
         said += f" of {calls.structure}"
 
+    def own_copies(params: Any) -> Any:  # an object may update its own parameters
+        if calls.structure:
+            return params
+        return {n: v.copy() if type(v) is np.ndarray else v for n, v in params.items()}
+
     def loss(params: Any, xp: Any = np) -> Any:
-        return follow(of_loss(params, xp), results.loss)
+        return follow(of_loss(own_copies(params), xp), results.loss)
 
     def gradients(params: Any, xp: Any = np) -> Any:
-        if not calls.structure:  # an object may update its own parameters
-            params = {name: np.array(value) for name, value in params.items()}
-        state = whole(params, xp)
+        state = whole(own_copies(params), xp)
         inside = {name: follow(state, path) for name, path in found.items()}
         return follow(state, results.loss), inside or follow(state, ("result", *(container or ())))
 
