@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from bptt_verifier.console.terminal import discard_output
+from bptt_verifier.program.notebooks import write_places
 from bptt_verifier.program.source_file import GUARD
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
@@ -179,7 +180,7 @@ def main(request: str) -> None:
     discard_output(1, 2)
 
     def send(**message: Any) -> None:
-        channel.write(json.dumps(message).encode() + b"\n")
+        channel.write(write_places(json.dumps(message)).encode() + b"\n")
 
     @contextmanager
     def show_output() -> Iterator[None]:

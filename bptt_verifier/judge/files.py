@@ -14,15 +14,17 @@ from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.gradient_names import is_named_gradient, walk_own_body
+from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import BACKWARD, FORWARD, LOSS, find_methods, read_class
-from bptt_verifier.program.own_code import LOSSES, OwnCode, read_function
+from bptt_verifier.program.own_code import OwnCode, read_function
+from bptt_verifier.program.own_results import LOSSES
 from bptt_verifier.program.source_file import (
     Definitions,
     Recorder,
     find_definitions,
     find_function,
     load,
-    read_source,
+    read_cells,
 )
 
 DERIVATION, OWN, CODE = "derivation", "own model", "own code"
@@ -54,7 +56,22 @@ def read_file(
     `chosen` the names of an own model's parameters.
     Raises ValueError, with one sentence and a remedy, where the file cannot be judged.
     """
-    defined = find_definitions(file, read_source(file))
+    found = read_any(file, name, own, options, chosen, announce)
+    if file.suffix == ".ipynb":
+        return found._replace(said=found.said + read_notebook(file).note)
+    return found
+
+
+def read_any(
+    file: Path,
+    name: str | None,
+    own: bool | None,
+    options: Mapping[str, Any],
+    chosen: Sequence[str],
+    announce: Announce,
+) -> Judged:
+    """Run a Python file or a notebook, and find what is to be judged in it, as `read_file` says."""
+    defined = find_definitions(file, read_cells(file))
     try:
         kind, name = choose_kind(file, defined, name, own)
     except ValueError:
@@ -221,7 +238,7 @@ def read_code(
         recorder = Recorder(frozenset((*FORWARD, *LOSS, *BACKWARD)), frozenset(BACKWARD), kind)
     run, read = announce(load, f"running {file.name}"), announce(read_named, f"a call of {name}")
     space = vars(run(file, recorder))
-    guarded = "__main__" in read_source(file)
+    guarded = any("__main__" in cell.source for cell in read_cells(file))
     if not guarded or recorder.calls:
         return read(space, name, recorder, chosen)  # type: ignore[no-any-return]
     try:

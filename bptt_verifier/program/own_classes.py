@@ -17,11 +17,13 @@ from bptt_verifier.program.leaves import Keys, find_children
 from bptt_verifier.program.own_code import (
     Calls,
     OwnCode,
-    Results,
     assemble,
     call_with,
-    describe_result,
     find_arguments,
+)
+from bptt_verifier.program.own_results import (
+    Results,
+    describe_result,
     find_loss,
     follow,
     is_array,

@@ -9,16 +9,19 @@ import copy
 import copyreg
 import importlib.util
 import inspect
+import linecache
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType, FrameType, ModuleType
+from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
 from bptt_verifier.program.attempt import Failure, attempt, message_of, printable
+from bptt_verifier.program.notebooks import Cell, read_notebook
 
 GUARD = 'put what the file runs under `if __name__ == "__main__":`'
 
@@ -42,8 +45,11 @@ class Definitions(NamedTuple):
         return not self.complete or self.names.issuperset(names)
 
 
-def read_source(file: Path) -> str:
-    """Read the source of a file. Raises ValueError where it is no Python file that exists."""
+def read_cells(file: Path) -> tuple[Cell, ...]:
+    """Read the source of a file, or of the cells of a notebook.
+
+    Raises ValueError where it is neither a Python file nor a notebook that exists.
+    """
     if file.is_dir():
         files = ", ".join(sorted(each.name for each in file.glob("*.py"))[:5]) or "none"
         raise ValueError(
@@ -53,18 +59,23 @@ def read_source(file: Path) -> str:
     if not file.is_file():
         what = "is no file" if file.exists() else "does not exist"
         raise ValueError(f"FILE: expected a Python file, found {file}, which {what}")
+    if file.suffix == ".ipynb":
+        return read_notebook(file).cells
     try:
-        return importlib.util.decode_source(file.read_bytes())
+        return (Cell(str(file.resolve()), importlib.util.decode_source(file.read_bytes())),)
     except (SyntaxError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"FILE: expected a Python file, found {file}: {error}") from error
 
 
-def find_definitions(file: Path, source: str) -> Definitions:
-    """Find what a source defines, without running it. Raises ValueError where it is no Python."""
-    try:
-        tree = ast.parse(source, str(file))
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(describe_failure(file, error)) from error
+def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
+    """Find what a file defines, without running it. Raises ValueError where it is no Python."""
+    trees = []
+    for cell in cells:
+        try:
+            trees.append(ast.parse(cell.source, cell.name))
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(describe_failure(file, error, cells)) from error
+    tree = ast.Module([node for each in trees for node in each.body], [])
     top = [*walk_top_level(tree)]
     functions = {node.name: node for node in top if isinstance(node, ast.FunctionDef)}
     classes = {node.name: node for node in top if isinstance(node, ast.ClassDef)}
@@ -115,13 +126,13 @@ class Recorder:
 
     def __init__(self, names: frozenset[str], last: frozenset[str], of: str | None = None) -> None:
         self.names, self.last, self.of = names, last, of
-        self.file = ""
+        self.files: frozenset[str] = frozenset()
         self.calls: dict[str, RecordedCall] = {}
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         """Record the call of a frame, as Python's profiler reports it."""
         code = frame.f_code
-        if event != "call" or code.co_filename != self.file or code.co_name not in self.names:
+        if event != "call" or code.co_filename not in self.files or code.co_name not in self.names:
             return
         found = inspect.getargvalues(frame)
         names = [*found.args, *filter(None, (found.varargs, found.keywords))]
@@ -140,9 +151,9 @@ class Recorder:
             raise Reached
 
     @contextmanager
-    def watch(self, code: CodeType) -> Iterator[None]:
-        """Record the calls inside, up to the one that ends them."""
-        self.file = code.co_filename
+    def watch(self, files: Iterable[str]) -> Iterator[None]:
+        """Record the calls of functions of these files inside, up to the one that ends them."""
+        self.files = frozenset(files)
         before = sys.getprofile()
         sys.setprofile(self)
         try:
@@ -176,45 +187,46 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
     `__name__`, if it is not that.
     Raises ValueError where it does not exist or is no Python, or where running it raises or exits.
     """
-    source = read_source(file)
-    place = file.resolve()
-    package, root = find_package(place, find_definitions(file, source))
-    spec = importlib.util.spec_from_file_location(package or f"derivation_{file.stem}", place)
-    if spec is None or spec.loader is None:
+    cells, place = read_cells(file), file.resolve()
+    package, root = find_package(place, find_definitions(file, cells))
+    own = package or f"derivation_{file.stem}"
+    spec = importlib.util.spec_from_loader(own, SourceFileLoader(own, str(place)))
+    if spec is None:
         raise ValueError(f"FILE: expected a Python file, found {file}")
+    spec.has_location = True
     module = importlib.util.module_from_spec(spec)
-    code = compile(source, str(place), "exec", dont_inherit=True)
+    notebook = file.suffix == ".ipynb"
+    name = name or ("__main__" if notebook else own)
     before, arguments = sys.path[:], sys.argv
     sys.path[:] = [*order_path(file), *root]
     sys.modules[spec.name], sys.argv = module, [str(file)]  # dataclasses look the module up
-    module.__dict__["__name__"] = name or spec.name
+    module.__dict__["__name__"] = name
     try:
-        run_code(code, module.__dict__, recorder)
+        with recorder.watch(cell.name for cell in cells) if recorder else nullcontext():
+            for cell in cells:
+                if notebook:  # for source lines in messages; a file has its own
+                    lines = cell.source.splitlines(keepends=True)
+                    linecache.cache[cell.name] = len(cell.source), None, lines, cell.name
+                exec(compile(cell.source, cell.name, "exec", dont_inherit=True), module.__dict__)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         sys.modules.pop(spec.name, None)
-        raise ValueError(describe_failure(file, error)) from error
+        raise ValueError(describe_failure(file, error, cells)) from error
     finally:
         sys.path[:], sys.argv = before, arguments
     return module
 
 
-def run_code(code: CodeType, space: dict[str, Any], recorder: Recorder | None) -> None:
-    """Run code in a namespace, up to what the recorder waits for."""
-    if recorder is None:
-        exec(code, space)
-        return
-    with recorder.watch(code):
-        exec(code, space)
-
-
-def describe_failure(file: Path, error: BaseException) -> str:
+def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) -> str:
     """Describe why a file cannot be run, with its line and a remedy if there is one."""
+    names = {cell.name for cell in cells}
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == str(file.resolve())]
+    own = [frame for frame in frames if frame.filename in names]
     line = getattr(error, "lineno", None) or (own[-1].lineno if own else "?")
-    said = f"FILE: {file} cannot be run: line {line}: {type(error).__name__}"
+    where = str(getattr(error, "filename", None) or (own[-1].filename if own else ""))
+    cell = where.rpartition(", ")[2] + ", " if where in names and ", cell " in where else ""
+    said = f"FILE: {file} cannot be run: {cell}line {line}: {type(error).__name__}"
     said += f": {message}" if (message := message_of(error)) else ""
     others = [f for f in frames if not f.filename.startswith("<") and f not in own]
     inner = frames[-1] if frames and frames[-1] in others else None

@@ -1,6 +1,7 @@
 """Files to be judged: what they are taken for, and the loss and gradients found in them."""
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from bptt_verifier.program.leaves import flatten
 from tests.support.own_code import DATA, LAYER, METHODS, SHAPES, Shape
 
 
-def read(folder: Path, source: str, name: str | None = None, **options: Any) -> Judged:
-    file = folder / "model.py"
+def read(
+    folder: Path, source: str, name: str | None = None, suffix: str = ".py", **options: Any
+) -> Judged:
+    file = folder / f"model{suffix}"
     file.write_text(source, encoding="utf-8")
     given = {"own": None, "options": {}} | options
     return read_file(file, name, **given)
@@ -116,7 +119,7 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (f"{NET}class B(Net):\n    def __init__(self, n): ...\n", "B", {}, "one object of it in the file, found none"),
         (f"{NET}a, c = Net(), Net()\n", "Net", {}, "one object of it in the file, found several"),
         (f"{DATA}{LAYER.replace('dh):', 'y):')}net = Layer(2)\n", "net", {}, "or a method loss to return"),
-        (f"{DATA}lock = open(__file__)\nclass A:\n    def __init__(self):\n        self.W, self.f = W, lock\n    def forward(self): ...\n    def backward(self): ...\n", "A", {}, "that can be copied for every call"),
+        (f"{DATA}lock = __import__('threading').Lock()\nclass A:\n    def __init__(self):\n        self.W, self.f = W, lock\n    def forward(self): ...\n    def backward(self): ...\n", "A", {}, "that can be copied for every call"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_judged_is_said_in_one_sentence_with_the_remedy(
@@ -125,3 +128,20 @@ def test_what_cannot_be_judged_is_said_in_one_sentence_with_the_remedy(
     with pytest.raises(ValueError, match=sentence) as raised:
         read(tmp_path, source, name, **options)
     assert "\n" not in str(raised.value)
+
+
+def test_a_notebook_is_judged_by_its_code_cells(tmp_path: Path) -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# A network"]},
+        {"cell_type": "code", "source": ["%matplotlib inline\n", *DATA.splitlines(keepends=True)]},
+        {"cell_type": "code", "source": "def f(x, y):\n    h = np.tanh(W @ x[0])\n"
+         "    dW = np.outer(2 * h * (1 - h**2), x[0])\n    return np.sum(h**2), dW\n"},
+        {"cell_type": "code", "source": "f(x, y)\n1 / 0"},
+    ]  # fmt: skip
+    found = read(tmp_path, json.dumps({"cells": cells}), "f", suffix=".ipynb")
+    assert found.said.endswith("1 line of magics and shell commands left out.")
+    assert "its parameters are W" in found.said
+    assert inspect.getsource(inspect.unwrap(found.gradients)).startswith("def f(x, y):")
+    cells[2]["source"] = "def gradients(params, x, y): ..."
+    with pytest.raises(ValueError, match="cannot be run: cell 4, line 1: NameError"):
+        read(tmp_path, json.dumps({"cells": cells}), suffix=".ipynb")

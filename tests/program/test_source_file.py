@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from bptt_verifier.program.notebooks import Cell
 from bptt_verifier.program.source_file import (
     Recorder,
     copy_deeply,
     find_definitions,
     load,
-    read_source,
+    read_cells,
 )
 
 
@@ -74,13 +75,13 @@ def test_definitions_are_found_without_running_the_file(tmp_path: Path) -> None:
         "import a.b as c, d.e\nfrom .x import y as z\nclass K:\n    inner = 1\nif c:\n    k = K()\n"
         "for i in z:\n    def f():\n        hidden = 1\n1 / 0\n"
     )
-    found = find_definitions(tmp_path, source)
+    found = find_definitions(tmp_path, [Cell("x", source)])
     assert found.names == {"c", "d", "z", "K", "k", "i", "f"}
     assert ([*found.functions], [*found.classes], found.objects) == (["f"], ["K"], {"k": "K"})
     assert found.relative
     assert found.defines("f", "k")
     assert not found.defines("hidden")
-    assert find_definitions(tmp_path, "from x import *").defines("anything")
+    assert find_definitions(tmp_path, [Cell("x", "from x import *")]).defines("anything")
 
 
 def test_a_file_of_a_package_imports_from_it_by_dots(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_file_that_cannot_be_run_is_said_with_the_remedy(
 def test_a_folder_is_refused_with_the_files_in_it(tmp_path: Path) -> None:
     write(tmp_path, "")
     with pytest.raises(ValueError, match=r"found the folder .*, which is no file; .*: model.py"):
-        read_source(tmp_path)
+        read_cells(tmp_path)
 
 
 def test_copies_share_modules_and_replace_parts_wherever_they_are() -> None:
