@@ -17,7 +17,7 @@ from bptt_verifier.program.gradient_names import is_named_gradient, walk_own_bod
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import BACKWARD, FORWARD, LOSS, find_methods, read_class
 from bptt_verifier.program.own_code import OwnCode, read_function
-from bptt_verifier.program.own_results import LOSSES
+from bptt_verifier.program.own_results import LOSSES, PARAMS
 from bptt_verifier.program.source_file import (
     Definitions,
     Recorder,
@@ -131,6 +131,9 @@ def choose_kind(
         if complete and number == 1:
             return OWN, name
         if own or not takes_three(defined, name) or has_own_parameters(defined, name):
+            return CODE, name
+        first = [*defined.functions[name].args.posonlyargs, *defined.functions[name].args.args][:1]
+        if name in list_candidates(defined) and not {a.arg.lower() for a in first} & {*PARAMS}:
             return CODE, name
         return DERIVATION, name
     if defined.defines("gradients"):

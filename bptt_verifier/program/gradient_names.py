@@ -9,6 +9,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from bptt_verifier.program.attempt import Failure, attempt
@@ -22,6 +23,8 @@ AFTER = ("_grad", "_grads", "_gradient", "_g", "_d", "_bar", "grad", "Grad", "_d
 CONTAINERS = frozenset(
     "grad grads gradient gradients d dparams d_params deltas dweights dW derivatives".split()
 )
+# Attributes of an object that stands for one parameter: of its value and of its gradient.
+SIBLINGS = frozenset(product(("v", "value", "val", "data"), ("d", "grad", "g", "gradient")))
 ONLY = ""  # spells the one container that a function returns
 
 
@@ -41,6 +44,8 @@ def rank_source(spelled: Keys, leaf: Keys) -> tuple[int, int] | None:
     head, tail = spelled[: -len(leaf)], spelled[-len(leaf) :]
     if len(tail) < len(leaf):
         return None
+    if tail[:-1] == leaf[:-1] and (leaf[-1], tail[-1]) in SIBLINGS:
+        return 0, len(head)
     if all(t == p or is_named_gradient(t, p) for t, p in zip(tail, leaf, strict=True)):
         if tail != leaf:
             return 0, len(head)

@@ -70,9 +70,12 @@ class Tree(NamedTuple):
         if self.flat:
             return result
         if isinstance(result, list | tuple) and not hasattr(result, "_fields"):
-            same_shape = [*find_children(self.params)] == [*range(len(result))]
-            if len(result) == 2 and not same_shape and is_scalar(result[0]):
-                return result[0], self.read(result[1])
+            parts = find_children(self.params)
+            same_shape = [*parts] == [*range(len(result))]
+            if len(result) == 2 and is_scalar(result[0]):
+                scalar = same_shape and is_scalar(parts[0])  # a parameter, or the loss
+                if not scalar or isinstance(result[1], Mapping):
+                    return result[0], self.read(result[1])
             if len(result) == len(self.leaves) and not same_shape:
                 return dict(zip(self.leaves, result, strict=True))
         return result if find_node(result) is None else dict(self.match(self.params, result, ()))

@@ -110,8 +110,10 @@ class Calls:
 
         def call(params: Any, xp: Any = np) -> dict[str, Any]:
             roots = self.copy_roots(params)
-            with set_globals(self.function, roots.get("globals", {})):
-                return roots | run(roots, xp)
+            with set_globals(self.function, roots.get("globals", {})) as space:
+                found = run(roots, xp)
+                after = {name: space[name] for name in roots.get("globals", ())}
+                return roots | found | {"globals": after}
 
         return present(call, self.function)
 
@@ -180,13 +182,15 @@ def takes_xp(function: Callable[..., Any]) -> bool:
 
 
 @contextmanager
-def set_globals(function: Callable[..., Any], values: Mapping[str, Any]) -> Iterator[None]:
-    """Set globals of a function for a while."""
+def set_globals(
+    function: Callable[..., Any], values: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Set globals of a function for a while; yield all of them."""
     space = find_globals(function)
     before = {name: space[name] for name in values}
     space.update(values)
     try:
-        yield
+        yield space
     finally:
         space.update(before)
 
@@ -270,7 +274,8 @@ def read_function(
             f"{describe_result(state['result'], names)}, without a scalar that could be the loss"
         )
     data = ", ".join(each for each in arguments if each != calls.structure)
-    said = f"{name} is taken for a function that returns the loss and the gradients"
+    of_what = f" of {calls.structure}" if calls.structure else ""
+    said = f"{name} is taken for a function that returns the loss and the gradients{of_what}"
     said += f", with the {data} of its first call in the file" if call and data else ""
     results = Results(state, names, ("result", *loss))
     return assemble(calls, whole, whole, results, chosen, said)
@@ -315,8 +320,6 @@ def assemble(
         data = [name for name in leaves if name not in calls.places]
         said += f"; its parameters are {', '.join(calls.places)}"
         said += f"; other arrays are data: {', '.join(data[:SHOWN])}" if data else ""
-    else:
-        said += f" of {calls.structure}"
 
     def own_copies(params: Any) -> Any:  # an object may update its own parameters
         if calls.structure:

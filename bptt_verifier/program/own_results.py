@@ -28,7 +28,7 @@ class Results(NamedTuple):
         return [p for p, value in found if find_node(value) and ("result", *p) != self.loss]
 
     def spell(self) -> dict[Keys, Keys]:
-        """Spell the paths of the arrays returned, and left in attributes, as names of gradients."""
+        """Spell the paths of the arrays returned, and left in attributes or globals, as names."""
         result, names = self.state["result"], self.names
         sources: dict[Keys, Keys] = {}
         mapping = isinstance(result, Mapping) or hasattr(result, "_fields")
@@ -45,9 +45,10 @@ class Results(NamedTuple):
             elif path:
                 spelled = (names.get(path[:1], path[0]), *path[1:])
             sources.setdefault(spelled, ("result", *path))
-        for path, value in walk(self.state.get("self"), (), ()):
-            if is_array(value):
-                sources.setdefault(path, ("self", *path))
+        for root in ("self", "globals"):
+            for path, value in walk(self.state.get(root), (), ()):
+                if is_array(value):
+                    sources.setdefault(path, (root, *path))
         return sources
 
     def list_in_order(self) -> list[Keys]:

@@ -67,6 +67,11 @@ def test_nothing_of_the_users_is_changed_and_no_state_is_kept(tmp_path: Path) ->
 
 GRADIENTS = f"{DATA}\nparams = dict(W=W)\ndef loss(p, xp):\n    return 1.0\n"
 DERIVATION = "def gradients(params, x, y):\n    return params\n"
+OF_ARGUMENT = SHAPES["a dict of parameters"].source.replace("params, x, y", "x, y, params")
+OF_ARGUMENT = OF_ARGUMENT.replace("f({", "grads = f(x, y, {").replace("}, x, y)", "})")
+OF_ARGUMENT = OF_ARGUMENT.replace("return loss, {", "grads = {").replace(
+    "db}", "db}; return loss, grads"
+)
 MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
 
 
@@ -80,6 +85,7 @@ MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
         (f"{GRADIENTS}def mine(p):\n    return p\n", "mine", "an own model of params, loss and mine"),
         (f"{GRADIENTS}gradients = dict\n", None, "is taken for an own model of params"),
         (MIN_CHAR, None, "with the inputs, y, hprev of its first call in the file; its parameters"),
+        (OF_ARGUMENT, "f", "the gradients of params, with the x, y of its first call in the file."),
         (MIN_CHAR, "lossFun", "its parameters are W, V, b."),
         (SHAPES["arguments"].source, None, "its parameters are W, V, b; other arrays are data: x, y."),
         (SHAPES["forward returns the loss"].source, None, "Net is taken for a class with forward"),

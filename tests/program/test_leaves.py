@@ -139,7 +139,10 @@ def test_missing_leaves_are_missing_and_unknown_names_are_kept() -> None:
     found = tree.read({"enc": {}, "layers": [Layer(2, None)], "loss": 7, "extra": 8})
     assert found == {"layers[0].W": 2, "layers[0].b": None, "loss": 7, "extra": 8}
     assert tree.read(None) is None
-    assert flatten([W, V]).read([W[0, 0], V]) == {"params[0]": W[0, 0], "params[1]": V}
+    pair = flatten([W, V])
+    assert pair.read((0.5, [W, V])) == (0.5, {"params[0]": W, "params[1]": V})
+    assert pair.read((0.5, {"params[1]": V})) == (0.5, {"params[1]": V})
+    assert flatten([b[:1], V]).read([0.5, V]) == {"params[0]": 0.5, "params[1]": V}
     stacked = np.ones((2, 2, 3))
     assert [*flatten({"layers": [W, W]}).read({"layers": stacked})] == ["layers[0]", "layers[1]"]
 

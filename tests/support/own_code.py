@@ -203,6 +203,28 @@ SHAPES = {
         "        return loss, dict(W=dW, V=dV, b=db)\n",
         "Net.loss", WVb,
     ),
+    "gradients in globals": Shape(
+        f"{DATA}\ndW, db = 0 * W, 0 * b\ndef step():\n    global dW\n    h = np.tanh(W @ y + b)\n"
+        "    dW = np.outer(2 * h * (1 - h**2), y)\n    db[:] = 2 * h * (1 - h**2)\n"
+        "    return np.sum(h**2)\n",
+        "step", ("W", "b"),
+    ),
+    "objects of a value and its gradient": Shape(
+        f"{DATA}\nclass Param:\n    def __init__(self, v):\n"
+        "        self.v, self.d, self.m = v, np.zeros_like(v), np.ones_like(v)\n"
+        "class Parameters:\n    def __init__(self):\n        self.W, self.b = Param(W), Param(b)\n"
+        "parameters = Parameters()\n"
+        "def f(x):\n    h = np.tanh(parameters.W.v @ x + parameters.b.v)\n"
+        "    d = 2 * h * (1 - h**2)\n    parameters.W.d = np.outer(d, x)\n"
+        "    parameters.b.d += d\n    return np.sum(h**2), h\nf(y)\n",
+        "f", ("W.v", "b.v"),
+    ),
+    "a list of parameters": Shape(
+        f"{DATA}\ndef f(params, x, y):\n{write(BOTH).replace('W @', 'params[0] @')}"
+        "    return loss, [dW, dV]\nparams = [W, V]\n"
+        .replace("W.T", "params[0].T").replace("V @", "params[1] @").replace("V.T", "params[1].T"),
+        "f", ("params[0]", "params[1]"),
+    ),
     "a method that updates the parameters": Shape(
         f"{DATA}\nclass Net:\n    def __init__(self):\n        self.b = b.copy()\n"
         "    def step(self, x):\n        h = np.tanh(x[0] + self.b)\n"
