@@ -72,6 +72,7 @@ def read_class(
     first = recorded.get(forward)
     self = first.owner if first is not None and first.owner is not None else owner
     calls = Calls(name, getattr(owner, forward), {"self": self, "arguments": arguments})
+    calls.backward = getattr(owner, backward)
     fed: dict[tuple[str, str], Keys] = {}
 
     def call(roots: dict[str, Any], method: str, out: Any, xp: Any) -> Any:

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import update_wrapper
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,7 @@ from bptt_verifier.program.own_results import (
     follow,
     is_float_array,
 )
+from bptt_verifier.program.own_updates import find_confirmed, record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
 
 
@@ -77,7 +78,8 @@ class Calls:
         roots: Mapping[str, Any],
         structure: str = "",
     ) -> None:
-        self.name, self.function = name, function
+        self.name, self.function, self.backward = name, function, function
+        self.recorded: CodeType | None = None  # the function whose local variables are recorded
         self.places: dict[str, ArrayPlace] = {}
         self.structure = structure
         self.roots: dict[str, Any] = copy_all(roots, {})  # the user's may change meanwhile
@@ -110,10 +112,12 @@ class Calls:
 
         def call(params: Any, xp: Any = np) -> dict[str, Any]:
             roots = self.copy_roots(params)
-            with set_globals(self.function, roots.get("globals", {})) as space:
+            given = roots.get("globals", {})
+            recording = record_locals(self.recorded)
+            with set_globals(self.function, given) as space, recording as seen:
                 found = run(roots, xp)
-                after = {name: space[name] for name in roots.get("globals", ())}
-                return roots | found | {"globals": after}
+                after = {name: space[name] for name in given}
+                return roots | found | {"globals": after, "locals": seen}
 
         return present(call, self.function)
 
@@ -307,6 +311,9 @@ def assemble(
     if wanted and len(found) < len(wanted) <= len(ordered):
         found = dict(zip(wanted, ordered, strict=False))
     container = results.containers[0] if calls.structure and len(results.containers) == 1 else None
+    if not found and not calls.structure:
+        found = find_updates(calls, whole, {n: leaves[n] for n in wanted} or leaves, places)
+        said += f"; the gradients are those by which {calls.backward.__name__} updates them"
     if not found and container is None:
         described = describe_result(results.state["result"], results.names)
         raise ValueError(
@@ -318,8 +325,10 @@ def assemble(
     if not calls.structure:
         calls.places = {name: places[name] for name in wanted or found}
         data = [name for name in leaves if name not in calls.places]
-        said += f"; its parameters are {', '.join(calls.places)}"
-        said += f"; other arrays are data: {', '.join(data[:SHOWN])}" if data else ""
+        said += f"; parameters: {', '.join(calls.places)}"
+        said += (
+            f"; without a gradient, and taken for data: {', '.join(data[:SHOWN])}" if data else ""
+        )
 
     def own_copies(params: Any) -> Any:  # an object may update its own parameters
         if calls.structure:
@@ -336,6 +345,29 @@ def assemble(
 
     shown = present(loss, calls.function), present(gradients, calls.function)
     return OwnCode(*shown, calls.params, f"{said}.")
+
+
+def find_updates(
+    calls: Calls,
+    whole: Callable[..., Any],
+    leaves: Mapping[str, Keys],
+    places: Mapping[str, ArrayPlace],
+) -> dict[str, Keys]:
+    """Find the local variables by which a call updates the parameters, and record them."""
+    calls.places, calls.recorded = {n: places[n] for n in leaves}, find_code(calls.backward)
+    params = calls.params
+    state = attempt(whole, {name: np.array(value) for name, value in params.items()})
+    if isinstance(state, Failure):
+        return {}
+    moved = {n: params[n] - follow(state[places[n].root], places[n].path) for n in leaves}
+    scopes = [calls.roots["arguments"], calls.roots.get("self"), find_rates(calls.function)]
+    return find_confirmed(calls.backward, leaves, state["locals"], moved, scopes)
+
+
+def find_rates(function: Callable[..., Any]) -> dict[str, Any]:
+    """Find the numbers among the globals of a function."""
+    space = find_globals(function).items()
+    return {name: value for name, value in space if isinstance(value, int | float | np.floating)}
 
 
 def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:

@@ -84,12 +84,12 @@ MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
         (f"{GRADIENTS}def gradients(p):\n    return p\n", None, "is taken for an own model of params"),
         (f"{GRADIENTS}def mine(p):\n    return p\n", "mine", "an own model of params, loss and mine"),
         (f"{GRADIENTS}gradients = dict\n", None, "is taken for an own model of params"),
-        (MIN_CHAR, None, "with the inputs, y, hprev of its first call in the file; its parameters"),
+        (MIN_CHAR, None, "with the inputs, y, hprev of its first call in the file; parameters"),
         (OF_ARGUMENT, "f", "the gradients of params, with the x, y of its first call in the file."),
-        (MIN_CHAR, "lossFun", "its parameters are W, V, b."),
-        (SHAPES["arguments"].source, None, "its parameters are W, V, b; other arrays are data: x, y."),
+        (MIN_CHAR, "lossFun", "parameters: W, V, b."),
+        (SHAPES["arguments"].source, None, "parameters: W, V, b; without a gradient, and taken for data: x, y."),
         (SHAPES["forward returns the loss"].source, None, "Net is taken for a class with forward"),
-        (SHAPES["forward returns the loss"].source, "net", "are W, V, b; other arrays are data: dh."),
+        (SHAPES["forward returns the loss"].source, "net", "W, V, b; without a gradient, and taken for data: dh."),
         (SHAPES["backward takes the gradient of the output"].source, "layer", "times fixed random weights"),
     ],
 )  # fmt: skip
@@ -99,6 +99,7 @@ def test_a_file_is_taken_for_what_it_defines_and_that_is_said(
     assert said in read(tmp_path, source, name).said
 
 
+UPDATES = SHAPES["backward updates, and returns nothing"].source
 NET = f"{DATA}{METHODS}        return dW, dV, db\n"
 
 
@@ -121,6 +122,8 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (f"{DATA}def f(x):\n    return 1 / 0\n", "f", {"own": True}, "f raised ZeroDivisionError.* at .*:7"),
         (f"{DATA}def f(x):\n    return 1.0, 2 * W\n", "f", {"own": True}, "found tuple of 0, 1; name the"),
         (f"{DATA}def f():\n    return W.sum(), W\n", "f", {"chosen": ["Q"]}, "uses, W, found Q"),
+        (UPDATES.replace("learn_rate * db", "learn_rate * db / 2"), "net", {}, "expected the gradients of"),
+        (UPDATES.replace("learn_rate", "factor"), "net", {}, "expected the gradients of arrays that"),
         (f"{NET}", "Net.forth", {}, "expected a method forth of Net, found none"),
         (f"{NET}class B(Net):\n    def __init__(self, n): ...\n", "B", {}, "one object of it in the file, found none"),
         (f"{NET}a, c = Net(), Net()\n", "Net", {}, "one object of it in the file, found several"),
@@ -146,7 +149,7 @@ def test_a_notebook_is_judged_by_its_code_cells(tmp_path: Path) -> None:
     ]  # fmt: skip
     found = read(tmp_path, json.dumps({"cells": cells}), "f", suffix=".ipynb")
     assert found.said.endswith("1 line of magics and shell commands left out.")
-    assert "its parameters are W" in found.said
+    assert "parameters: W" in found.said
     assert inspect.getsource(inspect.unwrap(found.gradients)).startswith("def f(x, y):")
     cells[2]["source"] = "def gradients(params, x, y): ..."
     with pytest.raises(ValueError, match="cannot be run: cell 4, line 1: NameError"):

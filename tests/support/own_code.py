@@ -225,6 +225,12 @@ SHAPES = {
         .replace("W.T", "params[0].T").replace("V @", "params[1] @").replace("V.T", "params[1].T"),
         "f", ("params[0]", "params[1]"),
     ),
+    "backward updates, and returns nothing": Shape(
+        f"{DATA}{METHODS.replace('backward(self)', 'backward(self, learn_rate=0.02)')}"
+        "        self.W = self.W - learn_rate * dW\n        self.V -= learn_rate * dV\n"
+        "        self.b -= learn_rate * db\nnet = Net()\n",
+        "net", WVb,
+    ),
     "a method that updates the parameters": Shape(
         f"{DATA}\nclass Net:\n    def __init__(self):\n        self.b = b.copy()\n"
         "    def step(self, x):\n        h = np.tanh(x[0] + self.b)\n"
