@@ -13,7 +13,12 @@ from typing import Any, NamedTuple
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.program.gradient_names import is_named_gradient, walk_own_body
+from bptt_verifier.program.gradient_names import (
+    CONTAINERS,
+    is_named_gradient,
+    name_expression,
+    walk_own_body,
+)
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import BACKWARD, FORWARD, LOSS, find_methods, read_class
 from bptt_verifier.program.own_code import OwnCode, read_function
@@ -139,6 +144,8 @@ def choose_kind(
     if defined.defines("gradients"):
         if complete and (own or number in (None, 1)):
             return OWN, "gradients"
+        if number is not None and number < 3 and "gradients" in list_candidates(defined):
+            return CODE, "gradients"
         if own or number == 1:
             missing = [n for n in ("params", "loss") if not defined.defines(n)]
             remedy = "" if number == 1 else ", or leave out --own for a derivation"
@@ -191,20 +198,31 @@ def has_own_parameters(defined: Definitions, name: str) -> bool:
 
 def list_candidates(defined: Definitions) -> list[str]:
     """List the functions that return a loss with gradients, and classes with both methods."""
-    found = []
-    for name, function in defined.functions.items():
-        for node in walk_own_body(function):
-            value = node.value if isinstance(node, ast.Return) else None
-            items = value.elts if isinstance(value, ast.Tuple | ast.List) else []
-            names = [item.id for item in items if isinstance(item, ast.Name)]
-            pair = LOSSES & {*names} and any(n.startswith(("d", "grad", "g")) for n in names)
-            if pair and name not in found:
-                found.append(name)
+    found = [n for n, function in defined.functions.items() if returns_both(function)]
     for name, node in defined.classes.items():
         methods = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
         if methods & {*FORWARD} and methods & {*BACKWARD}:
             found.append(name)
     return found
+
+
+def returns_both(function: ast.FunctionDef) -> bool:
+    """True if a function returns a tuple of the loss, by its name or as a term, and of gradients."""
+    nodes = [*walk_own_body(function)]
+    used = {n.id for n in nodes if isinstance(n, ast.Name)}
+    used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    for node in nodes:
+        value = node.value if isinstance(node, ast.Return) else None
+        if not isinstance(value, ast.Tuple | ast.List):
+            continue
+        parts = [
+            p for e in value.elts for p in (e.elts if isinstance(e, ast.List | ast.Tuple) else [e])
+        ]
+        names = [name_expression(part) for part in parts]
+        slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
+        if slopes and (LOSSES & {*names} or "" in names):
+            return True
+    return False
 
 
 def check_signature(

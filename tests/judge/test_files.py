@@ -84,6 +84,10 @@ MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
         (f"{GRADIENTS}def gradients(p):\n    return p\n", None, "is taken for an own model of params"),
         (f"{GRADIENTS}def mine(p):\n    return p\n", "mine", "an own model of params, loss and mine"),
         (f"{GRADIENTS}gradients = dict\n", None, "is taken for an own model of params"),
+        (f"{DATA}params = [W]\ndef gradients(params):\n    loss = params[0].sum()\n    dW = 1 + 0 * W\n"
+         "    return loss, [dW]\n", None, "gradients is taken for a function that returns the loss"),
+        (f"{DATA}def f(x):\n    return np.sum(W @ x), x\ndef g(x):\n    dW = 1 + 0 * W\n"
+         "    return np.sum(W @ x), dW\ndef h(x):\n    grads = 0\n    return grads, x\nx = y\n", None, "g is taken"),
         (MIN_CHAR, None, "with the inputs, y, hprev of its first call in the file; parameters"),
         (OF_ARGUMENT, "f", "the gradients of params, with the x, y of its first call in the file."),
         (MIN_CHAR, "lossFun", "parameters: W, V, b."),
