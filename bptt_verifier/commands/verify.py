@@ -36,7 +36,7 @@ def verify(
             metavar="FILE[:NAME]",
             help="Your own model: a Python file with params, loss(params, xp) and "
             "gradients(params), or NAME, a function that returns the loss and the gradients, or a "
-            "class with forward and backward. Its code is run.",
+            "class with forward and backward, or forward,backward. Its code is run.",
         ),
     ] = None,
     params: Annotated[

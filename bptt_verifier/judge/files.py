@@ -20,7 +20,14 @@ from bptt_verifier.program.gradient_names import (
     walk_own_body,
 )
 from bptt_verifier.program.notebooks import read_notebook
-from bptt_verifier.program.own_classes import BACKWARD, FORWARD, LOSS, find_methods, read_class
+from bptt_verifier.program.own_classes import (
+    BACKWARD,
+    FORWARD,
+    LOSS,
+    find_methods,
+    read_class,
+    read_pair,
+)
 from bptt_verifier.program.own_code import OwnCode, read_function
 from bptt_verifier.program.own_results import LOSSES, PARAMS
 from bptt_verifier.program.source_file import (
@@ -125,6 +132,12 @@ def choose_kind(
     number = count_required(defined, name or "gradients")
     if name is not None:
         top = name.partition(".")[0]
+        if "," in name:
+            if not defined.defines(*name.split(",")):
+                raise ValueError(
+                    f"FILE: expected functions {name} in {file}, found {list_named(defined)}"
+                )
+            return CODE, name
         if not defined.defines(top):
             raise ValueError(
                 f"FILE: expected a function {name} in {file}, found {list_named(defined)}"
@@ -207,7 +220,7 @@ def list_candidates(defined: Definitions) -> list[str]:
 
 
 def returns_both(function: ast.FunctionDef) -> bool:
-    """True if a function returns a tuple of the loss, by its name or as a term, and of gradients."""
+    """True if a function returns the loss, by its name or as a term, and gradients."""
     nodes = [*walk_own_body(function)]
     used = {n.id for n in nodes if isinstance(n, ast.Name)}
     used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
@@ -252,9 +265,10 @@ def read_code(
     A file that calls it only where it is the main program is run as that.
     """
     top, _, method = name.partition(".")
-    names = frozenset({method} if method else {top})
+    listed = name.split(",")
+    names, last = frozenset({method} if method else listed), frozenset({method or listed[-1]})
     kind = defined.objects.get(top, top)
-    recorder = Recorder(names, names, kind if method else None)
+    recorder = Recorder(names, last, kind if method else None)
     if not method and kind in defined.classes:
         recorder = Recorder(frozenset((*FORWARD, *LOSS, *BACKWARD)), frozenset(BACKWARD), kind)
     run, read = announce(load, f"running {file.name}"), announce(read_named, f"a call of {name}")
@@ -275,23 +289,27 @@ def read_named(
     space: Mapping[str, Any], name: str, recorder: Recorder, chosen: Sequence[str]
 ) -> OwnCode:
     """Read the function, method, class or object of that name in the namespace of a file."""
+    names = name.split(",")
+    if len(names) in (2, 3) and all(callable(space.get(each)) for each in names):
+        calls = [recorder.calls.get(each) for each in names]
+        return read_pair([space[each] for each in names], name, calls, chosen)
     top, _, method = name.partition(".")
     if top not in space:
         raise ValueError(f"{name}: expected it to be defined before its first call, found none")
-    found, calls = space[top], recorder.calls
+    found, recorded = space[top], recorder.calls
     if inspect.isclass(found):
-        known = [call.owner for call in calls.values() if call.owner is not None]
+        known = [call.owner for call in recorded.values() if call.owner is not None]
         found = known[0] if known else find_object(found, space)
     if method:
         bound = getattr(found, method, None)
         if not callable(bound):
             raise ValueError(f"{name}: expected a method {method} of {top}, found none")
-        return read_function(bound, name, calls.get(method), chosen)
+        return read_function(bound, name, recorded.get(method), chosen)
     if inspect.isfunction(found) or find_methods(found) is None:
         if not callable(found):
             raise ValueError(f"{name}: expected a function or class, found {type(found).__name__}")
-        return read_function(found, name, calls.get(top), chosen)
-    return read_class(found, name, calls, chosen)
+        return read_function(found, name, recorded.get(top), chosen)
+    return read_class(found, name, recorded, chosen)
 
 
 def find_object(kind: type[Any], space: Mapping[str, Any]) -> Any:

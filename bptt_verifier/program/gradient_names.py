@@ -70,7 +70,7 @@ def find_gradients(leaves: Mapping[str, Keys], sources: Mapping[Keys, Keys]) -> 
 
 
 def name_returned_values(function: Callable[..., Any], number: int) -> dict[Keys, str]:
-    """Find the names of the items of a returned tuple, by their paths in it.
+    """Find the names of the items of a returned tuple, by their paths in it, or of one value.
 
     All returns of so many items must agree. Where the source is missing, no name is found.
     """
@@ -92,6 +92,8 @@ def name_returned_values(function: Callable[..., Any], number: int) -> dict[Keys
         value = assigned.get(value.id) if isinstance(value, ast.Name) else value
         if isinstance(value, ast.Tuple | ast.List) and len(value.elts) == number:
             found.append(dict(name_items(value, assigned, ())))
+        elif number == 0 and node.value is not None:
+            found.append({(): name_expression(node.value)})
     return found[0] if found and all(each == found[0] for each in found) else {}
 
 

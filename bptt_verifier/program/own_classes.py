@@ -1,4 +1,4 @@
-"""The user's own class as a loss and its gradients: `forward` and `backward` of an object.
+"""The user's own class as a loss and its gradients: `forward` and `backward`, also as functions.
 
 The parameters are float arrays among its attributes that `forward` does not set. The gradients
 are returned by `backward`, or left in attributes such as `dW` or `grads["W"]`. The loss is what
@@ -6,27 +6,29 @@ are returned by `backward`, or left in attributes such as `dW` or `grads["W"]`. 
 `forward` returns, the loss is the sum of that output times fixed random weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import signature
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from bptt_verifier.program.gradient_names import name_returned_values
-from bptt_verifier.program.leaves import Keys, find_children
+from bptt_verifier.program.gradient_names import is_named_gradient, name_returned_values
+from bptt_verifier.program.leaves import Keys
 from bptt_verifier.program.own_code import (
     Calls,
     OwnCode,
     assemble,
     call_with,
     find_arguments,
+    find_used_globals,
 )
 from bptt_verifier.program.own_results import (
     Results,
+    are_equal,
     describe_result,
     find_loss,
     follow,
-    is_array,
     is_float_array,
     list_items,
 )
@@ -49,6 +51,20 @@ def find_methods(owner: Any) -> tuple[str, str, str] | None:
     return (names[0], names[1], names[2]) if names[0] and names[2] else None
 
 
+def read_pair(
+    functions: Sequence[Callable[..., Any]],
+    name: str,
+    recorded: Sequence[RecordedCall | None],
+    chosen: Sequence[str] = (),
+) -> OwnCode:
+    """Read the functions forward and backward, or forward, loss and backward, with their calls."""
+    kinds = ("forward", "backward") if len(functions) == 2 else ("forward", "loss", "backward")
+    calls = {kind: call for kind, call in zip(kinds, recorded, strict=True) if call is not None}
+    return read_class(
+        SimpleNamespace(**dict(zip(kinds, functions, strict=True))), name, calls, chosen
+    )
+
+
 def read_class(
     owner: Any, name: str, recorded: Mapping[str, RecordedCall], chosen: Sequence[str] = ()
 ) -> OwnCode:
@@ -63,108 +79,132 @@ def read_class(
             "returns the loss and the gradients"
         )
     forward, stated, backward = methods
-    takes = [*signature(getattr(owner, backward)).parameters]
-    cotangent = bool(takes) and not stated and takes[0].lower().startswith(COTANGENT)
-    arguments = {
-        each: find_arguments(getattr(owner, each), f"{name}.{each}", recorded.get(each))
-        for each in (forward, stated, *(() if cotangent else (backward,))) if each
-    }  # fmt: skip
+    functions = {each: getattr(owner, each) for each in methods if each}
     first = recorded.get(forward)
-    self = first.owner if first is not None and first.owner is not None else owner
-    calls = Calls(name, getattr(owner, forward), {"self": self, "arguments": arguments})
-    calls.backward = getattr(owner, backward)
-    fed: dict[tuple[str, str], Keys] = {}
+    given = find_arguments(functions[forward], f"{name}.{forward}", first)
+    roots: dict[str, Any] = {"self": owner, "arguments": {forward: given}}
+    if first is not None and first.owner is not None:
+        roots["self"] = first.owner
+    if isinstance(owner, SimpleNamespace):
+        used = [find_used_globals(function) for function in functions.values()]
+        roots["globals"] = {key: value for each in used for key, value in each.items()}
 
-    def call(roots: dict[str, Any], method: str, out: Any, xp: Any) -> Any:
-        given = dict(roots["arguments"][method])
-        given |= {n: follow(out, path) for (m, n), path in fed.items() if m == method}
-        return call_with(getattr(roots["self"], method), given, xp)
+    def call(roots: dict[str, Any], method: str, found: dict[str, Any], xp: Any) -> Any:
+        inside = dict(roots["arguments"][method])
+        inside |= {n: follow(found["forward"], path) for n, path in fed.get(method, {}).items()}
+        return call_with(getattr(roots["self"], method), inside, xp)
 
     def run_forward(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
-        found = {"forward": call(roots, forward, None, xp)}
+        found = {"forward": call(roots, forward, {}, xp)}
         if stated:
-            found["loss"] = call(roots, stated, found["forward"], xp)
+            found["loss"] = call(roots, stated, found, xp)
+        if weights:
+            outputs = ((follow(found["forward"], cotangents[n]), w) for n, w in weights.items())
+            found["loss"] = sum((output * weight).sum() for output, weight in outputs)
         return found
 
     def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
         found = run_forward(roots, xp)
-        return found | {"result": call(roots, backward, found["forward"], xp)}
+        return found | {"result": call(roots, backward, found, xp)}
 
-    before = calls.attempt(
-        calls.make(lambda roots, xp: {"forward": call(roots, forward, None, xp)})
-    )
-    fed |= find_fed(arguments, forward, before["forward"])
-    of_loss = calls.make(run_forward)
-    after = calls.attempt(of_loss)
-    loss = find_stated_loss(owner, after, forward, stated)
-    if loss is None and cotangent:
-        path = find_output(after["forward"], recorded.get(backward), takes[0], f"{name}.{backward}")
-        shape = np.shape(follow(after["forward"], path))
-        weights = np.random.default_rng(0).normal(size=shape)
-        calls.roots["arguments"][backward] = {takes[0]: weights}
-
-        def weigh(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
-            found = run_forward(roots, xp)
-            return found | {"loss": (follow(found["forward"], path) * weights).sum()}
-
-        def weigh_and_run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
-            found = weigh(roots, xp)
-            return found | {"result": call(roots, backward, found["forward"], xp)}
-
-        of_loss, loss, run = calls.make(weigh), ("loss",), weigh_and_run
+    fed: dict[str, dict[str, Keys]] = {}
+    cotangents: dict[str, Keys] = {}
+    weights: dict[str, Any] = {}
+    calls = Calls(name, functions[forward], roots)
+    out = calls.attempt(calls.make(lambda r, xp: {"forward": call(r, forward, {}, xp)}))["forward"]
+    named = name_returned_values(functions[forward], len(list_items(out)))
+    scalar = find_loss(out, named)
+    loss: Keys | None = None if scalar is None else ("forward", *scalar)
+    for method in filter(None, (stated, backward)):
+        later = recorded.get(method)
+        if method == backward and loss is None and not stated:
+            cotangents = find_cotangents(functions[method], later, out, named)
+        fed[method] = find_fed(functions[method], later, given, cotangents, out, named)
+        left = {*fed[method], *cotangents}
+        arguments = find_arguments(functions[method], f"{name}.{method}", later, left, given)
+        roots["arguments"][method] = arguments
+    if cotangents:
+        rng = np.random.default_rng(0)
+        shapes = {n: np.shape(follow(out, path)) for n, path in cotangents.items()}
+        weights = {n: rng.normal(size=shape) for n, shape in shapes.items()}
+        roots["arguments"][backward] |= weights
+    calls = Calls(name, functions[forward], roots)
+    calls.backward = functions[backward]
+    of_loss, whole = calls.make(run_forward), calls.make(run)
+    if stated:
+        found = calls.attempt(of_loss)["loss"]
+        path = find_loss(found, name_returned_values(functions[stated], len(list_items(found))))
+        loss = loss if path is None else ("loss", *path)
+    loss = ("loss",) if cotangents else loss
     if loss is None:
         raise ValueError(
             f"{name}: expected {forward} or a method loss to return the loss, or {backward}(dout) "
             f"to take the gradient of what {forward} returns, found {forward} to return "
-            f"{describe_result(after['forward'], {})} and {backward}({', '.join(takes)})"
+            f"{describe_result(out, named)} and {backward}"
+            f"({', '.join(signature(functions[backward]).parameters)})"
         )
-    whole = calls.make(run)
     state = calls.attempt(whole)
-    names = name_returned_values(getattr(owner, backward), len(find_children(state["result"])))
-    data = ", ".join(key for given in arguments.values() for key in given)
-    said = f"{name} is taken for a class with {', '.join(filter(None, methods))}"
-    said += f", called with {data}" if data else ""
-    if cotangent and loss == ("loss",):
+    names = name_returned_values(functions[backward], len(list_items(state["result"])))
+    listed = ", ".join(functions)
+    said = f"{name} is taken for a class with {listed}"
+    if calls.pair:
+        said = f"{name} are taken for functions {listed}"
+    said += f", called with {', '.join(given)}" if given else ""
+    if cotangents:
         said += f"; its loss is the sum of what {forward} returns times fixed random weights"
     return assemble(calls, of_loss, whole, Results(state, names, loss), chosen, said)
 
 
-def find_stated_loss(
-    owner: Any, state: Mapping[str, Any], forward: str, stated: str
-) -> Keys | None:
-    """Find the path of the loss in the results of forward, or of the method that computes it."""
-    kind, method = ("loss", stated) if stated else ("forward", forward)
-    names = name_returned_values(getattr(owner, method), len(find_children(state[kind])))
-    path = find_loss(state[kind], names)
-    return None if path is None else (kind, *path)
+def find_fed(
+    function: Callable[..., Any],
+    recorded: RecordedCall | None,
+    known: Collection[str],
+    cotangents: Collection[str],
+    out: Any,
+    named: Mapping[Keys, str],
+) -> dict[str, Keys]:
+    """Find the arguments of a later function that are outputs of forward, with their paths in it.
 
-
-def find_fed(arguments: Mapping[str, Any], forward: str, out: Any) -> dict[tuple[str, str], Keys]:
-    """Find the arguments of later methods that are outputs of forward, with their paths in it."""
-    outputs = [((), out), *list_items(out)]
-    return {
-        (method, name): path
-        for method, given in arguments.items() if method != forward
-        for name, value in given.items()
-        for path, output in outputs
-        if is_array(output) and is_array(value) and np.size(value) > 1
-        and np.array_equal(np.asarray(output), np.asarray(value))
-    }  # fmt: skip
-
-
-def find_output(out: Any, call: RecordedCall | None, name: str, method: str) -> Keys:
-    """Find the output of forward whose gradient backward takes.
-
-    Raises ValueError unless it is the one array among the outputs, or the one of that shape.
+    In a recorded call they are equal to the outputs; otherwise they have the names of outputs, and
+    are none of the `known` ones. The `cotangents` are none.
     """
-    outputs = [(path, value) for path, value in [((), out), *list_items(out)]
-               if is_float_array(value)]  # fmt: skip
-    if call is not None and name in call.arguments:
-        shape = np.shape(call.arguments[name])
-        outputs = [(path, value) for path, value in outputs if np.shape(value) == shape]
-    if len(outputs) != 1:
-        raise ValueError(
-            f"{method}: expected {name} to be the gradient of one array that forward returns, "
-            f"found {describe_result(out, {})}; give the class a method loss that returns the loss"
-        )
-    return outputs[0][0]
+    outputs = dict([*list_items(out), ((), out)])
+    found = {}
+    for name in signature(function).parameters:
+        if name in cotangents:
+            continue
+        if recorded is not None and name in recorded.arguments:
+            value = recorded.arguments[name]
+            paths = [path for path, output in outputs.items() if are_equal(output, value)]
+        else:
+            paths = [p for p in outputs if named.get(p) == name and name not in known]
+        if paths:
+            found[name] = paths[0]
+    return found
+
+
+def find_cotangents(
+    function: Callable[..., Any],
+    recorded: RecordedCall | None,
+    out: Any,
+    named: Mapping[Keys, str],
+) -> dict[str, Keys]:
+    """Find the arguments of backward that are gradients of outputs of forward, with their paths.
+
+    They have the names of gradients, and each the name, the shape or the place of its output. Empty
+    where that is not certain.
+    """
+    outputs = {p: v for p, v in [((), out), *list_items(out)] if is_float_array(v)}
+    taken = [n for n in signature(function).parameters if n.lower().startswith(COTANGENT)]
+    found = {}
+    for name in taken:
+        paths = [p for p in outputs if is_named_gradient(name, named.get(p))]
+        if not paths and recorded is not None and name in recorded.arguments:
+            shape = np.shape(recorded.arguments[name])
+            paths = [p for p, output in outputs.items() if np.shape(output) == shape]
+        if not paths and len(outputs) == len(taken):
+            paths = [[*outputs][taken.index(name)]]
+        if len(paths) != 1:
+            return {}
+        found[name] = paths[0]
+    return found

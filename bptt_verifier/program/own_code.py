@@ -12,10 +12,10 @@ defaults.
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import update_wrapper
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,6 @@ from bptt_verifier.program.attempt import Failure, attempt, find_code, message_o
 from bptt_verifier.program.gradient_names import find_gradients, name_returned_values
 from bptt_verifier.program.leaves import (
     Keys,
-    find_children,
     find_node,
     flatten,
     name_leaf,
@@ -34,10 +33,12 @@ from bptt_verifier.program.own_results import (
     PARAMS,
     SHOWN,
     Results,
+    are_equal,
     describe_result,
     find_loss,
     follow,
     is_float_array,
+    list_items,
 )
 from bptt_verifier.program.own_updates import find_confirmed, record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
@@ -79,6 +80,8 @@ class Calls:
         structure: str = "",
     ) -> None:
         self.name, self.function, self.backward = name, function, function
+        # A pair of functions is an object without arrays; each has arguments of its own.
+        self.pair = isinstance(roots.get("self"), SimpleNamespace)
         self.recorded: CodeType | None = None  # the function whose local variables are recorded
         self.places: dict[str, ArrayPlace] = {}
         self.structure = structure
@@ -136,13 +139,13 @@ class Calls:
         """
         found = dict[str, ArrayPlace]()
         for root in ("self", "globals", "arguments"):
-            if root in self.roots and not (root == "arguments" and found):
+            if root in self.roots and (root != "arguments" or self.pair or not found):
                 for path, value in walk(self.roots[root], (), ()):
+                    keys = path[1:] if root == "arguments" and self.pair else path
+                    keys = keys[1:] if len(keys) > 1 and keys[0] in PARAMS else keys
+                    place = ArrayPlace(root, path, keys, value)
                     if is_float_array(value):
-                        keys = path[1:] if len(path) > 1 and path[0] in PARAMS else path
-                        found.setdefault(
-                            name_leaf(keys, False), ArrayPlace(root, path, keys, value)
-                        )
+                        found.setdefault(name_leaf(keys, False), place)
         self.places, params = found, {name: np.array(each.array) for name, each in found.items()}
         state = self.attempt(lambda _: call(params))
         now = dict(walk(state.get("self"), (), ()))
@@ -206,19 +209,31 @@ def find_globals(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def find_arguments(
-    function: Callable[..., Any], name: str, call: RecordedCall | None
+    function: Callable[..., Any],
+    name: str,
+    call: RecordedCall | None,
+    left: Collection[str] = (),
+    shared: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Find the arguments for calls of a function: recorded ones, or globals of the same names.
 
-    Raises ValueError where one without a default is missing.
+    Those in `left` are left out. Those that equal one of another function in `shared` are the same
+    object, so that both are replaced together. Raises ValueError where one without a default is
+    missing.
     """
     signature = attempt(inspect.signature, function)
     if isinstance(signature, Failure):
         raise ValueError(f"{name}: expected a function written in Python")
     found, missing, space = dict[str, Any](), list[str](), find_globals(function)
     for each in signature.parameters.values():
+        if each.name in left:
+            continue
         if call is not None and each.name in call.arguments:
-            found[each.name] = call.arguments[each.name]
+            value = call.arguments[each.name]
+            same = each.name in shared and are_equal(shared[each.name], value)
+            found[each.name] = shared[each.name] if same else value
+        elif each.name in shared:
+            found[each.name] = shared[each.name]
         elif each.default is each.empty and each.kind not in (
             each.VAR_POSITIONAL,
             each.VAR_KEYWORD,
@@ -270,7 +285,7 @@ def read_function(
 
     whole = calls.make(run)
     state = calls.attempt(whole)
-    names = name_returned_values(function, len(find_children(state["result"])))
+    names = name_returned_values(function, len(list_items(state["result"])))
     loss = find_loss(state["result"], names)
     if loss is None:
         raise ValueError(

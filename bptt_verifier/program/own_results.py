@@ -42,8 +42,8 @@ class Results(NamedTuple):
                 spelled = (names[path[:2]], *path[2:])
             elif len(path) > 1 and len(self.containers) == 1 and names.get(path[:1]) not in PARAMS:
                 spelled = (ONLY, *path[1:])
-            elif path:
-                spelled = (names.get(path[:1], path[0]), *path[1:])
+            elif path or () in names:
+                spelled = (names.get(path[:1], path[:1] and path[0]), *path[1:])
             sources.setdefault(spelled, ("result", *path))
         for root in ("self", "globals"):
             for path, value in walk(self.state.get(root), (), ()):
@@ -107,3 +107,13 @@ def is_float_array(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """True for a real number, or an array of one."""
     return value is not None and is_scalar(value) and is_array(value)
+
+
+def are_equal(one: Any, other: Any) -> bool:
+    """True if two values hold equal arrays of more than one entry in the same structure."""
+    pairs = [dict(walk(value, (), ())) for value in (one, other)]
+    if pairs[0].keys() != pairs[1].keys():
+        return False
+    arrays = [(v, pairs[1][p]) for p, v in pairs[0].items() if is_array(v)]
+    large = any(np.size(v) > 1 for v, _ in arrays)
+    return large and all(is_array(w) and np.array_equal(v, w) for v, w in arrays)

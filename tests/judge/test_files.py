@@ -114,6 +114,7 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (DERIVATION, None, {"own": True}, "or leave out --own for a derivation"),
         (f"{DERIVATION}params = {{}}\n", None, {"own": True}, "found no loss; add"),
         ("def f(): ...\nclass A: ...", None, {}, "expected a function gradients in .*, found f, A; name"),
+        (DERIVATION, "gradients,other", {}, "expected functions gradients,other in .*, found gradients"),
         (DERIVATION, "other", {}, "expected a function other in .*, found gradients"),
         (MIN_CHAR + NET, None, {}, "found lossFun, Net; name the one to judge, such as .*:lossFun"),
         ("def gradients(params, x, y, h0, c0): ...", None, {}, "--model lstm judges an LSTM, which has c0"),

@@ -225,6 +225,33 @@ SHAPES = {
         .replace("W.T", "params[0].T").replace("V @", "params[1] @").replace("V.T", "params[1].T"),
         "f", ("params[0]", "params[1]"),
     ),
+    "two functions, and a cache": Shape(
+        f"{DATA}\ndef rnn_forward(x, h0, W, b):\n    h, states = h0, [h0]\n"
+        "    for t in range(len(x)):\n        h = np.tanh(x[t] + W @ h + b)\n"
+        "        states.append(h)\n    cache = x, states, W\n    return h, cache\n"
+        "def rnn_backward(dh, cache):\n    x, states, W = cache\n    dx, dW, db = 0 * x, 0 * W, 0\n"
+        "    for t in reversed(range(len(x))):\n        da = dh * (1 - states[t + 1] ** 2)\n"
+        "        dx[t] += da\n        dW += np.outer(da, states[t])\n        db = db + da\n"
+        "        dh = W.T @ da\n    dh0 = dh\n    return dx, dh0, dW, db\nh0 = y\n",
+        "rnn_forward,rnn_backward", ("x", "h0", "W", "b"),
+    ),
+    "two functions of a dict, called in the file": Shape(
+        f"{DATA}\ndef step(x, parameters):\n    h = np.tanh(parameters['W'] @ x)\n"
+        "    out = parameters['V'] @ h\n    return h, out\n"
+        "def back(d_h, d_out, h, x, parameters):\n    d = d_h + parameters['V'].T @ d_out\n"
+        "    return {'dV': np.outer(d_out, h), 'dW': np.outer(d * (1 - h**2), x)}\n"
+        "parameters = dict(W=W, V=V)\nh, out = step(y, parameters)\n"
+        "back(h, out - y, h, y, parameters)\n",
+        "step,back", ("W", "V"),
+    ),
+    "forward, loss and backward of globals": Shape(
+        f"{DATA}\ndef forward(x):\n    return [np.tanh(W @ x)]\n"
+        "def mse(hs, y):\n    return np.mean((hs[-1] - y) ** 2)\n"
+        "def backward(x, y, hs):\n    h = hs[-1]\n"
+        "    dW = np.outer(2 * (h - y) / y.size * (1 - h**2), x)\n    return dW\n"
+        "hs = forward(x[0])\nmse(hs, y)\nbackward(x[0], y, hs)\n",
+        "forward,mse,backward", ("W",),
+    ),
     "backward updates, and returns nothing": Shape(
         f"{DATA}{METHODS.replace('backward(self)', 'backward(self, learn_rate=0.02)')}"
         "        self.W = self.W - learn_rate * dW\n        self.V -= learn_rate * dV\n"
