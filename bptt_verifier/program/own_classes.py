@@ -151,7 +151,7 @@ def read_class(
         said = f"{name} are taken for functions {listed}"
     said += f", called with {', '.join(given)}" if given else ""
     if cotangents:
-        said += f"; its loss is the sum of what {forward} returns times fixed random weights"
+        said += f"; the loss is the sum of what {forward} returns times fixed random weights"
     return assemble(calls, of_loss, whole, Results(state, names, loss), chosen, said)
 
 
@@ -195,7 +195,12 @@ def find_cotangents(
     where that is not certain.
     """
     outputs = {p: v for p, v in [((), out), *list_items(out)] if is_float_array(v)}
-    taken = [n for n in signature(function).parameters if n.lower().startswith(COTANGENT)]
+    taken = [
+        name
+        for name in signature(function).parameters
+        if name.lower().startswith(COTANGENT)
+        or any(is_named_gradient(name, named.get(path)) for path in outputs)
+    ]
     found = {}
     for name in taken:
         paths = [p for p in outputs if is_named_gradient(name, named.get(p))]

@@ -339,7 +339,12 @@ def assemble(
         )
     if not calls.structure:
         calls.places = {name: places[name] for name in wanted or found}
-        data = [name for name in leaves if name not in calls.places]
+        slopes = {*found.values()}
+        data = [
+            name
+            for name, place in places.items()
+            if name not in calls.places and (place.root, *place.path) not in slopes
+        ]
         said += f"; parameters: {', '.join(calls.places)}"
         said += (
             f"; without a gradient, and taken for data: {', '.join(data[:SHOWN])}" if data else ""
