@@ -236,7 +236,7 @@ def judge_in_child(
     options: dict[str, Any] = {"subject": file.name, "seed": request.get("seed", 0)}
     options["progress"] = lambda done, total: send(progress=[done, total])
     if judged.loss is None:
-        options |= named | {"examples": request.get("examples", 200)}
+        options |= {"examples": request.get("examples", 200)} | named
         report = verify(judged.gradients, **options)
     else:
         report = verify_own_model(judged.gradients, judged.loss, judged.params, **options)

@@ -140,8 +140,12 @@ class Calls:
         found = dict[str, ArrayPlace]()
         for root in ("self", "globals", "arguments"):
             if root in self.roots and (root != "arguments" or self.pair or not found):
-                for path, value in walk(self.roots[root], (), ()):
-                    keys = path[1:] if root == "arguments" and self.pair else path
+                given = self.roots[root]
+                given = (
+                    {"forward": given["forward"]} if self.pair and root == "arguments" else given
+                )
+                for path, value in walk(given, (), ()):
+                    keys = path[1:] if self.pair and root == "arguments" else path
                     keys = keys[1:] if len(keys) > 1 and keys[0] in PARAMS else keys
                     place = ArrayPlace(root, path, keys, value)
                     if is_float_array(value):

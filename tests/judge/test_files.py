@@ -92,6 +92,7 @@ MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
         (OF_ARGUMENT, "f", "the gradients of params, with the x, y of its first call in the file."),
         (MIN_CHAR, "lossFun", "parameters: W, V, b."),
         (SHAPES["arguments"].source, None, "parameters: W, V, b; without a gradient, and taken for data: x, y."),
+        (SHAPES["two functions of a dict, called in the file"].source, "step,back", "parameters: W, V; without a gradient, and taken for data: x."),
         (SHAPES["forward returns the loss"].source, None, "Net is taken for a class with forward"),
         (SHAPES["forward returns the loss"].source, "net", "W, V, b; without a gradient, and taken for data: dh."),
         (SHAPES["backward takes the gradient of the output"].source, "layer", "times fixed random weights"),

@@ -229,7 +229,8 @@ SHAPES = {
         f"{DATA}\ndef rnn_forward(x, h0, W, b):\n    h, states = h0, [h0]\n"
         "    for t in range(len(x)):\n        h = np.tanh(x[t] + W @ h + b)\n"
         "        states.append(h)\n    cache, last = (x, states, W), h\n    return last, cache\n"
-        "def rnn_backward(dlast, cache):\n    x, states, W = cache\n    dh = dlast\n    dx, dW, db = 0 * x, 0 * W, 0\n"
+        "def rnn_backward(dlast, cache):\n    x, states, W = cache\n"
+        "    dh, dx, dW, db = dlast, 0 * x, 0 * W, 0\n"
         "    for t in reversed(range(len(x))):\n        da = dh * (1 - states[t + 1] ** 2)\n"
         "        dx[t] += da\n        dW += np.outer(da, states[t])\n        db = db + da\n"
         "        dh = W.T @ da\n    dh0 = dh\n    return dx, dh0, dW, db\nh0 = y\n",
