@@ -169,15 +169,16 @@ def copy_deeply(value: Any, memo: dict[int, Any]) -> Any:
 
     `memo` has what replaces some of its parts, by identity.
     """
-    table, missing = copyreg.dispatch_table, object()
-    before: Any = table.get(ModuleType, missing)
-    table[ModuleType] = lambda module: module.__name__  # a text stands for the object itself
+    table = copyreg.dispatch_table
+    kinds = [ModuleType, *ModuleType.__subclasses__()]
+    before = {kind: table[kind] for kind in kinds if kind in table}
+    table.update(dict.fromkeys(kinds, lambda module: module.__name__))  # a text: the object itself
     try:
         return copy.deepcopy(value, memo)
     finally:
-        del table[ModuleType]
-        if before is not missing:
-            table[ModuleType] = before
+        for kind in kinds:
+            del table[kind]
+        table.update(before)
 
 
 def load(file: Path, recorder: Recorder | None = None, *, name: str | None = None) -> ModuleType:

@@ -136,13 +136,18 @@ def test_a_folder_is_refused_with_the_files_in_it(tmp_path: Path) -> None:
 
 
 def test_copies_share_modules_and_replace_parts_wherever_they_are() -> None:
+    class Lazy(ModuleType):
+        pass
+
     class Holder:
         def __init__(self, part: Any) -> None:
             self.part, self.again, self.module = part, {"part": part}, sys
+            self.other = Lazy("lazy")
 
     part = [1]
     holder = Holder(part)
     copied = copy_deeply(holder, {id(part): "new"})
     assert (copied.part, copied.again, copied.module) == ("new", {"part": "new"}, sys)
+    assert copied.other is holder.other
     assert holder.part is part
     assert ModuleType not in __import__("copyreg").dispatch_table
