@@ -169,8 +169,8 @@ def copy_deeply(value: Any, memo: dict[int, Any]) -> Any:
 
     `memo` has what replaces some of its parts, by identity.
     """
-    table = copyreg.dispatch_table
-    kinds = [ModuleType, *ModuleType.__subclasses__()]
+    table: dict[Any, Any] = copyreg.dispatch_table
+    kinds: list[type[Any]] = [ModuleType, *ModuleType.__subclasses__()]
     before = {kind: table[kind] for kind in kinds if kind in table}
     table.update(dict.fromkeys(kinds, lambda module: module.__name__))  # a text: the object itself
     try:
