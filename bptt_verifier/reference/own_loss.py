@@ -165,23 +165,24 @@ def find_settings(loss: Loss, params: Any) -> tuple[Tree, ...]:
     return trees
 
 
-def require_one_value(found: Any) -> Any:
-    """Return what the loss returned. Raises ValueError where it is several values."""
-    if isinstance(found, tuple | list | Mapping):
+def require_one_value(found: Any) -> None:
+    """Raise ValueError where the loss returned several values."""
+    if isinstance(found, tuple | list | Mapping) and not isinstance(found, Failure):
         raise ValueError(
             f"loss: expected a real scalar, found a {type_name(found)} of {len(found)} values; "
             "return the loss alone, or write a function that does"
         )
-    return found
 
 
 def trace_loss(loss: Loss, scalar: Callable[..., Any], params: dict[str, Array]) -> Any:
     """Call the loss in NumPy and trace it in JAX; return the program, or why there is none."""
     wide = widen(params)
-    in_numpy = attempt(wraps(loss)(lambda: loss(copies(wide), np)))
-    if isinstance(in_numpy, Failure):
-        return f"loss(params, numpy) raised {in_numpy.what} at {in_numpy.file_line}."
-    in_numpy = np.asarray(require_one_value(in_numpy))
+    returned = attempt(wraps(loss)(lambda: loss(copies(wide), np)))
+    require_one_value(returned)
+    in_numpy = attempt(wraps(loss)(lambda: np.asarray(returned)))
+    for failed in (returned, in_numpy):
+        if isinstance(failed, Failure):
+            return f"loss(params, numpy) raised {failed.what} at {failed.file_line}."
     if in_numpy.size != 1 or in_numpy.dtype.kind not in "fiu":
         raise ValueError(
             f"loss(params, numpy): expected a real scalar, found {in_numpy.dtype} of "
