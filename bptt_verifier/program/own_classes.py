@@ -44,6 +44,22 @@ LOSS = ("loss", "compute_loss", "calculate_loss", "calc_loss", "loss_function", 
 COTANGENT = ("d_", "dout", "dy", "dh", "dl_", "dz", "do", "ds", "dv", "grad", "delta", "upstream")
 
 
+ANY_OUTPUT = frozenset(
+    "dout d_out doutput doutputs d_output dvalues grad gradient grads grad_out grad_output "
+    "output_grad output_gradient upstream upstream_grad upstream_gradient".split()
+)
+
+
+def is_gradient_of_output(name: str, output: str) -> bool:
+    """True if an argument is named as the gradient of an output, as `dh` of `h` or `hs`."""
+    return any(is_named_gradient(name, each) for each in {output, output.removesuffix("s")} - {""})
+
+
+def is_probability(value: Any) -> bool:
+    """True for an output between 0 and 1, as of a softmax or sigmoid."""
+    return bool(np.all((np.asarray(value) > 0) & (np.asarray(value) < 1)))
+
+
 def find_methods(owner: Any) -> tuple[str, str, str] | None:
     """Find the names of forward, loss and backward of a class; that of the loss may be empty."""
     names = [next((n for n in each if callable(getattr(owner, n, None))), "")
@@ -191,25 +207,28 @@ def find_cotangents(
 ) -> dict[str, Keys]:
     """Find the arguments of backward that are gradients of outputs of forward, with their paths.
 
-    They have the names of gradients, and each the name, the shape or the place of its output. Empty
-    where that is not certain.
+    Each is named after its output, or has a name for any gradient, or its output has no name; then
+    it has the shape or the place of that. Empty where this is not certain: the gradient called that
+    of a softmax or sigmoid is often that of its operand.
     """
     outputs = {p: v for p, v in [((), out), *list_items(out)] if is_float_array(v)}
     taken = [
         name
         for name in signature(function).parameters
         if name.lower().startswith(COTANGENT)
-        or any(is_named_gradient(name, named.get(path)) for path in outputs)
+        or any(is_gradient_of_output(name, named.get(path, "")) for path in outputs)
     ]
     found = {}
     for name in taken:
-        paths = [p for p in outputs if is_named_gradient(name, named.get(p))]
-        if not paths and recorded is not None and name in recorded.arguments:
-            shape = np.shape(recorded.arguments[name])
-            paths = [p for p, output in outputs.items() if np.shape(output) == shape]
-        if not paths and len(outputs) == len(taken):
-            paths = [[*outputs][taken.index(name)]]
-        if len(paths) != 1:
+        paths = [p for p in outputs if is_gradient_of_output(name, named.get(p, ""))]
+        if not paths:
+            paths = [p for p in outputs if name.lower() in ANY_OUTPUT or not named.get(p)]
+            if recorded is not None and name in recorded.arguments:
+                shape = np.shape(recorded.arguments[name])
+                paths = [p for p in paths if np.shape(outputs[p]) == shape]
+            elif len(outputs) == len(taken):
+                paths = [p for p in paths if p == [*outputs][taken.index(name)]]
+        if len(paths) != 1 or is_probability(outputs[paths[0]]):
             return {}
         found[name] = paths[0]
     return found

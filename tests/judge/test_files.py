@@ -105,6 +105,16 @@ def test_a_file_is_taken_for_what_it_defines_and_that_is_said(
 
 
 UPDATES = SHAPES["backward updates, and returns nothing"].source
+PROBABLE = f"""{DATA}
+class Net:
+    def __init__(self): self.W = W
+    def forward(self, x):
+        p = 1 / (1 + np.exp(-self.W @ x))
+        return p
+    def backward(self, dp, x): return {{"W": np.outer(dp, x)}}
+net = Net()
+net.backward(net.forward(y) - 1, y)
+"""
 NET = f"{DATA}{METHODS}        return dW, dV, db\n"
 
 
@@ -134,6 +144,8 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (f"{NET}class B(Net):\n    def __init__(self, n): ...\n", "B", {}, "one object of it in the file, found none"),
         (f"{NET}a, c = Net(), Net()\n", "Net", {}, "one object of it in the file, found several"),
         (f"{DATA}{LAYER.replace('dh):', 'y):')}net = Layer(2)\n", "net", {}, "or a method loss to return"),
+        (f"{PROBABLE}", "net", {}, "or a method loss to return the loss, or backward.dout. to take"),
+        (PROBABLE.replace("return p", "logits = p\n        return logits - 3"), "net", {}, "or a method loss to"),
         (f"{DATA}lock = __import__('threading').Lock()\nclass A:\n    def __init__(self):\n        self.W, self.f = W, lock\n    def forward(self): ...\n    def backward(self): ...\n", "A", {}, "that can be copied for every call"),
     ],
 )  # fmt: skip
