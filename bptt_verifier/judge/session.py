@@ -4,7 +4,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bptt_verifier.console.terminal import progress_bar
 from bptt_verifier.judge.files import read_named
 from bptt_verifier.judge.verify import find_name, verify, verify_own_model
 from bptt_verifier.program.source_file import Recorder
@@ -21,6 +20,8 @@ def verify_here(code: Any = None, *, params: Sequence[str] = (), **options: Any)
     `options` are those of `verify_own_model` or `verify`.
     Raises ValueError, with one sentence, where what is needed is missing.
     """
+    from bptt_verifier.console.terminal import progress_bar  # noqa: PLC0415 - slow to import
+
     space = sys._getframe(1).f_globals
     with progress_bar("verifying", None) as progress:
         options = {"progress": progress} | options
