@@ -240,4 +240,5 @@ def judge_in_child(
         report = verify(judged.gradients, **options)
     else:
         report = verify_own_model(judged.gradients, judged.loss, judged.params, **options)
+    report = judged.write_reproduction(report)
     return render(report._replace(notes=(judged.said, *report.notes)))

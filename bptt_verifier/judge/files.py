@@ -38,19 +38,33 @@ from bptt_verifier.program.source_file import (
     load,
     read_cells,
 )
+from bptt_verifier.report import Report
 
+IN_FILE, FOUND = "gradients(draw_parameters(params", "code.gradients(draw_parameters(code.params"
 DERIVATION, OWN, CODE = "derivation", "own model", "own code"
 # Make a function announce its calls, of which it is said what runs.
 Announce = Callable[[Callable[..., Any], str], Callable[..., Any]]
 
 
 class Judged(NamedTuple):
-    """A derivation, or an own model with its loss and parameters, and what it was taken for."""
+    """A derivation, or an own model with its loss and parameters, and what it was taken for.
+
+    `setup` is the line of Python that finds it again, if its gradients have no name in the file.
+    """
 
     gradients: Callable[..., Any]
     said: str
     loss: Callable[..., Any] | None = None
     params: Any = None
+    setup: str = ""
+
+    def write_reproduction(self, report: Report) -> Report:
+        """Make the line that repeats a counterexample find the gradients."""
+        case = report.counterexample
+        if case is None or not self.setup:
+            return report
+        line = case.reproduce.replace(IN_FILE, FOUND)
+        return report._replace(counterexample=case._replace(reproduce=f"{self.setup}; {line}"))
 
 
 def read_file(
@@ -118,7 +132,12 @@ def read_any(
         return Judged(gradients, said, loss, module.params)
     code = read_code(file, defined, name, chosen, announce)
     gradients = announce(code.gradients, f"a call of {name}")
-    return Judged(gradients, code.said, announce(code.loss, f"a call of {name}"), code.params)
+    loss = announce(code.loss, f"a call of {name}")
+    setup = (
+        f"from pathlib import Path; from {__name__} import read_file; "
+        f"code = read_file(Path({str(file)!r}), {name!r}, True, {{}}, {[*chosen]!r})"
+    )
+    return Judged(gradients, code.said, loss, code.params, setup)
 
 
 def choose_kind(

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.files import Judged, read_file
+from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
+from bptt_verifier.report import Report
+from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.own_code import DATA, LAYER, METHODS, SHAPES, Shape
 
 
@@ -172,3 +175,19 @@ def test_a_notebook_is_judged_by_its_code_cells(tmp_path: Path) -> None:
     cells[2]["source"] = "def gradients(params, x, y): ..."
     with pytest.raises(ValueError, match="cannot be run: cell 4, line 1: NameError"):
         read(tmp_path, json.dumps({"cells": cells}), suffix=".ipynb")
+
+
+def test_a_counterexample_of_a_function_without_gradients_is_repeated_by_one_line(
+    tmp_path: Path,
+) -> None:
+    source = SHAPES["a namespace"].source.replace("2 * h", "3 * h")
+    found = read(tmp_path, source, "f", own=True, chosen=["b"])
+    assert found.loss is not None
+    report = verify_own_model(found.gradients, found.loss, found.params, cases=3)
+    assert found.write_reproduction(Report("x", Verdict.AGREES)).counterexample is None
+    case = found.write_reproduction(report).counterexample
+    assert case is not None
+    setup, _, call = case.reproduce.rpartition("; ")
+    space: dict[str, Any] = {}
+    exec(setup, space)
+    assert np.allclose(eval(call, space)[1]["b"], case.yours)
