@@ -88,6 +88,9 @@ class OwnSubject(Subject):
         setting = chosen[0].case.point.setting
         chosen = [found for found in chosen if found.case.point.setting == setting]
         with use_float64():
+            programs = [self.model.find_program(each.case.arguments, setting) for each in chosen]
+            pairs = zip(chosen, programs, strict=True)
+            chosen = [each for each, program in pairs if program is programs[0]]
             points = [(each, each.case.arguments) for each in chosen[:WITNESSES]]
             witnesses = [each.witness(widen(params), params) for each, params in points]
-            return diagnose(self.model.programs[setting], witnesses)
+            return diagnose(programs[0], witnesses)

@@ -4,6 +4,7 @@ jax.grad differentiates the loss in every case. Complex steps of the same loss i
 first cases. The allowed errors are measured (docs/derivation.md, section 10).
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
@@ -15,8 +16,10 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
 from bptt_verifier.program.measured_errors import gradient_and_noise
-from bptt_verifier.program.precision import compile_gradient, isolate_float64, use_float64
-from bptt_verifier.program.trace import Program, trace
+from bptt_verifier.program.numpy_code import over_jax, takes_namespace
+from bptt_verifier.program.paths import Followed, Paths
+from bptt_verifier.program.precision import isolate_float64, use_float64
+from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.points import Point, draw_parameters
 from bptt_verifier.reference.second_opinion import contradict_entries
@@ -37,17 +40,18 @@ FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
 class OwnModel(NamedTuple):
     """The user's loss, traced and differentiated, before the submission is called.
 
-    `params` are the settings given: parameters of one or several shapes. `refusal` says why no
-    verdict is possible, if none is, and `doubt` why agreement would show too little, if it would.
-    `zeros` are the gradients that are zero, to rounding, at any point. `losses_differ` is true if
-    the loss differs between NumPy and JAX.
+    `params` are the settings given: parameters of one or several shapes. `in_numpy` is true if the
+    loss is plain NumPy, and ignores the namespace that it is given. `refusal` says why no verdict
+    is possible, if none is, and `doubt` why agreement would show too little, if it would. `zeros`
+    are the gradients that are zero, to rounding, at any point. `losses_differ` is true if the loss
+    differs between NumPy and JAX.
     """
 
     loss: Loss
     params: tuple[dict[str, Array], ...]
     seed: int
-    programs: tuple[Program, ...] = ()
-    gradients: tuple[Callable[[Any], Any], ...] = ()
+    in_numpy: bool = False
+    paths: tuple[Paths, ...] = ()
     cases: tuple[Case, ...] = ()
     refusal: str | None = None
     notes: tuple[str, ...] = ()
@@ -59,7 +63,8 @@ class OwnModel(NamedTuple):
         """Make a case whose values have one digit."""
         params = draw_parameters(self.params[setting], seed=self.seed, case=number, digits=1)
         with use_float64():
-            found = make_case(self.programs[setting], self.gradients[setting], params, number)
+            followed = self.follow(params, setting)
+            found = make_case(followed, params, number)
         point = Point(number, setting=setting)
         return found._replace(label=f"simple {point.label}", point=point)
 
@@ -68,7 +73,7 @@ class OwnModel(NamedTuple):
         rng = np.random.default_rng([self.seed, number, 5])
         params = {name: displace(value, distance, rng) for name, value in case.arguments.items()}
         with use_float64():
-            value, slopes = self.gradients[case.point.setting](widen(params))
+            _, value, slopes = self.follow(params, case.point.setting)
         values = {"loss": np.asarray(value)} | {n: np.asarray(slopes[n]) for n in params}
         known = Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
 
@@ -76,6 +81,16 @@ class OwnModel(NamedTuple):
             return known
 
         return case._replace(arguments=params, truth=truth)
+
+    def follow(self, params: Mapping[str, Array], setting: int) -> Followed:
+        """Compute the loss and gradient at a point, on whatever path it takes there."""
+        found = self.paths[setting].follow(widen(params), most=sys.maxsize)
+        assert found is not None
+        return found
+
+    def find_program(self, params: Mapping[str, Array], setting: int) -> Program:
+        """Find the program of the path that the loss takes at a point."""
+        return self.follow(params, setting).path.program
 
 
 def prepare(
@@ -96,42 +111,30 @@ def prepare(
         raise ValueError("params: expected the same names in every setting")
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
-    model = OwnModel(loss, settings, seed)
     if not callable(loss):
         raise ValueError(f"loss: expected a function, found {type_name(loss)}")
-
-    def scalar(point: Any, xp: Any = jnp) -> Any:
-        return jnp.reshape(loss(point, xp), ())
+    in_numpy = not takes_namespace(loss)
+    model = OwnModel(ignore_namespace(loss) if in_numpy else loss, settings, seed, in_numpy)
 
     with isolate_float64(loss):
         selections: list[Selection] = []
         for number, given in enumerate(settings):
-            program = trace_loss(loss, scalar, given)
-            if isinstance(program, str):
-                return model._replace(refusal=program)
-            gradient = differentiate(loss, scalar, given)
-            if isinstance(gradient, str):
-                return model._replace(refusal=gradient)
+            paths = trace_loss(model, given)
+            if isinstance(paths, str):
+                return model._replace(refusal=paths)
             share = max(1, (cases + len(settings) - 1 - number) // len(settings))
             done = sum(len(selection.cases) for selection in selections)
 
-            def make(
-                point_params: dict[str, Array],
-                point: Point,
-                program: Program = program,
-                gradient: Any = gradient,
-            ) -> Case:
-                case = make_case(program, gradient, point_params, point.number)
+            def make(values: dict[str, Array], followed: Followed, point: Point) -> Case:
+                case = make_case(followed, values, point.number)
                 return case._replace(label=point.label, point=point)
 
             def advance(here: int, done: int = done) -> None:
                 progress(min(done + here, cases), cases)
 
-            setting = Setting(given, program, gradient, make, number, seed)
+            setting = Setting(given, paths, make, number, seed)
             selections.append(Selector(setting).select(share, advance))
-            model = model._replace(
-                programs=(*model.programs, program), gradients=(*model.gradients, gradient)
-            )
+            model = model._replace(paths=(*model.paths, paths))
         model = model._replace(cases=tuple(c for each in selections for c in each.cases))
         if not model.cases:
             return model._replace(
@@ -144,30 +147,47 @@ def prepare(
         return confirm(model)
 
 
-def trace_loss(loss: Loss, scalar: Callable[..., Any], params: dict[str, Array]) -> Any:
-    """Call the loss in NumPy and trace it in JAX; return the program, or why there is none."""
-    wide = widen(params)
+def ignore_namespace(loss: Callable[..., Any]) -> Loss:
+    """Turn a loss in plain NumPy into one that is given a namespace."""
+
+    @wraps(loss)
+    def call(params: Any, _: Any) -> Any:
+        return loss(params)
+
+    return call
+
+
+def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
+    """Call the loss in NumPy and trace it in JAX; return its paths, or why there are none."""
+    loss, wide = model.loss, widen(params)
+    called = "loss(params)" if model.in_numpy else "loss(params, numpy)"
     in_numpy = attempt(wraps(loss)(lambda: np.asarray(loss(copies(wide), np))))
     if isinstance(in_numpy, Failure):
-        return f"loss(params, numpy) raised {in_numpy.what} at {in_numpy.file_line}."
+        return f"{called} raised {in_numpy.what} at {in_numpy.file_line}."
     if in_numpy.size != 1 or in_numpy.dtype.kind not in "fiu":
         raise ValueError(
-            f"loss(params, numpy): expected a real scalar, found {in_numpy.dtype} of "
-            f"shape {in_numpy.shape}"
+            f"{called}: expected a real scalar, found {in_numpy.dtype} of shape {in_numpy.shape}"
         )
-    program = attempt(wraps(loss)(lambda: trace(scalar, wide)))
-    if isinstance(program, Failure):
-        return f"loss(params, jax.numpy) raised {program.what} at {program.file_line}."
-    return program
+
+    def scalar_at(point: Mapping[str, Array]) -> Callable[[Any], Any]:
+        if model.in_numpy:
+            return over_jax(lambda values: loss(values, np), point)
+        return lambda values: to_scalar(loss(values, jnp))
+
+    paths = Paths(scalar_at)
+    traced = attempt(wraps(loss)(lambda: paths.trace(wide)))
+    if isinstance(traced, Failure):
+        called = "tracing loss(params)" if model.in_numpy else "loss(params, jax.numpy)"
+        return f"{called} raised {traced.what} at {traced.file_line}."
+    followed = attempt(wraps(loss)(lambda: paths.follow(wide)))
+    if isinstance(followed, Failure):
+        return f"jax.grad of the loss raised {followed.what} at {followed.file_line}."
+    return paths
 
 
-def differentiate(loss: Loss, scalar: Callable[[Any], Any], params: dict[str, Array]) -> Any:
-    """Compile the loss and its gradient; return the function, or why there is none."""
-    gradient = compile_gradient(scalar)
-    by_jax = attempt(wraps(loss)(lambda: gradient(widen(params))))
-    if isinstance(by_jax, Failure):
-        return f"jax.grad of the loss raised {by_jax.what} at {by_jax.file_line}."
-    return gradient
+def to_scalar(value: Any) -> Any:
+    """Give a loss of one entry no axes; one without has none to lose."""
+    return value if np.shape(value) == () else jnp.reshape(value, ())
 
 
 def confirm(model: OwnModel) -> OwnModel:
@@ -295,12 +315,10 @@ def widen(params: Mapping[str, Array]) -> dict[str, Array]:
     return {name: value.astype(np.float64) for name, value in params.items()}
 
 
-def make_case(
-    program: Program, gradient: Callable[[Any], Any], params: dict[str, Array], number: int
-) -> Case:
+def make_case(followed: Followed, params: dict[str, Array], number: int) -> Case:
     """Make the case of a point: autodiff's values, and the error allowed in any precision."""
-    wide = widen(params)
-    value, slopes = gradient(wide)
+    wide, program = widen(params), followed.path.program
+    _, value, slopes = followed
     roundoffs = FLOAT64, FLOAT32
     errors = attempt(gradient_and_noise, program, wide, roundoffs, slopes, seed=number)
     if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point

@@ -23,7 +23,7 @@ def subject(**changed: Any) -> OwnSubject:
     model = {
         "cases": (case(0), case(1)), "params": (PARAMS,), "notes": (), "refusal": None,
         "doubt": None, "zeros": frozenset(), "losses_differ": False, "seed": 7,
-        "programs": ("program",),
+        "find_program": lambda params, setting: "program",
     }  # fmt: skip
     return OwnSubject(SimpleNamespace(**(model | changed)))
 
