@@ -43,6 +43,17 @@ class Place(NamedTuple):
         found = line[self.column : self.end_column] or line[self.column :]
         return found.decode(errors="replace").strip()
 
+    @property
+    def first_column(self) -> int:
+        """The column in which the expression begins, counted in characters from 1."""
+        line = linecache.getline(self.file, self.line).encode()
+        return len(line[: self.column].decode(errors="replace")) + 1
+
+    @property
+    def at_column(self) -> str:
+        """The place with its column."""
+        return f"{self}:{self.first_column}"
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
 

@@ -5,6 +5,7 @@ first cases. The allowed errors are measured (docs/derivation.md, section 10).
 """
 
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
@@ -14,16 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
+from bptt_verifier.program.attempt import MUTED, Failure, attempt, copies, type_name
+from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.numpy_code import over_jax, takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import isolate_float64, use_float64
 from bptt_verifier.program.trace import Program
+from bptt_verifier.reference.black_box import BlackBox, choose_black_box, describe_differences
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.points import Point, draw_parameters
 from bptt_verifier.reference.second_opinion import contradict_entries
-from bptt_verifier.reference.selection import ENOUGH, Selection, Selector, Setting
+from bptt_verifier.reference.selection import (
+    ENOUGH,
+    OTHER_PATH,
+    Selection,
+    Selector,
+    Setting,
+)
 from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.scatter import displace
 from manual_bptt.inputs import require_at_least
@@ -44,7 +53,8 @@ class OwnModel(NamedTuple):
     loss is plain NumPy, and ignores the namespace that it is given. `refusal` says why no verdict
     is possible, if none is, and `doubt` why agreement would show too little, if it would. `zeros`
     are the gradients that are zero, to rounding, at any point. `losses_differ` is true if the loss
-    differs between NumPy and JAX.
+    differs between NumPy and JAX. `untraced` says why the trace of a loss in plain NumPy serves for
+    nothing; the reference is then the differences of the `black_box`.
     """
 
     loss: Loss
@@ -52,6 +62,8 @@ class OwnModel(NamedTuple):
     seed: int
     in_numpy: bool = False
     paths: tuple[Paths, ...] = ()
+    black_box: BlackBox | None = None
+    untraced: str | None = None
     cases: tuple[Case, ...] = ()
     refusal: str | None = None
     notes: tuple[str, ...] = ()
@@ -59,21 +71,36 @@ class OwnModel(NamedTuple):
     doubt: str | None = None
     zeros: frozenset[str] = frozenset()
 
+    @property
+    def called(self) -> str:
+        """The call of the loss in NumPy, as messages name it."""
+        return "loss(params)" if self.in_numpy else "loss(params, numpy)"
+
+    @property
+    def traced(self) -> str:
+        """The call of the loss in JAX, as messages name it."""
+        return "loss(params) over JAX" if self.in_numpy else "loss(params, jax.numpy)"
+
     def simple_case(self, number: int, setting: int = 0) -> Case:
         """Make a case whose values have one digit."""
         params = draw_parameters(self.params[setting], seed=self.seed, case=number, digits=1)
-        with use_float64():
-            followed = self.follow(params, setting)
-            found = make_case(followed, params, number)
         point = Point(number, setting=setting)
+        if self.black_box is not None:
+            found = self.black_box.make_case(params, point, self.seed)
+        else:
+            with use_float64():
+                found = make_case(self.follow(params, setting), params, number)
         return found._replace(label=f"simple {point.label}", point=point)
 
     def displaced_case(self, case: Case, number: int, distance: float) -> Case:
         """Make a neighbour of a case, with jax.grad's values there; no error is allowed."""
         rng = np.random.default_rng([self.seed, number, 5])
         params = {name: displace(value, distance, rng) for name, value in case.arguments.items()}
-        with use_float64():
-            _, value, slopes = self.follow(params, case.point.setting)
+        if self.black_box is not None:
+            value, slopes, _ = self.black_box.differentiate(params)
+        else:
+            with use_float64():
+                _, value, slopes = self.follow(params, case.point.setting)
         values = {"loss": np.asarray(value)} | {n: np.asarray(slopes[n]) for n in params}
         known = Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
 
@@ -88,8 +115,10 @@ class OwnModel(NamedTuple):
         assert found is not None
         return found
 
-    def find_program(self, params: Mapping[str, Array], setting: int) -> Program:
-        """Find the program of the path that the loss takes at a point."""
+    def find_program(self, params: Mapping[str, Array], setting: int) -> Program | None:
+        """Find the program of the path that the loss takes at a point; None of a black box."""
+        if self.black_box is not None:
+            return None
         return self.follow(params, setting).path.program
 
 
@@ -117,34 +146,72 @@ def prepare(
     model = OwnModel(ignore_namespace(loss) if in_numpy else loss, settings, seed, in_numpy)
 
     with isolate_float64(loss):
-        selections: list[Selection] = []
-        for number, given in enumerate(settings):
-            paths = trace_loss(model, given)
-            if isinstance(paths, str):
-                return model._replace(refusal=paths)
-            share = max(1, (cases + len(settings) - 1 - number) // len(settings))
-            done = sum(len(selection.cases) for selection in selections)
+        for given in settings:
+            refusal = check_loss(model, given)
+            if refusal is not None:
+                return model._replace(refusal=refusal)
+        found = trace_and_select(model, cases, progress)
+        if in_numpy and found.untraced:
+            return use_differences(model, found.untraced, cases, progress)
+        return found
 
-            def make(values: dict[str, Array], followed: Followed, point: Point) -> Case:
-                case = make_case(followed, values, point.number)
-                return case._replace(label=point.label, point=point)
 
-            def advance(here: int, done: int = done) -> None:
-                progress(min(done + here, cases), cases)
+def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int], None]) -> OwnModel:
+    """Trace the loss in each setting, select the cases, and check the first ones."""
+    selections: list[Selection] = []
+    for number, given in enumerate(model.params):
+        paths = trace_loss(model, given)
+        if isinstance(paths, str):
+            return model._replace(refusal=paths, untraced=paths)
+        share = max(1, (cases + len(model.params) - 1 - number) // len(model.params))
+        done = sum(len(selection.cases) for selection in selections)
 
-            setting = Setting(given, paths, make, number, seed)
-            selections.append(Selector(setting).select(share, advance))
-            model = model._replace(paths=(*model.paths, paths))
-        model = model._replace(cases=tuple(c for each in selections for c in each.cases))
-        if not model.cases:
-            return model._replace(
-                refusal="The loss or its gradient is not finite at any of the points tried.",
-                notes=tuple(describe_left_out(selections)),
-            )
-        notes = describe(model, selections)
-        doubt, zeros = find_doubt(selections, cases), find_common_zeros(selections)
-        model = model._replace(notes=notes, doubt=doubt, zeros=zeros)
-        return confirm(model)
+        def make(values: dict[str, Array], followed: Followed, point: Point) -> Case:
+            case = make_case(followed, values, point.number)
+            return case._replace(label=point.label, point=point)
+
+        def advance(here: int, done: int = done) -> None:
+            progress(min(done + here, cases), cases)
+
+        setting = Setting(given, paths, make, number, model.seed)
+        selections.append(Selector(setting).select(share, advance))
+        model = model._replace(paths=(*model.paths, paths))
+    model = model._replace(cases=tuple(c for each in selections for c in each.cases))
+    doubt = find_doubt(selections, cases) if model.cases else "There is no case."
+    if doubt and any(selection.left_out[OTHER_PATH] for selection in selections):
+        place = describe_places(model.paths)
+        model = model._replace(untraced=f"The loss takes too many paths through branches: {place}.")
+    if not model.cases:
+        return model._replace(
+            refusal="The loss or its gradient is not finite at any of the points tried.",
+            notes=tuple(describe_left_out(selections)),
+        )
+    notes = describe(model, selections)
+    model = model._replace(notes=notes, doubt=doubt, zeros=find_common_zeros(selections))
+    confirmed = confirm(model)
+    return confirmed._replace(untraced=confirmed.refusal or model.untraced)
+
+
+def use_differences(
+    model: OwnModel, reason: str, cases: int, progress: Callable[[int, int], None]
+) -> OwnModel:
+    """Take differences of the loss in NumPy for the reference, which nothing else gives."""
+
+    def in_numpy(point: Mapping[str, Array]) -> Any:
+        return np.reshape(np.asarray(model.loss(copies(point), np)), ())[()]
+
+    with MUTED.hold():
+        found = attempt(choose_black_box, in_numpy, model.params, model.seed, cases, progress)
+    if isinstance(found, Failure):
+        return model._replace(refusal=f"{reason} Its differences: {found.what}.")
+    box, chosen = found
+    model = model._replace(
+        black_box=box, cases=chosen.cases, zeros=chosen.zeros,
+        notes=tuple(describe_differences(box, chosen, reason)),
+    )  # fmt: skip
+    if not chosen.cases:
+        return model._replace(refusal="Differences of the loss are too slow or inaccurate.")
+    return model
 
 
 def ignore_namespace(loss: Callable[..., Any]) -> Loss:
@@ -157,17 +224,28 @@ def ignore_namespace(loss: Callable[..., Any]) -> Loss:
     return call
 
 
-def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
-    """Call the loss in NumPy and trace it in JAX; return its paths, or why there are none."""
+def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:
+    """Call the loss in NumPy; return why no verdict is possible, if it raises.
+
+    Raises ValueError where it returns no real scalar.
+    """
     loss, wide = model.loss, widen(params)
-    called = "loss(params)" if model.in_numpy else "loss(params, numpy)"
-    in_numpy = attempt(wraps(loss)(lambda: np.asarray(loss(copies(wide), np))))
-    if isinstance(in_numpy, Failure):
-        return f"{called} raised {in_numpy.what} at {in_numpy.file_line}."
-    if in_numpy.size != 1 or in_numpy.dtype.kind not in "fiu":
+    call = wraps(loss)(lambda: np.asarray(loss(copies(wide), np)))
+    found = attempt(call)
+    if isinstance(found, Failure):
+        return f"{model.called} raised {found.what} at {found.file_line}."
+    if found.size != 1 or found.dtype.kind not in "fiu":
         raise ValueError(
-            f"{called}: expected a real scalar, found {in_numpy.dtype} of shape {in_numpy.shape}"
+            f"{model.called}: expected a real scalar, found {found.dtype} of shape {found.shape}"
         )
+    if model.in_numpy and not np.array_equal(found, attempt(call), equal_nan=True):
+        return f"{model.called} returns another number when it is called again."
+    return None
+
+
+def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
+    """Trace the loss in JAX and differentiate it; return its paths, or why there are none."""
+    loss, wide = model.loss, widen(params)
 
     def scalar_at(point: Mapping[str, Array]) -> Callable[[Any], Any]:
         if model.in_numpy:
@@ -176,9 +254,12 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
 
     paths = Paths(scalar_at)
     traced = attempt(wraps(loss)(lambda: paths.trace(wide)))
+    if isinstance(traced, Failure) and model.in_numpy:
+        what = traced.what.removeprefix(f"{UntraceableError.__name__}: ")
+        where = f"`{traced.expression}` ({traced.file_line})"
+        return f"{model.called} cannot be traced at {where}: {what}."
     if isinstance(traced, Failure):
-        called = "tracing loss(params)" if model.in_numpy else "loss(params, jax.numpy)"
-        return f"{called} raised {traced.what} at {traced.file_line}."
+        return f"{model.traced} raised {traced.what} at {traced.file_line}."
     followed = attempt(wraps(loss)(lambda: paths.follow(wide)))
     if isinstance(followed, Failure):
         return f"jax.grad of the loss raised {followed.what} at {followed.file_line}."
@@ -200,8 +281,8 @@ def confirm(model: OwnModel) -> OwnModel:
         own = [i for i, case in enumerate(model.cases) if case.point.setting == setting]
         confirmed, doubts = 0, []
         for i in own:
-            differ = compare_losses(model.loss, model.cases[i])
-            doubt = differ or ask_second_opinion(model.loss, model.cases[i])
+            differ = compare_losses(model, model.cases[i])
+            doubt = differ or ask_second_opinion(model, model.cases[i])
             if doubt:
                 contradicted[i] = doubt, bool(differ)
                 doubts.append(contradicted[i])
@@ -250,6 +331,11 @@ def describe(model: OwnModel, selections: Sequence[Selection]) -> tuple[str, ...
                 f"The loss is ill-conditioned: a relative error of ∂L/∂{name} below {best:.1g} "
                 "could not have been seen."
             )
+    if any(paths.places for paths in model.paths):
+        notes.append(
+            f"Branches on values are followed as each point takes them: "
+            f"{describe_places(model.paths)}."
+        )
     taken = {branch for selection in selections for branch in selection.taken}
     missed = [b for b in dict.fromkeys(b for s in selections for b in s.branches) if b not in taken]
     if missed:
@@ -257,6 +343,13 @@ def describe(model: OwnModel, selections: Sequence[Selection]) -> tuple[str, ...
         listed = "; ".join(map(str, missed[:MISSED]))
         notes.append(f"No case takes these branches of the loss: {listed}{more}.")
     return tuple(notes)
+
+
+def describe_places(every: Sequence[Paths]) -> str:
+    """Name the expressions that decide on the path of the loss."""
+    found = dict.fromkeys(f"`{place.expression}` ({place})" for p in every for place in p.places)
+    more = f", and {len(found) - MISSED} more" if len(found) > MISSED else ""
+    return "; ".join([*found][:MISSED]) + more
 
 
 def describe_left_out(selections: Sequence[Selection]) -> list[str]:
@@ -344,12 +437,13 @@ def make_case(followed: Followed, params: dict[str, Array], number: int) -> Case
     return Case(f"case {number}", params, number, truth)
 
 
-def compare_losses(loss: Loss, case: Case) -> str | None:
+def compare_losses(model: OwnModel, case: Case) -> str | None:
     """Compare the loss in NumPy and JAX; return a sentence if it differs."""
     assert case.truth is not None
+    loss = model.loss
     found = attempt(wraps(loss)(lambda: np.asarray(loss(widen(case.arguments), np), float)))
     if isinstance(found, Failure):
-        return f"loss(params, numpy) raised {found.what} at {found.file_line}."
+        return f"{model.called} raised {found.what} at {found.file_line}."
     if "loss" in case.arguments:  # a parameter's name
         return None
     known = case.truth(np.float64, ())
@@ -360,20 +454,27 @@ def compare_losses(loss: Loss, case: Case) -> str | None:
     if abs(value - by_jax) <= allowed or not np.isfinite(allowed):
         return None
     return (
-        f"loss(params, numpy) is {value:.17g} and loss(params, jax.numpy) is {by_jax:.17g} at "
-        f"{case.label}, beyond rounding (allowed {allowed:.2g}): the loss must be one function."
+        f"{model.called} is {value:.17g} and {model.traced} is {by_jax:.17g} at {case.label}, "
+        f"beyond rounding (allowed {allowed:.2g}): the loss must be one function."
     )
 
 
-def ask_second_opinion(loss: Loss, case: Case) -> str | None:
+def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
     """Compare derivatives of the loss in NumPy with jax.grad; return a sentence if they differ."""
     assert case.truth is not None
 
+    def call(point: Mapping[str, Array]) -> Any:
+        # A buffer of real numbers drops an imaginary part that is assigned to it.
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        return np.reshape(np.asarray(model.loss(copies(point), np)), ())
+
     def in_numpy(point: Mapping[str, Array]) -> Any:
-        found = attempt(lambda: np.reshape(np.asarray(loss(dict(point), np)), ()))
+        found = attempt(call, point)
         number = not isinstance(found, Failure) and found.dtype.kind in "fiuc"
         return found if number else None
 
-    point = widen(case.arguments)
-    doubt = contradict_entries(in_numpy, point, case.truth(np.float64, ()), case.point.number)
+    point, known = widen(case.arguments), case.truth(np.float64, ())
+    # The buffers of a loss in plain NumPy may be coarser than what it returns.
+    noise = float(np.max(known.allowed.get("loss", 0.0))) if model.in_numpy else 0.0
+    doubt = contradict_entries(in_numpy, point, known, case.point.number, noise)
     return None if doubt is None else f"At {case.label}, {doubt}"
