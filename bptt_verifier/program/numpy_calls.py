@@ -83,13 +83,25 @@ def trace_call(
             return part.astype(result.dtype) if promoting and part.dtype != bool else part
 
         def join(part: Any) -> Any:
+            if name == "block":
+                return part
             if name in OF_LISTS and isinstance(part, list | tuple):
                 return [join_traced(x) for x in part]
             return join_traced(part)
 
-        return rule(*map_nested([*map(join, given)], cast), **map_nested(named, cast))
+        joined, options = map_nested([*map(join, given)], cast), map_nested(named, cast)
+        try:
+            return rule(*joined, **options)
+        except TypeError:  # JAX takes no lists for arrays
+            options = {key: to_array(value) for key, value in options.items()}
+            return rule(*map(to_array, joined), **options)
 
     return compute
+
+
+def to_array(x: Any) -> Any:
+    """Make an array of a list of constants."""
+    return np.asarray(x) if isinstance(x, list) and not contains_traced(x) else x
 
 
 def finish(compute: Any, result: Any) -> Any:

@@ -211,11 +211,16 @@ JOINERS = (type(np.r_), type(np.c_))
 def make_type(real: Any) -> Any:
     """Make the type that stands in for another; NumPy takes it for that dtype."""
     parent: Any = object if real is np.ndarray else real
-    return StandInType(real.__name__, (parent,), {"stands_for": real, "__slots__": ()})
+    names = {"stands_for": real, "__slots__": ()}
+    if real is float:
+        names["dtype"] = np.dtype(float)  # by which NumPy takes it for that
+    return StandInType(real.__name__, (parent,), names)
 
 
 TYPES = {real: make_type(real) for real in (np.ndarray, float, *(
-    getattr(np, name) for name in "float16 float32 float64 int8 int16 int32 int64 uint8".split()
+    getattr(np, name)
+    for name in "generic number integer signedinteger inexact floating"
+    " float16 float32 float64 int8 int16 int32 int64 uint8".split()
 ))}  # fmt: skip
 OTHERS: dict[Any, Any] = {
     np.vectorize: Vectorize, np.apply_along_axis: apply_along_axis,

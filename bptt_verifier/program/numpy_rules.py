@@ -61,9 +61,30 @@ def choose_where(condition: Any, *choices: Any) -> Any:
     return jnp.where(condition if condition.dtype == bool else condition != 0, *choices)
 
 
+def take(x: Any, index: Any, axis: int | None = None, **_: Any) -> Any:
+    """np.take, whose indices NumPy has checked."""
+    index = np.asarray(index) if isinstance(index, list | tuple) else index
+    if axis is None:
+        return x.reshape(-1)[index]
+    return x[(*[slice(None)] * (axis % x.ndim), index)]
+
+
+def take_along(x: Any, index: Any, axis: int | None = -1) -> Any:
+    """np.take_along_axis, whose indices NumPy has checked."""
+    size = x.size if axis is None else x.shape[axis]
+    inside = index % size if isinstance(index, np.ndarray) else jnp.mod(index, size)
+    return jnp.take_along_axis(x, inside, axis, mode="promise_in_bounds")
+
+
+def choose(index: Any, choices: Any, **_: Any) -> Any:
+    """np.choose, whose indices NumPy has checked."""
+    return jnp.choose(jnp.asarray(index), choices, mode="clip")
+
+
 SPECIAL: dict[str, Rule] = {
     "array": convert, "copy": convert, "asarray": convert, "ascontiguousarray": convert,
     "asfortranarray": convert, "asanyarray": convert, "require": convert, "positive": convert,
+    "choose": choose, "take": take, "take_along_axis": take_along,
     "clip": clip, "where": choose_where,
     "log_expit": jax.nn.log_sigmoid,
     "logsumexp": jax.scipy.special.logsumexp, "psi": jax.scipy.special.digamma,
