@@ -26,14 +26,14 @@ params = {
 def forward(p):
     xs, hs, probs = {}, {-1: np.zeros((hidden, 1))}, {}
     total = 0
-    for t, (token, target) in enumerate(zip(tokens[:-1], tokens[1:], strict=True)):
+    for t in range(len(tokens) - 1):
         xs[t] = np.zeros((vocabulary, 1))
-        xs[t][token] = 1
+        xs[t][tokens[t]] = 1
         hs[t] = np.tanh(np.dot(p["Wxh"], xs[t]) + np.dot(p["Whh"], hs[t - 1]) + p["bh"])
         scores = np.dot(p["Why"], hs[t]) + p["by"]
         scores -= np.max(scores)
         probs[t] = np.exp(scores) / np.sum(np.exp(scores))
-        total += -np.log(probs[t][target, 0])
+        total += -np.log(probs[t][tokens[t + 1], 0])
     return total, xs, hs, probs
 
 

@@ -5,6 +5,7 @@ and the error as the extrapolated values show it by their disagreement.
 """
 
 from collections.abc import Callable, Mapping
+from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ from bptt_verifier.tolerance.noise import SAFETY
 
 FIRST = 2.0**-5  # the largest step, relative to the size of the parameter
 STEPS = 5  # each half of the one before
-NEAR = 2.0**-36  # relative distance of the points that show the noise of the loss
-EQUAL = 7  # such points
+NEAR = 2.0**-36, 2.0**-24, 2.0**-12  # relative distances of points that show the loss's noise
+ORDER = 5  # of the differences between them
 CARRIED = 2.0**-56  # relative noise below which a loss computes in longdouble throughout
 
 Point = Mapping[str, Array]
@@ -45,18 +46,23 @@ def find_dtype(loss: Loss, point: Point) -> Any:
 def measure_noise(loss: Loss, point: Point, dtype: Any) -> tuple[Any, float]:
     """Measure the noise of the loss at a point; return the loss, too.
 
-    The points are equally spaced, and so near that third differences of a smooth loss are noise.
+    The points of each row are equally spaced, and so near that differences of a smooth loss of this
+    order are noise. A coarse loss shows its noise only between points that are further apart.
     """
     rng = np.random.default_rng(0)
     along = {name: rng.choice([-1.0, 1.0], value.shape) for name, value in point.items()}
-    found = []
-    for k in range(EQUAL):
-        step = dtype(k * NEAR)
-        moved = {n: v.astype(dtype) * (1 + step * along[n]) for n, v in point.items()}
-        found.append(dtype(loss(moved)))
-    third = np.diff(np.array(found), 3)
-    noise = float(np.sqrt(np.mean(third**2) / 20))  # 20 = 1 + 9 + 9 + 1
-    return found[0], max(noise, float(np.finfo(dtype).eps * abs(found[0])))
+
+    def at(distance: float) -> Any:
+        step = dtype(distance)
+        return dtype(loss({n: v.astype(dtype) * (1 + step * along[n]) for n, v in point.items()}))
+
+    value = at(0.0)
+    largest = np.finfo(dtype).eps * abs(value)
+    for distance in NEAR:
+        row = np.array([value, *(at(k * distance) for k in range(1, 2 * ORDER))])
+        high = np.diff(row, ORDER)
+        largest = max(largest, np.sqrt(np.mean(high**2) / comb(2 * ORDER, ORDER)))
+    return value, float(largest)
 
 
 def differentiate(loss: Loss, point: Point, dtype: Any) -> Differences:

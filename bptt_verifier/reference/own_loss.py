@@ -25,7 +25,7 @@ from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.black_box import BlackBox, choose_black_box, describe_differences
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.points import Point, draw_parameters
-from bptt_verifier.reference.second_opinion import contradict_entries
+from bptt_verifier.reference.second_opinion import contradict_entries, contradict_signs
 from bptt_verifier.reference.selection import (
     ENOUGH,
     OTHER_PATH,
@@ -292,6 +292,11 @@ def confirm(model: OwnModel) -> OwnModel:
         if doubts and confirmed < CONFIRMED:
             said, losses_differ = doubts[0]
             return model._replace(refusal=said, losses_differ=losses_differ)
+    # A loss in plain NumPy may take other branches at the other points.
+    for case in model.cases if model.in_numpy and not contradicted else ():
+        differ = compare_losses(model, case)
+        if differ is not None:
+            return model._replace(refusal=differ, losses_differ=True)
     kept = tuple(case for i, case in enumerate(model.cases) if i not in contradicted)
     notes = tuple(f"{said} This case was left out." for said, _ in contradicted.values())
     return model._replace(cases=kept, notes=(*model.notes, *notes))
@@ -476,5 +481,8 @@ def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
     point, known = widen(case.arguments), case.truth(np.float64, ())
     # The buffers of a loss in plain NumPy may be coarser than what it returns.
     noise = float(np.max(known.allowed.get("loss", 0.0))) if model.in_numpy else 0.0
-    doubt = contradict_entries(in_numpy, point, known, case.point.number, noise)
+    seed = case.point.number
+    doubt = contradict_entries(in_numpy, point, known, seed, noise)
+    if doubt is None and model.in_numpy:  # every entry, as code may lose a part of the trace
+        doubt = contradict_signs(in_numpy, point, known, seed, noise)
     return None if doubt is None else f"At {case.label}, {doubt}"

@@ -52,15 +52,17 @@ def contradict_entries(
     return None
 
 
-def contradict_signs(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
+def contradict_signs(
+    loss: Loss, point: Point, known: Truth, seed: int, noise: float = 0.0
+) -> str | None:
     """Check the reference along random signs; return a sentence if it is contradicted."""
     rng = np.random.default_rng([seed, 1])
     along = {name: rng.choice([-1.0, 1.0], np.shape(value)) for name, value in point.items()}
-    if compare_derivatives(loss, point, known, along).contradiction is None:
+    if compare_derivatives(loss, point, known, along, noise).contradiction is None:
         return None
     # Name a single parameter if its part alone is contradicted.
     for part in (*({name: signs} for name, signs in along.items()), along):
-        found = compare_derivatives(loss, point, known, part)
+        found = compare_derivatives(loss, point, known, part, noise)
         if found.contradiction is not None:
             where = f"along random signs in {', '.join(part)}"
             return f"jax.grad says {found.by_autodiff} {where}, {found.contradiction}"
