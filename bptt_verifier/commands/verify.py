@@ -34,8 +34,8 @@ def verify(
         Path | None,
         Option(
             metavar="FILE",
-            help="Your own model: a Python file with params, loss(params, xp) and "
-            "gradients(params). Its code is run.",
+            help="Your own model: a Python file with params, loss(params) in NumPy, or "
+            "loss(params, xp), and gradients(params). Its code is run.",
         ),
     ] = None,
     model: Annotated[Model, Option(help="Cell of your derivation.")] = Model.RNN,

@@ -44,6 +44,8 @@ def call(function: Any, *arguments: Any, **options: Any) -> Any:
     """Call a function of NumPy or SciPy, and trace it where an argument is traced."""
     given, named = list(arguments), dict(options)
     out = named.pop("out", None)
+    if function is np.dot and len(given) == 3:
+        out = given.pop()
     arrays = list_arrays([given, named])
     if function in IN_PLACE:
         return IN_PLACE[function](*given, **named)

@@ -58,10 +58,13 @@ class Replacement:
             self.waiting.extend((found.fget, found.fset))
         elif isinstance(found, CellType):
             self.visit_cell(found)
-        elif type(found) is dict:
+        elif isinstance(found, dict):
             self.replace_items(found)
-        elif type(found) is list:
+        elif isinstance(found, list | deque | set):
             self.replace_entries(found)
+        elif isinstance(found, functools._lru_cache_wrapper):
+            self.waiting.append(found.__wrapped__)
+            self.undo.append(found.cache_clear)  # of arrays of the trace
         elif isinstance(found, tuple):
             self.waiting.extend(x for x in found if not isinstance(x, ATOMS))
         elif isinstance(found, ModuleType):
@@ -71,10 +74,11 @@ class Replacement:
             if not is_of_library(found):
                 self.visit_class(found)
         elif not is_of_library(type(found)):
+            self.waiting.append(type(found))
             own = getattr(found, "__dict__", None)
             if type(own) is dict:
-                self.waiting.append(type(found))
                 self.replace_items(own)
+            self.replace_slots(found)
 
     def visit_function(self, function: FunctionType) -> None:
         """Visit what a function refers to: of the judge's own, its closure alone."""
@@ -125,17 +129,31 @@ class Replacement:
                 if after is not value:
                     found[key] = after
 
-    def replace_entries(self, found: list[Any]) -> None:
-        """Replace the entries of a list."""
-        if all(type(x) in ATOMS for x in found) and len(found) > 1000:
+    def replace_slots(self, found: Any) -> None:
+        """Replace the values of an object's slots."""
+        names = (getattr(each, "__slots__", ()) for each in type(found).__mro__)
+        for name in (n for own in names for n in ((own,) if isinstance(own, str) else own)):
+            with suppress(AttributeError):  # it may be unset
+                before = getattr(found, name)
+                setattr(found, name, self.convert(before))
+                self.undo.append(functools.partial(setattr, found, name, before))
+
+    def replace_entries(self, found: Any) -> None:
+        """Replace the entries of a list, a deque or a set."""
+        if len(found) > 1000 and all(isinstance(x, ATOMS) for x in found):
             return  # a text, or tokens
         before = list(found)
+        add = found.update if isinstance(found, set) else found.extend
 
         def undo() -> None:
-            found[:] = before
+            found.clear()
+            add(before)
 
         self.undo.append(undo)
-        found[:] = map(self.convert, before)
+        if not isinstance(found, set):
+            after = [*map(self.convert, before)]
+            found.clear()
+            add(after)
 
     def convert(self, value: Any) -> Any:
         """Find what replaces a value, or visit it later."""
@@ -143,10 +161,10 @@ class Replacement:
             return self.lift(value) if value.dtype.kind in "biufc" else value
         if isinstance(value, ATOMS) or value is sys.modules:
             return value
-        if type(value) is tuple:
+        if type(value) is tuple or hasattr(value, "_fields"):
             parts = tuple(map(self.convert, value))
             same = all(new is old for new, old in zip(parts, value, strict=True))
-            return value if same else parts
+            return value if same else parts if type(value) is tuple else value._make(parts)
         replaced = stand_in(value)
         if replaced is value:
             self.waiting.append(value)

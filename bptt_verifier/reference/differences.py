@@ -61,7 +61,7 @@ def measure_noise(loss: Loss, point: Point, dtype: Any) -> tuple[Any, float]:
     for distance in NEAR:
         row = np.array([value, *(at(k * distance) for k in range(1, 2 * ORDER))])
         high = np.diff(row, ORDER)
-        largest = max(largest, np.sqrt(np.mean(high**2) / comb(2 * ORDER, ORDER)))
+        largest = max(largest, np.sqrt(np.mean(high**2) / comb(2 * ORDER, ORDER)))  # (N6)
     return value, float(largest)
 
 
@@ -92,7 +92,7 @@ def extrapolate(at: Callable[[Any], Any], step: Any, noise: float) -> tuple[floa
     for _ in range(STEPS):
         row = [(at(step) - at(-step)) / (2 * step)]
         for order, coarser in enumerate(before, 1):
-            row.append(row[-1] + (row[-1] - coarser) / (4**order - 1))
+            row.append(row[-1] + (row[-1] - coarser) / (4**order - 1))  # (N5)
         for order in range(1, len(row)):
             apart = max(abs(row[order] - row[order - 1]), abs(row[order] - before[order - 1]))
             error = float(apart + noise / step)
