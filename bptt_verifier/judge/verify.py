@@ -77,8 +77,8 @@ def verify_own_model(
 
     `params` are float arrays by name, in any layout; `loss` computes a scalar, in plain NumPy or
     with the namespace it is given, numpy or jax.numpy; `gradients` returns arrays of the same names
-    and shapes, and may add "loss". The parameters given are the first of `cases`; the others are drawn from `seed`.
-    `params` may be a list of settings of other shapes, which share the cases.
+    and shapes, and may add "loss". The parameters given are the first of `cases`; the others are
+    drawn from `seed`. `params` may be a list of settings of other shapes, which share the cases.
     Whatever the functions raise, return or modify is in the report. Raises TypeError or ValueError
     where `gradients` is no function, `params` holds no float arrays, `cases` is no integer from 1,
     or `seed` none from 0.

@@ -14,7 +14,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.decisions import CURRENT, UntraceableError, is_formatting
-from bptt_verifier.program.numpy_memory import Memory
+from bptt_verifier.program.numpy_memory import Memory, index_statically
 
 
 class TracedArray(NDArrayOperatorsMixin):
@@ -89,13 +89,13 @@ class TracedArray(NDArrayOperatorsMixin):
             return MaskedEntries(found, index, jnp.asarray(self.traced))
         if isinstance(found, np.ndarray) and np.may_share_memory(found, self.memory.numbers):
             fix_parts(index)
-            return self.select(lambda x: x[concrete])
+            return self.select(lambda x: index_any(x, concrete))
         if depends(index) and is_integer_index(index):
             return wrap(found, jnp.asarray(self.traced)[trace_of(index)])
         fix_parts(index)
         memory = self.memory
         if memory.sources is None:
-            return wrap(found, self.traced[concrete])
+            return wrap(found, index_any(self.traced, concrete))
         positions = memory.positions(self.value)[concrete]
         sources, offsets = memory.sources[positions], memory.offsets[positions]
         return wrap(found, memory.join(np.asarray(sources), np.asarray(offsets), found))
@@ -404,6 +404,11 @@ def as_traced(found: Array, traced: Any) -> Any:
     if traced.shape != found.shape:
         raise UntraceableError("NumPy and JAX give results of different shapes")
     return traced if traced.dtype == found.dtype else traced.astype(found.dtype)
+
+
+def index_any(x: Any, index: Any) -> Any:
+    """Index an array of NumPy or JAX."""
+    return index_statically(x, index) if isinstance(x, jax.Array) else x[index]
 
 
 def expand(mask: Any, ndim: int) -> Any:

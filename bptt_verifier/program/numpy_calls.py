@@ -197,6 +197,12 @@ def trace_ufunc(
         x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype)
         for x, dtype in zip(given, loop[: ufunc.nin], strict=True)
     ]
+    if "where" in options:  # where nothing is computed, a derivative may be infinite
+        mask = jnp.asarray(trace_of(options["where"]))
+        operands = [
+            jnp.where(mask, x, jnp.asarray(0.5, x.dtype)) if isinstance(x, jax.Array) else x
+            for x in operands
+        ]
     if ufunc is np.power and np.ndim(given[1]) == 0:
         exponent = unwrap(inputs[1])
         if not contains_traced(given[1]) and isinstance(exponent, int | np.integer):

@@ -161,10 +161,11 @@ class Replacement:
             return self.lift(value) if value.dtype.kind in "biufc" else value
         if isinstance(value, ATOMS) or value is sys.modules:
             return value
-        if type(value) is tuple or hasattr(value, "_fields"):
+        if type(value) is tuple or (isinstance(value, tuple) and hasattr(value, "_fields")):
             parts = tuple(map(self.convert, value))
             same = all(new is old for new, old in zip(parts, value, strict=True))
-            return value if same else parts if type(value) is tuple else value._make(parts)
+            named: Any = type(value)
+            return value if same else parts if named is tuple else named(*parts)
         replaced = stand_in(value)
         if replaced is value:
             self.waiting.append(value)

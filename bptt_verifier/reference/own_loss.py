@@ -182,10 +182,9 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         place = describe_places(model.paths)
         model = model._replace(untraced=f"The loss takes too many paths through branches: {place}.")
     if not model.cases:
-        return model._replace(
-            refusal="The loss or its gradient is not finite at any of the points tried.",
-            notes=tuple(describe_left_out(selections)),
-        )
+        refusal = "The loss or its gradient is not finite at any of the points tried."
+        left_out = tuple(describe_left_out(selections))
+        return model._replace(refusal=refusal, notes=left_out, untraced=model.untraced or refusal)
     notes = describe(model, selections)
     model = model._replace(notes=notes, doubt=doubt, zeros=find_common_zeros(selections))
     confirmed = confirm(model)
@@ -210,7 +209,8 @@ def use_differences(
         notes=tuple(describe_differences(box, chosen, reason)),
     )  # fmt: skip
     if not chosen.cases:
-        return model._replace(refusal="Differences of the loss are too slow or inaccurate.")
+        refusal = f"{reason} Its differences are too slow or too inaccurate to serve."
+        return model._replace(refusal=refusal, notes=())
     return model
 
 
