@@ -198,10 +198,10 @@ class TracedArray(NDArrayOperatorsMixin):
         return self.__copy__()
 
     def __repr__(self) -> str:
-        return repr(self.value)
+        return repr(unwrap_one(self))
 
     def __str__(self) -> str:
-        return str(self.value)
+        return str(unwrap_one(self))
 
     def __format__(self, spec: str) -> str:
         return format(self.value[()], spec)

@@ -233,7 +233,7 @@ def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:
     call = wraps(loss)(lambda: np.asarray(loss(copies(wide), np)))
     found = attempt(call)
     if isinstance(found, Failure):
-        return f"{model.called} raised {found.what} at {found.file_line}."
+        return f"{model.called} raised {found.what} at {found.where}."
     if found.size != 1 or found.dtype.kind not in "fiu":
         raise ValueError(
             f"{model.called}: expected a real scalar, found {found.dtype} of shape {found.shape}"
@@ -255,14 +255,20 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     paths = Paths(scalar_at)
     traced = attempt(wraps(loss)(lambda: paths.trace(wide)))
     if isinstance(traced, Failure) and model.in_numpy:
-        what = traced.what.removeprefix(f"{UntraceableError.__name__}: ")
-        where = f"`{traced.expression}` ({traced.file_line})"
-        return f"{model.called} cannot be traced at {where}: {what}."
+        kind, _, said = traced.what.partition(": ")
+        what = said if kind == UntraceableError.__name__ else f"it raised {traced.what}"
+        return f"{model.called} cannot be traced at {traced.where}: {what}."
+    if isinstance(traced, Failure) and "immutable" in traced.what:
+        return (
+            f"{model.traced} assigns to an array at {traced.where}, and JAX has none to assign to: "
+            "take the namespace out of the arguments, as loss(params) in plain NumPy may assign, "
+            "or collect the values in a list for xp.stack."
+        )
     if isinstance(traced, Failure):
-        return f"{model.traced} raised {traced.what} at {traced.file_line}."
+        return f"{model.traced} raised {traced.what} at {traced.where}."
     followed = attempt(wraps(loss)(lambda: paths.follow(wide)))
     if isinstance(followed, Failure):
-        return f"jax.grad of the loss raised {followed.what} at {followed.file_line}."
+        return f"jax.grad of the loss raised {followed.what} at {followed.where}."
     return paths
 
 
@@ -448,7 +454,7 @@ def compare_losses(model: OwnModel, case: Case) -> str | None:
     loss = model.loss
     found = attempt(wraps(loss)(lambda: np.asarray(loss(widen(case.arguments), np), float)))
     if isinstance(found, Failure):
-        return f"{model.called} raised {found.what} at {found.file_line}."
+        return f"{model.called} raised {found.what} at {found.where}."
     if "loss" in case.arguments:  # a parameter's name
         return None
     known = case.truth(np.float64, ())

@@ -114,6 +114,21 @@ def test_a_loss_that_changes_from_call_to_call_has_no_verdict() -> None:
     assert "loss(params) returns another number when it is called again." in report.notes
 
 
+def test_a_loss_that_assigns_to_arrays_of_jax_is_told_what_to_do() -> None:
+    def assigning(p: Any, xp: Any) -> Any:
+        h = xp.zeros((4, 2))
+        h[1] = xp.tanh(p["W"] @ h[0] + p["b"])
+        return xp.sum(h**2)
+
+    refusal = prepare(assigning, PARAMS).refusal
+    assert refusal is not None
+    assert 'assigns to an array at `h[1] = xp.tanh(p["W"] @ h[0] + p["b"])`' in refusal or (
+        "assigns to an array at `h[1]`" in refusal
+    )
+    assert "loss(params) in plain NumPy" in refusal
+    assert ".at[" not in refusal
+
+
 def test_the_parameters_given_are_not_modified() -> None:
     def careless(p: Any) -> Any:
         total = square(p)
