@@ -1,5 +1,6 @@
 """What plain NumPy code may do: each function is traced, with the derivative of its differences."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +92,30 @@ def test_what_cannot_be_traced_is_said_with_its_place(
     assert caught.value.place is not None
     assert caught.value.place.file == __file__
     assert caught.value.place.expression in caught.value.place.text
+
+
+class Caller:
+    """An object of the judge that calls the user's code on copies of arrays that it holds."""
+
+    def __init__(self) -> None:
+        self.held = {"state": np.zeros(4), "again": ()}
+        self.held["again"] = (self.held["state"],)
+
+    def call(self, p: Any) -> Any:
+        held = copy.deepcopy(self.held)
+        held["state"][1:] = p["v"][1:]
+        return (held["again"][0] ** 2).sum()
+
+
+def test_arrays_that_the_judge_holds_for_the_users_code_are_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Caller, "__module__", "bptt_verifier.program.caller")
+    caller = Caller()
+    loss, slopes = differentiate(caller.call)
+    assert loss == np.sum(P["v"][1:] ** 2)
+    assert np.array_equal(slopes["v"], [0, *2 * P["v"][1:]])
+    assert type(caller.held["state"]) is np.ndarray
 
 
 def test_a_loss_of_one_argument_is_plain_numpy() -> None:

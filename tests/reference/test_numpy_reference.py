@@ -122,9 +122,7 @@ def test_a_loss_that_assigns_to_arrays_of_jax_is_told_what_to_do() -> None:
 
     refusal = prepare(assigning, PARAMS).refusal
     assert refusal is not None
-    assert 'assigns to an array at `h[1] = xp.tanh(p["W"] @ h[0] + p["b"])`' in refusal or (
-        "assigns to an array at `h[1]`" in refusal
-    )
+    assert "assigns to an array at `h[1]`" in refusal
     assert "loss(params) in plain NumPy" in refusal
     assert ".at[" not in refusal
 
