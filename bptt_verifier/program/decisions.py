@@ -6,6 +6,7 @@ path through the code if it gives the same outcomes.
 
 import opcode
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,8 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.source_lines import Place, is_of_user, place_of_frame
 
+# Beyond this, compiling the trace takes a minute, and differences are faster.
+OPERATIONS, SECONDS = 10_000, 10.0
 REMAINDER = 6  # the argument of the instruction BINARY_OP for %
 
 
@@ -34,10 +37,17 @@ class Decisions:
     """The decisions of one trace: traced values, and their outcomes at the point at hand."""
 
     def __init__(self) -> None:
+        self.operations, self.start = 0, time.monotonic()
         self.values: list[Any] = []
         self.outcomes: list[Array] = []
         self.places: list[Place | None] = []
         self.comparisons: dict[Any, Any] = {}
+
+    def count_operation(self) -> None:
+        """Count an operation. Raises UntraceableError where a trace becomes too long."""
+        self.operations += 1
+        if self.operations > OPERATIONS or time.monotonic() - self.start > SECONDS:
+            raise UntraceableError(f"its trace has too many operations, {self.operations} so far")
 
     def note(self, value: Any, outcome: Any) -> None:
         """Note a traced value on which the path depends, with its outcome."""

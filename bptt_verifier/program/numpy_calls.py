@@ -73,6 +73,7 @@ def trace_call(
     rule = find_rule(function)
     if rule is None:
         raise UntraceableError(f"JAX has no counterpart of {name}")
+    CURRENT.get().count_operation()
     ordered = name in {"reshape", "ravel"}
     named = {k: v for k, v in named.items() if k not in IGNORED or (k == "order" and ordered)}
 
@@ -185,6 +186,7 @@ def trace_ufunc(
     rule = find_rule(ufunc)
     if rule is None:
         raise UntraceableError(f"JAX has no counterpart of {ufunc.__name__}")
+    CURRENT.get().count_operation()
     given = [join_traced(trace_of(x)) for x in inputs]
     weak: list[Any] = [type(x) if type(x) in WEAK else np.asarray(unwrap(x)).dtype for x in inputs]
     how: dict[str, Any] = {}

@@ -14,18 +14,23 @@ from bptt_verifier.program.decisions import CURRENT, UntraceableError, note_deci
 from bptt_verifier.program.numpy_arrays import join_traced, trace_of, wrap
 from bptt_verifier.program.user_objects import replace_numpy
 
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
 
 def takes_namespace(loss: Callable[..., Any]) -> bool:
-    """True if a loss requires a second argument, the namespace; a loss in NumPy has one."""
+    """True if a loss takes the namespace, as a second argument; a loss in NumPy requires one."""
     try:
-        signature = inspect.signature(loss)
+        parameters = [*inspect.signature(loss).parameters.values()]
     except (TypeError, ValueError):
         return True
-    try:
-        signature.bind({})
-    except TypeError:
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
         return True
-    return False
+    positional = [each for each in parameters if each.kind in POSITIONAL]
+    if len(positional) < 2:
+        return False
+    second = positional[1]
+    namespaces = (second.empty, np, jnp)
+    return second.name == "xp" or any(second.default is each for each in namespaces)
 
 
 def trace_arrays(

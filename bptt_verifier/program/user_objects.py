@@ -22,6 +22,7 @@ from bptt_verifier.program.numpy_namespace import BUILTINS, stand_in, stand_in_i
 from bptt_verifier.program.precision import REACHED, is_of_library
 
 ATOMS = (int, float, complex, str, bytes, bool, type(None), np.generic)
+LARGEST = 2**27  # bytes of an array that is copied for a trace; larger ones may not be modified
 KEPT = ("__builtins__", "__loader__", "__spec__")  # of a module's globals
 
 
@@ -38,25 +39,33 @@ class Replacement:
 
     def replace_in(self, roots: Any) -> None:
         """Replace names and arrays in everything that the roots refer to."""
-        self.waiting.extend(roots)
+        self.wait(*roots)
         while self.waiting and len(self.seen) < REACHED:
             found = self.waiting.popleft()
             if id(found) not in self.seen:
                 self.seen[id(found)] = found
                 self.visit(found)
 
+    def wait(self, *found: Any) -> None:
+        """Visit these later: code first, since data may be more than can be visited."""
+        for each in found:
+            if isinstance(each, FunctionType | MethodType | ModuleType | CellType | type):
+                self.waiting.appendleft(each)
+            elif not isinstance(each, ATOMS):
+                self.waiting.append(each)
+
     def visit(self, found: Any) -> None:
         """Replace what one object holds, and go on to the objects it refers to."""
         if isinstance(found, FunctionType):
             self.visit_function(found)
         elif isinstance(found, MethodType):
-            self.waiting.extend((found.__self__, found.__func__))
+            self.wait(found.__self__, found.__func__)
         elif isinstance(found, functools.partial):
-            self.waiting.extend((found.func, *found.args, *found.keywords.values()))
+            self.wait(found.func, *found.args, *found.keywords.values())
         elif isinstance(found, staticmethod | classmethod):
-            self.waiting.append(found.__func__)
+            self.wait(found.__func__)
         elif isinstance(found, property):
-            self.waiting.extend((found.fget, found.fset))
+            self.wait(found.fget, found.fset)
         elif isinstance(found, CellType):
             self.visit_cell(found)
         elif isinstance(found, dict):
@@ -64,10 +73,10 @@ class Replacement:
         elif isinstance(found, list | deque | set):
             self.replace_entries(found)
         elif isinstance(found, functools._lru_cache_wrapper):
-            self.waiting.append(found.__wrapped__)
+            self.wait(found.__wrapped__)
             self.undo.append(found.cache_clear)  # of arrays of the trace
         elif isinstance(found, tuple):
-            self.waiting.extend(x for x in found if not isinstance(x, ATOMS))
+            self.wait(*found)
         elif isinstance(found, ModuleType):
             if not is_of_library(found):
                 self.visit_globals(vars(found))
@@ -76,7 +85,7 @@ class Replacement:
                 self.visit_class(found)
         elif not is_of_library(type(found)) or is_of_judge(type(found)):
             if not is_of_judge(type(found)):
-                self.waiting.append(type(found))
+                self.wait(type(found))
             own = getattr(found, "__dict__", None)
             if type(own) is dict:
                 self.replace_items(own)
@@ -84,8 +93,8 @@ class Replacement:
 
     def visit_function(self, function: FunctionType) -> None:
         """Visit what a function refers to: of the judge's own, its closure alone."""
-        self.waiting.extend(function.__closure__ or ())
-        self.waiting.append(getattr(function, "__wrapped__", None))
+        self.wait(*(function.__closure__ or ()))
+        self.wait(getattr(function, "__wrapped__", None))
         if is_of_library(function):
             return
         self.visit_globals(function.__globals__)
@@ -114,7 +123,7 @@ class Replacement:
 
     def visit_class(self, found: type) -> None:
         """Replace the attributes of a class."""
-        self.waiting.extend(found.__mro__[1:])
+        self.wait(*found.__mro__[1:])
         for name, before in [*vars(found).items()]:
             after = self.convert(before)
             if after is not before and not name.startswith("__"):
@@ -160,7 +169,8 @@ class Replacement:
     def convert(self, value: Any) -> Any:
         """Find what replaces a value, or visit it later."""
         if type(value) is np.ndarray:
-            return self.lift(value) if value.dtype.kind in "biufc" else value
+            copied = value.dtype.kind in "biufc" and value.nbytes <= LARGEST
+            return self.lift(value) if copied else value
         if isinstance(value, ATOMS) or value is sys.modules:
             return value
         if type(value) is tuple or (isinstance(value, tuple) and hasattr(value, "_fields")):
@@ -170,7 +180,7 @@ class Replacement:
             return value if same else parts if named is tuple else named(*parts)
         replaced = stand_in(value)
         if replaced is value:
-            self.waiting.append(value)
+            self.wait(value)
         return replaced
 
     def lift(self, array: np.ndarray[Any, Any]) -> TracedArray:

@@ -239,7 +239,10 @@ def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:
             f"{model.called}: expected a real scalar, found {found.dtype} of shape {found.shape}"
         )
     if model.in_numpy and not np.array_equal(found, attempt(call), equal_nan=True):
-        return f"{model.called} returns another number when it is called again."
+        return (
+            f"{model.called} returns another number when it is called again: seed what is random "
+            "inside it, and keep no state between calls."
+        )
     return None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.program import decisions
 from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.numpy_code import over_jax, takes_namespace
 from bptt_verifier.program.precision import use_float64
@@ -94,6 +95,17 @@ def test_what_cannot_be_traced_is_said_with_its_place(
     assert caught.value.place.expression in caught.value.place.text
 
 
+def test_a_trace_that_becomes_too_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def long(p: Any) -> Any:
+        total = p["s"]
+        while True:
+            total = total * 0.5
+
+    monkeypatch.setattr(decisions, "OPERATIONS", 20)
+    with pytest.raises(UntraceableError, match="too many operations, 21 so far"):
+        differentiate(long)
+
+
 class Caller:
     """An object of the judge that calls the user's code on copies of arrays that it holds."""
 
@@ -122,4 +134,7 @@ def test_a_loss_of_one_argument_is_plain_numpy() -> None:
     assert not takes_namespace(lambda p: p)
     assert not takes_namespace(lambda p, scale=1.0: p)
     assert takes_namespace(lambda p, xp: p)
-    assert not takes_namespace(np.sum)
+    assert takes_namespace(lambda p, xp=np: p)
+    assert takes_namespace(lambda p, module=np: p)
+    assert takes_namespace(lambda *everything: everything)
+    assert not takes_namespace(lambda p, *, rate=0.1: p)

@@ -101,6 +101,12 @@ def test_a_loss_that_cannot_be_traced_is_differentiated_by_differences(loss: Any
         assert __file__ in why
 
 
+def test_a_loss_with_a_path_for_each_point_is_a_black_box() -> None:
+    report = judge(gradients, lambda p: square(p) + 0 * int(p["b"][0] * 1e12), cases=4)
+    assert report.verdict is Verdict.AGREES, str(report)
+    assert report.notes[0].startswith("The loss takes too many paths through branches: `int(p[")
+
+
 def test_a_mistake_in_a_single_gradient_of_a_black_box_is_named() -> None:
     report = judge(lambda p: (g := gradients(p)) | {"W": g["W"].T}, through_text, cases=3)
     assert report.verdict is Verdict.DISAGREES
@@ -111,7 +117,7 @@ def test_a_loss_that_changes_from_call_to_call_has_no_verdict() -> None:
     calls = iter(range(100))
     report = judge(gradients, lambda p: square(p) + next(calls))
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert "loss(params) returns another number when it is called again." in report.notes
+    assert "loss(params) returns another number when it is called again" in report.notes[0]
 
 
 def test_a_loss_that_assigns_to_arrays_of_jax_is_told_what_to_do() -> None:
