@@ -323,7 +323,7 @@ def unwrap_index(index: Any) -> Any:
 
     def convert(part: Any) -> Any:
         part = unwrap(part)
-        if isinstance(part, list):
+        if isinstance(part, list | range):
             return np.asarray(part, None if len(part) else np.intp)
         return int(part) if isinstance(part, np.integer) else part
 

@@ -35,7 +35,8 @@ from bptt_verifier.program.numpy_rules import (
 
 # Functions of lists of arrays, each of which may be a list of numbers.
 OF_LISTS = frozenset(
-    "concatenate concat stack hstack vstack dstack column_stack block select choose".split()
+    "concatenate concat stack hstack vstack row_stack dstack"
+    " column_stack block select choose".split()
 )
 WEAK = frozenset((int, float, complex))  # Python's numbers take the dtype of the array
 

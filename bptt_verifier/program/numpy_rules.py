@@ -30,7 +30,8 @@ MODULES: tuple[tuple[ModuleType, tuple[Any, ...]], ...] = (
 IGNORED = frozenset("order casting subok like copy optimize".split())
 # Functions whose arrays all take the dtype of the result.
 PROMOTING = frozenset(
-    "concatenate concat stack hstack vstack dstack column_stack block append dot vdot inner outer"
+    "concatenate concat stack hstack vstack row_stack dstack"
+    " column_stack block append dot vdot inner outer"
     " tensordot einsum kron cross convolve correlate where select choose matmul".split()
 )
 # Functions whose results depend on dtypes and shapes only.
@@ -81,6 +82,16 @@ def choose(index: Any, choices: Any, **_: Any) -> Any:
     return jnp.choose(jnp.asarray(index), choices, mode="clip")
 
 
+def huber(delta: Any, r: Any) -> Any:
+    """scipy.special.huber."""
+    return jnp.where(jnp.abs(r) <= delta, r * r / 2, delta * (jnp.abs(r) - delta / 2))
+
+
+def pseudo_huber(delta: Any, r: Any) -> Any:
+    """scipy.special.pseudo_huber."""
+    return delta * delta * (jnp.sqrt(1 + (r / delta) ** 2) - 1)
+
+
 SPECIAL: dict[str, Rule] = {
     "array": convert, "copy": convert, "asarray": convert, "ascontiguousarray": convert,
     "asfortranarray": convert, "asanyarray": convert, "require": convert, "positive": convert,
@@ -88,6 +99,8 @@ SPECIAL: dict[str, Rule] = {
     "clip": clip, "where": choose_where,
     "log_expit": jax.nn.log_sigmoid,
     "logsumexp": jax.scipy.special.logsumexp, "psi": jax.scipy.special.digamma,
+    "row_stack": jnp.vstack, "fix": jnp.trunc, "exp10": lambda x: jnp.power(10.0, x),
+    "huber": huber, "pseudo_huber": pseudo_huber, "asarray_chkfinite": convert,
     "around": jnp.round, "round_": jnp.round,
 }  # fmt: skip
 REDUCTIONS: dict[str, Rule] = {

@@ -129,9 +129,10 @@ def find_zeros(case: Case) -> frozenset[str]:
 
 def describe_differences(box: BlackBox, chosen: Chosen, reason: str) -> list[str]:
     """Describe that the reference is differences, why, and what could be seen."""
+    precision = "float64" if box.dtype is np.float64 else "longdouble"
     notes = [
-        f"{reason} The reference is therefore central differences of the loss in "
-        f"{np.dtype(box.dtype)}, extrapolated, with their measured errors."
+        f"{reason} The reference is therefore central differences of the loss in {precision}, "
+        "extrapolated, with their measured errors."
     ]
     seen: dict[str, float] = {}
     for case in chosen.cases:

@@ -259,7 +259,11 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     traced = attempt(wraps(loss)(lambda: paths.trace(wide)))
     if isinstance(traced, Failure) and model.in_numpy:
         kind, _, said = traced.what.partition(": ")
-        what = said if kind == UntraceableError.__name__ else f"it raised {traced.what}"
+        what = (
+            said
+            if kind == UntraceableError.__name__
+            else f"it raised {traced.what.partition('. ')[0]}"
+        )
         return f"{model.called} cannot be traced at {traced.where}: {what}."
     if isinstance(traced, Failure) and "immutable" in traced.what:
         return (

@@ -87,6 +87,14 @@ def makes_arrays_of_lists(p):
 
 
 @traced
+def indexes_by_ranges(p):
+    rows = p["x"][range(3), [1, 0, 2]]
+    both = np.zeros((3, 4))
+    both[range(3), range(1, 4)] = rows
+    return (both * p["x"]).sum()
+
+
+@traced
 def indexes_by_arrays(p):
     x = p["x"].copy()
     x[[0, 2], [1, 1]] += 2
