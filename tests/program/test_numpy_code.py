@@ -110,7 +110,7 @@ class Caller:
     """An object of the judge that calls the user's code on copies of arrays that it holds."""
 
     def __init__(self) -> None:
-        self.held = {"state": np.zeros(4), "again": ()}
+        self.held: dict[str, Any] = {"state": np.zeros(4), "again": ()}
         self.held["again"] = (self.held["state"],)
 
     def call(self, p: Any) -> Any:

@@ -85,7 +85,8 @@ def test_paths_are_traced_once_and_at_most_so_many() -> None:
     with use_float64():
         found = [paths.follow(point, most=2) for point in points]
         assert [each and float(each.loss) for each in found] == [1.0, 1.0, 2.0]
-        assert found[0].path is found[2].path is not found[1].path
+        first, second, third = (each and each.path for each in found)
+        assert first is third is not second
         assert Paths(scalar_at).follow(points[0], most=0) is None
 
 

@@ -39,8 +39,8 @@ def lstm_with_gates_split(p):
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)
         outs.append(h)
-    outs = np.stack(outs, axis=1)
-    return ((outs - 0.1) ** 2).sum(axis=(1, 2)).mean()
+    states = np.stack(outs, axis=1)
+    return ((states - 0.1) ** 2).sum(axis=(1, 2)).mean()
 
 
 @model(theta=normal(4 * 2 + 4 * 4 + 2 * 4))
@@ -120,10 +120,11 @@ def hinges_and_dropout(p):
 
 
 @model(Wx=normal(2, 3), Wh=normal(3, 3))
-def states_by_list_comprehension(p):
+def states_in_a_list(p):
     xs = np.linspace(-1, 1, 8).reshape(4, 2)
     hs = [np.zeros(3)]
-    [hs.append(np.tanh(x @ p["Wx"] + hs[-1] @ p["Wh"])) for x in xs]
+    for x in xs:
+        hs += [np.tanh(x @ p["Wx"] + hs[-1] @ p["Wh"])]
     return np.linalg.norm(np.array(hs)[1:], axis=1).sum()
 
 
