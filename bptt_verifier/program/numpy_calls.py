@@ -210,19 +210,26 @@ def trace_ufunc(
         exponent = unwrap(inputs[1])
         if not contains_traced(given[1]) and isinstance(exponent, int | np.integer):
             operands[1] = int(exponent)
-    key = (ufunc, *(id(x) if contains_traced(x) else np.asarray(x).tobytes() for x in given))
-    comparisons = CURRENT.get().comparisons
+    if options or loop[-1] != np.dtype(bool):
+        return lambda _: rule(*operands)
 
-    def compute(_: Any) -> Any:
-        if key not in comparisons:
-            found = rule(*operands)
-            if getattr(found, "dtype", None) != np.dtype(bool):
-                return found
-            # The same comparison of the same values is one value: so masks are recognised.
-            comparisons[key] = found, given
-        return comparisons[key][0]
+    def compare(_: Any) -> Any:
+        # The same comparison of the same values is one value: so masks are recognised.
+        key = (ufunc, *map(identify, given))
+        known = CURRENT.get().comparisons
+        if key not in known:
+            known[key] = rule(*operands), given
+        return known[key][0]
 
-    return compute
+    return compare
+
+
+def identify(x: Any) -> Any:
+    """Identify an operand: a traced value by itself, constants by their numbers."""
+    if contains_traced(x):
+        return id(x)
+    array = np.asarray(x)
+    return array.dtype.str, array.shape, array.tobytes()
 
 
 def apply_to_selections(

@@ -127,8 +127,9 @@ class Replacement:
         for name, before in [*vars(found).items()]:
             after = self.convert(before)
             if after is not before and not name.startswith("__"):
-                setattr(found, name, after)
-                self.undo.append(functools.partial(setattr, found, name, before))
+                with suppress(AttributeError, TypeError):  # its metaclass may refuse
+                    setattr(found, name, after)
+                    self.undo.append(functools.partial(setattr, found, name, before))
 
     def replace_items(self, found: dict[Any, Any]) -> None:
         """Replace the values of a dict."""
