@@ -69,7 +69,10 @@ class TracedArray(NDArrayOperatorsMixin):
 
     def reshape_in_place(self, shape: Any) -> None:
         """Give the array another shape."""
-        self.value = self.value.reshape(shape, copy=False)
+        value = self.value.reshape(shape)
+        if not np.may_share_memory(value, self.value):
+            raise AttributeError("Incompatible shape for in-place modification.")
+        self.value = value
         self.known = self.memory.version, None
 
     def write(self, value: Any) -> None:
