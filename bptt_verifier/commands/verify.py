@@ -34,9 +34,9 @@ def verify(
         str | None,
         Option(
             metavar="FILE[:NAME]",
-            help="Your own model: a Python file with params, loss(params, xp) and "
-            "gradients(params), or NAME, a function that returns the loss and the gradients, or a "
-            "class with forward and backward, or forward,backward. Its code is run.",
+            help="Your own model: a Python file with params, loss(params) in NumPy "
+            "or loss(params, xp), and gradients(params), or NAME, a function that returns the loss "
+            "and the gradients, or a class with forward and backward. Its code is run.",
         ),
     ] = None,
     params: Annotated[

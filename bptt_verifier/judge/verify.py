@@ -73,15 +73,15 @@ def verify_own_model(
     progress: Progress = lambda done, total: None,
     subject: str = "your model",
 ) -> Report:
-    """Verify `gradients(params)` against jax.grad of `loss(params, xp)`.
+    """Verify `gradients(params)` against jax.grad of `loss(params)` or `loss(params, xp)`.
 
-    `params` are float arrays by name, in any layout; `loss` computes a scalar with the namespace it
-    is given, numpy or jax.numpy; `gradients` returns arrays of the same names and shapes, and may
-    add "loss". The parameters given are the first of `cases`; the others are drawn from `seed`.
-    `params` may be a list of settings of other shapes, which share the cases. They may also be
-    nested in lists, dicts, NamedTuples and dataclasses; the report names a leaf as in
-    `layers[0].Wx`, and integers among them are data. Then `gradients` returns the same structure, a
-    dict by these names, or a list in their order.
+    `params` are float arrays by name, in any layout; `loss` computes a scalar, in plain NumPy or
+    with the namespace it is given, numpy or jax.numpy; `gradients` returns arrays of the same names
+    and shapes, and may add "loss". The parameters given are the first of `cases`; the others are
+    drawn from `seed`. `params` may be a list of settings of other shapes, which share the cases.
+    The parameters may also be nested in lists, dicts, NamedTuples and dataclasses; the report names
+    a leaf as in `layers[0].Wx`, and integers among them are data. Then `gradients` returns the same
+    structure, a dict by these names, or a list in their order.
     Whatever the functions raise, return or modify is in the report. Raises TypeError or ValueError
     where `gradients` is no function, `params` holds no float arrays, `cases` is no integer from 1,
     or `seed` none from 0.

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.decisions import note_decisions
 from bptt_verifier.tolerance.noise import UNOPTIMISED
 
 REACHED = 20_000  # objects among which the arrays of a loss are sought, the nearest first
@@ -90,7 +91,7 @@ def is_of_library(found: Any) -> bool:
 
 
 def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array]], Any]:
-    """Make the function that computes a loss and its gradient, in 64 bit.
+    """Make the function that computes a loss, its gradient and its decisions, in 64 bit.
 
     The loss gets its parameters in the order given; JAX would sort the names of a dict. It is
     compiled at the first call with each set of shapes, and keeps no trace: a trace would keep the
@@ -104,11 +105,14 @@ def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array
         if shapes not in compiled:
 
             def in_order(values: Sequence[Any]) -> Any:
-                return loss(dict(zip(names, values, strict=True)))
+                with note_decisions() as decisions:
+                    value = loss(dict(zip(names, values, strict=True)))
+                return value, decisions.values
 
-            function = jax.jit(jax.value_and_grad(in_order), compiler_options=UNOPTIMISED)
+            differentiated = jax.value_and_grad(in_order, has_aux=True)
+            function = jax.jit(differentiated, compiler_options=UNOPTIMISED)
             compiled[shapes] = function.lower(values).compile()
-        value, slopes = compiled[shapes](values)
-        return value, dict(zip(names, slopes, strict=True))
+        (value, decided), slopes = compiled[shapes](values)
+        return value, dict(zip(names, slopes, strict=True)), decided
 
     return gradient

@@ -25,7 +25,7 @@ def subject(**changed: Any) -> OwnSubject:
         "cases": (case(0), case(1)), "params": (PARAMS,), "trees": (flatten(PARAMS),), "notes": (),
         "refusal": None,
         "doubt": None, "zeros": frozenset(), "losses_differ": False, "seed": 7,
-        "programs": ("program",),
+        "find_program": lambda params, setting: "program",
     }  # fmt: skip
     return OwnSubject(SimpleNamespace(**(model | changed)))
 
