@@ -5,6 +5,7 @@ Knows both witnesses; neither knows it. Also the command line, `bptt`.
 
 from typing import Any
 
+from bptt_verifier.judge.session import verify_here
 from bptt_verifier.judge.verify import (
     assert_own_model_verified,
     assert_verified,
@@ -22,6 +23,7 @@ __all__ = [
     "assert_verified",
     "certify",
     "verify",
+    "verify_here",
     "verify_own_model",
 ]
 

@@ -1,6 +1,6 @@
 """A recurrent network of your own, batch first as in many courses, with one mistake to find.
 
-    bptt verify --own examples/own_model.py
+    bptt verify examples/own_model.py
 
 The network trains, but its backward pass does not transpose the recurrent weight.
 """

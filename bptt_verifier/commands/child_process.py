@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from bptt_verifier.console.terminal import discard_output
+from bptt_verifier.program.notebooks import write_places
+from bptt_verifier.program.source_file import GUARD
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
 
@@ -100,7 +102,10 @@ def judge_file(
     progress: Callable[[int, int], None],
     show: Callable[[str], object] = lambda printed: None,
 ) -> Outcome:
-    """Judge the file of a request: "file", "function", "own", and the options of `verify`.
+    """Judge the file of a request: "file", "function" and "own" as `read_file` takes them.
+
+    "params" are the names of an own model's parameters, "options" those of `verify` that a
+    derivation needs, "examples" their number, and "seed" that of the cases.
 
     `timeout` is the limit for each single call of the submission, in seconds. `show` is called with
     what the submission has printed, if anything.
@@ -138,6 +143,8 @@ def judge_file(
                 line = lines.get(timeout=max(0.0, since + limit - time.monotonic()))
             except queue.Empty:
                 what = f"{running} did not end within {limit:g} s."
+                if running == f"running {Path(request['file']).name}":
+                    raise ValueError(f"FILE: {what[:-1]}; {GUARD}, or set --timeout") from None
                 return fail("timed-out", Verdict.DISAGREES, what, seconds=limit)
             if not line:
                 code = child.wait()
@@ -173,7 +180,7 @@ def main(request: str) -> None:
     discard_output(1, 2)
 
     def send(**message: Any) -> None:
-        channel.write(json.dumps(message).encode() + b"\n")
+        channel.write(write_places(json.dumps(message)).encode() + b"\n")
 
     @contextmanager
     def show_output() -> Iterator[None]:
@@ -216,19 +223,22 @@ def judge_in_child(
 ) -> Outcome:
     """Judge the file of the request, and announce every call of its code."""
     # The parent needs none of these.
-    from bptt_verifier.judge.submission import find_function, load, order_path  # noqa: PLC0415
+    from bptt_verifier.judge.files import read_file  # noqa: PLC0415
     from bptt_verifier.judge.verify import verify, verify_own_model  # noqa: PLC0415
+    from bptt_verifier.program.source_file import order_path  # noqa: PLC0415
 
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     file = Path(request["file"])
     sys.path[:] = order_path(file)
-    options = request["options"] | {"subject": file.name}
+    named, chosen = request["options"], request.get("params", ())
+    judged = read_file(file, request["function"], request["own"], named, chosen, announce)
+    options: dict[str, Any] = {"subject": file.name, "seed": request.get("seed", 0)}
     options["progress"] = lambda done, total: send(progress=[done, total])
-    module = announce(load, f"running {file.name}")(file)
-    function = find_function(module, request["function"], file)
-    gradients = announce(function, f"a call of {request['function']}")
-    if not request["own"]:
-        return render(verify(gradients, **options))
-    loss = announce(find_function(module, "loss", file), "a call of loss")
-    return render(verify_own_model(gradients, loss, module.params, **options))
+    if judged.loss is None:
+        options |= {"examples": request.get("examples", 200)} | named
+        report = verify(judged.gradients, **options)
+    else:
+        report = verify_own_model(judged.gradients, judged.loss, judged.params, **options)
+    report = judged.write_reproduction(report)
+    return render(report._replace(notes=(judged.said, *report.notes)))

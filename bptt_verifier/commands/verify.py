@@ -25,17 +25,25 @@ def verify(
     file: Annotated[
         str | None,
         Argument(
-            metavar="[FILE[:FUNCTION]]",
-            help="Your derivation: a Python file with gradients(params, x, y[, h0]). "
-            "Its code is run.",
+            metavar="[FILE[:NAME]]",
+            help="Your derivation, a Python file with gradients(params, x, y[, h0]), or your own "
+            "model, which is recognised by what FILE defines. Its code is run.",
         ),
     ] = None,
     own: Annotated[
-        Path | None,
+        str | None,
         Option(
-            metavar="FILE",
-            help="Your own model: a Python file with params, loss(params, xp) and "
-            "gradients(params). Its code is run.",
+            metavar="FILE[:NAME]",
+            help="Your own model: a Python file with params, loss(params) in NumPy "
+            "or loss(params, xp), and gradients(params), or NAME, a function that returns the loss "
+            "and the gradients, or a class with forward and backward. Its code is run.",
+        ),
+    ] = None,
+    params: Annotated[
+        str | None,
+        Option(
+            metavar="Wxh,Whh,…",
+            help="Names of the parameters of NAME, in the order of the gradients.",
         ),
     ] = None,
     model: Annotated[Model, Option(help="Cell of your derivation.")] = Model.RNN,
@@ -82,6 +90,7 @@ def verify(
         "--model": model is not Model.RNN, "--reset": reset is not Reset.AFTER,
         "--activation": activation is not Activation.TANH, "--loss": loss is not Loss.MSE,
         "--bias": bias, "--sizes": sizes, "--html": html_file is not None and own is None,
+        "--params": params is not None and own is None,
     }  # fmt: skip
     for option, given in needs_file.items():
         if given and file is None:
@@ -94,15 +103,19 @@ def verify(
             Console().print("", summary(report), sep="\n", soft_wrap=True)
         outcome = Outcome(report.verdict, "", report.to_dict(), "")
     else:
-        options: dict[str, Any] = {"seed": seed}
-        path, function = str(own), "gradients"
-        if file is not None:
-            path, colon, named = file.rpartition(":")
-            path, function = (path, named or function) if colon else (file, function)
-            options |= {"activation": activation, "loss": loss, "bias": bias}
-            options |= {"examples": examples, "model": model, "reset": reset}
-            options |= {"sizes": [parse_sizes(text) for text in sizes or ()]}
-        request = {"file": path, "function": function, "own": own is not None, "options": options}
+        path, name = split_name(str(file if own is None else own))
+        options: dict[str, Any] = {} if own is not None else {
+            "model": model, "activation": activation, "reset": reset, "loss": loss, "bias": bias,
+            "sizes": [parse_sizes(text) for text in sizes or ()],
+        }  # fmt: skip
+        ordinary = {"model": Model.RNN, "activation": Activation.TANH, "reset": Reset.AFTER,
+                    "loss": Loss.MSE, "bias": False, "sizes": []}  # fmt: skip
+        request = {
+            "file": path, "function": name, "own": True if own is not None else None,
+            "options": {key: value for key, value in options.items() if value != ordinary[key]},
+            "params": [each.strip() for each in params.split(",")] if params else [],
+            "examples": examples, "seed": seed,
+        }  # fmt: skip
         printed: list[str] = []
         try:
             with ending_by_exception(), progress_bar("verifying", None) as progress:
@@ -115,6 +128,14 @@ def verify(
     if html_file is not None:
         html_file.write_text(outcome.html, encoding="utf-8")
     raise Exit(ENDED if outcome.ended else EXIT_CODES[outcome.verdict])
+
+
+def split_name(text: str) -> tuple[str, str | None]:
+    """Split FILE:NAME into the file and the name, which may be missing."""
+    path, colon, name = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return text, None
+    return path, name or None
 
 
 def parse_sizes(text: str) -> dict[str, int]:

@@ -15,9 +15,13 @@ R = TypeVar("R")
 
 @contextmanager
 def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on standard error, if that is a terminal; yield a function of done and total."""
+    """Show a bar on standard error, if that is a terminal, or in a notebook.
+
+    Yield a function of done and total.
+    """
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    console = Console(stderr=True)
+    hidden = not (sys.stderr.isatty() or console.is_jupyter)
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -6,6 +6,7 @@ import numpy as np
 
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
+from bptt_verifier.mistakes.black_box import diagnose_black_box
 from bptt_verifier.mistakes.own_models import diagnose
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.precision import use_float64
@@ -33,15 +34,17 @@ class OwnSubject(Subject):
         return len(self.model.cases)
 
     def call(self, case: Case, copy: Copy = copies) -> Call:
-        """Copy the parameters into a new dict."""
-        params = copy(case.arguments)
-        return Call((params,), {}, lambda: dict(params))
+        """Copy the parameters into a new structure."""
+        tree = self.model.trees[case.point.setting]
+        params = tree.rebuild(copy(case.arguments))
+        return Call((params,), {}, lambda: dict(tree.read(params)))
 
     def expect(self, case: Case) -> Expected:
         """Describe the gradients, by the names of the parameters, and the optional loss."""
         shapes = {name: value.shape for name, value in case.arguments.items()}
         dtype = max((v.dtype for v in case.arguments.values()), key=lambda d: np.finfo(d).precision)
-        return Expected(tuple(shapes), {}, {"loss": (), **shapes}, dtype)
+        read = self.model.trees[case.point.setting].read
+        return Expected(tuple(shapes), {}, {"loss": (), **shapes}, dtype, read)
 
     def draw_contract_cases(self) -> Iterable[Case]:
         """Choose the parameters given."""
@@ -88,6 +91,11 @@ class OwnSubject(Subject):
         setting = chosen[0].case.point.setting
         chosen = [found for found in chosen if found.case.point.setting == setting]
         with use_float64():
+            programs = [self.model.find_program(each.case.arguments, setting) for each in chosen]
+            pairs = zip(chosen, programs, strict=True)
+            chosen = [each for each, program in pairs if program is programs[0]]
             points = [(each, each.case.arguments) for each in chosen[:WITNESSES]]
             witnesses = [each.witness(widen(params), params) for each, params in points]
-            return diagnose(self.model.programs[setting], witnesses)
+            if programs[0] is None:
+                return diagnose_black_box(witnesses)
+            return diagnose(programs[0], witnesses)

@@ -4,16 +4,10 @@ Every call gets fresh copies of the arguments, because a submission may modify t
 copied at once, because they may be views of the arguments or of a buffer that is used again.
 """
 
-import importlib.util
 import inspect
-import sys
-import sysconfig
-import traceback
 from collections import namedtuple
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +25,12 @@ def make_weights_type(name: str, fields: tuple[str, ...]) -> Any:
     def item(self: Any, key: Any) -> Any:
         return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
 
-    return type(name, (namedtuple(name, fields),), {"__slots__": (), "__getitem__": item})
+    def explain(self: Any, name: str) -> Any:
+        remedy = "; `--bias` or bias=True judges a derivation with biases" if name in NAMES else ""
+        raise AttributeError(f"params has {', '.join(fields)}, and no {name}{remedy}")
+
+    methods = {"__slots__": (), "__getitem__": item, "__getattr__": explain}
+    return type(name, (namedtuple(name, fields),), methods)
 
 
 # The types of `params` in a call: a submission may read them by field, by name or in order.
@@ -120,13 +119,15 @@ class Expected(NamedTuple):
     """The results that a submission has to return, and may return.
 
     `names` are required. `in_order` has the names of a tuple's items, by its length. `shapes` has
-    every result that is read; `dtype` is that of integers.
+    every result that is read; `dtype` is that of integers. `read` converts a structure of gradients
+    to one by name.
     """
 
     names: tuple[str, ...]
     in_order: dict[int, tuple[str, ...]]
     shapes: dict[str, tuple[int, ...]]
     dtype: Any
+    read: Callable[[Any], Any] = lambda result: result
 
 
 SHOWN = 10  # names in a sentence
@@ -222,7 +223,7 @@ def ask(
 
 def read_results(result: Any, expected: Expected) -> dict[str, Any] | Breach:
     """Read what was returned as a dictionary, whatever it is, or say why that fails."""
-    found = attempt(name_results, result, expected)
+    found = attempt(lambda: name_results(expected.read(result), expected))
     if not isinstance(found, Failure):
         return found  # type: ignore[no-any-return]
     kind = type_name(result)
@@ -318,55 +319,6 @@ def find_difference(
         said += " when called twice with the same arguments."
         return make_breach("not-deterministic", said, gradients=[name])
     return None
-
-
-def load(file: Path) -> ModuleType:
-    """Import the file as a module. This runs the code in it.
-
-    Raises ValueError where it does not exist or is no Python, or where running it raises or exits.
-    """
-    if not file.is_file():
-        what = "is no file" if file.exists() else "does not exist"
-        raise ValueError(f"FILE: expected a Python file, found {file}, which {what}")
-    spec = importlib.util.spec_from_file_location(f"derivation_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"FILE: expected a Python file, found {file}")
-    module = importlib.util.module_from_spec(spec)
-    before = sys.path[:]
-    sys.path[:] = order_path(file)
-    try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
-        line = getattr(error, "lineno", None) or (frames[-1].lineno if frames else "?")
-        said = f"FILE: {file} cannot be run: line {line}: {type(error).__name__}: {error}"
-        raise ValueError(said) from error
-    finally:
-        sys.path[:] = before
-    return module
-
-
-def order_path(file: Path) -> list[str]:
-    """Order the import path for a file: Python's own modules, those beside the file, the others.
-
-    Beside the file may be a random.py or copy.py, which libraries must not import.
-    """
-    own = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
-    packages = ("site-packages", "dist-packages")
-    first = [p for p in sys.path if p.startswith(own) and not p.endswith(packages)]
-    return [*first, str(file.resolve().parent), *(p for p in sys.path if p not in first)]
-
-
-def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:
-    """Find the function of that name in a module. Raises ValueError where there is none."""
-    found = getattr(module, name, None)
-    if not callable(found):
-        functions = [n for n, f in vars(module).items() if inspect.isfunction(f)]
-        others = ", ".join(functions) or "none"
-        raise ValueError(f"FILE: expected a function {name} in {file}, found {others}")
-    return found  # type: ignore[no-any-return]
 
 
 def order_names(names: Sequence[str]) -> dict[int, tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """Entry points: verify a derivation of the gradients of a cell, or of a model of your own."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bptt_verifier.judge.cells import CellSubject
@@ -64,21 +64,24 @@ def verify(
 
 
 def verify_own_model(
-    gradients: Callable[[dict[str, Any]], Any],
+    gradients: Callable[[Any], Any],
     loss: Loss,
-    params: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    params: Any,
     *,
     seed: int = 0,
     cases: int = CASES,
     progress: Progress = lambda done, total: None,
     subject: str = "your model",
 ) -> Report:
-    """Verify `gradients(params)` against jax.grad of `loss(params, xp)`.
+    """Verify `gradients(params)` against jax.grad of `loss(params)` or `loss(params, xp)`.
 
-    `params` are float arrays by name, in any layout; `loss` computes a scalar with the namespace it
-    is given, numpy or jax.numpy; `gradients` returns arrays of the same names and shapes, and may
-    add "loss". The parameters given are the first of `cases`; the others are drawn from `seed`.
-    `params` may be a list of settings of other shapes, which share the cases.
+    `params` are float arrays by name, in any layout; `loss` computes a scalar, in plain NumPy or
+    with the namespace it is given, numpy or jax.numpy; `gradients` returns arrays of the same names
+    and shapes, and may add "loss". The parameters given are the first of `cases`; the others are
+    drawn from `seed`. `params` may be a list of settings of other shapes, which share the cases.
+    The parameters may also be nested in lists, dicts, NamedTuples and dataclasses; the report names
+    a leaf as in `layers[0].Wx`, and integers among them are data. Then `gradients` returns the same
+    structure, a dict by these names, or a list in their order.
     Whatever the functions raise, return or modify is in the report. Raises TypeError or ValueError
     where `gradients` is no function, `params` holds no float arrays, `cases` is no integer from 1,
     or `seed` none from 0.
@@ -95,10 +98,7 @@ def assert_verified(gradients: Callable[..., Any], **options: Any) -> Report:
 
 
 def assert_own_model_verified(
-    gradients: Callable[[dict[str, Any]], Any],
-    loss: Loss,
-    params: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    **options: Any,
+    gradients: Callable[[Any], Any], loss: Loss, params: Any, **options: Any
 ) -> Report:
     """Return the report of `verify_own_model`. Raises DerivationError unless it agrees."""
     return require_agreement(verify_own_model(gradients, loss, params, **options))

@@ -119,7 +119,7 @@ class OwnHypotheses:
         operation = OPERATIONS.get(equation.name, equation.name)
         place = equation.where[0] if equation.where else None
         line = place.text if place else None
-        where = f"the line `{line}` ({place})" if line else "an operation"
+        where = f"the line `{line}` ({place.at_column})" if place and line else "an operation"
         # If the mistake is made for one caller of a function only, name the calling line.
         changed = self.changes(self.evidence[0], [made])
         chains = {self.program.operations[number].where for number, _ in changed}
@@ -129,10 +129,13 @@ class OwnHypotheses:
         details = dict(made.details) | {
             "line": line,
             "file_line": str(place) if place else None,
+            "column": place.first_column if place else None,
+            "expression": place.expression if place else None,
             "operation": operation,
             "alteration": made.alteration,
         }
-        said = f"{where} of your forward pass is differentiated wrongly: at the {operation}, "
+        what = f" `{place.expression}`" if place and place.expression != line else ""
+        said = f"{where} of your forward pass is differentiated wrongly: at the {operation}{what}, "
         return Mistake(made.name, f"{said}{made.alteration}.", details)
 
 

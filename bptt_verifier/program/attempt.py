@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.decisions import UntraceableError
+from bptt_verifier.program.source_lines import Place, is_of_user
 
 
 class Failure(NamedTuple):
     """An exception of the user's code: what it said, and its innermost line in the user's file.
 
     `by_settings` is true if it may have been raised only because floating-point errors or warnings
-    are exceptions under the user's settings.
+    are exceptions under the user's settings. `where` has the expression and its place.
     """
 
     what: str
@@ -25,6 +27,7 @@ class Failure(NamedTuple):
     file_line: str
     text: str
     by_settings: bool = False
+    where: str = ""
 
 
 class Settings(NamedTuple):
@@ -91,11 +94,18 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
     own = [frame for frame in frames if code and frame.filename == code.co_filename]
     if code and not own:  # the call itself failed
         own = [traceback.FrameSummary(code.co_filename, code.co_firstlineno, code.co_name)]
-    frame = (own or frames)[-1]
+    frame = (own or [frame for frame in frames if is_of_user(frame.filename)] or frames)[-1]
+    end = frame.end_colno if frame.end_lineno == frame.lineno else 0
+    place = Place(frame.filename, frame.lineno or 0, frame.colno or 0, end or 0)
+    if isinstance(error, UntraceableError) and error.place is not None:
+        place = error.place  # a helper may be in another file
     kind, message = type(error).__name__, message_of(error)
     what = f"{kind}: {message}" if message else kind
     by_settings = isinstance(error, FloatingPointError | Warning)
-    return Failure(what, kind, f"{frame.filename}:{frame.lineno}", frame.line or "", by_settings)
+    where = f"`{place.expression}` ({place.at_column})" if place.expression else str(place)
+    return Failure(
+        what, kind, f"{frame.filename}:{frame.lineno}", frame.line or "", by_settings, where
+    )
 
 
 def find_code(function: Callable[..., Any]) -> Any:

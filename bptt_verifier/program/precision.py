@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.decisions import note_decisions
 from bptt_verifier.tolerance.noise import UNOPTIMISED
 
 REACHED = 20_000  # objects among which the arrays of a loss are sought, the nearest first
@@ -65,6 +66,8 @@ def find_arrays(function: Callable[..., Any]) -> list[Array]:
             arrays += [found] if found.dtype in (np.float64, np.complex128, np.int64) else []
         elif not is_of_library(found):
             waiting.extend(gc.get_referents(found))
+        elif isinstance(found, FunctionType) and hasattr(found, "__wrapped__"):
+            waiting.append(found.__wrapped__)  # the judge's, around the user's
     return arrays
 
 
@@ -88,7 +91,7 @@ def is_of_library(found: Any) -> bool:
 
 
 def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array]], Any]:
-    """Make the function that computes a loss and its gradient, in 64 bit.
+    """Make the function that computes a loss, its gradient and its decisions, in 64 bit.
 
     The loss gets its parameters in the order given; JAX would sort the names of a dict. It is
     compiled at the first call with each set of shapes, and keeps no trace: a trace would keep the
@@ -101,16 +104,19 @@ def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array
         shapes = tuple((name, np.shape(value)) for name, value in params.items())
 
         def in_order(values: Sequence[Any]) -> Any:
-            return loss(dict(zip(names, values, strict=True)))
+            with note_decisions() as decisions:
+                value = loss(dict(zip(names, values, strict=True)))
+            return value, decisions.values
 
         if shapes not in compiled:
-            function = jax.jit(jax.value_and_grad(in_order), compiler_options=UNOPTIMISED)
+            differentiated = jax.value_and_grad(in_order, has_aux=True)
+            function = jax.jit(differentiated, compiler_options=UNOPTIMISED)
             compiled[shapes] = function.lower(values).compile()
-        value, slopes = compiled[shapes](values)
+        (value, decided), slopes = compiled[shapes](values)
         if np.isfinite(value) and not all(np.isfinite(slope).all() for slope in slopes):
             # Compiled, the operand of a maximum may be computed twice with different rounding.
             # Then no entry equals the maximum, and its derivative is 0/0.
-            value, slopes = jax.value_and_grad(in_order)(values)
-        return value, dict(zip(names, slopes, strict=True))
+            (value, decided), slopes = jax.value_and_grad(in_order, has_aux=True)(values)
+        return value, dict(zip(names, slopes, strict=True)), decided
 
     return gradient

@@ -5,14 +5,26 @@ missing or has changed, the place of every equation is unknown, and nothing else
 """
 
 import linecache
+import os
+import sysconfig
+from itertools import dropwhile, islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HERE = str(Path(__file__).parents[1])
+import numpy as np
+import scipy
+
+HERE = str(Path(__file__).parents[1]) + os.sep
+LIBRARIES = (str(Path(str(package.__file__)).parent) + os.sep for package in (np, scipy))
+# Frames of these folders are never the user's.
+FOLDERS = (HERE, *LIBRARIES, sysconfig.get_paths()["stdlib"] + os.sep, "<frozen ")
 
 
 class Place(NamedTuple):
-    """An expression in a source file; lines and columns count as in Python's tracebacks."""
+    """An expression in a source file; lines and columns count as in Python's tracebacks.
+
+    `end_column` is 0 where the expression goes on in the next line.
+    """
 
     file: str
     line: int
@@ -31,6 +43,17 @@ class Place(NamedTuple):
         found = line[self.column : self.end_column] or line[self.column :]
         return found.decode(errors="replace").strip()
 
+    @property
+    def first_column(self) -> int:
+        """The column in which the expression begins, counted in characters from 1."""
+        line = linecache.getline(self.file, self.line).encode()
+        return len(line[: self.column].decode(errors="replace")) + 1
+
+    @property
+    def at_column(self) -> str:
+        """The place with its column."""
+        return f"{self}:{self.first_column}"
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
 
@@ -44,10 +67,27 @@ def places(equation: Any) -> tuple[Place, ...]:
         from jax._src import source_info_util  # noqa: PLC0415 - private
 
         chain = [
-            Place(str(f.file_name), int(f.start_line), int(f.start_column), int(f.end_column))
+            Place(str(f.file_name), int(f.start_line), int(f.start_column),
+                  int(f.end_column) if f.end_line == f.start_line else 0)
             for f in source_info_util.user_frames(equation.source_info.traceback)
-        ]
+        ]  # fmt: skip
     except (ImportError, AttributeError, TypeError, ValueError):
         return ()
-    judge = [place.file.startswith(HERE) for place in chain]
-    return tuple(chain[: judge.index(True)] if any(judge) else chain)
+    # A NumPy loss reaches JAX through frames of the judge, which are innermost.
+    own = dropwhile(lambda place: not is_of_user(place.file), chain)
+    return tuple(takewhile(lambda place: not place.file.startswith(HERE), own))
+
+
+def is_of_user(file: str) -> bool:
+    """True if a file is not of the judge, NumPy, SciPy or Python's standard library."""
+    return not file.startswith(FOLDERS)
+
+
+def place_of_frame(frame: Any) -> Place:
+    """The expression that a running frame evaluates."""
+    code = frame.f_code
+    found = next(islice(code.co_positions(), frame.f_lasti // 2, None), (None,) * 4)
+    line, end_line, column, end_column = found
+    if line is None or end_line != line or column is None or end_column is None:
+        return Place(code.co_filename, frame.f_lineno, column or 0, 0)
+    return Place(code.co_filename, line, column, end_column)

@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.by_jax import bind, make_apply
+from bptt_verifier.program.decisions import note_decisions
 from bptt_verifier.program.operations import MOVES, Operation, evaluate, pass_back
 from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, is_inexact
 from bptt_verifier.program.source_lines import Place, places
@@ -33,7 +34,9 @@ class Program(NamedTuple):
     """A loss as equations between slots of values.
 
     `constants` are the slots that do not depend on the parameters, `leaves` the slots of the
-    parameters, `result` is the slot of the loss, and `slots` their number.
+    parameters, `result` is the slot of the loss, and `slots` their number. At points where the
+    slots `decided` have not these `outcomes`, the loss takes another path; `deciding` are the
+    expressions that decide.
     """
 
     operations: tuple[Operation, ...]
@@ -42,6 +45,9 @@ class Program(NamedTuple):
     result: int
     slots: int
     shapes: dict[str, tuple[int, ...]]
+    decided: tuple[int, ...] = ()
+    outcomes: tuple[Array, ...] = ()
+    deciding: tuple[Place, ...] = ()
 
 
 class Change(NamedTuple):
@@ -98,16 +104,20 @@ def trace(loss: Loss, params: Params) -> Program:
     """
     given = {name: np.asarray(value, np.float64) for name, value in params.items()}
 
-    def in_order(values: Sequence[Any]) -> Any:  # JAX sorts the names of a dict
-        return loss(dict(zip(given, values, strict=True)), jnp)
+    with note_decisions() as decisions:
 
-    closed = jax.make_jaxpr(in_order)([*given.values()])
+        def in_order(values: Sequence[Any]) -> Any:  # JAX sorts the names of a dict
+            return [loss(dict(zip(given, values, strict=True)), jnp), *decisions.values]
+
+        closed = jax.make_jaxpr(in_order)([*given.values()])
     tracing = Tracing()
     leaves = dict(zip(given, tracing.slots(len(given)), strict=True))
-    (result,) = tracing.inline(closed, [*leaves.values()], (), ())
+    result, *decided = tracing.inline(closed, [*leaves.values()], (), ())
     shapes = {name: value.shape for name, value in given.items()}
     operations, constants = tuple(tracing.operations), tracing.constants
-    return Program(operations, constants, leaves, result, tracing.used, shapes)
+    deciding = tuple(place for place in decisions.places if place)
+    path = tuple(decided), tuple(decisions.outcomes), deciding
+    return Program(operations, constants, leaves, result, tracing.used, shapes, *path)
 
 
 class Tracing:

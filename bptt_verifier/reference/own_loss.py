@@ -4,6 +4,8 @@ jax.grad differentiates the loss in every case. Complex steps of the same loss i
 first cases. The allowed errors are measured (docs/derivation.md, section 10).
 """
 
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
@@ -13,14 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
+from bptt_verifier.program.attempt import MUTED, Failure, attempt, copies, type_name
+from bptt_verifier.program.decisions import UntraceableError
+from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
 from bptt_verifier.program.measured_errors import gradient_and_noise
-from bptt_verifier.program.precision import compile_gradient, isolate_float64, use_float64
-from bptt_verifier.program.trace import Program, trace
+from bptt_verifier.program.numpy_code import over_jax, takes_namespace
+from bptt_verifier.program.paths import Followed, Paths
+from bptt_verifier.program.precision import isolate_float64, use_float64
+from bptt_verifier.program.trace import Program
+from bptt_verifier.reference.black_box import BlackBox, choose_black_box, describe_differences
 from bptt_verifier.reference.case import Case, Truth
 from bptt_verifier.reference.points import Point, draw_parameters
-from bptt_verifier.reference.second_opinion import contradict_entries
-from bptt_verifier.reference.selection import ENOUGH, Selection, Selector, Setting
+from bptt_verifier.reference.second_opinion import contradict_entries, contradict_signs
+from bptt_verifier.reference.selection import (
+    ENOUGH,
+    OTHER_PATH,
+    Selection,
+    Selector,
+    Setting,
+)
 from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.scatter import displace
 from manual_bptt.inputs import require_at_least
@@ -37,38 +50,60 @@ FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
 class OwnModel(NamedTuple):
     """The user's loss, traced and differentiated, before the submission is called.
 
-    `params` are the settings given: parameters of one or several shapes. `refusal` says why no
-    verdict is possible, if none is, and `doubt` why agreement would show too little, if it would.
-    `zeros` are the gradients that are zero, to rounding, at any point. `losses_differ` is true if
-    the loss differs between NumPy and JAX.
+    `loss` is a function of the leaves of the parameters, and `trees` are their structures.
+    `params` are the settings given: parameters of one or several shapes. `in_numpy` is true if the
+    loss is plain NumPy, and ignores the namespace that it is given. `refusal` says why no verdict
+    is possible, if none is, and `doubt` why agreement would show too little, if it would. `zeros`
+    are the gradients that are zero, to rounding, at any point. `losses_differ` is true if the loss
+    differs between NumPy and JAX. `untraced` says why the trace of a loss in plain NumPy serves for
+    nothing; the reference is then the differences of the `black_box`.
     """
 
     loss: Loss
     params: tuple[dict[str, Array], ...]
     seed: int
-    programs: tuple[Program, ...] = ()
-    gradients: tuple[Callable[[Any], Any], ...] = ()
+    in_numpy: bool = False
+    paths: tuple[Paths, ...] = ()
+    black_box: BlackBox | None = None
+    untraced: str | None = None
     cases: tuple[Case, ...] = ()
     refusal: str | None = None
     notes: tuple[str, ...] = ()
     losses_differ: bool = False
     doubt: str | None = None
     zeros: frozenset[str] = frozenset()
+    trees: tuple[Tree, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """The call of the loss in NumPy, as messages name it."""
+        return "loss(params)" if self.in_numpy else "loss(params, numpy)"
+
+    @property
+    def traced(self) -> str:
+        """The call of the loss in JAX, as messages name it."""
+        return "loss(params) over JAX" if self.in_numpy else "loss(params, jax.numpy)"
 
     def simple_case(self, number: int, setting: int = 0) -> Case:
         """Make a case whose values have one digit."""
         params = draw_parameters(self.params[setting], seed=self.seed, case=number, digits=1)
-        with use_float64():
-            found = make_case(self.programs[setting], self.gradients[setting], params, number)
         point = Point(number, setting=setting)
+        if self.black_box is not None:
+            found = self.black_box.make_case(params, point, self.seed)
+        else:
+            with use_float64():
+                found = make_case(self.follow(params, setting), params, number)
         return found._replace(label=f"simple {point.label}", point=point)
 
     def displaced_case(self, case: Case, number: int, distance: float) -> Case:
         """Make a neighbour of a case, with jax.grad's values there; no error is allowed."""
         rng = np.random.default_rng([self.seed, number, 5])
         params = {name: displace(value, distance, rng) for name, value in case.arguments.items()}
-        with use_float64():
-            value, slopes = self.gradients[case.point.setting](widen(params))
+        if self.black_box is not None:
+            value, slopes, _ = self.black_box.differentiate(params)
+        else:
+            with use_float64():
+                _, value, slopes = self.follow(params, case.point.setting)
         values = {"loss": np.asarray(value)} | {n: np.asarray(slopes[n]) for n in params}
         known = Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
 
@@ -77,10 +112,22 @@ class OwnModel(NamedTuple):
 
         return case._replace(arguments=params, truth=truth)
 
+    def follow(self, params: Mapping[str, Array], setting: int) -> Followed:
+        """Compute the loss and gradient at a point, on whatever path it takes there."""
+        found = self.paths[setting].follow(widen(params), most=sys.maxsize)
+        assert found is not None
+        return found
+
+    def find_program(self, params: Mapping[str, Array], setting: int) -> Program | None:
+        """Find the program of the path that the loss takes at a point; None of a black box."""
+        if self.black_box is not None:
+            return None
+        return self.follow(params, setting).path.program
+
 
 def prepare(
     loss: Loss,
-    params: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    params: Any,
     *,
     seed: int = 0,
     cases: int = CASES,
@@ -90,84 +137,182 @@ def prepare(
 
     Settings of other shapes are traced one by one, and share the cases.
     """
-    listed = list(params) if isinstance(params, list | tuple) and params else [params]
-    settings = tuple(map(check_params, listed))
-    if len({frozenset(given) for given in settings}) > 1:
-        raise ValueError("params: expected the same names in every setting")
+    trees = find_settings(loss, params)
+    settings = tuple(tree.leaves for tree in trees)
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
-    model = OwnModel(loss, settings, seed)
     if not callable(loss):
         raise ValueError(f"loss: expected a function, found {type_name(loss)}")
-
-    def scalar(point: Any, xp: Any = jnp) -> Any:
-        return jnp.reshape(loss(point, xp), ())
+    in_numpy = not takes_namespace(loss)
+    loss = rebuild_before(ignore_namespace(loss) if in_numpy else loss, trees)
+    model = OwnModel(loss, settings, seed, in_numpy, trees=trees)
 
     with isolate_float64(loss):
-        selections: list[Selection] = []
-        for number, given in enumerate(settings):
-            program = trace_loss(loss, scalar, given)
-            if isinstance(program, str):
-                return model._replace(refusal=program)
-            gradient = differentiate(loss, scalar, given)
-            if isinstance(gradient, str):
-                return model._replace(refusal=gradient)
-            share = max(1, (cases + len(settings) - 1 - number) // len(settings))
-            done = sum(len(selection.cases) for selection in selections)
-
-            def make(
-                point_params: dict[str, Array],
-                point: Point,
-                program: Program = program,
-                gradient: Any = gradient,
-            ) -> Case:
-                case = make_case(program, gradient, point_params, point.number)
-                return case._replace(label=point.label, point=point)
-
-            def advance(here: int, done: int = done) -> None:
-                progress(min(done + here, cases), cases)
-
-            setting = Setting(given, program, gradient, make, number, seed)
-            selections.append(Selector(setting).select(share, advance))
-            model = model._replace(
-                programs=(*model.programs, program), gradients=(*model.gradients, gradient)
-            )
-        model = model._replace(cases=tuple(c for each in selections for c in each.cases))
-        if not model.cases:
-            return model._replace(
-                refusal="The loss or its gradient is not finite at any of the points tried.",
-                notes=tuple(describe_left_out(selections)),
-            )
-        notes = describe(model, selections)
-        doubt, zeros = find_doubt(selections, cases), find_common_zeros(selections)
-        model = model._replace(notes=notes, doubt=doubt, zeros=zeros)
-        return confirm(model)
+        for given in settings:
+            refusal = check_loss(model, given)
+            if refusal is not None:
+                return model._replace(refusal=refusal)
+        found = trace_and_select(model, cases, progress)
+        if in_numpy and found.untraced:
+            return use_differences(model, found.untraced, cases, progress)
+        return found
 
 
-def trace_loss(loss: Loss, scalar: Callable[..., Any], params: dict[str, Array]) -> Any:
-    """Call the loss in NumPy and trace it in JAX; return the program, or why there is none."""
-    wide = widen(params)
-    in_numpy = attempt(wraps(loss)(lambda: np.asarray(loss(copies(wide), np))))
-    if isinstance(in_numpy, Failure):
-        return f"loss(params, numpy) raised {in_numpy.what} at {in_numpy.file_line}."
-    if in_numpy.size != 1 or in_numpy.dtype.kind not in "fiu":
+def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int], None]) -> OwnModel:
+    """Trace the loss in each setting, select the cases, and check the first ones."""
+    selections: list[Selection] = []
+    for number, given in enumerate(model.params):
+        paths = trace_loss(model, given)
+        if isinstance(paths, str):
+            return model._replace(refusal=paths, untraced=paths)
+        share = max(1, (cases + len(model.params) - 1 - number) // len(model.params))
+        done = sum(len(selection.cases) for selection in selections)
+
+        def make(values: dict[str, Array], followed: Followed, point: Point) -> Case:
+            case = make_case(followed, values, point.number)
+            return case._replace(label=point.label, point=point)
+
+        def advance(here: int, done: int = done) -> None:
+            progress(min(done + here, cases), cases)
+
+        setting = Setting(given, paths, make, number, model.seed)
+        selections.append(Selector(setting).select(share, advance))
+        model = model._replace(paths=(*model.paths, paths))
+    model = model._replace(cases=tuple(c for each in selections for c in each.cases))
+    doubt = find_doubt(selections, cases) if model.cases else "There is no case."
+    if doubt and any(selection.left_out[OTHER_PATH] for selection in selections):
+        place = describe_places(model.paths)
+        model = model._replace(untraced=f"The loss takes too many paths through branches: {place}.")
+    if not model.cases:
+        refusal = "The loss or its gradient is not finite at any of the points tried."
+        left_out = tuple(describe_left_out(selections))
+        return model._replace(refusal=refusal, notes=left_out, untraced=model.untraced or refusal)
+    notes = describe(model, selections)
+    model = model._replace(notes=notes, doubt=doubt, zeros=find_common_zeros(selections))
+    confirmed = confirm(model)
+    return confirmed._replace(untraced=confirmed.refusal or model.untraced)
+
+
+def use_differences(
+    model: OwnModel, reason: str, cases: int, progress: Callable[[int, int], None]
+) -> OwnModel:
+    """Take differences of the loss in NumPy for the reference, which nothing else gives."""
+
+    def in_numpy(point: Mapping[str, Array]) -> Any:
+        return np.reshape(np.asarray(model.loss(copies(point), np)), ())[()]
+
+    with MUTED.hold():
+        found = attempt(choose_black_box, in_numpy, model.params, model.seed, cases, progress)
+    if isinstance(found, Failure):
+        return model._replace(refusal=f"{reason} Its differences: {found.what}.")
+    box, chosen = found
+    model = model._replace(
+        black_box=box, cases=chosen.cases, zeros=chosen.zeros,
+        notes=tuple(describe_differences(box, chosen, reason)),
+    )  # fmt: skip
+    if not chosen.cases:
+        refusal = f"{reason} Its differences are too slow or too inaccurate to serve."
+        return model._replace(refusal=refusal, notes=())
+    return model
+
+
+def ignore_namespace(loss: Callable[..., Any]) -> Loss:
+    """Turn a loss in plain NumPy into one that is given a namespace."""
+
+    @wraps(loss)
+    def call(params: Any, _: Any) -> Any:
+        return loss(params)
+
+    return call
+
+
+def find_settings(loss: Loss, params: Any) -> tuple[Tree, ...]:
+    """Find the settings in what is given: parameters, or a list of them in several shapes.
+
+    A list of dicts with the same leaves may also be the layers of one model. It is that if the loss
+    takes it as it is. Raises ValueError where it is neither.
+    """
+    if type(params) not in (list, tuple) or not all(isinstance(p, Mapping) for p in params):
+        return (flatten(params),)
+    trees, whole = tuple(map(flatten, params)), flatten(params)
+    found = attempt(lambda: np.asarray(loss(whole.rebuild(copies(whole.leaves)), np)))
+    if isinstance(found, Failure):
+        found = attempt(lambda: np.asarray(loss(whole.rebuild(copies(whole.leaves)))))  # type: ignore[call-arg]
+    if not isinstance(found, Failure) and found.size == 1 and found.dtype.kind == "f":
+        return (whole,)
+    if len({frozenset(tree.leaves) for tree in trees}) > 1:
+        raise ValueError("params: expected the same names in every setting")
+    return trees
+
+
+def require_one_value(found: Any) -> None:
+    """Raise ValueError where the loss returned several values."""
+    if isinstance(found, tuple | list | Mapping) and not isinstance(found, Failure):
         raise ValueError(
-            f"loss(params, numpy): expected a real scalar, found {in_numpy.dtype} of "
-            f"shape {in_numpy.shape}"
+            f"loss: expected a real scalar, found a {type_name(found)} of {len(found)} values; "
+            "return the loss alone, or write a function that does"
         )
-    program = attempt(wraps(loss)(lambda: trace(scalar, wide)))
-    if isinstance(program, Failure):
-        return f"loss(params, jax.numpy) raised {program.what} at {program.file_line}."
-    return program
 
 
-def differentiate(loss: Loss, scalar: Callable[[Any], Any], params: dict[str, Array]) -> Any:
-    """Compile the loss and its gradient; return the function, or why there is none."""
-    gradient = compile_gradient(scalar)
-    by_jax = attempt(wraps(loss)(lambda: gradient(widen(params))))
-    if isinstance(by_jax, Failure):
-        return f"jax.grad of the loss raised {by_jax.what} at {by_jax.file_line}."
-    return gradient
+def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:
+    """Call the loss in NumPy; return why no verdict is possible, if it raises.
+
+    Raises ValueError where it returns no real scalar.
+    """
+    loss, wide = model.loss, widen(params)
+    require_one_value(attempt(wraps(loss)(lambda: loss(copies(wide), np))))
+    call = wraps(loss)(lambda: np.asarray(loss(copies(wide), np)))
+    found = attempt(call)
+    if isinstance(found, Failure):
+        return f"{model.called} raised {found.what} at {found.where}."
+    if found.size != 1 or found.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{model.called}: expected a real scalar, found {found.dtype} of shape {found.shape}"
+        )
+    if model.in_numpy and not np.array_equal(found, attempt(call), equal_nan=True):
+        return (
+            f"{model.called} returns another number when it is called again: seed what is random "
+            "inside it, and keep no state between calls."
+        )
+    return None
+
+
+def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
+    """Trace the loss in JAX and differentiate it; return its paths, or why there are none."""
+    loss, wide = model.loss, widen(params)
+
+    def scalar_at(point: Mapping[str, Array]) -> Callable[[Any], Any]:
+        if model.in_numpy:
+            return over_jax(lambda values: loss(values, np), point)
+        return lambda values: to_scalar(loss(values, jnp))
+
+    paths = Paths(scalar_at)
+    traced = attempt(wraps(loss)(lambda: paths.trace(wide)))
+    if isinstance(traced, Failure) and model.in_numpy:
+        kind, _, said = traced.what.partition(": ")
+        what = (
+            said
+            if kind == UntraceableError.__name__
+            else f"it raised {traced.what.partition('. ')[0]}"
+        )
+        return f"{model.called} cannot be traced at {traced.where}: {what}."
+    if isinstance(traced, Failure) and "immutable" in traced.what:
+        return (
+            f"{model.traced} assigns to an array at {traced.where}, and JAX has none to assign to: "
+            "take the namespace out of the arguments, as loss(params) in plain NumPy may assign, "
+            "or collect the values in a list for xp.stack."
+        )
+    if isinstance(traced, Failure):
+        return f"{model.traced} raised {traced.what} at {traced.where}."
+    followed = attempt(wraps(loss)(lambda: paths.follow(wide)))
+    if isinstance(followed, Failure):
+        return f"jax.grad of the loss raised {followed.what} at {followed.where}."
+    return paths
+
+
+def to_scalar(value: Any) -> Any:
+    """Give a loss of one entry no axes; one without has none to lose."""
+    return value if np.shape(value) == () else jnp.reshape(value, ())
 
 
 def confirm(model: OwnModel) -> OwnModel:
@@ -180,8 +325,8 @@ def confirm(model: OwnModel) -> OwnModel:
         own = [i for i, case in enumerate(model.cases) if case.point.setting == setting]
         confirmed, doubts = 0, []
         for i in own:
-            differ = compare_losses(model.loss, model.cases[i])
-            doubt = differ or ask_second_opinion(model.loss, model.cases[i])
+            differ = compare_losses(model, model.cases[i])
+            doubt = differ or ask_second_opinion(model, model.cases[i])
             if doubt:
                 contradicted[i] = doubt, bool(differ)
                 doubts.append(contradicted[i])
@@ -191,6 +336,11 @@ def confirm(model: OwnModel) -> OwnModel:
         if doubts and confirmed < CONFIRMED:
             said, losses_differ = doubts[0]
             return model._replace(refusal=said, losses_differ=losses_differ)
+    # A loss in plain NumPy may take other branches at the other points.
+    for case in model.cases if model.in_numpy and not contradicted else ():
+        differ = compare_losses(model, case)
+        if differ is not None:
+            return model._replace(refusal=differ, losses_differ=True)
     kept = tuple(case for i, case in enumerate(model.cases) if i not in contradicted)
     notes = tuple(f"{said} This case was left out." for said, _ in contradicted.values())
     return model._replace(cases=kept, notes=(*model.notes, *notes))
@@ -203,7 +353,7 @@ def describe(model: OwnModel, selections: Sequence[Selection]) -> tuple[str, ...
     zeros = find_common_zeros(selections)
     others = [name for name in model.params[0] if name not in zeros]
     least = min((telling[name] for name in others), default=0)
-    notes = []
+    notes = [note for tree in model.trees[:1] for note in tree.notes]
     if len(model.params) > 1:
         shapes = (
             " ".join(f"{name}={value.shape}" for name, value in given.items())
@@ -230,6 +380,11 @@ def describe(model: OwnModel, selections: Sequence[Selection]) -> tuple[str, ...
                 f"The loss is ill-conditioned: a relative error of ∂L/∂{name} below {best:.1g} "
                 "could not have been seen."
             )
+    if any(paths.places for paths in model.paths):
+        notes.append(
+            f"Branches on values are followed as each point takes them: "
+            f"{describe_places(model.paths)}."
+        )
     taken = {branch for selection in selections for branch in selection.taken}
     missed = [b for b in dict.fromkeys(b for s in selections for b in s.branches) if b not in taken]
     if missed:
@@ -237,6 +392,13 @@ def describe(model: OwnModel, selections: Sequence[Selection]) -> tuple[str, ...
         listed = "; ".join(map(str, missed[:MISSED]))
         notes.append(f"No case takes these branches of the loss: {listed}{more}.")
     return tuple(notes)
+
+
+def describe_places(every: Sequence[Paths]) -> str:
+    """Name the expressions that decide on the path of the loss."""
+    found = dict.fromkeys(f"`{place.expression}` ({place})" for p in every for place in p.places)
+    more = f", and {len(found) - MISSED} more" if len(found) > MISSED else ""
+    return "; ".join([*found][:MISSED]) + more
 
 
 def describe_left_out(selections: Sequence[Selection]) -> list[str]:
@@ -267,40 +429,15 @@ def find_common_zeros(selections: Sequence[Selection]) -> frozenset[str]:
     return frozenset.intersection(*(s.zeros for s in selections if s.cases))
 
 
-def check_params(params: Any) -> dict[str, Array]:
-    """Convert the parameters to arrays. Raises ValueError unless they are a dict of floats."""
-    if not isinstance(params, Mapping) or not params:
-        raise ValueError(f"params: expected a dict of float arrays, found {type_name(params)}")
-    items = attempt(lambda: list(params.items()))
-    if isinstance(items, Failure):
-        raise ValueError(f"params: expected a dict of float arrays, and reading it: {items.what}")
-    arrays = {}
-    for name, value in items:
-        if not isinstance(name, str):
-            raise ValueError(f"params: expected names that are strings, found {name!r}")
-        array = attempt(np.array, value)
-        if isinstance(array, Failure):
-            raise ValueError(f"params[{name!r}]: expected an array, found {array.what}")
-        if array.dtype not in (np.float32, np.float64) or array.size == 0:
-            raise ValueError(
-                f"params[{name!r}]: expected a float32 or float64 array with entries, found "
-                f"{array.dtype} of shape {array.shape}"
-            )
-        arrays[name] = array
-    return arrays
-
-
 def widen(params: Mapping[str, Array]) -> dict[str, Array]:
     """Convert the parameters to float64."""
     return {name: value.astype(np.float64) for name, value in params.items()}
 
 
-def make_case(
-    program: Program, gradient: Callable[[Any], Any], params: dict[str, Array], number: int
-) -> Case:
+def make_case(followed: Followed, params: dict[str, Array], number: int) -> Case:
     """Make the case of a point: autodiff's values, and the error allowed in any precision."""
-    wide = widen(params)
-    value, slopes = gradient(wide)
+    wide, program = widen(params), followed.path.program
+    _, value, slopes = followed
     roundoffs = FLOAT64, FLOAT32
     errors = attempt(gradient_and_noise, program, wide, roundoffs, slopes, seed=number)
     if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point
@@ -326,12 +463,13 @@ def make_case(
     return Case(f"case {number}", params, number, truth)
 
 
-def compare_losses(loss: Loss, case: Case) -> str | None:
+def compare_losses(model: OwnModel, case: Case) -> str | None:
     """Compare the loss in NumPy and JAX; return a sentence if it differs."""
     assert case.truth is not None
+    loss = model.loss
     found = attempt(wraps(loss)(lambda: np.asarray(loss(widen(case.arguments), np), float)))
     if isinstance(found, Failure):
-        return f"loss(params, numpy) raised {found.what} at {found.file_line}."
+        return f"{model.called} raised {found.what} at {found.where}."
     if "loss" in case.arguments:  # a parameter's name
         return None
     known = case.truth(np.float64, ())
@@ -342,20 +480,30 @@ def compare_losses(loss: Loss, case: Case) -> str | None:
     if abs(value - by_jax) <= allowed or not np.isfinite(allowed):
         return None
     return (
-        f"loss(params, numpy) is {value:.17g} and loss(params, jax.numpy) is {by_jax:.17g} at "
-        f"{case.label}, beyond rounding (allowed {allowed:.2g}): the loss must be one function."
+        f"{model.called} is {value:.17g} and {model.traced} is {by_jax:.17g} at {case.label}, "
+        f"beyond rounding (allowed {allowed:.2g}): the loss must be one function."
     )
 
 
-def ask_second_opinion(loss: Loss, case: Case) -> str | None:
+def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
     """Compare derivatives of the loss in NumPy with jax.grad; return a sentence if they differ."""
     assert case.truth is not None
 
+    def call(point: Mapping[str, Array]) -> Any:
+        # A buffer of real numbers drops an imaginary part that is assigned to it.
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        return np.reshape(np.asarray(model.loss(copies(point), np)), ())
+
     def in_numpy(point: Mapping[str, Array]) -> Any:
-        found = attempt(lambda: np.reshape(np.asarray(loss(dict(point), np)), ()))
+        found = attempt(call, point)
         number = not isinstance(found, Failure) and found.dtype.kind in "fiuc"
         return found if number else None
 
-    point = widen(case.arguments)
-    doubt = contradict_entries(in_numpy, point, case.truth(np.float64, ()), case.point.number)
+    point, known = widen(case.arguments), case.truth(np.float64, ())
+    # The buffers of a loss in plain NumPy may be coarser than what it returns.
+    noise = float(np.max(known.allowed.get("loss", 0.0))) if model.in_numpy else 0.0
+    seed = case.point.number
+    doubt = contradict_entries(in_numpy, point, known, seed, noise)
+    if doubt is None and model.in_numpy:  # every entry, as code may lose a part of the trace
+        doubt = contradict_signs(in_numpy, point, known, seed, noise)
     return None if doubt is None else f"At {case.label}, {doubt}"

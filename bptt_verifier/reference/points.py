@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.leaves import flatten
 
 SCALE = 0.6  # standard deviation of drawn values; every fourth draw is twice as large
 # A random W (n, n) neither damps nor amplifies much where its entries have the size 1/√n.
@@ -49,20 +50,35 @@ class Point(NamedTuple):
 
 
 def draw_parameters(
-    params: Mapping[str, Any],
+    params: Any,
     *,
     seed: int,
     case: int,
     near: bool = False,
     factors: Mapping[str, float] = {},
     digits: int | None = None,
-) -> dict[str, Array]:
-    """Draw the values of one case, in the shapes of `params`.
+) -> Any:
+    """Draw the values of one case, in the structure and shapes of `params`.
 
     Case 0 is `params` itself. The others are normal and away from zero, and smaller in wide arrays;
     with `near`, each is p (1 + 0.3 z) instead. Every third case is float32. `factors` multiply the
     values, by name. `digits` is the number of decimals.
     """
+    tree = flatten(params)
+    options: Any = {"seed": seed, "case": case, "near": near, "factors": factors, "digits": digits}
+    return tree.rebuild(draw_leaves(tree.leaves, **options))
+
+
+def draw_leaves(
+    params: Mapping[str, Array],
+    *,
+    seed: int,
+    case: int,
+    near: bool,
+    factors: Mapping[str, float],
+    digits: int | None,
+) -> dict[str, Array]:
+    """Draw the values of the leaves of one case."""
     if case == 0 and digits is None:
         return {name: np.array(value) for name, value in params.items()}
     rng = np.random.default_rng([seed, case])

@@ -30,15 +30,20 @@ class Opinion(NamedTuple):
     by_complex_steps: bool
 
 
-def contradict_entries(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
-    """Check some entries of the reference; return a sentence if one is contradicted."""
+def contradict_entries(
+    loss: Loss, point: Point, known: Truth, seed: int, noise: float = 0.0
+) -> str | None:
+    """Check some entries of the reference; return a sentence if one is contradicted.
+
+    `noise` is the error of the loss in NumPy, where its dtype does not tell.
+    """
     rng = np.random.default_rng(seed)
     for name, value in point.items():
         for i in rng.permutation(value.size)[:ENTRIES]:
             entry = tuple(int(k) for k in np.unravel_index(i, value.shape))
             along = np.zeros(value.shape)
             along[entry] = 1.0
-            found = compare_derivatives(loss, point, known, {name: along})
+            found = compare_derivatives(loss, point, known, {name: along}, noise)
             if found.contradiction is not None:
                 where = f"∂L/∂{name}{list(entry)}"
                 return f"jax.grad says {found.by_autodiff} for {where}, {found.contradiction}"
@@ -47,22 +52,26 @@ def contradict_entries(loss: Loss, point: Point, known: Truth, seed: int) -> str
     return None
 
 
-def contradict_signs(loss: Loss, point: Point, known: Truth, seed: int) -> str | None:
+def contradict_signs(
+    loss: Loss, point: Point, known: Truth, seed: int, noise: float = 0.0
+) -> str | None:
     """Check the reference along random signs; return a sentence if it is contradicted."""
     rng = np.random.default_rng([seed, 1])
     along = {name: rng.choice([-1.0, 1.0], np.shape(value)) for name, value in point.items()}
-    if compare_derivatives(loss, point, known, along).contradiction is None:
+    if compare_derivatives(loss, point, known, along, noise).contradiction is None:
         return None
     # Name a single parameter if its part alone is contradicted.
     for part in (*({name: signs} for name, signs in along.items()), along):
-        found = compare_derivatives(loss, point, known, part)
+        found = compare_derivatives(loss, point, known, part, noise)
         if found.contradiction is not None:
             where = f"along random signs in {', '.join(part)}"
             return f"jax.grad says {found.by_autodiff} {where}, {found.contradiction}"
     return None
 
 
-def compare_derivatives(loss: Loss, point: Point, known: Truth, along: Point) -> Opinion:
+def compare_derivatives(
+    loss: Loss, point: Point, known: Truth, along: Point, noise: float = 0.0
+) -> Opinion:
     """Compare the derivative of the loss in one direction with the reference.
 
     A sum of entries has the sum of their allowed errors, which `known` has for float64.
@@ -80,6 +89,7 @@ def compare_derivatives(loss: Loss, point: Point, known: Truth, along: Point) ->
         return Opinion(f"{true:.12g}", None, by_complex_steps=True)
     for steps in (WIDE, SHORT):
         by_difference, uncertain = difference_centrally(loss, point, along, steps)
+        uncertain += noise / steps[1]
         # Without a derivative there is no second opinion: the loss may use a function that takes
         # neither complex nor longdouble numbers.
         if not abs(by_difference - true) > uncertain + allowed:

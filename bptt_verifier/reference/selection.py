@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.branches import Branch, find_taken, list_branches
+from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.trace import Change, Program, backward, forward
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
@@ -44,25 +46,23 @@ NOT_FINITE = "the loss or its gradient is not finite there"
 KINK = "the loss has a kink there"
 OVERFLOW = "float32 overflows there"
 VAGUE = "the gradient is ill-conditioned there"
+OTHER_PATH = "the loss takes a path through its branches there that was not traced"
 
 
 class Setting(NamedTuple):
-    """Parameters of some shapes, their traced loss, and the functions of a point of them.
-
-    `gradient` computes the loss and its gradient, `make_case` a case with its allowed errors.
-    """
+    """Parameters of some shapes, and their traced loss; `make_case` measures allowed errors."""
 
     params: dict[str, Array]
-    program: Program
-    gradient: Callable[[dict[str, Array]], tuple[Any, Mapping[str, Any]]]
-    make_case: Callable[[dict[str, Array], Point], Case]
+    paths: Paths
+    make_case: Callable[[dict[str, Array], Followed, Point], Case]
     number: int
     seed: int
 
     def draw(self, point: Point) -> dict[str, Array]:
         """Draw the parameters of a point."""
         number, near, factors = point.number, point.near, point.factors
-        return draw_parameters(self.params, seed=self.seed, case=number, near=near, factors=factors)
+        options: Any = {"seed": self.seed, "case": number, "near": near, "factors": factors}
+        return dict(draw_parameters(self.params, **options))
 
 
 class Selection(NamedTuple):
@@ -89,9 +89,19 @@ class Examined(NamedTuple):
 
     point: Point
     params: dict[str, Array]
-    slopes: dict[str, Array]
+    followed: Followed
     slots: list[Any]
     features: frozenset[Any]
+
+    @property
+    def program(self) -> Program:
+        """The program of the path that the loss takes there."""
+        return self.followed.path.program
+
+    @property
+    def slopes(self) -> dict[str, Array]:
+        """The gradients there."""
+        return self.followed.slopes
 
 
 class Selector:
@@ -116,7 +126,8 @@ class Selector:
         left_out = self.left_out - Counter({given: 1} if given else {})
         found = self.kept or self.vague[:number]
         cases = tuple(case for case, _ in found)
-        slots = found[0][1].slots if found else []
+        zeros = find_zeros(found[0][1].program, found[0][1].slots, cases) if found else frozenset()
+        paths = [path.program for path in self.setting.paths.known]
         telling = Counter(name for case in cases for name in list_telling(case))
         resolution: dict[str, float] = {}
         for case in cases:
@@ -124,8 +135,7 @@ class Selector:
                 resolution[name] = min(each, resolution.get(name, np.inf))
         return Selection(
             cases, left_out, given, telling, resolution,
-            find_zeros(self.setting.program, slots, cases),
-            tuple(list_branches(self.setting.program)),
+            zeros, tuple(dict.fromkeys(b for path in paths for b in list_branches(path))),
             frozenset(b for _, e in found for b in e.features if isinstance(b, Branch)),
             sum(max(case.point.factors.values(), default=1) < 1 for case in cases),
         )  # fmt: skip
@@ -183,44 +193,44 @@ class Selector:
         """Evaluate the loss at a point; return why that is no case, if it is none."""
         params = self.setting.draw(point)
         wide = {name: value.astype(np.float64) for name, value in params.items()}
-        loss, slopes = self.differentiate(wide)
+        followed = self.follow(wide)
+        if followed is None:
+            return OTHER_PATH
+        loss, slopes, program = float(followed.loss), followed.slopes, followed.path.program
         if not (np.isfinite(loss) and all(np.isfinite(v).all() for v in slopes.values())):
             return NOT_FINITE
-        slots = forward(self.setting.program, wide)
+        slots = forward(program, wide)
         within, single = is_within_float32(slots, slopes), coarsest_dtype(params) == np.float32
         if point.number == 0 and not single:
             self.exceeds_float32 = not within
         elif not within and (single or not self.exceeds_float32):
             return OVERFLOW  # a submission may compute in float32 what is given in float64
-        features: set[Any] = {*find_taken(self.setting.program, slots)}
+        features: set[Any] = {*find_taken(program, slots)}
         if abs(loss) > LOSS:
             features.add(("loss", float(np.sign(loss))))
         for name, value in slopes.items():
             largest = np.max(np.abs(value))
             features |= {(name, size) for size in GRADIENTS if largest > size}
-        for _, place, operand in self.list_saturating(slots):
+        for _, place, operand in list_saturating(program, slots):
             size = np.abs(operand)
             if ((SATURATED[0] < size) & (size < SATURATED[1])).any():
                 features.add(("saturated", place))
-        return Examined(point, params, slopes, slots, frozenset(features))
+        return Examined(point, params, followed, slots, frozenset(features))
 
-    def differentiate(self, wide: dict[str, Array]) -> tuple[float, dict[str, Array]]:
-        """Compute the loss and its gradient."""
-        loss, slopes = self.setting.gradient(wide)
-        return float(loss), {name: np.asarray(slopes[name]) for name in wide}
-
-    def list_saturating(self, slots: Sequence[Any]) -> Iterator[tuple[str, str, Array]]:
-        """List the saturating functions, with the place and operand of each."""
-        for operation in self.setting.program.operations:
-            if operation.name in SATURATING:
-                place = str(operation.where[0]) if operation.where else operation.name
-                yield operation.name, place, slots[operation.inputs[0]]
+    def follow(self, wide: dict[str, Array]) -> Followed | None:
+        """Compute the loss and its gradient; None on a path that is not traced."""
+        found = attempt(self.setting.paths.follow, wide)
+        if found is None or isinstance(found, Failure):
+            return None
+        slopes = {name: np.asarray(found.slopes[name]) for name in wide}
+        result: Followed = found._replace(slopes=slopes)
+        return result
 
     def overflows(self, examined: Examined) -> bool:
         """Tell whether right code may overflow at a point that is scaled up."""
         return any(
             ((np.abs(x) > SATURATING[name]) & (np.abs(x) < MASKED)).any()
-            for name, _, x in self.list_saturating(examined.slots)
+            for name, _, x in list_saturating(examined.program, examined.slots)
         )
 
     def keep(self, examined: Examined) -> str | None:
@@ -246,7 +256,7 @@ class Selector:
         vague = condition > max(CONDITION[dtype], 4 * self.condition)
         if vague and self.vague:
             return VAGUE  # one of them is enough
-        case = self.setting.make_case(params, examined.point)
+        case = self.setting.make_case(params, examined.followed, examined.point)
         assert case.truth is not None
         allowed = case.truth(dtype, ()).allowed
         for name, change in narrow.items():
@@ -271,12 +281,22 @@ class Selector:
             moves[name] = np.where(wide == 0, size, wide) * rng.uniform(0.5, 1.0, wide.shape)
         for sign in (step, -step):
             neighbour = {n: value + sign * moves[n] for n, value in examined.params.items()}
-            _, slopes = self.differentiate(neighbour)
-            for name, value in slopes.items():
+            followed = self.follow(neighbour)
+            if followed is None:
+                return {}
+            for name, value in followed.slopes.items():
                 if not np.isfinite(value).all():
                     return {}
                 found[name] = np.maximum(found[name], np.abs(value - examined.slopes[name]))
         return found
+
+
+def list_saturating(program: Program, slots: Sequence[Any]) -> Iterator[tuple[str, str, Array]]:
+    """List the saturating functions, with the place and operand of each."""
+    for operation in program.operations:
+        if operation.name in SATURATING:
+            place = str(operation.where[0]) if operation.where else operation.name
+            yield operation.name, place, slots[operation.inputs[0]]
 
 
 def coarsest_dtype(params: Mapping[str, Array]) -> np.dtype[Any]:

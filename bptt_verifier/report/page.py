@@ -8,16 +8,41 @@ from bptt_verifier.report.findings import Findings
 from bptt_verifier.report.text import HEADINGS, explain_mistake, format_result
 from bptt_verifier.tolerance.comparison import find_symbol
 
-COLOURS = {"agrees": "#1a7f37", "disagrees": "#b42318", "inconclusive": "#9a6700"}
-STYLE = """
-.bptt { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 60rem; margin: 2rem auto; }
+# The colours of a page by day and by night: of the reader's system, or of the notebook.
+LIGHT = (
+    "--text: #1f2328; --page: #ffffff; --agrees: #1a7f37; --disagrees: #b42318; "
+    "--inconclusive: #9a6700; --soft: #fff4f2; --grid: #eaeef2; --bound: #8c959f; --error: #0969da;"
+)
+DARK = (
+    "--text: #e6edf3; --page: #0d1117; --agrees: #3fb950; --disagrees: #ff7b72; "
+    "--inconclusive: #d29922; --soft: #2d1513; --grid: #30363d; --bound: #848d97; --error: #58a6ff;"
+)
+STYLE = (
+    f"""
+.bptt {{ {LIGHT} }}
+@media (prefers-color-scheme: dark) {{ .bptt {{ {DARK} }} }}
+[data-jp-theme-light="true"] .bptt, .vscode-light .bptt {{ {LIGHT} }}
+[data-jp-theme-light="false"] .bptt, .vscode-dark .bptt {{ {DARK} }}
+"""
+    + """
+body:has(> .bptt:only-child) { background: var(--page); }
+.bptt { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); }
+.bptt { max-width: 60rem; margin: 2rem auto; padding: 0 .5rem; }
+.bptt .agrees { color: var(--agrees); } .bptt .disagrees { color: var(--disagrees); }
+.bptt .inconclusive { color: var(--inconclusive); }
 .bptt h1 { font-size: 1.5rem; margin: 0; } .bptt h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
 .bptt table { border-collapse: collapse; } .bptt th { text-align: left; font-weight: 600; }
 .bptt td, .bptt th { padding: .15rem .9rem .15rem 0; font-variant-numeric: tabular-nums; }
 .bptt pre, .bptt code { font: 13px/1.45 ui-monospace, monospace; white-space: pre-wrap; }
-.bptt .mistake { border-left: 4px solid #b42318; padding: .3rem .9rem; background: #fff4f2; }
+.bptt .mistake { border-left: 4px solid var(--disagrees); padding: .3rem .9rem; }
+.bptt .mistake { background: var(--soft); }
 .bptt svg { width: 100%; height: auto; } .bptt svg text { font: 12px system-ui, sans-serif; }
+.bptt svg text { fill: var(--text); } .bptt svg text.first { fill: var(--disagrees); }
+.bptt .first { stroke: var(--disagrees); } .bptt text.first { stroke: none; }
+.bptt .grid { stroke: var(--grid); } .bptt .bound { stroke: var(--bound); }
+.bptt .error { stroke: var(--error); }
 """
+)
 
 
 def render_page(findings: Findings) -> str:
@@ -35,7 +60,7 @@ def render_fragment(findings: Findings) -> str:
     verdict, step = findings.verdict, findings.first_wrong_step
     parts = [
         f"<style>{STYLE}</style>",
-        f'<h1><span style="color:{COLOURS[str(verdict)]}">{verdict}</span>: '
+        f'<h1><span class="{verdict}">{verdict}</span>: '
         f"{escape(findings.subject)}</h1><p>{findings.tried}.</p>",
     ]
     for mistake in findings.mistakes:
@@ -68,7 +93,7 @@ def draw_table(findings: Findings) -> str:
     for name, result in findings.parameters.items():
         *cells, verdict = map(escape, format_result(name, result))
         plain = "".join(f"<td>{cell}</td>" for cell in cells)
-        rows.append(f'<tr>{plain}<td style="color:{COLOURS[verdict]}">{verdict}</td></tr>')
+        rows.append(f'<tr>{plain}<td class="{verdict}">{verdict}</td></tr>')
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
@@ -95,7 +120,7 @@ def draw_steps(findings: Findings) -> str:
     drawn = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">']
     for exponent in range(low, high + 1, max(1, (high - low) // 8)):
         y = place(1, 10.0**exponent)[1]
-        drawn.append(f'<line x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eaeef2"/>')
+        drawn.append(f'<line x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
         drawn.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">1e{exponent}</text>')
     for t in range(1, steps + 1, max(1, steps // 10)):
         x = place(t, 1)[0]
@@ -105,14 +130,14 @@ def draw_steps(findings: Findings) -> str:
         x = place(first_wrong, 1)[0]
         anchor = "end" if x > width / 2 else "start"
         drawn.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{height - bottom}" stroke="#b42318" '
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{height - bottom}" class="first" '
             'stroke-dasharray="2 4"/>'
-            f'<text x="{x:.1f}" y="{top + 10}" text-anchor="{anchor}" fill="#b42318">'
+            f'<text x="{x:.1f}" y="{top + 10}" text-anchor="{anchor}" class="first">'
             f"first wrong step, t = {first_wrong}</text>"
         )
     for curve in curves:
-        drawn.append(line(curve.allowed, 'stroke="#8c959f" stroke-dasharray="6 4"'))
-        drawn.append(line(curve.relative_errors, 'stroke="#0969da" stroke-width="1.6"'))
+        drawn.append(line(curve.allowed, 'class="bound" stroke-dasharray="6 4"'))
+        drawn.append(line(curve.relative_errors, 'class="error" stroke-width="1.6"'))
     legend = f"{len(curves)} probes: error solid, bound dashed"
     drawn.append(f'<text x="{left + 8}" y="{height - bottom - 8}">{legend}</text></svg>')
     return "".join(drawn)

@@ -10,7 +10,7 @@ import pytest
 
 from bptt_verifier import Verdict
 from bptt_verifier.commands.child_process import Outcome, judge_file
-from bptt_verifier.judge import submission
+from bptt_verifier.program import source_file
 from tests.support.command_line import Command
 
 RAISE = "raise KeyError('no')"
@@ -36,7 +36,7 @@ def write_file(folder: Path, *lines: str) -> Path:
 
 
 def judge(file: Path, show: Callable[[str], object] = print, **options: Any) -> Outcome:
-    request = {"file": str(file), "function": "gradients", "own": False, "options": options}
+    request = {"file": str(file), "function": None, "own": None, "options": {}} | options
     return judge_file(request, 5.0, lambda done, total: None, show)
 
 
@@ -138,8 +138,8 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_sentence(
     file = tmp_path / "unusable.py"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=sentence), contextlib.redirect_stdout(None):
-        submission.find_function(submission.load(file), "gradients", file)
+        source_file.find_function(source_file.load(file), "gradients", file)
     with pytest.raises(ValueError, match="which does not exist"):
-        submission.load(tmp_path / "none.py")
+        source_file.load(tmp_path / "none.py")
     with pytest.raises(ValueError, match="which is no file"):
-        submission.load(tmp_path)
+        source_file.load(tmp_path)

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Verdict, verify, verify_own_model
-from bptt_verifier.judge.submission import Breach, Expected, TakenStates, find_states, read_results
+from bptt_verifier.judge.submission import (
+    Breach,
+    Expected,
+    TakenStates,
+    Weights,
+    find_states,
+    read_results,
+)
 from manual_bptt import gru, lstm, rnn
 from tests.support.derivations import derivation
 from tests.support.right_derivations import column_vectors_one_sequence_at_a_time
@@ -510,3 +517,12 @@ def test_an_exception_of_an_own_model_is_shown_with_its_line() -> None:
     line = failing.__code__.co_firstlineno + 1
     assert report.notes[0].startswith(f"{__file__}:{line}: return")
     assert Path(__file__).name in str(report)
+
+
+def test_parameters_say_that_biases_need_an_option() -> None:
+    params = Weights(1, 2, 3)
+    with pytest.raises(AttributeError, match="and no b; `--bias` or bias=True judges"):
+        _ = params.b
+    with pytest.raises(AttributeError, match=r"has U, W, V, and no Q$"):
+        _ = params["Q"]
+    assert getattr(params, "c", None) is None

@@ -8,6 +8,7 @@ import pytest
 
 from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.program.leaves import flatten
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
 
@@ -21,9 +22,10 @@ def case(number: int, dtype: Any = np.float64, label: str = "case") -> Case:
 
 def subject(**changed: Any) -> OwnSubject:
     model = {
-        "cases": (case(0), case(1)), "params": (PARAMS,), "notes": (), "refusal": None,
+        "cases": (case(0), case(1)), "params": (PARAMS,), "trees": (flatten(PARAMS),), "notes": (),
+        "refusal": None,
         "doubt": None, "zeros": frozenset(), "losses_differ": False, "seed": 7,
-        "programs": ("program",),
+        "find_program": lambda params, setting: "program",
     }  # fmt: skip
     return OwnSubject(SimpleNamespace(**(model | changed)))
 

@@ -185,3 +185,10 @@ def test_a_difference_has_its_own_uncertainty_added_to_what_is_allowed() -> None
 def test_a_complex_step_is_a_power_of_two_whose_square_is_lost() -> None:
     assert np.frexp(STEP)[0] == 0.5
     assert 0 < STEP**2 < 2.0**-53 * float(np.finfo(np.float32).smallest_normal)
+
+
+@pytest.mark.parametrize("check", [contradict_entries, contradict_signs])
+def test_the_noise_of_a_loss_contradicts_nothing(check: Any) -> None:
+    wrong = truth(W=0.5 * np.ones((2, 2)), b=0.5 * np.ones(3))
+    assert check(in_reals_only, POINT, wrong, 0, noise=1.0) is None
+    assert check(in_reals_only, POINT, wrong, 0, noise=1e-12) is not None

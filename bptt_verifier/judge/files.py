@@ -1,0 +1,345 @@
+"""Files to be judged: what a file is taken for, by what it defines, and its functions.
+
+It may be a derivation of the project's model, `gradients(params, x, y)`; an own model of `params`,
+`loss` and `gradients(params)`; or the user's own code, which computes both in a function or class.
+"""
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bptt_verifier.judge.submission import find_states
+from bptt_verifier.problems.problem import STATES
+from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.gradient_names import (
+    CONTAINERS,
+    is_named_gradient,
+    name_expression,
+    walk_own_body,
+)
+from bptt_verifier.program.notebooks import read_notebook
+from bptt_verifier.program.own_classes import (
+    BACKWARD,
+    FORWARD,
+    LOSS,
+    find_methods,
+    read_class,
+    read_pair,
+)
+from bptt_verifier.program.own_code import OwnCode, read_function
+from bptt_verifier.program.own_results import LOSSES, PARAMS
+from bptt_verifier.program.source_file import (
+    Definitions,
+    Recorder,
+    find_definitions,
+    find_function,
+    load,
+    read_cells,
+)
+from bptt_verifier.report import Report
+
+IN_FILE, FOUND = "gradients(draw_parameters(params", "code.gradients(draw_parameters(code.params"
+DERIVATION, OWN, CODE = "derivation", "own model", "own code"
+# Make a function announce its calls, of which it is said what runs.
+Announce = Callable[[Callable[..., Any], str], Callable[..., Any]]
+
+
+class Judged(NamedTuple):
+    """A derivation, or an own model with its loss and parameters, and what it was taken for.
+
+    `setup` is the line of Python that finds it again, if its gradients have no name in the file.
+    """
+
+    gradients: Callable[..., Any]
+    said: str
+    loss: Callable[..., Any] | None = None
+    params: Any = None
+    setup: str = ""
+
+    def write_reproduction(self, report: Report) -> Report:
+        """Make the line that repeats a counterexample find the gradients."""
+        case = report.counterexample
+        if case is None or not self.setup:
+            return report
+        line = case.reproduce.replace(IN_FILE, FOUND)
+        return report._replace(counterexample=case._replace(reproduce=f"{self.setup}; {line}"))
+
+
+def read_file(
+    file: Path,
+    name: str | None,
+    own: bool | None,
+    options: Mapping[str, Any],
+    chosen: Sequence[str] = (),
+    announce: Announce = lambda function, what: function,
+) -> Judged:
+    """Run a file, and find what is to be judged in it.
+
+    `name` is the function or class to judge, if one is named. `own` says whether it is an own
+    model; None leaves that to what the file defines. `options` are those of a derivation, and
+    `chosen` the names of an own model's parameters.
+    Raises ValueError, with one sentence and a remedy, where the file cannot be judged.
+    """
+    found = read_any(file, name, own, options, chosen, announce)
+    if file.suffix == ".ipynb":
+        return found._replace(said=found.said + read_notebook(file).note)
+    return found
+
+
+def read_any(
+    file: Path,
+    name: str | None,
+    own: bool | None,
+    options: Mapping[str, Any],
+    chosen: Sequence[str],
+    announce: Announce,
+) -> Judged:
+    """Run a Python file or a notebook, and find what is to be judged in it, as `read_file` says."""
+    defined = find_definitions(file, read_cells(file))
+    try:
+        kind, name = choose_kind(file, defined, name, own)
+    except ValueError:
+        if not (name or list_candidates(defined) or defined.defines("gradients")):
+            announce(load, f"running {file.name}")(file)  # which may fail for another reason
+        raise
+    if kind == DERIVATION:
+        if chosen:
+            raise ValueError(f"--params: expected an own model, found a derivation in {file}")
+        module = announce(load, f"running {file.name}")(file)
+        gradients = find_function(module, name, file)
+        check_signature(gradients, name, file, options)
+        model = str(options.get("model", "rnn"))
+        said = (
+            f"{file.name}:{name} is taken for a derivation of the {model.upper()} of this project."
+        )
+        return Judged(announce(gradients, f"a call of {name}"), said)
+    if options:
+        option = f"--{next(iter(options))}"
+        raise ValueError(
+            f"{option}: expected a derivation of this project's model, found an {kind}"
+        )
+    if kind == OWN:
+        if chosen:
+            raise ValueError(f"--params: expected a function or class FILE:NAME, found {file}")
+        module = announce(load, f"running {file.name}")(file)
+        gradients = announce(find_function(module, name, file), f"a call of {name}")
+        loss = announce(find_function(module, "loss", file), "a call of loss")
+        if not hasattr(module, "params"):
+            raise ValueError(f"FILE: expected {file} to define params, a dict of float arrays")
+        said = f"{file.name} is taken for an own model of params, loss and {name}."
+        return Judged(gradients, said, loss, module.params)
+    code = read_code(file, defined, name, chosen, announce)
+    gradients = announce(code.gradients, f"a call of {name}")
+    loss = announce(code.loss, f"a call of {name}")
+    setup = (
+        f"from pathlib import Path; from {__name__} import read_file; "
+        f"code = read_file(Path({str(file)!r}), {name!r}, True, {{}}, {[*chosen]!r})"
+    )
+    return Judged(gradients, code.said, loss, code.params, setup)
+
+
+def choose_kind(
+    file: Path, defined: Definitions, name: str | None, own: bool | None
+) -> tuple[str, str]:
+    """Choose what a file is judged as, and the name of the function or class.
+
+    Raises ValueError where it defines too little for that, or too much.
+    """
+    complete = defined.defines("params", "loss")
+    number = count_required(defined, name or "gradients")
+    if name is not None:
+        top = name.partition(".")[0]
+        if "," in name:
+            if not defined.defines(*name.split(",")):
+                raise ValueError(
+                    f"FILE: expected functions {name} in {file}, found {list_named(defined)}"
+                )
+            return CODE, name
+        if not defined.defines(top):
+            raise ValueError(
+                f"FILE: expected a function {name} in {file}, found {list_named(defined)}"
+            )
+        if "." in name or top in defined.classes or top in defined.objects:
+            return CODE, name
+        if top not in defined.functions:
+            return (CODE if own else DERIVATION), name
+        if complete and number == 1:
+            return OWN, name
+        if own or not takes_three(defined, name) or has_own_parameters(defined, name):
+            return CODE, name
+        first = [*defined.functions[name].args.posonlyargs, *defined.functions[name].args.args][:1]
+        if name in list_candidates(defined) and not {a.arg.lower() for a in first} & {*PARAMS}:
+            return CODE, name
+        return DERIVATION, name
+    if defined.defines("gradients"):
+        if complete and (own or number in (None, 1)):
+            return OWN, "gradients"
+        if number is not None and number < 3 and "gradients" in list_candidates(defined):
+            return CODE, "gradients"
+        if own or number == 1:
+            missing = [n for n in ("params", "loss") if not defined.defines(n)]
+            remedy = "" if number == 1 else ", or leave out --own for a derivation"
+            raise ValueError(
+                f"FILE: expected {file} to define params, loss(params) and gradients(params), "
+                f"found no {' and no '.join(missing)}; add what is missing{remedy}"
+            )
+        return DERIVATION, "gradients"
+    candidates = list_candidates(defined)
+    if len(candidates) == 1:
+        return CODE, candidates[0]
+    if candidates:
+        raise ValueError(
+            f"FILE: expected {file} to define gradients, found {', '.join(candidates)}; name the "
+            f"one to judge, such as {file}:{candidates[0]}"
+        )
+    raise ValueError(
+        f"FILE: expected a function gradients in {file}, found {list_named(defined)}; name yours, "
+        f"such as {file}:NAME"
+    )
+
+
+def count_required(defined: Definitions, name: str) -> int | None:
+    """Count the arguments without a default of a function; None where it is not in the file."""
+    node = defined.functions.get(name)
+    if node is None:
+        return None
+    return len(node.args.posonlyargs) + len(node.args.args) - len(node.args.defaults)
+
+
+def takes_three(defined: Definitions, name: str) -> bool:
+    """True if a function takes three arguments in order, as a derivation does."""
+    given = defined.functions[name].args
+    return given.vararg is not None or len(given.posonlyargs) + len(given.args) >= 3
+
+
+def list_named(defined: Definitions) -> str:
+    """List the functions and classes of a file, for a message."""
+    return ", ".join([*defined.functions, *defined.classes]) or "none"
+
+
+def has_own_parameters(defined: Definitions, name: str) -> bool:
+    """True if a function computes gradients, by their names, of variables of its file."""
+    variables = defined.names - {*defined.functions, *defined.classes}
+    nodes = [n for n in walk_own_body(defined.functions[name]) if isinstance(n, ast.Name)]
+    read = {n.id for n in nodes if isinstance(n.ctx, ast.Load)} & variables
+    local = {n.id for n in nodes if isinstance(n.ctx, ast.Store)}
+    return any(is_named_gradient(one, other) for one in local for other in read - local)
+
+
+def list_candidates(defined: Definitions) -> list[str]:
+    """List the functions that return a loss with gradients, and classes with both methods."""
+    found = [n for n, function in defined.functions.items() if returns_both(function)]
+    for name, node in defined.classes.items():
+        methods = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
+        if methods & {*FORWARD} and methods & {*BACKWARD}:
+            found.append(name)
+    return found
+
+
+def returns_both(function: ast.FunctionDef) -> bool:
+    """True if a function returns the loss, by its name or as a term, and gradients."""
+    nodes = [*walk_own_body(function)]
+    used = {n.id for n in nodes if isinstance(n, ast.Name)}
+    used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    for node in nodes:
+        value = node.value if isinstance(node, ast.Return) else None
+        if not isinstance(value, ast.Tuple | ast.List):
+            continue
+        parts = [
+            p for e in value.elts for p in (e.elts if isinstance(e, ast.List | ast.Tuple) else [e])
+        ]
+        names = [name_expression(part) for part in parts]
+        slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
+        if slopes and (LOSSES & {*names} or "" in names):
+            return True
+    return False
+
+
+def check_signature(
+    gradients: Callable[..., Any], name: str, file: Path, options: Mapping[str, Any]
+) -> None:
+    """Raise ValueError unless a function takes the arguments of a derivation."""
+    signature = attempt(inspect.signature, gradients)
+    if isinstance(signature, Failure):
+        return
+    model = str(options.get("model", "rnn"))
+    states = find_states(gradients, STATES[model])
+    given, named = range(3 + len(states.in_order)), dict.fromkeys(states.by_name)
+    if isinstance(attempt(lambda: signature.bind(*given, **named)), Failure):
+        remedy = "judge another model as an own model, with params and loss in the file"
+        if "c0" in signature.parameters and model != "lstm":
+            remedy = "--model lstm judges an LSTM, which has c0"
+        raise ValueError(
+            f"FILE: expected {name}(params, x, y) in {file}, found {name}{signature}; {remedy}"
+        )
+
+
+def read_code(
+    file: Path, defined: Definitions, name: str, chosen: Sequence[str], announce: Announce
+) -> OwnCode:
+    """Run a file up to the first call of its function or class, and read that.
+
+    A file that calls it only where it is the main program is run as that.
+    """
+    top, _, method = name.partition(".")
+    listed = name.split(",")
+    names, last = frozenset({method} if method else listed), frozenset({method or listed[-1]})
+    kind = defined.objects.get(top, top)
+    recorder = Recorder(names, last, kind if method else None)
+    if not method and kind in defined.classes:
+        recorder = Recorder(frozenset((*FORWARD, *LOSS, *BACKWARD)), frozenset(BACKWARD), kind)
+    run, read = announce(load, f"running {file.name}"), announce(read_named, f"a call of {name}")
+    space = vars(run(file, recorder))
+    guarded = any("__main__" in cell.source for cell in read_cells(file))
+    if not guarded or recorder.calls:
+        return read(space, name, recorder, chosen)  # type: ignore[no-any-return]
+    try:
+        return read(space, name, recorder, chosen)  # type: ignore[no-any-return]
+    except ValueError:
+        space = vars(run(file, recorder, name="__main__"))
+        if not recorder.calls:
+            raise
+        return read(space, name, recorder, chosen)  # type: ignore[no-any-return]
+
+
+def read_named(
+    space: Mapping[str, Any], name: str, recorder: Recorder, chosen: Sequence[str]
+) -> OwnCode:
+    """Read the function, method, class or object of that name in the namespace of a file."""
+    names = name.split(",")
+    if len(names) in (2, 3) and all(callable(space.get(each)) for each in names):
+        calls = [recorder.calls.get(each) for each in names]
+        return read_pair([space[each] for each in names], name, calls, chosen)
+    top, _, method = name.partition(".")
+    if top not in space:
+        raise ValueError(f"{name}: expected it to be defined before its first call, found none")
+    found, recorded = space[top], recorder.calls
+    if inspect.isclass(found):
+        known = [call.owner for call in recorded.values() if call.owner is not None]
+        found = known[0] if known else find_object(found, space)
+    if method:
+        bound = getattr(found, method, None)
+        if not callable(bound):
+            raise ValueError(f"{name}: expected a method {method} of {top}, found none")
+        return read_function(bound, name, recorded.get(method), chosen)
+    if inspect.isfunction(found) or find_methods(found) is None:
+        if not callable(found):
+            raise ValueError(f"{name}: expected a function or class, found {type(found).__name__}")
+        return read_function(found, name, recorded.get(top), chosen)
+    return read_class(found, name, recorded, chosen)
+
+
+def find_object(kind: type[Any], space: Mapping[str, Any]) -> Any:
+    """Find the one object of a class in a namespace, or make one that needs no arguments."""
+    objects = [value for value in space.values() if isinstance(value, kind)]
+    made = attempt(kind) if not objects else None
+    if len({id(each) for each in objects}) > 1 or isinstance(made, Failure):
+        name = kind.__name__
+        raise ValueError(
+            f"{name}: expected one object of it in the file, found "
+            f"{'several' if objects else 'none'}; name it, such as FILE:model after "
+            f"`model = {name}(...)`"
+        )
+    return objects[0] if objects else made

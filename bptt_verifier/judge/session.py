@@ -1,0 +1,47 @@
+"""Verification of what an interactive session, such as a notebook, defines."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bptt_verifier.judge.files import read_named
+from bptt_verifier.judge.verify import find_name, verify, verify_own_model
+from bptt_verifier.program.source_file import Recorder
+from bptt_verifier.report import Report
+
+
+def verify_here(code: Any = None, *, params: Sequence[str] = (), **options: Any) -> Report:
+    """Verify what the calling module or notebook defines.
+
+    Without `code`, that is an own model, if there are `params`, `loss` and `gradients`, or else the
+    derivation `gradients(params, x, y)`. `code` is a function that returns the loss and the
+    gradients, or a class or object with forward and backward; its other arguments are variables of
+    the same names, and `params` are the names of its parameters, in the order of its gradients.
+    `options` are those of `verify_own_model` or `verify`.
+    Raises ValueError, with one sentence, where what is needed is missing.
+    """
+    from bptt_verifier.console.terminal import progress_bar  # noqa: PLC0415 - slow to import
+
+    space = sys._getframe(1).f_globals
+    with progress_bar("verifying", None) as progress:
+        options = {"progress": progress} | options
+        if code is not None:
+            return verify_code(code, space, params, options)
+        if "gradients" not in space:
+            raise ValueError(
+                "gradients: expected a function of that name here, found none; define it, or call "
+                "verify_here(f) with a function that returns the loss and the gradients"
+            )
+        if "params" in space and "loss" in space:
+            return verify_own_model(space["gradients"], space["loss"], space["params"], **options)
+        return verify(space["gradients"], **options)
+
+
+def verify_code(
+    code: Any, space: Mapping[str, Any], params: Sequence[str], options: Mapping[str, Any]
+) -> Report:
+    """Verify a function that returns the loss and the gradients, or a class or object."""
+    name = find_name(code if hasattr(code, "__name__") else type(code))
+    found = read_named({**space, name: code}, name, Recorder(frozenset(), frozenset()), params)
+    report = verify_own_model(found.gradients, found.loss, found.params, subject=name, **options)
+    return report._replace(notes=(found.said, *report.notes))

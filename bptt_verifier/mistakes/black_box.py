@@ -1,0 +1,63 @@
+"""Diagnose a submission for a loss that cannot be traced, from single gradients alone."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.own_models import BackwardPass
+from bptt_verifier.mistakes.search import explain
+from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings
+from bptt_verifier.report import Mistake
+
+
+class SingleHypotheses:
+    """The mistakes in single gradients, after a backward pass that is right."""
+
+    single: Sequence[Any] = ()
+    batch = 1
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+
+    def sweep_back(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> list[BackwardPass]:
+        """Return the right gradients: there is no mistake in the backward pass to try."""
+        return [BackwardPass(case.reference) for _ in made]
+
+    def list_pairs(self, evidence: Sequence[Evidence]) -> Iterator[tuple[Any, Any]]:
+        """List none: there are no single ones."""
+        return iter(())
+
+    def list_findings(
+        self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
+    ) -> Iterator[Finding]:
+        """List the mistakes in one gradient."""
+        factors = [make_factor(words, number) for words, number in FACTORS.items()]
+        return list_common_findings(name, evidence, backs, factors, self.names)
+
+    def find_other_forward_pass(self) -> tuple[Mistake, ...]:
+        """Find none: the user's loss is the forward pass."""
+        return ()
+
+    def find_equation(self, name: str) -> str | None:
+        """Find none: docs/derivation.md has no equations of the user's model."""
+        return None
+
+    def describe(self, made: Any) -> Mistake:
+        """Describe no mistake in the backward pass: none is tried."""
+        raise NotImplementedError
+
+
+FACTORS = {"2": 2.0, "1/2": 0.5, "−2": -2.0, "−1/2": -0.5}
+
+
+def make_factor(words: str, number: float) -> Factor:
+    """Make a known wrong factor."""
+    return Factor(words, lambda back: number)
+
+
+def diagnose_black_box(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
+    """Find the mistakes in single gradients that give the submission's numbers."""
+    names = [*witnesses[0].reference]
+    axes = dict.fromkeys(names)
+    evidence = [make_evidence(None, 1, witness, axes) for witness in witnesses]
+    return explain(SingleHypotheses(names), evidence)

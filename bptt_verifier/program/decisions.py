@@ -1,0 +1,93 @@
+"""Decisions of a loss by values: an `if` on a traced number, a mask that selects entries.
+
+A traced loss follows the branch that is taken at the point at hand. Another point takes the same
+path through the code if it gives the same outcomes.
+"""
+
+import opcode
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.source_lines import Place, is_of_user, place_of_frame
+
+# Beyond this, compiling the trace takes a minute, and differences are faster.
+OPERATIONS, SECONDS = 10_000, 10.0
+REMAINDER = 6  # the argument of the instruction BINARY_OP for %
+
+
+class UntraceableError(BaseException):
+    """What the user's code does cannot be traced; not an Exception, so that code lets it pass.
+
+    `place` is the expression of the user's code, if it is known.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.place = find_place()
+
+
+class Decisions:
+    """The decisions of one trace: traced values, and their outcomes at the point at hand."""
+
+    def __init__(self) -> None:
+        self.operations, self.start = 0, time.monotonic()
+        self.values: list[Any] = []
+        self.outcomes: list[Array] = []
+        self.places: list[Place | None] = []
+        self.comparisons: dict[Any, Any] = {}
+
+    def count_operation(self) -> None:
+        """Count an operation. Raises UntraceableError where a trace becomes too long."""
+        self.operations += 1
+        if self.operations > OPERATIONS or time.monotonic() - self.start > SECONDS:
+            raise UntraceableError(f"its trace has too many operations, {self.operations} so far")
+
+    def note(self, value: Any, outcome: Any) -> None:
+        """Note a traced value on which the path depends, with its outcome."""
+        self.values.append(value)
+        self.outcomes.append(np.array(outcome))
+        self.places.append(find_place())
+
+
+CURRENT: ContextVar[Decisions] = ContextVar("CURRENT")
+
+
+@contextmanager
+def note_decisions() -> Iterator[Decisions]:
+    """Collect the decisions of one trace."""
+    token = CURRENT.set(decisions := Decisions())
+    try:
+        yield decisions
+    finally:
+        CURRENT.reset(token)
+
+
+def find_frame() -> Any:
+    """Find the innermost frame of the user's code, or None."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and not is_of_user(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def find_place() -> Place | None:
+    """Find the expression of the user's code that is being evaluated."""
+    frame = find_frame()
+    return None if frame is None else place_of_frame(frame)
+
+
+def is_formatting() -> bool:
+    """True if the user's code evaluates an expression such as `"%f" % number`."""
+    frame = find_frame()
+    if frame is None or frame.f_lasti < 0:
+        return False
+    code, operation = frame.f_code.co_code, frame.f_lasti
+    instruction = opcode.opname[code[operation]], code[operation + 1]
+    return instruction == ("BINARY_OP", REMAINDER)

@@ -1,0 +1,131 @@
+"""Names of gradients: which result of the user's code is the gradient of which array.
+
+The result named `dWxh`, `grad_Wxh` or `dL_dWxh` is the gradient of `Wxh`, and so is `grads["Wxh"]`.
+The items of a tuple have the names that the user's `return` gives them. Nothing is guessed from
+shapes: a wrong guess would call right gradients wrong.
+"""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.leaves import Keys
+
+BEFORE = (
+    "d", "d_", "D", "g", "g_", "grad", "grad_", "gradient_", "dL", "dL_", "dLd", "dL_d", "dLoss_d",
+    "dloss_d", "dJ_d", "dJd", "dE_d", "dEd", "delta_", "delta", "nabla_", "gradients_", "grads_",
+)  # fmt: skip
+AFTER = ("_grad", "_grads", "_gradient", "_g", "_d", "_bar", "grad", "Grad", "_delta")
+CONTAINERS = frozenset(
+    "grad grads gradient gradients d dparams d_params deltas dweights dW derivatives".split()
+)
+# Attributes of an object that stands for one parameter: of its value and of its gradient.
+SIBLINGS = frozenset(product(("v", "value", "val", "data"), ("d", "grad", "g", "gradient")))
+ONLY = ""  # spells the one container that a function returns
+
+
+def is_named_gradient(spelled: Any, name: Any) -> bool:
+    """True if a name is that of the gradient of another: `dWxh` or `Wxh_grad` of `Wxh`."""
+    if not isinstance(spelled, str) or not isinstance(name, str):
+        return False
+    for one, other in ((spelled, name), (spelled.lower(), name.lower())):
+        names = {before + other for before in BEFORE} | {other + after for after in AFTER}
+        if one in names:
+            return True
+    return False
+
+
+def rank_source(spelled: Keys, leaf: Keys) -> tuple[int, int] | None:
+    """Rank a path as the gradient of a leaf, the smallest first; None where it is not."""
+    head, tail = spelled[: -len(leaf)], spelled[-len(leaf) :]
+    if len(tail) < len(leaf):
+        return None
+    if tail[:-1] == leaf[:-1] and (leaf[-1], tail[-1]) in SIBLINGS:
+        return 0, len(head)
+    if all(t == p or is_named_gradient(t, p) for t, p in zip(tail, leaf, strict=True)):
+        if tail != leaf:
+            return 0, len(head)
+        if head and head[-1] in CONTAINERS:
+            return 1, len(head)
+        if head == (ONLY,):
+            return 2, 0
+    return None
+
+
+def find_gradients(leaves: Mapping[str, Keys], sources: Mapping[Keys, Keys]) -> dict[str, Keys]:
+    """Find where the gradient of each leaf is; those of which there is none are missing.
+
+    `sources` has the paths of all arrays that may be gradients, by their paths as spelled.
+    """
+    found = {}
+    for name, leaf in leaves.items():
+        ranks = {s: rank for s in sources if (rank := rank_source(s, leaf)) is not None}
+        if ranks:
+            found[name] = sources[min(ranks, key=lambda s: ranks[s])]
+    return found
+
+
+def name_returned_values(function: Callable[..., Any], number: int) -> dict[Keys, str]:
+    """Find the names of the items of a returned tuple, by their paths in it, or of one value.
+
+    All returns of so many items must agree. Where the source is missing, no name is found.
+    """
+    source = attempt(inspect.getsource, inspect.unwrap(function))
+    if isinstance(source, Failure):
+        return {}
+    tree = attempt(ast.parse, textwrap.dedent(source))
+    if isinstance(tree, Failure) or not tree.body:
+        return {}
+    assigned = {}
+    for node in walk_own_body(tree.body[0]):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            assigned[node.targets[0].id] = node.value
+    found = []
+    for node in walk_own_body(tree.body[0]):
+        if not isinstance(node, ast.Return):
+            continue
+        value = node.value
+        value = assigned.get(value.id) if isinstance(value, ast.Name) else value
+        if isinstance(value, ast.Tuple | ast.List) and len(value.elts) == number:
+            found.append(dict(name_items(value, assigned, ())))
+        elif number == 0 and node.value is not None:
+            found.append({(): name_expression(node.value)})
+    return found[0] if found and all(each == found[0] for each in found) else {}
+
+
+def walk_own_body(function: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a function's body, without those of functions in it."""
+    for child in ast.iter_child_nodes(function):
+        yield child
+        if not isinstance(child, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            yield from walk_own_body(child)
+
+
+def name_items(
+    value: ast.Tuple | ast.List, assigned: Mapping[str, ast.AST], path: Keys
+) -> Iterator[tuple[Keys, str]]:
+    """Yield the paths and names of the items of a tuple, and of tuples in it."""
+    for i, item in enumerate(value.elts):
+        name = name_expression(item)
+        if name:
+            yield (*path, i), name
+        inner = assigned.get(item.id) if isinstance(item, ast.Name) else item
+        if isinstance(inner, ast.Tuple | ast.List) and len(path) < 2:
+            yield from name_items(inner, assigned, (*path, i))
+
+
+def name_expression(item: ast.AST) -> str:
+    """Name an expression by its variable, attribute or key; empty where it has none."""
+    if isinstance(item, ast.Name):
+        return item.id
+    if isinstance(item, ast.Attribute):
+        return item.attr
+    if isinstance(item, ast.Subscript) and isinstance(item.slice, ast.Constant):
+        return item.slice.value if isinstance(item.slice.value, str) else ""
+    if isinstance(item, ast.Call) and item.args:  # np.clip(dWxh, -5, 5), np.array(dWxh)
+        return name_expression(item.args[0])
+    return ""

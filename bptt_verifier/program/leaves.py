@@ -1,0 +1,309 @@
+"""Leaves: the float arrays in nested parameters, by name, and the structure around them.
+
+Parameters are any structure of mappings, sequences, NamedTuples, dataclasses, other objects with
+attributes, and nodes registered with JAX. A leaf is named by its path, `layers[0].Wx`, whether `Wx`
+is a key or an attribute; a path that starts with an index is written `params[0].Wx`. Integers,
+booleans, texts, functions and None are data: they are handed on unchanged.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import wraps
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt, type_name
+
+Keys = tuple[Any, ...]  # keys, indices and attributes, from the outside in
+
+
+class Node(NamedTuple):
+    """A container: its children by key or attribute, and a function that remakes it with others."""
+
+    children: dict[Any, Any]
+    remake: Callable[[list[Any]], Any]
+
+
+class Tree(NamedTuple):
+    """Parameters, their leaves by name, and the names of the data among them.
+
+    `keys` is true for a mapping without a structure in it, whose leaves have their keys as names,
+    and `flat` for one that holds no data either.
+    """
+
+    params: Any
+    leaves: dict[str, Array]
+    data: tuple[str, ...] = ()
+    keys: bool = True
+
+    @property
+    def flat(self) -> bool:
+        """True for a dict of arrays, which is handed on as it is."""
+        return self.keys and not self.data
+
+    def rebuild(self, arrays: Mapping[str, Any]) -> Any:
+        """Make the structure with other arrays as leaves, by name, and copies of the data."""
+
+        def remake(value: Any, path: Keys) -> Any:
+            name = name_leaf(path, self.keys)
+            if name in arrays:
+                return arrays[name]
+            node = find_node(value)
+            if node is None or name in self.data:
+                copied = attempt(copy.deepcopy, value)
+                return value if isinstance(copied, Failure) else copied
+            return node.remake([remake(v, (*path, key)) for key, v in node.children.items()])
+
+        return dict(arrays) if self.flat else remake(self.params, ())
+
+    def read(self, result: Any) -> Any:
+        """Read a structure of this shape, with or without the data, as values by leaf name.
+
+        A mapping by leaf names, a list in the order of the leaves, and a pair of the loss and any
+        of these are read, too. Names that are no leaf's are kept. Other results are returned.
+        """
+        if self.flat:
+            return result
+        if isinstance(result, list | tuple) and not hasattr(result, "_fields"):
+            parts = find_children(self.params)
+            same_shape = [*parts] == [*range(len(result))]
+            if len(result) == 2 and is_scalar(result[0]):
+                scalar = same_shape and is_scalar(parts[0])  # a parameter, or the loss
+                if not scalar or isinstance(result[1], Mapping):
+                    return result[0], self.read(result[1])
+            if len(result) == len(self.leaves) and not same_shape:
+                return dict(zip(self.leaves, result, strict=True))
+        return result if find_node(result) is None else dict(self.match(self.params, result, ()))
+
+    def match(self, value: Any, given: Any, path: Keys) -> Iterator[tuple[str, Any]]:
+        """Yield names and values of what is given in the place of a part of the parameters."""
+        name = name_leaf(path, self.keys)
+        if name in self.leaves:
+            yield name, given
+            return
+        children, found = find_children(value), find_children(given)
+        if name in self.data or not children:
+            return
+        if not isinstance(given, Mapping) and len(found) == len(children):
+            pairs = zip(children, found.values(), strict=True)
+            found = found if [*found] == [*children] else dict(pairs)
+        for key, child in children.items():
+            if key in found:
+                yield from self.match(child, found.pop(key), (*path, key))
+        if not path:
+            yield from ((str(key), each) for key, each in found.items())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence on what is data."""
+        if not self.data:
+            return ()
+        return (f"Handed on as data, not differentiated: {', '.join(self.data)}.",)
+
+
+def flatten(params: Any) -> Tree:
+    """Find the leaves and the data of parameters.
+
+    Raises ValueError, with one sentence, unless they hold float arrays, and what else is data.
+    """
+    items = read_items(params) if isinstance(params, Mapping) else {}
+    keys = bool(items) and all(find_node(value) is None for value in items.values())
+    leaves, data = dict[str, Array](), dict[str, Any]()
+    for path, value in walk(params, (), ()) if find_node(params) else ():
+        name = name_leaf(path, keys)
+        if name in leaves or name in data:
+            raise ValueError(f"params: expected one entry of the name {name}, found two")
+        if is_data(value):
+            data[name] = value
+        else:
+            leaves[name] = convert_leaf(value, write_path(path))
+    if not leaves and data:
+        convert_leaf(data[next(iter(data))], write_path((next(iter(data)),)))
+    if not leaves:
+        kind = type_name(params)
+        raise ValueError(f"params: expected a dict of float arrays, or others in it, found {kind}")
+    return Tree(params, leaves, tuple(data), keys)
+
+
+def rebuild_before(loss: Callable[..., Any], trees: Sequence[Tree]) -> Callable[..., Any]:
+    """Make the function of a dict of leaves from a function of the parameters in these structures.
+
+    The structure is the one whose leaves have the shapes of those given. Raises ValueError where
+    structures of the same shapes hold other data.
+    """
+    if all(tree.flat for tree in trees):
+        return loss
+    by_shapes: dict[Any, Tree] = {}
+    for tree in trees:
+        known = by_shapes.setdefault(describe_shapes(tree.leaves), tree)
+        if known is not tree and tree.data:
+            raise ValueError("params: expected settings of other shapes, found two of the same")
+
+    @wraps(loss)
+    def rebuilding(arrays: Mapping[str, Any], *others: Any) -> Any:
+        return loss(by_shapes[describe_shapes(arrays)].rebuild(arrays), *others)
+
+    rebuilding.__module__ = __name__  # whose globals it has
+    return rebuilding
+
+
+def describe_shapes(arrays: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Describe the shapes of arrays by name."""
+    return tuple((name, tuple(value.shape)) for name, value in arrays.items())
+
+
+def read_items(params: Mapping[Any, Any]) -> dict[str, Any]:
+    """Read the items of a mapping. Raises ValueError where that fails, or a name is no string."""
+    items = attempt(lambda: dict(params.items()))
+    if isinstance(items, Failure):
+        raise ValueError(f"params: expected a dict of float arrays, and reading it: {items.what}")
+    for name in items:
+        if not isinstance(name, str):
+            raise ValueError(f"params: expected names that are strings, found {name!r}")
+    return items  # type: ignore[no-any-return]
+
+
+def convert_leaf(value: Any, where: str) -> Array:
+    """Convert a leaf to an array. Raises ValueError unless it has float32 or float64 entries."""
+    array = attempt(np.array, value)
+    if isinstance(array, Failure):
+        raise ValueError(f"{where}: expected an array, found {array.what}")
+    if array.dtype not in (np.float32, np.float64) or array.size == 0:
+        raise ValueError(
+            f"{where}: expected a float32 or float64 array with entries, found "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    return array  # type: ignore[no-any-return]
+
+
+def walk(value: Any, path: Keys, above: tuple[int, ...]) -> Iterator[tuple[Keys, Any]]:
+    """Yield the paths and values of the leaves and data of a structure, in order.
+
+    A part without any leaf is data as a whole, and so is a part that contains itself.
+    """
+    node = find_node(value)
+    if node is None or id(value) in above:
+        yield path, value
+        return
+    found = [
+        each
+        for key, child in node.children.items()
+        for each in walk(child, (*path, key), (*above, id(value)))
+    ]
+    whole = path and found and all(is_data(each) for _, each in found)
+    yield from [(path, value)] if whole else found
+
+
+def is_data(value: Any) -> bool:
+    """True if a value is handed on, not differentiated: integers, texts, functions, None."""
+    if value is None or isinstance(value, str | bytes | int | np.integer):
+        return True  # the quick answer, of which a vocabulary needs many
+    if find_node(value) is not None:
+        return True  # as a whole: `walk` yields no other
+    array = attempt(np.asarray, value)
+    plain = isinstance(array, Failure) or array.dtype == object
+    if plain and (callable(value) or hasattr(value, "__dict__")):
+        return True
+    return not isinstance(array, Failure) and array.dtype.kind in "biuSUMm"
+
+
+def find_children(value: Any) -> dict[Any, Any]:
+    """Find the children of a container, or the rows of an array."""
+    rows = isinstance(value, np.ndarray) and value.ndim
+    if rows or (isinstance(value, list | tuple) and not hasattr(value, "_fields")):
+        return dict(enumerate(value))
+    node = find_node(value)
+    return {} if node is None else dict(node.children)
+
+
+def find_node(value: Any) -> Node | None:
+    """Find the children of a container; None where the value is a leaf or data."""
+    kind: Any = type(value)
+    if isinstance(value, Mapping):
+        return Node(dict(value), lambda new: remake_mapping(value, new))
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return Node(dict(zip(value._fields, value, strict=True)), lambda new: kind(*new))
+    if isinstance(value, list | tuple):
+        return None if value and is_numbers(value) else Node(dict(enumerate(value)), kind)
+    atoms = str | bytes | type | ModuleType | FunctionType | BuiltinFunctionType | MethodType
+    if value is None or isinstance(value, atoms) or hasattr(value, "__array__"):
+        return None
+    if not jax.tree_util.all_leaves([value]):
+        pairs, form = jax.tree_util.tree_flatten_with_path(value, lambda part: part is not value)
+        children = {read_key(path[0]): child for path, child in pairs}
+        return Node(children, lambda new: jax.tree_util.tree_unflatten(form, new))
+    names = [f.name for f in fields(value)] if is_dataclass(value) else vars_of(value)
+    children = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return Node(children, lambda new: remake_object(value, children, new)) if children else None
+
+
+def vars_of(value: Any) -> list[str]:
+    """List the attributes of an object that has a dict of them."""
+    return [*getattr(value, "__dict__", ())]
+
+
+def is_scalar(value: Any) -> bool:
+    """True for a number or an array of one entry."""
+    return find_node(value) is None and not isinstance(value, str) and np.size(value) == 1
+
+
+def is_numbers(value: Any) -> bool:
+    """True for a list of Python's numbers, or of such lists, that stands for an array."""
+    if isinstance(value, list | tuple):
+        inner = all(map(is_numbers, value))
+        return inner and not isinstance(attempt(np.array, value), Failure)
+    return isinstance(value, int | float | np.number)
+
+
+def remake_mapping(value: Mapping[Any, Any], new: list[Any]) -> Any:
+    """Make a mapping of the same type with other values, or a dict where that fails."""
+    items = dict(zip(value, new, strict=True))
+
+    def copy_with_items() -> Any:
+        other: Any = copy.copy(value)
+        for key, each in items.items():
+            other[key] = each
+        return other
+
+    other = items if type(value) is dict else attempt(copy_with_items)
+    return items if isinstance(other, Failure) else other
+
+
+def remake_object(value: Any, names: Mapping[str, Any], new: list[Any]) -> Any:
+    """Copy an object and set its attributes, which may be frozen."""
+    other = copy.copy(value)
+    for name, each in zip(names, new, strict=True):
+        object.__setattr__(other, name, each)
+    return other
+
+
+def read_key(key: Any) -> Any:
+    """Read the name, key or index of a child in JAX's path."""
+    for name in ("name", "key", "idx"):
+        if hasattr(key, name):
+            return getattr(key, name)
+    return str(key)
+
+
+def write_path(path: Keys) -> str:
+    """Write a path as an expression."""
+    if len(path) == 1 and isinstance(path[0], str):
+        return f"params[{path[0]!r}]"
+    return "params" + "".join(map(write_key, path))
+
+
+def write_key(key: Any) -> str:
+    """Write a key, index or attribute as a part of a leaf's name."""
+    return f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]"
+
+
+def name_leaf(path: Keys, keys: bool) -> str:
+    """Name a leaf by its path, or by its key alone in a mapping of leaves."""
+    if keys:
+        return str(path[0]) if path else ""
+    return ("params" + "".join(map(write_key, path))).removeprefix("params.")

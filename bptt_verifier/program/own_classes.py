@@ -1,0 +1,234 @@
+"""The user's own class as a loss and its gradients: `forward` and `backward`, also as functions.
+
+The parameters are float arrays among its attributes that `forward` does not set. The gradients
+are returned by `backward`, or left in attributes such as `dW` or `grads["W"]`. The loss is what
+`forward` or a method `loss` returns. Where there is none and `backward` takes the gradient of what
+`forward` returns, the loss is the sum of that output times fixed random weights.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import signature
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.program.gradient_names import is_named_gradient, name_returned_values
+from bptt_verifier.program.leaves import Keys
+from bptt_verifier.program.own_code import (
+    Calls,
+    OwnCode,
+    assemble,
+    call_with,
+    find_arguments,
+    find_used_globals,
+)
+from bptt_verifier.program.own_results import (
+    Results,
+    are_equal,
+    describe_result,
+    find_loss,
+    follow,
+    is_float_array,
+    list_items,
+)
+from bptt_verifier.program.source_file import RecordedCall
+
+FORWARD = ("forward", "forward_pass", "forward_propagation", "feedforward", "feed_forward")
+BACKWARD = (
+    "backward", "backward_pass", "backward_propagation", "back_propagation", "backpropagation",
+    "backprop", "bptt",
+)  # fmt: skip
+LOSS = ("loss", "compute_loss", "calculate_loss", "calc_loss", "loss_function", "cost")
+# How the argument of `backward` begins that is the gradient of the output of `forward`.
+COTANGENT = ("d_", "dout", "dy", "dh", "dl_", "dz", "do", "ds", "dv", "grad", "delta", "upstream")
+
+
+ANY_OUTPUT = frozenset(
+    "dout d_out doutput doutputs d_output dvalues grad gradient grads grad_out grad_output "
+    "output_grad output_gradient upstream upstream_grad upstream_gradient".split()
+)
+
+
+def is_gradient_of_output(name: str, output: str) -> bool:
+    """True if an argument is named as the gradient of an output, as `dh` of `h` or `hs`."""
+    return any(is_named_gradient(name, each) for each in {output, output.removesuffix("s")} - {""})
+
+
+def is_probability(value: Any) -> bool:
+    """True for an output between 0 and 1, as of a softmax or sigmoid."""
+    return bool(np.all((np.asarray(value) > 0) & (np.asarray(value) < 1)))
+
+
+def find_methods(owner: Any) -> tuple[str, str, str] | None:
+    """Find the names of forward, loss and backward of a class; that of the loss may be empty."""
+    names = [next((n for n in each if callable(getattr(owner, n, None))), "")
+             for each in (FORWARD, LOSS, BACKWARD)]  # fmt: skip
+    return (names[0], names[1], names[2]) if names[0] and names[2] else None
+
+
+def read_pair(
+    functions: Sequence[Callable[..., Any]],
+    name: str,
+    recorded: Sequence[RecordedCall | None],
+    chosen: Sequence[str] = (),
+) -> OwnCode:
+    """Read the functions forward and backward, or forward, loss and backward, with their calls."""
+    kinds = ("forward", "backward") if len(functions) == 2 else ("forward", "loss", "backward")
+    calls = {kind: call for kind, call in zip(kinds, recorded, strict=True) if call is not None}
+    return read_class(
+        SimpleNamespace(**dict(zip(kinds, functions, strict=True))), name, calls, chosen
+    )
+
+
+def read_class(
+    owner: Any, name: str, recorded: Mapping[str, RecordedCall], chosen: Sequence[str] = ()
+) -> OwnCode:
+    """Read an object with forward and backward, and its calls in the file by the method's name.
+
+    Raises ValueError, with one sentence, where its arguments, loss or gradients cannot be found.
+    """
+    methods = find_methods(owner)
+    if methods is None:
+        raise ValueError(
+            f"{name}: expected a class with methods forward and backward, or a function that "
+            "returns the loss and the gradients"
+        )
+    forward, stated, backward = methods
+    functions = {each: getattr(owner, each) for each in methods if each}
+    first = recorded.get(forward)
+    given = find_arguments(functions[forward], f"{name}.{forward}", first)
+    roots: dict[str, Any] = {"self": owner, "arguments": {forward: given}}
+    if first is not None and first.owner is not None:
+        roots["self"] = first.owner
+    if isinstance(owner, SimpleNamespace):
+        used = [find_used_globals(function) for function in functions.values()]
+        roots["globals"] = {key: value for each in used for key, value in each.items()}
+
+    def call(roots: dict[str, Any], method: str, found: dict[str, Any], xp: Any) -> Any:
+        inside = dict(roots["arguments"][method])
+        inside |= {n: follow(found["forward"], path) for n, path in fed.get(method, {}).items()}
+        return call_with(getattr(roots["self"], method), inside, xp)
+
+    def run_forward(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
+        found = {"forward": call(roots, forward, {}, xp)}
+        if stated:
+            found["loss"] = call(roots, stated, found, xp)
+        if weights:
+            outputs = ((follow(found["forward"], cotangents[n]), w) for n, w in weights.items())
+            found["loss"] = sum((output * weight).sum() for output, weight in outputs)
+        return found
+
+    def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
+        found = run_forward(roots, xp)
+        return found | {"result": call(roots, backward, found, xp)}
+
+    fed: dict[str, dict[str, Keys]] = {}
+    cotangents: dict[str, Keys] = {}
+    weights: dict[str, Any] = {}
+    calls = Calls(name, functions[forward], roots)
+    out = calls.attempt(calls.make(lambda r, xp: {"forward": call(r, forward, {}, xp)}))["forward"]
+    named = name_returned_values(functions[forward], len(list_items(out)))
+    scalar = find_loss(out, named)
+    loss: Keys | None = None if scalar is None else ("forward", *scalar)
+    for method in filter(None, (stated, backward)):
+        later = recorded.get(method)
+        if method == backward and loss is None and not stated:
+            cotangents = find_cotangents(functions[method], later, out, named)
+        fed[method] = find_fed(functions[method], later, given, cotangents, out, named)
+        left = {*fed[method], *cotangents}
+        arguments = find_arguments(functions[method], f"{name}.{method}", later, left, given)
+        roots["arguments"][method] = arguments
+    if cotangents:
+        rng = np.random.default_rng(0)
+        shapes = {n: np.shape(follow(out, path)) for n, path in cotangents.items()}
+        weights = {n: rng.normal(size=shape) for n, shape in shapes.items()}
+        roots["arguments"][backward] |= weights
+    calls = Calls(name, functions[forward], roots)
+    calls.backward = functions[backward]
+    of_loss, whole = calls.make(run_forward), calls.make(run)
+    if stated:
+        found = calls.attempt(of_loss)["loss"]
+        path = find_loss(found, name_returned_values(functions[stated], len(list_items(found))))
+        loss = loss if path is None else ("loss", *path)
+    loss = ("loss",) if cotangents else loss
+    if loss is None:
+        raise ValueError(
+            f"{name}: expected {forward} or a method loss to return the loss, or {backward}(dout) "
+            f"to take the gradient of what {forward} returns, found {forward} to return "
+            f"{describe_result(out, named)} and {backward}"
+            f"({', '.join(signature(functions[backward]).parameters)})"
+        )
+    state = calls.attempt(whole)
+    names = name_returned_values(functions[backward], len(list_items(state["result"])))
+    listed = ", ".join(functions)
+    said = f"{name} is taken for a class with {listed}"
+    if calls.pair:
+        said = f"{name} are taken for functions {listed}"
+    said += f", called with {', '.join(given)}" if given else ""
+    if cotangents:
+        said += f"; the loss is the sum of what {forward} returns times fixed random weights"
+    return assemble(calls, of_loss, whole, Results(state, names, loss), chosen, said)
+
+
+def find_fed(
+    function: Callable[..., Any],
+    recorded: RecordedCall | None,
+    known: Collection[str],
+    cotangents: Collection[str],
+    out: Any,
+    named: Mapping[Keys, str],
+) -> dict[str, Keys]:
+    """Find the arguments of a later function that are outputs of forward, with their paths in it.
+
+    In a recorded call they are equal to the outputs; otherwise they have the names of outputs, and
+    are none of the `known` ones. The `cotangents` are none.
+    """
+    outputs = dict([*list_items(out), ((), out)])
+    found = {}
+    for name in signature(function).parameters:
+        if name in cotangents:
+            continue
+        if recorded is not None and name in recorded.arguments:
+            value = recorded.arguments[name]
+            paths = [path for path, output in outputs.items() if are_equal(output, value)]
+        else:
+            paths = [p for p in outputs if named.get(p) == name and name not in known]
+        if paths:
+            found[name] = paths[0]
+    return found
+
+
+def find_cotangents(
+    function: Callable[..., Any],
+    recorded: RecordedCall | None,
+    out: Any,
+    named: Mapping[Keys, str],
+) -> dict[str, Keys]:
+    """Find the arguments of backward that are gradients of outputs of forward, with their paths.
+
+    Each is named after its output, or has a name for any gradient, or its output has no name; then
+    it has the shape or the place of that. Empty where this is not certain: the gradient called that
+    of a softmax or sigmoid is often that of its operand.
+    """
+    outputs = {p: v for p, v in [((), out), *list_items(out)] if is_float_array(v)}
+    taken = [
+        name
+        for name in signature(function).parameters
+        if name.lower().startswith(COTANGENT)
+        or any(is_gradient_of_output(name, named.get(path, "")) for path in outputs)
+    ]
+    found = {}
+    for name in taken:
+        paths = [p for p in outputs if is_gradient_of_output(name, named.get(p, ""))]
+        if not paths:
+            paths = [p for p in outputs if name.lower() in ANY_OUTPUT or not named.get(p)]
+            if recorded is not None and name in recorded.arguments:
+                shape = np.shape(recorded.arguments[name])
+                paths = [p for p in paths if np.shape(outputs[p]) == shape]
+            elif len(outputs) == len(taken):
+                paths = [p for p in paths if p == [*outputs][taken.index(name)]]
+        if len(paths) != 1 or is_probability(outputs[paths[0]]):
+            return {}
+        found[name] = paths[0]
+    return found

@@ -1,0 +1,429 @@
+"""The user's own code as a loss and its gradients: one function that computes both.
+
+Two shapes of functions are understood, and classes by `own_classes`:
+
+1. `f(params, ...)` returns the loss and the gradients of the structure `params`.
+2. `f(...)` returns the loss and the gradients, `dW` for `W`, of arrays that are global in its file,
+   attributes of its object, or arguments.
+
+The other arguments are those of the first call in the file, variables of the same names, or
+defaults.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import update_wrapper
+from types import CodeType, FunctionType, MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.program.attempt import Failure, attempt, find_code, message_of
+from bptt_verifier.program.gradient_names import find_gradients, name_returned_values
+from bptt_verifier.program.leaves import (
+    Keys,
+    find_node,
+    flatten,
+    name_leaf,
+    walk,
+)
+from bptt_verifier.program.own_results import (
+    PARAMS,
+    SHOWN,
+    Results,
+    are_equal,
+    describe_result,
+    find_loss,
+    follow,
+    is_float_array,
+    list_items,
+)
+from bptt_verifier.program.own_updates import find_confirmed, record_locals
+from bptt_verifier.program.source_file import RecordedCall, copy_deeply
+
+
+class OwnCode(NamedTuple):
+    """A loss and gradients as functions of parameters, and what the code is taken for."""
+
+    loss: Callable[..., Any]
+    gradients: Callable[[Any], Any]
+    params: Any
+    said: str
+
+
+class ArrayPlace(NamedTuple):
+    """A float array that may be a parameter: its root, its path in that, and the array itself.
+
+    `keys` is the path by which its gradient is found, without the name of a `params`.
+    """
+
+    root: str
+    path: Keys
+    keys: Keys
+    array: Any
+
+
+class Calls:
+    """Calls of the user's code with given parameters, each on copies of all that it uses.
+
+    `roots` are its object, arguments and globals. Parameters are the arrays of `places`, which are
+    replaced wherever they occur in the roots, or the argument named `structure`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        roots: Mapping[str, Any],
+        structure: str = "",
+    ) -> None:
+        self.name, self.function, self.backward = name, function, function
+        # A pair of functions is an object without arrays; each has arguments of its own.
+        self.pair = isinstance(roots.get("self"), SimpleNamespace)
+        self.recorded: CodeType | None = None  # the function whose local variables are recorded
+        self.places: dict[str, ArrayPlace] = {}
+        self.structure = structure
+        self.roots: dict[str, Any] = copy_all(roots, {})  # the user's may change meanwhile
+
+    @property
+    def params(self) -> Any:
+        """The parameters given."""
+        if self.structure:
+            return self.roots["arguments"][self.structure]
+        return {name: np.array(place.array) for name, place in self.places.items()}
+
+    @property
+    def leaves(self) -> dict[str, Keys]:
+        """The paths of the parameters' leaves, by name."""
+        if not self.structure:
+            return {name: place.keys for name, place in self.places.items()}
+        tree, paths = flatten(self.params), [path for path, _ in walk(self.params, (), ())]
+        named = {name_leaf(path, tree.keys): path for path in paths}
+        return {name: named[name] for name in tree.leaves}
+
+    def copy_roots(self, params: Any) -> dict[str, Any]:
+        """Copy the roots, with these parameters in the place of the given ones."""
+        if self.structure:
+            return copy_all(self.roots, {id(self.params): params})
+        memo = {id(self.places[name].array): value for name, value in params.items()}
+        return copy_all(self.roots, memo)
+
+    def make(self, run: Callable[[dict[str, Any], Any], dict[str, Any]]) -> Callable[..., Any]:
+        """Make the function of parameters that runs the code; it returns roots and results."""
+
+        def call(params: Any, xp: Any = np) -> dict[str, Any]:
+            roots = self.copy_roots(params)
+            given = roots.get("globals", {})
+            recording = record_locals(self.recorded)
+            with set_globals(self.function, given) as space, recording as seen:
+                found = run(roots, xp)
+                after = {name: space[name] for name in given}
+                return roots | found | {"globals": after, "locals": seen}
+
+        return present(call, self.function)
+
+    def attempt(self, call: Callable[..., Any]) -> dict[str, Any]:
+        """Call the code with the parameters given. Raises ValueError where it raises."""
+        found = attempt(call, copy.deepcopy(self.params))
+        if isinstance(found, Failure):
+            raise ValueError(f"{self.name} raised {found.what} at {found.file_line}")
+        return found  # type: ignore[no-any-return]
+
+    def list_places(self, call: Callable[..., Any], updates: bool) -> dict[str, ArrayPlace]:
+        """List the float arrays in the object and the globals, or else in the arguments.
+
+        An attribute that a call sets anew is a state of the object, and is left out, and so is one
+        that it changes unless it may update parameters.
+        """
+        found = dict[str, ArrayPlace]()
+        for root in ("self", "globals", "arguments"):
+            if root in self.roots and (root != "arguments" or self.pair or not found):
+                given = self.roots[root]
+                given = (
+                    {"forward": given["forward"]} if self.pair and root == "arguments" else given
+                )
+                for path, value in walk(given, (), ()):
+                    keys = path[1:] if self.pair and root == "arguments" else path
+                    keys = keys[1:] if len(keys) > 1 and keys[0] in PARAMS else keys
+                    place = ArrayPlace(root, path, keys, value)
+                    if is_float_array(value):
+                        found.setdefault(name_leaf(keys, False), place)
+        self.places, params = found, {name: np.array(each.array) for name, each in found.items()}
+        state = self.attempt(lambda _: call(params))
+        now = dict(walk(state.get("self"), (), ()))
+        return {
+            name: place for name, place in found.items()
+            if place.root != "self" or (
+                now.get(place.path) is params[name]
+                and (updates or np.array_equal(params[name], place.array))
+            )
+        }  # fmt: skip
+
+
+def copy_all(roots: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+    """Copy an object, arguments and globals; `memo` has what replaces some of them, by identity.
+
+    Raises ValueError where they hold what Python cannot copy.
+    """
+    try:
+        return dict(copy_deeply(dict(roots), memo))
+    except Exception as error:
+        raise ValueError(
+            f"FILE: expected an object and arguments that can be copied for every call: "
+            f"{message_of(error)}"
+        ) from error
+
+
+def present(call: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """Present a function of (params, xp) as one around the user's, whose lines failures name."""
+    inner = inspect.unwrap(getattr(function, "__func__", function))
+    update_wrapper(call, inner, ("__name__", "__qualname__", "__doc__"), ())
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = ("params", "xp") if takes_xp(function) else ("params",)
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+def takes_xp(function: Callable[..., Any]) -> bool:
+    """True if a function takes the array namespace as `xp`."""
+    return "xp" in inspect.signature(function).parameters
+
+
+@contextmanager
+def set_globals(
+    function: Callable[..., Any], values: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Set globals of a function for a while; yield all of them."""
+    space = find_globals(function)
+    before = {name: space[name] for name in values}
+    space.update(values)
+    try:
+        yield space
+    finally:
+        space.update(before)
+
+
+def find_globals(function: Callable[..., Any]) -> dict[str, Any]:
+    """Find the globals of a function, or of what it wraps."""
+    inner: Any = inspect.unwrap(getattr(function, "__func__", function))
+    return getattr(inner, "__globals__", {})
+
+
+def find_arguments(
+    function: Callable[..., Any],
+    name: str,
+    call: RecordedCall | None,
+    left: Collection[str] = (),
+    shared: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Find the arguments for calls of a function: recorded ones, or globals of the same names.
+
+    Those in `left` are left out. Those that equal one of another function in `shared` are the same
+    object, so that both are replaced together. Raises ValueError where one without a default is
+    missing.
+    """
+    signature = attempt(inspect.signature, function)
+    if isinstance(signature, Failure):
+        raise ValueError(f"{name}: expected a function written in Python")
+    found, missing, space = dict[str, Any](), list[str](), find_globals(function)
+    for each in signature.parameters.values():
+        if each.name in left:
+            continue
+        if call is not None and each.name in call.arguments:
+            value = call.arguments[each.name]
+            same = each.name in shared and are_equal(shared[each.name], value)
+            found[each.name] = shared[each.name] if same else value
+        elif each.name in shared:
+            found[each.name] = shared[each.name]
+        elif each.default is each.empty and each.kind not in (
+            each.VAR_POSITIONAL,
+            each.VAR_KEYWORD,
+        ):
+            if each.name in space:
+                found[each.name] = space[each.name]
+            elif each.name != "xp":
+                missing.append(each.name)
+    if missing:
+        raise ValueError(
+            f"{name}: expected a call of it in the file, or variables named as its arguments, "
+            f"found none for {', '.join(missing)}; call it once at the end of the file"
+        )
+    return found
+
+
+def call_with(function: Callable[..., Any], arguments: Mapping[str, Any], xp: Any) -> Any:
+    """Call a function with arguments by name, and with `xp` if it takes that."""
+    signature = inspect.signature(function)
+    given = dict(arguments) | ({"xp": xp} if takes_xp(function) else {})
+    ordered: Any = {name: given[name] for name in signature.parameters if name in given}
+    bound = inspect.BoundArguments(signature, ordered)
+    return function(*bound.args, **bound.kwargs)
+
+
+def read_function(
+    function: Callable[..., Any], name: str, call: RecordedCall | None, chosen: Sequence[str] = ()
+) -> OwnCode:
+    """Read a function or method that returns the loss and the gradients.
+
+    `chosen` are the names of the parameters, if they are not to be found by those of the gradients.
+    Raises ValueError, with one sentence, where its arguments, loss or gradients cannot be found.
+    """
+    owner = getattr(function, "__self__", None)
+    arguments = find_arguments(function, name, call)
+    structure = find_structure(arguments, chosen) if owner is None else ""
+    roots: dict[str, Any] = {"arguments": arguments}
+    if owner is not None:
+        roots["self"] = call.owner if call and call.owner is not None else owner
+    elif not structure:
+        roots["globals"] = find_used_globals(function)
+    calls = Calls(name, function, roots, structure)
+
+    method = getattr(function, "__name__", "")
+
+    def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
+        bound = getattr(roots["self"], method) if "self" in roots else function
+        return {"result": call_with(bound, roots["arguments"], xp)}
+
+    whole = calls.make(run)
+    state = calls.attempt(whole)
+    names = name_returned_values(function, len(list_items(state["result"])))
+    loss = find_loss(state["result"], names)
+    if loss is None:
+        raise ValueError(
+            f"{name}: expected the loss and the gradients, found "
+            f"{describe_result(state['result'], names)}, without a scalar that could be the loss"
+        )
+    data = ", ".join(each for each in arguments if each != calls.structure)
+    of_what = f" of {calls.structure}" if calls.structure else ""
+    said = f"{name} is taken for a function that returns the loss and the gradients{of_what}"
+    said += f", with the {data} of its first call in the file" if call and data else ""
+    results = Results(state, names, ("result", *loss))
+    return assemble(calls, whole, whole, results, chosen, said)
+
+
+def assemble(
+    calls: Calls,
+    of_loss: Callable[..., Any],
+    whole: Callable[..., Any],
+    results: Results,
+    chosen: Sequence[str],
+    said: str,
+) -> OwnCode:
+    """Make the loss and the gradients of calls, by the names of the gradients or as chosen.
+
+    Raises ValueError where there are no gradients, or a name that is chosen is none of an array.
+    """
+    places = {} if calls.structure else calls.list_places(of_loss, updates=of_loss is whole)
+    leaves = calls.leaves if calls.structure else {n: place.keys for n, place in places.items()}
+    wanted = [] if calls.structure and list(chosen) == [calls.structure] else [*chosen]
+    unknown = [name for name in wanted if name not in leaves]
+    if unknown:
+        raise ValueError(
+            f"--params: expected names of float arrays that {calls.name} uses, "
+            f"{', '.join(leaves) or 'of which it has none'}, found {', '.join(unknown)}"
+        )
+    sources, ordered = results.spell(), results.list_in_order()
+    found = find_gradients({n: leaves[n] for n in wanted} or leaves, sources)
+    if wanted and len(found) < len(wanted) <= len(ordered):
+        found = dict(zip(wanted, ordered, strict=False))
+    container = results.containers[0] if calls.structure and len(results.containers) == 1 else None
+    if not found and not calls.structure:
+        found = find_updates(calls, whole, {n: leaves[n] for n in wanted} or leaves, places)
+        said += f"; the gradients are those by which {calls.backward.__name__} updates them"
+    if not found and container is None:
+        described = describe_result(results.state["result"], results.names)
+        raise ValueError(
+            f"{calls.name}: expected the gradients of arrays that it uses, "
+            f"{', '.join(leaves) or 'of which it has none'}, by names such as "
+            f"d{next(iter(leaves), 'W')}, found {described}; name the parameters in the order of "
+            "the gradients with --params"
+        )
+    if not calls.structure:
+        calls.places = {name: places[name] for name in wanted or found}
+        slopes = {*found.values()}
+        data = [
+            name
+            for name, place in places.items()
+            if name not in calls.places and (place.root, *place.path) not in slopes
+        ]
+        said += f"; parameters: {', '.join(calls.places)}"
+        said += (
+            f"; without a gradient, and taken for data: {', '.join(data[:SHOWN])}" if data else ""
+        )
+
+    def own_copies(params: Any) -> Any:  # an object may update its own parameters
+        if calls.structure:
+            return params
+        return {n: v.copy() if type(v) is np.ndarray else v for n, v in params.items()}
+
+    def loss(params: Any, xp: Any = np) -> Any:
+        return follow(of_loss(own_copies(params), xp), results.loss)
+
+    def gradients(params: Any, xp: Any = np) -> Any:
+        state = whole(own_copies(params), xp)
+        inside = {name: follow(state, path) for name, path in found.items()}
+        return follow(state, results.loss), inside or follow(state, ("result", *(container or ())))
+
+    shown = present(loss, calls.function), present(gradients, calls.function)
+    return OwnCode(*shown, calls.params, f"{said}.")
+
+
+def find_updates(
+    calls: Calls,
+    whole: Callable[..., Any],
+    leaves: Mapping[str, Keys],
+    places: Mapping[str, ArrayPlace],
+) -> dict[str, Keys]:
+    """Find the local variables by which a call updates the parameters, and record them."""
+    calls.places, calls.recorded = {n: places[n] for n in leaves}, find_code(calls.backward)
+    params = calls.params
+    state = attempt(whole, {name: np.array(value) for name, value in params.items()})
+    if isinstance(state, Failure):
+        return {}
+    moved = {n: params[n] - follow(state[places[n].root], places[n].path) for n in leaves}
+    scopes = [calls.roots["arguments"], calls.roots.get("self"), find_rates(calls.function)]
+    return find_confirmed(calls.backward, leaves, state["locals"], moved, scopes)
+
+
+def find_rates(function: Callable[..., Any]) -> dict[str, Any]:
+    """Find the numbers among the globals of a function."""
+    space = find_globals(function).items()
+    return {name: value for name, value in space if isinstance(value, int | float | np.floating)}
+
+
+def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:
+    """Find the argument that holds the parameters as a structure; empty if there is none."""
+    if len(chosen) == 1 and chosen[0] in arguments:
+        return chosen[0] if find_node(arguments[chosen[0]]) else ""
+    holding = []
+    for name, value in arguments.items():
+        node = find_node(value)
+        plain = isinstance(value, list | tuple) and not hasattr(value, "_fields")
+        if node and (name in PARAMS or not plain):
+            found = attempt(flatten, value)
+            holding += [] if isinstance(found, Failure) else [name]
+    return next((name for name in holding if name in PARAMS), next(iter(holding), ""))
+
+
+def find_used_globals(function: Callable[..., Any]) -> dict[str, Any]:
+    """Find the globals that hold float arrays, of a function and of those of its file it calls."""
+    code, space = find_code(function), find_globals(function)
+    waiting, seen, found = [code], set[Any](), dict[str, Any]()
+    while waiting:
+        code = waiting.pop()
+        if code is None or code in seen:
+            continue
+        seen.add(code)
+        waiting += [const for const in code.co_consts if hasattr(const, "co_names")]
+        for name in code.co_names:
+            value = space.get(name)
+            if isinstance(value, FunctionType):
+                waiting += [value.__code__] if value.__globals__ is space else []
+            elif isinstance(value, type) and value.__module__ == space.get("__name__"):
+                waiting += [f.__code__ for f in vars(value).values() if isinstance(f, FunctionType)]
+            elif any(is_float_array(each) for _, each in walk(value, (name,), ())):
+                found[name] = value
+    return {name: found[name] for name in space if name in found}

@@ -1,0 +1,119 @@
+"""Results of the user's own code: where in them the loss and the gradients are, and their names."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.program.attempt import Failure, attempt, type_name
+from bptt_verifier.program.gradient_names import ONLY
+from bptt_verifier.program.leaves import Keys, find_children, find_node, is_scalar, walk
+
+SHOWN = 10  # names in a sentence
+LOSSES = frozenset("loss total_loss loss_value cost L J E nll objective".split())
+PARAMS = ("params", "parameters", "weights", "theta", "model", "p", "w")
+
+
+class Results(NamedTuple):
+    """The results of a trial call, the names of the returned values, and the path of the loss."""
+
+    state: dict[str, Any]
+    names: Mapping[Keys, str]
+    loss: Keys
+
+    @property
+    def containers(self) -> list[Keys]:
+        """The paths of structures among the returned values."""
+        found = list_items(self.state["result"])
+        return [p for p, value in found if find_node(value) and ("result", *p) != self.loss]
+
+    def spell(self) -> dict[Keys, Keys]:
+        """Spell the paths of the arrays returned, and left in attributes or globals, as names."""
+        result, names = self.state["result"], self.names
+        sources: dict[Keys, Keys] = {}
+        mapping = isinstance(result, Mapping) or hasattr(result, "_fields")
+        for path, value in walk(result, (), ()):
+            if not is_array(value) or ("result", *path) == self.loss:
+                continue
+            spelled = path
+            if mapping:
+                spelled = (ONLY, *path)
+            elif path[:2] in names and len(path) > 1:
+                spelled = (names[path[:2]], *path[2:])
+            elif len(path) > 1 and len(self.containers) == 1 and names.get(path[:1]) not in PARAMS:
+                spelled = (ONLY, *path[1:])
+            elif path or () in names:
+                spelled = (names.get(path[:1], path[:1] and path[0]), *path[1:])
+            sources.setdefault(spelled, ("result", *path))
+        for root in ("self", "globals"):
+            for path, value in walk(self.state.get(root), (), ()):
+                if is_array(value):
+                    sources.setdefault(path, (root, *path))
+        return sources
+
+    def list_in_order(self) -> list[Keys]:
+        """List the paths of the arrays returned, in order, without the loss."""
+        paths = [path for path, value in walk(self.state["result"], (), ()) if is_array(value)]
+        return [("result", *path) for path in paths if ("result", *path) != self.loss]
+
+
+def find_loss(result: Any, names: Mapping[Keys, str]) -> Keys | None:
+    """Find the loss in what a function returned: by its name, or the first scalar."""
+    if is_number(result):
+        return ()
+    scalars = [path for path, value in list_items(result) if is_number(value)]
+    named = [path for path in scalars if LOSSES & {path[0], names.get(path)}]
+    if isinstance(result, Mapping):
+        return next(iter(named), None)
+    return next(iter(named or scalars), None)
+
+
+def list_items(result: Any) -> list[tuple[Keys, Any]]:
+    """List the items of a tuple, list, mapping or NamedTuple, with their paths."""
+    if not isinstance(result, tuple | list | Mapping):
+        return []
+    return [((key,), value) for key, value in find_children(result).items()]
+
+
+def follow(state: Any, path: Keys) -> Any:
+    """Follow a path of keys, indices and attributes."""
+    for key in path:
+        by_name = isinstance(key, str) and not isinstance(state, Mapping)
+        state = getattr(state, key) if by_name else state[key]
+    return state
+
+
+def describe_result(result: Any, names: Mapping[Keys, str]) -> str:
+    """Describe what a function returned, for a message."""
+    items = list_items(result)
+    if not items:
+        return type_name(result)
+    listed = [names.get(path, str(path[0])) for path, _ in items[:SHOWN]]
+    return f"{type_name(result)} of {', '.join(listed)}"
+
+
+def is_array(value: Any) -> bool:
+    """True for an array of numbers, a number or a list of them."""
+    array = attempt(np.asarray, value)
+    return not isinstance(array, Failure) and array.dtype.kind in "fiu"
+
+
+def is_float_array(value: Any) -> bool:
+    """True for an array that may be a parameter."""
+    dtype = getattr(value, "dtype", None)
+    return dtype in (np.float32, np.float64) and bool(np.size(value)) and hasattr(value, "shape")
+
+
+def is_number(value: Any) -> bool:
+    """True for a real number, or an array of one."""
+    return value is not None and is_scalar(value) and is_array(value)
+
+
+def are_equal(one: Any, other: Any) -> bool:
+    """True if two values hold equal arrays of more than one entry in the same structure."""
+    pairs = [dict(walk(value, (), ())) for value in (one, other)]
+    if pairs[0].keys() != pairs[1].keys():
+        return False
+    arrays = [(v, pairs[1][p]) for p, v in pairs[0].items() if is_array(v)]
+    large = any(np.size(v) > 1 for v, _ in arrays)
+    return large and all(is_array(w) and np.array_equal(v, w) for v, w in arrays)

@@ -1,0 +1,79 @@
+"""Paths of a loss through its branches, each traced where a point takes it first.
+
+A loss in JAX has one path. A loss in plain NumPy may branch on values: the program of a path is
+that of the points at which all its decisions have the same outcomes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.precision import compile_gradient
+from bptt_verifier.program.source_lines import Place
+from bptt_verifier.program.trace import Program, trace
+
+Point = Mapping[str, Array]
+Scalar = Callable[[Any], Any]  # a loss as a function of JAX arrays
+
+MOST = 12  # paths of a setting; points on others are left out
+
+
+class Path(NamedTuple):
+    """One path: its program, and the function that computes its loss, gradient and decisions."""
+
+    program: Program
+    gradient: Callable[[Point], tuple[Any, dict[str, Any], list[Any]]]
+
+
+class Followed(NamedTuple):
+    """The loss and its gradient at a point, and the path that it takes there."""
+
+    path: Path
+    loss: Any
+    slopes: dict[str, Any]
+
+
+class Paths:
+    """The paths of one loss, for parameters of certain shapes."""
+
+    def __init__(self, scalar_at: Callable[[Point], Scalar]) -> None:
+        self.scalar_at = scalar_at
+        self.known: list[Path] = []
+
+    def trace(self, point: Point) -> Path:
+        """Trace the path that a point takes, and compile its gradient."""
+        scalar = self.scalar_at(point)
+        program = prune(trace(lambda params, _: scalar(params), point))
+        self.known.append(Path(program, compile_gradient(scalar)))
+        return self.known[-1]
+
+    def follow(self, point: Point, most: int = MOST) -> Followed | None:
+        """Compute the loss and gradient at a point; None beyond the largest number of paths."""
+        for path in self.known:
+            loss, slopes, decided = path.gradient(point)
+            if all(map(np.array_equal, decided, path.program.outcomes)):
+                return Followed(path, loss, slopes)
+        if len(self.known) >= most:
+            return None
+        path = self.trace(point)
+        loss, slopes, _ = path.gradient(point)
+        return Followed(path, loss, slopes)
+
+    @property
+    def places(self) -> list[Place]:
+        """The expressions that decide on the path."""
+        found = (place for path in self.known for place in path.program.deciding)
+        return list(dict.fromkeys(found))
+
+
+def prune(program: Program) -> Program:
+    """Leave out the operations on which neither the loss nor a decision depends."""
+    needed, kept = {program.result, *program.decided}, []
+    for operation in reversed(program.operations):
+        if needed.intersection(operation.outputs):
+            needed.update(operation.inputs)
+            kept.append(operation)
+    constants = {slot: value for slot, value in program.constants.items() if slot in needed}
+    return program._replace(operations=tuple(reversed(kept)), constants=constants)

@@ -1,0 +1,289 @@
+"""A user's Python file: the names it defines, the module it makes, and the calls it makes.
+
+Running a file may train a network without end. Where one function of it is of interest, the run can
+end at the first call of that function, whose arguments are then known.
+"""
+
+import ast
+import copy
+import copyreg
+import importlib.util
+import inspect
+import linecache
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any, NamedTuple
+
+from bptt_verifier.program.attempt import Failure, attempt, message_of, printable
+from bptt_verifier.program.notebooks import Cell, read_notebook
+
+GUARD = 'put what the file runs under `if __name__ == "__main__":`'
+
+
+class Definitions(NamedTuple):
+    """The names that a file defines at its top level, and the functions and classes among them.
+
+    `objects` are the names of objects of these classes. `complete` is false where a star import may
+    define more. `relative` is true if the file imports from its own package by dots.
+    """
+
+    functions: dict[str, ast.FunctionDef]
+    classes: dict[str, ast.ClassDef]
+    names: frozenset[str]
+    objects: dict[str, str]
+    complete: bool = True
+    relative: bool = False
+
+    def defines(self, *names: str) -> bool:
+        """True if all these names are, or may be, defined."""
+        return not self.complete or self.names.issuperset(names)
+
+
+def read_cells(file: Path) -> tuple[Cell, ...]:
+    """Read the source of a file, or of the cells of a notebook.
+
+    Raises ValueError where it is neither a Python file nor a notebook that exists.
+    """
+    if file.is_dir():
+        files = ", ".join(sorted(each.name for each in file.glob("*.py"))[:5]) or "none"
+        raise ValueError(
+            f"FILE: expected a Python file, found the folder {file}, which is no file; "
+            f"name one in it: {files}"
+        )
+    if not file.is_file():
+        what = "is no file" if file.exists() else "does not exist"
+        raise ValueError(f"FILE: expected a Python file, found {file}, which {what}")
+    if file.suffix == ".ipynb":
+        return read_notebook(file).cells
+    try:
+        return (Cell(str(file.resolve()), importlib.util.decode_source(file.read_bytes())),)
+    except (SyntaxError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"FILE: expected a Python file, found {file}: {error}") from error
+
+
+def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
+    """Find what a file defines, without running it. Raises ValueError where it is no Python."""
+    trees = []
+    for cell in cells:
+        try:
+            trees.append(ast.parse(cell.source, cell.name))
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(describe_failure(file, error, cells)) from error
+    tree = ast.Module([node for each in trees for node in each.body], [])
+    top = [*walk_top_level(tree)]
+    functions = {node.name: node for node in top if isinstance(node, ast.FunctionDef)}
+    classes = {node.name: node for node in top if isinstance(node, ast.ClassDef)}
+    names = {*functions, *classes}
+    names |= {n.id for n in top if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    aliases = [
+        alias for n in top if isinstance(n, ast.Import | ast.ImportFrom) for alias in n.names
+    ]
+    names |= {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+    relative = any(isinstance(n, ast.ImportFrom) and n.level for n in ast.walk(tree))
+    objects = {
+        n.targets[0].id: n.value.func.id
+        for n in top
+        if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)
+        if isinstance(n.value, ast.Call) and isinstance(n.value.func, ast.Name)
+        if n.value.func.id in classes
+    }
+    return Definitions(functions, classes, frozenset(names), objects, "*" not in names, relative)
+
+
+def walk_top_level(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes that run with the file itself: none inside a function or class."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(
+            child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+        ):
+            yield from walk_top_level(child)
+
+
+class RecordedCall(NamedTuple):
+    """The function of a call, its object if it is a method, and its arguments by name."""
+
+    owner: Any
+    arguments: dict[str, Any]
+
+
+class Reached(BaseException):
+    """Ends the run of a file at the call that it was run for."""
+
+
+class Recorder:
+    """Records the first calls of functions of a file, and ends its run at one of them.
+
+    `names` are functions, or methods of the class `of` and its subclasses; the run ends at a call
+    of one of `last`. A method's object is copied as it is before the call.
+    """
+
+    def __init__(self, names: frozenset[str], last: frozenset[str], of: str | None = None) -> None:
+        self.names, self.last, self.of = names, last, of
+        self.files: frozenset[str] = frozenset()
+        self.calls: dict[str, RecordedCall] = {}
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        """Record the call of a frame, as Python's profiler reports it."""
+        code = frame.f_code
+        if event != "call" or code.co_filename not in self.files or code.co_name not in self.names:
+            return
+        found = inspect.getargvalues(frame)
+        names = [*found.args, *filter(None, (found.varargs, found.keywords))]
+        arguments = {name: found.locals[name] for name in names}
+        owner = None
+        if self.of is not None:
+            owner = arguments.pop(found.args[0], None) if found.args else None
+            if self.of not in [kind.__name__ for kind in type(owner).__mro__]:
+                return
+        elif code.co_qualname != code.co_name:
+            return  # a method or inner function of the same name
+        copied = attempt(copy_deeply, (owner, arguments), {})
+        kept = (owner, arguments) if isinstance(copied, Failure) else copied
+        self.calls[code.co_name] = RecordedCall(*kept)
+        if code.co_name in self.last:
+            raise Reached
+
+    @contextmanager
+    def watch(self, files: Iterable[str]) -> Iterator[None]:
+        """Record the calls of functions of these files inside, up to the one that ends them."""
+        self.files = frozenset(files)
+        before = sys.getprofile()
+        sys.setprofile(self)
+        try:
+            yield
+        except Reached:
+            pass
+        finally:
+            sys.setprofile(before)
+
+
+def copy_deeply(value: Any, memo: dict[int, Any]) -> Any:
+    """Copy a structure and the objects in it; modules, which Python cannot copy, are shared.
+
+    `memo` has what replaces some of its parts, by identity.
+    """
+    table: dict[Any, Any] = copyreg.dispatch_table
+    kinds: list[type[Any]] = [ModuleType, *ModuleType.__subclasses__()]
+    before = {kind: table[kind] for kind in kinds if kind in table}
+    table.update(dict.fromkeys(kinds, lambda module: module.__name__))  # a text: the object itself
+    try:
+        return copy.deepcopy(value, memo)
+    finally:
+        for kind in kinds:
+            del table[kind]
+        table.update(before)
+
+
+def load(file: Path, recorder: Recorder | None = None, *, name: str | None = None) -> ModuleType:
+    """Import the file as a module. This runs the code in it, up to what the recorder waits for.
+
+    A file that imports from its own package is a module of that package. `name` is the module's
+    `__name__`, if it is not that.
+    Raises ValueError where it does not exist or is no Python, or where running it raises or exits.
+    """
+    cells, place = read_cells(file), file.resolve()
+    package, root = find_package(place, find_definitions(file, cells))
+    own = package or f"derivation_{file.stem}"
+    spec = importlib.util.spec_from_loader(own, SourceFileLoader(own, str(place)))
+    if spec is None:
+        raise ValueError(f"FILE: expected a Python file, found {file}")
+    spec.has_location = True
+    module = importlib.util.module_from_spec(spec)
+    notebook = file.suffix == ".ipynb"
+    name = name or ("__main__" if notebook else own)
+    before, arguments = sys.path[:], sys.argv
+    sys.path[:] = [*order_path(file), *root]
+    sys.modules[spec.name], sys.argv = module, [str(file)]  # dataclasses look the module up
+    module.__dict__["__name__"] = name
+    try:
+        with recorder.watch(cell.name for cell in cells) if recorder else nullcontext():
+            for cell in cells:
+                if notebook:  # for source lines in messages; a file has its own
+                    lines = cell.source.splitlines(keepends=True)
+                    linecache.cache[cell.name] = len(cell.source), None, lines, cell.name
+                exec(compile(cell.source, cell.name, "exec", dont_inherit=True), module.__dict__)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        sys.modules.pop(spec.name, None)
+        raise ValueError(describe_failure(file, error, cells)) from error
+    finally:
+        sys.path[:], sys.argv = before, arguments
+    return module
+
+
+def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) -> str:
+    """Describe why a file cannot be run, with its line and a remedy if there is one."""
+    names = {cell.name for cell in cells}
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename in names]
+    line = getattr(error, "lineno", None) or (own[-1].lineno if own else "?")
+    where = str(getattr(error, "filename", None) or (own[-1].filename if own else ""))
+    cell = where.rpartition(", ")[2] + ", " if where in names and ", cell " in where else ""
+    said = f"FILE: {file} cannot be run: {cell}line {line}: {type(error).__name__}"
+    said += f": {message}" if (message := message_of(error)) else ""
+    others = [f for f in frames if not f.filename.startswith("<") and f not in own]
+    inner = frames[-1] if frames and frames[-1] in others else None
+    if own and inner is not None and Path(inner.filename).parent == file.resolve().parent:
+        said += f" at {Path(inner.filename).name}:{inner.lineno}"
+    if isinstance(error, SystemExit):
+        said += f"; {GUARD}"
+    elif isinstance(error, ModuleNotFoundError) and error.name:
+        top = printable(error.name.partition(".")[0])
+        said += f"; install {top}, or put {top}.py beside the file"
+    elif isinstance(error, FileNotFoundError):
+        said += "; run bptt in the folder that has it"
+    return said
+
+
+def find_package(place: Path, defined: Definitions) -> tuple[str | None, list[str]]:
+    """Find the name of a file as a module of its package, and the folder to import that from.
+
+    None where it imports nothing by dots. Raises ValueError where the package cannot be imported.
+    """
+    if not defined.relative:
+        return None, []
+    folder = place.parent
+    names = [folder.name]
+    while (folder / "__init__.py").is_file() and (folder.parent / "__init__.py").is_file():
+        folder = folder.parent
+        names.insert(0, folder.name)
+    if not all(name.isidentifier() for name in names) or names[0] in sys.stdlib_module_names:
+        raise ValueError(
+            f"FILE: {place.name} imports from its package by dots, and its folder {names[0]} is no "
+            "name of a package; write `from module import name` without the dot"
+        )
+    return ".".join([*names, place.stem]), [str(folder.parent)]
+
+
+def order_path(file: Path) -> list[str]:
+    """Order the import path for a file: Python's own modules, those beside the file, the others.
+
+    Beside the file may be a random.py or copy.py, which libraries must not import.
+    """
+    own = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
+    packages = ("site-packages", "dist-packages")
+    first = [p for p in sys.path if p.startswith(own) and not p.endswith(packages)]
+    return [*first, str(file.resolve().parent), *(p for p in sys.path if p not in first)]
+
+
+def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:
+    """Find the function of that name in a module. Raises ValueError where there is none."""
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise ValueError(
+            f"FILE: expected a function {name} in {file}, found {list_functions(vars(module))}"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def list_functions(space: Mapping[str, Any]) -> str:
+    """List the functions of a namespace, for a message."""
+    return ", ".join(name for name, value in space.items() if inspect.isfunction(value)) or "none"

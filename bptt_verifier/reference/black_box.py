@@ -1,0 +1,149 @@
+"""The reference of a loss that cannot be traced: its differences, with their measured errors."""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.reference import differences
+from bptt_verifier.reference.case import Case, Truth
+from bptt_verifier.reference.points import Point, draw_parameters
+from bptt_verifier.reference.selection import is_telling, resolve
+from bptt_verifier.tolerance.noise import SAFETY
+from bptt_verifier.tolerance.scatter import displace
+
+CASES = 6  # at most
+BUDGET = 30.0  # seconds for all cases
+FAR = 2.0**-14  # relative distance of the neighbours that show the effect of rounding
+NEIGHBOURS = 2
+
+
+class BlackBox(NamedTuple):
+    """A loss as a function of float arrays, and the dtype of its differences."""
+
+    loss: differences.Loss
+    dtype: Any
+
+    def differentiate(self, params: Mapping[str, Array]) -> differences.Differences:
+        """Compute the loss and its gradient at a point, with errors."""
+        return differences.differentiate(self.loss, params, self.dtype)
+
+    def make_case(self, params: dict[str, Array], point: Point, seed: int) -> Case:
+        """Make the case of a point, whose allowed errors are those of the differences."""
+        found = self.differentiate(params)
+        values = found.values | ({} if "loss" in params else {"loss": np.asarray(found.loss)})
+
+        @cache
+        def measure_condition() -> dict[str, Array]:
+            """How much each entry changes with the parameters, by their relative change."""
+            rng = np.random.default_rng([seed, point.number])
+            changes = {name: np.zeros(value.shape) for name, value in found.values.items()}
+            for _ in range(NEIGHBOURS):
+                moved = {name: displace(value, FAR, rng) for name, value in params.items()}
+                for name, value in self.differentiate(moved).values.items():
+                    apart = np.abs(value - found.values[name]) / FAR
+                    changes[name] = np.maximum(changes[name], apart)
+            return changes
+
+        def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
+            unit = float(np.finfo(dtype).eps) / 2
+            allowed = dict(found.errors)
+            for name, value in found.values.items():
+                largest = float(np.max(np.abs(value)))
+                rounding = unit * (measure_condition()[name] + largest)
+                allowed[name] = allowed[name] + SAFETY * rounding
+            if "loss" in values:
+                size = abs(found.loss) + sum(
+                    float(np.sum(np.abs(value * params[name])))
+                    for name, value in found.values.items()
+                )
+                allowed["loss"] = np.asarray(SAFETY * SAFETY * unit * size)
+            return Truth(values, allowed)
+
+        return Case(point.label, params, point, truth)
+
+    def estimate_time(self, params: Mapping[str, Array]) -> float:
+        """Estimate the seconds that one case takes."""
+        start = time.perf_counter()
+        self.loss(params)
+        calls = 2 * differences.STEPS * sum(value.size for value in params.values())
+        return max(1e-9, (time.perf_counter() - start) * calls * (1 + NEIGHBOURS))
+
+
+class Chosen(NamedTuple):
+    """The cases of a black box, the draws that were left out, and gradients that are zero."""
+
+    cases: tuple[Case, ...]
+    left_out: int
+    zeros: frozenset[str]
+
+
+def choose_black_box(
+    loss: differences.Loss,
+    settings: Sequence[Mapping[str, Array]],
+    seed: int,
+    number: int,
+    progress: Callable[[int, int], None],
+) -> tuple[BlackBox, Chosen]:
+    """Choose cases that can show a mistake, and the dtype of the differences.
+
+    The cases of each setting are the parameters given, and draws in float64: differences show
+    little in float32.
+    """
+    wide = {name: value.astype(np.float64) for name, value in settings[0].items()}
+    box = BlackBox(loss, differences.find_dtype(loss, wide))
+    seconds = max(map(box.estimate_time, settings))
+    wanted = min(max(number, len(settings)), CASES, int(BUDGET / seconds))
+    cases, left_out = list[Case](), 0
+    for setting, params in enumerate(settings):
+        share = (wanted + len(settings) - 1 - setting) // len(settings)
+        points = [Point(0, setting=setting)]
+        for i in range(1, 3 * share):
+            if i % 3 != 2:
+                points += [Point(i, setting=setting), Point(i, near=True, setting=setting)]
+        own = 0
+        for point in points:
+            if own == share:
+                break
+            values = draw_parameters(params, seed=seed, case=point.number, near=point.near)
+            case = box.make_case(values, point, seed)
+            if is_telling(case):
+                cases.append(case)
+                own += 1
+                progress(len(cases), wanted)
+            else:
+                left_out += 1
+    zeros = [find_zeros(case) for case in cases]
+    return box, Chosen(tuple(cases), left_out, frozenset.intersection(*zeros or [frozenset()]))
+
+
+def find_zeros(case: Case) -> frozenset[str]:
+    """Find the gradients of a case that are exactly zero: the loss depends on no entry."""
+    assert case.truth is not None
+    values = case.truth(np.float64, ()).values
+    return frozenset(name for name in case.arguments if not values[name].any())
+
+
+def describe_differences(box: BlackBox, chosen: Chosen, reason: str) -> list[str]:
+    """Describe that the reference is differences, why, and what could be seen."""
+    precision = "float64" if box.dtype is np.float64 else "longdouble"
+    notes = [
+        f"{reason} The reference is therefore central differences of the loss in {precision}, "
+        "extrapolated, with their measured errors."
+    ]
+    seen: dict[str, float] = {}
+    for case in chosen.cases:
+        for name, found in resolve(case).items():
+            seen[name] = min(found, seen.get(name, np.inf))
+    shown = ", ".join(f"{x:.1g} of ∂L/∂{name}" for name, x in seen.items() if np.isfinite(x))
+    if shown:
+        notes.append(f"The smallest relative errors that could have been seen: {shown}.")
+    if chosen.left_out:
+        notes.append(
+            f"{chosen.left_out} draws were left out, because differences there are not accurate."
+        )
+    notes += [f"∂L/∂{name} is zero in all cases, and yours must be, too." for name in chosen.zeros]
+    return notes

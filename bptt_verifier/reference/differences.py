@@ -1,0 +1,102 @@
+"""Gradients of a loss that nothing can differentiate: central differences, extrapolated.
+
+Source: Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)": Richardson's extrapolation,
+and the error as the extrapolated values show it by their disagreement.
+"""
+
+from collections.abc import Callable, Mapping
+from math import comb
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.tolerance.noise import SAFETY
+
+FIRST = 2.0**-5  # the largest step, relative to the size of the parameter
+STEPS = 5  # each half of the one before
+NEAR = 2.0**-36, 2.0**-24, 2.0**-12  # relative distances of points that show the loss's noise
+ORDER = 5  # of the differences between them
+CARRIED = 2.0**-56  # relative noise below which a loss computes in longdouble throughout
+
+Point = Mapping[str, Array]
+Loss = Callable[[Point], Any]  # a number; raises where it cannot be computed
+
+
+class Differences(NamedTuple):
+    """The loss at a point, its gradient, and the measured error of each entry."""
+
+    loss: float
+    values: dict[str, Array]
+    errors: dict[str, Array]
+
+
+def find_dtype(loss: Loss, point: Point) -> Any:
+    """Find the finest dtype in which the loss computes: longdouble, or float64."""
+    if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps:
+        try:
+            value, noise = measure_noise(loss, point, np.longdouble)
+        except Exception:  # it takes no longdouble
+            return np.float64
+        if np.isfinite(noise) and noise <= CARRIED * abs(value):
+            return np.longdouble
+    return np.float64
+
+
+def measure_noise(loss: Loss, point: Point, dtype: Any) -> tuple[Any, float]:
+    """Measure the noise of the loss at a point; return the loss, too.
+
+    The points of each row are equally spaced, and so near that differences of a smooth loss of this
+    order are noise. A coarse loss shows its noise only between points that are further apart.
+    """
+    rng = np.random.default_rng(0)
+    along = {name: rng.choice([-1.0, 1.0], value.shape) for name, value in point.items()}
+
+    def at(distance: float) -> Any:
+        step = dtype(distance)
+        return dtype(loss({n: v.astype(dtype) * (1 + step * along[n]) for n, v in point.items()}))
+
+    value = at(0.0)
+    largest = np.finfo(dtype).eps * abs(value)
+    for distance in NEAR:
+        row = np.array([value, *(at(k * distance) for k in range(1, 2 * ORDER))])
+        high = np.diff(row, ORDER)
+        largest = max(largest, np.sqrt(np.mean(high**2) / comb(2 * ORDER, ORDER)))  # (N6)
+    return value, float(largest)
+
+
+def differentiate(loss: Loss, point: Point, dtype: Any) -> Differences:
+    """Differentiate a loss entry by entry. The calls are 2 · STEPS for each entry."""
+    wide = {name: value.astype(dtype) for name, value in point.items()}
+    value, noise = measure_noise(loss, point, dtype)
+    values, errors = {}, {}
+    for name, own in wide.items():
+        size = float(np.sqrt(np.mean(own**2))) or 1.0
+        values[name], errors[name] = np.zeros(own.shape), np.zeros(own.shape)
+        for entry in np.ndindex(own.shape):
+
+            def at(step: Any, name: str = name, entry: Any = entry) -> Any:
+                moved = {n: v.copy() for n, v in wide.items()}
+                moved[name][entry] += step
+                return dtype(loss(moved))
+
+            step = dtype(FIRST * max(size, abs(float(own[entry]))))
+            values[name][entry], errors[name][entry] = extrapolate(at, step, noise)
+    return Differences(float(value), values, errors)
+
+
+def extrapolate(at: Callable[[Any], Any], step: Any, noise: float) -> tuple[float, float]:
+    """Extrapolate central differences to step 0; return the slope and its allowed error."""
+    best, least = np.nan, np.inf
+    before: list[Any] = []
+    for _ in range(STEPS):
+        row = [(at(step) - at(-step)) / (2 * step)]
+        for order, coarser in enumerate(before, 1):
+            row.append(row[-1] + (row[-1] - coarser) / (4**order - 1))  # (N5)
+        for order in range(1, len(row)):
+            apart = max(abs(row[order] - row[order - 1]), abs(row[order] - before[order - 1]))
+            error = float(apart + noise / step)
+            if error < least:
+                best, least = float(row[order]), error
+        before, step = row, step / 2
+    return best, SAFETY * least

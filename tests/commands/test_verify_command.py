@@ -1,0 +1,54 @@
+"""`bptt verify` on the user's own code: what it prints, and with which exit code it ends."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import Command
+
+PAIR = """
+import numpy as np
+w = np.array([[0.5, -1.0], [0.2, 0.7]])
+def f(x, xp):
+    h = xp.tanh(xp.asarray(x) @ w)
+    dw = 2 * xp.asarray(x).T @ (h * (1 - h * h)){mistake}
+    return xp.sum(h * h), dw
+x = np.array([[1.0, 2.0]])
+"""
+
+
+@pytest.mark.parametrize(("mistake", "code"), [("", 0), (" / 2", 1)])
+def test_one_function_is_judged_by_its_own_loss(
+    mistake: str, code: int, bptt: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "pair.py"
+    file.write_text(PAIR.format(mistake=mistake), encoding="utf-8")
+    ended = bptt("verify", "--own", f"{file}:f", "--params", "w")
+    assert ended.code == code, ended.out + ended.err
+    assert "f is taken for a function that returns the loss and the gradients" in ended.out
+    assert "parameters: w" in ended.out
+    if mistake:
+        assert "constant-factor" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "sentence"),
+    [
+        (
+            "while True: pass",
+            ("--timeout", 0.5),
+            "did not end within 0.5 s; put what the file runs",
+        ),
+        ("def f(x): ...\ndef g(): ...", (), "found f, g; name yours, such as "),
+        ("params = loss = 1\ndef gradients(p): ...", ("--bias",), "--bias: expected a derivation"),
+    ],
+)
+def test_a_file_that_cannot_be_judged_ends_with_2_and_one_sentence(
+    source: str, arguments: tuple[object, ...], sentence: str, bptt: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(source, encoding="utf-8")
+    ended = bptt("verify", file, *arguments)
+    assert ended.code == 2, ended.out
+    assert sentence in ended.err
+    assert ended.err.count("\n") == 1

@@ -1,0 +1,193 @@
+"""Files to be judged: what they are taken for, and the loss and gradients found in them."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.files import Judged, read_file
+from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program.leaves import flatten
+from bptt_verifier.report import Report
+from bptt_verifier.tolerance.comparison import Verdict
+from tests.support.own_code import DATA, LAYER, METHODS, SHAPES, Shape
+
+
+def read(
+    folder: Path, source: str, name: str | None = None, suffix: str = ".py", **options: Any
+) -> Judged:
+    file = folder / f"model{suffix}"
+    file.write_text(source, encoding="utf-8")
+    given = {"own": None, "options": {}} | options
+    return read_file(file, name, **given)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_loss_and_the_gradients_are_found_in_code_as_it_stands(
+    shape: Shape, tmp_path: Path
+) -> None:
+    found = read(tmp_path, shape.source, shape.name, own=True, chosen=shape.chosen)
+    assert found.loss is not None
+    tree = flatten(found.params)
+    assert [*tree.leaves] == sorted(shape.params, key=[*tree.leaves].index)
+    assert {*tree.leaves} == {*shape.params}
+    rng = np.random.default_rng(1)
+    point = {n: v + rng.normal(size=v.shape) / 4 for n, v in tree.leaves.items()}
+    kept = {n: v.copy() for n, v in point.items()}
+    loss, gradients = found.gradients(tree.rebuild(point))
+    named = tree.read(gradients)
+    takes_xp = len(inspect.signature(found.loss).parameters) == 2
+
+    def evaluate(at: Any) -> float:
+        return float(found.loss(tree.rebuild(at), *([np] if takes_xp else [])))  # type: ignore[misc]
+
+    assert np.isclose(loss, evaluate(point), rtol=1e-13)
+    for name, value in point.items():
+        way, step = rng.normal(size=value.shape), 1e-6
+        ends = [evaluate(point | {name: value + sign * step * way}) for sign in (1, -1)]
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert np.isclose(np.sum(named[name] * way), slope, rtol=1e-7, atol=1e-9), name
+        assert np.array_equal(value, kept[name])
+
+
+def test_nothing_of_the_users_is_changed_and_no_state_is_kept(tmp_path: Path) -> None:
+    shape = SHAPES["forward returns the loss"]
+    found = read(tmp_path, shape.source, "net")
+    assert found.loss is not None
+    params = {name: value + 1 for name, value in found.params.items()}
+    first = found.gradients(params)[0]
+    assert found.gradients(params)[0] == first
+    source = SHAPES["arrays of the file, as in min-char-rnn"].source
+    found = read(tmp_path, source, "lossFun")
+    space = inspect.unwrap(found.gradients).__globals__
+    before = space["W"]
+    assert found.gradients({n: v + 1 for n, v in found.params.items()})
+    assert space["W"] is before
+
+
+GRADIENTS = f"{DATA}\nparams = dict(W=W)\ndef loss(p, xp):\n    return 1.0\n"
+DERIVATION = "def gradients(params, x, y):\n    return params\n"
+OF_ARGUMENT = SHAPES["a dict of parameters"].source.replace("params, x, y", "x, y, params")
+OF_ARGUMENT = OF_ARGUMENT.replace("f({", "grads = f(x, y, {").replace("}, x, y)", "})")
+OF_ARGUMENT = OF_ARGUMENT.replace("return loss, {", "grads = {").replace(
+    "db}", "db}; return loss, grads"
+)
+MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "said"),
+    [
+        (DERIVATION, None, "model.py:gradients is taken for a derivation of the RNN"),
+        (DERIVATION.replace("gradients", "mine"), "mine", "model.py:mine is taken for a derivation"),
+        (f"{GRADIENTS}{DERIVATION}", None, "is taken for a derivation"),
+        (f"{GRADIENTS}def gradients(p):\n    return p\n", None, "is taken for an own model of params"),
+        (f"{GRADIENTS}def mine(p):\n    return p\n", "mine", "an own model of params, loss and mine"),
+        (f"{GRADIENTS}gradients = dict\n", None, "is taken for an own model of params"),
+        (f"{DATA}params = [W]\ndef gradients(params):\n    loss = params[0].sum()\n    dW = 1 + 0 * W\n"
+         "    return loss, [dW]\n", None, "gradients is taken for a function that returns the loss"),
+        (f"{DATA}def f(x):\n    return np.sum(W @ x), x\ndef g(x):\n    dW = 1 + 0 * W\n"
+         "    return np.sum(W @ x), dW\ndef h(x):\n    grads = 0\n    return grads, x\nx = y\n", None, "g is taken"),
+        (MIN_CHAR, None, "with the inputs, y, hprev of its first call in the file; parameters"),
+        (OF_ARGUMENT, "f", "the gradients of params, with the x, y of its first call in the file."),
+        (MIN_CHAR, "lossFun", "parameters: W, V, b."),
+        (SHAPES["arguments"].source, None, "parameters: W, V, b; without a gradient, and taken for data: x, y."),
+        (SHAPES["two functions of a dict, called in the file"].source, "step,back", "parameters: W, V; without a gradient, and taken for data: x."),
+        (SHAPES["forward returns the loss"].source, None, "Net is taken for a class with forward"),
+        (SHAPES["forward returns the loss"].source, "net", "W, V, b; without a gradient, and taken for data: dh."),
+        (SHAPES["backward takes the gradient of the output"].source, "layer", "times fixed random weights"),
+    ],
+)  # fmt: skip
+def test_a_file_is_taken_for_what_it_defines_and_that_is_said(
+    source: str, name: str | None, said: str, tmp_path: Path
+) -> None:
+    assert said in read(tmp_path, source, name).said
+
+
+UPDATES = SHAPES["backward updates, and returns nothing"].source
+PROBABLE = f"""{DATA}
+class Net:
+    def __init__(self): self.W = W
+    def forward(self, x):
+        p = 1 / (1 + np.exp(-self.W @ x))
+        return p
+    def backward(self, dp, x): return {{"W": np.outer(dp, x)}}
+net = Net()
+net.backward(net.forward(y) - 1, y)
+"""
+NET = f"{DATA}{METHODS}        return dW, dV, db\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "options", "sentence"),
+    [
+        ("def gradients(p):\n    return p\n", None, {}, "found no params and no loss; add what is"),
+        (DERIVATION, None, {"own": True}, "or leave out --own for a derivation"),
+        (f"{DERIVATION}params = {{}}\n", None, {"own": True}, "found no loss; add"),
+        ("def f(): ...\nclass A: ...", None, {}, "expected a function gradients in .*, found f, A; name"),
+        (DERIVATION, "gradients,other", {}, "expected functions gradients,other in .*, found gradients"),
+        (DERIVATION, "other", {}, "expected a function other in .*, found gradients"),
+        (MIN_CHAR + NET, None, {}, "found lossFun, Net; name the one to judge, such as .*:lossFun"),
+        ("def gradients(params, x, y, h0, c0): ...", None, {}, "--model lstm judges an LSTM, which has c0"),
+        ("def gradients(params, x): ...", None, {}, r"expected gradients\(params, x, y\)"),
+        (DERIVATION, None, {"chosen": ["W"]}, "--params: expected an own model"),
+        (NET, "Net", {"options": {"model": "lstm"}}, "--model: expected a derivation"),
+        (f"{GRADIENTS}def gradients(p): ...", None, {"chosen": ["W"]}, "--params: expected a function or"),
+        ("def f(data):\n    return 1.0, data\n", "f", {"own": True}, "variables named as .* none for data"),
+        (f"{DATA}def f(x):\n    return x\n", "f", {"own": True}, "without a scalar that could be"),
+        (f"{DATA}def f(x):\n    return 1 / 0\n", "f", {"own": True}, "f raised ZeroDivisionError.* at .*:7"),
+        (f"{DATA}def f(x):\n    return 1.0, 2 * W\n", "f", {"own": True}, "found tuple of 0, 1; name the"),
+        (f"{DATA}def f():\n    return W.sum(), W\n", "f", {"chosen": ["Q"]}, "uses, W, found Q"),
+        (UPDATES.replace("learn_rate * db", "learn_rate * db / 2"), "net", {}, "expected the gradients of"),
+        (UPDATES.replace("learn_rate", "factor"), "net", {}, "expected the gradients of arrays that"),
+        (f"{NET}", "Net.forth", {}, "expected a method forth of Net, found none"),
+        (f"{NET}class B(Net):\n    def __init__(self, n): ...\n", "B", {}, "one object of it in the file, found none"),
+        (f"{NET}a, c = Net(), Net()\n", "Net", {}, "one object of it in the file, found several"),
+        (f"{DATA}{LAYER.replace('dh):', 'y):')}net = Layer(2)\n", "net", {}, "or a method loss to return"),
+        (f"{PROBABLE}", "net", {}, "or a method loss to return the loss, or backward.dout. to take"),
+        (PROBABLE.replace("return p", "logits = p\n        return logits - 3"), "net", {}, "or a method loss to"),
+        (f"{DATA}lock = __import__('threading').Lock()\nclass A:\n    def __init__(self):\n        self.W, self.f = W, lock\n    def forward(self): ...\n    def backward(self): ...\n", "A", {}, "that can be copied for every call"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_judged_is_said_in_one_sentence_with_the_remedy(
+    source: str, name: str | None, options: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as raised:
+        read(tmp_path, source, name, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_notebook_is_judged_by_its_code_cells(tmp_path: Path) -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# A network"]},
+        {"cell_type": "code", "source": ["%matplotlib inline\n", *DATA.splitlines(keepends=True)]},
+        {"cell_type": "code", "source": "def f(x, y):\n    h = np.tanh(W @ x[0])\n"
+         "    dW = np.outer(2 * h * (1 - h**2), x[0])\n    return np.sum(h**2), dW\n"},
+        {"cell_type": "code", "source": "f(x, y)\n1 / 0"},
+    ]  # fmt: skip
+    found = read(tmp_path, json.dumps({"cells": cells}), "f", suffix=".ipynb")
+    assert found.said.endswith("1 line of magics and shell commands left out.")
+    assert "parameters: W" in found.said
+    assert inspect.getsource(inspect.unwrap(found.gradients)).startswith("def f(x, y):")
+    cells[2]["source"] = "def gradients(params, x, y): ..."
+    with pytest.raises(ValueError, match="cannot be run: cell 4, line 1: NameError"):
+        read(tmp_path, json.dumps({"cells": cells}), suffix=".ipynb")
+
+
+def test_a_counterexample_of_a_function_without_gradients_is_repeated_by_one_line(
+    tmp_path: Path,
+) -> None:
+    source = SHAPES["a namespace"].source.replace("2 * h", "3 * h")
+    found = read(tmp_path, source, "f", own=True, chosen=["b"])
+    assert found.loss is not None
+    report = verify_own_model(found.gradients, found.loss, found.params, cases=3)
+    assert found.write_reproduction(Report("x", Verdict.AGREES)).counterexample is None
+    case = found.write_reproduction(report).counterexample
+    assert case is not None
+    setup, _, call = case.reproduce.rpartition("; ")
+    space: dict[str, Any] = {}
+    exec(setup, space)
+    assert np.allclose(eval(call, space)[1]["b"], case.yours)

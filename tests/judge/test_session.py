@@ -1,0 +1,49 @@
+"""Verification in a session: what is found among the names of the caller."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.session import verify_here
+
+SESSION = """
+import numpy as np
+from bptt_verifier.judge.session import verify_here
+x, w = np.array([0.5, -1.0]), np.array([0.3, 0.7])
+def f(x, xp):
+    h = xp.tanh(w * xp.asarray(x))
+    dw = 2 * h * (1 - h * h) * xp.asarray(x)
+    return xp.sum(h * h), dw
+"""
+
+
+def run(line: str) -> Any:
+    space: dict[str, Any] = {"__name__": "session"}
+    exec(compile(SESSION, "session", "exec"), space)
+    exec(line, space)
+    return space["report"]
+
+
+def test_a_function_is_judged_with_the_variables_of_the_session() -> None:
+    report = run("report = verify_here(f, params=['w'], cases=4, seed=1)")
+    assert report, str(report)
+    assert report.subject == "f"
+    assert report.notes[0].startswith("f is taken for a function that returns the loss")
+
+
+def test_without_a_function_the_names_of_an_own_model_are_used() -> None:
+    lines = "params = {'w': w}\nloss = lambda p, xp: xp.sum(p['w'] ** 2)\n"
+    lines += "gradients = lambda p: {'w': 3 * p['w']}\nreport = verify_here(cases=4)"
+    assert [mistake.name for mistake in run(lines).mistakes] == ["constant-factor"]
+    derivation = "def gradients(params, x, y): raise KeyError(1)\nreport = verify_here(examples=1)"
+    assert [mistake.name for mistake in run(derivation).mistakes] == ["raised"]
+
+
+def test_what_is_missing_in_the_session_is_said() -> None:
+    with pytest.raises(ValueError, match="gradients: expected a function of that name here"):
+        run("verify_here()")
+    with pytest.raises(ValueError, match="found none for y; call it once"):
+        run("def g(y): return 1.0, y\nverify_here(g)")
+    with pytest.raises(ValueError, match="expected a function or class, found ndarray"):
+        verify_here(np.ones(3))
