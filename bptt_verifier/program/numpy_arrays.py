@@ -63,7 +63,8 @@ class TracedArray(NDArrayOperatorsMixin):
         piece = memory.find_piece(value)
         if piece is None:
             version, known = self.known
-            whole = known if version == memory.version else memory.find_piece(self.value)
+            whole = known if version == memory.version else None
+            whole = memory.find_piece(self.value) if whole is None else whole
             piece = None if whole is None else of(whole)
         return TracedArray(memory, value, piece)
 

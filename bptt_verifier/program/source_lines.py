@@ -19,6 +19,11 @@ LIBRARIES = (str(Path(str(package.__file__)).parent) + os.sep for package in (np
 # Frames of these folders are never the user's.
 FOLDERS = (HERE, *LIBRARIES, sysconfig.get_paths()["stdlib"] + os.sep, "<frozen ")
 
+BETWEEN = tuple(
+    f"{HERE}program{os.sep}numpy_{name}.py"
+    for name in "arrays calls memory methods namespace rules".split()
+)
+
 
 class Place(NamedTuple):
     """An expression in a source file; lines and columns count as in Python's tracebacks.
@@ -73,9 +78,13 @@ def places(equation: Any) -> tuple[Place, ...]:
         ]  # fmt: skip
     except (ImportError, AttributeError, TypeError, ValueError):
         return ()
-    # A NumPy loss reaches JAX through frames of the judge, which are innermost.
-    own = dropwhile(lambda place: not is_of_user(place.file), chain)
+    own = dropwhile(lambda place: is_between(place.file), chain)
     return tuple(takewhile(lambda place: not place.file.startswith(HERE), own))
+
+
+def is_between(file: str) -> bool:
+    """True if a file is one through which the user's calls of NumPy reach JAX."""
+    return file.startswith(BETWEEN) or not (file.startswith(HERE) or is_of_user(file))
 
 
 def is_of_user(file: str) -> bool:

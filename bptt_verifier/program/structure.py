@@ -52,17 +52,14 @@ def structure(program: Program) -> Structure:
     producer: dict[int, int] = {}
     users: dict[int, list[tuple[int, int]]] = {}
     leaf = {slot: name for name, slot in program.leaves.items()}
-    # Without a place among others is what the judge adds to the loss, such as a reshape.
-    placed = any(equation.where for equation in program.operations)
     for number, equation in enumerate(program.operations):
         # Where the line is unknown, equations of equal shapes and parameters form a group.
         where: Any = equation.where or (equation.shapes, *map(leaf.get, equation.inputs))
         # `zip(x, e)` takes parts of two parameters in one expression: they are two groups.
         part_of = leaf.get(equation.inputs[0]) if equation.moved is not None else None
         what = equation.name, equation.position, part_of
-        if equation.where or not placed:
-            fine.setdefault((*what, where), []).append(number)
-            coarse.setdefault((*what, where[:1]), []).append(number)
+        fine.setdefault((*what, where), []).append(number)
+        coarse.setdefault((*what, where[:1]), []).append(number)
         for operand, slot in enumerate(equation.inputs):
             users.setdefault(slot, []).append((number, operand))
         for slot in equation.outputs:
@@ -82,12 +79,12 @@ def structure(program: Program) -> Structure:
 
     def accumulated(slot: int) -> bool:
         """True if the value reaches the next use of its expression through sums alone."""
-        start = group_of.get(producer[slot])
+        start = group_of[producer[slot]]
         while len(users.get(slot, ())) == 1:
             ((number, _),) = users[slot]
             if program.operations[number].name not in {"add", "sub"}:
                 return False
-            if group_of.get(number) == start:
+            if group_of[number] == start:
                 return True
             slot = program.operations[number].outputs[0]
         return False
@@ -100,7 +97,13 @@ def structure(program: Program) -> Structure:
         and step.get(producer[slot], number) == step[number] - 1
         and not accumulated(slot)
     ]
-    groups = {tuple(group) for group in (*fine.values(), *coarse.values())}
+    # Without a place among others is what the judge adds to the loss, such as a reshape.
+    placed = any(equation.where for equation in program.operations)
+    groups = {
+        tuple(group)
+        for group in (*fine.values(), *coarse.values())
+        if program.operations[group[0]].where or not placed
+    }
     ordered = tuple(sorted(groups, key=lambda group: (group[0], len(group))))
     return Structure(program, ordered, steps, step, producer, users, tuple(carried), leaf)
 

@@ -8,9 +8,10 @@ import pytest
 
 from bptt_verifier.program.numpy_code import over_jax
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.program.trace import backward, forward, trace
+from bptt_verifier.program.trace import Program, backward, forward, trace
 from tests.support import more_numpy_losses, numpy_losses
 from tests.support.numpy_losses import LOSSES
+from tests.support.own_models import MODELS
 
 
 def difference(loss: Any, params: Any, along: Any) -> float:
@@ -45,6 +46,23 @@ def test_a_forward_pass_is_traced_as_it_stands(name: str) -> None:
     files = {numpy_losses.__file__, more_numpy_losses.__file__}
     assert {place.file for place in places} <= files
     assert all(place.expression for place in places)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_plain_numpy_and_jax_have_the_same_program(name: str) -> None:
+    loss, params = MODELS[name].loss, MODELS[name].params
+    with use_float64():
+        in_jax = trace(loss, params)
+        plain = over_jax(lambda p: loss(p, np), params)
+        in_numpy = trace(lambda p, _: plain(p), params)
+
+    def list_names(program: Program) -> list[str]:
+        # NumPy computes x ** 2 as a square.
+        return [each.name.replace("integer_pow", "square") for each in program.operations]
+
+    assert list_names(in_numpy) == list_names(in_jax)
+    innermost = [[each.where[0] for each in p.operations] for p in (in_numpy, in_jax)]
+    assert innermost[0] == innermost[1]
 
 
 def test_jax_differentiates_a_forward_pass() -> None:
