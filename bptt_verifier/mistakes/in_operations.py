@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import UNARY, pass_back
 from bptt_verifier.program.structure import (
     Structure,
@@ -19,7 +20,6 @@ from bptt_verifier.program.structure import (
     from_before,
     slope_of,
 )
-from bptt_verifier.program.trace import Change
 
 Edge = tuple[int, int]  # an operation, and the operand that its cotangent is passed back to
 Values = Sequence[Any]

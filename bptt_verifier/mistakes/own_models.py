@@ -15,8 +15,9 @@ from bptt_verifier.mistakes.in_operations import (
 from bptt_verifier.mistakes.search import count_explained, explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import backward
 from bptt_verifier.program.structure import Structure, structure
-from bptt_verifier.program.trace import Program, backward, forward
+from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
