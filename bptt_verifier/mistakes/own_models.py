@@ -1,28 +1,34 @@
 """Diagnose a submission for the user's own model, from the operations of its traced loss."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
-from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
-from bptt_verifier.mistakes.in_operations import (
-    Changes,
-    OperationMistake,
-    list_conjugate_mistakes,
-    list_mistakes,
+import numpy as np
+
+from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
+from bptt_verifier.mistakes.in_operations import list_tiers
+from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake
+from bptt_verifier.mistakes.search import Match, explain, select_explaining, try_mistakes
+from bptt_verifier.mistakes.single_gradients import (
+    Factor,
+    Finding,
+    list_common_findings,
+    restrict,
 )
-from bptt_verifier.mistakes.search import count_explained, explain, select_explaining, try_mistakes
-from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import backward
-from bptt_verifier.program.structure import Structure, structure
+from bptt_verifier.program.structure import Structure, prune, structure
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
 PER_CHANGE = 20_000  # cost of altering one equation, in numbers computed
 PAIRS = 2**29  # numbers computed for all pairs of mistakes, at most
+
+# Names of what any wrong number may come from, which are no second explanation.
+GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
 
 OPERATIONS = {
     "dot_general": "matrix product",
@@ -57,10 +63,10 @@ class OwnHypotheses:
         largest = max(value[0].size for value in evidence[0].forward if value is not None)
         self.batch = max(1, min(256, ENTRIES // max(1, largest)))
 
-    @cached_property
-    def single(self) -> list[OperationMistake]:
-        """All mistakes in an operation, the more specific names first."""
-        return [*list_mistakes(self.structure)]
+    @property
+    def tiers(self) -> Iterator[list[OperationMistake]]:
+        """All mistakes in the operations, the common ones first."""
+        return list_tiers(self.structure)
 
     def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
         """Merge the changes of some mistakes at the point of a case."""
@@ -70,21 +76,48 @@ class OwnHypotheses:
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
     ) -> list[BackwardPass]:
         """Compute the gradients with each of these combinations, in one sweep."""
-        rows = backward(self.program, case.forward, [self.changes(case, each) for each in made])
+        rows = self.sweep_rows(case, made)
         count = range(len(made))
         return [BackwardPass({name: found[i] for name, found in rows.items()}) for i in count]
 
+    def sweep_rows(
+        self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
+    ) -> dict[str, Array]:
+        """Compute every gradient with each of these combinations, along a leading axis."""
+        rows = backward(self.program, case.forward, [self.changes(case, each) for each in made])
+        for i, each in enumerate(made):
+            for whole in [one.whole for one in each if one.whole is not None]:
+                for name, value in whole(case.forward).items():
+                    rows[name][i] = value
+        return rows
+
+    def match(
+        self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
+    ) -> list[frozenset[str]]:
+        """Find the gradients of a case that each of these combinations explains."""
+        rows, near = self.sweep_rows(case, made), dict[str, Array]()
+        for name, wanted in case.wanted.items():
+            found = rows[name].reshape(len(made), -1)
+            with np.errstate(all="ignore"):
+                scale = np.max(np.abs(found), axis=1, keepdims=True)
+                allowed = SLACK * np.maximum(wanted.allowed.reshape(1, -1), wanted.relative * scale)
+                off = np.abs(wanted.submitted.reshape(1, -1) - found)
+                near[name] = (off <= allowed).all(axis=1)
+        return [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
+
     def list_pairs(
-        self, evidence: Sequence[Evidence]
+        self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
         """List pairs of mistakes in different operands, at most as many as `PAIRS` allows.
 
         Pairs with a mistake that explains more gradients than the right backward pass come first.
         """
-        case, single = evidence[0], self.single
+        case = evidence[0]
+        of_operands = [each for each in matches if each.made.whole is None]
+        single = [each.made for each in of_operands]
         changes = [each.changes(case.forward) for each in single]
-        (before,) = count_explained(self, case, [()])
-        counts = count_explained(self, case, [(each,) for each in single])
+        (before,) = map(len, self.match(case, [()]))
+        counts = [len(each.names) for each in of_operands]
         order = sorted(range(len(single)), key=lambda i: (counts[i] <= before, -counts[i], i))
         size = sum(value[0].size for value in case.forward if value is not None)
         per_pair = size + PER_CHANGE * (sum(map(len, changes)) // max(1, len(changes)))
@@ -114,7 +147,21 @@ class OwnHypotheses:
         """Find none: docs/derivation.md has no equations of the user's model."""
         return None
 
-    def describe(self, made: OperationMistake) -> Mistake:
+    def choose(self, made: Iterator[OperationMistake]) -> Mistake | None:
+        """Choose the first, and state the other names that explain the numbers as well."""
+        every = [*made]
+        if not every:
+            return None
+        first = self.describe(every[0])
+        others = {each.name: each for each in reversed(every) if each.name != first.name}
+        named = [self.describe(each) for name, each in others.items() if name not in GENERIC]
+        if not named:
+            return first
+        said = " ".join(f"Or {each.name}: {each.explanation}" for each in named[:2])
+        details = first.details | {"or": [each.name for each in named]}
+        return first._replace(explanation=f"{first.explanation} {said}", details=details)
+
+    def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
         equation = self.program.operations[made.equation]
         operation = OPERATIONS.get(equation.name, equation.name)
@@ -133,8 +180,14 @@ class OwnHypotheses:
             "operation": operation,
             "alteration": made.alteration,
         }
+        if len(made.places) > 1:
+            lines = [self.program.operations[number].where[:1] for number in made.places]
+            others = [*dict.fromkeys(str(at) for (at,) in filter(None, lines) if at != place)]
+            where += f" and {', '.join(others)}" if others else ""
+            where += f", at {len(made.places)} places,"
+            details["places"] = [str(at) for (at,) in filter(None, lines)]
         said = f"{where} of your forward pass is differentiated wrongly: at the {operation}, "
-        return Mistake(made.name, f"{said}{made.alteration}.", details)
+        return restrict(Mistake(made.name, f"{said}{made.alteration}.", details), names)
 
 
 def list_factors(known: Structure) -> list[Factor]:
@@ -164,6 +217,7 @@ def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, .
 
     The points of the witnesses are the parameters, in float64.
     """
+    program = prune(program)
     steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
     evidence = [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
     known = OwnHypotheses(program, evidence)

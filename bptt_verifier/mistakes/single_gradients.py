@@ -43,9 +43,23 @@ class Factor(NamedTuple):
 
 def describe_finding(finding: Finding, names: list[str], equation: str | None) -> Mistake:
     """Describe a finding in these gradients as a report does."""
-    where = " and ".join("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
+    where = join_symbols(names)
     said = f"{finding.said}." if names == ["adjoints"] else f"in {where}, {finding.said}."
     return Mistake(finding.name, said, {"gradients": names, **finding.details}, equation)
+
+
+def restrict(mistake: Mistake, names: Sequence[str]) -> Mistake:
+    """Describe a mistake in the backward pass that affects these gradients alone, if any."""
+    if not names:
+        return mistake
+    said = f"in {join_symbols(names)} alone: {mistake.explanation}"
+    details = mistake.details | {"gradients": [*names]}
+    return mistake._replace(explanation=said, details=details)
+
+
+def join_symbols(names: Sequence[str]) -> str:
+    """Join the symbols of gradients: "∂L/∂U and δ_t"."""
+    return " and ".join("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
 
 
 def transpose(g: Array) -> Array:

@@ -5,7 +5,7 @@ determines which operands are states of the step before.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +20,11 @@ THROUGH = frozenset("mul concatenate stack".split())
 class Structure(NamedTuple):
     """The structure of a program, independent of its numbers.
 
-    `groups` are the equations by source expression, in order. `steps` is the number of time steps,
-    and `step` the time step of an equation. `producer` is the equation that computes a slot, and
-    `users` are the (equation, operand) that read it. `carried` are the (equation, operand) that
-    read a state of the step before. `leaf` is the parameter whose entries a slot holds.
+    `groups` are the equations by source expression and layer, in order. `steps` is the number of
+    time steps, and `step` the time step of an equation. `producer` is the equation that computes a
+    slot, and `users` are the (equation, operand) that read it. `carried` are the (equation,
+    operand) that read a state of the step before. `leaf` is the parameter whose entries a slot
+    holds. `group_of` is the number of an equation's group.
     """
 
     program: Program
@@ -34,6 +35,7 @@ class Structure(NamedTuple):
     users: dict[int, list[tuple[int, int]]]
     carried: tuple[tuple[int, int], ...]
     leaf: dict[int, str]
+    group_of: dict[int, int]
 
     def active(self, *numbers: int) -> list[int]:
         """The operands that depend on the parameters in at least one of these equations.
@@ -47,35 +49,39 @@ class Structure(NamedTuple):
 
 def structure(program: Program) -> Structure:
     """Find the groups, the time steps and the carried states of a program."""
-    fine: dict[Any, list[int]] = {}
-    coarse: dict[Any, list[int]] = {}
+    expressions: dict[Any, list[int]] = {}
     producer: dict[int, int] = {}
     users: dict[int, list[tuple[int, int]]] = {}
     leaf = {slot: name for name, slot in program.leaves.items()}
+    parts: dict[int, Any] = {slot: name for name, slot in program.leaves.items()}
     for number, equation in enumerate(program.operations):
         # Where the line is unknown, equations of equal shapes and parameters form a group.
         where: Any = equation.where or (equation.shapes, *map(leaf.get, equation.inputs))
         # `zip(x, e)` takes parts of two parameters in one expression: they are two groups.
         part_of = leaf.get(equation.inputs[0]) if equation.moved is not None else None
-        what = equation.name, equation.position, part_of
-        fine.setdefault((*what, where), []).append(number)
-        coarse.setdefault((*what, where[:1]), []).append(number)
+        what = equation.name, equation.position, part_of, where
+        expressions.setdefault(what, []).append(number)
         for operand, slot in enumerate(equation.inputs):
             users.setdefault(slot, []).append((number, operand))
-        for slot in equation.outputs:
+        for k, slot in enumerate(equation.outputs):
             producer[slot] = number
             if part_of is not None or (equation.name == "split" and equation.inputs[0] in leaf):
                 leaf[slot] = leaf[equation.inputs[0]]
-    lengths = Counter(len(group) for group in fine.values() if len(group) > 1)
+                moved = None if equation.moved is None else equation.moved.tobytes()
+                parts[slot] = parts[equation.inputs[0]], k, moved
+    layers = find_layers(program, parts, leaf, producer)
+    groups = [group for each in expressions.values() for group in split_by_layer(each, layers)]
+    lengths = Counter(len(group) for group in groups if len(group) > 1)
     steps = max(lengths, key=lambda length: (lengths[length], length), default=1)
     # An expression whose operand at the first step is constant has no equation at that step.
     step = {
         number: k + steps - len(group)
-        for group in fine.values()
+        for group in groups
         if steps > 1 and (len(group) == steps or len(group) == steps - 1 > 1)
         for k, number in enumerate(group)
     }
-    group_of = {number: key for key, group in fine.items() for number in group}
+    groups.sort()
+    group_of = {number: k for k, group in enumerate(groups) for number in group}
 
     def accumulated(slot: int) -> bool:
         """True if the value reaches the next use of its expression through sums alone."""
@@ -97,9 +103,52 @@ def structure(program: Program) -> Structure:
         and step.get(producer[slot], number) == step[number] - 1
         and not accumulated(slot)
     ]
-    groups = {tuple(group) for group in (*fine.values(), *coarse.values())}
-    ordered = tuple(sorted(groups, key=lambda group: (group[0], len(group))))
-    return Structure(program, ordered, steps, step, producer, users, tuple(carried), leaf)
+    ordered, edges = tuple(map(tuple, groups)), tuple(carried)
+    return Structure(program, ordered, steps, step, producer, users, edges, leaf, group_of)
+
+
+def prune(program: Program) -> Program:
+    """Remove the operations that the loss does not depend on."""
+    needed, kept = {program.result}, []
+    for operation in reversed(program.operations):
+        if needed.intersection(operation.outputs):
+            needed.update(operation.inputs)
+            kept.append(operation)
+    return program._replace(operations=tuple(reversed(kept)))
+
+
+def find_layers(
+    program: Program,
+    parts: Mapping[int, Any],
+    leaf: Mapping[int, str],
+    producer: Mapping[int, int],
+) -> list[Any]:
+    """Find the weight in each equation, or in what it reads last.
+
+    The same expression with another weight, or another part of one, is that of another layer. Of
+    two parameters in a product, the weight has fewer parts: the other holds inputs.
+    """
+    distinct = Counter(name for name, _ in {(leaf[slot], part) for slot, part in parts.items()})
+    layers: list[Any] = []
+    for equation in program.operations:
+        read = [slot for slot in equation.inputs if slot in parts]
+        last = max((producer[slot] for slot in equation.inputs if slot in producer), default=None)
+        if read and equation.name in {"dot_general", "mul"}:
+            layers.append(parts[min(read, key=lambda slot: distinct[leaf[slot]])])
+        else:
+            layers.append(None if last is None else layers[last])
+    return layers
+
+
+def split_by_layer(group: list[int], layers: Sequence[Any]) -> list[list[int]]:
+    """Split the equations of one expression by layer, where all layers are about as long."""
+    by_layer: dict[Any, list[int]] = {}
+    for number in group:
+        by_layer.setdefault(layers[number], []).append(number)
+    lengths = {len(each) for each in by_layer.values()}
+    if min(lengths) < 2 or max(lengths) > min(lengths) + 1:
+        return [group]
+    return [*by_layer.values()]
 
 
 def from_before(known: Structure, number: int, operand: int) -> bool:
@@ -110,7 +159,8 @@ def from_before(known: Structure, number: int, operand: int) -> bool:
     if source is None or known.step.get(source) != known.step.get(number):
         return False
     equation = known.program.operations[source]
-    if equation.name not in THROUGH and equation.moved is None:
+    shifted = equation.name in {"add", "sub"} and len(known.active(source)) == 1
+    if equation.name not in THROUGH and equation.moved is None and not shifted:
         return False
     return any(from_before(known, source, i) for i in range(len(equation.inputs)))
 
