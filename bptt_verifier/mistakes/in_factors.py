@@ -1,6 +1,6 @@
 """Mistakes in the factors of a derivative: of products, quotients and activations."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,15 +10,15 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
     Values,
+    change_edges,
     find_role,
     name_operand,
 )
+from bptt_verifier.program.activations import Activation, name_operations, slope_of
 from bptt_verifier.program.backward import Change
-from bptt_verifier.program.structure import Structure, slope_of
+from bptt_verifier.program.structure import Structure, shape_of
 
 OTHERS = 12  # other values of the same step that are tried in the place of an operand
-
-Chain = Sequence[Sequence[int]]  # the operations of one activation, at every step
 
 
 def list_factor_mistakes(
@@ -28,6 +28,9 @@ def list_factor_mistakes(
     operations, constants = known.program.operations, known.program.constants
     name, other = operations[group[0]].name, 1 - operand
     if name == "div" and operand == 1:
+        return
+    if name == "dot_general":
+        yield from list_missing_products(known, group, operand)
         return
     slots = [operations[number].inputs[other] for number in group]
     constant = all(slot in constants for slot in slots)
@@ -57,6 +60,24 @@ def list_factor_mistakes(
         yield make("wrong-operand", minus, lambda value: 1 - value, 1)
 
 
+def list_missing_products(
+    known: Structure, group: Sequence[int], operand: int
+) -> Iterator[OperationMistake]:
+    """List mistakes that pass a cotangent back past a weight, where the shapes allow."""
+    operations = known.program.operations
+    number = group[-1]
+    shape = shape_of(known, operations[number].inputs[operand])
+    if (
+        operations[number].inputs[1 - operand] in known.leaf
+        and shape == operations[number].shapes[0]
+    ):
+        said = f"what is passed back to its {name_operand(operand)} is not multiplied by the weight"
+        edges = [(k, operand) for k in group]
+        changes = change_edges(edges, slope=1.0)
+        family = "factor-missing", find_role(known, group, operand)
+        yield OperationMistake("factor-missing", said, group[0], changes, {}, family)
+
+
 def replace_factors(
     known: Structure,
     group: Sequence[int],
@@ -74,31 +95,59 @@ def replace_factors(
     return result
 
 
-def list_slope_mistakes(known: Structure, longest: Sequence[Chain]) -> Iterator[OperationMistake]:
-    """List activations whose derivative is applied twice, or is that of another activation.
-
-    `longest` are the longest chains of elementwise operations, one for each activation.
-    """
+def list_slope_mistakes(
+    known: Structure, activations: Sequence[Sequence[Activation]]
+) -> Iterator[OperationMistake]:
+    """List activations whose derivative is applied twice, or is that of another activation."""
     twice = "its derivative is applied twice"
-    for links in longest:
-        changes = partial(multiply_slopes, known, links)
-        family = "activation-derivative-twice", chain_names(known, links)
-        yield OperationMistake(family[0], twice, links[0][-1], changes, {}, family)
-    for links in longest:
-        for others in longest:
-            if others is links or len(others) != len(links):
+    for each in activations:
+        changes = partial(replace_slopes, known, each, square_slope)
+        family = "activation-derivative-twice", name_operations(known, each[0])
+        yield OperationMistake(family[0], twice, each[0].end, changes, {}, family)
+    for each in activations:
+        for others in activations:
+            ends = [(a.end, b.end) for a, b in zip(each, others, strict=False)]
+            steps = [(known.step.get(a), known.step.get(b)) for a, b in ends]
+            shapes = {known.program.operations[number].shapes[0] for number in ends[0]}
+            apart = len(others) != len(each) or any(a != b for a, b in steps) or len(shapes) > 1
+            if others is each or apart:
                 continue
-            steps = [
-                (known.step.get(a[-1]), known.step.get(b[-1]))
-                for a, b in zip(links, others, strict=True)
-            ]
-            if any(a != b for a, b in steps):
-                continue
-            line = describe_expression(known, others[0][-1])
+            line = describe_expression(known, others[0].end)
             said = f"its derivative is that of another activation{line}"
-            yield OperationMistake(
-                "wrong-operand", said, links[0][-1], partial(exchange_slopes, known, links, others)
-            )
+            by_end = {one.end: other for one, other in zip(each, others, strict=True)}
+            changes = partial(replace_slopes, known, each, partial(slope_of_other, by_end))
+            yield OperationMistake("wrong-operand", said, each[0].end, changes)
+
+
+def square_slope(known: Structure, activation: Activation, values: Values) -> Any:
+    """Compute the square of an activation's slope."""
+    return slope_of(known, activation, values)[0] ** 2
+
+
+def slope_of_other(
+    others: Mapping[int, Activation], known: Structure, activation: Activation, values: Values
+) -> Any:
+    """Compute the slope of the activation that takes the place of this one."""
+    return slope_of(known, others[activation.end], values)[0]
+
+
+def replace_slopes(
+    known: Structure,
+    activations: Sequence[Activation],
+    find_slope: Callable[[Structure, Activation, Values], Any],
+    values: Values,
+) -> Changes:
+    """Replace the slope of each activation, between its result and its variable."""
+    changes: Changes = {}
+    for activation in activations:
+        with np.errstate(all="ignore"):
+            slope = find_slope(known, activation, values)
+        first, *others = known.active(activation.end)
+        sent = ((activation.start, slope),)
+        changes[activation.end, first] = Change(first, after=0.0, send=sent)
+        for operand in others:
+            changes[activation.end, operand] = Change(operand, after=0.0)
+    return changes
 
 
 def describe_expression(known: Structure, number: int) -> str:
@@ -106,35 +155,6 @@ def describe_expression(known: Structure, number: int) -> str:
     where = known.program.operations[number].where
     text = where[1].expression if len(where) > 1 else where[0].expression if where else ""
     return f", `{text}`" if text else ""
-
-
-def chain_names(known: Structure, links: Chain) -> tuple[str, ...]:
-    """Return the names of the operations of an activation."""
-    return tuple(known.program.operations[number].name for number in links[0])
-
-
-def multiply_slopes(known: Structure, links: Chain, values: Values) -> Changes:
-    """Multiply what arrives at each activation by its slope."""
-    changes: Changes = {}
-    for link in links:
-        operand = known.active(link[-1])[0]
-        with np.errstate(all="ignore"):
-            changes[link[-1], operand] = Change(operand, before=slope_of(known, link, values)[0])
-    return changes
-
-
-def exchange_slopes(known: Structure, links: Chain, others: Chain, values: Values) -> Changes:
-    """Replace the slope of each activation by that of another one at the same step."""
-    changes: Changes = {}
-    for link, other in zip(links, others, strict=True):
-        with np.errstate(all="ignore"):
-            slope = slope_of(known, other, values)[0]
-        if slope.shape != known.program.operations[link[-1]].shapes[0]:
-            return {}
-        for number in link:
-            operand = known.active(number)[0]
-            changes[number, operand] = Change(operand, slope=slope if number == link[-1] else 1.0)
-    return changes
 
 
 def list_other_operands(
@@ -166,14 +186,3 @@ def list_other_operands(
                 found += 1
                 line = describe_expression(known, chosen[-1])
                 yield [*column], f"an operand of another expression{line}"
-
-
-def shape_of(known: Structure, slot: int) -> tuple[int, ...] | None:
-    """Find the shape of a slot's value."""
-    program = known.program
-    if slot in program.constants:
-        return tuple(program.constants[slot].shape)
-    if slot in known.producer:
-        equation = program.operations[known.producer[slot]]
-        return tuple(equation.shapes[equation.outputs.index(slot)])
-    return tuple(program.shapes[known.leaf[slot]]) if slot in known.leaf else None

@@ -16,10 +16,10 @@ from bptt_verifier.mistakes.in_conjugates import (
     list_single_conjugate_mistakes,
 )
 from bptt_verifier.mistakes.in_factors import (
-    chain_names,
     list_factor_mistakes,
     list_other_operands,
     list_slope_mistakes,
+    replace_slopes,
 )
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
@@ -46,17 +46,16 @@ from bptt_verifier.mistakes.operation_mistakes import (
     read_slots,
     scale_edges,
 )
-from bptt_verifier.program.backward import Change
-from bptt_verifier.program.structure import (
-    Structure,
-    chains,
-    elementwise,
-    following,
-    from_before,
+from bptt_verifier.program.activations import (
+    Activation,
+    find_activations,
+    is_linear,
+    name_operations,
     slope_of,
 )
-
-LINEAR = frozenset("neg copy add sub mul".split())  # of one variable, and constants
+from bptt_verifier.program.backward import Change
+from bptt_verifier.program.operations import BINARY, evaluate
+from bptt_verifier.program.structure import Structure, following, from_before, shape_of
 
 
 def list_tiers(known: Structure) -> Iterator[list[OperationMistake]]:
@@ -75,6 +74,7 @@ def list_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_conjugate_mistakes(known)
     yield from list_single_conjugate_mistakes(known)
     yield from list_softmax_mistakes(known)
+    yield from list_normalisation_mistakes(known)
     for group in known.groups:
         yield from list_activation_mistakes(known, group)
         if known.program.operations[group[0]].name in {"dot_general", "mul"}:
@@ -83,9 +83,8 @@ def list_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_output_mistakes(known)
     yield from list_step_mistakes(known)
     yield from list_lookup_mistakes(known)
-    yield from list_normalisation_mistakes(known)
     for group in known.groups:
-        if known.program.operations[group[0]].name in {"mul", "div"}:
+        if known.program.operations[group[0]].name in {"mul", "div", "dot_general"}:
             for operand in known.active(*group):
                 yield from list_factor_mistakes(known, group, operand)
     # Where cutting a path has the same effect in several places, the one nearest to the loss.
@@ -99,7 +98,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_epsilon_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
-    yield from list_slope_mistakes(known, find_activations(known))
+    yield from list_slope_mistakes(known, find_longest(known))
     yield from list_arrival_mistakes(known, make_local(known))
     for group in known.groups:
         if known.program.operations[group[0]].name in {"dot_general", "mul"}:
@@ -115,56 +114,48 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
                     )
 
 
-def find_activations(known: Structure) -> list[list[list[int]]]:
-    """Find the longest chains of elementwise operations, at every step."""
-    longest = [found[-1] for group in known.groups if (found := chains(known, group))]
-    longest = [links for links in longest if is_activation(known, links)]
-    inside = {number for links in longest for link in links for number in link[:-1]}
-    return [links for links in longest if links[0][-1] not in inside]
+def find_longest(known: Structure) -> list[list[Activation]]:
+    """Find the activations of the loss, each as long as it goes, at every step.
 
+    One whose value is used several times ends there, even where a longer one contains it.
+    """
+    longest = [found[-1] for group in known.groups if (found := find_activations(known, group))]
+    longest = [each for each in longest if not is_linear(known, each[0])]
+    inside = {number for each in longest for one in each for number in one.numbers[:-1]}
 
-def is_activation(known: Structure, links: Sequence[Sequence[int]]) -> bool:
-    """True unless a chain of operations is linear in its variable."""
-    operations = known.program.operations
+    def used_once(number: int) -> bool:
+        return len(known.users.get(known.program.operations[number].outputs[0], ())) == 1
 
-    def linear(number: int) -> bool:
-        quotient = operations[number].name == "div" and known.active(number) == [0]
-        return operations[number].name in LINEAR or quotient
-
-    return not all(map(linear, links[0]))
+    return [each for each in longest if each[0].end not in inside or not used_once(each[0].end)]
 
 
 def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """List mistakes that omit an activation's derivative, or take it at the activated value."""
-    for links in chains(known, group):
-        if not is_activation(known, links):
+    for each in find_activations(known, group):
+        if is_linear(known, each[0]):
             continue
-        names = chain_names(known, links)
-        changes = [partial(replace_slopes, known, links, activated) for activated in (False, True)]
+        names = name_operations(known, each[0])
         missing = "its derivative is missing: what arrives is passed back as it is"
         activated = (
             "its derivative is taken at the value that it returned, not the one it was given"
         )
-        for name, said, change in (
-            ("activation-derivative-missing", missing, changes[0]),
-            ("activation-derivative-of-activated-value", activated, changes[1]),
+        for name, said, find_slope in (
+            ("activation-derivative-missing", missing, no_slope),
+            ("activation-derivative-of-activated-value", activated, slope_at_result),
         ):
-            yield OperationMistake(name, said, links[0][-1], change, {}, (name, names))
+            changes = partial(replace_slopes, known, each, find_slope)
+            yield OperationMistake(name, said, each[0].end, changes, {}, (name, names))
 
 
-def replace_slopes(
-    known: Structure, links: Sequence[Sequence[int]], activated: bool, values: Values
-) -> Changes:
-    """Replace the slope of each chain by that at its result, if `activated`, or by one."""
-    changes: Changes = {}
-    for link in links:
-        output = values[known.program.operations[link[-1]].outputs[0]]
-        with np.errstate(all="ignore"):
-            slope = slope_of(known, link, values, output)[0] if activated else 1.0
-        for number in link:
-            operand = known.active(number)[0]
-            changes[number, operand] = Change(operand, slope=slope if number == link[-1] else 1.0)
-    return changes
+def no_slope(known: Structure, activation: Activation, values: Values) -> Any:
+    """Return one."""
+    return 1.0
+
+
+def slope_at_result(known: Structure, activation: Activation, values: Values) -> Any:
+    """Compute the slope of an activation at its result."""
+    (output,) = known.program.operations[activation.end].outputs
+    return slope_of(known, activation, values, values[output])[0]
 
 
 def list_product_mistakes(
@@ -179,11 +170,14 @@ def list_product_mistakes(
     own, other = ([each[k] for each in inputs] for k in (operand, 1 - operand))
 
     def use(
-        what: str, values_of: Callable[[Values], list[Any]], name: str = "wrong-operand"
+        what: str,
+        values_of: Callable[[Values], list[Any]],
+        name: str = "wrong-operand",
+        key: int = 0,
     ) -> OperationMistake:
         alteration = f"the gradient of its {name_operand(operand)} is computed with {what}"
         changes = partial(replace_other_operand, known, group, operand, values_of)
-        family = name, what, find_role(known, group, operand)
+        family = name, what, key, find_role(known, group, operand)
         return OperationMistake(name, alteration, group[0], changes, {}, family)
 
     if operations[group[0]].name == "dot_general":
@@ -191,16 +185,15 @@ def list_product_mistakes(
         yield from list_order_mistakes(known, group, operand, own)
     state = any(slot in known.producer for slot in other)
     off_by_one = "hidden-state-off-by-one" if state else "input-off-by-one"
-    for slots, label, what in list_shifts(known, other):
-        yield use(what, read_slots(slots), label or off_by_one)
+    for key, (slots, label, what) in enumerate(list_shifts(known, other)):
+        yield use(what, read_slots(slots), label or off_by_one, key)
+    yield from list_shifted_parts(known, other, use)
     sources = [known.producer.get(slot) for slot in other]
     producers = [source for source in sources if source is not None]
-    if producers and all(elementwise(known, source) for source in producers):
-        before = [
-            slot if source is None else operations[source].inputs[known.active(source)[0]]
-            for slot, source in zip(other, sources, strict=True)
-        ]
-        yield use("the value before the activation instead of the one after it", read_slots(before))
+    activations = find_activations(known, producers)
+    for each in activations[-1:] if len(producers) == len(other) else ():
+        start = [activation.start for activation in each]
+        yield use("the value before the activation, not the one after it", read_slots(start))
     if len(producers) == len(sources) and {operations[k].name for k in producers} == {"mul"}:
         for factors in zip(*(operations[source].inputs for source in producers), strict=True):
             yield use("one factor of a product instead of the product", read_slots(factors))
@@ -250,17 +243,17 @@ def list_order_mistakes(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
     """List mistakes that apply an activation's derivative on the wrong side of the weight."""
-    sources = [known.producer.get(slot) for slot in slots]
-    numbers = [source for source in sources if source is not None]
-    if not numbers or slots[-1] in known.leaf or not all(elementwise(known, k) for k in numbers):
+    numbers = [known.producer[slot] for slot in slots if slot in known.producer]
+    if not numbers or slots[-1] in known.leaf:
         return
-    for links in chains(known, numbers):
+    for each in find_activations(known, numbers):
 
-        def changes(values: Values, links: Any = links) -> Changes:
-            by_end = {link[-1]: link for link in links}
+        def changes(values: Values, each: Sequence[Activation] = each) -> Changes:
+            by_end = {activation.end: activation for activation in each}
             result: Changes = {}
-            for number, source in zip(group, sources, strict=True):
-                if source is None:
+            for number, slot in zip(group, slots, strict=True):
+                source = known.producer.get(slot)
+                if source not in by_end:
                     continue
                 with np.errstate(all="ignore"):
                     slope = slope_of(known, by_end[source], values)[0]
@@ -272,11 +265,35 @@ def list_order_mistakes(
         yield OperationMistake(
             "activation-derivative-before-matrix-product",
             "the activation's derivative is applied before the product with the weight, not after",
-            group[0],
-            changes,
-            {},
-            ("before", operand, len(links[0])),
-        )
+            group[0], changes, {}, ("before", operand, len(each[0].numbers)),
+        )  # fmt: skip
+
+
+def list_shifted_parts(
+    known: Structure, slots: Sequence[int], use: Callable[..., OperationMistake]
+) -> Iterator[OperationMistake]:
+    """List values of other steps in a part of an operand, such as the state in [x, h] or in h + x."""
+    operations = known.program.operations
+    sources = [known.producer[slot] for slot in slots if slot in known.producer]
+    if len(sources) < len(slots) or len({operations[k].name for k in sources}) > 1:
+        return
+    if operations[sources[0]].name not in {"concatenate", "stack", "add", "sub", "mul"}:
+        return
+    for part in known.active(*sources):
+        inner = [operations[k].inputs[part] for k in sources]
+        for key, (shifted, label, what) in enumerate(list_shifts(known, inner)):
+
+            def rebuild(values: Values, part: int = part, shifted: Any = shifted) -> list[Any]:
+                result = []
+                for number, slot in zip(sources, shifted, strict=True):
+                    given = [values[each] for each in operations[number].inputs]
+                    given[part] = 0 * given[part] if slot is None else values[slot]
+                    alike = given[part].shape == values[operations[number].inputs[part]].shape
+                    result.append(evaluate(operations[number], given)[0] if alike else None)
+                return result
+
+            said = f"{what} in its {name_operand(part)}, the part that is a state"
+            yield use(said, rebuild, label or "hidden-state-off-by-one", 100 * part + key)
 
 
 def list_shifts(
@@ -292,6 +309,7 @@ def list_shifts(
     yield [None, *slots[:-1]], "", previous
     wraps = "negative-index-wraps-around"
     first = "the last value at the first step, as index −1 would give"
+    yield [*reversed(slots)], "", "the value of the step mirrored in time"
     for last in {slots[-1], after} - {None}:
         yield [last, *slots[1:]], wraps, first
         yield [last, *slots[:-1]], wraps, f"{previous}, and {first}"
@@ -306,13 +324,37 @@ def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[
     for operand in known.active(*group):
         if operations[group[0]].inputs[operand] not in known.leaf:
             continue
-        for axis, size in enumerate(shape):
-            for part, index in (("first", 0), ("last", -1)) if size > 1 else ():
+        for axis in find_summed_axes(known, group[0], operand):
+            for part, index in (("first", 0), ("last", -1)):
                 mask = np.zeros(shape)
                 mask[(slice(None),) * axis + (index,)] = 1
-                said = f"of the sum over {size} entries only the {part} reaches the parameter"
+                said = (
+                    f"of the sum over {shape[axis]} entries only the {part} reaches the parameter"
+                )
                 changes = change_edges([(number, operand) for number in group], before=mask)
                 yield OperationMistake("bias-part-missing", said, group[0], changes)
+
+
+def find_summed_axes(known: Structure, number: int, operand: int) -> list[int]:
+    """Find the axes of a result that are summed over in the gradient of an operand."""
+    equation = known.program.operations[number]
+    shape = equation.shapes[0]
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    if equation.moved is not None:
+        moved = equation.moved.reshape(shape)
+        return [axis for axis in axes if not np.ptp(moved, axis=axis).any()]
+    if equation.name == "dot_general":
+        contract, batch = equation.params["dimension_numbers"]
+        shapes = [shape_of(known, slot) or () for slot in equation.inputs]
+        free = [
+            len(each) - len(c) - len(b) for each, c, b in zip(shapes, contract, batch, strict=True)
+        ]
+        first = len(batch[0]) + (0 if operand == 1 else free[0])
+        return [axis for axis in axes if first <= axis < first + free[1 - operand]]
+    own = shape_of(known, equation.inputs[operand])
+    if equation.name in BINARY and own is not None:
+        return [axis for axis in axes if len(own) != len(shape) or own[axis] == 1]
+    return []
 
 
 def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change
-from bptt_verifier.program.structure import Structure, from_before
+from bptt_verifier.program.structure import Structure
 
 Edge = tuple[int, int]  # an operation, and the operand that its cotangent is passed back to
 Values = Sequence[Any]
@@ -68,13 +68,7 @@ def find_role(known: Structure, group: Sequence[int], operand: int) -> Any:
     number = group[-1]
     equation, constants = known.program.operations[number], known.program.constants
     kinds = [
-        "weight"
-        if slot in known.leaf
-        else "constant"
-        if slot in constants
-        else "state"
-        if from_before(known, number, k)
-        else "value"
-        for k, slot in enumerate(equation.inputs)
+        "weight" if slot in known.leaf else "constant" if slot in constants else "value"
+        for slot in equation.inputs
     ]
     return equation.name, operand, tuple(kinds)

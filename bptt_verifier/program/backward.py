@@ -4,7 +4,7 @@ One sweep computes many samples of rounding errors (docs/derivation.md, section 
 mistaken gradients. jax.grad, the reference for submissions, checks these gradients, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,9 @@ class Change(NamedTuple):
 
     The cotangent, or `arriving` in its place, is multiplied by `before`, passed back with the
     operands of `instead` replacing the true ones, and multiplied by `after`; or it is multiplied by
-    `slope` alone. The unaltered cotangent is also added to the slots of `also`.
+    `slope` alone. The unaltered cotangent is also added to the slots of `also`, and what arrives,
+    multiplied by a factor, to those of `send`. `through` passes the cotangents of all results back
+    in another way.
     """
 
     operand: int
@@ -30,6 +32,8 @@ class Change(NamedTuple):
     slope: Any = None
     also: tuple[int, ...] = ()
     arriving: Any = None
+    send: tuple[tuple[int, Any], ...] = ()
+    through: Callable[[Sequence[Any]], Any] | None = None
 
 
 Changes = Mapping[tuple[int, int], Change]  # by (equation, operand)
@@ -89,13 +93,8 @@ def sweep_back(
                     continue
                 wide = complex if np.iscomplexobj(given[one]) else float
                 back[one] = np.array(true, wide)
-                for row, change in made:
-                    for slot in change.also:
-                        if values[slot].shape[1:] != true.shape[1:]:
-                            continue  # a derivation cannot add it there
-                        sent = np.zeros_like(back[one])
-                        sent[row] = true[row]
-                        add(slot, sent)
+                for slot, sent in collect_sent(made, values, arriving, true, samples).items():
+                    add(slot, sent)
                 for alike in group_changes(made):
                     chosen = [row for row, _ in alike]
                     changes_made = [change for _, change in alike]
@@ -111,12 +110,39 @@ def sweep_back(
     return cotangents
 
 
+def collect_sent(
+    made: Sequence[tuple[int, Change]],
+    values: Sequence[Any],
+    arriving: Sequence[Array | None],
+    true: Array,
+    samples: int,
+) -> dict[int, Array]:
+    """Collect the cotangents that changes add to other slots than the operand's."""
+    found: dict[int, Array] = {}
+
+    def add(slot: int, row: int, ct: Any) -> None:
+        shape = values[slot].shape[1:]
+        if np.shape(ct) == shape:  # a derivation cannot add it elsewhere
+            wide = complex if np.iscomplexobj(values[slot]) else float
+            found.setdefault(slot, np.zeros((samples, *shape), wide))[row] += ct
+
+    for row, change in made:
+        for slot in change.also:
+            add(slot, row, true[row])
+        for slot, factor in change.send:
+            assert arriving[0] is not None
+            ct = arriving[0][row] * factor
+            add(slot, row, ct if np.iscomplexobj(values[slot]) else ct.real)
+    return found
+
+
 def group_changes(made: Sequence[tuple[int, Change]]) -> list[list[tuple[int, Change]]]:
     """Group the rows whose changes are of one form, which one pass back serves."""
     groups: dict[Any, list[tuple[int, Change]]] = {}
     for row, change in made:
         replaced = tuple((operand, np.iscomplexobj(v)) for operand, v in change.instead)
-        form = change.slope is not None, change.arriving is not None, replaced
+        own = id(change) if change.through is not None else None
+        form = change.slope is not None, change.arriving is not None, replaced, own
         groups.setdefault(form, []).append((row, change))
     return [*groups.values()]
 
@@ -140,7 +166,9 @@ def change_rows(
         pairs = zip(cotangents, factors, strict=True)
         return np.stack([ct if factor is None else ct * factor for ct, factor in pairs])
 
-    if first.slope is not None:
+    if first.through is not None:
+        result = np.asarray(first.through([ct if ct is None else ct[rows] for ct in arriving]))
+    elif first.slope is not None:
         assert arriving[0] is not None
         result = scale(arriving[0][rows], [change.slope for change in changes])
     elif first.instead or first.arriving is not None or any(c.before is not None for c in changes):

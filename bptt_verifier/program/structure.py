@@ -8,9 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from bptt_verifier.program.operations import BINARY, UNARY, evaluate
 from bptt_verifier.program.trace import Program
 
 # Operations that a state may go through before it meets its weight.
@@ -176,47 +173,12 @@ def following(known: Structure, last: int, before: int) -> int | None:
     return None
 
 
-def chains(known: Structure, group: Sequence[int]) -> list[list[list[int]]]:
-    """Chains of up to six elementwise operations of one variable that end in this group."""
-    equations = known.program.operations
-    found, links = [], [[number] for number in group]
-    while all(elementwise(known, link[0]) for link in links) and len(links[0]) <= 6:
-        found.append([list(link) for link in links])
-        slots = [equations[link[0]].inputs[known.active(link[0])[0]] for link in links]
-        if not all(slot in known.producer for slot in slots):
-            break
-        links = [[known.producer[slot], *link] for slot, link in zip(slots, links, strict=True)]
-    return found
-
-
-def elementwise(known: Structure, number: int) -> bool:
-    """True if an equation is an elementwise function of one variable."""
-    equation = known.program.operations[number]
-    smooth = equation.name in {*UNARY, *BINARY, "integer_pow"}
-    operands, inputs = known.active(number), equation.inputs
-    if not smooth or len({inputs[i] for i in operands}) != 1 or inputs[operands[0]] in known.leaf:
-        return False
-    source = known.producer.get(inputs[operands[0]])
-    return source is not None and equation.shapes[0] in known.program.operations[source].shapes
-
-
-def slope_of(known: Structure, link: Sequence[int], values: Sequence[Any], at: Any = None) -> Any:
-    """The slope of a chain of elementwise operations, at its input or at the point `at`."""
-    equations = known.program.operations
-    slot = equations[link[0]].inputs[known.active(link[0])[0]]
-    point = values[slot] if at is None else at
-    slope: Any = np.ones_like(point)
-    for number in link:
-        equation = equations[number]
-        operand = known.active(number)[0]
-        given = [values[slot] for slot in equation.inputs]
-        given[operand] = point
-        (result,) = evaluate(equation, given)
-        if equation.name in UNARY:
-            factor = UNARY[equation.name][1](point, result)
-        elif equation.name == "integer_pow":
-            factor = equation.params["y"] * point ** float(equation.params["y"] - 1)
-        else:
-            factor = BINARY[equation.name][1 + operand](*given, result)
-        slope, point = slope * factor, result
-    return slope
+def shape_of(known: Structure, slot: int) -> tuple[int, ...] | None:
+    """Find the shape of a slot's value."""
+    program = known.program
+    if slot in program.constants:
+        return tuple(program.constants[slot].shape)
+    if slot in known.producer:
+        equation = program.operations[known.producer[slot]]
+        return tuple(equation.shapes[equation.outputs.index(slot)])
+    return tuple(program.shapes[known.leaf[slot]]) if slot in known.leaf else None
