@@ -72,4 +72,5 @@ def join(chosen: Sequence[OperationMistake]) -> OperationMistake:
         return {edge: change for each in changes for edge, change in each(values).items()}
 
     places = tuple(each.equation for each in chosen)
-    return chosen[0]._replace(changes=every, places=places, family=None)
+    said = "; ".join(dict.fromkeys(each.alteration for each in chosen))
+    return chosen[0]._replace(changes=every, places=places, family=None, alteration=said)

@@ -76,6 +76,9 @@ def list_missing_products(
         changes = change_edges(edges, slope=1.0)
         family = "factor-missing", find_role(known, group, operand)
         yield OperationMistake("factor-missing", said, group[0], changes, {}, family)
+        if operations[group[0]].inputs[operand] in known.leaf and len(group) > 1:
+            first = change_edges(edges[:1], slope=1.0)
+            yield OperationMistake("factor-missing", f"{said} at its first use", group[0], first)
 
 
 def replace_factors(

@@ -4,7 +4,7 @@ A mistake changes the same operation at every time step, or at some steps only. 
 them in order: whoever makes one, makes it in one place, in several, or in a less common way.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,9 @@ from bptt_verifier.mistakes.in_patterns import (
     list_normalisation_mistakes,
     list_softmax_mistakes,
 )
+from bptt_verifier.mistakes.in_products import list_product_mistakes, replace_other_operand
 from bptt_verifier.mistakes.in_time import (
+    list_adjoint_mistakes,
     list_arrival_mistakes,
     list_head_mistakes,
     list_output_mistakes,
@@ -37,7 +39,6 @@ from bptt_verifier.mistakes.in_time import (
     make_local,
 )
 from bptt_verifier.mistakes.operation_mistakes import (
-    Changes,
     OperationMistake,
     Values,
     change_edges,
@@ -53,9 +54,8 @@ from bptt_verifier.program.activations import (
     name_operations,
     slope_of,
 )
-from bptt_verifier.program.backward import Change
-from bptt_verifier.program.operations import BINARY, evaluate
-from bptt_verifier.program.structure import Structure, following, from_before, shape_of
+from bptt_verifier.program.operations import BINARY
+from bptt_verifier.program.structure import Structure, shape_of
 
 
 def list_tiers(known: Structure) -> Iterator[list[OperationMistake]]:
@@ -99,7 +99,9 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_head_mistakes(known)
     yield from list_windows(known)
     yield from list_slope_mistakes(known, find_longest(known))
-    yield from list_arrival_mistakes(known, make_local(known))
+    find_local = make_local(known)
+    yield from list_arrival_mistakes(known, find_local)
+    yield from list_adjoint_mistakes(known, find_local)
     for group in known.groups:
         if known.program.operations[group[0]].name in {"dot_general", "mul"}:
             for operand in known.active(*group):
@@ -156,163 +158,6 @@ def slope_at_result(known: Structure, activation: Activation, values: Values) ->
     """Compute the slope of an activation at its result."""
     (output,) = known.program.operations[activation.end].outputs
     return slope_of(known, activation, values, values[output])[0]
-
-
-def list_product_mistakes(
-    known: Structure, group: Sequence[int], operand: int
-) -> Iterator[OperationMistake]:
-    """List mistakes that compute one operand's gradient with a wrong value of the other.
-
-    That is the other operand transposed, of another step, or not activated.
-    """
-    operations = known.program.operations
-    inputs = [operations[number].inputs for number in group]
-    own, other = ([each[k] for each in inputs] for k in (operand, 1 - operand))
-
-    def use(
-        what: str,
-        values_of: Callable[[Values], list[Any]],
-        name: str = "wrong-operand",
-        key: int = 0,
-    ) -> OperationMistake:
-        alteration = f"the gradient of its {name_operand(operand)} is computed with {what}"
-        changes = partial(replace_other_operand, known, group, operand, values_of)
-        family = name, what, key, find_role(known, group, operand)
-        return OperationMistake(name, alteration, group[0], changes, {}, family)
-
-    if operations[group[0]].name == "dot_general":
-        yield from list_transposition_mistakes(known, group, operand, other)
-        yield from list_order_mistakes(known, group, operand, own)
-    state = any(slot in known.producer for slot in other)
-    off_by_one = "hidden-state-off-by-one" if state else "input-off-by-one"
-    for key, (slots, label, what) in enumerate(list_shifts(known, other)):
-        yield use(what, read_slots(slots), label or off_by_one, key)
-    yield from list_shifted_parts(known, other, use)
-    sources = [known.producer.get(slot) for slot in other]
-    producers = [source for source in sources if source is not None]
-    activations = find_activations(known, producers)
-    for each in activations[-1:] if len(producers) == len(other) else ():
-        start = [activation.start for activation in each]
-        yield use("the value before the activation, not the one after it", read_slots(start))
-    if len(producers) == len(sources) and {operations[k].name for k in producers} == {"mul"}:
-        for factors in zip(*(operations[source].inputs for source in producers), strict=True):
-            yield use("one factor of a product instead of the product", read_slots(factors))
-    if operations[group[0]].name == "mul":
-        yield use("that operand itself instead of the other", read_slots(own))
-
-
-def replace_other_operand(
-    known: Structure,
-    group: Sequence[int],
-    operand: int,
-    values_of: Callable[[Values], Sequence[Any]],
-    values: Values,
-) -> Changes:
-    """Replace the other operand of every product by these values; None contributes nothing."""
-    result: Changes = {}
-    for number, value in zip(group, values_of(values), strict=True):
-        true = values[known.program.operations[number].inputs[1 - operand]]
-        if value is None:
-            result[number, operand] = Change(operand, after=0.0)
-        elif value.shape == true.shape:
-            result[number, operand] = Change(operand, instead=((1 - operand, value),))
-    return result
-
-
-def list_transposition_mistakes(
-    known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
-) -> Iterator[OperationMistake]:
-    """List the mistake of leaving a square weight untransposed."""
-    shapes = {known.program.operations[number].shapes[0] for number in group}
-    if slots[0] not in known.leaf or len(shapes) > 1:
-        return
-    recurrent = any(from_before(known, number, operand) for number in group)
-
-    def transpose(values: Values) -> list[Any]:
-        weights = [values[slot] for slot in slots]
-        return [weight.swapaxes(-1, -2) if weight.ndim == 3 else weight for weight in weights]
-
-    name = f"untransposed-{'recurrent' if recurrent else 'output'}-weight"
-    weight = f"the weight in its {name_operand(1 - operand)}"
-    changes = partial(replace_other_operand, known, group, operand, transpose)
-    said = f"{weight} is not transposed in the backward pass"
-    yield OperationMistake(name, said, group[0], changes, {}, (name, operand))
-
-
-def list_order_mistakes(
-    known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
-) -> Iterator[OperationMistake]:
-    """List mistakes that apply an activation's derivative on the wrong side of the weight."""
-    numbers = [known.producer[slot] for slot in slots if slot in known.producer]
-    if not numbers or slots[-1] in known.leaf:
-        return
-    for each in find_activations(known, numbers):
-
-        def changes(values: Values, each: Sequence[Activation] = each) -> Changes:
-            by_end = {activation.end: activation for activation in each}
-            result: Changes = {}
-            for number, slot in zip(group, slots, strict=True):
-                source = known.producer.get(slot)
-                if source not in by_end:
-                    continue
-                with np.errstate(all="ignore"):
-                    slope = slope_of(known, by_end[source], values)[0]
-                    inverse = np.where(slope == 0, 0.0, 1 / slope)
-                if slope.shape == known.program.operations[number].shapes[0]:
-                    result[number, operand] = Change(operand, before=slope, after=inverse)
-            return result
-
-        yield OperationMistake(
-            "activation-derivative-before-matrix-product",
-            "the activation's derivative is applied before the product with the weight, not after",
-            group[0], changes, {}, ("before", operand, len(each[0].numbers)),
-        )  # fmt: skip
-
-
-def list_shifted_parts(
-    known: Structure, slots: Sequence[int], use: Callable[..., OperationMistake]
-) -> Iterator[OperationMistake]:
-    """List values of other steps in a part of an operand, such as the state in [x, h] or in h + x."""
-    operations = known.program.operations
-    sources = [known.producer[slot] for slot in slots if slot in known.producer]
-    if len(sources) < len(slots) or len({operations[k].name for k in sources}) > 1:
-        return
-    if operations[sources[0]].name not in {"concatenate", "stack", "add", "sub", "mul"}:
-        return
-    for part in known.active(*sources):
-        inner = [operations[k].inputs[part] for k in sources]
-        for key, (shifted, label, what) in enumerate(list_shifts(known, inner)):
-
-            def rebuild(values: Values, part: int = part, shifted: Any = shifted) -> list[Any]:
-                result = []
-                for number, slot in zip(sources, shifted, strict=True):
-                    given = [values[each] for each in operations[number].inputs]
-                    given[part] = 0 * given[part] if slot is None else values[slot]
-                    alike = given[part].shape == values[operations[number].inputs[part]].shape
-                    result.append(evaluate(operations[number], given)[0] if alike else None)
-                return result
-
-            said = f"{what} in its {name_operand(part)}, the part that is a state"
-            yield use(said, rebuild, label or "hidden-state-off-by-one", 100 * part + key)
-
-
-def list_shifts(
-    known: Structure, slots: Sequence[int]
-) -> Iterator[tuple[Sequence[int | None], str, str]]:
-    """List the slots of other steps, with the name of that mistake (or none) and its words."""
-    if len(slots) < 2 or any(slot in known.leaf for slot in slots):
-        return
-    after = following(known, slots[-1], slots[-2])
-    following_step, previous = "the value of the next step", "the value of the previous step"
-    yield [*slots[1:], after], "", following_step
-    yield [*slots[1:], slots[-1]], "", following_step
-    yield [None, *slots[:-1]], "", previous
-    wraps = "negative-index-wraps-around"
-    first = "the last value at the first step, as index −1 would give"
-    yield [*reversed(slots)], "", "the value of the step mirrored in time"
-    for last in {slots[-1], after} - {None}:
-        yield [last, *slots[1:]], wraps, first
-        yield [last, *slots[:-1]], wraps, f"{previous}, and {first}"
 
 
 def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
@@ -379,6 +224,15 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
             name = f"{word}-step-skipped" if of_steps else zero
             yield scale_edges(name, f"{path} is zero at its {word} use", one, 0.0)
             yield scale_edges(zero, f"{path} is zero but at its {word} use", rest, 0.0)
+    if len(active) > 2 and len(group) == 1:
+        number = group[0]
+        for word, kept in (("first", active[0]), ("last", active[-1])):
+            edges = [(number, operand) for operand in active if operand != kept]
+            said = f"what is passed back to its operands is zero, but to the {word} one"
+            yield scale_edges(zero, said, edges, 0.0)
+            yield scale_edges(
+                zero, f"what is passed back to its {word} operand is zero", [(number, kept)], 0.0
+            )
     if len(active) > 1:
         edges = [(number, operand) for number in group for operand in active]
         yield scale_edges(flipped, "its derivative has the wrong sign", edges, -1.0)

@@ -28,6 +28,7 @@ from bptt_verifier.program.trace import Program, forward
 DROPPED = "recurrent-path-dropped"
 STATES = 4  # states of which every subset is tried
 CHUNKS = 12  # longest chunk of a truncation that is tried
+ADJOINTS = 8  # other adjoints of a step that are tried in the place of one
 WINDOWED = 24  # longest sequence whose truncations at every loss are tried
 
 
@@ -49,6 +50,18 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
         by_path.setdefault((known.group_of[number], operand), []).append((number, operand))
         state = known.producer[known.program.operations[number].inputs[operand]]
         by_state.setdefault(known.group_of[state], []).append((number, operand))
+    first = [
+        (group[0], operand)
+        for group in known.groups
+        for operand in known.active(*group)
+        if (group[-1], operand) in carried
+        and group[0] in known.step
+        and known.program.operations[group[0]].inputs[operand] not in known.program.constants
+        and (group[0], operand) not in carried
+    ]
+    if first:
+        said = f"nothing is {between}, nor to the initial state"
+        yield scale_edges(DROPPED, said, [*first, *carried], 0.0, path="all")
     for edges in by_path.values() if len(by_path) > 1 else ():
         path = name_operand(edges[0][1])
         alteration = f"nothing is passed back to the step before through its {path}"
@@ -63,6 +76,8 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
             said = f"nothing{whose} is {between}"
             yield scale_edges(DROPPED, said, which, 0.0, path="state")
         yield from list_truncations(known, which, whose)
+        if first and len(chosen) == len(every):
+            yield from list_truncations(known, [*first, *which], whose, first)
     yield scale_edges("path-counted-twice", f"what is {between} is counted twice", carried, 2.0)
 
 
@@ -75,12 +90,13 @@ def list_state_sets(states: list[list[Edge]]) -> Iterator[Sequence[list[Edge]]]:
 
 
 def list_truncations(
-    known: Structure, edges: Sequence[Edge], whose: str
+    known: Structure, edges: Sequence[Edge], whose: str, first_edges: Sequence[Edge] = ()
 ) -> Iterator[OperationMistake]:
     """List truncations of these carried states: after the last steps, or every few steps."""
-    steps = known.steps
+    steps, also = known.steps, [*first_edges]
+    whose += ", nor to the initial state," if also else ""
     for first in range(1, steps):
-        cut = cut_at(known, edges, [first])
+        cut = also + cut_at(known, edges, [first])
         name = "first-step-skipped" if first == 1 else "truncated"
         said = f"nothing{whose} is passed back beyond the last {steps - first} of {steps} steps"
         if cut or not whose:
@@ -92,7 +108,12 @@ def list_truncations(
             if len(bounds) > 1:
                 said = f"nothing{whose} is passed back beyond chunks of {length} steps"
                 yield scale_edges(
-                    "truncated", said, cut_at(known, edges, bounds), 0.0, edges[0], steps=length
+                    "truncated",
+                    said,
+                    also + cut_at(known, edges, bounds),
+                    0.0,
+                    edges[0],
+                    steps=length,
                 )
 
 
@@ -192,6 +213,63 @@ def make_local(known: Structure) -> Callable[[Values], tuple[list[Any], list[Any
         return found[id(values)][1:]
 
     return find_local
+
+
+def list_adjoint_mistakes(
+    known: Structure, find_local: Callable[[Values], tuple[list[Any], list[Any]]]
+) -> Iterator[OperationMistake]:
+    """List parameters and inputs whose gradient is computed from another adjoint of the step."""
+    operations = known.program.operations
+    single = [
+        group
+        for group in known.groups
+        if group[-1] in known.step and len(operations[group[0]].outputs) == 1
+    ]
+    for group in single:
+        slots = [operations[number].inputs for number in group]
+        leaves = [k for k in known.active(*group) if slots[-1][k] in known.leaf]
+        others = [
+            other
+            for other in single
+            if len(other) >= len(group)
+            and other is not group
+            and known.step.get(other[-1]) == known.step[group[-1]]
+            and operations[other[-1]].shapes == operations[group[-1]].shapes
+        ]
+        for operand in leaves:
+            for other in sorted(others, key=lambda other: abs(other[-1] - group[-1]))[:ADJOINTS]:
+                chosen = other[len(other) - len(group) :]
+                changes = partial(use_adjoint, known, group, chosen, operand, find_local)
+                value = describe_expression(known, chosen[-1])
+                what = f"its {name_operand(operand)} gets the gradient of another value{value}"
+                yield OperationMistake(
+                    "wrong-adjoint", what, group[0], changes, {}, ("adjoint", other)
+                )
+
+
+def describe_expression(known: Structure, number: int) -> str:
+    """Write the operation and the innermost expression of a value, to tell it from others."""
+    equation = known.program.operations[number]
+    text = equation.where[0].expression if equation.where else ""
+    return f", of the {equation.name} in `{text}`" if text else f", of a {equation.name}"
+
+
+def use_adjoint(
+    known: Structure,
+    group: Sequence[int],
+    others: Sequence[int],
+    operand: int,
+    find_local: Callable[[Values], tuple[list[Any], list[Any]]],
+    values: Values,
+) -> Changes:
+    """Replace what arrives at these operations by what arrives at others of the same steps."""
+    total, _ = find_local(values)
+    changes: Changes = {}
+    for number, other in zip(group, others, strict=True):
+        arriving = total[known.program.operations[other].outputs[0]]
+        if arriving is not None:
+            changes[number, operand] = Change(operand, arriving=arriving)
+    return changes
 
 
 def replace_arriving(

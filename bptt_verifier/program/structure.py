@@ -162,11 +162,12 @@ def from_before(known: Structure, number: int, operand: int) -> bool:
     return any(from_before(known, source, i) for i in range(len(equation.inputs)))
 
 
-def following(known: Structure, last: int, before: int) -> int | None:
+def following(known: Structure, last: int | None, before: int | None) -> int | None:
     """The slot of the state one step after `last`, from the same expression."""
-    number = known.producer.get(last)
+    number = None if last is None else known.producer.get(last)
+    earlier = None if before is None else known.producer.get(before)
     for group in known.groups:
-        if number is not None and number in group and known.producer.get(before) in {*group, None}:
+        if number is not None and number in group and earlier in {*group, None}:
             later = group[group.index(number) + 1 :]
             if later:
                 return known.program.operations[later[0]].outputs[0]
