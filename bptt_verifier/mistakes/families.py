@@ -11,7 +11,7 @@ from typing import Any
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
 from bptt_verifier.program.structure import Structure
 
-FEW = 4  # places of which every subset is tried
+FEW = 5  # places of which every subset is tried
 
 
 def list_families(
@@ -34,34 +34,31 @@ def list_families(
 def list_subsets(
     known: Structure, every: Sequence[OperationMistake]
 ) -> Iterator[Sequence[OperationMistake]]:
-    """List all places, then those of one line, one caller or one parameter, then any few."""
-    yield every
+    """List all places, those of one line, one caller or one parameter, and then any few of them."""
     operations = known.program.operations
 
     def place(each: OperationMistake) -> tuple[Any, ...]:
         return operations[each.equation].where
 
-    def parameters(each: OperationMistake) -> Any:
-        return tuple(known.leaf.get(slot) for slot in operations[each.equation].inputs)
-
+    parts = [every]
     for attribute in (
         lambda each: place(each)[:1],
         lambda each: [(at.file, at.line) for at in place(each)[:1]],
         lambda each: [(at.file, at.line) for at in place(each)[-1:]],
         lambda each: place(each)[1:],
-        parameters,
+        lambda each: [known.leaf.get(slot) for slot in operations[each.equation].inputs],
+        lambda each: known.layers[each.equation],
     ):
-        parts: dict[Any, list[OperationMistake]] = {}
+        by_value: dict[str, list[OperationMistake]] = {}
         for each in every:
-            parts.setdefault(repr(attribute(each)), []).append(each)
-        if 1 < len(parts) < len(every):
-            yield from parts.values()
-    if len(every) <= FEW:
-        for count in range(len(every) - 1, 1, -1):
-            yield from combinations(every, count)
-    else:
-        for left_out in every:
-            yield [each for each in every if each is not left_out]
+            by_value.setdefault(repr(attribute(each)), []).append(each)
+        if 1 < len(by_value) < len(every):
+            parts += by_value.values()
+    yield from parts
+    for part in parts:
+        sizes = range(len(part) - 1, 1, -1) if len(part) <= FEW else [len(part) - 1]
+        for count in sizes:
+            yield from combinations(part, count)
 
 
 def join(chosen: Sequence[OperationMistake]) -> OperationMistake:

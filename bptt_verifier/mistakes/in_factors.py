@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from bptt_verifier.mistakes.operation_mistakes import (
     OperationMistake,
     Values,
     change_edges,
+    describe_expression,
     find_role,
     name_operand,
 )
 from bptt_verifier.program.activations import Activation, name_operations, slope_of
 from bptt_verifier.program.backward import Change
+from bptt_verifier.program.operations import move_back, pass_back
+from bptt_verifier.program.rounding import EXACTLY
 from bptt_verifier.program.structure import Structure, shape_of
 
 OTHERS = 12  # other values of the same step that are tried in the place of an operand
@@ -35,13 +39,13 @@ def list_factor_mistakes(
     slots = [operations[number].inputs[other] for number in group]
     constant = all(slot in constants for slot in slots)
     numbers = [constants[slot] for slot in slots] if constant else []
-    factor = "divisor" if name == "div" else "factor"
+    done = "divided" if name == "div" else "multiplied"
     if numbers and all(value.size == 1 for value in numbers):
-        what = f"the constant {factor} {float(numbers[0].ravel()[0].real):.6g}"
+        what = f"the constant {float(numbers[0].ravel()[0].real):.6g}"
     elif numbers and all(np.isin(value, (0, 1)).all() for value in numbers):
-        what = f"the mask in its {name_operand(other)}"
+        what = f"its {name_operand(other)}, a mask"
     else:
-        what = f"the {factor} in its {name_operand(other)}"
+        what = f"its {name_operand(other)}{', a constant' if constant else ''}"
     to = f"what is passed back to its {name_operand(operand)}"
     role = "constant" if constant else find_role(known, group, operand)
 
@@ -51,7 +55,7 @@ def list_factor_mistakes(
             named, said, group[0], changes, {}, (named, said if key else "", role)
         )
 
-    yield make("factor-missing", f"{what} is missing in {to}", np.ones_like, None)
+    yield make("factor-missing", f"{to} is not {done} by {what}", np.ones_like, None)
     if constant:
         inverse = f"{to} is divided by {what}" if name == "mul" else f"{to} is multiplied by {what}"
         yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
@@ -153,11 +157,72 @@ def replace_slopes(
     return changes
 
 
-def describe_expression(known: Structure, number: int) -> str:
-    """Write the expression that calls an operation, to tell one activation from another."""
-    where = known.program.operations[number].where
-    text = where[1].expression if len(where) > 1 else where[0].expression if where else ""
-    return f", `{text}`" if text else ""
+def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterator[OperationMistake]:
+    """List mistakes that put the gradients of two parts of an array in each other's place."""
+    operations = known.program.operations
+    said = "the gradients of two of its parts are in each other's place"
+    sliced = [
+        group
+        for group in groups
+        if group[-1] in known.step and operations[group[0]].moved is not None
+    ]
+    for one, other in combinations(sliced, 2):
+        pairs = [(operations[a], operations[b]) for a, b in zip(one, other, strict=False)]
+        if len(one) == len(other) and all(
+            (a.inputs, a.shapes) == (b.inputs, b.shapes) and not is_same(a.moved, b.moved)
+            for a, b in pairs
+        ):
+            changes = partial(exchange_parts, known, one, other)
+            yield OperationMistake("parts-exchanged", said, one[0], changes)
+    for group in groups:
+        shapes = operations[group[0]].shapes
+        if operations[group[0]].name == "split":
+            for i, k in combinations(range(len(shapes)), 2):
+                if shapes[i] == shapes[k]:
+                    changes = partial(exchange_results, known, group, i, k)
+                    words = f"{said}, number {i + 1} and {k + 1}"
+                    yield OperationMistake("parts-exchanged", words, group[0], changes)
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Tell whether two slices read the same entries."""
+    return bool(np.array_equal(one, other))
+
+
+def exchange_parts(
+    known: Structure, one: Sequence[int], other: Sequence[int], values: Values
+) -> Changes:
+    """Pass what arrives at each slice back to the entries of another."""
+    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
+    for number, place in [*zip(one, other, strict=True), *zip(other, one, strict=True)]:
+        given = [values[slot] for slot in operations[number].inputs]
+
+        def through(arriving: Any, given: Any = given, moved: Any = operations[place].moved) -> Any:
+            return move_back(moved, given, arriving[0], EXACTLY)[0]
+
+        changes[number, 0] = Change(0, through=through)
+    return changes
+
+
+def exchange_results(
+    known: Structure, group: Sequence[int], i: int, k: int, values: Values
+) -> Changes:
+    """Exchange what arrives at two results of each split."""
+    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
+    for number in group:
+        equation = operations[number]
+        given = [values[slot] for slot in equation.inputs]
+        outputs = [values[slot] for slot in equation.outputs]
+
+        def through(
+            arriving: Any, equation: Any = equation, given: Any = given, outputs: Any = outputs
+        ) -> Any:
+            exchanged = [*arriving]
+            exchanged[i], exchanged[k] = arriving[k], arriving[i]
+            return pass_back(equation, given, outputs, exchanged)[0]
+
+        changes[number, 0] = Change(0, through=through)
+    return changes
 
 
 def list_other_operands(
@@ -170,10 +235,12 @@ def list_other_operands(
     if shape is None or len(shape) == 0:
         return
     if all(slot in known.leaf for slot in slots):
-        weights = {s for o in operations for s in o.inputs if s in known.leaf}
-        for other in sorted(weights - set(slots)):
-            if shape_of(known, other) == shape and known.leaf[other] != known.leaf[slots[0]]:
-                yield [other] * len(group), f"the parameter {known.leaf[other]}"
+        for each in known.groups:
+            product = operations[each[0]].name == operations[group[0]].name
+            for other in operations[each[-1]].inputs if product and each != group else ():
+                if other in known.leaf and other not in slots and shape_of(known, other) == shape:
+                    what = f"a weight of another place, from {known.leaf[other]}"
+                    yield [other] * len(group), what
         return
     if group[-1] not in known.step:
         return

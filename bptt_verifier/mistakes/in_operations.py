@@ -16,6 +16,7 @@ from bptt_verifier.mistakes.in_conjugates import (
     list_single_conjugate_mistakes,
 )
 from bptt_verifier.mistakes.in_factors import (
+    list_exchanges,
     list_factor_mistakes,
     list_other_operands,
     list_slope_mistakes,
@@ -99,6 +100,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_head_mistakes(known)
     yield from list_windows(known)
     yield from list_slope_mistakes(known, find_longest(known))
+    yield from list_exchanges(known, known.groups)
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)
     yield from list_adjoint_mistakes(known, find_local)

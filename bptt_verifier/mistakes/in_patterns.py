@@ -1,6 +1,6 @@
 """Mistakes in well-known expressions: softmax, normalisation, lookup of rows, a small ε."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,8 @@ HOPS = 6  # operations between the parts of an expression, at most
 AROUND = frozenset(
     "broadcast_in_dim reshape squeeze expand_dims convert_element_type copy transpose".split()
 )
+
+ROOTED = frozenset({*UNARY, "add", "pow", "integer_pow", "max"})
 
 
 def ancestors(known: Structure, slot: int, through: frozenset[str], hops: int = HOPS) -> set[int]:
@@ -113,26 +115,29 @@ def scale_by_softmax_slope(
 
 
 def list_normalisation_mistakes(known: Structure) -> Iterator[OperationMistake]:
-    """List mistakes that take the mean or the variance of a normalisation for constants."""
+    """List mistakes that take the mean or the variance of a normalisation for constants.
+
+    Others forget to divide by the standard deviation, or leave its ε out.
+    """
     operations, name = known.program.operations, "normalisation-path-missing"
     through = AROUND | {"div", "mul"}
-    means, variances = list[Edge](), list[Edge]()
-    for number, equation in enumerate(operations):
+    means, variances, roots = list[Edge](), list[Edge](), dict[int, int]()
+    for equation in operations:
         if equation.name == "sub":
             one, other = equation.inputs
-            if other in known.program.constants:
-                continue
             for source in producers(known, ancestors(known, other, through), "reduce_sum"):
                 if operations[source].inputs[0] in ancestors(known, one, AROUND):
                     means.append((source, 0))
         elif equation.name in {"div", "mul"} and equation.inputs[1] not in known.program.constants:
-            for slot in equation.inputs:
-                reached = ancestors(
-                    known, slot, through | {*UNARY, "add", "pow", "integer_pow", "max"}
-                )
-                roots = producers(known, reached, "sqrt") or producers(known, reached, "rsqrt")
-                sums = producers(known, reached, "reduce_sum")
-                variances += [(k, 0) for k in sums if roots and (k, 0) not in means]
+            for slot, scaled in zip(equation.inputs, reversed(equation.inputs), strict=True):
+                reached = ancestors(known, slot, through | ROOTED)
+                found = producers(known, reached, "sqrt") or producers(known, reached, "rsqrt")
+                sums = producers(known, reached, "reduce_sum") if found else []
+                variances += [(k, 0) for k in sums if (k, 0) not in means]
+                for centred in producers(known, {scaled}, "sub") if sums else ():
+                    before = operations[centred].inputs[0]
+                    if before in known.producer:
+                        roots[known.producer[before]] = found[0]
     paths = {"mean": sorted(set(means)), "variance": sorted(set(variances))}
     chosen = [[which] for which, edges in paths.items() if edges]
     if len(chosen) == 2:
@@ -141,6 +146,34 @@ def list_normalisation_mistakes(known: Structure) -> Iterator[OperationMistake]:
         edges = [edge for each in which for edge in paths[each]]
         said = f"nothing is passed back through the {' and the '.join(which)} of the normalisation"
         yield scale_edges(name, said, edges, 0.0, path=" and ".join(which))
+    if roots:
+        first = min(roots.values())
+        said = "the quotient by the standard deviation is missing"
+        yield OperationMistake("factor-missing", said, first, partial(rescale, known, roots, False))
+        said = "the standard deviation is taken without the constant that is added to the variance"
+        yield OperationMistake("epsilon-ignored", said, first, partial(rescale, known, roots, True))
+
+
+def rescale(known: Structure, roots: Mapping[int, int], without: bool, values: Values) -> Changes:
+    """Multiply what arrives at a normalised value by σ, or by σ over σ without ε."""
+    operations, changes = known.program.operations, dict[Edge, Change]()
+    for source, root in roots.items():
+        slot = operations[root].inputs[0]
+        with np.errstate(all="ignore"):
+            factor = np.sqrt(values[slot][0])
+            if without:
+                total = operations[known.producer[slot]] if slot in known.producer else None
+                if total is None or total.name != "add":
+                    return {}
+                kept = [s for s in total.inputs if s not in known.program.constants]
+                factor = factor / np.sqrt(values[kept[0]][0])
+        shape = operations[source].shapes[0]
+        factor = factor.reshape(factor.shape + (1,) * (len(shape) - factor.ndim))
+        if np.broadcast_shapes(factor.shape, shape) != shape:
+            return {}
+        for operand in known.active(source):
+            changes[source, operand] = Change(operand, before=factor)
+    return changes
 
 
 def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:

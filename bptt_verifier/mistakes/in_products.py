@@ -134,7 +134,7 @@ def list_order_mistakes(
 def list_shifted_parts(
     known: Structure, slots: Sequence[int], use: Callable[..., OperationMistake]
 ) -> Iterator[OperationMistake]:
-    """List values of other steps in one part of an operand, such as the state in [x, h] or h + x."""
+    """List values of other steps in a part of an operand, such as the state in [x, h] or h + x."""
     operations = known.program.operations
     sources = [known.producer.get(slot) for slot in slots]
     numbers = [source for source in sources if source is not None]

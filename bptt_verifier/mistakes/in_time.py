@@ -15,11 +15,13 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Values,
     change_edges,
     change_nothing,
+    describe_expression,
     find_role,
     name_operand,
     scale_edges,
 )
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.activations import find_activations, is_linear
 from bptt_verifier.program.backward import Change, backward, sweep_back
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.structure import Structure
@@ -240,18 +242,13 @@ def list_adjoint_mistakes(
             for other in sorted(others, key=lambda other: abs(other[-1] - group[-1]))[:ADJOINTS]:
                 chosen = other[len(other) - len(group) :]
                 changes = partial(use_adjoint, known, group, chosen, operand, find_local)
-                value = describe_expression(known, chosen[-1])
+                name = operations[chosen[-1]].name
+                value = f", of the {name}{describe_expression(known, chosen[-1])}"
                 what = f"its {name_operand(operand)} gets the gradient of another value{value}"
-                yield OperationMistake(
-                    "wrong-adjoint", what, group[0], changes, {}, ("adjoint", other)
-                )
-
-
-def describe_expression(known: Structure, number: int) -> str:
-    """Write the operation and the innermost expression of a value, to tell it from others."""
-    equation = known.program.operations[number]
-    text = equation.where[0].expression if equation.where else ""
-    return f", of the {equation.name} in `{text}`" if text else f", of a {equation.name}"
+                activations = find_activations(known, chosen)
+                curved = activations and not is_linear(known, activations[-1][0])
+                name = "activation-derivative-missing" if curved else "wrong-adjoint"
+                yield OperationMistake(name, what, group[0], changes, {}, ("adjoint", other))
 
 
 def use_adjoint(

@@ -72,3 +72,12 @@ def find_role(known: Structure, group: Sequence[int], operand: int) -> Any:
         for slot in equation.inputs
     ]
     return equation.name, operand, tuple(kinds)
+
+
+def describe_expression(known: Structure, number: int) -> str:
+    """Write the expression of an operation; of a function of several callers, that of the call."""
+    where = known.program.operations[number].where
+    if not where:
+        return ""
+    callers = {each.where for each in known.program.operations if each.where[:1] == where[:1]}
+    return f", in `{where[len(callers) > 1 and len(where) > 1].expression}`"

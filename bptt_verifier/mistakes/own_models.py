@@ -15,6 +15,7 @@ from bptt_verifier.mistakes.single_gradients import (
     Factor,
     Finding,
     list_common_findings,
+    list_update_findings,
     restrict,
 )
 from bptt_verifier.problems.problem import Array
@@ -43,9 +44,10 @@ OPERATIONS = {
 
 
 class BackwardPass(NamedTuple):
-    """The gradients of one backward pass at one case, by name."""
+    """The gradients of one backward pass at one case, by name, and the parameters."""
 
     values: Mapping[str, Array]
+    params: Mapping[str, Array]
 
     def gradient(self, name: str) -> Array:
         """Look up the gradient of this name."""
@@ -77,8 +79,9 @@ class OwnHypotheses:
     ) -> list[BackwardPass]:
         """Compute the gradients with each of these combinations, in one sweep."""
         rows = self.sweep_rows(case, made)
-        count = range(len(made))
-        return [BackwardPass({name: found[i] for name, found in rows.items()}) for i in count]
+        count, leaves = range(len(made)), self.program.leaves.items()
+        params = {name: case.forward[slot][0] for name, slot in leaves}
+        return [BackwardPass({n: found[i] for n, found in rows.items()}, params) for i in count]
 
     def sweep_rows(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
@@ -137,7 +140,10 @@ class OwnHypotheses:
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
-        return list_common_findings(name, evidence, backs, list_factors(self.structure), self.names)
+        yield from list_update_findings(name, evidence[0], backs[0])
+        yield from list_common_findings(
+            name, evidence, backs, list_factors(self.structure), self.names
+        )
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find none: the user's loss is the forward pass."""
@@ -172,7 +178,11 @@ class OwnHypotheses:
         changed = self.changes(self.evidence[0], [made])
         chains = {self.program.operations[number].where for number, _ in changed}
         shared = {chain for chain in chains if chain[:1] == equation.where[:1]}
-        if line and len(shared) == 1 and len(equation.where) > 1:
+        callers = {
+            each.where for each in self.program.operations if each.where[:1] == equation.where[:1]
+        }
+        one_of_several = len(shared) == 1 and len(callers) > 1 and len(made.places) < 2
+        if line and one_of_several and len(equation.where) > 1:
             where += f", called by `{equation.where[1].text}`,"
         details = dict(made.details) | {
             "line": line,

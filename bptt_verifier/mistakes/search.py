@@ -92,16 +92,17 @@ def explain(
     if not right.wrong:
         return ()  # within the slack of a hypothesis, the submission is right here
     of_gradients = explain_single_gradients(known, evidence, right) or ()
-    if len(of_gradients) == 1:
+    some = len(right.wrong) < len(evidence[0].wanted)
+    # A factor of some gradients alone comes from where they part from the others.
+    partial = some and [mistake.name for mistake in of_gradients] == ["constant-factor"]
+    if len(of_gradients) == 1 and not (partial and several):
         return of_gradients
     matches: list[Match] = []
     for tier in known.tiers:
         found = known.choose(select_single(known, evidence, tier, matches))
         if found is not None:
             return (found,)
-    if not several:
-        return of_gradients
-    if len(of_gradients) == 2:
+    if not several or 0 < len(of_gradients) <= 2:
         return of_gradients
     alone = explain_each_gradient(known, evidence, right, matches)
     if 0 < len(alone) <= 2:

@@ -115,6 +115,40 @@ def list_scalings(
     yield finding(words, lambda b: measured, float(f"{measured:.12g}"))
 
 
+def list_update_findings(name: str, case: Evidence, back: Any) -> Iterator[Finding]:
+    """List mistakes that return an updated parameter, an update, or add a weight decay.
+
+    The factors are read from the submitted numbers. `back` also has the parameters.
+    """
+    true, w = back.gradient(name).ravel(), back.params[name].ravel()
+    submitted = case.wanted[name].submitted.ravel()
+    columns = np.stack([true, w], axis=1)
+    if not np.isfinite(columns).all() or not true.any():
+        return
+    size = np.linalg.norm(columns, axis=0)
+    (g, p), *_ = np.linalg.lstsq(columns / size, submitted, rcond=None)
+    rate, decay = map(round_as_written, (float(g / size[0]), float(p / size[1])))
+
+    def combine(rate: float, decay: float) -> Callable[[Any], Array]:
+        return lambda b: rate * b.gradient(name) + decay * b.params[name]
+
+    near_one = abs(decay - 1) <= NEAR
+    if near_one and rate < 0:
+        said = f"the updated parameter is returned, with a learning rate of {-rate:.6g}"
+        yield Finding("update-returned", said, {"rate": -rate}, combine(rate, 1.0))
+    elif abs(rate - 1) <= NEAR and abs(decay) > NEAR**2:
+        said = f"a weight decay of {decay:.6g} times the parameter is added, which the loss lacks"
+        yield Finding("weight-decay", said, {"decay": decay}, combine(1.0, decay))
+    if rate < 0 and is_short(rate) and -rate not in (1.0, 2.0, 0.5):
+        said = f"the update −{-rate:.6g} times the gradient is returned in its place"
+        yield Finding("update-returned", said, {"rate": -rate}, combine(rate, 0.0))
+
+
+def is_short(value: float) -> bool:
+    """Tell whether a number has at most two digits, as a learning rate has."""
+    return bool(np.isclose(value, float(f"{value:.2g}"), rtol=1e-6, atol=0))
+
+
 def list_clippings(
     name: str, evidence: Sequence[Evidence], weights: Sequence[str]
 ) -> Iterator[Finding]:

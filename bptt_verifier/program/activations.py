@@ -29,8 +29,12 @@ class Activation(NamedTuple):
 
 
 def is_elementwise(known: Structure, number: int) -> bool:
-    """Tell whether an operation is a smooth function of each entry."""
-    return known.program.operations[number].name in {*UNARY, *BINARY, "integer_pow"}
+    """Tell whether an operation is a smooth function of each entry, the same for all entries."""
+    equation, constants = known.program.operations[number], known.program.constants
+    masked = equation.name in {"mul", "div"} and any(
+        constants[slot].size > 1 for slot in equation.inputs if slot in constants
+    )
+    return equation.name in {*UNARY, *BINARY, "integer_pow"} and not masked
 
 
 def find_activations_at(known: Structure, number: int) -> list[Activation]:

@@ -21,7 +21,7 @@ class Structure(NamedTuple):
     time steps, and `step` the time step of an equation. `producer` is the equation that computes a
     slot, and `users` are the (equation, operand) that read it. `carried` are the (equation,
     operand) that read a state of the step before. `leaf` is the parameter whose entries a slot
-    holds. `group_of` is the number of an equation's group.
+    holds. `group_of` is the number of an equation's group, and `layers` its weight.
     """
 
     program: Program
@@ -33,6 +33,7 @@ class Structure(NamedTuple):
     carried: tuple[tuple[int, int], ...]
     leaf: dict[int, str]
     group_of: dict[int, int]
+    layers: list[Any]
 
     def active(self, *numbers: int) -> list[int]:
         """The operands that depend on the parameters in at least one of these equations.
@@ -101,7 +102,7 @@ def structure(program: Program) -> Structure:
         and not accumulated(slot)
     ]
     ordered, edges = tuple(map(tuple, groups)), tuple(carried)
-    return Structure(program, ordered, steps, step, producer, users, edges, leaf, group_of)
+    return Structure(program, ordered, steps, step, producer, users, edges, leaf, group_of, layers)
 
 
 def prune(program: Program) -> Program:
