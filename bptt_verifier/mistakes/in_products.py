@@ -53,9 +53,13 @@ def list_product_mistakes(
     sources = [known.producer.get(slot) for slot in other]
     producers = [source for source in sources if source is not None]
     activations = find_activations(known, producers)
-    for each in activations[-1:] if len(producers) == len(other) else ():
-        start = [activation.start for activation in each]
-        yield use("the value before the activation, not the one after it", read_slots(start))
+    for each in activations[-1:]:
+        start = {activation.end: activation.start for activation in each}
+        before = [
+            slot if source is None else start.get(source, slot)
+            for slot, source in zip(other, sources, strict=True)
+        ]
+        yield use("the value before the activation, not the one after it", read_slots(before))
     if len(producers) == len(sources) and {operations[k].name for k in producers} == {"mul"}:
         for factors in zip(*(operations[source].inputs for source in producers), strict=True):
             yield use("one factor of a product instead of the product", read_slots(factors))

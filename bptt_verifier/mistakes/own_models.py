@@ -1,6 +1,7 @@
 """Diagnose a submission for the user's own model, from the operations of its traced loss."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, zip_longest
 from math import prod
 from typing import NamedTuple
 
@@ -25,8 +26,9 @@ from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
-PER_CHANGE = 20_000  # cost of altering one equation, in numbers computed
-PAIRS = 2**29  # numbers computed for all pairs of mistakes, at most
+PAIRS = 2**13  # pairs of mistakes that are tried, at most
+PAIR_NUMBERS = 2**26  # numbers computed for all pairs, at most
+DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
 # Names of what any wrong number may come from, which are no second explanation.
 GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
@@ -64,6 +66,9 @@ class OwnHypotheses:
         self.names = tuple(program.leaves)
         largest = max(value[0].size for value in evidence[0].forward if value is not None)
         self.batch = max(1, min(256, ENTRIES // max(1, largest)))
+        self.size = sum(value[0].size for value in evidence[0].forward if value is not None)
+        self.effects: dict[int, Array] = {}  # of single mistakes at the first case, by identity
+        self.pairs = 0, 0  # pairs tried, of how many
 
     @property
     def tiers(self) -> Iterator[list[OperationMistake]]:
@@ -106,35 +111,62 @@ class OwnHypotheses:
                 allowed = SLACK * np.maximum(wanted.allowed.reshape(1, -1), wanted.relative * scale)
                 off = np.abs(wanted.submitted.reshape(1, -1) - found)
                 near[name] = (off <= allowed).all(axis=1)
+        if case is self.evidence[0]:
+            joined = self.scale(case, {name: rows[name] for name in case.wanted})
+            self.effects |= {id(each[0]): joined[i] for i, each in enumerate(made) if each}
         return [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
+
+    def scale(self, case: Evidence, rows: Mapping[str, Array]) -> Array:
+        """Join the gradients of each row to a vector, each in units of its largest true entry."""
+        parts = [
+            np.reshape(found, (len(found), -1)) / max(np.max(np.abs(case.reference[n])), 1e-300)
+            for n, found in rows.items()
+        ]
+        return np.concatenate(parts, axis=1).astype(np.float32)
 
     def list_pairs(
         self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
-        """List pairs of mistakes in different operands, at most as many as `PAIRS` allows.
+        """List pairs of mistakes in different operands, at most `PAIRS` of them.
 
-        Pairs with a mistake that explains more gradients than the right backward pass come first.
+        Two orders take turns: pairs with a mistake that explains more gradients than the right
+        backward pass, and pairs whose effects add up to the submission's error, or nearly.
         """
         case = evidence[0]
-        of_operands = [each for each in matches if each.made.whole is None]
-        single = [each.made for each in of_operands]
-        changes = [each.changes(case.forward) for each in single]
+        single, counts, effects = self.select_distinct(case, matches)
+        edges = [frozenset(each.changes(case.forward)) for each in single]
+        total = len(single) * (len(single) - 1) // 2
         (before,) = map(len, self.match(case, [()]))
-        counts = [len(each.names) for each in of_operands]
-        order = sorted(range(len(single)), key=lambda i: (counts[i] <= before, -counts[i], i))
-        size = sum(value[0].size for value in case.forward if value is not None)
-        per_pair = size + PER_CHANGE * (sum(map(len, changes)) // max(1, len(changes)))
-        left = max(self.batch, PAIRS // per_pair)
-        tried: set[int] = set()
-        for i in order:
-            tried.add(i)
-            for j, other in enumerate(single):
-                if j in tried or changes[i].keys() & changes[j].keys():
-                    continue
-                if left == 0:
-                    return
-                left -= 1
-                yield (single[i], other) if i < j else (other, single[i])
+        by_count = rank_by_count(counts, before)
+        submitted = {name: wanted.submitted[None] for name, wanted in case.wanted.items()}
+        right = {name: case.reference[name][None] for name in case.wanted}
+        error = self.scale(case, submitted)[0] - self.scale(case, right)[0]
+        by_effect = rank_by_effect(error, effects)
+        seen = set[tuple[int, int]]()
+        self.pairs = 0, total
+        most = max(self.batch, min(PAIRS, PAIR_NUMBERS // self.size))
+        for pair in chain.from_iterable(zip_longest(by_effect, by_count)):
+            if pair is None or pair in seen or edges[pair[0]] & edges[pair[1]]:
+                continue
+            if len(seen) == most:
+                return
+            seen.add(pair)
+            self.pairs = len(seen), total
+            yield single[pair[0]], single[pair[1]]
+
+    def select_distinct(
+        self, case: Evidence, matches: Sequence[Match]
+    ) -> tuple[list[OperationMistake], list[int], Array]:
+        """Select mistakes with different effects, with the number of gradients they explain."""
+        right = self.scale(case, {name: case.reference[name][None] for name in case.wanted})[0]
+        chosen: dict[bytes, tuple[OperationMistake, int, Array]] = {}
+        for made, names in matches:
+            effect = self.effects[id(made)] - right
+            if made.whole is None and np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
+                chosen.setdefault(np.round(effect, 4).tobytes(), (made, len(names), effect))
+        listed = [*chosen.values()][:DISTINCT]
+        effects = np.array([effect for _, _, effect in listed])
+        return [made for made, _, _ in listed], [count for _, count, _ in listed], effects
 
     def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
@@ -198,6 +230,30 @@ class OwnHypotheses:
             details["places"] = [str(at) for (at,) in filter(None, lines)]
         said = f"{where} of your forward pass is differentiated wrongly: at the {operation}, "
         return restrict(Mistake(made.name, f"{said}{made.alteration}.", details), names)
+
+
+def rank_by_count(counts: Sequence[int], before: int) -> Iterator[tuple[int, int]]:
+    """Rank pairs: those with a mistake that explains more gradients than none does come first."""
+    order = sorted(range(len(counts)), key=lambda i: (counts[i] <= before, -counts[i], i))
+    for k, i in enumerate(order):
+        done = set(order[: k + 1])
+        yield from ((min(i, j), max(i, j)) for j in range(len(counts)) if j not in done)
+
+
+def rank_by_effect(error: Array, effects: Array) -> Iterator[tuple[int, int]]:
+    """Rank pairs by how far the sum of both effects is from the submission's error."""
+    if len(effects) < 2:
+        return
+    alone = np.sum(effects**2, axis=1) - 2 * effects @ error
+    left = alone[:, None] + alone[None, :] + 2 * effects @ effects.T
+    left[np.tril_indices(len(effects))] = np.inf
+    flat = left.ravel()
+    count = min(PAIRS, flat.size)
+    first = np.argpartition(flat, count - 1)[:count]
+    for place in first[np.argsort(flat[first])]:
+        if np.isfinite(flat[place]):
+            i, j = divmod(int(place), len(effects))
+            yield i, j
 
 
 def list_factors(known: Structure) -> list[Factor]:

@@ -109,6 +109,9 @@ def list_scalings(
         number = value(back)
         if abs(measured - number) <= NEAR * abs(number):
             yield finding(words, value, number)
+    short = float(f"{measured:.3g}")
+    if abs(measured - short) <= NEAR / 10 * abs(measured) and abs(short - 1) > NEAR:
+        yield finding(f"{short:g}", lambda b: short, short)
     off = measured - 1
     near = f"1 {'+' if off > 0 else '−'} {abs(off):.3g}"
     words = near if abs(off) < NEAR else f"{measured:.9g}"
@@ -132,21 +135,22 @@ def list_update_findings(name: str, case: Evidence, back: Any) -> Iterator[Findi
     def combine(rate: float, decay: float) -> Callable[[Any], Array]:
         return lambda b: rate * b.gradient(name) + decay * b.params[name]
 
-    near_one = abs(decay - 1) <= NEAR
-    if near_one and rate < 0:
-        said = f"the updated parameter is returned, with a learning rate of {-rate:.6g}"
-        yield Finding("update-returned", said, {"rate": -rate}, combine(rate, 1.0))
-    elif abs(rate - 1) <= NEAR and abs(decay) > NEAR**2:
-        said = f"a weight decay of {decay:.6g} times the parameter is added, which the loss lacks"
-        yield Finding("weight-decay", said, {"decay": decay}, combine(1.0, decay))
-    if rate < 0 and is_short(rate) and -rate not in (1.0, 2.0, 0.5):
-        said = f"the update −{-rate:.6g} times the gradient is returned in its place"
-        yield Finding("update-returned", said, {"rate": -rate}, combine(rate, 0.0))
+    for factor, weight in dict.fromkeys([(shorten(rate), shorten(decay)), (rate, decay)]):
+        if abs(weight - 1) <= NEAR and factor < 0:
+            said = f"the updated parameter is returned, with a learning rate of {-factor:.6g}"
+            yield Finding("update-returned", said, {"rate": -factor}, combine(factor, 1.0))
+        elif abs(factor - 1) <= NEAR and abs(weight) > NEAR**2:
+            said = f"{weight:.6g} times the parameter is added, a weight decay that the loss lacks"
+            yield Finding("weight-decay", said, {"decay": weight}, combine(1.0, weight))
+    short = shorten(rate)
+    if rate < 0 and -short not in (1.0, 2.0, 0.5) and abs(short / rate - 1) <= NEAR / 10:
+        said = f"the update −{-short:.6g} times the gradient is returned in its place"
+        yield Finding("update-returned", said, {"rate": -short}, combine(short, 0.0))
 
 
-def is_short(value: float) -> bool:
-    """Tell whether a number has at most two digits, as a learning rate has."""
-    return bool(np.isclose(value, float(f"{value:.2g}"), rtol=1e-6, atol=0))
+def shorten(value: float) -> float:
+    """Round to the two digits that a learning rate usually has."""
+    return float(f"{value:.2g}")
 
 
 def list_clippings(
