@@ -11,10 +11,12 @@ from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evide
 from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake
+from bptt_verifier.mistakes.places import list_places
 from bptt_verifier.mistakes.search import Match, explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import (
     Factor,
     Finding,
+    join_symbols,
     list_common_findings,
     list_update_findings,
     restrict,
@@ -122,7 +124,8 @@ class OwnHypotheses:
             np.reshape(found, (len(found), -1)) / max(np.max(np.abs(case.reference[n])), 1e-300)
             for n, found in rows.items()
         ]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        with np.errstate(all="ignore"):
+            return np.concatenate(parts, axis=1).astype(np.float32)
 
     def list_pairs(
         self, evidence: Sequence[Evidence], matches: Sequence[Match]
@@ -264,6 +267,8 @@ def list_factors(known: Structure) -> list[Factor]:
         for size in (*shape, prod(shape)):
             sizes.setdefault(size, "a size in your forward pass")
     found: dict[float, str] = {2.0: "2", 0.5: "1/2"}
+    if known.steps in {size for shape in shapes for size in (*shape, prod(shape))}:
+        sizes[known.steps] = "the number of steps or another size in your forward pass"
     for size, words in sizes.items():
         if size > 2:
             found.setdefault(float(size), f"{size}, {words},")
@@ -292,4 +297,19 @@ def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, .
         made = ((each,) for each in list_conjugate_mistakes(known.structure))
         for (one,) in select_explaining(known, evidence, made):
             return (known.describe(one),)
-    return explain(known, evidence)
+    found = explain(known, evidence)
+    return found or describe_unknown(known, evidence)
+
+
+def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
+    """Describe a mistake without a name: what was tried, and where the gradients are wrong."""
+    wrong = try_mistakes(known, evidence, ()).wrong
+    if not wrong:
+        return ()
+    which, (tried, total) = join_symbols(wrong), known.pairs
+    said = f"no known mistake reproduces your numbers for {which}"
+    if total:
+        said += f", nor does any of the {tried} likeliest of {total} pairs of mistakes"
+    places = list_places(known.structure, evidence, wrong)
+    details = {"gradients": wrong, "pairs": [tried, total], "places": places}
+    return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, islice
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.mistakes.single_gradients import Finding, describe_finding
 from bptt_verifier.problems.problem import Array
@@ -205,13 +207,17 @@ def explain_each_gradient(
         name: {each.kind: each for each in list_explaining_findings(known, evidence, right, name)}
         for name in right.wrong
     }
+    alone: dict[int, tuple[Any, frozenset[str], frozenset[str]]] = {}
     for number, (made, names) in enumerate(matches):
-        explained = set(names & wrong)
-        if explained and explained == wrong & names:
-            trial = try_mistakes(known, evidence[1:], (made,)) if evidence[1:] else None
-            explained -= set(trial.wrong) if trial else set()
-            for name in explained:
-                possible[name][number] = made
+        explained = names & wrong
+        if explained and evidence[1:]:
+            explained -= set(try_mistakes(known, evidence[1:], (made,)).wrong)
+        if explained:
+            alone[number] = made, explained, find_changed(known, evidence[0], right.backs[0], made)
+    # A mistake that leaves the other gradients as they are comes before one that does not.
+    for number, (made, explained, changed) in sorted(alone.items(), key=lambda x: len(x[1][2])):
+        for name in explained:
+            possible[name][number] = made, changed
     if not all(possible.values()):
         return ()
     listed = {name: [*each.items()] for name, each in possible.items()}
@@ -221,8 +227,21 @@ def explain_each_gradient(
         if isinstance(what, Finding):
             chosen.append(describe_finding(what, covered, known.find_equation(covered[0])))
         else:
-            chosen.append(known.describe(what, covered))
+            made, changed = what
+            chosen.append(known.describe(made, () if changed <= set(covered) else covered))
     return tuple(chosen)
+
+
+def find_changed(known: Hypotheses, case: Evidence, right: Back, made: Any) -> frozenset[str]:
+    """Find the gradients of a case that a mistake changes."""
+    (back,) = known.sweep_back(case, [(made,)])
+    pairs = {name: (back.gradient(name), right.gradient(name)) for name in case.wanted}
+    with np.errstate(all="ignore"):
+        return frozenset(
+            name
+            for name, (one, other) in pairs.items()
+            if not np.allclose(one, other, rtol=1e-9, atol=1e-12 * float(np.max(np.abs(other))))
+        )
 
 
 def cover(possible: Mapping[str, Sequence[tuple[Any, Any]]]) -> list[tuple[Any, list[str]]]:
