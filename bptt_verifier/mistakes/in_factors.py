@@ -1,6 +1,6 @@
 """Mistakes in the factors of a derivative: of products, quotients and activations."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -16,7 +16,6 @@ from bptt_verifier.mistakes.operation_mistakes import (
     find_role,
     name_operand,
 )
-from bptt_verifier.program.activations import Activation, name_operations, slope_of
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import move_back, pass_back
 from bptt_verifier.program.rounding import EXACTLY
@@ -60,6 +59,9 @@ def list_factor_mistakes(
         inverse = f"{to} is divided by {what}" if name == "mul" else f"{to} is multiplied by {what}"
         yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
     else:
+        inverse = f"{to} is divided by the other operand, not multiplied by it"
+        if name == "mul":
+            yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
         minus = f"{to} is multiplied by one minus the other operand, not by it"
         yield make("wrong-operand", minus, lambda value: 1 - value, 1)
 
@@ -102,61 +104,6 @@ def replace_factors(
     return result
 
 
-def list_slope_mistakes(
-    known: Structure, activations: Sequence[Sequence[Activation]]
-) -> Iterator[OperationMistake]:
-    """List activations whose derivative is applied twice, or is that of another activation."""
-    twice = "its derivative is applied twice"
-    for each in activations:
-        changes = partial(replace_slopes, known, each, square_slope)
-        family = "activation-derivative-twice", name_operations(known, each[0])
-        yield OperationMistake(family[0], twice, each[0].end, changes, {}, family)
-    for each in activations:
-        for others in activations:
-            ends = [(a.end, b.end) for a, b in zip(each, others, strict=False)]
-            steps = [(known.step.get(a), known.step.get(b)) for a, b in ends]
-            shapes = {known.program.operations[number].shapes[0] for number in ends[0]}
-            apart = len(others) != len(each) or any(a != b for a, b in steps) or len(shapes) > 1
-            if others is each or apart:
-                continue
-            line = describe_expression(known, others[0].end)
-            said = f"its derivative is that of another activation{line}"
-            by_end = {one.end: other for one, other in zip(each, others, strict=True)}
-            changes = partial(replace_slopes, known, each, partial(slope_of_other, by_end))
-            yield OperationMistake("wrong-operand", said, each[0].end, changes)
-
-
-def square_slope(known: Structure, activation: Activation, values: Values) -> Any:
-    """Compute the square of an activation's slope."""
-    return slope_of(known, activation, values)[0] ** 2
-
-
-def slope_of_other(
-    others: Mapping[int, Activation], known: Structure, activation: Activation, values: Values
-) -> Any:
-    """Compute the slope of the activation that takes the place of this one."""
-    return slope_of(known, others[activation.end], values)[0]
-
-
-def replace_slopes(
-    known: Structure,
-    activations: Sequence[Activation],
-    find_slope: Callable[[Structure, Activation, Values], Any],
-    values: Values,
-) -> Changes:
-    """Replace the slope of each activation, between its result and its variable."""
-    changes: Changes = {}
-    for activation in activations:
-        with np.errstate(all="ignore"):
-            slope = find_slope(known, activation, values)
-        first, *others = known.active(activation.end)
-        sent = ((activation.start, slope),)
-        changes[activation.end, first] = Change(first, after=0.0, send=sent)
-        for operand in others:
-            changes[activation.end, operand] = Change(operand, after=0.0)
-    return changes
-
-
 def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterator[OperationMistake]:
     """List mistakes that put the gradients of two parts of an array in each other's place."""
     operations = known.program.operations
@@ -176,12 +123,51 @@ def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterato
             yield OperationMistake("parts-exchanged", said, one[0], changes)
     for group in groups:
         shapes = operations[group[0]].shapes
+        if operations[group[0]].name in {"concatenate", "stack"}:
+            yield from list_exchanged_operands(known, group)
         if operations[group[0]].name == "split":
             for i, k in combinations(range(len(shapes)), 2):
                 if shapes[i] == shapes[k]:
                     changes = partial(exchange_results, known, group, i, k)
                     words = f"{said}, number {i + 1} and {k + 1}"
                     yield OperationMistake("parts-exchanged", words, group[0], changes)
+
+
+def list_exchanged_operands(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List mistakes that exchange what is passed back to two operands that are joined."""
+    operations = known.program.operations
+    for i, k in list(combinations(known.active(*group), 2))[:OTHERS]:
+        inputs = [operations[number].inputs for number in group]
+        if all(shape_of(known, slots[i]) == shape_of(known, slots[k]) for slots in inputs):
+            said = (
+                f"what is passed back to its {name_operand(i)} and {name_operand(k)} is exchanged"
+            )
+            changes = partial(exchange_operands, known, group, i, k)
+            yield OperationMistake("parts-exchanged", said, group[0], changes)
+
+
+def exchange_operands(
+    known: Structure, group: Sequence[int], i: int, k: int, values: Values
+) -> Changes:
+    """Exchange what is passed back to two operands of each operation."""
+    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
+    for number in group:
+        equation = operations[number]
+        given = [values[slot] for slot in equation.inputs]
+        outputs = [values[slot] for slot in equation.outputs]
+        for one, other in ((i, k), (k, i)):
+
+            def through(
+                arriving: Any,
+                equation: Any = equation,
+                given: Any = given,
+                outputs: Any = outputs,
+                other: int = other,
+            ) -> Any:
+                return pass_back(equation, given, outputs, arriving)[other]
+
+            changes[number, one] = Change(one, through=through)
+    return changes
 
 
 def is_same(one: Any, other: Any) -> bool:
@@ -242,11 +228,10 @@ def list_other_operands(
                     what = f"a weight of another place, from {known.leaf[other]}"
                     yield [other] * len(group), what
         return
-    if group[-1] not in known.step:
-        return
-    found = 0
-    for each in known.groups:
-        if len(each) < len(group) or each[-1] not in known.step or found == OTHERS:
+    found, repeated = 0, group[-1] in known.step
+    for each in sorted(known.groups, key=lambda each: abs(each[-1] - group[-1])):
+        apart = repeated and each[-1] not in known.step
+        if len(each) < len(group) or apart or found == OTHERS:
             continue
         chosen = each[len(each) - len(group) :]
         for column in zip(*(operations[number].inputs for number in chosen), strict=True):

@@ -19,8 +19,6 @@ from bptt_verifier.mistakes.in_factors import (
     list_exchanges,
     list_factor_mistakes,
     list_other_operands,
-    list_slope_mistakes,
-    replace_slopes,
 )
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
@@ -29,6 +27,12 @@ from bptt_verifier.mistakes.in_patterns import (
     list_softmax_mistakes,
 )
 from bptt_verifier.mistakes.in_products import list_product_mistakes, replace_other_operand
+from bptt_verifier.mistakes.in_slopes import (
+    list_path_slopes,
+    list_shifted_slopes,
+    list_slope_mistakes,
+    replace_slopes,
+)
 from bptt_verifier.mistakes.in_time import (
     list_adjoint_mistakes,
     list_arrival_mistakes,
@@ -99,7 +103,10 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_epsilon_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
-    yield from list_slope_mistakes(known, find_longest(known))
+    activations = find_longest(known)
+    yield from list_path_slopes(known, activations)
+    yield from list_shifted_slopes(known, activations)
+    yield from list_slope_mistakes(known, activations)
     yield from list_exchanges(known, known.groups)
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)
@@ -226,6 +233,8 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
             name = f"{word}-step-skipped" if of_steps else zero
             yield scale_edges(name, f"{path} is zero at its {word} use", one, 0.0)
             yield scale_edges(zero, f"{path} is zero but at its {word} use", rest, 0.0)
+    if len(group) == 1 and known.steps > 1:
+        yield from list_axis_mistakes(known, group[0])
     if len(active) > 2 and len(group) == 1:
         number = group[0]
         for word, kept in (("first", active[0]), ("last", active[-1])):
@@ -240,3 +249,18 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         yield scale_edges(flipped, "its derivative has the wrong sign", edges, -1.0)
         yield scale_edges(scaled, "its derivative is twice too large", edges, 2.0, factor=2.0)
         yield scale_edges(scaled, "its derivative is halved", edges, 0.5, factor=0.5)
+
+
+def list_axis_mistakes(known: Structure, number: int) -> Iterator[OperationMistake]:
+    """List mistakes that pass a cotangent back to one step of an operand that has all steps."""
+    for operand in known.active(number):
+        shape = shape_of(known, known.program.operations[number].inputs[operand]) or ()
+        for axis, size in enumerate(shape):
+            for word, index in (("first", 0), ("last", -1)) if size == known.steps else ():
+                mask = np.zeros(shape)
+                mask[(slice(None),) * axis + (index,)] = 1
+                path = f"what is passed back to its {name_operand(operand)}"
+                said = f"{path} is zero but at the {word} of {size} entries along an axis"
+                yield OperationMistake(
+                    "zero-gradient", said, number, change_edges([(number, operand)], after=mask)
+                )

@@ -1,6 +1,7 @@
 """Diagnose a submission for the user's own model, from the operations of its traced loss."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain, zip_longest
 from math import prod
 from typing import NamedTuple
@@ -10,7 +11,8 @@ import numpy as np
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
 from bptt_verifier.mistakes.in_operations import list_tiers
-from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake
+from bptt_verifier.mistakes.in_time import DROPPED
+from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
 from bptt_verifier.mistakes.places import list_places
 from bptt_verifier.mistakes.search import Match, explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import (
@@ -20,9 +22,10 @@ from bptt_verifier.mistakes.single_gradients import (
     list_common_findings,
     list_update_findings,
     restrict,
+    shorten,
 )
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.backward import backward
+from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.structure import Structure, prune, structure
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Mistake
@@ -34,6 +37,8 @@ DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
 # Names of what any wrong number may come from, which are no second explanation.
 GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
+
+CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
 
 OPERATIONS = {
     "dot_general": "matrix product",
@@ -127,6 +132,45 @@ class OwnHypotheses:
         with np.errstate(all="ignore"):
             return np.concatenate(parts, axis=1).astype(np.float32)
 
+    def list_fitted(self, matches: Sequence[Match]) -> list[OperationMistake]:
+        """List the factors on paths whose effect is the submission's error, but for a factor.
+
+        On the carried states a factor has powers as an effect; there, sizes are tried.
+        """
+        found, case = list[OperationMistake](), self.evidence[0]
+        error = self.find_error(case)
+        for made, _ in matches:
+            edges = made.changes(case.forward)
+            if made.name not in CUTS or not all(
+                isinstance(c.after, float) and c.after == 0 and not c.send for c in edges.values()
+            ):
+                continue
+            effect = self.effects[id(made)] - self.right
+            size = float(effect @ effect)
+            share = float(effect @ error) / size if size > 0 else np.nan
+            if not np.isfinite(share) or np.max(np.abs(error - share * effect)) > 1e-3 * np.max(
+                np.abs(error)
+            ):
+                continue
+            found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
+        if self.structure.carried:
+            cut = next((made for made, _ in matches if made.name == DROPPED), None)
+            sizes = [each.value(None) for each in list_factors(self.structure)]
+            found += [scale_path(cut, by) for by in sizes] if cut is not None else []
+        return found
+
+    @cached_property
+    def right(self) -> Array:
+        """The true gradients of the first case, scaled and joined."""
+        case = self.evidence[0]
+        return self.scale(case, {name: case.reference[name][None] for name in case.wanted})[0]
+
+    def find_error(self, case: Evidence) -> Array:
+        """Find the submission's error, scaled and joined."""
+        submitted = {name: wanted.submitted[None] for name, wanted in case.wanted.items()}
+        (joined,) = self.scale(case, submitted)
+        return np.subtract(joined, self.right, dtype=np.float32)
+
     def list_pairs(
         self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
@@ -141,10 +185,7 @@ class OwnHypotheses:
         total = len(single) * (len(single) - 1) // 2
         (before,) = map(len, self.match(case, [()]))
         by_count = rank_by_count(counts, before)
-        submitted = {name: wanted.submitted[None] for name, wanted in case.wanted.items()}
-        right = {name: case.reference[name][None] for name in case.wanted}
-        error = self.scale(case, submitted)[0] - self.scale(case, right)[0]
-        by_effect = rank_by_effect(error, effects)
+        by_effect = rank_by_effect(self.find_error(case), effects)
         seen = set[tuple[int, int]]()
         self.pairs = 0, total
         most = max(self.batch, min(PAIRS, PAIR_NUMBERS // self.size))
@@ -161,10 +202,9 @@ class OwnHypotheses:
         self, case: Evidence, matches: Sequence[Match]
     ) -> tuple[list[OperationMistake], list[int], Array]:
         """Select mistakes with different effects, with the number of gradients they explain."""
-        right = self.scale(case, {name: case.reference[name][None] for name in case.wanted})[0]
         chosen: dict[bytes, tuple[OperationMistake, int, Array]] = {}
         for made, names in matches:
-            effect = self.effects[id(made)] - right
+            effect = self.effects[id(made)] - self.right
             if made.whole is None and np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
                 chosen.setdefault(np.round(effect, 4).tobytes(), (made, len(names), effect))
         listed = [*chosen.values()][:DISTINCT]
@@ -235,6 +275,19 @@ class OwnHypotheses:
         return restrict(Mistake(made.name, f"{said}{made.alteration}.", details), names)
 
 
+def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
+    """Scale the paths that a mistake cuts."""
+
+    def changes(values: Values) -> Changes:
+        return {edge: Change(edge[1], after=by) for edge in cut.changes(values)}
+
+    said = f"{cut.alteration.replace(' is zero', '').replace('nothing', 'what')}"
+    said = f"{said} is multiplied by {by:.6g}, where its factor is 1"
+    return cut._replace(
+        name="constant-factor", alteration=said, changes=changes, details={"factor": by}
+    )
+
+
 def rank_by_count(counts: Sequence[int], before: int) -> Iterator[tuple[int, int]]:
     """Rank pairs: those with a mistake that explains more gradients than none does come first."""
     order = sorted(range(len(counts)), key=lambda i: (counts[i] <= before, -counts[i], i))
@@ -247,6 +300,7 @@ def rank_by_effect(error: Array, effects: Array) -> Iterator[tuple[int, int]]:
     """Rank pairs by how far the sum of both effects is from the submission's error."""
     if len(effects) < 2:
         return
+    effects = effects.astype(np.float64)
     alone = np.sum(effects**2, axis=1) - 2 * effects @ error
     left = alone[:, None] + alone[None, :] + 2 * effects @ effects.T
     left[np.tril_indices(len(effects))] = np.inf

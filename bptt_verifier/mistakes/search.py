@@ -56,6 +56,9 @@ class Hypotheses(Protocol):
     def match(self, case: Evidence, made: Sequence[Made]) -> Sequence[frozenset[str]]:
         """Find the gradients of a case that each of these combinations explains."""
 
+    def list_fitted(self, matches: Sequence[Match]) -> Sequence[Any]:
+        """List mistakes with a factor that is read from the submitted numbers."""
+
     def list_pairs(
         self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[Any, Any]]:
@@ -104,6 +107,9 @@ def explain(
         found = known.choose(select_single(known, evidence, tier, matches))
         if found is not None:
             return (found,)
+    found = known.choose(select_single(known, evidence, known.list_fitted(matches), []))
+    if found is not None:
+        return (found,)
     if not several or 0 < len(of_gradients) <= 2:
         return of_gradients
     alone = explain_each_gradient(known, evidence, right, matches)

@@ -79,7 +79,9 @@ def list_common_findings(
     `factors` are the known wrong factors; the gradients of `weights` may be clipped together.
     Limits and other factors are read from the submitted numbers.
     """
-    yield Finding("zero-gradient", "every entry is zero", {}, lambda b: 0 * b.gradient(name))
+    yield Finding(
+        "zero-gradient", "every entry is zero", {}, lambda b: np.zeros_like(b.gradient(name))
+    )
     yield Finding("sign-flipped", "the sign is wrong", {}, lambda b: -b.gradient(name))
     yield from list_scalings(name, evidence[0], backs[0], factors)
     yield from list_clippings(name, evidence, weights)

@@ -31,10 +31,8 @@ class Activation(NamedTuple):
 def is_elementwise(known: Structure, number: int) -> bool:
     """Tell whether an operation is a smooth function of each entry, the same for all entries."""
     equation, constants = known.program.operations[number], known.program.constants
-    masked = equation.name in {"mul", "div"} and any(
-        constants[slot].size > 1 for slot in equation.inputs if slot in constants
-    )
-    return equation.name in {*UNARY, *BINARY, "integer_pow"} and not masked
+    differs = any(constants[slot].size > 1 for slot in equation.inputs if slot in constants)
+    return equation.name in {*UNARY, *BINARY, "integer_pow"} and not differs
 
 
 def find_activations_at(known: Structure, number: int) -> list[Activation]:
@@ -82,6 +80,19 @@ def is_linear(known: Structure, activation: Activation) -> bool:
         return name in LINEAR or scaled
 
     return all(map(linear, activation.numbers))
+
+
+def result_of(known: Structure, activation: Activation, at: Any) -> Any:
+    """Compute an activation at a point."""
+    results, constants = {activation.start: at}, known.program.constants
+    for number in activation.numbers:
+        equation = known.program.operations[number]
+        given: list[Any] = [
+            results[slot] if slot in results else np.reshape(constants[slot], (1,))
+            for slot in equation.inputs
+        ]
+        (results[equation.outputs[0]],) = evaluate(equation._replace(shapes=(at.shape[1:],)), given)
+    return results[known.program.operations[activation.end].outputs[0]]
 
 
 def slope_of(
