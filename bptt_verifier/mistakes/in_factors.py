@@ -19,7 +19,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import move_back, pass_back
 from bptt_verifier.program.rounding import EXACTLY
-from bptt_verifier.program.structure import Structure, shape_of
+from bptt_verifier.program.structure import Structure, following, shape_of
 
 OTHERS = 12  # other values of the same step that are tried in the place of an operand
 
@@ -220,6 +220,12 @@ def list_other_operands(
     shape = shape_of(known, slots[-1])
     if shape is None or len(shape) == 0:
         return
+    if len(slots) > 1 and not any(slot in known.leaf for slot in slots):
+        for one, which in ((slots[0], "of the first"), (slots[-1], "of the last")):
+            yield [one] * len(slots), f"the value {which} step at every step"
+        after = following(known, slots[-1], slots[-2])
+        if after is not None:
+            yield [after] * len(slots), "the value after the last step at every step"
     if all(slot in known.leaf for slot in slots):
         for each in known.groups:
             product = operations[each[0]].name == operations[group[0]].name

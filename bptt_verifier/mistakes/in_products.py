@@ -150,13 +150,13 @@ def list_shifted_parts(
     if not joined and (early or operations[numbers[0]].name not in {"stack", "add", "sub", "mul"}):
         return
     for part in known.active(*numbers):
+        zeros = partial(rebuild_operands, known, slots, part, [None] * len(slots))
+        yield use(f"zeros in its {name_operand(part)}, a part of it", zeros, "zero-gradient", part)
         inner = [None if k is None else operations[k].inputs[part] for k in sources]
         for key, (shifted, label, what) in enumerate(list_shifts(known, inner)):
             rebuild = partial(rebuild_operands, known, slots, part, shifted)
             said = f"{what} in its {name_operand(part)}, a part of it"
             yield use(said, rebuild, label or "hidden-state-off-by-one", 100 * (part + 1) + key)
-        zeros = partial(rebuild_operands, known, slots, part, [None] * len(slots))
-        yield use(f"zeros in its {name_operand(part)}, a part of it", zeros, "zero-gradient", part)
 
 
 def rebuild_operands(
@@ -203,10 +203,6 @@ def list_shifts(
     yield [None, *slots[:-1]], "", previous
     wraps = "negative-index-wraps-around"
     first = "the last value at the first step, as index −1 would give"
-    for one, which in ((slots[0], "first"), (slots[-1], "last")):
-        yield [one] * len(slots), "", f"the value of the {which} step at every step"
-    if after is not None:
-        yield [after] * len(slots), "", "the value after the last step at every step"
     yield [*reversed(slots)], "", "the value of the step mirrored in time"
     for last in {slots[-1], after} - {None}:
         yield [last, *slots[1:]], wraps, first

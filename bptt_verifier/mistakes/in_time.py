@@ -52,15 +52,7 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
         by_path.setdefault((known.group_of[number], operand), []).append((number, operand))
         state = known.producer[known.program.operations[number].inputs[operand]]
         by_state.setdefault(known.group_of[state], []).append((number, operand))
-    first = [
-        (group[0], operand)
-        for group in known.groups
-        for operand in known.active(*group)
-        if (group[-1], operand) in carried
-        and group[0] in known.step
-        and known.program.operations[group[0]].inputs[operand] not in known.program.constants
-        and (group[0], operand) not in carried
-    ]
+    first = find_initial_edges(known)
     if first:
         said = f"nothing is {between}, nor to the initial state"
         yield scale_edges(DROPPED, said, [*first, *carried], 0.0, path="all")
@@ -81,6 +73,19 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
         if first and len(chosen) == len(every):
             yield from list_truncations(known, [*first, *which], whose, first)
     yield scale_edges("path-counted-twice", f"what is {between} is counted twice", carried, 2.0)
+
+
+def find_initial_edges(known: Structure) -> list[Edge]:
+    """Find the operands that read an initial state that is a parameter, or depends on one."""
+    return [
+        (group[0], operand)
+        for group in known.groups
+        for operand in known.active(*group)
+        if (group[-1], operand) in known.carried
+        and group[0] in known.step
+        and known.program.operations[group[0]].inputs[operand] not in known.program.constants
+        and (group[0], operand) not in known.carried
+    ]
 
 
 def list_state_sets(states: list[list[Edge]]) -> Iterator[Sequence[list[Edge]]]:
@@ -120,41 +125,46 @@ def list_truncations(
 
 
 def list_windows(known: Structure) -> Iterator[OperationMistake]:
-    """List truncations of the gradient of every step's loss by itself, after a number of steps."""
+    """List truncations of the gradient of every step's loss by itself, after a number of steps.
+
+    An initial state that is a parameter belongs to the first step, or is one step before it.
+    """
     steps, edges = known.steps, known.carried
     if not edges or not 2 < steps <= WINDOWED:
         return
-    gradients = make_segments(known)
-    for kept in range(1, steps - 1):
-        # A pair of steps at distance d is in kept + 1 − d windows of length kept + 1, and in
-        # kept − d of length kept: the difference counts those with d ≤ kept once.
-        weights: dict[tuple[int, ...], int] = {(): 1}
-        for start in range(-kept, steps):
-            for bounds, sign in (
-                ((start, start + kept + 1), 1),
-                ((start + 1, start + kept + 1), -1),
-            ):
-                inside = tuple(sorted({t for t in bounds if 0 < t < steps}))
-                weights[inside] = weights.get(inside, 0) + sign
-        said = f"the gradient of each step's loss goes back {kept} steps, and no further"
-        yield OperationMistake(
-            "truncated", said, edges[0][0], change_nothing, {"steps": kept},
-            whole=partial(combine_segments, gradients, weights),
-        )  # fmt: skip
+    initial = find_initial_edges(known)
+    for first, before in ((1, []), (0, initial)) if initial else ((1, []),):
+        gradients = make_segments(known, first, before)
+        for kept in range(1, steps - 1):
+            # A pair of steps at distance d is in kept + 1 − d windows of length kept + 1, and in
+            # kept − d of length kept: the difference counts those with d ≤ kept once.
+            weights: dict[tuple[int, ...], int] = {(): 1}
+            for start in range(first - 1 - kept, steps):
+                end = start + kept + 1
+                for bounds, sign in (((start, end), 1), ((start + 1, end), -1)):
+                    inside = tuple(sorted({t for t in bounds if first <= t < steps}))
+                    weights[inside] = weights.get(inside, 0) + sign
+            many = f"{kept} step{'s' if kept > 1 else ''}"
+            said = f"the gradient of each step's loss goes back {many}, and no further"
+            yield OperationMistake(
+                "truncated", said, edges[0][0], change_nothing, {"steps": kept},
+                whole=partial(combine_segments, gradients, weights),
+            )  # fmt: skip
 
 
-def make_segments(known: Structure) -> Callable[[Values], Mapping[tuple[int, ...], Any]]:
+def make_segments(
+    known: Structure, first: int, initial: Sequence[Edge]
+) -> Callable[[Values], Mapping[tuple[int, ...], Any]]:
     """Make the function that computes gradients with the carried states cut at one or two steps."""
     bounds: list[tuple[int, ...]] = [
-        b for count in range(3) for b in combinations(range(1, known.steps), count)
+        b for count in range(3) for b in combinations(range(first, known.steps), count)
     ]
     found: dict[int, tuple[Values, Mapping[tuple[int, ...], Any]]] = {}
 
     def segments(values: Values) -> Mapping[tuple[int, ...], Any]:
         if id(values) not in found:
-            changes = [
-                change_edges(cut_at(known, known.carried, b), after=0.0)(values) for b in bounds
-            ]
+            edges = [*initial, *known.carried]
+            changes = [change_edges(cut_at(known, edges, b), after=0.0)(values) for b in bounds]
             rows = backward(known.program, values, changes)
             each = {b: {name: rows[name][k] for name in rows} for k, b in enumerate(bounds)}
             found[id(values)] = values, each

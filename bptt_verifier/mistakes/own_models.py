@@ -154,22 +154,24 @@ class OwnHypotheses:
                 continue
             found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
         if self.structure.carried:
-            cut = next((made for made, _ in matches if made.name == DROPPED), None)
+            every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
             sizes = [each.value(None) for each in list_factors(self.structure)]
-            found += [scale_path(cut, by) for by in sizes] if cut is not None else []
+            found += [scale_path(cut, by) for cut in every for by in sizes]
         return found
 
     @cached_property
     def right(self) -> Array:
         """The true gradients of the first case, scaled and joined."""
         case = self.evidence[0]
-        return self.scale(case, {name: case.reference[name][None] for name in case.wanted})[0]
+        rows = {name: case.reference[name][None] for name in case.wanted}
+        (joined,) = self.scale(case, rows)
+        return np.asarray(joined)
 
     def find_error(self, case: Evidence) -> Array:
         """Find the submission's error, scaled and joined."""
         submitted = {name: wanted.submitted[None] for name, wanted in case.wanted.items()}
         (joined,) = self.scale(case, submitted)
-        return np.subtract(joined, self.right, dtype=np.float32)
+        return np.asarray(joined - self.right)
 
     def list_pairs(
         self, evidence: Sequence[Evidence], matches: Sequence[Match]
