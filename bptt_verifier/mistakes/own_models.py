@@ -31,7 +31,7 @@ from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
-PAIRS = 2**13  # pairs of mistakes that are tried, at most
+PAIRS = 2**12  # pairs of mistakes that are tried, at most
 PAIR_NUMBERS = 2**26  # numbers computed for all pairs, at most
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 

@@ -189,15 +189,20 @@ def find_one_of_each(
 
     Mistakes in the backward pass that explain the most gradients by themselves come first.
     """
-    for made, _ in sorted(matches, key=lambda match: -len(match.names)):
-        found: tuple[Mistake, ...] | None = ()
-        for cases in (evidence[:1], evidence[:FEW], evidence):
-            trial = try_mistakes(known, cases, (made,))
-            found = explain_single_gradients(known, cases, trial, most=1)
-            if found is None:
-                break
-        if found:
-            return (known.describe(made), *found)
+    first, order = evidence[0], sorted(matches, key=lambda match: -len(match.names))
+    for start in range(0, len(order), known.batch):
+        chunk = order[start : start + known.batch]
+        backs = known.sweep_back(first, [(match.made,) for match in chunk])
+        for match, back in zip(chunk, backs, strict=True):
+            wrong = [n for n in known.names if n in first.wanted and n not in match.names]
+            found = explain_single_gradients(known, [first], Trial([back], wrong), most=1)
+            for cases in (evidence[:FEW], evidence) if found is not None else ():
+                trial = try_mistakes(known, cases, (match.made,))
+                found = explain_single_gradients(known, cases, trial, most=1)
+                if found is None:
+                    break
+            if found:
+                return (known.describe(match.made), *found)
     return ()
 
 
