@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.mistakes.families import list_families
+from bptt_verifier.mistakes.in_clipping import list_clipped_adjoints
 from bptt_verifier.mistakes.in_conjugates import (
     list_conjugate_mistakes,
     list_single_conjugate_mistakes,
@@ -107,6 +108,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_path_slopes(known, activations)
     yield from list_shifted_slopes(known, activations)
     yield from list_slope_mistakes(known, activations)
+    yield from list_clipped_adjoints(known, activations)
     yield from list_exchanges(known, known.groups)
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)

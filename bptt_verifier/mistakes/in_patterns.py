@@ -134,10 +134,12 @@ def list_normalisation_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 found = producers(known, reached, "sqrt") or producers(known, reached, "rsqrt")
                 sums = producers(known, reached, "reduce_sum") if found else []
                 variances += [(k, 0) for k in sums if (k, 0) not in means]
-                for centred in producers(known, {scaled}, "sub") if sums else ():
-                    before = operations[centred].inputs[0]
-                    if before in known.producer:
-                        roots[known.producer[before]] = found[0]
+                centred = producers(known, {scaled}, "sub")
+                before = operations[centred[0]].inputs[0] if centred else scaled
+                summed = {operations[k].inputs[0] for k in sums}
+                squared = [ancestors(known, s, AROUND | ROOTED | {"sub", "mul"}) for s in summed]
+                if before in known.producer and any(before in each for each in squared):
+                    roots[known.producer[before]] = found[0]
     paths = {"mean": sorted(set(means)), "variance": sorted(set(variances))}
     chosen = [[which] for which, edges in paths.items() if edges]
     if len(chosen) == 2:

@@ -398,6 +398,7 @@ PLANTED: dict[str, list[tuple[str, str, tuple[tuple[str, str], ...]]]] = {
         ("activation-derivative-of-preactivation", "", (("(1 - h[t + 1] ** 2)", '(1 - (p["U"] @ p["x"][t] + p["W"] @ h[t]) ** 2)'),)),
         ("activation-derivative-of-another-function", "", (("(1 - h[t + 1] ** 2)", "h[t + 1] * (1 - h[t + 1])"),)),
         ("hidden-state-off-by-one", "slope", (("(1 - h[t + 1] ** 2)", "(1 - (h[t] if t else 0 * h[t]) ** 2)"),)),
+        ("clipped", "in the sweep", (('later = p["W"].T @ a', 'later = np.clip(p["W"].T @ a, -0.1, 0.1)'),)),
         ("constant-factor", "carried", (('later = p["W"].T @ a', 'later = p["W"].T @ a / STEPS'),)),
         ("constant-factor", "any factor on a path", (("own = p", "own = 0.37 * p"),)),
     ],
