@@ -31,8 +31,10 @@ from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
+SINGLE = 500  # single mistakes that are tried in any case
+SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
 PAIRS = 2**12  # pairs of mistakes that are tried, at most
-PAIR_NUMBERS = 2**26  # numbers computed for all pairs, at most
+PAIR_NUMBERS = 2**27  # numbers computed for all pairs, at most
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
 # Names of what any wrong number may come from, which are no second explanation.
@@ -76,11 +78,16 @@ class OwnHypotheses:
         self.size = sum(value[0].size for value in evidence[0].forward if value is not None)
         self.effects: dict[int, Array] = {}  # of single mistakes at the first case, by identity
         self.pairs = 0, 0  # pairs tried, of how many
+        self.omitted = 0  # single mistakes that were not tried
 
     @property
     def tiers(self) -> Iterator[list[OperationMistake]]:
-        """All mistakes in the operations, the common ones first."""
-        return list_tiers(self.structure)
+        """The mistakes in the operations, the common ones first, as many as time allows."""
+        left = max(SINGLE, SINGLE_NUMBERS // self.size)
+        for tier in list_tiers(self.structure):
+            yield tier[:left]
+            self.omitted += len(tier) - len(tier[:left])
+            left -= len(tier[:left])
 
     def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
         """Merge the changes of some mistakes at the point of a case."""
@@ -208,7 +215,9 @@ class OwnHypotheses:
         for made, names in matches:
             effect = self.effects[id(made)] - self.right
             if made.whole is None and np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
-                chosen.setdefault(np.round(effect, 4).tobytes(), (made, len(names), effect))
+                with np.errstate(over="ignore"):
+                    key = np.round(effect, 4).tobytes()
+                chosen.setdefault(key, (made, len(names), effect))
         listed = [*chosen.values()][:DISTINCT]
         effects = np.array([effect for _, _, effect in listed])
         return [made for made, _, _ in listed], [count for _, count, _ in listed], effects
@@ -364,6 +373,9 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
         return ()
     which, (tried, total) = join_symbols(wrong), known.pairs
     said = f"no known mistake reproduces your numbers for {which}"
+    if known.omitted:
+        said = f"no mistake among the likeliest reproduces your numbers for {which}"
+        said += f" ({known.omitted} others were not tried, since the model is large)"
     if total:
         said += f", nor does any of the {tried} likeliest of {total} pairs of mistakes"
     places = list_places(known.structure, evidence, wrong)
