@@ -33,8 +33,8 @@ from bptt_verifier.report import Mistake
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
-PAIRS = 2**12  # pairs of mistakes that are tried, at most
-PAIR_NUMBERS = 2**27  # numbers computed for all pairs, at most
+PAIRS = 2**13  # pairs of mistakes that are tried, at most
+PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
 # Names of what any wrong number may come from, which are no second explanation.
