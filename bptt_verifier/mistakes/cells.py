@@ -130,6 +130,10 @@ class CellHypotheses:
         """Find the tag of a gradient's equation in docs/derivation.md."""
         return EQUATIONS[self.witnesses[0].point.cell].get(name)
 
+    def is_generic(self, made: EquationMistake) -> bool:
+        """Tell of no mistake in the equations that it is generic."""
+        return False
+
     def choose(self, made: Iterator[EquationMistake]) -> Mistake | None:
         """Choose the first, which is the likely one."""
         return next((self.describe(each) for each in made), None)

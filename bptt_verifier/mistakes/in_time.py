@@ -371,6 +371,11 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
         if len(group) != known.steps or known.steps < 2:
             continue
         outputs = [operations[number].outputs[0] for number in group]
+        if (
+            operations[group[-1]].name in {"add", "sub"}
+            and outputs[-2] in operations[group[-1]].inputs
+        ):
+            continue  # a sum over steps is no state
         for number, operand in known.users.get(outputs[-1], ()):
             if number in known.step:
                 continue

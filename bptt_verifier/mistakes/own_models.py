@@ -239,6 +239,10 @@ class OwnHypotheses:
         """Find none: docs/derivation.md has no equations of the user's model."""
         return None
 
+    def is_generic(self, made: OperationMistake) -> bool:
+        """Tell whether many other mistakes have the effect of this one."""
+        return made.name in GENERIC
+
     def choose(self, made: Iterator[OperationMistake]) -> Mistake | None:
         """Choose the first, and state the other names that explain the numbers as well."""
         every = [*made]

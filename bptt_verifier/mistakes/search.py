@@ -75,6 +75,9 @@ class Hypotheses(Protocol):
     def find_equation(self, name: str) -> str | None:
         """Find the tag of a gradient's equation in docs/derivation.md, if it has one."""
 
+    def is_generic(self, made: Any) -> bool:
+        """Tell whether many other mistakes have the effect of this one."""
+
     def choose(self, made: Iterator[Any]) -> Mistake | None:
         """Choose one of the mistakes that explain everything; None where there are none."""
 
@@ -226,7 +229,8 @@ def explain_each_gradient(
         if explained:
             alone[number] = made, explained, find_changed(known, evidence[0], right.backs[0], made)
     # A mistake that leaves the other gradients as they are comes before one that does not.
-    for number, (made, explained, changed) in sorted(alone.items(), key=lambda x: len(x[1][2])):
+    order = sorted(alone.items(), key=lambda x: (known.is_generic(x[1][0]), len(x[1][2])))
+    for number, (made, explained, changed) in order:
         for name in explained:
             possible[name][number] = made, changed
     if not all(possible.values()):
@@ -268,7 +272,8 @@ def cover(possible: Mapping[str, Sequence[tuple[Any, Any]]]) -> list[tuple[Any, 
     order = sorted(names_of, key=lambda kind: -len(names_of[kind]))
     for kind in order:
         rest = left - names_of[kind]
-        for other in order:
+        one_left = next(name for name in possible if name in rest)
+        for other, _ in possible[one_left]:
             if names_of[other] >= rest:
                 return [
                     (kind, [name for name in possible if name in names_of[kind]]),
