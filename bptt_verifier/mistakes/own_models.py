@@ -124,7 +124,8 @@ class OwnHypotheses:
                 scale = np.max(np.abs(found), axis=1, keepdims=True)
                 allowed = SLACK * np.maximum(wanted.allowed.reshape(1, -1), wanted.relative * scale)
                 off = np.abs(wanted.submitted.reshape(1, -1) - found)
-                near[name] = (off <= allowed).all(axis=1)
+                # An infinite gradient would allow infinite errors.
+                near[name] = (off <= allowed).all(axis=1) & np.isfinite(scale[:, 0])
         if case is self.evidence[0]:
             joined = self.scale(case, {name: rows[name] for name in case.wanted})
             self.effects |= {id(each[0]): joined[i] for i, each in enumerate(made) if each}

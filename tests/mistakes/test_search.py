@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.mistakes.evidence import Witness, make_evidence
 from bptt_verifier.mistakes.own_models import rank_by_effect
 from bptt_verifier.mistakes.search import cover
 from tests.support.diagnosis import diagnose_numbers, plant
@@ -30,6 +31,15 @@ def test_pairs_whose_effects_add_up_to_the_error_come_first() -> None:
     error = effects[7] + effects[21] + 1e-3
     assert next(rank_by_effect(error, effects)) == (7, 21)
     assert [*rank_by_effect(error, effects[:1])] == []
+
+
+def test_an_infinite_gradient_explains_nothing() -> None:
+    true = np.ones(3)
+    witness = Witness(None, {"b": 2 * true}, {"b": true}, {"b": 1e-12 * true}, True)
+    case = make_evidence(None, 1, witness, {"b": None})
+    assert case.explains("b", 2 * true)
+    assert not case.explains("b", np.array([np.inf, 2, 2]))
+    assert not case.explains("b", np.array([np.nan, 2, 2]))
 
 
 def test_a_mistake_in_one_gradient_alone_is_named_with_that_gradient() -> None:
