@@ -294,6 +294,8 @@ def list_explaining_findings(
     every = zip(evidence, trial.backs, strict=True)
     cases = [(case, back) for case, back in every if name in case.wanted]
     having, backs = zip(*cases, strict=True)
+    if not all(np.isfinite(back.gradient(name)).all() for back in backs):
+        return
     for finding in known.list_findings(name, having, backs):
         if all(case.explains(name, finding.gradient(back)) for case, back in cases):
             yield finding
