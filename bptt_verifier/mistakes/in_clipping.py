@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.mistakes.in_time import find_initial_edges
 from bptt_verifier.mistakes.operation_mistakes import Changes, Edge, OperationMistake, Values
 from bptt_verifier.program.activations import Activation
 from bptt_verifier.program.backward import Change
@@ -25,6 +26,9 @@ def list_clipped_adjoints(
         state = known.producer[known.program.operations[number].inputs[operand]]
         by_state.setdefault(known.group_of[state], []).append((number, operand))
     carried = [[*known.carried], *by_state.values()] if by_state else []
+    initial = find_initial_edges(known)
+    if initial:
+        carried.append([*initial, *known.carried])
     for edges in carried:
         places.append(("what is passed back to the step before", edges, False))
     for each in activations:
