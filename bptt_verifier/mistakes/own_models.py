@@ -227,7 +227,7 @@ class OwnHypotheses:
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
-        yield from list_update_findings(name, evidence[0], backs[0])
+        yield from list_update_findings(name, evidence[0], backs[0], lambda back: back.params[name])
         yield from list_common_findings(
             name, evidence, backs, list_factors(self.structure), self.names
         )

@@ -120,12 +120,14 @@ def list_scalings(
     yield finding(words, lambda b: measured, float(f"{measured:.12g}"))
 
 
-def list_update_findings(name: str, case: Evidence, back: Any) -> Iterator[Finding]:
+def list_update_findings(
+    name: str, case: Evidence, back: Any, read: Callable[[Any], Array]
+) -> Iterator[Finding]:
     """List mistakes that return an updated parameter, an update, or add a weight decay.
 
-    The factors are read from the submitted numbers. `back` also has the parameters.
+    The factors are read from the submitted numbers. `read` returns the parameter, given `back`.
     """
-    true, w = back.gradient(name).ravel(), back.params[name].ravel()
+    true, w = back.gradient(name).ravel(), read(back).ravel()
     submitted = case.wanted[name].submitted.ravel()
     columns = np.stack([true, w], axis=1)
     if not np.isfinite(columns).all() or not true.any():
@@ -135,7 +137,7 @@ def list_update_findings(name: str, case: Evidence, back: Any) -> Iterator[Findi
     rate, decay = map(round_as_written, (float(g / size[0]), float(p / size[1])))
 
     def combine(rate: float, decay: float) -> Callable[[Any], Array]:
-        return lambda b: rate * b.gradient(name) + decay * b.params[name]
+        return lambda b: rate * b.gradient(name) + decay * read(b)
 
     for factor, weight in dict.fromkeys([(shorten(rate), shorten(decay)), (rate, decay)]):
         if abs(weight - 1) <= NEAR and factor < 0:
