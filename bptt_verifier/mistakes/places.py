@@ -150,6 +150,8 @@ def fit_adjoints(
         return None
     matrix = np.concatenate([column for column in columns if column is not None], axis=0).T
     submitted = np.concatenate([case.wanted[name].submitted.ravel() for name in names])
+    if not np.isfinite(submitted).all():
+        return None
     # With as many numbers as unknowns, some adjoints would give any gradients.
     if matrix.shape[0] < matrix.shape[1] + max(2, matrix.shape[1] // 4):
         return None
@@ -237,7 +239,8 @@ def make_columns(
         if not reads and equation.name not in TRANSPARENT:
             continue
         given, outputs = [values[s] for s in equation.inputs], [values[result]]
-        back = pass_back(equation, given, outputs, [arriving.pop(result)])
+        with np.errstate(all="ignore"):
+            back = pass_back(equation, given, outputs, [arriving.pop(result)])
         for k, each in enumerate(equation.inputs):
             ct = back[k]
             if ct is None or (reads and k not in reads and equation.name not in TRANSPARENT):

@@ -97,8 +97,11 @@ def list_scalings(
 ) -> Iterator[Finding]:
     """List mistakes that scale the gradient, by a known factor or by the measured one."""
     true, submitted = back.gradient(name).ravel(), case.wanted[name].submitted.ravel()
+    largest = float(np.max(np.abs(true), initial=0.0))
     with np.errstate(all="ignore"):
-        measured = float(true @ submitted) / float(true @ true) if true.any() else np.nan
+        scaled = true / largest if largest > 0 else true
+        power = float(scaled @ scaled)
+        measured = float(scaled @ submitted) / power / largest if power > 0 else np.nan
     if not np.isfinite(measured) or measured == 0:
         return
 
@@ -132,9 +135,17 @@ def list_update_findings(
     columns = np.stack([true, w], axis=1)
     if not np.isfinite(columns).all() or not true.any():
         return
-    size = np.linalg.norm(columns, axis=0)
-    (g, p), *_ = np.linalg.lstsq(columns / size, submitted, rcond=None)
-    rate, decay = map(round_as_written, (float(g / size[0]), float(p / size[1])))
+    size = np.max(np.abs(columns), axis=0)
+    size[size == 0] = 1.0
+    with np.errstate(all="ignore"):
+        scaled = columns / size
+    if not np.isfinite(scaled).all():
+        return
+    (g, p), *_ = np.linalg.lstsq(scaled, submitted, rcond=None)
+    with np.errstate(all="ignore"):
+        rate, decay = map(round_as_written, (float(g / size[0]), float(p / size[1])))
+    if rate == 0 or not np.isfinite([rate, decay]).all():
+        return
 
     def combine(rate: float, decay: float) -> Callable[[Any], Array]:
         return lambda b: rate * b.gradient(name) + decay * read(b)
@@ -174,7 +185,8 @@ def list_clippings(
     )
 
     def norm(gradients: Sequence[Array]) -> float:
-        return float(np.sqrt(sum(np.sum(np.square(found)) for found in gradients)))
+        with np.errstate(over="ignore"):
+            return float(np.sqrt(sum(np.sum(np.square(found)) for found in gradients)))
 
     def scale_down(names: Sequence[str], most: float, back: Any) -> Any:
         size = norm([back.gradient(n) for n in names])
@@ -185,6 +197,8 @@ def list_clippings(
             continue
         wanted = [[c.wanted[n].submitted for n in names if n in c.wanted] for c in evidence]
         most = round_as_written(max(map(norm, wanted)))
+        if most == 0:
+            continue  # the squares underflow
         said = f"the gradient is scaled down so that {whose} is at most {most:.6g}; {advice}"
         yield Finding("clipped", said, {"norm": most}, partial(scale_down, names, most))
 

@@ -42,6 +42,16 @@ def test_an_infinite_gradient_explains_nothing() -> None:
     assert not case.explains("b", np.array([np.nan, 2, 2]))
 
 
+@pytest.mark.parametrize("scale", [1e300, 1e-310])
+def test_gradients_near_the_limits_of_float64_are_diagnosed(scale: float) -> None:
+    def wrong(p: Any) -> dict[str, Any]:
+        return {"a": scale * p["a"] * np.array([2.0, 3.0, 5.0])}
+
+    params = {"a": np.ones(3)}
+    (mistake,) = diagnose_numbers(lambda p, xp: scale * xp.sum(p["a"] ** 2), params, wrong)
+    assert mistake.name == "unknown"
+
+
 def test_a_mistake_in_one_gradient_alone_is_named_with_that_gradient() -> None:
     loss, gradients, _, params = MODELS["stacked"]
     change = ('G["W"][layer] +=', 'G["W"][layer] ='), ('G["U"][layer] +=', 'G["U"][layer] =')
