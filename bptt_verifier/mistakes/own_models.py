@@ -283,9 +283,14 @@ class OwnHypotheses:
         }
         if len(made.places) > 1:
             lines = [self.program.operations[number].where[:1] for number in made.places]
-            others = [*dict.fromkeys(str(at) for (at,) in filter(None, lines) if at != place)]
+            named = dict.fromkeys(str(at) for (at,) in filter(None, lines))
+            others = [at for at in named if at != str(place)]
             where += f" and {', '.join(others)}" if others else ""
-            where += f", at {len(made.places)} places,"
+            expressions = dict.fromkeys(at.expression for (at,) in filter(None, lines))
+            listed = (
+                f" ({', '.join(f'`{e}`' for e in expressions)})" if len(expressions) > 1 else ""
+            )
+            where += f", at {len(made.places)} places{listed},"
             details["places"] = [str(at) for (at,) in filter(None, lines)]
         said = f"{where} of your forward pass is differentiated wrongly: at the {operation}, "
         return restrict(Mistake(made.name, f"{said}{made.alteration}.", details), names)
