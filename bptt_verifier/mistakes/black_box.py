@@ -5,15 +5,20 @@ from typing import Any
 
 from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.own_models import BackwardPass
-from bptt_verifier.mistakes.search import explain
-from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings
+from bptt_verifier.mistakes.search import Match, explain
+from bptt_verifier.mistakes.single_gradients import (
+    Factor,
+    Finding,
+    list_common_findings,
+    list_update_findings,
+)
 from bptt_verifier.report import Mistake
 
 
 class SingleHypotheses:
     """The mistakes in single gradients, after a backward pass that is right."""
 
-    single: Sequence[Any] = ()
+    tiers: Sequence[Sequence[Any]] = ()
     batch = 1
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -21,18 +26,29 @@ class SingleHypotheses:
 
     def sweep_back(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> list[BackwardPass]:
         """Return the right gradients: there is no mistake in the backward pass to try."""
-        return [BackwardPass(case.reference) for _ in made]
+        return [BackwardPass(case.reference, case.forward) for _ in made]
 
-    def list_pairs(self, evidence: Sequence[Evidence]) -> Iterator[tuple[Any, Any]]:
-        """List none: there are no single ones."""
+    def match(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> list[frozenset[str]]:
+        """Find nothing: there is no mistake in the backward pass to try."""
+        return [frozenset() for _ in made]
+
+    def list_fitted(self, matches: Sequence[Match]) -> Sequence[Any]:
+        """List none, as there are no single ones."""
+        return ()
+
+    def list_pairs(
+        self, evidence: Sequence[Evidence], matches: Sequence[Match]
+    ) -> Iterator[tuple[Any, Any]]:
+        """List none, as there are no single ones."""
         return iter(())
 
     def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient."""
+        yield from list_update_findings(name, evidence[0], backs[0], lambda back: back.params[name])
         factors = [make_factor(words, number) for words, number in FACTORS.items()]
-        return list_common_findings(name, evidence, backs, factors, self.names)
+        yield from list_common_findings(name, evidence, backs, factors, self.names)
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find none: the user's loss is the forward pass."""
@@ -42,7 +58,15 @@ class SingleHypotheses:
         """Find none: docs/derivation.md has no equations of the user's model."""
         return None
 
-    def describe(self, made: Any) -> Mistake:
+    def is_generic(self, made: Any) -> bool:
+        """Tell that no mistake has the effect of many others."""
+        return False
+
+    def choose(self, made: Iterator[Any]) -> Mistake | None:
+        """Choose none, as there are no single ones."""
+        return None
+
+    def describe(self, made: Any, names: Sequence[str] = ()) -> Mistake:
         """Describe no mistake in the backward pass: none is tried."""
         raise NotImplementedError
 
@@ -59,5 +83,5 @@ def diagnose_black_box(witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
     """Find the mistakes in single gradients that give the submission's numbers."""
     names = [*witnesses[0].reference]
     axes = dict.fromkeys(names)
-    evidence = [make_evidence(None, 1, witness, axes) for witness in witnesses]
+    evidence = [make_evidence(witness.point, 1, witness, axes) for witness in witnesses]
     return explain(SingleHypotheses(names), evidence)

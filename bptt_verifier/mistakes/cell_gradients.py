@@ -24,7 +24,13 @@ from bptt_verifier.mistakes.equations import (
 )
 from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.mistakes.in_equations import FACTORS, MISSING, OFF, OPERAND, WRAPS
-from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings, transpose
+from bptt_verifier.mistakes.single_gradients import (
+    Factor,
+    Finding,
+    list_common_findings,
+    list_update_findings,
+    transpose,
+)
 from bptt_verifier.problems.problem import Array, Sizes
 
 NAMES = ("U", "W", "V", "b", "c", "b_n", "x", "h0", "c0", "adjoints")
@@ -97,6 +103,8 @@ def list_findings(
     """List the mistakes in one gradient of a cell alone."""
     states = backs[0].states
     weights = [name for name in WEIGHTS if name in evidence[0].wanted]
+    if name in weights:
+        yield from list_update_findings(name, evidence[0], backs[0], partial(read_weight, name))
     yield from list_common_findings(name, evidence, backs, CELL_FACTORS, weights)
     of_the_rnn = OF_THE_RNN if states.problem.cell == "rnn" else {}
     for kind, said, gradient in (*OF_ANY_CELL.get(name, ()), *of_the_rnn.get(name, ())):
@@ -113,6 +121,11 @@ def list_findings(
     if name in ("U", "W", "b", "x") and states.problem.cell == "rnn":
         said = "∂L/∂h_t is used where δ_t belongs"
         yield Finding(MISSING, said, {}, lambda s: s._replace(adjoints=s.dh[1:]).gradient(name))
+
+
+def read_weight(name: str, s: Sweep) -> Array:
+    """Read a weight or bias of the problem."""
+    return np.asarray(s.states.problem.weights[name], np.float64)
 
 
 def list_sum_findings(name: str, longest: int) -> Iterator[Finding]:

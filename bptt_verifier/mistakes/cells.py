@@ -17,8 +17,8 @@ from bptt_verifier.mistakes.in_equations import (
     list_mistakes,
     merge_changes,
 )
-from bptt_verifier.mistakes.search import FEW, explain, try_mistakes
-from bptt_verifier.mistakes.single_gradients import Finding
+from bptt_verifier.mistakes.search import FEW, Match, explain, match_each, try_mistakes
+from bptt_verifier.mistakes.single_gradients import Finding, restrict
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.report import Mistake
 
@@ -64,6 +64,17 @@ class CellHypotheses:
         """All mistakes in the equations, the likely ones first."""
         return [*list_mistakes(self.evidence[0].forward, self.longest)]
 
+    @property
+    def tiers(self) -> list[list[EquationMistake]]:
+        """All mistakes in the equations, as one tier."""
+        return [self.single]
+
+    def match(
+        self, case: Evidence, made: Sequence[tuple[EquationMistake, ...]]
+    ) -> list[frozenset[str]]:
+        """Find the gradients of a case that each of these combinations explains."""
+        return match_each(self, case, made)
+
     def sweep_back(
         self, case: Evidence, made: Sequence[tuple[EquationMistake, ...]]
     ) -> list[Sweep]:
@@ -79,8 +90,12 @@ class CellHypotheses:
             kept[key] = sweep(case.forward, way)
         return kept[key]
 
+    def list_fitted(self, matches: Sequence[Match]) -> list[EquationMistake]:
+        """List none: the mistakes in the equations have known factors."""
+        return []
+
     def list_pairs(
-        self, evidence: Sequence[Evidence]
+        self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[EquationMistake, EquationMistake]]:
         """List pairs of mistakes in different places, without the many truncations and clippings.
 
@@ -115,9 +130,17 @@ class CellHypotheses:
         """Find the tag of a gradient's equation in docs/derivation.md."""
         return EQUATIONS[self.witnesses[0].point.cell].get(name)
 
-    def describe(self, made: EquationMistake) -> Mistake:
+    def is_generic(self, made: EquationMistake) -> bool:
+        """Tell of no mistake in the equations that it is generic."""
+        return False
+
+    def choose(self, made: Iterator[EquationMistake]) -> Mistake | None:
+        """Choose the first, which is the likely one."""
+        return next((self.describe(each) for each in made), None)
+
+    def describe(self, made: EquationMistake, names: Sequence[str] = ()) -> Mistake:
         """Return the description, which every mistake in the equations has."""
-        return made.mistake
+        return restrict(made.mistake, names)
 
 
 class Effect(NamedTuple):

@@ -58,7 +58,8 @@ class Evidence(NamedTuple):
     def explains(self, name: str, found: Array) -> bool:
         """Tell whether a hypothesis' gradient is the submission's, entry by entry."""
         wanted = self.wanted[name]
-        if found.shape != wanted.submitted.shape:
+        # An infinite gradient would allow infinite errors.
+        if found.shape != wanted.submitted.shape or not np.isfinite(found).all():
             return False
         with np.errstate(all="ignore"):
             return bool(wanted.within(found, SLACK, found).all())

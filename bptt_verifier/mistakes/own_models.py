@@ -2,26 +2,46 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, zip_longest
 from math import prod
 from typing import NamedTuple
 
-from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
-from bptt_verifier.mistakes.in_operations import (
-    Changes,
-    OperationMistake,
-    list_conjugate_mistakes,
-    list_mistakes,
+import numpy as np
+
+from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
+from bptt_verifier.mistakes.in_operations import list_tiers
+from bptt_verifier.mistakes.in_time import DROPPED
+from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
+from bptt_verifier.mistakes.places import list_places
+from bptt_verifier.mistakes.search import Match, explain, select_explaining, try_mistakes
+from bptt_verifier.mistakes.single_gradients import (
+    Factor,
+    Finding,
+    join_symbols,
+    list_common_findings,
+    list_update_findings,
+    restrict,
+    shorten,
 )
-from bptt_verifier.mistakes.search import count_explained, explain, select_explaining, try_mistakes
-from bptt_verifier.mistakes.single_gradients import Factor, Finding, list_common_findings
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import Change, backward
+from bptt_verifier.program.paths import prune
 from bptt_verifier.program.structure import Structure, structure
-from bptt_verifier.program.trace import Program, backward, forward
+from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
-PER_CHANGE = 20_000  # cost of altering one equation, in numbers computed
-PAIRS = 2**29  # numbers computed for all pairs of mistakes, at most
+SINGLE = 500  # single mistakes that are tried in any case
+SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
+PAIRS = 2**13  # pairs of mistakes that are tried, at most
+PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
+DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
+
+# Names of what any wrong number may come from, which are no second explanation.
+GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
+
+CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
 
 OPERATIONS = {
     "dot_general": "matrix product",
@@ -36,9 +56,10 @@ OPERATIONS = {
 
 
 class BackwardPass(NamedTuple):
-    """The gradients of one backward pass at one case, by name."""
+    """The gradients of one backward pass at one case, by name, and the parameters."""
 
     values: Mapping[str, Array]
+    params: Mapping[str, Array]
 
     def gradient(self, name: str) -> Array:
         """Look up the gradient of this name."""
@@ -55,11 +76,19 @@ class OwnHypotheses:
         self.names = tuple(program.leaves)
         largest = max(value[0].size for value in evidence[0].forward if value is not None)
         self.batch = max(1, min(256, ENTRIES // max(1, largest)))
+        self.size = sum(value[0].size for value in evidence[0].forward if value is not None)
+        self.effects: dict[int, Array] = {}  # of single mistakes at the first case, by identity
+        self.pairs = 0, 0  # pairs tried, of how many
+        self.omitted = 0  # single mistakes that were not tried
 
-    @cached_property
-    def single(self) -> list[OperationMistake]:
-        """All mistakes in an operation, the more specific names first."""
-        return [*list_mistakes(self.structure)]
+    @property
+    def tiers(self) -> Iterator[list[OperationMistake]]:
+        """The mistakes in the operations, the common ones first, as many as time allows."""
+        left = max(SINGLE, SINGLE_NUMBERS // self.size)
+        for tier in list_tiers(self.structure):
+            yield tier[:left]
+            self.omitted += len(tier) - len(tier[:left])
+            left -= len(tier[:left])
 
     def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
         """Merge the changes of some mistakes at the point of a case."""
@@ -69,41 +98,140 @@ class OwnHypotheses:
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
     ) -> list[BackwardPass]:
         """Compute the gradients with each of these combinations, in one sweep."""
+        rows = self.sweep_rows(case, made)
+        count, leaves = range(len(made)), self.program.leaves.items()
+        params = {name: case.forward[slot][0] for name, slot in leaves}
+        return [BackwardPass({n: found[i] for n, found in rows.items()}, params) for i in count]
+
+    def sweep_rows(
+        self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
+    ) -> dict[str, Array]:
+        """Compute every gradient with each of these combinations, along a leading axis."""
         rows = backward(self.program, case.forward, [self.changes(case, each) for each in made])
-        count = range(len(made))
-        return [BackwardPass({name: found[i] for name, found in rows.items()}) for i in count]
+        for i, each in enumerate(made):
+            for whole in [one.whole for one in each if one.whole is not None]:
+                for name, value in whole(case.forward).items():
+                    rows[name][i] = value
+        return rows
+
+    def match(
+        self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
+    ) -> list[frozenset[str]]:
+        """Find the gradients of a case that each of these combinations explains."""
+        rows, near = self.sweep_rows(case, made), dict[str, Array]()
+        for name, wanted in case.wanted.items():
+            found = rows[name].reshape(len(made), -1)
+            with np.errstate(all="ignore"):
+                scale = np.max(np.abs(found), axis=1, keepdims=True)
+                allowed = SLACK * np.maximum(wanted.allowed.reshape(1, -1), wanted.relative * scale)
+                off = np.abs(wanted.submitted.reshape(1, -1) - found)
+                # An infinite gradient would allow infinite errors.
+                near[name] = (off <= allowed).all(axis=1) & np.isfinite(scale[:, 0])
+        if case is self.evidence[0]:
+            joined = self.scale(case, {name: rows[name] for name in case.wanted})
+            self.effects |= {id(each[0]): joined[i] for i, each in enumerate(made) if each}
+        return [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
+
+    def scale(self, case: Evidence, rows: Mapping[str, Array]) -> Array:
+        """Join the gradients of each row to a vector, each in units of its largest true entry."""
+        parts = [
+            np.reshape(found, (len(found), -1)) / max(np.max(np.abs(case.reference[n])), 1e-300)
+            for n, found in rows.items()
+        ]
+        with np.errstate(all="ignore"):
+            return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def list_fitted(self, matches: Sequence[Match]) -> list[OperationMistake]:
+        """List the factors on paths whose effect is the submission's error, but for a factor.
+
+        On the carried states a factor has powers as an effect; there, sizes are tried.
+        """
+        found, case = list[OperationMistake](), self.evidence[0]
+        error = self.find_error(case)
+        for made, _ in matches:
+            edges = made.changes(case.forward)
+            if made.name not in CUTS or not all(
+                isinstance(c.after, float) and c.after == 0 and not c.send for c in edges.values()
+            ):
+                continue
+            effect = self.effects[id(made)] - self.right
+            size = float(effect @ effect)
+            share = float(effect @ error) / size if size > 0 else np.nan
+            if not np.isfinite(share) or np.max(np.abs(error - share * effect)) > 1e-3 * np.max(
+                np.abs(error)
+            ):
+                continue
+            found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
+        if self.structure.carried:
+            every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
+            sizes = [each.value(None) for each in list_factors(self.structure)]
+            found += [scale_path(cut, by) for cut in every for by in sizes]
+        return found
+
+    @cached_property
+    def right(self) -> Array:
+        """The true gradients of the first case, scaled and joined."""
+        case = self.evidence[0]
+        rows = {name: case.reference[name][None] for name in case.wanted}
+        (joined,) = self.scale(case, rows)
+        return np.asarray(joined)
+
+    def find_error(self, case: Evidence) -> Array:
+        """Find the submission's error, scaled and joined."""
+        submitted = {name: wanted.submitted[None] for name, wanted in case.wanted.items()}
+        (joined,) = self.scale(case, submitted)
+        return np.asarray(joined - self.right)
 
     def list_pairs(
-        self, evidence: Sequence[Evidence]
+        self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
-        """List pairs of mistakes in different operands, at most as many as `PAIRS` allows.
+        """List pairs of mistakes in different operands, at most `PAIRS` of them.
 
-        Pairs with a mistake that explains more gradients than the right backward pass come first.
+        Two orders take turns: pairs with a mistake that explains more gradients than the right
+        backward pass, and pairs whose effects add up to the submission's error, or nearly.
         """
-        case, single = evidence[0], self.single
-        changes = [each.changes(case.forward) for each in single]
-        (before,) = count_explained(self, case, [()])
-        counts = count_explained(self, case, [(each,) for each in single])
-        order = sorted(range(len(single)), key=lambda i: (counts[i] <= before, -counts[i], i))
-        size = sum(value[0].size for value in case.forward if value is not None)
-        per_pair = size + PER_CHANGE * (sum(map(len, changes)) // max(1, len(changes)))
-        left = max(self.batch, PAIRS // per_pair)
-        tried: set[int] = set()
-        for i in order:
-            tried.add(i)
-            for j, other in enumerate(single):
-                if j in tried or changes[i].keys() & changes[j].keys():
-                    continue
-                if left == 0:
-                    return
-                left -= 1
-                yield (single[i], other) if i < j else (other, single[i])
+        case = evidence[0]
+        single, counts, effects = self.select_distinct(case, matches)
+        edges = [frozenset(each.changes(case.forward)) for each in single]
+        total = len(single) * (len(single) - 1) // 2
+        (before,) = map(len, self.match(case, [()]))
+        by_count = rank_by_count(counts, before)
+        by_effect = rank_by_effect(self.find_error(case), effects)
+        seen = set[tuple[int, int]]()
+        self.pairs = 0, total
+        most = max(self.batch, min(PAIRS, PAIR_NUMBERS // self.size))
+        for pair in chain.from_iterable(zip_longest(by_effect, by_count)):
+            if pair is None or pair in seen or edges[pair[0]] & edges[pair[1]]:
+                continue
+            if len(seen) == most:
+                return
+            seen.add(pair)
+            self.pairs = len(seen), total
+            yield single[pair[0]], single[pair[1]]
+
+    def select_distinct(
+        self, case: Evidence, matches: Sequence[Match]
+    ) -> tuple[list[OperationMistake], list[int], Array]:
+        """Select mistakes with different effects, with the number of gradients they explain."""
+        chosen: dict[bytes, tuple[OperationMistake, int, Array]] = {}
+        for made, names in matches:
+            effect = self.effects[id(made)] - self.right
+            if made.whole is None and np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
+                with np.errstate(over="ignore"):
+                    key = np.round(effect, 4).tobytes()
+                chosen.setdefault(key, (made, len(names), effect))
+        listed = [*chosen.values()][:DISTINCT]
+        effects = np.array([effect for _, _, effect in listed])
+        return [made for made, _, _ in listed], [count for _, count, _ in listed], effects
 
     def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
-        return list_common_findings(name, evidence, backs, list_factors(self.structure), self.names)
+        yield from list_update_findings(name, evidence[0], backs[0], lambda back: back.params[name])
+        yield from list_common_findings(
+            name, evidence, backs, list_factors(self.structure), self.names
+        )
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find none: the user's loss is the forward pass."""
@@ -113,7 +241,25 @@ class OwnHypotheses:
         """Find none: docs/derivation.md has no equations of the user's model."""
         return None
 
-    def describe(self, made: OperationMistake) -> Mistake:
+    def is_generic(self, made: OperationMistake) -> bool:
+        """Tell whether many other mistakes have the effect of this one."""
+        return made.name in GENERIC
+
+    def choose(self, made: Iterator[OperationMistake]) -> Mistake | None:
+        """Choose the first, and state the other names that explain the numbers as well."""
+        every = [*made]
+        if not every:
+            return None
+        first = self.describe(every[0])
+        others = {each.name: each for each in reversed(every) if each.name != first.name}
+        named = [self.describe(each) for name, each in others.items() if name not in GENERIC]
+        if not named:
+            return first
+        said = " ".join(f"Or {each.name}: {each.explanation}" for each in named[:2])
+        details = first.details | {"or": [each.name for each in named]}
+        return first._replace(explanation=f"{first.explanation} {said}", details=details)
+
+    def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
         equation = self.program.operations[made.equation]
         operation = OPERATIONS.get(equation.name, equation.name)
@@ -124,7 +270,11 @@ class OwnHypotheses:
         changed = self.changes(self.evidence[0], [made])
         chains = {self.program.operations[number].where for number, _ in changed}
         shared = {chain for chain in chains if chain[:1] == equation.where[:1]}
-        if line and len(shared) == 1 and len(equation.where) > 1:
+        callers = {
+            each.where for each in self.program.operations if each.where[:1] == equation.where[:1]
+        }
+        one_of_several = len(shared) == 1 and len(callers) > 1 and len(made.places) < 2
+        if line and one_of_several and len(equation.where) > 1:
             where += f", called by `{equation.where[1].text}`,"
         details = dict(made.details) | {
             "line": line,
@@ -134,9 +284,58 @@ class OwnHypotheses:
             "operation": operation,
             "alteration": made.alteration,
         }
+        if len(made.places) > 1:
+            lines = [self.program.operations[number].where[:1] for number in made.places]
+            named = dict.fromkeys(str(at) for (at,) in filter(None, lines))
+            others = [at for at in named if at != str(place)]
+            where += f" and {', '.join(others)}" if others else ""
+            expressions = dict.fromkeys(at.expression for (at,) in filter(None, lines))
+            listed = (
+                f" ({', '.join(f'`{e}`' for e in expressions)})" if len(expressions) > 1 else ""
+            )
+            where += f", at {len(made.places)} places{listed},"
+            details["places"] = [str(at) for (at,) in filter(None, lines)]
         what = f" `{place.expression}`" if place and place.expression != line else ""
         said = f"{where} of your forward pass is differentiated wrongly: at the {operation}{what}, "
-        return Mistake(made.name, f"{said}{made.alteration}.", details)
+        return restrict(Mistake(made.name, f"{said}{made.alteration}.", details), names)
+
+
+def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
+    """Scale the paths that a mistake cuts."""
+
+    def changes(values: Values) -> Changes:
+        return {edge: Change(edge[1], after=by) for edge in cut.changes(values)}
+
+    said = f"{cut.alteration.replace(' is zero', '').replace('nothing', 'what')}"
+    said = f"{said} is multiplied by {by:.6g}, where its factor is 1"
+    return cut._replace(
+        name="constant-factor", alteration=said, changes=changes, details={"factor": by}
+    )
+
+
+def rank_by_count(counts: Sequence[int], before: int) -> Iterator[tuple[int, int]]:
+    """Rank pairs: those with a mistake that explains more gradients than none does come first."""
+    order = sorted(range(len(counts)), key=lambda i: (counts[i] <= before, -counts[i], i))
+    for k, i in enumerate(order):
+        done = set(order[: k + 1])
+        yield from ((min(i, j), max(i, j)) for j in range(len(counts)) if j not in done)
+
+
+def rank_by_effect(error: Array, effects: Array) -> Iterator[tuple[int, int]]:
+    """Rank pairs by how far the sum of both effects is from the submission's error."""
+    if len(effects) < 2:
+        return
+    effects = effects.astype(np.float64)
+    alone = np.sum(effects**2, axis=1) - 2 * effects @ error
+    left = alone[:, None] + alone[None, :] + 2 * effects @ effects.T
+    left[np.tril_indices(len(effects))] = np.inf
+    flat = left.ravel()
+    count = min(PAIRS, flat.size)
+    first = np.argpartition(flat, count - 1)[:count]
+    for place in first[np.argsort(flat[first])]:
+        if np.isfinite(flat[place]):
+            i, j = divmod(int(place), len(effects))
+            yield i, j
 
 
 def list_factors(known: Structure) -> list[Factor]:
@@ -147,6 +346,8 @@ def list_factors(known: Structure) -> list[Factor]:
         for size in (*shape, prod(shape)):
             sizes.setdefault(size, "a size in your forward pass")
     found: dict[float, str] = {2.0: "2", 0.5: "1/2"}
+    if known.steps in {size for shape in shapes for size in (*shape, prod(shape))}:
+        sizes[known.steps] = "the number of steps or another size in your forward pass"
     for size, words in sizes.items():
         if size > 2:
             found.setdefault(float(size), f"{size}, {words},")
@@ -166,6 +367,7 @@ def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, .
 
     The points of the witnesses are the parameters, in float64.
     """
+    program = prune(program)
     steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
     evidence = [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
     known = OwnHypotheses(program, evidence)
@@ -174,4 +376,22 @@ def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, .
         made = ((each,) for each in list_conjugate_mistakes(known.structure))
         for (one,) in select_explaining(known, evidence, made):
             return (known.describe(one),)
-    return explain(known, evidence)
+    found = explain(known, evidence)
+    return found or describe_unknown(known, evidence)
+
+
+def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
+    """Describe a mistake without a name: what was tried, and where the gradients are wrong."""
+    wrong = try_mistakes(known, evidence, ()).wrong
+    if not wrong:
+        return ()
+    which, (tried, total) = join_symbols(wrong), known.pairs
+    said = f"no known mistake reproduces your numbers for {which}"
+    if known.omitted:
+        said = f"no mistake among the likeliest reproduces your numbers for {which}"
+        said += f" ({known.omitted} others were not tried, since the model is large)"
+    if total:
+        said += f", nor does any of the {tried} likeliest of {total} pairs of mistakes"
+    places = list_places(known.structure, evidence, wrong)
+    details = {"gradients": wrong, "pairs": [tried, total], "places": places}
+    return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, islice
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.mistakes.single_gradients import Finding, describe_finding
 from bptt_verifier.problems.problem import Array
@@ -16,12 +18,21 @@ from bptt_verifier.report import Mistake
 
 FEW = 4  # cases on which a hypothesis is tried before it is tried on all
 
+Made = tuple[Any, ...]  # a combination of mistakes in the backward pass
+
 
 class Back(Protocol):
     """The result of one backward pass, right or wrong, at one case."""
 
     def gradient(self, name: str) -> Array:
         """Compute the gradient of this name from it."""
+
+
+class Match(NamedTuple):
+    """A mistake in the backward pass, and the gradients of the first case that it explains."""
+
+    made: Any
+    names: frozenset[str]
 
 
 class Hypotheses(Protocol):
@@ -32,17 +43,25 @@ class Hypotheses(Protocol):
         """The gradients, in the order of a report."""
 
     @property
-    def single(self) -> Sequence[Any]:
-        """All mistakes in the backward pass, the likely ones first."""
+    def tiers(self) -> Iterable[Sequence[Any]]:
+        """All mistakes in the backward pass, in tiers, the likely ones first."""
 
     @property
     def batch(self) -> int:
         """Number of combinations of mistakes that are tried at once."""
 
-    def sweep_back(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> Sequence[Back]:
+    def sweep_back(self, case: Evidence, made: Sequence[Made]) -> Sequence[Back]:
         """Run the backward pass with each of these combinations of mistakes."""
 
-    def list_pairs(self, evidence: Sequence[Evidence]) -> Iterator[tuple[Any, Any]]:
+    def match(self, case: Evidence, made: Sequence[Made]) -> Sequence[frozenset[str]]:
+        """Find the gradients of a case that each of these combinations explains."""
+
+    def list_fitted(self, matches: Sequence[Match]) -> Sequence[Any]:
+        """List mistakes with a factor that is read from the submitted numbers."""
+
+    def list_pairs(
+        self, evidence: Sequence[Evidence], matches: Sequence[Match]
+    ) -> Iterator[tuple[Any, Any]]:
         """List pairs of mistakes in the backward pass, the likely ones first."""
 
     def list_findings(
@@ -56,8 +75,14 @@ class Hypotheses(Protocol):
     def find_equation(self, name: str) -> str | None:
         """Find the tag of a gradient's equation in docs/derivation.md, if it has one."""
 
-    def describe(self, made: Any) -> Mistake:
-        """Describe a mistake in the backward pass as a report does."""
+    def is_generic(self, made: Any) -> bool:
+        """Tell whether many other mistakes have the effect of this one."""
+
+    def choose(self, made: Iterator[Any]) -> Mistake | None:
+        """Choose one of the mistakes that explain everything; None where there are none."""
+
+    def describe(self, made: Any, names: Sequence[str] = ()) -> Mistake:
+        """Describe a mistake in the backward pass as a report does; in these gradients alone."""
 
 
 def explain(
@@ -66,29 +91,54 @@ def explain(
     """Find the mistakes that reproduce every number of every case; empty if none do.
 
     The first case is a failing one. The order is: one mistake in single gradients, which several
-    may share; one in the backward pass, which affects every gradient after it; two in
-    single gradients; another forward pass; one in the backward pass and one in single gradients;
-    two in the backward pass; more than two in single gradients. No later one needs fewer mistakes.
-    Unless `several`, only the first two are tried.
+    may share; one in the backward pass, which affects every gradient after it; one or two that
+    affect single gradients, whether in a backward pass or not; another forward pass; one in the
+    backward pass and one in single gradients; two in the backward pass; more than two in single
+    gradients. No later one needs fewer mistakes. Unless `several`, only the first two are tried.
     """
     right = try_mistakes(known, evidence, ())
     if not right.wrong:
         return ()  # within the slack of a hypothesis, the submission is right here
     of_gradients = explain_single_gradients(known, evidence, right) or ()
-    if len(of_gradients) == 1:
+    some = len(right.wrong) < len(evidence[0].wanted)
+    # A factor of some gradients alone comes from where they part from the others.
+    partial = some and [mistake.name for mistake in of_gradients] == ["constant-factor"]
+    if len(of_gradients) == 1 and not (partial and several):
         return of_gradients
-    for (made,) in select_explaining(known, evidence, ((each,) for each in known.single)):
-        return (known.describe(made),)
-    if not several:
+    matches: list[Match] = []
+    for tier in known.tiers:
+        found = known.choose(select_single(known, evidence, tier, matches))
+        if found is not None:
+            return (found,)
+    found = known.choose(select_single(known, evidence, known.list_fitted(matches), []))
+    if found is not None:
+        return (found,)
+    if not several or 0 < len(of_gradients) <= 2:
         return of_gradients
-    if len(of_gradients) == 2:
-        return of_gradients
-    found = known.find_other_forward_pass() or find_one_of_each(known, evidence)
-    if found:
-        return found
-    for one, other in select_explaining(known, evidence, known.list_pairs(evidence)):
+    alone = explain_each_gradient(known, evidence, right, matches)
+    if 0 < len(alone) <= 2:
+        return alone
+    others = known.find_other_forward_pass() or find_one_of_each(known, evidence, matches)
+    if others:
+        return others
+    pairs = known.list_pairs(evidence, matches)
+    for one, other in select_explaining(known, evidence, pairs):
         return known.describe(one), known.describe(other)
-    return of_gradients
+    return of_gradients or alone
+
+
+def select_single(
+    known: Hypotheses, evidence: Sequence[Evidence], tier: Sequence[Any], matches: list[Match]
+) -> Iterator[Any]:
+    """Select the mistakes that explain everything; record what each explains of the first case."""
+    every = frozenset(evidence[0].wanted)
+    for start in range(0, len(tier), known.batch):
+        chunk = tier[start : start + known.batch]
+        explained = known.match(evidence[0], [(each,) for each in chunk])
+        for made, names in zip(chunk, explained, strict=True):
+            matches.append(Match(made, names))
+            if names == every and not try_mistakes(known, evidence[1:], (made,)).wrong:
+                yield made
 
 
 class Trial(NamedTuple):
@@ -98,7 +148,7 @@ class Trial(NamedTuple):
     wrong: list[str]
 
 
-def try_mistakes(known: Hypotheses, evidence: Sequence[Evidence], made: tuple[Any, ...]) -> Trial:
+def try_mistakes(known: Hypotheses, evidence: Sequence[Evidence], made: Made) -> Trial:
     """Try one combination of mistakes in the backward pass on all of these cases."""
     backs = [known.sweep_back(case, [made])[0] for case in evidence]
     wrong = {
@@ -111,8 +161,8 @@ def try_mistakes(known: Hypotheses, evidence: Sequence[Evidence], made: tuple[An
 
 
 def select_explaining(
-    known: Hypotheses, evidence: Sequence[Evidence], made: Iterable[tuple[Any, ...]]
-) -> Iterator[tuple[Any, ...]]:
+    known: Hypotheses, evidence: Sequence[Evidence], made: Iterable[Made]
+) -> Iterator[Made]:
     """Select the combinations of mistakes that explain every gradient of every case."""
     combinations = iter(made)
     while chunk := [*islice(combinations, known.batch)]:
@@ -127,34 +177,128 @@ def select_explaining(
         yield from chunk
 
 
-def count_explained(
-    known: Hypotheses, case: Evidence, made: Sequence[tuple[Any, ...]]
-) -> list[int]:
-    """Count the gradients of a case that each combination explains."""
+def match_each(known: Hypotheses, case: Evidence, made: Sequence[Made]) -> list[frozenset[str]]:
+    """Find the gradients of a case that each combination explains, one by one."""
     return [
-        sum(case.explains(name, back.gradient(name)) for name in case.wanted)
-        for start in range(0, len(made), known.batch)
-        for back in known.sweep_back(case, made[start : start + known.batch])
+        frozenset(name for name in case.wanted if case.explains(name, back.gradient(name)))
+        for back in known.sweep_back(case, made)
     ]
 
 
-def find_one_of_each(known: Hypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
+def find_one_of_each(
+    known: Hypotheses, evidence: Sequence[Evidence], matches: Sequence[Match]
+) -> tuple[Mistake, ...]:
     """Find one mistake in the backward pass and one in single gradients that explain everything.
 
     Mistakes in the backward pass that explain the most gradients by themselves come first.
     """
-    single = [(each,) for each in known.single]
-    counts = count_explained(known, evidence[0], single)
-    for i in sorted(range(len(single)), key=lambda i: -counts[i]):
-        found: tuple[Mistake, ...] | None = ()
-        for cases in (evidence[:1], evidence[:FEW], evidence):
-            trial = try_mistakes(known, cases, single[i])
-            found = explain_single_gradients(known, cases, trial, most=1)
-            if found is None:
-                break
-        if found:
-            return (known.describe(single[i][0]), *found)
+    first, order = evidence[0], sorted(matches, key=lambda match: -len(match.names))
+    for start in range(0, len(order), known.batch):
+        chunk = order[start : start + known.batch]
+        backs = known.sweep_back(first, [(match.made,) for match in chunk])
+        for match, back in zip(chunk, backs, strict=True):
+            wrong = [n for n in known.names if n in first.wanted and n not in match.names]
+            found = explain_single_gradients(known, [first], Trial([back], wrong), most=1)
+            for cases in (evidence[:FEW], evidence) if found is not None else ():
+                trial = try_mistakes(known, cases, (match.made,))
+                found = explain_single_gradients(known, cases, trial, most=1)
+                if found is None:
+                    break
+            if found:
+                return (known.describe(match.made), *found)
     return ()
+
+
+def explain_each_gradient(
+    known: Hypotheses, evidence: Sequence[Evidence], right: Trial, matches: Sequence[Match]
+) -> tuple[Mistake, ...]:
+    """Explain every wrong gradient by a mistake in the backward pass of this gradient alone.
+
+    Mistakes in single gradients count, too. Empty where a gradient has neither.
+    """
+    wrong = frozenset(right.wrong)
+    possible: dict[str, dict[Any, Any]] = {
+        name: {each.kind: each for each in list_explaining_findings(known, evidence, right, name)}
+        for name in right.wrong
+    }
+    alone: dict[int, tuple[Any, frozenset[str], frozenset[str]]] = {}
+    for number, (made, names) in enumerate(matches):
+        explained = names & wrong
+        if explained and evidence[1:]:
+            explained -= set(try_mistakes(known, evidence[1:], (made,)).wrong)
+        if explained:
+            alone[number] = made, explained, find_changed(known, evidence[0], right.backs[0], made)
+    # A mistake that leaves the other gradients as they are comes before one that does not.
+    order = sorted(alone.items(), key=lambda x: (known.is_generic(x[1][0]), len(x[1][2])))
+    for number, (made, explained, changed) in order:
+        for name in explained:
+            possible[name][number] = made, changed
+    if not all(possible.values()):
+        return ()
+    listed = {name: [*each.items()] for name, each in possible.items()}
+    chosen: list[Mistake] = []
+    for kind, covered in cover(listed):
+        what = possible[covered[0]][kind]
+        if isinstance(what, Finding):
+            chosen.append(describe_finding(what, covered, known.find_equation(covered[0])))
+        else:
+            made, changed = what
+            chosen.append(known.describe(made, () if changed <= set(covered) else covered))
+    return tuple(chosen)
+
+
+def find_changed(known: Hypotheses, case: Evidence, right: Back, made: Any) -> frozenset[str]:
+    """Find the gradients of a case that a mistake changes."""
+    (back,) = known.sweep_back(case, [(made,)])
+    pairs = {name: (back.gradient(name), right.gradient(name)) for name in case.wanted}
+    with np.errstate(all="ignore"):
+        return frozenset(
+            name
+            for name, (one, other) in pairs.items()
+            if not np.allclose(one, other, rtol=1e-9, atol=1e-12 * float(np.max(np.abs(other))))
+        )
+
+
+def cover(possible: Mapping[str, Sequence[tuple[Any, Any]]]) -> list[tuple[Any, list[str]]]:
+    """Choose the kinds that explain all names: one or two, if they can, or else one for each."""
+    names_of: dict[Any, set[str]] = {}
+    for name, found in possible.items():
+        for kind, _ in found:
+            names_of.setdefault(kind, set()).add(name)
+    left, chosen = set(possible), list[tuple[Any, list[str]]]()
+    for kind, names in names_of.items():
+        if names == left:
+            return [(kind, [name for name in possible if name in names])]
+    order = sorted(names_of, key=lambda kind: -len(names_of[kind]))
+    for kind in order:
+        rest = left - names_of[kind]
+        one_left = next(name for name in possible if name in rest)
+        for other, _ in possible[one_left]:
+            if names_of[other] >= rest:
+                return [
+                    (kind, [name for name in possible if name in names_of[kind]]),
+                    (other, [name for name in possible if name in rest]),
+                ]
+    for name in possible:
+        if name in left:
+            kind = max((k for k, _ in possible[name]), key=lambda k: len(names_of[k] & left))
+            chosen.append((kind, [each for each in possible if each in names_of[kind] & left]))
+            left -= names_of[kind]
+    return chosen
+
+
+def list_explaining_findings(
+    known: Hypotheses, evidence: Sequence[Evidence], trial: Trial, name: str
+) -> Iterator[Finding]:
+    """List the mistakes in one gradient alone that explain it in every case that has it."""
+    every = zip(evidence, trial.backs, strict=True)
+    cases = [(case, back) for case, back in every if name in case.wanted]
+    having, backs = zip(*cases, strict=True)
+    if not all(np.isfinite(back.gradient(name)).all() for back in backs):
+        return
+    for finding in known.list_findings(name, having, backs):
+        if all(case.explains(name, finding.gradient(back)) for case, back in cases):
+            yield finding
 
 
 def explain_single_gradients(
@@ -168,14 +312,10 @@ def explain_single_gradients(
     possible: dict[str, list[Finding]] = {}
     shared: set[Any] | None = None  # the kinds that all gradients so far may have in common
     for name in sorted(trial.wrong, key=lambda name: evidence[0].reference[name].size):
-        every = zip(evidence, trial.backs, strict=True)
-        cases = [(case, back) for case, back in every if name in case.wanted]
-        having, backs = zip(*cases, strict=True)
         possible[name] = [
             finding
-            for finding in known.list_findings(name, having, backs)
-            if (most != 1 or shared is None or finding.kind in shared)
-            and all(case.explains(name, finding.gradient(back)) for case, back in cases)
+            for finding in list_explaining_findings(known, evidence, trial, name)
+            if most != 1 or shared is None or finding.kind in shared
         ]
         if not possible[name]:
             return None

@@ -43,9 +43,23 @@ class Factor(NamedTuple):
 
 def describe_finding(finding: Finding, names: list[str], equation: str | None) -> Mistake:
     """Describe a finding in these gradients as a report does."""
-    where = " and ".join("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
+    where = join_symbols(names)
     said = f"{finding.said}." if names == ["adjoints"] else f"in {where}, {finding.said}."
     return Mistake(finding.name, said, {"gradients": names, **finding.details}, equation)
+
+
+def restrict(mistake: Mistake, names: Sequence[str]) -> Mistake:
+    """Describe a mistake in the backward pass that affects these gradients alone, if any."""
+    if not names:
+        return mistake
+    said = f"in {join_symbols(names)} alone: {mistake.explanation}"
+    details = mistake.details | {"gradients": [*names]}
+    return mistake._replace(explanation=said, details=details)
+
+
+def join_symbols(names: Sequence[str]) -> str:
+    """Join the symbols of gradients: "∂L/∂U and δ_t"."""
+    return " and ".join("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
 
 
 def transpose(g: Array) -> Array:
@@ -65,7 +79,9 @@ def list_common_findings(
     `factors` are the known wrong factors; the gradients of `weights` may be clipped together.
     Limits and other factors are read from the submitted numbers.
     """
-    yield Finding("zero-gradient", "every entry is zero", {}, lambda b: 0 * b.gradient(name))
+    yield Finding(
+        "zero-gradient", "every entry is zero", {}, lambda b: np.zeros_like(b.gradient(name))
+    )
     yield Finding("sign-flipped", "the sign is wrong", {}, lambda b: -b.gradient(name))
     yield from list_scalings(name, evidence[0], backs[0], factors)
     yield from list_clippings(name, evidence, weights)
@@ -81,8 +97,11 @@ def list_scalings(
 ) -> Iterator[Finding]:
     """List mistakes that scale the gradient, by a known factor or by the measured one."""
     true, submitted = back.gradient(name).ravel(), case.wanted[name].submitted.ravel()
+    largest = float(np.max(np.abs(true), initial=0.0))
     with np.errstate(all="ignore"):
-        measured = float(true @ submitted) / float(true @ true) if true.any() else np.nan
+        scaled = true / largest if largest > 0 else true
+        power = float(scaled @ scaled)
+        measured = float(scaled @ submitted) / power / largest if power > 0 else np.nan
     if not np.isfinite(measured) or measured == 0:
         return
 
@@ -95,10 +114,58 @@ def list_scalings(
         number = value(back)
         if abs(measured - number) <= NEAR * abs(number):
             yield finding(words, value, number)
+    short = float(f"{measured:.3g}")
+    if abs(measured - short) <= NEAR / 10 * abs(measured) and abs(short - 1) > NEAR:
+        yield finding(f"{short:g}", lambda b: short, short)
     off = measured - 1
     near = f"1 {'+' if off > 0 else '−'} {abs(off):.3g}"
     words = near if abs(off) < NEAR else f"{measured:.9g}"
     yield finding(words, lambda b: measured, float(f"{measured:.12g}"))
+
+
+def list_update_findings(
+    name: str, case: Evidence, back: Any, read: Callable[[Any], Array]
+) -> Iterator[Finding]:
+    """List mistakes that return an updated parameter, an update, or add a weight decay.
+
+    The factors are read from the submitted numbers. `read` returns the parameter, given `back`.
+    """
+    true, w = back.gradient(name).ravel(), read(back).ravel()
+    submitted = case.wanted[name].submitted.ravel()
+    columns = np.stack([true, w], axis=1)
+    if not np.isfinite(columns).all() or not true.any():
+        return
+    size = np.max(np.abs(columns), axis=0)
+    size[size == 0] = 1.0
+    with np.errstate(all="ignore"):
+        scaled = columns / size
+    if not np.isfinite(scaled).all():
+        return
+    (g, p), *_ = np.linalg.lstsq(scaled, submitted, rcond=None)
+    with np.errstate(all="ignore"):
+        rate, decay = map(round_as_written, (float(g / size[0]), float(p / size[1])))
+    if rate == 0 or not np.isfinite([rate, decay]).all():
+        return
+
+    def combine(rate: float, decay: float) -> Callable[[Any], Array]:
+        return lambda b: rate * b.gradient(name) + decay * read(b)
+
+    for factor, weight in dict.fromkeys([(shorten(rate), shorten(decay)), (rate, decay)]):
+        if abs(weight - 1) <= NEAR and factor < 0:
+            said = f"the updated parameter is returned, with a learning rate of {-factor:.6g}"
+            yield Finding("update-returned", said, {"rate": -factor}, combine(factor, 1.0))
+        elif abs(factor - 1) <= NEAR and abs(weight) > NEAR**2:
+            said = f"{weight:.6g} times the parameter is added, a weight decay that the loss lacks"
+            yield Finding("weight-decay", said, {"decay": weight}, combine(1.0, weight))
+    short = shorten(rate)
+    if rate < 0 and -short not in (1.0, 2.0, 0.5) and abs(short / rate - 1) <= NEAR / 10:
+        said = f"the update −{-short:.6g} times the gradient is returned in its place"
+        yield Finding("update-returned", said, {"rate": -short}, combine(short, 0.0))
+
+
+def shorten(value: float) -> float:
+    """Round to the two digits that a learning rate usually has."""
+    return float(f"{value:.2g}")
 
 
 def list_clippings(
@@ -118,7 +185,8 @@ def list_clippings(
     )
 
     def norm(gradients: Sequence[Array]) -> float:
-        return float(np.sqrt(sum(np.sum(np.square(found)) for found in gradients)))
+        with np.errstate(over="ignore"):
+            return float(np.sqrt(sum(np.sum(np.square(found)) for found in gradients)))
 
     def scale_down(names: Sequence[str], most: float, back: Any) -> Any:
         size = norm([back.gradient(n) for n in names])
@@ -129,6 +197,8 @@ def list_clippings(
             continue
         wanted = [[c.wanted[n].submitted for n in names if n in c.wanted] for c in evidence]
         most = round_as_written(max(map(norm, wanted)))
+        if most == 0:
+            continue  # the squares underflow
         said = f"the gradient is scaled down so that {whose} is at most {most:.6g}; {advice}"
         yield Finding("clipped", said, {"norm": most}, partial(scale_down, names, most))
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import backward
 from bptt_verifier.program.rounding import RoundingErrors
-from bptt_verifier.program.trace import Params, Program, backward, forward
+from bptt_verifier.program.trace import Params, Program, forward
 from bptt_verifier.tolerance.noise import AMPLIFY, SAFETY, SAMPLES
 
 SMALLER = 8.0  # the factor by which the errors of the samples that show proportion are smaller

@@ -5,12 +5,9 @@ determines which operands are states of the step before.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from bptt_verifier.program.operations import BINARY, UNARY, evaluate
 from bptt_verifier.program.trace import Program
 
 # Operations that a state may go through before it meets its weight.
@@ -20,10 +17,11 @@ THROUGH = frozenset("mul concatenate stack".split())
 class Structure(NamedTuple):
     """The structure of a program, independent of its numbers.
 
-    `groups` are the equations by source expression, in order. `steps` is the number of time steps,
-    and `step` the time step of an equation. `producer` is the equation that computes a slot, and
-    `users` are the (equation, operand) that read it. `carried` are the (equation, operand) that
-    read a state of the step before. `leaf` is the parameter whose entries a slot holds.
+    `groups` are the equations by source expression and layer, in order. `steps` is the number of
+    time steps, and `step` the time step of an equation. `producer` is the equation that computes a
+    slot, and `users` are the (equation, operand) that read it. `carried` are the (equation,
+    operand) that read a state of the step before. `leaf` is the parameter whose entries a slot
+    holds. `group_of` is the number of an equation's group, and `layers` its weight.
     """
 
     program: Program
@@ -34,6 +32,8 @@ class Structure(NamedTuple):
     users: dict[int, list[tuple[int, int]]]
     carried: tuple[tuple[int, int], ...]
     leaf: dict[int, str]
+    group_of: dict[int, int]
+    layers: list[Any]
 
     def active(self, *numbers: int) -> list[int]:
         """The operands that depend on the parameters in at least one of these equations.
@@ -47,35 +47,39 @@ class Structure(NamedTuple):
 
 def structure(program: Program) -> Structure:
     """Find the groups, the time steps and the carried states of a program."""
-    fine: dict[Any, list[int]] = {}
-    coarse: dict[Any, list[int]] = {}
+    expressions: dict[Any, list[int]] = {}
     producer: dict[int, int] = {}
     users: dict[int, list[tuple[int, int]]] = {}
     leaf = {slot: name for name, slot in program.leaves.items()}
+    parts: dict[int, Any] = {slot: name for name, slot in program.leaves.items()}
     for number, equation in enumerate(program.operations):
         # Where the line is unknown, equations of equal shapes and parameters form a group.
         where: Any = equation.where or (equation.shapes, *map(leaf.get, equation.inputs))
         # `zip(x, e)` takes parts of two parameters in one expression: they are two groups.
         part_of = leaf.get(equation.inputs[0]) if equation.moved is not None else None
-        what = equation.name, equation.position, part_of
-        fine.setdefault((*what, where), []).append(number)
-        coarse.setdefault((*what, where[:1]), []).append(number)
+        what = equation.name, equation.position, part_of, where
+        expressions.setdefault(what, []).append(number)
         for operand, slot in enumerate(equation.inputs):
             users.setdefault(slot, []).append((number, operand))
-        for slot in equation.outputs:
+        for k, slot in enumerate(equation.outputs):
             producer[slot] = number
             if part_of is not None or (equation.name == "split" and equation.inputs[0] in leaf):
                 leaf[slot] = leaf[equation.inputs[0]]
-    lengths = Counter(len(group) for group in fine.values() if len(group) > 1)
+                moved = None if equation.moved is None else equation.moved.tobytes()
+                parts[slot] = parts[equation.inputs[0]], k, moved
+    layers = find_layers(program, parts, leaf, producer)
+    groups = [group for each in expressions.values() for group in split_by_layer(each, layers)]
+    lengths = Counter(len(group) for group in groups if len(group) > 1)
     steps = max(lengths, key=lambda length: (lengths[length], length), default=1)
     # An expression whose operand at the first step is constant has no equation at that step.
     step = {
         number: k + steps - len(group)
-        for group in fine.values()
+        for group in groups
         if steps > 1 and (len(group) == steps or len(group) == steps - 1 > 1)
         for k, number in enumerate(group)
     }
-    group_of = {number: key for key, group in fine.items() for number in group}
+    groups.sort()
+    group_of = {number: k for k, group in enumerate(groups) for number in group}
 
     def accumulated(slot: int) -> bool:
         """True if the value reaches the next use of its expression through sums alone."""
@@ -99,13 +103,43 @@ def structure(program: Program) -> Structure:
     ]
     # Without a place among others is what the judge adds to the loss, such as a reshape.
     placed = any(equation.where for equation in program.operations)
-    groups = {
-        tuple(group)
-        for group in (*fine.values(), *coarse.values())
-        if program.operations[group[0]].where or not placed
-    }
-    ordered = tuple(sorted(groups, key=lambda group: (group[0], len(group))))
-    return Structure(program, ordered, steps, step, producer, users, tuple(carried), leaf)
+    known = [group for group in groups if program.operations[group[0]].where or not placed]
+    ordered, edges = tuple(map(tuple, known)), tuple(carried)
+    return Structure(program, ordered, steps, step, producer, users, edges, leaf, group_of, layers)
+
+
+def find_layers(
+    program: Program,
+    parts: Mapping[int, Any],
+    leaf: Mapping[int, str],
+    producer: Mapping[int, int],
+) -> list[Any]:
+    """Find the weight in each equation, or in what it reads last.
+
+    The same expression with another weight, or another part of one, is that of another layer. Of
+    two parameters in a product, the weight has fewer parts: the other holds inputs.
+    """
+    distinct = Counter(name for name, _ in {(leaf[slot], part) for slot, part in parts.items()})
+    layers: list[Any] = []
+    for equation in program.operations:
+        read = [slot for slot in equation.inputs if slot in parts]
+        last = max((producer[slot] for slot in equation.inputs if slot in producer), default=None)
+        if read and equation.name in {"dot_general", "mul"}:
+            layers.append(parts[min(read, key=lambda slot: distinct[leaf[slot]])])
+        else:
+            layers.append(None if last is None else layers[last])
+    return layers
+
+
+def split_by_layer(group: list[int], layers: Sequence[Any]) -> list[list[int]]:
+    """Split the equations of one expression by layer, where all layers are about as long."""
+    by_layer: dict[Any, list[int]] = {}
+    for number in group:
+        by_layer.setdefault(layers[number], []).append(number)
+    lengths = {len(each) for each in by_layer.values()}
+    if min(lengths) < 2 or max(lengths) > min(lengths) + 1:
+        return [group]
+    return [*by_layer.values()]
 
 
 def from_before(known: Structure, number: int, operand: int) -> bool:
@@ -116,63 +150,30 @@ def from_before(known: Structure, number: int, operand: int) -> bool:
     if source is None or known.step.get(source) != known.step.get(number):
         return False
     equation = known.program.operations[source]
-    if equation.name not in THROUGH and equation.moved is None:
+    shifted = equation.name in {"add", "sub"} and len(known.active(source)) == 1
+    if equation.name not in THROUGH and equation.moved is None and not shifted:
         return False
     return any(from_before(known, source, i) for i in range(len(equation.inputs)))
 
 
-def following(known: Structure, last: int, before: int) -> int | None:
+def following(known: Structure, last: int | None, before: int | None) -> int | None:
     """The slot of the state one step after `last`, from the same expression."""
-    number = known.producer.get(last)
+    number = None if last is None else known.producer.get(last)
+    earlier = None if before is None else known.producer.get(before)
     for group in known.groups:
-        if number is not None and number in group and known.producer.get(before) in {*group, None}:
+        if number is not None and number in group and earlier in {*group, None}:
             later = group[group.index(number) + 1 :]
             if later:
                 return known.program.operations[later[0]].outputs[0]
     return None
 
 
-def chains(known: Structure, group: Sequence[int]) -> list[list[list[int]]]:
-    """Chains of up to six elementwise operations of one variable that end in this group."""
-    equations = known.program.operations
-    found, links = [], [[number] for number in group]
-    while all(elementwise(known, link[0]) for link in links) and len(links[0]) <= 6:
-        found.append([list(link) for link in links])
-        slots = [equations[link[0]].inputs[known.active(link[0])[0]] for link in links]
-        if not all(slot in known.producer for slot in slots):
-            break
-        links = [[known.producer[slot], *link] for slot, link in zip(slots, links, strict=True)]
-    return found
-
-
-def elementwise(known: Structure, number: int) -> bool:
-    """True if an equation is an elementwise function of one variable."""
-    equation = known.program.operations[number]
-    smooth = equation.name in {*UNARY, *BINARY, "integer_pow"}
-    operands, inputs = known.active(number), equation.inputs
-    if not smooth or len({inputs[i] for i in operands}) != 1 or inputs[operands[0]] in known.leaf:
-        return False
-    source = known.producer.get(inputs[operands[0]])
-    return source is not None and equation.shapes[0] in known.program.operations[source].shapes
-
-
-def slope_of(known: Structure, link: Sequence[int], values: Sequence[Any], at: Any = None) -> Any:
-    """The slope of a chain of elementwise operations, at its input or at the point `at`."""
-    equations = known.program.operations
-    slot = equations[link[0]].inputs[known.active(link[0])[0]]
-    point = values[slot] if at is None else at
-    slope: Any = np.ones_like(point)
-    for number in link:
-        equation = equations[number]
-        operand = known.active(number)[0]
-        given = [values[slot] for slot in equation.inputs]
-        given[operand] = point
-        (result,) = evaluate(equation, given)
-        if equation.name in UNARY:
-            factor = UNARY[equation.name][1](point, result)
-        elif equation.name == "integer_pow":
-            factor = equation.params["y"] * point ** float(equation.params["y"] - 1)
-        else:
-            factor = BINARY[equation.name][1 + operand](*given, result)
-        slope, point = slope * factor, result
-    return slope
+def shape_of(known: Structure, slot: int) -> tuple[int, ...] | None:
+    """Find the shape of a slot's value."""
+    program = known.program
+    if slot in program.constants:
+        return tuple(program.constants[slot].shape)
+    if slot in known.producer:
+        equation = program.operations[known.producer[slot]]
+        return tuple(equation.shapes[equation.outputs.index(slot)])
+    return tuple(program.shapes[known.leaf[slot]]) if slot in known.leaf else None

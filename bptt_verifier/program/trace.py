@@ -1,8 +1,8 @@
-"""A user's loss as a list of equations: its gradient with rounding errors, or with mistakes.
+"""A user's loss as a list of equations, and their values, with rounding errors or without.
 
-The equations of its jaxpr are evaluated and differentiated in NumPy, one by one, not compiled. One
-sweep computes many samples, to measure the effect of rounding (docs/derivation.md, section 10), or
-many mistaken gradients. jax.grad, the reference for submissions, checks these gradients, too.
+The equations of its jaxpr are evaluated in NumPy, one by one, not compiled; `backward`
+differentiates them. One pass computes many samples, to measure the effect of rounding
+(docs/derivation.md, section 10).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.by_jax import bind, make_apply
 from bptt_verifier.program.decisions import note_decisions
-from bptt_verifier.program.operations import MOVES, Operation, evaluate, pass_back
+from bptt_verifier.program.operations import MOVES, Operation, evaluate
 from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, is_inexact
 from bptt_verifier.program.source_lines import Place, places
 from bptt_verifier.tolerance.noise import INLINED, constant_and_carried
@@ -48,25 +48,6 @@ class Program(NamedTuple):
     decided: tuple[int, ...] = ()
     outcomes: tuple[Array, ...] = ()
     deciding: tuple[Place, ...] = ()
-
-
-class Change(NamedTuple):
-    """An alteration of one operation's derivative with respect to one operand.
-
-    The cotangent is multiplied by `before`, passed back with the operands of `instead` replacing
-    the true ones, and multiplied by `after`; or it is multiplied by `slope` alone. The unaltered
-    cotangent is also added to the slots of `also`.
-    """
-
-    operand: int
-    before: Any = None
-    after: Any = None
-    instead: tuple[tuple[int, Array], ...] = ()
-    slope: Any = None
-    also: tuple[int, ...] = ()
-
-
-Changes = Mapping[tuple[int, int], Change]  # by (equation, operand)
 
 
 def movements(
@@ -370,91 +351,3 @@ def fits_float32(value: Any) -> bool:
     narrow = np.complex64 if np.iscomplexobj(value) else np.float32
     with np.errstate(all="ignore"):
         return bool(np.array_equal(value.astype(narrow), value, equal_nan=True))
-
-
-def backward(
-    program: Program,
-    values: Sequence[Any],
-    rows: Sequence[Changes] = ({},),
-    errors: RoundingErrors = EXACTLY,
-) -> dict[str, Array]:
-    """The gradients of every leaf: one for each row of changes, or for each sample of errors."""
-    samples = len(rows) if errors.sizes is None else len(errors.sizes)
-    altered: dict[int, list[tuple[int, Change]]] = {}
-    for row, changes in enumerate(rows):
-        for (number, _), change in changes.items():
-            altered.setdefault(number, []).append((row, change))
-    cotangents: list[Any] = [None] * program.slots
-    cotangents[program.result] = np.ones(samples)
-
-    def add(slot: int, ct: Array) -> None:
-        if slot in program.constants or not is_inexact(values[slot].dtype):
-            return
-        if cotangents[slot] is not None:
-            ct = cotangents[slot] + ct
-            ct = errors.add(ct, np.abs(ct))
-        cotangents[slot] = ct
-
-    with np.errstate(all="ignore"):
-        for number in reversed(range(len(program.operations))):
-            equation = program.operations[number]
-            arriving = [cotangents[slot] for slot in equation.outputs]
-            if all(ct is None for ct in arriving):
-                continue
-            given = [values[slot] for slot in equation.inputs]
-            outputs = [values[slot] for slot in equation.outputs]
-            back = [
-                ct.real if np.iscomplexobj(ct) and not np.iscomplexobj(x) else ct
-                for ct, x in zip(
-                    pass_back(equation, given, outputs, arriving, errors), given, strict=True
-                )
-            ]
-            for one in {change.operand for _, change in altered.get(number, ())}:
-                wide = complex if np.iscomplexobj(given[one]) else float
-                back[one] = None if back[one] is None else np.array(back[one], wide)
-            for row, change in altered.get(number, ()):
-                one = change.operand
-                if back[one] is None:
-                    continue
-                true = back[one][row].copy()
-                back[one][row] = change_row(equation, given, outputs, arriving, true, row, change)
-                for slot in change.also:
-                    if values[slot].shape[1:] != true.shape:
-                        continue  # a derivation cannot add it there
-                    sent = np.zeros_like(back[one])
-                    sent[row] = true
-                    add(slot, sent)
-            for slot, ct in zip(equation.inputs, back, strict=True):
-                if ct is not None:
-                    add(slot, ct)
-    for slot in program.leaves.values():
-        if cotangents[slot] is None:
-            cotangents[slot] = np.zeros((samples, *values[slot].shape[1:]))
-    return {name: np.asarray(cotangents[slot]) for name, slot in program.leaves.items()}
-
-
-def change_row(
-    equation: Operation,
-    given: Sequence[Array],
-    outputs: Sequence[Array],
-    arriving: Sequence[Array | None],
-    true: Array,
-    row: int,
-    change: Change,
-) -> Array:
-    """Apply a change to one row of the cotangents of one operand."""
-    result: Any = true
-    if change.slope is not None:
-        assert arriving[0] is not None
-        result = arriving[0][row] * change.slope
-    elif change.before is not None or change.instead:
-        factor = 1.0 if change.before is None else change.before
-        wrong = list(given)
-        for operand, value in change.instead:
-            wrong[operand] = value
-        once = [ct if ct is None else ct[row : row + 1] * factor for ct in arriving]
-        result = pass_back(equation, wrong, outputs, once)[change.operand][0]
-    if change.after is not None:
-        result = result * change.after
-    reshaped: Array = np.asarray(result).reshape(true.shape)
-    return reshaped if np.iscomplexobj(true) else reshaped.real

@@ -13,9 +13,10 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.branches import Branch, find_taken, list_branches
 from bptt_verifier.program.paths import Followed, Paths
-from bptt_verifier.program.trace import Change, Program, backward, forward
+from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
 from bptt_verifier.tolerance.bounds import RESOLVING

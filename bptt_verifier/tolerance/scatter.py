@@ -14,9 +14,9 @@ from scipy.special import stdtrit
 from bptt_verifier.tolerance.comparison import Array
 
 NEIGHBOURS = 16
-# The largest relative change of an entry. Neighbours are further away where a submission may compute
-# in half precision, and still further where it does: up to 64 units in the last place, so that a
-# difference of numbers as in 2σ(2a) − 1, which loses most of its digits, is drawn anew as well.
+# The largest relative change of an entry. Neighbours are further away where a submission may
+# compute in half precision, and still further where it does: up to 64 units in the last place, so
+# that rounding in 2σ(2a) − 1, a difference that loses most of its digits, is drawn anew as well.
 DISTANCE, FAR, IN_HALF = 2.0**-10, 2.0**-6, 2.0**-4
 FALSE_ALARM = 1e-9  # probability that rounding alone is called a mistake, in one verdict
 # An entry whose errors happen to be alike has at least this part of the gradient's mean scatter, in

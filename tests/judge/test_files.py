@@ -161,7 +161,7 @@ def test_what_cannot_be_judged_is_said_in_one_sentence_with_the_remedy(
 
 
 def test_a_notebook_is_judged_by_its_code_cells(tmp_path: Path) -> None:
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"cell_type": "markdown", "source": ["# A network"]},
         {"cell_type": "code", "source": ["%matplotlib inline\n", *DATA.splitlines(keepends=True)]},
         {"cell_type": "code", "source": "def f(x, y):\n    h = np.tanh(W @ x[0])\n"

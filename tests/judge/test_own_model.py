@@ -251,7 +251,7 @@ def test_two_parameters_read_side_by_side_are_two() -> None:
     assert names(report) == ["untransposed-recurrent-weight"], str(report)
     # Its numbers have no name: every candidate is tried.
     report = verify_own_model(
-        lambda p: (found := untransposed(p)) | {"W": found["W"] + 0.01 * p["W"]}, loss, params
+        lambda p: (found := untransposed(p)) | {"W": found["W"] + 0.01 * p["W"] ** 2}, loss, params
     )
     assert names(report) == ["unknown"]
 

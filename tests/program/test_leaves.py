@@ -43,7 +43,7 @@ class Registered:
 
     @classmethod
     def tree_unflatten(cls, fixed: Any, children: Any) -> Any:
-        return cls(*children, fixed)
+        return cls(*children, fixed)  # type: ignore[call-arg]
 
 
 STRUCTURES = [

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from bptt_verifier.program.backward import backward
 from bptt_verifier.program.numpy_code import over_jax
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.program.trace import Program, backward, forward, trace
+from bptt_verifier.program.trace import Program, forward, trace
 from tests.support import more_numpy_losses, numpy_losses
 from tests.support.numpy_losses import LOSSES
 from tests.support.own_models import MODELS

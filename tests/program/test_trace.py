@@ -9,14 +9,13 @@ import pytest
 from jax import lax
 
 from bptt_verifier.program import source_lines
+from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import (
     UNROLLED,
-    Change,
     Program,
-    backward,
     forward,
     trace,
 )

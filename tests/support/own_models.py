@@ -479,7 +479,7 @@ MISTAKES = [
     Mistake("tagger", "last-step-skipped", "for t in (3, 2, 1, 0)", "for t in (2, 1, 0)"),
     Mistake("tagger", "first-step-skipped", "for t in (3, 2, 1, 0)", "for t in (3, 2, 1)"),
     Mistake("tagger", "bias-part-missing", "db += da.sum(axis=0)", "db = da.sum(axis=0)"),
-    Mistake("tagger", "unknown", "np.add.at(dE, TOKENS[:, t], da)", "dE[TOKENS[:, t]] += da"),
+    Mistake("tagger", "repeated-index", "np.add.at(dE, TOKENS[:, t], da)", "dE[TOKENS[:, t]] += da"),
     Mistake("gru", "recurrent-path-dropped", "dh = dh * z + ", "dh = "),
     Mistake("gru", "untransposed-recurrent-weight", 'p["Uz"].T @ dz', 'p["Uz"] @ dz'),
     Mistake("gru", "untransposed-recurrent-weight", 'p["Un"].T @ dn', 'p["Un"] @ dn'),

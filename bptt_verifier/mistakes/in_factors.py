@@ -1,0 +1,249 @@
+"""Mistakes in the factors of a derivative: of products, quotients and activations."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    OperationMistake,
+    Values,
+    change_edges,
+    describe_expression,
+    find_role,
+    name_operand,
+)
+from bptt_verifier.program.backward import Change
+from bptt_verifier.program.operations import move_back, pass_back
+from bptt_verifier.program.rounding import EXACTLY
+from bptt_verifier.program.structure import Structure, following, shape_of
+
+OTHERS = 12  # other values of the same step that are tried in the place of an operand
+
+
+def list_factor_mistakes(
+    known: Structure, group: Sequence[int], operand: int
+) -> Iterator[OperationMistake]:
+    """List mistakes that forget a factor, divide by it, or use one minus it."""
+    operations, constants = known.program.operations, known.program.constants
+    name, other = operations[group[0]].name, 1 - operand
+    if name == "div" and operand == 1:
+        return
+    if name == "dot_general":
+        yield from list_missing_products(known, group, operand)
+        return
+    slots = [operations[number].inputs[other] for number in group]
+    constant = all(slot in constants for slot in slots)
+    numbers = [constants[slot] for slot in slots] if constant else []
+    done = "divided" if name == "div" else "multiplied"
+    if numbers and all(value.size == 1 for value in numbers):
+        what = f"the constant {float(numbers[0].ravel()[0].real):.6g}"
+    elif numbers and all(np.isin(value, (0, 1)).all() for value in numbers):
+        what = f"its {name_operand(other)}, a mask"
+    else:
+        what = f"its {name_operand(other)}{', a constant' if constant else ''}"
+    to = f"what is passed back to its {name_operand(operand)}"
+    role = "constant" if constant else find_role(known, group, operand)
+
+    def make(named: str, said: str, replaced: Callable[[Any], Any], key: Any) -> OperationMistake:
+        changes = partial(replace_factors, known, group, operand, replaced)
+        return OperationMistake(
+            named, said, group[0], changes, {}, (named, said if key else "", role)
+        )
+
+    yield make("factor-missing", f"{to} is not {done} by {what}", np.ones_like, None)
+    if constant:
+        inverse = f"{to} is divided by {what}" if name == "mul" else f"{to} is multiplied by {what}"
+        yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
+    else:
+        inverse = f"{to} is divided by the other operand, not multiplied by it"
+        if name == "mul":
+            yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
+        minus = f"{to} is multiplied by one minus the other operand, not by it"
+        yield make("wrong-operand", minus, lambda value: 1 - value, 1)
+
+
+def list_missing_products(
+    known: Structure, group: Sequence[int], operand: int
+) -> Iterator[OperationMistake]:
+    """List mistakes that pass a cotangent back past a weight, where the shapes allow."""
+    operations = known.program.operations
+    number = group[-1]
+    shape = shape_of(known, operations[number].inputs[operand])
+    if (
+        operations[number].inputs[1 - operand] in known.leaf
+        and shape == operations[number].shapes[0]
+    ):
+        said = f"what is passed back to its {name_operand(operand)} is not multiplied by the weight"
+        edges = [(k, operand) for k in group]
+        changes = change_edges(edges, slope=1.0)
+        family = "factor-missing", find_role(known, group, operand)
+        yield OperationMistake("factor-missing", said, group[0], changes, {}, family)
+        if operations[group[0]].inputs[operand] in known.leaf and len(group) > 1:
+            first = change_edges(edges[:1], slope=1.0)
+            yield OperationMistake("factor-missing", f"{said} at its first use", group[0], first)
+
+
+def replace_factors(
+    known: Structure,
+    group: Sequence[int],
+    operand: int,
+    replaced: Callable[[Any], Any],
+    values: Values,
+) -> Changes:
+    """Replace the other operand of every product or quotient by a function of it."""
+    result: Changes = {}
+    for number in group:
+        value = values[known.program.operations[number].inputs[1 - operand]]
+        with np.errstate(all="ignore"):
+            wrong = np.asarray(replaced(value))
+        result[number, operand] = Change(operand, instead=((1 - operand, wrong),))
+    return result
+
+
+def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterator[OperationMistake]:
+    """List mistakes that put the gradients of two parts of an array in each other's place."""
+    operations = known.program.operations
+    said = "the gradients of two of its parts are in each other's place"
+    sliced = [
+        group
+        for group in groups
+        if group[-1] in known.step and operations[group[0]].moved is not None
+    ]
+    for one, other in combinations(sliced, 2):
+        pairs = [(operations[a], operations[b]) for a, b in zip(one, other, strict=False)]
+        if len(one) == len(other) and all(
+            (a.inputs, a.shapes) == (b.inputs, b.shapes) and not is_same(a.moved, b.moved)
+            for a, b in pairs
+        ):
+            changes = partial(exchange_parts, known, one, other)
+            yield OperationMistake("parts-exchanged", said, one[0], changes)
+    for group in groups:
+        shapes = operations[group[0]].shapes
+        if operations[group[0]].name in {"concatenate", "stack"}:
+            yield from list_exchanged_operands(known, group)
+        if operations[group[0]].name == "split":
+            for i, k in combinations(range(len(shapes)), 2):
+                if shapes[i] == shapes[k]:
+                    changes = partial(exchange_results, known, group, i, k)
+                    words = f"{said}, number {i + 1} and {k + 1}"
+                    yield OperationMistake("parts-exchanged", words, group[0], changes)
+
+
+def list_exchanged_operands(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List mistakes that exchange what is passed back to two operands that are joined."""
+    operations = known.program.operations
+    for i, k in list(combinations(known.active(*group), 2))[:OTHERS]:
+        inputs = [operations[number].inputs for number in group]
+        if all(shape_of(known, slots[i]) == shape_of(known, slots[k]) for slots in inputs):
+            said = (
+                f"what is passed back to its {name_operand(i)} and {name_operand(k)} is exchanged"
+            )
+            changes = partial(exchange_operands, known, group, i, k)
+            yield OperationMistake("parts-exchanged", said, group[0], changes)
+
+
+def exchange_operands(
+    known: Structure, group: Sequence[int], i: int, k: int, values: Values
+) -> Changes:
+    """Exchange what is passed back to two operands of each operation."""
+    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
+    for number in group:
+        equation = operations[number]
+        given = [values[slot] for slot in equation.inputs]
+        outputs = [values[slot] for slot in equation.outputs]
+        for one, other in ((i, k), (k, i)):
+
+            def through(
+                arriving: Any,
+                equation: Any = equation,
+                given: Any = given,
+                outputs: Any = outputs,
+                other: int = other,
+            ) -> Any:
+                return pass_back(equation, given, outputs, arriving)[other]
+
+            changes[number, one] = Change(one, through=through)
+    return changes
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Tell whether two slices read the same entries."""
+    return bool(np.array_equal(one, other))
+
+
+def exchange_parts(
+    known: Structure, one: Sequence[int], other: Sequence[int], values: Values
+) -> Changes:
+    """Pass what arrives at each slice back to the entries of another."""
+    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
+    for number, place in [*zip(one, other, strict=True), *zip(other, one, strict=True)]:
+        given = [values[slot] for slot in operations[number].inputs]
+
+        def through(arriving: Any, given: Any = given, moved: Any = operations[place].moved) -> Any:
+            return move_back(moved, given, arriving[0], EXACTLY)[0]
+
+        changes[number, 0] = Change(0, through=through)
+    return changes
+
+
+def exchange_results(
+    known: Structure, group: Sequence[int], i: int, k: int, values: Values
+) -> Changes:
+    """Exchange what arrives at two results of each split."""
+    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
+    for number in group:
+        equation = operations[number]
+        given = [values[slot] for slot in equation.inputs]
+        outputs = [values[slot] for slot in equation.outputs]
+
+        def through(
+            arriving: Any, equation: Any = equation, given: Any = given, outputs: Any = outputs
+        ) -> Any:
+            exchanged = [*arriving]
+            exchanged[i], exchanged[k] = arriving[k], arriving[i]
+            return pass_back(equation, given, outputs, exchanged)[0]
+
+        changes[number, 0] = Change(0, through=through)
+    return changes
+
+
+def list_other_operands(
+    known: Structure, group: Sequence[int], operand: int
+) -> Iterator[tuple[list[int], str]]:
+    """List values of the same step, of the same shape, for the other operand of a product."""
+    operations, constants = known.program.operations, known.program.constants
+    slots = [operations[number].inputs[1 - operand] for number in group]
+    shape = shape_of(known, slots[-1])
+    if shape is None or len(shape) == 0:
+        return
+    if len(slots) > 1 and not any(slot in known.leaf for slot in slots):
+        for one, which in ((slots[0], "of the first"), (slots[-1], "of the last")):
+            yield [one] * len(slots), f"the value {which} step at every step"
+        after = following(known, slots[-1], slots[-2])
+        if after is not None:
+            yield [after] * len(slots), "the value after the last step at every step"
+    if all(slot in known.leaf for slot in slots):
+        for each in known.groups:
+            product = operations[each[0]].name == operations[group[0]].name
+            for other in operations[each[-1]].inputs if product and each != group else ():
+                if other in known.leaf and other not in slots and shape_of(known, other) == shape:
+                    what = f"a weight of another place, from {known.leaf[other]}"
+                    yield [other] * len(group), what
+        return
+    found, repeated = 0, group[-1] in known.step
+    for each in sorted(known.groups, key=lambda each: abs(each[-1] - group[-1])):
+        apart = repeated and each[-1] not in known.step
+        if len(each) < len(group) or apart or found == OTHERS:
+            continue
+        chosen = each[len(each) - len(group) :]
+        for column in zip(*(operations[number].inputs for number in chosen), strict=True):
+            same = all(shape_of(known, slot) == shape for slot in column)
+            fixed = all(slot in constants or slot in known.leaf for slot in column)
+            if same and not fixed and list(column) != slots:
+                found += 1
+                line = describe_expression(known, chosen[-1])
+                yield [*column], f"an operand of another expression{line}"

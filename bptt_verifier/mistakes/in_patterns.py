@@ -1,0 +1,278 @@
+"""Mistakes in well-known expressions: softmax, normalisation, lookup of rows, a small ε."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from bptt_verifier.mistakes.in_time import differentiate
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    Edge,
+    OperationMistake,
+    Values,
+    change_nothing,
+    scale_edges,
+)
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import Change, backward
+from bptt_verifier.program.operations import UNARY, evaluate
+from bptt_verifier.program.structure import Structure
+
+SMALL = 1e-2  # the largest constant that is taken for an ε
+HOPS = 6  # operations between the parts of an expression, at most
+AROUND = frozenset(
+    "broadcast_in_dim reshape squeeze expand_dims convert_element_type copy transpose".split()
+)
+
+ROOTED = frozenset({*UNARY, "add", "pow", "integer_pow", "max"})
+
+
+def ancestors(known: Structure, slot: int, through: frozenset[str], hops: int = HOPS) -> set[int]:
+    """Find the slots that a slot is computed from by these operations alone, itself included."""
+    found, border = {slot}, [slot]
+    for _ in range(hops):
+        numbers = [known.producer[each] for each in border if each in known.producer]
+        border = [
+            each
+            for number in numbers
+            if known.program.operations[number].name in through
+            for each in known.program.operations[number].inputs
+            if each not in found and each not in known.program.constants
+        ]
+        found.update(border)
+    return found
+
+
+def producers(known: Structure, slots: set[int], name: str) -> list[int]:
+    """Find the operations of this name that compute one of these slots."""
+    numbers = [known.producer[slot] for slot in sorted(slots) if slot in known.producer]
+    return [number for number in numbers if known.program.operations[number].name == name]
+
+
+def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes in a softmax: its diagonal alone, no denominator, its slope once more."""
+    operations = known.program.operations
+    for group in known.groups:
+        equation = operations[group[0]]
+        if equation.name == "div":
+            above, below = (ancestors(known, slot, AROUND | {"add"}) for slot in equation.inputs)
+            sums = producers(known, below, "reduce_sum")
+            if not producers(known, above, "exp") or not any(
+                producers(known, ancestors(known, operations[k].inputs[0], AROUND), "exp")
+                for k in sums
+            ):
+                continue
+            diagonal = partial(keep_diagonal, known, group)
+            said = "its derivative is taken as p (1 − p), the diagonal alone"
+            yield OperationMistake("softmax-diagonal", said, group[0], diagonal, {}, ("diagonal",))
+            said = "nothing is passed back through the sum in the denominator of the softmax"
+            edges = [(number, 1) for number in group]
+            found = scale_edges("softmax-denominator", said, edges, 0.0)
+            yield found._replace(family=("denominator",))
+        elif equation.name == "exp":
+            sums = [
+                user
+                for k in group
+                for user, _ in known.users.get(operations[k].outputs[0], ())
+                if operations[user].name == "reduce_sum"
+            ]
+            if len(sums) == len(group):
+                changes = partial(scale_by_softmax_slope, known, group, sums)
+                said = "the derivative p (1 − p) of the softmax is applied once more"
+                name = "activation-derivative-twice"
+                yield OperationMistake(name, said, group[0], changes, {}, (name, "softmax"))
+
+
+def keep_diagonal(known: Structure, group: Sequence[int], values: Values) -> Changes:
+    """Multiply by 1 − p in the numerator, and pass back nothing through the denominator."""
+    changes: Changes = {}
+    for number in group:
+        (slot,) = known.program.operations[number].outputs
+        changes[number, 0] = Change(0, before=1 - values[slot][0])
+        changes[number, 1] = Change(1, after=0.0)
+    return changes
+
+
+def scale_by_softmax_slope(
+    known: Structure, group: Sequence[int], sums: Sequence[int], values: Values
+) -> Changes:
+    """Multiply the cotangent of the scores by p (1 − p), where they are computed."""
+    operations, changes = known.program.operations, dict[Edge, Change]()
+    for number, summed in zip(group, sums, strict=True):
+        e = values[operations[number].outputs[0]][0]
+        axes = tuple(operations[summed].params["axes"])
+        p = e / e.sum(axis=axes, keepdims=True)
+        slot = operations[number].inputs[0]
+        while operations[known.producer.get(slot, 0)].name == "sub" and slot in known.producer:
+            slot = operations[known.producer[slot]].inputs[0]
+        source = known.producer.get(slot)
+        if source is None or operations[source].shapes[0] != p.shape:
+            return {}
+        for operand in known.active(source):
+            changes[source, operand] = Change(operand, before=p * (1 - p))
+    return changes
+
+
+def list_normalisation_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that take the mean or the variance of a normalisation for constants.
+
+    Others forget to divide by the standard deviation, or leave its ε out.
+    """
+    operations, name = known.program.operations, "normalisation-path-missing"
+    through = AROUND | {"div", "mul"}
+    means, variances, roots = list[Edge](), list[Edge](), dict[int, int]()
+    for equation in operations:
+        if equation.name == "sub":
+            one, other = equation.inputs
+            for source in producers(known, ancestors(known, other, through), "reduce_sum"):
+                if operations[source].inputs[0] in ancestors(known, one, AROUND):
+                    means.append((source, 0))
+        elif equation.name in {"div", "mul"} and equation.inputs[1] not in known.program.constants:
+            for slot, scaled in zip(equation.inputs, reversed(equation.inputs), strict=True):
+                reached = ancestors(known, slot, through | ROOTED)
+                found = producers(known, reached, "sqrt") or producers(known, reached, "rsqrt")
+                sums = producers(known, reached, "reduce_sum") if found else []
+                variances += [(k, 0) for k in sums if (k, 0) not in means]
+                centred = producers(known, {scaled}, "sub")
+                before = operations[centred[0]].inputs[0] if centred else scaled
+                summed = {operations[k].inputs[0] for k in sums}
+                squared = [ancestors(known, s, AROUND | ROOTED | {"sub", "mul"}) for s in summed]
+                if before in known.producer and any(before in each for each in squared):
+                    roots[known.producer[before]] = found[0]
+    paths = {"mean": sorted(set(means)), "variance": sorted(set(variances))}
+    chosen = [[which] for which, edges in paths.items() if edges]
+    if len(chosen) == 2:
+        chosen.append(["mean", "variance"])
+    for which in chosen:
+        edges = [edge for each in which for edge in paths[each]]
+        said = f"nothing is passed back through the {' and the '.join(which)} of the normalisation"
+        yield scale_edges(name, said, edges, 0.0, path=" and ".join(which))
+    if roots:
+        first = min(roots.values())
+        said = "the quotient by the standard deviation is missing"
+        yield OperationMistake("factor-missing", said, first, partial(rescale, known, roots, False))
+        said = "the standard deviation is taken without the constant that is added to the variance"
+        yield OperationMistake("epsilon-ignored", said, first, partial(rescale, known, roots, True))
+
+
+def rescale(known: Structure, roots: Mapping[int, int], without: bool, values: Values) -> Changes:
+    """Multiply what arrives at a normalised value by σ, or by σ over σ without ε."""
+    operations, changes = known.program.operations, dict[Edge, Change]()
+    for source, root in roots.items():
+        slot = operations[root].inputs[0]
+        with np.errstate(all="ignore"):
+            factor = np.sqrt(values[slot][0])
+            if without:
+                total = operations[known.producer[slot]] if slot in known.producer else None
+                if total is None or total.name != "add":
+                    return {}
+                kept = [s for s in total.inputs if s not in known.program.constants]
+                factor = factor / np.sqrt(values[kept[0]][0])
+        shape = operations[source].shapes[0]
+        factor = factor.reshape(factor.shape + (1,) * (len(shape) - factor.ndim))
+        if np.broadcast_shapes(factor.shape, shape) != shape:
+            return {}
+        for operand in known.active(source):
+            changes[source, operand] = Change(operand, before=factor)
+    return changes
+
+
+def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that keep one of several updates where an entry is looked up repeatedly."""
+    operations = known.program.operations
+    reads: dict[int, list[int]] = {}
+    for number, equation in enumerate(operations):
+        slot = equation.inputs[0]
+        if equation.moved is not None and slot in known.leaf:
+            reads.setdefault(slot, []).append(number)
+    for slot, numbers in reads.items():
+        moved = [operations[number].moved for number in numbers]
+        within = [np.unique(m).size < m.size for m in moved if m is not None]
+        every = np.concatenate([m for m in moved if m is not None])
+        if np.unique(every).size == every.size:
+            continue
+        what = f"where {known.leaf[slot]} is read repeatedly, only the"
+        for across, last, said in (
+            (False, True, "last update of the same lookup is kept"),
+            (False, False, "first update of the same lookup is kept"),
+            (True, True, "last update is kept"),
+            (True, False, "update of the first lookup is kept"),
+        ):
+            if across or any(within):
+                changes = partial(keep_one_update, known, numbers, across, last)
+                yield OperationMistake("repeated-index", f"{what} {said}", numbers[0], changes)
+
+
+def keep_one_update(
+    known: Structure, numbers: Sequence[int], across: bool, last: bool, values: Values
+) -> Changes:
+    """Pass back one cotangent for each entry: of every lookup, or of all lookups together."""
+    changes, taken = dict[Edge, Change](), np.array([], int)
+    for number in reversed(numbers) if last else numbers:
+        equation = known.program.operations[number]
+        moved = equation.moved
+        assert moved is not None
+        # Within one lookup an assignment leaves the last of equal indices, unless it is the first.
+        backwards = last or across
+        order = moved[::-1] if backwards else moved
+        _, first = np.unique(order, return_index=True)
+        kept = np.zeros(moved.size, bool)
+        kept[len(moved) - 1 - first if backwards else first] = True
+        if across:
+            kept &= ~np.isin(moved, taken)
+            taken = np.concatenate([taken, moved])
+        changes[number, 0] = Change(0, before=kept.reshape(equation.shapes[0]).astype(float))
+    return changes
+
+
+def list_epsilon_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that differentiate as if a small constant in a sum were zero."""
+    program = known.program
+    small = {
+        slot
+        for slot, value in program.constants.items()
+        if np.issubdtype(value.dtype, np.floating)
+        and value.size
+        and 0 < np.max(np.abs(value)) <= SMALL
+    }
+    sums = [
+        number
+        for number, equation in enumerate(program.operations)
+        if equation.name in {"add", "sub", "max"} and small.intersection(equation.inputs)
+    ]
+    if not sums:
+        return
+    slots = sorted(small & {slot for number in sums for slot in program.operations[number].inputs})
+    value = float(np.max(np.abs(program.constants[slots[0]])))
+    said = f"the constant {value:.3g} is ignored: your derivation is right for a loss without it"
+    constants = program.constants | {slot: 0 * program.constants[slot] for slot in slots}
+    without = program._replace(constants=constants)
+    for gradients in (
+        partial(differentiate, without),
+        partial(differentiate_without, known, sums, set(slots)),
+    ):
+        yield OperationMistake("epsilon-ignored", said, sums[0], change_nothing, whole=gradients)
+
+
+def differentiate_without(
+    known: Structure, sums: Sequence[int], small: set[int], values: Values
+) -> dict[str, Array]:
+    """Differentiate with the sums without their constants, and what is computed from them alone."""
+    changed, mixed = set[int](), [*values]
+    for number, equation in enumerate(known.program.operations):
+        if number in sums:
+            kept = [slot for slot in equation.inputs if slot not in small]
+            mixed[equation.outputs[0]] = np.broadcast_to(
+                mixed[kept[0]], mixed[equation.outputs[0]].shape
+            )
+            changed.update(equation.outputs)
+        elif equation.name in {*UNARY, *AROUND} and changed.intersection(equation.inputs):
+            with np.errstate(all="ignore"):
+                (mixed[equation.outputs[0]],) = evaluate(
+                    equation, [mixed[slot] for slot in equation.inputs]
+                )
+            if equation.name != "log":
+                changed.update(equation.outputs)
+    found = backward(known.program, mixed)
+    return {name: value[0] for name, value in found.items()}

@@ -1,0 +1,209 @@
+"""Mistakes in the derivatives of products: a wrong operand, a weight that is not transposed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    OperationMistake,
+    Values,
+    find_role,
+    name_operand,
+    read_slots,
+)
+from bptt_verifier.program.activations import Activation, find_activations, slope_of
+from bptt_verifier.program.backward import Change
+from bptt_verifier.program.operations import evaluate
+from bptt_verifier.program.structure import Structure, following, from_before
+
+
+def list_product_mistakes(
+    known: Structure, group: Sequence[int], operand: int
+) -> Iterator[OperationMistake]:
+    """List mistakes that compute one operand's gradient with a wrong value of the other.
+
+    That is the other operand transposed, of another step, or not activated.
+    """
+    operations = known.program.operations
+    inputs = [operations[number].inputs for number in group]
+    own, other = ([each[k] for each in inputs] for k in (operand, 1 - operand))
+
+    def use(
+        what: str,
+        values_of: Callable[[Values], list[Any]],
+        name: str = "wrong-operand",
+        key: int = 0,
+    ) -> OperationMistake:
+        alteration = f"the gradient of its {name_operand(operand)} is computed with {what}"
+        changes = partial(replace_other_operand, known, group, operand, values_of)
+        family = name, what, key, find_role(known, group, operand)
+        return OperationMistake(name, alteration, group[0], changes, {}, family)
+
+    if operations[group[0]].name == "dot_general":
+        yield from list_transposition_mistakes(known, group, operand, other)
+        yield from list_order_mistakes(known, group, operand, own)
+    state = any(slot in known.producer for slot in other)
+    off_by_one = "hidden-state-off-by-one" if state else "input-off-by-one"
+    for key, (slots, label, what) in enumerate(list_shifts(known, other)):
+        yield use(what, read_slots(slots), label or off_by_one, key)
+    yield from list_shifted_parts(known, other, use)
+    sources = [known.producer.get(slot) for slot in other]
+    producers = [source for source in sources if source is not None]
+    activations = find_activations(known, producers)
+    for each in activations[-1:]:
+        start = {activation.end: activation.start for activation in each}
+        before = [
+            slot if source is None else start.get(source, slot)
+            for slot, source in zip(other, sources, strict=True)
+        ]
+        yield use("the value before the activation, not the one after it", read_slots(before))
+    if len(producers) == len(sources) and {operations[k].name for k in producers} == {"mul"}:
+        for factors in zip(*(operations[source].inputs for source in producers), strict=True):
+            yield use("one factor of a product instead of the product", read_slots(factors))
+    if operations[group[0]].name == "mul":
+        yield use("that operand itself instead of the other", read_slots(own))
+
+
+def replace_other_operand(
+    known: Structure,
+    group: Sequence[int],
+    operand: int,
+    values_of: Callable[[Values], Sequence[Any]],
+    values: Values,
+) -> Changes:
+    """Replace the other operand of every product by these values; None contributes nothing."""
+    result: Changes = {}
+    for number, value in zip(group, values_of(values), strict=True):
+        true = values[known.program.operations[number].inputs[1 - operand]]
+        if value is None:
+            result[number, operand] = Change(operand, after=0.0)
+        elif value.shape == true.shape:
+            result[number, operand] = Change(operand, instead=((1 - operand, value),))
+    return result
+
+
+def list_transposition_mistakes(
+    known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
+) -> Iterator[OperationMistake]:
+    """List the mistake of leaving a square weight untransposed."""
+    shapes = {known.program.operations[number].shapes[0] for number in group}
+    if slots[0] not in known.leaf or len(shapes) > 1:
+        return
+    recurrent = any(from_before(known, number, operand) for number in group)
+
+    def transpose(values: Values) -> list[Any]:
+        weights = [values[slot] for slot in slots]
+        return [weight.swapaxes(-1, -2) if weight.ndim == 3 else weight for weight in weights]
+
+    name = f"untransposed-{'recurrent' if recurrent else 'output'}-weight"
+    weight = f"the weight in its {name_operand(1 - operand)}"
+    changes = partial(replace_other_operand, known, group, operand, transpose)
+    said = f"{weight} is not transposed in the backward pass"
+    yield OperationMistake(name, said, group[0], changes, {}, (name, operand))
+
+
+def list_order_mistakes(
+    known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
+) -> Iterator[OperationMistake]:
+    """List mistakes that apply an activation's derivative on the wrong side of the weight."""
+    numbers = [known.producer[slot] for slot in slots if slot in known.producer]
+    if not numbers or slots[-1] in known.leaf:
+        return
+    for each in find_activations(known, numbers):
+
+        def changes(values: Values, each: Sequence[Activation] = each) -> Changes:
+            by_end = {activation.end: activation for activation in each}
+            result: Changes = {}
+            for number, slot in zip(group, slots, strict=True):
+                source = known.producer.get(slot)
+                if source not in by_end:
+                    continue
+                with np.errstate(all="ignore"):
+                    slope = slope_of(known, by_end[source], values)[0]
+                    inverse = np.where(slope == 0, 0.0, 1 / slope)
+                if slope.shape == known.program.operations[number].shapes[0]:
+                    result[number, operand] = Change(operand, before=slope, after=inverse)
+            return result
+
+        yield OperationMistake(
+            "activation-derivative-before-matrix-product",
+            "the activation's derivative is applied before the product with the weight, not after",
+            group[0], changes, {}, ("before", operand, len(each[0].numbers)),
+        )  # fmt: skip
+
+
+def list_shifted_parts(
+    known: Structure, slots: Sequence[int], use: Callable[..., OperationMistake]
+) -> Iterator[OperationMistake]:
+    """List values of other steps in a part of an operand, such as the state in [x, h] or h + x."""
+    operations = known.program.operations
+    sources = [known.producer.get(slot) for slot in slots]
+    numbers = [source for source in sources if source is not None]
+    # At the first step all parts may be constants, and then so is the operand.
+    early = len(slots) - len(numbers)
+    if early > 1 or not numbers or len({operations[k].name for k in numbers}) > 1:
+        return
+    joined = operations[numbers[0]].name == "concatenate"
+    if not joined and (early or operations[numbers[0]].name not in {"stack", "add", "sub", "mul"}):
+        return
+    for part in known.active(*numbers):
+        zeros = partial(rebuild_operands, known, slots, part, [None] * len(slots))
+        yield use(f"zeros in its {name_operand(part)}, a part of it", zeros, "zero-gradient", part)
+        inner = [None if k is None else operations[k].inputs[part] for k in sources]
+        for key, (shifted, label, what) in enumerate(list_shifts(known, inner)):
+            rebuild = partial(rebuild_operands, known, slots, part, shifted)
+            said = f"{what} in its {name_operand(part)}, a part of it"
+            yield use(said, rebuild, label or "hidden-state-off-by-one", 100 * (part + 1) + key)
+
+
+def rebuild_operands(
+    known: Structure,
+    slots: Sequence[int],
+    part: int,
+    shifted: Sequence[int | None],
+    values: Values,
+) -> list[Any]:
+    """Compute operands of a product again, with other values in the place of one part."""
+    operations, result = known.program.operations, list[Any]()
+    template = operations[known.producer[slots[-1]]]
+    shape = values[template.inputs[part]].shape
+    for slot, other in zip(slots, shifted, strict=True):
+        value = np.zeros(shape) if other is None else values[other]
+        if value.shape != shape:
+            result.append(None)
+        elif slot in known.producer:
+            equation = operations[known.producer[slot]]
+            given = [values[each] for each in equation.inputs]
+            given[part] = value
+            result.append(evaluate(equation, given)[0])
+        else:  # a constant that joins constants
+            axis = template.params["dimension"] + 1
+            start = sum(values[each].shape[axis] for each in template.inputs[:part])
+            joined = np.array(values[slot], float)
+            place = [slice(None)] * joined.ndim
+            place[axis] = slice(start, start + shape[axis])
+            joined[tuple(place)] = value
+            result.append(joined)
+    return result
+
+
+def list_shifts(
+    known: Structure, slots: Sequence[int | None]
+) -> Iterator[tuple[Sequence[int | None], str, str]]:
+    """List the slots of other steps, with the name of that mistake (or none) and its words."""
+    if len(slots) < 2 or any(slot in known.leaf for slot in slots):
+        return
+    after = following(known, slots[-1], slots[-2])
+    following_step, previous = "the value of the next step", "the value of the previous step"
+    yield [*slots[1:], after], "", following_step
+    yield [*slots[1:], slots[-1]], "", following_step
+    yield [None, *slots[:-1]], "", previous
+    wraps = "negative-index-wraps-around"
+    first = "the last value at the first step, as index −1 would give"
+    yield [*reversed(slots)], "", "the value of the step mirrored in time"
+    for last in {slots[-1], after} - {None}:
+        yield [last, *slots[1:]], wraps, first
+        yield [last, *slots[:-1]], wraps, f"{previous}, and {first}"

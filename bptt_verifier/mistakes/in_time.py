@@ -1,0 +1,424 @@
+"""Mistakes in what a backward pass carries through time: recurrences, truncations, outputs."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    Edge,
+    OperationMistake,
+    Values,
+    change_edges,
+    change_nothing,
+    describe_expression,
+    find_role,
+    name_operand,
+    scale_edges,
+)
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.activations import find_activations, is_linear
+from bptt_verifier.program.backward import Change, backward, sweep_back
+from bptt_verifier.program.operations import Operation
+from bptt_verifier.program.structure import Structure
+from bptt_verifier.program.trace import Program, forward
+
+DROPPED = "recurrent-path-dropped"
+STATES = 4  # states of which every subset is tried
+CHUNKS = 12  # longest chunk of a truncation that is tried
+ADJOINTS = 8  # other adjoints of a step that are tried in the place of one
+WINDOWED = 24  # longest sequence whose truncations at every loss are tried
+
+
+def cut_at(known: Structure, edges: Sequence[Edge], steps: Sequence[int]) -> list[Edge]:
+    """Select the carried edges that lead into these steps."""
+    return [edge for edge in edges if known.step[edge[0]] in steps]
+
+
+def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that drop the gradient carried between steps, or count it twice."""
+    carried = known.carried
+    if not carried:
+        return
+    between = "passed back from one step to the one before"
+    yield scale_edges(DROPPED, f"nothing is {between}", carried, 0.0, path="all")
+    by_path: dict[tuple[int, int], list[Edge]] = {}
+    by_state: dict[int, list[Edge]] = {}
+    for number, operand in carried:
+        by_path.setdefault((known.group_of[number], operand), []).append((number, operand))
+        state = known.producer[known.program.operations[number].inputs[operand]]
+        by_state.setdefault(known.group_of[state], []).append((number, operand))
+    first = find_initial_edges(known)
+    if first:
+        said = f"nothing is {between}, nor to the initial state"
+        yield scale_edges(DROPPED, said, [*first, *carried], 0.0, path="all")
+    for edges in by_path.values() if len(by_path) > 1 else ():
+        path = name_operand(edges[0][1])
+        alteration = f"nothing is passed back to the step before through its {path}"
+        family = DROPPED, find_role(known, [number for number, _ in edges], edges[0][1])
+        found = scale_edges(DROPPED, alteration, edges, 0.0, path=path)
+        yield found._replace(family=family)
+    every = [*by_state.values()]
+    for chosen in list_state_sets(every):
+        which = sorted(edge for edges in chosen for edge in edges)
+        whose = "" if len(chosen) == len(every) else " of this state"
+        if len(chosen) < len(every):
+            said = f"nothing{whose} is {between}"
+            yield scale_edges(DROPPED, said, which, 0.0, path="state")
+        yield from list_truncations(known, which, whose)
+        if first and len(chosen) == len(every):
+            yield from list_truncations(known, [*first, *which], whose, first)
+    yield scale_edges("path-counted-twice", f"what is {between} is counted twice", carried, 2.0)
+
+
+def find_initial_edges(known: Structure) -> list[Edge]:
+    """Find the operands that read an initial state that is a parameter, or depends on one."""
+    return [
+        (group[0], operand)
+        for group in known.groups
+        for operand in known.active(*group)
+        if (group[-1], operand) in known.carried
+        and group[0] in known.step
+        and known.program.operations[group[0]].inputs[operand] not in known.program.constants
+        and (group[0], operand) not in known.carried
+    ]
+
+
+def list_state_sets(states: list[list[Edge]]) -> Iterator[Sequence[list[Edge]]]:
+    """List all states, then every smaller set of them where there are few."""
+    yield states
+    if len(states) <= STATES:
+        for count in range(1, len(states)):
+            yield from combinations(states, count)
+
+
+def list_truncations(
+    known: Structure, edges: Sequence[Edge], whose: str, first_edges: Sequence[Edge] = ()
+) -> Iterator[OperationMistake]:
+    """List truncations of these carried states: after the last steps, or every few steps."""
+    steps, also = known.steps, [*first_edges]
+    whose += ", nor to the initial state," if also else ""
+    for first in range(1, steps):
+        cut = also + cut_at(known, edges, [first])
+        name = "first-step-skipped" if first == 1 else "truncated"
+        said = f"nothing{whose} is passed back beyond the last {steps - first} of {steps} steps"
+        if cut or not whose:
+            yield scale_edges(name, said, cut, 0.0, (cut or edges)[0], steps=steps - first)
+    for length in range(2, min(steps, CHUNKS + 1)):
+        starts = {0, steps % length} if length > 3 else range(length)
+        for start in sorted(starts):
+            bounds = [t for t in range(1, steps) if t % length == start % length]
+            if len(bounds) > 1:
+                said = f"nothing{whose} is passed back beyond chunks of {length} steps"
+                yield scale_edges(
+                    "truncated",
+                    said,
+                    also + cut_at(known, edges, bounds),
+                    0.0,
+                    edges[0],
+                    steps=length,
+                )
+
+
+def list_windows(known: Structure) -> Iterator[OperationMistake]:
+    """List truncations of the gradient of every step's loss by itself, after a number of steps.
+
+    An initial state that is a parameter belongs to the first step, or is one step before it.
+    """
+    steps, edges = known.steps, known.carried
+    if not edges or not 2 < steps <= WINDOWED:
+        return
+    initial = find_initial_edges(known)
+    for first, before in ((1, []), (0, initial)) if initial else ((1, []),):
+        gradients = make_segments(known, first, before)
+        for kept in range(1, steps - 1):
+            # A pair of steps at distance d is in kept + 1 − d windows of length kept + 1, and in
+            # kept − d of length kept: the difference counts those with d ≤ kept once.
+            weights: dict[tuple[int, ...], int] = {(): 1}
+            for start in range(first - 1 - kept, steps):
+                end = start + kept + 1
+                for bounds, sign in (((start, end), 1), ((start + 1, end), -1)):
+                    inside = tuple(sorted({t for t in bounds if first <= t < steps}))
+                    weights[inside] = weights.get(inside, 0) + sign
+            many = f"{kept} step{'s' if kept > 1 else ''}"
+            said = f"the gradient of each step's loss goes back {many}, and no further"
+            yield OperationMistake(
+                "truncated", said, edges[0][0], change_nothing, {"steps": kept},
+                whole=partial(combine_segments, gradients, weights),
+            )  # fmt: skip
+
+
+def make_segments(
+    known: Structure, first: int, initial: Sequence[Edge]
+) -> Callable[[Values], Mapping[tuple[int, ...], Any]]:
+    """Make the function that computes gradients with the carried states cut at one or two steps."""
+    bounds: list[tuple[int, ...]] = [
+        b for count in range(3) for b in combinations(range(first, known.steps), count)
+    ]
+    found: dict[int, tuple[Values, Mapping[tuple[int, ...], Any]]] = {}
+
+    def segments(values: Values) -> Mapping[tuple[int, ...], Any]:
+        if id(values) not in found:
+            edges = [*initial, *known.carried]
+            changes = [change_edges(cut_at(known, edges, b), after=0.0)(values) for b in bounds]
+            rows = backward(known.program, values, changes)
+            each = {b: {name: rows[name][k] for name in rows} for k, b in enumerate(bounds)}
+            found[id(values)] = values, each
+        return found[id(values)][1]
+
+    return segments
+
+
+def combine_segments(
+    segments: Callable[[Values], Mapping[tuple[int, ...], Any]],
+    weights: Mapping[tuple[int, ...], int],
+    values: Values,
+) -> dict[str, Array]:
+    """Sum the gradients of segments with these weights."""
+    each = segments(values)
+    return {
+        name: sum(weight * each[bounds][name] for bounds, weight in weights.items() if weight)
+        for name in each[()]
+    }
+
+
+def list_arrival_mistakes(
+    known: Structure, find_local: Callable[[Values], tuple[list[Any], list[Any]]]
+) -> Iterator[OperationMistake]:
+    """List operands that get a part of the gradient: of the step's own loss, or of later steps."""
+    if not known.carried:
+        return
+    operations = known.program.operations
+    for group in known.groups:
+        if group[-1] not in known.step or len(operations[group[0]].outputs) > 1:
+            continue
+        for operand in known.active(*group):
+            what = f"its {name_operand(operand)} gets the gradient"
+            for local, name, said in (
+                (True, DROPPED, "of the loss at the same step alone, not that of later steps"),
+                (
+                    False,
+                    "output-gradient-missing",
+                    "of later steps alone, not that of the loss at the same step",
+                ),
+            ):
+                changes = partial(replace_arriving, known, group, operand, find_local, local)
+                family = name, local, find_role(known, group, operand)
+                yield OperationMistake(name, f"{what} {said}", group[0], changes, {}, family)
+
+
+def make_local(known: Structure) -> Callable[[Values], tuple[list[Any], list[Any]]]:
+    """Make the function that computes all cotangents, and those of each step's own loss."""
+    found: dict[int, tuple[Values, list[Any], list[Any]]] = {}
+
+    def find_local(values: Values) -> tuple[list[Any], list[Any]]:
+        if id(values) not in found:
+            cut = change_edges(known.carried, after=0.0)(values)
+            every = sweep_back(known.program, values, [{}, cut])
+            total = [None if ct is None else ct[0] for ct in every]
+            local = [None if ct is None else ct[1] for ct in every]
+            found[id(values)] = values, total, local
+        return found[id(values)][1:]
+
+    return find_local
+
+
+def list_adjoint_mistakes(
+    known: Structure, find_local: Callable[[Values], tuple[list[Any], list[Any]]]
+) -> Iterator[OperationMistake]:
+    """List parameters and inputs whose gradient is computed from another adjoint of the step."""
+    operations = known.program.operations
+    single = [
+        group
+        for group in known.groups
+        if group[-1] in known.step and len(operations[group[0]].outputs) == 1
+    ]
+    for group in single:
+        slots = [operations[number].inputs for number in group]
+        leaves = [k for k in known.active(*group) if slots[-1][k] in known.leaf]
+        others = [
+            other
+            for other in single
+            if len(other) >= len(group)
+            and other is not group
+            and known.step.get(other[-1]) == known.step[group[-1]]
+            and operations[other[-1]].shapes == operations[group[-1]].shapes
+        ]
+        for operand in leaves:
+            for other in sorted(others, key=lambda other: abs(other[-1] - group[-1]))[:ADJOINTS]:
+                chosen = other[len(other) - len(group) :]
+                changes = partial(use_adjoint, known, group, chosen, operand, find_local)
+                name = operations[chosen[-1]].name
+                value = f", of the {name}{describe_expression(known, chosen[-1])}"
+                what = f"its {name_operand(operand)} gets the gradient of another value{value}"
+                activations = find_activations(known, chosen)
+                curved = activations and not is_linear(known, activations[-1][0])
+                name = "activation-derivative-missing" if curved else "wrong-adjoint"
+                yield OperationMistake(name, what, group[0], changes, {}, ("adjoint", other))
+
+
+def use_adjoint(
+    known: Structure,
+    group: Sequence[int],
+    others: Sequence[int],
+    operand: int,
+    find_local: Callable[[Values], tuple[list[Any], list[Any]]],
+    values: Values,
+) -> Changes:
+    """Replace what arrives at these operations by what arrives at others of the same steps."""
+    total, _ = find_local(values)
+    changes: Changes = {}
+    for number, other in zip(group, others, strict=True):
+        arriving = total[known.program.operations[other].outputs[0]]
+        if arriving is not None:
+            changes[number, operand] = Change(operand, arriving=arriving)
+    return changes
+
+
+def replace_arriving(
+    known: Structure,
+    group: Sequence[int],
+    operand: int,
+    find_local: Callable[[Values], tuple[list[Any], list[Any]]],
+    local: bool,
+    values: Values,
+) -> Changes:
+    """Replace what arrives at these operations by the part of the loss at the same step, or not."""
+    total, own = find_local(values)
+    changes: Changes = {}
+    for number in group:
+        (slot,) = known.program.operations[number].outputs
+        if total[slot] is not None:
+            arriving = own[slot] if local else total[slot] - own[slot]
+            changes[number, operand] = Change(operand, arriving=arriving)
+    return changes
+
+
+def list_head_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that differentiate the loss of the last state as if every state had one."""
+    program, operations = known.program, known.program.operations
+    if known.steps < 2:
+        return
+    last: dict[int, list[int]] = {}  # the slots of all steps, by the slot of the last one
+    for group in known.groups:
+        if len(group) == known.steps and all(number in known.step for number in group):
+            for outputs in zip(*(operations[number].outputs for number in group), strict=True):
+                last[outputs[-1]] = [*outputs]
+    reached, head = set(last), []
+    for number, equation in enumerate(operations):
+        if number not in known.step and reached.intersection(equation.inputs):
+            reached.update(equation.outputs)
+            head.append(number)
+    used = {slot for number in head for slot in operations[number].inputs} & set(last)
+    if not used or program.result not in reached:
+        return
+    earlier = {slot for number in head for slot in operations[number].inputs}
+    if any(slot in earlier for each in used for slot in last[each][:-1]):
+        return  # the loss has all states already
+    said = "the loss is differentiated as if the state of every step had it, not the last alone"
+    for words, by in (("", 1.0), (", and averaged over the steps", 1 / known.steps)):
+        other = repeat_head(program, head, [last[slot] for slot in used], known.steps)
+
+        def gradients(values: Values, other: Program = other, by: float = by) -> dict[str, Array]:
+            found = differentiate(other, values)
+            return {name: by * value for name, value in found.items()}
+
+        yield OperationMistake(
+            "output-gradient-at-every-step", said + words, head[0], change_nothing, whole=gradients
+        )
+
+
+def differentiate(program: Program, values: Values) -> dict[str, Array]:
+    """Differentiate another program at the parameters of these values."""
+    params = {name: values[slot][0] for name, slot in program.leaves.items()}
+    found = backward(program, forward(program, params))
+    return {name: value[0] for name, value in found.items()}
+
+
+def repeat_head(
+    program: Program, head: Sequence[int], states: Sequence[Sequence[int]], steps: int
+) -> Program:
+    """Repeat the operations after the last states for the states of every step; add the losses."""
+    operations, slots, result = [*program.operations], program.slots, program.result
+    template = next((o for o in operations if o.name == "add"), operations[-1])
+    for t in range(steps - 1):
+        renamed = {each[-1]: each[t] for each in states}
+        for number in head:
+            equation = program.operations[number]
+            outputs = tuple(range(slots, slots + len(equation.outputs)))
+            slots += len(outputs)
+            inputs = tuple(renamed.get(slot, slot) for slot in equation.inputs)
+            renamed |= dict(zip(equation.outputs, outputs, strict=True))
+            operations.append(equation._replace(inputs=inputs, outputs=outputs))
+        added: Operation = template._replace(
+            name="add", params={}, inputs=(result, renamed[program.result]), outputs=(slots,),
+            shapes=((),), moved=None, dtypes=(np.dtype(float),),
+        )  # fmt: skip
+        operations.append(added)
+        result, slots = slots, slots + 1
+    return program._replace(operations=tuple(operations), result=result, slots=slots)
+
+
+def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that pass the output's gradient to other states than the last."""
+    operations = known.program.operations
+    every, wrong = "output-gradient-at-every-step", "output-gradient-at-wrong-step"
+    for group in known.groups:
+        if len(group) != known.steps or known.steps < 2:
+            continue
+        outputs = [operations[number].outputs[0] for number in group]
+        if (
+            operations[group[-1]].name in {"add", "sub"}
+            and outputs[-2] in operations[group[-1]].inputs
+        ):
+            continue  # a sum over steps is no state
+        for number, operand in known.users.get(outputs[-1], ()):
+            if number in known.step:
+                continue
+            gradient = f"the gradient of its {name_operand(operand)} is passed back to"
+            for slots, factor, name, where in (
+                (outputs[:-1], None, every, "the state of every step"),
+                (outputs[:1], 0.0, wrong, "the state of the first step"),
+                (outputs[-2:-1], 0.0, wrong, "the state before the last"),
+            ):
+                changes = change_edges([(number, operand)], after=factor, also=tuple(slots))
+                yield OperationMistake(name, f"{gradient} {where}", number, changes)
+
+
+def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that leave steps out of the sum over time, for one weight or for all."""
+    if known.steps < 2:
+        return
+    edges: dict[str, list[Edge]] = {}
+    for number in known.step:
+        for operand, slot in enumerate(known.program.operations[number].inputs):
+            name = known.leaf.get(slot)
+            if name is not None and known.producer.get(slot) not in known.step:
+                edges.setdefault(name, []).append((number, operand))
+    last, steps = known.steps - 1, known.steps
+    vectors = {
+        name for name, shape in known.program.shapes.items() if max(shape, default=1) == prod(shape)
+    }
+    every = [edge for found in edges.values() for edge in found]
+    for label, chosen in [("every weight", every), *edges.items()] if every else ():
+        for name, kept, alteration in (
+            ("missing-time-sum", {last}, "only the last step is kept in the sum over time"),
+            ("missing-time-sum", {0}, "only the first step is kept in the sum over time"),
+            ("first-step-skipped", set(range(1, steps)), "the first step is missing in the sum"),
+            ("last-step-skipped", set(range(last)), "the last step is missing in the sum"),
+        ):
+            left_out = [edge for edge in chosen if known.step[edge[0]] not in kept]
+            details = {"kept": sorted(k + 1 for k in kept)} if name == "missing-time-sum" else {}
+            named, said = "bias-part-missing" if label in vectors else name, f"for {label}, "
+            yield scale_edges(named, said + alteration, left_out, 0.0, chosen[0], **details)
+    for name, k in (("first-step-skipped", 0), ("last-step-skipped", last)):
+        numbers = [number for number in known.step if known.step[number] == k]
+        chosen = [(number, operand) for number in numbers for operand in known.active(number)]
+        if not chosen:
+            continue
+        left_out = [edge for edge in chosen if edge not in known.carried]
+        yield scale_edges(name, f"step {k + 1} contributes nothing", left_out, 0.0, chosen[0])

@@ -1,0 +1,83 @@
+"""A mistake in the derivative of an operation of a loss, and the changes that make it.
+
+A mistake changes the same operation at every time step, or at some steps only.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import Change
+from bptt_verifier.program.structure import Structure
+
+Edge = tuple[int, int]  # an operation, and the operand that its cotangent is passed back to
+Values = Sequence[Any]
+Changes = dict[Edge, Change]
+
+ORDINAL = "first second third fourth fifth sixth".split()
+
+
+class OperationMistake(NamedTuple):
+    """A mistake by its stable name, in words, and the changes that it makes at a point.
+
+    `equation` is the operation that a report shows. Mistakes of one `family` may be made together;
+    then `places` are the operations. `whole` computes all gradients, where the mistake is not one
+    of changed operands.
+    """
+
+    name: str
+    alteration: str
+    equation: int
+    changes: Callable[[Values], Changes]
+    details: Mapping[str, Any] = {}
+    family: Any = None
+    places: tuple[int, ...] = ()
+    whole: Callable[[Values], Mapping[str, Array]] | None = None
+
+
+def change_edges(edges: Sequence[Edge], **how: Any) -> Callable[[Values], Changes]:
+    """Make the same `Change` on each of these edges, at any point."""
+    return lambda values: {edge: Change(edge[1], **how) for edge in edges}
+
+
+def scale_edges(
+    name: str, said: str, edges: Sequence[Edge], by: float, at: Edge | None = None, **details: Any
+) -> OperationMistake:
+    """Scale what is passed back on these edges; a report shows the first of them, or `at`."""
+    number, _ = at or edges[0]
+    return OperationMistake(name, said, number, change_edges(edges, after=by), details)
+
+
+def change_nothing(values: Values) -> Changes:
+    """Make no change: for mistakes that compute all gradients otherwise."""
+    return {}
+
+
+def read_slots(slots: Sequence[int | None]) -> Callable[[Values], list[Any]]:
+    """Read the values of these slots at a point; None where there is no slot."""
+    return lambda values: [None if slot is None else values[slot] for slot in slots]
+
+
+def name_operand(operand: int) -> str:
+    """Name an operand: "first operand", "second operand" …"""
+    return f"{ORDINAL[operand] if operand < len(ORDINAL) else f'{operand + 1}th'} operand"
+
+
+def find_role(known: Structure, group: Sequence[int], operand: int) -> Any:
+    """Find the role of an operand: the operation, and of what kind its operands are."""
+    number = group[-1]
+    equation, constants = known.program.operations[number], known.program.constants
+    kinds = [
+        "weight" if slot in known.leaf else "constant" if slot in constants else "value"
+        for slot in equation.inputs
+    ]
+    return equation.name, operand, tuple(kinds)
+
+
+def describe_expression(known: Structure, number: int) -> str:
+    """Write the expression of an operation; of a function of several callers, that of the call."""
+    where = known.program.operations[number].where
+    if not where:
+        return ""
+    callers = {each.where for each in known.program.operations if each.where[:1] == where[:1]}
+    return f", in `{where[len(callers) > 1 and len(where) > 1].expression}`"

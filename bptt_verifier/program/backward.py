@@ -1,0 +1,185 @@
+"""The backward pass of a traced loss, with rounding errors, or with mistakes.
+
+One sweep computes many samples of rounding errors (docs/derivation.md, section 10), or many
+mistaken gradients. jax.grad, the reference for submissions, checks these gradients, too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.operations import Operation, pass_back
+from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, is_inexact
+from bptt_verifier.program.trace import Program
+
+
+class Change(NamedTuple):
+    """An alteration of one operation's derivative with respect to one operand.
+
+    The cotangent, or `arriving` in its place, is multiplied by `before`, passed back with the
+    operands of `instead` replacing the true ones, and multiplied by `after`; or it is multiplied by
+    `slope` alone. The unaltered cotangent is also added to the slots of `also`, and what arrives,
+    multiplied by a factor, to those of `send`. `through` passes the cotangents of all results back
+    in another way.
+    """
+
+    operand: int
+    before: Any = None
+    after: Any = None
+    instead: tuple[tuple[int, Array], ...] = ()
+    slope: Any = None
+    also: tuple[int, ...] = ()
+    arriving: Any = None
+    send: tuple[tuple[int, Any], ...] = ()
+    through: Callable[[Sequence[Any]], Any] | None = None
+
+
+Changes = Mapping[tuple[int, int], Change]  # by (equation, operand)
+
+
+def backward(
+    program: Program,
+    values: Sequence[Any],
+    rows: Sequence[Changes] = ({},),
+    errors: RoundingErrors = EXACTLY,
+) -> dict[str, Array]:
+    """The gradients of every leaf: one for each row of changes, or for each sample of errors."""
+    cotangents = sweep_back(program, values, rows, errors)
+    return {name: np.asarray(cotangents[slot]) for name, slot in program.leaves.items()}
+
+
+def sweep_back(
+    program: Program,
+    values: Sequence[Any],
+    rows: Sequence[Changes] = ({},),
+    errors: RoundingErrors = EXACTLY,
+) -> list[Any]:
+    """The cotangents of every slot, with a leading axis for the rows; None where there is none."""
+    samples = len(rows) if errors.sizes is None else len(errors.sizes)
+    altered: dict[int, dict[int, list[tuple[int, Change]]]] = {}
+    for row, changes in enumerate(rows):
+        for (number, operand), change in changes.items():
+            altered.setdefault(number, {}).setdefault(operand, []).append((row, change))
+    cotangents: list[Any] = [None] * program.slots
+    cotangents[program.result] = np.ones(samples)
+
+    def add(slot: int, ct: Array) -> None:
+        if slot in program.constants or not is_inexact(values[slot].dtype):
+            return
+        if cotangents[slot] is not None:
+            ct = cotangents[slot] + ct
+            ct = errors.add(ct, np.abs(ct))
+        cotangents[slot] = ct
+
+    with np.errstate(all="ignore"):
+        for number in reversed(range(len(program.operations))):
+            equation = program.operations[number]
+            arriving = [cotangents[slot] for slot in equation.outputs]
+            if all(ct is None for ct in arriving):
+                continue
+            given = [values[slot] for slot in equation.inputs]
+            outputs = [values[slot] for slot in equation.outputs]
+            back = [
+                ct.real if np.iscomplexobj(ct) and not np.iscomplexobj(x) else ct
+                for ct, x in zip(
+                    pass_back(equation, given, outputs, arriving, errors), given, strict=True
+                )
+            ]
+            for one, made in altered.get(number, {}).items():
+                true = back[one]
+                if true is None:
+                    continue
+                wide = complex if np.iscomplexobj(given[one]) else float
+                back[one] = np.array(true, wide)
+                for slot, sent in collect_sent(made, values, arriving, true, samples).items():
+                    add(slot, sent)
+                for alike in group_changes(made):
+                    chosen = [row for row, _ in alike]
+                    changes_made = [change for _, change in alike]
+                    back[one][chosen] = change_rows(
+                        equation, given, outputs, arriving, true, chosen, changes_made
+                    )
+            for slot, ct in zip(equation.inputs, back, strict=True):
+                if ct is not None:
+                    add(slot, ct)
+    for slot in program.leaves.values():
+        if cotangents[slot] is None:
+            cotangents[slot] = np.zeros((samples, *values[slot].shape[1:]))
+    return cotangents
+
+
+def collect_sent(
+    made: Sequence[tuple[int, Change]],
+    values: Sequence[Any],
+    arriving: Sequence[Array | None],
+    true: Array,
+    samples: int,
+) -> dict[int, Array]:
+    """Collect the cotangents that changes add to other slots than the operand's."""
+    found: dict[int, Array] = {}
+
+    def add(slot: int, row: int, ct: Any) -> None:
+        shape = values[slot].shape[1:]
+        if np.shape(ct) == shape:  # a derivation cannot add it elsewhere
+            wide = complex if np.iscomplexobj(values[slot]) else float
+            found.setdefault(slot, np.zeros((samples, *shape), wide))[row] += ct
+
+    for row, change in made:
+        for slot in change.also:
+            add(slot, row, true[row])
+        for slot, factor in change.send:
+            assert arriving[0] is not None
+            ct = arriving[0][row] * factor
+            add(slot, row, ct if np.iscomplexobj(values[slot]) else ct.real)
+    return found
+
+
+def group_changes(made: Sequence[tuple[int, Change]]) -> list[list[tuple[int, Change]]]:
+    """Group the rows whose changes are of one form, which one pass back serves."""
+    groups: dict[Any, list[tuple[int, Change]]] = {}
+    for row, change in made:
+        replaced = tuple((operand, np.iscomplexobj(v)) for operand, v in change.instead)
+        own = id(change) if change.through is not None else None
+        form = change.slope is not None, change.arriving is not None, replaced, own
+        groups.setdefault(form, []).append((row, change))
+    return [*groups.values()]
+
+
+def change_rows(
+    equation: Operation,
+    given: Sequence[Array],
+    outputs: Sequence[Array],
+    arriving: Sequence[Array | None],
+    true: Array,
+    rows: Sequence[int],
+    changes: Sequence[Change],
+) -> Array:
+    """Apply changes of one form to these rows of the cotangents of one operand."""
+    first, result = changes[0], np.asarray(true[rows])
+    shape = result.shape
+
+    def scale(cotangents: Any, factors: Sequence[Any]) -> Any:
+        if all(factor is None for factor in factors):
+            return cotangents
+        pairs = zip(cotangents, factors, strict=True)
+        return np.stack([ct if factor is None else ct * factor for ct, factor in pairs])
+
+    if first.through is not None:
+        result = np.asarray(first.through([ct if ct is None else ct[rows] for ct in arriving]))
+    elif first.slope is not None:
+        assert arriving[0] is not None
+        result = scale(arriving[0][rows], [change.slope for change in changes])
+    elif first.instead or first.arriving is not None or any(c.before is not None for c in changes):
+        wrong, cotangents = list(given), [ct if ct is None else ct[rows] for ct in arriving]
+        for k, (operand, _) in enumerate(first.instead):
+            wrong[operand] = np.concatenate([change.instead[k][1] for change in changes])
+        if first.arriving is not None:
+            cotangents[0] = np.stack([change.arriving for change in changes])
+        factors = [change.before for change in changes]
+        once = [ct if ct is None else scale(ct, factors) for ct in cotangents]
+        result = pass_back(equation, wrong, outputs, once)[first.operand]
+    result = scale(result, [change.after for change in changes])
+    reshaped: Array = np.asarray(result).reshape(shape)
+    return reshaped if np.iscomplexobj(true) else reshaped.real

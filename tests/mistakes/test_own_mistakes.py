@@ -1,0 +1,119 @@
+"""Every mistake in a model of one's own has its name, in any layout and in both precisions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.report import Mistake
+from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.further_models import MODELS, PLANTED
+
+Changes = tuple[tuple[str, str], ...]
+
+
+def diagnose(model: str, changes: Changes, dtype: Any = np.float64) -> tuple[Mistake, ...]:
+    loss, gradients, _, params = MODELS[model]
+    return diagnose_numbers(loss, params, plant(gradients, *changes), dtype)
+
+
+EACH = [(model, *planted) for model, each in PLANTED.items() for planted in each]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nothing_is_wrong_without_a_change(model: str) -> None:
+    assert diagnose(model, ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "where", "changes"), EACH, ids=[" ".join(each[:3]) for each in EACH]
+)
+def test_a_mistake_is_named_in_both_precisions(
+    model: str, name: str, where: str, changes: Changes
+) -> None:
+    for dtype in (np.float64, np.float32):
+        found = diagnose(model, changes, dtype)
+        assert [mistake.name for mistake in found] == [name], (dtype, found)
+
+
+def test_one_mistake_at_four_gates_names_all_of_its_places() -> None:
+    (_, _, changes) = PLANTED["peepholes"][0]
+    (mistake,) = diagnose("peepholes", changes)
+    assert len(mistake.details["places"]) == 4
+    assert "at 4 places" in mistake.explanation
+
+
+@pytest.mark.parametrize("kept", [1, 2, 4])
+def test_truncation_at_every_loss_is_named_with_the_number_of_steps(kept: int) -> None:
+    loss, gradients, _, params = MODELS["sequence"]
+
+    def truncated(p: Any) -> dict[str, Any]:
+        total = {name: np.zeros_like(value) for name, value in p.items()}
+        for last in range(STEPS):
+            whole = plant(
+                gradients,
+                ("own = p", f"own = (t == {last}) * p"),
+                ('G["V"] +=', f'G["V"] += (t == {last}) *'),
+                ('later = p["W"].T @ a', f'later = p["W"].T @ a * (t > {last - kept})'),
+            )(p)
+            total = {name: total[name] + whole[name] for name in total}
+        return total
+
+    STEPS = params["x"].shape[0]
+    found = diagnose_numbers(loss, params, truncated)
+    assert [mistake.name for mistake in found] == ["truncated"], found
+    assert found[0].details["steps"] == kept
+
+
+def test_outputs_that_the_loss_does_not_use_change_no_diagnosis() -> None:
+    x = np.random.default_rng(1).normal(size=(4, 2))
+
+    def loss(p: Any, xp: Any) -> Any:
+        h, outputs = xp.zeros(3), []
+        for row in x:
+            h = xp.tanh(p["U"] @ row + p["W"] @ h)
+            outputs.append(p["V"] @ h)
+        return xp.sum(outputs[-1] ** 2)
+
+    def at_every_step(p: Any) -> dict[str, Any]:
+        h = [np.zeros(3)]
+        for row in x:
+            h.append(np.tanh(p["U"] @ row + p["W"] @ h[-1]))
+        dy = 2 * p["V"] @ h[-1]
+        G = {"U": 0 * p["U"], "W": 0 * p["W"], "V": np.outer(dy, h[-1])}
+        later = np.zeros(3)
+        for t in (3, 2, 1, 0):
+            a = (p["V"].T @ dy + later) * (1 - h[t + 1] ** 2)
+            G["U"] += np.outer(a, x[t])
+            G["W"] += np.outer(a, h[t])
+            later = p["W"].T @ a
+        return G
+
+    params = {"U": np.ones((3, 2)), "W": np.ones((3, 3)), "V": np.ones((2, 3))}
+    (mistake,) = diagnose_numbers(loss, params, at_every_step)
+    assert mistake.name == "output-gradient-at-every-step"
+
+
+def test_the_loss_of_the_last_state_at_every_step_is_named() -> None:
+    x = np.random.default_rng(1).normal(size=(3, 2))
+
+    def total(states: Any, p: Any, xp: Any) -> Any:
+        return sum(xp.sum((p["V"] @ h - 1) ** 2) for h in states)
+
+    def run(p: Any, xp: Any) -> list[Any]:
+        states = [xp.zeros(3)]
+        for row in x:
+            states.append(xp.tanh(p["U"] @ row + p["W"] @ states[-1]))
+        return states[1:]
+
+    def at_every_step(p: Any) -> dict[str, Any]:
+        with use_float64():
+            found = jax.grad(lambda q: total(run(q, jnp), q, jnp))(p)
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    params = {"U": np.ones((3, 2)), "W": np.ones((3, 3)), "V": np.ones((2, 3))}
+    found = diagnose_numbers(lambda p, xp: total(run(p, xp)[-1:], p, xp), params, at_every_step)
+    assert [mistake.name for mistake in found] == ["output-gradient-at-every-step"]

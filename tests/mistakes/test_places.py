@@ -1,0 +1,129 @@
+"""A mistake without a name has a place, or none is claimed."""
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.places import (
+    describe_wrong_part,
+    find_expressions,
+    fit_everywhere,
+    list_places,
+)
+from bptt_verifier.program.backward import Change, sweep_back
+from bptt_verifier.program.paths import prune
+from bptt_verifier.program.structure import Structure, structure
+from bptt_verifier.program.trace import forward
+from tests.support.diagnosis import diagnose_numbers, plant, trace_points
+from tests.support.further_models import MODELS
+
+Changes = dict[tuple[int, int], Change]
+
+
+@lru_cache
+def structure_of(model: str) -> tuple[Structure, list[Any]]:
+    loss, _, _, params = MODELS[model]
+    shapes = tuple((name, np.shape(value)) for name, value in params.items())
+    program, points = trace_points(loss, shapes, np.dtype(float))
+    return structure(prune(program)), points
+
+
+def collect(known: Structure, points: Any, changes: Changes) -> tuple[list[Evidence], list[Any]]:
+    """Collect the evidence of a sweep with these changes, and its cotangents."""
+    evidence, sweeps = [], []
+    for _, wide, true in points:
+        values = forward(known.program, wide)
+        sweeps.append(
+            (sweep_back(known.program, values, [changes]), sweep_back(known.program, values))
+        )
+        leaves = known.program.leaves.items()
+        submitted = {name: sweeps[-1][0][slot][0] for name, slot in leaves}
+        allowed = {n: 2.0**-43 * np.max(np.abs(v)) * np.ones_like(v) for n, v in true.items()}
+        witness = Witness(wide, submitted, true, allowed, True)
+        evidence.append(make_evidence(values, known.steps, witness, dict.fromkeys(true)))
+    return evidence, sweeps
+
+
+def is_off(wrong: Any, true: Any) -> bool:
+    return bool(np.max(np.abs(wrong - true)) > 1e-3 * np.max(np.abs(true)))
+
+
+@pytest.mark.parametrize("model", ["sequence", "stacked", "attention", "normalised", "directions"])
+def test_adjoints_are_called_wrong_or_right_only_where_they_are(model: str) -> None:
+    known, points = structure_of(model)
+    rng, claimed = np.random.default_rng(len(model)), 0
+    for _ in range(20):
+        number = int(rng.integers(len(known.program.operations)))
+        operand = int(rng.choice(known.active(number)))
+        factors = rng.uniform(0.3, 2.0, known.program.operations[number].shapes[0])
+        evidence, sweeps = collect(
+            known, points, {(number, operand): Change(operand, before=factors)}
+        )
+        wrong = [
+            name
+            for name in evidence[0].wanted
+            if not all(case.explains(name, case.reference[name]) for case in evidence)
+        ]
+        said = " ".join(list_places(known, evidence, wrong))
+        if "determine" not in said:
+            continue
+        claimed += 1
+        for expression in find_expressions(known):
+            fit = fit_everywhere(known, evidence, expression)
+            for slot, state in fit[1].items() if fit else ():
+                if state is not None:
+                    assert state == any(is_off(one[slot], true[slot]) for one, true in sweeps), said
+    assert claimed or model in {"normalised", "directions", "stacked", "attention"}
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_the_first_wrong_step_is_found_going_backward(step: int) -> None:
+    loss, gradients, _, params = MODELS["sequence"]
+    change = "dh = own + later", f"dh = (own + later) * (1 + (t == {step - 1}) * np.arange(H) ** 2)"
+    (mistake,) = diagnose_numbers(loss, params, plant(gradients, change))
+    assert mistake.name == "unknown"
+    assert "∂L/∂V is right." in mistake.explanation
+    found = re.search(r"at step (\d) of 6", mistake.explanation)
+    assert found is not None, mistake.explanation
+    assert int(found[1]) == step
+    assert 'p["U"] @ p["x"][t] + p["W"]' in mistake.explanation
+
+
+def test_a_gradient_that_is_wrong_alone_says_nothing_of_adjoints() -> None:
+    loss, gradients, _, params = MODELS["sequence"]
+    change = 'G["h0"] = later', 'G["h0"] = later; G["V"] *= np.array([[1.0], [1.3]])'
+    (mistake,) = diagnose_numbers(loss, params, plant(gradients, change))
+    assert mistake.name == "unknown"
+    assert "∂L/∂V is wrong in row 1 only." in mistake.explanation
+    assert "determine" not in mistake.explanation
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ([(1, 2)], "at the entry [1, 2]"),
+        ([(1, 0), (1, 2)], "in row 1"),
+        ([(0, 2), (1, 2), (2, 2), (3, 2)], "in column 2"),
+        ([(i, j) for i in range(4) for j in range(3)], ""),
+    ],
+)
+def test_the_wrong_part_of_a_gradient_is_described(places: Any, said: str) -> None:
+    true = np.ones((4, 3))
+    wrong = true.copy()
+    for place in places:
+        wrong[place] = 2.0
+    witness = Witness(None, {"W": wrong}, {"W": true}, {"W": 1e-12 * true}, True)
+    assert describe_wrong_part("W", [make_evidence(None, 1, witness, {"W": None})]) == said
+
+
+def test_the_number_of_pairs_that_were_tried_is_said() -> None:
+    loss, gradients, _, params = MODELS["sequence"]
+    change = 'G["h0"] = later', 'G["h0"] = later + p["h0"] ** 2'
+    (mistake,) = diagnose_numbers(loss, params, plant(gradients, change))
+    tried, total = mistake.details["pairs"]
+    assert 0 < tried <= total
+    assert f"{tried} likeliest of {total} pairs" in mistake.explanation

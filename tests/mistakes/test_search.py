@@ -1,0 +1,80 @@
+"""The search: the fewest mistakes for all gradients, and pairs ranked by their effects."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.mistakes.evidence import Witness, make_evidence
+from bptt_verifier.mistakes.own_models import rank_by_effect
+from bptt_verifier.mistakes.search import cover
+from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.further_models import MODELS
+
+
+@pytest.mark.parametrize(
+    ("possible", "chosen"),
+    [
+        ({"U": "ab", "W": "b"}, [("b", ["U", "W"])]),
+        ({"U": "a", "W": "ab", "V": "b"}, [("a", ["U", "W"]), ("b", ["V"])]),
+        ({"U": "a", "W": "b", "V": "c"}, [("a", ["U"]), ("b", ["W"]), ("c", ["V"])]),
+        ({"U": "a", "W": "a", "V": "c", "b": "d"}, [("a", ["U", "W"]), ("c", ["V"]), ("d", ["b"])]),
+    ],
+)
+def test_the_fewest_kinds_cover_all_gradients(possible: Any, chosen: Any) -> None:
+    listed = {name: [(kind, None) for kind in kinds] for name, kinds in possible.items()}
+    assert cover(listed) == chosen
+
+
+def test_pairs_whose_effects_add_up_to_the_error_come_first() -> None:
+    effects = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
+    error = effects[7] + effects[21] + 1e-3
+    assert next(rank_by_effect(error, effects)) == (7, 21)
+    assert [*rank_by_effect(error, effects[:1])] == []
+
+
+def test_an_infinite_gradient_explains_nothing() -> None:
+    true = np.ones(3)
+    witness = Witness(None, {"b": 2 * true}, {"b": true}, {"b": 1e-12 * true}, True)
+    case = make_evidence(None, 1, witness, {"b": None})
+    assert case.explains("b", 2 * true)
+    assert not case.explains("b", np.array([np.inf, 2, 2]))
+    assert not case.explains("b", np.array([np.nan, 2, 2]))
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-310])
+def test_gradients_near_the_limits_of_float64_are_diagnosed(scale: float) -> None:
+    def wrong(p: Any) -> dict[str, Any]:
+        return {"a": scale * p["a"] * np.array([2.0, 3.0, 5.0])}
+
+    params = {"a": np.ones(3)}
+    (mistake,) = diagnose_numbers(lambda p, xp: scale * xp.sum(p["a"] ** 2), params, wrong)
+    assert mistake.name == "unknown"
+
+
+def test_a_mistake_in_one_gradient_alone_is_named_with_that_gradient() -> None:
+    loss, gradients, _, params = MODELS["stacked"]
+    change = ('G["W"][layer] +=', 'G["W"][layer] ='), ('G["U"][layer] +=', 'G["U"][layer] =')
+    (mistake,) = diagnose_numbers(loss, params, plant(gradients, *change))
+    assert mistake.explanation.startswith("in ∂L/∂W and ∂L/∂U alone: ")
+    assert mistake.details["gradients"] == ["W", "U"]
+
+
+def test_two_mistakes_in_the_backward_pass_are_both_named() -> None:
+    loss, gradients, _, params = MODELS["normalised"]
+    change = ('p["W"].T @ da', 'p["W"] @ da'), ("(1 - h**2)", "(1 - np.tanh(h) ** 2)")
+    found = diagnose_numbers(loss, params, plant(gradients, *change))
+    assert sorted(mistake.name for mistake in found) == [
+        "activation-derivative-of-activated-value",
+        "untransposed-recurrent-weight",
+    ]
+
+
+def test_another_name_that_gives_the_same_numbers_is_told() -> None:
+    loss, gradients, _, params = MODELS["sequence"]
+    # Without the slope in what is carried, each loss reaches the step before it and no other.
+    change = 'later = p["W"].T @ a', 'later = p["W"].T @ (own * (1 - h[t + 1] ** 2))'
+    (mistake,) = diagnose_numbers(loss, params, plant(gradients, change))
+    names = {mistake.name, *mistake.details["or"]}
+    assert names >= {"truncated", "recurrent-path-dropped"}
+    assert "Or " in mistake.explanation

@@ -1,0 +1,43 @@
+"""Updates and weight decay in the place of a gradient are named for every cell."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.mistakes.cells import CellHypotheses, diagnose
+from bptt_verifier.mistakes.evidence import Witness
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import Sizes
+
+CELLS = [("rnn", "tanh"), ("lstm", ""), ("gru", "after")]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("weight-decay", lambda g, w: g + 0.05 * w),
+        ("update-returned", lambda g, w: -0.1 * g),
+        ("update-returned", lambda g, w: w - 0.01 * g),
+        ("sign-flipped", lambda g, w: -g),
+    ],
+    ids=["decay", "update", "updated", "ascent"],
+)
+@pytest.mark.parametrize(("cell", "option"), CELLS)
+def test_what_is_made_of_a_gradient_is_named(
+    cell: str, option: str, name: str, change: Callable[[Any, Any], Any]
+) -> None:
+    witnesses = []
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        problem = with_values(
+            rng, Sizes(3, 2, 2, 3, 2), cell=cell, option=option, bias=True, initial_state=True
+        )
+        known = CellHypotheses([Witness(problem, {}, {}, {}, True)])
+        (right,) = known.sweep_back(known.evidence[0], [()])
+        true = {n: np.array(right.gradient(n)) for n in problem.weights}
+        allowed = {n: np.full_like(v, 2.0**-40 * np.max(np.abs(v))) for n, v in true.items()}
+        wrong = {n: change(value, problem.weights[n]) for n, value in true.items()}
+        witnesses.append(Witness(problem, wrong, true, allowed, True))
+    assert [mistake.name for mistake in diagnose(witnesses)] == [name]

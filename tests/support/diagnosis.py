@@ -1,0 +1,65 @@
+"""The diagnosis of numbers alone: no verdict, no measured errors, a few points."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.mistakes.evidence import Witness
+from bptt_verifier.mistakes.own_models import diagnose
+from bptt_verifier.program.backward import backward
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.trace import Program, forward, trace
+from bptt_verifier.reference.points import draw_parameters
+from bptt_verifier.report import Mistake
+
+POINTS = (1, 3, 5)  # draws in float64 for these numbers
+
+
+@lru_cache
+def trace_points(loss: Callable[..., Any], shapes: Any, dtype: Any) -> tuple[Program, list[Any]]:
+    """Trace a loss; draw parameters, in this dtype and in float64, with the true gradients."""
+    params = {name: np.full(shape, 0.5) for name, shape in shapes}
+    with use_float64():
+        program, points = trace(loss, params), []
+        for number in POINTS:
+            drawn = draw_parameters(params, seed=0, case=number)
+            point = {name: value.astype(dtype) for name, value in drawn.items()}
+            wide = {name: value.astype(np.float64) for name, value in point.items()}
+            found = backward(program, forward(program, wide))
+            points.append((point, wide, {name: value[0] for name, value in found.items()}))
+    return program, points
+
+
+def diagnose_numbers(
+    loss: Callable[..., Any],
+    params: Mapping[str, Any],
+    gradients: Callable[..., Any],
+    dtype: Any = np.float64,
+) -> tuple[Mistake, ...]:
+    """Diagnose gradients that are computed in this dtype; what float64 rounds is allowed."""
+    allowed = 2.0**-40 if dtype == np.float64 else 2.0**-17
+    shapes = tuple((name, np.shape(value)) for name, value in params.items())
+    program, points = trace_points(loss, shapes, np.dtype(dtype))
+    witnesses = []
+    for point, wide, true in points:
+        errors = {name: allowed * np.max(np.abs(v)) * np.ones_like(v) for name, v in true.items()}
+        submitted = {name: np.asarray(v, dtype) for name, v in gradients(point).items()}
+        witnesses.append(Witness(wide, submitted, true, errors, True))
+    with use_float64():
+        return diagnose(program, witnesses)
+
+
+def plant(function: Callable[..., Any], *changes: tuple[str, str]) -> Callable[..., Any]:
+    """Change texts of a function's source, each of which occurs exactly once."""
+    source = inspect.getsource(function)
+    for right, written in changes:
+        assert source.count(right) == 1, f"{right!r} occurs {source.count(right)} times"
+        source = source.replace(right, written)
+    module = ModuleType("planted")
+    exec(compile(source, f"<{function.__name__}>", "exec"), function.__globals__, module.__dict__)
+    planted: Callable[..., Any] = module.__dict__[function.__name__]
+    return planted
