@@ -176,8 +176,8 @@ def list_slope_mistakes(
         for others in activations:
             ends = [(a.end, b.end) for a, b in zip(each, others, strict=False)]
             steps = [(known.step.get(a), known.step.get(b)) for a, b in ends]
-            shapes = {known.program.operations[number].shapes[0] for number in ends[0]}
-            apart = len(others) != len(each) or any(a != b for a, b in steps) or len(shapes) > 1
+            shapes = [[known.program.operations[end].shapes[0] for end in pair] for pair in ends]
+            apart = len(others) != len(each) or any(a != b for a, b in [*steps, *shapes])
             if others is each or apart:
                 continue
             line = describe_expression(known, others[0].end)
@@ -210,6 +210,8 @@ def replace_slopes(
     for activation in activations:
         with np.errstate(all="ignore"):
             slope = find_slope(known, activation, values)
+        if np.shape(slope) not in ((), known.program.operations[activation.end].shapes[0]):
+            return {}  # of a sequence of another length
         first, *others = known.active(activation.end)
         sent = ((activation.start, slope),)
         changes[activation.end, first] = Change(first, after=0.0, send=sent)

@@ -274,7 +274,7 @@ def use_adjoint(
     changes: Changes = {}
     for number, other in zip(group, others, strict=True):
         arriving = total[known.program.operations[other].outputs[0]]
-        if arriving is not None:
+        if arriving is not None and arriving.shape == known.program.operations[number].shapes[0]:
             changes[number, operand] = Change(operand, arriving=arriving)
     return changes
 

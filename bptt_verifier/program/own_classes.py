@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.gradient_names import is_named_gradient, name_returned_values
-from bptt_verifier.program.leaves import Keys
+from bptt_verifier.program.leaves import Keys, walk
 from bptt_verifier.program.own_code import (
     Calls,
     OwnCode,
@@ -24,12 +25,15 @@ from bptt_verifier.program.own_code import (
     find_used_globals,
 )
 from bptt_verifier.program.own_results import (
+    LOSSES,
     Results,
     are_equal,
     describe_result,
     find_loss,
     follow,
+    is_array,
     is_float_array,
+    is_number,
     list_items,
 )
 from bptt_verifier.program.source_file import RecordedCall
@@ -39,6 +43,7 @@ BACKWARD = (
     "backward", "backward_pass", "backward_propagation", "back_propagation", "backpropagation",
     "backprop", "bptt",
 )  # fmt: skip
+DRAWS = 8  # of parameters, to see which outputs are probabilities
 LOSS = ("loss", "compute_loss", "calculate_loss", "calc_loss", "loss_function", "cost")
 # How the argument of `backward` begins that is the gradient of the output of `forward`.
 COTANGENT = ("d_", "dout", "dy", "dh", "dl_", "dz", "do", "ds", "dv", "grad", "delta", "upstream")
@@ -55,9 +60,9 @@ def is_gradient_of_output(name: str, output: str) -> bool:
     return any(is_named_gradient(name, each) for each in {output, output.removesuffix("s")} - {""})
 
 
-def is_probability(value: Any) -> bool:
-    """True for an output between 0 and 1, as of a softmax or sigmoid."""
-    return bool(np.all((np.asarray(value) > 0) & (np.asarray(value) < 1)))
+def is_probability(values: Sequence[Any]) -> bool:
+    """True for an output that is always between 0 and 1, as of a softmax or sigmoid."""
+    return all(np.all((np.asarray(value) > 0) & (np.asarray(value) < 1)) for value in values)
 
 
 def find_methods(owner: Any) -> tuple[str, str, str] | None:
@@ -127,23 +132,30 @@ def read_class(
     cotangents: dict[str, Keys] = {}
     weights: dict[str, Any] = {}
     calls = Calls(name, functions[forward], roots)
-    out = calls.attempt(calls.make(lambda r, xp: {"forward": call(r, forward, {}, xp)}))["forward"]
+    of_forward = calls.make(lambda r, xp: {"forward": call(r, forward, {}, xp)})
+    out = calls.attempt(of_forward)["forward"]
     named = name_returned_values(functions[forward], len(list_items(out)))
     scalar = find_loss(out, named)
     loss: Keys | None = None if scalar is None else ("forward", *scalar)
+    sure = loss is not None and bool({named.get(scalar or ()), *(scalar or ())} & LOSSES)
     for method in filter(None, (stated, backward)):
         later = recorded.get(method)
-        if method == backward and loss is None and not stated:
-            cotangents = find_cotangents(functions[method], later, out, named)
+        own_loss = loss is not None and (sure or starts_at_loss(functions[method], later))
+        if method == backward and not own_loss:
+            outputs = [out, *draw_outputs(calls, of_forward)]
+            cotangents = find_cotangents(functions[method], later, outputs, named)
         fed[method] = find_fed(functions[method], later, given, cotangents, out, named)
         left = {*fed[method], *cotangents}
         arguments = find_arguments(functions[method], f"{name}.{method}", later, left, given)
+        require_same_data(f"{name}.{method}", forward, arguments, given)
+        known = [roots["self"], roots.get("globals"), out, *roots["arguments"].values()]
         roots["arguments"][method] = arguments
     if cotangents:
+        stated = functions.pop(stated, None) and ""
         rng = np.random.default_rng(0)
         shapes = {n: np.shape(follow(out, path)) for n, path in cotangents.items()}
         weights = {n: rng.normal(size=shape) for n, shape in shapes.items()}
-        roots["arguments"][backward] |= weights
+        roots["arguments"][backward] = arguments | weights
     calls = Calls(name, functions[forward], roots)
     calls.backward = functions[backward]
     of_loss, whole = calls.make(run_forward), calls.make(run)
@@ -152,6 +164,8 @@ def read_class(
         path = find_loss(found, name_returned_values(functions[stated], len(list_items(found))))
         loss = loss if path is None else ("loss", *path)
     loss = ("loss",) if cotangents else loss
+    if stated:
+        require_dependence(calls, of_loss, loss, f"{name}.{stated}")
     if loss is None:
         raise ValueError(
             f"{name}: expected {forward} or a method loss to return the loss, or {backward}(dout) "
@@ -159,6 +173,7 @@ def read_class(
             f"{describe_result(out, named)} and {backward}"
             f"({', '.join(signature(functions[backward]).parameters)})"
         )
+    require_data(f"{name}.{backward}", arguments, known)
     state = calls.attempt(whole)
     names = name_returned_values(functions[backward], len(list_items(state["result"])))
     listed = ", ".join(functions)
@@ -169,6 +184,64 @@ def read_class(
     if cotangents:
         said += f"; the loss is the sum of what {forward} returns times fixed random weights"
     return assemble(calls, of_loss, whole, Results(state, names, loss), chosen, said)
+
+
+def starts_at_loss(function: Callable[..., Any], recorded: RecordedCall | None) -> bool:
+    """True if backward is given no gradient, or that of the loss itself, which is one."""
+    parameters = signature(function).parameters
+    given = {name: each.default for name, each in parameters.items()}
+    given |= {} if recorded is None else recorded.arguments
+    values = [given[name] for name in parameters if name.lower().startswith(COTANGENT)]
+    return all(value is None or (is_number(value) and float(value) == 1) for value in values)
+
+
+def require_same_data(
+    name: str, forward: str, arguments: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
+    """Raise ValueError where a later function is called with other data than forward."""
+    for key in arguments.keys() & given.keys():
+        pairs = [dict(walk(value, (), ())) for value in (arguments[key], given[key])]
+        same = pairs[0].keys() == pairs[1].keys() and all(
+            value is pairs[1][path] or attempt(np.array_equal, value, pairs[1][path]) is True
+            for path, value in pairs[0].items()
+        )
+        if not same:
+            raise ValueError(
+                f"{name}: expected a call with the same {key} as the call of {forward} before it, "
+                "found another; call them one after the other with the same data, once, at the "
+                "end of the file"
+            )
+
+
+def require_data(name: str, arguments: Mapping[str, Any], known: Sequence[Any]) -> None:
+    """Raise ValueError where an argument may have been computed from the parameters elsewhere."""
+    arrays = [v for each in known for _, v in walk(each, (), ()) if is_array(v)]
+    for key, given in arguments.items():
+        for _, value in walk(given, (), ()):
+            if value is None or not is_array(value) or np.asarray(value).dtype.kind != "f":
+                continue
+            one = np.size(value) == 1 and not key.lower().startswith(COTANGENT)
+            if one or np.all(np.asarray(value) == 1):
+                continue
+            if not any(np.array_equal(value, other) for other in arrays):
+                raise ValueError(
+                    f"{name}: expected arguments that are data or outputs of the functions judged, "
+                    f"found {key}, which is computed elsewhere; judge a function that calls all of "
+                    "them, and returns the loss and the gradients"
+                )
+
+
+def require_dependence(calls: Calls, of_loss: Callable[..., Any], loss: Any, name: str) -> None:
+    """Raise ValueError where a stated loss is the same for all parameters."""
+    places = calls.list_places(of_loss, updates=False)
+    values = [{n: by * place.array for n, place in places.items()} for by in (1.0, 1.25)]
+    found = [attempt(lambda p=p: follow(of_loss(p), loss)) for p in values]
+    if loss is not None and attempt(np.array_equal, *found) is True:
+        raise ValueError(
+            f"{name}: expected a loss that depends on the parameters, found the same for others; "
+            "its arguments may be computed elsewhere: judge a function that calls all of them, and "
+            "returns the loss and the gradients"
+        )
 
 
 def find_fed(
@@ -199,18 +272,32 @@ def find_fed(
     return found
 
 
+def draw_outputs(calls: Calls, of_forward: Callable[..., Any]) -> list[Any]:
+    """Compute what forward returns at random parameters, where it can be computed."""
+    rng = np.random.default_rng(0)
+    places = calls.list_places(of_forward, updates=False)
+    shapes = {n: (place.array.shape, place.array.dtype) for n, place in places.items()}
+    drawn = [
+        {n: rng.normal(size=s).astype(t) for n, (s, t) in shapes.items()} for _ in range(DRAWS)
+    ]
+    found = [attempt(of_forward, params) for params in drawn]
+    return [each["forward"] for each in found if not isinstance(each, Failure)]
+
+
 def find_cotangents(
     function: Callable[..., Any],
     recorded: RecordedCall | None,
-    out: Any,
+    drawn: Sequence[Any],
     named: Mapping[Keys, str],
 ) -> dict[str, Keys]:
     """Find the arguments of backward that are gradients of outputs of forward, with their paths.
 
+    `drawn` are what forward returns, at the parameters given and at others.
     Each is named after its output, or has a name for any gradient, or its output has no name; then
     it has the shape or the place of that. Empty where this is not certain: the gradient called that
     of a softmax or sigmoid is often that of its operand.
     """
+    out = drawn[0]
     outputs = {p: v for p, v in [((), out), *list_items(out)] if is_float_array(v)}
     taken = [
         name
@@ -228,7 +315,7 @@ def find_cotangents(
                 paths = [p for p in paths if np.shape(outputs[p]) == shape]
             elif len(outputs) == len(taken):
                 paths = [p for p in paths if p == [*outputs][taken.index(name)]]
-        if len(paths) != 1 or is_probability(outputs[paths[0]]):
+        if len(paths) != 1 or is_probability([follow(each, paths[0]) for each in drawn]):
             return {}
         found[name] = paths[0]
     return found

@@ -354,10 +354,12 @@ def assemble(
             f"; without a gradient, and taken for data: {', '.join(data[:SHOWN])}" if data else ""
         )
 
-    def own_copies(params: Any) -> Any:  # an object may update its own parameters
-        if calls.structure:
-            return params
-        return {n: v.copy() if type(v) is np.ndarray else v for n, v in params.items()}
+    tree = flatten(calls.params)
+
+    def own_copies(params: Any) -> Any:  # the code may update its own parameters
+        arrays = tree.read(params).items()
+        copies = {n: v.copy() if type(v) is np.ndarray else v for n, v in arrays}
+        return tree.rebuild(copies) if calls.structure else copies
 
     def loss(params: Any, xp: Any = np) -> Any:
         return follow(of_loss(own_copies(params), xp), results.loss)

@@ -57,7 +57,8 @@ def structure(program: Program) -> Structure:
         where: Any = equation.where or (equation.shapes, *map(leaf.get, equation.inputs))
         # `zip(x, e)` takes parts of two parameters in one expression: they are two groups.
         part_of = leaf.get(equation.inputs[0]) if equation.moved is not None else None
-        what = equation.name, equation.position, part_of, where
+        # `np.array(outputs)` stacks as many values as there are steps, which may differ by call.
+        what = equation.name, len(equation.inputs), equation.position, part_of, where
         expressions.setdefault(what, []).append(number)
         for operand, slot in enumerate(equation.inputs):
             users.setdefault(slot, []).append((number, operand))
