@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt
@@ -19,9 +21,11 @@ from bptt_verifier.program.gradient_names import (
     name_expression,
     walk_own_body,
 )
+from bptt_verifier.program.leaves import find_node, walk
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import (
     BACKWARD,
+    COTANGENT,
     FORWARD,
     LOSS,
     find_methods,
@@ -32,6 +36,7 @@ from bptt_verifier.program.own_code import OwnCode, read_function
 from bptt_verifier.program.own_results import LOSSES, PARAMS
 from bptt_verifier.program.source_file import (
     Definitions,
+    RecordedCall,
     Recorder,
     find_definitions,
     find_function,
@@ -99,11 +104,17 @@ def read_any(
     """Run a Python file or a notebook, and find what is to be judged in it, as `read_file` says."""
     defined = find_definitions(file, read_cells(file))
     try:
-        kind, name = choose_kind(file, defined, name, own)
+        kind, name = choose_kind(file, defined, name, own or bool(name and chosen) or None)
     except ValueError:
         if not (name or list_candidates(defined) or defined.defines("gradients")):
-            announce(load, f"running {file.name}")(file)  # which may fail for another reason
+            # It may fail for another reason, such as an import, before its first call.
+            every = frozenset(defined.functions)
+            announce(load, f"running {file.name}")(file, Recorder(every, every))
         raise
+    if kind == DERIVATION and own is None and name in defined.calls:
+        recorder = Recorder(frozenset({name}), frozenset({name}))
+        announce(load, f"running {file.name}")(file, recorder)
+        kind = CODE if name in recorder.calls and takes_data(recorder.calls[name]) else kind
     if kind == DERIVATION:
         if chosen:
             raise ValueError(f"--params: expected an own model, found a derivation in {file}")
@@ -187,6 +198,10 @@ def choose_kind(
             )
         return DERIVATION, "gradients"
     candidates = list_candidates(defined)
+    made = [each for each in candidates if each.partition(".")[0] in defined.objects.values()]
+    if len(made) == 1 and all(each in defined.classes for each in candidates):
+        return CODE, made[0]  # the others are its parts
+    candidates = [*made, *(each for each in candidates if each not in made)]
     if len(candidates) == 1:
         return CODE, candidates[0]
     if candidates:
@@ -196,7 +211,7 @@ def choose_kind(
         )
     raise ValueError(
         f"FILE: expected a function gradients in {file}, found {list_named(defined)}; name yours, "
-        f"such as {file}:NAME"
+        f"such as {file}:{find_pair(defined) or 'NAME'}"
     )
 
 
@@ -212,6 +227,20 @@ def takes_three(defined: Definitions, name: str) -> bool:
     """True if a function takes three arguments in order, as a derivation does."""
     given = defined.functions[name].args
     return given.vararg is not None or len(given.posonlyargs) + len(given.args) >= 3
+
+
+def takes_data(call: RecordedCall) -> bool:
+    """True if the first argument of a call cannot be weights, which have several shapes."""
+    first = next(iter(call.arguments.values()), None)
+    leaves = [value for _, value in walk(first, (), ())]
+    return find_node(first) is None or len({np.shape(value) for value in leaves}) < 2
+
+
+def find_pair(defined: Definitions) -> str:
+    """Find two functions such as rnn_forward and rnn_backward, the last in the file."""
+    pairs = [(each, each.replace("forward", "backward")) for each in defined.functions]
+    found = [",".join(pair) for pair in pairs if len({*pair} & {*defined.functions}) == 2]
+    return found[-1] if found else ""
 
 
 def list_named(defined: Definitions) -> str:
@@ -235,6 +264,9 @@ def list_candidates(defined: Definitions) -> list[str]:
         methods = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
         if methods & {*FORWARD} and methods & {*BACKWARD}:
             found.append(name)
+            continue
+        inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
+        found += [f"{name}.{child.name}" for child in inside if returns_both(child)]
     return found
 
 
@@ -243,6 +275,8 @@ def returns_both(function: ast.FunctionDef) -> bool:
     nodes = [*walk_own_body(function)]
     used = {n.id for n in nodes if isinstance(n, ast.Name)}
     used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    arguments = [each.arg.lower() for each in function.args.args]
+    passed_back = "back" in function.name or any(n.startswith(COTANGENT) for n in arguments)
     for node in nodes:
         value = node.value if isinstance(node, ast.Return) else None
         if not isinstance(value, ast.Tuple | ast.List):
@@ -252,7 +286,7 @@ def returns_both(function: ast.FunctionDef) -> bool:
         ]
         names = [name_expression(part) for part in parts]
         slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
-        if slopes and (LOSSES & {*names} or "" in names):
+        if slopes and (LOSSES & {*names} or ("" in names and not passed_back)):
             return True
     return False
 

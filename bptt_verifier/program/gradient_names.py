@@ -21,10 +21,11 @@ BEFORE = (
 )  # fmt: skip
 AFTER = ("_grad", "_grads", "_gradient", "_g", "_d", "_bar", "grad", "Grad", "_delta")
 CONTAINERS = frozenset(
-    "grad grads gradient gradients d dparams d_params deltas dweights dW derivatives".split()
+    "grad grads gradient gradients d g G dparams d_params deltas dweights dW derivatives".split()
 )
 # Attributes of an object that stands for one parameter: of its value and of its gradient.
 SIBLINGS = frozenset(product(("v", "value", "val", "data"), ("d", "grad", "g", "gradient")))
+MAPPED = frozenset({"tuple", "list"})
 ONLY = ""  # spells the one container that a function returns
 
 
@@ -114,8 +115,18 @@ def name_items(
         if name:
             yield (*path, i), name
         inner = assigned.get(item.id) if isinstance(item, ast.Name) else item
+        inner = find_mapped(inner)
         if isinstance(inner, ast.Tuple | ast.List) and len(path) < 2:
             yield from name_items(inner, assigned, (*path, i))
+
+
+def find_mapped(item: ast.AST | None) -> ast.AST | None:
+    """Find the tuple in `[g / n for g in (dW, db)]`, of which each item is mapped."""
+    if isinstance(item, ast.Call) and len(item.args) == 1 and name_expression(item.func) in MAPPED:
+        item = item.args[0]
+    if not isinstance(item, ast.ListComp | ast.GeneratorExp) or len(item.generators) > 1:
+        return item
+    return item if item.generators[0].ifs else item.generators[0].iter
 
 
 def name_expression(item: ast.AST) -> str:

@@ -38,6 +38,8 @@ OF_LISTS = frozenset(
     "concatenate concat stack hstack vstack row_stack dstack"
     " column_stack block select choose".split()
 )
+# Functions that take an axis of a number, too, which has none in JAX.
+OF_NUMBERS = frozenset("sum prod max min amax amin mean".split())
 WEAK = frozenset((int, float, complex))  # Python's numbers take the dtype of the array
 
 
@@ -58,7 +60,10 @@ def call(function: Any, *arguments: Any, **options: Any) -> Any:
         return wrap_all(function(unwrap(given[0])), None, arrays)
     traced = None
     if dependent and name not in OF_SHAPE:
-        traced = trace_call(function, name, [*map(trace_of, given)], trace_of(named))
+        read, options = given, named
+        if name in OF_NUMBERS and getattr(given[0], "ndim", None) == 0:
+            read, options = given[:1], {k: v for k, v in named.items() if k != "axis"}
+        traced = trace_call(function, name, [*map(trace_of, read)], trace_of(options))
     if out is None:
         result = function(*map(unwrap, given), **unwrap(named))
         return wrap_all(result, finish(traced, result), arrays)

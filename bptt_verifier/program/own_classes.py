@@ -21,9 +21,10 @@ from bptt_verifier.program.own_code import (
     OwnCode,
     assemble,
     call_with,
+    copy_all,
     find_arguments,
-    find_used_globals,
 )
+from bptt_verifier.program.own_globals import find_used_globals
 from bptt_verifier.program.own_results import (
     LOSSES,
     Results,
@@ -183,7 +184,11 @@ def read_class(
     said += f", called with {', '.join(given)}" if given else ""
     if cotangents:
         said += f"; the loss is the sum of what {forward} returns times fixed random weights"
-    return assemble(calls, of_loss, whole, Results(state, names, loss), chosen, said)
+    results = Results(state, names, loss)
+    code = assemble(calls, of_loss, whole, results, chosen, said)
+    if first is not None and first.first is not None:
+        require_one_call(code, calls, first.first, f"{name}.{forward}")
+    return code
 
 
 def starts_at_loss(function: Callable[..., Any], recorded: RecordedCall | None) -> bool:
@@ -229,6 +234,22 @@ def require_data(name: str, arguments: Mapping[str, Any], known: Sequence[Any]) 
                     f"found {key}, which is computed elsewhere; judge a function that calls all of "
                     "them, and returns the loss and the gradients"
                 )
+
+
+def require_one_call(code: OwnCode, calls: Calls, before: Any, name: str) -> None:
+    """Raise ValueError where the gradients depend on earlier calls of forward by their states."""
+    now, found = calls.roots, [attempt(code.gradients, code.params)]
+    calls.roots = copy_all(now | {"self": before}, {})
+    places = {n: follow(calls.roots[p.root], p.path) for n, p in calls.places.items()}
+    kept = calls.places
+    calls.places = {n: place._replace(array=places[n]) for n, place in kept.items()}
+    found.append(attempt(code.gradients, code.params))
+    calls.roots, calls.places = now, kept
+    if not are_equal(*found):
+        raise ValueError(
+            f"{name}: expected one call before backward, found several that depend on one another; "
+            "write a function that makes all of them, and returns the loss and the gradients"
+        )
 
 
 def require_dependence(calls: Calls, of_loss: Callable[..., Any], loss: Any, name: str) -> None:

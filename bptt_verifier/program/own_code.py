@@ -12,10 +12,9 @@ defaults.
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import update_wrapper
-from types import CodeType, FunctionType, MappingProxyType, SimpleNamespace
+from types import CodeType, MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +27,12 @@ from bptt_verifier.program.leaves import (
     flatten,
     name_leaf,
     walk,
+)
+from bptt_verifier.program.own_globals import (
+    find_globals,
+    find_rates,
+    find_used_globals,
+    set_globals,
 )
 from bptt_verifier.program.own_results import (
     PARAMS,
@@ -131,14 +136,23 @@ class Calls:
             raise ValueError(f"{self.name} raised {found.what} at {found.file_line}")
         return found  # type: ignore[no-any-return]
 
-    def list_places(self, call: Callable[..., Any], updates: bool) -> dict[str, ArrayPlace]:
+    def list_places(
+        self, call: Callable[..., Any], updates: bool, chosen: Collection[str] = ()
+    ) -> dict[str, ArrayPlace]:
         """List the float arrays in the object and the globals, or else in the arguments.
+
+        An argument that is chosen, or an array with the name of parameters, comes before all.
 
         An attribute that a call sets anew is a state of the object, and is left out, and so is one
         that it changes unless it may update parameters.
         """
         found = dict[str, ArrayPlace]()
-        for root in ("self", "globals", "arguments"):
+        arguments = {} if self.pair else self.roots["arguments"]
+        vectors = {n: v for n, v in arguments.items() if is_float_array(v) and n in PARAMS}
+        vectors = {n: arguments[n] for n in chosen if n in arguments} or vectors
+        if vectors:
+            found = {n: ArrayPlace("arguments", (n,), (n,), v) for n, v in vectors.items()}
+        for root in () if vectors else ("self", "globals", "arguments"):
             if root in self.roots and (root != "arguments" or self.pair or not found):
                 given = self.roots[root]
                 given = (
@@ -190,26 +204,6 @@ def present(call: Callable[..., Any], function: Callable[..., Any]) -> Callable[
 def takes_xp(function: Callable[..., Any]) -> bool:
     """True if a function takes the array namespace as `xp`."""
     return "xp" in inspect.signature(function).parameters
-
-
-@contextmanager
-def set_globals(
-    function: Callable[..., Any], values: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """Set globals of a function for a while; yield all of them."""
-    space = find_globals(function)
-    before = {name: space[name] for name in values}
-    space.update(values)
-    try:
-        yield space
-    finally:
-        space.update(before)
-
-
-def find_globals(function: Callable[..., Any]) -> dict[str, Any]:
-    """Find the globals of a function, or of what it wraps."""
-    inner: Any = inspect.unwrap(getattr(function, "__func__", function))
-    return getattr(inner, "__globals__", {})
 
 
 def find_arguments(
@@ -316,7 +310,7 @@ def assemble(
 
     Raises ValueError where there are no gradients, or a name that is chosen is none of an array.
     """
-    places = {} if calls.structure else calls.list_places(of_loss, updates=of_loss is whole)
+    places = {} if calls.structure else calls.list_places(of_loss, of_loss is whole, chosen)
     leaves = calls.leaves if calls.structure else {n: place.keys for n, place in places.items()}
     wanted = [] if calls.structure and list(chosen) == [calls.structure] else [*chosen]
     unknown = [name for name in wanted if name not in leaves]
@@ -327,6 +321,9 @@ def assemble(
         )
     sources, ordered = results.spell(), results.list_in_order()
     found = find_gradients({n: leaves[n] for n in wanted} or leaves, sources)
+    vector = not found and len(leaves) == len(ordered) == 1 and {*leaves} <= {*PARAMS}
+    if vector:
+        wanted = [*leaves]
     if wanted and len(found) < len(wanted) <= len(ordered):
         found = dict(zip(wanted, ordered, strict=False))
     container = results.containers[0] if calls.structure and len(results.containers) == 1 else None
@@ -390,12 +387,6 @@ def find_updates(
     return find_confirmed(calls.backward, leaves, state["locals"], moved, scopes)
 
 
-def find_rates(function: Callable[..., Any]) -> dict[str, Any]:
-    """Find the numbers among the globals of a function."""
-    space = find_globals(function).items()
-    return {name: value for name, value in space if isinstance(value, int | float | np.floating)}
-
-
 def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:
     """Find the argument that holds the parameters as a structure; empty if there is none."""
     if len(chosen) == 1 and chosen[0] in arguments:
@@ -408,24 +399,3 @@ def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:
             found = attempt(flatten, value)
             holding += [] if isinstance(found, Failure) else [name]
     return next((name for name in holding if name in PARAMS), next(iter(holding), ""))
-
-
-def find_used_globals(function: Callable[..., Any]) -> dict[str, Any]:
-    """Find the globals that hold float arrays, of a function and of those of its file it calls."""
-    code, space = find_code(function), find_globals(function)
-    waiting, seen, found = [code], set[Any](), dict[str, Any]()
-    while waiting:
-        code = waiting.pop()
-        if code is None or code in seen:
-            continue
-        seen.add(code)
-        waiting += [const for const in code.co_consts if hasattr(const, "co_names")]
-        for name in code.co_names:
-            value = space.get(name)
-            if isinstance(value, FunctionType):
-                waiting += [value.__code__] if value.__globals__ is space else []
-            elif isinstance(value, type) and value.__module__ == space.get("__name__"):
-                waiting += [f.__code__ for f in vars(value).values() if isinstance(f, FunctionType)]
-            elif any(is_float_array(each) for _, each in walk(value, (name,), ())):
-                found[name] = value
-    return {name: found[name] for name in space if name in found}

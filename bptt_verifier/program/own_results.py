@@ -1,6 +1,6 @@
 """Results of the user's own code: where in them the loss and the gradients are, and their names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +32,7 @@ class Results(NamedTuple):
         result, names = self.state["result"], self.names
         sources: dict[Keys, Keys] = {}
         mapping = isinstance(result, Mapping) or hasattr(result, "_fields")
-        for path, value in walk(result, (), ()):
+        for path, value in self.walk_result():
             if not is_array(value) or ("result", *path) == self.loss:
                 continue
             spelled = path
@@ -45,16 +45,31 @@ class Results(NamedTuple):
             elif path or () in names:
                 spelled = (names.get(path[:1], path[:1] and path[0]), *path[1:])
             sources.setdefault(spelled, ("result", *path))
+            sources.setdefault(split_dots(spelled), ("result", *path))
         for root in ("self", "globals"):
             for path, value in walk(self.state.get(root), (), ()):
                 if is_array(value):
                     sources.setdefault(path, (root, *path))
         return sources
 
+    def walk_result(self) -> Iterator[tuple[Keys, Any]]:
+        """Yield the paths and values of the arrays returned, and of numbers that have names."""
+        for path, value in walk(self.state["result"], (), ()):
+            numbers = isinstance(value, list | tuple) and (*path, 0) in self.names
+            yield from (
+                (((*path, k), v) for k, v in enumerate(value)) if numbers else [(path, value)]
+            )
+
     def list_in_order(self) -> list[Keys]:
         """List the paths of the arrays returned, in order, without the loss."""
-        paths = [path for path, value in walk(self.state["result"], (), ()) if is_array(value)]
+        paths = [path for path, value in self.walk_result() if is_array(value)]
         return [("result", *path) for path in paths if ("result", *path) != self.loss]
+
+
+def split_dots(path: Keys) -> Keys:
+    """Split the keys of a path that are paths themselves, such as `enc.W` or `layers.0.W`."""
+    parts = [key.split(".") if isinstance(key, str) and "." in key else [key] for key in path]
+    return tuple(int(p) if str(p).isdigit() else p for each in parts for p in each)
 
 
 def find_loss(result: Any, names: Mapping[Keys, str]) -> Keys | None:

@@ -30,7 +30,8 @@ class Definitions(NamedTuple):
     """The names that a file defines at its top level, and the functions and classes among them.
 
     `objects` are the names of objects of these classes. `complete` is false where a star import may
-    define more. `relative` is true if the file imports from its own package by dots.
+    define more. `relative` is true if the file imports from its own package by dots. `calls` are
+    the names of the functions that it calls anywhere.
     """
 
     functions: dict[str, ast.FunctionDef]
@@ -39,6 +40,7 @@ class Definitions(NamedTuple):
     objects: dict[str, str]
     complete: bool = True
     relative: bool = False
+    calls: frozenset[str] = frozenset()
 
     def defines(self, *names: str) -> bool:
         """True if all these names are, or may be, defined."""
@@ -93,7 +95,14 @@ def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
         if isinstance(n.value, ast.Call) and isinstance(n.value.func, ast.Name)
         if n.value.func.id in classes
     }
-    return Definitions(functions, classes, frozenset(names), objects, "*" not in names, relative)
+    calls = {
+        n.func.id
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
+    return Definitions(
+        functions, classes, frozenset(names), objects, "*" not in names, relative, frozenset(calls)
+    )
 
 
 def walk_top_level(node: ast.AST) -> Iterator[ast.AST]:
@@ -107,10 +116,14 @@ def walk_top_level(node: ast.AST) -> Iterator[ast.AST]:
 
 
 class RecordedCall(NamedTuple):
-    """The function of a call, its object if it is a method, and its arguments by name."""
+    """The object of a method's call, or None, and the arguments of the call by name.
+
+    `first` is the object before the first call of the method, if this is a later one.
+    """
 
     owner: Any
     arguments: dict[str, Any]
+    first: Any = None
 
 
 class Reached(BaseException):
@@ -128,6 +141,7 @@ class Recorder:
         self.names, self.last, self.of = names, last, of
         self.files: frozenset[str] = frozenset()
         self.calls: dict[str, RecordedCall] = {}
+        self.first: dict[str, tuple[Any, Any]] = {}  # an object, and a copy before its first call
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         """Record the call of a frame, as Python's profiler reports it."""
@@ -145,8 +159,11 @@ class Recorder:
         elif code.co_qualname != code.co_name:
             return  # a method or inner function of the same name
         copied = attempt(copy_deeply, (owner, arguments), {})
-        kept = (owner, arguments) if isinstance(copied, Failure) else copied
-        self.calls[code.co_name] = RecordedCall(*kept)
+        kept, given = (owner, arguments) if isinstance(copied, Failure) else copied
+        known, before = self.first.get(code.co_name, (None, None))
+        if known is not owner or owner is None:
+            self.first[code.co_name], before = (owner, kept), None
+        self.calls[code.co_name] = RecordedCall(kept, given, before)
         if code.co_name in self.last:
             raise Reached
 
@@ -280,6 +297,7 @@ def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., An
     if not callable(found):
         raise ValueError(
             f"FILE: expected a function {name} in {file}, found {list_functions(vars(module))}"
+            f"; name yours, such as {file}:NAME"
         )
     return found  # type: ignore[no-any-return]
 

@@ -66,7 +66,7 @@ def test_a_method_is_recorded_of_its_class_and_what_derives_from_it(tmp_path: Pa
     for kind, x in [("A", 7), ("B", 8)]:
         recorder = Recorder(frozenset({"f"}), frozenset({"f"}), kind)
         load(write(tmp_path, CALLS), recorder)
-        owner, arguments = recorder.calls["f"]
+        owner, arguments, _ = recorder.calls["f"]
         assert (type(owner).__name__, arguments) == (kind, {"x": x})
 
 
