@@ -45,6 +45,8 @@ from bptt_verifier.mistakes.in_time import (
     make_local,
 )
 from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    Edge,
     OperationMistake,
     Values,
     change_edges,
@@ -60,6 +62,7 @@ from bptt_verifier.program.activations import (
     name_operations,
     slope_of,
 )
+from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import BINARY
 from bptt_verifier.program.structure import Structure, shape_of
 
@@ -142,22 +145,44 @@ def find_longest(known: Structure) -> list[list[Activation]]:
     return [each for each in longest if each[0].end not in inside or not used_once(each[0].end)]
 
 
+MISSING = "its derivative is missing: what arrives is passed back as it is"
+
+
 def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """List mistakes that omit an activation's derivative, or take it at the activated value."""
+    yield from list_selection_mistakes(known, group)
     for each in find_activations(known, group):
         if is_linear(known, each[0]):
             continue
         names = name_operations(known, each[0])
-        missing = "its derivative is missing: what arrives is passed back as it is"
         activated = (
             "its derivative is taken at the value that it returned, not the one it was given"
         )
         for name, said, find_slope in (
-            ("activation-derivative-missing", missing, no_slope),
+            ("activation-derivative-missing", MISSING, no_slope),
             ("activation-derivative-of-activated-value", activated, slope_at_result),
         ):
             changes = partial(replace_slopes, known, each, find_slope)
             yield OperationMistake(name, said, each[0].end, changes, {}, (name, names))
+
+
+def list_selection_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List mistakes that omit the derivative of an activation such as `where(a > 0, a, 0)`."""
+    operations, name = known.program.operations, "activation-derivative-missing"
+    if operations[group[-1]].name != "select_n":
+        return
+    condition, *cases = operations[group[-1]].inputs
+    source = known.producer.get(condition)
+    compared = () if source is None else operations[source].inputs
+    for operand in [k for k in known.active(*group) if k and cases[k - 1] in compared]:
+        edges = [(number, k) for number in group for k in known.active(number) if k]
+        changes = partial(pass_to_one, edges, operand)
+        yield OperationMistake(name, MISSING, group[0], changes, {}, (name, "select_n"))
+
+
+def pass_to_one(edges: Sequence[Edge], operand: int, values: Values) -> Changes:
+    """Pass what arrives back to one operand as it is, and nothing to the others."""
+    return {edge: Change(edge[1], slope=float(edge[1] == operand)) for edge in edges}
 
 
 def no_slope(known: Structure, activation: Activation, values: Values) -> Any:

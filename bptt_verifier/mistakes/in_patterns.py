@@ -63,11 +63,12 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 for k in sums
             ):
                 continue
-            diagonal = partial(keep_diagonal, known, group)
+            shifts = list_shifts(known, group)
+            diagonal = partial(keep_diagonal, known, group, shifts)
             said = "its derivative is taken as p (1 − p), the diagonal alone"
             yield OperationMistake("softmax-diagonal", said, group[0], diagonal, {}, ("diagonal",))
             said = "nothing is passed back through the sum in the denominator of the softmax"
-            edges = [(number, 1) for number in group]
+            edges = [*((number, 1) for number in group), *shifts]
             found = scale_edges("softmax-denominator", said, edges, 0.0)
             yield found._replace(family=("denominator",))
         elif equation.name == "exp":
@@ -84,9 +85,27 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 yield OperationMistake(name, said, group[0], changes, {}, (name, "softmax"))
 
 
-def keep_diagonal(known: Structure, group: Sequence[int], values: Values) -> Changes:
+def list_shifts(known: Structure, group: Sequence[int]) -> list[Edge]:
+    """List where these softmaxes subtract the largest score, which a derivation leaves out.
+
+    It has no effect on the right gradient, and one on a wrong gradient.
+    """
+    operations, found = known.program.operations, list[Edge]()
+    for number in group:
+        above = ancestors(known, operations[number].inputs[0], AROUND)
+        for exp in producers(known, above, "exp"):
+            scores = ancestors(known, operations[exp].inputs[0], AROUND)
+            for sub in producers(known, scores, "sub"):
+                below = ancestors(known, operations[sub].inputs[1], AROUND)
+                found += [(sub, 1)] if producers(known, below, "reduce_max") else []
+    return [*dict.fromkeys(found)]
+
+
+def keep_diagonal(
+    known: Structure, group: Sequence[int], shifts: Sequence[Edge], values: Values
+) -> Changes:
     """Multiply by 1 − p in the numerator, and pass back nothing through the denominator."""
-    changes: Changes = {}
+    changes: Changes = {edge: Change(edge[1], after=0.0) for edge in shifts}
     for number in group:
         (slot,) = known.program.operations[number].outputs
         changes[number, 0] = Change(0, before=1 - values[slot][0])
@@ -120,7 +139,8 @@ def list_normalisation_mistakes(known: Structure) -> Iterator[OperationMistake]:
     Others forget to divide by the standard deviation, or leave its ε out.
     """
     operations, name = known.program.operations, "normalisation-path-missing"
-    through = AROUND | {"div", "mul"}
+    # `np.var` divides by n − ddof where that is not zero.
+    through = AROUND | {"div", "mul", "select_n"}
     means, variances, roots = list[Edge](), list[Edge](), dict[int, int]()
     for equation in operations:
         if equation.name == "sub":

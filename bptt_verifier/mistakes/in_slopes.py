@@ -77,10 +77,14 @@ def slope_at_step(
     activation: Activation,
     values: Values,
 ) -> Any:
-    """Compute the slope of the activation of another step; beyond the ends, that at zero."""
+    """Compute the slope of the activation of another step; beyond the ends, that at zero.
+
+    At a kink it is that below zero, since derivations mask by `h > 0`.
+    """
     other = others[activation.end]
     if other is None:
-        return slope_of(known, activation, values, np.zeros_like(values[activation.start]))[0]
+        below = np.full_like(values[activation.start], -np.finfo(np.float32).tiny)
+        return slope_of(known, activation, values, below)[0]
     return slope_of(known, other, values)[0]
 
 

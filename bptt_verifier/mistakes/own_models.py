@@ -52,6 +52,7 @@ OPERATIONS = {
     "broadcast_in_dim": "broadcast",
     "reduce_sum": "sum over an axis",
     "integer_pow": "power",
+    "select_n": "selection",
 }
 
 
@@ -261,13 +262,19 @@ class OwnHypotheses:
 
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
-        equation = self.program.operations[made.equation]
+        changed = self.changes(self.evidence[0], [made])
+        operations = self.program.operations
+        # The line shown is one where a parameter of these gradients is used.
+        leaf = self.structure.leaf
+        own = [n for n, k in changed if leaf.get(operations[n].inputs[k]) in names]
+        if own and {*map(leaf.get, operations[made.equation].inputs)}.isdisjoint(names):
+            made = made._replace(equation=min(own))
+        equation = operations[made.equation]
         operation = OPERATIONS.get(equation.name, equation.name)
         place = equation.where[0] if equation.where else None
         line = place.text if place else None
         where = f"the line `{line}` ({place.at_column})" if place and line else "an operation"
         # If the mistake is made for one caller of a function only, name the calling line.
-        changed = self.changes(self.evidence[0], [made])
         chains = {self.program.operations[number].where for number, _ in changed}
         shared = {chain for chain in chains if chain[:1] == equation.where[:1]}
         callers = {

@@ -255,6 +255,8 @@ def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) ->
     elif isinstance(error, ModuleNotFoundError) and error.name:
         top = printable(error.name.partition(".")[0])
         said += f"; install {top}, or put {top}.py beside the file"
+    elif isinstance(error, EOFError):
+        said += "; nothing can be typed in while it is judged: write the values into the file"
     elif isinstance(error, FileNotFoundError):
         said += "; run bptt in the folder that has it"
     return said

@@ -124,11 +124,12 @@ def find_layers(
     layers: list[Any] = []
     for equation in program.operations:
         read = [slot for slot in equation.inputs if slot in parts]
-        last = max((producer[slot] for slot in equation.inputs if slot in producer), default=None)
+        sources = sorted((producer[s] for s in equation.inputs if s in producer), reverse=True)
         if read and equation.name in {"dot_general", "mul"}:
             layers.append(parts[min(read, key=lambda slot: distinct[leaf[slot]])])
-        else:
-            layers.append(None if last is None else layers[last])
+        else:  # a broadcast bias has no layer: that of the other operand
+            known = (layers[k] for k in sources if layers[k] is not None)
+            layers.append(next(known, None))
     return layers
 
 

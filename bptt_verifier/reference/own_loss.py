@@ -265,6 +265,11 @@ def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:
     found = attempt(call)
     if isinstance(found, Failure):
         return f"{model.called} raised {found.what} at {found.where}."
+    if found.dtype == object and found.size == 1:
+        raise ValueError(
+            f"{model.called}: expected a real scalar, found {type_name(found.item())}; return the "
+            "loss as a number"
+        )
     if found.size != 1 or found.dtype.kind not in "fiu":
         raise ValueError(
             f"{model.called}: expected a real scalar, found {found.dtype} of shape {found.shape}"
