@@ -190,12 +190,20 @@ def rescale(known: Structure, roots: Mapping[int, int], without: bool, values: V
                 kept = [s for s in total.inputs if s not in known.program.constants]
                 factor = factor / np.sqrt(values[kept[0]][0])
         shape = operations[source].shapes[0]
-        factor = factor.reshape(factor.shape + (1,) * (len(shape) - factor.ndim))
-        if np.broadcast_shapes(factor.shape, shape) != shape:
+        columns = factor.reshape(factor.shape + (1,) * (len(shape) - factor.ndim))
+        fitting = [f for f in (columns, factor) if fits(f.shape, shape)]
+        if not fitting:
             return {}
+        factor = fitting[0]
         for operand in known.active(source):
             changes[source, operand] = Change(operand, before=factor)
     return changes
+
+
+def fits(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """True if an array of this shape can be broadcast to the other."""
+    pairs = zip(reversed(shape), reversed(other), strict=False)
+    return len(shape) <= len(other) and all(one in (1, two) for one, two in pairs)
 
 
 def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:

@@ -93,6 +93,7 @@ def list_transposition_mistakes(
     if slots[0] not in known.leaf or len(shapes) > 1:
         return
     recurrent = any(from_before(known, number, operand) for number in group)
+    recurrent = recurrent or feeds_itself(known, group, operand)
 
     def transpose(values: Values) -> list[Any]:
         weights = [values[slot] for slot in slots]
@@ -103,6 +104,20 @@ def list_transposition_mistakes(
     changes = partial(replace_other_operand, known, group, operand, transpose)
     said = f"{weight} is not transposed in the backward pass"
     yield OperationMistake(name, said, group[0], changes, {}, (name, operand))
+
+
+def feeds_itself(known: Structure, group: Sequence[int], operand: int) -> bool:
+    """True if an operand depends on an earlier product of the group, at whatever step."""
+    slots = [known.program.operations[number].inputs[operand] for number in group[1:]]
+    seen = set[int]()
+    while slots:
+        number = known.producer.get(slots.pop(), -1)
+        if number in group:
+            return True
+        if number > group[0] and number not in seen:
+            seen.add(number)
+            slots += known.program.operations[number].inputs
+    return False
 
 
 def list_order_mistakes(
@@ -144,7 +159,8 @@ def list_shifted_parts(
     numbers = [source for source in sources if source is not None]
     # At the first step all parts may be constants, and then so is the operand.
     early = len(slots) - len(numbers)
-    if early > 1 or not numbers or len({operations[k].name for k in numbers}) > 1:
+    kinds = {(operations[k].name, len(operations[k].inputs)) for k in numbers}
+    if early > 1 or len(kinds) != 1:
         return
     joined = operations[numbers[0]].name == "concatenate"
     if not joined and (early or operations[numbers[0]].name not in {"stack", "add", "sub", "mul"}):

@@ -48,6 +48,8 @@ from bptt_verifier.program.own_results import (
 from bptt_verifier.program.own_updates import find_confirmed, record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
 
+VECTORS = frozenset("params parameters theta weights".split())
+
 
 class OwnCode(NamedTuple):
     """A loss and gradients as functions of parameters, and what the code is taken for."""
@@ -141,14 +143,14 @@ class Calls:
     ) -> dict[str, ArrayPlace]:
         """List the float arrays in the object and the globals, or else in the arguments.
 
-        An argument that is chosen, or an array with the name of parameters, comes before all.
+        An argument that is chosen, or a vector with the name of parameters, comes before all.
 
         An attribute that a call sets anew is a state of the object, and is left out, and so is one
         that it changes unless it may update parameters.
         """
         found = dict[str, ArrayPlace]()
         arguments = {} if self.pair else self.roots["arguments"]
-        vectors = {n: v for n, v in arguments.items() if is_float_array(v) and n in PARAMS}
+        vectors = {n: v for n, v in arguments.items() if n in VECTORS and is_vector(v)}
         vectors = {n: arguments[n] for n in chosen if n in arguments} or vectors
         if vectors:
             found = {n: ArrayPlace("arguments", (n,), (n,), v) for n, v in vectors.items()}
@@ -174,6 +176,11 @@ class Calls:
                 and (updates or np.array_equal(params[name], place.array))
             )
         }  # fmt: skip
+
+
+def is_vector(value: Any) -> bool:
+    """True for a vector that may hold all parameters, as optimisers take them."""
+    return is_float_array(value) and np.ndim(value) == 1
 
 
 def copy_all(roots: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
@@ -321,7 +328,7 @@ def assemble(
         )
     sources, ordered = results.spell(), results.list_in_order()
     found = find_gradients({n: leaves[n] for n in wanted} or leaves, sources)
-    vector = not found and len(leaves) == len(ordered) == 1 and {*leaves} <= {*PARAMS}
+    vector = not found and len(leaves) == len(ordered) == 1 and VECTORS.issuperset(leaves)
     if vector:
         wanted = [*leaves]
     if wanted and len(found) < len(wanted) <= len(ordered):

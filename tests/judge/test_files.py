@@ -13,7 +13,7 @@ from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
-from tests.support.own_code import DATA, LAYER, METHODS, SHAPES, Shape
+from tests.support.own_code import DATA, LAYER, METHODS, OUTPUT, SHAPES, Shape
 
 
 def read(
@@ -68,6 +68,7 @@ def test_nothing_of_the_users_is_changed_and_no_state_is_kept(tmp_path: Path) ->
     assert space["W"] is before
 
 
+METHOD = SHAPES["a method that returns both"].source
 GRADIENTS = f"{DATA}\nparams = dict(W=W)\ndef loss(p, xp):\n    return 1.0\n"
 DERIVATION = "def gradients(params, x, y):\n    return params\n"
 OF_ARGUMENT = SHAPES["a dict of parameters"].source.replace("params, x, y", "x, y, params")
@@ -99,6 +100,10 @@ MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
         (SHAPES["forward returns the loss"].source, None, "Net is taken for a class with forward"),
         (SHAPES["forward returns the loss"].source, "net", "W, V, b; without a gradient, and taken for data: dh."),
         (SHAPES["backward takes the gradient of the output"].source, "layer", "times fixed random weights"),
+        (f"{DATA}{OUTPUT}", None, "a class with forward, backward, called with x; the loss is the sum of"),
+        (f"{DATA}{LAYER}{OUTPUT}", None, "Net is taken for a class"),
+        (SHAPES["an object that is a default"].source, "f", "f is taken for a function that returns"),
+        (METHOD.replace("return loss, dict(W=dW, V=dV, b=db)", "return loss, dW, dV, db"), None, "Net.loss is taken for a function"),
     ],
 )  # fmt: skip
 def test_a_file_is_taken_for_what_it_defines_and_that_is_said(
@@ -118,6 +123,29 @@ class Net:
 net = Net()
 net.backward(net.forward(y) - 1, y)
 """
+OF_ERROR = f"{DATA}{OUTPUT}".replace("hs, y):", "e, y):").replace("(hs - y) **", "e **")
+OF_ERROR = OF_ERROR.replace("loss(hs, y)", "loss(hs - y, y)").replace("dhs", "e")
+OF_OTHER_DATA = f"{DATA}{OUTPUT}".replace("loss(self, hs, y):", "loss(self, x, y):\n        hs = x")
+OF_OTHER_DATA = OF_OTHER_DATA.replace("loss(hs, y)", "loss(x + 1, y)")
+STEPWISE = f"""{DATA}
+class Net:
+    def __init__(self): self.W, self.tape = W.copy(), [np.zeros(2)]
+    def forward(self, x):
+        self.tape.append(np.tanh(x + self.W @ self.tape[-1]))
+        return self.tape[-1]
+    def backward(self, dout):
+        self.dW = 0
+        for h, before in zip(self.tape[:0:-1], self.tape[-2::-1]):
+            da = dout * (1 - h**2)
+            self.dW, dout = self.dW + np.outer(da, before), self.W.T @ da
+net = Net()
+for each in x:
+    out = net.forward(each)
+net.backward(out - y)
+"""
+PAIR_ONLY = (
+    "def net_forward(x): return x\ndef net_backward(d): return d\nwhile True: net_forward(1)\n"
+)
 NET = f"{DATA}{METHODS}        return dW, dV, db\n"
 
 
@@ -147,6 +175,11 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (f"{NET}class B(Net):\n    def __init__(self, n): ...\n", "B", {}, "one object of it in the file, found none"),
         (f"{NET}a, c = Net(), Net()\n", "Net", {}, "one object of it in the file, found several"),
         (f"{DATA}{LAYER.replace('dh):', 'y):')}net = Layer(2)\n", "net", {}, "or a method loss to return"),
+        (OF_OTHER_DATA, "net", {}, "with the same x as the call of forward before it, found another"),
+        (f"{DATA}{OUTPUT}net.backward(x)".replace("dhs", "error"), "net", {}, "found error, which is computed elsewhere"),
+        (OF_ERROR, "net", {}, "a loss that depends on the parameters, found the same for others"),
+        (STEPWISE, "net", {}, "expected one call before backward, found several that depend on one"),
+        (PAIR_ONLY, None, {}, "such as .*:net_forward,net_backward"),
         (f"{PROBABLE}", "net", {}, "or a method loss to return the loss, or backward.dout. to take"),
         (PROBABLE.replace("return p", "logits = p\n        return logits - 3"), "net", {}, "or a method loss to"),
         (f"{DATA}lock = __import__('threading').Lock()\nclass A:\n    def __init__(self):\n        self.W, self.f = W, lock\n    def forward(self): ...\n    def backward(self): ...\n", "A", {}, "that can be copied for every call"),

@@ -116,6 +116,36 @@ class Classifier:
         d = 2 * (out - target) / out.size
         return {"dw": self.x.T @ d, "dx": d @ self.w.T}
 """
+# `forward` returns an output, of which `loss` takes the loss, and `backward` is given its gradient.
+OUTPUT = """
+class Net:
+    def __init__(self):
+        self.W = W.copy()
+    def forward(self, x):
+        self.hs = [np.zeros(2)]
+        for each in x:
+            self.hs.append(np.tanh(each + self.W @ self.hs[-1]))
+        return np.array(self.hs[1:])
+    def loss(self, hs, y):
+        return 0.5 * np.sum((hs - y) ** 2)
+    def backward(self, dhs):
+        self.dW, later = np.zeros((2, 2)), 0
+        for t in (2, 1, 0):
+            da = (dhs[t] + later) * (1 - self.hs[t + 1] ** 2)
+            self.dW += np.outer(da, self.hs[t])
+            later = self.W.T @ da
+net = Net()
+hs = net.forward(x)
+net.loss(hs, y)
+net.backward(hs - y)
+"""
+NUMBER = (
+    OUTPUT.replace("return np.array(self.hs[1:])", "return self.hs[-1][0]")
+    .replace("(self, dhs):", "(self, dout):")
+    .replace("dhs[t] + later", "dout * np.eye(2)[0] * (t == 2) + later")
+    .replace("net.loss(hs, y)\n", "").replace("hs - y", "2 * (hs - y[0])")
+    .replace("    def loss(self, hs, y):\n        return 0.5 * np.sum((hs - y) ** 2)\n", "")
+)  # fmt: skip
 WVb = ("W", "V", "b")
 OF_PARAMS, OF_MODEL = write(BOTH, "params['{}']"), write(BOTH, "model['{}']")
 OF_THETA = (
@@ -278,5 +308,55 @@ SHAPES = {
         "            self.dW += np.outer(da, self.hs[t])\n            dh = self.W.T @ da\n"
         "net = Net()\nnet.forward(x, y)\nnet.backward()\n",
         "net", ("W",),
+    ),
+    "backward is given the gradient, beside a method for the loss": Shape(
+        f"{DATA}{OUTPUT}", "Net", ("W",)
+    ),
+    "forward returns a number, and backward is given its gradient": Shape(
+        f"{DATA}{NUMBER}", "Net", ("W",)
+    ),
+    "a function that updates the structure it is given": Shape(
+        f"{DATA}\ndef f(params, x, y):\n{OF_PARAMS}\n    params['W'] -= 0.1 * dW\n"
+        '    return loss, {"W": dW, "V": dV, "b": db}\nf({"W": W, "V": V, "b": b}, x, y)\n',
+        "f", WVb,
+    ),
+    "an object that is a default": Shape(
+        f"{DATA}\nclass P:\n    def __init__(self, v):\n        self.v, self.d = v, 0 * v\n"
+        "class Every:\n    def __init__(self):\n        self.W = P(W)\nevery = Every()\n"
+        "def forward(x, p=every):\n    return np.tanh(p.W.v @ x)\n"
+        "def backward(dh, x, p=every):\n    p.W.d += np.outer(dh, x)\n"
+        "def f(x, y, z):\n    h = forward(x)\n    every.W.d.fill(0)\n"
+        "    backward(2 * h * (1 - h**2), x)\n    return np.sum(h**2), h, h\nf(y, 1, 2)\n",
+        "f", ("every.W.v",),
+    ),
+    "names with dots": Shape(
+        f"{DATA}\nclass Part: pass\nclass Net:\n    def __init__(self):\n"
+        "        self.enc = Part()\n        self.enc.b = b.copy()\n"
+        "    def forward(self, x):\n        self.h = np.tanh(x[0] + self.enc.b)\n"
+        "        return np.sum(self.h**2)\n"
+        "    def backward(self):\n        return {'enc.b': 2 * self.h * (1 - self.h**2)}\n"
+        "net = Net()\nnet.forward(x)\n",
+        "net", ("enc.b",),
+    ),
+    "gradients mapped in a list": Shape(
+        f"{DATA}\ndef f(x, y):\n{write(BOTH)}\n"
+        "    return loss / 2, [g / 2 for g in (dW, dV, db)]\n",
+        "f", WVb,
+    ),
+    "a vector of parameters": Shape(
+        f"{DATA}\ndef objective(theta):\n    W = theta[:4].reshape(2, 2)\n"
+        "    h = np.tanh(W @ y + theta[4:])\n    d = 2 * h * (1 - h**2)\n"
+        "    return np.sum(h**2), np.concatenate([np.outer(d, y).ravel(), d])\n"
+        "theta = rng.normal(size=6)\n",
+        "objective", ("theta",),
+    ),
+    "numbers, summed over an axis that they lack": Shape(
+        f"{DATA}\nu, w = np.array(0.3), np.array(0.7)\n"
+        "def run(x, u, w):\n    h = [0.0]\n    for each in x[:, 0]:\n"
+        "        h.append(np.sum(np.tanh(u * each + w * h[-1]), axis=0))\n    return h\n"
+        "def f(x, u, w):\n    h, d, du, dw = run(x, u, w), 1.0, 0, 0\n    for t in (2, 1, 0):\n"
+        "        a = d * (1 - h[t + 1] ** 2)\n        du += a * x[t, 0]\n        dw += a * h[t]\n"
+        "        d = a * w\n    return h[-1], (du, dw)\n",
+        "f", ("u", "w"),
     ),
 }  # fmt: skip
