@@ -189,6 +189,11 @@ def choose_kind(
             return OWN, "gradients"
         if number is not None and number < 3 and "gradients" in list_candidates(defined):
             return CODE, "gradients"
+        if complete and number in (0, 2):
+            raise ValueError(
+                f"FILE: expected gradients(params) in {file}, found {number} arguments without a "
+                "default; let it take the parameters alone, and find the data in the file"
+            )
         if own or number == 1:
             missing = [n for n in ("params", "loss") if not defined.defines(n)]
             remedy = "" if number == 1 else ", or leave out --own for a derivation"

@@ -71,7 +71,7 @@ def find_used_globals(function: Callable[..., Any]) -> dict[str, Any]:
             value = space.get(name)
             if isinstance(value, FunctionType):
                 waiting += [value.__code__] if value.__globals__ is space else []
-                given = value.__defaults__ if takes_default(value, space) else ()
+                given = value.__defaults__ or () if takes_default(value, space) else ()
                 same = [n for n, v in space.items() if find_node(v) and any(v is d for d in given)]
                 found |= {n: space[n] for n in same if holds_float_array(space[n], n)}
             elif isinstance(value, type) and value.__module__ == space.get("__name__"):

@@ -175,6 +175,7 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (f"{NET}class B(Net):\n    def __init__(self, n): ...\n", "B", {}, "one object of it in the file, found none"),
         (f"{NET}a, c = Net(), Net()\n", "Net", {}, "one object of it in the file, found several"),
         (f"{DATA}{LAYER.replace('dh):', 'y):')}net = Layer(2)\n", "net", {}, "or a method loss to return"),
+        (f"{GRADIENTS}def gradients(): ...", None, {}, r"expected gradients\(params\) in .*, found 0 arg"),
         (OF_OTHER_DATA, "net", {}, "with the same x as the call of forward before it, found another"),
         (f"{DATA}{OUTPUT}net.backward(x)".replace("dhs", "error"), "net", {}, "found error, which is computed elsewhere"),
         (OF_ERROR, "net", {}, "a loss that depends on the parameters, found the same for others"),

@@ -46,6 +46,7 @@ def test_an_array_that_is_returned_and_then_overwritten_is_copied_in_time() -> N
         (square, {1: W["W"]}, "params: expected names that are strings, found 1"),
         (3, W, "loss: expected a function, found int"),
         (lambda p, xp: p["W"], W, "expected a real scalar"),
+        (lambda p, xp: None, W, "found None; return the loss as a number"),
         (lambda p, xp: (1.0, p), W, "found a tuple of 2 values; return the loss alone"),
     ],
 )
