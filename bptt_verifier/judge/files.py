@@ -21,7 +21,7 @@ from bptt_verifier.program.gradient_names import (
     name_expression,
     walk_own_body,
 )
-from bptt_verifier.program.leaves import find_node, walk
+from bptt_verifier.program.leaves import find_node, flatten, walk
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import (
     BACKWARD,
@@ -33,7 +33,7 @@ from bptt_verifier.program.own_classes import (
     read_pair,
 )
 from bptt_verifier.program.own_code import OwnCode, read_function
-from bptt_verifier.program.own_results import LOSSES, PARAMS
+from bptt_verifier.program.own_results import LOSSES, PARAMS, is_array
 from bptt_verifier.program.source_file import (
     Definitions,
     RecordedCall,
@@ -43,9 +43,11 @@ from bptt_verifier.program.source_file import (
     load,
     read_cells,
 )
+from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 
 IN_FILE, FOUND = "gradients(draw_parameters(params", "code.gradients(draw_parameters(code.params"
+LATER = (1, 4, 16)  # calls that are skipped for other data
 DERIVATION, OWN, CODE = "derivation", "own model", "own code"
 # Make a function announce its calls, of which it is said what runs.
 Announce = Callable[[Callable[..., Any], str], Callable[..., Any]]
@@ -318,7 +320,43 @@ def check_signature(
 def read_code(
     file: Path, defined: Definitions, name: str, chosen: Sequence[str], announce: Announce
 ) -> OwnCode:
-    """Run a file up to the first call of its function or class, and read that.
+    """Run a file up to a call of its function or class, and read that.
+
+    It is the first call, unless some gradient is zero with the data of that and of no later one: a
+    sequence of one step shows no mistake in a recurrent weight.
+    """
+    recorder, code = read_call(file, defined, name, chosen, announce, 0)
+    check = announce(find_zero_gradients, f"a call of {name}")
+    zero = check(code) if recorder.calls else ()
+    for skipped in LATER if zero else ():
+        found = attempt(read_call, file, defined, name, chosen, announce, skipped)
+        if isinstance(found, Failure) or not found[0].ended:
+            break
+        if not check(found[1]):
+            said = found[1].said.replace("its first call", f"call {skipped + 1}").removesuffix(".")
+            said += f"; the gradient of {', '.join(zero)} is zero with the data of the first call."
+            return found[1]._replace(said=said)  # type: ignore[no-any-return]
+    return code
+
+
+def find_zero_gradients(code: OwnCode) -> tuple[str, ...]:
+    """Find the parameters whose gradients are zero at random values; none where that fails."""
+    params = draw_parameters(code.params, seed=0, case=1)
+    found = attempt(lambda: flatten(code.params).read(code.gradients(params)[1]))
+    if isinstance(found, Failure) or not isinstance(found, Mapping):
+        return ()
+    return tuple(str(n) for n, v in found.items() if is_array(v) and not np.any(np.asarray(v)))
+
+
+def read_call(
+    file: Path,
+    defined: Definitions,
+    name: str,
+    chosen: Sequence[str],
+    announce: Announce,
+    skipped: int,
+) -> tuple[Recorder, OwnCode]:
+    """Run a file up to a call of its function or class, after some others, and read that.
 
     A file that calls it only where it is the main program is run as that.
     """
@@ -326,21 +364,22 @@ def read_code(
     listed = name.split(",")
     names, last = frozenset({method} if method else listed), frozenset({method or listed[-1]})
     kind = defined.objects.get(top, top)
-    recorder = Recorder(names, last, kind if method else None)
+    recorder = Recorder(names, last, kind if method else None, skipped)
     if not method and kind in defined.classes:
-        recorder = Recorder(frozenset((*FORWARD, *LOSS, *BACKWARD)), frozenset(BACKWARD), kind)
+        names, last = frozenset((*FORWARD, *LOSS, *BACKWARD)), frozenset(BACKWARD)
+        recorder = Recorder(names, last, kind, skipped)
     run, read = announce(load, f"running {file.name}"), announce(read_named, f"a call of {name}")
     space = vars(run(file, recorder))
     guarded = any("__main__" in cell.source for cell in read_cells(file))
     if not guarded or recorder.calls:
-        return read(space, name, recorder, chosen)  # type: ignore[no-any-return]
+        return recorder, read(space, name, recorder, chosen)
     try:
-        return read(space, name, recorder, chosen)  # type: ignore[no-any-return]
+        return recorder, read(space, name, recorder, chosen)
     except ValueError:
         space = vars(run(file, recorder, name="__main__"))
         if not recorder.calls:
             raise
-        return read(space, name, recorder, chosen)  # type: ignore[no-any-return]
+        return recorder, read(space, name, recorder, chosen)
 
 
 def read_named(

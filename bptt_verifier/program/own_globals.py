@@ -26,7 +26,9 @@ def set_globals(
     before = {name: space[name] for name in values}
     instead = {id(before[name]): value for name, value in values.items()}
     defaults = {
-        each: tuple(each.__defaults__ or ()) for each in [*space.values()] if takes_default(each, space)
+        each: tuple(each.__defaults__ or ())
+        for each in [*space.values()]
+        if takes_default(each, space)
     }
     space.update(values)
     for each, given in defaults.items():

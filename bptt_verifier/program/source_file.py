@@ -131,14 +131,22 @@ class Reached(BaseException):
 
 
 class Recorder:
-    """Records the first calls of functions of a file, and ends its run at one of them.
+    """Records calls of functions of a file, and ends its run at one of them.
 
-    `names` are functions, or methods of the class `of` and its subclasses; the run ends at a call
-    of one of `last`. A method's object is copied as it is before the call.
+    `names` are functions, or methods of the class `of` and its subclasses; the run ends at the
+    first call of one of `last`, after `skipped` others. A method's object is copied as it is before
+    the call.
     """
 
-    def __init__(self, names: frozenset[str], last: frozenset[str], of: str | None = None) -> None:
+    def __init__(
+        self,
+        names: frozenset[str],
+        last: frozenset[str],
+        of: str | None = None,
+        skipped: int = 0,
+    ) -> None:
         self.names, self.last, self.of = names, last, of
+        self.left, self.ended = skipped, False
         self.files: frozenset[str] = frozenset()
         self.calls: dict[str, RecordedCall] = {}
         self.first: dict[str, tuple[Any, Any]] = {}  # an object, and a copy before its first call
@@ -165,7 +173,11 @@ class Recorder:
             self.first[code.co_name], before = (owner, kept), None
         self.calls[code.co_name] = RecordedCall(kept, given, before)
         if code.co_name in self.last:
-            raise Reached
+            if not self.left:
+                self.ended = True
+                raise Reached
+            self.left -= 1
+            self.first.clear()
 
     @contextmanager
     def watch(self, files: Iterable[str]) -> Iterator[None]:

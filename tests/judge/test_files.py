@@ -77,6 +77,8 @@ OF_ARGUMENT = OF_ARGUMENT.replace("return loss, {", "grads = {").replace(
     "db}", "db}; return loss, grads"
 )
 MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
+SHORT_FIRST = MIN_CHAR.replace("while", "lossFun([0], y, np.ones(2))\nwhile")
+SHORT_ALWAYS = MIN_CHAR.replace("[0, 2, 1]", "[0]")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,8 @@ MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
         (f"{DATA}def f(x):\n    return np.sum(W @ x), x\ndef g(x):\n    dW = 1 + 0 * W\n"
          "    return np.sum(W @ x), dW\ndef h(x):\n    grads = 0\n    return grads, x\nx = y\n", None, "g is taken"),
         (MIN_CHAR, None, "with the inputs, y, hprev of its first call in the file; parameters"),
+        (SHORT_FIRST, None, "of call 2 in the file; parameters: W, V, b; the gradient of W is zero with the data of the first call."),
+        (SHORT_ALWAYS, None, "with the inputs, y, hprev of its first call in the file; parameters: W, V, b."),
         (OF_ARGUMENT, "f", "the gradients of params, with the x, y of its first call in the file."),
         (MIN_CHAR, "lossFun", "parameters: W, V, b."),
         (SHAPES["arguments"].source, None, "parameters: W, V, b; without a gradient, and taken for data: x, y."),
