@@ -293,7 +293,8 @@ def returns_both(function: ast.FunctionDef) -> bool:
         ]
         names = [name_expression(part) for part in parts]
         slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
-        if slopes and (LOSSES & {*names} or ("" in names and not passed_back)):
+        written = "grad" in function.name.lower() and any(isinstance(p, ast.Dict) for p in parts)
+        if (slopes or written) and (LOSSES & {*names} or ("" in names and not passed_back)):
             return True
     return False
 

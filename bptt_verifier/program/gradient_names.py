@@ -62,12 +62,15 @@ def find_gradients(leaves: Mapping[str, Keys], sources: Mapping[Keys, Keys]) -> 
 
     `sources` has the paths of all arrays that may be gradients, by their paths as spelled.
     """
-    found = {}
+    found, claims = dict[str, Keys](), dict[Keys, list[tuple[tuple[int, int], str]]]()
     for name, leaf in leaves.items():
         ranks = {s: rank for s in sources if (rank := rank_source(s, leaf)) is not None}
         if ranks:
-            found[name] = sources[min(ranks, key=lambda s: ranks[s])]
-    return found
+            spelled = min(ranks, key=lambda s: ranks[s])
+            found[name] = sources[spelled]
+            claims.setdefault(found[name], []).append((ranks[spelled], name))
+    # `dW["y"]` is the gradient of `W["y"]` rather than of another `y`.
+    return {name: source for name, source in found.items() if min(claims[source])[1] == name}
 
 
 def name_returned_values(function: Callable[..., Any], number: int) -> dict[Keys, str]:

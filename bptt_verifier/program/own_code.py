@@ -20,7 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt, find_code, message_of
-from bptt_verifier.program.gradient_names import find_gradients, name_returned_values
+from bptt_verifier.program.gradient_names import (
+    find_gradients,
+    is_named_gradient,
+    name_returned_values,
+)
 from bptt_verifier.program.leaves import (
     Keys,
     find_node,
@@ -291,6 +295,15 @@ def read_function(
     whole = calls.make(run)
     state = calls.attempt(whole)
     names = name_returned_values(function, len(list_items(state["result"])))
+    structures = [
+        key
+        for key, value in arguments.items()
+        if find_node(value) and any(is_named_gradient(each, key) for each in names.values())
+    ]
+    if structure in structures[:-1]:  # each has a gradient named after it
+        calls = Calls(name, function, {"arguments": arguments})
+        whole = calls.make(run)
+        state = calls.attempt(whole)
     loss = find_loss(state["result"], names)
     if loss is None:
         raise ValueError(

@@ -78,6 +78,7 @@ OF_ARGUMENT = OF_ARGUMENT.replace("return loss, {", "grads = {").replace(
 )
 MIN_CHAR = SHAPES["arrays of the file, as in min-char-rnn"].source
 SHORT_FIRST = MIN_CHAR.replace("while", "lossFun([0], y, np.ones(2))\nwhile")
+WRITTEN = f"{DATA}params = dict(b=b)\ndef loss_and_grads(params):\n    return np.sum(params['b']), {{'b': 1 + 0 * b}}\n"
 SHORT_ALWAYS = MIN_CHAR.replace("[0, 2, 1]", "[0]")
 
 
@@ -106,6 +107,7 @@ SHORT_ALWAYS = MIN_CHAR.replace("[0, 2, 1]", "[0]")
         (SHAPES["backward takes the gradient of the output"].source, "layer", "times fixed random weights"),
         (f"{DATA}{OUTPUT}", None, "a class with forward, backward, called with x; the loss is the sum of"),
         (f"{DATA}{LAYER}{OUTPUT}", None, "Net is taken for a class"),
+        (WRITTEN, None, "loss_and_grads is taken for a function that returns the loss and the gradients of params"),
         (SHAPES["an object that is a default"].source, "f", "f is taken for a function that returns"),
         (METHOD.replace("return loss, dict(W=dW, V=dV, b=db)", "return loss, dW, dV, db"), None, "Net.loss is taken for a function"),
     ],

@@ -329,6 +329,14 @@ SHAPES = {
         "    backward(2 * h * (1 - h**2), x)\n    return np.sum(h**2), h, h\nf(y, 1, 2)\n",
         "f", ("every.W.v",),
     ),
+    "two structures of parameters": Shape(
+        f"{DATA}\nW, B = dict(h=W, y=V), dict(h=b)\ndef f(x, y, W, B):\n"
+        "    h = np.tanh(W['h'] @ x[0] + B['h'])\n    e = W['y'] @ h - y\n"
+        "    loss, d = 0.5 * np.sum(e**2), (W['y'].T @ e) * (1 - h**2)\n"
+        "    dW, dB = dict(h=np.outer(d, x[0]), y=np.outer(e, h)), dict(h=d)\n"
+        "    return loss, dW, dB\nf(x, y, W, B)\n",
+        "f", ("W.h", "W.y", "B.h"),
+    ),
     "names with dots": Shape(
         f"{DATA}\nclass Part: pass\nclass Net:\n    def __init__(self):\n"
         "        self.enc = Part()\n        self.enc.b = b.copy()\n"
