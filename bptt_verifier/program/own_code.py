@@ -52,6 +52,7 @@ from bptt_verifier.program.own_results import (
 from bptt_verifier.program.own_updates import find_confirmed, record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
 
+INPUTS = frozenset("x xs xt input inputs data h hs hprev h_prev c cprev c_prev s state".split())
 VECTORS = frozenset("params parameters theta weights".split())
 
 
@@ -341,6 +342,11 @@ def assemble(
         )
     sources, ordered = results.spell(), results.list_in_order()
     found = find_gradients({n: leaves[n] for n in wanted} or leaves, sources)
+    found = {
+        n: path
+        for n, path in found.items()
+        if n in wanted or not is_of_part(leaves[n], path, places.get(n), results.state)
+    }
     vector = not found and len(leaves) == len(ordered) == 1 and VECTORS.issuperset(leaves)
     if vector:
         wanted = [*leaves]
@@ -388,6 +394,15 @@ def assemble(
 
     shown = present(loss, calls.function), present(gradients, calls.function)
     return OwnCode(*shown, calls.params, f"{said}.")
+
+
+def is_of_part(
+    leaf: Keys, source: Keys, place: ArrayPlace | None, state: Mapping[str, Any]
+) -> bool:
+    """True if a gradient is of a part of the inputs or of a state, such as that of the last x."""
+    if place is None or str(leaf[-1]).rstrip("_0123456789").lower() not in INPUTS:
+        return False
+    return bool(np.shape(follow(state, source)) != np.shape(place.array))
 
 
 def find_updates(

@@ -329,6 +329,11 @@ SHAPES = {
         "    backward(2 * h * (1 - h**2), x)\n    return np.sum(h**2), h, h\nf(y, 1, 2)\n",
         "f", ("every.W.v",),
     ),
+    "the gradient of the last input alone": Shape(
+        f"{DATA}\ndef f(x, y, W, V, b):\n{write(BOTH)}        dx = da\n"
+        "    return loss, dW, dV, db, dx\nf(x, y, W, V, b)\n",
+        "f", WVb,
+    ),
     "two structures of parameters": Shape(
         f"{DATA}\nW, B = dict(h=W, y=V), dict(h=b)\ndef f(x, y, W, B):\n"
         "    h = np.tanh(W['h'] @ x[0] + B['h'])\n    e = W['y'] @ h - y\n"
