@@ -171,7 +171,8 @@ def rescale(known: Structure, roots: Mapping[int, int], without: bool, values: V
                 factor = factor / np.sqrt(values[kept[0]][0])
         shape = operations[source].shapes[0]
         factor = factor.reshape(factor.shape + (1,) * (len(shape) - factor.ndim))
-        if np.broadcast_shapes(factor.shape, shape) != shape:
+        sizes = zip(factor.shape, shape, strict=False)
+        if factor.ndim > len(shape) or any(one not in (1, other) for one, other in sizes):
             return {}
         for operand in known.active(source):
             changes[source, operand] = Change(operand, before=factor)
