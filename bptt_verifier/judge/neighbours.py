@@ -39,8 +39,9 @@ def weigh(
     both are allowed. If the scatter is `decisive`, it alone decides. `entries` is the number of all
     entries of the verdict. Neighbours are `far` where the submission's format is not known.
     Where the mean exceeds both by little, rounding may be the same at all of them: far neighbours
-    decide, but not on steps whose gradients vanish, which change by too much there. Nothing changes if the submission fails at too many neighbours, or if a second call at
-    the case itself changes a result, which rounding does not.
+    decide, but not on steps whose gradients vanish, which change by too much there. Nothing changes
+    if the submission fails at too many neighbours, or if a second call at the case itself changes a
+    result, which rounding does not.
     """
     half = any(is_half(found.dtypes[name]) for name in names)
     distance = IN_HALF if half else FAR if far else DISTANCE
