@@ -162,20 +162,34 @@ def rescale(known: Structure, roots: Mapping[int, int], without: bool, values: V
     for source, root in roots.items():
         slot = operations[root].inputs[0]
         with np.errstate(all="ignore"):
-            factor = np.sqrt(values[slot][0])
+            factor = np.sqrt(values[slot])
             if without:
                 total = operations[known.producer[slot]] if slot in known.producer else None
                 if total is None or total.name != "add":
                     return {}
                 kept = [s for s in total.inputs if s not in known.program.constants]
-                factor = factor / np.sqrt(values[kept[0]][0])
+                factor = factor / np.sqrt(values[kept[0]])
+        factor = repeat_along_axes(known, operations[root].outputs[0], factor)
         shape = operations[source].shapes[0]
-        factor = factor.reshape(factor.shape + (1,) * (len(shape) - factor.ndim))
-        if np.broadcast_shapes(factor.shape, shape) != shape:
+        sizes = zip(factor.shape[1:], shape, strict=False)
+        # A scalar alone has other axes than what it is multiplied by.
+        if factor.ndim - 1 not in (0, len(shape)) or any(one not in (1, n) for one, n in sizes):
             return {}
         for operand in known.active(source):
-            changes[source, operand] = Change(operand, before=factor)
+            changes[source, operand] = Change(operand, before=factor[0])
     return changes
+
+
+def repeat_along_axes(known: Structure, slot: int, value: Array) -> Array:
+    """Reshape and broadcast a value as the loss does what stands in a slot."""
+    operations = known.program.operations
+    while True:
+        users = [operations[user] for user, _ in known.users.get(slot, ())]
+        around = [each for each in users if each.name in AROUND]
+        if not around:
+            return value
+        (value,) = evaluate(around[0], [value])
+        (slot,) = around[0].outputs
 
 
 def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
