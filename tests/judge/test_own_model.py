@@ -22,8 +22,8 @@ from bptt_verifier.reference.own_loss import OwnModel, prepare
 from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
-from tests.support import own_models
-from tests.support.own_models import MISTAKES, MODELS, Mistake, planted
+from tests.support.own_mistakes import MISTAKES, RETURN, Mistake, planted
+from tests.support.own_models import MODELS
 from tests.support.profiles import deep
 
 CASES = 36
@@ -138,7 +138,7 @@ def test_two_mistakes_are_both_named() -> None:
     wrong = planted(
         "char",
         ('p["Whh"].T @ da', 'p["Whh"] @ da'),
-        (own_models.RETURN, "    g['by'] *= 2\n    return g\n"),
+        (RETURN, "    g['by'] *= 2\n    return g\n"),
     )
     assert names(judged(wrong, own_model("char"))) == [
         "untransposed-recurrent-weight",

@@ -26,7 +26,7 @@ def over_columns_without_axes_kept(a: Any, xp: Any) -> tuple[Any, Any]:
     return a - mean, xp.sqrt(xp.mean((a - mean) ** 2, axis=1) + SMALL)[:, None]
 
 
-AXES = {over_rows: 0, over_columns: 1, over_columns_without_axes_kept: 1}
+AXES: dict[Any, int] = {over_rows: 0, over_columns: 1, over_columns_without_axes_kept: 1}
 
 
 @pytest.mark.parametrize("normalise", AXES, ids=lambda f: f.__name__)
