@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 from mutation.operators import list_mutants
-from mutation.run import ROOT, list_stale_reasons, read_configuration
+from mutation.run import ROOT, list_stale_reasons, read_configuration, select_mutants
 
 SOURCE = '''
 """A text is left alone."""
@@ -75,9 +75,16 @@ def test_the_configuration_names_files_and_tests_that_exist() -> None:
     assert reasons.keys() <= tests.keys()
     for chosen in tests.values():
         for test in chosen:
-            assert (ROOT / test.partition("::")[0]).is_file(), test
+            file, _, function = test.partition("::")
+            assert not function or f"def {function}(" in (ROOT / file).read_text(), test
+            assert (ROOT / file).is_file(), test
     for file in tests:
         assert (ROOT / file).is_file(), file
+
+
+def test_every_reason_belongs_to_a_mutant() -> None:
+    _, reasons = read_configuration()
+    assert list_stale_reasons(select_mutants(reasons), reasons) == []
 
 
 def test_a_reason_for_a_mutant_that_is_gone_is_noticed() -> None:
