@@ -98,7 +98,7 @@ def accept_zeros(
 
 
 def list_gradients(compared: Iterable[Compared]) -> list[str]:
-    """The names of the gradients of all cases."""
+    """List the gradients of all cases."""
     return list(dict.fromkeys(name for found in compared for name in found.gradients))
 
 

@@ -28,8 +28,10 @@ AROUND = frozenset(
 ROOTED = frozenset({*UNARY, "add", "pow", "integer_pow", "max"})
 
 
-def ancestors(known: Structure, slot: int, through: frozenset[str], hops: int = HOPS) -> set[int]:
-    """Find the slots that a slot is computed from by these operations alone, itself included."""
+def find_ancestors(
+    known: Structure, slot: int, through: frozenset[str], hops: int = HOPS
+) -> set[int]:
+    """Find a slot and those from which it is computed by operations of these names alone."""
     found, border = {slot}, [slot]
     for _ in range(hops):
         numbers = [known.producer[each] for each in border if each in known.producer]
@@ -44,8 +46,8 @@ def ancestors(known: Structure, slot: int, through: frozenset[str], hops: int = 
     return found
 
 
-def producers(known: Structure, slots: set[int], name: str) -> list[int]:
-    """Find the operations of this name that compute one of these slots."""
+def find_producers(known: Structure, slots: set[int], name: str) -> list[int]:
+    """Find the operations of one name that compute one of these slots."""
     numbers = [known.producer[slot] for slot in sorted(slots) if slot in known.producer]
     return [number for number in numbers if known.program.operations[number].name == name]
 
@@ -56,10 +58,12 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
     for group in known.groups:
         equation = operations[group[0]]
         if equation.name == "div":
-            above, below = (ancestors(known, slot, AROUND | {"add"}) for slot in equation.inputs)
-            sums = producers(known, below, "reduce_sum")
-            if not producers(known, above, "exp") or not any(
-                producers(known, ancestors(known, operations[k].inputs[0], AROUND), "exp")
+            above, below = (
+                find_ancestors(known, slot, AROUND | {"add"}) for slot in equation.inputs
+            )
+            sums = find_producers(known, below, "reduce_sum")
+            if not find_producers(known, above, "exp") or not any(
+                find_producers(known, find_ancestors(known, operations[k].inputs[0], AROUND), "exp")
                 for k in sums
             ):
                 continue
@@ -125,19 +129,25 @@ def list_normalisation_mistakes(known: Structure) -> Iterator[OperationMistake]:
     for equation in operations:
         if equation.name == "sub":
             one, other = equation.inputs
-            for source in producers(known, ancestors(known, other, through), "reduce_sum"):
-                if operations[source].inputs[0] in ancestors(known, one, AROUND):
+            for source in find_producers(
+                known, find_ancestors(known, other, through), "reduce_sum"
+            ):
+                if operations[source].inputs[0] in find_ancestors(known, one, AROUND):
                     means.append((source, 0))
         elif equation.name in {"div", "mul"} and equation.inputs[1] not in known.program.constants:
             for slot, scaled in zip(equation.inputs, reversed(equation.inputs), strict=True):
-                reached = ancestors(known, slot, through | ROOTED)
-                found = producers(known, reached, "sqrt") or producers(known, reached, "rsqrt")
-                sums = producers(known, reached, "reduce_sum") if found else []
+                reached = find_ancestors(known, slot, through | ROOTED)
+                found = find_producers(known, reached, "sqrt") or find_producers(
+                    known, reached, "rsqrt"
+                )
+                sums = find_producers(known, reached, "reduce_sum") if found else []
                 variances += [(k, 0) for k in sums if (k, 0) not in means]
-                centred = producers(known, {scaled}, "sub")
+                centred = find_producers(known, {scaled}, "sub")
                 before = operations[centred[0]].inputs[0] if centred else scaled
                 summed = {operations[k].inputs[0] for k in sums}
-                squared = [ancestors(known, s, AROUND | ROOTED | {"sub", "mul"}) for s in summed]
+                squared = [
+                    find_ancestors(known, s, AROUND | ROOTED | {"sub", "mul"}) for s in summed
+                ]
                 if before in known.producer and any(before in each for each in squared):
                     roots[known.producer[before]] = found[0]
     paths = {"mean": sorted(set(means)), "variance": sorted(set(variances))}
@@ -172,7 +182,7 @@ def rescale(known: Structure, roots: Mapping[int, int], without: bool, values: V
         factor = repeat_along_axes(known, operations[root].outputs[0], factor)
         shape = operations[source].shapes[0]
         sizes = zip(factor.shape[1:], shape, strict=False)
-        # A scalar alone has other axes than what it is multiplied by.
+        # A scalar needs no axes to be multiplied.
         if factor.ndim - 1 not in (0, len(shape)) or any(one not in (1, n) for one, n in sizes):
             return {}
         for operand in known.active(source):
@@ -181,7 +191,7 @@ def rescale(known: Structure, roots: Mapping[int, int], without: bool, values: V
 
 
 def repeat_along_axes(known: Structure, slot: int, value: Array) -> Array:
-    """Reshape and broadcast a value as the loss does what stands in a slot."""
+    """Reshape and broadcast a value as the loss does with the value of a slot."""
     operations = known.program.operations
     while True:
         users = [operations[user] for user, _ in known.users.get(slot, ())]
@@ -227,7 +237,7 @@ def keep_one_update(
         equation = known.program.operations[number]
         moved = equation.moved
         assert moved is not None
-        # Within one lookup an assignment leaves the last of equal indices, unless it is the first.
+        # Of equal indices in one lookup, an assignment leaves the last.
         backwards = last or across
         order = moved[::-1] if backwards else moved
         _, first = np.unique(order, return_index=True)
@@ -272,7 +282,7 @@ def list_epsilon_mistakes(known: Structure) -> Iterator[OperationMistake]:
 def differentiate_without(
     known: Structure, sums: Sequence[int], small: set[int], values: Values
 ) -> dict[str, Array]:
-    """Differentiate with the sums without their constants, and what is computed from them alone."""
+    """Differentiate at values in which these sums lack their small constants."""
     changed, mixed = set[int](), [*values]
     for number, equation in enumerate(known.program.operations):
         if number in sums:

@@ -101,7 +101,7 @@ def explain(
         return ()  # within the slack of a hypothesis, the submission is right here
     of_gradients = explain_single_gradients(known, evidence, right) or ()
     some = len(right.wrong) < len(evidence[0].wanted)
-    # A factor of some gradients alone comes from where they part from the others.
+    # A factor of some gradients alone is made at an operation that only they share.
     partial = some and [mistake.name for mistake in of_gradients] == ["constant-factor"]
     if len(of_gradients) == 1 and not (partial and several):
         return of_gradients

@@ -102,7 +102,7 @@ def trace(loss: Loss, params: Params) -> Program:
 
 
 class Site(NamedTuple):
-    """Where an operation stands: the places of its calls and loops, and the positions in calls."""
+    """The places of the calls and loops around an operation, and the positions in those calls."""
 
     where: tuple[Place, ...] = ()
     position: tuple[int, ...] = ()
