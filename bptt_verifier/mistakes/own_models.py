@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
 from bptt_verifier.mistakes.in_operations import list_tiers
@@ -297,7 +298,9 @@ class OwnHypotheses:
             details["places"] = [str(at) for (at,) in filter(None, lines)]
         what = f" `{place.expression}`" if place and place.expression != line else ""
         said = f"{where} of your forward pass is differentiated wrongly: at the {operation}{what}, "
-        return restrict(Mistake(made.name, f"{said}{made.alteration}.", details), names)
+        right = describe_correction(self.program, self.evidence[0].forward, made.name, changed)
+        said = " ".join(filter(None, (f"{said}{made.alteration}.", right)))
+        return restrict(Mistake(made.name, said, details), names)
 
 
 def scale_path(cut: OperationMistake, by: float) -> OperationMistake:

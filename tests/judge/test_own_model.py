@@ -44,6 +44,13 @@ def judged(gradients: Any, model: OwnModel) -> Report:
     return judge(gradients, OwnSubject(model), "a model")
 
 
+def first_screen(report: Report) -> str:
+    """The text of 24 rows of 80 columns, without the ends of lines."""
+    lines = str(report).splitlines()
+    rows = [line[i : i + 80] for line in lines for i in range(0, max(len(line), 1), 80)]
+    return "".join(rows[:24])
+
+
 def names(report: Report) -> list[str]:
     return [mistake.name for mistake in report.mistakes]
 
@@ -82,6 +89,9 @@ def test_a_planted_mistake_is_caught_and_named(mistake: Mistake) -> None:
     assert report.verdict is Verdict.DISAGREES
     assert names(report) == [mistake.name], str(report)
     details = report.mistakes[0].details
+    screen = first_screen(report)
+    assert screen.startswith("disagrees")
+    assert f"{mistake.name}: {report.mistakes[0].explanation}" in screen
     if "alteration" in details:
         file, _, line = details["file_line"].rpartition(":")
         assert (
