@@ -46,7 +46,7 @@ def list_shifted_slopes(
         kind = recognise(known, each[0])
         if kind is None:
             continue
-        said = f"the formula of its derivative has its result, but gets what the {kind} was given"
+        said = "the formula of its derivative takes its result, but gets its argument"
         name, formula = "activation-derivative-of-preactivation", BY_RESULT[kind][1]
         changes = partial(replace_slopes, known, each, partial(evaluate_at_variable, formula))
         family = name, kind

@@ -40,7 +40,7 @@ from bptt_verifier.program.own_results import (
     is_float_array,
     list_items,
 )
-from bptt_verifier.program.own_updates import find_confirmed, record_locals
+from bptt_verifier.program.own_updates import find_updating_variables, record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
 
 
@@ -394,7 +394,7 @@ def find_updates(
         return {}
     moved = {n: params[n] - follow(state[places[n].root], places[n].path) for n in leaves}
     scopes = [calls.roots["arguments"], calls.roots.get("self"), find_rates(calls.function)]
-    return find_confirmed(calls.backward, leaves, state["locals"], moved, scopes)
+    return find_updating_variables(calls.backward, leaves, state["locals"], moved, scopes)
 
 
 def find_rates(function: Callable[..., Any]) -> dict[str, Any]:
