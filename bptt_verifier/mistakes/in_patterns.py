@@ -28,9 +28,7 @@ AROUND = frozenset(
 ROOTED = frozenset({*UNARY, "add", "pow", "integer_pow", "max"})
 
 
-def find_ancestors(
-    known: Structure, slot: int, through: frozenset[str], hops: int = HOPS
-) -> set[int]:
+def ancestors(known: Structure, slot: int, through: frozenset[str], hops: int = HOPS) -> set[int]:
     """Find a slot and those from which it is computed by operations of these names alone."""
     found, border = {slot}, [slot]
     for _ in range(hops):
@@ -46,7 +44,7 @@ def find_ancestors(
     return found
 
 
-def find_producers(known: Structure, slots: set[int], name: str) -> list[int]:
+def producers(known: Structure, slots: set[int], name: str) -> list[int]:
     """Find the operations of one name that compute one of these slots."""
     numbers = [known.producer[slot] for slot in sorted(slots) if slot in known.producer]
     return [number for number in numbers if known.program.operations[number].name == name]
@@ -58,12 +56,10 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
     for group in known.groups:
         equation = operations[group[0]]
         if equation.name == "div":
-            above, below = (
-                find_ancestors(known, slot, AROUND | {"add"}) for slot in equation.inputs
-            )
-            sums = find_producers(known, below, "reduce_sum")
-            if not find_producers(known, above, "exp") or not any(
-                find_producers(known, find_ancestors(known, operations[k].inputs[0], AROUND), "exp")
+            above, below = (ancestors(known, slot, AROUND | {"add"}) for slot in equation.inputs)
+            sums = producers(known, below, "reduce_sum")
+            if not producers(known, above, "exp") or not any(
+                producers(known, ancestors(known, operations[k].inputs[0], AROUND), "exp")
                 for k in sums
             ):
                 continue
@@ -129,25 +125,19 @@ def list_normalisation_mistakes(known: Structure) -> Iterator[OperationMistake]:
     for equation in operations:
         if equation.name == "sub":
             one, other = equation.inputs
-            for source in find_producers(
-                known, find_ancestors(known, other, through), "reduce_sum"
-            ):
-                if operations[source].inputs[0] in find_ancestors(known, one, AROUND):
+            for source in producers(known, ancestors(known, other, through), "reduce_sum"):
+                if operations[source].inputs[0] in ancestors(known, one, AROUND):
                     means.append((source, 0))
         elif equation.name in {"div", "mul"} and equation.inputs[1] not in known.program.constants:
             for slot, scaled in zip(equation.inputs, reversed(equation.inputs), strict=True):
-                reached = find_ancestors(known, slot, through | ROOTED)
-                found = find_producers(known, reached, "sqrt") or find_producers(
-                    known, reached, "rsqrt"
-                )
-                sums = find_producers(known, reached, "reduce_sum") if found else []
+                reached = ancestors(known, slot, through | ROOTED)
+                found = producers(known, reached, "sqrt") or producers(known, reached, "rsqrt")
+                sums = producers(known, reached, "reduce_sum") if found else []
                 variances += [(k, 0) for k in sums if (k, 0) not in means]
-                centred = find_producers(known, {scaled}, "sub")
+                centred = producers(known, {scaled}, "sub")
                 before = operations[centred[0]].inputs[0] if centred else scaled
                 summed = {operations[k].inputs[0] for k in sums}
-                squared = [
-                    find_ancestors(known, s, AROUND | ROOTED | {"sub", "mul"}) for s in summed
-                ]
+                squared = [ancestors(known, s, AROUND | ROOTED | {"sub", "mul"}) for s in summed]
                 if before in known.producer and any(before in each for each in squared):
                     roots[known.producer[before]] = found[0]
     paths = {"mean": sorted(set(means)), "variance": sorted(set(variances))}

@@ -95,7 +95,7 @@ class TracedArray(NDArrayOperatorsMixin):
             fix_parts(index)
             return self.select(lambda x: index_any(x, concrete))
         if depends(index) and is_integer_index(index):
-            return wrap(found, jnp.asarray(self.traced)[unwrap_traced(index)])
+            return wrap(found, jnp.asarray(self.traced)[trace_of(index)])
         fix_parts(index)
         memory = self.memory
         if memory.sources is None:
@@ -110,7 +110,7 @@ class TracedArray(NDArrayOperatorsMixin):
         if depends(index) and is_mask(index, self):
             self.assign_masked(index, value)
             return
-        given = join_traced(unwrap_traced(value))
+        given = join_traced(trace_of(value))
         if depends(index) and is_integer_index(index):
             before = jnp.asarray(self.traced)
         else:
@@ -118,7 +118,7 @@ class TracedArray(NDArrayOperatorsMixin):
         self.value[concrete] = unwrap(value)
         if before is not None:
             given = jnp.asarray(given).astype(self.dtype)
-            self.write(before.at[unwrap_traced(index)].set(given))
+            self.write(before.at[trace_of(index)].set(given))
             return
         cast = given.astype(self.dtype) if isinstance(given, jax.Array) else None
         selected = self.value[concrete]
@@ -136,7 +136,7 @@ class TracedArray(NDArrayOperatorsMixin):
         if isinstance(value, MaskedEntries) and value.is_of(mask):
             everywhere = value.everywhere
         else:
-            given = join_traced(unwrap_traced(value))
+            given = join_traced(trace_of(value))
             everywhere = jnp.asarray(given) if np.ndim(given) == 0 else None
         self.value[mask.value] = unwrap(value)
         if everywhere is not None:
@@ -334,7 +334,7 @@ def unwrap_index(index: Any) -> Any:
     return tuple(map(convert, index)) if isinstance(index, tuple) else convert(index)
 
 
-def unwrap_traced(x: Any) -> Any:
+def trace_of(x: Any) -> Any:
     """Replace arrays by their traced values, and constants by copies: a trace keeps them."""
 
     def convert(part: Any) -> Any:

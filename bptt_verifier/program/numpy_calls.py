@@ -17,9 +17,9 @@ from bptt_verifier.program.numpy_arrays import (
     join_traced,
     list_arrays,
     map_nested,
+    trace_of,
     unwrap,
     unwrap_index,
-    unwrap_traced,
     wrap,
 )
 from bptt_verifier.program.numpy_rules import (
@@ -58,7 +58,7 @@ def call(function: Any, *arguments: Any, **options: Any) -> Any:
         return wrap_all(function(unwrap(given[0])), None, arrays)
     traced = None
     if dependent and name not in OF_SHAPE:
-        traced = trace_call(function, name, [*map(unwrap_traced, given)], unwrap_traced(named))
+        traced = trace_call(function, name, [*map(trace_of, given)], trace_of(named))
     if out is None:
         result = function(*map(unwrap, given), **unwrap(named))
         return wrap_all(result, finish(traced, result), arrays)
@@ -161,7 +161,7 @@ def call_ufunc(_: Any, ufunc: np.ufunc, method: str, *inputs: Any, **options: An
     if depends([*inputs, options]) or (masked and depends(outs)):
         traced = trace_ufunc(ufunc, inputs, options)
     concrete = {"out": unwrap(outs)} if outs else {}
-    before = [unwrap_traced(x) for x in outs] if masked else []
+    before = [trace_of(x) for x in outs] if masked else []
     result = ufunc(*map(unwrap, inputs), **unwrap(options), **concrete)
     results = result if isinstance(result, tuple) else (result,)
     found: list[Any] = [None] * len(results)
@@ -169,7 +169,7 @@ def call_ufunc(_: Any, ufunc: np.ufunc, method: str, *inputs: Any, **options: An
         computed = finish(traced, results[0])
         found = list(computed) if isinstance(computed, tuple) else [computed]
         if masked:
-            where = jnp.asarray(unwrap_traced(options["where"]))
+            where = jnp.asarray(trace_of(options["where"]))
             old: list[Any] = before or [np.asarray(x) for x in results]
             found = [jnp.where(where, x, y) for x, y in zip(found, old, strict=True)]
     if outs:
@@ -188,7 +188,7 @@ def trace_ufunc(
     if rule is None:
         raise UntraceableError(f"JAX has no counterpart of {ufunc.__name__}")
     CURRENT.get().count_operation()
-    given = [join_traced(unwrap_traced(x)) for x in inputs]
+    given = [join_traced(trace_of(x)) for x in inputs]
     weak: list[Any] = [type(x) if type(x) in WEAK else np.asarray(unwrap(x)).dtype for x in inputs]
     how: dict[str, Any] = {}
     if options.get("dtype") is not None:
@@ -201,7 +201,7 @@ def trace_ufunc(
         for x, dtype in zip(given, loop[: ufunc.nin], strict=True)
     ]
     if "where" in options:  # where nothing is computed, a derivative may be infinite
-        mask = jnp.asarray(unwrap_traced(options["where"]))
+        mask = jnp.asarray(trace_of(options["where"]))
         operands = [
             jnp.where(mask, x, jnp.asarray(0.5, x.dtype)) if isinstance(x, jax.Array) else x
             for x in operands
@@ -281,8 +281,8 @@ def reduce_ufunc(
     if depends([*inputs, options]):
         if ufunc.__name__ not in rules:
             raise UntraceableError(f"JAX has no counterpart of {ufunc.__name__}.{method}")
-        named = {"axis": 0} | unwrap_traced({k: v for k, v in options.items() if k != "dtype"})
-        array = join_traced(unwrap_traced(inputs[0]))
+        named = {"axis": 0} | trace_of({k: v for k, v in options.items() if k != "dtype"})
+        array = join_traced(trace_of(inputs[0]))
         rule = rules[ufunc.__name__]
         traced = finish(lambda _: rule(jnp.asarray(array), **named), None)
     concrete = {} if out is None else {"out": unwrap(out)}
@@ -303,7 +303,7 @@ def update_at(ufunc: np.ufunc, array: Any, index: Any, *operands: Any) -> None:
         raise UntraceableError(f"JAX has no counterpart of {ufunc.__name__}.at")
     method, change = UPDATES[ufunc.__name__]
     before = jnp.asarray(array.traced)
-    operand = jnp.asarray(join_traced(unwrap_traced(operands[0]))).astype(array.dtype)
+    operand = jnp.asarray(join_traced(trace_of(operands[0]))).astype(array.dtype)
     ufunc.at(array.value, unwrap_index(index), unwrap(operands[0]))
     array.write(getattr(before.at[unwrap_index(index)], method)(change(operand)))
 
@@ -313,8 +313,8 @@ def update_at(ufunc: np.ufunc, array: Any, index: Any, *operands: Any) -> None:
 
 def copy_to(array: Any, source: Any, casting: Any = "same_kind", where: Any = True) -> None:
     """np.copyto."""
-    dependent, given = depends([array, source, where]), join_traced(unwrap_traced(source))
-    mask, before = unwrap_traced(where), unwrap_traced(array)
+    dependent, given = depends([array, source, where]), join_traced(trace_of(source))
+    mask, before = trace_of(where), trace_of(array)
     np.copyto(unwrap(array), unwrap(source), casting=casting, where=unwrap(where))
     if dependent and where is not True:
         given = jnp.where(jnp.asarray(mask), jnp.asarray(given).astype(array.dtype), before)

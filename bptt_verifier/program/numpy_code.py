@@ -11,7 +11,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.decisions import CURRENT, UntraceableError, note_decisions
-from bptt_verifier.program.numpy_arrays import join_traced, unwrap_traced, wrap
+from bptt_verifier.program.numpy_arrays import join_traced, trace_of, wrap
 from bptt_verifier.program.user_objects import replace_numpy
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -46,7 +46,7 @@ def trace_arrays(
         arrays = {name: wrap(np.array(point[name]), params[name]) for name in params}
         noting = note_decisions() if CURRENT.get(None) is None else nullcontext()
         with noting, replace_numpy(function):
-            return unwrap_traced(function(arrays))
+            return trace_of(function(arrays))
 
     return in_jax
 
