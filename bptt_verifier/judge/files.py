@@ -102,7 +102,7 @@ def read_any(
         kind, name = choose_kind(file, defined, name, own)
     except ValueError:
         if not (name or list_candidates(defined) or defined.defines("gradients")):
-            announce(load, f"running {file.name}")(file)  # its own exception explains more
+            announce(load, f"running {file.name}")(file)  # which may fail for another reason
         raise
     if kind == DERIVATION:
         if chosen:
