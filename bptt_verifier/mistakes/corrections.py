@@ -72,14 +72,13 @@ def write_correction(expression: str, operand: int, dimensions: tuple[int, int])
         return ""
     product, outer, a, b = form
     node = (a, b)[operand]
-    transposed = dimensions[operand] == 2 and is_transposed(node)
-    wanted = node.value if transposed and isinstance(node, ast.Attribute) else node
+    inner = find_transposed(node) if dimensions[operand] == 2 else None
 
     def text(node: ast.expr) -> str:
         return write_atom(node, expression)
 
     def transpose(node: ast.expr) -> str:
-        inner = node.value if isinstance(node, ast.Attribute) and node.attr == "T" else None
+        inner = find_transposed(node)
         return f"{text(node)}.T" if inner is None else text(inner)
 
     first, second = {
@@ -88,9 +87,9 @@ def write_correction(expression: str, operand: int, dimensions: tuple[int, int])
         (1, 2, 0): (text(b), d),      (1, 2, 1): (text(a), d),
         (1, 1, 0): (d, text(b)),      (1, 1, 1): (d, text(a)),
     }[*dimensions, operand]  # fmt: skip
-    if transposed and dimensions == (2, 2):
+    if inner is not None and dimensions == (2, 2):
         first, second = (text(b), f"{d}.T") if operand == 0 else (f"{d}.T", text(a))
-    elif transposed:
+    elif inner is not None:
         first, second = second, first
     if dimensions == (1, 1):
         found = f"{first} * {second}"
@@ -98,7 +97,7 @@ def write_correction(expression: str, operand: int, dimensions: tuple[int, int])
         found = f"{outer}({first}, {second})"
     else:
         found = product.format(first, second)
-    whose = ast.get_source_segment(expression, wanted)
+    whose = ast.get_source_segment(expression, inner or node)
     return (
         f"If {d} is the gradient of this product, it adds `{found}` to the gradient of `{whose}`."
     )
@@ -120,9 +119,9 @@ def split_product(tree: ast.expr, expression: str) -> tuple[str, str, ast.expr, 
     return None
 
 
-def is_transposed(node: ast.expr) -> bool:
-    """True for an expression such as `W.T`."""
-    return isinstance(node, ast.Attribute) and node.attr == "T"
+def find_transposed(node: ast.expr) -> ast.expr | None:
+    """Find W in the expression `W.T`; None in any other."""
+    return node.value if isinstance(node, ast.Attribute) and node.attr == "T" else None
 
 
 def write_atom(node: ast.expr, expression: str) -> str:
