@@ -44,6 +44,8 @@ GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".s
 
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
 
+PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
+
 OPERATIONS = {
     "dot_general": "matrix product",
     "mul": "product",
@@ -256,7 +258,12 @@ class OwnHypotheses:
         named = [self.describe(each) for name, each in others.items() if name not in GENERIC]
         if not named:
             return first
-        said = " ".join(f"Or {each.name}: {each.explanation}" for each in named[:2])
+
+        def explain_other(other: Mistake) -> str:
+            same = all(other.details[key] == first.details[key] for key in PLACE)
+            return f"{other.details['alteration']}." if same else other.explanation
+
+        said = " ".join(f"Or {each.name}: {explain_other(each)}" for each in named[:2])
         details = first.details | {"or": [each.name for each in named]}
         return first._replace(explanation=f"{first.explanation} {said}", details=details)
 
