@@ -126,6 +126,14 @@ RUN = """
 """
 
 
+RUN_ONE = """
+import sys
+from pathlib import Path
+from mutation.run import run_pytest
+sys.exit(run_pytest(Path(), Path(sys.argv[1]), sys.argv[2:]))
+"""
+
+
 def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) -> None:
     project, work = tmp_path / "project", tmp_path / "work"
     for name, text in PROJECT.items():
@@ -140,3 +148,10 @@ def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) 
     ], ended.stderr
     assert (project / "manual_bptt/half.py").read_text() == PROJECT["manual_bptt/half.py"]
     assert len((work / "results.jsonl").read_text().splitlines()) == 2  # neither is tried again
+
+
+def test_the_tests_of_the_project_run_as_in_the_mutation_run() -> None:
+    test = "tests/project/test_structure.py::test_the_chosen_profile_is_in_force"
+    command = [sys.executable, "-c", RUN_ONE, str(ROOT), test]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
