@@ -24,8 +24,8 @@ from bptt_verifier.report import (
 from bptt_verifier.tolerance.comparison import (
     Comparison,
     Verdict,
-    coarsest,
     compare,
+    find_coarsest_dtype,
     find_symbol,
     overall,
     verdict_of,
@@ -60,7 +60,7 @@ def describe_precision(
     """Describe the formats that results are judged in, overflows and errors that are rounding."""
     coarser: dict[str, list[str]] = {}
     for found in compared:
-        finest = coarsest(*found.case.arguments.values())
+        finest = find_coarsest_dtype(*found.case.arguments.values())
         for name in found.gradients:
             returned = found.submitted[name].dtype
             if np.finfo(returned).eps > np.finfo(finest).eps:
@@ -100,7 +100,7 @@ def accept_zeros(
 
 
 def list_gradients(compared: Iterable[Compared]) -> list[str]:
-    """The names of the gradients of all cases."""
+    """List the gradients of all cases."""
     return list(dict.fromkeys(name for found in compared for name in found.gradients))
 
 

@@ -1,4 +1,4 @@
-"""Neighbours of a case: where a submission's errors exceed what is allowed, are they rounding?"""
+"""Neighbours of a case, which show whether a submission's errors are rounding."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -101,7 +101,7 @@ def settle(
     """
     entries = sum(value.size for found in compared for value in found.submitted.values())
     settled, confirmed = list(compared), set(confirmed)
-    order = sorted(range(len(settled)), key=lambda i: -max_error(settled[i]))
+    order = sorted(range(len(settled)), key=lambda i: -find_largest_error(settled[i]))
     for i in order:
         failing = [name for name in list_failing(settled[i]) if name in names]
         asked = [name for name in failing if name not in confirmed]
@@ -115,13 +115,13 @@ def settle(
     return settled
 
 
-def max_error(found: Compared) -> float:
-    """The largest error among all results of a case."""
+def find_largest_error(found: Compared) -> float:
+    """Find the largest error among all results of a case."""
     return max(comparison.error for comparison in found.comparisons)
 
 
 def list_failing(found: Compared) -> list[str]:
-    """The names of the results whose errors exceed what is allowed."""
+    """List the results whose errors exceed what is allowed."""
     return [comparison.name for comparison in found.comparisons if comparison.error > 1]
 
 
@@ -142,10 +142,10 @@ def find_precision(before: Compared, after: Compared) -> Any:
 
     Its errors scatter like rounding, are within those allowed in that format, and are far beyond
     those of the next finer one. This holds for half of the gradients or more: one alone may have
-    lost its digits otherwise. None that is not zero is precise.
+    lost its digits otherwise. No gradient except zeros is precise.
     """
     finer: Any = np.float64
-    worst = max_error(before)
+    worst = find_largest_error(before)
     failing = set(list_failing(before))
     excused = failing - set(list_failing(after))
     if any(before.values[n].any() and n not in failing for n in before.gradients):

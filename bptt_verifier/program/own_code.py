@@ -40,7 +40,7 @@ from bptt_verifier.program.own_results import (
     is_float_array,
     list_items,
 )
-from bptt_verifier.program.own_updates import find_confirmed, record_locals
+from bptt_verifier.program.own_updates import find_updating_variables, record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
 
 
@@ -314,6 +314,8 @@ def assemble(
 ) -> OwnCode:
     """Make the loss and the gradients of calls, by the names of the gradients or as chosen.
 
+    `of_loss` runs the forward pass, and `whole` both passes.
+
     Raises ValueError where there are no gradients, or a name that is chosen is none of an array.
     """
     places = {} if calls.structure else calls.list_places(of_loss, updates=of_loss is whole)
@@ -343,16 +345,7 @@ def assemble(
         )
     if not calls.structure:
         calls.places = {name: places[name] for name in wanted or found}
-        slopes = {*found.values()}
-        data = [
-            name
-            for name, place in places.items()
-            if name not in calls.places and (place.root, *place.path) not in slopes
-        ]
-        said += f"; parameters: {', '.join(calls.places)}"
-        said += (
-            f"; without a gradient, and taken for data: {', '.join(data[:SHOWN])}" if data else ""
-        )
+        said += describe_parameters(calls.places, places, found)
 
     def own_copies(params: Any) -> Any:  # an object may update its own parameters
         if calls.structure:
@@ -371,6 +364,22 @@ def assemble(
     return OwnCode(*shown, calls.params, f"{said}.")
 
 
+def describe_parameters(
+    chosen: Mapping[str, ArrayPlace],
+    places: Mapping[str, ArrayPlace],
+    gradients: Mapping[str, Keys],
+) -> str:
+    """Describe which arrays are parameters, and which are data."""
+    paths = {*gradients.values()}
+    data = [
+        name
+        for name, place in places.items()
+        if name not in chosen and (place.root, *place.path) not in paths
+    ]
+    taken = f"; without a gradient, and taken for data: {', '.join(data[:SHOWN])}" if data else ""
+    return f"; parameters: {', '.join(chosen)}{taken}"
+
+
 def find_updates(
     calls: Calls,
     whole: Callable[..., Any],
@@ -385,7 +394,7 @@ def find_updates(
         return {}
     moved = {n: params[n] - follow(state[places[n].root], places[n].path) for n in leaves}
     scopes = [calls.roots["arguments"], calls.roots.get("self"), find_rates(calls.function)]
-    return find_confirmed(calls.backward, leaves, state["locals"], moved, scopes)
+    return find_updating_variables(calls.backward, leaves, state["locals"], moved, scopes)
 
 
 def find_rates(function: Callable[..., Any]) -> dict[str, Any]:

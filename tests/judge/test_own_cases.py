@@ -10,7 +10,8 @@ import pytest
 
 from bptt_verifier import Report, Verdict, verify_own_model
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.reference.own_loss import prepare, widen
+from bptt_verifier.reference.own_cases import widen
+from bptt_verifier.reference.own_loss import prepare
 
 rng = np.random.default_rng(5)
 X, Y = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
