@@ -25,7 +25,8 @@ from bptt_verifier.tolerance.comparison import find_coarsest_dtype
 ENOUGH = 4  # cases that must be able to show a mistake in each gradient
 MORE = 8  # draws, in units of the cases asked for, where too few can show a mistake
 LARGE = 6  # cases scaled up, at most, and at most a quarter of all
-CANDIDATES = 40  # points from which those are chosen
+CANDIDATES = 40  # points from which those are chosen; fewer of a long loss
+LONG = 1000  # operations
 FACTORS = (3.0, 8.0, 64.0, 512.0)
 GRADIENTS = (8.0, 64.0, 2048.0)  # sizes beyond which a clipped gradient shows
 LOSS = 16.0
@@ -166,7 +167,10 @@ class Selector:
         names, setting = [*self.setting.params], self.setting.number
         rng = np.random.default_rng([self.setting.seed, len(names)])
         scaled = [dict.fromkeys(names, 1.0), *({name: 1.0} for name in rng.permutation(names))]
-        scaled = scaled[:1] if len(names) == 1 else scaled[: CANDIDATES // len(FACTORS)]
+        programs = [path.program for path in self.setting.paths.known]
+        longer = 1 + max((len(each.operations) for each in programs), default=0) // LONG
+        most = max(3, CANDIDATES // len(FACTORS) // longer)
+        scaled = scaled[:1] if len(names) == 1 else scaled[:most]
         candidates = []
         for j, (which, factor) in enumerate((s, f) for s in scaled for f in FACTORS):
             number = 12 * (1000 + j)  # drawn in float64
