@@ -16,6 +16,7 @@ from bptt_verifier.tolerance.scatter import (
     measure_scatter,
 )
 
+UNSURE = 8  # a mean of so many limits cannot be rounding that is alike at all neighbours
 DECISIVE = 8  # cases at which the scatter decides on each gradient in half precision
 # Rounding errors are at least this part of the allowed ones, at the worst entry: in float16, eight
 # times what float32 allows. What float16 allows may be infinite.
@@ -37,8 +38,10 @@ def weigh(
     A result whose mean error exceeds both stays as it is; of the others, errors up to the larger of
     both are allowed. If the scatter is `decisive`, it alone decides. `entries` is the number of all
     entries of the verdict. Neighbours are `far` where the submission's format is not known.
-    Nothing changes if the submission fails at too many neighbours, or if a second call at the case
-    itself changes a result, which rounding does not.
+    Where the mean exceeds both by little, rounding may be the same at all of them: far neighbours
+    decide, but not on steps whose gradients vanish, which change by too much there. Nothing changes
+    if the submission fails at too many neighbours, or if a second call at the case itself changes a
+    result, which rounding does not.
     """
     half = any(is_half(found.dtypes[name]) for name in names)
     distance = IN_HALF if half else FAR if far else DISTANCE
@@ -49,7 +52,7 @@ def weigh(
             for name in names:
                 if name in near.submitted:
                     errors[name].append(near.submitted[name] - near.values[name])
-    again = attempt(found.case)
+    again, unsure = attempt(found.case), list[str]()
     allowed, comparisons = dict(found.allowed), {c.name: c for c in found.comparisons}
     for name in names:
         if len(errors[name]) < NEIGHBOURS // 2:
@@ -68,13 +71,20 @@ def weigh(
             here = np.abs(submitted - found.values[name])
             most = (len(errors[name]) + 1) ** 0.5 * scatter.limit  # of one error
             wrong = (scatter.mean > scatter.limit) & (scatter.mean > before)
-            if np.any(wrong | ((here > most) & (here > before))):
+            wrong |= (here > most) & (here > before)
+            if wrong.any():
+                size = np.maximum(scatter.mean, here * (scatter.limit / most))[wrong]
+                if np.all(size < UNSURE * scatter.limit[wrong]):
+                    unsure.append(name)
                 continue
             allowed[name] = np.maximum(before, scatter.limit)
         comparisons[name] = compare(
             name, submitted, found.values[name], allowed[name], scatter.mean
         )
-    return found._replace(allowed=allowed, comparisons=list(comparisons.values()))
+    weighed = found._replace(allowed=allowed, comparisons=list(comparisons.values()))
+    if unsure and distance < FAR and not subject.has_vanishing_steps:
+        return weigh(attempt, subject, weighed, unsure, entries, far=True)
+    return weighed
 
 
 def settle(
