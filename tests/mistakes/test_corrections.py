@@ -147,11 +147,21 @@ MAP = f"v{'map'}"
 OTHERS: dict[str, tuple[Any, int]] = {
     "elementwise": (lambda p, xp: xp.sum(p["W"] * p["V"]), 0),
     "complex": (lambda p, xp: xp.real(xp.sum((1j * p["W"]) @ (1j * p["V"]))), 2),
+    "half complex": (lambda p, xp: xp.real(xp.sum((1j * p["W"]) @ p["V"])), 1),
     "stack of one and vector": (lambda p, xp: xp.sum(p["W"][None] @ p["V"][0]), 0),
     "stack of one": (lambda p, xp: xp.sum(p["W"][None] @ p["V"][None]), 0),
     "stacks": (lambda p, xp: xp.sum(xp.stack([p["W"]] * 2) @ xp.stack([p["V"]] * 2)), 0),
     "mapped": (lambda p, xp: xp.sum(getattr(jax, MAP)(lambda row: p["V"] @ row)(p["W"])), 0),
 }
+
+
+def product_in_two_lines(p: Any, xp: Any) -> Any:
+    return xp.sum(p["W"]
+                  @ p["V"])  # fmt: skip
+
+
+def test_a_product_in_two_lines_is_not_corrected() -> None:
+    assert correct(product_in_two_lines, (0, WRONG)) == ""
 
 
 @pytest.mark.parametrize("kind", OTHERS)
