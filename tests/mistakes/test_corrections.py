@@ -77,6 +77,7 @@ def test_the_right_gradient_of_each_operand_is_written_in_the_layout_of_the_prod
 @pytest.mark.parametrize(
     "expression",
     ["W * v", "np.einsum('ij,j->i', W, v)", "np.dot(W, v, out)", "np.dot(*both)", "f(W, v)",
+     "np.inner(W, v)", "tools.matmul(W, v)",
      "W @ v + b", "np.tensordot(W, v, 1)", "(W @"],
 )  # fmt: skip
 def test_nothing_is_written_for_what_is_no_plain_product(expression: str) -> None:
