@@ -7,6 +7,7 @@ import numpy as np
 
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.reference.case import Case
 from bptt_verifier.tolerance.comparison import compare, compare_all, worst_of
 from bptt_verifier.tolerance.scatter import (
     DISTANCE,
@@ -45,13 +46,7 @@ def weigh(
     """
     half = any(is_half(found.dtypes[name]) for name in names)
     distance = IN_HALF if half else FAR if far else DISTANCE
-    errors: dict[str, list[Array]] = {name: [] for name in names}
-    for number in range(NEIGHBOURS):
-        near = attempt(subject.displace(found.case, number, distance))
-        if near is not None:
-            for name in names:
-                if name in near.submitted:
-                    errors[name].append(near.submitted[name] - near.values[name])
+    errors = collect_errors(attempt, subject, found.case, names, distance)
     again, unsure = attempt(found.case), list[str]()
     allowed, comparisons = dict(found.allowed), {c.name: c for c in found.comparisons}
     for name in names:
@@ -85,6 +80,19 @@ def weigh(
     if unsure and distance < FAR and not subject.has_vanishing_steps:
         return weigh(attempt, subject, weighed, unsure, entries, far=True)
     return weighed
+
+
+def collect_errors(
+    attempt: Try, subject: Subject, case: Case, names: Sequence[str], distance: float
+) -> dict[str, list[Array]]:
+    """Collect the errors of the results of these names at the neighbours of a case."""
+    errors: dict[str, list[Array]] = {name: [] for name in names}
+    for number in range(NEIGHBOURS):
+        near = attempt(subject.displace(case, number, distance))
+        if near is not None:
+            for name in near.submitted.keys() & errors.keys():
+                errors[name].append(near.submitted[name] - near.values[name])
+    return errors
 
 
 def settle(

@@ -36,6 +36,10 @@ def describe_correction(
         arrays = [values[slot][0] for slot in operation.inputs]
         if operation.name != "dot_general" or any(map(np.iscomplexobj, arrays)):
             return ""
+        # NumPy's product of stacks of one matrix is a product of matrices, and a reshape.
+        following = (each for each in program.operations if {*each.inputs} & {*operation.outputs})
+        if any(each.where == operation.where for each in following):
+            return ""
         one, other = (array.ndim for array in arrays)
         contracted, batch = operation.params["dimension_numbers"]
         if batch != ((), ()) or contracted != ((one - 1,), (0,)):

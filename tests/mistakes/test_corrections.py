@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,8 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_verifier.mistakes.corrections import write_correction
+from bptt_verifier.mistakes.corrections import (
+    describe_correction,
+    is_split_or_mapped,
+    write_correction,
+)
+from bptt_verifier.mistakes.in_time import DROPPED
+from bptt_verifier.program.backward import Change
 from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.source_lines import Place
+from bptt_verifier.program.trace import forward, trace
 from tests.support.diagnosis import diagnose_numbers
 
 rng = np.random.default_rng(0)
@@ -68,19 +77,112 @@ def test_the_right_gradient_of_each_operand_is_written_in_the_layout_of_the_prod
 @pytest.mark.parametrize(
     "expression",
     ["W * v", "np.einsum('ij,j->i', W, v)", "np.dot(W, v, out)", "np.dot(*both)", "f(W, v)",
+     "np.inner(W, v)", "tools.matmul(W, v)",
      "W @ v + b", "np.tensordot(W, v, 1)", "(W @"],
 )  # fmt: skip
 def test_nothing_is_written_for_what_is_no_plain_product(expression: str) -> None:
     assert write_correction(expression, 0, (2, 1)) == ""
 
 
-def test_nothing_is_written_for_products_of_stacks() -> None:
-    assert write_correction("W @ h", 0, (3, 3)) == ""
+@pytest.mark.parametrize("dimensions", [(3, 3), (3, 2), (2, 3)])
+def test_nothing_is_written_for_products_of_stacks(dimensions: tuple[int, int]) -> None:
+    assert write_correction("W @ h", 0, dimensions) == ""
 
 
 def test_the_gradient_of_the_product_has_a_name_that_the_product_has_not() -> None:
     assert "If delta is the gradient" in write_correction("d @ W", 0, (2, 2))
 
+
+# Which mistakes are corrected.
+
+
+def correct(loss: Any, *changes: tuple[int, Change], name: str = "wrong-operand") -> str:
+    """Correct changes at the products of a loss, each given by its number."""
+    with use_float64():
+        program = trace(loss, SQUARE)
+        kinds = {"dot_general", "mul"}
+        numbers = [k for k, each in enumerate(program.operations) if each.name in kinds]
+        made = {(numbers[number], change.operand): change for number, change in changes}
+        return describe_correction(program, forward(program, SQUARE), name, made)
+
+
+SQUARE = {"W": np.array([[1.0, 2.0], [3.0, 4.0]]), "V": np.array([[2.0, 1.0], [0.5, 3.0]])}
+WRONG, OTHER = (Change(k, instead=((1 - k, SQUARE["W"][None]),)) for k in (0, 1))
+NOTHING = Change(0, after=0.0)
+
+
+def multiply(one: Any, other: Any) -> Any:
+    return one @ other
+
+
+def both_products(p: Any, xp: Any) -> Any:
+    return xp.sum(multiply(p["W"], p["V"])) + xp.sum(multiply(p["V"], p["W"]))
+
+
+def two_products(p: Any, xp: Any) -> Any:
+    return xp.sum(p["W"] @ p["V"]) + xp.sum(p["V"] @ p["W"])
+
+
+FIRST = "If d is the gradient of this product, it adds `d @ other.T` to the gradient of `one`."
+
+
+def test_a_wrong_operand_and_a_dropped_path_are_corrected() -> None:
+    assert correct(both_products, (0, WRONG)) == FIRST
+    assert correct(both_products, (0, NOTHING), name=DROPPED) == FIRST
+    assert correct(both_products, (0, NOTHING), name="truncated") == ""
+
+
+def test_one_expression_is_corrected_once_wherever_it_is_called() -> None:
+    assert correct(both_products, (0, WRONG), (1, WRONG)) == FIRST
+    assert correct(both_products, (0, WRONG), (1, NOTHING)) == FIRST  # at the first step, say
+
+
+def test_changes_of_two_operands_or_expressions_are_not_corrected() -> None:
+    assert correct(both_products, (0, WRONG), (0, OTHER)) == ""
+    assert correct(two_products, (0, WRONG), (1, WRONG)) == ""
+
+
+# A file that names this function is in doubt, and this one must not be.
+MAP = f"v{'map'}"
+
+OTHERS: dict[str, tuple[Any, int]] = {
+    "elementwise": (lambda p, xp: xp.sum(p["W"] * p["V"]), 0),
+    "complex": (lambda p, xp: xp.real(xp.sum((1j * p["W"]) @ (1j * p["V"]))), 2),
+    "half complex": (lambda p, xp: xp.real(xp.sum((1j * p["W"]) @ p["V"])), 1),
+    "stack of one and vector": (lambda p, xp: xp.sum(p["W"][None] @ p["V"][0]), 0),
+    "stack of one": (lambda p, xp: xp.sum(p["W"][None] @ p["V"][None]), 0),
+    "stacks": (lambda p, xp: xp.sum(xp.stack([p["W"]] * 2) @ xp.stack([p["V"]] * 2)), 0),
+    "mapped": (lambda p, xp: xp.sum(getattr(jax, MAP)(lambda row: p["V"] @ row)(p["W"])), 0),
+}
+
+
+def product_in_two_lines(p: Any, xp: Any) -> Any:
+    return xp.sum(p["W"]
+                  @ p["V"])  # fmt: skip
+
+
+def test_a_product_in_two_lines_is_not_corrected() -> None:
+    assert correct(product_in_two_lines, (0, WRONG)) == ""
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_products_of_other_kinds_are_not_corrected(kind: str) -> None:
+    loss, number = OTHERS[kind]
+    assert correct(loss, (number, WRONG)) == ""
+
+
+def test_an_expression_of_several_lines_or_a_file_that_maps_over_axes_leaves_a_doubt(
+    tmp_path: Path,
+) -> None:
+    plain, mapping = tmp_path / "plain.py", tmp_path / "mapping.py"
+    plain.write_text("y = a @ b\nz = 1\n", encoding="utf-8")
+    mapping.write_text(f"y = a @ b\nz = jax.{MAP}(f)\n", encoding="utf-8")
+    assert not is_split_or_mapped(Place(str(plain), 1, 4, 9))
+    assert is_split_or_mapped(Place(str(plain), 1, 4, 0))
+    assert is_split_or_mapped(Place(str(mapping), 1, 4, 9))
+
+
+# The diagnosis.
 
 X, Y = rng.normal(size=(3, 2)), rng.normal(size=(1, 2))
 
