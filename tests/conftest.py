@@ -23,13 +23,13 @@ register_profiles()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_compilations(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A program that one process of a run has compiled is loaded by the others.
 
     The folder is that of this run. Processes that a test starts do not use it: where one is killed
     it may leave half a program.
     """
-    if worker_id != "master":
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the mutation run has no pytest-xdist
         shared = tmp_path_factory.getbasetemp().parent / "compilations"
         jax.config.update("jax_compilation_cache_dir", str(shared))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.25)

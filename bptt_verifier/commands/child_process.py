@@ -96,6 +96,29 @@ def render(report: Report, *, ended: bool = False) -> Outcome:
     return Outcome(report.verdict, str(report), report.to_dict(), report.to_html(), ended)
 
 
+def start_child(request: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Start the process that judges the file of a request, in a session of its own."""
+    root = str(Path(__file__).resolve().parents[2])
+    start = START.format(root=root, request=json.dumps(request))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", start], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def read_lines(source: IO[bytes]) -> tuple[queue.Queue[bytes], threading.Thread]:
+    """Read lines in a thread, into a queue whose last line is empty."""
+    lines: queue.Queue[bytes] = queue.Queue()
+
+    def forward() -> None:
+        for line in chain(source, [b""]):
+            lines.put(line)
+
+    reader = threading.Thread(target=forward, daemon=True)
+    reader.start()
+    return lines, reader
+
+
 def judge_file(
     request: dict[str, Any],
     timeout: float,
@@ -111,24 +134,11 @@ def judge_file(
     what the submission has printed, if anything.
     Raises ValueError, with one sentence, where the file cannot be used at all.
     """
-    root = str(Path(__file__).resolve().parents[2])
-    start = START.format(root=root, request=json.dumps(request))
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-c", start], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+    child = start_child(request)
     source, pipe = child.stdout, child.stderr
     assert source is not None
     assert pipe is not None
-    output = Output(pipe)
-    lines: queue.Queue[bytes] = queue.Queue()
-
-    def forward() -> None:
-        for line in chain(source, [b""]):  # an empty line at the end
-            lines.put(line)
-
-    reader = threading.Thread(target=forward, daemon=True)
-    reader.start()
+    output, (lines, reader) = Output(pipe), read_lines(source)
 
     def fail(name: str, verdict: Verdict, explanation: str, **details: Any) -> Outcome:
         mistake = Mistake(name, explanation, details)

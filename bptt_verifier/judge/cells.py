@@ -60,7 +60,7 @@ from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.reference.second_opinion import contradict_signs
 from bptt_verifier.report import Mistake
-from bptt_verifier.tolerance.comparison import coarsest
+from bptt_verifier.tolerance.comparison import find_coarsest_dtype
 from bptt_verifier.tolerance.scatter import displace
 from manual_bptt import activations, losses
 
@@ -398,7 +398,7 @@ class CellSubject(Subject):
         found = []
         for each in compared:
             gradients = {name: each.submitted[name] for name in each.gradients}
-            dtype = coarsest(*each.submitted.values())
+            dtype = find_coarsest_dtype(*each.submitted.values())
             found.append(Computed(each.case.point, gradients, dtype))
         return iter(sorted(found, key=lambda computed: computed.size))
 

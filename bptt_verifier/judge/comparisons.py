@@ -28,7 +28,6 @@ def ask_twice(gradients: Submission, subject: Subject, case: Case) -> dict[str, 
     second = first if isinstance(first, Breach) else ask_at(gradients, subject, case)
     if isinstance(first, Breach) or isinstance(second, Breach):
         return second
-
     if case.truth is None:  # nothing tells what rounding may change
         return first
     dtypes = find_dtypes(first, case)

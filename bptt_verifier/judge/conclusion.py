@@ -9,6 +9,8 @@ from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.submission import Breach
+from bptt_verifier.program.attempt import Failure
+from bptt_verifier.program.attempt import attempt as protect
 from bptt_verifier.reference import exact_values
 from bptt_verifier.report import (
     Counterexample,
@@ -22,8 +24,8 @@ from bptt_verifier.report import (
 from bptt_verifier.tolerance.comparison import (
     Comparison,
     Verdict,
-    coarsest,
     compare,
+    find_coarsest_dtype,
     find_symbol,
     overall,
     verdict_of,
@@ -58,7 +60,7 @@ def describe_precision(
     """Describe the formats that results are judged in, overflows and errors that are rounding."""
     coarser: dict[str, list[str]] = {}
     for found in compared:
-        finest = coarsest(*found.case.arguments.values())
+        finest = find_coarsest_dtype(*found.case.arguments.values())
         for name in found.gradients:
             returned = found.submitted[name].dtype
             if np.finfo(returned).eps > np.finfo(finest).eps:
@@ -98,7 +100,7 @@ def accept_zeros(
 
 
 def list_gradients(compared: Iterable[Compared]) -> list[str]:
-    """The names of the gradients of all cases."""
+    """List the gradients of all cases."""
     return list(dict.fromkeys(name for found in compared for name in found.gradients))
 
 
@@ -174,7 +176,10 @@ def explain(
     # A mistake is easier to identify in float64.
     failing = sorted(failing, key=lambda found: found.case.single)
     probes = sorted(probes, key=lambda found: found.case.single)
-    mistakes = subject.diagnose(attempt, failing, probes)
+    mistakes = protect(subject.diagnose, attempt, failing, probes)
+    if isinstance(mistakes, Failure):  # the numbers are wrong, whatever ends the search for a name
+        said = f"The search for a name ended in {mistakes.what}; the verdict does not depend on it."
+        report, mistakes = report._replace(notes=(*report.notes, said)), ()
     if not mistakes:
         wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
         which = ", ".join(wrong) or "single steps"

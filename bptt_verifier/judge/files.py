@@ -1,4 +1,4 @@
-"""Files to be judged: what a file is taken for, by what it defines, and its functions.
+"""Files to verify: what a file is taken for, by what it defines, and its functions.
 
 It may be a derivation of the project's model, `gradients(params, x, y)`; an own model of `params`,
 `loss` and `gradients(params)`; or the user's own code, which computes both in a function or class.
@@ -49,12 +49,12 @@ from bptt_verifier.report import Report
 IN_FILE, FOUND = "gradients(draw_parameters(params", "code.gradients(draw_parameters(code.params"
 LATER = (1, 4, 16)  # calls that are skipped for other data
 DERIVATION, OWN, CODE = "derivation", "own model", "own code"
-# Make a function announce its calls, of which it is said what runs.
+# Make a function announce each call with words such as "running FILE".
 Announce = Callable[[Callable[..., Any], str], Callable[..., Any]]
 
 
-class Judged(NamedTuple):
-    """A derivation, or an own model with its loss and parameters, and what it was taken for.
+class FileSubmission(NamedTuple):
+    """The derivation or own model that a file defines, and a sentence on what it is taken for.
 
     `setup` is the line of Python that finds it again, if its gradients have no name in the file.
     """
@@ -66,7 +66,7 @@ class Judged(NamedTuple):
     setup: str = ""
 
     def write_reproduction(self, report: Report) -> Report:
-        """Make the line that repeats a counterexample find the gradients."""
+        """Write the line that repeats a counterexample, with `setup` before it."""
         case = report.counterexample
         if case is None or not self.setup:
             return report
@@ -81,8 +81,8 @@ def read_file(
     options: Mapping[str, Any],
     chosen: Sequence[str] = (),
     announce: Announce = lambda function, what: function,
-) -> Judged:
-    """Run a file, and find what is to be judged in it.
+) -> FileSubmission:
+    """Run a file, and find the submission in it.
 
     `name` is the function or class to judge, if one is named. `own` says whether it is an own
     model; None leaves that to what the file defines. `options` are those of a derivation, and
@@ -102,8 +102,8 @@ def read_any(
     options: Mapping[str, Any],
     chosen: Sequence[str],
     announce: Announce,
-) -> Judged:
-    """Run a Python file or a notebook, and find what is to be judged in it, as `read_file` says."""
+) -> FileSubmission:
+    """Run a Python file or a notebook, and find the submission in it; see `read_file`."""
     defined = find_definitions(file, read_cells(file))
     try:
         kind, name = choose_kind(file, defined, name, own or bool(name and chosen) or None)
@@ -127,7 +127,7 @@ def read_any(
         said = (
             f"{file.name}:{name} is taken for a derivation of the {model.upper()} of this project."
         )
-        return Judged(announce(gradients, f"a call of {name}"), said)
+        return FileSubmission(announce(gradients, f"a call of {name}"), said)
     if options:
         option = f"--{next(iter(options))}"
         raise ValueError(
@@ -142,7 +142,7 @@ def read_any(
         if not hasattr(module, "params"):
             raise ValueError(f"FILE: expected {file} to define params, a dict of float arrays")
         said = f"{file.name} is taken for an own model of params, loss and {name}."
-        return Judged(gradients, said, loss, module.params)
+        return FileSubmission(gradients, said, loss, module.params)
     code = read_code(file, defined, name, chosen, announce)
     gradients = announce(code.gradients, f"a call of {name}")
     loss = announce(code.loss, f"a call of {name}")
@@ -150,7 +150,7 @@ def read_any(
         f"from pathlib import Path; from {__name__} import read_file; "
         f"code = read_file(Path({str(file)!r}), {name!r}, True, {{}}, {[*chosen]!r})"
     )
-    return Judged(gradients, code.said, loss, code.params, setup)
+    return FileSubmission(gradients, code.said, loss, code.params, setup)
 
 
 def choose_kind(

@@ -1,4 +1,4 @@
-"""Neighbours of a case: where a submission's errors exceed what is allowed, are they rounding?"""
+"""Neighbours of a case, which show whether a submission's errors are rounding."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.reference.case import Case
 from bptt_verifier.tolerance.comparison import compare, compare_all, worst_of
 from bptt_verifier.tolerance.scatter import (
     DISTANCE,
@@ -16,6 +17,7 @@ from bptt_verifier.tolerance.scatter import (
     measure_scatter,
 )
 
+UNSURE = 8  # a mean of so many limits cannot be rounding that is alike at all neighbours
 DECISIVE = 8  # cases at which the scatter decides on each gradient in half precision
 # Rounding errors are at least this part of the allowed ones, at the worst entry: in float16, eight
 # times what float32 allows. What float16 allows may be infinite.
@@ -37,19 +39,15 @@ def weigh(
     A result whose mean error exceeds both stays as it is; of the others, errors up to the larger of
     both are allowed. If the scatter is `decisive`, it alone decides. `entries` is the number of all
     entries of the verdict. Neighbours are `far` where the submission's format is not known.
-    Nothing changes if the submission fails at too many neighbours, or if a second call at the case
-    itself changes a result, which rounding does not.
+    Where the mean exceeds both by little, rounding may be the same at all of them: far neighbours
+    decide, but not on steps whose gradients vanish, which change by too much there. Nothing changes
+    if the submission fails at too many neighbours, or if a second call at the case itself changes a
+    result, which rounding does not.
     """
     half = any(is_half(found.dtypes[name]) for name in names)
     distance = IN_HALF if half else FAR if far else DISTANCE
-    errors: dict[str, list[Array]] = {name: [] for name in names}
-    for number in range(NEIGHBOURS):
-        near = attempt(subject.displace(found.case, number, distance))
-        if near is not None:
-            for name in names:
-                if name in near.submitted:
-                    errors[name].append(near.submitted[name] - near.values[name])
-    again = attempt(found.case)
+    errors = collect_errors(attempt, subject, found.case, names, distance)
+    again, unsure = attempt(found.case), list[str]()
     allowed, comparisons = dict(found.allowed), {c.name: c for c in found.comparisons}
     for name in names:
         if len(errors[name]) < NEIGHBOURS // 2:
@@ -68,13 +66,33 @@ def weigh(
             here = np.abs(submitted - found.values[name])
             most = (len(errors[name]) + 1) ** 0.5 * scatter.limit  # of one error
             wrong = (scatter.mean > scatter.limit) & (scatter.mean > before)
-            if np.any(wrong | ((here > most) & (here > before))):
+            wrong |= (here > most) & (here > before)
+            if wrong.any():
+                size = np.maximum(scatter.mean, here * (scatter.limit / most))[wrong]
+                if np.all(size < UNSURE * scatter.limit[wrong]):
+                    unsure.append(name)
                 continue
             allowed[name] = np.maximum(before, scatter.limit)
         comparisons[name] = compare(
             name, submitted, found.values[name], allowed[name], scatter.mean
         )
-    return found._replace(allowed=allowed, comparisons=list(comparisons.values()))
+    weighed = found._replace(allowed=allowed, comparisons=list(comparisons.values()))
+    if unsure and distance < FAR and not subject.has_vanishing_steps:
+        return weigh(attempt, subject, weighed, unsure, entries, far=True)
+    return weighed
+
+
+def collect_errors(
+    attempt: Try, subject: Subject, case: Case, names: Sequence[str], distance: float
+) -> dict[str, list[Array]]:
+    """Collect the errors of the results of these names at the neighbours of a case."""
+    errors: dict[str, list[Array]] = {name: [] for name in names}
+    for number in range(NEIGHBOURS):
+        near = attempt(subject.displace(case, number, distance))
+        if near is not None:
+            for name in near.submitted.keys() & errors.keys():
+                errors[name].append(near.submitted[name] - near.values[name])
+    return errors
 
 
 def settle(
@@ -91,7 +109,7 @@ def settle(
     """
     entries = sum(value.size for found in compared for value in found.submitted.values())
     settled, confirmed = list(compared), set(confirmed)
-    order = sorted(range(len(settled)), key=lambda i: -max_error(settled[i]))
+    order = sorted(range(len(settled)), key=lambda i: -find_largest_error(settled[i]))
     for i in order:
         failing = [name for name in list_failing(settled[i]) if name in names]
         asked = [name for name in failing if name not in confirmed]
@@ -105,13 +123,13 @@ def settle(
     return settled
 
 
-def max_error(found: Compared) -> float:
-    """The largest error among all results of a case."""
+def find_largest_error(found: Compared) -> float:
+    """Find the largest error among all results of a case."""
     return max(comparison.error for comparison in found.comparisons)
 
 
 def list_failing(found: Compared) -> list[str]:
-    """The names of the results whose errors exceed what is allowed."""
+    """List the results whose errors exceed what is allowed."""
     return [comparison.name for comparison in found.comparisons if comparison.error > 1]
 
 
@@ -132,10 +150,10 @@ def find_precision(before: Compared, after: Compared) -> Any:
 
     Its errors scatter like rounding, are within those allowed in that format, and are far beyond
     those of the next finer one. This holds for half of the gradients or more: one alone may have
-    lost its digits otherwise. None that is not zero is precise.
+    lost its digits otherwise. No gradient except zeros is precise.
     """
     finer: Any = np.float64
-    worst = max_error(before)
+    worst = find_largest_error(before)
     failing = set(list_failing(before))
     excused = failing - set(list_failing(after))
     if any(before.values[n].any() and n not in failing for n in before.gradients):

@@ -11,7 +11,8 @@ from bptt_verifier.mistakes.own_models import diagnose
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.own_loss import OwnModel, widen
+from bptt_verifier.reference.own_cases import widen
+from bptt_verifier.reference.own_loss import OwnModel
 from bptt_verifier.reference.points import Point, draw_parameters
 from bptt_verifier.report import Mistake
 

@@ -11,7 +11,7 @@ from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.report import Mistake
-from bptt_verifier.tolerance.comparison import Comparison, Verdict, coarsest
+from bptt_verifier.tolerance.comparison import Comparison, Verdict, find_coarsest_dtype
 
 OF_FORWARD = ("loss", "prediction")  # results of the forward pass, which are compared first
 
@@ -147,6 +147,6 @@ def find_dtype(name: str, submitted: dict[str, Array], case: Case, precision: An
     every = case.arguments.values()
     argument = case.arguments.get(name)
     if name == "loss" and argument is None:
-        return coarsest(*submitted.values(), *every, precision=precision)
+        return find_coarsest_dtype(*submitted.values(), *every, precision=precision)
     related = every if argument is None else [argument]
-    return coarsest(submitted[name], *related, precision=precision)
+    return find_coarsest_dtype(submitted[name], *related, precision=precision)

@@ -25,21 +25,21 @@ class SingleHypotheses:
         self.names = names
 
     def sweep_back(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> list[BackwardPass]:
-        """Return the right gradients: there is no mistake in the backward pass to try."""
+        """Return the right gradients: no mistake in the backward pass is tried."""
         return [BackwardPass(case.reference, case.forward) for _ in made]
 
     def match(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> list[frozenset[str]]:
-        """Find nothing: there is no mistake in the backward pass to try."""
+        """Find nothing: no mistake in the backward pass is tried."""
         return [frozenset() for _ in made]
 
     def list_fitted(self, matches: Sequence[Match]) -> Sequence[Any]:
-        """List none, as there are no single ones."""
+        """List none: no mistake in the backward pass is tried."""
         return ()
 
     def list_pairs(
         self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[Any, Any]]:
-        """List none, as there are no single ones."""
+        """List none: no mistake in the backward pass is tried."""
         return iter(())
 
     def list_findings(
@@ -59,15 +59,15 @@ class SingleHypotheses:
         return None
 
     def is_generic(self, made: Any) -> bool:
-        """Tell that no mistake has the effect of many others."""
+        """Return False: no mistake in the backward pass is tried."""
         return False
 
     def choose(self, made: Iterator[Any]) -> Mistake | None:
-        """Choose none, as there are no single ones."""
+        """Choose none: no mistake in the backward pass is tried."""
         return None
 
     def describe(self, made: Any, names: Sequence[str] = ()) -> Mistake:
-        """Describe no mistake in the backward pass: none is tried."""
+        """Describe nothing: no mistake in the backward pass is tried."""
         raise NotImplementedError
 
 

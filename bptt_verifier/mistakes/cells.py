@@ -131,7 +131,7 @@ class CellHypotheses:
         return EQUATIONS[self.witnesses[0].point.cell].get(name)
 
     def is_generic(self, made: EquationMistake) -> bool:
-        """Tell of no mistake in the equations that it is generic."""
+        """Return False: each mistake in the equations has an effect of its own."""
         return False
 
     def choose(self, made: Iterator[EquationMistake]) -> Mistake | None:

@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.mistakes.in_time import find_initial_edges
-from bptt_verifier.mistakes.operation_mistakes import Changes, Edge, OperationMistake, Values
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    Edge,
+    OperationMistake,
+    Values,
+    make_pullback,
+)
 from bptt_verifier.program.activations import Activation
 from bptt_verifier.program.backward import Change
-from bptt_verifier.program.operations import pass_back
 from bptt_verifier.program.structure import Structure
 
 LIMITS = (0.01, 0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)  # limits that public code has
@@ -49,19 +54,11 @@ def clip_edges(
     """Clip what is passed back on each edge, or what arrives before it is passed back."""
     operations, changes = known.program.operations, dict[Edge, Change]()
     for number, operand in edges:
-        equation = operations[number]
-        given = [values[slot] for slot in equation.inputs]
-        outputs = [values[slot] for slot in equation.outputs]
+        pullback = make_pullback(operations[number], values)
 
-        def through(
-            arriving: Any,
-            equation: Any = equation,
-            given: Any = given,
-            outputs: Any = outputs,
-            operand: int = operand,
-        ) -> Any:
+        def through(arriving: Any, pullback: Any = pullback, operand: int = operand) -> Any:
             cotangents = [None if ct is None else clip(ct, limit, before) for ct in arriving]
-            return clip(pass_back(equation, given, outputs, cotangents)[operand], limit, not before)
+            return clip(pullback(cotangents)[operand], limit, not before)
 
         changes[number, operand] = Change(operand, through=through)
     return changes

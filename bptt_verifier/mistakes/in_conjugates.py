@@ -10,10 +10,11 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Edge,
     OperationMistake,
     Values,
+    make_pullback,
     name_operand,
 )
 from bptt_verifier.program.backward import Change
-from bptt_verifier.program.operations import UNARY, pass_back
+from bptt_verifier.program.operations import UNARY
 from bptt_verifier.program.structure import Structure
 
 
@@ -79,6 +80,5 @@ def conjugate_factor(known: Structure, edge: Edge, values: Values) -> Change | N
     if given[operand].shape[1:] != operation.shapes[0]:
         return None
     ones = np.ones((1, *operation.shapes[0]), complex)
-    outputs = [values[slot] for slot in operation.outputs]
-    (slope,) = pass_back(operation, given, outputs, [ones])[operand]
+    (slope,) = make_pullback(operation, values)([ones])[operand]
     return Change(operand, slope=np.conj(slope))

@@ -14,10 +14,11 @@ from bptt_verifier.mistakes.operation_mistakes import (
     change_edges,
     describe_expression,
     find_role,
+    make_pullback,
     name_operand,
 )
 from bptt_verifier.program.backward import Change
-from bptt_verifier.program.operations import move_back, pass_back
+from bptt_verifier.program.operations import move_back
 from bptt_verifier.program.rounding import EXACTLY
 from bptt_verifier.program.structure import Structure, following, shape_of
 
@@ -152,19 +153,11 @@ def exchange_operands(
     """Exchange what is passed back to two operands of each operation."""
     operations, changes = known.program.operations, dict[tuple[int, int], Change]()
     for number in group:
-        equation = operations[number]
-        given = [values[slot] for slot in equation.inputs]
-        outputs = [values[slot] for slot in equation.outputs]
+        pullback = make_pullback(operations[number], values)
         for one, other in ((i, k), (k, i)):
 
-            def through(
-                arriving: Any,
-                equation: Any = equation,
-                given: Any = given,
-                outputs: Any = outputs,
-                other: int = other,
-            ) -> Any:
-                return pass_back(equation, given, outputs, arriving)[other]
+            def through(arriving: Any, pullback: Any = pullback, other: int = other) -> Any:
+                return pullback(arriving)[other]
 
             changes[number, one] = Change(one, through=through)
     return changes
@@ -196,16 +189,12 @@ def exchange_results(
     """Exchange what arrives at two results of each split."""
     operations, changes = known.program.operations, dict[tuple[int, int], Change]()
     for number in group:
-        equation = operations[number]
-        given = [values[slot] for slot in equation.inputs]
-        outputs = [values[slot] for slot in equation.outputs]
+        pullback = make_pullback(operations[number], values)
 
-        def through(
-            arriving: Any, equation: Any = equation, given: Any = given, outputs: Any = outputs
-        ) -> Any:
+        def through(arriving: Any, pullback: Any = pullback) -> Any:
             exchanged = [*arriving]
             exchanged[i], exchanged[k] = arriving[k], arriving[i]
-            return pass_back(equation, given, outputs, exchanged)[0]
+            return pullback(exchanged)[0]
 
         changes[number, 0] = Change(0, through=through)
     return changes

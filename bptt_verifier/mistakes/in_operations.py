@@ -259,14 +259,14 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         for word, one, rest in uses if len(group) > 1 else ():
             name = f"{word}-step-skipped" if of_steps else zero
             yield scale_edges(name, f"{path} is zero at its {word} use", one, 0.0)
-            yield scale_edges(zero, f"{path} is zero but at its {word} use", rest, 0.0)
+            yield scale_edges(zero, f"{path} is zero except at its {word} use", rest, 0.0)
     if len(group) == 1 and known.steps > 1:
         yield from list_axis_mistakes(known, group[0])
     if len(active) > 2 and len(group) == 1:
         number = group[0]
         for word, kept in (("first", active[0]), ("last", active[-1])):
             edges = [(number, operand) for operand in active if operand != kept]
-            said = f"what is passed back to its operands is zero, but to the {word} one"
+            said = f"only its {word} operand gets a gradient"
             yield scale_edges(zero, said, edges, 0.0)
             yield scale_edges(
                 zero, f"what is passed back to its {word} operand is zero", [(number, kept)], 0.0
@@ -287,7 +287,7 @@ def list_axis_mistakes(known: Structure, number: int) -> Iterator[OperationMista
                 mask = np.zeros(shape)
                 mask[(slice(None),) * axis + (index,)] = 1
                 path = f"what is passed back to its {name_operand(operand)}"
-                said = f"{path} is zero but at the {word} of {size} entries along an axis"
+                said = f"{path} is zero except at the {word} of {size} entries along an axis"
                 yield OperationMistake(
                     "zero-gradient", said, number, change_edges([(number, operand)], after=mask)
                 )

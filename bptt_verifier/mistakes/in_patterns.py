@@ -29,7 +29,7 @@ ROOTED = frozenset({*UNARY, "add", "pow", "integer_pow", "max"})
 
 
 def ancestors(known: Structure, slot: int, through: frozenset[str], hops: int = HOPS) -> set[int]:
-    """Find the slots that a slot is computed from by these operations alone, itself included."""
+    """Find a slot and those from which it is computed by operations of these names alone."""
     found, border = {slot}, [slot]
     for _ in range(hops):
         numbers = [known.producer[each] for each in border if each in known.producer]
@@ -45,7 +45,7 @@ def ancestors(known: Structure, slot: int, through: frozenset[str], hops: int = 
 
 
 def producers(known: Structure, slots: set[int], name: str) -> list[int]:
-    """Find the operations of this name that compute one of these slots."""
+    """Find the operations of one name that compute one of these slots."""
     numbers = [known.producer[slot] for slot in sorted(slots) if slot in known.producer]
     return [number for number in numbers if known.program.operations[number].name == name]
 
@@ -182,28 +182,34 @@ def rescale(known: Structure, roots: Mapping[int, int], without: bool, values: V
     for source, root in roots.items():
         slot = operations[root].inputs[0]
         with np.errstate(all="ignore"):
-            factor = np.sqrt(values[slot][0])
+            factor = np.sqrt(values[slot])
             if without:
                 total = operations[known.producer[slot]] if slot in known.producer else None
                 if total is None or total.name != "add":
                     return {}
                 kept = [s for s in total.inputs if s not in known.program.constants]
-                factor = factor / np.sqrt(values[kept[0]][0])
+                factor = factor / np.sqrt(values[kept[0]])
+        factor = repeat_along_axes(known, operations[root].outputs[0], factor)
         shape = operations[source].shapes[0]
-        columns = factor.reshape(factor.shape + (1,) * (len(shape) - factor.ndim))
-        fitting = [f for f in (columns, factor) if fits(f.shape, shape)]
-        if not fitting:
+        sizes = zip(factor.shape[1:], shape, strict=False)
+        # A scalar needs no axes to be multiplied.
+        if factor.ndim - 1 not in (0, len(shape)) or any(one not in (1, n) for one, n in sizes):
             return {}
-        factor = fitting[0]
         for operand in known.active(source):
-            changes[source, operand] = Change(operand, before=factor)
+            changes[source, operand] = Change(operand, before=factor[0])
     return changes
 
 
-def fits(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """True if an array of this shape can be broadcast to the other."""
-    pairs = zip(reversed(shape), reversed(other), strict=False)
-    return len(shape) <= len(other) and all(one in (1, two) for one, two in pairs)
+def repeat_along_axes(known: Structure, slot: int, value: Array) -> Array:
+    """Reshape and broadcast a value as the loss does with the value of a slot."""
+    operations = known.program.operations
+    while True:
+        users = [operations[user] for user, _ in known.users.get(slot, ())]
+        around = [each for each in users if each.name in AROUND]
+        if not around:
+            return value
+        (value,) = evaluate(around[0], [value])
+        (slot,) = around[0].outputs
 
 
 def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
@@ -241,7 +247,7 @@ def keep_one_update(
         equation = known.program.operations[number]
         moved = equation.moved
         assert moved is not None
-        # Within one lookup an assignment leaves the last of equal indices, unless it is the first.
+        # Of equal indices in one lookup, an assignment leaves the last.
         backwards = last or across
         order = moved[::-1] if backwards else moved
         _, first = np.unique(order, return_index=True)
@@ -286,7 +292,7 @@ def list_epsilon_mistakes(known: Structure) -> Iterator[OperationMistake]:
 def differentiate_without(
     known: Structure, sums: Sequence[int], small: set[int], values: Values
 ) -> dict[str, Array]:
-    """Differentiate with the sums without their constants, and what is computed from them alone."""
+    """Differentiate at values in which these sums lack their small constants."""
     changed, mixed = set[int](), [*values]
     for number, equation in enumerate(known.program.operations):
         if number in sums:

@@ -46,16 +46,16 @@ def list_shifted_slopes(
         kind = recognise(known, each[0])
         if kind is None:
             continue
-        said = f"the formula of its derivative has its result, but gets what the {kind} was given"
+        said = "the formula of its derivative takes its result, but gets its argument"
         name, formula = "activation-derivative-of-preactivation", BY_RESULT[kind][1]
-        changes = partial(replace_slopes, known, each, partial(formula_of_start, formula))
+        changes = partial(replace_slopes, known, each, partial(evaluate_at_variable, formula))
         family = name, kind
         yield OperationMistake(name, said, each[0].end, changes, {}, family)
         for other, (_, slope) in BY_RESULT.items():
             if other != kind:
                 said = f"its derivative is that of a {other}, but the function is a {kind}"
                 name = "activation-derivative-of-another-function"
-                changes = partial(replace_slopes, known, each, partial(formula_of_result, slope))
+                changes = partial(replace_slopes, known, each, partial(evaluate_at_result, slope))
                 yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind))
 
 
@@ -88,17 +88,17 @@ def slope_at_step(
     return slope_of(known, other, values)[0]
 
 
-def formula_of_start(
+def evaluate_at_variable(
     formula: Callable[[Any], Any], known: Structure, activation: Activation, values: Values
 ) -> Any:
-    """Compute the formula for a result at what the activation was given."""
+    """Evaluate a formula meant for an activation's result at its variable."""
     return formula(values[activation.start][0])
 
 
-def formula_of_result(
+def evaluate_at_result(
     formula: Callable[[Any], Any], known: Structure, activation: Activation, values: Values
 ) -> Any:
-    """Compute the formula of another activation at the result."""
+    """Evaluate the formula of another activation at the result."""
     (output,) = known.program.operations[activation.end].outputs
     return formula(values[output][0])
 

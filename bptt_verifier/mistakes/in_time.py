@@ -287,7 +287,7 @@ def replace_arriving(
     local: bool,
     values: Values,
 ) -> Changes:
-    """Replace what arrives at these operations by the part of the loss at the same step, or not."""
+    """Replace arriving cotangents by those of the same step's loss if `local`, or the rest."""
     total, own = find_local(values)
     changes: Changes = {}
     for number in group:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change
+from bptt_verifier.program.operations import Operation, pass_back
 from bptt_verifier.program.structure import Structure
 
 Edge = tuple[int, int]  # an operation, and the operand that its cotangent is passed back to
@@ -56,6 +57,13 @@ def change_nothing(values: Values) -> Changes:
 def read_slots(slots: Sequence[int | None]) -> Callable[[Values], list[Any]]:
     """Read the values of these slots at a point; None where there is no slot."""
     return lambda values: [None if slot is None else values[slot] for slot in slots]
+
+
+def make_pullback(equation: Operation, values: Values) -> Callable[[Sequence[Any]], list[Any]]:
+    """Make the function that passes cotangents back through an operation at a point."""
+    given = [values[slot] for slot in equation.inputs]
+    outputs = [values[slot] for slot in equation.outputs]
+    return lambda arriving: pass_back(equation, given, outputs, arriving)
 
 
 def name_operand(operand: int) -> str:

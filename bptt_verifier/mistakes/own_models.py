@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
 from bptt_verifier.mistakes.in_operations import list_tiers
@@ -42,6 +43,8 @@ DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
 
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
+
+PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
 
 OPERATIONS = {
     "dot_general": "matrix product",
@@ -256,7 +259,12 @@ class OwnHypotheses:
         named = [self.describe(each) for name, each in others.items() if name not in GENERIC]
         if not named:
             return first
-        said = " ".join(f"Or {each.name}: {each.explanation}" for each in named[:2])
+
+        def explain_other(other: Mistake) -> str:
+            same = all(other.details[key] == first.details[key] for key in PLACE)
+            return f"{other.details['alteration']}." if same else other.explanation
+
+        said = " ".join(f"Or {each.name}: {explain_other(each)}" for each in named[:2])
         details = first.details | {"or": [each.name for each in named]}
         return first._replace(explanation=f"{first.explanation} {said}", details=details)
 
@@ -304,7 +312,9 @@ class OwnHypotheses:
             details["places"] = [str(at) for (at,) in filter(None, lines)]
         what = f" `{place.expression}`" if place and place.expression != line else ""
         said = f"{where} of your forward pass is differentiated wrongly: at the {operation}{what}, "
-        return restrict(Mistake(made.name, f"{said}{made.alteration}.", details), names)
+        right = describe_correction(self.program, self.evidence[0].forward, made.name, changed)
+        said = " ".join(filter(None, (f"{said}{made.alteration}.", right)))
+        return restrict(Mistake(made.name, said, details), names)
 
 
 def scale_path(cut: OperationMistake, by: float) -> OperationMistake:

@@ -152,7 +152,7 @@ def fit_adjoints(
     submitted = np.concatenate([case.wanted[name].submitted.ravel() for name in names])
     if not np.isfinite(submitted).all():
         return None
-    # With as many numbers as unknowns, some adjoints would give any gradients.
+    # Where there are no more numbers than unknowns, some adjoints fit any gradient.
     if matrix.shape[0] < matrix.shape[1] + max(2, matrix.shape[1] // 4):
         return None
     fitted, _, rank, sizes = np.linalg.lstsq(matrix, submitted, rcond=None)

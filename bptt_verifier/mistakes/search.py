@@ -100,8 +100,8 @@ def explain(
     if not right.wrong:
         return ()  # within the slack of a hypothesis, the submission is right here
     of_gradients = explain_single_gradients(known, evidence, right) or ()
-    some = len(right.wrong) < len(evidence[0].wanted)
-    # A factor of some gradients alone comes from where they part from the others.
+    some = 1 < len(right.wrong) < len(evidence[0].wanted)
+    # A factor that some gradients share, and others lack, may belong to one operation.
     partial = some and [mistake.name for mistake in of_gradients] == ["constant-factor"]
     if len(of_gradients) == 1 and not (partial and several):
         return of_gradients

@@ -58,8 +58,9 @@ def restrict(mistake: Mistake, names: Sequence[str]) -> Mistake:
 
 
 def join_symbols(names: Sequence[str]) -> str:
-    """Join the symbols of gradients: "∂L/∂U and δ_t"."""
-    return " and ".join("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
+    """Join the symbols of gradients: "∂L/∂U, ∂L/∂W and δ_t"."""
+    *others, last = ("δ_t" if name == "adjoints" else f"∂L/∂{name}" for name in names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def transpose(g: Array) -> Array:

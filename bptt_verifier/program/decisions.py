@@ -23,8 +23,9 @@ REMAINDER = 6  # the argument of the instruction BINARY_OP for %
 
 
 class UntraceableError(BaseException):
-    """What the user's code does cannot be traced; not an Exception, so that code lets it pass.
+    """The reason why the user's code cannot be traced.
 
+    It is no Exception, so that an `except Exception` in that code does not catch it.
     `place` is the expression of the user's code, if it is known.
     """
 

@@ -126,7 +126,9 @@ def flatten(params: Any) -> Tree:
         convert_leaf(data[next(iter(data))], write_path((next(iter(data)),)))
     if not leaves:
         kind = type_name(params)
-        raise ValueError(f"params: expected a dict of float arrays, or others in it, found {kind}")
+        raise ValueError(
+            f"params: expected a dict of float arrays, which may be nested, found {kind}"
+        )
     return Tree(params, leaves, tuple(data), keys)
 
 
@@ -142,7 +144,7 @@ def rebuild_before(loss: Callable[..., Any], trees: Sequence[Tree]) -> Callable[
     for tree in trees:
         known = by_shapes.setdefault(describe_shapes(tree.leaves), tree)
         if known is not tree and tree.data:
-            raise ValueError("params: expected settings of other shapes, found two of the same")
+            raise ValueError("params: expected settings of different shapes, found two of the same")
 
     @wraps(loss)
     def rebuilding(arrays: Mapping[str, Any], *others: Any) -> Any:
@@ -161,7 +163,9 @@ def read_items(params: Mapping[Any, Any]) -> dict[str, Any]:
     """Read the items of a mapping. Raises ValueError where that fails, or a name is no string."""
     items = attempt(lambda: dict(params.items()))
     if isinstance(items, Failure):
-        raise ValueError(f"params: expected a dict of float arrays, and reading it: {items.what}")
+        raise ValueError(
+            f"params: expected a dict of float arrays, found one that raises {items.what}"
+        )
     for name in items:
         if not isinstance(name, str):
             raise ValueError(f"params: expected names that are strings, found {name!r}")

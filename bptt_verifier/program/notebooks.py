@@ -45,7 +45,7 @@ def read_notebook(file: Path) -> Notebook:
             if cell["cell_type"] == "code"
         ]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
-        raise ValueError(f"FILE: expected a notebook, found {file}, which is none") from error
+        raise ValueError(f"FILE: expected a notebook, found {file}, which is not one") from error
     cells, skipped = [], 0
     for number, text in texts:
         python, left_out = leave_out_magics(text)

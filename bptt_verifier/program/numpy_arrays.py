@@ -29,7 +29,7 @@ class TracedArray(NDArrayOperatorsMixin):
         self.memory, self.value = memory, value
         self.known = memory.version, traced
 
-    # The methods of arrays are functions of NumPy: `numpy_calls` defines them.
+    # `numpy_methods` defines these and the other methods by functions of NumPy.
     __array_ufunc__: Any
     __array_function__: Any
     shape = property(lambda self: self.value.shape, lambda self, new: self.reshape_in_place(new))
@@ -69,7 +69,7 @@ class TracedArray(NDArrayOperatorsMixin):
         return TracedArray(memory, value, piece)
 
     def reshape_in_place(self, shape: Any) -> None:
-        """Give the array another shape."""
+        """Give the array another shape, as an assignment to `shape` does."""
         value = self.value.reshape(shape)
         if not np.may_share_memory(value, self.value):
             raise AttributeError("Incompatible shape for in-place modification.")

@@ -49,7 +49,7 @@ from bptt_verifier.program.own_results import (
     is_float_array,
     list_items,
 )
-from bptt_verifier.program.own_updates import find_confirmed, record_locals
+from bptt_verifier.program.own_updates import find_updating_variables, record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
 
 INPUTS = frozenset("x xs xt input inputs data h hs hprev h_prev c cprev c_prev s state".split())
@@ -329,6 +329,8 @@ def assemble(
 ) -> OwnCode:
     """Make the loss and the gradients of calls, by the names of the gradients or as chosen.
 
+    `of_loss` runs the forward pass, and `whole` both passes.
+
     Raises ValueError where there are no gradients, or a name that is chosen is none of an array.
     """
     places = {} if calls.structure else calls.list_places(of_loss, of_loss is whole, chosen)
@@ -366,16 +368,7 @@ def assemble(
         )
     if not calls.structure:
         calls.places = {name: places[name] for name in wanted or found}
-        slopes = {*found.values()}
-        data = [
-            name
-            for name, place in places.items()
-            if name not in calls.places and (place.root, *place.path) not in slopes
-        ]
-        said += f"; parameters: {', '.join(calls.places)}"
-        said += (
-            f"; without a gradient, and taken for data: {', '.join(data[:SHOWN])}" if data else ""
-        )
+        said += describe_parameters(calls.places, places, found)
 
     tree = flatten(calls.params)
 
@@ -405,6 +398,22 @@ def is_of_part(
     return bool(np.shape(follow(state, source)) != np.shape(place.array))
 
 
+def describe_parameters(
+    chosen: Mapping[str, ArrayPlace],
+    places: Mapping[str, ArrayPlace],
+    gradients: Mapping[str, Keys],
+) -> str:
+    """Describe which arrays are parameters, and which are data."""
+    paths = {*gradients.values()}
+    data = [
+        name
+        for name, place in places.items()
+        if name not in chosen and (place.root, *place.path) not in paths
+    ]
+    taken = f"; without a gradient, and taken for data: {', '.join(data[:SHOWN])}" if data else ""
+    return f"; parameters: {', '.join(chosen)}{taken}"
+
+
 def find_updates(
     calls: Calls,
     whole: Callable[..., Any],
@@ -419,7 +428,7 @@ def find_updates(
         return {}
     moved = {n: params[n] - follow(state[places[n].root], places[n].path) for n in leaves}
     scopes = [calls.roots["arguments"], calls.roots.get("self"), find_rates(calls.function)]
-    return find_confirmed(calls.backward, leaves, state["locals"], moved, scopes)
+    return find_updating_variables(calls.backward, leaves, state["locals"], moved, scopes)
 
 
 def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:

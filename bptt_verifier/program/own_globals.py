@@ -4,6 +4,7 @@ An argument may have a global object as its default, such as `def forward(x, p=p
 used and replaced as that global is.
 """
 
+import dis
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ import numpy as np
 from bptt_verifier.program.attempt import find_code
 from bptt_verifier.program.leaves import find_node, walk
 from bptt_verifier.program.own_results import is_float_array
+
+GLOBAL = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"))  # how Python uses a global name
 
 
 @contextmanager
@@ -69,7 +72,8 @@ def find_used_globals(function: Callable[..., Any]) -> dict[str, Any]:
             continue
         seen.add(code)
         waiting += [const for const in code.co_consts if hasattr(const, "co_names")]
-        for name in code.co_names:
+        read = [each for each in dis.get_instructions(code) if each.opname in GLOBAL]
+        for name in dict.fromkeys(each.argval for each in read):  # `cache.W` reads no global W
             value = space.get(name)
             if isinstance(value, FunctionType):
                 waiting += [value.__code__] if value.__globals__ is space else []

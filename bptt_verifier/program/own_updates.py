@@ -1,4 +1,4 @@
-"""Gradients in local variables: of code that updates its parameters and returns no gradients.
+"""Gradients in local variables of code that updates its parameters and returns no gradients.
 
 `self.W -= learning_rate * dW` states that `dW` is the gradient of W. A local variable is taken for
 a gradient only if such an update confirms it in a call, with a factor that has the name of a rate.
@@ -42,16 +42,17 @@ def record_locals(code: CodeType | None) -> Iterator[dict[str, Any]]:
             sys.setprofile(before)
 
 
-def find_confirmed(
+def find_updating_variables(
     function: Callable[..., Any],
     leaves: Mapping[str, Keys],
     seen: Mapping[str, Any],
     moved: Mapping[str, Any],
     scopes: Any,
 ) -> dict[str, Keys]:
-    """Find the local variables that are gradients, by what the call has subtracted of parameters.
+    """Find the local variables that are gradients: those by which a call updates the parameters.
 
-    `moved` is that, by parameter. Rates are sought among the function's defaults and in `scopes`.
+    `moved` is what the call has subtracted from each parameter. The learning rate is a default of
+    the function or a number in `scopes`.
     """
     found = find_gradients(leaves, {(name,): ("locals", name) for name in seen})
     defaults = {name: each.default for name, each in inspect.signature(function).parameters.items()}

@@ -42,6 +42,11 @@ class Place(NamedTuple):
         return linecache.getline(self.file, self.line).strip()
 
     @property
+    def lines(self) -> list[str]:
+        """The lines of the source file."""
+        return linecache.getlines(self.file)
+
+    @property
     def expression(self) -> str:
         """The expression's source, or its first line."""
         line = linecache.getline(self.file, self.line).encode()  # columns count bytes

@@ -82,7 +82,26 @@ def structure(program: Program) -> Structure:
     groups.sort()
     group_of = {number: k for k, group in enumerate(groups) for number in group}
 
-    def accumulated(slot: int) -> bool:
+    carried = find_carried(program, step, producer, users, group_of)
+    # Only the judge's own additions to the loss, such as a reshape, have no place.
+    placed = any(equation.where for equation in program.operations)
+    known = [group for group in groups if program.operations[group[0]].where or not placed]
+    ordered = tuple(map(tuple, known))
+    return Structure(
+        program, ordered, steps, step, producer, users, carried, leaf, group_of, layers
+    )
+
+
+def find_carried(
+    program: Program,
+    step: Mapping[int, int],
+    producer: Mapping[int, int],
+    users: Mapping[int, Sequence[tuple[int, int]]],
+    group_of: Mapping[int, int],
+) -> tuple[tuple[int, int], ...]:
+    """Find the operands that read a value of the step before, which is not a running sum."""
+
+    def is_accumulated(slot: int) -> bool:
         """True if the value reaches the next use of its expression through sums alone."""
         start = group_of[producer[slot]]
         while len(users.get(slot, ())) == 1:
@@ -94,19 +113,14 @@ def structure(program: Program) -> Structure:
             slot = program.operations[number].outputs[0]
         return False
 
-    carried = [
+    return tuple(
         (number, operand)
         for number in step
         for operand, slot in enumerate(program.operations[number].inputs)
         if slot in producer
         and step.get(producer[slot], number) == step[number] - 1
-        and not accumulated(slot)
-    ]
-    # Without a place among others is what the judge adds to the loss, such as a reshape.
-    placed = any(equation.where for equation in program.operations)
-    known = [group for group in groups if program.operations[group[0]].where or not placed]
-    ordered, edges = tuple(map(tuple, known)), tuple(carried)
-    return Structure(program, ordered, steps, step, producer, users, edges, leaf, group_of, layers)
+        and not is_accumulated(slot)
+    )
 
 
 def find_layers(

@@ -93,12 +93,19 @@ def trace(loss: Loss, params: Params) -> Program:
         closed = jax.make_jaxpr(in_order)([*given.values()])
     tracing = Tracing()
     leaves = dict(zip(given, tracing.slots(len(given)), strict=True))
-    result, *decided = tracing.inline(closed, [*leaves.values()], (), ())
+    result, *decided = tracing.inline(closed, [*leaves.values()], Site())
     shapes = {name: value.shape for name, value in given.items()}
     operations, constants = tuple(tracing.operations), tracing.constants
     deciding = tuple(place for place in decisions.places if place)
     path = tuple(decided), tuple(decisions.outcomes), deciding
     return Program(operations, constants, leaves, result, tracing.used, shapes, *path)
+
+
+class Site(NamedTuple):
+    """The places of the calls and loops around an operation, and the positions in those calls."""
+
+    where: tuple[Place, ...] = ()
+    position: tuple[int, ...] = ()
 
 
 class Tracing:
@@ -120,18 +127,12 @@ class Tracing:
         self.constants[slot] = to_numpy(value)
         return slot
 
-    def inline(
-        self,
-        closed: ClosedJaxpr,
-        inputs: Sequence[int],
-        where: tuple[Place, ...],
-        above: tuple[int, ...],
-    ) -> list[int]:
+    def inline(self, closed: ClosedJaxpr, inputs: Sequence[int], site: Site) -> list[int]:
         """Add the operations of a jaxpr; return the slots of its results.
 
-        `where` are the places of the call or loop that it belongs to, and `above` the positions of
-        the calls. A call's body was traced at its first use, so its source lines may be outdated:
-        its operations have the place of the call. The body of a loop keeps its own lines.
+        `site` is that of the call or loop that it belongs to. A call's body was traced at its first
+        use, so its source lines may be outdated: its operations have the place of the call. The
+        body of a loop keeps its own lines.
         """
         known: dict[Any, int] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
         known |= zip(closed.jaxpr.constvars, map(self.constant, closed.consts), strict=True)
@@ -143,30 +144,26 @@ class Tracing:
             if not equation.outvars:
                 continue  # it prints, or checks something
             operands = [slot(atom) for atom in equation.invars]
-            own = tuple(place for place in places(equation) if place not in where)
-            here, position = (where, (*above, number)) if above else ((*own, *where), ())
-            results = self.add(equation, operands, here, position)
+            own = tuple(place for place in places(equation) if place not in site.where)
+            inside = site._replace(position=(*site.position, number))
+            here = inside if site.position else Site((*own, *site.where))
+            results = self.add(equation, operands, here)
             known |= zip(equation.outvars, results, strict=True)
         return [slot(atom) for atom in closed.jaxpr.outvars]
 
-    def add(
-        self,
-        equation: Any,
-        operands: Sequence[int],
-        where: tuple[Place, ...],
-        position: tuple[int, ...],
-    ) -> list[int]:
+    def add(self, equation: Any, operands: Sequence[int], site: Site) -> list[int]:
         """Add the operations of one equation; return the slots of its results."""
         name, params = equation.primitive.name, equation.params
         if all(slot in self.constants for slot in operands):
             values = [self.constants[slot] for slot in operands]
             return [self.constant(value) for value in bind(equation.primitive, params, *values)]
         if name in INLINED and not has_own_derivative(equation):
-            return self.inline(body_of(equation), operands, where, position or (0,))
+            inside = site._replace(position=site.position or (0,))
+            return self.inline(body_of(equation), operands, inside)
         if name == "cond":
-            return self.choose(equation, operands, where, position)
+            return self.choose(equation, operands, site)
         if name == "scan" and 0 < count_operations(equation) <= UNROLLED:
-            return self.unroll(equation, operands, where, position)
+            return self.unroll(equation, operands, site)
         values = [self.constants.get(slot) for slot in operands]
         active = [slot not in self.constants for slot in operands]
         results = self.slots(len(equation.outvars))
@@ -177,7 +174,7 @@ class Tracing:
         for part, moved in movements(equation, active, values):
             shapes, dtypes = zip(*((a.shape, a.dtype) for a in avals[part]), strict=True)
             what = name, equation.primitive, params, tuple(operands), tuple(results[part])
-            self.operations.append(Operation(*what, shapes, where, position, moved, dtypes, apply))
+            self.operations.append(Operation(*what, shapes, *site, moved, dtypes, apply))
         return results
 
     def add_one(
@@ -186,8 +183,7 @@ class Tracing:
         params: dict[str, Any],
         operands: Sequence[int],
         aval: Any,
-        where: tuple[Place, ...],
-        position: tuple[int, ...],
+        site: Site,
         moved: Array | None = None,
         name: str | None = None,
     ) -> int:
@@ -196,35 +192,23 @@ class Tracing:
         apply = make_apply(primitive, params, (aval.dtype,) * len(operands), (aval.shape,))
         what = name or primitive.name, primitive, params, tuple(operands), (result,)
         shape, dtype = (tuple(aval.shape),), (aval.dtype,)
-        self.operations.append(Operation(*what, shape, where, position, moved, dtype, apply))
+        self.operations.append(Operation(*what, shape, *site, moved, dtype, apply))
         return result
 
-    def choose(
-        self,
-        equation: Any,
-        operands: Sequence[int],
-        where: tuple[Place, ...],
-        position: tuple[int, ...],
-    ) -> list[int]:
+    def choose(self, equation: Any, operands: Sequence[int], site: Site) -> list[int]:
         """Add the branch of a conditional that is taken, or all where that depends on the point."""
         which, *rest = operands
         branches = equation.params["branches"]
         if which in self.constants:
             number = int(np.clip(self.constants[which], 0, len(branches) - 1))
-            return self.inline(branches[number], rest, where, position)
-        every = [self.inline(branch, rest, where, position) for branch in branches]
+            return self.inline(branches[number], rest, site)
+        every = [self.inline(branch, rest, site) for branch in branches]
         return [
-            self.add_one(lax.select_n_p, {}, [which, *cases], variable.aval, where, position)
+            self.add_one(lax.select_n_p, {}, [which, *cases], variable.aval, site)
             for *cases, variable in zip(*every, equation.outvars, strict=True)
         ]
 
-    def unroll(
-        self,
-        equation: Any,
-        operands: Sequence[int],
-        where: tuple[Place, ...],
-        position: tuple[int, ...],
-    ) -> list[int]:
+    def unroll(self, equation: Any, operands: Sequence[int], site: Site) -> list[int]:
         """Add the steps of a scan one by one."""
         params = equation.params
         consts, carried = constant_and_carried(equation)
@@ -236,34 +220,32 @@ class Tracing:
         order = range(length)[::-1] if params["reverse"] else range(length)
         for t in order:
             each = [
-                self.take(slot, t, stack, aval, where, position)
+                self.take(slot, t, stack, aval, site)
                 for slot, stack, aval in zip(sliced, stacks, inside, strict=True)
             ]
-            results = self.inline(params["jaxpr"], [*fixed, *carry, *each], where, position)
+            results = self.inline(params["jaxpr"], [*fixed, *carry, *each], site)
             carry = results[:carried]
             for slots, slot in zip(collected, results[carried:], strict=True):
                 slots.append(slot)
         stacked = [
-            self.stack(slots if order.step > 0 else slots[::-1], variable.aval, where, position)
+            self.stack(slots if order.step > 0 else slots[::-1], variable.aval, site)
             for slots, variable in zip(collected, equation.outvars[carried:], strict=True)
         ]
         return [*carry, *stacked]
 
-    def take(
-        self, slot: int, t: int, stack: Any, aval: Any, where: Any, position: tuple[int, ...]
-    ) -> int:
+    def take(self, slot: int, t: int, stack: Any, aval: Any, site: Site) -> int:
         """Add the slice of a scanned operand at step t."""
         if slot in self.constants:
             return self.constant(self.constants[slot][t])
         moved = np.arange(prod(stack.shape)).reshape(stack.shape)[t].ravel()
-        return self.add_one(lax.slice_p, {}, [slot], aval, where, position, moved)
+        return self.add_one(lax.slice_p, {}, [slot], aval, site, moved)
 
-    def stack(self, slots: list[int], aval: Any, where: Any, position: tuple[int, ...]) -> int:
+    def stack(self, slots: list[int], aval: Any, site: Site) -> int:
         """Add the array of the results of all steps of a scan."""
         if all(slot in self.constants for slot in slots):
             return self.constant(np.stack([self.constants[slot] for slot in slots]))
         params = {"axis": 0}
-        return self.add_one(lax.concatenate_p, params, slots, aval, where, position, None, "stack")
+        return self.add_one(lax.concatenate_p, params, slots, aval, site, None, "stack")
 
 
 def body_of(call: Any) -> ClosedJaxpr:

@@ -38,7 +38,7 @@ class BlackBox(NamedTuple):
 
         @cache
         def measure_condition() -> dict[str, Array]:
-            """How much each entry changes with the parameters, by their relative change."""
+            """Measure the change of each entry over the relative change of the parameters."""
             rng = np.random.default_rng([seed, point.number])
             changes = {name: np.zeros(value.shape) for name, value in found.values.items()}
             for _ in range(NEIGHBOURS):

@@ -1,7 +1,7 @@
 """Gradients of a loss that nothing can differentiate: central differences, extrapolated.
 
 Source: Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)": Richardson's extrapolation,
-and the error as the extrapolated values show it by their disagreement.
+whose error is estimated by the distances of the extrapolated values from each other.
 """
 
 from collections.abc import Callable, Mapping

@@ -6,8 +6,7 @@ first cases. The allowed errors are measured (docs/derivation.md, section 10).
 
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -18,23 +17,23 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import MUTED, Failure, attempt, copies, type_name
 from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
-from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.numpy_code import over_jax, takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import isolate_float64, use_float64
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.black_box import BlackBox, choose_black_box, describe_differences
 from bptt_verifier.reference.case import Case, Truth
+from bptt_verifier.reference.coverage import (
+    describe_cases,
+    describe_left_out,
+    describe_places,
+    find_common_zeros,
+    find_doubt,
+)
+from bptt_verifier.reference.own_cases import make_case, widen
 from bptt_verifier.reference.points import Point, draw_parameters
 from bptt_verifier.reference.second_opinion import contradict_entries, contradict_signs
-from bptt_verifier.reference.selection import (
-    ENOUGH,
-    OTHER_PATH,
-    Selection,
-    Selector,
-    Setting,
-)
-from bptt_verifier.tolerance.bounds import RESOLVING
+from bptt_verifier.reference.selection import OTHER_PATH, Selection, Selector, Setting
 from bptt_verifier.tolerance.scatter import displace
 from manual_bptt.inputs import require_at_least
 
@@ -42,9 +41,6 @@ Loss = Callable[[dict[str, Any], Any], Any]
 
 CASES = 24
 CONFIRMED = 2  # cases of each setting that the loss in NumPy must confirm
-VISIBLE = 2.0**-20  # relative errors of this size are seen in all but ill-conditioned losses
-MISSED = 5  # branches that a note names, at most
-FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
 
 
 class OwnModel(NamedTuple):
@@ -187,7 +183,8 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         refusal = "The loss or its gradient is not finite at any of the points tried."
         left_out = tuple(describe_left_out(selections))
         return model._replace(refusal=refusal, notes=left_out, untraced=model.untraced or refusal)
-    notes = describe(model, selections)
+    about_params = (note for tree in model.trees[:1] for note in tree.notes)
+    notes = (*about_params, *describe_cases(selections, model.params, model.paths))
     model = model._replace(notes=notes, doubt=doubt, zeros=find_common_zeros(selections))
     confirmed = confirm(model)
     return confirmed._replace(untraced=confirmed.refusal or model.untraced)
@@ -349,123 +346,6 @@ def confirm(model: OwnModel) -> OwnModel:
     kept = tuple(case for i, case in enumerate(model.cases) if i not in contradicted)
     notes = tuple(f"{said} This case was left out." for said, _ in contradicted.values())
     return model._replace(cases=kept, notes=(*model.notes, *notes))
-
-
-def describe(model: OwnModel, selections: Sequence[Selection]) -> tuple[str, ...]:
-    """Describe the cases: how many could show a mistake, what was left out and not reached."""
-    total = len(model.cases)
-    telling = sum((selection.telling for selection in selections), Counter[str]())
-    zeros = find_common_zeros(selections)
-    others = [name for name in model.params[0] if name not in zeros]
-    least = min((telling[name] for name in others), default=0)
-    notes = [note for tree in model.trees[:1] for note in tree.notes]
-    if len(model.params) > 1:
-        shapes = (
-            " ".join(f"{name}={value.shape}" for name, value in given.items())
-            for given in model.params
-        )
-        notes.append(f"The cases are shared by {len(model.params)} settings: {'; '.join(shapes)}.")
-    if total > 1:
-        notes.append(f"{least} of {total} cases could have shown a mistake in every gradient.")
-    notes += describe_left_out(selections)
-    damped = sum(selection.damped for selection in selections)
-    if damped and least:
-        notes.append(
-            f"{damped} of {total} cases have smaller values than usual, because the gradient is "
-            "ill-conditioned at larger ones."
-        )
-    notes += [
-        f"∂L/∂{name} is zero, to rounding, at all parameters, and yours must be, too."
-        for name in sorted(zeros)
-    ]
-    for name in others:
-        best = min((each.resolution.get(name, np.inf) for each in selections), default=np.inf)
-        if VISIBLE < best <= RESOLVING:
-            notes.append(
-                f"The loss is ill-conditioned: a relative error of ∂L/∂{name} below {best:.1g} "
-                "could not have been seen."
-            )
-    if any(paths.places for paths in model.paths):
-        notes.append(
-            f"Branches on values are followed as each point takes them: "
-            f"{describe_places(model.paths)}."
-        )
-    taken = {branch for selection in selections for branch in selection.taken}
-    missed = [b for b in dict.fromkeys(b for s in selections for b in s.branches) if b not in taken]
-    if missed:
-        more = f", and {len(missed) - MISSED} more" if len(missed) > MISSED else ""
-        listed = "; ".join(map(str, missed[:MISSED]))
-        notes.append(f"No case takes these branches of the loss: {listed}{more}.")
-    return tuple(notes)
-
-
-def describe_places(every: Sequence[Paths]) -> str:
-    """Name the expressions that decide on the path of the loss."""
-    found = dict.fromkeys(f"`{place.expression}` ({place})" for p in every for place in p.places)
-    more = f", and {len(found) - MISSED} more" if len(found) > MISSED else ""
-    return "; ".join([*found][:MISSED]) + more
-
-
-def describe_left_out(selections: Sequence[Selection]) -> list[str]:
-    """Describe which points were left out, and why."""
-    given = dict.fromkeys(selection.given for selection in selections if selection.given)
-    notes = [f"The parameters given were left out: {why}." for why in given]
-    counts = sum((selection.left_out for selection in selections), Counter[str]())
-    for why, number in counts.items():
-        what = "draw was" if number == 1 else "draws were"
-        notes.append(f"{number} {what} left out: {why}.")
-    return notes
-
-
-def find_doubt(selections: Sequence[Selection], cases: int) -> str | None:
-    """Find the gradients that too few cases can show a mistake in; return a sentence if any."""
-    enough, zeros = min(ENOUGH, cases), find_common_zeros(selections)
-    telling = sum((selection.telling for selection in selections), Counter[str]())
-    names = {name for each in selections for case in each.cases for name in case.arguments}
-    few = {name: telling[name] for name in sorted(names - zeros) if telling[name] < enough}
-    if not few:
-        return None
-    said = ", ".join(f"{number} in ∂L/∂{name}" for name, number in few.items())
-    return f"Too few cases could have shown a mistake: {said}."
-
-
-def find_common_zeros(selections: Sequence[Selection]) -> frozenset[str]:
-    """Find the gradients that are zero in all settings."""
-    return frozenset.intersection(*(s.zeros for s in selections if s.cases))
-
-
-def widen(params: Mapping[str, Array]) -> dict[str, Array]:
-    """Convert the parameters to float64."""
-    return {name: value.astype(np.float64) for name, value in params.items()}
-
-
-def make_case(followed: Followed, params: dict[str, Array], number: int) -> Case:
-    """Make the case of a point: autodiff's values, and the error allowed in any precision."""
-    wide, program = widen(params), followed.path.program
-    _, value, slopes = followed
-    roundoffs = FLOAT64, FLOAT32
-    errors = attempt(gradient_and_noise, program, wide, roundoffs, slopes, seed=number)
-    if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point
-        undecided = np.inf, {name: np.full(v.shape, np.inf) for name, v in wide.items()}
-        errors = undecided, undecided
-    (loss64, allowed64), (loss32, allowed32) = errors
-    values = {name: np.asarray(slopes[name]) for name in params}
-    if "loss" not in params:
-        values["loss"] = np.asarray(value)
-        allowed64["loss"], allowed32["loss"] = np.asarray(loss64), np.asarray(loss32)
-
-    def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
-        unit, tiny = float(np.finfo(dtype).eps) / 2, float(np.finfo(dtype).smallest_normal)
-        # Errors in formats coarser than float32 are not measured, but grow with the unit.
-        coarser = max(1.0, unit / FLOAT32)
-        allowed = {
-            # The reference has the error of float64, too; a number that underflows is lost.
-            name: (own if unit <= FLOAT64 else allowed32[name] * coarser) + own + 16 * tiny
-            for name, own in allowed64.items()
-        }
-        return Truth(values, {name: np.asarray(error) for name, error in allowed.items()})
-
-    return Case(f"case {number}", params, number, truth)
 
 
 def compare_losses(model: OwnModel, case: Case) -> str | None:

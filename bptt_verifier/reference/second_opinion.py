@@ -4,6 +4,7 @@ They are complex steps, if the loss takes complex numbers. If these fail or diff
 reference, central differences in longdouble decide. A contradicted reference gives no verdict.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from bptt_verifier.reference.case import Truth
 from bptt_verifier.reference.complex_step import STEP
 
 ENTRIES = 12  # of each parameter, checked one by one
+SECONDS = 1.0  # for more than one entry of a parameter; random signs check all entries anyway
 FLOAT64 = 2.0**-53
 # Steps of central differences; a kink may lie within the wide ones.
 WIDE, SHORT = (2.0**-12, 2.0**-13), (2.0**-20, 2.0**-21)
@@ -37,9 +39,11 @@ def contradict_entries(
 
     `noise` is the error of the loss in NumPy, where its dtype does not tell.
     """
-    rng = np.random.default_rng(seed)
+    rng, end = np.random.default_rng(seed), time.monotonic() + SECONDS
     for name, value in point.items():
-        for i in rng.permutation(value.size)[:ENTRIES]:
+        for number, i in enumerate(rng.permutation(value.size)[:ENTRIES]):
+            if number and time.monotonic() > end:
+                break
             entry = tuple(int(k) for k in np.unravel_index(i, value.shape))
             along = np.zeros(value.shape)
             along[entry] = 1.0

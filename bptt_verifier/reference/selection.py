@@ -20,11 +20,13 @@ from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
 from bptt_verifier.tolerance.bounds import RESOLVING
+from bptt_verifier.tolerance.comparison import find_coarsest_dtype
 
 ENOUGH = 4  # cases that must be able to show a mistake in each gradient
 MORE = 8  # draws, in units of the cases asked for, where too few can show a mistake
 LARGE = 6  # cases scaled up, at most, and at most a quarter of all
-CANDIDATES = 40  # points from which those are chosen
+CANDIDATES = 40  # points from which those are chosen; fewer of a long loss
+LONG = 1000  # operations
 FACTORS = (3.0, 8.0, 64.0, 512.0)
 GRADIENTS = (8.0, 64.0, 2048.0)  # sizes beyond which a clipped gradient shows
 LOSS = 16.0
@@ -111,7 +113,7 @@ class Selector:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.left_out: Counter[str] = Counter()
-        # At the parameters given.
+        # The gradient's condition at the parameters given, and whether numbers there are too large.
         self.condition, self.exceeds_float32 = 0.0, False
         self.kept: list[tuple[Case, Examined]] = []
         self.vague: list[tuple[Case, Examined]] = []
@@ -165,7 +167,10 @@ class Selector:
         names, setting = [*self.setting.params], self.setting.number
         rng = np.random.default_rng([self.setting.seed, len(names)])
         scaled = [dict.fromkeys(names, 1.0), *({name: 1.0} for name in rng.permutation(names))]
-        scaled = scaled[:1] if len(names) == 1 else scaled[: CANDIDATES // len(FACTORS)]
+        programs = [path.program for path in self.setting.paths.known]
+        longer = 1 + max((len(each.operations) for each in programs), default=0) // LONG
+        most = max(3, CANDIDATES // len(FACTORS) // longer)
+        scaled = scaled[:1] if len(names) == 1 else scaled[:most]
         candidates = []
         for j, (which, factor) in enumerate((s, f) for s in scaled for f in FACTORS):
             number = 12 * (1000 + j)  # drawn in float64
@@ -201,7 +206,10 @@ class Selector:
         if not (np.isfinite(loss) and all(np.isfinite(v).all() for v in slopes.values())):
             return NOT_FINITE
         slots = forward(program, wide)
-        within, single = is_within_float32(slots, slopes), coarsest_dtype(params) == np.float32
+        within, single = (
+            is_within_float32(slots, slopes),
+            find_coarsest_dtype(*params.values()) == np.float32,
+        )
         if point.number == 0 and not single:
             self.exceeds_float32 = not within
         elif not within and (single or not self.exceeds_float32):
@@ -237,7 +245,7 @@ class Selector:
     def keep(self, examined: Examined) -> str | None:
         """Make a point a case unless it has a kink or is ill-conditioned; return that reason."""
         params = examined.params
-        dtype = coarsest_dtype(params)
+        dtype = find_coarsest_dtype(*params.values())
         unit = float(np.finfo(dtype).eps) / 2
         narrow, broad = (self.differ(examined, step * unit) for step in (NARROW, BROAD))
         if not narrow:
@@ -300,11 +308,6 @@ def list_saturating(program: Program, slots: Sequence[Any]) -> Iterator[tuple[st
             yield operation.name, place, slots[operation.inputs[0]]
 
 
-def coarsest_dtype(params: Mapping[str, Array]) -> np.dtype[Any]:
-    """The coarsest dtype of some parameters."""
-    return max((v.dtype for v in params.values()), key=lambda dtype: float(np.finfo(dtype).eps))
-
-
 def is_within_float32(slots: Sequence[Any], slopes: Mapping[str, Array]) -> bool:
     """Tell whether the numbers of the loss and gradient fit float32."""
     largest = float(np.finfo(np.float32).max) / 2
@@ -317,7 +320,7 @@ def is_within_float32(slots: Sequence[Any], slopes: Mapping[str, Array]) -> bool
 def resolve(case: Case) -> dict[str, float]:
     """Find the smallest relative error of each gradient that would be seen; of zeros, NaN."""
     assert case.truth is not None
-    known = case.truth(coarsest_dtype(case.arguments), ())
+    known = case.truth(find_coarsest_dtype(*case.arguments.values()), ())
     found = {}
     for name in case.arguments:
         value, allowed = np.abs(known.values[name]), known.allowed[name]
@@ -348,7 +351,7 @@ def find_zeros(program: Program, slots: Sequence[Any], cases: Sequence[Case]) ->
     zeros = set(program.leaves) if cases else set[str]()
     for case in cases:
         assert case.truth is not None
-        known = case.truth(coarsest_dtype(case.arguments), ())
+        known = case.truth(find_coarsest_dtype(*case.arguments.values()), ())
         largest = max(float(np.max(np.abs(known.values[name]))) for name in case.arguments)
         for name in list(zeros):
             value, allowed = np.abs(known.values[name]), known.allowed[name]

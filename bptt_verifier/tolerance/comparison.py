@@ -58,8 +58,8 @@ def find_symbol(result: str) -> str:
     return SYMBOLS.get(result, f"∂L/∂{result}")
 
 
-def coarsest(*arrays: Array, precision: Any = None) -> Any:
-    """The coarsest floating dtype among the arrays and `precision`; there is at least one."""
+def find_coarsest_dtype(*arrays: Array, precision: Any = None) -> Any:
+    """Find the coarsest floating dtype among the arrays and `precision`; there is at least one."""
     floats = {array.dtype for array in arrays if array.dtype.kind == "f"}
     floats |= set() if precision is None else {np.dtype(precision)}
     if len(floats) == 1:

@@ -2,15 +2,13 @@
 
 import json
 import sys
-import warnings
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bptt_verifier import Verdict, verify, verify_own_model
+from bptt_verifier import Verdict, verify
 from bptt_verifier.judge.submission import (
     Breach,
     Expected,
@@ -22,7 +20,6 @@ from bptt_verifier.judge.submission import (
 from manual_bptt import gru, lstm, rnn
 from tests.support.derivations import derivation
 from tests.support.right_derivations import column_vectors_one_sequence_at_a_time
-from tests.support.square import W, right, square
 
 # fmt: off
 BREACHES = {
@@ -263,12 +260,6 @@ def test_gradients_of_biases_that_the_model_lacks_are_reported_as_not_checked(mo
     assert "Not checked: b, c." in report.notes[0]
 
 
-def test_a_name_that_an_own_model_lacks_is_reported_as_not_checked() -> None:
-    report = verify_own_model(lambda p: right(p) | {"prediction": 3, "dW": 1}, square, W, cases=4)
-    assert report
-    assert "Not checked: prediction, dW." in " ".join(report.notes)
-
-
 @pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
 def test_a_returned_prediction_is_compared(model: str) -> None:
     module = {"rnn": rnn, "lstm": lstm, "gru": gru}[model]
@@ -280,243 +271,6 @@ def test_a_returned_prediction_is_compared(model: str) -> None:
     report = verify(gradients, model=model, examples=4)
     assert [m.name for m in report.mistakes] == ["forward-differs"]
     assert "your prediction is 7" in str(report)
-
-
-# Hostile objects.
-
-
-class Raising:
-    """An object of which everything raises."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise RuntimeError(f"no {name}")
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        raise RuntimeError("can't call numpy() on a tensor that requires grad")
-
-    def __len__(self) -> int:
-        raise RuntimeError("no length")
-
-    def __repr__(self) -> str:
-        raise RuntimeError("no words")
-
-    __str__ = __repr__
-
-
-class RaisingMapping(dict[str, Any]):
-    def __iter__(self) -> Any:
-        raise RuntimeError("no keys")
-
-    items = keys = values = __iter__
-
-
-class RaisingName:
-    __str__ = __repr__ = Raising.__repr__
-
-    def __hash__(self) -> int:
-        return 1
-
-
-class Unsaid(BaseException):
-    def __str__(self) -> str:
-        raise SystemExit("no words")
-
-    __repr__ = __str__
-
-
-class SubmissionInterrupt(KeyboardInterrupt):
-    """A user's own exception; Ctrl-C raises KeyboardInterrupt itself."""
-
-
-def raising(error: BaseException) -> Any:
-    raise error
-
-
-HOSTILE = {
-    "array": (lambda p, x, y: (Raising(), p.W, p.V), "wrong-shape"),
-    "object": (lambda p, x, y: Raising(), "wrong-shape"),
-    "mapping": (lambda p, x, y: RaisingMapping(U=p.U), "wrong-shape"),
-    "name": (lambda p, x, y: {RaisingName(): p.U}, "wrong-shape"),
-    "words": (lambda p, x, y: raising(Unsaid()), "raised"),
-    "interrupt": (lambda p, x, y: raising(SubmissionInterrupt()), "raised"),
-    "generator exit": (lambda p, x, y: raising(GeneratorExit()), "raised"),
-}
-
-
-@pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_object_ends_in_a_verdict(case: str) -> None:
-    gradients, name = HOSTILE[case]
-    for report in (
-        verify(gradients, examples=4),
-        verify_own_model(lambda p: gradients(rnn.Params(p["U"], p["U"], p["U"]), 0, 0),
-                         lambda p, xp: xp.sum(p["U"] ** 2), {"U": np.eye(2)}, cases=2),
-    ):  # fmt: skip
-        assert [mistake.name for mistake in report.mistakes] == [name]
-        json.dumps(report.to_dict())
-        str(report)
-
-
-def test_parameters_that_cannot_be_read_are_refused_in_one_sentence() -> None:
-    for params, sentence in (
-        ({"W": Raising()}, r"params\['W'\]: expected an array, found RuntimeError: no __array"),
-        (RaisingMapping(W=W["W"]), "params: expected a dict of float arrays, .*: no keys"),
-    ):
-        with pytest.raises(ValueError, match=sentence):
-            verify_own_model(right, square, params)
-
-
-class Nameless:
-    """A callable without a signature, whose name raises."""
-
-    @property
-    def __name__(self) -> str:
-        raise RuntimeError("no name")
-
-    @property
-    def __signature__(self) -> Any:
-        raise RuntimeError("no signature")
-
-    @property
-    def __wrapped__(self) -> Any:
-        raise RuntimeError("nothing wrapped")
-
-    def __call__(self, params: Any, x: Any, y: Any) -> Any:
-        if self.fails:
-            raise ValueError("here")
-        return tuple(rnn.value_and_grad(rnn.Params(*params), x, y)[1][:3])
-
-    fails = False
-
-
-def test_a_callable_without_name_and_signature_is_judged() -> None:
-    assert verify(Nameless(), examples=4)
-    failing = Nameless()
-    failing.fails = True
-    (mistake,) = verify(failing, examples=4).mistakes
-    assert mistake.explanation == "your function raised ValueError: here"
-    line = Nameless.__call__.__code__.co_firstlineno + 2
-    assert mistake.details["file_line"] == f"{__file__}:{line}"
-
-
-# The user's settings for floating-point errors and warnings.
-
-
-def with_settings(p, x, y):
-    np.exp(np.float32(1000))  # overflows
-    return tuple(rnn.value_and_grad(rnn.Params(*p), x, y)[1][:3])
-
-
-@pytest.mark.parametrize("kind", ["errors", "warnings"])
-def test_the_users_settings_hold_for_the_users_code_alone(kind: str) -> None:
-    seen = []
-
-    def gradients(p, x, y):
-        seen.append((np.geterr()["over"], warnings.filters[0][0]))
-        return with_settings(p, x, y)
-
-    def verified() -> Any:
-        report = verify(gradients, examples=4)
-        own = verify_own_model(
-            lambda p: right(p) | {"loss": float(square(p, np)) + min(0, np.exp(-1e3 * p["W"][0, 0]))},
-            lambda p, xp: xp.sum(xp.tanh(p["W"]) ** 2), W, cases=8,
-        )  # fmt: skip
-        assert own, str(own)
-        return report
-
-    with warnings.catch_warnings(), np.errstate(all="raise" if kind == "errors" else "warn"):
-        warnings.simplefilter("error" if kind == "warnings" else "ignore")
-        report = verified()
-        assert np.geterr()["over"] == ("raise" if kind == "errors" else "warn")
-    assert seen[0] == ("raise", "ignore") if kind == "errors" else ("warn", "error")
-    assert report
-    assert "your function raised" in report.notes[0]
-    line = with_settings.__code__.co_firstlineno + 1
-    assert "under your settings" in report.notes[0]
-    assert str(line) in report.notes[0] or "test_contract" in report.notes[0]
-
-
-def test_settings_that_a_call_makes_end_with_it() -> None:
-    def gradients(p, x, y):
-        np.seterr(all="raise")
-        warnings.simplefilter("error")
-        return tuple(rnn.value_and_grad(rnn.Params(*p), x, y)[1][:3])
-
-    before = np.geterr(), list(warnings.filters)
-    assert verify(gradients, examples=4)
-    assert (np.geterr(), list(warnings.filters)) == before
-
-
-# The contract of an own model.
-
-
-def modifying(p: Any) -> Any:
-    found = right(p)
-    p["W"] -= 0.1 * found["W"]
-    return found
-
-
-def removing(p: Any) -> Any:
-    return {"W": right(p)["W"] + 0 * p.pop("W")}
-
-
-def leaving(p: Any) -> Any:
-    raise SystemExit(3)
-
-
-def failing(p: Any) -> Any:
-    return {"W": p["W"] @ p["missing"]}
-
-
-def not_a_number(p: Any) -> Any:
-    return {"W": right(p)["W"] * np.array([[1, np.nan], [1, 1]])}
-
-
-noise = np.random.default_rng(0)
-
-OWN_BREACHES = {
-    "returns nothing": (lambda p: None, "wrong-shape", "returned None: expected the gradients by"),
-    "returns a list": (lambda p: [1.0], "wrong-shape", "returned list of 1 values: expected"),
-    "other names": (lambda p: {"w": p["W"]}, "wrong-shape", "named W: expected W, found w"),
-    "other shape": (
-        lambda p: {"W": p["W"][0]},
-        "wrong-shape",
-        "expected shape (2, 2), found (2,)",
-    ),
-    "strings": (lambda p: {"W": "abc"}, "wrong-shape", "expected an array of floats, found dtype"),
-    "objects": (lambda p: {"W": object()}, "wrong-shape", "array of floats, found object"),
-    "complex": (lambda p: {"W": 1j * p["W"]}, "wrong-shape", "found dtype complex128"),
-    "ragged": (lambda p: {"W": [[1.0], [1.0, 2.0]]}, "wrong-shape", "array of floats, found list"),
-    "modifies": (modifying, "inputs-modified", "modified its argument W"),
-    "removes": (removing, "inputs-modified", "modified its argument W"),
-    "random": (lambda p: {"W": noise.normal(size=(2, 2))}, "not-deterministic", "called twice"),
-    "exits": (leaving, "raised", "SystemExit: 3"),
-    "raises": (failing, "raised", "KeyError: 'missing'"),
-    "NaN": (not_a_number, "not-finite", "found nan at entry [0, 1]"),
-    "other loss": (lambda p: right(p) | {"loss": 0.0}, "forward-differs", "your loss is 0"),
-}
-
-
-@pytest.mark.parametrize("case", OWN_BREACHES)
-def test_a_breach_of_an_own_model_is_a_verdict(case: str) -> None:
-    gradients, name, sentence = OWN_BREACHES[case]
-    report = verify_own_model(gradients, square, W, cases=3)
-    assert report.verdict is Verdict.DISAGREES
-    assert [mistake.name for mistake in report.mistakes] == [name]
-    assert sentence in report.mistakes[0].explanation
-    json.dumps(report.to_dict())
-    str(report)
-
-
-def test_gradients_that_are_no_function_are_refused_for_every_kind_of_model() -> None:
-    with pytest.raises(TypeError, match="gradients: expected a function, found int"):
-        verify_own_model(3, square, W)
-
-
-def test_an_exception_of_an_own_model_is_shown_with_its_line() -> None:
-    report = verify_own_model(failing, square, W, cases=1)
-    line = failing.__code__.co_firstlineno + 1
-    assert report.notes[0].startswith(f"{__file__}:{line}: return")
-    assert Path(__file__).name in str(report)
 
 
 def test_parameters_say_that_biases_need_an_option() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.files import Judged, read_file
+from bptt_verifier.judge.files import FileSubmission, read_file
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.report import Report
@@ -18,7 +18,7 @@ from tests.support.own_code import DATA, LAYER, METHODS, OUTPUT, SHAPES, Shape
 
 def read(
     folder: Path, source: str, name: str | None = None, suffix: str = ".py", **options: Any
-) -> Judged:
+) -> FileSubmission:
     file = folder / f"model{suffix}"
     file.write_text(source, encoding="utf-8")
     given = {"own": None, "options": {}} | options

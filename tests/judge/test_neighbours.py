@@ -1,13 +1,18 @@
 """Verdicts that the submission's own scatter at neighbouring points decides."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bptt_verifier import verify, verify_own_model
+from bptt_verifier.judge.neighbours import weigh
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Report
-from bptt_verifier.tolerance.comparison import Verdict
+from bptt_verifier.tolerance.comparison import Verdict, compare
+from bptt_verifier.tolerance.scatter import FAR
 from manual_bptt import gru, lstm, rnn
 
 MODULES = {"rnn": rnn, "lstm": lstm, "gru": gru}
@@ -123,6 +128,28 @@ def test_half_precision_that_is_never_finite_disagrees() -> None:
 
     report = judge(gradients, "rnn")
     assert [mistake.name for mistake in report.mistakes] == ["not-finite"]
+
+
+@pytest.mark.parametrize("has_vanishing_steps", [False, True])
+def test_an_error_that_is_alike_at_near_neighbours_is_asked_for_at_far_ones(
+    has_vanishing_steps: bool,
+) -> None:
+    true, allowed = np.ones(4), np.full(4, 1e-9)
+
+    def displace(case: Case, number: int, distance: float) -> Case:
+        sign = (-1) ** number if distance == FAR else 1
+        return case._replace(point=5e-7 * sign * np.ones(4))
+
+    def attempt(case: Case) -> Compared:
+        found, kind = true + case.point, np.dtype(np.float32)
+        comparison = compare("w", found, true, allowed)
+        return Compared(case, {"w": found}, {"w": kind}, {"w": true}, {"w": allowed}, [comparison])
+
+    subject: Any = SimpleNamespace(displace=displace, has_vanishing_steps=has_vanishing_steps)
+    here = attempt(Case("a case", {}, np.full(4, 5e-7), None))
+    assert here.fails
+    # A spacing of float32 is 1.2e-7: the error is less than eight times what it allows.
+    assert weigh(attempt, subject, here, ["w"], 100).fails == has_vanishing_steps
 
 
 PARAMS = {"p": np.linspace(0.3, 0.9, 8)}

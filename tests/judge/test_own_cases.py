@@ -10,7 +10,8 @@ import pytest
 
 from bptt_verifier import Report, Verdict, verify_own_model
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.reference.own_loss import prepare, widen
+from bptt_verifier.reference.own_cases import widen
+from bptt_verifier.reference.own_loss import prepare
 
 rng = np.random.default_rng(5)
 X, Y = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
@@ -209,7 +210,7 @@ def normalised(p: Any, xp: Any) -> Any:
 def test_a_gradient_that_is_zero_to_rounding_does_not_hold_up_the_others() -> None:
     right = differentiate(normalised)
     params = WEIGHTS | {"b": np.zeros(2), "unused": np.ones(3)}
-    report = verify_own_model(right, normalised, params)
+    report = verify_own_model(right, normalised, params, cases=8)
     assert report, str(report)
     for name in ("b", "unused"):
         note = f"∂L/∂{name} is zero, to rounding, at all parameters, and yours must be, too."
@@ -218,7 +219,7 @@ def test_a_gradient_that_is_zero_to_rounding_does_not_hold_up_the_others() -> No
         def wrong(p: Any, name: str = name) -> Any:
             return right(p) | {name: 1e-6 + 0 * p[name]}
 
-        assert not verify_own_model(wrong, normalised, params)
+        assert not verify_own_model(wrong, normalised, params, cases=8)
 
 
 ZERO_BY_STRUCTURE = {
@@ -244,10 +245,10 @@ def test_a_gradient_that_is_zero_by_structure_agrees_where_it_is_zero(name: str)
     loss, params = ZERO_BY_STRUCTURE[name], {"V": np.ones((3, 2)), "W": np.ones((2, 2))}
     params["W"] = np.ones((2 if "state" in name else 3, 2))
     right = differentiate(loss)
-    report = verify_own_model(right, loss, params)
+    report = verify_own_model(right, loss, params, cases=8)
     assert report, str(report)
     assert any(note.startswith("∂L/∂W is zero") for note in report.notes)
-    wrong = verify_own_model(lambda p: right(p) | {"W": 1e-9 + 0 * p["W"]}, loss, params)
+    wrong = verify_own_model(lambda p: right(p) | {"W": 1e-9 + 0 * p["W"]}, loss, params, cases=8)
     assert wrong.verdict is Verdict.DISAGREES
 
 

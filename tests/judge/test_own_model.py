@@ -22,8 +22,8 @@ from bptt_verifier.reference.own_loss import OwnModel, prepare
 from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
-from tests.support import own_models
-from tests.support.own_models import MISTAKES, MODELS, Mistake, planted
+from tests.support.own_mistakes import MISTAKES, RETURN, Mistake, planted
+from tests.support.own_models import MODELS
 from tests.support.profiles import deep
 
 CASES = 36
@@ -42,6 +42,13 @@ def float32_only(model: str) -> OwnModel:
 
 def judged(gradients: Any, model: OwnModel) -> Report:
     return judge(gradients, OwnSubject(model), "a model")
+
+
+def first_screen(report: Report) -> str:
+    """The text of 24 rows of 80 columns, without the ends of lines."""
+    lines = str(report).splitlines()
+    rows = [line[i : i + 80] for line in lines for i in range(0, max(len(line), 1), 80)]
+    return "".join(rows[:24])
 
 
 def names(report: Report) -> list[str]:
@@ -82,6 +89,9 @@ def test_a_planted_mistake_is_caught_and_named(mistake: Mistake) -> None:
     assert report.verdict is Verdict.DISAGREES
     assert names(report) == [mistake.name], str(report)
     details = report.mistakes[0].details
+    screen = first_screen(report)
+    assert screen.startswith("disagrees")
+    assert f"{mistake.name}: {report.mistakes[0].explanation}" in screen
     if "alteration" in details:
         file, _, line = details["file_line"].rpartition(":")
         assert (
@@ -138,7 +148,7 @@ def test_two_mistakes_are_both_named() -> None:
     wrong = planted(
         "char",
         ('p["Whh"].T @ da', 'p["Whh"] @ da'),
-        (own_models.RETURN, "    g['by'] *= 2\n    return g\n"),
+        (RETURN, "    g['by'] *= 2\n    return g\n"),
     )
     assert names(judged(wrong, own_model("char"))) == [
         "untransposed-recurrent-weight",

@@ -8,6 +8,7 @@ import pytest
 
 from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
@@ -105,3 +106,14 @@ def test_a_subject_counts_its_cases() -> None:
     found = subject()
     assert found.total == 2
     assert found.draw_cases() is found.model.cases
+
+
+def test_a_search_for_a_name_that_fails_leaves_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise ValueError("shape mismatch")
+
+    monkeypatch.setattr(OwnSubject, "diagnose", fail)
+    params = {"w": np.array([0.5, 2.0])}
+    report = verify_own_model(lambda p: {"w": p["w"]}, lambda p, xp: xp.sum(p["w"] ** 2), params)
+    assert [mistake.name for mistake in report.mistakes] == ["unknown"]
+    assert any("ended in ValueError: shape mismatch" in note for note in report.notes)

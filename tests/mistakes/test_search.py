@@ -8,8 +8,10 @@ import pytest
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
 from bptt_verifier.mistakes.own_models import rank_by_effect
 from bptt_verifier.mistakes.search import cover
+from tests.support import own_models
 from tests.support.diagnosis import diagnose_numbers, plant
 from tests.support.further_models import MODELS
+from tests.support.own_mistakes import planted
 
 
 @pytest.mark.parametrize(
@@ -78,3 +80,11 @@ def test_another_name_that_gives_the_same_numbers_is_told() -> None:
     names = {mistake.name, *mistake.details["or"]}
     assert names >= {"truncated", "recurrent-path-dropped"}
     assert "Or " in mistake.explanation
+
+
+def test_another_name_at_the_same_place_does_not_repeat_the_place() -> None:
+    loss, _, _, params = own_models.MODELS["tagger"]
+    wrong = planted("tagger", ("db += da.sum(axis=0)", "db = da.sum(axis=0)"))
+    (mistake,) = diagnose_numbers(loss, params, wrong)
+    assert "Or repeated-index: where b is read repeatedly" in mistake.explanation
+    assert mistake.explanation.count("of your forward pass") == 1

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 from mutation.operators import list_mutants
-from mutation.run import ROOT, list_stale_reasons, read_configuration
+from mutation.run import ROOT, list_stale_reasons, read_configuration, select_mutants
 
 SOURCE = '''
 """A text is left alone."""
@@ -75,9 +75,16 @@ def test_the_configuration_names_files_and_tests_that_exist() -> None:
     assert reasons.keys() <= tests.keys()
     for chosen in tests.values():
         for test in chosen:
-            assert (ROOT / test.partition("::")[0]).is_file(), test
+            file, _, function = test.partition("::")
+            assert not function or f"def {function}(" in (ROOT / file).read_text(), test
+            assert (ROOT / file).is_file(), test
     for file in tests:
         assert (ROOT / file).is_file(), file
+
+
+def test_every_reason_belongs_to_a_mutant() -> None:
+    _, reasons = read_configuration()
+    assert list_stale_reasons(select_mutants(reasons), reasons) == []
 
 
 def test_a_reason_for_a_mutant_that_is_gone_is_noticed() -> None:
@@ -119,6 +126,14 @@ RUN = """
 """
 
 
+RUN_ONE = """
+import sys
+from pathlib import Path
+from mutation.run import run_pytest
+sys.exit(run_pytest(Path(), Path(sys.argv[1]), sys.argv[2:]))
+"""
+
+
 def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) -> None:
     project, work = tmp_path / "project", tmp_path / "work"
     for name, text in PROJECT.items():
@@ -133,3 +148,10 @@ def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) 
     ], ended.stderr
     assert (project / "manual_bptt/half.py").read_text() == PROJECT["manual_bptt/half.py"]
     assert len((work / "results.jsonl").read_text().splitlines()) == 2  # neither is tried again
+
+
+def test_the_tests_of_the_project_run_as_in_the_mutation_run() -> None:
+    test = "tests/project/test_structure.py::test_the_chosen_profile_is_in_force"
+    command = [sys.executable, "-c", RUN_ONE, str(ROOT), test]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr

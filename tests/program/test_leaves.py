@@ -150,9 +150,9 @@ def test_missing_leaves_are_missing_and_unknown_names_are_kept() -> None:
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [
-        (3, "params: expected a dict of float arrays, or others in it, found int"),
-        ([], "params: expected a dict of float arrays, or others in it, found list"),
-        (W, "params: expected a dict of float arrays, or others in it, found ndarray"),
+        (3, "params: expected a dict of float arrays, which may be nested, found int"),
+        ([], "params: expected a dict of float arrays, which may be nested, found list"),
+        (W, "params: expected a dict of float arrays, which may be nested, found ndarray"),
         ({"n": 3}, "params['n']: expected a float32 or float64 array with entries, found int64"),
         ({"a": [W, W.astype(complex)]}, "params.a[1]: expected a float32 or float64 array"),
         ({"a": {"W": np.zeros((0, 2))}}, "params.a.W: expected a float32 or float64 array"),
@@ -174,6 +174,6 @@ def test_a_loss_gets_the_structure_whose_leaves_have_the_shapes_given() -> None:
         found = rebuild_before(loss, trees)(tree.leaves, np)
         assert found == (tree.params["n"], tree.leaves["W"], np)
     with pytest.raises(
-        ValueError, match="expected settings of other shapes, found two of the same"
+        ValueError, match="expected settings of different shapes, found two of the same"
     ):
         rebuild_before(loss, [trees[0], flatten({"W": W, "n": 3})])

@@ -34,7 +34,7 @@ def test_magics_and_shell_commands_are_left_out_and_lines_keep_their_places(
 def test_a_file_that_is_no_notebook_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "a.ipynb"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"FILE: expected a notebook, found .*, which is none"):
+    with pytest.raises(ValueError, match=r"FILE: expected a notebook, found .*, which is not one"):
         read_notebook(file)
 
 

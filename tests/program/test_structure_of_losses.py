@@ -1,4 +1,4 @@
-"""The structure of a loss: layers of one expression, unused operations, activations."""
+"""The structure of a loss: its candidates for mistakes, layers, unused operations, activations."""
 
 from typing import Any
 
@@ -7,10 +7,12 @@ import pytest
 
 from bptt_verifier.program.activations import find_activations, is_linear, slope_of
 from bptt_verifier.program.backward import Change, backward
+from bptt_verifier.program.numpy_code import over_jax
 from bptt_verifier.program.paths import prune
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import Structure, structure
 from bptt_verifier.program.trace import forward, trace
+from bptt_verifier.reference.own_loss import to_scalar
 
 T = 3
 X = np.random.default_rng(0).normal(size=(T, 2))
@@ -108,3 +110,23 @@ def test_changes_of_many_forms_are_made_in_one_sweep_as_they_are_alone() -> None
             alone = backward(program, values, [row])
             assert np.array_equal(together["W"][k], alone["W"][0]), row
         assert len({together["W"][k].tobytes() for k in range(len(rows))}) >= len(rows) - 1
+
+
+PARAMS = {"w": np.array([[0.5, -1.0]])}
+
+
+def of_one_entry(p: Any, xp: Any = np) -> Any:
+    return xp.tanh(p["w"] @ p["w"].T)  # of shape (1, 1), which the judge reshapes
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_what_the_judge_adds_to_a_loss_is_no_candidate(plain: bool) -> None:
+    with use_float64():
+        if plain:
+            program = trace(lambda p, _: over_jax(of_one_entry, PARAMS)(p), PARAMS)
+        else:
+            program = trace(lambda p, xp: to_scalar(of_one_entry(p, xp)), PARAMS)
+    groups = structure(program).groups
+    names = {program.operations[number].name for group in groups for number in group}
+    assert names == {"dot_general", "tanh", "transpose"}
+    assert program.operations[-1].name == "reshape"

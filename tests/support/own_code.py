@@ -266,6 +266,15 @@ SHAPES = {
         "        dh = W.T @ da\n    dh0 = dh\n    return dx, dh0, dW, db\nh0 = y\n",
         "rnn_forward,rnn_backward", ("x", "h0", "W", "b"),
     ),
+    "two functions, and a cache with the name of a global array": Shape(
+        f"{DATA}\nclass Cache:\n    def __init__(self, W, h, x):\n"
+        "        self.W, self.h, self.x = W, h, x\n"
+        "def forward(x, W):\n    h = np.tanh(W @ x)\n    return h, Cache(W, h, x)\n"
+        "def backward(grad, cache):\n    assert cache.W.shape\n"
+        "    dW = np.outer(grad * (1 - cache.h**2), cache.x)\n    return dW\n"
+        "h, cache = forward(y, W)\nbackward(h - 1, cache)\n",
+        "forward,backward", ("W",),
+    ),
     "two functions of a dict, called in the file": Shape(
         f"{DATA}\ndef step(x, parameters):\n    h = np.tanh(parameters['W'] @ x)\n"
         "    out = parameters['V'] @ h\n    return h, out\n"

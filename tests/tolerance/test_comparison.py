@@ -6,9 +6,9 @@ import pytest
 from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.comparison import (
     Verdict,
-    coarsest,
     compare,
     compare_all,
+    find_coarsest_dtype,
     find_symbol,
     overall,
     verdict_of,
@@ -81,9 +81,9 @@ def test_verdicts_together_agree_only_if_all_do() -> None:
 
 def test_the_coarsest_dtype_is_that_of_the_largest_roundoff() -> None:
     half, single, wide, whole = (np.ones(1, d) for d in (np.float16, np.float32, float, int))
-    assert coarsest(wide, single, whole) == np.float32
-    assert coarsest(half, wide) == np.float16
-    assert coarsest(wide, whole) == np.float64
+    assert find_coarsest_dtype(wide, single, whole) == np.float32
+    assert find_coarsest_dtype(half, wide) == np.float16
+    assert find_coarsest_dtype(wide, whole) == np.float64
 
 
 def test_a_result_has_its_symbol() -> None:

@@ -1,0 +1,97 @@
+"""Coverage of the selected cases: which mistakes they could show, and which points they lack."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.paths import Paths
+from bptt_verifier.reference.selection import ENOUGH, Selection
+from bptt_verifier.tolerance.bounds import RESOLVING
+
+VISIBLE = 2.0**-20  # relative errors of this size are seen in all but ill-conditioned losses
+MISSED = 5  # branches that a note names, at most
+
+
+def describe_cases(
+    selections: Sequence[Selection], params: Sequence[dict[str, Array]], paths: Sequence[Paths]
+) -> list[str]:
+    """Describe the cases: how many could show a mistake, what was left out and not reached."""
+    total = sum(len(selection.cases) for selection in selections)
+    telling = sum((selection.telling for selection in selections), Counter[str]())
+    zeros = find_common_zeros(selections)
+    others = [name for name in params[0] if name not in zeros]
+    least = min((telling[name] for name in others), default=0)
+    notes = list[str]()
+    if len(params) > 1:
+        shapes = (
+            " ".join(f"{name}={value.shape}" for name, value in given.items()) for given in params
+        )
+        notes.append(f"The cases are shared by {len(params)} settings: {'; '.join(shapes)}.")
+    if total > 1:
+        notes.append(f"{least} of {total} cases could have shown a mistake in every gradient.")
+    notes += describe_left_out(selections)
+    damped = sum(selection.damped for selection in selections)
+    if damped and least:
+        notes.append(
+            f"{damped} of {total} cases have smaller values than usual, because the gradient is "
+            "ill-conditioned at larger ones."
+        )
+    notes += [
+        f"∂L/∂{name} is zero, to rounding, at all parameters, and yours must be, too."
+        for name in sorted(zeros)
+    ]
+    for name in others:
+        best = min((each.resolution.get(name, np.inf) for each in selections), default=np.inf)
+        if VISIBLE < best <= RESOLVING:
+            notes.append(
+                f"The loss is ill-conditioned: a relative error of ∂L/∂{name} below {best:.1g} "
+                "could not have been seen."
+            )
+    if any(each.places for each in paths):
+        notes.append(
+            f"Branches on values are followed as each point takes them: {describe_places(paths)}."
+        )
+    taken = {branch for selection in selections for branch in selection.taken}
+    missed = [b for b in dict.fromkeys(b for s in selections for b in s.branches) if b not in taken]
+    if missed:
+        more = f", and {len(missed) - MISSED} more" if len(missed) > MISSED else ""
+        listed = "; ".join(map(str, missed[:MISSED]))
+        notes.append(f"No case takes these branches of the loss: {listed}{more}.")
+    return notes
+
+
+def describe_places(every: Sequence[Paths]) -> str:
+    """Name the expressions that decide on the path of the loss."""
+    found = dict.fromkeys(f"`{place.expression}` ({place})" for p in every for place in p.places)
+    more = f", and {len(found) - MISSED} more" if len(found) > MISSED else ""
+    return "; ".join([*found][:MISSED]) + more
+
+
+def describe_left_out(selections: Sequence[Selection]) -> list[str]:
+    """Describe which points were left out, and why."""
+    given = dict.fromkeys(selection.given for selection in selections if selection.given)
+    notes = [f"The parameters given were left out: {why}." for why in given]
+    counts = sum((selection.left_out for selection in selections), Counter[str]())
+    for why, number in counts.items():
+        what = "draw was" if number == 1 else "draws were"
+        notes.append(f"{number} {what} left out: {why}.")
+    return notes
+
+
+def find_doubt(selections: Sequence[Selection], cases: int) -> str | None:
+    """Find the gradients that too few cases can show a mistake in; return a sentence if any."""
+    enough, zeros = min(ENOUGH, cases), find_common_zeros(selections)
+    telling = sum((selection.telling for selection in selections), Counter[str]())
+    names = {name for each in selections for case in each.cases for name in case.arguments}
+    few = {name: telling[name] for name in sorted(names - zeros) if telling[name] < enough}
+    if not few:
+        return None
+    said = ", ".join(f"{number} in ∂L/∂{name}" for name, number in few.items())
+    return f"Too few cases could have shown a mistake: {said}."
+
+
+def find_common_zeros(selections: Sequence[Selection]) -> frozenset[str]:
+    """Find the gradients that are zero in all settings."""
+    return frozenset.intersection(*(s.zeros for s in selections if s.cases))

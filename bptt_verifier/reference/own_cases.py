@@ -1,0 +1,54 @@
+"""Cases of an own model: autodiff's values at a point, and the errors measured there."""
+
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.measured_errors import gradient_and_noise
+from bptt_verifier.program.paths import Followed
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.reference.case import Case, Truth
+
+FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
+
+
+def widen(params: Mapping[str, Array]) -> dict[str, Array]:
+    """Convert the parameters to float64."""
+    return {name: value.astype(np.float64) for name, value in params.items()}
+
+
+def make_case(followed: Followed, params: dict[str, Array], number: int) -> Case:
+    """Make the case of a point: autodiff's values, and the error allowed in any precision."""
+    wide, program = widen(params), followed.path.program
+    _, value, slopes = followed
+    values = {name: np.asarray(slopes[name]) for name in params}
+    if "loss" not in params:
+        values["loss"] = np.asarray(value)
+
+    @cache
+    def measure(unit: float) -> dict[str, Array]:
+        with use_float64():
+            errors = attempt(gradient_and_noise, program, wide, (unit,), slopes, seed=number)
+        if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point
+            return {name: np.full(found.shape, np.inf) for name, found in values.items()}
+        ((of_loss, allowed),) = errors
+        return {"loss": np.asarray(of_loss), **allowed}
+
+    def truth(dtype: Any, names: Collection[str] = ()) -> Truth:
+        unit, tiny = float(np.finfo(dtype).eps) / 2, float(np.finfo(dtype).smallest_normal)
+        # Errors in formats coarser than float32 are not measured, but grow with the unit.
+        coarser = max(1.0, unit / FLOAT32)
+        # Each precision is measured where it is asked for, which takes most of a verdict's time.
+        single = measure(FLOAT32) if unit > FLOAT64 else {}
+        allowed = {
+            # The reference has the error of float64, too; a number that underflows is lost.
+            name: (single[name] * coarser if single else own) + own + 16 * tiny
+            for name, own in measure(FLOAT64).items()
+        }
+        return Truth(values, {name: np.asarray(error) for name, error in allowed.items()})
+
+    return Case(f"case {number}", params, number, truth)

@@ -1,0 +1,124 @@
+"""Objects that raise whatever is asked of them end in a verdict or in one sentence."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import verify, verify_own_model
+from manual_bptt import rnn
+from tests.support.square import W, right, square
+
+
+class Raising:
+    """An object of which everything raises."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise RuntimeError("can't call numpy() on a tensor that requires grad")
+
+    def __len__(self) -> int:
+        raise RuntimeError("no length")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+    __str__ = __repr__
+
+
+class RaisingMapping(dict[str, Any]):
+    def __iter__(self) -> Any:
+        raise RuntimeError("no keys")
+
+    items = keys = values = __iter__
+
+
+class RaisingName:
+    __str__ = __repr__ = Raising.__repr__
+
+    def __hash__(self) -> int:
+        return 1
+
+
+class Unsaid(BaseException):
+    def __str__(self) -> str:
+        raise SystemExit("no words")
+
+    __repr__ = __str__
+
+
+class SubmissionInterrupt(KeyboardInterrupt):
+    """A user's own exception; Ctrl-C raises KeyboardInterrupt itself."""
+
+
+def raising(error: BaseException) -> Any:
+    raise error
+
+
+HOSTILE = {
+    "array": (lambda p, x, y: (Raising(), p.W, p.V), "wrong-shape"),
+    "object": (lambda p, x, y: Raising(), "wrong-shape"),
+    "mapping": (lambda p, x, y: RaisingMapping(U=p.U), "wrong-shape"),
+    "name": (lambda p, x, y: {RaisingName(): p.U}, "wrong-shape"),
+    "words": (lambda p, x, y: raising(Unsaid()), "raised"),
+    "interrupt": (lambda p, x, y: raising(SubmissionInterrupt()), "raised"),
+    "generator exit": (lambda p, x, y: raising(GeneratorExit()), "raised"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_object_ends_in_a_verdict(case: str) -> None:
+    gradients, name = HOSTILE[case]
+    for report in (
+        verify(gradients, examples=4),
+        verify_own_model(lambda p: gradients(rnn.Params(p["U"], p["U"], p["U"]), 0, 0),
+                         lambda p, xp: xp.sum(p["U"] ** 2), {"U": np.eye(2)}, cases=2),
+    ):  # fmt: skip
+        assert [mistake.name for mistake in report.mistakes] == [name]
+        json.dumps(report.to_dict())
+        str(report)
+
+
+def test_parameters_that_cannot_be_read_are_refused_in_one_sentence() -> None:
+    for params, sentence in (
+        ({"W": Raising()}, r"params\['W'\]: expected an array, found RuntimeError: no __array"),
+        (RaisingMapping(W=W["W"]), "params: expected a dict of float arrays, .*: no keys"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            verify_own_model(right, square, params)
+
+
+class Nameless:
+    """A callable without a signature, whose name raises."""
+
+    @property
+    def __name__(self) -> str:
+        raise RuntimeError("no name")
+
+    @property
+    def __signature__(self) -> Any:
+        raise RuntimeError("no signature")
+
+    @property
+    def __wrapped__(self) -> Any:
+        raise RuntimeError("nothing wrapped")
+
+    def __call__(self, params: Any, x: Any, y: Any) -> Any:
+        if self.fails:
+            raise ValueError("here")
+        return tuple(rnn.value_and_grad(rnn.Params(*params), x, y)[1][:3])
+
+    fails = False
+
+
+def test_a_callable_without_name_and_signature_is_judged() -> None:
+    assert verify(Nameless(), examples=4)
+    failing = Nameless()
+    failing.fails = True
+    (mistake,) = verify(failing, examples=4).mistakes
+    assert mistake.explanation == "your function raised ValueError: here"
+    line = Nameless.__call__.__code__.co_firstlineno + 2
+    assert mistake.details["file_line"] == f"{__file__}:{line}"

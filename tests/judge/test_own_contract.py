@@ -1,0 +1,87 @@
+"""A submission for an own model that breaks its contract gets a verdict that says so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import Verdict, verify_own_model
+from tests.support.square import W, right, square
+
+
+def modifying(p: Any) -> Any:
+    found = right(p)
+    p["W"] -= 0.1 * found["W"]
+    return found
+
+
+def removing(p: Any) -> Any:
+    return {"W": right(p)["W"] + 0 * p.pop("W")}
+
+
+def leaving(p: Any) -> Any:
+    raise SystemExit(3)
+
+
+def failing(p: Any) -> Any:
+    return {"W": p["W"] @ p["missing"]}
+
+
+def not_a_number(p: Any) -> Any:
+    return {"W": right(p)["W"] * np.array([[1, np.nan], [1, 1]])}
+
+
+noise = np.random.default_rng(0)
+
+OWN_BREACHES = {
+    "returns nothing": (lambda p: None, "wrong-shape", "returned None: expected the gradients by"),
+    "returns a list": (lambda p: [1.0], "wrong-shape", "returned list of 1 values: expected"),
+    "other names": (lambda p: {"w": p["W"]}, "wrong-shape", "named W: expected W, found w"),
+    "other shape": (
+        lambda p: {"W": p["W"][0]},
+        "wrong-shape",
+        "expected shape (2, 2), found (2,)",
+    ),
+    "strings": (lambda p: {"W": "abc"}, "wrong-shape", "expected an array of floats, found dtype"),
+    "objects": (lambda p: {"W": object()}, "wrong-shape", "array of floats, found object"),
+    "complex": (lambda p: {"W": 1j * p["W"]}, "wrong-shape", "found dtype complex128"),
+    "ragged": (lambda p: {"W": [[1.0], [1.0, 2.0]]}, "wrong-shape", "array of floats, found list"),
+    "modifies": (modifying, "inputs-modified", "modified its argument W"),
+    "removes": (removing, "inputs-modified", "modified its argument W"),
+    "random": (lambda p: {"W": noise.normal(size=(2, 2))}, "not-deterministic", "called twice"),
+    "exits": (leaving, "raised", "SystemExit: 3"),
+    "raises": (failing, "raised", "KeyError: 'missing'"),
+    "NaN": (not_a_number, "not-finite", "found nan at entry [0, 1]"),
+    "other loss": (lambda p: right(p) | {"loss": 0.0}, "forward-differs", "your loss is 0"),
+}
+
+
+@pytest.mark.parametrize("case", OWN_BREACHES)
+def test_a_breach_of_an_own_model_is_a_verdict(case: str) -> None:
+    gradients, name, sentence = OWN_BREACHES[case]
+    report = verify_own_model(gradients, square, W, cases=3)
+    assert report.verdict is Verdict.DISAGREES
+    assert [mistake.name for mistake in report.mistakes] == [name]
+    assert sentence in report.mistakes[0].explanation
+    json.dumps(report.to_dict())
+    str(report)
+
+
+def test_gradients_that_are_no_function_are_refused_for_every_kind_of_model() -> None:
+    with pytest.raises(TypeError, match="gradients: expected a function, found int"):
+        verify_own_model(3, square, W)
+
+
+def test_an_exception_of_an_own_model_is_shown_with_its_line() -> None:
+    report = verify_own_model(failing, square, W, cases=1)
+    line = failing.__code__.co_firstlineno + 1
+    assert report.notes[0].startswith(f"{__file__}:{line}: return")
+    assert Path(__file__).name in str(report)
+
+
+def test_a_name_that_an_own_model_lacks_is_reported_as_not_checked() -> None:
+    report = verify_own_model(lambda p: right(p) | {"prediction": 3, "dW": 1}, square, W, cases=4)
+    assert report
+    assert "Not checked: prediction, dW." in " ".join(report.notes)

@@ -1,0 +1,82 @@
+"""Mistakes planted in copies of the compiled derivations are caught."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from bptt_verifier.problems.draws import with_values
+from tests.support.compiled import COMPILED, GATED, SHAPES, assert_cell_agrees, assert_rnn_agrees
+from tests.support.planting import Mistake, planted
+
+MISTAKES = [
+    Mistake("slope of the state before", "jitted/rnn.py", "at(trace.before, t + 1)", "at(trace.before, t)", "jitted"),
+    Mistake("the last state's slope missing", "jitted/rnn.py", "jnp.where(t == n - 1, trace.reached, at", "jnp.where(t == n - 1, 0 * trace.reached, at", "jitted"),
+    Mistake("W where Wᵀ belongs", "jitted/rnn.py", "return (delta @ W, adjoints)", "return (delta @ W.T, adjoints)", "jitted"),
+    Mistake("one step's adjoints written over another's", "jitted/rnn.py", "(0, t * B))", "(0, jnp.maximum(t, 1) * B))", "jitted"),
+    Mistake("states one place too late", "jitted/rnn.py", "put(before, h, t + 1)", "put(before, h, t)", "jitted"),
+    Mistake("W where Wᵀ belongs, few steps", "jitted/rnn.py", "adjoints[0] @ W", "adjoints[0] @ W.T", "jitted"),
+    Mistake("state after the step, few steps", "jitted/rnn.py", "zip(adjoints, trace.before, strict=True)", "zip(adjoints, [*trace.before[1:], trace.reached], strict=True)", "jitted"),
+    Mistake("segments swept back in order", "jitted/rnn.py", "        reverse=True,\n    )\n    dx", "    )\n    dx", "jitted"),
+    Mistake("one segment's sum only", "jitted/rnn.py", "W + more.W", "more.W", "jitted"),
+    Mistake("factor 2 forgotten", "jitted/losses.py", "lambda r: 2 / r.size * r,", "lambda r: r / r.size,", "jitted"),
+    Mistake("σ′ without h", "jitted/rnn.py", "h * (1 - h)", "1 - h", "jitted"),
+    Mistake("∂L/∂c of the first sequence only", "jitted/step.py", "dy.sum(axis=0)", "dy[0]", "jitted"),
+    Mistake("b forgotten", "jitted/rnn.py", "return phi(a_t if b is None else a_t + b)  #", "return phi(a_t)  #", "jitted"),
+    Mistake("tanh′ of the cell missing", "jitted/lstm.py", "dh * o * (1 - tanh_c * tanh_c)", "dh * o", "jitted.lstm"),
+    Mistake("the cell's own way back cut", "jitted/lstm.py", "(delta @ W, dc_t * f, c)", "(delta @ W, 0 * dc_t, c)", "jitted.lstm"),
+    Mistake("forget gate met the cell after the step", "jitted/lstm.py", "dc_t * c * (f * (1 - f))", "dc_t * c_t * (f * (1 - f))", "jitted.lstm"),
+    Mistake("the last cell forgotten", "jitted/lstm.py", "start = dh, jnp.zeros_like(dh), trace.reached", "start = dh, jnp.zeros_like(dh), 0 * dh", "jitted.lstm"),
+    Mistake("b forgotten, LSTM", "jitted/lstm.py", "a_t = a_t if b is None else a_t + b", "a_t = a_t", "jitted.lstm"),
+    Mistake("r missing in δ′", "jitted/gru.py", "delta_z, r * delta_n]", "delta_z, delta_n]", "jitted.gru"),
+    Mistake("∂L/∂b_n from δ_n where r came after", "jitted/gru.py", "delta[:, 2 * H :].sum(axis=0)", "delta_n.sum(axis=0)", "jitted.gru"),
+    Mistake("∂L/∂W_n from h where r came before", "jitted/gru.py", "delta_n.T @ rows(trace.met)", "delta_n.T @ before", "jitted.gru"),
+    Mistake("path past the candidate dropped", "jitted/gru.py", "return dh * z + delta @ W_rz", "return delta @ W_rz", "jitted.gru"),
+    Mistake("δ_r without h", "jitted/gru.py", "delta_met * at.before * (r", "delta_met * (r", "jitted.gru"),
+    Mistake("b_n forgotten", "jitted/gru.py", "return product if b_n is None else product + b_n", "return product", "jitted.gru"),
+]  # fmt: skip
+
+
+def survives(module: ModuleType) -> bool:
+    """Whether a mistake shows in none of a few problems.
+
+    Of the RNN with a loop, without, and in segments; of the other cells with all that they have.
+    """
+    rng = np.random.default_rng(8)
+    cell = module.__name__.rpartition(".")[2]
+    for name, option in GATED:
+        if name == cell:
+            problem = with_values(
+                rng, SHAPES[2], cell=cell, option=option, bias=True, initial_state=True
+            )
+            try:
+                assert_cell_agrees(module, problem)
+            except AssertionError:
+                return False
+    if cell in COMPILED:
+        return True
+    for activation, sizes, checkpoint_every in (
+        ("tanh", SHAPES[3], 5),
+        ("sigmoid", SHAPES[1], None),
+        ("sigmoid", SHAPES[3], None),
+    ):
+        problem = with_values(
+            rng, sizes._replace(B=2), option=activation, bias=True, initial_state=True
+        )
+        try:
+            assert_rnn_agrees(module, problem, checkpoint_every)
+        except AssertionError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.name)
+def test_a_planted_mistake_is_caught(mistake: Mistake, tmp_path: Path) -> None:
+    assert not survives(planted(mistake, tmp_path))
+
+
+@pytest.mark.parametrize("suspect", ["jitted", "jitted.lstm", "jitted.gru"])
+def test_without_a_mistake_nothing_is_caught(suspect: str, tmp_path: Path) -> None:
+    mistake = next(m for m in MISTAKES if m.suspect == suspect)
+    assert survives(planted(mistake._replace(written=mistake.right), tmp_path))
