@@ -207,11 +207,13 @@ def test_a_gradient_that_is_there_on_some_problems_only_is_no_obstacle() -> None
     assert names(verify(now_and_then, examples=40)) == ["constant-factor"]
 
 
-@pytest.mark.parametrize(("dtype", "relative"), [(np.float64, 1e-9), (np.float32, 1e-3)])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("cell", "found_in"), by_turns([*CELLS], [(np.float64, 1e-9), (np.float32, 1e-3)])
+)
 def test_a_small_relative_error_in_one_entry_is_caught(
-    cell: str, dtype: type, relative: float
+    cell: str, found_in: tuple[type, float]
 ) -> None:
+    dtype, relative = found_in
     right = derivation(CELLS[cell], cell, dtype)
 
     def slightly_wrong(params: Any, x: Any, y: Any, h0: Any, *c0: Any) -> Any:
@@ -228,8 +230,7 @@ def test_a_small_relative_error_in_one_entry_is_caught(
     assert names(report) == ["unknown"]
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize(("cell", "dtype"), by_turns([*CELLS], PRECISIONS))
 def test_what_is_wrong_in_one_precision_alone_is_named(cell: str, dtype: type) -> None:
     right = derivation(CELLS[cell], cell)
 

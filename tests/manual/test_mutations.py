@@ -15,7 +15,6 @@ from tests.support.planting import B3, GATED_MISTAKES, MISTAKES, Mistake, identi
 from tests.support.profiles import by_turns
 
 PRECISIONS = (np.float32, np.float64)
-DTYPES = pytest.mark.parametrize("dtype", PRECISIONS, ids=lambda d: d.__name__)
 
 
 def demands(module: ModuleType, dtype: type) -> None:
@@ -50,8 +49,9 @@ def test_the_suite_catches(mistake: Mistake, dtype: type, tmp_path: Path) -> Non
     pytest.fail(f"survived: {mistake.name}")
 
 
-@DTYPES
-@pytest.mark.parametrize("suspect", ["rnn", "jacobian_sum", "rtrl", "lstm", "gru"])
+@pytest.mark.parametrize(
+    ("suspect", "dtype"), by_turns(["rnn", "jacobian_sum", "rtrl", "lstm", "gru"], PRECISIONS)
+)
 def test_a_copy_without_a_mistake_passes(suspect: str, dtype: type, tmp_path: Path) -> None:
     demands(planted(Mistake("none", "rnn.py", B3, B3, suspect), tmp_path), dtype)
 

@@ -11,6 +11,7 @@ from bptt_verifier.program.precision import use_float64
 from bptt_verifier.report import Mistake
 from tests.support.diagnosis import diagnose_numbers, plant
 from tests.support.further_models import MODELS, PLANTED
+from tests.support.profiles import by_turns
 
 Changes = tuple[tuple[str, str], ...]
 
@@ -29,14 +30,14 @@ def test_nothing_is_wrong_without_a_change(model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "name", "where", "changes"), EACH, ids=[" ".join(each[:3]) for each in EACH]
+    ("each", "dtype"),
+    by_turns(EACH, (np.float64, np.float32)),
+    ids=lambda value: value.__name__ if isinstance(value, type) else " ".join(value[:3]),
 )
-def test_a_mistake_is_named_in_both_precisions(
-    model: str, name: str, where: str, changes: Changes
-) -> None:
-    for dtype in (np.float64, np.float32):
-        found = diagnose(model, changes, dtype)
-        assert [mistake.name for mistake in found] == [name], (dtype, found)
+def test_a_mistake_is_named(each: tuple[str, str, str, Changes], dtype: type) -> None:
+    model, name, _, changes = each
+    found = diagnose(model, changes, dtype)
+    assert [mistake.name for mistake in found] == [name], found
 
 
 def test_one_mistake_at_four_gates_names_all_of_its_places() -> None:
