@@ -19,8 +19,8 @@ DARK = (
 )
 STYLE = (
     f"""
-.bptt {{ {LIGHT} }}
-@media (prefers-color-scheme: dark) {{ .bptt {{ {DARK} }} }}
+.bptt, body:has(> .bptt:only-child) {{ {LIGHT} }}
+@media (prefers-color-scheme: dark) {{ .bptt, body:has(> .bptt:only-child) {{ {DARK} }} }}
 [data-jp-theme-light="true"] .bptt, .vscode-light .bptt {{ {LIGHT} }}
 [data-jp-theme-light="false"] .bptt, .vscode-dark .bptt {{ {DARK} }}
 """
