@@ -251,6 +251,8 @@ def find_changed(known: Hypotheses, case: Evidence, right: Back, made: Any) -> f
     """Find the gradients of a case that a mistake changes."""
     (back,) = known.sweep_back(case, [(made,)])
     pairs = {name: (back.gradient(name), right.gradient(name)) for name in case.wanted}
+    # Rounding of a sweep in float64 is far below 1e-9. This decides only which gradients a sentence
+    # names, not whether they are wrong.
     with np.errstate(all="ignore"):
         return frozenset(
             name

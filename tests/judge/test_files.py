@@ -44,7 +44,10 @@ def test_the_loss_and_the_gradients_are_found_in_code_as_it_stands(
     def evaluate(at: Any) -> float:
         return float(found.loss(tree.rebuild(at), *([np] if takes_xp else [])))  # type: ignore[misc]
 
-    assert np.isclose(loss, evaluate(point), rtol=1e-13)
+    assert np.isclose(
+        loss, evaluate(point), rtol=1e-13
+    )  # 450 unit roundoffs, for sums in any order
+    # The error of a central difference: step² L‴ / 6, of 1e-12, and 2⁻⁵³ L / step, of 1e-10 L.
     for name, value in point.items():
         way, step = rng.normal(size=value.shape), 1e-6
         ends = [evaluate(point | {name: value + sign * step * way}) for sign in (1, -1)]

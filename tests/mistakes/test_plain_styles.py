@@ -48,16 +48,6 @@ def maximum_loss(p: Any, xp: Any) -> Any:
     return 0.5 * xp.sum((run_maximum(p, xp)[-1] - Y) ** 2)
 
 
-def maximum_gradients(p: Any) -> Any:
-    states = run_maximum(p, np)
-    dW: Any = 0
-    d = states[-1] - Y
-    for t in (2, 1, 0):
-        da = d * (states[t + 1] > 0)
-        dW, d = dW + np.outer(da, states[t]), p["W"].T @ da
-    return {"W": dW}
-
-
 def normalised_loss(p: Any, xp: Any) -> Any:
     a = X @ p["W"]
     mean, variance = xp.mean(a, axis=0), xp.var(a, axis=0)
@@ -154,7 +144,7 @@ PLANTED: dict[str, Any] = {
         rectified_loss, {"W": W}, rectified_gradients, ("d * (states[t + 1] > 0)", "d")
     ),
     "hidden-state-off-by-one": (
-        maximum_loss, {"W": W}, maximum_gradients, ("states[t + 1] > 0", "states[t] > 0")
+        maximum_loss, {"W": W}, rectified_gradients, ("states[t + 1] > 0", "states[t] > 0")
     ),
     "normalisation-path-missing": (
         normalised_loss, {"W": W, "V": V}, normalised_gradients, (" - n * (dn * n).mean(0)", "")

@@ -69,7 +69,7 @@ def test_nothing_is_known_of_the_activation_but_its_derivative() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("named", "meant"),
     [
         (hyperbolic(x), sympy.tanh(x)),
         (sigma(x), 1 / (1 + sympy.exp(-x))),
@@ -78,8 +78,8 @@ def test_nothing_is_known_of_the_activation_but_its_derivative() -> None:
         (softplus(x), sympy.log(1 + sympy.exp(x))),
     ],
 )
-def test_what_is_known_of_the_other_functions_is_true(ours: Any, theirs: Any) -> None:
-    named = {
+def test_what_is_known_of_the_other_functions_is_true(named: Any, meant: Any) -> None:
+    meanings = {
         hyperbolic: sympy.tanh,
         sigma: lambda z: 1 / (1 + sympy.exp(-z)),
         exponential: sympy.exp,
@@ -87,12 +87,12 @@ def test_what_is_known_of_the_other_functions_is_true(ours: Any, theirs: Any) ->
     }
 
     def plain(expression: Any) -> Any:
-        for function, meaning in named.items():
+        for function, meaning in meanings.items():
             expression = expression.replace(function, meaning)
         return expression
 
-    assert sympy.simplify(plain(ours) - theirs) == 0
-    assert sympy.simplify(plain(sympy.diff(ours, x)) - sympy.diff(theirs, x)) == 0
+    assert sympy.simplify(plain(named) - meant) == 0
+    assert sympy.simplify(plain(sympy.diff(named, x)) - sympy.diff(meant, x)) == 0
 
 
 def test_the_rules_of_exp_and_log_are_true() -> None:
