@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.neighbours import list_failing
+from bptt_verifier.judge.neighbours import is_half, list_failing
 from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.submission import Breach
@@ -73,9 +73,16 @@ def describe_precision(
         dtype = np.dtype(precision)
         yield f"Your errors scatter like rounding in {dtype}: all results are judged in {dtype}."
     if overflows:
+        dtype, number = overflows[0].dtype, len(overflows)
         yield (
-            f"{len(overflows)} cases were left out: {overflows[0].dtype} overflows there. "
-            f"{overflows[0].notes[0]}"
+            (f"{number} cases were left out: " if number > 1 else "1 case was left out: ")
+            + (
+                f"{dtype} overflows there. "
+                if is_half(dtype)
+                else f"your results, in {dtype}, are "
+                "not finite there, and finite at values a thousand times smaller. "
+            )
+            + overflows[0].notes[0]
         )
     pairs = zip(compared, settled, strict=True)
     excused = [set(list_failing(before)) - set(list_failing(after)) for before, after in pairs]

@@ -63,6 +63,15 @@ class OwnSubject(Subject):
         """Move the parameters by random parts of themselves."""
         return self.model.displaced_case(case, number, distance)
 
+    def scale_values(self, case: Case, factors: Sequence[float]) -> Iterable[Case]:
+        """Scale all parameters of a drawn case; the parameters given are never excused."""
+        if case.point.number == 0:
+            return ()
+        values = case.arguments.items()
+        return [
+            case._replace(arguments={n: v * v.dtype.type(f) for n, v in values}) for f in factors
+        ]
+
     def describe_sizes(self, found: Compared) -> str:
         """Describe the case and the shapes of the parameters."""
         shapes = " ".join(f"{name}={v.shape}" for name, v in found.case.arguments.items())

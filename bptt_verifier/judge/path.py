@@ -4,7 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from bptt_verifier.judge.comparisons import (
+    ask_at,
     ask_twice,
     compare_at,
     find_forward_difference,
@@ -28,6 +31,7 @@ from bptt_verifier.tolerance.comparison import Verdict
 Progress = Callable[[int, int], None]
 
 ENTRIES = 100_000  # entries that a verdict compares, before they are counted
+SMALLER = 2.0**-10, 2.0**-12  # times the values at which results are not finite
 
 
 def judge(
@@ -58,7 +62,8 @@ class Judgement:
 
     Each step returns a report where it ends the judgement, else None. `precision` is the format in
     which the submission computes, if it is coarser than that of its results. `confirmed` are the
-    gradients known to be wrong. `overflows` are the cases in which half precision overflows.
+    gradients known to be wrong. `overflows` are breaches by results that are not finite at large
+    values alone, or in half precision; `doubtful` are those found before the precision is known.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Judgement:
         self.precision_known = False
         self.confirmed: list[str] = []
         self.overflows: list[Breach] = []
+        self.doubtful: list[Breach] = []
 
     def report(self, verdict: Verdict, *mistakes: Mistake, notes: tuple[str, ...] = ()) -> Report:
         """Report a verdict that needs no more cases."""
@@ -122,8 +128,10 @@ class Judgement:
             ended = self.compare_case(case)
             if ended is not None:
                 return ended
-        if not all(self.precision_known and is_half(breach.dtype) for breach in self.overflows):
-            return self.refuse(self.overflows[0])
+        for breach in self.doubtful:
+            if not (self.precision_known and is_half(breach.dtype)):
+                return self.refuse(breach)
+        self.overflows = [*self.doubtful, *self.overflows]
         return None
 
     def compare_extreme_cases(self) -> Report | None:
@@ -137,7 +145,7 @@ class Judgement:
         """Compare at one case, the results of the forward pass before the gradients."""
         found = self.compare_at(case)
         if isinstance(found, Breach):
-            return self.excuse_overflow(found)
+            return self.excuse_overflow(found, case)
         if not (self.precision_known or case.single):
             found = self.learn_precision(found)
         forward = [name for name in list_failing(found) if name not in found.gradients]
@@ -150,16 +158,32 @@ class Judgement:
         self.advance()
         return None
 
-    def excuse_overflow(self, breach: Breach) -> Report | None:
-        """Leave a case out where half precision may overflow, or refuse the submission.
+    def excuse_overflow(self, breach: Breach, case: Case) -> Report | None:
+        """Leave a case out where a right formula may overflow, or refuse the submission.
 
-        Right code in another formula, as (e^a − e^−a) / (e^a + e^−a), overflows there at values
-        that are ordinary in float64. Until the precision is known, it may be half precision.
+        In half precision (e^a − e^−a) / (e^a + e^−a) overflows at values that are ordinary in
+        float64, and in any precision a softmax with one shift for all columns is 0/0 at large ones.
+        Until the precision is known, it may be half precision.
         """
-        if breach.dtype is None or (self.precision_known and not is_half(breach.dtype)):
+        if breach.dtype is None:
             return self.refuse(breach)
-        self.overflows.append(breach)
+        if (self.precision_known and is_half(breach.dtype)) or self.is_finite_nearer_zero(case):
+            self.overflows.append(breach)
+        elif self.precision_known:
+            return self.refuse(breach)
+        else:
+            self.doubtful.append(breach)
         return None
+
+    def is_finite_nearer_zero(self, case: Case) -> bool:
+        """True if the submission is finite at smaller values, and may overflow at these."""
+        smaller = self.subject.scale_values(case, SMALLER)
+        answers = [ask_at(self.submission, self.subject, each) for each in smaller]
+        return bool(answers) and all(
+            not isinstance(answer, Breach)
+            and all(np.isfinite(value).all() for value in answer.values())
+            for answer in answers
+        )
 
     def learn_precision(self, found: Compared) -> Compared:
         """Find the precision and wrong gradients from the first case in float64."""
@@ -176,7 +200,7 @@ class Judgement:
         for case in self.subject.draw_probes():
             found = self.compare_at(case)
             if isinstance(found, Breach):
-                ended = self.excuse_overflow(found)
+                ended = self.excuse_overflow(found, case)
                 if ended is not None:
                     return ended
                 continue

@@ -95,6 +95,14 @@ class Subject(ABC):
         Nothing is allowed for errors.
         """
 
+    def scale_values(self, case: Case, factors: Sequence[float]) -> Iterable[Case]:
+        """Scale the values of a drawn case, to tell an overflow from a wrong formula.
+
+        Nothing is known of the true values there. Empty where no case is judged with its values
+        alone in doubt: the parameters given are the user's, and cells are drawn within bounds.
+        """
+        return ()
+
     def draw_probes(self) -> Iterable[Case]:
         """Draw the cases that show single steps: column t of ∂L/∂U is δ_t."""
         return ()

@@ -158,6 +158,46 @@ def test_draws_that_only_float32_cannot_hold_are_left_out() -> None:
     assert "float32 overflows there" in said(report)
 
 
+def softmax_by_one_shift(wrong: float = 1.0, given: float = 0.2) -> tuple[Any, Any, Any]:
+    """A softmax of columns in float32 with one shift for all: 0/0 where maxima are 104 apart."""
+
+    def loss(p: Any, xp: Any, shift: Any = lambda a: a.max(0)) -> Any:
+        a = 24 * xp.asarray(X, p["W"].dtype) @ p["W"]
+        weights = xp.exp(a - shift(a))
+        return xp.sum((weights / weights.sum(0)) ** 2)
+
+    differentiated = jax.grad(lambda p: loss(p, jnp, jnp.max))
+
+    def gradients(p: Any) -> Any:
+        return {"W": wrong * np.asarray(differentiated(p)["W"])}
+
+    return gradients, loss, {"W": given * WEIGHTS["W"]}
+
+
+def test_a_right_formula_that_overflows_at_large_values_alone_agrees() -> None:
+    report = verify_own_model(*softmax_by_one_shift())
+    assert report, str(report)
+    assert "left out: your results, in float32, are not finite there, and finite at" in said(report)
+
+
+def test_an_overflow_excuses_no_mistake_and_none_at_the_parameters_given() -> None:
+    assert verify_own_model(*softmax_by_one_shift(1.01)).verdict is Verdict.DISAGREES
+    report = verify_own_model(*softmax_by_one_shift(given=1.0))
+    assert [mistake.name for mistake in report.mistakes] == ["not-finite"]
+
+
+def test_what_is_not_finite_at_small_values_too_is_no_overflow() -> None:
+    gradients, loss, params = softmax_by_one_shift()
+    calls: list[int] = []
+
+    def from_the_fifth_call(p: Any) -> Any:
+        calls.append(1)
+        return {"W": gradients(p)["W"] * (np.nan if len(calls) > 4 else 1)}
+
+    report = verify_own_model(from_the_fifth_call, loss, params)
+    assert [mistake.name for mistake in report.mistakes] == ["not-finite"]
+
+
 def test_draws_that_float32_cannot_hold_are_left_out_where_parameters_are_in_float64() -> None:
     def loss(p: Any, xp: Any) -> Any:
         return xp.mean(xp.sum(p["w"] ** 2) ** 16)  # scaled up, beyond float32
