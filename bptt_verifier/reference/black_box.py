@@ -137,7 +137,7 @@ def describe_differences(box: BlackBox, chosen: Chosen, reason: str) -> list[str
     seen: dict[str, float] = {}
     for case in chosen.cases:
         for name, found in resolve(case).items():
-            seen[name] = min(found, seen.get(name, np.inf))
+            seen[name] = float(np.fmin(found, seen.get(name, np.inf)))
     shown = ", ".join(f"{x:.1g} of ∂L/∂{name}" for name, x in seen.items() if np.isfinite(x))
     if shown:
         notes.append(f"The smallest relative errors that could have been seen: {shown}.")

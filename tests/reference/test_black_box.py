@@ -164,3 +164,12 @@ def test_what_was_left_out_and_is_zero_is_said(left_out: int) -> None:
     said = ["3 draws were left out, because differences there are not accurate."]
     zero = "∂L/∂b is zero in all cases, and yours must be, too."
     assert others == [*(said if left_out else []), zero]
+
+
+def test_the_smallest_errors_that_could_have_been_seen_are_said_of_gradients_not_zero() -> None:
+    cases = [
+        state_case({"w": [value], "b": [0.0]}, {"w": [1e-6], "b": [1e-6]}, ONE)
+        for value in (1e-3, 1.0, 1e-7)
+    ]
+    _, seen = describe_differences(BlackBox(one, np.float64), Chosen((*cases,), 0, frozenset()), "")
+    assert seen == "The smallest relative errors that could have been seen: 1e-06 of ∂L/∂w."

@@ -89,7 +89,8 @@ def test_the_noise_of_a_loss_is_measured() -> None:
 
 def test_the_noise_is_the_root_mean_square_of_fifth_differences_over_three_distances() -> None:
     """(N6), at ten points spaced by 2⁻³⁶, 2⁻²⁴ and 2⁻¹² of the parameters."""
-    point, distances = {"w": np.array([1.0, -4.0])}, (2.0**-36, 2.0**-24, 2.0**-12)
+    distances = 2.0**-36, 2.0**-24, 2.0**-12
+    point = {"w": np.array([1.0, -4.0] * 4)}
     random = np.random.default_rng(1).normal(size=(3, 9))
     for row in range(3):
         places = list[Any]()
@@ -103,8 +104,8 @@ def test_the_noise_is_the_root_mean_square_of_fifth_differences_over_three_dista
         differences = np.diff([0.0, *random[row]], 5)
         assert (value, len(places)) == (0.0, 28)
         assert noise == pytest.approx(np.sqrt(np.sum(differences**2) / 5 / 252))
-        steps = np.abs(places[1:]).reshape(3, 9, 2)
-        stated = np.outer(distances, range(1, 10))[:, :, None] * np.ones(2)
+        steps = np.abs(places[1:]).reshape(3, 9, 8)
+        stated = np.outer(distances, range(1, 10))[:, :, None] * np.ones(8)
         np.testing.assert_allclose(steps, stated, rtol=2e-5)
 
 
