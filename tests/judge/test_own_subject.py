@@ -140,6 +140,7 @@ def test_a_mistake_is_looked_for_in_one_setting_and_on_one_path(
     assert diagnose_with(programs, monkeypatch) == ("1, a", [1, 5])
     del programs[1]
     assert diagnose_with(programs, monkeypatch) == ("0, a", [2])
+    assert diagnose_with({2: "0, a"}, monkeypatch) == ("0, a", [2])
     assert diagnose_with({4: None, 6: None}, monkeypatch) == ("differences", [4, 6])
 
 
