@@ -37,6 +37,7 @@ def decide(verdict: Verdict, deviation: float = 1e-9) -> Any:
 
 
 RIGHT, WRONG = decide(Verdict.AGREES), decide(Verdict.DISAGREES)
+WORST = decide(Verdict.AGREES, 1e-8)
 VAGUE = decide(Verdict.INCONCLUSIVE)
 
 
@@ -55,7 +56,7 @@ def test_agreement_that_shows_too_little_is_inconclusive() -> None:
     ("decided", "verdict", "said"),
     [
         ({}, Verdict.INCONCLUSIVE, None),
-        ({"a": RIGHT, "b": decide(Verdict.AGREES, 1e-8)}, Verdict.AGREES, "relative error is 1e-08."),
+        ({"a": RIGHT, "b": WORST}, Verdict.AGREES, "the worst relative error is 1e-08."),
         ({"a": RIGHT, "b": VAGUE}, Verdict.INCONCLUSIVE, "Exact values decided on a alone."),
         ({"a": RIGHT}, Verdict.INCONCLUSIVE, "Exact values decided on a alone."),
         ({"a": VAGUE, "b": VAGUE}, Verdict.INCONCLUSIVE, None),

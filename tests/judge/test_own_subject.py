@@ -114,7 +114,7 @@ def diagnose_with(
     """Who diagnoses which cases, where those of odd numbers have a setting of their own."""
     monkeypatch.setattr(own_model, "diagnose", lambda program, found: (program, found))
     monkeypatch.setattr(own_model, "diagnose_black_box", lambda found: ("differences", found))
-    cases = [
+    cases: list[Any] = [
         SimpleNamespace(
             case=case(number)._replace(point=Point(number, setting=number % 2)),
             witness=lambda wide, params, number=number: number,
@@ -129,7 +129,7 @@ def diagnose_with(
 
     first = next(iter(programs)) % 2
     found = (programs[number] for number in programs if number % 2 == first)
-    result: Any = subject(find_program=find_program).diagnose(None, cases, [])  # type: ignore
+    result: Any = subject(find_program=find_program).diagnose(None, cases, [])
     return result
 
 

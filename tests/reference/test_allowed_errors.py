@@ -162,7 +162,7 @@ def test_a_result_of_a_large_problem_that_underflows_is_lost(
 def test_a_large_problem_is_padded_if_it_fits_and_computed_at_its_size_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Laid(tuple):
+    class Laid(tuple[str, ...]):
         def cut(self, *found: Any) -> Any:
             return {"W": np.array(found)}
 

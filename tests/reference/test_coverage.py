@@ -54,9 +54,7 @@ def test_the_cases_that_could_show_a_mistake_in_every_gradient_are_counted() -> 
 def test_several_settings_are_named_with_their_shapes() -> None:
     other = {"W": np.ones((4, 5)), "b": np.ones(5)}
     first, *_ = describe(select(), select(), params=[PARAMS, other], paths=NO_PATHS * 2)
-    assert first == (
-        "The cases are shared by 2 settings: W=(2, 3) b=(3,); W=(4, 5) b=(5,)."
-    )
+    assert first == ("The cases are shared by 2 settings: W=(2, 3) b=(3,); W=(4, 5) b=(5,).")
 
 
 @pytest.mark.parametrize(

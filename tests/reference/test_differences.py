@@ -67,7 +67,11 @@ def test_longdouble_is_taken_where_the_loss_carries_it() -> None:
 def test_a_loss_of_any_size_carries_longdouble() -> None:
     carried = find_dtype(smooth, POINT)
     for size in (2.0**40, 2.0**-40, 0.0):
-        assert find_dtype(lambda p, size=size: size * smooth(p), POINT) == carried
+
+        def scaled(p: Any, size: float = size) -> Any:
+            return size * smooth(p)
+
+        assert find_dtype(scaled, POINT) == carried
 
 
 def test_a_loss_that_takes_no_longdouble_is_differentiated_in_float64() -> None:
@@ -112,7 +116,11 @@ def test_the_noise_is_the_root_mean_square_of_fifth_differences_over_three_dista
 @pytest.mark.parametrize("dtype", [np.longdouble, np.float64])
 def test_a_loss_is_no_more_precise_than_its_last_digit(dtype: Any) -> None:
     for size in (2.0**20, -(2.0**-20)):
-        _, noise = measure_noise(lambda p, size=size: size, POINT, dtype)
+
+        def constant(p: Any, size: float = size) -> float:
+            return size
+
+        _, noise = measure_noise(constant, POINT, dtype)
         assert noise == np.finfo(dtype).eps * abs(size)
 
 

@@ -40,9 +40,7 @@ def program(*operations: Any, constants: Any = (), result: int = 1) -> Any:
     )
 
 
-def selector(
-    follow: Callable[[Any], Any], allowed: Any = None, params: Any = None
-) -> Selector:
+def selector(follow: Callable[[Any], Any], allowed: Any = None, params: Any = None) -> Selector:
     """A selector whose loss is `follow`, and whose cases allow these errors of its gradients."""
     made = ONE if params is None else params
 
@@ -164,7 +162,7 @@ def test_beside_a_point_without_gradient_nothing_is_measured() -> None:
 def test_steps_are_in_units_of_the_roundoff(dtype: Any) -> None:
     steps = list[float]()
     chosen = selector(follow_with())
-    chosen.differ = lambda examined, step: steps.append(step) or {"w": np.zeros(1)}  # type: ignore
+    chosen.differ = lambda examined, step: steps.append(step) or {"w": np.zeros(1)}  # type: ignore[func-returns-value, method-assign]
     chosen.keep(examined(ONE, params={"w": np.ones(1, dtype)}))
     u = float(np.finfo(dtype).eps) / 2
     assert steps == [2.0**6 * u, 2.0**14 * u]
@@ -212,7 +210,7 @@ def test_the_largest_change_of_a_gradient_says_how_well_conditioned_the_point_is
 
 def test_a_point_is_tried_at_half_and_a_quarter_of_its_values_and_near_those_given() -> None:
     chosen, tried = selector(follow_with()), list[Any]()
-    chosen.try_point = lambda point: tried.append(point) or KINK  # type: ignore
+    chosen.try_point = lambda point: tried.append(point) or KINK  # type: ignore[func-returns-value, method-assign]
     assert list(chosen.draw_ordinary(8)) == []
     first, second = tried[:4], tried[4:8]
     factors = [1.0, 0.5, 0.25, 1.0]
@@ -261,9 +259,7 @@ def test_a_point_scaled_up_that_is_no_case_is_tried_once(monkeypatch: pytest.Mon
     assert kept == [8.0, 64.0]
 
 
-def select(
-    cases: dict[int, tuple[float, dict[str, float]]], given: str | None = None
-) -> Any:
+def select(cases: dict[int, tuple[float, dict[str, float]]], given: str | None = None) -> Any:
     """The selection from cases of these numbers, with a resolution and the factors of each."""
     chosen = selector(follow_with())
     chosen.left_out = Counter({KINK: 3})
@@ -304,9 +300,7 @@ def test_a_gradient_is_zero_if_every_entry_is_in_every_case(
     monkeypatch.setattr(selection, "unbalance", lambda program, slots: {"w": np.ones(2)})
     given = {"w": np.ones(2), "v": np.ones(1)}
     limits = {"w": allowed, "v": [1e-9]}
-    cases = [
-        state_case({"w": each, "v": [1.0]}, limits, given) for each in ([0.0, 0.0], values)
-    ]
+    cases = [state_case({"w": each, "v": [1.0]}, limits, given) for each in ([0.0, 0.0], values)]
     assert find_zeros(program(), [], cases) == ({"w"} if zero else set())
 
 
