@@ -173,3 +173,12 @@ def test_the_smallest_errors_that_could_have_been_seen_are_said_of_gradients_not
     ]
     _, seen = describe_differences(BlackBox(one, np.float64), Chosen((*cases,), 0, frozenset()), "")
     assert seen == "The smallest relative errors that could have been seen: 1e-06 of ∂L/∂w."
+
+
+def test_the_condition_of_a_gradient_is_its_own_derivative() -> None:
+    """The gradient 3 w² changes by 6 w² r where w changes by r of itself."""
+    box, u = BlackBox(lambda p: np.sum(p["w"] ** 3), np.float64), 2.0**-24
+    allowed = known(box.make_case({"w": W}, Point(1), seed=3), np.float32)[1]["w"]
+    rounding = (allowed - box.differentiate({"w": W}).errors["w"]) / (16 * u)
+    change = (rounding - (3 * W**2).max()) / (6 * W**2)
+    assert np.mean(change) == pytest.approx(2 / 3, abs=0.1)

@@ -44,6 +44,10 @@ def test_the_cases_that_could_show_a_mistake_in_every_gradient_are_counted() -> 
         "3 of 6 cases could have shown a mistake in every gradient."
     ]
     assert describe(select(1)) == []
+    assert describe(select(2)) == ["2 of 2 cases could have shown a mistake in every gradient."]
+    nothing, *_ = describe(select(zeros=frozenset("Wb")))
+    assert nothing == "0 of 6 cases could have shown a mistake in every gradient."
+    assert "3 draws were left out: a kink." in describe(select(left_out=Counter({"a kink": 3})))
     zero = select(telling=telling, zeros=frozenset({"b"}))
     assert describe(zero) == [
         "5 of 6 cases could have shown a mistake in every gradient.",
@@ -105,6 +109,7 @@ def test_the_places_where_the_loss_branches_are_named_five_at_most(more: int) ->
     paths: Any = [
         SimpleNamespace(places=[Place(i) for i in range(MISSED + more)]),
         SimpleNamespace(places=[Place(0)]),
+        *NO_PATHS,
     ]
     listed = "; ".join(f"`x > {i}` (loss.py:{i})" for i in range(MISSED))
     expected = f"{listed}{', and 1 more' if more else ''}"

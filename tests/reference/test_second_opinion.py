@@ -235,3 +235,12 @@ def test_an_entry_of_which_any_error_is_allowed_is_not_contradicted_and_hides_no
     assert undecided.contradiction is None
     assert not undecided.by_complex_steps
     assert compare_derivatives(cubic, POINT, vague, {"W": AT}).contradiction is not None
+
+
+@pytest.mark.parametrize("size", [0.25, 4.0])
+def test_what_is_allowed_grows_with_the_direction(size: float) -> None:
+    for error, contradicted in [(0.2, False), (0.3, True)]:
+        known = truth(W=error * AT)
+        known = known._replace(allowed=known.allowed | {"W": np.full((2, 2), 0.25)})
+        found = compare_derivatives(cubic, POINT, known, {"W": -size * AT})
+        assert (found.contradiction is not None) is contradicted
