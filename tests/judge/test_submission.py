@@ -14,9 +14,12 @@ from bptt_verifier.judge.submission import (
     Submission,
     TakenStates,
     ask,
+    convert_results,
     find_difference,
     find_states,
     name_results,
+    order_names,
+    read_results,
     write_call,
 )
 from bptt_verifier.program.attempt import USERS, Settings
@@ -156,3 +159,95 @@ def test_an_answer_that_lacks_a_result_of_the_other_differs() -> None:
     found = find_difference({"W": np.ones(2)}, {}, dict)  # type: ignore[arg-type]
     assert found is not None
     assert found.mistake.details == {"gradients": ["W"]}
+
+
+def test_states_after_one_that_is_left_out_go_by_name() -> None:
+    taken = TakenStates(("h0",), ("c0",), ("h0",))
+    assert taken.select({"h0", "c0"}) == TakenStates(("h0",), ("c0",))
+    assert taken.select({"c0"}) == TakenStates((), ("c0",))
+    assert taken.select({"h0"}) == TakenStates(("h0",))
+    in_order = TakenStates(("h0", "c0"))
+    assert in_order.select({"c0"}) == TakenStates((), ("c0",))
+    assert in_order.all == ("h0", "c0")
+
+
+def test_of_a_function_without_a_signature_no_states_are_known() -> None:
+    assert find_states(dict.update) == TakenStates()
+
+
+@pytest.mark.parametrize("array", [np.ones(2), np.array([1.0, np.nan]), np.array([1, 2])])
+def test_an_argument_is_modified_if_any_of_its_numbers_is(array: Any) -> None:
+    def ask_with(change: Any) -> Any:
+        given = {"w": array.copy()}
+        made = Call((given,), {}, lambda: given)
+        return ask(Submission(change), lambda: made, EXPECTED, "this case")
+
+    def modify(given: Any) -> Any:
+        given["w"][0] = 7
+        return answer()
+
+    assert not isinstance(ask_with(lambda given: answer()), Breach)
+    found = ask_with(modify)
+    assert found.mistake.name == "inputs-modified"
+    assert found.mistake.explanation == (
+        "your function modified its argument w: expected the caller's arrays to be unchanged."
+    )
+
+
+def test_what_raises_when_it_is_read_is_a_breach() -> None:
+    class Raising:
+        def _asdict(self) -> Any:
+            raise KeyError("U")
+
+    found = read_results(Raising(), EXPECTED)
+    assert isinstance(found, Breach)
+    assert "Raising, cannot be read: KeyError: 'U'" in found.mistake.explanation
+
+
+@pytest.mark.parametrize("loss", [2.0, np.array([2.0]), np.array(2.0)])
+def test_a_pair_is_a_loss_and_gradients(loss: Any) -> None:
+    for kind in (tuple, list):
+        found = name_results(kind((loss, {"U": 1.0, "W": 2.0})), EXPECTED)
+        assert isinstance(found, dict)
+        assert found.pop("loss") is loss
+        assert found == {"U": 1.0, "W": 2.0}
+    in_order = EXPECTED._replace(in_order={2: ("U", "W")})
+    pair = name_results((np.ones(2), np.zeros(2)), in_order)
+    assert {*pair} == {"U", "W"}
+    breach = name_results((loss, {"U": 1.0}), EXPECTED)
+    assert isinstance(breach, Breach)
+    assert breach.mistake.details == {"missing": ["W"], "found": ["U"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (object(), "object"),
+        ([[1.0], [1.0, 2.0]], "list"),
+        (np.array([object(), object()]), "dtype object"),
+        (np.array([1j, 2j]), "dtype complex128"),
+        (np.complex64(1), "dtype complex64"),
+        ("abc", "dtype <U3"),
+    ],
+)
+def test_what_is_no_array_of_real_numbers_is_named(value: Any, found: str) -> None:
+    breach = convert_results({"W": value}, EXPECTED)
+    assert isinstance(breach, Breach)
+    said = f"the gradient for W: expected an array of floats, found {found}."
+    assert breach.mistake.explanation == said
+
+
+def test_a_loss_may_have_axes_and_a_gradient_has_its_own() -> None:
+    expected = EXPECTED._replace(shapes={"loss": (), "U": (), "W": (2,), "x": (1, 1)})
+    found = convert_results({"loss": np.ones((1, 1)), "W": [1, 2], "x": np.ones((1, 1))}, expected)
+    assert isinstance(found, dict)
+    shapes = {name: value.shape for name, value in found.items()}
+    assert shapes == {"loss": (), "W": (2,), "x": (1, 1)}
+    for wrong in ({"U": np.ones(1)}, {"loss": np.ones(2)}):
+        assert isinstance(convert_results(wrong, expected), Breach)
+
+
+def test_a_tuple_has_the_weights_or_all_with_the_biases_in_order() -> None:
+    assert order_names("UWV") == {3: ("U", "W", "V"), 5: ("U", "W", "V", "b", "c")}
+    six = ("U", "W", "V", "b", "c", "b_n")
+    assert order_names(six) == {6: six}
