@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.neighbours import (
+    find_largest_error,
     find_precision,
     is_half_precision,
     list_failing,
@@ -117,18 +118,21 @@ def test_a_gradient_that_is_wrong_at_one_case_is_asked_for_at_no_other() -> None
 def test_an_error_of_all_that_is_allowed_does_not_fail() -> None:
     submitted = {"a": np.array([1.25]), "b": np.array([1.375])}
     ones, allowed = dict.fromkeys("ab", np.ones(1)), dict.fromkeys("ab", np.full(1, 0.25))
-    assert list_failing(state_compared(submitted, ones, allowed)) == ["b"]
+    found = state_compared(submitted, ones, allowed)
+    assert list_failing(found) == ["b"]
+    assert find_largest_error(found) == 1.5
 
 
 @pytest.mark.parametrize(("share", "decides"), [(1.0, True), (0.5, False)])
 def test_the_scatter_decides_on_half_precision_from_ten_bits_above_its_underflow(
     share: float, decides: bool
 ) -> None:
-    value = {"w": share * 2.0**10 * float(np.finfo(np.float16).smallest_normal) * np.ones(1)}
+    value = {"w": share * 2.0**10 * float(np.finfo(np.float16).smallest_normal) * np.array([0, 1])}
     found = state_compared(value, value, value, np.float16)
     assert is_half_precision("w", found) is decides
     assert not is_half_precision("w", found._replace(dtypes={"w": np.dtype(np.float32)}))
     assert not is_half_precision("other", found)
+    assert not is_half_precision("w", found._replace(submitted={}))
 
 
 @pytest.mark.parametrize(
@@ -341,3 +345,20 @@ def test_only_the_results_in_doubt_are_weighed() -> None:
     found = state_compared({"a": 1 + np.ones(1), "b": 1 + np.ones(1)}, ones, allowed)
     weighed = weigh(lambda case: found, subject(), found, ["a"], 10)
     assert weighed.comparisons == found.comparisons
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ([0.0, 0.0], np.float32),  # a zero is precise in any format, and half of all is enough
+        ([0.0, 1.0], None),  # one that is precise shows that the format is not coarse
+    ],
+)
+def test_no_gradient_but_a_zero_is_precise_in_a_coarse_format(other: Any, expected: Any) -> None:
+    error = np.full(2, 2.0**-24)
+    true = {"w": np.ones(2), "other": np.array(other)}
+    allowed = dict.fromkeys(true, np.full(2, 2.0**-44))
+    before = state_compared(true | {"w": 1 + error}, true, allowed)
+    before = before._replace(case=state_case(true, dict.fromkeys(true, 2 * error)))
+    after = state_compared(true | {"w": 1 + error}, true, allowed | {"w": error})
+    assert find_precision(before, after) is expected
