@@ -136,21 +136,23 @@ def test_the_scatter_decides_on_half_precision_from_ten_bits_above_its_underflow
 
 
 @pytest.mark.parametrize(
-    ("allowed", "returned", "expected"),
+    ("allowed", "returned", "share", "expected"),
     [
         # An error of 2⁻²⁴, in units of what float64 allows: as large as rounding in float32 is, at
         # least 2⁻¹⁰ of what float32 allows, or smaller than that.
-        (2.0**-44, np.float64, np.float32),
-        (2.0**-42, np.float64, None),
-        (2.0**-44, np.float32, None),  # it says so itself
+        (2.0**-44, np.float64, 0.5, np.float32),
+        (2.0**-43, np.float64, 1.0, np.float32),
+        (2.0**-42, np.float64, 0.5, None),
+        (2.0**-44, np.float32, 0.5, None),  # it says so itself
+        (2.0**-44, np.float64, 1.5, None),  # nor is it within what float32 allows
     ],
 )
 def test_a_format_is_inferred_from_errors_of_its_size(
-    allowed: float, returned: Any, expected: Any
+    allowed: float, returned: Any, share: float, expected: Any
 ) -> None:
     ones, error = {"w": np.ones(1)}, np.full(1, 2.0**-24)
     before = state_compared({"w": 1 + error}, ones, {"w": np.full(1, allowed)}, returned)
-    before = before._replace(case=state_case(ones, {"w": 2 * error}))
+    before = before._replace(case=state_case(ones, {"w": error / share}))
     after = state_compared({"w": 1 + error}, ones, {"w": error})
     assert find_precision(before, after) is expected
 
