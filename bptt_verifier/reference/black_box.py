@@ -55,7 +55,7 @@ class BlackBox(NamedTuple):
                 largest = float(np.max(np.abs(value)))
                 rounding = unit * (measure_condition()[name] + largest)
                 allowed[name] = allowed[name] + SAFETY * rounding
-            if "loss" in values:
+            if "loss" not in params:
                 size = abs(found.loss) + sum(
                     float(np.sum(np.abs(value * params[name])))
                     for name, value in found.values.items()
@@ -99,7 +99,7 @@ def choose_black_box(
     wanted = min(max(number, len(settings)), CASES, int(BUDGET / seconds))
     cases, left_out = list[Case](), 0
     for setting, params in enumerate(settings):
-        share = (wanted + len(settings) - 1 - setting) // len(settings)
+        share = len(range(setting, wanted, len(settings)))
         points = [Point(0, setting=setting)]
         for i in range(1, 3 * share):
             if i % 3 != 2:
@@ -137,7 +137,7 @@ def describe_differences(box: BlackBox, chosen: Chosen, reason: str) -> list[str
     seen: dict[str, float] = {}
     for case in chosen.cases:
         for name, found in resolve(case).items():
-            seen[name] = min(found, seen.get(name, np.inf))
+            seen[name] = float(np.fmin(found, seen.get(name, np.inf)))
     shown = ", ".join(f"{x:.1g} of ∂L/∂{name}" for name, x in seen.items() if np.isfinite(x))
     if shown:
         notes.append(f"The smallest relative errors that could have been seen: {shown}.")

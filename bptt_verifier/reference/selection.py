@@ -135,7 +135,8 @@ class Selector:
         resolution: dict[str, float] = {}
         for case in cases:
             for name, each in resolve(case).items():
-                resolution[name] = min(each, resolution.get(name, np.inf))
+                # A case where the gradient is zero, which has NaN, hides none of the others.
+                resolution[name] = float(np.fmin(each, resolution.get(name, np.inf)))
         return Selection(
             cases, left_out, given, telling, resolution,
             zeros, tuple(dict.fromkeys(b for path in paths for b in list_branches(path))),

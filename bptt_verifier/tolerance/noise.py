@@ -71,14 +71,14 @@ def magnitude(equation: Any, inputs: Sequence[Any], output: Any) -> Any:
     """The largest rounding error of one operation, in units of u."""
     name, params = equation.primitive.name, equation.params
 
-    def of_sizes(terms: int) -> Any:
+    def of_sizes(terms: Any) -> Any:
         """The error of sums of `terms` terms: √terms times the sum of their sizes."""
         inexact = [jnp.issubdtype(x.dtype, jnp.inexact) for x in inputs]
         sizes = [
             jnp.abs(x).astype(x.dtype) if each else x
             for x, each in zip(inputs, inexact, strict=True)
         ]
-        return max(1, terms) ** 0.5 * equation.primitive.bind(*sizes, **params).real
+        return jnp.maximum(1, terms) ** 0.5 * equation.primitive.bind(*sizes, **params).real
 
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
@@ -90,7 +90,9 @@ def magnitude(equation: Any, inputs: Sequence[Any], output: Any) -> Any:
     if name == "conv_general_dilated":
         return of_sizes(inputs[1].size)
     if name in {"scatter-add", "scatter_add"}:
-        return of_sizes(1 + inputs[2].size // max(1, output.size))
+        # As many as are added at each place: one place may get all of them.
+        start, places, updates = jnp.ones_like(inputs[0]), inputs[1], jnp.ones_like(inputs[2])
+        return of_sizes(equation.primitive.bind(start, places, updates, **params).real)
     if name == "logistic":
         # Others write it as ½ + ½ tanh(a/2), whose sum rounds in units of the constant.
         return jnp.maximum(ELEMENTARY * jnp.abs(output), 1.0)

@@ -72,6 +72,12 @@ def test_a_failure_is_described_by_the_line_that_repeats_it() -> None:
         assert line.startswith("from bptt_verifier.reference.points import draw_parameters; ")
 
 
+def test_one_of_several_settings_is_named_by_its_place() -> None:
+    of_setting = case(5)._replace(point=Point(5, setting=1))
+    line = subject(params=(PARAMS, PARAMS)).reproduce(SimpleNamespace(case=of_setting))
+    assert line.endswith("gradients(draw_parameters(params[1], seed=7, case=5))")
+
+
 @pytest.mark.parametrize(("first", "found"), [(3, 3), (19, 19), (20, None)])
 def test_the_first_simple_case_that_fails_is_shown(first: int, found: int | None) -> None:
     def attempt(number: Any) -> Any:
@@ -100,6 +106,42 @@ def test_the_witnesses_of_a_mistake_are_the_clearest_failures(
     assert found == [(3, wide, wide), (1, wide, wide), (4, wide, wide), (0, wide, wide)]
     found = subject().diagnose(None, [compared(each) for each in cases[:3]], [])
     assert found == [(0, wide, wide), (2, wide, single), (0, wide, single)]
+
+
+def diagnose_with(
+    programs: dict[int, str | None], monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, list[int]]:
+    """Who diagnoses which cases, where those of odd numbers have a setting of their own."""
+    monkeypatch.setattr(own_model, "diagnose", lambda program, found: (program, found))
+    monkeypatch.setattr(own_model, "diagnose_black_box", lambda found: ("differences", found))
+    cases: list[Any] = [
+        SimpleNamespace(
+            case=case(number)._replace(point=Point(number, setting=number % 2)),
+            witness=lambda wide, params, number=number: number,
+        )
+        for number in programs
+    ]
+
+    def find_program(params: Any, setting: int) -> Any:
+        program = next(found)
+        assert program == "differences" or program is None or str(setting) in program
+        return program
+
+    first = next(iter(programs)) % 2
+    found = (programs[number] for number in programs if number % 2 == first)
+    result: Any = subject(find_program=find_program).diagnose(None, cases, [])
+    return result
+
+
+def test_a_mistake_is_looked_for_in_one_setting_and_on_one_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    programs: dict[int, str | None] = {1: "1, a", 2: "0, a", 3: "1, b", 4: "0, b", 5: "1, a"}
+    assert diagnose_with(programs, monkeypatch) == ("1, a", [1, 5])
+    del programs[1]
+    assert diagnose_with(programs, monkeypatch) == ("0, a", [2])
+    assert diagnose_with({2: "0, a"}, monkeypatch) == ("0, a", [2])
+    assert diagnose_with({4: None, 6: None}, monkeypatch) == ("differences", [4, 6])
 
 
 def test_a_subject_counts_its_cases() -> None:

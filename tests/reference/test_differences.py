@@ -5,7 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.reference.differences import differentiate, find_dtype, measure_noise
+from bptt_verifier.reference.differences import (
+    differentiate,
+    extrapolate,
+    find_dtype,
+    measure_noise,
+)
 
 POINT = {"W": np.array([[0.5, -1.0], [1.5, 0.25]]), "b": np.array([0.75, -0.5])}
 
@@ -59,6 +64,16 @@ def test_longdouble_is_taken_where_the_loss_carries_it() -> None:
     assert find_dtype(in_float32, POINT) == np.float64
 
 
+def test_a_loss_of_any_size_carries_longdouble() -> None:
+    carried = find_dtype(smooth, POINT)
+    for size in (2.0**40, 2.0**-40, 0.0):
+
+        def scaled(p: Any, size: float = size) -> Any:
+            return size * smooth(p)
+
+        assert find_dtype(scaled, POINT) == carried
+
+
 def test_a_loss_that_takes_no_longdouble_is_differentiated_in_float64() -> None:
     def refusing(p: Any) -> Any:
         if p["W"].dtype != np.float64:
@@ -74,3 +89,82 @@ def test_the_noise_of_a_loss_is_measured() -> None:
     value, noise = measure_noise(lambda p: np.round(smooth(p), 6), POINT, np.float64)
     assert value == np.round(smooth(POINT), 6)
     assert noise < 1e-5
+
+
+def test_the_noise_is_the_root_mean_square_of_fifth_differences_over_three_distances() -> None:
+    """(N6), at ten points spaced by 2⁻³⁶, 2⁻²⁴ and 2⁻¹² of the parameters."""
+    distances = 2.0**-36, 2.0**-24, 2.0**-12
+    point = {"w": np.array([1.0, -4.0] * 4)}
+    random = np.random.default_rng(1).normal(size=(3, 9))
+    for row in range(3):
+        places = list[Any]()
+
+        def loss(p: Any, row: int = row, places: Any = places) -> float:
+            places.append(p["w"] / point["w"] - 1)
+            number = len(places) - 2  # after the point itself
+            return random[row, number % 9] if number // 9 == row else 0.0
+
+        value, noise = measure_noise(loss, point, np.float64)
+        differences = np.diff([0.0, *random[row]], 5)
+        assert (value, len(places)) == (0.0, 28)
+        assert noise == pytest.approx(np.sqrt(np.sum(differences**2) / 5 / 252))
+        steps = np.abs(places[1:]).reshape(3, 9, 8)
+        stated = np.outer(distances, range(1, 10))[:, :, None] * np.ones(8)
+        np.testing.assert_allclose(steps, stated, rtol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, np.float64])
+def test_a_loss_is_no_more_precise_than_its_last_digit(dtype: Any) -> None:
+    for size in (2.0**20, -(2.0**-20)):
+
+        def constant(p: Any, size: float = size) -> float:
+            return size
+
+        _, noise = measure_noise(constant, POINT, dtype)
+        assert noise == np.finfo(dtype).eps * abs(size)
+
+
+def test_steps_halve_from_a_thirty_second_of_the_parameter() -> None:
+    given = {"w": np.array([3.0, -4.0, 0.0]), "b": np.zeros(2)}
+    moved: dict[tuple[str, int], list[float]] = {}
+
+    def loss(p: Any) -> float:
+        for name, value in given.items():
+            changed = np.flatnonzero(p[name] - value)
+            if len(changed) == 1:  # not one of the points that show the noise
+                step = float(p[name][changed[0]] - value[changed[0]])
+                moved.setdefault((name, int(changed[0])), []).append(step)
+        return 0.0
+
+    differentiate(loss, given, np.float64)
+    size = np.sqrt(25 / 3)  # of a zero, that of the whole parameter
+    for name, sizes in (("w", [3.0, 4.0, size]), ("b", [1.0, 1.0])):
+        for entry, own in enumerate(sizes):
+            steps = max(own, size if name == "w" else 1.0) / 32 * 0.5 ** np.arange(5)
+            expected = [sign * step for step in steps for sign in (1, -1)]
+            np.testing.assert_allclose(moved[name, entry], expected, rtol=1e-12)
+
+
+def sine(x: float) -> float:
+    return float(np.sin(1 + x))
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-13, 1e-6])
+@pytest.mark.parametrize(
+    "at", [sine, lambda x: 3 * x, lambda x: abs(x - 0.1)], ids=["smooth", "linear", "kink"]
+)
+def test_the_least_uncertain_extrapolation_is_taken(at: Any, noise: float) -> None:
+    """(N5): each value is uncertain by its distance from the two that it comes from, plus ν/h."""
+    steps = [0.5**k for k in range(5)]
+    table = [[(at(h) - at(-h)) / (2 * h) for h in steps]]
+    found = []
+    for j in range(1, 5):
+        before = dict(enumerate(table[-1], j - 1))
+        table.append([])
+        for k in range(j, 5):
+            value = before[k] + (before[k] - before[k - 1]) / (4**j - 1)
+            table[-1].append(value)
+            apart = max(abs(value - before[k]), abs(value - before[k - 1]))
+            found.append((apart + noise / steps[k], value))
+    error, value = min(found)
+    assert extrapolate(at, 1.0, noise) == pytest.approx((value, 16 * error), rel=1e-9, abs=1e-15)

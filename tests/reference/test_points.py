@@ -5,13 +5,45 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.reference.points import Point, draw_parameters
+from bptt_verifier.reference.points import Point, choose_deviation, draw_parameters
 
 GIVEN = {"W": np.array([[0.5, -2.0], [3.0, -0.25]]), "b": np.zeros(3)}
 
 
 def draw(params: Any = GIVEN, **options: Any) -> Any:
     return [draw_parameters(params, seed=0, case=case, **options) for case in range(1, 40)]
+
+
+def test_case_0_is_the_parameters_given_themselves() -> None:
+    given = {"W": np.array([1.0, 2.0], np.float32), "b": np.array(3.0)}
+    first = draw_parameters(given, seed=0, case=0)
+    assert {name: value.dtype for name, value in first.items()} == {"W": "f4", "b": "f8"}
+    assert all(np.array_equal(first[name], given[name]) for name in given)
+    first["W"] += 1
+    assert given["W"][0] == 1.0
+    assert not np.array_equal(draw_parameters(given, seed=0, case=0, digits=1)["W"], given["W"])
+
+
+def test_every_third_case_is_in_float32_unless_its_digits_are_few() -> None:
+    assert [values["b"].dtype == np.float32 for values in draw()[:6]] == [False, True, False] * 2
+    assert {values["b"].dtype.name for values in draw(digits=1)} == {"float64"}
+
+
+@pytest.mark.parametrize("shape", [(40,), (1, 1), (2, 2, 10)])
+def test_draws_have_the_stated_deviation_and_are_away_from_zero(shape: Any) -> None:
+    """0.6 min(1, 1.5/√n), n = √Π nᵢ; every fourth draw is twice as large: section 10."""
+    width = np.prod(shape) ** 0.5 if len(shape) > 1 else 1.0
+    deviation = 0.6 * min(1.0, 1.5 / width**0.5)
+    assert choose_deviation(shape) == pytest.approx(deviation)
+    cases = enumerate(draw({"W": np.ones(shape)}), 1)
+    values = [drawn["W"] / (2 if case % 4 == 3 else 1) / deviation for case, drawn in cases]
+    size = np.abs(values)
+    # A normal number z moved away from zero by a sixth: E (|z| + 1/6)² = 1 + √(2/π)/3 + 1/36.
+    expected = 1 + np.sqrt(2 / np.pi) / 3 + 1 / 36
+    assert np.mean(size**2) == pytest.approx(expected, rel=4 * np.sqrt(2 / size.size))
+    assert size.min() > 1 / 6 - 1e-6
+    if size.size > 1000:
+        assert size.min() < 1 / 6 + 0.01
 
 
 @pytest.mark.parametrize("width", [32, 128])
@@ -31,6 +63,16 @@ def test_values_near_the_parameters_given_keep_their_signs() -> None:
         assert not np.array_equal(values["W"], GIVEN["W"])
 
 
+def test_values_near_the_parameters_given_are_three_tenths_away() -> None:
+    """p (1 + 0.3 z), with |z| ≤ 3, and 0.3 z of the others' size for a zero: section 10."""
+    given = {"W": np.array([3.0, -4.0, 0.0] * 400)}
+    near = draw_parameters(given, seed=0, case=1, near=True)["W"].reshape(400, 3)
+    z = np.random.default_rng([0, 1]).normal(size=(400, 3)).clip(-3, 3)
+    size = np.sqrt((3**2 + 4**2) / 3)
+    expected = [3.0, -4.0, 0.0] + 0.3 * z * [3.0, -4.0, size]
+    np.testing.assert_allclose(near, expected)
+
+
 def test_values_near_zeros_are_not_zero() -> None:
     given = {"W": np.array([0.0, 100.0])}
     assert all((values["b"] != 0).all() for values in draw(near=True))
@@ -47,6 +89,18 @@ def test_values_of_one_digit_are_never_zero() -> None:
     for values in draw(digits=1):
         assert (values["W"] != 0).all()
         assert np.array_equal(np.round(values["W"], 1), values["W"])
+
+
+def test_a_value_that_rounds_to_zero_is_one_in_the_last_digit_of_its_sign() -> None:
+    given = {"W": np.ones((20, 20))}
+    exact = np.round(draw_parameters(given, seed=0, case=1)["W"], 12)
+    rounded = draw_parameters(given, seed=0, case=1, digits=0)["W"]
+    small = np.abs(exact) < 0.5
+    assert 0 < small.sum() < small.size
+    assert np.array_equal(rounded[small], np.sign(exact[small]))
+    assert np.array_equal(rounded[~small], np.round(exact[~small]))
+    tenths = draw_parameters(given, seed=0, case=1, factors={"W": 0.01}, digits=1)["W"]
+    assert np.array_equal(tenths, 0.1 * np.sign(exact))
 
 
 def test_a_point_writes_the_options_that_draw_it() -> None:

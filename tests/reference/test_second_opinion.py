@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.reference import second_opinion
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.reference.complex_step import STEP
 from bptt_verifier.reference.second_opinion import (
+    SECONDS,
+    SHORT,
     WIDE,
     compare_derivatives,
     contradict_entries,
@@ -192,3 +195,52 @@ def test_the_noise_of_a_loss_contradicts_nothing(check: Any) -> None:
     wrong = truth(W=0.5 * np.ones((2, 2)), b=0.5 * np.ones(3))
     assert check(in_reals_only, POINT, wrong, 0, noise=1.0) is None
     assert check(in_reals_only, POINT, wrong, 0, noise=1e-12) is not None
+
+
+@pytest.mark.parametrize("steps", [WIDE, SHORT])
+def test_the_extrapolation_leaves_nothing_of_a_cubic(steps: tuple[float, float]) -> None:
+    def steep(p: Any) -> Any:
+        return (p["w"] + 2.0**40 * p["w"] ** 3).sum()
+
+    found, _ = difference_centrally(steep, {"w": np.zeros(1)}, {"w": np.ones(1)}, steps)
+    assert found == 1.0
+
+
+@pytest.mark.parametrize(("seconds", "entries"), [(0.0, 12), (SECONDS, 2), (2 * SECONDS, 1)])
+def test_time_limits_the_entries_of_a_parameter_beyond_the_first(
+    seconds: float, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    def slow(point: Any) -> Any:
+        clock.now += seconds
+        return cubic(point)
+
+    clock, point = Clock(), {"w": np.ones(20)}
+    monkeypatch.setattr(second_opinion, "time", clock)
+    loss, calls = counted(slow)
+    known = Truth({"w": np.full(20, 3.0)}, {"w": np.full(20, 1e-14)})
+    assert contradict_entries(loss, point, known, 0) is None
+    assert len(calls) == entries
+
+
+def test_an_entry_of_which_any_error_is_allowed_is_not_contradicted_and_hides_no_other() -> None:
+    wrong = truth(W=0.5 * AT)
+    vague = wrong._replace(allowed=wrong.allowed | {"W": np.where(AT.T, np.inf, 1e-14)})
+    undecided = compare_derivatives(cubic, POINT, vague, {"W": AT.T})
+    assert undecided.contradiction is None
+    assert not undecided.by_complex_steps
+    assert compare_derivatives(cubic, POINT, vague, {"W": AT}).contradiction is not None
+
+
+@pytest.mark.parametrize("size", [0.25, 4.0])
+def test_what_is_allowed_grows_with_the_direction(size: float) -> None:
+    for error, contradicted in [(0.2, False), (0.3, True)]:
+        known = truth(W=error * AT)
+        known = known._replace(allowed=known.allowed | {"W": np.full((2, 2), 0.25)})
+        found = compare_derivatives(cubic, POINT, known, {"W": -size * AT})
+        assert (found.contradiction is not None) is contradicted

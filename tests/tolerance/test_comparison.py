@@ -84,6 +84,9 @@ def test_the_coarsest_dtype_is_that_of_the_largest_roundoff() -> None:
     assert find_coarsest_dtype(wide, single, whole) == np.float32
     assert find_coarsest_dtype(half, wide) == np.float16
     assert find_coarsest_dtype(wide, whole) == np.float64
+    # A submission may compute in a coarser format than that of its results.
+    assert find_coarsest_dtype(wide, precision=np.float32) == np.float32
+    assert find_coarsest_dtype(half, precision=np.float32) == np.float16
 
 
 def test_a_result_has_its_symbol() -> None:

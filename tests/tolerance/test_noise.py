@@ -52,6 +52,20 @@ def test_every_step_of_a_loop_of_unknown_length_errs_on_its_own() -> None:
     assert 7 * 2.0**-20 < max(map(abs, errors)) < 27 * 2.0**-20
 
 
+def test_no_two_steps_of_a_loop_of_unknown_length_have_one_error() -> None:
+    def repeated(x: Any) -> Any:
+        def step(state: Any) -> Any:
+            t, found = state
+            return t + 1, lax.dynamic_update_slice(found, (x * 1.25)[None], (t,))
+
+        return lax.while_loop(lambda state: state[0] < 5, step, (0, jnp.zeros(5)))[1]
+
+    with jax.enable_x64(True):
+        moved = np.asarray(add_noise(repeated)(jnp.uint64(3), 2.0**-20, jnp.float64(1.0)))
+    assert len(set(moved)) == 5
+    assert (abs(moved - 1.25) <= 1.25 * 2.0**-20).all()
+
+
 def test_equal_numbers_err_differently_and_one_place_does_so_alike() -> None:
     with jax.enable_x64(True):
         one, small = (
@@ -69,6 +83,7 @@ def test_both_parts_of_a_complex_number_err_and_an_infinity_does_not() -> None:
         infinite = add_noise(lambda x: x * 2.0)(jnp.uint64(1), 2.0**-20, jnp.array([-jnp.inf]))
     assert (moved.real != 0).all()
     assert (moved.imag != 0).all()
+    assert (moved.real != moved.imag).all()  # each has its own
     assert float(infinite[0]) == -np.inf
 
 
@@ -124,17 +139,39 @@ def test_a_custom_derivative_is_looked_into() -> None:
     assert allowed.shape == (2,)
 
 
-def test_a_computation_that_is_repeated_for_memory_errs_as_it_does_elsewhere() -> None:
-    def difference(x: Any) -> Any:
-        return (x + 1e3) - 1e3 * x
+def difference(x: Any) -> Any:
+    return (x + 1e3) - 1e3 * x
 
+
+def with_jvp_of_its_own(x: Any) -> Any:
+    function = jax.custom_jvp(difference)
+    function.defjvps(lambda slope, result, x: -999 * slope)
+    return function(x)
+
+
+def with_vjp_of_its_own(x: Any) -> Any:
+    function = jax.custom_vjp(difference)
+    function.defvjp(lambda x: (difference(x), None), lambda _, slope: (-999 * slope,))
+    return function(x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [jax.jit(difference), jax.checkpoint(difference), with_jvp_of_its_own, with_vjp_of_its_own],
+    ids=["compiled", "repeated for memory", "custom jvp", "custom vjp"],
+)
+def test_a_computation_inside_a_call_errs_as_it_does_elsewhere(function: Any) -> None:
     x = np.linspace(0.9, 1.1, 5)
     with jax.enable_x64(True):
-        plain, repeated = (
-            add_noise(f)(jnp.uint64(1), 2.0**-20, x)
-            for f in (difference, jax.checkpoint(difference))
-        )
-    np.testing.assert_array_equal(plain, repeated)
+        plain, called = (add_noise(f)(jnp.uint64(1), 2.0**-20, x) for f in (difference, function))
+    np.testing.assert_array_equal(plain, called)
+
+
+def test_an_error_that_is_not_finite_is_none() -> None:
+    # The terms of the sum are finite, and the sum of their sizes is not.
+    x = np.array([1e308, -1e308])
+    with jax.enable_x64(True):
+        assert float(add_noise(lambda x: x @ np.ones(2))(jnp.uint64(1), 2.0**-20, x)) == 0.0
 
 
 def test_of_a_choice_only_the_branch_that_is_taken_errs() -> None:

@@ -15,6 +15,24 @@ from bptt_verifier.tolerance.noise import add_noise, measure_error, uniform
 UNIT = 2.0**-20
 A = np.linspace(0.5, 1.5, 12).reshape(3, 4)
 B = np.linspace(-1.0, 0.9, 8).reshape(4, 2)
+SIGNS = np.array([1.0, -1.0, -1.0, 1.0])
+TWO = np.stack([B.T[:, :3], 9 * A[:2, :3]])  # matrices
+
+
+def convolve(x: Any) -> Any:
+    return lax.conv_general_dilated(x[None, None], jnp.ones((1, 1, 3)), (1,), [(2, 2)])
+
+
+def add_at_places(x: Any) -> Any:
+    return jnp.full(3, 2.0).at[jnp.array([1, 2, 1, 1])].add(x)
+
+
+def solve(x: Any) -> Any:
+    return lax.linalg.triangular_solve(jnp.stack([jnp.eye(2), jnp.eye(2)]), x, left_side=True)
+
+
+def find_eigenvalues(x: Any) -> Any:
+    return lax.linalg.eigh(x, symmetrize_input=False)[1]
 
 
 def largest_errors(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -29,6 +47,7 @@ def largest_errors(function: Callable[..., Any], *arguments: Any) -> Any:
     ("function", "arguments", "stated"),
     [
         (jnp.sum, (A,), 12**0.5 * A.sum()),
+        (jnp.sum, (A * SIGNS,), 12**0.5 * A.sum()),
         (partial(jnp.sum, axis=0), (A,), 3**0.5 * A.sum(axis=0)),
         (partial(jnp.sum, axis=0), (-A,), 3**0.5 * A.sum(axis=0)),
         (jnp.matmul, (A.T, -A), 3**0.5 * A.T @ A),
@@ -38,8 +57,17 @@ def largest_errors(function: Callable[..., Any], *arguments: Any) -> Any:
         (jnp.tanh, (-A,), 16 * np.tanh(A)),
         (jax.nn.sigmoid, (A,), 16 / (1 + np.exp(-A))),
         (jax.nn.sigmoid, (A - 9,), np.ones_like(A)),  # of ½ + ½ tanh(a/2): units of the constant
+        (convolve, (SIGNS[:1] * A[0],), 3**0.5 * np.convolve(A[0], np.ones(3))[None, None]),
+        (add_at_places, (A[0],), np.sqrt([1, 4, 2]) * [2, 2 + A[0, [0, 2, 3]].sum(), 2 + A[0, 1]]),
+        (partial(jnp.cumprod, axis=1), (A,), 16 * np.cumprod(A, axis=1)),
+        (jnp.cumprod, (np.linspace(0.9, 1.1, 20),), 20 * np.cumprod(np.linspace(0.9, 1.1, 20))),
+        (lambda x: jnp.fft.fft(x).real, (A,), 16 * A.sum(axis=1)[:, None] * np.ones((3, 4))),
+        (solve, (TWO,), 16 * abs(TWO).max((1, 2))[:, None, None] * np.ones((2, 2, 3))),
+        (find_eigenvalues, (np.diag([1.0, 2.0, 4.0]),), np.full(3, 16.0 * 4)),
+        (jnp.linalg.cholesky, (np.ones((0, 0)),), np.ones((0, 0))),
     ],
-    ids="sum sums signs product one-product one-sum multiply tanh sigmoid tail".split(),
+    ids="sum signs sums negative product one-product one-sum multiply tanh sigmoid tail convolution"
+    " additions long-product short-product fourier factorisations eigenvalues nothing".split(),
 )
 def test_an_error_is_as_large_as_stated(
     function: Callable[..., Any], arguments: tuple[Any, ...], stated: Any
@@ -78,9 +106,11 @@ def test_the_allowed_error_is_sixteen_times_the_largest_of_eight_deviations(
 ) -> None:
     size = max(roundoff, 2.0**-43)
     with jax.enable_x64(True):
-        allowed = np.asarray(measure_error(jnp.tanh, roundoff, A)[1])
-        noisy = [add_noise(jnp.tanh)(jnp.uint64(salt), size, A) for salt in range(1, 9)]
-        furthest = np.max(np.abs(np.array(noisy) - np.asarray(jnp.tanh(A))), axis=0)
+        # Each of the eight is the furthest of some of so many entries.
+        x = np.linspace(0.5, 1.5, 100)
+        allowed = np.asarray(measure_error(jnp.tanh, roundoff, x)[1])
+        noisy = [add_noise(jnp.tanh)(jnp.uint64(salt), size, x) for salt in range(1, 9)]
+        furthest = np.max(np.abs(np.array(noisy) - np.asarray(jnp.tanh(x))), axis=0)
     np.testing.assert_allclose(allowed, 16 * furthest * roundoff / size, rtol=1e-6)
 
 

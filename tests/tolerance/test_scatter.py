@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from bptt_verifier.tolerance.scatter import (
+    DISTANCE,
     FAR,
+    IN_HALF,
     NEIGHBOURS,
     displace,
     find_critical_ratio,
@@ -24,6 +27,32 @@ def test_rounding_alone_is_called_a_mistake_as_rarely_as_is_promised() -> None:
 def test_more_entries_and_fewer_neighbours_need_a_larger_mean() -> None:
     assert find_critical_ratio(16, 10**6) > find_critical_ratio(16, 10**3) > 4
     assert find_critical_ratio(8, 10**3) > 3 * find_critical_ratio(16, 10**3)
+
+
+def test_of_two_errors_the_ratio_has_the_distribution_of_cauchy() -> None:
+    # Student's t of one degree of freedom, whose quantile is a tangent.
+    expected = np.tan(np.pi / 2 * (1 - 0.05 / 10)) / 2**0.5
+    assert find_critical_ratio(2, 10, false_alarm=0.05) == pytest.approx(expected)
+
+
+def test_the_limit_is_that_of_the_derivation() -> None:
+    """(N3), with s of each entry and s̄ in units of the bounds: docs/derivation.md, section 10."""
+    errors = np.array([[4.0, 1e-3], [0.0, 1e-3], [2.0, 4e-3], [4.0, 1e-3]])
+    allowed, spacing, entries = np.array([2.0, 0.5]), np.array([0.25, 0.125]), 50
+    s = errors.std(axis=0, ddof=1)
+    of_all = np.sqrt(np.mean((s / allowed) ** 2)) * allowed
+    assert of_all[1] / 4 > s[1]
+    t = stats.t.isf(1e-9 / (2 * entries), df=3)
+    expected = t / 2 * np.maximum(s, of_all / 4) + spacing
+    for unit in (1.0, 1e-200, 1e200):  # of the bounds: only their ratios count
+        found = measure_scatter(list(errors), unit * allowed, spacing, entries)
+        np.testing.assert_allclose(found.limit, expected, rtol=1e-9)
+        np.testing.assert_allclose(found.mean, errors.mean(axis=0))
+
+
+def test_an_entry_of_which_any_error_is_allowed_has_the_scatter_that_it_shows() -> None:
+    scatter = measure_scatter([np.ones(2)] * 4, np.array([np.inf, 1.0]), np.full(2, 0.5), 2)
+    assert scatter.limit.tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0])
@@ -61,6 +90,30 @@ def test_a_neighbour_is_near_in_the_same_format_and_keeps_zeros(dtype: type) -> 
     distance = FAR + np.finfo(dtype).eps
     assert np.all(np.abs(moved - values) <= distance * np.abs(values))
     assert np.any(moved != values)
+
+
+def test_neighbours_are_on_both_sides_and_nowhere_further_than_stated() -> None:
+    values = np.array([[-2.0], [5.0]]) * np.ones(500)
+    ratio = displace(values, 0.5, np.random.default_rng(6)) / values
+    assert 0.5 <= ratio.min() < 0.51
+    assert 1.49 < ratio.max() <= 1.5
+    assert abs(ratio.mean() - 1) < 0.05
+
+
+def test_neighbours_are_near_and_many_roundings_away() -> None:
+    # The nearest are thousands of units of float32 away; those for half precision, 64 of its units,
+    # and those for a submission whose format is not known may be taken for it.
+    single, half = float(np.finfo(np.float32).eps), float(np.finfo(np.float16).eps)
+    assert 1000 * single < DISTANCE
+    assert DISTANCE <= FAR / 4 <= IN_HALF / 16
+    assert 8 * half < FAR
+    assert 64 * half == IN_HALF
+    # A mistake that is proportional to the arguments stays: its mean is far above its scatter.
+    for distance in (DISTANCE, FAR, IN_HALF):
+        rng = np.random.default_rng(7)
+        errors = [displace(np.ones(3), distance, rng) for _ in range(NEIGHBOURS)]
+        found = measure_scatter(errors, np.ones(3), np.zeros(3), 10**5)
+        assert (found.mean > 3 * found.limit).all()
 
 
 def test_integers_are_not_moved() -> None:

@@ -1,0 +1,89 @@
+"""What a report concludes from comparisons that agree, or that decide nothing."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.conclusion import ask_exact_values, conclude
+from bptt_verifier.reference import exact_values
+from bptt_verifier.report import Report
+from bptt_verifier.tolerance.comparison import Verdict
+from tests.support.stated_cases import state_compared
+
+ONES = {"a": np.ones(1), "b": np.ones(1)}
+
+
+def subject(doubt: str | None = None) -> Any:
+    return SimpleNamespace(
+        doubt=doubt, zeros=frozenset(), find_largest_sizes=lambda cases: {},
+        choose_for_exact_values=lambda compared: iter(()),
+    )  # fmt: skip
+
+
+def conclude_with(
+    monkeypatch: pytest.MonkeyPatch, decided: dict[str, Any], allowed: float = 1.0
+) -> Report:
+    """The report on two gradients, of which this error is allowed, by these exact values."""
+    monkeypatch.setattr(exact_values, "is_available", lambda: True)
+    monkeypatch.setattr(exact_values, "decide", lambda chosen, vague: decided)
+    compared = [state_compared(ONES, ONES, dict.fromkeys("ab", np.full(1, allowed)))]
+    return conclude(lambda case: None, subject(), "", compared, [], ())
+
+
+def decide(verdict: Verdict, deviation: float = 1e-9) -> Any:
+    return SimpleNamespace(verdict=verdict, deviation=deviation)
+
+
+RIGHT, WRONG = decide(Verdict.AGREES), decide(Verdict.DISAGREES)
+WORST = decide(Verdict.AGREES, 1e-8)
+VAGUE = decide(Verdict.INCONCLUSIVE)
+
+
+def test_agreement_that_shows_too_little_is_inconclusive() -> None:
+    compared = [state_compared(ONES, ONES, dict.fromkeys("ab", np.full(1, 1e-9)))]
+    for doubt, verdict, notes in [
+        (None, Verdict.AGREES, ("first",)),
+        ("Too few cases.", Verdict.INCONCLUSIVE, ("first", "Too few cases.")),
+    ]:
+        found = conclude(lambda case: None, subject(doubt), "", compared, [], ("first",))
+        assert found.verdict is verdict
+        assert found.notes == notes
+
+
+@pytest.mark.parametrize(
+    ("decided", "verdict", "said"),
+    [
+        ({}, Verdict.INCONCLUSIVE, None),
+        ({"a": RIGHT, "b": WORST}, Verdict.AGREES, "the worst relative error is 1e-08."),
+        ({"a": RIGHT, "b": VAGUE}, Verdict.INCONCLUSIVE, "Exact values decided on a alone."),
+        ({"a": RIGHT}, Verdict.INCONCLUSIVE, "Exact values decided on a alone."),
+        ({"a": VAGUE, "b": VAGUE}, Verdict.INCONCLUSIVE, None),
+        ({"a": RIGHT, "b": WRONG}, Verdict.DISAGREES, "exact values decided."),
+    ],
+)  # fmt: skip
+def test_exact_values_decide_only_if_they_decide_on_every_gradient(
+    decided: Any, verdict: Verdict, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = conclude_with(monkeypatch, decided)
+    assert found.verdict is verdict
+    if said is None:
+        assert not any("xact values decided" in note for note in found.notes)
+    else:
+        assert found.notes[-1].endswith(said)
+
+
+def test_exact_values_are_not_asked_where_the_comparisons_decide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert conclude_with(monkeypatch, {"a": WRONG}, allowed=1e-9).verdict is Verdict.AGREES
+
+
+def test_without_exact_values_the_report_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact_values, "is_available", lambda: False)
+    compared = [state_compared(ONES, ONES, dict.fromkeys("ab", np.ones(1)))]
+    before = conclude(lambda case: None, subject(), "", compared, [], ())
+    assert before.verdict is Verdict.INCONCLUSIVE
+    again = ask_exact_values(before, subject(), compared)
+    assert again.verdict is Verdict.INCONCLUSIVE

@@ -1,0 +1,278 @@
+"""What a file is taken for by its text, and how its functions, classes and objects are found."""
+
+import ast
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge import files
+from bptt_verifier.judge.files import (
+    CODE,
+    DERIVATION,
+    OWN,
+    check_signature,
+    choose_kind,
+    count_required,
+    find_object,
+    find_zero_gradients,
+    list_candidates,
+    read_code,
+    read_file,
+    read_named,
+    returns_both,
+    takes_data,
+)
+from bptt_verifier.program.source_file import RecordedCall, find_definitions
+
+FILE = Path("model.py")
+BOTH = "    loss = w.sum()\n    dw = w\n    return loss, dw\n"
+
+
+def define(source: str) -> Any:
+    return find_definitions(FILE, [SimpleNamespace(name="model.py", source=source)])  # type: ignore[list-item]
+
+
+def choose(source: str, name: str | None = None, own: bool | None = None) -> str:
+    return choose_kind(FILE, define(source), name, own)[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "own", "kind"),
+    [
+        ("f = make()\n", None, DERIVATION),  # what it takes is not known before it runs
+        ("f = make()\n", True, CODE),
+        ("def f(x, y, w):\n" + BOTH, None, CODE),
+        ("def f(params, y, w):\n" + BOTH, None, DERIVATION),
+        ("def f(x, y, w):\n    return w\n", None, DERIVATION),
+        ("def f(params, y, w):\n    return w\n", None, DERIVATION),
+        ("def f(x, y, w):\n    return w\n", True, CODE),
+        ("def f(x, y):\n    return x\n", None, CODE),
+        ("def f(*given):\n    return given\n", None, DERIVATION),
+        ("W = 1\ndef f(x, y, h):\n    dW = W * x\n    return dW\n", None, CODE),
+        ("W = 1\ndef f(x, y, h):\n    dV = W * x\n    return dV\n", None, DERIVATION),
+        ("params, loss = 1, max\ndef f(p, scale=1):\n    return p\n", None, OWN),
+        ("params, loss = 1, max\ndef f(p, x, y):\n    return p\n", None, DERIVATION),
+    ],
+)
+def test_a_function_that_is_named_is_taken_for_what_it_reads_and_returns(
+    source: str, own: bool | None, kind: str
+) -> None:
+    assert choose(source, "f", own) == kind
+
+
+def test_what_an_own_model_lacks_is_said_with_the_remedy() -> None:
+    for arguments, own, remedy in [
+        ("p", None, "add what is missing"),
+        ("p, x, y", True, "add what is missing, or leave out --own for a derivation"),
+    ]:
+        with pytest.raises(ValueError, match="to define params, loss") as raised:
+            choose(f"params = 1\ndef gradients({arguments}):\n    return 1\n", own=own)
+        assert str(raised.value).endswith(f"found no loss; {remedy}")
+
+
+def test_arguments_with_a_default_are_not_required() -> None:
+    defined = define("def f(p, /, x, y=1, z=2, *, k):\n    return p\n")
+    assert count_required(defined, "f") == 2
+    assert count_required(defined, "g") is None
+
+
+def test_an_argument_of_one_shape_is_data_and_one_of_several_is_weights() -> None:
+    def takes(first: Any) -> bool:
+        return takes_data(RecordedCall(None, {"first": first}))
+
+    assert takes(np.ones(3))
+    assert takes([np.ones(2), np.ones(2)])
+    assert not takes([np.ones(2), np.ones(3)])
+    assert not takes({"W": np.ones(2), "b": np.ones(1)})
+
+
+METHODS = "    def {}(self, x):\n        return x\n"
+
+
+def test_candidates_return_a_loss_with_gradients_or_have_both_methods() -> None:
+    def methods(*names: str) -> str:
+        return "class Net:\n" + "".join(METHODS.format(name) for name in names)
+
+    step = "    def step(self, w):\n" + BOTH.replace("    ", "        ")
+    assert list_candidates(define(methods("forward", "backward"))) == ["Net"]
+    assert list_candidates(define(methods("forward", "backward") + step)) == ["Net"]
+    assert list_candidates(define(methods("forward") + step)) == ["Net.step"]
+    for name in ("forward", "backward", "other"):
+        assert list_candidates(define(methods(name))) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "both"),
+    [
+        ("def f(w):\n" + BOTH, True),
+        ("def f(w):\n    return w.sum(), dw\n", True),  # an expression may be the loss
+        ("def backward(w):\n    return w * 2, dw\n", False),  # it is passed on
+        ("def f(w, dout):\n    return w * 2, dw\n", False),
+        ("def backward(w):\n" + BOTH, True),
+        ("def f_grad(w):\n    loss = w\n    return loss, {'w': w}\n", True),
+        ("def f(w):\n    loss = w\n    return loss, {'w': w}\n", False),
+        ("def f_grad(w):\n    loss = w\n    return loss, w\n", False),
+        ("def f(w):\n    loss = w\n    return loss\n", False),
+    ],
+)
+def test_a_function_returns_a_loss_and_gradients_by_their_names(source: str, both: bool) -> None:
+    (function,) = ast.parse(source).body
+    assert isinstance(function, ast.FunctionDef)
+    assert returns_both(function) is both
+
+
+def test_a_signature_is_that_of_a_derivation_or_the_remedy_is_said() -> None:
+    for right, model in [
+        (lambda p, x, y: 0, "rnn"),
+        (lambda p, x, y, h0: 0, "rnn"),
+        (lambda p, x, y, h, c: 0, "lstm"),
+        (lambda p, x, y, *, h0: 0, "gru"),
+    ]:
+        check_signature(right, "f", FILE, {"model": model})
+    own, lstm = "; judge another model as an own model", "; --model lstm judges an LSTM"
+    for wrong, model, remedy in [
+        (lambda p: 0, "rnn", own),
+        (lambda p, x, y, h, c: 0, "rnn", own),
+        (lambda p, x, y, h0, c0: 0, "rnn", lstm),
+        (lambda p, x, c0, h0, a, b: 0, "lstm", own),
+    ]:
+        with pytest.raises(ValueError, match="expected f") as raised:
+            check_signature(wrong, "f", FILE, {"model": model})
+        assert remedy in str(raised.value)
+
+
+def read(folder: Path, source: str, name: str | None, own: bool | None = None) -> str:
+    file = folder / "model.py"
+    file.write_text(source, encoding="utf-8")
+    return read_file(file, name, own, {}).said
+
+
+def test_a_file_that_cannot_run_and_defines_nothing_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no_such_package"):
+        read(tmp_path, "import no_such_package\n", None)
+    with pytest.raises(ValueError, match="expected a function gradients in"):
+        read(tmp_path, "x = 1\n", None)
+
+
+@pytest.mark.parametrize(
+    ("call", "own", "derivation"),
+    [
+        ("", None, True),
+        ("gradients([W, b], 1, 2)", None, True),  # weights, of several shapes
+        ("gradients([W, b], 1, 2)", False, True),
+        ("gradients(W, 1, 2)", False, True),
+    ],
+)
+def test_a_call_in_the_file_shows_what_a_function_of_three_arguments_takes(
+    call: str, own: bool | None, derivation: bool, tmp_path: Path
+) -> None:
+    source = (
+        "import numpy as np\nW, b = np.ones((2, 3)), np.ones(2)\n"
+        f"def gradients(params, x, y):\n    return params\n{call}\n"
+    )
+    said = read(tmp_path, source, "gradients", own)
+    assert ("is taken for a derivation" in said) is derivation
+
+
+def test_a_call_with_data_first_is_no_derivation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = SimpleNamespace(gradients=abs, loss=abs, said="It is code.", params={})
+    monkeypatch.setattr(files, "read_code", lambda *given: code)
+    source = "import numpy as np\ndef f(x, y, z):\n    return x\nf(np.ones(3), 1, 2)\n"
+    assert read(tmp_path, source, "f") == "It is code."
+
+
+def answer_later(
+    monkeypatch: pytest.MonkeyPatch, later: dict[int, Any], zero: tuple[str, ...] = ("W",)
+) -> tuple[Any, list[int]]:
+    """What is read of a file whose first call has these zero gradients, and its later calls."""
+    asked = list[int]()
+
+    def read_call(*given: Any) -> Any:
+        asked.append(given[-1])
+        found = later.get(given[-1], ValueError("no such call"))
+        if isinstance(found, Exception):
+            raise found
+        ended, said = found
+        code = SimpleNamespace(said=said, _replace=lambda said: said)
+        return SimpleNamespace(ended=ended, calls={"f": 1}), code
+
+    monkeypatch.setattr(files, "read_call", read_call)
+    monkeypatch.setattr(
+        files, "find_zero_gradients", lambda code: () if "full" in code.said else zero
+    )
+    defined: Any = None
+    found: Any = read_code(FILE, defined, "f", (), lambda function, what: function)
+    return getattr(found, "said", found), asked
+
+
+def test_a_later_call_is_read_where_the_data_of_the_first_show_no_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = (True, "its first call."), (True, "its first call, full.")
+    said = "call 2, full; the gradient of W is zero with the data of the first call."
+    assert answer_later(monkeypatch, {0: first, 1: second}) == (said, [0, 1])
+    assert answer_later(monkeypatch, {0: second}) == ("its first call, full.", [0])
+    # A run that ends before such a call, or fails, has none later.
+    assert answer_later(monkeypatch, {0: first, 1: (False, "full")}) == (first[1], [0, 1])
+    assert answer_later(monkeypatch, {0: first}) == (first[1], [0, 1])
+    said = said.replace("call 2", "call 5")
+    assert answer_later(monkeypatch, {0: first, 1: first, 4: second}) == (said, [0, 1, 4])
+
+
+def test_a_gradient_is_zero_if_all_its_entries_are() -> None:
+    params = {"W": np.ones(2), "b": np.ones(2)}
+    slopes = {"W": np.array([0.0, 1.0]), "b": np.zeros(2)}
+    code: Any = SimpleNamespace(params=params, gradients=lambda p: (0.0, slopes))
+    assert find_zero_gradients(code) == ("b",)
+    failing: Any = SimpleNamespace(params=params, gradients=lambda p: 1 / 0)
+    assert find_zero_gradients(failing) == ()
+
+
+def test_a_file_whose_call_cannot_be_read_is_run_once(tmp_path: Path) -> None:
+    told = list[str]()
+
+    def announce(function: Any, what: str) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            told.append(what)
+            return function(*given, **named)
+
+        return call
+
+    file = tmp_path / "model.py"
+    file.write_text("def f(x, y):\n    return x\nf(1, 2)\n", encoding="utf-8")
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever is missing
+        read_file(file, "f", True, {}, (), announce)
+    assert told.count("running model.py") == 1
+
+
+class Net:
+    """An object of the user's."""
+
+
+def test_the_object_of_a_class_is_that_of_the_call_or_the_only_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(files, "find_methods", lambda found: ("forward", "backward"))
+    monkeypatch.setattr(files, "read_class", lambda found, *others: found)
+    first, second = Net(), Net()
+    called: Any = SimpleNamespace(calls={"backward": RecordedCall(second, {})})
+    space = {"Net": Net, "a": first, "b": second}
+    found: list[Any] = [read_named(space, "Net", called, ())]
+    uncalled: Any = SimpleNamespace(calls={"backward": RecordedCall(None, {})})
+    found.append(read_named({"Net": Net, "a": first, "again": first}, "Net", uncalled, ()))
+    assert found == [second, first]
+    with pytest.raises(ValueError, match="expected one object of it in the file, found several"):
+        read_named(space, "Net", uncalled, ())
+    assert find_object(Net, {"a": first}) is first
+    assert isinstance(find_object(Net, {}), Net)
+
+
+def test_what_is_no_function_and_no_class_is_said() -> None:
+    nothing: Any = SimpleNamespace(calls={})
+    with pytest.raises(ValueError, match="x: expected a function or class, found int"):
+        read_named({"x": 3}, "x", nothing, ())

@@ -1,0 +1,253 @@
+"""How a submission is called, and how its results are read and compared with each other."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.submission import (
+    SHOWN,
+    Breach,
+    Call,
+    Expected,
+    Submission,
+    TakenStates,
+    ask,
+    convert_results,
+    find_difference,
+    find_states,
+    name_results,
+    order_names,
+    read_results,
+    write_call,
+)
+from bptt_verifier.program.attempt import USERS, Settings
+
+EXPECTED = Expected(("U", "W"), {}, {"U": (), "W": (2,)}, np.float64)
+
+
+def call() -> Call:
+    return Call((), {}, dict)
+
+
+def answer() -> Any:
+    return {"U": 1.0, "W": np.ones(2)}
+
+
+def note(calls: list[Any], *inner: Any, **named: Any) -> None:
+    calls.append((inner, named))
+
+
+def test_the_line_that_calls_a_submission_gives_the_same_arrays() -> None:
+    given = {n: np.full((1, 1), i, np.float32) for i, n in enumerate(("U", "W", "V", "x", "h0"))}
+    for by_name in [(), ("h0",)]:
+        calls: list[Any] = []
+        written = write_call(given, by_name)
+        exec(written, {"gradients": partial(note, calls)})
+        ((inner, named),) = calls
+        assert [*inner[0], *inner[1:], *named.values()] == [*given.values()]
+        assert tuple(named) == by_name
+        assert inner[0].U.dtype == np.float32
+
+
+STATES = {
+    "in order": (lambda p, x, y, h0, c0: 0, TakenStates(("h0", "c0"))),
+    "or omitted": (
+        lambda p, x, y, h0=0, c0=0: 0, TakenStates(("h0", "c0"), (), ("h0", "c0"))
+    ),
+    "in order alone": (lambda p, x, y, h0, c0=0, /: 0, TakenStates(("h0", "c0"))),
+    "by name": (lambda p, x, y, *, h0, c0: 0, TakenStates((), ("h0", "c0"))),
+    "by name or omitted": (
+        lambda p, x, y, *, h0, c0=0: 0, TakenStates((), ("h0", "c0"), ("c0",))
+    ),
+    "in the other order": (lambda p, x, y, c0, h0: 0, TakenStates(("c0",), ("h0",))),
+    "under other names": (lambda p, x, y, h, c: 0, TakenStates(("h0", "c0"))),
+    "after an option": (lambda p, x, y, clip=0, h0=0: 0, TakenStates((), ("h0",), ("h0",))),
+    "none": (lambda p, x, y, clip=0: 0, TakenStates()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_the_states_that_a_submission_takes_are_found(kind: str) -> None:
+    gradients, expected = STATES[kind]
+    assert find_states(gradients, ("h0", "c0")) == expected
+
+
+def test_every_call_is_counted() -> None:
+    submission = Submission(answer)
+    assert submission.calls == 0
+    for number in (1, 2):
+        ask(submission, call, EXPECTED, "this case")
+        assert submission.calls == number
+
+
+def test_an_error_under_the_users_settings_alone_is_noted() -> None:
+    def warned() -> Any:
+        np.log(np.zeros(1))
+        return answer()
+
+    def failing() -> Any:
+        np.log(np.zeros(1))
+        raise KeyError("U")
+
+    token = USERS.set(Settings({"all": "raise"}))
+    try:
+        noted, failed = Submission(warned), Submission(failing)
+        assert not isinstance(ask(noted, call, EXPECTED, "this case"), Breach)
+        found = ask(failed, call, EXPECTED, "this case")
+    finally:
+        USERS.reset(token)
+    (note,) = noted.notes
+    assert "raised FloatingPointError: divide by zero encountered in log with this case" in note
+    assert isinstance(found, Breach)
+    assert found.mistake.name == "raised"
+    assert failed.notes == ()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_ten_results_of_unknown_names_are_named_and_the_others_counted(more: int) -> None:
+    submission = Submission(answer)
+    submission.select_known({f"g{i}": 0 for i in range(SHOWN + more)}, EXPECTED)
+    (note,) = submission.notes
+    listed = ", ".join(f"g{i}" for i in range(SHOWN))
+    assert note.startswith(f"Not checked: {listed}{' and 1 others' if more else ''}. ")
+
+
+def test_an_order_is_stated_where_results_may_be_in_order() -> None:
+    for in_order, ways in [({}, ""), ({2: ("U", "W")}, " or in the order U, W")]:
+        found = name_results(7, EXPECTED._replace(in_order=in_order))
+        assert isinstance(found, Breach)
+        assert found.mistake.explanation.endswith(f"expected the gradients by name{ways}.")
+
+
+ALLOWED = 0.25
+
+
+def differ(first: list[float], second: list[float], true: float = 1.0) -> Breach | None:
+    def find_truth() -> Any:
+        return {"W": np.full(2, true)}, {"W": np.full(2, ALLOWED)}
+
+    return find_difference({"W": np.array(first)}, {"W": np.array(second)}, find_truth)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ([9.0, 9.0], [9.0, 9.0], True),
+        ([9.0, 9.0], [9.25, 9.0], True),  # they differ by what is allowed
+        ([-9.0, 9.0], [-9.25, 9.25], True),
+        ([9.0, 9.0], [9.5, 9.0], False),
+        ([9.0, 9.0], [9.5, 9.5], False),
+        ([1.25, 1.0], [0.75, 1.0], True),  # both are right
+        ([1.25, 1.0], [0.5, 1.0], False),
+        ([0.5, 1.0], [1.25, 1.0], False),
+        ([1.25, 9.0], [0.75, 9.0], True),  # one entry is right, and the other the same
+        ([np.nan, 1.0], [np.nan, 1.0], True),
+        ([np.nan, 1.0], [1.0, 1.0], False),
+    ],
+)
+def test_two_answers_are_the_same_if_each_entry_is_near_the_other_or_both_are_right(
+    first: list[float], second: list[float], same: bool
+) -> None:
+    assert (differ(first, second) is None) is same
+    opposite = [-x for x in first], [-x for x in second]
+    assert (differ(*opposite, true=-1.0) is None) is same
+
+
+def test_an_answer_that_lacks_a_result_of_the_other_differs() -> None:
+    found = find_difference({"W": np.ones(2)}, {}, dict)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.mistake.details == {"gradients": ["W"]}
+
+
+def test_states_after_one_that_is_left_out_go_by_name() -> None:
+    taken = TakenStates(("h0",), ("c0",), ("h0",))
+    assert taken.select({"h0", "c0"}) == TakenStates(("h0",), ("c0",))
+    assert taken.select({"c0"}) == TakenStates((), ("c0",))
+    assert taken.select({"h0"}) == TakenStates(("h0",))
+    in_order = TakenStates(("h0", "c0"))
+    assert in_order.select({"c0"}) == TakenStates((), ("c0",))
+    assert in_order.all == ("h0", "c0")
+
+
+def test_of_a_function_without_a_signature_no_states_are_known() -> None:
+    assert find_states(dict.update) == TakenStates()
+
+
+@pytest.mark.parametrize("array", [np.ones(2), np.array([1.0, np.nan]), np.array([1, 2])])
+def test_an_argument_is_modified_if_any_of_its_numbers_is(array: Any) -> None:
+    def ask_with(change: Any) -> Any:
+        given = {"w": array.copy()}
+        made = Call((given,), {}, lambda: given)
+        return ask(Submission(change), lambda: made, EXPECTED, "this case")
+
+    def modify(given: Any) -> Any:
+        given["w"][0] = 7
+        return answer()
+
+    assert not isinstance(ask_with(lambda given: answer()), Breach)
+    found = ask_with(modify)
+    assert found.mistake.name == "inputs-modified"
+    assert found.mistake.explanation == (
+        "your function modified its argument w: expected the caller's arrays to be unchanged."
+    )
+
+
+def test_what_raises_when_it_is_read_is_a_breach() -> None:
+    class Raising:
+        def _asdict(self) -> Any:
+            raise KeyError("U")
+
+    found = read_results(Raising(), EXPECTED)
+    assert isinstance(found, Breach)
+    assert "Raising, cannot be read: KeyError: 'U'" in found.mistake.explanation
+
+
+@pytest.mark.parametrize("loss", [2.0, np.array([2.0]), np.array(2.0)])
+def test_a_pair_is_a_loss_and_gradients(loss: Any) -> None:
+    for kind in (tuple, list):
+        found = name_results(kind((loss, {"U": 1.0, "W": 2.0})), EXPECTED)
+        assert isinstance(found, dict)
+        assert found.pop("loss") is loss
+        assert found == {"U": 1.0, "W": 2.0}
+    in_order = EXPECTED._replace(in_order={2: ("U", "W")})
+    pair = name_results((np.ones(2), np.zeros(2)), in_order)
+    assert {*pair} == {"U", "W"}
+    breach = name_results((loss, {"U": 1.0}), EXPECTED)
+    assert isinstance(breach, Breach)
+    assert breach.mistake.details == {"missing": ["W"], "found": ["U"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (object(), "object"),
+        ([[1.0], [1.0, 2.0]], "list"),
+        (np.array([object(), object()]), "dtype object"),
+        (np.array([1j, 2j]), "dtype complex128"),
+        (np.complex64(1), "dtype complex64"),
+        ("abc", "dtype <U3"),
+    ],
+)
+def test_what_is_no_array_of_real_numbers_is_named(value: Any, found: str) -> None:
+    breach = convert_results({"W": value}, EXPECTED)
+    assert isinstance(breach, Breach)
+    said = f"the gradient for W: expected an array of floats, found {found}."
+    assert breach.mistake.explanation == said
+
+
+def test_a_loss_may_have_axes_and_a_gradient_has_its_own() -> None:
+    expected = EXPECTED._replace(shapes={"loss": (), "U": (), "W": (2,), "x": (1, 1)})
+    found = convert_results({"loss": np.ones((1, 1)), "W": [1, 2], "x": np.ones((1, 1))}, expected)
+    assert isinstance(found, dict)
+    shapes = {name: value.shape for name, value in found.items()}
+    assert shapes == {"loss": (), "W": (2,), "x": (1, 1)}
+    for wrong in ({"U": np.ones(1)}, {"loss": np.ones(2)}):
+        assert isinstance(convert_results(wrong, expected), Breach)
+
+
+def test_a_tuple_has_the_weights_or_all_with_the_biases_in_order() -> None:
+    assert order_names("UWV") == {3: ("U", "W", "V"), 5: ("U", "W", "V", "b", "c")}
+    six = ("U", "W", "V", "b", "c", "b_n")
+    assert order_names(six) == {6: six}

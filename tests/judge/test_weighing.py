@@ -1,0 +1,366 @@
+"""Scatter at neighbours decides what is rounding, by the numbers of docs/derivation.md, (N3)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.neighbours import (
+    find_largest_error,
+    find_precision,
+    is_half_precision,
+    list_failing,
+    settle,
+    weigh,
+)
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.tolerance.scatter import DISTANCE, FAR, IN_HALF, NEIGHBOURS, measure_scatter
+from tests.support.stated_cases import state_case, state_compared, state_subject
+
+CASE = state_case({"w": np.ones(2)}, {"w": np.ones(2)})
+EPS = float(np.finfo(np.float32).eps)
+ALTERNATING = np.array([1.0, -1.0] * (NEIGHBOURS // 2))
+
+
+def subject() -> Any:
+    """A subject whose neighbours have their number and distance as the point."""
+    return state_subject(CASE, displace=lambda case, i, far: case._replace(point=(i, far)))
+
+
+def attempt_with(
+    near: Callable[[int, float], Any], here: Any, allowed: Any, dtype: Any = float
+) -> Callable[..., Compared]:
+    """A call whose true results are ones, and whose errors are these at neighbours and here."""
+    ones = {"w": np.ones(np.shape(here))}
+
+    def attempt(case: Any) -> Compared:
+        error = here if case.point == 0 else near(*case.point)
+        return state_compared({"w": 1 + error}, ones, {"w": allowed}, dtype)
+
+    return attempt
+
+
+@pytest.mark.parametrize(("limits", "is_rounding"), [(7.5, True), (8.5, False)])
+def test_a_mean_below_eight_limits_is_asked_for_far_away(limits: float, is_rounding: bool) -> None:
+    error = limits * EPS * np.ones(2)
+
+    def near(number: int, distance: float) -> Any:  # alike at all near neighbours
+        return error * (ALTERNATING[number] if distance == FAR else 1)
+
+    attempt = attempt_with(near, error, np.full(2, 1e-9), np.float32)
+    found = weigh(attempt, subject(), attempt(CASE), ["w"], 100)
+    assert found.fails is not is_rounding
+
+
+@pytest.mark.parametrize(("share", "is_rounding"), [(4.05, True), (4.2, False)])
+def test_one_error_is_rounding_up_to_the_root_of_seventeen_times_the_limit(
+    share: float, is_rounding: bool
+) -> None:
+    errors, allowed = 1e-3 * ALTERNATING, np.full(1, 1e-9)
+    (limit,) = measure_scatter(list(errors[:, None]), allowed, np.zeros(1), 10).limit
+    attempt = attempt_with(lambda i, _: errors[i : i + 1], share * np.array([limit]), allowed)
+    assert weigh(attempt, subject(), attempt(CASE), ["w"], 10).fails is not is_rounding
+
+
+@pytest.mark.parametrize("stays", [0.0, 1.0])
+def test_an_error_of_exactly_what_is_allowed_is_no_mistake_beside_one_that_is_rounding(
+    stays: float,
+) -> None:
+    allowed = np.ones(2)
+    here = np.array([1.0, 1.25])  # the first is far beyond what its own scatter explains
+
+    def near(number: int, _: float) -> Any:
+        return np.array([stays, 0.15625 * ALTERNATING[number]])
+
+    attempt = attempt_with(near, here, allowed)
+    assert attempt(CASE).fails
+    assert not weigh(attempt, subject(), attempt(CASE), ["w"], 10).fails
+
+
+@pytest.mark.parametrize("again", ["fails", "differs", "is the same"])
+def test_only_rounding_that_is_the_same_at_a_second_call_is_explained(again: str) -> None:
+    errors, calls = 1e-3 * ALTERNATING, list[Any]()
+    attempt = attempt_with(lambda i, _: errors[i : i + 1], np.full(1, 1e-3), np.full(1, 1e-9))
+
+    def at(case: Any) -> Any:
+        found = attempt(case)
+        if case.point == 0:
+            calls.append(case)
+            if again == "fails":
+                return None
+            if again == "differs":
+                return found._replace(submitted={"w": found.submitted["w"] + 1e-8})
+        return found
+
+    before = attempt(CASE)
+    after = weigh(at, subject(), before, ["w"], 10)
+    assert len(calls) == 1
+    assert after.fails is (again != "is the same")
+
+
+def test_a_gradient_that_is_wrong_at_one_case_is_asked_for_at_no_other() -> None:
+    asked = list[Any]()
+    wrong = attempt_with(lambda i, _: np.ones(2), np.ones(2), np.full(2, 1e-9))
+
+    def attempt(case: Any) -> Compared:
+        asked.append(case)
+        return wrong(case)
+
+    compared = [wrong(CASE)] * 3
+    settled = settle(attempt, subject(), compared, ["w"], ())
+    assert all(found.fails for found in settled)
+    assert len(asked) == NEIGHBOURS + 1
+    settle(attempt, subject(), compared, ["w"], {"w"})  # known before
+    assert len(asked) == NEIGHBOURS + 1
+
+
+def test_an_error_of_all_that_is_allowed_does_not_fail() -> None:
+    submitted = {"a": np.array([1.25]), "b": np.array([1.375])}
+    ones, allowed = dict.fromkeys("ab", np.ones(1)), dict.fromkeys("ab", np.full(1, 0.25))
+    found = state_compared(submitted, ones, allowed)
+    assert list_failing(found) == ["b"]
+    assert find_largest_error(found) == 1.5
+
+
+@pytest.mark.parametrize(("share", "decides"), [(1.0, True), (0.5, False)])
+def test_the_scatter_decides_on_half_precision_from_ten_bits_above_its_underflow(
+    share: float, decides: bool
+) -> None:
+    value = {"w": share * 2.0**10 * float(np.finfo(np.float16).smallest_normal) * np.array([0, 1])}
+    found = state_compared(value, value, value, np.float16)
+    assert is_half_precision("w", found) is decides
+    assert not is_half_precision("w", found._replace(dtypes={"w": np.dtype(np.float32)}))
+    assert not is_half_precision("other", found)
+    assert not is_half_precision("w", found._replace(submitted={}))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "returned", "share", "expected"),
+    [
+        # An error of 2⁻²⁴, in units of what float64 allows: as large as rounding in float32 is, at
+        # least 2⁻¹⁰ of what float32 allows, or smaller than that.
+        (2.0**-44, np.float64, 0.5, np.float32),
+        (2.0**-43, np.float64, 1.0, np.float32),
+        (2.0**-42, np.float64, 0.5, None),
+        (2.0**-44, np.float32, 0.5, None),  # it says so itself
+        (2.0**-44, np.float64, 1.5, None),  # nor is it within what float32 allows
+    ],
+)
+def test_a_format_is_inferred_from_errors_of_its_size(
+    allowed: float, returned: Any, share: float, expected: Any
+) -> None:
+    ones, error = {"w": np.ones(1)}, np.full(1, 2.0**-24)
+    before = state_compared({"w": 1 + error}, ones, {"w": np.full(1, allowed)}, returned)
+    before = before._replace(case=state_case(ones, {"w": error / share}))
+    after = state_compared({"w": 1 + error}, ones, {"w": error})
+    assert find_precision(before, after) is expected
+
+
+@pytest.mark.parametrize(
+    ("formats", "far", "distance"),
+    [
+        (("f8", "f8"), False, DISTANCE),
+        (("f4", "f8"), False, DISTANCE),
+        (("f4", "f8"), True, FAR),
+        (("f2", "f8"), False, IN_HALF),
+        (("f2", "f2"), True, IN_HALF),
+    ],
+)
+def test_neighbours_are_as_far_away_as_the_coarsest_format_asks(
+    formats: tuple[str, str], far: bool, distance: float
+) -> None:
+    ones, allowed = dict.fromkeys("ab", np.ones(1)), dict.fromkeys("ab", np.full(1, 1e-9))
+    submitted = dict.fromkeys("ab", 1 + np.ones(1))
+    dtypes: Any = {name: np.dtype(each) for name, each in zip("ab", formats, strict=True)}
+    wrong = state_compared(submitted, ones, allowed)._replace(dtypes=dtypes)
+    asked = list[Any]()
+
+    def attempt(case: Any) -> Compared:
+        asked.append(case.point)
+        return wrong
+
+    weigh(attempt, subject(), wrong, ["a", "b"], 10, far=far)
+    assert {each for _, each in asked[:NEIGHBOURS]} == {distance}
+    assert asked[NEIGHBOURS] == 0  # and the case itself once more
+
+
+@pytest.mark.parametrize(("answers", "is_rounding"), [(8, True), (7, False), (0, False)])
+def test_scatter_needs_half_of_the_neighbours(answers: int, is_rounding: bool) -> None:
+    errors = 1e-3 * ALTERNATING
+    attempt = attempt_with(lambda i, _: errors[i : i + 1], np.full(1, 1e-3), np.full(1, 1e-9))
+
+    def failing(case: Any) -> Any:
+        return None if case.point != 0 and case.point[0] >= answers else attempt(case)
+
+    found = weigh(failing, subject(), attempt(CASE), ["w"], 10)
+    assert found.fails is not is_rounding
+
+
+def test_scatter_alone_decides_at_up_to_eight_cases_in_half_precision() -> None:
+    asked = list[Any]()
+    error = 2.0**-6 * ALTERNATING[:, None]
+    in_half = attempt_with(lambda i, _: error[i], error[0], np.ones(1), np.float16)
+
+    def attempt(case: Any) -> Compared:
+        asked.append(case)
+        return in_half(case)
+
+    compared = [in_half(CASE)] * 10
+    settled = settle(attempt, subject(), compared, ["w"], ())
+    assert len(asked) == 8 * (NEIGHBOURS + 1)
+    limits = [found.allowed["w"][0] for found in settled]
+    spacing = float(np.finfo(np.float16).eps) * (1 + error[0]) + 2.0**-24
+    entries = 10
+    expected = measure_scatter(list(error), np.ones(1), spacing, entries).limit
+    assert limits == pytest.approx([*expected] * 8 + [1.0] * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_rounding"), [([2.0**-30, 0.0], True), ([2.0**-29, 0.0], False)]
+)
+def test_a_second_call_may_differ_in_each_entry_by_what_is_allowed(
+    change: list[float], is_rounding: bool
+) -> None:
+    errors = 2.0**-10 * ALTERNATING[:, None] * np.ones(2)
+    attempt = attempt_with(lambda i, _: errors[i], errors[0], np.full(2, 2.0**-30))
+
+    def at(case: Any) -> Compared:
+        found = attempt(case)
+        if case.point == 0:
+            return found._replace(submitted={"w": found.submitted["w"] + np.array(change)})
+        return found
+
+    assert weigh(at, subject(), attempt(CASE), ["w"], 10).fails is not is_rounding
+
+
+def weigh_alike(submitted: Any, error: Any, has_vanishing_steps: bool = False) -> Compared:
+    """What is weighed of results in float32 that have these errors at all neighbours."""
+    given, true = np.array(submitted), np.array(submitted) - np.array(error)
+    found = state_compared(
+        {"w": given}, {"w": true}, {"w": np.full(given.shape, 1e-60)}, np.float32
+    )
+    assert found.fails
+    judged = subject()
+    judged.has_vanishing_steps = has_vanishing_steps
+    return weigh(lambda case: found, judged, found, ["w"], 10)
+
+
+@pytest.mark.parametrize("has_vanishing_steps", [True, False])
+def test_an_error_that_does_not_scatter_is_rounding_below_the_spacing_of_the_numbers(
+    has_vanishing_steps: bool,
+) -> None:
+    # Below that of the largest entry terms are lost in a sum, but not where entries are steps.
+    for error, alike in [([0.5 * EPS, 0.5 * EPS / 4], True), ([0.5 * EPS, 0.5 * EPS], False)]:
+        found = weigh_alike([1.0, 0.25], error, has_vanishing_steps)
+        assert found.fails is (has_vanishing_steps and not alike)
+    assert not weigh_alike([1.0], [EPS], has_vanishing_steps).fails
+    smallest = float(np.finfo(np.float32).smallest_subnormal)
+    assert not weigh_alike([0.0], [smallest], has_vanishing_steps).fails
+
+
+@pytest.mark.parametrize(
+    ("mean", "scatter", "allowed", "is_rounding"),
+    [
+        (1.0, 1.0, 0.5, True),  # within what it scatters
+        (1.0, 0.001, 2.0, True),  # within what is allowed
+        (1.0, 0.001, 0.5, False),
+    ],
+)
+@pytest.mark.parametrize("other", [0.0, 1.0])
+def test_an_entry_is_wrong_if_its_mean_exceeds_what_is_allowed_and_what_it_scatters(
+    mean: float, scatter: float, allowed: float, is_rounding: bool, other: float
+) -> None:
+    """One entry beside another, which is right or is explained by its scatter."""
+    limits = np.array([allowed, 0.9e-4 if other else 1.0])
+
+    def near(number: int, _: float) -> Any:
+        moved = ALTERNATING[number]
+        return np.array([mean + scatter * moved, 1e-4 * other * moved])
+
+    attempt = attempt_with(near, np.array([max(mean, 1.0), 1e-4 * other]), limits)
+    before = attempt(CASE)
+    assert weigh(attempt, subject(), before, ["w"], 10).fails is not is_rounding
+
+
+def find_distances(errors: Any, here: Any) -> tuple[set[float], Compared]:
+    """The distances of the neighbours that are asked, and what is weighed."""
+    asked = set[float]()
+    allowed = np.full(np.shape(here), 1e-12)
+
+    def near(number: int, distance: float) -> Any:
+        asked.add(distance)
+        return errors[number]
+
+    attempt = attempt_with(near, np.asarray(here), allowed)
+    return asked, weigh(attempt, subject(), attempt(CASE), ["w"], 10)
+
+
+@pytest.mark.parametrize(("share", "far"), [(5.0, True), (9.0, False)])
+def test_an_error_at_the_point_alone_is_asked_for_far_away_below_eight_limits(
+    share: float, far: bool
+) -> None:
+    errors = 1e-6 * ALTERNATING[:, None]
+    (limit,) = measure_scatter(list(errors), np.full(1, 1e-12), np.zeros(1), 10).limit
+    asked, found = find_distances(errors, [share * 17**0.5 * limit])
+    assert asked == ({DISTANCE, FAR} if far else {DISTANCE})
+    assert found.fails
+
+
+def test_far_neighbours_are_asked_only_if_every_wrong_entry_is_below_eight_limits() -> None:
+    # The limit is about 7 standard deviations, which are 1e-6 here.
+    scatter = 1e-6 * ALTERNATING[:, None] * np.ones(2)
+    for mean, far in [([2e-5, 2e-5], True), ([2e-5, 2e-4], False), ([2e-4, 2e-4], False)]:
+        asked, found = find_distances(scatter + np.array(mean), mean)
+        assert (FAR in asked) is far
+        assert found.fails
+
+
+def test_errors_that_are_rounding_may_be_as_large_as_the_bound_and_the_scatter() -> None:
+    scatter = np.array([1e-3, 1e-6]) * ALTERNATING[:, None]
+    allowed = np.array([1e-4, 1e-3])
+    attempt = attempt_with(lambda i, _: scatter[i], np.array([1e-3, 0.0]), allowed)
+    found = weigh(attempt, subject(), attempt(CASE), ["w"], 10)
+    assert not found.fails
+    limit = measure_scatter(list(scatter), allowed, np.zeros(2), 10).limit
+    assert found.allowed["w"] == pytest.approx(np.maximum(limit, allowed))
+    assert limit[0] > allowed[0]
+
+
+def test_the_case_of_the_largest_error_is_asked_first() -> None:
+    asked = list[Any]()
+    errors = 1e-6 * ALTERNATING[:, None]
+    wrong = attempt_with(lambda i, _: np.ones(1), np.ones(1), np.full(1, 1e-9))
+    rounding = attempt_with(lambda i, _: errors[i], errors[0], np.full(1, 1e-9))
+
+    def attempt(case: Any) -> Compared:
+        asked.append(case)
+        return wrong(case)
+
+    compared = [rounding(CASE), wrong(CASE)]
+    assert settle(attempt, subject(), compared, ["w"], ()) == compared
+    assert len(asked) == NEIGHBOURS + 1  # the other is not asked, as the gradient is wrong
+
+
+def test_only_the_results_in_doubt_are_weighed() -> None:
+    ones, allowed = dict.fromkeys("ab", np.ones(1)), dict.fromkeys("ab", np.full(1, 1e-9))
+    found = state_compared({"a": 1 + np.ones(1), "b": 1 + np.ones(1)}, ones, allowed)
+    weighed = weigh(lambda case: found, subject(), found, ["a"], 10)
+    assert weighed.comparisons == found.comparisons
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ([0.0, 0.0], np.float32),  # a zero is precise in any format, and half of all is enough
+        ([0.0, 1.0], None),  # one that is precise shows that the format is not coarse
+    ],
+)
+def test_no_gradient_but_a_zero_is_precise_in_a_coarse_format(other: Any, expected: Any) -> None:
+    error = np.full(2, 2.0**-24)
+    true = {"w": np.ones(2), "other": np.array(other)}
+    allowed = dict.fromkeys(true, np.full(2, 2.0**-44))
+    before = state_compared(true | {"w": 1 + error}, true, allowed)
+    before = before._replace(case=state_case(true, dict.fromkeys(true, 2 * error)))
+    after = state_compared(true | {"w": 1 + error}, true, allowed | {"w": error})
+    assert find_precision(before, after) is expected

@@ -1,0 +1,187 @@
+"""Which error a result may have, by the kind and size of a problem; nothing is compiled here."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.extremes import LARGE
+from bptt_verifier.problems.problem import LARGEST, LOSSES, Problem, Sizes
+from bptt_verifier.reference import autodiff
+from bptt_verifier.reference.autodiff import (
+    arrange_at_its_size,
+    fits_capacity,
+    has_derived_bound,
+    large_truth,
+    list_absent,
+    loosen_where_overflowing,
+    start_large_reference,
+    start_measured_reference,
+    truth,
+)
+from bptt_verifier.reference.case import Truth
+from bptt_verifier.tolerance.bounds import RESOLVING
+from jax_reference.unrolled import Derivatives
+
+SIZES = Sizes(3, 2, 3, 4, 2)
+FORMATS = pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+
+
+def draw(cell: str = "rnn", sizes: Sizes = SIZES, bias: bool = False, seed: int = 0) -> Problem:
+    return with_values(np.random.default_rng(seed), sizes, cell=cell, bias=bias)
+
+
+def beyond(capacity: Any) -> Sizes:
+    return Sizes(*(size + 1 for size in capacity))
+
+
+def test_a_problem_of_a_capacity_s_own_sizes_fits_and_none_that_exceeds_one() -> None:
+    assert fits_capacity(SimpleNamespace(sizes=tuple(LARGEST)))  # type: ignore[arg-type]
+    for place in range(5):
+        sizes = [size + (i == place) for i, size in enumerate(LARGEST)]
+        assert not fits_capacity(SimpleNamespace(sizes=sizes))  # type: ignore[arg-type]
+
+
+def test_the_bound_is_derived_for_the_plain_network_whose_last_output_counts() -> None:
+    plain = draw()
+    assert all(has_derived_bound(plain._replace(loss=loss)) for loss in LOSSES)
+    others = [
+        {"lengths": np.array([3, 2])}, {"truncation": 2}, {"outputs": "every"},
+        {"loss": "another"},
+    ]  # fmt: skip
+    assert not any(has_derived_bound(plain._replace(**other)) for other in others)
+    assert not has_derived_bound(draw("gru"))
+    assert not has_derived_bound(draw(sizes=beyond(LARGEST)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_at_its_size_a_network_has_zeros_for_what_is_absent(cell: str, bias: bool) -> None:
+    problem = draw(cell, bias=bias).map_arrays(lambda values: values.astype(np.float32))
+    absent = list_absent(problem)
+    assert (set(absent) == {"b", "c"}) is (not bias)
+    model, params, x, first, y = arrange_at_its_size(problem)
+    assert model.loss == problem.loss
+    for name, value in problem.params._asdict().items():
+        expected = np.zeros(getattr(params, name).shape) if name in absent else value
+        assert np.array_equal(getattr(params, name), expected)
+    assert len(first) == {"rnn": 1, "lstm": 2}[cell]
+    assert all(state.shape == (2, 4) for state in first)
+    assert {array.dtype.name for array in (*params, x, *first, y)} == {"float64"}
+    assert np.array_equal(x, problem.x)
+
+
+@FORMATS
+@pytest.mark.parametrize("fits", [True, False])
+def test_an_error_is_measured_for_the_submission_and_the_reference_together(
+    fits: bool, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {name: np.ones(1) for name in Derivatives._fields} | {"states": None}
+    asked = list[Any]()
+
+    def measure(model: Any, *arguments: Any) -> Any:
+        roundoff, *_ = arguments[1:] if fits else arguments
+        asked.append(roundoff)
+        return Derivatives(**made), Derivatives(**made)
+
+    name = "_measure_padded" if fits else "_measure_at_its_size"
+    monkeypatch.setattr(autodiff, name, measure)
+    laid = SimpleNamespace(model=0, states=(), problem=0, fixed=0, cut=lambda *found: found)
+    monkeypatch.setattr(autodiff, "lay_out", lambda problem, capacity: laid)
+    problem = draw(sizes=SIZES if fits else beyond(LARGEST), seed=17)
+    found = start_measured_reference(problem, dtype)()
+    assert asked == [float(np.finfo(dtype).eps) / 2 + 2.0**-53]
+    assert len(found) == 2
+    if not fits:
+        for each in found:
+            assert (each.b, each.c) == (None, None)  # which the problem lacks
+            assert each.W == 1.0
+
+
+def state_truth(monkeypatch: pytest.MonkeyPatch, values: Any, bound: Any, measured: Any) -> None:
+    """Make these the reference of any problem, its derived bound and its measured error."""
+    monkeypatch.setattr(autodiff, "name_arrays", lambda found: found)
+    monkeypatch.setattr(autodiff, "reference", lambda problem: values)
+    monkeypatch.setattr(autodiff, "derive_allowed", lambda problem, dtype: bound)
+    monkeypatch.setattr(
+        autodiff, "measure_truth", lambda problem, dtype, names: Truth(values, measured)
+    )
+
+
+def test_a_bound_that_cannot_decide_gives_way_to_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = {"at the limit": np.ones(2), "beyond": np.ones(2), "zero": np.zeros(2)}
+    bound = {"at the limit": RESOLVING * np.ones(2), "beyond": np.array([0.125, 1.0])}
+    bound["zero"] = np.ones(2)
+    measured = dict.fromkeys(values, np.full(2, 0.25)) | {"at the limit": np.zeros(2)}
+    state_truth(monkeypatch, values, bound, measured)
+    found = truth(draw(), np.float64, values).allowed
+    assert found["at the limit"].tolist() == [RESOLVING] * 2
+    assert found["beyond"].tolist() == [0.125, 0.25]  # the smaller one
+    assert found["zero"].tolist() == [1.0, 1.0]
+    assert truth(draw(), np.float64, ["zero"]).allowed["beyond"].tolist() == [0.125, 1.0]
+    assert truth(draw("gru"), np.float64).allowed is measured
+
+
+@FORMATS
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+def test_an_error_of_one_sum_is_allowed_of_large_problems(
+    cell: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(N4): 16 √(T (B + D + H + O)) (u + 2⁻⁵³) max |g|, of a step's δ and ∂L/∂x or a column of U"""
+    rng = np.random.default_rng(0)
+    shapes = {"loss": (), "U": (4, 3), "W": (4, 4), "x": (3, 2, 3), "adjoints": (3, 2, 4)}
+    values = {name: np.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
+    monkeypatch.setattr(autodiff, "start_large_reference", lambda problem: lambda: values)
+    found = large_truth(draw(cell), dtype, [name for name in shapes if name != "W"])
+    share = 16 * np.sqrt(3 * (2 + 3 + 4 + 2)) * (float(np.finfo(dtype).eps) / 2 + 2.0**-53)
+    size = {name: np.abs(value) for name, value in values.items()}
+    largest = {
+        "loss": size["loss"], "U": size["U"].max(axis=0),
+        **{n: size[n].max(axis=(1, 2))[:, None, None] for n in ("x", "adjoints")},
+    }  # fmt: skip
+    assert found.values.keys() == found.allowed.keys() == largest.keys()
+    tiny = float(np.finfo(dtype).smallest_normal)
+    for name, value in found.values.items():
+        expected = np.broadcast_to(share * largest[name] + tiny, value.shape)
+        np.testing.assert_allclose(found.allowed[name], expected, rtol=1e-12)
+
+
+def test_a_result_of_a_large_problem_that_underflows_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    zero = {"W": np.zeros((4, 4))}
+    monkeypatch.setattr(autodiff, "start_large_reference", lambda problem: lambda: zero)
+    allowed = large_truth(draw(), np.float32).allowed["W"]
+    assert (allowed == np.finfo(np.float32).smallest_normal).all()
+
+
+def test_a_large_problem_is_padded_if_it_fits_and_computed_at_its_size_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Laid(tuple[str, ...]):
+        def cut(self, *found: Any) -> Any:
+            return {"W": np.array(found)}
+
+    monkeypatch.setattr(autodiff, "lay_out", lambda problem, capacity: Laid("abcde"))
+    monkeypatch.setattr(autodiff, "_differentiate_padded", lambda *given: ["padded", *given])
+    unrolled = SimpleNamespace(compiled_derivatives=lambda *given: {"W": np.array("at its size")})
+    monkeypatch.setattr(autodiff, "unrolled", unrolled)
+    monkeypatch.setattr(autodiff, "name_arrays", lambda found: found)
+    padded = start_large_reference(draw(sizes=Sizes(30, 3, 4, 9, 2)))()
+    assert padded["W"].tolist() == ["padded", *"abcd"]
+    at_its_size = start_large_reference(draw(sizes=Sizes(LARGE.T + 1, 1, 1, 1, 1)))()
+    assert at_its_size["W"].item() == "at its size"
+
+
+@FORMATS
+def test_where_a_product_of_two_values_may_overflow_any_error_is_allowed(dtype: Any) -> None:
+    root = float(np.finfo(dtype).max) ** 0.5
+    for size, finite in [(0.9 * root, True), (1.1 * root, False)]:
+        values = {"a": np.array([0.0, -size]), "b": np.ones(2)}
+        found = loosen_where_overflowing(Truth(values, dict.fromkeys("ab", np.ones(2))), dtype)
+        assert found.values is values
+        assert all(np.isfinite(found.allowed[name]).all() == finite for name in "ab")

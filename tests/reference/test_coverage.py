@@ -1,0 +1,145 @@
+"""The notes on the cases of an own model: what they could show, and what they lack."""
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.reference.coverage import (
+    MISSED,
+    VISIBLE,
+    describe_cases,
+    describe_left_out,
+    describe_places,
+    find_doubt,
+)
+from bptt_verifier.reference.selection import ENOUGH, Selection
+from bptt_verifier.tolerance.bounds import RESOLVING
+from tests.support.stated_cases import state_case
+
+PARAMS = {"W": np.ones((2, 3)), "b": np.ones(3)}
+CASE = state_case({}, {}, PARAMS)
+NO_PATHS: Any = [SimpleNamespace(places=())]
+
+
+def select(number: int = 6, **changed: Any) -> Any:
+    """Cases of which all could show a mistake, except what a test changes."""
+    known: dict[str, Any] = {
+        "cases": (CASE,) * number, "left_out": Counter(), "given": None,
+        "telling": Counter({"W": number, "b": number}), "resolution": {"W": 1e-9, "b": 1e-9},
+        "zeros": frozenset(), "branches": (), "taken": frozenset(), "damped": 0,
+    }  # fmt: skip
+    return Selection(**(known | changed))
+
+
+def describe(*selections: Any, params: Any = (PARAMS,), paths: Any = NO_PATHS) -> list[str]:
+    return describe_cases(selections, params, paths)
+
+
+def test_the_cases_that_could_show_a_mistake_in_every_gradient_are_counted() -> None:
+    telling = Counter({"W": 5, "b": 3})
+    assert describe(select(telling=telling)) == [
+        "3 of 6 cases could have shown a mistake in every gradient."
+    ]
+    assert describe(select(1)) == []
+    assert describe(select(2)) == ["2 of 2 cases could have shown a mistake in every gradient."]
+    nothing, *_ = describe(select(zeros=frozenset("Wb")))
+    assert nothing == "0 of 6 cases could have shown a mistake in every gradient."
+    assert "3 draws were left out: a kink." in describe(select(left_out=Counter({"a kink": 3})))
+    zero = select(telling=telling, zeros=frozenset({"b"}))
+    assert describe(zero) == [
+        "5 of 6 cases could have shown a mistake in every gradient.",
+        "∂L/∂b is zero, to rounding, at all parameters, and yours must be, too.",
+    ]
+
+
+def test_several_settings_are_named_with_their_shapes() -> None:
+    other = {"W": np.ones((4, 5)), "b": np.ones(5)}
+    first, *_ = describe(select(), select(), params=[PARAMS, other], paths=NO_PATHS * 2)
+    assert first == ("The cases are shared by 2 settings: W=(2, 3) b=(3,); W=(4, 5) b=(5,).")
+
+
+@pytest.mark.parametrize(
+    ("damped", "telling", "said"), [(0, 6, False), (2, 6, True), (2, 0, False)]
+)
+def test_smaller_values_than_usual_are_said_where_they_show_something(
+    damped: int, telling: int, said: bool
+) -> None:
+    notes = describe(select(damped=damped, telling=Counter({"W": telling, "b": telling})))
+    sentence = (
+        "2 of 6 cases have smaller values than usual, because the gradient is ill-conditioned at "
+        "larger ones."
+    )
+    assert (sentence in notes) is said
+
+
+@pytest.mark.parametrize(
+    ("resolution", "said"),
+    [(VISIBLE, False), (2 * VISIBLE, True), (RESOLVING, True), (2 * RESOLVING, False)],
+)
+def test_errors_that_only_an_ill_conditioned_loss_hides_are_said(
+    resolution: float, said: bool
+) -> None:
+    notes = describe(select(resolution={"W": resolution, "b": 1e-9}))
+    found = [note for note in notes if note.startswith("The loss is ill-conditioned")]
+    assert bool(found) is said
+    if said:
+        assert f"a relative error of ∂L/∂W below {resolution:.1g} could not" in found[0]
+    better = select(resolution={"W": 1e-9, "b": 1e-9})  # of another setting
+    notes = describe(select(resolution={"W": resolution, "b": 1e-9}), better)
+    assert not any("ill-conditioned" in note for note in notes)
+
+
+def test_errors_are_visible_from_one_in_a_million() -> None:
+    assert 0.9e-6 < VISIBLE < 1.1e-6
+
+
+class Place:
+    def __init__(self, number: int) -> None:
+        self.expression, self.number = f"x > {number}", number
+
+    def __str__(self) -> str:
+        return f"loss.py:{self.number}"
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_places_where_the_loss_branches_are_named_five_at_most(more: int) -> None:
+    paths: Any = [
+        SimpleNamespace(places=[Place(i) for i in range(MISSED + more)]),
+        SimpleNamespace(places=[Place(0)]),
+        *NO_PATHS,
+    ]
+    listed = "; ".join(f"`x > {i}` (loss.py:{i})" for i in range(MISSED))
+    expected = f"{listed}{', and 1 more' if more else ''}"
+    assert describe_places(paths) == expected
+    note = f"Branches on values are followed as each point takes them: {expected}."
+    assert note in describe(select(), paths=paths)
+    assert not any("Branches on values" in each for each in describe(select()))
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_branches_that_no_case_takes_are_named_five_at_most(more: int) -> None:
+    branches: Any = tuple(f"branch {i}" for i in range(MISSED + 2 + more))
+    first = select(branches=branches, taken=frozenset(branches[:1]))
+    second = select(branches=branches, taken=frozenset(branches[1:2]))
+    listed = "; ".join(branches[2 : 2 + MISSED]) + (", and 1 more" if more else "")
+    assert describe(first, second)[-1] == f"No case takes these branches of the loss: {listed}."
+
+
+@pytest.mark.parametrize(
+    ("number", "what"), [(1, "1 draw was"), (2, "2 draws were"), (3, "3 draws were")]
+)
+def test_points_that_were_left_out_are_said_with_the_reason(number: int, what: str) -> None:
+    found = describe_left_out([select(left_out=Counter({"a kink": number}), given="a pole")])
+    assert found == ["The parameters given were left out: a pole.", f"{what} left out: a kink."]
+
+
+def test_too_few_cases_are_a_doubt_unless_fewer_were_asked_for() -> None:
+    few = select(ENOUGH, telling=Counter({"W": ENOUGH, "b": ENOUGH - 1}))
+    said = f"Too few cases could have shown a mistake: {ENOUGH - 1} in ∂L/∂b."
+    assert find_doubt([few], cases=50) == said
+    assert find_doubt([few], cases=ENOUGH - 1) is None
+    assert find_doubt([select(ENOUGH)], cases=50) is None
+    assert find_doubt([few._replace(zeros=frozenset({"b"}))], cases=50) is None

@@ -1,0 +1,236 @@
+"""The cases of an own model, and the checks of its loss and of its reference; nothing is traced."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.reference import own_cases, own_loss
+from bptt_verifier.reference.black_box import Chosen
+from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.own_cases import make_case
+from bptt_verifier.reference.own_loss import (
+    CONFIRMED,
+    OwnModel,
+    ask_second_opinion,
+    check_loss,
+    compare_losses,
+    confirm,
+    use_differences,
+)
+from bptt_verifier.reference.points import Point
+from tests.support.stated_cases import state_case
+
+PARAMS = {"w": np.array([0.5, 2.0])}
+
+
+def square(p: Any, xp: Any) -> Any:
+    return xp.sum(p["w"] ** 2)
+
+
+def model(**known: Any) -> OwnModel:
+    return OwnModel(**({"loss": square, "params": (PARAMS,), "seed": 3} | known))
+
+
+def case(number: int = 0, setting: int = 0, loss: float = 4.25, slopes: Any = (1.0, 4.0)) -> Case:
+    values = {"w": slopes, "loss": loss}
+    allowed = {"w": np.full(2, 1e-12), "loss": 1e-12}
+    found = state_case(values, allowed, PARAMS)
+    return found._replace(point=Point(number, setting=setting), label=f"case {number}")
+
+
+def make_own_case(params: Any, monkeypatch: pytest.MonkeyPatch, fails: bool = False) -> Any:
+    """A case whose measured errors are the unit times a number, and the units that are measured."""
+    units = list[float]()
+
+    def measure(program: Any, wide: Any, given: Any, slopes: Any, seed: int) -> Any:
+        (unit,) = given
+        units.append(unit)
+        assert seed == 5
+        if fails:
+            raise ValueError("not this one")
+        return (((7 * unit), {name: 3 * unit * np.ones(2) for name in params}),)
+
+    monkeypatch.setattr(own_cases, "gradient_and_noise", measure)
+    followed: Any = (SimpleNamespace(program=None), 4.25, {n: np.ones(2) for n in params})
+    followed = own_cases.Followed(*followed)
+    return make_case(followed, params, 5), units
+
+
+@pytest.mark.parametrize(
+    ("dtype", "measured", "share"),
+    [
+        # Each has the error of its own precision, and that of the reference.
+        (np.longdouble, [2.0**-53], 2 * 2.0**-53),
+        (np.float64, [2.0**-53], 2 * 2.0**-53),
+        (np.float32, [2.0**-24, 2.0**-53], 2.0**-24 + 2.0**-53),
+        (np.float16, [2.0**-24, 2.0**-53], 2.0**-11 + 2.0**-53),
+    ],
+)
+def test_the_allowed_error_is_measured_in_the_precision_of_the_submission_and_the_reference(
+    dtype: Any, measured: Any, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, units = make_own_case(PARAMS, monkeypatch)
+    values, allowed = found.truth(dtype, ())
+    lost = 16 * float(np.finfo(dtype).smallest_normal)
+    assert units == measured
+    assert values.keys() == allowed.keys() == {"w", "loss"}
+    assert allowed["w"] == pytest.approx(3 * share + lost, rel=1e-12, abs=0)
+    assert allowed["loss"] == pytest.approx(7 * share + lost, rel=1e-12, abs=0)
+    found.truth(dtype, ())
+    assert units == measured  # once
+
+
+def test_where_nothing_can_be_measured_any_error_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, _ = make_own_case(PARAMS, monkeypatch, fails=True)
+    allowed = found.truth(np.float64, ()).allowed
+    assert {name: value.shape for name, value in allowed.items()} == {"w": (2,), "loss": ()}
+    assert all(np.isinf(value).all() for value in allowed.values())
+
+
+def test_of_a_model_of_which_nothing_is_known_nothing_is_said() -> None:
+    fresh = model()
+    assert (fresh.refusal, fresh.doubt, fresh.losses_differ) == (None, None, False)
+
+
+@pytest.mark.parametrize("in_numpy", [True, False])
+def test_a_loss_that_differs_in_numpy_and_jax_is_named_with_both_numbers(in_numpy: bool) -> None:
+    given = model(in_numpy=in_numpy)
+    assert compare_losses(given, case()) is None
+    said = compare_losses(given, case(loss=4.5))
+    calls = ("loss(params)", "loss(params) over JAX") if in_numpy else (
+        "loss(params, numpy)", "loss(params, jax.numpy)"
+    )  # fmt: skip
+    assert said is not None
+    assert said.startswith(f"{calls[0]} is 4.25 and {calls[1]} is 4.5 at case 0, beyond rounding")
+
+
+@pytest.mark.parametrize(
+    ("result", "what"),
+    [
+        (np.ones(2), "float64 of shape (2,)"),
+        (1j, "complex128 of shape ()"),
+        (np.ones(1), None),
+        (3, None),
+        ("3", "<U1 of shape ()"),
+    ],
+)
+def test_a_loss_is_one_real_number(result: Any, what: str | None) -> None:
+    given = model(loss=lambda p, xp: result)
+    if what is None:
+        assert check_loss(given, PARAMS) is None
+    else:
+        with pytest.raises(ValueError, match="expected a real scalar, found") as raised:
+            check_loss(given, PARAMS)
+        assert str(raised.value).endswith(what)
+
+
+def test_without_a_case_for_differences_there_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    box: Any = SimpleNamespace(dtype=np.float64)
+    monkeypatch.setattr(
+        own_loss, "choose_black_box", lambda *given: (box, Chosen((), 4, frozenset()))
+    )
+    found = use_differences(model(), "It is text.", 6, lambda done, total: None)
+    assert found.refusal == "It is text. Its differences are too slow or too inaccurate to serve."
+    assert found.notes == ()
+
+
+def confirm_with(
+    monkeypatch: pytest.MonkeyPatch,
+    losses: dict[int, str],
+    slopes: dict[int, str],
+    cases: int = 6,
+    **known: Any,
+) -> tuple[OwnModel, list[int], list[int]]:
+    """The model after its check, where the loss and slopes of these cases are contradicted."""
+    asked: tuple[list[int], list[int]] = [], []
+
+    def answer(place: int, said: dict[int, str]) -> Any:
+        def at(model: OwnModel, case: Case) -> str | None:
+            asked[place].append(case.point.number)
+            return said.get(case.point.number)
+
+        return at
+
+    monkeypatch.setattr(own_loss, "compare_losses", answer(0, losses))
+    monkeypatch.setattr(own_loss, "ask_second_opinion", answer(1, slopes))
+    every = tuple(case(number) for number in range(cases))
+    return confirm(model(cases=every, **known)), *asked
+
+
+def test_the_reference_is_confirmed_at_two_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _, asked = confirm_with(monkeypatch, {}, {})
+    assert asked == list(range(CONFIRMED))
+    assert (found.refusal, len(found.cases)) == (None, 6)
+
+
+def test_a_contradicted_case_is_left_out_and_others_confirm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, _, asked = confirm_with(monkeypatch, {}, {0: "No."})
+    assert asked == [0, 1, 2]
+    assert found.refusal is None
+    assert [each.point.number for each in found.cases] == [1, 2, 3, 4, 5]
+    assert found.notes == ("No. This case was left out.",)
+
+
+def test_two_contradicted_cases_leave_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _, asked = confirm_with(monkeypatch, {}, {0: "No.", 1: "Neither.", 2: "Nor here."})
+    assert asked == [0, 1]
+    assert (found.refusal, found.losses_differ) == ("No.", False)
+    found, _, asked = confirm_with(monkeypatch, {0: "Not the loss.", 1: "Again."}, {})
+    assert (found.refusal, found.losses_differ) == ("Not the loss.", True)
+    assert asked == []
+
+
+@pytest.mark.parametrize("in_numpy", [True, False])
+def test_a_loss_in_plain_numpy_is_compared_at_every_case(
+    in_numpy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, asked, _ = confirm_with(monkeypatch, {5: "Not the loss."}, {}, in_numpy=in_numpy)
+    if in_numpy:
+        assert asked == [0, 1, *range(6)]
+        assert (found.refusal, found.losses_differ) == ("Not the loss.", True)
+    else:
+        assert asked == [0, 1]
+        assert found.refusal is None
+    right, *_ = confirm_with(monkeypatch, {}, {}, in_numpy=in_numpy)
+    assert (right.refusal, len(right.cases)) == (None, 6)
+
+
+def in_reals_only(p: Any, xp: Any) -> Any:
+    if p["w"].dtype.kind == "c":
+        raise TypeError("real numbers only")
+    return xp.sum(p["w"] ** 2)
+
+
+@pytest.mark.parametrize("in_numpy", [True, False])
+def test_a_wrong_slope_is_contradicted_by_the_loss(in_numpy: bool) -> None:
+    for loss in (square, in_reals_only):
+        given = model(loss=loss, in_numpy=in_numpy)
+        assert ask_second_opinion(given, case()) is None
+        said = ask_second_opinion(given, case(slopes=(1.5, 4.5)))
+        assert said is not None
+        assert said.startswith("At case 0, jax.grad says ")
+        assert " for ∂L/∂w[" in said
+
+
+@pytest.mark.parametrize("in_numpy", [True, False])
+def test_all_entries_together_are_checked_of_a_loss_in_plain_numpy(
+    in_numpy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_loss, "contradict_entries", lambda *given: None)
+    said = ask_second_opinion(model(in_numpy=in_numpy), case(slopes=(1.0, 4.5)))
+    assert (said is not None) is in_numpy
+
+
+def test_a_failure_of_the_loss_is_no_second_opinion() -> None:
+    def failing(p: Any, xp: Any) -> Any:
+        raise ValueError("not here")
+
+    assert ask_second_opinion(model(loss=failing), case(slopes=(9.0, 9.0))) is None

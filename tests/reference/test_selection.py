@@ -1,0 +1,330 @@
+"""Which points become cases of an own model: docs/derivation.md, section 10, in numbers."""
+
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.program.paths import Followed
+from bptt_verifier.reference import selection
+from bptt_verifier.reference.points import Point
+from bptt_verifier.reference.selection import (
+    BROAD,
+    KINK,
+    NARROW,
+    OVERFLOW,
+    SATURATING,
+    UNBALANCE,
+    Examined,
+    Selector,
+    Setting,
+    find_zeros,
+    reaches,
+)
+from tests.support.stated_cases import state_case
+
+ONE = {"w": np.ones(1)}
+U = 2.0**-53
+
+
+def operation(name: str, inputs: tuple[int, ...] = (0,), outputs: tuple[int, ...] = (1,)) -> Any:
+    return SimpleNamespace(name=name, inputs=inputs, outputs=outputs, where=())
+
+
+def program(*operations: Any, constants: Any = (), result: int = 1) -> Any:
+    return SimpleNamespace(
+        operations=operations, leaves={"w": 0}, constants=dict.fromkeys(constants), result=result
+    )
+
+
+def selector(follow: Callable[[Any], Any], allowed: Any = None, params: Any = None) -> Selector:
+    """A selector whose loss is `follow`, and whose cases allow these errors of its gradients."""
+    made = ONE if params is None else params
+
+    def make_case(params: Any, followed: Any, point: Point) -> Any:
+        limits = {n: 1e-9 * np.ones_like(v) for n, v in followed.slopes.items()}
+        return state_case(followed.slopes, allowed or limits, params)._replace(point=point)
+
+    paths: Any = SimpleNamespace(follow=follow, known=[])
+    return Selector(Setting(made, paths, make_case, 0, 0))
+
+
+def follow_with(
+    loss: float = 1.0, slopes: Any = None, operations: tuple[Any, ...] = ()
+) -> Callable[[Any], Followed]:
+    path: Any = SimpleNamespace(program=program(*operations))
+    return lambda wide: Followed(path, loss, {"w": np.ones(1)} if slopes is None else slopes)
+
+
+def examined(slopes: Any, number: int = 0, params: Any = None) -> Examined:
+    path: Any = SimpleNamespace(program=program())
+    given = {name: np.ones_like(value) for name, value in slopes.items()}
+    followed = Followed(path, 1.0, slopes)
+    return Examined(Point(number), params or given, followed, [], frozenset())
+
+
+def set_operand(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+    """Make this the operand of every operation."""
+    monkeypatch.setattr(selection, "forward", lambda program, wide: [np.asarray(value, float)])
+    monkeypatch.setattr(selection, "find_taken", lambda program, slots: set())
+
+
+@pytest.mark.parametrize(
+    ("loss", "slope", "operand", "features"),
+    [
+        (16.0, 8.0, 7.5, set()),
+        (16.1, 8.0, 0.0, {("loss", 1.0)}),
+        (-16.1, 8.0, 0.0, {("loss", -1.0)}),
+        (0.0, -8.1, 0.0, {("w", 8.0)}),
+        (0.0, 65.0, 0.0, {("w", 8.0), ("w", 64.0)}),
+        (0.0, 2049.0, 0.0, {("w", 8.0), ("w", 64.0), ("w", 2048.0)}),
+        (0.0, 1.0, 7.6, {("saturated", "tanh")}),
+        (0.0, 1.0, -11.9, {("saturated", "tanh")}),
+        (0.0, 1.0, 12.0, set()),
+    ],
+)
+def test_a_point_shows_large_losses_and_gradients_and_saturated_units(
+    loss: float, slope: float, operand: float, features: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_operand(monkeypatch, [operand])
+    follow = follow_with(loss, {"w": np.array([slope])}, (operation("tanh"),))
+    found = selector(follow).examine(Point(1))
+    assert isinstance(found, Examined)
+    assert found.features == features
+
+
+def test_where_a_slope_is_lost_in_the_sum_with_one_right_code_may_overflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slopes = {
+        "tanh": lambda a: 1 - np.tanh(a),
+        "logistic": lambda a: 1 - 1 / (1 + np.exp(-a)),
+        "exp": lambda a: (1 + np.exp(a)) - np.exp(a),
+    }
+    assert slopes.keys() == SATURATING.keys()
+    for name, slope in slopes.items():
+        operands = np.linspace(1, 50, 500)
+        kept = operands[slope(operands) > 0].max()  # not lost yet
+        for operand, lost in [(0.9 * kept, False), (1.1 * kept, True), (2e3, False)]:
+            for sign in (1, -1):
+                set_operand(monkeypatch, [sign * operand])
+                chosen = selector(follow_with(operations=(operation(name),)))
+                point = chosen.examine(Point(1))
+                assert isinstance(point, Examined)
+                assert chosen.overflows(point) is lost, (name, operand)
+
+
+def test_draws_beyond_float32_are_left_out_unless_the_parameters_given_are_beyond(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large = follow_with(slopes={"w": np.array([1e39])})
+    set_operand(monkeypatch, [1.0])
+    chosen = selector(large)
+    assert chosen.examine(Point(1)) == OVERFLOW
+    assert isinstance(chosen.examine(Point(0)), Examined)
+    assert isinstance(chosen.examine(Point(1)), Examined)
+    assert chosen.examine(Point(2)) == OVERFLOW  # drawn in float32
+
+
+def test_neighbours_are_at_opposite_steps_of_each_entry() -> None:
+    params = {"w": np.array([2.0, 0.0, -4.0] * 100), "zero": np.zeros(100)}
+    asked = list[Any]()
+
+    def follow(wide: Any) -> Any:
+        asked.append({name: wide[name] - params[name] for name in params})
+        return follow_with(slopes={"w": np.full(300, 5.0 + len(asked)), "zero": np.ones(100)})(0)
+
+    found = selector(follow, params=params).differ(
+        examined({"w": np.full(300, 5.5), "zero": np.ones(100)}, params=params), 2.0**-10
+    )
+    assert found["w"].tolist() == [1.5] * 300  # the larger of both
+    assert not found["zero"].any()
+    above, below = asked
+    size = np.sqrt((2**2 + 4**2) / 3)
+    for name, own in {"w": np.array([2.0, size, -4.0] * 100), "zero": 0.6 * np.ones(100)}.items():
+        np.testing.assert_allclose(above[name], -below[name])
+        share = above[name] / own / 2.0**-10
+        assert 0.49 < share.min() < 0.55
+        assert 0.95 < share.max() < 1.01
+
+
+def test_beside_a_point_without_gradient_nothing_is_measured() -> None:
+    endless = follow_with(slopes={"w": np.full(1, np.inf)})
+    for follow in (lambda wide: None, endless):
+        assert selector(follow).differ(examined(ONE), 2.0**-10) == {}
+        assert selector(follow).keep(examined(ONE)) == KINK
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_steps_are_in_units_of_the_roundoff(dtype: Any) -> None:
+    steps = list[float]()
+    chosen = selector(follow_with())
+    chosen.differ = lambda examined, step: steps.append(step) or {"w": np.zeros(1)}  # type: ignore[func-returns-value, method-assign]
+    chosen.keep(examined(ONE, params={"w": np.ones(1, dtype)}))
+    u = float(np.finfo(dtype).eps) / 2
+    assert steps == [2.0**6 * u, 2.0**14 * u]
+
+
+def keep(
+    slopes: Any, narrow: Any, broad: Any, number: int = 1, allowed: Any = None
+) -> tuple[str | None, Selector]:
+    """What becomes of a point whose gradients change so much at both steps."""
+    arrays = {name: np.array(value, float) for name, value in slopes.items()}
+    changes = {NARROW * U: narrow, BROAD * U: broad}
+    chosen = selector(follow_with(), allowed and {n: np.array(v) for n, v in allowed.items()})
+    chosen.differ = lambda examined, step: {  # type: ignore[method-assign]
+        name: np.array(value, float) for name, value in changes[step].items()
+    }
+    return chosen.keep(examined(arrays, number)), chosen
+
+
+def test_a_kink_is_a_change_that_does_not_shrink_and_exceeds_what_is_allowed() -> None:
+    allowed = {"w": [2.0**-20, 2.0**-20]}
+    limit = 2.0**-20 + NARROW * U * 4  # with 2⁶ u of the largest entry
+    slopes = {"w": [1.0, 4.0]}
+    for change, broad, flaw in [
+        (limit, 8 * limit, None),
+        (2 * limit, 8 * limit, KINK),
+        (2 * limit, 32 * limit, None),
+    ]:
+        found, _ = keep(slopes, {"w": [change, 0.0]}, {"w": [broad, 0.0]}, allowed=allowed)
+        assert found != KINK if flaw is None else found == KINK
+
+
+def test_the_largest_change_of_a_gradient_says_how_well_conditioned_the_point_is() -> None:
+    step = BROAD * U
+    for name, share, vague in [("small", 1.0, False), ("large", 1.0, True), ("large", 0.9, False)]:
+        slopes = {"large": [1.0, 1.0], "small": [2.0**-41, 0.0]}
+        size = slopes[name][0]
+        changes = {"large": [0.0, 0.0], "small": [0.0, 0.0]}
+        changes[name] = [0.0, share * 1.01 * 2.0**20 * step * size]
+        exact = {n: [0.0, 0.0] for n in slopes}
+        flaw, chosen = keep(slopes, exact, changes, allowed={n: [1e-30] * 2 for n in slopes})
+        # A gradient of 2⁻⁴¹ of the largest one does not count.
+        assert bool(chosen.vague) is vague
+        assert (flaw is None) is not vague
+
+
+def test_a_point_is_tried_at_half_and_a_quarter_of_its_values_and_near_those_given() -> None:
+    chosen, tried = selector(follow_with()), list[Any]()
+    chosen.try_point = lambda point: tried.append(point) or KINK  # type: ignore[func-returns-value, method-assign]
+    assert list(chosen.draw_ordinary(8)) == []
+    first, second = tried[:4], tried[4:8]
+    factors = [1.0, 0.5, 0.25, 1.0]
+    assert [point.factors.get("w", 1.0) for point in first] == factors
+    assert [point.near for point in first] == [False, False, False, True]
+    assert [point.factors.get("w", 1.0) for point in second] == factors[::-1]  # every fourth
+
+
+def large_points(
+    monkeypatch: pytest.MonkeyPatch, features: dict[float, set[str]], flaw: str | None = None
+) -> tuple[Selector, list[float], list[float]]:
+    """A selector of which points with these factors have these features."""
+    chosen, examined_at, kept = selector(follow_with()), list[float](), list[float]()
+
+    def examine(point: Point) -> Any:
+        (factor,) = point.factors.values()
+        examined_at.append(factor)
+        found = frozenset(features.get(factor, ()))
+        return examined(ONE)._replace(point=point, features=found)
+
+    def keep(found: Examined) -> str | None:
+        (factor,) = found.point.factors.values()
+        kept.append(factor)
+        assert len(kept) < 10
+        return flaw
+
+    monkeypatch.setattr(chosen, "examine", examine)
+    monkeypatch.setattr(chosen, "overflows", lambda found: False)
+    monkeypatch.setattr(chosen, "keep", keep)
+    return chosen, examined_at, kept
+
+
+def test_points_scaled_up_are_cases_only_if_they_show_more_than_all_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features = {3.0: {"a"}, 8.0: {"a", "b"}, 64.0: {"a", "b", "c"}, 512.0: {"d"}}
+    chosen, asked, kept = large_points(monkeypatch, features)
+    assert len(list(chosen.draw_large())) == 2
+    assert asked == [3.0, 8.0, 64.0, 512.0]  # as section 10 says
+    assert kept == [64.0, 512.0]
+
+
+def test_a_point_scaled_up_that_is_no_case_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, _, kept = large_points(monkeypatch, {8.0: {"a", "b"}, 64.0: {"a"}}, KINK)
+    assert list(chosen.draw_large()) == []
+    assert kept == [8.0, 64.0]
+
+
+def select(cases: dict[int, tuple[float, dict[str, float]]], given: str | None = None) -> Any:
+    """The selection from cases of these numbers, with a resolution and the factors of each."""
+    chosen = selector(follow_with())
+    chosen.left_out = Counter({KINK: 3})
+    for number, (resolution, factors) in cases.items():
+        case = state_case({"w": [1.0]}, {"w": [resolution]}, ONE)
+        case = case._replace(point=Point(number, factors=factors))
+        chosen.kept.append((case, examined(ONE)))
+    chosen.try_point = lambda point: given  # type: ignore[method-assign]
+    chosen.draw_ordinary = lambda number: iter(())  # type: ignore[method-assign]
+    chosen.draw_large = lambda: iter(())  # type: ignore[method-assign]
+    return chosen.select(2 * len(cases), lambda number: None)
+
+
+def test_a_selection_has_the_best_resolution_and_counts_what_is_unusual() -> None:
+    half = {"w": 0.5}
+    found = select({0: (1e-6, {}), 1: (1e-9, half), 2: (1e-3, half), 12000: (1.0, {"w": 8.0})})
+    assert found.resolution == {"w": 1e-9}
+    assert found.damped == 2
+    assert found.telling == {"w": 3}
+    assert found.left_out == {KINK: 3}
+    # The parameters given are not one of the draws.
+    assert select({1: (1e-6, {})}, KINK).left_out == {KINK: 2}
+    assert select({1: (1e-6, {})}, KINK).given == KINK
+
+
+@pytest.mark.parametrize(
+    ("values", "allowed", "zero"),
+    [
+        ([0.0, 0.0], [1e-9, 1e-9], True),
+        ([1e-9, -1e-9], [1e-9, 1e-9], True),
+        ([0.0, 1.0], [1e-9, 1e-9], False),
+        ([0.0, 0.0], [1.0, 1.0], False),  # nothing could have been seen
+    ],
+)
+def test_a_gradient_is_zero_if_every_entry_is_in_every_case(
+    values: Any, allowed: Any, zero: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "unbalance", lambda program, slots: {"w": np.ones(2)})
+    given = {"w": np.ones(2), "v": np.ones(1)}
+    limits = {"w": allowed, "v": [1e-9]}
+    cases = [state_case({"w": each, "v": [1.0]}, limits, given) for each in ([0.0, 0.0], values)]
+    assert find_zeros(program(), [], cases) == ({"w"} if zero else set())
+
+
+@pytest.mark.parametrize(
+    ("operations", "found"),
+    [
+        ((operation("mul", (0, 2)),), True),  # a constant that is not zero
+        ((operation("mul", (0, 3)),), False),  # one that is zero
+        ((operation("add", (0, 3)),), True),
+        ((operation("mul", (2, 3), (4,)), operation("add", (0, 4))), True),
+        ((operation("mul", (2, 3), (4,)), operation("mul", (0, 4))), False),
+        ((operation("mul", (0, 3), (4,)), operation("add", (4, 2))), False),
+        ((operation("sign"),), False),
+        ((operation("sign", (0,), (4,)), operation("mul", (0, 4))), True),
+    ],
+)
+def test_a_parameter_reaches_the_loss_unless_a_constant_zero_or_a_flat_function_is_between(
+    operations: Any, found: bool
+) -> None:
+    slots = [np.ones(2), np.ones(2), np.ones(2), np.zeros(2), np.zeros(2)]
+    given = program(*operations, constants=(2, 3))
+    # The last slot is zero here by chance where it depends on the parameter.
+    assert reaches(given, slots, "w") is found
+
+
+def test_factors_that_show_which_terms_cancel_are_near_one_and_far_beyond_rounding() -> None:
+    assert 2.0**16 * U < UNBALANCE < 2.0**-16

@@ -1,0 +1,54 @@
+"""Cases whose true values and allowed errors a test states, and a subject without a model."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.judge.submission import Call, Expected
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.reference.case import Case, Truth
+from bptt_verifier.tolerance.comparison import compare
+
+
+def state_case(
+    values: dict[str, Any], allowed: dict[str, Any], arguments: dict[str, Any] | None = None
+) -> Case:
+    """A case with these true values and allowed errors in every format."""
+    known = Truth(*({n: np.asarray(v) for n, v in each.items()} for each in (values, allowed)))
+    given = {"w": np.ones(2)} if arguments is None else arguments
+    return Case("a case", given, 0, lambda dtype, names: known)
+
+
+def state_subject(case: Case, **more: Any) -> Any:
+    """A subject that calls `gradients(w)` and reads the results that the case has."""
+    assert case.truth is not None
+    shapes = {n: v.shape for n, v in case.truth(np.float64, ()).values.items()}
+
+    def call(case: Case, copy: Any = None) -> Call:
+        given = {name: value.copy() for name, value in case.arguments.items()}
+        return Call((given["w"],), {}, lambda: given)
+
+    def name_model_of_loss(case: Case, value: float) -> str:
+        return f" It is the loss {value}."
+
+    return SimpleNamespace(
+        call=call, expect=lambda case: Expected((), {}, shapes, np.float64), refusal="it differs",
+        stated="the model", name_model_of_loss=name_model_of_loss, has_vanishing_steps=False,
+        **more,
+    )  # fmt: skip
+
+
+def state_compared(
+    submitted: dict[str, Any], values: dict[str, Any], allowed: dict[str, Any], dtype: Any = float
+) -> Compared:
+    """The comparison of these results with these true values and allowed errors."""
+    arrays: list[dict[str, Array]] = [
+        {name: np.asarray(value) for name, value in each.items()}
+        for each in (submitted, values, allowed)
+    ]
+    found, true, limits = arrays
+    comparisons = [compare(name, found[name], true[name], limits[name]) for name in found]
+    case = state_case(values, allowed)
+    return Compared(case, found, dict.fromkeys(found, np.dtype(dtype)), true, limits, comparisons)
