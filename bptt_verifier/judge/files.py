@@ -14,7 +14,7 @@ import numpy as np
 
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
-from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.attempt import Failure, attempt, copies
 from bptt_verifier.program.gradient_names import (
     CONTAINERS,
     is_named_gradient,
@@ -33,7 +33,7 @@ from bptt_verifier.program.own_classes import (
     read_pair,
 )
 from bptt_verifier.program.own_code import OwnCode, read_function
-from bptt_verifier.program.own_results import LOSSES, PARAMS, is_array
+from bptt_verifier.program.own_results import LOSSES, PARAMS, is_array, is_number
 from bptt_verifier.program.source_file import (
     Definitions,
     RecordedCall,
@@ -43,6 +43,7 @@ from bptt_verifier.program.source_file import (
     load,
     read_cells,
 )
+from bptt_verifier.program.torch_tensors import to_arrays
 from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 
@@ -141,6 +142,8 @@ def read_any(
         loss = announce(find_function(module, "loss", file), "a call of loss")
         if not hasattr(module, "params"):
             raise ValueError(f"FILE: expected {file} to define params, a dict of float arrays")
+        if name != "gradients" and is_number_alone(gradients, module.params):
+            raise ValueError(describe_lone_loss(file, defined, name))
         said = f"{file.name} is taken for an own model of params, loss and {name}."
         return FileSubmission(gradients, said, loss, module.params)
     code = read_code(file, defined, name, chosen, announce)
@@ -151,6 +154,16 @@ def read_any(
         f"code = read_file(Path({str(file)!r}), {name!r}, True, {{}}, {[*chosen]!r})"
     )
     return FileSubmission(gradients, code.said, loss, code.params, setup)
+
+
+def is_number_alone(gradients: Callable[..., Any], params: Any) -> bool:
+    """True if a function of the parameters, of more than one entry, returns one number."""
+    tree = attempt(flatten, params)
+    if isinstance(tree, Failure):
+        return False
+    found = attempt(lambda: gradients(tree.rebuild(copies(tree.leaves))))
+    entries = sum(value.size for value in tree.leaves.values())
+    return entries > 1 and not isinstance(found, Failure | Mapping) and is_number(to_arrays(found))
 
 
 def choose_kind(
@@ -178,6 +191,8 @@ def choose_kind(
             return CODE, name
         if top not in defined.functions:
             return (CODE if own else DERIVATION), name
+        if returns_loss_alone(defined, name):
+            raise ValueError(describe_lone_loss(file, defined, name))
         if complete and number == 1:
             return OWN, name
         if own or not takes_three(defined, name) or has_own_parameters(defined, name):
@@ -219,6 +234,24 @@ def choose_kind(
     raise ValueError(
         f"FILE: expected a function gradients in {file}, found {list_named(defined)}; name yours, "
         f"such as {file}:{find_pair(defined) or 'NAME'}"
+    )
+
+
+def returns_loss_alone(defined: Definitions, name: str) -> bool:
+    """True if a function has a loss's name, returns one value, and computes no gradients."""
+    function = defined.functions[name]
+    returned = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
+    several = any(isinstance(each, ast.Tuple | ast.List | ast.Dict) for each in returned)
+    named = name in {*LOSS, *LOSSES} and bool(returned)
+    return named and not several and not has_own_parameters(defined, name)
+
+
+def describe_lone_loss(file: Path, defined: Definitions, name: str) -> str:
+    """Write the sentence on a function that returns a loss and no gradients."""
+    others = [n for n in ("gradients", *list_candidates(defined)) if defined.defines(n)]
+    return (
+        f"FILE: expected a function that returns gradients, found {name}, which returns the loss "
+        f"alone; name the one that returns gradients, such as {file}:{(others or ['NAME'])[0]}"
     )
 
 

@@ -203,7 +203,7 @@ def ask(
             )
             result = again
     if isinstance(result, Failure):
-        note = f"{result.file_line}: {result.text}; with {label}"
+        note = f"It was raised at {result.where}, with {label}."
         details = {"exception": result.exception, "file_line": result.file_line}
         return make_breach("raised", f"your function raised {result.what}", note, **details)
     found = read_results(to_arrays(result), expected)

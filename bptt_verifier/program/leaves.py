@@ -50,7 +50,7 @@ class Tree(NamedTuple):
     """Parameters, their leaves by name, and the names of the data among them.
 
     `keys` is true for a mapping without a structure in it, whose leaves have their keys as names,
-    and `flat` for one that holds arrays alone.
+    and `flat` for one that holds arrays alone. A float is an array without axes among the leaves.
     """
 
     params: Any
@@ -70,10 +70,8 @@ class Tree(NamedTuple):
         def remake(value: Any, path: Keys) -> Any:
             name = name_leaf(path, self.keys)
             if name in arrays:
-                new = arrays[name]
-                numbers = isinstance(new, np.ndarray) and new.dtype != object
-                return to_tensor(new, value) if numbers and is_tensor(value) else new
-            node = find_node(value)
+                return convert_like(arrays[name], value)
+            node = find_node(value) if path else find_root(value)
             if node is None or name in self.data:
                 copied = attempt(copy.deepcopy, value)
                 return value if isinstance(copied, Failure) else copied
@@ -98,7 +96,7 @@ class Tree(NamedTuple):
                     return result[0], self.read(result[1])
             if len(result) == len(self.leaves) and not same_shape:
                 return dict(zip(self.leaves, result, strict=True))
-        return result if find_node(result) is None else dict(self.match(self.params, result, ()))
+        return result if find_root(result) is None else dict(self.match(self.params, result, ()))
 
     def find_leaves(self, params: Any) -> dict[str, Any]:
         """Find the leaves by name of parameters in this structure."""
@@ -138,8 +136,8 @@ def flatten(params: Any) -> Tree:
     items = read_items(params) if isinstance(params, Mapping) else {}
     keys = bool(items) and all(find_node(value) is None for value in items.values())
     leaves, data, arrays = Leaves(), dict[str, Any](), True
-    leaves.one_precision = getattr(params, "one_precision", False)
-    for path, value in walk(params, (), ()) if find_node(params) else ():
+    tensors = getattr(params, "one_precision", False)
+    for path, value in walk(params, (), ()) if find_root(params) else ():
         name = name_leaf(path, keys)
         if name in leaves or name in data:
             raise ValueError(f"params: expected one entry of the name {name}, found two")
@@ -147,15 +145,18 @@ def flatten(params: Any) -> Tree:
             data[name] = value
         else:
             leaves[name] = convert_leaf(value, write_path(path))
-            arrays = arrays and not is_tensor(value)
+            arrays = arrays and not (is_tensor(value) or isinstance(value, float | np.floating))
+            tensors = tensors or is_tensor(value)
     if not leaves and data:
         convert_leaf(data[next(iter(data))], write_path((next(iter(data)),)))
     if not leaves:
         kind = type_name(params)
+        empty = find_root(params) is not None or isinstance(params, Mapping | list | tuple)
+        found = f"an empty {kind}; put the arrays in it that loss differentiates" if empty else kind
         raise ValueError(
-            f"params: expected a dict of float arrays, which may be nested, found {kind}"
+            f"params: expected a dict of float arrays, which may be nested, found {found}"
         )
-    leaves.one_precision = leaves.one_precision or not arrays
+    leaves.one_precision = tensors
     return Tree(params, leaves, tuple(data), keys, arrays)
 
 
@@ -205,10 +206,11 @@ def convert_leaf(value: Any, where: str) -> Array:
     if isinstance(array, Failure):
         raise ValueError(f"{where}: expected an array, found {array.what}")
     dtype = str(value.dtype).removeprefix("torch.") if is_tensor(value) else str(array.dtype)
+    remedy = "; integers are data: convert it to float64" if array.dtype.kind in "iu" else ""
     if dtype not in {"float32", "float64"} or array.size == 0:
         raise ValueError(
             f"{where}: expected a float32 or float64 array with entries, found "
-            f"{dtype} of shape {array.shape}"
+            f"{dtype} of shape {array.shape}{remedy}"
         )
     return array  # type: ignore[no-any-return]
 
@@ -218,7 +220,7 @@ def walk(value: Any, path: Keys, above: tuple[int, ...]) -> Iterator[tuple[Keys,
 
     A part without any leaf is data as a whole, and so is a part that contains itself.
     """
-    node = find_node(value)
+    node = find_node(value) if path else find_root(value)
     if node is None or id(value) in above:
         yield path, value
         return
@@ -275,6 +277,23 @@ def find_node(value: Any) -> Node | None:
     names = [f.name for f in fields(value)] if is_dataclass(value) else vars_of(value)
     children = {name: getattr(value, name) for name in names if hasattr(value, name)}
     return Node(children, lambda new: remake_object(value, children, new)) if children else None
+
+
+def find_root(params: Any) -> Node | None:
+    """Find the children of parameters; unlike elsewhere, a list of numbers is no array here."""
+    if isinstance(params, list | tuple) and params and is_numbers(params):
+        return Node(dict(enumerate(params)), type(params))
+    return find_node(params)
+
+
+def convert_like(new: Any, given: Any) -> Any:
+    """Convert an array to what was given in its place: a tensor, or a number without axes."""
+    if isinstance(given, float | np.floating) and hasattr(new, "dtype"):
+        number = new[()]
+        real = isinstance(number, np.float32 | np.float64)
+        return float(number) if type(given) is float and real else number
+    numbers = isinstance(new, np.ndarray) and new.dtype != object
+    return to_tensor(new, given) if numbers and is_tensor(given) else new
 
 
 def vars_of(value: Any) -> list[str]:

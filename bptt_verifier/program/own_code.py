@@ -140,7 +140,7 @@ class Calls:
         """Call the code with the parameters given. Raises ValueError where it raises."""
         found = attempt(call, copy.deepcopy(self.params))
         if isinstance(found, Failure):
-            raise ValueError(f"{self.name} raised {found.what} at {found.file_line}")
+            raise ValueError(f"{self.name} raised {found.what} at {found.where}")
         return found  # type: ignore[no-any-return]
 
     def list_places(
