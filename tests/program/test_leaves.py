@@ -154,7 +154,7 @@ def test_missing_leaves_are_missing_and_unknown_names_are_kept() -> None:
         (3, "params: expected a dict of float arrays, which may be nested, found int"),
         (
             [],
-            "params: expected a dict of float arrays, which may be nested, found an empty list; put the arrays in",
+            "a dict of float arrays, which may be nested, found an empty list; put the arrays in",
         ),
         ({}, "found an empty dict; put the arrays in it that loss differentiates"),
         ({"n": 3}, "found int64 of shape (); integers are data: convert it to float64"),
