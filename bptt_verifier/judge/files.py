@@ -48,6 +48,7 @@ from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 
 IN_FILE, FOUND = "gradients(draw_parameters(params", "code.gradients(draw_parameters(code.params"
+ENDINGS = ("loss", "cost", "error")  # of the names of losses
 LATER = (1, 4, 16)  # calls that are skipped for other data
 DERIVATION, OWN, CODE = "derivation", "own model", "own code"
 # Make a function announce each call with words such as "running FILE".
@@ -116,7 +117,10 @@ def read_any(
         raise
     if kind == DERIVATION and own is None and name in defined.calls:
         recorder = Recorder(frozenset({name}), frozenset({name}))
-        announce(load, f"running {file.name}")(file, recorder)
+        run = announce(load, f"running {file.name}")
+        run(file, recorder)
+        if not recorder.calls and is_guarded(file):
+            attempt(run, file, recorder, name="__main__")
         kind = CODE if name in recorder.calls and takes_data(recorder.calls[name]) else kind
     if kind == DERIVATION:
         if chosen:
@@ -270,10 +274,13 @@ def takes_three(defined: Definitions, name: str) -> bool:
 
 
 def takes_data(call: RecordedCall) -> bool:
-    """True if the first argument of a call cannot be weights, which have several shapes."""
+    """True if the first argument of a call cannot be the weights U, W and V, of several shapes."""
     first = next(iter(call.arguments.values()), None)
+    node = find_node(first)
+    named = () if node is None else [key for key in node.children if isinstance(key, str)]
     leaves = [value for _, value in walk(first, (), ())]
-    return find_node(first) is None or len({np.shape(value) for value in leaves}) < 2
+    others = bool(named) and not {"U", "W", "V"}.issubset(named)
+    return node is None or others or len({np.shape(value) for value in leaves}) < 2
 
 
 def find_pair(defined: Definitions) -> str:
@@ -326,10 +333,19 @@ def returns_both(function: ast.FunctionDef) -> bool:
         ]
         names = [name_expression(part) for part in parts]
         slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
-        written = "grad" in function.name.lower() and any(isinstance(p, ast.Dict) for p in parts)
-        if (slopes or written) and (LOSSES & {*names} or ("" in names and not passed_back)):
+        losses = [n for n in names if n in LOSSES or n.lower().endswith(ENDINGS)]
+        written = any(map(is_dict, parts)) and ("grad" in function.name.lower() or losses)
+        if (slopes or written) and (losses or ("" in names and not passed_back)):
             return True
     return False
+
+
+def is_dict(expression: ast.expr) -> bool:
+    """True for an expression such as `{"W": dW}` or `dict(W=dW)`."""
+    called = expression.func if isinstance(expression, ast.Call) else None
+    return isinstance(expression, ast.Dict) or (
+        isinstance(called, ast.Name) and called.id == "dict"
+    )
 
 
 def check_signature(
@@ -404,8 +420,7 @@ def read_call(
         recorder = Recorder(names, last, kind, skipped)
     run, read = announce(load, f"running {file.name}"), announce(read_named, f"a call of {name}")
     space = vars(run(file, recorder))
-    guarded = any("__main__" in cell.source for cell in read_cells(file))
-    if not guarded or recorder.calls:
+    if not is_guarded(file) or recorder.calls:
         return recorder, read(space, name, recorder, chosen)
     try:
         return recorder, read(space, name, recorder, chosen)
@@ -414,6 +429,11 @@ def read_call(
         if not recorder.calls:
             raise
         return recorder, read(space, name, recorder, chosen)
+
+
+def is_guarded(file: Path) -> bool:
+    """True if a file has code that runs only where it is the main program."""
+    return any("__main__" in cell.source for cell in read_cells(file))
 
 
 def read_named(
