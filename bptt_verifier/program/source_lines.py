@@ -6,6 +6,7 @@ missing or has changed, the place of every equation is unknown, and nothing else
 
 import linecache
 import os
+import sys
 import sysconfig
 from importlib.util import find_spec
 from itertools import dropwhile, islice, takewhile
@@ -71,7 +72,16 @@ class Place(NamedTuple):
         return f"{self}:{self.first_column}"
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        cell = find_cell(self.file)
+        return f"{self.file}:{self.line}" if cell is None else f"In [{cell}], line {self.line}"
+
+
+def find_cell(file: str) -> int | None:
+    """Find the number of the input of IPython that has this file's name; None of other files."""
+    make = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    compiler = getattr(make() if make else None, "compile", None)
+    number = getattr(compiler, "_filename_map", {}).get(file)
+    return None if number is None else int(number)
 
 
 def places(equation: Any) -> tuple[Place, ...]:
