@@ -4,7 +4,6 @@ It may be a derivation of the project's model, `gradients(params, x, y)`; an own
 `loss` and `gradients(params)`; or the user's own code, which computes both in a function or class.
 """
 
-import ast
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,20 +11,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.judge.candidates import (
+    count_required,
+    find_pair,
+    has_own_parameters,
+    list_candidates,
+    list_named,
+    returns_loss_alone,
+    takes_three,
+)
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt, copies
-from bptt_verifier.program.gradient_names import (
-    CONTAINERS,
-    is_named_gradient,
-    name_expression,
-    walk_own_body,
-)
 from bptt_verifier.program.leaves import find_node, flatten, walk
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import (
     BACKWARD,
-    COTANGENT,
     FORWARD,
     LOSS,
     find_methods,
@@ -33,7 +34,7 @@ from bptt_verifier.program.own_classes import (
     read_pair,
 )
 from bptt_verifier.program.own_code import OwnCode, read_function
-from bptt_verifier.program.own_results import LOSSES, PARAMS, is_array, is_number
+from bptt_verifier.program.own_results import PARAMS, is_array, is_number
 from bptt_verifier.program.source_file import (
     Definitions,
     RecordedCall,
@@ -48,7 +49,6 @@ from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 
 IN_FILE, FOUND = "gradients(draw_parameters(params", "code.gradients(draw_parameters(code.params"
-ENDINGS = ("loss", "cost", "error")  # of the names of losses
 LATER = (1, 4, 16)  # calls that are skipped for other data
 DERIVATION, OWN, CODE = "derivation", "own model", "own code"
 # Make a function announce each call with words such as "running FILE".
@@ -241,15 +241,6 @@ def choose_kind(
     )
 
 
-def returns_loss_alone(defined: Definitions, name: str) -> bool:
-    """True if a function has a loss's name, returns one value, and computes no gradients."""
-    function = defined.functions[name]
-    returned = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
-    several = any(isinstance(each, ast.Tuple | ast.List | ast.Dict) for each in returned)
-    named = name in {*LOSS, *LOSSES} and bool(returned)
-    return named and not several and not has_own_parameters(defined, name)
-
-
 def describe_lone_loss(file: Path, defined: Definitions, name: str) -> str:
     """Write the sentence on a function that returns a loss and no gradients."""
     others = [n for n in ("gradients", *list_candidates(defined)) if defined.defines(n)]
@@ -257,20 +248,6 @@ def describe_lone_loss(file: Path, defined: Definitions, name: str) -> str:
         f"FILE: expected a function that returns gradients, found {name}, which returns the loss "
         f"alone; name the one that returns gradients, such as {file}:{(others or ['NAME'])[0]}"
     )
-
-
-def count_required(defined: Definitions, name: str) -> int | None:
-    """Count the arguments without a default of a function; None where it is not in the file."""
-    node = defined.functions.get(name)
-    if node is None:
-        return None
-    return len(node.args.posonlyargs) + len(node.args.args) - len(node.args.defaults)
-
-
-def takes_three(defined: Definitions, name: str) -> bool:
-    """True if a function takes three arguments in order, as a derivation does."""
-    given = defined.functions[name].args
-    return given.vararg is not None or len(given.posonlyargs) + len(given.args) >= 3
 
 
 def takes_data(call: RecordedCall) -> bool:
@@ -281,71 +258,6 @@ def takes_data(call: RecordedCall) -> bool:
     leaves = [value for _, value in walk(first, (), ())]
     others = bool(named) and not {"U", "W", "V"}.issubset(named)
     return node is None or others or len({np.shape(value) for value in leaves}) < 2
-
-
-def find_pair(defined: Definitions) -> str:
-    """Find two functions such as rnn_forward and rnn_backward, the last in the file."""
-    pairs = [(each, each.replace("forward", "backward")) for each in defined.functions]
-    found = [",".join(pair) for pair in pairs if len({*pair} & {*defined.functions}) == 2]
-    return found[-1] if found else ""
-
-
-def list_named(defined: Definitions) -> str:
-    """List the functions and classes of a file, for a message."""
-    return ", ".join([*defined.functions, *defined.classes]) or "none"
-
-
-def has_own_parameters(defined: Definitions, name: str) -> bool:
-    """True if a function computes gradients, by their names, of variables of its file."""
-    variables = defined.names - {*defined.functions, *defined.classes}
-    nodes = [n for n in walk_own_body(defined.functions[name]) if isinstance(n, ast.Name)]
-    read = {n.id for n in nodes if isinstance(n.ctx, ast.Load)} & variables
-    local = {n.id for n in nodes if isinstance(n.ctx, ast.Store)}
-    return any(is_named_gradient(one, other) for one in local for other in read - local)
-
-
-def list_candidates(defined: Definitions) -> list[str]:
-    """List the functions that return a loss with gradients, and classes with both methods."""
-    found = [n for n, function in defined.functions.items() if returns_both(function)]
-    for name, node in defined.classes.items():
-        methods = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
-        if methods & {*FORWARD} and methods & {*BACKWARD}:
-            found.append(name)
-            continue
-        inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
-        found += [f"{name}.{child.name}" for child in inside if returns_both(child)]
-    return found
-
-
-def returns_both(function: ast.FunctionDef) -> bool:
-    """True if a function returns the loss, by its name or as a term, and gradients."""
-    nodes = [*walk_own_body(function)]
-    used = {n.id for n in nodes if isinstance(n, ast.Name)}
-    used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
-    arguments = [each.arg.lower() for each in function.args.args]
-    passed_back = "back" in function.name or any(n.startswith(COTANGENT) for n in arguments)
-    for node in nodes:
-        value = node.value if isinstance(node, ast.Return) else None
-        if not isinstance(value, ast.Tuple | ast.List):
-            continue
-        parts = [
-            p for e in value.elts for p in (e.elts if isinstance(e, ast.List | ast.Tuple) else [e])
-        ]
-        names = [name_expression(part) for part in parts]
-        slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
-        losses = [n for n in names if n in LOSSES or n.lower().endswith(ENDINGS)]
-        written = any(map(is_dict, parts)) and ("grad" in function.name.lower() or losses)
-        if (slopes or written) and (losses or ("" in names and not passed_back)):
-            return True
-    return False
-
-
-def is_dict(expression: ast.expr) -> bool:
-    """True for an expression such as `{"W": dW}` or `dict(W=dW)`."""
-    called = expression.func if isinstance(expression, ast.Call) else None
-    return isinstance(expression, ast.Dict) or (
-        isinstance(called, ast.Name) and called.id == "dict"
-    )
 
 
 def check_signature(

@@ -51,6 +51,7 @@ from bptt_verifier.program.own_results import (
 )
 from bptt_verifier.program.own_updates import find_updating_variables, record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
+from bptt_verifier.program.torch_tensors import is_tensor
 
 INPUTS = frozenset("x xs xt input inputs data h hs hprev h_prev c cprev c_prev s state".split())
 VECTORS = frozenset("params parameters theta weights".split())
@@ -142,6 +143,12 @@ class Calls:
         found = attempt(call, copy.deepcopy(self.params))
         if isinstance(found, Failure):
             raise ValueError(f"{self.name} raised {found.what} at {found.where}")
+        for part in ("forward", "loss", "result"):
+            if any(is_tensor(each) for _, each in walk(found.get(part), (), ())):
+                raise ValueError(
+                    f"{self.name}: expected arrays of NumPy, found tensors of PyTorch; write "
+                    "params, loss(params) and gradients(params) around them, of tensors or arrays"
+                )
         return found  # type: ignore[no-any-return]
 
     def list_places(

@@ -7,12 +7,13 @@ made without a dtype is float64.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.attempt import Failure, attempt, find_code, type_name
 from bptt_verifier.program.leaves import Tree, rebuild_before
 from bptt_verifier.program.numpy_code import takes_namespace
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array, to_tensor
@@ -26,6 +27,8 @@ def takes_tensors(loss: Callable[..., Any], trees: Sequence[Tree]) -> bool:
 
     A loss that returns a tensor of either is one of tensors if that depends on them.
     """
+    if find_torch() is None and "torch" in getattr(find_code(loss), "co_names", ()):
+        attempt(import_module, "torch")  # which its first call would import
     if find_torch() is None:
         return False
     given = not all(tree.arrays for tree in trees)
@@ -81,7 +84,10 @@ def differentiate(
     torch: Any = find_torch()
     params = make_tensors(point)
     with torch.enable_grad():
-        value = loss(params).sum()
+        value = loss(params)
+        if not is_tensor(value):
+            raise TypeError(f"the loss returns {type_name(value)}, which autograd cannot follow")
+        value = value.sum()
     found = [None] * len(params)
     if value.requires_grad:
         found = torch.autograd.grad(value, [*params.values()], allow_unused=True)

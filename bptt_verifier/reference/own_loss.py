@@ -209,14 +209,13 @@ def use_differences(
     def by_torch(point: Mapping[str, Array]) -> tuple[float, dict[str, Array]]:
         return differentiate(model.loss, point)
 
+    point, chosen_cases = widen(model.params[0]), (model.params, model.seed, cases, progress)
+    followed = model.in_torch and not isinstance(attempt(by_torch, point), Failure)
     with MUTED.hold():
-        found = attempt(
-            choose_black_box, in_numpy, model.params, model.seed, cases, progress,
-            by_torch if model.in_torch else None,
-        )  # fmt: skip
+        gradient = by_torch if followed else None
+        found = attempt(choose_black_box, in_numpy, *chosen_cases, gradient)
     if isinstance(found, Failure):
-        how = "torch.autograd" if model.in_torch else "Its differences"
-        return model._replace(refusal=f"{reason} {how}: {found.what}.")
+        return model._replace(refusal=f"{reason} Its differences: {found.what}.")
     box, chosen = found
     model = model._replace(
         black_box=box, cases=chosen.cases, zeros=chosen.zeros,
@@ -225,7 +224,7 @@ def use_differences(
     if not chosen.cases:
         refusal = f"{reason} Its differences are too slow or too inaccurate to serve."
         return model._replace(refusal=refusal, notes=())
-    if model.in_torch:
+    if followed:
         for case in chosen.cases[:CONFIRMED]:
             doubt = ask_second_opinion(model, case)
             if doubt is not None:
@@ -281,7 +280,9 @@ def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:
     call = wraps(loss)(lambda: np.asarray(loss(copies(wide), np)))
     found = attempt(call)
     if isinstance(found, Failure):
-        return f"{model.called} raised {found.what} at {found.where}."
+        missing = found.exception == ModuleNotFoundError.__name__
+        remedy = "; install it where bptt runs" if missing else ""
+        return f"{model.called} raised {found.what} at {found.where}{remedy}."
     if found.dtype == object and found.size == 1:
         raise ValueError(
             f"{model.called}: expected a real scalar, found {type_name(found.item())}; return the "

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program.own_code import read_function
+from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.tolerance.comparison import Verdict
 
 torch: Any = import_module("torch") if find_spec("torch") else None
@@ -65,7 +67,8 @@ def test_a_mistake_is_named_with_the_line_of_the_loss() -> None:
     (mistake,) = report.mistakes
     assert mistake.name == "hidden-state-off-by-one"
     assert '`p["W"] @ h`' in mistake.explanation
-    assert f"{__file__}:25:" in mistake.explanation
+    line = loss.__code__.co_firstlineno + 3
+    assert f"{__file__}:{line}:" in mistake.explanation
 
 
 def test_a_loss_that_cannot_be_traced_is_differentiated_by_torch_autograd() -> None:
@@ -135,3 +138,24 @@ def test_a_function_of_pytorch_is_judged_by_its_own_derivative() -> None:
     report = verify_own_model(lambda p: by_function(p, 2.9), wrong, given, cases=4)
     assert report.verdict is Verdict.INCONCLUSIVE
     assert "torch.autograd" in report.notes[0]
+
+
+def test_a_loss_that_leaves_pytorch_is_differentiated_by_differences() -> None:
+    given = {"w": torch.tensor([0.3, 0.5], dtype=torch.float64)}
+
+    def squares(p: Any) -> float:
+        return float((p["w"].detach().numpy() ** 2).sum())
+
+    report = verify_own_model(lambda p: {"w": 2 * p["w"]}, squares, given)
+    assert report.verdict is Verdict.AGREES, report
+    assert "returns float, which autograd cannot follow" in report.notes[0]
+    assert "central differences of the loss in float64" in report.notes[0]
+
+
+def test_code_as_it_stands_in_pytorch_is_refused_with_a_remedy() -> None:
+    def f(w: Any) -> Any:
+        return (w**2).sum(), 2 * w
+
+    call = RecordedCall(None, {"w": torch.ones(2)})
+    with pytest.raises(ValueError, match="found tensors of PyTorch; write params, loss"):
+        read_function(f, "f", call)
