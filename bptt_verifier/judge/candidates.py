@@ -16,8 +16,10 @@ ENDINGS = ("loss", "cost", "error")  # of the names of losses
 
 
 def returns_loss_alone(defined: Definitions, name: str) -> bool:
-    """True if a function has a loss's name, returns one value, and computes no gradients."""
+    """True if a function has the name of a loss, returns one value, and leaves no gradients."""
     function = defined.functions[name]
+    if leaves_gradients(function):
+        return False
     returned = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
     several = any(isinstance(each, ast.Tuple | ast.List | ast.Dict) for each in returned)
     named = name in {*LOSS, *LOSSES} and bool(returned)
@@ -91,6 +93,23 @@ def returns_both(function: ast.FunctionDef) -> bool:
         losses = [n for n in names if n in LOSSES or n.lower().endswith(ENDINGS)]
         written = any(map(is_dict, parts)) and ("grad" in function.name.lower() or losses)
         if (slopes or written) and (losses or ("" in names and not passed_back)):
+            return True
+    return False
+
+
+def leaves_gradients(function: ast.FunctionDef) -> bool:
+    """True if a function may leave gradients in globals or attributes, or call what does."""
+    for node in walk_own_body(function):
+        if isinstance(node, ast.Global):
+            return True
+        if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+            inside = node.value
+            while isinstance(inside, ast.Subscript):
+                inside = inside.value
+            if isinstance(node, ast.Attribute) or name_expression(inside) in CONTAINERS:
+                return True
+        called = name_expression(node.func) if isinstance(node, ast.Call) else ""
+        if "back" in called or "grad" in called:
             return True
     return False
 

@@ -155,6 +155,7 @@ net.backward(out - y)
 PAIR_ONLY = (
     "def net_forward(x): return x\ndef net_backward(d): return d\nwhile True: net_forward(1)\n"
 )
+LEAVING = SHAPES["objects of a value and its gradient"].source
 NET = f"{DATA}{METHODS}        return dW, dV, db\n"
 
 
@@ -237,3 +238,18 @@ def test_a_counterexample_of_a_function_without_gradients_is_repeated_by_one_lin
     space: dict[str, Any] = {}
     exec(setup, space)
     assert np.allclose(eval(call, space)[1]["b"], case.yours)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        LEAVING.replace("f(", "loss("),
+        f"{DATA}\ndW = 0 * W\ndef run_backward():\n    global dW\n    dW = 1 + 0 * W\n"
+        "def loss():\n    run_backward()\n    return np.sum(W)\nloss()\n",
+    ],
+    ids=["attributes", "a call"],
+)
+def test_a_function_with_the_name_of_a_loss_may_leave_gradients(
+    source: str, tmp_path: Path
+) -> None:
+    assert "parameters: W" in read(tmp_path, source, "loss", own=True).said
