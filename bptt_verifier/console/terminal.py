@@ -2,8 +2,10 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TypeVar
 
 from rich.console import Console, RenderableType
@@ -11,6 +13,7 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 R = TypeVar("R")
+INTERVAL = 0.2  # seconds between two messages to a notebook
 
 
 @contextmanager
@@ -19,12 +22,39 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int, int], 
 
     Yield a function of done and total.
     """
+    if Console().is_jupyter:
+        with show_progress_in_notebook(what) as notebook_progress:
+            yield notebook_progress
+        return
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
-    hidden = not (sys.stderr.isatty() or console.is_jupyter)
+    hidden = not sys.stderr.isatty()
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def show_progress_in_notebook(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show progress as a line of a notebook's cell, which is empty in the end.
+
+    Yield a function of done and total.
+    """
+    handle = import_module("IPython.display").display(
+        {"text/plain": f"{what} …"}, raw=True, display_id=True
+    )
+    shown = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > INTERVAL:
+            shown = time.monotonic()
+            handle.update({"text/plain": f"{what} {done} of {total}"}, raw=True)
+
+    try:
+        yield progress
+    finally:
+        handle.update({"text/plain": ""}, raw=True)
 
 
 def collect_rows(what: str, rows: Iterable[R], total: int) -> list[R]:

@@ -4,7 +4,6 @@ It may be a derivation of the project's model, `gradients(params, x, y)`; an own
 `loss` and `gradients(params)`; or the user's own code, which computes both in a function or class.
 """
 
-import ast
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,20 +11,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.judge.candidates import (
+    count_required,
+    find_pair,
+    has_own_parameters,
+    list_candidates,
+    list_named,
+    returns_loss_alone,
+    takes_three,
+)
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
-from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.program.gradient_names import (
-    CONTAINERS,
-    is_named_gradient,
-    name_expression,
-    walk_own_body,
-)
+from bptt_verifier.program.attempt import Failure, attempt, copies
 from bptt_verifier.program.leaves import find_node, flatten, walk
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import (
     BACKWARD,
-    COTANGENT,
     FORWARD,
     LOSS,
     find_methods,
@@ -33,7 +34,7 @@ from bptt_verifier.program.own_classes import (
     read_pair,
 )
 from bptt_verifier.program.own_code import OwnCode, read_function
-from bptt_verifier.program.own_results import LOSSES, PARAMS, is_array
+from bptt_verifier.program.own_results import PARAMS, is_array, is_number
 from bptt_verifier.program.source_file import (
     Definitions,
     RecordedCall,
@@ -43,6 +44,7 @@ from bptt_verifier.program.source_file import (
     load,
     read_cells,
 )
+from bptt_verifier.program.torch_tensors import to_arrays
 from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 
@@ -115,7 +117,10 @@ def read_any(
         raise
     if kind == DERIVATION and own is None and name in defined.calls:
         recorder = Recorder(frozenset({name}), frozenset({name}))
-        announce(load, f"running {file.name}")(file, recorder)
+        run = announce(load, f"running {file.name}")
+        run(file, recorder)
+        if not recorder.calls and is_guarded(file):
+            attempt(run, file, recorder, name="__main__")
         kind = CODE if name in recorder.calls and takes_data(recorder.calls[name]) else kind
     if kind == DERIVATION:
         if chosen:
@@ -141,6 +146,8 @@ def read_any(
         loss = announce(find_function(module, "loss", file), "a call of loss")
         if not hasattr(module, "params"):
             raise ValueError(f"FILE: expected {file} to define params, a dict of float arrays")
+        if name != "gradients" and is_number_alone(gradients, module.params):
+            raise ValueError(describe_lone_loss(file, defined, name))
         said = f"{file.name} is taken for an own model of params, loss and {name}."
         return FileSubmission(gradients, said, loss, module.params)
     code = read_code(file, defined, name, chosen, announce)
@@ -151,6 +158,16 @@ def read_any(
         f"code = read_file(Path({str(file)!r}), {name!r}, True, {{}}, {[*chosen]!r})"
     )
     return FileSubmission(gradients, code.said, loss, code.params, setup)
+
+
+def is_number_alone(gradients: Callable[..., Any], params: Any) -> bool:
+    """True if a function of the parameters, of more than one entry, returns one number."""
+    tree = attempt(flatten, params)
+    if isinstance(tree, Failure):
+        return False
+    found = attempt(lambda: gradients(tree.rebuild(copies(tree.leaves))))
+    entries = sum(value.size for value in tree.leaves.values())
+    return entries > 1 and not isinstance(found, Failure | Mapping) and is_number(to_arrays(found))
 
 
 def choose_kind(
@@ -178,6 +195,8 @@ def choose_kind(
             return CODE, name
         if top not in defined.functions:
             return (CODE if own else DERIVATION), name
+        if returns_loss_alone(defined, name):
+            raise ValueError(describe_lone_loss(file, defined, name))
         if complete and number == 1:
             return OWN, name
         if own or not takes_three(defined, name) or has_own_parameters(defined, name):
@@ -222,81 +241,23 @@ def choose_kind(
     )
 
 
-def count_required(defined: Definitions, name: str) -> int | None:
-    """Count the arguments without a default of a function; None where it is not in the file."""
-    node = defined.functions.get(name)
-    if node is None:
-        return None
-    return len(node.args.posonlyargs) + len(node.args.args) - len(node.args.defaults)
-
-
-def takes_three(defined: Definitions, name: str) -> bool:
-    """True if a function takes three arguments in order, as a derivation does."""
-    given = defined.functions[name].args
-    return given.vararg is not None or len(given.posonlyargs) + len(given.args) >= 3
+def describe_lone_loss(file: Path, defined: Definitions, name: str) -> str:
+    """Write the sentence on a function that returns a loss and no gradients."""
+    others = [n for n in ("gradients", *list_candidates(defined)) if defined.defines(n)]
+    return (
+        f"FILE: expected a function that returns gradients, found {name}, which returns the loss "
+        f"alone; name the one that returns gradients, such as {file}:{(others or ['NAME'])[0]}"
+    )
 
 
 def takes_data(call: RecordedCall) -> bool:
-    """True if the first argument of a call cannot be weights, which have several shapes."""
+    """True if the first argument of a call cannot be the weights U, W and V, of several shapes."""
     first = next(iter(call.arguments.values()), None)
+    node = find_node(first)
+    named = () if node is None else [key for key in node.children if isinstance(key, str)]
     leaves = [value for _, value in walk(first, (), ())]
-    return find_node(first) is None or len({np.shape(value) for value in leaves}) < 2
-
-
-def find_pair(defined: Definitions) -> str:
-    """Find two functions such as rnn_forward and rnn_backward, the last in the file."""
-    pairs = [(each, each.replace("forward", "backward")) for each in defined.functions]
-    found = [",".join(pair) for pair in pairs if len({*pair} & {*defined.functions}) == 2]
-    return found[-1] if found else ""
-
-
-def list_named(defined: Definitions) -> str:
-    """List the functions and classes of a file, for a message."""
-    return ", ".join([*defined.functions, *defined.classes]) or "none"
-
-
-def has_own_parameters(defined: Definitions, name: str) -> bool:
-    """True if a function computes gradients, by their names, of variables of its file."""
-    variables = defined.names - {*defined.functions, *defined.classes}
-    nodes = [n for n in walk_own_body(defined.functions[name]) if isinstance(n, ast.Name)]
-    read = {n.id for n in nodes if isinstance(n.ctx, ast.Load)} & variables
-    local = {n.id for n in nodes if isinstance(n.ctx, ast.Store)}
-    return any(is_named_gradient(one, other) for one in local for other in read - local)
-
-
-def list_candidates(defined: Definitions) -> list[str]:
-    """List the functions that return a loss with gradients, and classes with both methods."""
-    found = [n for n, function in defined.functions.items() if returns_both(function)]
-    for name, node in defined.classes.items():
-        methods = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
-        if methods & {*FORWARD} and methods & {*BACKWARD}:
-            found.append(name)
-            continue
-        inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
-        found += [f"{name}.{child.name}" for child in inside if returns_both(child)]
-    return found
-
-
-def returns_both(function: ast.FunctionDef) -> bool:
-    """True if a function returns the loss, by its name or as a term, and gradients."""
-    nodes = [*walk_own_body(function)]
-    used = {n.id for n in nodes if isinstance(n, ast.Name)}
-    used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
-    arguments = [each.arg.lower() for each in function.args.args]
-    passed_back = "back" in function.name or any(n.startswith(COTANGENT) for n in arguments)
-    for node in nodes:
-        value = node.value if isinstance(node, ast.Return) else None
-        if not isinstance(value, ast.Tuple | ast.List):
-            continue
-        parts = [
-            p for e in value.elts for p in (e.elts if isinstance(e, ast.List | ast.Tuple) else [e])
-        ]
-        names = [name_expression(part) for part in parts]
-        slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
-        written = "grad" in function.name.lower() and any(isinstance(p, ast.Dict) for p in parts)
-        if (slopes or written) and (LOSSES & {*names} or ("" in names and not passed_back)):
-            return True
-    return False
+    others = bool(named) and not {"U", "W", "V"}.issubset(named)
+    return node is None or others or len({np.shape(value) for value in leaves}) < 2
 
 
 def check_signature(
@@ -371,8 +332,7 @@ def read_call(
         recorder = Recorder(names, last, kind, skipped)
     run, read = announce(load, f"running {file.name}"), announce(read_named, f"a call of {name}")
     space = vars(run(file, recorder))
-    guarded = any("__main__" in cell.source for cell in read_cells(file))
-    if not guarded or recorder.calls:
+    if not is_guarded(file) or recorder.calls:
         return recorder, read(space, name, recorder, chosen)
     try:
         return recorder, read(space, name, recorder, chosen)
@@ -381,6 +341,11 @@ def read_call(
         if not recorder.calls:
             raise
         return recorder, read(space, name, recorder, chosen)
+
+
+def is_guarded(file: Path) -> bool:
+    """True if a file has code that runs only where it is the main program."""
+    return any("__main__" in cell.source for cell in read_cells(file))
 
 
 def read_named(

@@ -38,7 +38,7 @@ class OwnSubject(Subject):
         """Copy the parameters into a new structure."""
         tree = self.model.trees[case.point.setting]
         params = tree.rebuild(copy(case.arguments))
-        return Call((params,), {}, lambda: dict(tree.read(params)))
+        return Call((params,), {}, lambda: tree.find_leaves(params))
 
     def expect(self, case: Case) -> Expected:
         """Describe the gradients, by the names of the parameters, and the optional loss."""

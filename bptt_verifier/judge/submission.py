@@ -14,6 +14,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import USERS, Failure, attempt, printable, type_name
+from bptt_verifier.program.torch_tensors import to_arrays
 from bptt_verifier.report import Mistake
 
 NAMES = ("U", "W", "V", "b", "c", "b_n")
@@ -188,7 +189,7 @@ def ask(
     settings, it is called again without them, and a note says so.
     """
     call = make_call()
-    before = {name: np.array(array) for name, array in call.arrays().items()}
+    before = {name: np.array(array) for name, array in to_arrays(call.arrays()).items()}
     submission.calls += 1
     gradients, settings = submission.gradients, USERS.get()
     result = attempt(gradients, *call.arguments, settings=settings, **call.named)
@@ -202,16 +203,16 @@ def ask(
             )
             result = again
     if isinstance(result, Failure):
-        note = f"{result.file_line}: {result.text}; with {label}"
+        note = f"It was raised at {result.where}, with {label}."
         details = {"exception": result.exception, "file_line": result.file_line}
         return make_breach("raised", f"your function raised {result.what}", note, **details)
-    found = read_results(result, expected)
+    found = read_results(to_arrays(result), expected)
     if not isinstance(found, Breach):
         found = submission.select_known(found, expected)
     arrays = found if isinstance(found, Breach) else convert_results(found, expected)
     if isinstance(arrays, Breach):
         return arrays
-    after = call.arrays()
+    after = to_arrays(call.arrays())
     for name, array in before.items():
         now = after.get(name)
         if now is None or not np.array_equal(now, array, equal_nan=array.dtype.kind == "f"):
@@ -272,8 +273,8 @@ def name_result(name: str) -> str:
 def convert_results(found: Mapping[str, Any], expected: Expected) -> dict[str, Array] | Breach:
     """Convert the values to new arrays of real numbers with the expected shapes."""
     arrays = {}
-    for name, value in found.items():
-        what = name_result(name)
+    for name, given in found.items():
+        what, value = name_result(name), to_arrays(given)
         array = value.copy() if type(value) is np.ndarray else attempt(np.array, value)
         if isinstance(array, Failure) or array.dtype.kind not in "fiu":
             of_type = isinstance(array, Failure) or (array.dtype == object and array.ndim == 0)

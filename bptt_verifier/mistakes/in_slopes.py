@@ -28,6 +28,18 @@ BY_RESULT: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), lambda y: y * (1 - y)),
 }
 
+# What is left of the slope where a part of its formula is forgotten.
+INCOMPLETE: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
+    "tanh": (
+        ("1 − y instead of 1 − y²", lambda y: 1 - y),
+        ("y² instead of 1 − y²", lambda y: y * y),
+    ),
+    "sigmoid": (
+        ("1 − y instead of y (1 − y)", lambda y: 1 - y),
+        ("y instead of y (1 − y)", np.copy),
+    ),
+}
+
 
 def list_shifted_slopes(
     known: Structure, activations: Sequence[Sequence[Activation]]
@@ -51,6 +63,11 @@ def list_shifted_slopes(
         changes = partial(replace_slopes, known, each, partial(evaluate_at_variable, formula))
         family = name, kind
         yield OperationMistake(name, said, each[0].end, changes, {}, family)
+        for formulas, slope in INCOMPLETE[kind]:
+            said = f"its derivative is, with its result y, {formulas}"
+            name = "activation-derivative-incomplete"
+            changes = partial(replace_slopes, known, each, partial(evaluate_at_result, slope))
+            yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind, formulas))
         for other, (_, slope) in BY_RESULT.items():
             if other != kind:
                 said = f"its derivative is that of a {other}, but the function is a {kind}"

@@ -104,7 +104,12 @@ def failure_of(error: BaseException, function: Callable[..., Any]) -> Failure:
     by_settings = isinstance(error, FloatingPointError | Warning)
     where = f"`{place.expression}` ({place.at_column})" if place.expression else str(place)
     return Failure(
-        what, kind, f"{frame.filename}:{frame.lineno}", frame.line or "", by_settings, where
+        what,
+        kind,
+        str(place._replace(file=frame.filename, line=frame.lineno or 0)),
+        frame.line or "",
+        by_settings,
+        where,
     )
 
 

@@ -1,9 +1,10 @@
 """Leaves: the float arrays in nested parameters, by name, and the structure around them.
 
 Parameters are any structure of mappings, sequences, NamedTuples, dataclasses, other objects with
-attributes, and nodes registered with JAX. A leaf is named by its path, `layers[0].Wx`, whether `Wx`
-is a key or an attribute; a path that starts with an index is written `params[0].Wx`. Integers,
-booleans, texts, functions and None are data: they are handed on unchanged.
+attributes, modules of PyTorch and nodes registered with JAX. Tensors are leaves as arrays are. A
+leaf is named by its path, `layers[0].Wx`, whether `Wx` is a key or an attribute; a path that starts
+with an index is written `params[0].Wx`. Integers, booleans, texts, functions and None are data:
+they are handed on unchanged.
 """
 
 import copy
@@ -18,6 +19,13 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, type_name
+from bptt_verifier.program.torch_tensors import (
+    find_module_parts,
+    is_tensor,
+    remake_module,
+    to_array,
+    to_tensor,
+)
 
 Keys = tuple[Any, ...]  # keys, indices and attributes, from the outside in
 
@@ -29,22 +37,32 @@ class Node(NamedTuple):
     remake: Callable[[list[Any]], Any]
 
 
+class Leaves(dict[str, Array]):
+    """The arrays of leaves by name.
+
+    `one_precision` is true for tensors, whose dtype the user's code cannot mix with another.
+    """
+
+    one_precision = False
+
+
 class Tree(NamedTuple):
     """Parameters, their leaves by name, and the names of the data among them.
 
     `keys` is true for a mapping without a structure in it, whose leaves have their keys as names,
-    and `flat` for one that holds no data either.
+    and `flat` for one that holds arrays alone. A float is an array without axes among the leaves.
     """
 
     params: Any
-    leaves: dict[str, Array]
+    leaves: Leaves
     data: tuple[str, ...] = ()
     keys: bool = True
+    arrays: bool = True
 
     @property
     def flat(self) -> bool:
         """True for a dict of arrays, which is handed on as it is."""
-        return self.keys and not self.data
+        return self.keys and not self.data and self.arrays
 
     def rebuild(self, arrays: Mapping[str, Any]) -> Any:
         """Make the structure with other arrays as leaves, by name, and copies of the data."""
@@ -52,8 +70,8 @@ class Tree(NamedTuple):
         def remake(value: Any, path: Keys) -> Any:
             name = name_leaf(path, self.keys)
             if name in arrays:
-                return arrays[name]
-            node = find_node(value)
+                return convert_like(arrays[name], value)
+            node = find_node(value) if path else find_root(value)
             if node is None or name in self.data:
                 copied = attempt(copy.deepcopy, value)
                 return value if isinstance(copied, Failure) else copied
@@ -78,7 +96,11 @@ class Tree(NamedTuple):
                     return result[0], self.read(result[1])
             if len(result) == len(self.leaves) and not same_shape:
                 return dict(zip(self.leaves, result, strict=True))
-        return result if find_node(result) is None else dict(self.match(self.params, result, ()))
+        return result if find_root(result) is None else dict(self.match(self.params, result, ()))
+
+    def find_leaves(self, params: Any) -> dict[str, Any]:
+        """Find the leaves by name of parameters in this structure."""
+        return dict(params if self.flat else self.match(self.params, params, ()))
 
     def match(self, value: Any, given: Any, path: Keys) -> Iterator[tuple[str, Any]]:
         """Yield names and values of what is given in the place of a part of the parameters."""
@@ -113,8 +135,9 @@ def flatten(params: Any) -> Tree:
     """
     items = read_items(params) if isinstance(params, Mapping) else {}
     keys = bool(items) and all(find_node(value) is None for value in items.values())
-    leaves, data = dict[str, Array](), dict[str, Any]()
-    for path, value in walk(params, (), ()) if find_node(params) else ():
+    leaves, data, arrays = Leaves(), dict[str, Any](), True
+    tensors = getattr(params, "one_precision", False)
+    for path, value in walk(params, (), ()) if find_root(params) else ():
         name = name_leaf(path, keys)
         if name in leaves or name in data:
             raise ValueError(f"params: expected one entry of the name {name}, found two")
@@ -122,14 +145,19 @@ def flatten(params: Any) -> Tree:
             data[name] = value
         else:
             leaves[name] = convert_leaf(value, write_path(path))
+            arrays = arrays and not (is_tensor(value) or isinstance(value, float | np.floating))
+            tensors = tensors or is_tensor(value)
     if not leaves and data:
         convert_leaf(data[next(iter(data))], write_path((next(iter(data)),)))
     if not leaves:
         kind = type_name(params)
+        empty = find_root(params) is not None or isinstance(params, Mapping | list | tuple)
+        found = f"an empty {kind}; put the arrays in it that loss differentiates" if empty else kind
         raise ValueError(
-            f"params: expected a dict of float arrays, which may be nested, found {kind}"
+            f"params: expected a dict of float arrays, which may be nested, found {found}"
         )
-    return Tree(params, leaves, tuple(data), keys)
+    leaves.one_precision = tensors
+    return Tree(params, leaves, tuple(data), keys, arrays)
 
 
 def rebuild_before(loss: Callable[..., Any], trees: Sequence[Tree]) -> Callable[..., Any]:
@@ -174,13 +202,15 @@ def read_items(params: Mapping[Any, Any]) -> dict[str, Any]:
 
 def convert_leaf(value: Any, where: str) -> Array:
     """Convert a leaf to an array. Raises ValueError unless it has float32 or float64 entries."""
-    array = attempt(np.array, value)
+    array = attempt(lambda: np.array(to_array(value)))
     if isinstance(array, Failure):
         raise ValueError(f"{where}: expected an array, found {array.what}")
-    if array.dtype not in (np.float32, np.float64) or array.size == 0:
+    dtype = str(value.dtype).removeprefix("torch.") if is_tensor(value) else str(array.dtype)
+    remedy = "; integers are data: convert it to float64" if array.dtype.kind in "iu" else ""
+    if dtype not in {"float32", "float64"} or array.size == 0:
         raise ValueError(
             f"{where}: expected a float32 or float64 array with entries, found "
-            f"{array.dtype} of shape {array.shape}"
+            f"{dtype} of shape {array.shape}{remedy}"
         )
     return array  # type: ignore[no-any-return]
 
@@ -190,7 +220,7 @@ def walk(value: Any, path: Keys, above: tuple[int, ...]) -> Iterator[tuple[Keys,
 
     A part without any leaf is data as a whole, and so is a part that contains itself.
     """
-    node = find_node(value)
+    node = find_node(value) if path else find_root(value)
     if node is None or id(value) in above:
         yield path, value
         return
@@ -209,7 +239,7 @@ def is_data(value: Any) -> bool:
         return True  # the quick answer, of which a vocabulary needs many
     if find_node(value) is not None:
         return True  # as a whole: `walk` yields no other
-    array = attempt(np.asarray, value)
+    array = attempt(lambda: np.asarray(to_array(value)))
     plain = isinstance(array, Failure) or array.dtype == object
     if plain and (callable(value) or hasattr(value, "__dict__")):
         return True
@@ -237,6 +267,9 @@ def find_node(value: Any) -> Node | None:
     atoms = str | bytes | type | ModuleType | FunctionType | BuiltinFunctionType | MethodType
     if value is None or isinstance(value, atoms) or hasattr(value, "__array__"):
         return None
+    parts = find_module_parts(value)
+    if parts is not None:
+        return Node(parts, lambda new: remake_module(value, dict(zip(parts, new, strict=True))))
     if not jax.tree_util.all_leaves([value]):
         pairs, form = jax.tree_util.tree_flatten_with_path(value, lambda part: part is not value)
         children = {read_key(path[0]): child for path, child in pairs}
@@ -244,6 +277,23 @@ def find_node(value: Any) -> Node | None:
     names = [f.name for f in fields(value)] if is_dataclass(value) else vars_of(value)
     children = {name: getattr(value, name) for name in names if hasattr(value, name)}
     return Node(children, lambda new: remake_object(value, children, new)) if children else None
+
+
+def find_root(params: Any) -> Node | None:
+    """Find the children of parameters; unlike elsewhere, a list of numbers is no array here."""
+    if isinstance(params, list | tuple) and params and is_numbers(params):
+        return Node(dict(enumerate(params)), type(params))
+    return find_node(params)
+
+
+def convert_like(new: Any, given: Any) -> Any:
+    """Convert an array to what was given in its place: a tensor, or a number without axes."""
+    if isinstance(given, float | np.floating) and hasattr(new, "dtype"):
+        number = new[()]
+        real = isinstance(number, np.float32 | np.float64)
+        return float(number) if type(given) is float and real else number
+    numbers = isinstance(new, np.ndarray) and new.dtype != object
+    return to_tensor(new, given) if numbers and is_tensor(given) else new
 
 
 def vars_of(value: Any) -> list[str]:

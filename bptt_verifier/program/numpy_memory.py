@@ -196,6 +196,8 @@ def index_statically(piece: Any, index: Any) -> Any:
     parts = index if isinstance(index, tuple) else (index,)
     if not all(isinstance(part, int | slice) for part in parts) or bool in map(type, parts):
         return piece[index]
+    if not piece.shape:
+        return piece
     bounds, dropped = [(0, size, 1) for size in piece.shape], []
     for axis, part in enumerate(parts):
         size = piece.shape[axis]

@@ -51,6 +51,7 @@ from bptt_verifier.program.own_results import (
 )
 from bptt_verifier.program.own_updates import find_updating_variables, record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
+from bptt_verifier.program.torch_tensors import is_tensor
 
 INPUTS = frozenset("x xs xt input inputs data h hs hprev h_prev c cprev c_prev s state".split())
 VECTORS = frozenset("params parameters theta weights".split())
@@ -95,6 +96,7 @@ class Calls:
         # A pair of functions is an object without arrays; each has arguments of its own.
         self.pair = isinstance(roots.get("self"), SimpleNamespace)
         self.recorded: CodeType | None = None  # the function whose local variables are recorded
+        self.moved: dict[str, Any] = {}  # what a call subtracts from each parameter
         self.places: dict[str, ArrayPlace] = {}
         self.structure = structure
         self.roots: dict[str, Any] = copy_all(roots, {})  # the user's may change meanwhile
@@ -140,7 +142,13 @@ class Calls:
         """Call the code with the parameters given. Raises ValueError where it raises."""
         found = attempt(call, copy.deepcopy(self.params))
         if isinstance(found, Failure):
-            raise ValueError(f"{self.name} raised {found.what} at {found.file_line}")
+            raise ValueError(f"{self.name} raised {found.what} at {found.where}")
+        for part in ("forward", "loss", "result"):
+            if any(is_tensor(each) for _, each in walk(found.get(part), (), ())):
+                raise ValueError(
+                    f"{self.name}: expected arrays of NumPy, found tensors of PyTorch; write "
+                    "params, loss(params) and gradients(params) around them, of tensors or arrays"
+                )
         return found  # type: ignore[no-any-return]
 
     def list_places(
@@ -360,6 +368,12 @@ def assemble(
         said += f"; the gradients are those by which {calls.backward.__name__} updates them"
     if not found and container is None:
         described = describe_result(results.state["result"], results.names)
+        if calls.recorded is not None and any(map(np.any, calls.moved.values())):
+            raise ValueError(
+                f"{calls.name}: expected gradients, found {calls.backward.__name__} to update "
+                "arrays by what is no usual first step of local variables such as "
+                f"d{next(iter(leaves))}; let it return the gradients, or keep them in attributes"
+            )
         raise ValueError(
             f"{calls.name}: expected the gradients of arrays that it uses, "
             f"{', '.join(leaves) or 'of which it has none'}, by names such as "
@@ -427,6 +441,7 @@ def find_updates(
     if isinstance(state, Failure):
         return {}
     moved = {n: params[n] - follow(state[places[n].root], places[n].path) for n in leaves}
+    calls.moved = moved
     scopes = [calls.roots["arguments"], calls.roots.get("self"), find_rates(calls.function)]
     return find_updating_variables(calls.backward, leaves, state["locals"], moved, scopes)
 

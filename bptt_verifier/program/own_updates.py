@@ -1,13 +1,16 @@
 """Gradients in local variables of code that updates its parameters and returns no gradients.
 
 `self.W -= learning_rate * dW` states that `dW` is the gradient of W. A local variable is taken for
-a gradient only if such an update confirms it in a call, with a factor that has the name of a rate.
+a gradient only if such an update confirms it in a call, with a factor that has the name of a rate,
+or if the first step of a usual optimiser does, with constants of the code.
 """
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from types import CodeType, FrameType
 from typing import Any
 
@@ -15,22 +18,30 @@ import numpy as np
 
 from bptt_verifier.program.gradient_names import find_gradients
 from bptt_verifier.program.leaves import Keys, walk
+from bptt_verifier.program.own_results import follow
 
 RATES = frozenset(
     "lr learning_rate learn_rate learningrate eta alpha rate step_size stepsize l_rate".split()
 )
 EXACT = 1e-9  # relative; an update rounds once
+SMALL = 1e-3  # the largest ε that is tried
+Rule = Callable[[Any], Any]  # from a gradient to the first step of an optimiser
 
 
 @contextmanager
 def record_locals(code: CodeType | None) -> Iterator[dict[str, Any]]:
-    """Record the arrays among the local variables of a function when it returns."""
+    """Record the arrays, and dicts of them, among a function's local variables when it returns."""
     seen: dict[str, Any] = {}
 
     def record(frame: FrameType, event: str, _: Any) -> None:
         if event == "return" and frame.f_code is code:
             found = frame.f_locals.items()
-            seen.update({n: v.copy() for n, v in found if isinstance(v, np.ndarray)})
+            for name, value in found:
+                if isinstance(value, np.ndarray):
+                    seen[name] = value.copy()
+                elif isinstance(value, dict):
+                    arrays = [(k, v) for k, v in value.items() if isinstance(v, np.ndarray)]
+                    seen[name] = {key: array.copy() for key, array in arrays}
 
     before = sys.getprofile()
     if code is not None:
@@ -52,23 +63,74 @@ def find_updating_variables(
     """Find the local variables that are gradients: those by which a call updates the parameters.
 
     `moved` is what the call has subtracted from each parameter. The learning rate is a default of
-    the function or a number in `scopes`.
+    the function or a number in `scopes`, and so are the other constants, if they are not written in
+    the code.
     """
-    found = find_gradients(leaves, {(name,): ("locals", name) for name in seen})
+    found = find_gradients(leaves, {path: ("locals", *path) for path, _ in walk(seen, (), ())})
+    pairs = [(np.asarray(moved[n]), follow(seen, path[1:])) for n, path in found.items()]
+    if any(np.shape(by) != slope.shape for by, slope in pairs):
+        return {}
     defaults = {name: each.default for name, each in inspect.signature(function).parameters.items()}
-    rates = [
-        float(value)
+    numbers = [
+        (str(path[-1]).lower(), float(value))
         for path, value in walk({"defaults": defaults, "scopes": scopes}, (), ())
-        if str(path[-1]).lower() in RATES and isinstance(value, int | float | np.floating)
+        if isinstance(value, int | float | np.floating) and 0 < value < np.inf
     ]
-    confirmed = [
-        all(
-            np.shape(moved[name]) == seen[path[1]].shape
-            and np.allclose(moved[name], rate * seen[path[1]], rtol=EXACT, atol=EXACT * rate)
-            for name, path in found.items()
+    rates = dict.fromkeys(value for name, value in numbers if name in RATES)
+    constants = {value for _, value in numbers} | find_constants(function)
+    for rate in rates:
+        for rule in list_rules(rate, constants):
+            if confirms(rule, rate, pairs):
+                return found
+    return {}
+
+
+def find_constants(function: Callable[..., Any]) -> set[float]:
+    """Find the floats written in a function, in other methods of its class and in its file."""
+    owner = type(getattr(function, "__self__", None))
+    near = [*getattr(inspect.unwrap(function), "__globals__", {}).values(), *vars(owner).values()]
+    codes = [each.__code__ for each in (function, *near) if hasattr(each, "__code__")]
+    every = {const for code in codes for const in code.co_consts}
+    return {const for const in every if isinstance(const, float) and 0 < const < np.inf}
+
+
+def list_rules(rate: float, constants: set[float]) -> Iterator[Rule]:
+    """List the first steps of the usual optimisers, from accumulators that are zero.
+
+    They are, with decays β and ρ: gradient descent and momentum, η g or η (1 − β) g; and Adagrad,
+    RMSProp and Adam, η g over √(g² + ε) or |g| + ε, where (1 − ρ) may stand before g², and
+    (1 − β) before g.
+    """
+    decays = [c for c in constants if 0.5 <= c < 1]
+    yield lambda g: rate * g
+    for beta in decays:
+        yield partial(scale, rate * (1 - beta))
+    for first, second in product([0.0, *decays], [0.0, *decays]):
+        for small in (c for c in constants if c <= SMALL):
+            for inside in (True, False):
+                yield partial(divide, rate * (1 - first), 1 - second, small, inside)
+
+
+def scale(factor: float, g: Any) -> Any:
+    """The step of a multiple of the gradient."""
+    return factor * g
+
+
+def divide(factor: float, share: float, small: float, inside: bool, g: Any) -> Any:
+    """The step of the gradient over its size."""
+    return factor * g / (np.sqrt(share * g**2 + small) if inside else np.sqrt(share * g**2) + small)
+
+
+def confirms(rule: Rule, rate: float, pairs: Sequence[tuple[Any, Any]]) -> bool:
+    """True if the parameters have moved by a rule of these gradients, and of no multiple of them.
+
+    A gradient over its size is almost the same for its double; then nothing tells their scale.
+    """
+
+    def fits(factor: float) -> bool:
+        return all(
+            np.allclose(by, rule(factor * slope), rtol=EXACT, atol=EXACT * rate)
+            for by, slope in pairs
         )
-        and any(np.any(seen[path[1]]) for path in found.values())
-        for rate in rates
-        if rate > 0
-    ]
-    return found if any(confirmed) else {}
+
+    return any(np.any(slope) for _, slope in pairs) and fits(1.0) and not fits(2.0)

@@ -1,5 +1,6 @@
 """Rounding errors, drawn at random, to add to the values of a program and to its cotangents."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -24,7 +25,9 @@ class RoundingErrors(NamedTuple):
         """Adapt the errors to values of this dtype: coarser ones round more, integers never."""
         if self.sizes is None or self.units is None or not is_inexact(dtype):
             return EXACTLY
-        unit = float(jnp.finfo(dtype).eps) / 2  # type: ignore[no-untyped-call]
+        unit = find_unit(np.dtype(dtype))
+        if unit <= self.units.min():
+            return self
         return self._replace(sizes=self.sizes * np.maximum(1.0, unit / self.units))
 
     def add(self, q: Any, magnitude: Any, most: Any = None) -> Any:
@@ -39,15 +42,19 @@ class RoundingErrors(NamedTuple):
         if np.iscomplexobj(q):
             xi = xi + 1j * self.draw_signed(np.shape(q)[1:])
         error = sizes * magnitude
-        # An infinity, as a mask puts in, is exact.
-        added = np.isfinite(error) if most is None else error <= most
-        return q + xi * np.where(added, error, 0.0)
+        if most is not None:
+            error = np.where(error <= most, error, 0.0)
+        elif not np.isfinite(error.sum()):  # an infinity, as a mask puts in, is exact
+            error = np.where(np.isfinite(error), error, 0.0)
+        return q + xi * error
 
     def draw_signed(self, shape: tuple[int, ...]) -> Array:
         """Draw numbers in [−1, 1] of this shape for each sample."""
         assert self.rng is not None
         assert self.draws is not None
-        numbers: Array = 2 * self.rng.random((int(self.draws.max()) + 1, *shape), np.float32) - 1
+        numbers: Array = self.rng.random((int(self.draws.max()) + 1, *shape), np.float32)
+        numbers *= 2
+        numbers -= 1
         return numbers[self.draws]
 
     def draw_salts(self) -> Array:
@@ -60,6 +67,13 @@ class RoundingErrors(NamedTuple):
 EXACTLY = RoundingErrors()
 
 
+@cache
+def find_unit(dtype: Any) -> float:
+    """Find the unit roundoff of a dtype."""
+    return float(jnp.finfo(dtype).eps) / 2  # type: ignore[no-untyped-call]
+
+
+@cache
 def is_inexact(dtype: Any) -> bool:
     """True for floating-point and complex dtypes."""
     return bool(jnp.issubdtype(dtype, jnp.inexact))

@@ -6,7 +6,9 @@ missing or has changed, the place of every equation is unknown, and nothing else
 
 import linecache
 import os
+import sys
 import sysconfig
+from importlib.util import find_spec
 from itertools import dropwhile, islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +17,18 @@ import numpy as np
 import scipy
 
 HERE = str(Path(__file__).parents[1]) + os.sep
-LIBRARIES = (str(Path(str(package.__file__)).parent) + os.sep for package in (np, scipy))
+TORCH = find_spec("torch")  # it is not imported
+FILES = [np.__file__, scipy.__file__, *([TORCH.origin] if TORCH and TORCH.origin else [])]
+LIBRARIES = (str(Path(str(file)).parent) + os.sep for file in FILES)
 # Frames of these folders are never the user's.
 FOLDERS = (HERE, *LIBRARIES, sysconfig.get_paths()["stdlib"] + os.sep, "<frozen ")
 
 BETWEEN = tuple(
-    f"{HERE}program{os.sep}numpy_{name}.py"
-    for name in "arrays calls memory methods namespace rules".split()
+    f"{HERE}program{os.sep}{name}.py"
+    for name in (
+        "numpy_arrays numpy_calls numpy_memory numpy_methods numpy_namespace numpy_rules"
+        " torch_losses torch_rules torch_trace"
+    ).split()
 )
 
 
@@ -65,7 +72,16 @@ class Place(NamedTuple):
         return f"{self}:{self.first_column}"
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        cell = find_cell(self.file)
+        return f"{self.file}:{self.line}" if cell is None else f"In [{cell}], line {self.line}"
+
+
+def find_cell(file: str) -> int | None:
+    """Find the number of the input of IPython that has this file's name; None of other files."""
+    make = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    compiler = getattr(make() if make else None, "compile", None)
+    number = getattr(compiler, "_filename_map", {}).get(file)
+    return None if number is None else int(number)
 
 
 def places(equation: Any) -> tuple[Place, ...]:

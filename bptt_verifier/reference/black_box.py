@@ -21,14 +21,30 @@ FAR = 2.0**-14  # relative distance of the neighbours that show the effect of ro
 NEIGHBOURS = 2
 
 
+# Compute a loss and its gradient, by another library's autodiff.
+Gradient = Callable[[Mapping[str, Array]], tuple[float, dict[str, Array]]]
+
+
 class BlackBox(NamedTuple):
-    """A loss as a function of float arrays, and the dtype of its differences."""
+    """A loss as a function of float arrays, and the dtype of its differences.
+
+    `gradient` is the autodiff of another library, if it has one: then no differences are taken.
+    """
 
     loss: differences.Loss
     dtype: Any
+    gradient: Gradient | None = None
 
     def differentiate(self, params: Mapping[str, Array]) -> differences.Differences:
         """Compute the loss and its gradient at a point, with errors."""
+        if self.gradient is not None:
+            wide = {name: value.astype(np.float64) for name, value in params.items()}
+            loss, slopes = self.gradient(wide)
+            unit = float(np.finfo(np.float64).eps) / 2
+            errors = {
+                n: np.full(v.shape, SAFETY * unit * np.abs(v).max()) for n, v in slopes.items()
+            }
+            return differences.Differences(loss, slopes, errors)
         return differences.differentiate(self.loss, params, self.dtype)
 
     def make_case(self, params: dict[str, Array], point: Point, seed: int) -> Case:
@@ -69,7 +85,8 @@ class BlackBox(NamedTuple):
         """Estimate the seconds that one case takes."""
         start = time.perf_counter()
         self.loss(params)
-        calls = 2 * differences.STEPS * sum(value.size for value in params.values())
+        entries = sum(value.size for value in params.values()) if self.gradient is None else 1
+        calls = 2 * differences.STEPS * entries
         return max(1e-9, (time.perf_counter() - start) * calls * (1 + NEIGHBOURS))
 
 
@@ -87,6 +104,7 @@ def choose_black_box(
     seed: int,
     number: int,
     progress: Callable[[int, int], None],
+    gradient: Gradient | None = None,
 ) -> tuple[BlackBox, Chosen]:
     """Choose cases that can show a mistake, and the dtype of the differences.
 
@@ -94,7 +112,8 @@ def choose_black_box(
     little in float32.
     """
     wide = {name: value.astype(np.float64) for name, value in settings[0].items()}
-    box = BlackBox(loss, differences.find_dtype(loss, wide))
+    dtype = np.float64 if gradient else differences.find_dtype(loss, wide)
+    box = BlackBox(loss, dtype, gradient)
     seconds = max(map(box.estimate_time, settings))
     wanted = min(max(number, len(settings)), CASES, int(BUDGET / seconds))
     cases, left_out = list[Case](), 0
@@ -130,10 +149,10 @@ def find_zeros(case: Case) -> frozenset[str]:
 def describe_differences(box: BlackBox, chosen: Chosen, reason: str) -> list[str]:
     """Describe that the reference is differences, why, and what could be seen."""
     precision = "float64" if box.dtype is np.float64 else "longdouble"
-    notes = [
-        f"{reason} The reference is therefore central differences of the loss in {precision}, "
-        "extrapolated, with their measured errors."
-    ]
+    what = f"central differences of the loss in {precision}, extrapolated"
+    if box.gradient is not None:
+        what = "torch.autograd in float64, confirmed by central differences"
+    notes = [f"{reason} The reference is therefore {what}, with measured errors."]
     seen: dict[str, float] = {}
     for case in chosen.cases:
         for name, found in resolve(case).items():
@@ -143,7 +162,7 @@ def describe_differences(box: BlackBox, chosen: Chosen, reason: str) -> list[str
         notes.append(f"The smallest relative errors that could have been seen: {shown}.")
     if chosen.left_out:
         notes.append(
-            f"{chosen.left_out} draws were left out, because differences there are not accurate."
+            f"{chosen.left_out} draws were left out, because the reference is not accurate there."
         )
     notes += [f"∂L/∂{name} is zero in all cases, and yours must be, too." for name in chosen.zeros]
     return notes

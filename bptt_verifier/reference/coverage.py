@@ -10,7 +10,8 @@ from bptt_verifier.program.paths import Paths
 from bptt_verifier.reference.selection import ENOUGH, Selection
 from bptt_verifier.tolerance.bounds import RESOLVING
 
-VISIBLE = 2.0**-20  # relative errors of this size are seen in all but ill-conditioned losses
+# Relative errors of this size are seen in all but ill-conditioned losses, in float64 and float32.
+VISIBLE, VISIBLE_SINGLE = 2.0**-20, 2.0**-12
 MISSED = 5  # branches that a note names, at most
 
 
@@ -42,9 +43,11 @@ def describe_cases(
         f"∂L/∂{name} is zero, to rounding, at all parameters, and yours must be, too."
         for name in sorted(zeros)
     ]
+    every = [value for each in selections for c in each.cases for value in c.arguments.values()]
+    visible = VISIBLE_SINGLE if all(v.dtype == np.float32 for v in every) else VISIBLE
     for name in others:
         best = min((each.resolution.get(name, np.inf) for each in selections), default=np.inf)
-        if VISIBLE < best <= RESOLVING:
+        if visible < best <= RESOLVING:
             notes.append(
                 f"The loss is ill-conditioned: a relative error of ∂L/∂{name} below {best:.1g} "
                 "could not have been seen."

@@ -20,6 +20,8 @@ from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
 from bptt_verifier.program.numpy_code import over_jax, takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import isolate_float64, use_float64
+from bptt_verifier.program.torch_losses import differentiate, over_arrays, takes_tensors
+from bptt_verifier.program.torch_trace import over_jax as torch_over_jax
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.black_box import BlackBox, choose_black_box, describe_differences
 from bptt_verifier.reference.case import Case, Truth
@@ -48,7 +50,8 @@ class OwnModel(NamedTuple):
 
     `loss` is a function of the leaves of the parameters, and `trees` are their structures.
     `params` are the settings given: parameters of one or several shapes. `in_numpy` is true if the
-    loss is plain NumPy, and ignores the namespace that it is given. `refusal` says why no verdict
+    loss is plain NumPy, and ignores the namespace that it is given, and `in_torch` if it is one of
+    PyTorch, made a function of arrays; then `in_numpy` is true, too. `refusal` says why no verdict
     is possible, if none is, and `doubt` why agreement would show too little, if it would. `zeros`
     are the gradients that are zero, to rounding, at any point. `losses_differ` is true if the loss
     differs between NumPy and JAX. `untraced` says why the trace of a loss in plain NumPy serves for
@@ -59,6 +62,7 @@ class OwnModel(NamedTuple):
     params: tuple[dict[str, Array], ...]
     seed: int
     in_numpy: bool = False
+    in_torch: bool = False
     paths: tuple[Paths, ...] = ()
     black_box: BlackBox | None = None
     untraced: str | None = None
@@ -139,9 +143,13 @@ def prepare(
     require_at_least(0, "seed", seed)
     if not callable(loss):
         raise ValueError(f"loss: expected a function, found {type_name(loss)}")
-    in_numpy = not takes_namespace(loss)
-    loss = rebuild_before(ignore_namespace(loss) if in_numpy else loss, trees)
-    model = OwnModel(loss, settings, seed, in_numpy, trees=trees)
+    in_torch = takes_tensors(loss, trees)
+    in_numpy = in_torch or not takes_namespace(loss)
+    if in_torch:
+        loss = over_arrays(loss, trees)
+    else:
+        loss = rebuild_before(ignore_namespace(loss) if in_numpy else loss, trees)
+    model = OwnModel(loss, settings, seed, in_numpy, in_torch, trees=trees)
 
     with isolate_float64(loss):
         for given in settings:
@@ -198,8 +206,14 @@ def use_differences(
     def in_numpy(point: Mapping[str, Array]) -> Any:
         return np.reshape(np.asarray(model.loss(copies(point), np)), ())[()]
 
+    def by_torch(point: Mapping[str, Array]) -> tuple[float, dict[str, Array]]:
+        return differentiate(model.loss, point)
+
+    point, chosen_cases = widen(model.params[0]), (model.params, model.seed, cases, progress)
+    followed = model.in_torch and not isinstance(attempt(by_torch, point), Failure)
     with MUTED.hold():
-        found = attempt(choose_black_box, in_numpy, model.params, model.seed, cases, progress)
+        gradient = by_torch if followed else None
+        found = attempt(choose_black_box, in_numpy, *chosen_cases, gradient)
     if isinstance(found, Failure):
         return model._replace(refusal=f"{reason} Its differences: {found.what}.")
     box, chosen = found
@@ -210,6 +224,11 @@ def use_differences(
     if not chosen.cases:
         refusal = f"{reason} Its differences are too slow or too inaccurate to serve."
         return model._replace(refusal=refusal, notes=())
+    if followed:
+        for case in chosen.cases[:CONFIRMED]:
+            doubt = ask_second_opinion(model, case)
+            if doubt is not None:
+                return model._replace(refusal=doubt, notes=())
     return model
 
 
@@ -261,7 +280,9 @@ def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:
     call = wraps(loss)(lambda: np.asarray(loss(copies(wide), np)))
     found = attempt(call)
     if isinstance(found, Failure):
-        return f"{model.called} raised {found.what} at {found.where}."
+        missing = found.exception == ModuleNotFoundError.__name__
+        remedy = "; install it where bptt runs" if missing else ""
+        return f"{model.called} raised {found.what} at {found.where}{remedy}."
     if found.dtype == object and found.size == 1:
         raise ValueError(
             f"{model.called}: expected a real scalar, found {type_name(found.item())}; return the "
@@ -284,6 +305,8 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     loss, wide = model.loss, widen(params)
 
     def scalar_at(point: Mapping[str, Array]) -> Callable[[Any], Any]:
+        if model.in_torch:
+            return torch_over_jax(loss, point)
         if model.in_numpy:
             return over_jax(lambda values: loss(values, np), point)
         return lambda values: to_scalar(loss(values, jnp))
@@ -363,11 +386,28 @@ def compare_losses(model: OwnModel, case: Case) -> str | None:
         for number in (found, known.values["loss"], known.allowed["loss"])
     )
     if abs(value - by_jax) <= allowed or not np.isfinite(allowed):
-        return None
+        return compare_autograd(model, case) if model.in_torch else None
     return (
         f"{model.called} is {value:.17g} and {model.traced} is {by_jax:.17g} at {case.label}, "
         f"beyond rounding (allowed {allowed:.2g}): the loss must be one function."
     )
+
+
+def compare_autograd(model: OwnModel, case: Case) -> str | None:
+    """Compare torch.autograd with the traced gradient; return a sentence if they differ."""
+    assert case.truth is not None
+    known = case.truth(np.float64, ())
+    found = attempt(wraps(model.loss)(lambda: differentiate(model.loss, widen(case.arguments))))
+    if isinstance(found, Failure):
+        return f"torch.autograd of the loss raised {found.what} at {found.where}."
+    for name, slope in found[1].items():
+        apart = np.abs(slope - known.values[name])
+        if not (apart <= known.allowed[name]).all():
+            return (
+                f"torch.autograd gives another ∂L/∂{name} than the trace of {model.called} at "
+                f"{case.label}: a part of it is no operation of PyTorch, or has its own derivative."
+            )
+    return None
 
 
 def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
@@ -375,6 +415,8 @@ def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
     assert case.truth is not None
 
     def call(point: Mapping[str, Array]) -> Any:
+        if model.black_box is not None and any(map(np.iscomplexobj, point.values())):
+            raise TypeError("a black box may do with complex numbers what it likes")
         # A buffer of real numbers drops an imaginary part that is assigned to it.
         warnings.simplefilter("error", np.exceptions.ComplexWarning)
         return np.reshape(np.asarray(model.loss(copies(point), np)), ())
@@ -391,4 +433,7 @@ def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
     doubt = contradict_entries(in_numpy, point, known, seed, noise)
     if doubt is None and model.in_numpy:  # every entry, as code may lose a part of the trace
         doubt = contradict_signs(in_numpy, point, known, seed, noise)
+    if doubt is not None and model.in_torch:
+        doubt = doubt.replace("jax.grad", "torch.autograd")
+        doubt += " Where the loss uses detach, item or no_grad, autograd gives another derivative."
     return None if doubt is None else f"At {case.label}, {doubt}"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.leaves import flatten
+from bptt_verifier.program.leaves import Leaves, flatten
 
 SCALE = 0.6  # standard deviation of drawn values; every fourth draw is twice as large
 # A random W (n, n) neither damps nor amplifies much where its entries have the size 1/√n.
@@ -61,8 +61,8 @@ def draw_parameters(
     """Draw the values of one case, in the structure and shapes of `params`.
 
     Case 0 is `params` itself. The others are normal and away from zero, and smaller in wide arrays;
-    with `near`, each is p (1 + 0.3 z) instead. Every third case is float32. `factors` multiply the
-    values, by name. `digits` is the number of decimals.
+    with `near`, each is p (1 + 0.3 z) instead. Every third case is float32; tensors keep their
+    dtype. `factors` multiply the values, by name. `digits` is the number of decimals.
     """
     tree = flatten(params)
     options: Any = {"seed": seed, "case": case, "near": near, "factors": factors, "digits": digits}
@@ -70,7 +70,7 @@ def draw_parameters(
 
 
 def draw_leaves(
-    params: Mapping[str, Array],
+    params: Leaves,
     *,
     seed: int,
     case: int,
@@ -95,7 +95,7 @@ def draw_leaves(
         if digits is not None:
             rounded = np.round(values, digits)
             values = np.where(rounded == 0, 10.0**-digits * np.sign(z), rounded)
-        drawn[name] = np.array(values, dtype)
+        drawn[name] = np.array(values, given.dtype if params.one_precision else dtype)
     return drawn
 
 

@@ -1,5 +1,7 @@
 """The report on one submission, as it is returned and shown."""
 
+from typing import Any
+
 from bptt_verifier.report.findings import Findings
 from bptt_verifier.report.page import render_fragment, render_page
 from bptt_verifier.report.text import render_text
@@ -26,6 +28,10 @@ class Report(Findings):
     def to_html(self) -> str:
         """The report as one page with pictures, without scripts, readable offline."""
         return render_page(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the report as text in a terminal of IPython."""
+        printer.text(str(self))
 
     def _repr_html_(self) -> str:
         """The report as a notebook shows it."""

@@ -61,11 +61,11 @@ def test_a_broken_contract_is_a_verdict_that_says_so(breach: str, model: str) ->
 
 def test_an_exception_is_shown_with_the_line_that_raised_it() -> None:
     def gradients(params: Any, x: Any, y: Any) -> Any:
-        return params.U @ np.ones(10_000)  # a shape that does not fit
+        return params.U + params.U @ np.ones(10_000)  # a shape that does not fit
 
     report = verify(gradients, examples=4)
     line = gradients.__code__.co_firstlineno + 1
-    assert f"{__file__}:{line}: return params.U @ np.ones(10_000)" in str(report)
+    assert f"It was raised at `params.U @ np.ones(10_000)` ({__file__}:{line}:27)" in str(report)
     assert report.mistakes[0].details["file_line"] == f"{__file__}:{line}"
 
 

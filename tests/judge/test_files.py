@@ -155,6 +155,7 @@ net.backward(out - y)
 PAIR_ONLY = (
     "def net_forward(x): return x\ndef net_backward(d): return d\nwhile True: net_forward(1)\n"
 )
+LEAVING = SHAPES["objects of a value and its gradient"].source
 NET = f"{DATA}{METHODS}        return dW, dV, db\n"
 
 
@@ -175,11 +176,14 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (f"{GRADIENTS}def gradients(p): ...", None, {"chosen": ["W"]}, "--params: expected a function or"),
         ("def f(data):\n    return 1.0, data\n", "f", {"own": True}, "variables named as .* none for data"),
         (f"{DATA}def f(x):\n    return x\n", "f", {"own": True}, "without a scalar that could be"),
-        (f"{DATA}def f(x):\n    return 1 / 0\n", "f", {"own": True}, "f raised ZeroDivisionError.* at .*:7"),
+        (f"{DATA}def f(x):\n    return 1 / 0\n", "f", {"own": True}, r"f raised ZeroDivisionError.* at `1 / 0` \(.*:7:12\)"),
+        (f"{DATA}params = dict(W=W)\ndef loss(p):\n    return p['W'].sum()\n", "loss", {}, "found loss, which returns the loss alone; .*:NAME"),
+        (f"{GRADIENTS}def gradients(p):\n    return p\ndef compute_loss(params, x, y): return 1", "compute_loss", {}, "loss alone; .*:gradients"),
+        (f"{GRADIENTS}def gradients(p):\n    return p\ndef total(p): return 1.0", "total", {}, "found total, which returns the loss alone"),
         (f"{DATA}def f(x):\n    return 1.0, 2 * W\n", "f", {"own": True}, "found tuple of 0, 1; name the"),
         (f"{DATA}def f():\n    return W.sum(), W\n", "f", {"chosen": ["Q"]}, "uses, W, found Q"),
-        (UPDATES.replace("learn_rate * db", "learn_rate * db / 2"), "net", {}, "expected the gradients of"),
-        (UPDATES.replace("learn_rate", "factor"), "net", {}, "expected the gradients of arrays that"),
+        (UPDATES.replace("learn_rate * db", "learn_rate * db / 2"), "net", {}, "found backward to update .* such as dW; let it return the"),
+        (UPDATES.replace("learn_rate", "factor"), "net", {}, "found backward to update arrays by what is no usual"),
         (f"{NET}", "Net.forth", {}, "expected a method forth of Net, found none"),
         (f"{NET}class B(Net):\n    def __init__(self, n): ...\n", "B", {}, "one object of it in the file, found none"),
         (f"{NET}a, c = Net(), Net()\n", "Net", {}, "one object of it in the file, found several"),
@@ -234,3 +238,18 @@ def test_a_counterexample_of_a_function_without_gradients_is_repeated_by_one_lin
     space: dict[str, Any] = {}
     exec(setup, space)
     assert np.allclose(eval(call, space)[1]["b"], case.yours)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        LEAVING.replace("f(", "loss("),
+        f"{DATA}\ndW = 0 * W\ndef run_backward():\n    global dW\n    dW = 1 + 0 * W\n"
+        "def loss():\n    run_backward()\n    return np.sum(W)\nloss()\n",
+    ],
+    ids=["attributes", "a call"],
+)
+def test_a_function_with_the_name_of_a_loss_may_leave_gradients(
+    source: str, tmp_path: Path
+) -> None:
+    assert "parameters: W" in read(tmp_path, source, "loss", own=True).said

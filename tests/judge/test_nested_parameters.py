@@ -9,6 +9,7 @@ from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.submission import Breach, Submission, ask
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.reference.own_loss import find_settings, prepare
+from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.tolerance.comparison import Verdict
 
 
@@ -143,3 +144,22 @@ def test_each_setting_has_data_of_its_own() -> None:
         of_lengths, settings, cases=4,
     )  # fmt: skip
     assert right.verdict is Verdict.AGREES
+
+
+def test_a_float_among_the_parameters_is_differentiated_and_stays_a_float() -> None:
+    def of_numbers(p: Any) -> Any:
+        scale = p[0]
+        scale += 1  # of a number, which leaves p[0] as it is
+        return scale**2 * p[0] + np.sum(p[1])
+
+    def right(p: Any) -> Any:
+        assert type(p[0]) is float
+        return [2 * (p[0] + 1) * p[0] + (p[0] + 1) ** 2, 1.0]
+
+    report = verify_own_model(right, of_numbers, (0.5, 0.25), cases=4)
+    assert report.verdict is Verdict.AGREES, report
+    assert not any("cannot be traced" in note for note in report.notes)
+    report = verify_own_model(lambda p: [2 * right(p)[0], 1.0], of_numbers, (0.5, 0.25), cases=4)
+    assert report.verdict is Verdict.DISAGREES
+    drawn = draw_parameters((0.5, np.float32(0.25)), seed=0, case=1)
+    assert (type(drawn[0]), type(drawn[1])) == (float, np.float64)

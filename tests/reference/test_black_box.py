@@ -161,7 +161,7 @@ def test_what_was_left_out_and_is_zero_is_said(left_out: int) -> None:
     first, *others = describe_differences(box, chosen, "It is text.")
     assert first.startswith("It is text. The reference is therefore central differences")
     assert " in float64, " in first
-    said = ["3 draws were left out, because differences there are not accurate."]
+    said = ["3 draws were left out, because the reference is not accurate there."]
     zero = "∂L/∂b is zero in all cases, and yours must be, too."
     assert others == [*(said if left_out else []), zero]
 

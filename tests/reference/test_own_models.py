@@ -131,7 +131,7 @@ def test_a_loss_is_one_real_number(result: Any, what: str | None) -> None:
 def test_without_a_case_for_differences_there_is_no_verdict(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    box: Any = SimpleNamespace(dtype=np.float64)
+    box: Any = SimpleNamespace(dtype=np.float64, gradient=None)
     monkeypatch.setattr(
         own_loss, "choose_black_box", lambda *given: (box, Chosen((), 4, frozenset()))
     )

@@ -298,6 +298,13 @@ SHAPES = {
         "        self.b -= learn_rate * db\nnet = Net()\n",
         "net", WVb,
     ),
+    "backward updates by Adagrad, and returns nothing": Shape(
+        f"{DATA}{METHODS}        for p, d, m in zip([self.W, self.V, self.b], [dW, dV, db],\n"
+        "                            [self.mW, self.mV, self.mb]):\n            m += d * d\n"
+        "            p += -self.lr * d / np.sqrt(m + 1e-8)\n"
+        "net = Net()\nnet.mW, net.mV, net.mb = 0 * W, 0 * V, 0 * b\n",
+        "net", WVb,
+    ),
     "a method that updates the parameters": Shape(
         f"{DATA}\nclass Net:\n    def __init__(self):\n        self.b = b.copy()\n"
         "    def step(self, x):\n        h = np.tanh(x[0] + self.b)\n"

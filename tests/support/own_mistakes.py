@@ -28,6 +28,7 @@ MISTAKES = [
     Mistake("char", "untransposed-recurrent-weight", 'p["Whh"].T @ da', 'p["Whh"] @ da'),
     Mistake("char", "recurrent-path-dropped", '@ dy + dnext', '@ dy'),
     Mistake("char", "activation-derivative-missing", "dh * (1 - h[t] * h[t])", "dh"),
+    Mistake("char", "activation-derivative-incomplete", "(1 - h[t] * h[t])", "(1 - h[t])"),
     Mistake("char", "activation-derivative-of-activated-value", "(1 - h[t] * h[t])", "(1 - np.tanh(h[t]) ** 2)"),
     Mistake("char", "activation-derivative-before-matrix-product", 'p["Whh"].T @ da', 'p["Whh"].T @ (da * (1 - h[t - 1] ** 2)) / (1 - h[t - 1] ** 2)'),
     Mistake("char", "hidden-state-off-by-one", 'da @ h[t - 1].T', 'da @ h[t].T'),

@@ -1,0 +1,122 @@
+"""Candidates in a file: the functions and classes whose source says that they compute gradients."""
+
+import ast
+
+from bptt_verifier.program.gradient_names import (
+    CONTAINERS,
+    is_named_gradient,
+    name_expression,
+    walk_own_body,
+)
+from bptt_verifier.program.own_classes import BACKWARD, COTANGENT, FORWARD, LOSS
+from bptt_verifier.program.own_results import LOSSES
+from bptt_verifier.program.source_file import Definitions
+
+ENDINGS = ("loss", "cost", "error")  # of the names of losses
+
+
+def returns_loss_alone(defined: Definitions, name: str) -> bool:
+    """True if a function has the name of a loss, returns one value, and leaves no gradients."""
+    function = defined.functions[name]
+    if leaves_gradients(function):
+        return False
+    returned = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
+    several = any(isinstance(each, ast.Tuple | ast.List | ast.Dict) for each in returned)
+    named = name in {*LOSS, *LOSSES} and bool(returned)
+    return named and not several and not has_own_parameters(defined, name)
+
+
+def count_required(defined: Definitions, name: str) -> int | None:
+    """Count the arguments without a default of a function; None where it is not in the file."""
+    node = defined.functions.get(name)
+    if node is None:
+        return None
+    return len(node.args.posonlyargs) + len(node.args.args) - len(node.args.defaults)
+
+
+def takes_three(defined: Definitions, name: str) -> bool:
+    """True if a function takes three arguments in order, as a derivation does."""
+    given = defined.functions[name].args
+    return given.vararg is not None or len(given.posonlyargs) + len(given.args) >= 3
+
+
+def find_pair(defined: Definitions) -> str:
+    """Find two functions such as rnn_forward and rnn_backward, the last in the file."""
+    pairs = [(each, each.replace("forward", "backward")) for each in defined.functions]
+    found = [",".join(pair) for pair in pairs if len({*pair} & {*defined.functions}) == 2]
+    return found[-1] if found else ""
+
+
+def list_named(defined: Definitions) -> str:
+    """List the functions and classes of a file, for a message."""
+    return ", ".join([*defined.functions, *defined.classes]) or "none"
+
+
+def has_own_parameters(defined: Definitions, name: str) -> bool:
+    """True if a function computes gradients, by their names, of variables of its file."""
+    variables = defined.names - {*defined.functions, *defined.classes}
+    nodes = [n for n in walk_own_body(defined.functions[name]) if isinstance(n, ast.Name)]
+    read = {n.id for n in nodes if isinstance(n.ctx, ast.Load)} & variables
+    local = {n.id for n in nodes if isinstance(n.ctx, ast.Store)}
+    return any(is_named_gradient(one, other) for one in local for other in read - local)
+
+
+def list_candidates(defined: Definitions) -> list[str]:
+    """List the functions that return a loss with gradients, and classes with both methods."""
+    found = [n for n, function in defined.functions.items() if returns_both(function)]
+    for name, node in defined.classes.items():
+        methods = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
+        if methods & {*FORWARD} and methods & {*BACKWARD}:
+            found.append(name)
+            continue
+        inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
+        found += [f"{name}.{child.name}" for child in inside if returns_both(child)]
+    return found
+
+
+def returns_both(function: ast.FunctionDef) -> bool:
+    """True if a function returns the loss, by its name or as a term, and gradients."""
+    nodes = [*walk_own_body(function)]
+    used = {n.id for n in nodes if isinstance(n, ast.Name)}
+    used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    arguments = [each.arg.lower() for each in function.args.args]
+    passed_back = "back" in function.name or any(n.startswith(COTANGENT) for n in arguments)
+    for node in nodes:
+        value = node.value if isinstance(node, ast.Return) else None
+        if not isinstance(value, ast.Tuple | ast.List):
+            continue
+        parts = [
+            p for e in value.elts for p in (e.elts if isinstance(e, ast.List | ast.Tuple) else [e])
+        ]
+        names = [name_expression(part) for part in parts]
+        slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
+        losses = [n for n in names if n in LOSSES or n.lower().endswith(ENDINGS)]
+        written = any(map(is_dict, parts)) and ("grad" in function.name.lower() or losses)
+        if (slopes or written) and (losses or ("" in names and not passed_back)):
+            return True
+    return False
+
+
+def leaves_gradients(function: ast.FunctionDef) -> bool:
+    """True if a function may leave gradients in globals or attributes, or call what does."""
+    for node in walk_own_body(function):
+        if isinstance(node, ast.Global):
+            return True
+        if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+            inside = node.value
+            while isinstance(inside, ast.Subscript):
+                inside = inside.value
+            if isinstance(node, ast.Attribute) or name_expression(inside) in CONTAINERS:
+                return True
+        called = name_expression(node.func) if isinstance(node, ast.Call) else ""
+        if "back" in called or "grad" in called:
+            return True
+    return False
+
+
+def is_dict(expression: ast.expr) -> bool:
+    """True for an expression such as `{"W": dW}` or `dict(W=dW)`."""
+    called = expression.func if isinstance(expression, ast.Call) else None
+    return isinstance(expression, ast.Dict) or (
+        isinstance(called, ast.Name) and called.id == "dict"
+    )

@@ -1,0 +1,157 @@
+"""A loss of PyTorch, `loss(params)`, as a function of arrays, and its gradient by torch.autograd.
+
+It runs in float64: as long as it does, constants of the user's in float32 are widened, and what is
+made without a dtype is float64.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, wraps
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt, find_code, type_name
+from bptt_verifier.program.leaves import Tree, rebuild_before
+from bptt_verifier.program.numpy_code import takes_namespace
+from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array, to_tensor
+
+# How the user's code converts what may be a tensor already.
+CONVERSIONS = frozenset("tensor as_tensor asarray".split())
+
+
+def takes_tensors(loss: Callable[..., Any], trees: Sequence[Tree]) -> bool:
+    """True if a loss takes tensors of PyTorch: they are given, or it fails on arrays, not on them.
+
+    A loss that returns a tensor of either is one of tensors if that depends on them.
+    """
+    if find_torch() is None and "torch" in getattr(find_code(loss), "co_names", ()):
+        attempt(import_module, "torch")  # which its first call would import
+    if find_torch() is None:
+        return False
+    given = not all(tree.arrays for tree in trees)
+    with use_float64():
+        of_tensors = attempt(rebuild_before(loss, trees), make_tensors(trees[0].leaves))
+    if given and isinstance(of_tensors, Failure) and takes_namespace(loss):
+        raise ValueError(
+            "loss: expected loss(params) where params are tensors, found loss(params, xp); "
+            "leave out the second argument, or give arrays in the place of tensors"
+        )
+    if given or not (is_tensor(of_tensors) and of_tensors.requires_grad):
+        return given
+    tree = trees[0]
+    of_arrays = attempt(lambda: loss(tree.rebuild({n: v.copy() for n, v in tree.leaves.items()})))
+    return isinstance(of_arrays, Failure) or is_tensor(of_arrays)
+
+
+def make_tensors(point: Mapping[str, Array]) -> dict[str, Any]:
+    """Make tensors in float64, or complex ones, that need a gradient."""
+    single = np.dtype(np.float32)
+    return {n: to_tensor(v.astype(float) if v.dtype == single else v) for n, v in point.items()}
+
+
+def over_arrays(loss: Callable[..., Any], trees: Sequence[Tree]) -> Callable[..., Any]:
+    """Make the function of a dict of arrays, or of tensors, from a loss of PyTorch.
+
+    It returns what the loss returns, with arrays for tensors.
+    """
+    of_tensors = rebuild_before(loss, trees)
+
+    @wraps(loss)
+    def call(params: Mapping[str, Any], *_: Any) -> Any:
+        with use_float64():
+            found = of_tensors(dict(params) if are_tensors(params) else make_tensors(params))
+        return found if are_tensors(params) else to_array(found)
+
+    call.__module__ = __name__  # whose globals it has
+    return call
+
+
+def are_tensors(params: Mapping[str, Any]) -> bool:
+    """True for tensors by name."""
+    return all(map(is_tensor, params.values()))
+
+
+def differentiate(
+    loss: Callable[..., Any], point: Mapping[str, Array]
+) -> tuple[float, dict[str, Array]]:
+    """Compute a loss `over_arrays` and its gradient by torch.autograd.
+
+    The gradient of a parameter that the loss does not use is zero.
+    """
+    torch: Any = find_torch()
+    params = make_tensors(point)
+    with torch.enable_grad():
+        value = loss(params)
+        if not is_tensor(value):
+            raise TypeError(f"the loss returns {type_name(value)}, which autograd cannot follow")
+        value = value.sum()
+    found = [None] * len(params)
+    if value.requires_grad:
+        found = torch.autograd.grad(value, [*params.values()], allow_unused=True)
+    slopes = {
+        name: np.zeros(given.shape) if slope is None else np.array(to_array(slope))
+        for (name, given), slope in zip(point.items(), found, strict=True)
+    }
+    return float(value.detach()), slopes
+
+
+@contextmanager
+def use_float64() -> Iterator[None]:
+    """Compute in float64 for a while, whatever PyTorch's settings and the user's constants are."""
+    torch: Any = find_torch()
+    before, from_numpy = torch.get_default_dtype(), torch.from_numpy
+    torch.set_default_dtype(torch.float64)
+    torch.from_numpy = lambda x: widen(x if is_tensor(x) else from_numpy(x))
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(widen_inputs)
+    try:
+        with make_widening()():
+            yield
+    finally:
+        hook.remove()
+        torch.from_numpy = from_numpy
+        torch.set_default_dtype(before)
+
+
+def widen(value: Any) -> Any:
+    """Convert float32 to float64: tensors, also in lists and tuples, and the dtype itself."""
+    torch: Any = find_torch()
+    if value is torch.float32:
+        return torch.float64
+    if is_tensor(value):
+        return value.double() if value.dtype == torch.float32 else value
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(map(widen, value))
+    return value
+
+
+def widen_inputs(module: Any, given: Any) -> Any:
+    """Widen the inputs of a module whose parameters are in float64: it may compare the dtypes."""
+    short = any(
+        each is not None and widen(each) is not each for each in module._parameters.values()
+    )
+    return given if short else widen(given)
+
+
+@cache
+def make_widening() -> Any:
+    """Make the mode of PyTorch in which functions compute in float64 what they would in float32."""
+    torch: Any = find_torch()
+
+    def run(_: Any, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        named = named or {}
+        name = str(getattr(function, "__name__", ""))
+        if name in {"__get__", "__set__"}:  # attributes, such as shape
+            return function(*given, **named)
+        if name in CONVERSIONS and given and is_tensor(given[0]):
+            return widen(given[0])
+        if name == "float" and given and is_tensor(given[0]):
+            function = torch.Tensor.double
+        # What is written into keeps its dtype.
+        kept = 1 if name == "__setitem__" or name.rstrip("_") + "_" == name else 0
+        wide = map(widen, given[kept:])
+        return function(*given[:kept], *wide, **{key: widen(each) for key, each in named.items()})
+
+    return type("Widening", (torch.overrides.TorchFunctionMode,), {"__torch_function__": run})
