@@ -15,6 +15,8 @@ from bptt_verifier.reference.selection import (
     BROAD,
     KINK,
     NARROW,
+    NOT_FINITE,
+    OTHER_PATH,
     OVERFLOW,
     SATURATING,
     UNBALANCE,
@@ -384,3 +386,45 @@ def test_a_point_is_ill_conditioned_beyond_a_limit_or_four_times_that_of_the_giv
         chosen.differ = lambda each, step, changes=changes: {"w": changes[step]}  # type: ignore[misc, method-assign]
         chosen.keep(examined(ONE, 1, {"w": np.ones(1, dtype)}))
         assert bool(chosen.vague) is vague
+
+
+def test_a_point_without_a_finite_loss_and_gradient_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_operand(monkeypatch, [1.0])
+    for loss, slopes in [
+        (np.nan, {"w": np.ones(2)}),
+        (1.0, {"w": np.array([1.0, np.inf])}),
+        (1.0, {"w": np.ones(2), "v": np.full(2, np.nan)}),
+    ]:
+        params = {name: np.ones(2) for name in slopes}
+        assert selector(follow_with(loss, slopes), params=params).examine(Point(1)) == NOT_FINITE
+    assert selector(lambda wide: None).examine(Point(1)) == OTHER_PATH
+
+
+def test_points_are_left_out_by_their_reasons_and_cases_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = selector(follow_with())
+    flaws = iter([KINK, None, KINK])
+    monkeypatch.setattr(
+        chosen, "examine", lambda point: OVERFLOW if point.number == 9 else examined(ONE)
+    )
+    monkeypatch.setattr(chosen, "keep", lambda found: next(flaws))
+    assert [chosen.try_point(Point(i)) for i in (1, 9, 2, 3)] == [KINK, OVERFLOW, None, KINK]
+    assert +chosen.left_out == {KINK: 2, OVERFLOW: 1}
+
+
+def test_all_values_and_each_parameter_are_scaled_up_at_points_of_their_own() -> None:
+    params = {"a": np.ones(1), "b": np.ones(1)}
+    chosen, asked = selector(follow_with(), params=params), list[Point]()
+    chosen.examine = lambda point: asked.append(point) or KINK  # type: ignore[func-returns-value, method-assign]
+    assert list(chosen.draw_large()) == []
+    factors = [dict(point.factors) for point in asked]
+    for factor in (3.0, 8.0, 64.0, 512.0):
+        for each in ({"a": factor, "b": factor}, {"a": factor}, {"b": factor}):
+            assert each in factors
+    assert len(factors) == 12
+    assert len({point.number for point in asked}) == 12
+    assert not any(point.near or point.number % 12 for point in asked)  # float64, of one size
+    assert min(point.number for point in asked) > 1000  # beyond all other draws
