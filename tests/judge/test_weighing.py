@@ -335,9 +335,10 @@ def test_the_case_of_the_largest_error_is_asked_first() -> None:
 
     def attempt(case: Any) -> Compared:
         asked.append(case)
-        return wrong(case)
+        return (rounding if case.label == "rounding" else wrong)(case)
 
-    compared = [rounding(CASE), wrong(CASE)]
+    other = CASE._replace(label="rounding")
+    compared = [rounding(CASE)._replace(case=other), wrong(CASE)]
     assert settle(attempt, subject(), compared, ["w"], ()) == compared
     assert len(asked) == NEIGHBOURS + 1  # the other is not asked, as the gradient is wrong
 
@@ -364,3 +365,19 @@ def test_no_gradient_but_a_zero_is_precise_in_a_coarse_format(other: Any, expect
     before = before._replace(case=state_case(true, dict.fromkeys(true, 2 * error)))
     after = state_compared(true | {"w": 1 + error}, true, allowed | {"w": error})
     assert find_precision(before, after) is expected
+
+
+def test_an_entry_that_is_wrong_at_the_point_is_so_beside_one_that_is_rounding() -> None:
+    scatter = 1e-6 * ALTERNATING[:, None] * np.ones(2)
+    _, found = find_distances(scatter, [1e-2, 1e-6])
+    assert found.fails
+
+
+def test_one_gradient_of_three_says_nothing_of_the_format() -> None:
+    error, three = np.full(1, 2.0**-24), dict.fromkeys("abc", np.ones(1))
+    submitted = dict.fromkeys("abc", 1 + error)
+    before = state_compared(submitted, three, dict.fromkeys("abc", np.full(1, 2.0**-44)))
+    before = before._replace(case=state_case(three, dict.fromkeys("abc", 2 * error)))
+    for explained, expected in [("a", None), ("ab", np.float32)]:
+        allowed = before.allowed | dict.fromkeys(explained, error)
+        assert find_precision(before, state_compared(submitted, three, allowed)) is expected

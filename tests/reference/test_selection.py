@@ -15,6 +15,8 @@ from bptt_verifier.reference.selection import (
     BROAD,
     KINK,
     NARROW,
+    NOT_FINITE,
+    OTHER_PATH,
     OVERFLOW,
     SATURATING,
     UNBALANCE,
@@ -328,3 +330,101 @@ def test_a_parameter_reaches_the_loss_unless_a_constant_zero_or_a_flat_function_
 
 def test_factors_that_show_which_terms_cancel_are_near_one_and_far_beyond_rounding() -> None:
     assert 2.0**16 * U < UNBALANCE < 2.0**-16
+
+
+@pytest.mark.parametrize(("number", "large", "draws"), [(12, 3, 8), (12, 1, 10), (3, 1, 2)])
+def test_at_most_a_quarter_of_the_cases_are_scaled_up_and_draws_fill_the_rest(
+    number: int, large: int, draws: int
+) -> None:
+    chosen, told = selector(follow_with()), list[int]()
+
+    def keep(point: Point) -> None:
+        case = state_case({"w": [1.0]}, {"w": [1e-9]}, ONE)._replace(point=point)
+        chosen.kept.append((case, examined(ONE)))
+
+    def draw_large() -> Any:
+        for place in range(large):
+            keep(Point(12000 + place, factors={"w": 8.0}))
+            yield
+
+    chosen.try_point = keep  # type: ignore[assignment]
+    chosen.draw_large = draw_large  # type: ignore[method-assign]
+    found = chosen.select(number, told.append)
+    numbers = [case.point.number for case in found.cases]
+    scaled = [each for each in numbers if each >= 12000]
+    assert numbers[0] == 0  # the parameters given
+    assert len(scaled) == (large if number > 3 else 0)
+    assert sorted(numbers)[: draws + 1] == [*range(draws + 1)]
+    assert told == [*range(1, number + 1)]
+
+
+def test_draws_end_where_none_or_too_few_become_cases() -> None:
+    for kept, most in [(0, 8), (3, 8 * 10 + 4), (4, 2 * 10 + 4)]:
+        chosen, tried = selector(follow_with()), list[int]()
+        case = state_case({"w": [1.0]}, {"w": [1e-9]}, ONE)
+        chosen.kept = [(case, examined(ONE))] * kept
+
+        def try_point(point: Point, tried: list[int] = tried) -> str:
+            tried.append(point.number)
+            return KINK
+
+        chosen.try_point = try_point  # type: ignore[method-assign]
+        assert list(chosen.draw_ordinary(10)) == []
+        assert tried[-1] == most
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.float64, 2.0**20), (np.float32, 2.0**10)])
+def test_a_point_is_ill_conditioned_beyond_a_limit_or_four_times_that_of_the_given_one(
+    dtype: Any, most: float
+) -> None:
+    u = float(np.finfo(dtype).eps) / 2
+    for share, given, vague in [(0.9, 0.0, False), (1.1, 0.0, True), (1.1, most / 4, True),
+                                (1.1, most / 3, False)]:  # fmt: skip
+        chosen = selector(follow_with(), {"w": np.full(1, 1e-30)})
+        chosen.condition = given
+        changes = {NARROW * u: np.zeros(1), BROAD * u: np.full(1, share * most * BROAD * u)}
+        chosen.differ = lambda each, step, changes=changes: {"w": changes[step]}  # type: ignore[misc, method-assign]
+        chosen.keep(examined(ONE, 1, {"w": np.ones(1, dtype)}))
+        assert bool(chosen.vague) is vague
+
+
+def test_a_point_without_a_finite_loss_and_gradient_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_operand(monkeypatch, [1.0])
+    for loss, slopes in [
+        (np.nan, {"w": np.ones(2)}),
+        (1.0, {"w": np.array([1.0, np.inf])}),
+        (1.0, {"w": np.ones(2), "v": np.full(2, np.nan)}),
+    ]:
+        params = {name: np.ones(2) for name in slopes}
+        assert selector(follow_with(loss, slopes), params=params).examine(Point(1)) == NOT_FINITE
+    assert selector(lambda wide: None).examine(Point(1)) == OTHER_PATH
+
+
+def test_points_are_left_out_by_their_reasons_and_cases_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = selector(follow_with())
+    flaws = iter([KINK, None, KINK])
+    monkeypatch.setattr(
+        chosen, "examine", lambda point: OVERFLOW if point.number == 9 else examined(ONE)
+    )
+    monkeypatch.setattr(chosen, "keep", lambda found: next(flaws))
+    assert [chosen.try_point(Point(i)) for i in (1, 9, 2, 3)] == [KINK, OVERFLOW, None, KINK]
+    assert +chosen.left_out == {KINK: 2, OVERFLOW: 1}
+
+
+def test_all_values_and_each_parameter_are_scaled_up_at_points_of_their_own() -> None:
+    params = {"a": np.ones(1), "b": np.ones(1)}
+    chosen, asked = selector(follow_with(), params=params), list[Point]()
+    chosen.examine = lambda point: asked.append(point) or KINK  # type: ignore[func-returns-value, method-assign]
+    assert list(chosen.draw_large()) == []
+    factors = [dict(point.factors) for point in asked]
+    for factor in (3.0, 8.0, 64.0, 512.0):
+        for each in ({"a": factor, "b": factor}, {"a": factor}, {"b": factor}):
+            assert each in factors
+    assert len(factors) == 12
+    assert len({point.number for point in asked}) == 12
+    assert not any(point.near or point.number % 12 for point in asked)  # float64, of one size
+    assert min(point.number for point in asked) > 1000  # beyond all other draws
