@@ -33,6 +33,7 @@ from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
+KEPT = 2**24  # numbers in the gradients that are kept of single mistakes, at most
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
 PAIRS = 2**13  # pairs of mistakes that are tried, at most
@@ -82,6 +83,7 @@ class OwnHypotheses:
         self.batch = max(1, min(256, ENTRIES // max(1, largest)))
         self.size = sum(value[0].size for value in evidence[0].forward if value is not None)
         self.effects: dict[int, Array] = {}  # of single mistakes at the first case, by identity
+        self.swept: dict[int, BackwardPass] = {}  # their gradients, as many as memory allows
         self.pairs = 0, 0  # pairs tried, of how many
         self.omitted = 0  # single mistakes that were not tried
 
@@ -102,10 +104,22 @@ class OwnHypotheses:
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
     ) -> list[BackwardPass]:
         """Compute the gradients with each of these combinations, in one sweep."""
-        rows = self.sweep_rows(case, made)
-        count, leaves = range(len(made)), self.program.leaves.items()
-        params = {name: case.forward[slot][0] for name, slot in leaves}
-        return [BackwardPass({n: found[i] for n, found in rows.items()}, params) for i in count]
+        first = case is self.evidence[0]
+        kept = [self.swept.get(id(each[0])) if first and len(each) == 1 else None for each in made]
+        fresh = [each for each, back in zip(made, kept, strict=True) if back is None]
+        rows = self.sweep_rows(case, fresh) if fresh else {}
+        swept = iter(self.split_rows(case, rows, len(fresh)))
+        return [next(swept) if back is None else back for back in kept]
+
+    def split_rows(
+        self, case: Evidence, rows: Mapping[str, Array], count: int
+    ) -> list[BackwardPass]:
+        """Split rows of gradients into backward passes."""
+        params = {name: case.forward[slot][0] for name, slot in self.program.leaves.items()}
+        return [
+            BackwardPass({name: found[i] for name, found in rows.items()}, params)
+            for i in range(count)
+        ]
 
     def sweep_rows(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
@@ -134,6 +148,11 @@ class OwnHypotheses:
         if case is self.evidence[0]:
             joined = self.scale(case, {name: rows[name] for name in case.wanted})
             self.effects |= {id(each[0]): joined[i] for i, each in enumerate(made) if each}
+            if joined.shape[1] * len(self.effects) <= KEPT:
+                backs = self.split_rows(case, rows, len(made))
+                self.swept |= {
+                    id(each[0]): back for each, back in zip(made, backs, strict=True) if each
+                }
         return [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
 
     def scale(self, case: Evidence, rows: Mapping[str, Array]) -> Array:
@@ -168,7 +187,7 @@ class OwnHypotheses:
             found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
         if self.structure.carried:
             every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
-            sizes = [each.value(None) for each in list_factors(self.structure)]
+            sizes = [each.value(None) for each in self.factors]
             found += [scale_path(cut, by) for cut in every for by in sizes]
         return found
 
@@ -233,9 +252,12 @@ class OwnHypotheses:
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
         yield from list_update_findings(name, evidence[0], backs[0], lambda back: back.params[name])
-        yield from list_common_findings(
-            name, evidence, backs, list_factors(self.structure), self.names
-        )
+        yield from list_common_findings(name, evidence, backs, self.factors, self.names)
+
+    @cached_property
+    def factors(self) -> list[Factor]:
+        """The factors that are often wrong."""
+        return list_factors(self.structure)
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find none: the user's loss is the forward pass."""

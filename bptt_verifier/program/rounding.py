@@ -1,5 +1,6 @@
 """Rounding errors, drawn at random, to add to the values of a program and to its cotangents."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -41,7 +42,8 @@ class RoundingErrors(NamedTuple):
         error = sizes * magnitude
         # An infinity, as a mask puts in, is exact.
         added = np.isfinite(error) if most is None else error <= most
-        return q + xi * np.where(added, error, 0.0)
+        noise = xi * (error if added.all() else np.where(added, error, 0.0))
+        return np.add(noise, q, out=noise) if noise.shape[1:] == np.shape(q)[1:] else noise + q
 
     def draw_signed(self, shape: tuple[int, ...]) -> Array:
         """Draw numbers in [−1, 1] of this shape for each sample."""
@@ -60,6 +62,7 @@ class RoundingErrors(NamedTuple):
 EXACTLY = RoundingErrors()
 
 
+@cache
 def is_inexact(dtype: Any) -> bool:
     """True for floating-point and complex dtypes."""
     return bool(jnp.issubdtype(dtype, jnp.inexact))
