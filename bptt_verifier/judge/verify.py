@@ -89,7 +89,7 @@ def verify_own_model(
     require_function(gradients)
     with use_own_settings():
         model = prepare(loss, params, seed=seed, cases=cases, progress=progress)
-        return judge(gradients, OwnSubject(model), subject)
+        return judge(gradients, OwnSubject(model, gradients), subject)
 
 
 def assert_verified(gradients: Callable[..., Any], **options: Any) -> Report:

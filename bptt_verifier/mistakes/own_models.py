@@ -1,6 +1,6 @@
 """Diagnose a submission for the user's own model, from the operations of its traced loss."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, zip_longest
 from math import prod
@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
+from bptt_verifier.mistakes.pair_order import PAIRS, rank_by_count, rank_by_effect
 from bptt_verifier.mistakes.places import list_places
 from bptt_verifier.mistakes.search import Match, explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import (
@@ -26,8 +28,10 @@ from bptt_verifier.mistakes.single_gradients import (
     shorten,
 )
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.paths import prune
+from bptt_verifier.program.recording import Recorded
 from bptt_verifier.program.structure import Structure, structure
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Mistake
@@ -36,7 +40,6 @@ ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinati
 KEPT = 2**24  # numbers in the gradients that are kept of single mistakes, at most
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
-PAIRS = 2**13  # pairs of mistakes that are tried, at most
 PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
@@ -44,6 +47,8 @@ DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
 
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
+
+Record = Callable[[Mapping[str, Array]], Sequence[Recorded]]
 
 PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
 
@@ -74,8 +79,10 @@ class BackwardPass(NamedTuple):
 class OwnHypotheses:
     """The mistakes in the operations of a loss and in single gradients."""
 
-    def __init__(self, program: Program, evidence: Sequence[Evidence]) -> None:
-        self.program = program
+    def __init__(
+        self, program: Program, evidence: Sequence[Evidence], record: Record | None = None
+    ) -> None:
+        self.program, self.record = program, record
         self.structure = structure(program)
         self.evidence = evidence
         self.names = tuple(program.leaves)
@@ -335,8 +342,34 @@ class OwnHypotheses:
         what = f" `{place.expression}`" if place and place.expression != line else ""
         said = f"{where} of your forward pass is differentiated wrongly: at the {operation}{what}, "
         right = describe_correction(self.program, self.evidence[0].forward, made.name, changed)
-        said = " ".join(filter(None, (f"{said}{made.alteration}.", right)))
+        found = self.find_line(made)
+        if found is not None:
+            details["backward"] = {
+                "file_line": str(found.place), "column": found.place.first_column,
+                "expression": found.place.expression, "right": found.right or None,
+            }  # fmt: skip
+        parts = (f"{said}{made.alteration}.", right, str(found or ""))
+        said = " ".join(filter(None, parts))
         return restrict(Mistake(made.name, said, details), names)
+
+    @cached_property
+    def recorded(self) -> list[Recorded]:
+        """The operations of the submission at the first case; empty where they are unknown."""
+        if self.record is None or len(self.program.operations) > RECORDED:
+            return []
+        first = self.evidence[0].forward
+        params = {name: first[slot][0] for name, slot in self.program.leaves.items()}
+        found = attempt(self.record, params)
+        return [] if isinstance(found, Failure) else [*found]
+
+    def find_line(self, made: OperationMistake) -> Line | None:
+        """Find the expression of the submission that makes a mistake."""
+        if made.whole is not None or not self.recorded:
+            return None
+        values = self.evidence[0].forward
+        return find_line(
+            self.program, values, self.changes(self.evidence[0], [made]), self.recorded
+        )
 
 
 def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
@@ -350,31 +383,6 @@ def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
     return cut._replace(
         name="constant-factor", alteration=said, changes=changes, details={"factor": by}
     )
-
-
-def rank_by_count(counts: Sequence[int], before: int) -> Iterator[tuple[int, int]]:
-    """Rank pairs: those with a mistake that explains more gradients than none does come first."""
-    order = sorted(range(len(counts)), key=lambda i: (counts[i] <= before, -counts[i], i))
-    for k, i in enumerate(order):
-        done = set(order[: k + 1])
-        yield from ((min(i, j), max(i, j)) for j in range(len(counts)) if j not in done)
-
-
-def rank_by_effect(error: Array, effects: Array) -> Iterator[tuple[int, int]]:
-    """Rank pairs by how far the sum of both effects is from the submission's error."""
-    if len(effects) < 2:
-        return
-    effects = effects.astype(np.float64)
-    alone = np.sum(effects**2, axis=1) - 2 * effects @ error
-    left = alone[:, None] + alone[None, :] + 2 * effects @ effects.T
-    left[np.tril_indices(len(effects))] = np.inf
-    flat = left.ravel()
-    count = min(PAIRS, flat.size)
-    first = np.argpartition(flat, count - 1)[:count]
-    for place in first[np.argsort(flat[first])]:
-        if np.isfinite(flat[place]):
-            i, j = divmod(int(place), len(effects))
-            yield i, j
 
 
 def list_factors(known: Structure) -> list[Factor]:
@@ -401,15 +409,18 @@ def list_factors(known: Structure) -> list[Factor]:
     return [factor(words, number) for number, words in found.items()]
 
 
-def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
+def diagnose(
+    program: Program, witnesses: Sequence[Witness], record: Record | None = None
+) -> tuple[Mistake, ...]:
     """Find the mistakes that give the submission's numbers; empty where none do. Needs 64-bit JAX.
 
-    The points of the witnesses are the parameters, in float64.
+    The points of the witnesses are the parameters, in float64. `record` records the operations of
+    the submission at such a point.
     """
     program = prune(program)
     steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
     evidence = [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
-    known = OwnHypotheses(program, evidence)
+    known = OwnHypotheses(program, evidence, record)
     if len(try_mistakes(known, evidence, ()).wrong) > 1:
         # Without a conjugate the gradients of all imaginary parts have the wrong sign.
         made = ((each,) for each in list_conjugate_mistakes(known.structure))

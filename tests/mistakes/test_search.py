@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
-from bptt_verifier.mistakes.own_models import OwnHypotheses, rank_by_effect
+from bptt_verifier.mistakes.own_models import OwnHypotheses
+from bptt_verifier.mistakes.pair_order import rank_by_effect
 from bptt_verifier.mistakes.search import cover
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.precision import use_float64
