@@ -10,6 +10,7 @@ import numpy as np
 
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
+from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
 from bptt_verifier.mistakes.in_operations import list_tiers
@@ -92,13 +93,15 @@ class OwnHypotheses:
         self.effects: dict[int, Array] = {}  # of single mistakes at the first case, by identity
         self.swept: dict[int, BackwardPass] = {}  # their gradients, as many as memory allows
         self.pairs = 0, 0  # pairs tried, of how many
-        self.omitted = 0  # single mistakes that were not tried
+        self.omitted = 0  # single mistakes that were not tried, since the model is large
+        self.listed = 0  # single mistakes that were to be tried
 
     @property
     def tiers(self) -> Iterator[list[OperationMistake]]:
         """The mistakes in the operations, the common ones first, as many as time allows."""
         left = max(SINGLE, SINGLE_NUMBERS // self.size)
         for tier in list_tiers(self.structure):
+            self.listed += len(tier[:left])
             yield tier[:left]
             self.omitted += len(tier) - len(tier[:left])
             left -= len(tier[:left])
@@ -435,13 +438,17 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
     wrong = try_mistakes(known, evidence, ()).wrong
     if not wrong:
         return ()
-    which, (tried, total) = join_symbols(wrong), known.pairs
+    which, (tried, total), effort = join_symbols(wrong), known.pairs, find_effort()
     said = f"no known mistake reproduces your numbers for {which}"
+    if known.omitted or len(known.effects) < known.listed:
+        count = len(known.effects)
+        said = f"no mistake among the {count} likeliest reproduces your numbers for {which}"
     if known.omitted:
-        said = f"no mistake among the likeliest reproduces your numbers for {which}"
         said += f" ({known.omitted} others were not tried, since the model is large)"
     if total:
         said += f", nor does any of the {tried} likeliest of {total} pairs of mistakes"
+    if effort.ended:
+        said += f"; the search ended after its limit of {effort.seconds:g} s"
     places = list_places(known.structure, evidence, wrong)
     details = {"gradients": wrong, "pairs": [tried, total], "places": places}
     return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)
