@@ -10,7 +10,7 @@ import numpy as np
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.black_box import diagnose_black_box
-from bptt_verifier.mistakes.own_models import diagnose
+from bptt_verifier.mistakes.own_diagnosis import diagnose
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.precision import use_float64

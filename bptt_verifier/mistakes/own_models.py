@@ -1,4 +1,4 @@
-"""Diagnose a submission for the user's own model, from the operations of its traced loss."""
+"""Hypotheses of mistakes in the user's own model, from the operations of its traced loss."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -10,19 +10,16 @@ import numpy as np
 
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
-from bptt_verifier.mistakes.effort import find_effort
-from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
-from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
+from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
 from bptt_verifier.mistakes.pair_order import PAIRS, rank_by_count, rank_by_effect
-from bptt_verifier.mistakes.places import list_places
-from bptt_verifier.mistakes.search import Match, explain, select_explaining, try_mistakes
+from bptt_verifier.mistakes.search import Match
 from bptt_verifier.mistakes.single_gradients import (
+    GENERIC,
     Factor,
     Finding,
-    join_symbols,
     list_common_findings,
     list_update_findings,
     restrict,
@@ -31,10 +28,9 @@ from bptt_verifier.mistakes.single_gradients import (
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.backward import Change, backward
-from bptt_verifier.program.paths import prune
 from bptt_verifier.program.recording import Recorded
 from bptt_verifier.program.structure import Structure, structure
-from bptt_verifier.program.trace import Program, forward
+from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
@@ -43,9 +39,6 @@ SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
 PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
-
-# Names of what any wrong number may come from, which are no second explanation.
-GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
 
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
 
@@ -92,6 +85,7 @@ class OwnHypotheses:
         self.size = sum(value[0].size for value in evidence[0].forward if value is not None)
         self.effects: dict[int, Array] = {}  # of single mistakes at the first case, by identity
         self.swept: dict[int, BackwardPass] = {}  # their gradients, as many as memory allows
+        self.matches: list[Match] = []  # what they explain of the first case
         self.pairs = 0, 0  # pairs tried, of how many
         self.omitted = 0  # single mistakes that were not tried, since the model is large
         self.listed = 0  # single mistakes that were to be tried
@@ -163,7 +157,11 @@ class OwnHypotheses:
                 self.swept |= {
                     id(each[0]): back for each, back in zip(made, backs, strict=True) if each
                 }
-        return [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
+        explained = [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
+        if case is self.evidence[0]:
+            pairs = zip(made, explained, strict=True)
+            self.matches += [Match(each[0], names) for each, names in pairs if each]
+        return explained
 
     def scale(self, case: Evidence, rows: Mapping[str, Array]) -> Array:
         """Join the gradients of each row to a vector, each in units of its largest true entry."""
@@ -410,45 +408,3 @@ def list_factors(known: Structure) -> list[Factor]:
         return Factor(words, lambda back: number)
 
     return [factor(words, number) for number, words in found.items()]
-
-
-def diagnose(
-    program: Program, witnesses: Sequence[Witness], record: Record | None = None
-) -> tuple[Mistake, ...]:
-    """Find the mistakes that give the submission's numbers; empty where none do. Needs 64-bit JAX.
-
-    The points of the witnesses are the parameters, in float64. `record` records the operations of
-    the submission at such a point.
-    """
-    program = prune(program)
-    steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
-    evidence = [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
-    known = OwnHypotheses(program, evidence, record)
-    if len(try_mistakes(known, evidence, ()).wrong) > 1:
-        # Without a conjugate the gradients of all imaginary parts have the wrong sign.
-        made = ((each,) for each in list_conjugate_mistakes(known.structure))
-        for (one,) in select_explaining(known, evidence, made):
-            return (known.describe(one),)
-    found = explain(known, evidence)
-    return found or describe_unknown(known, evidence)
-
-
-def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
-    """Describe a mistake without a name: what was tried, and where the gradients are wrong."""
-    wrong = try_mistakes(known, evidence, ()).wrong
-    if not wrong:
-        return ()
-    which, (tried, total), effort = join_symbols(wrong), known.pairs, find_effort()
-    said = f"no known mistake reproduces your numbers for {which}"
-    if known.omitted or len(known.effects) < known.listed:
-        count = len(known.effects)
-        said = f"no mistake among the {count} likeliest reproduces your numbers for {which}"
-    if known.omitted:
-        said += f" ({known.omitted} others were not tried, since the model is large)"
-    if total:
-        said += f", nor does any of the {tried} likeliest of {total} pairs of mistakes"
-    if effort.ended:
-        said += f"; the search ended after its limit of {effort.seconds:g} s"
-    places = list_places(known.structure, evidence, wrong)
-    details = {"gradients": wrong, "pairs": [tried, total], "places": places}
-    return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)

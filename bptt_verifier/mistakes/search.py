@@ -13,7 +13,7 @@ import numpy as np
 
 from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import Evidence
-from bptt_verifier.mistakes.single_gradients import Finding, describe_finding
+from bptt_verifier.mistakes.single_gradients import Finding, add_others, describe_finding
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
@@ -335,7 +335,13 @@ def explain_single_gradients(
     chosen = choose_fewest({name: possible[name] for name in trial.wrong})
     if most is not None and len(chosen) > most:
         return None
-    return tuple(describe_finding(f, names, known.find_equation(names[0])) for f, names in chosen)
+    found = [describe_finding(f, names, known.find_equation(names[0])) for f, names in chosen]
+    if len(chosen) == 1:
+        first, *rest = possible.values()
+        shown = [{each.kind for each in findings} for findings in rest]
+        others = [each for each in first if all(each.kind in kinds for kinds in shown)]
+        found[0] = add_others(found[0], others)
+    return tuple(found)
 
 
 def choose_fewest(possible: Mapping[str, Sequence[Finding]]) -> list[tuple[Finding, list[str]]]:

@@ -40,8 +40,8 @@ def judge(
         child_process,
         "start_child",
         lambda request: subprocess.Popen(
-            ["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True,
+            ["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, start_new_session=True,
         ),
     )  # fmt: skip
     return child_process.judge_file({"file": "own.py"}, 20, lambda done, total: None), sent
@@ -51,7 +51,7 @@ def advance(*, searching: bool) -> dict[str, Any]:
     return {"progress": [1, 2], "searching": searching}
 
 
-def test_ctrl_c_during_the_search_asks_the_child_to_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_during_the_search_ends_it_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     report = child_process.render(Report("own.py", Verdict.DISAGREES))
     end = {"outcome": [*report]}
     outcome, sent = judge(monkeypatch, advance(searching=True), None, end)

@@ -11,7 +11,7 @@ import pytest
 
 from bptt_verifier.mistakes.backward_lines import find_multiple, write_flipped
 from bptt_verifier.mistakes.evidence import Witness
-from bptt_verifier.mistakes.own_models import diagnose
+from bptt_verifier.mistakes.own_diagnosis import diagnose
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.recording import record
 from bptt_verifier.report import Mistake

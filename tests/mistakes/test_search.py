@@ -1,5 +1,6 @@
 """The search: the fewest mistakes for all gradients, and pairs ranked by their effects."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from bptt_verifier.mistakes.evidence import Witness, make_evidence
 from bptt_verifier.mistakes.own_models import OwnHypotheses
 from bptt_verifier.mistakes.pair_order import rank_by_effect
 from bptt_verifier.mistakes.search import cover
+from bptt_verifier.mistakes.single_gradients import Finding
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
@@ -114,3 +116,32 @@ def test_single_mistakes_are_swept_once(monkeypatch: pytest.MonkeyPatch) -> None
         kept = known.sweep_back(known.evidence[0], made)
     for one, other in zip(kept, fresh, strict=True):
         np.testing.assert_array_equal(one.gradient("W"), other.gradient("W"))
+
+
+def test_two_mistakes_in_a_gradient_that_give_the_same_numbers_are_both_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.sin(p["a"])) + xp.sum(xp.sin(p["b"]))
+
+    def list_two(name: str, evidence: Any, backs: Any) -> Any:
+        for word, factor in (("one", 2.0), ("two", 2.0), ("three", 3.0), ("zero-gradient", 2.0)):
+            yield Finding(word, f"{word} of them", {}, partial(scale, factor, name))
+
+    def scale(factor: float, name: str, back: Any) -> Any:
+        return factor * back.gradient(name)
+
+    monkeypatch.setattr(OwnHypotheses, "list_findings", lambda _, *of: list_two(*of))
+    params = {"a": np.ones(3), "b": np.ones(2)}
+    (mistake,) = diagnose_numbers(loss, params, lambda p: {n: 2 * np.cos(v) for n, v in p.items()})
+    assert mistake.explanation == "in ∂L/∂a and ∂L/∂b, one of them. Or two: two of them."
+    assert mistake.details["or"] == ["two"]
+
+
+def test_what_any_wrong_number_may_come_from_is_no_second_explanation() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.sin(p["a"]))
+
+    (mistake,) = diagnose_numbers(loss, {"a": np.ones(3)}, lambda p: {"a": -np.cos(p["a"])})
+    assert mistake.name == "sign-flipped"
+    assert "or" not in mistake.details
