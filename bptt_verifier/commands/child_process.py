@@ -130,11 +130,12 @@ def judge_file(
     "params" are the names of an own model's parameters, "options" those of `verify` that a
     derivation needs, "examples" their number, and "seed" that of the cases.
 
-    `timeout` is the limit for each single call of the submission, in seconds. `show` is called with
+    `timeout` is the limit for each single call of the submission, and for the search for the name
+    of a mistake, in seconds. Ctrl-C ends that search, and keeps the verdict. `show` is called with
     what the submission has printed, if anything.
     Raises ValueError, with one sentence, where the file cannot be used at all.
     """
-    child = start_child(request)
+    child = start_child(request | {"timeout": timeout})
     source, pipe = child.stdout, child.stderr
     assert source is not None
     assert pipe is not None
@@ -146,11 +147,18 @@ def judge_file(
         return render(report, ended=name == "exited")
 
     running: str | None = "the start"
-    since, limit = time.monotonic(), float(START_UP)
+    since, limit, searching = time.monotonic(), float(START_UP), False
     try:
         while True:
             try:
                 line = lines.get(timeout=max(0.0, since + limit - time.monotonic()))
+            except KeyboardInterrupt:
+                if not searching:
+                    raise
+                # The verdict stands: the child ends its search, and reports what it has.
+                os.kill(child.pid, signal.SIGINT)
+                searching = False
+                continue
             except queue.Empty:
                 what = f"{running} did not end within {limit:g} s."
                 if running == f"running {Path(request['file']).name}":
@@ -169,6 +177,7 @@ def judge_file(
                 return Outcome(Verdict(verdict), *rendered)
             if "progress" in message:
                 progress(*message["progress"])
+                searching = message["searching"]
             else:
                 running = message["running"]
                 limit = min(timeout if running else float("inf"), threading.TIMEOUT_MAX / 2)
@@ -235,6 +244,7 @@ def judge_in_child(
     # The parent needs none of these.
     from bptt_verifier.judge.files import read_file  # noqa: PLC0415
     from bptt_verifier.judge.verify import verify, verify_own_model  # noqa: PLC0415
+    from bptt_verifier.mistakes.effort import find_effort  # noqa: PLC0415
     from bptt_verifier.program.source_file import order_path  # noqa: PLC0415
 
     for stream in (sys.stdout, sys.stderr):
@@ -244,7 +254,12 @@ def judge_in_child(
     named, chosen = request["options"], request.get("params", ())
     judged = read_file(file, request["function"], request["own"], named, chosen, announce)
     options: dict[str, Any] = {"subject": file.name, "seed": request.get("seed", 0)}
-    options["progress"] = lambda done, total: send(progress=[done, total])
+    options["timeout"] = request.get("timeout")
+
+    def advance(done: int, total: int) -> None:
+        send(progress=[done, total], searching=find_effort().seconds is not None)
+
+    options["progress"] = advance
     if judged.loss is None:
         options |= {"examples": request.get("examples", 200)} | named
         report = verify(judged.gradients, **options)

@@ -69,7 +69,11 @@ def verify(
         ),
     ] = False,
     timeout: Annotated[
-        float, Option(min=0.1, help="Time limit for one call of your code, in seconds.")
+        float,
+        Option(
+            min=0.1,
+            help="Time limit for one call of your code, and for naming the mistake, in seconds.",
+        ),
     ] = 20,
     json_file: JsonFile = None,
     html_file: Annotated[

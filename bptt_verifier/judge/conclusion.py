@@ -1,6 +1,6 @@
 """The conclusion from all cases: the report, with the diagnosis where something disagrees."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from bptt_verifier.judge.neighbours import is_half, list_failing
 from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.submission import Breach
+from bptt_verifier.mistakes.effort import limit_effort
 from bptt_verifier.program.attempt import Failure
 from bptt_verifier.program.attempt import attempt as protect
 from bptt_verifier.reference import exact_values
@@ -31,6 +32,8 @@ from bptt_verifier.tolerance.comparison import (
     verdict_of,
     worst_of,
 )
+
+Progress = Callable[[int, int], None]
 
 SHOWN = 100  # entries of a gradient that a counterexample shows whole
 
@@ -137,8 +140,13 @@ def conclude(
     compared: Sequence[Compared],
     probes: Sequence[Compared],
     notes: tuple[str, ...],
+    seconds: float | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Report on all cases, with a diagnosis where something disagrees."""
+    """Report on all cases, with a diagnosis where something disagrees.
+
+    The search for a name takes `seconds` at most, and reports its progress.
+    """
     parameters = accept_zeros(summarise_parameters([*compared, *probes]), subject.zeros)
     by_probe = [(probe, measure_steps(probe)) for probe in probes]
     steps = summarise_steps([found for _, found in by_probe]) if by_probe else ()
@@ -161,7 +169,7 @@ def conclude(
     if report.verdict is Verdict.DISAGREES:
         failing = [case for case in compared if case.fails]
         long = [probe for probe in probes if probe.fails]
-        return explain(report, attempt, subject, failing, long)
+        return explain(report, attempt, subject, failing, long, seconds, progress)
     if report.verdict is Verdict.INCONCLUSIVE:
         return ask_exact_values(report, subject, [*compared, *probes])
     if steps and all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
@@ -178,21 +186,35 @@ def explain(
     subject: Subject,
     failing: Sequence[Compared],
     probes: Sequence[Compared],
+    seconds: float | None,
+    progress: Progress,
 ) -> Report:
     """Add the mistakes and the smallest failing case to a report."""
     # A mistake is easier to identify in float64.
     failing = sorted(failing, key=lambda found: found.case.single)
     probes = sorted(probes, key=lambda found: found.case.single)
-    mistakes = protect(subject.diagnose, attempt, failing, probes)
-    if isinstance(mistakes, Failure):  # the numbers are wrong, whatever ends the search for a name
-        said = f"The search for a name ended in {mistakes.what}; the verdict does not depend on it."
-        report, mistakes = report._replace(notes=(*report.notes, said)), ()
+    found, complete, simplest = (), True, [*failing, *probes][0]
+    try:
+        with limit_effort(seconds, progress) as effort:
+            found = protect(subject.diagnose, attempt, failing, probes)
+        complete = not effort.ended
+        simplest = subject.shrink(attempt, simplest)
+    except KeyboardInterrupt:  # what has been found by then stands
+        complete = False
+        said = "The search for a name was interrupted; the verdict does not depend on it."
+        report = report._replace(notes=(*report.notes, said))
+    if isinstance(found, Failure):  # the numbers are wrong, whatever ends the search for a name
+        said = f"The search for a name ended in {found.what}; the verdict does not depend on it."
+        report, found = report._replace(notes=(*report.notes, said)), ()
+    mistakes: tuple[Mistake, ...] = found
     if not mistakes:
         wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
         which = ", ".join(wrong) or "single steps"
         said = f"no known mistake, or pair of mistakes, reproduces your numbers for {which}."
+        if not complete:
+            said = f"the search for a name ended early; {which} remain unexplained."
         mistakes = (Mistake("unknown", said, {"gradients": wrong}),)
-    smallest = make_counterexample(subject, subject.shrink(attempt, [*failing, *probes][0]))
+    smallest = make_counterexample(subject, simplest)
     return report._replace(verdict=Verdict.DISAGREES, mistakes=mistakes, counterexample=smallest)
 
 

@@ -1,15 +1,20 @@
 """The user's own model as a subject: any loss, any layout of the parameters."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from inspect import unwrap
+from typing import Any
 
 import numpy as np
 
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.black_box import diagnose_black_box
-from bptt_verifier.mistakes.own_models import diagnose
+from bptt_verifier.mistakes.own_diagnosis import diagnose
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.recording import Recorded, record
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import widen
 from bptt_verifier.reference.own_loss import OwnModel
@@ -25,7 +30,8 @@ class OwnSubject(Subject):
 
     stated = "loss(params)"
 
-    def __init__(self, model: OwnModel) -> None:
+    def __init__(self, model: OwnModel, gradients: Callable[[Any], Any] | None = None) -> None:
+        self.gradients = gradients
         self.model, self.notes, self.refusal = model, model.notes, model.refusal
         self.doubt, self.zeros = model.doubt, model.zeros
 
@@ -108,4 +114,12 @@ class OwnSubject(Subject):
             witnesses = [each.witness(widen(params), params) for each, params in points]
             if programs[0] is None:
                 return diagnose_black_box(witnesses)
-            return diagnose(programs[0], witnesses)
+            return diagnose(programs[0], witnesses, partial(self.record, setting))
+
+    def record(self, setting: int, params: Mapping[str, Array]) -> list[Recorded]:
+        """Record the operations of the submission at a point; none where there is no function."""
+        tree, gradients = self.model.trees[setting], self.gradients
+        if gradients is None:
+            return []
+        function = unwrap(gradients)
+        return record(lambda arrays: function(tree.rebuild(arrays)), params)

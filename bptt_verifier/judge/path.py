@@ -14,6 +14,7 @@ from bptt_verifier.judge.comparisons import (
     find_wrong_loss,
 )
 from bptt_verifier.judge.conclusion import (
+    Progress,
     conclude,
     describe_precision,
     list_gradients,
@@ -28,8 +29,6 @@ from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
 
-Progress = Callable[[int, int], None]
-
 ENTRIES = 100_000  # entries that a verdict compares, before they are counted
 SMALLER = 2.0**-10, 2.0**-12  # times the values at which results are not finite
 
@@ -39,15 +38,16 @@ def judge(
     subject: Subject,
     name: str,
     progress: Progress = lambda done, total: None,
+    timeout: float | None = None,
 ) -> Report:
     """Judge a function, and report whatever it does, with notes on its calls.
 
     The contract, the loss, the gradients and single steps are checked. If something disagrees, the
     mistake is diagnosed and the smallest failing case found. If every bound is too large to decide,
-    exact values are compared.
+    exact values are compared. The search for a mistake's name takes `timeout` seconds at most.
     """
     submission = Submission(gradients)
-    judgement = Judgement(submission, subject, name, progress)
+    judgement = Judgement(submission, subject, name, progress, timeout)
     steps = (
         judgement.check_contract, judgement.compare_cases, judgement.compare_probes,
         judgement.compare_extreme_cases,
@@ -67,10 +67,15 @@ class Judgement:
     """
 
     def __init__(
-        self, submission: Submission, subject: Subject, name: str, progress: Progress
+        self,
+        submission: Submission,
+        subject: Subject,
+        name: str,
+        progress: Progress,
+        timeout: float | None = None,
     ) -> None:
         self.submission, self.subject, self.name = submission, subject, name
-        self.progress = progress
+        self.progress, self.timeout = progress, timeout
         self.compared: list[Compared] = []
         self.probes: list[Compared] = []
         self.precision: Any = None
@@ -222,4 +227,5 @@ class Judgement:
         formats = describe_precision(compared, settled, self.precision, self.overflows)
         notes = (*formats, *self.subject.notes, *remarks)
         cases, probes = settled[:count], settled[count:]
-        return conclude(self.attempt, self.subject, self.name, cases, probes, notes)
+        effort = self.timeout, self.progress
+        return conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bptt_verifier.judge.cells import CellSubject
+from bptt_verifier.judge.conclusion import Progress
 from bptt_verifier.judge.own_model import OwnSubject
-from bptt_verifier.judge.path import Progress, judge
+from bptt_verifier.judge.path import judge
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.extremes import complete_sizes
 from bptt_verifier.problems.problem import ACTIVATIONS, CELLS, LOSSES, STATES
@@ -29,6 +30,7 @@ def verify(
     seed: int = 0,
     sizes: Iterable[Mapping[str, int]] = (),
     progress: Progress = lambda done, total: None,
+    timeout: float | None = None,
     subject: str | None = None,
 ) -> Report:
     """Verify `gradients(params, x, y)`, or `gradients(params, x, y, h0)`.
@@ -41,10 +43,12 @@ def verify(
     as there: U (G H, D), W (G H, H), b (G H,); the LSTM has a fifth argument c0, the GRU b_n (H,)
     and `reset`. `activation` is the RNN's. `examples` random problems are drawn from `seed`. Each
     of `sizes`, such as {"T": 500, "B": 64}, adds problems of these sizes, the others small.
+    The search for the name of a mistake ends after `timeout` seconds with what it has.
     Whatever `gradients` raises, returns or modifies is in the report. Raises TypeError or
     ValueError where another argument does not fit this description.
     """
     require_function(gradients)
+    require_time(timeout)
     for option, value, choices in (
         ("model", model, tuple(CELLS)),
         ("loss", loss, LOSSES),  # the others have no derived bound
@@ -60,7 +64,7 @@ def verify(
     states = find_states(gradients, STATES[model])
     cell = CellSubject(model, option, loss, bool(bias), states, examples, seed, asked)
     with use_own_settings():
-        return judge(gradients, cell, subject or find_name(gradients), progress)
+        return judge(gradients, cell, subject or find_name(gradients), progress, timeout)
 
 
 def verify_own_model(
@@ -71,6 +75,7 @@ def verify_own_model(
     seed: int = 0,
     cases: int = CASES,
     progress: Progress = lambda done, total: None,
+    timeout: float | None = None,
     subject: str = "your model",
 ) -> Report:
     """Verify `gradients(params)` against jax.grad of `loss(params)` or `loss(params, xp)`.
@@ -82,14 +87,16 @@ def verify_own_model(
     The parameters may also be nested in lists, dicts, NamedTuples and dataclasses; the report names
     a leaf as in `layers[0].Wx`, and integers among them are data. Then `gradients` returns the same
     structure, a dict by these names, or a list in their order.
+    The search for the name of a mistake ends after `timeout` seconds with what it has.
     Whatever the functions raise, return or modify is in the report. Raises TypeError or ValueError
     where `gradients` is no function, `params` holds no float arrays, `cases` is no integer from 1,
     or `seed` none from 0.
     """
     require_function(gradients)
+    require_time(timeout)
     with use_own_settings():
         model = prepare(loss, params, seed=seed, cases=cases, progress=progress)
-        return judge(gradients, OwnSubject(model), subject)
+        return judge(gradients, OwnSubject(model, gradients), subject, progress, timeout)
 
 
 def assert_verified(gradients: Callable[..., Any], **options: Any) -> Report:
@@ -108,6 +115,13 @@ def require_function(gradients: Any) -> None:
     """Raise TypeError unless the submission can be called."""
     if not callable(gradients):
         raise TypeError(f"gradients: expected a function, found {type(gradients).__name__}")
+
+
+def require_time(timeout: Any) -> None:
+    """Raise ValueError unless a limit is a number of seconds from 0, or None."""
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and timeout >= 0):
+        raise ValueError(f"timeout: expected seconds from 0, or None, found {timeout!r}")
 
 
 def find_name(gradients: Callable[..., Any]) -> str:

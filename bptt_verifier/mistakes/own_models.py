@@ -1,6 +1,6 @@
-"""Diagnose a submission for the user's own model, from the operations of its traced loss."""
+"""Hypotheses of mistakes in the user's own model, from the operations of its traced loss."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, zip_longest
 from math import prod
@@ -8,41 +8,41 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
-from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
-from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
+from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
-from bptt_verifier.mistakes.places import list_places
-from bptt_verifier.mistakes.search import Match, explain, select_explaining, try_mistakes
+from bptt_verifier.mistakes.pair_order import PAIRS, rank_by_count, rank_by_effect
+from bptt_verifier.mistakes.search import Match
 from bptt_verifier.mistakes.single_gradients import (
+    GENERIC,
     Factor,
     Finding,
-    join_symbols,
     list_common_findings,
     list_update_findings,
     restrict,
     shorten,
 )
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.backward import Change, backward
-from bptt_verifier.program.paths import prune
+from bptt_verifier.program.recording import Recorded
 from bptt_verifier.program.structure import Structure, structure
-from bptt_verifier.program.trace import Program, forward
+from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
+KEPT = 2**24  # numbers in the gradients that are kept of single mistakes, at most
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
-PAIRS = 2**13  # pairs of mistakes that are tried, at most
 PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
-# Names of what any wrong number may come from, which are no second explanation.
-GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
-
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
+
+Record = Callable[[Mapping[str, Array]], Sequence[Recorded]]
 
 PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
 
@@ -73,8 +73,10 @@ class BackwardPass(NamedTuple):
 class OwnHypotheses:
     """The mistakes in the operations of a loss and in single gradients."""
 
-    def __init__(self, program: Program, evidence: Sequence[Evidence]) -> None:
-        self.program = program
+    def __init__(
+        self, program: Program, evidence: Sequence[Evidence], record: Record | None = None
+    ) -> None:
+        self.program, self.record = program, record
         self.structure = structure(program)
         self.evidence = evidence
         self.names = tuple(program.leaves)
@@ -82,14 +84,18 @@ class OwnHypotheses:
         self.batch = max(1, min(256, ENTRIES // max(1, largest)))
         self.size = sum(value[0].size for value in evidence[0].forward if value is not None)
         self.effects: dict[int, Array] = {}  # of single mistakes at the first case, by identity
+        self.swept: dict[int, BackwardPass] = {}  # their gradients, as many as memory allows
+        self.matches: list[Match] = []  # what they explain of the first case
         self.pairs = 0, 0  # pairs tried, of how many
-        self.omitted = 0  # single mistakes that were not tried
+        self.omitted = 0  # single mistakes that were not tried, since the model is large
+        self.listed = 0  # single mistakes that were to be tried
 
     @property
     def tiers(self) -> Iterator[list[OperationMistake]]:
         """The mistakes in the operations, the common ones first, as many as time allows."""
         left = max(SINGLE, SINGLE_NUMBERS // self.size)
         for tier in list_tiers(self.structure):
+            self.listed += len(tier[:left])
             yield tier[:left]
             self.omitted += len(tier) - len(tier[:left])
             left -= len(tier[:left])
@@ -102,10 +108,22 @@ class OwnHypotheses:
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
     ) -> list[BackwardPass]:
         """Compute the gradients with each of these combinations, in one sweep."""
-        rows = self.sweep_rows(case, made)
-        count, leaves = range(len(made)), self.program.leaves.items()
-        params = {name: case.forward[slot][0] for name, slot in leaves}
-        return [BackwardPass({n: found[i] for n, found in rows.items()}, params) for i in count]
+        first = case is self.evidence[0]
+        kept = [self.swept.get(id(each[0])) if first and len(each) == 1 else None for each in made]
+        fresh = [each for each, back in zip(made, kept, strict=True) if back is None]
+        rows = self.sweep_rows(case, fresh) if fresh else {}
+        swept = iter(self.split_rows(case, rows, len(fresh)))
+        return [next(swept) if back is None else back for back in kept]
+
+    def split_rows(
+        self, case: Evidence, rows: Mapping[str, Array], count: int
+    ) -> list[BackwardPass]:
+        """Split rows of gradients into backward passes."""
+        params = {name: case.forward[slot][0] for name, slot in self.program.leaves.items()}
+        return [
+            BackwardPass({name: found[i] for name, found in rows.items()}, params)
+            for i in range(count)
+        ]
 
     def sweep_rows(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
@@ -134,7 +152,16 @@ class OwnHypotheses:
         if case is self.evidence[0]:
             joined = self.scale(case, {name: rows[name] for name in case.wanted})
             self.effects |= {id(each[0]): joined[i] for i, each in enumerate(made) if each}
-        return [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
+            if joined.shape[1] * len(self.effects) <= KEPT:
+                backs = self.split_rows(case, rows, len(made))
+                self.swept |= {
+                    id(each[0]): back for each, back in zip(made, backs, strict=True) if each
+                }
+        explained = [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
+        if case is self.evidence[0]:
+            pairs = zip(made, explained, strict=True)
+            self.matches += [Match(each[0], names) for each, names in pairs if each]
+        return explained
 
     def scale(self, case: Evidence, rows: Mapping[str, Array]) -> Array:
         """Join the gradients of each row to a vector, each in units of its largest true entry."""
@@ -168,7 +195,7 @@ class OwnHypotheses:
             found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
         if self.structure.carried:
             every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
-            sizes = [each.value(None) for each in list_factors(self.structure)]
+            sizes = [each.value(None) for each in self.factors]
             found += [scale_path(cut, by) for cut in every for by in sizes]
         return found
 
@@ -233,9 +260,12 @@ class OwnHypotheses:
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
         yield from list_update_findings(name, evidence[0], backs[0], lambda back: back.params[name])
-        yield from list_common_findings(
-            name, evidence, backs, list_factors(self.structure), self.names
-        )
+        yield from list_common_findings(name, evidence, backs, self.factors, self.names)
+
+    @cached_property
+    def factors(self) -> list[Factor]:
+        """The factors that are often wrong."""
+        return list_factors(self.structure)
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find none: the user's loss is the forward pass."""
@@ -313,8 +343,34 @@ class OwnHypotheses:
         what = f" `{place.expression}`" if place and place.expression != line else ""
         said = f"{where} of your forward pass is differentiated wrongly: at the {operation}{what}, "
         right = describe_correction(self.program, self.evidence[0].forward, made.name, changed)
-        said = " ".join(filter(None, (f"{said}{made.alteration}.", right)))
+        found = self.find_line(made)
+        if found is not None:
+            details["backward"] = {
+                "file_line": str(found.place), "column": found.place.first_column,
+                "expression": found.place.expression, "right": found.right or None,
+            }  # fmt: skip
+        parts = (f"{said}{made.alteration}.", right, str(found or ""))
+        said = " ".join(filter(None, parts))
         return restrict(Mistake(made.name, said, details), names)
+
+    @cached_property
+    def recorded(self) -> list[Recorded]:
+        """The operations of the submission at the first case; empty where they are unknown."""
+        if self.record is None or len(self.program.operations) > RECORDED:
+            return []
+        first = self.evidence[0].forward
+        params = {name: first[slot][0] for name, slot in self.program.leaves.items()}
+        found = attempt(self.record, params)
+        return [] if isinstance(found, Failure) else [*found]
+
+    def find_line(self, made: OperationMistake) -> Line | None:
+        """Find the expression of the submission that makes a mistake."""
+        if made.whole is not None or not self.recorded:
+            return None
+        values = self.evidence[0].forward
+        return find_line(
+            self.program, values, self.changes(self.evidence[0], [made]), self.recorded
+        )
 
 
 def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
@@ -328,31 +384,6 @@ def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
     return cut._replace(
         name="constant-factor", alteration=said, changes=changes, details={"factor": by}
     )
-
-
-def rank_by_count(counts: Sequence[int], before: int) -> Iterator[tuple[int, int]]:
-    """Rank pairs: those with a mistake that explains more gradients than none does come first."""
-    order = sorted(range(len(counts)), key=lambda i: (counts[i] <= before, -counts[i], i))
-    for k, i in enumerate(order):
-        done = set(order[: k + 1])
-        yield from ((min(i, j), max(i, j)) for j in range(len(counts)) if j not in done)
-
-
-def rank_by_effect(error: Array, effects: Array) -> Iterator[tuple[int, int]]:
-    """Rank pairs by how far the sum of both effects is from the submission's error."""
-    if len(effects) < 2:
-        return
-    effects = effects.astype(np.float64)
-    alone = np.sum(effects**2, axis=1) - 2 * effects @ error
-    left = alone[:, None] + alone[None, :] + 2 * effects @ effects.T
-    left[np.tril_indices(len(effects))] = np.inf
-    flat = left.ravel()
-    count = min(PAIRS, flat.size)
-    first = np.argpartition(flat, count - 1)[:count]
-    for place in first[np.argsort(flat[first])]:
-        if np.isfinite(flat[place]):
-            i, j = divmod(int(place), len(effects))
-            yield i, j
 
 
 def list_factors(known: Structure) -> list[Factor]:
@@ -377,38 +408,3 @@ def list_factors(known: Structure) -> list[Factor]:
         return Factor(words, lambda back: number)
 
     return [factor(words, number) for number, words in found.items()]
-
-
-def diagnose(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
-    """Find the mistakes that give the submission's numbers; empty where none do. Needs 64-bit JAX.
-
-    The points of the witnesses are the parameters, in float64.
-    """
-    program = prune(program)
-    steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
-    evidence = [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
-    known = OwnHypotheses(program, evidence)
-    if len(try_mistakes(known, evidence, ()).wrong) > 1:
-        # Without a conjugate the gradients of all imaginary parts have the wrong sign.
-        made = ((each,) for each in list_conjugate_mistakes(known.structure))
-        for (one,) in select_explaining(known, evidence, made):
-            return (known.describe(one),)
-    found = explain(known, evidence)
-    return found or describe_unknown(known, evidence)
-
-
-def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
-    """Describe a mistake without a name: what was tried, and where the gradients are wrong."""
-    wrong = try_mistakes(known, evidence, ()).wrong
-    if not wrong:
-        return ()
-    which, (tried, total) = join_symbols(wrong), known.pairs
-    said = f"no known mistake reproduces your numbers for {which}"
-    if known.omitted:
-        said = f"no mistake among the likeliest reproduces your numbers for {which}"
-        said += f" ({known.omitted} others were not tried, since the model is large)"
-    if total:
-        said += f", nor does any of the {tried} likeliest of {total} pairs of mistakes"
-    places = list_places(known.structure, evidence, wrong)
-    details = {"gradients": wrong, "pairs": [tried, total], "places": places}
-    return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)

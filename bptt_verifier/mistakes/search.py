@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import Evidence
-from bptt_verifier.mistakes.single_gradients import Finding, describe_finding
+from bptt_verifier.mistakes.single_gradients import Finding, add_others, describe_finding
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
@@ -95,6 +96,7 @@ def explain(
     affect single gradients, whether in a backward pass or not; another forward pass; one in the
     backward pass and one in single gradients; two in the backward pass; more than two in single
     gradients. No later one needs fewer mistakes. Unless `several`, only the first two are tried.
+    Where the time of the effort is over, the rest is left out.
     """
     right = try_mistakes(known, evidence, ())
     if not right.wrong:
@@ -131,14 +133,18 @@ def select_single(
     known: Hypotheses, evidence: Sequence[Evidence], tier: Sequence[Any], matches: list[Match]
 ) -> Iterator[Any]:
     """Select the mistakes that explain everything; record what each explains of the first case."""
-    every = frozenset(evidence[0].wanted)
+    every, effort = frozenset(evidence[0].wanted), find_effort()
+    effort.list(len(tier))
     for start in range(0, len(tier), known.batch):
+        if not effort.goes_on():
+            return
         chunk = tier[start : start + known.batch]
         explained = known.match(evidence[0], [(each,) for each in chunk])
         for made, names in zip(chunk, explained, strict=True):
             matches.append(Match(made, names))
             if names == every and not try_mistakes(known, evidence[1:], (made,)).wrong:
                 yield made
+        effort.goes_on(len(chunk))
 
 
 class Trial(NamedTuple):
@@ -164,8 +170,9 @@ def select_explaining(
     known: Hypotheses, evidence: Sequence[Evidence], made: Iterable[Made]
 ) -> Iterator[Made]:
     """Select the combinations of mistakes that explain every gradient of every case."""
-    combinations = iter(made)
-    while chunk := [*islice(combinations, known.batch)]:
+    combinations, effort, tried = iter(made), find_effort(), 0
+    while effort.goes_on(tried) and (chunk := [*islice(combinations, known.batch)]):
+        tried = len(chunk)
         for case in evidence:
             chunk = [
                 each
@@ -194,6 +201,8 @@ def find_one_of_each(
     """
     first, order = evidence[0], sorted(matches, key=lambda match: -len(match.names))
     for start in range(0, len(order), known.batch):
+        if not find_effort().goes_on():
+            break
         chunk = order[start : start + known.batch]
         backs = known.sweep_back(first, [(match.made,) for match in chunk])
         for match, back in zip(chunk, backs, strict=True):
@@ -223,7 +232,7 @@ def explain_each_gradient(
     }
     alone: dict[int, tuple[Any, frozenset[str], frozenset[str]]] = {}
     for number, (made, names) in enumerate(matches):
-        explained = names & wrong
+        explained = names & wrong if find_effort().goes_on() else frozenset()
         if explained and evidence[1:]:
             explained -= set(try_mistakes(known, evidence[1:], (made,)).wrong)
         if explained:
@@ -326,7 +335,13 @@ def explain_single_gradients(
     chosen = choose_fewest({name: possible[name] for name in trial.wrong})
     if most is not None and len(chosen) > most:
         return None
-    return tuple(describe_finding(f, names, known.find_equation(names[0])) for f, names in chosen)
+    found = [describe_finding(f, names, known.find_equation(names[0])) for f, names in chosen]
+    if len(chosen) == 1:
+        first, *rest = possible.values()
+        shown = [{each.kind for each in findings} for findings in rest]
+        others = [each for each in first if all(each.kind in kinds for kinds in shown)]
+        found[0] = add_others(found[0], others)
+    return tuple(found)
 
 
 def choose_fewest(possible: Mapping[str, Sequence[Finding]]) -> list[tuple[Finding, list[str]]]:

@@ -14,6 +14,8 @@ from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
+# Names of what any wrong number may come from, which are no second explanation.
+GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
 NEAR = 1e-3  # relative distance of a measured factor from a known one
 
 
@@ -46,6 +48,17 @@ def describe_finding(finding: Finding, names: list[str], equation: str | None) -
     where = join_symbols(names)
     said = f"{finding.said}." if names == ["adjoints"] else f"in {where}, {finding.said}."
     return Mistake(finding.name, said, {"gradients": names, **finding.details}, equation)
+
+
+def add_others(mistake: Mistake, others: Sequence[Finding]) -> Mistake:
+    """Add other findings that explain the same gradients, unless any wrong number may be theirs."""
+    named = {each.name: each for each in reversed(others)}
+    listed = [e for n, e in named.items() if n != mistake.name and n not in GENERIC]
+    if not listed:
+        return mistake
+    said = " ".join(f"Or {each.name}: {each.said}." for each in listed)
+    details = mistake.details | {"or": [each.name for each in listed]}
+    return mistake._replace(explanation=f"{mistake.explanation} {said}", details=details)
 
 
 def restrict(mistake: Mistake, names: Sequence[str]) -> Mistake:

@@ -64,13 +64,20 @@ def sweep_back(
             altered.setdefault(number, {}).setdefault(operand, []).append((row, change))
     cotangents: list[Any] = [None] * program.slots
     cotangents[program.result] = np.ones(samples)
+    sums = set[int]()  # slots whose cotangent is a sum that nothing else refers to
 
     def add(slot: int, ct: Array) -> None:
         if slot in program.constants or not is_inexact(values[slot].dtype):
             return
-        if cotangents[slot] is not None:
-            ct = cotangents[slot] + ct
-            ct = errors.add(ct, np.abs(ct))
+        total = cotangents[slot]
+        if total is not None:
+            if slot in sums and (total.shape, total.dtype) == (ct.shape, ct.dtype):
+                total += ct  # a fresh array for each of many uses takes most of a sweep's time
+                ct = total
+            else:
+                ct = total + ct
+                sums.add(slot)
+            ct = errors.add(ct, np.abs(ct)) if errors.sizes is not None else ct
         cotangents[slot] = ct
 
     with np.errstate(all="ignore"):
@@ -79,6 +86,7 @@ def sweep_back(
             arriving = [cotangents[slot] for slot in equation.outputs]
             if all(ct is None for ct in arriving):
                 continue
+            sums.difference_update(equation.outputs)
             given = [values[slot] for slot in equation.inputs]
             outputs = [values[slot] for slot in equation.outputs]
             back = [

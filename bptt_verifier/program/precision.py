@@ -23,6 +23,8 @@ from bptt_verifier.tolerance.noise import UNOPTIMISED
 
 REACHED = 20_000  # objects among which the arrays of a loss are sought, the nearest first
 COMPILED = type(jax.jit(lambda: None))
+# The operations whose derivative asks which operand equals the result.
+EXTREMA = frozenset("eq max min reduce_max reduce_min cummax cummin".split())
 
 
 @contextmanager
@@ -111,12 +113,28 @@ def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array
         if shapes not in compiled:
             differentiated = jax.value_and_grad(in_order, has_aux=True)
             function = jax.jit(differentiated, compiler_options=UNOPTIMISED)
-            compiled[shapes] = function.lower(values).compile()
-        (value, decided), slopes = compiled[shapes](values)
-        if np.isfinite(value) and not all(np.isfinite(slope).all() for slope in slopes):
+            traced = function.trace(values)
+            compiled[shapes] = traced.lower().compile(), has_extremum(traced.jaxpr.jaxpr)
+        run, extremum = compiled[shapes]
+        (value, decided), slopes = run(values)
+        if extremum and np.isfinite(value) and not all(np.isfinite(g).all() for g in slopes):
             # Compiled, the operand of a maximum may be computed twice with different rounding.
             # Then no entry equals the maximum, and its derivative is 0/0.
             (value, decided), slopes = jax.value_and_grad(in_order, has_aux=True)(values)
         return value, dict(zip(names, slopes, strict=True)), decided
 
     return gradient
+
+
+def has_extremum(jaxpr: Any) -> bool:
+    """Tell whether a jaxpr, or one inside it, compares with a maximum or minimum of entries."""
+    return any(
+        equation.primitive.name in EXTREMA or any(map(has_extremum, list_inner(equation)))
+        for equation in jaxpr.eqns
+    )
+
+
+def list_inner(equation: Any) -> list[Any]:
+    """List the jaxprs in the parameters of an equation: bodies of calls, loops and branches."""
+    found = jax.tree.leaves([*equation.params.values()], is_leaf=lambda x: hasattr(x, "eqns"))
+    return [getattr(each, "jaxpr", each) for each in found if hasattr(each, "eqns")]

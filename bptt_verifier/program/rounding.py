@@ -46,7 +46,8 @@ class RoundingErrors(NamedTuple):
             error = np.where(error <= most, error, 0.0)
         elif not np.isfinite(error.sum()):  # an infinity, as a mask puts in, is exact
             error = np.where(np.isfinite(error), error, 0.0)
-        return q + xi * error
+        noise = xi * error
+        return np.add(noise, q, out=noise) if noise.shape[1:] == np.shape(q)[1:] else noise + q
 
     def draw_signed(self, shape: tuple[int, ...]) -> Array:
         """Draw numbers in [−1, 1] of this shape for each sample."""

@@ -92,7 +92,7 @@ def test_the_first_simple_case_that_fails_is_shown(first: int, found: int | None
 def test_the_witnesses_of_a_mistake_are_the_clearest_failures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(own_model, "diagnose", lambda program, witnesses: witnesses)
+    monkeypatch.setattr(own_model, "diagnose", lambda program, witnesses, record: witnesses)
 
     def compared(each: Case) -> Any:
         return SimpleNamespace(

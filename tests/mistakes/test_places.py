@@ -128,3 +128,31 @@ def test_the_number_of_pairs_that_were_tried_is_said() -> None:
     tried, total = mistake.details["pairs"]
     assert 0 < tried <= total
     assert f"{tried} likeliest of {total} pairs" in mistake.explanation
+
+
+SPOILED = 'G["V"] *= 1 + G["V"] ** 2'
+
+
+def test_what_a_known_mistake_explains_in_part_is_said() -> None:
+    loss, gradients, _, params = MODELS["sequence"]
+    change = ('p["W"].T @ a', 'p["W"] @ a'), ('G["h0"] = later', f'G["h0"] = later; {SPOILED}')
+    (mistake,) = diagnose_numbers(loss, params, plant(gradients, *change))
+    assert mistake.name == "unknown"
+    said = "All but ∂L/∂V would be explained by untransposed-recurrent-weight: the line"
+    assert said in mistake.explanation
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("dh = own + later", "dh = (own + later) * np.array([1.1, 0.7, 1.6])")],
+        pytest.param([('G["h0"] = later', f'G["h0"] = later; {SPOILED}')], marks=pytest.mark.slow),
+        pytest.param([('p["W"].T @ a', 'p["W"] @ a + a**2')], marks=pytest.mark.slow),
+    ],
+    ids=["all adjoints", "one gradient alone", "one path"],
+)
+def test_no_part_is_explained_where_no_known_mistake_was_made(changes: Any) -> None:
+    loss, gradients, _, params = MODELS["sequence"]
+    (mistake,) = diagnose_numbers(loss, params, plant(gradients, *changes))
+    assert mistake.name == "unknown"
+    assert "would be explained" not in mistake.explanation

@@ -1,13 +1,19 @@
 """The search: the fewest mistakes for all gradients, and pairs ranked by their effects."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
-from bptt_verifier.mistakes.own_models import rank_by_effect
+from bptt_verifier.mistakes.own_models import OwnHypotheses
+from bptt_verifier.mistakes.pair_order import rank_by_effect
 from bptt_verifier.mistakes.search import cover
+from bptt_verifier.mistakes.single_gradients import Finding
+from bptt_verifier.program.backward import backward
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.trace import forward, trace
 from tests.support import own_models
 from tests.support.diagnosis import diagnose_numbers, plant
 from tests.support.further_models import MODELS
@@ -88,3 +94,54 @@ def test_another_name_at_the_same_place_does_not_repeat_the_place() -> None:
     (mistake,) = diagnose_numbers(loss, params, wrong)
     assert "Or repeated-index: where b is read repeatedly" in mistake.explanation
     assert mistake.explanation.count("of your forward pass") == 1
+
+
+def test_single_mistakes_are_swept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.tanh(p["W"] @ p["x"]) ** 2)
+
+    params = {"W": np.ones((2, 2)), "x": np.array([0.3, 0.4])}
+    with use_float64():
+        program = trace(loss, params)
+        values = forward(program, params)
+        true = {name: found[0] for name, found in backward(program, values).items()}
+        witness = Witness(
+            params, true, true, {n: 1e-12 * np.ones_like(v) for n, v in true.items()}, True
+        )
+        known = OwnHypotheses(program, [make_evidence(values, 1, witness, dict.fromkeys(true))])
+        made = [(each,) for each in next(iter(known.tiers))][:5]
+        known.match(known.evidence[0], made)
+        fresh = known.split_rows(known.evidence[0], known.sweep_rows(known.evidence[0], made), 5)
+        monkeypatch.setattr(known, "sweep_rows", None)
+        kept = known.sweep_back(known.evidence[0], made)
+    for one, other in zip(kept, fresh, strict=True):
+        np.testing.assert_array_equal(one.gradient("W"), other.gradient("W"))
+
+
+def test_two_mistakes_in_a_gradient_that_give_the_same_numbers_are_both_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.sin(p["a"])) + xp.sum(xp.sin(p["b"]))
+
+    def list_two(name: str, evidence: Any, backs: Any) -> Any:
+        for word, factor in (("one", 2.0), ("two", 2.0), ("three", 3.0), ("zero-gradient", 2.0)):
+            yield Finding(word, f"{word} of them", {}, partial(scale, factor, name))
+
+    def scale(factor: float, name: str, back: Any) -> Any:
+        return factor * back.gradient(name)
+
+    monkeypatch.setattr(OwnHypotheses, "list_findings", lambda _, *of: list_two(*of))
+    params = {"a": np.ones(3), "b": np.ones(2)}
+    (mistake,) = diagnose_numbers(loss, params, lambda p: {n: 2 * np.cos(v) for n, v in p.items()})
+    assert mistake.explanation == "in ∂L/∂a and ∂L/∂b, one of them. Or two: two of them."
+    assert mistake.details["or"] == ["two"]
+
+
+def test_what_any_wrong_number_may_come_from_is_no_second_explanation() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.sin(p["a"]))
+
+    (mistake,) = diagnose_numbers(loss, {"a": np.ones(3)}, lambda p: {"a": -np.cos(p["a"])})
+    assert mistake.name == "sign-flipped"
+    assert "or" not in mistake.details

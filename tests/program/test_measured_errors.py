@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bptt_verifier.program import measured_errors
 from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.rounding import RoundingErrors
@@ -84,3 +85,29 @@ def test_values_in_float32_inside_a_loss_round_as_float32_does() -> None:
     allowed = allowed_of(loss, a=[0.5, 1.0])["a"]
     assert (allowed > 2.0**-24).all()
     assert (allowed < 1000 * 2.0**-24).all()
+
+
+@pytest.mark.parametrize("unit", [FLOAT64, 2.0**-24])
+def test_the_exact_values_are_one_more_sample(unit: float, monkeypatch: Any) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        e = xp.exp(p["a"] - xp.max(p["a"]))
+        return xp.sum((e / xp.sum(e)) ** 2) + 1e-3 * xp.sum(xp.tanh(p["a"]) @ p["a"])
+
+    params = {"a": np.random.default_rng(0).normal(size=(3, 3))}
+    with use_float64():
+        program = trace(loss, params)
+        truth = jax.grad(lambda p: loss(p, jnp))(params)
+        assert measured_errors.is_float64(program)
+        (together,) = gradient_and_noise(program, params, [unit], truth)
+        monkeypatch.setattr(measured_errors, "is_float64", lambda program: False)
+        (apart,) = gradient_and_noise(program, params, [unit], truth)
+    assert together[0] == apart[0]
+    np.testing.assert_array_equal(together[1]["a"], apart[1]["a"])
+
+
+def test_exact_values_in_float32_are_no_sample() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(p["a"].astype(xp.float32) ** 2)
+
+    with use_float64():
+        assert not measured_errors.is_float64(trace(loss, {"a": np.ones(2)}))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
+from bptt_verifier.program.precision import compile_gradient, use_float64
 from tests.support.profiles import by_turns
 
 Params = dict[str, Any]
@@ -103,3 +104,25 @@ def test_caches_are_kept_where_nothing_is_interned(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
     assert verify_own_model(model.by_numpy, model.plain, model.params, cases=2)
     assert not cleared
+
+
+def repeat_maximum(a: Any) -> Any:
+    """The maximum, inside a loop."""
+    return jax.lax.fori_loop(0, 2, lambda _, total: total + jnp.max(a), 0.0)
+
+
+@pytest.mark.parametrize(("part", "runs"), [(jnp.sum, 1), (jnp.max, 2), (repeat_maximum, 2)])
+def test_a_gradient_that_is_not_finite_is_evaluated_again_for_a_maximum_alone(
+    part: Callable[[Any], Any], runs: int
+) -> None:
+    count = 0
+
+    def loss(p: Params) -> Any:
+        nonlocal count
+        count += 1
+        return jnp.sum(jnp.sqrt(p["a"])) + part(p["a"])
+
+    with use_float64():
+        _, slopes, _ = compile_gradient(loss)({"a": np.array([0.0, 1.0])})
+    assert not np.isfinite(slopes["a"]).all()
+    assert count == runs

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.mistakes.evidence import Witness
-from bptt_verifier.mistakes.own_models import diagnose
+from bptt_verifier.mistakes.own_diagnosis import diagnose
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import Program, forward, trace

@@ -1,0 +1,90 @@
+"""Diagnose a submission for the user's own model: a known mistake, or what is known of another."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bptt_verifier.mistakes.effort import find_effort
+from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
+from bptt_verifier.mistakes.operation_mistakes import OperationMistake
+from bptt_verifier.mistakes.own_models import OwnHypotheses, Record
+from bptt_verifier.mistakes.places import list_places
+from bptt_verifier.mistakes.search import explain, select_explaining, try_mistakes
+from bptt_verifier.mistakes.single_gradients import GENERIC, join_symbols
+from bptt_verifier.program.paths import prune
+from bptt_verifier.program.structure import structure
+from bptt_verifier.program.trace import Program, forward
+from bptt_verifier.report import Mistake
+
+
+def diagnose(
+    program: Program, witnesses: Sequence[Witness], record: Record | None = None
+) -> tuple[Mistake, ...]:
+    """Find the mistakes that give the submission's numbers; empty where none do. Needs 64-bit JAX.
+
+    The points of the witnesses are the parameters, in float64. `record` records the operations of
+    the submission at such a point.
+    """
+    program = prune(program)
+    steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
+    evidence = [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
+    known = OwnHypotheses(program, evidence, record)
+    if len(try_mistakes(known, evidence, ()).wrong) > 1:
+        # Without a conjugate the gradients of all imaginary parts have the wrong sign.
+        made = ((each,) for each in list_conjugate_mistakes(known.structure))
+        for (one,) in select_explaining(known, evidence, made):
+            return (known.describe(one),)
+    found = explain(known, evidence)
+    return found or describe_unknown(known, evidence)
+
+
+def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:
+    """Describe a mistake without a name: what was tried, and where the gradients are wrong."""
+    wrong = try_mistakes(known, evidence, ()).wrong
+    if not wrong:
+        return ()
+    which, (tried, total), effort = join_symbols(wrong), known.pairs, find_effort()
+    said = f"no known mistake reproduces your numbers for {which}"
+    if known.omitted or len(known.effects) < known.listed:
+        count = len(known.effects)
+        said = f"no mistake among the {count} likeliest reproduces your numbers for {which}"
+    if known.omitted:
+        said += f" ({known.omitted} others were not tried, since the model is large)"
+    if total:
+        said += f", nor does any of the {tried} likeliest of {total} pairs of mistakes"
+    if effort.ended:
+        said += f"; the search ended after its limit of {effort.seconds:g} s"
+    part = find_partial_explanation(known, evidence, wrong)
+    places = [*filter(None, [part]), *list_places(known.structure, evidence, wrong)]
+    details = {"gradients": wrong, "pairs": [tried, total], "places": places}
+    return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)
+
+
+def find_partial_explanation(
+    known: OwnHypotheses, evidence: Sequence[Evidence], wrong: Sequence[str]
+) -> str:
+    """Describe the one mistake that explains most wrong gradients and leaves the right ones right.
+
+    Empty where none explains two of them and more than half, or where several do in other ways.
+    """
+    right = frozenset(evidence[0].wanted) - frozenset(wrong)
+    plausible = [m for m in known.matches if right <= m.names and m.made.name not in GENERIC]
+    most = max((len(m.names) for m in plausible), default=0)
+    explained = most - len(right)
+    if explained < 2 or 2 * explained <= len(wrong):
+        return ""
+    found: dict[bytes, OperationMistake] = {}
+    for made, names in plausible:
+        if len(names) == most and find_effort().goes_on():
+            left = frozenset(try_mistakes(known, evidence, (made,)).wrong)
+            if left.isdisjoint(names):
+                key = np.round(known.effects[id(made)] - known.right, 4).tobytes()
+                found.setdefault(key, made)
+    if len(found) != 1:
+        return ""
+    ((_, made),) = found.items()
+    left = frozenset(try_mistakes(known, evidence, (made,)).wrong)
+    rest = join_symbols([name for name in wrong if name in left])
+    mistake = known.describe(made)
+    return f"All but {rest} would be explained by {mistake.name}: {mistake.explanation}"

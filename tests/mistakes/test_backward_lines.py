@@ -1,0 +1,149 @@
+"""The line of the backward pass that makes a mistake: found by its numbers, or not claimed."""
+
+import linecache
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.mistakes.backward_lines import find_multiple, write_flipped
+from bptt_verifier.mistakes.evidence import Witness
+from bptt_verifier.mistakes.own_diagnosis import diagnose
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.recording import record
+from bptt_verifier.report import Mistake
+from tests.support.diagnosis import trace_points
+
+T, B, H = 4, 3, 4
+X, Y = np.random.default_rng(3).normal(size=(2, T, B, H))
+PARAMS = {name: np.ones((H, H)) for name in "UWV"}
+
+RIGHT = """import numpy as np
+
+def times(d, weight):
+    return d @ weight
+
+def gradients(p):
+    h = [np.zeros((B, H))]
+    for t in range(T):
+        h.append(np.tanh(X[t] @ p["U"] + h[t] @ p["W"]))
+    G = {name: np.zeros_like(value) for name, value in p.items()}
+    later = np.zeros((B, H))
+    for t in reversed(range(T)):
+        dy = 2 * (h[t + 1] @ p["V"] - Y[t])
+        G["V"] += h[t + 1].T @ dy
+        dh = times(dy, p["V"].T) + later
+        da = dh * (1 - h[t + 1] ** 2)
+        G["U"] += X[t].T @ da
+        G["W"] += h[t].T @ da
+        later = times(da, p["W"].T)
+    return G
+"""
+INLINE = RIGHT.replace('times(da, p["W"].T)', 'da @ p["W"].T')
+
+
+def loss(p: Any, xp: Any) -> Any:
+    h, total = xp.zeros((B, H)), 0.0
+    for t in range(T):
+        h = xp.tanh(X[t] @ p["U"] + h @ p["W"])
+        total = total + xp.sum((h @ p["V"] - Y[t]) ** 2)
+    return total
+
+
+def write(path: Path, source: str) -> Callable[[Any], Any]:
+    """Write a submission to a file, from which its lines are read, and run it."""
+    path.write_text(source)
+    linecache.checkcache(str(path))
+    space: dict[str, Any] = {"T": T, "B": B, "H": H, "X": X, "Y": Y}
+    exec(compile(source, str(path), "exec"), space)
+    gradients: Callable[[Any], Any] = space["gradients"]
+    return gradients
+
+
+def diagnose_file(path: Path, source: str, right: str, wrong: str) -> tuple[Mistake, ...]:
+    assert source.count(right) == 1
+    gradients = write(path, source.replace(right, wrong))
+    program, points = trace_points(loss, tuple((n, v.shape) for n, v in PARAMS.items()), float)
+    witnesses = []
+    for _, wide, true in points:
+        errors = {n: 2.0**-40 * np.max(np.abs(v)) * np.ones_like(v) for n, v in true.items()}
+        witnesses.append(Witness(wide, gradients(wide), true, errors, True))
+    with use_float64():
+        return diagnose(program, witnesses, partial(record, gradients))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "expression", "correction"),
+    [
+        ('da @ p["W"].T', 'da @ p["W"]', 'da @ p["W"]', 'da @ p["W"].T'),
+        ("h[t].T @ da", "h[t + 1].T @ da", "h[t + 1].T @ da", None),
+        ("(1 - h[t + 1] ** 2)", "(1 - np.tanh(h[t + 1]) ** 2)", None, None),
+    ],
+)
+def test_the_expression_that_computes_the_wrong_numbers_is_shown(
+    tmp_path: Path, right: str, wrong: str, expression: str | None, correction: str | None
+) -> None:
+    (mistake,) = diagnose_file(tmp_path / "own.py", INLINE, right, wrong)
+    found = mistake.details["backward"]
+    line = next(n for n, text in enumerate(INLINE.splitlines(), 1) if right in text)
+    assert found["file_line"] == f"{tmp_path / 'own.py'}:{line}"
+    assert found["expression"] == (expression or f"dh * {wrong}")
+    assert found["right"] == correction
+    said = f"should be `{correction}`" if correction else "computes the wrong term"
+    assert f"In your backward pass, `{found['expression']}`" in mistake.explanation
+    assert said in mistake.explanation
+
+
+def test_of_a_function_with_several_callers_the_call_is_shown(tmp_path: Path) -> None:
+    wrong = 'times(da, p["W"])'
+    (mistake,) = diagnose_file(tmp_path / "own.py", RIGHT, 'times(da, p["W"].T)', wrong)
+    assert mistake.details["backward"]["expression"] == wrong
+    assert mistake.details["backward"]["right"] is None
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("+ later", "+ 0 * later"),
+        ("dh * (1 - h[t + 1] ** 2)", "1 * dh"),
+        ('da @ p["W"].T', '(da @ p["W"]) + 0 * (da @ p["W"].T)'),
+        ('da @ p["W"].T', "np.frombuffer(da.tobytes()).reshape(B, H) @ p['W']"),
+    ],
+    ids=["a path is cut", "nothing is computed", "the right one occurs", "it cannot be recorded"],
+)
+def test_no_expression_is_shown_without_evidence(tmp_path: Path, right: str, wrong: str) -> None:
+    found = diagnose_file(tmp_path / "own.py", INLINE, right, wrong)
+    assert found
+    assert all("backward" not in mistake.details for mistake in found)
+    assert not any("In your backward pass" in mistake.explanation for mistake in found)
+
+
+def test_an_array_is_found_in_any_layout_and_scale_but_not_by_chance() -> None:
+    a = np.random.default_rng(0).normal(size=(3, 4))
+    assert find_multiple(a.T, a) == pytest.approx(1)
+    assert find_multiple(-2 * a.reshape(2, 6), a) == pytest.approx(-2)
+    assert not find_multiple(a + 1e-7, a)
+    assert not find_multiple(a[:2], a)
+    assert not find_multiple(2 * a[0, :1], a[0, :1])  # any number is a multiple of another
+    assert not find_multiple(a > 0, a)
+
+
+@pytest.mark.parametrize(
+    ("expression", "flip", "written"),
+    [
+        ("da @ W.T", (False, True), "da @ W"),
+        ("da @ W", (False, True), "da @ W.T"),
+        ("np.dot(W, da)", (True, False), "np.dot(W.T, da)"),
+        ("W.T.dot(da)", (True, False), "W.dot(da)"),
+        ("(a + b) @ W", (True, False), "(a + b).T @ W"),
+        ("np.einsum('ij,j', W, da)", (True, False), ""),
+        ("da @", (True, False), ""),
+    ],
+)
+def test_a_product_is_written_with_operands_transposed(
+    expression: str, flip: tuple[bool, bool], written: str
+) -> None:
+    assert write_flipped(expression, flip) == written
