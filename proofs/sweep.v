@@ -30,8 +30,8 @@ Fixpoint after_steps (k : nat) : S :=
 
 Definition from_later (t : nat) : S := after_steps (T - t).
 
-(** (O1)  ∂L/∂s_t: through later states, and through the output of its own step. *)
-Definition state_gradient (t : nat) : S := from_later t + entering t.
+(** ∂L/∂s_t: through later states, and through the output of its own step. *)
+Definition state_gradient (t : nat) : S := from_later t + entering t.  (* (O1) *)
 
 Lemma from_later_end : from_later T = 0.
 Proof. by rewrite /from_later subnn. Qed.
