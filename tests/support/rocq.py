@@ -1,6 +1,7 @@
 """The folder of theorems, compiled once, and mistakes planted in its definitions."""
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,3 +37,14 @@ def compile_files(files: list[str], folder: Path) -> None:
     for file in files:
         shutil.copy(FOLDER / f"{file}.v", folder)
         assert compile_file(find_coqc(), file, folder) is None
+
+
+def print_answers(coqc: str, text: str, folder: Path) -> list[str]:
+    """What Rocq prints for each `Eval` of a text, on the compiled files of a folder."""
+    (folder / "questions.v").write_text(text, encoding="utf-8")
+    ended = subprocess.run(
+        [coqc, "-q", "-w", "none", "-Q", ".", "Bptt", "questions.v"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.split("     = ")[1:]
