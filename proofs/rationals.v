@@ -42,11 +42,17 @@ Definition quadratic (k l m : Qc) (z : Qc) : Qc :=
 Definition quadratic_slope (l m : Qc) (z : Qc) : Qc :=
   Qcplus l (Qcmult (Qcplus m m) z).
 
-(** φ = tanh's place: z + z²/3; σ's place: 1/2 + z/4 − z²/8. *)
-Definition tau := quadratic (fraction 0 1) (fraction 1 1) (fraction 1 3).
-Definition tau' := quadratic_slope (fraction 1 1) (fraction 1 3).
-Definition sigma := quadratic (fraction 1 2) (fraction 1 4) (fraction (-1) 8).
-Definition sigma' := quadratic_slope (fraction 1 4) (fraction (-1) 8).
+(** In the place of tanh z + z², in that of σ 1 + 2 z − z². *)
+Definition tau := quadratic (fraction 0 1) (fraction 1 1) (fraction 1 1).
+Definition tau' := quadratic_slope (fraction 1 1) (fraction 1 1).
+Definition sigma := quadratic (fraction 1 1) (fraction 2 1) (fraction (-1) 1).
+Definition sigma' := quadratic_slope (fraction 2 1) (fraction (-1) 1).
+
+(** For long sequences, on which the numbers would have thousands of digits: 2 z and 1 − 3 z. *)
+Definition tau_line := quadratic (fraction 0 1) (fraction 2 1) (fraction 0 1).
+Definition tau_line' := quadratic_slope (fraction 2 1) (fraction 0 1).
+Definition sigma_line := quadratic (fraction 1 1) (fraction (-3) 1) (fraction 0 1).
+Definition sigma_line' := quadratic_slope (fraction (-3) 1) (fraction 0 1).
 
 (** Numerators and denominators, to print. *)
 Definition plain (tables : seq (seq (seq Qc))) : seq (Z * positive) :=

@@ -1,6 +1,6 @@
 """Random inputs of a cell as fractions, and the gradients that Rocq and manual_bptt compute there.
 
-In place of tanh and σ stand the quadratic functions of proofs/rationals.v.
+In place of tanh and σ stand the functions of proofs/rationals.v: quadratic, or lines at T = 3.
 """
 
 import random
@@ -25,7 +25,8 @@ GATES = {
     "lstm": ("input", "forget", "candidate", "output"),
     "gru": ("reset", "update", "candidate"),
 }
-VALUES = [Fraction(n, d) for n in (-2, -1, 1, 2, 3) for d in (1, 2, 3)]
+VALUES = [*map(Fraction, (-2, -1, -1, 1, 1, 2, 3)), Fraction(1, 2)]
+CURVED = 2  # the longest sequence with quadratic functions: digits grow with 10^T
 PRINTED = re.compile(r"\(\(?(-?\d+)\)?(?:%Z)?, (\d+)(?:%positive)?\)")
 
 
@@ -34,8 +35,10 @@ def quadratic(k: Fraction, l: Fraction, m: Fraction) -> Activation:
     return Activation(lambda a: k + l * a + m * a * a, lambda a, h: l + 2 * m * a)
 
 
-TAU = quadratic(Fraction(0), Fraction(1), Fraction(1, 3))
-SIGMA = quadratic(Fraction(1, 2), Fraction(1, 4), Fraction(-1, 8))
+TAU = quadratic(Fraction(0), Fraction(1), Fraction(1))
+SIGMA = quadratic(Fraction(1), Fraction(2), Fraction(-1))
+TAU_LINE = quadratic(Fraction(0), Fraction(2), Fraction(0))
+SIGMA_LINE = quadratic(Fraction(1), Fraction(-3), Fraction(0))
 
 
 class RationalInput(NamedTuple):
@@ -48,6 +51,11 @@ class RationalInput(NamedTuple):
     g: Array
     every: bool  # an output at every step, or g zero at all but the last
     reset: str
+
+    @property
+    def functions(self) -> tuple[Activation, Activation]:
+        """What stands in place of tanh and σ: curved up to T = 2."""
+        return (TAU, SIGMA) if len(self.x) <= CURVED else (TAU_LINE, SIGMA_LINE)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -84,11 +92,12 @@ def gradients_by_hand(given: RationalInput, monkeypatch: pytest.MonkeyPatch) -> 
     """The gradients of manual_bptt, those that it returns."""
     module = CELLS[given.cell]
     options: dict[str, Any] = {"outputs": "every" if given.every else "last"}
+    tau, sigma = given.functions
     if given.cell == "rnn":
-        options["activation"] = TAU
+        options["activation"] = tau
     else:
-        monkeypatch.setattr(module, "TANH", TAU)
-        monkeypatch.setattr(module, "SIGMOID", SIGMA)
+        monkeypatch.setattr(module, "TANH", tau)
+        monkeypatch.setattr(module, "SIGMOID", sigma)
     if given.cell == "gru":
         options["reset"] = given.reset
     params = module.Params(**given.params)
@@ -139,7 +148,10 @@ def question(given: RationalInput) -> str:
     lists = f"{given.cell}_lists."
     prefix, constructor = ("", "Params") if given.cell == "rnn" else ("l", "ListParams")
     gradient = f"@{lists}{'gradient' if given.cell == 'rnn' else 'list_gradient'} Qc_comRingType"
-    functions = "tau tau'" if given.cell == "rnn" else "sigma sigma' tau tau'"
+    line = "" if T <= CURVED else "_line"
+    functions = f"tau{line} tau{line}'"
+    if given.cell != "rnn":
+        functions = f"sigma{line} sigma{line}' {functions}"
     place = f"gru.{given.reset}" if given.cell == "gru" else ""
     params = f"(@{lists}{constructor} Qc_comRingType {' '.join(terms)})"
     results = []
@@ -158,7 +170,7 @@ def question(given: RationalInput) -> str:
 
 
 def gradients_in_rocq(inputs: Iterable[RationalInput], folder: Path) -> list[dict[str, Array]]:
-    """The gradients of the theorems, from the compiled files of a folder, for inputs of one cell."""
+    """The gradients of the theorems, by the compiled files of a folder, for inputs of one cell."""
     inputs = list(inputs)
     cell = inputs[0].cell
     text = (
