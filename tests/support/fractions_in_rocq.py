@@ -25,7 +25,8 @@ GATES = {
     "lstm": ("input", "forget", "candidate", "output"),
     "gru": ("reset", "update", "candidate"),
 }
-VALUES = [*map(Fraction, (-2, -1, -1, 1, 1, 2, 3)), Fraction(1, 2)]
+WHOLE = [Fraction(n) for n in (-2, -1, 1, 2, 3)]
+VALUES = [*WHOLE, Fraction(1, 2), Fraction(-2, 3)]
 CURVED = 2  # the longest sequence with quadratic functions: digits grow with 10^T
 PRINTED = re.compile(r"\(\(?(-?\d+)\)?(?:%Z)?, (\d+)(?:%positive)?\)")
 
@@ -69,19 +70,25 @@ class RationalInput(NamedTuple):
 
 
 def draw_input(rng: random.Random, cell: str) -> RationalInput:
-    """Draw sizes up to T = 3 and 2 otherwise, options, and small fractions."""
+    """Draw sizes up to T = 3 and 2 otherwise, options, and small fractions.
+
+    Where gates are curved at more than one step, all but the cotangents are whole numbers: the
+    digits of denominators would grow as those of numerators do.
+    """
     T, (B, D, H, O) = rng.randint(1, 3), (rng.randint(1, 2) for _ in range(4))
     rows = H * max(1, len(GATES[cell]))
 
-    def draw(*shape: int) -> Array:
-        entries = [rng.choice(VALUES) for _ in range(int(np.prod(shape)))]
+    values = WHOLE if GATES[cell] and 1 < T <= CURVED else VALUES
+
+    def draw(*shape: int, values: list[Fraction] = values) -> Array:
+        entries = [rng.choice(values) for _ in range(int(np.prod(shape)))]
         return np.array(entries, dtype=object).reshape(shape)
 
     params = {"U": draw(rows, D), "W": draw(rows, H), "V": draw(O, H)}
     biases = {"b": draw(rows), "c": draw(O)} | ({"b_n": draw(H)} if cell == "gru" else {})
     params |= {name: value for name, value in biases.items() if rng.random() < 0.7}
     states = {name: draw(B, H) for name in (("h0", "c0") if cell == "lstm" else ("h0",))}
-    every, g = rng.random() < 0.5, draw(T, B, O)
+    every, g = rng.random() < 0.5, draw(T, B, O, values=VALUES)
     if not every:
         g[:-1] = Fraction(0)
     reset = rng.choice(gru.RESETS) if cell == "gru" else ""
