@@ -1,4 +1,4 @@
-(** The GRU: its gradient by the adjoint recursion is its derivative, for every T and every size. *)
+(** The GRU: the adjoint recursion gives its derivative, for every T and every size. *)
 
 From mathcomp Require Import all_ssreflect all_algebra.
 From Bptt Require Import pairing dual_numbers sweep.
@@ -179,7 +179,8 @@ Proof. by rewrite (back_map _ Sigma_sigma) re_preactivation back_preactivation r
 Lemma recurrent_adjoint t s :
   let y := hP t in
   ⟨delta_n t.+1 s, ep_mx (if reset_acts is before then recurrent Sigma reset_acts P t.+1 y
-                          else gate_value Sigma P t.+1 y reset ⊙ recurrent Sigma reset_acts P t.+1 y)⟩
+                          else gate_value Sigma P t.+1 y reset
+                               ⊙ recurrent Sigma reset_acts P t.+1 y)⟩
   = ⟨(delta_W t.+1 s)^T *m q sigma tau reset_acts p t.+1, W d candidate⟩
     + ⟨row_sum (delta_W t.+1 s), b_n d⟩
     + ⟨to_r t.+1 s, ep_mx (gate_value Sigma P t.+1 y reset)⟩

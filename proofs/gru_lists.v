@@ -151,7 +151,8 @@ Qed.
 Lemma mx_delta t s z :
   mx B H (list_delta t s z) = delta sigma sigma' tau tau' reset_acts P t (mx B H s) z.
 Proof.
-have mx_sum z' : mx B H (list_gate_sum t (lh t.-1) z') = a sigma tau reset_acts P t z' \/ z' = candidate.
+have mx_sum z' :
+    mx B H (list_gate_sum t (lh t.-1) z') = a sigma tau reset_acts P t z' \/ z' = candidate.
   by case: z'; [left | left | right] => //; rewrite !mx_add !mx_linear mx_bias mx_lh.
 case: z; last exact: mx_delta_n.
   by rewrite mx_had mx_to_r mx_map; case: (mx_sum reset) => // ->.

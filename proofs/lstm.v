@@ -1,4 +1,4 @@
-(** The LSTM: its gradient by the adjoint recursion is its derivative, for every T and every size. *)
+(** The LSTM: the adjoint recursion gives its derivative, for every T and every size. *)
 
 From mathcomp Require Import all_ssreflect all_algebra.
 From Bptt Require Import pairing dual_numbers sweep.

@@ -103,7 +103,8 @@ Proof. by rewrite mx_add !mx_had mx_map mx_lgates mx_lcell. Qed.
 Lemma mx_delta t s z : mx B H (list_delta t s z) = delta sigma sigma' tau tau' P t (mx2 s) z.
 Proof.
 rewrite mx_had [mx B H (list_slope _ _)]mx_map mx_la; congr (_ ⊙ _).
-by case: z; rewrite mx_had ?mx_cell_gradient ?mx_lgates ?[mx B H (map_table _ _ _ _)]mx_map ?mx_lcell.
+by case: z; rewrite mx_had ?mx_cell_gradient ?mx_lgates ?[mx B H (map_table _ _ _ _)]mx_map
+  ?mx_lcell.
 Qed.
 
 Lemma mx_back t s : mx2 (list_back t s) = back sigma sigma' tau tau' P t (mx2 s).
