@@ -91,7 +91,7 @@ LSTM_MISTAKES = (
     ("dc ⊙ cell p t.-1", "dc ⊙ cell p t"),  # c_t for c_{t-1}
     ("dc ⊙ gates p t input", "dc ⊙ gates p t forget"),
     ("s.1 ⊙ map_mx tau (cell p t)", "s.1 ⊙ cell p t"),
-    ("end ⊙ slope z (a p t z).", "end."),  # slope missing
+    ("end ⊙ slope z (a p t z).", "end ⊙ (let _ := slope z in const_mx 1)."),  # slope missing
     ("delta t s z *m W p z)", "delta t s z *m (W p z)^T)"),
     ("cell_gradient t s ⊙ gates p t forget).", "cell_gradient t s)."),
     ("(adjoint t z)^T *m x p t;", "(adjoint t z)^T *m x p t.-1;"),
@@ -105,7 +105,7 @@ LSTM_MISTAKES = (
 )
 GRU_MISTAKES = (
     ("s ⊙ (const_mx 1 - z p t) ⊙", "s ⊙ z p t ⊙"),
-    ("⊙ map_mx tau' (a p t candidate).", "."),  # slope missing
+    ("⊙ map_mx tau' (a p t candidate).", "⊙ (let _ := tau' in const_mx 1)."),  # slope missing
     ("s ⊙ (h p t.-1 - n p t)", "s ⊙ (h p t - n p t)"),  # h_t for h_{t-1}
     ("then delta_n t s else delta_n t s ⊙ r p t.", "then delta_n t s else delta_n t s."),
     ("then delta_n t s *m W p candidate ⊙ h p t.-1", "then delta_n t s ⊙ h p t.-1"),
