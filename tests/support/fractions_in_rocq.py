@@ -72,8 +72,8 @@ class RationalInput(NamedTuple):
 def draw_input(rng: random.Random, cell: str) -> RationalInput:
     """Draw sizes up to T = 3 and 2 otherwise, options, and small fractions.
 
-    Where gates are curved at more than one step, all sizes are 1 and all but the cotangents are whole numbers: the
-    digits of denominators would grow as those of numerators do.
+    Where gates are curved at more than one step, all sizes are 1 and all but the cotangents are
+    whole numbers: the digits of denominators would grow as those of numerators do.
     """
     T, (B, D, H, O) = rng.randint(1, 3), (rng.randint(1, 2) for _ in range(4))
     values = WHOLE if GATES[cell] and 1 < T <= CURVED else VALUES
