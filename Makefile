@@ -13,13 +13,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The files whose mutants `make mutants` tries; all of mutation/tests.toml where it is empty.
 FILES ?=
 
-.PHONY: help verify verify-certified prove accuracy train test test-deep mutants bench lint types \
+.PHONY: help verify verify-certified prove machine-proof accuracy train test test-deep mutants bench lint types \
 	pictures clean
 
 help:
 	@echo "make verify            compare every derivation with autodiff, entry by entry"
 	@echo "make verify-certified  compare it with rigorous enclosures of the exact gradient"
 	@echo "make prove             prove every derivation on exact numbers and on symbols"
+	@echo "make machine-proof     check the theorems for every length and size with Rocq"
 	@echo "make accuracy          measure every implementation against the exact gradient, anew"
 	@echo "make train             train the worked example with the gradients derived by hand"
 	@echo "make test              run the tests"
@@ -39,6 +40,9 @@ verify-certified: $(SET_UP)
 
 prove: $(SET_UP)
 	@$(BIN)/bptt prove
+
+machine-proof: $(SET_UP)
+	@$(BIN)/bptt prove --machine
 
 accuracy: $(SET_UP)
 	@$(BIN)/bptt accuracy --markdown docs/accuracy.md

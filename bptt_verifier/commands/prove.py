@@ -1,4 +1,7 @@
-"""`bptt prove`: prove the derivations on exact numbers and on symbols; needs extra `certify`."""
+"""`bptt prove`: prove the derivations on exact numbers, on symbols and by theorems.
+
+Numbers and symbols need the extra `certify`, the theorems Rocq.
+"""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
@@ -9,6 +12,7 @@ from typer import Exit, Option
 from bptt_verifier.commands.tables import empty_table, verdict_text
 from bptt_verifier.console.files import JsonFile, require_writable, write_json
 from bptt_verifier.console.terminal import collect_rows, print_uncut
+from bptt_verifier.proofs import theorems
 from bptt_verifier.tolerance.comparison import Verdict
 
 
@@ -50,10 +54,34 @@ def proofs(points: int, seed: int) -> Iterator[ProofRow]:
 def prove(
     points: Annotated[int, Option(min=1, help="Random rational points for each identity.")] = 1,
     seed: Annotated[int, Option(min=0, help="Seed of the random points.")] = 0,
+    machine: Annotated[bool, Option("--machine", help="Only the theorems, by Rocq.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Prove the derivations on exact numbers and on symbols, with no tolerance."""
+    """Prove the derivations on exact numbers, on symbols and by theorems, with no tolerance."""
     require_writable("--json", json_file)
+    refuted: list[tuple[str, str]] = []
+    plain: dict[str, Any] = {"seed": seed}
+    if not machine:
+        rows = prove_on_numbers(points, seed)
+        refuted += [(row.derivation, row.refuted) for row in rows if row.refuted is not None]
+        plain["rows"] = [{"numbers": row.numbers, **row.plain} for row in rows]
+    try:
+        checked = check_theorems()
+    except theorems.MissingRocq as missing:
+        if machine:
+            raise
+        Console().print(f"not checked: {missing}", soft_wrap=True)
+    else:
+        refuted += [(theorem.name, theorem.refuted) for theorem in checked if theorem.refuted]
+        plain["theorems"] = [theorem.to_dict() for theorem in checked]
+    for name, why in refuted:
+        Console().print(f"{name}: {why}", soft_wrap=True, markup=False)
+    write_json(json_file, {"holds": not refuted, **plain})
+    raise Exit(1 if refuted else 0)
+
+
+def prove_on_numbers(points: int, seed: int) -> list[ProofRow]:
+    """Prove the derivations on exact numbers and on symbols; print the table."""
     rows = collect_rows("proving", proofs(points, seed), 12)
     table = empty_table("derivation", "numbers", "proved", "probability of error", "verdict")
     for row in rows:
@@ -61,9 +89,17 @@ def prove(
         verdict = Verdict.AGREES if row.refuted is None else Verdict.DISAGREES
         table.add_row(row.derivation, row.numbers, row.what, error, verdict_text(verdict))
     print_uncut(table)
-    refuted = [row for row in rows if row.refuted is not None]
-    for row in refuted:
-        Console().print(f"{row.derivation}: {row.refuted}", soft_wrap=True)
-    plain = [{"numbers": row.numbers, **row.plain} for row in rows]
-    write_json(json_file, {"holds": not refuted, "seed": seed, "rows": plain})
-    raise Exit(1 if refuted else 0)
+    return rows
+
+
+def check_theorems() -> list[theorems.Theorem]:
+    """Check the theorems for every T and every size; print the table. Raises MissingRocq."""
+    theorems.find_coqc()
+    checked = collect_rows("checking", theorems.check(), len(theorems.stated()))
+    table = empty_table("theorem", "file", "holds for", "verdict")
+    for theorem in checked:
+        verdict = Verdict.DISAGREES if theorem.refuted else Verdict.AGREES
+        file = f"proofs/{theorem.file}.v"
+        table.add_row(theorem.name, file, "every T, every size", verdict_text(verdict))
+    print_uncut(table)
+    return checked

@@ -3,7 +3,7 @@
 Every input is used exactly. One entry at a time is moved by ε; the forward pass runs over series in
 ε whose coefficients are balls, and the coefficient of ε encloses the derivative. Source: Johansson
 2017, "Arb: efficient arbitrary-precision midpoint-radius interval arithmetic";
-docs/certification.md, section 2. Needs python-flint, which is in the extra `certify`.
+docs/certification.md, section 3. Needs python-flint, which is in the extra `certify`.
 """
 
 from fractions import Fraction

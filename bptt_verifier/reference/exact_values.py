@@ -3,7 +3,7 @@
 A result within a small fraction of the exact gradient agrees, because a mistake changes it by more.
 One that is much farther from it than every correct derivation in the same number format disagrees.
 Between the two, rounding alone destroys the result: the verdict is inconclusive. Needs the extra
-`certify` and small problems. Source: docs/certification.md, section 4.
+`certify` and small problems. Source: docs/certification.md, section 5.
 """
 
 from collections.abc import Callable, Iterable

@@ -14,7 +14,7 @@ from jax_reference.rnn import Derivatives
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Assumed error of tanh and sigmoid in units of u. docs/certification.md, section 2, measures it.
+# Assumed error of tanh and sigmoid in units of u. docs/certification.md, section 3, measures it.
 ELEMENTARY = 16
 INFLATION = 1 + 2.0**-10  # for second-order terms and the rounding of the bounds themselves
 RESOLVING = 2.0**-6  # a comparison is conclusive where bound ÷ largest gradient is at most this

@@ -8,6 +8,8 @@ from pathlib import Path
 from tests.support.modules import PACKAGES, ROOT, modules, write_package
 
 DEFINED = re.compile(r"\\tag\{([^}]*)\}")
+# The sections of the derivation that the theorems cover: the cells, and outputs at every step.
+PROVED = ("F", "B", "S", "G", "O")
 CITED = re.compile(r"\(([A-Z]\d+)\)")
 
 
@@ -27,6 +29,15 @@ def cited_tags(package: str, kinds: set[int], root: Path = ROOT) -> set[str]:
     return cited
 
 
+def proved_tags(folder: Path = ROOT / "proofs") -> set[str]:
+    """The tags beside the definitions of the theorems: in comments, not in documentation."""
+    texts = [file.read_text(encoding="utf-8") for file in folder.glob("*.v")]
+    comments = [
+        comment for text in texts for comment in re.findall(r"\(\*(?!\*).*?\*\)", text, re.S)
+    ]
+    return {tag for comment in comments for tag in CITED.findall(comment)}
+
+
 def derivation() -> str:
     """The text that numbers the equations."""
     return (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
@@ -38,6 +49,10 @@ def test_the_equations_and_the_lines_that_compute_them_carry_the_same_tags() -> 
     assert equations
     assert equations - beside_code == set(), "equations that no line of code carries"
     assert beside_code - equations == set(), "tags in the code that no equation has"
+
+
+def test_the_theorems_carry_the_tags_of_the_equations_that_they_cover() -> None:
+    assert proved_tags() == {tag for tag in defined_tags(derivation()) if tag.startswith(PROVED)}
 
 
 def test_every_tag_belongs_to_one_equation() -> None:
@@ -70,3 +85,9 @@ def test_a_tag_that_is_missing_on_either_side_is_noticed(tmp_path: Path) -> None
     assert set(defined_tags(r"$$a \tag{F1}$$ $$b \tag{F3}$$ and (F9)")) - code == {"F3"}
     assert code - set(defined_tags(r"$$a \tag{F1}$$ $$b \tag{F3}$$ and (F9)")) == {"F2"}
     assert defined_tags(r"\tag{F1} \tag{F1}") == ["F1", "F1"]
+
+
+def test_only_comments_place_a_tag_beside_a_definition(tmp_path: Path) -> None:
+    text = "(** The forward pass, (F3). *)\nDefinition a := x.  (* (F1) *)  (* (F2)\n and (B1) *)"
+    (tmp_path / "rnn.v").write_text(text, encoding="utf-8")
+    assert proved_tags(tmp_path) == {"F1", "F2", "B1"}

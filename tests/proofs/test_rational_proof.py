@@ -194,6 +194,13 @@ def test_degrees_add_and_the_larger_one_wins(m: int, n: int) -> None:
 # The command.
 
 
+@pytest.fixture
+def no_rocq(monkeypatch) -> None:
+    """A machine on which the theorems cannot be checked."""
+    monkeypatch.setattr("shutil.which", lambda name: None)
+
+
+@pytest.mark.usefixtures("no_rocq")
 def test_prove_prints_what_is_proved_and_writes_it(bptt, monkeypatch, tmp_path) -> None:
     options = {"rnn": "tanh", "lstm": "", "gru": "after"}
     for kind in (rational_proof, symbolic_proof):
@@ -205,11 +212,13 @@ def test_prove_prints_what_is_proved_and_writes_it(bptt, monkeypatch, tmp_path) 
     ended = bptt("prove", "--json", str(tmp_path / "out.json"))
     assert ended.code == 0
     assert "12 identities, degree ≤ 14" in ended.out
+    assert "not checked: the theorems need Rocq" in ended.out
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert written["holds"]
     assert len(written["rows"]) == 12
 
 
+@pytest.mark.usefixtures("no_rocq")
 def test_prove_ends_with_1_where_something_is_refuted(bptt, monkeypatch) -> None:
     row = prove_command.ProofRow("rnn", "rationals", "0 identities", "", "T=1: Differs: wrong", {})
     monkeypatch.setattr(prove_command, "proofs", lambda points, seed: iter([row]))

@@ -1,0 +1,209 @@
+"""Random inputs of a cell as fractions, and the gradients that Rocq and manual_bptt compute there.
+
+In place of tanh and σ stand the functions of proofs/rationals.v: quadratic, or lines at T = 3.
+"""
+
+import random
+import re
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from bptt_verifier.proofs.theorems import find_coqc
+from manual_bptt import gru, lstm, rnn
+from manual_bptt.activations import Activation, Array
+from tests.support.rocq import print_answers
+
+CELLS: dict[str, ModuleType] = {"rnn": rnn, "lstm": lstm, "gru": gru}
+GATES = {
+    "rnn": (),
+    "lstm": ("input", "forget", "candidate", "output"),
+    "gru": ("reset", "update", "candidate"),
+}
+WHOLE = [Fraction(n) for n in (-2, -1, 1, 2, 3)]
+VALUES = [*WHOLE, Fraction(1, 2), Fraction(-2, 3)]
+CURVED = 2  # the longest sequence with quadratic functions: digits grow with 10^T
+PRINTED = re.compile(r"\(\(?(-?\d+)\)?(?:%Z)?, (\d+)(?:%positive)?\)")
+
+
+def quadratic(k: Fraction, l: Fraction, m: Fraction) -> Activation:
+    """k + l z + m z² and its derivative, of z, not of the value."""
+    return Activation(lambda a: k + l * a + m * a * a, lambda a, h: l + 2 * m * a)
+
+
+TAU = quadratic(Fraction(0), Fraction(1), Fraction(1))
+SIGMA = quadratic(Fraction(1), Fraction(2), Fraction(-1))
+TAU_LINE = quadratic(Fraction(0), Fraction(2), Fraction(0))
+SIGMA_LINE = quadratic(Fraction(1), Fraction(-3), Fraction(0))
+
+
+class RationalInput(NamedTuple):
+    """The arguments of one gradient, gates packed, and the cotangents of all T outputs."""
+
+    cell: str
+    params: dict[str, Array]  # without what is absent
+    x: Array
+    states: dict[str, Array]
+    g: Array
+    every: bool  # an output at every step, or g zero at all but the last
+    reset: str
+
+    @property
+    def functions(self) -> tuple[Activation, Activation]:
+        """What stands in place of tanh and σ: curved up to T = 2."""
+        return (TAU, SIGMA) if len(self.x) <= CURVED else (TAU_LINE, SIGMA_LINE)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of all gradients, in the order in which both sides list them."""
+        weights = ("U", "W", "V", "b", "c", "h0", "x")
+        return {
+            "rnn": weights,
+            "lstm": (*weights[:6], "c0", "x"),
+            "gru": (*weights[:4], "b_n", *weights[4:]),
+        }[self.cell]
+
+
+def draw_input(rng: random.Random, cell: str) -> RationalInput:
+    """Draw sizes up to T = 3 and 2 otherwise, options, and small fractions.
+
+    Where gates are curved at more than one step, all sizes are 1 and all but the cotangents are
+    whole numbers: the digits of denominators would grow as those of numerators do.
+    """
+    T, (B, D, H, O) = rng.randint(1, 3), (rng.randint(1, 2) for _ in range(4))
+    values = WHOLE if GATES[cell] and 1 < T <= CURVED else VALUES
+    if values is WHOLE:
+        B = D = H = O = 1
+    rows = H * max(1, len(GATES[cell]))
+
+    def draw(*shape: int, values: list[Fraction] = values) -> Array:
+        entries = [rng.choice(values) for _ in range(int(np.prod(shape)))]
+        return np.array(entries, dtype=object).reshape(shape)
+
+    params = {"U": draw(rows, D), "W": draw(rows, H), "V": draw(O, H)}
+    biases = {"b": draw(rows), "c": draw(O)} | ({"b_n": draw(H)} if cell == "gru" else {})
+    params |= {name: value for name, value in biases.items() if rng.random() < 0.7}
+    states = {name: draw(B, H) for name in (("h0", "c0") if cell == "lstm" else ("h0",))}
+    every, g = rng.random() < 0.5, draw(T, B, O, values=VALUES)
+    if not every:
+        g[:-1] = Fraction(0)
+    reset = rng.choice(gru.RESETS) if cell == "gru" else ""
+    return RationalInput(cell, params, draw(T, B, D), states, g, every, reset)
+
+
+def gradients_by_hand(given: RationalInput, monkeypatch: pytest.MonkeyPatch) -> dict[str, Array]:
+    """The gradients of manual_bptt, those that it returns."""
+    module = CELLS[given.cell]
+    options: dict[str, Any] = {"outputs": "every" if given.every else "last"}
+    tau, sigma = given.functions
+    if given.cell == "rnn":
+        options["activation"] = tau
+    else:
+        monkeypatch.setattr(module, "TANH", tau)
+        monkeypatch.setattr(module, "SIGMOID", sigma)
+    if given.cell == "gru":
+        options["reset"] = given.reset
+    params = module.Params(**given.params)
+    _, trace = module.forward(params, given.x, *given.states.values(), **options)
+    found = module.backward(params, trace, given.g if given.every else given.g[-1])
+    return {name: getattr(found, name) for name in given.fields if getattr(found, name) is not None}
+
+
+def fraction_term(value: Fraction) -> str:
+    """A fraction in Rocq."""
+    return f"fraction ({value.numerator}) {value.denominator}"
+
+
+def table_term(A: Array) -> str:
+    """A matrix as a list of rows; a vector is one row."""
+    rows = ("; ".join(map(fraction_term, row)) for row in np.atleast_2d(A))
+    return "[:: " + "; ".join(f"[:: {row}]" for row in rows) + "]"
+
+
+def sequence_term(A: Array) -> str:
+    """A matrix for every step."""
+    return "[:: " + "; ".join(map(table_term, A)) + "]"
+
+
+def weight_term(cell: str, A: Array, packed: bool) -> str:
+    """A weight; one whose rows are those of all gates as a function of the gate."""
+    if not (packed and GATES[cell]):
+        return table_term(A)
+    blocks = zip(GATES[cell], np.split(A, len(GATES[cell])), strict=True)
+    cases = " | ".join(f"{cell}.{gate} => {table_term(block)}" for gate, block in blocks)
+    return f"(fun gate => match gate with {cases} end)"
+
+
+def question(given: RationalInput) -> str:
+    """The command with which Rocq computes and prints all gradients."""
+    (T, B, D), (H,), (O, _) = given.x.shape, given.states["h0"].shape[1:], given.params["V"].shape
+    rows = H * max(1, len(GATES[given.cell]))
+    absent = {"b": rows, "c": O, "b_n": H}
+    terms = []
+    for name in given.fields:
+        if name == "x":
+            terms.append(sequence_term(given.x))
+            continue
+        value = (given.params | given.states).get(name)
+        if value is None:
+            value = np.full(absent[name], Fraction(0))
+        terms.append(weight_term(given.cell, value, name in ("U", "W", "b")))
+    lists = f"{given.cell}_lists."
+    prefix, constructor = ("", "Params") if given.cell == "rnn" else ("l", "ListParams")
+    gradient = f"@{lists}{'gradient' if given.cell == 'rnn' else 'list_gradient'} Qc_comRingType"
+    line = "" if T <= CURVED else "_line"
+    functions = f"tau{line} tau{line}'"
+    if given.cell != "rnn":
+        functions = f"sigma{line} sigma{line}' {functions}"
+    place = f"gru.{given.reset}" if given.cell == "gru" else ""
+    params = f"(@{lists}{constructor} Qc_comRingType {' '.join(terms)})"
+    results = []
+    for name in given.fields:
+        projection = f"{lists}{prefix}{name} r"
+        if name == "x":
+            continue
+        if name in ("U", "W", "b") and GATES[given.cell]:
+            results += [f"{projection} {given.cell}.{gate}" for gate in GATES[given.cell]]
+        else:
+            results.append(projection)
+    return (
+        f"Eval vm_compute in let r := {gradient} {functions} {B} {D} {H} {O} {place} {T} {params} "
+        f"{sequence_term(given.g)} in plain ([:: {'; '.join(results)}] ++ {lists}{prefix}x r).\n"
+    )
+
+
+def gradients_in_rocq(inputs: Iterable[RationalInput], folder: Path) -> list[dict[str, Array]]:
+    """The gradients of the theorems, by the compiled files of a folder, for inputs of one cell."""
+    inputs = list(inputs)
+    cell = inputs[0].cell
+    text = (
+        "From mathcomp Require Import all_ssreflect all_algebra.\n"
+        f"From Bptt Require Import rationals.\nFrom Bptt Require {cell} {cell}_lists.\n"
+        "From Coq Require Import ZArith QArith Qcanon.\n"
+        "Set Printing Width 1000000.\nSet Printing Depth 1000000.\n"
+    )
+    text += "".join(map(question, inputs))
+    found = []
+    answers = print_answers(find_coqc(), text, folder)
+    for given, answer in zip(inputs, answers, strict=True):
+        numbers = [Fraction(int(n), int(d)) for n, d in PRINTED.findall(answer)]
+        found.append(dict(split_numbers(given, numbers)))
+    return found
+
+
+def split_numbers(given: RationalInput, numbers: list[Fraction]) -> Iterable[tuple[str, Array]]:
+    """Give each gradient its part of all numbers, in its own shape."""
+    (T, B, D), (H,), (O, _) = given.x.shape, given.states["h0"].shape[1:], given.params["V"].shape
+    rows = H * max(1, len(GATES[given.cell]))
+    shapes = {"U": (rows, D), "W": (rows, H), "V": (O, H), "b": (rows,), "b_n": (H,), "c": (O,)}
+    shapes |= {"h0": (B, H), "c0": (B, H), "x": (T, B, D)}
+    for name in given.fields:
+        size = int(np.prod(shapes[name]))
+        part, numbers = numbers[:size], numbers[size:]
+        yield name, np.array(part, dtype=object).reshape(shapes[name])
+    assert numbers == []
