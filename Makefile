@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The files whose mutants `make mutants` tries; all of mutation/tests.toml where it is empty.
 FILES ?=
 
-.PHONY: help verify verify-certified prove accuracy train test test-deep mutants bench lint types \
+.PHONY: help verify verify-certified prove accuracy docket train test test-deep mutants bench lint types \
 	pictures clean
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make verify-certified  compare it with rigorous enclosures of the exact gradient"
 	@echo "make prove             prove every derivation on exact numbers and on symbols"
 	@echo "make accuracy          measure every implementation against the exact gradient, anew"
+	@echo "make docket            judge the published derivations, and write docs/docket.md anew"
 	@echo "make train             train the worked example with the gradients derived by hand"
 	@echo "make test              run the tests"
 	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
@@ -42,6 +43,9 @@ prove: $(SET_UP)
 
 accuracy: $(SET_UP)
 	@$(BIN)/bptt accuracy --markdown docs/accuracy.md
+
+docket: $(SET_UP)
+	@$(BIN)/bptt docket --markdown docs/docket.md
 
 train: $(SET_UP)
 	@$(BIN)/bptt train
