@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -14,6 +14,7 @@ from bptt_verifier.commands.tables import empty_table, verdict_text
 from bptt_verifier.console.files import require_writable
 from bptt_verifier.console.terminal import collect_rows, print_uncut
 from bptt_verifier.docket.entry import Entry
+from bptt_verifier.judge.exact_identity import Certificate, certify_identity
 from bptt_verifier.judge.published import (
     DocketCase,
     is_as_stated,
@@ -43,8 +44,8 @@ class DocketRow(NamedTuple):
 
     @property
     def mistake(self) -> str:
-        """The names of the mistakes that the judge finds."""
-        return ", ".join(mistake.name for mistake in self.report.mistakes)
+        """The names of the mistakes that the judge finds, if it finds any."""
+        return ", ".join(m.name for m in self.report.mistakes if m.name != "unknown")
 
 
 def judge_entries(names: list[str]) -> Iterator[DocketRow]:
@@ -61,6 +62,13 @@ def describe_errors(errors: dict[str, float]) -> str:
     return f"Relative error on ordinary data: {listed or 'none beyond rounding'}."
 
 
+def write_digits(values: Any) -> str:
+    """Write nested lists of numbers with three significant digits."""
+    if isinstance(values, list):
+        return f"[{', '.join(map(write_digits, values))}]"
+    return f"{values:.3g}"
+
+
 def describe_counterexample(report: Report) -> list[str]:
     """Describe the smallest failing case; list the numbers where they are few."""
     case = report.counterexample
@@ -69,17 +77,27 @@ def describe_counterexample(report: Report) -> list[str]:
     lines = [f"Smallest failing case: {case.sizes}."]
     if prod(np.shape(case.yours)) <= SHOWN:
         symbol = find_symbol(case.gradient)
-        claimed, true = (
-            np.array2string(np.asarray(each), precision=3, separator=", ").replace("\n", "")
-            for each in (case.yours, case.autodiff)
-        )
+        claimed, true = (write_digits(each) for each in (case.yours, case.autodiff))
         lines.append(f"There {symbol} is {claimed} by the claim and {true} by autodiff.")
     return lines
 
 
+def describe_certificate(found: Certificate) -> str:
+    """Describe what exact arithmetic decides of a claim."""
+    if found.refuted:
+        return f"In exact arithmetic the claim is refuted: {found.refuted}."
+    return (
+        f"In exact arithmetic the claim equals the derivative at {found.points} random integer "
+        f"points. If it were another polynomial, the chance of that would be below "
+        f"10^{found.log10_error:.0f}."
+    )
+
+
 def describe_findings(row: DocketRow) -> list[str]:
-    """Describe the sizes of the errors, the smallest failing case, and training with the claim."""
+    """Describe the size of the error, the smallest failing case, exact values, and training."""
     found = [describe_errors(row.errors), *describe_counterexample(row.report)]
+    if row.case.entry.degree:
+        found.append(describe_certificate(certify_identity(row.case)))
     return [line for line in [*found, describe_training(row.case)] if line]
 
 

@@ -20,8 +20,9 @@ ENTRY = Entry(
     rests_on="the section's source in an older edition",
     reading=(
         "A reader of the forum misses the factors tanh′. They belong there if the activation is "
-        "tanh, and an earlier edition left the activation open."
+        "tanh; the section was revised to state that it is the identity."
     ),
+    degree=10,
 )
 
 rng = np.random.default_rng(3)

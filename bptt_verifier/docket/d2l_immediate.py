@@ -26,6 +26,7 @@ ENTRY = Entry(
     "on the current one",
     reading="Issue 2616 reads ∂h_t/∂W_hh as the total derivative, which is not h_{t−1}ᵀ. Then the "
     "sum counts every path several times: see d2l-total.",
+    degree=10,
 )
 
 rng = np.random.default_rng(3)

@@ -25,10 +25,11 @@ ENTRY = Entry(
         "t alone, since ∂_w h_{t−1} is exact. With z_{t−1} in its place, which this entry "
         "computes, the expansion terminates and the expectation is still right."
     ),
+    degree=10,
 )
 
 rng = np.random.default_rng(3)
-T, D, H, Q = 3, 2, 3, 2
+T, D, H, Q = 4, 2, 3, 2
 x, y = rng.normal(size=(T, D)), rng.normal(size=(T, Q))
 params = {
     "W_hx": rng.normal(size=(H, D)), "W_hh": rng.normal(size=(H, H)) / 2,

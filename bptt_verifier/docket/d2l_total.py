@@ -22,6 +22,7 @@ ENTRY = Entry(
         "derivative is direct; or else the first factor is: Σ_t (∂ℓ_t/∂h_t)/T · dh_t/dW."
     ),
     corrected=("∂L/∂W_hh = Σ_t ∂L/∂h_t · ∂⁺h_t/∂W_hh = Σ_t ∂L/∂h_t h_{t−1}ᵀ",),
+    degree=10,
 )
 
 rng = np.random.default_rng(3)

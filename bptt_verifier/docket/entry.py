@@ -16,7 +16,8 @@ class Entry(NamedTuple):
     restatement was; `rests_on` says which text.
     `mistake` is the name that the judge gives, of a pair both, where it gives any. `corrected` has
     the right formulas of a wrong claim, and `reading` the reading under which the verdict changes.
-    `model` and the options are arguments of `verify`; an own model has none.
+    `degree` is that of the loss in the parameters together, where the data are `x` and `y` and all
+    is a polynomial. `model` and the options are arguments of `verify`; an own model has none.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Entry(NamedTuple):
     reading: str = ""
     mistake: tuple[str, ...] = ()
     corrected: tuple[str, ...] = ()
+    degree: int = 0
     model: str = ""
     activation: str = "tanh"
     reset: str = "after"

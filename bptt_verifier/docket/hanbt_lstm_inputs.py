@@ -14,8 +14,8 @@ ENTRY = Entry(
     verdict=DISAGREES,
     seen=True,
     rests_on="the whole file, before pull request 63. Other lines of it are other entries",
-    reading="The formula is the gradient if only the last step has an input. The gradients of the "
-    "recurrent weights are summed in the same function.",
+    reading="The formula is the gradient if only the last step has an input. The file's comment "
+    "speaks of the present input. The recurrent weights' gradients are summed in that function.",
     mistake=("missing-time-sum",),
     corrected=("∂E/∂W_fx = Σ_t δ_f,t x_tᵀ",),
     model="lstm",

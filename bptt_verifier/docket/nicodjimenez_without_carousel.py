@@ -15,7 +15,7 @@ ENTRY = Entry(
     seen=True,
     rests_on="the text of the pull request, and the file that it changes",
     reading=(
-        "s_t acts on h_t and on s_{t+1}; the second path is cut. The author reports a lower loss "
+        "s_t acts on h_t and on s_{t+1}; the second path is cut. The request reports a lower loss "
         "after 100 steps, 6e-9 against 3e-6: a lower loss does not show that a gradient is right."
     ),
     corrected=("ds = o ⊙ top_diff_h + top_diff_s",),

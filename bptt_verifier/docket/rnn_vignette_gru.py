@@ -25,8 +25,8 @@ ENTRY = Entry(
     seen=True,
     rests_on="the whole vignette",
     reading=(
-        "The figure subtracts where the text has 1 − δ5: the derivative of 1 − z is −1. The sums "
-        "over time are meant, and are computed here."
+        "The figure has a node 1 − z_t there. Its derivative is −1; the text subtracts the error "
+        "itself from 1. The sums over time are meant, and are computed here."
     ),
     corrected=(
         "δ6 = −δ5,  δ9 = δ7 + δ6,  δ18 = δ16 · sigmoid′(r_t)",

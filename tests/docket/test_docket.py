@@ -107,7 +107,7 @@ def test_the_page_has_every_entry_and_no_other_in_order() -> None:
 def test_the_page_has_the_text_and_the_verdict_of_an_entry(name: str) -> None:
     case = read_entry(name)
     assert render_source(case) in PAGE
-    named = ", ".join(case.entry.mistake) or ("unknown" if case.entry.corrected else "")
+    named = ", ".join(case.entry.mistake)
     assert f"\n**{case.entry.verdict}**{', ' if named else ''}{named}. Relative error" in (
         section_of(name)
     )
@@ -166,10 +166,10 @@ def test_the_list_ends_with_0_where_all_verdicts_are_as_stated(bptt, two_entries
     ended = bptt("docket", "--markdown", tmp_path / "page.md")
     assert ended.code == 0
     assert re.search(r"min-char-rnn +agrees +– +no", ended.out)
-    assert re.search(r"tan-for-tanh +disagrees +unknown +yes", ended.out)
+    assert re.search(r"tan-for-tanh +disagrees +– +yes", ended.out)
     written = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "2 entries; 1 claims are right." in written
-    assert "**disagrees**, unknown. Relative error on ordinary data: ∂L/∂W 0.25." in written
+    assert "**disagrees**. Relative error on ordinary data: ∂L/∂W 0.25." in written
 
 
 def test_the_list_ends_with_1_where_one_verdict_is_another(bptt, two_entries, monkeypatch) -> None:
