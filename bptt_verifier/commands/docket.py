@@ -14,7 +14,7 @@ from bptt_verifier.commands.tables import empty_table, verdict_text
 from bptt_verifier.console.files import require_writable
 from bptt_verifier.console.terminal import collect_rows, print_uncut
 from bptt_verifier.docket.entry import Entry
-from bptt_verifier.judge.exact_identity import Certificate, certify_identity
+from bptt_verifier.judge.exact_identity import ExactComparison, certify_identity
 from bptt_verifier.judge.published import (
     DocketCase,
     is_as_stated,
@@ -82,7 +82,7 @@ def describe_counterexample(report: Report) -> list[str]:
     return lines
 
 
-def describe_certificate(found: Certificate) -> str:
+def describe_exact_comparison(found: ExactComparison) -> str:
     """Describe what exact arithmetic decides of a claim."""
     if found.refuted:
         return f"In exact arithmetic the claim is refuted: {found.refuted}."
@@ -97,7 +97,7 @@ def describe_findings(row: DocketRow) -> list[str]:
     """Describe the size of the error, the smallest failing case, exact values, and training."""
     found = [describe_errors(row.errors), *describe_counterexample(row.report)]
     if row.case.entry.degree:
-        found.append(describe_certificate(certify_identity(row.case)))
+        found.append(describe_exact_comparison(certify_identity(row.case)))
     return [line for line in [*found, describe_training(row.case)] if line]
 
 

@@ -22,7 +22,7 @@ LARGEST, POINTS = 5, 120
 WEIGHTS = {-3: -1, -2: 9, -1: -45, 1: 45, 2: -9, 3: 1}
 
 
-class Certificate(NamedTuple):
+class ExactComparison(NamedTuple):
     """The outcome: the points tried, log₁₀ of the chance of an error, the first refutation."""
 
     points: int
@@ -42,7 +42,7 @@ def differentiate_exactly(
     return total / 60
 
 
-def certify_identity(case: DocketCase, points: int = POINTS, seed: int = 0) -> Certificate:
+def certify_identity(case: DocketCase, points: int = POINTS, seed: int = 0) -> ExactComparison:
     """Compare a claim with the derivative at random integer points, exactly.
 
     The module's data `x` and `y` are integers while this runs.
@@ -65,7 +65,7 @@ def certify_identity(case: DocketCase, points: int = POINTS, seed: int = 0) -> C
                     if found != true:
                         where = f"{find_symbol(name)}[{', '.join(map(str, entry))}]"
                         refuted = f"at an integer point {where} is {true}, the claim gives {found}"
-                        return Certificate(point + 1, 0.0, refuted)
+                        return ExactComparison(point + 1, 0.0, refuted)
     finally:
         module.x, module.y = data
-    return Certificate(points, points * log10(chance))
+    return ExactComparison(points, points * log10(chance))
