@@ -45,6 +45,7 @@ CORRECTIONS = {
     "rnn-vignette-lstm-input-gate": [("error16 @ Wi", "error15 @ Wi")],
     "rnn-vignette-rnn": [("error5.T @ x[t]", "error4.T @ x[t]")],
     "tan-for-tanh": [("(1 + h[t + 1] ** 2)", "(1 - h[t + 1] ** 2)")],
+    "tensorflow-gru-block": [("dz @ Wr +", "dz @ Wz +")],
     "truncated-bptt": [("range(max(T - 4, 0), T)", "range(T)")],
 }  # fmt: skip
 
