@@ -13,8 +13,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The files whose mutants `make mutants` tries; all of mutation/tests.toml where it is empty.
 FILES ?=
 
-.PHONY: help verify verify-certified prove machine-proof accuracy train test test-deep mutants bench lint types \
-	pictures clean
+.PHONY: help verify verify-certified prove machine-proof accuracy docket train test test-deep mutants bench lint \
+	types pictures clean
 
 help:
 	@echo "make verify            compare every derivation with autodiff, entry by entry"
@@ -22,6 +22,7 @@ help:
 	@echo "make prove             prove every derivation on exact numbers and on symbols"
 	@echo "make machine-proof     check the theorems for every length and size with Rocq"
 	@echo "make accuracy          measure every implementation against the exact gradient, anew"
+	@echo "make docket            judge the published derivations, and write docs/docket.md anew"
 	@echo "make train             train the worked example with the gradients derived by hand"
 	@echo "make test              run the tests"
 	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
@@ -46,6 +47,9 @@ machine-proof: $(SET_UP)
 
 accuracy: $(SET_UP)
 	@$(BIN)/bptt accuracy --markdown docs/accuracy.md
+
+docket: $(SET_UP)
+	@$(BIN)/bptt docket --markdown docs/docket.md
 
 train: $(SET_UP)
 	@$(BIN)/bptt train

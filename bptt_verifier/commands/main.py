@@ -1,4 +1,4 @@
-"""The command line `bptt`: verify, prove, accuracy, explain, flow, train.
+"""The command line `bptt`: verify, prove, accuracy, explain, flow, train, docket.
 
 Exit codes: 0 agrees (or learned), 1 disagrees (or not learned), 2 bad usage or input,
 3 inconclusive, 4 the submission ended its process, 130 ended by Ctrl-C, 141 the reader of the
@@ -11,6 +11,7 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 from bptt_verifier.commands.accuracy import accuracy
+from bptt_verifier.commands.docket import docket
 from bptt_verifier.commands.explain import explain
 from bptt_verifier.commands.flow import flow
 from bptt_verifier.commands.prove import prove
@@ -28,7 +29,7 @@ app = App(
     help="Verify hand-derived backpropagation through time against autodiff.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-for command in (verify, prove, accuracy, explain, flow, train):
+for command in (verify, prove, accuracy, explain, flow, train, docket):
     app.command(command.__name__)(command)
 
 

@@ -70,7 +70,7 @@ def says_one_sentence(ended: Ended, beginning: str) -> bool:
     return said and (ended.code, ended.out, ended.err) == (2, "", f"{line}\n")
 
 
-COMMANDS = "verify, prove, accuracy, explain, flow, train"
+COMMANDS = "verify, prove, accuracy, explain, flow, train, docket"
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,22 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge import files
+from bptt_verifier.judge.candidates import (
+    count_required,
+    list_candidates,
+    returns_both,
+)
 from bptt_verifier.judge.files import (
     CODE,
     DERIVATION,
     OWN,
     check_signature,
     choose_kind,
-    count_required,
     find_object,
     find_zero_gradients,
-    list_candidates,
     read_code,
     read_file,
     read_named,
-    returns_both,
     takes_data,
 )
 from bptt_verifier.program.source_file import RecordedCall, find_definitions
@@ -86,7 +88,8 @@ def test_an_argument_of_one_shape_is_data_and_one_of_several_is_weights() -> Non
     assert takes(np.ones(3))
     assert takes([np.ones(2), np.ones(2)])
     assert not takes([np.ones(2), np.ones(3)])
-    assert not takes({"W": np.ones(2), "b": np.ones(1)})
+    assert not takes({"U": np.ones(2), "W": np.ones(1), "V": np.ones(3)})
+    assert takes({"W": np.ones(2), "b": np.ones(1)})  # of another model
 
 
 METHODS = "    def {}(self, x):\n        return x\n"
@@ -113,7 +116,8 @@ def test_candidates_return_a_loss_with_gradients_or_have_both_methods() -> None:
         ("def f(w, dout):\n    return w * 2, dw\n", False),
         ("def backward(w):\n" + BOTH, True),
         ("def f_grad(w):\n    loss = w\n    return loss, {'w': w}\n", True),
-        ("def f(w):\n    loss = w\n    return loss, {'w': w}\n", False),
+        ("def f(w):\n    loss = w\n    return loss, {'w': w}\n", True),
+        ("def f(w):\n    return w.sum(), {'w': w}\n", False),  # any two results
         ("def f_grad(w):\n    loss = w\n    return loss, w\n", False),
         ("def f(w):\n    loss = w\n    return loss\n", False),
     ],

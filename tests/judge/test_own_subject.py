@@ -112,7 +112,7 @@ def diagnose_with(
     programs: dict[int, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, list[int]]:
     """Who diagnoses which cases, where those of odd numbers have a setting of their own."""
-    monkeypatch.setattr(own_model, "diagnose", lambda program, found: (program, found))
+    monkeypatch.setattr(own_model, "diagnose", lambda program, found, record: (program, found))
     monkeypatch.setattr(own_model, "diagnose_black_box", lambda found: ("differences", found))
     cases: list[Any] = [
         SimpleNamespace(

@@ -30,7 +30,7 @@ HOUSE = "bptt_verifier"
 # lower floors, never from another package on its own floor. Six floors are the most.
 FLOORS = (
     ("problems", "tolerance", "console"),  # arguments, allowed errors, the terminal
-    ("report", "program", "proofs"),  # a verdict as data, a loss as operations, exact numbers
+    ("report", "program", "proofs", "docket"),  # verdicts, losses, exact numbers, published claims
     ("reference", "strategies"),  # what is true of a case; Hypothesis draws of problems
     ("mistakes",),  # every mistake that has a name, and the search for it
     ("judge",),  # where a verdict is made

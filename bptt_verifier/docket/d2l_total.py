@@ -1,0 +1,61 @@
+"""Dive into Deep Learning: ∂h_t/∂W in the sum, read as the total derivative."""
+
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.docket.entry import DISAGREES, Entry
+
+ENTRY = Entry(
+    title="∂L/∂W_hh = Σ_t ∂L/∂h_t · ∂h_t/∂W_hh, with the total derivative",
+    source="d2l-ai/d2l-en on GitHub, issue 2616 (2024), on Dive into Deep Learning, section 9.7.2",
+    claim=(
+        "h_t = W_hx x_t + W_hh h_{t−1},  o_t = W_qh h_t,  L = (1/T) Σ_t ℓ(o_t, y_t)",
+        "∂h_t/∂W_hh = h_{t−1}ᵀ + (terms through h_{t−1}), in ∂L/∂W_hh = Σ_t ∂L/∂h_t · ∂h_t/∂W_hh",
+    ),
+    convention="As in d2l-immediate, but ∂h_t/∂W is the total derivative. ∂L/∂h_t is total too.",
+    verdict=DISAGREES,
+    seen=True,
+    rests_on="the text of the issue, which asks; its formulas in pictures were not seen",
+    reading=(
+        "As an observation on the total derivative the issue is right. In the book's sum the "
+        "derivative is direct; or else the first factor is: Σ_t (∂ℓ_t/∂h_t)/T · dh_t/dW."
+    ),
+    corrected=("∂L/∂W_hh = Σ_t ∂L/∂h_t · ∂⁺h_t/∂W_hh = Σ_t ∂L/∂h_t h_{t−1}ᵀ",),
+    degree=10,
+)
+
+rng = np.random.default_rng(3)
+T, D, H, Q = 4, 2, 3, 2
+x, y = rng.normal(size=(T, D)), rng.normal(size=(T, Q))
+params = {
+    "W_hx": rng.normal(size=(H, D)), "W_hh": rng.normal(size=(H, H)) / 2,
+    "W_qh": rng.normal(size=(Q, H)),
+}  # fmt: skip
+
+
+def loss(p: Any) -> Any:
+    h, total = np.zeros(H), 0.0
+    for t in range(T):
+        h = p["W_hx"] @ x[t] + p["W_hh"] @ h
+        total = total + np.sum((p["W_qh"] @ h - y[t]) ** 2) / T
+    return total
+
+
+def gradients(p: Any) -> Any:
+    h, by_x, by_h = [np.zeros(H)], np.zeros((H, H, D)), np.zeros((H, H, H))
+    totals = []
+    for t in range(T):
+        by_x = np.einsum("ij,jkl->ikl", p["W_hh"], by_x) + np.eye(H)[:, :, None] * x[t]
+        by_h = np.einsum("ij,jkl->ikl", p["W_hh"], by_h) + np.eye(H)[:, :, None] * h[t]
+        totals.append((by_x, by_h))
+        h.append(p["W_hx"] @ x[t] + p["W_hh"] @ h[t])
+    found = {name: np.zeros_like(value) for name, value in p.items()}
+    state = np.zeros(H)
+    for t in range(T, 0, -1):
+        output = 2 * (p["W_qh"] @ h[t] - y[t - 1]) / T
+        state = p["W_hh"].T @ state + p["W_qh"].T @ output
+        found["W_qh"] += np.outer(output, h[t])
+        found["W_hx"] += np.einsum("i,ikl->kl", state, totals[t - 1][0])
+        found["W_hh"] += np.einsum("i,ikl->kl", state, totals[t - 1][1])
+    return found

@@ -1,0 +1,37 @@
+"""An entry of the docket: a published claim, where it stands, and what is expected of the judge."""
+
+from typing import NamedTuple
+
+from bptt_verifier.tolerance.comparison import Verdict
+
+AGREES, DISAGREES = Verdict.AGREES, Verdict.DISAGREES
+
+
+class Entry(NamedTuple):
+    """A published claim, the verdict on it, and what both rest on.
+
+    `source` is the citation with edition and equation, and `claim` the formulas in its own letters.
+    `convention` states layout and order, and what is a total and what a direct derivative.
+    `seen` is true if the source itself was read for this entry, false if a quotation or a
+    restatement was; `rests_on` says which text.
+    `mistake` is the name that the judge gives, of a pair both, where it gives any. `corrected` has
+    the right formulas of a wrong claim, and `reading` the reading under which the verdict changes.
+    `degree` is that of the loss in the parameters together, where the data are `x` and `y` and all
+    is a polynomial. `model` and the options are arguments of `verify`; an own model has none.
+    """
+
+    title: str
+    source: str
+    claim: tuple[str, ...]
+    convention: str
+    verdict: Verdict
+    seen: bool
+    rests_on: str
+    reading: str = ""
+    mistake: tuple[str, ...] = ()
+    corrected: tuple[str, ...] = ()
+    degree: int = 0
+    model: str = ""
+    activation: str = "tanh"
+    reset: str = "after"
+    bias: bool = False

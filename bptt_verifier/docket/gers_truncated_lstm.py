@@ -1,0 +1,60 @@
+"""Gers, Schmidhuber & Cummins: the truncated gradient of an LSTM."""
+
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.docket.entry import DISAGREES, Entry
+
+ENTRY = Entry(
+    title="The truncated gradient of the LSTM is another vector than the gradient",
+    source="F. A. Gers, J. Schmidhuber & F. Cummins, Learning to forget: continual prediction with "
+    "LSTM, Neural Computation 12(10), 2000, the backward pass",
+    claim=(
+        "∂s(t)/∂w ≈ ∂s(t−1)/∂w · f(t) + (direct derivative of the gates and the input at t)",
+        "errors that leave a cell or gate through its net input are not passed further back",
+    ),
+    convention="s is the cell state. Its own recursion is exact; the path through h_{t−1} into the "
+    "gates and the input is cut.",
+    verdict=DISAGREES,
+    seen=False,
+    rests_on="the definition of the truncation as it is commonly restated; the paper was not seen",
+    reading=(
+        "The authors state the truncation, and as what they state it is right: no error of theirs. "
+        "Whoever takes it for ∂E/∂w compares two different vectors. This project's model has tanh "
+        "where they scale the sigmoid, and no peepholes."
+    ),
+    mistake=("recurrent-path-dropped",),
+    corrected=("∂L/∂h_{t−1} = Wᵀ δ_t, which the truncation sets to zero",),
+    model="lstm",
+)
+
+
+def sigmoid(a: Any) -> Any:
+    return 1 / (1 + np.exp(-a))
+
+
+def gradients(params: Any, x: Any, y: Any) -> Any:
+    U, W, V = params
+    T, B, _ = x.shape
+    H = W.shape[1]
+    h, c, gates = [np.zeros((B, H), x.dtype)], [np.zeros((B, H), x.dtype)], []
+    for t in range(T):
+        i, f, g, o = np.split(x[t] @ U.T + h[t] @ W.T, 4, axis=1)
+        gates.append((sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)))
+        i, f, g, o = gates[t]
+        c.append(f * c[t] + i * g)
+        h.append(o * np.tanh(c[t + 1]))
+    dy = 2 * (h[T] @ V.T - y) / y.size
+    dU, dW, dV = np.zeros_like(U), np.zeros_like(W), dy.T @ h[T]
+    dh, dc = dy @ V, np.zeros((B, H), x.dtype)
+    for t in reversed(range(T)):
+        i, f, g, o = gates[t]
+        tanh_c = np.tanh(c[t + 1])
+        ds = dc + dh * o * (1 - tanh_c**2)
+        deltas = ds * g * i * (1 - i), ds * c[t] * f * (1 - f), ds * i * (1 - g**2)
+        delta = np.concatenate([*deltas, dh * tanh_c * o * (1 - o)], axis=1)
+        dU += delta.T @ x[t]
+        dW += delta.T @ h[t]
+        dh, dc = np.zeros_like(dh), ds * f
+    return dU, dW, dV

@@ -1,0 +1,117 @@
+"""Published derivations, judged: the entries of the docket, and the size of their errors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.docket import entry as entries
+from bptt_verifier.docket.entry import Entry
+from bptt_verifier.judge.submission import WEIGHTS
+from bptt_verifier.judge.verify import verify, verify_own_model
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import OPTION_NAMES, Array, Sizes
+from bptt_verifier.program.source_file import load
+from bptt_verifier.reference.autodiff import find_values
+from bptt_verifier.reference.own_loss import prepare
+from bptt_verifier.report import Report
+
+FOLDER = Path(entries.__file__).parent
+ORDINARY = Sizes(T=12, B=4, D=3, H=6, O=2)
+EXAMPLES, CASES = 20, 6  # of a cell and of an own model; the mistakes of the docket show in few
+
+
+class DocketCase(NamedTuple):
+    """An entry with the module that holds its code."""
+
+    name: str
+    entry: Entry
+    module: Any
+
+
+def list_entries() -> list[str]:
+    """List the names of the entries, in order."""
+    found = sorted(file.stem for file in FOLDER.glob("[a-z]*.py") if file.stem != "entry")
+    return [name.replace("_", "-") for name in found]
+
+
+def read_entry(name: str) -> DocketCase:
+    """Read an entry by its name, or from a file. Raises ValueError where there is none."""
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise ValueError(f"NAME: expected an entry or an existing file, found {name}")
+        file = Path(name)
+    elif name in list_entries():
+        file = FOLDER / f"{name.replace('-', '_')}.py"
+    else:
+        raise ValueError(
+            f"NAME: expected an entry that `bptt docket` lists or a file, found {name!r}"
+        )
+    module = load(file)
+    entry = getattr(module, "ENTRY", None)
+    needed = ["gradients"] if getattr(entry, "model", "") else ["gradients", "params", "loss"]
+    missing = [each for each in needed if not hasattr(module, each)]
+    if not isinstance(entry, Entry) or missing:
+        missing = missing if isinstance(entry, Entry) else ["ENTRY"]
+        raise ValueError(f"NAME: expected {name} to define {', '.join(missing)}, found none")
+    return DocketCase(file.stem.replace("_", "-"), entry, module)
+
+
+def judge_entry(case: DocketCase) -> Report:
+    """Judge the claim of an entry afresh."""
+    entry, module = case.entry, case.module
+    if not entry.model:
+        return verify_own_model(
+            module.gradients, module.loss, module.params, cases=CASES, subject=case.name
+        )
+    options: dict[str, Any] = {"activation": entry.activation} if entry.model == "rnn" else {}
+    options |= {"reset": entry.reset} if entry.model == "gru" else {}
+    return verify(
+        module.gradients, model=entry.model, bias=entry.bias, examples=EXAMPLES,
+        subject=case.name, **options,
+    )  # fmt: skip
+
+
+def is_as_stated(entry: Entry, report: Report) -> bool:
+    """True if the judge reaches the verdict that the entry states, and the name of the mistake."""
+    names = {mistake.name for mistake in report.mistakes} - {"unknown"}
+    return report.verdict is entry.verdict and names == set(entry.mistake)
+
+
+def measure_errors(case: DocketCase) -> dict[str, float]:
+    """Measure the relative error ‖found − true‖ / ‖true‖ of each gradient on ordinary data.
+
+    A cell's data are a random problem of the sizes `ORDINARY`; an own model's are its parameters.
+    """
+    entry, module = case.entry, case.module
+    if not entry.model:
+        model = prepare(module.loss, module.params, cases=1)
+        (found,) = (each for each in model.cases if each.point.number == 0)
+        assert found.truth is not None
+        true = found.truth(np.float64, tuple(found.arguments)).values
+        return compare_sizes(module.gradients(dict(found.arguments)), true, tuple(module.params))
+    options = {"activation": entry.activation, "reset": entry.reset}
+    named = OPTION_NAMES.get(entry.model, "")
+    problem = with_values(
+        np.random.default_rng(0), ORDINARY, cell=entry.model, option=options.get(named),
+        bias=entry.bias,
+    )  # fmt: skip
+    names = tuple(problem.weights)
+    weights = WEIGHTS[len(problem.weights)](**problem.weights)
+    returned = module.gradients(weights, problem.x, problem.y)
+    if not isinstance(returned, Mapping):
+        returned = dict(zip(names, returned, strict=True))
+    return compare_sizes(returned, find_values(problem).values, names)
+
+
+def compare_sizes(
+    found: Mapping[str, Array], true: Mapping[str, Array], names: tuple[str, ...]
+) -> dict[str, float]:
+    """Compare gradients with the true ones, each relative to the norm of the true one."""
+    errors = {}
+    for name in names:
+        size = float(np.linalg.norm(true[name]))
+        off = float(np.linalg.norm(np.asarray(found[name]) - true[name]))
+        errors[name] = off / size if size else off
+    return errors

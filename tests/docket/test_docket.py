@@ -1,0 +1,216 @@
+"""The docket: every entry states what the judge finds, and the page has every entry's text."""
+
+import re
+from datetime import date
+
+import pytest
+
+from bptt_verifier.commands.docket import DocketRow, render_finding, render_source
+from bptt_verifier.commands.docket_training import STEPS, describe_training, train_with
+from bptt_verifier.docket.entry import Entry
+from bptt_verifier.judge import published
+from bptt_verifier.judge.published import (
+    is_as_stated,
+    judge_entry,
+    list_entries,
+    measure_errors,
+    read_entry,
+)
+from bptt_verifier.report import Mistake, Report
+from bptt_verifier.tolerance.comparison import Verdict
+from tests.support.modules import ROOT
+
+PAGE = (ROOT / "docs" / "docket.md").read_text(encoding="utf-8")
+NAMES = list_entries()
+QUICK = [name for name in NAMES if not read_entry(name).entry.model]  # no cell to compile
+TURN = date.today().toordinal()
+
+
+def words_of(entry: Entry) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+(?:-[a-z0-9]+)+", entry.reading + entry.convention))
+
+
+# What an entry states.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_has_all_that_a_reader_needs(name: str) -> None:
+    entry = read_entry(name).entry
+    assert all((entry.title, entry.source, entry.claim, entry.convention, entry.rests_on))
+    assert entry.verdict in (Verdict.AGREES, Verdict.DISAGREES)
+    if entry.verdict is Verdict.AGREES:
+        assert not entry.corrected
+        assert not entry.mistake
+    else:
+        assert entry.corrected
+    # An entry may name another one only if that is there.
+    families = {each.split("-")[0] for each in NAMES}
+    named = {w for w in words_of(entry) if f"see {w}" in entry.reading + entry.convention}
+    assert {w for w in named if w.split("-")[0] in families} <= set(NAMES)
+
+
+def test_there_are_twenty_entries_and_seven_of_them_are_right() -> None:
+    verdicts = [read_entry(name).entry.verdict for name in NAMES]
+    assert len(verdicts) >= 20
+    assert verdicts.count(Verdict.AGREES) >= 7
+
+
+# What the judge finds.
+
+
+def check_verdict(name: str) -> None:
+    case = read_entry(name)
+    report = judge_entry(case)
+    assert is_as_stated(case.entry, report), str(report)
+    errors = measure_errors(case)
+    assert (max(errors.values()) < 1e-12) is (case.entry.verdict is Verdict.AGREES)
+
+
+def test_the_entry_whose_turn_it_is_today_has_the_verdict_that_it_states() -> None:
+    check_verdict(QUICK[TURN % len(QUICK)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_entry_has_the_verdict_that_it_states(name: str) -> None:
+    check_verdict(name)
+
+
+def test_another_verdict_or_name_than_the_stated_one_is_noticed() -> None:
+    entry = read_entry("min-char-rnn-clipped").entry
+    clipped, zero = (Mistake(name, "", {}) for name in ("clipped", "zero-gradient"))
+    found = Report("x", Verdict.DISAGREES, (clipped,))
+    assert is_as_stated(entry, found)
+    assert not is_as_stated(entry, found._replace(verdict=Verdict.INCONCLUSIVE))
+    assert not is_as_stated(entry, found._replace(mistakes=(zero,)))
+    assert not is_as_stated(entry, found._replace(mistakes=(clipped, zero)))
+    assert not is_as_stated(entry, found._replace(mistakes=()))
+    unnamed = entry._replace(mistake=())
+    assert is_as_stated(unnamed, found._replace(mistakes=(Mistake("unknown", "", {}),)))
+
+
+# The page.
+
+
+def section_of(name: str) -> str:
+    return re.split(r"(?m)^(?=## )", PAGE.split(f"\n## {name}\n")[1])[0]
+
+
+def test_the_page_has_every_entry_and_no_other_in_order() -> None:
+    assert re.findall(r"(?m)^## (.+)$", PAGE) == NAMES
+    assert re.findall(r"(?m)^\| \[([^]]+)\]", PAGE) == NAMES
+    right = sum(read_entry(name).entry.verdict is Verdict.AGREES for name in NAMES)
+    assert f"{len(NAMES)} entries; {right} claims are right." in PAGE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_has_the_text_and_the_verdict_of_an_entry(name: str) -> None:
+    case = read_entry(name)
+    assert render_source(case) in PAGE
+    named = ", ".join(case.entry.mistake)
+    assert f"\n**{case.entry.verdict}**{', ' if named else ''}{named}. Relative error" in (
+        section_of(name)
+    )
+
+
+def test_a_changed_entry_is_not_in_the_page() -> None:
+    case = read_entry("tan-for-tanh")
+    changed = case._replace(entry=case.entry._replace(convention="Another."))
+    assert render_source(changed) not in PAGE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK)
+def test_the_page_has_what_the_judge_finds_but_for_the_digits(name: str) -> None:
+    def without_digits(text: str) -> str:
+        return re.sub(r"-?\d[\d.e+-]*", "#", text).replace(" ", "")
+
+    case = read_entry(name)
+    row = DocketRow(case, judge_entry(case), measure_errors(case))
+    assert without_digits(render_finding(row)) in without_digits(section_of(name))
+
+
+# Training.
+
+
+def test_a_wrong_claim_learns_and_an_exploding_one_does_not() -> None:
+    zero_gates, exploding = read_entry("rnn-vignette-lstm"), read_entry("oreilly-tanh-reader")
+    claimed = train_with(zero_gates.module.gradients, zero_gates)
+    assert len(claimed) == len(STEPS)
+    assert claimed == sorted(claimed, reverse=True)
+    assert claimed[-1] < 1e-3
+    assert "not finite with the claim; " in describe_training(exploding)
+
+
+def test_right_claims_and_own_models_are_not_trained() -> None:
+    assert describe_training(read_entry("cs231n-rnn-step")) == ""
+    assert describe_training(read_entry("pascanu-jacobian")) == ""
+
+
+# The command.
+
+
+@pytest.fixture
+def two_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = {
+        "tan-for-tanh": Report("a", Verdict.DISAGREES, (Mistake("unknown", "no name.", {}),)),
+        "min-char-rnn": Report("b", Verdict.AGREES),
+    }
+    command = "bptt_verifier.commands.docket."
+    monkeypatch.setattr(command + "list_entries", lambda: sorted(reports))
+    monkeypatch.setattr(command + "judge_entry", lambda case: reports[case.name])
+    monkeypatch.setattr(command + "measure_errors", lambda case: {"W": 0.25})
+
+
+def test_the_list_ends_with_0_where_all_verdicts_are_as_stated(bptt, two_entries, tmp_path) -> None:
+    ended = bptt("docket", "--markdown", tmp_path / "page.md")
+    assert ended.code == 0
+    assert re.search(r"min-char-rnn +agrees +– +no", ended.out)
+    assert re.search(r"tan-for-tanh +disagrees +– +yes", ended.out)
+    written = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "2 entries; 1 claims are right." in written
+    assert "**disagrees**. Relative error on ordinary data: ∂L/∂W 0.25." in written
+
+
+def test_the_list_ends_with_1_where_one_verdict_is_another(bptt, two_entries, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "bptt_verifier.commands.docket.judge_entry", lambda case: Report("a", Verdict.AGREES)
+    )
+    ended = bptt("docket")
+    assert ended.code == 1
+    assert "tan-for-tanh: stated disagrees; found agrees" in ended.out
+
+
+def test_one_entry_is_shown_whole(bptt, two_entries) -> None:
+    ended = bptt("docket", "tan-for-tanh")
+    assert ended.code == 0
+    entry = read_entry("tan-for-tanh").entry
+    for text in (entry.title, entry.source, *entry.claim, entry.reading, *entry.corrected):
+        assert text in ended.out
+    assert "disagrees" in ended.out
+    assert "∂L/∂W 0.25" in ended.out
+
+
+@pytest.mark.parametrize("name", ["nobody", "entry", "no/such.py"])
+def test_a_name_that_is_no_entry_is_refused_in_one_sentence(bptt, name: str) -> None:
+    ended = bptt("docket", name)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert ended.err.startswith("bptt: NAME: expected ")
+    assert ended.err.count("\n") == 1
+
+
+def test_a_file_of_ones_own_is_an_entry(tmp_path) -> None:
+    template = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
+    (tmp_path / "my_case.py").write_text(template, encoding="utf-8")
+    case = read_entry(str(tmp_path / "my_case.py"))
+    assert case.name == "my-case"
+    assert measure_errors(case)
+    (tmp_path / "bare.py").write_text("ENTRY = 1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"to define ENTRY, found none"):
+        read_entry(str(tmp_path / "bare.py"))
+
+
+def test_a_gradient_that_is_zero_is_compared_absolutely() -> None:
+    zero = {"W": published.np.zeros(2)}
+    assert published.compare_sizes({"W": published.np.ones(2)}, zero, ("W",))["W"] > 1
