@@ -23,6 +23,7 @@ from bptt_verifier.judge.published import (
     measure_errors,
     read_entry,
 )
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
@@ -52,11 +53,14 @@ def judge_entries(names: list[str]) -> Iterator[DocketRow]:
     """Judge the entries of these names, one by one."""
     for name in names:
         case = read_entry(name)
-        yield DocketRow(case, judge_entry(case), measure_errors(case))
+        report, errors = judge_entry(case), attempt(measure_errors, case)
+        yield DocketRow(case, report, {} if isinstance(errors, Failure) else errors)
 
 
 def describe_errors(errors: dict[str, float]) -> str:
     """Describe the relative errors that exceed rounding, by gradient."""
+    if not errors:
+        return "Relative error on ordinary data: not measured."
     found = {name: error for name, error in errors.items() if error > ROUNDING}
     listed = ", ".join(f"{find_symbol(name)} {error:.2g}" for name, error in found.items())
     return f"Relative error on ordinary data: {listed or 'none beyond rounding'}."
@@ -97,8 +101,10 @@ def describe_findings(row: DocketRow) -> list[str]:
     """Describe the size of the error, the smallest failing case, exact values, and training."""
     found = [describe_errors(row.errors), *describe_counterexample(row.report)]
     if row.case.entry.degree:
-        found.append(describe_exact_comparison(certify_identity(row.case)))
-    return [line for line in [*found, describe_training(row.case)] if line]
+        exact = attempt(certify_identity, row.case)
+        found += [] if isinstance(exact, Failure) else [describe_exact_comparison(exact)]
+    training = attempt(describe_training, row.case)
+    return [line for line in [*found, training] if line and not isinstance(line, Failure)]
 
 
 def describe_source(entry: Entry) -> list[tuple[str, str]]:

@@ -211,6 +211,23 @@ def test_a_file_of_ones_own_is_an_entry(tmp_path) -> None:
         read_entry(str(tmp_path / "bare.py"))
 
 
+@pytest.mark.parametrize("line", ['raise KeyError("w")', "return {}", "return 1"])
+def test_an_entry_whose_code_fails_disagrees_without_a_traceback(
+    line: str, bptt, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr("bptt_verifier.judge.published.CASES", 1)
+    template = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
+    body = "    s, T = [0.0], len(x)\n"
+    assert template.count(body) == 1
+    broken = template.replace(body, f"    {line}\n{body}")
+    (tmp_path / "broken.py").write_text(broken, encoding="utf-8")
+    ended = bptt("docket", tmp_path / "broken.py")
+    assert ended.code == 1
+    assert "broken: stated agrees; found disagrees" in ended.out
+    assert "Relative error on ordinary data: not measured." in ended.out
+    assert "Traceback" not in ended.out + ended.err
+
+
 def test_a_gradient_that_is_zero_is_compared_absolutely() -> None:
     zero = {"W": published.np.zeros(2)}
     assert published.compare_sizes({"W": published.np.ones(2)}, zero, ("W",))["W"] > 1
