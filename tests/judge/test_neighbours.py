@@ -14,7 +14,9 @@ from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict, compare
 from bptt_verifier.tolerance.scatter import FAR
 from manual_bptt import gru, lstm, rnn
+from tests.support.profiles import by_turns
 
+RETURNED = [np.dtype(np.float16), None]  # None: float64
 MODULES = {"rnn": rnn, "lstm": lstm, "gru": gru}
 
 
@@ -55,8 +57,7 @@ def test_a_small_mistake_shows_in_float32_inside(cell: str) -> None:
     assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
 
 
-@pytest.mark.parametrize("cell", MODULES)
-@pytest.mark.parametrize("returned", [np.dtype(np.float16), None], ids=["float16", "float64"])
+@pytest.mark.parametrize(("cell", "returned"), by_turns([*MODULES], RETURNED))
 def test_right_derivations_in_half_precision_agree(cell: str, returned: Any) -> None:
     report = judge(computed_in(np.float16, cell, returned), cell)
     assert report.verdict is Verdict.AGREES, str(report)
@@ -64,8 +65,7 @@ def test_right_derivations_in_half_precision_agree(cell: str, returned: Any) -> 
     assert all(result.resolution < 0.01 for result in report.parameters.values())
 
 
-@pytest.mark.parametrize("cell", MODULES)
-@pytest.mark.parametrize("returned", [np.dtype(np.float16), None], ids=["float16", "float64"])
+@pytest.mark.parametrize(("cell", "returned"), by_turns([*MODULES], RETURNED))
 def test_one_per_cent_is_seen_in_half_precision(cell: str, returned: Any) -> None:
     report = judge(computed_in(np.float16, cell, returned, factor=1.01), cell)
     assert report.verdict is Verdict.DISAGREES
@@ -100,8 +100,7 @@ def rnn_in_half(tanh: Any, returned: Any) -> Any:
     return gradients
 
 
-@pytest.mark.parametrize("returned", [np.float16, None], ids=["float16", "float64"])
-@pytest.mark.parametrize("name", TANH)
+@pytest.mark.parametrize(("name", "returned"), by_turns([*TANH], RETURNED))
 def test_right_formulas_that_lose_digits_or_overflow_in_half_precision_agree(
     name: str, returned: Any
 ) -> None:

@@ -24,7 +24,7 @@ from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.own_mistakes import MISTAKES, RETURN, Mistake, planted
 from tests.support.own_models import MODELS
-from tests.support.profiles import deep
+from tests.support.profiles import by_turns, deep
 
 CASES = 36
 
@@ -58,8 +58,7 @@ def names(report: Report) -> list[str]:
 # Right derivations.
 
 
-@pytest.mark.parametrize("style", ["gradients", "otherwise"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "style"), by_turns([*MODELS], ["gradients", "otherwise"]))
 def test_a_right_derivation_agrees_in_every_style(model: str, style: str) -> None:
     report = judged(getattr(MODELS[model], style), own_model(model))
     assert report.verdict is Verdict.AGREES, str(report)

@@ -145,7 +145,10 @@ def test_a_mistake_in_a_scan_is_named_as_in_a_loop() -> None:
         ),
         lambda p, xp: p["A"][xp.argmax(p["A"][0]), 1] ** 2 + xp.sum(p["A"] ** 2),
         lambda p, xp: xp.sum(xp.abs(xp.fft.fft(p["A"])) ** 2),
-        lambda p, xp: xp.sum(xp.linalg.cholesky(p["A"] @ p["A"].T + np.eye(3))),
+        pytest.param(
+            lambda p, xp: xp.sum(xp.linalg.cholesky(p["A"] @ p["A"].T + np.eye(3))),
+            marks=pytest.mark.slow,
+        ),
         lambda p, xp: xp.sum(p["A"] * (p["A"] * 4).astype(int)),
         lambda p, xp: 1.0 + xp.max(p["A"]) + xp.sum(xp.sin(p["A"])),
     ],

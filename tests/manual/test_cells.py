@@ -32,6 +32,7 @@ from jax_reference import rnn as autodiff_rnn
 from manual_bptt.many_to_one import split_gates
 from manual_bptt.sequences import pad
 from tests.support.agreement import assert_cell_agrees, assert_right, same
+from tests.support.profiles import by_turns
 
 TWINS = {"rnn": autodiff_rnn, "lstm": autodiff_lstm, "gru": autodiff_gru}
 EVERY_CELL = pytest.mark.parametrize("cell", CELLS)
@@ -44,8 +45,7 @@ def gradients(problem: Problem) -> tuple[Any, Any]:
     )
 
 
-@EVERY_CELL
-@DTYPES
+@pytest.mark.parametrize(("cell", "dtype"), by_turns([*CELLS], [np.float32, np.float64]))
 @given(data=st.data())
 def test_every_gradient_of_every_cell_agrees_with_autodiff(
     cell: str, dtype: type, data: st.DataObject

@@ -72,7 +72,7 @@ def verify_cell(**options: Any) -> Report:
     return verify(lambda p, x, y: [np.sin(3 * v) + 1 for v in p], examples=2, **options)
 
 
-@pytest.mark.parametrize("run", [verify_own, verify_cell])
+@pytest.mark.parametrize("run", [verify_own, pytest.param(verify_cell, marks=pytest.mark.slow)])
 def test_a_timeout_ends_the_search_and_keeps_the_verdict(run: Callable[..., Report]) -> None:
     report = run(timeout=0)
     assert report.verdict == "disagrees"

@@ -122,7 +122,16 @@ def narrow(p: Any, xp: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "loss", [complex_operations, steps, factorisations, places_and_integers, narrow]
+    "loss",
+    [
+        complex_operations,
+        steps,
+        narrow,
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (factorisations, places_and_integers)
+        ),
+    ],
 )
 def test_unusual_operations_are_differentiated_as_jax_does(loss: Any) -> None:
     rng = np.random.default_rng(5)
