@@ -20,8 +20,8 @@ ENTRY = Entry(
     rests_on="the caption of figure 6: e is computed exactly, L is approximated; the formulas as "
     "they are commonly restated",
     reading=(
-        "The authors state the approximation, and as what they state it is right: no error of "
-        "theirs. It omits the paths from z^t through W_rec into later steps."
+        "The authors state that it is an approximation, and as such it is right. It omits the "
+        "paths from z^t through W_rec into later steps."
     ),
     mistake=("recurrent-path-dropped",),
     corrected=("L_j^t = dE/dz_j^t, total: the direct part and W_recᵀ dE/dv^{t+1}",),

@@ -20,9 +20,8 @@ ENTRY = Entry(
     seen=False,
     rests_on="the definition of the truncation as it is commonly restated; the paper was not seen",
     reading=(
-        "The authors state the truncation, and as what they state it is right: no error of theirs. "
-        "Whoever takes it for ∂E/∂w compares two different vectors. This project's model has tanh "
-        "where they scale the sigmoid, and no peepholes."
+        "The authors state that the gradient is truncated, and as such it is right. It is not "
+        "∂E/∂w. This project's model has tanh where the paper scales the sigmoid, and no peepholes."
     ),
     mistake=("recurrent-path-dropped",),
     corrected=("∂L/∂h_{t−1} = Wᵀ δ_t, which the truncation sets to zero",),

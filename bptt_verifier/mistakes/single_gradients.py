@@ -51,7 +51,7 @@ def describe_finding(finding: Finding, names: list[str], equation: str | None) -
 
 
 def add_others(mistake: Mistake, others: Sequence[Finding]) -> Mistake:
-    """Add other findings that explain the same gradients, unless any wrong number may be theirs."""
+    """Add other findings that explain the same gradients, but none that fits any wrong number."""
     named = {each.name: each for each in reversed(others)}
     listed = [e for n, e in named.items() if n != mistake.name and n not in GENERIC]
     if not listed:
