@@ -314,8 +314,9 @@ def list_head_mistakes(known: Structure) -> Iterator[OperationMistake]:
             reached.update(equation.outputs)
             head.append(number)
     used = {slot for number in head for slot in operations[number].inputs} & set(last)
-    if not used or program.result not in reached:
-        return
+    made = {slot for number in head for slot in operations[number].outputs}
+    if not used or program.result not in made:
+        return  # the loss is a sum that a step continues
     earlier = {slot for number in head for slot in operations[number].inputs}
     if any(slot in earlier for each in used for slot in last[each][:-1]):
         return  # the loss has all states already

@@ -5,8 +5,10 @@ from datetime import date
 
 import pytest
 
+from bptt_verifier import verify_own_model
 from bptt_verifier.commands.docket import DocketRow, render_finding, render_source
 from bptt_verifier.commands.docket_training import STEPS, describe_training, train_with
+from bptt_verifier.docket import nicodjimenez_without_carousel
 from bptt_verifier.docket.entry import Entry
 from bptt_verifier.judge import published
 from bptt_verifier.judge.published import (
@@ -231,3 +233,12 @@ def test_an_entry_whose_code_fails_disagrees_without_a_traceback(
 def test_a_gradient_that_is_zero_is_compared_absolutely() -> None:
     zero = {"W": published.np.zeros(2)}
     assert published.compare_sizes({"W": published.np.ones(2)}, zero, ("W",))["W"] > 1
+
+
+def test_a_loss_that_every_step_continues_does_not_end_the_search_for_a_name() -> None:
+    """Nothing after the steps computes the loss, so nothing can be repeated at every state."""
+    entry = nicodjimenez_without_carousel
+    report = verify_own_model(entry.gradients, entry.loss, entry.params, cases=2, timeout=0.1)
+    (mistake,) = report.mistakes
+    assert mistake.name == "unknown"
+    assert "KeyError" not in str(report)
