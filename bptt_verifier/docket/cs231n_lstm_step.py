@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.docket.entry import AGREES, Entry
+from bptt_verifier.docket.forward_passes import sigmoid
 
 ENTRY = Entry(
     title="dnext_c += o · (1 − tanh² c) · dnext_h",
@@ -23,10 +24,6 @@ ENTRY = Entry(
     model="lstm",
     bias=True,
 )
-
-
-def sigmoid(a: Any) -> Any:
-    return 1 / (1 + np.exp(-a))
 
 
 def gradients(params: Any, x: Any, y: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.docket.entry import AGREES, Entry
+from bptt_verifier.docket.forward_passes import sigmoid
 
 ENTRY = Entry(
     title="GRU, z is the share of the candidate",
@@ -32,10 +33,6 @@ params = {
     "Wr": rng.normal(size=(H, H)), "Wz": rng.normal(size=(H, H)), "Wg": rng.normal(size=(H, H)),
     "Ur": rng.normal(size=(D, H)), "Uz": rng.normal(size=(D, H)), "Ug": rng.normal(size=(D, H)),
 }  # fmt: skip
-
-
-def sigmoid(a: Any) -> Any:
-    return 1 / (1 + np.exp(-a))
 
 
 def loss(p: Any) -> Any:

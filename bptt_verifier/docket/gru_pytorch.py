@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.docket.entry import AGREES, Entry
+from bptt_verifier.docket.forward_passes import run_gru
 
 ENTRY = Entry(
     title="GRU, reset after the product",
@@ -25,21 +26,11 @@ ENTRY = Entry(
 )
 
 
-def sigmoid(a: Any) -> Any:
-    return 1 / (1 + np.exp(-a))
-
-
 def gradients(params: Any, x: Any, y: Any) -> Any:
     U, W, V = params
-    T, B, _ = x.shape
-    H = W.shape[1]
-    (Ur, Uz, Un), (Wr, Wz, Wn) = np.split(U, 3), np.split(W, 3)
-    h, steps = [np.zeros((B, H), x.dtype)], []
-    for t in range(T):
-        r, z = sigmoid(x[t] @ Ur.T + h[t] @ Wr.T), sigmoid(x[t] @ Uz.T + h[t] @ Wz.T)
-        n = np.tanh(x[t] @ Un.T + r * (h[t] @ Wn.T))
-        steps.append((r, z, n))
-        h.append((1 - z) * n + z * h[t])
+    T = len(x)
+    Wr, Wz, Wn = np.split(W, 3)
+    h, steps = run_gru(U, W, x, "after")
     dy = 2 * (h[T] @ V.T - y) / y.size
     dU, dW, dh = np.zeros_like(U), np.zeros_like(W), dy @ V
     for t in reversed(range(T)):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.docket.entry import AGREES, Entry
+from bptt_verifier.docket.forward_passes import sigmoid
 
 ENTRY = Entry(
     title="LSTM with peepholes, full gradient",
@@ -33,10 +34,6 @@ T, D, H = 4, 2, 3
 x, target = rng.normal(size=(T, D)), rng.normal(size=(T, H))
 params = {n + gate: rng.normal(size=(H, k)) / 2 for gate in "zifo" for n, k in (("W", D), ("R", H))}
 params |= {"p" + gate: rng.normal(size=H) for gate in "ifo"}
-
-
-def sigmoid(a: Any) -> Any:
-    return 1 / (1 + np.exp(-a))
 
 
 def loss(p: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.docket.entry import AGREES, Entry
+from bptt_verifier.docket.forward_passes import sigmoid
 
 ENTRY = Entry(
     title="ds = o · top_diff_h + top_diff_s",
@@ -32,10 +33,6 @@ params = {
 }  # fmt: skip
 
 
-def sigmoid(a: Any) -> Any:
-    return 1 / (1 + np.exp(-a))
-
-
 def loss(p: Any) -> Any:
     s, h, total = np.zeros(H), np.zeros(H), 0.0
     for t in range(T):
@@ -48,7 +45,8 @@ def loss(p: Any) -> Any:
     return total
 
 
-def gradients(p: Any) -> Any:
+def run(p: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    """All s, all h, and what each step computes."""
     s, h, steps = [np.zeros(H)], [np.zeros(H)], []
     for t in range(T):
         xc = np.concatenate([x[t], h[t]])
@@ -57,6 +55,11 @@ def gradients(p: Any) -> Any:
         s.append(g * i + s[t] * f)
         h.append(s[t + 1] * o)
         steps.append((xc, g, i, f, o))
+    return s, h, steps
+
+
+def gradients(p: Any) -> Any:
+    s, h, steps = run(p)
     found = {name: np.zeros_like(value) for name, value in p.items()}
     later_h, later_s = np.zeros(H), np.zeros(H)
     for t in reversed(range(T)):

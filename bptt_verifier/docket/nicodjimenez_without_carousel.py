@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.docket.entry import DISAGREES, Entry
+from bptt_verifier.docket.nicodjimenez_lstm import D, H, T, loss, params, run, y
+
+__all__ = ["ENTRY", "gradients", "loss", "params"]
 
 ENTRY = Entry(
     title="ds = o · top_diff_h, without top_diff_s",
@@ -21,41 +24,9 @@ ENTRY = Entry(
     corrected=("ds = o ⊙ top_diff_h + top_diff_s",),
 )
 
-rng = np.random.default_rng(4)
-T, D, H = 4, 2, 3
-x, y = rng.normal(size=(T, D)), rng.normal(size=(T, H))
-params = {
-    "wg": rng.normal(size=(H, D + H)), "wi": rng.normal(size=(H, D + H)),
-    "wf": rng.normal(size=(H, D + H)), "wo": rng.normal(size=(H, D + H)),
-    "bg": np.full(H, 0.3), "bi": np.full(H, 0.2), "bf": np.full(H, 0.5), "bo": np.full(H, 0.1),
-}  # fmt: skip
-
-
-def sigmoid(a: Any) -> Any:
-    return 1 / (1 + np.exp(-a))
-
-
-def loss(p: Any) -> Any:
-    s, h, total = np.zeros(H), np.zeros(H), 0.0
-    for t in range(T):
-        xc = np.concatenate([x[t], h])
-        g, i = np.tanh(p["wg"] @ xc + p["bg"]), sigmoid(p["wi"] @ xc + p["bi"])
-        f, o = sigmoid(p["wf"] @ xc + p["bf"]), sigmoid(p["wo"] @ xc + p["bo"])
-        s = g * i + s * f
-        h = s * o
-        total = total + np.sum((h - y[t]) ** 2)
-    return total
-
 
 def gradients(p: Any) -> Any:
-    s, h, steps = [np.zeros(H)], [np.zeros(H)], []
-    for t in range(T):
-        xc = np.concatenate([x[t], h[t]])
-        g, i = np.tanh(p["wg"] @ xc + p["bg"]), sigmoid(p["wi"] @ xc + p["bi"])
-        f, o = sigmoid(p["wf"] @ xc + p["bf"]), sigmoid(p["wo"] @ xc + p["bo"])
-        s.append(g * i + s[t] * f)
-        h.append(s[t + 1] * o)
-        steps.append((xc, g, i, f, o))
+    s, h, steps = run(p)
     found = {name: np.zeros_like(value) for name, value in p.items()}
     later_h = np.zeros(H)
     for t in reversed(range(T)):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.docket.entry import DISAGREES, Entry
+from bptt_verifier.docket.forward_passes import run_lstm
 
 ENTRY = Entry(
     title="The input gate's weight with the forget gate's error",
@@ -25,25 +26,14 @@ ENTRY = Entry(
 )
 
 
-def sigmoid(a: Any) -> Any:
-    return 1 / (1 + np.exp(-a))
-
-
 def gradients(params: Any, x: Any, y: Any) -> Any:
     U, W, V = params
-    T, B, _ = x.shape
-    H = W.shape[1]
-    h, c, gates = [np.zeros((B, H), x.dtype)], [np.zeros((B, H), x.dtype)], []
-    for t in range(T):
-        i, f, g, o = np.split(x[t] @ U.T + h[t] @ W.T, 4, axis=1)
-        gates.append((sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)))
-        i, f, g, o = gates[t]
-        c.append(f * c[t] + i * g)
-        h.append(o * np.tanh(c[t + 1]))
+    T = len(x)
+    h, c, gates = run_lstm(U, W, x)
     dy = 2 * (h[T] @ V.T - y) / y.size
     dU, dW, dV = np.zeros_like(U), np.zeros_like(W), dy.T @ h[T]
     Wi, Wf, Wg, Wo = np.split(W, 4)
-    error3, error4 = dy @ V, np.zeros((B, H), x.dtype)
+    error3, error4 = dy @ V, np.zeros_like(h[0])
     for t in reversed(range(T)):
         i, f, g, o = gates[t]
         tanh_c = np.tanh(c[t + 1])

@@ -17,6 +17,7 @@ from bptt_verifier.reference.autodiff import find_values
 from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.report import Report
 
+SHARED = "entry", "forward_passes"  # modules that are no entries
 FOLDER = Path(entries.__file__).parent
 ORDINARY = Sizes(T=12, B=4, D=3, H=6, O=2)
 EXAMPLES, CASES = 20, 6  # of a cell and of an own model; the mistakes of the docket show in few
@@ -32,7 +33,7 @@ class DocketCase(NamedTuple):
 
 def list_entries() -> list[str]:
     """List the names of the entries, in order."""
-    found = sorted(file.stem for file in FOLDER.glob("[a-z]*.py") if file.stem != "entry")
+    found = sorted(file.stem for file in FOLDER.glob("[a-z]*.py") if file.stem not in SHARED)
     return [name.replace("_", "-") for name in found]
 
 
