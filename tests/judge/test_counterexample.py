@@ -24,7 +24,10 @@ def run(line: str, submission: Any) -> Any:
     ("cell", "name", "sizes"),
     [
         ("rnn", "W where Wᵀ belongs", "T=1 B=1 D=1 H=2 O=1, rnn, tanh, mse"),
-        ("lstm", "tanh′ of the cell missing", "T=1 B=1 D=1 H=1 O=1, lstm, mse"),
+        pytest.param(
+            *("lstm", "tanh′ of the cell missing", "T=1 B=1 D=1 H=1 O=1, lstm, mse"),
+            marks=pytest.mark.slow,
+        ),
         ("gru", "z where 1 − z belongs", "T=1 B=1 D=1 H=1 O=1, gru, after, mse"),
     ],
 )

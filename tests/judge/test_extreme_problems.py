@@ -57,7 +57,7 @@ SPECIAL: dict[str, Callable[[Sizes], bool]] = {
 }
 
 
-SLOW = {"T > 30", "all large", "D > 30", "O > 4"}
+SLOW = {"T > 30", "B > 4", "all large", "D > 30", "O > 4"}
 EVERYWHERE = [
     *(pytest.param("rnn", each, marks=[pytest.mark.slow] * (each in SLOW)) for each in SPECIAL),
     *(pytest.param(cell, "H > 7", marks=pytest.mark.slow) for cell in ("lstm", "gru")),
@@ -78,7 +78,10 @@ def test_what_is_wrong_at_special_sizes_alone_is_caught(cell: str, special: str)
 
 @pytest.mark.parametrize(
     ("special", "sizes"),
-    [("H > 7", "T=1 B=1 D=1 H=8 O=1"), ("B > 4", "T=1 B=5 D=1 H=1 O=1")],
+    [
+        ("H > 7", "T=1 B=1 D=1 H=8 O=1"),
+        pytest.param("B > 4", "T=1 B=5 D=1 H=1 O=1", marks=pytest.mark.slow),
+    ],
 )
 def test_the_counterexample_of_a_large_problem_is_as_small_as_possible(
     special: str, sizes: str

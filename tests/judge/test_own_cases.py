@@ -36,7 +36,7 @@ def said(report: Report) -> str:
 # Ordinary sizes.
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", ["tanh", pytest.param("relu", marks=pytest.mark.slow)])
 def test_wide_and_long_networks_are_decided_in_every_case(activation: str) -> None:
     H, T = 48, 30
     x, y = rng.normal(size=(T, 4, 3)), rng.normal(size=(4, 2))

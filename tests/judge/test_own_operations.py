@@ -138,7 +138,7 @@ def test_a_mistake_in_a_scan_is_named_as_in_a_loop() -> None:
 @pytest.mark.parametrize(
     "loss",
     [
-        lambda p, xp: xp.linalg.slogdet(p["A"])[1],
+        pytest.param(lambda p, xp: xp.linalg.slogdet(p["A"])[1], marks=pytest.mark.slow),
         lambda p, xp: (
             xp.sum(xp.interp(p["A"][0], np.linspace(-3, 3, 7), np.arange(7.0) ** 2))
             + xp.sum(p["A"] ** 2)

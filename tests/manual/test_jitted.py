@@ -173,10 +173,9 @@ def arranged_for_gpus(monkeypatch):
     ("cell", "option", "T"),
     [
         ("rnn", "tanh", 11),
-        ("gru", "before", 63),
         *(
             pytest.param(*each, 63, marks=pytest.mark.slow)
-            for each in [("rnn", "tanh"), *GATED[:2]]
+            for each in [("rnn", "tanh"), ("gru", "before"), *GATED[:2]]
         ),
     ],
 )
