@@ -14,11 +14,13 @@ from bptt_verifier.judge.verify import (
 )
 from bptt_verifier.report import DerivationError, Report
 from bptt_verifier.tolerance.comparison import Verdict
+from manual_bptt import __version__
 
 __all__ = [
     "DerivationError",
     "Report",
     "Verdict",
+    "__version__",
     "assert_own_model_verified",
     "assert_verified",
     "certify",

@@ -107,7 +107,8 @@ class Findings(NamedTuple):
     `first_wrong_step` is the first one going backward from the output. `certified` holds the
     gradients that only exact values decided. `notes` are sentences on what the verdict does not
     tell: what could not be compared, where an exception was raised. `largest_sizes` has the largest
-    T, B, D, H and O at which a derivation of a cell was called.
+    T, B, D, H and O at which a derivation of a cell was called. `raised` is true if the submission
+    raised an exception, which ended the judgement.
     """
 
     subject: str
@@ -122,6 +123,7 @@ class Findings(NamedTuple):
     notes: tuple[str, ...] = ()
     certified: dict[str, Decision] = {}  # noqa: RUF012 - never modified
     largest_sizes: dict[str, int] = {}  # noqa: RUF012 - never modified
+    raised: bool = False
 
     @property
     def tried(self) -> str:
