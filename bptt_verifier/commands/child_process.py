@@ -134,8 +134,9 @@ def judge_file(
     """Judge the file of a request: "file", "function" and "own" as `read_file` takes them.
 
     "params" are the names of an own model's parameters, "options" those of `verify` that a
-    derivation needs, and "seed" is that of the cases. "columns" and "color_system" are those of the
-    terminal, if the text is for one, and "html" is true if the page is needed.
+    derivation needs, and "seed" is that of the cases. "command" gives the report again. "columns"
+    and "color_system" are those of the terminal, if the text is for one, and "html" is true if the
+    page is needed.
 
     `timeout` is the limit for each single call of the submission, and for the search for the name
     of a mistake, in seconds. Ctrl-C ends that search, and keeps the verdict. `show` is called with
@@ -273,5 +274,5 @@ def judge_in_child(
         report = verify(judged.gradients, **options)
     else:
         report = verify_own_model(judged.gradients, judged.loss, judged.params, **options)
-    report = judged.write_reproduction(report)
+    report = judged.write_reproduction(report)._replace(command=request.get("command", ""))
     return render(report._replace(notes=(judged.said, *report.notes)), request)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from bptt_verifier.commands.child_process import Outcome, judge_file
 from bptt_verifier.commands.tables import builtin_table, summary
 from bptt_verifier.console.choices import Activation, Dtype, Loss, Model, Reset
 from bptt_verifier.console.files import JsonFile, require_writable, text_beside_json, write_json
-from bptt_verifier.console.given_options import is_given, refuse_given
+from bptt_verifier.console.given_options import is_given, refuse_given, write_given
 from bptt_verifier.console.interrupts import ending_by_exception
 from bptt_verifier.console.terminal import (
     print_paragraphs,
@@ -23,6 +24,7 @@ from bptt_verifier.console.terminal import (
     reader_may_leave,
 )
 from bptt_verifier.judge import builtin
+from bptt_verifier.report.versions import find_versions
 from bptt_verifier.tolerance.comparison import Verdict
 
 EXIT_CODES = {Verdict.AGREES: 0, Verdict.DISAGREES: 1, Verdict.INCONCLUSIVE: 3}
@@ -134,10 +136,11 @@ def verify(
     require_writable("--html", html_file)
     if file is None and own is None:
         report = verify_derivations(examples, seed, dtype, certified=certified)
+        origin = {"versions": find_versions(), "command": write_command(context, None)}
         with reader_may_leave(), text_beside_json(json_file):
             print_uncut(builtin_table(report))
             print_paragraphs("", summary(report))
-        outcome = Outcome(report.verdict, "", report.to_dict(), "")
+        outcome = Outcome(report.verdict, "", report.to_dict() | origin, "")
     else:
         path, name = split_name(str(file if own is None else own))
         every: dict[str, Any] = {
@@ -149,7 +152,7 @@ def verify(
             "file": path, "function": name, "own": True if own is not None else None,
             "options": {key: value for key, value in every.items() if is_given(context, key)},
             "params": [each.strip() for each in params.split(",")] if params else [],
-            "seed": seed, "html": html_file is not None,
+            "seed": seed, "html": html_file is not None, "command": write_command(context, file),
             "columns": console.width if console.is_terminal else None,
             "color_system": console.color_system,
         }  # fmt: skip
@@ -166,6 +169,13 @@ def verify(
         html_file.write_text(outcome.html, encoding="utf-8")
     ended = ENDED if outcome.ended else RAISED if outcome.raised else None
     raise Exit(EXIT_CODES[outcome.verdict] if ended is None else ended)
+
+
+def write_command(context: Context, file: str | None) -> str:
+    """Write the command that gives the same report again."""
+    given = write_given(context, ("seed", "json_file", "html_file"))
+    files = [] if file is None else [file]
+    return shlex.join(["bptt", "verify", *files, *given, "--seed", str(context.params["seed"])])
 
 
 def refuse_inapplicable(context: Context, file: str | None, own: str | None, model: Model) -> None:

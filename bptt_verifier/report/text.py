@@ -71,6 +71,9 @@ def lay_out(findings: Findings) -> Group:
             Text(f"  yours     {case.yours}\n  autodiff  {case.autodiff}"),
             write_code(f"Reproduce: {case.reproduce}"),
         ]
+    if findings.command:
+        versions = ", ".join(map(" ".join, findings.versions.items()))
+        parts += ["", write_code(f"Run again: {findings.command}"), Text(f"With {versions}.")]
     return Group(*parts)
 
 
@@ -88,6 +91,32 @@ def tabulate(findings: Findings) -> Table:
         *cells, verdict = format_result(name, result)
         table.add_row(*map(Text, cells), Text(verdict, style=STYLES[result.verdict]))
     return table
+
+
+def summarise(findings: Findings) -> str:
+    """The findings on one line: verdict, mistake, place, and what is right or was found."""
+    names = " and ".join(mistake.name for mistake in findings.mistakes)
+    said = [explain_mistake(mistake) for mistake in findings.mistakes] or [*findings.notes[-1:]]
+    head = f"{findings.verdict}: {', '.join(filter(None, [names, find_place(findings)]))}"
+    return " ".join(" ".join([f"{head.removesuffix(': ')}:" if said else head, *said]).split())
+
+
+def find_place(findings: Findings) -> str:
+    """Find where a submission is wrong: a line, an entry of a gradient, or a step."""
+    lines = [str(mistake.details.get("file_line", "")) for mistake in findings.mistakes]
+    wrong = {
+        name: result
+        for name, result in findings.parameters.items()
+        if result.verdict is Verdict.DISAGREES
+    }
+    places = [line for line in lines if line]
+    if wrong:
+        name = max(wrong, key=lambda each: wrong[each].error)
+        entry = ", ".join(map(str, wrong[name].entry))
+        places.append(f"{find_symbol(name)}[{entry}]" if entry else find_symbol(name))
+    if findings.first_wrong_step is not None:
+        places.append(f"first wrong δ_{findings.first_wrong_step}")
+    return f"at {', '.join(places)}" if places else ""
 
 
 def explain_mistake(mistake: Mistake) -> str:

@@ -34,7 +34,7 @@ FLOORS = (
     ("reference", "strategies"),  # what is true of a case; Hypothesis draws of problems
     ("mistakes",),  # every mistake that has a name, and the search for it
     ("judge",),  # where a verdict is made
-    ("commands",),  # the `bptt` commands
+    ("commands", "pytest_plugin"),  # the `bptt` commands; the plugin of pytest
 )
 
 
