@@ -10,6 +10,7 @@ from bptt_verifier.report import Counterexample, Curve, Mistake, ParameterResult
 from bptt_verifier.report.charts import chart_errors, chart_steps, choose_levels
 from bptt_verifier.report.page import mark_up
 from bptt_verifier.tolerance.comparison import Verdict
+from tests.support.colour_vision import find_contrast, find_nearest
 
 CURVES = (
     Curve("float64", (2.4, 1e-14, 0.0), (1e-12, 1e-12, 1e-12)),
@@ -41,22 +42,6 @@ def find_themes() -> list[dict[str, str]]:
     return [dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in blocks]
 
 
-def find_contrast(*colours: str) -> float:
-    """The contrast of two colours as the Web Content Accessibility Guidelines 2 define it."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return sum(map(float.__mul__, (0.2126, 0.7152, 0.0722), linear))
-
-    low, high = sorted(map(luminance, colours))
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_the_contrast_of_black_and_white_is_21() -> None:
-    assert find_contrast("#000000", "#ffffff") == pytest.approx(21)
-
-
 def test_every_colour_has_a_value_in_both_themes_and_stands_in_the_style_alone() -> None:
     light, dark, *notebooks = find_themes()
     assert light.keys() == dark.keys()
@@ -79,6 +64,8 @@ def test_text_has_a_contrast_of_4_5_and_a_curve_of_3(theme: int) -> None:
         assert find_contrast(*pair) >= 4.5, level
     for curve in range(3):
         assert find_contrast(colours[f"curve-{curve}"], colours["page"]) >= 3, curve
+    distance, vision = find_nearest([colours[f"curve-{curve}"] for curve in range(2)])
+    assert distance >= 30, vision
 
 
 # Marked-up sentences.
