@@ -3,6 +3,7 @@
 from math import isfinite
 
 from bptt_verifier.report.findings import Findings, Mistake, ParameterResult
+from bptt_verifier.report.links import link_to_mistake
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
 HEADINGS = (
@@ -20,7 +21,7 @@ def render_text(findings: Findings) -> str:
     """The findings as text that fits a screen."""
     lines = [f"{findings.verdict}: {findings.subject}, {findings.tried}"]
     for mistake in findings.mistakes:
-        lines += ["", f"{mistake.name}: {explain_mistake(mistake)}"]
+        lines += ["", f"{mistake.name}: {explain_mistake(mistake)}", link_to_mistake(mistake.name)]
     if findings.first_wrong_step is not None:
         lines += ["", f"Going backward, δ_{findings.first_wrong_step} is the first that is wrong."]
     lines += ["", *findings.notes] if findings.notes else []
