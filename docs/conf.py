@@ -22,6 +22,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Types of libraries and of Python: their pages are on the network, which a build does not use.
     (r"py:.*", r"(?!manual_bptt|jax_reference|bptt_verifier).*"),
+    (r"py:class", r".*\.P"),  # type variables
 ]
 
 # Markdown.
@@ -36,6 +37,7 @@ nb_execution_timeout = 120
 nb_merge_streams = True
 
 # Signatures.
+default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
