@@ -16,6 +16,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx-mathjax-offline",
     "equation_lines",
+    "empty_outputs",
 ]
 exclude_patterns = ["extensions"]
 nitpicky = True
