@@ -373,7 +373,7 @@ CONTRACT = [
         "inputs-modified",
         "Your function changes its arguments, so that a second call computes something else.",
         "dy = 2 * (h[-1] @ V.T - y) / y.size",
-        "y -= h[-1] @ V.T; dy = -2 * y / y.size",
+        "dy = -2 * np.subtract(y, h[-1] @ V.T, out=y) / y.size",
         LAST,
         rank=10,
     ),
