@@ -1,24 +1,29 @@
 """The judge: compares derivations with autodiff, says where and why they differ.
 
-Knows both witnesses; neither knows it. Also the command line, `bptt`.
+Knows both witnesses; neither knows it. Also the command line, `bptt`, and a plugin of pytest.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bptt_verifier.judge.session import verify_here
-from bptt_verifier.judge.verify import (
-    assert_own_model_verified,
-    assert_verified,
-    verify,
-    verify_own_model,
-)
-from bptt_verifier.report import DerivationError, Report
-from bptt_verifier.tolerance.comparison import Verdict
+from manual_bptt import __version__
+
+if TYPE_CHECKING:
+    from bptt_verifier.judge.session import verify_here
+    from bptt_verifier.judge.verify import (
+        assert_own_model_verified,
+        assert_verified,
+        verify,
+        verify_own_model,
+    )
+    from bptt_verifier.proofs.enclosures import certify
+    from bptt_verifier.report import DerivationError, Report
+    from bptt_verifier.tolerance.comparison import Verdict
 
 __all__ = [
     "DerivationError",
     "Report",
     "Verdict",
+    "__version__",
     "assert_own_model_verified",
     "assert_verified",
     "certify",
@@ -29,9 +34,27 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`certify`, which needs the extra of that name, and is imported where it is asked for."""
-    if name == "certify":
-        from bptt_verifier.proofs.enclosures import certify  # noqa: PLC0415
+    """Import a public name where it is asked for.
 
-        return certify
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    pytest imports this package at every start for its plugin, JAX takes a second, and `certify`
+    needs the extra of that name.
+    """
+    module: Any
+    if name in ("DerivationError", "Report"):
+        from bptt_verifier import report as module  # noqa: PLC0415
+    elif name == "Verdict":
+        from bptt_verifier.tolerance import comparison as module  # noqa: PLC0415
+    elif name == "certify":
+        from bptt_verifier.proofs import enclosures as module  # noqa: PLC0415
+    elif name == "verify_here":
+        from bptt_verifier.judge import session as module  # noqa: PLC0415
+    elif name in __all__:
+        from bptt_verifier.judge import verify as module  # noqa: PLC0415
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

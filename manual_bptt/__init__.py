@@ -5,3 +5,5 @@ compute the same gradients of the same many-to-one RNN in three ways. `lstm` and
 cells, and `many_to_one` is what all three share around their sweeps. `workspace` and `jitted` are
 made for speed, and `jitted` alone needs JAX. Nothing here knows autodiff.
 """
+
+__version__ = "0.1.0"

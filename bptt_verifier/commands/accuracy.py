@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from typer import Option
 
 from bptt_verifier.commands.tables import empty_table
 from bptt_verifier.console.figures import empty_figure
-from bptt_verifier.console.files import JsonFile, require_writable, write_json
-from bptt_verifier.console.terminal import collect_rows, print_uncut
+from bptt_verifier.console.files import JsonFile, require_writable, text_beside_json, write_json
+from bptt_verifier.console.terminal import collect_rows, print_paragraphs, print_uncut
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Array, Problem, Sizes
 from bptt_verifier.reference.autodiff import truth
@@ -194,8 +193,9 @@ def accuracy(
     table = empty_table(*HEADINGS, justify="right")
     for row in rows:
         table.add_row(*format_row(row))
-    print_uncut(table)
-    Console().print("", summarise(rows), sep="\n", soft_wrap=True)
+    with text_beside_json(json_file):
+        print_uncut(table)
+        print_paragraphs("", summarise(rows))
     plain = [row.to_dict() for row in rows]
     write_json(json_file, {"seed": seed, "problems": problems, "rows": plain})
     if page is not None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from rich.console import Console
 from rich.table import Table
 from typer import Option
 
 from bptt_verifier.commands.tables import empty_table
 from bptt_verifier.console.figures import empty_figure
-from bptt_verifier.console.files import JsonFile, require_writable, write_json
+from bptt_verifier.console.files import JsonFile, require_writable, text_beside_json, write_json
+from bptt_verifier.console.terminal import print_uncut
 from bptt_verifier.problems.problem import CELLS, Array
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def flow(
     found = measure_flow(
         steps, hidden_size=hidden_size, radius=radius, forget_bias=forget_bias, seed=seed
     )
-    Console().print(flow_table(found))
+    with text_beside_json(json_file):
+        print_uncut(flow_table(found))
     write_json(json_file, found.to_dict())
     if figure is not None and plot is not None:
         draw(figure, found)

@@ -33,7 +33,7 @@ class OwnSubject(Subject):
     def __init__(self, model: OwnModel, gradients: Callable[[Any], Any] | None = None) -> None:
         self.gradients = gradients
         self.model, self.notes, self.refusal = model, model.notes, model.refusal
-        self.doubt, self.zeros = model.doubt, model.zeros
+        self.doubt, self.zeros, self.raised = model.doubt, model.zeros, model.loss_raised
 
     @property
     def total(self) -> int:

@@ -57,6 +57,7 @@ class Subject(ABC):
 
     notes: tuple[str, ...] = ()  # sentences for every report, such as omitted cases
     refusal: str | None = None  # why no verdict is possible, if none is
+    raised = False  # true if an exception of the user's loss is why
     doubt: str | None = None  # why agreement would show too little, if it would
     zeros: frozenset[str] = frozenset()  # gradients that are zero, to rounding, at any point
     # True if an entry may be a single step, so that none is too small to matter beside the largest.

@@ -5,7 +5,8 @@ from math import isfinite, log10
 from typing import Any
 
 from bptt_verifier.report.findings import Findings
-from bptt_verifier.report.text import HEADINGS, explain_mistake, format_result
+from bptt_verifier.report.links import link_to_equation, link_to_mistake
+from bptt_verifier.report.text import HEADINGS, format_result
 from bptt_verifier.tolerance.comparison import find_symbol
 
 # The colours of a page by day and by night: of the reader's system, or of the notebook.
@@ -30,6 +31,7 @@ body:has(> .bptt:only-child) { background: var(--page); }
 .bptt { max-width: 60rem; margin: 2rem auto; padding: 0 .5rem; }
 .bptt .agrees { color: var(--agrees); } .bptt .disagrees { color: var(--disagrees); }
 .bptt .inconclusive { color: var(--inconclusive); }
+.bptt .mistake a { color: inherit; }
 .bptt h1 { font-size: 1.5rem; margin: 0; } .bptt h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
 .bptt table { border-collapse: collapse; } .bptt th { text-align: left; font-weight: 600; }
 .bptt td, .bptt th { padding: .15rem .9rem .15rem 0; font-variant-numeric: tabular-nums; }
@@ -64,8 +66,12 @@ def render_fragment(findings: Findings) -> str:
         f"{escape(findings.subject)}</h1><p>{findings.tried}.</p>",
     ]
     for mistake in findings.mistakes:
-        name, explanation = escape(mistake.name), escape(explain_mistake(mistake))
-        parts.append(f'<p class="mistake"><b>{name}</b><br>{explanation}</p>')
+        name, explanation = escape(mistake.name), escape(mistake.explanation)
+        link = f'<a href="{escape(link_to_mistake(mistake.name))}">{name}</a>'
+        if mistake.equation:
+            equation = escape(link_to_equation(mistake.equation))
+            explanation += f' See equation (<a href="{equation}">{escape(mistake.equation)}</a>).'
+        parts.append(f'<p class="mistake"><b>{link}</b><br>{explanation}</p>')
     if step is not None:
         parts.append(f"<p>Going backward, δ<sub>{step}</sub> is the first that is wrong.</p>")
     parts += [f"<p>{escape(note)}</p>" for note in findings.notes]

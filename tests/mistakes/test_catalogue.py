@@ -118,5 +118,8 @@ def test_a_report_links_to_the_heading_of_the_mistake_it_names() -> None:
 
 
 def test_a_report_says_where_to_read_about_its_mistake() -> None:
-    report = Report("f", Verdict.DISAGREES, (Mistake("clipped", "a sentence.", {}),), cases=1)
-    assert str(report).splitlines()[-2:] == ["clipped: a sentence.", link_to_mistake("clipped")]
+    mistake = Mistake("truncated", "a sentence.", {}, "B3")
+    report = Report("f", Verdict.DISAGREES, (mistake,), cases=1)
+    links = [link_to_mistake("truncated"), link_to_equation("B3")]
+    assert str(report).splitlines()[2:] == ["truncated: a sentence. See equation (B3).", *links]
+    assert [link for link in links if f'href="{link}"' not in report.to_html()] == []
