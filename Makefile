@@ -81,6 +81,7 @@ pictures: $(SET_UP)
 docs: $(DOCS_SET_UP)
 	@$(BIN)/python docs/catalogue.py
 	@$(BIN)/sphinx-build -q -n -W --keep-going -E -b html docs build/site
+	@$(BIN)/python docs/check_links.py build/site
 	@echo "The site is in build/site/index.html."
 
 $(SET_UP): pyproject.toml constraints.txt

@@ -1,7 +1,6 @@
 """The catalogue explains every name of a mistake, and its lines show what it says."""
 
 import re
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from bptt_verifier.mistakes.catalogue import CATALOGUE, SECTIONS, Explanation
 from bptt_verifier.program.source_file import load
 from bptt_verifier.report import Mistake
 from bptt_verifier.report.links import SITE, link_to_equation, link_to_mistake
+from tests.support.documentation import load_builder
 from tests.support.mistake_names import list_names, read_names
 from tests.support.modules import ROOT
 
@@ -94,19 +94,10 @@ def test_a_name_without_an_entry_is_noticed(source: str, tmp_path: Path) -> None
     assert not names_of(found)
 
 
-def render_page() -> str:
-    spec = spec_from_file_location("catalogue_page", ROOT / "docs" / "catalogue.py")
-    assert spec is not None
-    assert spec.loader is not None
-    page = module_from_spec(spec)
-    spec.loader.exec_module(page)
-    text: str = page.render_page()
-    return text
-
-
 def test_the_page_is_that_of_the_catalogue() -> None:
     """`python docs/catalogue.py` writes it anew."""
-    assert (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8") == render_page()
+    text = load_builder("catalogue").render_page()
+    assert (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8") == text
 
 
 def test_a_report_links_to_the_heading_of_the_mistake_it_names() -> None:

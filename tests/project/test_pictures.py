@@ -3,14 +3,13 @@
 import re
 import tomllib
 from html import unescape
-from importlib.util import module_from_spec, spec_from_file_location
-from types import ModuleType
 
 import pytest
 
 from bptt_verifier import verify
 from bptt_verifier.judge.builtin import CELL_DERIVATIONS, DERIVATIONS
 from bptt_verifier.program.source_file import load
+from tests.support.documentation import load_builder
 from tests.support.modules import ROOT
 
 DOCS = ROOT / "docs"
@@ -18,16 +17,7 @@ TEXT = re.compile(r'<text [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>')
 MEASURED = re.compile(r"-?\d+(\.\d+)+(e[+-]?\d+)?|-?\d+e[+-]?\d+")  # and versions
 
 
-def load_pictures() -> ModuleType:
-    spec = spec_from_file_location("pictures", DOCS / "pictures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PICTURES = load_pictures()
+PICTURES = load_builder("pictures")
 
 
 def read_lines(picture: str) -> list[str]:
