@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SET_UP := .venv/set-up
 BENCH_SET_UP := .venv/bench-set-up
+DOCS_SET_UP := .venv/docs-set-up
 
 # Pins what is installed and, in both spellings that pip knows, what builds it.
 export PIP_CONSTRAINT := constraints.txt
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 FILES ?=
 
 .PHONY: help verify verify-certified prove machine-proof accuracy docket train test test-tables test-deep mutants bench lint \
-	types pictures clean
+	types pictures docs clean
 
 help:
 	@echo "make verify            compare every derivation with autodiff, entry by entry"
@@ -32,6 +33,7 @@ help:
 	@echo "make lint              check style and layout"
 	@echo "make types             check types"
 	@echo "make pictures          draw the pictures of README.md anew"
+	@echo "make docs              build the documentation site in build/site, which installs Sphinx"
 	@echo "make clean             remove .venv and everything that was generated"
 
 verify: $(SET_UP)
@@ -80,6 +82,12 @@ types: $(SET_UP)
 pictures: $(SET_UP)
 	@$(BIN)/python docs/pictures.py
 
+docs: $(DOCS_SET_UP)
+	@$(BIN)/python docs/catalogue.py
+	@$(BIN)/sphinx-build -q -n -W --keep-going -E -b html docs build/site
+	@$(BIN)/python docs/check_links.py build/site
+	@echo "The site is in build/site/index.html."
+
 $(SET_UP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -91,6 +99,11 @@ $(SET_UP): pyproject.toml constraints.txt
 $(BENCH_SET_UP): $(SET_UP)
 	@echo "Installing PyTorch: some minutes, once."
 	@$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+$(DOCS_SET_UP): $(SET_UP)
+	@echo "Installing Sphinx: about a minute, once."
+	@$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
 clean:
