@@ -213,7 +213,7 @@ def test_the_condition_at_the_parameters_given_is_kept_and_one_vague_point_is_en
 
     def condition(share: float, number: int) -> str | None:
         changes = {NARROW * U: np.zeros(1), BROAD * U: np.full(1, share * 2.0**20 * BROAD * U)}
-        chosen.differ = lambda each, step: {"w": changes[step]}  # type: ignore[method-assign]
+        chosen.differ = lambda examined, step: {"w": changes[step]}  # type: ignore[method-assign]
         return chosen.keep(examined(ONE, number))
 
     assert [condition(0.5, 0), condition(1.9, 1), condition(0.1, 2)] == [None, None, None]
