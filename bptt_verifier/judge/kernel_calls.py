@@ -27,16 +27,20 @@ class KernelCalls:
         self.backward, self.pullback = backward, pullback
         self.arguments: Arguments = pullback.arguments
         self.values: Callable[[Any], Any] | None = getattr(backward, "values", None)
-        self.outputs: Any = pullback.call(self.arguments.leaves)
 
     def ask(self, point: Arrays, cotangents: Arrays, copy: Copy = np.array) -> Answer:
         """Pull cotangents back by the kernel; return gradients, or how it breaks the contract."""
         arguments = self.arguments.rebuild({n: copy(v) for n, v in point.items()})
         like = jax.tree.leaves(self.arguments.given)[next(iter(self.arguments.places.values()))]
         given = {n: make_like(copy(v), like) for n, v in cotangents.items()}
-        structure = rebuild_outputs(self.outputs, given)
+        structure = rebuild_outputs(self.pullback.structure, given)
         before = [list_arrays(each) for each in (arguments, structure)]
         result = attempt(self.backward, arguments, structure, settings=USERS.get())
+        if isinstance(result, Failure) and result.exception == "SignatureError":
+            raise ValueError(result.what.removeprefix("SignatureError: "))
+        if isinstance(result, Failure) and result.exception == "UnwrittenOutputError":
+            said = result.what.removeprefix("UnwrittenOutputError: ")
+            return Mistake("unwritten-output", f"{said}, whatever the memory held before.", {})
         if isinstance(result, Failure):
             said = f"your backward raised {result.what}. It was raised at {result.where}."
             return Mistake("raised", said, {"exception": result.exception})

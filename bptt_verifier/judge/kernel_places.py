@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from bptt_verifier.judge.kernel_cases import Found
+from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.report import Mistake
 
 
 def locate(found: Sequence[Found]) -> tuple[Mistake, ...]:
     """Describe where a kernel's gradients are wrong."""
-    wrong = list(dict.fromkeys(n for each in found for n, m in each.measured.items() if m.wrong))
+    wrong = list(dict.fromkeys(n for each in found for n, m in each.gradients.items() if m.wrong))
     said = f"the gradients for {', '.join(wrong)} are wrong by more than rounding explains."
     return (Mistake("unknown", said, {"gradients": wrong}),)

@@ -6,26 +6,15 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.judge.kernel_calls import KernelCalls
-from bptt_verifier.judge.kernel_cases import (
-    Found,
-    compare_gradients,
-    count_tests,
-    draw_cases,
-)
+from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
+from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
 from bptt_verifier.judge.kernel_places import locate
 from bptt_verifier.judge.verify import find_name, require_agreement, require_function
-from bptt_verifier.problems.kernel_draws import draw_cotangents
-from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.arguments import (
-    convert_to_numpy,
-    read_outputs,
-    read_settings,
-)
+from bptt_verifier.program.arguments import read_settings
 from bptt_verifier.program.attempt import use_own_settings
 from bptt_verifier.reference.pullbacks import StatedPullback, prepare_pullback
 from bptt_verifier.report import Mistake, ParameterResult, Report
 from bptt_verifier.tolerance.comparison import Verdict, overall
-from bptt_verifier.tolerance.formats import find_unit
 from manual_bptt.inputs import require_at_least
 
 CASES = 3  # cases of each setting: the arguments given, and drawn ones
@@ -86,7 +75,7 @@ def judge_kernel(
     for setting, calls in enumerate(every):
         given = prepare_cotangents(calls, cotangents if setting == 0 else None, seed)
         for case in draw_cases(setting, calls, given, number, seed):
-            here = compare_gradients(calls, case, tests, seed)
+            here = compare_kernel(calls, case, tests, seed)
             if isinstance(here, Mistake):
                 return Report(name, Verdict.DISAGREES, (here,), cases=len(found))
             found.append(here)
@@ -100,38 +89,15 @@ def judge_kernel(
     return report
 
 
-def prepare_cotangents(calls: KernelCalls, given: Any, seed: int) -> dict[str, Array]:
-    """Read the cotangents given, or draw them in the dtypes of the outputs.
-
-    These are the kernel's own, if it supplies its outputs, else the coarsest of the arguments.
-    Raises ValueError, with one sentence, where the cotangents given do not fit the outputs.
-    """
-    outputs = calls.pullback.find_outputs(calls.arguments.leaves)
-    if given is not None:
-        read = {n: convert_to_numpy(each) for n, each in read_outputs(given).items()}
-        for name, value in outputs.items():
-            shape = read[name].shape if name in read else None
-            if shape != value.shape:
-                raise ValueError(
-                    f"cotangents: expected shape {value.shape} of {name}, found {shape}"
-                )
-        return {name: read[name] for name in outputs}
-    coarsest = max((v.dtype for v in calls.arguments.leaves.values()), key=find_unit)
-    own = None if calls.values is None else calls.compute_values(calls.arguments.leaves)
-    dtypes = {n: v.dtype for n, v in own.items()} if isinstance(own, dict) else {}
-    rng = np.random.default_rng([seed, 1])
-    return {n: draw_cotangents(v.shape, dtypes.get(n, coarsest), rng) for n, v in outputs.items()}
-
-
 def summarise(found: Sequence[Found]) -> dict[str, ParameterResult]:
     """Find the worst entry of each gradient over all cases, and the verdict on it."""
     results = {}
-    for name in dict.fromkeys(name for each in found for name in each.measured):
-        here = [each for each in found if name in each.measured]
-        worst = max(here, key=lambda each: each.measured[name].excess)
-        measured = worst.measured[name]
-        resolution = min(each.measured[name].resolution for each in here)
-        wrong = any(each.measured[name].wrong for each in here)
+    for name in dict.fromkeys(name for each in found for name in each.gradients):
+        here = [each for each in found if name in each.gradients]
+        worst = max(here, key=lambda each: each.gradients[name].excess)
+        measured = worst.gradients[name]
+        resolution = min(each.gradients[name].resolution for each in here)
+        wrong = any(each.gradients[name].wrong for each in here)
         vague = resolution > RESOLVED or any(name in each.unsure for each in here)
         verdict = Verdict.DISAGREES if wrong else (
             Verdict.INCONCLUSIVE if vague else Verdict.AGREES

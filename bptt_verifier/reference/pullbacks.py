@@ -5,8 +5,8 @@ The function is one of JAX, of plain NumPy or of PyTorch. docs/derivation.md, se
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,23 +28,40 @@ REMEDY = "leave out conversions and dtypes in the forward pass that states the f
 SAME = 1e-9  # relative difference of two float64 computations of one forward pass, at most
 
 
+class Pulled(NamedTuple):
+    """The outputs and the gradients at several points, by name, stacked over the points."""
+
+    outputs: dict[str, Array]
+    gradients: dict[str, Array]
+
+
 class Pullback(ABC):
     """The forward pass of one setting, and the pull-back of cotangents through it, in float64."""
 
     def __init__(self, forward: Forward, arguments: Arguments) -> None:
         self.forward, self.arguments = forward, arguments
 
-    def find_outputs(self, point: Arrays) -> dict[str, Array]:
-        """Compute the floating outputs at a point, by name."""
-        return select_floating(self.call(widen(point)))
+    @cached_property
+    def structure(self) -> Any:
+        """The outputs at the arguments given, or what has their shapes and dtypes, as a pytree."""
+        return self.find_structure()
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The floating outputs at the arguments given, or their shapes and dtypes, by name."""
+        return {n: x for n, x in read_outputs(self.structure).items() if is_floating(x.dtype)}
+
+    def call(self, arrays: Mapping[str, Any]) -> Any:
+        """Call the function with other arrays in the places of the floating leaves."""
+        return self.arguments.call(self.forward, self.arguments.rebuild(arrays, like=False))
 
     @abstractmethod
-    def call(self, point: Arrays) -> Any:
-        """Compute the outputs at a point in float64, in their structure."""
+    def find_structure(self) -> Any:
+        """Find the structure of the outputs in float64. Raises ValueError where that is left."""
 
     @abstractmethod
-    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> dict[str, Array]:
-        """Pull cotangents back at each point; return arrays by leaf name, stacked over points."""
+    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Pull cotangents back at each point."""
 
 
 class JaxPullback(Pullback):
@@ -52,43 +69,48 @@ class JaxPullback(Pullback):
 
     compiled: Any = None
 
-    def call(self, point: Arrays) -> Any:
-        """Compute the outputs at a point by JAX in float64."""
+    def find_structure(self) -> Any:
+        """Trace the function at the arguments given."""
+        point = widen(self.arguments.leaves)
         with use_float64():
-            return self.arguments.call(
-                self.forward, self.arguments.rebuild(to_jax(point), like=False)
-            )
+            shape: Any
+            jaxpr, shape = jax.make_jaxpr(self.trace(point), return_shape=True)(to_jax(point))
+        narrower = find_narrowing(jaxpr.jaxpr)
+        if narrower:
+            raise ValueError(f"the forward pass converts float64 to {narrower}: {REMEDY}")
+        return shape
 
     def trace(self, point: Arrays) -> Callable[[Any], Any]:
         """Make the function of a dict of arrays that JAX differentiates."""
-        return lambda arrays: select_traced(
-            self.arguments.call(self.forward, self.arguments.rebuild(arrays, like=False))
-        )
+        return self.call
 
     def compile(self, at: Any, back: Any) -> Any:
         """Compile outputs and pull-back for stacked points, traced at the first of them."""
         function = self.trace({n: np.asarray(x)[0] for n, x in at.items()})
 
         def one(arrays: Any, given: Any) -> Any:
-            outputs, pull = jax.vjp(function, arrays)
+            outputs, pull = jax.vjp(lambda each: select_traced(function(each)), arrays)
             return outputs, pull({n: given[n] for n in outputs})[0]
 
         return jax.jit(jax.vmap(one), compiler_options=UNOPTIMISED).lower(at, back).compile()
 
-    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> dict[str, Array]:
+    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Pull cotangents back at all points in one compiled call."""
         with use_float64():
             at, back = stack(points), stack(cotangents)
             size = len(points), {n: x.shape for n, x in at.items()}
             if self.compiled is None or self.compiled[0] != size:
                 self.compiled = size, self.compile(at, back)
-            outputs, found = self.compiled[1](at, back)
-            gradients = {n: np.array(g) for n, g in found.items()}
-            for k in self.list_other_paths(points, outputs) if len(points) > 1 else ():
+            pulled = Pulled(
+                *({n: np.array(g) for n, g in d.items()} for d in self.compiled[1](at, back))
+            )
+            for k in self.list_other_paths(points, pulled.outputs) if len(points) > 1 else ():
                 alone = type(self)(self.forward, self.arguments)
-                for name, each in alone.pull_back([points[k]], [cotangents[k]]).items():
-                    gradients[name][k] = each[0]
-        return gradients
+                there = alone.pull_back([points[k]], [cotangents[k]])
+                for here, new in zip(pulled, there, strict=True):
+                    for name, each in new.items():
+                        here[name][k] = each[0]
+        return pulled
 
     def list_other_paths(self, points: Sequence[Arrays], outputs: Arrays) -> list[int]:
         """List the points at which the code takes another path than the one compiled; none here."""
@@ -98,26 +120,21 @@ class JaxPullback(Pullback):
 class NumpyPullback(JaxPullback):
     """The pull-back through a function of plain NumPy, which is traced at one point."""
 
-    def call(self, point: Arrays) -> Any:
-        """Compute the outputs at a point by NumPy."""
-        return self.arguments.call(self.forward, self.arguments.rebuild(widen(point), like=False))
-
     def trace(self, point: Arrays) -> Callable[[Any], Any]:
         """Trace the function's program at a point."""
 
         @wraps(self.forward)
         def function(arrays: dict[str, Any]) -> Any:
-            return self.arguments.call(self.forward, self.arguments.rebuild(arrays, like=False))
+            return self.call(arrays)
 
         function.__module__ = __name__  # whose globals it has
-        traced = trace_arrays(function, point)
-        return lambda arrays: select_traced(traced(arrays))
+        return trace_arrays(function, point)
 
     def list_other_paths(self, points: Sequence[Arrays], outputs: Arrays) -> list[int]:
         """List the points at which NumPy's outputs are not those of the traced program."""
         others = []
         for k, point in enumerate(points):
-            for name, true in self.find_outputs(point).items():
+            for name, true in select_floating(self.call(widen(point))).items():
                 size = float(np.abs(true).max(initial=0.0))
                 if not np.allclose(outputs[name][k], true, SAME, SAME * size, equal_nan=True):
                     others.append(k)
@@ -128,22 +145,25 @@ class NumpyPullback(JaxPullback):
 class TorchPullback(Pullback):
     """The pull-back through a function of PyTorch, by torch.autograd."""
 
-    def call(self, point: Arrays) -> Any:
-        """Compute the outputs at a point by PyTorch in float64."""
-        return self.run(torch_losses.make_tensors(widen(point)))
+    def find_structure(self) -> Any:
+        """Run the function at the arguments given."""
+        outputs = self.call(torch_losses.make_tensors(widen(self.arguments.leaves)))
+        return require_float64(jax.tree.map(convert_to_numpy, outputs))
 
-    def run(self, tensors: Mapping[str, Any]) -> Any:
-        """Call the function with tensors."""
+    def call(self, arrays: Mapping[str, Any]) -> Any:
+        """Call the function with tensors in float64."""
         with torch_losses.use_float64():
-            return self.arguments.call(self.forward, self.arguments.rebuild(tensors, like=False))
+            return super().call(arrays)
 
-    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> dict[str, Array]:
+    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Pull cotangents back at one point after the other."""
         torch: Any = find_torch()
         found: dict[str, list[Array]] = {name: [] for name in points[0]}
+        computed = []
         for point, given in zip(points, cotangents, strict=True):
             tensors = torch_losses.make_tensors(widen(point))
-            outputs = read_outputs(self.run(tensors))
+            outputs = read_outputs(self.call(tensors))
+            computed.append({name: convert_to_numpy(outputs[name]) for name in given})
             pairs = [(outputs[n], torch.from_numpy(widen(given)[n])) for n in given]
             pairs = [(output, each) for output, each in pairs if output.requires_grad]
             slopes = torch.autograd.grad(
@@ -153,7 +173,8 @@ class TorchPullback(Pullback):
             for (name, tensor), slope in zip(tensors.items(), slopes, strict=True):
                 zero = np.zeros(tuple(tensor.shape))
                 found[name].append(zero if slope is None else convert_to_numpy(slope))
-        return {name: np.stack(arrays) for name, arrays in found.items()}
+        every = {name: np.stack([each[name] for each in computed]) for name in cotangents[0]}
+        return Pulled(every, {name: np.stack(arrays) for name, arrays in found.items()})
 
 
 class StatedPullback(Pullback):
@@ -163,20 +184,21 @@ class StatedPullback(Pullback):
         super().__init__(forward.forward, forward.arguments)
         self.stated, self.true = stated, forward
 
-    def call(self, point: Arrays) -> Any:
-        """Compute the outputs at a point as the forward pass does."""
-        return self.true.call(point)
+    def find_structure(self) -> Any:
+        """Find the structure of the outputs of the forward pass."""
+        return self.true.structure
 
-    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> dict[str, Array]:
+    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Call the stated gradient at one point after the other, in float64."""
         found: dict[str, list[Array]] = {name: [] for name in points[0]}
         for point, given in zip(points, cotangents, strict=True):
             with use_float64():
                 wide = self.arguments.rebuild(widen(point), like=False)
-                result = self.stated(wide, rebuild_outputs(self.call(point), widen(given)))
+                result = self.stated(wide, rebuild_outputs(self.structure, widen(given)))
             for name, array in self.arguments.read(result).items():
                 found[name].append(array.astype(np.float64))
-        return {name: np.stack(arrays) for name, arrays in found.items()}
+        outputs = self.true.pull_back(points, cotangents).outputs
+        return Pulled(outputs, {name: np.stack(arrays) for name, arrays in found.items()})
 
 
 def widen(arrays: Arrays) -> dict[str, Array]:
@@ -208,10 +230,10 @@ def select_floating(result: Any) -> dict[str, Array]:
 
 
 def rebuild_outputs(result: Any, arrays: Mapping[str, Any]) -> Any:
-    """Make the structure of the outputs with other arrays in the place of the floating ones."""
-    flat, form = jax.tree.flatten(result)
-    names = [*read_outputs(result)]
-    return jax.tree.unflatten(form, [arrays.get(n, x) for n, x in zip(names, flat, strict=True)])
+    """Make the structure of the outputs with arrays for the floating ones, and zeros for data."""
+    form, outputs = jax.tree.structure(result), read_outputs(result)
+    zeros = {n: np.zeros(x.shape, x.dtype) for n, x in outputs.items() if n not in arrays}
+    return jax.tree.unflatten(form, [arrays[n] if n in arrays else zeros[n] for n in outputs])
 
 
 def prepare_pullback(forward: Forward, arguments: Arguments) -> Pullback:
@@ -220,41 +242,33 @@ def prepare_pullback(forward: Forward, arguments: Arguments) -> Pullback:
     Raises ValueError, with one sentence, where it can be run by none of JAX, NumPy and PyTorch, or
     computes in less than float64.
     """
-    point = arguments.leaves
     if uses_torch(forward, arguments):
         kinds: list[type[Pullback]] = [TorchPullback]
     else:
         kinds = [JaxPullback, NumpyPullback]
     failures = []
     for kind in kinds:
-        found = attempt(check_pullback, kind(forward, arguments), point)
+        pullback = kind(forward, arguments)
+        found = attempt(lambda each: each.structure, pullback)
         if not isinstance(found, Failure):
-            pullback: Pullback = found
+            require_float64(found)
             return pullback
         failures.append(found)
     # What JAX cannot trace is plain NumPy: what is said there is about the user's code.
-    raise ValueError(
-        f"forward: expected a function of these arguments, which raised {failures[-1].what}"
-    )
+    what = next((each.what for each in failures if REMEDY in each.what), failures[-1].what)
+    raise ValueError(f"forward: expected a function of these arguments, which raised {what}")
 
 
-def check_pullback(pullback: Pullback, point: Arrays) -> Pullback:
-    """Run a forward pass. Raises ValueError where float64 is lost, or no output is floating."""
-    outputs = pullback.find_outputs(point)
-    if not outputs:
-        raise ValueError("forward returns no array of floats")
-    narrow = [name for name, value in outputs.items() if value.dtype != np.float64]
-    if narrow:
-        raise ValueError(
-            f"{narrow[0]} is {outputs[narrow[0]].dtype} where all arguments are float64: {REMEDY}"
-        )
-    if isinstance(pullback, JaxPullback):
-        with use_float64():
-            traced = jax.make_jaxpr(pullback.trace(widen(point)))(to_jax(widen(point)))
-        narrower = find_narrowing(traced.jaxpr)
-        if narrower:
-            raise ValueError(f"forward converts float64 to {narrower}: {REMEDY}")
-    return pullback
+def require_float64(structure: Any) -> Any:
+    """Return the outputs of a forward pass. Raises ValueError unless they are in float64."""
+    outputs = read_outputs(structure)
+    floating = {name: x.dtype for name, x in outputs.items() if is_floating(x.dtype)}
+    if not floating:
+        raise ValueError("forward: expected a function that returns arrays of floats")
+    for name, dtype in floating.items():
+        if dtype != np.float64:
+            raise ValueError(f"{name} is {dtype} where all arguments are float64: {REMEDY}")
+    return structure
 
 
 def find_narrowing(jaxpr: Any) -> str:
