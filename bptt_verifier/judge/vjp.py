@@ -9,6 +9,7 @@ from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
 from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
 from bptt_verifier.judge.kernel_places import locate
+from bptt_verifier.judge.kernel_precision import describe_kernel_precision
 from bptt_verifier.judge.verify import find_name, require_agreement, require_function
 from bptt_verifier.program.arguments import read_settings
 from bptt_verifier.program.attempt import use_own_settings
@@ -83,7 +84,8 @@ def judge_kernel(
     report = Report(
         name, overall(each.verdict for each in parameters.values()), (), None, parameters
     )
-    report = report._replace(cases=len(found))
+    notes = tuple(describe_kernel_precision(every, found))
+    report = report._replace(cases=len(found), notes=notes)
     if report.verdict is Verdict.DISAGREES:
         return report._replace(mistakes=locate(found))
     return report
