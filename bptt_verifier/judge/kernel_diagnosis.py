@@ -7,7 +7,13 @@ import numpy as np
 
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_comparisons import Found, find_result_dtype
-from bptt_verifier.judge.kernel_places import TILES, WrongIndices, find_beyond_length, list_places
+from bptt_verifier.judge.kernel_places import (
+    TILES,
+    WrongIndices,
+    describe_indices,
+    find_beyond_length,
+    list_places,
+)
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.projections import measure
@@ -46,6 +52,9 @@ def name_gradient(name: str, cases: Sequence[Found], data: Mapping[str, Any]) ->
         kind = max(places, key=lambda place: len(place.indices) < 2 or "tile" in place.name).name
         where = " and ".join(place.said for place in places)
         return kind, f"entries are wrong {where}{describe_share(name, cases, places[0])}"
+    zeros = find_zero_indices(cases[0], name)
+    if zeros is not None:
+        return zeros.name, f"entries are zero {zeros.said}, and others are wrong as well"
     return "unknown", f"entries are wrong along every axis{describe_share(name, cases, None)}"
 
 
@@ -83,6 +92,19 @@ def find_common_places(name: str, cases: Sequence[Found]) -> list[WrongIndices]:
     alike = [each for each in cases if each.exact[name].shape == shape]
     first, *others = ([*list_places(each.gradients[name])] for each in alike)
     return [place for place in first if all(place in each for each in others)]
+
+
+def find_zero_indices(found: Found, name: str) -> WrongIndices | None:
+    """Find indices on an axis at which a gradient is zero at all neighbours, and should not be."""
+    submitted, exact = found.submitted[name] != 0, found.exact[name] != 0
+    for axis in range(1, exact.ndim):
+        others = tuple(i for i in range(exact.ndim) if i != axis)
+        zero = ~submitted.any(axis=others) & exact.any(axis=others)
+        indices = [int(i) for i in np.flatnonzero(zero)]
+        if 0 < len(indices) < len(zero):
+            kind, said = describe_indices(indices, len(zero))
+            return WrongIndices(kind, f"{said} of axis {axis - 1}", axis - 1, tuple(indices))
+    return None
 
 
 def describe_share(name: str, cases: Sequence[Found], place: WrongIndices | None) -> str:
