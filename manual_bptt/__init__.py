@@ -6,3 +6,5 @@ cells, and `many_to_one` is what all three share around their sweeps. `workspace
 of `in_place`, and `jitted` are made for speed, and `jitted` alone needs JAX. Nothing here knows
 autodiff.
 """
+
+__version__ = "0.1.0"
