@@ -118,10 +118,11 @@ def backward(
         (of_rz, of_n, of_met), (r, z, entering, passes) = factors, at
         dh = add_entering(dh, entering)
         delta_n = of_n * dh  # (G6)
-        if after:
-            delta_rz = of_rz * jnp.concatenate([dh, dh], axis=-1)  # (G7), (G8)
-            delta_met = of_met * dh  # r ⊙ δ_n
-            before = dh * z + jnp.concatenate([delta_rz, delta_met], axis=-1) @ W  # (G12), (Q10)
+        if after:  # (G7), (G8) and r ⊙ δ_n, in one piece for the product
+            factors = jnp.concatenate([of_rz, of_met], axis=-1)
+            delta = factors * jnp.concatenate([dh, dh, dh], axis=-1)
+            delta_rz, delta_met = jnp.split(delta, [2 * dh.shape[-1]], axis=-1)
+            before = dh * z + delta @ W  # (G12), (Q10)
         else:
             delta_met, through = None, r * (delta_n @ W_n)  # (G11)  r ⊙ W_nᵀ δ_n
             delta_rz = of_rz * jnp.concatenate([through, dh], axis=-1)  # (G7), (G10) as (Q16)

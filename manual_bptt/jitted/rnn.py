@@ -336,7 +336,7 @@ def model_of(
     inputs.name_among("activation", activation, tuple(ACTIVATIONS))
     if checkpoint_every is not None:
         inputs.require_at_least(1, "checkpoint_every", checkpoint_every)
-        if (outputs, lengths, truncation) != ("last", None, None):
+        if outputs != "last" or lengths is not None or truncation is not None:
             raise ValueError(
                 f"checkpoint_every: expected None with outputs='every', lengths or truncation, "
                 f"found {checkpoint_every}"

@@ -52,7 +52,8 @@ def test_with_checkpoints_the_memory_hardly_grows_with_the_steps() -> None:
     assert states(10_000) - states(400) <= 2 * np.sqrt(2) * (100 - 20) + 16
 
 
-ARRAYS = {"lstm": 7.5, "gru": 7.2}  # most arrays (T, B, H) of a step with gates
+# Most arrays (T, B, H) of a step with gates.
+ARRAYS = {("lstm", ""): 7.5, ("gru", "after"): 6.5, ("gru", "before"): 7.5}
 
 
 @pytest.mark.parametrize(("cell", "option"), GATED)
@@ -66,7 +67,7 @@ def test_one_step_with_gates_takes_few_arrays_of_all_states(
     T, B, _, H, _ = sizes
     found = jax.jit(partial(COMPILED[cell].value_and_grad, **problem.option))
     counted: Any = found.lower(problem.params, problem.x, problem.y).compile().memory_analysis()
-    assert counted.temp_size_in_bytes <= ARRAYS[cell] * 4 * T * B * H
+    assert counted.temp_size_in_bytes <= ARRAYS[cell, option] * 4 * T * B * H
 
 
 def copied_in_loops(program: str, T: int, B: int) -> list[str]:
