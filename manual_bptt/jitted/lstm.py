@@ -151,6 +151,11 @@ def states_before(trace: Trace) -> Float[Array, "T B H"]:
     return trace.h_before
 
 
+def model_of(loss: str) -> Model[Params]:
+    """The model with this loss."""
+    return Model(forward, backward, None, loss, Params, states_before, GATES)
+
+
 def value_and_grad(
     params: Params,
     x: Float[Array, "T B D"],
@@ -169,7 +174,7 @@ def value_and_grad(
     infinity go through. `outputs`, `lengths` and `truncation` are those of the readable twin.
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    model = Model(forward, backward, None, loss, Params, states_before, GATES)
+    model = model_of(loss)
     return step.value_and_gradient(model, params, x, y, outputs, lengths, truncation, h0=h0, c0=c0)
 
 
@@ -190,7 +195,7 @@ def loss(
     Its gradient, with respect to the parameters, x, y and the first state, is the one derived by
     hand. Options and what is raised as in `value_and_grad`.
     """
-    model = Model(forward, backward, None, loss, Params, states_before, GATES)
+    model = model_of(loss)
     return step.value(model, params, x, y, outputs, lengths, truncation, h0=h0, c0=c0)
 
 
@@ -208,5 +213,5 @@ def layer(
     it is zero for V and c, which are no part of the layer. States in the padding stay as they are.
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    model = Model(forward, backward, None, "mse", Params, states_before, GATES)
+    model = model_of("mse")
     return step.layer(model, params, x, lengths, h0=h0, c0=c0)

@@ -337,12 +337,12 @@ def arguments(
     if dtype not in (jnp.bfloat16, np.float16, np.float32, np.float64):
         raise TypeError(f"U: expected bfloat16, float16, float32 or float64, found {dtype}")
     T, y = len(checked.x), arrays["y"]
-    traced = isinstance(lengths, jax.core.Tracer)
+    traced = lengths is not None and is_elsewhere(lengths)
     if lengths is not None:
         of_shape = np.ones(lengths.shape, lengths.dtype) if traced else np.asarray(lengths)
         known = inputs.whole_numbers("lengths", of_shape, checked.x)
         lengths = lengths if traced else known.astype(np.int32)
-    if not (bare or traced or isinstance(y, jax.core.Tracer)):
+    if not (bare or traced or is_elsewhere(y)):
         valid = steps_that_count(lengths, T) if outputs == "every" else None
         inputs.require_targets(np.asarray(y), model.loss, checked.weights[2].shape[0], valid)
     if truncation is not None and truncation >= T:
@@ -350,6 +350,12 @@ def arguments(
     first = tuple(arrays[name] for name in states)
     given = Given(Weights(**weights), arrays["x"], y, first, lengths)
     return model._replace(outputs=outputs, truncation=truncation), given
+
+
+def is_elsewhere(value: Any) -> bool:
+    """True if the values are not at hand: traced, or in part on another process's devices."""
+    traced = isinstance(value, jax.core.Tracer)
+    return traced or (isinstance(value, Array) and not value.is_fully_addressable)
 
 
 def advice(refused: str, values: dict[str, Any]) -> str:
