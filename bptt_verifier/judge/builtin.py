@@ -1,6 +1,6 @@
 """Comparison of every built-in derivation with a reference, on random problems."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import product
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -206,33 +206,63 @@ def verify_builtin(
     """
     require_at_least(1, "examples", examples)
     require_at_least(0, "seed", seed)
-    compared: dict[tuple[str, str], list[ComparedCase]] = {}
-    shapes = []
+    found = []
+    for case in range(examples):
+        found.append(compare_case(case, seed, dtype, derivations, cell_derivations, yardstick))
+        progress(case + 1)
+    return make_report(found, seed, dtype, [*derivations, *cell_derivations], yardstick.name)
 
-    def compare(
-        case: int, problem: Problem, chosen: dict[str, Derivation], comparer: Comparer
-    ) -> None:
+
+class CaseFindings(NamedTuple):
+    """What was found in one example: its sizes, and every comparison by derivation."""
+
+    case: int
+    sizes: Sizes
+    compared: list[tuple[str, ComparedCase]]
+
+
+def compare_case(
+    case: int,
+    seed: int,
+    dtype: Any,
+    derivations: dict[str, Derivation],
+    cell_derivations: dict[str, Derivation],
+    yardstick: Yardstick,
+) -> CaseFindings:
+    """Compare every derivation with the reference on one example of `verify_builtin`."""
+    compared: list[tuple[str, ComparedCase]] = []
+
+    def compare(problem: Problem, chosen: dict[str, Derivation], comparer: Comparer) -> None:
         for name, derivation in chosen.items():
             for found in comparer(derivation(problem)):
-                cases = compared.setdefault((name, found.name), [])
-                cases.append(ComparedCase(case, problem, found))
+                compared.append((name, ComparedCase(case, problem, found)))
 
-    for case in range(examples):
-        problem = draw(seed, case, dtype, yardstick.largest)
-        shapes.append(problem.sizes)
-        if derivations:
-            compare(case, problem, derivations, yardstick.within_bound(problem))
-        if case < FIRST or case % THEN == 0:
-            problem = draw_with_options(seed, case, dtype, yardstick.largest)
-            cell = problem.cell.upper()
-            chosen = {n: d for n, d in cell_derivations.items() if n.partition(",")[0] == cell}
-            if chosen:
-                compare(case, problem, chosen, yardstick.within_measured_error(problem))
-        progress(case + 1)
+    problem = draw(seed, case, dtype, yardstick.largest)
+    sizes = problem.sizes
+    if derivations:
+        compare(problem, derivations, yardstick.within_bound(problem))
+    if case < FIRST or case % THEN == 0:
+        problem = draw_with_options(seed, case, dtype, yardstick.largest)
+        cell = problem.cell.upper()
+        chosen = {n: d for n, d in cell_derivations.items() if n.partition(",")[0] == cell}
+        if chosen:
+            compare(problem, chosen, yardstick.within_measured_error(problem))
+    return CaseFindings(case, sizes, compared)
 
+
+def make_report(
+    found: Iterable[CaseFindings], seed: int, dtype: Any, names: list[str], reference_name: str
+) -> BuiltinReport:
+    """Make the report of findings in the order of their cases, whoever computed them."""
+    compared: dict[tuple[str, str], list[ComparedCase]] = {}
+    shapes = []
+    for case in found:
+        shapes.append(case.sizes)
+        for name, each in case.compared:
+            compared.setdefault((name, each.comparison.name), []).append(each)
     rows = [
         Row(name, gradient, tuple(compared[name, gradient]))
-        for name in (*derivations, *cell_derivations)
+        for name in names
         for gradient in COMPARED
         if (name, gradient) in compared
     ]
@@ -241,4 +271,4 @@ def verify_builtin(
         for row, loss in product(rows, ALL_LOSSES)
         if (part := tuple(each for each in row.compared if each.problem.loss == loss))
     ]
-    return BuiltinReport(seed, str(np.dtype(dtype)), rows, shapes, by_loss, yardstick.name)
+    return BuiltinReport(seed, str(np.dtype(dtype)), rows, shapes, by_loss, reference_name)
