@@ -12,6 +12,7 @@ from bptt_verifier.judge.verify import (
     verify,
     verify_own_model,
 )
+from bptt_verifier.judge.vjp import assert_vjp_verified, verify_vjp
 from bptt_verifier.report import DerivationError, Report
 from bptt_verifier.tolerance.comparison import Verdict
 
@@ -21,10 +22,12 @@ __all__ = [
     "Verdict",
     "assert_own_model_verified",
     "assert_verified",
+    "assert_vjp_verified",
     "certify",
     "verify",
     "verify_here",
     "verify_own_model",
+    "verify_vjp",
 ]
 
 

@@ -5,7 +5,7 @@ its derivative along the direction, and stands beside q in both sweeps. The swee
 Jacobian-vector product of the loss, the sweep back the Hessian times the direction, which is
 Pearlmutter's R operator applied to the gradient.
 Source: Pearlmutter 1994, "Fast exact multiplication by the Hessian"; docs/derivation.md,
-section 17.
+section 18.
 """
 
 from typing import Any, NamedTuple

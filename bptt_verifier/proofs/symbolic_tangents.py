@@ -2,7 +2,7 @@
 
 The tangent of the loss, and every entry of the Hessian times a direction of symbols, minus what the
 computer algebra system derives from the expression of the loss, expand to zero. Source:
-docs/derivation.md, section 17. Needs SymPy, which is in the extra `certify`.
+docs/derivation.md, section 18. Needs SymPy, which is in the extra `certify`.
 """
 
 import math

@@ -6,7 +6,7 @@ compared with a coefficient of L(θ + ε d), and the products ⟨e, H d⟩ and �
     L(θ + ε (d + e)) − L(θ + ε d) − L(θ + ε e) + L(θ),
 
 from power series on a separate forward pass. Sources: those of `rational`, and docs/derivation.md,
-section 17. Needs python-flint, which is in the extra `certify`.
+section 18. Needs python-flint, which is in the extra `certify`.
 """
 
 import random

@@ -2,7 +2,7 @@
 
 A running error analysis of forward mode and of Hessian-vector products. Every quantity is a pair:
 a bound on the sum of the absolute products in it, and a bound on its error. Derived in
-docs/derivation.md, section 17, (E15) and (E16). The forward pass is that of `bounds`.
+docs/derivation.md, section 18, (E15) and (E16). The forward pass is that of `bounds`.
 """
 
 from collections.abc import Callable
