@@ -5,7 +5,14 @@ Knows both witnesses; neither knows it. Also the command line, `bptt`.
 
 from typing import Any
 
+from bptt_verifier.judge.directions import (
+    assert_hvp_verified,
+    assert_jvp_verified,
+    verify_hvp,
+    verify_jvp,
+)
 from bptt_verifier.judge.session import verify_here
+from bptt_verifier.judge.transposes import assert_transpose_verified, verify_transpose
 from bptt_verifier.judge.verify import (
     assert_own_model_verified,
     assert_verified,
@@ -20,13 +27,19 @@ __all__ = [
     "DerivationError",
     "Report",
     "Verdict",
+    "assert_hvp_verified",
+    "assert_jvp_verified",
     "assert_own_model_verified",
+    "assert_transpose_verified",
     "assert_verified",
     "assert_vjp_verified",
     "certify",
     "verify",
     "verify_here",
+    "verify_hvp",
+    "verify_jvp",
     "verify_own_model",
+    "verify_transpose",
     "verify_vjp",
 ]
 

@@ -55,6 +55,8 @@ class Comparison(NamedTuple):
 
 def find_symbol(result: str) -> str:
     """Find the symbol of a result in messages and tables, such as ∂L/∂W, or R{∂L/∂W}."""
+    if result.startswith(("∂", "tangent of ")):
+        return result
     if result.startswith("R{"):
         return f"R{{{find_symbol(result[2:-1])}}}"
     return SYMBOLS.get(result, f"∂L/∂{result}")

@@ -22,7 +22,7 @@ from bptt_verifier.tolerance.bounds import (
 from jax_reference.rnn import Derivatives
 
 
-class Curvature(NamedTuple):
+class SecondDerivative(NamedTuple):
     """Constants of φ″: μ, max |φ‴|, and the errors of its evaluation in units of ε and of u."""
 
     ratio: float
@@ -31,11 +31,11 @@ class Curvature(NamedTuple):
     of_arithmetic: float
 
 
-CURVATURES = {
-    "tanh": Curvature(2, 2, 6, 16),
-    "sigmoid": Curvature(1, 1 / 8, 3, 16),
-    "relu": Curvature(0, 0, 0, 0),
-    "identity": Curvature(0, 0, 0, 0),
+SECOND_DERIVATIVES = {
+    "tanh": SecondDerivative(2, 2, 6, 16),
+    "sigmoid": SecondDerivative(1, 1 / 8, 3, 16),
+    "relu": SecondDerivative(0, 0, 0, 0),
+    "identity": SecondDerivative(0, 0, 0, 0),
 }
 
 
@@ -105,7 +105,7 @@ def bound_tangents(
     """
     u = float(np.finfo(dtype).eps) / 2
     tiny = float(np.finfo(dtype).smallest_normal)
-    rules, tangent = Arithmetic(u, tiny), CURVATURES[activation]
+    rules, tangent = Arithmetic(u, tiny), SECOND_DERIVATIVES[activation]
     forward = bound_forward(params, x, y, reference, dtype, activation, loss)
     U, W, V, X = (exact(each) for each in (*params[:3], x))
     (T, B, D), (O, H) = X.size.shape, V.size.shape
