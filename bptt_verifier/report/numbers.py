@@ -12,7 +12,7 @@ MOST = 12  # entries that are shown whole; of more, the row with the worst one
 CLOSE = 0.1  # relative error of a difference that rounded numbers may have
 
 
-class Numbers(NamedTuple):
+class ShownNumbers(NamedTuple):
     """The gradient or its row by name, the submission's numbers and the true ones, as text."""
 
     what: str
@@ -37,7 +37,7 @@ def write_numbers(values: Any, digits: int) -> str:
     return f"{values:.{digits}g}"
 
 
-def show_numbers(case: Counterexample) -> Numbers:
+def show_numbers(case: Counterexample) -> ShownNumbers:
     """Show the gradient of a counterexample, or its row with the worst entry, in few digits."""
     errors, yours, true = map(np.array, (case.error_over_bound, case.yours, case.autodiff))
     worst = np.unravel_index(int(np.argmax(errors)), errors.shape)
@@ -47,4 +47,4 @@ def show_numbers(case: Counterexample) -> Numbers:
         row = tuple(int(i) for i in worst[:-1])
         yours, true = yours[row], true[row]
         what += f"[{', '.join(map(str, row))}]"
-    return Numbers(what, *(write_numbers(each.tolist(), digits) for each in (yours, true)))
+    return ShownNumbers(what, *(write_numbers(each.tolist(), digits) for each in (yours, true)))

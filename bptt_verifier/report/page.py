@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from bptt_verifier.report.charts import chart_errors, chart_steps
 from bptt_verifier.report.findings import Findings
+from bptt_verifier.report.links import link_to_equation, link_to_mistake
 from bptt_verifier.report.numbers import show_numbers
-from bptt_verifier.report.text import HEADINGS, explain_mistake, format_result
+from bptt_verifier.report.text import HEADINGS, format_result
 from bptt_verifier.tolerance.comparison import find_symbol
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def render_fragment(findings: Findings) -> str:
         rows.append((str(result.verdict), symbol, cells))
     return load_template().render(
         found=findings,
-        explain=explain_mistake,
+        link=link_to_mistake,
+        link_equation=link_to_equation,
         headings=HEADINGS,
         rows=rows,
         steps=chart_steps(findings),

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from bptt_verifier.console.terminal import fit
 from bptt_verifier.report.findings import Findings, Mistake, ParameterResult
+from bptt_verifier.report.links import link_to_equation, link_to_mistake
 from bptt_verifier.report.numbers import count_digits, show_numbers
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
@@ -48,6 +49,7 @@ def lay_out(findings: Findings) -> Group:
     ]
     for mistake in findings.mistakes:
         parts += ["", Text.assemble((mistake.name, "bold"), f": {explain_mistake(mistake)}")]
+        parts += map(write_code, list_links(mistake))
     if findings.first_wrong_step is not None:
         said = f"Going backward, δ_{findings.first_wrong_step} is the first that is wrong."
         parts += ["", Text(said)]
@@ -121,9 +123,15 @@ def find_place(findings: Findings) -> str:
 
 
 def explain_mistake(mistake: Mistake) -> str:
-    """The explanation of a mistake, and where to read on."""
-    where = f" See ({mistake.equation}) in docs/derivation.md." if mistake.equation else ""
+    """The explanation of a mistake, and the equation that it violates."""
+    where = f" See equation ({mistake.equation})." if mistake.equation else ""
     return mistake.explanation + where
+
+
+def list_links(mistake: Mistake) -> list[str]:
+    """The addresses of a mistake in the catalogue, and of the equation that it violates."""
+    equation = [link_to_equation(mistake.equation)] if mistake.equation else []
+    return [link_to_mistake(mistake.name), *equation]
 
 
 def format_result(name: str, result: ParameterResult) -> tuple[str, ...]:

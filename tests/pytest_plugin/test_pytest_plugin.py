@@ -156,7 +156,7 @@ def test_the_plugin_is_an_entry_point_and_loads_neither_jax_nor_numpy() -> None:
                 (Mistake("one", "A.", {}, "B3"), Mistake("two", "B.", {})),
                 parameters={"w": ParameterResult(Verdict.DISAGREES, 9.0, (), 1.0, 2.0, 1e-9, 3, 0)},
             ),
-            "disagrees: one and two, at ∂L/∂w: A. See (B3) in docs/derivation.md. B.",
+            "disagrees: one and two, at ∂L/∂w: A. See equation (B3). B.",
         ),
     ],
 )  # fmt: skip

@@ -45,7 +45,7 @@ def test_a_changed_report_is_a_report() -> None:
 def test_the_text_names_the_mistake_the_entry_and_the_worst_step() -> None:
     text = str(WRONG)
     assert text.startswith("disagrees: <mine>, 3 cases\n")
-    assert "transposed: W & Wᵀ are swapped. See (B3) in docs/derivation.md." in text
+    assert "transposed: W & Wᵀ are swapped. See equation (B3)." in text
     assert "∂L/∂W     1e+09                0, 1   1.5    2.5       1e-10       disagrees" in text
     assert "1 of 2 adjoints δ_t disagree; the worst is δ_1, relative error 2.4 (allowed 1e" in text
 
@@ -55,7 +55,7 @@ def test_the_page_shows_the_same_and_escapes_it() -> None:
     assert "<!doctype html>" in page
     assert WRONG._repr_html_() in page
     assert "&lt;mine&gt;" in page
-    assert "W &amp; Wᵀ are swapped. See (B3)" in page
+    assert "W &amp; Wᵀ are swapped. See equation (" in page
     for cell in ("∂L/∂W", "1e+09", "0, 1", "1.5", "2.5"):
         assert f">{cell}</t" in page
     assert page.count("<polyline") == 1
