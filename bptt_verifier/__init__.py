@@ -3,7 +3,6 @@
 Knows both witnesses; neither knows it. Also the command line, `bptt`, and a plugin of pytest.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from manual_bptt import __version__
@@ -20,18 +19,6 @@ if TYPE_CHECKING:
     from bptt_verifier.proofs.enclosures import certify
     from bptt_verifier.report import DerivationError, Report
     from bptt_verifier.tolerance.comparison import Verdict
-
-# Public names, by the module that has them.
-MODULES = {
-    "judge.session": ("verify_here",),
-    "judge.verify": (
-        "assert_own_model_verified", "assert_verified", "verify", "verify_own_model",
-    ),
-    "judge.vjp": ("assert_vjp_verified", "verify_vjp"),
-    "proofs.enclosures": ("certify",),
-    "report": ("DerivationError", "Report"),
-    "tolerance.comparison": ("Verdict",),
-}  # fmt: skip
 
 __all__ = [
     "DerivationError",
@@ -55,10 +42,22 @@ def __getattr__(name: str) -> Any:
     pytest imports this package at every start for its plugin, JAX takes a second, and `certify`
     needs the extra of that name.
     """
-    for module, names in MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module: Any
+    if name in ("DerivationError", "Report"):
+        from bptt_verifier import report as module  # noqa: PLC0415
+    elif name == "Verdict":
+        from bptt_verifier.tolerance import comparison as module  # noqa: PLC0415
+    elif name == "certify":
+        from bptt_verifier.proofs import enclosures as module  # noqa: PLC0415
+    elif name == "verify_here":
+        from bptt_verifier.judge import session as module  # noqa: PLC0415
+    elif name in ("assert_vjp_verified", "verify_vjp"):
+        from bptt_verifier.judge import vjp as module  # noqa: PLC0415
+    elif name in __all__:
+        from bptt_verifier.judge import verify as module  # noqa: PLC0415
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

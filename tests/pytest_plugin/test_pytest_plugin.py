@@ -10,6 +10,7 @@ from typing import Any, Unpack, get_type_hints
 
 import pytest
 
+import bptt_verifier
 from bptt_verifier import (
     Verdict,
     assert_own_model_verified,
@@ -221,3 +222,11 @@ def test_a_report_carries_what_repeats_it() -> None:
     assert verify_own_model(dict, dict, {"w": 1.0}, cases=2).command == (
         "verify_own_model(dict, dict, params, cases=2, seed=0)"
     )
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    for name in bptt_verifier.__all__:
+        assert getattr(bptt_verifier, name) is not None
+        assert name in dir(bptt_verifier)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        bptt_verifier.nothing  # noqa: B018
