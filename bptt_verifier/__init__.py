@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from manual_bptt import __version__
 
 if TYPE_CHECKING:
+    from bptt_verifier.judge.directions import (
+        assert_hvp_verified,
+        assert_jvp_verified,
+        verify_hvp,
+        verify_jvp,
+    )
     from bptt_verifier.judge.session import verify_here
+    from bptt_verifier.judge.transposes import assert_transpose_verified, verify_transpose
     from bptt_verifier.judge.verify import (
         assert_own_model_verified,
         assert_verified,
@@ -25,13 +32,19 @@ __all__ = [
     "Report",
     "Verdict",
     "__version__",
+    "assert_hvp_verified",
+    "assert_jvp_verified",
     "assert_own_model_verified",
+    "assert_transpose_verified",
     "assert_verified",
     "assert_vjp_verified",
     "certify",
     "verify",
     "verify_here",
+    "verify_hvp",
+    "verify_jvp",
     "verify_own_model",
+    "verify_transpose",
     "verify_vjp",
 ]
 
@@ -43,20 +56,25 @@ def __getattr__(name: str) -> Any:
     needs the extra of that name.
     """
     module: Any
-    if name in ("DerivationError", "Report"):
-        from bptt_verifier import report as module  # noqa: PLC0415
-    elif name == "Verdict":
-        from bptt_verifier.tolerance import comparison as module  # noqa: PLC0415
-    elif name == "certify":
-        from bptt_verifier.proofs import enclosures as module  # noqa: PLC0415
-    elif name == "verify_here":
-        from bptt_verifier.judge import session as module  # noqa: PLC0415
-    elif name in ("assert_vjp_verified", "verify_vjp"):
-        from bptt_verifier.judge import vjp as module  # noqa: PLC0415
-    elif name in __all__:
-        from bptt_verifier.judge import verify as module  # noqa: PLC0415
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    match name:
+        case "DerivationError" | "Report":
+            from bptt_verifier import report as module  # noqa: PLC0415
+        case "Verdict":
+            from bptt_verifier.tolerance import comparison as module  # noqa: PLC0415
+        case "certify":
+            from bptt_verifier.proofs import enclosures as module  # noqa: PLC0415
+        case "verify_here":
+            from bptt_verifier.judge import session as module  # noqa: PLC0415
+        case "assert_vjp_verified" | "verify_vjp":
+            from bptt_verifier.judge import vjp as module  # noqa: PLC0415
+        case "assert_hvp_verified" | "assert_jvp_verified" | "verify_hvp" | "verify_jvp":
+            from bptt_verifier.judge import directions as module  # noqa: PLC0415
+        case "assert_transpose_verified" | "verify_transpose":
+            from bptt_verifier.judge import transposes as module  # noqa: PLC0415
+        case _ if name in __all__:
+            from bptt_verifier.judge import verify as module  # noqa: PLC0415
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(module, name)
 
 
