@@ -40,6 +40,8 @@ def write_numbers(values: Any, digits: int) -> str:
 def show_numbers(case: Counterexample) -> ShownNumbers:
     """Show the gradient of a counterexample, or its row with the worst entry, in few digits."""
     errors, yours, true = map(np.array, (case.error_over_bound, case.yours, case.autodiff))
+    if errors.shape != yours.shape:  # a map of the whole gradient, beside one row of it
+        errors = np.nan_to_num(np.abs(yours - true))
     worst = np.unravel_index(int(np.argmax(errors)), errors.shape)
     digits = count_digits(float(yours[worst]), float(true[worst]))
     what = find_symbol(case.gradient)

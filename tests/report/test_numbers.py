@@ -57,6 +57,12 @@ def test_of_a_large_gradient_the_row_with_the_worst_entry_is_shown() -> None:
     assert show_numbers(make_case(long, long + 1)).what == "∂L/∂W"
 
 
+def test_the_errors_may_be_a_map_of_more_than_the_numbers() -> None:
+    found = make_case(np.array([1.0, 2.0]), np.array([1.0, 3.0]))
+    shown = show_numbers(found._replace(error_over_bound=[[0.0] * 5, [9.0] * 5]))
+    assert shown == ("∂L/∂W", "[1, 2]", "[1, 3]")
+
+
 def test_wrong_numbers_of_the_table_have_few_digits_and_right_ones_nine() -> None:
     wrong = ParameterResult(Verdict.DISAGREES, 9.0, (0,), 1 / 3, 2 / 3, 1e-9, 3, 1e-9)
     assert format_result("W", wrong)[3:5] == ("0.33", "0.67")
