@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import unittest
 from inspect import signature
 from typing import Any, Unpack, get_type_hints
 
@@ -284,3 +285,15 @@ def test_a_report_on_a_kernel_carries_what_repeats_it() -> None:
     report = bptt_verifier.verify_transpose(along, along, arguments)
     assert report.command == "verify_transpose(along, along, arguments, seed=0)"
     assert report
+
+
+def test_a_wrong_gradient_is_a_failure_of_a_unittest_and_not_an_error() -> None:
+    class TestMine(unittest.TestCase):
+        def test_mine(self) -> None:
+            assert_own_model_verified(dict, dict, {"w": 1.0})
+
+    ended = unittest.TestResult()
+    TestMine("test_mine").run(ended)
+    ((_, shown),) = ended.failures
+    assert ended.errors == []
+    assert "DerivationError: inconclusive: your model" in shown
