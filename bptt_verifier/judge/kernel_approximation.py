@@ -21,13 +21,11 @@ def describe_approximation(every: Sequence[KernelCalls], found: Sequence[Found])
         for name, value in true.items():
             a, b = approximate[name].ravel(), value.ravel()
             parts.setdefault(name, []).append((float(a @ a), float(a @ b), float(b @ b)))
-    said = [
-        f"{name}: {describe_distance(*np.sum(products, axis=0))}"
-        for name, products in parts.items()
-    ]
+    sums = {name: np.sum(products, axis=0) for name, products in parts.items()}
+    said = "; ".join(f"{name}: {describe_distance(*each)}" for name, each in sums.items())
     yield (
-        "The submission is judged against the stated gradient. Compared with the true gradient, the "
-        f"stated one has, for {'; '.join(said)}."
+        "The submission is judged against the stated gradient. Compared with the true gradient, "
+        f"the stated one has, for {said}."
     )
 
 
