@@ -1,5 +1,6 @@
 """The code in docs/kernels.md runs, and its adapters make what the page says."""
 
+import ast
 import re
 from typing import Any
 
@@ -19,12 +20,15 @@ def test_the_kernel_on_the_page_agrees() -> None:
 
 
 def test_the_adapters_on_the_page_make_kernels() -> None:
-    lines = BLOCKS[1].splitlines()
+    start, *made, prototype, of_c = map(ast.unparse, ast.parse(BLOCKS[1]).body)
     names: dict[str, Any] = {"f": lambda x: x}
-    for line in lines[:-1]:
-        exec(line, names)
-        assert "backward" not in names or isinstance(names["backward"], Kernel)
-    (signature,) = re.findall(r'"(const [^"]*)"', lines[-1])
+    exec(start, names)
+    assert len(made) == 2
+    for each in made:
+        exec(each, names)
+        assert isinstance(names.pop("backward"), Kernel)
+    (signature,) = re.findall(r"'(const [^']*)'", prototype)
+    assert of_c.startswith("backward = from_c(")
     assert [each.name for each in read_signature(signature)] == ["x", "dh", "dx", "T"]
 
 
