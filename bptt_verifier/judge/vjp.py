@@ -5,6 +5,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from bptt_verifier.judge.kernel_approximation import describe_approximation
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
 from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
@@ -107,7 +108,9 @@ def judge_kernel(
     lazy = next(filter(None, map(find_lazy_answer, questions)), ())
     parameters = summarise(found)
     verdict = overall(each.verdict for each in parameters.values())
-    notes = *describe_kernel_precision(every, found), *list_untried_sizes(every)
+    approximation = describe_approximation(every, found)
+    precision = describe_kernel_precision(every, found)
+    notes = *approximation, *precision, *list_untried_sizes(every)
     report = Report(name, verdict, lazy, None, parameters, cases=len(found), notes=notes)
     if lazy:
         report = report._replace(verdict=Verdict.DISAGREES)
