@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SET_UP := .venv/set-up
 BENCH_SET_UP := .venv/bench-set-up
+DOCS_SET_UP := .venv/docs-set-up
 
 # Pins what is installed and, in both spellings that pip knows, what builds it.
 export PIP_CONSTRAINT := constraints.txt
@@ -13,8 +14,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The files whose mutants `make mutants` tries; all of mutation/tests.toml where it is empty.
 FILES ?=
 
-.PHONY: help verify verify-certified prove machine-proof accuracy docket train test test-deep mutants bench lint \
-	types pictures clean
+.PHONY: help verify verify-certified prove machine-proof accuracy docket train test test-tables test-deep mutants bench lint \
+	types pictures docs clean
 
 help:
 	@echo "make verify            compare every derivation with autodiff, entry by entry"
@@ -25,12 +26,14 @@ help:
 	@echo "make docket            judge the published derivations, and write docs/docket.md anew"
 	@echo "make train             train the worked example with the gradients derived by hand"
 	@echo "make test              run the tests"
+	@echo "make test-tables       run the cases of long tables that make test leaves out"
 	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
 	@echo "make mutants           change the judge in every small way; a test must fail each time"
 	@echo "make bench             time the training step against autodiff and PyTorch, which this installs"
 	@echo "make lint              check style and layout"
 	@echo "make types             check types"
 	@echo "make pictures          draw the pictures of README.md anew"
+	@echo "make docs              build the documentation site in build/site, which installs Sphinx"
 	@echo "make clean             remove .venv and everything that was generated"
 
 verify: $(SET_UP)
@@ -55,7 +58,10 @@ train: $(SET_UP)
 	@$(BIN)/bptt train
 
 test: $(SET_UP)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --hypothesis-profile=ci
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not rest" --hypothesis-profile=ci
+
+test-tables: $(SET_UP)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "rest and not slow" --hypothesis-profile=ci
 
 test-deep: $(SET_UP)
 	@XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=deep
@@ -76,6 +82,12 @@ types: $(SET_UP)
 pictures: $(SET_UP)
 	@$(BIN)/python docs/pictures.py
 
+docs: $(DOCS_SET_UP)
+	@$(BIN)/python docs/catalogue.py
+	@$(BIN)/sphinx-build -q -n -W --keep-going -E -b html docs build/site
+	@$(BIN)/python docs/check_links.py build/site
+	@echo "The site is in build/site/index.html."
+
 $(SET_UP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -87,6 +99,11 @@ $(SET_UP): pyproject.toml constraints.txt
 $(BENCH_SET_UP): $(SET_UP)
 	@echo "Installing PyTorch: some minutes, once."
 	@$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+$(DOCS_SET_UP): $(SET_UP)
+	@echo "Installing Sphinx: about a minute, once."
+	@$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
 clean:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from benchmarks import documentation, machine, plot
 from benchmarks.agreement import Disagreement
@@ -25,7 +24,12 @@ from bptt_verifier.console.choices import Model
 from bptt_verifier.console.figures import empty_figure
 from bptt_verifier.console.files import require_writable
 from bptt_verifier.console.interrupts import INTERRUPTED, reasons
-from bptt_verifier.console.terminal import print_uncut, progress_bar, reader_may_leave
+from bptt_verifier.console.terminal import (
+    print_paragraphs,
+    print_uncut,
+    progress_bar,
+    reader_may_leave,
+)
 
 WRONG, BAD_USAGE = 1, 2
 FAILED = (Disagreement, Transfer)
@@ -59,19 +63,17 @@ def planned(suite: Suite, contenders: str | None, dtype: Dtype | None, model: Mo
 
 def show(result: Result, compare: Result | None) -> None:
     """Print the whole result on standard output."""
-    console = Console(highlight=False)
     print_uncut(terminal_table(result))
     if result.suite == Suite.SCALING:
         for (letter, name), power in time_exponents(result).items():
-            console.print(f"{name}: time ∝ {letter}^{power}", markup=False)
+            print_paragraphs(f"{name}: time ∝ {letter}^{power}")
     for name, most in result.ceilings.items():
-        console.print(f"{name}: {most}", markup=False)
-    for note in result.notes:
-        console.print(note, markup=False, soft_wrap=True)
+        print_paragraphs(f"{name}: {most}")
+    print_paragraphs(*result.notes)
     if compare is not None:
         print_uncut(changes_table(compare, result))
         for warning in warnings(compare, result):
-            console.print(f"Not comparable as it stands: {warning}", markup=False, soft_wrap=True)
+            print_paragraphs(f"Not comparable as it stands: {warning}")
 
 
 @app.command()

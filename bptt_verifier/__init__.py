@@ -1,32 +1,54 @@
 """The judge: compares derivations with autodiff, says where and why they differ.
 
-Knows both witnesses; neither knows it. Also the command line, `bptt`.
+Knows both witnesses; neither knows it. Also the command line, `bptt`, and a plugin of pytest.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from bptt_verifier.judge.directions import (
-    assert_hvp_verified,
-    assert_jvp_verified,
-    verify_hvp,
-    verify_jvp,
-)
-from bptt_verifier.judge.session import verify_here
-from bptt_verifier.judge.transposes import assert_transpose_verified, verify_transpose
-from bptt_verifier.judge.verify import (
-    assert_own_model_verified,
-    assert_verified,
-    verify,
-    verify_own_model,
-)
-from bptt_verifier.judge.vjp import assert_vjp_verified, verify_vjp
-from bptt_verifier.report import DerivationError, Report
-from bptt_verifier.tolerance.comparison import Verdict
+from manual_bptt import __version__
+
+if TYPE_CHECKING:
+    from bptt_verifier.judge.directions import (
+        assert_hvp_verified,
+        assert_jvp_verified,
+        verify_hvp,
+        verify_jvp,
+    )
+    from bptt_verifier.judge.session import verify_here
+    from bptt_verifier.judge.transposes import assert_transpose_verified, verify_transpose
+    from bptt_verifier.judge.verify import (
+        assert_own_model_verified,
+        assert_verified,
+        verify,
+        verify_own_model,
+    )
+    from bptt_verifier.judge.vjp import assert_vjp_verified, verify_vjp
+    from bptt_verifier.proofs.enclosures import certify
+    from bptt_verifier.report import DerivationError, Report
+    from bptt_verifier.tolerance.comparison import Verdict
+
+# Public names, by the module that has them.
+MODULES = {
+    "judge.directions": (
+        "assert_hvp_verified", "assert_jvp_verified", "verify_hvp", "verify_jvp",
+    ),
+    "judge.session": ("verify_here",),
+    "judge.transposes": ("assert_transpose_verified", "verify_transpose"),
+    "judge.verify": (
+        "assert_own_model_verified", "assert_verified", "verify", "verify_own_model",
+    ),
+    "judge.vjp": ("assert_vjp_verified", "verify_vjp"),
+    "proofs.enclosures": ("certify",),
+    "report": ("DerivationError", "Report"),
+    "tolerance.comparison": ("Verdict",),
+}  # fmt: skip
 
 __all__ = [
     "DerivationError",
     "Report",
     "Verdict",
+    "__version__",
     "assert_hvp_verified",
     "assert_jvp_verified",
     "assert_own_model_verified",
@@ -45,9 +67,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`certify`, which needs the extra of that name, and is imported where it is asked for."""
-    if name == "certify":
-        from bptt_verifier.proofs.enclosures import certify  # noqa: PLC0415
+    """Import a public name where it is asked for.
 
-        return certify
+    pytest imports this package at every start for its plugin, JAX takes a second, and `certify`
+    needs the extra of that name.
+    """
+    for module, names in MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

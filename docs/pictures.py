@@ -1,4 +1,4 @@
-"""Draw the pictures of README.md: `make pictures`.
+"""Draw the pictures of commands in README.md and on the site: `make pictures`.
 
 Each picture shows the real output of a command.
 """
@@ -13,9 +13,9 @@ from rich.text import Text
 
 FOLDER = Path(__file__).parent
 COMMANDS = {
-    "verify.svg": ["verify", "--examples", "1000"],
+    "verify.svg": ["verify"],
     "almost_right.svg": ["verify", "examples/almost_right.py"],
-    "train.svg": ["train", "--plot", str(FOLDER / "train.png")],
+    "train.svg": ["train"],
 }
 # Rich's own template loads fonts from the network; this one uses fonts of the reader's machine.
 SVG = """\
@@ -58,8 +58,7 @@ def draw(arguments: list[str], width: int = 96) -> str:
         raise RuntimeError(printed.stderr)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=width, file=nowhere, force_terminal=True)
-        shown = [a for a in arguments if not a.startswith(str(FOLDER)) and a != "--plot"]
-        console.print(Text("$ bptt " + " ".join(shown), style="bold"))
+        console.print(Text("$ bptt " + " ".join(arguments), style="bold"))
         console.print(Text.from_ansi(printed.stdout))
         return console.export_svg(code_format=SVG, unique_id=arguments[0])
 

@@ -2,3 +2,5 @@
 
 Every gradient here comes from `jax.value_and_grad`. Nothing is derived by hand.
 """
+
+__version__ = "0.1.0"

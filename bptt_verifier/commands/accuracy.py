@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from typer import Option
 
 from bptt_verifier.commands.tables import empty_table
-from bptt_verifier.console.figures import empty_figure
-from bptt_verifier.console.files import JsonFile, require_writable, write_json
-from bptt_verifier.console.terminal import collect_rows, print_uncut
+from bptt_verifier.console.figures import COLOURS, empty_figure
+from bptt_verifier.console.files import JsonFile, require_writable, text_beside_json, write_json
+from bptt_verifier.console.terminal import collect_rows, print_paragraphs, print_uncut
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Array, Problem, Sizes
 from bptt_verifier.reference.autodiff import truth
@@ -158,13 +157,14 @@ def render_markdown(rows: list[AccuracyRow], command: str) -> str:
 def draw(figure: "Figure", rows: list[AccuracyRow]) -> None:
     """Draw the median and worst error against T, a panel for each dtype and norm."""
     panels = figure.subplots(len(DTYPES), len(NORMS), sharex=True, sharey=True, squeeze=False)
-    colours = dict(zip(CONTENDERS, ("tab:red", "tab:orange", "tab:blue"), strict=True))
+    colours = dict(zip(CONTENDERS, COLOURS, strict=True))
+    markers = dict(zip(CONTENDERS, "osD", strict=True))
     for (i, dtype), (j, norm) in product(enumerate(DTYPES), enumerate(NORMS)):
         chosen = [row for row in rows if row.dtype == dtype and row.norm == norm]
         T, axes = [row.T for row in chosen], panels[i, j]
         for name, colour in colours.items():
             found = [row.errors[name] for row in chosen]
-            axes.plot(T, [e.median for e in found], color=colour, marker="o", label=name)
+            axes.plot(T, [e.median for e in found], color=colour, marker=markers[name], label=name)
             axes.plot(T, [e.worst for e in found], color=colour, linestyle=":")
         axes.set(yscale="log", xticks=LENGTHS, title=f"{dtype}, $\\|W\\| = {norm:g}$")
         axes.spines[["top", "right"]].set_visible(False)
@@ -194,8 +194,9 @@ def accuracy(
     table = empty_table(*HEADINGS, justify="right")
     for row in rows:
         table.add_row(*format_row(row))
-    print_uncut(table)
-    Console().print("", summarise(rows), sep="\n", soft_wrap=True)
+    with text_beside_json(json_file):
+        print_uncut(table)
+        print_paragraphs("", summarise(rows))
     plain = [row.to_dict() for row in rows]
     write_json(json_file, {"seed": seed, "problems": problems, "rows": plain})
     if page is not None:

@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from bptt_verifier.console.terminal import discard_output
+from bptt_verifier.program.attempt import CodeRaisedError
 from bptt_verifier.program.notebooks import write_places
 from bptt_verifier.program.source_file import GUARD
 from bptt_verifier.report import Mistake, Report
+from bptt_verifier.report.text import render_text
 from bptt_verifier.tolerance.comparison import Verdict
 
 START_UP = 120  # seconds for the child's imports, before any code of the submission runs
@@ -44,7 +46,8 @@ main({request!r})
 class Outcome(NamedTuple):
     """The verdict, and the report as text, as plain values and as a page.
 
-    `ended` is true if the submission ended the process, so that it was not judged.
+    `ended` is true if the submission ended the process, so that it was not judged, and `raised` if
+    it raised an exception.
     """
 
     verdict: Verdict
@@ -52,6 +55,7 @@ class Outcome(NamedTuple):
     plain: dict[str, Any]
     html: str
     ended: bool = False
+    raised: bool = False
 
 
 class Output:
@@ -65,7 +69,8 @@ class Output:
     def read(self) -> None:
         """Read what arrives, so that nobody waits who prints, to the end or until `close`."""
         while True:
-            if select.select([self.pipe], [], [], 0.1)[0]:
+            # Windows cannot wait for a pipe with a time limit.
+            if os.name == "nt" or select.select([self.pipe], [], [], 0.1)[0]:
                 part = os.read(self.pipe.fileno(), 2**16)
                 if not part:
                     return
@@ -77,8 +82,9 @@ class Output:
     def close(self) -> None:
         """Read what has been printed, and close the pipe."""
         self.ending = True
-        self.reader.join()
-        self.pipe.close()
+        self.reader.join(1 if os.name == "nt" else None)
+        if not self.reader.is_alive():
+            self.pipe.close()
 
     def __str__(self) -> str:
         """What was printed, on lines that any terminal can show; empty if nothing was."""
@@ -91,9 +97,11 @@ class Output:
         return f"Your code printed{more}:\n{shown}"
 
 
-def render(report: Report, *, ended: bool = False) -> Outcome:
-    """The report in all its forms."""
-    return Outcome(report.verdict, str(report), report.to_dict(), report.to_html(), ended)
+def render(report: Report, request: dict[str, Any], *, ended: bool = False) -> Outcome:
+    """The report in the forms that a request asks for."""
+    text = render_text(report, request.get("columns"), request.get("color_system"))
+    html = report.to_html() if request.get("html") else ""
+    return Outcome(report.verdict, text, report.to_dict(), html, ended, report.raised)
 
 
 def start_child(request: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -128,7 +136,9 @@ def judge_file(
     """Judge the file of a request: "file", "function" and "own" as `read_file` takes them.
 
     "params" are the names of an own model's parameters, "options" those of `verify` that a
-    derivation needs, "examples" their number, and "seed" that of the cases.
+    derivation needs, and "seed" is that of the cases. "command" gives the report again. "columns"
+    and "color_system" are those of the terminal, if the text is for one, and "html" is true if the
+    page is needed.
 
     `timeout` is the limit for each single call of the submission, and for the search for the name
     of a mistake, in seconds. Ctrl-C ends that search, and keeps the verdict. `show` is called with
@@ -144,7 +154,7 @@ def judge_file(
     def fail(name: str, verdict: Verdict, explanation: str, **details: Any) -> Outcome:
         mistake = Mistake(name, explanation, details)
         report = Report(Path(request["file"]).name, verdict, (mistake,))
-        return render(report, ended=name == "exited")
+        return render(report, request, ended=name == "exited")
 
     running: str | None = "the start"
     since, limit, searching = time.monotonic(), float(START_UP), False
@@ -156,7 +166,8 @@ def judge_file(
                 if not searching:
                     raise
                 # The verdict stands: the child ends its search, and reports what it has.
-                os.kill(child.pid, signal.SIGINT)
+                if os.name != "nt":  # Windows interrupts every process of a terminal by itself
+                    os.kill(child.pid, signal.SIGINT)
                 searching = False
                 continue
             except queue.Empty:
@@ -171,7 +182,7 @@ def judge_file(
                 return fail("exited", Verdict.INCONCLUSIVE, what, code=code)
             message, since = json.loads(line), time.monotonic()
             if "refused" in message:
-                raise ValueError(message["refused"])
+                raise (CodeRaisedError if message["raised"] else ValueError)(message["refused"])
             if "outcome" in message:
                 verdict, *rendered = message["outcome"]
                 return Outcome(Verdict(verdict), *rendered)
@@ -182,14 +193,22 @@ def judge_file(
                 running = message["running"]
                 limit = min(timeout if running else float("inf"), threading.TIMEOUT_MAX / 2)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # with the processes that the code has started
+        end_group(child)
         child.wait()
         reader.join()
         output.close()
         if printed := str(output):
             show(printed)
         source.close()
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """End the child, with the processes that the code has started where the system has groups."""
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
 
 
 def main(request: str) -> None:
@@ -228,11 +247,12 @@ def main(request: str) -> None:
     try:
         send(outcome=judge_in_child(json.loads(request), announce, send))
     except (ValueError, TypeError, AttributeError) as error:
-        send(refused=str(error))
+        send(refused=str(error), raised=isinstance(error, CodeRaisedError))
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
-        send(refused=f"the judge itself failed: {type(error).__name__}: {error} at {where}")
+        said = f"the judge itself failed: {type(error).__name__}: {error} at {where}"
+        send(refused=said, raised=False)
 
 
 def judge_in_child(
@@ -261,9 +281,9 @@ def judge_in_child(
 
     options["progress"] = advance
     if judged.loss is None:
-        options |= {"examples": request.get("examples", 200)} | named
+        options |= named
         report = verify(judged.gradients, **options)
     else:
         report = verify_own_model(judged.gradients, judged.loss, judged.params, **options)
-    report = judged.write_reproduction(report)
-    return render(report._replace(notes=(judged.said, *report.notes)))
+    report = judged.write_reproduction(report)._replace(command=request.get("command", ""))
+    return render(report._replace(notes=(judged.said, *report.notes)), request)

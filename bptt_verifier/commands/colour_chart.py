@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bptt_verifier.commands.colours import PHRASES
+from bptt_verifier.console.figures import COLOURS
 from bptt_verifier.problems.problem import Array
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ def draw(
     highest = min(losses.max(), 1e6 * losses[0])  # a diverging loss leaves the axes
     curve.set(ylim=(goal / 3, 3 * highest), yscale="log")
     curve.plot(losses, color="black", linewidth=1.2, marker="o" if len(losses) == 1 else "")
-    curve.axhline(goal, color="tab:red", linestyle="--", linewidth=1)
+    curve.axhline(goal, color=COLOURS[0], linestyle="--", linewidth=1)
     curve.annotate(
         f"below {goal:.2g} every byte is exact",
         (0, goal), xycoords=("axes fraction", "data"),
-        xytext=(6, -4), textcoords="offset points", va="top", color="tab:red",
+        xytext=(6, -4), textcoords="offset points", va="top", color=COLOURS[0],
     )  # fmt: skip
     curve.set(xlabel="step", ylabel="mean squared error", xmargin=0)
     curve.spines[["top", "right"]].set_visible(False)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
+from rich.text import Text
 from typer import Argument, Exit, Option
 
 from bptt_verifier.commands.docket_training import describe_training
 from bptt_verifier.commands.tables import empty_table, verdict_text
 from bptt_verifier.console.files import require_writable
-from bptt_verifier.console.terminal import collect_rows, print_uncut
+from bptt_verifier.console.terminal import collect_rows, print_paragraphs, print_uncut
 from bptt_verifier.docket.entry import Entry
 from bptt_verifier.judge.exact_identity import ExactComparison, certify_identity
 from bptt_verifier.judge.published import (
@@ -168,17 +168,14 @@ def render_page(rows: list[DocketRow]) -> str:
 
 def show_entry(row: DocketRow) -> None:
     """Print one entry whole: its source, its claim, and what the judge finds."""
-    console = Console()
-    console.print(row.case.entry.title, style="bold", soft_wrap=True, markup=False)
+    print_paragraphs(Text(row.case.entry.title, style="bold"))
     for heading, text in describe_source(row.case.entry):
         indented = text.replace("\n", "\n  ")
-        console.print(f"\n{heading}:\n  {indented}", soft_wrap=True, markup=False, highlight=False)
-    console.print("\n", verdict_text(row.report.verdict), sep="")
+        print_paragraphs(f"\n{heading}:\n  {indented}")
+    print_paragraphs("", verdict_text(row.report.verdict))
     for mistake in row.report.mistakes:
-        line = f"{mistake.name}: {mistake.explanation}"
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-    for line in describe_findings(row):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        print_paragraphs(f"{mistake.name}: {mistake.explanation}")
+    print_paragraphs(*describe_findings(row))
 
 
 def docket(
@@ -206,7 +203,7 @@ def docket(
     for row in (row for row in rows if not row.as_stated):
         stated = ", ".join([str(row.case.entry.verdict), *row.case.entry.mistake])
         found = ", ".join(filter(None, [str(row.report.verdict), row.mistake]))
-        Console().print(f"{row.case.name}: stated {stated}; found {found}", soft_wrap=True)
+        print_paragraphs(f"{row.case.name}: stated {stated}; found {found}")
     if page is not None:
         page.write_text(render_page(rows), encoding="utf-8")
     raise Exit(0 if all(row.as_stated for row in rows) else 1)

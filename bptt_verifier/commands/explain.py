@@ -35,7 +35,10 @@ def explain(
         colours.InitialState, Option(help="h_0 = 0, or one random vector.")
     ] = colours.InitialState.RANDOM,
     hidden_size: Annotated[int, Option(min=1, max=8, help="H, the size of the state.")] = 2,
-    activation: Annotated[Activation, Option(help="φ in h_t = φ(a_t).")] = Activation.TANH,
+    activation: Annotated[
+        Activation,
+        Option(metavar="NAME", help="φ in h_t = φ(a_t): tanh, sigmoid, relu or identity."),
+    ] = Activation.TANH,
     loss: Annotated[Loss, Option(help="The loss L.")] = Loss.MSE,
     bias: Annotated[bool, Option(help="Add the biases b and c, initially zero.")] = False,
     seed: Annotated[int, Option(min=0, help="Seed of the weights and the random h_0.")] = 0,

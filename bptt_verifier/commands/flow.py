@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from rich.console import Console
 from rich.table import Table
 from typer import Option
 
 from bptt_verifier.commands.tables import empty_table
-from bptt_verifier.console.figures import empty_figure
-from bptt_verifier.console.files import JsonFile, require_writable, write_json
+from bptt_verifier.console.figures import COLOURS, DASHES, empty_figure
+from bptt_verifier.console.files import JsonFile, require_writable, text_beside_json, write_json
+from bptt_verifier.console.terminal import print_uncut
 from bptt_verifier.problems.problem import CELLS, Array
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def flow(
     found = measure_flow(
         steps, hidden_size=hidden_size, radius=radius, forget_bias=forget_bias, seed=seed
     )
-    Console().print(flow_table(found))
+    with text_beside_json(json_file):
+        print_uncut(flow_table(found))
     write_json(json_file, found.to_dict())
     if figure is not None and plot is not None:
         draw(figure, found)
@@ -125,18 +126,21 @@ def flow_table(found: Flow) -> Table:
 
 
 def draw(figure: "Figure", found: Flow) -> None:
-    """Draw ‖δ_t‖ against t on a logarithmic scale, the bound dashed."""
+    """Draw ‖δ_t‖ against t on a logarithmic scale, the bound dotted."""
     axes, t = figure.subplots(), np.arange(1, len(found.bound) + 1)
-    colours = {"rnn": "tab:red", "lstm": "tab:blue", "gru": "tab:green"}
+    styles = zip(COLOURS, DASHES, strict=True)
     marker = "o" if len(t) == 1 else ""
     shown = [norms[norms > 0] for norms in found.norms.values()]
     low, high = min(map(np.min, shown)), max(map(np.max, shown))
-    for name, norms in found.norms.items():
+    for (name, norms), (colour, dashes) in zip(found.norms.items(), styles, strict=True):
         where = norms > 0  # zero has no logarithm
-        axes.plot(t[where], norms[where], color=colours[name], marker=marker, label=name.upper())
+        axes.plot(
+            t[where], norms[where],
+            color=colour, linestyle=dashes, marker=marker, label=name.upper(),
+        )  # fmt: skip
     axes.plot(
         t, found.bound,
-        color="tab:red", linestyle="--", linewidth=1, label=r"bound on RNN, $(\gamma\|W\|)^{T-t}$",
+        color=COLOURS[0], linestyle=":", linewidth=1, label=r"bound on RNN, $(\gamma\|W\|)^{T-t}$",
     )  # fmt: skip
     axes.set(
         xlabel="step t", ylabel=r"$\|\delta_t\|$", yscale="log", ylim=(low / 10, high * 100),

@@ -1,14 +1,16 @@
 """The command line `bptt`: verify, prove, accuracy, explain, flow, train, docket.
 
 Exit codes: 0 agrees (or learned), 1 disagrees (or not learned), 2 bad usage or input,
-3 inconclusive, 4 the submission ended its process, 130 ended by Ctrl-C, 141 the reader of the
-output left before there was a verdict.
+3 inconclusive, 4 the submission ended its process, 5 the submission raised an exception, 130 ended
+by Ctrl-C, 141 the reader of the output left before there was a verdict.
 """
 
 import io
 import sys
 from contextlib import nullcontext, suppress
-from typing import Any
+from typing import Annotated, Any
+
+from typer import Exit, Option
 
 from bptt_verifier.commands.accuracy import accuracy
 from bptt_verifier.commands.docket import docket
@@ -20,23 +22,44 @@ from bptt_verifier.commands.verify import verify
 from bptt_verifier.console.argument_errors import App
 from bptt_verifier.console.interrupts import end_at_once, ending_at_once, reasons
 from bptt_verifier.console.terminal import discard_output
+from bptt_verifier.program.attempt import CodeRaisedError
 from bptt_verifier.proofs.extras import MissingExtra
+from manual_bptt import __version__
 
 BAD_USAGE = 2
+CODE_RAISED = 5
 NO_READER = 141  # as a shell reports a process whose output lost its reader
 
 app = App(
-    help="Verify hand-derived backpropagation through time against autodiff.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Check a hand-written gradient against automatic differentiation.",
+    no_args_is_help=True, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 for command in (verify, prove, accuracy, explain, flow, train, docket):
     app.command(command.__name__)(command)
 
 
+def print_version(given: bool) -> None:
+    """Print the version and end, if that is asked for."""
+    if given:
+        print(f"bptt {__version__}")
+        raise Exit
+
+
+@app.callback()
+def describe(
+    version: Annotated[
+        bool,
+        Option("--version", callback=print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 def run() -> Any:
     """Run the command of the arguments; return its exit code. Bad usage is one line of text."""
     try:
-        app()
+        app(prog_name="bptt")
     except SystemExit as ended:
         causes = tuple(reasons(ended))
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
@@ -47,16 +70,18 @@ def run() -> Any:
         end_at_once()
     except MemoryError as error:
         return complain(f"memory: expected enough for these sizes, found too little: {error}")
+    except CodeRaisedError as error:
+        return complain(str(error), CODE_RAISED)
     except (ValueError, OSError, MissingExtra) as error:
         return complain(str(error))
     return 0
 
 
-def complain(sentence: str) -> int:
+def complain(sentence: str, code: int = BAD_USAGE) -> int:
     """Print what is wrong with the usage or input; return the exit code for it."""
     with suppress(OSError):
         print(f"bptt: {sentence}", file=sys.stderr)
-    return BAD_USAGE
+    return code
 
 
 def main() -> None:

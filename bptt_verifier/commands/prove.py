@@ -6,12 +6,12 @@ Numbers and symbols need the extra `certify`, the theorems Rocq.
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
-from rich.console import Console
-from typer import Exit, Option
+from typer import Context, Exit, Option
 
 from bptt_verifier.commands.tables import empty_table, verdict_text
-from bptt_verifier.console.files import JsonFile, require_writable, write_json
-from bptt_verifier.console.terminal import collect_rows, print_uncut
+from bptt_verifier.console.files import JsonFile, require_writable, text_beside_json, write_json
+from bptt_verifier.console.given_options import refuse_given
+from bptt_verifier.console.terminal import collect_rows, print_paragraphs, print_uncut
 from bptt_verifier.proofs import theorems
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import tangents
@@ -66,13 +66,25 @@ def proofs(points: int, seed: int) -> Iterator[ProofRow]:
 
 
 def prove(
+    context: Context,
     points: Annotated[int, Option(min=1, help="Random rational points for each identity.")] = 1,
     seed: Annotated[int, Option(min=0, help="Seed of the random points.")] = 0,
     machine: Annotated[bool, Option("--machine", help="Only the theorems, by Rocq.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Prove the derivations on exact numbers, on symbols and by theorems, with no tolerance."""
+    if machine:
+        expected = "expected it without --machine, found both"
+        refuse_given(context, dict.fromkeys(("points", "seed"), expected))
     require_writable("--json", json_file)
+    with text_beside_json(json_file):
+        plain = check_all(points, seed, machine=machine)
+    write_json(json_file, plain)
+    raise Exit(0 if plain["holds"] else 1)
+
+
+def check_all(points: int, seed: int, *, machine: bool) -> dict[str, Any]:
+    """Prove everything, or the theorems only; print it, and return it as plain values."""
     refuted: list[tuple[str, str]] = []
     plain: dict[str, Any] = {"seed": seed}
     if not machine:
@@ -84,14 +96,13 @@ def prove(
     except theorems.MissingRocq as missing:
         if machine:
             raise
-        Console().print(f"not checked: {missing}", soft_wrap=True)
+        print_paragraphs(f"not checked: {missing}")
     else:
         refuted += [(theorem.name, theorem.refuted) for theorem in checked if theorem.refuted]
         plain["theorems"] = [theorem.to_dict() for theorem in checked]
     for name, why in refuted:
-        Console().print(f"{name}: {why}", soft_wrap=True, markup=False)
-    write_json(json_file, {"holds": not refuted, **plain})
-    raise Exit(1 if refuted else 0)
+        print_paragraphs(f"{name}: {why}")
+    return {"holds": not refuted, **plain}
 
 
 def prove_on_numbers(points: int, seed: int) -> list[ProofRow]:

@@ -5,9 +5,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bptt_verifier.judge.builtin import BuiltinReport
+from bptt_verifier.report.text import STYLES
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol
-
-STYLES = {Verdict.AGREES: "green", Verdict.DISAGREES: "bold red", Verdict.INCONCLUSIVE: "yellow"}
 
 
 def empty_table(*headings: str, justify: JustifyMethod = "left") -> Table:

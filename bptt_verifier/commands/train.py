@@ -22,6 +22,7 @@ from bptt_verifier.commands.descent import descend_in_legs, descent_bar, join
 from bptt_verifier.console.choices import Activation, Dtype, Model
 from bptt_verifier.console.figures import empty_figure
 from bptt_verifier.console.interrupts import INTERRUPTED
+from bptt_verifier.console.terminal import print_paragraphs, print_uncut
 from jax_reference import training as autodiff
 from manual_bptt import training as manual
 from manual_bptt.training import Run
@@ -77,7 +78,11 @@ def train(
         Gradients, Option(help="Derived by hand (NumPy), or by autodiff (JAX).")
     ] = Gradients.MANUAL,
     activation: Annotated[
-        Activation | None, Option(help="φ in h_t = φ(a_t) of the RNN; tanh by default.")
+        Activation | None,
+        Option(
+            metavar="NAME",
+            help="φ in h_t = φ(a_t) of the RNN: tanh (default), sigmoid, relu or identity.",
+        ),
     ] = None,
     dtype: Annotated[Dtype, Option(help="Precision of the whole computation.")] = Dtype.FLOAT64,
     plot: Annotated[
@@ -153,8 +158,7 @@ def train(
 
     options = manual.options_of(str(model), None, phi)
     predicted = colours.in_bytes(cell.predict(run.params, x, h0, **options))
-    screen.width = max(screen.width, 80)  # a narrower terminal wraps, and nothing is cut off
-    screen.print(colour_table(predicted, swatches=screen.color_system is not None))
+    print_uncut(colour_table(predicted, swatches=screen.color_system is not None), screen)
     if figure is not None and plot is not None:
         draw(figure, run.losses, goal, predicted)
         figure.savefig(plot)
@@ -189,5 +193,5 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 def say(where: Console, text: str) -> None:
-    """Print the text unwrapped: the terminal wraps what does not fit."""
-    where.print(text, soft_wrap=True)
+    """Print the text; a terminal breaks lines between words."""
+    print_paragraphs(text, console=where)

@@ -1,124 +1,160 @@
 """`bptt verify`: compare a submission, or every built-in derivation, with autodiff."""
 
+import os
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from rich.console import Console
-from typer import Argument, Exit, Option
+from typer import Argument, Context, Exit, Option
 
 from bptt_verifier.commands.child_process import Outcome, judge_file
 from bptt_verifier.commands.tables import builtin_table, summary
 from bptt_verifier.console.choices import Activation, Dtype, Loss, Model, Reset
-from bptt_verifier.console.files import JsonFile, require_writable, write_json
+from bptt_verifier.console.files import JsonFile, require_writable, text_beside_json, write_json
+from bptt_verifier.console.given_options import is_given, refuse_given, write_given
 from bptt_verifier.console.interrupts import ending_by_exception
-from bptt_verifier.console.terminal import print_uncut, progress_bar, reader_may_leave
+from bptt_verifier.console.terminal import (
+    print_paragraphs,
+    print_uncut,
+    progress_bar,
+    reader_may_leave,
+)
 from bptt_verifier.judge import builtin
+from bptt_verifier.report.versions import find_versions
 from bptt_verifier.tolerance.comparison import Verdict
 
 EXIT_CODES = {Verdict.AGREES: 0, Verdict.DISAGREES: 1, Verdict.INCONCLUSIVE: 3}
 ENDED = 4  # the submission ended the process
+RAISED = 5  # the submission raised an exception
+
+# What an option applies to; --seed and --json apply to everything.
+OF_DERIVATION = ("model", "reset", "activation", "loss", "bias", "sizes")
+OF_FILE = (*OF_DERIVATION, "params", "timeout", "html_file")
+OF_BUILTIN = ("dtype", "certified")
+OF_CELL = {"activation": Model.RNN, "reset": Model.GRU}
+YOURS, EVERY, OUTPUT = "Your code", "Every run", "Output"  # headings of the help
+BUILTIN = "The built-in derivations"
 
 
 def verify(
+    context: Context,
     file: Annotated[
         str | None,
         Argument(
-            metavar="[FILE[:NAME]]",
-            help="Your derivation, a Python file with gradients(params, x, y[, h0]), or your own "
-            "model, which is recognised by what FILE defines. Its code is run.",
+            metavar="FILE[:NAME]",
+            help="Your code: a Python file or notebook, and the function or class in it. It is "
+            "run. Without FILE, the derivations of this package are verified.",
         ),
     ] = None,
     own: Annotated[
         str | None,
         Option(
-            metavar="FILE[:NAME]",
-            help="Your own model: a Python file with params, loss(params) in NumPy "
-            "or loss(params, xp), and gradients(params), or NAME, a function that returns the loss "
-            "and the gradients, or a class with forward and backward. Its code is run.",
+            metavar="FILE[:NAME]", rich_help_panel=YOURS,
+            help="The same, if FILE must be taken for a model of your own: params, loss(params) "
+            "and gradients(params), or NAME that returns the loss and the gradients.",
         ),
     ] = None,
     params: Annotated[
         str | None,
         Option(
-            metavar="Wxh,Whh,…",
-            help="Names of the parameters of NAME, in the order of the gradients.",
+            metavar="Wxh,Whh,…", rich_help_panel=YOURS,
+            help="Names of the parameters of NAME, in the order of its gradients.",
         ),
     ] = None,
-    model: Annotated[Model, Option(help="Cell of your derivation.")] = Model.RNN,
+    model: Annotated[
+        Model, Option(rich_help_panel=YOURS, help="Cell of your derivation.")
+    ] = Model.RNN,
     reset: Annotated[
-        Reset, Option(help="Where the GRU's reset gate acts: after or before the product.")
+        Reset,
+        Option(
+            rich_help_panel=YOURS,
+            help="Where the reset gate of a GRU acts: after or before the product.",
+        ),
     ] = Reset.AFTER,
-    activation: Annotated[Activation, Option(help="φ of your derivation.")] = Activation.TANH,
-    loss: Annotated[Loss, Option(help="L of your derivation.")] = Loss.MSE,
-    bias: Annotated[bool, Option("--bias", help="Your derivation has b and c.")] = False,
-    examples: Annotated[int, Option(min=1, help="Number of random problems.")] = 200,
-    seed: Annotated[int, Option(min=0, help="Seed of the random problems.")] = 0,
+    activation: Annotated[
+        Activation,
+        Option(
+            metavar="NAME", rich_help_panel=YOURS,
+            help="Activation of an RNN: tanh, sigmoid, relu or identity.",
+        ),
+    ] = Activation.TANH,
+    loss: Annotated[
+        Loss, Option(rich_help_panel=YOURS, help="Loss of your derivation.")
+    ] = Loss.MSE,
+    bias: Annotated[
+        bool, Option("--bias", rich_help_panel=YOURS, help="Your derivation has b and c.")
+    ] = False,
     sizes: Annotated[
         list[str] | None,
-        Option(metavar="T=…,B=…", help="Sizes to try as well; may be given several times."),
-    ] = None,
-    dtype: Annotated[Dtype, Option(help="Precision of the built-in derivations.")] = Dtype.FLOAT64,
-    certified: Annotated[
-        bool,
         Option(
-            "--certified",
-            help="Compare the built-in derivations on small problems with enclosures of the exact "
-            "values instead of autodiff.",
+            metavar="T=…,B=…", rich_help_panel=YOURS,
+            help="Sizes to try as well; may be given several times.",
         ),
-    ] = False,
+    ] = None,
     timeout: Annotated[
         float,
         Option(
-            min=0.1,
-            help="Time limit for one call of your code, and for naming the mistake, in seconds.",
+            min=0.1, rich_help_panel=YOURS,
+            help="Seconds for one call of your code, and for naming the mistake.",
         ),
     ] = 20,
+    dtype: Annotated[
+        Dtype, Option(rich_help_panel=BUILTIN, help="Precision.")
+    ] = Dtype.FLOAT64,
+    certified: Annotated[
+        bool,
+        Option(
+            "--certified", rich_help_panel=BUILTIN,
+            help="Compare with guaranteed intervals around the exact gradient, on small problems.",
+        ),
+    ] = False,
+    examples: Annotated[
+        int,
+        Option(
+            min=1, rich_help_panel=EVERY,
+            help="Number of random problems; a model of your own has its own number.",
+        ),
+    ] = 200,
+    seed: Annotated[
+        int, Option(min=0, rich_help_panel=EVERY, help="Seed of the random problems.")
+    ] = 0,
     json_file: JsonFile = None,
     html_file: Annotated[
         Path | None, Option("--html", metavar="FILE", help="Write a page with pictures.")
     ] = None,
-) -> None:
-    """Compare your derivation, or every built-in one, with autodiff on random problems.
+) -> None:  # fmt: skip
+    """Check your gradients against automatic differentiation, and name the mistake.
 
-    Exit code: 0 agrees, 1 disagrees, 3 inconclusive, 4 your code ended the process.
+    Exit code: 0 agrees, 1 disagrees, 2 bad usage, 3 inconclusive, 4 your code exits, 5 it raises.
     """
+    refuse_inapplicable(context, file, own, model)
     require_writable("--json", json_file)
     require_writable("--html", html_file)
-    if file is not None and own is not None:
-        raise ValueError("--own: expected it without FILE[:FUNCTION], found both")
-    if certified and (file is not None or own is not None):
-        raise ValueError("--certified: expected it without a FILE to judge, found both")
-    needs_file = {
-        "--model": model is not Model.RNN, "--reset": reset is not Reset.AFTER,
-        "--activation": activation is not Activation.TANH, "--loss": loss is not Loss.MSE,
-        "--bias": bias, "--sizes": sizes, "--html": html_file is not None and own is None,
-        "--params": params is not None and own is None,
-    }  # fmt: skip
-    for option, given in needs_file.items():
-        if given and file is None:
-            raise ValueError(f"{option}: expected a FILE to judge with it, found none")
-
     if file is None and own is None:
         report = verify_derivations(examples, seed, dtype, certified=certified)
-        with reader_may_leave():
+        origin = {"versions": find_versions(), "command": write_command(context, None)}
+        with reader_may_leave(), text_beside_json(json_file):
             print_uncut(builtin_table(report))
-            Console().print("", summary(report), sep="\n", soft_wrap=True)
-        outcome = Outcome(report.verdict, "", report.to_dict(), "")
+            print_paragraphs("", summary(report))
+        outcome = Outcome(report.verdict, "", report.to_dict() | origin, "")
     else:
         path, name = split_name(str(file if own is None else own))
-        options: dict[str, Any] = {} if own is not None else {
+        every: dict[str, Any] = {
             "model": model, "activation": activation, "reset": reset, "loss": loss, "bias": bias,
-            "sizes": [parse_sizes(text) for text in sizes or ()],
+            "sizes": [parse_sizes(text) for text in sizes or ()], "examples": examples,
         }  # fmt: skip
-        ordinary = {"model": Model.RNN, "activation": Activation.TANH, "reset": Reset.AFTER,
-                    "loss": Loss.MSE, "bias": False, "sizes": []}  # fmt: skip
+        console = Console()
         request = {
             "file": path, "function": name, "own": True if own is not None else None,
-            "options": {key: value for key, value in options.items() if value != ordinary[key]},
+            "options": {key: value for key, value in every.items() if is_given(context, key)},
             "params": [each.strip() for each in params.split(",")] if params else [],
-            "examples": examples, "seed": seed,
+            "seed": seed, "html": html_file is not None, "command": write_command(context, file),
+            "columns": console.width if console.is_terminal else None,
+            "color_system": console.color_system,
         }  # fmt: skip
         printed: list[str] = []
         try:
@@ -126,18 +162,56 @@ def verify(
                 outcome = judge_file(request, timeout, progress, printed.append)
         finally:
             print(*printed, sep="\n", end="\n" if printed else "", file=sys.stderr)
-        with reader_may_leave():
+        with reader_may_leave(), text_beside_json(json_file):
             print(outcome.text)
     write_json(json_file, outcome.plain)
     if html_file is not None:
         html_file.write_text(outcome.html, encoding="utf-8")
-    raise Exit(ENDED if outcome.ended else EXIT_CODES[outcome.verdict])
+    ended = ENDED if outcome.ended else RAISED if outcome.raised else None
+    raise Exit(EXIT_CODES[outcome.verdict] if ended is None else ended)
+
+
+def write_command(context: Context, file: str | None) -> str:
+    """Write the command that gives the same report again."""
+    given = write_given(context, ("seed", "json_file", "html_file"))
+    files = [] if file is None else [file]
+    return shlex.join(["bptt", "verify", *files, *given, "--seed", str(context.params["seed"])])
+
+
+def refuse_inapplicable(context: Context, file: str | None, own: str | None, model: Model) -> None:
+    """Refuse options that do not apply to what is verified. Raises ValueError for the first.
+
+    Only once a file has been read is it known whether it is a derivation or an own model.
+    """
+    if file is not None and own is not None:
+        raise ValueError("--own: expected it without FILE[:NAME], found both")
+    found = file if own is None else own
+    if found is None:
+        expected = "expected a FILE to judge with it, found none"
+        refuse_given(context, dict.fromkeys(OF_FILE, expected))
+        return
+    expected = f"expected it without a FILE to judge, found {found}"
+    refuse_given(context, dict.fromkeys(OF_BUILTIN, expected))
+    if own is not None:
+        expected = "expected a derivation of this project's model, found --own"
+        refuse_given(context, dict.fromkeys((*OF_DERIVATION, "examples"), expected))
+    reasons = {
+        name: f"expected it with --model {cell}, found --model {model}"
+        for name, cell in OF_CELL.items()
+        if cell is not model
+    }
+    refuse_given(context, reasons)
 
 
 def split_name(text: str) -> tuple[str, str | None]:
-    """Split FILE:NAME into the file and the name, which may be missing."""
+    """Split FILE:NAME into the file and the name, which may be missing.
+
+    The colon after the letter of a drive, as in `C:mine.py`, is a part of the file, and a name has
+    no separators of folders.
+    """
     path, colon, name = text.rpartition(":")
-    if not colon or Path(text).exists():
+    drive = re.fullmatch("[A-Za-z]", path) and not os.path.isfile(path)
+    if not colon or drive or re.search(r"[/\\]", name) or os.path.exists(text):
         return text, None
     return path, name or None
 

@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# The colours of curves, which people with any colour-vision deficiency tell apart (Okabe & Ito),
+# and dashes, for prints without colour.
+COLOURS = ("#d55e00", "#0072b2", "#000000")
+DASHES = ("-", "--", "-.")
+
+
 def empty_figure(path: Path) -> "Figure":
     """An empty figure that can be saved as `path`; commands ask for it before a long computation.
 

@@ -4,18 +4,29 @@ import json
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Annotated, Any
 
 from typer import Option
 
+from bptt_verifier.console.terminal import reader_may_leave
+
 # The option `--json` of the commands.
 JsonFile = Annotated[
-    Path | None, Option("--json", metavar="FILE", help="Also write the results to this file.")
+    Path | None,
+    Option("--json", metavar="FILE", help="Also write the results to this file; - is stdout."),
 ]
+STDOUT = Path("-")  # as a JsonFile
 
 
 def require_writable(option: str, path: Path | None, *, replaced: bool = False) -> None:
@@ -25,8 +36,10 @@ def require_writable(option: str, path: Path | None, *, replaced: bool = False) 
     behind. An existing file is opened and keeps its content; one to be `replaced`, as `replacing`
     does, needs a folder that takes a new file. Pipes and devices are not opened: that could block.
     """
-    if path is None:
+    if path is None or (path == STDOUT and option == "--json"):
         return
+    if path == STDOUT:
+        raise ValueError(f"{option}: expected a file, found -; for one of that name write ./-")
     place = Path(os.path.realpath(path))
     try:
         with suppress(FileNotFoundError):
@@ -72,8 +85,22 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def text_beside_json(path: Path | None) -> AbstractContextManager[Any]:
+    """Make a context that prints text on standard error if JSON is to be alone on standard output.
+
+    `path` is that of the JSON.
+    """
+    return redirect_stdout(sys.stderr) if path == STDOUT else nullcontext()
+
+
 def write_json(path: Path | None, plain: dict[str, Any]) -> None:
-    """Write plain values as JSON. Writes nothing where `path` is None."""
-    if path is not None:
-        text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+    """Write plain values as JSON, to standard output for `-`. Writes nothing where it is None."""
+    if path is None:
+        return
+    # Standard output may have an encoding that lacks the letters.
+    text = json.dumps(plain, indent=1, ensure_ascii=path == STDOUT) + "\n"
+    if path == STDOUT:
+        with reader_may_leave():
+            sys.stdout.write(text)
+    else:
         path.write_text(text, encoding="utf-8")

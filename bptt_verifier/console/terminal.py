@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TypeVar
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 R = TypeVar("R")
+VALUE = 24  # columns of a value, which is not broken; longer cells are sentences
 INTERVAL = 0.2  # seconds between two messages to a notebook
 
 
@@ -67,11 +70,63 @@ def collect_rows(what: str, rows: Iterable[R], total: int) -> list[R]:
     return found
 
 
-def print_uncut(shown: RenderableType) -> None:
-    """Print on as many columns as it needs: a narrow terminal wraps lines and loses nothing."""
-    console = Console()
-    needed = Measurement.get(console, console.options.update(width=1000), shown).maximum
-    Console(width=max(console.width, needed)).print(shown)
+def measure(shown: RenderableType, console: Console) -> int:
+    """The columns that it needs to be printed unbroken."""
+    return Measurement.get(console, console.options.update(width=1000), shown).maximum
+
+
+def print_uncut(shown: RenderableType, console: Console | None = None) -> None:
+    """Print tables whole. On a terminal lines are broken between words only, elsewhere never.
+
+    `console` is by default that of standard output.
+    """
+    found = console or Console()
+    if found.is_terminal:
+        found.print(fit(shown, found), crop=False)
+    else:
+        found.width = max(found.width, measure(shown, found))
+        found.print(shown)
+
+
+def print_paragraphs(*paragraphs: Text | str, console: Console | None = None) -> None:
+    """Print text as it stands. On a terminal lines are broken between words only, elsewhere never.
+
+    `console` is by default that of standard output.
+    """
+    found = console or Console()
+    plain = [Text(each) if isinstance(each, str) else each for each in paragraphs]
+    if plain:
+        found.print(*plain, sep="\n", soft_wrap=not found.is_terminal)
+
+
+def fit(shown: RenderableType, console: Console) -> RenderableType:
+    """Stack the rows of each table that is too wide for the console."""
+    if isinstance(shown, Group):
+        return Group(*(fit(each, console) for each in shown.renderables))
+    if isinstance(shown, Table) and measure(shown, console) > console.width:
+        return stack_rows(shown, console.width)
+    return shown
+
+
+def stack_rows(table: Table, width: int) -> Group:
+    """Put the cells of each row below each other, each with the heading of its column."""
+    headings = [" ".join(str(column.header).split()) for column in table.columns]
+    lines: list[RenderableType] = []
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        for heading, cell in zip(headings, row, strict=True):
+            text = cell.copy() if isinstance(cell, Text) else Text(str(cell))
+            if not text.plain:
+                continue
+            label = Text(f"{heading}: " if heading else "", style=table.header_style)
+            if label and label.cell_len + text.cell_len > width:
+                lines.append(label)
+                label = Text()
+            found = label + text
+            if text.cell_len <= VALUE:
+                found.no_wrap, found.overflow = True, "ignore"
+            lines.append(found)
+        lines.append("")
+    return Group(*lines[:-1])
 
 
 def discard_output(*descriptors: int) -> None:

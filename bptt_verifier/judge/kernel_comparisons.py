@@ -25,7 +25,8 @@ class Found(NamedTuple):
 
     `submitted` and `exact` are stacked over the neighbours. `outputs` are the measured errors of
     the kernel's own outputs, none if it does not supply them. `unsure` are gradients whose errors
-    are neither rounding nor certainly a mistake.
+    are neither rounding nor certainly a mistake. `rounding` is what rounding may change in each
+    entry of a gradient, measured as near to the point as it can be.
     """
 
     case: KernelCase
@@ -34,6 +35,7 @@ class Found(NamedTuple):
     gradients: Measured
     outputs: Measured
     unsure: frozenset[str] = frozenset()
+    rounding: dict[str, Array] = {}  # noqa: RUF012 - never modified
 
     def measured(self, name: str) -> Measurement:
         """The measured errors of one gradient or output."""
@@ -59,7 +61,7 @@ def compare_kernel(calls: KernelCalls, case: KernelCase, tests: int, seed: int) 
     if isinstance(far, Mistake):
         return far
     vague = [n for n in near.wrong if n not in far.wrong and is_mistake(near, n)]
-    return check_outputs(far._replace(unsure=frozenset(vague)))
+    return check_outputs(far._replace(unsure=frozenset(vague), rounding=near.rounding))
 
 
 def is_mistake(found: Found, name: str) -> bool:
@@ -125,7 +127,8 @@ def measure_at(
         dtype = find_result_dtype(name, values, case)
         measured[name] = measure(errors, true[name], dtype, tests, doubt.get(name, 0.0))
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
-    return Found(case, submitted, true, of_gradients, of_outputs)
+    rounding = {name: each.limit for name, each in of_gradients.items()}
+    return Found(case, submitted, true, of_gradients, of_outputs, rounding=rounding)
 
 
 def ask_each(

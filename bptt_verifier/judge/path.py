@@ -87,10 +87,12 @@ class Judgement:
     def report(self, verdict: Verdict, *mistakes: Mistake, notes: tuple[str, ...] = ()) -> Report:
         """Report a verdict that needs no more cases."""
         compared, subject = self.compared, self.subject
+        raised = subject.raised or any(mistake.name == "raised" for mistake in mistakes)
         return Report(
             self.name, verdict, mistakes, parameters=summarise_parameters(compared),
             cases=len(compared), notes=(*subject.notes, *notes),
             largest_sizes=subject.find_largest_sizes(found.case for found in compared),
+            raised=raised,
         )  # fmt: skip
 
     def refuse(self, breach: Breach) -> Report:

@@ -2,15 +2,18 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from bptt_verifier.judge.files import read_named
+from bptt_verifier.judge.options import SessionOptions
 from bptt_verifier.judge.verify import find_name, verify, verify_own_model
 from bptt_verifier.program.source_file import Recorder
 from bptt_verifier.report import Report
 
 
-def verify_here(code: Any = None, *, params: Sequence[str] = (), **options: Any) -> Report:
+def verify_here(
+    code: Any = None, *, params: Sequence[str] = (), **options: Unpack[SessionOptions]
+) -> Report:
     """Verify what the calling module or notebook defines.
 
     Without `code`, that is an own model, if there are `params`, `loss` and `gradients`, or else the
@@ -24,17 +27,17 @@ def verify_here(code: Any = None, *, params: Sequence[str] = (), **options: Any)
 
     space = sys._getframe(1).f_globals
     with progress_bar("verifying", None) as progress:
-        options = {"progress": progress} | options
+        chosen: dict[str, Any] = {"progress": progress, **options}
         if code is not None:
-            return verify_code(code, space, params, options)
+            return verify_code(code, space, params, chosen)
         if "gradients" not in space:
             raise ValueError(
                 "gradients: expected a function of that name here, found none; define it, or call "
                 "verify_here(f) with a function that returns the loss and the gradients"
             )
         if "params" in space and "loss" in space:
-            return verify_own_model(space["gradients"], space["loss"], space["params"], **options)
-        return verify(space["gradients"], **options)
+            return verify_own_model(space["gradients"], space["loss"], space["params"], **chosen)
+        return verify(space["gradients"], **chosen)
 
 
 def verify_code(

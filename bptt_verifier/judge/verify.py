@@ -1,10 +1,12 @@
 """Entry points: verify a derivation of the gradients of a cell, or of a model of your own."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from inspect import signature
+from typing import Any, Unpack
 
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.conclusion import Progress
+from bptt_verifier.judge.options import DerivationOptions, OwnModelOptions
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import judge
 from bptt_verifier.judge.submission import find_states
@@ -13,6 +15,7 @@ from bptt_verifier.problems.problem import ACTIVATIONS, CELLS, LOSSES, STATES
 from bptt_verifier.program.attempt import attempt, printable, use_own_settings
 from bptt_verifier.reference.own_loss import CASES, Loss, prepare
 from bptt_verifier.report import DerivationError, Report
+from bptt_verifier.report.versions import find_versions
 from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt.gru import RESETS
 from manual_bptt.inputs import require_at_least
@@ -26,11 +29,11 @@ def verify(
     reset: str = "after",
     loss: str = "mse",
     bias: bool = False,
+    sizes: Iterable[Mapping[str, int]] = (),
     examples: int = 200,
     seed: int = 0,
-    sizes: Iterable[Mapping[str, int]] = (),
-    progress: Progress = lambda done, total: None,
     timeout: float | None = None,
+    progress: Progress = lambda done, total: None,
     subject: str | None = None,
 ) -> Report:
     """Verify `gradients(params, x, y)`, or `gradients(params, x, y, h0)`.
@@ -59,12 +62,18 @@ def verify(
             raise ValueError(f"{option}: expected one of {', '.join(choices)}, found {value!r}")
     require_at_least(1, "examples", examples)
     require_at_least(0, "seed", seed)
-    asked = tuple(map(complete_sizes, sizes))
+    asked_sizes = tuple(sizes)
+    asked = tuple(map(complete_sizes, asked_sizes))
     option = {"rnn": activation, "gru": reset}.get(model, "")
     states = find_states(gradients, STATES[model])
     cell = CellSubject(model, option, loss, bool(bias), states, examples, seed, asked)
+    options = {
+        "model": model, "activation": activation, "reset": reset, "loss": loss, "bias": bool(bias),
+        "sizes": [dict(each) for each in asked_sizes], "examples": examples,
+    }  # fmt: skip
     with use_own_settings():
-        return judge(gradients, cell, subject or find_name(gradients), progress, timeout)
+        report = judge(gradients, cell, subject or find_name(gradients), progress, timeout)
+    return add_origin(report, verify, [find_name(gradients)], options, seed)
 
 
 def verify_own_model(
@@ -72,11 +81,11 @@ def verify_own_model(
     loss: Loss,
     params: Any,
     *,
-    seed: int = 0,
     cases: int = CASES,
-    progress: Progress = lambda done, total: None,
+    seed: int = 0,
     timeout: float | None = None,
-    subject: str = "your model",
+    progress: Progress = lambda done, total: None,
+    subject: str | None = None,
 ) -> Report:
     """Verify `gradients(params)` against jax.grad of `loss(params)` or `loss(params, xp)`.
 
@@ -96,19 +105,46 @@ def verify_own_model(
     require_time(timeout)
     with use_own_settings():
         model = prepare(loss, params, seed=seed, cases=cases, progress=progress)
-        return judge(gradients, OwnSubject(model, gradients), subject, progress, timeout)
+        own = OwnSubject(model, gradients)
+        report = judge(gradients, own, subject or "your model", progress, timeout)
+    arguments = [find_name(gradients), find_name(loss), "params"]
+    return add_origin(report, verify_own_model, arguments, {"cases": cases}, seed)
 
 
-def assert_verified(gradients: Callable[..., Any], **options: Any) -> Report:
+def assert_verified(gradients: Callable[..., Any], **options: Unpack[DerivationOptions]) -> Report:
     """Return the report of `verify`. Raises DerivationError with the report unless it agrees."""
+    __tracebackhide__ = True  # pytest then shows the line of the test
     return require_agreement(verify(gradients, **options))
 
 
 def assert_own_model_verified(
-    gradients: Callable[[Any], Any], loss: Loss, params: Any, **options: Any
+    gradients: Callable[[Any], Any], loss: Loss, params: Any, **options: Unpack[OwnModelOptions]
 ) -> Report:
     """Return the report of `verify_own_model`. Raises DerivationError unless it agrees."""
+    __tracebackhide__ = True
     return require_agreement(verify_own_model(gradients, loss, params, **options))
+
+
+def add_origin(
+    report: Report,
+    function: Callable[..., Report],
+    arguments: list[str],
+    options: dict[str, Any],
+    seed: int,
+) -> Report:
+    """Add the seed, the options, the versions and the call that gives the same report again."""
+    usual = signature(function).parameters
+    named = {
+        name: value
+        for name, value in options.items()
+        if value != usual[name].default and (value or usual[name].default)
+    }
+    written = [
+        *arguments,
+        *(f"{name}={value!r}" for name, value in (named | {"seed": seed}).items()),
+    ]
+    call = f"{function.__name__}({', '.join(written)})"
+    return report._replace(seed=seed, options=options, versions=find_versions(), command=call)
 
 
 def require_function(gradients: Any) -> None:
@@ -132,6 +168,7 @@ def find_name(gradients: Callable[..., Any]) -> str:
 
 def require_agreement(report: Report) -> Report:
     """Return the report. Raises DerivationError unless it agrees."""
+    __tracebackhide__ = True
     if report.verdict is not Verdict.AGREES:
         raise DerivationError(report)
     return report

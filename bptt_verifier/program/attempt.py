@@ -30,6 +30,10 @@ class Failure(NamedTuple):
     where: str = ""
 
 
+class CodeRaisedError(ValueError):
+    """The user's code raised an exception, or exited, before it could be judged."""
+
+
 class Settings(NamedTuple):
     """The user's treatment of floating-point errors and warnings, without what is only printed."""
 

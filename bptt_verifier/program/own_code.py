@@ -19,7 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.program.attempt import Failure, attempt, find_code, message_of
+from bptt_verifier.program.attempt import (
+    CodeRaisedError,
+    Failure,
+    attempt,
+    find_code,
+    message_of,
+)
 from bptt_verifier.program.gradient_names import (
     find_gradients,
     is_named_gradient,
@@ -139,10 +145,10 @@ class Calls:
         return present(call, self.function)
 
     def attempt(self, call: Callable[..., Any]) -> dict[str, Any]:
-        """Call the code with the parameters given. Raises ValueError where it raises."""
+        """Call the code with the parameters given. Raises CodeRaisedError where it raises."""
         found = attempt(call, copy.deepcopy(self.params))
         if isinstance(found, Failure):
-            raise ValueError(f"{self.name} raised {found.what} at {found.where}")
+            raise CodeRaisedError(f"{self.name} raised {found.what} at {found.where}")
         for part in ("forward", "loss", "result"):
             if any(is_tensor(each) for _, each in walk(found.get(part), (), ())):
                 raise ValueError(

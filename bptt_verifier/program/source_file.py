@@ -10,6 +10,7 @@ import copyreg
 import importlib.util
 import inspect
 import linecache
+import os
 import sys
 import sysconfig
 import traceback
@@ -20,7 +21,13 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
-from bptt_verifier.program.attempt import Failure, attempt, message_of, printable
+from bptt_verifier.program.attempt import (
+    CodeRaisedError,
+    Failure,
+    attempt,
+    message_of,
+    printable,
+)
 from bptt_verifier.program.notebooks import Cell, read_notebook
 
 GUARD = 'put what the file runs under `if __name__ == "__main__":`'
@@ -52,21 +59,39 @@ def read_cells(file: Path) -> tuple[Cell, ...]:
 
     Raises ValueError where it is neither a Python file nor a notebook that exists.
     """
-    if file.is_dir():
+    if os.path.isdir(file):  # unlike Path.is_dir, false where it cannot be looked up
         files = ", ".join(sorted(each.name for each in file.glob("*.py"))[:5]) or "none"
         raise ValueError(
             f"FILE: expected a Python file, found the folder {file}, which is no file; "
             f"name one in it: {files}"
         )
-    if not file.is_file():
-        what = "is no file" if file.exists() else "does not exist"
-        raise ValueError(f"FILE: expected a Python file, found {file}, which {what}")
+    if not os.path.isfile(file):
+        place = describe_place(file)
+        raise ValueError(f"FILE: expected a Python file, found {file}, which {place}")
     if file.suffix == ".ipynb":
         return read_notebook(file).cells
     try:
         return (Cell(str(file.resolve()), importlib.util.decode_source(file.read_bytes())),)
     except (SyntaxError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"FILE: expected a Python file, found {file}: {error}") from error
+
+
+def describe_place(file: Path) -> str:
+    """Describe what stands in the place of a file, and what to do, after the word "which"."""
+    try:
+        file.stat()
+    except FileNotFoundError:
+        if file.is_symlink():
+            return f"is a link to {file.readlink()}, which does not exist"
+        endings = (file.with_name(file.name + ending) for ending in (".py", ".ipynb"))
+        perhaps = next((f"; perhaps {each}" for each in endings if os.path.isfile(each)), "")
+        return f"does not exist{perhaps}"
+    except NotADirectoryError:
+        folder = next(each for each in file.parents if os.path.exists(each))
+        return f"cannot be there: {folder} is no folder"
+    except OSError as error:
+        return f"cannot be opened: {error.strerror}"
+    return "is no file"
 
 
 def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
@@ -215,7 +240,8 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
 
     A file that imports from its own package is a module of that package. `name` is the module's
     `__name__`, if it is not that.
-    Raises ValueError where it does not exist or is no Python, or where running it raises or exits.
+    Raises ValueError where it does not exist or is no Python, and CodeRaisedError where running it
+    raises or exits.
     """
     cells, place = read_cells(file), file.resolve()
     package, root = find_package(place, find_definitions(file, cells))
@@ -242,7 +268,7 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
         raise
     except BaseException as error:
         sys.modules.pop(spec.name, None)
-        raise ValueError(describe_failure(file, error, cells)) from error
+        raise CodeRaisedError(describe_failure(file, error, cells)) from error
     finally:
         sys.path[:], sys.argv = before, arguments
     return module

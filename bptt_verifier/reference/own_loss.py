@@ -80,6 +80,11 @@ class OwnModel(NamedTuple):
         return "loss(params)" if self.in_numpy else "loss(params, numpy)"
 
     @property
+    def loss_raised(self) -> bool:
+        """True if no verdict is possible because the loss in NumPy raised an exception."""
+        return (self.refusal or "").startswith(f"{self.called} raised ")
+
+    @property
     def traced(self) -> str:
         """The call of the loss in JAX, as messages name it."""
         return "loss(params) over JAX" if self.in_numpy else "loss(params, jax.numpy)"

@@ -100,6 +100,11 @@ class JaxPullback(Pullback):
 
     def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Pull cotangents back at all points in one compiled call."""
+        count = len(points)
+        if self.compiled is not None and count < self.compiled[0][0]:
+            missing = self.compiled[0][0] - count
+            points = [*points, *[points[0]] * missing]
+            cotangents = [*cotangents, *[cotangents[0]] * missing]
         with use_float64():
             at, back = stack(points), stack(cotangents)
             size = len(points), {n: x.shape for n, x in at.items()}
@@ -108,7 +113,9 @@ class JaxPullback(Pullback):
             pulled = Pulled(
                 *({n: np.array(g) for n, g in d.items()} for d in self.compiled[1](at, back))
             )
-            for k in self.list_other_paths(points, pulled.outputs) if len(points) > 1 else ():
+            pulled = Pulled(*({n: g[:count] for n, g in each.items()} for each in pulled))
+            others = self.list_other_paths(points[:count], pulled.outputs)
+            for k in others if len(points) > 1 else ():
                 alone = type(self)(self.forward, self.arguments)
                 there = alone.pull_back([points[k]], [cotangents[k]])
                 for here, new in zip(pulled, there, strict=True):

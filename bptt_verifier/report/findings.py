@@ -107,7 +107,9 @@ class Findings(NamedTuple):
     `first_wrong_step` is the first one going backward from the output. `certified` holds the
     gradients that only exact values decided. `notes` are sentences on what the verdict does not
     tell: what could not be compared, where an exception was raised. `largest_sizes` has the largest
-    T, B, D, H and O at which a derivation of a cell was called.
+    T, B, D, H and O at which a derivation of a cell was called. `raised` is true if the submission
+    raised an exception, which ended the judgement. `seed`, `options` and `versions` are those of
+    the run, and `command` gives the same report again.
     """
 
     subject: str
@@ -122,6 +124,11 @@ class Findings(NamedTuple):
     notes: tuple[str, ...] = ()
     certified: dict[str, Decision] = {}  # noqa: RUF012 - never modified
     largest_sizes: dict[str, int] = {}  # noqa: RUF012 - never modified
+    raised: bool = False
+    seed: int | None = None
+    options: dict[str, Any] = {}  # noqa: RUF012 - never modified
+    versions: dict[str, str] = {}  # noqa: RUF012 - never modified
+    command: str = ""
 
     @property
     def tried(self) -> str:
@@ -142,6 +149,8 @@ class Findings(NamedTuple):
             "counterexample": self.counterexample.to_dict() if self.counterexample else None,
             "notes": list(self.notes),
             "certified": {name: found.to_dict() for name, found in self.certified.items()},
+            "seed": self.seed, "options": self.options, "versions": self.versions,
+            "command": self.command,
         }  # fmt: skip
 
 

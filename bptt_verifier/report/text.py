@@ -1,8 +1,15 @@
 """Findings as plain text: the verdict, the mistake, a table by gradient, the smallest case."""
 
+from io import StringIO
 from math import isfinite
 
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bptt_verifier.console.terminal import fit
 from bptt_verifier.report.findings import Findings, Mistake, ParameterResult
+from bptt_verifier.report.links import link_to_equation, link_to_mistake
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
 HEADINGS = (
@@ -14,42 +21,116 @@ HEADINGS = (
     "resolution",
     "verdict",
 )
+STYLES = {Verdict.AGREES: "green", Verdict.DISAGREES: "bold red", Verdict.INCONCLUSIVE: "yellow"}
+UNLIMITED = 10**6  # columns, where nothing is wrapped
 
 
-def render_text(findings: Findings) -> str:
-    """The findings as text that fits a screen."""
-    lines = [f"{findings.verdict}: {findings.subject}, {findings.tried}"]
+def render_text(
+    findings: Findings, columns: int | None = None, color_system: str | None = None
+) -> str:
+    """The findings as text, of so many columns where that is given, in these colours of Rich."""
+    console = Console(
+        file=StringIO(), width=columns or UNLIMITED, force_terminal=color_system is not None,
+        color_system=color_system, legacy_windows=False,  # type: ignore[arg-type]
+    )  # fmt: skip
+    with console.capture() as captured:
+        console.print(fit(lay_out(findings), console), crop=False)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def lay_out(findings: Findings) -> Group:
+    """The findings as paragraphs and a table."""
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (str(findings.verdict), STYLES[findings.verdict]),
+            f": {findings.subject}, {findings.tried}",
+        )
+    ]
     for mistake in findings.mistakes:
-        lines += ["", f"{mistake.name}: {explain_mistake(mistake)}"]
+        parts += ["", Text.assemble((mistake.name, "bold"), f": {explain_mistake(mistake)}")]
+        parts += map(write_code, list_links(mistake))
     if findings.first_wrong_step is not None:
-        lines += ["", f"Going backward, δ_{findings.first_wrong_step} is the first that is wrong."]
-    lines += ["", *findings.notes] if findings.notes else []
+        said = f"Going backward, δ_{findings.first_wrong_step} is the first that is wrong."
+        parts += ["", Text(said)]
+    if findings.notes:
+        parts += ["", *map(Text, findings.notes)]
     if findings.parameters:
-        results = findings.parameters.items()
-        rows = [HEADINGS, *(format_result(name, result) for name, result in results)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)]
+        parts += ["", tabulate(findings)]
     if findings.steps:
         wrong = [step for step in findings.steps if step.verdict is Verdict.DISAGREES]
         worst = max(findings.steps, key=lambda step: step.relative_error / step.allowed)
-        lines.append(
-            f"\nSingle steps: {len(wrong)} of {len(findings.steps)} adjoints δ_t disagree; "
+        said = (
+            f"Single steps: {len(wrong)} of {len(findings.steps)} adjoints δ_t disagree; "
             f"the worst is δ_{worst.t}, relative error {worst.relative_error:.2g} "
             f"(allowed {worst.allowed:.2g})."
         )
+        parts += ["", Text(said)]
     if findings.counterexample:
         case = findings.counterexample
-        lines += [
-            f"\nThe smallest failing case: {case.sizes}; {find_symbol(case.gradient)} is",
-            f"  yours     {case.yours}\n  autodiff  {case.autodiff}\nReproduce: {case.reproduce}",
+        parts += [
+            "",
+            Text(f"The smallest failing case: {case.sizes}; {find_symbol(case.gradient)} is"),
+            Text(f"  yours     {case.yours}\n  autodiff  {case.autodiff}"),
+            write_code(f"Reproduce: {case.reproduce}"),
         ]
-    return "\n".join(lines)
+    if findings.command:
+        versions = ", ".join(map(" ".join, findings.versions.items()))
+        parts += ["", write_code(f"Run again: {findings.command}"), Text(f"With {versions}.")]
+    return Group(*parts)
+
+
+def write_code(line: str) -> Text:
+    """A line that is not wrapped, so that it can be copied from a terminal as one."""
+    return Text(line, no_wrap=True, overflow="ignore")
+
+
+def tabulate(findings: Findings) -> Table:
+    """A row for each gradient, with its verdict in colour."""
+    table = Table(*HEADINGS, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.no_wrap = True
+    for name, result in findings.parameters.items():
+        *cells, verdict = format_result(name, result)
+        table.add_row(*map(Text, cells), Text(verdict, style=STYLES[result.verdict]))
+    return table
+
+
+def summarise(findings: Findings) -> str:
+    """The findings on one line: verdict, mistake, place, and what is right or was found."""
+    names = " and ".join(mistake.name for mistake in findings.mistakes)
+    said = [explain_mistake(mistake) for mistake in findings.mistakes] or [*findings.notes[-1:]]
+    head = f"{findings.verdict}: {', '.join(filter(None, [names, find_place(findings)]))}"
+    return " ".join(" ".join([f"{head.removesuffix(': ')}:" if said else head, *said]).split())
+
+
+def find_place(findings: Findings) -> str:
+    """Find where a submission is wrong: a line, an entry of a gradient, or a step."""
+    lines = [str(mistake.details.get("file_line", "")) for mistake in findings.mistakes]
+    wrong = {
+        name: result
+        for name, result in findings.parameters.items()
+        if result.verdict is Verdict.DISAGREES
+    }
+    places = [line for line in lines if line]
+    if wrong:
+        name = max(wrong, key=lambda each: wrong[each].error)
+        entry = ", ".join(map(str, wrong[name].entry))
+        places.append(f"{find_symbol(name)}[{entry}]" if entry else find_symbol(name))
+    if findings.first_wrong_step is not None:
+        places.append(f"first wrong δ_{findings.first_wrong_step}")
+    return f"at {', '.join(places)}" if places else ""
 
 
 def explain_mistake(mistake: Mistake) -> str:
-    """The explanation of a mistake, and where to read on."""
-    where = f" See ({mistake.equation}) in docs/derivation.md." if mistake.equation else ""
+    """The explanation of a mistake, and the equation that it violates."""
+    where = f" See equation ({mistake.equation})." if mistake.equation else ""
     return mistake.explanation + where
+
+
+def list_links(mistake: Mistake) -> list[str]:
+    """The addresses of a mistake in the catalogue, and of the equation that it violates."""
+    equation = [link_to_equation(mistake.equation)] if mistake.equation else []
+    return [link_to_mistake(mistake.name), *equation]
 
 
 def format_result(name: str, result: ParameterResult) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ def judge(file: Path, show: Callable[[str], object] = print, **options: Any) -> 
     return judge_file(request, 5.0, lambda done, total: None, show)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_code_ends_in_a_verdict(kind: str, tmp_path: Path) -> None:
     body, name = HOSTILE[kind]
@@ -76,7 +77,7 @@ def test_files_named_like_pythons_own_modules_end_no_verdict(
     file = write_file(
         tmp_path, "import random, secrets, html, statistics", "from sizes import ONE", *RIGHT
     )
-    assert judge(file, examples=EXAMPLES).verdict is Verdict.AGREES
+    assert judge(file, options={"examples": EXAMPLES}).verdict is Verdict.AGREES
 
 
 def test_what_the_submission_prints_is_shown_in_part(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_what_the_submission_prints_is_shown_in_part(tmp_path: Path) -> None:
         *RIGHT[:2], "    os.write(1, b'a write\\xff\\n'); print('call' * 100)", RIGHT[2],
     )  # fmt: skip
     printed: list[str] = []
-    assert judge(file, printed.append, examples=EXAMPLES).verdict is Verdict.AGREES
+    assert judge(file, printed.append, options={"examples": EXAMPLES}).verdict is Verdict.AGREES
     (text,) = printed
     assert text.startswith("Your code printed (the first 4000 of ")
     assert "bytes):\nat the start\nan \\x1b[31merror\na write\ufffd\ncallcall" in text
@@ -95,7 +96,7 @@ def test_what_the_submission_prints_is_shown_in_part(tmp_path: Path) -> None:
 
 def test_nothing_is_shown_of_a_silent_submission(tmp_path: Path) -> None:
     printed: list[str] = []
-    judge(write_file(tmp_path, *RIGHT), printed.append, examples=1)
+    judge(write_file(tmp_path, *RIGHT), printed.append, options={"examples": 1})
     assert printed == []
 
 

@@ -100,7 +100,7 @@ COMMANDS = "verify, prove, accuracy, explain, flow, train, docket"
         (["verify", "--json", "no/such/folder/out.json"], "--json: expected a file in an existing folder, found no/such/folder/out.json"),
         (["verify", "--json", "."], "--json: expected a file, found the folder ."),
         (["verify", "--json", "/proc/x.json"], "--json: expected a file that can be written, found /proc/x.json"),
-        (["verify", "--html", "/proc/x.html"], "--html: expected a file that can be written, found /proc/x.html"),
+        (["verify", "a.py", "--html", "/proc/x.html"], "--html: expected a file that can be written, found /proc/x.html"),
         (["flow", "--json", "/proc/x.json"], "--json: expected a file that can be written, found /proc/x.json"),
         (["flow", "--steps", "0"], "--steps: expected an integer of at least 1, found '0'"),
         (["flow", "--forget-bias", "x"], "--forget-bias: expected a number, found 'x'"),

@@ -52,7 +52,7 @@ def advance(*, searching: bool) -> dict[str, Any]:
 
 
 def test_ctrl_c_during_the_search_ends_it_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = child_process.render(Report("own.py", Verdict.DISAGREES))
+    report = child_process.render(Report("own.py", Verdict.DISAGREES), {})
     end = {"outcome": [*report]}
     outcome, sent = judge(monkeypatch, advance(searching=True), None, end)
     assert outcome.verdict == "disagrees"

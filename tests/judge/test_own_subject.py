@@ -10,6 +10,7 @@ from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
+from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
 
@@ -21,14 +22,15 @@ def case(number: int, dtype: Any = np.float64, label: str = "case") -> Case:
     return Case(f"{label} {number}", arguments, Point(number), None)
 
 
-def subject(**changed: Any) -> OwnSubject:
+def subject(gradients: Any = None, **changed: Any) -> OwnSubject:
     model = {
         "cases": (case(0), case(1)), "params": (PARAMS,), "trees": (flatten(PARAMS),), "notes": (),
         "refusal": None,
         "doubt": None, "zeros": frozenset(), "losses_differ": False, "seed": 7,
+        "loss_raised": False,
         "find_program": lambda params, setting: "program",
     }  # fmt: skip
-    return OwnSubject(SimpleNamespace(**(model | changed)))
+    return OwnSubject(SimpleNamespace(**(model | changed)), gradients)
 
 
 def test_a_call_has_copies_and_sees_what_becomes_of_them() -> None:
@@ -144,6 +146,26 @@ def test_a_mistake_is_looked_for_in_one_setting_and_on_one_path(
     assert diagnose_with({4: None, 6: None}, monkeypatch) == ("differences", [4, 6])
 
 
+def test_all_values_of_a_drawn_case_are_scaled_and_those_given_are_not() -> None:
+    assert list(subject().scale_values(case(0), (0.5, 0.25))) == []
+    drawn = Case("", PARAMS, Point(1), None)
+    scaled = list(subject().scale_values(drawn, (0.5, 0.25)))
+    for each, factor in zip(scaled, (0.5, 0.25), strict=True):
+        assert {n: v.dtype for n, v in each.arguments.items()} == {"W": float, "b": np.float32}
+        assert all((value == factor).all() for value in each.arguments.values())
+
+
+def test_the_operations_of_a_function_are_recorded_and_none_without_one() -> None:
+    params = {name: value.astype(float) for name, value in PARAMS.items()}
+    gradients = lambda p: {"W": p["W"] * p["b"], "b": p["b"]}  # noqa: E731
+    with use_float64():
+        found = subject(gradients).record(0, params)
+    names = [each.operation.name for each in found]
+    assert names[-1] == "mul"
+    assert found[-1].value.tolist() == np.ones((2, 3)).tolist()
+    assert subject().record(0, params) == []
+
+
 def test_a_subject_counts_its_cases() -> None:
     found = subject()
     assert found.total == 2
@@ -159,3 +181,39 @@ def test_a_search_for_a_name_that_fails_leaves_the_verdict(monkeypatch: pytest.M
     report = verify_own_model(lambda p: {"w": p["w"]}, lambda p, xp: xp.sum(p["w"] ** 2), params)
     assert [mistake.name for mistake in report.mistakes] == ["unknown"]
     assert any("ended in ValueError: shape mismatch" in note for note in report.notes)
+
+
+X, Y = np.random.default_rng(0).normal(size=(4, 5)), np.ones(2)
+
+
+def compute_loss(params: Any) -> Any:
+    h = np.zeros(2)
+    for x in X:
+        h = np.tanh(params["U"] @ x + params["W"] @ h)
+    return ((h - Y) ** 2).sum()
+
+
+def truncate(params: Any) -> Any:
+    """The gradients of the last three of four steps."""
+    states = [np.zeros(2)]
+    for x in X:
+        states.append(np.tanh(params["U"] @ x + params["W"] @ states[-1]))
+    found = {name: np.zeros_like(value) for name, value in params.items()}
+    dh = 2 * (states[-1] - Y)
+    for t in (3, 2, 1):
+        da = dh * (1 - states[t + 1] ** 2)
+        found["U"] += np.outer(da, X[t])
+        found["W"] += np.outer(da, states[t])
+        dh = params["W"].T @ da
+    return found
+
+
+def test_the_adjoints_that_wrong_gradients_imply_are_charted() -> None:
+    params = {"U": np.full((2, 5), 0.3), "W": np.array([[0.5, -0.4], [0.3, 0.6]])}
+    report = verify_own_model(truncate, compute_loss, params, cases=2)
+    (curve,) = report.curves
+    assert curve.label == "implied by ∂L/∂U and ∂L/∂W"
+    errors = zip(curve.relative_errors, curve.allowed, strict=True)
+    assert [error > allowed for error, allowed in errors] == [True, False, False, False]
+    assert report.steps == ()
+    assert "implied by ∂L/∂U and ∂L/∂W" in report.to_html()

@@ -1,0 +1,96 @@
+"""Sphinx extension: under each equation of the derivation, links to the lines that compute it.
+
+A line computes an equation if a comment in it has the equation's tag, such as (B3). The modules
+with such lines are pages of the site, with an anchor at each line.
+"""
+
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+LOGGER = logging.getLogger(__name__)
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("manual_bptt", "jax_reference", "bptt_verifier")
+DERIVATION = "derivation"
+TAG = re.compile(r"\\tag\{([^}]*)\}")
+CITED = re.compile(r"\(([A-Z]\d+)\)")
+SHOWN = 6  # links under one equation
+
+
+def find_lines(root: Path = ROOT) -> dict[str, list[tuple[str, int]]]:
+    """Find the file and line of every comment that has a tag, by tag."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for package in PACKAGES:
+        for file in sorted((root / package).rglob("*.py")):
+            with tokenize.open(file) as source:
+                for token in tokenize.generate_tokens(source.readline):
+                    if token.type == tokenize.COMMENT:
+                        for tag in CITED.findall(token.string):
+                            place = file.relative_to(root).as_posix(), token.start[0]
+                            found.setdefault(tag, []).append(place)
+    return found
+
+
+def name_page(file: str) -> str:
+    """Name the page of a module."""
+    return f"source/{file.removesuffix('.py')}"
+
+
+def rank_place(place: tuple[str, int]) -> tuple[bool, bool, str, int]:
+    """Rank the readable derivations first, then those arranged for speed, then the others."""
+    file, line = place
+    package, *inner = file.split("/")
+    fast = len(inner) > 1 or inner[0] == "workspace.py"
+    return package != "manual_bptt", fast, file, line
+
+
+def add_links(app: Sphinx, doctree: nodes.document) -> None:
+    """Add an anchor and the links to each equation of the derivation that has a tag."""
+    if app.env.docname != DERIVATION:
+        return
+    lines = find_lines()
+    for equation in [*doctree.findall(nodes.math_block)]:
+        tags = TAG.findall(equation.astext())
+        for tag in tags:
+            equation["ids"].append(f"equation-{tag.lower()}")
+            doctree.ids[f"equation-{tag.lower()}"] = equation
+        places = [place for tag in tags for place in lines.get(tag, ())]
+        if tags and not places:
+            LOGGER.warning("no line computes equation %s", tags, location=equation)
+        if not places:
+            continue
+        links = nodes.paragraph(classes=["equation-lines"])
+        shown = sorted(places, key=rank_place)[:SHOWN]
+        for file, line in shown:
+            links += nodes.Text(", " if len(links) else "computed in ")
+            address = f"{name_page(file)}.html#line-{line}"
+            links += nodes.reference("", f"{file}:{line}", refuri=address, internal=True)
+        if len(places) > len(shown):
+            links += nodes.Text(f" and {len(places) - len(shown)} more")
+        equation.parent.insert(equation.parent.index(equation) + 1, links)
+
+
+def collect_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield a page for each module that computes an equation."""
+    formatter = HtmlFormatter(linenos="inline", anchorlinenos=True, lineanchors="line")
+    for file in sorted({file for places in find_lines().values() for file, _ in places}):
+        source = (ROOT / file).read_text(encoding="utf-8")
+        body = highlight(source, PythonLexer(), formatter)
+        text = f"<h1>{file}</h1><div class='highlight-python'>{body}</div>"
+        yield name_page(file), {"title": file, "body": text, "parents": []}, "page.html"
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the links and the pages of the modules."""
+    app.connect("doctree-read", add_links)
+    app.connect("html-collect-pages", collect_pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

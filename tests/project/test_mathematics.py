@@ -1,0 +1,31 @@
+"""The mathematics of the pages uses only what both GitHub and the documentation site render."""
+
+import re
+
+import pytest
+
+from tests.support.modules import ROOT
+
+CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL)
+# GitHub refuses \operatorname. Its Markdown takes a backslash before punctuation for an escape and
+# removes it, so that `\,` would be a comma; two * would be emphasis, and `<b` a tag of HTML.
+REFUSED = re.compile(r"\\operatorname|\\def\b|\\newcommand|\\[^A-Za-z]|\*|<[A-Za-z]")
+
+
+def list_refused(text: str) -> list[str]:
+    """The formulas of a Markdown text that GitHub would refuse or change."""
+    return [found for found in FORMULA.findall(CODE.sub("", text)) if REFUSED.search(found)]
+
+
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))])
+def test_github_renders_every_formula(page) -> None:
+    assert list_refused(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [r"$\operatorname{sign}(0)$", r"$$a\,b$$", r"$\{U, W\}$", "$$a \\\\ b$$", "$L^*$", "$a<b$"],
+)
+def test_a_formula_that_github_would_change_is_noticed(formula: str) -> None:
+    assert list_refused(f"With {formula} in `$\\,$` and the rest") == [formula]

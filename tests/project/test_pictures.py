@@ -1,0 +1,92 @@
+"""The pictures of the commands show what the commands print today: `make pictures` draws them."""
+
+import re
+import tomllib
+from html import unescape
+
+import pytest
+
+from bptt_verifier import verify
+from bptt_verifier.judge.builtin import CELL_DERIVATIONS, DERIVATIONS
+from bptt_verifier.program.source_file import load
+from tests.support.documentation import load_builder
+from tests.support.modules import ROOT
+
+DOCS = ROOT / "docs"
+TEXT = re.compile(r'<text [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>')
+MEASURED = re.compile(r"-?\d+(\.\d+)+(e[+-]?\d+)?|-?\d+e[+-]?\d+")  # and versions
+
+
+PICTURES = load_builder("pictures")
+
+
+def read_lines(picture: str) -> list[str]:
+    """The lines of text in a picture, from top to bottom, with single spaces."""
+    lines: dict[float, list[tuple[float, str]]] = {}
+    for x, y, text in TEXT.findall(picture):
+        lines.setdefault(float(y), []).append((float(x), unescape(text)))
+    joined = ("".join(text for _, text in sorted(lines[y])) for y in sorted(lines))
+    return [" ".join(line.split()) for line in joined]
+
+
+def without_measurements(picture: str) -> str:
+    """The words of a picture; numbers with decimals, which differ between machines, are masked."""
+    return MEASURED.sub("#", " ".join(read_lines(picture)))
+
+
+def read_picture(name: str) -> str:
+    text: str = (DOCS / name).read_text(encoding="utf-8")
+    return text
+
+
+@pytest.mark.parametrize("name", PICTURES.COMMANDS)
+def test_a_picture_begins_with_its_command(name: str) -> None:
+    command = " ".join(PICTURES.COMMANDS[name])
+    assert read_lines(read_picture(name))[0] == f"$ bptt {command}"
+
+
+def test_the_picture_of_verify_shows_every_derivation() -> None:
+    text = " ".join(read_lines(read_picture("verify.svg")))
+    every = [*DERIVATIONS, *CELL_DERIVATIONS]
+    assert [text.count(f" {name} L ") for name in every] == [1] * len(every)
+
+
+@pytest.mark.slow
+def test_the_picture_of_a_mistake_has_the_cases_of_today() -> None:
+    module = load(ROOT / "examples" / "almost_right.py")
+    report = verify(module.gradients, timeout=0)
+    assert f"almost_right.py, {report.tried}" in read_lines(read_picture("almost_right.svg"))[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURES.COMMANDS)
+def test_a_picture_shows_what_its_command_prints(name: str) -> None:
+    drawn = PICTURES.draw(PICTURES.COMMANDS[name])
+    assert without_measurements(read_picture(name)) == without_measurements(drawn)
+
+
+def test_another_word_or_count_in_a_picture_is_noticed() -> None:
+    picture = read_picture("almost_right.svg")
+    for old, new in (("228", "224"), ("disagrees", "agrees"), ("δ_29", "δ_28")):
+        assert old in picture
+        assert without_measurements(picture.replace(old, new)) != without_measurements(picture)
+    assert without_measurements(picture.replace("2.83e+13", "2.84e+13")) == without_measurements(
+        picture
+    )
+
+
+def find_relative_pictures(page: str) -> list[str]:
+    """The pictures of a page whose addresses are relative, which a package index cannot show."""
+    return re.findall(r"!\[[^]]*\]\((?!https://)([^)]*)\)", page)
+
+
+def test_the_pictures_of_the_readme_have_absolute_addresses_once_the_project_has_one() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if "Repository" in project.get("urls", {}):
+        assert find_relative_pictures(page) == []
+    for name in re.findall(r"!\[[^]]*\]\(\S*?(docs/[^)]*)\)", page):
+        assert (ROOT / name).is_file()
+    assert find_relative_pictures("![a](docs/a.svg) ![b](https://b.example/b.svg)") == [
+        "docs/a.svg"
+    ]

@@ -1,0 +1,223 @@
+"""The plugin of pytest: what a failed verification shows, and the pages of the failures."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from inspect import signature
+from typing import Any, Unpack, get_type_hints
+
+import pytest
+
+from bptt_verifier import (
+    Verdict,
+    assert_own_model_verified,
+    assert_verified,
+    verify_here,
+)
+from bptt_verifier import pytest_plugin as plugin
+from bptt_verifier.judge.options import DerivationOptions, OwnModelOptions, SessionOptions
+from bptt_verifier.judge.verify import verify, verify_own_model
+from bptt_verifier.report import DerivationError, Mistake, ParameterResult, Report
+from bptt_verifier.report.text import summarise
+from tests.support.modules import ROOT
+
+pytest_plugins = ["pytester"]
+
+WRONG = """
+from bptt_verifier.report import DerivationError, Mistake, ParameterResult, Report
+from bptt_verifier.tolerance.comparison import Verdict
+
+def require(gradients, **options):
+    __tracebackhide__ = True
+    raise DerivationError(Report(
+        "mine", Verdict.DISAGREES,
+        (Mistake("missing-transpose", "the line to write is `d @ W.T`.", {}),), first_wrong_step=7,
+        parameters={"W": ParameterResult(Verdict.DISAGREES, 9.0, (0, 2), 1.5, 2.5, 1e-9, 3, 1e-9)},
+    ))
+"""
+LINE = (
+    "disagrees: missing-transpose, at ∂L/∂W[0, 2], first wrong δ_7: the line to write is `d @ W.T`."
+)
+TESTS = {
+    "functions": "def test_mine(): require(len)\ndef test_other(): assert True",
+    "unittest": "import unittest\nclass TestMine(unittest.TestCase):\n"
+    "    def test_mine(self): require(len)\n    def test_other(self): pass",
+    "a cause": "import pytest\ndef test_mine():\n    try: require(len)\n"
+    "    except AssertionError as error: raise RuntimeError('outer') from error\n"
+    "def test_other(): pass",
+    "a group": "def test_mine():\n    try: require(len)\n"
+    "    except AssertionError as error: raise ExceptionGroup('outer', [ValueError(), error])\n"
+    "def test_other(): pass",
+}
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run pytest on a file with the plugin and no other; return the lines and the folder."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run_tests(source: str, *arguments: str) -> pytest.RunResult:
+        pytester.makepyfile(test_it=WRONG + source)
+        return pytester.runpytest("-p", "bptt_verifier.pytest_plugin", *arguments)
+
+    return run_tests
+
+
+@pytest.mark.parametrize("kind", TESTS)
+def test_the_short_summary_shows_verdict_mistake_place_and_remedy(kind: str, run: Any) -> None:
+    ended = run(TESTS[kind])
+    ended.assert_outcomes(failed=1, passed=1)
+    (line,) = [each for each in ended.outlines if each.startswith("FAILED")]
+    assert line.endswith(f"- {LINE}")
+    shown = "\n".join(ended.outlines)
+    assert f"  {LINE}\n  run again: python -m pytest " in shown
+    assert "require(gradients" not in shown  # the traceback ends at the line of the test
+
+
+def test_other_failures_are_left_as_they_are(run: Any) -> None:
+    ended = run("def test_mine(): assert 1 == 2")
+    ended.assert_outcomes(failed=1)
+    assert "wrong gradients" not in "\n".join(ended.outlines)
+    assert any("- assert 1 == 2" in line for line in ended.outlines)
+
+
+def test_an_expected_failure_is_none(run: Any) -> None:
+    ended = run("import pytest\n@pytest.mark.xfail\ndef test_mine(): require(len)")
+    ended.assert_outcomes(xfailed=1)
+    assert "wrong gradients" not in "\n".join(ended.outlines)
+
+
+def test_a_page_is_written_for_each_failure(run: Any, pytester: pytest.Pytester) -> None:
+    source = (
+        "import pytest\n@pytest.mark.parametrize('x', ['a/b', 'a:b', 1])\n"
+        "def test_mine(x): require(len) if x != 1 else None"
+    )
+    ended = run(source, "--bptt-html", "made/pages")
+    pages = sorted((pytester.path / "made/pages").iterdir())
+    assert len(pages) == 2
+    for page in pages:
+        assert "missing-transpose" in page.read_text(encoding="utf-8")
+        assert f"  page: made/pages/{page.name}" in ended.outlines
+        assert re.fullmatch(r"[\w.-]+\.html", page.name)
+
+
+def test_a_folder_that_cannot_be_made_is_a_usage_error(run: Any, pytester: pytest.Pytester) -> None:
+    (pytester.path / "file").touch()
+    ended = run(TESTS["functions"], "--bptt-html", "file/pages")
+    assert ended.ret == pytest.ExitCode.USAGE_ERROR
+    said = "ERROR: --bptt-html: expected a folder that can be made, found file/pages: "
+    assert any(line.startswith(said) for line in ended.errlines)
+
+
+@pytest.mark.slow
+def test_the_processes_of_xdist_show_the_same(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    pytester.makepyfile(test_it=WRONG + TESTS["functions"])
+    plugins = "-p", "xdist.plugin", "-p", "bptt_verifier.pytest_plugin"
+    ended = pytester.runpytest_subprocess(*plugins, "-n", "2", "--bptt-html", "pages")
+    ended.assert_outcomes(failed=1, passed=1)
+    assert any(line.endswith(f"- {LINE}") for line in ended.outlines)
+    assert len([*(pytester.path / "pages").iterdir()]) == 1
+
+
+def test_the_plugin_is_an_entry_point_and_loads_neither_jax_nor_numpy() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["entry-points"]["pytest11"] == {"bptt": plugin.__name__}
+    script = f"import sys, {plugin.__name__}; print({{'jax', 'numpy', 'rich'}} & {{*sys.modules}})"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT, check=True)
+    assert ran.stdout.strip() == b"set()"
+
+
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        (Report("mine", Verdict.AGREES), "agrees:"),
+        (
+            Report("mine", Verdict.INCONCLUSIVE, notes=("One.", "The loss\nis not finite.")),
+            "inconclusive: The loss is not finite.",
+        ),
+        (
+            Report(
+                "mine", Verdict.DISAGREES,
+                (Mistake("raised", "your function raised E", {"file_line": "mine.py:3"}),),
+            ),
+            "disagrees: raised, at mine.py:3: your function raised E",
+        ),
+        (
+            Report(
+                "mine", Verdict.DISAGREES,
+                (Mistake("one", "A.", {}, "B3"), Mistake("two", "B.", {})),
+                parameters={"w": ParameterResult(Verdict.DISAGREES, 9.0, (), 1.0, 2.0, 1e-9, 3, 0)},
+            ),
+            "disagrees: one and two, at ∂L/∂w: A. See equation (B3). B.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_report_is_summarised_on_one_line(report: Report, line: str) -> None:
+    assert summarise(report) == line
+
+
+# The functions that a test calls.
+
+
+def wrong(params: Any, x: Any, y: Any) -> Any:
+    raise KeyError("no")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [(assert_verified, (wrong,)), (assert_own_model_verified, (dict, dict, {"w": 1.0}))],
+)
+def test_no_frame_of_the_package_is_in_the_traceback(function: Any, arguments: Any) -> None:
+    with pytest.raises(DerivationError) as raised:
+        function(*arguments)
+    hidden = [entry for entry in raised.traceback if not entry.ishidden(raised)]
+    assert [str(entry.path) for entry in hidden] == [__file__]
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [(verify, DerivationOptions), (verify_own_model, OwnModelOptions)],
+)
+def test_the_typed_options_are_those_of_the_function(function: Any, options: Any) -> None:
+    parameters = signature(function).parameters.values()
+    named = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    hints = get_type_hints(function)
+    assert get_type_hints(options) == {name: hints[name] for name in named}
+
+
+def test_the_functions_take_their_options_typed_and_in_one_order() -> None:
+    for function, options in (
+        (assert_verified, DerivationOptions),
+        (assert_own_model_verified, OwnModelOptions),
+        (verify_here, SessionOptions),
+    ):
+        assert get_type_hints(function)["options"] == Unpack[options]
+    shared = ["seed", "timeout", "progress", "subject"]
+    for function in (verify, verify_own_model):
+        assert list(signature(function).parameters)[-4:] == shared
+
+
+def test_a_report_carries_what_repeats_it() -> None:
+    report = verify(wrong, model="lstm", sizes=[{"T": 5}], examples=3, seed=7)
+    assert report.seed == 7
+    assert report.options["examples"] == 3
+    call = "verify(wrong, model='lstm', sizes=[{'T': 5}], examples=3, seed=7)"
+    assert report.command == call
+    assert {"verified-bptt", "jax", "numpy", "Python"} <= report.versions.keys()
+    for rendered in (str(report), report.to_dict()):
+        assert call in str(rendered)
+        assert report.versions["jax"] in str(rendered)
+    again = eval(call, {"verify": verify, "wrong": wrong})
+    assert again == report
+    assert verify(wrong, examples=3).command == "verify(wrong, examples=3, seed=0)"
+    assert verify_own_model(dict, dict, {"w": 1.0}, cases=2).command == (
+        "verify_own_model(dict, dict, params, cases=2, seed=0)"
+    )
