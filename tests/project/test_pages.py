@@ -83,6 +83,7 @@ def test_the_page_on_own_models_shows_one_that_agrees(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "agrees\n"
 
 
+@pytest.mark.slow
 def test_the_page_on_second_derivatives_shows_code_that_agrees(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
