@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import unittest
+from functools import partial
 from inspect import signature
 from typing import Any, Unpack, get_type_hints
 
@@ -255,6 +256,8 @@ def test_a_report_carries_what_repeats_it() -> None:
     again = eval(call, {"verify": verify, "wrong": wrong})
     assert again == report
     assert verify(wrong, examples=3).command == "verify(wrong, examples=3, seed=0)"
+    without_name = partial(wrong, None)
+    assert verify(without_name, examples=3).command == "verify(gradients, examples=3, seed=0)"
     assert verify_own_model(dict, dict, {"w": 1.0}, cases=2).command == (
         "verify_own_model(dict, dict, params, cases=2, seed=0)"
     )
