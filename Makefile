@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The files whose mutants `make mutants` tries; all of mutation/tests.toml where it is empty.
 FILES ?=
 
-.PHONY: help verify verify-certified prove machine-proof accuracy docket train test test-deep mutants bench lint \
+.PHONY: help verify verify-certified prove machine-proof accuracy docket train test test-tables test-deep mutants bench lint \
 	types pictures docs clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make docket            judge the published derivations, and write docs/docket.md anew"
 	@echo "make train             train the worked example with the gradients derived by hand"
 	@echo "make test              run the tests"
+	@echo "make test-tables       run the cases of long tables that make test leaves out"
 	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
 	@echo "make mutants           change the judge in every small way; a test must fail each time"
 	@echo "make bench             time the training step against autodiff and PyTorch, which this installs"
@@ -57,7 +58,10 @@ train: $(SET_UP)
 	@$(BIN)/bptt train
 
 test: $(SET_UP)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --hypothesis-profile=ci
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not rest" --hypothesis-profile=ci
+
+test-tables: $(SET_UP)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "rest and not slow" --hypothesis-profile=ci
 
 test-deep: $(SET_UP)
 	@XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=deep

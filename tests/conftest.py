@@ -11,7 +11,7 @@ import pytest
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.program import attempt
 from tests.support.command_line import Command, Ended, Train, exit_code
-from tests.support.profiles import register_profiles
+from tests.support.profiles import list_rest, register_profiles
 
 # Most of the time goes into compiling what runs once. XLA reads this when it first computes, here
 # and in every process that a test starts. `make test-deep` compiles as users do.
@@ -24,6 +24,13 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 gc.set_threshold(50_000, 20, 20)
 
 register_profiles()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave all but every n-th case of a table, marked `table(n)`, to `make test-tables`."""
+    for item in list_rest(items):
+        item.add_marker("rest")
 
 
 @pytest.fixture(scope="session", autouse=True)

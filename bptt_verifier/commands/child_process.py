@@ -69,7 +69,8 @@ class Output:
     def read(self) -> None:
         """Read what arrives, so that nobody waits who prints, to the end or until `close`."""
         while True:
-            if select.select([self.pipe], [], [], 0.1)[0]:
+            # Windows cannot wait for a pipe with a time limit.
+            if os.name == "nt" or select.select([self.pipe], [], [], 0.1)[0]:
                 part = os.read(self.pipe.fileno(), 2**16)
                 if not part:
                     return
@@ -81,8 +82,9 @@ class Output:
     def close(self) -> None:
         """Read what has been printed, and close the pipe."""
         self.ending = True
-        self.reader.join()
-        self.pipe.close()
+        self.reader.join(1 if os.name == "nt" else None)
+        if not self.reader.is_alive():
+            self.pipe.close()
 
     def __str__(self) -> str:
         """What was printed, on lines that any terminal can show; empty if nothing was."""
@@ -164,7 +166,8 @@ def judge_file(
                 if not searching:
                     raise
                 # The verdict stands: the child ends its search, and reports what it has.
-                os.kill(child.pid, signal.SIGINT)
+                if os.name != "nt":  # Windows interrupts every process of a terminal by itself
+                    os.kill(child.pid, signal.SIGINT)
                 searching = False
                 continue
             except queue.Empty:
@@ -190,14 +193,22 @@ def judge_file(
                 running = message["running"]
                 limit = min(timeout if running else float("inf"), threading.TIMEOUT_MAX / 2)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # with the processes that the code has started
+        end_group(child)
         child.wait()
         reader.join()
         output.close()
         if printed := str(output):
             show(printed)
         source.close()
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """End the child, with the processes that the code has started where the system has groups."""
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
 
 
 def main(request: str) -> None:

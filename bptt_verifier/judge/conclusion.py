@@ -214,8 +214,12 @@ def explain(
         if not complete:
             said = f"the search for a name ended early; {which} remain unexplained."
         mistakes = (Mistake("unknown", said, {"gradients": wrong}),)
-    smallest = make_counterexample(subject, simplest)
-    return report._replace(verdict=Verdict.DISAGREES, mistakes=mistakes, counterexample=smallest)
+    curves = protect(subject.chart_steps, failing) if failing and not report.curves else ()
+    return report._replace(
+        verdict=Verdict.DISAGREES, mistakes=mistakes,
+        counterexample=make_counterexample(subject, simplest),
+        curves=report.curves if isinstance(curves, Failure) or not curves else curves,
+    )  # fmt: skip
 
 
 def make_counterexample(subject: Subject, found: Compared) -> Counterexample:

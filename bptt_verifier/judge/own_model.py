@@ -10,7 +10,7 @@ import numpy as np
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.black_box import diagnose_black_box
-from bptt_verifier.mistakes.own_diagnosis import diagnose
+from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.precision import use_float64
@@ -19,7 +19,7 @@ from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import widen
 from bptt_verifier.reference.own_loss import OwnModel
 from bptt_verifier.reference.points import Point, draw_parameters
-from bptt_verifier.report import Mistake
+from bptt_verifier.report import Curve, Mistake
 
 WITNESSES = 4  # failing cases that a named mistake must reproduce
 SIMPLE = 20  # cases with one-digit values among which a simple failing one is sought
@@ -115,6 +115,16 @@ class OwnSubject(Subject):
             if programs[0] is None:
                 return diagnose_black_box(witnesses)
             return diagnose(programs[0], witnesses, partial(self.record, setting))
+
+    def chart_steps(self, cases: Sequence[Compared]) -> tuple[Curve, ...]:
+        """Chart the adjoints that the gradients imply in the first failing case in float64."""
+        first = min(cases, key=lambda found: (found.case.single, found.case.point.number == 0))
+        params = first.case.arguments
+        with use_float64():
+            program = self.model.find_program(params, first.case.point.setting)
+            if program is None:
+                return ()
+            return chart_adjoints(program, first.witness(widen(params), params))
 
     def record(self, setting: int, params: Mapping[str, Array]) -> list[Recorded]:
         """Record the operations of the submission at a point; none where there is no function."""

@@ -10,7 +10,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.exact_values import Computed
-from bptt_verifier.report import Mistake
+from bptt_verifier.report import Curve, Mistake
 from bptt_verifier.tolerance.comparison import Comparison, Verdict, find_coarsest_dtype
 
 OF_FORWARD = ("loss", "prediction")  # results of the forward pass, which are compared first
@@ -141,6 +141,10 @@ class Subject(ABC):
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
     ) -> tuple[Mistake, ...]:
         """Find the mistakes that explain the failing cases and probes; empty where none do."""
+
+    def chart_steps(self, cases: Sequence[Compared]) -> tuple[Curve, ...]:
+        """Chart the errors of single steps in failing cases, where there are no probes."""
+        return ()
 
     def choose_for_exact_values(self, compared: Sequence[Compared]) -> Iterator[Computed]:
         """Choose the results to compare with exact values, the cheapest first."""

@@ -9,13 +9,13 @@ from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake
 from bptt_verifier.mistakes.own_models import OwnHypotheses, Record
-from bptt_verifier.mistakes.places import list_places
+from bptt_verifier.mistakes.places import list_places, measure_adjoints
 from bptt_verifier.mistakes.search import explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import GENERIC, join_symbols
 from bptt_verifier.program.paths import prune
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program, forward
-from bptt_verifier.report import Mistake
+from bptt_verifier.report import Curve, Mistake
 
 
 def diagnose(
@@ -27,8 +27,7 @@ def diagnose(
     the submission at such a point.
     """
     program = prune(program)
-    steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
-    evidence = [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
+    evidence = collect_evidence(program, witnesses)
     known = OwnHypotheses(program, evidence, record)
     if len(try_mistakes(known, evidence, ()).wrong) > 1:
         # Without a conjugate the gradients of all imaginary parts have the wrong sign.
@@ -37,6 +36,23 @@ def diagnose(
             return (known.describe(one),)
     found = explain(known, evidence)
     return found or describe_unknown(known, evidence)
+
+
+def collect_evidence(program: Program, witnesses: Sequence[Witness]) -> list[Evidence]:
+    """Collect the evidence of the witnesses for mistakes in a program."""
+    steps, axes = structure(program).steps, dict.fromkeys(program.leaves)
+    return [make_evidence(forward(program, w.point), steps, w, axes) for w in witnesses]
+
+
+def chart_adjoints(program: Program, witness: Witness) -> tuple[Curve, ...]:
+    """Chart the errors of the adjoints that a submission's gradients imply, step by step."""
+    program = prune(program)
+    (evidence,) = collect_evidence(program, [witness])
+    return tuple(
+        Curve(f"implied by {gradients}", tuple(e.relative for e in errors),
+              tuple(e.allowed for e in errors))
+        for gradients, errors in measure_adjoints(structure(program), evidence)
+    )  # fmt: skip
 
 
 def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tuple[Mistake, ...]:

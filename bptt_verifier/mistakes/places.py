@@ -38,6 +38,18 @@ class Expression(NamedTuple):
     weights: frozenset[str]
 
 
+class AdjointError(NamedTuple):
+    """The error of the adjoint that gradients imply, relative to its size, and the allowed one."""
+
+    relative: float
+    allowed: float
+
+    @property
+    def wrong(self) -> bool | None:
+        """Whether the adjoint is wrong; None where its error is neither small nor large."""
+        return False if self.relative <= self.allowed else True if self.relative > OFF else None
+
+
 def list_places(known: Structure, evidence: Sequence[Evidence], wrong: Sequence[str]) -> list[str]:
     """List sentences on where the gradients are wrong; each holds in every case."""
     right = [name for name in evidence[0].wanted if name not in wrong]
@@ -133,7 +145,7 @@ def fit_everywhere(
         found = fit_adjoints(known, case, expression)
         if found is None:
             return None
-        verdicts.append(found)
+        verdicts.append({slot: error.wrong for slot, error in found.items()})
     return expression, {
         slot: verdicts[0][slot] if len({each[slot] for each in verdicts}) == 1 else None
         for slot in expression.slots
@@ -142,8 +154,11 @@ def fit_everywhere(
 
 def fit_adjoints(
     known: Structure, case: Evidence, expression: Expression
-) -> dict[int, bool | None] | None:
-    """Fit the adjoints of an expression to the submitted gradients of its weights."""
+) -> dict[int, AdjointError] | None:
+    """Fit the adjoints of an expression to the submitted gradients of its weights.
+
+    Returns their errors by slot; None where a fit is not determined, or leaves an error.
+    """
     names = [name for name in case.wanted if name in expression.weights]
     columns = [make_columns(known, case.forward, slot, names) for slot in expression.slots]
     if any(column is None for column in columns):
@@ -165,18 +180,34 @@ def fit_adjoints(
     if error > max(1e-8, 8 * noise) or uncertain > OFF / 100:
         return None
     true = sweep_back(known.program, case.forward)
-    verdicts, start = dict[int, bool | None](), 0
+    errors, start = dict[int, AdjointError](), 0
     largest = max(float(np.max(np.abs(true[slot]))) for slot in expression.slots)
     for slot in expression.slots:
         adjoint = true[slot][0].ravel()
         found = fitted[start : start + adjoint.size]
         start += adjoint.size
-        off = np.max(np.abs(found - adjoint))
-        size = float(np.max(np.abs(adjoint)))
+        off = float(np.max(np.abs(found - adjoint)))
+        size = float(np.max(np.abs(adjoint))) or float(np.finfo(float).tiny)
         # The fit shares its errors among all adjoints.
-        right = off <= max(OFF / 100 * size, uncertain * largest)
-        verdicts[slot] = False if right else True if off > OFF * size else None
-    return verdicts
+        errors[slot] = AdjointError(off / size, max(OFF / 100, uncertain * largest / size))
+    return errors
+
+
+def measure_adjoints(known: Structure, case: Evidence) -> list[tuple[str, list[AdjointError]]]:
+    """Measure the adjoints at every step, for each expression whose weights determine them.
+
+    Returns the gradients that determine them, and the errors from the first step to the last.
+    """
+    measured = []
+    for expression in find_expressions(known):
+        by_step = {known.step.get(known.producer[slot]): slot for slot in expression.slots}
+        if known.steps < 2 or by_step.keys() != {*range(known.steps)}:
+            continue
+        errors = fit_adjoints(known, case, expression)
+        if errors is not None:
+            in_order = [errors[by_step[t]] for t in range(known.steps)]
+            measured.append((join_symbols(sorted(expression.weights)), in_order))
+    return measured
 
 
 def find_expressions(known: Structure) -> list[Expression]:

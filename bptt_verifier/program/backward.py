@@ -12,6 +12,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.operations import Operation, pass_back
 from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, is_inexact
+from bptt_verifier.program.saturation import find_saturating
 from bptt_verifier.program.trace import Program
 
 
@@ -64,6 +65,7 @@ def sweep_back(
             altered.setdefault(number, {}).setdefault(operand, []).append((row, change))
     cotangents: list[Any] = [None] * program.slots
     cotangents[program.result] = np.ones(samples)
+    saturating = find_saturating(program) if errors.sizes is not None else {}
     sums = set[int]()  # slots whose cotangent is a sum that nothing else refers to
 
     def add(slot: int, ct: Array) -> None:
@@ -112,6 +114,10 @@ def sweep_back(
             for slot, ct in zip(equation.inputs, back, strict=True):
                 if ct is not None:
                     add(slot, ct)
+            if number in saturating and arriving[0] is not None:  # (N1)
+                start, size = saturating[number]
+                ct = np.broadcast_to(arriving[0], (samples, *values[start].shape[1:]))
+                add(start, errors.add(np.zeros_like(ct), size * np.abs(ct)))
     for slot in program.leaves.values():
         if cotangents[slot] is None:
             cotangents[slot] = np.zeros((samples, *values[slot].shape[1:]))

@@ -83,7 +83,7 @@ def chart_steps(findings: Findings) -> StepChart | None:
     number = {label: sum(curve.label == label for curve in curves) for label in labels}
     first, worst = findings.first_wrong_step, max(max(each) for each in ratios)
     legend = [
-        (f"{label}, {number[label]} {'probes' if number[label] > 1 else 'probe'}", styles[label])
+        (f"{label}, {number[label]} probes" if number[label] > 1 else label, styles[label])
         for label in labels
     ]
     legend.append(("1: as large as allowed", "limit"))

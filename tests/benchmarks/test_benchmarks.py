@@ -144,6 +144,7 @@ GATED += [
 ]
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "dtype", "name"), GATED)
 def test_every_contender_passes_the_gate(cell: str, dtype: str, name: str) -> None:
     if name == "torch" and find_spec("torch") is None:
@@ -388,6 +389,7 @@ def test_bfloat16_rounds_the_result_of_every_operation_in_a_loop_too() -> None:
     assert with_format(jnp.negative, rounding.BFLOAT16, 1 + 2.0**-13) == -1 - 2.0**-13
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("name", ["manual-jit", "autodiff-hoisted"])
 def test_the_gate_passes_bfloat16_and_sees_larger_errors(cell: str, name: str) -> None:

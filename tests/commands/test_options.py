@@ -298,7 +298,7 @@ def test_a_report_tells_whether_the_code_raised() -> None:
         ("def gradients(params, x, y): raise KeyError(1)", 5),
         ("params = {'w': 1.0}\ndef loss(p): raise KeyError(1)\ndef gradients(p): return p", 5),
         ("params = {'w': 1.0}\ndef loss(p): return p['w']\ndef gradients(p): 1 / 0", 5),
-        ("def gradients(w):\n    raise KeyError(1)\n    return loss, dw\ngradients(1.0)", 5),
+        ("def f(w):\n    raise KeyError(1)\n    return loss, dw\nf(1.0)", 5),
         ("params = {'w': 1.0}\ndef loss(p): return p['w']\ndef gradients(p): return 2", 1),
     ],
 )
@@ -308,6 +308,6 @@ def test_an_exception_of_the_code_has_its_own_exit_code(
 ) -> None:
     file = tmp_path / "mine.py"
     file.write_text(source, encoding="utf-8")
-    ended = bptt("verify", file)
+    ended = bptt("verify", f"{file}:f" if "def f" in source else file)
     assert ended.code == code, ended
     assert "Traceback" not in ended.out + ended.err

@@ -141,6 +141,7 @@ def test_a_gradient_that_is_zero_only_here_is_not_called_zero_for_ever() -> None
 # Learning.
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("gradients", ["manual", "autodiff"])
 @pytest.mark.parametrize(
     "options",
@@ -168,6 +169,7 @@ def test_both_witnesses_learn_all_nine_bytes(
     assert "W cannot learn" not in out
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize("model", manual.CELLS)
 @pytest.mark.parametrize("initial_state", InitialState)
 @pytest.mark.parametrize("encoding", Encoding)

@@ -69,6 +69,7 @@ def report_where(cell: str, special: str) -> Report:
     return judge(wrong_where(cell, SPECIAL[special]), cell)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "special"), EVERYWHERE)
 def test_what_is_wrong_at_special_sizes_alone_is_caught(cell: str, special: str) -> None:
     report = report_where(cell, special)

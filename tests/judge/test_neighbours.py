@@ -57,6 +57,7 @@ def test_a_small_mistake_shows_in_float32_inside(cell: str) -> None:
     assert [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES] == ["W"]
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "returned"), by_turns([*MODULES], RETURNED))
 def test_right_derivations_in_half_precision_agree(cell: str, returned: Any) -> None:
     report = judge(computed_in(np.float16, cell, returned), cell)
@@ -65,6 +66,7 @@ def test_right_derivations_in_half_precision_agree(cell: str, returned: Any) -> 
     assert all(result.resolution < 0.01 for result in report.parameters.values())
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "returned"), by_turns([*MODULES], RETURNED))
 def test_one_per_cent_is_seen_in_half_precision(cell: str, returned: Any) -> None:
     report = judge(computed_in(np.float16, cell, returned, factor=1.01), cell)
@@ -100,6 +102,7 @@ def rnn_in_half(tanh: Any, returned: Any) -> Any:
     return gradients
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("name", "returned"), by_turns([*TANH], RETURNED))
 def test_right_formulas_that_lose_digits_or_overflow_in_half_precision_agree(
     name: str, returned: Any

@@ -58,6 +58,7 @@ def names(report: Report) -> list[str]:
 # Right derivations.
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("model", "style"), by_turns([*MODELS], ["gradients", "otherwise"]))
 def test_a_right_derivation_agrees_in_every_style(model: str, style: str) -> None:
     report = judged(getattr(MODELS[model], style), own_model(model))
@@ -81,6 +82,7 @@ def test_the_values_drawn_are_of_both_precisions_and_never_small_or_alike() -> N
 # Wrong ones.
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: f"{m.model}: {m.name}: {m.written}")
 def test_a_planted_mistake_is_caught_and_named(mistake: Mistake) -> None:
     wrong = planted(mistake.model, (mistake.right, mistake.written))
@@ -105,6 +107,7 @@ def test_a_planted_mistake_is_caught_and_named(mistake: Mistake) -> None:
 IN_FLOAT32 = MISTAKES if deep() else MISTAKES[::3]
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize("mistake", IN_FLOAT32, ids=lambda m: f"{m.model}: {m.name}: {m.written}")
 def test_a_planted_mistake_is_caught_in_float32(mistake: Mistake) -> None:
     if "1e-9" in mistake.written:
@@ -133,6 +136,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     ("model", "pair"), [(model, pair) for model, pairs in PAIRS.items() for pair in pairs]
 )

@@ -135,6 +135,7 @@ def test_a_mistake_in_a_scan_is_named_as_in_a_loop() -> None:
     assert report.mistakes[0].details["line"] == 'return xp.tanh(p["W"] @ h + x_t), None'
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     "loss",
     [
@@ -218,3 +219,20 @@ def test_a_wrong_gradient_of_a_product_of_three_matrices_ends_in_a_verdict() -> 
 
     report = verify_own_model(gradients, loss, params)
     assert report.verdict is Verdict.DISAGREES
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_saturated_sigmoid_agrees_by_the_slope_that_is_computed_from_its_value(
+    dtype: type[Any],
+) -> None:
+    weights = np.array([3.0, 6.0, 12.0])
+
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(weights / (1 + xp.exp(-p["a"])))
+
+    def gradients(p: Any) -> dict[str, Any]:
+        z = 1 / (1 + np.exp(-p["a"].astype(dtype)))
+        return {"a": weights.astype(dtype) * z * (1 - z)}
+
+    saturated = {"a": np.array([15.9, 16.0, 16.1]) * np.finfo(dtype).nmant / 23}
+    assert verify_own_model(gradients, loss, saturated, cases=FEW).verdict is Verdict.AGREES

@@ -26,6 +26,7 @@ def subject(**changed: Any) -> OwnSubject:
         "cases": (case(0), case(1)), "params": (PARAMS,), "trees": (flatten(PARAMS),), "notes": (),
         "refusal": None,
         "doubt": None, "zeros": frozenset(), "losses_differ": False, "seed": 7,
+        "loss_raised": False,
         "find_program": lambda params, setting: "program",
     }  # fmt: skip
     return OwnSubject(SimpleNamespace(**(model | changed)))
@@ -159,3 +160,39 @@ def test_a_search_for_a_name_that_fails_leaves_the_verdict(monkeypatch: pytest.M
     report = verify_own_model(lambda p: {"w": p["w"]}, lambda p, xp: xp.sum(p["w"] ** 2), params)
     assert [mistake.name for mistake in report.mistakes] == ["unknown"]
     assert any("ended in ValueError: shape mismatch" in note for note in report.notes)
+
+
+X, Y = np.random.default_rng(0).normal(size=(4, 5)), np.ones(2)
+
+
+def compute_loss(params: Any) -> Any:
+    h = np.zeros(2)
+    for x in X:
+        h = np.tanh(params["U"] @ x + params["W"] @ h)
+    return ((h - Y) ** 2).sum()
+
+
+def truncate(params: Any) -> Any:
+    """The gradients of the last three of four steps."""
+    states = [np.zeros(2)]
+    for x in X:
+        states.append(np.tanh(params["U"] @ x + params["W"] @ states[-1]))
+    found = {name: np.zeros_like(value) for name, value in params.items()}
+    dh = 2 * (states[-1] - Y)
+    for t in (3, 2, 1):
+        da = dh * (1 - states[t + 1] ** 2)
+        found["U"] += np.outer(da, X[t])
+        found["W"] += np.outer(da, states[t])
+        dh = params["W"].T @ da
+    return found
+
+
+def test_the_adjoints_that_wrong_gradients_imply_are_charted() -> None:
+    params = {"U": np.full((2, 5), 0.3), "W": np.array([[0.5, -0.4], [0.3, 0.6]])}
+    report = verify_own_model(truncate, compute_loss, params, cases=2)
+    (curve,) = report.curves
+    assert curve.label == "implied by ∂L/∂U and ∂L/∂W"
+    errors = zip(curve.relative_errors, curve.allowed, strict=True)
+    assert [error > allowed for error, allowed in errors] == [True, False, False, False]
+    assert report.steps == ()
+    assert "implied by ∂L/∂U and ∂L/∂W" in report.to_html()

@@ -56,6 +56,7 @@ def of_name(name: str, cell: str = "rnn") -> Mistake:
 # Wrong ones.
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize(("mistake", "dtype"), by_turns(NAMED, PRECISIONS), ids=identify)
 def test_a_mistake_is_caught_and_named(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
     wrong = derivation(planted(mistake, tmp_path), mistake.suspect, dtype, **options_of(mistake))
@@ -90,6 +91,7 @@ PAIRS = {
 }  # fmt: skip
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize(
     ("cell", "pair"), [(cell, pair) for cell, pairs in PAIRS.items() for pair in pairs]
 )
@@ -152,6 +154,7 @@ def test_a_zeroed_first_adjoint_is_caught_where_no_total_can_see_it(tmp_path: Pa
 ONE_SLOW = ["rnn", "gru", pytest.param("lstm", marks=pytest.mark.slow)]
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("cell", ONE_SLOW)
 def test_what_is_wrong_at_one_length_alone_is_caught(cell: str) -> None:
     right = derivation(CELLS[cell], cell)
@@ -185,6 +188,7 @@ def test_what_is_wrong_at_one_step_alone_is_caught(cell: str) -> None:
     assert "wrong with T=1" in mistake.explanation
 
 
+@pytest.mark.table(3)
 @pytest.mark.extreme
 @pytest.mark.parametrize("cell", ONE_SLOW)
 def test_as_many_random_problems_of_every_cell_are_tried_as_are_asked_for(cell: str) -> None:
@@ -210,6 +214,7 @@ def test_a_gradient_that_is_there_on_some_problems_only_is_no_obstacle() -> None
     assert names(verify(now_and_then, examples=40)) == ["constant-factor"]
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     ("cell", "found_in"), by_turns([*CELLS], [(np.float64, 1e-9), (np.float32, 1e-3)])
 )
@@ -233,6 +238,7 @@ def test_a_small_relative_error_in_one_entry_is_caught(
     assert names(report) == ["unknown"]
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "dtype"), by_turns([*CELLS], PRECISIONS))
 def test_what_is_wrong_in_one_precision_alone_is_named(cell: str, dtype: type) -> None:
     right = derivation(CELLS[cell], cell)

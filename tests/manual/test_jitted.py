@@ -45,6 +45,7 @@ def test_every_gradient_of_the_rnn_agrees_with_autodiff(
     assert_rnn_agrees(jitted.rnn, problem, checkpoint_every)
 
 
+@pytest.mark.table(3)
 @DTYPES
 @pytest.mark.parametrize("checkpoint_every", [None, 5, 6])
 @pytest.mark.parametrize("T", [5, 8, 11])
@@ -56,6 +57,7 @@ def test_several_steps_back_at_a_time_give_the_same_gradients(
     assert_rnn_agrees(jitted.rnn, problem, checkpoint_every)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("cell", CELLS)
 @DTYPES
 @FEWER
@@ -169,6 +171,7 @@ def arranged_for_gpus(monkeypatch):
 
 
 # Some turns of a loop and a rest; or, for the RNN, a rest alone.
+@pytest.mark.table(2)
 @pytest.mark.parametrize(
     ("cell", "option", "T"),
     [

@@ -9,10 +9,12 @@ import pytest
 
 from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.places import (
+    AdjointError,
     describe_wrong_part,
     find_expressions,
     fit_everywhere,
     list_places,
+    measure_adjoints,
 )
 from bptt_verifier.program.backward import Change, sweep_back
 from bptt_verifier.program.paths import prune
@@ -156,3 +158,28 @@ def test_no_part_is_explained_where_no_known_mistake_was_made(changes: Any) -> N
     (mistake,) = diagnose_numbers(loss, params, plant(gradients, *changes))
     assert mistake.name == "unknown"
     assert "would be explained" not in mistake.explanation
+
+
+def test_the_adjoints_of_all_steps_are_measured_where_gradients_determine_them() -> None:
+    known, points = structure_of("sequence")
+    right, _ = collect(known, points, {})
+    measured = measure_adjoints(known, right[0])
+    assert measured
+    for gradients, errors in measured:
+        assert gradients.startswith("∂L/∂")
+        assert len(errors) == known.steps
+        assert all(error.wrong is False for error in errors)
+    wrong = right[0]._replace(
+        wanted={
+            name: each._replace(submitted=each.submitted * 2)
+            for name, each in right[0].wanted.items()
+        }
+    )
+    for _, errors in measure_adjoints(known, wrong):
+        assert [error.relative for error in errors] == pytest.approx([1.0] * known.steps)
+        assert all(error.wrong for error in errors)
+
+
+@pytest.mark.parametrize(("relative", "wrong"), [(1e-6, False), (5e-4, None), (2e-3, True)])
+def test_an_adjoint_is_wrong_right_or_neither(relative: float, wrong: bool | None) -> None:
+    assert AdjointError(relative, 1e-5).wrong is wrong

@@ -12,6 +12,7 @@ from bptt_verifier.program import measured_errors
 from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.rounding import RoundingErrors
+from bptt_verifier.program.saturation import find_saturating
 from bptt_verifier.program.trace import trace
 
 FLOAT64 = 2.0**-53
@@ -111,3 +112,62 @@ def test_exact_values_in_float32_are_no_sample() -> None:
 
     with use_float64():
         assert not measured_errors.is_float64(trace(loss, {"a": np.ones(2)}))
+
+
+def compute_sigmoids(a: Any, xp: Any) -> dict[str, Any]:
+    """The logistic function by four formulas of exponentials."""
+    e, small = xp.exp(-a), xp.exp(-xp.abs(a))
+    return {
+        "quotient": 1 / (1 + e),
+        "by sign": xp.where(a >= 0, 1 / (1 + small), small / (1 + small)),
+        "logarithm": xp.exp(-xp.logaddexp(0.0 * a, -a)),
+        "two exponentials": xp.exp(a / 2) / (xp.exp(a / 2) + xp.exp(-a / 2)),
+    }
+
+
+@pytest.mark.parametrize("formula", ["quotient", "by sign", "logarithm", "two exponentials"])
+@pytest.mark.parametrize("a", [30.0, -30.0])
+def test_the_slope_of_a_saturated_sigmoid_may_round_as_one_computed_from_its_value(
+    formula: str, a: float
+) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(3.0 * compute_sigmoids(p["a"], xp)[formula])
+
+    z = 1 / (1 + np.exp(-a))
+    by_value, slope = 3 * z * (1 - z), 3 * np.exp(-abs(a))
+    allowed = allowed_of(loss, a=[a, 0.5])["a"][0]
+    assert abs(by_value - slope) < allowed
+    assert 3 * FLOAT64 < allowed < 3 * 2000 * FLOAT64
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a, xp: xp.exp(-a),  # not linear far to the left
+        lambda a, xp: xp.exp(-a * a),  # no sum: its slope is known as well as its value
+        lambda a, xp: xp.exp(-a) / xp.sum(xp.exp(-a)),  # not a function of each entry alone
+    ],
+    ids=["exponential", "bell", "softmax"],
+)
+def test_a_slope_that_is_a_product_with_the_value_is_known_to_its_own_last_places(
+    function: Any,
+) -> None:
+    weights = np.array([1.0, 3.0, 2.0])
+
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(weights * function(p["a"], xp))
+
+    assert allowed_of(loss, a=[6.0, 0.5, 0.25])["a"][0] < 20 * FLOAT64
+
+
+def test_a_part_of_an_activation_that_something_else_reads_is_one_itself() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        z = 1 / (1 + xp.exp(-p["a"]))
+        return xp.sum(xp.log(z) * np.array([1.0, 0.0])) + xp.sum(z @ np.ones((2, 2)))
+
+    with use_float64():
+        program = trace(loss, {"a": np.ones(2)})
+        ends = find_saturating(program)
+    names = [program.operations[number].name for number in ends]
+    assert names == ["div", "log"]
+    assert {each.start for each in ends.values()} == {program.leaves["a"]}

@@ -28,6 +28,7 @@ def difference(loss: Any, params: Any, along: Any) -> float:
     return (4 * slope(1e-4) - slope(2e-4)) / 3
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_forward_pass_is_traced_as_it_stands(name: str) -> None:
     loss, params = LOSSES[name]

@@ -64,6 +64,7 @@ def default_promotion():
         yield
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("name", "run"), by_turns(LOSSES, ["eager", "jit"]))
 def test_jax_gradients_of_default_precision_agree(name: str, run: str) -> None:
     model = Model()
@@ -75,6 +76,7 @@ def test_jax_gradients_of_default_precision_agree(name: str, run: str) -> None:
         assert gradients(model.params)["W"].dtype == jnp.float32
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("name", "run"), by_turns(LOSSES, ["jit", "eager"]))
 def test_training_in_default_precision_spoils_no_verdict(name: str, run: str) -> None:
     model = Model()

@@ -121,6 +121,7 @@ def narrow(p: Any, xp: Any) -> Any:
     return xp.sum(xp.cumsum(inside).astype(xp.float64)) + xp.sum(p["a"])
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     "loss",
     [

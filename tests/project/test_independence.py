@@ -287,6 +287,7 @@ GRADIENTS = [
 ]
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("module", "name"), GRADIENTS)
 def test_every_gradient_of_the_second_witness_comes_from_autodiff(
     module: str, name: str, monkeypatch: pytest.MonkeyPatch
@@ -363,6 +364,7 @@ def changed_by_importing(names: list[str], root: Path = ROOT) -> dict[str, list[
     return python(script, json.dumps([names, sorted(foreign)]), root=root)
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("packages", [PACKAGES, ["benchmarks"]], ids=["products", "benchmarks"])
 def test_importing_changes_no_global_state(packages: list[str]) -> None:
     assert changed_by_importing([name for package in packages for name in modules(package)]) == {}

@@ -1,9 +1,12 @@
 """What is shipped, and under which number."""
 
+import json
 import re
 import tomllib
 import zipfile
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from hatchling.builders.wheel import WheelBuilder
 
@@ -27,6 +30,8 @@ def versions(root: Path = ROOT) -> dict[str, str]:
     """The version that each file which names one gives."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     patterns = {"CITATION.cff": r"(?m)^version: (\S+)$", "CHANGELOG.md": r"(?m)^## \[(\d[^]]*)\]"}
+    literal = r'(?m)^__version__ = "(\S+)"$'
+    patterns |= {f"{package}/__init__.py": literal for package in PACKAGES[:2]}
     found = {"pyproject.toml": project["version"]}
     for name, pattern in patterns.items():
         match = re.search(pattern, (root / name).read_text(encoding="utf-8"))
@@ -42,6 +47,9 @@ def test_a_version_that_differs_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\nversion = '0.2.0'\n")
     (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\nversion: 0.1.0\n")
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## [Unreleased]\n\n## [0.2.0]\n")
+    for package in PACKAGES[:2]:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text('__version__ = "0.2.0"\n')
     assert set(versions(tmp_path).values()) == {"0.1.0", "0.2.0"}
 
 
@@ -50,3 +58,48 @@ def test_the_constraints_are_pins_without_addresses_in_order() -> None:
     pins = [line for line in lines if not line.startswith("#")]
     assert [pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin)] == []
     assert pins == sorted(pins)
+
+
+def test_the_three_packages_have_one_version() -> None:
+    found = {import_module(package).__version__ for package in PACKAGES}
+    assert found == {versions()["pyproject.toml"]}
+
+
+def project(root: Path = ROOT) -> dict[str, Any]:
+    """The metadata of the distribution."""
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    return dict(tomllib.loads(text)["project"])
+
+
+def test_the_oldest_dependencies_are_those_that_the_project_allows() -> None:
+    found = project()
+    extras = found["optional-dependencies"]
+    needed = [*found["dependencies"], *extras["plot"], *extras["certify"]]
+    allowed = {name: bound for name, _, bound in (each.partition(">=") for each in needed)}
+    lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line)
+    for name, bound in allowed.items():
+        assert pins[name].startswith(f"{bound}."), name
+
+
+def test_every_python_of_the_classifiers_is_in_the_matrix_of_the_workflow() -> None:
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    named = re.findall(r"Python :: (3\.\d+)", " ".join(project()["classifiers"]))
+    assert f"python: {json.dumps(named)}" in workflow
+    assert "os: [ubuntu-latest, macos-latest, windows-latest]" in workflow
+
+
+def test_a_release_runs_only_on_a_tag_and_checks_the_files_that_it_publishes() -> None:
+    workflow = (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    assert 'tags: ["v*"]' in workflow
+    assert workflow.index("twine check --strict dist/*") < workflow.index("gh-action-pypi-publish")
+    assert "id-token: write" in workflow.partition("publish:")[2]
+    assert "id-token: write" not in workflow.partition("publish:")[0]
+
+
+def test_addresses_are_the_same_in_the_metadata_and_in_the_citation() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    urls = project()["urls"]
+    assert f'url: "{urls["Documentation"]}"' in citation
+    assert f'repository-code: "{urls["Source"]}"' in citation
+    assert all(address.startswith("https://") for address in urls.values())

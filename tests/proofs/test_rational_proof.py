@@ -99,6 +99,7 @@ def test_the_models_of_the_series_go_through_every_loss_mode_and_option() -> Non
 TRIED = MISTAKES + GATED_MISTAKES if deep() else (MISTAKES + GATED_MISTAKES)[::2]
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize("mistake", TRIED, ids=lambda m: f"{m.suspect}: {m.name}")
 def test_a_planted_mistake_is_refuted(mistake: Mistake, tmp_path: Any) -> None:
     module = planted(mistake, tmp_path)

@@ -29,6 +29,7 @@ from tests.support.profiles import deep
 x, y = sympy.symbols("x y")
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("name", DERIVATIONS)
 def test_each_derivation_is_right_for_all_values_and_all_activations(name: str) -> None:
     proved = prove_symbolically(name, DERIVATIONS[name], free_cases())
@@ -36,6 +37,7 @@ def test_each_derivation_is_right_for_all_values_and_all_activations(name: str) 
     assert proved.models == 2 * len(SHAPES)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("name", MODULES)
 def test_the_cells_are_right_with_their_own_functions(name: str) -> None:
     chosen = own_cases(name.lower())

@@ -104,7 +104,7 @@ def test_all_precisions_share_one_scale_with_one_line_at_1() -> None:
     assert len(chart.lines) == 3
     assert len({style for _, style in chart.lines}) == 2
     assert [label for label, _ in chart.legend] == [
-        "float64, 2 probes", "float32, 1 probe", "1: as large as allowed",
+        "float64, 2 probes", "float32", "1: as large as allowed",
         "first wrong step going backward, t = 1",
     ]  # fmt: skip
     for points, _ in chart.lines:

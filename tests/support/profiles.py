@@ -3,6 +3,7 @@
 A test that states a number of examples of its own is in none of them.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,3 +44,16 @@ def by_turns(cases: Sequence[Any], options: Sequence[Any]) -> list[tuple[Any, An
     if deep():
         return [(case, option) for case in cases for option in options]
     return [(case, options[i % len(options)]) for i, case in enumerate(cases)]
+
+
+def list_rest(items: Sequence[Any]) -> list[Any]:
+    """List the cases of tables, marked `table(n)`, that are not every n-th of their table."""
+    seen, rest = Counter[tuple[Any, str]](), []
+    for item in items:
+        table = item.get_closest_marker("table")
+        if table is not None:
+            name = item.path, item.originalname
+            if seen[name] % table.args[0]:
+                rest.append(item)
+            seen[name] += 1
+    return rest

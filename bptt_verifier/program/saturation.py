@@ -1,0 +1,129 @@
+"""Activations composed of exponentials, whose slopes other formulas compute from their values.
+
+1/(1 + exp(−a)) has the slope exp(−a)/(1 + exp(−a))², which rounds in units of itself. Code that
+computes it as z(1 − z) rounds in units of 1/4, however small the slope is; docs/derivation.md,
+section 10.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.program.operations import BINARY, TESTS, UNARY, evaluate
+from bptt_verifier.program.trace import Program
+from bptt_verifier.tolerance.bounds import ELEMENTARY
+
+LONGEST = 24  # operations of one activation, at most
+EXPONENTIALS = frozenset("exp exp2 expm1".split())
+SUMS = frozenset("add sub expm1 log1p".split())  # without one, the slope is known as the value is
+ENTRYWISE = frozenset({*UNARY, *BINARY, *TESTS, "integer_pow", "select_n"})
+# Points from near zero to where exp(a) is almost infinite, and the distance for differences.
+POINTS = np.concatenate([sign * 1.3 * 2.0 ** np.arange(-6, 10) for sign in (-1, 1)])
+NEARBY = 2.0**-10
+LEVEL = 2.0**-10  # a slope that changes by less, of the largest, is constant
+
+
+class Saturating(NamedTuple):
+    """An activation that is almost linear far out: its variable's slot, and the error of its slope.
+
+    The error is in units of the roundoff.
+    """
+
+    start: int
+    error: float
+
+
+def find_saturating(program: Program) -> dict[int, Saturating]:
+    """Find the activations composed of exponentials, by the operation that ends each."""
+    start, members = dict[int, int](), dict[int, tuple[int, ...]]()
+    inner, users = set[int](), set[int]()
+    for number, operation in enumerate(program.operations):
+        users.update(operation.inputs)
+        before = find_variable(program, number, start)
+        if before is None:
+            continue
+        (slot,) = operation.outputs
+        inside = {k for each in operation.inputs for k in members.get(each, ())}
+        if len(inside) < LONGEST:
+            start[slot], members[slot] = before, (*sorted(inside), number)
+            inner.update(each for each in operation.inputs if start.get(each) == before)
+    # What another activation goes on with is its part, unless something else reads it as well.
+    for operation in program.operations:
+        own = start.get(operation.outputs[0])
+        inner.difference_update(each for each in operation.inputs if start.get(each) != own)
+    found, errors = dict[int, Saturating](), dict[Any, float]()
+    for slot, numbers in members.items():
+        names = {program.operations[number].name for number in numbers}
+        if slot in inner or not (names & EXPONENTIALS and names & SUMS):
+            continue
+        key = describe(program, numbers, start[slot])
+        if key not in errors:
+            errors[key] = measure_slope_error(program, numbers, start[slot])
+        if errors[key]:
+            found[numbers[-1]] = Saturating(start[slot], errors[key])
+    return found
+
+
+def find_variable(program: Program, number: int, start: dict[int, int]) -> int | None:
+    """Find the one slot of which the result of an operation is a function, entry by entry."""
+    operation, constants = program.operations[number], program.constants
+    if operation.name not in ENTRYWISE or len(operation.outputs) > 1:
+        return None
+    if any(slot in constants and np.size(constants[slot]) > 1 for slot in operation.inputs):
+        return None
+    active = [slot for slot in operation.inputs if slot not in constants]
+    variables = {start.get(slot, slot) for slot in active}
+    if len(variables) != 1 or any(np.iscomplexobj(np.empty(0, d)) for d in operation.dtypes):
+        return None
+    return variables.pop()
+
+
+def describe(program: Program, numbers: Sequence[int], variable: int) -> tuple[Any, ...]:
+    """Describe what an activation computes, by its operations and constants."""
+    places, described = {variable: 0}, []
+    for number in numbers:
+        operation = program.operations[number]
+        operands = tuple(
+            ("constant", np.asarray(program.constants[slot]).tobytes())
+            if slot in program.constants
+            else places[slot]
+            for slot in operation.inputs
+        )
+        power = operation.params.get("y") if operation.name == "integer_pow" else None
+        described.append((operation.name, power, operands))
+        places[operation.outputs[0]] = len(places)
+    return tuple(described)
+
+
+def measure_slope_error(program: Program, numbers: Sequence[int], variable: int) -> float:
+    """Measure the largest slope of an activation, times the error of elementary functions.
+
+    It is 0 for what does not become linear on both sides, as exp(a) itself.
+    """
+    points = np.concatenate([POINTS * (1 - NEARBY), POINTS * (1 + NEARBY)])
+    with np.errstate(all="ignore"):
+        values = evaluate_activation(program, numbers, variable, points)
+        slopes = np.diff(values.reshape(2, -1), axis=0)[0] / (2 * NEARBY * POINTS)
+    falling, rising = np.split(slopes, 2)
+    sides = [side[np.isfinite(side)] for side in (falling, rising)]
+    largest = max((float(np.max(np.abs(side), initial=0.0)) for side in sides), default=0.0)
+    level = [len(side) > 1 and abs(side[-1] - side[-2]) <= LEVEL * largest for side in sides]
+    curved = np.ptp(np.concatenate(sides)) > LEVEL * largest if all(level) else False
+    return ELEMENTARY * largest if curved else 0.0
+
+
+def evaluate_activation(
+    program: Program, numbers: Sequence[int], variable: int, points: np.ndarray[Any, Any]
+) -> Any:
+    """Evaluate an activation at these values of its variable."""
+    results: dict[int, Any] = {variable: points[None]}
+    for number in numbers:
+        operation = program.operations[number]
+        given = [
+            results[slot] if slot in results else np.reshape(program.constants[slot], (1,))
+            for slot in operation.inputs
+        ]
+        (slot,) = operation.outputs
+        (results[slot],) = evaluate(operation._replace(shapes=(points.shape,)), given)
+    return results[program.operations[numbers[-1]].outputs[0]]

@@ -1,0 +1,38 @@
+"""`make test` runs every n-th case of a long table, and `make test-tables` the others."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support.modules import ROOT
+from tests.support.profiles import list_rest
+
+
+def state_case(name: str, every: int | None, number: int) -> Any:
+    """A case of a test, in a table of which every n-th case is run."""
+    mark = None if every is None else pytest.mark.table(every).mark
+    return SimpleNamespace(
+        path=Path("test_it.py"), originalname=name, number=number,
+        get_closest_marker=lambda each: mark if each == "table" else None,
+    )  # fmt: skip
+
+
+def test_every_nth_case_of_each_table_is_left_to_the_ordinary_run() -> None:
+    cases = [state_case("first", 3, i) for i in range(7)]
+    cases += [state_case("second", 5, i) for i in range(6)]
+    cases += [state_case("no_table", None, i) for i in range(3)]
+    rest = list_rest(cases)
+    run = [(case.originalname, case.number) for case in cases if case not in rest]
+    assert run == [
+        ("first", 0), ("first", 3), ("first", 6), ("second", 0), ("second", 5),
+        ("no_table", 0), ("no_table", 1), ("no_table", 2),
+    ]  # fmt: skip
+
+
+def test_together_the_two_commands_run_all_but_the_slow_tests() -> None:
+    chosen = re.findall(r'-m "([^"]+)" --hypothesis-profile=ci', (ROOT / "Makefile").read_text())
+    assert chosen == ["not slow and not rest", "rest and not slow"]
+    assert "expect 0 make test-tables" in (ROOT / ".ci/run").read_text()
