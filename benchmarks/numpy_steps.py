@@ -26,14 +26,9 @@ def require_numpy(problem: Problem, setting: Setting) -> None:
 
 
 def manual(name: str, problem: Problem, setting: Setting, **options: Any) -> Contender:
-    """The preallocated workspace for the plain RNN, the readable module for the gated cells.
-
-    `options` are those of the workspace.
-    """
+    """The preallocated workspace of the cell; `options` are those of the workspace."""
     require_numpy(problem, setting)
-    if problem.cell != "rnn":
-        return readable(name, problem, setting)
-    options |= {"activation": problem.option["activation"], "loss": problem.loss}
+    options |= {**problem.option, "loss": problem.loss}
     workspace = Workspace(problem.params, problem.x, **options)
 
     def step(params: Any, rate: float) -> tuple[Any, Any]:

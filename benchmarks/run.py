@@ -152,8 +152,6 @@ def measure(
             lambda: progress(next(done), total),
         )
         return
-    if model != "rnn" and "manual" in plan.contenders:
-        measured.note("manual is the module made to be read: the workspace is the plain RNN's")
     for index, (sizes, dtype) in enumerate(places):
         finished = iter(range(index * number_of_rounds + 1, total + 1))
         measure_place(

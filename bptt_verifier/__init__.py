@@ -3,6 +3,7 @@
 Knows both witnesses; neither knows it. Also the command line, `bptt`, and a plugin of pytest.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from manual_bptt import __version__
@@ -15,9 +16,22 @@ if TYPE_CHECKING:
         verify,
         verify_own_model,
     )
+    from bptt_verifier.judge.vjp import assert_vjp_verified, verify_vjp
     from bptt_verifier.proofs.enclosures import certify
     from bptt_verifier.report import DerivationError, Report
     from bptt_verifier.tolerance.comparison import Verdict
+
+# Public names, by the module that has them.
+MODULES = {
+    "judge.session": ("verify_here",),
+    "judge.verify": (
+        "assert_own_model_verified", "assert_verified", "verify", "verify_own_model",
+    ),
+    "judge.vjp": ("assert_vjp_verified", "verify_vjp"),
+    "proofs.enclosures": ("certify",),
+    "report": ("DerivationError", "Report"),
+    "tolerance.comparison": ("Verdict",),
+}  # fmt: skip
 
 __all__ = [
     "DerivationError",
@@ -26,10 +40,12 @@ __all__ = [
     "__version__",
     "assert_own_model_verified",
     "assert_verified",
+    "assert_vjp_verified",
     "certify",
     "verify",
     "verify_here",
     "verify_own_model",
+    "verify_vjp",
 ]
 
 
@@ -39,20 +55,10 @@ def __getattr__(name: str) -> Any:
     pytest imports this package at every start for its plugin, JAX takes a second, and `certify`
     needs the extra of that name.
     """
-    module: Any
-    if name in ("DerivationError", "Report"):
-        from bptt_verifier import report as module  # noqa: PLC0415
-    elif name == "Verdict":
-        from bptt_verifier.tolerance import comparison as module  # noqa: PLC0415
-    elif name == "certify":
-        from bptt_verifier.proofs import enclosures as module  # noqa: PLC0415
-    elif name == "verify_here":
-        from bptt_verifier.judge import session as module  # noqa: PLC0415
-    elif name in __all__:
-        from bptt_verifier.judge import verify as module  # noqa: PLC0415
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(module, name)
+    for module, names in MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

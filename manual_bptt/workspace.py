@@ -1,54 +1,28 @@
-"""The training step of `rnn` in arrays that are made once, as fast as NumPy goes.
+"""The training step of any cell in arrays that are made once, as fast as NumPy goes.
 
-One matrix product makes all U x_t, one each ∂L/∂U and ∂L/∂W, and one a step either sweep. The
-states are written over U x_t and the adjoints over the slopes, the first over the last state, so
-that a step takes two arrays (T, B, H), or, with `checkpoint_every=k`, two of k steps and every k-th
-state.
+The sweeps of each cell are in `manual_bptt.in_place`. Around them are the output, the loss, the
+update and, with `checkpoint_every=k`, the segments: only every k-th state is kept.
 Source: docs/derivation.md, section 15.
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Shaped
 
-from manual_bptt import inputs, losses
+from manual_bptt import gru, inputs, losses, lstm, rnn
 from manual_bptt.activations import Array
-from manual_bptt.rnn import Params
+from manual_bptt.in_place.gru import Sweeps as GRUSweeps
+from manual_bptt.in_place.lstm import Sweeps as LSTMSweeps
+from manual_bptt.in_place.rnn import ELEMENTWISE
+from manual_bptt.in_place.rnn import Sweeps as RNNSweeps
+from manual_bptt.in_place.sums import Layout, Sweeps
 
-NAMES = (*Params._fields, "x", "y", "h0")
-
-
-class Elementwise(NamedTuple):
-    """φ of a, which may be lost, into another array, and φ′ of h = φ(a) into another."""
-
-    function: Callable[[Array, Array], object]
-    slope: Callable[[Array, Array], object]
-
-
-def logistic(a: Array, h: Array) -> None:
-    """The bits of `activations.logistic`, with no array but a, which is lost, and h."""
-    np.exp(np.negative(np.abs(a, h), h), h)
-    np.greater_equal(a, 0, a)
-    np.maximum(a, h, out=a)  # 1 where a ≥ 0, else e⁻|ᵃ|, which is at most 1
-    np.divide(a, np.add(h, 1, h), h)
-
+P = TypeVar("P", rnn.Params, lstm.Params, gru.Params)
 
 # fmt: off
-ELEMENTWISE = {
-    # name                  φ(a), into h                              φ′ from h, into s
-    "tanh":     Elementwise(np.tanh,
-                            lambda h, s: np.subtract(1, np.multiply(h, h, s), s)),  # (Q1)
-    "sigmoid":  Elementwise(logistic,
-                            lambda h, s: np.multiply(h, np.subtract(1, h, s), s)),  # (Q1)
-    "relu":     Elementwise(lambda a, h: np.maximum(a, 0, out=h),
-                            lambda h, s: np.greater(h, 0, s)),                      # (Q1)
-    "identity": Elementwise(lambda a, h: np.copyto(h, a),
-                            lambda h, s: s.fill(1)),                                # (Q1)
-}
 # κ of the losses L = κ/2 Σ (ŷ − y)² with ∂L/∂ŷ = κ (ŷ − y), which need one residual for both.
 SQUARES: dict[str, Callable[[Any], Any]] = {
     "mse":      lambda N: 2 / N,                                                # (L1), (L2)
@@ -57,10 +31,12 @@ SQUARES: dict[str, Callable[[Any], Any]] = {
 # fmt: on
 
 
-class Workspace:
-    """Loss, gradients and update of the RNN for one set of sizes and one dtype, in arrays kept.
+class Workspace(Generic[P]):
+    """Loss, gradients and update of a cell for one set of sizes and one dtype, in arrays kept.
 
-    `params` and x (T, B, D), of any floating dtype, say which; their values are not used.
+    `params` are those of `rnn`, `lstm` or `gru`, told apart by the shape of W. They and x
+    (T, B, D), of any floating dtype, say what the workspace is for; their values are not used.
+    `activation` is the RNN's option and `reset` the GRU's.
     With `checkpoint_every=k` the states are kept every k steps only, and those between are computed
     once more on the way back. The memory is least for k about √T (Chen et al. 2016, "Training deep
     nets with sublinear memory cost"; Gruslys et al. 2016, "Memory-efficient backpropagation through
@@ -71,50 +47,54 @@ class Workspace:
 
     def __init__(
         self,
-        params: Params,
+        params: P,
         x: Shaped[Array, "T B D"],
         *,
         activation: str = "tanh",
+        reset: str = "after",
         loss: str = "mse",
         checkpoint_every: int | None = None,
     ) -> None:
-        weights, x, *_ = inputs.arguments(params, x)
-        dtype: np.dtype[Any] = x.dtype
+        gates = count_gates(params)
+        cell: Any = {lstm.GATES: lstm, gru.GATES: gru}.get(gates, rnn)
+        fields = cell.Params._fields
+        weights, x, *_ = inputs.arguments(params, x, gates=gates, fields=fields)
+        dtype = x.dtype
         if not np.issubdtype(dtype, np.floating):
             raise TypeError(f"U: expected a floating dtype, found {dtype}")
-        inputs.name_among("activation", activation, tuple(ELEMENTWISE))
+        inputs.name_among(
+            "activation", activation, tuple(ELEMENTWISE) if cell is rnn else ("tanh",)
+        )
+        inputs.name_among("reset", reset, gru.RESETS if cell is gru else ("after",))
         losses.find(loss)
-        (T, B, _), (O, H) = x.shape, weights[2].shape
+        (T, B, D), (O, H) = x.shape, weights[2].shape
         k = T
         if checkpoint_every is not None:
             inputs.require_at_least(1, "checkpoint_every", checkpoint_every)
             k = min(checkpoint_every, T)
 
-        def empty(*shape: int) -> Array:
-            return np.empty(shape, dtype)
-
-        self._activation, self._loss = ELEMENTWISE[activation], loss
-        self._scale = SQUARES[loss](dtype.type(B * O)) if loss in SQUARES else None
-        self._dtype = dtype
-        of_weights = (None if w is None else w.shape for w in weights)
-        self._shapes = (*of_weights, x.shape, (B, O), (B, H))
+        self._fields: tuple[str, ...] = fields
+        self._loss: str = loss
+        self._dtype: np.dtype[Any] = dtype
+        self._scale: Any = SQUARES[loss](dtype.type(B * O)) if loss in SQUARES else None
+        states = ("h0", "c0") if cell is lstm else ("h0",)
+        of_weights: list[Any] = [None if w is None else w.shape for w in weights]
+        shapes: list[Any] = [*of_weights, x.shape, (B, O), (B, H), (B, H) if cell is lstm else None]
+        self._shapes = dict(zip((*self._fields, "x", "y", "h0", "c0"), shapes, strict=True))
         self._segments = [slice(start, min(start + k, T)) for start in range(0, T, k)]
 
-        self._gradient = Params._make(None if w is None else empty(*w.shape) for w in weights)
-        # A segment of n steps has h_t in row t and δ_t in row n - 1 + t: δ_1 lies where h_n was,
-        # which nothing needs by then. Row 0 is for products, and for h_0 once (Q4) alone is left.
-        self._rows = empty(2 * k, B, H)
-        self._spare = self._rows[0]
-        self._kept = empty(len(self._segments) - 1, B, H)
-        self._prediction = empty(B, O)
-        self._temporary = [self._rows, self._kept, self._prediction]
-        # With one segment the place of ∂L/∂W is free during both sweeps, and Wᵀ lies there.
-        self._W_T = self._gradient.W
-        self._addends: tuple[Array | None, Array | None] = None, None
-        if len(self._segments) > 1:
-            addends = np.empty_like(self._gradient.U), np.empty_like(self._gradient.W)
-            self._W_T, self._addends = empty(H, H), addends
-            self._temporary += [self._W_T, *addends]
+        self._gradient = cell.Params._make(
+            None if w is None else np.empty(w.shape, dtype) for w in weights
+        )
+        several = len(self._segments) > 1
+        layout = Layout(k, B, D, H, dtype, self._gradient, several)
+        self._sweeps: Sweeps = (
+            LSTMSweeps(layout) if cell is lstm
+            else GRUSweeps(layout, reset) if cell is gru
+            else RNNSweeps(layout, activation)
+        )  # fmt: skip
+        self._kept = layout.empty(len(self._segments) - 1, len(states), B, H)
+        self._prediction = layout.empty(B, O)
 
     @property
     def nbytes(self) -> int:
@@ -122,7 +102,8 @@ class Workspace:
 
         Beside them a call makes none that grows with B and H, if its arguments are contiguous.
         """
-        return sum(array.nbytes for array in self._temporary)
+        arrays = [*self._sweeps.temporary, self._kept, self._prediction]
+        return sum(array.nbytes for array in arrays)
 
     @property
     def gradient_nbytes(self) -> int:
@@ -131,46 +112,55 @@ class Workspace:
 
     def value_and_grad(
         self,
-        params: Params,
+        params: P,
         x: Shaped[Array, "T B D"],
         y: Shaped[Array, "B O"],
         h0: Shaped[Array, "B H"] | None = None,
-    ) -> tuple[Any, Params]:
-        """The loss and its gradients with respect to the parameters, as `rnn.value_and_grad`.
+        c0: Shaped[Array, "B H"] | None = None,
+    ) -> tuple[Any, P]:
+        """The loss and its gradients with respect to the parameters, as the cell's own function.
 
         The gradients are this workspace's own arrays: the next call writes over them. Of the
         arguments the shapes and dtypes are looked at, not the values: NaN and infinity go through.
         Raises TypeError or ValueError naming the argument that does not fit the workspace.
         """
-        self._require_fit(params, x, y, h0)
-        np.copyto(self._W_T, params[1].T)
-        segments, kept = self._segments, self._kept
+        self._require_fit(params, x, y, h0, c0)
+        segments, kept, sweeps = self._segments, self._kept, self._sweeps
         last = len(segments) - 1
+        first = (h0, c0)[: kept.shape[1]]
+
+        def before(number: int) -> tuple[Array | None, ...]:
+            return tuple(kept[number - 1]) if number else first
 
         for number, steps in enumerate(segments):
-            before = kept[number - 1] if number else h0
-            h_n = self._sweep_forward(params, x[steps], before)
+            reached = sweeps.forward(params, x[steps], before(number))
             if number < last:
-                kept[number] = h_n
-        value, dy = self._output(params, y, h_n)
+                for state, into in zip(reached, kept[number], strict=True):
+                    into[...] = state
+        value, dy = self._output(params, y, reached[0])
         for number in range(last, -1, -1):
-            x_n, before = x[segments[number]], kept[number - 1] if number else h0
+            x_n, dc = x[segments[number]], None
             if number < last:
-                self._sweep_forward(params, x_n, before)  # (Q5)  h_t once more
-            above = kept[number] if number < last else dy
-            self._sweep_back(params, len(x_n), above, number == last)
-            self._sum_over_time(x_n, before, number == last)
-            if number:  # ∂L/∂h of the kept state takes its place, for nothing needs it any more
-                np.dot(self._rows[len(x_n)], params[1], kept[number - 1])  # (B3)
+                sweeps.forward(params, x_n, before(number))  # (Q5)  the states once more
+            entrance = sweeps.entrance(len(x_n))
+            if number < last:
+                entrance[...], dc = kept[number, 0], kept[number, -1]
+            else:
+                np.dot(dy, params[2], entrance)  # (B1)  ∂L/∂h_T = Vᵀ ∂L/∂ŷ
+            sweeps.back(params, len(x_n), dc)
+            sweeps.sum_over_time(x_n, before(number), number == last)
+            if number:  # nothing needs the kept states any more
+                sweeps.hand_on(params, len(x_n), kept[number - 1])
         return value, self._gradient
 
     def step(
         self,
-        params: Params,
+        params: P,
         x: Shaped[Array, "T B D"],
         y: Shaped[Array, "B O"],
         learning_rate: float,
         h0: Shaped[Array, "B H"] | None = None,
+        c0: Shaped[Array, "B H"] | None = None,
     ) -> Any:
         """One step of gradient descent: changes the arrays of `params`, returns the loss before it.
 
@@ -187,38 +177,19 @@ class Workspace:
             raise ValueError(
                 f"learning_rate: expected a finite number in {self._dtype}, found {learning_rate}"
             )
-        for name, weight in zip(Params._fields, params, strict=False):
+        for name, weight in zip(self._fields, params, strict=False):
             if isinstance(weight, np.ndarray) and not weight.flags.writeable:
                 raise ValueError(f"{name}: expected an array to write to, found it read-only")
-        value, gradient = self.value_and_grad(params, x, y, h0)
+        value, gradient = self.value_and_grad(params, x, y, h0, c0)
         for weight, slope in zip(params, gradient, strict=True):
             if weight is not None:
                 np.multiply(slope, rate, slope)
                 np.subtract(weight, slope, weight)  # (T1)  θ ← θ − η ∂L/∂θ
         return value
 
-    def _sweep_forward(self, params: Params, x: Array, before: Array | None) -> Array:
-        """The states of one segment after the one `before`, None for zeros; returns the last."""
-        U, _, _, b, _ = params
-        spare, W_T, phi = self._spare, self._W_T, self._activation.function
-        states = self._rows[1 : len(x) + 1]
-        np.dot(rows(x), U.T, rows(states))  # (Q2)  U x_t of all t at once
-        if b is not None:
-            states += b
-        state: Array
-        for state in states:
-            if before is None:
-                spare[...] = state  # W h_0 = 0
-            else:
-                np.dot(before, W_T, spare)
-                np.add(state, spare, spare)  # (F1)  a_t = U x_t + W h_{t-1} + b
-            phi(spare, state)  # (F2)  h_t = φ(a_t)
-            before = state
-        return state
-
-    def _output(self, params: Params, y: Array, h_T: Array) -> tuple[Any, Array]:
+    def _output(self, params: P, y: Array, h_T: Array) -> tuple[Any, Array]:
         """The loss and ∂L/∂ŷ; what that gives to V and c is left in the gradients."""
-        _, _, V, _, c = params
+        V, c = params.V, params.c
         prediction, gradient = self._prediction, self._gradient
         np.dot(h_T, V.T, prediction)  # (F3)  ŷ = V h_T + c
         if c is not None:
@@ -234,49 +205,18 @@ class Workspace:
             np.sum(dy, axis=0, out=gradient.c)  # (B8)  ∂L/∂ŷ
         return value, dy
 
-    def _sweep_back(self, params: Params, n: int, above: Array, first: bool) -> None:
-        """The adjoints of the n steps of one segment; `first` where no other was swept yet.
-
-        They come from `above`, which is ∂L/∂ŷ for the first and ∂L/∂h_n for the others.
-        """
-        _, W, V, _, _ = params
-        spare, slope, delta_n = self._spare, self._activation.slope, self._rows[2 * n - 1]
-        slope(self._rows[n], spare)  # (Q1)  φ′ of the last step: δ_1 is written over its state
-        dh = np.dot(above, V, delta_n) if first else above  # (B1)  ∂L/∂h_T = Vᵀ ∂L/∂ŷ
-        np.multiply(dh, spare, delta_n)  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
-        slope(self._rows[1:n], self._rows[n : 2 * n - 1])  # (Q1)  φ′ of all other t at once
-        for later, adjoint in pairwise(self._rows[2 * n - 1 : n - 1 : -1]):
-            np.dot(later, W, spare)  # (B3)  ∂L/∂h_t = Wᵀ δ_{t+1}
-            np.multiply(adjoint, spare, adjoint)  # (B2)
-
-    def _sum_over_time(self, x: Array, before: Array | None, first: bool) -> None:
-        """The segment's part of ∂L/∂U, ∂L/∂W and ∂L/∂b; `first` where no other is there yet."""
-        n, gradient, from_zero = len(x), self._gradient, before is None
-        delta, h = self._rows[n : 2 * n], self._rows[from_zero:n]
-        for_U, for_W = (None, None) if first else self._addends
-        add_product(rows(delta), rows(x), gradient.U, for_U)  # (Q3)  Σ_t δ_t x_tᵀ
-        if gradient.b is not None:
-            found = gradient.b if first else self._spare[0]
-            np.sum(delta, axis=(0, 1), out=found)  # (B7)  Σ_t δ_t
-            if not first:
-                np.add(gradient.b, found, gradient.b)  # (Q6)
-        if before is not None:
-            self._spare[...] = before
-        after = delta[from_zero:]  # h_0 = 0 adds nothing
-        add_product(rows(after), rows(h), gradient.W, for_W)  # (Q4)  Σ_t δ_t h_{t-1}ᵀ
-
-    def _require_fit(self, params: Any, x: Any, y: Any, h0: Any) -> None:
+    def _require_fit(self, params: Any, x: Any, y: Any, h0: Any, c0: Any) -> None:
         """Raises TypeError or ValueError where an argument is not what this workspace is made for.
 
         In the time of a microsecond: nothing is converted, and no value is looked at but the
         targets of a cross-entropy.
         """
-        if not isinstance(params, tuple) or len(params) != len(Params._fields):
-            raise TypeError(
-                f"params: expected Params(U, W, V[, b, c]), found {type(params).__name__}"
-            )
-        for name, shape, value in zip(NAMES, self._shapes, (*params, x, y, h0), strict=True):
-            if value is None and (shape is None or name == "h0"):
+        if not isinstance(params, tuple) or len(params) != len(self._fields):
+            fields = "U, W, V[, b, c]" + ("[, b_n]" if len(self._fields) > 5 else "")
+            raise TypeError(f"params: expected Params({fields}), found {type(params).__name__}")
+        given = (*params, x, y, h0, c0)
+        for (name, shape), value in zip(self._shapes.items(), given, strict=True):
+            if value is None and (shape is None or name in ("h0", "c0")):
                 continue
             if not isinstance(value, np.ndarray) or shape is None:
                 wanted = "None" if shape is None else "an array"
@@ -291,7 +231,7 @@ class Workspace:
                 raise ValueError(
                     f"{name}: expected shape {expected} of this workspace, found {value.shape}"
                 )
-        for name, weight, own in zip(Params._fields, params, self._gradient, strict=True):
+        for name, weight, own in zip(self._fields, params, self._gradient, strict=True):
             if weight is not None and weight is own:
                 raise ValueError(
                     f"{name}: expected an array of yours, found this workspace's own gradient"
@@ -300,14 +240,8 @@ class Workspace:
             inputs.require_targets(y, self._loss, self._prediction.shape[1], None)
 
 
-def rows(array: Shaped[Array, "n B *"]) -> Shaped[Array, "nB *"]:
-    """The rows of all sequences at all steps, one below the other."""
-    return array.reshape(-1, array.shape[-1])
-
-
-def add_product(left: Array, right: Array, total: Array, addend: Array | None) -> None:
-    """leftᵀ right into `total`, or, by way of `addend`, added to it."""
-    if addend is None:
-        np.dot(left.T, right, total)
-    else:
-        total += np.dot(left.T, right, addend)  # (Q6)  over the segments
+def count_gates(params: Any) -> int:
+    """The gates packed in W (G·H, H): 4 in an LSTM, 3 in a GRU, otherwise 1."""
+    shape: tuple[int, ...] = getattr(getattr(params, "W", None), "shape", ())
+    counts = (lstm.GATES, gru.GATES)
+    return next((G for G in counts if len(shape) == 2 and shape[0] == G * shape[1] > 0), 1)

@@ -233,7 +233,7 @@ def large_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED)
         axis = axes.get(name)
         largest = np.max(np.abs(value), axis=axis, keepdims=True)
         allowed = SAFETY * np.sqrt(terms) * unit * largest + tiny  # (N4)
-        return np.broadcast_to(allowed.reshape(()) if value.ndim == 0 else allowed, value.shape)
+        return np.broadcast_to(allowed, value.shape)
 
     allowed = {name: allow(name, value) for name, value in values.items() if name in names}
     return loosen_where_overflowing(Truth({n: values[n] for n in allowed}, allowed), dtype)

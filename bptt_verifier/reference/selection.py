@@ -34,7 +34,7 @@ SATURATED = 7.5, 12.0  # where a slope is small, but not yet lost in the sum wit
 # Beyond these operands a slope is lost in the sum with 1, and right code may divide by it; or its
 # exp(a) overflows in float32.
 SATURATING = {"tanh": 18.0, "logistic": 36.0, "exp": 36.0}
-MASKED = 1e3  # beyond this, an operand of these functions is a mask
+MASKED = 1e3  # from here on, an operand of these functions is a mask
 
 # Steps to the neighbours of a point, in units of the roundoff; a smooth difference shrinks with
 # their ratio, and that across a kink does not.
@@ -167,7 +167,7 @@ class Selector:
         """Draw cases that show what the others do not: large gradients, saturation, branches."""
         names, setting = [*self.setting.params], self.setting.number
         rng = np.random.default_rng([self.setting.seed, len(names)])
-        scaled = [dict.fromkeys(names, 1.0), *({name: 1.0} for name in rng.permutation(names))]
+        scaled = [names, *([str(name)] for name in rng.permutation(names))]
         programs = [path.program for path in self.setting.paths.known]
         longer = 1 + max((len(each.operations) for each in programs), default=0) // LONG
         most = max(3, CANDIDATES // len(FACTORS) // longer)
@@ -175,7 +175,7 @@ class Selector:
         candidates = []
         for j, (which, factor) in enumerate((s, f) for s in scaled for f in FACTORS):
             number = 12 * (1000 + j)  # drawn in float64
-            point = Point(number, False, dict.fromkeys(map(str, which), factor), setting)
+            point = Point(number, False, dict.fromkeys(which, factor), setting)
             examined = self.examine(point)
             if isinstance(examined, Examined) and not self.overflows(examined):
                 candidates.append(examined)
@@ -327,7 +327,9 @@ def resolve(case: Case) -> dict[str, float]:
         value, allowed = np.abs(known.values[name]), known.allowed[name]
         resolution = np.max(allowed) / np.max(value) if value.any() else np.inf
         zero = (value <= allowed).all() and np.isfinite(allowed).all()
-        found[name] = np.nan if zero else float(np.nan_to_num(resolution, nan=np.inf))
+        found[name] = (
+            np.nan if zero else float(np.nan_to_num(resolution, nan=np.inf, posinf=np.inf))
+        )
     return found
 
 

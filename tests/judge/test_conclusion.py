@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.conclusion import ask_exact_values, conclude
+from bptt_verifier.judge.conclusion import ask_exact_values, conclude, make_counterexample
 from bptt_verifier.reference import exact_values
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
@@ -87,3 +87,34 @@ def test_without_exact_values_the_report_stays(monkeypatch: pytest.MonkeyPatch) 
     assert before.verdict is Verdict.INCONCLUSIVE
     again = ask_exact_values(before, subject(), compared)
     assert again.verdict is Verdict.INCONCLUSIVE
+
+
+def show(shape: tuple[int, ...], arguments: Any) -> Any:
+    """The counterexample of a gradient of this shape, wrong in its last entry."""
+    true = np.zeros(shape)
+    wrong = true.copy()
+    wrong.flat[-1] = 1.0
+    found = state_compared({"w": wrong}, {"w": true}, {"w": np.full(shape, 0.5)})
+    found = found._replace(case=found.case._replace(arguments=arguments))
+    made: Any = SimpleNamespace(describe_sizes=lambda found: "sizes", reproduce=lambda found: "")
+    return make_counterexample(made, found)
+
+
+@pytest.mark.parametrize(
+    ("shape", "row"),
+    [((10, 10), ""), ((101,), ""), ((1, 101), ", row 0 of w"), ((2, 51), ", row 1 of w")],
+)
+def test_a_large_gradient_is_shown_by_the_row_of_its_worst_entry(
+    shape: tuple[int, ...], row: str
+) -> None:
+    found = show(shape, {})
+    assert found.sizes == "sizes" + row
+    shown = np.zeros(shape[1:] if row else shape)
+    shown.flat[-1] = 1.0
+    assert np.array(found.yours).tolist() == shown.tolist()
+    assert np.array(found.error_over_bound).tolist() == (2 * shown).tolist()
+
+
+def test_arguments_are_shown_up_to_four_hundred_numbers() -> None:
+    assert show((2,), {"a": np.zeros(200), "b": np.zeros((2, 100))}).arrays.keys() == {"a", "b"}
+    assert show((2,), {"a": np.zeros(200), "b": np.zeros(201)}).arrays == {}

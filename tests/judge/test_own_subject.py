@@ -10,6 +10,7 @@ from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
+from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
 
@@ -21,7 +22,7 @@ def case(number: int, dtype: Any = np.float64, label: str = "case") -> Case:
     return Case(f"{label} {number}", arguments, Point(number), None)
 
 
-def subject(**changed: Any) -> OwnSubject:
+def subject(gradients: Any = None, **changed: Any) -> OwnSubject:
     model = {
         "cases": (case(0), case(1)), "params": (PARAMS,), "trees": (flatten(PARAMS),), "notes": (),
         "refusal": None,
@@ -29,7 +30,7 @@ def subject(**changed: Any) -> OwnSubject:
         "loss_raised": False,
         "find_program": lambda params, setting: "program",
     }  # fmt: skip
-    return OwnSubject(SimpleNamespace(**(model | changed)))
+    return OwnSubject(SimpleNamespace(**(model | changed)), gradients)
 
 
 def test_a_call_has_copies_and_sees_what_becomes_of_them() -> None:
@@ -143,6 +144,26 @@ def test_a_mistake_is_looked_for_in_one_setting_and_on_one_path(
     assert diagnose_with(programs, monkeypatch) == ("0, a", [2])
     assert diagnose_with({2: "0, a"}, monkeypatch) == ("0, a", [2])
     assert diagnose_with({4: None, 6: None}, monkeypatch) == ("differences", [4, 6])
+
+
+def test_all_values_of_a_drawn_case_are_scaled_and_those_given_are_not() -> None:
+    assert list(subject().scale_values(case(0), (0.5, 0.25))) == []
+    drawn = Case("", PARAMS, Point(1), None)
+    scaled = list(subject().scale_values(drawn, (0.5, 0.25)))
+    for each, factor in zip(scaled, (0.5, 0.25), strict=True):
+        assert {n: v.dtype for n, v in each.arguments.items()} == {"W": float, "b": np.float32}
+        assert all((value == factor).all() for value in each.arguments.values())
+
+
+def test_the_operations_of_a_function_are_recorded_and_none_without_one() -> None:
+    params = {name: value.astype(float) for name, value in PARAMS.items()}
+    gradients = lambda p: {"W": p["W"] * p["b"], "b": p["b"]}  # noqa: E731
+    with use_float64():
+        found = subject(gradients).record(0, params)
+    names = [each.operation.name for each in found]
+    assert names[-1] == "mul"
+    assert found[-1].value.tolist() == np.ones((2, 3)).tolist()
+    assert subject().record(0, params) == []
 
 
 def test_a_subject_counts_its_cases() -> None:

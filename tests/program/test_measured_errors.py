@@ -1,6 +1,7 @@
 """Measured errors of a traced loss: infinite where the measurement does not earn trust."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -9,13 +10,13 @@ import numpy as np
 import pytest
 
 from bptt_verifier.program import measured_errors
-from bptt_verifier.program.measured_errors import gradient_and_noise
+from bptt_verifier.program.measured_errors import Samples, allow, gradient_and_noise, plan_samples
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.rounding import RoundingErrors
 from bptt_verifier.program.saturation import find_saturating
 from bptt_verifier.program.trace import trace
 
-FLOAT64 = 2.0**-53
+FLOAT64, TINY = 2.0**-53, float(np.finfo(float).tiny)
 
 
 def allowed_of(
@@ -106,12 +107,100 @@ def test_the_exact_values_are_one_more_sample(unit: float, monkeypatch: Any) -> 
     np.testing.assert_array_equal(together[1]["a"], apart[1]["a"])
 
 
-def test_exact_values_in_float32_are_no_sample() -> None:
-    def loss(p: Any, xp: Any) -> Any:
-        return xp.sum(p["a"].astype(xp.float32) ** 2)
+@pytest.mark.parametrize(
+    ("operations", "exact"),
+    [
+        ([("sin", None, "f8"), ("gt", None, "b1")], True),
+        ([("sin", None, "f8"), ("convert_element_type", None, "f4")], False),
+        ([("split", None, "f8", "f4")], False),
+        ([("gather", np.arange(2), "f8")], True),  # it moves numbers
+        ([("gather", None, "f8")], False),  # it adds some, and JAX evaluates it
+    ],
+)
+def test_exact_values_are_a_sample_only_in_float64_and_of_rules_in_numpy(
+    operations: Any, exact: bool
+) -> None:
+    made = [
+        SimpleNamespace(name=name, moved=moved, dtypes=tuple(map(np.dtype, dtypes)))
+        for name, moved, *dtypes in operations
+    ]
+    program: Any = SimpleNamespace(operations=made)
+    assert measured_errors.is_float64(program) is exact
 
+
+def test_errors_below_those_of_float64_are_amplified_and_two_samples_repeated() -> None:
+    """Section 10: u = 2⁻⁴³ for float64, and two samples with the same ξ and an eighth of u."""
+    (single, wide), errors = plan_samples([2.0**-24, FLOAT64])
+    assert (single.unit, single.size) == (2.0**-24, 2.0**-24)
+    assert (wide.unit, wide.size) == (FLOAT64, 2.0**-43)
+    assert errors.sizes is not None
+    assert errors.draws is not None
+    assert errors.sizes[single.rows].tolist() == [2.0**-24] * 8
+    assert errors.sizes[single.smaller].tolist() == []
+    assert errors.sizes[wide.rows].tolist() == [2.0**-43] * 8
+    assert errors.sizes[wide.smaller].tolist() == [2.0**-46] * 2
+    assert errors.draws[wide.smaller].tolist() == errors.draws[wide.rows][:2].tolist()
+    assert len({*errors.draws[single.rows], *errors.draws[wide.rows]}) == 16
+
+
+def allow_with(
+    value: Any, deviations: Any, shifts: Any = (0.0, 0.0), unit: float = FLOAT64
+) -> list[float]:
+    """What is allowed where the first sample of eight deviates by `deviations` from the values.
+
+    `shifts` are added to the first entry of the two samples with smaller errors.
+    """
+    value = np.array(value, float)
+    samples = np.broadcast_to(value, (10, *value.shape)).copy()
+    samples[0] += deviations
+    samples[8:] = value + (samples[:2] - value) / 8
+    samples[8:, 0] += shifts
+    allowed: list[float] = allow(
+        samples, value, Samples(unit, max(unit, 2.0**-43), slice(0, 8), slice(8, 10))
+    ).tolist()
+    return allowed
+
+
+def test_sixteen_times_the_largest_deviation_and_the_rounding_of_the_value_are_allowed() -> None:
+    assert allow_with([4.0, 1.0], [2.0**-20, 0.0]) == [16 * (2.0**-30 + 2.0**-51), 16 * FLOAT64]
+    of_single = allow_with([4.0], [2.0**-20], unit=2.0**-24)
+    assert of_single == [16 * (2.0**-20 + 2.0**-22)]
+
+
+def test_a_deviation_beyond_an_eighth_of_the_largest_entry_is_not_scaled_down() -> None:
+    for share, scale in [(0.25, 2.0**-10), (0.375, 1.0)]:
+        expected = [16 * (share * scale + 2 * FLOAT64), 16 * FLOAT64]
+        assert allow_with([2.0, 1.0], [share, 0.0]) == expected
+
+
+def test_an_entry_out_of_proportion_by_more_than_half_may_have_any_error() -> None:
+    one = 2.0**-80 / 8  # the deviation of the smaller sample in proportion
+    for share, trusted in [(0.5, True), (-0.5, True), (0.625, False)]:
+        for shifts in ((share * one, 0.0), (0.0, share * one)):
+            allowed = allow_with([0.0, 0.0], [2.0**-80, 0.0], shifts)
+            assert np.isfinite(allowed).tolist() == [trusted, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "rounding"), [(1.0, 2.0**-49), (4.0, 2.0**-47), (0.0, 16 * TINY)]
+)
+def test_samples_may_round_without_being_out_of_proportion(value: float, rounding: float) -> None:
+    assert np.isfinite(allow_with([value], [0.0], (rounding, 0.0))).all()
+    assert np.isinf(allow_with([value], [0.0], (2 * rounding, 0.0))).all()
+
+
+def test_no_entry_of_the_programs_gradient_may_differ_by_more_than_twice_what_is_allowed() -> None:
+    a = np.array([0.5, 1.0])
     with use_float64():
-        assert not measured_errors.is_float64(trace(loss, {"a": np.ones(2)}))
+        program = trace(lambda p, xp: xp.sum(xp.sin(p["a"])), {"a": a})
+
+        def measure(off: Any) -> Any:
+            truth = {"a": np.cos(a) + off}
+            return gradient_and_noise(program, {"a": a}, [FLOAT64], truth)[0][1]["a"]
+
+        allowed = measure(0.0)
+        np.testing.assert_array_equal(measure([1.9 * allowed[0], 0.0]), allowed)
+        assert np.isinf(measure([2.1 * allowed[0], 0.0])).all()
 
 
 def compute_sigmoids(a: Any, xp: Any) -> dict[str, Any]:

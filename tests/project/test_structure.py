@@ -31,7 +31,7 @@ HOUSE = "bptt_verifier"
 FLOORS = (
     ("problems", "tolerance", "console"),  # arguments, allowed errors, the terminal
     ("report", "program", "proofs", "docket"),  # verdicts, losses, exact numbers, published claims
-    ("reference", "strategies"),  # what is true of a case; Hypothesis draws of problems
+    ("reference", "strategies", "adapters"),  # what is true of a case; draws; kernels of JAX, C …
     ("mistakes",),  # every mistake that has a name, and the search for it
     ("judge",),  # where a verdict is made
     ("commands", "pytest_plugin"),  # the `bptt` commands; the plugin of pytest

@@ -12,17 +12,22 @@ from bptt_verifier.problems.problem import LARGEST, LOSSES, Problem, Sizes
 from bptt_verifier.reference import autodiff
 from bptt_verifier.reference.autodiff import (
     arrange_at_its_size,
+    derive_bound,
+    find_values,
     fits_capacity,
     has_derived_bound,
     large_truth,
     list_absent,
     loosen_where_overflowing,
+    measure_reference,
+    measure_truth,
+    prefetch_references,
     start_large_reference,
     start_measured_reference,
     truth,
 )
 from bptt_verifier.reference.case import Truth
-from bptt_verifier.tolerance.bounds import RESOLVING
+from bptt_verifier.tolerance.bounds import RESOLVING, Bounds
 from jax_reference.unrolled import Derivatives
 
 SIZES = Sizes(3, 2, 3, 4, 2)
@@ -74,6 +79,19 @@ def test_at_its_size_a_network_has_zeros_for_what_is_absent(cell: str, bias: boo
 
 
 @FORMATS
+def test_a_derived_bound_covers_the_error_of_the_reference_in_float64_too(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(E13)"""
+    own = Bounds(*(np.full(1, 8.0) for _ in Bounds._fields))
+    monkeypatch.setattr(autodiff, "bounds", lambda *arguments, **options: own)
+    problem = draw()
+    found = derive_bound(problem._replace(x=problem.x.astype(dtype)), None)  # type: ignore[arg-type]
+    expected = 8.0 + 8.0 * 2.0**-52 / float(np.finfo(dtype).eps)
+    assert {each.item() for each in found} == {expected}
+
+
+@FORMATS
 @pytest.mark.parametrize("fits", [True, False])
 def test_an_error_is_measured_for_the_submission_and_the_reference_together(
     fits: bool, dtype: Any, monkeypatch: pytest.MonkeyPatch
@@ -113,17 +131,64 @@ def state_truth(monkeypatch: pytest.MonkeyPatch, values: Any, bound: Any, measur
 def test_a_bound_that_cannot_decide_gives_way_to_what_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    values = {"at the limit": np.ones(2), "beyond": np.ones(2), "zero": np.zeros(2)}
-    bound = {"at the limit": RESOLVING * np.ones(2), "beyond": np.array([0.125, 1.0])}
+    values = {"at the limit": np.array([0.5, 1.0]), "beyond": np.ones(2), "zero": np.zeros(2)}
+    bound = {"at the limit": RESOLVING * np.ones(2), "beyond": np.array([2.0**-10, 1.0])}
     bound["zero"] = np.ones(2)
     measured = dict.fromkeys(values, np.full(2, 0.25)) | {"at the limit": np.zeros(2)}
     state_truth(monkeypatch, values, bound, measured)
     found = truth(draw(), np.float64, values).allowed
     assert found["at the limit"].tolist() == [RESOLVING] * 2
-    assert found["beyond"].tolist() == [0.125, 0.25]  # the smaller one
+    assert found["beyond"].tolist() == [2.0**-10, 0.25]  # the smaller one
     assert found["zero"].tolist() == [1.0, 1.0]
-    assert truth(draw(), np.float64, ["zero"]).allowed["beyond"].tolist() == [0.125, 1.0]
+    assert truth(draw(), np.float64, ["zero"]).allowed["beyond"].tolist() == [2.0**-10, 1.0]
     assert truth(draw("gru"), np.float64).allowed is measured
+
+
+def test_an_error_is_measured_in_the_format_of_the_problem_unless_another_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = lambda problem, dtype: lambda: dtype  # noqa: E731
+    monkeypatch.setattr(autodiff, "start_measured_reference", start)
+    single = draw().map_arrays(lambda values: values.astype(np.float32))
+    formats: list[Any] = [measure_reference(single), measure_reference(single, np.float16)]
+    assert formats == [np.float32, np.float16]
+
+
+def test_the_next_reference_is_started_before_a_problem_is_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = list[Any]()
+    note = lambda problem, *dtype: events.append((problem.cell, *dtype))  # noqa: E731
+    monkeypatch.setattr(autodiff, "start_reference", note)
+    monkeypatch.setattr(autodiff, "start_measured_reference", note)
+    for problem in prefetch_references([draw("rnn"), draw("gru"), draw("lstm")]):
+        events.append(problem.cell)
+    wide = np.dtype(np.float64)
+    assert events == [("rnn",), ("gru", wide), "rnn", ("lstm", wide), "gru", "lstm"]
+
+
+@FORMATS
+def test_a_measured_error_has_room_for_a_number_that_underflows(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {"W": np.ones(2)}, {"W": np.array([0.0, 1.0])}
+    monkeypatch.setattr(autodiff, "name_arrays", lambda found: found)
+    monkeypatch.setattr(autodiff, "measure_reference", lambda problem, dtype: measured)
+    found = measure_truth(draw(), dtype)
+    assert found.values is measured[0]
+    tiny = float(np.finfo(dtype).smallest_normal)
+    assert found.allowed["W"].tolist() == [tiny, 1 + tiny]
+
+
+def test_the_values_alone_allow_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = {"W": np.ones(2)}, {"W": np.full(2, 2.0)}
+    monkeypatch.setattr(autodiff, "name_arrays", lambda found: found)
+    monkeypatch.setattr(autodiff, "reference", lambda problem: small)
+    monkeypatch.setattr(autodiff, "start_large_reference", lambda problem: lambda: large)
+    for problem, values in [(draw(), small), (draw(sizes=beyond(LARGEST)), large)]:
+        found = find_values(problem)
+        assert found.values is values
+        assert found.allowed["W"].tolist() == [0.0, 0.0]
 
 
 @FORMATS
@@ -180,7 +245,7 @@ def test_a_large_problem_is_padded_if_it_fits_and_computed_at_its_size_otherwise
 @FORMATS
 def test_where_a_product_of_two_values_may_overflow_any_error_is_allowed(dtype: Any) -> None:
     root = float(np.finfo(dtype).max) ** 0.5
-    for size, finite in [(0.9 * root, True), (1.1 * root, False)]:
+    for size, finite in [(0.9 * root, True), (root, False), (1.1 * root, False)]:
         values = {"a": np.array([0.0, -size]), "b": np.ones(2)}
         found = loosen_where_overflowing(Truth(values, dict.fromkeys("ab", np.ones(2))), dtype)
         assert found.values is values

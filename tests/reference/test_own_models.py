@@ -1,5 +1,6 @@
 """The cases of an own model, and the checks of its loss and of its reference; nothing is traced."""
 
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,12 +115,19 @@ def test_a_loss_that_differs_in_numpy_and_jax_is_named_with_both_numbers(in_nump
         (np.ones(2), "float64 of shape (2,)"),
         (1j, "complex128 of shape ()"),
         (np.ones(1), None),
+        (np.array([np.nan]), None),  # it is no other number when it is called again
         (3, None),
+        ([3.0], "found a list of 1 values; return the loss alone, or write a function that does"),
+        (
+            (3.0, {}),
+            "found a tuple of 2 values; return the loss alone, or write a function that does",
+        ),
+        (Fraction(1, 2), "found Fraction; return the loss as a number"),
         ("3", "<U1 of shape ()"),
     ],
 )
 def test_a_loss_is_one_real_number(result: Any, what: str | None) -> None:
-    given = model(loss=lambda p, xp: result)
+    given = model(loss=lambda p, xp: result, in_numpy=True)
     if what is None:
         assert check_loss(given, PARAMS) is None
     else:
@@ -138,6 +146,48 @@ def test_without_a_case_for_differences_there_is_no_verdict(
     found = use_differences(model(), "It is text.", 6, lambda done, total: None)
     assert found.refusal == "It is text. Its differences are too slow or too inaccurate to serve."
     assert found.notes == ()
+
+
+@pytest.mark.parametrize("in_torch", [True, False])
+def test_differences_are_confirmed_where_autograd_gives_the_reference(
+    in_torch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, asked = (case(0), case(1), case(2)), list[int]()
+    given = list[Any]()
+
+    def choose(loss: Any, *others: Any) -> Any:
+        given.append(others[-1])
+        return "box", Chosen(chosen, 4, frozenset())
+
+    def contradict(model: OwnModel, case: Case) -> str | None:
+        asked.append(case.point.number)
+        return "No." if case.point.number == 1 else None
+
+    monkeypatch.setattr(own_loss, "choose_black_box", choose)
+    monkeypatch.setattr(own_loss, "describe_differences", lambda *given: ["It is text."])
+    monkeypatch.setattr(own_loss, "ask_second_opinion", contradict)
+    monkeypatch.setattr(own_loss, "differentiate", lambda loss, point: (0.0, {}))
+    found = use_differences(model(in_torch=in_torch), "Why.", 6, lambda done, total: None)
+    assert found.cases == chosen
+    assert (given[0] is not None) is in_torch
+    assert asked == ([0, 1] if in_torch else [])
+    assert (found.refusal, found.notes) == (("No.", ()) if in_torch else (None, ("It is text.",)))
+
+
+def test_differences_of_a_loss_that_raises_give_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def choose(*given: Any) -> Any:
+        raise ValueError("not here")
+
+    def fail(loss: Any, point: Any) -> Any:
+        raise TypeError("no tensor")
+
+    monkeypatch.setattr(own_loss, "choose_black_box", choose)
+    monkeypatch.setattr(own_loss, "differentiate", fail)
+    for in_torch in (True, False):
+        found = use_differences(model(in_torch=in_torch), "Why.", 6, lambda done, total: None)
+        assert found.refusal == "Why. Its differences: ValueError: not here."
 
 
 def confirm_with(
@@ -234,3 +284,53 @@ def test_a_failure_of_the_loss_is_no_second_opinion() -> None:
         raise ValueError("not here")
 
     assert ask_second_opinion(model(loss=failing), case(slopes=(9.0, 9.0))) is None
+
+
+def ask_at(loss: Any, point: Any, monkeypatch: pytest.MonkeyPatch, **known: Any) -> Any:
+    """What a second opinion takes for the loss at a point."""
+    found = list[Any]()
+    monkeypatch.setattr(
+        own_loss, "contradict_entries", lambda in_numpy, *given: found.append(in_numpy(point))
+    )
+    assert ask_second_opinion(model(loss=loss, **known), case()) is None
+    return found[0]
+
+
+def test_no_complex_number_is_asked_of_a_black_box_or_of_a_buffer_of_reals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def buffered(p: Any, xp: Any) -> Any:
+        buffer = np.empty(2)
+        buffer[:] = p["w"] ** 2
+        return xp.sum(buffer)
+
+    real, shifted = PARAMS, {"w": PARAMS["w"] + 0.5j}
+    box: Any = SimpleNamespace()
+    for loss, known, complex_too in [
+        (square, {}, True), (square, {"black_box": box}, False), (buffered, {}, False),
+    ]:  # fmt: skip
+        assert ask_at(loss, real, monkeypatch, **known) == 4.25
+        found = ask_at(loss, shifted, monkeypatch, **known)
+        assert found == np.sum(shifted["w"] ** 2) if complex_too else found is None
+
+
+@pytest.mark.parametrize(
+    ("slopes", "said"),
+    [
+        ((1.0, 4.0), None),
+        ((1.0, 4.0 + 1e-6), "torch.autograd gives another ∂L/∂w than the trace of loss(params)"),
+        (None, "torch.autograd of the loss raised TypeError: no tensor at "),
+    ],
+)
+def test_the_trace_of_a_loss_of_torch_is_compared_with_autograd(
+    slopes: Any, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differentiate(loss: Any, point: Any) -> Any:
+        if slopes is None:
+            raise TypeError("no tensor")
+        return 4.25, {"w": np.array(slopes)}
+
+    monkeypatch.setattr(own_loss, "differentiate", differentiate)
+    found = compare_losses(model(in_numpy=True, in_torch=True), case())
+    assert found is None if said is None else str(found).startswith(said)
+    assert compare_losses(model(in_numpy=True), case()) is None

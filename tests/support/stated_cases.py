@@ -1,4 +1,4 @@
-"""Cases whose true values and allowed errors a test states, and a subject without a model."""
+"""Cases whose true values and allowed errors a test states, programs and a subject likewise."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,20 @@ def state_case(
     known = Truth(*({n: np.asarray(v) for n, v in each.items()} for each in (values, allowed)))
     given = {"w": np.ones(2)} if arguments is None else arguments
     return Case("a case", given, 0, lambda dtype, names: known)
+
+
+def state_operation(
+    name: str, inputs: tuple[int, ...] = (0,), outputs: tuple[int, ...] = (1,)
+) -> Any:
+    """An operation of this name, from slots to slots."""
+    return SimpleNamespace(name=name, inputs=inputs, outputs=outputs, where=())
+
+
+def state_program(*operations: Any, constants: Any = (), result: int = 1) -> Any:
+    """A program whose parameter `w` is slot 0, with these slots as constants and loss."""
+    return SimpleNamespace(
+        operations=operations, leaves={"w": 0}, constants=dict.fromkeys(constants), result=result
+    )
 
 
 def state_subject(case: Case, **more: Any) -> Any:

@@ -1,0 +1,92 @@
+"""Cases of a kernel: the arguments given and values drawn near them, and their neighbours."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.judge.kernel_calls import KernelCalls
+from bptt_verifier.problems.kernel_draws import displace, draw_cotangents, draw_near
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.arguments import convert_to_numpy, read_outputs
+from bptt_verifier.tolerance.formats import find_unit, is_half
+from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
+
+
+class KernelCase(NamedTuple):
+    """A point with cotangents: number 0 is the arguments given, the others are drawn near them."""
+
+    setting: int
+    number: int
+    point: dict[str, Array]
+    cotangents: dict[str, Array]
+
+    @property
+    def label(self) -> str:
+        """The case as messages name it."""
+        where = f" of setting {self.setting + 1}" if self.setting else ""
+        return f"the arguments given{where}" if not self.number else f"case {self.number}{where}"
+
+    @property
+    def distance(self) -> float:
+        """How far neighbours are: many units in the last place of the coarsest argument."""
+        return IN_HALF if any(is_half(v.dtype) for v in self.point.values()) else DISTANCE
+
+
+class Neighbours(NamedTuple):
+    """Neighbours of a case: points, and the cotangents at each."""
+
+    points: list[dict[str, Array]]
+    cotangents: list[dict[str, Array]]
+
+
+def draw_cases(
+    setting: int, calls: KernelCalls, cotangents: Mapping[str, Array], number: int, seed: int
+) -> Iterator[KernelCase]:
+    """Draw the cases of one setting. `cotangents` have the dtypes, and the values of the first."""
+    leaves = calls.arguments.leaves
+    for k in range(number):
+        rng = np.random.default_rng([seed, setting, k])
+        point = {n: draw_near(v, rng) if k else v for n, v in leaves.items()}
+        given = {
+            n: draw_cotangents(v.shape, v.dtype, rng) if k else v for n, v in cotangents.items()
+        }
+        yield KernelCase(setting, k, point, given)
+
+
+def draw_neighbours(case: KernelCase, distance: float, seed: int) -> Neighbours:
+    """Draw the neighbours of a case."""
+    points, cotangents = [], []
+    for k in range(NEIGHBOURS):
+        rng = np.random.default_rng([seed, case.setting, case.number, k, int(1 / distance)])
+        points.append({n: displace(v, distance, rng) for n, v in case.point.items()})
+        cotangents.append({n: displace(v, distance, rng) for n, v in case.cotangents.items()})
+    return Neighbours(points, cotangents)
+
+
+def prepare_cotangents(calls: KernelCalls, given: Any, seed: int) -> dict[str, Array]:
+    """Read the cotangents given, or draw them in the dtypes of the outputs.
+
+    These are the kernel's own, if it supplies its outputs, else the coarsest of the arguments.
+    Raises ValueError, with one sentence, where the cotangents given do not fit the outputs.
+    """
+    outputs = calls.pullback.outputs
+    if given is not None:
+        read = {n: convert_to_numpy(each) for n, each in read_outputs(given).items()}
+        for name, value in outputs.items():
+            shape = read[name].shape if name in read else None
+            if shape != value.shape:
+                raise ValueError(
+                    f"cotangents: expected shape {value.shape} of {name}, found {shape}"
+                )
+        return {name: read[name] for name in outputs}
+    coarsest = max((v.dtype for v in calls.arguments.leaves.values()), key=find_unit)
+    own = None if calls.values is None else calls.compute_values(calls.arguments.leaves)
+    dtypes = {n: v.dtype for n, v in own.items()} if isinstance(own, dict) else {}
+    rng = np.random.default_rng([seed, 1])
+    return {n: draw_cotangents(v.shape, dtypes.get(n, coarsest), rng) for n, v in outputs.items()}
+
+
+def count_tests(calls: KernelCalls) -> int:
+    """Count the entries and slices of all gradients of one setting."""
+    return sum(v.size + sum(v.shape) + 1 for v in calls.arguments.leaves.values())

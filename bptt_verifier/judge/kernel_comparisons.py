@@ -1,0 +1,172 @@
+"""Comparisons of a kernel's outputs and gradients with the exact ones, at neighbours of a case."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.judge.kernel_calls import Answer, KernelCalls
+from bptt_verifier.judge.kernel_cases import KernelCase, Neighbours, draw_neighbours
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.formats import find_unit
+from bptt_verifier.tolerance.projections import Measurement, measure
+from bptt_verifier.tolerance.scatter import IN_HALF
+
+# A mean error of so many times the scatter near the point is no rounding in a coarser format, of
+# which at least every hundredth is drawn anew there.
+BEYOND_ROUNDING = 64.0
+
+Measured = dict[str, Measurement]
+
+
+class Found(NamedTuple):
+    """What was found at the neighbours of a case, by the names of gradients and of outputs.
+
+    `submitted` and `exact` are stacked over the neighbours. `outputs` are the measured errors of
+    the kernel's own outputs, none if it does not supply them. `unsure` are gradients whose errors
+    are neither rounding nor certainly a mistake. `rounding` is what rounding may change in each
+    entry of a gradient, measured as near to the point as it can be.
+    """
+
+    case: KernelCase
+    submitted: dict[str, Array]
+    exact: dict[str, Array]
+    gradients: Measured
+    outputs: Measured
+    unsure: frozenset[str] = frozenset()
+    rounding: dict[str, Array] = {}  # noqa: RUF012 - never modified
+
+    def measured(self, name: str) -> Measurement:
+        """The measured errors of one gradient or output."""
+        return self.gradients[name] if name in self.gradients else self.outputs[name]
+
+    @property
+    def wrong(self) -> list[str]:
+        """The gradients and outputs that are wrong."""
+        every = self.gradients | self.outputs
+        return [name for name, each in every.items() if each.wrong]
+
+
+def compare_kernel(calls: KernelCalls, case: KernelCase, tests: int, seed: int) -> Found | Mistake:
+    """Compare a kernel with the exact values at the neighbours of a case, its outputs first.
+
+    What is wrong near the point must be wrong further away as well: there, rounding in any format
+    is drawn anew.
+    """
+    near = measure_at(calls, case, case.distance, tests, seed)
+    if isinstance(near, Mistake) or not near.wrong or case.distance == IN_HALF:
+        return near if isinstance(near, Mistake) else check_outputs(near)
+    far = measure_at(calls, case, IN_HALF, tests, seed)
+    if isinstance(far, Mistake):
+        return far
+    vague = [n for n in near.wrong if n not in far.wrong and is_mistake(near, n)]
+    return check_outputs(far._replace(unsure=frozenset(vague), rounding=near.rounding))
+
+
+def is_mistake(found: Found, name: str) -> bool:
+    """Tell whether errors are larger than rounding in any format would scatter at these points."""
+    measured = found.measured(name)
+    largest = float(np.abs(found.exact[name]).max())
+    factors = [np.abs(each.factor[each.wrong]) for each in measured.slices]
+    factors.append(np.abs(measured.mean[measured.wrong_entries]) / largest)
+    size = max(float(each.max(initial=0.0)) for each in factors)
+    return size > BEYOND_ROUNDING * measured.noise.relative
+
+
+def check_outputs(found: Found) -> Found | Mistake:
+    """Return what was found, or that the kernel's outputs are not those of the stated function."""
+    wrong = [name for name, each in found.outputs.items() if each.wrong]
+    if not wrong:
+        return found
+    name = wrong[0]
+    with np.errstate(all="ignore"):
+        errors = found.submitted[name].astype(np.float64) - found.exact[name]
+    place = int(np.nanargmax(np.abs(errors)))
+    k, *entry = map(int, np.unravel_index(place, errors.shape))
+    where = f" at entry {entry}" if entry else ""
+    yours, stated = float(found.submitted[name][(k, *entry)]), float(found.exact[name][(k, *entry)])
+    said = (
+        f"your forward pass differs: your {name} is {yours:.9g}{where}, and that of the stated "
+        f"function is {stated:.9g}, with {found.case.label}. The gradients are not compared."
+    )
+    return Mistake("forward-differs", said, {"outputs": wrong, "yours": yours, "stated": stated})
+
+
+def measure_at(
+    calls: KernelCalls, case: KernelCase, distance: float, tests: int, seed: int
+) -> Found | Mistake:
+    """Measure a kernel's errors at the neighbours of a case."""
+    near = draw_neighbours(case, distance, seed)
+    exact = calls.pullback.pull_back(*near)
+    # The exact gradient is linear in the cotangents; times three, every rounding in it is another.
+    thrice = calls.pullback.pull_back(near.points, [scale(each, 3.0) for each in near.cotangents])
+    doubt = {n: np.abs(thrice.gradients[n] / 3.0 - g) for n, g in exact.gradients.items()}
+    outputs = {} if calls.values is None else ask_each(near, lambda p, c: calls.compute_values(p))
+    if isinstance(outputs, Mistake):
+        return outputs
+    missing = [name for name in exact.outputs if name not in outputs]
+    if calls.values is not None and (missing or any(
+        outputs[n].shape != x.shape for n, x in exact.outputs.items()
+    )):  # fmt: skip
+        found = {name: each.shape[1:] for name, each in outputs.items()}
+        stated = {name: each.shape[1:] for name, each in exact.outputs.items()}
+        said = f"your forward pass differs: it returns {found}, and the stated function {stated}."
+        return Mistake("forward-differs", said, {})
+    gradients = ask_each(near, calls.ask)
+    if isinstance(gradients, Mistake):
+        said = f"{gradients.explanation} With {case.label}."
+        return gradients._replace(explanation=said)
+    unfit = find_not_finite(gradients, exact.gradients, case)
+    if unfit is not None:
+        return unfit
+    submitted, true = gradients | outputs, exact.gradients | exact.outputs
+    measured = {}
+    for name, values in submitted.items():
+        errors = values.astype(np.float64) - true[name]
+        dtype = find_result_dtype(name, values, case)
+        measured[name] = measure(errors, true[name], dtype, tests, doubt.get(name, 0.0))
+    of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
+    rounding = {name: each.limit for name, each in of_gradients.items()}
+    return Found(case, submitted, true, of_gradients, of_outputs, rounding=rounding)
+
+
+def ask_each(
+    near: Neighbours, ask: Callable[[dict[str, Array], dict[str, Array]], Answer]
+) -> Answer:
+    """Ask a kernel at each neighbour; return its results stacked."""
+    answers = []
+    for point, cotangents in zip(near.points, near.cotangents, strict=True):
+        answer = ask(point, cotangents)
+        if isinstance(answer, Mistake):
+            return answer
+        answers.append(answer)
+    return {name: np.stack([each[name] for each in answers]) for name in answers[0]}
+
+
+def scale(arrays: Mapping[str, Array], factor: float) -> dict[str, Array]:
+    """Multiply arrays, in float64."""
+    return {name: factor * value.astype(np.float64) for name, value in arrays.items()}
+
+
+def find_result_dtype(name: str, values: Array, case: KernelCase) -> Any:
+    """Find the coarser dtype of a result and of the argument that it belongs to."""
+    like = case.point.get(name, values)
+    return max((values.dtype, like.dtype), key=find_unit)
+
+
+def find_not_finite(
+    submitted: Mapping[str, Array], exact: Mapping[str, Array], case: KernelCase
+) -> Mistake | None:
+    """Find a gradient that is not finite where the exact one is."""
+    for name, values in submitted.items():
+        bad = ~np.isfinite(values.astype(np.float64)) & np.isfinite(exact[name])
+        if bad.any():
+            k, *entry = map(int, np.argwhere(bad)[0])
+            said = (
+                f"the gradient for {name}: expected finite numbers, found "
+                f"{float(values[(k, *entry)])} at entry {entry}, where autodiff gives "
+                f"{exact[name][(k, *entry)]:.6g}, with {case.label}."
+            )
+            return Mistake("not-finite", said, {"gradients": [name], "entry": entry})
+    return None

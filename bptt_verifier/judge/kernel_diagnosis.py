@@ -1,0 +1,153 @@
+"""What is wrong with a kernel's gradients: names for single gradients, places, and sizes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.judge.kernel_calls import KernelCalls
+from bptt_verifier.judge.kernel_comparisons import Found, find_result_dtype
+from bptt_verifier.judge.kernel_places import (
+    TILES,
+    WrongIndices,
+    describe_indices,
+    find_beyond_length,
+    list_places,
+)
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.projections import measure
+
+# Right and wrong settings differ by chance in whether 2 or 4 divides a size.
+SMALLEST_TILE = 8
+
+
+def diagnose_kernel(every: Sequence[KernelCalls], found: Sequence[Found]) -> tuple[Mistake, ...]:
+    """Name what is wrong with a kernel's gradients, or say where it is wrong."""
+    wrong = list(dict.fromkeys(name for each in found for name in each.wrong))
+    mistakes: dict[tuple[str, str], list[str]] = {}
+    for name in wrong:
+        cases = [each for each in found if name in each.wrong]
+        data = every[cases[0].case.setting].arguments.data
+        mistakes.setdefault(name_gradient(name, cases, data), []).append(name)
+    sizes = find_wrong_sizes(every, found)
+    named = (
+        Mistake(kind, f"in the gradient{'s'[: len(names) > 1]} for {', '.join(names)}, {said}.",
+                {"gradients": names})
+        for (kind, said), names in mistakes.items()
+    )  # fmt: skip
+    return (*filter(None, [sizes]), *named)
+
+
+def name_gradient(name: str, cases: Sequence[Found], data: Mapping[str, Any]) -> tuple[str, str]:
+    """Name what is wrong with one gradient in these cases: a name, and a sentence's end."""
+    for kind, said, change in list_explanations(name, cases):
+        if all(explains(each, name, change) for each in cases):
+            return kind, said
+    lengths = {find_beyond_length(each, name, data) for each in cases}
+    if len(lengths) == 1 and "" not in lengths:
+        return "wrong-beyond-length", f"entries beyond {lengths.pop()} alone are wrong"
+    places = find_common_places(name, cases)
+    if places:
+        kind = max(places, key=lambda place: len(place.indices) < 2 or "tile" in place.name).name
+        where = " and ".join(place.said for place in places)
+        return kind, f"entries are wrong {where}{describe_share(name, cases, places[0])}"
+    zeros = find_zero_indices(cases[0], name)
+    if zeros is not None:
+        return zeros.name, f"entries are zero {zeros.said}, and others are wrong as well"
+    return "unknown", f"entries are wrong along every axis{describe_share(name, cases, None)}"
+
+
+Change = Callable[[Array], Array]
+
+
+def list_explanations(name: str, cases: Sequence[Found]) -> Iterator[tuple[str, str, Change]]:
+    """List what may be wrong with one whole gradient, each with the gradient that it gives."""
+    first = cases[0]
+    exact, submitted = first.exact[name], first.submitted[name].astype(np.float64)
+    yield "zero-gradient", "every entry is zero", np.zeros_like
+    yield "sign-flipped", "the sign is wrong", np.negative
+    power = float((exact**2).sum())
+    factor = float((exact * submitted).sum()) / power if power > 0 else 0.0
+    if factor:
+        said = f"every entry is {factor:.4g} times what it should be"
+        yield "constant-factor", said, lambda g: factor * g
+    if exact.ndim >= 3 and exact.shape[-1] == exact.shape[-2]:
+        yield "transposed-gradient", "it is transposed", lambda g: g.swapaxes(-1, -2)
+
+
+def explains(found: Found, name: str, change: Change) -> bool:
+    """Tell whether a changed gradient leaves nothing but rounding."""
+    submitted, expected = found.submitted[name], change(found.exact[name])
+    errors = submitted.astype(np.float64) - expected
+    if not expected.any():
+        return not errors.any()
+    dtype = find_result_dtype(name, submitted, found.case)
+    return not measure(errors, expected, dtype, 10 * errors[0].size).wrong
+
+
+def find_common_places(name: str, cases: Sequence[Found]) -> list[WrongIndices]:
+    """Find the places at which a gradient is wrong in every case of the same shape."""
+    shape = cases[0].exact[name].shape
+    alike = [each for each in cases if each.exact[name].shape == shape]
+    first, *others = ([*list_places(each.gradients[name])] for each in alike)
+    return [place for place in first if all(place in each for each in others)]
+
+
+def find_zero_indices(found: Found, name: str) -> WrongIndices | None:
+    """Find indices on an axis at which a gradient is zero at all neighbours, and should not be."""
+    submitted, exact = found.submitted[name] != 0, found.exact[name] != 0
+    for axis in range(1, exact.ndim):
+        others = tuple(i for i in range(exact.ndim) if i != axis)
+        zero = ~submitted.any(axis=others) & exact.any(axis=others)
+        indices = [int(i) for i in np.flatnonzero(zero)]
+        if 0 < len(indices) < len(zero):
+            kind, said = describe_indices(indices, len(zero))
+            return WrongIndices(kind, f"{said} of axis {axis - 1}", axis - 1, tuple(indices))
+    return None
+
+
+def describe_share(name: str, cases: Sequence[Found], place: WrongIndices | None) -> str:
+    """Describe how wrong a gradient is, at a place or in all."""
+    found = cases[0]
+    chosen: Any = slice(None)
+    if place is not None:
+        chosen = (slice(None), *[slice(None)] * place.axis, list(place.indices))
+    submitted, exact = found.submitted[name].astype(np.float64)[chosen], found.exact[name][chosen]
+    if not submitted.any():
+        return ": they are zero" if place is not None else ""
+    size = float(np.sqrt((exact**2).sum()))
+    error = float(np.sqrt(((submitted - exact) ** 2).sum()))
+    return f", by {error / size:.2g} of their size" if size > 0 else ": they should be zero"
+
+
+def find_wrong_sizes(every: Sequence[KernelCalls], found: Sequence[Found]) -> Mistake | None:
+    """Find the one axis whose size tells wrong settings from right ones: no tile divides it."""
+    wrong = {each.case.setting for each in found if each.wrong}
+    right = {each.case.setting for each in found} - wrong
+    if not wrong or not right:
+        return None
+    sizes: dict[tuple[str, int], list[int]] = {}
+    for calls in every:
+        for name, value in calls.arguments.leaves.items():
+            for axis, size in enumerate(value.shape):
+                sizes.setdefault((name, axis), []).append(size)
+    fitting = dict[tuple[int, ...], tuple[str, int, int]]()  # axes of equal sizes are one
+    for (name, axis), known in sizes.items():
+        for tile in (*TILES, SMALLEST_TILE):
+            if len(known) == len(every) and tells_apart(known, tile, right, wrong):
+                fitting.setdefault(tuple(known), (name, axis, tile))
+    if len(fitting) != 1:
+        return None
+    ((every_size, (name, axis, tile)),) = fitting.items()
+    of_right, of_wrong = (", ".join(str(every_size[k]) for k in sorted(s)) for s in (right, wrong))
+    said = (
+        f"the gradients are right where the size of axis {axis} of {name} is a multiple of {tile} "
+        f"({of_right}), and wrong where it is not ({of_wrong})."
+    )
+    return Mistake("wrong-at-other-sizes", said, {"argument": name, "axis": axis, "tile": tile})
+
+
+def tells_apart(sizes: Sequence[int], tile: int, right: set[int], wrong: set[int]) -> bool:
+    """Tell whether a tile divides the sizes of all right settings, and of no wrong one."""
+    return not any(sizes[k] % tile for k in right) and all(sizes[k] % tile for k in wrong)

@@ -1,0 +1,58 @@
+"""Draws of a kernel's arguments and cotangents, and their neighbours, in the dtypes given.
+
+Everything is rounded to its dtype when it is drawn: the reference is computed at exactly these
+numbers. docs/derivation.md, section 17.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+
+SPREAD = 0.3  # relative standard deviation of the values drawn near those given
+FURTHEST = 2.5  # in standard deviations: no drawn value changes its sign
+
+
+def is_mask(values: Array) -> bool:
+    """Tell whether an array holds zeros and one other number, as masks do, dropout's included."""
+    distinct = np.unique(values.astype(np.float64))
+    return len(distinct) == 2 and distinct.prod() == 0
+
+
+def draw_near(given: Array, rng: np.random.Generator) -> Array:
+    """Draw values near those given, which keep their signs; a mask stays as it is.
+
+    Values that all lie between 0 and 1, such as decays, stay there. Zeros are drawn at the size of
+    the others, or with standard deviation 0.5.
+    """
+    if is_mask(given):
+        return given.copy()
+    values = given.astype(np.float64)
+    z = SPREAD * np.clip(rng.normal(size=values.shape), -FURTHEST, FURTHEST)
+    size = float(np.sqrt(np.mean(values**2))) or 0.5 / SPREAD
+    if values.size and 0 < values.min() <= values.max() < 1:
+        odds = values / (1 - values) * np.exp(z)
+        drawn = odds / (1 + odds)
+    else:
+        drawn = np.where(values == 0, size * z, values * (1 + z))
+    return np.asarray(drawn.astype(given.dtype))
+
+
+def draw_cotangents(shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Array:
+    """Draw cotangents: normal, of standard deviation 1, and away from zero."""
+    z = rng.normal(size=shape)
+    return np.asarray((z + np.sign(z) / 6).astype(dtype))
+
+
+def displace(values: Array, distance: float, rng: np.random.Generator) -> Array:
+    """Move every entry by a random part of itself, at most `distance`; a mask stays as it is.
+
+    Zeros move by such a part of the array's size: a kink at zero is then off the point.
+    """
+    if is_mask(values):
+        return values.copy()
+    wide = values.astype(np.float64)
+    size = float(np.sqrt(np.mean(wide**2)))
+    moved = np.where(wide == 0, size, wide) * distance * rng.uniform(-1, 1, wide.shape)
+    return np.asarray((wide + moved).astype(values.dtype))

@@ -1,0 +1,165 @@
+"""Arguments of a kernel: a pytree with named leaves, of which the floating ones are differentiated.
+
+Leaves are arrays of NumPy (bfloat16 included), JAX or PyTorch. They are kept as NumPy arrays, and
+handed out as what was given in their place. Other leaves are data.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt, type_name
+from bptt_verifier.program.leaves import read_key, write_key
+from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array
+from bptt_verifier.tolerance.formats import is_floating
+
+
+class Arguments(NamedTuple):
+    """The arguments of one setting: the pytree given, and its floating leaves by name.
+
+    `places` has the number of each of these leaves among all leaves of the pytree.
+    """
+
+    given: Any
+    leaves: dict[str, Array]
+    places: dict[str, int]
+    data: dict[str, Any]
+
+    def rebuild(self, arrays: Mapping[str, Any], like: bool = True) -> Any:
+        """Make the pytree with other arrays in the places of the floating leaves.
+
+        If `like`, each becomes what was given there: an array of JAX or a tensor. Data are copied.
+        """
+        flat, form = jax.tree.flatten(self.given)
+        new = [each.copy() if isinstance(each, np.ndarray) else each for each in flat]
+        for name, place in self.places.items():
+            new[place] = make_like(arrays[name], flat[place]) if like else arrays[name]
+        return jax.tree.unflatten(form, new)
+
+    def call(self, function: Callable[..., Any], arguments: Any) -> Any:
+        """Call a function with a pytree in the shape of the arguments: in order, or by name."""
+        return function(**arguments) if isinstance(arguments, Mapping) else function(*arguments)
+
+    def read(self, result: Any) -> dict[str, Array]:
+        """Read gradients in the structure of the arguments as NumPy arrays by leaf name.
+
+        A sequence of as many gradients as there are floating leaves is read in their order. Raises
+        ValueError, with one sentence, where the structure is another.
+        """
+        flat = jax.tree.leaves(result, is_leaf=lambda each: each is None)  # of data
+        if len(flat) == len(jax.tree.leaves(self.given)):
+            found = {name: flat[place] for name, place in self.places.items()}
+        elif len(flat) == len(self.leaves):
+            found = dict(zip(self.leaves, flat, strict=True))
+        else:
+            raise ValueError(
+                f"your backward returned {len(flat)} gradients: expected the structure of the "
+                f"arguments, with gradients of {', '.join(self.leaves)}"
+            )
+        return {name: read_gradient(name, each, self.leaves[name]) for name, each in found.items()}
+
+
+def read_gradient(name: str, value: Any, argument: Array) -> Array:
+    """Read one gradient. Raises ValueError, with one sentence, unless it fits its argument."""
+    array = attempt(convert_to_numpy, value)
+    if value is None or isinstance(array, Failure) or not is_floating(array.dtype):
+        found = type_name(value) if isinstance(array, Failure) else f"dtype {array.dtype}"
+        found = "None" if value is None else found
+        raise ValueError(f"the gradient for {name}: expected an array of floats, found {found}")
+    if array.shape != argument.shape:
+        raise ValueError(
+            f"the gradient for {name}: expected shape {argument.shape}, found {array.shape}"
+        )
+    return np.array(array)
+
+
+def read_arguments(given: Any, names: Sequence[str] = ()) -> Arguments:
+    """Find the floating leaves of a pytree of arguments, and the data among them.
+
+    `names` are those of the top-level arguments. Raises ValueError, with one sentence, where the
+    arguments are no tuple or mapping, or hold no floating array.
+    """
+    if not isinstance(given, Mapping | tuple | list):
+        raise ValueError(
+            "arguments: expected a tuple of arguments, a mapping by name, or a list of such "
+            f"settings, found {type_name(given)}"
+        )
+    leaves, places, data = {}, {}, {}
+    for place, (path, value) in enumerate(jax.tree_util.tree_flatten_with_path(given)[0]):
+        name = name_path([read_key(key) for key in path], names)
+        array = attempt(convert_to_numpy, value)
+        if isinstance(array, Failure) or array.dtype == object:
+            raise ValueError(f"{name}: expected an array, found {type_name(value)}")
+        if is_floating(array.dtype) and np.ndim(value) + array.size > 0:
+            leaves[name], places[name] = np.array(array), place
+        else:
+            data[name] = value
+    if not leaves or any(value.size == 0 for value in leaves.values()):
+        raise ValueError("arguments: expected arrays of floating numbers, each with entries")
+    return Arguments(given, leaves, places, data)
+
+
+def read_settings(given: Any, forward: Callable[..., Any]) -> list[Arguments]:
+    """Read the arguments of every setting: a list of tuples or mappings holds several."""
+    several = isinstance(given, list) and all(isinstance(each, Mapping | tuple) for each in given)
+    names = find_parameter_names(forward)
+    return [read_arguments(each, names) for each in (given if several and given else [given])]
+
+
+def find_parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Find the names of a function's positional parameters; empty where it does not tell."""
+    signature = attempt(inspect.signature, function)
+    if isinstance(signature, Failure):
+        return ()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(each.name for each in signature.parameters.values() if each.kind in kinds)
+
+
+def name_path(keys: Sequence[Any], names: Sequence[str] = (), root: str = "arguments") -> str:
+    """Name a leaf by its path, whose first index becomes the name of that argument."""
+    first, *others = keys or [""]
+    known = isinstance(first, int) and first < len(names)
+    start = names[first] if known else f"{root}[{first}]" if isinstance(first, int) else str(first)
+    return start + "".join(map(write_key, others))
+
+
+def read_outputs(result: Any) -> dict[str, Any]:
+    """Read the outputs of a forward pass by name, whatever pytree they are in."""
+    pairs = jax.tree_util.tree_flatten_with_path(result)[0]
+    return {
+        name_path([read_key(key) for key in path], root="outputs") or "output": value
+        for path, value in pairs
+    }
+
+
+def convert_to_numpy(value: Any) -> Array:
+    """Convert an array or a tensor, of bfloat16 too, to an array of NumPy."""
+    if is_tensor(value):
+        torch: Any = find_torch()
+        if value.dtype == torch.bfloat16:
+            bits = value.detach().cpu().contiguous().view(torch.int16).numpy()
+            return bits.view(jax.numpy.bfloat16)  # type: ignore[no-any-return]
+        value = to_array(value)
+    return np.asarray(value)
+
+
+def make_like(array: Array, given: Any) -> Any:
+    """Make what was given in an array's place: an array of JAX, a tensor, or a number."""
+    if is_tensor(given):
+        return make_tensor(array, given.device)
+    if isinstance(given, jax.Array):
+        with jax.enable_x64(array.dtype == np.float64):
+            return jax.numpy.asarray(array)
+    return array.item() if isinstance(given, float) else array
+
+
+def make_tensor(array: Array, device: Any = "cpu") -> Any:
+    """Make a tensor of an array of NumPy, bfloat16 included."""
+    torch: Any = find_torch()
+    if array.dtype == jax.numpy.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).to(device)
+    return torch.from_numpy(array).to(device)

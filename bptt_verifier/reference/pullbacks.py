@@ -1,0 +1,303 @@
+"""Pull-backs of cotangents through a stated function, in float64: a kernel's exact gradients.
+
+The function is one of JAX, of plain NumPy or of PyTorch. docs/derivation.md, section 17.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, wraps
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program import torch_losses
+from bptt_verifier.program.arguments import Arguments, convert_to_numpy, read_outputs
+from bptt_verifier.program.attempt import Failure, attempt, find_code
+from bptt_verifier.program.numpy_code import trace_arrays
+from bptt_verifier.program.precision import list_inner, use_float64
+from bptt_verifier.program.torch_tensors import find_torch, is_tensor
+from bptt_verifier.tolerance.formats import is_floating
+from bptt_verifier.tolerance.noise import UNOPTIMISED
+
+Arrays = Mapping[str, Array]
+Forward = Callable[..., Any]
+REMEDY = "leave out conversions and dtypes in the forward pass that states the function"
+SAME = 1e-9  # relative difference of two float64 computations of one forward pass, at most
+
+
+class Pulled(NamedTuple):
+    """The outputs and the gradients at several points, by name, stacked over the points."""
+
+    outputs: dict[str, Array]
+    gradients: dict[str, Array]
+
+
+class Pullback(ABC):
+    """The forward pass of one setting, and the pull-back of cotangents through it, in float64."""
+
+    def __init__(self, forward: Forward, arguments: Arguments) -> None:
+        self.forward, self.arguments = forward, arguments
+
+    @cached_property
+    def structure(self) -> Any:
+        """The outputs at the arguments given, or what has their shapes and dtypes, as a pytree."""
+        return self.find_structure()
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The floating outputs at the arguments given, or their shapes and dtypes, by name."""
+        return {n: x for n, x in read_outputs(self.structure).items() if is_floating(x.dtype)}
+
+    def call(self, arrays: Mapping[str, Any]) -> Any:
+        """Call the function with other arrays in the places of the floating leaves."""
+        return self.arguments.call(self.forward, self.arguments.rebuild(arrays, like=False))
+
+    @abstractmethod
+    def find_structure(self) -> Any:
+        """Find the structure of the outputs in float64. Raises ValueError where that is left."""
+
+    @abstractmethod
+    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Pull cotangents back at each point."""
+
+
+class JaxPullback(Pullback):
+    """The pull-back through a function of JAX, for all points at once."""
+
+    compiled: Any = None
+
+    def find_structure(self) -> Any:
+        """Trace the function at the arguments given."""
+        point = widen(self.arguments.leaves)
+        with use_float64():
+            shape: Any
+            jaxpr, shape = jax.make_jaxpr(self.trace(point), return_shape=True)(to_jax(point))
+        narrower = find_narrowing(jaxpr.jaxpr)
+        if narrower:
+            raise ValueError(f"the forward pass converts float64 to {narrower}: {REMEDY}")
+        return shape
+
+    def trace(self, point: Arrays) -> Callable[[Any], Any]:
+        """Make the function of a dict of arrays that JAX differentiates."""
+        return self.call
+
+    def compile(self, at: Any, back: Any) -> Any:
+        """Compile outputs and pull-back for stacked points, traced at the first of them."""
+        function = self.trace({n: np.asarray(x)[0] for n, x in at.items()})
+
+        def one(arrays: Any, given: Any) -> Any:
+            outputs, pull = jax.vjp(lambda each: select_traced(function(each)), arrays)
+            return outputs, pull({n: given[n] for n in outputs})[0]
+
+        return jax.jit(jax.vmap(one), compiler_options=UNOPTIMISED).lower(at, back).compile()
+
+    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Pull cotangents back at all points in one compiled call."""
+        count = len(points)
+        if self.compiled is not None and count < self.compiled[0][0]:
+            missing = self.compiled[0][0] - count
+            points = [*points, *[points[0]] * missing]
+            cotangents = [*cotangents, *[cotangents[0]] * missing]
+        with use_float64():
+            at, back = stack(points), stack(cotangents)
+            size = len(points), {n: x.shape for n, x in at.items()}
+            if self.compiled is None or self.compiled[0] != size:
+                self.compiled = size, self.compile(at, back)
+            pulled = Pulled(
+                *({n: np.array(g) for n, g in d.items()} for d in self.compiled[1](at, back))
+            )
+            pulled = Pulled(*({n: g[:count] for n, g in each.items()} for each in pulled))
+            others = self.list_other_paths(points[:count], pulled.outputs)
+            for k in others if len(points) > 1 else ():
+                alone = type(self)(self.forward, self.arguments)
+                there = alone.pull_back([points[k]], [cotangents[k]])
+                for here, new in zip(pulled, there, strict=True):
+                    for name, each in new.items():
+                        here[name][k] = each[0]
+        return pulled
+
+    def list_other_paths(self, points: Sequence[Arrays], outputs: Arrays) -> list[int]:
+        """List the points at which the code takes another path than the one compiled; none here."""
+        return []
+
+
+class NumpyPullback(JaxPullback):
+    """The pull-back through a function of plain NumPy, which is traced at one point."""
+
+    def trace(self, point: Arrays) -> Callable[[Any], Any]:
+        """Trace the function's program at a point."""
+
+        @wraps(self.forward)
+        def function(arrays: dict[str, Any]) -> Any:
+            return self.call(arrays)
+
+        function.__module__ = __name__  # whose globals it has
+        return trace_arrays(function, point)
+
+    def list_other_paths(self, points: Sequence[Arrays], outputs: Arrays) -> list[int]:
+        """List the points at which NumPy's outputs are not those of the traced program."""
+        others = []
+        for k, point in enumerate(points):
+            for name, true in select_floating(self.call(widen(point))).items():
+                size = float(np.abs(true).max(initial=0.0))
+                if not np.allclose(outputs[name][k], true, SAME, SAME * size, equal_nan=True):
+                    others.append(k)
+                    break
+        return others
+
+
+class TorchPullback(Pullback):
+    """The pull-back through a function of PyTorch, by torch.autograd."""
+
+    def find_structure(self) -> Any:
+        """Run the function at the arguments given."""
+        outputs = self.call(torch_losses.make_tensors(widen(self.arguments.leaves)))
+        return require_float64(jax.tree.map(convert_to_numpy, outputs))
+
+    def call(self, arrays: Mapping[str, Any]) -> Any:
+        """Call the function with tensors in float64."""
+        with torch_losses.use_float64():
+            return super().call(arrays)
+
+    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Pull cotangents back at one point after the other."""
+        torch: Any = find_torch()
+        found: dict[str, list[Array]] = {name: [] for name in points[0]}
+        computed = []
+        for point, given in zip(points, cotangents, strict=True):
+            tensors = torch_losses.make_tensors(widen(point))
+            outputs = read_outputs(self.call(tensors))
+            computed.append({name: convert_to_numpy(outputs[name]) for name in given})
+            pairs = [(outputs[n], torch.from_numpy(widen(given)[n])) for n in given]
+            pairs = [(output, each) for output, each in pairs if output.requires_grad]
+            slopes = torch.autograd.grad(
+                [output for output, _ in pairs], [*tensors.values()],
+                [each for _, each in pairs], allow_unused=True,
+            )  # fmt: skip
+            for (name, tensor), slope in zip(tensors.items(), slopes, strict=True):
+                zero = np.zeros(tuple(tensor.shape))
+                found[name].append(zero if slope is None else convert_to_numpy(slope))
+        every = {name: np.stack([each[name] for each in computed]) for name in cotangents[0]}
+        return Pulled(every, {name: np.stack(arrays) for name, arrays in found.items()})
+
+
+class StatedPullback(Pullback):
+    """A gradient that is stated in the place of autodiff's, as of an approximation on purpose."""
+
+    def __init__(self, stated: Callable[[Any, Any], Any], forward: Pullback) -> None:
+        super().__init__(forward.forward, forward.arguments)
+        self.stated, self.true = stated, forward
+
+    def find_structure(self) -> Any:
+        """Find the structure of the outputs of the forward pass."""
+        return self.true.structure
+
+    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Call the stated gradient at one point after the other, in float64."""
+        found: dict[str, list[Array]] = {name: [] for name in points[0]}
+        for point, given in zip(points, cotangents, strict=True):
+            with use_float64():
+                wide = self.arguments.rebuild(widen(point), like=False)
+                result = self.stated(wide, rebuild_outputs(self.structure, widen(given)))
+            for name, array in self.arguments.read(result).items():
+                found[name].append(array.astype(np.float64))
+        outputs = self.true.pull_back(points, cotangents).outputs
+        return Pulled(outputs, {name: np.stack(arrays) for name, arrays in found.items()})
+
+
+def widen(arrays: Arrays) -> dict[str, Array]:
+    """Convert arrays to float64, which changes no number."""
+    return {name: np.asarray(value).astype(np.float64) for name, value in arrays.items()}
+
+
+def stack(points: Sequence[Arrays]) -> dict[str, Any]:
+    """Stack the arrays of several points by name, in float64."""
+    wide = [widen(point) for point in points]
+    return {name: jnp.asarray(np.stack([each[name] for each in wide])) for name in wide[0]}
+
+
+def to_jax(arrays: Arrays) -> dict[str, Any]:
+    """Convert arrays to those of JAX."""
+    return {name: jnp.asarray(value) for name, value in arrays.items()}
+
+
+def select_traced(result: Any) -> dict[str, Any]:
+    """Select the floating outputs of a traced forward pass, by name."""
+    outputs = {name: jnp.asarray(each) for name, each in read_outputs(result).items()}
+    return {name: each for name, each in outputs.items() if is_floating(each.dtype)}
+
+
+def select_floating(result: Any) -> dict[str, Array]:
+    """Select the floating outputs of a forward pass as arrays of NumPy, by name."""
+    outputs = {name: convert_to_numpy(each) for name, each in read_outputs(result).items()}
+    return {name: each for name, each in outputs.items() if is_floating(each.dtype)}
+
+
+def rebuild_outputs(result: Any, arrays: Mapping[str, Any]) -> Any:
+    """Make the structure of the outputs with arrays for the floating ones, and zeros for data."""
+    form, outputs = jax.tree.structure(result), read_outputs(result)
+    zeros = {n: np.zeros(x.shape, x.dtype) for n, x in outputs.items() if n not in arrays}
+    return jax.tree.unflatten(form, [arrays[n] if n in arrays else zeros[n] for n in outputs])
+
+
+def prepare_pullback(forward: Forward, arguments: Arguments) -> Pullback:
+    """Find out how a forward pass computes, and prepare its pull-back.
+
+    Raises ValueError, with one sentence, where it can be run by none of JAX, NumPy and PyTorch, or
+    computes in less than float64.
+    """
+    if uses_torch(forward, arguments):
+        kinds: list[type[Pullback]] = [TorchPullback]
+    else:
+        kinds = [JaxPullback, NumpyPullback]
+    failures = []
+    for kind in kinds:
+        pullback = kind(forward, arguments)
+        found = attempt(lambda each: each.structure, pullback)
+        if not isinstance(found, Failure):
+            require_float64(found)
+            return pullback
+        failures.append(found)
+    # What JAX cannot trace is plain NumPy: what is said there is about the user's code.
+    what = next((each.what for each in failures if REMEDY in each.what), failures[-1].what)
+    raise ValueError(f"forward: expected a function of these arguments, which raised {what}")
+
+
+def require_float64(structure: Any) -> Any:
+    """Return the outputs of a forward pass. Raises ValueError unless they are in float64."""
+    outputs = read_outputs(structure)
+    floating = {name: x.dtype for name, x in outputs.items() if is_floating(x.dtype)}
+    if not floating:
+        raise ValueError("forward: expected a function that returns arrays of floats")
+    for name, dtype in floating.items():
+        if dtype != np.float64:
+            raise ValueError(f"{name} is {dtype} where all arguments are float64: {REMEDY}")
+    return structure
+
+
+def find_narrowing(jaxpr: Any) -> str:
+    """Find a conversion of float64 to a shorter format in a jaxpr; empty if there is none."""
+    for equation in jaxpr.eqns:
+        for inner in list_inner(equation):
+            found = find_narrowing(inner)
+            if found:
+                return found
+        if equation.primitive.name == "convert_element_type":
+            old, new = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
+            if old == np.float64 and is_floating(new) and new != np.float64:
+                return str(new)
+    return ""
+
+
+def uses_torch(forward: Forward, arguments: Arguments) -> bool:
+    """Tell whether a forward pass is one of PyTorch: it is given tensors, or names torch."""
+    if find_torch() is None:
+        return False
+    if any(is_tensor(each) for each in jax.tree.leaves(arguments.given)):
+        return True
+    named = "torch" in getattr(find_code(forward), "co_names", ())
+    module = getattr(find_torch().nn, "Module", ())
+    return named or isinstance(forward, module)

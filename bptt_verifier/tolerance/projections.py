@@ -1,0 +1,165 @@
+"""Mistakes in a kernel's gradient, told from its own rounding: docs/derivation.md, section 17.
+
+The errors at neighbouring points are projected on the exact gradient, in each slice of it. Rounding
+averages out over the entries of a slice and over the neighbours; a mistake does not.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.tolerance.bounds import ELEMENTARY
+from bptt_verifier.tolerance.comparison import Array
+from bptt_verifier.tolerance.formats import find_smallest, find_unit, is_half, round_once
+from bptt_verifier.tolerance.noise import SAFETY
+from bptt_verifier.tolerance.scatter import POOLED, find_critical_ratio
+
+COARSE = 16  # noise of so many units is that of a coarser format inside
+ONE_SIDED = 4  # a coarser format inside may be truncated: its bias is up to so many times its noise
+
+
+class Noise(NamedTuple):
+    """The scattering part of a kernel's errors, relative to the exact gradient.
+
+    `relative` is its root mean square; `unit` the unit roundoff of the gradient's dtype, and `bias`
+    the relative error alike at all neighbours that rounding may have. `of_rounding` is the error
+    relative to that of rounding the exact gradient once.
+    """
+
+    relative: float
+    unit: float
+    bias: float
+    of_rounding: float
+
+
+class Slices(NamedTuple):
+    """The factors of the error on the exact gradient in the slices along one axis.
+
+    `axis` is None for the whole gradient. `factor` is the mean over the neighbours, `limit` what
+    rounding may give; both are infinite or zero where the exact gradient is zero.
+    """
+
+    axis: int | None
+    factor: Array
+    limit: Array
+
+    @property
+    def wrong(self) -> Array:
+        """The slices whose factor rounding does not explain."""
+        found: Array = np.abs(self.factor) > self.limit
+        return found
+
+
+class Measurement(NamedTuple):
+    """Errors of one gradient at the neighbours of one point: noise, slices and entries.
+
+    `mean` and `limit` are of each entry: its mean error, and what rounding may give.
+    """
+
+    noise: Noise
+    slices: tuple[Slices, ...]
+    mean: Array
+    limit: Array
+
+    @property
+    def wrong_entries(self) -> Array:
+        """The entries whose mean error rounding does not explain."""
+        found: Array = np.abs(self.mean) > self.limit
+        return found
+
+    @property
+    def wrong(self) -> bool:
+        """True if any slice or entry is wrong."""
+        return bool(self.wrong_entries.any() or any(each.wrong.any() for each in self.slices))
+
+    @property
+    def resolution(self) -> float:
+        """The relative error of the whole gradient that would have been seen."""
+        return float(self.slices[0].limit[0])
+
+    @property
+    def excess(self) -> float:
+        """The largest error of an entry or a slice in units of its limit."""
+        with np.errstate(all="ignore"):
+            ratios = [np.abs(self.mean) / self.limit]
+            ratios += [np.abs(each.factor) / each.limit for each in self.slices]
+        return max(float(np.nan_to_num(ratio).max(initial=0.0)) for ratio in ratios)
+
+
+def measure(
+    errors: Array, exact: Array, dtype: Any, tests: int, uncertainty: Any = 0.0
+) -> Measurement:
+    """Measure the errors (K, …) of a gradient at K neighbours, where it is `exact` (K, …).
+
+    `dtype` is that of the kernel's gradient, and `tests` the number of all slices and entries of
+    the verdict. `uncertainty` (K, …) is the size of the rounding errors in `exact`: a slice that
+    is zero to rounding is not projected on.
+    """
+    noise = measure_noise(errors, exact, dtype)
+    smallest = find_smallest(dtype)
+    ratio = find_critical_ratio(len(errors), tests)
+    doubt = SAFETY * np.broadcast_to(uncertainty, exact.shape)
+    slices = tuple(measure_slices(errors, exact, dtype, doubt, ratio))
+    mean, deviation = errors.mean(axis=0), errors.std(axis=0, ddof=1)
+    largest = float(np.abs(exact).max(initial=0.0))
+    floor = POOLED * float(np.sqrt(np.mean(deviation**2)))
+    # (V5)
+    limit = ratio * np.maximum(deviation, floor) + 2 * noise.bias * largest + smallest
+    limit += root_mean_square(doubt)
+    return Measurement(noise, slices, mean, limit)
+
+
+def measure_noise(errors: Array, exact: Array, dtype: Any) -> Noise:
+    """Measure the part of the errors that scatters between neighbours."""
+    unit = find_unit(dtype)
+    size = root_mean_square(exact)
+    scatter = (
+        root_mean_square(errors - errors.mean(axis=0)) * (len(errors) / (len(errors) - 1)) ** 0.5
+    )
+    relative = scatter / size if size > 0 else 0.0  # (V2)
+    rounding = root_mean_square(round_once(exact, dtype) - exact)
+    total = root_mean_square(errors)
+    return Noise(relative, unit, allow_bias(relative, dtype), total / rounding if rounding else 0.0)
+
+
+def allow_bias(relative: Any, dtype: Any) -> Any:
+    """Allow for rounding errors that are alike at all neighbours, relative to the gradient."""
+    unit = find_unit(dtype)
+    least = unit if is_half(dtype) else ELEMENTARY * unit
+    times = np.where(relative > COARSE * unit, ONE_SIDED, 1)
+    return np.maximum(least, times * relative)  # (V4)
+
+
+def measure_slices(
+    errors: Array, exact: Array, dtype: Any, doubt: Array, ratio: float
+) -> Iterator[Slices]:
+    """Project the errors on the exact gradient: as a whole, and in the slices along each axis."""
+    for axis in (None, *range(exact.ndim - 1)):
+        kept = () if axis is None else (axis + 1,)
+        summed = tuple(i for i in range(1, exact.ndim) if i not in kept)
+        product = (errors * exact).sum(axis=summed).reshape(len(errors), -1)
+        power = (exact**2).sum(axis=summed).reshape(len(errors), -1)
+        scatter = ((errors - errors.mean(axis=0)) ** 2).sum(axis=summed).reshape(len(errors), -1)
+        entries = exact[0].size / power.shape[1]
+        with np.errstate(all="ignore"):
+            factors = product / power  # (V1)
+            spread = factors.std(axis=0, ddof=1)
+            own = np.sqrt(scatter.sum(axis=0) / power.sum(axis=0))
+            floor = POOLED * np.nanmedian(spread) if np.isfinite(spread).any() else 0.0
+            size = np.sqrt(power.min(axis=0) / entries)
+            lost = find_smallest(dtype) / size
+            # (V3)
+            limit = ratio * np.maximum(spread, floor) + allow_bias(own, dtype) + lost
+        unsure = np.sqrt((doubt**2).sum(axis=summed).reshape(len(errors), -1).max(axis=0) / entries)
+        known = np.isfinite(limit) & (size > unsure)
+        yield Slices(
+            axis,
+            np.where(known, factors.mean(axis=0), 0.0),
+            np.where(known, limit, np.inf),
+        )
+
+
+def root_mean_square(values: Array) -> float:
+    """Compute the root of the mean of the squares."""
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

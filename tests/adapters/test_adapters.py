@@ -1,0 +1,146 @@
+"""Adapters: kernels of JAX, PyTorch and C as what `verify_vjp` takes."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier import Verdict, verify_vjp
+from bptt_verifier.adapters import SignatureError, from_c, from_jax, from_torch
+from bptt_verifier.adapters.of_c import read_signature
+from tests.support.c_gru import COMPILER, MISTAKES, SIGNATURE, compile_gru, draw_gru, gru
+from tests.support.kernels import draw_rnn, rnn
+
+torch: Any = import_module("torch") if find_spec("torch") else None
+needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+
+
+@jax.custom_vjp
+def square(x: Any) -> Any:
+    """x², with a rule of its own."""
+    return x**2
+
+
+square.defvjp(lambda x: (x**2, x), lambda x, d: (2 * d * x,))
+
+
+@jax.custom_vjp
+def wrong_square(x: Any) -> Any:
+    """x², with a rule that is off by a factor."""
+    return x**2
+
+
+wrong_square.defvjp(lambda x: (x**2, x), lambda x, d: (d * x,))
+
+ARGUMENTS = (np.random.default_rng(0).normal(size=(4, 3)).astype(jnp.bfloat16),)
+
+
+@pytest.mark.parametrize("option", ["", "jit", "vmap", "scan"])
+def test_a_custom_vjp_is_judged_alone_compiled_batched_and_in_a_loop(option: str) -> None:
+    options = {option: True} if option else {}
+    assert verify_vjp(from_jax(square, **options), lambda x: x * x, ARGUMENTS, cases=1)
+    report = verify_vjp(from_jax(wrong_square, **options), lambda x: x * x, ARGUMENTS, cases=1)
+    assert report.verdict is Verdict.DISAGREES
+
+
+def test_integers_among_the_arguments_and_outputs_of_a_jax_function_are_data() -> None:
+    def choose(rows: Any, index: Any) -> Any:
+        return {"chosen": rows[index] * 2, "index": index}
+
+    given = (np.random.default_rng(0).normal(size=(4, 3)), np.array([2, 0]))
+    assert verify_vjp(from_jax(choose), choose, given, cases=1)
+    assert verify_vjp(from_jax(choose, vmap=True), choose, given, cases=1)
+
+
+def test_a_wrong_forward_is_no_wrong_gradient() -> None:
+    other = from_jax(lambda x: jnp.float32(1.01) * x.astype(jnp.float32) ** 2)
+    report = verify_vjp(other, lambda x: x * x, (ARGUMENTS[0].astype(np.float32),), cases=1)
+    (mistake,) = report.mistakes
+    assert mistake.name == "forward-differs"
+    assert "The gradients are not compared" in mistake.explanation
+    reshaped = from_jax(lambda x: (x**2).ravel())
+    (mistake,) = verify_vjp(reshaped, lambda x: x * x, ARGUMENTS, cases=1).mistakes
+    assert mistake.name == "forward-differs"
+
+
+@needs_compiler
+def test_a_kernel_in_c_is_judged_through_its_prototype(tmp_path: Path) -> None:
+    backward = from_c(compile_gru(tmp_path), "gru_backward", SIGNATURE)
+    report = verify_vjp(backward, gru, [draw_gru(), draw_gru(T=1, B=1)], cases=1)
+    assert report.verdict is Verdict.AGREES, report
+
+
+@needs_compiler
+def test_what_a_kernel_in_c_does_not_write_is_found(tmp_path: Path) -> None:
+    wrong, unwritten = [*MISTAKES]
+    library = compile_gru(tmp_path, unwritten)
+    (found,) = verify_vjp(from_c(library, "gru_backward", SIGNATURE), gru, draw_gru()).mistakes
+    assert found.name == "unwritten-output"
+    assert "3 of 18 entries of dx are not written, entry [0, 1, 0] first" in found.explanation
+    (tmp_path / "other").mkdir()
+    library = compile_gru(tmp_path / "other", wrong)
+    report = verify_vjp(from_c(library, "gru_backward", SIGNATURE), gru, draw_gru(), cases=1)
+    assert report.parameters["W"].verdict is Verdict.DISAGREES
+
+
+@needs_compiler
+def test_a_signature_that_does_not_fit_the_arrays_is_the_callers_error(tmp_path: Path) -> None:
+    library = compile_gru(tmp_path)
+    for signature, said in (
+        (SIGNATURE.replace("float *dx, ", ""), "expected 4 pointers to const and 3 others"),
+        (SIGNATURE.replace("const float *x", "const double *x"), "x is float64"),
+        (SIGNATURE.replace("T = x[0]", "T = y[0]"), "T is the size of no array before it"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            verify_vjp(from_c(library, "gru_backward", signature), gru, draw_gru())
+
+
+def test_a_parameter_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(SignatureError, match="found 'int T'"):
+        read_signature("const float *x, int T")
+
+
+@needs_torch
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, jnp.bfloat16])
+def test_an_autograd_function_of_torch_is_judged(dtype: Any) -> None:
+    class Square(torch.autograd.Function):  # type: ignore[misc]
+        factor = 2.0
+
+        @staticmethod
+        def forward(context: Any, x: Any) -> Any:
+            context.save_for_backward(x)
+            return x * x
+
+        @classmethod
+        def backward(cls, context: Any, d: Any) -> Any:
+            return cls.factor * d * context.saved_tensors[0]
+
+    class Wrong(Square):
+        factor = 1.98
+
+    given = (ARGUMENTS[0].astype(dtype),)
+    assert verify_vjp(from_torch(Square.apply), lambda x: x * x, given, cases=1)
+    tensors = (torch.tensor(given[0].astype(np.float32)),)
+    assert verify_vjp(from_torch(Square.apply), torch.square, tensors, cases=1)
+    assert not verify_vjp(from_torch(Wrong.apply), lambda x: x * x, given, cases=1)
+
+
+@needs_torch
+def test_the_parameters_of_a_module_are_its_first_argument() -> None:
+    layer = torch.nn.RNN(2, 5, bias=False)
+    x, U, W = draw_rnn(np.float32)
+    parameters = {"weight_ih_l0": U, "weight_hh_l0": W}
+
+    def forward(weights: Any, x: Any) -> Any:
+        states, last = rnn(x, weights["weight_ih_l0"], weights["weight_hh_l0"])
+        return states, last[None]
+
+    report = verify_vjp(from_torch(layer), forward, (parameters, x), cases=1)
+    assert report, report
+    assert [*report.parameters] == ["weights.weight_hh_l0", "weights.weight_ih_l0", "x"]

@@ -1,0 +1,88 @@
+"""Names of what is wrong with a kernel's gradients."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier import verify_vjp
+from tests.support.kernels import backward_of, draw_rnn, rnn, within
+
+
+def change_W(change: Any) -> Any:
+    """Change the gradient of W."""
+    return lambda found: [*found[:2], change(found[2])]
+
+
+def without(place: Any) -> Any:
+    """Change the gradient of x: zeros at a place."""
+
+    def change(found: Any) -> Any:
+        found[0][place] = 0
+        return found
+
+    return change
+
+
+WRONG = {
+    "zero": (change_W(np.zeros_like), "zero-gradient", "every entry is zero"),
+    "sign": (change_W(np.negative), "sign-flipped", "the sign is wrong"),
+    "factor": (change_W(lambda g: 1.5 * g), "constant-factor", "1.5 times what it should be"),
+    "transposed": (change_W(np.transpose), "transposed-gradient", "it is transposed"),
+    "early steps": (without(slice(0, 2)), "wrong-range", "at indices 0 to 1"),
+    "one sequence": (without((slice(None), 2)), "wrong-index", "at index 2, the last of axis 1"),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("change", "name", "said"), WRONG.values(), ids=WRONG)
+def test_a_mistake_in_one_gradient_is_named_or_placed(
+    change: Any, name: str, said: str, dtype: Any
+) -> None:
+    backward = backward_of(within(rnn, np.float32), change)
+    report = verify_vjp(backward, rnn, draw_rnn(dtype), cases=1)
+    (mistake,) = report.mistakes
+    assert mistake.name == name, report
+    assert said in mistake.explanation
+
+
+def test_entries_beyond_the_lengths_are_told_from_steps() -> None:
+    lengths = np.array([4, 2, 3])
+
+    def forward(x: Any, lengths: Any) -> Any:
+        inside = jnp.arange(4)[:, None] < lengths
+        return jnp.where(inside[:, :, None], jnp.sin(x), 0)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        return d * np.cos(arguments[0]), None
+
+    report = verify_vjp(backward, forward, (draw_rnn(np.float32)[0], lengths), cases=1)
+    (mistake,) = report.mistakes
+    assert mistake.name == "wrong-beyond-length"
+    assert "beyond lengths" in mistake.explanation
+
+
+def test_sizes_that_no_tile_divides_are_named() -> None:
+    def backward(arguments: Any, d: Any) -> Any:
+        found = d * np.cos(arguments[0])
+        found[len(found) // 16 * 16 :] = 0
+        return (found,)
+
+    settings = [(np.linspace(1, 2, n),) for n in (16, 19, 32)]
+    sizes, place = verify_vjp(backward, jnp.sin, settings, cases=1).mistakes
+    assert sizes.name == "wrong-at-other-sizes"
+    assert "multiple of 16 (16, 32), and wrong where it is not (19)" in sizes.explanation
+    assert place.name == "wrong-last-tile"
+
+
+def test_the_report_shows_the_worst_row_and_a_map() -> None:
+    backward = backward_of(rnn, without((1, 2)))
+    report = verify_vjp(backward, rnn, draw_rnn(np.float32), cases=1)
+    example = report.counterexample
+    assert example is not None
+    assert "row [1, 2] of x" in example.sizes
+    assert example.yours == [0, 0]
+    assert np.argwhere(np.array(example.error_over_bound) > 1).tolist() == [[1, 2]]
+    assert "<svg" in report.to_html()
+    assert "Reproduce: verify_vjp" in str(report)

@@ -1,0 +1,141 @@
+"""Questions that a lazy kernel fails, each with a finding of its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier import Verdict, verify_vjp
+from tests.support.kernels import backward_of, draw_rnn, rnn
+
+X = np.random.default_rng(0).normal(size=(3, 4))
+W = np.random.default_rng(1).normal(size=4)
+LENGTHS = np.array([4, 2, 3])
+INSIDE = np.arange(4) < LENGTHS[:, None]
+
+
+def forward(x: Any, w: Any) -> Any:
+    """Two outputs, of which rows are independent and what is beyond LENGTHS is not read."""
+    inside = jnp.where(INSIDE, x, 0)
+    return {"rows": jnp.sin(inside * w), "sums": inside.sum(axis=1)}
+
+
+def right(arguments: Any, cotangents: Any) -> Any:
+    """The gradients of `forward`."""
+    x, w = arguments
+    x = np.where(INSIDE, x, 0)
+    slope = cotangents["rows"] * np.cos(x * w)
+    return np.where(INSIDE, slope * w + cotangents["sums"][:, None], 0), (slope * x).sum(axis=0)
+
+
+class Counting:
+    """A kernel that is wrong from its 30th call on."""
+
+    calls = 0
+
+    def __call__(self, arguments: Any, cotangents: Any) -> Any:
+        dx, dw = right(arguments, cotangents)
+        self.calls += 1
+        return dx, dw * (2 if self.calls > 30 else 1)
+
+
+class Remembering:
+    """A kernel that keeps the first w it was given with each cotangent's sign."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, Any] = {}
+
+    def __call__(self, arguments: Any, cotangents: Any) -> Any:
+        dx, dw = right(arguments, cotangents)
+        last, self.kept[b""] = self.kept.get(b"", dw), dw
+        return dx, dw + 0.1 * (np.abs(last - dw) > 0.5)
+
+
+def drawing(arguments: Any, cotangents: Any) -> Any:
+    """A kernel whose result is drawn anew at each call."""
+    dx, dw = right(arguments, cotangents)
+    return dx, dw * np.random.default_rng().normal(1, 0.1)
+
+
+def ignoring(*names: str) -> Any:
+    """A kernel that takes some cotangents as ones."""
+
+    def backward(arguments: Any, cotangents: Any) -> Any:
+        return right(arguments, cotangents | {n: np.ones_like(cotangents[n]) for n in names})
+
+    return backward
+
+
+def clipping(arguments: Any, cotangents: Any) -> Any:
+    dx, dw = right(arguments, cotangents)
+    return dx, np.clip(dw, -3, 3)
+
+
+def constant(arguments: Any, cotangents: Any) -> Any:
+    dx, dw = right(arguments, cotangents)
+    return dx, dw + 0.5
+
+
+def unwritten(arguments: Any, cotangents: Any) -> Any:
+    dx, dw = right(arguments, cotangents)
+    found = np.empty_like(dw)
+    found[:-1] = dw[:-1]
+    return dx, found
+
+
+def by_address(arguments: Any, cotangents: Any) -> Any:
+    """Read a matrix as if it were contiguous."""
+    x, w = arguments
+    x = np.lib.stride_tricks.as_strided(x, x.shape, (4 * x.itemsize, x.itemsize))
+    return right((x, w), cotangents)
+
+
+def leaking(arguments: Any, cotangents: Any) -> Any:
+    dx, dw = right(arguments, cotangents)
+    return dx, dw + 0 * arguments[0].sum(axis=0)
+
+
+def averaging(arguments: Any, cotangents: Any) -> Any:
+    dx, dw = right(arguments, cotangents)
+    d = cotangents["sums"][:, None]
+    return dx + np.where(INSIDE, d * arguments[0][:1].mean(), 0), dw
+
+
+LAZY: dict[str, tuple[Callable[..., Any], str, str]] = {
+    "all cotangents ignored": (ignoring("rows", "sums"), "ignores-cotangents", "the cotangents"),
+    "one output ignored": (ignoring("sums"), "ignores-cotangents", "that of sums"),
+    "clipped": (clipping, "not-linear-in-cotangents", "cotangents times"),
+    "a constant added": (constant, "not-linear-in-cotangents", "zero cotangents give"),
+    "by address": (by_address, "depends-on-memory-layout", "Fortran order"),
+    "NaN in padding": (leaking, "padding-leaks", "NaN in the padding of x"),
+    "rows mixed": (averaging, "rows-influence-one-another", "other indices of axis 0"),
+    "after another call": (Remembering(), "depends-on-calls", "after a call with other numbers"),
+    "random": (drawing, "not-deterministic", "called twice"),
+    "wrong later": (Counting(), "depends-on-calls", "from one call to another"),
+    "unwritten": (unwritten, "unwritten-output", "is not written everywhere"),
+}
+
+
+@pytest.mark.parametrize(("backward", "name", "said"), LAZY.values(), ids=LAZY)
+def test_a_lazy_kernel_gets_the_finding_of_its_question(
+    backward: Any, name: str, said: str
+) -> None:
+    report = verify_vjp(backward, forward, (X, W), cases=1)
+    assert report.verdict is Verdict.DISAGREES
+    assert report.mistakes[0].name == name, report
+    assert said in report.mistakes[0].explanation
+
+
+def test_a_right_kernel_passes_every_question() -> None:
+    assert verify_vjp(right, forward, (X, W))
+    assert verify_vjp(backward_of(rnn), rnn, draw_rnn(np.float16, T=2), cases=1)
+
+
+def test_sizes_that_were_not_tried_are_stated() -> None:
+    given = np.linspace(1, 2, 32)
+    backward = lambda arguments, d: (d * np.cos(arguments[0]),)  # noqa: E731
+    note = "All sizes of axis 0 of x are multiples of 16"
+    assert note in str(verify_vjp(backward, jnp.sin, (given,), cases=1))
+    assert note not in str(verify_vjp(backward, jnp.sin, [(given,), (given[:7],)], cases=1))

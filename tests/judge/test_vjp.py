@@ -1,0 +1,108 @@
+"""Verdicts on kernels: vector-Jacobian products in the precision they run in."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier import DerivationError, Verdict, assert_vjp_verified, verify_vjp
+from tests.support.kernels import backward_of, draw_rnn, rnn, rnn_in_numpy, within
+
+BFLOAT16 = jnp.bfloat16
+PRECISIONS = {
+    "float64": (np.float64, np.float64),
+    "float32": (np.float32, np.float32),
+    "bfloat16 with sums in float32": (BFLOAT16, np.float32),
+    "float16 with sums in float32": (np.float16, np.float32),
+    "bfloat16 throughout": (BFLOAT16, BFLOAT16),
+}
+
+
+def one_per_cent(number: int) -> Any:
+    """Multiply one of the gradients by 1.01."""
+    return lambda found: [g * (1.01 if k == number else 1) for k, g in enumerate(found)]
+
+
+@pytest.mark.parametrize(("dtype", "inner"), PRECISIONS.values(), ids=PRECISIONS)
+def test_a_right_kernel_agrees_in_the_precision_it_runs_in(dtype: Any, inner: Any) -> None:
+    report = verify_vjp(backward_of(within(rnn, inner)), rnn, draw_rnn(dtype), cases=2)
+    assert report.verdict is Verdict.AGREES, report
+
+
+@pytest.mark.parametrize("precision", [*PRECISIONS][:4])
+def test_one_per_cent_is_told_from_rounding(precision: str) -> None:
+    dtype, inner = PRECISIONS[precision]
+    backward = backward_of(within(rnn, inner), one_per_cent(2))
+    report = verify_vjp(backward, rnn, draw_rnn(dtype), cases=1)
+    verdicts = {name: str(result.verdict) for name, result in report.parameters.items()}
+    assert verdicts == {"x": "agrees", "U": "agrees", "W": "disagrees"}, report
+
+
+def test_the_stated_function_may_be_plain_numpy() -> None:
+    arguments = draw_rnn(np.float32)
+    assert verify_vjp(backward_of(rnn), rnn_in_numpy, arguments, cases=1)
+    with pytest.raises(DerivationError, match="∂L/∂x"):
+        assert_vjp_verified(backward_of(rnn, one_per_cent(0)), rnn_in_numpy, arguments, cases=1)
+
+
+def test_a_branch_that_a_neighbour_takes_is_followed_there() -> None:
+    def forward(x: Any) -> Any:
+        return x * 2 if x[0] > 1 else x * 3
+
+    def backward(arguments: Any, cotangents: Any) -> Any:
+        return (cotangents * (2 if arguments[0][0] > 1 else 3),)
+
+    assert verify_vjp(backward, forward, (np.array([1.0, 2.0]),), cases=1)
+
+
+def test_arguments_are_any_pytree_and_integers_in_it_are_data() -> None:
+    def forward(cell: Any, tokens: Any) -> Any:
+        return {"rows": cell["E"][tokens] * cell["scales"][0]}
+
+    def backward(arguments: Any, cotangents: Any) -> Any:
+        (cell, tokens), d = arguments, cotangents["rows"]
+        assert tokens.dtype == np.int64
+        dE = np.zeros_like(cell["E"])
+        np.add.at(dE, tokens, d * cell["scales"][0])
+        return {"E": dE, "scales": [np.sum(d * cell["E"][tokens])]}, None
+
+    rng = np.random.default_rng(0)
+    cell = {"E": rng.normal(size=(5, 3)), "scales": [np.array(0.5)]}
+    report = verify_vjp(backward, forward, (cell, np.array([1, 3, 3])))
+    assert report, report
+    assert [*report.parameters] == ["cell.E", "cell.scales[0]"]
+
+
+def test_several_settings_are_judged_each_in_its_sizes() -> None:
+    settings = [draw_rnn(np.float64, T=1, B=2), draw_rnn(np.float64, T=3, B=1)]
+    seen, right = [], backward_of(rnn)
+
+    def backward(arguments: Any, cotangents: Any) -> Any:
+        seen.append(arguments[0].shape)
+        return right(arguments, cotangents)
+
+    assert verify_vjp(backward, rnn, settings, cases=1)
+    assert set(seen) == {(1, 2, 2), (3, 1, 2)}
+
+
+def test_a_forward_pass_that_leaves_float64_is_refused_with_the_remedy() -> None:
+    arguments = draw_rnn(np.float32)
+    with pytest.raises(ValueError, match="leave out conversions and dtypes"):
+        verify_vjp(backward_of(rnn), within(rnn, np.float32), arguments)
+
+
+BREACHES = {
+    "too few": ("wrong-shape", lambda a, c: (a[0], a[1])),
+    "another shape": ("wrong-shape", lambda a, c: (a[0], a[1], a[2][0])),
+    "no array": ("wrong-shape", lambda a, c: (a[0], a[1], "W")),
+    "NaN": ("not-finite", lambda a, c: (a[0] * np.nan, a[1], a[2])),
+    "raised": ("raised", lambda a, c: 1 // 0),
+    "modified": ("inputs-modified", lambda a, c: a[0].fill(0) or a),
+}
+
+
+@pytest.mark.parametrize(("name", "backward"), BREACHES.values(), ids=BREACHES)
+def test_a_breach_of_the_contract_has_a_name(name: str, backward: Any) -> None:
+    report = verify_vjp(backward, rnn, draw_rnn(np.float64), cases=1)
+    assert [mistake.name for mistake in report.mistakes] == [name]

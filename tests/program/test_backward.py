@@ -1,0 +1,201 @@
+"""The backward pass of a small program: with changes, with errors, and with complex numbers."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from jax import lax
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import Change, backward, sweep_back
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.rounding import RoundingErrors
+from bptt_verifier.program.trace import Program, forward, trace
+
+W, x = np.array([[1.0, -2.0, 0.5], [0.25, 3.0, -1.0]]), np.array([2.0, -1.0, 4.0])
+c, other, f = np.array([0.5, -3.0]), np.array([7.0, 2.0]), np.array([3.0, 0.25])
+a = np.array([0.5, -2.0])
+z = (1 + 2j) * a
+
+
+class Traced(NamedTuple):
+    """A program with its values at a point."""
+
+    program: Program
+    values: list[Any]
+
+    def number(self, name: str) -> int:
+        """The number of the last operation of this name."""
+        operations = self.program.operations
+        return max(k for k, each in enumerate(operations) if each.name == name)
+
+    def change(self, name: str, *changes: Change) -> dict[str, Array]:
+        """The gradients with each of these changes of one operation, and at last without any."""
+        number = self.number(name)
+        rows = [{(number, change.operand): change} for change in changes]
+        return backward(self.program, self.values, [*rows, {}])
+
+
+def traced(loss: Callable[..., Any], **params: Array) -> Traced:
+    with use_float64():
+        program = trace(loss, params)
+        return Traced(program, list(forward(program, params)))
+
+
+@pytest.fixture(scope="module")
+def linear() -> Traced:
+    """L = c · W x, with ∂L/∂W = c xᵀ and ∂L/∂x = Wᵀ c."""
+    return traced(lambda p, xp: xp.sum(c * (p["W"] @ p["x"])), W=W, x=x)
+
+
+@pytest.fixture(scope="module")
+def squared() -> Traced:
+    """L = Σ Re z² with z = (1 + 2i) a."""
+    return traced(lambda p, xp: xp.sum(xp.real((p["a"] * (1 + 2j)) ** 2 * 1.0)), a=a)
+
+
+def test_a_change_alters_one_factor_of_what_an_operation_passes_back(linear: Traced) -> None:
+    after, instead = np.arange(6.0).reshape(2, 3), np.array([1.0, 2.0, 3.0])
+    found = linear.change(
+        "dot_general",
+        Change(0, before=f),
+        Change(0, after=after),
+        Change(0, instead=((1, instead[None]),)),
+        Change(0, instead=((1, 2 * instead[None]),)),
+        Change(0, arriving=other),
+        Change(0, arriving=c, before=f, after=after, instead=((1, instead[None]),)),
+        Change(0, through=lambda arriving: np.multiply.outer(arriving[0][0], instead)),
+        Change(0, through=lambda arriving: np.multiply.outer(2 * arriving[0][0], instead)),
+        Change(1, after=0.0),
+    )
+    expected = [
+        np.outer(f * c, x), after * np.outer(c, x), np.outer(c, instead),
+        np.outer(c, 2 * instead), np.outer(other, x), after * np.outer(f * c, instead),
+        np.outer(c, instead), np.outer(2 * c, instead), np.outer(c, x), np.outer(c, x),
+    ]  # fmt: skip
+    np.testing.assert_allclose(found["W"], expected)
+    # The other operand has its own cotangent in every row.
+    np.testing.assert_allclose(found["x"], [*[W.T @ c] * 8, 0 * x, W.T @ c])
+    assert {value.dtype for value in found.values()} == {np.dtype(float)}
+
+
+def test_a_slope_takes_the_place_of_an_operations_own() -> None:
+    tanh = traced(lambda p, xp: xp.sum(c * xp.tanh(p["a"])), a=a)
+    found = tanh.change("tanh", Change(0, slope=f), Change(0, slope=2.0))
+    np.testing.assert_allclose(found["a"], [c * f, 2 * c, c * (1 - np.tanh(a) ** 2)])
+
+
+def test_only_the_real_part_of_a_change_reaches_a_real_operand(linear: Traced) -> None:
+    found = linear.change("dot_general", Change(0, after=0.5 + 2j))
+    np.testing.assert_allclose(found["W"], [0.5 * np.outer(c, x), np.outer(c, x)])
+
+
+def test_what_a_sum_passes_back_can_be_changed_in_one_row() -> None:
+    total = traced(lambda p, xp: xp.sum(p["a"]), a=a)
+    assert total.change("reduce_sum", Change(0, after=f))["a"].tolist() == [f.tolist(), [1.0, 1.0]]
+
+
+def test_no_change_gives_a_condition_a_derivative() -> None:
+    chosen = traced(lambda p, xp: xp.sum(xp.where(p["a"] > 0, 3.0 * p["a"], p["a"])), a=a)
+    found = chosen.change("select_n", Change(0, after=2.0), Change(1, after=2.0))
+    np.testing.assert_array_equal(found["a"], [[3.0, 1.0], [3.0, 2.0], [3.0, 1.0]])
+
+
+def test_a_cotangent_is_added_to_other_slots_of_its_shape_alone(linear: Traced) -> None:
+    slots = linear.program.leaves
+    found = linear.change(
+        "dot_general",
+        Change(0, also=(slots["W"], slots["x"])),
+        Change(1, also=(slots["W"],)),  # of another shape
+        Change(0, after=0.0, send=((slots["x"], 2.0),)),  # of the shape of W x
+    )
+    np.testing.assert_allclose(found["W"], np.outer(c, x) * np.array([2, 1, 0, 1])[:, None, None])
+    np.testing.assert_allclose(found["x"], [W.T @ c] * 4)
+
+
+def test_what_arrives_is_sent_to_other_slots_times_a_factor() -> None:
+    tanh = traced(lambda p, xp: xp.sum(c * xp.tanh(p["a"])), a=a)
+    slot = tanh.program.leaves["a"]
+    found = tanh.change(
+        "tanh", Change(0, send=((slot, f),)), Change(0, after=0.0, send=((slot, 2 + 1j),))
+    )
+    slope = 1 - np.tanh(a) ** 2
+    np.testing.assert_allclose(found["a"], [c * slope + c * f, 2 * c, c * slope])
+    assert found["a"].dtype == float
+
+
+def test_complex_cotangents_keep_both_parts_through_changes(squared: Traced) -> None:
+    number = squared.number("integer_pow")
+    (slot,) = squared.program.operations[number].inputs
+    found = squared.change(
+        "integer_pow",
+        Change(0, after=1j),
+        Change(0, before=1j),
+        Change(0, also=(slot,)),
+        Change(0, after=0.0, send=((slot, 1j),)),
+    )
+    factors = [2j * z, 2j * z, 4 * z, 1j * np.ones(2), 2 * z]  # ∂L/∂z, as JAX has it
+    np.testing.assert_allclose(found["a"], [((1 + 2j) * each).real for each in factors])
+    assert found["a"].dtype == float
+
+
+def test_a_sum_of_cotangents_has_the_precision_of_its_finest_term() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        single = p["a"].astype(xp.float32)
+        fine = xp.sum(single.astype(xp.float64) / 3)
+        # JAX differentiates these in float32.
+        return fine + sum(xp.sum(lax.cumsum(single)).astype(xp.float64) for _ in range(2))
+
+    mixed = traced(loss, a=a)
+    last = float(backward(mixed.program, mixed.values)["a"][0, 1])
+    assert abs(last - (2 + 1 / 3)) < 1e-15
+
+
+def test_a_cotangent_that_has_been_passed_on_stays_as_it_is() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        single = p["a"].astype(xp.float32)
+        return xp.sum(single * single)
+
+    rounded = traced(loss, a=a)
+    (own,) = rounded.program.operations[0].outputs
+    found = rounded.change("convert_element_type", Change(0, also=(own,)))
+    np.testing.assert_array_equal(found["a"], [2 * a, 2 * a])
+
+
+def test_an_operation_that_the_loss_does_not_need_passes_nothing_back() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        xp.split(p["a"], 2)
+        return xp.sum(p["a"] ** 2)
+
+    unused = traced(loss, a=a)
+    assert "split" in {each.name for each in unused.program.operations}
+    np.testing.assert_array_equal(backward(unused.program, unused.values)["a"], [2 * a])
+
+
+def round_in_units(size: float) -> RoundingErrors:
+    sizes = np.full(4, size)
+    return RoundingErrors(sizes, sizes, np.arange(4), np.random.default_rng(0))
+
+
+def test_a_sum_of_cotangents_rounds() -> None:
+    doubled = traced(lambda p, xp: xp.sum(p["a"] + p["a"]), a=a)
+    found = backward(doubled.program, doubled.values, errors=round_in_units(2.0**-20))["a"]
+    assert found.shape == (4, 2)
+    assert (np.abs(found - 2) <= 2.0**-19).all()
+    assert (found != 2).all()
+
+
+def test_the_slope_of_a_saturated_unit_rounds_in_units_of_the_largest_slope() -> None:
+    """(N1): 16 max |z′| |∂L/∂z| u, beside errors relative to a slope of e⁻⁴⁰"""
+    size, ct = 2.0**-20, np.full(64, 8.0)
+    unit = traced(lambda p, xp: xp.sum(ct * (1 / (1 + xp.exp(-p["a"])))), a=np.full(64, 40.0))
+    found = backward(unit.program, unit.values, errors=round_in_units(size))["a"]
+    largest = np.abs(found).max() / (size * 16 * 0.25 * 8)
+    assert 0.9 < largest < 1.1
+
+
+def test_a_slot_without_a_cotangent_has_none_and_a_leaf_zeros() -> None:
+    flat = traced(lambda p, xp: xp.sum(p["a"]), a=a, b=np.ones(3))
+    cotangents = sweep_back(flat.program, flat.values)
+    assert cotangents[flat.program.leaves["b"]].tolist() == [[0.0, 0.0, 0.0]]

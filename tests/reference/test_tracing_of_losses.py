@@ -1,0 +1,113 @@
+"""The trace of an own model's loss, the choice of its cases, and what is said without one."""
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.program.decisions import UntraceableError
+from bptt_verifier.program.paths import Paths
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.reference import own_loss
+from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.own_loss import OwnModel, trace_and_select, trace_loss
+from bptt_verifier.reference.points import Point
+from bptt_verifier.reference.selection import KINK, OTHER_PATH, Selection
+
+PARAMS = {"w": np.array([0.5, 2.0])}
+
+
+def trace(error: BaseException | None, **known: Any) -> Paths | str:
+    def loss(p: Any, xp: Any) -> Any:
+        if error is not None:
+            raise error
+        return xp.sum(p["w"] ** 2)
+
+    with use_float64():
+        return trace_loss(OwnModel(loss, (PARAMS,), 0, **known), PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("error", "in_numpy", "begin", "end"),
+    [
+        (ValueError("no."), False, "loss(params, jax.numpy) raised ValueError: no. at `", ")."),
+        (
+            ValueError("no"),
+            True,
+            "loss(params) cannot be traced at `",
+            ": it raised ValueError: no.",
+        ),
+        (UntraceableError("it prints"), True, "loss(params) cannot be traced at `", ": it prints."),
+    ],
+)
+def test_why_a_loss_cannot_be_traced_is_said_with_the_place(
+    error: BaseException, in_numpy: bool, begin: str, end: str
+) -> None:
+    said = trace(error, in_numpy=in_numpy)
+    assert isinstance(said, str)
+    assert said.startswith(begin)
+    assert said.endswith(end)
+    assert f"{__file__.rpartition('/')[2]}:" in said
+
+
+def test_a_loss_of_torch_is_traced_as_its_operations_over_jax(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    points = list[Any]()
+
+    def torch_over_jax(loss: Any, point: Any) -> Any:
+        points.append(point)
+        return lambda values: loss(values, np)
+
+    monkeypatch.setattr(own_loss, "torch_over_jax", torch_over_jax)
+    assert isinstance(trace(None, in_torch=True), Paths)
+    assert points
+
+
+def select(
+    left_out: list[Counter[str]], cases: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[OwnModel, list[tuple[int, int]]]:
+    """The model of settings whose draws are left out so, without a trace, and the progress."""
+    told, waiting = list[tuple[int, int]](), iter(left_out)
+
+    class Selector:
+        def __init__(self, setting: Any) -> None:
+            self.setting = setting
+
+        def select(self, number: int, progress: Any) -> Selection:
+            for place in range(number + 1):
+                progress(place + 1)
+            found = (Case("a case", PARAMS, Point(0, setting=self.setting.number), None),) * number
+            nothing: Any = frozenset()
+            return Selection(
+                found, next(waiting), None, Counter(), {}, nothing, (), nothing, damped=0
+            )
+
+    settings = (PARAMS,) * len(left_out)
+    paths = SimpleNamespace(places=(), known=())
+    monkeypatch.setattr(own_loss, "trace_loss", lambda model, given: paths)
+    monkeypatch.setattr(own_loss, "Selector", Selector)
+    monkeypatch.setattr(own_loss, "confirm", lambda model: model)
+    model = OwnModel(lambda p, xp: 0.0, settings, 0)
+    return trace_and_select(model, cases, lambda done, total: told.append((done, total))), told
+
+
+def test_settings_share_the_cases_and_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, told = select([Counter(), Counter()], 5, monkeypatch)
+    assert [case.point.setting for case in found.cases] == [0, 0, 0, 1, 1]
+    assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (4, 5), (5, 5), (5, 5)]
+    assert len(found.paths) == 2
+
+
+@pytest.mark.parametrize(
+    ("left_out", "too_many"),
+    [([{OTHER_PATH: 1}, {KINK: 3}], True), ([{}, {OTHER_PATH: 2}], True), ([{KINK: 9}, {}], False)],
+)
+def test_too_few_cases_on_the_traced_paths_leave_a_loss_untraced(
+    left_out: list[dict[str, int]], too_many: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = select([*map(Counter, left_out)], 5, monkeypatch)
+    assert found.doubt is not None  # no case tells anything here
+    assert ((found.untraced or "").startswith("The loss takes too many paths")) is too_many

@@ -1,0 +1,78 @@
+"""Mistakes told from rounding by projections of the errors on the exact gradient."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier.tolerance.formats import round_once
+from bptt_verifier.tolerance.projections import measure
+
+TESTS = 1000
+
+
+def neighbours(shape: tuple[int, ...], seed: int = 0) -> Any:
+    """Exact gradients at 16 neighbours of one point."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=shape) * (1 + 0.05 * rng.uniform(-1, 1, (16, *shape)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32])
+def test_results_that_are_rounded_once_are_right(dtype: Any) -> None:
+    exact = neighbours((6, 5))
+    found = measure(round_once(exact, dtype) - exact, exact, dtype, TESTS)
+    assert not found.wrong
+    assert found.noise.of_rounding == pytest.approx(1)
+
+
+def test_one_per_cent_on_one_slice_in_bfloat16_is_wrong_there_alone() -> None:
+    exact = neighbours((4, 30))
+    wrong = exact.copy()
+    wrong[:, 2] *= 1.01
+    found = measure(round_once(wrong, jnp.bfloat16) - exact, exact, jnp.bfloat16, TESTS)
+    _, rows, columns = found.slices
+    assert np.flatnonzero(rows.wrong).tolist() == [2]
+    assert not columns.wrong.any()
+    assert rows.factor[2] == pytest.approx(0.01, rel=0.2)
+
+
+def test_a_rounded_constant_is_no_mistake() -> None:
+    exact = neighbours((4, 30))
+    scaled = exact * (1 + 2.0**-8)  # as far as bfloat16 may round a factor
+    assert not measure(round_once(scaled, jnp.bfloat16) - exact, exact, jnp.bfloat16, TESTS).wrong
+
+
+def test_noise_beyond_the_dtype_allows_for_factors_that_are_truncated() -> None:
+    exact = neighbours((4, 30))
+    rng = np.random.default_rng(1)
+    truncated = exact * (1 - 2.0**-10 * rng.uniform(0, 1, exact.shape))
+    found = measure(truncated - exact, exact, np.float32, TESTS)
+    assert not found.wrong
+    assert found.noise.relative > 16 * found.noise.unit
+
+
+def test_a_missing_slice_of_vanishing_size_is_wrong() -> None:
+    exact = neighbours((4, 30)) * (10.0 ** -np.arange(0, 12, 3))[:, None]
+    lost = exact.copy()
+    lost[:, 3] = 0
+    found = measure(round_once(lost, np.float32) - exact, exact, np.float32, TESTS)
+    assert np.flatnonzero(found.slices[1].wrong).tolist() == [3]
+
+
+def test_one_wrong_entry_is_wrong() -> None:
+    exact = neighbours((4, 30))
+    wrong = exact.copy()
+    wrong[:, 1, 7] += 0.1 * np.abs(exact).max()
+    found = measure(round_once(wrong, jnp.bfloat16) - exact, exact, jnp.bfloat16, TESTS)
+    assert np.argwhere(found.wrong_entries).tolist() == [[1, 7]]
+
+
+def test_a_number_where_the_gradient_is_zero_is_wrong() -> None:
+    exact = neighbours((3, 5))
+    exact[:, 2] = 0
+    wrong = exact.copy()
+    wrong[:, 2, 0] = 0.2
+    assert np.argwhere(measure(wrong - exact, exact, np.float64, TESTS).wrong_entries).tolist() == [
+        [2, 0]
+    ]
