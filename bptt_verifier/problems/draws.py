@@ -25,6 +25,7 @@ from bptt_verifier.problems.problem import (
     list_shapes,
 )
 from jax_reference.padded import Capacity
+from manual_bptt.tangents import Direction
 
 
 def with_values(
@@ -93,6 +94,17 @@ def draw(seed: int, case: int, dtype: Any = np.float64, largest: Capacity = LARG
         spread=rng.uniform(0.5, 1.5),
         target_scale=float(rng.choice([1.0, 10.0])),
     )
+
+
+def draw_direction(seed: int, case: int, problem: Problem) -> Direction:
+    """Draw a direction to move the parameters, x and h_0 of problem number `case` in."""
+    rng, (_, B, _, H, _) = np.random.default_rng([seed, case, 2]), problem.sizes
+
+    def normal(shape: tuple[int, ...]) -> Array:
+        return rng.normal(size=shape).astype(problem.x.dtype)
+
+    parts = {name: normal(value.shape) for name, value in problem.weights.items()}
+    return Direction(**parts, x=normal(problem.x.shape), h0=normal((B, H)))
 
 
 def draw_with_options(

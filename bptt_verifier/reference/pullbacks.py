@@ -89,10 +89,14 @@ class JaxPullback(Pullback):
         function = self.trace({n: np.asarray(x)[0] for n, x in at.items()})
 
         def one(arrays: Any, given: Any) -> Any:
-            outputs, pull = jax.vjp(lambda each: select_traced(function(each)), arrays)
-            return outputs, pull({n: given[n] for n in outputs})[0]
+            return self.differentiate(lambda each: select_traced(function(each)), arrays, given)
 
         return jax.jit(jax.vmap(one), compiler_options=UNOPTIMISED).lower(at, back).compile()
+
+    def differentiate(self, function: Callable[[Any], Any], at: Any, given: Any) -> Any:
+        """Compute the outputs at a point and the pull-back of cotangents, all by name."""
+        outputs, pull = jax.vjp(function, at)
+        return outputs, pull({n: given[n] for n in outputs})[0]
 
     def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Pull cotangents back at all points in one compiled call."""
