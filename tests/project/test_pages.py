@@ -77,8 +77,9 @@ def test_the_guides_example_agrees_without_its_mistakes(tmp_path: Any) -> None:
     assert str(judge(source, tmp_path).verdict) == blocks(GUIDE, "text")[3].strip()
 
 
-def test_the_page_on_own_models_shows_one_that_agrees(capsys: pytest.CaptureFixture[str]) -> None:
-    code = "\n".join(blocks((DOCS / "own-models.md").read_text(encoding="utf-8"), "python"))
+@pytest.mark.parametrize("page", ["own-models.md", "kernels.md"])
+def test_a_page_shows_code_that_agrees(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "\n".join(blocks((DOCS / page).read_text(encoding="utf-8"), "python"))
     exec(code, {"__name__": "page"})
     assert capsys.readouterr().out == "agrees\n"
 
