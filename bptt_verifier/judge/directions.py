@@ -4,7 +4,7 @@ The judge of `vjp`, with directions of the arguments in the place of cotangents 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -13,7 +13,8 @@ from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
 from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
 from bptt_verifier.judge.kernel_precision import describe_resolution
-from bptt_verifier.judge.verify import find_name, require_agreement, require_function
+from bptt_verifier.judge.options import DirectionOptions
+from bptt_verifier.judge.verify import add_origin, find_name, require_agreement, require_function
 from bptt_verifier.judge.vjp import CASES, summarise
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import (
@@ -100,9 +101,9 @@ def verify_jvp(
     the tangents of all floating outputs in the structure of the outputs. The other arguments, what
     is drawn, and what is raised, are those of `verify_vjp`.
     """
-    return verify_along(
-        jvp, forward, prepare_pushforward, arguments, direction, cases, seed, subject
-    )
+    every = arguments, direction, cases, seed, subject
+    report = verify_along(jvp, forward, prepare_pushforward, *every)
+    return add_call(report, verify_jvp, (jvp, forward), *every[1:4])
 
 
 def verify_hvp(
@@ -121,20 +122,44 @@ def verify_hvp(
     the arguments. The other arguments, what is drawn, and what is raised, are those of
     `verify_vjp`.
     """
-    return verify_along(hvp, loss, prepare_curvature, arguments, direction, cases, seed, subject)
+    every = arguments, direction, cases, seed, subject
+    report = verify_along(hvp, loss, prepare_curvature, *every)
+    return add_call(report, verify_hvp, (hvp, loss), *every[1:4])
+
+
+def add_call(
+    report: Report,
+    function: Callable[..., Report],
+    named: tuple[Callable[..., Any], Callable[..., Any]],
+    direction: Any,
+    cases: int,
+    seed: int,
+) -> Report:
+    """Add the call that gives the same report again, and the versions."""
+    along = [] if direction is None else ["direction=direction"]
+    written = [*map(find_name, named), "arguments", *along]
+    return add_origin(report, function, written, {"cases": cases}, seed)
 
 
 def assert_jvp_verified(
-    jvp: Callable[[Any, Any], Any], forward: Callable[..., Any], arguments: Any, **options: Any
+    jvp: Callable[[Any, Any], Any],
+    forward: Callable[..., Any],
+    arguments: Any,
+    **options: Unpack[DirectionOptions],
 ) -> Report:
     """Return the report of `verify_jvp`. Raises DerivationError unless it agrees."""
+    __tracebackhide__ = True
     return require_agreement(verify_jvp(jvp, forward, arguments, **options))
 
 
 def assert_hvp_verified(
-    hvp: Callable[[Any, Any], Any], loss: Callable[..., Any], arguments: Any, **options: Any
+    hvp: Callable[[Any, Any], Any],
+    loss: Callable[..., Any],
+    arguments: Any,
+    **options: Unpack[DirectionOptions],
 ) -> Report:
     """Return the report of `verify_hvp`. Raises DerivationError unless it agrees."""
+    __tracebackhide__ = True
     return require_agreement(verify_hvp(hvp, loss, arguments, **options))
 
 

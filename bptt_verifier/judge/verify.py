@@ -139,11 +139,9 @@ def add_origin(
         for name, value in options.items()
         if value != usual[name].default and (value or usual[name].default)
     }
-    written = [
-        *arguments,
-        *(f"{name}={value!r}" for name, value in (named | {"seed": seed}).items()),
-    ]
-    call = f"{function.__name__}({', '.join(written)})"
+    named |= {"seed": seed}
+    written = ", ".join([*arguments, *(f"{name}={value!r}" for name, value in named.items())])
+    call = f"{function.__name__}({written})"
     return report._replace(seed=seed, options=options, versions=find_versions(), command=call)
 
 

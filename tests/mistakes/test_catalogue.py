@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bptt_verifier import Report, Verdict, verify, verify_own_model
-from bptt_verifier.mistakes.catalogue import CATALOGUE, SECTIONS, Explanation
+from bptt_verifier.mistakes.catalogue import CATALOGUE, SECTIONS
+from bptt_verifier.mistakes.explanation import Explanation
 from bptt_verifier.program.source_file import load
 from bptt_verifier.report import Mistake
 from bptt_verifier.report.links import SITE, link_to_equation, link_to_mistake

@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 
 from bptt_verifier import verify
-from bptt_verifier.judge.builtin import CELL_DERIVATIONS, DERIVATIONS
+from bptt_verifier.judge.builtin import CELL_DERIVATIONS, DERIVATIONS, TANGENT_DERIVATIONS
 from bptt_verifier.program.source_file import load
 from tests.support.documentation import load_builder
 from tests.support.modules import ROOT
@@ -49,6 +49,7 @@ def test_the_picture_of_verify_shows_every_derivation() -> None:
     text = " ".join(read_lines(read_picture("verify.svg")))
     every = [*DERIVATIONS, *CELL_DERIVATIONS]
     assert [text.count(f" {name} L ") for name in every] == [1] * len(every)
+    assert [text.count(f" {name} R{{") for name in TANGENT_DERIVATIONS] == [1, 1]
 
 
 @pytest.mark.slow

@@ -153,6 +153,11 @@ def test_a_heat_map_has_a_scale_and_the_power_of_ten_in_each_cell() -> None:
         assert f"</i>{label}</li>" in BODY
 
 
+def test_the_cells_of_a_large_map_have_colours_alone() -> None:
+    assert chart_errors([[9.0] * 41]).cells[0] == (1, "", "")
+    assert chart_errors([[9.0] * 40]).cells[0] == (1, "0", "[0, 0]: 9")
+
+
 @pytest.mark.parametrize(
     ("errors", "columns"), [([1.0, 2.0], 2), ([[[1.0], [2.0]], [[3.0], [4.0]]], 1), ([5.0], 1)]
 )
