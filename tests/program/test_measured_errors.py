@@ -12,7 +12,6 @@ import pytest
 from bptt_verifier.program import measured_errors
 from bptt_verifier.program.measured_errors import Samples, allow, gradient_and_noise, plan_samples
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.program.rounding import RoundingErrors
 from bptt_verifier.program.saturation import find_saturating
 from bptt_verifier.program.trace import trace
 
@@ -67,17 +66,6 @@ def test_a_mask_and_a_running_maximum_are_decided(lowest: float) -> None:
     a = np.random.default_rng(0).normal(size=(3, 3))
     for loss in (masked, running):
         assert (allowed_of(loss, a=a)["a"] < 1e-12).all()
-
-
-def test_an_error_is_added_to_both_parts_of_complex_numbers_and_not_to_integers() -> None:
-    sizes = np.full(4, 2.0**-20)
-    errors = RoundingErrors(sizes, sizes, np.arange(4), np.random.default_rng(0))
-    z = np.full((1, 3), 1 + 1j)
-    moved = errors.add(z, np.abs(z)) - z
-    assert (moved.real != 0).all()
-    assert (moved.imag != 0).all()
-    integers = np.arange(3)[None]
-    assert errors.add(integers, 1.0) is integers
 
 
 def test_values_in_float32_inside_a_loss_round_as_float32_does() -> None:
