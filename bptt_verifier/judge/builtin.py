@@ -84,10 +84,8 @@ TANGENT_DERIVATIONS: dict[str, TangentDerivation] = {
     "forward mode": derive_jvp,
     "Hessian-vector product": derive_hvp,
 }
-FIRST, THEN = (
-    100,
-    5,
-)  # the first 100 examples, and every fifth, add problems of cells and directions
+# The first 100 examples, and every fifth, add problems of cells and directions.
+FIRST, THEN = 100, 5
 
 
 class ComparedCase(NamedTuple):

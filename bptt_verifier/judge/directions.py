@@ -4,7 +4,7 @@ The judge of `vjp`, with directions of the arguments in the place of cotangents 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -13,7 +13,9 @@ from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
 from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
 from bptt_verifier.judge.kernel_precision import describe_resolution
-from bptt_verifier.judge.verify import find_name, require_agreement, require_function
+from bptt_verifier.judge.kernel_questions import OF_MEMORY, find_lazy_answer, prepare_question
+from bptt_verifier.judge.options import DirectionOptions
+from bptt_verifier.judge.verify import add_origin, find_name, require_agreement, require_function
 from bptt_verifier.judge.vjp import CASES, summarise
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import (
@@ -100,9 +102,9 @@ def verify_jvp(
     the tangents of all floating outputs in the structure of the outputs. The other arguments, what
     is drawn, and what is raised, are those of `verify_vjp`.
     """
-    return verify_along(
-        jvp, forward, prepare_pushforward, arguments, direction, cases, seed, subject
-    )
+    every = arguments, direction, cases, seed, subject
+    report = verify_along(jvp, forward, prepare_pushforward, *every)
+    return add_call(report, verify_jvp, (jvp, forward), *every[1:4])
 
 
 def verify_hvp(
@@ -121,20 +123,44 @@ def verify_hvp(
     the arguments. The other arguments, what is drawn, and what is raised, are those of
     `verify_vjp`.
     """
-    return verify_along(hvp, loss, prepare_curvature, arguments, direction, cases, seed, subject)
+    every = arguments, direction, cases, seed, subject
+    report = verify_along(hvp, loss, prepare_curvature, *every)
+    return add_call(report, verify_hvp, (hvp, loss), *every[1:4])
+
+
+def add_call(
+    report: Report,
+    function: Callable[..., Report],
+    named: tuple[Callable[..., Any], Callable[..., Any]],
+    direction: Any,
+    cases: int,
+    seed: int,
+) -> Report:
+    """Add the call that gives the same report again, and the versions."""
+    along = [] if direction is None else ["direction=direction"]
+    written = [*map(find_name, named), "arguments", *along]
+    return add_origin(report, function, written, {"cases": cases}, seed)
 
 
 def assert_jvp_verified(
-    jvp: Callable[[Any, Any], Any], forward: Callable[..., Any], arguments: Any, **options: Any
+    jvp: Callable[[Any, Any], Any],
+    forward: Callable[..., Any],
+    arguments: Any,
+    **options: Unpack[DirectionOptions],
 ) -> Report:
     """Return the report of `verify_jvp`. Raises DerivationError unless it agrees."""
+    __tracebackhide__ = True
     return require_agreement(verify_jvp(jvp, forward, arguments, **options))
 
 
 def assert_hvp_verified(
-    hvp: Callable[[Any, Any], Any], loss: Callable[..., Any], arguments: Any, **options: Any
+    hvp: Callable[[Any, Any], Any],
+    loss: Callable[..., Any],
+    arguments: Any,
+    **options: Unpack[DirectionOptions],
 ) -> Report:
     """Return the report of `verify_hvp`. Raises DerivationError unless it agrees."""
+    __tracebackhide__ = True
     return require_agreement(verify_hvp(hvp, loss, arguments, **options))
 
 
@@ -159,16 +185,28 @@ def verify_along(
         every = [DirectionCalls(function, prepare(stated, each)) for each in settings]
         given = None if direction is None else read_direction(direction, settings[0])
         tests, found = cases * sum(map(count_tests, every)), list[Found]()
+        lazy: tuple[Mistake, ...] = ()
         for number, calls in enumerate(every):
             along = prepare_cotangents(calls, given if number == 0 else None, seed)
-            for case in draw_cases(number, calls, along, cases, seed):
+            drawn = [*draw_cases(number, calls, along, cases + 1, seed)]
+            for case in drawn[:cases]:
                 here = compare_kernel(calls, case, tests, seed)
                 if isinstance(here, Mistake):
-                    said = here.explanation.replace("the gradient for ", "the ")
-                    mistake = here._replace(explanation=said)
-                    return Report(name, Verdict.DISAGREES, (mistake,), cases=len(found))
+                    return Report(name, Verdict.DISAGREES, (reword(here),), cases=len(found))
                 found.append(here)
-        return make_report(name, every, found, tests)
+            question = prepare_question(calls, found[-1], drawn[-1])
+            if question is not None and not lazy:
+                lazy = tuple(map(reword, find_lazy_answer(question, OF_MEMORY)))
+        report = make_report(name, every, found, tests)
+    if lazy:
+        return report._replace(verdict=Verdict.DISAGREES, mistakes=(*lazy, *report.mistakes))
+    return report
+
+
+def reword(mistake: Mistake) -> Mistake:
+    """Speak of results where the judge of pull-backs speaks of gradients."""
+    said = mistake.explanation.replace("the gradient for tangent", "the tangent")
+    return mistake._replace(explanation=said.replace("the gradient for R", "R"))
 
 
 def read_direction(direction: Any, arguments: Arguments) -> dict[str, Array]:

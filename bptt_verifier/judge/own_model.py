@@ -22,7 +22,11 @@ from bptt_verifier.reference.points import Point, draw_parameters
 from bptt_verifier.report import Curve, Mistake
 
 WITNESSES = 4  # failing cases that a named mistake must reproduce
-SIMPLE = 20  # cases with one-digit values among which a simple failing one is sought
+SIMPLE = {
+    1: 20,
+    2: 5,
+}  # cases by the decimals of their values, among which one that fails is sought
+SETTINGS = 2  # smaller settings in which that is tried
 
 
 class OwnSubject(Subject):
@@ -86,16 +90,26 @@ class OwnSubject(Subject):
     def reproduce(self, found: Compared) -> str:
         """Write the line that draws the parameters and calls the submission."""
         point = found.case.point
-        digits = ", digits=1" if found.case.label.startswith("simple") else ""
         params = f"params[{point.setting}]" if len(self.model.params) > 1 else "params"
-        options = f"seed={self.model.seed}, {point.write_options()}{digits}"
+        options = f"seed={self.model.seed}, {point.write_options()}"
         drawn = f"draw_parameters({params}, {options})"
         return f"from {draw_parameters.__module__} import draw_parameters; gradients({drawn})"
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
-        """Find a failing case with values of one digit."""
-        setting = failing.case.point.setting
-        tried = (attempt(self.model.simple_case(number, setting)) for number in range(SIMPLE))
+        """Find a failing case with few entries and values of one or two decimals.
+
+        Another setting than that of the failing case is tried if it has fewer entries.
+        """
+        sizes = [sum(value.size for value in params.values()) for params in self.model.params]
+        own = failing.case.point.setting
+        smaller = (k for k, size in enumerate(sizes) if size < sizes[own])
+        settings = [*sorted(smaller, key=sizes.__getitem__)[:SETTINGS], own]
+        tried = (
+            attempt(self.model.simple_case(number, setting, digits))
+            for setting in settings
+            for digits, most in SIMPLE.items()
+            for number in range(most)
+        )
         return next((found for found in tried if found is not None and found.fails), failing)
 
     def diagnose(

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from bptt_verifier.judge.directions import DirectionCalls
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase, draw_neighbours
 from bptt_verifier.judge.kernel_comparisons import ask_each
-from bptt_verifier.judge.verify import find_name, require_agreement, require_function
+from bptt_verifier.judge.options import KernelOptions
+from bptt_verifier.judge.verify import add_origin, find_name, require_agreement, require_function
 from bptt_verifier.judge.vjp import CASES, RESOLVED
 from bptt_verifier.problems.kernel_draws import draw_cotangents, draw_near
 from bptt_verifier.problems.problem import Array
@@ -64,6 +65,7 @@ def verify_transpose(
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
     name = subject or f"{find_name(jvp)} and {find_name(vjp)}"
+    written = [find_name(jvp), find_name(vjp), "arguments"]
     with use_own_settings():
         every: list[Blocks] = []
         for setting, given in enumerate(read_settings(arguments, jvp_like)):
@@ -71,15 +73,21 @@ def verify_transpose(
                 case = draw_case(given, setting, number, seed)
                 found = pair_blocks(jvp, vjp, given, case, seed)
                 if isinstance(found, Mistake):
-                    return Report(name, Verdict.DISAGREES, (found,), cases=len(every))
+                    report = Report(name, Verdict.DISAGREES, (found,), cases=len(every))
+                    return add_origin(report, verify_transpose, written, {"cases": cases}, seed)
                 every.append(found)
-    return report_blocks(name, every)
+    report = report_blocks(name, every)
+    return add_origin(report, verify_transpose, written, {"cases": cases}, seed)
 
 
 def assert_transpose_verified(
-    jvp: Callable[[Any, Any], Any], vjp: Callable[[Any, Any], Any], arguments: Any, **options: Any
+    jvp: Callable[[Any, Any], Any],
+    vjp: Callable[[Any, Any], Any],
+    arguments: Any,
+    **options: Unpack[KernelOptions],
 ) -> Report:
     """Return the report of `verify_transpose`. Raises DerivationError unless it agrees."""
+    __tracebackhide__ = True
     return require_agreement(verify_transpose(jvp, vjp, arguments, **options))
 
 

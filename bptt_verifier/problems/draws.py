@@ -131,11 +131,11 @@ def draw_with_options(
     )
 
 
-def round_to_one_digit(problem: Problem) -> Problem:
-    """Round every number of a problem to one decimal, but to 0.1 instead of zero."""
+def round_values(problem: Problem, decimals: int) -> Problem:
+    """Round every number of a problem to so many decimals, but to the least one instead of zero."""
 
     def rounded(values: Array) -> Array:
-        near = np.round(values, 1)
-        return np.where(near == 0, values.dtype.type(0.1), near)
+        near = np.round(values, decimals)
+        return np.where(near == 0, values.dtype.type(10.0**-decimals), near)
 
     return problem.map_arrays(rounded)

@@ -115,7 +115,9 @@ def test_the_derivative_of_the_compiled_gradient_is_the_hvp_that_is_derived_by_h
         assert compared.verdict is Verdict.AGREES, str(compared)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize(
+    "cell", ["rnn", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("lstm", "gru"))]
+)
 def test_the_hessian_of_the_compiled_loss_is_symmetric_and_its_rows_are_derivatives(
     cell: str,
 ) -> None:

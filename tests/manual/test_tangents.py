@@ -81,6 +81,7 @@ def test_the_tangents_are_the_differences_of_loss_and_gradient(
         assert np.abs(getattr(found, name) - known).max() <= near, name
 
 
+@pytest.mark.slow
 @given(problem=problems(), seed=st.integers(0, 99))
 def test_the_tangents_are_within_their_bound(problem: Problem, seed: int) -> None:
     direction = draw_direction(seed, 0, problem)

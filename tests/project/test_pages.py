@@ -84,6 +84,20 @@ def test_the_page_on_own_models_shows_one_that_agrees(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.slow
+def test_the_page_on_second_derivatives_shows_code_that_agrees(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    by_hand, own, cells = blocks((DOCS / "second-order.md").read_text(encoding="utf-8"), "python")
+    short = own.replace("(jvp, forward, arguments)", "(jvp, forward, arguments, cases=1)")
+    assert short != own
+    space: dict[str, Any] = {"__name__": "page"}
+    for code in (by_hand, short.replace("loss, arguments)", "loss, arguments, cases=1)"), cells):
+        exec(code, space)
+    shapes = "(5, 4, 3) (1, 4, 3) (1, 4, 3)"
+    assert capsys.readouterr().out.split("\n")[:-1] == ["True", *["agrees"] * 3, shapes]
+
+
+@pytest.mark.slow
 def test_the_page_on_test_suites_shows_a_test_that_passes() -> None:
     (code,) = blocks((DOCS / "test-suites.md").read_text(encoding="utf-8"), "python")
     space: dict[str, Any] = {"__name__": "page"}

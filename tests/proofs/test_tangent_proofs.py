@@ -19,7 +19,7 @@ from tests.support.planting import Mistake, planted
 from tests.support.profiles import deep
 
 FEW = SHAPES if deep() else (*SHAPES[::11], SHAPES[-1])
-CASES = series_cases() if deep() else series_cases()[::12]
+CASES = series_cases() if deep() else series_cases()[::20]
 FREE = free_tangent_cases() if deep() else free_tangent_cases()[-1:]
 
 

@@ -49,7 +49,11 @@ def test_every_colour_has_a_value_in_both_themes_and_stands_in_the_style_alone()
     assert set(re.findall(r"var\(--([\w-]+)\)", STYLE)) <= light.keys()
     assert "#" not in re.sub(r'href="[^"]*"', "", BODY)
     assert "@media (prefers-color-scheme: dark)" in STYLE
-    for selector in ('[data-jp-theme-light="false"] .bptt', ".vscode-dark .bptt"):
+    for selector in (
+        '[data-jp-theme-light="false"] .bptt',
+        ".vscode-dark .bptt",
+        '[theme="dark"] .bptt',
+    ):
         assert selector in STYLE
 
 
@@ -151,6 +155,11 @@ def test_a_heat_map_has_a_scale_and_the_power_of_ten_in_each_cell() -> None:
     assert found.description.startswith("6 of 9 entries are beyond the allowed error")
     for label in found.scale:
         assert f"</i>{label}</li>" in BODY
+
+
+def test_the_cells_of_a_large_map_have_colours_alone() -> None:
+    assert chart_errors([[9.0] * 41]).cells[0] == (1, "", "")
+    assert chart_errors([[9.0] * 40]).cells[0] == (1, "0", "[0, 0]: 9")
 
 
 @pytest.mark.parametrize(
