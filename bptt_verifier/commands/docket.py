@@ -26,6 +26,7 @@ from bptt_verifier.judge.published import (
     measure_errors,
     read_entry,
 )
+from bptt_verifier.judge.small_sizes import find_smallest
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import find_symbol
@@ -105,17 +106,27 @@ def write_digits(values: Any) -> str:
 def describe_counterexample(row: DocketRow) -> list[str]:
     """Describe the smallest failing case; list the numbers where they are few.
 
-    An own model has the sizes of its entry; only its values are made simple.
+    An own model's sizes are made smaller here; the judge leaves them as they are.
     """
-    case = row.report.counterexample
-    if case is None:
+    if row.report.counterexample is None:
         return []
-    own = f"A failing case with values of one digit: {case.sizes.removeprefix('simple case 0, ')}."
-    lines = [f"Smallest failing case: {case.sizes}." if row.case.entry.model else own]
-    if prod(np.shape(case.yours)) <= SHOWN:
-        symbol = find_symbol(case.gradient)
-        claimed, true = (write_digits(each) for each in (case.yours, case.autodiff))
-        lines.append(f"There {symbol} is {claimed} by the claim and {true} by autodiff.")
+    if row.case.entry.model:
+        case = row.report.counterexample
+        return describe_values(case.sizes, case.gradient, case.yours, case.autodiff, "autodiff")
+    small = attempt(find_smallest, row.case)
+    if small is None or isinstance(small, Failure):
+        return []
+    sizes = " ".join(f"{letter}={size}" for letter, size in small.sizes.items())
+    claimed, true = small.claimed.tolist(), small.true.tolist()
+    return describe_values(sizes, small.gradient, claimed, true, "complex steps")
+
+
+def describe_values(sizes: str, gradient: str, claimed: Any, true: Any, by: str) -> list[str]:
+    """Describe a failing case by its sizes, and by one gradient of it if the numbers are few."""
+    lines = [f"Smallest failing case: {sizes}."]
+    if prod(np.shape(claimed)) <= SHOWN:
+        symbol, yours, theirs = find_symbol(gradient), write_digits(claimed), write_digits(true)
+        lines.append(f"There {symbol} is {yours} by the claim and {theirs} by {by}.")
     return lines
 
 

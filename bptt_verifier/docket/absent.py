@@ -1,8 +1,6 @@
 """Published claims that have no entry in the docket, and what is missing for one."""
 
 ABSENT = (
-    ("CS224N, Stanford, lecture notes 5, the Jacobian of a step with Wᵀ",
-     "the notes were not seen; as a Jacobian and as an adjoint the claim differs"),
     ("Goodfellow, Bengio & Courville, Deep Learning, section 10.2.2, in English",
      "no printing was seen; deep-learning-columns is about a translation"),
     ("hanbt/learn_dl, the article's equation (13), which issue 33 questions",

@@ -30,7 +30,7 @@ ENTRY = Entry(
 
 rng = np.random.default_rng(8)
 T, D, H = 3, 2, 3
-x, y = rng.normal(size=(T, 1, D)), np.eye(H)[[[0], [2], [1]]]
+x, y = rng.normal(size=(T, 1, D)), np.eye(H)[np.arange(T)[:, None] % H]
 params = {
     "U": rng.normal(size=(4 * H, D)), "W": rng.normal(size=(4 * H, H)),
     "V": rng.normal(size=(H, H)), "b": np.full(H, 0.1),

@@ -20,6 +20,9 @@ FIRST = ("dh = dy @ V\n", "dh, dc = dy @ V, 0\n")
 CORRECTIONS = {
     "ai-edu-lstm-cell": [CELL, CARRIED, FIRST],
     "ai-edu-lstm-output": [('delta = output @ p["V"] +', 'delta = output @ p["V"].T +')],
+    "cs224n-jacobian": [
+        ('p["W"].T @ np.diag(slopes[t - 1])', 'np.diag(slopes[t]) @ p["W"]')
+    ],
     "d2l-total": [
         ('np.einsum("i,ikl->kl", state, totals[t - 1][0])', "np.outer(state, x[t - 1])"),
         ('np.einsum("i,ikl->kl", state, totals[t - 1][1])', "np.outer(state, h[t - 1])"),
