@@ -49,8 +49,9 @@ class DocketRow(NamedTuple):
     @property
     def as_defined(self) -> bool:
         """True if the claim is what the entry says that it is exactly, or if that says nothing."""
-        found = self.defined_errors
-        return not self.case.entry.exactly or (bool(found) and max(found.values()) < ROUNDING)
+        found = self.defined_errors.values()
+        small = [error < ROUNDING for error in found]  # False where an error is not a number
+        return not self.case.entry.exactly or (bool(small) and all(small))
 
     @property
     def as_stated(self) -> bool:

@@ -101,7 +101,7 @@ def test_what_is_held_constant_has_no_part_in_the_derivative() -> None:
     assert found["w"] == pytest.approx(w**2)
 
 
-@pytest.mark.parametrize("errors", [{"W": 0.1, "U": 0.0}, {}])
+@pytest.mark.parametrize("errors", [{"W": 0.1, "U": 0.0}, {"U": 0.0, "W": np.nan}, {}])
 def test_a_claim_that_is_not_what_its_entry_says_is_noticed(errors: dict[str, float]) -> None:
     case = read_entry("truncated-bptt")
     report = Report("x", Verdict.DISAGREES, (Mistake("truncated", "", {}),))
@@ -300,6 +300,30 @@ def test_a_file_of_ones_own_is_an_entry(tmp_path) -> None:
     (tmp_path / "bare.py").write_text("ENTRY = 1\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"to define ENTRY, found none"):
         read_entry(str(tmp_path / "bare.py"))
+
+
+STATED = "    corrected=(),"
+
+
+@pytest.mark.parametrize(
+    ("stated", "missing"),
+    [
+        (
+            '    exactly="the gradient of another loss",',
+            "to define held_loss or change, found none",
+        ),
+        ("    deliberate=True,", "to say what its claim is exactly, found nothing"),
+    ],
+)
+def test_an_approximation_without_its_definition_is_refused(
+    stated: str, missing: str, tmp_path
+) -> None:
+    template = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
+    assert template.count(STATED) == 1
+    text = template.replace(STATED, f"{stated}\n{STATED}")
+    (tmp_path / "half.py").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=missing):
+        read_entry(str(tmp_path / "half.py"))
 
 
 @pytest.mark.parametrize("line", ['raise KeyError("w")', "return {}", "return 1"])
