@@ -55,7 +55,10 @@ def name_gradient(name: str, cases: Sequence[Found], data: Mapping[str, Any]) ->
     zeros = find_zero_indices(cases[0], name)
     if zeros is not None:
         return zeros.name, f"entries are zero {zeros.said}, and others are wrong as well"
-    return "unknown", f"entries are wrong along every axis{describe_share(name, cases, None)}"
+    return (
+        "unknown",
+        f"entries are wrong at no place that stands out{describe_share(name, cases, None)}",
+    )
 
 
 Change = Callable[[Array], Array]
@@ -90,7 +93,7 @@ def find_common_places(name: str, cases: Sequence[Found]) -> list[WrongIndices]:
     """Find the places at which a gradient is wrong in every case of the same shape."""
     shape = cases[0].exact[name].shape
     alike = [each for each in cases if each.exact[name].shape == shape]
-    first, *others = ([*list_places(each.gradients[name])] for each in alike)
+    first, *others = ([*list_places(each.nearest[name])] for each in alike)
     return [place for place in first if all(place in each for each in others)]
 
 

@@ -173,6 +173,6 @@ def show_worst(
         gradient=name,
         yours=np.atleast_1d(nine_digits(submitted[row]))[:SHOWN].tolist(),
         autodiff=np.atleast_1d(nine_digits(exact[row]))[:SHOWN].tolist(),
-        error_over_bound=draw_map(measured)[:LARGEST_MAP, :LARGEST_MAP].tolist(),
+        error_over_bound=draw_map(worst.nearest[name])[:LARGEST_MAP, :LARGEST_MAP].tolist(),
         reproduce=f"verify_vjp(backward, forward, arguments, {options})",
     )

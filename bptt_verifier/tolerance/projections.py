@@ -37,12 +37,14 @@ class Slices(NamedTuple):
     """The factors of the error on the exact gradient in the slices along one axis.
 
     `axis` is None for the whole gradient. `factor` is the mean over the neighbours, `limit` what
-    rounding may give; both are infinite or zero where the exact gradient is zero.
+    rounding may give; both are infinite or zero where the exact gradient is zero. `error` is the
+    size of the mean errors relative to the slice, whatever their direction.
     """
 
     axis: int | None
     factor: Array
     limit: Array
+    error: Array
 
     @property
     def wrong(self) -> Array:
@@ -112,15 +114,20 @@ def measure(
 
 def measure_noise(errors: Array, exact: Array, dtype: Any) -> Noise:
     """Measure the part of the errors that scatters between neighbours."""
-    unit = find_unit(dtype)
-    size = root_mean_square(exact)
-    scatter = (
-        root_mean_square(errors - errors.mean(axis=0)) * (len(errors) / (len(errors) - 1)) ** 0.5
-    )
-    relative = scatter / size if size > 0 else 0.0  # (V2)
+    size, power = root_mean_square(exact), float((exact**2).sum())
+    factor = float((errors * exact).sum()) / power if power > 0 else 0.0
+    relative = root_mean_square(scatter_around(errors, factor, exact)) / size if size > 0 else 0.0
     rounding = root_mean_square(round_once(exact, dtype) - exact)
     total = root_mean_square(errors)
-    return Noise(relative, unit, allow_bias(relative, dtype), total / rounding if rounding else 0.0)
+    bias = allow_bias(relative, dtype)
+    return Noise(relative, find_unit(dtype), bias, total / rounding if rounding else 0.0)
+
+
+def scatter_around(errors: Array, factor: Any, exact: Array) -> Array:
+    """Compute the part of the errors that scatters, without what a factor makes of a mistake."""
+    left = errors - factor * exact
+    scatter: Array = (left - left.mean(axis=0)) * (len(left) / (len(left) - 1)) ** 0.5
+    return scatter
 
 
 def allow_bias(relative: Any, dtype: Any) -> Any:
@@ -136,27 +143,31 @@ def measure_slices(
 ) -> Iterator[Slices]:
     """Project the errors on the exact gradient: as a whole, and in the slices along each axis."""
     for axis in (None, *range(exact.ndim - 1)):
-        kept = () if axis is None else (axis + 1,)
-        summed = tuple(i for i in range(1, exact.ndim) if i not in kept)
-        product = (errors * exact).sum(axis=summed).reshape(len(errors), -1)
-        power = (exact**2).sum(axis=summed).reshape(len(errors), -1)
-        scatter = ((errors - errors.mean(axis=0)) ** 2).sum(axis=summed).reshape(len(errors), -1)
-        entries = exact[0].size / power.shape[1]
+        summed = tuple(i for i in range(1, exact.ndim) if axis is None or i != axis + 1)
+        product = (errors * exact).sum(axis=summed, keepdims=True)
+        power = (exact**2).sum(axis=summed, keepdims=True)
+        entries = exact.size / power.size
         with np.errstate(all="ignore"):
             factors = product / power  # (V1)
+            scatter = scatter_around(errors, factors.mean(axis=0), exact) ** 2
+            own = np.sqrt(
+                scatter.sum(axis=summed, keepdims=True).sum(axis=0) / power.sum(axis=0)
+            )  # (V2)
+            shared = (errors.mean(axis=0, keepdims=True) ** 2).sum(axis=summed, keepdims=True)
+            error = np.sqrt(shared[0] / power.mean(axis=0))
             spread = factors.std(axis=0, ddof=1)
-            own = np.sqrt(scatter.sum(axis=0) / power.sum(axis=0))
             floor = POOLED * np.nanmedian(spread) if np.isfinite(spread).any() else 0.0
             size = np.sqrt(power.min(axis=0) / entries)
             lost = find_smallest(dtype) / size
             # (V3)
             limit = ratio * np.maximum(spread, floor) + allow_bias(own, dtype) + lost
-        unsure = np.sqrt((doubt**2).sum(axis=summed).reshape(len(errors), -1).max(axis=0) / entries)
+        unsure = np.sqrt((doubt**2).sum(axis=summed, keepdims=True).max(axis=0) / entries)
         known = np.isfinite(limit) & (size > unsure)
         yield Slices(
             axis,
-            np.where(known, factors.mean(axis=0), 0.0),
-            np.where(known, limit, np.inf),
+            np.where(known, factors.mean(axis=0), 0.0).ravel(),
+            np.where(known, limit, np.inf).ravel(),
+            np.where(known, error, 0.0).ravel(),
         )
 
 
