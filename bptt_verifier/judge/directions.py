@@ -13,6 +13,7 @@ from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
 from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
 from bptt_verifier.judge.kernel_precision import describe_resolution
+from bptt_verifier.judge.kernel_questions import OF_MEMORY, find_lazy_answer, prepare_question
 from bptt_verifier.judge.options import DirectionOptions
 from bptt_verifier.judge.verify import add_origin, find_name, require_agreement, require_function
 from bptt_verifier.judge.vjp import CASES, summarise
@@ -184,16 +185,28 @@ def verify_along(
         every = [DirectionCalls(function, prepare(stated, each)) for each in settings]
         given = None if direction is None else read_direction(direction, settings[0])
         tests, found = cases * sum(map(count_tests, every)), list[Found]()
+        lazy: tuple[Mistake, ...] = ()
         for number, calls in enumerate(every):
             along = prepare_cotangents(calls, given if number == 0 else None, seed)
-            for case in draw_cases(number, calls, along, cases, seed):
+            drawn = [*draw_cases(number, calls, along, cases + 1, seed)]
+            for case in drawn[:cases]:
                 here = compare_kernel(calls, case, tests, seed)
                 if isinstance(here, Mistake):
-                    said = here.explanation.replace("the gradient for ", "the ")
-                    mistake = here._replace(explanation=said)
-                    return Report(name, Verdict.DISAGREES, (mistake,), cases=len(found))
+                    return Report(name, Verdict.DISAGREES, (reword(here),), cases=len(found))
                 found.append(here)
-        return make_report(name, every, found, tests)
+            question = prepare_question(calls, found[-1], drawn[-1])
+            if question is not None and not lazy:
+                lazy = tuple(map(reword, find_lazy_answer(question, OF_MEMORY)))
+        report = make_report(name, every, found, tests)
+    if lazy:
+        return report._replace(verdict=Verdict.DISAGREES, mistakes=(*lazy, *report.mistakes))
+    return report
+
+
+def reword(mistake: Mistake) -> Mistake:
+    """Speak of results where the judge of pull-backs speaks of gradients."""
+    said = mistake.explanation.replace("the gradient for tangent", "the tangent")
+    return mistake._replace(explanation=said.replace("the gradient for R", "R"))
 
 
 def read_direction(direction: Any, arguments: Arguments) -> dict[str, Array]:

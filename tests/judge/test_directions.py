@@ -86,6 +86,19 @@ def test_what_is_not_linear_in_the_direction_has_a_name() -> None:
     assert [mistake.name for mistake in report.mistakes] == ["not-linear-in-direction"]
 
 
+def test_a_function_that_counts_its_calls_has_a_name() -> None:
+    calls, right = [0], along(rnn)
+
+    def counting(arguments: Any, direction: Any) -> Any:
+        calls[0] += 1
+        return [each * (1.0 if calls[0] <= 18 else 1.1) for each in right(arguments, direction)]
+
+    report = verify_jvp(counting, rnn, draw_rnn(np.float64, **SMALL), cases=1)
+    assert report.verdict is Verdict.DISAGREES
+    assert report.mistakes[0].name in {"depends-on-calls", "not-deterministic"}
+    assert "the tangent of outputs" in report.mistakes[0].explanation
+
+
 BREACHES = {
     "too few": ("wrong-shape", lambda a, d: rnn(*a)[0]),
     "NaN": ("not-finite", lambda a, d: [each * np.nan for each in rnn(*a)]),

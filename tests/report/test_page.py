@@ -49,7 +49,11 @@ def test_every_colour_has_a_value_in_both_themes_and_stands_in_the_style_alone()
     assert set(re.findall(r"var\(--([\w-]+)\)", STYLE)) <= light.keys()
     assert "#" not in re.sub(r'href="[^"]*"', "", BODY)
     assert "@media (prefers-color-scheme: dark)" in STYLE
-    for selector in ('[data-jp-theme-light="false"] .bptt', ".vscode-dark .bptt"):
+    for selector in (
+        '[data-jp-theme-light="false"] .bptt',
+        ".vscode-dark .bptt",
+        '[theme="dark"] .bptt',
+    ):
         assert selector in STYLE
 
 
