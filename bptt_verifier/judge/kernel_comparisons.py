@@ -10,15 +10,17 @@ from bptt_verifier.judge.kernel_cases import KernelCase, Neighbours, draw_neighb
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit
-from bptt_verifier.tolerance.projections import Measurement, measure, root_mean_square
+from bptt_verifier.tolerance.projections import (
+    APPROXIMATE,
+    Measurement,
+    measure,
+    root_mean_square,
+)
 from bptt_verifier.tolerance.scatter import IN_HALF
 
 # A mean error of so many times the scatter near the point is no rounding in a coarser format, of
 # which at least every hundredth is drawn anew there.
 BEYOND_ROUNDING = 64.0
-
-# Relative errors of functions such as tanh on graphics processors are about half of this.
-APPROXIMATE = 2.0**-10
 
 Measured = dict[str, Measurement]
 
@@ -28,8 +30,8 @@ class Found(NamedTuple):
 
     `submitted` and `exact` are stacked over the neighbours. `outputs` are the measured errors of
     the kernel's own outputs, none if it does not supply them. `unsure` are gradients whose errors
-    are neither rounding nor certainly a mistake. `nearest` are the errors
-    of the gradients as near to the point as they were measured, where places show best.
+    are neither rounding nor certainly a mistake. `near` is what was
+    found nearer to the point, if these neighbours are further away.
     """
 
     case: KernelCase
@@ -38,7 +40,12 @@ class Found(NamedTuple):
     gradients: Measured
     outputs: Measured
     unsure: frozenset[str] = frozenset()
-    nearest: Measured = {}  # noqa: RUF012 - never modified
+    near: Any = None
+
+    @property
+    def nearest(self) -> "Found":
+        """What was found nearest to the point, where names and places show best."""
+        return self if self.near is None else self.near
 
     def measured(self, name: str) -> Measurement:
         """The measured errors of one gradient or output."""
@@ -60,12 +67,12 @@ def compare_kernel(calls: KernelCalls, case: KernelCase, tests: int, seed: int) 
     near = measure_at(calls, case, case.distance, tests, seed)
     if isinstance(near, Mistake) or not near.wrong or case.distance == IN_HALF:
         return near if isinstance(near, Mistake) else check_outputs(near)
-    far = measure_at(calls, case, IN_HALF, tests, seed)
+    far = measure_at(calls, case, IN_HALF, tests, seed, near)
     if isinstance(far, Mistake):
         return far
     right = [name for name in near.wrong if name not in far.wrong]
     vague = [n for n in right if is_mistake(near, n, far.measured(n).resolution)]
-    return check_outputs(far._replace(unsure=frozenset(vague), nearest=near.nearest))
+    return check_outputs(far._replace(unsure=frozenset(vague), near=near))
 
 
 def is_mistake(found: Found, name: str, resolution: float) -> bool:
@@ -76,7 +83,7 @@ def is_mistake(found: Found, name: str, resolution: float) -> bool:
     """
     measured, exact = found.measured(name), found.exact[name]
     size = root_mean_square(exact)
-    least = max(resolution, APPROXIMATE) * size
+    least = max(resolution, 2 * APPROXIMATE) * size
     errors = np.abs(measured.mean[measured.wrong_entries])
     if np.any(errors > max(least, BEYOND_ROUNDING * measured.noise.relative * size)):
         return True
@@ -111,9 +118,14 @@ def check_outputs(found: Found) -> Found | Mistake:
 
 
 def measure_at(
-    calls: KernelCalls, case: KernelCase, distance: float, tests: int, seed: int
+    calls: KernelCalls,
+    case: KernelCase,
+    distance: float,
+    tests: int,
+    seed: int,
+    nearer: Found | None = None,
 ) -> Found | Mistake:
-    """Measure a kernel's errors at the neighbours of a case."""
+    """Measure a kernel's errors at the neighbours of a case, beside those at nearer ones."""
     near = draw_neighbours(case, distance, seed)
     exact = calls.pullback.pull_back(*near)
     # The exact gradient is linear in the cotangents; times three, every rounding in it is another.
@@ -142,9 +154,10 @@ def measure_at(
     for name, values in submitted.items():
         errors = values.astype(np.float64) - true[name]
         dtype = find_result_dtype(name, values, case)
-        measured[name] = measure(errors, true[name], dtype, tests, doubt.get(name, 0.0))
+        before = None if nearer is None else nearer.measured(name)
+        measured[name] = measure(errors, true[name], dtype, tests, doubt.get(name, 0.0), before)
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
-    return Found(case, submitted, true, of_gradients, of_outputs, nearest=of_gradients)
+    return Found(case, submitted, true, of_gradients, of_outputs)
 
 
 def ask_each(

@@ -101,7 +101,7 @@ def find_beyond_length(found: Found, name: str, data: Mapping[str, Any]) -> str:
 
     Lengths are integers, one for each index of one axis, that are at most another axis' size.
     """
-    wrong = found.nearest[name].wrong_entries
+    wrong = found.nearest.gradients[name].wrong_entries
     for label, given in data.items():
         lengths = np.asarray(given)
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or not wrong.any():
