@@ -76,6 +76,30 @@ def test_the_arguments_whose_direction_goes_wrong_are_named() -> None:
         assert_jvp_verified(without_W, rnn, draw_rnn(np.float64, **SMALL), cases=1)
 
 
+def test_what_is_wrong_with_a_result_is_named_or_placed() -> None:
+    doubled = along(rnn, lambda found: [found[0], 2 * found[1]])
+    report = verify_jvp(doubled, rnn, draw_rnn(np.float64, **SMALL), cases=1)
+    (mistake,) = report.mistakes
+    assert mistake.name == "constant-factor"
+    assert mistake.explanation.startswith("in tangent of outputs[1], every entry is 2 times")
+
+    def forget_the_last_step(found: list[Any]) -> list[Any]:
+        found[0][-1] = 0
+        return found
+
+    report = verify_jvp(along(rnn, forget_the_last_step), rnn, draw_rnn(np.float64, **SMALL))
+    assert "at index 1, the last of axis 0" in report.mistakes[0].explanation
+
+
+def test_an_output_that_does_not_move_is_right_if_its_tangent_is_zero() -> None:
+    def with_a_constant(x: Any, U: Any, W: Any) -> Any:
+        return rnn(x, U, W)[1], jnp.ones_like(x[0])
+
+    report = verify_jvp(along(with_a_constant), with_a_constant, draw_rnn(np.float64, **SMALL))
+    assert report.verdict is Verdict.AGREES
+    assert "Zero, to rounding, in all cases: tangent of outputs[1]" in str(report)
+
+
 def test_what_is_not_linear_in_the_direction_has_a_name() -> None:
     right = along(rnn)
 
