@@ -15,13 +15,14 @@ from bptt_verifier import (
     assert_jvp_verified,
     verify_hvp,
     verify_jvp,
+    verify_transpose,
 )
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Sizes
 from jax_reference.rnn import value_and_grad
 from manual_bptt import tangents
 from manual_bptt.rnn import Params
-from tests.support.kernels import draw_rnn, rnn, rnn_in_numpy, within
+from tests.support.kernels import backward_of, draw_rnn, rnn, rnn_in_numpy, within
 
 SMALL = {"T": 2, "B": 2, "D": 2, "H": 3}
 
@@ -188,3 +189,21 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
     with pytest.raises(ValueError, match=r"^direction: expected the structure and shapes of the"):
         verify_jvp(along(rnn), rnn, arguments, direction=(1.0, 2.0))
     assert verify_jvp(along(rnn), rnn, arguments, direction=arguments, cases=1)
+
+
+FORMATS = [
+    (np.float64, np.float64), (np.float32, np.float32), (jnp.bfloat16, np.float32),
+    (np.float16, np.float32), (jnp.bfloat16, jnp.bfloat16), (np.float16, np.float16),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "inner"), FORMATS, ids=str)
+def test_no_right_case_is_called_wrong(dtype: Any, inner: Any) -> None:
+    arguments, gradient = draw_rnn(dtype), jax.grad(loss, argnums=(0, 1, 2))
+    for seed in range(2):
+        again: Any = {"cases": 40, "seed": seed}
+        assert verify_jvp(along(within(rnn, inner)), rnn, arguments, **again)
+        assert verify_hvp(along(within(gradient, inner)), loss, arguments, **again)
+        jvp, vjp = along(within(rnn, inner), tuple), backward_of(within(rnn, inner))
+        assert verify_transpose(jvp, vjp, arguments, **again)
