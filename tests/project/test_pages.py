@@ -59,6 +59,7 @@ def test_the_guides_example_trains_as_it_says(capsys: pytest.CaptureFixture[str]
     assert "loss 0.10" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_guide_quotes_the_report_on_its_example(tmp_path: Any) -> None:
     report = judge(EXAMPLE.read_text(encoding="utf-8"), tmp_path)
     assert explain(report) == [words(block) for block in blocks(GUIDE, "text")[1:3]]
