@@ -15,6 +15,7 @@ ENTRY = Entry(
     claim=("ds = o · top_diff_h",),
     convention="As in nicodjimenez-lstm: h_t = s_t · o_t and s_t = g_t · i_t + s_{t−1} · f_t.",
     verdict=DISAGREES,
+    mistake=("recurrent-path-dropped",),
     seen=True,
     rests_on="the text of the pull request, and the file that it changes",
     reading=(

@@ -2,7 +2,9 @@
 
 import re
 from datetime import date
+from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
@@ -238,7 +240,19 @@ def test_a_gradient_that_is_zero_is_compared_absolutely() -> None:
 def test_a_loss_that_every_step_continues_does_not_end_the_search_for_a_name() -> None:
     """Nothing after the steps computes the loss, so nothing can be repeated at every state."""
     entry = nicodjimenez_without_carousel
-    report = verify_own_model(entry.gradients, entry.loss, entry.params, cases=2, timeout=0.1)
+
+    def unlike_any_mistake(p: Any) -> Any:
+        return {name: value + np.sin(p[name]) for name, value in entry.gradients(p).items()}
+
+    report = verify_own_model(unlike_any_mistake, entry.loss, entry.params, cases=2, timeout=0.1)
     (mistake,) = report.mistakes
     assert mistake.name == "unknown"
     assert "KeyError" not in str(report)
+
+
+def test_the_lines_of_an_entry_are_shown_and_not_where_it_is_installed() -> None:
+    entry = nicodjimenez_without_carousel
+    report = verify_own_model(entry.gradients, entry.loss, entry.params, cases=2)
+    (mistake,) = report.mistakes
+    assert mistake.name == "recurrent-path-dropped"
+    assert "`s = g * i + s * f` (bptt_verifier/docket/nicodjimenez_lstm.py:" in mistake.explanation

@@ -86,6 +86,22 @@ def test_several_settings_are_judged_each_in_its_sizes() -> None:
     assert set(seen) == {(1, 2, 2), (3, 1, 2)}
 
 
+def test_a_gradient_of_zeros_is_right_if_the_kernels_is_and_there_are_others() -> None:
+    arguments = np.linspace(1, 2, 4), np.ones(3)
+    zero = "∂L/∂y is zero, to rounding, in all cases, and yours must be, too."
+
+    def double(x: Any, y: Any) -> Any:
+        return 2 * x
+
+    right = verify_vjp(lambda a, c: (2 * c, 0 * a[1]), double, arguments, cases=1)
+    assert right
+    assert zero in right.notes
+    wrong = verify_vjp(lambda a, c: (2 * c, 1e-9 * a[1]), double, arguments, cases=1)
+    assert wrong.verdict is Verdict.DISAGREES
+    alone = verify_vjp(lambda a, c: (0 * c,), np.floor, (np.linspace(1, 2, 4),), cases=1)
+    assert alone.verdict is Verdict.INCONCLUSIVE
+
+
 def test_a_forward_pass_that_leaves_float64_is_refused_with_the_remedy() -> None:
     arguments = draw_rnn(np.float32)
     with pytest.raises(ValueError, match="leave out conversions and dtypes"):
