@@ -3,13 +3,19 @@
 Knows both witnesses; neither knows it. Also the command line, `bptt`, and a plugin of pytest.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from manual_bptt import __version__
 
 if TYPE_CHECKING:
+    from bptt_verifier.judge.directions import (
+        assert_hvp_verified,
+        assert_jvp_verified,
+        verify_hvp,
+        verify_jvp,
+    )
     from bptt_verifier.judge.session import verify_here
+    from bptt_verifier.judge.transposes import assert_transpose_verified, verify_transpose
     from bptt_verifier.judge.verify import (
         assert_own_model_verified,
         assert_verified,
@@ -21,30 +27,24 @@ if TYPE_CHECKING:
     from bptt_verifier.report import DerivationError, Report
     from bptt_verifier.tolerance.comparison import Verdict
 
-# Public names, by the module that has them.
-MODULES = {
-    "judge.session": ("verify_here",),
-    "judge.verify": (
-        "assert_own_model_verified", "assert_verified", "verify", "verify_own_model",
-    ),
-    "judge.vjp": ("assert_vjp_verified", "verify_vjp"),
-    "proofs.enclosures": ("certify",),
-    "report": ("DerivationError", "Report"),
-    "tolerance.comparison": ("Verdict",),
-}  # fmt: skip
-
 __all__ = [
     "DerivationError",
     "Report",
     "Verdict",
     "__version__",
+    "assert_hvp_verified",
+    "assert_jvp_verified",
     "assert_own_model_verified",
+    "assert_transpose_verified",
     "assert_verified",
     "assert_vjp_verified",
     "certify",
     "verify",
     "verify_here",
+    "verify_hvp",
+    "verify_jvp",
     "verify_own_model",
+    "verify_transpose",
     "verify_vjp",
 ]
 
@@ -55,10 +55,27 @@ def __getattr__(name: str) -> Any:
     pytest imports this package at every start for its plugin, JAX takes a second, and `certify`
     needs the extra of that name.
     """
-    for module, names in MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module: Any
+    match name:
+        case "DerivationError" | "Report":
+            from bptt_verifier import report as module  # noqa: PLC0415
+        case "Verdict":
+            from bptt_verifier.tolerance import comparison as module  # noqa: PLC0415
+        case "certify":
+            from bptt_verifier.proofs import enclosures as module  # noqa: PLC0415
+        case "verify_here":
+            from bptt_verifier.judge import session as module  # noqa: PLC0415
+        case "assert_vjp_verified" | "verify_vjp":
+            from bptt_verifier.judge import vjp as module  # noqa: PLC0415
+        case "assert_hvp_verified" | "assert_jvp_verified" | "verify_hvp" | "verify_jvp":
+            from bptt_verifier.judge import directions as module  # noqa: PLC0415
+        case "assert_transpose_verified" | "verify_transpose":
+            from bptt_verifier.judge import transposes as module  # noqa: PLC0415
+        case _ if name in __all__:
+            from bptt_verifier.judge import verify as module  # noqa: PLC0415
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from bptt_verifier.judge.published import list_entries, read_entry
-from bptt_verifier.mistakes.catalogue import SECTIONS, Explanation
+from bptt_verifier.mistakes.catalogue import SECTIONS
+from bptt_verifier.mistakes.explanation import Explanation
 
 PAGE = Path(__file__).with_name("mistakes.md")
 INTRODUCTION = """\

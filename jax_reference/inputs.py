@@ -282,6 +282,37 @@ def require_targets(y: Any, loss: Any, classes: int, lengths: Any) -> None:
         raise ValueError(f"y: expected {expected}, found {y[where].tolist()} at {where}")
 
 
+def require_direction(direction: Any, like: dict[str, Any], lengths: Any) -> dict[str, Any]:
+    """The parts of a direction, by the name of what they move; zeros where they are absent.
+
+    Raises TypeError or ValueError naming the part, what was expected and what was found.
+    """
+    if not hasattr(direction, "U"):
+        found = type(direction).__name__
+        raise TypeError(f"direction: expected Direction({', '.join(like)}), found {found}")
+    parts = {}
+    for field, moved in like.items():
+        name, part = f"direction.{field}", getattr(direction, field, None)
+        if moved is None and part is not None:
+            raise ValueError(f"{name}: expected None as in params, found {type(part).__name__}")
+        if moved is None or part is None:
+            parts[field] = None if moved is None else np.zeros(np.shape(moved), moved.dtype)
+            continue
+        part = native(name, part)
+        if field == "x" and lengths is not None:
+            part = without_padding(part, lengths)
+        dtype_of(name, part)
+        require_finite(name, part)
+        if np.shape(part) != np.shape(moved):
+            raise ValueError(
+                f"{name}: expected shape {np.shape(moved)} as {field}, found {np.shape(part)}"
+            )
+        if part.dtype != moved.dtype:
+            raise TypeError(f"{name}: expected dtype {moved.dtype} as in U, found {part.dtype}")
+        parts[field] = part
+    return parts
+
+
 def require_truncation(truncation: Any, outputs: str) -> None:
     """Raises TypeError or ValueError unless `truncation` is None or an integer of at least 1.
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -100,6 +101,34 @@ def differentiated(
     branches = [jax.value_and_grad(loss) for loss in losses.LOSSES.values()]
     value, at_prediction = jax.lax.switch(fixed.loss, branches, predicted, fixed.y, fixed.valid)
     (gradient,) = pullback(at_prediction)
+    return value, gradient, reached
+
+
+def moved(
+    model: Model,
+    states: tuple[str, ...],
+    measures: tuple[str, ...],
+    problem: Padded,
+    direction: Padded,
+    fixed: Fixed,
+) -> tuple[Array, Padded, States]:
+    """The tangents of the loss, of its gradient and of the states along a direction, not compiled.
+
+    That of the gradient is the Hessian times the direction. `measures` names the losses that the
+    problem may have, of which each takes time to compile. Nothing is truncated.
+    """
+
+    def objective(problem: Padded) -> tuple[Array, States]:
+        first = tuple(getattr(problem, state) for state in states)
+        reached = unrolled.states(
+            model, problem, problem.x, first, problem.perturbations, fixed.lengths
+        )
+        chosen = [fixed.loss == list(losses.LOSSES).index(name) for name in measures]
+        values = [losses.find(n)(reached.prediction, fixed.y, fixed.valid) for n in measures]
+        return jnp.select(chosen, values), reached
+
+    differentiated_at = jax.value_and_grad(objective, has_aux=True)
+    _, ((value, reached), gradient) = jax.jvp(differentiated_at, (problem,), (direction,))
     return value, gradient, reached
 
 

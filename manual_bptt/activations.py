@@ -1,6 +1,6 @@
-"""Activations: φ and φ′ side by side, one row each.
+"""Activations: φ, φ′ and φ″ side by side, one row each.
 
-Source: docs/derivation.md, (A1) to (A4).
+Source: docs/derivation.md, (A1) to (A7).
 """
 
 from collections.abc import Callable
@@ -12,14 +12,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Activation(NamedTuple):
-    """An elementwise activation φ and its derivative.
+    """An elementwise activation φ, its derivative, and its second derivative.
 
-    `derivative` is given both a and h = φ(a), because φ′ is often cheaper written with h.
-    Pass a pair of your own wherever an activation's name is accepted.
+    `derivative` is given both a and h = φ(a), because φ′ is often cheaper written with h, and so is
+    `second_derivative`, φ″, which only Hessian-vector products need.
+    Pass a pair or a triple of your own wherever an activation's name is accepted.
     """
 
     function: Callable[[Array], Array]
     derivative: Callable[[Array, Array], Array]
+    second_derivative: Callable[[Array, Array], Array] | None = None
 
 
 def logistic(a: Array) -> Array:
@@ -41,17 +43,22 @@ def positive(a: Array) -> Array:
 
 # fmt: off
 ACTIVATIONS = {
-    # name                  φ(a)         φ′(a), given also h = φ(a)
-    "tanh":     Activation(np.tanh,      lambda a, h: 1 - h * h),        # (A1)
-    "sigmoid":  Activation(logistic,     lambda a, h: h * (1 - h)),      # (A2)
-    "relu":     Activation(rectified,    lambda a, h: positive(a)),      # (A3)
-    "identity": Activation(lambda a: a,  lambda a, h: np.ones_like(a)),  # (A4)
+    # name                  φ(a)        φ′(a), given also h = φ(a)
+    "tanh":     Activation(np.tanh,     lambda a, h: 1 - h * h,        # (A1)
+                                        lambda a, h: -2 * h * (1 - h**2)),  # (A5)  φ″(a)
+    "sigmoid":  Activation(logistic,    lambda a, h: h * (1 - h),      # (A2)
+                                        lambda a, h: h * (1 - 2 * h) * (1 - h)),  # (A6)  φ″(a)
+    "relu":     Activation(rectified,   lambda a, h: positive(a),      # (A3)
+                                        lambda a, h: np.zeros_like(a)),  # (A7)  φ″(a)
+    "identity": Activation(lambda a: a, lambda a, h: np.ones_like(a),  # (A4)
+                                        lambda a, h: np.zeros_like(a)),  # (A7)  φ″(a)
 }
 # fmt: on
 
 
 def keeping_shape(activation: Activation) -> Activation:
-    """The pair, with either function raising ValueError where it returns another shape than a's."""
+    """The functions, each raising ValueError where it returns another shape than a's."""
+    second = activation.second_derivative
 
     def function(a: Array) -> Array:
         return same_shape("function(a)", activation.function(a), a)
@@ -59,7 +66,11 @@ def keeping_shape(activation: Activation) -> Activation:
     def derivative(a: Array, h: Array) -> Array:
         return same_shape("derivative(a, h)", activation.derivative(a, h), a)
 
-    return Activation(function, derivative)
+    def second_derivative(a: Array, h: Array) -> Array:
+        assert second is not None
+        return same_shape("second_derivative(a, h)", second(a, h), a)
+
+    return Activation(function, derivative, None if second is None else second_derivative)
 
 
 def same_shape(call: str, value: Array, a: Array) -> Array:
@@ -72,7 +83,7 @@ def same_shape(call: str, value: Array, a: Array) -> Array:
 
 
 def find(activation: str | Activation) -> Activation:
-    """The activation of that name, or the pair itself, which must then keep the shape it is given.
+    """The activation of that name, or your own, which must then keep the shape it is given.
 
     Raises ValueError for an unknown name, TypeError for anything that is neither.
     """

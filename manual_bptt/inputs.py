@@ -261,6 +261,36 @@ def hidden_gradients(value: Any, V: Array, x: Array, lengths: Array | None) -> A
     return upstream("hidden_gradients", value, "T B H", V, x)
 
 
+def direction(
+    value: Any, weights: tuple[Any, ...], x: Array, h0: Array, lengths: Any, fields: Any
+) -> list[Any]:
+    """The parts of a direction, in the layouts of what they move, zeros where they are absent.
+
+    Raises TypeError or ValueError naming the part, what was expected and what was found.
+    """
+    if not hasattr(value, "U"):
+        raise TypeError(
+            f"direction: expected Direction({', '.join(fields)}), found {type(value).__name__}"
+        )
+    parts = []
+    for field, like in zip(fields, (*weights, x, h0), strict=True):
+        name, part = f"direction.{field}", getattr(value, field, None)
+        if like is None and part is not None:
+            raise ValueError(f"{name}: expected None as in params, found {type(part).__name__}")
+        if like is None or part is None:
+            parts.append(None if like is None else np.zeros_like(like))
+            continue
+        if field == "x" and lengths is not None:
+            part = without_padding(part, lengths)
+        found = array(name, part)
+        if found.shape != like.shape:
+            raise ValueError(f"{name}: expected shape {like.shape} as {field}, found {found.shape}")
+        if found.dtype != like.dtype:
+            raise TypeError(f"{name}: expected dtype {like.dtype} as in U, found {found.dtype}")
+        parts.append(found)
+    return parts
+
+
 def upstream(name: str, value: Any, letters: str, V: Array, x: Array) -> Array:
     """A gradient from outside, of that layout and the dtype of the weights."""
     found = array(name, value)

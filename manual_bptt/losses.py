@@ -1,7 +1,7 @@
-"""Losses: the value and ∂L/∂ŷ side by side, one row each.
+"""Losses: the value, ∂L/∂ŷ and its tangent side by side, one row each.
 
 Each is a sum or a mean over rows of O entries, one row a prediction, and says where its ½ is.
-Source: docs/derivation.md, (L1) to (L12).
+Source: docs/derivation.md, (L1) to (L14).
 """
 
 from collections.abc import Callable
@@ -17,11 +17,13 @@ CLASSES = "softmax_cross_entropy"  # the one loss whose y may be integers, one c
 class Loss(NamedTuple):
     """A loss of (prediction, y), both (…, O), and its gradient with respect to the prediction.
 
-    Both raise ValueError where the shapes differ: nothing is ever broadcast.
+    Both raise ValueError where the shapes differ: nothing is ever broadcast. `tangent` is the
+    derivative of that gradient along a tangent of the prediction, its third argument.
     """
 
     value: Callable[[Array, Array], Any]
     gradient: Callable[[Array, Array], Array]
+    tangent: Callable[[Array, Array, Array], Array]
 
 
 def residual(prediction: Array, y: Array) -> Array:
@@ -39,6 +41,11 @@ def sum_of_squares(prediction: Array, y: Array) -> Any:
 def limited(r: Array) -> Array:
     """The entries of r where |r| ≤ 1, elsewhere their sign."""
     return np.clip(r, -1, 1)
+
+
+def within(r: Array) -> Array:
+    """1 where |r| ≤ 1, else 0: the derivative of `limited`, from the inner side at its kinks."""
+    return np.where(np.abs(r) <= 1, 1, 0).astype(r.dtype)
 
 
 def huber(r: Array) -> Any:
@@ -67,6 +74,13 @@ def log_softmax(prediction: Array) -> Array:
     return found
 
 
+def through_softmax(p: Array, moved: Array) -> Array:
+    """The tangent of the probabilities p from that of the logits: p ⊙ (ẏ − Σ p ẏ) of each row."""
+    mean: Array = (p * moved).sum(axis=-1, keepdims=True)
+    found: Array = p * (moved - mean)
+    return found
+
+
 def softplus(prediction: Array) -> Array:
     """log(1 + exp ŷ), without overflow."""
     return np.maximum(prediction, 0) + np.log1p(np.exp(-np.abs(prediction)))
@@ -88,28 +102,36 @@ LOSSES = {
     "mse": Loss(
         lambda prediction, y: sum_of_squares(prediction, y) / y.size,                # (L1)
         lambda prediction, y: 2 * residual(prediction, y) / y.size,                  # (L2)
+        lambda prediction, y, moved: 2 * moved / y.size,                             # (L13)
     ),
     "half_sse": Loss(
         lambda prediction, y: sum_of_squares(prediction, y) / 2,                     # (L3)
         residual,                                                                    # (L4)
+        lambda prediction, y, moved: moved,                                          # (L13)
     ),
     "mae": Loss(
         lambda prediction, y: np.abs(residual(prediction, y)).sum() / y.size,        # (L5)
         lambda prediction, y: np.sign(residual(prediction, y)) / y.size,             # (L6)
+        lambda prediction, y, moved: np.zeros_like(moved),                           # (L13)
     ),
     "huber": Loss(
         lambda prediction, y: huber(residual(prediction, y)) / y.size,               # (L7)
         lambda prediction, y: limited(residual(prediction, y)) / y.size,             # (L8)
+        lambda prediction, y, moved: within(residual(prediction, y)) * moved / y.size,  # (L13)
     ),
     "softmax_cross_entropy": Loss(
         lambda prediction, y: -(one_hot(prediction, y) * log_softmax(prediction)).sum()
         / rows(prediction),                                                          # (L9)
         lambda prediction, y: (np.exp(log_softmax(prediction)) - one_hot(prediction, y))
         / rows(prediction),                                                          # (L10)
+        lambda prediction, y, moved: through_softmax(np.exp(log_softmax(prediction)), moved)
+        / rows(prediction),                                                          # (L14)
     ),
     "binary_cross_entropy": Loss(
         lambda prediction, y: binary_cross_entropy(prediction, y) / y.size,          # (L11)
         lambda prediction, y: residual(logistic(prediction), y) / y.size,            # (L12)
+        lambda prediction, y, moved: logistic(prediction) * (1 - logistic(prediction)) * moved
+        / y.size,                                                                    # (L14)
     ),
 }
 # fmt: on
@@ -141,3 +163,18 @@ def value_and_gradient(
     dy = np.zeros_like(prediction)
     dy[counted] = measure.gradient(prediction[counted], y[counted])
     return measure.value(prediction[counted], y[counted]), dy
+
+
+def tangent_of_gradient(
+    loss: str, prediction: Array, moved: Array, y: Array, counted: Array | None = None
+) -> Array:
+    """The tangent of ∂L/∂ŷ where the prediction has the tangent `moved`; see `value_and_gradient`.
+
+    Raises as `value_and_gradient`.
+    """
+    measure = find(loss)
+    if counted is None:
+        return measure.tangent(prediction, y, moved)
+    found = np.zeros_like(prediction)
+    found[counted] = measure.tangent(prediction[counted], y[counted], moved[counted])
+    return found

@@ -75,8 +75,9 @@ def run_pytest(root: Path, tree: Path, tests: list[str]) -> int:
     os.chdir(tree)
     os.environ["PYTHONPATH"] = str(tree)
     sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(root)))]
-    # Tests that failed before come first: neighbouring mutants fail the same ones.
-    options = ["-q", "-x", "--ff", "-p", "no:xdist", "--no-header", "--tb=line"]
+    # Tests that failed before come first: neighbouring mutants fail the same ones. The project's
+    # own plugin would be loaded before any test, from a tree that may have a mutant of it or none.
+    options = ["-q", "-x", "--ff", "-p", "no:xdist", "-p", "no:bptt", "--no-header", "--tb=line"]
     options += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
     return int(pytest.main([*options, "--hypothesis-profile=mutants", *tests]))
 

@@ -14,6 +14,7 @@ from bptt_verifier.console.given_options import refuse_given
 from bptt_verifier.console.terminal import collect_rows, print_paragraphs, print_uncut
 from bptt_verifier.proofs import theorems
 from bptt_verifier.tolerance.comparison import Verdict
+from manual_bptt import tangents
 
 
 class ProofRow(NamedTuple):
@@ -31,17 +32,21 @@ def proofs(points: int, seed: int) -> Iterator[ProofRow]:
     """Prove every built-in derivation over the rationals, over power series, and on symbols."""
     from bptt_verifier.proofs import rational as rational_proof  # noqa: PLC0415 - need an extra
     from bptt_verifier.proofs import symbolic as symbolic_proof  # noqa: PLC0415 - need an extra
+    from bptt_verifier.proofs import symbolic_tangents  # noqa: PLC0415 - need an extra
+    from bptt_verifier.proofs import tangents as tangent_proof  # noqa: PLC0415 - need an extra
 
+    def certified(numbers: str, what: str, found: rational_proof.Certificate) -> ProofRow:
+        done = what.format(done=found.identities, degree=found.degree, order=found.degree - 1)
+        error = f"< 10^{found.log10_error:.1f}"
+        return ProofRow(found.derivation, numbers, done, error, found.refuted, found.to_dict())
+
+    identities, models = "{done} identities, degree ≤ {degree}", "{done} models, to order {order}"
     for name, module in rational_proof.DERIVATIONS.items():
         found = rational_proof.prove_polynomials(name, module, points=points, seed=seed)
-        what = f"{found.identities} identities, degree ≤ {found.degree}"
-        error = f"< 10^{found.log10_error:.1f}"
-        yield ProofRow(name, "rationals", what, error, found.refuted, found.to_dict())
+        yield certified("rationals", identities, found)
     for name, module in rational_proof.MODULES.items():
         found = rational_proof.prove_series(name, module, seed=seed)
-        what = f"{found.identities} models, to order {found.degree - 1}"
-        error = f"< 10^{found.log10_error:.1f}"
-        yield ProofRow(name, "power series", what, error, found.refuted, found.to_dict())
+        yield certified("power series", models, found)
     cases = dict.fromkeys(rational_proof.DERIVATIONS, symbolic_proof.free_cases())
     cases |= {name: symbolic_proof.own_cases(name.lower()) for name in rational_proof.MODULES}
     for name, module in (rational_proof.DERIVATIONS | rational_proof.MODULES).items():
@@ -49,6 +54,15 @@ def proofs(points: int, seed: int) -> Iterator[ProofRow]:
         what = f"{proof.models} models, {proof.entries} entries"
         numbers = "symbols, any φ" if name in rational_proof.DERIVATIONS else "symbols"
         yield ProofRow(name, numbers, what, "0", proof.refuted, proof.to_dict())
+    name = "JVP and HVP"
+    polynomials = tangent_proof.prove_tangent_polynomials(name, tangents, seed=seed)
+    yield certified("rationals", identities, polynomials)
+    expanded = tangent_proof.prove_tangent_series(name, tangents, seed=seed)
+    yield certified("power series", models, expanded)
+    free = symbolic_tangents.free_tangent_cases()
+    proof = symbolic_tangents.prove_tangents_symbolically(name, tangents, free)
+    what = f"{proof.models} models, {proof.entries} entries"
+    yield ProofRow(name, "symbols, any φ", what, "0", proof.refuted, proof.to_dict())
 
 
 def prove(
@@ -93,7 +107,7 @@ def check_all(points: int, seed: int, *, machine: bool) -> dict[str, Any]:
 
 def prove_on_numbers(points: int, seed: int) -> list[ProofRow]:
     """Prove the derivations on exact numbers and on symbols; print the table."""
-    rows = collect_rows("proving", proofs(points, seed), 12)
+    rows = collect_rows("proving", proofs(points, seed), 15)
     table = empty_table("derivation", "numbers", "proved", "probability of error", "verdict")
     for row in rows:
         error = row.error if row.refuted is None else ""

@@ -117,11 +117,11 @@ def stack_rows(table: Table, width: int) -> Group:
             text = cell.copy() if isinstance(cell, Text) else Text(str(cell))
             if not text.plain:
                 continue
-            label = Text(f"{heading}: " if heading else "", style=table.header_style)
+            label = Text.assemble((f"{heading}: " if heading else "", table.header_style))
             if label and label.cell_len + text.cell_len > width:
                 lines.append(label)
                 label = Text()
-            found = label + text
+            found = Text.assemble(label, text)
             if text.cell_len <= VALUE:
                 found.no_wrap, found.overflow = True, "ignore"
             lines.append(found)

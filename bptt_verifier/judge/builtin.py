@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.problems.draws import draw, draw_with_options
+from bptt_verifier.problems.draws import draw, draw_direction, draw_with_options
 from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
 from bptt_verifier.reference.autodiff import (
     COMPARED,
@@ -16,19 +16,23 @@ from bptt_verifier.reference.autodiff import (
     name_arrays,
     reference,
 )
+from bptt_verifier.reference.tangents import tangent_truth
 from bptt_verifier.tolerance.comparison import (
     Comparison,
     Verdict,
     compare_all,
+    name_tangents,
     overall,
     verdict_of,
     worst_of,
 )
 from jax_reference.padded import Capacity
-from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl
+from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl, tangents
 from manual_bptt.inputs import require_at_least
+from manual_bptt.tangents import Direction
 
 Derivation = Callable[[Problem], dict[str, Any]]
+TangentDerivation = Callable[[Problem, Direction], dict[str, Any]]
 
 
 def make_derivation(module: ModuleType) -> Derivation:
@@ -53,6 +57,18 @@ def make_derivation(module: ModuleType) -> Derivation:
     return derivation
 
 
+def derive_jvp(problem: Problem, direction: Direction) -> dict[str, Any]:
+    """Return the tangent of the loss, by the sweep forward."""
+    given = problem.params, direction, problem.x, problem.y
+    return {"loss": tangents.jvp(*given, **problem.simple_options)[1]}
+
+
+def derive_hvp(problem: Problem, direction: Direction) -> dict[str, Any]:
+    """Return the tangent of every gradient, by the R operator, by name."""
+    given = problem.params, direction, problem.x, problem.y
+    return tangents.hvp(*given, **problem.simple_options)._asdict()
+
+
 # Derivations of the plain RNN, within the derived bound, and of every cell, with all options.
 DERIVATIONS: dict[str, Derivation] = {
     "adjoint recursion": make_derivation(rnn),
@@ -64,7 +80,12 @@ CELL_DERIVATIONS: dict[str, Derivation] = {
     "LSTM": make_derivation(lstm),
     "GRU": make_derivation(gru),
 }
-FIRST, THEN = 100, 5  # the first 100 examples, and every fifth, add a problem with all options
+TANGENT_DERIVATIONS: dict[str, TangentDerivation] = {
+    "forward mode": derive_jvp,
+    "Hessian-vector product": derive_hvp,
+}
+# The first 100 examples, and every fifth, add problems of cells and directions.
+FIRST, THEN = 100, 5
 
 
 class ComparedCase(NamedTuple):
@@ -166,6 +187,7 @@ class Yardstick(NamedTuple):
     within_bound: Callable[[Problem], Comparer]
     within_measured_error: Callable[[Problem], Comparer]
     largest: Capacity = LARGEST
+    tangents: Callable[[Problem, Direction], Comparer] | None = None
 
 
 def compare_within_bound(problem: Problem) -> Comparer:
@@ -181,7 +203,15 @@ def compare_within_measured_error(problem: Problem) -> Comparer:
     return lambda found: compare_all(found, values, allowed)
 
 
-AUTODIFF = Yardstick("autodiff", compare_within_bound, compare_within_measured_error)
+def compare_tangents(problem: Problem, direction: Direction) -> Comparer:
+    """Compare tangents with autodiff's, within the derived bound."""
+    known = [name_tangents(each) for each in tangent_truth(problem, direction)]
+    return lambda found: compare_all(name_tangents(found), *known)
+
+
+AUTODIFF = Yardstick(
+    "autodiff", compare_within_bound, compare_within_measured_error, tangents=compare_tangents
+)
 
 
 def verify_builtin(
@@ -191,6 +221,7 @@ def verify_builtin(
     dtype: Any = np.float64,
     derivations: dict[str, Derivation] = DERIVATIONS,
     cell_derivations: dict[str, Derivation] = CELL_DERIVATIONS,
+    tangent_derivations: dict[str, TangentDerivation] = TANGENT_DERIVATIONS,
     yardstick: Yardstick = AUTODIFF,
     progress: Callable[[int], None] = lambda done: None,
 ) -> BuiltinReport:
@@ -199,7 +230,8 @@ def verify_builtin(
     Each example is a problem of the plain RNN, which all `derivations` solve within the derived
     bound. The first hundred, and then every fifth, are also a problem of a cell in turn, with any
     loss, lengths, outputs and truncation, which that cell of `cell_derivations` solves within the
-    error measured.
+    error measured; and the problem of the plain RNN gets a random direction, along which all
+    `tangent_derivations` move it, within the derived bound, if the yardstick knows tangents.
     The reference is the `yardstick`'s, at exactly the same inputs: by default autodiff's, in
     float64. `dtype` is the derivations'. `progress` is called with the number of problems done.
     Raises TypeError or ValueError where `examples` is no integer from 1, or `seed` none from 0.
@@ -212,6 +244,7 @@ def verify_builtin(
         progress(case + 1)
     return make_report(found, seed, dtype, [*derivations, *cell_derivations], yardstick.name)
 
+<<<<<<< HEAD
 
 class CaseFindings(NamedTuple):
     """What was found in one example: its sizes, and every comparison by derivation."""
@@ -248,6 +281,33 @@ def compare_case(
         if chosen:
             compare(problem, chosen, yardstick.within_measured_error(problem))
     return CaseFindings(case, sizes, compared)
+=======
+    def compare(
+        case: int, problem: Problem, chosen: dict[str, Any], comparer: Comparer, *also: Direction
+    ) -> None:
+        for name, derivation in chosen.items():
+            for found in comparer(derivation(problem, *also)):
+                cases = compared.setdefault((name, found.name), [])
+                cases.append(ComparedCase(case, problem, found))
+
+    for case in range(examples):
+        problem = draw(seed, case, dtype, yardstick.largest)
+        shapes.append(problem.sizes)
+        if derivations:
+            compare(case, problem, derivations, yardstick.within_bound(problem))
+        if case < FIRST or case % THEN == 0:
+            if tangent_derivations and yardstick.tangents is not None:
+                along = draw_direction(seed, case, problem)
+                compare(
+                    case, problem, tangent_derivations, yardstick.tangents(problem, along), along
+                )
+            problem = draw_with_options(seed, case, dtype, yardstick.largest)
+            cell = problem.cell.upper()
+            chosen = {n: d for n, d in cell_derivations.items() if n.partition(",")[0] == cell}
+            if chosen:
+                compare(case, problem, chosen, yardstick.within_measured_error(problem))
+        progress(case + 1)
+>>>>>>> main
 
 
 def make_report(
@@ -262,8 +322,13 @@ def make_report(
             compared.setdefault((name, each.comparison.name), []).append(each)
     rows = [
         Row(name, gradient, tuple(compared[name, gradient]))
+<<<<<<< HEAD
         for name in names
         for gradient in COMPARED
+=======
+        for name in (*derivations, *cell_derivations, *tangent_derivations)
+        for gradient in (*COMPARED, *name_tangents(dict.fromkeys(COMPARED)))
+>>>>>>> main
         if (name, gradient) in compared
     ]
     by_loss = [

@@ -21,7 +21,7 @@ from bptt_verifier.judge.submission import (
 )
 from bptt_verifier.mistakes.cells import diagnose
 from bptt_verifier.problems.cached import cached_by_content
-from bptt_verifier.problems.draws import round_to_one_digit, with_values
+from bptt_verifier.problems.draws import round_values, with_values
 from bptt_verifier.problems.extremes import (
     LARGE,
     LARGE_PROBLEMS,
@@ -79,6 +79,7 @@ FRESH = (
 )
 LONG = SMALL._replace(T=120, B=1, D=33)  # for a mistake that may depend on T
 READABLE = Sizes(4, 2, 2, 2, 2)  # the largest counterexample that a reader can follow
+DECIMALS = (1, 2, None)  # of its numbers; the fewest that show the mistake at this size
 # A submission that needs longer than this many seconds for `MODERATE`, and so much longer with many
 # hidden units than with few, may need minutes where all sizes are large.
 QUICK, GROWTH = 0.03, 5
@@ -305,21 +306,23 @@ class CellSubject(Subject):
         # The errors of a gated cell are measured, which costs ten times the derived bound.
         numbers = 8 if has_derived_bound(failing.case.point) else 3
 
-        def fails_with(sizes: Sizes) -> Compared | None:
+        def fails_with(sizes: Sizes, decimals: int | None = None) -> Compared | None:
             for number in range(numbers):
                 rng = np.random.default_rng([self.seed, number, 2])
                 problem = keep_states(self.draw_problem(rng, sizes, dtype), given)
-                for candidate in (round_to_one_digit(problem), problem):
-                    found = attempt(self.make_case(candidate))
-                    if found is not None and found.fails:
-                        return found
+                if decimals is not None:
+                    problem = round_values(problem, decimals)
+                found = attempt(self.make_case(problem))
+                if found is not None and found.fails:
+                    return found
             return None
 
         # If no problem of the largest small size fails, the smaller ones are not tried.
-        if fails_with(READABLE) is not None:
+        decimals = next((n for n in DECIMALS if fails_with(READABLE, n) is not None), -1)
+        if decimals != -1:
             small = (Sizes(*each) for each in product(*(range(1, most + 1) for most in READABLE)))
             for sizes in sorted(small, key=lambda s: (sum(s), s)):
-                if (found := fails_with(sizes)) is not None:
+                if (found := fails_with(sizes, decimals)) is not None:
                     return found
         if is_large(failing):
             return self.shrink_large(attempt, failing)

@@ -20,8 +20,11 @@ Copy = Callable[[Array], Array]
 class KernelCalls:
     """A kernel's backward on the arguments of one setting.
 
-    `values` computes the kernel's own outputs, if an adapter supplies them.
+    `values` computes the kernel's own outputs, if an adapter supplies them. `noun` names what is
+    called.
     """
+
+    noun = "backward"
 
     def __init__(self, backward: Callable[..., Any], pullback: Pullback) -> None:
         self.backward, self.pullback = backward, pullback
@@ -31,9 +34,7 @@ class KernelCalls:
     def ask(self, point: Arrays, cotangents: Arrays, copy: Copy = np.array) -> Answer:
         """Pull cotangents back by the kernel; return gradients, or how it breaks the contract."""
         arguments = self.arguments.rebuild({n: copy(v) for n, v in point.items()})
-        like = jax.tree.leaves(self.arguments.given)[next(iter(self.arguments.places.values()))]
-        given = {n: make_like(copy(v), like) for n, v in cotangents.items()}
-        structure = rebuild_outputs(self.pullback.structure, given)
+        structure = self.arrange({n: copy(v) for n, v in cotangents.items()})
         before = [list_arrays(each) for each in (arguments, structure)]
         result = attempt(self.backward, arguments, structure, settings=USERS.get())
         if isinstance(result, Failure) and result.exception == "SignatureError":
@@ -42,19 +43,34 @@ class KernelCalls:
             said = result.what.removeprefix("UnwrittenOutputError: ")
             return Mistake("unwritten-output", f"{said}, whatever the memory held before.", {})
         if isinstance(result, Failure):
-            said = f"your backward raised {result.what}. It was raised at {result.where}."
+            said = f"your {self.noun} raised {result.what}. It was raised at {result.where}."
             return Mistake("raised", said, {"exception": result.exception})
-        read = attempt(self.arguments.read, result)
+        read = attempt(self.read, result)
         if isinstance(read, Failure):
             said = read.what.removeprefix("ValueError: ")
             return Mistake("wrong-shape", f"{said}.", {})
         after = [list_arrays(each) for each in (arguments, structure)]
         for what, old, new in zip(("arguments", "cotangents"), before, after, strict=True):
             if not all(np.array_equal(x, y, equal_nan=True) for x, y in zip(old, new, strict=True)):
-                said = f"your backward modified its {what}: expected them to be unchanged."
+                said = f"your {self.noun} modified its {what}: expected them to be unchanged."
                 return Mistake("inputs-modified", said, {"modified": what})
         found: dict[str, Array] = read
         return found
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        """Arrays of the shapes of all results, by name."""
+        return self.arguments.leaves
+
+    def arrange(self, cotangents: Arrays) -> Any:
+        """Arrange cotangents in the structure of the outputs, as arrays like the arguments."""
+        like = jax.tree.leaves(self.arguments.given)[next(iter(self.arguments.places.values()))]
+        given = {n: make_like(v, like) for n, v in cotangents.items()}
+        return rebuild_outputs(self.pullback.structure, given)
+
+    def read(self, result: Any) -> dict[str, Array]:
+        """Read gradients by name. Raises ValueError where they do not fit the arguments."""
+        return self.arguments.read(result)
 
     def compute_values(self, point: Arrays) -> Answer:
         """Compute the kernel's own outputs at a point."""

@@ -1,21 +1,26 @@
 """Options of the entry points, typed by name, for the functions that pass them on."""
 
-from collections.abc import Iterable, Mapping
-from typing import TypedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict
 
 from bptt_verifier.judge.conclusion import Progress
 
 
-class SharedOptions(TypedDict, total=False):
-    """The options of both `verify` and `verify_own_model`."""
+class CommonOptions(TypedDict, total=False):
+    """The options of all entry points."""
 
     seed: int
-    timeout: float | None
-    progress: Progress
     subject: str | None
 
 
-class DerivationOptions(SharedOptions, total=False):
+class SearchOptions(CommonOptions, total=False):
+    """The options of the entry points that search for the name of a mistake for long."""
+
+    timeout: float | None
+    progress: Progress
+
+
+class DerivationOptions(SearchOptions, total=False):
     """The options of `verify`."""
 
     model: str
@@ -27,10 +32,29 @@ class DerivationOptions(SharedOptions, total=False):
     examples: int
 
 
-class OwnModelOptions(SharedOptions, total=False):
+class OwnModelOptions(SearchOptions, total=False):
     """The options of `verify_own_model`."""
 
     cases: int
+
+
+class KernelOptions(CommonOptions, total=False):
+    """The options of `verify_transpose`, and of all functions that verify a kernel."""
+
+    cases: int
+
+
+class PullbackOptions(KernelOptions, total=False):
+    """The options of `verify_vjp`."""
+
+    cotangents: Any
+    reference: Callable[[Any, Any], Any] | None
+
+
+class DirectionOptions(KernelOptions, total=False):
+    """The options of `verify_jvp` and `verify_hvp`."""
+
+    direction: Any
 
 
 class SessionOptions(DerivationOptions, OwnModelOptions, total=False):

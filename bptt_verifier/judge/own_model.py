@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.black_box import diagnose_black_box
@@ -22,7 +23,24 @@ from bptt_verifier.reference.points import Point, draw_parameters
 from bptt_verifier.report import Curve, Mistake
 
 WITNESSES = 4  # failing cases that a named mistake must reproduce
-SIMPLE = 20  # cases with one-digit values among which a simple failing one is sought
+SIMPLE = {
+    1: 20,
+    2: 5,
+}  # cases by the decimals of their values, among which one that fails is sought
+SETTINGS = 2  # smaller settings in which that is tried
+
+
+def choose_witnesses(failing: Sequence[Compared]) -> list[Compared]:
+    """Choose the first failing cases, and those that show wrong gradients which the others do not.
+
+    Otherwise a name might explain one of two mistakes, and leave the other's gradients unexplained.
+    """
+    shown, first, others = set[str](), list[int](), list[int]()
+    for number, each in enumerate(failing):
+        wrong = {name for name in list_failing(each) if name in each.case.arguments}
+        (others if wrong <= shown else first).append(number)
+        shown |= wrong
+    return [failing[number] for number in sorted([*first, *others][:WITNESSES])]
 
 
 class OwnSubject(Subject):
@@ -86,16 +104,26 @@ class OwnSubject(Subject):
     def reproduce(self, found: Compared) -> str:
         """Write the line that draws the parameters and calls the submission."""
         point = found.case.point
-        digits = ", digits=1" if found.case.label.startswith("simple") else ""
         params = f"params[{point.setting}]" if len(self.model.params) > 1 else "params"
-        options = f"seed={self.model.seed}, {point.write_options()}{digits}"
+        options = f"seed={self.model.seed}, {point.write_options()}"
         drawn = f"draw_parameters({params}, {options})"
         return f"from {draw_parameters.__module__} import draw_parameters; gradients({drawn})"
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
-        """Find a failing case with values of one digit."""
-        setting = failing.case.point.setting
-        tried = (attempt(self.model.simple_case(number, setting)) for number in range(SIMPLE))
+        """Find a failing case with few entries and values of one or two decimals.
+
+        Another setting than that of the failing case is tried if it has fewer entries.
+        """
+        sizes = [sum(value.size for value in params.values()) for params in self.model.params]
+        own = failing.case.point.setting
+        smaller = (k for k, size in enumerate(sizes) if size < sizes[own])
+        settings = [*sorted(smaller, key=sizes.__getitem__)[:SETTINGS], own]
+        tried = (
+            attempt(self.model.simple_case(number, setting, digits))
+            for setting in settings
+            for digits, most in SIMPLE.items()
+            for number in range(most)
+        )
         return next((found for found in tried if found is not None and found.fails), failing)
 
     def diagnose(
@@ -110,7 +138,7 @@ class OwnSubject(Subject):
             programs = [self.model.find_program(each.case.arguments, setting) for each in chosen]
             pairs = zip(chosen, programs, strict=True)
             chosen = [each for each, program in pairs if program is programs[0]]
-            points = [(each, each.case.arguments) for each in chosen[:WITNESSES]]
+            points = [(each, each.case.arguments) for each in choose_witnesses(chosen)]
             witnesses = [each.witness(widen(params), params) for each, params in points]
             if programs[0] is None:
                 return diagnose_black_box(witnesses)

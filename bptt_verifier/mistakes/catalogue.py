@@ -4,25 +4,8 @@
 and expects the name.
 """
 
-from typing import NamedTuple
-
-
-class Explanation(NamedTuple):
-    """Explanation of one name: what is wrong, a right line and the wrong one, and how common it is.
-
-    The right line occurs in the file `example` of the folder `examples`. `rank` is the place among
-    the mistakes in public hand-written code, the commonest first, where that is known. `remedy`
-    says what to do where no line shows it.
-    """
-
-    name: str
-    meaning: str
-    right: str = ""
-    wrong: str = ""
-    example: str = ""
-    rank: int | None = None
-    remedy: str = ""
-
+from bptt_verifier.mistakes.explanation import Explanation
+from bptt_verifier.mistakes.kernel_catalogue import KERNELS
 
 LAST, EVERY = "right.py", "every_step.py"  # an output at the last step, and at every step
 
@@ -441,6 +424,7 @@ SECTIONS = {
     "Factors and signs": SCALES,
     "What is returned": RETURNED,
     "Softmax, normalisation, complex numbers": EXPRESSIONS,
+    "Kernels": KERNELS,
     "The contract, and no name": CONTRACT,
 }
 CATALOGUE = {entry.name: entry for entries in SECTIONS.values() for entry in entries}

@@ -25,6 +25,7 @@ from bptt_verifier.problems.problem import (
     list_shapes,
 )
 from jax_reference.padded import Capacity
+from manual_bptt.tangents import Direction
 
 
 def with_values(
@@ -95,6 +96,17 @@ def draw(seed: int, case: int, dtype: Any = np.float64, largest: Capacity = LARG
     )
 
 
+def draw_direction(seed: int, case: int, problem: Problem) -> Direction:
+    """Draw a direction to move the parameters, x and h_0 of problem number `case` in."""
+    rng, (_, B, _, H, _) = np.random.default_rng([seed, case, 2]), problem.sizes
+
+    def normal(shape: tuple[int, ...]) -> Array:
+        return rng.normal(size=shape).astype(problem.x.dtype)
+
+    parts = {name: normal(value.shape) for name, value in problem.weights.items()}
+    return Direction(**parts, x=normal(problem.x.shape), h0=normal((B, H)))
+
+
 def draw_with_options(
     seed: int, case: int, dtype: Any = np.float64, largest: Capacity = LARGEST
 ) -> Problem:
@@ -119,11 +131,11 @@ def draw_with_options(
     )
 
 
-def round_to_one_digit(problem: Problem) -> Problem:
-    """Round every number of a problem to one decimal, but to 0.1 instead of zero."""
+def round_values(problem: Problem, decimals: int) -> Problem:
+    """Round every number of a problem to so many decimals, but to the least one instead of zero."""
 
     def rounded(values: Array) -> Array:
-        near = np.round(values, 1)
-        return np.where(near == 0, values.dtype.type(0.1), near)
+        near = np.round(values, decimals)
+        return np.where(near == 0, values.dtype.type(10.0**-decimals), near)
 
     return problem.map_arrays(rounded)

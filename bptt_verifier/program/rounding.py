@@ -47,7 +47,7 @@ class RoundingErrors(NamedTuple):
         elif not np.isfinite(error.sum()):  # an infinity, as a mask puts in, is exact
             error = np.where(np.isfinite(error), error, 0.0)
         noise = xi * error
-        return np.add(noise, q, out=noise) if noise.shape[1:] == np.shape(q)[1:] else noise + q
+        return np.add(noise, q, out=noise)
 
     def draw_signed(self, shape: tuple[int, ...]) -> Array:
         """Draw numbers in [−1, 1] of this shape for each sample."""

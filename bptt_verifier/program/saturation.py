@@ -19,7 +19,7 @@ EXPONENTIALS = frozenset("exp exp2 expm1".split())
 SUMS = frozenset("add sub expm1 log1p".split())  # without one, the slope is known as the value is
 ENTRYWISE = frozenset({*UNARY, *BINARY, *TESTS, "integer_pow", "select_n"})
 # Points from near zero to where exp(a) is almost infinite, and the distance for differences.
-POINTS = np.concatenate([sign * 1.3 * 2.0 ** np.arange(-6, 10) for sign in (-1, 1)])
+POINTS = np.concatenate([sign * 1.3 * 2.0 ** np.arange(-12, 10) for sign in (-1, 1)])
 NEARBY = 2.0**-10
 LEVEL = 2.0**-10  # a slope that changes by less, of the largest, is constant
 
@@ -37,9 +37,8 @@ class Saturating(NamedTuple):
 def find_saturating(program: Program) -> dict[int, Saturating]:
     """Find the activations composed of exponentials, by the operation that ends each."""
     start, members = dict[int, int](), dict[int, tuple[int, ...]]()
-    inner, users = set[int](), set[int]()
+    inner = set[int]()
     for number, operation in enumerate(program.operations):
-        users.update(operation.inputs)
         before = find_variable(program, number, start)
         if before is None:
             continue
@@ -68,13 +67,13 @@ def find_saturating(program: Program) -> dict[int, Saturating]:
 def find_variable(program: Program, number: int, start: dict[int, int]) -> int | None:
     """Find the one slot of which the result of an operation is a function, entry by entry."""
     operation, constants = program.operations[number], program.constants
-    if operation.name not in ENTRYWISE or len(operation.outputs) > 1:
+    if operation.name not in ENTRYWISE:
         return None
     if any(slot in constants and np.size(constants[slot]) > 1 for slot in operation.inputs):
         return None
     active = [slot for slot in operation.inputs if slot not in constants]
     variables = {start.get(slot, slot) for slot in active}
-    if len(variables) != 1 or any(np.iscomplexobj(np.empty(0, d)) for d in operation.dtypes):
+    if len(variables) != 1 or np.issubdtype(operation.dtypes[0], np.complexfloating):
         return None
     return variables.pop()
 
@@ -107,7 +106,7 @@ def measure_slope_error(program: Program, numbers: Sequence[int], variable: int)
         slopes = np.diff(values.reshape(2, -1), axis=0)[0] / (2 * NEARBY * POINTS)
     falling, rising = np.split(slopes, 2)
     sides = [side[np.isfinite(side)] for side in (falling, rising)]
-    largest = max((float(np.max(np.abs(side), initial=0.0)) for side in sides), default=0.0)
+    largest = max(float(np.max(np.abs(side), initial=0.0)) for side in sides)
     level = [len(side) > 1 and abs(side[-1] - side[-2]) <= LEVEL * largest for side in sides]
     curved = np.ptp(np.concatenate(sides)) > LEVEL * largest if all(level) else False
     return ELEMENTARY * largest if curved else 0.0

@@ -268,22 +268,23 @@ def curve_of(case: ProofCase) -> SeriesCurve:
     return SeriesCurve(start=1, order=case.sizes.T + 4)
 
 
+def draw_targets(
+    rng: random.Random, case: ProofCase, curve: SeriesCurve, y: Array, *terms: int
+) -> list[Array]:
+    """The targets as series with each number of terms, or classes, which are one-hot rows."""
+    signs = random.Random(rng.getrandbits(64))
+    if case.loss == "softmax_cross_entropy":
+        chosen = fill(y.shape[:-1], lambda: rng.randrange(case.sizes.O)).astype(int)
+        return [np.eye(case.sizes.O, dtype=object)[chosen]] * len(terms)
+    center = fill(y.shape, lambda: signs.choice((-2, 2)) if case.origin else 0)
+    return [center + map_entries(lambda v, n=n: curve.number(v, n), y) for n in terms]
+
+
 def require_series_agree(module: ModuleType, case: ProofCase, seed: int) -> None:
     """Raise WrongGradient where the power series of a gradient and of the derivative differ."""
     rng, curve = random.Random(f"{seed} {case}"), curve_of(case)
     point = random_point(rng, case)
-    shape = point.y.shape
-    signs = random.Random(rng.getrandbits(64))
-    if case.loss == "softmax_cross_entropy":
-        y = classes = np.eye(case.sizes.O, dtype=object)[
-            fill(shape[:-1], lambda: rng.randrange(case.sizes.O)).astype(int)
-        ]
-    else:
-        center = fill(shape, lambda: signs.choice((-2, 2)) if case.origin else 0)
-        y, classes = (
-            center + map_entries(lambda value, terms=terms: curve.number(value, terms), point.y)
-            for terms in (curve.order, 2 * curve.order)
-        )
+    y, classes = draw_targets(rng, case, curve, point.y, curve.order, 2 * curve.order)
     problem = case.problem(point.map_values(lambda value: curve.number(value, curve.order)), y)
     require_equal(curve, case.forward_pass, run_module(module, problem), point, classes)
 

@@ -40,9 +40,10 @@ def define(
     return type(name, (sympy.Function,), members)
 
 
-# φ and φ′ are unspecified. The rule of σ(z) = 1 / (1 + e^−z) is σ(−z) = 1 − σ(z), that of e^z is
-# e⁰ = 1, and softplus is log(1 + e^z).
-phi_prime = sympy.Function("phi_prime")
+# φ, φ′ and φ″ are unspecified. The rule of σ(z) = 1 / (1 + e^−z) is σ(−z) = 1 − σ(z), that of e^z
+# is e⁰ = 1, and softplus is log(1 + e^z).
+phi_second = sympy.Function("phi_second")
+phi_prime = define("phi_prime", lambda f: phi_second(f.args[0]))
 phi = define("phi", lambda f: phi_prime(f.args[0]))
 hyperbolic = define("hyperbolic", lambda tanh: 1 - tanh**2)
 sigma: Any = define(

@@ -89,16 +89,16 @@ class OwnModel(NamedTuple):
         """The call of the loss in JAX, as messages name it."""
         return "loss(params) over JAX" if self.in_numpy else "loss(params, jax.numpy)"
 
-    def simple_case(self, number: int, setting: int = 0) -> Case:
-        """Make a case whose values have one digit."""
-        params = draw_parameters(self.params[setting], seed=self.seed, case=number, digits=1)
-        point = Point(number, setting=setting)
+    def simple_case(self, number: int, setting: int = 0, digits: int = 1) -> Case:
+        """Make a case whose values have few decimals."""
+        params = draw_parameters(self.params[setting], seed=self.seed, case=number, digits=digits)
+        point = Point(number, setting=setting, digits=digits)
         if self.black_box is not None:
             found = self.black_box.make_case(params, point, self.seed)
         else:
             with use_float64():
                 found = make_case(self.follow(params, setting), params, number)
-        return found._replace(label=f"simple {point.label}", point=point)
+        return found._replace(label=point.label, point=point)
 
     def displaced_case(self, case: Case, number: int, distance: float) -> Case:
         """Make a neighbour of a case, with jax.grad's values there; no error is allowed."""

@@ -18,18 +18,20 @@ FURTHEST = 3.0  # in standard deviations, so that no value near a given one chan
 class Point(NamedTuple):
     """A point of one setting: number 0 is the parameters given, the others are drawn.
 
-    `near` draws around the parameters given. `factors` multiply the draws, by name.
+    `near` draws around the parameters given. `factors` multiply the draws, by name, and `digits` is
+    the number of their decimals.
     """
 
     number: int
     near: bool = False
     factors: Mapping[str, float] = {}
     setting: int = 0
+    digits: int | None = None
 
     @property
     def label(self) -> str:
         """The point as messages name it."""
-        words = [f"case {self.number}"]
+        words = [f"case {self.number}" if self.digits is None else f"simple case {self.number}"]
         if self.setting:
             words.append(f"of setting {self.setting + 1}")
         if self.near:
@@ -46,7 +48,8 @@ class Point(NamedTuple):
         """Write the options of `draw_parameters` that draw this point."""
         near = ", near=True" if self.near else ""
         factors = f", factors={dict(self.factors)}" if self.factors else ""
-        return f"case={self.number}{near}{factors}"
+        digits = "" if self.digits is None else f", digits={self.digits}"
+        return f"case={self.number}{near}{factors}{digits}"
 
 
 def draw_parameters(

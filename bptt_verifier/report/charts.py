@@ -11,6 +11,7 @@ TICKS = 6  # labels on an axis, at most
 # The powers of ten at which the colour of an error changes, and what the colours mean.
 POWERS = (0.0, 1.0, 3.0, 6.0)
 SCALE = ("allowed, up to 1", "to 10", "to 10³", "to 10⁶", "beyond")
+LARGE = 40  # columns of a map whose cells are too small for text
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -115,14 +116,20 @@ def chart_errors(errors: list[Any]) -> HeatMap:
     while rows and rows[0] and isinstance(rows[0][0], list):
         rows = [row for block in rows for row in block]
     values = [value for row in rows for value in row]
+    columns = max(1, len(rows[0]))
     cells = [
-        (find_level(value), find_power(value), f"[{i}, {j}]: {value:.3g}")
+        (find_level(value), *describe_cell(i, j, value, large=columns > LARGE))
         for i, row in enumerate(rows)
         for j, value in enumerate(row)
     ]
     beyond, worst = sum(value > 1 for value in values), max(values, default=0.0)
     said = f"{beyond} of {len(values)} entries are beyond the allowed error, at most by {worst:.2g}"
-    return HeatMap(max(map(len, rows), default=1), cells, SCALE, said)
+    return HeatMap(columns, cells, SCALE, said)
+
+
+def describe_cell(i: int, j: int, value: float, *, large: bool) -> tuple[str, str]:
+    """Describe a cell by its power of ten and its title; cells of a large map are too small."""
+    return ("", "") if large else (find_power(value), f"[{i}, {j}]: {value:.3g}")
 
 
 def find_level(value: float) -> int:

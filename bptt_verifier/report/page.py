@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bptt_verifier.report.charts import chart_errors, chart_steps
 from bptt_verifier.report.findings import Findings
 from bptt_verifier.report.links import link_to_equation, link_to_mistake
+from bptt_verifier.report.numbers import show_numbers
 from bptt_verifier.report.text import HEADINGS, format_result
 from bptt_verifier.tolerance.comparison import find_symbol
 
@@ -21,7 +22,7 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title></head>
-<body>{body}</body></html>
+<body><main>{body}</main></body></html>
 """
 
 
@@ -75,6 +76,7 @@ def render_fragment(findings: Findings) -> str:
         steps=chart_steps(findings),
         case=case,
         symbol=find_symbol(case.gradient) if case else "",
+        numbers=show_numbers(case) if case else None,
         heat=chart_errors(case.error_over_bound) if case else None,
         versions=", ".join(map(" ".join, findings.versions.items())),
     )

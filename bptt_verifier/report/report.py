@@ -4,7 +4,7 @@ from typing import Any
 
 from bptt_verifier.report.findings import Findings
 from bptt_verifier.report.page import render_fragment, render_page
-from bptt_verifier.report.text import render_text
+from bptt_verifier.report.text import render_text, summarise
 from bptt_verifier.tolerance.comparison import Verdict
 
 
@@ -24,6 +24,10 @@ class Report(Findings):
     def __str__(self) -> str:
         """The report as text that fits a screen."""
         return render_text(self)
+
+    def __repr__(self) -> str:
+        """The report on one line, as `assert report` shows it."""
+        return f"<Report: {summarise(self)}>"
 
     def to_html(self) -> str:
         """The report as one page with pictures, without scripts, readable offline."""

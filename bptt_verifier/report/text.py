@@ -10,6 +10,7 @@ from rich.text import Text
 from bptt_verifier.console.terminal import fit
 from bptt_verifier.report.findings import Findings, Mistake, ParameterResult
 from bptt_verifier.report.links import link_to_equation, link_to_mistake
+from bptt_verifier.report.numbers import count_digits, show_numbers
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
 HEADINGS = (
@@ -66,11 +67,11 @@ def lay_out(findings: Findings) -> Group:
         )
         parts += ["", Text(said)]
     if findings.counterexample:
-        case = findings.counterexample
+        case, shown = findings.counterexample, show_numbers(findings.counterexample)
         parts += [
             "",
-            Text(f"The smallest failing case: {case.sizes}; {find_symbol(case.gradient)} is"),
-            Text(f"  yours     {case.yours}\n  autodiff  {case.autodiff}"),
+            Text(f"The smallest failing case: {case.sizes}; {shown.what} is"),
+            Text(f"  yours     {shown.yours}\n  autodiff  {shown.autodiff}"),
             write_code(f"Reproduce: {case.reproduce}"),
         ]
     if findings.command:
@@ -136,7 +137,9 @@ def list_links(mistake: Mistake) -> list[str]:
 def format_result(name: str, result: ParameterResult) -> tuple[str, ...]:
     """The row of one gradient, in the order of `HEADINGS`."""
     entry = ", ".join(map(str, result.entry)) or "–"
-    yours, autodiff = f"{result.yours:.9g}", f"{result.autodiff:.9g}"
+    wrong = result.verdict is Verdict.DISAGREES
+    digits = count_digits(result.yours, result.autodiff) if wrong else 9
+    yours, autodiff = f"{result.yours:.{digits}g}", f"{result.autodiff:.{digits}g}"
     resolution = f"{result.resolution:.2g}" if isfinite(result.resolution) else "–"
     compared = f"{result.error:.3g}", entry, yours, autodiff, resolution
     return find_symbol(name), *compared, str(result.verdict)

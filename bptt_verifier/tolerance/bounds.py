@@ -63,34 +63,45 @@ def slope_at(activation: str, a: Array, h: Array) -> Array:
     return slope
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a bound that overflows is infinite: inconclusive
-def bounds(
-    params: Any,
-    x: Float[Array, "T B D"],
-    y: Float[Array, "B O"],
-    reference: Derivatives,
-    *,
-    dtype: Any,
-    activation: str = "tanh",
-    loss: str = "mse",
-) -> Bounds:
-    """Bounds on |computed − exact| for results in `dtype`, for any order of summation.
+class ForwardErrors(NamedTuple):
+    """Error bounds of the forward pass, and bounds on the sizes of what the sweep back multiplies.
 
-    `reference` holds the float64 states of the problem (params, x, y); `dtype` is a floating dtype.
-    Equations (E1) to (E12) and (E14).
+    Of a_t and of the slopes between exact and computed a_t; of h_t, φ′(a_t), ŷ and ∂L/∂ŷ. `h` and
+    `r` bound |h_t| and |ŷ − y| of any computation, `kappa` r bounds |∂L/∂ŷ|.
     """
+
+    err_a: Float[Array, "T B H"]
+    slope: Float[Array, "T B H"]
+    err_slope: Float[Array, "T B H"]
+    err_h: Float[Array, "T+1 B H"]
+    h: Float[Array, "T+1 B H"]
+    err_y: Float[Array, "B O"]
+    r: Float[Array, "B O"]
+    kappa: float
+    err_loss: Any
+    err_dy: Float[Array, "B O"]
+
+
+def gamma(n: int, u: float) -> float:
+    """The relative error of a sum of n products."""
+    return n * u / (1 - n * u) if n * u < 1 else np.inf  # (E1)
+
+
+def absolute(weights: Any) -> Any:
+    """The sizes of weights in float64; 0 for an absent bias."""
+    return 0.0 if weights is None else np.abs(np.asarray(weights, np.float64))
+
+
+def bound_forward(
+    params: Any, x: Array, y: Array, reference: Derivatives, dtype: Any, activation: str, loss: str
+) -> ForwardErrors:
+    """Bound the errors of the forward pass, of the loss and of ∂L/∂ŷ. Equations (E1) to (E8)."""
     u = float(np.finfo(dtype).eps) / 2
     tiny = float(np.finfo(dtype).smallest_normal)
     lipschitz, curvature, rounds = SMOOTHNESS[activation]
     epsilon = ELEMENTARY * u if rounds else 0.0
-
-    def gamma(n: int) -> float:
-        return n * u / (1 - n * u) if n * u < 1 else np.inf  # (E1)
-
-    absU, absW, absV = (np.abs(np.asarray(w, np.float64)) for w in (params.U, params.W, params.V))
-    absb = 0.0 if params.b is None else np.abs(np.asarray(params.b, np.float64))
-    absc = 0.0 if params.c is None else np.abs(np.asarray(params.c, np.float64))
-    absx = np.abs(np.asarray(x, np.float64))
+    absU, absW, absV, absb, absc = (absolute(getattr(params, name)) for name in "UWVbc")
+    absx = absolute(x)
     a, h = reference.states.a, reference.states.h
     (T, B, D), (O, H) = absx.shape, absV.shape
     N = B * O
@@ -99,8 +110,8 @@ def bounds(
     # without Δh are computed for all steps at once.
     reference_h, slope_here = np.abs(h), slope_at(activation, a, h[1:])
     into = absx @ absU.T + absb + reference_h[:-1] @ absW.T
-    err_here = gamma(D + H + 2) * into + 2 * (D + H) * tiny
-    carry_over = 1 + 2 * gamma(D + H + 2)
+    err_here = gamma(D + H + 2, u) * into + 2 * (D + H) * tiny
+    carry_over = 1 + 2 * gamma(D + H + 2, u)
     err_function = epsilon * reference_h + tiny
     err_h, err_a, slope = np.zeros_like(h), np.empty_like(a), np.empty_like(a)
     for t in range(1, T + 1):
@@ -119,20 +130,50 @@ def bounds(
     elif activation == "sigmoid":
         err_slope += (epsilon + 4 * u) * abs_h[1:]
 
-    err_y = err_h[T] @ absV.T + gamma(H + 2) * (abs_h[T] @ absV.T + absc) + 2 * H * tiny  # (E6)
+    through_V = err_h[T] @ absV.T
+    err_y = through_V + gamma(H + 2, u) * (abs_h[T] @ absV.T + absc) + 2 * H * tiny  # (E6)
     r = np.abs(reference.states.prediction - np.asarray(y, np.float64))
     abs_r = r + 2 * err_y
     kappa = 2 / N if loss == "mse" else 1.0
-    err_squares = 2 * r * err_y + 3 * err_y**2 + gamma(N + 5) * abs_r**2
+    err_squares = 2 * r * err_y + 3 * err_y**2 + gamma(N + 5, u) * abs_r**2
     err_loss = kappa / 2 * err_squares.sum() + N * tiny  # (E7)
-    err_dy = kappa * (err_y + gamma(4) * abs_r) + 4 * tiny  # (E8)
+    err_dy = kappa * (err_y + gamma(4, u) * abs_r) + 4 * tiny  # (E8)
+    return ForwardErrors(
+        err_a, slope, err_slope, err_h, abs_h, err_y, abs_r, kappa, err_loss, err_dy
+    )
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a bound that overflows is infinite: inconclusive
+def bounds(
+    params: Any,
+    x: Float[Array, "T B D"],
+    y: Float[Array, "B O"],
+    reference: Derivatives,
+    *,
+    dtype: Any,
+    activation: str = "tanh",
+    loss: str = "mse",
+) -> Bounds:
+    """Bounds on |computed − exact| for results in `dtype`, for any order of summation.
+
+    `reference` holds the float64 states of the problem (params, x, y); `dtype` is a floating dtype.
+    Equations (E1) to (E12) and (E14).
+    """
+    u = float(np.finfo(dtype).eps) / 2
+    tiny = float(np.finfo(dtype).smallest_normal)
+    forward = bound_forward(params, x, y, reference, dtype, activation, loss)
+    _, slope, err_slope, err_h, abs_h, err_y, abs_r, kappa, err_loss, err_dy = forward
+    absU, absW, absV = (absolute(weights) for weights in params[:3])
+    absx = absolute(x)
+    (T, B, _), (O, H) = absx.shape, absV.shape
+    N = B * O
 
     g = kappa * abs_r @ absV
-    err_g = err_dy @ absV + gamma(O + 2) * g + 2 * O * tiny  # (E9)
+    err_g = err_dy @ absV + gamma(O + 2, u) * g + 2 * O * tiny  # (E9)
     upstream = g.sum()
     s = slope + err_slope
-    err_s, gamma_back = err_slope + gamma(3) * s, gamma(H + 3)
-    delta, err_delta, reach = np.empty_like(a), np.empty_like(a), np.empty_like(a)
+    err_s, gamma_back = err_slope + gamma(3, u) * s, gamma(H + 3, u)
+    delta, err_delta, reach = (np.empty_like(slope) for _ in range(3))
     carried = np.stack([g, err_g, np.ones_like(g)])  # ḡ_t, Δg_t and e_t
     for t in range(T, 0, -1):
         reach[t - 1] = carried[2]
@@ -147,7 +188,7 @@ def bounds(
     m = T * B + B * H + O * H + 4
     largest = (1 + upstream) * (1 + reaches) * (1 + absx.max() + abs_h.max())
     lost = 2 * m * tiny * largest  # (E14)
-    total = err_delta + gamma(m) * delta  # the factor of |x| and of |h| in (E12)
+    total = err_delta + gamma(m, u) * delta  # the factor of |x| and of |h| in (E12)
 
     def over_time(left: Array, right: Array) -> Array:
         return left.reshape(T * B, -1).T @ right.reshape(T * B, -1)  # one product for Σ_t
@@ -157,9 +198,9 @@ def bounds(
         prediction=err_y,
         U=over_time(total, absx) + lost,
         W=over_time(total, abs_h[:-1]) + over_time(delta, err_h[:-1]) + lost,  # (E12)
-        V=(err_dy + gamma(m) * kappa * abs_r).T @ abs_h[T] + (kappa * abs_r).T @ err_h[T] + lost,
+        V=(err_dy + gamma(m, u) * kappa * abs_r).T @ abs_h[T] + (kappa * abs_r).T @ err_h[T] + lost,
         b=total.sum(axis=(0, 1)) + lost,
-        c=(err_dy + gamma(m) * kappa * abs_r).sum(axis=0) + lost,
+        c=(err_dy + gamma(m, u) * kappa * abs_r).sum(axis=0) + lost,
         x=total @ absU + lost,
         h0=err_g,
         adjoints=err_delta,

@@ -54,8 +54,17 @@ class Comparison(NamedTuple):
 
 
 def find_symbol(result: str) -> str:
-    """Find the symbol of a result in messages and tables, such as ∂L/∂W."""
+    """Find the symbol of a result in messages and tables, such as ∂L/∂W, or R{∂L/∂W}."""
+    if result.startswith(("∂", "tangent of ")):
+        return result
+    if result.startswith("R{"):
+        return f"R{{{find_symbol(result[2:-1])}}}"
     return SYMBOLS.get(result, f"∂L/∂{result}")
+
+
+def name_tangents(results: dict[str, Any]) -> dict[str, Any]:
+    """Rename results to the tangents of those results, as in R{W}."""
+    return {f"R{{{name}}}": value for name, value in results.items()}
 
 
 def find_coarsest_dtype(*arrays: Array, precision: Any = None) -> Any:

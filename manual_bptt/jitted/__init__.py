@@ -1,6 +1,6 @@
-"""The hand derivation under XLA: its sweeps as JAX code, its gradients by `jax.custom_vjp`.
+"""The hand derivation under XLA: its sweeps as JAX code, its gradients by `jax.custom_jvp`.
 
-The one place of this witness that knows JAX, and JAX derives nothing here. `value_and_grad` and
+The one place of this witness that knows JAX, and JAX derives no gradient here. `value_and_grad` and
 `loss` are the RNN's; `rnn`, `lstm` and `gru` have their own.
 """
 

@@ -196,9 +196,16 @@ def sweep_forward(
 
     def advance(carry: Any, t: Array) -> tuple[Any, None]:
         h, before = carry
+<<<<<<< HEAD
         # t > 0. But with one more array to read, XLA shares this among cores from B H = 2¹⁵ on.
         h = state(h, jnp.where(t == 0, a[0], step_of(t, a)))
         return (h, with_step(t + 1, before, h)), None
+=======
+        # t > 0. But with one more array to read, XLA shares this among cores from B H = 2¹⁵ on. It
+        # depends on t, or JAX would carry that part through the loop where it differentiates it.
+        h = state(h, jnp.where(t == 0, at(a, 0 * t), at(a, t)))
+        return (h, put(before, h, t + 1)), None
+>>>>>>> main
 
     before = jnp.zeros_like(a) if h is None else with_step(0, jnp.zeros_like(a), h)
     reached = state(h, a[0])
@@ -385,8 +392,10 @@ def loss(
 ) -> Float[Array, ""]:
     """The loss, as a function that `jax.grad` takes and that `jax.jit` and `jax.vmap` compose with.
 
-    Its gradient, with respect to the parameters, x, y and h0, is the one derived by hand. There is
-    no forward mode. Options and what is raised as in `value_and_grad`.
+    Its gradient, with respect to the parameters, x, y and h0, is the one derived by hand. Forward
+    mode, as in `jax.jvp`, is the product of that gradient with the direction, and `jax.hessian` is
+    JAX's derivative of the hand-derived gradient. Options and what is raised as in
+    `value_and_grad`.
     """
     model = model_of(activation, loss, checkpoint_every, outputs, lengths, truncation)
     return step.value(model, params, x, y, outputs, lengths, truncation, h0=h0)

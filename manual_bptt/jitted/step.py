@@ -2,8 +2,9 @@
 
 A cell is two sweeps. The one forward leaves h_T and what the one back needs; the one back makes the
 gradients of weights, x and first states of ∂L/∂h_T. L is a number, so all its gradients can be
-found along with it, and what autodiff brings back is only a factor to them: equation (Q8). A
-gradient that nobody asks for is not computed, since XLA drops what has no use.
+found along with it, and what autodiff brings back is only a factor to them: equation (Q8). In
+forward mode, the gradients are multiplied by the direction. A gradient that nobody asks for is not
+computed, since XLA drops what has no use.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+<<<<<<< HEAD
 from jaxtyping import Float, Int
+=======
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Float
+>>>>>>> main
 
 from manual_bptt import gru, inputs, losses, lstm, rnn
 from manual_bptt.jitted.losses import Measure, measure_of
@@ -175,7 +181,7 @@ def sweeps(turn: int, model: Model[Any], given: Given) -> tuple[Float[Array, ""]
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def loss_alone(model: Model[Any], given: Given) -> Float[Array, ""]:
     """The loss, with the hand-derived gradient with respect to everything that it is given."""
     found: Array = by_platform(sweep_forward, model, given)
@@ -189,12 +195,26 @@ def sweep_forward(turn: int, model: Model[Any], given: Given) -> Float[Array, ""
     return measure.value(prediction)
 
 
-def scaled(model: Model[Any], gradients: Given, factor: Float[Array, ""]) -> tuple[Given]:
-    """The gradients of whatever L became a part of."""
-    return (jax.tree.map(lambda gradient: factor * gradient, gradients),)  # (Q8)  ∂F/∂L ∂L/∂θ
+@partial(loss_alone.defjvp, symbolic_zeros=True)
+def along(model: Model[Any], at: tuple[Given], directions: tuple[Given]) -> tuple[Array, Array]:
+    """The loss, and the inner product of its gradient with a direction: forward mode. (Q8).
+
+    JAX transposes the inner product in reverse mode: what comes back is a factor to the gradients.
+    What does not move has no product, so that its gradient is not computed.
+    """
+    ((given,), (direction,)) = at, directions
+    value, gradients = everything(model, given)
+    if gradients.y is None:  # classes do not move
+        direction = direction._replace(y=None)
+    pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(direction), strict=True)
+    products = [
+        (gradient * moved).sum()  # (Q8)  ∂F/∂L ∂L/∂θ, or ∂L/∂θ along the direction
+        for gradient, moved in pairs
+        if not isinstance(moved, SymbolicZero)
+    ]
+    return value, sum(products, jnp.zeros_like(value))
 
 
-loss_alone.defvjp(everything, scaled)
 compiled_loss = jax.jit(loss_alone, static_argnums=0)
 
 

@@ -21,6 +21,7 @@ from bptt_verifier.program.attempt import CodeRaisedError
 from bptt_verifier.program.source_file import describe_place, load
 from manual_bptt import __version__
 from tests.support.command_line import Command
+from tests.support.modules import ROOT
 
 COMMANDS = list(typer.main.get_command(command_line.app).commands)  # type: ignore[attr-defined]
 
@@ -63,7 +64,7 @@ def test_the_package_runs_as_a_module(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bptt_verifier/__main__.py", "verify", "--no-such"])
     with pytest.raises(SystemExit, match="2"):
-        runpy.run_module("bptt_verifier", run_name="__main__")
+        runpy.run_path(str(ROOT / "bptt_verifier" / "__main__.py"), run_name="__main__")
     sentence = "bptt: --no-such: no such option of bptt verify; see bptt verify --help\n"
     assert capsys.readouterr().err == sentence
 

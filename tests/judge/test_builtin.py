@@ -12,6 +12,8 @@ from bptt_verifier.judge.builtin import (
     AUTODIFF,
     CELL_DERIVATIONS,
     DERIVATIONS,
+    derive_hvp,
+    derive_jvp,
     make_derivation,
     verify_builtin,
 )
@@ -19,8 +21,9 @@ from bptt_verifier.problems.cached import collect_content
 from bptt_verifier.problems.draws import draw, with_values
 from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
 from bptt_verifier.tolerance.bounds import Bounds
-from bptt_verifier.tolerance.comparison import Verdict
+from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 from manual_bptt import rnn, rtrl
+from manual_bptt.tangents import Direction
 from tests.support.planting import B3, DC, Mistake, planted
 from tests.support.seeds import seed_without_evidence_for_W
 
@@ -40,6 +43,11 @@ def test_every_gradient_of_every_derivation_is_listed_and_agrees(dtype: type) ->
     } | {(cell, name) for cell in CELL_DERIVATIONS for name in Bounds._fields} | {
         ("LSTM", "c0"),
         ("GRU", "b_n"),
+        ("forward mode", "R{loss}"),
+    } | {
+        ("Hessian-vector product", f"R{{{name}}}")
+        for name in Bounds._fields
+        if name not in ("loss", "prediction")
     }
     detailed = {(row.derivation, row.gradient, row.loss) for row in report.by_loss}
     assert detailed >= {
@@ -89,6 +97,7 @@ def test_one_wrong_derivation_among_right_ones_makes_the_report_disagree(tmp_pat
         20,
         derivations={"right": make_derivation(rtrl), "wrong": make_derivation(wrong)},
         cell_derivations={},
+        tangent_derivations={},
     )
     assert report.verdict is Verdict.DISAGREES
     verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
@@ -105,7 +114,9 @@ def test_a_derivation_that_is_right_in_all_cases_but_one_disagrees() -> None:
         found = make_derivation(rnn)(problem)
         return found | {"W": 2 * found["W"]} if calls == 7 else found
 
-    report = verify_builtin(20, derivations={"almost": right_but_once}, cell_derivations={})
+    report = verify_builtin(
+        20, derivations={"almost": right_but_once}, cell_derivations={}, tangent_derivations={}
+    )
     row = next(row for row in report.rows if row.gradient == "W")
     assert row.verdict is Verdict.DISAGREES
     assert row.worst.case == 6
@@ -117,7 +128,9 @@ def test_nan_disagrees() -> None:
     def not_a_number(problem: Problem) -> dict[str, Any]:
         return {"W": np.full_like(problem.params.W, np.nan)}
 
-    report = verify_builtin(3, derivations={"nan": not_a_number}, cell_derivations={})
+    report = verify_builtin(
+        3, derivations={"nan": not_a_number}, cell_derivations={}, tangent_derivations={}
+    )
     assert report.verdict is Verdict.DISAGREES
 
 
@@ -127,6 +140,7 @@ def test_agreement_on_zeros_alone_is_inconclusive() -> None:
         seed=seed_without_evidence_for_W(),
         derivations={"rtrl": make_derivation(rtrl)},
         cell_derivations={},
+        tangent_derivations={},
     )
     verdicts = {row.gradient: row.verdict for row in report.rows}
     assert verdicts["W"] is Verdict.INCONCLUSIVE
@@ -146,12 +160,32 @@ def test_a_wrong_cell_makes_the_report_disagree(tmp_path: Path) -> None:
         Mistake("c counted twice", "lstm.py", DC, f"dc = dc + {DC[5:]}", "lstm"), tmp_path
     )
     report = verify_builtin(
-        12, derivations={}, cell_derivations=CELL_DERIVATIONS | {"LSTM": make_derivation(wrong)}
+        12,
+        derivations={},
+        cell_derivations=CELL_DERIVATIONS | {"LSTM": make_derivation(wrong)},
+        tangent_derivations={},
     )
     verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
     assert verdicts["LSTM", "W"] is Verdict.DISAGREES
     assert verdicts["LSTM", "V"] is verdicts["GRU", "W"] is Verdict.AGREES
     assert report.verdict is Verdict.DISAGREES
+
+
+def test_a_wrong_tangent_makes_the_report_disagree() -> None:
+    def without_its_last_digits(problem: Problem, direction: Direction) -> dict[str, Any]:
+        found = derive_hvp(problem, direction)
+        return found | {"W": found["W"] * (1 + 1e-9)}
+
+    report = verify_builtin(
+        4,
+        derivations={},
+        cell_derivations={},
+        tangent_derivations={"forward mode": derive_jvp, "wrong": without_its_last_digits},
+    )
+    verdicts = {(row.derivation, row.gradient): row.verdict for row in report.rows}
+    assert verdicts["wrong", "R{W}"] is Verdict.DISAGREES
+    assert verdicts["wrong", "R{U}"] is verdicts["forward mode", "R{loss}"] is Verdict.AGREES
+    assert [find_symbol(row.gradient) for row in report.rows][:2] == ["R{L}", "R{∂L/∂U}"]
 
 
 def test_what_underflows_is_not_called_wrong() -> None:

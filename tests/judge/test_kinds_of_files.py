@@ -1,6 +1,7 @@
 """What a file is taken for by its text, and how its functions, classes and objects are found."""
 
 import ast
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,8 @@ from bptt_verifier.judge.files import (
     choose_kind,
     find_object,
     find_zero_gradients,
+    is_guarded,
+    is_number_alone,
     read_code,
     read_file,
     read_named,
@@ -48,6 +51,7 @@ def choose(source: str, name: str | None = None, own: bool | None = None) -> str
         ("f = make()\n", True, CODE),
         ("def f(x, y, w):\n" + BOTH, None, CODE),
         ("def f(params, y, w):\n" + BOTH, None, DERIVATION),
+        ("def f(x, params, w):\n" + BOTH, None, CODE),
         ("def f(x, y, w):\n    return w\n", None, DERIVATION),
         ("def f(params, y, w):\n    return w\n", None, DERIVATION),
         ("def f(x, y, w):\n    return w\n", True, CODE),
@@ -63,6 +67,34 @@ def test_a_function_that_is_named_is_taken_for_what_it_reads_and_returns(
     source: str, own: bool | None, kind: str
 ) -> None:
     assert choose(source, "f", own) == kind
+
+
+NET = "class Net:\n    def forward(self): ...\n    def backward(self): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("def gradients(params, x):\n" + BOTH, CODE),
+        ("def gradients(params, x, y):\n" + BOTH, DERIVATION),
+        (NET + NET.replace("Net", "Layer") + "net = Net()\n", CODE),  # Layer is a part of net
+    ],
+)
+def test_without_a_name_a_file_is_taken_for_what_it_defines(source: str, kind: str) -> None:
+    assert choose(source) == kind
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "said"),
+    [
+        (NET + "net = Net()\ndef f(w):\n" + BOTH, None, "to define gradients, found Net, f;"),
+        ("def f(x):\n    return x\n", "f,g", "expected functions f,g in model.py, found f"),
+        ("x = 1\n", "f", "expected a function f in model.py, found none"),
+    ],
+)
+def test_what_is_not_defined_or_not_clear_is_said(source: str, name: str | None, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        choose(source, name)
 
 
 def test_what_an_own_model_lacks_is_said_with_the_remedy() -> None:
@@ -162,6 +194,37 @@ def test_a_file_that_cannot_run_and_defines_nothing_says_why(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("source", "name", "said"),
+    [
+        (f"def f(w):\n{BOTH}def g(w):\n{BOTH}", None, "found f, g"),
+        (f"def f(w):\n{BOTH}", "g", "expected a function g in"),
+        ("params = 1\ndef gradients(p):\n    return p\n", None, "found no loss"),
+    ],
+)
+def test_a_file_that_defines_something_is_not_run_for_what_it_lacks(
+    source: str, name: str | None, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path, "import no_such_package\n" + source, name)
+
+
+def test_parameters_that_are_gone_after_the_run_are_missing(tmp_path: Path) -> None:
+    source = "params = {}\ndel params\nloss = max\ndef gradients(p):\n    return p\n"
+    with pytest.raises(ValueError, match="to define params, a dict of float arrays"):
+        read(tmp_path, source, None)
+
+
+def test_one_number_is_no_gradient_of_several_entries() -> None:
+    one, two = {"w": np.ones(1)}, {"w": np.ones(2)}
+    number = lambda p: 1.0  # noqa: E731
+    assert is_number_alone(number, two) is True
+    assert is_number_alone(number, one) is False
+    assert is_number_alone(number, {"w": "text"}) is False
+    for other in (lambda p: p["w"], lambda p: {"w": 1.0}, lambda p: 1 / 0):
+        assert is_number_alone(other, two) is False
+
+
+@pytest.mark.parametrize(
     ("call", "own", "derivation"),
     [
         ("", None, True),
@@ -186,8 +249,9 @@ def test_a_call_with_data_first_is_no_derivation(
 ) -> None:
     code = SimpleNamespace(gradients=abs, loss=abs, said="It is code.", params={})
     monkeypatch.setattr(files, "read_code", lambda *given: code)
-    source = "import numpy as np\ndef f(x, y, z):\n    return x\nf(np.ones(3), 1, 2)\n"
-    assert read(tmp_path, source, "f") == "It is code."
+    source = "import numpy as np\ndef f(x, y, z):\n    return x\n"
+    for call in ("f(np.ones(3), 1, 2)\n", 'if __name__ == "__main__":\n    f(np.ones(3), 1, 2)\n'):
+        assert read(tmp_path, source + call, "f") == "It is code."
 
 
 def answer_later(
@@ -235,9 +299,26 @@ def test_a_gradient_is_zero_if_all_its_entries_are() -> None:
     assert find_zero_gradients(code) == ("b",)
     failing: Any = SimpleNamespace(params=params, gradients=lambda p: 1 / 0)
     assert find_zero_gradients(failing) == ()
+    unnamed: Any = SimpleNamespace(params=params, gradients=lambda p: (0.0, np.zeros(2)))
+    assert find_zero_gradients(unnamed) == ()
 
 
-def test_a_file_whose_call_cannot_be_read_is_run_once(tmp_path: Path) -> None:
+GUARD = 'if __name__ == "__main__":\n    '
+
+
+@pytest.mark.parametrize(
+    ("calls", "runs", "reads"),
+    [
+        ("f(1, 2)\n", 1, 1),
+        ("", 1, 1),
+        (f"f(1, 2)\n{GUARD}f(3, 4)\n", 1, 1),
+        (f"{GUARD}f(1, 2)\n", 2, 2),  # once more, as the main program
+        (f"{GUARD}x = 1\n", 2, 1),
+    ],
+)
+def test_a_file_whose_call_cannot_be_read_is_run_no_more_than_it_may_help(
+    calls: str, runs: int, reads: int, tmp_path: Path
+) -> None:
     told = list[str]()
 
     def announce(function: Any, what: str) -> Any:
@@ -248,10 +329,18 @@ def test_a_file_whose_call_cannot_be_read_is_run_once(tmp_path: Path) -> None:
         return call
 
     file = tmp_path / "model.py"
-    file.write_text("def f(x, y):\n    return x\nf(1, 2)\n", encoding="utf-8")
+    file.write_text("def f(x, y):\n    return x\n" + calls, encoding="utf-8")
     with pytest.raises(ValueError):  # noqa: PT011 - whatever is missing
         read_file(file, "f", True, {}, (), announce)
-    assert told.count("running model.py") == 1
+    assert told.count("running model.py") == runs
+    assert told.count("a call of f") == reads
+
+
+def test_a_notebook_is_guarded_if_one_of_its_cells_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, guarded = SimpleNamespace(source="x = 1\n"), SimpleNamespace(source=f"{GUARD}x = 1\n")
+    for cells, expected in [([plain, guarded, plain], True), ([plain, plain], False)]:
+        monkeypatch.setattr(files, "read_cells", lambda file, cells=cells: cells)
+        assert is_guarded(FILE) is expected
 
 
 class Net:
@@ -280,3 +369,6 @@ def test_what_is_no_function_and_no_class_is_said() -> None:
     nothing: Any = SimpleNamespace(calls={})
     with pytest.raises(ValueError, match="x: expected a function or class, found int"):
         read_named({"x": 3}, "x", nothing, ())
+    for name in ("f", "max,x"):
+        with pytest.raises(ValueError, match=f"{name}: expected it to be defined before its first"):
+            read_named({"x": 3, "max": max}, name, nothing, ())

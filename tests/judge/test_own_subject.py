@@ -8,11 +8,13 @@ import pytest
 
 from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
+from bptt_verifier.tolerance.comparison import Comparison
 
 PARAMS = {"W": np.ones((2, 3)), "b": np.ones(3, np.float32)}
 
@@ -66,11 +68,13 @@ def test_the_contract_is_tried_at_the_parameters_given() -> None:
 
 
 def test_a_failure_is_described_by_the_line_that_repeats_it() -> None:
-    for label, digits in [("case", ""), ("simple case", ", digits=1")]:
-        failing = SimpleNamespace(case=case(5, label=label))
+    for label, digits, written in [("case", None, ""), ("simple case", 1, ", digits=1")]:
+        of_point = case(5, label=label)._replace(point=Point(5, digits=digits))
+        assert of_point.point.label == f"{label} 5"
+        failing = SimpleNamespace(case=of_point)
         assert subject().describe_sizes(failing) == f"{label} 5, W=(2, 3) b=(3,)"
         line = subject().reproduce(failing)
-        assert line.endswith(f"gradients(draw_parameters(params, seed=7, case=5{digits}))")
+        assert line.endswith(f"gradients(draw_parameters(params, seed=7, case=5{written}))")
         assert line.startswith("from bptt_verifier.reference.points import draw_parameters; ")
 
 
@@ -80,15 +84,38 @@ def test_one_of_several_settings_is_named_by_its_place() -> None:
     assert line.endswith("gradients(draw_parameters(params[1], seed=7, case=5))")
 
 
-@pytest.mark.parametrize(("first", "found"), [(3, 3), (19, 19), (20, None)])
-def test_the_first_simple_case_that_fails_is_shown(first: int, found: int | None) -> None:
-    def attempt(number: Any) -> Any:
-        return None if number == 1 else SimpleNamespace(number=number, fails=number >= first)
+def shrink(fails: Any, **changed: Any) -> Any:
+    """The number, setting and digits of the simple case that is shown; None where there is none."""
 
-    failing: Any = SimpleNamespace(number=None, fails=True, case=case(0))
-    assert (
-        subject(simple_case=lambda number, setting: number).shrink(attempt, failing).number == found
-    )
+    def attempt(tried: Any) -> Any:
+        return None if tried[0] == 1 else SimpleNamespace(tried=tried, fails=fails(*tried))
+
+    def make(*tried: int) -> Any:
+        return tried
+
+    given = case(0)._replace(point=Point(0, setting=len(changed.get("params", (0,))) - 1))
+    failing: Any = SimpleNamespace(tried=None, fails=True, case=given)
+    return subject(simple_case=make, **changed).shrink(attempt, failing).tried
+
+
+@pytest.mark.parametrize(
+    ("first", "found"), [(3, (3, 0, 1)), (19, (19, 0, 1)), (20, None), (24, None)]
+)
+def test_the_first_simple_case_that_fails_is_shown(first: int, found: Any) -> None:
+    assert shrink(lambda number, setting, digits: number >= first) == found
+
+
+def test_values_of_two_decimals_are_tried_where_one_shows_nothing() -> None:
+    assert shrink(lambda number, setting, digits: digits == 2) == (0, 0, 2)
+
+
+def test_a_smaller_setting_is_shown_if_it_fails_too() -> None:
+    settings = [{"W": np.ones((size, size))} for size in (4, 2, 3, 1, 3)]
+    assert shrink(lambda number, setting, digits: True, params=settings) == (0, 3, 1)
+    assert shrink(lambda number, setting, digits: setting != 3, params=settings) == (0, 1, 1)
+    # Two are tried, and then that of the failing case.
+    assert shrink(lambda number, setting, digits: setting == 4, params=settings) == (0, 4, 1)
+    assert shrink(lambda number, setting, digits: setting == 0, params=settings) is None
 
 
 def test_the_witnesses_of_a_mistake_are_the_clearest_failures(
@@ -99,6 +126,7 @@ def test_the_witnesses_of_a_mistake_are_the_clearest_failures(
     def compared(each: Case) -> Any:
         return SimpleNamespace(
             case=each,
+            comparisons=[],
             witness=lambda wide, params: (each.point.number, wide["b"].dtype, params["b"].dtype),
         )
 
@@ -119,6 +147,7 @@ def diagnose_with(
     cases: list[Any] = [
         SimpleNamespace(
             case=case(number)._replace(point=Point(number, setting=number % 2)),
+            comparisons=[],
             witness=lambda wide, params, number=number: number,
         )
         for number in programs
@@ -217,3 +246,17 @@ def test_the_adjoints_that_wrong_gradients_imply_are_charted() -> None:
     assert [error > allowed for error, allowed in errors] == [True, False, False, False]
     assert report.steps == ()
     assert "implied by ∂L/∂U and ∂L/∂W" in report.to_html()
+
+
+def compared(number: int, *wrong: str) -> Compared:
+    """A case at which these gradients are wrong."""
+    comparisons = [Comparison(name, 1e9, (0,), 1.0, 2.0, 1e-9, 1e-9) for name in wrong]
+    return Compared(case(number), {}, {}, {}, {}, comparisons)
+
+
+def test_each_wrong_gradient_is_wrong_in_a_case_that_a_name_must_explain() -> None:
+    alike = [compared(number, "W") for number in range(6)]
+    assert own_model.choose_witnesses(alike) == alike[:4]
+    rare = compared(6, "W", "b")
+    assert own_model.choose_witnesses([*alike, rare]) == [*alike[:3], rare]
+    assert own_model.choose_witnesses([rare, *alike]) == [rare, *alike[:3]]

@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.builtin import AUTODIFF
+from bptt_verifier.judge.builtin import AUTODIFF, compare_tangents
+from bptt_verifier.problems.draws import draw_direction, with_values
+from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.tolerance.comparison import Verdict
 from jax_reference import rnn as autodiff_rnn
 from manual_bptt import jitted
-from tests.support.compiled import plain_problem
+from tests.support.compiled import COMPILED, plain_problem
 
 
 def same_bits(left: Any, right: Any) -> bool:
@@ -78,3 +80,75 @@ def test_the_gradient_can_be_differentiated_again() -> None:
         np.testing.assert_allclose(
             getattr(by_hand, name), getattr(by_autodiff, name), rtol=0, atol=2.0**-40
         )
+
+
+@pytest.mark.parametrize("T", [2, 6])
+def test_forward_mode_is_the_jvp_that_is_derived_by_hand(T: int) -> None:
+    problem = plain_problem(T, np.float64)
+    direction = draw_direction(0, 0, problem)
+    params, x, y = problem.params, problem.x, problem.y
+    moved = type(params)(*(getattr(direction, name) for name in params._fields))
+    h0 = np.zeros_like(direction.h0)
+
+    def at(p: Any, x: Any, h0: Any) -> Any:
+        return jitted.loss(p, x, y, h0, checkpoint_every=None if T == 2 else 2)
+
+    with jax.enable_x64(True):
+        value, tangent = jax.jit(lambda *of: jax.jvp(at, of, (moved, direction.x, direction.h0)))(
+            params, x, h0
+        )
+        assert value == pytest.approx(float(jitted.loss(params, x, y)), rel=1e-14)
+    (compared,) = compare_tangents(problem, direction)({"loss": np.asarray(tangent)})
+    assert compared.verdict is Verdict.AGREES, str(compared)
+
+
+def test_the_derivative_of_the_compiled_gradient_is_the_hvp_that_is_derived_by_hand() -> None:
+    problem = plain_problem(6, np.float64)
+    direction = draw_direction(0, 0, problem)._replace(x=None, h0=None)
+    params, x, y = problem.params, problem.x, problem.y
+    moved = type(params)(*(getattr(direction, name) for name in params._fields))
+    with jax.enable_x64(True):
+        gradient = jax.grad(lambda p: jitted.loss(p, x, y))
+        found = jax.jvp(gradient, (params,), (moved,))[1]
+    results = {name: np.asarray(getattr(found, name)) for name in "UWV"}
+    for compared in compare_tangents(problem, direction)(results):
+        assert compared.verdict is Verdict.AGREES, str(compared)
+
+
+@pytest.mark.parametrize(
+    "cell", ["rnn", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("lstm", "gru"))]
+)
+def test_the_hessian_of_the_compiled_loss_is_symmetric_and_its_rows_are_derivatives(
+    cell: str,
+) -> None:
+    problem = with_values(
+        np.random.default_rng(3), Sizes(6, 2, 1, 2, 2), cell=cell, dtype=np.float64,
+        loss="softmax_cross_entropy", classes=True,
+    )  # fmt: skip
+    params, x, y = problem.params, problem.x, problem.y
+
+    def of_V(V: Any) -> Any:
+        return COMPILED[cell].loss(params._replace(V=V), x, y, loss=problem.loss)
+
+    with jax.enable_x64(True):
+        hessian = np.asarray(jax.hessian(of_V)(params.V)).reshape(4, 4)
+        forward = np.asarray(jax.jacfwd(jax.jacfwd(of_V))(params.V)).reshape(4, 4)
+    # Sums of some ten products of numbers below 1, each rounded to 2⁻⁵³.
+    np.testing.assert_allclose(hessian, hessian.T, rtol=0, atol=2.0**-46)
+    np.testing.assert_allclose(hessian, forward, rtol=0, atol=2.0**-46)
+    rows = np.linalg.eigvalsh(hessian)
+    assert rows.min() > -(2.0**-46)  # softmax cross-entropy is convex in V
+    assert rows.max() > 2.0**-10
+
+
+def test_what_does_not_move_has_no_gradient_in_the_compiled_program() -> None:
+    _, params, x, y, *_ = plain_problem(6)
+
+    def program(function: Any) -> Any:
+        compiled = jax.jit(function).lower(params, x, y).compile()
+        counted: Any = compiled.memory_analysis()
+        return str(compiled.as_text()).count(" dot("), counted.temp_size_in_bytes
+
+    assert program(jax.value_and_grad(jitted.loss)) == program(jitted.value_and_grad)
+    of_inputs = program(jax.value_and_grad(jitted.loss, argnums=(0, 1)))
+    assert of_inputs[0] > program(jitted.value_and_grad)[0]

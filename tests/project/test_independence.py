@@ -147,6 +147,7 @@ def test_no_witness_imports_the_judge(witness: str) -> None:
 OPTIONAL = ["flint", "sympy", "mpmath"]
 CERTIFICATES = {
     *(f"bptt_verifier.proofs.{n}" for n in ("enclosures", "power_series", "rational", "symbolic")),
+    *(f"bptt_verifier.proofs.{n}" for n in ("symbolic_tangents", "tangents")),
     "bptt_verifier.judge.certified",
 }
 
@@ -186,14 +187,18 @@ TAMPERING = {
 BY_HAND = re.compile(r"(^|_)(backward|bwd|derivative|vjp|jvp)$")
 
 
+BY_JAX = {"jax_reference.tangents": {"jvp"}}  # from autodiff, as a test below shows
+
+
 def derived_by_hand(package: str, root: Path = ROOT) -> list[str]:
     """The names in a package that tell JAX a derivative, keep one from it, or define one."""
     return [
         name
-        for file in modules(package, root).values()
+        for module, file in modules(package, root).items()
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         for name in names_in(node)
         if name in TAMPERING or (isinstance(node, ast.FunctionDef) and BY_HAND.search(name))
+        if not (isinstance(node, ast.FunctionDef) and name in BY_JAX.get(module, ()))
     ]
 
 
@@ -295,6 +300,45 @@ def test_every_gradient_of_the_second_witness_comes_from_autodiff(
     function = getattr(import_module(f"jax_reference.{module}"), name)
     options = {"capacity": Capacity(3, 2, 2, 3, 2)} if module == "padded" else {}
     assert not_from_autodiff(function, parameters(module), monkeypatch, **options) == []
+
+
+def not_from_forward_mode(
+    function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """The tangents a function still returns when those of `jax.jvp` are NaN."""
+
+    def without_tangents(
+        transformed: Callable[..., Any], at: Any, along: Any, **option: Any
+    ) -> Any:
+        value, tangent = JVP(transformed, at, along, **option)
+        return value, jax.tree.map(lambda leaf: leaf * jnp.asarray(np.nan, leaf.dtype), tangent)
+
+    JVP, rng, params = jax.jvp, np.random.default_rng(0), parameters("rnn")
+    with monkeypatch.context() as patched, jax.disable_jit():
+        patched.setattr(jax, "jvp", without_tangents)
+        found = function(params, params, rng.normal(size=(3, 2, 2)), rng.normal(size=(2, 2)))
+    found = found[1] if len(found) == 2 else found
+    tangents = jax.tree_util.tree_leaves_with_path(found)
+    assert tangents
+    return [jax.tree_util.keystr(path) for path, leaf in tangents if not np.isnan(leaf).all()]
+
+
+@pytest.mark.parametrize("name", ["jvp", "hvp"])
+def test_every_tangent_of_the_second_witness_comes_from_autodiff(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = getattr(import_module("jax_reference.tangents"), name)
+    assert not_from_forward_mode(function, monkeypatch) == []
+
+
+def test_a_tangent_that_does_not_come_from_autodiff_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def by_hand(params: Any, direction: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        value, gradient = rnn.value_and_grad(params, x, y)
+        return value, (np.asarray(gradient.c) * direction.c).sum()
+
+    assert not_from_forward_mode(by_hand, monkeypatch) == [""]
 
 
 def test_one_gradient_that_does_not_come_from_autodiff_is_noticed(
@@ -414,6 +458,12 @@ def test_the_compiled_cells_take_what_the_readable_ones_take() -> None:
 @pytest.mark.parametrize("twin", TWINS)
 def test_twins_have_the_same_signatures(twin: str, name: str) -> None:
     manual, autodiff = (import_module(f"{p}.{twin}") for p in ("manual_bptt", "jax_reference"))
+    assert signature(manual, name) == signature(autodiff, name)
+
+
+@pytest.mark.parametrize("name", ["jvp", "hvp"])
+def test_twins_of_the_tangents_have_the_same_signatures(name: str) -> None:
+    manual, autodiff = (import_module(f"{p}.tangents") for p in ("manual_bptt", "jax_reference"))
     assert signature(manual, name) == signature(autodiff, name)
 
 

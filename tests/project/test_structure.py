@@ -29,7 +29,7 @@ HOUSE = "bptt_verifier"
 # The packages of the judge, the lowest floor first. A module imports from its own package and from
 # lower floors, never from another package on its own floor. Six floors are the most.
 FLOORS = (
-    ("problems", "tolerance", "console"),  # arguments, allowed errors, the terminal
+    ("problems", "tolerance", "console", "cells"),  # arguments, allowed errors, stated cells
     ("report", "program", "proofs", "docket"),  # verdicts, losses, exact numbers, published claims
     ("reference", "strategies", "adapters"),  # what is true of a case; draws; kernels of JAX, C …
     ("mistakes",),  # every mistake that has a name, and the search for it

@@ -5,11 +5,15 @@ import re
 import subprocess
 import sys
 import tomllib
+import unittest
+from functools import partial
 from inspect import signature
 from typing import Any, Unpack, get_type_hints
 
+import numpy as np
 import pytest
 
+import bptt_verifier
 from bptt_verifier import (
     Verdict,
     assert_own_model_verified,
@@ -17,7 +21,14 @@ from bptt_verifier import (
     verify_here,
 )
 from bptt_verifier import pytest_plugin as plugin
-from bptt_verifier.judge.options import DerivationOptions, OwnModelOptions, SessionOptions
+from bptt_verifier.judge.options import (
+    DerivationOptions,
+    DirectionOptions,
+    KernelOptions,
+    OwnModelOptions,
+    PullbackOptions,
+    SessionOptions,
+)
 from bptt_verifier.judge.verify import verify, verify_own_model
 from bptt_verifier.report import DerivationError, Mistake, ParameterResult, Report
 from bptt_verifier.report.text import summarise
@@ -75,6 +86,32 @@ def test_the_short_summary_shows_verdict_mistake_place_and_remedy(kind: str, run
     shown = "\n".join(ended.outlines)
     assert f"  {LINE}\n  run again: python -m pytest " in shown
     assert "require(gradients" not in shown  # the traceback ends at the line of the test
+
+
+NOT_IN_A_TEST = {
+    "ERROR": "import pytest\n@pytest.fixture\ndef made(): require(len)\ndef test_mine(made): pass",
+    "ERROR test_it.py": "require(len)",
+    "SUBFAILED": "def test_mine(subtests):\n    with subtests.test(): require(len)",
+    "SUBFAILED(i=1)": "import unittest\nclass TestMine(unittest.TestCase):\n"
+    "    def test_mine(self):\n        with self.subTest(i=1): require(len)",
+}
+
+
+@pytest.mark.parametrize("kind", NOT_IN_A_TEST)
+def test_a_fixture_a_module_and_a_subtest_show_the_same(
+    kind: str, run: Any, pytester: pytest.Pytester
+) -> None:
+    ended = run(NOT_IN_A_TEST[kind], "--bptt-html", "pages")
+    (line,) = [each for each in ended.outlines if each.startswith(kind) and " - " in each]
+    assert line.endswith(f"- {LINE}")
+    assert f"  {LINE}" in ended.outlines
+    assert len([*(pytester.path / "pages").iterdir()]) == 1
+
+
+def test_each_subtest_has_a_page(run: Any, pytester: pytest.Pytester) -> None:
+    source = "    for i in range(2):\n        with subtests.test(i=i): require(len)"
+    run(f"def test_mine(subtests):\n{source}", "--bptt-html", "pages")
+    assert len([*(pytester.path / "pages").iterdir()]) == 2
 
 
 def test_other_failures_are_left_as_they_are(run: Any) -> None:
@@ -173,7 +210,14 @@ def wrong(params: Any, x: Any, y: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("function", "arguments"),
-    [(assert_verified, (wrong,)), (assert_own_model_verified, (dict, dict, {"w": 1.0}))],
+    [
+        (assert_verified, (wrong,)),
+        (assert_own_model_verified, (dict, dict, {"w": 1.0})),
+        (bptt_verifier.assert_vjp_verified, (wrong, np.sin, (np.ones(1),))),
+        (bptt_verifier.assert_jvp_verified, (wrong, np.sin, (np.ones(1),))),
+        (bptt_verifier.assert_hvp_verified, (wrong, np.sum, (np.ones(1),))),
+        (bptt_verifier.assert_transpose_verified, (wrong, wrong, (np.ones(1),))),
+    ],
 )
 def test_no_frame_of_the_package_is_in_the_traceback(function: Any, arguments: Any) -> None:
     with pytest.raises(DerivationError) as raised:
@@ -182,27 +226,47 @@ def test_no_frame_of_the_package_is_in_the_traceback(function: Any, arguments: A
     assert [str(entry.path) for entry in hidden] == [__file__]
 
 
-@pytest.mark.parametrize(
-    ("function", "options"),
-    [(verify, DerivationOptions), (verify_own_model, OwnModelOptions)],
-)
-def test_the_typed_options_are_those_of_the_function(function: Any, options: Any) -> None:
+TYPED = {
+    "verify": DerivationOptions,
+    "verify_own_model": OwnModelOptions,
+    "verify_vjp": PullbackOptions,
+    "verify_jvp": DirectionOptions,
+    "verify_hvp": DirectionOptions,
+    "verify_transpose": KernelOptions,
+}
+
+
+def find_twin(name: str) -> str:
+    """The function that raises unless `name` agrees."""
+    return "_".join(["assert", *name.split("_")[1:], "verified"])
+
+
+def test_every_entry_point_has_typed_options_and_a_twin_that_raises() -> None:
+    public = {name for name in bptt_verifier.__all__ if name.startswith("verify")}
+    assert public == {*TYPED, "verify_here"}
+    raising = {name for name in bptt_verifier.__all__ if name.startswith("assert")}
+    assert raising == {find_twin(name) for name in TYPED}
+    assert get_type_hints(verify_here)["options"] == Unpack[SessionOptions]
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_the_typed_options_are_those_of_the_function(name: str) -> None:
+    function, options = getattr(bptt_verifier, name), TYPED[name]
     parameters = signature(function).parameters.values()
     named = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     hints = get_type_hints(function)
-    assert get_type_hints(options) == {name: hints[name] for name in named}
+    assert get_type_hints(options) == {each: hints[each] for each in named}
+    twin = getattr(bptt_verifier, find_twin(name))
+    assert get_type_hints(twin)["options"] == Unpack[options]
+    places = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert list(signature(twin).parameters) == [*places, "options"]
 
 
-def test_the_functions_take_their_options_typed_and_in_one_order() -> None:
-    for function, options in (
-        (assert_verified, DerivationOptions),
-        (assert_own_model_verified, OwnModelOptions),
-        (verify_here, SessionOptions),
-    ):
-        assert get_type_hints(function)["options"] == Unpack[options]
-    shared = ["seed", "timeout", "progress", "subject"]
-    for function in (verify, verify_own_model):
-        assert list(signature(function).parameters)[-4:] == shared
+def test_the_options_have_one_order_in_all_functions() -> None:
+    order = ["examples", "cases", "seed", "timeout", "progress", "subject"]
+    for name in TYPED:
+        found = [p for p in signature(getattr(bptt_verifier, name)).parameters if p in order]
+        assert found == [each for each in order if each in found], name
 
 
 def test_a_report_carries_what_repeats_it() -> None:
@@ -218,6 +282,47 @@ def test_a_report_carries_what_repeats_it() -> None:
     again = eval(call, {"verify": verify, "wrong": wrong})
     assert again == report
     assert verify(wrong, examples=3).command == "verify(wrong, examples=3, seed=0)"
+    without_name = partial(wrong, None)
+    assert verify(without_name, examples=3).command == "verify(gradients, examples=3, seed=0)"
     assert verify_own_model(dict, dict, {"w": 1.0}, cases=2).command == (
         "verify_own_model(dict, dict, params, cases=2, seed=0)"
     )
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    for name in bptt_verifier.__all__:
+        assert getattr(bptt_verifier, name) is not None
+        assert name in dir(bptt_verifier)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        bptt_verifier.nothing  # noqa: B018
+
+
+def test_a_report_on_a_kernel_carries_what_repeats_it() -> None:
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    def along(arguments: Any, given: Any) -> Any:
+        return 2 * given[0] if isinstance(given, tuple) else (2 * given,)
+
+    arguments = (np.ones(3),)
+    report = bptt_verifier.verify_vjp(along, double, arguments, cotangents=np.ones(3), seed=4)
+    assert report.command == "verify_vjp(along, double, arguments, cotangents=cotangents, seed=4)"
+    assert (report.seed, report.options) == (4, {"cases": 3})
+    report = bptt_verifier.verify_jvp(along, double, arguments, direction=(np.ones(3),), cases=2)
+    call = "verify_jvp(along, double, arguments, direction=direction, cases=2, seed=0)"
+    assert report.command == call
+    report = bptt_verifier.verify_transpose(along, along, arguments)
+    assert report.command == "verify_transpose(along, along, arguments, seed=0)"
+    assert report
+
+
+def test_a_wrong_gradient_is_a_failure_of_a_unittest_and_not_an_error() -> None:
+    class TestMine(unittest.TestCase):
+        def test_mine(self) -> None:
+            assert_own_model_verified(dict, dict, {"w": 1.0})
+
+    ended = unittest.TestResult()
+    TestMine("test_mine").run(ended)
+    ((_, shown),) = ended.failures
+    assert ended.errors == []
+    assert "DerivationError: inconclusive: your model" in shown

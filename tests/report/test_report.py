@@ -61,6 +61,13 @@ def test_the_page_shows_the_same_and_escapes_it() -> None:
     assert page.count("<polyline") == 1
 
 
+def test_the_representation_is_the_report_on_one_line() -> None:
+    assert repr(WRONG) == (
+        "<Report: disagrees: transposed, at ∂L/∂W[0, 1], first wrong δ_2: "
+        "W & Wᵀ are swapped. See equation (B3).>"
+    )
+
+
 def test_the_error_carries_the_report_and_its_text() -> None:
     error = DerivationError(WRONG)
     assert error.report is WRONG

@@ -56,6 +56,9 @@ def test_a_terminal_with_colours_shows_the_verdict_in_its_colour() -> None:
     text = render_text(REPORT, 80, "standard")
     assert text.startswith("\x1b[1;31mdisagrees\x1b[0m: mine.py")
     assert "\x1b[1mmissing-transpose\x1b[0m" in text
+    stacked = render_text(REPORT, 60, "standard")
+    assert "\x1b[1mentry: \x1b[0m0, 1\n" in stacked
+    assert "\x1b[1mverdict: \x1b[0m\x1b[1;31mdisagrees\x1b[0m\n" in stacked
 
 
 def make_table() -> Table:

@@ -1,0 +1,79 @@
+"""The catalogue's names of what is wrong with kernels: docs/kernels.md says how they are found."""
+
+from bptt_verifier.mistakes.explanation import Explanation
+
+LOOK = "Look at the code that computes these entries: how the loop starts and ends there."
+
+KERNELS = [
+    Explanation(
+        "ignores-cotangents",
+        "The gradients do not change when the cotangents of all outputs, or of one, change their "
+        "sign. A backward pass that takes them as ones, or that leaves one output out, does so.",
+        remedy="Multiply by what arrives from every output, also by that of the last state.",
+    ),
+    Explanation(
+        "not-linear-in-cotangents",
+        "Scaled cotangents do not scale the gradients, two parts of them do not add up, or zeros "
+        "do not give zero. A gradient that is clipped inside the kernel is one cause.",
+        remedy="Leave clipping and constants out of the backward pass.",
+    ),
+    Explanation(
+        "padding-leaks",
+        "NaN or other numbers where nothing depends on an argument, such as beyond a length, "
+        "change a gradient.",
+        remedy="Select by the mask instead of multiplying by it: 0 times NaN is NaN.",
+    ),
+    Explanation(
+        "rows-influence-one-another",
+        "A gradient changes with another index of a batch, on which it does not depend.",
+        remedy="Check the strides and the indices of the batch.",
+    ),
+    Explanation(
+        "wrong-index",
+        "A gradient is wrong at one index of an axis, and right at the others.",
+        remedy=LOOK,
+    ),
+    Explanation(
+        "wrong-range",
+        "A gradient is wrong at consecutive indices of an axis, such as the early steps, and right "
+        "at the others.",
+        remedy=LOOK,
+    ),
+    Explanation(
+        "wrong-indices",
+        "A gradient is wrong at some indices of an axis, and right at the others.",
+        remedy=LOOK,
+    ),
+    Explanation(
+        "wrong-last-tile",
+        "A gradient is wrong from a multiple of 16, 32, 64 or 128 to the end of an axis: in the "
+        "last tile, or in what is left of it.",
+        remedy="Check the mask of the last tile, and the number of tiles, which is rounded up.",
+    ),
+    Explanation(
+        "wrong-tile-edge",
+        "A gradient is wrong at the first index of every tile of 16, 32, 64 or 128 but the first.",
+        remedy="Check what is carried from one tile to the next.",
+    ),
+    Explanation(
+        "wrong-beyond-length",
+        "A gradient is wrong beyond the lengths of the sequences alone.",
+        remedy="Set it to zero there, or write zeros to the buffer.",
+    ),
+    Explanation(
+        "wrong-at-other-sizes",
+        "The gradients are right where a tile divides the size of an axis, and wrong elsewhere.",
+        remedy="Check the mask of the last tile.",
+    ),
+    Explanation(
+        "not-linear-in-direction",
+        "A directional derivative does not double with its direction.",
+        remedy="Leave clipping and constants out of the forward mode.",
+    ),
+    Explanation(
+        "not-transposed",
+        "The forward mode and the backward pass are not transposes of each other: the products "
+        "⟨J v, w⟩ and ⟨v, Jᵀ w⟩ differ.",
+        remedy="Verify each of them against the stated function: `verify_jvp`, `verify_vjp`.",
+    ),
+]

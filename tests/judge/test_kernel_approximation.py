@@ -1,0 +1,44 @@
+"""Approximations on purpose: judged against their own definition, measured against the truth."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bptt_verifier import Verdict, verify_vjp
+from bptt_verifier.judge.kernel_approximation import describe_distance
+from tests.support.kernels import draw_rnn, rnn
+
+
+def truncate(arguments: Any, cotangents: Any, keep: bool = False) -> Any:
+    """The gradient without paths through earlier states, by JAX in the arguments' precision."""
+
+    def cut(x: Any, U: Any, W: Any) -> Any:
+        h, states = jnp.zeros((x.shape[1], W.shape[0]), x.dtype), []
+        for each in x:
+            h = jnp.tanh(each @ U.T + (h if keep else jax.lax.stop_gradient(h)) @ W.T)
+            states.append(h)
+        return jnp.stack(states), h
+
+    pull: Any = jax.vjp(cut, *map(jnp.asarray, arguments))[1]
+    return tuple(map(np.asarray, pull(tuple(map(jnp.asarray, cotangents)))))
+
+
+def test_a_truncated_gradient_is_right_by_its_own_definition_alone() -> None:
+    arguments = draw_rnn(np.float32)
+    report = verify_vjp(truncate, rnn, arguments, reference=truncate, cases=1)
+    assert report.verdict is Verdict.AGREES, str(report)
+    assert "Compared with the true gradient, the stated one has, for U: relative error 0." in str(
+        report
+    )
+    assert "and cosine 0." in str(report)
+    assert verify_vjp(truncate, rnn, arguments, cases=1).verdict is Verdict.DISAGREES
+    true = lambda arguments, d: truncate(arguments, d, keep=True)  # noqa: E731
+    assert not verify_vjp(true, rnn, arguments, reference=truncate, cases=1)
+
+
+def test_a_distance_is_a_relative_error_and_a_cosine() -> None:
+    assert describe_distance(4.0, 2.0, 1.0) == "relative error 1 and cosine 1"
+    assert describe_distance(1.0, 0.0, 1.0) == "relative error 1.4 and cosine 0"
+    assert "true gradient is zero" in describe_distance(1.0, 0.0, 0.0)

@@ -1,0 +1,84 @@
+"""Rounding errors for the samples of a program: their sizes, and which of them are equal."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, find_unit
+
+SIZES = np.array([2.0**-20, 2.0**-20, 2.0**-23])
+
+
+def round_in(sizes: Any = SIZES, units: Any = None, draws: Any = (0, 1, 0)) -> RoundingErrors:
+    units = sizes if units is None else units
+    return RoundingErrors(sizes, units, np.array(draws), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "unit"),
+    [
+        (np.float64, 2.0**-53), (np.float32, 2.0**-24), (np.float16, 2.0**-11),
+        (jnp.bfloat16, 2.0**-8), (np.complex128, 2.0**-53),
+    ],
+)  # fmt: skip
+def test_the_unit_roundoff_is_half_of_the_distance_from_one_to_the_next_number(
+    dtype: Any, unit: float
+) -> None:
+    assert find_unit(np.dtype(dtype)) == unit
+
+
+def test_coarse_values_round_in_their_own_format_where_a_sample_imitates_a_finer_one() -> None:
+    units, sizes = np.array([2.0**-24, 2.0**-53]), np.array([2.0**-24, 2.0**-43])
+    errors = round_in(sizes, units, (0, 1))
+    for dtype, factors in [
+        (np.float64, [1.0, 1.0]),
+        (np.float32, [1.0, 2.0**29]),
+        (np.float16, [2.0**13, 2.0**42]),
+    ]:
+        found = errors.in_precision(dtype)
+        assert found.sizes is not None
+        assert found.sizes.tolist() == (sizes * factors).tolist()
+    assert errors.in_precision(np.int64) is EXACTLY
+    assert EXACTLY.in_precision(np.float32) is EXACTLY
+
+
+def test_an_error_is_signed_and_at_most_its_size_times_the_magnitude() -> None:
+    magnitudes = np.array([1.0, 4.0])[:, None] * np.ones(500)
+    q = np.full((1, 2, 500), 3.0)
+    share = (round_in().add(q, magnitudes) - q) / (SIZES[:, None, None] * magnitudes)
+    for each in share.reshape(6, 500):
+        assert -1.001 < each.min() < -0.9
+        assert 0.9 < each.max() < 1.001
+        assert abs(each.mean()) < 0.2
+    # Samples of one draw have the same random numbers, in units of their own size.
+    np.testing.assert_allclose(share[0], share[2], atol=1e-6)
+    assert not np.isclose(share[0], share[1], atol=1e-6).all()
+
+
+def test_both_parts_of_a_complex_number_err_and_an_integer_does_not() -> None:
+    z = np.full((1, 300), 3 + 4j)
+    moved = (round_in().add(z, np.abs(z)) - z) / (5 * SIZES[:, None])
+    for part in (moved.real, moved.imag):
+        assert (part != 0).all()
+        assert (np.abs(part) < 1.001).all()
+    assert (moved.real != moved.imag).all()
+    integers = np.arange(3)[None]
+    assert round_in().add(integers, 1.0) is integers
+
+
+def test_an_error_of_infinite_size_or_above_the_largest_one_is_left_out() -> None:
+    q = np.array([[5.0, 1.0]])
+    masked = round_in().add(q, np.array([[np.inf, 1.0]]))
+    assert (masked[:, 0] == 5.0).all()
+    assert (masked[:, 1] != 1.0).all()
+    limited = round_in().add(q, np.ones((1, 2)), np.array([[2.0**-20, 2.0**-21]]))
+    assert (limited[:, 0] != 5.0).all()
+    assert (limited[:, 1] == 1.0).tolist() == [True, True, False]
+
+
+def test_samples_of_one_draw_have_one_salt_and_others_none_alike() -> None:
+    salts = round_in(np.ones(301), draws=[*range(300), 0]).draw_salts().tolist()
+    assert len({*salts}) == 300
+    assert salts[300] == salts[0]

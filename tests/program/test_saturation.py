@@ -1,0 +1,143 @@
+"""Which activations composed of exponentials saturate, and how large their slopes are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.saturation import find_saturating
+from bptt_verifier.program.trace import Program, trace
+
+Activation = Callable[[Any, Any], Any]
+
+
+def sigmoid(a: Any, xp: Any) -> Any:
+    return 1 / (1 + xp.exp(-a))
+
+
+def softplus(a: Any, xp: Any) -> Any:
+    return xp.log1p(xp.exp(a))
+
+
+def add_itself(a: Any, xp: Any) -> Any:
+    return softplus(a, xp) + a
+
+
+def find(activation: Activation, *more: Activation) -> tuple[Program, list[tuple[str, float]]]:
+    """The operations that end saturating activations, with the largest slope of each."""
+
+    def loss(p: Any, xp: Any) -> Any:
+        weights = np.array([1.0, 3.0])
+        return sum(xp.sum(weights * each(p["a"], xp)) for each in (activation, *more))
+
+    with use_float64():
+        program = trace(loss, {"a": np.ones(2)})
+    found = find_saturating(program).items()
+    return program, [(program.operations[k].name, each.error / 16) for k, each in found]
+
+
+SATURATING: dict[str, tuple[Activation, float]] = {
+    "sigmoid": (sigmoid, 0.25),
+    "steep": (lambda a, xp: sigmoid(1000 * a, xp), 250.0),
+    "flat": (lambda a, xp: sigmoid(a / 32, xp), 0.25 / 32),
+    "scaled": (lambda a, xp: -3 * sigmoid(2 * a, xp), 1.5),
+    "power": (lambda a, xp: (1 + xp.exp(-a)) ** -1, 0.25),
+    "base two": (lambda a, xp: 2 / (xp.exp2(-a) + 1) - 1, 0.5 * np.log(2)),
+    "softplus": (softplus, 1.0),
+    "falling softplus": (lambda a, xp: softplus(-a, xp), 1.0),
+    "elu": (lambda a, xp: xp.where(a > 0, a, xp.expm1(a)), 1.0),
+    "bell": (lambda a, xp: xp.expm1(-a * a), np.sqrt(2 / np.e)),
+}
+OTHERS: dict[str, Activation] = {
+    "curved to the right": lambda a, xp: xp.exp(a) + 1,
+    "curved to the left": lambda a, xp: xp.exp(-a) + 1,
+    "linear": lambda a, xp: xp.log1p(xp.expm1(a)),
+    "constant": lambda a, xp: xp.exp(0 * a) + 1,
+    "no sum": lambda a, xp: xp.exp(-a * a),
+    "no exponential": lambda a, xp: xp.tanh(a) + 1,
+    "finite at one point to the right": lambda a, xp: xp.log(5e-4 - xp.expm1(a)),
+    "finite nowhere": lambda a, xp: xp.log(-1 - xp.exp(a)),
+    "softmax": lambda a, xp: xp.exp(a) / (1 + xp.sum(xp.exp(a))),
+    "other in each entry": lambda a, xp: 1 / (1 + np.array([1.0, 2.0]) * xp.exp(-a)),
+    "complex": lambda a, xp: xp.real(sigmoid(1j * a, xp)),
+}
+
+
+@pytest.mark.parametrize("name", SATURATING)
+def test_an_activation_that_is_linear_far_out_has_the_error_of_its_largest_slope(
+    name: str,
+) -> None:
+    activation, slope = SATURATING[name]
+    ((_, measured),) = find(activation)[1]
+    # The slopes are measured at points that double.
+    assert 0.8 * slope < measured < 1.001 * slope
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_functions_have_no_error_of_their_own(name: str) -> None:
+    assert find(OTHERS[name])[1] == []
+
+
+def test_a_function_of_two_variables_is_one_of_the_number_that_joins_them() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(sigmoid(p["a"] * p["b"], xp))
+
+    with use_float64():
+        program = trace(loss, {"a": np.ones(2), "b": np.ones(2)})
+    (found,) = find_saturating(program).values()
+    (product,) = [each for each in program.operations if each.name == "mul"]
+    assert (found.start,) == product.outputs
+
+
+def test_the_end_of_an_activation_is_found_and_not_its_parts() -> None:
+    def tanh(a: Any, xp: Any) -> Any:
+        return 2 * sigmoid(2 * a, xp) - 1
+
+    program, found = find(tanh)
+    assert [name for name, _ in found] == ["sub"]
+    (only,) = find_saturating(program).values()
+    assert only.start == program.leaves["a"]
+
+
+def test_a_part_that_something_else_reads_is_an_activation_itself() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        z = sigmoid(p["a"], xp)
+        return xp.sum(xp.log(z) * np.array([1.0, 0.0])) + xp.sum(z @ np.ones((2, 2)))
+
+    with use_float64():
+        program = trace(loss, {"a": np.ones(2)})
+        ends = find_saturating(program)
+    assert [program.operations[number].name for number in ends] == ["div", "log"]
+    assert {each.start for each in ends.values()} == {program.leaves["a"]}
+
+
+@pytest.mark.parametrize(
+    ("activations", "slopes"),
+    [
+        ([sigmoid, lambda a, xp: sigmoid(2 * a, xp)], [0.25, 0.5]),
+        ([lambda a, xp: sigmoid(2 * a, xp), lambda a, xp: sigmoid(3 * a, xp)], [0.5, 0.75]),
+        ([lambda a, xp, n=n: (1 + xp.exp(-a)) ** -n for n in (1, 2)], [0.25, 8 / 27]),
+        ([lambda a, xp: softplus(-a, xp) + a, lambda a, xp: add_itself(-a, xp)], [1.0, 2.0]),
+    ],
+    ids=["inner factor", "inner factors", "powers", "which operand"],
+)
+def test_activations_of_one_program_have_errors_of_their_own(
+    activations: list[Activation], slopes: list[float]
+) -> None:
+    _, found = find(*activations)
+    np.testing.assert_allclose([slope for _, slope in found], slopes, rtol=0.1)
+
+
+def test_an_activation_of_more_operations_than_any_in_use_is_none() -> None:
+    def repeated(times: int) -> Activation:
+        def activation(a: Any, xp: Any) -> Any:
+            for _ in range(times):
+                a = 1.5 * a
+            return sigmoid(a, xp)
+
+        return activation
+
+    assert [name for name, _ in find(repeated(4))[1]] == ["div"]
+    assert find(repeated(40))[1][0][0] == "div"  # of a variable in between

@@ -1,0 +1,210 @@
+"""False alarms and 1 % mistakes seen, by precision: the judge, check_grads and gradcheck.
+
+`python -m tests.support.kernel_table CASES CHECKED [PRECISION [SEED]]` prints the table of
+docs/kernels.md, from so many cases of each precision for the judge, and so many for the other two;
+gradcheck needs torch.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.test_util import check_grads
+
+from bptt_verifier.judge.kernel_calls import KernelCalls
+from bptt_verifier.judge.kernel_cases import (
+    KernelCase,
+    count_tests,
+    draw_cases,
+    prepare_cotangents,
+)
+from bptt_verifier.judge.kernel_comparisons import compare_kernel
+from bptt_verifier.program.arguments import convert_to_numpy, make_tensor, read_settings
+from bptt_verifier.reference.pullbacks import prepare_pullback
+from bptt_verifier.report import Mistake
+from tests.support.kernel_gallery import GALLERY, Exhibit, call_wide
+
+PRECISIONS = {
+    "float64": np.float64,
+    "float32": np.float32,
+    "float16, sums in float32": np.float16,
+    "bfloat16, sums in float32": jnp.bfloat16,
+}
+FACTOR = 1.01
+
+
+class Count(NamedTuple):
+    """How many right cases were called wrong, and how many wrong ones were seen, of how many."""
+
+    alarms: int
+    right: int
+    seen: int
+    wrong: int
+
+
+def make_kernel(exhibit: Exhibit, scaled: int | None) -> Callable[[Any, Any], Any]:
+    """A kernel of the gallery, right or with one of its gradients multiplied by 1.01."""
+
+    def backward(arguments: Any, cotangents: Any) -> Any:
+        found = [*exhibit.backward(arguments, cotangents, "")]
+        if scaled is not None:
+            found[scaled] = found[scaled] * found[scaled].dtype.type(FACTOR)
+        return found
+
+    return partial(call_wide, backward)
+
+
+def list_scaled(exhibit: Exhibit) -> list[int]:
+    """List the gradients of a kernel by their number."""
+    dtypes = [each.dtype for each in exhibit.draw(np.float32)]
+    return [k for k, dtype in enumerate(dtypes) if dtype == np.float32]
+
+
+def draw_every_case(
+    exhibit: Exhibit, dtype: Any, number: int, seed: int = 0
+) -> Iterator[tuple[KernelCalls, KernelCase]]:
+    """Draw cases of a kernel, with the calls that judge it."""
+    (arguments,) = read_settings(exhibit.draw(dtype), exhibit.forward)
+    calls = KernelCalls(exhibit.right(), prepare_pullback(exhibit.forward, arguments))
+    for case in draw_cases(0, calls, prepare_cotangents(calls, None, seed), number, seed):
+        yield calls, case
+
+
+def is_called_wrong(calls: KernelCalls, case: KernelCase, backward: Any) -> bool:
+    """Tell whether the judge calls a kernel wrong at one case, as a verdict on it alone does."""
+    asked = KernelCalls(backward, calls.pullback)
+    found = compare_kernel(asked, case, count_tests(asked), seed=0)
+    return isinstance(found, Mistake) or bool(found.wrong)
+
+
+def count_judged(dtype: Any, cases: int, seed: int = 0) -> Count:
+    """Count false alarms and 1 % mistakes seen by the judge, over the kernels of the gallery."""
+    alarms = right = seen = wrong = 0
+    for exhibit in GALLERY.values():
+        for calls, case in draw_every_case(exhibit, dtype, cases // len(GALLERY), seed):
+            alarms += is_called_wrong(calls, case, exhibit.right())
+            right += 1
+            chosen = list_scaled(exhibit)
+            scaled = chosen[case.number % len(chosen)]
+            seen += is_called_wrong(calls, case, make_kernel(exhibit, scaled))
+            wrong += 1
+    return Count(alarms, right, seen, wrong)
+
+
+@cache
+def compile_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a stated function once."""
+    return jax.jit(forward)
+
+
+def passes_check_grads(exhibit: Exhibit, case: KernelCase, calls: KernelCalls, kernel: Any) -> bool:
+    """Tell whether jax.test_util.check_grads, as it is, accepts a kernel at a case."""
+    arguments = calls.arguments.rebuild(case.point)
+    floating = [each.dtype != np.int64 for each in arguments]
+
+    def call(*leaves: Any) -> Any:
+        given = iter(leaves)
+        return [next(given) if f else a for f, a in zip(floating, arguments, strict=True)]
+
+    @jax.custom_vjp
+    def function(*leaves: Any) -> Any:
+        return compile_forward(exhibit.forward)(*map(jnp.asarray, call(*leaves)))
+
+    def pull(leaves: Any, d: Any) -> Any:
+        shapes = tuple(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in leaves)
+        found = jax.pure_callback(
+            lambda leaves, d: tuple(
+                g for g in kernel(call(*map(np.asarray, leaves)), jax.tree.map(np.asarray, d))
+                if g is not None
+            ),
+            shapes, leaves, d,
+        )  # fmt: skip
+        return tuple(found)
+
+    function.defvjp(lambda *leaves: (function(*leaves), leaves), pull)
+    with jax.enable_x64(arguments[0].dtype == np.float64), jax.numpy_dtype_promotion("standard"):
+        leaves = [jnp.asarray(a) for a, f in zip(arguments, floating, strict=True) if f]
+        try:
+            check_grads(function, leaves, order=1, modes=["rev"])
+        except AssertionError:
+            return False
+    return True
+
+
+def passes_gradcheck(exhibit: Exhibit, case: KernelCase, calls: KernelCalls, kernel: Any) -> bool:
+    """Tell whether torch.autograd.gradcheck, as it is, accepts a kernel at a case."""
+    torch: Any = import_module("torch")
+    arguments = calls.arguments.rebuild(case.point)
+    single = len(calls.pullback.outputs) == 1
+
+    def to_numpy(tensors: Any) -> list[Any]:
+        pairs = zip(tensors, arguments, strict=True)
+        return [convert_to_numpy(t.detach()).astype(a.dtype) for t, a in pairs]
+
+    class Wrapped(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(context: Any, *tensors: Any) -> Any:
+            context.save_for_backward(*tensors)
+            given = to_numpy(tensors)
+            with jax.enable_x64(given[0].dtype == np.float64):
+                outputs = jax.tree.leaves(compile_forward(exhibit.forward)(*given))
+            made = tuple(make_tensor(np.array(each)) for each in outputs)
+            return made[0] if single else made
+
+        @staticmethod
+        def backward(context: Any, *d: Any) -> Any:
+            tensors = context.saved_tensors
+            given = [convert_to_numpy(each) for each in d]
+            tree = jax.tree.unflatten(jax.tree.structure(calls.pullback.structure), given)
+            found = kernel(to_numpy(tensors), tree)
+            return tuple(None if g is None else make_tensor(np.array(g)) for g in found)
+
+    tensors = [make_tensor(each.copy()) for each in arguments]
+    for each in tensors:
+        each.requires_grad_(each.is_floating_point())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bool(torch.autograd.gradcheck(Wrapped.apply, tensors, raise_exception=False))
+
+
+def count_checked(passes: Callable[..., bool], dtype: Any, cases: int) -> Count:
+    """Count false alarms and 1 % mistakes seen by another check."""
+    alarms = right = seen = wrong = 0
+    for exhibit in GALLERY.values():
+        for calls, case in draw_every_case(exhibit, dtype, max(1, cases // len(GALLERY))):
+            chosen = list_scaled(exhibit)
+            scaled = make_kernel(exhibit, chosen[case.number % len(chosen)])
+            alarms += not passes(exhibit, case, calls, exhibit.right())
+            seen += not passes(exhibit, case, calls, scaled)
+            right, wrong = right + 1, wrong + 1
+    return Count(alarms, right, seen, wrong)
+
+
+def main(cases: int, checked: int, precision: str = "", seed: int = 0) -> None:
+    """Print the table, for one precision or all. No case is checked otherwise if that is 0."""
+    print("| precision | check | right cases called wrong | 1 % mistakes seen |")
+    print("| --- | --- | --- | --- |")
+    checks: dict[str, Any] = {"`jax.test_util.check_grads`": passes_check_grads}
+    if find_spec("torch"):
+        checks["`torch.autograd.gradcheck`"] = passes_gradcheck
+    for name, dtype in PRECISIONS.items():
+        if not name.startswith(precision):
+            continue
+        counts: dict[str, Any] = {"`verify_vjp`": partial(count_judged, dtype, cases, seed)}
+        for check, passes in checks.items():
+            counts[check] = partial(count_checked, passes, dtype, checked)
+        for check, count in counts.items():
+            alarms, right, seen, wrong = count() if checked or "vjp" in check else (0, 0, 0, 0)
+            shown = f"| {name} | {check} | {alarms} of {right} | {seen} of {wrong} |"
+            print(shown, flush=True)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:3]), *sys.argv[3:4], *map(int, sys.argv[4:]))
