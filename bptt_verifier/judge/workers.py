@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 from bptt_verifier.judge import builtin
-from bptt_verifier.judge.builtin import BuiltinReport, CaseFindings, Derivation, Yardstick
+from bptt_verifier.judge.builtin import BuiltinReport, CaseFindings, Subjects
 from manual_bptt.inputs import require_at_least
 
 TOGETHER = 50  # examples that a worker is given at a time
@@ -31,24 +31,18 @@ class Campaign(NamedTuple):
     certified: bool = False
 
 
-class Subjects(NamedTuple):
-    """The derivations that are compared, and with what."""
-
-    derivations: dict[str, Derivation]
-    cell_derivations: dict[str, Derivation]
-    yardstick: Yardstick
-
-
 def choose_subjects(campaign: Campaign) -> Subjects:
     """All built-in derivations, compared with autodiff or, `certified`, with exact values."""
     derivations, cell_derivations = builtin.DERIVATIONS, builtin.CELL_DERIVATIONS
+    tangents = builtin.TANGENT_DERIVATIONS
     if not campaign.certified:
-        return Subjects(derivations, cell_derivations, builtin.AUTODIFF)
+        return Subjects(derivations, cell_derivations, tangents, builtin.AUTODIFF)
     from bptt_verifier.judge import certified as exact  # noqa: PLC0415 - needs an extra
 
     return Subjects(
         derivations | exact.COMPILED_DERIVATIONS,
         cell_derivations | exact.COMPILED_CELL_DERIVATIONS,
+        tangents,
         exact.CERTIFIED,
     )
 
@@ -56,7 +50,7 @@ def choose_subjects(campaign: Campaign) -> Subjects:
 def compare_cases(campaign: Campaign, cases: range) -> list[CaseFindings]:
     """Compare all derivations on these examples."""
     subjects = choose_subjects(campaign)
-    return [builtin.compare_case(case, campaign.seed, campaign.dtype, *subjects) for case in cases]
+    return [builtin.compare_case(case, campaign.seed, campaign.dtype, subjects) for case in cases]
 
 
 def prepare_worker() -> None:
@@ -124,11 +118,8 @@ def verify_with_workers(
     for start, cases in parts.items():
         if start not in found:
             keep(start, compare_cases(campaign, cases))
-    names = [*subjects.derivations, *subjects.cell_derivations]
     in_order = [case for start in parts for case in found[start]]
-    return builtin.make_report(
-        in_order, campaign.seed, campaign.dtype, names, subjects.yardstick.name
-    )
+    return builtin.make_report(in_order, campaign.seed, campaign.dtype, subjects)
 
 
 def run_pool(

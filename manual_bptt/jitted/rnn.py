@@ -196,16 +196,10 @@ def sweep_forward(
 
     def advance(carry: Any, t: Array) -> tuple[Any, None]:
         h, before = carry
-<<<<<<< HEAD
-        # t > 0. But with one more array to read, XLA shares this among cores from B H = 2¹⁵ on.
-        h = state(h, jnp.where(t == 0, a[0], step_of(t, a)))
-        return (h, with_step(t + 1, before, h)), None
-=======
         # t > 0. But with one more array to read, XLA shares this among cores from B H = 2¹⁵ on. It
         # depends on t, or JAX would carry that part through the loop where it differentiates it.
-        h = state(h, jnp.where(t == 0, at(a, 0 * t), at(a, t)))
-        return (h, put(before, h, t + 1)), None
->>>>>>> main
+        h = state(h, jnp.where(t == 0, step_of(0 * t, a), step_of(t, a)))
+        return (h, with_step(t + 1, before, h)), None
 
     before = jnp.zeros_like(a) if h is None else with_step(0, jnp.zeros_like(a), h)
     reached = state(h, a[0])

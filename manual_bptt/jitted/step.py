@@ -16,12 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-<<<<<<< HEAD
-from jaxtyping import Float, Int
-=======
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Float
->>>>>>> main
+from jaxtyping import Float, Int
 
 from manual_bptt import gru, inputs, losses, lstm, rnn
 from manual_bptt.jitted.losses import Measure, measure_of
@@ -204,7 +200,8 @@ def along(model: Model[Any], at: tuple[Given], directions: tuple[Given]) -> tupl
     """
     ((given,), (direction,)) = at, directions
     value, gradients = everything(model, given)
-    if gradients.y is None:  # classes do not move
+    direction = direction._replace(lengths=None)  # whole numbers do not move
+    if gradients.y is None:  # nor do classes
         direction = direction._replace(y=None)
     pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(direction), strict=True)
     products = [

@@ -14,8 +14,14 @@ from typing import Any
 import pytest
 
 from bptt_verifier.judge import workers
-from bptt_verifier.judge.builtin import AUTODIFF, DERIVATIONS, CaseFindings, verify_builtin
-from bptt_verifier.judge.workers import Campaign, Subjects, compare_cases, verify_with_workers
+from bptt_verifier.judge.builtin import (
+    AUTODIFF,
+    DERIVATIONS,
+    CaseFindings,
+    Subjects,
+    verify_builtin,
+)
+from bptt_verifier.judge.workers import Campaign, compare_cases, verify_with_workers
 from tests.support.command_line import Command
 
 CAMPAIGN = Campaign(seed=3, dtype="float64")
@@ -27,12 +33,13 @@ RNN = {"adjoint recursion": DERIVATIONS["adjoint recursion"]}
 @pytest.fixture
 def one_derivation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one derivation is compared, which compiles less."""
-    monkeypatch.setattr(workers, "choose_subjects", lambda _: Subjects(RNN, {}, AUTODIFF))
+    monkeypatch.setattr(workers, "choose_subjects", lambda _: Subjects(RNN, {}, {}, AUTODIFF))
 
 
 def alone(examples: int) -> dict[str, Any]:
     """The report of one process on that derivation."""
-    return verify_builtin(examples, seed=3, derivations=RNN, cell_derivations={}).to_dict()
+    subjects: dict[str, Any] = {"cell_derivations": {}, "tangent_derivations": {}}
+    return verify_builtin(examples, seed=3, derivations=RNN, **subjects).to_dict()
 
 
 def in_this_process(
