@@ -81,7 +81,8 @@ class Question(NamedTuple):
 
 def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Question | None:
     """Ask a kernel at a case, whose errors are known. `other` is any other case."""
-    question = Question(calls, found.case, other, {}, found.rounding)
+    tolerance = {name: each.limit for name, each in found.nearest.gradients.items()}
+    question = Question(calls, found.case, other, {}, tolerance)
     answer = question.ask()
     return None if answer is None else question._replace(answer=answer)
 

@@ -186,6 +186,7 @@ def show_worst(
     worst, name = max(pairs, key=lambda pair: pair[0].gradients[pair[1]].excess)
     measured = worst.gradients[name]
     submitted, exact = worst.submitted[name][0].astype(np.float64), worst.exact[name][0]
+    drawn = draw_map(worst.nearest.gradients[name])
     errors = np.abs(measured.mean) / measured.limit
     place = np.unravel_index(int(np.argmax(np.nan_to_num(errors))), errors.shape)
     row = tuple(map(int, place[:-1]))
@@ -198,6 +199,6 @@ def show_worst(
         gradient=name,
         yours=np.atleast_1d(nine_digits(submitted[row]))[:SHOWN].tolist(),
         autodiff=np.atleast_1d(nine_digits(exact[row]))[:SHOWN].tolist(),
-        error_over_bound=draw_map(measured)[:LARGEST_MAP, :LARGEST_MAP].tolist(),
+        error_over_bound=drawn[:LARGEST_MAP, :LARGEST_MAP].tolist(),
         reproduce=f"verify_vjp(backward, forward, arguments, {options})",
     )

@@ -72,9 +72,9 @@ def test_every_wrong_claim_has_its_correction_here() -> None:
 @pytest.mark.parametrize("name", [name for name, pairs in CORRECTIONS.items() if pairs])
 def test_the_corrected_formulas_give_the_gradient(name: str, tmp_path: Path) -> None:
     source = (FOLDER / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
-    for claimed, corrected in CORRECTIONS[name]:
-        assert source.count(claimed) == 1
-        source = source.replace(claimed, corrected)
+    for wrong, right in CORRECTIONS[name]:
+        assert source.count(wrong) == 1
+        source = source.replace(wrong, right)
     (tmp_path / "corrected.py").write_text(source, encoding="utf-8")
     corrected, claimed = (
         evaluate(read_entry(each)) for each in (str(tmp_path / "corrected.py"), name)

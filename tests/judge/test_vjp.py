@@ -122,3 +122,21 @@ BREACHES = {
 def test_a_breach_of_the_contract_has_a_name(name: str, backward: Any) -> None:
     report = verify_vjp(backward, rnn, draw_rnn(np.float64), cases=1)
     assert [mistake.name for mistake in report.mistakes] == [name]
+
+
+@pytest.mark.parametrize(
+    ("size", "waves", "verdict"),
+    [(2e-5, 60, "agrees"), (2e-4, 60, "agrees"), (0.05, 200, "inconclusive"),
+     (0.05, 20, "disagrees")],
+)  # fmt: skip
+def test_a_smooth_error_that_scatters_further_away_is_rounding_if_it_is_small(
+    size: float, waves: float, verdict: str
+) -> None:
+    """As the approximate functions of graphics processors err; more than those is not decided."""
+
+    def backward(arguments: Any, d: Any) -> Any:
+        x = arguments[0].astype(np.float64)
+        return ((d * np.cos(x) * (1 + size * np.cos(waves * x))).astype(np.float32),)
+
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    assert str(verify_vjp(backward, jnp.sin, (x,), cases=1).verdict) == verdict
