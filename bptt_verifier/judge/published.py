@@ -181,13 +181,21 @@ def differentiate_first(
 
     Raises ValueError where the loss is not analytic, as with an absolute value.
     """
+    derivative = take_complex_steps(loss, weights)
+    require_analytic(loss, weights, derivative)
+    return derivative
+
+
+def take_complex_steps(
+    loss: Callable[[Mapping[str, Array]], Any], weights: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Take Im ℓ(θ + is)/s for each entry of θ: the derivative of an analytic loss."""
     derivative = {name: np.empty(value.shape) for name, value in weights.items()}
     for name, value in weights.items():
         for entry in np.ndindex(value.shape):
             moved = value.astype(np.complex128)
             moved[entry] += 1j * STEP
             derivative[name][entry] = loss({**weights, name: moved}).imag / STEP  # (K2)
-    require_analytic(loss, weights, derivative)
     return derivative
 
 

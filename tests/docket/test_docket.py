@@ -2,6 +2,7 @@
 
 import re
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from bptt_verifier import verify_own_model
 from bptt_verifier.commands.docket import DocketRow, count_kinds, render_finding, render_source
 from bptt_verifier.commands.docket_training import (
     FILLERS,
+    OWN_STEPS,
     STEPS,
+    descend,
     describe_training,
     draw_curve,
     extend_phrases,
@@ -31,6 +34,7 @@ from bptt_verifier.judge.published import (
     measure_defined_errors,
     measure_errors,
     read_entry,
+    take_complex_steps,
 )
 from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.report import Mistake, Report
@@ -215,7 +219,7 @@ def test_a_changed_entry_is_not_in_the_page() -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_the_page_has_what_the_judge_finds_but_for_the_digits(name: str) -> None:
     def without_digits(text: str) -> str:
-        return re.sub(r"-?\d[\d.e+-]*", "#", text).replace(" ", "")
+        return re.sub(r"-?\d[\d.e+-]*|[▁-█]+", "#", text).replace(" ", "")
 
     case = read_entry(name)
     row = DocketRow(case, judge_entry(case), measure_errors(case), measure_defined_errors(case))
@@ -260,9 +264,25 @@ def test_a_bar_is_a_power_of_ten() -> None:
     assert draw_curve([5.0, 0.5, 0.05, 2e-6, 1e-9, 0.0]) == "█▇▆▂▁▁"
 
 
-def test_right_claims_and_own_models_are_not_trained() -> None:
+def test_right_claims_are_not_trained() -> None:
     assert describe_training(read_entry("cs231n-rnn-step")) == ""
-    assert describe_training(read_entry("pascanu-jacobian")) == ""
+    assert describe_training(read_entry("practical-introduction-state")) == ""
+
+
+def test_an_own_model_descends_on_its_own_loss() -> None:
+    case = read_entry("eprop-approximation")
+    true = descend(partial(take_complex_steps, case.module.loss), case, 0.03)
+    assert len(true) == OWN_STEPS
+    assert true == sorted(true, reverse=True)
+    assert descend(case.module.gradients, case, 0.03)[-1] > 2 * true[-1]
+    assert re.search(r"60 steps: from 9.9 to 4.* with the claim, to 1", describe_training(case))
+
+
+def test_a_descent_ends_where_the_loss_is_not_finite() -> None:
+    case = read_entry("eprop-approximation")
+    with np.errstate(all="ignore"):
+        losses = descend(lambda p: dict.fromkeys(p, np.inf), case, 0.1)
+    assert losses == [case.module.loss(case.module.params)]
 
 
 # The command.
