@@ -16,6 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from bptt_verifier.report import DerivationError
 
+WRITTEN = pytest.StashKey[int]()  # the pages of a test that have been written
 FINDING = "bptt"  # the property of a pytest report that holds a summary and the page of it
 
 
@@ -44,17 +45,38 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the verdict, the mistake, the place and the remedy on the line of the short summary."""
     made = yield
-    error = None if call.excinfo is None else find_error(call.excinfo.value)
-    if error is not None and made.failed:
-        from bptt_verifier.report.text import summarise  # noqa: PLC0415
-
-        line = summarise(error.report)
-        crash = getattr(made.longrepr, "reprcrash", None)
-        if crash is not None:
-            crash.message = line
-        page = write_page(item, error)
-        made.user_properties.append((FINDING, {"summary": line, "page": page}))
+    made.user_properties += describe_failure(item, made, call)
     return made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Do the same where a module verifies while it is collected."""
+    made = yield
+    found = describe_failure(collector, made, getattr(made, "call", None))
+    vars(made)["user_properties"] = found  # which a report on a test has by itself
+    return made
+
+
+def describe_failure(
+    node: pytest.Item | pytest.Collector,
+    made: pytest.TestReport | pytest.CollectReport,
+    call: pytest.CallInfo[Any] | None,
+) -> list[tuple[str, object]]:
+    """Put the summary of a failed verification on its line; return it, and write its page."""
+    raised = None if call is None or call.excinfo is None else call.excinfo.value
+    error = find_error(raised)
+    if error is None or not made.failed:
+        return []
+    from bptt_verifier.report.text import summarise  # noqa: PLC0415
+
+    line = summarise(error.report)
+    crash = getattr(made.longrepr, "reprcrash", None)
+    if crash is not None:
+        crash.message = line
+    return [(FINDING, {"summary": line, "page": write_page(node, error)})]
 
 
 def find_error(raised: BaseException | None) -> "DerivationError | None":
@@ -70,13 +92,16 @@ def find_error(raised: BaseException | None) -> "DerivationError | None":
     return None
 
 
-def write_page(item: pytest.Item, error: "DerivationError") -> str:
+def write_page(node: pytest.Item | pytest.Collector, error: "DerivationError") -> str:
     """Write the page of a failure into the folder of --bptt-html; return its path, or nothing."""
-    folder = item.config.getoption("--bptt-html")
+    folder = node.config.getoption("--bptt-html")
     if folder is None:
         return ""
-    stem = re.sub(r"[^\w.]+", "-", item.nodeid).strip("-")[-100:]
-    page = Path(folder) / f"{stem}-{sha1(item.nodeid.encode()).hexdigest()[:6]}.html"
+    written = node.stash.get(WRITTEN, 0)
+    node.stash[WRITTEN] = written + 1
+    what = f"{node.nodeid} {written}" if written else node.nodeid  # of several subtests
+    stem = re.sub(r"[^\w.]+", "-", what).strip("-")[-100:]
+    page = Path(folder) / f"{stem}-{sha1(what.encode()).hexdigest()[:6]}.html"
     page.write_text(error.report.to_html(), encoding="utf-8")
     return str(page)
 
@@ -85,8 +110,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print each failed verification whole, where its page is, and the command to repeat it."""
     failed = [
         (made.nodeid, found)
-        for made in terminalreporter.getreports("failed")
-        for name, found in made.user_properties
+        for kind in ("failed", "error", "subtests failed")
+        for made in terminalreporter.getreports(kind)
+        for name, found in getattr(made, "user_properties", ())
         if name == FINDING
     ]
     if failed:

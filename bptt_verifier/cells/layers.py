@@ -77,6 +77,8 @@ def run(
     states. With `lengths` (B,), outputs beyond a sequence's end are zero, and its last states are
     those at its end. Raises ValueError naming what does not fit.
     """
+    if not hasattr(x, "ndim"):
+        raise TypeError(f"x: expected an array, found {type(x).__name__}")
     if x.ndim != 3:
         raise ValueError(
             f"x: expected shape (T, B, D), found {tuple(x.shape)}; x[:, None] is a batch of one"
@@ -88,8 +90,7 @@ def run(
     number, directions = len(layers) * len(layers[0]), len(layers[0])
     for name, state in zip(("h0", "c0"), first, strict=False):
         require_shape(name, state, (number, B, H))
-    require_shape("lengths", lengths, (B,))
-    lengths = None if lengths is None else xp.asarray(lengths)
+    lengths = None if lengths is None else read_lengths(xp, lengths, x)
     zeros = xp.zeros(
         (B, H), dtype=x.dtype, **({"device": x.device} if xp.__name__ == "torch" else {})
     )
@@ -109,6 +110,20 @@ def run(
         x = xp.where(counted[..., None], x, xp.zeros_like(x))
     states_by_kind = [xp.stack(each) for each in zip(*last, strict=True)]
     return xp.swapaxes(x, 0, 1) if batch_first else x, states_by_kind
+
+
+def read_lengths(xp: Any, lengths: Any, x: Array) -> Array:
+    """Read the lengths (B,) of the sequences in x, from 1 to T.
+
+    Raises ValueError where one is not; lengths that JAX traces are not looked at.
+    """
+    lengths = index(xp, lengths, x)
+    T, B = x.shape[:2]
+    require_shape("lengths", lengths, (B,))
+    for value in [] if isinstance(lengths, jax.core.Tracer) else lengths.tolist():
+        if not 1 <= value <= T:
+            raise ValueError(f"lengths: expected values from 1 to T = {T}, found {value}")
+    return lengths
 
 
 def run_layer(

@@ -1,4 +1,8 @@
-"""Whether training would notice a wrong claim: the worked example, learned with both gradients."""
+"""Whether training would notice a wrong claim: the colours, learned with both gradients.
+
+Each phrase of the worked example is followed by its first token several times, so that the word
+that decides the colour is as many steps away from the output.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,10 +13,13 @@ from bptt_verifier.commands.colours import Encoding, inputs, targets
 from bptt_verifier.docket.entry import Entry
 from bptt_verifier.judge.published import DocketCase
 from bptt_verifier.judge.submission import WEIGHTS
-from bptt_verifier.problems.problem import CELLS, OPTION_NAMES
+from bptt_verifier.problems.problem import CELLS, OPTION_NAMES, Array
 
 HIDDEN, RATE = 8, 0.5
-STEPS = (10, 30, 100, 300)  # of gradient descent, after which the loss is taken
+FILLERS = 4, 2, 0  # times that the first token follows; the first number with which the gradient
+LEARNED = 1e-3  # reaches this loss is taken
+STEPS = range(20, 301, 20)  # of gradient descent, after which the loss is taken
+BARS = "▁▂▃▄▅▆▇█"  # losses below 10⁻⁶, then one bar for each power of ten, and the last from 1 on
 
 
 def list_options(entry: Entry) -> dict[str, Any]:
@@ -22,12 +29,24 @@ def list_options(entry: Entry) -> dict[str, Any]:
     return {name: chosen[name]} if name else {}
 
 
-def train_with(gradients: Callable[..., Any], case: DocketCase) -> list[float]:
+def extend_phrases(fillers: int) -> Array:
+    """Extend the phrases by their first token, one-hot: x (2 + fillers, 3, 4)."""
+    x: Array = inputs(Encoding.ONE_HOT)
+    return np.concatenate([x, *[x[:1]] * fillers])
+
+
+def draw_curve(losses: list[float]) -> str:
+    """Draw losses as bars, on a logarithmic scale."""
+    exponents = [np.floor(np.log10(loss)) if loss else -np.inf for loss in losses]
+    return "".join(BARS[int(np.clip(exponent + 7, 0, 7))] for exponent in exponents)
+
+
+def train_with(gradients: Callable[..., Any], case: DocketCase, x: Array) -> list[float]:
     """Learn the colours with these gradients, by gradient descent (T1); return losses at STEPS.
 
     The list ends early where the weights are no longer finite.
     """
-    entry, x, y = case.entry, inputs(Encoding.ONE_HOT), targets()
+    entry, y = case.entry, targets()
     cell: Any = CELLS[entry.model]
     sizes = x.shape[-1], HIDDEN, y.shape[-1]
     first = cell.init(np.random.default_rng(0), *sizes, bias=entry.bias)
@@ -62,12 +81,16 @@ def describe_training(case: DocketCase) -> str:
         return {name: value for name, value in found._asdict().items() if value is not None}
 
     def describe(losses: list[float]) -> str:
-        ends = [] if len(losses) == len(STEPS) else ["not finite"]
-        return ", ".join([*(f"{loss:.1e}" for loss in losses), *ends])
+        last = f"{losses[-1]:.1e}" if len(losses) == len(STEPS) else "not finite"
+        return f"{draw_curve(losses)} {last}".strip()
 
     with np.errstate(all="ignore"):
-        claimed, true = (describe(train_with(g, case)) for g in (case.module.gradients, right))
+        for x in map(extend_phrases, FILLERS):
+            true = train_with(right, case, x)
+            if true[-1] < LEARNED:
+                break
+        claimed = train_with(case.module.gradients, case, x)
     return (
-        f"Training on the three colours, loss after {', '.join(map(str, STEPS))} steps: "
-        f"{claimed} with the claim; {true} with the gradient."
+        f"Training on the colours, {len(x)} words each: {describe(claimed)} with the claim; "
+        f"{describe(true)} with the gradient."
     )

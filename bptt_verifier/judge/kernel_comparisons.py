@@ -10,7 +10,12 @@ from bptt_verifier.judge.kernel_cases import KernelCase, Neighbours, draw_neighb
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit
-from bptt_verifier.tolerance.projections import Measurement, measure
+from bptt_verifier.tolerance.projections import (
+    APPROXIMATE,
+    Measurement,
+    measure,
+    root_mean_square,
+)
 from bptt_verifier.tolerance.scatter import IN_HALF
 
 # A mean error of so many times the scatter near the point is no rounding in a coarser format, of
@@ -25,8 +30,8 @@ class Found(NamedTuple):
 
     `submitted` and `exact` are stacked over the neighbours. `outputs` are the measured errors of
     the kernel's own outputs, none if it does not supply them. `unsure` are gradients whose errors
-    are neither rounding nor certainly a mistake. `rounding` is what rounding may change in each
-    entry of a gradient, measured as near to the point as it can be.
+    are neither rounding nor certainly a mistake. `near` is what was
+    found nearer to the point, if these neighbours are further away.
     """
 
     case: KernelCase
@@ -35,7 +40,12 @@ class Found(NamedTuple):
     gradients: Measured
     outputs: Measured
     unsure: frozenset[str] = frozenset()
-    rounding: dict[str, Array] = {}  # noqa: RUF012 - never modified
+    near: Any = None
+
+    @property
+    def nearest(self) -> "Found":
+        """What was found nearest to the point, where names and places show best."""
+        return self if self.near is None else self.near
 
     def measured(self, name: str) -> Measurement:
         """The measured errors of one gradient or output."""
@@ -57,21 +67,35 @@ def compare_kernel(calls: KernelCalls, case: KernelCase, tests: int, seed: int) 
     near = measure_at(calls, case, case.distance, tests, seed)
     if isinstance(near, Mistake) or not near.wrong or case.distance == IN_HALF:
         return near if isinstance(near, Mistake) else check_outputs(near)
-    far = measure_at(calls, case, IN_HALF, tests, seed)
+    far = measure_at(calls, case, IN_HALF, tests, seed, near)
     if isinstance(far, Mistake):
         return far
-    vague = [n for n in near.wrong if n not in far.wrong and is_mistake(near, n)]
-    return check_outputs(far._replace(unsure=frozenset(vague), rounding=near.rounding))
+    right = [name for name in near.wrong if name not in far.wrong]
+    vague = [n for n in right if is_mistake(near, n, far.measured(n).resolution)]
+    return check_outputs(far._replace(unsure=frozenset(vague), near=near))
 
 
-def is_mistake(found: Found, name: str) -> bool:
-    """Tell whether errors are larger than rounding in any format would scatter at these points."""
-    measured = found.measured(name)
-    largest = float(np.abs(found.exact[name]).max())
-    factors = [np.abs(each.factor[each.wrong]) for each in measured.slices]
-    factors.append(np.abs(measured.mean[measured.wrong_entries]) / largest)
-    size = max(float(each.max(initial=0.0)) for each in factors)
-    return size > BEYOND_ROUNDING * measured.noise.relative
+def is_mistake(found: Found, name: str, resolution: float) -> bool:
+    """Tell whether errors are more than rounding in any format, or approximate functions, make.
+
+    They are relative to the root mean square of the gradient, except beside the noise, which is
+    that of each slice.
+    """
+    measured, exact = found.measured(name), found.exact[name]
+    size = root_mean_square(exact)
+    least = max(resolution, 2 * APPROXIMATE) * size
+    errors = np.abs(measured.mean[measured.wrong_entries])
+    if np.any(errors > max(least, BEYOND_ROUNDING * measured.noise.relative * size)):
+        return True
+    for slices in measured.slices:
+        axis = slices.axis
+        summed = tuple(i for i in range(exact.ndim) if axis is None or i != axis + 1)
+        sizes = np.sqrt(np.mean(exact**2, axis=summed)).reshape(-1)
+        factors = np.where(slices.wrong, np.abs(slices.factor), 0.0)
+        beyond = factors > BEYOND_ROUNDING * measured.noise.relative
+        if np.any(beyond & (factors * sizes > least)):
+            return True
+    return False
 
 
 def check_outputs(found: Found) -> Found | Mistake:
@@ -94,9 +118,14 @@ def check_outputs(found: Found) -> Found | Mistake:
 
 
 def measure_at(
-    calls: KernelCalls, case: KernelCase, distance: float, tests: int, seed: int
+    calls: KernelCalls,
+    case: KernelCase,
+    distance: float,
+    tests: int,
+    seed: int,
+    nearer: Found | None = None,
 ) -> Found | Mistake:
-    """Measure a kernel's errors at the neighbours of a case."""
+    """Measure a kernel's errors at the neighbours of a case, beside those at nearer ones."""
     near = draw_neighbours(case, distance, seed)
     exact = calls.pullback.pull_back(*near)
     # The exact gradient is linear in the cotangents; times three, every rounding in it is another.
@@ -125,10 +154,10 @@ def measure_at(
     for name, values in submitted.items():
         errors = values.astype(np.float64) - true[name]
         dtype = find_result_dtype(name, values, case)
-        measured[name] = measure(errors, true[name], dtype, tests, doubt.get(name, 0.0))
+        before = None if nearer is None else nearer.measured(name)
+        measured[name] = measure(errors, true[name], dtype, tests, doubt.get(name, 0.0), before)
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
-    rounding = {name: each.limit for name, each in of_gradients.items()}
-    return Found(case, submitted, true, of_gradients, of_outputs, rounding=rounding)
+    return Found(case, submitted, true, of_gradients, of_outputs)
 
 
 def ask_each(

@@ -16,10 +16,13 @@ from bptt_verifier.judge.kernel_places import (
 )
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
-from bptt_verifier.tolerance.projections import measure
+from bptt_verifier.tolerance.formats import find_unit
+from bptt_verifier.tolerance.projections import measure, root_mean_square
 
 # Right and wrong settings differ by chance in whether 2 or 4 divides a size.
 SMALLEST_TILE = 8
+ROUNDINGS = 4  # units of the dtype that an explanation may leave of a gradient
+EXPLAINED = 16  # in a coarser format, this part of the mistake that it explains
 
 
 def diagnose_kernel(every: Sequence[KernelCalls], found: Sequence[Found]) -> tuple[Mistake, ...]:
@@ -27,7 +30,7 @@ def diagnose_kernel(every: Sequence[KernelCalls], found: Sequence[Found]) -> tup
     wrong = list(dict.fromkeys(name for each in found for name in each.wrong))
     mistakes: dict[tuple[str, str], list[str]] = {}
     for name in wrong:
-        cases = [each for each in found if name in each.wrong]
+        cases = [each.nearest for each in found if name in each.wrong]
         data = every[cases[0].case.setting].arguments.data
         mistakes.setdefault(name_gradient(name, cases, data), []).append(name)
     sizes = find_wrong_sizes(every, found)
@@ -55,7 +58,10 @@ def name_gradient(name: str, cases: Sequence[Found], data: Mapping[str, Any]) ->
     zeros = find_zero_indices(cases[0], name)
     if zeros is not None:
         return zeros.name, f"entries are zero {zeros.said}, and others are wrong as well"
-    return "unknown", f"entries are wrong along every axis{describe_share(name, cases, None)}"
+    return (
+        "unknown",
+        f"entries are wrong at no place that stands out{describe_share(name, cases, None)}",
+    )
 
 
 Change = Callable[[Array], Array]
@@ -83,7 +89,10 @@ def explains(found: Found, name: str, change: Change) -> bool:
     if not expected.any():
         return not errors.any()
     dtype = find_result_dtype(name, submitted, found.case)
-    return not measure(errors, expected, dtype, 10 * errors[0].size).wrong
+    mistake = root_mean_square(expected - found.exact[name])
+    rounding = ROUNDINGS * find_unit(dtype) * root_mean_square(expected)
+    left = root_mean_square(errors) <= max(rounding, mistake / EXPLAINED)
+    return left and not measure(errors, expected, dtype, 10 * errors[0].size).wrong
 
 
 def find_common_places(name: str, cases: Sequence[Found]) -> list[WrongIndices]:

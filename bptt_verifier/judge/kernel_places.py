@@ -10,6 +10,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.tolerance.projections import Measurement
 
 TILES = (128, 64, 32, 16)  # sizes of tiles and chunks whose edges are looked at, the largest first
+SMALLER = 8  # times smaller are errors at indices that count as right beside wrong ones
 LISTED = 8  # indices in a sentence
 
 
@@ -33,17 +34,17 @@ def list_wrong_indices(measured: Measurement, axis: int) -> Array:
 
 
 def is_right_elsewhere(measured: Measurement, axis: int, indices: Sequence[int]) -> bool:
-    """Tell whether an error half as large would have been seen at the other indices of an axis."""
+    """Tell whether errors at the other indices of an axis are much smaller, whatever they are.
+
+    The projection of a wrong slice on the exact one may be small by chance; its size is not.
+    """
     wrong = np.isin(np.arange(measured.mean.shape[axis]), indices)
-    for slices in measured.slices:
-        if slices.axis == axis and (seen := slices.wrong).any():
-            known = np.isfinite(slices.limit[~wrong])
-            return bool(
-                np.all(slices.limit[~wrong][known] <= np.abs(slices.factor[seen]).min() / 2)
-            )
     others = tuple(i for i in range(measured.mean.ndim) if i != axis)
-    errors = np.abs(measured.mean).max(axis=others)
-    return bool(errors[~wrong].max() <= errors[wrong].min() / 2)
+    for slices in measured.slices:
+        if slices.axis == axis and slices.wrong.any():
+            return bool(slices.error[~wrong].max() <= slices.error[slices.wrong].min() / SMALLER)
+    errors = np.sqrt((measured.mean**2).sum(axis=others))
+    return bool(errors[~wrong].max() <= errors[wrong].min() / SMALLER)
 
 
 def list_places(measured: Measurement) -> Iterator[WrongIndices]:
@@ -100,8 +101,7 @@ def find_beyond_length(found: Found, name: str, data: Mapping[str, Any]) -> str:
 
     Lengths are integers, one for each index of one axis, that are at most another axis' size.
     """
-    measured = found.gradients[name]
-    wrong = measured.wrong_entries
+    wrong = found.nearest.gradients[name].wrong_entries
     for label, given in data.items():
         lengths = np.asarray(given)
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or not wrong.any():

@@ -66,8 +66,8 @@ class Question(NamedTuple):
 
     def find_size(self, name: str) -> float:
         """Find the size of one unit in the last place of a gradient's typical entry."""
-        unit = find_unit(self.case.point[name].dtype)
-        return unit * root_mean_square(self.answer[name])
+        like = [self.case.point[name]] if name in self.case.point else self.case.point.values()
+        return max(find_unit(v.dtype) for v in like) * root_mean_square(self.answer[name])
 
     def differs(self, found: Arrays, expected: Arrays, factor: float = 1.0) -> str:
         """Find the gradient that is not as expected; empty if all are."""
@@ -81,18 +81,20 @@ class Question(NamedTuple):
 
 def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Question | None:
     """Ask a kernel at a case, whose errors are known. `other` is any other case."""
-    question = Question(calls, found.case, other, {}, found.rounding)
+    tolerance = {name: each.limit for name, each in found.nearest.gradients.items()}
+    question = Question(calls, found.case, other, {}, tolerance)
     answer = question.ask()
     return None if answer is None else question._replace(answer=answer)
 
 
-def find_lazy_answer(question: Question) -> tuple[Mistake, ...]:
-    """Ask all questions; return the first finding, if there is one."""
-    asked: tuple[Callable[[Question], Mistake | None], ...] = (
-        find_unwritten, find_indeterminacy, find_dependence_on_calls, find_dependence_on_layout,
-        find_ignored_cotangent, find_nonlinearity, find_mixed_rows, find_leak,
+def find_lazy_answer(
+    question: Question, asked: Sequence[Callable[[Question], Mistake | None]] | None = None
+) -> tuple[Mistake, ...]:
+    """Ask all questions, or those of `asked`; return the first finding, if there is one."""
+    every = (
+        *OF_MEMORY, find_ignored_cotangent, find_nonlinearity, find_mixed_rows, find_leak,
     )  # fmt: skip
-    for each in asked:
+    for each in every if asked is None else asked:
         found = each(question)
         if found is not None:
             # What changes from call to call anyway is no answer to a question.
@@ -317,3 +319,9 @@ def list_untried_sizes(every: Sequence[KernelCalls]) -> Iterator[str]:
             f"All sizes of {', '.join(even)} are multiples of 16: a setting of other sizes would "
             "show what is wrong in an incomplete tile."
         )
+
+
+# Those about memory and calls, which concern any function.
+OF_MEMORY = (
+    find_unwritten, find_indeterminacy, find_dependence_on_calls, find_dependence_on_layout,
+)  # fmt: skip

@@ -28,23 +28,39 @@ def verify_here(
     space = sys._getframe(1).f_globals
     with progress_bar("verifying", None) as progress:
         chosen: dict[str, Any] = {"progress": progress, **options}
+        call = write_call(code, params, options)
         if code is not None:
-            return verify_code(code, space, params, chosen)
+            return verify_code(code, space, params, chosen)._replace(command=call)
         if "gradients" not in space:
             raise ValueError(
                 "gradients: expected a function of that name here, found none; define it, or call "
                 "verify_here(f) with a function that returns the loss and the gradients"
             )
         if "params" in space and "loss" in space:
-            return verify_own_model(space["gradients"], space["loss"], space["params"], **chosen)
-        return verify(space["gradients"], **chosen)
+            given = space["gradients"], space["loss"], space["params"]
+            return verify_own_model(*given, **chosen)._replace(command=call)
+        return verify(space["gradients"], **chosen)._replace(command=call)
+
+
+def write_call(code: Any, params: Sequence[str], options: SessionOptions) -> str:
+    """Write the call that gives the same report again."""
+    written = [] if code is None else [find_code_name(code)]
+    written += [f"params={[*params]!r}"] if params else []
+    silent = ("progress", "timeout", "subject")
+    written += [f"{name}={value!r}" for name, value in options.items() if name not in silent]
+    return f"verify_here({', '.join(written)})"
+
+
+def find_code_name(code: Any) -> str:
+    """Find the name of a function or class, or of the class of an object."""
+    return find_name(code if hasattr(code, "__name__") else type(code))
 
 
 def verify_code(
     code: Any, space: Mapping[str, Any], params: Sequence[str], options: Mapping[str, Any]
 ) -> Report:
     """Verify a function that returns the loss and the gradients, or a class or object."""
-    name = find_name(code if hasattr(code, "__name__") else type(code))
+    name = find_code_name(code)
     found = read_named({**space, name: code}, name, Recorder(frozenset(), frozenset()), params)
     report = verify_own_model(found.gradients, found.loss, found.params, subject=name, **options)
     return report._replace(notes=(found.said, *report.notes))

@@ -140,6 +140,9 @@ def add_origin(
         if value != usual[name].default and (value or usual[name].default)
     }
     named |= {"seed": seed}
+    # A lambda or an object is written as the argument that it is given for.
+    places = zip(arguments, usual, strict=False)  # the function has further options
+    arguments = [each if each.isidentifier() or "=" in each else place for each, place in places]
     written = ", ".join([*arguments, *(f"{name}={value!r}" for name, value in named.items())])
     call = f"{function.__name__}({written})"
     return report._replace(seed=seed, options=options, versions=find_versions(), command=call)

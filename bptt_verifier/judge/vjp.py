@@ -110,7 +110,7 @@ def judge_kernel(
     verdict = overall(each.verdict for each in parameters.values())
     approximation = describe_approximation(every, found)
     precision = describe_kernel_precision(every, found)
-    notes = *approximation, *precision, *list_untried_sizes(every)
+    notes = *approximation, *precision, *describe_zeros(found), *list_untried_sizes(every)
     report = Report(name, verdict, lazy, None, parameters, cases=len(found), notes=notes)
     if lazy:
         report = report._replace(verdict=Verdict.DISAGREES)
@@ -127,15 +127,20 @@ def is_vague(mistake: Mistake) -> bool:
 
 
 def summarise(found: Sequence[Found]) -> dict[str, ParameterResult]:
-    """Find the worst entry of each gradient over all cases, and the verdict on it."""
-    results = {}
+    """Find the worst entry of each gradient over all cases, and the verdict on it.
+
+    A gradient that is zero at all cases, such as that of W at T = 1, is right if the kernel's is
+    zero to rounding, unless there is no other.
+    """
+    results, zeros = {}, find_zeros(found)
     for name in dict.fromkeys(name for each in found for name in each.gradients):
         here = [each for each in found if name in each.gradients]
         worst = max(here, key=lambda each: each.gradients[name].excess)
         measured = worst.gradients[name]
         resolution = min(each.gradients[name].resolution for each in here)
         wrong = any(each.gradients[name].wrong for each in here)
-        vague = resolution > RESOLVED or any(name in each.unsure for each in here)
+        untestable = resolution > RESOLVED and name not in zeros
+        vague = untestable or any(name in each.unsure for each in here)
         verdict = Verdict.DISAGREES if wrong else (
             Verdict.INCONCLUSIVE if vague else Verdict.AGREES
         )  # fmt: skip
@@ -150,6 +155,26 @@ def summarise(found: Sequence[Found]) -> dict[str, ParameterResult]:
     return results
 
 
+def find_zeros(found: Sequence[Found]) -> list[str]:
+    """List the gradients that are zero, to rounding, in all cases; none if that is all of them."""
+    every = dict.fromkeys(name for each in found for name in each.gradients)
+    testable = {
+        name
+        for each in found
+        for name, measured in each.gradients.items()
+        if np.isfinite(measured.resolution)
+    }
+    return [name for name in every if name not in testable] if testable else []
+
+
+def describe_zeros(found: Sequence[Found]) -> list[str]:
+    """Say which gradients are zero in all cases."""
+    return [
+        f"∂L/∂{name} is zero, to rounding, in all cases, and yours must be, too."
+        for name in find_zeros(found)
+    ]
+
+
 def show_worst(
     found: Sequence[Found], every: Sequence[KernelCalls], options: str
 ) -> Counterexample:
@@ -161,6 +186,7 @@ def show_worst(
     worst, name = max(pairs, key=lambda pair: pair[0].gradients[pair[1]].excess)
     measured = worst.gradients[name]
     submitted, exact = worst.submitted[name][0].astype(np.float64), worst.exact[name][0]
+    drawn = draw_map(worst.nearest.gradients[name])
     errors = np.abs(measured.mean) / measured.limit
     place = np.unravel_index(int(np.argmax(np.nan_to_num(errors))), errors.shape)
     row = tuple(map(int, place[:-1]))
@@ -173,6 +199,6 @@ def show_worst(
         gradient=name,
         yours=np.atleast_1d(nine_digits(submitted[row]))[:SHOWN].tolist(),
         autodiff=np.atleast_1d(nine_digits(exact[row]))[:SHOWN].tolist(),
-        error_over_bound=draw_map(measured)[:LARGEST_MAP, :LARGEST_MAP].tolist(),
+        error_over_bound=drawn[:LARGEST_MAP, :LARGEST_MAP].tolist(),
         reproduce=f"verify_vjp(backward, forward, arguments, {options})",
     )

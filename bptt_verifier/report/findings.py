@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.report.links import link_to_mistake
 from bptt_verifier.tolerance.comparison import Array, Verdict
 
 
@@ -18,7 +19,7 @@ class Mistake(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return self._asdict()
+        return {**self._asdict(), "link": link_to_mistake(self.name)}
 
 
 class ParameterResult(NamedTuple):

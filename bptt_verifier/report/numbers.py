@@ -9,6 +9,7 @@ from bptt_verifier.report.findings import Counterexample
 from bptt_verifier.tolerance.comparison import find_symbol
 
 MOST = 12  # entries that are shown whole; of more, the row with the worst one
+EVERY = 17  # digits, which tell any two numbers apart
 CLOSE = 0.1  # relative error of a difference that rounded numbers may have
 
 
@@ -23,11 +24,13 @@ class ShownNumbers(NamedTuple):
 def count_digits(yours: float, true: float) -> int:
     """Count the significant digits with which the difference of two numbers can be seen."""
     apart = yours - true
-    for digits in range(2, 17):
+    digits = 2
+    while isfinite(apart) and digits < EVERY:
         rounded = float(f"{yours:.{digits}g}") - float(f"{true:.{digits}g}")
-        if not isfinite(apart) or abs(rounded - apart) <= CLOSE * abs(apart):
-            return digits
-    return 17
+        if abs(rounded - apart) <= CLOSE * abs(apart):
+            break
+        digits += 1
+    return digits
 
 
 def write_numbers(values: Any, digits: int) -> str:

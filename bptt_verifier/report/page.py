@@ -22,7 +22,7 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title></head>
-<body>{body}</body></html>
+<body><main>{body}</main></body></html>
 """
 
 

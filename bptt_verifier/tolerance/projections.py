@@ -16,7 +16,9 @@ from bptt_verifier.tolerance.noise import SAFETY
 from bptt_verifier.tolerance.scatter import POOLED, find_critical_ratio
 
 COARSE = 16  # noise of so many units is that of a coarser format inside
-ONE_SIDED = 4  # a coarser format inside may be truncated: its bias is up to so many times its noise
+APPROXIMATE = 2.0**-11  # relative errors of functions such as tanh on graphics processors
+DRAWN_ANEW = 4  # times the scatter near the point is that of rounding in a coarser format
+ONE_SIDED = 8  # a coarser format inside may be truncated: its bias is up to so many times its noise
 
 
 class Noise(NamedTuple):
@@ -37,12 +39,16 @@ class Slices(NamedTuple):
     """The factors of the error on the exact gradient in the slices along one axis.
 
     `axis` is None for the whole gradient. `factor` is the mean over the neighbours, `limit` what
-    rounding may give; both are infinite or zero where the exact gradient is zero.
+    rounding may give; both are infinite or zero where the exact gradient is zero. `error` is the
+    size of the mean errors relative to the slice, whatever their direction, and `noise` that of
+    their scatter.
     """
 
     axis: int | None
     factor: Array
     limit: Array
+    error: Array
+    noise: Array
 
     @property
     def wrong(self) -> Array:
@@ -88,19 +94,25 @@ class Measurement(NamedTuple):
 
 
 def measure(
-    errors: Array, exact: Array, dtype: Any, tests: int, uncertainty: Any = 0.0
+    errors: Array,
+    exact: Array,
+    dtype: Any,
+    tests: int,
+    uncertainty: Any = 0.0,
+    near: Measurement | None = None,
 ) -> Measurement:
     """Measure the errors (K, …) of a gradient at K neighbours, where it is `exact` (K, …).
 
     `dtype` is that of the kernel's gradient, and `tests` the number of all slices and entries of
     the verdict. `uncertainty` (K, …) is the size of the rounding errors in `exact`: a slice that
-    is zero to rounding is not projected on.
+    is zero to rounding is not projected on. `near` are the errors at nearer neighbours: rounding
+    scatters there as well, and a mistake that changes with the point does not.
     """
-    noise = measure_noise(errors, exact, dtype)
+    noise = measure_noise(errors, exact, dtype, near)
     smallest = find_smallest(dtype)
     ratio = find_critical_ratio(len(errors), tests)
     doubt = SAFETY * np.broadcast_to(uncertainty, exact.shape)
-    slices = tuple(measure_slices(errors, exact, dtype, doubt, ratio))
+    slices = tuple(measure_slices(errors, exact, dtype, doubt, ratio, near))
     mean, deviation = errors.mean(axis=0), errors.std(axis=0, ddof=1)
     largest = float(np.abs(exact).max(initial=0.0))
     floor = POOLED * float(np.sqrt(np.mean(deviation**2)))
@@ -110,53 +122,84 @@ def measure(
     return Measurement(noise, slices, mean, limit)
 
 
-def measure_noise(errors: Array, exact: Array, dtype: Any) -> Noise:
+def measure_noise(errors: Array, exact: Array, dtype: Any, near: Measurement | None) -> Noise:
     """Measure the part of the errors that scatters between neighbours."""
-    unit = find_unit(dtype)
-    size = root_mean_square(exact)
-    scatter = (
-        root_mean_square(errors - errors.mean(axis=0)) * (len(errors) / (len(errors) - 1)) ** 0.5
-    )
-    relative = scatter / size if size > 0 else 0.0  # (V2)
+    size, power = root_mean_square(exact), float((exact**2).sum())
+    factor = float((errors * exact).sum()) / power if power > 0 else 0.0
+    relative = root_mean_square(scatter_around(errors, factor, exact)) / size if size > 0 else 0.0
     rounding = root_mean_square(round_once(exact, dtype) - exact)
     total = root_mean_square(errors)
-    return Noise(relative, unit, allow_bias(relative, dtype), total / rounding if rounding else 0.0)
+    bias = allow_bias(
+        relative if near is None else limit_noise(relative, near.noise.relative), dtype
+    )
+    return Noise(relative, find_unit(dtype), bias, total / rounding if rounding else 0.0)
+
+
+def limit_noise(noise: Any, near: Any) -> Any:
+    """Limit the noise further away by that near the point, of which it is at most a few times.
+
+    The errors of approximate functions are smooth near the point and scatter further away alone.
+    """
+    return np.minimum(noise, np.maximum(DRAWN_ANEW * near, APPROXIMATE))
+
+
+def scatter_around(errors: Array, factor: Any, exact: Array) -> Array:
+    """Compute the part of the errors that scatters, without what a factor makes of a mistake."""
+    left = errors - factor * exact
+    scatter: Array = (left - left.mean(axis=0)) * (len(left) / (len(left) - 1)) ** 0.5
+    return scatter
 
 
 def allow_bias(relative: Any, dtype: Any) -> Any:
     """Allow for rounding errors that are alike at all neighbours, relative to the gradient."""
     unit = find_unit(dtype)
     least = unit if is_half(dtype) else ELEMENTARY * unit
-    times = np.where(relative > COARSE * unit, ONE_SIDED, 1)
+    coarse = (relative > COARSE * unit) & (not is_half(dtype))
+    times = np.where(coarse, ONE_SIDED, 1)
     return np.maximum(least, times * relative)  # (V4)
 
 
 def measure_slices(
-    errors: Array, exact: Array, dtype: Any, doubt: Array, ratio: float
+    errors: Array,
+    exact: Array,
+    dtype: Any,
+    doubt: Array,
+    ratio: float,
+    near: Measurement | None,
 ) -> Iterator[Slices]:
     """Project the errors on the exact gradient: as a whole, and in the slices along each axis."""
-    for axis in (None, *range(exact.ndim - 1)):
-        kept = () if axis is None else (axis + 1,)
-        summed = tuple(i for i in range(1, exact.ndim) if i not in kept)
-        product = (errors * exact).sum(axis=summed).reshape(len(errors), -1)
-        power = (exact**2).sum(axis=summed).reshape(len(errors), -1)
-        scatter = ((errors - errors.mean(axis=0)) ** 2).sum(axis=summed).reshape(len(errors), -1)
-        entries = exact[0].size / power.shape[1]
+    for number, axis in enumerate((None, *range(exact.ndim - 1))):
+        summed = tuple(i for i in range(1, exact.ndim) if axis is None or i != axis + 1)
+        product = (errors * exact).sum(axis=summed, keepdims=True)
+        power = (exact**2).sum(axis=summed, keepdims=True)
+        entries = exact.size / power.size
         with np.errstate(all="ignore"):
             factors = product / power  # (V1)
+            scatter = scatter_around(errors, factors.mean(axis=0), exact) ** 2
+            own = np.sqrt(
+                scatter.sum(axis=summed, keepdims=True).sum(axis=0) / power.sum(axis=0)
+            )  # (V2)
+            shared = (errors.mean(axis=0, keepdims=True) ** 2).sum(axis=summed, keepdims=True)
+            error = np.sqrt(shared[0] / power.mean(axis=0))
+            noise = own if near is None else limit_noise(own.ravel(), near.slices[number].noise)
             spread = factors.std(axis=0, ddof=1)
-            own = np.sqrt(scatter.sum(axis=0) / power.sum(axis=0))
             floor = POOLED * np.nanmedian(spread) if np.isfinite(spread).any() else 0.0
             size = np.sqrt(power.min(axis=0) / entries)
             lost = find_smallest(dtype) / size
             # (V3)
-            limit = ratio * np.maximum(spread, floor) + allow_bias(own, dtype) + lost
-        unsure = np.sqrt((doubt**2).sum(axis=summed).reshape(len(errors), -1).max(axis=0) / entries)
+            limit = (
+                ratio * np.maximum(spread, floor)
+                + allow_bias(noise, dtype).reshape(own.shape)
+                + lost
+            )
+        unsure = np.sqrt((doubt**2).sum(axis=summed, keepdims=True).max(axis=0) / entries)
         known = np.isfinite(limit) & (size > unsure)
         yield Slices(
             axis,
-            np.where(known, factors.mean(axis=0), 0.0),
-            np.where(known, limit, np.inf),
+            np.where(known, factors.mean(axis=0), 0.0).ravel(),
+            np.where(known, limit, np.inf).ravel(),
+            np.where(known, error, 0.0).ravel(),
+            np.nan_to_num(own).ravel(),
         )
 
 

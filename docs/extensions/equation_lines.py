@@ -5,9 +5,7 @@ with such lines are pages of the site, with an anchor at each line.
 """
 
 import re
-import tokenize
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -16,41 +14,17 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from sphinx.application import Sphinx
 from sphinx.util import logging
+from tagged_lines import ROOT, find_lines, rank_place
 
 LOGGER = logging.getLogger(__name__)
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("manual_bptt", "jax_reference", "bptt_verifier")
 DERIVATION = "derivation"
 TAG = re.compile(r"\\tag\{([^}]*)\}")
-CITED = re.compile(r"\(([A-Z]\d+)\)")
 SHOWN = 6  # links under one equation
-
-
-def find_lines(root: Path = ROOT) -> dict[str, list[tuple[str, int]]]:
-    """Find the file and line of every comment that has a tag, by tag."""
-    found: dict[str, list[tuple[str, int]]] = {}
-    for package in PACKAGES:
-        for file in sorted((root / package).rglob("*.py")):
-            with tokenize.open(file) as source:
-                for token in tokenize.generate_tokens(source.readline):
-                    if token.type == tokenize.COMMENT:
-                        for tag in CITED.findall(token.string):
-                            place = file.relative_to(root).as_posix(), token.start[0]
-                            found.setdefault(tag, []).append(place)
-    return found
 
 
 def name_page(file: str) -> str:
     """Name the page of a module."""
     return f"source/{file.removesuffix('.py')}"
-
-
-def rank_place(place: tuple[str, int]) -> tuple[bool, bool, str, int]:
-    """Rank the readable derivations first, then those arranged for speed, then the others."""
-    file, line = place
-    package, *inner = file.split("/")
-    fast = len(inner) > 1 or inner[0] == "workspace.py"
-    return package != "manual_bptt", fast, file, line
 
 
 def add_links(app: Sphinx, doctree: nodes.document) -> None:

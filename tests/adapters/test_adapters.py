@@ -15,6 +15,8 @@ from bptt_verifier.adapters import SignatureError, from_c, from_jax, from_torch
 from bptt_verifier.adapters.of_c import read_signature
 from tests.support.c_gru import COMPILER, MISTAKES, SIGNATURE, compile_gru, draw_gru, gru
 from tests.support.kernels import draw_rnn, rnn
+from tests.support.torch_kernels import MISTAKES as LSTM_MISTAKES
+from tests.support.torch_kernels import draw_lstm, lstm, make_lstm
 
 torch: Any = import_module("torch") if find_spec("torch") else None
 needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed")
@@ -129,6 +131,19 @@ def test_an_autograd_function_of_torch_is_judged(dtype: Any) -> None:
     tensors = (torch.tensor(given[0].astype(np.float32)),)
     assert verify_vjp(from_torch(Square.apply), torch.square, tensors, cases=1)
     assert not verify_vjp(from_torch(Wrong.apply), lambda x: x * x, given, cases=1)
+
+
+@needs_torch
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, jnp.bfloat16])
+def test_an_lstm_written_as_an_autograd_function_is_right_and_its_mistakes_are_seen(
+    dtype: Any,
+) -> None:
+    arguments = draw_lstm(dtype)
+    assert verify_vjp(from_torch(make_lstm()), lstm, arguments, cases=1)
+    for mistake, said in LSTM_MISTAKES.items():
+        report = verify_vjp(from_torch(make_lstm(mistake)), lstm, arguments, cases=1)
+        assert report.verdict is Verdict.DISAGREES, str(report)
+        assert said in " ".join(each.explanation for each in report.mistakes)
 
 
 @needs_torch

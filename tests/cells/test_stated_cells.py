@@ -148,6 +148,13 @@ def test_weights_that_do_not_fit_are_refused_in_one_sentence(change: Any, messag
         lstm.forward(weights, problem.x)
     with pytest.raises(ValueError, match=r"^x: expected shape \(T, B, D\), found \(4, 2\); x\["):
         lstm.forward(pack(problem), problem.x[:, 0])
+    with pytest.raises(TypeError, match=r"^x: expected an array, found list"):
+        lstm.forward(pack(problem), problem.x.tolist())
+    for lengths, found in (([4, 0, 3], "0"), ([4, 1, 5], "5")):
+        with pytest.raises(
+            ValueError, match=f"^lengths: expected values from 1 to T = 4, found {found}"
+        ):
+            lstm.forward(pack(problem), problem.x, lengths=lengths)
     with pytest.raises(ValueError, match=r"^c0: expected shape \(1, 3, 3\), found \(3, 3\)"):
         lstm.forward(pack(problem), problem.x, None, problem.first["c0"])
     with pytest.raises(ValueError, match=r"^nonlinearity: expected tanh or relu, found 'sin'"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_vjp
+from tests.support.kernel_gallery import GALLERY
 from tests.support.kernels import backward_of, draw_rnn, rnn, within
 
 
@@ -86,3 +87,19 @@ def test_the_report_shows_the_worst_row_and_a_map() -> None:
     assert np.argwhere(np.array(example.error_over_bound) > 1).tolist() == [[1, 2]]
     assert 'class="heat-' in report.to_html()
     assert "Reproduce: verify_vjp" in str(report)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_a_state_off_by_one_step_is_no_factor_although_the_states_are_alike(dtype: Any) -> None:
+    exhibit = GALLERY["a linear recurrence in chunks"]
+
+    def backward(arguments: Any, d: Any) -> Any:
+        a, x = (each.astype(np.float64) for each in arguments)
+        dx = np.asarray(exhibit.right()((a, x), d.astype(np.float64))[1])
+        h = np.asarray(exhibit.forward(a, x))
+        return (dx * h).astype(dtype), dx.astype(dtype)
+
+    report = verify_vjp(backward, exhibit.forward, exhibit.draw(dtype), cases=1)
+    (mistake,) = report.mistakes
+    assert mistake.name == "unknown"
+    assert "no place that stands out" in mistake.explanation

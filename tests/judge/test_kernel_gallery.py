@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Verdict, verify_vjp
-from tests.support.kernel_gallery import GALLERY
+from bptt_verifier.adapters import from_jax
+from tests.support.kernel_gallery import GALLERY, make_custom_rnn
+from tests.support.kernel_table import PRECISIONS, Count, count_judged
+from tests.support.kernels import draw_rnn, rnn
 
 DTYPES = {"float64": np.float64, "float32": np.float32, "bfloat16": jnp.bfloat16}
 MISTAKES = [(kernel, mistake) for kernel, each in GALLERY.items() for mistake in each.mistakes]
@@ -29,6 +32,19 @@ def test_a_wrong_kernel_is_named_or_placed(kernel: str, mistake: str) -> None:
     assert exhibit.mistakes[mistake] in " ".join(each.explanation for each in report.mistakes)
 
 
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_a_custom_vjp_rnn_is_judged_in_three_precisions(dtype: Any) -> None:
+    arguments = draw_rnn(dtype)
+    right, *wrong = (
+        from_jax(make_custom_rnn(mistake), jit=True)
+        for mistake in ("", "the slope is 1 − h", "W is not transposed")
+    )
+    states = lambda *given: rnn(*given)[0]  # noqa: E731
+    assert verify_vjp(right, states, arguments, cases=1)
+    for kernel in wrong:
+        assert verify_vjp(kernel, states, arguments, cases=1).verdict is Verdict.DISAGREES
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("kernel", GALLERY)
@@ -38,3 +54,12 @@ def test_the_gallery_is_judged_in_every_precision(kernel: str, dtype: Any) -> No
     for mistake in exhibit.mistakes:
         report = verify_vjp(exhibit.wrong(mistake), exhibit.forward, arguments)
         assert report.verdict is Verdict.DISAGREES, f"{mistake}: {report}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_right_case_of_a_thousand_is_called_wrong_and_one_per_cent_is_seen(
+    precision: str,
+) -> None:
+    count = count_judged(PRECISIONS[precision], 1000)
+    assert count == Count(alarms=0, right=1000, seen=1000, wrong=1000)

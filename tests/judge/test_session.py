@@ -29,6 +29,7 @@ def test_a_function_is_judged_with_the_variables_of_the_session() -> None:
     report = run("report = verify_here(f, params=['w'], cases=4, seed=1)")
     assert report, str(report)
     assert report.subject == "f"
+    assert report.command == "verify_here(f, params=['w'], cases=4, seed=1)"
     assert report.notes[0].startswith("f is taken for a function that returns the loss")
 
 
@@ -37,7 +38,9 @@ def test_without_a_function_the_names_of_an_own_model_are_used() -> None:
     lines += "gradients = lambda p: {'w': 3 * p['w']}\nreport = verify_here(cases=4)"
     assert [mistake.name for mistake in run(lines).mistakes] == ["constant-factor"]
     derivation = "def gradients(params, x, y): raise KeyError(1)\nreport = verify_here(examples=1)"
-    assert [mistake.name for mistake in run(derivation).mistakes] == ["raised"]
+    report = run(derivation)
+    assert [mistake.name for mistake in report.mistakes] == ["raised"]
+    assert report.command == "verify_here(examples=1)"
 
 
 def test_what_is_missing_in_the_session_is_said() -> None:

@@ -61,6 +61,18 @@ def test_a_mistake_of_one_in_a_thousand_is_seen_in_float32() -> None:
     assert report.verdict is Verdict.DISAGREES, report
 
 
+def test_a_hessian_is_its_own_transpose() -> None:
+    A = np.array([[2.0, 1.0], [0.5, 3.0]])
+
+    def product(matrix: Any, arguments: Any, direction: Any) -> Any:
+        return (matrix @ direction[0],)
+
+    arguments = (np.array([0.3, -0.7]),)
+    symmetric, other = partial(product, A + A.T), partial(product, A)
+    assert verify_transpose(symmetric, symmetric, arguments)
+    assert verify_transpose(other, other, arguments).verdict is Verdict.DISAGREES
+
+
 def test_zeros_of_both_are_no_evidence() -> None:
     def nothing(arguments: Any, given: Any) -> Any:
         return [np.zeros_like(each) for each in arguments]

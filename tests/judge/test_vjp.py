@@ -86,6 +86,22 @@ def test_several_settings_are_judged_each_in_its_sizes() -> None:
     assert set(seen) == {(1, 2, 2), (3, 1, 2)}
 
 
+def test_a_gradient_of_zeros_is_right_if_the_kernels_is_and_there_are_others() -> None:
+    arguments = np.linspace(1, 2, 4), np.ones(3)
+    zero = "∂L/∂y is zero, to rounding, in all cases, and yours must be, too."
+
+    def double(x: Any, y: Any) -> Any:
+        return 2 * x
+
+    right = verify_vjp(lambda a, c: (2 * c, 0 * a[1]), double, arguments, cases=1)
+    assert right
+    assert zero in right.notes
+    wrong = verify_vjp(lambda a, c: (2 * c, 1e-9 * a[1]), double, arguments, cases=1)
+    assert wrong.verdict is Verdict.DISAGREES
+    alone = verify_vjp(lambda a, c: (0 * c,), np.floor, (np.linspace(1, 2, 4),), cases=1)
+    assert alone.verdict is Verdict.INCONCLUSIVE
+
+
 def test_a_forward_pass_that_leaves_float64_is_refused_with_the_remedy() -> None:
     arguments = draw_rnn(np.float32)
     with pytest.raises(ValueError, match="leave out conversions and dtypes"):
@@ -106,3 +122,21 @@ BREACHES = {
 def test_a_breach_of_the_contract_has_a_name(name: str, backward: Any) -> None:
     report = verify_vjp(backward, rnn, draw_rnn(np.float64), cases=1)
     assert [mistake.name for mistake in report.mistakes] == [name]
+
+
+@pytest.mark.parametrize(
+    ("size", "waves", "verdict"),
+    [(2e-5, 60, "agrees"), (2e-4, 60, "agrees"), (0.05, 200, "inconclusive"),
+     (0.05, 20, "disagrees")],
+)  # fmt: skip
+def test_a_smooth_error_that_scatters_further_away_is_rounding_if_it_is_small(
+    size: float, waves: float, verdict: str
+) -> None:
+    """As the approximate functions of graphics processors err; more than those is not decided."""
+
+    def backward(arguments: Any, d: Any) -> Any:
+        x = arguments[0].astype(np.float64)
+        return ((d * np.cos(x) * (1 + size * np.cos(waves * x))).astype(np.float32),)
+
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    assert str(verify_vjp(backward, jnp.sin, (x,), cases=1).verdict) == verdict

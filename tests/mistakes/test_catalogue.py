@@ -1,6 +1,7 @@
 """The catalogue explains every name of a mistake, and its lines show what it says."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,11 @@ def test_a_report_links_to_the_heading_of_the_mistake_it_names() -> None:
         assert page.count(f"\n### `{name}`\n") == 1
         assert link_to_mistake(name) == f"{SITE}/mistakes.html#{name}"
     assert link_to_equation("B3") == f"{SITE}/derivation.html#equation-b3"
+
+
+def test_the_project_gives_the_address_of_the_same_site() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["urls"]["Documentation"] == f"{SITE}/"
 
 
 def test_a_report_says_where_to_read_about_its_mistake() -> None:

@@ -10,7 +10,10 @@ CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL)
 # GitHub refuses \operatorname. Its Markdown takes a backslash before punctuation for an escape and
 # removes it, so that `\,` would be a comma; two * would be emphasis, and `<b` a tag of HTML.
-REFUSED = re.compile(r"\\operatorname|\\def\b|\\newcommand|\\[^A-Za-z]|\*|<[A-Za-z]")
+# A dollar beside a space neither begins nor ends a formula.
+REFUSED = re.compile(
+    r"\\operatorname|\\def\b|\\newcommand|\\[^A-Za-z]|\*|<[A-Za-z]|^\$\s|[^$]\s\$$"
+)
 
 
 def list_refused(text: str) -> list[str]:
@@ -25,7 +28,15 @@ def test_github_renders_every_formula(page) -> None:
 
 @pytest.mark.parametrize(
     "formula",
-    [r"$\operatorname{sign}(0)$", r"$$a\,b$$", r"$\{U, W\}$", "$$a \\\\ b$$", "$L^*$", "$a<b$"],
+    [
+        r"$\operatorname{sign}(0)$",
+        r"$$a\,b$$",
+        r"$\{U, W\}$",
+        "$$a \\\\ b$$",
+        "$L^*$",
+        "$a<b$",
+        "$a $",
+    ],
 )
 def test_a_formula_that_github_would_change_is_noticed(formula: str) -> None:
     assert list_refused(f"With {formula} in `$\\,$` and the rest") == [formula]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import unittest
+from functools import partial
 from inspect import signature
 from typing import Any, Unpack, get_type_hints
 
@@ -85,6 +86,32 @@ def test_the_short_summary_shows_verdict_mistake_place_and_remedy(kind: str, run
     shown = "\n".join(ended.outlines)
     assert f"  {LINE}\n  run again: python -m pytest " in shown
     assert "require(gradients" not in shown  # the traceback ends at the line of the test
+
+
+NOT_IN_A_TEST = {
+    "ERROR": "import pytest\n@pytest.fixture\ndef made(): require(len)\ndef test_mine(made): pass",
+    "ERROR test_it.py": "require(len)",
+    "SUBFAILED": "def test_mine(subtests):\n    with subtests.test(): require(len)",
+    "SUBFAILED(i=1)": "import unittest\nclass TestMine(unittest.TestCase):\n"
+    "    def test_mine(self):\n        with self.subTest(i=1): require(len)",
+}
+
+
+@pytest.mark.parametrize("kind", NOT_IN_A_TEST)
+def test_a_fixture_a_module_and_a_subtest_show_the_same(
+    kind: str, run: Any, pytester: pytest.Pytester
+) -> None:
+    ended = run(NOT_IN_A_TEST[kind], "--bptt-html", "pages")
+    (line,) = [each for each in ended.outlines if each.startswith(kind) and " - " in each]
+    assert line.endswith(f"- {LINE}")
+    assert f"  {LINE}" in ended.outlines
+    assert len([*(pytester.path / "pages").iterdir()]) == 1
+
+
+def test_each_subtest_has_a_page(run: Any, pytester: pytest.Pytester) -> None:
+    source = "    for i in range(2):\n        with subtests.test(i=i): require(len)"
+    run(f"def test_mine(subtests):\n{source}", "--bptt-html", "pages")
+    assert len([*(pytester.path / "pages").iterdir()]) == 2
 
 
 def test_other_failures_are_left_as_they_are(run: Any) -> None:
@@ -255,6 +282,8 @@ def test_a_report_carries_what_repeats_it() -> None:
     again = eval(call, {"verify": verify, "wrong": wrong})
     assert again == report
     assert verify(wrong, examples=3).command == "verify(wrong, examples=3, seed=0)"
+    without_name = partial(wrong, None)
+    assert verify(without_name, examples=3).command == "verify(gradients, examples=3, seed=0)"
     assert verify_own_model(dict, dict, {"w": 1.0}, cases=2).command == (
         "verify_own_model(dict, dict, params, cases=2, seed=0)"
     )

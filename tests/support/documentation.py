@@ -7,7 +7,7 @@ from tests.support.modules import ROOT
 
 
 def load_builder(name: str) -> ModuleType:
-    """A module of the folder `docs`."""
+    """A module of the folder `docs`, by its path there."""
     spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

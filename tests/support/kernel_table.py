@@ -1,7 +1,8 @@
 """False alarms and 1 % mistakes seen, by precision: the judge, check_grads and gradcheck.
 
-`python -m tests.support.kernel_table CASES CHECKED` prints the tables of docs/kernels.md, from so
-many cases of each precision for the judge, and so many for the other two; gradcheck needs torch.
+`python -m tests.support.kernel_table CASES CHECKED [PRECISION [SEED]]` prints the table of
+docs/kernels.md, from so many cases of each precision for the judge, and so many for the other two;
+gradcheck needs torch.
 """
 
 import sys
@@ -186,22 +187,24 @@ def count_checked(passes: Callable[..., bool], dtype: Any, cases: int) -> Count:
     return Count(alarms, right, seen, wrong)
 
 
-def main(cases: int, checked: int) -> None:
-    """Print the table."""
+def main(cases: int, checked: int, precision: str = "", seed: int = 0) -> None:
+    """Print the table, for one precision or all. No case is checked otherwise if that is 0."""
     print("| precision | check | right cases called wrong | 1 % mistakes seen |")
     print("| --- | --- | --- | --- |")
     checks: dict[str, Any] = {"`jax.test_util.check_grads`": passes_check_grads}
     if find_spec("torch"):
         checks["`torch.autograd.gradcheck`"] = passes_gradcheck
     for name, dtype in PRECISIONS.items():
-        counts: dict[str, Any] = {"`verify_vjp`": partial(count_judged, dtype, cases)}
+        if not name.startswith(precision):
+            continue
+        counts: dict[str, Any] = {"`verify_vjp`": partial(count_judged, dtype, cases, seed)}
         for check, passes in checks.items():
             counts[check] = partial(count_checked, passes, dtype, checked)
         for check, count in counts.items():
-            alarms, right, seen, wrong = count()
+            alarms, right, seen, wrong = count() if checked or "vjp" in check else (0, 0, 0, 0)
             shown = f"| {name} | {check} | {alarms} of {right} | {seen} of {wrong} |"
             print(shown, flush=True)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:3]), *sys.argv[3:4], *map(int, sys.argv[4:]))
