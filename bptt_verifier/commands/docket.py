@@ -190,7 +190,8 @@ INTRODUCTION = (
     "‖claimed − true‖ / ‖true‖. Training is gradient descent on the colours of `bptt train`: three",
     "phrases of two words, of which the second decides; the first follows up to four times more,",
     "if the gradient still learns then. The bars are the losses after 20, 40, … 300 steps: ▁ below",
-    "10⁻⁶, one higher for each power of ten, █ from 1 on. The last loss follows as a number.",
+    "10⁻⁶, one higher for each power of ten, █ from 1 on. The last loss follows as a number. An",
+    "entry's own model descends on its own loss instead.",
 )  # fmt: skip
 HEADINGS = ("entry", "claim", "verdict", "named", "source seen")
 

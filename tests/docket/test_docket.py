@@ -2,6 +2,8 @@
 
 import re
 from datetime import date
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,9 @@ from bptt_verifier import verify_own_model
 from bptt_verifier.commands.docket import DocketRow, count_kinds, render_finding, render_source
 from bptt_verifier.commands.docket_training import (
     FILLERS,
+    OWN_STEPS,
     STEPS,
+    descend,
     describe_training,
     draw_curve,
     extend_phrases,
@@ -30,6 +34,7 @@ from bptt_verifier.judge.published import (
     measure_defined_errors,
     measure_errors,
     read_entry,
+    take_complex_steps,
 )
 from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.report import Mistake, Report
@@ -99,6 +104,32 @@ def test_what_is_held_constant_has_no_part_in_the_derivative() -> None:
     w = published.np.array([2.0, -3.0])
     found = differentiate_first(lambda p: (p["w"] * w**2).sum(), {"w": w})
     assert found["w"] == pytest.approx(w**2)
+
+
+def write_own(folder: Path, *replaced: tuple[str, str]) -> str:
+    """Write the template of an entry with other lines; return its path."""
+    text = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
+    for old, new in replaced:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (folder / "own.py").write_text(text, encoding="utf-8")
+    return str(folder / "own.py")
+
+
+LOSS = "    return s**2 / 2"
+
+
+def test_complex_steps_refuse_a_loss_with_an_absolute_value() -> None:
+    """The absolute value of a complex number has no imaginary part."""
+    w = {"w": np.array([2.0, -3.0])}
+    with pytest.raises(ValueError, match="analytic"):
+        differentiate_first(lambda p: abs(p["w"]).sum(), w)
+
+
+def test_a_loss_that_is_not_analytic_is_differentiated_by_autodiff(tmp_path: Path) -> None:
+    """|s²/2| is s²/2, so that the template's gradient stays right."""
+    own = write_own(tmp_path, (LOSS, "    return abs(s**2 / 2)"))
+    assert max(measure_errors(read_entry(own)).values()) < ROUNDING
 
 
 @pytest.mark.parametrize("errors", [{"W": 0.1, "U": 0.0}, {"U": 0.0, "W": np.nan}, {}])
@@ -188,7 +219,7 @@ def test_a_changed_entry_is_not_in_the_page() -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_the_page_has_what_the_judge_finds_but_for_the_digits(name: str) -> None:
     def without_digits(text: str) -> str:
-        return re.sub(r"-?\d[\d.e+-]*", "#", text).replace(" ", "")
+        return re.sub(r"-?\d[\d.e+-]*|[▁-█]+", "#", text).replace(" ", "")
 
     case = read_entry(name)
     row = DocketRow(case, judge_entry(case), measure_errors(case), measure_defined_errors(case))
@@ -233,9 +264,25 @@ def test_a_bar_is_a_power_of_ten() -> None:
     assert draw_curve([5.0, 0.5, 0.05, 2e-6, 1e-9, 0.0]) == "█▇▆▂▁▁"
 
 
-def test_right_claims_and_own_models_are_not_trained() -> None:
+def test_right_claims_are_not_trained() -> None:
     assert describe_training(read_entry("cs231n-rnn-step")) == ""
-    assert describe_training(read_entry("pascanu-jacobian")) == ""
+    assert describe_training(read_entry("practical-introduction-state")) == ""
+
+
+def test_an_own_model_descends_on_its_own_loss() -> None:
+    case = read_entry("eprop-approximation")
+    true = descend(partial(take_complex_steps, case.module.loss), case, 0.03)
+    assert len(true) == OWN_STEPS
+    assert true == sorted(true, reverse=True)
+    assert descend(case.module.gradients, case, 0.03)[-1] > 2 * true[-1]
+    assert re.search(r"60 steps: from 9.9 to 4.* with the claim, to 1", describe_training(case))
+
+
+def test_a_descent_ends_where_the_loss_is_not_finite() -> None:
+    case = read_entry("eprop-approximation")
+    with np.errstate(all="ignore"):
+        losses = descend(lambda p: dict.fromkeys(p, np.inf), case, 0.1)
+    assert losses == [case.module.loss(case.module.params)]
 
 
 # The command.
@@ -291,11 +338,9 @@ def test_a_name_that_is_no_entry_is_refused_in_one_sentence(bptt, name: str) -> 
     assert ended.err.count("\n") == 1
 
 
-def test_a_file_of_ones_own_is_an_entry(tmp_path) -> None:
-    template = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
-    (tmp_path / "my_case.py").write_text(template, encoding="utf-8")
-    case = read_entry(str(tmp_path / "my_case.py"))
-    assert case.name == "my-case"
+def test_a_file_of_ones_own_is_an_entry(tmp_path: Path) -> None:
+    case = read_entry(write_own(tmp_path))
+    assert case.name == "own"
     assert measure_errors(case)
     (tmp_path / "bare.py").write_text("ENTRY = 1\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"to define ENTRY, found none"):
@@ -316,29 +361,21 @@ STATED = "    corrected=(),"
     ],
 )
 def test_an_approximation_without_its_definition_is_refused(
-    stated: str, missing: str, tmp_path
+    stated: str, missing: str, tmp_path: Path
 ) -> None:
-    template = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
-    assert template.count(STATED) == 1
-    text = template.replace(STATED, f"{stated}\n{STATED}")
-    (tmp_path / "half.py").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=missing):
-        read_entry(str(tmp_path / "half.py"))
+        read_entry(write_own(tmp_path, (STATED, f"{stated}\n{STATED}")))
 
 
 @pytest.mark.parametrize("line", ['raise KeyError("w")', "return {}", "return 1"])
 def test_an_entry_whose_code_fails_disagrees_without_a_traceback(
-    line: str, bptt, monkeypatch, tmp_path
+    line: str, bptt, monkeypatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("bptt_verifier.judge.published.CASES", 1)
-    template = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
     body = "    s, T = [0.0], len(x)\n"
-    assert template.count(body) == 1
-    broken = template.replace(body, f"    {line}\n{body}")
-    (tmp_path / "broken.py").write_text(broken, encoding="utf-8")
-    ended = bptt("docket", tmp_path / "broken.py")
+    ended = bptt("docket", write_own(tmp_path, (body, f"    {line}\n{body}")))
     assert ended.code == 1
-    assert "broken: stated agrees; found disagrees" in ended.out
+    assert "own: stated agrees; found disagrees" in ended.out
     assert "Relative error on ordinary data: not measured." in ended.out
     assert "Traceback" not in ended.out + ended.err
 

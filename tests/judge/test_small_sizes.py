@@ -67,6 +67,12 @@ def test_sizes_at_which_a_file_does_not_run_are_passed_over(tmp_path: Path) -> N
     assert found.sizes == {"N": 2, "M": 1}
 
 
+def test_a_loss_that_is_not_analytic_gives_no_numbers(tmp_path: Path) -> None:
+    squared = "    return s**2 / 2", "    return abs(s**2 / 2)"
+    file = write_entry(tmp_path, squared, (RETURNED, 'return {"w": 2 * sum('))
+    assert find_smallest(read_entry(str(file))) is None
+
+
 def test_sizes_are_tried_by_their_sum() -> None:
     assert [tuple(each.values()) for each in list_smaller({"T": 2, "H": 2})] == [
         (1, 1), (1, 2), (2, 1), (2, 2),
