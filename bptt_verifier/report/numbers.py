@@ -9,7 +9,6 @@ from bptt_verifier.report.findings import Counterexample
 from bptt_verifier.tolerance.comparison import find_symbol
 
 MOST = 12  # entries that are shown whole; of more, the row with the worst one
-EVERY = 17  # digits, which tell any two numbers apart
 CLOSE = 0.1  # relative error of a difference that rounded numbers may have
 
 
@@ -22,13 +21,17 @@ class ShownNumbers(NamedTuple):
 
 
 def count_digits(yours: float, true: float) -> int:
-    """Count the significant digits with which the difference of two numbers can be seen."""
-    apart = yours - true
-    digits = 2
-    while isfinite(apart) and digits < EVERY:
+    """Count the significant digits with which the difference of two numbers can be seen.
+
+    At 17 digits both are exact.
+    """
+    apart, digits = yours - true, 2
+
+    def is_far() -> bool:
         rounded = float(f"{yours:.{digits}g}") - float(f"{true:.{digits}g}")
-        if abs(rounded - apart) <= CLOSE * abs(apart):
-            break
+        return abs(rounded - apart) > CLOSE * abs(apart)
+
+    while isfinite(apart) and is_far():
         digits += 1
     return digits
 

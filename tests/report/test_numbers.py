@@ -51,8 +51,8 @@ def test_a_small_gradient_is_shown_whole() -> None:
 
 
 def test_twelve_entries_are_shown_whole_and_thirteen_by_their_row() -> None:
-    for rows, what in ((6, "∂L/∂W"), (7, "∂L/∂W[0]")):
-        assert show_numbers(make_case(np.ones((rows, 2)), np.zeros((rows, 2)))).what == what
+    for size, what in ((12, "∂L/∂W"), (13, "∂L/∂W[0]")):
+        assert show_numbers(make_case(np.ones((size, 1)), np.zeros((size, 1)))).what == what
 
 
 def test_of_a_large_gradient_the_row_with_the_worst_entry_is_shown() -> None:

@@ -232,3 +232,8 @@ def test_the_cells_of_a_large_map_have_colours_alone() -> None:
 )
 def test_a_heat_map_is_of_any_shape(errors: list[object], columns: int) -> None:
     assert chart_errors(errors).columns == columns
+
+
+def test_a_gradient_without_entries_has_no_error() -> None:
+    said = "0 of 0 entries are beyond the allowed error, at most by 0"
+    assert chart_errors([]).description == said
