@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
-from bptt_verifier.commands.docket import DocketRow, count_kinds, render_finding, render_source
+from bptt_verifier.commands.docket import (
+    DocketRow,
+    count_kinds,
+    render_finding,
+    render_source,
+    write_apart,
+)
 from bptt_verifier.commands.docket_training import (
     FILLERS,
     OWN_STEPS,
@@ -284,6 +290,11 @@ def test_a_descent_ends_where_the_loss_is_not_finite() -> None:
     with np.errstate(all="ignore"):
         losses = descend(lambda p: dict.fromkeys(p, np.inf), case, 0.1)
     assert losses == [case.module.loss(case.module.params)]
+
+
+def test_numbers_are_written_with_as_many_digits_as_tell_them_apart() -> None:
+    assert write_apart([[1.19]], [[0.791]]) == ("[[1.19]]", "[[0.791]]")
+    assert write_apart([1.1942, 2.0], [1.1938, 2.0]) == ("[1.1942, 2]", "[1.1938, 2]")
 
 
 # The command.
