@@ -53,6 +53,7 @@ accuracy: $(SET_UP)
 
 docket: $(SET_UP)
 	@$(BIN)/bptt docket --markdown docs/docket.md
+	@$(BIN)/python docs/catalogue.py
 
 train: $(SET_UP)
 	@$(BIN)/bptt train

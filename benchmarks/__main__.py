@@ -132,6 +132,8 @@ def main(
         raise ValueError("--suite verify: expected --device cpu and --model rnn, found another")
     measured, failure = Measured(), None
     with machine.limited_to(threads):
+        if suite is Suite.PARALLEL:
+            machine.count_processors_as_devices()
         setting = Setting(machine.device(str(device)), tf32)
         try:
             with progress_bar(f"{suite}, rounds", None) as progress:

@@ -5,6 +5,7 @@ This module writes the text between `<!-- begin NAME -->` and `<!-- end NAME -->
 
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 from benchmarks.agreement import GATE
@@ -117,9 +118,9 @@ def goals(results: dict[str, Result]) -> str:
     """The table of all targets that the committed results cover."""
     rows = [
         [target.wanted, target.found, target.where, target.verdict]
-        for suite in OF_SUITE
-        if suite in results
-        for target in targets(results[suite])
+        for suite, cell in product(OF_SUITE, ("", "-lstm", "-gru"))
+        if suite + cell in results
+        for target in targets(results[suite + cell])
     ]
     return markdown(["target", "found", "at B, T, D, H, O", "verdict"], rows)
 
@@ -181,6 +182,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "deepbench": speeds,
     "steps": plain,
     "checkpoint": plain,
+    "parallel": plain,
     "verify": cases,
 }
 

@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import scans
 from benchmarks.contenders import Contender, Setting, Unavailable, fastest, named, timed_once
 from bptt_verifier.problems.problem import GATES, Problem
 from manual_bptt import jitted
+from manual_bptt.jitted import parallel
 
 ValueAndGrad = Callable[[Any, Any, Any], tuple[Any, Any]]
 
@@ -38,11 +40,23 @@ def repeated(
 
 
 def compiled(
-    name: str, value_and_grad: ValueAndGrad, problem: Problem, setting: Setting, *, loop: bool
+    name: str,
+    value_and_grad: ValueAndGrad,
+    problem: Problem,
+    setting: Setting,
+    *,
+    loop: bool = False,
+    shares: tuple[Any, Any, Any] | None = None,
 ) -> Contender:
-    """The contender of a step compiled ahead for this problem, with donated parameters."""
-    place = partial(jax.device_put, device=setting.device)
-    params, x, y, rate = place((problem.params, problem.x, problem.y, problem.x.dtype.type(0)))
+    """The contender of a step compiled ahead for this problem, with donated parameters.
+
+    `shares` are the shardings of what all devices have, of x and of y; without them all is on the
+    setting's device.
+    """
+    everywhere, of_x, of_y = shares or (setting.device,) * 3
+    place = partial(jax.device_put, device=everywhere)
+    params, rate = place((problem.params, problem.x.dtype.type(0)))
+    x, y = jax.device_put((problem.x, problem.y), (of_x, of_y))
     counts = {steps: place(jnp.int32(steps)) for steps in (1, LOOP)} if loop else {}
     function = partial(repeated if loop else updated, value_and_grad)
     given = (params, x, y, rate, *list(counts.values())[:1])
@@ -110,6 +124,22 @@ def manual_jit(
     derivation = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}[problem.cell]
     by_hand = partial(derivation.value_and_grad, **problem.option, loss=problem.loss, **options)
     return compiled(name, by_hand, problem, setting, loop=loop)
+
+
+def shared_out(name: str, problem: Problem, setting: Setting, *, devices: int) -> Contender:
+    """The derivation by hand of `manual_bptt.jitted.parallel`, on so many devices."""
+    there = jax.devices(setting.device.platform)
+    if len(there) < devices:
+        raise Unavailable(f"expected {devices} devices, found {len(there)}")
+    if problem.x.shape[1] % devices:
+        raise Unavailable(f"{devices} devices cannot share a batch of {problem.x.shape[1]} evenly")
+    mesh = Mesh(np.array(there[:devices]), ("batch",))
+    options: dict[str, Any] = {**problem.option, "loss": problem.loss, "mesh": mesh}
+    spec: Any = PartitionSpec
+    specs = [spec(), spec(None, "batch"), spec("batch")]
+    by_hand = partial(parallel.value_and_grad, **options)
+    everywhere, of_x, of_y = (NamedSharding(mesh, spec) for spec in specs)
+    return compiled(name, by_hand, problem, setting, shares=(everywhere, of_x, of_y))
 
 
 def products(problem: Problem, *, in_place: bool) -> Callable[..., Any]:

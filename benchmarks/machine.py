@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -158,6 +158,13 @@ def limited_to(threads: int | None) -> Iterator[None]:
             undone.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(threads)
         yield
+
+
+def count_processors_as_devices() -> None:
+    """Make every processor a JAX device of its own, unless JAX has counted its devices already."""
+    update: Any = jax.config.update
+    with suppress(RuntimeError):
+        update("jax_num_cpu_devices", schedulable())
 
 
 def device(name: str) -> Any:

@@ -30,6 +30,7 @@ class Suite(StrEnum):
     DEEPBENCH = "deepbench"
     STEPS = "steps"
     CHECKPOINT = "checkpoint"
+    PARALLEL = "parallel"
     VERIFY = "verify"
 
 
@@ -60,6 +61,14 @@ CHECKPOINTED: dict[str, Builder] = {
     "manual-jit": jax_steps.manual_jit,
     "manual-jit-checkpointed": partial(jax_steps.manual_jit, checkpoint_every=EVERY),
     "autodiff": jax_steps.autodiff,
+}
+# The same step on one device and with its batch shared out; a contender needs so many devices.
+SHARED_OUT: dict[str, Builder] = {
+    "manual-jit": jax_steps.manual_jit,
+    **{
+        f"manual-jit-on-{devices}": partial(jax_steps.shared_out, devices=devices)
+        for devices in (2, 4, 8)
+    },
 }
 
 
@@ -134,5 +143,6 @@ PLANS = {
     Suite.CHECKPOINT: Plan(
         (Sizes(T=100_000, B=8, D=16, H=64, O=3),), CHECKPOINTED, rounds=5, seconds=60
     ),
+    Suite.PARALLEL: Plan(QUICK[2:], SHARED_OUT, baseline="manual-jit", rounds=9, seconds=10),
     Suite.VERIFY: Plan((), {}, baseline="torch-gradcheck", rounds=20, seconds=60),
 }

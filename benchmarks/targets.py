@@ -108,7 +108,7 @@ def further_share_targets(result: Result) -> list[Target]:
     return share_targets(result._replace(timings=further))
 
 
-def memory_targets(result: Result) -> list[Target]:
+def memory_targets(result: Result, arrays_wanted: float = ARRAYS, cell: str = "") -> list[Target]:
     """The targets of temporary memory, in (T, B, H) arrays."""
     found = []
     for contender in BY_HAND:
@@ -119,13 +119,14 @@ def memory_targets(result: Result) -> list[Target]:
         ]
         if arrays:
             most, timing = max(arrays, key=lambda each: each[0])
-            within = sum(value <= ARRAYS for value, _ in arrays)
+            within = sum(value <= arrays_wanted for value, _ in arrays)
             found.append(
                 Target(
-                    f"{contender}: temporary memory of at most {ARRAYS} (T, B, H) arrays",
+                    f"{cell}{contender}: temporary memory of at most {arrays_wanted} "
+                    f"(T, B, H) arrays",
                     f"{most:.2f}; within at {within} of {len(arrays)} sizes",
                     short(timing.sizes),
-                    most <= ARRAYS,
+                    most <= arrays_wanted,
                 )
             )
     return found
@@ -164,6 +165,80 @@ def loop_targets(result: Result) -> list[Target]:
     ]
 
 
+def better_of_both(result: Result) -> list[Target]:
+    """The faster of the two steps by hand against PyTorch, for a cell with gates."""
+    goals = {
+        timing.sizes: 1.0 if result.model == "gru" or timing.sizes.H <= 64 else 0.95
+        for timing in result.timings
+        if timing.contender in BY_HAND and timing.sizes is not None
+    }
+    found = []
+    for sizes, goal in goals.items():
+        ratios = [
+            ratio.value
+            for timing in result.timings
+            if timing.sizes == sizes and timing.contender in BY_HAND
+            and (ratio := result.ratio(timing, "torch")) is not None
+        ]  # fmt: skip
+        if ratios:
+            found.append((max(ratios), goal, sizes))
+    if not found:
+        return []
+    value, goal, sizes = min(found, key=lambda each: each[0] / each[1])
+    reached = sum(each >= wanted for each, wanted, _ in found)
+    wanted = "at least 1" if result.model == "gru" else "at least 1 up to H = 64 and 0.95 above"
+    return [
+        Target(
+            f"{result.model.upper()}, the better of {' and '.join(BY_HAND)} over torch: {wanted}",
+            f"{value:.2f}; reached at {reached} of {len(found)} sizes",
+            short(sizes),
+            value >= goal,
+        )
+    ]
+
+
+GATED_SHARES = {64: 0.6, 128: 0.75, 512: 0.85, 1024: 0.85}
+GATED_ARRAYS = {"lstm": 8.2, "gru": 7.2}
+
+
+def gated_targets(result: Result) -> list[Target]:
+    """The targets of a cell with gates: against PyTorch, autodiff and the limit, and of memory."""
+    cell = result.model.upper()
+    shares = least(
+        result,
+        "manual",
+        result.share_of_limit,
+        lambda timing: GATED_SHARES.get(0 if timing.sizes is None else timing.sizes.H),
+    )
+    ratios = least(
+        result, "manual-jit", lambda timing: result.ratio(timing, "autodiff"), lambda _: 1.25
+    )
+    return [
+        *better_of_both(result),
+        *(
+            Target(
+                f"{cell}, manual-jit over autodiff: at least 1.25 at every size",
+                f"{value:.2f}; reached at {sum(v >= 1.25 for _, v, _ in ratios)} of "
+                f"{len(ratios)} sizes",
+                short(timing.sizes),
+                value >= goal,
+            )
+            for timing, value, goal in ratios[:1]
+        ),
+        *(
+            Target(
+                f"{cell}, manual: at least {goal} of the limit at H = {timing.sizes.H}",
+                f"{value:.2f}",
+                short(timing.sizes),
+                value >= goal,
+            )
+            for timing, value, goal in shares
+            if timing.sizes is not None
+        ),
+        *memory_targets(result, GATED_ARRAYS[result.model], f"{cell}, "),
+    ]
+
+
 OF_SUITE: dict[str, Sequence[Callable[[Result], list[Target]]]] = {
     "quick": (ratio_targets, share_targets, memory_targets),
     "full": (further_share_targets,),
@@ -173,5 +248,7 @@ OF_SUITE: dict[str, Sequence[Callable[[Result], list[Target]]]] = {
 
 
 def targets(result: Result) -> list[Target]:
-    """All targets that a result of this suite covers."""
+    """All targets that a result of this suite and cell covers."""
+    if result.model != "rnn":
+        return gated_targets(result) if result.suite == "quick" else []
     return [target for of in OF_SUITE.get(result.suite, ()) for target in of(result)]

@@ -20,6 +20,7 @@ ENTRY = Entry(
     reading="The reading under which the verdict is another, or that there is none.",
     mistake=(),  # of a wrong claim: the name that the judge gives, unless that is unknown
     corrected=(),  # of a wrong claim: the right formulas
+    # Of an approximation: `exactly`, `deliberate`, and `held_loss`, see CONTRIBUTING.md.
 )
 
 x = np.array([0.5, -1.0, 2.0])

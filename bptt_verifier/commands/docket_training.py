@@ -1,18 +1,27 @@
-"""Whether training would notice a wrong claim: the worked example, learned with both gradients."""
+"""Whether training would notice a wrong claim: the colours, learned with both gradients.
+
+Each phrase of the worked example is followed by its first token several times, so that the word
+that decides the colour is as many steps away from the output.
+"""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bptt_verifier.commands.colours import Encoding, inputs, targets
 from bptt_verifier.docket.entry import Entry
-from bptt_verifier.judge.published import DocketCase
+from bptt_verifier.judge.published import DocketCase, differentiate_first, take_complex_steps
 from bptt_verifier.judge.submission import WEIGHTS
-from bptt_verifier.problems.problem import CELLS, OPTION_NAMES
+from bptt_verifier.problems.problem import CELLS, OPTION_NAMES, Array
 
 HIDDEN, RATE = 8, 0.5
-STEPS = (10, 30, 100, 300)  # of gradient descent, after which the loss is taken
+FILLERS = 4, 2, 0  # times that the first token follows; the first number with which the gradient
+LEARNED = 1e-3  # reaches this loss is taken
+OWN_STEPS, OWN_RATES = 60, (0.1, 0.03, 0.01, 0.003)  # of the descent of an own model
+STEPS = range(20, 301, 20)  # of gradient descent, after which the loss is taken
+BARS = "▁▂▃▄▅▆▇█"  # losses below 10⁻⁶, then one bar for each power of ten, and the last from 1 on
 
 
 def list_options(entry: Entry) -> dict[str, Any]:
@@ -22,12 +31,24 @@ def list_options(entry: Entry) -> dict[str, Any]:
     return {name: chosen[name]} if name else {}
 
 
-def train_with(gradients: Callable[..., Any], case: DocketCase) -> list[float]:
+def extend_phrases(fillers: int) -> Array:
+    """Extend the phrases by their first token, one-hot: x (2 + fillers, 3, 4)."""
+    x: Array = inputs(Encoding.ONE_HOT)
+    return np.concatenate([x, *[x[:1]] * fillers])
+
+
+def draw_curve(losses: list[float]) -> str:
+    """Draw losses as bars, on a logarithmic scale."""
+    exponents = [np.floor(np.log10(loss)) if loss else -np.inf for loss in losses]
+    return "".join(BARS[int(np.clip(exponent + 7, 0, 7))] for exponent in exponents)
+
+
+def train_with(gradients: Callable[..., Any], case: DocketCase, x: Array) -> list[float]:
     """Learn the colours with these gradients, by gradient descent (T1); return losses at STEPS.
 
     The list ends early where the weights are no longer finite.
     """
-    entry, x, y = case.entry, inputs(Encoding.ONE_HOT), targets()
+    entry, y = case.entry, targets()
     cell: Any = CELLS[entry.model]
     sizes = x.shape[-1], HIDDEN, y.shape[-1]
     first = cell.init(np.random.default_rng(0), *sizes, bias=entry.bias)
@@ -46,14 +67,55 @@ def train_with(gradients: Callable[..., Any], case: DocketCase) -> list[float]:
     return losses
 
 
+def describe_losses(losses: list[float]) -> str:
+    """Describe losses at STEPS as a curve and the last number."""
+    last = f"{losses[-1]:.1e}" if len(losses) == len(STEPS) else "not finite"
+    return f"{draw_curve(losses)} {last}".strip()
+
+
+def descend(gradients: Callable[..., Any], case: DocketCase, rate: float) -> list[float]:
+    """Descend on an own model's loss from its parameters (T1); return the loss before each step.
+
+    The list ends early where the loss is no longer finite.
+    """
+    weights = {name: np.asarray(value) for name, value in case.module.params.items()}
+    losses: list[float] = []
+    for _ in range(OWN_STEPS):
+        losses.append(float(case.module.loss(weights)))
+        if not np.isfinite(losses[-1]):
+            return losses[:-1]
+        found = gradients(dict(weights))
+        weights = {name: value - rate * found[name] for name, value in weights.items()}
+    return losses
+
+
+def describe_descent(case: DocketCase) -> str:
+    """Describe the descent on an own model's loss, at the largest rate that suits the gradient."""
+    loss = case.module.loss
+    differentiate_first(loss, {name: np.asarray(v) for name, v in case.module.params.items()})
+    with np.errstate(all="ignore"):
+        for rate in OWN_RATES:
+            true = descend(partial(take_complex_steps, loss), case, rate)
+            if len(true) == OWN_STEPS and true == sorted(true, reverse=True):
+                break
+        claimed = descend(case.module.gradients, case, rate)
+    reached = f"{claimed[-1]:.2g}" if len(claimed) == OWN_STEPS else "no finite number"
+    return (
+        f"Descent on the loss of the entry, {OWN_STEPS} steps: from {true[0]:.2g} to {reached} "
+        f"with the claim, to {true[-1]:.2g} with the gradient."
+    )
+
+
 def describe_training(case: DocketCase) -> str:
     """Describe the losses with the claim and with the gradient; empty for right claims.
 
-    An own model has a loss of its own, and is not trained.
+    A cell learns the colours; an own model descends on its entry's loss.
     """
     entry = case.entry
-    if not entry.model or not entry.corrected:
+    if not entry.corrected:
         return ""
+    if not entry.model:
+        return describe_descent(case)
     cell: Any = CELLS[entry.model]
 
     def right(weights: Any, x: Any, y: Any) -> Any:
@@ -61,13 +123,13 @@ def describe_training(case: DocketCase) -> str:
         found = cell.value_and_grad(params, x, y, **list_options(entry))[1]
         return {name: value for name, value in found._asdict().items() if value is not None}
 
-    def describe(losses: list[float]) -> str:
-        ends = [] if len(losses) == len(STEPS) else ["not finite"]
-        return ", ".join([*(f"{loss:.1e}" for loss in losses), *ends])
-
     with np.errstate(all="ignore"):
-        claimed, true = (describe(train_with(g, case)) for g in (case.module.gradients, right))
+        for x in map(extend_phrases, FILLERS):
+            true = train_with(right, case, x)
+            if true[-1] < LEARNED:
+                break
+        claimed = train_with(case.module.gradients, case, x)
     return (
-        f"Training on the three colours, loss after {', '.join(map(str, STEPS))} steps: "
-        f"{claimed} with the claim; {true} with the gradient."
+        f"Training on the colours, {len(x)} words each: {describe_losses(claimed)} with the claim; "
+        f"{describe_losses(true)} with the gradient."
     )

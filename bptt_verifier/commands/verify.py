@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from rich.console import Console
 from typer import Argument, Context, Exit, Option
 
@@ -24,6 +23,7 @@ from bptt_verifier.console.terminal import (
     reader_may_leave,
 )
 from bptt_verifier.judge import builtin
+from bptt_verifier.judge.workers import TOGETHER, Campaign, verify_with_workers
 from bptt_verifier.report.versions import find_versions
 from bptt_verifier.tolerance.comparison import Verdict
 
@@ -34,7 +34,7 @@ RAISED = 5  # the submission raised an exception
 # What an option applies to; --seed and --json apply to everything.
 OF_DERIVATION = ("model", "reset", "activation", "loss", "bias", "sizes")
 OF_FILE = (*OF_DERIVATION, "params", "timeout", "html_file")
-OF_BUILTIN = ("dtype", "certified")
+OF_BUILTIN = ("dtype", "certified", "workers")
 OF_CELL = {"activation": Model.RNN, "reset": Model.GRU}
 YOURS, EVERY, OUTPUT = "Your code", "Every run", "Output"  # headings of the help
 BUILTIN = "The built-in derivations"
@@ -112,6 +112,13 @@ def verify(
             help="Compare with guaranteed intervals around the exact gradient, on small problems.",
         ),
     ] = False,
+    workers: Annotated[
+        int,
+        Option(
+            min=1, rich_help_panel=BUILTIN,
+            help="Number of processes that share the random problems.",
+        ),
+    ] = 1,
     examples: Annotated[
         int,
         Option(
@@ -135,7 +142,7 @@ def verify(
     require_writable("--json", json_file)
     require_writable("--html", html_file)
     if file is None and own is None:
-        report = verify_derivations(examples, seed, dtype, certified=certified)
+        report = verify_derivations(examples, seed, dtype, certified=certified, workers=workers)
         origin = {"versions": find_versions(), "command": write_command(context, None)}
         with reader_may_leave(), text_beside_json(json_file):
             print_uncut(builtin_table(report))
@@ -173,7 +180,7 @@ def verify(
 
 def write_command(context: Context, file: str | None) -> str:
     """Write the command that gives the same report again."""
-    given = write_given(context, ("seed", "json_file", "html_file"))
+    given = write_given(context, ("seed", "json_file", "html_file", "workers"))
     files = [] if file is None else [file]
     return shlex.join(["bptt", "verify", *files, *given, "--seed", str(context.params["seed"])])
 
@@ -225,20 +232,15 @@ def parse_sizes(text: str) -> dict[str, int]:
 
 
 def verify_derivations(
-    examples: int, seed: int, dtype: Dtype, *, certified: bool
+    examples: int, seed: int, dtype: Dtype, *, certified: bool, workers: int
 ) -> builtin.BuiltinReport:
     """The report on every built-in derivation, compared with autodiff or with exact values."""
-    derivations, cell_derivations = builtin.DERIVATIONS, builtin.CELL_DERIVATIONS
-    yardstick = builtin.AUTODIFF
-    if certified:
-        from bptt_verifier.judge import certified as exact  # noqa: PLC0415 - needs an extra
-
-        derivations = derivations | exact.COMPILED_DERIVATIONS
-        cell_derivations = cell_derivations | exact.COMPILED_CELL_DERIVATIONS
-        yardstick = exact.CERTIFIED
-    with progress_bar("verifying", examples) as progress:
-        return builtin.verify_builtin(
-            examples, seed=seed, dtype=np.dtype(dtype), derivations=derivations,
-            cell_derivations=cell_derivations, yardstick=yardstick,
-            progress=lambda done: progress(done, examples),
-        )  # fmt: skip
+    campaign = Campaign(seed, str(dtype), certified)
+    with ending_by_exception(), progress_bar("verifying", examples) as progress:
+        return verify_with_workers(
+            examples,
+            campaign,
+            workers,
+            lambda done: progress(done, examples),
+            together=1 if workers == 1 else TOGETHER,
+        )

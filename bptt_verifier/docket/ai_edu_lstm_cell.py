@@ -21,14 +21,21 @@ ENTRY = Entry(
     "the gates, equation (37).",
     verdict=DISAGREES,
     seen=True,
-    rests_on="two stored versions of the section's source; pull request 618 of 2021 corrects "
-    "equations (15) and (16), by its title",
+    rests_on="two stored versions of the section's source; pull request 618 of 2021, "
+    "Fix a calculation error in BPTT, names equations (15) and (16) in its description",
     reading="As the part of ∂loss/∂c_t that goes through h_t the formula is right. At the last "
     "step it is the whole. See hanbt-lstm-cell for the same in another text.",
     mistake=("recurrent-path-dropped",),
     corrected=("δ_c,t = δ_t ∘ o_t ∘ (1 − tanh²(c_t)) + δ_c,t+1 ∘ f_{t+1}",),
+    exactly="the gradient of the loss in which c_{t−1} is a constant in c_t = f ⊙ c_{t−1} + i ⊙ g",
     model="lstm",
 )
+
+
+def held_loss(params: Any, held: Any, x: Any, y: Any) -> Any:
+    _, c, _ = run_lstm(held[0], held[1], x)
+    h, _, _ = run_lstm(params[0], params[1], x, held_c=c)
+    return np.mean((h[-1] @ params[2].T - y) ** 2)
 
 
 def gradients(params: Any, x: Any, y: Any) -> Any:

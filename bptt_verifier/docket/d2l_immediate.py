@@ -25,7 +25,8 @@ ENTRY = Entry(
     rests_on="the section's source in an older edition, and issues 2505 and 2616 of d2l-ai/d2l-en "
     "on the current one",
     reading="Issue 2616 reads ∂h_t/∂W_hh as the total derivative, which is not h_{t−1}ᵀ. Then the "
-    "sum counts every path several times: see d2l-total.",
+    "sum counts a path from the W_hh of step k to the loss of step s as s − k + 1 paths: see "
+    "d2l-total.",
     degree=10,
 )
 

@@ -8,7 +8,8 @@ from bptt_verifier.docket.entry import DISAGREES, Entry
 
 ENTRY = Entry(
     title="∂L/∂W_hh = Σ_t ∂L/∂h_t · ∂h_t/∂W_hh, with the total derivative",
-    source="d2l-ai/d2l-en on GitHub, issue 2616 (2024), on Dive into Deep Learning, section 9.7.2",
+    source="A reading of Dive into Deep Learning, section 9.7.2, prompted by issue 2616 (2024) of "
+    "d2l-ai/d2l-en on GitHub",
     claim=(
         "h_t = W_hx x_t + W_hh h_{t−1},  o_t = W_qh h_t,  L = (1/T) Σ_t ℓ(o_t, y_t)",
         "∂h_t/∂W_hh = h_{t−1}ᵀ + (terms through h_{t−1}), in ∂L/∂W_hh = Σ_t ∂L/∂h_t · ∂h_t/∂W_hh",
@@ -16,7 +17,8 @@ ENTRY = Entry(
     convention="As in d2l-immediate, but ∂h_t/∂W is the total derivative. ∂L/∂h_t is total too.",
     verdict=DISAGREES,
     seen=True,
-    rests_on="the text of the issue, which asks; its formulas in pictures were not seen",
+    rests_on="the text of the issue, which asks and proposes no such sum; its formulas in "
+    "pictures were not seen",
     reading=(
         "As an observation on the total derivative the issue is right. In the book's sum the "
         "derivative is direct; or else the first factor is: Σ_t (∂ℓ_t/∂h_t)/T · dh_t/dW."

@@ -20,13 +20,13 @@ ENTRY = Entry(
     seen=False,
     rests_on="the formulas as text extracted from a copy of unstated origin; the gradients "
     "of the weights are written here as outer products of (∇_s L diag(1 − s²)) and the operand",
-    reading="The published edition, section 10.2.2, has columns instead: there the same matrices "
-    "stand transposed, to the left of the gradient. It was not seen for this entry.",
+    reading="With columns the same matrices stand transposed, to the left of the gradient. A "
+    "translation of section 10.2.2 has columns and another order: see deep-learning-columns.",
 )
 
 rng = np.random.default_rng(2)
 T, D, H, O = 4, 2, 3, 3
-x, y = rng.normal(size=(T, D)), np.eye(O)[[0, 2, 1, 2]]
+x, y = rng.normal(size=(T, D)), np.eye(O)[np.arange(T) % O]
 params = {
     "U": rng.normal(size=(H, D)), "W": rng.normal(size=(H, H)) / 2, "V": rng.normal(size=(O, H)),
     "b": np.full(H, 0.2), "c": np.full(O, 0.1),

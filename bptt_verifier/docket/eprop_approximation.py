@@ -20,11 +20,13 @@ ENTRY = Entry(
     rests_on="the caption of figure 6: e is computed exactly, L is approximated; the formulas as "
     "they are commonly restated",
     reading=(
-        "The authors state that it is an approximation, and as such it is right. It omits the "
+        "As the approximation that it is stated to be it is right. It omits the "
         "paths from z^t through W_rec into later steps."
     ),
     mistake=("recurrent-path-dropped",),
     corrected=("L_j^t = dE/dz_j^t, total: the direct part and W_recᵀ dE/dv^{t+1}",),
+    exactly="the gradient of the loss in which z^{t−1} is a constant in v^t",
+    deliberate=True,
 )
 
 rng = np.random.default_rng(11)
@@ -43,6 +45,16 @@ def loss(p: Any) -> Any:
         v = ALPHA * v + p["W_rec"] @ z + p["W_in"] @ x[t]
         z = np.tanh(v)
         total = total + np.sum((p["W_out"] @ z - target[t]) ** 2) / 2
+    return total
+
+
+def held_loss(p: Any, held: Any) -> Any:
+    v, constant_v, total = np.zeros(H), np.zeros(H), 0.0
+    for t in range(T):
+        z = np.tanh(constant_v)
+        constant_v = ALPHA * constant_v + held["W_rec"] @ z + held["W_in"] @ x[t]
+        v = ALPHA * v + p["W_rec"] @ z + p["W_in"] @ x[t]
+        total = total + np.sum((p["W_out"] @ np.tanh(v) - target[t]) ** 2) / 2
     return total
 
 

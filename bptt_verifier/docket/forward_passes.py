@@ -13,15 +13,21 @@ def sigmoid(a: Any) -> Any:
     return 1 / (1 + np.exp(-a))
 
 
-def run_lstm(U: Any, W: Any, x: Any) -> tuple[list[Any], list[Any], Steps]:
-    """Run this project's LSTM from zeros: all h (B, H), all c, and i, f, g, o of each step."""
+def run_lstm(
+    U: Any, W: Any, x: Any, held_h: Any = None, held_c: Any = None
+) -> tuple[list[Any], list[Any], Steps]:
+    """Run this project's LSTM from zeros: all h (B, H), all c, and i, f, g, o of each step.
+
+    With `held_h` or `held_c`, each step takes the state before it from there.
+    """
     zeros = np.zeros((x.shape[1], W.shape[1]), x.dtype)
     h, c, gates = [zeros], [zeros], Steps()
+    before_h, before_c = h if held_h is None else held_h, c if held_c is None else held_c
     for t in range(len(x)):
-        i, f, g, o = np.split(x[t] @ U.T + h[t] @ W.T, 4, axis=1)
+        i, f, g, o = np.split(x[t] @ U.T + before_h[t] @ W.T, 4, axis=1)
         i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
         gates.append((i, f, g, o))
-        c.append(f * c[t] + i * g)
+        c.append(f * before_c[t] + i * g)
         h.append(o * np.tanh(c[t + 1]))
     return h, c, gates
 

@@ -23,7 +23,9 @@ ENTRY = Entry(
     reading=(
         "The critic holds ∂x/∂w ≠ y, since y depends on w through the recurrence. For the total "
         "derivative that is true. In the sum over all steps ∂x/∂w is direct, because δ already "
-        "has the later steps in it; the indirect paths are the other terms of the sum."
+        "has the later steps in it; the indirect paths are the other terms of the sum. The "
+        "critic's program compares another sum: the δ of each step's own error alone, times the "
+        "input of the step before, where its gates read the input of the same step."
     ),
     model="lstm",
 )

@@ -10,8 +10,8 @@ from bptt_verifier.docket.forward_passes import sigmoid
 ENTRY = Entry(
     title="GRU, z is the share of the candidate",
     source="J. Chung et al., Empirical evaluation of gated recurrent neural networks on sequence "
-    "modeling, arXiv:1412.3555, equation (5); called incorrect in lucidrains/minGRU-pytorch, "
-    "issue 21, and asked of PyTorch in pytorch/pytorch, issue 20129",
+    "modeling, arXiv:1412.3555, equation (5). lucidrains/minGRU-pytorch, issue 21, calls the same "
+    "update incorrect in chapter 2 of the minGRU paper",
     claim=(
         "h_t = (1 − z_t) h_{t−1} + z_t h̃_t",
         "∂h_t/∂z_t = h̃_t − h_{t−1},  ∂h_t/∂h̃_t = z_t,  ∂⁺h_t/∂h_{t−1} = 1 − z_t",
@@ -20,10 +20,12 @@ ENTRY = Entry(
     "the last derivative is direct, with the gates held.",
     verdict=AGREES,
     seen=False,
-    rests_on="both issues, where an author of the paper answers that either is fine; the paper "
-    "was not seen, and the derivatives are written here",
+    rests_on="pytorch/pytorch, issue 60645, which cites equation (5), and issue 20129, where an "
+    "author of this paper and of gru-cho-2014 answers that either is fine; the paper was not "
+    "seen, and the derivatives are written here",
     reading="With h_t = (1 − z_t) h̃_t + z_t h_{t−1}, as in gru-cho-2014, z and 1 − z change "
-    "places everywhere. Mixing the two conventions is wrong.",
+    "places everywhere. As σ(−a) = 1 − σ(a), the one becomes the other if W_z and U_z (and b_z) "
+    "change sign; their gradients change sign too, and no other. Mixing the two is wrong.",
 )
 
 rng = np.random.default_rng(5)

@@ -26,8 +26,15 @@ ENTRY = Entry(
     ),
     mistake=("recurrent-path-dropped",),
     corrected=("∂E/∂c_t = δ_h,t ⊙ o_t ⊙ (1 − tanh² c_t) + ∂E/∂c_{t+1} ⊙ f_{t+1}, in all three",),
+    exactly="the gradient of the loss in which c_{t−1} is a constant in c_t = f ⊙ c_{t−1} + i ⊙ g",
     model="lstm",
 )
+
+
+def held_loss(params: Any, held: Any, x: Any, y: Any) -> Any:
+    _, c, _ = run_lstm(held[0], held[1], x)
+    h, _, _ = run_lstm(params[0], params[1], x, held_c=c)
+    return np.mean((h[-1] @ params[2].T - y) ** 2)
 
 
 def gradients(params: Any, x: Any, y: Any) -> Any:

@@ -14,7 +14,8 @@ ENTRY = Entry(
     convention="δ_f,t is ∂E/∂net_f of step t, a column. All steps share the weights W_fx.",
     verdict=DISAGREES,
     seen=True,
-    rests_on="the whole file, before pull request 63. Other lines of it are other entries",
+    rests_on="the whole file, before pull request 63, and issue 30 of 2018, which reports the "
+    "missing sum. Other lines of the file are other entries",
     reading="The formula is the gradient if only the last step has an input. The file's comment "
     "speaks of the present input. The recurrent weights' gradients are summed in that function.",
     mistake=("missing-time-sum",),

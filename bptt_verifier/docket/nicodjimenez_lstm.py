@@ -15,7 +15,8 @@ ENTRY = Entry(
         "ds = o · top_diff_h + top_diff_s,  bottom_diff_s = ds · f",
     ),
     convention="h_t = s_t · o_t without tanh, as in the code; top_diff_s is the total gradient of "
-    "s_t that comes from the next step. The loss is Σ_t ‖h_t − y_t‖².",
+    "s_t that comes from the next step. The loss here is Σ_t ‖h_t − y_t‖²; the "
+    "repository's test has the first entry of h_t alone, which changes nothing in ds.",
     verdict=AGREES,
     seen=True,
     rests_on="the whole file",
@@ -45,14 +46,14 @@ def loss(p: Any) -> Any:
     return total
 
 
-def run(p: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    """All s, all h, and what each step computes."""
+def run(p: Any, held_s: Any = None) -> tuple[list[Any], list[Any], list[Any]]:
+    """All s, all h, and what each step computes; each step takes s from `held_s` if given."""
     s, h, steps = [np.zeros(H)], [np.zeros(H)], []
     for t in range(T):
         xc = np.concatenate([x[t], h[t]])
         g, i = np.tanh(p["wg"] @ xc + p["bg"]), sigmoid(p["wi"] @ xc + p["bi"])
         f, o = sigmoid(p["wf"] @ xc + p["bf"]), sigmoid(p["wo"] @ xc + p["bo"])
-        s.append(g * i + s[t] * f)
+        s.append(g * i + (s if held_s is None else held_s)[t] * f)
         h.append(s[t + 1] * o)
         steps.append((xc, g, i, f, o))
     return s, h, steps

@@ -25,8 +25,11 @@ ENTRY = Entry(
     "the third formula as it is commonly restated",
     reading=(
         "In denominator layout the derivative is diag(σ′(x_{i−1})) W_recᵀ, so that Wᵀ belongs "
-        "there but the two factors change places. The paper's bounds on the norm of the product "
-        "use ‖W_recᵀ‖ = ‖W_rec‖ only, and are unaffected under either reading."
+        "there but the two factors change places. W_recᵀ diag(σ′(x_i)) is right as the adjoint of "
+        "a step h_i = σ(x_i), with i for i − 1. The paper's bounds use ‖W_recᵀ‖ = ‖W_rec‖, "
+        "‖diag(σ′)‖ ≤ γ and ‖AB‖ ≤ ‖A‖ ‖B‖, and stand under every reading; the norm of the "
+        "product itself is another. The name below is that of the code: a row times W_recᵀ is "
+        "W_rec times a column, where W_recᵀ belongs."
     ),
     mistake=("untransposed-recurrent-weight",),
     corrected=("∂x_i/∂x_{i−1} = W_rec diag(σ′(x_{i−1}))",),

@@ -14,23 +14,32 @@ ENTRY = Entry(
         "δ3 = δ1 + δ2,  δ4 = (1 − z_t) · δ3,  δ5 = δ3 · h_{t−1},  δ6 = 1 − δ5",
         "δ7 = δ3 · g_t,  δ8 = δ3 · z_t,  δ9 = δ7 + δ8",
         "δ10 = δ8 · tanh′(g_t),  δ11 = δ9 · sigmoid′(z_t)",
+        "δ12 = δ10 * W_gᵀ,  δ13 = δ10 * U_gᵀ,  δ14 = δ11 * W_zᵀ,  δ15 = δ11 * U_zᵀ",
         "δ16 = δ13 · h_{t−1},  δ17 = δ13 · r_t,  δ18 = δ17 · sigmoid′(r_t)",
-        "δW_r = h_{t−1}ᵀ * δ10,  δW_z = h_{t−1}ᵀ * δ11,  δW_g = (h_{t−1} · r_t)ᵀ * δ18",
+        "δ20 = δ18 * W_rᵀ,  δ21 = δ18 * U_rᵀ",
+        "δW_r = δW_f + h_{t−1}ᵀ * δ10,  δU_r = δU_f + x_tᵀ * δ10",
+        "δW_z = δW_i + h_{t−1}ᵀ * δ11,  δU_z = δU_i + x_tᵀ * δ11",
+        "δW_g = δW_g + (h_{t−1}ᵀ · r_t) * δ18,  δU_g = δU_g + x_tᵀ * δ18",
     ),
     convention=(
-        "Row vectors; h_t = h_{t−1} · (1 − z_t) + z_t · g_t, reset gate before the product. Slopes "
-        "are functions of the values. By the shapes δ13 is the error of h_{t−1} · r_t: the names W "
-        "and U are exchanged in δ12 to δ15, δ20 and δ21, which this entry does not count."
+        "Row vectors; h_t = h_{t−1} · (1 − z_t) + z_t · g_t, reset gate before the product, which "
+        "the text writes as W_g * (h_{t−1} · r_t). Slopes are functions of the values. By its use "
+        "δ13 is the error of h_{t−1} · r_t: the names W and U are exchanged in δ12 to δ15, δ20 and "
+        "δ21, and the code here does not follow that. δW_f and δW_i on the right are read as δW_r "
+        "and δW_z, and (h_{t−1}ᵀ · r_t) as (h_{t−1} · r_t)ᵀ."
     ),
     verdict=DISAGREES,
     seen=True,
     rests_on="the whole vignette",
     reading=(
         "The figure has a node 1 − z_t there. Its derivative is −1; the text subtracts the error "
-        "itself from 1. The sums over time are meant, and are computed here."
+        "itself from 1. The sums over time are meant, and are computed here. The package's code, "
+        "R/backprop_r.R, has 1 − δ5 as well, and takes the error of r_t from δ16."
     ),
     corrected=(
         "δ6 = −δ5,  δ9 = δ7 + δ6,  δ18 = δ16 · sigmoid′(r_t)",
+        "δ12 = δ10 * U_gᵀ,  δ13 = δ10 * W_gᵀ,  δ14 = δ11 * U_zᵀ,  δ15 = δ11 * W_zᵀ",
+        "δ20 = δ18 * U_rᵀ,  δ21 = δ18 * W_rᵀ",
         "δW_r = h_{t−1}ᵀ * δ18,  δU_r = x_tᵀ * δ18,  δW_g = (h_{t−1} · r_t)ᵀ * δ10,  "
         "δU_g = x_tᵀ * δ10",
     ),

@@ -18,15 +18,16 @@ ENTRY = Entry(
     convention=(
         "Row vectors; · is elementwise. δ4 is the error of the cell state from the next step, and "
         "zero where there is none, as the text states. tanh′ is a function of the value of tanh. "
-        "The other formulas are as in this project; δ22 uses δ16 there: see "
-        "rnn-vignette-lstm-input-gate."
+        "δ22 and δ23 differ from this project too: see rnn-vignette-lstm-input-gate and "
+        "rnn-vignette-lstm-inputs. The other formulas are as here."
     ),
     verdict=DISAGREES,
     seen=True,
     rests_on="the whole vignette",
     reading=(
-        "A sum is meant: the figure has an addition there. With the product and δ4 = 0 at the last "
-        "step, δ8 is zero at every step, and so are the gradients of the gates i, f and g."
+        "A slip of the text: the package's code, R/backprop_r.R, adds the two. c_t acts on h_t "
+        "and on c_{t+1}, where the figure branches. With the product and δ4 = 0 at the last step, "
+        "δ8 is zero at every step, and so are the gradients of the gates i, f and g."
     ),
     mistake=("zero-gradient",),
     corrected=("δ8 = δ7 + δ4",),

@@ -20,7 +20,8 @@ ENTRY = Entry(
     verdict=DISAGREES,
     seen=True,
     rests_on="the whole vignette",
-    reading="None known: δ21, the same quantity for the input x, uses δ15.",
+    reading="A slip of the text: δ21, the same quantity for the input x, uses δ15, and so does "
+    "the package's code, R/backprop_r.R, for both.",
     corrected=("δ22 = δ15 * W_iᵀ",),
     model="lstm",
 )

@@ -1,7 +1,7 @@
 """Comparison of every built-in derivation with a reference, on random problems."""
 
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Callable, Iterable
+from itertools import chain, product
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -238,38 +238,72 @@ def verify_builtin(
     """
     require_at_least(1, "examples", examples)
     require_at_least(0, "seed", seed)
-    compared: dict[tuple[str, str], list[ComparedCase]] = {}
-    shapes = []
+    subjects = Subjects(derivations, cell_derivations, tangent_derivations, yardstick)
+    found = []
+    for case in range(examples):
+        found.append(compare_case(case, seed, dtype, subjects))
+        progress(case + 1)
+    return make_report(found, seed, dtype, subjects)
+
+
+class Subjects(NamedTuple):
+    """The derivations that are compared, and with what."""
+
+    derivations: dict[str, Derivation]
+    cell_derivations: dict[str, Derivation]
+    tangent_derivations: dict[str, TangentDerivation]
+    yardstick: Yardstick
+
+
+class CaseFindings(NamedTuple):
+    """What was found in one example: its sizes, and every comparison by derivation."""
+
+    case: int
+    sizes: Sizes
+    compared: list[tuple[str, ComparedCase]]
+
+
+def compare_case(case: int, seed: int, dtype: Any, subjects: Subjects) -> CaseFindings:
+    """Compare every derivation with the reference on one example of `verify_builtin`."""
+    compared: list[tuple[str, ComparedCase]] = []
+    derivations, cell_derivations, tangent_derivations, yardstick = subjects
 
     def compare(
-        case: int, problem: Problem, chosen: dict[str, Any], comparer: Comparer, *also: Direction
+        problem: Problem, chosen: dict[str, Any], comparer: Comparer, *also: Direction
     ) -> None:
         for name, derivation in chosen.items():
             for found in comparer(derivation(problem, *also)):
-                cases = compared.setdefault((name, found.name), [])
-                cases.append(ComparedCase(case, problem, found))
+                compared.append((name, ComparedCase(case, problem, found)))
 
-    for case in range(examples):
-        problem = draw(seed, case, dtype, yardstick.largest)
-        shapes.append(problem.sizes)
-        if derivations:
-            compare(case, problem, derivations, yardstick.within_bound(problem))
-        if case < FIRST or case % THEN == 0:
-            if tangent_derivations and yardstick.tangents is not None:
-                along = draw_direction(seed, case, problem)
-                compare(
-                    case, problem, tangent_derivations, yardstick.tangents(problem, along), along
-                )
-            problem = draw_with_options(seed, case, dtype, yardstick.largest)
-            cell = problem.cell.upper()
-            chosen = {n: d for n, d in cell_derivations.items() if n.partition(",")[0] == cell}
-            if chosen:
-                compare(case, problem, chosen, yardstick.within_measured_error(problem))
-        progress(case + 1)
+    problem = draw(seed, case, dtype, yardstick.largest)
+    sizes = problem.sizes
+    if derivations:
+        compare(problem, derivations, yardstick.within_bound(problem))
+    if case < FIRST or case % THEN == 0:
+        if tangent_derivations and yardstick.tangents is not None:
+            along = draw_direction(seed, case, problem)
+            compare(problem, tangent_derivations, yardstick.tangents(problem, along), along)
+        problem = draw_with_options(seed, case, dtype, yardstick.largest)
+        cell = problem.cell.upper()
+        chosen = {n: d for n, d in cell_derivations.items() if n.partition(",")[0] == cell}
+        if chosen:
+            compare(problem, chosen, yardstick.within_measured_error(problem))
+    return CaseFindings(case, sizes, compared)
 
+
+def make_report(
+    found: Iterable[CaseFindings], seed: int, dtype: Any, subjects: Subjects
+) -> BuiltinReport:
+    """Make the report of findings in the order of their cases, whoever computed them."""
+    compared: dict[tuple[str, str], list[ComparedCase]] = {}
+    shapes, names = [], chain(*subjects[:3])
+    for case in found:
+        shapes.append(case.sizes)
+        for name, each in case.compared:
+            compared.setdefault((name, each.comparison.name), []).append(each)
     rows = [
         Row(name, gradient, tuple(compared[name, gradient]))
-        for name in (*derivations, *cell_derivations, *tangent_derivations)
+        for name in names
         for gradient in (*COMPARED, *name_tangents(dict.fromkeys(COMPARED)))
         if (name, gradient) in compared
     ]
@@ -278,4 +312,5 @@ def verify_builtin(
         for row, loss in product(rows, ALL_LOSSES)
         if (part := tuple(each for each in row.compared if each.problem.loss == loss))
     ]
-    return BuiltinReport(seed, str(np.dtype(dtype)), rows, shapes, by_loss, yardstick.name)
+    reference_name = subjects.yardstick.name
+    return BuiltinReport(seed, str(np.dtype(dtype)), rows, shapes, by_loss, reference_name)

@@ -10,13 +10,19 @@ import jax
 import numpy as np
 
 from bptt_verifier.judge.kernel_calls import KernelCalls
-from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
+from bptt_verifier.judge.kernel_cases import (
+    KernelCase,
+    count_tests,
+    draw_cases,
+    prepare_cotangents,
+)
 from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
+from bptt_verifier.judge.kernel_diagnosis import name_gradient
 from bptt_verifier.judge.kernel_precision import describe_resolution
 from bptt_verifier.judge.kernel_questions import OF_MEMORY, find_lazy_answer, prepare_question
 from bptt_verifier.judge.options import DirectionOptions
 from bptt_verifier.judge.verify import add_origin, find_name, require_agreement, require_function
-from bptt_verifier.judge.vjp import CASES, summarise
+from bptt_verifier.judge.vjp import CASES, find_zeros, summarise
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import (
     Arguments,
@@ -226,17 +232,19 @@ def make_report(
     parameters = summarise(found)
     verdict = overall(each.verdict for each in parameters.values())
     right, wrong = ([each for each in found if bool(each.wrong) == case] for case in (False, True))
-    notes = (describe_resolution(right).replace("gradient", "result"),) if right else ()
-    report = Report(name, verdict, (), None, parameters)._replace(cases=len(found), notes=notes)
+    notes = [describe_resolution(right).replace("gradient", "result")] if right else []
+    zeros = ", ".join(map(find_symbol, find_zeros(found)))
+    notes += [f"Zero, to rounding, in all cases: {zeros}; yours must be, too."] if zeros else []
+    report = Report(name, verdict, (), None, parameters)
+    report = report._replace(cases=len(found), notes=tuple(notes))
     if verdict is not Verdict.DISAGREES:
         return report
-    return report._replace(mistakes=(explain(every[wrong[0].case.setting], wrong[0], tests),))
+    return report._replace(mistakes=explain(every[wrong[0].case.setting], wrong, tests))
 
 
-def explain(calls: DirectionCalls, found: Found, tests: int) -> Mistake:
-    """Explain wrong results: not linear in the direction, or wrong where some arguments move."""
-    case, symbols = found.case, ", ".join(map(find_symbol, found.wrong))
-    evidence: dict[str, Any] = {"results": found.wrong}
+def explain(calls: DirectionCalls, wrong: Sequence[Found], tests: int) -> tuple[Mistake, ...]:
+    """Name what is wrong with each result, or that it is not linear, and where it is wrong."""
+    case, names = wrong[0].case, list(dict.fromkeys(n for each in wrong for n in each.wrong))
     once, twice = (
         calls.ask(case.point, {n: factor * v for n, v in case.cotangents.items()})
         for factor in (1, 2)
@@ -245,13 +253,30 @@ def explain(calls: DirectionCalls, found: Found, tests: int) -> Mistake:
         np.allclose(twice[n].astype(float), 2 * once[n].astype(float), rtol=LINEAR, atol=0)
         for n in once
     ):  # fmt: skip
-        said = f"{symbols}: twice the direction does not give twice the result."
-        return Mistake("not-linear-in-direction", said, evidence)
+        said = f"{join(names)}: twice the direction does not give twice the result."
+        return (Mistake("not-linear-in-direction", said, {"results": names}),)
+    moving = list_wrong_directions(calls, case, tests)
+    where = f" where {' or '.join(moving)} moves" if 0 < len(moving) < len(case.cotangents) else ""
+    mistakes: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        cases = [each for each in wrong if name in each.wrong]
+        mistakes.setdefault(name_gradient(name, cases, calls.arguments.data), []).append(name)
+    return tuple(
+        Mistake(kind, f"in {join(alike)}, {said}{where}.", {"results": alike, "moving": moving})
+        for (kind, said), alike in mistakes.items()
+    )
+
+
+def list_wrong_directions(calls: DirectionCalls, case: KernelCase, tests: int) -> list[str]:
+    """List the arguments whose direction alone gives wrong results."""
     moving = []
     for name in case.cotangents:
         alone = {n: v if n == name else np.zeros_like(v) for n, v in case.cotangents.items()}
         here = compare_kernel(calls, case._replace(cotangents=alone), tests, 0)
         moving += [name] if isinstance(here, Mistake) or here.wrong else []
-    where = f", where {' or '.join(moving)} moves" if 0 < len(moving) < len(case.cotangents) else ""
-    said = f"{symbols}: wrong by more than rounding explains{where}."
-    return Mistake("unknown", said, evidence | {"moving": moving})
+    return moving
+
+
+def join(names: Sequence[str]) -> str:
+    """Join the symbols of results."""
+    return ", ".join(map(find_symbol, names))

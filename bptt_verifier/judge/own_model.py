@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.black_box import diagnose_black_box
@@ -27,6 +28,19 @@ SIMPLE = {
     2: 5,
 }  # cases by the decimals of their values, among which one that fails is sought
 SETTINGS = 2  # smaller settings in which that is tried
+
+
+def choose_witnesses(failing: Sequence[Compared]) -> list[Compared]:
+    """Choose the first failing cases, and those that show wrong gradients which the others do not.
+
+    Otherwise a name might explain one of two mistakes, and leave the other's gradients unexplained.
+    """
+    shown, first, others = set[str](), list[int](), list[int]()
+    for number, each in enumerate(failing):
+        wrong = {name for name in list_failing(each) if name in each.case.arguments}
+        (others if wrong <= shown else first).append(number)
+        shown |= wrong
+    return [failing[number] for number in sorted([*first, *others][:WITNESSES])]
 
 
 class OwnSubject(Subject):
@@ -124,7 +138,7 @@ class OwnSubject(Subject):
             programs = [self.model.find_program(each.case.arguments, setting) for each in chosen]
             pairs = zip(chosen, programs, strict=True)
             chosen = [each for each, program in pairs if program is programs[0]]
-            points = [(each, each.case.arguments) for each in chosen[:WITNESSES]]
+            points = [(each, each.case.arguments) for each in choose_witnesses(chosen)]
             witnesses = [each.witness(widen(params), params) for each, params in points]
             if programs[0] is None:
                 return diagnose_black_box(witnesses)

@@ -21,7 +21,9 @@ TORCH = find_spec("torch")  # it is not imported
 FILES = [np.__file__, scipy.__file__, *([TORCH.origin] if TORCH and TORCH.origin else [])]
 LIBRARIES = (str(Path(str(file)).parent) + os.sep for file in FILES)
 # Frames of these folders are never the user's.
-FOLDERS = (HERE, *LIBRARIES, sysconfig.get_paths()["stdlib"] + os.sep, "<frozen ")
+FOLDERS = (*LIBRARIES, sysconfig.get_paths()["stdlib"] + os.sep, "<frozen ")
+# Code that is judged, though it comes with the judge.
+JUDGED = tuple(HERE + name + os.sep for name in ("docket", "cells"))
 
 BETWEEN = tuple(
     f"{HERE}program{os.sep}{name}.py"
@@ -73,7 +75,10 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         cell = find_cell(self.file)
-        return f"{self.file}:{self.line}" if cell is None else f"In [{cell}], line {self.line}"
+        file = self.file
+        if file.startswith(JUDGED):  # wherever the package is installed
+            file = Path(file).relative_to(Path(HERE).parent).as_posix()
+        return f"{file}:{self.line}" if cell is None else f"In [{cell}], line {self.line}"
 
 
 def find_cell(file: str) -> int | None:
@@ -100,17 +105,22 @@ def places(equation: Any) -> tuple[Place, ...]:
     except (ImportError, AttributeError, TypeError, ValueError):
         return ()
     own = dropwhile(lambda place: is_between(place.file), chain)
-    return tuple(takewhile(lambda place: not place.file.startswith(HERE), own))
+    return tuple(takewhile(lambda place: not is_of_judge(place.file), own))
 
 
 def is_between(file: str) -> bool:
     """True if a file is one through which the user's calls of NumPy reach JAX."""
-    return file.startswith(BETWEEN) or not (file.startswith(HERE) or is_of_user(file))
+    return file.startswith(BETWEEN) or not (is_of_judge(file) or is_of_user(file))
 
 
 def is_of_user(file: str) -> bool:
     """True if a file is not of the judge, NumPy, SciPy or Python's standard library."""
-    return not file.startswith(FOLDERS)
+    return not (is_of_judge(file) or file.startswith(FOLDERS))
+
+
+def is_of_judge(file: str) -> bool:
+    """True if a file is one of the judge's own."""
+    return file.startswith(HERE) and not file.startswith(JUDGED)
 
 
 def place_of_frame(frame: Any) -> Place:

@@ -116,7 +116,7 @@ def chart_errors(errors: list[Any]) -> HeatMap:
     while rows and rows[0] and isinstance(rows[0][0], list):
         rows = [row for block in rows for row in block]
     values = [value for row in rows for value in row]
-    columns = max(map(len, rows), default=1)
+    columns = max(1, len(rows[0]))
     cells = [
         (find_level(value), *describe_cell(i, j, value, large=columns > LARGE))
         for i, row in enumerate(rows)

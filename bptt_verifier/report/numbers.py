@@ -21,13 +21,19 @@ class ShownNumbers(NamedTuple):
 
 
 def count_digits(yours: float, true: float) -> int:
-    """Count the significant digits with which the difference of two numbers can be seen."""
-    apart = yours - true
-    for digits in range(2, 17):
+    """Count the significant digits with which the difference of two numbers can be seen.
+
+    At 17 digits both are exact.
+    """
+    apart, digits = yours - true, 2
+
+    def is_far() -> bool:
         rounded = float(f"{yours:.{digits}g}") - float(f"{true:.{digits}g}")
-        if not isfinite(apart) or abs(rounded - apart) <= CLOSE * abs(apart):
-            return digits
-    return 17
+        return abs(rounded - apart) > CLOSE * abs(apart)
+
+    while isfinite(apart) and is_far():
+        digits += 1
+    return digits
 
 
 def write_numbers(values: Any, digits: int) -> str:

@@ -4,13 +4,22 @@ The same equations as in `manual_bptt.losses`, (L1) to (L12), and (Q7) for the t
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int, Shaped
 
 from manual_bptt.losses import CLASSES
+
+
+class Measure(NamedTuple):
+    """L as a function of ŷ alone, with its gradients with respect to ŷ and to the targets."""
+
+    value: Callable[[Array], Array]
+    gradient: Callable[[Array], Array]
+    of_targets: Callable[[Array], Array | None]
 
 
 class Loss(NamedTuple):
@@ -43,6 +52,7 @@ def one_hot(prediction: Array, y: Array) -> Array:
     return found
 
 
+SUMS = ("half_sse",)  # the losses that are a sum over the predictions, not a mean
 # fmt: off
 LOSSES = {
     "mse": of_residual(
@@ -73,3 +83,55 @@ LOSSES = {
     ),
 }
 # fmt: on
+
+
+def measure_of(
+    name: str,
+    y: Shaped[Array, "*T B O"],
+    prediction: Float[Array, "*T B O"],
+    lengths: Int[Array, " B"] | None,
+) -> Measure:
+    """The loss of that name against the targets y; for outputs at every step, of all that count.
+
+    Of classes, which are integers, there is no gradient with respect to the targets.
+    """
+    loss, targets, shape = LOSSES[name], one_hot(prediction, y), prediction.shape
+    flat = targets.reshape(-1, shape[-1])
+    if prediction.ndim == 3 and lengths is not None:
+        loss, flat = of_counted_rows(loss, name, lengths, shape[0], flat)
+    differentiable = targets is y
+
+    def value(p: Array) -> Array:
+        return loss.value(p.reshape(flat.shape), flat)
+
+    def gradient(p: Array) -> Array:
+        return loss.gradient(p.reshape(flat.shape), flat).reshape(shape)
+
+    def of_targets(p: Array) -> Array | None:
+        if not differentiable:
+            return None
+        return loss.of_targets(p.reshape(flat.shape), flat).reshape(shape)
+
+    return Measure(value, gradient, of_targets)
+
+
+def of_counted_rows(
+    loss: Loss, name: str, lengths: Int[Array, " B"], T: int, y: Float[Array, "TB O"]
+) -> tuple[Loss, Float[Array, "TB O"]]:
+    """The loss over the rows that are no padding, and the targets with zeros in the padding."""
+    works = (jnp.arange(1, T + 1, dtype=lengths.dtype)[:, None] <= lengths).reshape(-1)
+    N = 1 if name in SUMS else works.sum()
+
+    def row_by_row(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+        of_row: Any = jax.vmap(lambda p, y: function(p[None], y[None]))
+
+        def of_all(p: Array, y: Array) -> Array:
+            found = of_row(p, y).reshape(len(y), -1)
+            counted = jnp.where(works[:, None], found, 0)
+            return counted / jnp.asarray(N, p.dtype)
+
+        return of_all
+
+    value, gradient, of_targets = (row_by_row(function) for function in loss)
+    total = Loss(lambda p, y: value(p, y).sum(), gradient, of_targets)
+    return total, jnp.where(works[:, None], y, 0)

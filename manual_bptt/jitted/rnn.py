@@ -18,7 +18,16 @@ from jaxtyping import Float, Int, Shaped
 
 from manual_bptt import inputs
 from manual_bptt.jitted import step
-from manual_bptt.jitted.step import Found, Model, Weights, rows, zeros_unless_given
+from manual_bptt.jitted.sequences import Course, add_entering, at_work, counted, passing
+from manual_bptt.jitted.step import (
+    Found,
+    Model,
+    Weights,
+    rows,
+    step_of,
+    with_step,
+    zeros_unless_given,
+)
 from manual_bptt.rnn import Params
 
 FEW = 4  # steps up to which a loop costs more than products of single steps
@@ -109,8 +118,9 @@ def in_long_turns(
     h: Float[Array, "B H"] | None,
     activation: str,
     turn: int,
+    course: Course,
 ) -> Trace:
-    """The states of n steps after h, or after zeros, for a GPU.
+    """The states of n steps after h, or after zeros, for a GPU, and for any course.
 
     On a GPU starting an operation costs more than the operation. Long turns let XLA start those of
     many steps together; where an array lies in memory matters less than on a CPU.
@@ -120,11 +130,13 @@ def in_long_turns(
     (h,) = zeros_unless_given((h,), weights, x)
     a = (rows(x) @ U.T).reshape(n, B, -1)  # (Q2)  U x_t of all t at once
 
-    def advance(h: Array, a_t: Array) -> tuple[Array, Array]:
+    def advance(h: Array, at: Any) -> tuple[Array, Array]:
+        a_t, works = at
         a_t = a_t + h @ W_T  # (F1)  U x_t + W h_{t-1} + b
-        return phi(a_t if b is None else a_t + b), h  # (F2)  φ(a_t)
+        h_t = phi(a_t if b is None else a_t + b)  # (F2)  φ(a_t)
+        return at_work(works, h_t, h), h  # (M1)
 
-    reached, before = lax.scan(advance, h, a, unroll=turn)
+    reached, before = lax.scan(advance, h, (a, counted(course, n)), unroll=turn)
     return Trace(before, reached)
 
 
@@ -135,18 +147,23 @@ def in_long_turns_back(
     dh: Float[Array, "B H"],
     activation: str,
     turn: int,
+    course: Course,
+    entering: Float[Array, "n B H"] | None,
 ) -> Found:
-    """The gradients that these steps make of the one with respect to their last state, on a GPU."""
+    """The gradients of these steps from those with respect to their states, as `in_long_turns`."""
     U, W, *_ = weights
     slope = ACTIVATIONS[activation].slope
 
-    def retreat(carry: Any, before: Array) -> tuple[Any, Array]:
-        dh, h = carry
-        delta = dh * slope(h)  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
-        return (delta @ W, before), delta  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
+    def retreat(carry: Any, at: Any) -> tuple[Any, Array]:
+        (dh, h), (before, entering, works, passes) = carry, at
+        dh = add_entering(dh, entering)
+        delta = at_work(works, dh * slope(h), 0)  # (B2), (M2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
+        on = at_work(works, delta @ W, dh)  # (B3), (M2)  ∂L/∂h_{t-1} = Wᵀ δ_t
+        return (at_work(passes, on, 0), before), delta  # (K1)
 
     start = dh, trace.reached
-    (dh, _), adjoints = lax.scan(retreat, start, trace.before, reverse=True, unroll=turn)
+    steps = trace.before, entering, counted(course, len(x)), passing(course, len(x))
+    (dh, _), adjoints = lax.scan(retreat, start, steps, reverse=True, unroll=turn)
     delta = rows(adjoints)
     return Found(
         U=delta.T @ rows(x),  # (Q3)  Σ_t δ_t x_tᵀ
@@ -168,7 +185,7 @@ def sweep_forward(
     if len(x) <= FEW:
         return few_steps(weights, x, h, activation)
     if turn > 1:
-        return in_long_turns(weights, x, h, activation, turn)
+        return in_long_turns(weights, x, h, activation, turn, Course())
     U, W, _, b, *_ = weights
     phi, (n, B, _), W_T = ACTIVATIONS[activation].function, x.shape, W.T
     a = (rows(x) @ U.T).reshape(n, B, -1)  # (Q2)  U x_t of all t at once
@@ -181,13 +198,13 @@ def sweep_forward(
         h, before = carry
         # t > 0. But with one more array to read, XLA shares this among cores from B H = 2¹⁵ on. It
         # depends on t, or JAX would carry that part through the loop where it differentiates it.
-        h = state(h, jnp.where(t == 0, at(a, 0 * t), at(a, t)))
-        return (h, put(before, h, t + 1)), None
+        h = state(h, jnp.where(t == 0, step_of(0 * t, a), step_of(t, a)))
+        return (h, with_step(t + 1, before, h)), None
 
-    before = jnp.zeros_like(a) if h is None else put(jnp.zeros_like(a), h, 0)
+    before = jnp.zeros_like(a) if h is None else with_step(0, jnp.zeros_like(a), h)
     reached = state(h, a[0])
     # The last state has no place among those before a step, and is computed after the loop.
-    start = reached, put(before, reached, 1)
+    start = reached, with_step(1, before, reached)
     (h, before), _ = lax.scan(advance, start, jnp.arange(1, n - 1))
     return Trace(before, state(h, a[n - 1]), room=a)
 
@@ -204,14 +221,14 @@ def sweep_back(
     if len(x) <= FEW:
         return few_steps_back(weights, x, trace, dh, activation)
     if turn > 1:
-        return in_long_turns_back(weights, x, trace, dh, activation, turn)
+        return in_long_turns_back(weights, x, trace, dh, activation, turn, Course(), None)
     U, W, *_ = weights
     slope, (n, B, _), H = ACTIVATIONS[activation].slope, x.shape, len(W)
 
     def retreat(carry: Any, t: Array) -> tuple[Any, None]:
         dh, adjoints = carry
         # Carrying h from step to step instead would copy it; the index is clamped.
-        h = jnp.where(t == n - 1, trace.reached, at(trace.before, t + 1))
+        h = jnp.where(t == n - 1, trace.reached, step_of(t + 1, trace.before))
         delta = dh * slope(h)  # (B2)  δ_t = ∂L/∂h_t ⊙ φ′(a_t)
         adjoints = lax.dynamic_update_slice(adjoints, delta.T, (0, t * B))
         return (delta @ W, adjoints), None  # (B3)  ∂L/∂h_{t-1} = Wᵀ δ_t
@@ -228,18 +245,6 @@ def sweep_back(
         x=(adjoints.T @ U).reshape(x.shape),  # (B9)  ∂L/∂x_t = Uᵀ δ_t
         first=(dh,),
     )
-
-
-def at(array: Float[Array, "n B H"], t: Array) -> Float[Array, "B H"]:
-    """One step's part of an array."""
-    found: Array = lax.dynamic_index_in_dim(array, t, keepdims=False)
-    return found
-
-
-def put(array: Float[Array, "n B H"], value: Float[Array, "B H"], t: Any) -> Float[Array, "n B H"]:
-    """The array with one step's part replaced, in place where XLA can."""
-    found: Array = lax.dynamic_update_index_in_dim(array, value, t, 0)
-    return found
 
 
 def segments(x: Float[Array, "T B D"], option: Option) -> tuple[int, int]:
@@ -259,8 +264,12 @@ def forward(
     first: tuple[Any, ...],
     option: Option,
     turn: int,
+    course: Course,
 ) -> tuple[Float[Array, "B H"], tuple[Any, Trace]]:
     """h_T, the states where the segments before the last one start, and the last one's trace."""
+    if not course.plain:
+        trace = in_long_turns(weights, x, first[0], option.activation, turn, course)
+        return trace.reached, (None, trace)
     k, before_last = segments(x, option)
 
     def advance(h: Array, j: Array) -> tuple[Array, Array]:
@@ -281,9 +290,13 @@ def backward(
     dh: Float[Array, "B H"],
     option: Option,
     turn: int,
+    course: Course,
+    entering: Float[Array, "T B H"] | None,
 ) -> Found:
-    """All gradients from ∂L/∂h_T."""
+    """All gradients from ∂L/∂h_T, or from what enters each state beside it."""
     starts, trace = kept
+    if not course.plain:
+        return in_long_turns_back(weights, x, trace, dh, option.activation, turn, course, entering)
     k, before_last = segments(x, option)
     found = sweep_back(weights, x[before_last * k :], trace, dh, option.activation, turn)
     if not before_last:
@@ -306,19 +319,37 @@ def backward(
     return Found(U, W, b, dx, (dh,))
 
 
-def model_of(activation: str, loss: str, checkpoint_every: int | None) -> Model[Params]:
+def states_before(kept: tuple[Any, Trace]) -> Float[Array, "T B H"]:
+    """h_{t-1} of all steps, for outputs at every step."""
+    before: Array = kept[1].before
+    return before
+
+
+def model_of(
+    activation: str,
+    loss: str,
+    checkpoint_every: int | None,
+    outputs: str,
+    lengths: Any,
+    truncation: int | None,
+) -> Model[Params]:
     """The model of these options. Raises TypeError or ValueError naming the one that is unknown."""
     inputs.name_among("activation", activation, tuple(ACTIVATIONS))
     if checkpoint_every is not None:
         inputs.require_at_least(1, "checkpoint_every", checkpoint_every)
+        if outputs != "last" or lengths is not None or truncation is not None:
+            raise ValueError(
+                f"checkpoint_every: expected None with outputs='every', lengths or truncation, "
+                f"found {checkpoint_every}"
+            )
     option = Option(activation, checkpoint_every)
-    return Model(forward, backward, option, loss, Params, turn=TURN)
+    return Model(forward, backward, option, loss, Params, states_before, turn=TURN)
 
 
 def value_and_grad(
     params: Params,
     x: Float[Array, "T B D"],
-    y: Shaped[Array, "B O"],
+    y: Shaped[Array, "*T B O"],
     h0: Float[Array, "B H"] | None = None,
     *,
     activation: str = "tanh",
@@ -333,17 +364,17 @@ def value_and_grad(
     The arguments may be NumPy's or JAX's arrays, and traced. Values are not looked at: NaN and
     infinity go through. With `checkpoint_every=k` the states are kept every k steps only, and those
     between are computed once more on the way back; about √T takes least memory. `outputs`,
-    `lengths` and `truncation` are those of the readable twin, and only their defaults are known.
+    `lengths` and `truncation` are those of the readable twin; all states are kept with them.
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    model = model_of(activation, loss, checkpoint_every)
+    model = model_of(activation, loss, checkpoint_every, outputs, lengths, truncation)
     return step.value_and_gradient(model, params, x, y, outputs, lengths, truncation, h0=h0)
 
 
 def loss(
     params: Params,
     x: Float[Array, "T B D"],
-    y: Shaped[Array, "B O"],
+    y: Shaped[Array, "*T B O"],
     h0: Float[Array, "B H"] | None = None,
     *,
     activation: str = "tanh",
@@ -360,5 +391,23 @@ def loss(
     JAX's derivative of the hand-derived gradient. Options and what is raised as in
     `value_and_grad`.
     """
-    model = model_of(activation, loss, checkpoint_every)
+    model = model_of(activation, loss, checkpoint_every, outputs, lengths, truncation)
     return step.value(model, params, x, y, outputs, lengths, truncation, h0=h0)
+
+
+def layer(
+    params: Params,
+    x: Float[Array, "T B D"],
+    h0: Float[Array, "B H"] | None = None,
+    *,
+    activation: str = "tanh",
+    lengths: Int[Array, " B"] | None = None,
+) -> Float[Array, "T B H"]:
+    """The bare layer: all states h_t (T, B, H), as a function that `jax.grad` takes.
+
+    Its gradient, from ∂L/∂h_t as they enter each state from outside, is the one derived by hand;
+    it is zero for V and c, which are no part of the layer. States in the padding stay as they are.
+    Raises TypeError or ValueError naming the argument that does not fit.
+    """
+    model = model_of(activation, "mse", None, "every", lengths, None)
+    return step.layer(model, params, x, lengths, h0=h0)

@@ -2,28 +2,49 @@
 
 import re
 from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
-from bptt_verifier.commands.docket import DocketRow, render_finding, render_source
-from bptt_verifier.commands.docket_training import STEPS, describe_training, train_with
+from bptt_verifier.commands.docket import DocketRow, count_kinds, render_finding, render_source
+from bptt_verifier.commands.docket_training import (
+    FILLERS,
+    OWN_STEPS,
+    STEPS,
+    descend,
+    describe_training,
+    draw_curve,
+    extend_phrases,
+    train_with,
+)
 from bptt_verifier.docket import nicodjimenez_without_carousel
-from bptt_verifier.docket.entry import Entry
+from bptt_verifier.docket.absent import ABSENT
+from bptt_verifier.docket.entry import Entry, Kind
 from bptt_verifier.judge import published
 from bptt_verifier.judge.published import (
+    ROUNDING,
+    differentiate_first,
     is_as_stated,
     judge_entry,
     list_entries,
+    measure_defined_errors,
     measure_errors,
     read_entry,
+    take_complex_steps,
 )
+from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
+from manual_bptt import rnn
 from tests.support.modules import ROOT
 
 PAGE = (ROOT / "docs" / "docket.md").read_text(encoding="utf-8")
 NAMES = list_entries()
+EXACT = [name for name in NAMES if read_entry(name).entry.exactly]
 QUICK = [name for name in NAMES if not read_entry(name).entry.model]  # no cell to compile
 TURN = date.today().toordinal()
 
@@ -43,8 +64,12 @@ def test_an_entry_has_all_that_a_reader_needs(name: str) -> None:
     if entry.verdict is Verdict.AGREES:
         assert not entry.corrected
         assert not entry.mistake
+        assert not entry.exactly
     else:
         assert entry.corrected
+    assert entry.exactly or not entry.deliberate
+    module = read_entry(name).module
+    assert (hasattr(module, "held_loss") ^ hasattr(module, "change")) is bool(entry.exactly)
     # An entry may name another one only if that is there.
     families = {each.split("-")[0] for each in NAMES}
     named = {w for w in words_of(entry) if f"see {w}" in entry.reading + entry.convention}
@@ -55,6 +80,72 @@ def test_there_are_twenty_entries_and_seven_of_them_are_right() -> None:
     verdicts = [read_entry(name).entry.verdict for name in NAMES]
     assert len(verdicts) >= 20
     assert verdicts.count(Verdict.AGREES) >= 7
+
+
+def test_truncations_and_clipping_are_right_as_defined() -> None:
+    defined = [name for name in NAMES if read_entry(name).entry.kind is Kind.AS_DEFINED]
+    assert defined == [
+        "eprop-approximation", "gers-truncated-lstm", "min-char-rnn-clipped", "truncated-bptt",
+    ]  # fmt: skip
+
+
+# What a claim is exactly, where it is not the gradient.
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_claim_is_exactly_what_its_entry_says(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(published, "ORDINARY", Sizes(T=6, B=2, D=2, H=3, O=2))
+    errors = measure_defined_errors(read_entry(name))
+    assert max(errors.values()) < ROUNDING
+
+
+def test_what_is_held_constant_has_no_part_in_the_derivative() -> None:
+    """ℓ(w, w′) = w w′² has the derivative w′², a third of that of w³."""
+    w = published.np.array([2.0, -3.0])
+    found = differentiate_first(lambda p: (p["w"] * w**2).sum(), {"w": w})
+    assert found["w"] == pytest.approx(w**2)
+
+
+def write_own(folder: Path, *replaced: tuple[str, str]) -> str:
+    """Write the template of an entry with other lines; return its path."""
+    text = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
+    for old, new in replaced:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (folder / "own.py").write_text(text, encoding="utf-8")
+    return str(folder / "own.py")
+
+
+LOSS = "    return s**2 / 2"
+
+
+def test_complex_steps_refuse_a_loss_with_an_absolute_value() -> None:
+    """The absolute value of a complex number has no imaginary part."""
+    w = {"w": np.array([2.0, -3.0])}
+    with pytest.raises(ValueError, match="analytic"):
+        differentiate_first(lambda p: abs(p["w"]).sum(), w)
+
+
+def test_a_loss_that_is_not_analytic_is_differentiated_by_autodiff(tmp_path: Path) -> None:
+    """|s²/2| is s²/2, so that the template's gradient stays right."""
+    own = write_own(tmp_path, (LOSS, "    return abs(s**2 / 2)"))
+    assert max(measure_errors(read_entry(own)).values()) < ROUNDING
+
+
+@pytest.mark.parametrize("errors", [{"W": 0.1, "U": 0.0}, {"U": 0.0, "W": np.nan}, {}])
+def test_a_claim_that_is_not_what_its_entry_says_is_noticed(errors: dict[str, float]) -> None:
+    case = read_entry("truncated-bptt")
+    report = Report("x", Verdict.DISAGREES, (Mistake("truncated", "", {}),))
+    row = DocketRow(case, report, {"W": 0.5}, {"W": 1e-16})
+    assert row.as_stated
+    assert row.word == "right as defined"
+    wrong = row._replace(defined_errors=errors)
+    assert not wrong.as_stated
+    assert wrong.word == "disagrees"
+
+
+def test_a_reading_that_the_source_does_not_state_leaves_a_claim_wrong() -> None:
+    assert read_entry("nicodjimenez-without-carousel").entry.kind is Kind.WRONG
 
 
 # What the judge finds.
@@ -101,8 +192,11 @@ def section_of(name: str) -> str:
 def test_the_page_has_every_entry_and_no_other_in_order() -> None:
     assert re.findall(r"(?m)^## (.+)$", PAGE) == NAMES
     assert re.findall(r"(?m)^\| \[([^]]+)\]", PAGE) == NAMES
-    right = sum(read_entry(name).entry.verdict is Verdict.AGREES for name in NAMES)
-    assert f"{len(NAMES)} entries; {right} claims are right." in PAGE
+    assert count_kinds([read_entry(name).entry.kind for name in NAMES]) in PAGE
+
+
+def test_the_page_says_which_claims_have_no_entry_and_why() -> None:
+    assert all(f"\n- {claim}: {reason}.\n" in PAGE for claim, reason in ABSENT)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,7 +204,7 @@ def test_the_page_has_the_text_and_the_verdict_of_an_entry(name: str) -> None:
     case = read_entry(name)
     assert render_source(case) in PAGE
     named = ", ".join(case.entry.mistake)
-    assert f"\n**{case.entry.verdict}**{', ' if named else ''}{named}. Relative error" in (
+    assert f"\n**{case.entry.kind}**{', ' if named else ''}{named}. Relative error" in (
         section_of(name)
     )
 
@@ -125,10 +219,10 @@ def test_a_changed_entry_is_not_in_the_page() -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_the_page_has_what_the_judge_finds_but_for_the_digits(name: str) -> None:
     def without_digits(text: str) -> str:
-        return re.sub(r"-?\d[\d.e+-]*", "#", text).replace(" ", "")
+        return re.sub(r"-?\d[\d.e+-]*|[▁-█]+", "#", text).replace(" ", "")
 
     case = read_entry(name)
-    row = DocketRow(case, judge_entry(case), measure_errors(case))
+    row = DocketRow(case, judge_entry(case), measure_errors(case), measure_defined_errors(case))
     assert without_digits(render_finding(row)) in without_digits(section_of(name))
 
 
@@ -137,16 +231,58 @@ def test_the_page_has_what_the_judge_finds_but_for_the_digits(name: str) -> None
 
 def test_a_wrong_claim_learns_and_an_exploding_one_does_not() -> None:
     zero_gates, exploding = read_entry("rnn-vignette-lstm"), read_entry("oreilly-tanh-reader")
-    claimed = train_with(zero_gates.module.gradients, zero_gates)
+    claimed = train_with(zero_gates.module.gradients, zero_gates, extend_phrases(0))
     assert len(claimed) == len(STEPS)
     assert claimed == sorted(claimed, reverse=True)
     assert claimed[-1] < 1e-3
-    assert "not finite with the claim; " in describe_training(exploding)
+    assert "6 words each: not finite with the claim; " in describe_training(exploding)
 
 
-def test_right_claims_and_own_models_are_not_trained() -> None:
+def test_the_phrases_are_longer_than_a_truncation() -> None:
+    truncated = read_entry("truncated-bptt")
+
+    def exact(params, x, y):
+        return rnn.value_and_grad(rnn.Params(*params), x, y)[1][:3]
+
+    def train(fillers: int) -> list[list[float]]:
+        x = extend_phrases(fillers)
+        return [train_with(g, truncated, x) for g in (truncated.module.gradients, exact)]
+
+    claimed, true = train(FILLERS[0])
+    assert claimed[:2] != pytest.approx(true[:2])
+    claimed, true = train(2)  # as many steps as the truncation keeps
+    assert claimed[:2] == pytest.approx(true[:2])
+
+
+def test_phrases_are_no_longer_than_the_gradient_can_learn() -> None:
+    """A sigmoid RNN learns nothing over six words in three hundred steps."""
+    line = describe_training(read_entry("rnn-vignette-rnn"))
+    assert "colours, 2 words each" in line or "colours, 4 words each" in line
+
+
+def test_a_bar_is_a_power_of_ten() -> None:
+    assert draw_curve([5.0, 0.5, 0.05, 2e-6, 1e-9, 0.0]) == "█▇▆▂▁▁"
+
+
+def test_right_claims_are_not_trained() -> None:
     assert describe_training(read_entry("cs231n-rnn-step")) == ""
-    assert describe_training(read_entry("pascanu-jacobian")) == ""
+    assert describe_training(read_entry("practical-introduction-state")) == ""
+
+
+def test_an_own_model_descends_on_its_own_loss() -> None:
+    case = read_entry("eprop-approximation")
+    true = descend(partial(take_complex_steps, case.module.loss), case, 0.03)
+    assert len(true) == OWN_STEPS
+    assert true == sorted(true, reverse=True)
+    assert descend(case.module.gradients, case, 0.03)[-1] > 2 * true[-1]
+    assert re.search(r"60 steps: from 9.9 to 4.* with the claim, to 1", describe_training(case))
+
+
+def test_a_descent_ends_where_the_loss_is_not_finite() -> None:
+    case = read_entry("eprop-approximation")
+    with np.errstate(all="ignore"):
+        losses = descend(lambda p: dict.fromkeys(p, np.inf), case, 0.1)
+    assert losses == [case.module.loss(case.module.params)]
 
 
 # The command.
@@ -170,7 +306,7 @@ def test_the_list_ends_with_0_where_all_verdicts_are_as_stated(bptt, two_entries
     assert re.search(r"min-char-rnn +agrees +– +no", ended.out)
     assert re.search(r"tan-for-tanh +disagrees +– +yes", ended.out)
     written = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "2 entries; 1 claims are right." in written
+    assert "2 entries: 1 claims give the gradient, 0 give another" in written
     assert "**disagrees**. Relative error on ordinary data: ∂L/∂W 0.25." in written
 
 
@@ -202,30 +338,44 @@ def test_a_name_that_is_no_entry_is_refused_in_one_sentence(bptt, name: str) -> 
     assert ended.err.count("\n") == 1
 
 
-def test_a_file_of_ones_own_is_an_entry(tmp_path) -> None:
-    template = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
-    (tmp_path / "my_case.py").write_text(template, encoding="utf-8")
-    case = read_entry(str(tmp_path / "my_case.py"))
-    assert case.name == "my-case"
+def test_a_file_of_ones_own_is_an_entry(tmp_path: Path) -> None:
+    case = read_entry(write_own(tmp_path))
+    assert case.name == "own"
     assert measure_errors(case)
     (tmp_path / "bare.py").write_text("ENTRY = 1\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"to define ENTRY, found none"):
         read_entry(str(tmp_path / "bare.py"))
 
 
+STATED = "    corrected=(),"
+
+
+@pytest.mark.parametrize(
+    ("stated", "missing"),
+    [
+        (
+            '    exactly="the gradient of another loss",',
+            "to define held_loss or change, found none",
+        ),
+        ("    deliberate=True,", "to say what its claim is exactly, found nothing"),
+    ],
+)
+def test_an_approximation_without_its_definition_is_refused(
+    stated: str, missing: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=missing):
+        read_entry(write_own(tmp_path, (STATED, f"{stated}\n{STATED}")))
+
+
 @pytest.mark.parametrize("line", ['raise KeyError("w")', "return {}", "return 1"])
 def test_an_entry_whose_code_fails_disagrees_without_a_traceback(
-    line: str, bptt, monkeypatch, tmp_path
+    line: str, bptt, monkeypatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("bptt_verifier.judge.published.CASES", 1)
-    template = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
     body = "    s, T = [0.0], len(x)\n"
-    assert template.count(body) == 1
-    broken = template.replace(body, f"    {line}\n{body}")
-    (tmp_path / "broken.py").write_text(broken, encoding="utf-8")
-    ended = bptt("docket", tmp_path / "broken.py")
+    ended = bptt("docket", write_own(tmp_path, (body, f"    {line}\n{body}")))
     assert ended.code == 1
-    assert "broken: stated agrees; found disagrees" in ended.out
+    assert "own: stated agrees; found disagrees" in ended.out
     assert "Relative error on ordinary data: not measured." in ended.out
     assert "Traceback" not in ended.out + ended.err
 
@@ -238,7 +388,19 @@ def test_a_gradient_that_is_zero_is_compared_absolutely() -> None:
 def test_a_loss_that_every_step_continues_does_not_end_the_search_for_a_name() -> None:
     """Nothing after the steps computes the loss, so nothing can be repeated at every state."""
     entry = nicodjimenez_without_carousel
-    report = verify_own_model(entry.gradients, entry.loss, entry.params, cases=2, timeout=0.1)
+
+    def unlike_any_mistake(p: Any) -> Any:
+        return {name: value + np.sin(p[name]) for name, value in entry.gradients(p).items()}
+
+    report = verify_own_model(unlike_any_mistake, entry.loss, entry.params, cases=2, timeout=0.1)
     (mistake,) = report.mistakes
     assert mistake.name == "unknown"
     assert "KeyError" not in str(report)
+
+
+def test_the_lines_of_an_entry_are_shown_and_not_where_it_is_installed() -> None:
+    entry = nicodjimenez_without_carousel
+    report = verify_own_model(entry.gradients, entry.loss, entry.params, cases=2)
+    (mistake,) = report.mistakes
+    assert mistake.name == "recurrent-path-dropped"
+    assert "`s = g * i + s * f` (bptt_verifier/docket/nicodjimenez_lstm.py:" in mistake.explanation

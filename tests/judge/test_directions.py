@@ -15,13 +15,14 @@ from bptt_verifier import (
     assert_jvp_verified,
     verify_hvp,
     verify_jvp,
+    verify_transpose,
 )
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Sizes
 from jax_reference.rnn import value_and_grad
 from manual_bptt import tangents
 from manual_bptt.rnn import Params
-from tests.support.kernels import draw_rnn, rnn, rnn_in_numpy, within
+from tests.support.kernels import backward_of, draw_rnn, rnn, rnn_in_numpy, within
 
 SMALL = {"T": 2, "B": 2, "D": 2, "H": 3}
 
@@ -74,6 +75,30 @@ def test_the_arguments_whose_direction_goes_wrong_are_named() -> None:
 
     with pytest.raises(DerivationError, match="where W moves"):
         assert_jvp_verified(without_W, rnn, draw_rnn(np.float64, **SMALL), cases=1)
+
+
+def test_what_is_wrong_with_a_result_is_named_or_placed() -> None:
+    doubled = along(rnn, lambda found: [found[0], 2 * found[1]])
+    report = verify_jvp(doubled, rnn, draw_rnn(np.float64, **SMALL), cases=1)
+    (mistake,) = report.mistakes
+    assert mistake.name == "constant-factor"
+    assert mistake.explanation.startswith("in tangent of outputs[1], every entry is 2 times")
+
+    def forget_the_last_step(found: list[Any]) -> list[Any]:
+        found[0][-1] = 0
+        return found
+
+    report = verify_jvp(along(rnn, forget_the_last_step), rnn, draw_rnn(np.float64, **SMALL))
+    assert "at index 1, the last of axis 0" in report.mistakes[0].explanation
+
+
+def test_an_output_that_does_not_move_is_right_if_its_tangent_is_zero() -> None:
+    def with_a_constant(x: Any, U: Any, W: Any) -> Any:
+        return rnn(x, U, W)[1], jnp.ones_like(x[0])
+
+    report = verify_jvp(along(with_a_constant), with_a_constant, draw_rnn(np.float64, **SMALL))
+    assert report.verdict is Verdict.AGREES
+    assert "Zero, to rounding, in all cases: tangent of outputs[1]" in str(report)
 
 
 def test_what_is_not_linear_in_the_direction_has_a_name() -> None:
@@ -164,3 +189,21 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
     with pytest.raises(ValueError, match=r"^direction: expected the structure and shapes of the"):
         verify_jvp(along(rnn), rnn, arguments, direction=(1.0, 2.0))
     assert verify_jvp(along(rnn), rnn, arguments, direction=arguments, cases=1)
+
+
+FORMATS = [
+    (np.float64, np.float64), (np.float32, np.float32), (jnp.bfloat16, np.float32),
+    (np.float16, np.float32), (jnp.bfloat16, jnp.bfloat16), (np.float16, np.float16),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "inner"), FORMATS, ids=str)
+def test_no_right_case_is_called_wrong(dtype: Any, inner: Any) -> None:
+    arguments, gradient = draw_rnn(dtype), jax.grad(loss, argnums=(0, 1, 2))
+    for seed in range(2):
+        again: Any = {"cases": 40, "seed": seed}
+        assert verify_jvp(along(within(rnn, inner)), rnn, arguments, **again)
+        assert verify_hvp(along(within(gradient, inner)), loss, arguments, **again)
+        jvp, vjp = along(within(rnn, inner), tuple), backward_of(within(rnn, inner))
+        assert verify_transpose(jvp, vjp, arguments, **again)

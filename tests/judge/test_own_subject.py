@@ -8,11 +8,13 @@ import pytest
 
 from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.points import Point
+from bptt_verifier.tolerance.comparison import Comparison
 
 PARAMS = {"W": np.ones((2, 3)), "b": np.ones(3, np.float32)}
 
@@ -124,6 +126,7 @@ def test_the_witnesses_of_a_mistake_are_the_clearest_failures(
     def compared(each: Case) -> Any:
         return SimpleNamespace(
             case=each,
+            comparisons=[],
             witness=lambda wide, params: (each.point.number, wide["b"].dtype, params["b"].dtype),
         )
 
@@ -144,6 +147,7 @@ def diagnose_with(
     cases: list[Any] = [
         SimpleNamespace(
             case=case(number)._replace(point=Point(number, setting=number % 2)),
+            comparisons=[],
             witness=lambda wide, params, number=number: number,
         )
         for number in programs
@@ -242,3 +246,17 @@ def test_the_adjoints_that_wrong_gradients_imply_are_charted() -> None:
     assert [error > allowed for error, allowed in errors] == [True, False, False, False]
     assert report.steps == ()
     assert "implied by ∂L/∂U and ∂L/∂W" in report.to_html()
+
+
+def compared(number: int, *wrong: str) -> Compared:
+    """A case at which these gradients are wrong."""
+    comparisons = [Comparison(name, 1e9, (0,), 1.0, 2.0, 1e-9, 1e-9) for name in wrong]
+    return Compared(case(number), {}, {}, {}, {}, comparisons)
+
+
+def test_each_wrong_gradient_is_wrong_in_a_case_that_a_name_must_explain() -> None:
+    alike = [compared(number, "W") for number in range(6)]
+    assert own_model.choose_witnesses(alike) == alike[:4]
+    rare = compared(6, "W", "b")
+    assert own_model.choose_witnesses([*alike, rare]) == [*alike[:3], rare]
+    assert own_model.choose_witnesses([rare, *alike]) == [rare, *alike[:3]]

@@ -52,6 +52,24 @@ def test_with_checkpoints_the_memory_hardly_grows_with_the_steps() -> None:
     assert states(10_000) - states(400) <= 2 * np.sqrt(2) * (100 - 20) + 16
 
 
+# Most arrays (T, B, H) of a step with gates.
+ARRAYS = {("lstm", ""): 7.5, ("gru", "after"): 6.5, ("gru", "before"): 7.5}
+
+
+@pytest.mark.parametrize(("cell", "option"), GATED)
+@pytest.mark.parametrize("sizes", [Sizes(100, 32, 64, 128, 10), Sizes(50, 16, 32, 64, 8)], ids=str)
+def test_one_step_with_gates_takes_few_arrays_of_all_states(
+    cell: str, option: str, sizes: Sizes
+) -> None:
+    problem = with_values(
+        np.random.default_rng(0), sizes, cell=cell, option=option, dtype=np.float32, bias=True
+    )
+    T, B, _, H, _ = sizes
+    found = jax.jit(partial(COMPILED[cell].value_and_grad, **problem.option))
+    counted: Any = found.lower(problem.params, problem.x, problem.y).compile().memory_analysis()
+    assert counted.temp_size_in_bytes <= ARRAYS[cell, option] * 4 * T * B * H
+
+
 def copied_in_loops(program: str, T: int, B: int) -> list[str]:
     """The instructions of a compiled program that copy what a loop hands on of all T steps."""
     whole = rf"f32\[({T},{B},\d+|\d+,{T * B})\]\S* copy\(%(get-tuple-element|copy)"
@@ -60,7 +78,8 @@ def copied_in_loops(program: str, T: int, B: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("cell", "option", "sizes"),
-    [(*each, (4, 3, 5)) for each in [("rnn", "tanh"), *GATED]] + [("rnn", "tanh", LARGE)],
+    [(*each, (4, 3, 5)) for each in [("rnn", "tanh"), *GATED]]
+    + [("rnn", "tanh", LARGE), ("lstm", "", (1, 3, 5)), ("gru", "after", (1, 3, 5))],
 )
 def test_no_step_copies_the_arrays_of_all_steps(
     cell: str, option: str, sizes: tuple[int, int, int]

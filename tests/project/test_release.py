@@ -23,6 +23,7 @@ def test_the_wheel_ships_the_packages_only(tmp_path: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == {
         str(file.relative_to(ROOT)) for package in PACKAGES for file in modules(package).values()
     }
+    assert "bptt_verifier/report/page.jinja" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 

@@ -16,6 +16,8 @@ from bptt_verifier.commands import prove as prove_command
 from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.proofs import rational as rational_proof
 from bptt_verifier.proofs import symbolic as symbolic_proof
+from bptt_verifier.proofs import symbolic_tangents
+from bptt_verifier.proofs import tangents as tangent_proof
 from bptt_verifier.proofs.cases import LONG, SMALL, ProofCase, cases
 from bptt_verifier.proofs.power_series import Degree, PowerSeries, keep_terms, series
 from bptt_verifier.proofs.rational import (
@@ -204,8 +206,12 @@ def no_rocq(monkeypatch) -> None:
 @pytest.mark.usefixtures("no_rocq")
 def test_prove_prints_what_is_proved_and_writes_it(bptt, monkeypatch, tmp_path) -> None:
     options = {"rnn": "tanh", "lstm": "", "gru": "after"}
-    for kind in (rational_proof, symbolic_proof):
+    models = tangent_proof.series_cases()
+    free_cases = symbolic_tangents.free_tangent_cases()
+    for kind in (rational_proof, symbolic_proof, tangent_proof):
         monkeypatch.setattr(kind, "SHAPES", SHAPES[:3])
+    monkeypatch.setattr(tangent_proof, "series_cases", lambda: models[:1])
+    monkeypatch.setattr(symbolic_tangents, "free_tangent_cases", lambda: free_cases[-2:-1])
     monkeypatch.setattr(
         rational_proof, "cases", lambda cell: [ProofCase(cell, options[cell], "mse", SMALL)]
     )
@@ -216,7 +222,8 @@ def test_prove_prints_what_is_proved_and_writes_it(bptt, monkeypatch, tmp_path) 
     assert "not checked: the theorems need Rocq" in ended.out
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert written["holds"]
-    assert len(written["rows"]) == 12
+    assert len(written["rows"]) == 15
+    assert {row["derivation"] for row in written["rows"][-3:]} == {"JVP and HVP"}
 
 
 @pytest.mark.usefixtures("no_rocq")

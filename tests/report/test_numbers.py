@@ -23,6 +23,9 @@ from bptt_verifier.tolerance.comparison import Verdict
         (inf, 1.0, 2),
         (nan, 1.0, 2),
         (0.0, 1e-300, 2),
+        (1.15, 1.0, 3),
+        (1.023, 1.0, 4),
+        (1.058, 1.0, 3),
     ],
 )
 def test_a_difference_is_shown_with_as_few_digits_as_will_do(
@@ -47,6 +50,11 @@ def test_a_small_gradient_is_shown_whole() -> None:
     assert found == ("∂L/∂W", "[[0.5, 0.25]]", "[[0.5, 0.75]]")
 
 
+def test_twelve_entries_are_shown_whole_and_thirteen_by_their_row() -> None:
+    for size, what in ((12, "∂L/∂W"), (13, "∂L/∂W[0]")):
+        assert show_numbers(make_case(np.ones((size, 1)), np.zeros((size, 1)))).what == what
+
+
 def test_of_a_large_gradient_the_row_with_the_worst_entry_is_shown() -> None:
     true = np.arange(24.0).reshape(2, 3, 4)
     yours = true.copy()
@@ -58,9 +66,9 @@ def test_of_a_large_gradient_the_row_with_the_worst_entry_is_shown() -> None:
 
 
 def test_the_errors_may_be_a_map_of_more_than_the_numbers() -> None:
-    found = make_case(np.array([1.0, 2.0]), np.array([1.0, 3.0]))
+    found = make_case(np.array([5.0, 1.111]), np.array([5.0, 1.115]))
     shown = show_numbers(found._replace(error_over_bound=[[0.0] * 5, [9.0] * 5]))
-    assert shown == ("∂L/∂W", "[1, 2]", "[1, 3]")
+    assert shown == ("∂L/∂W", "[5, 1.111]", "[5, 1.115]")
 
 
 def test_wrong_numbers_of_the_table_have_few_digits_and_right_ones_nine() -> None:

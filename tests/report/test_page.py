@@ -7,7 +7,13 @@ from math import inf, nan
 import pytest
 
 from bptt_verifier.report import Counterexample, Curve, Mistake, ParameterResult, Report
-from bptt_verifier.report.charts import chart_errors, chart_steps, choose_levels
+from bptt_verifier.report.charts import (
+    StepChart,
+    chart_errors,
+    chart_steps,
+    choose_levels,
+    divide,
+)
 from bptt_verifier.report.page import mark_up
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.colour_vision import find_contrast, find_nearest
@@ -123,10 +129,60 @@ def test_an_error_of_nothing_is_at_the_bottom_and_an_infinite_one_at_the_top() -
     assert chart.lines[1][0].split()[0].endswith(",0.0")
 
 
-def test_a_probe_of_one_step_is_drawn() -> None:
-    chart = chart_steps(Report("mine", Verdict.AGREES, curves=(Curve("a", (1.0,), (0.0,)),)))
+def make_chart(*curves: tuple[float, ...], first: int | None = None) -> StepChart:
+    """The chart of curves of errors that are to be 1 at most."""
+    made = tuple(Curve(f"{n}", errors, (1.0,) * len(errors)) for n, errors in enumerate(curves))
+    chart = chart_steps(Report("x", Verdict.DISAGREES, curves=made, first_wrong_step=first))
     assert chart is not None
+    return chart
+
+
+def test_errors_are_placed_by_their_powers_of_ten_and_steps_in_the_middle_of_their_part() -> None:
+    chart = make_chart((1e-3, 0.1, 10.0, 0.0), (0.5, 1.0), first=3)
+    assert chart.lines[0][0] == "12.5,100.0 37.5,50.0 62.5,0.0 87.5,100.0"
+    assert chart.lines[1][0] == "12.5,32.53 37.5,25.0"
+    assert chart.levels == [(100, "10⁻³"), (75, "10⁻²"), (50, "10⁻¹"), (25, "1"), (0, "10¹")]
+    assert chart.times == [(12.5, 1), (37.5, 2), (62.5, 3), (87.5, 4)]
+    assert (chart.limit, chart.first_wrong) == (25, 62.5)
+    assert chart.description == "Error over allowed error of the adjoints of 4 steps: at most 10."
+    assert make_chart((1.0,) * 3).lines[0][0] == "16.67,50.0 50.0,50.0 83.33,50.0"
+
+
+def test_a_long_sequence_has_a_label_at_some_steps() -> None:
+    times = make_chart((1.0,) * 102).times
+    assert [t for _, t in times] == [1, 17, 34, 51, 68, 85, 102]
+
+
+def test_a_fourth_curve_has_the_style_of_the_first() -> None:
+    styles = [style for _, style in make_chart(*[(1.0, 1.0)] * 4).lines]
+    assert styles == [f"curve curve-{n}" for n in (0, 1, 2, 0)]
+
+
+def test_a_probe_of_one_step_is_drawn() -> None:
+    chart = make_chart((1.0,))
     assert len(chart.lines[0][0].split()) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "allowed", "ratio"), [(0, 0, 0), (1, 0, inf), (1, 2, 0.5), (3, 0.5, 6), (0, 2, 0)]
+)
+def test_an_error_is_divided_by_the_allowed_one(error: float, allowed: float, ratio: float) -> None:
+    assert divide(error, allowed) == ratio
+
+
+@pytest.mark.parametrize(
+    ("values", "exponents"),
+    [
+        ([], [-1, 0, 1]),
+        ([1e-9], [-10, -8, -6, -4, -2, 0, 2]),
+        ([1e14], [-3, 0, 3, 6, 9, 12, 15]),
+        ([0.02, 50], [-2, -1, 0, 1, 2]),
+    ],
+)
+def test_the_labels_of_the_axis_are_powers_of_ten_evenly_apart(
+    values: list[float], exponents: list[int]
+) -> None:
+    assert choose_levels(values) == exponents
 
 
 def test_without_steps_there_is_no_chart() -> None:
@@ -152,7 +208,15 @@ def test_a_heat_map_has_a_scale_and_the_power_of_ten_in_each_cell() -> None:
         (0, ""), (0, ""), (1, "0"), (2, "2"), (3, "6"), (4, "7"), (4, "∞"), (0, ""), (2, "3")
     ]  # fmt: skip
     assert found.cells[3][2] == "[1, 0]: 999"
-    assert found.description.startswith("6 of 9 entries are beyond the allowed error")
+    said = "6 of 9 entries are beyond the allowed error, at most by inf"
+    assert found.description == said
+    other = chart_errors([1.5, 10.5, 0.5, 1100.0])
+    assert [(level, power) for level, power, _ in other.cells] == [
+        (1, "0"), (2, "1"), (0, ""), (3, "3")
+    ]  # fmt: skip
+    assert other.description.startswith(
+        "3 of 4 entries are beyond the allowed error, at most by 1.1"
+    )
     for label in found.scale:
         assert f"</i>{label}</li>" in BODY
 
@@ -163,7 +227,13 @@ def test_the_cells_of_a_large_map_have_colours_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("errors", "columns"), [([1.0, 2.0], 2), ([[[1.0], [2.0]], [[3.0], [4.0]]], 1), ([5.0], 1)]
+    ("errors", "columns"),
+    [([1.0, 2.0], 2), ([[[1.0], [2.0]], [[3.0], [4.0]]], 1), ([5.0], 1), ([], 1)],
 )
 def test_a_heat_map_is_of_any_shape(errors: list[object], columns: int) -> None:
     assert chart_errors(errors).columns == columns
+
+
+def test_a_gradient_without_entries_has_no_error() -> None:
+    said = "0 of 0 entries are beyond the allowed error, at most by 0"
+    assert chart_errors([]).description == said

@@ -1,0 +1,142 @@
+"""The training step on several devices: each has a share of the batch, and all have the weights.
+
+Each device runs the compiled sweeps on its own sequences. The loss and all gradients of the weights
+are then added up over the devices as one array, by one all-reduce; nothing else is sent. The
+devices may be the cores of one machine, GPUs, or those of several processes that
+`jax.distributed.initialize` has joined. Source: docs/derivation.md, section 15.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float, Int, Shaped
+
+from manual_bptt import gru as readable_gru
+from manual_bptt import inputs
+from manual_bptt import lstm as readable_lstm
+from manual_bptt.activations import Array as NumPyArray
+from manual_bptt.jitted import gru, lstm, rnn, step
+from manual_bptt.jitted.losses import SUMS
+from manual_bptt.jitted.step import Given, Model, Weights
+from manual_bptt.workspace import count_gates
+
+
+def value_and_grad(
+    params: Any,
+    x: Float[Array | NumPyArray, "T B D"],
+    y: Shaped[Array | NumPyArray, "*T B O"],
+    h0: Float[Array | NumPyArray, "B H"] | None = None,
+    c0: Float[Array | NumPyArray, "B H"] | None = None,
+    *,
+    mesh: Mesh,
+    activation: str = "tanh",
+    reset: str = "after",
+    loss: str = "mse",
+    outputs: str = "last",
+    lengths: Int[Array | NumPyArray, " B"] | None = None,
+    truncation: int | None = None,
+    checkpoint_every: int | None = None,
+) -> tuple[Float[Array, ""], Any]:
+    """The loss of the whole batch and its gradients, with the batch shared out over a mesh.
+
+    `params` are those of `rnn`, `lstm` or `gru`, told apart by the shape of W; the options are
+    those of the cell's own `value_and_grad`. The batch is divided along all axes of `mesh`, and its
+    size must be a multiple of the number of devices. Loss and gradients are on every device.
+    Raises TypeError or ValueError naming the argument that does not fit.
+    """
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh: expected a jax.sharding.Mesh, found {type(mesh).__name__}")
+    states: dict[str, Any] = {"h0": h0}
+    gates = count_gates(params)
+    if gates == readable_lstm.GATES:
+        model: Model[Any] = lstm.model_of(loss)
+        states["c0"] = c0
+    elif c0 is not None:
+        raise TypeError(f"c0: expected None, found {type(c0).__name__}")
+    elif gates == readable_gru.GATES:
+        model = gru.model_of(reset, loss)
+    else:
+        model = rnn.model_of(activation, loss, checkpoint_every, outputs, lengths, truncation)
+    if gates != 1:
+        inputs.name_among("activation", activation, ("tanh",))
+        if checkpoint_every is not None:
+            raise ValueError(f"checkpoint_every: expected None, found {checkpoint_every}")
+    model, given = step.arguments(model, params, x, y, outputs, lengths, truncation, **states)
+    B = given.x.shape[1]
+    if B % mesh.size:
+        raise ValueError(
+            f"x: expected a batch that {mesh.size} devices share evenly, found B = {B}"
+        )
+    with step.precision(given):
+        value, gradient = compiled(mesh, model, placed(mesh, outputs, given))
+    return value, model.parameters(*gradient[: len(model.parameters._fields)])
+
+
+def shared_out(mesh: Mesh, outputs: str) -> Given:
+    """How each argument lies on the devices: the weights on all, the sequences in shares."""
+    spec: Any = PartitionSpec
+    of_batch, after_time = spec(mesh.axis_names), spec(None, mesh.axis_names)
+    y = after_time if outputs == "every" else of_batch
+    return Given(weights=spec(), x=after_time, y=y, first=of_batch, lengths=of_batch)
+
+
+def placed(mesh: Mesh, outputs: str, given: Given) -> Given:
+    """The arguments on their devices. Each process takes its own part of a NumPy array."""
+
+    def place(spec: PartitionSpec, values: Any) -> Any:
+        sharding = NamedSharding(mesh, spec)
+        if isinstance(values, Array):
+            return jax.device_put(values, sharding)
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    specs = shared_out(mesh, outputs)
+    found = [
+        jax.tree.map(partial(place, spec), values)
+        for spec, values in zip(specs, given, strict=True)
+    ]
+    return Given(*found)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def compiled(mesh: Mesh, model: Model[Any], given: Given) -> tuple[Float[Array, ""], Weights]:
+    """The loss and its gradients with respect to the weights, compiled for the mesh."""
+    share = partial(on_one_device, mesh.axis_names, model)
+    specs, everywhere = shared_out(mesh, model.outputs), shared_out(mesh, model.outputs).weights
+    # Without check_vma JAX takes our word that the sums are the same on every device.
+    run = jax.shard_map(
+        share, mesh=mesh, in_specs=(specs,), out_specs=(everywhere, everywhere), check_vma=False
+    )
+    found: tuple[Array, Weights] = run(given)
+    return found
+
+
+def on_one_device(
+    axes: tuple[str, ...], model: Model[Any], given: Given
+) -> tuple[Float[Array, ""], Weights]:
+    """The loss and the gradients of all devices' sequences, from those of this device's."""
+    value, gradients = step.everything(model, given)
+    if model.loss in SUMS:
+        summed: tuple[Array, Weights] = added(axes, (value, gradients.weights))
+        return summed
+    n: Any = 1
+    if model.outputs == "every" and given.lengths is not None:  # other shares have other numbers
+        n = given.lengths.sum().astype(value.dtype)
+    parts = jax.tree.map(lambda each: n * each, (value, gradients.weights))
+    (value, weights), N = added(axes, (parts, jnp.asarray(n, value.dtype)))
+    return value / N, jax.tree.map(lambda each: each / N, weights)  # (Q17)
+
+
+def added(axes: tuple[str, ...], values: Any) -> Any:
+    """The sums of all arrays over the devices, sent as one array."""
+    arrays, structure = jax.tree.flatten(values)
+    add: Any = lax.psum
+    together = add(jnp.concatenate([array.reshape(-1) for array in arrays]), axes)
+    found, start = [], 0
+    for array in arrays:
+        found.append(together[start : start + array.size].reshape(array.shape))
+        start += array.size
+    return jax.tree.unflatten(structure, found)

@@ -1,0 +1,215 @@
+"""Which calls are repeated, with which copies of the arguments, and which changes count."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge import repetition
+from bptt_verifier.judge.repetition import (
+    AFTER_ERROR,
+    AGAIN,
+    HUGE,
+    LARGE_BLOCKS,
+    LAYOUTS,
+    POISON,
+    SMALL_BLOCKS,
+    UNWRITTEN,
+    copy_all_but_one,
+    copy_in_fortran_order,
+    copy_with_strides,
+    describe_change,
+    draw_repetitions,
+    find_dependence,
+    list_poisoned,
+)
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.judge.submission import make_breach
+from tests.support.stated_cases import state_compared
+
+UNIT = 2.0**-30
+ARRAYS = {"W": np.arange(6.0).reshape(2, 3), "y": np.float32([1, 2]), "b": np.array(3.0)}
+
+
+def test_copies_in_other_layouts_have_the_same_values() -> None:
+    fortran, strided = copy_in_fortran_order(ARRAYS), copy_with_strides(ARRAYS)
+    for copied in (fortran, strided):
+        assert copied.keys() == ARRAYS.keys()
+        for name, value in ARRAYS.items():
+            assert isinstance(copied[name], np.ndarray)
+            np.testing.assert_array_equal(copied[name], value)
+            assert copied[name].dtype == value.dtype
+            assert not np.shares_memory(copied[name], value)
+    assert fortran["W"].strides == (8, 16)
+    assert strided["W"].strides == (2 * 6 * 8, 2 * 8)
+    base = strided["W"].base
+    assert isinstance(base, np.ndarray)
+    assert (base.sum(), base.size) == (15 + 18, 24)  # the other entries are 1
+
+
+def test_a_call_that_raises_has_none_in_the_place_of_y_or_of_the_last_argument() -> None:
+    for given, missing in [
+        (ARRAYS, "y"),
+        ({"W": ARRAYS["W"], "V": ARRAYS["W"], "b": ARRAYS["b"]}, "b"),
+    ]:
+        copied = copy_all_but_one(given)
+        assert copied.keys() == given.keys()
+        assert [name for name, value in copied.items() if value.dtype == object] == [missing]
+        assert copied[missing].item() is None
+
+
+@pytest.mark.parametrize("byte", POISON)
+def test_freed_memory_of_small_arrays_has_the_byte_of_the_poison(byte: int) -> None:
+    poisoned = list_poisoned(byte)
+    copied = poisoned.copy({"W": np.arange(150.0)})
+    np.testing.assert_array_equal(copied["W"], np.arange(150.0))
+    fresh = [np.empty(size, np.uint8) for size in (8, 16, 512, 1016) for _ in range(6)]
+    assert {int(each) for array in fresh for each in array} == {byte}
+    assert poisoned.name == UNWRITTEN
+    # The allocator cuts larger arrays from larger blocks.
+    assert max(SMALL_BLOCKS) < min(LARGE_BLOCKS) < max(LARGE_BLOCKS)
+
+
+def right(label: Any = 0) -> Compared:
+    found = state_compared({"w": np.ones(2)}, {"w": np.ones(2)}, {"w": np.full(2, 1e-9)})
+    return found._replace(case=found.case._replace(label=f"case {label}"))
+
+
+def wrong(label: Any = 0) -> Compared:
+    found = right(label)
+    comparisons = [each._replace(error=9.0) for each in found.comparisons]
+    return found._replace(comparisons=comparisons)
+
+
+def draw(compared: list[Compared]) -> tuple[list[Any], list[Any]]:
+    """The cases and ways of all repetitions, and those of calls that may raise."""
+    submission: Any = SimpleNamespace(calls=0)
+    asked, drawn = list[Any](), list[Any]()
+
+    def ask(case: Any, copy: Any) -> Any:
+        asked.append((case.label, copy))
+
+    for found, way in draw_repetitions(submission, compared, ask):
+        submission.calls += 1
+        drawn.append((int(found.case.label.split()[1]), way))
+    return drawn, asked
+
+
+@pytest.mark.parametrize(
+    ("cases", "chosen"), [(1, [0]), (9, [0, 8]), (48, [*range(0, 48, 8)]), (50, [*range(0, 50, 9)])]
+)
+def test_up_to_six_cases_are_repeated_in_every_way_and_then_in_turn(
+    cases: int, chosen: list[int]
+) -> None:
+    drawn, asked = draw([right(number) for number in range(cases)])
+    ways = 2 * len(chosen), len(chosen), 2 * len(chosen), 1
+    poisoned, again, layouts, after = (
+        drawn[sum(ways[:place]) : sum(ways[: place + 1])] for place in range(4)
+    )
+    assert [number for number, _ in poisoned] == sorted([*chosen, *chosen])
+    assert [way.copy.args for _, way in poisoned] == [(0xFF,), (0x7F,)] * len(chosen)
+    assert again == [(number, AGAIN) for number in reversed(chosen)]  # in another order
+    assert layouts == [(number, way) for number in chosen for way in LAYOUTS]
+    assert after == [(0, AFTER_ERROR)]
+    assert asked == [("case 0", copy_all_but_one)]
+    more = drawn[sum(ways) :]
+    assert len(drawn) == 64
+    assert more == [(chosen[n % len(chosen)], AGAIN) for n in range(sum(ways), 64)]
+
+
+def test_where_something_is_wrong_fewer_cases_are_repeated_and_failing_ones_first() -> None:
+    compared = [right(number) for number in range(30)]
+    compared[3:8] = [wrong(number) for number in range(3, 8)]
+    drawn, _ = draw(compared)
+    assert [number for number, _ in drawn[:4]] == [0, 0, 15, 15]
+    assert drawn[4:9] == [(number, AGAIN) for number in (3, 4, 5, 15, 0)]
+    assert draw([]) == ([], [])
+
+
+def test_calls_that_take_long_are_not_repeated_for_longer_than_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = iter([0.0, 0.5, 0.9, 1.0, 1.1])
+    monkeypatch.setattr(repetition.time, "monotonic", lambda: next(seconds))
+    drawn, _ = draw([right()])
+    assert len(drawn) == 2 + 1 + 2 + 1 + 2
+
+
+def change(value: Any, way: Any = AGAIN, first: Any = (1.0, 1.0)) -> Any:
+    """The finding where the first answer changes to this one; 2⁻³⁰ is allowed."""
+    before = state_compared({"w": np.array(first)}, {"w": np.ones(2)}, {"w": np.full(2, UNIT)})
+    after = before._replace(submitted={"w": np.array(value), "other": np.ones(1)})
+    return describe_change(before, after, way)
+
+
+def test_a_change_counts_beyond_eight_times_the_error_or_what_is_allowed() -> None:
+    for times, counts in [(8, False), (8.5, True)]:
+        value = (1.0, 1 + times * UNIT)
+        assert (change(value) is not None) is counts
+        assert (change((1.0, 1.0), first=value) is not None) is counts
+        # An answer with an error of its own may change by eight times that.
+        found = change((1.0, 1 + 5 * times * UNIT), first=(1.0, 1 + 5 * UNIT))
+        assert (found is not None) is counts
+
+
+def test_a_change_is_told_with_both_numbers_of_its_worst_entry() -> None:
+    found = change((1.0, 1.5))
+    assert found.name == "depends-on-calls"
+    assert found.explanation == (
+        "your function changes the gradient for w from one call to another, for the same values of "
+        "all arguments. At first, entry [1] was 1, and then 1.5. With a case."
+    )
+    assert found.details == {"gradients": ["w"], "entry": [1]}
+    ones = {"loss": np.array(1.0)}
+    first = state_compared(ones, ones, {"loss": np.array(1e-9)})
+    scalar = describe_change(first, first._replace(submitted={"loss": np.array(2.0)}), LAYOUTS[0])
+    assert scalar is not None
+    assert "changes the loss for arguments in Fortran order" in scalar.explanation
+    assert "At first, it was 1, and then 2." in scalar.explanation
+
+
+def test_only_what_the_poison_makes_huge_comes_from_memory() -> None:
+    poisoned = list_poisoned(0x7F)
+    assert change((1.0, 0.99 * HUGE), poisoned) is None
+    found = change((1.0, -HUGE), poisoned)
+    assert found.name == UNWRITTEN
+    assert "a buffer, as of np.empty, is not written everywhere" in found.explanation
+
+
+def test_a_breach_at_a_second_call_is_a_change_and_in_poisoned_memory_only_if_not_finite() -> None:
+    for name in ("not-finite", "raised"):
+        breach = make_breach(name, "W has NaN", entry=[0])
+        for way in (AGAIN, list_poisoned(0xFF)):
+            found = describe_change(right(), breach, way)
+            if way is AGAIN or name == "not-finite":
+                assert found is not None
+                assert "changes its result" in found.explanation
+                assert "Called again, W has NaN With case 0." in found.explanation
+                assert found.details == {"entry": [0]}
+            else:
+                assert found is None
+
+
+def test_what_raises_in_another_layout_alone_is_a_note() -> None:
+    submission: Any = SimpleNamespace(calls=64)
+
+    def ask(case: Any, copy: Any) -> Any:
+        if copy is copy_in_fortran_order:
+            return make_breach("raised", "it raised TypeError")
+        return right()
+
+    found, notes = find_dependence(submission, [right()], ask)
+    assert found is None
+    said = "It was not compared for arguments in Fortran order: it raised TypeError."
+    assert notes == (said,)
+    found, notes = find_dependence(
+        submission, [right()], lambda case, copy: make_breach("not-finite", "W has NaN")
+    )
+    assert found is not None
+    assert notes == ()
+    found, _ = find_dependence(
+        submission, [right()], lambda case, copy: make_breach("raised", "it raised TypeError")
+    )
+    assert found is not None
+    assert found.name == "depends-on-calls"

@@ -1,0 +1,132 @@
+"""On several devices the step gives the gradients of the whole batch, by one all-reduce."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from bptt_verifier.problems.problem import CELLS, GATES
+from manual_bptt.jitted import parallel
+from tests.support.compiled import plain_problem
+from tests.support.modules import ROOT
+from tests.support.shared_out import OPTIONS, SIZES, collectives, problem_of
+
+# A sum of 20 products in another order, each factor of some hundred operations on numbers that are
+# at most a few times as large as the result.
+ROUNDING = 2.0**-42
+
+
+def started(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.shared_out", *arguments],
+        env={**os.environ, **environment}, cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_two_devices() -> dict[str, Any]:
+    return ended(started(JAX_NUM_CPU_DEVICES="2"))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_two_devices_give_the_gradients_of_the_whole_batch(
+    cell: str, on_two_devices: dict[str, Any]
+) -> None:
+    assert on_two_devices["devices"] == 2
+    assert on_two_devices["errors"][cell] <= ROUNDING
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_all_reduce_carries_the_loss_and_all_gradients_and_nothing_else_is_sent(
+    cell: str, on_two_devices: dict[str, Any]
+) -> None:
+    G, (_, _, D, H, O) = GATES[cell], SIZES
+    biases = G * H + O + (H if cell == "gru" else 0)
+    count = 1 if OPTIONS[cell].get("ragged") else 0  # of the rows that count
+    numbers = G * H * (D + H) + O * H + biases + 1 + count
+    (exchanged,) = on_two_devices["exchanged"][cell]
+    name, sent = exchanged
+    assert name == "all-reduce"
+    assert numbers <= sent <= numbers + 1
+
+
+def test_the_step_that_jax_shares_out_by_itself_is_seen_to_send_more(
+    on_two_devices: dict[str, Any],
+) -> None:
+    assert len(on_two_devices["automatic"]) > 1
+
+
+def test_every_kind_of_exchange_in_a_program_is_counted() -> None:
+    program = """
+      %a = f32[3,4]{1,0} all-gather(%x), dimensions={0}
+      ROOT %b = f64[] all-reduce(%y), to_apply=%add
+      %c = f32[2]{0} add(%x, %all-reduce)
+    """
+    assert collectives(program) == [("all-gather", 12), ("all-reduce", 1)]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_gradients_of_the_whole_batch() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = [started(port, str(n), JAX_NUM_CPU_DEVICES="1") for n in range(2)]
+    for found in [ended(process) for process in processes]:
+        assert (found["devices"], found["processes"]) == (2, 2)
+        assert max(found["errors"].values()) <= ROUNDING
+
+
+@pytest.fixture
+def one_device() -> jax.sharding.Mesh:
+    return jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))
+
+
+def test_on_one_device_it_is_the_compiled_step(one_device: jax.sharding.Mesh) -> None:
+    _, params, x, y, *_ = problem = plain_problem()
+    found, gradient = parallel.value_and_grad(params, x, y, mesh=one_device)
+    known, right = CELLS["rnn"].value_and_grad(params, x, y)
+    assert found == pytest.approx(known, rel=2.0**-18)
+    assert type(gradient)._fields == type(problem.params)._fields
+    assert np.abs(gradient.W - right.W).max() <= 2.0**-18 * np.abs(right.W).max()
+
+
+@pytest.mark.parametrize(
+    ("cell", "change", "message"),
+    [
+        ("rnn", {"mesh": 2}, "mesh: expected a jax.sharding.Mesh, found int"),
+        ("rnn", {"c0": np.ones((4, 4))}, "c0: expected None, found ndarray"),
+        ("lstm", {"activation": "relu"}, "activation: expected one of tanh, found 'relu'"),
+        ("gru", {"checkpoint_every": 2}, "checkpoint_every: expected None, found 2"),
+        ("gru", {"reset": "never"}, "reset: expected one of after, before, found 'never'"),
+        ("rnn", {"lengths": np.array([1, 2, 3, 9])}, "lengths: expected values from 1 to T = 5, found 9 at (3,)"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_one_sentence(
+    cell: str, change: dict[str, Any], message: str, one_device: jax.sharding.Mesh
+) -> None:
+    problem = problem_of(cell)
+    given = {"params": problem.params, "x": problem.x, "y": problem.y, "mesh": one_device}
+    with pytest.raises((TypeError, ValueError)) as caught:
+        parallel.value_and_grad(**(given | {"outputs": problem.outputs} | change))
+    assert str(caught.value) == message
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1] * 3), ("batch",))
+    problem = problem_of("rnn")
+    with pytest.raises(ValueError, match=r"^x: expected a batch that 3 devices share evenly"):
+        parallel.value_and_grad(problem.params, problem.x, problem.y, mesh=mesh)

@@ -1,0 +1,123 @@
+"""The branches of a loss: what they are called, and which are taken at a point."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from jax import lax
+
+from bptt_verifier.program.branches import find_taken, list_branches
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.trace import forward, trace
+
+CONDITION = ["the condition is false", "the condition is true"]
+LARGER = ["the first operand is larger", "the second operand is larger"]
+
+
+def find(function: Callable[[Any, Any, Any], Any], a: Any, b: Any = 0.5) -> tuple[Any, Any]:
+    """The branches of a function of two arrays, and those that are taken at a and b."""
+    params = {"a": np.array(a, float), "b": np.array(b, float)}
+    with use_float64():
+        program = trace(lambda p, xp: xp.sum(function(p["a"], p["b"], xp)), params)
+        taken = find_taken(program, forward(program, params))
+    return list_branches(program), taken
+
+
+def name(function: Callable[[Any, Any, Any], Any], a: Any, b: Any = 0.5) -> tuple[Any, Any]:
+    """The names of these branches."""
+    every, taken = find(function, a, b)
+    return [each.side for each in every], {each.side for each in taken}
+
+
+@pytest.mark.parametrize(
+    ("a", "taken"),
+    [([1.0, 2.0], CONDITION[1:]), ([-1.0, -2.0], CONDITION[:1]), ([1.0, -1.0], CONDITION)],
+)
+def test_a_condition_has_two_sides(a: Any, taken: list[str]) -> None:
+    assert name(lambda a, b, xp: xp.where(a > 0, a, b), a) == (CONDITION, {*taken})
+
+
+@pytest.mark.parametrize("a", [0.25, 0.5, 0.75])
+def test_a_bound_has_the_values_on_both_of_its_sides(a: float) -> None:
+    sides = ["values above 0.5", "values below 0.5"]
+    taken = {side for side, on in zip(sides, (a > 0.5, a < 0.5), strict=True) if on}
+    for function in (
+        lambda a, b, xp: xp.maximum(a, 0.5),
+        lambda a, b, xp: xp.maximum(0.5, a),
+        lambda a, b, xp: xp.minimum(0.5, a),
+    ):
+        assert name(function, [a, 0.5]) == (sides, taken)
+
+
+def test_a_clip_has_the_sides_of_both_bounds() -> None:
+    sides, taken = name(lambda a, b, xp: xp.clip(a, -1.0, 2.0), [-1.5, 0.0])
+    assert {*sides} == {f"values {way} {at}" for way in ("above", "below") for at in (-1, 2)}
+    assert taken == {"values above -1", "values below -1", "values below 2"}
+
+
+@pytest.mark.parametrize(("a", "larger"), [(1.0, 0), (0.25, 1)])
+def test_the_larger_of_two_operands_is_taken(a: float, larger: int) -> None:
+    found = name(lambda a, b, xp: xp.maximum(a, b), a)
+    assert found == (LARGER, {LARGER[larger]})
+
+
+@pytest.mark.parametrize(
+    ("bound", "sides"),
+    [
+        (-np.inf, []),
+        (1e30, []),  # it stands for infinity
+        (-1e38, []),
+        (9e29, ["values above 9e+29", "values below 9e+29"]),
+        ([-1e30, 0.0], ["values above the constant", "values below the constant"]),
+        ([0.0, 0.0], ["values above 0", "values below 0"]),
+    ],
+)
+def test_a_bound_is_named_by_its_value_unless_it_stands_for_infinity(
+    bound: Any, sides: list[str]
+) -> None:
+    constant = np.array(bound)
+    assert name(lambda a, b, xp: xp.maximum(a, constant), [1.0, 2.0])[0] == sides
+
+
+def test_a_choice_that_no_parameter_changes_or_that_is_not_the_users_is_none() -> None:
+    mask = np.array([True, False])
+    for function in (
+        lambda a, b, xp: xp.where(mask, a, b),
+        lambda a, b, xp: xp.sinc(a),
+        lambda a, b, xp: a * b,
+    ):
+        assert name(function, [1.0, 2.0]) == ([], set())
+
+
+@pytest.mark.parametrize(("a", "taken"), [(-1.0, 0), (0.5, 1), (7.0, 2)])
+def test_the_branches_of_a_switch_are_numbered(a: float, taken: int) -> None:
+    def switch(a: Any, b: Any, xp: Any) -> Any:
+        place = xp.where(a > 0, 1, 0) + xp.where(a > 1, 1, 0)
+        return lax.switch(place, [lambda x: x, lambda x: 2 * x, lambda x: 3 * x], b)
+
+    every, found = find(switch, a)
+    chosen = [each for each in every if each.side.startswith("branch")]
+    assert [each.side for each in chosen] == ["branch 0", "branch 1", "branch 2"]
+    assert found & {*chosen} == {chosen[taken]}
+    assert chosen[0].expression.startswith("lax.switch(place,")
+
+
+@pytest.mark.parametrize(("a", "taken"), [(-1.0, 0), (1.0, 1)])
+def test_a_conditional_has_two_sides(a: float, taken: int) -> None:
+    found = name(lambda a, b, xp: lax.cond(a > 0, lambda x: x, lambda x: 2 * x, b), a)
+    assert found == (CONDITION, {CONDITION[taken]})
+
+
+def test_an_expression_in_a_loop_is_one_branch_with_its_place() -> None:
+    def loop(a: Any, b: Any, xp: Any) -> Any:
+        for _ in range(3):
+            b = b + xp.maximum(a, 0.0)
+        return b
+
+    every, taken = find(loop, 1.0)
+    assert len(every) == 2
+    assert {str(each) for each in taken} == {str(every[0])}
+    assert str(every[0]).startswith("`xp.maximum(a, 0.0)` (")
+    assert "test_branches.py:" in str(every[0])
+    assert str(every[0]).endswith("): values above 0")

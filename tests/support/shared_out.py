@@ -1,0 +1,95 @@
+"""The parallel step on devices of its own: a program that prints what was found, as JSON.
+
+`python -m tests.support.shared_out` needs JAX_NUM_CPU_DEVICES=2. With the arguments `PORT NUMBER`
+it is one of two processes with a device each.
+"""
+
+import json
+import re
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from bptt_verifier.problems.draws import with_values
+from bptt_verifier.problems.problem import CELLS, Problem, Sizes
+from manual_bptt import jitted
+from manual_bptt.jitted import parallel
+
+COLLECTIVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
+SIZES = Sizes(T=5, B=4, D=2, H=4, O=3)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rnn": {},
+    "lstm": {"outputs": "every", "ragged": True},
+    "gru": {"loss": "half_sse", "truncation": 2},
+}
+
+
+def problem_of(cell: str) -> Problem:
+    """A problem of each cell, whose batch two devices share."""
+    return with_values(
+        np.random.default_rng(3), SIZES, cell=cell, bias=True, initial_state=True, **OPTIONS[cell]
+    )
+
+
+def collectives(program: str) -> list[tuple[str, int]]:
+    """The instructions of a program that exchange arrays, and how many numbers each sends."""
+    found = re.findall(rf"= \w+\[([\d,]*)\]\S* ({COLLECTIVES})(?:-start)?\(", program)
+    return [(name, int(np.prod([int(n) for n in sizes.split(",") if n]))) for sizes, name in found]
+
+
+def largest_error(cell: str, mesh: Any) -> float:
+    """The largest error of an entry of the loss or a gradient, relative to the largest entry."""
+    problem = problem_of(cell)
+    given = {"params": problem.params, "x": problem.x, "y": problem.y, **problem.first}
+    value, gradient = parallel.value_and_grad(**given, **problem.options, mesh=mesh)
+    known, right = CELLS[cell].value_and_grad(**given, **problem.options)
+    pairs = [(value, known), *zip(gradient, right, strict=True)]
+    return max(
+        float(np.abs(np.asarray(found) - known).max() / np.abs(known).max())
+        for found, known in pairs
+        if known is not None
+    )
+
+
+def exchanged(cell: str, mesh: Any) -> list[tuple[str, int]]:
+    """What the parallel step of a cell exchanges."""
+    problem = problem_of(cell)
+
+    def step(params: Any) -> Any:
+        return parallel.value_and_grad(
+            params, problem.x, problem.y, **problem.first, **problem.options, mesh=mesh
+        )
+
+    with jax.enable_x64(True):
+        return collectives(jax.jit(step).lower(problem.params).compile().as_text())
+
+
+def exchanged_automatically(mesh: Any) -> list[tuple[str, int]]:
+    """What the plain compiled step exchanges where its batch is shared out."""
+    problem = problem_of("rnn").map_arrays(lambda values: values.astype(np.float32))
+    x = jax.device_put(problem.x, NamedSharding(mesh, PartitionSpec(None, "batch")))
+    y = jax.device_put(problem.y, NamedSharding(mesh, PartitionSpec("batch")))
+    program = jitted.rnn.value_and_grad
+    return collectives(jax.jit(program).lower(problem.params, x, y).compile().as_text())
+
+
+def main(arguments: list[str]) -> None:
+    """Print what was found."""
+    if arguments:
+        port, number = arguments
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(number))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
+    found: dict[str, Any] = {"devices": mesh.size, "processes": jax.process_count()}
+    found["errors"] = {cell: largest_error(cell, mesh) for cell in OPTIONS}
+    if not arguments:
+        found["exchanged"] = {cell: exchanged(cell, mesh) for cell in OPTIONS}
+        found["automatic"] = exchanged_automatically(mesh)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
