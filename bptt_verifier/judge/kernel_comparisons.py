@@ -131,6 +131,10 @@ def measure_at(
     """Measure a kernel's errors at the neighbours of a case, beside those at nearer ones."""
     near = draw_neighbours(case, distance, seed)
     exact = calls.pullback.pull_back(*near)
+    endless = [name for name, g in exact.gradients.items() if not np.isfinite(g).all()]
+    if endless:
+        said = f"the exact gradient for {endless[0]} is not finite near {case.label}."
+        return Mistake("not-finite", said, {"gradients": endless, OVERFLOW: True})
     # The exact gradient is linear in the cotangents; times three, every rounding in it is another.
     thrice = calls.pullback.pull_back(near.points, [scale(each, 3.0) for each in near.cotangents])
     doubt = {n: np.abs(thrice.gradients[n] / 3.0 - g) for n, g in exact.gradients.items()}

@@ -134,8 +134,8 @@ def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
     if not cases:
         return ()
     return (
-        f"Left out: {', '.join(cases)}. The exact gradient is there near the largest number of its "
-        "format, or beyond it; smaller arguments or cotangents help.",
+        f"Left out: {', '.join(cases)}. The exact gradient is not finite there, or too near the "
+        "largest number of its format; other or smaller arguments or cotangents help.",
     )
 
 

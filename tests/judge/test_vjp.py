@@ -166,3 +166,12 @@ def test_none_is_a_gradient_of_zeros() -> None:
 
     (mistake,) = verify_vjp(backward, lambda x, y: jnp.sin(x) * y[0], given).mistakes
     assert mistake.name == "zero-gradient"
+
+
+def test_a_point_at_which_the_exact_gradient_is_not_finite_decides_nothing() -> None:
+    given = (np.array([-1.0, 2.0]),)
+    report = verify_vjp(lambda a, d: (d / a[0],), jnp.log, given)
+    assert report.verdict is Verdict.AGREES  # 1/x is finite where log is not
+    report = verify_vjp(lambda a, d: (0.5 * d / a[0] ** 0.5,), jnp.sqrt, given)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "The exact gradient is not finite there" in str(report)
