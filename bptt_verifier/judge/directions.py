@@ -16,13 +16,13 @@ from bptt_verifier.judge.kernel_cases import (
     draw_cases,
     prepare_cotangents,
 )
-from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
+from bptt_verifier.judge.kernel_comparisons import OVERFLOW, Found, compare_kernel
 from bptt_verifier.judge.kernel_diagnosis import name_gradient
 from bptt_verifier.judge.kernel_precision import describe_resolution
 from bptt_verifier.judge.kernel_questions import OF_MEMORY, find_lazy_answer, prepare_question
 from bptt_verifier.judge.options import DirectionOptions
 from bptt_verifier.judge.verify import add_origin, find_name, require_agreement, require_function
-from bptt_verifier.judge.vjp import CASES, find_zeros, summarise
+from bptt_verifier.judge.vjp import CASES, describe_overflow, find_zeros, summarise
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import (
     Arguments,
@@ -192,17 +192,25 @@ def verify_along(
         given = None if direction is None else read_direction(direction, settings[0])
         tests, found = cases * sum(map(count_tests, every)), list[Found]()
         lazy: tuple[Mistake, ...] = ()
+        left_out: list[str] = []
         for number, calls in enumerate(every):
             along = prepare_cotangents(calls, given if number == 0 else None, seed)
             drawn = [*draw_cases(number, calls, along, cases + 1, seed)]
             for case in drawn[:cases]:
                 here = compare_kernel(calls, case, tests, seed)
+                if isinstance(here, Mistake) and here.details.get(OVERFLOW):
+                    left_out.append(case.label)
+                    continue
                 if isinstance(here, Mistake):
                     return Report(name, Verdict.DISAGREES, (reword(here),), cases=len(found))
                 found.append(here)
+            if not found:
+                continue
             question = prepare_question(calls, found[-1], drawn[-1])
             if question is not None and not lazy:
                 lazy = tuple(map(reword, find_lazy_answer(question, OF_MEMORY)))
+        if not found:
+            return Report(name, Verdict.INCONCLUSIVE, notes=describe_overflow(left_out))
         report = make_report(name, every, found, tests)
     if lazy:
         return report._replace(verdict=Verdict.DISAGREES, mistakes=(*lazy, *report.mistakes))

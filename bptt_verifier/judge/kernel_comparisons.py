@@ -9,7 +9,7 @@ from bptt_verifier.judge.kernel_calls import Answer, KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase, Neighbours, draw_neighbours
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
-from bptt_verifier.tolerance.formats import find_unit
+from bptt_verifier.tolerance.formats import find_largest, find_unit
 from bptt_verifier.tolerance.projections import (
     APPROXIMATE,
     Measurement,
@@ -21,6 +21,9 @@ from bptt_verifier.tolerance.scatter import IN_HALF
 # A mean error of so many times the scatter near the point is no rounding in a coarser format, of
 # which at least every hundredth is drawn anew there.
 BEYOND_ROUNDING = 64.0
+NEAR_OVERFLOW = 16  # times smaller than a format's largest number may be what overflows inside
+OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
+
 
 Measured = dict[str, Measurement]
 
@@ -128,6 +131,10 @@ def measure_at(
     """Measure a kernel's errors at the neighbours of a case, beside those at nearer ones."""
     near = draw_neighbours(case, distance, seed)
     exact = calls.pullback.pull_back(*near)
+    endless = [name for name, g in exact.gradients.items() if not np.isfinite(g).all()]
+    if endless:
+        said = f"the exact gradient for {endless[0]} is not finite near {case.label}."
+        return Mistake("not-finite", said, {"gradients": endless, OVERFLOW: True})
     # The exact gradient is linear in the cotangents; times three, every rounding in it is another.
     thrice = calls.pullback.pull_back(near.points, [scale(each, 3.0) for each in near.cotangents])
     doubt = {n: np.abs(thrice.gradients[n] / 3.0 - g) for n, g in exact.gradients.items()}
@@ -197,5 +204,8 @@ def find_not_finite(
                 f"{float(values[(k, *entry)])} at entry {entry}, where autodiff gives "
                 f"{exact[name][(k, *entry)]:.6g}, with {case.label}."
             )
-            return Mistake("not-finite", said, {"gradients": [name], "entry": entry})
+            largest = float(np.nanmax(np.abs(exact[name])))
+            beyond = largest > find_largest(values.dtype) / NEAR_OVERFLOW
+            details = {"gradients": [name], "entry": entry, OVERFLOW: beyond}
+            return Mistake("not-finite", said, details)
     return None

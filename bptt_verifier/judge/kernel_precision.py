@@ -1,6 +1,6 @@
 """The precision that a kernel evidently computes in, and what its noise leaves to be seen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from bptt_verifier.judge.kernel_cases import Neighbours, draw_neighbours
 from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.tolerance.formats import SIGNIFICANDS, is_half, round_significand
-from bptt_verifier.tolerance.projections import COARSE, root_mean_square
+from bptt_verifier.tolerance.projections import COARSE, Measurement, root_mean_square
 
 # Rounding the operands of all products once gives noise of the size of rounding the arguments once.
 EVIDENT = 0.25  # of that noise, at least, shows the format
@@ -22,6 +22,8 @@ def describe_kernel_precision(
 ) -> Iterator[str]:
     """Describe what errors would have been seen, and the precision at work inside."""
     right = [each for each in found if not each.wrong]
+    right = [each._replace(gradients=select_testable(each.gradients)) for each in right]
+    right = [each for each in right if each.gradients]
     if not right:
         return
     yield describe_resolution(right)
@@ -44,6 +46,11 @@ def describe_kernel_precision(
     ]
     if halves and np.median(halves) >= ONE_MORE:
         yield "Sums or states inside are evidently rounded to 16 bits."
+
+
+def select_testable(gradients: Mapping[str, Measurement]) -> dict[str, Measurement]:
+    """Select the gradients that are not zero to rounding, whose noise says nothing."""
+    return {name: each for name, each in gradients.items() if np.isfinite(each.resolution)}
 
 
 def describe_resolution(found: Sequence[Found]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from bptt_verifier.judge.kernel_approximation import describe_approximation
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
-from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
+from bptt_verifier.judge.kernel_comparisons import OVERFLOW, Found, compare_kernel
 from bptt_verifier.judge.kernel_diagnosis import diagnose_kernel
 from bptt_verifier.judge.kernel_places import draw_map
 from bptt_verifier.judge.kernel_precision import describe_kernel_precision
@@ -95,22 +95,30 @@ def judge_kernel(
     tests = number * sum(map(count_tests, every))
     found: list[Found] = []
     questions: list[Question] = []
+    left_out: list[str] = []
     for setting, calls in enumerate(every):
         given = prepare_cotangents(calls, cotangents if setting == 0 else None, seed)
         cases = [*draw_cases(setting, calls, given, number + 1, seed)]
         for case in cases[:number]:
             here = compare_kernel(calls, case, tests, seed)
+            if isinstance(here, Mistake) and here.details.get(OVERFLOW):
+                left_out.append(case.label)
+                continue
             if isinstance(here, Mistake):
                 return Report(name, Verdict.DISAGREES, (here,), cases=len(found))
             found.append(here)
-        question = prepare_question(calls, found[-1], cases[-1])
+        at = next((each for each in reversed(found) if each.case.setting == setting), None)
+        question = None if at is None else prepare_question(calls, at, cases[-1])
         questions += [question] if question is not None else []
+    omitted = describe_overflow(left_out)
+    if not found:
+        return Report(name, Verdict.INCONCLUSIVE, notes=omitted)
     lazy = next(filter(None, map(find_lazy_answer, questions)), ())
     parameters = summarise(found)
     verdict = overall(each.verdict for each in parameters.values())
     approximation = describe_approximation(every, found)
     precision = describe_kernel_precision(every, found)
-    notes = *approximation, *precision, *describe_zeros(found), *list_untried_sizes(every)
+    notes = *omitted, *approximation, *precision, *describe_zeros(found), *list_untried_sizes(every)
     report = Report(name, verdict, lazy, None, parameters, cases=len(found), notes=notes)
     if lazy:
         report = report._replace(verdict=Verdict.DISAGREES)
@@ -119,6 +127,16 @@ def judge_kernel(
         named = [each for each in diagnose_kernel(every, found) if not (lazy and is_vague(each))]
         report = report._replace(mistakes=(*lazy, *named), counterexample=example)
     return report
+
+
+def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
+    """Say which cases were left out, and what helps."""
+    if not cases:
+        return ()
+    return (
+        f"Left out: {', '.join(cases)}. The exact gradient is not finite there, or too near the "
+        "largest number of its format; other or smaller arguments or cotangents help.",
+    )
 
 
 def is_vague(mistake: Mistake) -> bool:

@@ -64,11 +64,12 @@ class Arguments(NamedTuple):
 
 
 def read_gradient(name: str, value: Any, argument: Array) -> Array:
-    """Read one gradient. Raises ValueError, with one sentence, unless it fits its argument."""
+    """Read one gradient; None is zero. Raises ValueError, with one sentence, if it does not fit."""
+    if value is None:
+        return np.zeros_like(argument)
     array = attempt(convert_to_numpy, value)
-    if value is None or isinstance(array, Failure) or not is_floating(array.dtype):
+    if isinstance(array, Failure) or not is_floating(array.dtype):
         found = type_name(value) if isinstance(array, Failure) else f"dtype {array.dtype}"
-        found = "None" if value is None else found
         raise ValueError(f"the gradient for {name}: expected an array of floats, found {found}")
     if array.shape != argument.shape:
         raise ValueError(

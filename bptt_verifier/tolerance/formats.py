@@ -32,6 +32,12 @@ def find_smallest(dtype: Any) -> float:
     return float(form.smallest_subnormal if dtype == np.float16 else form.tiny)
 
 
+def find_largest(dtype: Any) -> float:
+    """Find the largest number of a dtype."""
+    find: Any = jnp.finfo
+    return float(find(dtype).max)
+
+
 def is_half(dtype: Any) -> bool:
     """Tell whether a dtype has 16 bits."""
     return find_unit(dtype) > find_unit(np.float32)

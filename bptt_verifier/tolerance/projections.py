@@ -17,6 +17,8 @@ from bptt_verifier.tolerance.scatter import POOLED, find_critical_ratio
 
 COARSE = 16  # noise of so many units is that of a coarser format inside
 APPROXIMATE = 2.0**-11  # relative errors of functions such as tanh on graphics processors
+LOST = 2  # units of the largest entry below which an entry may be lost beside it
+UNMOVED = 32  # units that an entry has to have so that neighbours draw its last one anew
 DRAWN_ANEW = 4  # times the scatter near the point is that of rounding in a coarser format
 ONE_SIDED = 8  # a coarser format inside may be truncated: its bias is up to so many times its noise
 
@@ -168,6 +170,11 @@ def measure_slices(
     near: Measurement | None,
 ) -> Iterator[Slices]:
     """Project the errors on the exact gradient: as a whole, and in the slices along each axis."""
+    magnitude = np.abs(exact)
+    every = tuple(range(1, exact.ndim))
+    least = float(allow_bias(0.0, dtype)) * magnitude.max(axis=every, keepdims=True)
+    small = np.where(magnitude < LOST * least, magnitude * np.minimum(magnitude, least), 0.0)
+    unmoved = np.where((small == 0) & (magnitude < UNMOVED * least), magnitude * least, 0.0)
     for number, axis in enumerate((None, *range(exact.ndim - 1))):
         summed = tuple(i for i in range(1, exact.ndim) if axis is None or i != axis + 1)
         product = (errors * exact).sum(axis=summed, keepdims=True)
@@ -186,6 +193,9 @@ def measure_slices(
             floor = POOLED * np.nanmedian(spread) if np.isfinite(spread).any() else 0.0
             size = np.sqrt(power.min(axis=0) / entries)
             lost = find_smallest(dtype) / size
+            beside = small.sum(axis=summed, keepdims=True)
+            beside = beside + np.sqrt((unmoved**2).sum(axis=summed, keepdims=True))
+            lost += (beside / power).mean(axis=0)
             # (V3)
             limit = (
                 ratio * np.maximum(spread, floor)

@@ -11,9 +11,9 @@ from tests.support.kernels import backward_of, draw_rnn, rnn, rnn_in_numpy, with
 
 BFLOAT16 = jnp.bfloat16
 PRECISIONS = {
+    "bfloat16 with sums in float32": (BFLOAT16, np.float32),
     "float64": (np.float64, np.float64),
     "float32": (np.float32, np.float32),
-    "bfloat16 with sums in float32": (BFLOAT16, np.float32),
     "float16 with sums in float32": (np.float16, np.float32),
     "bfloat16 throughout": (BFLOAT16, BFLOAT16),
 }
@@ -24,12 +24,14 @@ def one_per_cent(number: int) -> Any:
     return lambda found: [g * (1.01 if k == number else 1) for k, g in enumerate(found)]
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(("dtype", "inner"), PRECISIONS.values(), ids=PRECISIONS)
 def test_a_right_kernel_agrees_in_the_precision_it_runs_in(dtype: Any, inner: Any) -> None:
     report = verify_vjp(backward_of(within(rnn, inner)), rnn, draw_rnn(dtype), cases=2)
     assert report.verdict is Verdict.AGREES, report
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("precision", [*PRECISIONS][:4])
 def test_one_per_cent_is_told_from_rounding(precision: str) -> None:
     dtype, inner = PRECISIONS[precision]
@@ -140,3 +142,36 @@ def test_a_smooth_error_that_scatters_further_away_is_rounding_if_it_is_small(
 
     x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
     assert str(verify_vjp(backward, jnp.sin, (x,), cases=1).verdict) == verdict
+
+
+def test_a_gradient_beyond_the_largest_number_of_its_format_is_left_out() -> None:
+    def backward(arguments: Any, d: Any) -> Any:
+        x = arguments[0].astype(np.float32)
+        with np.errstate(over="ignore"):
+            return ((3 * d.astype(np.float32) * x**2).astype(np.float16),)
+
+    small = np.array([1, 2, 3], np.float16)
+    report = verify_vjp(backward, lambda x: x**3, [(60 * small,), (small,)], cases=1)
+    assert report.verdict is Verdict.AGREES, str(report)
+    assert "Left out: the arguments given." in str(report)
+    assert verify_vjp(backward, lambda x: x**3, (60 * small,), cases=1).verdict == "inconclusive"
+
+
+def test_none_is_a_gradient_of_zeros() -> None:
+    given = (np.linspace(1, 2, 3), np.ones(2))
+    assert verify_vjp(lambda a, d: (d * np.cos(a[0]), None), lambda x, y: jnp.sin(x), given)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        return None, np.array([(d * np.sin(arguments[0])).sum(), 0])
+
+    (mistake,) = verify_vjp(backward, lambda x, y: jnp.sin(x) * y[0], given).mistakes
+    assert mistake.name == "zero-gradient"
+
+
+def test_a_point_at_which_the_exact_gradient_is_not_finite_decides_nothing() -> None:
+    given = (np.array([-1.0, 2.0]),)
+    report = verify_vjp(lambda a, d: (d / a[0],), jnp.log, given)
+    assert report.verdict is Verdict.AGREES  # 1/x is finite where log is not
+    report = verify_vjp(lambda a, d: (0.5 * d / a[0] ** 0.5,), jnp.sqrt, given)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "The exact gradient is not finite there" in str(report)
