@@ -97,11 +97,20 @@ def describe_errors(row: DocketRow) -> list[str]:
     return lines
 
 
-def write_digits(values: Any) -> str:
-    """Write nested lists of numbers with three significant digits."""
+def write_digits(values: Any, digits: int = 3) -> str:
+    """Write nested lists of numbers with so many significant digits."""
     if isinstance(values, list):
-        return f"[{', '.join(map(write_digits, values))}]"
-    return f"{values:.3g}"
+        return f"[{', '.join(write_digits(each, digits) for each in values)}]"
+    return f"{values:.{digits}g}"
+
+
+def write_apart(claimed: Any, true: Any) -> tuple[str, str]:
+    """Write two lists of numbers with three digits, or with as many as tell them apart."""
+    for digits in range(3, 18):
+        texts = write_digits(claimed, digits), write_digits(true, digits)
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 def describe_counterexample(row: DocketRow) -> list[str]:
@@ -126,8 +135,8 @@ def describe_values(sizes: str, gradient: str, claimed: Any, true: Any, by: str)
     """Describe a failing case by its sizes, and by one gradient of it if the numbers are few."""
     lines = [f"Smallest failing case: {sizes}."]
     if prod(np.shape(claimed)) <= SHOWN:
-        symbol, yours, theirs = find_symbol(gradient), write_digits(claimed), write_digits(true)
-        lines.append(f"There {symbol} is {yours} by the claim and {theirs} by {by}.")
+        yours, theirs = write_apart(claimed, true)
+        lines.append(f"There {find_symbol(gradient)} is {yours} by the claim and {theirs} by {by}.")
     return lines
 
 

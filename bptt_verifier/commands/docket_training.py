@@ -90,13 +90,16 @@ def descend(gradients: Callable[..., Any], case: DocketCase, rate: float) -> lis
 
 
 def describe_descent(case: DocketCase) -> str:
-    """Describe the descent on an own model's loss, at the largest rate that suits the gradient."""
+    """Describe the descent on an own model's loss.
+
+    The rate is the largest with which the gradient ends at the lowest loss that it reaches.
+    """
     loss = case.module.loss
     differentiate_first(loss, {name: np.asarray(v) for name, v in case.module.params.items()})
     with np.errstate(all="ignore"):
         for rate in OWN_RATES:
             true = descend(partial(take_complex_steps, loss), case, rate)
-            if len(true) == OWN_STEPS and true == sorted(true, reverse=True):
+            if len(true) == OWN_STEPS and true[-1] == min(true):
                 break
         claimed = descend(case.module.gradients, case, rate)
     reached = f"{claimed[-1]:.2g}" if len(claimed) == OWN_STEPS else "no finite number"

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
-from bptt_verifier.commands.docket import DocketRow, count_kinds, render_finding, render_source
+from bptt_verifier.commands.docket import (
+    DocketRow,
+    count_kinds,
+    render_finding,
+    render_source,
+    write_apart,
+)
 from bptt_verifier.commands.docket_training import (
     FILLERS,
     OWN_STEPS,
@@ -271,11 +277,12 @@ def test_right_claims_are_not_trained() -> None:
 
 def test_an_own_model_descends_on_its_own_loss() -> None:
     case = read_entry("eprop-approximation")
-    true = descend(partial(take_complex_steps, case.module.loss), case, 0.03)
+    true = descend(partial(take_complex_steps, case.module.loss), case, 0.01)
     assert len(true) == OWN_STEPS
-    assert true == sorted(true, reverse=True)
-    assert descend(case.module.gradients, case, 0.03)[-1] > 2 * true[-1]
-    assert re.search(r"60 steps: from 9.9 to 4.* with the claim, to 1", describe_training(case))
+    assert true[-1] == min(true)
+    assert descend(case.module.gradients, case, 0.01)[-1] > 2 * true[-1]
+    line = describe_training(case)
+    assert re.search(r"60 steps: from 9.9 to [\d.]+ with the claim, to [\d.]+ with the gr", line)
 
 
 def test_a_descent_ends_where_the_loss_is_not_finite() -> None:
@@ -283,6 +290,11 @@ def test_a_descent_ends_where_the_loss_is_not_finite() -> None:
     with np.errstate(all="ignore"):
         losses = descend(lambda p: dict.fromkeys(p, np.inf), case, 0.1)
     assert losses == [case.module.loss(case.module.params)]
+
+
+def test_numbers_are_written_with_as_many_digits_as_tell_them_apart() -> None:
+    assert write_apart([[1.19]], [[0.791]]) == ("[[1.19]]", "[[0.791]]")
+    assert write_apart([1.1942, 2.0], [1.1938, 2.0]) == ("[1.1942, 2]", "[1.1938, 2]")
 
 
 # The command.

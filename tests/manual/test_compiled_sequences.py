@@ -71,7 +71,7 @@ def test_every_gradient_agrees_with_autodiff(
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "option"), EACH)
 @pytest.mark.parametrize("values", [RAGGED, EVERY], ids="-".join)
-def test_the_loss_alone_is_the_same_number_and_has_the_same_gradient(
+def test_the_loss_alone_is_the_same_and_has_the_same_gradient(
     cell: str, option: str, values: dict[str, Any]
 ) -> None:
     problem = problem_of(cell, option, **values)
@@ -81,9 +81,12 @@ def test_the_loss_alone_is_the_same_number_and_has_the_same_gradient(
         alone, differentiated = jax.value_and_grad(
             lambda params: COMPILED[cell].loss(**(given | {"params": params}), **problem.options)
         )(problem.params)
-    assert alone == found
+    # Other programs, so other fused operations and other roundings: as above.
+    assert abs(float(alone) - float(found)) <= 2.0**-48 * abs(float(found))
     for left, right in zip(gradient, differentiated, strict=True):
-        assert (left is None and right is None) or np.array_equal(left, right)
+        if left is not None:
+            off = np.abs(np.asarray(left) - np.asarray(right)).max()
+            assert off <= 2.0**-42 * np.abs(np.asarray(right)).max()
 
 
 @pytest.mark.parametrize("loss", ALL_LOSSES)
