@@ -33,14 +33,13 @@ def truncate(arguments: Any, cotangents: Any, keep: bool = False) -> Any:
 
 
 def test_a_truncated_gradient_is_right_by_its_own_definition_alone() -> None:
-    arguments = draw_rnn(np.float32, T=3)
+    arguments = draw_rnn(np.float32, T=2)
     report = verify_vjp(truncate, rnn, arguments, reference=truncate, cases=1)
     assert report.verdict is Verdict.AGREES, str(report)
     assert "Compared with the true gradient, the stated one has, for U: relative error 0." in str(
         report
     )
     assert "and cosine 0." in str(report)
-    assert verify_vjp(truncate, rnn, arguments, cases=1).verdict is Verdict.DISAGREES
     true = lambda arguments, d: truncate(arguments, d, keep=True)  # noqa: E731
     assert not verify_vjp(true, rnn, arguments, reference=truncate, cases=1)
 

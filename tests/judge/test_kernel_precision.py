@@ -23,7 +23,7 @@ KERNELS = {
 }
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(4)
 @pytest.mark.parametrize(("kernel", "dtype", "said"), KERNELS.values(), ids=KERNELS)
 def test_the_precision_inside_is_stated_where_it_is_evident(
     kernel: Any, dtype: Any, said: str

@@ -24,7 +24,7 @@ def one_per_cent(number: int) -> Any:
     return lambda found: [g * (1.01 if k == number else 1) for k, g in enumerate(found)]
 
 
-@pytest.mark.table(2)
+@pytest.mark.table(4)
 @pytest.mark.parametrize(("dtype", "inner"), PRECISIONS.values(), ids=PRECISIONS)
 def test_a_right_kernel_agrees_in_the_precision_it_runs_in(dtype: Any, inner: Any) -> None:
     report = verify_vjp(backward_of(within(rnn, inner)), rnn, draw_rnn(dtype), cases=2)
@@ -42,7 +42,7 @@ def test_one_per_cent_is_told_from_rounding(precision: str) -> None:
 
 
 def test_the_stated_function_may_be_plain_numpy() -> None:
-    arguments = draw_rnn(np.float32)
+    arguments = draw_rnn(np.float32, T=2)
     assert verify_vjp(backward_of(rnn), rnn_in_numpy, arguments, cases=1)
     with pytest.raises(DerivationError, match="∂L/∂x"):
         assert_vjp_verified(backward_of(rnn, one_per_cent(0)), rnn_in_numpy, arguments, cases=1)
@@ -77,7 +77,7 @@ def test_arguments_are_any_pytree_and_integers_in_it_are_data() -> None:
 
 
 def test_several_settings_are_judged_each_in_its_sizes() -> None:
-    settings = [draw_rnn(np.float64, T=1, B=2), draw_rnn(np.float64, T=3, B=1)]
+    settings = [draw_rnn(np.float64, T=1, B=2), draw_rnn(np.float64, T=2, B=1)]
     seen, right = [], backward_of(rnn)
 
     def backward(arguments: Any, cotangents: Any) -> Any:
@@ -85,7 +85,7 @@ def test_several_settings_are_judged_each_in_its_sizes() -> None:
         return right(arguments, cotangents)
 
     assert verify_vjp(backward, rnn, settings, cases=1)
-    assert set(seen) == {(1, 2, 2), (3, 1, 2)}
+    assert set(seen) == {(1, 2, 2), (2, 1, 2)}
 
 
 def test_a_gradient_of_zeros_is_right_if_the_kernels_is_and_there_are_others() -> None:

@@ -76,7 +76,7 @@ def make_custom_rnn(mistake: str = "") -> Callable[..., Any]:
 
         def step(dh: Array, each: Any) -> Any:
             d, h = each
-            da = (dh + d) * (1 - h if mistake == "the slope is 1 − h" else 1 - h**2)
+            da = (dh + d) * (1 - h**2)
             return da @ (W.T if mistake == "W is not transposed" else W), da
 
         das = jax.lax.scan(step, 0 * d[0], (d, h), reverse=True)[1]
