@@ -135,8 +135,10 @@ def describe_values(sizes: str, gradient: str, claimed: Any, true: Any, by: str)
     """Describe a failing case by its sizes, and by one gradient of it if the numbers are few."""
     lines = [f"Smallest failing case: {sizes}."]
     if prod(np.shape(claimed)) <= SHOWN:
-        yours, theirs = write_apart(claimed, true)
-        lines.append(f"There {find_symbol(gradient)} is {yours} by the claim and {theirs} by {by}.")
+        by_claim, by_other = write_apart(claimed, true)
+        lines.append(
+            f"There {find_symbol(gradient)} is {by_claim} by the claim and {by_other} by {by}."
+        )
     return lines
 
 
