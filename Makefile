@@ -26,7 +26,7 @@ help:
 	@echo "make docket            judge the published derivations, and write docs/docket.md anew"
 	@echo "make train             train the worked example with the gradients derived by hand"
 	@echo "make test              run the tests"
-	@echo "make test-tables       run the cases of long tables that make test leaves out"
+	@echo "make test-tables       run what make test leaves out: most cases of long tables"
 	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
 	@echo "make mutants           change the judge in every small way; a test must fail each time"
 	@echo "make bench             time the training step against autodiff and PyTorch, which this installs"

@@ -111,6 +111,7 @@ def operations(jaxpr: Any, times: int = 1) -> int:
     return total
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("in_place", [True, False])
 def test_the_compiled_limit_does_them_too_and_xla_drops_none(cell: str, in_place: bool) -> None:

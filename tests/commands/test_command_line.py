@@ -369,6 +369,7 @@ def started(*arguments: str, before: str = "pass", **environment: str) -> subpro
     )  # fmt: skip
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [(("verify", "--examples", "1", "--seed", "{seed}"), 3), (("--help",), 141)],
@@ -418,6 +419,7 @@ DURING = {
 }
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("before", DURING.values(), ids=DURING)
 def test_ctrl_c_is_one_sentence_and_the_end(before: str) -> None:
     process = started("verify", "--examples", "1000000", before=before)

@@ -218,6 +218,7 @@ def test_what_cannot_be_read_is_a_breach() -> None:
     assert "what your function returned, Odd, cannot be read" in found.mistake.explanation
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
 def test_an_option_with_a_default_keeps_it(model: str) -> None:
     module = {"rnn": rnn, "lstm": lstm, "gru": gru}[model]

@@ -77,6 +77,7 @@ def test_what_is_wrong_at_special_sizes_alone_is_caught(cell: str, special: str)
     assert "your numbers are wrong with T=" in report.mistakes[0].explanation
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("special", "sizes"),
     [
@@ -96,6 +97,7 @@ def test_the_counterexample_of_a_large_problem_is_as_small_as_possible(
 SEVERAL_STEPS = [("rnn", 30), ("lstm", 50)]
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("cell", "steps"),
     [("rnn", 100), *(pytest.param(*each, marks=pytest.mark.slow) for each in SEVERAL_STEPS)],

@@ -180,6 +180,7 @@ def test_a_right_formula_that_overflows_at_large_values_alone_agrees() -> None:
     assert "left out: your results, in float32, are not finite there, and finite at" in said(report)
 
 
+@pytest.mark.rest
 def test_an_overflow_excuses_no_mistake_and_none_at_the_parameters_given() -> None:
     assert verify_own_model(*softmax_by_one_shift(1.01)).verdict is Verdict.DISAGREES
     report = verify_own_model(*softmax_by_one_shift(given=1.0))
@@ -280,6 +281,7 @@ def softmax(a: Any, xp: Any) -> Any:
     return e / xp.sum(e, axis=1, keepdims=True)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("name", ZERO_BY_STRUCTURE)
 def test_a_gradient_that_is_zero_by_structure_agrees_where_it_is_zero(name: str) -> None:
     loss, params = ZERO_BY_STRUCTURE[name], {"V": np.ones((3, 2)), "W": np.ones((2, 2))}

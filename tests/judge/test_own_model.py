@@ -82,7 +82,7 @@ def test_the_values_drawn_are_of_both_precisions_and_never_small_or_alike() -> N
 # Wrong ones.
 
 
-@pytest.mark.table(5)
+@pytest.mark.table(9)
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: f"{m.model}: {m.name}: {m.written}")
 def test_a_planted_mistake_is_caught_and_named(mistake: Mistake) -> None:
     wrong = planted(mistake.model, (mistake.right, mistake.written))
@@ -198,6 +198,7 @@ def test_a_case_is_shown_with_simple_values_and_can_be_reproduced() -> None:
     assert "Reproduce: " in str(report)
 
 
+@pytest.mark.rest
 def test_a_verdict_on_a_long_model_takes_less_than_ten_seconds() -> None:
     H, T = 10, 20
     x = np.random.default_rng(0).normal(size=(T, H, 1))
@@ -235,6 +236,7 @@ def test_a_verdict_on_a_long_model_takes_less_than_ten_seconds() -> None:
 # What a model may be made of.
 
 
+@pytest.mark.rest
 def test_two_parameters_read_side_by_side_are_two() -> None:
     """Of different shapes, and in one expression of the source."""
     rng = np.random.default_rng(7)
@@ -322,6 +324,7 @@ def test_a_planted_text_that_is_gone_is_reported() -> None:
         planted("char", ("no such text", ""))
 
 
+@pytest.mark.rest
 def test_a_planted_nothing_agrees() -> None:
     for model in MODELS:
         assert judged(planted(model), own_model(model)).verdict is Verdict.AGREES

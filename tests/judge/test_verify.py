@@ -56,7 +56,7 @@ def of_name(name: str, cell: str = "rnn") -> Mistake:
 # Wrong ones.
 
 
-@pytest.mark.table(5)
+@pytest.mark.table(9)
 @pytest.mark.parametrize(("mistake", "dtype"), by_turns(NAMED, PRECISIONS), ids=identify)
 def test_a_mistake_is_caught_and_named(mistake: Mistake, dtype: type, tmp_path: Path) -> None:
     wrong = derivation(planted(mistake, tmp_path), mistake.suspect, dtype, **options_of(mistake))
@@ -114,6 +114,7 @@ def test_unnamed_mistake_is_unknown_where_a_sequence_of_one_step_fails() -> None
     assert names(verify(gradients, examples=6, seed=8)) == ["unknown"]
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize(
     ("cell", "written", "equation", "said", "first_wrong_step"),
     [
@@ -136,6 +137,7 @@ def test_a_mistake_is_named_with_its_equation_and_first_wrong_step(
     assert report.first_wrong_step == first_wrong_step
 
 
+@pytest.mark.rest
 def test_a_zeroed_first_adjoint_is_caught_where_no_total_can_see_it(tmp_path: Path) -> None:
     wrong, right = derivation(planted(of_name("δ_1 is zero"), tmp_path)), derivation(rnn)
 
@@ -174,6 +176,7 @@ def test_what_is_wrong_at_one_length_alone_is_caught(cell: str) -> None:
     assert "your numbers are wrong with T=11 " in report.mistakes[0].explanation
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("cell", CELLS)
 def test_what_is_wrong_at_one_step_alone_is_caught(cell: str) -> None:
     right = derivation(CELLS[cell], cell)

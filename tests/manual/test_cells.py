@@ -45,6 +45,7 @@ def gradients(problem: Problem) -> tuple[Any, Any]:
     )
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "dtype"), by_turns([*CELLS], [np.float32, np.float64]))
 @given(data=st.data())
 def test_every_gradient_of_every_cell_agrees_with_autodiff(

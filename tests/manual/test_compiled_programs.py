@@ -31,6 +31,7 @@ def temporary_bytes(problem: Problem, **options: Any) -> int:
     return int(counted.temp_size_in_bytes)
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "identity"])
 @pytest.mark.parametrize("B", [32, 128])
@@ -56,6 +57,7 @@ def test_with_checkpoints_the_memory_hardly_grows_with_the_steps() -> None:
 ARRAYS = {("lstm", ""): 7.5, ("gru", "after"): 6.5, ("gru", "before"): 7.5}
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "option"), GATED)
 @pytest.mark.parametrize("sizes", [Sizes(100, 32, 64, 128, 10), Sizes(50, 16, 32, 64, 8)], ids=str)
 def test_one_step_with_gates_takes_few_arrays_of_all_states(
@@ -76,6 +78,7 @@ def copied_in_loops(program: str, T: int, B: int) -> list[str]:
     return [line.strip() for line in program.splitlines() if re.search(whole, line)]
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     ("cell", "option", "sizes"),
     [(*each, (4, 3, 5)) for each in [("rnn", "tanh"), *GATED]]

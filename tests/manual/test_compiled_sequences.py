@@ -30,6 +30,7 @@ def problem_of(cell: str, option: str, seed: int = 3, **values: Any) -> Problem:
     )  # fmt: skip
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "option"), EACH)
 @pytest.mark.parametrize(
     "values",

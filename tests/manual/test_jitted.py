@@ -119,6 +119,7 @@ def differentiate(module: ModuleType, problem: Problem, names: tuple[str, ...]) 
     return found
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     ("cell", "option", "loss"),
     [("rnn", "tanh", loss) for loss in ALL_LOSSES] + [(*gated, "mse") for gated in GATED],
@@ -134,6 +135,7 @@ def test_jax_grad_finds_every_gradient_of_every_loss(cell: str, option: str, los
         assert compared.verdict is Verdict.AGREES, str(compared)
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("loss", ALL_LOSSES)
 def test_the_gradient_of_the_targets_is_that_of_the_loss_alone(loss: str) -> None:
     problem = with_values(
@@ -171,7 +173,7 @@ def arranged_for_gpus(monkeypatch):
 
 
 # Some turns of a loop and a rest; or, for the RNN, a rest alone.
-@pytest.mark.table(2)
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("cell", "option", "T"),
     [

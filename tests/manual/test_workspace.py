@@ -36,6 +36,7 @@ def test_every_gradient_agrees_with_autodiff(
     assert_agrees(workspace_of(problem, checkpoint_every), problem, AUTODIFF.within_bound(problem))
 
 
+@pytest.mark.table(3)
 @DTYPES
 @pytest.mark.parametrize("cell", CELLS)
 @FEWER
@@ -196,6 +197,7 @@ def test_one_step_takes_few_arrays_of_all_states(cell: str, sizes: Sizes) -> Non
         assert workspace.gradient_nbytes == 4 * (gates * H * (D + H) + O * H)
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize(("cell", "option"), [(c, o) for c in CELLS for o in OPTIONS[c]])
 @pytest.mark.parametrize("initial_state", [False, True])
 @pytest.mark.parametrize("checkpoint_every", [None, 2, 1])

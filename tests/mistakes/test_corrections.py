@@ -53,6 +53,7 @@ PRODUCTS = [
 ]
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize(("product", "first", "second", "whose"), PRODUCTS)
 def test_the_right_gradient_of_each_operand_is_written_in_the_layout_of_the_product(
     product: str, first: str, second: str, whose: tuple[str, str]

@@ -408,7 +408,7 @@ def changed_by_importing(names: list[str], root: Path = ROOT) -> dict[str, list[
     return python(script, json.dumps([names, sorted(foreign)]), root=root)
 
 
-@pytest.mark.table(2)
+@pytest.mark.rest
 @pytest.mark.parametrize("packages", [PACKAGES, ["benchmarks"]], ids=["products", "benchmarks"])
 def test_importing_changes_no_global_state(packages: list[str]) -> None:
     assert changed_by_importing([name for package in packages for name in modules(package)]) == {}

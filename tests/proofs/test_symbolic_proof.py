@@ -29,7 +29,7 @@ from tests.support.profiles import deep
 x, y = sympy.symbols("x y")
 
 
-@pytest.mark.table(3)
+@pytest.mark.rest
 @pytest.mark.parametrize("name", DERIVATIONS)
 def test_each_derivation_is_right_for_all_values_and_all_activations(name: str) -> None:
     proved = prove_symbolically(name, DERIVATIONS[name], free_cases())

@@ -43,6 +43,7 @@ def compiled(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.rest
 @needs_rocq
 def test_the_gradient_of_the_rnn_is_its_derivative(compiled: Path) -> None:
     compile_files(["rnn"], compiled)

@@ -118,6 +118,7 @@ def half(cell: str, **factors: float) -> Any:
 CELLS = ["lstm", "gru"]
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_cell_in_half_precision_is_decided_by_exact_values(cell: str) -> None:
     report = verify(half(cell), model=cell, examples=24)

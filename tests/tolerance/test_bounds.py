@@ -56,6 +56,7 @@ def test_elementary_functions_are_as_accurate_as_the_bound_assumes(name: str, dt
         assert worst <= ELEMENTARY, f"{library} {name}: {worst:.1f} u"
 
 
+@pytest.mark.table(3)
 @LONGDOUBLE
 @DTYPES
 @pytest.mark.parametrize("module", [rnn, jacobian_sum, rtrl], ids=lambda m: m.__name__)
@@ -205,6 +206,7 @@ def worst_of(module: ModuleType, problem: Problem) -> float:
     return max(comparison.error for comparison in compared)
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize("module", [rnn, jacobian_sum, rtrl], ids=lambda m: m.__name__)
 @pytest.mark.parametrize(
     "problem",

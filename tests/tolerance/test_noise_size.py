@@ -43,6 +43,7 @@ def largest_errors(function: Callable[..., Any], *arguments: Any) -> Any:
         return np.max(np.abs(np.asarray(noisy) - np.asarray(function(*arguments))), axis=0) / UNIT
 
 
+@pytest.mark.table(5)
 @pytest.mark.parametrize(
     ("function", "arguments", "stated"),
     [
