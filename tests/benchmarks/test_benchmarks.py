@@ -145,7 +145,7 @@ GATED += [
 ]
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(7)
 @pytest.mark.parametrize(("cell", "dtype", "name"), GATED)
 def test_every_contender_passes_the_gate(cell: str, dtype: str, name: str) -> None:
     if name == "torch" and find_spec("torch") is None:

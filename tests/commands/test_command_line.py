@@ -433,6 +433,7 @@ def test_ctrl_c_is_one_sentence_and_the_end(before: str) -> None:
     assert (process.returncode, err) == (130, b"bptt: interrupted\n")
 
 
+@pytest.mark.rest
 def test_ctrl_c_ends_the_process_that_runs_a_file_too(tmp_path: Path) -> None:
     file, place = tmp_path / "slow.py", tmp_path / "slow.py.pid"
     file.write_text(SLOW, encoding="utf-8")

@@ -125,6 +125,7 @@ def test_a_view_of_the_inputs_is_copied_before_it_can_change() -> None:
     assert verify(gradients, examples=20)
 
 
+@pytest.mark.rest
 def test_a_submission_that_writes_into_what_it_is_given_spoils_no_later_verdict() -> None:
     right = derivation(lstm, "lstm")
 

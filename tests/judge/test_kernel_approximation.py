@@ -32,6 +32,7 @@ def truncate(arguments: Any, cotangents: Any, keep: bool = False) -> Any:
     )
 
 
+@pytest.mark.rest
 def test_a_truncated_gradient_is_right_by_its_own_definition_alone() -> None:
     arguments = draw_rnn(np.float32, T=2)
     report = verify_vjp(truncate, rnn, arguments, reference=truncate, cases=1)

@@ -90,7 +90,7 @@ def test_the_report_shows_the_worst_row_and_a_map() -> None:
     assert "Reproduce: verify_vjp" in str(report)
 
 
-@pytest.mark.table(2)
+@pytest.mark.rest
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 def test_a_state_off_by_one_step_is_no_factor_although_the_states_are_alike(dtype: Any) -> None:
     exhibit = GALLERY["a linear recurrence in chunks"]

@@ -174,6 +174,7 @@ def softmax_by_one_shift(wrong: float = 1.0, given: float = 0.2) -> tuple[Any, A
     return gradients, loss, {"W": given * WEIGHTS["W"]}
 
 
+@pytest.mark.rest
 def test_a_right_formula_that_overflows_at_large_values_alone_agrees() -> None:
     report = verify_own_model(*softmax_by_one_shift())
     assert report, str(report)

@@ -58,7 +58,7 @@ def names(report: Report) -> list[str]:
 # Right derivations.
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(7)
 @pytest.mark.parametrize(("model", "style"), by_turns([*MODELS], ["gradients", "otherwise"]))
 def test_a_right_derivation_agrees_in_every_style(model: str, style: str) -> None:
     report = judged(getattr(MODELS[model], style), own_model(model))
@@ -136,7 +136,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(7)
 @pytest.mark.parametrize(
     ("model", "pair"), [(model, pair) for model, pairs in PAIRS.items() for pair in pairs]
 )

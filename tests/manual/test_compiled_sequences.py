@@ -126,6 +126,7 @@ def test_a_window_as_long_as_the_sequence_is_compiled_as_none() -> None:
 # The bare layer.
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "option"), EACH)
 @pytest.mark.parametrize("ragged", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_bare_layer_gives_all_states_and_takes_a_gradient_into_each(

@@ -37,7 +37,7 @@ def demands(module: ModuleType, dtype: type) -> None:
     suite()
 
 
-@pytest.mark.table(5)
+@pytest.mark.table(11)
 @pytest.mark.parametrize(
     ("mistake", "dtype"), by_turns(MISTAKES + GATED_MISTAKES, PRECISIONS), ids=identify
 )
@@ -50,7 +50,7 @@ def test_the_suite_catches(mistake: Mistake, dtype: type, tmp_path: Path) -> Non
     pytest.fail(f"survived: {mistake.name}")
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(5)
 @pytest.mark.parametrize(
     ("suspect", "dtype"), by_turns(["rnn", "jacobian_sum", "rtrl", "lstm", "gru"], PRECISIONS)
 )

@@ -152,6 +152,7 @@ CERTIFICATES = {
 }
 
 
+@pytest.mark.rest
 def test_nothing_but_the_certificates_imports_what_only_they_need() -> None:
     names = [name for package in PACKAGES for name in modules(package)]
     assert set(names) >= CERTIFICATES
@@ -292,7 +293,7 @@ GRADIENTS = [
 ]
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(9)
 @pytest.mark.parametrize(("module", "name"), GRADIENTS)
 def test_every_gradient_of_the_second_witness_comes_from_autodiff(
     module: str, name: str, monkeypatch: pytest.MonkeyPatch

@@ -69,6 +69,7 @@ def test_a_derivative_that_is_known_as_a_fraction_lies_in_its_interval() -> None
     assert exact["loss"].nearest == float((V * U * X - Y) ** 2 / 2)
 
 
+@pytest.mark.table(2)
 @DTYPES
 @given(data=st.data())
 def test_every_interval_is_narrow_and_no_derivation_is_outside_its_bound(

@@ -36,6 +36,7 @@ from tests.support.profiles import deep
 FEW = SHAPES if deep() else (*SHAPES[::23], SHAPES[-1])
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("name", DERIVATIONS)
 def test_every_gradient_is_the_derivative_of_the_loss_polynomial(name: str) -> None:
     proved = prove_polynomials(name, DERIVATIONS[name], shapes=FEW)
@@ -101,7 +102,7 @@ def test_the_models_of_the_series_go_through_every_loss_mode_and_option() -> Non
 TRIED = MISTAKES + GATED_MISTAKES if deep() else (MISTAKES + GATED_MISTAKES)[::2]
 
 
-@pytest.mark.table(5)
+@pytest.mark.table(11)
 @pytest.mark.parametrize("mistake", TRIED, ids=lambda m: f"{m.suspect}: {m.name}")
 def test_a_planted_mistake_is_refuted(mistake: Mistake, tmp_path: Any) -> None:
     module = planted(mistake, tmp_path)
