@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from bptt_verifier import Verdict, verify_vjp
 from bptt_verifier.judge.kernel_approximation import describe_distance
