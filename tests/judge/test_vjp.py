@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bptt_verifier import DerivationError, Verdict, assert_vjp_verified, verify_vjp
+from bptt_verifier.adapters import from_jax
 from tests.support.kernels import backward_of, draw_rnn, rnn, rnn_in_numpy, within
 
 BFLOAT16 = jnp.bfloat16
@@ -175,3 +177,14 @@ def test_a_point_at_which_the_exact_gradient_is_not_finite_decides_nothing() -> 
     report = verify_vjp(lambda a, d: (0.5 * d / a[0] ** 0.5,), jnp.sqrt, given)
     assert report.verdict is Verdict.INCONCLUSIVE
     assert "The exact gradient is not finite there" in str(report)
+
+
+def test_a_steep_softmax_in_16_bits_is_not_called_wrong() -> None:
+    x = 8 * np.random.default_rng(3).normal(size=(4, 30))
+
+    def softmax(x: Any) -> Any:
+        return jax.nn.softmax(x, -1)
+
+    for dtype in (BFLOAT16, np.float16):
+        report = verify_vjp(from_jax(jax.jit(softmax)), softmax, (x.astype(dtype),), cases=2)
+        assert report.verdict is not Verdict.DISAGREES, str(report)
