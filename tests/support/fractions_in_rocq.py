@@ -52,6 +52,7 @@ class RationalInput(NamedTuple):
     g: Array
     every: bool  # an output at every step, or g zero at all but the last
     reset: str
+    truncation: int | None = None
 
     @property
     def functions(self) -> tuple[Activation, Activation]:
@@ -72,16 +73,17 @@ class RationalInput(NamedTuple):
 def draw_input(rng: random.Random, cell: str) -> RationalInput:
     """Draw sizes up to T = 3 and 2 otherwise, options, and small fractions.
 
-    Where gates are curved at more than one step, all sizes are 1 and all but the cotangents are
-    whole numbers: the digits of denominators would grow as those of numerators do.
+    A gated cell at more than one step has whole numbers: its denominators would have as many digits
+    as its numerators, and Rocq divides both by their greatest common divisor after every operation.
+    With curved functions in two steps it has one unit.
     """
     T, (B, D, H, O) = rng.randint(1, 3), (rng.randint(1, 2) for _ in range(4))
-    values = WHOLE if GATES[cell] and 1 < T <= CURVED else VALUES
-    if values is WHOLE:
-        B = D = H = O = 1
+    values = WHOLE if GATES[cell] and T > 1 else VALUES
+    if GATES[cell] and T == CURVED:
+        H = 1
     rows = H * max(1, len(GATES[cell]))
 
-    def draw(*shape: int, values: list[Fraction] = values) -> Array:
+    def draw(*shape: int) -> Array:
         entries = [rng.choice(values) for _ in range(int(np.prod(shape)))]
         return np.array(entries, dtype=object).reshape(shape)
 
@@ -89,11 +91,12 @@ def draw_input(rng: random.Random, cell: str) -> RationalInput:
     biases = {"b": draw(rows), "c": draw(O)} | ({"b_n": draw(H)} if cell == "gru" else {})
     params |= {name: value for name, value in biases.items() if rng.random() < 0.7}
     states = {name: draw(B, H) for name in (("h0", "c0") if cell == "lstm" else ("h0",))}
-    every, g = rng.random() < 0.5, draw(T, B, O, values=VALUES)
+    every, g = rng.random() < 0.5, draw(T, B, O)
     if not every:
         g[:-1] = Fraction(0)
     reset = rng.choice(gru.RESETS) if cell == "gru" else ""
-    return RationalInput(cell, params, draw(T, B, D), states, g, every, reset)
+    truncation = None if every or rng.random() < 0.5 else rng.randint(1, T)
+    return RationalInput(cell, params, draw(T, B, D), states, g, every, reset, truncation)
 
 
 def gradients_by_hand(given: RationalInput, monkeypatch: pytest.MonkeyPatch) -> dict[str, Array]:
@@ -110,7 +113,8 @@ def gradients_by_hand(given: RationalInput, monkeypatch: pytest.MonkeyPatch) -> 
         options["reset"] = given.reset
     params = module.Params(**given.params)
     _, trace = module.forward(params, given.x, *given.states.values(), **options)
-    found = module.backward(params, trace, given.g if given.every else given.g[-1])
+    cotangents = given.g if given.every else given.g[-1]
+    found = module.backward(params, trace, cotangents, truncation=given.truncation)
     return {name: getattr(found, name) for name in given.fields if getattr(found, name) is not None}
 
 
@@ -155,7 +159,8 @@ def question(given: RationalInput) -> str:
         terms.append(weight_term(given.cell, value, name in ("U", "W", "b")))
     lists = f"{given.cell}_lists."
     prefix, constructor = ("", "Params") if given.cell == "rnn" else ("l", "ListParams")
-    gradient = f"@{lists}{'gradient' if given.cell == 'rnn' else 'list_gradient'} Qc_comRingType"
+    name = "gradient" if given.truncation is None else "truncated"
+    gradient = f"@{lists}{name if given.cell == 'rnn' else f'list_{name}'} Qc_comRingType"
     line = "" if T <= CURVED else "_line"
     functions = f"tau{line} tau{line}'"
     if given.cell != "rnn":
@@ -173,7 +178,8 @@ def question(given: RationalInput) -> str:
             results.append(projection)
     return (
         f"Eval vm_compute in let r := {gradient} {functions} {B} {D} {H} {O} {place} {T} {params} "
-        f"{sequence_term(given.g)} in plain ([:: {'; '.join(results)}] ++ {lists}{prefix}x r).\n"
+        f"{sequence_term(given.g)} {given.truncation or ''} in "
+        f"plain ([:: {'; '.join(results)}] ++ {lists}{prefix}x r).\n"
     )
 
 
