@@ -9,8 +9,8 @@ Import GRing.Theory.
 Local Open Scope ring_scope.
 
 Section Lists.
-Variables (R : comRingType) (maximum : R -> R -> R) (exp log : R -> R) (nu half : R) (m n : nat).
-Variables (sign sigmoid : R -> R) (prediction y : table R).
+Variables (R : comRingType) (maximum : R -> R -> R) (exp log sign sigmoid : R -> R) (nu half : R).
+Variables (m n : nat) (prediction y : table R).
 Local Notation P := (mx m n prediction).
 Local Notation Y := (mx m n y).
 
