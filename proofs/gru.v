@@ -233,6 +233,7 @@ rewrite big_split /= inner_suml; congr (_ + _); rewrite /add_block sum_block_con
 by congr (_ + _); rewrite !big_cons !big_nil.
 Qed.
 
+(** The gradient is the derivative of all outputs, in every direction, for all cotangents. *)
 Theorem gru_gradient g :
   \sum_(1 <= t < T.+1) ⟨g t, ep_mx (prediction t)⟩ = pairing T (gradient g T) d.
 Proof.
@@ -246,12 +247,12 @@ under [X in ⟨X, V d⟩]eq_bigr do rewrite re_h.
 by rewrite [LHS](AC (2*(3*1)) (3*5*1*2*6*4)).
 Qed.
 
-(** With one output, after step T. *)
+(** The same with one output, after step T. *)
 Corollary gru_gradient_of_last_output (e : 'M[R]_(B, O)) : (0 < T)%N ->
   ⟨e, ep_mx (prediction T)⟩ = pairing T (gradient (at_end T e) T) d.
 Proof. exact: last_output gru_gradient e. Qed.
 
-(** The loss, where g_t is its gradient at the output of step t. *)
+(** The same for a loss whose gradient at the output of step t is g_t. *)
 Corollary gru_gradient_of_loss (loss : nat -> 'M[dual R]_(B, O) -> dual_comRingType R) g :
   (forall t, (0 < t <= T)%N -> has_gradient (loss t) (g t) (prediction t)) ->
   ep (\sum_(1 <= t < T.+1) loss t (prediction t)) = pairing T (gradient g T) d.
@@ -281,7 +282,7 @@ rewrite /back !delta0 !mul0mx hadamard0l !add0r /through_n.
 case: reset_acts (delta_n0 t) (delta_W0 t) => [-> _ | _ ->]; by rewrite mul0mx ?hadamard0l.
 Qed.
 
-(** Each sum over time has exactly its last k terms. *)
+(** Truncated to k steps, each sum over time has exactly its last k terms. *)
 Theorem gru_truncation :
   let delta := adjoint sigma sigma' tau tau' reset_acts p g T in
   let delta_W := adjoint_W sigma sigma' tau tau' reset_acts p g T in
@@ -310,7 +311,7 @@ rewrite /= cut_state_gradientE // /cut; case: leqP => // _.
 by rewrite big1 // => z _; rewrite delta0 mul0mx.
 Qed.
 
-(** It is the gradient of the loss in which the states up to h_{T-k} are constants. *)
+(** Truncated, it is the gradient of the loss with constant states up to step T − k. *)
 Theorem gru_truncation_is_gradient : (k < T)%N ->
   let held := run_after step_P (fun t => map_mx (@constant R) (h t)) (T - k) in
   \sum_(1 <= t < T.+1) ⟨g t, ep_mx (read_out (V P) (c P) (held t))⟩  (* (K2) *)

@@ -238,10 +238,12 @@ End Trace.
 Definition list_gradient := gradient_along (memo T list_states).
 Definition list_truncated := truncated_along (memo T list_states).
 
+(** What is computed on lists is the gradient of the theorem. *)
 Theorem gru_gradient_computed :
   equals list_gradient (gradient sigma sigma' tau tau' reset_acts P G T).
 Proof. exact: (gradient_along_computed (memoE _ _)). Qed.
 
+(** What is computed on lists is the truncated gradient of the theorem. *)
 Theorem gru_truncated_computed k :
   equals (list_truncated k) (truncated sigma sigma' tau tau' reset_acts P G T k).
 Proof. exact: (truncated_along_computed (memoE _ _)). Qed.

@@ -63,6 +63,7 @@ rewrite dL_dhE // (bigD1 r) //= big1 => [|j /negPf ->]; last by rewrite mulr0 mu
 by rewrite eqxx mulr1 addr0 mulrA !mxE.
 Qed.
 
+(** The sum over Jacobians gives the gradients of the sweep. *)
 Theorem jacobian_sum_is_the_sweep : let E := gradient phi phi' net (at_end T e) T in
   [/\ jacobian_sum_U = U E, jacobian_sum_W = W E & jacobian_sum_b = b E].
 Proof.

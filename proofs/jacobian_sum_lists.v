@@ -76,6 +76,7 @@ rewrite entry_build sum_toE; apply: eq_bigr => i _; rewrite sum_toE; apply: eq_b
 by rewrite nth_mkseq // entry_slopes -mx_dL_dh mxE_entry.
 Qed.
 
+(** What is computed on lists is the sum over Jacobians of the theorem. *)
 Theorem jacobian_sum_computed :
   [/\ mx H D list_jacobian_sum_U = jacobian_sum_U phi phi' N (mx B O e) T,
       mx H H list_jacobian_sum_W = jacobian_sum_W phi phi' N (mx B O e) T &

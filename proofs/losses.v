@@ -71,6 +71,7 @@ move=> entry; rewrite /has_gradient ep_sum_entries innerE mulr_sumr; apply: eq_b
 by rewrite mulr_sumr; apply: eq_bigr => j _; rewrite !mxE entry mulrA.
 Qed.
 
+(** The gradient of mse is its derivative. *)
 Theorem mse_derivative nu prediction :
   has_gradient (fun P => mse (constant nu) P Y) (mse_gradient nu (re_mx prediction) y) prediction.
 Proof.
@@ -81,6 +82,7 @@ apply: (entrywise_gradient _ (A := fun P => map_mx _ (P - Y))) => i j.
 by rewrite !mxE /= subr0 [RHS]mulrDl [X in X + _ = _]mulrC.
 Qed.
 
+(** The gradient of half_sse is its derivative. *)
 Theorem half_sse_derivative (half : R) prediction : half + half = 1 ->
   has_gradient (fun P => half_sse (constant half) P Y) (half_sse_gradient (re_mx prediction) y)
     prediction.
@@ -118,6 +120,7 @@ rewrite -[ep z <= - ep z]subr_le0 !opprK -!mulr2n mulrn_eq0 pmulrn_llt0 //.
 by rewrite pmulrn_lle0.
 Qed.
 
+(** The gradient of mae is its derivative where no residual is zero. *)
 Theorem mae_derivative nu (prediction : 'M[dual]_(m, n)) :
   (forall i j, re (prediction i j) != y i j) ->
   has_gradient (fun P => mae dual_max (constant nu) P Y)
@@ -131,6 +134,7 @@ have [lt_y | gt_y | eq_y] := ltgtP (re (prediction i j)) (y i j).
 by have := smooth i j; rewrite eq_y eqxx.
 Qed.
 
+(** The gradient of Huber's loss is its derivative, at |r| = 1 too. *)
 Theorem huber_derivative nu half (prediction : 'M[dual]_(m, n)) : half + half = 1 ->
   has_gradient (fun P => huber dual_max (constant nu) (constant half) P Y)
     (huber_gradient Num.max nu (re_mx prediction) y) prediction.
@@ -192,6 +196,7 @@ apply: (mulfI (exp1_neq0 (- a))); rewrite mulrDr !mulrA !mulfV ?exp1_neq0 // !mu
 by rewrite mulrN mulrDl mul1r addrK.
 Qed.
 
+(** The gradient of binary cross-entropy is its derivative, at ŷ = 0 too. *)
 Theorem binary_cross_entropy_derivative nu (prediction : 'M[dual]_(m, n)) :
   has_gradient (fun P => binary_cross_entropy dual_max Exp Log (constant nu) P Y)
     (binary_gradient nu (re_mx prediction) y sigmoid) prediction.
@@ -241,7 +246,7 @@ under eq_bigr do rewrite mulrA -rateE raddfB mulrBr.
 by rewrite big_split /= sumrN -mulr_suml (sum_rates i j) mul1r opprB addrA subrK.
 Qed.
 
-(** The targets of each row are numbers with the sum 1, such as one 1 and zeros. *)
+(** The gradient of softmax cross-entropy is its derivative if each row of y has the sum 1. *)
 Theorem softmax_cross_entropy_derivative nu : (forall i, \sum_j y i j = 1) ->
   has_gradient (fun P => softmax_cross_entropy Exp Log (constant nu) P Y shift)
     (softmax_gradient exp log nu logits y shift_re) prediction.

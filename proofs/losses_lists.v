@@ -62,6 +62,7 @@ apply/matrixP => i j; rewrite mxE entry_build [RHS]mxE mxE_entry sum_toE.
 by congr (_ - log _); apply: eq_bigr => k _; rewrite mxE_entry.
 Qed.
 
+(** What is computed on lists is each loss of the theorems. *)
 Theorem losses_computed :
   [/\ list_mse = mse nu P Y, list_half_sse = half_sse half P Y, list_mae = mae maximum nu P Y,
       list_huber = huber maximum nu half P Y &
@@ -78,6 +79,7 @@ rewrite /list_binary_cross_entropy list_sumE; congr (_ * sum_entries _); apply/m
 by rewrite !mxE entry_build.
 Qed.
 
+(** What is computed on lists is each loss's gradient of the theorems. *)
 Theorem loss_gradients_computed :
   [/\ mx m n list_mse_gradient = mse_gradient nu P Y,
       mx m n list_half_sse_gradient = half_sse_gradient P Y,

@@ -183,6 +183,7 @@ Lemma pairing_entering g Y :
   = \sum_(1 <= t < T.+1) state_pairing (entering p g t) (Y t).
 Proof. by apply: eq_bigr => t _; rewrite /state_pairing inner0l addr0. Qed.
 
+(** The gradient is the derivative of all outputs, in every direction, for all cotangents. *)
 Theorem lstm_gradient g :
   \sum_(1 <= t < T.+1) ⟨g t, ep_mx (prediction Sigma Tau P t)⟩ = pairing T (gradient g T) d.
 Proof.
@@ -196,12 +197,12 @@ under [X in ⟨X, V d⟩]eq_bigr do rewrite [re_mx _](congr1 fst (re_states _)).
 by rewrite [LHS](AC (2*(2*2)) (3*1*2*5*6*4)).
 Qed.
 
-(** With one output, after step T. *)
+(** The same with one output, after step T. *)
 Corollary lstm_gradient_of_last_output (e : 'M[R]_(B, O)) : (0 < T)%N ->
   ⟨e, ep_mx (prediction Sigma Tau P T)⟩ = pairing T (gradient (at_end T e) T) d.
 Proof. exact: last_output lstm_gradient e. Qed.
 
-(** The loss, where g_t is its gradient at the output of step t. *)
+(** The same for a loss whose gradient at the output of step t is g_t. *)
 Corollary lstm_gradient_of_loss (loss : nat -> 'M[dual R]_(B, O) -> dual_comRingType R) g :
   (forall t, (0 < t <= T)%N -> has_gradient (loss t) (g t) (prediction Sigma Tau P t)) ->
   ep (\sum_(1 <= t < T.+1) loss t (prediction Sigma Tau P t)) = pairing T (gradient g T) d.
@@ -225,7 +226,7 @@ rewrite /back cell_gradient0 hadamard0l big1 // => z _.
 by rewrite delta0 mul0mx.
 Qed.
 
-(** Each sum over time has exactly its last k terms. *)
+(** Truncated to k steps, each sum over time has exactly its last k terms. *)
 Theorem lstm_truncation :
   let delta := adjoint sigma sigma' tau tau' p g T in
   [/\ forall z, U kept z = \sum_((T - k).+1 <= t < T.+1) (delta t z)^T *m x p t,
@@ -250,7 +251,7 @@ rewrite /= cut_state_gradientE // /cut; case: leqP => // _.
 by rewrite big1 // => z _; rewrite delta0 mul0mx.
 Qed.
 
-(** It is the gradient of the loss in which the states up to T − k are constants. *)
+(** Truncated, it is the gradient of the loss with constant states up to step T − k. *)
 Theorem lstm_truncation_is_gradient : (k < T)%N ->
   let constants t := (map_mx (@constant R) (states t).1, map_mx (@constant R) (states t).2) in
   let held := run_after (step Sigma Tau P) constants (T - k) in

@@ -191,9 +191,11 @@ End Trace.
 Definition list_gradient := gradient_along (memo T list_states).
 Definition list_truncated := truncated_along (memo T list_states).
 
+(** What is computed on lists is the gradient of the theorem. *)
 Theorem lstm_gradient_computed : equals list_gradient (gradient sigma sigma' tau tau' P G T).
 Proof. exact: (gradient_along_computed (memoE _ _)). Qed.
 
+(** What is computed on lists is the truncated gradient of the theorem. *)
 Theorem lstm_truncated_computed k :
   equals (list_truncated k) (truncated sigma sigma' tau tau' P G T k).
 Proof. exact: (truncated_along_computed (memoE _ _)). Qed.

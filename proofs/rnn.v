@@ -93,6 +93,7 @@ Proof.
 by move=> re_y; rewrite (back_map _ Phi_phi) re_preactivation back_preactivation re_y.
 Qed.
 
+(** The gradient is the derivative of all outputs, in every direction, for all cotangents. *)
 Theorem rnn_gradient g :
   \sum_(1 <= t < T.+1) ⟨g t, ep_mx (prediction Phi P t)⟩
   = pairing T (gradient phi phi' p g T) d.
@@ -106,12 +107,12 @@ rewrite /add sum_contributions /pairing /=.
 by under [X in ⟨X, V d⟩]eq_bigr do rewrite re_h; rewrite [LHS](AC (2*(4*1)) (3*4*1*5*2*7*6)).
 Qed.
 
-(** With one output, after step T. *)
+(** The same with one output, after step T. *)
 Corollary rnn_gradient_of_last_output (e : 'M[R]_(B, O)) : (0 < T)%N ->
   ⟨e, ep_mx (prediction Phi P T)⟩ = pairing T (gradient phi phi' p (at_end T e) T) d.
 Proof. exact: last_output rnn_gradient e. Qed.
 
-(** The loss, where g_t is its gradient at the output of step t. *)
+(** The same for a loss whose gradient at the output of step t is g_t. *)
 Corollary rnn_gradient_of_loss (loss : nat -> 'M[dual R]_(B, O) -> dual_comRingType R) g :
   (forall t, (0 < t <= T)%N -> has_gradient (loss t) (g t) (prediction Phi P t)) ->
   ep (\sum_(1 <= t < T.+1) loss t (prediction Phi P t))
@@ -127,7 +128,7 @@ Let kept := truncated phi phi' p g T k.
 Fact back0 t : back phi phi' p t 0 = 0.
 Proof. by rewrite /back /delta hadamard0l mul0mx. Qed.
 
-(** Each sum over time has exactly its last k terms. *)
+(** Truncated to k steps, each sum over time has exactly its last k terms. *)
 Theorem rnn_truncation :
   let delta := adjoint phi phi' p g T in
   [/\ U kept = \sum_((T - k).+1 <= t < T.+1) (delta t)^T *m x p t,
@@ -149,7 +150,7 @@ split; last split=> // [|t le_tT].
 by rewrite /= cut_state_gradientE // /cut; case: leqP => // _; rewrite delta0 mul0mx.
 Qed.
 
-(** It is the gradient of the loss in which the states up to h_{T-k} are constants. *)
+(** Truncated, it is the gradient of the loss with constant states up to step T − k. *)
 Theorem rnn_truncation_is_gradient : (k < T)%N ->
   let held := run_after (step Phi P) (fun t => map_mx (@constant R) (h phi p t)) (T - k) in
   \sum_(1 <= t < T.+1) ⟨g t, ep_mx (read_out (V P) (c P) (held t))⟩  (* (K2) *)
@@ -176,7 +177,7 @@ Qed.
 End Truncation.
 End Derivative.
 
-(** No other gradient has the pairings that the theorem states. *)
+(** No other gradient has these pairings with all directions. *)
 Theorem rnn_gradient_unique (R : comRingType) B D H O T (p q : params R B D H O) :
   (forall d, pairing T p d = pairing T q d) ->
   [/\ U p = U q, W p = W q, V p = V q, b p = b q &

@@ -94,6 +94,7 @@ split; [| | | | split; last case=> // t /andP[_ lt_tT]].
 by rewrite /at_step nth_mkseq // mx_times mx_e.
 Qed.
 
+(** What is computed on lists is the gradient of the theorem. *)
 Theorem rnn_gradient_computed : equals gradient (rnn.gradient phi phi' P G T).
 Proof.
 apply: sums_computed => [|t].
@@ -101,6 +102,7 @@ apply: sums_computed => [|t].
 exact: (meaning_state_gradient T (mx_add B H) (mx0 _ B H) mx_entering mx_back).
 Qed.
 
+(** What is computed on lists is the truncated gradient of the theorem. *)
 Theorem rnn_truncated_computed k : equals (truncated k) (rnn.truncated phi phi' P G T k).
 Proof.
 apply: sums_computed => [|t].

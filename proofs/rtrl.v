@@ -59,6 +59,7 @@ rewrite /entering /enter_state.
 by rewrite (sum_at_end (F := fun t s => ⟨s *m V net, dh t⟩)) // => t; rewrite mul0mx inner0l.
 Qed.
 
+(** The forward recursion gives the gradients of the sweep. *)
 Theorem rtrl_is_the_sweep : (0 < T)%N -> let E := gradient phi phi' net (at_end T e) T in
   [/\ rtrl_U = U E, rtrl_W = W E & rtrl_b = b E].
 Proof.

@@ -55,6 +55,7 @@ rewrite entry_build /dL_dtheta innerE sum_toE; apply: eq_bigr => i _; rewrite su
 by apply: eq_bigr => j _; rewrite -mx_dh -mx_times !mxE_entry.
 Qed.
 
+(** What is computed on lists is the forward recursion of the theorem. *)
 Theorem rtrl_computed :
   [/\ mx H D list_rtrl_U = rtrl_U phi phi' N (mx B O e) T,
       mx H H list_rtrl_W = rtrl_W phi phi' N (mx B O e) T &

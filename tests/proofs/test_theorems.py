@@ -36,14 +36,17 @@ def test_the_theorems_are_those_that_are_claimed() -> None:
     claimed |= {"jacobian_sum_computed", "rtrl_computed"}
     claimed |= {f"{loss}_derivative" for loss in LOSSES}
     claimed |= {"losses_computed", "loss_gradients_computed"}
-    assert {name for _, name in stated()} == claimed
+    assert {theorem.name for theorem in stated()} == claimed
+
+
+def test_every_theorem_has_a_sentence_that_says_what_it_states() -> None:
+    assert [theorem for theorem in stated() if not theorem.statement.endswith(".")] == []
 
 
 @needs_rocq
 @pytest.mark.slow
 def test_every_theorem_is_proved_without_axioms() -> None:
-    assert [(theorem.file, theorem.name) for theorem in check()] == stated()
-    assert [theorem for theorem in check() if theorem.refuted] == []
+    assert list(check()) == stated()  # none is refuted
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +69,8 @@ def all_compiled(tmp_path_factory) -> Path:
 @needs_rocq
 def test_the_gradient_of_the_rnn_is_its_derivative(compiled: Path) -> None:
     compile_files(["rnn"], compiled)
-    names = [name for file, name in stated() if file == "rnn"]
-    found = list(theorems.rest_on(find_coqc(), "rnn", names, compiled))
-    assert [theorem.name for theorem in found] == names
-    assert [theorem for theorem in found if theorem.refuted] == []
+    claimed = [theorem for theorem in stated() if theorem.file == "rnn"]
+    assert list(theorems.rest_on(find_coqc(), claimed, compiled)) == claimed
 
 
 @needs_rocq
@@ -135,12 +136,14 @@ def test_an_installed_package_says_where_the_theorems_are(tmp_path: Path) -> Non
 
 
 def test_prove_lists_the_theorems_with_their_status(bptt, monkeypatch) -> None:
-    found = [theorems.Theorem("rnn", "right", None), theorems.Theorem("rnn", "left", "No [proof].")]
+    right = theorems.Theorem("rnn", "right", None, "The gradient is the derivative.")
+    found = [right, theorems.Theorem("rnn", "left", "No [proof].")]
     monkeypatch.setattr(theorems, "find_coqc", lambda: "coqc")
     monkeypatch.setattr(theorems, "check", lambda: iter(found))
     ended = bptt("prove", "--machine")
     assert ended.code == 1
     assert "proofs/rnn.v" in ended.out
+    assert "The gradient is the derivative." in ended.out
     assert "left: No [proof]." in ended.out
 
 
