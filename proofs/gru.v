@@ -306,7 +306,7 @@ split=> [z|z|z||]; last split=> // [|t le_tT].
   by rewrite delta_W0 trmx0 mul0mx.
 - by apply: (sum_cut _ (fun t s => row_sum (delta t s z))) => t; rewrite delta0 row_sum0.
 - by apply: (sum_cut _ (fun t s => row_sum (delta_W t s))) => t; rewrite delta_W0 row_sum0.
-- exact: (cut_first_gradientE _ _ _ back0).
+- by rewrite [LHS]/= cut_first_gradientE //; apply: back0.
 rewrite /= cut_state_gradientE // /cut; case: leqP => // _.
 by rewrite big1 // => z _; rewrite delta0 mul0mx.
 Qed.

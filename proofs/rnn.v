@@ -146,7 +146,7 @@ split; last split=> // [|t le_tT].
     rewrite delta0 trmx0 mul0mx.
 - by apply: (sum_cut _ (fun t s => row_sum (delta phi phi' p t s))) => t; rewrite delta0 row_sum0.
 - by [].
-- exact: (cut_first_gradientE _ _ _ back0).
+- by rewrite [LHS]/= cut_first_gradientE //; apply: back0.
 by rewrite /= cut_state_gradientE // /cut; case: leqP => // _; rewrite delta0 mul0mx.
 Qed.
 

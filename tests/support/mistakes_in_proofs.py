@@ -34,7 +34,7 @@ RNN = (
     ("c := output_bias_gradient g T;", "c := row_sum (g T);"),
     ("h0 := first;", "h0 := s 1%N;"),
     ("delta t (s t) *m U p ", "delta t.+1 (s t.+1) *m U p "),
-    ("map_mx phi (preactivation p t previous).", "preactivation p t previous."),
+    ("map_mx phi (preactivation p t previous).", "map_mx (phi \\o phi) (preactivation p t previous)."),
     ("*m (W p)^T + rows B (b p).", "*m W p + rows B (b p)."),
     ("(fun t => map_mx (@constant R) (h phi p t)) (T - k) in",
      "(fun t => map_mx (@constant R) (h phi p t)) (T - k.+1) in"),  # one state too few is held
@@ -91,9 +91,9 @@ LSTM = (
 GRU = (
     ("*m (W p z)^T + rows B (b p z).", "*m W p z + rows B (b p z)."),
     ("Definition gate_value z := map_mx sigma (gate_sum z).",
-     "Definition gate_value z := map_mx tau (gate_sum z)."),
+     "Definition gate_value z := map_mx (sigma \\o sigma) (gate_sum z)."),
     ("then recurrent else gate_value reset ⊙ recurrent).", "then recurrent else recurrent)."),
-    ("map_mx tau candidate_sum.", "candidate_sum."),
+    ("map_mx tau candidate_sum.", "map_mx (tau \\o tau) candidate_sum."),
     ("⊙ candidate_value + gate_value update ⊙ y.", "⊙ candidate_value + y."),
     ("s ⊙ (const_mx 1 - z p t) ⊙", "s ⊙ z p t ⊙"),
     ("⊙ map_mx tau' (a p t candidate).", "⊙ (let _ := tau' in const_mx 1)."),  # slope missing
@@ -120,13 +120,13 @@ GRU = (
 )  # fmt: skip
 LOSSES = (
     ("nu * sum_entries (map_mx (fun r => r * r) residual).  (* (L1)",
-     "sum_entries (map_mx (fun r => r * r) residual).  (* (L1)"),  # the sum for the mean
+     "nu * nu * sum_entries (map_mx (fun r => r * r) residual).  (* (L1)"),
     ("(nu + nu) *: residual.", "nu *: residual."),  # without the 2
     ("half * sum_entries (map_mx (fun r => r * r) residual).",
      "(let _ := half in sum_entries (map_mx (fun r => r * r) residual))."),
     ("half_sse_gradient := residual.", "half_sse_gradient := y - prediction."),
-    ("map_mx magnitude residual", "map_mx (fun r => r) residual"),
-    ("nu *: map_mx sign residual.", "map_mx sign residual."),
+    ("map_mx magnitude residual", "map_mx (fun r => magnitude r * magnitude r) residual"),
+    ("nu *: map_mx sign residual.", "nu *: (nu *: map_mx sign residual)."),
     ("limited r * (r - half * limited r)", "limited r * (r - (let _ := half in limited r))"),
     ("nu *: map_mx limited residual.", "(let _ := limited in nu *: residual)."),
     ("- (nu * sum_entries (y ⊙ log_softmax shift)).", "nu * sum_entries (y ⊙ log_softmax shift)."),
@@ -134,7 +134,7 @@ LOSSES = (
      "- log (exp (prediction i j - shift i)))."),  # not normalised
     ("nu *: (map_mx exp (log_softmax shift) - y).", "nu *: (y - map_mx exp (log_softmax shift))."),
     ("log (1 + exp (- magnitude (prediction i j)))", "log (1 + exp (magnitude (prediction i j)))"),
-    ("nu *: (map_mx sigmoid prediction - y).", "nu *: (map_mx sigmoid prediction)."),
+    ("nu *: (map_mx sigmoid prediction - y).", "nu *: (map_mx sigmoid prediction + y)."),
 )  # fmt: skip
 # What is computed, on lists, is the same by a proof of its own.
 LISTS = (
@@ -142,7 +142,7 @@ LISTS = (
     ("rnn_lists", "(delta t (s t)) (h t.-1)", "(delta t (s t)) (h t)"),
     ("lists", "then zero else s.", "then s else zero."),
     ("jacobian_sum_lists", "entry slopes i l)) (rnn_lists.W net)",
-     "entry slopes j l)) (rnn_lists.W net)"),
+     "entry slopes i j)) (rnn_lists.W net)"),
     ("rtrl_lists", "(linear B H H previous (rnn_lists.W net)).",
      "(times B H H previous (rnn_lists.W net))."),
     ("lstm_lists", "forget => f | candidate => g", "forget => g | candidate => f"),
