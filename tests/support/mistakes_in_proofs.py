@@ -34,7 +34,7 @@ RNN = (
     ("c := output_bias_gradient g T;", "c := row_sum (g T);"),
     ("h0 := first;", "h0 := s 1%N;"),
     ("delta t (s t) *m U p ", "delta t.+1 (s t.+1) *m U p "),
-    ("map_mx phi (preactivation p t previous).", "map_mx (phi \\o phi) (preactivation p t previous)."),
+    ("map_mx phi (preactivation", "map_mx (phi \\o phi) (preactivation"),
     ("*m (W p)^T + rows B (b p).", "*m W p + rows B (b p)."),
     ("(fun t => map_mx (@constant R) (h phi p t)) (T - k) in",
      "(fun t => map_mx (@constant R) (h phi p t)) (T - k.+1) in"),  # one state too few is held
@@ -136,6 +136,30 @@ LOSSES = (
     ("log (1 + exp (- magnitude (prediction i j)))", "log (1 + exp (magnitude (prediction i j)))"),
     ("nu *: (map_mx sigmoid prediction - y).", "nu *: (map_mx sigmoid prediction + y)."),
 )  # fmt: skip
+TANGENTS = (
+    ("x p t *m (U d)^T + x d t *m (U p)^T +", "x p t *m (U d)^T +"),
+    ("map_mx phi' (a t) ⊙ tangent_sum t previous)", "(let _ := phi' in tangent_sum t previous))"),
+    ("h t *m (V d)^T + tangent_h t *m (V p)^T", "h t *m (V d)^T + tangent_h t.-1 *m (V p)^T"),
+    ("⟨g t, tangent_output t⟩.", "⟨g t, tangent_output t.-1⟩."),
+    ("g t *m V d + tangent_g t *m V p.", "g t *m V d - tangent_g t *m V p."),
+    ("gradient_h t ⊙ map_mx phi'' (a t) ⊙ tangent_a t.",
+     "gradient_h t ⊙ map_mx phi'' (a t) ⊙ tangent_h t."),
+    ("s ⊙ map_mx phi' (a t) + gradient_h", "s + gradient_h"),
+    ("delta t *m W d + tangent_delta t s *m W p.", "tangent_delta t s *m W p."),
+    ("(delta t)^T *m x d t);", "(delta t)^T *m x p t);"),
+    ("(delta t)^T *m tangent_h t.-1);", "(delta t)^T *m tangent_h t);"),
+    ("(g t)^T *m tangent_h t);", "(tangent_g t)^T *m tangent_h t);"),
+    ("row_sum (tangent_adjoint t);", "row_sum (delta t);"),
+    ("row_sum (tangent_g t);", "row_sum (g t);"),
+    ("from_later tangent_back tangent_entering T 0;", "tangent_gradient_h 0;"),
+    ("delta t *m U d + tangent_adjoint", "delta t *m U p + tangent_adjoint"),
+)  # fmt: skip
+ROUNDING = (
+    ("n%:R * u / (1 - n%:R * u).", "n.-1%:R * u / (1 - n%:R * u)."),  # too few roundings
+    ("product x y => `|x| * `|y| |", "product x y => x * y |"),  # sums that cancel
+    ("computed (plus l r) ((a + b) * (1 + d) + e).",
+     "computed (plus l r) ((a + b) * (1 + d + d) + e)."),  # two roundings
+)  # fmt: skip
 # What is computed, on lists, is the same by a proof of its own.
 LISTS = (
     ("rnn_lists", "times B H H (delta t s) (W p).", "linear B H H (delta t s) (W p)."),
@@ -154,7 +178,7 @@ LISTS = (
 )  # fmt: skip
 TABLES = {
     "sweep": SWEEP, "cells": CELLS, "rnn": RNN, "jacobian_sum": JACOBIAN_SUM, "rtrl": RTRL,
-    "lstm": LSTM, "gru": GRU, "losses": LOSSES,
+    "tangents": TANGENTS, "lstm": LSTM, "gru": GRU, "losses": LOSSES, "rounding": ROUNDING,
 }  # fmt: skip
 PLANTED = [
     PlantedMistake(file, *change) for file, changes in TABLES.items() for change in changes
