@@ -80,10 +80,27 @@ def descend(
     weights, x, y, h0, *_ = arguments(
         params, x, y, h0, c0=c0, gates=cell.CELL.gates, fields=cell.Params._fields, loss=loss,
     )  # fmt: skip
-    rate, goal = rate_and_goal(learning_rate, steps, target, weights[0].dtype)
     evaluate = partial(cell.value_and_grad, x=x, y=y, h0=h0, loss=loss, **own)
     start = cell.Params(*weights)
+    return descend_along(
+        evaluate, start, learning_rate=learning_rate, steps=steps, target=target, progress=progress
+    )
 
+
+def descend_along(
+    evaluate: Callable[[Params], tuple[Any, Params]],
+    start: Params,
+    *,
+    learning_rate: float,
+    steps: int,
+    target: float | None = None,
+    progress: Callable[[int, float], None] = lambda steps, loss: None,
+) -> Run:
+    """`descend` along the gradient of any loss: `evaluate` gives both, as NumPy arrays.
+
+    Raises what `descend` does, except for the arguments that it has alone.
+    """
+    rate, goal = rate_and_goal(learning_rate, steps, target, start[0].dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         value, gradient = evaluate(start)
     losses = [value]

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import CELLS, Problem, Sizes
 from manual_bptt import jitted
-from manual_bptt.jitted import parallel
+from manual_bptt.jitted import parallel, training
 
 COLLECTIVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
 SIZES = Sizes(T=5, B=4, D=2, H=4, O=3)
@@ -76,6 +76,26 @@ def exchanged_automatically(mesh: Any) -> list[tuple[str, int]]:
     return collectives(jax.jit(program).lower(problem.params, x, y).compile().as_text())
 
 
+def trained(mesh: Any) -> list[dict[str, Any]]:
+    """Losses and parameters after 0, 1 and 2 steps, on a batch that is repeated."""
+    problem = to_train()
+    given: dict[str, Any] = {"x": problem.x, "y": problem.y, **problem.first, "mesh": mesh}
+    runs = [
+        training.descend(problem.params, **given, learning_rate=0.25, steps=steps)
+        for steps in range(3)
+    ]
+    return [
+        {"losses": run.losses.tolist(), "params": jax.tree.map(np.ndarray.tolist, run.params)}
+        for run in runs
+    ]
+
+
+def to_train() -> Problem:
+    """A problem with one sequence, which two devices cannot share."""
+    sizes, rng = SIZES._replace(B=1), np.random.default_rng(4)
+    return with_values(rng, sizes, bias=True, initial_state=True)
+
+
 def main(arguments: list[str]) -> None:
     """Print what was found."""
     if arguments:
@@ -87,6 +107,7 @@ def main(arguments: list[str]) -> None:
     found["errors"] = {cell: largest_error(cell, mesh) for cell in OPTIONS}
     if not arguments:
         found["exchanged"] = {cell: exchanged(cell, mesh) for cell in OPTIONS}
+        found["trained"] = trained(mesh)
         found["automatic"] = exchanged_automatically(mesh)
     print(json.dumps(found))
 
