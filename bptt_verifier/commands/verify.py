@@ -114,18 +114,19 @@ def verify(
         ),
     ] = False,
     workers: Annotated[
-        int,
+        int | None,
         Option(
             min=1, rich_help_panel=BUILTIN,
-            help="Number of processes that share the random problems.",
+            help="Number of processes that share the random problems: 1, or on a local cluster one "
+            "for each processor.",
         ),
-    ] = 1,
+    ] = None,
     cluster: Annotated[
         str | None,
         Option(
             metavar="ADDRESS", rich_help_panel=BUILTIN,
-            help="Share the random problems on a cluster of Dask: the address of its scheduler, or "
-            "local for one of N workers here.",
+            help="Address of the scheduler of a Dask cluster that shares the random problems, or "
+            "local for a cluster here.",
         ),
     ] = None,
     checkpoint: Annotated[
