@@ -290,7 +290,7 @@ def test_the_pages_tables_are_those_of_the_committed_results() -> None:
     assert documentation.rewritten(page, results) == page
     marked = {name for _, name, _ in documentation.MARKED.findall(page)}
     of_cpu = {name for name, result in results.items() if not result.on_gpu}
-    assert marked == {*of_cpu, "targets", "gpu"}
+    assert marked == {*of_cpu, *suites.RETAKEN, "targets", "gpu"}
 
 
 def test_a_table_that_was_changed_by_hand_is_noticed() -> None:
@@ -301,8 +301,15 @@ def test_a_table_that_was_changed_by_hand_is_noticed() -> None:
     assert once.startswith("# Title\n")
     assert once.endswith("\nwords\n")
     assert documentation.rewritten(once, {"quick": EXAMPLE}) == once
-    with pytest.raises(ValueError, match="expected a result for quick, found none"):
-        documentation.rewritten(page, {})
+    with pytest.raises(ValueError, match="expected a result for quack, found quick"):
+        documentation.rewritten(page.replace("quick", "quack"), {"quick": EXAMPLE})
+
+
+def test_a_result_that_was_not_taken_yet_has_a_sentence_in_its_place() -> None:
+    page = "<!-- begin quick-gru-float64 -->\nold\n<!-- end quick-gru-float64 -->\n"
+    without = documentation.rewritten(page, {})
+    assert without.splitlines()[1] == "*Not taken yet.* `make results` takes it."
+    assert "2.00 [2.00, 2.00]" in documentation.rewritten(without, {"quick-gru-float64": EXAMPLE})
 
 
 def on_gpu(precision: str, dtype: str) -> Result:
