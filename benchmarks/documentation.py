@@ -31,7 +31,10 @@ PAGE = Path("docs/performance.md")
 GPU = "gpu"  # the part of all results of a GPU
 OVER = ("autodiff-hoisted", "torch")
 MARKED = re.compile(r"(?s)(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)")
-PICTURES = ("quick", "scaling")
+PICTURES = (
+    "quick", "full", "quick-lstm", "quick-gru", "quick-float64", "scaling", "steps", "checkpoint",
+    "parallel-lstm", "verify",
+)  # fmt: skip
 
 
 def taken(result: Result) -> str:

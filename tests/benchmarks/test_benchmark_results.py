@@ -361,6 +361,19 @@ def test_a_gpus_picture_has_a_panel_for_each_cell(tmp_path: Path) -> None:
     assert [len(axes.get_lines()) for axes in figure.axes] == [3, 2]
 
 
+def test_contenders_of_one_colour_have_markers_of_their_own() -> None:
+    names = ["manual-jit", "manual-jit-on-2", "torch", "manual-jit-on-4", "nobody", "another"]
+    signs = [(plot.colour(name), plot.marker(name, names)) for name in names]
+    assert len(set(signs)) == len(names)
+
+
+def test_the_page_shows_a_picture_of_every_kind_of_result() -> None:
+    page = (ROOT / documentation.PAGE).read_text(encoding="utf-8")
+    shown = re.findall(r"!\[.+\]\(../benchmarks/results/(.+)\.png\)", page)
+    assert set(shown) == {*documentation.PICTURES, "quick-gpu"}
+    assert all((ROOT / documentation.RESULTS / f"{name}.png").is_file() for name in shown)
+
+
 def test_the_page_and_the_pictures_are_written_by_one_command(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is in the extra plot")
     (tmp_path / "docs").mkdir()
