@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 from manual_bptt import training
 from manual_bptt.activations import Array
 from manual_bptt.jitted import parallel
-from manual_bptt.training import Params, Run
+from manual_bptt.training import Descent, Params, Run
 
 
 def descend(
@@ -53,11 +53,4 @@ def descend(
         value, gradient = jax.tree.map(np.asarray, found)
         return value[()], gradient
 
-    return training.descend_along(
-        evaluate,
-        params,
-        learning_rate=learning_rate,
-        steps=steps,
-        target=target,
-        progress=progress,
-    )
+    return Descent(evaluate, params).descend(learning_rate, steps, target, progress)
