@@ -48,6 +48,7 @@ prove: $(SET_UP)
 
 machine-proof: $(SET_UP)
 	@$(BIN)/bptt prove --machine
+	@$(BIN)/python -m pytest -q -m "" tests/proofs/test_computed_theorems.py
 
 accuracy: $(SET_UP)
 	@$(BIN)/bptt accuracy --markdown docs/accuracy.md
