@@ -65,6 +65,7 @@ CORRECTIONS = {
     "hanbt-lstm-inputs": [
         ("        if t == T - 1:\n            dU = delta", "        dU += delta")
     ],
+    "hochreiter-schmidhuber-1997": [],  # needs the way back too
     "lstm-in-numpy-forget-gate": [("sigmoid(f) * ds * c[t]", "f * (1 - f) * ds * c[t]")],
     "min-char-rnn-clipped": [
         ("np.clip(value, -5, 5) for name, value in d.", "value for name, value in d.")

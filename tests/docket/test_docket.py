@@ -96,7 +96,8 @@ def test_there_are_twenty_entries_and_seven_of_them_are_right() -> None:
 def test_truncations_and_clipping_are_right_as_defined() -> None:
     defined = [name for name in NAMES if read_entry(name).entry.kind is Kind.AS_DEFINED]
     assert defined == [
-        "eprop-approximation", "gers-truncated-lstm", "min-char-rnn-clipped", "truncated-bptt",
+        "eprop-approximation", "gers-truncated-lstm", "hochreiter-schmidhuber-1997",
+        "min-char-rnn-clipped", "truncated-bptt",
     ]  # fmt: skip
 
 
