@@ -55,8 +55,9 @@ from tests.support.modules import ROOT
 TABLE = (ROOT / "docs" / "docket.md").read_text(encoding="utf-8")
 PAGES = ROOT / "docs" / "docket"
 NAMES = list_entries()
-EXACT = [name for name in NAMES if read_entry(name).entry.exactly]
-QUICK = [name for name in NAMES if not read_entry(name).entry.model]  # no cell to compile
+CASES = {name: read_entry(name) for name in NAMES}
+EXACT = [name for name in NAMES if CASES[name].entry.exactly]
+QUICK = [name for name in NAMES if not CASES[name].entry.model]  # no cell to compile
 TURN = date.today().toordinal()
 
 
@@ -69,7 +70,7 @@ def words_of(entry: Entry) -> set[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_entry_has_all_that_a_reader_needs(name: str) -> None:
-    entry = read_entry(name).entry
+    entry = CASES[name].entry
     assert all((entry.title, entry.source, entry.claim, entry.convention, entry.rests_on))
     assert entry.verdict in (Verdict.AGREES, Verdict.DISAGREES)
     if entry.verdict is Verdict.AGREES:
@@ -79,7 +80,7 @@ def test_an_entry_has_all_that_a_reader_needs(name: str) -> None:
     else:
         assert entry.corrected
     assert entry.exactly or not entry.deliberate
-    module = read_entry(name).module
+    module = CASES[name].module
     assert (hasattr(module, "held_loss") ^ hasattr(module, "change")) is bool(entry.exactly)
     # An entry may name another one only if that is there.
     families = {each.split("-")[0] for each in NAMES}
@@ -88,13 +89,13 @@ def test_an_entry_has_all_that_a_reader_needs(name: str) -> None:
 
 
 def test_there_are_twenty_entries_and_seven_of_them_are_right() -> None:
-    verdicts = [read_entry(name).entry.verdict for name in NAMES]
+    verdicts = [CASES[name].entry.verdict for name in NAMES]
     assert len(verdicts) >= 20
     assert verdicts.count(Verdict.AGREES) >= 7
 
 
 def test_truncations_and_clipping_are_right_as_defined() -> None:
-    defined = [name for name in NAMES if read_entry(name).entry.kind is Kind.AS_DEFINED]
+    defined = [name for name in NAMES if CASES[name].entry.kind is Kind.AS_DEFINED]
     assert defined == [
         "eprop-approximation", "gers-truncated-lstm", "hochreiter-schmidhuber-1997",
         "min-char-rnn-clipped", "truncated-bptt",
@@ -203,7 +204,7 @@ def read_page(name: str) -> str:
 
 def test_the_table_has_every_entry_and_no_other_in_order() -> None:
     assert re.findall(r"(?m)^\| \[([^]]+)\]\(docket/\1\.md\)", TABLE) == NAMES
-    assert count_kinds([read_entry(name).entry.kind for name in NAMES]) in TABLE
+    assert count_kinds([CASES[name].entry.kind for name in NAMES]) in TABLE
     assert TABLE.endswith(f"\n{TOCTREE}\n")
 
 
@@ -217,7 +218,7 @@ def test_the_table_says_which_claims_have_no_entry_and_why() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_has_the_text_the_verdict_and_the_certificate_of_its_entry(name: str) -> None:
-    case, page = read_entry(name), read_page(name)
+    case, page = CASES[name], read_page(name)
     assert page.startswith(render_source(case))
     named = ", ".join(case.entry.mistake)
     assert f"\n**{case.entry.kind}**{', ' if named else ''}{named}.\n\nRelative error" in page

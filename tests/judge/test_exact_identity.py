@@ -20,13 +20,13 @@ from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.modules import ROOT
 
-NAMES = list_entries()
-DEFINED = [name for name in NAMES if read_entry(name).entry.exactly]
+CASES = {name: read_entry(name) for name in list_entries()}
+DEFINED = [name for name, case in CASES.items() if case.entry.exactly]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CASES)
 def test_rational_arithmetic_decides_as_the_entry_states(name: str) -> None:
-    case = read_entry(name)
+    case = CASES[name]
     found = certify_identity(case)
     assert (found.refuted is None) is (case.entry.kind is Kind.RIGHT)
     if found.refuted is None:
@@ -35,7 +35,7 @@ def test_rational_arithmetic_decides_as_the_entry_states(name: str) -> None:
 
 @pytest.mark.parametrize("name", DEFINED)
 def test_a_claim_is_exactly_what_its_entry_says(name: str) -> None:
-    found = certify_definition(read_entry(name))
+    found = certify_definition(CASES[name])
     assert found.refuted is None
     assert found.log10_error < -9
 
