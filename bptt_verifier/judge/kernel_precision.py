@@ -27,6 +27,13 @@ def describe_kernel_precision(
     if not right:
         return
     yield describe_resolution(right)
+    explained = dict.fromkeys(n for each in right for n, m in each.gradients.items() if m.imitated)
+    if explained:
+        yield (
+            f"Single parts of the gradients for {', '.join(explained)} err by more than rounding "
+            "the results explains, and by no more than rounding every operation of the stated "
+            "function to 16 bits does."
+        )
     ratios = [m.noise.of_rounding for each in right for m in each.gradients.values()]
     known = [ratio for ratio in ratios if ratio > 0]
     if known:
