@@ -19,6 +19,7 @@ COARSE = 16  # noise of so many units is that of a coarser format inside
 APPROXIMATE = 2.0**-11  # relative errors of functions such as tanh on graphics processors
 LOST = 2  # units of the largest entry below which an entry may be lost beside it
 UNMOVED = 32  # units that an entry has to have so that neighbours draw its last one anew
+KEPT = 0.5  # least part of a gradient without legible entries that is left if it is not lost
 DRAWN_ANEW = 4  # times the scatter near the point is that of rounding in a coarser format
 ONE_SIDED = 8  # a coarser format inside may be truncated: its bias is up to so many times its noise
 
@@ -195,24 +196,25 @@ def explain_errors(
     """Find what imitated errors, so many times, explain of a submission's.
 
     An entry is legible if they are smaller than it. Where the errors of all legible entries are
-    those of a factor and of two roundings of the result, they are no part of the imitated ones.
+    those of a factor and of two roundings of the result, they are no part of the imitated ones. So
+    are they where no entry is legible, but for a gradient of zeros.
     """
     # (V9)
     hiding, size = times * find_common_size(imitated), np.sqrt((exact**2).mean(axis=0))
     legible, share = np.asarray(hiding < size), np.zeros(size.shape)
-    lost = hiding
-    if legible.any():
-        factor, left = remove_factor(errors[:, legible], exact[:, legible])
-        rounding = find_unit(dtype) * np.abs((1 + factor) * exact) + find_smallest(dtype)
-        precise = np.all(np.abs(errors - factor * exact) <= 2 * rounding, axis=0)
-        lost = np.where(legible | precise, 0.0, hiding)
-        if not precise[legible].all():
-            every = imitated[..., legible], exact[: imitated.shape[1], legible]
-            of_all = np.mean([np.mean(remove_factor(e, every[1])[1] ** 2) for e in every[0]])
-            # (V10)
-            known = min(1.0, np.mean(left**2) / of_all) ** 0.5 if of_all > 0 else 1.0
-            share[legible] = np.maximum(known, hiding[legible] / size[legible])
-    return Explained(times * share * imitated, lost)
+    base = legible if legible.any() else np.ones_like(legible)
+    factor, left = remove_factor(errors[:, base], exact[:, base])
+    rounding = find_unit(dtype) * np.abs((1 + factor) * exact) + find_smallest(dtype)
+    precise = np.all(np.abs(errors - factor * exact) <= 2 * rounding, axis=0)
+    if not legible.any() and abs(1 + factor) < KEPT:
+        precise = np.zeros_like(legible)
+    if legible.any() and not precise[legible].all():
+        every, first = imitated[..., legible], exact[: imitated.shape[1], legible]
+        of_all = np.mean([np.mean(remove_factor(each, first)[1] ** 2) for each in every])
+        # (V10)
+        known = min(1.0, np.mean(left**2) / of_all) ** 0.5 if of_all > 0 else 1.0
+        share[legible] = np.maximum(known, hiding[legible] / size[legible])
+    return Explained(times * share * imitated, np.where(legible | precise, 0.0, hiding))
 
 
 def remove_factor(errors: Array, exact: Array) -> tuple[float, Array]:

@@ -131,3 +131,5 @@ def test_a_gradient_that_may_be_lost_entirely_is_not_wrong_and_its_resolution_sa
     found = measure(-exact, exact, jnp.bfloat16, TESTS, imitated=imitated)
     assert not found.wrong
     assert found.resolution > 1 > measure(-exact, exact, jnp.bfloat16, TESTS).resolution
+    errors = round_once(1.01 * exact, jnp.bfloat16) - exact
+    assert measure(errors, exact, jnp.bfloat16, TESTS, imitated=imitated).wrong
