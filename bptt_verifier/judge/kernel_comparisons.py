@@ -15,6 +15,7 @@ from bptt_verifier.tolerance.formats import find_largest, find_unit, is_half
 from bptt_verifier.tolerance.projections import (
     APPROXIMATE,
     Measurement,
+    has_rounded_results,
     measure,
     root_mean_square,
 )
@@ -164,18 +165,26 @@ def measure_at(
     submitted, true = gradients | outputs, exact.gradients | exact.outputs
     dtypes = {n: find_result_dtype(n, values, case) for n, values in submitted.items()}
 
+    errors = {n: values.astype(np.float64) - true[n] for n, values in submitted.items()}
+
     def measure_result(name: str, imitated: Mapping[str, Array]) -> Measurement:
-        errors = submitted[name].astype(np.float64) - true[name]
         before = None if nearer is None else nearer.measured(name)
         own = doubt.get(name, 0.0), before, imitated.get(name)
-        return measure(errors, true[name], dtypes[name], tests, *own)
+        return measure(errors[name], true[name], dtypes[name], tests, *own)
 
     measured = {name: measure_result(name, {}) for name in submitted}
-    wrong = [name for name, each in measured.items() if each.wrong and is_half(dtypes[name])]
-    if wrong:
+    inside = [
+        name
+        for name, each in measured.items()
+        if is_half(dtypes[name])
+        and (each.wrong or not has_rounded_results(errors[name], true[name], dtypes[name]))
+    ]
+    if inside:
         coarsest = max(dtypes.values(), key=find_unit)
         imitated = imitate_rounding(calls.pullback, near, coarsest)
-        measured |= {name: measure_result(name, imitated) for name in wrong}
+        for name in inside:
+            whole = measure_result(name, imitated)
+            measured[name] = whole._replace(explained=measured[name].wrong and not whole.wrong)
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
     return Found(case, submitted, true, of_gradients, of_outputs)
 

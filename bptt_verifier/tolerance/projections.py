@@ -63,15 +63,15 @@ class Slices(NamedTuple):
 class Measurement(NamedTuple):
     """Errors of one gradient at the neighbours of one point: noise, slices and entries.
 
-    `mean` and `limit` are of each entry: its mean error, and what rounding may give. `imitated`
-    tells whether the limits contain what rounding every operation may do.
+    `mean` and `limit` are of each entry: its mean error, and what rounding may give. `explained`
+    tells whether an error is rounding only because every operation may have been rounded.
     """
 
     noise: Noise
     slices: tuple[Slices, ...]
     mean: Array
     limit: Array
-    imitated: bool = False
+    explained: bool = False
 
     @property
     def wrong_entries(self) -> Array:
@@ -96,6 +96,12 @@ class Measurement(NamedTuple):
             ratios = [np.abs(self.mean) / self.limit]
             ratios += [np.abs(each.factor) / each.limit for each in self.slices]
         return max(float(np.nan_to_num(ratio).max(initial=0.0)) for ratio in ratios)
+
+
+def has_rounded_results(errors: Array, exact: Array, dtype: Any) -> bool:
+    """Tell whether all errors are those of two roundings of the result."""
+    rounding = find_unit(dtype) * np.abs(exact) + find_smallest(dtype)
+    return bool(np.all(np.abs(errors) <= 2 * rounding))
 
 
 class Explained(NamedTuple):
@@ -144,7 +150,7 @@ def measure(
     bias = np.maximum(bias, explained.lost)
     limit = ratio * np.maximum(deviation, floor) + bias + smallest
     limit += root_mean_square(doubt)
-    return Measurement(noise, slices, mean, limit, imitated is not None)
+    return Measurement(noise, slices, mean, limit)
 
 
 def measure_noise(errors: Array, exact: Array, dtype: Any, near: Measurement | None) -> Noise:
