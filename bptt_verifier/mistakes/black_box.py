@@ -20,6 +20,7 @@ class SingleHypotheses:
 
     tiers: Sequence[Sequence[Any]] = ()
     batch = 1
+    others = 0
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
@@ -62,9 +63,9 @@ class SingleHypotheses:
         """Return False: no mistake in the backward pass is tried."""
         return False
 
-    def choose(self, made: Iterator[Any]) -> Mistake | None:
-        """Choose none: no mistake in the backward pass is tried."""
-        return None
+    def choose(self, made: Iterator[Any], first: Mistake | None) -> Mistake | None:
+        """Choose the first: no mistake in the backward pass is tried."""
+        return first
 
     def describe(self, made: Any, names: Sequence[str] = ()) -> Mistake:
         """Raise AssertionError: no mistake in the backward pass is tried, so none is found."""

@@ -18,7 +18,7 @@ from bptt_verifier.mistakes.in_equations import (
     merge_changes,
 )
 from bptt_verifier.mistakes.search import FEW, Match, explain, match_each, try_mistakes
-from bptt_verifier.mistakes.single_gradients import Finding, restrict
+from bptt_verifier.mistakes.single_gradients import Finding, add_names, restrict
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.report import Mistake
 
@@ -51,6 +51,7 @@ class CellHypotheses:
 
     names = cell_gradients.NAMES
     batch = 1
+    others = 1000  # more than a cell has
 
     def __init__(self, witnesses: Sequence[Witness], *, pairs: bool = True) -> None:
         self.witnesses = sorted(witnesses, key=rank_by_cost)
@@ -134,9 +135,11 @@ class CellHypotheses:
         """Return False: each mistake in the equations has an effect of its own."""
         return False
 
-    def choose(self, made: Iterator[EquationMistake]) -> Mistake | None:
-        """Choose the first, which is the likely one."""
-        return next((self.describe(each) for each in made), None)
+    def choose(self, made: Iterator[EquationMistake], first: Mistake | None) -> Mistake | None:
+        """Choose the first, which is the likely one, and state the other names."""
+        every = map(self.describe, made)
+        first = first or next(every, None)
+        return first and add_names(first, every)
 
     def describe(self, made: EquationMistake, names: Sequence[str] = ()) -> Mistake:
         """Return the description, which every mistake in the equations has."""

@@ -20,6 +20,7 @@ from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
     Factor,
     Finding,
+    add_names,
     list_common_findings,
     list_update_findings,
     restrict,
@@ -37,14 +38,13 @@ ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinati
 KEPT = 2**24  # numbers in the gradients that are kept of single mistakes, at most
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
+OTHER_NUMBERS = 2**26  # numbers computed for other names, where one is found, at most
 PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
 
 Record = Callable[[Mapping[str, Array]], Sequence[Recorded]]
-
-PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
 
 OPERATIONS = {
     "dot_general": "matrix product",
@@ -89,6 +89,11 @@ class OwnHypotheses:
         self.pairs = 0, 0  # pairs tried, of how many
         self.omitted = 0  # single mistakes that were not tried, since the model is large
         self.listed = 0  # single mistakes that were to be tried
+
+    @property
+    def others(self) -> int:
+        """Number of mistakes that are tried for another name, where one is found."""
+        return max(self.batch, OTHER_NUMBERS // self.size)
 
     @property
     def tiers(self) -> Iterator[list[OperationMistake]]:
@@ -279,24 +284,16 @@ class OwnHypotheses:
         """Tell whether many other mistakes have the effect of this one."""
         return made.name in GENERIC
 
-    def choose(self, made: Iterator[OperationMistake]) -> Mistake | None:
+    def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
         """Choose the first, and state the other names that explain the numbers as well."""
         every = [*made]
-        if not every:
-            return None
-        first = self.describe(every[0])
-        others = {each.name: each for each in reversed(every) if each.name != first.name}
-        named = [self.describe(each) for name, each in others.items() if name not in GENERIC]
-        if not named:
-            return first
-
-        def explain_other(other: Mistake) -> str:
-            same = all(other.details[key] == first.details[key] for key in PLACE)
-            return f"{other.details['alteration']}." if same else other.explanation
-
-        said = " ".join(f"Or {each.name}: {explain_other(each)}" for each in named[:2])
-        details = first.details | {"or": [each.name for each in named]}
-        return first._replace(explanation=f"{first.explanation} {said}", details=details)
+        if first is None:
+            if not every:
+                return None
+            first = self.describe(every.pop(0))
+        names = {first.name, *GENERIC}
+        others = {each.name: each for each in reversed(every) if each.name not in names}
+        return add_names(first, map(self.describe, others.values()))
 
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""

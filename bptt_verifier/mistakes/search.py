@@ -51,6 +51,10 @@ class Hypotheses(Protocol):
     def batch(self) -> int:
         """Number of combinations of mistakes that are tried at once."""
 
+    @property
+    def others(self) -> int:
+        """Number of mistakes that are tried for another name, where one is found."""
+
     def sweep_back(self, case: Evidence, made: Sequence[Made]) -> Sequence[Back]:
         """Run the backward pass with each of these combinations of mistakes."""
 
@@ -79,8 +83,11 @@ class Hypotheses(Protocol):
     def is_generic(self, made: Any) -> bool:
         """Tell whether many other mistakes have the effect of this one."""
 
-    def choose(self, made: Iterator[Any]) -> Mistake | None:
-        """Choose one of the mistakes that explain everything; None where there are none."""
+    def choose(self, made: Iterator[Any], first: Mistake | None) -> Mistake | None:
+        """Choose one of the mistakes that explain everything; None where there are none.
+
+        The choice is `first`, if it is given. Its explanation states the others.
+        """
 
     def describe(self, made: Any, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake in the backward pass as a report does; in these gradients alone."""
@@ -105,14 +112,15 @@ def explain(
     some = 1 < len(right.wrong) < len(evidence[0].wanted)
     # A factor that some gradients share, and others lack, may belong to one operation.
     partial = some and [mistake.name for mistake in of_gradients] == ["constant-factor"]
-    if len(of_gradients) == 1 and not (partial and several):
+    first = of_gradients[0] if len(of_gradients) == 1 and not (partial and several) else None
+    if first is not None and not several:
         return of_gradients
     matches: list[Match] = []
-    for tier in known.tiers:
-        found = known.choose(select_single(known, evidence, tier, matches))
-        if found is not None:
-            return (found,)
-    found = known.choose(select_single(known, evidence, known.list_fitted(matches), []))
+    found = known.choose(select_from_tiers(known, evidence, matches, first is not None), first)
+    if found is not None:
+        return (found,)
+    fitted = select_single(known, evidence, known.list_fitted(matches), [])
+    found = known.choose(fitted, None)
     if found is not None:
         return (found,)
     if not several or 0 < len(of_gradients) <= 2:
@@ -127,6 +135,25 @@ def explain(
     for one, other in select_explaining(known, evidence, pairs):
         return known.describe(one), known.describe(other)
     return of_gradients or alone
+
+
+def select_from_tiers(
+    known: Hypotheses, evidence: Sequence[Evidence], matches: list[Match], explained: bool
+) -> Iterator[Any]:
+    """Select the mistakes of all tiers that explain everything.
+
+    The tier of the first is searched to its end. After it, or where another mistake has `explained`
+    everything already, as many are tried as the hypotheses allow for other names.
+    """
+    left = known.others if explained else None
+    for tier in known.tiers:
+        for made in select_single(known, evidence, tier[:left], matches):
+            explained = True
+            yield made
+        if explained:
+            left = known.others if left is None else left - len(tier[:left])
+            if left <= 0:
+                return
 
 
 def select_single(

@@ -4,7 +4,7 @@ A finding is such a mistake, together with the wrong gradient. Mistakes that onl
 such as a wrong operand of a sum over time, are in `cell_gradients`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from bptt_verifier.report import Mistake
 
 # Names of what any wrong number may come from, which are no second explanation.
 GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
+PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
+DESCRIBED = 2  # other names that an explanation describes, at most
 NEAR = 1e-3  # relative distance of a measured factor from a known one
 
 
@@ -59,6 +61,30 @@ def add_others(mistake: Mistake, others: Sequence[Finding]) -> Mistake:
     said = " ".join(f"Or {each.name}: {each.said}." for each in listed)
     details = mistake.details | {"or": [each.name for each in listed]}
     return mistake._replace(explanation=f"{mistake.explanation} {said}", details=details)
+
+
+def add_names(mistake: Mistake, others: Iterable[Mistake]) -> Mistake:
+    """Add other mistakes that explain all gradients, but none that fits any wrong number.
+
+    The explanation describes the first of them, and the details have the names of all.
+    """
+    before = [*mistake.details.get("or", ())]
+    taken = {mistake.name, *before, *GENERIC}
+    named: dict[str, Mistake] = {}
+    for each in others:
+        if each.name not in taken:
+            named.setdefault(each.name, each)
+    if not named:
+        return mistake
+
+    def explain(other: Mistake) -> str:
+        same = all(other.details.get(k, "") == mistake.details.get(k) for k in PLACE)
+        return f"{other.details['alteration']}." if same else other.explanation
+
+    listed = [*named.items()][: max(0, DESCRIBED - len(before))]
+    said = "".join(f" Or {name}: {explain(each)}" for name, each in listed)
+    details = mistake.details | {"or": [*before, *named]}
+    return mistake._replace(explanation=mistake.explanation + said, details=details)
 
 
 def restrict(mistake: Mistake, names: Sequence[str]) -> Mistake:

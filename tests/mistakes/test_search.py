@@ -10,10 +10,11 @@ from bptt_verifier.mistakes.evidence import Witness, make_evidence
 from bptt_verifier.mistakes.own_models import OwnHypotheses
 from bptt_verifier.mistakes.pair_order import rank_by_effect
 from bptt_verifier.mistakes.search import cover
-from bptt_verifier.mistakes.single_gradients import Finding
+from bptt_verifier.mistakes.single_gradients import Finding, add_names
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
+from bptt_verifier.report import Mistake
 from tests.support import own_models
 from tests.support.diagnosis import diagnose_numbers, plant
 from tests.support.further_models import MODELS
@@ -88,6 +89,42 @@ def test_another_name_that_gives_the_same_numbers_is_told() -> None:
     assert "Or " in mistake.explanation
 
 
+LAST_STEP = 'g["W"] += h[t]', 'g["W"] += (t < STEPS - 1) * h[t]'
+
+
+def test_another_name_from_a_later_tier_is_told() -> None:
+    loss, _, _, params = own_models.MODELS["batch"]
+    (mistake,) = diagnose_numbers(loss, params, planted("batch", LAST_STEP))
+    assert mistake.name == "last-step-skipped"
+    assert mistake.details["or"] == ["output-gradient-missing"]
+    assert " Or output-gradient-missing: " in mistake.explanation
+
+
+def test_other_names_are_sought_among_so_many_mistakes_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loss, _, _, params = own_models.MODELS["batch"]
+    monkeypatch.setattr(OwnHypotheses, "others", 0)
+    (mistake,) = diagnose_numbers(loss, params, planted("batch", LAST_STEP))
+    assert mistake.name == "last-step-skipped"
+    assert "or" not in mistake.details
+
+
+def test_a_mistake_in_an_operation_is_told_beside_one_in_gradients_alone() -> None:
+    loss, _, _, params = own_models.MODELS["plain"]
+    change = " / len(POINTS)", ""
+    (mistake,) = diagnose_numbers(loss, params, planted("plain", change))
+    assert mistake.name == "constant-factor"
+    assert mistake.details["or"] == ["factor-missing"]
+
+
+def test_an_explanation_describes_two_other_names_and_the_details_have_all() -> None:
+    first, *others = (Mistake(name, f"{name} said.", {}) for name in ("a", "b", "c", "d"))
+    found = add_names(add_names(first, [first, others[0]]), others)
+    assert found.explanation == "a said. Or b: b said. Or c: c said."
+    assert found.details["or"] == ["b", "c", "d"]
+
+
 def test_another_name_at_the_same_place_does_not_repeat_the_place() -> None:
     loss, _, _, params = own_models.MODELS["tagger"]
     wrong = planted("tagger", ("db += da.sum(axis=0)", "db = da.sum(axis=0)"))
@@ -125,7 +162,7 @@ def test_two_mistakes_in_a_gradient_that_give_the_same_numbers_are_both_named(
         return xp.sum(xp.sin(p["a"])) + xp.sum(xp.sin(p["b"]))
 
     def list_two(name: str, evidence: Any, backs: Any) -> Any:
-        for word, factor in (("one", 2.0), ("two", 2.0), ("three", 3.0), ("zero-gradient", 2.0)):
+        for word, factor in (("one", 2.5), ("two", 2.5), ("three", 3.0), ("zero-gradient", 2.5)):
             yield Finding(word, f"{word} of them", {}, partial(scale, factor, name))
 
     def scale(factor: float, name: str, back: Any) -> Any:
@@ -133,7 +170,9 @@ def test_two_mistakes_in_a_gradient_that_give_the_same_numbers_are_both_named(
 
     monkeypatch.setattr(OwnHypotheses, "list_findings", lambda _, *of: list_two(*of))
     params = {"a": np.ones(3), "b": np.ones(2)}
-    (mistake,) = diagnose_numbers(loss, params, lambda p: {n: 2 * np.cos(v) for n, v in p.items()})
+    (mistake,) = diagnose_numbers(
+        loss, params, lambda p: {n: 2.5 * np.cos(v) for n, v in p.items()}
+    )
     assert mistake.explanation == "in ∂L/∂a and ∂L/∂b, one of them. Or two: two of them."
     assert mistake.details["or"] == ["two"]
 
