@@ -51,6 +51,7 @@ class CellHypotheses:
 
     names = cell_gradients.NAMES
     batch = 1
+    factors = cell_gradients.CELL_FACTORS
     others = 1000  # more than a cell has
 
     def __init__(self, witnesses: Sequence[Witness], *, pairs: bool = True) -> None:
@@ -110,11 +111,22 @@ class CellHypotheses:
             if merge_changes(pair) is not None and plausible(*pair):
                 yield pair
 
+    def list_partners(
+        self, made: EquationMistake, matches: Sequence[Match]
+    ) -> Iterator[tuple[EquationMistake, EquationMistake]]:
+        """List pairs of this mistake and another one in another place."""
+        return ((made, m.made) for m in matches if merge_changes((made, m.made)) is not None)
+
     def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[Sweep]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
         return cell_gradients.list_findings(name, evidence, backs, self.longest)
+
+    def read_parameter(self, name: str, back: Sweep) -> Array | None:
+        """Read the weight or bias of this name; None for an input."""
+        weights = self.witnesses[0].point.weights
+        return cell_gradients.read_weight(name, back) if name in weights else None
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find a different forward pass whose correct gradients are the submission's."""

@@ -390,6 +390,20 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 yield OperationMistake(name, f"{gradient} {where}", number, changes)
 
 
+def find_recurrent_weights(known: Structure, edges: Mapping[str, Sequence[Edge]]) -> set[str]:
+    """Find the weights, given their uses, on which the carried states depend."""
+    operations = known.program.operations
+    needed = {operations[number].inputs[operand] for number, operand in known.carried}
+    for equation in reversed(operations):
+        if not needed.isdisjoint(equation.outputs):
+            needed.update(equation.inputs)
+    return {
+        name
+        for name, uses in edges.items()
+        if any(not needed.isdisjoint(operations[number].outputs) for number, _ in uses)
+    }
+
+
 def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List mistakes that leave steps out of the sum over time, for one weight or for all."""
     if known.steps < 2:
@@ -404,8 +418,15 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
     vectors = {
         name for name, shape in known.program.shapes.items() if max(shape, default=1) == prod(shape)
     }
-    every = [edge for found in edges.values() for edge in found]
-    for label, chosen in [("every weight", every), *edges.items()] if every else ():
+    recurrent = find_recurrent_weights(known, edges)
+    parts = (("every weight", {*edges}), ("the weights of the state", recurrent),
+             ("the weights of the output", {*edges} - recurrent))  # fmt: skip
+    sets = [
+        (label, [edge for name in edges if name in part for edge in edges[name]])
+        for k, (label, part) in enumerate(parts)
+        if part and (k == 0 or 1 < len(part) < len(edges))
+    ]
+    for label, chosen in [*sets, *edges.items()]:
         for name, kept, alteration in (
             ("missing-time-sum", {last}, "only the last step is kept in the sum over time"),
             ("missing-time-sum", {0}, "only the first step is kept in the sum over time"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, zip_longest
+from itertools import chain, pairwise, zip_longest
 from math import prod
 from typing import NamedTuple
 
@@ -14,7 +14,13 @@ from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
-from bptt_verifier.mistakes.pair_order import PAIRS, rank_by_count, rank_by_effect
+from bptt_verifier.mistakes.pair_order import (
+    PAIRS,
+    measure_error,
+    rank_by_count,
+    rank_by_effect,
+    rank_by_order,
+)
 from bptt_verifier.mistakes.search import Match
 from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
@@ -40,6 +46,7 @@ SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
 OTHER_NUMBERS = 2**26  # numbers computed for other names, where one is found, at most
 PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
+COMMON = 300  # mistakes that are tried beside each promising one first
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
@@ -93,7 +100,7 @@ class OwnHypotheses:
     @property
     def others(self) -> int:
         """Number of mistakes that are tried for another name, where one is found."""
-        return max(self.batch, OTHER_NUMBERS // self.size)
+        return int(max(self.batch, OTHER_NUMBERS // self.size))
 
     @property
     def tiers(self) -> Iterator[list[OperationMistake]]:
@@ -223,20 +230,25 @@ class OwnHypotheses:
     ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
         """List pairs of mistakes in different operands, at most `PAIRS` of them.
 
-        Two orders take turns: pairs with a mistake that explains more gradients than the right
-        backward pass, and pairs whose effects add up to the submission's error, or nearly.
+        Three orders take turns: pairs whose effects add up to the submission's error, or nearly;
+        pairs with a mistake that explains more gradients than the right backward pass, or more of
+        the error; and pairs of the mistakes that are listed first.
         """
         case = evidence[0]
         single, counts, effects = self.select_distinct(case, matches)
         edges = [frozenset(each.changes(case.forward)) for each in single]
         total = len(single) * (len(single) - 1) // 2
         (before,) = map(len, self.match(case, [()]))
-        by_count = rank_by_count(counts, before)
-        by_effect = rank_by_effect(self.find_error(case), effects)
+        sizes = np.cumsum([0, *(wanted.submitted.size for wanted in case.wanted.values())])
+        parts = [slice(one, other) for one, other in pairwise(sizes.tolist())]
+        alone, together = measure_error(self.find_error(case), effects, parts)
+        by_count = rank_by_count(counts, before, alone, COMMON)
+        by_effect = rank_by_effect(together)
+        orders = by_effect, by_count, rank_by_order(len(single))
         seen = set[tuple[int, int]]()
         self.pairs = 0, total
         most = max(self.batch, min(PAIRS, PAIR_NUMBERS // self.size))
-        for pair in chain.from_iterable(zip_longest(by_effect, by_count)):
+        for pair in chain.from_iterable(zip_longest(*orders)):
             if pair is None or pair in seen or edges[pair[0]] & edges[pair[1]]:
                 continue
             if len(seen) == most:
@@ -244,6 +256,17 @@ class OwnHypotheses:
             seen.add(pair)
             self.pairs = len(seen), total
             yield single[pair[0]], single[pair[1]]
+
+    def list_partners(
+        self, made: OperationMistake, matches: Sequence[Match]
+    ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
+        """List pairs of this mistake and another one in other operands, as other names allow."""
+        values = self.evidence[0].forward
+        edges = made.changes(values).keys()
+        for other, _ in matches[: self.others if made.whole is None else 0]:
+            apart = other.whole is None and edges.isdisjoint(other.changes(values))
+            if apart and other.name not in GENERIC:
+                yield made, other
 
     def select_distinct(
         self, case: Evidence, matches: Sequence[Match]
@@ -257,15 +280,19 @@ class OwnHypotheses:
                     key = np.round(effect, 4).tobytes()
                 chosen.setdefault(key, (made, len(names), effect))
         listed = [*chosen.values()][:DISTINCT]
-        effects = np.array([effect for _, _, effect in listed])
+        effects = np.array([effect for _, _, effect in listed]).reshape(-1, self.right.size)
         return [made for made, _, _ in listed], [count for _, count, _ in listed], effects
 
     def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
-        yield from list_update_findings(name, evidence[0], backs[0], lambda back: back.params[name])
+        yield from list_update_findings(name, evidence[0], backs[0], self.read_parameter)
         yield from list_common_findings(name, evidence, backs, self.factors, self.names)
+
+    def read_parameter(self, name: str, back: BackwardPass) -> Array:
+        """Read the parameter of this name."""
+        return back.params[name]
 
     @cached_property
     def factors(self) -> list[Factor]:

@@ -6,14 +6,15 @@ kind of mistake, yield it from a method of a subject's `Hypotheses`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, islice
+from itertools import chain, combinations, islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from bptt_verifier.mistakes.compositions import Altered, list_first
 from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import Evidence
-from bptt_verifier.mistakes.single_gradients import Finding, add_others, describe_finding
+from bptt_verifier.mistakes.single_gradients import Factor, Finding, add_others, describe_finding
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
@@ -52,6 +53,10 @@ class Hypotheses(Protocol):
         """Number of combinations of mistakes that are tried at once."""
 
     @property
+    def factors(self) -> Sequence[Factor]:
+        """The factors of a gradient that are often wrong."""
+
+    @property
     def others(self) -> int:
         """Number of mistakes that are tried for another name, where one is found."""
 
@@ -69,10 +74,16 @@ class Hypotheses(Protocol):
     ) -> Iterator[tuple[Any, Any]]:
         """List pairs of mistakes in the backward pass, the likely ones first."""
 
+    def list_partners(self, made: Any, matches: Sequence[Match]) -> Iterator[tuple[Any, Any]]:
+        """List pairs of this mistake and another one in other places, as other names allow."""
+
     def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[Any]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient alone, given a backward pass at each case."""
+
+    def read_parameter(self, name: str, back: Any) -> Array | None:
+        """Read the parameter of this name, given a backward pass; None where it is none."""
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find a different forward pass whose correct gradients are the submission's."""
@@ -101,9 +112,13 @@ def explain(
     The first case is a failing one. The order is: one mistake in single gradients, which several
     may share; one in the backward pass, which affects every gradient after it; one or two that
     affect single gradients, whether in a backward pass or not; another forward pass; one in the
-    backward pass and one in single gradients; two in the backward pass; more than two in single
-    gradients. No later one needs fewer mistakes. Unless `several`, only the first two are tried.
-    Where the time of the effort is over, the rest is left out.
+    backward pass and one in single gradients; one in single gradients after another; two in the
+    backward pass; more than two in single gradients. No later one needs fewer mistakes. Unless
+    `several`, only the first two are tried. Where the time of the effort is over, the rest is left
+    out.
+
+    Other mistakes that explain everything by themselves, or in the place of one of two, are stated
+    in the explanation, as far as the hypotheses allow for other names.
     """
     right = try_mistakes(known, evidence, ())
     if not right.wrong:
@@ -119,22 +134,29 @@ def explain(
     found = known.choose(select_from_tiers(known, evidence, matches, first is not None), first)
     if found is not None:
         return (found,)
-    fitted = select_single(known, evidence, known.list_fitted(matches), [])
+    fitted = select_single(known, evidence, known.list_fitted(matches), matches)
     found = known.choose(fitted, None)
     if found is not None:
         return (found,)
     if not several or 0 < len(of_gradients) <= 2:
         return of_gradients
     alone = explain_each_gradient(known, evidence, right, matches)
-    if 0 < len(alone) <= 2:
-        return alone
+    if 0 < len(alone.mistakes) <= 2 and not alone.doubts:
+        return alone.mistakes
     others = known.find_other_forward_pass() or find_one_of_each(known, evidence, matches)
+    few = 0 < len(alone.mistakes) <= 2
+    if few and (not others or alone.doubts <= sum(map(is_any_factor, others))):
+        return alone.mistakes
+    others = others or find_one_after_another(known, evidence, right)
     if others:
         return others
     pairs = known.list_pairs(evidence, matches)
     for one, other in select_explaining(known, evidence, pairs):
-        return known.describe(one), known.describe(other)
-    return of_gradients or alone
+        return (
+            add_partners(known, evidence, matches, other, known.describe(one)),
+            add_partners(known, evidence, matches, one, known.describe(other)),
+        )
+    return of_gradients or alone.mistakes
 
 
 def select_from_tiers(
@@ -241,13 +263,68 @@ def find_one_of_each(
                 if found is None:
                     break
             if found:
-                return (known.describe(match.made), *found)
+                single = add_partners(known, evidence, matches, match.made, *found)
+                return known.describe(match.made), single
     return ()
+
+
+def find_one_after_another(
+    known: Hypotheses, evidence: Sequence[Evidence], right: Trial
+) -> tuple[Mistake, ...]:
+    """Find one mistake in gradients, and another in what it gives, that explain everything."""
+    names = [name for name in known.names if name in evidence[0].wanted]
+    alone = [list_explaining_findings(known, evidence, right, name) for name in right.wrong]
+    once = {finding.kind: finding for finding in chain.from_iterable(alone)}
+    every = list_first(names, right.backs[0], known.read_parameter, known.factors, [*once.values()])
+    for finding, alteration in every:
+        altered = [name for name in right.wrong if name in alteration]
+        found: tuple[Mistake, ...] | None = None
+        for cases in (evidence[:1], evidence) if altered and find_effort().goes_on() else ():
+            pairs = zip(cases, right.backs, strict=False)
+            backs = [Altered(back, {n: alteration[n] for n in altered}) for _, back in pairs]
+            both = zip(cases, backs, strict=True)
+            wrong = {n for c, b in both for n in c.wanted if not c.explains(n, b.gradient(n))}
+            listed = [name for name in known.names if name in wrong]
+            found = explain_single_gradients(known, cases, Trial(backs, listed), most=1)
+            if not found:
+                break
+        if found:
+            first = describe_finding(finding, altered, known.find_equation(altered[0]))
+            return first, *found
+    return ()
+
+
+def add_partners(
+    known: Hypotheses,
+    evidence: Sequence[Evidence],
+    matches: Sequence[Match],
+    one: Any,
+    described: Mistake,
+) -> Mistake:
+    """Add the other mistakes that explain everything together with `one`, as `described` does."""
+    pairs = select_explaining(known, evidence, known.list_partners(one, matches))
+    found = known.choose((other for _, other in pairs), described)
+    return described if found is None else found
+
+
+class Separate(NamedTuple):
+    """Mistakes for single gradients, and how many of them are doubtful.
+
+    A factor fits any gradient of one entry, and a mistake in the backward pass would change others.
+    """
+
+    mistakes: tuple[Mistake, ...] = ()
+    doubts: int = 0
+
+
+def is_any_factor(mistake: Mistake) -> bool:
+    """Tell whether a mistake is a factor, which many others amount to in one gradient."""
+    return mistake.name == "constant-factor"
 
 
 def explain_each_gradient(
     known: Hypotheses, evidence: Sequence[Evidence], right: Trial, matches: Sequence[Match]
-) -> tuple[Mistake, ...]:
+) -> Separate:
     """Explain every wrong gradient by a mistake in the backward pass of this gradient alone.
 
     Mistakes in single gradients count, too. Empty where a gradient has neither.
@@ -270,17 +347,19 @@ def explain_each_gradient(
         for name in explained:
             possible[name][number] = made, changed
     if not all(possible.values()):
-        return ()
+        return Separate()
     listed = {name: [*each.items()] for name, each in possible.items()}
-    chosen: list[Mistake] = []
+    chosen, doubts = list[Mistake](), 0
     for kind, covered in cover(listed):
         what = possible[covered[0]][kind]
         if isinstance(what, Finding):
             chosen.append(describe_finding(what, covered, known.find_equation(covered[0])))
+            doubts += is_any_factor(chosen[-1])
         else:
             made, changed = what
             chosen.append(known.describe(made, () if changed <= set(covered) else covered))
-    return tuple(chosen)
+            doubts += not changed <= set(covered)
+    return Separate(tuple(chosen), doubts)
 
 
 def find_changed(known: Hypotheses, case: Evidence, right: Back, made: Any) -> frozenset[str]:
