@@ -92,6 +92,7 @@ class OwnHypotheses:
         self.size = sum(value[0].size for value in evidence[0].forward if value is not None)
         self.effects: dict[int, Array] = {}  # of single mistakes at the first case, by identity
         self.swept: dict[int, BackwardPass] = {}  # their gradients, as many as memory allows
+        self.kept_changes: dict[int, Changes] = {}  # of mistakes in pairs at the first case
         self.matches: list[Match] = []  # what they explain of the first case
         self.pairs = 0, 0  # pairs tried, of how many
         self.omitted = 0  # single mistakes that were not tried, since the model is large
@@ -114,7 +115,9 @@ class OwnHypotheses:
 
     def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
         """Merge the changes of some mistakes at the point of a case."""
-        return {edge: c for each in made for edge, c in each.changes(case.forward).items()}
+        kept = self.kept_changes if case is self.evidence[0] else {}
+        every = [kept.get(id(each)) or each.changes(case.forward) for each in made]
+        return {edge: change for each in every for edge, change in each.items()}
 
     def sweep_back(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
@@ -236,7 +239,8 @@ class OwnHypotheses:
         """
         case = evidence[0]
         single, counts, effects = self.select_distinct(case, matches)
-        edges = [frozenset(each.changes(case.forward)) for each in single]
+        self.kept_changes = {id(each): each.changes(case.forward) for each in single}
+        edges = [frozenset(self.kept_changes[id(each)]) for each in single]
         total = len(single) * (len(single) - 1) // 2
         (before,) = map(len, self.match(case, [()]))
         sizes = np.cumsum([0, *(wanted.submitted.size for wanted in case.wanted.values())])

@@ -99,9 +99,12 @@ def test_the_weights_of_the_state_may_lack_the_sum_over_time_together() -> None:
     ("change", "names"),
     [
         # Slopes and the way back multiply: the effects of both do not add up.
-        ((("(1 - h[t + 1] ** 2)", "h[t + 1] * (1 - h[t + 1])"),
-          ("own + later", "own * (t == STEPS - 1) + later")),
-         ["activation-derivative-of-another-function", "zero-gradient"]),
+        pytest.param(
+            (("(1 - h[t + 1] ** 2)", "h[t + 1] * (1 - h[t + 1])"),
+             ("own + later", "own * (t == STEPS - 1) + later")),
+            ["activation-derivative-of-another-function", "zero-gradient"],
+            marks=pytest.mark.slow,
+        ),
         ((("(1 - h[t + 1] ** 2)", "(1 - (h[t] if t else 0 * h[t]) ** 2)"),
           ('later = p["W"].T @ a', 'later = np.clip(p["W"].T @ a, -0.1, 0.1)')),
          ["clipped", "hidden-state-off-by-one"]),
