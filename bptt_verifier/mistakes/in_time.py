@@ -11,12 +11,14 @@ import numpy as np
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     Edge,
+    FindChanges,
     OperationMistake,
     Values,
     change_edges,
     change_nothing,
     describe_expression,
     find_role,
+    merge_at,
     name_operand,
     scale_edges,
 )
@@ -154,32 +156,40 @@ def list_windows(known: Structure) -> Iterator[OperationMistake]:
 
 def make_segments(
     known: Structure, first: int, initial: Sequence[Edge]
-) -> Callable[[Values], Mapping[tuple[int, ...], Any]]:
-    """Make the function that computes gradients with the carried states cut at one or two steps."""
+) -> Callable[[Values, Sequence[FindChanges]], Mapping[tuple[int, ...], Any]]:
+    """Make the function that computes gradients with the carried states cut at one or two steps.
+
+    Other mistakes may be made as well.
+    """
     bounds: list[tuple[int, ...]] = [
         b for count in range(3) for b in combinations(range(first, known.steps), count)
     ]
     found: dict[int, tuple[Values, Mapping[tuple[int, ...], Any]]] = {}
 
-    def segments(values: Values) -> Mapping[tuple[int, ...], Any]:
+    def compute(values: Values, made: Sequence[FindChanges]) -> Mapping[tuple[int, ...], Any]:
+        edges, others = [*initial, *known.carried], merge_at(values, made)
+        cuts = [change_edges(cut_at(known, edges, b), after=0.0)(values) for b in bounds]
+        rows = backward(known.program, values, [others | cut for cut in cuts])
+        return {b: {name: rows[name][k] for name in rows} for k, b in enumerate(bounds)}
+
+    def segments(values: Values, made: Sequence[FindChanges]) -> Mapping[tuple[int, ...], Any]:
+        if made:
+            return compute(values, made)
         if id(values) not in found:
-            edges = [*initial, *known.carried]
-            changes = [change_edges(cut_at(known, edges, b), after=0.0)(values) for b in bounds]
-            rows = backward(known.program, values, changes)
-            each = {b: {name: rows[name][k] for name in rows} for k, b in enumerate(bounds)}
-            found[id(values)] = values, each
+            found[id(values)] = values, compute(values, ())
         return found[id(values)][1]
 
     return segments
 
 
 def combine_segments(
-    segments: Callable[[Values], Mapping[tuple[int, ...], Any]],
+    segments: Callable[[Values, Sequence[FindChanges]], Mapping[tuple[int, ...], Any]],
     weights: Mapping[tuple[int, ...], int],
     values: Values,
+    made: Sequence[FindChanges] = (),
 ) -> dict[str, Array]:
     """Sum the gradients of segments with these weights."""
-    each = segments(values)
+    each = segments(values, made)
     return {
         name: sum(weight * each[bounds][name] for bounds, weight in weights.items() if weight)
         for name in each[()]
@@ -324,8 +334,13 @@ def list_head_mistakes(known: Structure) -> Iterator[OperationMistake]:
     for words, by in (("", 1.0), (", and averaged over the steps", 1 / known.steps)):
         other = repeat_head(program, head, [last[slot] for slot in used], known.steps)
 
-        def gradients(values: Values, other: Program = other, by: float = by) -> dict[str, Array]:
-            found = differentiate(other, values)
+        def gradients(
+            values: Values,
+            made: Sequence[FindChanges] = (),
+            other: Program = other,
+            by: float = by,
+        ) -> dict[str, Array]:
+            found = differentiate(other, values, made, frozenset(head))
             return {name: by * value for name, value in found.items()}
 
         yield OperationMistake(
@@ -333,10 +348,23 @@ def list_head_mistakes(known: Structure) -> Iterator[OperationMistake]:
         )
 
 
-def differentiate(program: Program, values: Values) -> dict[str, Array]:
-    """Differentiate another program at the parameters of these values."""
+def differentiate(
+    program: Program,
+    values: Values,
+    made: Sequence[FindChanges] = (),
+    repeated: frozenset[int] = frozenset(),
+) -> dict[str, Array]:
+    """Differentiate another program at the parameters of these values, with other mistakes.
+
+    The gradients are no numbers where these are in `repeated` operations, whose repetitions have
+    other values.
+    """
     params = {name: values[slot][0] for name, slot in program.leaves.items()}
-    found = backward(program, forward(program, params))
+    inner = forward(program, params)
+    changes = merge_at(inner, made)
+    if any(number in repeated for number, _ in changes):
+        return {name: np.full_like(value, np.nan) for name, value in params.items()}
+    found = backward(program, inner, [changes])
     return {name: value[0] for name, value in found.items()}
 
 

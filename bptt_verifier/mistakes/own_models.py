@@ -46,6 +46,7 @@ SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
 OTHER_NUMBERS = 2**26  # numbers computed for other names, where one is found, at most
 PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
+WHOLE = 200  # pairs with a mistake that computes all gradients otherwise, each in its own sweep
 COMMON = 300  # mistakes that are tried beside each promising one first
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
@@ -146,8 +147,9 @@ class OwnHypotheses:
         """Compute every gradient with each of these combinations, along a leading axis."""
         rows = backward(self.program, case.forward, [self.changes(case, each) for each in made])
         for i, each in enumerate(made):
+            others = [one.changes for one in each if one.whole is None]
             for whole in [one.whole for one in each if one.whole is not None]:
-                for name, value in whole(case.forward).items():
+                for name, value in whole(case.forward, others).items():
                     rows[name][i] = value
         return rows
 
@@ -252,9 +254,14 @@ class OwnHypotheses:
         seen = set[tuple[int, int]]()
         self.pairs = 0, total
         most = max(self.batch, min(PAIRS, PAIR_NUMBERS // self.size))
+        wholes = 0
         for pair in chain.from_iterable(zip_longest(*orders)):
             if pair is None or pair in seen or edges[pair[0]] & edges[pair[1]]:
                 continue
+            whole = sum(single[k].whole is not None for k in pair)
+            if whole > 1 or wholes + whole > WHOLE:
+                continue
+            wholes += whole
             if len(seen) == most:
                 return
             seen.add(pair)
@@ -279,7 +286,7 @@ class OwnHypotheses:
         chosen: dict[bytes, tuple[OperationMistake, int, Array]] = {}
         for made, names in matches:
             effect = self.effects[id(made)] - self.right
-            if made.whole is None and np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
+            if np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
                 with np.errstate(over="ignore"):
                     key = np.round(effect, 4).tobytes()
                 chosen.setdefault(key, (made, len(names), effect))
