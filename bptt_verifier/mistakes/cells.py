@@ -11,13 +11,14 @@ from bptt_verifier.mistakes import cell_gradients
 from bptt_verifier.mistakes.equations import EQUATIONS, States, Sweep, forward, sweep
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.forward_passes import OtherForwardPass, list_forward_passes
+from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.in_equations import (
     EquationMistake,
     changes_fixed_entries,
     list_mistakes,
     merge_changes,
 )
-from bptt_verifier.mistakes.search import FEW, Match, explain, match_each, try_mistakes
+from bptt_verifier.mistakes.search import FEW, explain, match_each, try_mistakes
 from bptt_verifier.mistakes.single_gradients import Finding, add_names, restrict
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.report import Mistake

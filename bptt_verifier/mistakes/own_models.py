@@ -11,6 +11,7 @@ import numpy as np
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
+from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
@@ -21,7 +22,6 @@ from bptt_verifier.mistakes.pair_order import (
     rank_by_effect,
     rank_by_order,
 )
-from bptt_verifier.mistakes.search import Match
 from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
     Factor,
@@ -282,14 +282,18 @@ class OwnHypotheses:
     def select_distinct(
         self, case: Evidence, matches: Sequence[Match]
     ) -> tuple[list[OperationMistake], list[int], Array]:
-        """Select mistakes with different effects, with the number of gradients they explain."""
+        """Select mistakes with different effects, with the number of gradients they explain.
+
+        Of those with one effect, the first is chosen whose name does not fit many others.
+        """
         chosen: dict[bytes, tuple[OperationMistake, int, Array]] = {}
         for made, names in matches:
             effect = self.effects[id(made)] - self.right
             if np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
                 with np.errstate(over="ignore"):
                     key = np.round(effect, 4).tobytes()
-                chosen.setdefault(key, (made, len(names), effect))
+                if key not in chosen or chosen[key][0].name in GENERIC:
+                    chosen[key] = made, len(names), effect
         listed = [*chosen.values()][:DISTINCT]
         effects = np.array([effect for _, _, effect in listed]).reshape(-1, self.right.size)
         return [made for made, _, _ in listed], [count for _, count, _ in listed], effects

@@ -7,101 +7,18 @@ kind of mistake, yield it from a method of a subject's `Hypotheses`.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, combinations, islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier.mistakes.compositions import Altered, list_first
 from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import Evidence
-from bptt_verifier.mistakes.single_gradients import Factor, Finding, add_others, describe_finding
-from bptt_verifier.problems.problem import Array
+from bptt_verifier.mistakes.hypotheses import Back, Hypotheses, Made, Match
+from bptt_verifier.mistakes.single_gradients import Finding, add_others, describe_finding
 from bptt_verifier.report import Mistake
 
 FEW = 4  # cases on which a hypothesis is tried before it is tried on all
-
-Made = tuple[Any, ...]  # a combination of mistakes in the backward pass
-
-
-class Back(Protocol):
-    """The result of one backward pass, right or wrong, at one case."""
-
-    def gradient(self, name: str) -> Array:
-        """Compute the gradient of this name from it."""
-
-
-class Match(NamedTuple):
-    """A mistake in the backward pass, and the gradients of the first case that it explains."""
-
-    made: Any
-    names: frozenset[str]
-
-
-class Hypotheses(Protocol):
-    """The mistakes that can be made in one subject."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The gradients, in the order of a report."""
-
-    @property
-    def tiers(self) -> Iterable[Sequence[Any]]:
-        """All mistakes in the backward pass, in tiers, the likely ones first."""
-
-    @property
-    def batch(self) -> int:
-        """Number of combinations of mistakes that are tried at once."""
-
-    @property
-    def factors(self) -> Sequence[Factor]:
-        """The factors of a gradient that are often wrong."""
-
-    @property
-    def others(self) -> int:
-        """Number of mistakes that are tried for another name, where one is found."""
-
-    def sweep_back(self, case: Evidence, made: Sequence[Made]) -> Sequence[Back]:
-        """Run the backward pass with each of these combinations of mistakes."""
-
-    def match(self, case: Evidence, made: Sequence[Made]) -> Sequence[frozenset[str]]:
-        """Find the gradients of a case that each of these combinations explains."""
-
-    def list_fitted(self, matches: Sequence[Match]) -> Sequence[Any]:
-        """List mistakes with a factor that is read from the submitted numbers."""
-
-    def list_pairs(
-        self, evidence: Sequence[Evidence], matches: Sequence[Match]
-    ) -> Iterator[tuple[Any, Any]]:
-        """List pairs of mistakes in the backward pass, the likely ones first."""
-
-    def list_partners(self, made: Any, matches: Sequence[Match]) -> Iterator[tuple[Any, Any]]:
-        """List pairs of this mistake and another one in other places, as other names allow."""
-
-    def list_findings(
-        self, name: str, evidence: Sequence[Evidence], backs: Sequence[Any]
-    ) -> Iterator[Finding]:
-        """List the mistakes in one gradient alone, given a backward pass at each case."""
-
-    def read_parameter(self, name: str, back: Any) -> Array | None:
-        """Read the parameter of this name, given a backward pass; None where it is none."""
-
-    def find_other_forward_pass(self) -> tuple[Mistake, ...]:
-        """Find a different forward pass whose correct gradients are the submission's."""
-
-    def find_equation(self, name: str) -> str | None:
-        """Find the tag of a gradient's equation in docs/derivation.md, if it has one."""
-
-    def is_generic(self, made: Any) -> bool:
-        """Tell whether many other mistakes have the effect of this one."""
-
-    def choose(self, made: Iterator[Any], first: Mistake | None) -> Mistake | None:
-        """Choose one of the mistakes that explain everything; None where there are none.
-
-        The choice is `first`, if it is given. Its explanation states the others.
-        """
-
-    def describe(self, made: Any, names: Sequence[str] = ()) -> Mistake:
-        """Describe a mistake in the backward pass as a report does; in these gradients alone."""
 
 
 def explain(
@@ -141,14 +58,15 @@ def explain(
     if not several or 0 < len(of_gradients) <= 2:
         return of_gradients
     alone = explain_each_gradient(known, evidence, right, matches)
-    if 0 < len(alone.mistakes) <= 2 and not alone.doubts:
-        return alone.mistakes
-    others = known.find_other_forward_pass() or find_one_of_each(known, evidence, matches)
-    few = 0 < len(alone.mistakes) <= 2
-    if few and (not others or alone.doubts <= sum(map(is_any_factor, others))):
-        return alone.mistakes
-    others = others or find_one_after_another(known, evidence, right)
-    if others:
+    few = alone.mistakes if len(alone.mistakes) <= 2 else ()
+    if few and (len(few) == 1 or not alone.doubts):
+        return few
+    others = (
+        known.find_other_forward_pass()
+        or find_one_of_each(known, evidence, matches)
+        or find_one_after_another(known, evidence, right)
+    )
+    if others and (not few or sum(map(is_any_factor, others)) <= alone.doubts):
         return others
     pairs = known.list_pairs(evidence, matches)
     for one, other in select_explaining(known, evidence, pairs):
@@ -156,7 +74,7 @@ def explain(
             add_partners(known, evidence, matches, other, known.describe(one)),
             add_partners(known, evidence, matches, one, known.describe(other)),
         )
-    return of_gradients or alone.mistakes
+    return few or of_gradients or alone.mistakes
 
 
 def select_from_tiers(
@@ -246,9 +164,11 @@ def find_one_of_each(
 ) -> tuple[Mistake, ...]:
     """Find one mistake in the backward pass and one in single gradients that explain everything.
 
-    Mistakes in the backward pass that explain the most gradients by themselves come first.
+    Mistakes in the backward pass that explain the most gradients by themselves come first, and
+    mistakes in single gradients that are no factors.
     """
     first, order = evidence[0], sorted(matches, key=lambda match: -len(match.names))
+    chosen: tuple[Any, Mistake] | None = None
     for start in range(0, len(order), known.batch):
         if not find_effort().goes_on():
             break
@@ -263,9 +183,17 @@ def find_one_of_each(
                 if found is None:
                     break
             if found:
-                single = add_partners(known, evidence, matches, match.made, *found)
-                return known.describe(match.made), single
-    return ()
+                # A factor may undo a part of the other mistake: one without any comes before.
+                chosen = (match.made, *found) if chosen is None else chosen
+                if not is_any_factor(*found):
+                    chosen = match.made, *found
+                    break
+        if chosen is not None and not is_any_factor(chosen[1]):
+            break
+    if chosen is None:
+        return ()
+    made, single = chosen
+    return known.describe(made), add_partners(known, evidence, matches, made, single)
 
 
 def find_one_after_another(
@@ -319,7 +247,7 @@ class Separate(NamedTuple):
 
 def is_any_factor(mistake: Mistake) -> bool:
     """Tell whether a mistake is a factor, which many others amount to in one gradient."""
-    return mistake.name == "constant-factor"
+    return mistake.name in {"constant-factor", "update-returned"}
 
 
 def explain_each_gradient(
