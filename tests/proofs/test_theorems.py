@@ -29,8 +29,8 @@ BEFORE_CELLS = ["pairing", "dual_numbers", "sweep", "cells"]
 
 
 def test_the_theorems_are_those_that_are_claimed() -> None:
-    of_cells = ("gradient", "gradient_of_last_output", "gradient_of_loss", "truncation")
-    of_cells += ("truncation_is_gradient", "gradient_computed", "truncated_computed")
+    of_cells = {"gradient", "gradient_of_last_output", "gradient_of_loss", "truncation"}
+    of_cells |= {"truncation_is_gradient", "gradient_computed", "truncated_computed"}
     claimed = {f"{cell}_{name}" for cell in ("rnn", "lstm", "gru") for name in of_cells}
     claimed |= {"jacobian_sum_is_the_sweep", "rtrl_is_the_sweep", "rnn_gradient_unique"}
     claimed |= {"jacobian_sum_computed", "rtrl_computed"}
