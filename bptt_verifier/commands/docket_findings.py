@@ -1,6 +1,7 @@
 """What a run finds of an entry of the docket: verdict, errors, counterexample, certificate."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from math import prod
 from typing import Any, NamedTuple
 
@@ -23,11 +24,14 @@ from bptt_verifier.judge.published import (
     read_entry,
 )
 from bptt_verifier.judge.small_sizes import find_smallest
+from bptt_verifier.judge.workers import started_workers
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
 SHOWN = 8  # numbers of a counterexample that fit a line
+# Of so many entries, those on these models, half of the work, go to a second process.
+MANY, HANDED = 20, ("lstm", "rnn")
 
 
 class DocketRow(NamedTuple):
@@ -96,12 +100,23 @@ class DocketRow(NamedTuple):
 
 
 def judge_entries(names: list[str]) -> Iterator[DocketRow]:
-    """Judge the entries of these names, one by one."""
-    for name in names:
-        case = read_entry(name)
-        measured = (attempt(measure, case) for measure in (measure_errors, measure_defined_errors))
-        found = [{} if isinstance(each, Failure) else each for each in measured]
-        yield DocketRow(case, judge_entry(case), *found, *certify_entry(case))
+    """Judge the entries of these names, one by one; of many, a second process takes a part."""
+    with nullcontext() if len(names) < MANY else started_workers(1) as pool:
+        handed = [name for name in names if pool and read_entry(name).entry.model in HANDED]
+        waiting = {name: pool.submit(find_all, name) for name in handed if pool}
+        for name in names:
+            found = attempt(waiting.pop(name).result) if name in waiting else None
+            # A worker that was killed has found nothing: its entries are judged here.
+            found = find_all(name) if found is None or isinstance(found, Failure) else found
+            yield DocketRow(read_entry(name), *found)
+
+
+def find_all(name: str) -> tuple[Any, ...]:
+    """Find what a row has besides the entry, all of which can be sent between processes."""
+    case = read_entry(name)
+    measured = (attempt(measure, case) for measure in (measure_errors, measure_defined_errors))
+    errors = [{} if isinstance(each, Failure) else each for each in measured]
+    return judge_entry(case), *errors, *certify_entry(case)
 
 
 def certify_entry(case: DocketCase) -> list[ExactComparison | None]:

@@ -1,6 +1,9 @@
 """The docket: every entry states what the judge finds, and the page has every entry's text."""
 
 import re
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -10,7 +13,12 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
-from bptt_verifier.commands.docket_findings import DocketRow, certify_entry, write_apart
+from bptt_verifier.commands.docket_findings import (
+    DocketRow,
+    certify_entry,
+    judge_entries,
+    write_apart,
+)
 from bptt_verifier.commands.docket_pages import (
     DESCENT,
     LEGEND,
@@ -348,6 +356,38 @@ def test_the_list_ends_with_0_where_all_verdicts_are_as_stated(bptt, two_entries
     assert sorted(file.stem for file in (tmp_path / "page").glob("*")) == [
         "min-char-rnn", "tan-for-tanh",
     ]  # fmt: skip
+
+
+class Pool:
+    """A pool of processes that does its work at once, or of which every worker is killed."""
+
+    def __init__(self, killed: bool) -> None:
+        self.killed, self.handed = killed, list[str]()
+
+    def submit(self, function: Any, name: str) -> Future[Any]:
+        self.handed.append(name)
+        future: Future[Any] = Future()
+        if self.killed:
+            future.set_exception(BrokenProcessPool())
+        else:
+            future.set_result((*function(name)[:1], {"by": "another process"}, {}, None, None))
+        return future
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_many_entries_a_second_process_judges_some(killed: bool, monkeypatch) -> None:
+    pool, here = Pool(killed), Report("here", Verdict.AGREES)
+    names = ["d2l-total", "gers-truncated-lstm", "min-char-rnn", "tan-for-tanh"]
+    found = COMMAND + "_findings."
+    monkeypatch.setattr(found + "MANY", len(names))
+    monkeypatch.setattr(found + "started_workers", lambda number: nullcontext(pool))
+    monkeypatch.setattr(found + "find_all", lambda name: (here, {}, {}, None, None))
+    rows = list(judge_entries(names))
+    assert [row.case.name for row in rows] == names
+    assert pool.handed == names[1::2]
+    assert [bool(row.errors) for row in rows] == [False, not killed, False, not killed]
+    list(judge_entries(names[1:]))
+    assert pool.handed == names[1::2]
 
 
 @pytest.mark.parametrize("name", ["pages", "taken.md"])
