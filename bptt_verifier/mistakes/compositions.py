@@ -56,7 +56,7 @@ class First(NamedTuple):
 
 def list_first(
     names: Sequence[str],
-    back: Any,
+    backs: Sequence[Any],
     read: Read,
     factors: Sequence[Factor],
     found: Sequence[Finding],
@@ -65,11 +65,11 @@ def list_first(
 
     Those `found` in some gradients may be in all of them, since another one in the rest hides them.
     """
-    for finding in (*found, *list_common_first(names, back, read, factors)):
+    for finding in (*found, *list_common_first(names, backs[0], read, factors)):
         if finding.find_gradient is not None:
             yield First(finding, {name: finding.find_gradient(name) for name in names})
     for name in names:
-        for finding in list_in_one(name, names, back):
+        for finding in list_in_one(name, names, backs):
             yield First(finding, {name: finding.gradient})
 
 
@@ -105,15 +105,15 @@ def list_common_first(
         yield make_finding("constant-factor", said, {"factor": words}, names[0], scale)
 
 
-def list_in_one(name: str, names: Sequence[str], back: Any) -> Iterator[Finding]:
+def list_in_one(name: str, names: Sequence[str], backs: Sequence[Any]) -> Iterator[Finding]:
     """List mistakes in one gradient alone."""
     for mistake, said, by in SIMPLE:
         yield make_finding(mistake, said, {}, name, partial(multiply, by))
     for by in FACTORS:
         said, details = f"every entry is {by:g} times what it should be", {"value": by}
         yield make_finding("constant-factor", said, details, name, partial(multiply, by))
-    if back.gradient(name).ndim >= 2:
+    if backs[0].gradient(name).ndim >= 2:
         yield from list_transpositions(name)
     for other in names:
-        if other != name and back.gradient(other).size == back.gradient(name).size:
+        if other != name and all(b.gradient(other).size == b.gradient(name).size for b in backs):
             yield from list_confusions(name, other)

@@ -203,7 +203,7 @@ def find_one_after_another(
     names = [name for name in known.names if name in evidence[0].wanted]
     alone = [list_explaining_findings(known, evidence, right, name) for name in right.wrong]
     once = {finding.kind: finding for finding in chain.from_iterable(alone)}
-    every = list_first(names, right.backs[0], known.read_parameter, known.factors, [*once.values()])
+    every = list_first(names, right.backs, known.read_parameter, known.factors, [*once.values()])
     for finding, alteration in every:
         altered = [name for name in right.wrong if name in alteration]
         found: tuple[Mistake, ...] | None = None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.mistakes.compositions import Altered
+from bptt_verifier.mistakes.compositions import Altered, list_first
 from bptt_verifier.mistakes.own_models import BackwardPass
 from tests.support.diagnosis import diagnose_numbers
 
@@ -84,3 +84,12 @@ def test_an_altered_backward_pass_has_the_rest_of_the_right_one() -> None:
     assert altered.gradient("a").tolist() == [2, 2]
     assert altered.gradient("b").tolist() == [1, 1, 1]
     assert altered.params is back.params
+
+
+def test_gradients_that_have_one_size_in_some_cases_alone_are_not_exchanged() -> None:
+    one, other = ({"a": np.ones(n), "b": np.ones(2)} for n in (2, 3))
+    backs = [BackwardPass(values, values) for values in (one, other)]
+    listed = list_first(["a", "b"], backs, lambda name, back: None, [], [])
+    assert "wrong-operand" not in {first.finding.name for first in listed}
+    listed = list_first(["a", "b"], backs[:1], lambda name, back: None, [], [])
+    assert "wrong-operand" in {first.finding.name for first in listed}
