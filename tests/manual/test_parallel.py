@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
+from bptt_verifier.problems.cached import collect_content
 from bptt_verifier.problems.problem import CELLS, GATES
 from bptt_verifier.reference.autodiff import derive_bound, reference
 from manual_bptt import training
-from manual_bptt.jitted import parallel
+from manual_bptt.jitted import parallel, rnn
 from manual_bptt.jitted import training as on_a_mesh
 from tests.support.compiled import plain_problem
 from tests.support.modules import ROOT
@@ -112,6 +113,8 @@ def one_device() -> jax.sharding.Mesh:
 def test_on_one_device_it_is_the_compiled_step(one_device: jax.sharding.Mesh) -> None:
     _, params, x, y, *_ = problem = plain_problem()
     found, gradient = parallel.value_and_grad(params, x, y, mesh=one_device)
+    alone = rnn.value_and_grad(params, x, y)  # the same sums in the same order
+    assert collect_content((found, gradient)) == collect_content(alone)
     known, right = CELLS["rnn"].value_and_grad(params, x, y)
     assert found == pytest.approx(known, rel=2.0**-18)
     assert type(gradient)._fields == type(problem.params)._fields
