@@ -233,15 +233,22 @@ under eq_bigr do rewrite rateE.
 by rewrite -mulr_sumr mulVf // lt0r_neq0 // partition_gt0.
 Qed.
 
+Lemma partition_dual i : \sum_k Exp (prediction i k - shift i)
+  = Dual (partition i) (\sum_k exp (logits i k - shift_re i) * ep (prediction i k - shift i)).
+Proof.
+apply: dual_eq; rewrite raddf_sum; apply: eq_bigr => k _ /=;
+  by rewrite mxE; case: (prediction i k) (shift i) => [a e] [b f]; rewrite Exp_exp.
+Qed.
+
+Lemma re_log_softmax i j : re (log_softmax Exp Log prediction shift i j)
+  = log_softmax exp log logits shift_re i j.
+Proof. by rewrite [in LHS]mxE partition_dual Log_log ?(partition_gt0 i j) // !mxE. Qed.
+
 Lemma ep_log_softmax i j : ep (log_softmax Exp Log prediction shift i j)
   = ep (prediction i j) - \sum_k rate i k * ep (prediction i k).
 Proof.
-rewrite mxE; set S := \sum_k _.
-have -> : S = Dual (partition i)
-    (\sum_k exp (logits i k - shift_re i) * ep (prediction i k - shift i)).
-  rewrite /S /partition; apply: dual_eq; rewrite raddf_sum; apply: eq_bigr => k _ /=;
-    by rewrite mxE; case: (prediction i k) (shift i) => [a e] [b f]; rewrite Exp_exp.
-rewrite Log_log ?(partition_gt0 i j) // -[LHS]/(ep (prediction i j) - ep (shift i) - _) mulr_sumr.
+rewrite mxE partition_dual Log_log ?(partition_gt0 i j) //.
+rewrite -[LHS]/(ep (prediction i j) - ep (shift i) - _) mulr_sumr.
 under eq_bigr do rewrite mulrA -rateE raddfB mulrBr.
 by rewrite big_split /= sumrN -mulr_suml (sum_rates i j) mul1r opprB addrA subrK.
 Qed.

@@ -11,7 +11,7 @@ from tests.support.rocq import proved_tags
 DEFINED = re.compile(r"\\tag\{([^}]*)\}")
 # What the theorems cover: the cells, outputs at every step, truncation, both other ways of the RNN,
 # the losses, forward mode and the Hessian, and the error of a sum of products.
-PROVED = re.compile(r"[FBSGOKJRD]\d+|L([1-9]|1[0-2])|E1")
+PROVED = re.compile(r"[FBSGOKJRDL]\d+|E1")
 CITED = re.compile(r"\(([A-Z]\d+)\)")
 
 

@@ -35,6 +35,8 @@ def test_the_theorems_are_those_that_are_claimed() -> None:
     claimed |= {"jacobian_sum_is_the_sweep", "rtrl_is_the_sweep", "rnn_gradient_unique"}
     claimed |= {"jacobian_sum_computed", "rtrl_computed"}
     claimed |= {f"{loss}_derivative" for loss in LOSSES}
+    tangents = {loss.removesuffix("_cross_entropy") for loss in LOSSES}
+    claimed |= {f"{loss}_tangent_derivative" for loss in tangents}
     claimed |= {"losses_computed", "loss_gradients_computed", "sum_of_products_error"}
     claimed |= {"rnn_output_tangent", "rnn_loss_tangent", "rnn_hessian_product"}
     assert {theorem.name for theorem in stated()} == claimed

@@ -154,6 +154,14 @@ TANGENTS = (
     ("from_later tangent_back tangent_entering T 0;", "tangent_gradient_h 0;"),
     ("delta t *m U d + tangent_adjoint", "delta t *m U p + tangent_adjoint"),
 )  # fmt: skip
+LOSS_TANGENTS = (
+    ("(nu + nu) *: tangent.", "nu *: tangent."),
+    ("half_sse_tangent := tangent.", "half_sse_tangent := - tangent."),
+    ("'M[R]_(m, n) := 0.", "'M[R]_(m, n) := const_mx 1."),
+    ("<= 1 then tangent i j else 0).", "<= 1 then 0 else tangent i j)."),
+    ("- \\sum_k p i k * tangent i k)).", "+ \\sum_k p i k * tangent i k))."),
+    ("s i j * (1 - s i j) * tangent i j).", "s i j * s i j * tangent i j)."),
+)
 ROUNDING = (
     ("n%:R * u / (1 - n%:R * u).", "n.-1%:R * u / (1 - n%:R * u)."),  # too few roundings
     ("product x y => `|x| * `|y| |", "product x y => x * y |"),  # sums that cancel
@@ -178,7 +186,8 @@ LISTS = (
 )  # fmt: skip
 TABLES = {
     "sweep": SWEEP, "cells": CELLS, "rnn": RNN, "jacobian_sum": JACOBIAN_SUM, "rtrl": RTRL,
-    "tangents": TANGENTS, "lstm": LSTM, "gru": GRU, "losses": LOSSES, "rounding": ROUNDING,
+    "tangents": TANGENTS, "lstm": LSTM, "gru": GRU, "losses": LOSSES,
+    "loss_tangents": LOSS_TANGENTS, "rounding": ROUNDING,
 }  # fmt: skip
 PLANTED = [
     PlantedMistake(file, *change) for file, changes in TABLES.items() for change in changes
