@@ -7,6 +7,7 @@ import pytest
 
 from bptt_verifier.proofs.free_values import (
     LARGEST,
+    FreeNumber,
     FreeValues,
     Tangent,
     draw_array,
@@ -114,6 +115,17 @@ def test_every_argument_adds_to_the_chance_of_a_collision(values: FreeValues) ->
     assert values.collisions == 2
     (a**3).exp()
     assert values.collisions == 2 * 2 * (1 + 3)
+
+
+def test_work_that_takes_too_long_ends(values: FreeValues) -> None:
+    def square_forever(number: FreeNumber) -> None:
+        while True:
+            number = number * number
+
+    with pytest.raises(OverflowError, match="smaller sizes"):
+        square_forever(values.draw_number())
+    with pytest.raises(OverflowError, match="smaller sizes"):
+        FreeValues(0).draw_number() ** 10**9
 
 
 @pytest.mark.parametrize("scale", [1, 2**61])
