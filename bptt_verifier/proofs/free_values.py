@@ -43,6 +43,12 @@ class FreeValues:
         """Draw a variable: its value, and its degree 1."""
         return FreeNumber(self, self.draw(), 1, 0)
 
+    def read(self, number: Any) -> "FreeNumber":
+        """Read a number without rounding, as a constant."""
+        whole = hasattr(number, "__index__")  # NumPy's integers have no ratio
+        value = Fraction(number.__index__()) if whole else Fraction(*number.as_integer_ratio())
+        return FreeNumber(self, value, 0, 0)
+
     def charge(self, bits: int) -> None:
         """Count an operation with so many bits. Raises OverflowError where the work is too much."""
         self.work += 1 + (bits // BITS) ** 2
@@ -74,12 +80,8 @@ class FreeNumber:
         self.bits = value.numerator.bit_length() + value.denominator.bit_length()
 
     def read(self, other: Any) -> "FreeNumber":
-        """Read a number that NumPy or the code supplies, without rounding, as a constant."""
-        if isinstance(other, FreeNumber):
-            return other
-        whole = hasattr(other, "__index__")  # NumPy's integers have no ratio
-        value = Fraction(other.__index__()) if whole else Fraction(*other.as_integer_ratio())
-        return FreeNumber(self.values, value, 0, 0)
+        """Read a number that NumPy or the code supplies."""
+        return other if isinstance(other, FreeNumber) else self.values.read(other)
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, Tangent | np.ndarray):
@@ -239,9 +241,9 @@ def draw_array(values: FreeValues, shape: tuple[int, ...]) -> Any:
 
 def read_array(values: FreeValues, array: Any) -> Any:
     """Read an array of floats without rounding."""
-    found, zero = np.empty(array.shape, object), values.draw_number() * 0
+    found = np.empty(array.shape, object)
     for entry in np.ndindex(array.shape):
-        found[entry] = zero.read(array[entry])
+        found[entry] = values.read(array[entry])
     return found
 
 
