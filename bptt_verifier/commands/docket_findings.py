@@ -29,6 +29,11 @@ from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
+UNDECIDED = (
+    "Rational arithmetic decides nothing here: it takes code of arithmetic, products, tanh, exp, "
+    "log and sqrt, at small sizes, and knows no relation between values but tanh(−a) = −tanh(a) "
+    "and exp(−a) = 1 / exp(a)."
+)
 SHOWN = 8  # numbers of a counterexample that fit a line
 # Of so many entries, those on these models, half of the work, go to a second process.
 MANY, HANDED = 20, ("lstm", "rnn")
@@ -213,7 +218,7 @@ def describe_certificates(row: DocketRow) -> list[str]:
     ):  # fmt: skip
         if found is not None and found.refuted is None:
             lines.append(describe_equality(found, other))
-    return lines
+    return lines or [UNDECIDED]
 
 
 def describe_findings(row: DocketRow) -> list[str]:

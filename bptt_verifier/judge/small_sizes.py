@@ -50,10 +50,13 @@ def parse_with_bases(file: Path) -> list[ast.Module]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     parsed, kept = [], []
     for node in tree.body:
-        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-        package, _, name = module.rpartition(".")
+        package, name, renamed = "", "", []
+        if isinstance(node, ast.ImportFrom):
+            package, _, name = (node.module or "").rpartition(".")
+            renamed = [f"{each.asname} = {each.name}" for each in node.names if each.asname]
         if package == PACKAGE and name not in SHARED:
             parsed += parse_with_bases(FOLDER / f"{name}.py")
+            kept += ast.parse("\n".join(renamed)).body
         else:
             kept.append(node)
     tree.body = kept

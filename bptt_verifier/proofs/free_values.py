@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 
 LARGEST = 2**63  # of the integers that are drawn, in absolute value
+# Work that takes one or two seconds; no entry of the docket needs a third of it. An operation takes
+# twice as long if its numbers have so many bits together, and then as the square of the bits.
+MOST_WORK, BITS = 300_000, 2_000
 
 
 class FreeValues:
@@ -22,11 +25,12 @@ class FreeValues:
 
     Two arguments that are different functions of the weights may be equal at a point by chance, or
     one the negative of the other, or one zero: `collisions` bounds the sum of these degrees.
-    The numbers are integers, divided by `scale`.
+    The numbers are integers, divided by `scale`. `work` counts operations, one with long numbers as
+    several.
     """
 
     def __init__(self, seed: int, scale: int = 1) -> None:
-        self.rng, self.scale = random.Random(seed), scale
+        self.rng, self.scale, self.work = random.Random(seed), scale, 0
         self.found: dict[tuple[str, Fraction], Fraction] = {}
         self.degrees = 0
 
@@ -38,6 +42,18 @@ class FreeValues:
     def draw_number(self) -> "FreeNumber":
         """Draw a variable: its value, and its degree 1."""
         return FreeNumber(self, self.draw(), 1, 0)
+
+    def read(self, number: Any) -> "FreeNumber":
+        """Read a number without rounding, as a constant."""
+        whole = hasattr(number, "__index__")  # NumPy's integers have no ratio
+        value = Fraction(number.__index__()) if whole else Fraction(*number.as_integer_ratio())
+        return FreeNumber(self, value, 0, 0)
+
+    def charge(self, bits: int) -> None:
+        """Count an operation with so many bits. Raises OverflowError where the work is too much."""
+        self.work += 1 + (bits // BITS) ** 2
+        if self.work > MOST_WORK:
+            raise OverflowError("expected smaller sizes, found numbers that grow too long")
 
     def find(self, name: str, argument: "FreeNumber") -> "FreeNumber":
         """Find the value of a function at an argument, or draw it."""
@@ -57,23 +73,21 @@ class FreeValues:
 class FreeNumber:
     """A rational number, and the degrees of the numerator and denominator that it is a value of."""
 
-    __slots__ = ("bottom", "top", "value", "values")
+    __slots__ = ("bits", "bottom", "top", "value", "values")
 
     def __init__(self, values: FreeValues, value: Fraction, top: int, bottom: int) -> None:
         self.values, self.value, self.top, self.bottom = values, value, top, bottom
+        self.bits = value.numerator.bit_length() + value.denominator.bit_length()
 
     def read(self, other: Any) -> "FreeNumber":
-        """Read a number that NumPy or the code supplies, without rounding, as a constant."""
-        if isinstance(other, FreeNumber):
-            return other
-        whole = hasattr(other, "__index__")  # NumPy's integers have no ratio
-        value = Fraction(other.__index__()) if whole else Fraction(*other.as_integer_ratio())
-        return FreeNumber(self.values, value, 0, 0)
+        """Read a number that NumPy or the code supplies."""
+        return other if isinstance(other, FreeNumber) else self.values.read(other)
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, Tangent | np.ndarray):
             return NotImplemented
         b = self.read(other)
+        self.values.charge(self.bits + b.bits)
         top = max(self.top + b.bottom, b.top + self.bottom)
         return FreeNumber(self.values, self.value + b.value, top, self.bottom + b.bottom)
 
@@ -81,6 +95,7 @@ class FreeNumber:
         if isinstance(other, Tangent | np.ndarray):
             return NotImplemented
         b = self.read(other)
+        self.values.charge(self.bits + b.bits)
         top, bottom = self.top + b.top, self.bottom + b.bottom
         return FreeNumber(self.values, self.value * b.value, top, bottom)
 
@@ -108,6 +123,7 @@ class FreeNumber:
         return self.reciprocal() * other
 
     def __pow__(self, exponent: int) -> "FreeNumber":
+        self.values.charge(self.bits * abs(exponent))
         power = self.value**exponent
         return FreeNumber(self.values, power, self.top * exponent, self.bottom * exponent)
 
@@ -225,9 +241,9 @@ def draw_array(values: FreeValues, shape: tuple[int, ...]) -> Any:
 
 def read_array(values: FreeValues, array: Any) -> Any:
     """Read an array of floats without rounding."""
-    found, zero = np.empty(array.shape, object), values.draw_number() * 0
+    found = np.empty(array.shape, object)
     for entry in np.ndindex(array.shape):
-        found[entry] = zero.read(array[entry])
+        found[entry] = values.read(array[entry])
     return found
 
 

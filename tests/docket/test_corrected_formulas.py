@@ -53,6 +53,17 @@ CORRECTIONS = {
     ],
     "eprop-approximation": [],  # needs the way back: the code of eprop-ideal has it
     "gers-truncated-lstm": [("np.zeros_like(dh), ds * f", "delta @ W, ds * f")],
+    "geeksforgeeks-lstm": [
+        ("e_delta = y[t] - h[t + 1]", "e_delta = h[t + 1] - y[t] + passed"),
+        ("dc = e_delta * o * (1 - np.tanh(c[t + 1]) ** 2)",
+         "dc = e_delta * o * (1 - np.tanh(c[t + 1]) ** 2) + later"),
+        (
+            "    for t in range(T):\n        met",
+            "    passed, later = 0.0, 0.0\n    for t in reversed(range(T)):\n        met",
+        ),
+        ("    return found", '        passed = sum(p["W" + gate][:, : len(o)].T @ d '
+         "for gate, d in of.items())\n        later = dc * f\n    return found"),
+    ],
     "hanbt-lstm-biases": [
         ("b[:H] = found.b[H : 2 * H]", "b[:H] = found.b[:H]"),
         ("b[3 * H :] = found.b[H : 2 * H]", "b[3 * H :] = found.b[3 * H :]"),

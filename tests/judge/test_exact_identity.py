@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bptt_verifier.commands.docket_findings import (
+    UNDECIDED,
     DocketRow,
     certify_entry,
     describe_certificates,
@@ -144,13 +145,18 @@ def write_own(folder: Path, loss: str, gradient: str) -> DocketCase:
 
 
 def test_a_right_claim_by_a_relation_that_is_not_known_is_not_accused(tmp_path: Path) -> None:
-    """exp 2w is (exp w)²; the free values do not know it, and nothing is said of the claim."""
+    """exp 2w is (exp w)²; the free values do not know it, and nothing is said against the claim."""
     case = write_own(tmp_path, "np.exp(w) ** 2", "2 * np.exp(2 * w)")
     assert certify_identity(case).refuted == "w"
-    assert describe(case, Verdict.AGREES) == []
+    assert describe(case, Verdict.AGREES) == [UNDECIDED]
     assert certified_row(case, Verdict.AGREES).certificate == "–"
+
+
+def test_sizes_at_which_numbers_grow_too_long_give_no_certificate(tmp_path: Path) -> None:
+    case = write_own(tmp_path, "w ** 10**9", "w")
+    assert describe(case, Verdict.DISAGREES) == [UNDECIDED]
 
 
 def test_a_function_without_a_free_value_gives_no_certificate(tmp_path: Path) -> None:
     case = write_own(tmp_path, "np.sin(w)", "np.cos(w)")
-    assert describe(case, Verdict.AGREES) == []
+    assert describe(case, Verdict.AGREES) == [UNDECIDED]

@@ -7,6 +7,7 @@ import pytest
 
 from bptt_verifier.proofs.free_values import (
     LARGEST,
+    FreeNumber,
     FreeValues,
     Tangent,
     draw_array,
@@ -116,6 +117,17 @@ def test_every_argument_adds_to_the_chance_of_a_collision(values: FreeValues) ->
     assert values.collisions == 2 * 2 * (1 + 3)
 
 
+def test_work_that_takes_too_long_ends(values: FreeValues) -> None:
+    def square_forever(number: FreeNumber) -> None:
+        while True:
+            number = number * number
+
+    with pytest.raises(OverflowError, match="smaller sizes"):
+        square_forever(1 / values.draw_number())
+    with pytest.raises(OverflowError, match="smaller sizes"):
+        FreeValues(0).draw_number() ** 10**9
+
+
 @pytest.mark.parametrize("scale", [1, 2**61])
 def test_numbers_are_drawn_from_both_sides_and_never_zero(scale: int) -> None:
     values = FreeValues(0, scale)
@@ -132,3 +144,4 @@ def test_numbers_are_ordered_by_their_values(values: FreeValues) -> None:
         min(max(x, -5), 5) for x in draw_array(FreeValues(0), (4,))[1:]
     ]
     assert abs(-abs(a)) == abs(a)
+    assert abs(values.read(0.5)) == 0.5
