@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import (
     NAMES,
@@ -83,6 +84,7 @@ DECIMALS = (1, 2, None)  # of its numbers; the fewest that show the mistake at t
 # A submission that needs longer than this many seconds for `MODERATE`, and so much longer with many
 # hidden units than with few, may need minutes where all sizes are large.
 QUICK, GROWTH = 0.03, 5
+FIRST, KINDS = 2, 4  # failing cases of any kind, and of others, that a name must explain
 CHEAP = 20_000  # T B (D + H) of a problem on which every known mistake can be tried
 PRINTED = 10_000  # numbers, at most, in a line that calls the submission
 
@@ -365,13 +367,14 @@ class CellSubject(Subject):
     ) -> tuple[Mistake, ...]:
         """Find the mistakes that explain failing cases, failing probes and fresh cases."""
         by_cost = sorted(cases, key=lambda each: is_large(each) and work(each))
-        found = [*by_cost[:2], *probes[:2]]
+        found = [*choose_kinds(by_cost), *choose_kinds(probes)]
         only_large = is_large(found[0])
         if only_large:
             small = found[0] if work(found[0]) <= CHEAP else self.shrink_large(attempt, found[0])
             # A name is given by numbers within measured errors, which take seconds here.
             measured = attempt(self.make_case(small.case.point))
-            found = [small if measured is None or not measured.fails else measured]
+            others = [each for each in found[1:] if work(each) <= CHEAP]
+            found = [small if measured is None or not measured.fails else measured, *others]
         dtype = found[0].case.point.x.dtype  # in which something fails
         for sizes in FRESH:
             rng = np.random.default_rng([self.seed, 3, *sizes])
@@ -404,6 +407,23 @@ class CellSubject(Subject):
             dtype = find_coarsest_dtype(*each.submitted.values())
             found.append(Computed(each.case.point, gradients, dtype))
         return iter(sorted(found, key=lambda computed: computed.size))
+
+
+def choose_kinds(failing: Sequence[Compared]) -> list[Compared]:
+    """Choose the first failing cases, and the first of each other kind.
+
+    A mistake may show only without an initial state, at one size or in one gradient. Two mistakes
+    would otherwise share the name of the one that the first cases show.
+    """
+    seen, chosen = set[Any](), list[Compared]()
+    for number, each in enumerate(failing):
+        point, wrong = each.case.point, frozenset(list_failing(each))
+        beyond = tuple(size > most for size, most in zip(point.sizes, LARGEST, strict=True))
+        kind = tuple(point.first), beyond, point.sizes.T == 1, wrong
+        if number < FIRST or (kind not in seen and len(chosen) < FIRST + KINDS):
+            chosen.append(each)
+        seen.add(kind)
+    return chosen
 
 
 def is_large(found: Compared) -> bool:

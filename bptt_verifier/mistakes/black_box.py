@@ -4,14 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
+from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.own_models import BackwardPass
-from bptt_verifier.mistakes.search import Match, explain
+from bptt_verifier.mistakes.search import explain
 from bptt_verifier.mistakes.single_gradients import (
     Factor,
     Finding,
     list_common_findings,
     list_update_findings,
 )
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
 
@@ -20,9 +22,11 @@ class SingleHypotheses:
 
     tiers: Sequence[Sequence[Any]] = ()
     batch = 1
+    others = 0
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
+        self.factors = [make_factor(words, number) for words, number in FACTORS.items()]
 
     def sweep_back(self, case: Evidence, made: Sequence[tuple[Any, ...]]) -> list[BackwardPass]:
         """Return the right gradients: no mistake in the backward pass is tried."""
@@ -42,13 +46,20 @@ class SingleHypotheses:
         """List none: no mistake in the backward pass is tried."""
         return iter(())
 
+    def list_partners(self, made: Any, matches: Sequence[Match]) -> Iterator[tuple[Any, Any]]:
+        """List none: no mistake in the backward pass is tried."""
+        return iter(())
+
     def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient."""
-        yield from list_update_findings(name, evidence[0], backs[0], lambda back: back.params[name])
-        factors = [make_factor(words, number) for words, number in FACTORS.items()]
-        yield from list_common_findings(name, evidence, backs, factors, self.names)
+        yield from list_update_findings(name, evidence[0], backs[0], self.read_parameter)
+        yield from list_common_findings(name, evidence, backs, self.factors, self.names)
+
+    def read_parameter(self, name: str, back: BackwardPass) -> Array:
+        """Read the parameter of this name."""
+        return back.params[name]
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find none: the user's loss is the forward pass."""
@@ -62,9 +73,9 @@ class SingleHypotheses:
         """Return False: no mistake in the backward pass is tried."""
         return False
 
-    def choose(self, made: Iterator[Any]) -> Mistake | None:
-        """Choose none: no mistake in the backward pass is tried."""
-        return None
+    def choose(self, made: Iterator[Any], first: Mistake | None) -> Mistake | None:
+        """Choose the first: no mistake in the backward pass is tried."""
+        return first
 
     def describe(self, made: Any, names: Sequence[str] = ()) -> Mistake:
         """Raise AssertionError: no mistake in the backward pass is tried, so none is found."""

@@ -104,7 +104,7 @@ def list_findings(
     states = backs[0].states
     weights = [name for name in WEIGHTS if name in evidence[0].wanted]
     if name in weights:
-        yield from list_update_findings(name, evidence[0], backs[0], partial(read_weight, name))
+        yield from list_update_findings(name, evidence[0], backs[0], read_weight)
     yield from list_common_findings(name, evidence, backs, CELL_FACTORS, weights)
     of_the_rnn = OF_THE_RNN if states.problem.cell == "rnn" else {}
     for kind, said, gradient in (*OF_ANY_CELL.get(name, ()), *of_the_rnn.get(name, ())):

@@ -11,14 +11,15 @@ from bptt_verifier.mistakes import cell_gradients
 from bptt_verifier.mistakes.equations import EQUATIONS, States, Sweep, forward, sweep
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.forward_passes import OtherForwardPass, list_forward_passes
+from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.in_equations import (
     EquationMistake,
     changes_fixed_entries,
     list_mistakes,
     merge_changes,
 )
-from bptt_verifier.mistakes.search import FEW, Match, explain, match_each, try_mistakes
-from bptt_verifier.mistakes.single_gradients import Finding, restrict
+from bptt_verifier.mistakes.search import FEW, explain, match_each, try_mistakes
+from bptt_verifier.mistakes.single_gradients import Finding, add_names, restrict
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.report import Mistake
 
@@ -51,6 +52,8 @@ class CellHypotheses:
 
     names = cell_gradients.NAMES
     batch = 1
+    factors = cell_gradients.CELL_FACTORS
+    others = 1000  # more than a cell has
 
     def __init__(self, witnesses: Sequence[Witness], *, pairs: bool = True) -> None:
         self.witnesses = sorted(witnesses, key=rank_by_cost)
@@ -109,11 +112,22 @@ class CellHypotheses:
             if merge_changes(pair) is not None and plausible(*pair):
                 yield pair
 
+    def list_partners(
+        self, made: EquationMistake, matches: Sequence[Match]
+    ) -> Iterator[tuple[EquationMistake, EquationMistake]]:
+        """List pairs of this mistake and another one in another place."""
+        return ((made, m.made) for m in matches if merge_changes((made, m.made)) is not None)
+
     def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[Sweep]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
         return cell_gradients.list_findings(name, evidence, backs, self.longest)
+
+    def read_parameter(self, name: str, back: Sweep) -> Array | None:
+        """Read the weight or bias of this name; None for an input."""
+        weights = self.witnesses[0].point.weights
+        return cell_gradients.read_weight(name, back) if name in weights else None
 
     def find_other_forward_pass(self) -> tuple[Mistake, ...]:
         """Find a different forward pass whose correct gradients are the submission's."""
@@ -134,9 +148,11 @@ class CellHypotheses:
         """Return False: each mistake in the equations has an effect of its own."""
         return False
 
-    def choose(self, made: Iterator[EquationMistake]) -> Mistake | None:
-        """Choose the first, which is the likely one."""
-        return next((self.describe(each) for each in made), None)
+    def choose(self, made: Iterator[EquationMistake], first: Mistake | None) -> Mistake | None:
+        """Choose the first, which is the likely one, and state the other names."""
+        every = map(self.describe, made)
+        first = first or next(every, None)
+        return first and add_names(first, every)
 
     def describe(self, made: EquationMistake, names: Sequence[str] = ()) -> Mistake:
         """Return the description, which every mistake in the equations has."""

@@ -9,9 +9,11 @@ from bptt_verifier.mistakes.in_time import differentiate
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     Edge,
+    FindChanges,
     OperationMistake,
     Values,
     change_nothing,
+    merge_at,
     scale_edges,
 )
 from bptt_verifier.problems.problem import Array
@@ -290,7 +292,11 @@ def list_epsilon_mistakes(known: Structure) -> Iterator[OperationMistake]:
 
 
 def differentiate_without(
-    known: Structure, sums: Sequence[int], small: set[int], values: Values
+    known: Structure,
+    sums: Sequence[int],
+    small: set[int],
+    values: Values,
+    made: Sequence[FindChanges] = (),
 ) -> dict[str, Array]:
     """Differentiate at values in which these sums lack their small constants."""
     changed, mixed = set[int](), [*values]
@@ -308,5 +314,5 @@ def differentiate_without(
                 )
             if equation.name != "log":
                 changed.update(equation.outputs)
-    found = backward(known.program, mixed)
+    found = backward(known.program, mixed, [merge_at(mixed, made)])
     return {name: value[0] for name, value in found.items()}

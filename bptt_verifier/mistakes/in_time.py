@@ -11,12 +11,14 @@ import numpy as np
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     Edge,
+    FindChanges,
     OperationMistake,
     Values,
     change_edges,
     change_nothing,
     describe_expression,
     find_role,
+    merge_at,
     name_operand,
     scale_edges,
 )
@@ -154,32 +156,40 @@ def list_windows(known: Structure) -> Iterator[OperationMistake]:
 
 def make_segments(
     known: Structure, first: int, initial: Sequence[Edge]
-) -> Callable[[Values], Mapping[tuple[int, ...], Any]]:
-    """Make the function that computes gradients with the carried states cut at one or two steps."""
+) -> Callable[[Values, Sequence[FindChanges]], Mapping[tuple[int, ...], Any]]:
+    """Make the function that computes gradients with the carried states cut at one or two steps.
+
+    Other mistakes may be made as well.
+    """
     bounds: list[tuple[int, ...]] = [
         b for count in range(3) for b in combinations(range(first, known.steps), count)
     ]
     found: dict[int, tuple[Values, Mapping[tuple[int, ...], Any]]] = {}
 
-    def segments(values: Values) -> Mapping[tuple[int, ...], Any]:
+    def compute(values: Values, made: Sequence[FindChanges]) -> Mapping[tuple[int, ...], Any]:
+        edges, others = [*initial, *known.carried], merge_at(values, made)
+        cuts = [change_edges(cut_at(known, edges, b), after=0.0)(values) for b in bounds]
+        rows = backward(known.program, values, [others | cut for cut in cuts])
+        return {b: {name: rows[name][k] for name in rows} for k, b in enumerate(bounds)}
+
+    def segments(values: Values, made: Sequence[FindChanges]) -> Mapping[tuple[int, ...], Any]:
+        if made:
+            return compute(values, made)
         if id(values) not in found:
-            edges = [*initial, *known.carried]
-            changes = [change_edges(cut_at(known, edges, b), after=0.0)(values) for b in bounds]
-            rows = backward(known.program, values, changes)
-            each = {b: {name: rows[name][k] for name in rows} for k, b in enumerate(bounds)}
-            found[id(values)] = values, each
+            found[id(values)] = values, compute(values, ())
         return found[id(values)][1]
 
     return segments
 
 
 def combine_segments(
-    segments: Callable[[Values], Mapping[tuple[int, ...], Any]],
+    segments: Callable[[Values, Sequence[FindChanges]], Mapping[tuple[int, ...], Any]],
     weights: Mapping[tuple[int, ...], int],
     values: Values,
+    made: Sequence[FindChanges] = (),
 ) -> dict[str, Array]:
     """Sum the gradients of segments with these weights."""
-    each = segments(values)
+    each = segments(values, made)
     return {
         name: sum(weight * each[bounds][name] for bounds, weight in weights.items() if weight)
         for name in each[()]
@@ -324,8 +334,13 @@ def list_head_mistakes(known: Structure) -> Iterator[OperationMistake]:
     for words, by in (("", 1.0), (", and averaged over the steps", 1 / known.steps)):
         other = repeat_head(program, head, [last[slot] for slot in used], known.steps)
 
-        def gradients(values: Values, other: Program = other, by: float = by) -> dict[str, Array]:
-            found = differentiate(other, values)
+        def gradients(
+            values: Values,
+            made: Sequence[FindChanges] = (),
+            other: Program = other,
+            by: float = by,
+        ) -> dict[str, Array]:
+            found = differentiate(other, values, made, frozenset(head))
             return {name: by * value for name, value in found.items()}
 
         yield OperationMistake(
@@ -333,10 +348,23 @@ def list_head_mistakes(known: Structure) -> Iterator[OperationMistake]:
         )
 
 
-def differentiate(program: Program, values: Values) -> dict[str, Array]:
-    """Differentiate another program at the parameters of these values."""
+def differentiate(
+    program: Program,
+    values: Values,
+    made: Sequence[FindChanges] = (),
+    repeated: frozenset[int] = frozenset(),
+) -> dict[str, Array]:
+    """Differentiate another program at the parameters of these values, with other mistakes.
+
+    The gradients are no numbers where these are in `repeated` operations, whose repetitions have
+    other values.
+    """
     params = {name: values[slot][0] for name, slot in program.leaves.items()}
-    found = backward(program, forward(program, params))
+    inner = forward(program, params)
+    changes = merge_at(inner, made)
+    if any(number in repeated for number, _ in changes):
+        return {name: np.full_like(value, np.nan) for name, value in params.items()}
+    found = backward(program, inner, [changes])
     return {name: value[0] for name, value in found.items()}
 
 
@@ -390,6 +418,20 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 yield OperationMistake(name, f"{gradient} {where}", number, changes)
 
 
+def find_recurrent_weights(known: Structure, edges: Mapping[str, Sequence[Edge]]) -> set[str]:
+    """Find the weights, given their uses, on which the carried states depend."""
+    operations = known.program.operations
+    needed = {operations[number].inputs[operand] for number, operand in known.carried}
+    for equation in reversed(operations):
+        if not needed.isdisjoint(equation.outputs):
+            needed.update(equation.inputs)
+    return {
+        name
+        for name, uses in edges.items()
+        if any(not needed.isdisjoint(operations[number].outputs) for number, _ in uses)
+    }
+
+
 def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List mistakes that leave steps out of the sum over time, for one weight or for all."""
     if known.steps < 2:
@@ -404,8 +446,15 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
     vectors = {
         name for name, shape in known.program.shapes.items() if max(shape, default=1) == prod(shape)
     }
-    every = [edge for found in edges.values() for edge in found]
-    for label, chosen in [("every weight", every), *edges.items()] if every else ():
+    recurrent = find_recurrent_weights(known, edges)
+    parts = (("every weight", {*edges}), ("the weights of the state", recurrent),
+             ("the weights of the output", {*edges} - recurrent))  # fmt: skip
+    sets = [
+        (label, [edge for name in edges if name in part for edge in edges[name]])
+        for k, (label, part) in enumerate(parts)
+        if part and (k == 0 or 1 < len(part) < len(edges))
+    ]
+    for label, chosen in [*sets, *edges.items()]:
         for name, kept, alteration in (
             ("missing-time-sum", {last}, "only the last step is kept in the sum over time"),
             ("missing-time-sum", {0}, "only the first step is kept in the sum over time"),

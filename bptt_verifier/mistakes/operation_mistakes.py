@@ -14,6 +14,7 @@ from bptt_verifier.program.structure import Structure
 Edge = tuple[int, int]  # an operation, and the operand that its cotangent is passed back to
 Values = Sequence[Any]
 Changes = dict[Edge, Change]
+FindChanges = Callable[[Values], Changes]  # the changes that a mistake makes at a point
 
 ORDINAL = "first second third fourth fifth sixth".split()
 
@@ -23,7 +24,7 @@ class OperationMistake(NamedTuple):
 
     `equation` is the operation that a report shows. Mistakes of one `family` may be made together;
     then `places` are the operations. `whole` computes all gradients, where the mistake is not one
-    of changed operands.
+    of changed operands; those of other mistakes are given to it.
     """
 
     name: str
@@ -33,7 +34,7 @@ class OperationMistake(NamedTuple):
     details: Mapping[str, Any] = {}
     family: Any = None
     places: tuple[int, ...] = ()
-    whole: Callable[[Values], Mapping[str, Array]] | None = None
+    whole: Callable[[Values, Sequence[FindChanges]], Mapping[str, Array]] | None = None
 
 
 def change_edges(edges: Sequence[Edge], **how: Any) -> Callable[[Values], Changes]:
@@ -52,6 +53,11 @@ def scale_edges(
 def change_nothing(values: Values) -> Changes:
     """Make no change: for mistakes that compute all gradients otherwise."""
     return {}
+
+
+def merge_at(values: Values, made: Sequence[FindChanges]) -> Changes:
+    """Merge the changes that some mistakes make at a point."""
+    return {edge: change for each in made for edge, change in each(values).items()}
 
 
 def read_slots(slots: Sequence[int | None]) -> Callable[[Values], list[Any]]:

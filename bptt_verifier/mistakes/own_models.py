@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, zip_longest
+from itertools import chain, pairwise, zip_longest
 from math import prod
 from typing import NamedTuple
 
@@ -11,15 +11,22 @@ import numpy as np
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
+from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
-from bptt_verifier.mistakes.pair_order import PAIRS, rank_by_count, rank_by_effect
-from bptt_verifier.mistakes.search import Match
+from bptt_verifier.mistakes.pair_order import (
+    PAIRS,
+    measure_error,
+    rank_by_count,
+    rank_by_effect,
+    rank_by_order,
+)
 from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
     Factor,
     Finding,
+    add_names,
     list_common_findings,
     list_update_findings,
     restrict,
@@ -37,14 +44,15 @@ ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinati
 KEPT = 2**24  # numbers in the gradients that are kept of single mistakes, at most
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
+OTHER_NUMBERS = 2**26  # numbers computed for other names, where one is found, at most
 PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
+WHOLE = 200  # pairs with a mistake that computes all gradients otherwise, each in its own sweep
+COMMON = 300  # mistakes that are tried beside each promising one first
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
 
 Record = Callable[[Mapping[str, Array]], Sequence[Recorded]]
-
-PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
 
 OPERATIONS = {
     "dot_general": "matrix product",
@@ -85,10 +93,16 @@ class OwnHypotheses:
         self.size = sum(value[0].size for value in evidence[0].forward if value is not None)
         self.effects: dict[int, Array] = {}  # of single mistakes at the first case, by identity
         self.swept: dict[int, BackwardPass] = {}  # their gradients, as many as memory allows
+        self.kept_changes: dict[int, Changes] = {}  # of mistakes in pairs at the first case
         self.matches: list[Match] = []  # what they explain of the first case
         self.pairs = 0, 0  # pairs tried, of how many
         self.omitted = 0  # single mistakes that were not tried, since the model is large
         self.listed = 0  # single mistakes that were to be tried
+
+    @property
+    def others(self) -> int:
+        """Number of mistakes that are tried for another name, where one is found."""
+        return int(max(self.batch, OTHER_NUMBERS // self.size))
 
     @property
     def tiers(self) -> Iterator[list[OperationMistake]]:
@@ -102,7 +116,9 @@ class OwnHypotheses:
 
     def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
         """Merge the changes of some mistakes at the point of a case."""
-        return {edge: c for each in made for edge, c in each.changes(case.forward).items()}
+        kept = self.kept_changes if case is self.evidence[0] else {}
+        every = [kept.get(id(each)) or each.changes(case.forward) for each in made]
+        return {edge: change for each in every for edge, change in each.items()}
 
     def sweep_back(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
@@ -131,8 +147,9 @@ class OwnHypotheses:
         """Compute every gradient with each of these combinations, along a leading axis."""
         rows = backward(self.program, case.forward, [self.changes(case, each) for each in made])
         for i, each in enumerate(made):
+            others = [one.changes for one in each if one.whole is None]
             for whole in [one.whole for one in each if one.whole is not None]:
-                for name, value in whole(case.forward).items():
+                for name, value in whole(case.forward, others).items():
                     rows[name][i] = value
         return rows
 
@@ -218,49 +235,79 @@ class OwnHypotheses:
     ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
         """List pairs of mistakes in different operands, at most `PAIRS` of them.
 
-        Two orders take turns: pairs with a mistake that explains more gradients than the right
-        backward pass, and pairs whose effects add up to the submission's error, or nearly.
+        Three orders take turns: pairs whose effects add up to the submission's error, or nearly;
+        pairs with a mistake that explains more gradients than the right backward pass, or more of
+        the error; and pairs of the mistakes that are listed first.
         """
         case = evidence[0]
         single, counts, effects = self.select_distinct(case, matches)
-        edges = [frozenset(each.changes(case.forward)) for each in single]
+        self.kept_changes = {id(each): each.changes(case.forward) for each in single}
+        edges = [frozenset(self.kept_changes[id(each)]) for each in single]
         total = len(single) * (len(single) - 1) // 2
         (before,) = map(len, self.match(case, [()]))
-        by_count = rank_by_count(counts, before)
-        by_effect = rank_by_effect(self.find_error(case), effects)
+        sizes = np.cumsum([0, *(wanted.submitted.size for wanted in case.wanted.values())])
+        parts = [slice(one, other) for one, other in pairwise(sizes.tolist())]
+        alone, together = measure_error(self.find_error(case), effects, parts)
+        by_count = rank_by_count(counts, before, alone, COMMON)
+        by_effect = rank_by_effect(together)
+        orders = by_effect, by_count, rank_by_order(len(single))
         seen = set[tuple[int, int]]()
         self.pairs = 0, total
         most = max(self.batch, min(PAIRS, PAIR_NUMBERS // self.size))
-        for pair in chain.from_iterable(zip_longest(by_effect, by_count)):
+        wholes = 0
+        for pair in chain.from_iterable(zip_longest(*orders)):
             if pair is None or pair in seen or edges[pair[0]] & edges[pair[1]]:
                 continue
+            whole = sum(single[k].whole is not None for k in pair)
+            if whole > 1 or wholes + whole > WHOLE:
+                continue
+            wholes += whole
             if len(seen) == most:
                 return
             seen.add(pair)
             self.pairs = len(seen), total
             yield single[pair[0]], single[pair[1]]
 
+    def list_partners(
+        self, made: OperationMistake, matches: Sequence[Match]
+    ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
+        """List pairs of this mistake and another one in other operands, as other names allow."""
+        values = self.evidence[0].forward
+        edges = made.changes(values).keys()
+        for other, _ in matches[: self.others if made.whole is None else 0]:
+            apart = other.whole is None and edges.isdisjoint(other.changes(values))
+            if apart and other.name not in GENERIC:
+                yield made, other
+
     def select_distinct(
         self, case: Evidence, matches: Sequence[Match]
     ) -> tuple[list[OperationMistake], list[int], Array]:
-        """Select mistakes with different effects, with the number of gradients they explain."""
+        """Select mistakes with different effects, with the number of gradients they explain.
+
+        Of those with one effect, the first is chosen whose name does not fit many others.
+        """
         chosen: dict[bytes, tuple[OperationMistake, int, Array]] = {}
         for made, names in matches:
             effect = self.effects[id(made)] - self.right
-            if made.whole is None and np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
+            if np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
                 with np.errstate(over="ignore"):
                     key = np.round(effect, 4).tobytes()
-                chosen.setdefault(key, (made, len(names), effect))
+                if key not in chosen or chosen[key][0].name in GENERIC:
+                    chosen[key] = made, len(names), effect
         listed = [*chosen.values()][:DISTINCT]
-        effects = np.array([effect for _, _, effect in listed])
+        effects = np.array([effect for _, _, effect in listed]).reshape(-1, self.right.size)
         return [made for made, _, _ in listed], [count for _, count, _ in listed], effects
 
     def list_findings(
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
-        yield from list_update_findings(name, evidence[0], backs[0], lambda back: back.params[name])
+        yield from list_update_findings(name, evidence[0], backs[0], self.read_parameter)
         yield from list_common_findings(name, evidence, backs, self.factors, self.names)
+
+    def read_parameter(self, name: str, back: BackwardPass) -> Array:
+        """Read the parameter of this name."""
+        return back.params[name]
 
     @cached_property
     def factors(self) -> list[Factor]:
@@ -279,24 +326,16 @@ class OwnHypotheses:
         """Tell whether many other mistakes have the effect of this one."""
         return made.name in GENERIC
 
-    def choose(self, made: Iterator[OperationMistake]) -> Mistake | None:
+    def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
         """Choose the first, and state the other names that explain the numbers as well."""
         every = [*made]
-        if not every:
-            return None
-        first = self.describe(every[0])
-        others = {each.name: each for each in reversed(every) if each.name != first.name}
-        named = [self.describe(each) for name, each in others.items() if name not in GENERIC]
-        if not named:
-            return first
-
-        def explain_other(other: Mistake) -> str:
-            same = all(other.details[key] == first.details[key] for key in PLACE)
-            return f"{other.details['alteration']}." if same else other.explanation
-
-        said = " ".join(f"Or {each.name}: {explain_other(each)}" for each in named[:2])
-        details = first.details | {"or": [each.name for each in named]}
-        return first._replace(explanation=f"{first.explanation} {said}", details=details)
+        if first is None:
+            if not every:
+                return None
+            first = self.describe(every.pop(0))
+        names = {first.name, *GENERIC}
+        others = {each.name: each for each in reversed(every) if each.name not in names}
+        return add_names(first, map(self.describe, others.values()))
 
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""

@@ -6,84 +6,19 @@ kind of mistake, yield it from a method of a subject's `Hypotheses`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, islice
-from typing import Any, NamedTuple, Protocol
+from itertools import chain, combinations, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.mistakes.compositions import Altered, list_first
 from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import Evidence
+from bptt_verifier.mistakes.hypotheses import Back, Hypotheses, Made, Match
 from bptt_verifier.mistakes.single_gradients import Finding, add_others, describe_finding
-from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
 FEW = 4  # cases on which a hypothesis is tried before it is tried on all
-
-Made = tuple[Any, ...]  # a combination of mistakes in the backward pass
-
-
-class Back(Protocol):
-    """The result of one backward pass, right or wrong, at one case."""
-
-    def gradient(self, name: str) -> Array:
-        """Compute the gradient of this name from it."""
-
-
-class Match(NamedTuple):
-    """A mistake in the backward pass, and the gradients of the first case that it explains."""
-
-    made: Any
-    names: frozenset[str]
-
-
-class Hypotheses(Protocol):
-    """The mistakes that can be made in one subject."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The gradients, in the order of a report."""
-
-    @property
-    def tiers(self) -> Iterable[Sequence[Any]]:
-        """All mistakes in the backward pass, in tiers, the likely ones first."""
-
-    @property
-    def batch(self) -> int:
-        """Number of combinations of mistakes that are tried at once."""
-
-    def sweep_back(self, case: Evidence, made: Sequence[Made]) -> Sequence[Back]:
-        """Run the backward pass with each of these combinations of mistakes."""
-
-    def match(self, case: Evidence, made: Sequence[Made]) -> Sequence[frozenset[str]]:
-        """Find the gradients of a case that each of these combinations explains."""
-
-    def list_fitted(self, matches: Sequence[Match]) -> Sequence[Any]:
-        """List mistakes with a factor that is read from the submitted numbers."""
-
-    def list_pairs(
-        self, evidence: Sequence[Evidence], matches: Sequence[Match]
-    ) -> Iterator[tuple[Any, Any]]:
-        """List pairs of mistakes in the backward pass, the likely ones first."""
-
-    def list_findings(
-        self, name: str, evidence: Sequence[Evidence], backs: Sequence[Any]
-    ) -> Iterator[Finding]:
-        """List the mistakes in one gradient alone, given a backward pass at each case."""
-
-    def find_other_forward_pass(self) -> tuple[Mistake, ...]:
-        """Find a different forward pass whose correct gradients are the submission's."""
-
-    def find_equation(self, name: str) -> str | None:
-        """Find the tag of a gradient's equation in docs/derivation.md, if it has one."""
-
-    def is_generic(self, made: Any) -> bool:
-        """Tell whether many other mistakes have the effect of this one."""
-
-    def choose(self, made: Iterator[Any]) -> Mistake | None:
-        """Choose one of the mistakes that explain everything; None where there are none."""
-
-    def describe(self, made: Any, names: Sequence[str] = ()) -> Mistake:
-        """Describe a mistake in the backward pass as a report does; in these gradients alone."""
 
 
 def explain(
@@ -94,9 +29,13 @@ def explain(
     The first case is a failing one. The order is: one mistake in single gradients, which several
     may share; one in the backward pass, which affects every gradient after it; one or two that
     affect single gradients, whether in a backward pass or not; another forward pass; one in the
-    backward pass and one in single gradients; two in the backward pass; more than two in single
-    gradients. No later one needs fewer mistakes. Unless `several`, only the first two are tried.
-    Where the time of the effort is over, the rest is left out.
+    backward pass and one in single gradients; one in single gradients after another; two in the
+    backward pass; more than two in single gradients. No later one needs fewer mistakes. Unless
+    `several`, only the first two are tried. Where the time of the effort is over, the rest is left
+    out.
+
+    Other mistakes that explain everything by themselves, or in the place of one of two, are stated
+    in the explanation, as far as the hypotheses allow for other names.
     """
     right = try_mistakes(known, evidence, ())
     if not right.wrong:
@@ -105,28 +44,56 @@ def explain(
     some = 1 < len(right.wrong) < len(evidence[0].wanted)
     # A factor that some gradients share, and others lack, may belong to one operation.
     partial = some and [mistake.name for mistake in of_gradients] == ["constant-factor"]
-    if len(of_gradients) == 1 and not (partial and several):
+    first = of_gradients[0] if len(of_gradients) == 1 and not (partial and several) else None
+    if first is not None and not several:
         return of_gradients
     matches: list[Match] = []
-    for tier in known.tiers:
-        found = known.choose(select_single(known, evidence, tier, matches))
-        if found is not None:
-            return (found,)
-    found = known.choose(select_single(known, evidence, known.list_fitted(matches), []))
+    found = known.choose(select_from_tiers(known, evidence, matches, first is not None), first)
+    if found is not None:
+        return (found,)
+    fitted = select_single(known, evidence, known.list_fitted(matches), matches)
+    found = known.choose(fitted, None)
     if found is not None:
         return (found,)
     if not several or 0 < len(of_gradients) <= 2:
         return of_gradients
     alone = explain_each_gradient(known, evidence, right, matches)
-    if 0 < len(alone) <= 2:
-        return alone
-    others = known.find_other_forward_pass() or find_one_of_each(known, evidence, matches)
-    if others:
+    few = alone.mistakes if len(alone.mistakes) <= 2 else ()
+    if few and (len(few) == 1 or not alone.doubts):
+        return few
+    others = (
+        known.find_other_forward_pass()
+        or find_one_of_each(known, evidence, matches)
+        or find_one_after_another(known, evidence, right)
+    )
+    if others and (not few or sum(map(is_any_factor, others)) <= alone.doubts):
         return others
     pairs = known.list_pairs(evidence, matches)
     for one, other in select_explaining(known, evidence, pairs):
-        return known.describe(one), known.describe(other)
-    return of_gradients or alone
+        return (
+            add_partners(known, evidence, matches, other, known.describe(one)),
+            add_partners(known, evidence, matches, one, known.describe(other)),
+        )
+    return few or of_gradients or alone.mistakes
+
+
+def select_from_tiers(
+    known: Hypotheses, evidence: Sequence[Evidence], matches: list[Match], explained: bool
+) -> Iterator[Any]:
+    """Select the mistakes of all tiers that explain everything.
+
+    The tier of the first is searched to its end. After it, or where another mistake has `explained`
+    everything already, as many are tried as the hypotheses allow for other names.
+    """
+    left = known.others if explained else None
+    for tier in known.tiers:
+        for made in select_single(known, evidence, tier[:left], matches):
+            explained = True
+            yield made
+        if explained:
+            left = known.others if left is None else left - len(tier[:left])
+            if left <= 0:
+                return
 
 
 def select_single(
@@ -197,9 +164,11 @@ def find_one_of_each(
 ) -> tuple[Mistake, ...]:
     """Find one mistake in the backward pass and one in single gradients that explain everything.
 
-    Mistakes in the backward pass that explain the most gradients by themselves come first.
+    Mistakes in the backward pass that explain the most gradients by themselves come first, and
+    mistakes in single gradients that are no factors.
     """
     first, order = evidence[0], sorted(matches, key=lambda match: -len(match.names))
+    chosen: tuple[Any, Mistake] | None = None
     for start in range(0, len(order), known.batch):
         if not find_effort().goes_on():
             break
@@ -214,13 +183,76 @@ def find_one_of_each(
                 if found is None:
                     break
             if found:
-                return (known.describe(match.made), *found)
+                # A factor may undo a part of the other mistake: one without any comes before.
+                chosen = (match.made, *found) if chosen is None else chosen
+                if not is_any_factor(*found):
+                    chosen = match.made, *found
+                    break
+        if chosen is not None and not is_any_factor(chosen[1]):
+            break
+    if chosen is None:
+        return ()
+    made, single = chosen
+    return known.describe(made), add_partners(known, evidence, matches, made, single)
+
+
+def find_one_after_another(
+    known: Hypotheses, evidence: Sequence[Evidence], right: Trial
+) -> tuple[Mistake, ...]:
+    """Find one mistake in gradients, and another in what it gives, that explain everything."""
+    names = [name for name in known.names if name in evidence[0].wanted]
+    alone = [list_explaining_findings(known, evidence, right, name) for name in right.wrong]
+    once = {finding.kind: finding for finding in chain.from_iterable(alone)}
+    every = list_first(names, right.backs, known.read_parameter, known.factors, [*once.values()])
+    for finding, alteration in every:
+        altered = [name for name in right.wrong if name in alteration]
+        found: tuple[Mistake, ...] | None = None
+        for cases in (evidence[:1], evidence) if altered and find_effort().goes_on() else ():
+            pairs = zip(cases, right.backs, strict=False)
+            backs = [Altered(back, {n: alteration[n] for n in altered}) for _, back in pairs]
+            both = zip(cases, backs, strict=True)
+            wrong = {n for c, b in both for n in c.wanted if not c.explains(n, b.gradient(n))}
+            listed = [name for name in known.names if name in wrong]
+            found = explain_single_gradients(known, cases, Trial(backs, listed), most=1)
+            if not found:
+                break
+        if found:
+            first = describe_finding(finding, altered, known.find_equation(altered[0]))
+            return first, *found
     return ()
+
+
+def add_partners(
+    known: Hypotheses,
+    evidence: Sequence[Evidence],
+    matches: Sequence[Match],
+    one: Any,
+    described: Mistake,
+) -> Mistake:
+    """Add the other mistakes that explain everything together with `one`, as `described` does."""
+    pairs = select_explaining(known, evidence, known.list_partners(one, matches))
+    found = known.choose((other for _, other in pairs), described)
+    return described if found is None else found
+
+
+class Separate(NamedTuple):
+    """Mistakes for single gradients, and how many of them are doubtful.
+
+    A factor fits any gradient of one entry, and a mistake in the backward pass would change others.
+    """
+
+    mistakes: tuple[Mistake, ...] = ()
+    doubts: int = 0
+
+
+def is_any_factor(mistake: Mistake) -> bool:
+    """Tell whether a mistake is a factor, which many others amount to in one gradient."""
+    return mistake.name in {"constant-factor", "update-returned"}
 
 
 def explain_each_gradient(
     known: Hypotheses, evidence: Sequence[Evidence], right: Trial, matches: Sequence[Match]
-) -> tuple[Mistake, ...]:
+) -> Separate:
     """Explain every wrong gradient by a mistake in the backward pass of this gradient alone.
 
     Mistakes in single gradients count, too. Empty where a gradient has neither.
@@ -243,17 +275,19 @@ def explain_each_gradient(
         for name in explained:
             possible[name][number] = made, changed
     if not all(possible.values()):
-        return ()
+        return Separate()
     listed = {name: [*each.items()] for name, each in possible.items()}
-    chosen: list[Mistake] = []
+    chosen, doubts = list[Mistake](), 0
     for kind, covered in cover(listed):
         what = possible[covered[0]][kind]
         if isinstance(what, Finding):
             chosen.append(describe_finding(what, covered, known.find_equation(covered[0])))
+            doubts += is_any_factor(chosen[-1])
         else:
             made, changed = what
             chosen.append(known.describe(made, () if changed <= set(covered) else covered))
-    return tuple(chosen)
+            doubts += not changed <= set(covered)
+    return Separate(tuple(chosen), doubts)
 
 
 def find_changed(known: Hypotheses, case: Evidence, right: Back, made: Any) -> frozenset[str]:

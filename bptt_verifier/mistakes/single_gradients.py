@@ -4,7 +4,7 @@ A finding is such a mistake, together with the wrong gradient. Mistakes that onl
 such as a wrong operand of a sum over time, are in `cell_gradients`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,24 +16,47 @@ from bptt_verifier.report import Mistake
 
 # Names of what any wrong number may come from, which are no second explanation.
 GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
+PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
+DESCRIBED = 2  # other names that an explanation describes, at most
+# Factors that have names of their own, in words.
+SIMPLE = (
+    ("zero-gradient", "every entry is zero", 0.0),
+    ("sign-flipped", "the sign is wrong", -1.0),
+)
 NEAR = 1e-3  # relative distance of a measured factor from a known one
+
+
+Gradient = Callable[[Any], Array]
 
 
 class Finding(NamedTuple):
     """A mistake in one gradient, in words that follow "in ∂L/∂W,", and the wrong gradient.
 
-    The gradient is a function of the backward pass at a case.
+    The gradient is a function of the backward pass at a case. `find_gradient` makes this function
+    for any gradient, by name, where the mistake can be made in any.
     """
 
     name: str
     said: str
     details: dict[str, Any]
-    gradient: Callable[[Any], Array]
+    gradient: Gradient
+    find_gradient: Callable[[str], Gradient] | None = None
 
     @property
     def kind(self) -> tuple[str, str, str]:
         """The identity of the mistake, which findings in several gradients may share."""
         return self.name, self.said, repr(sorted(self.details.items()))
+
+
+def make_finding(
+    mistake: str,
+    said: str,
+    details: dict[str, Any],
+    name: str,
+    alter: Callable[[str, Any], Array],
+) -> Finding:
+    """Make a finding in the gradient of this name of a mistake that can be made in any."""
+    return Finding(mistake, said, details, partial(alter, name), lambda n: partial(alter, n))
 
 
 class Factor(NamedTuple):
@@ -59,6 +82,30 @@ def add_others(mistake: Mistake, others: Sequence[Finding]) -> Mistake:
     said = " ".join(f"Or {each.name}: {each.said}." for each in listed)
     details = mistake.details | {"or": [each.name for each in listed]}
     return mistake._replace(explanation=f"{mistake.explanation} {said}", details=details)
+
+
+def add_names(mistake: Mistake, others: Iterable[Mistake]) -> Mistake:
+    """Add other mistakes that explain all gradients, but none that fits any wrong number.
+
+    The explanation describes the first of them, and the details have the names of all.
+    """
+    before = [*mistake.details.get("or", ())]
+    taken = {mistake.name, *before, *GENERIC}
+    named: dict[str, Mistake] = {}
+    for each in others:
+        if each.name not in taken:
+            named.setdefault(each.name, each)
+    if not named:
+        return mistake
+
+    def explain(other: Mistake) -> str:
+        same = all(other.details.get(k, "") == mistake.details.get(k) for k in PLACE)
+        return f"{other.details['alteration']}." if same else other.explanation
+
+    listed = [*named.items()][: max(0, DESCRIBED - len(before))]
+    said = "".join(f" Or {name}: {explain(each)}" for name, each in listed)
+    details = mistake.details | {"or": [*before, *named]}
+    return mistake._replace(explanation=mistake.explanation + said, details=details)
 
 
 def restrict(mistake: Mistake, names: Sequence[str]) -> Mistake:
@@ -93,10 +140,8 @@ def list_common_findings(
     `factors` are the known wrong factors; the gradients of `weights` may be clipped together.
     Limits and other factors are read from the submitted numbers.
     """
-    yield Finding(
-        "zero-gradient", "every entry is zero", {}, lambda b: np.zeros_like(b.gradient(name))
-    )
-    yield Finding("sign-flipped", "the sign is wrong", {}, lambda b: -b.gradient(name))
+    for mistake, said, by in SIMPLE:
+        yield make_finding(mistake, said, {}, name, partial(multiply, by))
     yield from list_scalings(name, evidence[0], backs[0], factors)
     yield from list_clippings(name, evidence, weights)
     if backs[0].gradient(name).ndim >= 2:
@@ -122,7 +167,9 @@ def list_scalings(
     def finding(words: str, value: Callable[[Any], float], number: float) -> Finding:
         said = f"every entry is {words} times what it should be"
         details = {"factor": words, "value": number}
-        return Finding("constant-factor", said, details, lambda b: value(b) * b.gradient(name))
+        return make_finding(
+            "constant-factor", said, details, name, lambda n, b: value(b) * b.gradient(n)
+        )
 
     for words, value in factors:
         number = value(back)
@@ -138,13 +185,14 @@ def list_scalings(
 
 
 def list_update_findings(
-    name: str, case: Evidence, back: Any, read: Callable[[Any], Array]
+    name: str, case: Evidence, back: Any, read: Callable[[str, Any], Array]
 ) -> Iterator[Finding]:
     """List mistakes that return an updated parameter, an update, or add a weight decay.
 
-    The factors are read from the submitted numbers. `read` returns the parameter, given `back`.
+    The factors are read from the submitted numbers. `read` returns the parameter of a name, given
+    a backward pass.
     """
-    true, w = back.gradient(name).ravel(), read(back).ravel()
+    true, w = back.gradient(name).ravel(), read(name, back).ravel()
     submitted = case.wanted[name].submitted.ravel()
     columns = np.stack([true, w], axis=1)
     if not np.isfinite(columns).all() or not true.any():
@@ -161,20 +209,22 @@ def list_update_findings(
     if rate == 0 or not np.isfinite([rate, decay]).all():
         return
 
-    def combine(rate: float, decay: float) -> Callable[[Any], Array]:
-        return lambda b: rate * b.gradient(name) + decay * read(b)
+    def finding(mistake: str, said: str, details: Any, rate: float, decay: float) -> Finding:
+        return make_finding(
+            mistake, said, details, name, lambda n, b: rate * b.gradient(n) + decay * read(n, b)
+        )
 
     for factor, weight in dict.fromkeys([(shorten(rate), shorten(decay)), (rate, decay)]):
         if abs(weight - 1) <= NEAR and factor < 0:
             said = f"the updated parameter is returned, with a learning rate of {-factor:.6g}"
-            yield Finding("update-returned", said, {"rate": -factor}, combine(factor, 1.0))
+            yield finding("update-returned", said, {"rate": -factor}, factor, 1.0)
         elif abs(factor - 1) <= NEAR and abs(weight) > NEAR**2:
             said = f"{weight:.6g} times the parameter is added, a weight decay that the loss lacks"
-            yield Finding("weight-decay", said, {"decay": weight}, combine(1.0, weight))
+            yield finding("weight-decay", said, {"decay": weight}, 1.0, weight)
     short = shorten(rate)
     if rate < 0 and -short not in (1.0, 2.0, 0.5) and abs(short / rate - 1) <= NEAR / 10:
         said = f"the update −{-short:.6g} times the gradient is returned in its place"
-        yield Finding("update-returned", said, {"rate": -short}, combine(short, 0.0))
+        yield finding("update-returned", said, {"rate": -short}, short, 0.0)
 
 
 def shorten(value: float) -> float:
@@ -191,30 +241,42 @@ def list_clippings(
     if not 0 < limit < np.inf:
         return
     advice = "return what is derived, and clip afterwards"
-    yield Finding(
-        "clipped",
-        f"the gradient is clipped to ±{limit:.6g}; {advice}",
-        {"value": limit},
-        lambda b: np.clip(b.gradient(name), -limit, limit),
-    )
-
-    def norm(gradients: Sequence[Array]) -> float:
-        with np.errstate(over="ignore"):
-            return float(np.sqrt(sum(np.sum(np.square(found)) for found in gradients)))
-
-    def scale_down(names: Sequence[str], most: float, back: Any) -> Any:
-        size = norm([back.gradient(n) for n in names])
-        return back.gradient(name) * min(1.0, most / max(size, most))
+    said = f"the gradient is clipped to ±{limit:.6g}; {advice}"
+    yield make_finding("clipped", said, {"value": limit}, name, partial(clip, limit))
 
     for whose, names in (("its norm", [name]), ("the norm of all gradients together", weights)):
         if name not in names:
             continue
         wanted = [[c.wanted[n].submitted for n in names if n in c.wanted] for c in evidence]
-        most = round_as_written(max(map(norm, wanted)))
+        most = round_as_written(max(map(find_norm, wanted)))
         if most == 0:
             continue  # the squares underflow
         said = f"the gradient is scaled down so that {whose} is at most {most:.6g}; {advice}"
-        yield Finding("clipped", said, {"norm": most}, partial(scale_down, names, most))
+        alter = partial(scale_down, names, most)
+        yield Finding("clipped", said, {"norm": most}, partial(alter, name))
+
+
+def multiply(by: float, name: str, back: Any) -> Array:
+    """Multiply a gradient."""
+    return np.asarray(by * back.gradient(name))
+
+
+def clip(limit: float, name: str, back: Any) -> Array:
+    """Clip the entries of a gradient."""
+    found: Array = np.clip(back.gradient(name), -limit, limit)
+    return found
+
+
+def find_norm(gradients: Sequence[Array]) -> float:
+    """Compute the norm of all entries of some gradients together."""
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(sum(np.sum(np.square(found)) for found in gradients)))
+
+
+def scale_down(names: Sequence[str], most: float, name: str, back: Any) -> Any:
+    """Scale a gradient so that the norm of the gradients of all names is at most this."""
+    size = find_norm([back.gradient(n) for n in names])
+    return back.gradient(name) * min(1.0, most / max(size, most))
 
 
 def round_as_written(value: float) -> float:

@@ -8,12 +8,13 @@ import pytest
 
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
 from bptt_verifier.mistakes.own_models import OwnHypotheses
-from bptt_verifier.mistakes.pair_order import rank_by_effect
+from bptt_verifier.mistakes.pair_order import measure_error, rank_by_count, rank_by_effect
 from bptt_verifier.mistakes.search import cover
-from bptt_verifier.mistakes.single_gradients import Finding
+from bptt_verifier.mistakes.single_gradients import Finding, add_names
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
+from bptt_verifier.report import Mistake
 from tests.support import own_models
 from tests.support.diagnosis import diagnose_numbers, plant
 from tests.support.further_models import MODELS
@@ -37,8 +38,24 @@ def test_the_fewest_kinds_cover_all_gradients(possible: Any, chosen: Any) -> Non
 def test_pairs_whose_effects_add_up_to_the_error_come_first() -> None:
     effects = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
     error = effects[7] + effects[21] + 1e-3
-    assert next(rank_by_effect(error, effects)) == (7, 21)
-    assert [*rank_by_effect(error, effects[:1])] == []
+    _, together = measure_error(error, effects, [slice(0, 12)])
+    assert next(rank_by_effect(together)) == (7, 21)
+    assert [*rank_by_effect(together[:1, :1])] == []
+
+
+def test_a_gradient_that_is_explained_exactly_counts_more_than_a_smaller_error() -> None:
+    effects = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
+    error, parts = effects[7] + effects[21], [slice(0, 3), slice(3, 12)]
+    error[3:] *= 3  # both mistakes amplify each other there
+    effects[:2] = error / 2 + 0.1  # these are nearer in every entry
+    _, together = measure_error(error, effects, parts)
+    assert next(rank_by_effect(together)) == (7, 21)
+
+
+def test_beside_a_promising_mistake_the_common_ones_are_tried_first() -> None:
+    order = [*rank_by_count([2, 1, 3, 2], 1, [0.0, 0.0, 0.0, -1.0], common=2)]
+    assert order[:5] == [(0, 2), (1, 2), (0, 3), (1, 3), (0, 1)]
+    assert sorted(order) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
 
 
 def test_an_infinite_gradient_explains_nothing() -> None:
@@ -61,11 +78,42 @@ def test_gradients_near_the_limits_of_float64_are_diagnosed(scale: float) -> Non
 
 
 def test_a_mistake_in_one_gradient_alone_is_named_with_that_gradient() -> None:
-    loss, gradients, _, params = MODELS["stacked"]
-    change = ('G["W"][layer] +=', 'G["W"][layer] ='), ('G["U"][layer] +=', 'G["U"][layer] =')
+    loss, gradients, _, params = MODELS["sequence"]
+    change = ('G["V"] +=', 'G["V"] ='), ('G["U"] +=', 'G["U"] =')
     (mistake,) = diagnose_numbers(loss, params, plant(gradients, *change))
-    assert mistake.explanation.startswith("in ∂L/∂W and ∂L/∂U alone: ")
-    assert mistake.details["gradients"] == ["W", "U"]
+    assert mistake.explanation.startswith("in ∂L/∂U and ∂L/∂V alone: ")
+    assert mistake.details["gradients"] == ["U", "V"]
+
+
+STEP_ALONE = ('G["W"][layer] +=', 'G["W"][layer] ='), ('G["U"][layer] +=', 'G["U"][layer] =')
+
+
+def test_the_weights_of_the_state_may_lack_the_sum_over_time_together() -> None:
+    loss, gradients, _, params = MODELS["stacked"]
+    (mistake,) = diagnose_numbers(loss, params, plant(gradients, *STEP_ALONE))
+    assert mistake.name == "missing-time-sum"
+    assert "for the weights of the state, only the first step is kept" in mistake.explanation
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        # Slopes and the way back multiply: the effects of both do not add up.
+        pytest.param(
+            (("(1 - h[t + 1] ** 2)", "h[t + 1] * (1 - h[t + 1])"),
+             ("own + later", "own * (t == STEPS - 1) + later")),
+            ["activation-derivative-of-another-function", "zero-gradient"],
+            marks=pytest.mark.slow,
+        ),
+        ((("(1 - h[t + 1] ** 2)", "(1 - (h[t] if t else 0 * h[t]) ** 2)"),
+          ('later = p["W"].T @ a', 'later = np.clip(p["W"].T @ a, -0.1, 0.1)')),
+         ["clipped", "hidden-state-off-by-one"]),
+    ],
+)  # fmt: skip
+def test_two_mistakes_that_amplify_each_other_are_both_named(change: Any, names: Any) -> None:
+    loss, gradients, _, params = MODELS["sequence"]
+    found = diagnose_numbers(loss, params, plant(gradients, *change))
+    assert sorted(mistake.name for mistake in found) == names
 
 
 def test_two_mistakes_in_the_backward_pass_are_both_named() -> None:
@@ -86,6 +134,42 @@ def test_another_name_that_gives_the_same_numbers_is_told() -> None:
     names = {mistake.name, *mistake.details["or"]}
     assert names >= {"truncated", "recurrent-path-dropped"}
     assert "Or " in mistake.explanation
+
+
+LAST_STEP = 'g["W"] += h[t]', 'g["W"] += (t < STEPS - 1) * h[t]'
+
+
+def test_another_name_from_a_later_tier_is_told() -> None:
+    loss, _, _, params = own_models.MODELS["batch"]
+    (mistake,) = diagnose_numbers(loss, params, planted("batch", LAST_STEP))
+    assert mistake.name == "last-step-skipped"
+    assert mistake.details["or"] == ["output-gradient-missing"]
+    assert " Or output-gradient-missing: " in mistake.explanation
+
+
+def test_other_names_are_sought_among_so_many_mistakes_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loss, _, _, params = own_models.MODELS["batch"]
+    monkeypatch.setattr(OwnHypotheses, "others", 0)
+    (mistake,) = diagnose_numbers(loss, params, planted("batch", LAST_STEP))
+    assert mistake.name == "last-step-skipped"
+    assert "or" not in mistake.details
+
+
+def test_a_mistake_in_an_operation_is_told_beside_one_in_gradients_alone() -> None:
+    loss, _, _, params = own_models.MODELS["plain"]
+    change = " / len(POINTS)", ""
+    (mistake,) = diagnose_numbers(loss, params, planted("plain", change))
+    assert mistake.name == "constant-factor"
+    assert mistake.details["or"] == ["factor-missing"]
+
+
+def test_an_explanation_describes_two_other_names_and_the_details_have_all() -> None:
+    first, *others = (Mistake(name, f"{name} said.", {}) for name in ("a", "b", "c", "d"))
+    found = add_names(add_names(first, [first, others[0]]), others)
+    assert found.explanation == "a said. Or b: b said. Or c: c said."
+    assert found.details["or"] == ["b", "c", "d"]
 
 
 def test_another_name_at_the_same_place_does_not_repeat_the_place() -> None:
@@ -125,7 +209,7 @@ def test_two_mistakes_in_a_gradient_that_give_the_same_numbers_are_both_named(
         return xp.sum(xp.sin(p["a"])) + xp.sum(xp.sin(p["b"]))
 
     def list_two(name: str, evidence: Any, backs: Any) -> Any:
-        for word, factor in (("one", 2.0), ("two", 2.0), ("three", 3.0), ("zero-gradient", 2.0)):
+        for word, factor in (("one", 2.5), ("two", 2.5), ("three", 3.0), ("zero-gradient", 2.5)):
             yield Finding(word, f"{word} of them", {}, partial(scale, factor, name))
 
     def scale(factor: float, name: str, back: Any) -> Any:
@@ -133,7 +217,9 @@ def test_two_mistakes_in_a_gradient_that_give_the_same_numbers_are_both_named(
 
     monkeypatch.setattr(OwnHypotheses, "list_findings", lambda _, *of: list_two(*of))
     params = {"a": np.ones(3), "b": np.ones(2)}
-    (mistake,) = diagnose_numbers(loss, params, lambda p: {n: 2 * np.cos(v) for n, v in p.items()})
+    (mistake,) = diagnose_numbers(
+        loss, params, lambda p: {n: 2.5 * np.cos(v) for n, v in p.items()}
+    )
     assert mistake.explanation == "in ∂L/∂a and ∂L/∂b, one of them. Or two: two of them."
     assert mistake.details["or"] == ["two"]
 
