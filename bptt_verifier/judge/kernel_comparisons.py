@@ -174,18 +174,15 @@ def measure_at(
         return measure(errors[name], true[name], dtypes[name], tests, *own)
 
     measured = {name: measure_result(name, {}) for name in submitted}
-    rounded = {
-        n: count_rounded_results(errors[n], true[n], dtypes[n]) if is_half(dtypes[n]) else 1.0
-        for n in measured
-    }
-    inside = [n for n, each in measured.items() if rounded[n] < 1]
-    imitated = imitate_rounding(calls.pullback, near, dtypes) if inside else {}
+    wrong = [n for n, each in measured.items() if each.wrong and is_half(dtypes[n])]
+    imitated = imitate_rounding(calls.pullback, near, dtypes) if wrong else {}
     unsure = set()
-    for name in inside:
-        before, measured[name] = measured[name], measure_result(name, imitated)
-        if before.wrong and not measured[name].wrong:
+    for name in wrong:
+        measured[name] = measure_result(name, imitated)
+        if not measured[name].wrong:
             measured[name] = measured[name]._replace(explained=True)
-            unsure |= {name} if rounded[name] >= MOSTLY else set()
+            rounded = count_rounded_results(errors[name], true[name], dtypes[name])
+            unsure |= {name} if rounded >= MOSTLY else set()
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
     return Found(case, submitted, true, of_gradients, of_outputs, frozenset(unsure))
 
