@@ -3,7 +3,7 @@
 The judge of `vjp`, with directions of the arguments in the place of cotangents of the outputs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack
 
 import jax
@@ -12,17 +12,14 @@ import numpy as np
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import (
     KernelCase,
-    count_tests,
-    draw_cases,
-    prepare_cotangents,
 )
-from bptt_verifier.judge.kernel_comparisons import OVERFLOW, Found, compare_kernel
+from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
 from bptt_verifier.judge.kernel_diagnosis import name_gradient
+from bptt_verifier.judge.kernel_path import CASES, KernelJudgement, find_zeros, require_settings
 from bptt_verifier.judge.kernel_precision import describe_resolution
-from bptt_verifier.judge.kernel_questions import OF_MEMORY, find_lazy_answer, prepare_question
+from bptt_verifier.judge.kernel_questions import OF_MEMORY
 from bptt_verifier.judge.options import DirectionOptions
-from bptt_verifier.judge.verify import add_origin, find_name, require_agreement, require_function
-from bptt_verifier.judge.vjp import CASES, describe_overflow, find_zeros, summarise
+from bptt_verifier.judge.verify import add_origin, find_name, require_agreement
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import (
     Arguments,
@@ -38,8 +35,7 @@ from bptt_verifier.reference.pushforwards import (
     prepare_pushforward,
 )
 from bptt_verifier.report import Mistake, Report
-from bptt_verifier.tolerance.comparison import Verdict, find_symbol, name_tangents, overall
-from manual_bptt.inputs import require_at_least
+from bptt_verifier.tolerance.comparison import find_symbol, name_tangents
 
 LINEAR = 2.0**-6  # relative change of a result that doubling the direction makes beyond doubling
 
@@ -92,6 +88,43 @@ def read_tangents(result: Any, outputs: dict[str, Any]) -> dict[str, Array]:
     return tangents
 
 
+class DirectionJudgement(KernelJudgement):
+    """The judgement of a function of arguments and directions."""
+
+    questions = OF_MEMORY
+
+    def describe(self) -> Iterator[str]:
+        """Describe what would have been seen, and results of zeros."""
+        right = [each for each in self.found if not each.wrong]
+        if right:
+            yield describe_resolution(right).replace("gradient", "result")
+        zeros = ", ".join(map(find_symbol, find_zeros(self.found)))
+        if zeros:
+            yield f"Zero, to rounding, in all cases: {zeros}; yours must be, too."
+
+    def explain(self) -> tuple[Mistake, ...]:
+        """Name what is wrong with each result, and where it is wrong."""
+        wrong = [each for each in self.found if each.wrong]
+        return explain(self.every[wrong[0].case.setting], wrong, self.tests)
+
+    def reword(self, mistake: Mistake) -> Mistake:
+        """Speak of results where the judge of pull-backs speaks of gradients."""
+        said = mistake.explanation.replace("the gradient for tangent", "the tangent")
+        return mistake._replace(explanation=said.replace("the gradient for R", "R"))
+
+
+class PushforwardJudgement(DirectionJudgement):
+    """The judgement of a push-forward."""
+
+    call = "verify_jvp(jvp, forward, arguments"
+
+
+class CurvatureJudgement(DirectionJudgement):
+    """The judgement of a Hessian-vector product."""
+
+    call = "verify_hvp(hvp, loss, arguments"
+
+
 def verify_jvp(
     jvp: Callable[[Any, Any], Any],
     forward: Callable[..., Any],
@@ -109,7 +142,7 @@ def verify_jvp(
     is drawn, and what is raised, are those of `verify_vjp`.
     """
     every = arguments, direction, cases, seed, subject
-    report = verify_along(jvp, forward, prepare_pushforward, *every)
+    report = verify_along(jvp, forward, prepare_pushforward, PushforwardJudgement, *every)
     return add_call(report, verify_jvp, (jvp, forward), *every[1:4])
 
 
@@ -130,7 +163,7 @@ def verify_hvp(
     `verify_vjp`.
     """
     every = arguments, direction, cases, seed, subject
-    report = verify_along(hvp, loss, prepare_curvature, *every)
+    report = verify_along(hvp, loss, prepare_curvature, CurvatureJudgement, *every)
     return add_call(report, verify_hvp, (hvp, loss), *every[1:4])
 
 
@@ -174,6 +207,7 @@ def verify_along(
     function: Callable[[Any, Any], Any],
     stated: Callable[..., Any],
     prepare: Callable[[Any, Arguments], Pushforward],
+    judgement: type[DirectionJudgement],
     arguments: Any,
     direction: Any,
     cases: int,
@@ -181,46 +215,13 @@ def verify_along(
     subject: str | None,
 ) -> Report:
     """Judge a function of arguments and directions at the cases of all settings, and report."""
-    require_function(function)
-    require_function(stated)
-    require_at_least(1, "cases", cases)
-    require_at_least(0, "seed", seed)
+    require_settings((function, stated), cases, seed)
     name = subject or find_name(function)
     with use_own_settings():
         settings = read_settings(arguments, stated)
         every = [DirectionCalls(function, prepare(stated, each)) for each in settings]
         given = None if direction is None else read_direction(direction, settings[0])
-        tests, found = cases * sum(map(count_tests, every)), list[Found]()
-        lazy: tuple[Mistake, ...] = ()
-        left_out: list[str] = []
-        for number, calls in enumerate(every):
-            along = prepare_cotangents(calls, given if number == 0 else None, seed)
-            drawn = [*draw_cases(number, calls, along, cases + 1, seed)]
-            for case in drawn[:cases]:
-                here = compare_kernel(calls, case, tests, seed)
-                if isinstance(here, Mistake) and here.details.get(OVERFLOW):
-                    left_out.append(case.label)
-                    continue
-                if isinstance(here, Mistake):
-                    return Report(name, Verdict.DISAGREES, (reword(here),), cases=len(found))
-                found.append(here)
-            if not found:
-                continue
-            question = prepare_question(calls, found[-1], drawn[-1])
-            if question is not None and not lazy:
-                lazy = tuple(map(reword, find_lazy_answer(question, OF_MEMORY)))
-        if not found:
-            return Report(name, Verdict.INCONCLUSIVE, notes=describe_overflow(left_out))
-        report = make_report(name, every, found, tests)
-    if lazy:
-        return report._replace(verdict=Verdict.DISAGREES, mistakes=(*lazy, *report.mistakes))
-    return report
-
-
-def reword(mistake: Mistake) -> Mistake:
-    """Speak of results where the judge of pull-backs speaks of gradients."""
-    said = mistake.explanation.replace("the gradient for tangent", "the tangent")
-    return mistake._replace(explanation=said.replace("the gradient for R", "R"))
+        return judgement(every, given, cases, seed).judge(name)
 
 
 def read_direction(direction: Any, arguments: Arguments) -> dict[str, Array]:
@@ -233,24 +234,7 @@ def read_direction(direction: Any, arguments: Arguments) -> dict[str, Array]:
     return found
 
 
-def make_report(
-    name: str, every: Sequence[DirectionCalls], found: Sequence[Found], tests: int
-) -> Report:
-    """Report the worst entry of each result, what would have been seen, and what is wrong."""
-    parameters = summarise(found)
-    verdict = overall(each.verdict for each in parameters.values())
-    right, wrong = ([each for each in found if bool(each.wrong) == case] for case in (False, True))
-    notes = [describe_resolution(right).replace("gradient", "result")] if right else []
-    zeros = ", ".join(map(find_symbol, find_zeros(found)))
-    notes += [f"Zero, to rounding, in all cases: {zeros}; yours must be, too."] if zeros else []
-    report = Report(name, verdict, (), None, parameters)
-    report = report._replace(cases=len(found), notes=tuple(notes))
-    if verdict is not Verdict.DISAGREES:
-        return report
-    return report._replace(mistakes=explain(every[wrong[0].case.setting], wrong, tests))
-
-
-def explain(calls: DirectionCalls, wrong: Sequence[Found], tests: int) -> tuple[Mistake, ...]:
+def explain(calls: KernelCalls, wrong: Sequence[Found], tests: int) -> tuple[Mistake, ...]:
     """Name what is wrong with each result, or that it is not linear, and where it is wrong."""
     case, names = wrong[0].case, list(dict.fromkeys(n for each in wrong for n in each.wrong))
     once, twice = (
@@ -275,7 +259,7 @@ def explain(calls: DirectionCalls, wrong: Sequence[Found], tests: int) -> tuple[
     )
 
 
-def list_wrong_directions(calls: DirectionCalls, case: KernelCase, tests: int) -> list[str]:
+def list_wrong_directions(calls: KernelCalls, case: KernelCase, tests: int) -> list[str]:
     """List the arguments whose direction alone gives wrong results."""
     moving = []
     for name in case.cotangents:

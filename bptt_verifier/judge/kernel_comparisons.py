@@ -15,7 +15,7 @@ from bptt_verifier.tolerance.formats import find_largest, find_unit, is_half
 from bptt_verifier.tolerance.projections import (
     APPROXIMATE,
     Measurement,
-    has_rounded_results,
+    count_rounded_results,
     measure,
     root_mean_square,
 )
@@ -25,9 +25,10 @@ from bptt_verifier.tolerance.scatter import IN_HALF
 # which at least every hundredth is drawn anew there.
 BEYOND_ROUNDING = 64.0
 NEAR_OVERFLOW = 16  # times smaller than a format's largest number may be what overflows inside
-IMITATED = (
-    4  # neighbours at which rounding is imitated; its errors hardly change from one to another
-)
+# Neighbours at which rounding is imitated. Its errors hardly change from one to another.
+IMITATED = 4
+# Where so many entries are rounded once or twice, others hardly lose digits inside.
+MOSTLY = 0.75
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 
@@ -80,8 +81,8 @@ def compare_kernel(calls: KernelCalls, case: KernelCase, tests: int, seed: int) 
     if isinstance(far, Mistake):
         return far
     right = [name for name in near.wrong if name not in far.wrong]
-    vague = [n for n in right if is_mistake(near, n, far.measured(n).resolution)]
-    return check_outputs(far._replace(unsure=frozenset(vague), near=near))
+    vague = {n for n in right if is_mistake(near, n, far.measured(n).resolution)}
+    return check_outputs(far._replace(unsure=far.unsure | vague, near=near))
 
 
 def is_mistake(found: Found, name: str, resolution: float) -> bool:
@@ -173,26 +174,25 @@ def measure_at(
         return measure(errors[name], true[name], dtypes[name], tests, *own)
 
     measured = {name: measure_result(name, {}) for name in submitted}
-    inside = [
-        name
-        for name, each in measured.items()
-        if is_half(dtypes[name])
-        and (each.wrong or not has_rounded_results(errors[name], true[name], dtypes[name]))
-    ]
-    if inside:
-        coarsest = max(dtypes.values(), key=find_unit)
-        imitated = imitate_rounding(calls.pullback, near, coarsest)
-        for name in inside:
-            whole = measure_result(name, imitated)
-            measured[name] = whole._replace(explained=measured[name].wrong and not whole.wrong)
+    wrong = [n for n, each in measured.items() if each.wrong and is_half(dtypes[n])]
+    imitated = imitate_rounding(calls.pullback, near, dtypes) if wrong else {}
+    unsure = set()
+    for name in wrong:
+        measured[name] = measure_result(name, imitated)
+        if not measured[name].wrong:
+            measured[name] = measured[name]._replace(explained=True)
+            rounded = count_rounded_results(errors[name], true[name], dtypes[name])
+            unsure |= {name} if rounded >= MOSTLY else set()
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
-    return Found(case, submitted, true, of_gradients, of_outputs)
+    return Found(case, submitted, true, of_gradients, of_outputs, frozenset(unsure))
 
 
-def imitate_rounding(pullback: Pullback, near: Neighbours, dtype: Any) -> Mapping[str, Array]:
+def imitate_rounding(
+    pullback: Pullback, near: Neighbours, dtypes: Mapping[str, Any]
+) -> Mapping[str, Array]:
     """Imitate rounding in the stated function and its pull-back; empty where that fails."""
     first = near.points[:IMITATED], near.cotangents[:IMITATED]
-    found = attempt(pullback.imitate_rounding, *first, dtype)
+    found = attempt(pullback.imitate_rounding, *first, max(dtypes.values(), key=find_unit))
     if isinstance(found, Failure):
         return {}
     every = found.outputs | found.gradients

@@ -94,13 +94,10 @@ def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Que
 
 
 def find_lazy_answer(
-    question: Question, asked: Sequence[Callable[[Question], Mistake | None]] | None = None
+    question: Question, asked: Sequence[Callable[[Question], Mistake | None]]
 ) -> tuple[Mistake, ...]:
-    """Ask all questions, or those of `asked`; return the first finding, if there is one."""
-    every = (
-        *OF_MEMORY, find_ignored_cotangent, find_nonlinearity, find_mixed_rows, find_leak,
-    )  # fmt: skip
-    for each in every if asked is None else asked:
+    """Ask some questions; return the first finding, if there is one."""
+    for each in asked:
         found = each(question)
         if found is not None:
             # What changes from call to call anyway is no answer to a question.
@@ -362,4 +359,7 @@ def list_untried_sizes(every: Sequence[KernelCalls]) -> Iterator[str]:
 OF_MEMORY = (
     find_unwritten, find_stale_entries, find_indeterminacy, find_dependence_on_calls,
     find_dependence_on_layout,
+)  # fmt: skip
+EVERY = (
+    *OF_MEMORY, find_ignored_cotangent, find_nonlinearity, find_mixed_rows, find_leak,
 )  # fmt: skip

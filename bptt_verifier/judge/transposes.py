@@ -12,9 +12,9 @@ from bptt_verifier.judge.directions import DirectionCalls
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase, draw_neighbours
 from bptt_verifier.judge.kernel_comparisons import ask_each
+from bptt_verifier.judge.kernel_path import CASES, RESOLVED, require_settings
 from bptt_verifier.judge.options import KernelOptions
-from bptt_verifier.judge.verify import add_origin, find_name, require_agreement, require_function
-from bptt_verifier.judge.vjp import CASES, RESOLVED
+from bptt_verifier.judge.verify import add_origin, find_name, require_agreement
 from bptt_verifier.problems.kernel_draws import draw_cotangents, draw_near
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import Arguments, read_outputs, read_settings
@@ -23,7 +23,6 @@ from bptt_verifier.report import Mistake, ParameterResult, Report
 from bptt_verifier.tolerance.comparison import Verdict, overall
 from bptt_verifier.tolerance.pairings import Pairing, measure_additivity, pair
 from bptt_verifier.tolerance.scatter import IN_HALF
-from manual_bptt.inputs import require_at_least
 
 Blocks = dict[str, Pairing]
 
@@ -60,10 +59,7 @@ def verify_transpose(
     `vjp` the `backward` of `verify_vjp`; what is drawn and raised is the same as there. The report
     has a row for each argument and output.
     """
-    require_function(jvp)
-    require_function(vjp)
-    require_at_least(1, "cases", cases)
-    require_at_least(0, "seed", seed)
+    require_settings((jvp, vjp), cases, seed)
     name = subject or f"{find_name(jvp)} and {find_name(vjp)}"
     written = [find_name(jvp), find_name(vjp), "arguments"]
     with use_own_settings():

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.tolerance.comparison import Array
-from bptt_verifier.tolerance.formats import find_smallest, find_unit
+from bptt_verifier.tolerance.formats import find_smallest, find_unit, is_half
 from bptt_verifier.tolerance.projections import allow_bias, root_mean_square
 from bptt_verifier.tolerance.scatter import find_critical_ratio
 
+RESULTS = 2.0  # units of noise, in 16 bits, up to which results alone are rounded
 LARGEST_NOISE = 2.0**-4  # what exceeds it is no rounding of a linear function
 
 
@@ -62,12 +63,14 @@ def pair(
     d = sides[0] - sides[1]  # (V6)
     both = np.concatenate(products, axis=1)
     total, spread = float(np.abs(both).sum(axis=1).mean()), float(d.std(ddof=1))
-    bias = float(allow_bias(noise, dtype))
+    size = float(np.abs(sides).mean())
+    alike = float(allow_bias(noise, dtype)) * total
+    if is_half(dtype) and noise <= RESULTS * find_unit(dtype):
+        alike = min(alike, 2 * find_unit(dtype) * size)
     largest = max(float(np.abs(each[1].astype(np.float64)).max()) for each in (forward, backward))
     lost = 2 * both.shape[1] * find_smallest(dtype) * largest
     # (V7)
-    allowed = find_critical_ratio(len(d), tests) * spread + bias * total + lost
-    size = float(np.abs(sides).mean())
+    allowed = find_critical_ratio(len(d), tests) * spread + alike + lost
     return Pairing(
         float(sides[0][0]), float(sides[1][0]), abs(float(d.mean())), float(allowed), size
     )

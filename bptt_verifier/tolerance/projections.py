@@ -98,10 +98,10 @@ class Measurement(NamedTuple):
         return max(float(np.nan_to_num(ratio).max(initial=0.0)) for ratio in ratios)
 
 
-def has_rounded_results(errors: Array, exact: Array, dtype: Any) -> bool:
-    """Tell whether all errors are those of two roundings of the result."""
+def count_rounded_results(errors: Array, exact: Array, dtype: Any) -> float:
+    """Count the part of the entries whose errors are those of two roundings of the result."""
     rounding = find_unit(dtype) * np.abs(exact) + find_smallest(dtype)
-    return bool(np.all(np.abs(errors) <= 2 * rounding))
+    return float(np.mean(np.all(np.abs(errors) <= 2 * rounding, axis=0))) if exact.size else 1.0
 
 
 class Explained(NamedTuple):

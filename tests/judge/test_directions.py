@@ -207,3 +207,19 @@ def test_no_right_case_is_called_wrong(dtype: Any, inner: Any) -> None:
         assert verify_hvp(along(within(gradient, inner)), loss, arguments, **again)
         jvp, vjp = along(within(rnn, inner), tuple), backward_of(within(rnn, inner))
         assert verify_transpose(jvp, vjp, arguments, **again)
+
+
+def test_cases_that_are_left_out_are_stated_and_a_wrong_one_is_shown() -> None:
+    def jvp(arguments: Any, direction: Any, factor: float = 1.0) -> Any:
+        x, dx = (each[0].astype(np.float32) for each in (arguments, direction))
+        with np.errstate(over="ignore"):
+            return (factor * 3 * dx * x**2).astype(np.float16)
+
+    small = np.array([1, 2, 3], np.float16)
+    settings = [(60 * small,), (small,)]
+    report = verify_jvp(jvp, lambda x: x**3, settings, cases=1)
+    assert report.verdict is Verdict.AGREES, report
+    assert "Left out: the arguments given." in str(report)
+    wrong = verify_jvp(lambda a, d: jvp(a, d, 1.5), lambda x: x**3, settings, cases=1)
+    assert wrong.counterexample is not None
+    assert wrong.counterexample.reproduce.startswith("verify_jvp(jvp, forward, arguments, seed=0")

@@ -61,6 +61,32 @@ def test_a_mistake_of_one_in_a_thousand_is_seen_in_float32() -> None:
     assert report.verdict is Verdict.DISAGREES, report
 
 
+@pytest.mark.rest
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_one_per_cent_is_seen_in_bfloat16_with_sums_in_float32(number: int) -> None:
+    def scale(found: list[Any]) -> list[Any]:
+        return [each * (1.01 if k == number else 1) for k, each in enumerate(found)]
+
+    function = within(rnn, np.float32)
+    report = verify_transpose(
+        along(function), backward_of(function, scale), draw_rnn(jnp.bfloat16), cases=2
+    )
+    assert report.verdict is Verdict.DISAGREES, report
+
+
+def test_results_that_are_rounded_once_show_one_per_cent_however_many_terms_there_are() -> None:
+    rng, unit = np.random.default_rng(0), 2.0**-8
+    J, v, w = rng.normal(size=(20, 20)), rng.normal(size=20), rng.normal(size=20)
+    w = np.where(J @ v < 0, -np.abs(w), np.abs(w))
+    v, w = (each * (1 + 2.0**-4 * rng.uniform(-1, 1, (32, 20))) for each in (v, w))
+    sides = [((x @ A).astype(jnp.bfloat16), y) for x, A, y in ((v, J.T, w), (w, J, v))]
+    for factor, wrong in ((1.0, False), (1.01, True), (1 + 2 * unit, False)):
+        scaled = (factor * (w @ J)).astype(jnp.bfloat16), v
+        assert pair(sides[0], scaled, unit, 6).wrong is wrong, factor
+    scaled = (1.01 * (w @ J)).astype(jnp.bfloat16), v
+    assert not pair(sides[0], scaled, 4 * unit, 6).wrong
+
+
 def test_a_hessian_is_its_own_transpose() -> None:
     A = np.array([[2.0, 1.0], [0.5, 3.0]])
 

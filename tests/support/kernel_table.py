@@ -2,7 +2,8 @@
 
 `python -m tests.support.kernel_table CASES CHECKED [PRECISION [SEED]]` prints the table of
 docs/kernels.md, from so many cases of each precision for the judge, and so many for the other two;
-gradcheck needs torch.
+gradcheck needs torch. `python -m tests.support.kernel_table CASES` prints how many mistakes of one
+entry and of one index are seen.
 """
 
 import sys
@@ -96,6 +97,61 @@ def count_judged(dtype: Any, cases: int, seed: int = 0) -> Count:
             seen += is_called_wrong(calls, case, make_kernel(exhibit, scaled))
             wrong += 1
     return Count(alarms, right, seen, wrong)
+
+
+def make_local_mistake(exhibit: Exhibit, place: str, factor: float, seed: int) -> Any:
+    """A kernel of the gallery with one entry, or all at one index of an axis, times a factor.
+
+    The entry is at least as large as the root mean square, and the index as the median one. It is
+    the same at every call.
+    """
+    chosen: list[Any] = []
+
+    def choose(g: Any, rng: np.random.Generator) -> Any:
+        wide = g.astype(np.float64)
+        if place == "entry":
+            large = np.argwhere(np.abs(wide) >= np.sqrt(np.mean(wide**2)))
+            return tuple(large[rng.integers(len(large))])
+        axis = int(rng.integers(g.ndim))
+        others = tuple(i for i in range(g.ndim) if i != axis)
+        sizes = np.sqrt((wide**2).sum(axis=others))
+        at = int(rng.choice(np.flatnonzero(sizes >= np.median(sizes))))
+        return (slice(None),) * axis + (at,)
+
+    def backward(arguments: Any, cotangents: Any) -> Any:
+        found = [*exhibit.backward(arguments, cotangents, "")]
+        rng = np.random.default_rng(seed)
+        k = int(rng.choice(list_scaled(exhibit)))
+        g = np.array(found[k])
+        chosen.extend([] if chosen else [choose(g, rng)])
+        g[chosen[0]] *= g.dtype.type(factor)
+        found[k] = g
+        return found
+
+    return partial(call_wide, backward)
+
+
+def count_local(dtype: Any, cases: int, place: str, factor: float) -> Count:
+    """Count mistakes of one entry or index that are seen."""
+    seen = wrong = 0
+    for exhibit in GALLERY.values():
+        for calls, case in draw_every_case(exhibit, dtype, cases // len(GALLERY)):
+            kernel = make_local_mistake(exhibit, place, factor, case.number)
+            seen += is_called_wrong(calls, case, kernel)
+            wrong += 1
+    return Count(0, 0, seen, wrong)
+
+
+def print_local(cases: int) -> None:
+    """Print how many mistakes of one entry, and of one index of an axis, are seen."""
+    print(
+        "| precision | place | × 0 | × 2 | × 1.1 | × 1.03 |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    for name, dtype in PRECISIONS.items():
+        for place in ("entry", "index"):
+            counts = [count_local(dtype, cases, place, each) for each in (0, 2, 1.1, 1.03)]
+            shares = " | ".join(f"{100 * each.seen / each.wrong:.0f} %" for each in counts)
+            print(f"| {name} | {place} | {shares} |", flush=True)
 
 
 @cache
@@ -207,4 +263,7 @@ def main(cases: int, checked: int, precision: str = "", seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]), *sys.argv[3:4], *map(int, sys.argv[4:]))
+    if len(sys.argv) == 2:
+        print_local(int(sys.argv[1]))
+    else:
+        main(*map(int, sys.argv[1:3]), *sys.argv[3:4], *map(int, sys.argv[4:]))

@@ -1,0 +1,184 @@
+"""The path from a kernel to a report, the same for pull-backs, push-forwards and Hessians."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bptt_verifier.judge.kernel_calls import KernelCalls
+from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
+from bptt_verifier.judge.kernel_comparisons import OVERFLOW, Found, compare_kernel
+from bptt_verifier.judge.kernel_places import draw_map
+from bptt_verifier.judge.kernel_questions import (
+    EVERY,
+    Question,
+    find_lazy_answer,
+    prepare_question,
+)
+from bptt_verifier.judge.verify import require_function
+from bptt_verifier.report import Counterexample, Mistake, ParameterResult, Report, nine_digits
+from bptt_verifier.tolerance.comparison import Verdict, overall
+from manual_bptt.inputs import require_at_least
+
+CASES = 3  # cases of each setting: the arguments given, and drawn ones
+SHOWN = 20  # entries of a row that a report shows
+LARGEST_MAP = 128  # rows and columns of a map of errors
+RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger factor on all of it
+
+
+def require_settings(functions: Iterable[Any], cases: int, seed: int) -> None:
+    """Raise TypeError or ValueError unless these are functions, a number of cases and a seed."""
+    for each in functions:
+        require_function(each)
+    require_at_least(1, "cases", cases)
+    require_at_least(0, "seed", seed)
+
+
+class KernelJudgement(ABC):
+    """The judgement of one kernel at the cases of all settings.
+
+    `given` are the cotangents, or the direction, of the first setting's first case, and `number`
+    counts the cases of each setting. A subclass says what differs: the questions, and the words.
+    """
+
+    questions: ClassVar[Sequence[Callable[[Question], Mistake | None]]] = EVERY
+    call: ClassVar[str]  # the call that yields the report again, without its options
+
+    def __init__(self, every: Sequence[KernelCalls], given: Any, number: int, seed: int) -> None:
+        self.every, self.given, self.number, self.seed = every, given, number, seed
+        self.tests = number * sum(map(count_tests, every))
+        self.found: list[Found] = []
+        self.left_out: list[str] = []
+        self.asked: list[Question] = []
+
+    @abstractmethod
+    def describe(self) -> Iterable[str]:
+        """Describe what was found: the notes of the report."""
+
+    @abstractmethod
+    def explain(self) -> Iterable[Mistake]:
+        """Name what is wrong, or say where it is wrong."""
+
+    def reword(self, mistake: Mistake) -> Mistake:
+        """Speak of a finding as fits what is judged."""
+        return mistake
+
+    def judge(self, name: str) -> Report:
+        """Compare at all cases, ask what a lazy kernel fails, and report."""
+        for setting, calls in enumerate(self.every):
+            breach = self.compare_setting(setting, calls)
+            if breach is not None:
+                mistakes = (self.reword(breach),)
+                return Report(name, Verdict.DISAGREES, mistakes, cases=len(self.found))
+        omitted = describe_overflow(self.left_out)
+        if not self.found:
+            return Report(name, Verdict.INCONCLUSIVE, notes=omitted)
+        answers = (find_lazy_answer(each, self.questions) for each in self.asked)
+        lazy = tuple(map(self.reword, next(filter(None, answers), ())))
+        parameters = summarise(self.found)
+        verdict = overall(each.verdict for each in parameters.values())
+        notes = *omitted, *self.describe()
+        report = Report(name, verdict, lazy, None, parameters, cases=len(self.found), notes=notes)
+        if verdict is Verdict.DISAGREES:
+            options = f"seed={self.seed}, cases={self.number}"
+            example = show_worst(self.found, self.every, f"{self.call}, {options})")
+            named = [each for each in self.explain() if not (lazy and each.name == "unknown")]
+            report = report._replace(mistakes=(*lazy, *named), counterexample=example)
+        return report._replace(verdict=Verdict.DISAGREES) if lazy else report
+
+    def compare_setting(self, setting: int, calls: KernelCalls) -> Mistake | None:
+        """Compare at the cases of one setting; return a breach of the contract, if there is one."""
+        given = prepare_cotangents(calls, self.given if setting == 0 else None, self.seed)
+        cases = [*draw_cases(setting, calls, given, self.number + 1, self.seed)]
+        last = None
+        for case in cases[: self.number]:
+            here = compare_kernel(calls, case, self.tests, self.seed)
+            if isinstance(here, Found):
+                self.found.append(here)
+                last = here
+            elif here.details.get(OVERFLOW):
+                self.left_out.append(case.label)
+            else:
+                return here
+        question = None if last is None else prepare_question(calls, last, cases[-1])
+        self.asked += [question] if question is not None else []
+        return None
+
+
+def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
+    """Say which cases were left out, and what helps."""
+    if not cases:
+        return ()
+    return (
+        f"Left out: {', '.join(cases)}. The exact gradient is not finite there, or too near the "
+        "largest number of its format; other or smaller arguments or cotangents help.",
+    )
+
+
+def summarise(found: Sequence[Found]) -> dict[str, ParameterResult]:
+    """Find the worst entry of each gradient over all cases, and the verdict on it.
+
+    A gradient that is zero at all cases, such as that of W at T = 1, is right if the kernel's is
+    zero to rounding, unless there is no other.
+    """
+    results, zeros = {}, find_zeros(found)
+    for name in dict.fromkeys(name for each in found for name in each.gradients):
+        here = [each for each in found if name in each.gradients]
+        worst = max(here, key=lambda each: each.gradients[name].excess)
+        measured = worst.gradients[name]
+        resolution = min(each.gradients[name].resolution for each in here)
+        wrong = any(each.gradients[name].wrong for each in here)
+        untestable = resolution > RESOLVED and name not in zeros
+        vague = untestable or any(name in each.unsure for each in here)
+        verdict = Verdict.DISAGREES if wrong else (
+            Verdict.INCONCLUSIVE if vague else Verdict.AGREES
+        )  # fmt: skip
+        with np.errstate(all="ignore"):
+            place = int(np.argmax(np.nan_to_num(np.abs(measured.mean) / measured.limit)))
+        entry = tuple(int(i) for i in np.unravel_index(place, measured.mean.shape))
+        results[name] = ParameterResult(
+            verdict, measured.excess, entry,
+            float(worst.submitted[name][(0, *entry)]), float(worst.exact[name][(0, *entry)]),
+            float(measured.limit[entry]), len(here), resolution,
+        )  # fmt: skip
+    return results
+
+
+def find_zeros(found: Sequence[Found]) -> list[str]:
+    """List the gradients that are zero, to rounding, in all cases; none if that is all of them."""
+    every = dict.fromkeys(name for each in found for name in each.gradients)
+    testable = {
+        name
+        for each in found
+        for name, measured in each.gradients.items()
+        if np.isfinite(measured.resolution)
+    }
+    return [name for name in every if name not in testable] if testable else []
+
+
+def show_worst(found: Sequence[Found], every: Sequence[KernelCalls], call: str) -> Counterexample:
+    """Show the worst gradient of all cases: the row of its worst entry, and a map of its errors.
+
+    `call` yields the report again.
+    """
+    pairs = [(each, name) for each in found for name in each.wrong]
+    worst, name = max(pairs, key=lambda pair: pair[0].gradients[pair[1]].excess)
+    measured = worst.gradients[name]
+    submitted, exact = worst.submitted[name][0].astype(np.float64), worst.exact[name][0]
+    drawn = draw_map(worst.nearest.gradients[name])
+    errors = np.abs(measured.mean) / measured.limit
+    place = np.unravel_index(int(np.argmax(np.nan_to_num(errors))), errors.shape)
+    row = tuple(map(int, place[:-1]))
+    leaves = every[worst.case.setting].arguments.leaves.items()
+    shapes = " ".join(f"{leaf}={value.shape}" for leaf, value in leaves)
+    where = f", row {list(row)} of {name}" if row else ""
+    return Counterexample(
+        sizes=f"{worst.case.label}, {shapes}{where}",
+        arrays={},
+        gradient=name,
+        yours=np.atleast_1d(nine_digits(submitted[row]))[:SHOWN].tolist(),
+        autodiff=np.atleast_1d(nine_digits(exact[row]))[:SHOWN].tolist(),
+        error_over_bound=drawn[:LARGEST_MAP, :LARGEST_MAP].tolist(),
+        reproduce=call,
+    )
