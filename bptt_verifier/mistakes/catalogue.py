@@ -323,6 +323,14 @@ EXPRESSIONS = [
         "catalogue/attention.py",
     ),
     Explanation(
+        "softmax-over-wrong-axis",
+        "The softmax in the derivative sums over another axis than that in the loss, or over all "
+        "entries.",
+        "dz = e / e.sum(axis=1, keepdims=True)",
+        "dz = e / e.sum(axis=0, keepdims=True)",
+        "catalogue/words.py",
+    ),
+    Explanation(
         "normalisation-path-missing",
         "Nothing is passed back through the mean or the variance of a normalisation.",
         "da = (dn - dn.mean() - n * (dn * n).mean()) / s",

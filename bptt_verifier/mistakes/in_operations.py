@@ -25,7 +25,6 @@ from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
     list_lookup_mistakes,
     list_normalisation_mistakes,
-    list_softmax_mistakes,
 )
 from bptt_verifier.mistakes.in_products import list_product_mistakes, replace_other_operand
 from bptt_verifier.mistakes.in_slopes import (
@@ -55,6 +54,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     read_slots,
     scale_edges,
 )
+from bptt_verifier.mistakes.softmaxes import list_softmax_mistakes
 from bptt_verifier.program.activations import (
     Activation,
     find_activations,
