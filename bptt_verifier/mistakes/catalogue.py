@@ -29,6 +29,14 @@ THROUGH_TIME = [
         rank=7,
     ),
     Explanation(
+        "state-not-reset",
+        "What is carried at the end of a sequence or layer is handed on to the next one, which "
+        "begins with zeros.",
+        "dh = 2 * (h[-1] - y)",
+        "dh = dh + 2 * (h[-1] - y)",
+        "catalogue/sentences.py",
+    ),
+    Explanation(
         "untransposed-recurrent-weight",
         "The adjoint is multiplied by W where Wᵀ belongs. The shapes fit, because W is square.",
         'dh_next = p["W"].T @ da',

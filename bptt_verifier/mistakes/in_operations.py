@@ -27,19 +27,20 @@ from bptt_verifier.mistakes.in_patterns import (
     list_normalisation_mistakes,
 )
 from bptt_verifier.mistakes.in_products import list_product_mistakes, replace_other_operand
+from bptt_verifier.mistakes.in_sequences import list_reset_mistakes
 from bptt_verifier.mistakes.in_slopes import (
     list_path_slopes,
     list_shifted_slopes,
     list_slope_mistakes,
     replace_slopes,
 )
+from bptt_verifier.mistakes.in_sums import list_step_mistakes
 from bptt_verifier.mistakes.in_time import (
     list_adjoint_mistakes,
     list_arrival_mistakes,
     list_head_mistakes,
     list_output_mistakes,
     list_recurrence_mistakes,
-    list_step_mistakes,
     list_windows,
     make_local,
 )
@@ -107,6 +108,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_epsilon_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
+    yield from list_reset_mistakes(known)
     activations = find_longest(known)
     yield from list_path_slopes(known, activations)
     yield from list_shifted_slopes(known, activations)
