@@ -20,6 +20,7 @@ from bptt_verifier.mistakes.in_factors import (
     list_exchanges,
     list_factor_mistakes,
     list_other_operands,
+    list_path_factors,
 )
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
@@ -34,7 +35,7 @@ from bptt_verifier.mistakes.in_slopes import (
     list_slope_mistakes,
     replace_slopes,
 )
-from bptt_verifier.mistakes.in_sums import list_step_mistakes
+from bptt_verifier.mistakes.in_sums import list_step_mistakes, list_use_mistakes
 from bptt_verifier.mistakes.in_time import (
     list_adjoint_mistakes,
     list_arrival_mistakes,
@@ -115,6 +116,8 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)
     yield from list_exchanges(known, known.groups)
+    yield from list_path_factors(known)
+    yield from list_use_mistakes(known)
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)
     yield from list_adjoint_mistakes(known, find_local)

@@ -17,7 +17,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
 from bptt_verifier.program.activations import Activation, find_activations, slope_of
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import evaluate
-from bptt_verifier.program.structure import Structure, following, from_before
+from bptt_verifier.program.structure import Structure, find_starts, following, from_before
 
 
 def list_product_mistakes(
@@ -157,10 +157,10 @@ def list_shifted_parts(
     operations = known.program.operations
     sources = [known.producer.get(slot) for slot in slots]
     numbers = [source for source in sources if source is not None]
-    # At the first step all parts may be constants, and then so is the operand.
+    # At the first step of a sequence all parts may be constants, and then so is the operand.
     early = len(slots) - len(numbers)
     kinds = {(operations[k].name, len(operations[k].inputs)) for k in numbers}
-    if early > 1 or len(kinds) != 1:
+    if early > len(find_starts(known)) or len(kinds) != 1:
         return
     joined = operations[numbers[0]].name == "concatenate"
     if not joined and (early or operations[numbers[0]].name not in {"stack", "add", "sub", "mul"}):
@@ -214,8 +214,14 @@ def list_shifts(
         return
     after = following(known, slots[-1], slots[-2])
     following_step, previous = "the value of the next step", "the value of the previous step"
-    yield [*slots[1:], after], "", following_step
-    yield [*slots[1:], slots[-1]], "", following_step
+    # A constant, or nothing, in the middle is the beginning of another sequence.
+    begins = [slot is None or slot in known.program.constants for slot in slots]
+    later = [
+        following(known, slot, None) if begins[k + 1] and not begins[k] else slots[k + 1]
+        for k, slot in enumerate(slots[:-1])
+    ]
+    yield [*later, after], "", following_step
+    yield [*later, slots[-1]], "", following_step
     yield [None, *slots[:-1]], "", previous
     wraps = "negative-index-wraps-around"
     first = "the last value at the first step, as index −1 would give"

@@ -81,3 +81,22 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
             continue
         left_out = [edge for edge in chosen if edge not in known.carried]
         yield scale_edges(name, f"step {k + 1} contributes nothing", left_out, 0.0, chosen[0])
+
+
+def list_use_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List values of several uses at every step of which one step alone is passed back.
+
+    A decoder reads the states of an encoder in the scores and in the context of every step.
+    """
+    for slot, uses in known.users.items():
+        edges = [edge for edge in uses if edge[0] in known.step]
+        steps = sorted({known.step[number] for number, _ in edges})
+        several = len({known.group_of[number] for number, _ in edges}) > 1 < len(steps)
+        outside = slot not in known.leaf and known.producer.get(slot, -1) not in known.step
+        if not several or not outside or slot in known.program.constants:
+            continue
+        for word, kept in (("first", steps[0]), ("last", steps[-1])):
+            left_out = [edge for edge in edges if known.step[edge[0]] != kept]
+            said = f"of a value that is read at {len(steps)} steps, only the uses at the {word}"
+            said += " are passed back"
+            yield scale_edges("missing-time-sum", said, left_out, 0.0, edges[0], kept=[kept + 1])

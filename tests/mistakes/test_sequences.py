@@ -152,6 +152,16 @@ PLANTED = {
     "the first step of each, columns": (
         COLUMNS, "first-step-skipped", [("reversed(range(len(x)))", "reversed(range(1, len(x)))")],
     ),
+    "the state after the step, columns": (
+        COLUMNS,
+        "hidden-state-off-by-one",
+        [("np.outer(a, h[t])", "np.outer(a, h[t + 1])")],
+    ),
+    "the state after the step, rows": (
+        ROWS,
+        "hidden-state-off-by-one",
+        [("hx.T @ a", "np.concatenate([state, hx[:, H:]], axis=1).T @ a")],
+    ),
     "one step, rows": (ROWS, "missing-time-sum", [('G["W"] +=', 'G["W"] =')]),
 }  # fmt: skip
 
