@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -212,20 +213,29 @@ def list_shifts(
     """List the slots of other steps, with the name of that mistake (or none) and its words."""
     if len(slots) < 2 or any(slot in known.leaf for slot in slots):
         return
-    after = following(known, slots[-1], slots[-2])
     following_step, previous = "the value of the next step", "the value of the previous step"
-    # A constant, or nothing, in the middle is the beginning of another sequence.
-    begins = [slot is None or slot in known.program.constants for slot in slots]
-    later = [
-        following(known, slot, None) if begins[k + 1] and not begins[k] else slots[k + 1]
-        for k, slot in enumerate(slots[:-1])
-    ]
-    yield [*later, after], "", following_step
-    yield [*later, slots[-1]], "", following_step
-    yield [None, *slots[:-1]], "", previous
+    parts = split_by_sequence(known, slots)
+    after = [following(known, part[-1], part[-2] if len(part) > 1 else None) for part in parts]
+    lasts = [part[-1] for part in parts]
+
+    def join(make: Callable[..., Sequence[int | None]], *more: Sequence[int | None]) -> list[Any]:
+        return [slot for each in zip(parts, *more, strict=True) for slot in make(*each)]
+
+    yield join(lambda part, a: [*part[1:], a], after), "", following_step
+    yield join(lambda part: [*part[1:], part[-1]]), "", following_step
+    yield join(lambda part: [None, *part[:-1]]), "", previous
     wraps = "negative-index-wraps-around"
     first = "the last value at the first step, as index −1 would give"
-    yield [*reversed(slots)], "", "the value of the step mirrored in time"
-    for last in {slots[-1], after} - {None}:
-        yield [last, *slots[1:]], wraps, first
-        yield [last, *slots[:-1]], wraps, f"{previous}, and {first}"
+    yield join(lambda part: [*reversed(part)]), "", "the value of the step mirrored in time"
+    ends = [lasts] if after == lasts or None in after else [lasts, after]
+    for last in ends:
+        yield join(lambda part, end: [end, *part[1:]], last), wraps, first
+        yield join(lambda part, end: [end, *part[:-1]], last), wraps, f"{previous}, and {first}"
+
+
+def split_by_sequence(known: Structure, slots: Sequence[int | None]) -> list[Sequence[int | None]]:
+    """Split the slots of all steps where another sequence begins."""
+    starts = find_starts(known)
+    if len(slots) != known.steps or len(starts) < 2:
+        return [slots]
+    return [slots[one:other] for one, other in pairwise([*starts, known.steps])]

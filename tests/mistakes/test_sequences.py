@@ -162,6 +162,21 @@ PLANTED = {
         "hidden-state-off-by-one",
         [("hx.T @ a", "np.concatenate([state, hx[:, H:]], axis=1).T @ a")],
     ),
+    "index −1, columns": (
+        COLUMNS,
+        "negative-index-wraps-around",
+        [("np.outer(a, h[t])", "np.outer(a, h[t - 1])")],
+    ),
+    "mirrored, columns": (
+        COLUMNS,
+        "input-off-by-one",
+        [("np.outer(a, x[t])", "np.outer(a, x[len(x) - 1 - t])")],
+    ),
+    "the last loss of each, columns": (
+        COLUMNS,
+        "zero-gradient",
+        [("(h[t + 1] - y[t])", "(h[t + 1] - y[t]) * (t == len(x) - 1)")],
+    ),
     "one step, rows": (ROWS, "missing-time-sum", [('G["W"] +=', 'G["W"] =')]),
 }  # fmt: skip
 
