@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The files whose mutants `make mutants` tries; all of mutation/tests.toml where it is empty.
 FILES ?=
 
-.PHONY: help verify verify-certified prove machine-proof accuracy docket train test test-tables test-deep mutants bench lint \
+.PHONY: help verify verify-certified prove machine-proof accuracy docket train test test-tables test-deep mutants bench results lint \
 	types pictures docs clean
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
 	@echo "make mutants           change the judge in every small way; a test must fail each time"
 	@echo "make bench             time the training step against autodiff and PyTorch, which this installs"
+	@echo "make results           take all results of docs/performance.md again, in less than an hour; goes on where stopped"
 	@echo "make lint              check style and layout"
 	@echo "make types             check types"
 	@echo "make pictures          draw the pictures of README.md anew"
@@ -47,6 +48,7 @@ prove: $(SET_UP)
 
 machine-proof: $(SET_UP)
 	@$(BIN)/bptt prove --machine
+	@$(BIN)/python -m pytest -q -m "" tests/proofs/test_computed_theorems.py
 
 accuracy: $(SET_UP)
 	@$(BIN)/bptt accuracy --markdown docs/accuracy.md
@@ -72,6 +74,9 @@ mutants: $(SET_UP)
 
 bench: $(BENCH_SET_UP)
 	@$(BIN)/python -m benchmarks
+
+results: $(BENCH_SET_UP)
+	@$(BIN)/python -m benchmarks.retake
 
 lint: $(SET_UP)
 	@$(BIN)/ruff check .

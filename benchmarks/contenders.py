@@ -30,8 +30,9 @@ class Contender(NamedTuple):
     `start()` returns a state with the problem's parameters. `step(state, rate)` returns the loss
     and the next state, and may overwrite the state. `wait` blocks until its argument is computed.
     `rate` moves a learning rate to the device. `parameters` returns a state's parameters as NumPy
-    arrays, by name; it is None for contenders without gradients, such as the limit. `steps` is the
-    number of training steps in one call; if it is not 1, `once` does a single step, for the gate.
+    arrays, by name; it is None for contenders without gradients, such as the limit.
+    `exchanged_bytes` are those of the arrays that devices exchange in a step. `steps` is the number
+    of training steps in one call; if it is not 1, `once` does a single step, for the gate.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Contender(NamedTuple):
     rate: Callable[[float], Any] = float
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
+    exchanged_bytes: int | None = None
     steps: int = 1
     once: Step | None = None
 

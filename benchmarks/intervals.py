@@ -1,19 +1,21 @@
 """Statistics of timings: quartiles, bootstrap intervals, exponents of growth.
 
-The bootstrap (Efron 1979) draws rounds with replacement; 95 % of the resamples lie in the interval.
+SciPy's bootstrap (Efron 1979) draws rounds with replacement; 95 % of resamples lie in the interval.
 Contenders of one round run seconds apart, so ratios are resampled by round: a slow machine slows
 both.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import bootstrap
 
 from bptt_verifier.problems.problem import Array
 
 RESAMPLES = 2000
-COVERED = (2.5, 97.5)  # percentiles
+COVERED = 0.95
 
 
 class Interval(NamedTuple):
@@ -48,12 +50,16 @@ def bootstrapped(
         raise ValueError(
             f"samples: expected {'as many of each' if paired else 'some of each'}, found {lengths}"
         )
-    rng = np.random.default_rng(seed)
-    drawn = [rng.integers(0, n, size=(RESAMPLES, n)) for n in lengths]
-    if paired:
-        drawn = drawn[:1] * len(series)
-    resampled = statistic(*(each[which] for each, which in zip(series, drawn, strict=True)))
-    low, high = np.percentile(resampled, COVERED)
+    # SciPy wants two samples at least; to draw from one, and from two that are equal, is the same.
+    drawn_from = [np.repeat(each, 2) if len(each) == 1 else each for each in series]
+
+    def along_axis(*drawn: Array, axis: int) -> Array:
+        return statistic(*(np.moveaxis(each, axis, -1) for each in drawn))
+
+    low, high = bootstrap(
+        drawn_from, along_axis, paired=paired, vectorized=True, n_resamples=RESAMPLES,
+        confidence_level=COVERED, method="percentile", random_state=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
     return Interval(float(statistic(*series)), float(low), float(high))
 
 
@@ -65,6 +71,12 @@ def median_ratio(above: Array, below: Array) -> Array:
 
 def ratio(baseline: Sequence[float], seconds: Sequence[float]) -> Interval:
     """The speed relative to the baseline, round by round: above 1 is faster."""
+    return remember_ratio(tuple(baseline), tuple(seconds))
+
+
+@cache
+def remember_ratio(baseline: tuple[float, ...], seconds: tuple[float, ...]) -> Interval:
+    """`ratio`, which several tables show, computed once."""
     return bootstrapped(median_ratio, baseline, seconds, paired=True)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import scans
+from benchmarks.collectives import find_exchanges
 from benchmarks.contenders import Contender, Setting, Unavailable, fastest, named, timed_once
 from bptt_verifier.problems.problem import GATES, Problem
 from manual_bptt import jitted
@@ -75,6 +76,7 @@ def compiled(
     # The memory of the gradients alone, as for NumPy's workspace; the update needs no more.
     differentiates = program if loop else jax.jit(value_and_grad).lower(params, x, y).compile()
     memory = differentiates.memory_analysis()
+    exchanged = None if shares is None else find_exchanges(str(differentiates.as_text()))
     return Contender(
         name,
         start=lambda: jax.tree.map(jnp.copy, params),
@@ -84,6 +86,7 @@ def compiled(
         rate=lambda value: place(problem.x.dtype.type(value)),
         compile_seconds=None if jax.config.values["jax_compilation_cache_dir"] else seconds,
         temporary_bytes=None if memory is None else int(memory.temp_size_in_bytes),
+        exchanged_bytes=None if exchanged is None else sum(each.size for each in exchanged),
         steps=LOOP if loop else 1,
         once=times(1) if loop else None,
     )

@@ -1,5 +1,6 @@
 """Plots of a result: ratio and share of the limit over the sizes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ COLOURS = {
     "limit-jit": "#F0B8D8",
 }
 OTHER = "#E69F00"
+MARKERS = "os^Dv"  # of contenders that share a colour
 PRECISIONS = {"float32": "#000000", "TF32": "#D55E00", "bfloat16": "#0072B2"}
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
@@ -38,8 +40,20 @@ def style(contender: str) -> str:
     return "-" if contender in COLOURS else "--"
 
 
+def marker(contender: str, among: Sequence[str]) -> str:
+    """The marker: another one for each contender of the same colour."""
+    alike = [name for name in among if colour(name) == colour(contender)]
+    return MARKERS[alike.index(contender) % len(MARKERS)]
+
+
 def draw_line(
-    axes: "Axes", places: list[float], found: list[Interval], contender: str, line: bool
+    axes: "Axes",
+    places: list[float],
+    found: list[Interval],
+    contender: str,
+    *,
+    line: bool,
+    sign: str = "o",
 ) -> None:
     """Draw numbers with their intervals over the places on the axis."""
     values = [interval.value for interval in found]
@@ -47,7 +61,7 @@ def draw_line(
     above = [max(0.0, interval.high - interval.value) for interval in found]
     axes.errorbar(
         places, values, yerr=[below, above], label=contender, color=colour(contender),
-        linestyle=style(contender) if line else "none", marker="o", markersize=4, capsize=2,
+        linestyle=style(contender) if line else "none", marker=sign, markersize=4, capsize=2,
     )  # fmt: skip
 
 
@@ -75,7 +89,7 @@ def panel(
                 places.append(place if line else place + 0.08 * (n - len(names) / 2))
                 found.append(value)
         if found:
-            draw_line(axes, places, found, name, line)
+            draw_line(axes, places, found, name, line=line, sign=marker(name, names))
     axes.axhline(1, color=COLOURS[LIMIT if share else "autodiff"], linewidth=1)
     axes.grid(alpha=0.3)
     axes.set_yscale("log")

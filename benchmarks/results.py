@@ -20,7 +20,8 @@ class Timing(NamedTuple):
 
     `seconds` are the seconds of one training step, by round; entry i of all contenders is the same
     round. `error` is the worst error of loss and gradients in units of the gate's allowed error,
-    None without gradients. `sizes` is None where every round is a different random case.
+    None without gradients. `exchanged_bytes` are those of the arrays that devices exchange in a
+    step. `sizes` is None where every round is a different random case.
     """
 
     contender: str
@@ -30,6 +31,7 @@ class Timing(NamedTuple):
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
     error: float | None = None
+    exchanged_bytes: int | None = None
 
     @property
     def where(self) -> tuple[Sizes | None, str]:

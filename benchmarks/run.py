@@ -116,6 +116,7 @@ def measure_place(
             return Timing(
                 name, sizes, dtype, seconds,
                 chosen.compile_seconds, chosen.temporary_bytes, errors.get(name),
+                chosen.exchanged_bytes,
             )  # fmt: skip
 
         begun = perf_counter()

@@ -146,3 +146,21 @@ PLANS = {
     Suite.PARALLEL: Plan(QUICK[2:], SHARED_OUT, baseline="manual-jit", rounds=9, seconds=10),
     Suite.VERIFY: Plan((), {}, baseline="torch-gradcheck", rounds=20, seconds=60),
 }
+# The arguments of `python -m benchmarks` for each file of benchmarks/results.
+RETAKEN: dict[str, tuple[str, ...]] = {
+    **{
+        f"quick{cell}{precision}": (*of_cell, *in_precision)
+        for cell, of_cell in (
+            ("", ()), ("-lstm", ("--model", "lstm")), ("-gru", ("--model", "gru")),
+        )
+        for precision, in_precision in (("", ()), ("-float64", ("--dtype", "float64")))
+    },
+    "full": ("--suite", "full", "--dtype", "float32"),
+    "scaling": ("--suite", "scaling"),
+    "steps": ("--suite", "steps"),
+    "checkpoint": ("--suite", "checkpoint"),
+    "verify": ("--suite", "verify"),
+    "parallel": ("--suite", "parallel"),
+    "parallel-lstm": ("--suite", "parallel", "--model", "lstm"),
+    "parallel-gru": ("--suite", "parallel", "--model", "gru"),
+}  # fmt: skip

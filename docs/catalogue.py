@@ -50,7 +50,7 @@ def render_entry(entry: Explanation, docket: list[str]) -> str:
     if entry.example not in ("", "right.py", "every_step.py"):
         found.append(f"The lines are from [{entry.example}](../examples/{entry.example}).")
     if docket:
-        links = ", ".join(f"[{name}](docket.md#{name})" for name in docket)
+        links = ", ".join(f"[{name}](docket/{name}.md)" for name in docket)
         found.append(f"In the docket: {links}.")
     return "\n\n".join(parts + [" ".join(found)] * bool(found))
 

@@ -80,45 +80,64 @@ def descend(
     weights, x, y, h0, *_ = arguments(
         params, x, y, h0, c0=c0, gates=cell.CELL.gates, fields=cell.Params._fields, loss=loss,
     )  # fmt: skip
-    rate, goal = rate_and_goal(learning_rate, steps, target, weights[0].dtype)
     evaluate = partial(cell.value_and_grad, x=x, y=y, h0=h0, loss=loss, **own)
     start = cell.Params(*weights)
+    return Descent(evaluate, start).descend(learning_rate, steps, target, progress)
 
-    with np.errstate(over="ignore", invalid="ignore"):
-        value, gradient = evaluate(start)
-    losses = [value]
-    reached = start, 1  # the parameters, and how many of the losses lead to them
 
-    def run(stopped: Stopped) -> Run:
-        return Run(reached[0], np.array(losses[: reached[1]]), stopped)
+class Descent(NamedTuple):
+    """Descent along the gradient of any loss, from any start.
 
-    def diverged(step: int, found: object) -> Diverged:
-        return Diverged(
-            f"{'learning_rate' if step else 'params'}: expected a finite loss, "
-            f"found {found} at step {step} with learning rate {learning_rate}",
-            run("diverged"),
-        )
+    `evaluate` gives the loss and its gradient at some parameters, as NumPy arrays.
+    """
 
-    if not finite(value):
-        raise diverged(0, value)
-    try:
-        for step in range(1, steps + 1):
-            if value <= goal:
-                break
-            with np.errstate(over="ignore", invalid="ignore"):
-                candidate = updated(reached[0], gradient, rate)
-                if not all(weight is None or finite(weight) for weight in candidate):
-                    raise diverged(step, "a parameter that is not finite")
-                value, gradient = evaluate(candidate)
-            if not finite(value):
-                raise diverged(step, value)
-            losses.append(value)
-            reached = candidate, step + 1  # in one assignment: Ctrl-C finds both or neither
-            progress(step, value)
-        return run("target" if value <= goal else "limit")
-    except KeyboardInterrupt:
-        message = f"training: interrupted after step {reached[1] - 1}"
-        raise Interrupted(message, run("interrupted")) from None
+    evaluate: Callable[[Params], tuple[Any, Params]]
+    start: Params
+
+    def descend(
+        self,
+        learning_rate: float,
+        steps: int,
+        target: float | None,
+        progress: Callable[[int, float], None],
+    ) -> Run:
+        """`descend` from the start; it raises the same, except for arguments that it lacks."""
+        rate, goal = rate_and_goal(learning_rate, steps, target, self.start[0].dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            value, gradient = self.evaluate(self.start)
+        losses = [value]
+        reached = self.start, 1  # the parameters, and how many of the losses lead to them
+
+        def run(stopped: Stopped) -> Run:
+            return Run(reached[0], np.array(losses[: reached[1]]), stopped)
+
+        def diverged(step: int, found: object) -> Diverged:
+            return Diverged(
+                f"{'learning_rate' if step else 'params'}: expected a finite loss, "
+                f"found {found} at step {step} with learning rate {learning_rate}",
+                run("diverged"),
+            )
+
+        if not finite(value):
+            raise diverged(0, value)
+        try:
+            for step in range(1, steps + 1):
+                if value <= goal:
+                    break
+                with np.errstate(over="ignore", invalid="ignore"):
+                    candidate = updated(reached[0], gradient, rate)
+                    if not all(weight is None or finite(weight) for weight in candidate):
+                        raise diverged(step, "a parameter that is not finite")
+                    value, gradient = self.evaluate(candidate)
+                if not finite(value):
+                    raise diverged(step, value)
+                losses.append(value)
+                reached = candidate, step + 1  # in one assignment: Ctrl-C finds both or neither
+                progress(step, value)
+            return run("target" if value <= goal else "limit")
+        except KeyboardInterrupt:
+            message = f"training: interrupted after step {reached[1] - 1}"
+            raise Interrupted(message, run("interrupted")) from None
 
 
 def updated(params: Params, gradient: Params, rate: Any) -> Params:

@@ -95,6 +95,11 @@ End Ring.
 Notation re_mx := (map_mx (@re _)).
 Notation ep_mx := (map_mx (@ep _)).
 
+(** A function of matrices has the gradient G at the point A. *)
+Definition has_gradient (R : comRingType) m n (F : 'M[dual_comRingType R]_(m, n) -> dual R)
+    (G : 'M[R]_(m, n)) A :=
+  ep (F A) = ⟨G, ep_mx A⟩.
+
 (** The ε-part of each operation, paired with a cotangent G. Read from left to right, every rule is
     one step of backpropagation: it says what the operation passes back to each of its operands. *)
 Section Rules.
@@ -105,6 +110,12 @@ Lemma re_rows m n (b : 'rV[dual]_n) : re_mx (rows m b) = rows m (re_mx b).
 Proof. by apply/matrixP => i j; rewrite !mxE. Qed.
 
 Lemma re_hadamard m n (A B : 'M[dual]_(m, n)) : re_mx (A ⊙ B) = re_mx A ⊙ re_mx B.
+Proof. by apply/matrixP => i j; rewrite !mxE. Qed.
+
+Lemma re_constant m n (A : 'M[R]_(m, n)) : re_mx (map_mx (@constant R) A) = A.
+Proof. by apply/matrixP => i j; rewrite !mxE. Qed.
+
+Lemma ep_constant m n (A : 'M[R]_(m, n)) : ep_mx (map_mx (@constant R) A) = 0.
 Proof. by apply/matrixP => i j; rewrite !mxE. Qed.
 
 Section OneSize.

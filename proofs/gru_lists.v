@@ -1,7 +1,7 @@
 (** The gradient of the GRU, computed on lists: equal to that of the theorem. *)
 
 From mathcomp Require Import all_ssreflect all_algebra.
-From Bptt Require Import pairing sweep lists.
+From Bptt Require Import pairing sweep cells lists.
 From Bptt Require Import gru.
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -41,11 +41,15 @@ Definition list_candidate_sum t y :=
     (if reset_acts is before then list_recurrent t y
      else had B H (list_gate_value t y reset) (list_recurrent t y)).
 Definition list_candidate_value t y := map_table B H tau (list_candidate_sum t y).
-Definition list_next t y :=
+Definition list_step t y :=
   add B H
     (had B H (complement B H (list_gate_value t y update)) (list_candidate_value t y))
     (had B H (list_gate_value t y update) y).
-Fixpoint lh t := if t is s.+1 then list_next t (lh s) else lh0 p.
+Definition list_states := run list_step (lh0 p).
+
+(** The sweep back, along states that are computed once. *)
+Section Trace.
+Variable lh : nat -> table.
 
 Definition lr t := list_gate_value t (lh t.-1) reset.
 Definition lz t := list_gate_value t (lh t.-1) update.
@@ -77,25 +81,34 @@ Definition list_back t s :=
       (add B H (had B H s (lz t)) (times B H H (list_delta t s reset) (lW p reset)))
       (times B H H (list_delta t s update) (lW p update)))
     (list_through_n t s).
-Definition list_state t := list_state_gradient (add B H) [::] list_back list_entering T t.
-Definition list_adjoint t := list_delta t (list_state t).
-Definition list_adjoint_W t := list_delta_W t (list_state t).
 
-Definition list_gradient : list_params := {|
-  lU := fun z => sum_steps H D T (fun t => outer B H D (list_adjoint t z) (at_step (lx p) t));
+(** The value of each gate, computed once. *)
+Definition memo_gates (F : gate -> table) : gate -> table :=
+  let r := F reset in let z := F update in let n := F candidate in
+  fun gate => match gate with reset => r | update => z | candidate => n end.
+
+Definition list_sums (first : table) (s : nat -> table) : list_params :=
+  let e := memo T (fun t => memo_gates (list_delta t (s t))) in
+  let e_W := memo T (fun t => list_delta_W t (s t)) in {|
+  lU := fun z => sum_steps H D T (fun t => outer B H D (e t z) (at_step (lx p) t));
   lW := fun z =>
     if z is candidate
-    then sum_steps H H T (fun t => outer B H H (list_adjoint_W t) (list_factor t (lh t.-1)))
-    else sum_steps H H T (fun t => outer B H H (list_adjoint t z) (lh t.-1));
-  lV := sum_steps O H T (fun t => outer B O H (at_step g t) (lh t));
-  lb := fun z => sum_steps 1 H T (fun t => total B H (list_adjoint t z));
-  lb_n := sum_steps 1 H T (fun t => total B H (list_adjoint_W t));
-  lc := sum_steps 1 O T (fun t => total B O (at_step g t));
-  lh0 := list_from_later (add B H) [::] list_back list_entering T 0;
-  lx := mkseq (fun t =>
-    let part z := times B H D (list_adjoint t.+1 z) (lU p z) in
-    add B D (add B D (part reset) (part update)) (part candidate)) T
+    then sum_steps H H T (fun t => outer B H H (e_W t) (list_factor t (lh t.-1)))
+    else sum_steps H H T (fun t => outer B H H (e t z) (lh t.-1));
+  lV := list_output_weight_gradient B H O T (at_step g) lh;
+  lb := fun z => sum_steps 1 H T (fun t => total B H (e t z));
+  lb_n := sum_steps 1 H T (fun t => total B H (e_W t));
+  lc := list_output_bias_gradient B O T (at_step g);
+  lh0 := first;
+  lx := mkseq (fun t => sum_over B D blocks (fun z => times B H D (e t.+1 z) (lU p z))) T
 |}.
+
+Definition gradient_along :=
+  list_sums (list_from_later (add B H) [::] T list_entering list_back 0)
+    (list_state_gradient (add B H) [::] T list_entering list_back).
+Definition truncated_along k :=
+  list_sums (list_cut_first_gradient (add B H) [::] T list_entering k list_back)
+    (list_cut_state_gradient (add B H) [::] T list_entering k list_back).
 
 Lemma mx_gate_value t y z : mx B H (list_gate_value t y z) = gate_value sigma P t (mx B H y) z.
 Proof. by rewrite !mx_rules. Qed.
@@ -113,11 +126,16 @@ rewrite /list_candidate_sum /candidate_sum 2!mx_add mx_linear mx_bias; congr (_ 
 by case: reset_acts (mx_recurrent t y) => mx_rec; rewrite ?mx_had ?mx_gate_value mx_rec.
 Qed.
 
-Lemma mx_lh t : mx B H (lh t) = h sigma tau reset_acts P t.
+Lemma mx_states t : mx B H (list_states t) = h sigma tau reset_acts P t.
 Proof.
-elim: t => //= t IHt; rewrite /list_next mx_add !mx_had mx_complement !mx_gate_value mx_map.
+elim: t => //= t IHt; rewrite /list_step mx_add !mx_had mx_complement !mx_gate_value mx_map.
 by rewrite mx_candidate_sum IHt.
 Qed.
+
+Hypothesis traceE : forall t, lh t = list_states t.
+
+Lemma mx_lh t : mx B H (lh t) = h sigma tau reset_acts P t.
+Proof. by rewrite traceE mx_states. Qed.
 
 Lemma mx_delta_n t s :
   mx B H (list_delta_n t s) = delta_n sigma tau tau' reset_acts P t (mx B H s).
@@ -167,37 +185,66 @@ Proof. by rewrite !mx_add !mx_times mx_had mx_gate_value mx_lh !mx_delta mx_thro
 Lemma mx_entering t : mx B H (list_entering t) = entering P G t.
 Proof. exact: mx_times. Qed.
 
-Lemma mx_state t : mx B H (list_state t)
-  = state_gradient (back sigma sigma' tau tau' reset_acts P) (entering P G) T t.
-Proof. exact: (meaning_state_gradient T (mx_add B H) (mx0 _ B H) mx_back mx_entering). Qed.
+(** The results r are those of the theorems, E. *)
+Definition equals (r : list_params) (E : params R B D H O) :=
+  [/\ forall z, mx H D (lU r z) = U E z, forall z, mx H H (lW r z) = W E z,
+      mx O H (lV r) = V E, forall z, mx 1 H (lb r z) = b E z &
+  [/\ mx 1 H (lb_n r) = b_n E, mx 1 O (lc r) = c E, mx B H (lh0 r) = h0 E &
+      forall t, (0 < t <= T)%N -> mx B D (at_step (lx r) t) = x E t]].
 
-Lemma mx_adjoint t z :
-  mx B H (list_adjoint t z) = adjoint sigma sigma' tau tau' reset_acts P G T t z.
-Proof. by rewrite mx_delta mx_state. Qed.
-
-Lemma mx_adjoint_W t :
-  mx B H (list_adjoint_W t) = adjoint_W sigma sigma' tau tau' reset_acts P G T t.
-Proof. by rewrite mx_delta_W mx_state. Qed.
-
-(** Every gradient that is computed is that of the theorem. *)
-Theorem gru_gradient_computed : let E := gradient sigma sigma' tau tau' reset_acts P G T in
-  [/\ forall z, mx H D (lU list_gradient z) = U E z, forall z, mx H H (lW list_gradient z) = W E z,
-      mx O H (lV list_gradient) = V E, forall z, mx 1 H (lb list_gradient z) = b E z &
-   [/\ mx 1 H (lb_n list_gradient) = b_n E, mx 1 O (lc list_gradient) = c E,
-       mx B H (lh0 list_gradient) = h0 E &
-       forall t, (0 < t <= T)%N -> mx B D (at_step (lx list_gradient) t) = x E t]].
+Lemma sums_computed first s first_S s_S :
+  mx B H first = first_S -> (forall t, mx B H (s t) = s_S t) ->
+  equals (list_sums first s) (sums sigma sigma' tau tau' reset_acts P G T first_S s_S).
 Proof.
+move=> mx_first mx_s.
+have mx_e t z : mx B H (memo T (fun t => memo_gates (list_delta t (s t))) t z)
+    = delta sigma sigma' tau tau' reset_acts P t (s_S t) z.
+  by rewrite memoE -mx_s -mx_delta /memo_gates; case: z.
+have mx_e_W t : mx B H (memo T (fun t => list_delta_W t (s t)) t)
+    = delta_W sigma tau tau' reset_acts P t (s_S t).
+  by rewrite memoE mx_delta_W mx_s.
 split; [move=> z | move=> z | | move=> z | split; last case=> // t /andP[_ lt_tT]].
-- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_outer mx_adjoint.
+- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_outer mx_e.
 - case: z; rewrite mx_sum_steps; apply: eq_bigr => t _.
-  + by rewrite mx_outer mx_adjoint mx_lh.
-  + by rewrite mx_outer mx_adjoint mx_lh.
-  by rewrite mx_outer mx_adjoint_W mx_factor mx_lh.
-- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_outer mx_lh.
-- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_total mx_adjoint.
-- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_total mx_adjoint_W.
-- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_total.
-- exact: (meaning_from_later T (mx_add B H) (mx0 _ B H) mx_back mx_entering).
-by rewrite /at_step nth_mkseq // !mx_add !mx_times !mx_adjoint.
+  + by rewrite mx_outer mx_e mx_lh.
+  + by rewrite mx_outer mx_e mx_lh.
+  by rewrite mx_outer mx_e_W mx_factor mx_lh.
+- by rewrite mx_output_weight_gradient; apply: eq_bigr => t _; rewrite mx_lh.
+- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_total mx_e.
+- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_total mx_e_W.
+- exact: mx_output_bias_gradient.
+- exact: mx_first.
+rewrite /at_step nth_mkseq // mx_sum_over; apply: eq_bigr => z _.
+by rewrite mx_times mx_e.
 Qed.
+
+Lemma gradient_along_computed :
+  equals gradient_along (gradient sigma sigma' tau tau' reset_acts P G T).
+Proof.
+apply: sums_computed => [|t].
+  exact: (meaning_from_later T (mx_add B H) (mx0 _ B H) mx_entering mx_back).
+exact: (meaning_state_gradient T (mx_add B H) (mx0 _ B H) mx_entering mx_back).
+Qed.
+
+Lemma truncated_along_computed k :
+  equals (truncated_along k) (truncated sigma sigma' tau tau' reset_acts P G T k).
+Proof.
+apply: sums_computed => [|t].
+  exact: (meaning_cut_first_gradient T (mx_add B H) (mx0 _ B H) mx_entering k mx_back).
+exact: (meaning_cut_state_gradient T (mx_add B H) (mx0 _ B H) mx_entering k mx_back).
+Qed.
+End Trace.
+
+Definition list_gradient := gradient_along (memo T list_states).
+Definition list_truncated := truncated_along (memo T list_states).
+
+(** What is computed on lists is the gradient of the theorem. *)
+Theorem gru_gradient_computed :
+  equals list_gradient (gradient sigma sigma' tau tau' reset_acts P G T).
+Proof. exact: (gradient_along_computed (memoE _ _)). Qed.
+
+(** What is computed on lists is the truncated gradient of the theorem. *)
+Theorem gru_truncated_computed k :
+  equals (list_truncated k) (truncated sigma sigma' tau tau' reset_acts P G T k).
+Proof. exact: (truncated_along_computed (memoE _ _)). Qed.
 End Lists.

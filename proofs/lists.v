@@ -1,7 +1,7 @@
 (** Matrices that compute: lists of rows, each operation equal to that of matrices. *)
 
 From mathcomp Require Import all_ssreflect all_algebra.
-From Bptt Require Import pairing sweep.
+From Bptt Require Import pairing sweep cells.
 Set Implicit Arguments.
 Unset Strict Implicit.
 Unset Printing Implicit Defensive.
@@ -87,36 +87,106 @@ Proof.
 rewrite big_add1 /index_iota subn0 /sum_steps /mkseq.
 by elim: (iota 0 T) => [|t r IHr] /=; rewrite ?big_nil ?mx0 // big_cons mx_add IHr.
 Qed.
+
+(** An entry of a table is one of its matrix. *)
+Lemma mxE_entry m n A (i : 'I_m) (j : 'I_n) : mx m n A i j = entry A i j.
+Proof. exact: mxE. Qed.
+
+(** The output of a step, and what its cotangent passes back. *)
+Definition list_read_out m k n h V c := add m n (linear m k n h V) (bias m n c).
+Definition list_output_weight_gradient m k n T (g h : nat -> table) :=
+  sum_steps n k T (fun t => outer m n k (g t) (h t)).
+Definition list_output_bias_gradient m n T (g : nat -> table) :=
+  sum_steps 1 n T (fun t => total m n (g t)).
+
+Lemma mx_read_out m k n h V c :
+  mx m n (list_read_out m k n h V c) = read_out (mx n k V) (mx 1 n c) (mx m k h).
+Proof. by rewrite mx_add mx_linear mx_bias. Qed.
+
+Lemma mx_output_weight_gradient m k n T g h : mx n k (list_output_weight_gradient m k n T g h)
+  = output_weight_gradient (fun t => mx m n (g t)) T (fun t => mx m k (h t)).
+Proof. by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_outer. Qed.
+
+Lemma mx_output_bias_gradient m n T g :
+  mx 1 n (list_output_bias_gradient m n T g) = output_bias_gradient (fun t => mx m n (g t)) T.
+Proof. by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_total. Qed.
+
+(** A sum over the gates. *)
+Definition sum_over (Z : Type) m n (blocks : seq Z) (F : Z -> table) : table :=
+  foldr (fun z => add m n (F z)) [::] blocks.
+
+Lemma mx_sum_over (Z : Type) m n (blocks : seq Z) F :
+  mx m n (sum_over m n blocks F) = \sum_(z <- blocks) mx m n (F z).
+Proof. by elim: blocks => [|z r IHr]; rewrite ?big_nil ?mx0 // big_cons mx_add IHr. Qed.
 End Lists.
 
 (** The rewriting rules above, from an operation on tables to that on matrices. *)
 Definition mx_rules := (mx_add, mx_sub, mx_complement, mx_had, mx_map, mx_bias, mx_total, mx_linear,
   mx_times, mx_outer, mx_sum_steps).
 
+(** The values of a function up to n, computed once. *)
+Definition memo (L : Type) (n : nat) (F : nat -> L) : nat -> L :=
+  let values := mkseq (fun t => Some (F t)) n.+1 in
+  fun t => if nth None values t is Some value then value else F t.
+
+Lemma memoE (L : Type) n (F : nat -> L) t : memo n F t = F t.
+Proof.
+rewrite /memo; case: (ltnP t n.+1) => [lt_t | le_t]; first by rewrite nth_mkseq.
+by rewrite nth_default // size_mkseq.
+Qed.
+
 (** The sweep back through time, for states of any type L that stand for elements of S. *)
 Section Sweep.
-Variables (L : Type) (plus : L -> L -> L) (zero : L) (back : nat -> L -> L) (entering : nat -> L).
-Variable T : nat.
+Variables (L : Type) (plus : L -> L -> L) (zero : L) (T : nat) (entering : nat -> L).
 
-Fixpoint list_after_steps (k : nat) : L :=
-  if k is j.+1 then back (T - j) (plus (list_after_steps j) (entering (T - j))) else zero.
+Fixpoint list_after_steps (back : nat -> L -> L) (k : nat) : L :=
+  if k is j.+1
+  then back (T - j)%N (plus (list_after_steps back j) (entering (T - j)%N))
+  else zero.
 
-Definition list_from_later t := list_after_steps (T - t).
-Definition list_state_gradient t := plus (list_from_later t) (entering t).
+Definition list_from_later back t := list_after_steps back (T - t)%N.
+Definition list_state_gradient back t := plus (list_from_later back t) (entering t).
 
-Variables (S : zmodType) (meaning : L -> S) (back_S : nat -> S -> S) (entering_S : nat -> S).
+Variables (S : zmodType) (meaning : L -> S) (entering_S : nat -> S).
 Hypothesis meaning_plus : forall s s', meaning (plus s s') = meaning s + meaning s'.
 Hypothesis meaning_zero : meaning zero = 0.
-Hypothesis meaning_back : forall t s, meaning (back t s) = back_S t (meaning s).
 Hypothesis meaning_entering : forall t, meaning (entering t) = entering_S t.
 
-Lemma meaning_from_later t : meaning (list_from_later t) = from_later back_S entering_S T t.
+Section Back.
+Variables (back : nat -> L -> L) (back_S : nat -> S -> S).
+Hypothesis meaning_back : forall t s, meaning (back t s) = back_S t (meaning s).
+
+Lemma meaning_from_later t : meaning (list_from_later back t) = from_later back_S entering_S T t.
 Proof.
 rewrite /list_from_later /from_later; elim: (T - t)%N => //= k IHk.
 by rewrite meaning_back meaning_plus meaning_entering IHk.
 Qed.
 
 Lemma meaning_state_gradient t :
-  meaning (list_state_gradient t) = state_gradient back_S entering_S T t.
+  meaning (list_state_gradient back t) = state_gradient back_S entering_S T t.
 Proof. by rewrite meaning_plus meaning_from_later meaning_entering. Qed.
+End Back.
+
+(** The same, truncated to the last k steps. *)
+Variables (k : nat) (back : nat -> L -> L) (back_S : nat -> S -> S).
+Hypothesis meaning_back : forall t s, meaning (back t s) = back_S t (meaning s).
+
+Definition list_cut t s := if (t <= T - k)%N then zero else s.
+Definition list_cut_back t s := back t (list_cut t s).
+Definition list_cut_state_gradient t := list_cut t (list_state_gradient list_cut_back t).
+Definition list_cut_first_gradient := list_from_later list_cut_back 0.
+
+Fact meaning_cut_back t s : meaning (list_cut_back t s) = cut_back back_S T k t (meaning s).
+Proof. by rewrite meaning_back /cut_back /cut /list_cut; case: ifP; rewrite ?meaning_zero. Qed.
+
+Lemma meaning_cut_first_gradient :
+  meaning list_cut_first_gradient = cut_first_gradient back_S entering_S T k.
+Proof. exact: (meaning_from_later meaning_cut_back). Qed.
+
+Lemma meaning_cut_state_gradient t :
+  meaning (list_cut_state_gradient t) = cut_state_gradient back_S entering_S T k t.
+Proof.
+rewrite /list_cut_state_gradient /cut_state_gradient /list_cut /cut; case: ifP => // _.
+exact: (meaning_state_gradient meaning_cut_back).
+Qed.
 End Sweep.

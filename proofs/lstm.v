@@ -1,7 +1,7 @@
 (** The LSTM: the adjoint recursion gives its derivative, for every T and every size. *)
 
 From mathcomp Require Import all_ssreflect all_algebra.
-From Bptt Require Import pairing dual_numbers sweep.
+From Bptt Require Import pairing dual_numbers sweep cells.
 Set Implicit Arguments.
 Unset Strict Implicit.
 Unset Printing Implicit Defensive.
@@ -11,8 +11,7 @@ Local Open Scope ring_scope.
 (** The blocks of rows of U, W and b. *)
 Inductive gate := input | forget | candidate | output.
 
-Definition over_gates (S : zmodType) (F : gate -> S) :=
-  F input + F forget + F candidate + F output.
+Definition blocks := [:: input; forget; candidate; output].
 
 (** * The model, over any commutative ring. Each row is one sequence of the batch. *)
 Section Model.
@@ -30,36 +29,32 @@ Definition preactivation p t (previous : state) (z : gate) : state :=
 Definition activate (z : gate) := map_mx (m := B) (n := H) (if z is candidate then tau else sigma).
 Definition slope (z : gate) := map_mx (m := B) (n := H) (if z is candidate then tau' else sigma').
 
-(** The pair (h_t, c_t). *)
-Fixpoint states p t : state * state :=
-  if t is s.+1 then
-    let: (h, cell) := states p s in
-    let gates z := activate z (preactivation p t h z) in  (* (S2)  i, f, g, o *)
-    let next := gates forget ⊙ cell + gates input ⊙ gates candidate in  (* (S3)  c_t *)
-    (gates output ⊙ map_mx tau next, next)  (* (S4)  h_t = o_t ⊙ tanh(c_t) *)
-  else (h0 p, c0 p).
+(** One step, from the previous pair y of h and the cell. *)
+Section Step.
+Variables (p : params) (t : nat) (y : state * state).
 
+Definition gate_value z := activate z (preactivation p t y.1 z).  (* (S2)  i, f, g, o *)
+
+Definition next_cell : state :=
+  gate_value forget ⊙ y.2 + gate_value input ⊙ gate_value candidate.  (* (S3)  c_t *)
+
+Definition step : state * state :=
+  (gate_value output ⊙ map_mx tau next_cell, next_cell).  (* (S4)  h_t = o_t ⊙ tanh(c_t) *)
+End Step.
+
+Definition states p := run (step p) (h0 p, c0 p).
 Definition h p t := (states p t).1.
 Definition cell p t := (states p t).2.
 Definition a p t z := preactivation p t (h p t.-1) z.
 Definition gates p t z := activate z (a p t z).
-
-Lemma h_step p t : h p t.+1 = gates p t.+1 output ⊙ map_mx tau (cell p t.+1).
-Proof. by rewrite /gates /a /h /cell /=; case: (states p t). Qed.
-
-Lemma cell_step p t :
-  cell p t.+1 = gates p t.+1 forget ⊙ cell p t + gates p t.+1 input ⊙ gates p t.+1 candidate.
-Proof. by rewrite /gates /a /h /cell /=; case: (states p t). Qed.
-
-Definition prediction p t : 'M[R]_(B, O) :=
-  h p t *m (V p)^T + rows B (c p).  (* (F3)  ŷ_t = V h_t + c *)
+Definition prediction p t := read_out (V p) (c p) (h p t).
 
 (** ** The adjoint recursion, from the cotangents g_t = ∂L/∂ŷ_t of all outputs *)
 Section Adjoints.
 Variables (p : params) (g : nat -> 'M[R]_(B, O)) (T : nat).
 Implicit Type s : (state * state)%type.  (* ∂L/∂h_t and what reaches ∂L/∂c_t from step t + 1 *)
 
-Definition entering t : state * state := (g t *m V p, 0).  (* (B1)  Vᵀ ∂L/∂ŷ *)
+Definition entering t : state * state := (enter_state (V p) g t, 0).
 
 Definition cell_gradient t s : state :=
   s.2 + s.1 ⊙ gates p t output ⊙ map_mx tau' (cell p t).  (* (S5)  ∂L/∂c_t, both paths *)
@@ -74,26 +69,34 @@ Definition delta t s z : state :=
   end ⊙ slope z (a p t z).
 
 Definition back t s : state * state :=
-  (over_gates (fun z => delta t s z *m W p z),  (* (S11)  ∂L/∂h_{t-1} = Wᵀ δ_t *)
+  (\sum_(z <- blocks) delta t s z *m W p z,  (* (S11)  ∂L/∂h_{t-1} = Wᵀ δ_t *)
    cell_gradient t s ⊙ gates p t forget).  (* (S10)  ∂L/∂c_{t-1} *)
 
-Definition adjoint t := delta t (state_gradient back entering T t).
-
-Definition gradient : params := {|
-  U := fun z => \sum_(1 <= t < T.+1) (adjoint t z)^T *m x p t;  (* (S12)  Σ_t δ_t x_tᵀ *)
-  W := fun z => \sum_(1 <= t < T.+1) (adjoint t z)^T *m h p t.-1;  (* (S13)  Σ_t δ_t h_{t-1}ᵀ *)
-  V := \sum_(1 <= t < T.+1) (g t)^T *m h p t;  (* (B6)  ∂L/∂ŷ hᵀ *)
-  b := fun z => \sum_(1 <= t < T.+1) row_sum (adjoint t z);  (* (S14)  Σ_t δ_t *)
-  c := \sum_(1 <= t < T.+1) row_sum (g t);  (* (B8)  ∂L/∂ŷ *)
-  h0 := (from_later back entering T 0).1;  (* (S11) once more, at t = 1 *)
-  c0 := (from_later back entering T 0).2;  (* (S10) once more, at t = 1 *)
-  x := fun t => over_gates (fun z => adjoint t z *m U p z)  (* (S15)  ∂L/∂x_t = Uᵀ δ_t *)
+(** The sums over time, from the gradients of the states 0 and t. *)
+Definition sums (first : state * state) (s : nat -> state * state) : params := {|
+  U := fun z => \sum_(1 <= t < T.+1) (delta t (s t) z)^T *m x p t;  (* (S12)  Σ_t δ_t x_tᵀ *)
+  W := fun z =>
+    \sum_(1 <= t < T.+1) (delta t (s t) z)^T *m h p t.-1;  (* (S13)  Σ_t δ_t h_{t-1}ᵀ *)
+  V := output_weight_gradient g T (h p);
+  b := fun z => \sum_(1 <= t < T.+1) row_sum (delta t (s t) z);  (* (S14)  Σ_t δ_t *)
+  c := output_bias_gradient g T;
+  h0 := first.1;  (* (S11) once more, at t = 1 *)
+  c0 := first.2;  (* (S10) once more, at t = 1 *)
+  x := fun t => \sum_(z <- blocks) delta t (s t) z *m U p z  (* (S15)  ∂L/∂x_t = Uᵀ δ_t *)
 |}.
+
+Definition states_gradient := state_gradient back entering T.
+Definition adjoint t := delta t (states_gradient t).
+Definition gradient := sums (from_later back entering T 0) states_gradient.
+
+(** Through the last k steps only. *)
+Definition truncated k :=
+  sums (cut_first_gradient back entering T k) (cut_state_gradient back entering T k).
 End Adjoints.
 
 (** The inner product of a gradient with a direction. *)
 Definition pairing T p d : R :=
-  over_gates (fun z => ⟨U p z, U d z⟩ + ⟨W p z, W d z⟩ + ⟨b p z, b d z⟩)
+  \sum_(z <- blocks) (⟨U p z, U d z⟩ + ⟨W p z, W d z⟩ + ⟨b p z, b d z⟩)
   + ⟨V p, V d⟩ + ⟨c p, c d⟩ + ⟨h0 p, h0 d⟩ + ⟨c0 p, c0 d⟩
   + \sum_(1 <= t < T.+1) ⟨x p t, x d t⟩.
 End Model.
@@ -112,98 +115,170 @@ Hypothesis Tau_tau : extends tau tau' Tau.
 Variable P : params (dual_comRingType R) B D H O.
 Let p := map_params (@re R) P.
 Let d := map_params (@ep R) P.
-Local Notation cell_gradient := (cell_gradient sigma tau tau' p).
+Local Notation state := 'M[R]_(B, H).
 Local Notation delta := (delta sigma sigma' tau tau' p).
 Local Notation back := (back sigma sigma' tau tau' p).
+Local Notation gradient := (gradient sigma sigma' tau tau' p).
+Local Notation states := (states sigma tau p).
+Implicit Types (y : ('M[dual R]_(B, H) * 'M[dual R]_(B, H))%type) (g : nat -> 'M[R]_(B, O)).
+Implicit Type s : (state * state)%type.
+
+Definition re2 y : state * state := (re_mx y.1, re_mx y.2).
 
 Lemma gate_extends z :
   extends (if z is candidate then tau else sigma) (if z is candidate then tau' else sigma')
     (if z is candidate then Tau else Sigma).
 Proof. by case: z. Qed.
 
-Lemma re_states t :
-  (re_mx (h Sigma Tau P t) = h sigma tau p t) * (re_mx (cell Sigma Tau P t) = cell sigma tau p t).
+Lemma re_gate_value t y z :
+  re_mx (gate_value Sigma Tau P t y z) = gate_value sigma tau p t (re2 y) z.
+Proof. by rewrite (re_map (gate_extends z)) re_preactivation. Qed.
+
+Lemma re_next_cell t y : re_mx (next_cell Sigma Tau P t y) = next_cell sigma tau p t (re2 y).
+Proof. by rewrite map_mxD !re_hadamard !re_gate_value. Qed.
+
+Lemma re_step t y : re2 (step Sigma Tau P t y) = step sigma tau p t (re2 y).
+Proof. by rewrite /re2 /= re_hadamard (re_map Tau_tau) re_gate_value re_next_cell. Qed.
+
+Lemma re_states t : re2 (lstm.states Sigma Tau P t) = states t.
+Proof. by elim: t => //= t IHt; rewrite re_step IHt. Qed.
+
+(** What one gate, and one step, add to the pairing of the gradient with the direction. *)
+Let add_block t (e : state) z :=
+  contribution (x p t) (U p z) (U d z) (W d z) (b d z) (x d t) (h sigma tau p t.-1) e e.
+Let add t s := \sum_(z <- blocks) add_block t (delta t s z) z.
+
+Lemma gate_adjoint t (e : state) y z : re2 y = states t ->
+  let e' := e ⊙ slope sigma' tau' z (a sigma tau p t.+1 z) in
+  ⟨e, ep_mx (gate_value Sigma Tau P t.+1 y z)⟩
+  = add_block t.+1 e' z + ⟨e' *m W p z, ep_mx y.1⟩.
 Proof.
-elim: t => // t [IHh IHc].
-have re_gate z : re_mx (gates Sigma Tau P t.+1 z) = gates sigma tau p t.+1 z.
-  by rewrite (re_map (gate_extends z)) re_preactivation IHh.
-have re_cell : re_mx (cell Sigma Tau P t.+1) = cell sigma tau p t.+1.
-  by rewrite !cell_step map_mxD !re_hadamard !re_gate IHc.
-by split; rewrite // !h_step re_hadamard (re_map Tau_tau) re_gate re_cell.
+move=> re_y; have re_h : re_mx y.1 = h sigma tau p t by rewrite /h -re_y.
+by rewrite (back_map _ (gate_extends z)) re_preactivation back_preactivation re_h.
 Qed.
 
-Lemma re_a t z : re_mx (a Sigma Tau P t z) = a sigma tau p t z.
-Proof. by rewrite re_preactivation re_states. Qed.
+Definition state_pairing s y : R := ⟨s.1, ep_mx y.1⟩ + ⟨s.2, ep_mx y.2⟩.
 
-Lemma re_gates t z : re_mx (gates Sigma Tau P t z) = gates sigma tau p t z.
-Proof. by rewrite (re_map (gate_extends z)) re_a. Qed.
+Lemma state_pairingD s s' y : state_pairing (s + s') y = state_pairing s y + state_pairing s' y.
+Proof. by rewrite /state_pairing !innerDl addrACA. Qed.
 
-(** What one gate of one step adds to the pairing of the gradient with the direction. *)
-Definition gate_contribution t (e : 'M[R]_(B, H)) z : R :=
-  ⟨e^T *m x p t, U d z⟩ + ⟨e^T *m h sigma tau p t.-1, W d z⟩ + ⟨row_sum e, b d z⟩
-  + ⟨e *m U p z, x d t⟩.
-
-Definition contribution t s : R := over_gates (fun z => gate_contribution t (delta t s z) z).
-
-Lemma gate_adjoint t (e : 'M[R]_(B, H)) z :
-  ⟨e, ep_mx (gates Sigma Tau P t.+1 z)⟩
-  = gate_contribution t.+1 (e ⊙ slope sigma' tau' z (a sigma tau p t.+1 z)) z
-    + ⟨e ⊙ slope sigma' tau' z (a sigma tau p t.+1 z) *m W p z, ep_mx (h Sigma Tau P t)⟩.
-Proof. by rewrite (back_map _ (gate_extends z)) re_a back_preactivation re_states. Qed.
-
-Definition state_pairing (s : 'M[R]_(B, H) * 'M[R]_(B, H)) t : R :=
-  ⟨s.1, ep_mx (h Sigma Tau P t)⟩ + ⟨s.2, ep_mx (cell Sigma Tau P t)⟩.
-
-Lemma step_adjoint t s :
-  state_pairing s t.+1 = contribution t.+1 s + state_pairing (back t.+1 s) t.
+Lemma step_adjoint t s y : re2 y = states t ->
+  state_pairing s (step Sigma Tau P t.+1 y) = add t.+1 s + state_pairing (back t.+1 s) y.
 Proof.
-rewrite /state_pairing h_step back_hadamard (back_map _ Tau_tau) -addrA.
-rewrite [X in _ + X]addrC -innerDl re_gates (re_map Tau_tau) re_states.
-rewrite -/(cell_gradient t.+1 s) [cell Sigma Tau P t.+1]cell_step back_sum !back_hadamard.
-rewrite !re_gates re_states !gate_adjoint.
+move=> re_y; rewrite /state_pairing /= back_hadamard (back_map _ Tau_tau) -addrA.
+rewrite [X in _ + X]addrC -innerDl re_gate_value (re_map Tau_tau) re_next_cell re_y.
+rewrite -[_ + _ ⊙ _ ⊙ _]/(cell_gradient sigma tau tau' p t.+1 s).
+rewrite back_sum !back_hadamard !re_gate_value re_y !(gate_adjoint _ _ re_y).
+have -> : re_mx y.2 = cell sigma tau p t by rewrite /cell -re_y.
 rewrite -[_ ⊙ slope _ _ output _]/(delta t.+1 s output).
 rewrite -[_ ⊙ slope _ _ forget _]/(delta t.+1 s forget).
 rewrite -[_ ⊙ slope _ _ input _]/(delta t.+1 s input).
 rewrite -[_ ⊙ slope _ _ candidate _]/(delta t.+1 s candidate).
-rewrite /contribution /over_gates [(back _ _).1]/= !innerDl.
-by rewrite [LHS](AC (2*(3*(2*2))) ((6*3*8*1)*(7*4*9*2*5))).
+rewrite /add /back /= !big_cons !big_nil !addr0 !innerDl.
+by rewrite [LHS](AC (2*(3*(2*2))) ((6*(3*(8*1)))*(7*(4*(9*2))*5))).
 Qed.
 
-Lemma state_pairingD t s s' :
-  state_pairing (s + s') t = state_pairing s t + state_pairing s' t.
-Proof. by rewrite /state_pairing !innerDl addrACA. Qed.
+Lemma pairing_entering g Y :
+  \sum_(1 <= t < T.+1) ⟨enter_state (re_mx (V P)) g t, ep_mx (Y t).1⟩
+  = \sum_(1 <= t < T.+1) state_pairing (entering p g t) (Y t).
+Proof. by apply: eq_bigr => t _; rewrite /state_pairing inner0l addr0. Qed.
 
-Lemma prediction_adjoint t (e : 'M[R]_(B, O)) :
-  ⟨e, ep_mx (prediction Sigma Tau P t)⟩
-  = ⟨e^T *m h sigma tau p t, V d⟩ + ⟨row_sum e, c d⟩ + state_pairing (e *m V p, 0) t.
+(** The gradient is the derivative of all outputs, in every direction, for all cotangents. *)
+Theorem lstm_gradient g :
+  \sum_(1 <= t < T.+1) ⟨g t, ep_mx (prediction Sigma Tau P t)⟩ = pairing T (gradient g T) d.
 Proof.
-by rewrite back_sum back_linear back_rows re_states /state_pairing inner0l addr0 addrAC.
+have adjoint := @sweep_adjoint _ back (entering p g) T _
+  (fun s t => state_pairing s (lstm.states Sigma Tau P t)) add.
+rewrite read_out_adjoint pairing_entering adjoint; first last.
+- by move=> t s; rewrite -step_adjoint ?re_states.
+- by move=> t s s'; apply: state_pairingD.
+rewrite /add /add_block sum_block_contributions /state_pairing /pairing /=.
+under [X in ⟨X, V d⟩]eq_bigr do rewrite [re_mx _](congr1 fst (re_states _)).
+by rewrite [LHS](AC (2*(2*2)) (3*1*2*5*6*4)).
 Qed.
 
-Theorem lstm_gradient (g : nat -> 'M[R]_(B, O)) :
-  \sum_(1 <= t < T.+1) ⟨g t, ep_mx (prediction Sigma Tau P t)⟩
-  = pairing T (gradient sigma sigma' tau tau' p g T) d.
-Proof.
-rewrite (eq_bigr _ (fun t _ => prediction_adjoint t (g t))) big_split /= [X in X + _]big_split /=.
-rewrite [X in _ + X](sweep_adjoint (back := back) (entering p g) T state_pairingD step_adjoint).
-rewrite /contribution /over_gates /gate_contribution !big_split /state_pairing.
-have split_x : \sum_(1 <= t < T.+1) ⟨x (gradient sigma sigma' tau tau' p g T) t, x d t⟩
-    = over_gates (fun z => \sum_(1 <= t < T.+1)
-        ⟨adjoint sigma sigma' tau tau' p g T t z *m U p z, x d t⟩).
-  by rewrite /over_gates -!big_split; apply: eq_bigr => t _; rewrite !innerDl.
-rewrite /pairing split_x /over_gates !inner_suml.
-rewrite [LHS](AC (2*((4*4*4*4)*2))
-  (((3*4*5)*(7*8*9)*(11*12*13)*(15*16*17))*1*2*19*20*(6*10*14*18))).
-by [].
-Qed.
-
-(** With one output, after step T. *)
+(** The same with one output, after step T. *)
 Corollary lstm_gradient_of_last_output (e : 'M[R]_(B, O)) : (0 < T)%N ->
-  ⟨e, ep_mx (prediction Sigma Tau P T)⟩
-  = pairing T (gradient sigma sigma' tau tau' p (at_end T e) T) d.
+  ⟨e, ep_mx (prediction Sigma Tau P T)⟩ = pairing T (gradient (at_end T e) T) d.
+Proof. exact: last_output lstm_gradient e. Qed.
+
+(** The same for a loss whose gradient at the output of step t is g_t. *)
+Corollary lstm_gradient_of_loss (loss : nat -> 'M[dual R]_(B, O) -> dual_comRingType R) g :
+  (forall t, (0 < t <= T)%N -> has_gradient (loss t) (g t) (prediction Sigma Tau P t)) ->
+  ep (\sum_(1 <= t < T.+1) loss t (prediction Sigma Tau P t)) = pairing T (gradient g T) d.
+Proof. exact: losses_of_outputs lstm_gradient _ _. Qed.
+
+(** ** Truncation to the last k steps *)
+Section Truncation.
+Variables (g : nat -> 'M[R]_(B, O)) (k : nat).
+Let full := gradient g T.
+Let kept := truncated sigma sigma' tau tau' p g T k.
+
+Fact cell_gradient0 t : cell_gradient sigma tau tau' p t 0 = 0.
+Proof. by rewrite /cell_gradient add0r !hadamard0l. Qed.
+
+Fact delta0 t z : delta t 0 z = 0.
+Proof. by rewrite /delta; case: z; rewrite ?cell_gradient0 !hadamard0l. Qed.
+
+Fact back0 t : back t 0 = 0.
 Proof.
-move=> T_gt0; rewrite -lstm_gradient.
-by rewrite (sum_at_end (F := fun t s => ⟨s, ep_mx (prediction Sigma Tau P t)⟩)) // => t;
-  rewrite inner0l.
+rewrite /back cell_gradient0 hadamard0l big1 // => z _.
+by rewrite delta0 mul0mx.
 Qed.
+
+(** Truncated to k steps, each sum over time has exactly its last k terms. *)
+Theorem lstm_truncation :
+  let delta := adjoint sigma sigma' tau tau' p g T in
+  [/\ forall z, U kept z = \sum_((T - k).+1 <= t < T.+1) (delta t z)^T *m x p t,
+      forall z, W kept z = \sum_((T - k).+1 <= t < T.+1) (delta t z)^T *m h sigma tau p t.-1,
+      forall z, b kept z = \sum_((T - k).+1 <= t < T.+1) row_sum (delta t z), V kept = V full &
+  [/\ c kept = c full, h0 kept = if (T <= k)%N then h0 full else 0,
+      c0 kept = if (T <= k)%N then c0 full else 0 &
+      forall t, (t <= T)%N -> x kept t = if (t <= T - k)%N then 0 else x full t]].
+Proof.
+have sum_cut := @sum_cut _ back (entering p g) T k.
+have first : cut_first_gradient back (entering p g) T k = _ := cut_first_gradientE _ _ _ back0.
+split=> [z|z|z||]; last split=> [|||t le_tT].
+- by apply: (sum_cut _ (fun t s => (delta t s z)^T *m x p t)) => t; rewrite delta0 trmx0 mul0mx.
+- by apply: (sum_cut _ (fun t s => (delta t s z)^T *m h sigma tau p t.-1)) => t;
+    rewrite delta0 trmx0 mul0mx.
+- by apply: (sum_cut _ (fun t s => row_sum (delta t s z))) => t; rewrite delta0 row_sum0.
+- by [].
+- by [].
+- by rewrite [LHS](congr1 fst first); case: ifP.
+- by rewrite [LHS](congr1 snd first); case: ifP.
+rewrite /= cut_state_gradientE // /cut; case: leqP => // _.
+by rewrite big1 // => z _; rewrite delta0 mul0mx.
+Qed.
+
+(** Truncated, it is the gradient of the loss with constant states up to step T − k. *)
+Theorem lstm_truncation_is_gradient : (k < T)%N ->
+  let constants t := (map_mx (@constant R) (states t).1, map_mx (@constant R) (states t).2) in
+  let held := run_after (step Sigma Tau P) constants (T - k) in
+  \sum_(1 <= t < T.+1) ⟨g t, ep_mx (read_out (V P) (c P) (held t).1)⟩  (* (K2) *)
+  = pairing T kept d.
+Proof.
+move=> lt_kT constants held.
+have re_constants t : re2 (constants t) = states t.
+  by rewrite /re2 /= !re_constant; case: (states t).
+have re_held t : re2 (held t) = states t.
+  elim: t => [|t IHt]; first exact: re_constants.
+  rewrite /held; case: (leqP t.+1 (T - k)) => [le_t | lt_t].
+    by rewrite run_after_given // re_constants.
+  by rewrite run_after_step // re_step IHt.
+have adjoint := @cut_adjoint _ back (entering p g) T k back0 _
+  (fun s t => state_pairing s (held t)) add.
+rewrite read_out_adjoint pairing_entering adjoint; first last.
+- by move=> t s lt_t; rewrite /held run_after_step // step_adjoint.
+- move=> t s le_t; rewrite /held run_after_given // /state_pairing /= !ep_constant.
+  by rewrite !inner0r addr0.
+- by move=> t; rewrite /add big1 // => z _; rewrite delta0 /add_block contribution0.
+- by move=> t s s'; apply: state_pairingD.
+have first : cut_first_gradient back (entering p g) T k = 0.
+  by rewrite (cut_first_gradientE _ _ _ back0) leqNgt lt_kT.
+rewrite /add /add_block sum_block_contributions /pairing /= first !inner0l !addr0 /=.
+under [X in ⟨X, V d⟩]eq_bigr do rewrite [re_mx _](congr1 fst (re_held _)).
+by rewrite [LHS](AC (2*2) (3*1*2*4)).
+Qed.
+End Truncation.
 End Derivative.

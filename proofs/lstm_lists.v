@@ -1,7 +1,7 @@
 (** The gradient of the LSTM, computed on lists: equal to that of the theorem. *)
 
 From mathcomp Require Import all_ssreflect all_algebra.
-From Bptt Require Import pairing sweep lists.
+From Bptt Require Import pairing sweep cells lists.
 From Bptt Require Import lstm.
 Set Implicit Arguments.
 Unset Strict Implicit.
@@ -32,16 +32,25 @@ Definition list_preactivation t y z :=
 Definition list_activate z := map_table B H (if z is candidate then tau else sigma).
 Definition list_slope z := map_table B H (if z is candidate then tau' else sigma').
 
-Fixpoint list_states t : table * table :=
-  if t is s.+1 then
-    let: (h, cell) := list_states s in
-    let gates z := list_activate z (list_preactivation t h z) in
-    let next := add B H (had B H (gates forget) cell) (had B H (gates input) (gates candidate)) in
-    (had B H (gates output) (map_table B H tau next), next)
-  else (lh0 p, lc0 p).
+Section Step.
+Variables (t : nat) (y : table * table).
 
-Definition lh t := (list_states t).1.
-Definition lcell t := (list_states t).2.
+Definition list_gate_value z := list_activate z (list_preactivation t y.1 z).
+Definition list_next_cell :=
+  add B H (had B H (list_gate_value forget) y.2)
+    (had B H (list_gate_value input) (list_gate_value candidate)).
+Definition list_step : table * table :=
+  (had B H (list_gate_value output) (map_table B H tau list_next_cell), list_next_cell).
+End Step.
+
+Definition list_states := run list_step (lh0 p, lc0 p).
+
+(** The sweep back, along states that are computed once. *)
+Section Trace.
+Variable trace : nat -> table * table.
+
+Definition lh t := (trace t).1.
+Definition lcell t := (trace t).2.
 Definition la t z := list_preactivation t (lh t.-1) z.
 Definition lgates t z := list_activate z (la t z).
 
@@ -56,39 +65,53 @@ Definition list_delta t (s : table * table) z :=
     | candidate => had B H dc (lgates t input)
     | output => had B H s.1 (map_table B H tau (lcell t))
     end) (list_slope z (la t z)).
-Definition add_over_gates n (F : gate -> table) :=
-  add B n (add B n (add B n (F input) (F forget)) (F candidate)) (F output).
 Definition list_back t (s : table * table) : table * table :=
-  (add_over_gates H (fun z => times B H H (list_delta t s z) (lW p z)),
+  (sum_over B H blocks (fun z => times B H H (list_delta t s z) (lW p z)),
    had B H (list_cell_gradient t s) (lgates t forget)).
 Definition plus (s s' : table * table) := (add B H s.1 s'.1, add B H s.2 s'.2).
-Definition list_adjoint t :=
-  list_delta t (list_state_gradient plus ([::], [::]) list_back list_entering T t).
+Definition zero : table * table := ([::], [::]).
 
-Definition list_gradient : list_params := {|
-  lU := fun z => sum_steps H D T (fun t => outer B H D (list_adjoint t z) (at_step (lx p) t));
-  lW := fun z => sum_steps H H T (fun t => outer B H H (list_adjoint t z) (lh t.-1));
-  lV := sum_steps O H T (fun t => outer B O H (at_step g t) (lh t));
-  lb := fun z => sum_steps 1 H T (fun t => total B H (list_adjoint t z));
-  lc := sum_steps 1 O T (fun t => total B O (at_step g t));
-  lh0 := (list_from_later plus ([::], [::]) list_back list_entering T 0).1;
-  lc0 := (list_from_later plus ([::], [::]) list_back list_entering T 0).2;
-  lx := mkseq (fun t => add_over_gates D (fun z => times B H D (list_adjoint t.+1 z) (lU p z))) T
+(** The value of each gate, computed once. *)
+Definition memo_gates (F : gate -> table) : gate -> table :=
+  let i := F input in let f := F forget in let g := F candidate in let o := F output in
+  fun z => match z with input => i | forget => f | candidate => g | output => o end.
+
+Definition list_sums (first : table * table) (s : nat -> table * table) : list_params :=
+  let e := memo T (fun t => memo_gates (list_delta t (s t))) in {|
+  lU := fun z => sum_steps H D T (fun t => outer B H D (e t z) (at_step (lx p) t));
+  lW := fun z => sum_steps H H T (fun t => outer B H H (e t z) (lh t.-1));
+  lV := list_output_weight_gradient B H O T (at_step g) lh;
+  lb := fun z => sum_steps 1 H T (fun t => total B H (e t z));
+  lc := list_output_bias_gradient B O T (at_step g);
+  lh0 := first.1;
+  lc0 := first.2;
+  lx := mkseq (fun t => sum_over B D blocks (fun z => times B H D (e t.+1 z) (lU p z))) T
 |}.
+
+Definition gradient_along := list_sums (list_from_later plus zero T list_entering list_back 0)
+  (list_state_gradient plus zero T list_entering list_back).
+Definition truncated_along k :=
+  list_sums (list_cut_first_gradient plus zero T list_entering k list_back)
+    (list_cut_state_gradient plus zero T list_entering k list_back).
 
 Definition mx2 (s : table * table) : 'M[R]_(B, H) * 'M[R]_(B, H) := (mx B H s.1, mx B H s.2).
 
+Lemma mx_gate_value t y z : mx B H (list_gate_value t y z) = gate_value sigma tau P t (mx2 y) z.
+Proof. by rewrite !mx_rules. Qed.
+
 Lemma mx_states t : mx2 (list_states t) = states sigma tau P t.
 Proof.
-elim: t => //= t; case: (list_states t) (states _ _ P t) => [h1 c1] [h2 c2] [<- <-].
-by rewrite /mx2 !mx_rules.
+elim: t => // t IHt; rewrite -[RHS]/(step sigma tau P t.+1 (states sigma tau P t)) -IHt.
+by rewrite /mx2 /= !mx_rules.
 Qed.
 
+Hypothesis traceE : forall t, trace t = list_states t.
+
 Lemma mx_lh t : mx B H (lh t) = h sigma tau P t.
-Proof. by rewrite /h -mx_states. Qed.
+Proof. by rewrite /h -mx_states /lh traceE. Qed.
 
 Lemma mx_lcell t : mx B H (lcell t) = cell sigma tau P t.
-Proof. by rewrite /cell -mx_states. Qed.
+Proof. by rewrite /cell -mx_states /lcell traceE. Qed.
 
 Lemma mx_la t z : mx B H (la t z) = a sigma tau P t z.
 Proof. by rewrite /a -mx_lh !mx_rules. Qed.
@@ -109,7 +132,8 @@ Qed.
 
 Lemma mx_back t s : mx2 (list_back t s) = back sigma sigma' tau tau' P t (mx2 s).
 Proof.
-by rewrite /mx2 /list_back /= !mx_add !mx_times !mx_delta mx_had mx_cell_gradient mx_lgates.
+congr (_, _); last by rewrite [LHS]mx_had mx_cell_gradient mx_lgates.
+by rewrite [LHS]mx_sum_over; apply: eq_bigr => z _; rewrite mx_times mx_delta.
 Qed.
 
 Lemma mx_entering t : mx2 (list_entering t) = entering P G t.
@@ -118,32 +142,61 @@ Proof. by rewrite /mx2 /= mx_times mx0. Qed.
 Lemma mx_plus s s' : mx2 (plus s s') = mx2 s + mx2 s'.
 Proof. by rewrite /mx2 /= !mx_add. Qed.
 
-Lemma mx_zero : mx2 ([::], [::]) = 0.
+Lemma mx_zero : mx2 zero = 0.
 Proof. by rewrite /mx2 /= !mx0. Qed.
 
-Lemma mx_adjoint t z : mx B H (list_adjoint t z) = adjoint sigma sigma' tau tau' P G T t z.
+(** The results r are those of the theorems, E. *)
+Definition equals (r : list_params) (E : params R B D H O) :=
+  [/\ forall z, mx H D (lU r z) = U E z, forall z, mx H H (lW r z) = W E z,
+      mx O H (lV r) = V E, forall z, mx 1 H (lb r z) = b E z &
+  [/\ mx 1 O (lc r) = c E, mx B H (lh0 r) = h0 E, mx B H (lc0 r) = c0 E &
+      forall t, (0 < t <= T)%N -> mx B D (at_step (lx r) t) = x E t]].
+
+Lemma sums_computed first s first_S s_S :
+  mx2 first = first_S -> (forall t, mx2 (s t) = s_S t) ->
+  equals (list_sums first s) (sums sigma sigma' tau tau' P G T first_S s_S).
 Proof.
-rewrite mx_delta /adjoint.
-by rewrite -(meaning_state_gradient T mx_plus mx_zero mx_back mx_entering).
+move=> mx_first mx_s.
+have mx_e t z : mx B H (memo T (fun t => memo_gates (list_delta t (s t))) t z)
+    = delta sigma sigma' tau tau' P t (s_S t) z.
+  by rewrite memoE -mx_s -mx_delta /memo_gates; case: z.
+split; [move=> z | move=> z | | move=> z | split; last case=> // t /andP[_ lt_tT]].
+- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_outer mx_e.
+- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_outer mx_e mx_lh.
+- by rewrite mx_output_weight_gradient; apply: eq_bigr => t _; rewrite mx_lh.
+- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_total mx_e.
+- exact: mx_output_bias_gradient.
+- by rewrite /= -mx_first.
+- by rewrite /= -mx_first.
+rewrite /at_step nth_mkseq // mx_sum_over; apply: eq_bigr => z _.
+by rewrite mx_times mx_e.
 Qed.
 
-(** Every gradient that is computed is that of the theorem. *)
-Theorem lstm_gradient_computed : let E := gradient sigma sigma' tau tau' P G T in
-  [/\ forall z, mx H D (lU list_gradient z) = U E z, forall z, mx H H (lW list_gradient z) = W E z,
-      mx O H (lV list_gradient) = V E, forall z, mx 1 H (lb list_gradient z) = b E z &
-   [/\ mx 1 O (lc list_gradient) = c E, mx B H (lh0 list_gradient) = h0 E,
-       mx B H (lc0 list_gradient) = c0 E &
-       forall t, (0 < t <= T)%N -> mx B D (at_step (lx list_gradient) t) = x E t]].
+Lemma gradient_along_computed : equals gradient_along (gradient sigma sigma' tau tau' P G T).
 Proof.
-have first := meaning_from_later T mx_plus mx_zero mx_back mx_entering 0.
-split; [move=> z | move=> z | | move=> z | split; last case=> // t /andP[_ lt_tT]].
-- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_outer mx_adjoint.
-- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_outer mx_adjoint mx_lh.
-- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_outer mx_lh.
-- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_total mx_adjoint.
-- by rewrite mx_sum_steps; apply: eq_bigr => t _; rewrite mx_total.
-- by rewrite [RHS]/= -first.
-- by rewrite [RHS]/= -first.
-by rewrite /at_step nth_mkseq // !mx_add !mx_times !mx_adjoint.
+apply: sums_computed => [|t].
+  exact: (meaning_from_later T mx_plus mx_zero mx_entering mx_back).
+exact: (meaning_state_gradient T mx_plus mx_zero mx_entering mx_back).
 Qed.
+
+Lemma truncated_along_computed k :
+  equals (truncated_along k) (truncated sigma sigma' tau tau' P G T k).
+Proof.
+apply: sums_computed => [|t].
+  exact: (meaning_cut_first_gradient T mx_plus mx_zero mx_entering k mx_back).
+exact: (meaning_cut_state_gradient T mx_plus mx_zero mx_entering k mx_back).
+Qed.
+End Trace.
+
+Definition list_gradient := gradient_along (memo T list_states).
+Definition list_truncated := truncated_along (memo T list_states).
+
+(** What is computed on lists is the gradient of the theorem. *)
+Theorem lstm_gradient_computed : equals list_gradient (gradient sigma sigma' tau tau' P G T).
+Proof. exact: (gradient_along_computed (memoE _ _)). Qed.
+
+(** What is computed on lists is the truncated gradient of the theorem. *)
+Theorem lstm_truncated_computed k :
+  equals (list_truncated k) (truncated sigma sigma' tau tau' P G T k).
+Proof. exact: (truncated_along_computed (memoE _ _)). Qed.
 End Lists.

@@ -54,6 +54,10 @@ Definition tau_line' := quadratic_slope (fraction 2 1) (fraction 0 1).
 Definition sigma_line := quadratic (fraction 1 1) (fraction (-3) 1) (fraction 0 1).
 Definition sigma_line' := quadratic_slope (fraction (-3) 1) (fraction 0 1).
 
+(** The larger of two numbers, and the sign of one. *)
+Definition maximum (y z : Qc) : Qc := if Qle_bool (this y) (this z) then z else y.
+Definition sign (z : Qc) : Qc := fraction (Z.sgn (Qnum (this z))) 1.
+
 (** Numerators and denominators, to print. *)
 Definition plain (tables : seq (seq (seq Qc))) : seq (Z * positive) :=
   [seq (Qnum (this q), Qden (this q)) | q <- flatten (flatten tables)].

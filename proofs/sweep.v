@@ -21,6 +21,23 @@ move=> F0 T_gt0; rewrite big_nat_recr //= /at_end eqxx big_nat_cond big1 ?add0r 
 by rewrite andbT => /andP[_ /ltn_eqF ->].
 Qed.
 
+(** The states s_1, s_2, … of a cell, from s_0. *)
+Fixpoint run (Y : Type) (step : nat -> Y -> Y) (first : Y) (t : nat) : Y :=
+  if t is s.+1 then step s.+1 (run step first s) else first.
+
+(** The states up to step n are given, those after it follow. *)
+Fixpoint run_after (Y : Type) (step : nat -> Y -> Y) (given : nat -> Y) (n t : nat) : Y :=
+  if t is s.+1 then if (t <= n)%N then given t else step t (run_after step given n s)
+  else given 0%N.
+
+Lemma run_after_given (Y : Type) (step : nat -> Y -> Y) given n t :
+  (t <= n)%N -> run_after step given n t = given t.
+Proof. by case: t => //= t ->. Qed.
+
+Lemma run_after_step (Y : Type) (step : nat -> Y -> Y) given n t :
+  (n < t.+1)%N -> run_after step given n t.+1 = step t.+1 (run_after step given n t).
+Proof. by rewrite ltnNge /= => /negPf ->. Qed.
+
 Section Sweep.
 Variables (S : zmodType) (back : nat -> S -> S) (entering : nat -> S) (T : nat).
 
@@ -66,3 +83,75 @@ by rewrite addrCA addrA.
 Qed.
 End Telescope.
 End Sweep.
+
+(** Truncation keeps the gradient through the last k steps. *)
+Section Truncation.
+Variables (S : zmodType) (back : nat -> S -> S) (entering : nat -> S) (T k : nat).
+
+Definition cut (t : nat) (s : S) : S := if (t <= T - k)%N then 0 else s.  (* (K1) *)
+Definition cut_back (t : nat) (s : S) : S := back t (cut t s).
+
+Definition cut_state_gradient (t : nat) : S := cut t (state_gradient cut_back entering T t).
+Definition cut_first_gradient : S := from_later cut_back entering T 0.
+
+Hypothesis back0 : forall t, back t 0 = 0.
+
+Lemma cut_after_steps j : (j <= k)%N -> (j <= T)%N ->
+  after_steps cut_back entering T j = after_steps back entering T j.
+Proof.
+elim: j => //= j IHj lt_jk lt_jT; rewrite /cut_back /cut IHj ?(ltnW lt_jk) ?(ltnW lt_jT) //.
+by rewrite leqNgt ltn_sub2l.
+Qed.
+
+(** The truncated sweep has the gradients of the full one at the last k steps, and zeros before. *)
+Lemma cut_state_gradientE t : (t <= T)%N ->
+  cut_state_gradient t = cut t (state_gradient back entering T t).
+Proof.
+move=> le_tT; rewrite /cut_state_gradient /cut; case: (leqP t (T - k)) => // lt_t.
+rewrite /state_gradient /from_later cut_after_steps ?leq_subr //.
+by rewrite leq_subCl ltnW.
+Qed.
+
+Lemma cut_first_gradientE :
+  cut_first_gradient = if (T <= k)%N then from_later back entering T 0 else 0.
+Proof.
+rewrite /cut_first_gradient; case: leqP => [le_Tk | lt_kT].
+  by rewrite /from_later subn0 cut_after_steps.
+rewrite from_later_step ?(leq_ltn_trans (leq0n k)) // /cut_back /cut subn_gt0 lt_kT.
+exact: back0.
+Qed.
+
+(** A sum over all steps of the truncated sweep has the last k terms of the full one. *)
+Lemma sum_cut (R : zmodType) (F : nat -> S -> R) : (forall t, F t 0 = 0) ->
+  \sum_(1 <= t < T.+1) F t (cut_state_gradient t)
+  = \sum_((T - k).+1 <= t < T.+1) F t (state_gradient back entering T t).
+Proof.
+move=> F0; rewrite (@big_cat_nat _ _ _ (T - k).+1) ?ltnS ?leq_subr //= big_nat_cond big1 ?add0r.
+  apply: eq_big_nat => t /andP[lt_t lt_tT]; rewrite cut_state_gradientE // /cut leqNgt.
+  by rewrite lt_t.
+move=> t; rewrite andbT => /andP[_ le_t].
+rewrite ltnS in le_t; rewrite cut_state_gradientE; last exact: leq_trans le_t (leq_subr _ _).
+by rewrite /cut le_t.
+Qed.
+
+(** Where the states up to T − k are constants, the truncated sweep gives the derivative. *)
+Section Telescope.
+Variables (R : zmodType) (pairing : S -> nat -> R) (contribution : nat -> S -> R).
+Hypothesis pairing_additive : forall t s s', pairing (s + s') t = pairing s t + pairing s' t.
+Hypothesis contribution0 : forall t, contribution t 0 = 0.
+Hypothesis held : forall t s, (t <= T - k)%N -> pairing s t = 0.
+Hypothesis step : forall t s, (T - k < t.+1)%N ->
+  pairing s t.+1 = contribution t.+1 s + pairing (back t.+1 s) t.
+
+Lemma cut_adjoint :
+  \sum_(1 <= t < T.+1) pairing (entering t) t
+  = \sum_(1 <= t < T.+1) contribution t (cut_state_gradient t).
+Proof.
+pose cut_contribution t s := contribution t (cut t s).
+have cut_step t s : pairing s t.+1 = cut_contribution t.+1 s + pairing (cut_back t.+1 s) t.
+  rewrite /cut_contribution /cut_back /cut; case: (leqP t.+1 (T - k)) => [le_t | /step //].
+  by rewrite held // contribution0 back0 held ?addr0 // ltnW.
+by rewrite (sweep_adjoint entering T pairing_additive cut_step) held ?leq0n // addr0.
+Qed.
+End Telescope.
+End Truncation.

@@ -20,6 +20,9 @@ if version("jaxlib").startswith("0.10."):  # later ones end the process at a fla
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
+# The commands keep no compiled programs in the home of whoever runs the tests.
+os.environ["BPTT_CACHE"] = ""
+
 # What JAX has traced is long-lived: collecting less often takes a twentieth off the time.
 gc.set_threshold(50_000, 20, 20)
 

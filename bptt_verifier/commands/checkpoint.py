@@ -91,7 +91,7 @@ def load_to_resume(
     if not path.exists():
         raise FileNotFoundError(f"--resume: expected a checkpoint, found no file {path}")
     saved = load(path)
-    before = {"model": "rnn"} | saved.settings
+    before = {"model": "rnn", "devices": None} | saved.settings
     for name, value in settings.items():
         if before.get(name) != value:
             raise ValueError(f"--{name}: expected {before.get(name)} as in {path}, found {value}")

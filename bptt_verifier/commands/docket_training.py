@@ -20,6 +20,7 @@ HIDDEN, RATE = 8, 0.5
 FILLERS = 4, 2, 0  # times that the first token follows; the first number with which the gradient
 LEARNED = 1e-3  # reaches this loss is taken
 OWN_STEPS, OWN_RATES = 60, (0.1, 0.03, 0.01, 0.003)  # of the descent of an own model
+EVERY = 4  # of these steps, a bar
 STEPS = range(20, 301, 20)  # of gradient descent, after which the loss is taken
 BARS = "▁▂▃▄▅▆▇█"  # losses below 10⁻⁶, then one bar for each power of ten, and the last from 1 on
 
@@ -41,6 +42,12 @@ def draw_curve(losses: list[float]) -> str:
     """Draw losses as bars, on a logarithmic scale."""
     exponents = [np.floor(np.log10(loss)) if loss else -np.inf for loss in losses]
     return "".join(BARS[int(np.clip(exponent + 7, 0, 7))] for exponent in exponents)
+
+
+def draw_descent(losses: list[float], first: float, lowest: float) -> str:
+    """Draw every fourth loss as a bar between the lowest and the first; larger ones are full."""
+    shares = [(loss - lowest) / (first - lowest) for loss in losses[EVERY - 1 :: EVERY]]
+    return "".join(BARS[int(np.clip(8 * share, 0, 7))] for share in shares)
 
 
 def train_with(gradients: Callable[..., Any], case: DocketCase, x: Array) -> list[float]:
@@ -102,10 +109,13 @@ def describe_descent(case: DocketCase) -> str:
             if len(true) == OWN_STEPS and true[-1] == min(true):
                 break
         claimed = descend(case.module.gradients, case, rate)
-    reached = f"{claimed[-1]:.2g}" if len(claimed) == OWN_STEPS else "no finite number"
+    ends = [
+        f"{each[-1]:.2g}" if len(each) == OWN_STEPS else "not finite" for each in (claimed, true)
+    ]
+    curves = [draw_descent(each, true[0], min(true)) for each in (claimed, true)]
     return (
-        f"Descent on the loss of the entry, {OWN_STEPS} steps: from {true[0]:.2g} to {reached} "
-        f"with the claim, to {true[-1]:.2g} with the gradient."
+        f"Descent on the loss of the entry, {OWN_STEPS} steps from {true[0]:.2g}: "
+        f"{curves[0]} {ends[0]} with the claim; {curves[1]} {ends[1]} with the gradient."
     )
 
 

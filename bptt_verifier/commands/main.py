@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from typer import Exit, Option
 
 from bptt_verifier.commands.accuracy import accuracy
+from bptt_verifier.commands.compiled import keep_compiled_programs
 from bptt_verifier.commands.docket import docket
 from bptt_verifier.commands.explain import explain
 from bptt_verifier.commands.flow import flow
@@ -89,6 +90,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    keep_compiled_programs()
     # `train` handles Ctrl-C itself: it saves its run.
     with nullcontext() if sys.argv[1:2] == ["train"] else ending_at_once():
         code = run()

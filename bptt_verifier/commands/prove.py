@@ -121,10 +121,10 @@ def check_theorems() -> list[theorems.Theorem]:
     """Check the theorems for every T and every size; print the table. Raises MissingRocq."""
     theorems.find_coqc()
     checked = collect_rows("checking", theorems.check(), len(theorems.stated()))
-    table = empty_table("theorem", "file", "holds for", "verdict")
+    table = empty_table("theorem", "file", "for every T and every size", "verdict")
     for theorem in checked:
         verdict = Verdict.DISAGREES if theorem.refuted else Verdict.AGREES
         file = f"proofs/{theorem.file}.v"
-        table.add_row(theorem.name, file, "every T, every size", verdict_text(verdict))
+        table.add_row(theorem.name, file, theorem.statement, verdict_text(verdict))
     print_uncut(table)
     return checked

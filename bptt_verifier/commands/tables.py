@@ -35,7 +35,7 @@ def builtin_table(report: BuiltinReport) -> Table:
         error = row.worst.comparison.error
         worst = f"{error:.3f}" if error < 1000 else f"{error:.1e}"
         name = "" if row.derivation == previous else row.derivation
-        cells = name, find_symbol(row.gradient), str(len(row.compared)), worst, str(row.largest)
+        cells = name, find_symbol(row.gradient), str(row.cases), worst, str(row.largest)
         table.add_row(*cells, verdict_text(row.verdict))
         previous = row.derivation
     return table
@@ -44,11 +44,11 @@ def builtin_table(report: BuiltinReport) -> Table:
 def summary(report: BuiltinReport) -> Text:
     """The verdict on all derivations, and the worst case."""
     row = max(report.rows, key=lambda row: row.worst.comparison.error)
-    case, _, worst = row.worst
+    case, worst = row.worst
     entry = f"[{', '.join(map(str, worst.entry))}]" if worst.entry else ""
     return Text.assemble(
         verdict_text(report.verdict),
-        f": {len(report.shapes)} random problems in {report.dtype}, seed {report.seed}. "
+        f": {report.examples} random problems in {report.dtype}, seed {report.seed}. "
         f"The largest error is {worst.error:.2g} of its bound: {row.derivation}, "
         f"{find_symbol(row.gradient)}{entry} of case {case}, by hand {worst.yours:.9g}, "
         f"{report.reference} {worst.reference:.9g}.",

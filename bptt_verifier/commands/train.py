@@ -3,6 +3,7 @@
 One of the two witnesses computes the numbers. The command saves, shows and draws them.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
@@ -19,6 +20,7 @@ from bptt_verifier.commands.checkpoint import Checkpoint, load_to_resume, save
 from bptt_verifier.commands.colour_chart import colour_table, draw
 from bptt_verifier.commands.colours import PHRASES, Encoding, InitialState
 from bptt_verifier.commands.descent import descend_in_legs, descent_bar, join
+from bptt_verifier.commands.devices import make_mesh
 from bptt_verifier.console.choices import Activation, Dtype, Model
 from bptt_verifier.console.figures import empty_figure
 from bptt_verifier.console.interrupts import INTERRUPTED
@@ -85,6 +87,10 @@ def train(
         ),
     ] = None,
     dtype: Annotated[Dtype, Option(help="Precision of the whole computation.")] = Dtype.FLOAT64,
+    devices: Annotated[
+        int | None,
+        Option(min=1, help="Number of JAX devices that share the batch, in compiled steps."),
+    ] = None,
     plot: Annotated[
         Path | None, Option(help="Draw the loss and the colours into this file.")
     ] = None,
@@ -109,8 +115,10 @@ def train(
     settings = {
         "model": str(model), "encoding": str(encoding), "initial-state": str(initial_state),
         "hidden-size": hidden_size, "learning-rate": learning_rate, "seed": seed,
-        "gradients": str(gradients), "activation": phi, "dtype": str(dtype),
+        "gradients": str(gradients), "activation": phi, "dtype": str(dtype), "devices": devices,
     }  # fmt: skip
+    if devices is not None and gradients is not Gradients.MANUAL:
+        raise ValueError(f"--devices: expected --gradients manual with it, found {gradients}")
     saved = load_to_resume(checkpoint, settings, resume=resume)
     figure = None if plot is None else empty_figure(plot)
 
@@ -123,20 +131,22 @@ def train(
     goal, witness = colours.target_loss(y.size), WITNESSES[gradients]
     witness.rate_and_goal(learning_rate, steps, goal, x.dtype)  # raises before anything is printed
     point = params, x, y, h0
+    descent = witness.descend if devices is None else descend_on(devices)
     W_is_stuck = colours.recurrent_gradient_stays_zero(*point, model=model, activation=phi)
     screen, notes = plain_console(), plain_console(stderr=True)
     say(
         screen,
         f"{encoding} tokens (D = {x.shape[2]}), {initial_state} h_0, H = {hidden_size}, "
-        f"{phi or model.upper()}, {dtype}, {gradients} gradients, learning rate {learning_rate}",
+        f"{phi or model.upper()}, {dtype}, {gradients} gradients, learning rate {learning_rate}"
+        + ("" if devices is None else f", {devices} device{'s' * (devices > 1)}"),
     )
     if W_is_stuck:
         why, left = (text.format(phi=phi) for text in WHY_ZERO[model])
         say(screen, ZERO_GRADIENT.format(why=why, left=left))
 
     descend = partial(
-        witness.descend, x=x, y=y, h0=h0, model=str(model), activation=phi,
-        learning_rate=learning_rate, target=goal,
+        descent, x=x, y=y, h0=h0, model=str(model), activation=phi, learning_rate=learning_rate,
+        target=goal,
     )  # fmt: skip
     place = "" if checkpoint is None else f"; the checkpoint is at {checkpoint}"
     start: Run | None = None
@@ -181,6 +191,13 @@ def train(
     if W_is_stuck and np.array_equal(run.params.W, params.W):
         say(screen, "∂L/∂W was exactly zero at every step: W has not changed")
     raise Exit(0 if exact else 1)
+
+
+def descend_on(devices: int) -> Callable[..., Run]:
+    """Gradient descent compiled for so many devices. Raises ValueError where there are fewer."""
+    from manual_bptt.jitted import training as compiled  # noqa: PLC0415 - imports JAX
+
+    return partial(compiled.descend, mesh=make_mesh(devices))
 
 
 def plain_console(*, stderr: bool = False) -> Console:

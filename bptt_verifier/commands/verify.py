@@ -10,9 +10,10 @@ from typing import Annotated, Any
 from rich.console import Console
 from typer import Argument, Context, Exit, Option
 
+from bptt_verifier.commands.campaign import verify_derivations
 from bptt_verifier.commands.child_process import Outcome, judge_file
 from bptt_verifier.commands.tables import builtin_table, summary
-from bptt_verifier.console.choices import Activation, Dtype, Loss, Model, Reset
+from bptt_verifier.console.choices import Activation, Dtype, Loss, Model, Reset, parse_number
 from bptt_verifier.console.files import JsonFile, require_writable, text_beside_json, write_json
 from bptt_verifier.console.given_options import is_given, refuse_given, write_given
 from bptt_verifier.console.interrupts import ending_by_exception
@@ -22,8 +23,7 @@ from bptt_verifier.console.terminal import (
     progress_bar,
     reader_may_leave,
 )
-from bptt_verifier.judge import builtin
-from bptt_verifier.judge.workers import TOGETHER, Campaign, verify_with_workers
+from bptt_verifier.judge.campaign import Campaign
 from bptt_verifier.report.versions import find_versions
 from bptt_verifier.tolerance.comparison import Verdict
 
@@ -34,7 +34,8 @@ RAISED = 5  # the submission raised an exception
 # What an option applies to; --seed and --json apply to everything.
 OF_DERIVATION = ("model", "reset", "activation", "loss", "bias", "sizes")
 OF_FILE = (*OF_DERIVATION, "params", "timeout", "html_file")
-OF_BUILTIN = ("dtype", "certified", "workers")
+OF_PLACE = ("workers", "cluster", "checkpoint", "resume")  # where, which changes no report
+OF_BUILTIN = ("dtype", "certified", *OF_PLACE)
 OF_CELL = {"activation": Model.RNN, "reset": Model.GRU}
 YOURS, EVERY, OUTPUT = "Your code", "Every run", "Output"  # headings of the help
 BUILTIN = "The built-in derivations"
@@ -113,17 +114,40 @@ def verify(
         ),
     ] = False,
     workers: Annotated[
-        int,
+        int | None,
         Option(
             min=1, rich_help_panel=BUILTIN,
-            help="Number of processes that share the random problems.",
+            help="Number of processes that share the random problems: 1, or on a local cluster one "
+            "for each processor.",
         ),
-    ] = 1,
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        Option(
+            metavar="ADDRESS", rich_help_panel=BUILTIN,
+            help="Address of the scheduler of a Dask cluster that shares the random problems, or "
+            "local for a cluster here.",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE", rich_help_panel=BUILTIN,
+            help="Save what has been compared so far to this file.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        Option(
+            "--resume", rich_help_panel=BUILTIN,
+            help="Continue from the file given as --checkpoint.",
+        ),
+    ] = False,
     examples: Annotated[
         int,
         Option(
-            min=1, rich_help_panel=EVERY,
-            help="Number of random problems; a model of your own has its own number.",
+            min=1, parser=parse_number, metavar="N", rich_help_panel=EVERY,
+            help="Number of random problems, such as 1e6; a model of your own has its own number.",
         ),
     ] = 200,
     seed: Annotated[
@@ -142,12 +166,24 @@ def verify(
     require_writable("--json", json_file)
     require_writable("--html", html_file)
     if file is None and own is None:
-        report = verify_derivations(examples, seed, dtype, certified=certified, workers=workers)
+        campaign = Campaign(seed, str(dtype), certified)
+        report, stopped = verify_derivations(
+            examples,
+            campaign,
+            workers=workers,
+            cluster=cluster,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
         origin = {"versions": find_versions(), "command": write_command(context, None)}
         with reader_may_leave(), text_beside_json(json_file):
             print_uncut(builtin_table(report))
             print_paragraphs("", summary(report))
         outcome = Outcome(report.verdict, "", report.to_dict() | origin, "")
+        if stopped is not None:
+            write_json(json_file, outcome.plain | {"stopped": stopped.why})
+            print(f"bptt: {stopped.why}", file=sys.stderr)
+            raise Exit(stopped.code)
     else:
         path, name = split_name(str(file if own is None else own))
         every: dict[str, Any] = {
@@ -180,7 +216,7 @@ def verify(
 
 def write_command(context: Context, file: str | None) -> str:
     """Write the command that gives the same report again."""
-    given = write_given(context, ("seed", "json_file", "html_file", "workers"))
+    given = write_given(context, ("seed", "json_file", "html_file", *OF_PLACE))
     files = [] if file is None else [file]
     return shlex.join(["bptt", "verify", *files, *given, "--seed", str(context.params["seed"])])
 
@@ -229,18 +265,3 @@ def parse_sizes(text: str) -> dict[str, int]:
     if not all(letter and size.strip().isdecimal() for letter, _, size in found):
         raise ValueError(f"--sizes: expected sizes such as T=500,B=64, found {text!r}")
     return {letter.strip(): int(size) for letter, _, size in found}
-
-
-def verify_derivations(
-    examples: int, seed: int, dtype: Dtype, *, certified: bool, workers: int
-) -> builtin.BuiltinReport:
-    """The report on every built-in derivation, compared with autodiff or with exact values."""
-    campaign = Campaign(seed, str(dtype), certified)
-    with ending_by_exception(), progress_bar("verifying", examples) as progress:
-        return verify_with_workers(
-            examples,
-            campaign,
-            workers,
-            lambda done: progress(done, examples),
-            together=1 if workers == 1 else TOGETHER,
-        )

@@ -20,7 +20,8 @@ ENTRY = Entry(
     "and the annotations h_j are parameters, so that their gradient is compared too.",
     verdict=AGREES,
     seen=False,
-    rests_on="the model as it is commonly restated; the last two lines are derived from it here",
+    rests_on="notes on the paper that restate its appendix; the last two lines are derived from it "
+    "here",
     reading="Without the second term of the last line, the path through the weights α, the claim "
     "would be wrong.",
 )

@@ -4,7 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.docket.d2l_immediate import T, loss, params, run, x, y
 from bptt_verifier.docket.entry import AGREES, Entry
+
+__all__ = ["ENTRY", "gradients", "loss", "params"]
 
 ENTRY = Entry(
     title="∂L/∂h_t as a sum of powers of W_hhᵀ",
@@ -22,30 +25,11 @@ ENTRY = Entry(
         "A reader of the forum misses the factors tanh′. They belong there if the activation is "
         "tanh; the section was revised to state that it is the identity."
     ),
-    degree=10,
 )
-
-rng = np.random.default_rng(3)
-T, D, H, Q = 4, 2, 3, 2
-x, y = rng.normal(size=(T, D)), rng.normal(size=(T, Q))
-params = {
-    "W_hx": rng.normal(size=(H, D)), "W_hh": rng.normal(size=(H, H)) / 2,
-    "W_qh": rng.normal(size=(Q, H)),
-}  # fmt: skip
-
-
-def loss(p: Any) -> Any:
-    h, total = np.zeros(H), 0.0
-    for t in range(T):
-        h = p["W_hx"] @ x[t] + p["W_hh"] @ h
-        total = total + np.sum((p["W_qh"] @ h - y[t]) ** 2) / T
-    return total
 
 
 def gradients(p: Any) -> Any:
-    h = [np.zeros(H)]
-    for t in range(T):
-        h.append(p["W_hx"] @ x[t] + p["W_hh"] @ h[t])
+    h = run(p)
     outputs = [2 * (p["W_qh"] @ h[t] - y[t - 1]) / T for t in range(1, T + 1)]
     found = {name: np.zeros_like(value) for name, value in p.items()}
     for t in range(1, T + 1):

@@ -27,7 +27,6 @@ ENTRY = Entry(
     reading="Issue 2616 reads ∂h_t/∂W_hh as the total derivative, which is not h_{t−1}ᵀ. Then the "
     "sum counts a path from the W_hh of step k to the loss of step s as s − k + 1 paths: see "
     "d2l-total.",
-    degree=10,
 )
 
 rng = np.random.default_rng(3)
@@ -47,10 +46,16 @@ def loss(p: Any) -> Any:
     return total
 
 
-def gradients(p: Any) -> Any:
+def run(p: Any) -> list[Any]:
+    """All states, from h_0 = 0."""
     h = [np.zeros(H)]
     for t in range(T):
         h.append(p["W_hx"] @ x[t] + p["W_hh"] @ h[t])
+    return h
+
+
+def gradients(p: Any) -> Any:
+    h = run(p)
     found = {name: np.zeros_like(value) for name, value in p.items()}
     state = np.zeros(H)
     for t in range(T, 0, -1):

@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.docket.d2l_immediate import D, H, T, loss, params, x, y
 from bptt_verifier.docket.entry import AGREES, Entry
+
+__all__ = ["ENTRY", "gradients", "loss", "params"]
 
 ENTRY = Entry(
     title="Randomised truncation as a recursion is right in expectation",
@@ -25,24 +28,7 @@ ENTRY = Entry(
     reading="The section prints ∂_w h_{t−1} in the place of z_{t−1}, which is right in expectation "
     "too, and does not terminate: see d2l-randomised-truncation. If ξ_t depends on those before, "
     "the expectation is another.",
-    degree=10,
 )
-
-rng = np.random.default_rng(3)
-T, D, H, Q = 4, 2, 3, 2
-x, y = rng.normal(size=(T, D)), rng.normal(size=(T, Q))
-params = {
-    "W_hx": rng.normal(size=(H, D)), "W_hh": rng.normal(size=(H, H)) / 2,
-    "W_qh": rng.normal(size=(Q, H)),
-}  # fmt: skip
-
-
-def loss(p: Any) -> Any:
-    h, total = np.zeros(H), 0.0
-    for t in range(T):
-        h = p["W_hx"] @ x[t] + p["W_hh"] @ h
-        total = total + np.sum((p["W_qh"] @ h - y[t]) ** 2) / T
-    return total
 
 
 def gradients(p: Any) -> Any:

@@ -4,7 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.docket.d2l_immediate import D, H, T, loss, params, run, x, y
 from bptt_verifier.docket.entry import DISAGREES, Entry
+
+__all__ = ["ENTRY", "gradients", "loss", "params"]
 
 ENTRY = Entry(
     title="∂L/∂W_hh = Σ_t ∂L/∂h_t · ∂h_t/∂W_hh, with the total derivative",
@@ -24,34 +27,15 @@ ENTRY = Entry(
         "derivative is direct; or else the first factor is: Σ_t (∂ℓ_t/∂h_t)/T · dh_t/dW."
     ),
     corrected=("∂L/∂W_hh = Σ_t ∂L/∂h_t · ∂⁺h_t/∂W_hh = Σ_t ∂L/∂h_t h_{t−1}ᵀ",),
-    degree=10,
 )
-
-rng = np.random.default_rng(3)
-T, D, H, Q = 4, 2, 3, 2
-x, y = rng.normal(size=(T, D)), rng.normal(size=(T, Q))
-params = {
-    "W_hx": rng.normal(size=(H, D)), "W_hh": rng.normal(size=(H, H)) / 2,
-    "W_qh": rng.normal(size=(Q, H)),
-}  # fmt: skip
-
-
-def loss(p: Any) -> Any:
-    h, total = np.zeros(H), 0.0
-    for t in range(T):
-        h = p["W_hx"] @ x[t] + p["W_hh"] @ h
-        total = total + np.sum((p["W_qh"] @ h - y[t]) ** 2) / T
-    return total
 
 
 def gradients(p: Any) -> Any:
-    h, by_x, by_h = [np.zeros(H)], np.zeros((H, H, D)), np.zeros((H, H, H))
-    totals = []
+    h, by_x, by_h, totals = run(p), np.zeros((H, H, D)), np.zeros((H, H, H)), []
     for t in range(T):
         by_x = np.einsum("ij,jkl->ikl", p["W_hh"], by_x) + np.eye(H)[:, :, None] * x[t]
         by_h = np.einsum("ij,jkl->ikl", p["W_hh"], by_h) + np.eye(H)[:, :, None] * h[t]
         totals.append((by_x, by_h))
-        h.append(p["W_hx"] @ x[t] + p["W_hh"] @ h[t])
     found = {name: np.zeros_like(value) for name, value in p.items()}
     state = np.zeros(H)
     for t in range(T, 0, -1):

@@ -1,4 +1,4 @@
-"""Deep Learning, section 10.2.2 in translation: gradients as columns."""
+"""Deep Learning, section 10.2.2: gradients as columns."""
 
 from typing import Any
 
@@ -11,10 +11,12 @@ __all__ = ["ENTRY", "gradients", "loss", "params"]
 
 ENTRY = Entry(
     title="Gradients as columns: Wᵀ (∇L) diag(1 − h²)",
-    source="I. Goodfellow, Y. Bengio & A. Courville, Deep Learning, section 10.2.2, in the Chinese "
-    "translation, exacity/deeplearningbook-chinese on GitHub, Chapter10/sequence_modeling_rnn.tex",
+    source="I. Goodfellow, Y. Bengio & A. Courville, Deep Learning, MIT Press 2016, section "
+    "10.2.2, equations (10.20) to (10.28); and the Chinese translation, "
+    "exacity/deeplearningbook-chinese on GitHub, Chapter10/sequence_modeling_rnn.tex",
     claim=(
-        "∇_{h(t)} L = Wᵀ (∇_{h(t+1)} L) diag(1 − h(t+1)²) + Vᵀ ∇_{o(t)} L",
+        "∇_{h(t)} L = (∂h(t+1)/∂h(t))ᵀ (∇_{h(t+1)} L) + (∂o(t)/∂h(t))ᵀ (∇_{o(t)} L)",
+        "= Wᵀ (∇_{h(t+1)} L) diag(1 − h(t+1)²) + Vᵀ ∇_{o(t)} L",
         "∇_W L = Σ_t diag(1 − h(t)²) (∇_{h(t)} L) h(t−1)ᵀ,  and likewise for U and b",
     ),
     convention="Columns: ∇_h L has shape H × 1 and meets Vᵀ from the right. A column times a "
@@ -22,11 +24,12 @@ ENTRY = Entry(
     "it is (Wᵀ ∇L) ⊙ (1 − h²), which is the code here.",
     verdict=DISAGREES,
     seen=True,
-    rests_on="two stored versions of the translation's source; the English edition was not seen, "
-    "so nothing is said about it",
-    reading="With H = 1 it is right, and with ⊙ for the diagonal inside of the product, "
-    "Wᵀ (∇L ⊙ (1 − h²)). With rows the diagonal stands on the right: see deep-learning-draft. The "
-    "formulas for the parameters, which follow, have the right order.",
+    rests_on="a transcription of the English text from its pages, with the numbers of the "
+    "equations, and two stored versions of the translation's source, which agree with it; other "
+    "printings may have another order",
+    reading="The first line is right. With H = 1 the second is, and with ⊙ for the diagonal inside "
+    "of the product, Wᵀ (∇L ⊙ (1 − h²)). With rows the diagonal stands on the right: see "
+    "deep-learning-draft. The formulas for the parameters, which follow, have the right order.",
     mistake=("activation-derivative-after-matrix-product",),
     corrected=("∇_{h(t)} L = Wᵀ diag(1 − h(t+1)²) ∇_{h(t+1)} L + Vᵀ ∇_{o(t)} L",),
 )

@@ -20,8 +20,8 @@ ENTRY = Entry(
     seen=False,
     rests_on="the formulas as text extracted from a copy of unstated origin; the gradients "
     "of the weights are written here as outer products of (∇_s L diag(1 − s²)) and the operand",
-    reading="With columns the same matrices stand transposed, to the left of the gradient. A "
-    "translation of section 10.2.2 has columns and another order: see deep-learning-columns.",
+    reading="With columns the same matrices stand transposed, to the left of the gradient. The "
+    "printed section 10.2.2 has columns and another order: see deep-learning-columns.",
 )
 
 rng = np.random.default_rng(2)

@@ -28,8 +28,7 @@ class Entry(NamedTuple):
     `held_loss`, whose derivative the claim is (K2), or `change`, from the gradient to the claim.
     `mistake` is the name that the judge gives, of a pair both, where it gives any. `corrected` has
     the right formulas of a wrong claim, and `reading` the reading under which the verdict changes.
-    `degree` is that of the loss in the parameters together, where the data are `x` and `y` and all
-    is a polynomial. `model` and the options are arguments of `verify`; an own model has none.
+    `model` and the options are arguments of `verify`; an own model has none.
     """
 
     title: str
@@ -44,7 +43,6 @@ class Entry(NamedTuple):
     corrected: tuple[str, ...] = ()
     exactly: str = ""
     deliberate: bool = False
-    degree: int = 0
     model: str = ""
     activation: str = "tanh"
     reset: str = "after"

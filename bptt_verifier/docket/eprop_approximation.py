@@ -9,7 +9,7 @@ from bptt_verifier.docket.entry import DISAGREES, Entry
 ENTRY = Entry(
     title="E-prop: eligibility trace times the online learning signal",
     source="G. Bellec et al., A solution to the learning dilemma for recurrent networks of spiking "
-    "neurons, Nature Communications 11:3625, 2020, the approximate learning signal and figure 6",
+    "neurons, Nature Communications 11:3625, 2020, equation (4) and figure 6",
     claim=(
         "dE/dW_ji ≈ Σ_t L_j^t e_ji^t,  L_j^t = Σ_k W_out,kj (y_k^t − y*_k^t)",
         "e_ji^t = (∂z_j^t/∂v_j^t) ε_ji^t,  ε_ji^t = α ε_ji^{t−1} + z_i^{t−1}",
@@ -17,8 +17,8 @@ ENTRY = Entry(
     convention="As in eprop-ideal; L is the direct derivative ∂E/∂z, symmetric feedback.",
     verdict=DISAGREES,
     seen=False,
-    rests_on="the caption of figure 6: e is computed exactly, L is approximated; the formulas as "
-    "they are commonly restated",
+    rests_on="the caption of figure 6: e is computed exactly, L is approximated; notes on the "
+    "paper that restate its equations by number",
     reading=(
         "As the approximation that it is stated to be it is right. It omits the "
         "paths from z^t through W_rec into later steps."

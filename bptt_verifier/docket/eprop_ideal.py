@@ -9,7 +9,7 @@ from bptt_verifier.docket.entry import AGREES, Entry
 ENTRY = Entry(
     title="E-prop: eligibility trace times the ideal learning signal",
     source="G. Bellec et al., A solution to the learning dilemma for recurrent networks of spiking "
-    "neurons, Nature Communications 11:3625, 2020, equation (3) and figure 6",
+    "neurons, Nature Communications 11:3625, 2020, equations (1) to (3), (14) to (21), figure 6",
     claim=(
         "dE/dW_ji = Σ_t (dE/dz_j^t) e_ji^t,  e_ji^t = (∂z_j^t/∂v_j^t) ε_ji^t",
         "ε_ji^t = (∂v_j^t/∂v_j^{t−1}) ε_ji^{t−1} + ∂v_j^t/∂W_ji",
@@ -19,7 +19,7 @@ ENTRY = Entry(
     verdict=AGREES,
     seen=False,
     rests_on="the caption of figure 6: the gradients of equation (3) merge e and L, the ideal L "
-    "is dE/dz and needs the way back; the formulas as they are commonly restated",
+    "is dE/dz and needs the way back; notes on the paper that restate its equations by number",
     reading="With the learning signal that needs no way back the result is an approximation: see "
     "eprop-approximation. dE/dz^t runs through the output and W_rec, "
     "not through the leak, which e holds.",

@@ -20,7 +20,7 @@ ENTRY = Entry(
     verdict=DISAGREES,
     seen=False,
     rests_on="the truncation, and that the authors define it as one, as both are commonly "
-    "restated; the paper was not seen",
+    "restated; the paper was not seen. Its predecessor was: see hochreiter-schmidhuber-1997",
     reading=(
         "As the truncation that it defines it is right. It is not ∂E/∂w. This project's model has "
         "tanh where the paper scales the sigmoid. Neither has peepholes, which came later."

@@ -19,8 +19,9 @@ ENTRY = Entry(
     "this project's letters.",
     verdict=AGREES,
     seen=False,
-    rests_on="pytorch/pytorch, issues 20129 and 60645, which compare the update with the paper's; "
-    "the paper was not seen, and the derivatives are written here",
+    rests_on="pytorch/pytorch, issues 20129 and 60645, which compare the update with the paper's, "
+    "and notes on the paper that restate its equations; the paper was not seen, and the "
+    "derivatives are written here",
     reading="See gru-chung-2014 for the other convention of z and gru-pytorch for the other place "
     "of the reset gate.",
     model="gru",

@@ -19,7 +19,8 @@ ENTRY = Entry(
     "line has the total derivative, through μ and σ.",
     verdict=AGREES,
     seen=False,
-    rests_on="equation (4) as it is commonly restated; the last line is derived from it here",
+    rests_on="a copy of the paper's text without most of its formulas, and equation (4) as it is "
+    "commonly restated; the last line is derived from it here",
     reading="With μ and σ taken as constants, ∂L/∂a = q / σ. That is the direct derivative, and "
     "as the total one it is wrong.",
 )

@@ -9,7 +9,7 @@ from bptt_verifier.docket.entry import DISAGREES, Entry
 ENTRY = Entry(
     title="The Jacobian of a step, with Wᵀ",
     source="R. Pascanu, T. Mikolov & Y. Bengio, On the difficulty of training recurrent neural "
-    "networks, ICML 2013, arXiv:1211.5063, equation (5), with (2) to (4)",
+    "networks, ICML 2013, arXiv:1211.5063, equations (2) to (5)",
     claim=(
         "x_t = W_rec σ(x_{t−1}) + W_in u_t + b",
         "∂x_i/∂x_{i−1} = W_recᵀ diag(σ′(x_{i−1}))",
@@ -20,9 +20,9 @@ ENTRY = Entry(
         "the left; ∂⁺ is the direct derivative. Here there is an error at the last step only."
     ),
     verdict=DISAGREES,
-    seen=False,
-    rests_on="questions 330448 and 551574 of stats.stackexchange.com, which quote (2) and (5); "
-    "the third formula as it is commonly restated",
+    seen=True,
+    rests_on="the paper as a transcription of its text, and questions 330448 and 551574 of "
+    "stats.stackexchange.com, which quote (2) and (5)",
     reading=(
         "In denominator layout the derivative is diag(σ′(x_{i−1})) W_recᵀ, so that Wᵀ belongs "
         "there but the two factors change places. W_recᵀ diag(σ′(x_i)) is right as the adjoint of "

@@ -9,7 +9,7 @@ from bptt_verifier.docket.entry import AGREES, Entry
 ENTRY = Entry(
     title="Real-time recurrent learning",
     source="R. J. Williams & D. Zipser, A learning algorithm for continually running fully "
-    "recurrent neural networks, Neural Computation 1(2), 1989, the recursion for p^k_ij",
+    "recurrent neural networks, Neural Computation 1(2), 1989, equations (10) to (15)",
     claim=(
         "p^k_ij(t+1) = f′_k(s_k(t)) [ Σ_l w_kl p^l_ij(t) + δ_ik z_j(t) ],  p^k_ij(0) = 0",
         "Δw_ij = α Σ_t Σ_k e_k(t) p^k_ij(t)",
@@ -20,7 +20,8 @@ ENTRY = Entry(
     ),
     verdict=AGREES,
     seen=False,
-    rests_on="the recursion as it is commonly restated; the paper itself was not seen",
+    rests_on="notes on the paper that restate its equations by number, and two other restatements; "
+    "the paper itself was not seen",
     reading=(
         "The sum is the gradient for weights that are constant. If they are updated at every step, "
         "as the online algorithm does, it is an approximation, as the authors state."

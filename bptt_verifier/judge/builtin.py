@@ -1,16 +1,16 @@
 """Comparison of every built-in derivation with a reference, on random problems."""
 
-from collections.abc import Callable, Iterable
-from itertools import chain, product
+from collections.abc import Callable
+from itertools import chain
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.judge.tally import Row, Tally
 from bptt_verifier.problems.draws import draw, draw_direction, draw_with_options
-from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
+from bptt_verifier.problems.problem import LARGEST, Problem, Sizes
 from bptt_verifier.reference.autodiff import (
-    COMPARED,
     derive_bound,
     measure_truth,
     name_arrays,
@@ -23,8 +23,6 @@ from bptt_verifier.tolerance.comparison import (
     compare_all,
     name_tangents,
     overall,
-    verdict_of,
-    worst_of,
 )
 from jax_reference.padded import Capacity
 from manual_bptt import gru, jacobian_sum, lstm, rnn, rtrl, tangents
@@ -88,73 +86,15 @@ TANGENT_DERIVATIONS: dict[str, TangentDerivation] = {
 FIRST, THEN = 100, 5
 
 
-class ComparedCase(NamedTuple):
-    """One gradient of one derivation at one problem."""
-
-    case: int
-    problem: Problem
-    comparison: Comparison
-
-
-class Row(NamedTuple):
-    """One gradient of one derivation, over all problems, or over those with one loss."""
-
-    derivation: str
-    gradient: str
-    compared: tuple[ComparedCase, ...]
-    loss: str | None = None
-
-    @property
-    def comparisons(self) -> list[Comparison]:
-        """The comparisons of all problems."""
-        return [each.comparison for each in self.compared]
-
-    @property
-    def verdict(self) -> Verdict:
-        """Disagrees if any case does; agrees if none does and at least one could have."""
-        return verdict_of(self.comparisons)
-
-    @property
-    def worst(self) -> ComparedCase:
-        """The problem with the largest error."""
-        worst = worst_of(self.comparisons)
-        return next(each for each in self.compared if each.comparison is worst)
-
-    @property
-    def largest(self) -> Sizes:
-        """The sizes of the largest problem."""
-        return max((each.problem.sizes for each in self.compared), key=np.prod)
-
-    def to_dict(self, reference: str) -> dict[str, Any]:
-        """Plain values, for JSON; `reference` names the reference."""
-        case, _, worst = self.worst
-        return {
-            "derivation": self.derivation,
-            "gradient": self.gradient,
-            **({} if self.loss is None else {"loss": self.loss}),
-            "verdict": str(self.verdict),
-            "cases": len(self.compared),
-            "conclusive_cases": sum(found.conclusive for found in self.comparisons),
-            "worst_error_over_bound": worst.error,
-            "worst": {
-                "case": case,
-                "entry": list(worst.entry),
-                "by_hand": worst.yours,
-                reference: worst.reference,
-                "bound": worst.allowed,
-            },
-            "largest_shape": self.largest._asdict(),
-        }
-
-
 class BuiltinReport(NamedTuple):
     """The comparisons of all built-in derivations, and the verdict on them together."""
 
     seed: int
     dtype: str
+    examples: int
     rows: list[Row]
-    shapes: list[Sizes]
     by_loss: list[Row]
+    shapes: list[Sizes]
     reference: str = "autodiff"
 
     @property
@@ -169,7 +109,7 @@ class BuiltinReport(NamedTuple):
             "seed": self.seed,
             "dtype": self.dtype,
             "oracle": self.reference,
-            "examples": len(self.shapes),
+            "examples": self.examples,
             "rows": [row.to_dict(self.reference) for row in self.rows],
             "by_loss": [row.to_dict(self.reference) for row in self.by_loss],
             "shapes": [sizes._asdict() for sizes in self.shapes],
@@ -239,11 +179,11 @@ def verify_builtin(
     require_at_least(1, "examples", examples)
     require_at_least(0, "seed", seed)
     subjects = Subjects(derivations, cell_derivations, tangent_derivations, yardstick)
-    found = []
+    tally = Tally()
     for case in range(examples):
-        found.append(compare_case(case, seed, dtype, subjects))
+        compare_case(case, seed, dtype, subjects, tally)
         progress(case + 1)
-    return make_report(found, seed, dtype, subjects)
+    return make_report(tally, seed, dtype, subjects)
 
 
 class Subjects(NamedTuple):
@@ -255,17 +195,8 @@ class Subjects(NamedTuple):
     yardstick: Yardstick
 
 
-class CaseFindings(NamedTuple):
-    """What was found in one example: its sizes, and every comparison by derivation."""
-
-    case: int
-    sizes: Sizes
-    compared: list[tuple[str, ComparedCase]]
-
-
-def compare_case(case: int, seed: int, dtype: Any, subjects: Subjects) -> CaseFindings:
+def compare_case(case: int, seed: int, dtype: Any, subjects: Subjects, tally: Tally) -> None:
     """Compare every derivation with the reference on one example of `verify_builtin`."""
-    compared: list[tuple[str, ComparedCase]] = []
     derivations, cell_derivations, tangent_derivations, yardstick = subjects
 
     def compare(
@@ -273,10 +204,10 @@ def compare_case(case: int, seed: int, dtype: Any, subjects: Subjects) -> CaseFi
     ) -> None:
         for name, derivation in chosen.items():
             for found in comparer(derivation(problem, *also)):
-                compared.append((name, ComparedCase(case, problem, found)))
+                tally.add(name, case, problem, found)
 
     problem = draw(seed, case, dtype, yardstick.largest)
-    sizes = problem.sizes
+    tally.count(case, problem.sizes)
     if derivations:
         compare(problem, derivations, yardstick.within_bound(problem))
     if case < FIRST or case % THEN == 0:
@@ -288,29 +219,12 @@ def compare_case(case: int, seed: int, dtype: Any, subjects: Subjects) -> CaseFi
         chosen = {n: d for n, d in cell_derivations.items() if n.partition(",")[0] == cell}
         if chosen:
             compare(problem, chosen, yardstick.within_measured_error(problem))
-    return CaseFindings(case, sizes, compared)
 
 
-def make_report(
-    found: Iterable[CaseFindings], seed: int, dtype: Any, subjects: Subjects
-) -> BuiltinReport:
-    """Make the report of findings in the order of their cases, whoever computed them."""
-    compared: dict[tuple[str, str], list[ComparedCase]] = {}
-    shapes, names = [], chain(*subjects[:3])
-    for case in found:
-        shapes.append(case.sizes)
-        for name, each in case.compared:
-            compared.setdefault((name, each.comparison.name), []).append(each)
-    rows = [
-        Row(name, gradient, tuple(compared[name, gradient]))
-        for name in names
-        for gradient in (*COMPARED, *name_tangents(dict.fromkeys(COMPARED)))
-        if (name, gradient) in compared
-    ]
-    by_loss = [
-        row._replace(compared=part, loss=loss)
-        for row, loss in product(rows, ALL_LOSSES)
-        if (part := tuple(each for each in row.compared if each.problem.loss == loss))
-    ]
-    reference_name = subjects.yardstick.name
-    return BuiltinReport(seed, str(np.dtype(dtype)), rows, shapes, by_loss, reference_name)
+def make_report(tally: Tally, seed: int, dtype: Any, subjects: Subjects) -> BuiltinReport:
+    """Make the report of a tally, the same whoever compared its examples, and in which order."""
+    rows = list(tally.list_rows(chain(*subjects[:3])))
+    by_loss = [each for row in rows for each in tally.list_losses(row.derivation, row.gradient)]
+    shapes = [tally.shapes[case] for case in sorted(tally.shapes)]
+    name = subjects.yardstick.name
+    return BuiltinReport(seed, str(np.dtype(dtype)), tally.cases, rows, by_loss, shapes, name)

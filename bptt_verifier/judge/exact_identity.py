@@ -1,71 +1,175 @@
-"""Exact identities: a claim on a polynomial loss, decided without rounding.
+"""Exact identities: whether a claim of the docket is the derivative, decided without rounding.
 
-The claim and the derivative are polynomials in the parameters. At integers up to `LARGEST`, with
-integer data and a number of steps that is a power of two, every operation on float64 is exact: in
-the loss all values are multiples of 2⁻² below 2⁴⁶, and in the gradients of 2⁻¹⁰ below 2⁴³, so that
-none needs more than 53 bits. Two different polynomials of degree d are equal at
-a random point of a set of n values for each parameter with probability d/n at most (Schwartz 1980,
-Zippel 1979).
+The code of an entry runs on the exact numbers of `proofs/free_values.py`, on which a claim and the
+derivative of its loss are rational functions. Two different ones of which the difference has
+degree d are equal at a random point of a set of n numbers for each variable with probability d/n
+at most (Schwartz 1980, Zippel 1979).
 """
 
-from fractions import Fraction
+from collections.abc import Callable, Mapping
 from math import log10
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier.judge.published import DocketCase
-from bptt_verifier.tolerance.comparison import find_symbol
+from bptt_verifier.judge.small_sizes import parse_with_bases, read_sizes, run_with_sizes
+from bptt_verifier.judge.submission import WEIGHTS
+from bptt_verifier.problems.problem import CELLS, Sizes, list_shapes
+from bptt_verifier.proofs.forward_pass import ForwardPass, Numbers, loss_and_prediction
+from bptt_verifier.proofs.free_values import (
+    LARGEST,
+    FreeNumber,
+    FreeValues,
+    draw_array,
+    move_along,
+    read_array,
+)
 
-LARGEST, POINTS = 5, 120
-# The derivative at 0 of a polynomial of degree 6 at most, from its values at −3 … 3, times 60.
-WEIGHTS = {-3: -1, -2: 9, -1: -45, 1: 45, 2: -9, 3: 1}
+SIZES = Sizes(T=5, B=1, D=2, H=2, O=1)  # of a cell; T is longer than any truncation
+NUMBERS = Numbers(sign=lambda z: z, constant=lambda z: z)  # that loss has no branches
+Point = dict[str, Any]
+Loss = Callable[[Point], Any]
 
 
 class ExactComparison(NamedTuple):
-    """The outcome: the points tried, log₁₀ of the chance of an error, the first refutation."""
+    """The outcome: which functions had free values, a degree, log₁₀ of the chance of an error.
 
-    points: int
+    `degree` bounds the sum of degrees in (Z10). `refuted` names the first gradient that is not
+    equal, or is None.
+    """
+
+    functions: list[str]
+    degree: int
     log10_error: float
     refuted: str | None = None
 
 
-def differentiate_exactly(
-    loss: Any, params: dict[str, Any], name: str, entry: tuple[int, ...]
-) -> Fraction:
-    """Differentiate a polynomial loss by one entry, in which its degree is 6 at most."""
-    total = Fraction(0)
-    for step, weight in WEIGHTS.items():
-        moved = params[name].copy()
-        moved[entry] += step
-        total += weight * Fraction(float(loss(params | {name: moved})))
-    return total / 60
+class ExactCase(NamedTuple):
+    """A claim and its loss at a random point, as exact numbers.
 
-
-def certify_identity(case: DocketCase, points: int = POINTS, seed: int = 0) -> ExactComparison:
-    """Compare a claim with the derivative at random integer points, exactly.
-
-    The module's data `x` and `y` are integers while this runs.
+    `held_loss` is that of which the claim is the derivative, and `change` what makes the claim from
+    the gradient, if the entry says that it is another vector.
     """
-    rng, module = np.random.default_rng(seed), case.module
-    data = module.x, module.y
-    chance = (case.entry.degree - 1) / (2 * LARGEST + 1)
-    try:
-        module.x, module.y = (rng.choice([-2.0, -1.0, 1.0, 2.0], each.shape) for each in data)
-        for point in range(points):
-            params = {
-                name: rng.integers(-LARGEST, LARGEST + 1, value.shape).astype(float)
-                for name, value in module.params.items()
-            }
-            claimed = module.gradients(params)
-            for name, value in params.items():
-                for entry in np.ndindex(value.shape):
-                    true = differentiate_exactly(module.loss, params, name, entry)
-                    found = Fraction(float(claimed[name][entry]))
-                    if found != true:
-                        where = f"{find_symbol(name)}[{', '.join(map(str, entry))}]"
-                        refuted = f"at an integer point {where} is {true}, the claim gives {found}"
-                        return ExactComparison(point + 1, 0.0, refuted)
-    finally:
-        module.x, module.y = data
-    return ExactComparison(points, points * log10(chance))
+
+    values: FreeValues
+    weights: Point
+    claimed: Mapping[str, Any]
+    loss: Loss
+    held_loss: Loss | None = None
+    change: Callable[[Point], Point] | None = None
+
+
+def run_exactly(values: FreeValues, file: Path, sizes: dict[str, int]) -> dict[str, Any]:
+    """Run the file of an entry; return the names that it defines, with exact data."""
+    names = run_with_sizes(file, sizes)
+    for name, value in names.items():
+        if isinstance(value, np.ndarray) and value.dtype == np.float64:
+            names[name] = read_array(values, value)
+    return names
+
+
+def evaluate_exactly(case: DocketCase, seed: int = 0) -> ExactCase:
+    """Evaluate a claim and its loss at a random rational point.
+
+    A cell's data are drawn too; those of an own model remain what they are. Where a claim is
+    clipped, numbers are below 4, so that clipping changes some entries and others not, and sizes
+    are halved, because arithmetic with these numbers is slow.
+    """
+    entry, file, clipped = case.entry, Path(case.module.__file__), hasattr(case.module, "change")
+    values = FreeValues(seed, scale=LARGEST // 4 if clipped else 1)
+    sizes = read_sizes(parse_with_bases(file)) if clipped else {}
+    names = run_exactly(values, file, {name: -(-size // 2) for name, size in sizes.items()})
+    held = names.get("held_loss")
+    if not entry.model:
+        shapes = {name: np.shape(value) for name, value in names["params"].items()}
+        weights = {name: draw_array(values, shape) for name, shape in shapes.items()}
+        return ExactCase(
+            values, weights, names["gradients"](dict(weights)), names["loss"],
+            held and (lambda p: held(p, weights)), names.get("change"),
+        )  # fmt: skip
+    shapes = list_shapes(entry.model, SIZES)
+    fields = CELLS[entry.model].Params._fields
+    given = fields if entry.bias else [name for name in fields if name in "UWV"]
+    weights = {name: draw_array(values, shapes[name]) for name in given}
+    x, y = draw_array(values, shapes["x"]), draw_array(values, shapes["prediction"])
+    as_given = WEIGHTS[len(weights)]
+    returned = names["gradients"](as_given(**weights), x, y)
+    if not isinstance(returned, Mapping):
+        returned = dict(zip(weights, returned, strict=True))
+    absent: Point = dict.fromkeys(("b", "c", "b_n")) | {
+        name: np.zeros(shapes[name], object) for name in ("h0", "c0", "adjoints")
+    }
+    option = entry.activation if entry.model == "rnn" else entry.reset
+    forward = ForwardPass(entry.model, option, "mse")
+    return ExactCase(
+        values, weights, returned,
+        lambda p: loss_and_prediction(NUMBERS, forward, absent | {"x": x} | p, y)[0],
+        held and (lambda p: held(as_given(**p), as_given(**weights), x, y)), names.get("change"),
+    )  # fmt: skip
+
+
+def differentiate_along(case: ExactCase, loss: Loss, direction: Point) -> FreeNumber:
+    """Differentiate a loss along a direction."""
+    found: FreeNumber = loss(move_along(case.weights, direction)).slope
+    return found
+
+
+def differentiate_all(case: ExactCase) -> Point:
+    """Differentiate the loss by every entry of every weight."""
+    gradient = {}
+    for name, value in case.weights.items():
+        gradient[name] = np.empty(value.shape, object)
+        for entry in np.ndindex(value.shape):
+            along = {o: np.asarray(0 * each, object) for o, each in case.weights.items()}
+            along[name][entry] += 1
+            gradient[name][entry] = differentiate_along(case, case.loss, along)
+    return gradient
+
+
+def compare_along(
+    case: ExactCase, direction: Point, derivative: Callable[[Point], FreeNumber]
+) -> FreeNumber:
+    """Compute Σ claimed · d less the derivative along d."""
+    terms = [np.sum(case.claimed[name] * along) for name, along in direction.items()]
+    difference: FreeNumber = sum(terms) - derivative(direction)
+    return difference
+
+
+def compare_exactly(case: ExactCase, derivative: Callable[[Point], FreeNumber]) -> ExactComparison:
+    """Compare a claim with a derivative along a random direction (Z10).
+
+    Where they differ, each gradient is compared by itself, to name the first that is not equal.
+    """
+    direction = {name: draw_array(case.values, v.shape) for name, v in case.weights.items()}
+    difference = compare_along(case, direction, derivative)
+    degree = difference.top + case.values.collisions
+    functions = sorted({function for function, _ in case.values.found})
+    if difference.value == 0:
+        chance = log10(degree) - log10(2 * LARGEST)  # (Z10)
+        return ExactComparison(functions, degree, chance)
+    for name in direction:
+        alone = {other: along * (other == name) for other, along in direction.items()}
+        if compare_along(case, alone, derivative).value != 0:
+            break
+    return ExactComparison(functions, degree, 0.0, name)
+
+
+def certify_identity(case: DocketCase, seed: int = 0) -> ExactComparison:
+    """Decide exactly whether a claim is the gradient of its entry's loss."""
+    exact = evaluate_exactly(case, seed)
+    return compare_exactly(exact, lambda along: differentiate_along(exact, exact.loss, along))
+
+
+def certify_definition(case: DocketCase, seed: int = 0) -> ExactComparison:
+    """Decide exactly whether a claim is what its entry says that it is exactly."""
+    exact = evaluate_exactly(case, seed)
+    held = exact.held_loss
+    if held is not None:
+        return compare_exactly(exact, lambda along: differentiate_along(exact, held, along))
+    assert exact.change is not None
+    changed = exact.change(differentiate_all(exact))
+    return compare_exactly(
+        exact, lambda along: sum(np.sum(changed[name] * d) for name, d in along.items())
+    )

@@ -8,11 +8,14 @@ import numpy as np
 from bptt_verifier.judge.kernel_calls import Answer, KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase, Neighbours, draw_neighbours
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.reference.pullbacks import Pullback
 from bptt_verifier.report import Mistake
-from bptt_verifier.tolerance.formats import find_largest, find_unit
+from bptt_verifier.tolerance.formats import find_largest, find_unit, is_half
 from bptt_verifier.tolerance.projections import (
     APPROXIMATE,
     Measurement,
+    has_rounded_results,
     measure,
     root_mean_square,
 )
@@ -22,6 +25,9 @@ from bptt_verifier.tolerance.scatter import IN_HALF
 # which at least every hundredth is drawn anew there.
 BEYOND_ROUNDING = 64.0
 NEAR_OVERFLOW = 16  # times smaller than a format's largest number may be what overflows inside
+IMITATED = (
+    4  # neighbours at which rounding is imitated; its errors hardly change from one to another
+)
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 
@@ -157,14 +163,40 @@ def measure_at(
     if unfit is not None:
         return unfit
     submitted, true = gradients | outputs, exact.gradients | exact.outputs
-    measured = {}
-    for name, values in submitted.items():
-        errors = values.astype(np.float64) - true[name]
-        dtype = find_result_dtype(name, values, case)
+    dtypes = {n: find_result_dtype(n, values, case) for n, values in submitted.items()}
+
+    errors = {n: values.astype(np.float64) - true[n] for n, values in submitted.items()}
+
+    def measure_result(name: str, imitated: Mapping[str, Array]) -> Measurement:
         before = None if nearer is None else nearer.measured(name)
-        measured[name] = measure(errors, true[name], dtype, tests, doubt.get(name, 0.0), before)
+        own = doubt.get(name, 0.0), before, imitated.get(name)
+        return measure(errors[name], true[name], dtypes[name], tests, *own)
+
+    measured = {name: measure_result(name, {}) for name in submitted}
+    inside = [
+        name
+        for name, each in measured.items()
+        if is_half(dtypes[name])
+        and (each.wrong or not has_rounded_results(errors[name], true[name], dtypes[name]))
+    ]
+    if inside:
+        coarsest = max(dtypes.values(), key=find_unit)
+        imitated = imitate_rounding(calls.pullback, near, coarsest)
+        for name in inside:
+            whole = measure_result(name, imitated)
+            measured[name] = whole._replace(explained=measured[name].wrong and not whole.wrong)
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
     return Found(case, submitted, true, of_gradients, of_outputs)
+
+
+def imitate_rounding(pullback: Pullback, near: Neighbours, dtype: Any) -> Mapping[str, Array]:
+    """Imitate rounding in the stated function and its pull-back; empty where that fails."""
+    first = near.points[:IMITATED], near.cotangents[:IMITATED]
+    found = attempt(pullback.imitate_rounding, *first, dtype)
+    if isinstance(found, Failure):
+        return {}
+    every = found.outputs | found.gradients
+    return {n: e for n, e in every.items() if np.isfinite(e).all()}
 
 
 def ask_each(

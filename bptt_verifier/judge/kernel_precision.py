@@ -14,6 +14,8 @@ from bptt_verifier.tolerance.projections import COARSE, Measurement, root_mean_s
 
 # Rounding the operands of all products once gives noise of the size of rounding the arguments once.
 EVIDENT = 0.25  # of that noise, at least, shows the format
+MOST = 0.9  # of the entries have the resolution that is stated for a single one
+TINY = 1e-300  # below any root mean square of a gradient that is not zero
 ONE_MORE = 3.0  # times one rounding of the result: several roundings of the same size
 
 
@@ -27,6 +29,13 @@ def describe_kernel_precision(
     if not right:
         return
     yield describe_resolution(right)
+    explained = dict.fromkeys(n for each in right for n, m in each.gradients.items() if m.explained)
+    if explained:
+        yield (
+            f"Single parts of the gradients for {', '.join(explained)} err by more than rounding "
+            "the results explains, and by no more than rounding every operation of the stated "
+            "function to 16 bits does."
+        )
     ratios = [m.noise.of_rounding for each in right for m in each.gradients.values()]
     known = [ratio for ratio in ratios if ratio > 0]
     if known:
@@ -55,17 +64,22 @@ def select_testable(gradients: Mapping[str, Measurement]) -> dict[str, Measureme
 
 def describe_resolution(found: Sequence[Found]) -> str:
     """Describe the relative error of a gradient that would have been seen."""
-    best: dict[str, float] = {}
+    wholes, entries = dict[str, float](), dict[str, float]()
     for each in found:
         for name, measured in each.gradients.items():
-            best[name] = min(best.get(name, np.inf), measured.resolution)
-    finite = {name: value for name, value in best.items() if np.isfinite(value)}
+            limit = float(np.quantile(measured.limit, MOST))
+            entry = limit / max(root_mean_square(each.exact[name]), TINY)
+            wholes[name] = min(wholes.get(name, np.inf), measured.resolution)
+            entries[name] = min(entries.get(name, np.inf), entry)
+    finite = {name: value for name, value in wholes.items() if np.isfinite(value)}
     if not finite:
         return "No error would have been seen: the gradients are zero."
     worst = max(finite, key=lambda name: finite[name])
+    entry = max(entries[name] for name in finite)
     return (
         f"Relative errors of a whole gradient above {format_share(finite[worst])} would have been "
-        f"seen (that of {worst}; the others are sharper)."
+        f"seen (that of {worst}; the others are sharper), and in nine of ten single entries those "
+        f"above {format_share(entry)} of the gradient's root mean square."
     )
 
 

@@ -31,17 +31,22 @@ SCALES = 4.0, 0.25  # powers of two, by which no number is rounded
 OF_CALLS = frozenset("unwritten-output not-deterministic depends-on-calls".split())
 RANDOM = 2.0**-6  # a relative change from call to call that no order of sums makes
 COARSE_NOISE = 64  # units of the dtype that it has to exceed as well
+EVIDENT_BITS = 24  # of numbers that are equal in two answers, at least, if it is not by chance
 UNCHANGED = 1e-9  # relative change of an exact gradient that is rounding in float64
 
 
 class Question(NamedTuple):
-    """A kernel's answer at one case, and how far another right answer may be from it."""
+    """A kernel's answer at one case, and how far another right answer may be from it.
+
+    `given` are all answers so far, at this and other arguments.
+    """
 
     calls: KernelCalls
     case: KernelCase
     other: KernelCase
     answer: dict[str, Array]
     tolerance: dict[str, Array]
+    given: list[dict[str, Array]]
 
     def ask(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
         """Ask at the case, with other arguments or cotangents; the answers are in float64."""
@@ -55,7 +60,8 @@ class Question(NamedTuple):
         answer = self.calls.ask(self.case.point if point is None else point, given, copy)
         if isinstance(answer, Mistake):
             return None
-        return {name: value.astype(np.float64) for name, value in answer.items()}
+        self.given.append({name: value.astype(np.float64) for name, value in answer.items()})
+        return self.given[-1]
 
     def pull_back(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
         """Pull back exactly, with other arguments or cotangents."""
@@ -82,7 +88,7 @@ class Question(NamedTuple):
 def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Question | None:
     """Ask a kernel at a case, whose errors are known. `other` is any other case."""
     tolerance = {name: each.limit for name, each in found.nearest.gradients.items()}
-    question = Question(calls, found.case, other, {}, tolerance)
+    question = Question(calls, found.case, other, {}, tolerance, [])
     answer = question.ask()
     return None if answer is None else question._replace(answer=answer)
 
@@ -106,6 +112,37 @@ def find_lazy_answer(
             said = f"{found.explanation[:-1]}, with {question.case.label}."
             return (found._replace(explanation=said),)
     return ()
+
+
+def find_stale_entries(question: Question) -> Mistake | None:
+    """Call at another case in between, and find entries that hold what an earlier answer has there.
+
+    A device's allocator hands out blocks that were used before, and what is not written in them
+    keeps it. Where all entries are those of an earlier answer, it may be kept on purpose, and a
+    few numbers of 16 bits may be equal by chance.
+    """
+    question.ask(question.other.point, question.other.cotangents)
+    again = question.ask()
+    bits = -np.log2(max(find_unit(v.dtype) for v in question.case.point.values()))
+    for name, before in question.answer.items() if again is not None else ():
+        value = again[name].ravel()
+        changed = np.flatnonzero((value != before.ravel()) & ~np.isnan(value))
+        change = np.abs(value - before.ravel())[changed].max(initial=0.0)
+        if change <= COARSE_NOISE * question.find_size(name):
+            continue  # sums in another order
+        if len(changed) == len(value) or len(changed) * bits < EVIDENT_BITS:
+            continue
+        earlier = (each.ravel() for answer in question.given[:-1] for each in answer.values())
+        if any(
+            changed[-1] < len(each) and np.array_equal(each[changed], value[changed])
+            for each in earlier
+        ):
+            said = (
+                f"{len(changed)} of {len(value)} entries of the gradient for {name} hold what an "
+                "earlier call left in memory: they are not written."
+            )
+            return Mistake("unwritten-output", said, {"gradients": [name]})
+    return None
 
 
 def find_indeterminacy(question: Question) -> Mistake | None:
@@ -151,7 +188,7 @@ def copy_one(copies: Callable[[dict[str, Array]], dict[str, Array]], value: Arra
 
 def find_dependence_on_calls(question: Question) -> Mistake | None:
     """Call at another case in between."""
-    question.calls.ask(question.other.point, question.other.cotangents)
+    question.ask(question.other.point, question.other.cotangents)
     again = question.ask()
     name = "" if again is None else question.differs(again, question.answer)
     if not name:
@@ -323,5 +360,6 @@ def list_untried_sizes(every: Sequence[KernelCalls]) -> Iterator[str]:
 
 # Those about memory and calls, which concern any function.
 OF_MEMORY = (
-    find_unwritten, find_indeterminacy, find_dependence_on_calls, find_dependence_on_layout,
+    find_unwritten, find_stale_entries, find_indeterminacy, find_dependence_on_calls,
+    find_dependence_on_layout,
 )  # fmt: skip

@@ -140,9 +140,10 @@ def is_half(dtype: Any) -> bool:
 
 def is_half_precision(name: str, found: Compared) -> bool:
     """Tell whether a gradient has a format coarser than float32, and is far from its underflow."""
-    dtype = found.dtypes.get(name, np.float64)
-    largest = float(np.max(np.abs(found.values[name]))) if name in found.submitted else 0.0
-    return is_half(dtype) and largest >= 2**10 * float(np.finfo(dtype).smallest_normal)
+    if name not in found.submitted or not is_half(dtype := found.dtypes[name]):
+        return False
+    largest = float(np.max(np.abs(found.values[name])))
+    return largest >= 2**10 * float(np.finfo(dtype).smallest_normal)
 
 
 def find_precision(before: Compared, after: Compared) -> Any:

@@ -30,16 +30,11 @@ from bptt_verifier.program.attempt import use_own_settings
 from bptt_verifier.reference.pullbacks import StatedPullback, prepare_pullback
 from bptt_verifier.report import Counterexample, Mistake, ParameterResult, Report, nine_digits
 from bptt_verifier.tolerance.comparison import Verdict, overall
-from bptt_verifier.tolerance.projections import Measurement
 from manual_bptt.inputs import require_at_least
 
 CASES = 3  # cases of each setting: the arguments given, and drawn ones
 SHOWN = 20  # entries of a row that a report shows
 LARGEST_MAP = 128  # rows and columns of a map of errors
-HALF_UNIT = 2.0**-11  # unit roundoff of float16, the finer of the formats of 16 bits
-BARELY = (
-    4.0  # errors of a part in 16 bits are a mistake from so many times what rounding explains on
-)
 RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger factor on all of it
 
 
@@ -161,10 +156,9 @@ def summarise(found: Sequence[Found]) -> dict[str, ParameterResult]:
         worst = max(here, key=lambda each: each.gradients[name].excess)
         measured = worst.gradients[name]
         resolution = min(each.gradients[name].resolution for each in here)
-        wrong = any(is_decided(each.gradients[name]) for each in here if each.gradients[name].wrong)
-        barely = any(each.gradients[name].wrong for each in here) and not wrong
+        wrong = any(each.gradients[name].wrong for each in here)
         untestable = resolution > RESOLVED and name not in zeros
-        vague = untestable or barely or any(name in each.unsure for each in here)
+        vague = untestable or any(name in each.unsure for each in here)
         verdict = Verdict.DISAGREES if wrong else (
             Verdict.INCONCLUSIVE if vague else Verdict.AGREES
         )  # fmt: skip
@@ -177,16 +171,6 @@ def summarise(found: Sequence[Found]) -> dict[str, ParameterResult]:
             float(measured.limit[entry]), len(here), resolution,
         )  # fmt: skip
     return results
-
-
-def is_decided(measured: Measurement) -> bool:
-    """Tell whether errors beyond what rounding explains are so by enough to be a mistake.
-
-    In 16 bits, what is lost beside larger terms in single entries and slices is estimated, not
-    bounded.
-    """
-    as_a_whole = bool(measured.slices[0].wrong.any())
-    return measured.noise.unit < HALF_UNIT or as_a_whole or measured.excess >= BARELY
 
 
 def find_zeros(found: Sequence[Found]) -> list[str]:

@@ -1,56 +1,30 @@
-"""Verification of the built-in derivations by several processes.
-
-Each example depends on the seed and its number alone, and the report is made of the findings in the
-order of the examples. So it is the same whatever the number of workers, and the examples of a
-worker that was killed are simply compared again.
-"""
+"""Verification of the built-in derivations by several processes of this machine."""
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from multiprocessing import get_context, parent_process
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any
 
-from bptt_verifier.judge import builtin
-from bptt_verifier.judge.builtin import BuiltinReport, CaseFindings, Subjects
+from bptt_verifier.judge.campaign import (
+    Campaign,
+    Execute,
+    Keep,
+    Remaining,
+    compare_cases,
+    execute_here,
+)
 from manual_bptt.inputs import require_at_least
 
 TOGETHER = 50  # examples that a worker is given at a time
+WAITING = 3  # parts for each worker that are given out before they are asked for
 POOLS = 5  # so many times workers are started anew before the rest is left to this process
-
-
-class Campaign(NamedTuple):
-    """What a worker has to know: the seed, the precision, and the reference."""
-
-    seed: int
-    dtype: str
-    certified: bool = False
-
-
-def choose_subjects(campaign: Campaign) -> Subjects:
-    """All built-in derivations, compared with autodiff or, `certified`, with exact values."""
-    derivations, cell_derivations = builtin.DERIVATIONS, builtin.CELL_DERIVATIONS
-    tangents = builtin.TANGENT_DERIVATIONS
-    if not campaign.certified:
-        return Subjects(derivations, cell_derivations, tangents, builtin.AUTODIFF)
-    from bptt_verifier.judge import certified as exact  # noqa: PLC0415 - needs an extra
-
-    return Subjects(
-        derivations | exact.COMPILED_DERIVATIONS,
-        cell_derivations | exact.COMPILED_CELL_DERIVATIONS,
-        tangents,
-        exact.CERTIFIED,
-    )
-
-
-def compare_cases(campaign: Campaign, cases: range) -> list[CaseFindings]:
-    """Compare all derivations on these examples."""
-    subjects = choose_subjects(campaign)
-    return [builtin.compare_case(case, campaign.seed, campaign.dtype, subjects) for case in cases]
 
 
 def prepare_worker() -> None:
@@ -81,68 +55,50 @@ def started_workers(number: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
-def verify_with_workers(
-    examples: int,
-    campaign: Campaign,
-    workers: int,
-    progress: Callable[[int], None] = lambda done: None,
-    *,
-    together: int = TOGETHER,
-) -> BuiltinReport:
-    """The report of `verify_builtin` on all built-in derivations, by so many processes.
+def choose_execution(workers: int) -> Execute:
+    """Choose how a campaign is done by so many processes: by this one if it is one.
 
-    With one worker this process does the work. `progress` is called with the number of examples
-    done. Raises TypeError or ValueError where `examples` or `workers` is no integer from 1.
+    Raises TypeError or ValueError where `workers` is no integer from 1.
     """
-    require_at_least(1, "examples", examples)
     require_at_least(1, "workers", workers)
-    subjects, found = choose_subjects(campaign), dict[int, list[CaseFindings]]()
-    parts = {
-        start: range(start, min(start + together, examples))
-        for start in range(0, examples, together)
-    }
-
-    def keep(start: int, findings: list[CaseFindings]) -> None:
-        found[start] = findings
-        progress(sum(map(len, found.values())))
-
-    for _ in range(POOLS if workers > 1 else 0):
-        try:
-            run_pool(
-                {start: cases for start, cases in parts.items() if start not in found},
-                campaign, workers, keep,
-            )  # fmt: skip
-            break
-        except BrokenProcessPool:  # a worker was killed: what it had is done by others
-            continue
-    for start, cases in parts.items():
-        if start not in found:
-            keep(start, compare_cases(campaign, cases))
-    in_order = [case for start in parts for case in found[start]]
-    return builtin.make_report(in_order, campaign.seed, campaign.dtype, subjects)
+    return execute_here if workers == 1 else partial(execute_in_processes, workers)
 
 
-def run_pool(
-    parts: dict[int, range],
-    campaign: Campaign,
-    workers: int,
-    keep: Callable[[int, list[CaseFindings]], None],
+def execute_in_processes(
+    workers: int, campaign: Campaign, remaining: Remaining, keep: Keep
 ) -> None:
+    """Have worker processes compare all parts; what a killed one had is compared by others."""
+    for _ in range(POOLS):
+        try:
+            run_pool(remaining(), campaign, workers, keep)
+            return
+        except BrokenProcessPool:  # a worker was killed
+            continue
+    execute_here(campaign, remaining, keep)
+
+
+def run_pool(parts: Iterator[range], campaign: Campaign, workers: int, keep: Keep) -> None:
     """Have workers compare the parts, and keep the findings of each as they come.
 
     Raises BrokenProcessPool where a worker is killed, after all that has come is kept.
     """
-    with started_workers(min(workers, len(parts))) as pool:
-        waiting: dict[Future[Any], int] = {
-            pool.submit(compare_cases, campaign, cases): start for start, cases in parts.items()
+    given = list(islice(parts, WAITING * workers))
+    if not given:
+        return
+    with started_workers(min(workers, len(given))) as pool:
+        waiting: dict[Future[Any], range] = {
+            pool.submit(compare_cases, campaign, cases): cases for cases in given
         }
         broken = None
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
-                start = waiting.pop(future)
+                cases = waiting.pop(future)
                 try:
-                    keep(start, future.result())
+                    keep(cases, future.result())
+                    if broken is None:
+                        for more in islice(parts, 1):
+                            waiting[pool.submit(compare_cases, campaign, more)] = more
                 except BrokenProcessPool as error:
                     broken = error
         if broken is not None:

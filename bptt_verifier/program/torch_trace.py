@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -32,8 +33,27 @@ def over_jax(
 
     Raises UntraceableError where the code does what JAX cannot trace.
     """
+    traced = trace_tensors(loss, point)
 
     def scalar(params: Mapping[str, Any]) -> Any:
+        value = traced(params)
+        if np.size(value) != 1:
+            raise UntraceableError(f"the loss is no scalar: its shape is {np.shape(value)}")
+        return jnp.reshape(jnp.asarray(value), ())
+
+    return scalar
+
+
+def trace_tensors(
+    function: Callable[..., Any], point: Mapping[str, Array]
+) -> Callable[[Mapping[str, Any]], Any]:
+    """Turn a function of tensors by name into one of JAX arrays, traced at this point.
+
+    It returns a pytree like the function's. Raises UntraceableError where the code does what JAX
+    cannot trace.
+    """
+
+    def run_traced(params: Mapping[str, Any]) -> Any:
         tensors, torch = make_tensors(point), find_torch()
         noting = note_decisions() if CURRENT.get(None) is None else nullcontext()
         shadows = Shadows()
@@ -41,18 +61,15 @@ def over_jax(
             shadows.note(tensor, params[name])
         base = torch.utils._python_dispatch.TorchDispatchMode
 
-        def run(_: Any, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
-            return shadows.run(function, given, dict(named or {}))
+        def run(_: Any, called: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+            return shadows.run(called, given, dict(named or {}))
 
         mode = type("Tracing", (base,), {"__torch_dispatch__": run})
         with noting, torch.enable_grad(), mode():
-            found = loss(tensors)
-        traced = shadows.read(found) if is_tensor(found) else found
-        if np.size(traced) != 1:
-            raise UntraceableError(f"the loss is no scalar: its shape is {np.shape(traced)}")
-        return jnp.reshape(jnp.asarray(traced), ())
+            found = function(tensors)
+        return jax.tree.map(lambda each: shadows.read(each) if is_tensor(each) else each, found)
 
-    return scalar
+    return run_traced
 
 
 class Shadows:

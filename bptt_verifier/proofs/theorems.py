@@ -15,20 +15,26 @@ from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).parents[2] / "proofs"
 INSTALL = "apt-get install coq libcoq-mathcomp-algebra"
-STATED = re.compile(r"^(?:Theorem|Corollary) (\w+)", re.MULTILINE)
+STATED = re.compile(r"(?:^\(\*\* ([^\n]*) \*\)\n)?^(?:Theorem|Corollary) (\w+)", re.MULTILINE)
 CLOSED = "Closed under the global context"
 
 
 class Theorem(NamedTuple):
-    """A theorem of one file, and why it is not proved; None where it is."""
+    """A theorem of one file, what it says, and why it is not proved; None where it is."""
 
     file: str
     name: str
     refuted: str | None
+    statement: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The theorem as plain data, for JSON."""
-        return {"file": self.file, "theorem": self.name, "refuted": self.refuted}
+        return {
+            "file": self.file,
+            "theorem": self.name,
+            "statement": self.statement,
+            "refuted": self.refuted,
+        }
 
 
 class MissingRocq(ValueError):  # noqa: N818 - names what is missing, not the error
@@ -63,26 +69,27 @@ def compile_file(coqc: str, name: str, folder: Path) -> str | None:
     return complaint if ended.returncode else None
 
 
-def rest_on(coqc: str, file: str, names: Sequence[str], folder: Path) -> Iterator[Theorem]:
-    """Yield the theorems of a compiled file; an axiom that one rests on refutes it here."""
+def rest_on(coqc: str, found: Sequence[Theorem], folder: Path) -> Iterator[Theorem]:
+    """Yield the theorems of one compiled file; an axiom that one rests on refutes it here."""
+    file = found[0].file
     question = f"{file}_assumptions"
-    printed = (f'Redirect "{name}" Print Assumptions {file}.{name}.\n' for name in names)
-    text = f"From Bptt Require {file}.\n" + "".join(printed)
+    asked = (f'Redirect "{each.name}" Print Assumptions {file}.{each.name}.\n' for each in found)
+    text = f"From Bptt Require {file}.\n" + "".join(asked)
     (folder / f"{question}.v").write_text(text, encoding="utf-8")
     complaint = compile_file(coqc, question, folder)
-    for name in names:
-        answer = folder / f"{name}.out"
-        found = answer.read_text(encoding="utf-8") if answer.is_file() else str(complaint)
-        found = " ".join(found.split())
-        yield Theorem(file, name, None if found == CLOSED else found)
+    for theorem in found:
+        answer = folder / f"{theorem.name}.out"
+        printed = answer.read_text(encoding="utf-8") if answer.is_file() else str(complaint)
+        assumptions = " ".join(printed.split())
+        yield theorem._replace(refuted=None if assumptions == CLOSED else assumptions)
 
 
-def stated(folder: Path = FOLDER) -> list[tuple[str, str]]:
-    """The file and the name of every theorem, in order."""
+def stated(folder: Path = FOLDER) -> list[Theorem]:
+    """Every theorem in order, with the sentence before it, unchecked."""
     return [
-        (file, name)
+        Theorem(file, name, None, sentence)
         for file in files_in_order(folder)
-        for name in STATED.findall((folder / f"{file}.v").read_text(encoding="utf-8"))
+        for sentence, name in STATED.findall((folder / f"{file}.v").read_text(encoding="utf-8"))
     ]
 
 
@@ -97,8 +104,9 @@ def check(folder: Path = FOLDER) -> Iterator[Theorem]:
         for file in files_in_order(folder):
             shutil.copy(folder / f"{file}.v", copy)
             complaint = compile_file(coqc, file, copy)
-            names = [name for where, name in stated(folder) if where == file]
+            found = [theorem for theorem in stated(folder) if theorem.file == file]
             if complaint is not None:
-                yield from (Theorem(file, name, complaint) for name in names or [file])
-            elif names:
-                yield from rest_on(coqc, file, names, copy)
+                for theorem in found or [Theorem(file, file, None)]:
+                    yield theorem._replace(refuted=complaint)
+            elif found:
+                yield from rest_on(coqc, found, copy)

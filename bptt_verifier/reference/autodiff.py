@@ -7,7 +7,7 @@ measured only where they exceed what a sum of that many terms rounds.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
@@ -39,18 +39,44 @@ def fits_capacity(problem: Problem, capacity: Capacity = LARGEST) -> bool:
     return all(size <= most for size, most in zip(problem.sizes, capacity, strict=True))
 
 
+class Reference:
+    """Autodiff's derivatives at a problem, and the errors that follow from them, each found once.
+
+    JAX computes the derivatives while Python continues; whoever asks for them waits.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        given: dict[str, Any] = problem.first | problem.options
+        params, x, y = problem.params, problem.x, problem.y
+        self.problem = problem
+        self.finish = padded.started(params, x, y, **given, cell=problem.cell, capacity=LARGEST)
+        self.derived: dict[Any, dict[str, Array]] = {}
+
+    @cached_property
+    def derivatives(self) -> Derivatives:
+        """The derivatives, in float64 and read-only."""
+        return make_read_only(self.finish())
+
+    def derive_allowed(self, dtype: Any) -> dict[str, Array]:
+        """Derive the error allowed to each result of a submission that computes in `dtype`."""
+        dtype = np.dtype(dtype)
+        if dtype not in self.derived:
+            problem = self.problem._replace(x=self.problem.x.astype(dtype))
+            bound = name_arrays(derive_bound(problem, self.derivatives))
+            names = name_arrays(self.derivatives)
+            self.derived[dtype] = make_read_only({name: bound[name] for name in names})
+        return self.derived[dtype]
+
+
 @cached_by_content(1024)
-def start_reference(problem: Problem) -> Callable[[], Derivatives]:
-    """Start computing the reference; return a function that blocks until it is there."""
-    given: dict[str, Any] = problem.first | problem.options
-    params, x, y = problem.params, problem.x, problem.y
-    finish = padded.started(params, x, y, **given, cell=problem.cell, capacity=LARGEST)
-    return cache(lambda: make_read_only(finish()))
+def start_reference(problem: Problem) -> Reference:
+    """Start computing the reference of a problem that fits the capacity."""
+    return Reference(problem)
 
 
 def reference(problem: Problem) -> Derivatives:
     """Compute autodiff's derivatives at a problem that fits the capacity, in float64."""
-    return start_reference(problem)()
+    return start_reference(problem).derivatives
 
 
 def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
@@ -63,14 +89,6 @@ def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
     own = bounds(params, x, y, known, dtype=dtype, loss=problem.loss, **problem.option)
     both = 1 + np.finfo(np.float64).eps / np.finfo(dtype).eps
     return Bounds(*(both * bound for bound in own))  # (E13)
-
-
-@cached_by_content(512)
-def derive_allowed(problem: Problem, dtype: Any) -> dict[str, Array]:
-    """Derive the error allowed to each result of a submission that computes in `dtype`, by name."""
-    known = reference(problem)
-    bound = name_arrays(derive_bound(problem._replace(x=problem.x.astype(dtype)), known))
-    return {name: bound[name] for name in name_arrays(known)}
 
 
 # For large problems, of which there are few.
@@ -183,7 +201,8 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
     """
     if not has_derived_bound(problem):
         return measure_truth(problem, dtype, names)
-    values, errors = name_arrays(reference(problem)), dict(derive_allowed(problem, dtype))
+    known = start_reference(problem)
+    values, errors = name_arrays(known.derivatives), dict(known.derive_allowed(dtype))
     largest = {name: np.max(np.abs(value)) for name, value in values.items() if name in names}
     vague = [n for n, size in largest.items() if np.max(errors[n]) > RESOLVING * size > 0]
     if vague:

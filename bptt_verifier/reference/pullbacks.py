@@ -19,8 +19,15 @@ from bptt_verifier.program.attempt import Failure, attempt, find_code
 from bptt_verifier.program.numpy_code import trace_arrays
 from bptt_verifier.program.precision import list_inner, use_float64
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
-from bptt_verifier.tolerance.formats import is_floating
-from bptt_verifier.tolerance.noise import UNOPTIMISED
+from bptt_verifier.program.torch_trace import trace_tensors
+from bptt_verifier.tolerance.formats import (
+    allow_elementary,
+    find_largest,
+    find_smallest,
+    find_unit,
+    is_floating,
+)
+from bptt_verifier.tolerance.noise import SAMPLES, UNOPTIMISED, Roundoff, add_noise
 
 Arrays = Mapping[str, Array]
 Forward = Callable[..., Any]
@@ -64,6 +71,16 @@ class Pullback(ABC):
     def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Pull cotangents back at each point."""
 
+    @abstractmethod
+    def imitate_rounding(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], dtype: Any
+    ) -> Pulled:
+        """Compute the errors that rounding each operation to a format makes.
+
+        They are stacked over samples and points. In a sample the relative error of an operation is
+        the same at all points, as that of a number that rounds alike at all of them.
+        """
+
 
 class JaxPullback(Pullback):
     """The pull-back through a function of JAX, for all points at once."""
@@ -71,6 +88,7 @@ class JaxPullback(Pullback):
     def __init__(self, forward: Forward, arguments: Arguments) -> None:
         super().__init__(forward, arguments)
         self.compiled: dict[int, Any] = {}  # by the number of points
+        self.noisy: Any = None
         self.is_small = sum(v.size for v in arguments.leaves.values()) <= SMALL
 
     def find_structure(self) -> Any:
@@ -90,13 +108,18 @@ class JaxPullback(Pullback):
 
     def compile(self, at: Any, back: Any) -> Any:
         """Compile outputs and pull-back for stacked points, traced at the first of them."""
+        options = UNOPTIMISED if self.is_small else None
+        every = jax.vmap(self.make_single(at))
+        return jax.jit(every, compiler_options=options).lower(at, back).compile()
+
+    def make_single(self, at: Any) -> Callable[[Any, Any], Any]:
+        """Make the outputs and the pull-back at one point, traced at the first of these."""
         function = self.trace({n: np.asarray(x)[0] for n, x in at.items()})
 
         def one(arrays: Any, given: Any) -> Any:
             return self.differentiate(lambda each: select_traced(function(each)), arrays, given)
 
-        options = UNOPTIMISED if self.is_small else None
-        return jax.jit(jax.vmap(one), compiler_options=options).lower(at, back).compile()
+        return one
 
     def differentiate(self, function: Callable[[Any], Any], at: Any, given: Any) -> Any:
         """Compute the outputs at a point and the pull-back of cotangents, all by name."""
@@ -126,6 +149,24 @@ class JaxPullback(Pullback):
                         here[name][k] = each[0]
         return pulled
 
+    def imitate_rounding(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], dtype: Any
+    ) -> Pulled:
+        """Evaluate the traced pull-back with an error after every operation, and without."""
+        unit = find_unit(dtype)
+        with use_float64():
+            at, back = stack(points), stack(cotangents)
+            if self.noisy is None:
+                limits = find_smallest(dtype) / unit, find_largest(dtype)
+                form = Roundoff(unit, allow_elementary(dtype), *limits)
+                noisy = add_noise(self.make_single(at), form)
+                every = jax.vmap(noisy, in_axes=(None, None, 0, 0))
+                self.noisy = jax.jit(every, compiler_options=UNOPTIMISED)
+            exact = self.noisy(jnp.uint64(0), 0.0, at, back)
+            samples = [self.noisy(jnp.uint64(k + 1), unit, at, back) for k in range(SAMPLES)]
+            errors = [jax.tree.map(np.subtract, each, exact) for each in samples]
+        return Pulled(*jax.tree.map(lambda *each: np.stack(each), *errors))
+
     def list_other_paths(self, points: Sequence[Arrays], outputs: Arrays) -> list[int]:
         """List the points at which the code takes another path than the one compiled; none here."""
         return []
@@ -154,6 +195,19 @@ class NumpyPullback(JaxPullback):
                     others.append(k)
                     break
         return others
+
+
+class TracedPullback(JaxPullback):
+    """The pull-back through a function of PyTorch that JAX traces."""
+
+    def trace(self, point: Arrays) -> Callable[[Any], Any]:
+        """Trace the function at a point, on tensors."""
+        return trace_tensors(self.call_on_tensors, point)
+
+    def call_on_tensors(self, tensors: Mapping[str, Any]) -> Any:
+        """Call the function with tensors in float64."""
+        with torch_losses.use_float64():
+            return self.call(tensors)
 
 
 class TorchPullback(Pullback):
@@ -190,6 +244,17 @@ class TorchPullback(Pullback):
         every = {name: np.stack([each[name] for each in computed]) for name in cotangents[0]}
         return Pulled(every, {name: np.stack(arrays) for name, arrays in found.items()})
 
+    @cached_property
+    def traced(self) -> JaxPullback:
+        """The same function as JAX traces it, whose operations are known."""
+        return TracedPullback(self.forward, self.arguments)
+
+    def imitate_rounding(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], dtype: Any
+    ) -> Pulled:
+        """Imitate rounding in the function that JAX traces. Raises UntraceableError."""
+        return self.traced.imitate_rounding(points, cotangents, dtype)
+
 
 class StatedPullback(Pullback):
     """A gradient that is stated in the place of autodiff's, as of an approximation on purpose."""
@@ -213,6 +278,12 @@ class StatedPullback(Pullback):
                 found[name].append(array.astype(np.float64))
         outputs = self.true.pull_back(points, cotangents).outputs
         return Pulled(outputs, {name: np.stack(arrays) for name, arrays in found.items()})
+
+    def imitate_rounding(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], dtype: Any
+    ) -> Pulled:
+        """Imitate rounding in the true pull-back: the operations of the stated one are unknown."""
+        return self.true.imitate_rounding(points, cotangents, dtype)
 
 
 def widen(arrays: Arrays) -> dict[str, Array]:

@@ -5,6 +5,7 @@ plain NumPy or of PyTorch. docs/derivation.md, sections 17 and 18.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from bptt_verifier.reference.pullbacks import (
     Pullback,
     Pulled,
     TorchPullback,
+    TracedPullback,
     prepare_pullback,
     widen,
 )
@@ -70,6 +72,10 @@ class Curvature(Pushforward):
         return name_tangents(self.arguments.leaves)
 
 
+class TracedPushforward(JaxPushforward, TracedPullback):
+    """The push-forward through a function of PyTorch that JAX traces."""
+
+
 class JaxCurvature(Curvature, JaxPullback):
     """The Hessian of a loss of JAX times directions, by jax.jvp of jax.grad."""
 
@@ -88,11 +94,20 @@ class NumpyCurvature(JaxCurvature, NumpyPullback):
     """The Hessian of a loss of plain NumPy times directions; the loss is traced at one point."""
 
 
+class TracedCurvature(JaxCurvature, TracedPullback):
+    """The Hessian of a loss of PyTorch that JAX traces, times directions."""
+
+
 class TorchPushforward(Pushforward, TorchPullback):
     """The push-forward through a function of PyTorch, by torch.autograd twice.
 
     The pull-back of cotangents u is linear in u, and its own pull-back is the push-forward.
     """
+
+    @cached_property
+    def traced(self) -> JaxPullback:
+        """The same function as JAX traces it, whose operations are known."""
+        return TracedPushforward(self.forward, self.arguments)
 
     def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Push directions forward at one point after the other."""
@@ -132,6 +147,11 @@ class TorchPushforward(Pushforward, TorchPullback):
 
 class TorchCurvature(Curvature, TorchPushforward):
     """The Hessian of a loss of PyTorch times directions, by torch.autograd twice."""
+
+    @cached_property
+    def traced(self) -> JaxPullback:
+        """The same loss as JAX traces it, whose operations are known."""
+        return TracedCurvature(self.forward, self.arguments)
 
     def move(
         self, tensors: Mapping[str, Any], outputs: Mapping[str, Any], direction: Arrays

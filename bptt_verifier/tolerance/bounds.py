@@ -173,17 +173,18 @@ def bounds(
     upstream = g.sum()
     s = slope + err_slope
     err_s, gamma_back = err_slope + gamma(3, u) * s, gamma(H + 3, u)
-    delta, err_delta, reach = (np.empty_like(slope) for _ in range(3))
-    carried = np.stack([g, err_g, np.ones_like(g)])  # ḡ_t, Δg_t and e_t
+    # At each t, ḡ_t, Δg_t and e_t, and the same times the slope: δ̄_t and Δδ_t.
+    carried, through = np.empty((T + 1, 3, B, H)), np.empty((T, 3, B, H))
+    carried[T] = g, err_g, np.ones_like(g)
+    added = np.reshape([0, 2 * H * tiny, 1], (3, 1, 1))
     for t in range(T, 0, -1):
-        reach[t - 1] = carried[2]
-        through = s[t - 1] * carried  # (E10)
-        through[1] += err_s[t - 1] * carried[0] + 3 * tiny  # (E10)
-        delta[t - 1], err_delta[t - 1], _ = through
-        carried = through @ absW  # (E11)
-        carried[1] += gamma_back * carried[0] + 2 * H * tiny  # (E11)
-        carried[2] += 1  # (E14)  e_{t-1}
-    err_g, reaches = carried[1], reach.sum()
+        np.multiply(s[t - 1], carried[t], out=through[t - 1])  # (E10)
+        through[t - 1, 1] += err_s[t - 1] * carried[t, 0] + 3 * tiny  # (E10)
+        np.matmul(through[t - 1], absW, out=carried[t - 1])  # (E11)
+        carried[t - 1, 1] += gamma_back * carried[t - 1, 0]  # (E11)
+        carried[t - 1] += added  # (E11), and e_{t-1} of (E14)
+    delta, err_delta = through[:, 0], through[:, 1]
+    err_g, reaches = carried[0, 1], carried[1:, 2].sum()
 
     m = T * B + B * H + O * H + 4
     largest = (1 + upstream) * (1 + reaches) * (1 + absx.max() + abs_h.max())

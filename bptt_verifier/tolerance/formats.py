@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from bptt_verifier.tolerance.bounds import ELEMENTARY
 from bptt_verifier.tolerance.comparison import Array
 
 # Bits of the significand, the leading one included, of what products may be computed in.
@@ -53,3 +54,8 @@ def round_significand(values: Array, bits: int) -> Array:
     """Round numbers to a significand of so many bits, at any exponent."""
     fraction, exponent = np.frexp(np.asarray(values, np.float64))
     return np.asarray(np.ldexp(np.rint(np.ldexp(fraction, bits)), exponent - bits))
+
+
+def allow_elementary(dtype: Any) -> int:
+    """The units by which an elementary function may err: in 16 bits, it is rounded once."""
+    return 1 if is_half(dtype) else ELEMENTARY

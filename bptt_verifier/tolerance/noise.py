@@ -10,7 +10,7 @@ of n terms; docs/derivation.md, section 10.
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,23 @@ ELEMENTWISE = frozenset(
 )
 
 
+class Roundoff(NamedTuple):
+    """The rounding errors of a format to imitate.
+
+    `unit` is its unit roundoff. In such units, an elementary function may err by `elementary` of
+    its value, and a number that is too small for the format by `smallest`. A number beyond
+    `largest` may be anything up to twice itself.
+    """
+
+    unit: Any
+    elementary: float = ELEMENTARY
+    smallest: float = 0.0
+    largest: float = float("inf")
+
+
+ANY_FORMAT = Roundoff(0.0)  # one of unlimited range
+
+
 @jax.jit  # traced once for each shape, not for each of the hundred calls
 def uniform(values: Array, salt: Array) -> Array:
     """Pseudo-random numbers in [−1, 1]: the splitmix64 hash of each value's place and the salt."""
@@ -55,19 +72,29 @@ def uniform(values: Array, salt: Array) -> Array:
     return number / 2.0**63
 
 
-def add_error(equation: Any, inputs: Sequence[Any], result: Any, salt: Any, size: Any) -> Any:
+def add_error(
+    equation: Any, inputs: Sequence[Any], result: Any, salt: Any, roundoff: Roundoff
+) -> Any:
     """Add an error to the result of one operation; to both parts of a complex one (N1)."""
     if result.dtype not in (jnp.float64, jnp.complex128):
         return result
-    error = size * magnitude(equation, inputs, result)
+    error = roundoff.unit * magnitude(equation, inputs, result, roundoff.elementary)
     error = jnp.where(jnp.isfinite(error), error, 0.0)
+    if roundoff.smallest:
+        error += roundoff.unit * jnp.where(result == 0, 0.0, roundoff.smallest)
+    if roundoff.largest < jnp.inf:
+        most = jnp.abs(result)
+        if equation.primitive.name == "integer_pow":  # 1 / x², by way of x²
+            most = jnp.maximum(most, 1 / most)
+        beyond = (most > roundoff.largest) & jnp.isfinite(most) & (roundoff.unit > 0)
+        error = jnp.where(beyond, jnp.abs(result), error)
     in_real_part = error * uniform(result.real, salt)
     if result.dtype == jnp.float64:
         return result + in_real_part
     return result + lax.complex(in_real_part, error * uniform(result.real, ~salt))
 
 
-def magnitude(equation: Any, inputs: Sequence[Any], output: Any) -> Any:
+def magnitude(equation: Any, inputs: Sequence[Any], output: Any, elementary: float) -> Any:
     """The largest rounding error of one operation, in units of u."""
     name, params = equation.primitive.name, equation.params
 
@@ -95,25 +122,29 @@ def magnitude(equation: Any, inputs: Sequence[Any], output: Any) -> Any:
         return of_sizes(equation.primitive.bind(start, places, updates, **params).real)
     if name == "logistic":
         # Others write it as ½ + ½ tanh(a/2), whose sum rounds in units of the constant.
-        return jnp.maximum(ELEMENTARY * jnp.abs(output), 1.0)
+        return jnp.maximum(elementary * jnp.abs(output), 1.0)
     if name in ARITHMETIC:
         return jnp.abs(output)
     if name in ELEMENTWISE or output.size == 0:
-        return ELEMENTARY * jnp.abs(output)
+        return elementary * jnp.abs(output)
     if name == "cumprod":
-        return max(ELEMENTARY, inputs[0].shape[params["axis"]]) * jnp.abs(output)
+        return max(elementary, inputs[0].shape[params["axis"]]) * jnp.abs(output)
     # Factorisations and Fourier transforms round in units of their largest entry.
     axes = tuple(range(-min(output.ndim, 1 if name == "fft" else 2), 0))
-    return ELEMENTARY * jnp.max(jnp.abs(output), axis=axes, keepdims=True)
+    return elementary * jnp.max(jnp.abs(output), axis=axes, keepdims=True)
 
 
 def evaluate(
-    closed: ClosedJaxpr, inputs: Sequence[Any], salt: Array, size: Array, number: Iterator[int]
+    closed: ClosedJaxpr,
+    inputs: Sequence[Any],
+    salt: Array,
+    roundoff: Roundoff,
+    number: Iterator[int],
 ) -> list[Any]:
     """Evaluate a jaxpr with an error added after every operation that rounds.
 
-    `salt` chooses the errors, `size` is the unit roundoff to imitate, and `number` counts the
-    operations, so that each has errors of its own.
+    `salt` chooses the errors, and `number` counts the operations, so that each has errors of its
+    own.
     """
     jaxpr: Jaxpr = closed.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
@@ -127,39 +158,47 @@ def evaluate(
         if name in INLINED:
             inner = equation.params[INLINED[name]]
             inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
-            results = evaluate(inner, given, salt, size, number)
+            results = evaluate(inner, given, salt, roundoff, number)
         elif name == "cond":
-            results = evaluate_cond(equation.params, given, salt, size, number)
+            results = evaluate_cond(equation.params, given, salt, roundoff, number)
         elif name == "scan":
-            results = evaluate_scan(equation, given, salt, size, number)
+            results = evaluate_scan(equation, given, salt, roundoff, number)
         elif name == "while":
-            results = evaluate_while(equation.params, given, salt, size, number)
+            results = evaluate_while(equation.params, given, salt, roundoff, number)
         else:
             primitive: Any = equation.primitive
             bound = primitive.bind(*given, **primitive.get_bind_params(equation.params))
             results = list(bound) if primitive.multiple_results else [bound]
             if name not in EXACT:
                 mark = salt + jnp.uint64(next(number) * 0x9E3779B97F4A7C15 % 2**64)
-                results = [add_error(equation, given, each, mark, size) for each in results]
+                results = [add_error(equation, given, each, mark, roundoff) for each in results]
         values |= zip(equation.outvars, results, strict=True)
     return [read(atom) for atom in jaxpr.outvars]
 
 
 def evaluate_cond(
-    params: dict[str, Any], given: Sequence[Any], salt: Array, size: Array, number: Iterator[int]
+    params: dict[str, Any],
+    given: Sequence[Any],
+    salt: Array,
+    roundoff: Roundoff,
+    number: Iterator[int],
 ) -> list[Any]:
     """Evaluate a conditional whose branches have independent errors."""
     which, *operands = given
 
     def branch_with_noise(branch: ClosedJaxpr, start: int) -> Callable[..., list[Any]]:
-        return lambda *inputs: evaluate(branch, inputs, salt, size, count(start))
+        return lambda *inputs: evaluate(branch, inputs, salt, roundoff, count(start))
 
     branches = [branch_with_noise(branch, next(number) * 2**16) for branch in params["branches"]]
     return list(lax.switch(which, branches, *operands))
 
 
 def evaluate_while(
-    params: dict[str, Any], given: Sequence[Any], salt: Array, size: Array, number: Iterator[int]
+    params: dict[str, Any],
+    given: Sequence[Any],
+    salt: Array,
+    roundoff: Roundoff,
+    number: Iterator[int],
 ) -> list[Any]:
     """Evaluate a while loop whose steps have independent errors; its condition has none."""
     of_condition, of_body = params["cond_nconsts"], params["body_nconsts"]
@@ -173,7 +212,7 @@ def evaluate_while(
     def step(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
         t, carry = state
         mark = salt + (t + 1) * jnp.uint64(0xD1B54A32D192ED03)
-        results = evaluate(params["body_jaxpr"], [*fixed, *carry], mark, size, count(start))
+        results = evaluate(params["body_jaxpr"], [*fixed, *carry], mark, roundoff, count(start))
         return t + 1, results
 
     return list(lax.while_loop(goes_on, step, (jnp.uint64(0), list(given[first:])))[1])
@@ -195,7 +234,7 @@ def constant_and_carried(scan: Any) -> tuple[int, int]:
 
 
 def evaluate_scan(
-    equation: Any, given: Sequence[Any], salt: Array, size: Array, number: Iterator[int]
+    equation: Any, given: Sequence[Any], salt: Array, roundoff: Roundoff, number: Iterator[int]
 ) -> list[Any]:
     """Evaluate a scan whose steps have independent errors."""
     params = equation.params
@@ -207,7 +246,7 @@ def evaluate_scan(
     def step(carry: list[Any], slices: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
         t, each = slices
         mark = salt + (t.astype(jnp.uint64) + 1) * jnp.uint64(0xD1B54A32D192ED03)
-        results = evaluate(params["jaxpr"], [*fixed, *carry, *each], mark, size, count(start))
+        results = evaluate(params["jaxpr"], [*fixed, *carry, *each], mark, roundoff, count(start))
         return results[:carried], results[carried:]
 
     steps = jnp.arange(params["length"])
@@ -215,16 +254,18 @@ def evaluate_scan(
     return [*last, *stacked]
 
 
-def add_noise(function: Callable[..., Any]) -> Callable[..., Any]:
+def add_noise(function: Callable[..., Any], form: Roundoff = ANY_FORMAT) -> Callable[..., Any]:
     """Turn `function(*arguments)` into a function of (salt, size, *arguments) with added errors.
 
-    `size` is the unit roundoff to imitate, `salt` a uint64 that chooses the errors. JAX must be
-    able to trace the function in float64, whose own rounding should be far below `size`.
+    `size` is the unit roundoff to imitate, `salt` a uint64 that chooses the errors; `form` says
+    what else the format does. JAX must be able to trace the function in float64, whose own rounding
+    should be far below `size`.
     """
 
     def run(salt: Array, size: Array, *arguments: Any) -> Any:
+        roundoff = form._replace(unit=size)
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        results = evaluate(closed, jax.tree.leaves(arguments), salt, size, count(1))
+        results = evaluate(closed, jax.tree.leaves(arguments), salt, roundoff, count(1))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     return run

@@ -13,12 +13,13 @@ from bptt_verifier.tolerance.bounds import ELEMENTARY
 from bptt_verifier.tolerance.comparison import Array
 from bptt_verifier.tolerance.formats import find_smallest, find_unit, is_half, round_once
 from bptt_verifier.tolerance.noise import SAFETY
-from bptt_verifier.tolerance.scatter import POOLED, find_critical_ratio
+from bptt_verifier.tolerance.scatter import POOLED, find_critical_ratio, find_normal_ratio
 
 COARSE = 16  # noise of so many units is that of a coarser format inside
 APPROXIMATE = 2.0**-11  # relative errors of functions such as tanh on graphics processors
 LOST = 2  # units of the largest entry below which an entry may be lost beside it
 UNMOVED = 32  # units that an entry has to have so that neighbours draw its last one anew
+KEPT = 0.5  # least part of a gradient without legible entries that is left if it is not lost
 DRAWN_ANEW = 4  # times the scatter near the point is that of rounding in a coarser format
 ONE_SIDED = 8  # a coarser format inside may be truncated: its bias is up to so many times its noise
 
@@ -62,13 +63,15 @@ class Slices(NamedTuple):
 class Measurement(NamedTuple):
     """Errors of one gradient at the neighbours of one point: noise, slices and entries.
 
-    `mean` and `limit` are of each entry: its mean error, and what rounding may give.
+    `mean` and `limit` are of each entry: its mean error, and what rounding may give. `explained`
+    tells whether an error is rounding only because every operation may have been rounded.
     """
 
     noise: Noise
     slices: tuple[Slices, ...]
     mean: Array
     limit: Array
+    explained: bool = False
 
     @property
     def wrong_entries(self) -> Array:
@@ -95,6 +98,23 @@ class Measurement(NamedTuple):
         return max(float(np.nan_to_num(ratio).max(initial=0.0)) for ratio in ratios)
 
 
+def has_rounded_results(errors: Array, exact: Array, dtype: Any) -> bool:
+    """Tell whether all errors are those of two roundings of the result."""
+    rounding = find_unit(dtype) * np.abs(exact) + find_smallest(dtype)
+    return bool(np.all(np.abs(errors) <= 2 * rounding))
+
+
+class Explained(NamedTuple):
+    """What rounding every operation of the stated function explains of a submission's errors.
+
+    `alike` (V, M, …) are errors that are the same at all of M neighbours, in V samples. `lost` is
+    the error of each entry that may have lost all its digits, and 0 for the others.
+    """
+
+    alike: Array
+    lost: Array
+
+
 def measure(
     errors: Array,
     exact: Array,
@@ -102,24 +122,33 @@ def measure(
     tests: int,
     uncertainty: Any = 0.0,
     near: Measurement | None = None,
+    imitated: Array | None = None,
 ) -> Measurement:
     """Measure the errors (K, …) of a gradient at K neighbours, where it is `exact` (K, …).
 
     `dtype` is that of the kernel's gradient, and `tests` the number of all slices and entries of
     the verdict. `uncertainty` (K, …) is the size of the rounding errors in `exact`: a slice that
     is zero to rounding is not projected on. `near` are the errors at nearer neighbours: rounding
-    scatters there as well, and a mistake that changes with the point does not.
+    scatters there as well, and a mistake that changes with the point does not. `imitated` (V, M, …)
+    are the errors of the stated function's own pull-back at the first M neighbours with every
+    operation rounded, in V samples, in each of which an operation errs alike at all neighbours.
     """
     noise = measure_noise(errors, exact, dtype, near)
     smallest = find_smallest(dtype)
     ratio = find_critical_ratio(len(errors), tests)
     doubt = SAFETY * np.broadcast_to(uncertainty, exact.shape)
-    slices = tuple(measure_slices(errors, exact, dtype, doubt, ratio, near))
+    explained = Explained(np.zeros((1, 1, *exact.shape[1:])), np.zeros(exact.shape[1:]))
+    if imitated is not None:
+        times = find_normal_ratio(tests)
+        explained = explain_errors(errors, exact, imitated, times, dtype)
+    slices = tuple(measure_slices(errors, exact, dtype, doubt, ratio, near, explained))
     mean, deviation = errors.mean(axis=0), errors.std(axis=0, ddof=1)
     largest = float(np.abs(exact).max(initial=0.0))
     floor = POOLED * float(np.sqrt(np.mean(deviation**2)))
     # (V5)
-    limit = ratio * np.maximum(deviation, floor) + 2 * noise.bias * largest + smallest
+    bias = np.maximum(2 * noise.bias * largest, find_common_size(explained.alike))
+    bias = np.maximum(bias, explained.lost)
+    limit = ratio * np.maximum(deviation, floor) + bias + smallest
     limit += root_mean_square(doubt)
     return Measurement(noise, slices, mean, limit)
 
@@ -161,6 +190,45 @@ def allow_bias(relative: Any, dtype: Any) -> Any:
     return np.maximum(least, times * relative)  # (V4)
 
 
+def find_common_size(samples: Array) -> Array:
+    """Find the root mean square, over samples, of the means over neighbours."""
+    size: Array = np.sqrt((samples.mean(axis=1) ** 2).mean(axis=0))
+    return size
+
+
+def explain_errors(
+    errors: Array, exact: Array, imitated: Array, times: float, dtype: Any
+) -> Explained:
+    """Find what imitated errors, so many times, explain of a submission's.
+
+    An entry is legible if they are smaller than it. Where the errors of all legible entries are
+    those of a factor and of two roundings of the result, they are no part of the imitated ones. So
+    are they where no entry is legible, but for a gradient of zeros.
+    """
+    # (V9)
+    hiding, size = times * find_common_size(imitated), np.sqrt((exact**2).mean(axis=0))
+    legible, share = np.asarray(hiding < size), np.zeros(size.shape)
+    base = legible if legible.any() else np.ones_like(legible)
+    factor, left = remove_factor(errors[:, base], exact[:, base])
+    rounding = find_unit(dtype) * np.abs((1 + factor) * exact) + find_smallest(dtype)
+    precise = np.all(np.abs(errors - factor * exact) <= 2 * rounding, axis=0)
+    if not legible.any() and abs(1 + factor) < KEPT:
+        precise = np.zeros_like(legible)
+    if legible.any() and not precise[legible].all():
+        every, first = imitated[..., legible], exact[: imitated.shape[1], legible]
+        of_all = np.mean([np.mean(remove_factor(each, first)[1] ** 2) for each in every])
+        # (V10)
+        known = min(1.0, np.mean(left**2) / of_all) ** 0.5 if of_all > 0 else 1.0
+        share[legible] = np.maximum(known, hiding[legible] / size[legible])
+    return Explained(times * share * imitated, np.where(legible | precise, 0.0, hiding))
+
+
+def remove_factor(errors: Array, exact: Array) -> tuple[float, Array]:
+    """Find the factor on the exact gradient that fits errors best, and what it leaves of them."""
+    factor = float((errors * exact).sum() / (exact**2).sum())
+    return factor, errors - factor * exact
+
+
 def measure_slices(
     errors: Array,
     exact: Array,
@@ -168,13 +236,15 @@ def measure_slices(
     doubt: Array,
     ratio: float,
     near: Measurement | None,
+    explained: Explained,
 ) -> Iterator[Slices]:
     """Project the errors on the exact gradient: as a whole, and in the slices along each axis."""
-    magnitude = np.abs(exact)
+    magnitude, alike = np.abs(exact), explained.alike
     every = tuple(range(1, exact.ndim))
     least = float(allow_bias(0.0, dtype)) * magnitude.max(axis=every, keepdims=True)
     small = np.where(magnitude < LOST * least, magnitude * np.minimum(magnitude, least), 0.0)
     unmoved = np.where((small == 0) & (magnitude < UNMOVED * least), magnitude * least, 0.0)
+    small = small + magnitude * np.minimum(np.abs(errors.mean(axis=0)), explained.lost)
     for number, axis in enumerate((None, *range(exact.ndim - 1))):
         summed = tuple(i for i in range(1, exact.ndim) if axis is None or i != axis + 1)
         product = (errors * exact).sum(axis=summed, keepdims=True)
@@ -196,12 +266,11 @@ def measure_slices(
             beside = small.sum(axis=summed, keepdims=True)
             beside = beside + np.sqrt((unmoved**2).sum(axis=summed, keepdims=True))
             lost += (beside / power).mean(axis=0)
-            # (V3)
-            limit = (
-                ratio * np.maximum(spread, floor)
-                + allow_bias(noise, dtype).reshape(own.shape)
-                + lost
-            )
+            first = slice(alike.shape[1])
+            within = (alike * exact[first]).sum(axis=tuple(i + 1 for i in summed), keepdims=True)
+            within /= power[first]
+            bias = np.maximum(allow_bias(noise, dtype).reshape(own.shape), find_common_size(within))
+            limit = ratio * np.maximum(spread, floor) + bias + lost  # (V3)
         unsure = np.sqrt((doubt**2).sum(axis=summed, keepdims=True).max(axis=0) / entries)
         known = np.isfinite(limit) & (size > unsure)
         yield Slices(

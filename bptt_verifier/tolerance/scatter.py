@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from bptt_verifier.tolerance.comparison import Array
 
@@ -37,6 +37,14 @@ def find_critical_ratio(number: int, entries: int, false_alarm: float = FALSE_AL
     Student's t, two-sided, for all of `entries` together (Bonferroni).
     """
     return float(-stdtrit(number - 1, false_alarm / (2 * entries)) / number**0.5)
+
+
+def find_normal_ratio(entries: int, false_alarm: float = FALSE_ALARM) -> float:
+    """Find how many standard deviations a normal error does not reach by chance.
+
+    Two-sided, for all of `entries` together (Bonferroni).
+    """
+    return float(-ndtri(false_alarm / (2 * entries)))
 
 
 def measure_scatter(

@@ -33,7 +33,7 @@ from manual_bptt.rnn import Params
 FEW = 4  # steps up to which a loop costs more than products of single steps
 LARGE = 2**14  # numbers in δ_t from which one turn of the loop back does several steps
 TOGETHER = 4  # so many
-TURN = 50  # steps that one turn of a loop does on a GPU; docs/performance.md has measurements
+TURN = 50  # steps in one turn of a loop on a GPU, as measured in docs/performance_log.md
 
 
 class Activation(NamedTuple):

@@ -24,7 +24,7 @@ from manual_bptt.jitted.losses import Measure, measure_of
 from manual_bptt.jitted.sequences import Course, without_padding
 from manual_bptt.sequences import steps_that_count
 
-TURN = 10  # steps that one turn of a loop does on a GPU; docs/performance.md has measurements
+TURN = 10  # steps in one turn of a loop on a GPU, as measured in docs/performance_log.md
 
 P = TypeVar("P", rnn.Params, lstm.Params, gru.Params)
 

@@ -290,7 +290,7 @@ def test_the_pages_tables_are_those_of_the_committed_results() -> None:
     assert documentation.rewritten(page, results) == page
     marked = {name for _, name, _ in documentation.MARKED.findall(page)}
     of_cpu = {name for name, result in results.items() if not result.on_gpu}
-    assert marked == {*of_cpu, "targets", "gpu"}
+    assert marked == {*of_cpu, *suites.RETAKEN, "targets", "gpu"}
 
 
 def test_a_table_that_was_changed_by_hand_is_noticed() -> None:
@@ -301,8 +301,15 @@ def test_a_table_that_was_changed_by_hand_is_noticed() -> None:
     assert once.startswith("# Title\n")
     assert once.endswith("\nwords\n")
     assert documentation.rewritten(once, {"quick": EXAMPLE}) == once
-    with pytest.raises(ValueError, match="expected a result for quick, found none"):
-        documentation.rewritten(page, {})
+    with pytest.raises(ValueError, match="expected a result for quack, found quick"):
+        documentation.rewritten(page.replace("quick", "quack"), {"quick": EXAMPLE})
+
+
+def test_a_result_that_was_not_taken_yet_has_a_sentence_in_its_place() -> None:
+    page = "<!-- begin quick-gru-float64 -->\nold\n<!-- end quick-gru-float64 -->\n"
+    without = documentation.rewritten(page, {})
+    assert without.splitlines()[1] == "*Not taken yet.* `make results` takes it."
+    assert "2.00 [2.00, 2.00]" in documentation.rewritten(without, {"quick-gru-float64": EXAMPLE})
 
 
 def on_gpu(precision: str, dtype: str) -> Result:
@@ -352,6 +359,19 @@ def test_a_gpus_picture_has_a_panel_for_each_cell(tmp_path: Path) -> None:
     plot.draw_gpu(figure, [on_gpu("highest", "float32"), on_gpu("highest", "bfloat16"), lstm])
     assert [axes.get_title() for axes in figure.axes] == ["RNN", "LSTM"]
     assert [len(axes.get_lines()) for axes in figure.axes] == [3, 2]
+
+
+def test_contenders_of_one_colour_have_markers_of_their_own() -> None:
+    names = ["manual-jit", "manual-jit-on-2", "torch", "manual-jit-on-4", "nobody", "another"]
+    signs = [(plot.colour(name), plot.marker(name, names)) for name in names]
+    assert len(set(signs)) == len(names)
+
+
+def test_the_page_shows_a_picture_of_every_kind_of_result() -> None:
+    page = (ROOT / documentation.PAGE).read_text(encoding="utf-8")
+    shown = re.findall(r"!\[.+\]\(../benchmarks/results/(.+)\.png\)", page)
+    assert set(shown) == {*documentation.PICTURES, "quick-gpu"}
+    assert all((ROOT / documentation.RESULTS / f"{name}.png").is_file() for name in shown)
 
 
 def test_the_page_and_the_pictures_are_written_by_one_command(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -430,3 +431,47 @@ def test_what_cannot_be_done_is_said_in_one_line_and_nothing_is_touched(
     assert err == f"bptt: {message}\n"
     assert out == ""
     assert {name: Path(name).read_bytes() for name in os.listdir()} == before
+
+
+# Several devices.
+
+
+def test_compiled_steps_on_a_device_learn_the_colours_and_say_where_they_run(
+    train: Train, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.npz"
+    assert train("--devices", 1, "--steps", 20, "--checkpoint", path) == 1
+    out, err = capsys.readouterr()
+    assert "manual gradients, learning rate 0.2, 1 device\n" in out + err
+    problem = start(Encoding.INTEGER, InitialState.RANDOM)
+    known = manual.descend(*problem, learning_rate=0.2, steps=20)
+    assert checkpoint.load(path).losses == pytest.approx(known.losses, rel=2.0**-30)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ("--devices", 99),
+            "bptt: --devices: expected at most 1, the devices that JAX has, found 99; "
+            "JAX_NUM_CPU_DEVICES=99 in the environment makes so many of the CPU\n",
+        ),
+        (
+            ("--devices", 1, "--gradients", "autodiff"),
+            "bptt: --devices: expected --gradients manual with it, found autodiff\n",
+        ),
+        (
+            ("--devices", 0),
+            "bptt: --devices: expected an integer of at least 1, found '0'\n",
+        ),
+    ],
+)
+def test_devices_that_cannot_be_had_are_refused_in_one_sentence(
+    train: Train,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[object, ...],
+    sentence: str,
+) -> None:
+    assert len(jax.devices("cpu")) == 1  # JAX has counted them
+    assert train(*options) == 2
+    assert capsys.readouterr() == ("", sentence)

@@ -27,7 +27,30 @@ CORRECTIONS = {
         ('np.einsum("i,ikl->kl", state, totals[t - 1][0])', "np.outer(state, x[t - 1])"),
         ('np.einsum("i,ikl->kl", state, totals[t - 1][1])', "np.outer(state, h[t - 1])"),
     ],
+    "d2l-output-factor": [
+        ("np.stack([h[t], 1]) * by_w[t]", '(np.stack([h[t], 1]) + p["w"][0] * by_w[t])')
+    ],
+    "d2l-products-from-i": [("t - i + 1)", "t - i)")],
+    "d2l-state-index": [("np.outer(state, h[j])", "np.outer(state, h[j - 1])")],
     "deep-learning-columns": [('(q["W"].T @ state) * slope', 'q["W"].T @ (slope * state)')],
+    "deeplearning-ai-lstm-gates": [
+        ("dc_next * c[t] + slope * c[t] *", "(dc_next * c[t] + slope * c[t]) *"),
+        (
+            "dc_next * candidate + slope * candidate *",
+            "(dc_next * candidate + slope * candidate) *",
+        ),
+        (
+            "dc_next * u + slope * u * candidate * (1 - np.tanh(candidate) ** 2)",
+            "(dc_next * u + slope * u) * (1 - candidate**2)",
+        ),
+    ],
+    "deeplearning-ai-lstm-sequence": [
+        (
+            "        da_prev, dc_next = np.zeros(H), np.zeros(H)\n    return",
+            '        da_prev = sum(p["W" + g][:, :H].T @ d for g, d in of.items())\n'
+            "        dc_next = cell * f\n    return",
+        )
+    ],
     "eprop-approximation": [],  # needs the way back: the code of eprop-ideal has it
     "gers-truncated-lstm": [("np.zeros_like(dh), ds * f", "delta @ W, ds * f")],
     "hanbt-lstm-biases": [
@@ -35,9 +58,14 @@ CORRECTIONS = {
         ("b[3 * H :] = found.b[H : 2 * H]", "b[3 * H :] = found.b[3 * H :]"),
     ],
     "hanbt-lstm-cell": [CELL, CARRIED, FIRST],
+    "hanbt-lstm-product": [("product_from(sums | {t: true @ p[\"W_h\"]}, t)", "sums[t + 1]")],
+    "hanbt-rnn-error-reversed": [
+        ("(row * (1 - s[i] ** 2)) @ W", "(row @ W) * (1 - s[i] ** 2)")
+    ],
     "hanbt-lstm-inputs": [
         ("        if t == T - 1:\n            dU = delta", "        dU += delta")
     ],
+    "hochreiter-schmidhuber-1997": [],  # needs the way back too
     "lstm-in-numpy-forget-gate": [("sigmoid(f) * ds * c[t]", "f * (1 - f) * ds * c[t]")],
     "min-char-rnn-clipped": [
         ("np.clip(value, -5, 5) for name, value in d.", "value for name, value in d.")

@@ -1,6 +1,9 @@
 """The docket: every entry states what the judge finds, and the page has every entry's text."""
 
 import re
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -10,12 +13,20 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
-from bptt_verifier.commands.docket import (
+from bptt_verifier.commands.docket_findings import (
     DocketRow,
-    count_kinds,
-    render_finding,
-    render_source,
+    certify_entry,
+    judge_entries,
     write_apart,
+)
+from bptt_verifier.commands.docket_pages import (
+    DESCENT,
+    LEGEND,
+    TOCTREE,
+    TRAINING,
+    count_kinds,
+    render_entry,
+    render_source,
 )
 from bptt_verifier.commands.docket_training import (
     FILLERS,
@@ -24,6 +35,7 @@ from bptt_verifier.commands.docket_training import (
     descend,
     describe_training,
     draw_curve,
+    draw_descent,
     extend_phrases,
     train_with,
 )
@@ -48,10 +60,12 @@ from bptt_verifier.tolerance.comparison import Verdict
 from manual_bptt import rnn
 from tests.support.modules import ROOT
 
-PAGE = (ROOT / "docs" / "docket.md").read_text(encoding="utf-8")
+TABLE = (ROOT / "docs" / "docket.md").read_text(encoding="utf-8")
+PAGES = ROOT / "docs" / "docket"
 NAMES = list_entries()
-EXACT = [name for name in NAMES if read_entry(name).entry.exactly]
-QUICK = [name for name in NAMES if not read_entry(name).entry.model]  # no cell to compile
+CASES = {name: read_entry(name) for name in NAMES}
+EXACT = [name for name in NAMES if CASES[name].entry.exactly]
+QUICK = [name for name in NAMES if not CASES[name].entry.model]  # no cell to compile
 TURN = date.today().toordinal()
 
 
@@ -64,7 +78,7 @@ def words_of(entry: Entry) -> set[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_entry_has_all_that_a_reader_needs(name: str) -> None:
-    entry = read_entry(name).entry
+    entry = CASES[name].entry
     assert all((entry.title, entry.source, entry.claim, entry.convention, entry.rests_on))
     assert entry.verdict in (Verdict.AGREES, Verdict.DISAGREES)
     if entry.verdict is Verdict.AGREES:
@@ -74,7 +88,7 @@ def test_an_entry_has_all_that_a_reader_needs(name: str) -> None:
     else:
         assert entry.corrected
     assert entry.exactly or not entry.deliberate
-    module = read_entry(name).module
+    module = CASES[name].module
     assert (hasattr(module, "held_loss") ^ hasattr(module, "change")) is bool(entry.exactly)
     # An entry may name another one only if that is there.
     families = {each.split("-")[0] for each in NAMES}
@@ -83,15 +97,16 @@ def test_an_entry_has_all_that_a_reader_needs(name: str) -> None:
 
 
 def test_there_are_twenty_entries_and_seven_of_them_are_right() -> None:
-    verdicts = [read_entry(name).entry.verdict for name in NAMES]
+    verdicts = [CASES[name].entry.verdict for name in NAMES]
     assert len(verdicts) >= 20
     assert verdicts.count(Verdict.AGREES) >= 7
 
 
 def test_truncations_and_clipping_are_right_as_defined() -> None:
-    defined = [name for name in NAMES if read_entry(name).entry.kind is Kind.AS_DEFINED]
+    defined = [name for name in NAMES if CASES[name].entry.kind is Kind.AS_DEFINED]
     assert defined == [
-        "eprop-approximation", "gers-truncated-lstm", "min-char-rnn-clipped", "truncated-bptt",
+        "eprop-approximation", "gers-truncated-lstm", "hochreiter-schmidhuber-1997",
+        "min-char-rnn-clipped", "truncated-bptt",
     ]  # fmt: skip
 
 
@@ -188,48 +203,58 @@ def test_another_verdict_or_name_than_the_stated_one_is_noticed() -> None:
     assert is_as_stated(unnamed, found._replace(mistakes=(Mistake("unknown", "", {}),)))
 
 
-# The page.
+# The pages.
 
 
-def section_of(name: str) -> str:
-    return re.split(r"(?m)^(?=## )", PAGE.split(f"\n## {name}\n")[1])[0]
+def read_page(name: str) -> str:
+    return (PAGES / f"{name}.md").read_text(encoding="utf-8")
 
 
-def test_the_page_has_every_entry_and_no_other_in_order() -> None:
-    assert re.findall(r"(?m)^## (.+)$", PAGE) == NAMES
-    assert re.findall(r"(?m)^\| \[([^]]+)\]", PAGE) == NAMES
-    assert count_kinds([read_entry(name).entry.kind for name in NAMES]) in PAGE
+def test_the_table_has_every_entry_and_no_other_in_order() -> None:
+    assert re.findall(r"(?m)^\| \[([^]]+)\]\(docket/\1\.md\)", TABLE) == NAMES
+    assert count_kinds([CASES[name].entry.kind for name in NAMES]) in TABLE
+    assert TABLE.endswith(f"\n{TOCTREE}\n")
 
 
-def test_the_page_says_which_claims_have_no_entry_and_why() -> None:
-    assert all(f"\n- {claim}: {reason}.\n" in PAGE for claim, reason in ABSENT)
+def test_every_entry_has_a_page_and_no_other_page_is_there() -> None:
+    assert sorted(file.stem for file in PAGES.glob("*")) == NAMES
+
+
+def test_the_table_says_which_claims_have_no_entry_and_why() -> None:
+    assert all(f"\n- {claim}: {reason}.\n" in TABLE for claim, reason in ABSENT)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_page_has_the_text_and_the_verdict_of_an_entry(name: str) -> None:
-    case = read_entry(name)
-    assert render_source(case) in PAGE
+def test_a_page_has_the_text_the_verdict_and_the_certificate_of_its_entry(name: str) -> None:
+    case, page = CASES[name], read_page(name)
+    assert page.startswith(render_source(case))
     named = ", ".join(case.entry.mistake)
-    assert f"\n**{case.entry.kind}**{', ' if named else ''}{named}. Relative error" in (
-        section_of(name)
-    )
+    assert f"\n**{case.entry.kind}**{', ' if named else ''}{named}.\n\nRelative error" in page
+    if case.entry.kind is Kind.RIGHT or case.entry.exactly:
+        assert "\nCertificate, in rational arithmetic: the claim equals " in page
+    if case.entry.kind is not Kind.RIGHT:
+        assert "\nIn rational arithmetic the claim is refuted: " in page
+    assert LEGEND in page
+    trained, cell = bool(case.entry.corrected), bool(case.entry.model)
+    assert (TRAINING in page, DESCENT in page) == (trained and cell, trained and not cell)
 
 
-def test_a_changed_entry_is_not_in_the_page() -> None:
+def test_a_changed_entry_is_not_in_its_page() -> None:
     case = read_entry("tan-for-tanh")
     changed = case._replace(entry=case.entry._replace(convention="Another."))
-    assert render_source(changed) not in PAGE
+    assert not read_page("tan-for-tanh").startswith(render_source(changed))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
-def test_the_page_has_what_the_judge_finds_but_for_the_digits(name: str) -> None:
+def test_a_page_has_what_the_judge_finds_but_for_the_digits(name: str) -> None:
     def without_digits(text: str) -> str:
         return re.sub(r"-?\d[\d.e+-]*|[▁-█]+", "#", text).replace(" ", "")
 
     case = read_entry(name)
-    row = DocketRow(case, judge_entry(case), measure_errors(case), measure_defined_errors(case))
-    assert without_digits(render_finding(row)) in without_digits(section_of(name))
+    errors = measure_errors(case), measure_defined_errors(case)
+    row = DocketRow(case, judge_entry(case), *errors, *certify_entry(case))
+    assert without_digits(render_entry(row)) == without_digits(read_page(name))
 
 
 # Training.
@@ -282,7 +307,12 @@ def test_an_own_model_descends_on_its_own_loss() -> None:
     assert true[-1] == min(true)
     assert descend(case.module.gradients, case, 0.01)[-1] > 2 * true[-1]
     line = describe_training(case)
-    assert re.search(r"60 steps: from 9.9 to [\d.]+ with the claim, to [\d.]+ with the gr", line)
+    assert re.search(r"60 steps from 9.9: [▁-█]{15} [\d.]+ with the claim; [▁-█]{14}▁ ", line)
+
+
+def test_a_bar_of_a_descent_is_a_share_of_the_way_to_the_lowest_loss() -> None:
+    losses = [9.0, 9.0, 9.0, 5.0, 9.0, 9.0, 9.0, 3.0, 9.0, 9.0, 9.0, 1.0, 9.0, 9.0, 9.0, 99.0]
+    assert draw_descent(losses, 5.0, 1.0) == "█▅▁█"
 
 
 def test_a_descent_ends_where_the_loss_is_not_finite() -> None:
@@ -299,6 +329,8 @@ def test_numbers_are_written_with_as_many_digits_as_tell_them_apart() -> None:
 
 # The command.
 
+COMMAND = "bptt_verifier.commands.docket"
+
 
 @pytest.fixture
 def two_entries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,26 +338,68 @@ def two_entries(monkeypatch: pytest.MonkeyPatch) -> None:
         "tan-for-tanh": Report("a", Verdict.DISAGREES, (Mistake("unknown", "no name.", {}),)),
         "min-char-rnn": Report("b", Verdict.AGREES),
     }
-    command = "bptt_verifier.commands.docket."
-    monkeypatch.setattr(command + "list_entries", lambda: sorted(reports))
-    monkeypatch.setattr(command + "judge_entry", lambda case: reports[case.name])
-    monkeypatch.setattr(command + "measure_errors", lambda case: {"W": 0.25})
+    monkeypatch.setattr(COMMAND + ".list_entries", lambda: sorted(reports))
+    monkeypatch.setattr(COMMAND + "_findings.judge_entry", lambda case: reports[case.name])
+    monkeypatch.setattr(COMMAND + "_findings.measure_errors", lambda case: {"W": 0.25})
 
 
 def test_the_list_ends_with_0_where_all_verdicts_are_as_stated(bptt, two_entries, tmp_path) -> None:
     ended = bptt("docket", "--markdown", tmp_path / "page.md")
     assert ended.code == 0
-    assert re.search(r"min-char-rnn +agrees +– +no", ended.out)
-    assert re.search(r"tan-for-tanh +disagrees +– +yes", ended.out)
+    assert re.search(r"min-char-rnn +agrees +– +equal +no", ended.out)
+    assert re.search(r"tan-for-tanh +disagrees +– +refuted +yes", ended.out)
     written = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "2 entries: 1 claims give the gradient, 0 give another" in written
-    assert "**disagrees**. Relative error on ordinary data: ∂L/∂W 0.25." in written
+    assert "| [tan-for-tanh](page/tan-for-tanh.md) |" in written
+    page = (tmp_path / "page" / "tan-for-tanh.md").read_text(encoding="utf-8")
+    assert "**disagrees**.\n\nRelative error on ordinary data: ∂L/∂W 0.25.\n" in page
+    assert sorted(file.stem for file in (tmp_path / "page").glob("*")) == [
+        "min-char-rnn", "tan-for-tanh",
+    ]  # fmt: skip
+
+
+class Pool:
+    """A pool of processes that does its work at once, or of which every worker is killed."""
+
+    def __init__(self, killed: bool) -> None:
+        self.killed, self.handed = killed, list[str]()
+
+    def submit(self, function: Any, name: str) -> Future[Any]:
+        self.handed.append(name)
+        future: Future[Any] = Future()
+        if self.killed:
+            future.set_exception(BrokenProcessPool())
+        else:
+            future.set_result((*function(name)[:1], {"by": "another process"}, {}, None, None))
+        return future
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_many_entries_a_second_process_judges_some(killed: bool, monkeypatch) -> None:
+    pool, here = Pool(killed), Report("here", Verdict.AGREES)
+    names = ["d2l-total", "gers-truncated-lstm", "min-char-rnn", "tan-for-tanh"]
+    found = COMMAND + "_findings."
+    monkeypatch.setattr(found + "MANY", len(names))
+    monkeypatch.setattr(found + "started_workers", lambda number: nullcontext(pool))
+    monkeypatch.setattr(found + "find_all", lambda name: (here, {}, {}, None, None))
+    rows = list(judge_entries(names))
+    assert [row.case.name for row in rows] == names
+    assert pool.handed == names[1::2]
+    assert [bool(row.errors) for row in rows] == [False, not killed, False, not killed]
+    list(judge_entries(names[1:]))
+    assert pool.handed == names[1::2]
+
+
+@pytest.mark.parametrize("name", ["pages", "taken.md"])
+def test_a_file_beside_which_no_folder_can_be_is_refused(bptt, name: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    ended = bptt("docket", "--markdown", tmp_path / name)
+    assert ended.code == 2
+    assert ended.err.startswith("bptt: --markdown: expected a file such as docket.md, and beside")
 
 
 def test_the_list_ends_with_1_where_one_verdict_is_another(bptt, two_entries, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "bptt_verifier.commands.docket.judge_entry", lambda case: Report("a", Verdict.AGREES)
-    )
+    monkeypatch.setattr(COMMAND + "_findings.judge_entry", lambda case: Report("a", Verdict.AGREES))
     ended = bptt("docket")
     assert ended.code == 1
     assert "tan-for-tanh: stated disagrees; found agrees" in ended.out

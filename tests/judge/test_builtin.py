@@ -57,8 +57,7 @@ def test_every_gradient_of_every_derivation_is_listed_and_agrees(dtype: type) ->
         for loss in ALL_LOSSES
     }
     for row in report.rows:
-        assert 1 <= len(row.compared) <= 60
-        assert any(comparison.conclusive for comparison in row.comparisons)
+        assert 1 <= row.conclusive <= row.cases <= 60
         assert 0 <= row.worst.comparison.error <= 1
 
 

@@ -90,6 +90,22 @@ def unwritten(arguments: Any, cotangents: Any) -> Any:
     return dx, found
 
 
+class OnDevice:
+    """A kernel whose outputs are in blocks of a device's pool, the first rows of one unwritten."""
+
+    def __init__(self, missing: str) -> None:
+        self.missing, self.free = missing, [np.zeros(X.size), np.zeros(X.size)]
+
+    def __call__(self, arguments: Any, cotangents: Any) -> Any:
+        blocks = [self.free.pop(), self.free.pop()]
+        found = right(arguments, cotangents)
+        for name, block, value in zip("xw", blocks, found, strict=True):
+            start = value[:1].size if name == self.missing else 0
+            block[start : value.size] = value.ravel()[start:]
+        self.free = blocks
+        return [b[: v.size].reshape(v.shape).copy() for b, v in zip(blocks, found, strict=True)]
+
+
 def by_address(arguments: Any, cotangents: Any) -> Any:
     """Read a matrix as if it were contiguous."""
     x, w = arguments
@@ -119,6 +135,8 @@ LAZY: dict[str, tuple[Callable[..., Any], str, str]] = {
     "after another call": (Remembering(), "depends-on-calls", "after a call with other numbers"),
     "random": (Drawing(), "not-deterministic", "called twice"),
     "wrong later": (Counting(), "depends-on-calls", "from one call to another"),
+    "unwritten on a device": (OnDevice("w"), "unwritten-output", "1 of 4 entries"),
+    "a row unwritten on a device": (OnDevice("x"), "unwritten-output", "4 of 12 entries"),
     "unwritten": (unwritten, "unwritten-output", "is not written everywhere"),
 }
 

@@ -21,6 +21,7 @@ TEMPLATE = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
             {"T": 2, "D": 1, "H": 1},
         ),  # its sizes are in another file
         ("eprop-approximation", {"T": 2, "D": 1, "H": 1, "O": 1}),  # ALPHA is no size
+        ("d2l-total", {"T": 2, "D": 1, "H": 1, "Q": 1}),  # and its data and its loss
         ("deep-learning-columns", {"T": 2, "D": 1, "H": 2, "O": 2}),
     ],
 )

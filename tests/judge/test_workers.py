@@ -6,22 +6,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bptt_verifier.judge import workers
+from bptt_verifier.judge import campaign, workers
 from bptt_verifier.judge.builtin import (
     AUTODIFF,
     DERIVATIONS,
-    CaseFindings,
     Subjects,
     verify_builtin,
 )
-from bptt_verifier.judge.workers import Campaign, compare_cases, verify_with_workers
+from bptt_verifier.judge.campaign import Campaign, Keep, Ledger, compare_cases, run_campaign
+from bptt_verifier.judge.tally import Tally
+from bptt_verifier.judge.workers import choose_execution
+from bptt_verifier.tolerance.comparison import Verdict
 from tests.support.command_line import Command
 
 CAMPAIGN = Campaign(seed=3, dtype="float64")
@@ -33,7 +37,7 @@ RNN = {"adjoint recursion": DERIVATIONS["adjoint recursion"]}
 @pytest.fixture
 def one_derivation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one derivation is compared, which compiles less."""
-    monkeypatch.setattr(workers, "choose_subjects", lambda _: Subjects(RNN, {}, {}, AUTODIFF))
+    monkeypatch.setattr(campaign, "choose_subjects", lambda _: Subjects(RNN, {}, {}, AUTODIFF))
 
 
 def alone(examples: int) -> dict[str, Any]:
@@ -42,15 +46,10 @@ def alone(examples: int) -> dict[str, Any]:
     return verify_builtin(examples, seed=3, derivations=RNN, **subjects).to_dict()
 
 
-def in_this_process(
-    parts: dict[int, range],
-    campaign: Campaign,
-    number: int,
-    keep: Callable[[int, list[CaseFindings]], None],
-) -> None:
+def in_this_process(parts: Iterator[range], campaign: Campaign, number: int, keep: Keep) -> None:
     """A pool whose last part comes first."""
-    for start in reversed(parts):
-        keep(start, compare_cases(campaign, parts[start]))
+    for cases in reversed(list(parts)):
+        keep(cases, compare_cases(campaign, cases))
 
 
 def test_the_report_does_not_depend_on_who_compares_or_in_which_order(
@@ -58,7 +57,7 @@ def test_the_report_does_not_depend_on_who_compares_or_in_which_order(
 ) -> None:
     done: list[int] = []
     monkeypatch.setattr(workers, "run_pool", in_this_process)
-    shared = verify_with_workers(7, CAMPAIGN, 2, done.append, together=3)
+    shared = run_campaign(7, CAMPAIGN, choose_execution(2), together=3, progress=done.append)
     assert shared.to_dict() == alone(7)
     assert done == [1, 4, 7]
 
@@ -69,21 +68,75 @@ def test_what_a_killed_worker_had_is_compared_again(
 ) -> None:
     asked: list[list[int]] = []
 
-    def breaking(parts: dict[int, range], *others: Any) -> None:
-        asked.append(list(parts))
+    def breaking(parts: Iterator[range], *others: Any) -> None:
+        given = list(parts)
+        asked.append([cases.start for cases in given])
         if len(asked) > pools:
-            in_this_process(parts, *others)
+            in_this_process(iter(given), *others)
             return
-        start, cases = next(iter(parts.items()))
-        others[-1](start, compare_cases(CAMPAIGN, cases))
+        others[-1](given[0], compare_cases(CAMPAIGN, given[0]))
         raise BrokenProcessPool
 
     monkeypatch.setattr(workers, "run_pool", breaking)
     monkeypatch.setattr(workers, "POOLS", 3)
-    found = verify_with_workers(5, CAMPAIGN, 2, together=1)
+    found = run_campaign(5, CAMPAIGN, choose_execution(2), together=1)
     assert found.to_dict() == alone(5)
     assert asked[:2] == [[0, 1, 2, 3, 4], [1, 2, 3, 4]]
     assert len(asked) <= 3
+
+
+class Pool:
+    """A pool of processes that breaks, or is interrupted, when it is given a part."""
+
+    def __init__(self, error: BaseException, part: int) -> None:
+        self.error, self.part = error, part
+        self.given: list[range] = []
+
+    def submit(self, function: Callable[..., Tally], campaign: Campaign, cases: range) -> Any:
+        self.given.append(cases)
+        future: Future[Tally] = Future()
+        if cases.start != self.part:
+            future.set_result(function(campaign, cases))
+        elif isinstance(self.error, KeyboardInterrupt):
+            raise self.error
+        else:
+            future.set_exception(self.error)
+        return future
+
+
+def test_all_that_has_come_is_kept_where_the_pool_breaks(
+    monkeypatch: pytest.MonkeyPatch, one_derivation: None
+) -> None:
+    pool = Pool(BrokenProcessPool(), part=2)
+    monkeypatch.setattr(workers, "started_workers", lambda number: nullcontext(pool))
+    kept: list[int] = []
+    parts = iter([range(n, n + 1) for n in range(4)])
+    with pytest.raises(BrokenProcessPool):
+        workers.run_pool(parts, CAMPAIGN, 2, lambda cases, tally: kept.append(cases.start))
+    assert sorted({*kept, 2}) == [case.start for case in pool.given]
+    assert 2 not in kept
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_ctrl_c_loses_no_part_that_is_done(
+    number: int, monkeypatch: pytest.MonkeyPatch, one_derivation: None
+) -> None:
+    monkeypatch.setattr(
+        workers, "started_workers", lambda _: nullcontext(Pool(KeyboardInterrupt(), part=7))
+    )
+
+    def progress(done: int) -> None:
+        if done == 2 and number == 1:
+            raise KeyboardInterrupt
+
+    ledger, execute = Ledger(), choose_execution(number)
+    with pytest.raises(KeyboardInterrupt):
+        run_campaign(9, CAMPAIGN, execute, together=1, ledger=ledger, progress=progress)
+    report = ledger.report(CAMPAIGN)
+    assert (report.examples, len(report.shapes), report.verdict) == (2, 2, Verdict.AGREES)
+    assert number > 1 or report.to_dict() == alone(2)
+    whole = run_campaign(9, CAMPAIGN, choose_execution(1), together=4, ledger=ledger)
+    assert whole.to_dict() == alone(9)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +151,7 @@ def test_numbers_that_are_none_are_refused(
     examples: int, number: Any, exception: type[Exception], message: str
 ) -> None:
     with pytest.raises(exception, match=f"^{message}$"):
-        verify_with_workers(examples, CAMPAIGN, number)
+        run_campaign(examples, CAMPAIGN, choose_execution(number), together=1)
 
 
 def test_workers_are_for_the_built_in_derivations(bptt: Command, tmp_path: Path) -> None:

@@ -11,11 +11,15 @@ import jax
 import numpy as np
 import pytest
 
+from bptt_verifier.problems.cached import collect_content
 from bptt_verifier.problems.problem import CELLS, GATES
-from manual_bptt.jitted import parallel
+from bptt_verifier.reference.autodiff import derive_bound, reference
+from manual_bptt import training
+from manual_bptt.jitted import parallel, rnn
+from manual_bptt.jitted import training as on_a_mesh
 from tests.support.compiled import plain_problem
 from tests.support.modules import ROOT
-from tests.support.shared_out import OPTIONS, SIZES, collectives, problem_of
+from tests.support.shared_out import OPTIONS, SIZES, problem_of, to_train
 
 # A sum of 20 products in another order, each factor of some hundred operations on numbers that are
 # at most a few times as large as the result.
@@ -59,24 +63,35 @@ def test_one_all_reduce_carries_the_loss_and_all_gradients_and_nothing_else_is_s
     count = 1 if OPTIONS[cell].get("ragged") else 0  # of the rows that count
     numbers = G * H * (D + H) + O * H + biases + 1 + count
     (exchanged,) = on_two_devices["exchanged"][cell]
-    name, sent = exchanged
+    name, sent, size = exchanged
+    assert size == 8 * sent
     assert name == "all-reduce"
     assert numbers <= sent <= numbers + 1
+
+
+def test_training_on_two_devices_has_the_losses_of_one_within_the_derived_bound(
+    on_two_devices: dict[str, Any],
+) -> None:
+    problem = to_train()
+    *_, last = runs = on_two_devices["trained"]
+    assert last["losses"][2] < last["losses"][0]
+    for steps, run in enumerate(runs):
+        assert run["losses"] == last["losses"][: steps + 1]
+        params = type(problem.params)(*map(np.array, run["params"]))
+        here = problem._replace(params=params)
+        twice = here._replace(
+            x=np.concatenate([here.x] * 2, axis=1), y=np.concatenate([here.y] * 2),
+            first={"h0": np.concatenate([here.first["h0"]] * 2)},
+        )  # fmt: skip
+        allowed = 2 * derive_bound(twice, reference(twice)).loss
+        known, _ = CELLS["rnn"].value_and_grad(params, here.x, here.y, **here.first)
+        assert abs(run["losses"][steps] - known) <= allowed < 1e-9 * known
 
 
 def test_the_step_that_jax_shares_out_by_itself_is_seen_to_send_more(
     on_two_devices: dict[str, Any],
 ) -> None:
     assert len(on_two_devices["automatic"]) > 1
-
-
-def test_every_kind_of_exchange_in_a_program_is_counted() -> None:
-    program = """
-      %a = f32[3,4]{1,0} all-gather(%x), dimensions={0}
-      ROOT %b = f64[] all-reduce(%y), to_apply=%add
-      %c = f32[2]{0} add(%x, %all-reduce)
-    """
-    assert collectives(program) == [("all-gather", 12), ("all-reduce", 1)]
 
 
 @pytest.mark.slow
@@ -98,6 +113,8 @@ def one_device() -> jax.sharding.Mesh:
 def test_on_one_device_it_is_the_compiled_step(one_device: jax.sharding.Mesh) -> None:
     _, params, x, y, *_ = problem = plain_problem()
     found, gradient = parallel.value_and_grad(params, x, y, mesh=one_device)
+    alone = rnn.value_and_grad(params, x, y)  # the same sums in the same order
+    assert collect_content((found, gradient)) == collect_content(alone)
     known, right = CELLS["rnn"].value_and_grad(params, x, y)
     assert found == pytest.approx(known, rel=2.0**-18)
     assert type(gradient)._fields == type(problem.params)._fields
@@ -130,3 +147,20 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
     problem = problem_of("rnn")
     with pytest.raises(ValueError, match=r"^x: expected a batch that 3 devices share evenly"):
         parallel.value_and_grad(problem.params, problem.x, problem.y, mesh=mesh)
+
+
+@pytest.mark.table(3)
+@pytest.mark.parametrize("cell", CELLS)
+def test_training_on_one_device_makes_the_steps_of_numpy(
+    cell: str, one_device: jax.sharding.Mesh
+) -> None:
+    problem = problem_of("rnn")._replace(params=problem_of(cell).params)
+    states = problem_of(cell).first
+    given: dict[str, Any] = {"x": problem.x, "y": problem.y, **states, "model": cell}
+    options: dict[str, Any] = {"learning_rate": 0.25, "steps": 2}
+    known = training.descend(problem.params, **given, **options)
+    found = on_a_mesh.descend(problem.params, **given, **options, mesh=one_device)
+    assert found.losses == pytest.approx(known.losses, rel=2.0**-40)
+    assert type(found.params) is type(known.params)
+    assert pytest.approx(known.params.W, rel=2.0**-30) == found.params.W
+    assert found.losses.dtype == found.params.W.dtype == np.float64

@@ -27,6 +27,22 @@ def test_the_wheel_ships_the_packages_only(tmp_path: Path) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
+def list_relative_links(page: str) -> list[str]:
+    """List the links of a page in Markdown that have no address of their own."""
+    return re.findall(r"\]\((?!https?://)([^)]*)\)", page)
+
+
+def test_no_link_of_the_readme_is_relative_on_a_package_index(tmp_path: Path) -> None:
+    assert "docs/kernels.md" in list_relative_links((ROOT / "README.md").read_text("utf-8"))
+    wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        page = archive.read(metadata).decode().partition("\n\n")[2]
+    assert list_relative_links(page) == []
+    kernels = f"]({project()['urls']['Source']}/blob/main/docs/kernels.md)"
+    assert kernels in page
+
+
 def versions(root: Path = ROOT) -> dict[str, str]:
     """The version that each file which names one gives."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -121,8 +121,8 @@ def test_an_error_is_measured_for_the_submission_and_the_reference_together(
 def state_truth(monkeypatch: pytest.MonkeyPatch, values: Any, bound: Any, measured: Any) -> None:
     """Make these the reference of any problem, its derived bound and its measured error."""
     monkeypatch.setattr(autodiff, "name_arrays", lambda found: found)
-    monkeypatch.setattr(autodiff, "reference", lambda problem: values)
-    monkeypatch.setattr(autodiff, "derive_allowed", lambda problem, dtype: bound)
+    known = SimpleNamespace(derivatives=values, derive_allowed=lambda dtype: bound)
+    monkeypatch.setattr(autodiff, "start_reference", lambda problem: known)
     monkeypatch.setattr(
         autodiff, "measure_truth", lambda problem, dtype, names: Truth(values, measured)
     )

@@ -1,7 +1,9 @@
-"""The folder of theorems, compiled once, and mistakes planted in its definitions."""
+"""The folder of theorems: its tags, its compiled files, and mistakes planted in its definitions."""
 
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,19 @@ def reason_to_skip() -> str:
     return ""
 
 
+# Comments beside definitions, not documentation; the tags in them; where a statement begins.
+BESIDE = re.compile(r"\(\*(?!\*).*?\*\)", re.DOTALL)
+CITED = re.compile(r"\(([A-Z]\d+)\)")
+STATEMENT = re.compile(r"^(?:Definition|Fixpoint|Theorem)\b", re.MULTILINE)
+
+
+def proved_tags(folder: Path = FOLDER) -> set[str]:
+    """The tags beside the definitions of the theorems: in comments, not in documentation."""
+    texts = [file.read_text(encoding="utf-8") for file in folder.glob("*.v")]
+    comments = [comment for text in texts for comment in BESIDE.findall(text)]
+    return {tag for comment in comments for tag in CITED.findall(comment)}
+
+
 class PlantedMistake(NamedTuple):
     """A mistake in a definition: in the file, `right`, which is there once, becomes `wrong`."""
 
@@ -30,6 +45,33 @@ class PlantedMistake(NamedTuple):
         assert text.count(self.right) == 1, (self.file, self.right, text.count(self.right))
         mistaken = text.replace(self.right, self.wrong)
         (folder / f"{self.file}.v").write_text(mistaken, encoding="utf-8")
+
+
+class TaggedDefinition(NamedTuple):
+    """A definition, or a field of a record, with the tags of its equation beside it."""
+
+    file: str
+    text: str
+    start: int
+    end: int
+    tags: tuple[str, ...]
+
+    def has(self, mistake: PlantedMistake) -> bool:
+        """True if the mistake changes this definition."""
+        place = self.text.find(mistake.right)
+        return mistake.file == self.file and self.start < place + len(mistake.right) <= self.end
+
+
+def tagged_definitions(file: str) -> Iterator[TaggedDefinition]:
+    """Yield each part of a file that ends with a tag beside it."""
+    text, start = (FOLDER / f"{file}.v").read_text(encoding="utf-8"), 0
+    for comment in BESIDE.finditer(text):
+        tags = tuple(CITED.findall(comment.group()))
+        if not tags:
+            continue
+        begins = [found.start() for found in STATEMENT.finditer(text, start, comment.start())]
+        yield TaggedDefinition(file, text, max([start, *begins]), comment.end(), tags)
+        start = comment.end()
 
 
 def compile_files(files: list[str], folder: Path) -> None:

@@ -5,7 +5,6 @@ it is one of two processes with a device each.
 """
 
 import json
-import re
 import sys
 from typing import Any
 
@@ -13,12 +12,12 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.collectives import Exchange, find_exchanges
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import CELLS, Problem, Sizes
 from manual_bptt import jitted
-from manual_bptt.jitted import parallel
+from manual_bptt.jitted import parallel, training
 
-COLLECTIVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
 SIZES = Sizes(T=5, B=4, D=2, H=4, O=3)
 OPTIONS: dict[str, dict[str, Any]] = {
     "rnn": {},
@@ -32,12 +31,6 @@ def problem_of(cell: str) -> Problem:
     return with_values(
         np.random.default_rng(3), SIZES, cell=cell, bias=True, initial_state=True, **OPTIONS[cell]
     )
-
-
-def collectives(program: str) -> list[tuple[str, int]]:
-    """The instructions of a program that exchange arrays, and how many numbers each sends."""
-    found = re.findall(rf"= \w+\[([\d,]*)\]\S* ({COLLECTIVES})(?:-start)?\(", program)
-    return [(name, int(np.prod([int(n) for n in sizes.split(",") if n]))) for sizes, name in found]
 
 
 def largest_error(cell: str, mesh: Any) -> float:
@@ -54,7 +47,7 @@ def largest_error(cell: str, mesh: Any) -> float:
     )
 
 
-def exchanged(cell: str, mesh: Any) -> list[tuple[str, int]]:
+def exchanged(cell: str, mesh: Any) -> list[Exchange]:
     """What the parallel step of a cell exchanges."""
     problem = problem_of(cell)
 
@@ -64,16 +57,36 @@ def exchanged(cell: str, mesh: Any) -> list[tuple[str, int]]:
         )
 
     with jax.enable_x64(True):
-        return collectives(jax.jit(step).lower(problem.params).compile().as_text())
+        return find_exchanges(jax.jit(step).lower(problem.params).compile().as_text())
 
 
-def exchanged_automatically(mesh: Any) -> list[tuple[str, int]]:
+def exchanged_automatically(mesh: Any) -> list[Exchange]:
     """What the plain compiled step exchanges where its batch is shared out."""
     problem = problem_of("rnn").map_arrays(lambda values: values.astype(np.float32))
     x = jax.device_put(problem.x, NamedSharding(mesh, PartitionSpec(None, "batch")))
     y = jax.device_put(problem.y, NamedSharding(mesh, PartitionSpec("batch")))
     program = jitted.rnn.value_and_grad
-    return collectives(jax.jit(program).lower(problem.params, x, y).compile().as_text())
+    return find_exchanges(jax.jit(program).lower(problem.params, x, y).compile().as_text())
+
+
+def trained(mesh: Any) -> list[dict[str, Any]]:
+    """Losses and parameters after 0, 1 and 2 steps, on a batch that is repeated."""
+    problem = to_train()
+    given: dict[str, Any] = {"x": problem.x, "y": problem.y, **problem.first, "mesh": mesh}
+    runs = [
+        training.descend(problem.params, **given, learning_rate=0.25, steps=steps)
+        for steps in range(3)
+    ]
+    return [
+        {"losses": run.losses.tolist(), "params": jax.tree.map(np.ndarray.tolist, run.params)}
+        for run in runs
+    ]
+
+
+def to_train() -> Problem:
+    """A problem with one sequence, which two devices cannot share."""
+    sizes, rng = SIZES._replace(B=1), np.random.default_rng(4)
+    return with_values(rng, sizes, bias=True, initial_state=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -87,6 +100,7 @@ def main(arguments: list[str]) -> None:
     found["errors"] = {cell: largest_error(cell, mesh) for cell in OPTIONS}
     if not arguments:
         found["exchanged"] = {cell: exchanged(cell, mesh) for cell in OPTIONS}
+        found["trained"] = trained(mesh)
         found["automatic"] = exchanged_automatically(mesh)
     print(json.dumps(found))
 

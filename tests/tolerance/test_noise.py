@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bptt_verifier.tolerance.noise import SAFETY, add_noise, measure_error
+from bptt_verifier.tolerance.noise import SAFETY, Roundoff, add_noise, measure_error
 
 
 def test_an_exact_operation_is_followed_by_no_error_and_a_rounded_one_is() -> None:
@@ -183,3 +183,22 @@ def test_of_a_choice_only_the_branch_that_is_taken_errs() -> None:
         for which, errs in enumerate([False, True, True]):
             moved = add_noise(chosen)(jnp.uint64(1), 2.0**-20, jnp.int64(which), x)
             assert bool((moved != chosen(which, x)).all()) == errs
+
+
+def test_numbers_beyond_the_range_of_a_format_lose_their_digits() -> None:
+    form = Roundoff(0.0, 1, 2.0**-24 / 2.0**-11, 65504.0)
+    x = np.float64(12.0)
+    cases: dict[str, Any] = {
+        "too small": (lambda x: jnp.exp(-2 * x) * jnp.exp(x), 1e-3, 0.1),
+        "too large": (lambda x: jnp.exp(x) * jnp.exp(-x), 0.01, 1.0),
+        "too large inside": (lambda x: (30 * x) ** -2 * 1.0, 1e-8, 1e-5),
+        "neither": (lambda x: jnp.exp(x / 3) * jnp.exp(-x / 3), 1e-6, 5e-3),
+        "zero": (lambda x: (x - 12.0) * 1e4, 0.0, 0.0),
+    }
+    with jax.enable_x64(True):
+        for name, (function, least, most) in cases.items():
+            salts = jnp.arange(1, 9, dtype=jnp.uint64)
+            noisy = jax.vmap(lambda salt: add_noise(function, form)(salt, 2.0**-11, x))(salts)  # noqa: B023
+            error = float(np.abs(np.asarray(noisy) - float(function(x))).max())
+            assert least <= error <= most, f"{name}: {error}"
+            assert float(add_noise(function, form)(salts[0], 0.0, x)) == float(function(x))

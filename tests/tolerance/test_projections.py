@@ -85,3 +85,51 @@ def test_what_is_lost_beside_larger_terms_is_rounding() -> None:
     assert not measure(kept - exact, exact, np.float16, TESTS).wrong
     exact[:, 3] *= 100
     assert measure(kept - exact, exact, np.float16, TESTS).wrong
+
+
+def imitate(sizes: Any) -> Any:
+    """Errors of these sizes at 4 neighbours, alike at all of them, in 8 samples."""
+    drawn = np.random.default_rng(1).normal(size=(8, 1, *np.shape(sizes)))
+    return drawn * sizes * np.ones((1, 4, *[1] * np.ndim(sizes)))
+
+
+def lose_digits() -> tuple[Any, Any]:
+    """1 − h by a kernel that rounds h, and one row of it near 0, which it loses."""
+    exact = 0.3 * neighbours((4, 30))
+    exact[:, 3] = 0.02
+    lost = 1 - round_once(1 - exact, jnp.bfloat16)
+    lost[:, 3] = 0
+    return lost - exact, exact
+
+
+def test_what_cancels_alike_at_all_neighbours_is_no_mistake_where_operations_explain_it() -> None:
+    (errors, exact), sizes = lose_digits(), np.full((4, 30), 2.0**-7)
+    assert measure(errors, exact, jnp.bfloat16, TESTS).wrong
+    explained = measure(errors, exact, jnp.bfloat16, TESTS, imitated=imitate(sizes))
+    assert not explained.wrong
+    assert explained.resolution < 0.06
+    assert measure(errors, exact, jnp.bfloat16, TESTS, imitated=imitate(sizes / 64)).wrong
+    errors[:, 1] += 0.3 * exact[:, 1]
+    assert measure(errors, exact, jnp.bfloat16, TESTS, imitated=imitate(sizes)).wrong
+
+
+@pytest.mark.parametrize("roundings", [1, 2])
+def test_one_per_cent_is_a_mistake_if_the_results_alone_are_rounded(roundings: int) -> None:
+    exact = neighbours((4, 30))
+    wrong = exact if roundings == 1 else round_once(exact, jnp.bfloat16)
+    errors = round_once(1.01 * wrong, jnp.bfloat16) - exact
+    sizes = 2.0**-8 * np.abs(exact[0])
+    sizes[0, :15] *= 100  # which may hide these entries, but does not here
+    found = measure(errors, exact, jnp.bfloat16, TESTS, imitated=imitate(sizes))
+    assert found.wrong
+    assert found.resolution < 0.01
+
+
+def test_a_gradient_that_may_be_lost_entirely_is_not_wrong_and_its_resolution_says_so() -> None:
+    exact = 1e-3 * (1 + np.abs(neighbours((10, 30))))
+    imitated = imitate(np.full((10, 30), 1e-2))
+    found = measure(-exact, exact, jnp.bfloat16, TESTS, imitated=imitated)
+    assert not found.wrong
+    assert found.resolution > 1 > measure(-exact, exact, jnp.bfloat16, TESTS).resolution
+    errors = round_once(1.01 * exact, jnp.bfloat16) - exact
+    assert measure(errors, exact, jnp.bfloat16, TESTS, imitated=imitated).wrong

@@ -1,0 +1,82 @@
+"""Compiled programs, kept for later runs in JAX's persistent cache, in the user's cache folder.
+
+The programs of the judge are the same in every run, and compiling them takes most of the time of a
+short one. The folder belongs to one version of jaxlib and one kind of processor.
+"""
+
+import hashlib
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+VARIABLE = "BPTT_CACHE"  # the folder; nothing is kept where it is empty
+WORTH = 0.2  # seconds of compilation from which on a program is kept
+FEATURES = ("flags", "Features")  # of a processor, as Linux lists them
+
+
+def find_folder(environment: Mapping[str, str]) -> Path | None:
+    """Find the folder for compiled programs by the environment; None where nothing is kept."""
+    named = environment.get(VARIABLE)
+    if named is not None:
+        return Path(named) / describe_platform() if named else None
+    if "JAX_COMPILATION_CACHE_DIR" in environment:  # JAX keeps them already, or is told not to
+        return None
+    home = environment.get("HOME", "")
+    place = {
+        "win32": environment.get("LOCALAPPDATA", ""),
+        "darwin": f"{home}/Library/Caches" if home else "",
+    }.get(sys.platform, environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else ""))
+    return Path(place) / "bptt" / describe_platform() if os.path.isabs(place) else None
+
+
+def describe_platform() -> str:
+    """Describe what a compiled program depends on, as the name of a folder."""
+    number, found = "unknown", platform.machine()
+    with suppress(PackageNotFoundError):
+        number = version("jaxlib")
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        lines = [line.partition(":") for line in text.splitlines()]
+        found += next((value for key, _, value in lines if key.strip() in FEATURES), "")
+    return f"jaxlib-{number}-{hashlib.sha256(found.encode()).hexdigest()[:12]}"
+
+
+def make_private(folder: Path) -> bool:
+    """Make a folder that only this user can write to; True if there is one."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError:
+        return False
+    private = not hasattr(os, "getuid") or (
+        found.st_uid == os.getuid() and not found.st_mode & 0o22
+    )
+    return private and os.access(folder, os.W_OK)
+
+
+def keep_compiled_programs() -> None:
+    """Keep compiled programs for later runs, of this process and of all that it starts.
+
+    Leaves JAX as it is where it keeps them already, or where there is no private folder.
+    """
+    folder = find_folder(os.environ)
+    config: Any = jax.config
+    if folder is None or config.jax_compilation_cache_dir is not None or not make_private(folder):
+        return
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": WORTH,
+    }
+    for name, value in settings.items():
+        config.update(name, value)
+        os.environ.setdefault(name.upper(), str(value))  # for processes that this one starts
+    # Another process may be writing the program that this one reads: then it compiles.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")

@@ -1,0 +1,91 @@
+"""The parts of a campaign add up to the whole, whatever their order, and none counts twice."""
+
+from itertools import permutations
+
+import pytest
+
+from bptt_verifier.judge import campaign
+from bptt_verifier.judge.campaign import Ledger, insert
+from bptt_verifier.judge.tally import Row, Tally, Worst
+from bptt_verifier.problems.problem import Sizes
+from bptt_verifier.tolerance.comparison import Comparison, Verdict
+
+SIZES = [Sizes(1, 1, 1, 1, n) for n in range(1, 7)]
+
+
+def comparison(error: float, resolution: float = 0.0) -> Comparison:
+    return Comparison("W", error, (0,), 1.0, 1.0, 1.0, resolution)
+
+
+def part(case: int, error: float, resolution: float = 0.0) -> Tally:
+    """The tally of one example with one comparison."""
+    row = Row("hand", "W", 1, resolution == 0, Worst(case, comparison(error)), SIZES[case], "mse")
+    return Tally([row], {case: SIZES[case]}, 1)
+
+
+def plain(tally: Tally) -> object:
+    return tally.rows, tally.shapes, tally.cases
+
+
+def test_parts_add_up_to_the_same_in_every_order() -> None:
+    parts = [part(0, 0.25), part(1, 0.5, 1.0), part(2, 0.5), part(3, 0.125)]
+    added = []
+    for order in permutations(parts):
+        whole = Tally()
+        for each in order:
+            whole = whole.merged(each)
+        added.append(plain(whole))
+    assert all(each == added[0] for each in added)
+    (row,) = whole.list_rows(["hand"])
+    assert (row.cases, row.conclusive, row.worst.case, row.largest) == (4, 3, 1, SIZES[3])
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ([part(0, 0.5), part(1, 1.5)], Verdict.DISAGREES),
+        ([part(0, 0.5), part(1, float("inf"), 1.0)], Verdict.DISAGREES),
+        ([part(0, 0.5), part(1, 0.0, 1.0)], Verdict.AGREES),
+        ([part(0, 0.5, 1.0), part(1, 0.0, 1.0)], Verdict.INCONCLUSIVE),
+    ],
+)
+def test_a_row_disagrees_where_any_part_does_and_agrees_where_one_could_have(
+    parts: list[Tally], verdict: Verdict
+) -> None:
+    (row,) = parts[0].merged(parts[1]).list_rows(["hand"])
+    assert row.verdict is verdict
+
+
+def test_a_part_that_is_compared_twice_counts_once() -> None:
+    ledger = Ledger()
+    for case in (0, 2, 0, 2):
+        ledger.keep(range(case, case + 1), part(case, 0.5))
+    assert ledger.tally.cases == 2
+    assert ledger.done == (range(1), range(2, 3))
+
+
+def test_what_remains_are_the_gaps_in_parts() -> None:
+    ledger = Ledger(done=(range(2, 4), range(7, 8)))
+    assert list(ledger.remaining(10, 2)) == [
+        range(2), range(4, 6), range(6, 7), range(8, 10),
+    ]  # fmt: skip
+    assert list(ledger.remaining(4, 2)) == [range(2)]
+    assert list(Ledger(done=(range(9),)).remaining(9, 2)) == []
+
+
+def test_ranges_that_touch_are_joined() -> None:
+    done: tuple[range, ...] = ()
+    for cases in (range(4, 6), range(2), range(9, 10), range(2, 4), range(6, 9)):
+        done = insert(done, cases)
+    assert done == (range(10),)
+
+
+def test_the_report_of_very_many_examples_lists_no_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger()
+    for case in range(3):
+        ledger.keep(range(case, case + 1), part(case, 0.5))
+    asked = campaign.Campaign(0, "float64")
+    assert ledger.report(asked).shapes == SIZES[:3]
+    monkeypatch.setattr(campaign, "LISTED", 2)
+    report = ledger.report(asked)
+    assert (report.shapes, report.examples) == ([], 3)
