@@ -29,6 +29,14 @@ THROUGH_TIME = [
         rank=7,
     ),
     Explanation(
+        "state-not-reset",
+        "What is carried at the end of a sequence or layer is handed on to the next one, which "
+        "begins with zeros.",
+        "dh = 2 * (h[-1] - y)",
+        "dh = dh + 2 * (h[-1] - y)",
+        "catalogue/sentences.py",
+    ),
+    Explanation(
         "untransposed-recurrent-weight",
         "The adjoint is multiplied by W where Wᵀ belongs. The shapes fit, because W is square.",
         'dh_next = p["W"].T @ da',
@@ -300,7 +308,8 @@ RETURNED = [
     ),
     Explanation(
         "weight-decay",
-        "A multiple of the parameter is added, the derivative of a penalty that the loss lacks.",
+        "A multiple of the parameter is added, the derivative of a penalty that the loss lacks; or "
+        "it is missing, though the loss has the penalty.",
         "return g",
         "return {name: value + 0.01 * p[name] for name, value in g.items()}",
         EVERY,
@@ -321,6 +330,14 @@ EXPRESSIONS = [
         "ds = q * (dq - q @ dq)",
         "ds = q * dq",
         "catalogue/attention.py",
+    ),
+    Explanation(
+        "softmax-over-wrong-axis",
+        "The softmax in the derivative sums over another axis than that in the loss, or over all "
+        "entries.",
+        "dz = e / e.sum(axis=1, keepdims=True)",
+        "dz = e / e.sum(axis=0, keepdims=True)",
+        "catalogue/words.py",
     ),
     Explanation(
         "normalisation-path-missing",

@@ -105,6 +105,42 @@ def replace_factors(
     return result
 
 
+def list_path_factors(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that forget a factor of a product on one path through its operand alone.
+
+    In r (h U) the factor r may be in the gradient of U, and not in that of h.
+    """
+    operations = known.program.operations
+    for group in known.groups:
+        for operand in known.active(*group) if operations[group[0]].name == "mul" else ():
+            slots = [operations[number].inputs[operand] for number in group]
+            once = [slot for slot in slots if len(known.users[slot]) == 1]
+            sources = [known.producer.get(slot) for slot in slots]
+            pairs = [(k, n) for k, n in zip(sources, group, strict=True) if k is not None]
+            paths = known.active(*(k for k, _ in pairs))
+            if len(once) < len(slots) or len({known.group_of[k] for k, _ in pairs}) != 1:
+                continue
+            for path in paths if len(paths) > 1 else ():
+                factor = f"the other factor of the product{describe_expression(known, group[0])}"
+                said = f"what is passed back to its {name_operand(path)} lacks {factor}"
+                changes = partial(leave_factor_out, known, pairs, operand, path)
+                yield OperationMistake("factor-missing", said, pairs[0][0], changes)
+
+
+def leave_factor_out(
+    known: Structure, pairs: Sequence[tuple[int, int]], operand: int, path: int, values: Values
+) -> Changes:
+    """Divide what arrives at the operand of each product by the other one, on one path."""
+    changes: Changes = {}
+    for source, number in pairs:
+        factor = values[known.program.operations[number].inputs[1 - operand]][0]
+        if factor.shape not in ((), known.program.operations[source].shapes[0]):
+            return {}
+        with np.errstate(all="ignore"):
+            changes[source, path] = Change(path, before=1 / factor)
+    return changes
+
+
 def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterator[OperationMistake]:
     """List mistakes that put the gradients of two parts of an array in each other's place."""
     operations = known.program.operations

@@ -20,27 +20,28 @@ from bptt_verifier.mistakes.in_factors import (
     list_exchanges,
     list_factor_mistakes,
     list_other_operands,
+    list_path_factors,
 )
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
     list_lookup_mistakes,
     list_normalisation_mistakes,
-    list_softmax_mistakes,
 )
 from bptt_verifier.mistakes.in_products import list_product_mistakes, replace_other_operand
+from bptt_verifier.mistakes.in_sequences import list_reset_mistakes
 from bptt_verifier.mistakes.in_slopes import (
     list_path_slopes,
     list_shifted_slopes,
     list_slope_mistakes,
     replace_slopes,
 )
+from bptt_verifier.mistakes.in_sums import list_step_mistakes, list_use_mistakes
 from bptt_verifier.mistakes.in_time import (
     list_adjoint_mistakes,
     list_arrival_mistakes,
     list_head_mistakes,
     list_output_mistakes,
     list_recurrence_mistakes,
-    list_step_mistakes,
     list_windows,
     make_local,
 )
@@ -55,6 +56,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     read_slots,
     scale_edges,
 )
+from bptt_verifier.mistakes.softmaxes import list_softmax_mistakes
 from bptt_verifier.program.activations import (
     Activation,
     find_activations,
@@ -64,7 +66,7 @@ from bptt_verifier.program.activations import (
 )
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import BINARY
-from bptt_verifier.program.structure import Structure, shape_of
+from bptt_verifier.program.structure import Structure, find_starts, shape_of
 
 
 def list_tiers(known: Structure) -> Iterator[list[OperationMistake]]:
@@ -107,12 +109,15 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_epsilon_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
+    yield from list_reset_mistakes(known)
     activations = find_longest(known)
     yield from list_path_slopes(known, activations)
     yield from list_shifted_slopes(known, activations)
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)
     yield from list_exchanges(known, known.groups)
+    yield from list_path_factors(known)
+    yield from list_use_mistakes(known)
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)
     yield from list_adjoint_mistakes(known, find_local)
@@ -255,11 +260,12 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         ):
             yield scale_edges(name, said, edges, by)._replace(family=(name, role))
         yield scale_edges(scaled, f"{path} is halved", edges, 0.5, factor=0.5)
-        uses = (("first", edges[:1], edges[1:]), ("last", edges[-1:], edges[:-1]))
-        for word, one, rest in uses if len(group) > 1 else ():
+        uses = [("first", "use", edges[:1], edges[1:]), ("last", "use", edges[-1:], edges[:-1])]
+        uses += list_uses_by_sequence(known, edges) if of_steps else []
+        for word, use, one, rest in uses if len(group) > 1 else ():
             name = f"{word}-step-skipped" if of_steps else zero
-            yield scale_edges(name, f"{path} is zero at its {word} use", one, 0.0)
-            yield scale_edges(zero, f"{path} is zero except at its {word} use", rest, 0.0)
+            yield scale_edges(name, f"{path} is zero at its {word} {use}", one, 0.0)
+            yield scale_edges(zero, f"{path} is zero except at its {word} {use}", rest, 0.0)
     if len(group) == 1 and known.steps > 1:
         yield from list_axis_mistakes(known, group[0])
     if len(active) > 2 and len(group) == 1:
@@ -276,6 +282,22 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         yield scale_edges(flipped, "its derivative has the wrong sign", edges, -1.0)
         yield scale_edges(scaled, "its derivative is twice too large", edges, 2.0, factor=2.0)
         yield scale_edges(scaled, "its derivative is halved", edges, 0.5, factor=0.5)
+
+
+def list_uses_by_sequence(
+    known: Structure, edges: Sequence[Edge]
+) -> list[tuple[str, str, list[Edge], list[Edge]]]:
+    """List the first or last uses in each of several sequences, and the other ones."""
+    starts = find_starts(known)
+    if len(starts) < 2:
+        return []
+    ends = [*(start - 1 for start in starts[1:]), known.steps - 1]
+    found = []
+    for word, steps in (("first", starts), ("last", ends)):
+        one = [edge for edge in edges if known.step[edge[0]] in steps]
+        rest = [edge for edge in edges if known.step[edge[0]] not in steps]
+        found.append((word, "use in every sequence", one, rest))
+    return found
 
 
 def list_axis_mistakes(known: Structure, number: int) -> Iterator[OperationMistake]:

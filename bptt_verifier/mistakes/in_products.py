@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
 from bptt_verifier.program.activations import Activation, find_activations, slope_of
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import evaluate
-from bptt_verifier.program.structure import Structure, following, from_before
+from bptt_verifier.program.structure import Structure, find_starts, following, from_before
 
 
 def list_product_mistakes(
@@ -157,10 +158,10 @@ def list_shifted_parts(
     operations = known.program.operations
     sources = [known.producer.get(slot) for slot in slots]
     numbers = [source for source in sources if source is not None]
-    # At the first step all parts may be constants, and then so is the operand.
+    # At the first step of a sequence all parts may be constants, and then so is the operand.
     early = len(slots) - len(numbers)
     kinds = {(operations[k].name, len(operations[k].inputs)) for k in numbers}
-    if early > 1 or len(kinds) != 1:
+    if early > len(find_starts(known)) or len(kinds) != 1:
         return
     joined = operations[numbers[0]].name == "concatenate"
     if not joined and (early or operations[numbers[0]].name not in {"stack", "add", "sub", "mul"}):
@@ -212,14 +213,29 @@ def list_shifts(
     """List the slots of other steps, with the name of that mistake (or none) and its words."""
     if len(slots) < 2 or any(slot in known.leaf for slot in slots):
         return
-    after = following(known, slots[-1], slots[-2])
     following_step, previous = "the value of the next step", "the value of the previous step"
-    yield [*slots[1:], after], "", following_step
-    yield [*slots[1:], slots[-1]], "", following_step
-    yield [None, *slots[:-1]], "", previous
+    parts = split_by_sequence(known, slots)
+    after = [following(known, part[-1], part[-2] if len(part) > 1 else None) for part in parts]
+    lasts = [part[-1] for part in parts]
+
+    def join(make: Callable[..., Sequence[int | None]], *more: Sequence[int | None]) -> list[Any]:
+        return [slot for each in zip(parts, *more, strict=True) for slot in make(*each)]
+
+    yield join(lambda part, a: [*part[1:], a], after), "", following_step
+    yield join(lambda part: [*part[1:], part[-1]]), "", following_step
+    yield join(lambda part: [None, *part[:-1]]), "", previous
     wraps = "negative-index-wraps-around"
     first = "the last value at the first step, as index −1 would give"
-    yield [*reversed(slots)], "", "the value of the step mirrored in time"
-    for last in {slots[-1], after} - {None}:
-        yield [last, *slots[1:]], wraps, first
-        yield [last, *slots[:-1]], wraps, f"{previous}, and {first}"
+    yield join(lambda part: [*reversed(part)]), "", "the value of the step mirrored in time"
+    ends = [lasts] if after == lasts or None in after else [lasts, after]
+    for last in ends:
+        yield join(lambda part, end: [end, *part[1:]], last), wraps, first
+        yield join(lambda part, end: [end, *part[:-1]], last), wraps, f"{previous}, and {first}"
+
+
+def split_by_sequence(known: Structure, slots: Sequence[int | None]) -> list[Sequence[int | None]]:
+    """Split the slots of all steps where another sequence begins."""
+    starts = find_starts(known)
+    if len(slots) != known.steps or len(starts) < 2:
+        return [slots]
+    return [slots[one:other] for one, other in pairwise([*starts, known.steps])]

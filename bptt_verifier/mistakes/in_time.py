@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -416,59 +415,3 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
             ):
                 changes = change_edges([(number, operand)], after=factor, also=tuple(slots))
                 yield OperationMistake(name, f"{gradient} {where}", number, changes)
-
-
-def find_recurrent_weights(known: Structure, edges: Mapping[str, Sequence[Edge]]) -> set[str]:
-    """Find the weights, given their uses, on which the carried states depend."""
-    operations = known.program.operations
-    needed = {operations[number].inputs[operand] for number, operand in known.carried}
-    for equation in reversed(operations):
-        if not needed.isdisjoint(equation.outputs):
-            needed.update(equation.inputs)
-    return {
-        name
-        for name, uses in edges.items()
-        if any(not needed.isdisjoint(operations[number].outputs) for number, _ in uses)
-    }
-
-
-def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
-    """List mistakes that leave steps out of the sum over time, for one weight or for all."""
-    if known.steps < 2:
-        return
-    edges: dict[str, list[Edge]] = {}
-    for number in known.step:
-        for operand, slot in enumerate(known.program.operations[number].inputs):
-            name = known.leaf.get(slot)
-            if name is not None and known.producer.get(slot) not in known.step:
-                edges.setdefault(name, []).append((number, operand))
-    last, steps = known.steps - 1, known.steps
-    vectors = {
-        name for name, shape in known.program.shapes.items() if max(shape, default=1) == prod(shape)
-    }
-    recurrent = find_recurrent_weights(known, edges)
-    parts = (("every weight", {*edges}), ("the weights of the state", recurrent),
-             ("the weights of the output", {*edges} - recurrent))  # fmt: skip
-    sets = [
-        (label, [edge for name in edges if name in part for edge in edges[name]])
-        for k, (label, part) in enumerate(parts)
-        if part and (k == 0 or 1 < len(part) < len(edges))
-    ]
-    for label, chosen in [*sets, *edges.items()]:
-        for name, kept, alteration in (
-            ("missing-time-sum", {last}, "only the last step is kept in the sum over time"),
-            ("missing-time-sum", {0}, "only the first step is kept in the sum over time"),
-            ("first-step-skipped", set(range(1, steps)), "the first step is missing in the sum"),
-            ("last-step-skipped", set(range(last)), "the last step is missing in the sum"),
-        ):
-            left_out = [edge for edge in chosen if known.step[edge[0]] not in kept]
-            details = {"kept": sorted(k + 1 for k in kept)} if name == "missing-time-sum" else {}
-            named, said = "bias-part-missing" if label in vectors else name, f"for {label}, "
-            yield scale_edges(named, said + alteration, left_out, 0.0, chosen[0], **details)
-    for name, k in (("first-step-skipped", 0), ("last-step-skipped", last)):
-        numbers = [number for number in known.step if known.step[number] == k]
-        chosen = [(number, operand) for number in numbers for operand in known.active(number)]
-        if not chosen:
-            continue
-        left_out = [edge for edge in chosen if edge not in known.carried]
-        yield scale_edges(name, f"step {k + 1} contributes nothing", left_out, 0.0, chosen[0])

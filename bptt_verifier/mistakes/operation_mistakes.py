@@ -57,7 +57,45 @@ def change_nothing(values: Values) -> Changes:
 
 def merge_at(values: Values, made: Sequence[FindChanges]) -> Changes:
     """Merge the changes that some mistakes make at a point."""
-    return {edge: change for each in made for edge, change in each(values).items()}
+    return merge([each(values) for each in made])
+
+
+def merge(every: Sequence[Changes]) -> Changes:
+    """Merge changes; of two on one edge, a number that scales one scales what the other passes."""
+    merged: Changes = {}
+    for changes in every:
+        for edge, change in changes.items():
+            before = merged.get(edge)
+            if before is not None and is_scale(change):
+                merged[edge] = scale_change(before, change.after)
+            elif before is not None and is_scale(before):
+                merged[edge] = scale_change(change, before.after)
+            else:
+                merged[edge] = change
+    return merged
+
+
+def is_scale(change: Change) -> bool:
+    """Tell whether a change multiplies what is passed back by a number, and does nothing else."""
+    fields = change.before, change.slope, change.arriving, change.through
+    empty = all(field is None for field in fields)
+    empty = empty and not (change.instead or change.also or change.send)
+    return empty and isinstance(change.after, float)
+
+
+def scale_change(change: Change, by: float) -> Change:
+    """Multiply everything that a change passes back to an operand, and that it sends elsewhere."""
+    after = by if change.after is None else by * change.after
+    return change._replace(after=after, send=tuple((k, by * sent) for k, sent in change.send))
+
+
+def can_merge(one: Changes, other: Changes) -> bool:
+    """Tell whether two mistakes can be made at once: on edges of both, one is a number."""
+    return all(
+        (is_scale(one[edge]) and not other[edge].also)
+        or (is_scale(other[edge]) and not one[edge].also)
+        for edge in one.keys() & other.keys()
+    )
 
 
 def read_slots(slots: Sequence[int | None]) -> Callable[[Values], list[Any]]:

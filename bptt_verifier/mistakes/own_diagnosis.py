@@ -12,6 +12,7 @@ from bptt_verifier.mistakes.own_models import OwnHypotheses, Record
 from bptt_verifier.mistakes.places import list_places, measure_adjoints
 from bptt_verifier.mistakes.search import explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import GENERIC, join_symbols
+from bptt_verifier.mistakes.softmaxes import detach_shifts
 from bptt_verifier.program.paths import prune
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program, forward
@@ -28,7 +29,7 @@ def diagnose(
     """
     program = prune(program)
     evidence = collect_evidence(program, witnesses)
-    known = OwnHypotheses(program, evidence, record)
+    known = OwnHypotheses(detach_shifts(program, evidence), evidence, record)
     if len(try_mistakes(known, evidence, ()).wrong) > 1:
         # Without a conjugate the gradients of all imaginary parts have the wrong sign.
         made = ((each,) for each in list_conjugate_mistakes(known.structure))

@@ -14,7 +14,13 @@ from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_time import DROPPED
-from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    OperationMistake,
+    Values,
+    can_merge,
+    merge,
+)
 from bptt_verifier.mistakes.pair_order import (
     PAIRS,
     measure_error,
@@ -117,8 +123,7 @@ class OwnHypotheses:
     def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
         """Merge the changes of some mistakes at the point of a case."""
         kept = self.kept_changes if case is self.evidence[0] else {}
-        every = [kept.get(id(each)) or each.changes(case.forward) for each in made]
-        return {edge: change for each in every for edge, change in each.items()}
+        return merge([kept.get(id(each)) or each.changes(case.forward) for each in made])
 
     def sweep_back(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
@@ -242,7 +247,8 @@ class OwnHypotheses:
         case = evidence[0]
         single, counts, effects = self.select_distinct(case, matches)
         self.kept_changes = {id(each): each.changes(case.forward) for each in single}
-        edges = [frozenset(self.kept_changes[id(each)]) for each in single]
+        changes = [self.kept_changes[id(each)] for each in single]
+        edges = [frozenset(each) for each in changes]
         total = len(single) * (len(single) - 1) // 2
         (before,) = map(len, self.match(case, [()]))
         sizes = np.cumsum([0, *(wanted.submitted.size for wanted in case.wanted.values())])
@@ -256,7 +262,9 @@ class OwnHypotheses:
         most = max(self.batch, min(PAIRS, PAIR_NUMBERS // self.size))
         wholes = 0
         for pair in chain.from_iterable(zip_longest(*orders)):
-            if pair is None or pair in seen or edges[pair[0]] & edges[pair[1]]:
+            if pair is None or pair in seen:
+                continue
+            if edges[pair[0]] & edges[pair[1]] and not can_merge(*(changes[k] for k in pair)):
                 continue
             whole = sum(single[k].whole is not None for k in pair)
             if whole > 1 or wholes + whole > WHOLE:
@@ -292,7 +300,8 @@ class OwnHypotheses:
             if np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
                 with np.errstate(over="ignore"):
                     key = np.round(effect, 4).tobytes()
-                if key not in chosen or chosen[key][0].name in GENERIC:
+                generic = key in chosen and chosen[key][0].name in GENERIC
+                if key not in chosen or (generic and made.name not in GENERIC):
                     chosen[key] = made, len(names), effect
         listed = [*chosen.values()][:DISTINCT]
         effects = np.array([effect for _, _, effect in listed]).reshape(-1, self.right.size)

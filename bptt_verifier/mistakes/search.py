@@ -55,18 +55,21 @@ def explain(
     found = known.choose(fitted, None)
     if found is not None:
         return (found,)
-    if not several or 0 < len(of_gradients) <= 2:
+    few = of_gradients if len(of_gradients) <= 2 else ()
+    if not several or (few and not any(map(is_any_factor, few))):
         return of_gradients
     alone = explain_each_gradient(known, evidence, right, matches)
-    few = alone.mistakes if len(alone.mistakes) <= 2 else ()
-    if few and (len(few) == 1 or not alone.doubts):
+    doubts = sum(map(is_any_factor, few))
+    if 0 < len(alone.mistakes) <= 2 and (not few or alone.doubts < doubts):
+        few, doubts = alone.mistakes, alone.doubts
+    if few and (len(few) == 1 or not doubts):
         return few
     others = (
         known.find_other_forward_pass()
         or find_one_of_each(known, evidence, matches)
         or find_one_after_another(known, evidence, right)
     )
-    if others and (not few or sum(map(is_any_factor, others)) <= alone.doubts):
+    if others and (not few or sum(map(is_any_factor, others)) < doubts):
         return others
     pairs = known.list_pairs(evidence, matches)
     for one, other in select_explaining(known, evidence, pairs):

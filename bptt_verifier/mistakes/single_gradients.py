@@ -219,7 +219,11 @@ def list_update_findings(
             said = f"the updated parameter is returned, with a learning rate of {-factor:.6g}"
             yield finding("update-returned", said, {"rate": -factor}, factor, 1.0)
         elif abs(factor - 1) <= NEAR and abs(weight) > NEAR**2:
-            said = f"{weight:.6g} times the parameter is added, a weight decay that the loss lacks"
+            said = (
+                f"{weight:.6g} times the parameter is added, a weight decay that the loss lacks"
+                if weight > 0
+                else f"{-weight:.6g} times the parameter is missing, as of a penalty in the loss"
+            )
             yield finding("weight-decay", said, {"decay": weight}, 1.0, weight)
     short = shorten(rate)
     if rate < 0 and -short not in (1.0, 2.0, 0.5) and abs(short / rate - 1) <= NEAR / 10:

@@ -56,15 +56,20 @@ def sweep_back(
     values: Sequence[Any],
     rows: Sequence[Changes] = ({},),
     errors: RoundingErrors = EXACTLY,
+    seeds: Mapping[int, Array] | None = None,
 ) -> list[Any]:
-    """The cotangents of every slot, with a leading axis for the rows; None where there is none."""
+    """The cotangents of every slot, with a leading axis for the rows; None where there is none.
+
+    The sweep begins with one at the loss, or with these `seeds` by slot instead.
+    """
     samples = len(rows) if errors.sizes is None else len(errors.sizes)
     altered: dict[int, dict[int, list[tuple[int, Change]]]] = {}
     for row, changes in enumerate(rows):
         for (number, operand), change in changes.items():
             altered.setdefault(number, {}).setdefault(operand, []).append((row, change))
     cotangents: list[Any] = [None] * program.slots
-    cotangents[program.result] = np.ones(samples)
+    for slot, seed in ({program.result: np.ones(samples)} if seeds is None else seeds).items():
+        cotangents[slot] = seed
     saturating = find_saturating(program) if errors.sizes is not None else {}
     sums = set[int]()  # slots whose cotangent is a sum that nothing else refers to
 

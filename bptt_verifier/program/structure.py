@@ -14,6 +14,9 @@ from bptt_verifier.program.trace import Program
 THROUGH = frozenset("mul concatenate stack".split())
 
 
+LENGTHS = 4  # numbers of steps that are tried
+
+
 class Structure(NamedTuple):
     """The structure of a program, independent of its numbers.
 
@@ -70,19 +73,21 @@ def structure(program: Program) -> Structure:
                 parts[slot] = parts[equation.inputs[0]], k, moved
     layers = find_layers(program, parts, leaf, producer)
     groups = [group for each in expressions.values() for group in split_by_layer(each, layers)]
-    lengths = Counter(len(group) for group in groups if len(group) > 1)
-    steps = max(lengths, key=lambda length: (lengths[length], length), default=1)
-    # An expression whose operand at the first step is constant has no equation at that step.
-    step = {
-        number: k + steps - len(group)
-        for group in groups
-        if steps > 1 and (len(group) == steps or len(group) == steps - 1 > 1)
-        for k, number in enumerate(group)
-    }
     groups.sort()
     group_of = {number: k for k, group in enumerate(groups) for number in group}
-
-    carried = find_carried(program, step, producer, users, group_of)
+    lengths = Counter(len(group) for group in groups if len(group) > 1)
+    likely = sorted(lengths, key=lambda length: (lengths[length], length), reverse=True)
+    steps, step, carried = 1, dict[int, int](), tuple[tuple[int, int], ...]()
+    # The likely number of steps is the commonest. Where no states are carried in so many, it may be
+    # that of the sequences, whose losses have more expressions than their steps.
+    for length in likely[:LENGTHS]:
+        if steps < length:
+            found = find_steps(program, groups, length, users)
+            links = find_carried(program, found, producer, users, group_of)
+            if links or not step:
+                steps, step, carried = length, found, links
+            if links:
+                break
     # Only the judge's own additions to the loss, such as a reshape, have no place.
     placed = any(equation.where for equation in program.operations)
     known = [group for group in groups if program.operations[group[0]].where or not placed]
@@ -90,6 +95,56 @@ def structure(program: Program) -> Structure:
     return Structure(
         program, ordered, steps, step, producer, users, carried, leaf, group_of, layers
     )
+
+
+def find_steps(
+    program: Program,
+    groups: Sequence[Sequence[int]],
+    steps: int,
+    users: Mapping[int, Sequence[tuple[int, int]]],
+) -> dict[int, int]:
+    """Find the time step of each equation, given the number of steps."""
+    # An expression whose operand at the first step is constant has no equation at that step.
+    step = {
+        number: k + steps - len(group)
+        for group in groups
+        if len(group) == steps or len(group) == steps - 1 > 1
+        for k, number in enumerate(group)
+    }
+    return step | find_steps_of_users(program, groups, step, steps, users)
+
+
+def find_steps_of_users(
+    program: Program,
+    groups: Sequence[Sequence[int]],
+    step: Mapping[int, int],
+    steps: int,
+    users: Mapping[int, Sequence[tuple[int, int]]],
+) -> dict[int, int]:
+    """Find the steps of expressions that are constant at the first step of every sequence.
+
+    With two sequences, whose states are zero at the beginning, `[h, x]` has no equation at two
+    steps. Its step is that of the equations that read it.
+    """
+    found: dict[int, int] = {}
+    for group in sorted(groups, key=tuple, reverse=True):
+        if not 1 < len(group) < steps - 1:
+            continue
+        own = list[int]()
+        for number in group:
+            readers = [user for slot in program.operations[number].outputs
+                       for user, _ in users.get(slot, ())]  # fmt: skip
+            known = {step.get(user, found.get(user, -1)) for user in readers}
+            own += known if len(known) == 1 and -1 not in known else ()
+        if len(own) == len(group) and own == sorted(set(own)):
+            found |= dict(zip(group, own, strict=True))
+    return found
+
+
+def find_starts(known: Structure) -> list[int]:
+    """Find the steps at which sequences begin, whose states are no results of the step before."""
+    into = {known.step[number] for number, _ in known.carried}
+    return [t for t in range(known.steps) if t not in into] if into else [0]
 
 
 def find_carried(

@@ -23,6 +23,7 @@ from bptt_verifier.program.trace import forward
 from tests.support.diagnosis import diagnose_numbers, plant, trace_points
 from tests.support.further_models import MODELS
 from tests.support.profiles import deep
+from tests.support.unnamed_mistakes import count_places
 
 Changes = dict[tuple[int, int], Change]
 
@@ -183,3 +184,10 @@ def test_the_adjoints_of_all_steps_are_measured_where_gradients_determine_them()
 @pytest.mark.parametrize(("relative", "wrong"), [(1e-6, False), (5e-4, None), (2e-3, True)])
 def test_an_adjoint_is_wrong_right_or_neither(relative: float, wrong: bool | None) -> None:
     assert AdjointError(relative, 1e-5).wrong is wrong
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_the_place_of_a_mistake_without_a_name_is_right_or_not_claimed(count: int) -> None:
+    places = count_places(count, seed=5)
+    assert places["wrong"] == 0
+    assert places["right"] > 0

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
+from bptt_verifier.mistakes.operation_mistakes import can_merge, merge
 from bptt_verifier.mistakes.own_models import OwnHypotheses
 from bptt_verifier.mistakes.pair_order import measure_error, rank_by_count, rank_by_effect
 from bptt_verifier.mistakes.search import cover
 from bptt_verifier.mistakes.single_gradients import Finding, add_names
-from bptt_verifier.program.backward import backward
+from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
 from bptt_verifier.report import Mistake
@@ -95,25 +96,20 @@ def test_the_weights_of_the_state_may_lack_the_sum_over_time_together() -> None:
     assert "for the weights of the state, only the first step is kept" in mistake.explanation
 
 
-@pytest.mark.parametrize(
-    ("change", "names"),
-    [
-        # Slopes and the way back multiply: the effects of both do not add up.
-        pytest.param(
-            (("(1 - h[t + 1] ** 2)", "h[t + 1] * (1 - h[t + 1])"),
-             ("own + later", "own * (t == STEPS - 1) + later")),
-            ["activation-derivative-of-another-function", "zero-gradient"],
-            marks=pytest.mark.slow,
-        ),
-        ((("(1 - h[t + 1] ** 2)", "(1 - (h[t] if t else 0 * h[t]) ** 2)"),
-          ('later = p["W"].T @ a', 'later = np.clip(p["W"].T @ a, -0.1, 0.1)')),
-         ["clipped", "hidden-state-off-by-one"]),
-    ],
-)  # fmt: skip
-def test_two_mistakes_that_amplify_each_other_are_both_named(change: Any, names: Any) -> None:
+def test_two_mistakes_that_amplify_each_other_are_both_named() -> None:
     loss, gradients, _, params = MODELS["sequence"]
-    found = diagnose_numbers(loss, params, plant(gradients, *change))
-    assert sorted(mistake.name for mistake in found) == names
+    slope = "(1 - h[t + 1] ** 2)", "(1 - (h[t] if t else 0 * h[t]) ** 2)"
+    clip = 'later = p["W"].T @ a', 'later = np.clip(p["W"].T @ a, -0.1, 0.1)'
+    found = diagnose_numbers(loss, params, plant(gradients, slope, clip))
+    assert sorted(mistake.name for mistake in found) == ["clipped", "hidden-state-off-by-one"]
+
+
+def test_two_common_mistakes_are_both_named_though_neither_explains_a_gradient() -> None:
+    loss, _, _, params = own_models.MODELS["tagger"]
+    changes = ("* (1 - h[t + 1] ** 2)", "* 1"), ('@ p["S"] + dnext', '@ p["S"]')
+    found = diagnose_numbers(loss, params, planted("tagger", *changes))
+    names = sorted(mistake.name for mistake in found)
+    assert names == ["activation-derivative-missing", "recurrent-path-dropped"]
 
 
 def test_two_mistakes_in_the_backward_pass_are_both_named() -> None:
@@ -124,6 +120,32 @@ def test_two_mistakes_in_the_backward_pass_are_both_named() -> None:
         "activation-derivative-of-activated-value",
         "untransposed-recurrent-weight",
     ]
+
+
+def test_two_mistakes_in_what_one_operand_gets_are_both_named() -> None:
+    loss, gradients, _, params = MODELS["sequence"]
+    change = 'later = p["W"].T @ a', 'later = p["W"] @ a * (t != 3)'
+    found = diagnose_numbers(loss, params, plant(gradients, change))
+    assert sorted(mistake.name for mistake in found) == [
+        "truncated",
+        "untransposed-recurrent-weight",
+    ]
+
+
+def test_a_number_scales_what_another_mistake_passes_back_and_sends() -> None:
+    edge, slope, array = (3, 1), np.array([2.0, 3.0]), np.array([5.0])
+    zero = {edge: Change(1, after=0.0)}
+    other = {edge: Change(1, after=2.0, send=((7, slope),)), (4, 0): Change(0, before=slope)}
+    assert can_merge(zero, other)
+    assert can_merge(other, zero)
+    for every in ([zero, other], [other, zero]):
+        merged = merge(every)
+        assert merged[edge].after == 0
+        assert merged[edge].send[0][1].tolist() == [0, 0]
+        assert merged[4, 0] is other[4, 0]
+    assert not can_merge(other, {edge: Change(1, after=array)})
+    assert not can_merge(zero, {edge: Change(1, after=2.0, also=(7,))})
+    assert can_merge(zero, {(4, 1): Change(1, before=slope)})
 
 
 def test_another_name_that_gives_the_same_numbers_is_told() -> None:

@@ -1,0 +1,102 @@
+"""Mistakes in the sums over time of weights, in one sequence or several."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+
+from bptt_verifier.mistakes.operation_mistakes import Edge, OperationMistake, scale_edges
+from bptt_verifier.program.structure import Structure, find_starts
+
+
+def find_recurrent_weights(known: Structure, edges: Mapping[str, Sequence[Edge]]) -> set[str]:
+    """Find the weights, given their uses, on which the carried states depend."""
+    operations = known.program.operations
+    needed = {operations[number].inputs[operand] for number, operand in known.carried}
+    for equation in reversed(operations):
+        if not needed.isdisjoint(equation.outputs):
+            needed.update(equation.inputs)
+    return {
+        name
+        for name, uses in edges.items()
+        if any(not needed.isdisjoint(operations[number].outputs) for number, _ in uses)
+    }
+
+
+def list_sequence_sums(known: Structure) -> Iterator[tuple[str, set[int], str]]:
+    """List parts of a sum over several sequences: names, the steps that are kept, and words."""
+    starts, every = find_starts(known), set(range(known.steps))
+    if len(starts) < 2:
+        return
+    ends = [*(t - 1 for t in starts[1:]), known.steps - 1]
+    name, only = "missing-time-sum", "is kept in the sum"
+    for words, kept in (
+        (f"only the first step of the last sequence {only}", {starts[-1]}),
+        (f"only the last step of the first sequence {only}", {ends[0]}),
+        (f"only the last sequence {only}", {t for t in every if t >= starts[-1]}),
+        (f"only the first sequence {only}", {t for t in every if t <= ends[0]}),
+    ):
+        yield name, kept, words
+    yield "first-step-skipped", every - {*starts}, "the first step of every sequence is missing"
+    yield "last-step-skipped", every - {*ends}, "the last step of every sequence is missing"
+
+
+def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that leave steps out of the sum over time, for one weight or for all."""
+    if known.steps < 2:
+        return
+    edges: dict[str, list[Edge]] = {}
+    for number in known.step:
+        for operand, slot in enumerate(known.program.operations[number].inputs):
+            name = known.leaf.get(slot)
+            if name is not None and known.producer.get(slot) not in known.step:
+                edges.setdefault(name, []).append((number, operand))
+    last, steps = known.steps - 1, known.steps
+    vectors = {
+        name for name, shape in known.program.shapes.items() if max(shape, default=1) == prod(shape)
+    }
+    recurrent = find_recurrent_weights(known, edges)
+    parts = (("every weight", {*edges}), ("the weights of the state", recurrent),
+             ("the weights of the output", {*edges} - recurrent))  # fmt: skip
+    sets = [
+        (label, [edge for name in edges if name in part for edge in edges[name]])
+        for k, (label, part) in enumerate(parts)
+        if part and (k == 0 or 1 < len(part) < len(edges))
+    ]
+    kinds = [
+        ("missing-time-sum", {last}, "only the last step is kept in the sum over time"),
+        ("missing-time-sum", {0}, "only the first step is kept in the sum over time"),
+        ("first-step-skipped", set(range(1, steps)), "the first step is missing in the sum"),
+        ("last-step-skipped", set(range(last)), "the last step is missing in the sum"),
+        *list_sequence_sums(known),
+    ]
+    for label, chosen in [*sets, *edges.items()]:
+        for name, kept, alteration in kinds:
+            left_out = [edge for edge in chosen if known.step[edge[0]] not in kept]
+            details = {"kept": sorted(k + 1 for k in kept)} if name == "missing-time-sum" else {}
+            named, said = "bias-part-missing" if label in vectors else name, f"for {label}, "
+            yield scale_edges(named, said + alteration, left_out, 0.0, chosen[0], **details)
+    for name, k in (("first-step-skipped", 0), ("last-step-skipped", last)):
+        numbers = [number for number in known.step if known.step[number] == k]
+        chosen = [(number, operand) for number in numbers for operand in known.active(number)]
+        if not chosen:
+            continue
+        left_out = [edge for edge in chosen if edge not in known.carried]
+        yield scale_edges(name, f"step {k + 1} contributes nothing", left_out, 0.0, chosen[0])
+
+
+def list_use_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List values of several uses at every step of which one step alone is passed back.
+
+    A decoder reads the states of an encoder in the scores and in the context of every step.
+    """
+    for slot, uses in known.users.items():
+        edges = [edge for edge in uses if edge[0] in known.step]
+        steps = sorted({known.step[number] for number, _ in edges})
+        several = len({known.group_of[number] for number, _ in edges}) > 1 < len(steps)
+        outside = slot not in known.leaf and known.producer.get(slot, -1) not in known.step
+        if not several or not outside or slot in known.program.constants:
+            continue
+        for word, kept in (("first", steps[0]), ("last", steps[-1])):
+            left_out = [edge for edge in edges if known.step[edge[0]] != kept]
+            said = f"of a value that is read at {len(steps)} steps, only the uses at the {word}"
+            said += " are passed back"
+            yield scale_edges("missing-time-sum", said, left_out, 0.0, edges[0], kept=[kept + 1])

@@ -1,0 +1,160 @@
+"""Mistakes in a softmax, and the shift by the largest score, which no derivation differentiates."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from bptt_verifier.mistakes.evidence import Evidence
+from bptt_verifier.mistakes.in_patterns import AROUND, ancestors, producers
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    Edge,
+    OperationMistake,
+    Values,
+    scale_edges,
+)
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import Change, backward
+from bptt_verifier.program.structure import Structure, structure
+from bptt_verifier.program.trace import Program
+
+
+def detach_shifts(program: Program, evidence: Sequence[Evidence]) -> Program:
+    """Make constants of the largest scores that are subtracted from scores.
+
+    The right gradient does not depend on them, and a derivation does not differentiate them; what
+    a mistake passes back through them would be no part of it. Nothing is done where the gradients
+    of a case do depend on them.
+    """
+    known, shifts = structure(program), dict[int, int]()
+    for equation in program.operations:
+        if equation.name == "sub":
+            scores, largest = (ancestors(known, slot, AROUND) for slot in equation.inputs)
+            for source in producers(known, largest, "reduce_max"):
+                if ancestors(known, program.operations[source].inputs[0], AROUND) & scores:
+                    shifts[program.operations[source].outputs[0]] = source
+    if not shifts:
+        return program
+    shapes = {slot: program.operations[source].shapes[0] for slot, source in shifts.items()}
+    constants = {slot: np.zeros(shape) for slot, shape in shapes.items()}
+    detached = program._replace(constants=program.constants | constants)
+    for case in evidence:
+        found = backward(detached, case.forward)
+        if not all(is_near(found[name][0], case.reference[name]) for name in case.wanted):
+            return program
+    return detached
+
+
+def is_near(one: Array, other: Array) -> bool:
+    """Tell whether two gradients differ by rounding in float64, with a wide margin."""
+    return bool(np.max(np.abs(one - other)) <= 1e-9 * np.max(np.abs(other)))
+
+
+def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes in a softmax: its diagonal alone, no denominator, its slope once more."""
+    operations = known.program.operations
+    for group in known.groups:
+        equation = operations[group[0]]
+        if equation.name == "div":
+            above, below = (ancestors(known, slot, AROUND | {"add"}) for slot in equation.inputs)
+            sums = producers(known, below, "reduce_sum")
+            if not producers(known, above, "exp") or not any(
+                producers(known, ancestors(known, operations[k].inputs[0], AROUND), "exp")
+                for k in sums
+            ):
+                continue
+            diagonal = partial(keep_diagonal, known, group)
+            said = "its derivative is taken as p (1 − p), the diagonal alone"
+            yield OperationMistake("softmax-diagonal", said, group[0], diagonal, {}, ("diagonal",))
+            said = "nothing is passed back through the sum in the denominator of the softmax"
+            edges = [(number, 1) for number in group]
+            found = scale_edges("softmax-denominator", said, edges, 0.0)
+            yield found._replace(family=("denominator",))
+        elif equation.name == "exp":
+            sums = [
+                user
+                for k in group
+                for user, _ in known.users.get(operations[k].outputs[0], ())
+                if operations[user].name == "reduce_sum"
+            ]
+            if len(sums) == len(group):
+                changes = partial(scale_by_softmax_slope, known, group, sums)
+                said = "the derivative p (1 − p) of the softmax is applied once more"
+                name = "activation-derivative-twice"
+                yield OperationMistake(name, said, group[0], changes, {}, (name, "softmax"))
+                yield from list_wrong_axes(known, group, sums)
+
+
+def keep_diagonal(known: Structure, group: Sequence[int], values: Values) -> Changes:
+    """Multiply by 1 − p in the numerator, and pass back nothing through the denominator."""
+    changes: Changes = {}
+    for number in group:
+        (slot,) = known.program.operations[number].outputs
+        changes[number, 0] = Change(0, before=1 - values[slot][0])
+        changes[number, 1] = Change(1, after=0.0)
+    return changes
+
+
+def list_wrong_axes(
+    known: Structure, group: Sequence[int], sums: Sequence[int]
+) -> Iterator[OperationMistake]:
+    """List mistakes that take a softmax over other axes, or over all of the scores."""
+    operations, name = known.program.operations, "softmax-over-wrong-axis"
+    axes, shape = tuple(operations[sums[0]].params["axes"]), operations[group[0]].shapes[0]
+    alike = {(operations[k].shapes[0], tuple(operations[s].params["axes"])) for k, s in
+             zip(group, sums, strict=True)}  # fmt: skip
+    long = [axis for axis, size in enumerate(shape) if size > 1]
+    if len(alike) > 1 or len(long) < 2:
+        return
+    others = [(axis,) for axis in long if (axis,) != axes] + [tuple(range(len(shape)))]
+    for chosen in others:
+        where = f"axis {chosen[0]}" if len(chosen) == 1 else "all axes"
+        own = " and ".join(map(str, axes))
+        said = f"its derivative has a softmax over {where}, where the scores are summed over {own}"
+        changes = partial(sum_over, known, group, sums, chosen)
+        yield OperationMistake(name, said, sums[0], changes, {"axes": [*chosen]}, (name, chosen))
+
+
+def find_scores(known: Structure, number: int) -> int:
+    """Find the scores of an exponential, before anything is subtracted from them."""
+    operations, slot = known.program.operations, known.program.operations[number].inputs[0]
+    while slot in known.producer and operations[known.producer[slot]].name == "sub":
+        slot = operations[known.producer[slot]].inputs[0]
+    return slot
+
+
+def sum_over(
+    known: Structure,
+    group: Sequence[int],
+    sums: Sequence[int],
+    axes: tuple[int, ...],
+    values: Values,
+) -> Changes:
+    """Divide what each sum passes back to the exponentials by sums over other axes instead."""
+    operations, changes = known.program.operations, dict[Edge, Change]()
+    for number, summed in zip(group, sums, strict=True):
+        scores = values[find_scores(known, number)][0]
+        if scores.shape != operations[number].shapes[0]:
+            return {}
+        e = np.exp(scores - scores.max())
+        own = e.sum(axis=tuple(operations[summed].params["axes"]), keepdims=True)
+        changes[summed, 0] = Change(0, after=own / e.sum(axis=axes, keepdims=True))
+    return changes
+
+
+def scale_by_softmax_slope(
+    known: Structure, group: Sequence[int], sums: Sequence[int], values: Values
+) -> Changes:
+    """Multiply the cotangent of the scores by p (1 − p), where they are computed."""
+    operations, changes = known.program.operations, dict[Edge, Change]()
+    for number, summed in zip(group, sums, strict=True):
+        e = values[operations[number].outputs[0]][0]
+        axes = tuple(operations[summed].params["axes"])
+        p = e / e.sum(axis=axes, keepdims=True)
+        source = known.producer.get(find_scores(known, number))
+        if source is None or operations[source].shapes[0] != p.shape:
+            return {}
+        for operand in known.active(source):
+            changes[source, operand] = Change(operand, before=p * (1 - p))
+    return changes

@@ -1,0 +1,25 @@
+"""Wrong derivations in the shapes of public code get their names, and nine in ten get one."""
+
+import pytest
+
+from tests.support.diagnosis import diagnose_numbers
+from tests.support.wrong_derivations import MODELS, WRONG, Wrong, diagnose_wrong
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_derivations_are_right_as_they_stand(name: str) -> None:
+    model = MODELS[name]
+    assert diagnose_numbers(model.loss, model.params, model.gradients) == ()
+
+
+@pytest.mark.table(12)
+@pytest.mark.parametrize("each", WRONG, ids=[f"{n} {each.model}" for n, each in enumerate(WRONG)])
+def test_a_wrong_derivation_is_named(each: Wrong) -> None:
+    (names,) = diagnose_wrong(each)
+    assert names & {*each.names.split()}, names
+
+
+def test_at_most_one_in_ten_has_no_name() -> None:
+    unknown = [each for each in WRONG if each.names == "unknown"]
+    assert len(WRONG) >= 60
+    assert len(unknown) <= len(WRONG) / 10
