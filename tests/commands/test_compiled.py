@@ -143,7 +143,7 @@ def test_judging_a_file_imports_jax_in_its_own_process_alone() -> None:
 
 
 def test_a_command_that_is_none_has_no_module() -> None:
-    with pytest.raises(ValueError, match="expected one of verify, prove, .*, found nothing"):
+    with pytest.raises(ValueError, match=r"expected one of verify, prove, .*, found nothing"):
         main.find_command("nothing")
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         main.nothing  # noqa: B018
