@@ -7,9 +7,8 @@ by Ctrl-C, 141 the reader of the output left before there was a verdict.
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from functools import cache
 from typing import Annotated, Any
 
 from typer import Exit, Option
@@ -69,8 +68,7 @@ def describe(
     """Take the options that stand before a command."""
 
 
-@cache
-def make_app(names: tuple[str, ...] = COMMANDS) -> App:
+def make_app(names: Sequence[str]) -> App:
     """Make the application of these commands."""
     app = App(
         help="Check a hand-written gradient against automatic differentiation.",
@@ -83,18 +81,26 @@ def make_app(names: tuple[str, ...] = COMMANDS) -> App:
     return app
 
 
+def choose_app(arguments: Sequence[str]) -> App:
+    """Choose the application of the command in the arguments, or of all; of all if it is there."""
+    whole: App | None = globals().get("app")
+    if whole is not None:
+        return whole
+    return make_app(arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS)
+
+
 def __getattr__(name: str) -> App:
     """Make `app`, the application of all commands, where it is asked for."""
     if name == "app":
-        return make_app()
+        made: App = globals().setdefault("app", make_app(COMMANDS))
+        return made
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def run() -> Any:
     """Run the command of the arguments; return its exit code. Bad usage is one line of text."""
     try:
-        given = tuple(sys.argv[1:2])
-        make_app(given if given and given[0] in COMMANDS else COMMANDS)(prog_name="bptt")
+        choose_app(sys.argv[1:])(prog_name="bptt")
     except SystemExit as ended:
         causes = tuple(reasons(ended))
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):

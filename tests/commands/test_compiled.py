@@ -133,8 +133,8 @@ def test_the_second_run_loads_what_the_first_one_compiled(tmp_path: Path) -> Non
 
 def test_judging_a_file_imports_jax_in_its_own_process_alone() -> None:
     program = (
-        "import sys; from bptt_verifier.commands import main; main.make_app(('verify',)); "
-        "print('jax' in sys.modules); main.make_app(); print('jax' in sys.modules)"
+        "import sys; from bptt_verifier.commands import main; main.choose_app(['verify']); "
+        "print('jax' in sys.modules); main.app; print('jax' in sys.modules)"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
