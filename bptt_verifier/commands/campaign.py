@@ -36,7 +36,7 @@ def executing(workers: int | None, cluster: str | None) -> Iterator[tuple[Execut
         yield choose_execution(number), 1 if number == 1 else processes.TOGETHER
 
 
-def verify_derivations(
+def compare_derivations(
     examples: int,
     campaign: Campaign,
     *,

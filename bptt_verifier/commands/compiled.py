@@ -15,8 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jax
-
 VARIABLE = "BPTT_CACHE"  # the folder; nothing is kept where it is empty
 WORTH = 0.2  # seconds of compilation from which on a program is kept
 FEATURES = ("flags", "Features")  # of a processor, as Linux lists them
@@ -68,15 +66,18 @@ def keep_compiled_programs() -> None:
     Leaves JAX as it is where it keeps them already, or where there is no private folder.
     """
     folder = find_folder(os.environ)
-    config: Any = jax.config
-    if folder is None or config.jax_compilation_cache_dir is not None or not make_private(folder):
+    config: Any = getattr(sys.modules.get("jax"), "config", None)  # importing JAX takes long
+    if folder is None or getattr(config, "jax_compilation_cache_dir", None) is not None:
+        return
+    if not make_private(folder):
         return
     settings = {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": WORTH,
     }
     for name, value in settings.items():
-        config.update(name, value)
-        os.environ.setdefault(name.upper(), str(value))  # for processes that this one starts
+        os.environ.setdefault(name.upper(), str(value))  # JAX reads it where it is imported
+        if config is not None:
+            config.update(name, value)
     # Another process may be writing the program that this one reads: then it compiles.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")

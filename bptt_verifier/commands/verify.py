@@ -10,9 +10,7 @@ from typing import Annotated, Any
 from rich.console import Console
 from typer import Argument, Context, Exit, Option
 
-from bptt_verifier.commands.campaign import verify_derivations
 from bptt_verifier.commands.child_process import Outcome, judge_file
-from bptt_verifier.commands.tables import builtin_table, summary
 from bptt_verifier.console.choices import Activation, Dtype, Loss, Model, Reset, parse_number
 from bptt_verifier.console.files import JsonFile, require_writable, text_beside_json, write_json
 from bptt_verifier.console.given_options import is_given, refuse_given, write_given
@@ -23,7 +21,6 @@ from bptt_verifier.console.terminal import (
     progress_bar,
     reader_may_leave,
 )
-from bptt_verifier.judge.campaign import Campaign
 from bptt_verifier.report.versions import find_versions
 from bptt_verifier.tolerance.comparison import Verdict
 
@@ -166,20 +163,12 @@ def verify(
     require_writable("--json", json_file)
     require_writable("--html", html_file)
     if file is None and own is None:
-        campaign = Campaign(seed, str(dtype), certified)
-        report, stopped = verify_derivations(
-            examples,
-            campaign,
-            workers=workers,
-            cluster=cluster,
-            checkpoint=checkpoint,
-            resume=resume,
-        )
+        outcome, stopped = verify_derivations(
+            examples, (seed, str(dtype), certified), alone_on_stdout=json_file,
+            workers=workers, cluster=cluster, checkpoint=checkpoint, resume=resume,
+        )  # fmt: skip
         origin = {"versions": find_versions(), "command": write_command(context, None)}
-        with reader_may_leave(), text_beside_json(json_file):
-            print_uncut(builtin_table(report))
-            print_paragraphs("", summary(report))
-        outcome = Outcome(report.verdict, "", report.to_dict() | origin, "")
+        outcome = outcome._replace(plain=outcome.plain | origin)
         if stopped is not None:
             write_json(json_file, outcome.plain | {"stopped": stopped.why})
             print(f"bptt: {stopped.why}", file=sys.stderr)
@@ -265,3 +254,22 @@ def parse_sizes(text: str) -> dict[str, int]:
     if not all(letter and size.strip().isdecimal() for letter, _, size in found):
         raise ValueError(f"--sizes: expected sizes such as T=500,B=64, found {text!r}")
     return {letter.strip(): int(size) for letter, _, size in found}
+
+
+def verify_derivations(
+    examples: int, settings: tuple[int, str, bool], *, alone_on_stdout: Path | None, **place: Any
+) -> tuple[Outcome, Any]:
+    """Compare every built-in derivation on examples of a campaign with these settings; print it.
+
+    Returns the outcome, and why the campaign ended early if it did.
+    """
+    # Importing JAX takes half a second, which judging a file does in its own process.
+    from bptt_verifier.commands.campaign import compare_derivations  # noqa: PLC0415
+    from bptt_verifier.commands.tables import builtin_table, summary  # noqa: PLC0415
+    from bptt_verifier.judge.campaign import Campaign  # noqa: PLC0415
+
+    report, stopped = compare_derivations(examples, Campaign(*settings), **place)
+    with reader_may_leave(), text_beside_json(alone_on_stdout):
+        print_uncut(builtin_table(report))
+        print_paragraphs("", summary(report))
+    return Outcome(report.verdict, "", report.to_dict(), ""), stopped

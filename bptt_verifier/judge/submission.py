@@ -222,8 +222,9 @@ def ask(
     return arrays
 
 
-def are_equal(now: Array, before: Array) -> bool:
+def are_equal(now: Any, before: Array) -> bool:
     """Tell whether two arrays are equal; NaN equals NaN."""
+    now = np.asarray(now)  # a number, where the argument is one
     same_type = now.dtype == before.dtype and now.shape == before.shape
     if same_type and now.tobytes() == before.tobytes():  # much cheaper, for small arrays
         return True

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.source_lines import Place, is_of_user
+from bptt_verifier.tolerance.comparison import Array
 
 
 class Failure(NamedTuple):

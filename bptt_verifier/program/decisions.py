@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.source_lines import Place, is_of_user, place_of_frame
+from bptt_verifier.tolerance.comparison import Array
 
 # Beyond this, compiling the trace takes a minute, and differences are faster.
 OPERATIONS, SECONDS = 10_000, 10.0

@@ -5,12 +5,13 @@ Algorithms (2nd ed., 2002), chapters 2 and 3. The bounds need only the forward p
 reference; they contain no gradient.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from jax_reference.rnn import Derivatives
+if TYPE_CHECKING:  # JAX takes half a second
+    from jax_reference.rnn import Derivatives
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,7 +94,13 @@ def absolute(weights: Any) -> Any:
 
 
 def bound_forward(
-    params: Any, x: Array, y: Array, reference: Derivatives, dtype: Any, activation: str, loss: str
+    params: Any,
+    x: Array,
+    y: Array,
+    reference: "Derivatives",
+    dtype: Any,
+    activation: str,
+    loss: str,
 ) -> ForwardErrors:
     """Bound the errors of the forward pass, of the loss and of ∂L/∂ŷ. Equations (E1) to (E8)."""
     u = float(np.finfo(dtype).eps) / 2
@@ -148,7 +155,7 @@ def bounds(
     params: Any,
     x: Float[Array, "T B D"],
     y: Float[Array, "B O"],
-    reference: Derivatives,
+    reference: "Derivatives",
     *,
     dtype: Any,
     activation: str = "tanh",

@@ -19,7 +19,7 @@ def updated(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What is set in JAX, which is left as it is."""
     found: dict[str, Any] = {}
     config = type("Config", (), {"jax_compilation_cache_dir": None, "update": found.__setitem__})
-    monkeypatch.setattr(compiled, "jax", type("Jax", (), {"config": config}))
+    monkeypatch.setitem(sys.modules, "jax", type("Jax", (), {"config": config}))
     monkeypatch.setattr(compiled.warnings, "filterwarnings", lambda *_: None)
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.setenv(name, "")
@@ -79,6 +79,16 @@ def test_programs_are_kept_for_this_process_and_those_that_it_starts(
     assert [each.name for each in tmp_path.iterdir()] == [describe_platform()]
 
 
+def test_where_jax_is_not_imported_yet_the_environment_tells_it(
+    updated: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BPTT_CACHE", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "jax")
+    compiled.keep_compiled_programs()
+    assert updated == {}
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / describe_platform())
+
+
 @pytest.mark.parametrize("reason", ["none wanted", "kept already", "no folder"])
 def test_otherwise_jax_is_left_as_it_is(
     reason: str, updated: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,7 +98,7 @@ def test_otherwise_jax_is_left_as_it_is(
     named = {"none wanted": "", "kept already": str(tmp_path), "no folder": str(file)}
     monkeypatch.setenv("BPTT_CACHE", named[reason])
     if reason == "kept already":
-        monkeypatch.setattr(compiled.jax.config, "jax_compilation_cache_dir", "/there")
+        monkeypatch.setattr(sys.modules["jax"].config, "jax_compilation_cache_dir", "/there")
     compiled.keep_compiled_programs()
     assert updated == {}
     assert list(tmp_path.iterdir()) == [file]
@@ -119,3 +129,21 @@ def test_the_second_run_loads_what_the_first_one_compiled(tmp_path: Path) -> Non
         times.append(sorted(each.stat().st_mtime_ns for each in tmp_path.rglob("*-cache")))
     assert len(times[0]) >= 1
     assert times[0] == times[1]
+
+
+def test_judging_a_file_imports_jax_in_its_own_process_alone() -> None:
+    program = (
+        "import sys; from bptt_verifier.commands import main; main.choose_app(['verify']); "
+        "print('numpy' in sys.modules, 'jax' in sys.modules)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == ["True", "False"]
+
+
+def test_a_command_that_is_none_has_no_module() -> None:
+    with pytest.raises(ValueError, match=r"expected one of verify, prove, .*, found nothing"):
+        main.find_command("nothing")
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        main.nothing  # noqa: B018

@@ -85,7 +85,18 @@ def test_the_report_of_very_many_examples_lists_no_sizes(monkeypatch: pytest.Mon
     for case in range(3):
         ledger.keep(range(case, case + 1), part(case, 0.5))
     asked = campaign.Campaign(0, "float64")
-    assert ledger.report(asked).shapes == SIZES[:3]
+    for listed in (campaign.LISTED, 3):
+        monkeypatch.setattr(campaign, "LISTED", listed)
+        assert ledger.report(asked).shapes == SIZES[:3]
     monkeypatch.setattr(campaign, "LISTED", 2)
     report = ledger.report(asked)
     assert (report.shapes, report.examples) == ([], 3)
+
+
+def test_a_campaign_has_autodiff_or_enclosures_as_its_reference() -> None:
+    pytest.importorskip("flint", reason="python-flint is in the extra certify")
+    names = [
+        campaign.choose_subjects(campaign.Campaign(0, "float64", certified)).yardstick.name
+        for certified in (False, True)
+    ]
+    assert names == ["autodiff", "certified"]
