@@ -157,7 +157,8 @@ def verify(
 ) -> None:  # fmt: skip
     """Check your gradients against automatic differentiation, and name the mistake.
 
-    Exit code: 0 agrees, 1 disagrees, 2 bad usage, 3 inconclusive, 4 your code exits, 5 it raises.
+    Exit code: 0 agrees, 1 disagrees, 2 bad usage, 3 inconclusive, 4 your
+    code ends its process, 5 it raises an exception.
     """
     refuse_inapplicable(context, file, own, model)
     require_writable("--json", json_file)
@@ -222,13 +223,13 @@ def refuse_inapplicable(context: Context, file: str | None, own: str | None, mod
         expected = "expected a FILE to judge with it, found none"
         refuse_given(context, dict.fromkeys(OF_FILE, expected))
         return
-    expected = f"expected it without a FILE to judge, found {found}"
+    expected = f"expected bptt verify without FILE, found {found}"
     refuse_given(context, dict.fromkeys(OF_BUILTIN, expected))
     if own is not None:
         expected = "expected a derivation of this project's model, found --own"
         refuse_given(context, dict.fromkeys((*OF_DERIVATION, "examples"), expected))
     reasons = {
-        name: f"expected it with --model {cell}, found --model {model}"
+        name: f"expected --model {cell}, found {model}"
         for name, cell in OF_CELL.items()
         if cell is not model
     }

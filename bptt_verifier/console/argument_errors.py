@@ -8,6 +8,7 @@ Typer's representation of them, and its wording, differ from version to version.
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from enum import Enum
 from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -18,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 # Typer has no public name for this class, and has moved it once already.
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
+ALIKE = 0.65  # of two names, at which one is suggested for the other
 NOUNS = {int: "an integer", float: "a number"}
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,7 +59,8 @@ def describe_error(error: Any, context: Any, arguments: list[str]) -> str:
                     return f"{option}: expected {values}, found none"
                 given = next(text for text in arguments if text.startswith(f"{option}="))
                 return f"{option}: expected no value, found {given.partition('=')[2]!r}"
-        similar = " or ".join(sorted(getattr(error, "possibilities", None) or ()))
+        every = [name for known in command.get_params(context) for name in known.opts]
+        similar = " or ".join(get_close_matches(option, every, n=2, cutoff=ALIKE))
         perhaps = f", perhaps {similar}" if similar else ""
         return f"{quote_unprintable(option)}: no such option of {path}{perhaps}; {see}"
     context.resilient_parsing = True  # parse everything else, whatever is wrong
@@ -68,7 +71,7 @@ def describe_error(error: Any, context: Any, arguments: list[str]) -> str:
             name = param.opts[0] if param.param_type_name == "option" else param.name.upper()
             return f"{name}: expected {expected}, found {value!r}"
     elif surplus and not context.allow_extra_args:
-        return f"{', '.join(map(repr, surplus))}: more than {path} takes; {see}"
+        return f"{path}: expected no more arguments, found {', '.join(map(repr, surplus))}; {see}"
     return f"{' '.join(error.format_message().split()).rstrip('.')}; {see}"
 
 
@@ -122,7 +125,12 @@ class Group(TyperGroup):
 
     def describe_name_error(self, ctx: Any, found: str) -> str:
         """What is wrong with a command's name, in one sentence."""
-        return f"COMMAND: expected one of {', '.join(self.list_commands(ctx))}, found {found}"
+        commands = self.list_commands(ctx)
+        said = f"COMMAND: expected one of {', '.join(commands)}, found {found}"
+        similar = get_close_matches(found.strip("'"), commands, n=1, cutoff=ALIKE)
+        if "verify" in commands and found.strip("'").endswith((".py", ".ipynb")):
+            similar = [f"bptt verify {found.strip(chr(39))}"]
+        return f"{said}; perhaps {similar[0]}" if similar else said
 
 
 class App(typer.Typer):

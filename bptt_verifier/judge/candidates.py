@@ -47,6 +47,16 @@ def find_pair(defined: Definitions) -> str:
     return found[-1] if found else ""
 
 
+def suggest_method(defined: Definitions) -> str:
+    """Suggest the last public method of a file that has one class and no functions."""
+    if defined.functions or len(defined.classes) != 1:
+        return ""
+    ((name, node),) = defined.classes.items()
+    methods = [child.name for child in node.body if isinstance(child, ast.FunctionDef)]
+    public = [method for method in methods if not method.startswith("_")]
+    return f"{name}.{public[-1]}" if public else ""
+
+
 def list_named(defined: Definitions) -> str:
     """List the functions and classes of a file, for a message."""
     return ", ".join([*defined.functions, *defined.classes]) or "none"

@@ -18,6 +18,7 @@ from bptt_verifier.judge.candidates import (
     list_candidates,
     list_named,
     returns_loss_alone,
+    suggest_method,
     takes_three,
 )
 from bptt_verifier.judge.submission import find_states
@@ -124,7 +125,9 @@ def read_any(
         kind = CODE if name in recorder.calls and takes_data(recorder.calls[name]) else kind
     if kind == DERIVATION:
         if chosen:
-            raise ValueError(f"--params: expected an own model, found a derivation in {file}")
+            raise ValueError(
+                f"--params: expected a model of your own, found a derivation of the RNN in {file}"
+            )
         module = announce(load, f"running {file.name}")(file)
         gradients = find_function(module, name, file)
         check_signature(gradients, name, file, options)
@@ -235,9 +238,14 @@ def choose_kind(
             f"FILE: expected {file} to define gradients, found {', '.join(candidates)}; name the "
             f"one to judge, such as {file}:{candidates[0]}"
         )
+    if not (defined.functions or defined.classes):
+        raise ValueError(
+            f"FILE: expected a function or a class in {file}, found none; put the forward and the "
+            "backward pass into a function that returns the loss and the gradients"
+        )
     raise ValueError(
         f"FILE: expected a function gradients in {file}, found {list_named(defined)}; name yours, "
-        f"such as {file}:{find_pair(defined) or 'NAME'}"
+        f"such as {file}:{find_pair(defined) or suggest_method(defined) or 'NAME'}"
     )
 
 

@@ -253,6 +253,11 @@ def replace_symbol(symbol: str, other: str, term: Term) -> Term:
     return term._replace(factors=replace(term.factors), after=replace(term.after))
 
 
+COUNTS = {
+    "B": "the size of the batch", "O": "the number of outputs", "T": "the number of steps",
+    "H": "the number of hidden units",
+}  # fmt: skip
+
 # Factors that a gradient may be off by, as functions of the sizes.
 FACTORS: dict[str, Callable[[Sizes], float]] = {
     "2":       lambda n: 2.0,          "1/2":     lambda n: 0.5,
@@ -268,10 +273,17 @@ FACTORS: dict[str, Callable[[Sizes], float]] = {
 }  # fmt: skip
 
 
+def explain_factor(words: str) -> str:
+    """Explain the letters of a factor: O (the number of outputs)."""
+    letters = [letter for letter in COUNTS if letter in words]
+    meaning = ", ".join(f"{letter} is {COUNTS[letter]}" for letter in letters)
+    return f"{words} ({meaning})" if meaning else words
+
+
 def list_output_mistakes(s: States) -> Iterator[EquationMistake]:
     """List mistakes that scale ∂L/∂ŷ, flip its sign, or use V untransposed."""
     for words, factor in FACTORS.items():
-        said = f"every gradient is {words} times what it should be"
+        said = f"every gradient is {explain_factor(words)} times what it should be"
         said += ": ∂L/∂ŷ and the stated loss differ by that factor."
         changes = {"output": lambda s, factor=factor: s.dy * factor(s.sizes)}
         details = {"factor": words, "value": factor(s.sizes)}

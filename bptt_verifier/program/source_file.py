@@ -292,7 +292,7 @@ def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) ->
         said += f"; {GUARD}"
     elif isinstance(error, ModuleNotFoundError) and error.name:
         top = printable(error.name.partition(".")[0])
-        said += f"; install {top}, or put {top}.py beside the file"
+        said += f"; install the package that has {top}, or put {top}.py beside the file"
     elif isinstance(error, EOFError):
         said += "; nothing can be typed in while it is judged: write the values into the file"
     elif isinstance(error, FileNotFoundError):

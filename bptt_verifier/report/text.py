@@ -41,10 +41,11 @@ def render_text(
 
 def lay_out(findings: Findings) -> Group:
     """The findings as paragraphs and a table."""
+    raised = " raised an exception" if findings.raised else ""
     parts: list[RenderableType] = [
         Text.assemble(
             (str(findings.verdict), STYLES[findings.verdict]),
-            f": {findings.subject}, {findings.tried}",
+            f": {findings.subject}{raised}, {findings.tried}",
         )
     ]
     for mistake in findings.mistakes:
@@ -100,6 +101,7 @@ def summarise(findings: Findings) -> str:
     """The findings on one line: verdict, mistake, place, and what is right or was found."""
     names = " and ".join(mistake.name for mistake in findings.mistakes)
     said = [explain_mistake(mistake) for mistake in findings.mistakes] or [*findings.notes[-1:]]
+    said = [*said[:1], *(each[:1].upper() + each[1:] for each in said[1:])]
     head = f"{findings.verdict}: {', '.join(filter(None, [names, find_place(findings)]))}"
     return " ".join(" ".join([f"{head.removesuffix(': ')}:" if said else head, *said]).split())
 
@@ -112,7 +114,8 @@ def find_place(findings: Findings) -> str:
         for name, result in findings.parameters.items()
         if result.verdict is Verdict.DISAGREES
     }
-    places = [line for line in lines if line]
+    said = " ".join(mistake.explanation for mistake in findings.mistakes)
+    places = [line for line in lines if line and line not in said]
     if wrong:
         name = max(wrong, key=lambda each: wrong[each].error)
         entry = ", ".join(map(str, wrong[name].entry))

@@ -105,7 +105,7 @@ def test_a_wrong_contender_ends_the_run_before_it_is_timed(bench, monkeypatch) -
         (["--threads", "0"], "--threads: expected an integer of at least 1, found '0'"),
         (["--tf32=x"], "--tf32: expected no value, found 'x'"),
         (["--no-such"], "--no-such: no such option of python -m benchmarks; see "),
-        (["extra"], "'extra': more than python -m benchmarks takes; see "),
+        (["extra"], "python -m benchmarks: expected no more arguments, found 'extra'; see "),
     ],
 )  # fmt: skip
 def test_bad_usage_ends_with_2_and_a_sentence(

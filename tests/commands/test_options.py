@@ -128,15 +128,15 @@ def test_an_option_that_does_not_apply_is_refused_even_with_its_default_value(
         assert ended.err.count("\n") == 1
 
 
-WITH = "expected it with --model"
+WITH = "expected --model"
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("verify a.py --model lstm --activation tanh", f"{WITH} rnn, found --model lstm"),
-        ("verify a.py --model gru --activation tanh", f"{WITH} rnn, found --model gru"),
-        ("verify a.py --reset after", f"{WITH} gru, found --model rnn"),
+        ("verify a.py --model lstm --activation tanh", f"{WITH} rnn, found lstm"),
+        ("verify a.py --model gru --activation tanh", f"{WITH} rnn, found gru"),
+        ("verify a.py --reset after", f"{WITH} gru, found rnn"),
         ("prove --machine --points 1", "expected it without --machine, found both"),
         ("prove --machine --seed 0", "expected it without --machine, found both"),
         ("verify --html -", "expected a FILE to judge with it, found none"),

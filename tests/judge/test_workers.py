@@ -159,7 +159,7 @@ def test_workers_are_for_the_built_in_derivations(bptt: Command, tmp_path: Path)
     file.touch()
     ended = bptt("verify", file, "--workers", 2)
     assert ended.code == 2
-    assert "--workers: expected it without a FILE to judge" in ended.err
+    assert "--workers: expected bptt verify without FILE" in ended.err
 
 
 START = [sys.executable, "-c", "from bptt_verifier.commands.main import main; main()"]

@@ -110,7 +110,7 @@ def test_dataclasses_of_a_file_may_name_their_types_as_texts(tmp_path: Path) -> 
     ("source", "name", "sentence"),
     [
         ("import sys\nsys.exit(3)", "m.py", "line 2: SystemExit: 3; put what the file runs under"),
-        ("import no_such_module.x", "m.py", "install no_such_module, or put no_such_module.py beside"),
+        ("import no_such_module.x", "m.py", "install the package that has no_such_module, or put no_such_module.py beside"),
         ("raise EOFError", "m.py", "line 1: EOFError; nothing can be typed in while it is judged"),
         ("open('no.txt')", "m.py", "line 1: FileNotFoundError: .*; run bptt in the folder that has it"),
         ("import broken", "m.py", r"line 1: ZeroDivisionError: division by zero at broken.py:2"),

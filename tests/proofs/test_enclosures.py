@@ -321,7 +321,7 @@ def test_a_missing_extra_is_one_line_that_says_how_to_install_it(bptt, monkeypat
 def test_certified_judges_what_is_built_in_only(bptt) -> None:
     ended = bptt("verify", "--certified", "examples/right.py")
     assert ended.code == 2
-    assert "--certified: expected it without a FILE to judge, found examples/right.py" in ended.err
+    assert "--certified: expected bptt verify without FILE, found examples/right.py" in ended.err
 
 
 def test_sizes_of_the_certified_problems_are_small() -> None:
