@@ -6,6 +6,7 @@ from typing import Any, Unpack
 from bptt_verifier.judge.kernel_approximation import describe_approximation
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_diagnosis import diagnose_kernel
+from bptt_verifier.judge.kernel_operations import find_wrong_operation
 from bptt_verifier.judge.kernel_path import CASES, KernelJudgement, find_zeros, require_settings
 from bptt_verifier.judge.kernel_precision import describe_kernel_precision
 from bptt_verifier.judge.kernel_questions import list_untried_sizes
@@ -68,6 +69,9 @@ def assert_vjp_verified(
     return require_agreement(verify_vjp(backward, forward, arguments, **options))
 
 
+OF_INDICES = frozenset("unknown wrong-index wrong-indices wrong-range".split())
+
+
 class PullbackJudgement(KernelJudgement):
     """The judgement of a pull-back."""
 
@@ -82,5 +86,13 @@ class PullbackJudgement(KernelJudgement):
         yield from list_untried_sizes(self.every)
 
     def explain(self) -> tuple[Mistake, ...]:
-        """Name what is wrong with the gradients, or say where they are wrong."""
-        return diagnose_kernel(self.every, self.found)
+        """Name what is wrong with the gradients, or say where they are wrong.
+
+        Wrong indices alone, or none that stand out, may be due to one operation.
+        """
+        named = diagnose_kernel(self.every, self.found)
+        if all(mistake.name not in OF_INDICES for mistake in named):
+            return named
+        wrong = next(each.nearest for each in self.found if each.wrong)
+        operation = find_wrong_operation(self.every[wrong.case.setting], wrong)
+        return operation or named

@@ -39,6 +39,16 @@ def diagnose(
     return found or describe_unknown(known, evidence)
 
 
+def find_single_mistake(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
+    """Find the one mistake in an operation that gives all numbers of a submission, if there is one.
+
+    Needs 64-bit JAX.
+    """
+    program = prune(program)
+    evidence = collect_evidence(program, witnesses)
+    return explain(OwnHypotheses(program, evidence), evidence, several=False)
+
+
 def collect_evidence(program: Program, witnesses: Sequence[Witness]) -> list[Evidence]:
     """Collect the evidence of the witnesses for mistakes in a program."""
     steps, axes = structure(program).steps, dict.fromkeys(program.leaves)

@@ -316,8 +316,8 @@ GALLERY = {
     "a selective scan": Exhibit(
         selective_scan, selective_scan_backward, draw_selective_scan,
         {
-            "the step size is not differentiated in the decay": "gradient for s",
-            "h is carried without its decay": "gradient for x",
+            "the step size is not differentiated in the decay": "at the product `s[:, None] * A`",
+            "h is carried without its decay": "jnp.exp(s[:, None] * A) * h`",
         },
     ),
     "a minGRU": Exhibit(
@@ -329,13 +329,13 @@ GALLERY = {
     ),
     "layer norm in the cell": Exhibit(
         norm_rnn, norm_rnn_backward, draw_norm_rnn,
-        {"the mean is not differentiated": "gradient"},
+        {"the mean is not differentiated": "through the mean of the normalisation"},
     ),
     "an RNN over tokens of unequal lengths": Exhibit(
         token_rnn, token_rnn_backward, draw_tokens,
         {
             "padded steps count": "gradient",
-            "a repeated token is counted once": "gradient for E",
+            "a repeated token is counted once": "at the gather `E[token]`",
         },
     ),
 }  # fmt: skip
