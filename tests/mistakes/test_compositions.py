@@ -48,6 +48,7 @@ def update(p: Any, g: Gradients) -> Gradients:
     return {name: p[name] - 0.05 * value for name, value in g.items()}
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     ("first", "second", "names"),
     [

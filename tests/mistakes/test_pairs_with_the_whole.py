@@ -72,6 +72,7 @@ def identity(x: Any) -> Any:
 identity.defvjp(lambda x: (x, x), lambda x, ct: ((1 - x**2) * ct,))
 
 
+@pytest.mark.rest
 def test_the_loss_of_the_last_state_at_every_step_is_named_beside_another_mistake() -> None:
     def steep(p: Any) -> list[Any]:
         states = [jnp.zeros(3)]
@@ -97,7 +98,7 @@ def scale_down(p: Any, g: Any) -> Any:
     return {name: value * min(1, 0.1 / norm) for name, value in g.items()}
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(5)
 @pytest.mark.parametrize(
     ("name", "change"),
     [

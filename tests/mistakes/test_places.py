@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.mistakes import own_models
 from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.places import (
     AdjointError,
@@ -26,6 +27,12 @@ from tests.support.profiles import deep
 from tests.support.unnamed_mistakes import count_places
 
 Changes = dict[tuple[int, int], Change]
+
+
+@pytest.fixture(autouse=True)
+def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try few pairs of mistakes: none of them explains what is planted here."""
+    monkeypatch.setattr(own_models, "PAIRS", 500)
 
 
 @lru_cache

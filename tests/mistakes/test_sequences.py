@@ -187,6 +187,7 @@ def test_nothing_is_wrong_without_a_change(model: Any) -> None:
     assert diagnose_numbers(loss, params, gradients) == ()
 
 
+@pytest.mark.table(4)
 @pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", PLANTED)
 def test_what_several_sequences_or_layers_make_possible_is_named(kind: str, dtype: Any) -> None:

@@ -31,7 +31,7 @@ def cross_entropy(scores: Any, xp: Any, kind: str) -> Any:
 KINDS = ["rows", "shifted rows", "shifted rows of logarithms", "columns", "shifted columns"]
 
 
-@pytest.mark.table(2)
+@pytest.mark.table(4)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("wrong", ["the other axis", "all axes", "none", "plus"])
 def test_a_softmax_over_other_axes_is_named(kind: str, wrong: str) -> None:
