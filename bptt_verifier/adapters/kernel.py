@@ -16,11 +16,12 @@ class Kernel(NamedTuple):
     """A kernel as `verify_vjp` takes it.
 
     `backward(arguments, cotangents)` returns the gradients in the structure of the arguments, and
-    `values(arguments)` the kernel's own outputs, which are compared first.
+    `values(arguments)` the kernel's own outputs, which are compared first. Reports have its `name`.
     """
 
     backward: Callable[[Any, Any], Any]
     values: Callable[[Any], Any] | None = None
+    name: str = "your kernel"
 
     def __call__(self, arguments: Any, cotangents: Any) -> Any:
         """Pull cotangents back."""

@@ -59,7 +59,7 @@ def from_c(library: str | Path, symbol: str, signature: str, *, zeroed: bool = F
             require_written(parameters, outputs)
         return outputs
 
-    return Kernel(backward)
+    return Kernel(backward, name=symbol)
 
 
 def read_signature(signature: str) -> list[Parameter]:

@@ -58,7 +58,7 @@ def from_jax(
         with jax.enable_x64(has_float64(arguments)):
             return jax.tree.map(np.asarray, forward(jax.tree.map(to_jax, arguments)))
 
-    return Kernel(pull_back_arrays, compute_arrays)
+    return Kernel(pull_back_arrays, compute_arrays, getattr(function, "__name__", "your kernel"))
 
 
 def has_float64(tree: Any) -> bool:

@@ -48,7 +48,8 @@ def from_torch(function: Callable[..., Any], *, device: str | None = None) -> Ke
         tensors = jax.tree.map(lambda each: to_tensor(each, device), arguments)
         return jax.tree.map(convert_to_numpy, call(tensors))
 
-    return Kernel(backward, values)
+    name = getattr(function, "__name__", type(function).__name__)
+    return Kernel(backward, values, name)
 
 
 def differentiate(pairs: Sequence[tuple[Any, Any]], tensors: Sequence[Any]) -> Sequence[Any]:

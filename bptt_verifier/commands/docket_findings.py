@@ -185,7 +185,7 @@ def describe_counterexample(row: DocketRow) -> list[str]:
 
 def describe_values(sizes: str, gradient: str, claimed: Any, true: Any, by: str) -> list[str]:
     """Describe a failing case by its sizes, and by one gradient of it if the numbers are few."""
-    lines = [f"Smallest failing case: {sizes}."]
+    lines = [f"Smallest failing case: {sizes or 'single numbers'}."]
     if prod(np.shape(claimed)) <= SHOWN:
         by_claim, by_other = write_apart(claimed, true)
         lines.append(

@@ -18,6 +18,7 @@ from bptt_verifier.reference.autodiff import find_values
 from bptt_verifier.reference.complex_step import STEP
 from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.report import Report
+from bptt_verifier.tolerance.comparison import Verdict
 
 SHARED = "absent", "entry", "forward_passes"  # modules that are no entries
 FOLDER = Path(entries.__file__).parent
@@ -65,6 +66,8 @@ def read_entry(name: str) -> DocketCase:
         raise ValueError(f"NAME: expected {name} to define {', '.join(missing)}, found none")
     if entry.deliberate and not entry.exactly:
         raise ValueError(f"NAME: expected {name} to say what its claim is exactly, found nothing")
+    if entry.verdict is Verdict.DISAGREES and not (entry.corrected or entry.deliberate):
+        raise ValueError(f"NAME: expected {name} to correct its wrong claim, found no formulas")
     return DocketCase(file.stem.replace("_", "-"), entry, module)
 
 

@@ -161,10 +161,11 @@ def require_time(timeout: Any) -> None:
         raise ValueError(f"timeout: expected seconds from 0, or None, found {timeout!r}")
 
 
-def find_name(gradients: Callable[..., Any]) -> str:
-    """Find the name of a function, which may have none or raise."""
+def find_name(gradients: Callable[..., Any], default: str = "your derivation") -> str:
+    """Find the name of a function or of a kernel, which may have none or raise."""
     found = attempt(getattr, gradients, "__name__", None)
-    return printable(found) if isinstance(found, str) else "your derivation"
+    found = found if isinstance(found, str) else attempt(getattr, gradients, "name", None)
+    return printable(found) if isinstance(found, str) else default
 
 
 def require_agreement(report: Report) -> Report:

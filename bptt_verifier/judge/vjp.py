@@ -45,7 +45,7 @@ def verify_vjp(
     Raises TypeError or ValueError where an argument does not fit this description.
     """
     require_settings((backward, forward), cases, seed)
-    name = subject or find_name(backward)
+    name = subject or find_name(backward, "your kernel")
     with use_own_settings():
         settings = read_settings(arguments, forward)
         pullbacks = [prepare_pullback(forward, setting) for setting in settings]

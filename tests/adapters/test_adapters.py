@@ -1,5 +1,6 @@
 """Adapters: kernels of JAX, PyTorch and C as what `verify_vjp` takes."""
 
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 
 from bptt_verifier import Verdict, verify_vjp
 from bptt_verifier.adapters import SignatureError, from_c, from_jax, from_torch
+from bptt_verifier.adapters.kernel import Kernel
 from bptt_verifier.adapters.of_c import read_signature
+from bptt_verifier.judge.verify import find_name
 from tests.support.c_gru import COMPILER, MISTAKES, SIGNATURE, compile_gru, draw_gru, gru
 from tests.support.kernels import draw_rnn, rnn
 from tests.support.torch_kernels import MISTAKES as LSTM_MISTAKES
@@ -50,6 +53,13 @@ def test_a_custom_vjp_is_judged_alone_compiled_batched_and_in_a_loop(option: str
     assert verify_vjp(from_jax(square, **options), lambda x: x * x, ARGUMENTS, cases=1)
     report = verify_vjp(from_jax(wrong_square, **options), lambda x: x * x, ARGUMENTS, cases=1)
     assert report.verdict is Verdict.DISAGREES
+
+
+def test_a_kernel_has_the_name_of_its_function() -> None:
+    assert find_name(from_jax(wrong_square)) == "wrong_square"
+    assert find_name(Kernel(print, name="gru_backward")) == "gru_backward"
+    assert find_name(Kernel(print), "kernel") == "your kernel"
+    assert find_name(partial(print), "kernel") == "kernel"
 
 
 def test_integers_among_the_arguments_and_outputs_of_a_jax_function_are_data() -> None:

@@ -40,6 +40,8 @@ def test_one_function_is_judged_by_its_own_loss(
             "did not end within 0.5 s; put what the file runs",
         ),
         ("def f(x): ...\ndef g(): ...", (), "found f, g; name yours, such as "),
+        ("x = 1", (), "found none; put the forward and the backward pass into a function"),
+        ("class A:\n def fit(s): ...\n def _f(s): ...", (), "name yours, such as {file}:A.fit"),
         ("params = loss = 1\ndef gradients(p): ...", ("--bias",), "--bias: expected a derivation"),
     ],
 )
@@ -50,5 +52,5 @@ def test_a_file_that_cannot_be_judged_ends_with_2_and_one_sentence(
     file.write_text(source, encoding="utf-8")
     ended = bptt("verify", file, *arguments)
     assert ended.code == 2, ended.out
-    assert sentence in ended.err
+    assert sentence.format(file=file) in ended.err
     assert ended.err.count("\n") == 1

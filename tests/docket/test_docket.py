@@ -165,6 +165,14 @@ def test_a_claim_that_is_not_what_its_entry_says_is_noticed(errors: dict[str, fl
     assert wrong.word == "disagrees"
 
 
+def test_a_wrong_claim_without_its_correction_is_no_entry(tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
+    file = tmp_path / "mine.py"
+    file.write_text(text.replace("AGREES", "DISAGREES"), encoding="utf-8")
+    with pytest.raises(ValueError, match="to correct its wrong claim, found no formulas"):
+        read_entry(str(file))
+
+
 def test_a_reading_that_the_source_does_not_state_leaves_a_claim_wrong() -> None:
     assert read_entry("nicodjimenez-without-carousel").entry.kind is Kind.WRONG
 

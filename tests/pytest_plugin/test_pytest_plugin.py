@@ -190,10 +190,10 @@ def test_the_plugin_is_an_entry_point_and_loads_neither_jax_nor_numpy() -> None:
         (
             Report(
                 "mine", Verdict.DISAGREES,
-                (Mistake("one", "A.", {}, "B3"), Mistake("two", "B.", {})),
+                (Mistake("one", "A.", {}, "B3"), Mistake("two", "in b.", {"file_line": "b.py:1"})),
                 parameters={"w": ParameterResult(Verdict.DISAGREES, 9.0, (), 1.0, 2.0, 1e-9, 3, 0)},
             ),
-            "disagrees: one and two, at ∂L/∂w: A. See equation (B3). B.",
+            "disagrees: one and two, at b.py:1, ∂L/∂w: A. See equation (B3). In b.",
         ),
     ],
 )  # fmt: skip
