@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_vjp
+from bptt_verifier.judge import kernel_operations
+from bptt_verifier.report import Mistake
 from tests.support.kernel_gallery import GALLERY
 from tests.support.kernels import backward_of, draw_rnn, rnn, within
 
@@ -110,10 +112,12 @@ def test_a_state_off_by_one_step_is_no_factor_although_the_states_are_alike(dtyp
     assert mistake.name == ("hidden-state-off-by-one" if dtype == np.float32 else "unknown")
 
 
-def test_no_operation_of_the_judges_own_is_named() -> None:
+def test_no_operation_of_the_judges_own_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def backward(arguments: Any, d: Any) -> Any:
-        return (np.roll(d, 1, axis=0) * np.cos(arguments[0]),)  # as if the product were off by one
+        return (np.roll(d, 1, axis=0) * np.cos(arguments[0]),)
 
-    report = verify_vjp(backward, jnp.sin, (draw_rnn(np.float64)[0],), cases=1)
-    assert "kernel_operations" not in str(report)
-    assert report.mistakes[0].name == "unknown"
+    for file, name in ((kernel_operations.__file__, "unknown"), ("mine.py", "factor-missing")):
+        found = (Mistake("factor-missing", "at a product.", {"file_line": f"{file}:1"}),)
+        monkeypatch.setattr(kernel_operations, "find_single_mistake", lambda *_, f=found: f)
+        report = verify_vjp(backward, jnp.sin, (draw_rnn(np.float64)[0],), cases=1)
+        assert report.mistakes[0].name == name
