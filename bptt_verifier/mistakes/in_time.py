@@ -316,7 +316,8 @@ def list_head_mistakes(known: Structure) -> Iterator[OperationMistake]:
     for group in known.groups:
         if len(group) == known.steps and all(number in known.step for number in group):
             for outputs in zip(*(operations[number].outputs for number in group), strict=True):
-                last[outputs[-1]] = [*outputs]
+                if len({operations[number].shapes for number in group}) == 1:
+                    last[outputs[-1]] = [*outputs]
     reached, head = set(last), []
     for number, equation in enumerate(operations):
         if number not in known.step and reached.intersection(equation.inputs):

@@ -154,7 +154,10 @@ class OwnHypotheses:
         for i, each in enumerate(made):
             others = [one.changes for one in each if one.whole is None]
             for whole in [one.whole for one in each if one.whole is not None]:
-                for name, value in whole(case.forward, others).items():
+                # In a program of another structure it may make no sense, and explains nothing.
+                found = attempt(whole, case.forward, others)
+                nothing = dict.fromkeys(rows, np.nan)
+                for name, value in (nothing if isinstance(found, Failure) else found).items():
                     rows[name][i] = value
         return rows
 

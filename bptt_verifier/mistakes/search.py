@@ -69,7 +69,7 @@ def explain(
         or find_one_of_each(known, evidence, matches)
         or find_one_after_another(known, evidence, right)
     )
-    if others and (not few or sum(map(is_any_factor, others)) < doubts):
+    if others and (not few or sum(map(is_any_factor, others)) <= doubts):
         return others
     pairs = known.list_pairs(evidence, matches)
     for one, other in select_explaining(known, evidence, pairs):

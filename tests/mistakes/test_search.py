@@ -169,6 +169,28 @@ def test_another_name_from_a_later_tier_is_told() -> None:
     assert " Or output-gradient-missing: " in mistake.explanation
 
 
+def test_layers_of_several_sizes_are_no_states_of_which_each_has_the_loss() -> None:
+    x, y = np.array([[0.2, -0.4, 0.9], [0.5, 0.1, -0.3]]), np.array([[0.1, 0.7], [0.4, -0.2]])
+
+    def loss(p: Any, xp: Any) -> Any:
+        h = x
+        for layer, name in enumerate("UV"):
+            h = h @ p[name] + p["b" + name]
+            h = h if layer else xp.tanh(h)
+        return xp.sum((h - y) ** 2)
+
+    def gradients(p: Any) -> Any:
+        h = np.tanh(x @ p["U"] + p["bU"])
+        d = 2 * (h @ p["V"] + p["bV"] - y)
+        a = d @ p["V"].T  # the slope is missing
+        return {"U": x.T @ a, "bU": a.sum(axis=0), "V": h.T @ d, "bV": d.sum(axis=0)}
+
+    shapes = {"U": (3, 4), "bU": (4,), "V": (4, 2), "bV": (2,)}
+    params = {name: np.ones(shape) for name, shape in shapes.items()}
+    found = diagnose_numbers(loss, params, gradients)
+    assert [mistake.name for mistake in found] == ["activation-derivative-missing"], found
+
+
 def test_other_names_are_sought_among_so_many_mistakes_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
