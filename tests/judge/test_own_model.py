@@ -82,7 +82,7 @@ def test_the_values_drawn_are_of_both_precisions_and_never_small_or_alike() -> N
 # Wrong ones.
 
 
-@pytest.mark.table(9)
+@pytest.mark.table(18)
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: f"{m.model}: {m.name}: {m.written}")
 def test_a_planted_mistake_is_caught_and_named(mistake: Mistake) -> None:
     wrong = planted(mistake.model, (mistake.right, mistake.written))

@@ -289,7 +289,7 @@ def measured_history(model: str) -> Callable[..., Any]:
     return jax.jit(partial(noise.measure_error, history))
 
 
-@pytest.mark.table(2)
+@pytest.mark.table(4)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 @pytest.mark.parametrize("model", ["lstm", "gru"])
 def test_the_history_of_a_cell_with_gates_is_the_same_to_rounding(model: str, dtype: Any) -> None:

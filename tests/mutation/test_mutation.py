@@ -5,6 +5,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from mutation.operators import list_mutants
 from mutation.run import ROOT, list_stale_reasons, read_configuration, select_mutants
 

@@ -13,6 +13,7 @@ from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.reference.autodiff import measure_reference
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(("cell", "option"), [("rnn", "tanh"), ("lstm", ""), ("gru", "before")])
 def test_the_reference_of_a_problem_is_cached_and_read_only(cell: str, option: str) -> None:
     sizes = Sizes(3, 2, 2, 3, 2)
