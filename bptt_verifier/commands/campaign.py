@@ -1,6 +1,7 @@
 """The campaign of `bptt verify`: the built-in derivations on many examples, wherever they run."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,11 @@ def finish_file(
     return None
 
 
+def print_note(sentence: str) -> None:
+    """Print a sentence on standard error."""
+    print(f"bptt: {sentence}", file=sys.stderr)
+
+
 @contextmanager
 def executing(workers: int | None, cluster: str | None) -> Iterator[tuple[Execute, int]]:
     """Yield what executes a campaign, in processes or on a cluster, and the examples in a part."""
@@ -47,7 +53,7 @@ def executing(workers: int | None, cluster: str | None) -> Iterator[tuple[Execut
             yield execute, on_cluster.TOGETHER
     else:
         number = 1 if workers is None else workers
-        yield choose_execution(number), 1 if number == 1 else processes.TOGETHER
+        yield choose_execution(number, print_note), 1 if number == 1 else processes.TOGETHER
 
 
 def compare_derivations(

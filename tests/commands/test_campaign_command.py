@@ -36,7 +36,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise KeyboardInterrupt
             keep(cases, compare_cases(asked, cases))
 
-    monkeypatch.setattr(command, "choose_execution", lambda workers: execute)
+    monkeypatch.setattr(command, "choose_execution", lambda *_: execute)
 
 
 def report_of(ended: Ended) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def test_ctrl_c_before_the_first_example_shows_no_report(
     def end() -> None:
         raise EndedError
 
-    monkeypatch.setattr(command, "choose_execution", lambda workers: interrupted)
+    monkeypatch.setattr(command, "choose_execution", lambda *_: interrupted)
     monkeypatch.setattr("bptt_verifier.commands.main.end_at_once", end)
     with pytest.raises(EndedError):
         bptt(*VERIFY, 9)
@@ -240,7 +240,7 @@ def test_whatever_ends_a_campaign_it_is_saved_with_its_report(
         raise failure
 
     file = tmp_path / "a.json"
-    monkeypatch.setattr(command, "choose_execution", lambda workers: execute)
+    monkeypatch.setattr(command, "choose_execution", lambda *_: execute)
     failure: Exception = OSError("--cluster: no network")
     ended = bptt(*VERIFY, 5, "--checkpoint", file)
     assert ended.code == 2
