@@ -1,18 +1,19 @@
 """The campaign of `bptt verify`: the built-in derivations on many examples, wherever they run."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bptt_verifier.commands.campaign_file import load_to_resume, save, saving
+from bptt_verifier.commands.campaign_file import open_ledger, save, saving
 from bptt_verifier.console.interrupts import INTERRUPTED, ending_by_exception
 from bptt_verifier.console.terminal import progress_bar
 from bptt_verifier.judge import cluster as on_cluster
 from bptt_verifier.judge import workers as processes
 from bptt_verifier.judge.builtin import BuiltinReport
 from bptt_verifier.judge.campaign import Campaign, Execute, Ledger, run_campaign
-from bptt_verifier.judge.cluster import ClusterFailed
 from bptt_verifier.judge.workers import choose_execution
 
 BAD_INPUT = 2
@@ -25,6 +26,25 @@ class Stopped(NamedTuple):
     code: int
 
 
+def finish_file(
+    path: Path | None, campaign: Campaign, found: Ledger, *, new: bool
+) -> OSError | None:
+    """Save the findings, or delete a `new` file that has none; return why it cannot be written."""
+    try:
+        if path is not None and new and not found.tally.cases:
+            os.unlink(os.path.realpath(path))
+        elif path is not None:
+            save(path, campaign, found)
+    except OSError as error:
+        return error
+    return None
+
+
+def print_note(sentence: str) -> None:
+    """Print a sentence on standard error."""
+    print(f"bptt: {sentence}", file=sys.stderr)
+
+
 @contextmanager
 def executing(workers: int | None, cluster: str | None) -> Iterator[tuple[Execute, int]]:
     """Yield what executes a campaign, in processes or on a cluster, and the examples in a part."""
@@ -33,7 +53,7 @@ def executing(workers: int | None, cluster: str | None) -> Iterator[tuple[Execut
             yield execute, on_cluster.TOGETHER
     else:
         number = 1 if workers is None else workers
-        yield choose_execution(number), 1 if number == 1 else processes.TOGETHER
+        yield choose_execution(number, print_note), 1 if number == 1 else processes.TOGETHER
 
 
 def compare_derivations(
@@ -48,10 +68,11 @@ def compare_derivations(
     """Compare every built-in derivation; return the report, and why it ended early if it did.
 
     The report is the same wherever the examples are compared. Ctrl-C ends the campaign with a
-    report on the examples that are done. Raises KeyboardInterrupt where there are none, and
-    ValueError or OSError where the file of `checkpoint` does not fit, or the cluster fails.
+    report on the examples that are done, and so does an OSError, such as that of a cluster that
+    fails or a full disk. Where there are none, both are raised. Raises ValueError or OSError where
+    the file of `checkpoint` does not fit. Whatever ends the campaign, the findings are saved.
     """
-    found = load_to_resume(checkpoint, campaign, examples, resume=resume) or Ledger()
+    found = open_ledger(checkpoint, campaign, examples, resume=resume)
     stopped = None
     try:
         with (
@@ -68,14 +89,16 @@ def compare_derivations(
         if not found.tally.cases:
             raise
         stopped = Stopped("interrupted", INTERRUPTED)
-    except ClusterFailed as error:
+    except OSError as error:
         if not found.tally.cases:
             raise
         stopped = Stopped(str(error), BAD_INPUT)
-    if checkpoint is not None:
-        save(checkpoint, campaign, found)
+    finally:
+        failure = finish_file(checkpoint, campaign, found, new=not resume)
+    stopped = stopped or (Stopped(str(failure), BAD_INPUT) if failure else None)
     if stopped is not None:
-        kept = "" if checkpoint is None else f"; --resume goes on from {checkpoint}"
+        goes_on = checkpoint is not None and failure is None
+        kept = f"; --resume goes on from {checkpoint}" if goes_on else ""
         why = f"{stopped.why} after {found.tally.cases} of {examples} random problems{kept}"
         stopped = stopped._replace(why=why)
     return found.report(campaign), stopped

@@ -1,6 +1,7 @@
 """The file of a campaign: what `bptt verify` has compared so far, as JSON."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +19,14 @@ SAVE_EVERY = 5.0  # seconds
 
 def to_json(campaign: Campaign, ledger: Ledger) -> str:
     """Write the findings of a campaign as JSON. Floats come back bit for bit."""
-    tally, done = ledger.reached
+    tally, done = ledger.findings
     plain = {
         "campaign": campaign._asdict(),
         "versions": find_versions(),
         "done": [[part.start, part.stop] for part in done],
         "cases": tally.cases,
         "rows": list(tally.rows.values()),
-        "shapes": list(tally.shapes.items()),
+        "shapes": list(ledger.list_shapes().items()),
     }
     return json.dumps(plain) + "\n"
 
@@ -57,10 +58,8 @@ def parse_row(*fields: Any) -> Row:
     return row._replace(worst=worst, largest=Sizes(*row.largest))
 
 
-def load_to_resume(
-    path: Path | None, campaign: Campaign, examples: int, *, resume: bool
-) -> Ledger | None:
-    """Load the findings to go on from, if the run is to `resume`; check that they can be saved.
+def open_ledger(path: Path | None, campaign: Campaign, examples: int, *, resume: bool) -> Ledger:
+    """Load the findings to go on from, if the run is to `resume`, or create the file of a new one.
 
     Raises ValueError or OSError where there is no file to resume from, where it is of another
     campaign or other versions, and where a new campaign would overwrite a file.
@@ -68,11 +67,11 @@ def load_to_resume(
     if path is None and resume:
         raise ValueError("--resume: expected --checkpoint FILE with it, found none")
     require_writable("--checkpoint", path, replaced=True)
-    if path is None or not (resume or path.exists()):
-        return None
+    if path is None:
+        return Ledger()
     if not resume:
-        expected = "expected a new file, or --resume to go on from it"
-        raise FileExistsError(f"--checkpoint: {expected}, found {path}")
+        create(path, campaign)
+        return Ledger()
     if not path.exists():
         raise FileNotFoundError(f"--resume: expected the file of a campaign, found no file {path}")
     try:
@@ -88,6 +87,16 @@ def load_to_resume(
         least = ledger.done[-1].stop
         raise ValueError(f"--examples: expected at least {least} as in {path}, found {examples}")
     return ledger
+
+
+def create(path: Path, campaign: Campaign) -> None:
+    """Create the file of a campaign that has compared nothing yet, unless another run has."""
+    try:
+        with open(os.path.realpath(path), "x", encoding="utf-8") as file:
+            file.write(to_json(campaign, Ledger()))
+    except FileExistsError:
+        expected = "expected a new file, or --resume to go on from it"
+        raise FileExistsError(f"--checkpoint: {expected}, found {path}") from None
 
 
 def saving(path: Path | None, campaign: Campaign) -> Callable[[Ledger], None]:

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE = "BPTT_CACHE"  # the folder; nothing is kept where it is empty
-WORTH = 0.2  # seconds of compilation from which on a program is kept
+MIN_COMPILE_SECONDS = 0.2  # a program that compiles faster is not kept
+MAX_BYTES = 10**9  # all programs together, those of other versions included
 FEATURES = ("flags", "Features")  # of a processor, as Linux lists them
 
 
 def find_folder(environment: Mapping[str, str]) -> Path | None:
     """Find the folder for compiled programs by the environment; None where nothing is kept."""
     named = environment.get(VARIABLE)
-    if named is not None:
-        return Path(named) / describe_platform() if named else None
+    if named is not None:  # absolute, since the processes that this one starts may be elsewhere
+        return Path(named).absolute() / describe_platform() if named else None
     if "JAX_COMPILATION_CACHE_DIR" in environment:  # JAX keeps them already, or is told not to
         return None
     home = environment.get("HOME", "")
@@ -60,6 +61,26 @@ def make_private(folder: Path) -> bool:
     return private and os.access(folder, os.W_OK)
 
 
+def delete_oldest(place: Path, limit: int) -> None:
+    """Delete the programs least recently used until those below `place` fit in `limit` bytes.
+
+    JAX's own limit, `jax_compilation_cache_max_size`, needs another package, filelock. It cannot
+    be set in a folder that has programs already, since it expects a second file beside each.
+    """
+    found = []
+    for file in place.glob("jaxlib-*/*-cache"):
+        with suppress(OSError):  # another process has deleted it
+            status = file.stat()
+            found.append((max(status.st_atime, status.st_mtime), status.st_size, file))
+    total = sum(size for _, size, _ in found)
+    for _, size, file in sorted(found):
+        if total <= limit:
+            return
+        with suppress(OSError):
+            file.unlink()
+        total -= size
+
+
 def keep_compiled_programs() -> None:
     """Keep compiled programs for later runs, of this process and of all that it starts.
 
@@ -71,12 +92,15 @@ def keep_compiled_programs() -> None:
         return
     if not make_private(folder):
         return
+    delete_oldest(folder.parent, MAX_BYTES)
     settings = {
         "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": WORTH,
+        "jax_persistent_cache_min_compile_time_secs": MIN_COMPILE_SECONDS,
     }
     for name, value in settings.items():
-        os.environ.setdefault(name.upper(), str(value))  # JAX reads it where it is imported
+        if name.upper() in os.environ:  # the user's own
+            continue
+        os.environ[name.upper()] = str(value)  # JAX reads it where it is imported
         if config is not None:
             config.update(name, value)
     # Another process may be writing the program that this one reads: then it compiles.

@@ -12,7 +12,13 @@ from typer import Argument, Context, Exit, Option
 
 from bptt_verifier.commands.child_process import Outcome, judge_file
 from bptt_verifier.console.choices import Activation, Dtype, Loss, Model, Reset, parse_number
-from bptt_verifier.console.files import JsonFile, require_writable, text_beside_json, write_json
+from bptt_verifier.console.files import (
+    JsonFile,
+    require_different,
+    require_writable,
+    text_beside_json,
+    write_json,
+)
 from bptt_verifier.console.given_options import is_given, refuse_given, write_given
 from bptt_verifier.console.interrupts import ending_by_exception
 from bptt_verifier.console.terminal import (
@@ -163,6 +169,11 @@ def verify(
     refuse_inapplicable(context, file, own, model)
     require_writable("--json", json_file)
     require_writable("--html", html_file)
+    given = file if own is None else own
+    code = None if given is None else Path(split_name(given)[0])
+    require_different(
+        {"FILE": code, "--checkpoint": checkpoint, "--json": json_file, "--html": html_file}
+    )
     if file is None and own is None:
         outcome, stopped = verify_derivations(
             examples, (seed, str(dtype), certified), alone_on_stdout=json_file,
@@ -175,7 +186,7 @@ def verify(
             print(f"bptt: {stopped.why}", file=sys.stderr)
             raise Exit(stopped.code)
     else:
-        path, name = split_name(str(file if own is None else own))
+        path, name = split_name(str(given))
         every: dict[str, Any] = {
             "model": model, "activation": activation, "reset": reset, "loss": loss, "bias": bias,
             "sizes": [parse_sizes(text) for text in sizes or ()], "examples": examples,

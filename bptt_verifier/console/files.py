@@ -60,6 +60,30 @@ def require_writable(option: str, path: Path | None, *, replaced: bool = False) 
         ) from None
 
 
+def require_different(files: dict[str, Path | None]) -> None:
+    """Raises ValueError where two of the options name one regular file. None is accepted.
+
+    The last of the two is the one that is refused. A file may have several names, by links or on
+    a file system that ignores case.
+    """
+    places: dict[str, str] = {}
+    for option, path in files.items():
+        if path is None or path == STDOUT:
+            continue
+        place = os.path.realpath(path)
+        if os.path.exists(place) and not os.path.isfile(place):
+            continue  # a device takes both
+        for other, taken in places.items():
+            same = place == taken
+            with suppress(OSError):  # where one of them does not exist yet
+                same = same or os.path.samefile(place, taken)
+            if same:
+                raise ValueError(
+                    f"{option}: expected another file than that of {other}, found {path}"
+                )
+        places[option] = place
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file to write, which replaces `path` when the block ends, whole or not at all.

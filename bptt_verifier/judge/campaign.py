@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bptt_verifier.judge import builtin
 from bptt_verifier.judge.builtin import BuiltinReport, Subjects
 from bptt_verifier.judge.tally import Tally
+from bptt_verifier.problems.problem import Sizes
 from manual_bptt.inputs import require_at_least
 
 LISTED = 100_000  # examples; the report of more does not list the sizes of each
@@ -66,24 +67,24 @@ class Ledger:
     """What a campaign has found so far: the examples that are done, and their tally."""
 
     def __init__(self, tally: Tally | None = None, done: tuple[range, ...] = ()) -> None:
-        self.reached = Tally() if tally is None else tally, done
+        self.findings = Tally() if tally is None else tally, done
 
     @property
     def tally(self) -> Tally:
         """The tally of all examples that are done."""
-        return self.reached[0]
+        return self.findings[0]
 
     @property
     def done(self) -> tuple[range, ...]:
         """The examples that are done, as ranges that do not touch, in order."""
-        return self.reached[1]
+        return self.findings[1]
 
     def keep(self, cases: range, tally: Tally) -> None:
         """Add the findings of one part, unless they are there already."""
         if any(cases.start in part for part in self.done):
             return
         # In one assignment: Ctrl-C finds both or neither.
-        self.reached = self.tally.merged(tally), insert(self.done, cases)
+        self.findings = self.tally.merged(tally), insert(self.done, cases)
 
     def remaining(self, examples: int, together: int) -> Iterator[range]:
         """Yield the parts that are not done yet, each of `together` examples at most."""
@@ -93,12 +94,19 @@ class Ledger:
             for start in range(before.stop, end, together):
                 yield range(start, min(start + together, end))
 
+    def list_shapes(self) -> dict[int, Sizes]:
+        """The sizes of the examples that are done, in order; empty where they are very many.
+
+        The shapes of the tally may have more: those of a part whose sum Ctrl-C has ended.
+        """
+        tally, done = self.findings
+        listed = done if not done or done[-1].stop <= LISTED else ()
+        return {case: tally.shapes[case] for part in listed for case in part}
+
     def report(self, campaign: Campaign) -> BuiltinReport:
         """Make the report on the examples that are done."""
-        tally, done = self.reached
-        listed = done if not done or done[-1].stop <= LISTED else ()
-        known = {case: tally.shapes[case] for part in listed for case in part}
-        whole = Tally(tally.rows.values(), known, tally.cases)
+        tally, _ = self.findings
+        whole = Tally(tally.rows.values(), self.list_shapes(), tally.cases)
         return builtin.make_report(whole, campaign.seed, campaign.dtype, choose_subjects(campaign))
 
 

@@ -7,9 +7,10 @@ submitted at a time, so that a campaign of any length needs little memory on any
 import logging
 import os
 import time
+from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from itertools import islice
@@ -24,10 +25,10 @@ from bptt_verifier.report.versions import find_versions
 LOCAL = "local"  # in place of an address: a cluster of this machine
 TOGETHER = 500  # examples in a part, about a second's work
 WAITING = 4  # parts for each thread that are submitted before they are asked for
-LOOK = 2.0  # seconds between two looks at the workers
+POLL_INTERVAL = 2.0  # seconds between two questions for the number of workers
 PATIENCE = 60.0  # seconds without any worker
 TRIES = 3  # so many times a part is submitted again where its workers ended
-TIMEOUT = 10  # seconds to reach the scheduler
+TIMEOUT = 10  # seconds to reach the scheduler, and to fetch one result
 
 
 class ClusterFailed(ConnectionError):  # noqa: N818 - an event
@@ -91,16 +92,17 @@ def execute_on(client: Any, campaign: Campaign, remaining: Remaining, keep: Keep
     compare = partial(compare_with, find_versions(), campaign)
 
     def submit(cases: range) -> None:
-        future = client.submit(compare, cases, pure=False)
-        waiting[future] = cases
-        future.add_done_callback(finished.put)
+        with asking_scheduler():
+            future = client.submit(compare, cases, pure=False)
+            waiting[future] = cases
+            future.add_done_callback(finished.put)
 
-    looked, seen, threads = 0.0, time.monotonic(), 0
+    polled, seen, threads = 0.0, time.monotonic(), 0
     while True:
         now = time.monotonic()
-        if now - looked > LOOK:
-            threads = sum(client.nthreads().values())
-            looked, seen = now, now if threads else seen
+        if now - polled > POLL_INTERVAL:
+            threads = count_threads(client)
+            polled, seen = now, now if threads else seen
         if not threads and now - seen > PATIENCE:
             raise ClusterFailed(f"--cluster: expected a worker within {PATIENCE:.0f} s, found none")
         for cases in islice(parts, max(0, WAITING * max(threads, 1) - len(waiting))):
@@ -108,30 +110,73 @@ def execute_on(client: Any, campaign: Campaign, remaining: Remaining, keep: Keep
         if not waiting:
             return
         try:
-            future = finished.get(timeout=LOOK)
+            future = finished.get(timeout=POLL_INTERVAL)
         except Empty:
             continue
         cases = waiting.pop(future)
-        if future.status == "finished":
-            keep(cases, future.result())
+        found = fetch(future)
+        if isinstance(found, Tally):
+            keep(cases, found)
+            continue
+        threads = count_threads(client)
+        if found is not None or threads:  # without workers the result can only be lost
+            require_retry(found, cases, lost)
+        if future.status == "finished":  # the result is there, and did not come in time
+            waiting[future] = cases
+            finished.put(future)
         else:
-            require_retry(future, cases, lost)
             submit(cases)
 
 
-def require_retry(future: Any, cases: range, lost: Counter[range]) -> None:
-    """Raise ClusterFailed unless a part failed with its workers, and not too often."""
+def fetch(future: Any) -> Tally | BaseException | None:
+    """Fetch the tally of a part, or what ended the part; None if its result did not come.
+
+    A result is with the worker that computed it until it is fetched. Where that worker has ended,
+    Dask has the part computed again, if there is another one.
+    """
+    if future.status == "finished":
+        with suppress(Exception, CancelledError):  # the status then tells what happened
+            found: Tally = future.result(timeout=TIMEOUT)
+            return found
     if future.status != "error":
-        raise ClusterFailed("--cluster: expected the scheduler to stay, found it gone")
-    error = future.exception()
+        return None
+    error: BaseException = future.exception()
+    return error
+
+
+def count_threads(client: Any) -> int:
+    """Count the threads of all workers. Raises ClusterFailed where the scheduler has ended."""
+    with asking_scheduler():
+        return sum(client.nthreads().values())
+
+
+@contextmanager
+def asking_scheduler() -> Iterator[None]:
+    """Inside, an error of the connection to the scheduler is raised as ClusterFailed."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or type(error).__name__ == "ClosedClientError":
+            raise ClusterFailed(
+                "--cluster: expected the scheduler to stay, found it gone"
+            ) from error
+        raise
+
+
+def require_retry(error: BaseException | None, cases: range, lost: Counter[range]) -> None:
+    """Count a part as lost, with its result for None; raise ClusterFailed if it is lost too often.
+
+    Raises ClusterFailed as well where the part was ended by anything but the end of its workers.
+    """
     if isinstance(error, ClusterFailed):
         raise error
-    if type(error).__name__ != "KilledWorker":
+    if error is not None and type(error).__name__ != "KilledWorker":
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ClusterFailed(f"--cluster: expected workers that can run this package, found {what}")
     lost[cases] += 1
     if lost[cases] > TRIES:
+        why = "its result was lost each time" if error is None else "each that had them ended"
         raise ClusterFailed(
             f"--cluster: expected workers that stay, found none for the random problems "
-            f"{cases.start} to {cases.stop - 1}: each that had them ended"
+            f"{cases.start} to {cases.stop - 1}: {why}"
         )

@@ -107,7 +107,10 @@ class Tally:
         self.rows[key] = row if before is None else before.add(row)
 
     def merged(self, other: "Tally") -> "Tally":
-        """The tally of both. This one stays as it is, but for its shapes, which both share."""
+        """The tally of both. This one stays as it is, but for its shapes, which both share.
+
+        So where an exception ends the sum, `shapes` has examples that this tally does not count.
+        """
         self.shapes.update(other.shapes)
         both = Tally(self.rows.values(), self.shapes, self.cases + other.cases)
         for row in other.rows.values():

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -20,11 +20,12 @@ from bptt_verifier.judge.campaign import (
     compare_cases,
     execute_here,
 )
+from bptt_verifier.judge.tally import Tally
 from manual_bptt.inputs import require_at_least
 
 TOGETHER = 50  # examples that a worker is given at a time
 WAITING = 3  # parts for each worker that are given out before they are asked for
-POOLS = 5  # so many times workers are started anew before the rest is left to this process
+POOLS = 5  # so many pools may break, one after the other, before any of them keeps a part
 
 
 def prepare_worker() -> None:
@@ -55,32 +56,52 @@ def started_workers(number: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
-def choose_execution(workers: int) -> Execute:
+def choose_execution(workers: int, note: Callable[[str], None] = lambda sentence: None) -> Execute:
     """Choose how a campaign is done by so many processes: by this one if it is one.
 
+    `note` takes a sentence for the user if this process has to compare what others cannot.
     Raises TypeError or ValueError where `workers` is no integer from 1.
     """
     require_at_least(1, "workers", workers)
-    return execute_here if workers == 1 else partial(execute_in_processes, workers)
+    return execute_here if workers == 1 else partial(execute_in_processes, workers, note)
 
 
 def execute_in_processes(
-    workers: int, campaign: Campaign, remaining: Remaining, keep: Keep
+    workers: int,
+    note: Callable[[str], None],
+    campaign: Campaign,
+    remaining: Remaining,
+    keep: Keep,
 ) -> None:
-    """Have worker processes compare all parts; what a killed one had is compared by others."""
-    for _ in range(POOLS):
+    """Have worker processes compare all parts; what a killed one had is compared by others.
+
+    Where pool after pool breaks before it keeps a part, this process compares the rest.
+    `note` is told so in a sentence.
+    """
+    broken = 0
+
+    def keep_and_count(cases: range, tally: Tally) -> None:
+        nonlocal broken
+        broken = 0
+        keep(cases, tally)
+
+    while broken < POOLS:
         try:
-            run_pool(remaining(), campaign, workers, keep)
+            run_pool(remaining(), campaign, workers, keep_and_count)
             return
         except BrokenProcessPool:  # a worker was killed
-            continue
+            broken += 1
+    note(
+        f"--workers: expected processes that stay, found {POOLS} times in a row that one ended "
+        "before any result came; this process compares the rest"
+    )
     execute_here(campaign, remaining, keep)
 
 
 def run_pool(parts: Iterator[range], campaign: Campaign, workers: int, keep: Keep) -> None:
     """Have workers compare the parts, and keep the findings of each as they come.
 
-    Raises BrokenProcessPool where a worker is killed, after all that has come is kept.
+    Raises BrokenProcessPool where a worker is killed, once all finished parts are kept.
     """
     given = list(islice(parts, WAITING * workers))
     if not given:

@@ -48,8 +48,7 @@ def value_and_grad(
     size must be a multiple of the number of devices. Loss and gradients are on every device.
     Raises TypeError or ValueError naming the argument that does not fit.
     """
-    if not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh: expected a jax.sharding.Mesh, found {type(mesh).__name__}")
+    require_mesh(mesh)
     states: dict[str, Any] = {"h0": h0}
     gates = count_gates(params)
     if gates == readable_lstm.GATES:
@@ -74,6 +73,12 @@ def value_and_grad(
     with step.precision(given):
         value, gradient = compiled(mesh, model, placed(mesh, outputs, given))
     return value, model.parameters(*gradient[: len(model.parameters._fields)])
+
+
+def require_mesh(mesh: Any) -> None:
+    """Raises TypeError for anything but a mesh of devices."""
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh: expected a jax.sharding.Mesh, found {type(mesh).__name__}")
 
 
 def shared_out(mesh: Mesh, outputs: str) -> Given:

@@ -14,6 +14,7 @@ from jaxtyping import Shaped
 
 from manual_bptt import training
 from manual_bptt.activations import Array
+from manual_bptt.inputs import arguments
 from manual_bptt.jitted import parallel
 from manual_bptt.training import Descent, Params, Run
 
@@ -38,8 +39,14 @@ def descend(
     The batch is repeated until the devices share it evenly, which changes no mean. (Q18)
     Raises what `manual_bptt.training.descend` and `parallel.value_and_grad` raise.
     """
-    own: dict[str, Any] = training.options_of(model, None, activation)
-    B = np.shape(x)[1]
+    own: dict[str, Any] = training.options_of(model, c0, activation)
+    cell = training.CELLS[model]
+    weights, x, y, *_ = arguments(
+        params, x, y, h0, c0=c0, gates=cell.CELL.gates, fields=cell.Params._fields, loss="mse",
+        also=("bfloat16",),
+    )  # fmt: skip
+    parallel.require_mesh(mesh)
+    B = x.shape[1]
     times = mesh.size // gcd(B, mesh.size)
     given: dict[str, Any] = {  # (Q18)  k copies of every sequence
         "x": np.concatenate([x] * times, axis=1),
@@ -53,4 +60,4 @@ def descend(
         value, gradient = jax.tree.map(np.asarray, found)
         return value[()], gradient
 
-    return Descent(evaluate, params).descend(learning_rate, steps, target, progress)
+    return Descent(evaluate, cell.Params(*weights)).descend(learning_rate, steps, target, progress)

@@ -13,6 +13,7 @@ from bptt_verifier.console.choices import parse_number
 from bptt_verifier.judge import campaign
 from bptt_verifier.judge.builtin import AUTODIFF, DERIVATIONS, Subjects
 from bptt_verifier.judge.campaign import Campaign, Keep, Ledger, Remaining, compare_cases
+from bptt_verifier.judge.tally import Tally
 from tests.support.command_line import Command, Ended
 
 RNN = {"adjoint recursion": DERIVATIONS["adjoint recursion"]}
@@ -35,7 +36,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise KeyboardInterrupt
             keep(cases, compare_cases(asked, cases))
 
-    monkeypatch.setattr(command, "choose_execution", lambda workers: execute)
+    monkeypatch.setattr(command, "choose_execution", lambda *_: execute)
 
 
 def report_of(ended: Ended) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def test_ctrl_c_before_the_first_example_shows_no_report(
     def end() -> None:
         raise EndedError
 
-    monkeypatch.setattr(command, "choose_execution", lambda workers: interrupted)
+    monkeypatch.setattr(command, "choose_execution", lambda *_: interrupted)
     monkeypatch.setattr("bptt_verifier.commands.main.end_at_once", end)
     with pytest.raises(EndedError):
         bptt(*VERIFY, 9)
@@ -164,6 +165,109 @@ def test_a_file_that_does_not_fit_is_refused_in_one_sentence(
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert sentence in ended.err
     assert [file.name for file in tmp_path.iterdir()] == ([] if before is None else ["a.json"])
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_report_never_overwrites_the_campaign(
+    linked: bool, bptt: Command, tmp_path: Path
+) -> None:
+    file, other = tmp_path / "r.json", tmp_path / "other.json"
+    if linked:
+        other.symlink_to(file)
+    report = other if linked else file
+    ended = bptt("verify", "--examples", 1, "--json", report, "--checkpoint", file)
+    expected = f"bptt: --json: expected another file than that of --checkpoint, found {report}\n"
+    assert (ended.code, ended.out, ended.err) == (2, "", expected)
+    assert not file.exists()
+
+
+def test_no_report_overwrites_the_code_or_another_report(bptt: Command, tmp_path: Path) -> None:
+    file, twin = tmp_path / "mine.py", tmp_path / "twin"
+    file.write_text("def gradients(): ...", encoding="utf-8")
+    twin.hardlink_to(file)
+    for first, option, second, other in (
+        (file, "--json", twin, "FILE"),
+        (f"{file}:gradients", "--html", file, "FILE"),
+    ):
+        ended = bptt("verify", first, option, second)
+        assert (ended.code, ended.out) == (2, "")
+        sentence = f"bptt: {option}: expected another file than that of {other}, found {second}\n"
+        assert ended.err == sentence
+    new = tmp_path / "new"
+    ended = bptt("verify", file, "--json", new, "--html", new)
+    assert ended.err.startswith("bptt: --html: expected another file than that of --json, found")
+    assert not new.exists()
+
+
+def test_ctrl_c_while_a_part_is_added_leaves_a_file_to_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (compare_cases(CAMPAIGN, range(n, n + 1)) for n in range(2))
+    ledger, file = Ledger(), tmp_path / "a.json"
+    ledger.keep(range(1), first)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tally, "put", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.keep(range(1, 2), second)
+    campaign_file.save(file, CAMPAIGN, ledger)
+    found = campaign_file.open_ledger(file, CAMPAIGN, 2, resume=True)
+    assert (found.done, found.tally.rows) == ((range(1),), first.rows)
+    found.keep(range(1, 2), second)
+    assert found.tally.cases == len(found.list_shapes()) == 2
+
+
+def test_of_two_new_campaigns_with_one_file_the_second_is_refused(tmp_path: Path) -> None:
+    file, link = tmp_path / "a.json", tmp_path / "link.json"
+    link.symlink_to(file)  # to where nothing is yet
+    assert campaign_file.open_ledger(link, CAMPAIGN, 9, resume=False).done == ()
+    for path in (file, link):
+        with pytest.raises(FileExistsError, match="expected a new file, or --resume to go on"):
+            campaign_file.open_ledger(path, CAMPAIGN._replace(seed=4), 9, resume=False)
+    assert campaign_file.open_ledger(file, CAMPAIGN, 9, resume=True).done == ()
+
+
+@pytest.mark.parametrize("compared", [0, 2])
+def test_whatever_ends_a_campaign_it_is_saved_with_its_report(
+    compared: int, bptt: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(asked: Campaign, remaining: Remaining, keep: Keep) -> None:
+        for cases in (*remaining(),)[:compared]:
+            keep(cases, compare_cases(asked, cases))
+        raise failure
+
+    file = tmp_path / "a.json"
+    monkeypatch.setattr(command, "choose_execution", lambda *_: execute)
+    failure: Exception = OSError("--cluster: no network")
+    ended = bptt(*VERIFY, 5, "--checkpoint", file)
+    assert ended.code == 2
+    assert "bptt: --cluster: no network" in ended.err
+    assert file.exists() == bool(ended.out) == bool(compared)
+    if compared:
+        assert report_of(ended)["examples"] == compared
+        failure = RuntimeError("a bug")
+        file.unlink()
+        with pytest.raises(RuntimeError, match="a bug"):
+            command.compare_derivations(5, CAMPAIGN, checkpoint=file)
+        assert campaign_file.open_ledger(file, CAMPAIGN, 5, resume=True).tally.cases == compared
+
+
+def test_a_file_that_cannot_be_written_any_more_costs_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "a.json")
+
+    monkeypatch.setattr(command, "save", fail)
+    report, stopped = command.compare_derivations(2, CAMPAIGN, checkpoint=tmp_path / "a.json")
+    assert report.examples == 2
+    assert stopped is not None
+    assert (stopped.code, "No space left" in stopped.why, "--resume" in stopped.why) == (
+        2, True, False,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,48 @@ def test_where_jax_is_not_imported_yet_the_environment_tells_it(
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / describe_platform())
 
 
+def test_the_users_own_least_time_of_compilation_is_left(
+    updated: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+    monkeypatch.setenv("BPTT_CACHE", str(tmp_path))
+    monkeypatch.setenv(name, "7")
+    compiled.keep_compiled_programs()
+    assert (os.environ[name], name.lower() in updated) == ("7", False)
+    assert "jax_compilation_cache_dir" in updated
+
+
+def test_a_relative_folder_is_the_same_for_processes_elsewhere(
+    updated: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BPTT_CACHE", "mine")
+    monkeypatch.chdir(tmp_path)
+    compiled.keep_compiled_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "mine" / describe_platform())
+
+
+def test_the_programs_that_were_not_used_for_longest_are_deleted_beyond_the_limit(
+    updated: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_names() -> list[str]:
+        return sorted(each.name for each in tmp_path.rglob("*") if each.is_file())
+
+    for age, name in enumerate(["jaxlib-new/a-cache", "jaxlib-old/b-cache", "jaxlib-new/c-cache"]):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(10))
+        os.utime(file, (1000 - age, 1000 - age))
+    for other in (tmp_path / "a-cache", tmp_path / "jaxlib-new" / "notes"):
+        other.write_bytes(bytes(100))
+    everything = ["a-cache", "a-cache", "b-cache", "c-cache", "notes"]
+    for limit, kept in ((30, everything), (29, [*everything[:3], "notes"]), (10, ["a-cache"] * 2)):
+        monkeypatch.setattr(compiled, "MAX_BYTES", limit)
+        monkeypatch.setenv("BPTT_CACHE", str(tmp_path))
+        compiled.keep_compiled_programs()
+        assert list_names() == (kept if "notes" in kept else [*kept, "notes"])
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+
+
 @pytest.mark.parametrize("reason", ["none wanted", "kept already", "no folder"])
 def test_otherwise_jax_is_left_as_it_is(
     reason: str, updated: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -42,7 +42,8 @@ class Future:
     def __init__(self, status: str, outcome: Any) -> None:
         self.status, self.outcome = status, outcome
 
-    def result(self) -> Any:
+    def result(self, timeout: float) -> Any:
+        assert timeout == cluster.TIMEOUT
         return self.outcome
 
     def exception(self) -> Any:
@@ -73,6 +74,44 @@ class Client:
         return Future("finished", compare(cases))
 
 
+class Unfetched(Future):
+    """A part whose result is there and does not come in time, so many times."""
+
+    def __init__(self, times: int, outcome: Any = None, status: str = "finished") -> None:
+        super().__init__("finished", outcome)
+        self.times, self.after = times, status
+
+    def result(self, timeout: float) -> Any:
+        if not self.times:
+            return super().result(timeout)
+        self.times -= 1
+        self.status = self.after
+        raise TimeoutError
+
+
+class Unreachable(Client):
+    """A scheduler that ends: the second question for its workers, or a submission, fails."""
+
+    def __init__(self, failure: Future | None = None, calls: int = 1) -> None:
+        super().__init__(failure=failure)
+        self.calls = calls
+
+    def nthreads(self) -> dict[str, int]:
+        self.calls -= 1
+        if self.calls < 0:
+            raise OSError("in <TCP>: Stream is closed")
+        return super().nthreads()
+
+    def submit(self, compare: Any, cases: range, *, pure: bool) -> Future:
+        if self.failure is None:
+            raise ClosedClientError("Client is closed.")
+        return self.failure
+
+
+class ClosedClientError(Exception):
+    """The client has given the scheduler up, as Dask names it."""
+
+
 def run(client: Client, examples: int = 5, ledger: Ledger | None = None) -> Any:
     """The report of a campaign on a cluster."""
 
@@ -94,7 +133,16 @@ def test_lost_parts_are_compared_again_and_the_report_is_that_of_one_process(
     ("client", "sentence"),
     [
         (Client(cluster.TRIES + 1), "--cluster: expected workers that stay, found none for the "),
-        (Client(failure=Future("lost", None)), "--cluster: expected the scheduler to stay, found"),
+        (Client(failure=Future("lost", None)), "--cluster: expected workers that stay, found none"),
+        (
+            Client(failure=Unfetched(99)),
+            "--cluster: expected workers that stay, found none for the",
+        ),
+        (
+            Unreachable(failure=Future("cancelled", None)),
+            "--cluster: expected the scheduler to stay, found it gone",
+        ),
+        (Unreachable(calls=99), "--cluster: expected the scheduler to stay, found it gone"),
         (
             Client(failure=Future("error", ModuleNotFoundError("No module 'x'\nat all"))),
             "--cluster: expected workers that can run this package, found ModuleNotFoundError: No "
@@ -112,6 +160,49 @@ def test_a_cluster_that_cannot_go_on_says_why_in_one_sentence(
     assert "\n" not in str(ended.value)
 
 
+@pytest.mark.parametrize("losses", [1, cluster.TRIES])
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda outcome: Future("lost", None),
+        lambda outcome: Future("pending", None),
+        lambda outcome: Future("cancelled", None),
+        lambda outcome: Unfetched(1, outcome),
+        lambda outcome: Unfetched(1, outcome, "pending"),
+        lambda outcome: Unfetched(1, KilledWorker(), "error"),
+    ],
+    ids=["lost", "pending", "cancelled", "late", "late and lost", "late and killed"],
+)
+def test_a_result_that_is_lost_before_it_is_fetched_is_computed_again(
+    lose: Callable[[Any], Future], losses: int, one_derivation: None
+) -> None:
+    class Losing(Client):
+        def submit(self, compare: Any, cases: range, *, pure: bool) -> Future:
+            finished = super().submit(compare, cases, pure=pure)
+            self.lost[cases] += 1
+            return lose(finished.outcome) if self.lost[cases] <= losses else finished
+
+    assert run(Losing()).to_dict() == run(Client()).to_dict()
+
+
+def test_a_full_disk_is_not_taken_for_a_scheduler_that_ended(one_derivation: None) -> None:
+    def keep(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as ended:
+        execute_on(Client(), CAMPAIGN, lambda: iter([range(1)]), keep)
+    assert not isinstance(ended.value, ClusterFailed)
+
+
+def test_results_that_no_worker_has_any_more_do_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = count()
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: 10.0 * next(clock))
+    with pytest.raises(ClusterFailed, match=r"^--cluster: expected a worker within 60 s, found"):
+        run(Client(failure=Unfetched(99), threads=0))
+
+
 def test_a_cluster_without_workers_is_given_up_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -123,7 +214,7 @@ def test_a_cluster_without_workers_is_given_up_after_a_while(
 
     clock = count()
     monkeypatch.setattr(cluster.time, "monotonic", lambda: 10.0 * next(clock))
-    monkeypatch.setattr(cluster, "LOOK", 0.001)
+    monkeypatch.setattr(cluster, "POLL_INTERVAL", 0.001)
     with pytest.raises(ClusterFailed, match=r"^--cluster: expected a worker within 60 s, found"):
         run(Silent(threads=0))
 

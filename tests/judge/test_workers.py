@@ -62,11 +62,16 @@ def test_the_report_does_not_depend_on_who_compares_or_in_which_order(
     assert done == [1, 4, 7]
 
 
-@pytest.mark.parametrize("pools", [1, 3, 99])
+@pytest.mark.parametrize(("pools", "kept"), [(1, 1), (2, 0), (4, 1), (99, 0)])
 def test_what_a_killed_worker_had_is_compared_again(
-    pools: int, monkeypatch: pytest.MonkeyPatch, one_derivation: None
+    pools: int,
+    kept: int,
+    monkeypatch: pytest.MonkeyPatch,
+    one_derivation: None,
 ) -> None:
+    """Pools that keep a part before they break count as none; three others in a row are enough."""
     asked: list[list[int]] = []
+    notes: list[str] = []
 
     def breaking(parts: Iterator[range], *others: Any) -> None:
         given = list(parts)
@@ -74,15 +79,19 @@ def test_what_a_killed_worker_had_is_compared_again(
         if len(asked) > pools:
             in_this_process(iter(given), *others)
             return
-        others[-1](given[0], compare_cases(CAMPAIGN, given[0]))
+        for cases in given[:kept]:
+            others[-1](cases, compare_cases(CAMPAIGN, cases))
         raise BrokenProcessPool
 
     monkeypatch.setattr(workers, "run_pool", breaking)
     monkeypatch.setattr(workers, "POOLS", 3)
-    found = run_campaign(5, CAMPAIGN, choose_execution(2), together=1)
+    found = run_campaign(5, CAMPAIGN, choose_execution(2, notes.append), together=1)
     assert found.to_dict() == alone(5)
-    assert asked[:2] == [[0, 1, 2, 3, 4], [1, 2, 3, 4]]
-    assert len(asked) <= 3
+    assert asked[:2] == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4][kept:]]
+    assert len(asked) == min(pools + 1, 3 if not kept else 6)
+    assert [note.partition("; ")[2] for note in notes] == (
+        ["this process compares the rest"] if pools == 99 else []
+    )
 
 
 class Pool:

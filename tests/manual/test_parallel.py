@@ -164,3 +164,46 @@ def test_training_on_one_device_makes_the_steps_of_numpy(
     assert type(found.params) is type(known.params)
     assert pytest.approx(known.params.W, rel=2.0**-30) == found.params.W
     assert found.losses.dtype == found.params.W.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": np.zeros(3)},
+        {"x": np.zeros((5, 0, 2))},
+        {"x": None},
+        {"y": np.zeros(4)},
+        {"h0": np.zeros(4)},
+        {"h0": np.zeros((1, 1))},
+        {"c0": np.zeros((4, 3))},
+        {"params": [[1.0]]},
+        {"params": None},
+        {"model": "lstm"},
+        {"model": "cnn"},
+        {"activation": "sin"},
+        {"learning_rate": -1.0},
+        {"steps": -1},
+        {"target": "none"},
+    ],
+    ids=str,
+)
+def test_training_on_a_mesh_refuses_what_training_in_numpy_refuses_in_the_same_words(
+    change: dict[str, Any], one_device: jax.sharding.Mesh
+) -> None:
+    problem = problem_of("rnn")
+    given: dict[str, Any] = {"params": problem.params, "x": problem.x, "y": problem.y}
+    given |= {"learning_rate": 0.25, "steps": 1} | change
+    sentences = []
+    for descend, mesh in ((training.descend, {}), (on_a_mesh.descend, {"mesh": one_device})):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            descend(**given, **mesh)  # type: ignore[operator]
+        sentences.append((caught.type, str(caught.value)))
+    assert sentences[0] == sentences[1]
+
+
+def test_training_needs_a_mesh() -> None:
+    problem = problem_of("rnn")
+    with pytest.raises(TypeError, match=r"^mesh: expected a jax\.sharding\.Mesh, found NoneType$"):
+        on_a_mesh.descend(
+            problem.params, problem.x, problem.y, learning_rate=0.25, steps=1, mesh=None
+        )  # type: ignore[arg-type]
