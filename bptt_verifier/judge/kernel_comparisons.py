@@ -15,9 +15,9 @@ from bptt_verifier.tolerance.formats import find_largest, find_unit, is_half
 from bptt_verifier.tolerance.projections import (
     APPROXIMATE,
     Measurement,
-    count_rounded_results,
     measure,
     root_mean_square,
+    shows_rounding_inside,
 )
 from bptt_verifier.tolerance.scatter import IN_HALF
 
@@ -27,8 +27,6 @@ BEYOND_ROUNDING = 64.0
 NEAR_OVERFLOW = 16  # times smaller than a format's largest number may be what overflows inside
 # Neighbours at which rounding is imitated. Its errors hardly change from one to another.
 IMITATED = 4
-# Where so many entries are rounded once or twice, others hardly lose digits inside.
-MOSTLY = 0.75
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 
@@ -181,8 +179,8 @@ def measure_at(
         measured[name] = measure_result(name, imitated)
         if not measured[name].wrong:
             measured[name] = measured[name]._replace(explained=True)
-            rounded = count_rounded_results(errors[name], true[name], dtypes[name])
-            unsure |= {name} if rounded >= MOSTLY else set()
+            own = errors[name], true[name], imitated[name], tests, dtypes[name]
+            unsure |= set() if shows_rounding_inside(*own) else {name}
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
     return Found(case, submitted, true, of_gradients, of_outputs, frozenset(unsure))
 

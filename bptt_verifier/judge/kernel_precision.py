@@ -36,6 +36,13 @@ def describe_kernel_precision(
             "the results explains, and by no more than rounding every operation of the stated "
             "function to 16 bits does."
         )
+    unsure = {n for each in right for n in each.unsure & {*each.gradients}}
+    doubted = [name for name in explained if name in unsure]
+    if doubted:
+        yield (
+            f"The kernel shows no such rounding elsewhere in the gradients for "
+            f"{', '.join(doubted)}, so these parts may be wrong."
+        )
     ratios = [m.noise.of_rounding for each in right for m in each.gradients.values()]
     known = [ratio for ratio in ratios if ratio > 0]
     if known:

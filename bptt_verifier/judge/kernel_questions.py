@@ -38,7 +38,7 @@ UNCHANGED = 1e-9  # relative change of an exact gradient that is rounding in flo
 class Question(NamedTuple):
     """A kernel's answer at one case, and how far another right answer may be from it.
 
-    `given` are all answers so far, at this and other arguments.
+    `elsewhere` are the answers so far at other arguments or cotangents.
     """
 
     calls: KernelCalls
@@ -46,7 +46,7 @@ class Question(NamedTuple):
     other: KernelCase
     answer: dict[str, Array]
     tolerance: dict[str, Array]
-    given: list[dict[str, Array]]
+    elsewhere: list[dict[str, Array]]
 
     def ask(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
         """Ask at the case, with other arguments or cotangents; the answers are in float64."""
@@ -60,8 +60,10 @@ class Question(NamedTuple):
         answer = self.calls.ask(self.case.point if point is None else point, given, copy)
         if isinstance(answer, Mistake):
             return None
-        self.given.append({name: value.astype(np.float64) for name, value in answer.items()})
-        return self.given[-1]
+        found = {name: value.astype(np.float64) for name, value in answer.items()}
+        if point is not None or cotangents is not None:
+            self.elsewhere.append(found)
+        return found
 
     def pull_back(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
         """Pull back exactly, with other arguments or cotangents."""
@@ -112,11 +114,12 @@ def find_lazy_answer(
 
 
 def find_stale_entries(question: Question) -> Mistake | None:
-    """Call at another case in between, and find entries that hold what an earlier answer has there.
+    """Call at another case in between, and find entries that hold what its answer has there.
 
     A device's allocator hands out blocks that were used before, and what is not written in them
-    keeps it. Where all entries are those of an earlier answer, it may be kept on purpose, and a
-    few numbers of 16 bits may be equal by chance.
+    keeps it. An earlier answer to the same question is no evidence: a kernel that changes from
+    call to call may return it again. Where all entries are those of an earlier answer, it may be
+    kept on purpose, and a few numbers of 16 bits may be equal by chance.
     """
     question.ask(question.other.point, question.other.cotangents)
     again = question.ask()
@@ -129,7 +132,7 @@ def find_stale_entries(question: Question) -> Mistake | None:
             continue  # sums in another order
         if len(changed) == len(value) or len(changed) * bits < EVIDENT_BITS:
             continue
-        earlier = (each.ravel() for answer in question.given[:-1] for each in answer.values())
+        earlier = (each.ravel() for answer in question.elsewhere for each in answer.values())
         if any(
             changed[-1] < len(each) and np.array_equal(each[changed], value[changed])
             for each in earlier

@@ -19,7 +19,14 @@ COARSE = 16  # noise of so many units is that of a coarser format inside
 APPROXIMATE = 2.0**-11  # relative errors of functions such as tanh on graphics processors
 LOST = 2  # units of the largest entry below which an entry may be lost beside it
 UNMOVED = 32  # units that an entry has to have so that neighbours draw its last one anew
-KEPT = 0.5  # least part of a gradient without legible entries that is left if it is not lost
+# Two roundings of terms to a spacing s err by up to s together. What is left of a number g is a
+# multiple of s: nothing, or at least s, and then at least g / 2.
+KEPT = 0.5
+# Rounding inside shows in entries whose imitated errors are so many units of the result. At least a
+# part of them must show it, since a kernel may compute the others without cancellation, as σ(−x)
+# for 1 − σ(x). They are FEW at least, in up to PARTS parts of EACH or more.
+INSIDE, SHOWN = 2, 0.25
+FEW, EACH, PARTS = 4, 8, 4
 DRAWN_ANEW = 4  # times the scatter near the point is that of rounding in a coarser format
 ONE_SIDED = 8  # a coarser format inside may be truncated: its bias is up to so many times its noise
 
@@ -98,10 +105,26 @@ class Measurement(NamedTuple):
         return max(float(np.nan_to_num(ratio).max(initial=0.0)) for ratio in ratios)
 
 
-def count_rounded_results(errors: Array, exact: Array, dtype: Any) -> float:
-    """Count the part of the entries whose errors are those of two roundings of the result."""
-    rounding = find_unit(dtype) * np.abs(exact) + find_smallest(dtype)
-    return float(np.mean(np.all(np.abs(errors) <= 2 * rounding, axis=0))) if exact.size else 1.0
+def shows_rounding_inside(
+    errors: Array, exact: Array, imitated: Array, tests: int, dtype: Any
+) -> bool:
+    """Tell whether a submission's own errors show that it rounds its operations.
+
+    Asked are the legible entries in which rounding every operation would show. In order of the
+    imitated errors they make some parts, and in each the errors of enough entries must exceed two
+    roundings of the result. A factor on an entry does not count, as a mistake makes one as well.
+    """
+    sizes, exact_sizes = find_common_size(imitated), np.sqrt((exact**2).mean(axis=0))
+    legible = find_normal_ratio(tests) * sizes < exact_sizes
+    rounded = find_unit(dtype) * exact_sizes + find_smallest(dtype)
+    fit = legible & (sizes >= INSIDE * rounded)
+    own, true = errors[:, fit], exact[:, fit]
+    factors = (own * true).sum(axis=0) / (true**2).sum(axis=0)
+    rounding = find_unit(dtype) * np.abs((1 + factors) * true) + find_smallest(dtype)
+    shown = np.any(np.abs(own - factors * true) > 2 * rounding, axis=0)
+    shown = shown[np.argsort(sizes[fit] / rounded[fit], kind="stable")]
+    parts = np.array_split(shown, min(PARTS, max(1, len(shown) // EACH)))
+    return len(shown) >= FEW and all(part.mean() >= SHOWN for part in parts)
 
 
 class Explained(NamedTuple):
@@ -199,11 +222,18 @@ def find_common_size(samples: Array) -> Array:
 def explain_errors(
     errors: Array, exact: Array, imitated: Array, times: float, dtype: Any
 ) -> Explained:
-    """Find what imitated errors, so many times, explain of a submission's.
+    """Find what imitated errors, so many `times`, explain of a submission's.
 
-    An entry is legible if they are smaller than it. Where the errors of all legible entries are
-    those of a factor and of two roundings of the result, they are no part of the imitated ones. So
-    are they where no entry is legible, but for a gradient of zeros.
+    An entry is legible if `times` its imitated error is smaller than the entry. An entry is
+    precise if its errors are a factor, common to the legible entries, and two roundings of the
+    result; if no entry is legible, the factor is common to all, and a lost gradient is not precise.
+
+    - A legible entry has errors alike at all neighbours: a share of the imitated ones, or none if
+      all legible entries are precise.
+    - An illegible entry that is precise has no further errors.
+    - Any other entry may be lost: it may err by `times` its imitated error.
+
+    The deviation is that of a few samples, so `times` it is an estimate, not a bound.
     """
     # (V9)
     hiding, size = times * find_common_size(imitated), np.sqrt((exact**2).mean(axis=0))
@@ -244,7 +274,7 @@ def measure_slices(
     least = float(allow_bias(0.0, dtype)) * magnitude.max(axis=every, keepdims=True)
     small = np.where(magnitude < LOST * least, magnitude * np.minimum(magnitude, least), 0.0)
     unmoved = np.where((small == 0) & (magnitude < UNMOVED * least), magnitude * least, 0.0)
-    small = small + magnitude * np.minimum(np.abs(errors.mean(axis=0)), explained.lost)
+    small = small + magnitude * np.minimum(np.abs(errors), explained.lost)
     for number, axis in enumerate((None, *range(exact.ndim - 1))):
         summed = tuple(i for i in range(1, exact.ndim) if axis is None or i != axis + 1)
         product = (errors * exact).sum(axis=summed, keepdims=True)

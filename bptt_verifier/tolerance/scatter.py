@@ -42,7 +42,8 @@ def find_critical_ratio(number: int, entries: int, false_alarm: float = FALSE_AL
 def find_normal_ratio(entries: int, false_alarm: float = FALSE_ALARM) -> float:
     """Find how many standard deviations a normal error does not reach by chance.
 
-    Two-sided, for all of `entries` together (Bonferroni).
+    Two-sided, for all of `entries` together (Bonferroni). The deviation has to be known: of one
+    that is estimated from a few errors, the probability is larger.
     """
     return float(-ndtri(false_alarm / (2 * entries)))
 

@@ -1,6 +1,7 @@
 """Questions that a lazy kernel fails, each with a finding of its own."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Verdict, verify_vjp
+from bptt_verifier.judge.kernel_questions import Question, find_stale_entries
 from tests.support.kernels import backward_of, draw_rnn, rnn
 
 X = np.random.default_rng(0).normal(size=(3, 4))
@@ -155,6 +157,29 @@ def test_a_lazy_kernel_gets_the_finding_of_its_question(
 def test_a_right_kernel_passes_every_question() -> None:
     assert verify_vjp(right, forward, (X, W))
     assert verify_vjp(backward_of(rnn), rnn, draw_rnn(np.float16, T=2), cases=1)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_entries_are_unwritten_only_if_they_hold_an_answer_to_other_numbers(left: bool) -> None:
+    here, there = ({"x": np.linspace(start, 1, 8)} for start in (0.25, 0.5))
+    wrong, memory = np.array([7.0, 7, 0, 0, 0, 0, 0, 0]), np.zeros(8)
+    wrong_calls = iter([True, False, True])
+
+    class Calls:
+        @staticmethod
+        def ask(point: Any, cotangents: Any, copy: Any) -> Any:
+            value = point["x"] + (wrong if next(wrong_calls) and not left else 0)
+            if left and point is here:
+                value[:3] = memory[:3]
+            memory[:] = value
+            return {"x": value}
+
+    case, other = (SimpleNamespace(point=point, cotangents={}) for point in (here, there))
+    parts: Any = Calls, case, other, {"x": here["x"]}, {}, []
+    question = Question(*parts)
+    question.ask()
+    found = find_stale_entries(question)
+    assert (found is not None and found.name == "unwritten-output") == left
 
 
 def test_sizes_that_were_not_tried_are_stated() -> None:

@@ -211,3 +211,45 @@ def test_one_entry_that_rounding_explains_is_not_decided_where_the_others_are_ro
     x = np.array([1.4, *np.linspace(-1, 1, 20)]).astype(BFLOAT16)
     report = verify_vjp(backward, jnp.tanh, (x,), cases=1)
     assert report.verdict is Verdict.INCONCLUSIVE, str(report)
+
+
+def round_every_operation(arguments: Any, d: Any) -> Any:
+    """The pull-back of tanh, with every operation rounded to the dtype of its argument."""
+    (x,) = arguments
+    h = np.tanh(x)
+    return (d * (1 - h * h),)
+
+
+SATURATED: dict[str, tuple[float, Any]] = {
+    "zero": (2.5, lambda slope: 0 * slope),
+    "sign flipped": (2.7, lambda slope: -slope),
+    "× 1.5": (2.5, lambda slope: 1.5 * slope),
+    "× 1.2": (2.0, lambda slope: 1.2 * slope),
+}
+
+
+@pytest.mark.parametrize(("start", "change"), SATURATED.values(), ids=SATURATED)
+def test_a_mistake_where_digits_cancel_is_not_right_if_the_others_show_no_rounding_inside(
+    start: float, change: Any
+) -> None:
+    def backward(arguments: Any, d: Any) -> Any:
+        x = arguments[0].astype(np.float32)
+        slope = 1 - np.tanh(x) ** 2
+        slope = np.where(np.abs(x) > start, change(slope), slope)
+        return ((d.astype(np.float32) * slope).astype(BFLOAT16),)
+
+    x = np.random.default_rng(0).uniform(-4, 4, 512).astype(BFLOAT16)
+    report = verify_vjp(backward, jnp.tanh, (x,), cases=1)
+    assert report.verdict is Verdict.INCONCLUSIVE, str(report)
+    assert "shows no such rounding elsewhere" in str(report)
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [
+    (4.5, 7, "inconclusive"), (-3, 7, "agrees"),
+])  # fmt: skip
+def test_a_kernel_that_rounds_every_operation_is_not_wrong_where_tanh_is_saturated(
+    low: float, high: float, verdict: str
+) -> None:
+    x = np.random.default_rng(0).uniform(low, high, 200).astype(BFLOAT16)
+    report = verify_vjp(round_every_operation, jnp.tanh, (x,), cases=1)
+    assert str(report.verdict) == verdict, str(report)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.tolerance.formats import round_once
-from bptt_verifier.tolerance.projections import measure
+from bptt_verifier.tolerance.projections import measure, shows_rounding_inside
 
 TESTS = 1000
 
@@ -125,11 +125,45 @@ def test_one_per_cent_is_a_mistake_if_the_results_alone_are_rounded(roundings: i
     assert found.resolution < 0.01
 
 
-def test_a_gradient_that_may_be_lost_entirely_is_not_wrong_and_its_resolution_says_so() -> None:
+@pytest.mark.parametrize("scatter", [0, 0.05, 0.1, 0.2, 0.3])
+def test_a_gradient_that_may_be_lost_entirely_is_not_wrong_and_its_resolution_says_so(
+    scatter: float,
+) -> None:
     exact = 1e-3 * (1 + np.abs(neighbours((10, 30))))
+    exact *= 1 + scatter * np.random.default_rng(0).normal(size=exact.shape)
     imitated = imitate(np.full((10, 30), 1e-2))
     found = measure(-exact, exact, jnp.bfloat16, TESTS, imitated=imitated)
     assert not found.wrong
     assert found.resolution > 1 > measure(-exact, exact, jnp.bfloat16, TESTS).resolution
     errors = round_once(1.01 * exact, jnp.bfloat16) - exact
     assert measure(errors, exact, jnp.bfloat16, TESTS, imitated=imitated).wrong
+
+
+def cancel(rounded: bool, change: Any = 1) -> Any:
+    """Tell whether a kernel of 1 − h shows rounding inside, which rounds h or its result alone."""
+    sizes = np.geomspace(2.0**-8, 1, 400)
+    exact = sizes * (1 + 0.06 * np.random.default_rng(0).uniform(-1, 1, (16, 400)))
+    found = 1 - round_once(1 - exact, jnp.bfloat16) if rounded else exact
+    errors = round_once(change * found, jnp.bfloat16) - exact
+    imitated = imitate(np.full(400, 2.0**-10))
+    return shows_rounding_inside(errors, exact, imitated, TESTS, jnp.bfloat16)
+
+
+def test_a_kernel_shows_that_it_rounds_inside() -> None:
+    assert cancel(rounded=True)
+    assert not cancel(rounded=False)
+
+
+@pytest.mark.parametrize("factor", [0, -1, 1.2, 2])
+@pytest.mark.parametrize("start", [0, 50, 100, 150])
+def test_wrong_entries_do_not_show_rounding_inside(factor: float, start: int) -> None:
+    assert not cancel(False, np.where(np.arange(400) < start + 100, factor, 1.0))
+
+
+def test_entries_that_are_computed_without_cancellation_leave_others_that_show_it() -> None:
+    exact = 0.05 * (1 + 0.06 * np.random.default_rng(0).uniform(-1, 1, (16, 40)))
+    errors = np.where(np.arange(40) % 2, 1 - round_once(1 - exact, jnp.bfloat16) - exact, 0)
+    imitated = imitate(np.full(40, 2.0**-10))
+    assert shows_rounding_inside(errors, exact, imitated, TESTS, jnp.bfloat16)
+    few = errors[:, :3], exact[:, :3], imitated[..., :3]
+    assert not shows_rounding_inside(*few, TESTS, jnp.bfloat16)
