@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from math import prod
+from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -201,7 +201,7 @@ def describe_equality(found: ExactComparison, other: str) -> str:
     return (
         f"Certificate, in rational arithmetic: the claim equals {other} at a random rational point"
         f"{free}. If they were two functions, the chance of that would be below "
-        f"10^{found.log10_error:.0f}."
+        f"10^{ceil(found.log10_error)}."
     )
 
 

@@ -69,6 +69,13 @@ class FreeValues:
         return 2 * len(self.found) * self.degrees  # the sums in (Z10)
 
 
+def require_whole(exponent: Any) -> int:
+    """Return a whole exponent as an integer; raise TypeError for any other."""
+    if isinstance(exponent, int | float | np.integer | Fraction) and exponent % 1 == 0:
+        return int(exponent)
+    raise TypeError(f"exponent: expected a whole number or 0.5, found {exponent}")
+
+
 @total_ordering
 class FreeNumber:
     """A rational number, and the degrees of the numerator and denominator that it is a value of."""
@@ -122,8 +129,14 @@ class FreeNumber:
     def __rtruediv__(self, other: Any) -> Any:
         return self.reciprocal() * other
 
-    def __pow__(self, exponent: int) -> "FreeNumber":
-        self.values.charge(self.bits * abs(exponent))
+    def __pow__(self, exponent: Any) -> "FreeNumber":
+        if exponent == 0.5:
+            return self.sqrt()
+        exponent = require_whole(exponent)
+        if exponent < 0:
+            inverse: FreeNumber = self.reciprocal() ** -exponent
+            return inverse
+        self.values.charge(self.bits * exponent)
         power = self.value**exponent
         return FreeNumber(self.values, power, self.top * exponent, self.bottom * exponent)
 
@@ -207,7 +220,10 @@ class Tangent:
     def __rtruediv__(self, other: Any) -> Any:
         return self.read(other) / self
 
-    def __pow__(self, exponent: int) -> "Tangent":
+    def __pow__(self, exponent: Any) -> "Tangent":
+        if exponent == 0.5:
+            return self.sqrt()
+        exponent = require_whole(exponent)
         slope = exponent * self.value ** (exponent - 1) * self.slope
         return Tangent(self.value**exponent, slope)
 

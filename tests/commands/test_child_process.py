@@ -64,6 +64,7 @@ RIGHT = (
 )
 
 
+@pytest.mark.rest
 def test_files_named_like_pythons_own_modules_end_no_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +95,7 @@ def test_what_the_submission_prints_is_shown_in_part(tmp_path: Path) -> None:
     assert len(text) < 4200
 
 
+@pytest.mark.rest
 def test_nothing_is_shown_of_a_silent_submission(tmp_path: Path) -> None:
     printed: list[str] = []
     judge(write_file(tmp_path, *RIGHT), printed.append, options={"examples": 1})

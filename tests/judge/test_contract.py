@@ -141,6 +141,7 @@ def test_a_submission_that_writes_into_what_it_is_given_spoils_no_later_verdict(
     assert verify(right, model="lstm", examples=12)
 
 
+@pytest.mark.rest
 def test_sums_that_round_otherwise_at_each_call_are_deterministic_enough() -> None:
     right = derivation(lstm, "lstm")
     rng = np.random.default_rng(0)
@@ -248,6 +249,7 @@ def test_results_of_unknown_names_are_reported_as_not_checked() -> None:
     assert note in report.to_dict()["notes"]
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("model", ["rnn", "gru"])
 def test_gradients_of_biases_that_the_model_lacks_are_reported_as_not_checked(model: str) -> None:
     module = {"rnn": rnn, "gru": gru}[model]

@@ -213,6 +213,7 @@ def test_every_report_states_the_largest_sizes() -> None:
         assert f"{report.cases} cases up to T=200 B=33 D=33 H=65 O=33" in text
 
 
+@pytest.mark.rest
 def test_sizes_that_are_asked_for_are_tried() -> None:
     wrong = wrong_where("rnn", lambda s: s.T > 200)
     assert judge(wrong)

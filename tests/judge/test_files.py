@@ -171,7 +171,7 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (MIN_CHAR + NET, None, {}, "found lossFun, Net; name the one to judge, such as .*:lossFun"),
         ("def gradients(params, x, y, h0, c0): ...", None, {}, "--model lstm judges an LSTM, which has c0"),
         ("def gradients(params, x): ...", None, {}, r"expected gradients\(params, x, y\)"),
-        (DERIVATION, None, {"chosen": ["W"]}, "--params: expected an own model"),
+        (DERIVATION, None, {"chosen": ["W"]}, "--params: expected a model of your own"),
         (NET, "Net", {"options": {"model": "lstm"}}, "--model: expected a derivation"),
         (f"{GRADIENTS}def gradients(p): ...", None, {"chosen": ["W"]}, "--params: expected a function or"),
         ("def f(data):\n    return 1.0, data\n", "f", {"own": True}, "variables named as .* none for data"),

@@ -189,7 +189,7 @@ def read(folder: Path, source: str, name: str | None, own: bool | None = None) -
 def test_a_file_that_cannot_run_and_defines_nothing_says_why(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no_such_package"):
         read(tmp_path, "import no_such_package\n", None)
-    with pytest.raises(ValueError, match="expected a function gradients in"):
+    with pytest.raises(ValueError, match="expected a function or a class in"):
         read(tmp_path, "x = 1\n", None)
 
 

@@ -36,6 +36,7 @@ def said(report: Report) -> str:
 # Ordinary sizes.
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("activation", ["tanh", pytest.param("relu", marks=pytest.mark.slow)])
 def test_wide_and_long_networks_are_decided_in_every_case(activation: str) -> None:
     H, T = 48, 30
@@ -249,6 +250,7 @@ def normalised(p: Any, xp: Any) -> Any:
     return xp.sum(xp.tanh(z) * Y)
 
 
+@pytest.mark.rest
 def test_a_gradient_that_is_zero_to_rounding_does_not_hold_up_the_others() -> None:
     right = differentiate(normalised)
     params = WEIGHTS | {"b": np.zeros(2), "unused": np.ones(3)}

@@ -100,6 +100,7 @@ def test_what_stands_in_the_padding_changes_not_one_bit(cell: str, data: st.Data
     assert not gradients(problem)[1].x[padding].any()
 
 
+@pytest.mark.table(3)
 @EVERY_CELL
 @given(data=st.data())
 def test_a_padded_batch_has_the_gradients_of_its_sequences_one_by_one(

@@ -134,6 +134,7 @@ sys.exit(run_pytest(Path(), Path(sys.argv[1]), sys.argv[2:]))
 """
 
 
+@pytest.mark.rest
 def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) -> None:
     project, work = tmp_path / "project", tmp_path / "work"
     for name, text in PROJECT.items():

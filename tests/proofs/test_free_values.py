@@ -107,6 +107,20 @@ def test_degrees_are_those_of_numerator_and_denominator(values: FreeValues) -> N
     assert (a.exp() / (1 + a.exp())).top == 1
 
 
+def test_powers_are_exact_and_have_the_degrees_of_products(values: FreeValues) -> None:
+    a = values.draw_number() * values.draw_number() + 1
+    assert a**2.0 == a * a
+    assert a**0.5 == a.sqrt()
+    inverse = (a * a).reciprocal()
+    assert a**-2 == inverse
+    assert ((a**-2).top, (a**-2).bottom) == (inverse.top, inverse.bottom)
+    assert (Tangent(a, a) ** 2.0).slope == 2 * a * a
+    assert (Tangent(a, a) ** 0.5).slope == a / (2 * a.sqrt())
+    for power in (Tangent(a, a), a):
+        with pytest.raises(TypeError, match=r"expected a whole number or 0\.5, found 1\.5"):
+            power**1.5
+
+
 def test_every_argument_adds_to_the_chance_of_a_collision(values: FreeValues) -> None:
     a = values.draw_number()
     a.tanh()

@@ -204,6 +204,7 @@ def no_rocq(monkeypatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("no_rocq")
 def test_prove_prints_what_is_proved_and_writes_it(bptt, monkeypatch, tmp_path) -> None:
     options = {"rnn": "tanh", "lstm": "", "gru": "after"}

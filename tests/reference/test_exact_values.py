@@ -132,6 +132,7 @@ def test_a_cell_in_half_precision_is_decided_by_exact_values(cell: str) -> None:
     assert "not testable" not in str(report)
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_wrong_cell_whose_error_hides_below_the_bound_is_found(cell: str) -> None:
     report = verify(half(cell, W=1.03), model=cell, examples=24)
