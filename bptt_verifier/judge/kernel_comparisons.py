@@ -166,9 +166,11 @@ def measure_at(
 
     errors = {n: values.astype(np.float64) - true[n] for n, values in submitted.items()}
 
-    def measure_result(name: str, imitated: Mapping[str, Array]) -> Measurement:
+    def measure_result(
+        name: str, imitated: Mapping[str, Array], other_formula: bool = False
+    ) -> Measurement:
         before = None if nearer is None else nearer.measured(name)
-        own = doubt.get(name, 0.0), before, imitated.get(name)
+        own = doubt.get(name, 0.0), before, imitated.get(name), other_formula
         return measure(errors[name], true[name], dtypes[name], tests, *own)
 
     measured = {name: measure_result(name, {}) for name in submitted}
@@ -181,6 +183,11 @@ def measure_at(
             measured[name] = measured[name]._replace(explained=True)
             own = errors[name], true[name], imitated[name], tests, dtypes[name]
             unsure |= set() if shows_rounding_inside(*own) else {name}
+            continue
+        by_another = measure_result(name, imitated, other_formula=True)
+        if not by_another.wrong:
+            measured[name] = by_another._replace(explained=True)
+            unsure.add(name)
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
     return Found(case, submitted, true, of_gradients, of_outputs, frozenset(unsure))
 

@@ -41,7 +41,8 @@ def describe_kernel_precision(
     if doubted:
         yield (
             f"The kernel shows no such rounding elsewhere in the gradients for "
-            f"{', '.join(doubted)}, so these parts may be wrong."
+            f"{', '.join(doubted)}, or only another formula would lose these parts: they may be "
+            "wrong."
         )
     ratios = [m.noise.of_rounding for each in right for m in each.gradients.values()]
     known = [ratio for ratio in ratios if ratio > 0]

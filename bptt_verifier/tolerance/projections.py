@@ -18,6 +18,9 @@ from bptt_verifier.tolerance.scatter import POOLED, find_critical_ratio, find_no
 COARSE = 16  # noise of so many units is that of a coarser format inside
 APPROXIMATE = 2.0**-11  # relative errors of functions such as tanh on graphics processors
 LOST = 2  # units of the largest entry below which an entry may be lost beside it
+# Units of the largest entry below which another formula of the same function may lose an entry:
+# s (1 − s) for σ′ cancels terms of the size of a cotangent, which may be 4 times the largest entry.
+CANCELLED = 4 * LOST
 UNMOVED = 32  # units that an entry has to have so that neighbours draw its last one anew
 # Two roundings of terms to a spacing s err by up to s together. What is left of a number g is a
 # multiple of s: nothing, or at least s, and then at least g / 2.
@@ -146,6 +149,7 @@ def measure(
     uncertainty: Any = 0.0,
     near: Measurement | None = None,
     imitated: Array | None = None,
+    other_formula: bool = False,
 ) -> Measurement:
     """Measure the errors (K, …) of a gradient at K neighbours, where it is `exact` (K, …).
 
@@ -155,6 +159,7 @@ def measure(
     scatters there as well, and a mistake that changes with the point does not. `imitated` (V, M, …)
     are the errors of the stated function's own pull-back at the first M neighbours with every
     operation rounded, in V samples, in each of which an operation errs alike at all neighbours.
+    With `other_formula`, small entries may be lost, as by a formula that cancels in them.
     """
     noise = measure_noise(errors, exact, dtype, near)
     smallest = find_smallest(dtype)
@@ -164,6 +169,9 @@ def measure(
     if imitated is not None:
         times = find_normal_ratio(tests)
         explained = explain_errors(errors, exact, imitated, times, dtype)
+    if other_formula:
+        lost = allow_loss(exact, CANCELLED * float(allow_bias(0.0, dtype)))
+        explained = explained._replace(lost=np.maximum(explained.lost, lost))
     slices = tuple(measure_slices(errors, exact, dtype, doubt, ratio, near, explained))
     mean, deviation = errors.mean(axis=0), errors.std(axis=0, ddof=1)
     largest = float(np.abs(exact).max(initial=0.0))
@@ -187,6 +195,13 @@ def measure_noise(errors: Array, exact: Array, dtype: Any, near: Measurement | N
         relative if near is None else limit_noise(relative, near.noise.relative), dtype
     )
     return Noise(relative, find_unit(dtype), bias, total / rounding if rounding else 0.0)
+
+
+def allow_loss(exact: Array, relative: float) -> Array:
+    """Allow entries that are smaller than a part of the largest one to be lost whole."""
+    size, least = np.sqrt((exact**2).mean(axis=0)), relative * np.abs(exact).max(initial=0.0)
+    lost: Array = np.where(size < least, least, 0.0)
+    return lost
 
 
 def limit_noise(noise: Any, near: Any) -> Any:

@@ -253,3 +253,26 @@ def test_a_kernel_that_rounds_every_operation_is_not_wrong_where_tanh_is_saturat
     x = np.random.default_rng(0).uniform(low, high, 200).astype(BFLOAT16)
     report = verify_vjp(round_every_operation, jnp.tanh, (x,), cases=1)
     assert str(report.verdict) == verdict, str(report)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16], ids=["bfloat16", "float16"])
+def test_a_formula_that_cancels_where_the_stated_one_does_not_is_not_called_wrong(
+    dtype: Any,
+) -> None:
+    def forward(x: Any) -> Any:
+        return 1 / (1 + jnp.exp(-x))
+
+    def backward(arguments: Any, cotangents: Any) -> Any:
+        (x,) = arguments
+        one = np.ones((), x.dtype)
+        s = (one / (one + np.exp(-x)).astype(x.dtype)).astype(x.dtype)
+        return (cotangents * (s * (one - s)),)
+
+    x = np.random.default_rng(9).uniform(-10, 10, 600).astype(dtype)
+    report = verify_vjp(backward, forward, (x,), cases=1, seed=9)
+    assert report.verdict is not Verdict.DISAGREES
+    wrong = verify_vjp(
+        lambda a, c: (np.where(np.abs(a[0]) < 1, 0, backward(a, c)[0]).astype(dtype),),
+        forward, (x,), cases=1, seed=9,
+    )  # fmt: skip
+    assert wrong.verdict is Verdict.DISAGREES
