@@ -81,6 +81,7 @@ def test_files_named_like_pythons_own_modules_end_no_verdict(
     assert judge(file, options={"examples": EXAMPLES}).verdict is Verdict.AGREES
 
 
+@pytest.mark.rest
 def test_what_the_submission_prints_is_shown_in_part(tmp_path: Path) -> None:
     file = write_file(
         tmp_path, "import os, sys",
@@ -109,6 +110,7 @@ def test_what_a_file_printed_before_it_failed_is_shown(tmp_path: Path) -> None:
     assert printed == ["Your code printed:\nbefore"]
 
 
+@pytest.mark.rest
 def test_output_breaks_no_json_and_an_ended_process_has_its_own_exit_code(
     bptt: Command, tmp_path: Path
 ) -> None:

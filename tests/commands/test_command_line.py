@@ -375,7 +375,7 @@ def started(*arguments: str, before: str = "pass", **environment: str) -> subpro
     )  # fmt: skip
 
 
-@pytest.mark.table(2)
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [(("verify", "--examples", "1", "--seed", "{seed}"), 3), (("--help",), 141)],
@@ -395,6 +395,7 @@ def test_a_reader_that_leaves_does_not_make_a_verdict(arguments, code: int) -> N
         process.stderr.close()
 
 
+@pytest.mark.rest
 def test_what_the_terminal_cannot_show_is_replaced() -> None:
     process = started("explain", PYTHONIOENCODING="ascii")
     try:

@@ -181,6 +181,7 @@ def test_each_optional_state_of_an_lstm_is_left_out(missing: str) -> None:
     assert f"{missing} was not given: it is zero." in report.mistakes[0].explanation
 
 
+@pytest.mark.rest
 def test_a_right_derivation_with_an_optional_state_agrees() -> None:
     def gradients(params: Any, x: Any, y: Any, h0: Any = None, *, c0: Any = None) -> Any:
         return lstm.value_and_grad(lstm.Params(*params), x, y, h0, c0)

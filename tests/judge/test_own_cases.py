@@ -189,6 +189,7 @@ def test_an_overflow_excuses_no_mistake_and_none_at_the_parameters_given() -> No
     assert [mistake.name for mistake in report.mistakes] == ["not-finite"]
 
 
+@pytest.mark.rest
 def test_what_is_not_finite_at_small_values_too_is_no_overflow() -> None:
     gradients, loss, params = softmax_by_one_shift()
     calls: list[int] = []
@@ -232,6 +233,7 @@ def test_too_few_cases_are_inconclusive() -> None:
     assert "Too few cases could have shown a mistake: 1 in ∂L/∂w." in report.notes
 
 
+@pytest.mark.rest
 def test_a_loss_that_takes_float64_alone_is_confirmed_by_differences() -> None:
     def loss(p: Any, xp: Any) -> Any:
         L = xp.linalg.cholesky(p["A"] @ p["A"].T + 2 * np.eye(3))  # no longdouble in NumPy

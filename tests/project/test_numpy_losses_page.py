@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.source_file import load
@@ -27,6 +28,7 @@ def test_the_code_of_the_page_is_the_examples() -> None:
         assert block in source
 
 
+@pytest.mark.rest
 def test_the_report_of_the_page_is_that_on_the_example() -> None:
     module = load(EXAMPLE)
     report = verify_own_model(module.gradients, module.loss, module.params, cases=4)

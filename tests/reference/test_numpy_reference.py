@@ -102,6 +102,7 @@ def test_a_loss_that_cannot_be_traced_is_differentiated_by_differences(loss: Any
         assert __file__ in why
 
 
+@pytest.mark.rest
 def test_a_loss_with_a_path_for_each_point_is_a_black_box() -> None:
     report = judge(gradients, lambda p: square(p) + 0 * int(p["b"][0] * 1e12), cases=4)
     assert report.verdict is Verdict.AGREES, str(report)
