@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from benchmarks import scans
+from benchmarks import machine, scans
 from benchmarks.collectives import find_exchanges
 from benchmarks.contenders import Contender, Setting, Unavailable, fastest, named, timed_once
 from bptt_verifier.problems.problem import GATES, Problem
 from manual_bptt import jitted
-from manual_bptt.jitted import parallel
+from manual_bptt.jitted import parallel, shares
 
 ValueAndGrad = Callable[[Any, Any, Any], tuple[Any, Any]]
 
@@ -143,6 +143,40 @@ def shared_out(name: str, problem: Problem, setting: Setting, *, devices: int) -
     by_hand = partial(parallel.value_and_grad, **options)
     everywhere, of_x, of_y = (NamedSharding(mesh, spec) for spec in specs)
     return compiled(name, by_hand, problem, setting, shares=(everywhere, of_x, of_y))
+
+
+def in_shares(name: str, problem: Problem, setting: Setting) -> Contender:
+    """The derivation by hand of `manual_bptt.jitted.shares`, one share for each processor.
+
+    The shares are programs of their own, so that the update is one more.
+    """
+    if setting.gpu:
+        raise Unavailable("shares are for the processors of a CPU")
+    B, count = problem.x.shape[1], machine.schedulable()
+    if min(B, count) < 2:
+        raise Unavailable(f"expected two sequences and two processors, found {B} and {count}")
+    place = partial(jax.device_put, device=setting.device)
+    params, x, y, rate = place((problem.params, problem.x, problem.y, problem.x.dtype.type(0)))
+    options: dict[str, Any] = {**problem.option, "loss": problem.loss, "shares": count}
+
+    @jax.jit
+    def move(params: Any, gradient: Any, rate: Any) -> Any:
+        return jax.tree.map(lambda weight, slope: weight - rate * slope, params, gradient)
+
+    def step(state: Any, rate: Any) -> Any:
+        loss, gradient = shares.value_and_grad(state, x, y, **options)
+        return loss, move(state, gradient, rate)
+
+    _, seconds = timed_once(lambda: jax.block_until_ready(step(params, rate)))
+    return Contender(
+        name,
+        start=lambda: jax.tree.map(jnp.copy, params),
+        step=step,
+        parameters=named,
+        wait=jax.block_until_ready,
+        rate=lambda value: place(problem.x.dtype.type(value)),
+        compile_seconds=None if jax.config.values["jax_compilation_cache_dir"] else seconds,
+    )
 
 
 def products(problem: Problem, *, in_place: bool) -> Callable[..., Any]:

@@ -37,6 +37,7 @@ class Suite(StrEnum):
 CONTENDERS: dict[str, Builder] = {
     "manual": numpy_steps.manual,
     "manual-jit": jax_steps.manual_jit,
+    "manual-jit-in-shares": jax_steps.in_shares,
     "autodiff": jax_steps.autodiff,
     "autodiff-hoisted": jax_steps.autodiff_hoisted,
     "torch": torch_steps.torch_step,

@@ -49,6 +49,36 @@ def value_and_grad(
     Raises TypeError or ValueError naming the argument that does not fit.
     """
     require_mesh(mesh)
+    options = activation, reset, loss, outputs, lengths, truncation, checkpoint_every
+    model, given = arguments(params, x, y, h0, c0, *options)
+    B = given.x.shape[1]
+    if B % mesh.size:
+        raise ValueError(
+            f"x: expected a batch that {mesh.size} devices share evenly, found B = {B}"
+        )
+    with step.precision(given):
+        value, gradient = compiled(mesh, model, placed(mesh, outputs, given))
+    return value, model.parameters(*gradient[: len(model.parameters._fields)])
+
+
+def arguments(
+    params: Any,
+    x: Any,
+    y: Any,
+    h0: Any,
+    c0: Any,
+    activation: str,
+    reset: str,
+    loss: str,
+    outputs: str,
+    lengths: Any,
+    truncation: int | None,
+    checkpoint_every: int | None,
+) -> tuple[Model[Any], Given]:
+    """The model that these parameters belong to, told by the shape of W, and its arguments.
+
+    Raises TypeError or ValueError naming the argument that does not fit.
+    """
     states: dict[str, Any] = {"h0": h0}
     gates = count_gates(params)
     if gates == readable_lstm.GATES:
@@ -64,15 +94,7 @@ def value_and_grad(
         inputs.name_among("activation", activation, ("tanh",))
         if checkpoint_every is not None:
             raise ValueError(f"checkpoint_every: expected None, found {checkpoint_every}")
-    model, given = step.arguments(model, params, x, y, outputs, lengths, truncation, **states)
-    B = given.x.shape[1]
-    if B % mesh.size:
-        raise ValueError(
-            f"x: expected a batch that {mesh.size} devices share evenly, found B = {B}"
-        )
-    with step.precision(given):
-        value, gradient = compiled(mesh, model, placed(mesh, outputs, given))
-    return value, model.parameters(*gradient[: len(model.parameters._fields)])
+    return step.arguments(model, params, x, y, outputs, lengths, truncation, **states)
 
 
 def require_mesh(mesh: Any) -> None:
@@ -123,16 +145,27 @@ def on_one_device(
     axes: tuple[str, ...], model: Model[Any], given: Given
 ) -> tuple[Float[Array, ""], Weights]:
     """The loss and the gradients of all devices' sequences, from those of this device's."""
-    value, gradients = step.everything(model, given)
+    weighed, n = weigh(model, given)  # the devices have shares of equal size
     if model.loss in SUMS:
-        summed: tuple[Array, Weights] = added(axes, (value, gradients.weights))
+        summed: tuple[Array, Weights] = added(axes, weighed)
         return summed
-    n: Any = 1
-    if model.outputs == "every" and given.lengths is not None:  # other shares have other numbers
-        n = given.lengths.sum().astype(value.dtype)
-    parts = jax.tree.map(lambda each: n * each, (value, gradients.weights))
-    (value, weights), N = added(axes, (parts, jnp.asarray(n, value.dtype)))
-    return value / N, jax.tree.map(lambda each: each / N, weights)  # (Q17)
+    found, N = added(axes, (weighed, n))
+    mean: tuple[Array, Weights] = jax.tree.map(lambda each: each / N, found)  # (Q17)
+    return mean
+
+
+def weigh(model: Model[Any], given: Given, size: int = 1) -> tuple[tuple[Array, Weights], Array]:
+    """N_p times the loss and the gradients of a share, and N_p. (Q17)
+
+    `size` is the share's, relative to the others. Of sequences of other lengths, N_p is the number
+    of steps that count; of a loss that is a sum, 1.
+    """
+    value, gradients = step.everything(model, given)
+    n: Any = 1 if model.loss in SUMS else size
+    if model.loss not in SUMS and model.outputs == "every" and given.lengths is not None:
+        n = given.lengths.sum()
+    n = jnp.asarray(n, value.dtype)
+    return jax.tree.map(lambda each: n * each, (value, gradients.weights)), n
 
 
 def added(axes: tuple[str, ...], values: Any) -> Any:

@@ -15,7 +15,7 @@ from bptt_verifier.problems.cached import collect_content
 from bptt_verifier.problems.problem import CELLS, GATES
 from bptt_verifier.reference.autodiff import derive_bound, reference
 from manual_bptt import training
-from manual_bptt.jitted import parallel, rnn
+from manual_bptt.jitted import parallel, rnn, shares
 from manual_bptt.jitted import training as on_a_mesh
 from tests.support.compiled import plain_problem
 from tests.support.modules import ROOT
@@ -147,6 +147,29 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
     problem = problem_of("rnn")
     with pytest.raises(ValueError, match=r"^x: expected a batch that 3 devices share evenly"):
         parallel.value_and_grad(problem.params, problem.x, problem.y, mesh=mesh)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("number", [2, 3])
+def test_shares_of_the_batch_give_the_gradients_of_all_of_it(cell: str, number: int) -> None:
+    problem = problem_of(cell)  # of four sequences, which three shares divide unevenly
+    given = {"params": problem.params, "x": problem.x, "y": problem.y, **problem.first}
+    found = shares.value_and_grad(**given, **problem.options, shares=number)
+    known = CELLS[cell].value_and_grad(**given, **problem.options)
+    for each, right in zip((found[0], *found[1]), (known[0], *known[1]), strict=True):
+        assert (each is None) == (right is None)
+        if right is not None:
+            assert np.abs(np.asarray(each) - right).max() <= ROUNDING * np.abs(right).max()
+
+
+def test_one_share_is_the_compiled_step_and_there_are_no_more_shares_than_sequences() -> None:
+    _, params, x, y, *_ = plain_problem()
+    alone = rnn.value_and_grad(params, x[:, :1], y[:1])
+    for number in (1, 5):
+        found = shares.value_and_grad(params, x[:, :1], y[:1], shares=number)
+        assert collect_content(found) == collect_content(alone)
+    with pytest.raises(ValueError, match=r"^shares: expected at least 1, found 0"):
+        shares.value_and_grad(params, x, y, shares=0)
 
 
 @pytest.mark.table(3)
