@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.mistakes.expressions import name_operand, quote_expression, write_expression
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
     Values,
     change_edges,
-    describe_expression,
     find_role,
     make_pullback,
-    name_operand,
 )
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import move_back
@@ -40,31 +39,27 @@ def list_factor_mistakes(
     constant = all(slot in constants for slot in slots)
     numbers = [constants[slot] for slot in slots] if constant else []
     done = "divided" if name == "div" else "multiplied"
-    if numbers and all(value.size == 1 for value in numbers):
-        what = f"the constant {float(numbers[0].ravel()[0].real):.6g}"
-    elif numbers and all(np.isin(value, (0, 1)).all() for value in numbers):
-        what = f"its {name_operand(other)}, a mask"
-    else:
-        what = f"its {name_operand(other)}{', a constant' if constant else ''}"
-    to = f"what is passed back to its {name_operand(operand)}"
+    what = name_operand(known, group[-1], other)
+    if numbers and any(value.size > 1 for value in numbers):
+        mask = all(np.isin(value, (0, 1)).all() for value in numbers)
+        what += ", a mask" if mask else ", a constant"
+    to = f"the gradient passed on to {name_operand(known, group[-1], operand)}"
     role = "constant" if constant else find_role(known, group, operand)
 
     def make(named: str, said: str, replaced: Callable[[Any], Any], key: Any) -> OperationMistake:
         changes = partial(replace_factors, known, group, operand, replaced)
-        return OperationMistake(
-            named, said, group[0], changes, {}, (named, said if key else "", role)
-        )
+        return OperationMistake(named, said, group[0], changes, {}, (named, key, role))
 
-    yield make("factor-missing", f"{to} is not {done} by {what}", np.ones_like, None)
+    yield make("factor-missing", f"{to} is not {done} by {what}", np.ones_like, 0)
     if constant:
         inverse = f"{to} is divided by {what}" if name == "mul" else f"{to} is multiplied by {what}"
         yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
     else:
-        inverse = f"{to} is divided by the other operand, not multiplied by it"
+        inverse = f"{to} is divided by {what}, where it should be multiplied"
         if name == "mul":
             yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
-        minus = f"{to} is multiplied by one minus the other operand, not by it"
-        yield make("wrong-operand", minus, lambda value: 1 - value, 1)
+        minus = f"{to} is {done} by 1 − {what}, where {what} belongs"
+        yield make("wrong-operand", minus, lambda value: 1 - value, 2)
 
 
 def list_missing_products(
@@ -78,14 +73,16 @@ def list_missing_products(
         operations[number].inputs[1 - operand] in known.leaf
         and shape == operations[number].shapes[0]
     ):
-        said = f"what is passed back to its {name_operand(operand)} is not multiplied by the weight"
+        weight, to = (name_operand(known, number, k) for k in (1 - operand, operand))
+        said = f"the gradient passed on to {to} is not multiplied by the weight {weight}"
         edges = [(k, operand) for k in group]
         changes = change_edges(edges, slope=1.0)
         family = "factor-missing", find_role(known, group, operand)
         yield OperationMistake("factor-missing", said, group[0], changes, {}, family)
         if operations[group[0]].inputs[operand] in known.leaf and len(group) > 1:
             first = change_edges(edges[:1], slope=1.0)
-            yield OperationMistake("factor-missing", f"{said} at its first use", group[0], first)
+            first_time = f"{said} the first time that this expression is computed"
+            yield OperationMistake("factor-missing", first_time, group[0], first)
 
 
 def replace_factors(
@@ -121,8 +118,9 @@ def list_path_factors(known: Structure) -> Iterator[OperationMistake]:
             if len(once) < len(slots) or len({known.group_of[k] for k, _ in pairs}) != 1:
                 continue
             for path in paths if len(paths) > 1 else ():
-                factor = f"the other factor of the product{describe_expression(known, group[0])}"
-                said = f"what is passed back to its {name_operand(path)} lacks {factor}"
+                factor = name_operand(known, group[-1], 1 - operand)
+                to = name_operand(known, pairs[-1][0], path)
+                said = f"the gradient passed on to {to} lacks the factor {factor}"
                 changes = partial(leave_factor_out, known, pairs, operand, path)
                 yield OperationMistake("factor-missing", said, pairs[0][0], changes)
 
@@ -144,7 +142,7 @@ def leave_factor_out(
 def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterator[OperationMistake]:
     """List mistakes that put the gradients of two parts of an array in each other's place."""
     operations = known.program.operations
-    said = "the gradients of two of its parts are in each other's place"
+    exchanged = "are in each other's place"
     sliced = [
         group
         for group in groups
@@ -157,6 +155,8 @@ def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterato
             for a, b in pairs
         ):
             changes = partial(exchange_parts, known, one, other)
+            parts = [quote_expression(known, each[-1]) for each in (one, other)]
+            said = f"the gradients of {' and '.join(parts)} {exchanged}"
             yield OperationMistake("parts-exchanged", said, one[0], changes)
     for group in groups:
         shapes = operations[group[0]].shapes
@@ -166,8 +166,8 @@ def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterato
             for i, k in combinations(range(len(shapes)), 2):
                 if shapes[i] == shapes[k]:
                     changes = partial(exchange_results, known, group, i, k)
-                    words = f"{said}, number {i + 1} and {k + 1}"
-                    yield OperationMistake("parts-exchanged", words, group[0], changes)
+                    said = f"the gradients of the parts {i + 1} and {k + 1} {exchanged}"
+                    yield OperationMistake("parts-exchanged", said, group[0], changes)
 
 
 def list_exchanged_operands(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
@@ -176,9 +176,8 @@ def list_exchanged_operands(known: Structure, group: Sequence[int]) -> Iterator[
     for i, k in list(combinations(known.active(*group), 2))[:OTHERS]:
         inputs = [operations[number].inputs for number in group]
         if all(shape_of(known, slots[i]) == shape_of(known, slots[k]) for slots in inputs):
-            said = (
-                f"what is passed back to its {name_operand(i)} and {name_operand(k)} is exchanged"
-            )
+            one, other = (name_operand(known, group[-1], each) for each in (i, k))
+            said = f"the gradients of {one} and {other} are in each other's place"
             changes = partial(exchange_operands, known, group, i, k)
             yield OperationMistake("parts-exchanged", said, group[0], changes)
 
@@ -238,26 +237,31 @@ def exchange_results(
 
 def list_other_operands(
     known: Structure, group: Sequence[int], operand: int
-) -> Iterator[tuple[list[int], str]]:
-    """List values of the same step, of the same shape, for the other operand of a product."""
+) -> Iterator[tuple[list[int], str, str]]:
+    """List values of the same step, of the same shape, for the other operand of a product.
+
+    Each has what it is at any place where a product is, and the words for this one.
+    """
     operations, constants = known.program.operations, known.program.constants
     slots = [operations[number].inputs[1 - operand] for number in group]
     shape = shape_of(known, slots[-1])
     if shape is None or len(shape) == 0:
         return
+    own = name_operand(known, group[-1], 1 - operand)
     if len(slots) > 1 and not any(slot in known.leaf for slot in slots):
-        for one, which in ((slots[0], "of the first"), (slots[-1], "of the last")):
-            yield [one] * len(slots), f"the value {which} step at every step"
+        for one, which in ((slots[0], "first"), (slots[-1], "last")):
+            yield [one] * len(slots), which, f"the {which} step's value of {own} at every step"
         after = following(known, slots[-1], slots[-2])
         if after is not None:
-            yield [after] * len(slots), "the value after the last step at every step"
+            words = f"the value of {own} after the last step, at every step"
+            yield [after] * len(slots), "after", words
     if all(slot in known.leaf for slot in slots):
         for each in known.groups:
             product = operations[each[0]].name == operations[group[0]].name
             for other in operations[each[-1]].inputs if product and each != group else ():
                 if other in known.leaf and other not in slots and shape_of(known, other) == shape:
-                    what = f"a weight of another place, from {known.leaf[other]}"
-                    yield [other] * len(group), what
+                    words = f"the weight `{known.leaf[other]}`, where {own} belongs"
+                    yield [other] * len(group), known.leaf[other], words
         return
     found, repeated = 0, group[-1] in known.step
     for each in sorted(known.groups, key=lambda each: abs(each[-1] - group[-1])):
@@ -265,10 +269,15 @@ def list_other_operands(
         if len(each) < len(group) or apart or found == OTHERS:
             continue
         chosen = each[len(each) - len(group) :]
-        for column in zip(*(operations[number].inputs for number in chosen), strict=True):
+        columns = zip(*(operations[number].inputs for number in chosen), strict=True)
+        for k, column in enumerate(columns):
             same = all(shape_of(known, slot) == shape for slot in column)
             fixed = all(slot in constants or slot in known.leaf for slot in column)
             if same and not fixed and list(column) != slots:
                 found += 1
-                line = describe_expression(known, chosen[-1])
-                yield [*column], f"an operand of another expression{line}"
+                value, expression = (
+                    name_operand(known, chosen[-1], k),
+                    write_expression(known, chosen[-1]),
+                )
+                read = f", as in `{expression}`," if expression else ","
+                yield [*column], expression, f"{value}{read} where {own} belongs"

@@ -114,10 +114,10 @@ def list_reset_mistakes(known: Structure) -> Iterator[OperationMistake]:
     if not states:
         return
     number = known.producer[states[0][-1][-1]]
-    back = "what is passed back to the initial state of a sequence or layer is not reset:"
-    for order, words in ((1, "next"), (-1, "one before")):
+    back = "the carried gradient is not reset to zero at the end of a sequence or layer:"
+    for order, words in ((1, "next one"), (-1, "one before")):
         gradients = partial(hand_back, known, [each[::order] for each in states], begin)
-        said = f"{back} it is added to what arrives at the last state of the {words}"
+        said = f"{back} it goes into the last state of the {words}"
         yield OperationMistake(RESET, said, number, change_nothing, whole=gradients)
     said = "the states of a sequence begin with the last ones of the sequence before it"
     gradients = partial(hand_forward, known, states, begin)

@@ -65,9 +65,11 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
             ):
                 continue
             diagonal = partial(keep_diagonal, known, group)
-            said = "its derivative is taken as p (1 − p), the diagonal alone"
+            said = "the derivative of the softmax p is taken as p (1 − p), without p_i p_k"
             yield OperationMistake("softmax-diagonal", said, group[0], diagonal, {}, ("diagonal",))
-            said = "nothing is passed back through the sum in the denominator of the softmax"
+            said = (
+                "the sum in the denominator of the softmax is differentiated as if it were constant"
+            )
             edges = [(number, 1) for number in group]
             found = scale_edges("softmax-denominator", said, edges, 0.0)
             yield found._replace(family=("denominator",))
@@ -111,7 +113,9 @@ def list_wrong_axes(
     for chosen in others:
         where = f"axis {chosen[0]}" if len(chosen) == 1 else "all axes"
         own = " and ".join(map(str, axes))
-        said = f"its derivative has a softmax over {where}, where the scores are summed over {own}"
+        said = (
+            f"your gradient has a softmax over {where}, where that of the loss is over axis {own}"
+        )
         changes = partial(sum_over, known, group, sums, chosen)
         yield OperationMistake(name, said, sums[0], changes, {"axes": [*chosen]}, (name, chosen))
 
