@@ -18,11 +18,12 @@ from bptt_verifier.mistakes.in_conjugates import (
     list_single_conjugate_mistakes,
 )
 from bptt_verifier.mistakes.in_factors import (
-    list_exchanges,
+    list_extra_factors,
     list_factor_mistakes,
     list_other_operands,
     list_path_factors,
 )
+from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
     list_lookup_mistakes,
@@ -37,6 +38,7 @@ from bptt_verifier.mistakes.in_slopes import (
     replace_slopes,
 )
 from bptt_verifier.mistakes.in_sums import list_step_mistakes, list_use_mistakes
+from bptt_verifier.mistakes.in_targets import list_target_mistakes
 from bptt_verifier.mistakes.in_time import (
     list_adjoint_mistakes,
     list_arrival_mistakes,
@@ -116,7 +118,11 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)
     yield from list_exchanges(known, known.groups)
+    yield from list_target_mistakes(known)
+    for group in known.groups:
+        yield from list_partial_products(known, group)
     yield from list_path_factors(known)
+    yield from list_extra_factors(known)
     yield from list_use_mistakes(known)
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)

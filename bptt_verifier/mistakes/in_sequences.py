@@ -42,7 +42,10 @@ class Beginning(NamedTuple):
 
 
 def find_chains(known: Structure) -> list[list[Chain]]:
-    """Find the chains of each state in the order of the program, where there are several."""
+    """Find the chains of each state in the order of the program, where there are several.
+
+    The states of two directions, which have lines of their own, are chains of one kind, too.
+    """
     operations, starts = known.program.operations, find_starts(known)
     found: dict[Any, list[Chain]] = {}
     for slot in sorted({operations[n].inputs[k] for n, k in known.carried}):
@@ -57,7 +60,12 @@ def find_chains(known: Structure) -> list[list[Chain]]:
                            if start <= known.step.get(n, -1) < end)  # fmt: skip
             if len(states) == end - start > 1 and states not in chains:
                 chains.append(states)
-    return [sorted(chains) for chains in found.values() if len(chains) > 1]
+    single = [chains[0] for chains in found.values() if len(chains) == 1]
+    alike: dict[Any, list[Chain]] = {}
+    for chain in single:
+        alike.setdefault(find_shape(known, chain[-1]), []).append(chain)
+    several = [chains for chains in found.values() if len(chains) > 1]
+    return [sorted(chains) for chains in (several or alike.values()) if len(chains) > 1]
 
 
 def find_beginnings(known: Structure, chain: Chain) -> list[Beginning]:

@@ -22,9 +22,10 @@ from bptt_verifier.mistakes.operation_mistakes import (
 )
 from bptt_verifier.program.activations import Activation, name_operations, slope_of
 from bptt_verifier.program.backward import Change
-from bptt_verifier.program.structure import Structure
+from bptt_verifier.program.structure import Structure, following, shape_of
 
 Formula = Callable[[Any], Any]
+FindSlope = Callable[[Structure, Activation, Values], Any]
 
 # The slopes of known activations as functions of their results, as in SLOPES.
 BY_RESULT: dict[str, Formula] = {
@@ -51,13 +52,15 @@ def list_shifted_slopes(
         what = name_activation(known, each[0])
         if len(each) > 1:
             for by, which in ((-1, "previous"), (1, "next")):
-                slopes = {
+                others = {
                     one.end: each[k + by] if 0 <= k + by < len(each) else None
                     for k, one in enumerate(each)
                 }
                 said = f"the derivative of {what} is that of the {which} step"
-                changes = partial(replace_slopes, known, each, partial(slope_at_step, slopes))
-                yield OperationMistake("hidden-state-off-by-one", said, each[0].end, changes)
+                for at_end in (slope_below_zero, *find_end_slopes(known, each, by)):
+                    slope = partial(slope_at_step, others, at_end)
+                    changes = partial(replace_slopes, known, each, slope)
+                    yield OperationMistake("hidden-state-off-by-one", said, each[0].end, changes)
         kind = recognise(known, each[0])
         if kind is None:
             continue
@@ -84,19 +87,52 @@ def list_shifted_slopes(
 
 def slope_at_step(
     others: Mapping[int, Activation | None],
+    at_end: FindSlope,
     known: Structure,
     activation: Activation,
     values: Values,
 ) -> Any:
-    """Compute the slope of the activation of another step; beyond the ends, that at zero.
-
-    At a kink it is that below zero, since derivations mask by `h > 0`.
-    """
+    """Compute the slope of the activation of another step; beyond the ends, `at_end`."""
     other = others[activation.end]
     if other is None:
-        below = np.full_like(values[activation.start], -np.finfo(np.float32).tiny)
-        return slope_of(known, activation, values, below)[0]
+        return at_end(known, activation, values)
     return slope_of(known, other, values)[0]
+
+
+def slope_below_zero(known: Structure, activation: Activation, values: Values) -> Any:
+    """Compute the slope at zero; at a kink that below it, since derivations mask by `h > 0`."""
+    below = np.full_like(values[activation.start], -np.finfo(np.float32).tiny)
+    return slope_of(known, activation, values, below)[0]
+
+
+def find_end_slopes(known: Structure, each: Sequence[Activation], by: int) -> list[FindSlope]:
+    """Find the slopes before the first step, at an initial state, or after the last one."""
+    operations = known.program.operations
+    if by > 0:
+        after = following(known, each[-1].start, each[-2].start)
+        return [] if after is None else [partial(slope_at_slot, after)]
+    first, kind = known.step.get(each[0].end), recognise(known, each[0])
+    (state,) = operations[each[0].end].outputs
+    for number, operand in known.users.get(state, ()) if kind is not None else ():
+        if first is None or known.step.get(number) != first + 1:
+            continue
+        group = known.groups[known.group_of[number]]
+        slots = [operations[k].inputs[operand] for k in group if known.step.get(k) == first]
+        if slots and kind is not None and shape_of(known, slots[0]) == shape_of(known, state):
+            return [partial(evaluate_at_slot, BY_RESULT[kind], slots[0])]
+    return []
+
+
+def slope_at_slot(slot: int, known: Structure, activation: Activation, values: Values) -> Any:
+    """Compute the slope of an activation at the value of a slot."""
+    return slope_of(known, activation, values, values[slot])[0]
+
+
+def evaluate_at_slot(
+    formula: Formula, slot: int, known: Structure, activation: Activation, values: Values
+) -> Any:
+    """Evaluate a formula at the value of a slot."""
+    return formula(values[slot][0])
 
 
 def evaluate_at_variable(
@@ -237,8 +273,10 @@ def list_mixed_slopes(
     if kind is None:
         return
     y, z = (name_result(known, a[0]) for a in (each, others))
-    if y == z:
-        return
+    unnamed = [(name, a[0]) for name, a in ((y, each), (z, others)) if name == "y"]
+    z = "z" if y == z else z
+    if len(unnamed) == 2:
+        unnamed[1] = z, unnamed[1][1]
     formulas: list[tuple[str, Callable[[Any, Any], Any]]] = []
     if kind == "sigmoid":
         formulas += [
@@ -249,9 +287,8 @@ def list_mixed_slopes(
         slope = BY_RESULT[kind]
         formulas.append((SLOPES[kind].format(z), lambda y, z: slope(z)))
     by_end = {one.end: other for one, other in zip(each, others, strict=True)}
-    unnamed = [a[0] for a, name in ((each, y), (others, z)) if name == "y"]
     right = SLOPES[kind].format(y)
-    right += "".join(f", y being the result of {name_activation(known, a)}" for a in unnamed)
+    right += "".join(f", {name} being {quote_expression(known, a.end)}" for name, a in unnamed)
     for words, formula in formulas:
         said = f"your gradient uses {words} where the derivative of {kind} is {right}"
         changes = partial(replace_slopes, known, each, partial(mix_results, by_end, formula))
@@ -286,7 +323,7 @@ def slope_of_other(
 def replace_slopes(
     known: Structure,
     activations: Sequence[Activation],
-    find_slope: Callable[[Structure, Activation, Values], Any],
+    find_slope: FindSlope,
     values: Values,
 ) -> Changes:
     """Replace the slope of each activation, between its result and its variable."""

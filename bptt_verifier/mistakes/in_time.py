@@ -24,7 +24,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.activations import find_activations, is_linear
 from bptt_verifier.program.backward import Change, backward, sweep_back
 from bptt_verifier.program.operations import Operation
-from bptt_verifier.program.structure import Structure
+from bptt_verifier.program.structure import Structure, shape_of
 from bptt_verifier.program.trace import Program, forward
 
 DROPPED = "recurrent-path-dropped"
@@ -54,6 +54,7 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
         by_state.setdefault(known.group_of[state], []).append((number, operand))
     first = find_initial_edges(known)
     if first:
+        yield from list_initial_mistakes(known, first)
         said = f"no gradient is {between}, nor to the initial state"
         yield scale_edges(DROPPED, said, [*first, *carried], 0.0, path="all")
     for edges in by_path.values() if len(by_path) > 1 else ():
@@ -75,6 +76,27 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
             yield from list_truncations(known, [*first, *which], whose, first)
     said = f"the gradient {between} is counted twice"
     yield scale_edges("path-counted-twice", said, carried, 2.0)
+
+
+def list_initial_mistakes(known: Structure, first: Sequence[Edge]) -> Iterator[OperationMistake]:
+    """List the mistake of giving an initial state the gradient of the state after one step."""
+    operations = known.program.operations
+    by_state: dict[tuple[int, int], list[Edge]] = {}
+    for number, operand in first:
+        later = known.groups[known.group_of[number]][1]
+        states = operations[number].inputs[operand], operations[later].inputs[operand]
+        if shape_of(known, states[0]) == shape_of(known, states[1]):
+            by_state.setdefault(states, []).append((number, operand))
+    for (_, state), edges in by_state.items():
+        (kept, operand), *others = edges
+        passed = {(kept, operand): Change(operand, slope=1.0, arriving_at=state)}
+
+        def changes(values: Values, passed: Any = passed, others: Any = tuple(others)) -> Changes:
+            return change_edges(others, after=0.0)(values) | passed
+
+        said = f"the initial state, {name_operand(known, kept, operand)}, gets the gradient of the"
+        said += " state after the first step"
+        yield OperationMistake("wrong-operand", said, kept, changes)
 
 
 def find_initial_edges(known: Structure) -> list[Edge]:

@@ -199,7 +199,8 @@ def change_rows(
         result = np.asarray(first.through([ct if ct is None else ct[rows] for ct in arriving]))
     elif first.slope is not None:
         assert arriving[0] is not None
-        result = scale(arriving[0][rows], [change.slope for change in changes])
+        ct = arriving[0][rows] if first.arriving is None else [c.arriving for c in changes]
+        result = scale(ct, [change.slope for change in changes])
     elif first.instead or first.arriving is not None or any(c.before is not None for c in changes):
         wrong, cotangents = list(given), [ct if ct is None else ct[rows] for ct in arriving]
         for k, (operand, _) in enumerate(first.instead):
