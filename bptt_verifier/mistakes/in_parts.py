@@ -194,8 +194,10 @@ def list_partial_products(known: Structure, group: Sequence[int]) -> Iterator[Op
     if operations[number].name != "dot_general":
         return
     slot, shape = operations[number].outputs[0], operations[number].shapes[0]
-    while len(users := known.users.get(slot, ())) == 1 and operations[users[0][0]].name == "add":
+    users = known.users.get(slot, [])
+    while len(users) == 1 and operations[users[0][0]].name == "add":
         (slot,) = operations[users[0][0]].outputs
+        users = known.users.get(slot, [])
     slices = [user for user, _ in users if operations[user].moved is not None]
     if len(slices) < 2 or len(slices) < len(users) or shape_of(known, slot) != shape:
         return

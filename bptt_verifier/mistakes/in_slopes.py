@@ -58,8 +58,8 @@ def list_shifted_slopes(
                 }
                 said = f"the derivative of {what} is that of the {which} step"
                 for at_end in (slope_below_zero, *find_end_slopes(known, each, by)):
-                    slope = partial(slope_at_step, others, at_end)
-                    changes = partial(replace_slopes, known, each, slope)
+                    of_step = partial(slope_at_step, others, at_end)
+                    changes = partial(replace_slopes, known, each, of_step)
                     yield OperationMistake("hidden-state-off-by-one", said, each[0].end, changes)
         kind = recognise(known, each[0])
         if kind is None:
@@ -74,14 +74,12 @@ def list_shifted_slopes(
         yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind))
         name = "activation-derivative-incomplete"
         wrong = [(name, words, slope) for words, slope in INCOMPLETE[kind]]
-        wrong += [
-            ("activation-derivative-of-another-function", SLOPES[other], slope)
-            for other, slope in BY_RESULT.items()
-            if other != kind
-        ]
+        name = "activation-derivative-of-another-function"
+        wrong += [(name, SLOPES[k], slope) for k, slope in BY_RESULT.items() if k != kind]
         for name, words, slope in wrong:
             said = f"your gradient uses {words.format(y)} where {right}"
-            changes = partial(replace_slopes, known, each, partial(evaluate_at_result, slope))
+            at_result = partial(evaluate_at_result, slope)
+            changes = partial(replace_slopes, known, each, at_result)
             yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind, words))
 
 

@@ -34,9 +34,9 @@ def list_picked_targets(known: Structure, group: Sequence[int]) -> Iterator[Oper
     """List targets that are an index, such as that of a class."""
     every = known.program.operations
     operations = [every[number] for number in group]
-    moved = [each.moved for each in operations]
-    fixed = any(m is None for m in moved) or any(e.inputs[0] in known.leaf for e in operations)
-    if fixed or len({each.shapes for each in operations}) > 1:
+    moved = [each.moved for each in operations if each.moved is not None]
+    of_leaf = any(each.inputs[0] in known.leaf for each in operations)
+    if len(moved) < len(group) or of_leaf or len({each.shapes for each in operations}) > 1:
         return
     if all(np.array_equal(moved[0], each) for each in moved[1:]):
         return

@@ -91,7 +91,9 @@ def list_initial_mistakes(known: Structure, first: Sequence[Edge]) -> Iterator[O
         (kept, operand), *others = edges
         passed = {(kept, operand): Change(operand, slope=1.0, arriving_at=state)}
 
-        def changes(values: Values, passed: Any = passed, others: Any = tuple(others)) -> Changes:
+        def changes(
+            values: Values, passed: Changes = passed, others: Sequence[Edge] = tuple(others)
+        ) -> Changes:
             return change_edges(others, after=0.0)(values) | passed
 
         said = f"the initial state, {name_operand(known, kept, operand)}, gets the gradient of the"
