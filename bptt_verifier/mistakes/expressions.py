@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bptt_verifier.program.activations import Activation, result_of
+from bptt_verifier.program.activations import Activation, find_activations_at, result_of
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.structure import Structure
 
+ENTRIES = 32  # entries of a joined list that have a name, at most
 LONGEST = 48  # characters of an expression that a sentence quotes, at most
 ORDINAL = "first second third fourth fifth sixth".split()
 SAMPLES = np.array([[-1.5, -0.3, 0.4, 2.0]])  # points that tell a tanh from a sigmoid
@@ -36,8 +37,8 @@ FUNCTIONS = {
     "dot": "dot_general", "matmul": "dot_general", "add": "add", "subtract": "sub",
     "multiply": "mul", "divide": "div", "maximum": "max", "minimum": "min", "sum": "reduce_sum",
     "mean": "reduce_sum", "concatenate": "concatenate", "hstack": "concatenate",
-    "vstack": "concatenate", "tanh": "tanh", "exp": "exp", "log": "log", "sqrt": "sqrt",
-    "abs": "abs", "square": "square",
+    "vstack": "concatenate", "stack": "stack", "array": "stack", "tanh": "tanh", "exp": "exp",
+    "log": "log", "sqrt": "sqrt", "abs": "abs", "square": "square",
 }  # fmt: skip
 NAMESPACES = frozenset("np numpy jnp xp".split())
 
@@ -70,11 +71,14 @@ def read_expression(expression: str) -> Written | None:
         case ast.Call(ast.Attribute(ast.Name(space), name), [first, *others]) if (
             space in NAMESPACES and name in FUNCTIONS
         ):
-            joined = FUNCTIONS[name] == "concatenate"
-            if joined and isinstance(first, ast.List | ast.Tuple):
+            if FUNCTIONS[name] not in {"concatenate", "stack"}:
+                return Written(FUNCTIONS[name], write(first, *others))
+            if isinstance(first, ast.List | ast.Tuple):
                 plain = not any(isinstance(each, ast.Starred) for each in first.elts)
                 return Written(FUNCTIONS[name], write(*first.elts)) if plain else None
-            return None if joined else Written(FUNCTIONS[name], write(first, *others))
+            if isinstance(first, ast.Name):
+                entries = tuple(f"{first.id}[{k}]" for k in range(ENTRIES))
+                return Written(FUNCTIONS[name], entries)
         case ast.Call(ast.Attribute(value, name), others) if name in FUNCTIONS:
             return Written(FUNCTIONS[name], write(value, *others))
     return None
@@ -103,7 +107,10 @@ def name_operand(known: Structure, number: int, operand: int) -> str:
         return f"the constant {float(constants[slot].ravel()[0].real):.6g}"
     if slot in known.producer:
         found = write_expression(known, known.producer[slot])
-        if found and found != write_expression(known, number):
+        inner = known.program.operations[known.producer[slot]]
+        if inner.where and inner.where == equation.where:
+            return f"its {name_operation(inner)}"  # of a function such as the mean
+        if found:
             return f"`{found}`"
     which = ORDINAL[operand] if operand < len(ORDINAL) else f"{operand + 1}th"
     return f"the {which} operand of the {name_operation(equation)}"
@@ -162,7 +169,8 @@ def recognise(known: Structure, activation: Activation) -> str | None:
 
 def name_activation(known: Structure, activation: Activation) -> str:
     """Name an activation: `tanh`, `sigmoid`, or as the source writes it."""
-    kind = recognise(known, activation)
+    longer = find_activations_at(known, activation.end)
+    kind = next((k for each in (activation, *longer) if (k := recognise(known, each))), None)
     return kind or quote_expression(known, activation.end)
 
 

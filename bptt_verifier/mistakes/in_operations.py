@@ -160,6 +160,7 @@ def find_longest(known: Structure) -> list[list[Activation]]:
 def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """List mistakes that omit an activation's derivative, or take it at the activated value."""
     yield from list_selection_mistakes(known, group)
+    yield from list_square_mistakes(known, group)
     for each in find_activations(known, group):
         if is_linear(known, each[0]):
             continue
@@ -171,6 +172,17 @@ def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator
         ):
             changes = partial(replace_slopes, known, each, find_slope)
             yield OperationMistake(name, said, each[0].end, changes, {}, (name, names))
+
+
+def list_square_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List the mistake of differentiating x² as 2, not as 2 x."""
+    equation = known.program.operations[group[-1]]
+    if equation.name == "integer_pow" and equation.params["y"] == 2:
+        name, square = "activation-derivative-incomplete", quote_expression(known, group[-1])
+        x = name_operand(known, group[-1], 0)
+        said = f"your gradient uses 2 where the derivative of {square} is 2 times {x}"
+        changes = change_edges([(number, 0) for number in group], slope=2.0)
+        yield OperationMistake(name, said, group[0], changes, {}, (name, "square"))
 
 
 def say_missing(what: str) -> str:
@@ -276,8 +288,10 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         uses += list_uses_by_sequence(known, edges) if of_steps else []
         for word, use, one, rest in uses if len(group) > 1 else ():
             name = f"{word}-step-skipped" if of_steps else zero
-            yield scale_edges(name, f"{none} at the {word} {use}", one, 0.0)
-            yield scale_edges(zero, f"{none} except at the {word} {use}", rest, 0.0)
+            left_out = scale_edges(name, f"{none} at the {word} {use}", one, 0.0)
+            kept = scale_edges(zero, f"{none} except at the {word} {use}", rest, 0.0)
+            yield left_out._replace(family=(word, use, "left out", role))
+            yield kept._replace(family=(word, use, "kept", role))
     if len(group) == 1 and known.steps > 1:
         yield from list_axis_mistakes(known, group[0])
     if len(active) > 2 and len(group) == 1:

@@ -272,8 +272,8 @@ def list_shifts(
 
     The words have {} for the value at the right step.
     """
-    if len({*slots}) < 2:
-        return  # a weight
+    if len(slots) < 2 or len({find_part(known, slot) for slot in slots}) < 2:
+        return  # a weight is the same at every step
     following_step, previous = "the next step's value of {}", "the previous step's value of {}"
     parts = split_by_sequence(known, slots)
     after = [following(known, part[-1], part[-2] if len(part) > 1 else None) for part in parts]
@@ -294,6 +294,17 @@ def list_shifts(
     for last in ends:
         yield join(lambda part, end: [end, *part[1:]], last), wraps, first
         yield join(lambda part, end: [end, *part[:-1]], last), wraps, f"{previous}, and {wrapped}"
+
+
+def find_part(known: Structure, slot: int | None) -> tuple[Any, ...]:
+    """Find what a slot holds: a parameter, the part or the transpose of one, or a value."""
+    parts = list[Any]()
+    while slot in known.leaf and slot in known.producer:
+        equation = known.program.operations[known.producer[slot]]
+        moved = None if equation.moved is None else equation.moved.tobytes()
+        parts += [moved, equation.outputs.index(slot)]
+        slot = equation.inputs[0]
+    return slot, *parts
 
 
 def split_by_sequence(known: Structure, slots: Sequence[int | None]) -> list[Sequence[int | None]]:

@@ -202,7 +202,7 @@ class OwnHypotheses:
         On the carried states a factor has powers as an effect; there, sizes are tried.
         """
         found, case = list[OperationMistake](), self.evidence[0]
-        error = self.find_error(case)
+        error, exact_error = self.find_error(case), self.join_exactly(case, case.submitted)
         for made, _ in matches:
             edges = made.changes(case.forward)
             if made.name not in CUTS or not all(
@@ -216,12 +216,26 @@ class OwnHypotheses:
                 np.abs(error)
             ):
                 continue
+            if made in self.swept:  # the effects are kept in float32
+                exact = self.join_exactly(case, self.swept[made].values)
+                share = float(exact @ exact_error) / float(exact @ exact)
             found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
         if self.structure.carried:
             every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
             sizes = [each.value(None) for each in self.factors]
             found += [scale_path(cut, by) for cut in every for by in sizes]
         return found
+
+    def join_exactly(self, case: Evidence, found: Mapping[str, Array]) -> Array:
+        """Join what gradients differ from the true ones by, in units of the largest entry of each.
+
+        In float64, other than `scale`.
+        """
+        parts = [
+            np.ravel(found[n] - case.reference[n]) / max(np.max(np.abs(case.reference[n])), 1e-300)
+            for n in case.wanted
+        ]
+        return np.concatenate(parts)
 
     @cached_property
     def right(self) -> Array:
@@ -346,7 +360,11 @@ class OwnHypotheses:
         if first is None:
             if not every:
                 return None
-            first = self.describe(every.pop(0))
+            chosen = every[0]
+            if self.is_generic(chosen):  # one that is made at fewer places is likelier
+                chosen = min(every, key=lambda each: len(each.places))
+            first = self.describe(chosen)
+            every = [each for each in every if each is not chosen]
         names = {first.name, *GENERIC}
         others = {each.name: each for each in reversed(every) if each.name not in names}
         return add_names(first, map(self.describe, others.values()))

@@ -28,6 +28,7 @@ from tests.support.own_models import sigmoid
         ("-q", "neg", ("q",)),
         ("np.concatenate([x, r * h], axis=1)", "concatenate", ("x", "r * h")),
         ("np.tanh(a + b)", "tanh", ("a + b",)),
+        ("np.stack(hs, axis=1)", "stack", ("hs[0]", "hs[1]")),
         ("a[:, :H]", "", ("a",)),
         ("e.sum(axis=1)", "reduce_sum", ("e",)),
     ],
@@ -40,7 +41,7 @@ def test_an_expression_is_read(expression: str, name: str, operands: tuple[str, 
 
 
 @pytest.mark.parametrize(
-    "expression", ["x @", "f(x)", "np.einsum('ij,j', W, h)", "np.concatenate(parts)", "[*x] + y"]
+    "expression", ["x @", "f(x)", "np.einsum('ij,j', W, h)", "np.concatenate(parts + more)", "[*x] + y"]
 )
 def test_other_expressions_are_not_read(expression: str) -> None:
     found = read_expression(expression)
