@@ -14,6 +14,7 @@ from bptt_verifier.mistakes.black_box import diagnose_black_box
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
+from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.recording import Recorded, record
 from bptt_verifier.reference.case import Case
@@ -156,8 +157,16 @@ class OwnSubject(Subject):
 
     def record(self, setting: int, params: Mapping[str, Array]) -> list[Recorded]:
         """Record the operations of the submission at a point; none where there is no function."""
-        tree, gradients = self.model.trees[setting], self.gradients
-        if gradients is None:
-            return []
-        function = unwrap(gradients)
-        return record(lambda arrays: function(tree.rebuild(arrays)), params)
+        return (
+            []
+            if self.gradients is None
+            else record_submission(self.gradients, self.model.trees[setting], params)
+        )
+
+
+def record_submission(
+    gradients: Callable[[Any], Any], tree: Tree, params: Mapping[str, Array]
+) -> list[Recorded]:
+    """Record the operations of a submission, without the judge's functions around it."""
+    function = getattr(gradients, "presented", None) or unwrap(gradients)
+    return record(lambda arrays: function(tree.rebuild(arrays)), params)

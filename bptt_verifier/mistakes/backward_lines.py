@@ -14,7 +14,7 @@ import numpy as np
 from bptt_verifier.mistakes.corrections import find_transposed, split_product, write_atom
 from bptt_verifier.mistakes.operation_mistakes import Changes
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.backward import change_rows, sweep_back
+from bptt_verifier.program.backward import change_rows, resolve, sweep_back
 from bptt_verifier.program.operations import matrices, pass_back
 from bptt_verifier.program.recording import Recorded
 from bptt_verifier.program.source_lines import Place
@@ -106,7 +106,8 @@ def list_terms(program: Program, values: Sequence[Any], changes: Changes) -> Ite
             true = pass_back(equation, given, outputs, arriving)[operand]
             if true is None:
                 continue
-            wrong = change_rows(equation, given, outputs, arriving, true, [0], [change])
+            here = resolve(change, cotangents, 0)
+            wrong = change_rows(equation, given, outputs, arriving, true, [0], [here])
         term = PassedBack(wrong[0], true[0], arriving[0][0])
         if is_telling(term):
             yield term

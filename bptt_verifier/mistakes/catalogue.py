@@ -258,6 +258,14 @@ SCALES = [
         "catalogue/dropout.py",
     ),
     Explanation(
+        "factor-on-another-path",
+        "A factor of one path, such as a dropout mask on the outputs, also multiplies what comes "
+        "back from the next step.",
+        'dh = dz * p["v"] * mask[t] + dh_next',
+        'dh = (dz * p["v"] + dh_next) * mask[t]',
+        "catalogue/outputs.py",
+    ),
+    Explanation(
         "factor-inverted",
         "The derivative is divided by a factor that it should be multiplied by, or the other "
         "way round.",

@@ -12,6 +12,7 @@ from bptt_verifier.mistakes.equations import EQUATIONS, States, Sweep, forward, 
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.forward_passes import OtherForwardPass, list_forward_passes
 from bptt_verifier.mistakes.hypotheses import Match
+from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_equations import (
     EquationMistake,
     changes_fixed_entries,
@@ -60,7 +61,7 @@ class CellHypotheses:
         self.evidence = [gather_evidence(witness) for witness in self.witnesses]
         self.longest = max(witness.point.sizes.T for witness in witnesses)
         self.with_pairs = pairs
-        self.first_backs: dict[tuple[int, ...], Sweep] = {}  # of single mistakes at the first case
+        self.first_backs = ByIdentity[EquationMistake, Sweep]()  # of single ones at the first case
 
     @cached_property
     def single(self) -> list[EquationMistake]:
@@ -86,12 +87,13 @@ class CellHypotheses:
 
     def back(self, case: Evidence, made: tuple[EquationMistake, ...]) -> Sweep:
         """Run the backward pass with one combination; keep it if the search needs it again."""
-        kept = self.first_backs if len(made) == 1 and case is self.evidence[0] else {}
-        key, way = tuple(map(id, made)), merge_changes(made)
+        way, alone = merge_changes(made), len(made) == 1 and case is self.evidence[0]
         assert way is not None
-        if key not in kept:
-            kept[key] = sweep(case.forward, way)
-        return kept[key]
+        if not alone:
+            return sweep(case.forward, way)
+        if made[0] not in self.first_backs:
+            self.first_backs[made[0]] = sweep(case.forward, way)
+        return self.first_backs[made[0]]
 
     def list_fitted(self, matches: Sequence[Match]) -> list[EquationMistake]:
         """List none: the mistakes in the equations have known factors."""
@@ -184,12 +186,12 @@ def make_pair_filter(
     wanted = [case.wanted[name] for case, names in compared for name in names]
     right = gradients()
     every = pack_bits(np.ones(found.shape, bool) for found in right)
-    effects: dict[int, Effect | None] = {}  # by identity: the caller keeps the mistakes
+    effects = ByIdentity[EquationMistake, Effect | None]()
 
     def effect(made: EquationMistake) -> Effect | None:
-        if id(made) not in effects:
-            effects[id(made)] = effect_alone(made) if changes_fixed_entries(made, states) else None
-        return effects[id(made)]
+        if made not in effects:
+            effects[made] = effect_alone(made) if changes_fixed_entries(made, states) else None
+        return effects[made]
 
     def effect_alone(made: EquationMistake) -> Effect:
         found = gradients(made)

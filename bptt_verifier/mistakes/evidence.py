@@ -55,6 +55,11 @@ class Evidence(NamedTuple):
         """Names of the gradients, the small ones first."""
         return sorted(self.wanted, key=lambda name: self.wanted[name].submitted.size)
 
+    @property
+    def submitted(self) -> dict[str, Array]:
+        """The gradients of the submission."""
+        return {name: wanted.submitted for name, wanted in self.wanted.items()}
+
     def explains(self, name: str, found: Array) -> bool:
         """Tell whether a hypothesis' gradient is the submission's, entry by entry."""
         wanted = self.wanted[name]

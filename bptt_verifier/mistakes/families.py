@@ -69,5 +69,7 @@ def join(chosen: Sequence[OperationMistake]) -> OperationMistake:
         return {edge: change for each in changes for edge, change in each(values).items()}
 
     places = tuple(each.equation for each in chosen)
-    said = "; ".join(dict.fromkeys(each.alteration for each in chosen))
+    said = chosen[0].alteration
+    if any(each.alteration != said for each in chosen):
+        said += ", and so on at the other places"
     return chosen[0]._replace(changes=every, places=places, family=None, alteration=said)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.mistakes.expressions import name_activation
 from bptt_verifier.mistakes.in_time import find_initial_edges
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
@@ -35,12 +36,13 @@ def list_clipped_adjoints(
     if initial:
         carried.append([*initial, *known.carried])
     for edges in carried:
-        places.append(("what is passed back to the step before", edges, False))
+        places.append(("the gradient passed on to the step before", edges, False))
     for each in activations:
         ends = [activation.end for activation in each]
         if ends[-1] in known.step:
             edges = [(number, operand) for number in ends for operand in known.active(number)]
-            places.append(("what arrives at the activation", edges, True))
+            what = f"the gradient that arrives at the result of {name_activation(known, each[0])}"
+            places.append((what, edges, True))
     for what, edges, before in places:
         for limit in LIMITS:
             said = f"{what} is clipped to ±{limit:g} at every step; clip what is returned instead"

@@ -5,13 +5,13 @@ from functools import partial
 
 import numpy as np
 
+from bptt_verifier.mistakes.expressions import name_operand
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     Edge,
     OperationMistake,
     Values,
     make_pullback,
-    name_operand,
 )
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import UNARY
@@ -45,7 +45,8 @@ def list_single_conjugate_mistakes(known: Structure) -> Iterator[OperationMistak
     """List the mistake of not conjugating the complex factor of one operation."""
     for edges, _ in list_complex_edges(known):
         number, operand = edges[0]
-        said = f"what its {name_operand(operand)} is multiplied by is not conjugated"
+        said = f"the complex factor of the gradient of {name_operand(known, number, operand)}"
+        said += " is not conjugated"
         changes = partial(conjugate_factors, known, edges)
         yield OperationMistake("conjugate-missing", said, number, changes)
 

@@ -2,24 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from bptt_verifier.mistakes.expressions import name_operand, write_expression
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
     Values,
     change_edges,
-    describe_expression,
     find_role,
-    make_pullback,
-    name_operand,
 )
 from bptt_verifier.program.backward import Change
-from bptt_verifier.program.operations import move_back
-from bptt_verifier.program.rounding import EXACTLY
 from bptt_verifier.program.structure import Structure, following, shape_of
 
 OTHERS = 12  # other values of the same step that are tried in the place of an operand
@@ -40,31 +35,34 @@ def list_factor_mistakes(
     constant = all(slot in constants for slot in slots)
     numbers = [constants[slot] for slot in slots] if constant else []
     done = "divided" if name == "div" else "multiplied"
-    if numbers and all(value.size == 1 for value in numbers):
-        what = f"the constant {float(numbers[0].ravel()[0].real):.6g}"
-    elif numbers and all(np.isin(value, (0, 1)).all() for value in numbers):
-        what = f"its {name_operand(other)}, a mask"
-    else:
-        what = f"its {name_operand(other)}{', a constant' if constant else ''}"
-    to = f"what is passed back to its {name_operand(operand)}"
+    what = name_operand(known, group[-1], other)
+    if numbers and any(value.size > 1 for value in numbers):
+        mask = all(np.isin(value, (0, 1)).all() for value in numbers)
+        what += ", a mask" if mask else ", a constant"
+    to = f"the gradient passed on to {name_operand(known, group[-1], operand)}"
     role = "constant" if constant else find_role(known, group, operand)
 
     def make(named: str, said: str, replaced: Callable[[Any], Any], key: Any) -> OperationMistake:
         changes = partial(replace_factors, known, group, operand, replaced)
-        return OperationMistake(
-            named, said, group[0], changes, {}, (named, said if key else "", role)
-        )
+        return OperationMistake(named, said, group[0], changes, {}, (named, key, role))
 
-    yield make("factor-missing", f"{to} is not {done} by {what}", np.ones_like, None)
+    yield make("factor-missing", f"{to} is not {done} by {what}", np.ones_like, 0)
+    scales = [np.unique(value) for value in numbers]
+    if name == "mul" and scales and all(len(u) == 2 and u[0] == 0 != u[1] - 1 for u in scales):
+        said = f"{to} is multiplied by the mask in {what.removesuffix(', a constant')}"
+        scale = f"{float(scales[0][1]):.6g}"
+        yield make("factor-missing", f"{said}, and not by its scale {scale}", np.sign, 3)
+        at_all = f"{to} is multiplied by {scale} everywhere, where the mask in it has zeros, too"
+        yield make("factor-missing", at_all, lambda value: np.max(value) + 0 * value, 4)
     if constant:
         inverse = f"{to} is divided by {what}" if name == "mul" else f"{to} is multiplied by {what}"
         yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
     else:
-        inverse = f"{to} is divided by the other operand, not multiplied by it"
+        inverse = f"{to} is divided by {what}, where it should be multiplied"
         if name == "mul":
             yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
-        minus = f"{to} is multiplied by one minus the other operand, not by it"
-        yield make("wrong-operand", minus, lambda value: 1 - value, 1)
+        minus = f"{to} is {done} by 1 − {what}, where {what} belongs"
+        yield make("wrong-operand", minus, lambda value: 1 - value, 2)
 
 
 def list_missing_products(
@@ -78,14 +76,16 @@ def list_missing_products(
         operations[number].inputs[1 - operand] in known.leaf
         and shape == operations[number].shapes[0]
     ):
-        said = f"what is passed back to its {name_operand(operand)} is not multiplied by the weight"
+        weight, to = (name_operand(known, number, k) for k in (1 - operand, operand))
+        said = f"the gradient passed on to {to} is not multiplied by the weight {weight}"
         edges = [(k, operand) for k in group]
         changes = change_edges(edges, slope=1.0)
         family = "factor-missing", find_role(known, group, operand)
         yield OperationMistake("factor-missing", said, group[0], changes, {}, family)
         if operations[group[0]].inputs[operand] in known.leaf and len(group) > 1:
             first = change_edges(edges[:1], slope=1.0)
-            yield OperationMistake("factor-missing", f"{said} at its first use", group[0], first)
+            first_time = f"{said} the first time that this expression is computed"
+            yield OperationMistake("factor-missing", first_time, group[0], first)
 
 
 def replace_factors(
@@ -113,18 +113,91 @@ def list_path_factors(known: Structure) -> Iterator[OperationMistake]:
     operations = known.program.operations
     for group in known.groups:
         for operand in known.active(*group) if operations[group[0]].name == "mul" else ():
-            slots = [operations[number].inputs[operand] for number in group]
-            once = [slot for slot in slots if len(known.users[slot]) == 1]
-            sources = [known.producer.get(slot) for slot in slots]
-            pairs = [(k, n) for k, n in zip(sources, group, strict=True) if k is not None]
-            paths = known.active(*(k for k, _ in pairs))
-            if len(once) < len(slots) or len({known.group_of[k] for k, _ in pairs}) != 1:
-                continue
-            for path in paths if len(paths) > 1 else ():
-                factor = f"the other factor of the product{describe_expression(known, group[0])}"
-                said = f"what is passed back to its {name_operand(path)} lacks {factor}"
+            by_source: dict[int, list[tuple[int, int]]] = {}
+            for number in group:
+                for k in list_summed(known, number, operand):
+                    by_source.setdefault(known.group_of[k], []).append((k, number))
+            every = [(p, path) for p in by_source.values() for path in known.active(p[-1][0])]
+            for pairs, path in every if len(every) > 1 else ():
+                factor = name_operand(known, group[-1], 1 - operand)
+                to = name_operand(known, pairs[-1][0], path)
+                said = f"the gradient passed on to {to} lacks the factor {factor}"
                 changes = partial(leave_factor_out, known, pairs, operand, path)
                 yield OperationMistake("factor-missing", said, pairs[0][0], changes)
+
+
+def list_extra_factors(known: Structure) -> Iterator[OperationMistake]:
+    """List constant factors of one path that also multiply what comes back from the next step.
+
+    Dropout on the outputs of a layer leaves the states that it carries as they are.
+    """
+    operations = known.program.operations
+    for group in known.groups:
+        for operand in known.active(*group) if operations[group[0]].name == "mul" else ():
+            slots = [operations[number].inputs[operand] for number in group]
+            uses = [
+                (edge, number)
+                for slot, number in zip(slots, group, strict=True)
+                for edge in known.users[slot]
+                if edge in known.carried
+            ]
+            if not uses or any(slot in known.program.constants for slot in slots):
+                continue
+            what = name_operand(known, group[-1], 1 - operand)
+            said = (
+                f"{what}, a factor beside {name_operand(known, group[-1], operand)} in one place,"
+            )
+            said += " also multiplies the gradient from the next step"
+            for scaled in (False, True):
+                changes = partial(multiply_carried, known, uses, 1 - operand, scaled)
+                name = "factor-on-another-path"
+                yield OperationMistake(name, said, group[0], changes, {}, (name, scaled))
+
+
+def multiply_carried(
+    known: Structure,
+    uses: Sequence[tuple[tuple[int, int], int]],
+    other: int,
+    scaled: bool,
+    values: Values,
+) -> Changes:
+    """Multiply what is passed back to states by a constant factor, and by its scale if `scaled`."""
+    operations, constants = known.program.operations, known.program.constants
+    changes: Changes = {}
+    for (reader, operand), number in uses:
+        slot, (result,) = operations[number].inputs[other], operations[number].outputs
+        users = [operations[user] for user, _ in known.users.get(result, ())]
+        if slot not in constants or np.ndim(constants[slot]) == 0:
+            return {}
+        factor = constants[slot]
+        if scaled:
+            if len(users) != 1 or users[0].name not in {"mul", "div"}:
+                return {}
+            scales = [constants[each] for each in users[0].inputs if each in constants]
+            if len(scales) != 1 or scales[0].size != 1:
+                return {}
+            factor = factor * scales[0] if users[0].name == "mul" else factor / scales[0]
+        if np.broadcast_shapes(factor.shape, operations[number].shapes[0]) != factor.shape:
+            return {}
+        changes[reader, operand] = Change(operand, after=factor)
+    return changes
+
+
+def list_summed(known: Structure, number: int, operand: int) -> Iterator[int]:
+    """List the operations whose results are summed to an operand, which alone reads them."""
+    operations, border = (
+        known.program.operations,
+        [known.program.operations[number].inputs[operand]],
+    )
+    while border:
+        slot = border.pop()
+        source = known.producer.get(slot)
+        if source is None or len(known.users[slot]) > 1:
+            continue
+        if operations[source].name in {"add", "sub", "add_any"}:
+            border += operations[source].inputs
+        else:
+            yield source
 
 
 def leave_factor_out(
@@ -141,123 +214,33 @@ def leave_factor_out(
     return changes
 
 
-def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterator[OperationMistake]:
-    """List mistakes that put the gradients of two parts of an array in each other's place."""
-    operations = known.program.operations
-    said = "the gradients of two of its parts are in each other's place"
-    sliced = [
-        group
-        for group in groups
-        if group[-1] in known.step and operations[group[0]].moved is not None
-    ]
-    for one, other in combinations(sliced, 2):
-        pairs = [(operations[a], operations[b]) for a, b in zip(one, other, strict=False)]
-        if len(one) == len(other) and all(
-            (a.inputs, a.shapes) == (b.inputs, b.shapes) and not is_same(a.moved, b.moved)
-            for a, b in pairs
-        ):
-            changes = partial(exchange_parts, known, one, other)
-            yield OperationMistake("parts-exchanged", said, one[0], changes)
-    for group in groups:
-        shapes = operations[group[0]].shapes
-        if operations[group[0]].name in {"concatenate", "stack"}:
-            yield from list_exchanged_operands(known, group)
-        if operations[group[0]].name == "split":
-            for i, k in combinations(range(len(shapes)), 2):
-                if shapes[i] == shapes[k]:
-                    changes = partial(exchange_results, known, group, i, k)
-                    words = f"{said}, number {i + 1} and {k + 1}"
-                    yield OperationMistake("parts-exchanged", words, group[0], changes)
-
-
-def list_exchanged_operands(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
-    """List mistakes that exchange what is passed back to two operands that are joined."""
-    operations = known.program.operations
-    for i, k in list(combinations(known.active(*group), 2))[:OTHERS]:
-        inputs = [operations[number].inputs for number in group]
-        if all(shape_of(known, slots[i]) == shape_of(known, slots[k]) for slots in inputs):
-            said = (
-                f"what is passed back to its {name_operand(i)} and {name_operand(k)} is exchanged"
-            )
-            changes = partial(exchange_operands, known, group, i, k)
-            yield OperationMistake("parts-exchanged", said, group[0], changes)
-
-
-def exchange_operands(
-    known: Structure, group: Sequence[int], i: int, k: int, values: Values
-) -> Changes:
-    """Exchange what is passed back to two operands of each operation."""
-    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
-    for number in group:
-        pullback = make_pullback(operations[number], values)
-        for one, other in ((i, k), (k, i)):
-
-            def through(arriving: Any, pullback: Any = pullback, other: int = other) -> Any:
-                return pullback(arriving)[other]
-
-            changes[number, one] = Change(one, through=through)
-    return changes
-
-
-def is_same(one: Any, other: Any) -> bool:
-    """Tell whether two slices read the same entries."""
-    return bool(np.array_equal(one, other))
-
-
-def exchange_parts(
-    known: Structure, one: Sequence[int], other: Sequence[int], values: Values
-) -> Changes:
-    """Pass what arrives at each slice back to the entries of another."""
-    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
-    for number, place in [*zip(one, other, strict=True), *zip(other, one, strict=True)]:
-        given = [values[slot] for slot in operations[number].inputs]
-
-        def through(arriving: Any, given: Any = given, moved: Any = operations[place].moved) -> Any:
-            return move_back(moved, given, arriving[0], EXACTLY)[0]
-
-        changes[number, 0] = Change(0, through=through)
-    return changes
-
-
-def exchange_results(
-    known: Structure, group: Sequence[int], i: int, k: int, values: Values
-) -> Changes:
-    """Exchange what arrives at two results of each split."""
-    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
-    for number in group:
-        pullback = make_pullback(operations[number], values)
-
-        def through(arriving: Any, pullback: Any = pullback) -> Any:
-            exchanged = [*arriving]
-            exchanged[i], exchanged[k] = arriving[k], arriving[i]
-            return pullback(exchanged)[0]
-
-        changes[number, 0] = Change(0, through=through)
-    return changes
-
-
 def list_other_operands(
     known: Structure, group: Sequence[int], operand: int
-) -> Iterator[tuple[list[int], str]]:
-    """List values of the same step, of the same shape, for the other operand of a product."""
+) -> Iterator[tuple[list[int], str, str]]:
+    """List values of the same step, of the same shape, for the other operand of a product.
+
+    Each has what it is at any place where a product is, and the words for this one.
+    """
     operations, constants = known.program.operations, known.program.constants
     slots = [operations[number].inputs[1 - operand] for number in group]
     shape = shape_of(known, slots[-1])
     if shape is None or len(shape) == 0:
         return
+    own = name_operand(known, group[-1], 1 - operand)
     if len(slots) > 1 and not any(slot in known.leaf for slot in slots):
-        for one, which in ((slots[0], "of the first"), (slots[-1], "of the last")):
-            yield [one] * len(slots), f"the value {which} step at every step"
+        for one, which in ((slots[0], "first"), (slots[-1], "last")):
+            yield [one] * len(slots), which, f"the {which} step's value of {own} at every step"
         after = following(known, slots[-1], slots[-2])
         if after is not None:
-            yield [after] * len(slots), "the value after the last step at every step"
+            words = f"the value of {own} after the last step, at every step"
+            yield [after] * len(slots), "after", words
     if all(slot in known.leaf for slot in slots):
         for each in known.groups:
             product = operations[each[0]].name == operations[group[0]].name
             for other in operations[each[-1]].inputs if product and each != group else ():
                 if other in known.leaf and other not in slots and shape_of(known, other) == shape:
-                    what = f"a weight of another place, from {known.leaf[other]}"
-                    yield [other] * len(group), what
+                    words = f"the weight `{known.leaf[other]}`, where {own} belongs"
+                    yield [other] * len(group), known.leaf[other], words
         return
     found, repeated = 0, group[-1] in known.step
     for each in sorted(known.groups, key=lambda each: abs(each[-1] - group[-1])):
@@ -265,10 +248,15 @@ def list_other_operands(
         if len(each) < len(group) or apart or found == OTHERS:
             continue
         chosen = each[len(each) - len(group) :]
-        for column in zip(*(operations[number].inputs for number in chosen), strict=True):
+        columns = zip(*(operations[number].inputs for number in chosen), strict=True)
+        for k, column in enumerate(columns):
             same = all(shape_of(known, slot) == shape for slot in column)
             fixed = all(slot in constants or slot in known.leaf for slot in column)
             if same and not fixed and list(column) != slots:
                 found += 1
-                line = describe_expression(known, chosen[-1])
-                yield [*column], f"an operand of another expression{line}"
+                value, expression = (
+                    name_operand(known, chosen[-1], k),
+                    write_expression(known, chosen[-1]),
+                )
+                read = f", as in `{expression}`," if expression else ","
+                yield [*column], expression, f"{value}{read} where {own} belongs"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.mistakes.expressions import name_activation, name_operand, quote_expression
 from bptt_verifier.mistakes.families import list_families
 from bptt_verifier.mistakes.in_clipping import list_clipped_adjoints
 from bptt_verifier.mistakes.in_conjugates import (
@@ -17,11 +18,12 @@ from bptt_verifier.mistakes.in_conjugates import (
     list_single_conjugate_mistakes,
 )
 from bptt_verifier.mistakes.in_factors import (
-    list_exchanges,
+    list_extra_factors,
     list_factor_mistakes,
     list_other_operands,
     list_path_factors,
 )
+from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
     list_lookup_mistakes,
@@ -36,6 +38,7 @@ from bptt_verifier.mistakes.in_slopes import (
     replace_slopes,
 )
 from bptt_verifier.mistakes.in_sums import list_step_mistakes, list_use_mistakes
+from bptt_verifier.mistakes.in_targets import list_target_mistakes
 from bptt_verifier.mistakes.in_time import (
     list_adjoint_mistakes,
     list_arrival_mistakes,
@@ -52,7 +55,6 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Values,
     change_edges,
     find_role,
-    name_operand,
     read_slots,
     scale_edges,
 )
@@ -116,7 +118,11 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)
     yield from list_exchanges(known, known.groups)
+    yield from list_target_mistakes(known)
+    for group in known.groups:
+        yield from list_partial_products(known, group)
     yield from list_path_factors(known)
+    yield from list_extra_factors(known)
     yield from list_use_mistakes(known)
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)
@@ -125,13 +131,14 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
         if known.program.operations[group[0]].name in {"dot_general", "mul"}:
             for operand in known.active(*group):
                 family = find_role(known, group, operand)
-                for slots, other in list_other_operands(known, group, operand):
-                    what = f"the gradient of its {name_operand(operand)} is computed with {other}"
+                own = name_operand(known, group[-1], operand)
+                for slots, which, words in list_other_operands(known, group, operand):
+                    said = f"the gradient of {own} is computed with {words}"
                     changes = partial(
                         replace_other_operand, known, group, operand, read_slots(slots)
                     )
                     yield OperationMistake(
-                        "wrong-operand", what, group[0], changes, {}, (family, what)
+                        "wrong-operand", said, group[0], changes, {}, (family, which)
                     )
 
 
@@ -150,25 +157,37 @@ def find_longest(known: Structure) -> list[list[Activation]]:
     return [each for each in longest if each[0].end not in inside or not used_once(each[0].end)]
 
 
-MISSING = "its derivative is missing: what arrives is passed back as it is"
-
-
 def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
     """List mistakes that omit an activation's derivative, or take it at the activated value."""
     yield from list_selection_mistakes(known, group)
+    yield from list_square_mistakes(known, group)
     for each in find_activations(known, group):
         if is_linear(known, each[0]):
             continue
-        names = name_operations(known, each[0])
-        activated = (
-            "its derivative is taken at the value that it returned, not the one it was given"
-        )
+        names, what = name_operations(known, each[0]), name_activation(known, each[0])
+        activated = f"the derivative of {what} is taken at its result, where its argument belongs"
         for name, said, find_slope in (
-            ("activation-derivative-missing", MISSING, no_slope),
+            ("activation-derivative-missing", say_missing(what), no_slope),
             ("activation-derivative-of-activated-value", activated, slope_at_result),
         ):
             changes = partial(replace_slopes, known, each, find_slope)
             yield OperationMistake(name, said, each[0].end, changes, {}, (name, names))
+
+
+def list_square_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List the mistake of differentiating x² as 2, not as 2 x."""
+    equation = known.program.operations[group[-1]]
+    if equation.name == "integer_pow" and equation.params["y"] == 2:
+        name, square = "activation-derivative-incomplete", quote_expression(known, group[-1])
+        x = name_operand(known, group[-1], 0)
+        said = f"your gradient uses 2 where the derivative of {square} is 2 times {x}"
+        changes = change_edges([(number, 0) for number in group], slope=2.0)
+        yield OperationMistake(name, said, group[0], changes, {}, (name, "square"))
+
+
+def say_missing(what: str) -> str:
+    """Say that the derivative of an activation is missing."""
+    return f"the derivative of {what} is missing: the gradient is passed on unchanged"
 
 
 def list_selection_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
@@ -182,7 +201,8 @@ def list_selection_mistakes(known: Structure, group: Sequence[int]) -> Iterator[
     for operand in [k for k in known.active(*group) if k and cases[k - 1] in compared]:
         edges = [(number, k) for number in group for k in known.active(number) if k]
         changes = partial(pass_to_one, edges, operand)
-        yield OperationMistake(name, MISSING, group[0], changes, {}, (name, "select_n"))
+        said = say_missing(quote_expression(known, group[0]))
+        yield OperationMistake(name, said, group[0], changes, {}, (name, "select_n"))
 
 
 def pass_to_one(edges: Sequence[Edge], operand: int, values: Values) -> Changes:
@@ -210,13 +230,15 @@ def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[
     for operand in known.active(*group):
         if operations[group[0]].inputs[operand] not in known.leaf:
             continue
+        whose = name_operand(known, group[-1], operand)
         for axis in find_summed_axes(known, group[0], operand):
+            summed = (
+                f"the gradient of {whose} is a sum over {shape[axis]} entries along axis {axis}"
+            )
             for part, index in (("first", 0), ("last", -1)):
                 mask = np.zeros(shape)
                 mask[(slice(None),) * axis + (index,)] = 1
-                said = (
-                    f"of the sum over {shape[axis]} entries only the {part} reaches the parameter"
-                )
+                said = f"{summed} of this expression, and yours has only the {part} of them"
                 changes = change_edges([(number, operand) for number in group], before=mask)
                 yield OperationMistake("bias-part-missing", said, group[0], changes)
 
@@ -251,37 +273,41 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
     of_steps = len(group) == known.steps and group[0] in known.step
     for operand in active:
         edges = [(number, operand) for number in group]
-        path = f"what is passed back to its {name_operand(operand)}"
+        target = name_operand(known, group[-1], operand)
+        path, none = f"the gradient passed on to {target}", f"no gradient is passed on to {target}"
         role = find_role(known, group, operand)
         for name, said, by in (
-            (zero, f"{path} is zero", 0.0),
+            (zero, none, 0.0),
             ("path-counted-twice", f"{path} is counted twice", 2.0),
             (flipped, f"{path} has the wrong sign", -1.0),
         ):
             yield scale_edges(name, said, edges, by)._replace(family=(name, role))
         yield scale_edges(scaled, f"{path} is halved", edges, 0.5, factor=0.5)
-        uses = [("first", "use", edges[:1], edges[1:]), ("last", "use", edges[-1:], edges[:-1])]
+        unit = "step" if of_steps else "time that this expression is computed"
+        uses = [("first", unit, edges[:1], edges[1:]), ("last", unit, edges[-1:], edges[:-1])]
         uses += list_uses_by_sequence(known, edges) if of_steps else []
         for word, use, one, rest in uses if len(group) > 1 else ():
             name = f"{word}-step-skipped" if of_steps else zero
-            yield scale_edges(name, f"{path} is zero at its {word} {use}", one, 0.0)
-            yield scale_edges(zero, f"{path} is zero except at its {word} {use}", rest, 0.0)
+            left_out = scale_edges(name, f"{none} at the {word} {use}", one, 0.0)
+            kept = scale_edges(zero, f"{none} except at the {word} {use}", rest, 0.0)
+            yield left_out._replace(family=(word, use, "left out", role))
+            yield kept._replace(family=(word, use, "kept", role))
     if len(group) == 1 and known.steps > 1:
         yield from list_axis_mistakes(known, group[0])
     if len(active) > 2 and len(group) == 1:
         number = group[0]
-        for word, kept in (("first", active[0]), ("last", active[-1])):
+        for kept in (active[0], active[-1]):
             edges = [(number, operand) for operand in active if operand != kept]
-            said = f"only its {word} operand gets a gradient"
-            yield scale_edges(zero, said, edges, 0.0)
-            yield scale_edges(
-                zero, f"what is passed back to its {word} operand is zero", [(number, kept)], 0.0
-            )
+            only = name_operand(known, number, kept)
+            yield scale_edges(zero, f"a gradient is passed on to {only} alone", edges, 0.0)
+            said = f"no gradient is passed on to {only}"
+            yield scale_edges(zero, said, [(number, kept)], 0.0)
     if len(active) > 1:
         edges = [(number, operand) for number in group for operand in active]
-        yield scale_edges(flipped, "its derivative has the wrong sign", edges, -1.0)
-        yield scale_edges(scaled, "its derivative is twice too large", edges, 2.0, factor=2.0)
-        yield scale_edges(scaled, "its derivative is halved", edges, 0.5, factor=0.5)
+        every = "the gradient passed back through this expression"
+        yield scale_edges(flipped, f"{every} has the wrong sign", edges, -1.0)
+        yield scale_edges(scaled, f"{every} is twice too large", edges, 2.0, factor=2.0)
+        yield scale_edges(scaled, f"{every} is halved", edges, 0.5, factor=0.5)
 
 
 def list_uses_by_sequence(
@@ -296,7 +322,7 @@ def list_uses_by_sequence(
     for word, steps in (("first", starts), ("last", ends)):
         one = [edge for edge in edges if known.step[edge[0]] in steps]
         rest = [edge for edge in edges if known.step[edge[0]] not in steps]
-        found.append((word, "use in every sequence", one, rest))
+        found.append((word, "step of every sequence", one, rest))
     return found
 
 
@@ -308,8 +334,8 @@ def list_axis_mistakes(known: Structure, number: int) -> Iterator[OperationMista
             for word, index in (("first", 0), ("last", -1)) if size == known.steps else ():
                 mask = np.zeros(shape)
                 mask[(slice(None),) * axis + (index,)] = 1
-                path = f"what is passed back to its {name_operand(operand)}"
-                said = f"{path} is zero except at the {word} of {size} entries along an axis"
+                none = f"no gradient is passed on to {name_operand(known, number, operand)}"
+                said = f"{none} except at the {word} of {size} entries along axis {axis}"
                 yield OperationMistake(
                     "zero-gradient", said, number, change_edges([(number, operand)], after=mask)
                 )

@@ -85,13 +85,14 @@ def list_normalisation_mistakes(known: Structure) -> Iterator[OperationMistake]:
         chosen.append(["mean", "variance"])
     for which in chosen:
         edges = [edge for each in which for edge in paths[each]]
-        said = f"nothing is passed back through the {' and the '.join(which)} of the normalisation"
+        taken = "is taken for a constant" if len(which) == 1 else "are taken for constants"
+        said = f"the {' and the '.join(which)} of the normalisation {taken}"
         yield scale_edges(name, said, edges, 0.0, path=" and ".join(which))
     if roots:
         first = min(roots.values())
-        said = "the quotient by the standard deviation is missing"
+        said = "the gradient is not divided by the standard deviation"
         yield OperationMistake("factor-missing", said, first, partial(rescale, known, roots, False))
-        said = "the standard deviation is taken without the constant that is added to the variance"
+        said = "the gradient is divided by the standard deviation without the ε that the loss adds"
         yield OperationMistake("epsilon-ignored", said, first, partial(rescale, known, roots, True))
 
 
@@ -145,12 +146,12 @@ def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
         every = np.concatenate([m for m in moved if m is not None])
         if np.unique(every).size == every.size:
             continue
-        what = f"where {known.leaf[slot]} is read repeatedly, only the"
+        what = f"a row of `{known.leaf[slot]}` that is looked up several times gets only"
         for across, last, said in (
-            (False, True, "last update of the same lookup is kept"),
-            (False, False, "first update of the same lookup is kept"),
-            (True, True, "last update is kept"),
-            (True, False, "update of the first lookup is kept"),
+            (False, True, "the last update of each lookup, not their sum"),
+            (False, False, "the first update of each lookup, not their sum"),
+            (True, True, "its last update, not the sum"),
+            (True, False, "the update of its first lookup, not the sum"),
         ):
             if across or any(within):
                 changes = partial(keep_one_update, known, numbers, across, last)

@@ -7,18 +7,25 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.mistakes.expressions import name_operand
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
     Values,
     find_role,
-    name_operand,
+    make_pullback,
     read_slots,
 )
 from bptt_verifier.program.activations import Activation, find_activations, slope_of
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import evaluate
-from bptt_verifier.program.structure import Structure, find_starts, following, from_before
+from bptt_verifier.program.structure import (
+    Structure,
+    find_starts,
+    following,
+    from_before,
+    shape_of,
+)
 
 
 def list_product_mistakes(
@@ -31,20 +38,24 @@ def list_product_mistakes(
     operations = known.program.operations
     inputs = [operations[number].inputs for number in group]
     own, other = ([each[k] for each in inputs] for k in (operand, 1 - operand))
+    this, right = (name_operand(known, group[-1], k) for k in (operand, 1 - operand))
 
     def use(
         what: str,
         values_of: Callable[[Values], list[Any]],
         name: str = "wrong-operand",
         key: int = 0,
+        of: str = "",
     ) -> OperationMistake:
-        alteration = f"the gradient of its {name_operand(operand)} is computed with {what}"
+        """Make a mistake; `what` has {} for the value that belongs there, or that is `of` it."""
+        said = f"the gradient of {this} is computed with {what.format(of or right)}"
         changes = partial(replace_other_operand, known, group, operand, values_of)
         family = name, what, key, find_role(known, group, operand)
-        return OperationMistake(name, alteration, group[0], changes, {}, family)
+        return OperationMistake(name, said, group[0], changes, {}, family)
 
     if operations[group[0]].name == "dot_general":
         yield from list_transposition_mistakes(known, group, operand, other)
+        yield from list_transposed_cotangents(known, group, operand)
         yield from list_order_mistakes(known, group, operand, own)
     state = any(slot in known.producer for slot in other)
     off_by_one = "hidden-state-off-by-one" if state else "input-off-by-one"
@@ -60,12 +71,12 @@ def list_product_mistakes(
             slot if source is None else start.get(source, slot)
             for slot, source in zip(other, sources, strict=True)
         ]
-        yield use("the value before the activation, not the one after it", read_slots(before))
+        yield use("the argument of the activation, where its result {} belongs", read_slots(before))
     if len(producers) == len(sources) and {operations[k].name for k in producers} == {"mul"}:
         for factors in zip(*(operations[source].inputs for source in producers), strict=True):
-            yield use("one factor of a product instead of the product", read_slots(factors))
+            yield use("one factor of the product {} alone", read_slots(factors))
     if operations[group[0]].name == "mul":
-        yield use("that operand itself instead of the other", read_slots(own))
+        yield use("itself, where {} belongs", read_slots(own))
 
 
 def replace_other_operand(
@@ -89,22 +100,66 @@ def replace_other_operand(
 def list_transposition_mistakes(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
-    """List the mistake of leaving a square weight untransposed."""
+    """List the mistake of leaving a square weight, or another square matrix, untransposed."""
     shapes = {known.program.operations[number].shapes[0] for number in group}
-    if slots[0] not in known.leaf or len(shapes) > 1:
+    square = {is_square(known, slot) for slot in slots} == {True}
+    if len(shapes) > 1 or (slots[0] not in known.leaf and not square):
+        return
+
+    def transpose(values: Values) -> list[Any]:
+        every = [values[slot] for slot in slots]
+        return [
+            each.swapaxes(-1, -2) if is_square(known, slot) else each
+            for each, slot in zip(every, slots, strict=True)
+        ]
+
+    if slots[0] not in known.leaf:
+        own, other = (name_operand(known, group[-1], k) for k in (operand, 1 - operand))
+        said = f"the gradient of {own} is computed with {other}, where its transpose belongs"
+        changes = partial(replace_other_operand, known, group, operand, transpose)
+        yield OperationMistake("wrong-operand", said, group[0], changes, {}, ("square", operand))
         return
     recurrent = any(from_before(known, number, operand) for number in group)
     recurrent = recurrent or feeds_itself(known, group, operand)
-
-    def transpose(values: Values) -> list[Any]:
-        weights = [values[slot] for slot in slots]
-        return [weight.swapaxes(-1, -2) if weight.ndim == 3 else weight for weight in weights]
-
     name = f"untransposed-{'recurrent' if recurrent else 'output'}-weight"
-    weight = f"the weight in its {name_operand(1 - operand)}"
+    weight = name_operand(known, group[-1], 1 - operand)
     changes = partial(replace_other_operand, known, group, operand, transpose)
-    said = f"{weight} is not transposed in the backward pass"
+    said = f"the backward pass multiplies by {weight}, where its transpose belongs"
     yield OperationMistake(name, said, group[0], changes, {}, (name, operand))
+
+
+def is_square(known: Structure, slot: int) -> bool:
+    """True if the last two axes of a value are of one length, which is not one."""
+    shape = shape_of(known, slot) or ()
+    return len(shape) > 1 and shape[-1] == shape[-2] > 1
+
+
+def list_transposed_cotangents(
+    known: Structure, group: Sequence[int], operand: int
+) -> Iterator[OperationMistake]:
+    """List the mistake of transposing the gradient of a square product, or not transposing it."""
+    operations = known.program.operations
+    if not all(is_square(known, operations[number].outputs[0]) for number in group):
+        return
+    own = name_operand(known, group[-1], operand)
+    said = f"the gradient of {own} is computed with the gradient of this product transposed"
+    changes = partial(transpose_arriving, known, group, operand)
+    yield OperationMistake("wrong-operand", said, group[0], changes, {}, ("transposed", operand))
+
+
+def transpose_arriving(
+    known: Structure, group: Sequence[int], operand: int, values: Values
+) -> Changes:
+    """Pass the transpose of what arrives at square products back to one operand."""
+    changes: Changes = {}
+    for number in group:
+        pullback = make_pullback(known.program.operations[number], values)
+
+        def through(arriving: Any, pullback: Any = pullback) -> Any:
+            return pullback([arriving[0].swapaxes(-1, -2)])[operand]
+
+        changes[number, operand] = Change(operand, through=through)
+    return changes
 
 
 def feeds_itself(known: Structure, group: Sequence[int], operand: int) -> bool:
@@ -144,9 +199,11 @@ def list_order_mistakes(
                     result[number, operand] = Change(operand, before=slope, after=inverse)
             return result
 
+        weight = name_operand(known, group[-1], 1 - operand)
         yield OperationMistake(
             "activation-derivative-before-matrix-product",
-            "the activation's derivative is applied before the product with the weight, not after",
+            f"the derivative of the activation multiplies before the product with {weight}, not"
+            " after it",
             group[0], changes, {}, ("before", operand, len(each[0].numbers)),
         )  # fmt: skip
 
@@ -168,12 +225,13 @@ def list_shifted_parts(
         return
     for part in known.active(*numbers):
         zeros = partial(rebuild_operands, known, slots, part, [None] * len(slots))
-        yield use(f"zeros in its {name_operand(part)}, a part of it", zeros, "zero-gradient", part)
+        which = name_operand(known, numbers[-1], part)
+        yield use("zeros in the place of {}", zeros, "zero-gradient", part, which)
         inner = [None if k is None else operations[k].inputs[part] for k in sources]
         for key, (shifted, label, what) in enumerate(list_shifts(known, inner)):
             rebuild = partial(rebuild_operands, known, slots, part, shifted)
-            said = f"{what} in its {name_operand(part)}, a part of it"
-            yield use(said, rebuild, label or "hidden-state-off-by-one", 100 * (part + 1) + key)
+            name = label or "hidden-state-off-by-one"
+            yield use(what, rebuild, name, 100 * (part + 1) + key, which)
 
 
 def rebuild_operands(
@@ -210,10 +268,13 @@ def rebuild_operands(
 def list_shifts(
     known: Structure, slots: Sequence[int | None]
 ) -> Iterator[tuple[Sequence[int | None], str, str]]:
-    """List the slots of other steps, with the name of that mistake (or none) and its words."""
-    if len(slots) < 2 or any(slot in known.leaf for slot in slots):
-        return
-    following_step, previous = "the value of the next step", "the value of the previous step"
+    """List the slots of other steps, with the name of that mistake (or none) and its words.
+
+    The words have {} for the value at the right step.
+    """
+    if len(slots) < 2 or len({find_part(known, slot) for slot in slots}) < 2:
+        return  # a weight is the same at every step
+    following_step, previous = "the next step's value of {}", "the previous step's value of {}"
     parts = split_by_sequence(known, slots)
     after = [following(known, part[-1], part[-2] if len(part) > 1 else None) for part in parts]
     lasts = [part[-1] for part in parts]
@@ -224,13 +285,26 @@ def list_shifts(
     yield join(lambda part, a: [*part[1:], a], after), "", following_step
     yield join(lambda part: [*part[1:], part[-1]]), "", following_step
     yield join(lambda part: [None, *part[:-1]]), "", previous
+    yield join(lambda part, a: [*part[2:], a, None], after), "", "the value of {} two steps later"
     wraps = "negative-index-wraps-around"
-    first = "the last value at the first step, as index −1 would give"
-    yield join(lambda part: [*reversed(part)]), "", "the value of the step mirrored in time"
+    wrapped = "at the first step its last value, as index −1 gives"
+    first = "{}, but " + wrapped
+    yield join(lambda part: [*reversed(part)]), "", "{} in reverse order of time"
     ends = [lasts] if after == lasts or None in after else [lasts, after]
     for last in ends:
         yield join(lambda part, end: [end, *part[1:]], last), wraps, first
-        yield join(lambda part, end: [end, *part[:-1]], last), wraps, f"{previous}, and {first}"
+        yield join(lambda part, end: [end, *part[:-1]], last), wraps, f"{previous}, and {wrapped}"
+
+
+def find_part(known: Structure, slot: int | None) -> tuple[Any, ...]:
+    """Find what a slot holds: a parameter, the part or the transpose of one, or a value."""
+    parts = list[Any]()
+    while slot in known.leaf and slot in known.producer:
+        equation = known.program.operations[known.producer[slot]]
+        moved = None if equation.moved is None else equation.moved.tobytes()
+        parts += [moved, equation.outputs.index(slot)]
+        slot = equation.inputs[0]
+    return slot, *parts
 
 
 def split_by_sequence(known: Structure, slots: Sequence[int | None]) -> list[Sequence[int | None]]:

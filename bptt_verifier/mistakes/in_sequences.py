@@ -42,7 +42,10 @@ class Beginning(NamedTuple):
 
 
 def find_chains(known: Structure) -> list[list[Chain]]:
-    """Find the chains of each state in the order of the program, where there are several."""
+    """Find the chains of each state in the order of the program, where there are several.
+
+    The states of two directions, which have lines of their own, are chains of one kind, too.
+    """
     operations, starts = known.program.operations, find_starts(known)
     found: dict[Any, list[Chain]] = {}
     for slot in sorted({operations[n].inputs[k] for n, k in known.carried}):
@@ -57,7 +60,12 @@ def find_chains(known: Structure) -> list[list[Chain]]:
                            if start <= known.step.get(n, -1) < end)  # fmt: skip
             if len(states) == end - start > 1 and states not in chains:
                 chains.append(states)
-    return [sorted(chains) for chains in found.values() if len(chains) > 1]
+    single = [chains[0] for chains in found.values() if len(chains) == 1]
+    alike: dict[Any, list[Chain]] = {}
+    for chain in single:
+        alike.setdefault(find_shape(known, chain[-1]), []).append(chain)
+    several = [chains for chains in found.values() if len(chains) > 1]
+    return [sorted(chains) for chains in (several or alike.values()) if len(chains) > 1]
 
 
 def find_beginnings(known: Structure, chain: Chain) -> list[Beginning]:
@@ -114,10 +122,10 @@ def list_reset_mistakes(known: Structure) -> Iterator[OperationMistake]:
     if not states:
         return
     number = known.producer[states[0][-1][-1]]
-    back = "what is passed back to the initial state of a sequence or layer is not reset:"
-    for order, words in ((1, "next"), (-1, "one before")):
+    back = "the carried gradient is not reset to zero at the end of a sequence or layer:"
+    for order, words in ((1, "next one"), (-1, "one before")):
         gradients = partial(hand_back, known, [each[::order] for each in states], begin)
-        said = f"{back} it is added to what arrives at the last state of the {words}"
+        said = f"{back} it goes into the last state of the {words}"
         yield OperationMistake(RESET, said, number, change_nothing, whole=gradients)
     said = "the states of a sequence begin with the last ones of the sequence before it"
     gradients = partial(hand_forward, known, states, begin)

@@ -2,42 +2,45 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.mistakes.expressions import (
+    SLOPES,
+    name_activation,
+    name_operand,
+    name_result,
+    quote_expression,
+    recognise,
+)
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
     Values,
-    describe_expression,
     find_role,
-    name_operand,
 )
-from bptt_verifier.program.activations import Activation, name_operations, result_of, slope_of
+from bptt_verifier.program.activations import Activation, name_operations, slope_of
 from bptt_verifier.program.backward import Change
-from bptt_verifier.program.structure import Structure
+from bptt_verifier.program.structure import Structure, following, shape_of
 
-SAMPLES = np.array([[-1.5, -0.3, 0.4, 2.0]])  # points that tell a tanh from a sigmoid
+Formula = Callable[[Any], Any]
+FindSlope = Callable[[Structure, Activation, Values], Any]
 
-AFTER = "is applied after the product, not before,"
-
-# Known activations, and their slope as a function of their result.
-BY_RESULT: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "tanh": (np.tanh, lambda y: 1 - y * y),
-    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), lambda y: y * (1 - y)),
+# The slopes of known activations as functions of their results, as in SLOPES.
+BY_RESULT: dict[str, Formula] = {
+    "tanh": lambda y: 1 - y * y,
+    "sigmoid": lambda y: y * (1 - y),
 }
 
 # What is left of the slope where a part of its formula is forgotten.
-INCOMPLETE: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
+INCOMPLETE: dict[str, tuple[tuple[str, Formula], ...]] = {
     "tanh": (
-        ("1 − y instead of 1 − y²", lambda y: 1 - y),
-        ("y² instead of 1 − y²", lambda y: y * y),
+        ("1 − {0}", lambda y: 1 - y),
+        ("{0}²", lambda y: y * y),
+        ("(1 − {0})²", lambda y: (1 - y) ** 2),
     ),
-    "sigmoid": (
-        ("1 − y instead of y (1 − y)", lambda y: 1 - y),
-        ("y instead of y (1 − y)", np.copy),
-    ),
+    "sigmoid": (("1 − {0}", lambda y: 1 - y), ("{0}", np.copy)),
 }
 
 
@@ -46,63 +49,88 @@ def list_shifted_slopes(
 ) -> Iterator[OperationMistake]:
     """List activations whose slope is that of the step before or after, or of another function."""
     for each in activations:
+        what = name_activation(known, each[0])
         if len(each) > 1:
             for by, which in ((-1, "previous"), (1, "next")):
-                slopes = {
+                others = {
                     one.end: each[k + by] if 0 <= k + by < len(each) else None
                     for k, one in enumerate(each)
                 }
-                said = f"its derivative is that of the {which} step"
-                changes = partial(replace_slopes, known, each, partial(slope_at_step, slopes))
-                yield OperationMistake("hidden-state-off-by-one", said, each[0].end, changes)
+                said = f"the derivative of {what} is that of the {which} step"
+                for at_end in (slope_below_zero, *find_end_slopes(known, each, by)):
+                    of_step = partial(slope_at_step, others, at_end)
+                    changes = partial(replace_slopes, known, each, of_step)
+                    yield OperationMistake("hidden-state-off-by-one", said, each[0].end, changes)
         kind = recognise(known, each[0])
         if kind is None:
             continue
-        said = "the formula of its derivative takes its result, but gets its argument"
-        name, formula = "activation-derivative-of-preactivation", BY_RESULT[kind][1]
+        y = name_result(known, each[0])
+        right = f"the derivative of {kind} is {SLOPES[kind].format(y)}"
+        right += ", of its result y" if y == "y" else ""
+        of_argument = SLOPES[kind].format("a")
+        said = f"your gradient uses {of_argument}, of the argument a of {kind}, where {right}"
+        name, formula = "activation-derivative-of-preactivation", BY_RESULT[kind]
         changes = partial(replace_slopes, known, each, partial(evaluate_at_variable, formula))
-        family = name, kind
-        yield OperationMistake(name, said, each[0].end, changes, {}, family)
-        for formulas, slope in INCOMPLETE[kind]:
-            said = f"its derivative is, with its result y, {formulas}"
-            name = "activation-derivative-incomplete"
-            changes = partial(replace_slopes, known, each, partial(evaluate_at_result, slope))
-            yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind, formulas))
-        for other, (_, slope) in BY_RESULT.items():
-            if other != kind:
-                said = f"its derivative is that of a {other}, but the function is a {kind}"
-                name = "activation-derivative-of-another-function"
-                changes = partial(replace_slopes, known, each, partial(evaluate_at_result, slope))
-                yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind))
-
-
-def recognise(known: Structure, activation: Activation) -> str | None:
-    """Recognise a tanh or a sigmoid by its values, however it is written."""
-    if known.program.operations[activation.end].dtypes[0] != np.float64:
-        return None
-    with np.errstate(all="ignore"):
-        found = result_of(known, activation, SAMPLES)
-    if np.shape(found) != SAMPLES.shape:
-        return None
-    names = (name for name, (f, _) in BY_RESULT.items() if np.allclose(found, f(SAMPLES)))
-    return next(names, None)
+        yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind))
+        name = "activation-derivative-incomplete"
+        wrong = [(name, words, slope) for words, slope in INCOMPLETE[kind]]
+        name = "activation-derivative-of-another-function"
+        wrong += [(name, SLOPES[k], slope) for k, slope in BY_RESULT.items() if k != kind]
+        for name, words, slope in wrong:
+            said = f"your gradient uses {words.format(y)} where {right}"
+            at_result = partial(evaluate_at_result, slope)
+            changes = partial(replace_slopes, known, each, at_result)
+            yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind, words))
 
 
 def slope_at_step(
     others: Mapping[int, Activation | None],
+    at_end: FindSlope,
     known: Structure,
     activation: Activation,
     values: Values,
 ) -> Any:
-    """Compute the slope of the activation of another step; beyond the ends, that at zero.
-
-    At a kink it is that below zero, since derivations mask by `h > 0`.
-    """
+    """Compute the slope of the activation of another step; beyond the ends, `at_end`."""
     other = others[activation.end]
     if other is None:
-        below = np.full_like(values[activation.start], -np.finfo(np.float32).tiny)
-        return slope_of(known, activation, values, below)[0]
+        return at_end(known, activation, values)
     return slope_of(known, other, values)[0]
+
+
+def slope_below_zero(known: Structure, activation: Activation, values: Values) -> Any:
+    """Compute the slope at zero; at a kink that below it, since derivations mask by `h > 0`."""
+    below = np.full_like(values[activation.start], -np.finfo(np.float32).tiny)
+    return slope_of(known, activation, values, below)[0]
+
+
+def find_end_slopes(known: Structure, each: Sequence[Activation], by: int) -> list[FindSlope]:
+    """Find the slopes before the first step, at an initial state, or after the last one."""
+    operations = known.program.operations
+    if by > 0:
+        after = following(known, each[-1].start, each[-2].start)
+        return [] if after is None else [partial(slope_at_slot, after)]
+    first, kind = known.step.get(each[0].end), recognise(known, each[0])
+    (state,) = operations[each[0].end].outputs
+    for number, operand in known.users.get(state, ()) if kind is not None else ():
+        if first is None or known.step.get(number) != first + 1:
+            continue
+        group = known.groups[known.group_of[number]]
+        slots = [operations[k].inputs[operand] for k in group if known.step.get(k) == first]
+        if slots and kind is not None and shape_of(known, slots[0]) == shape_of(known, state):
+            return [partial(evaluate_at_slot, BY_RESULT[kind], slots[0])]
+    return []
+
+
+def slope_at_slot(slot: int, known: Structure, activation: Activation, values: Values) -> Any:
+    """Compute the slope of an activation at the value of a slot."""
+    return slope_of(known, activation, values, values[slot])[0]
+
+
+def evaluate_at_slot(
+    formula: Formula, slot: int, known: Structure, activation: Activation, values: Values
+) -> Any:
+    """Evaluate a formula at the value of a slot."""
+    return formula(values[slot][0])
 
 
 def evaluate_at_variable(
@@ -126,61 +154,87 @@ def list_path_slopes(
     """List mistakes in the slope on one path through an activation: to a state, or to a weight."""
     operations = known.program.operations
     for each in activations:
-        by_term: dict[int, list[tuple[int, Activation]]] = {}
+        by_term: dict[int, list[Summand]] = {}
         for one in each:
-            for number in list_terms(known, one.start):
-                by_term.setdefault(known.group_of[number], []).append((number, one))
+            for number, sign in list_summands(known, one):
+                by_term.setdefault(known.group_of[number], []).append(Summand(number, sign, one))
         for terms in by_term.values():
-            numbers = [number for number, _ in terms]
+            numbers = [term.number for term in terms]
             if operations[numbers[0]].name in {"add", "sub"}:
                 continue
             for operand in known.active(*numbers):
-                to = f"in what is passed back to its {name_operand(operand)}"
+                to = f"in the gradient passed on to {name_operand(known, numbers[-1], operand)}"
+                what = f"the derivative of {name_activation(known, terms[-1].activation)}"
                 role = find_role(known, numbers, operand)
                 for name, how, way in (
                     ("activation-derivative-missing", "is missing", "none"),
                     ("activation-derivative-twice", "is applied twice", "twice"),
-                    ("activation-derivative-after-matrix-product", AFTER, "after"),
+                    (
+                        "activation-derivative-after-matrix-product",
+                        "multiplies after the product, not before it,",
+                        "after",
+                    ),
                 ):
-                    said = f"the activation's derivative {how} {to}"
+                    said = f"{what} {how} {to}"
                     changes = partial(change_path, known, terms, operand, way)
                     yield OperationMistake(name, said, numbers[0], changes, {}, (name, role))
 
 
-def list_terms(known: Structure, slot: int) -> list[int]:
-    """List the operations whose results are summed to a value."""
-    operations, found, border = known.program.operations, list[int](), [slot]
+class Summand(NamedTuple):
+    """An operation whose result is added, with a sign, to the variable of an activation.
+
+    The sign is 0 where something else reads the sum, too.
+    """
+
+    number: int
+    sign: float
+    activation: Activation
+
+
+def list_summands(known: Structure, activation: Activation) -> list[tuple[int, float]]:
+    """List the operations whose results are summed to an activation's variable, with signs."""
+    operations, found = known.program.operations, list[tuple[int, float]]()
+    readers, border = set(activation.numbers), [(activation.start, 1.0)]
     while border:
-        source = known.producer.get(border.pop())
+        each, sign = border.pop()
+        source = known.producer.get(each)
         if source is None:
             continue
+        sign = sign if {user for user, _ in known.users[each]} <= readers else 0.0
+        readers.add(source)
         if operations[source].name in {"add", "sub", "add_any"}:
-            border += operations[source].inputs
+            one, *others = operations[source].inputs
+            flipped = -sign if operations[source].name == "sub" else sign
+            border += [(one, sign), *((other, flipped) for other in others)]
         else:
-            found.append(source)
+            found.append((source, sign))
     return found
 
 
 def change_path(
-    known: Structure,
-    terms: Sequence[tuple[int, Activation]],
-    operand: int,
-    way: str,
-    values: Values,
+    known: Structure, terms: Sequence[Summand], operand: int, way: str, values: Values
 ) -> Changes:
-    """Leave the slope out of what one operand of each term gets, square it, or apply it last."""
+    """Leave the slope out of what one operand of each term gets, square it, or apply it last.
+
+    Where it is left out, the operand gets what arrives at the activation's result.
+    """
     changes: Changes = {}
-    for number, activation in terms:
+    for number, sign, activation in terms:
         with np.errstate(all="ignore"):
             slope = slope_of(known, activation, values)[0]
-            inverse = 1 / slope
         equation = known.program.operations[number]
         if slope.shape != equation.shapes[0] or equation.inputs[operand] in known.program.constants:
             continue
         if way == "after" and values[equation.inputs[operand]].shape[1:] != slope.shape:
             return {}
-        change = Change(operand, before=slope if way == "twice" else inverse)
-        changes[number, operand] = change._replace(after=slope if way == "after" else None)
+        (result,) = known.program.operations[activation.end].outputs
+        change = Change(operand, before=slope)
+        if way != "twice":
+            with np.errstate(all="ignore"):
+                change = Change(operand, before=1 / slope)
+            change = Change(operand, before=sign, arriving_at=result) if sign else change
+            change = change._replace(after=slope if way == "after" else None)
+        changes[number, operand] = change
     return changes
 
 
@@ -188,11 +242,11 @@ def list_slope_mistakes(
     known: Structure, activations: Sequence[Sequence[Activation]]
 ) -> Iterator[OperationMistake]:
     """List activations whose derivative is applied twice, or is that of another activation."""
-    twice = "its derivative is applied twice"
     for each in activations:
         changes = partial(replace_slopes, known, each, square_slope)
         family = "activation-derivative-twice", name_operations(known, each[0])
-        yield OperationMistake(family[0], twice, each[0].end, changes, {}, family)
+        said = f"the derivative of {name_activation(known, each[0])} is applied twice"
+        yield OperationMistake(family[0], said, each[0].end, changes, {}, family)
     for each in activations:
         for others in activations:
             ends = [(a.end, b.end) for a, b in zip(each, others, strict=False)]
@@ -201,11 +255,55 @@ def list_slope_mistakes(
             apart = len(others) != len(each) or any(a != b for a, b in [*steps, *shapes])
             if others is each or apart:
                 continue
-            line = describe_expression(known, others[0].end)
-            said = f"its derivative is that of another activation{line}"
+            own, other = (quote_expression(known, a[0].end) for a in (each, others))
+            said = f"your gradient uses the derivative of {other}, where that of {own} belongs"
             by_end = {one.end: other for one, other in zip(each, others, strict=True)}
             changes = partial(replace_slopes, known, each, partial(slope_of_other, by_end))
             yield OperationMistake("wrong-operand", said, each[0].end, changes)
+            yield from list_mixed_slopes(known, each, others)
+
+
+def list_mixed_slopes(
+    known: Structure, each: Sequence[Activation], others: Sequence[Activation]
+) -> Iterator[OperationMistake]:
+    """List formulas of an activation's slope that have another one's result in one place or all."""
+    kind, other_kind = (recognise(known, a[0]) for a in (each, others))
+    if kind is None:
+        return
+    y, z = (name_result(known, a[0]) for a in (each, others))
+    unnamed = [(name, a[0]) for name, a in ((y, each), (z, others)) if name == "y"]
+    z = "z" if y == z else z
+    if len(unnamed) == 2:
+        unnamed[1] = z, unnamed[1][1]
+    formulas: list[tuple[str, Callable[[Any, Any], Any]]] = []
+    if kind == "sigmoid":
+        formulas += [
+            (f"{y} (1 − {z})", lambda y, z: y * (1 - z)),
+            (f"{z} (1 − {y})", lambda y, z: z * (1 - y)),
+        ]
+    if kind != other_kind:
+        slope = BY_RESULT[kind]
+        formulas.append((SLOPES[kind].format(z), lambda y, z: slope(z)))
+    by_end = {one.end: other for one, other in zip(each, others, strict=True)}
+    right = SLOPES[kind].format(y)
+    right += "".join(f", {name} being {quote_expression(known, a.end)}" for name, a in unnamed)
+    for words, formula in formulas:
+        said = f"your gradient uses {words} where the derivative of {kind} is {right}"
+        changes = partial(replace_slopes, known, each, partial(mix_results, by_end, formula))
+        yield OperationMistake("wrong-operand", said, each[0].end, changes)
+
+
+def mix_results(
+    others: Mapping[int, Activation],
+    formula: Callable[[Any, Any], Any],
+    known: Structure,
+    activation: Activation,
+    values: Values,
+) -> Any:
+    """Evaluate a formula of the results of an activation and of another one."""
+    ends = activation.end, others[activation.end].end
+    results = (known.program.operations[end].outputs[0] for end in ends)
+    return formula(*(values[slot][0] for slot in results))
 
 
 def square_slope(known: Structure, activation: Activation, values: Values) -> Any:
@@ -223,7 +321,7 @@ def slope_of_other(
 def replace_slopes(
     known: Structure,
     activations: Sequence[Activation],
-    find_slope: Callable[[Structure, Activation, Values], Any],
+    find_slope: FindSlope,
     values: Values,
 ) -> Changes:
     """Replace the slope of each activation, between its result and its variable."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
+from bptt_verifier.mistakes.expressions import name_operand
 from bptt_verifier.mistakes.operation_mistakes import Edge, OperationMistake, scale_edges
 from bptt_verifier.program.structure import Structure, find_starts
 
@@ -64,15 +65,20 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
     kinds = [
         ("missing-time-sum", {last}, "only the last step is kept in the sum over time"),
         ("missing-time-sum", {0}, "only the first step is kept in the sum over time"),
-        ("first-step-skipped", set(range(1, steps)), "the first step is missing in the sum"),
-        ("last-step-skipped", set(range(last)), "the last step is missing in the sum"),
+        (
+            "first-step-skipped",
+            set(range(1, steps)),
+            "the first step is missing in the sum over time",
+        ),
+        ("last-step-skipped", set(range(last)), "the last step is missing in the sum over time"),
         *list_sequence_sums(known),
     ]
     for label, chosen in [*sets, *edges.items()]:
         for name, kept, alteration in kinds:
             left_out = [edge for edge in chosen if known.step[edge[0]] not in kept]
             details = {"kept": sorted(k + 1 for k in kept)} if name == "missing-time-sum" else {}
-            named, said = "bias-part-missing" if label in vectors else name, f"for {label}, "
+            named = "bias-part-missing" if label in vectors else name
+            said = f"in the gradient of {label}, "
             yield scale_edges(named, said + alteration, left_out, 0.0, chosen[0], **details)
     for name, k in (("first-step-skipped", 0), ("last-step-skipped", last)):
         numbers = [number for number in known.step if known.step[number] == k]
@@ -80,7 +86,8 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
         if not chosen:
             continue
         left_out = [edge for edge in chosen if edge not in known.carried]
-        yield scale_edges(name, f"step {k + 1} contributes nothing", left_out, 0.0, chosen[0])
+        said = f"step {k + 1} contributes nothing to any gradient"
+        yield scale_edges(name, said, left_out, 0.0, chosen[0])
 
 
 def list_use_mistakes(known: Structure) -> Iterator[OperationMistake]:
@@ -97,6 +104,8 @@ def list_use_mistakes(known: Structure) -> Iterator[OperationMistake]:
             continue
         for word, kept in (("first", steps[0]), ("last", steps[-1])):
             left_out = [edge for edge in edges if known.step[edge[0]] != kept]
-            said = f"of a value that is read at {len(steps)} steps, only the uses at the {word}"
-            said += " are passed back"
+            value = name_operand(known, *edges[0])
+            said = (
+                f"{value} is read at {len(steps)} steps, and its gradient has the {word} one only"
+            )
             yield scale_edges("missing-time-sum", said, left_out, 0.0, edges[0], kept=[kept + 1])

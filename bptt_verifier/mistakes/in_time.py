@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.mistakes.expressions import name_operand, quote_expression
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     Edge,
@@ -15,17 +16,15 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Values,
     change_edges,
     change_nothing,
-    describe_expression,
     find_role,
     merge_at,
-    name_operand,
     scale_edges,
 )
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.activations import find_activations, is_linear
 from bptt_verifier.program.backward import Change, backward, sweep_back
 from bptt_verifier.program.operations import Operation
-from bptt_verifier.program.structure import Structure
+from bptt_verifier.program.structure import Structure, shape_of
 from bptt_verifier.program.trace import Program, forward
 
 DROPPED = "recurrent-path-dropped"
@@ -45,8 +44,8 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
     carried = known.carried
     if not carried:
         return
-    between = "passed back from one step to the one before"
-    yield scale_edges(DROPPED, f"nothing is {between}", carried, 0.0, path="all")
+    between = "passed on from one step to the one before"
+    yield scale_edges(DROPPED, f"no gradient is {between}", carried, 0.0, path="all")
     by_path: dict[tuple[int, int], list[Edge]] = {}
     by_state: dict[int, list[Edge]] = {}
     for number, operand in carried:
@@ -55,25 +54,51 @@ def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
         by_state.setdefault(known.group_of[state], []).append((number, operand))
     first = find_initial_edges(known)
     if first:
-        said = f"nothing is {between}, nor to the initial state"
+        yield from list_initial_mistakes(known, first)
+        said = f"no gradient is {between}, nor to the initial state"
         yield scale_edges(DROPPED, said, [*first, *carried], 0.0, path="all")
     for edges in by_path.values() if len(by_path) > 1 else ():
-        path = name_operand(edges[0][1])
-        alteration = f"nothing is passed back to the step before through its {path}"
+        path = name_operand(known, *edges[-1])
+        alteration = f"no gradient is passed on to the step before through {path}"
         family = DROPPED, find_role(known, [number for number, _ in edges], edges[0][1])
         found = scale_edges(DROPPED, alteration, edges, 0.0, path=path)
         yield found._replace(family=family)
     every = [*by_state.values()]
     for chosen in list_state_sets(every):
         which = sorted(edge for edges in chosen for edge in edges)
-        whose = "" if len(chosen) == len(every) else " of this state"
+        states = dict.fromkeys(name_operand(known, *edges[-1]) for edges in chosen)
+        whose = "" if len(chosen) == len(every) else f" of {' and '.join(states)}"
         if len(chosen) < len(every):
-            said = f"nothing{whose} is {between}"
+            said = f"no gradient{whose} is {between}"
             yield scale_edges(DROPPED, said, which, 0.0, path="state")
         yield from list_truncations(known, which, whose)
         if first and len(chosen) == len(every):
             yield from list_truncations(known, [*first, *which], whose, first)
-    yield scale_edges("path-counted-twice", f"what is {between} is counted twice", carried, 2.0)
+    said = f"the gradient {between} is counted twice"
+    yield scale_edges("path-counted-twice", said, carried, 2.0)
+
+
+def list_initial_mistakes(known: Structure, first: Sequence[Edge]) -> Iterator[OperationMistake]:
+    """List the mistake of giving an initial state the gradient of the state after one step."""
+    operations = known.program.operations
+    by_state: dict[tuple[int, int], list[Edge]] = {}
+    for number, operand in first:
+        later = known.groups[known.group_of[number]][1]
+        states = operations[number].inputs[operand], operations[later].inputs[operand]
+        if shape_of(known, states[0]) == shape_of(known, states[1]):
+            by_state.setdefault(states, []).append((number, operand))
+    for (_, state), edges in by_state.items():
+        (kept, operand), *others = edges
+        passed = {(kept, operand): Change(operand, slope=1.0, arriving_at=state)}
+
+        def changes(
+            values: Values, passed: Changes = passed, others: Sequence[Edge] = tuple(others)
+        ) -> Changes:
+            return change_edges(others, after=0.0)(values) | passed
+
+        said = f"the initial state, {name_operand(known, kept, operand)}, gets the gradient of the"
+        said += " state after the first step"
+        yield OperationMistake("wrong-operand", said, kept, changes)
 
 
 def find_initial_edges(known: Structure) -> list[Edge]:
@@ -106,7 +131,7 @@ def list_truncations(
     for first in range(1, steps):
         cut = also + cut_at(known, edges, [first])
         name = "first-step-skipped" if first == 1 else "truncated"
-        said = f"nothing{whose} is passed back beyond the last {steps - first} of {steps} steps"
+        said = f"no gradient{whose} is passed on beyond the last {steps - first} of {steps} steps"
         if cut or not whose:
             yield scale_edges(name, said, cut, 0.0, (cut or edges)[0], steps=steps - first)
     for length in range(2, min(steps, CHUNKS + 1)):
@@ -114,7 +139,7 @@ def list_truncations(
         for start in sorted(starts):
             bounds = [t for t in range(1, steps) if t % length == start % length]
             if len(bounds) > 1:
-                said = f"nothing{whose} is passed back beyond chunks of {length} steps"
+                said = f"no gradient{whose} is passed on beyond chunks of {length} steps"
                 yield scale_edges(
                     "truncated",
                     said,
@@ -206,14 +231,11 @@ def list_arrival_mistakes(
         if group[-1] not in known.step or len(operations[group[0]].outputs) > 1:
             continue
         for operand in known.active(*group):
-            what = f"its {name_operand(operand)} gets the gradient"
+            what = f"the gradient of {name_operand(known, group[-1], operand)} has"
+            own, later = "the loss of the same step", "what comes back from later steps"
             for local, name, said in (
-                (True, DROPPED, "of the loss at the same step alone, not that of later steps"),
-                (
-                    False,
-                    "output-gradient-missing",
-                    "of later steps alone, not that of the loss at the same step",
-                ),
+                (True, DROPPED, f"{own} alone, and not {later}"),
+                (False, "output-gradient-missing", f"{later} alone, and not {own}"),
             ):
                 changes = partial(replace_arriving, known, group, operand, find_local, local)
                 family = name, local, find_role(known, group, operand)
@@ -261,9 +283,10 @@ def list_adjoint_mistakes(
             for other in sorted(others, key=lambda other: abs(other[-1] - group[-1]))[:ADJOINTS]:
                 chosen = other[len(other) - len(group) :]
                 changes = partial(use_adjoint, known, group, chosen, operand, find_local)
-                name = operations[chosen[-1]].name
-                value = f", of the {name}{describe_expression(known, chosen[-1])}"
-                what = f"its {name_operand(operand)} gets the gradient of another value{value}"
+                used = quote_expression(known, chosen[-1])
+                right = quote_expression(known, group[-1])
+                what = f"the gradient of {name_operand(known, group[-1], operand)} is computed from"
+                what += f" the gradient of {used}, where that of {right} belongs"
                 activations = find_activations(known, chosen)
                 curved = activations and not is_linear(known, activations[-1][0])
                 name = "activation-derivative-missing" if curved else "wrong-adjoint"
@@ -282,9 +305,12 @@ def use_adjoint(
     total, _ = find_local(values)
     changes: Changes = {}
     for number, other in zip(group, others, strict=True):
-        arriving = total[known.program.operations[other].outputs[0]]
+        (slot,) = known.program.operations[other].outputs
+        arriving = total[slot]
         if arriving is not None and arriving.shape == known.program.operations[number].shapes[0]:
-            changes[number, operand] = Change(operand, arriving=arriving)
+            # A sweep knows what arrives at a later operation, with other mistakes as well.
+            at = Change(operand, arriving_at=slot)
+            changes[number, operand] = at if other > number else Change(operand, arriving=arriving)
     return changes
 
 
@@ -408,7 +434,8 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
         for number, operand in known.users.get(outputs[-1], ()):
             if number in known.step:
                 continue
-            gradient = f"the gradient of its {name_operand(operand)} is passed back to"
+            state = name_operand(known, number, operand)
+            gradient = f"the gradient of the last state, {state}, is passed on to"
             for slots, factor, name, where in (
                 (outputs[:-1], None, every, "the state of every step"),
                 (outputs[:1], 0.0, wrong, "the state of the first step"),

@@ -16,8 +16,6 @@ Values = Sequence[Any]
 Changes = dict[Edge, Change]
 FindChanges = Callable[[Values], Changes]  # the changes that a mistake makes at a point
 
-ORDINAL = "first second third fourth fifth sixth".split()
-
 
 class OperationMistake(NamedTuple):
     """A mistake by its stable name, in words, and the changes that it makes at a point.
@@ -77,7 +75,7 @@ def merge(every: Sequence[Changes]) -> Changes:
 
 def is_scale(change: Change) -> bool:
     """Tell whether a change multiplies what is passed back by a number, and does nothing else."""
-    fields = change.before, change.slope, change.arriving, change.through
+    fields = change.before, change.slope, change.arriving, change.arriving_at, change.through
     empty = all(field is None for field in fields)
     empty = empty and not (change.instead or change.also or change.send)
     return empty and isinstance(change.after, float)
@@ -110,11 +108,6 @@ def make_pullback(equation: Operation, values: Values) -> Callable[[Sequence[Any
     return lambda arriving: pass_back(equation, given, outputs, arriving)
 
 
-def name_operand(operand: int) -> str:
-    """Name an operand: "first operand", "second operand" …"""
-    return f"{ORDINAL[operand] if operand < len(ORDINAL) else f'{operand + 1}th'} operand"
-
-
 def find_role(known: Structure, group: Sequence[int], operand: int) -> Any:
     """Find the role of an operand: the operation, and of what kind its operands are."""
     number = group[-1]
@@ -124,12 +117,3 @@ def find_role(known: Structure, group: Sequence[int], operand: int) -> Any:
         for slot in equation.inputs
     ]
     return equation.name, operand, tuple(kinds)
-
-
-def describe_expression(known: Structure, number: int) -> str:
-    """Write the expression of an operation; of a function of several callers, that of the call."""
-    where = known.program.operations[number].where
-    if not where:
-        return ""
-    callers = {each.where for each in known.program.operations if each.where[:1] == where[:1]}
-    return f", in `{where[len(callers) > 1 and len(where) > 1].expression}`"

@@ -106,7 +106,7 @@ def find_partial_explanation(
         if len(names) == most and find_effort().goes_on():
             left = frozenset(try_mistakes(known, evidence, (made,)).wrong)
             if left.isdisjoint(names):
-                key = np.round(known.effects[id(made)] - known.right, 4).tobytes()
+                key = np.round(known.effects[made] - known.right, 4).tobytes()
                 found.setdefault(key, made)
     if len(found) != 1:
         return ""

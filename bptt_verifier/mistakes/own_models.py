@@ -11,7 +11,9 @@ import numpy as np
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
+from bptt_verifier.mistakes.expressions import name_operation
 from bptt_verifier.mistakes.hypotheses import Match
+from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.operation_mistakes import (
@@ -27,6 +29,7 @@ from bptt_verifier.mistakes.pair_order import (
     rank_by_count,
     rank_by_effect,
     rank_by_order,
+    rank_by_partner,
 )
 from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
@@ -47,30 +50,18 @@ from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
-KEPT = 2**24  # numbers in the gradients that are kept of single mistakes, at most
+STORED_NUMBERS = 2**24  # numbers in the gradients that are stored of single mistakes, at most
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
 OTHER_NUMBERS = 2**26  # numbers computed for other names, where one is found, at most
 PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
-WHOLE = 200  # pairs with a mistake that computes all gradients otherwise, each in its own sweep
-COMMON = 300  # mistakes that are tried beside each promising one first
+WHOLE_PAIRS = 200  # pairs with a mistake that has a sweep of its own for each, at most
+FIRST_PARTNERS = 300  # mistakes that are tried beside each promising one first
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
 
 Record = Callable[[Mapping[str, Array]], Sequence[Recorded]]
-
-OPERATIONS = {
-    "dot_general": "matrix product",
-    "mul": "product",
-    "add": "sum",
-    "sub": "difference",
-    "div": "quotient",
-    "broadcast_in_dim": "broadcast",
-    "reduce_sum": "sum over an axis",
-    "integer_pow": "power",
-    "select_n": "selection",
-}
 
 
 class BackwardPass(NamedTuple):
@@ -97,9 +88,11 @@ class OwnHypotheses:
         largest = max(value[0].size for value in evidence[0].forward if value is not None)
         self.batch = max(1, min(256, ENTRIES // max(1, largest)))
         self.size = sum(value[0].size for value in evidence[0].forward if value is not None)
-        self.effects: dict[int, Array] = {}  # of single mistakes at the first case, by identity
-        self.swept: dict[int, BackwardPass] = {}  # their gradients, as many as memory allows
-        self.kept_changes: dict[int, Changes] = {}  # of mistakes in pairs at the first case
+        # Of single mistakes at the first case: what they change, their gradients as far as memory
+        # allows, and the changes of those that are tried in pairs.
+        self.effects = ByIdentity[OperationMistake, Array]()
+        self.swept = ByIdentity[OperationMistake, BackwardPass]()
+        self.pair_changes = ByIdentity[OperationMistake, Changes]()
         self.matches: list[Match] = []  # what they explain of the first case
         self.pairs = 0, 0  # pairs tried, of how many
         self.omitted = 0  # single mistakes that were not tried, since the model is large
@@ -122,19 +115,25 @@ class OwnHypotheses:
 
     def changes(self, case: Evidence, made: Sequence[OperationMistake]) -> Changes:
         """Merge the changes of some mistakes at the point of a case."""
-        kept = self.kept_changes if case is self.evidence[0] else {}
-        return merge([kept.get(id(each)) or each.changes(case.forward) for each in made])
+        stored = self.pair_changes if case is self.evidence[0] else ()
+        return merge(
+            [
+                self.pair_changes[each] if each in stored else each.changes(case.forward)
+                for each in made
+            ]
+        )
 
     def sweep_back(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
     ) -> list[BackwardPass]:
         """Compute the gradients with each of these combinations, in one sweep."""
-        first = case is self.evidence[0]
-        kept = [self.swept.get(id(each[0])) if first and len(each) == 1 else None for each in made]
-        fresh = [each for each, back in zip(made, kept, strict=True) if back is None]
+        stored = self.swept if case is self.evidence[0] else ()
+        known = [len(each) == 1 and each[0] in stored for each in made]
+        fresh = [each for each, found in zip(made, known, strict=True) if not found]
         rows = self.sweep_rows(case, fresh) if fresh else {}
         swept = iter(self.split_rows(case, rows, len(fresh)))
-        return [next(swept) if back is None else back for back in kept]
+        pairs = zip(made, known, strict=True)
+        return [self.swept[each[0]] if found else next(swept) for each, found in pairs]
 
     def split_rows(
         self, case: Evidence, rows: Mapping[str, Array], count: int
@@ -176,12 +175,12 @@ class OwnHypotheses:
                 near[name] = (off <= allowed).all(axis=1) & np.isfinite(scale[:, 0])
         if case is self.evidence[0]:
             joined = self.scale(case, {name: rows[name] for name in case.wanted})
-            self.effects |= {id(each[0]): joined[i] for i, each in enumerate(made) if each}
-            if joined.shape[1] * len(self.effects) <= KEPT:
-                backs = self.split_rows(case, rows, len(made))
-                self.swept |= {
-                    id(each[0]): back for each, back in zip(made, backs, strict=True) if each
-                }
+            backs = self.split_rows(case, rows, len(made))
+            for effect, back, each in zip(joined, backs, made, strict=True):
+                if each:
+                    self.effects[each[0]] = effect
+                if each and joined.shape[1] * len(self.effects) <= STORED_NUMBERS:
+                    self.swept[each[0]] = back
         explained = [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
         if case is self.evidence[0]:
             pairs = zip(made, explained, strict=True)
@@ -203,26 +202,40 @@ class OwnHypotheses:
         On the carried states a factor has powers as an effect; there, sizes are tried.
         """
         found, case = list[OperationMistake](), self.evidence[0]
-        error = self.find_error(case)
+        error, exact_error = self.find_error(case), self.join_exactly(case, case.submitted)
         for made, _ in matches:
             edges = made.changes(case.forward)
             if made.name not in CUTS or not all(
                 isinstance(c.after, float) and c.after == 0 and not c.send for c in edges.values()
             ):
                 continue
-            effect = self.effects[id(made)] - self.right
+            effect = self.effects[made] - self.right
             size = float(effect @ effect)
             share = float(effect @ error) / size if size > 0 else np.nan
             if not np.isfinite(share) or np.max(np.abs(error - share * effect)) > 1e-3 * np.max(
                 np.abs(error)
             ):
                 continue
+            if made in self.swept:  # the effects are kept in float32
+                exact = self.join_exactly(case, self.swept[made].values)
+                share = float(exact @ exact_error) / float(exact @ exact)
             found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
         if self.structure.carried:
             every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
             sizes = [each.value(None) for each in self.factors]
             found += [scale_path(cut, by) for cut in every for by in sizes]
         return found
+
+    def join_exactly(self, case: Evidence, found: Mapping[str, Array]) -> Array:
+        """Join what gradients differ from the true ones by, in units of the largest entry of each.
+
+        In float64, other than `scale`.
+        """
+        parts = [
+            np.ravel(found[n] - case.reference[n]) / max(np.max(np.abs(case.reference[n])), 1e-300)
+            for n in case.wanted
+        ]
+        return np.concatenate(parts)
 
     @cached_property
     def right(self) -> Array:
@@ -243,23 +256,26 @@ class OwnHypotheses:
     ) -> Iterator[tuple[OperationMistake, OperationMistake]]:
         """List pairs of mistakes in different operands, at most `PAIRS` of them.
 
-        Three orders take turns: pairs whose effects add up to the submission's error, or nearly;
+        Four orders take turns: pairs whose effects add up to the submission's error, or nearly;
         pairs with a mistake that explains more gradients than the right backward pass, or more of
-        the error; and pairs of the mistakes that are listed first.
+        the error; pairs of one that leaves little of the error and another that does beside it;
+        and pairs of the mistakes that are listed first.
         """
         case = evidence[0]
         single, counts, effects = self.select_distinct(case, matches)
-        self.kept_changes = {id(each): each.changes(case.forward) for each in single}
-        changes = [self.kept_changes[id(each)] for each in single]
+        changes = [each.changes(case.forward) for each in single]
+        for each, change in zip(single, changes, strict=True):
+            self.pair_changes[each] = change
         edges = [frozenset(each) for each in changes]
         total = len(single) * (len(single) - 1) // 2
         (before,) = map(len, self.match(case, [()]))
         sizes = np.cumsum([0, *(wanted.submitted.size for wanted in case.wanted.values())])
         parts = [slice(one, other) for one, other in pairwise(sizes.tolist())]
         alone, together = measure_error(self.find_error(case), effects, parts)
-        by_count = rank_by_count(counts, before, alone, COMMON)
+        by_count = rank_by_count(counts, before, alone, FIRST_PARTNERS)
         by_effect = rank_by_effect(together)
-        orders = by_effect, by_count, rank_by_order(len(single))
+        by_partner = rank_by_partner(alone, together)
+        orders = by_effect, by_count, by_partner, rank_by_order(len(single))
         seen = set[tuple[int, int]]()
         self.pairs = 0, total
         most = max(self.batch, min(PAIRS, PAIR_NUMBERS // self.size))
@@ -270,7 +286,7 @@ class OwnHypotheses:
             if edges[pair[0]] & edges[pair[1]] and not can_merge(*(changes[k] for k in pair)):
                 continue
             whole = sum(single[k].whole is not None for k in pair)
-            if whole > 1 or wholes + whole > WHOLE:
+            if whole > 1 or wholes + whole > WHOLE_PAIRS:
                 continue
             wholes += whole
             if len(seen) == most:
@@ -299,7 +315,7 @@ class OwnHypotheses:
         """
         chosen: dict[bytes, tuple[OperationMistake, int, Array]] = {}
         for made, names in matches:
-            effect = self.effects[id(made)] - self.right
+            effect = self.effects[made] - self.right
             if np.isfinite(effect).all() and np.max(np.abs(effect)) > 1e-5:
                 with np.errstate(over="ignore"):
                     key = np.round(effect, 4).tobytes()
@@ -344,7 +360,11 @@ class OwnHypotheses:
         if first is None:
             if not every:
                 return None
-            first = self.describe(every.pop(0))
+            chosen = every[0]
+            if self.is_generic(chosen):  # one that is made at fewer places is likelier
+                chosen = min(every, key=lambda each: len(each.places))
+            first = self.describe(chosen)
+            every = [each for each in every if each is not chosen]
         names = {first.name, *GENERIC}
         others = {each.name: each for each in reversed(every) if each.name not in names}
         return add_names(first, map(self.describe, others.values()))
@@ -359,7 +379,7 @@ class OwnHypotheses:
         if own and {*map(leaf.get, operations[made.equation].inputs)}.isdisjoint(names):
             made = made._replace(equation=min(own))
         equation = operations[made.equation]
-        operation = OPERATIONS.get(equation.name, equation.name)
+        operation = name_operation(equation)
         place = equation.where[0] if equation.where else None
         line = place.text if place else None
         where = f"the line `{line}` ({place.at_column})" if place and line else "an operation"
@@ -391,8 +411,9 @@ class OwnHypotheses:
             )
             where += f", at {len(made.places)} places{listed},"
             details["places"] = [str(at) for (at,) in filter(None, lines)]
-        what = f" `{place.expression}`" if place and place.expression != line else ""
-        said = f"{where} of your forward pass is differentiated wrongly: at the {operation}{what}, "
+        at = f", at `{place.expression}`" if place and place.expression != line else ""
+        at = at if line else f", a {operation}"
+        said = f"{where} of your forward pass is differentiated wrongly{at}: "
         right = describe_correction(self.program, self.evidence[0].forward, made.name, changed)
         found = self.find_line(made)
         if found is not None:
@@ -430,7 +451,7 @@ def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
     def changes(values: Values) -> Changes:
         return {edge: Change(edge[1], after=by) for edge in cut.changes(values)}
 
-    said = f"{cut.alteration.replace(' is zero', '').replace('nothing', 'what')}"
+    said = cut.alteration.replace("no gradient", "the gradient", 1).replace(" is ", " that is ", 1)
     said = f"{said} is multiplied by {by:.6g}, where its factor is 1"
     return cut._replace(
         name="constant-factor", alteration=said, changes=changes, details={"factor": by}

@@ -7,6 +7,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 
 PAIRS = 2**14  # pairs of mistakes that are tried, at most
+FIRSTS = 64  # mistakes whose partners are ranked, at most
 SMALLEST = 1e-10  # squared relative error that counts as none: effects are kept in float32
 
 
@@ -24,6 +25,22 @@ def rank_by_count(
         for k, i in enumerate(order):
             done = set(order[: k + 1])
             yield from ((min(i, j), max(i, j)) for j in partners if j not in done)
+
+
+def rank_by_partner(alone: Array, together: Array) -> Iterator[tuple[int, int]]:
+    """Rank pairs by the rank of one mistake alone, times that of the other beside it.
+
+    Where mistakes lie on one path, their effects do not add up. Then one of the two still leaves
+    less of the error than most others do, and so does the other one beside it.
+    """
+    firsts = np.argsort(alone, kind="stable")[:FIRSTS]
+    partners = np.argsort(together[firsts], axis=1, kind="stable")
+    product = np.outer(np.arange(len(firsts)) + 1, np.arange(len(alone)) + 1)
+    for place in np.argsort(product, axis=None, kind="stable"):
+        row, rank = divmod(int(place), len(alone))
+        i, j = int(firsts[row]), int(partners[row, rank])
+        if i != j:
+            yield min(i, j), max(i, j)
 
 
 def rank_by_order(count: int) -> Iterator[tuple[int, int]]:

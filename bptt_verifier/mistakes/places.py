@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.mistakes.evidence import Evidence
-from bptt_verifier.mistakes.operation_mistakes import describe_expression
+from bptt_verifier.mistakes.expressions import quote_expression
 from bptt_verifier.mistakes.single_gradients import join_symbols
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import sweep_back
@@ -104,21 +104,17 @@ def describe_adjoints(
         if right & find_weights_before(known, slot):
             return []  # the adjoint was right there: a gradient alone is wrong
         step = known.step.get(number)
-        when = f" at step {step + 1} of {known.steps}" if step is not None else ""
+        when = f"first at step {step + 1} of {known.steps}" if step is not None else "there"
         where = known.program.operations[number].where
         line = f" (the line `{where[0].text}`, {where[0]})" if where else ""
-        after = (
-            " The adjoints nearer to the loss that your gradients determine are right."
-            if later
-            else ""
+        value = quote_expression(known, number)
+        verb = "implies" if len(each.weights) == 1 else "imply"
+        said = (
+            f"Your {join_symbols(sorted(each.weights))} {verb} which gradient of {value}{line} you"
+            f" used: going backward, it is wrong {when}."
         )
-        verb = "determines" if len(each.weights) == 1 else "determine"
-        return [
-            f"{join_symbols(sorted(each.weights))} {verb}"
-            f" the adjoints that you used"
-            f"{describe_expression(known, number)}{line}: going backward, the first wrong one is"
-            f" that of the {known.program.operations[number].name}{when}.{after}"
-        ]
+        after = " What your gradients imply nearer to the loss is right." if later else ""
+        return [said + after]
     return []
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bptt_verifier.mistakes.compositions import Altered, list_first
 from bptt_verifier.mistakes.effort import find_effort
-from bptt_verifier.mistakes.evidence import Evidence
+from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.hypotheses import Back, Hypotheses, Made, Match
 from bptt_verifier.mistakes.single_gradients import Finding, add_others, describe_finding
 from bptt_verifier.report import Mistake
@@ -296,15 +296,15 @@ def explain_each_gradient(
 def find_changed(known: Hypotheses, case: Evidence, right: Back, made: Any) -> frozenset[str]:
     """Find the gradients of a case that a mistake changes."""
     (back,) = known.sweep_back(case, [(made,)])
-    pairs = {name: (back.gradient(name), right.gradient(name)) for name in case.wanted}
-    # Rounding of a sweep in float64 is far below 1e-9. This decides only which gradients a sentence
-    # names, not whether they are wrong.
-    with np.errstate(all="ignore"):
-        return frozenset(
-            name
-            for name, (one, other) in pairs.items()
-            if not np.allclose(one, other, rtol=1e-9, atol=1e-12 * float(np.max(np.abs(other))))
-        )
+
+    def is_changed(name: str) -> bool:
+        found = back.gradient(name)
+        # What the evidence cannot tell from the right gradient is no change.
+        wanted = case.wanted[name]._replace(submitted=right.gradient(name))
+        with np.errstate(all="ignore"):
+            return not wanted.within(found, SLACK, found).all()
+
+    return frozenset(name for name in case.wanted if is_changed(name))
 
 
 def cover(possible: Mapping[str, Sequence[tuple[Any, Any]]]) -> list[tuple[Any, list[str]]]:

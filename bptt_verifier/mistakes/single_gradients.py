@@ -293,10 +293,10 @@ def list_transpositions(name: str) -> Iterator[Finding]:
     """List mistakes that transpose the gradient, alone or together with a reshape."""
 
     def finding(result: str, way: Callable[[Array], Array]) -> Finding:
-        said = f"the result is {result}"
+        said = f"the matrix is {result}"
         return Finding("transposed-gradient", said, {}, lambda back: way(back.gradient(name)))
 
-    yield finding("transposed; it shows where the matrix is square", transpose)
+    yield finding("transposed, which its shape does not show, since it is square", transpose)
     yield finding(
         "transposed, and reshaped to the shape of its parameter",
         lambda g: g.swapaxes(-1, -2).reshape(g.shape),
@@ -316,5 +316,5 @@ def list_confusions(name: str, other: str) -> Iterator[Finding]:
 
         return Finding("wrong-operand", f"∂L/∂{other}{said}", {"other": other}, gradient)
 
-    yield finding(" is returned", np.asarray)
-    yield finding(", transposed, is returned", np.transpose)
+    yield finding(" is returned in its place", np.asarray)
+    yield finding(", transposed, is returned in its place", np.transpose)

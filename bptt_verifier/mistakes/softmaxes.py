@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Edge,
     OperationMistake,
     Values,
+    make_pullback,
     scale_edges,
 )
 from bptt_verifier.problems.problem import Array
@@ -65,12 +67,15 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
             ):
                 continue
             diagonal = partial(keep_diagonal, known, group)
-            said = "its derivative is taken as p (1 − p), the diagonal alone"
+            said = "the derivative of the softmax p is taken as p (1 − p), without p_i p_k"
             yield OperationMistake("softmax-diagonal", said, group[0], diagonal, {}, ("diagonal",))
-            said = "nothing is passed back through the sum in the denominator of the softmax"
+            said = (
+                "the sum in the denominator of the softmax is differentiated as if it were constant"
+            )
             edges = [(number, 1) for number in group]
             found = scale_edges("softmax-denominator", said, edges, 0.0)
             yield found._replace(family=("denominator",))
+            yield from list_wrong_sums(known, group, tuple(operations[sums[0]].params["axes"]))
         elif equation.name == "exp":
             sums = [
                 user
@@ -96,6 +101,39 @@ def keep_diagonal(known: Structure, group: Sequence[int], values: Values) -> Cha
     return changes
 
 
+def list_wrong_sums(
+    known: Structure, group: Sequence[int], own: tuple[int, ...]
+) -> Iterator[OperationMistake]:
+    """List mistakes in p ⊙ (g − Σ p ⊙ g) that sum over other axes than the softmax p does."""
+    name, shape = "softmax-over-wrong-axis", known.program.operations[group[0]].shapes[0]
+    long = [axis for axis, size in enumerate(shape) if size > 1]
+    for axes in [*((axis,) for axis in long), tuple(range(len(shape)))] if len(long) > 1 else ():
+        if axes != own:
+            where = f"axis {axes[0]}" if len(axes) == 1 else "all axes"
+            said = f"in p (g − Σ p g), the derivative of the softmax p, the sum is over {where}"
+            said += f", where it is over axis {' and '.join(map(str, own))}"
+            changes = partial(sum_jacobian_over, known, group, axes)
+            yield OperationMistake(name, said, group[0], changes, {"axes": [*axes]}, ("sum", axes))
+
+
+def sum_jacobian_over(
+    known: Structure, group: Sequence[int], axes: tuple[int, ...], values: Values
+) -> Changes:
+    """Subtract sums over these axes in what the numerator gets, and nothing in the denominator."""
+    operations, changes = known.program.operations, dict[Edge, Change]()
+    for number in group:
+        (slot,) = operations[number].outputs
+        pullback = make_pullback(operations[number], values)
+
+        def through(arriving: Any, pullback: Any = pullback, p: Any = values[slot]) -> Any:
+            total = np.sum(p * arriving[0], axis=tuple(a + 1 for a in axes), keepdims=True)
+            return pullback([arriving[0] - total])[0]
+
+        changes[number, 0] = Change(0, through=through)
+        changes[number, 1] = Change(1, after=0.0)
+    return changes
+
+
 def list_wrong_axes(
     known: Structure, group: Sequence[int], sums: Sequence[int]
 ) -> Iterator[OperationMistake]:
@@ -111,7 +149,9 @@ def list_wrong_axes(
     for chosen in others:
         where = f"axis {chosen[0]}" if len(chosen) == 1 else "all axes"
         own = " and ".join(map(str, axes))
-        said = f"its derivative has a softmax over {where}, where the scores are summed over {own}"
+        said = (
+            f"your gradient has a softmax over {where}, where that of the loss is over axis {own}"
+        )
         changes = partial(sum_over, known, group, sums, chosen)
         yield OperationMistake(name, said, sums[0], changes, {"axes": [*chosen]}, (name, chosen))
 
@@ -139,7 +179,9 @@ def sum_over(
             return {}
         e = np.exp(scores - scores.max())
         own = e.sum(axis=tuple(operations[summed].params["axes"]), keepdims=True)
-        changes[summed, 0] = Change(0, after=own / e.sum(axis=axes, keepdims=True))
+        with np.errstate(all="ignore"):  # masked scores may leave no entry
+            after = own / e.sum(axis=axes, keepdims=True)
+        changes[summed, 0] = Change(0, after=after)
     return changes
 
 

@@ -19,11 +19,11 @@ from bptt_verifier.program.trace import Program
 class Change(NamedTuple):
     """An alteration of one operation's derivative with respect to one operand.
 
-    The cotangent, or `arriving` in its place, is multiplied by `before`, passed back with the
-    operands of `instead` replacing the true ones, and multiplied by `after`; or it is multiplied by
-    `slope` alone. The unaltered cotangent is also added to the slots of `also`, and what arrives,
-    multiplied by a factor, to those of `send`. `through` passes the cotangents of all results back
-    in another way.
+    The cotangent, or in its place `arriving`, or that of the slot `arriving_at` in the same sweep,
+    is multiplied by `before`, passed back with the operands of `instead` replacing the true ones,
+    and multiplied by `after`; or it is multiplied by `slope` alone. The unaltered cotangent is also
+    added to the slots of `also`, and what arrives, multiplied by a factor, to those of `send`.
+    `through` passes the cotangents of all results back in another way.
     """
 
     operand: int
@@ -33,6 +33,7 @@ class Change(NamedTuple):
     slope: Any = None
     also: tuple[int, ...] = ()
     arriving: Any = None
+    arriving_at: int | None = None
     send: tuple[tuple[int, Any], ...] = ()
     through: Callable[[Sequence[Any]], Any] | None = None
 
@@ -102,10 +103,11 @@ def sweep_back(
                     pass_back(equation, given, outputs, arriving, errors), given, strict=True
                 )
             ]
-            for one, made in altered.get(number, {}).items():
+            for one, stated in altered.get(number, {}).items():
                 true = back[one]
                 if true is None:
                     continue
+                made = [(row, resolve(change, cotangents, row)) for row, change in stated]
                 wide = complex if np.iscomplexobj(given[one]) else float
                 back[one] = np.array(true, wide)
                 for slot, sent in collect_sent(made, values, arriving, true, samples).items():
@@ -127,6 +129,14 @@ def sweep_back(
         if cotangents[slot] is None:
             cotangents[slot] = np.zeros((samples, *values[slot].shape[1:]))
     return cotangents
+
+
+def resolve(change: Change, cotangents: Sequence[Any], row: int) -> Change:
+    """Read what arrives at another slot in a row of a sweep, for a change that passes it back."""
+    if change.arriving_at is None:
+        return change
+    found = cotangents[change.arriving_at]
+    return change._replace(arriving=0.0 if found is None else found[row], arriving_at=None)
 
 
 def collect_sent(
@@ -189,13 +199,15 @@ def change_rows(
         result = np.asarray(first.through([ct if ct is None else ct[rows] for ct in arriving]))
     elif first.slope is not None:
         assert arriving[0] is not None
-        result = scale(arriving[0][rows], [change.slope for change in changes])
+        ct = arriving[0][rows] if first.arriving is None else [c.arriving for c in changes]
+        result = scale(ct, [change.slope for change in changes])
     elif first.instead or first.arriving is not None or any(c.before is not None for c in changes):
         wrong, cotangents = list(given), [ct if ct is None else ct[rows] for ct in arriving]
         for k, (operand, _) in enumerate(first.instead):
             wrong[operand] = np.concatenate([change.instead[k][1] for change in changes])
         if first.arriving is not None:
-            cotangents[0] = np.stack([change.arriving for change in changes])
+            alike = outputs[0].shape[1:]
+            cotangents[0] = np.stack([np.broadcast_to(c.arriving, alike) for c in changes])
         factors = [change.before for change in changes]
         once = [ct if ct is None else scale(ct, factors) for ct in cotangents]
         result = pass_back(equation, wrong, outputs, once)[first.operand]

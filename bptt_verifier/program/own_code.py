@@ -217,13 +217,17 @@ def copy_all(roots: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
 
 
 def present(call: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """Present a function of (params, xp) as one around the user's, whose lines failures name."""
+    """Present a function of (params, xp) as one around the user's, whose lines failures name.
+
+    Functions around the result have it as their attribute `presented`; `__wrapped__` is the user's.
+    """
     inner = inspect.unwrap(getattr(function, "__func__", function))
     update_wrapper(call, inner, ("__name__", "__qualname__", "__doc__"), ())
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     names = ("params", "xp") if takes_xp(function) else ("params",)
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
     call.__signature__ = signature  # type: ignore[attr-defined]
+    call.presented = call  # type: ignore[attr-defined]
     return call
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.trace import Program
 
 # Operations that a state may go through before it meets its weight.
@@ -24,7 +25,8 @@ class Structure(NamedTuple):
     time steps, and `step` the time step of an equation. `producer` is the equation that computes a
     slot, and `users` are the (equation, operand) that read it. `carried` are the (equation,
     operand) that read a state of the step before. `leaf` is the parameter whose entries a slot
-    holds. `group_of` is the number of an equation's group, and `layers` its weight.
+    holds. `group_of` is the number of an equation's group, and `layers` its weight. `callers` is
+    the number of chains of calls that lead to an expression.
     """
 
     program: Program
@@ -37,6 +39,7 @@ class Structure(NamedTuple):
     leaf: dict[int, str]
     group_of: dict[int, int]
     layers: list[Any]
+    callers: Counter[Place]
 
     def active(self, *numbers: int) -> list[int]:
         """The operands that depend on the parameters in at least one of these equations.
@@ -92,8 +95,9 @@ def structure(program: Program) -> Structure:
     placed = any(equation.where for equation in program.operations)
     known = [group for group in groups if program.operations[group[0]].where or not placed]
     ordered = tuple(map(tuple, known))
+    callers = Counter(chain[0] for chain in {each.where for each in program.operations} if chain)
     return Structure(
-        program, ordered, steps, step, producer, users, carried, leaf, group_of, layers
+        program, ordered, steps, step, producer, users, carried, leaf, group_of, layers, callers
     )
 
 

@@ -23,7 +23,7 @@ from bptt_verifier.program.precision import REACHED, is_of_library
 
 ATOMS = (int, float, complex, str, bytes, bool, type(None), np.generic)
 LARGEST = 2**27  # bytes of an array that is copied for a trace; larger ones may not be modified
-KEPT = ("__builtins__", "__loader__", "__spec__")  # of a module's globals
+UNTOUCHED = ("__builtins__", "__loader__", "__spec__")  # of a module's globals
 
 
 class Replacement:
@@ -136,7 +136,7 @@ class Replacement:
         before = dict(found)
         self.undo.append(lambda: restore(found, before))
         for key, value in before.items():
-            if key not in KEPT:
+            if key not in UNTOUCHED:
                 after = self.convert(value)
                 if after is not value:
                     found[key] = after

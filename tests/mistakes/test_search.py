@@ -9,7 +9,12 @@ import pytest
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
 from bptt_verifier.mistakes.operation_mistakes import can_merge, merge
 from bptt_verifier.mistakes.own_models import OwnHypotheses
-from bptt_verifier.mistakes.pair_order import measure_error, rank_by_count, rank_by_effect
+from bptt_verifier.mistakes.pair_order import (
+    measure_error,
+    rank_by_count,
+    rank_by_effect,
+    rank_by_partner,
+)
 from bptt_verifier.mistakes.search import cover
 from bptt_verifier.mistakes.single_gradients import Finding, add_names
 from bptt_verifier.program.backward import Change, backward
@@ -53,6 +58,20 @@ def test_a_gradient_that_is_explained_exactly_counts_more_than_a_smaller_error()
     assert next(rank_by_effect(together)) == (7, 21)
 
 
+def test_a_promising_mistake_meets_its_best_partners_early_though_their_effects_do_not_add() -> (
+    None
+):
+    rng = np.random.default_rng(0)
+    effects = rng.normal(size=(200, 12)).astype(np.float32)
+    error = effects[150] + 0.7 * effects[199] + 0.3 * effects[198]
+    alone, together = measure_error(error, effects, [slice(0, 12)])
+    order = [*rank_by_partner(alone, together)]
+    assert order.index((150, 199)) < 20
+    assert len({*order}) == len({(min(p), max(p)) for p in order}) > 1000
+    assert all(i < j for i, j in order)
+    assert [*rank_by_partner(alone[:1], together[:1, :1])] == []
+
+
 def test_beside_a_promising_mistake_the_common_ones_are_tried_first() -> None:
     order = [*rank_by_count([2, 1, 3, 2], 1, [0.0, 0.0, 0.0, -1.0], common=2)]
     assert order[:5] == [(0, 2), (1, 2), (0, 3), (1, 3), (0, 1)]
@@ -93,7 +112,10 @@ def test_the_weights_of_the_state_may_lack_the_sum_over_time_together() -> None:
     loss, gradients, _, params = MODELS["stacked"]
     (mistake,) = diagnose_numbers(loss, params, plant(gradients, *STEP_ALONE))
     assert mistake.name == "missing-time-sum"
-    assert "for the weights of the state, only the first step is kept" in mistake.explanation
+    assert (
+        "in the gradient of the weights of the state, only the first step is kept"
+        in mistake.explanation
+    )
 
 
 def test_two_mistakes_that_amplify_each_other_are_both_named() -> None:
@@ -220,7 +242,7 @@ def test_another_name_at_the_same_place_does_not_repeat_the_place() -> None:
     loss, _, _, params = own_models.MODELS["tagger"]
     wrong = planted("tagger", ("db += da.sum(axis=0)", "db = da.sum(axis=0)"))
     (mistake,) = diagnose_numbers(loss, params, wrong)
-    assert "Or repeated-index: where b is read repeatedly" in mistake.explanation
+    assert "Or repeated-index: a row of `b` that is looked up several times" in mistake.explanation
     assert mistake.explanation.count("of your forward pass") == 1
 
 

@@ -199,3 +199,17 @@ def test_a_slot_without_a_cotangent_has_none_and_a_leaf_zeros() -> None:
     flat = traced(lambda p, xp: xp.sum(p["a"]), a=a, b=np.ones(3))
     cotangents = sweep_back(flat.program, flat.values)
     assert cotangents[flat.program.leaves["b"]].tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_what_arrives_at_another_slot_of_the_same_sweep_can_be_passed_back() -> None:
+    """With h = tanh(W x), the product gets ∂L/∂h for ∂L/∂a, also where ∂L/∂h is altered."""
+    model = traced(lambda p, xp: xp.sum(c * xp.tanh(p["W"] @ p["x"])), W=W, x=x)
+    names = [each.name for each in model.program.operations]
+    product, tanh = names.index("dot_general"), names.index("tanh")
+    factor = names.index("mul", tanh)
+    (result,) = model.program.operations[tanh].outputs
+    operand = [*model.program.operations[factor].inputs].index(result)
+    without = {(product, 0): Change(0, before=-1.0, arriving_at=result)}
+    altered = {(factor, operand): Change(operand, after=3.0)}
+    found = backward(model.program, model.values, [without, without | altered])["W"]
+    np.testing.assert_allclose(found, [-np.outer(c, x), -3 * np.outer(c, x)])

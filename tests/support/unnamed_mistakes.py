@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
+from bptt_verifier.mistakes.expressions import quote_expression
 from bptt_verifier.mistakes.places import list_places
 from bptt_verifier.program.backward import Change, sweep_back
 from bptt_verifier.program.paths import prune
@@ -77,7 +78,8 @@ def check_places(made: Unnamed) -> str:
     if not wrong:
         return "no effect"
     said = " ".join(list_places(known, evidence, sorted(wrong)))
-    claim = re.search(r"the first wrong one is that of the (\w+)( at step (\d+))?", said)
+    value = r"which gradient of (`.*?`|the [\w ]+?)(?: \(| you used).*"
+    claim = re.search(value + r" it is wrong (first at step (\d+))?", said)
     if claim is None:
         return "none"
     # Every adjoint that the mistake changes is one at or before its operation: the claim must be of
@@ -89,7 +91,7 @@ def check_places(made: Unnamed) -> str:
         if number is not None
         and (line is None or str(known.program.operations[number].where[:1][0]) == line[1])
         and (claim[3] is None or known.step.get(number) == int(claim[3]) - 1)
-        and known.program.operations[number].name == claim[1]
+        and quote_expression(known, number) == claim[1]
     ]
     return "right" if numbers and min(numbers) <= made.number else "wrong"
 

@@ -1,0 +1,198 @@
+"""Names of the values in a loss, as its source writes them: operands, results and activations."""
+
+import ast
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from bptt_verifier.program.activations import Activation, find_activations_at, result_of
+from bptt_verifier.program.operations import Operation
+from bptt_verifier.program.source_lines import Place
+from bptt_verifier.program.structure import Structure
+
+ENTRIES = 32  # entries of a joined list that have a name, at most
+LONGEST = 48  # characters of an expression that a sentence quotes, at most
+ORDINAL = "first second third fourth fifth sixth".split()
+SAMPLES = np.array([[-1.5, -0.3, 0.4, 2.0]])  # points that tell a tanh from a sigmoid
+
+OPERATIONS = {
+    "dot_general": "matrix product",
+    "mul": "product",
+    "add": "sum",
+    "sub": "difference",
+    "div": "quotient",
+    "broadcast_in_dim": "broadcast",
+    "reduce_sum": "sum over an axis",
+    "integer_pow": "power",
+    "select_n": "selection",
+}
+
+# The operation of each operator, and of each function of NumPy that has operands in its order.
+OPERATORS: dict[type[ast.operator], str] = {
+    ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.MatMult: "dot_general",
+    ast.Pow: "integer_pow",
+}  # fmt: skip
+FUNCTIONS = {
+    "dot": "dot_general", "matmul": "dot_general", "add": "add", "subtract": "sub",
+    "multiply": "mul", "divide": "div", "maximum": "max", "minimum": "min", "sum": "reduce_sum",
+    "mean": "reduce_sum", "concatenate": "concatenate", "hstack": "concatenate",
+    "vstack": "concatenate", "stack": "stack", "array": "stack", "tanh": "tanh", "exp": "exp",
+    "log": "log", "sqrt": "sqrt", "abs": "abs", "square": "square",
+}  # fmt: skip
+NAMESPACES = frozenset("np numpy jnp xp".split())
+
+
+class Written(NamedTuple):
+    """An operation as an expression writes it: its name, and the texts of its operands."""
+
+    name: str
+    operands: tuple[str, ...]
+
+
+@lru_cache(4096)
+def read_expression(expression: str) -> Written | None:
+    """Read which operation an expression is, with its operands; None for any other expression."""
+    try:
+        tree = ast.parse(expression, mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
+
+    def write(*nodes: ast.expr) -> tuple[str, ...]:
+        return tuple(ast.get_source_segment(expression, node) or "" for node in nodes)
+
+    match tree:
+        case ast.BinOp(left, operator, right) if type(operator) in OPERATORS:
+            return Written(OPERATORS[type(operator)], write(left, right))
+        case ast.UnaryOp(ast.USub(), operand):
+            return Written("neg", write(operand))
+        case ast.Subscript(value):
+            return Written("", write(value))
+        case ast.Call(ast.Attribute(ast.Name(space), name), [first, *others]) if (
+            space in NAMESPACES and name in FUNCTIONS
+        ):
+            if FUNCTIONS[name] not in {"concatenate", "stack"}:
+                return Written(FUNCTIONS[name], write(first, *others))
+            if isinstance(first, ast.List | ast.Tuple):
+                plain = not any(isinstance(each, ast.Starred) for each in first.elts)
+                return Written(FUNCTIONS[name], write(*first.elts)) if plain else None
+            if isinstance(first, ast.Name):
+                entries = tuple(f"{first.id}[{k}]" for k in range(ENTRIES))
+                return Written(FUNCTIONS[name], entries)
+        case ast.Call(ast.Attribute(value, name), others) if name in FUNCTIONS:
+            return Written(FUNCTIONS[name], write(value, *others))
+    return None
+
+
+def read_operand(equation: Operation, operand: int) -> str:
+    """Read the text of an operand in the source; empty where it is not certain."""
+    place = equation.where[0] if equation.where else None
+    written = read_expression(place.expression) if place is not None and place.end_column else None
+    if written is None or operand >= len(written.operands):
+        return ""
+    moved = equation.moved is not None and not written.name
+    return written.operands[operand] if moved or written.name == equation.name else ""
+
+
+def name_operand(known: Structure, number: int, operand: int) -> str:
+    """Name an operand: as the source writes it, by its parameter, or by its number."""
+    equation, constants = known.program.operations[number], known.program.constants
+    slot = equation.inputs[operand]
+    text = read_operand(equation, operand)
+    if 0 < len(text) <= LONGEST and not is_exchanged(known, equation, operand):
+        return f"`{text}`"
+    if slot in known.leaf:
+        return f"`{known.leaf[slot]}`"
+    if slot in constants and constants[slot].size == 1:
+        return f"the constant {float(constants[slot].ravel()[0].real):.6g}"
+    if slot in known.producer:
+        found = write_expression(known, known.producer[slot])
+        inner = known.program.operations[known.producer[slot]]
+        if inner.where and inner.where == equation.where:
+            return f"its {name_operation(inner)}"  # of a function such as the mean
+        if found:
+            return f"`{found}`"
+    which = ORDINAL[operand] if operand < len(ORDINAL) else f"{operand + 1}th"
+    return f"the {which} operand of the {name_operation(equation)}"
+
+
+def is_exchanged(known: Structure, equation: Operation, operand: int) -> bool:
+    """True if the operation has its operands in another order than the source.
+
+    It shows where one is a parameter, whose name is in the text of the other.
+    """
+    name = known.leaf.get(equation.inputs[operand])
+    texts = [read_operand(equation, k) for k in range(len(equation.inputs))]
+    others = texts[:operand] + texts[operand + 1 :]
+    return name is not None and name not in texts[operand] and any(name in t for t in others)
+
+
+def write_expression(known: Structure, number: int) -> str:
+    """Write the expression of an operation; of a function of several callers, that of the call.
+
+    Empty where it is unknown, or long, or goes on in the next line.
+    """
+    where = known.program.operations[number].where
+    if not where:
+        return ""
+    place = where[known.callers[where[0]] > 1 and len(where) > 1]
+    found = place.expression
+    return found if place.end_column and len(found) <= LONGEST else ""
+
+
+def quote_expression(known: Structure, number: int) -> str:
+    """Quote the expression of an operation; name the operation where it cannot be quoted."""
+    found = write_expression(known, number)
+    return f"`{found}`" if found else f"the {name_operation(known.program.operations[number])}"
+
+
+def name_operation(equation: Operation) -> str:
+    """Name an operation in words."""
+    return OPERATIONS.get(equation.name, equation.name)
+
+
+# Known activations, and the formula of their slope as a function of their result.
+SLOPES = {"tanh": "1 − {0}²", "sigmoid": "{0} (1 − {0})"}
+
+
+def recognise(known: Structure, activation: Activation) -> str | None:
+    """Recognise a tanh or a sigmoid by its values, however it is written."""
+    if known.program.operations[activation.end].dtypes[0] != np.float64:
+        return None
+    with np.errstate(all="ignore"):
+        found = result_of(known, activation, SAMPLES)
+        values = {"tanh": np.tanh(SAMPLES), "sigmoid": 1 / (1 + np.exp(-SAMPLES))}
+    if np.shape(found) != SAMPLES.shape:
+        return None
+    return next((name for name, value in values.items() if np.allclose(found, value)), None)
+
+
+def name_activation(known: Structure, activation: Activation) -> str:
+    """Name an activation: `tanh`, `sigmoid`, or as the source writes it."""
+    longer = find_activations_at(known, activation.end)
+    kind = next((k for each in (activation, *longer) if (k := recognise(known, each))), None)
+    return kind or quote_expression(known, activation.end)
+
+
+def name_result(known: Structure, activation: Activation) -> str:
+    """Name the variable that an activation is assigned to; `y` where there is none."""
+    for place in known.program.operations[activation.end].where:
+        found = find_target(place)
+        if found:
+            return found
+    return "y"
+
+
+def find_target(place: Place) -> str:
+    """Find the variable that a line assigns an expression to, if it assigns nothing else."""
+    try:
+        (statement,) = ast.parse(place.text).body
+    except (SyntaxError, ValueError):
+        return ""
+    match statement:
+        case ast.Assign([ast.Name() | ast.Subscript() | ast.Attribute() as target], value) if (
+            ast.get_source_segment(place.text, value) == place.expression
+        ):
+            found = ast.get_source_segment(place.text, target) or ""
+            return found if len(found) <= LONGEST // 4 else ""
+    return ""
