@@ -19,7 +19,7 @@ from bptt_verifier.program.recording import Recorded, record
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import widen
 from bptt_verifier.reference.own_loss import OwnModel
-from bptt_verifier.reference.points import Point, draw_parameters
+from bptt_verifier.reference.points import Point
 from bptt_verifier.report import Curve, Mistake
 
 WITNESSES = 4  # failing cases that a named mistake must reproduce
@@ -102,12 +102,14 @@ class OwnSubject(Subject):
         return f"{found.case.label}, {shapes}"
 
     def reproduce(self, found: Compared) -> str:
-        """Write the line that draws the parameters and calls the submission."""
-        point = found.case.point
-        params = f"params[{point.setting}]" if len(self.model.params) > 1 else "params"
-        options = f"seed={self.model.seed}, {point.write_options()}"
-        drawn = f"draw_parameters({params}, {options})"
-        return f"from {draw_parameters.__module__} import draw_parameters; gradients({drawn})"
+        """Write the line that compares at this case again."""
+        case = self.write_case(found)
+        call = f"compare_case(gradients, loss, params, {case!r}, seed={self.model.seed})"
+        return f"from bptt_verifier import compare_case; print({call})"
+
+    def write_case(self, found: Compared) -> str:
+        """Write the point, as `compare_case` and `--case` take it."""
+        return str(found.case.point.write())
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
         """Find a failing case with few entries and values of one or two decimals.
@@ -119,7 +121,7 @@ class OwnSubject(Subject):
         smaller = (k for k, size in enumerate(sizes) if size < sizes[own])
         settings = [*sorted(smaller, key=sizes.__getitem__)[:SETTINGS], own]
         tried = (
-            attempt(self.model.simple_case(number, setting, digits))
+            attempt(self.model.make_case(Point(number, setting=setting, digits=digits)))
             for setting in settings
             for digits, most in SIMPLE.items()
             for number in range(most)
