@@ -16,6 +16,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.recording import Recorded, record
+from bptt_verifier.program.torch_losses import over_arrays
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import widen
 from bptt_verifier.reference.own_loss import OwnModel
@@ -161,5 +162,8 @@ class OwnSubject(Subject):
         tree, gradients = self.model.trees[setting], self.gradients
         if gradients is None:
             return []
-        function = unwrap(gradients)
+        # Of the user's code as it stands, it is the function of parameters, not the user's own.
+        function = getattr(gradients, "of_parameters", None) or unwrap(gradients)
+        if not tree.arrays:
+            return record(over_arrays(function, [tree]), params)
         return record(lambda arrays: function(tree.rebuild(arrays)), params)

@@ -192,7 +192,9 @@ def assemble(
         return follow(state, results.loss), inside or follow(state, ("result", *(container or ())))
 
     shown = present(loss, calls.function), present(gradients, calls.function)
-    follow_values(shown[0])
+    for each in shown:
+        follow_values(each)
+    shown[1].of_parameters = shown[1]  # type: ignore[attr-defined]
     return OwnCode(*shown, calls.params, f"{said}.", find_data(calls, {*found.values()}))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from bptt_verifier.program.gradient_names import find_gradients
 from bptt_verifier.program.leaves import Keys, walk
+from bptt_verifier.program.numpy_arrays import TracedArray
 from bptt_verifier.program.own_results import follow
 from bptt_verifier.program.torch_tensors import is_tensor, to_array
 
@@ -39,10 +40,10 @@ def record_locals(code: CodeType | None) -> Iterator[dict[str, Any]]:
             found = frame.f_locals.items()
             for name, value in found:
                 if holds_numbers(value):
-                    seen[name] = np.array(to_array(value))
+                    seen[name] = to_array(value).copy()
                 elif isinstance(value, dict):
                     arrays = [(k, v) for k, v in value.items() if holds_numbers(v)]
-                    seen[name] = {key: np.array(to_array(array)) for key, array in arrays}
+                    seen[name] = {key: to_array(array).copy() for key, array in arrays}
 
     before = sys.getprofile()
     if code is not None:
@@ -55,8 +56,8 @@ def record_locals(code: CodeType | None) -> Iterator[dict[str, Any]]:
 
 
 def holds_numbers(value: Any) -> bool:
-    """True for an array of NumPy or a tensor."""
-    return isinstance(value, np.ndarray) or is_tensor(value)
+    """True for an array, traced or not, or a tensor."""
+    return isinstance(value, np.ndarray | TracedArray) or is_tensor(value)
 
 
 def find_updating_variables(

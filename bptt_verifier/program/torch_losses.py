@@ -205,7 +205,9 @@ def make_widening(values: bool) -> Any:
         if values and name == "item" and given[0].is_floating_point():
             return given[0]
         if values and name in PRINTED:
-            return "tensor"
+            plain = to_array(given[0])
+            text = plain.item() if plain.ndim == 0 else str(plain)
+            return format(text, *given[1:]) if name == "__format__" else str(text)
         if name in CONVERSIONS and given and is_tensor(given[0]):
             return widen(given[0])
         if name == "float" and given and is_tensor(given[0]):

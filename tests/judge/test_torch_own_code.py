@@ -38,3 +38,5 @@ def test_right_code_agrees_and_a_mistake_is_found_in_every_shape(name: str, tmp_
     for mistake in report.mistakes:
         place = str(mistake.details.get("file_line", tmp_path / "model.py"))
         assert place.startswith(str(tmp_path / "model.py"))
+    if "da" in code.right:
+        assert f"In your backward pass, `{code.wrong}`" in report.mistakes[0].explanation

@@ -159,7 +159,9 @@ CODE = {
         "f", ("W", "U", "b"),
     ),
     "a class that updates under no_grad": TensorCode(HEAD + CELL, "cell", ("W", "U", "b")),
-    "a module": TensorCode(HEAD + MODULE, "net", ("W", "b")),
+    "a module": TensorCode(
+        HEAD + MODULE, "net", ("W", "b"), "self.W.T @ da", "self.W @ da"
+    ),
     "an autograd function": TensorCode(
         HEAD + FUNCTION, "step", ("w",), "d * (1 - h * h)", "d * (1 - h)"
     ),
