@@ -14,7 +14,9 @@ if TYPE_CHECKING:
         verify_hvp,
         verify_jvp,
     )
+    from bptt_verifier.judge.one_case import compare_case
     from bptt_verifier.judge.session import verify_here
+    from bptt_verifier.judge.submission import BiasedWeights, GruBiasedWeights, Weights
     from bptt_verifier.judge.transposes import assert_transpose_verified, verify_transpose
     from bptt_verifier.judge.verify import (
         assert_own_model_verified,
@@ -28,9 +30,12 @@ if TYPE_CHECKING:
     from bptt_verifier.tolerance.comparison import Verdict
 
 __all__ = [
+    "BiasedWeights",
     "DerivationError",
+    "GruBiasedWeights",
     "Report",
     "Verdict",
+    "Weights",
     "__version__",
     "assert_hvp_verified",
     "assert_jvp_verified",
@@ -39,6 +44,7 @@ __all__ = [
     "assert_verified",
     "assert_vjp_verified",
     "certify",
+    "compare_case",
     "verify",
     "verify_here",
     "verify_hvp",
@@ -63,6 +69,10 @@ def __getattr__(name: str) -> Any:
             from bptt_verifier.tolerance import comparison as module  # noqa: PLC0415
         case "certify":
             from bptt_verifier.proofs import enclosures as module  # noqa: PLC0415
+        case "compare_case":
+            from bptt_verifier.judge import one_case as module  # noqa: PLC0415
+        case "BiasedWeights" | "GruBiasedWeights" | "Weights":
+            from bptt_verifier.judge import submission as module  # noqa: PLC0415
         case "verify_here":
             from bptt_verifier.judge import session as module  # noqa: PLC0415
         case "assert_vjp_verified" | "verify_vjp":

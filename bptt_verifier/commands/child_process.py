@@ -32,7 +32,8 @@ from bptt_verifier.report.text import render_text
 from bptt_verifier.tolerance.comparison import Verdict
 
 START_UP = 120  # seconds for the child's imports, before any code of the submission runs
-PRINTED = 4000  # characters of the submission's output that are shown
+PRINTED = 4000  # bytes of the submission's output that are kept at its beginning and its end
+FIRST, LAST, WIDE = 5, 3, 200  # lines of it that are shown, and characters of a line
 # The working folder is not on the child's path, where a file might be taken for Python's own module
 # of that name. This package comes last, since beside it may be installed what others shadow.
 START = """
@@ -59,10 +60,11 @@ class Outcome(NamedTuple):
 
 
 class Output:
-    """The beginning of what arrives in a pipe, and the number of bytes."""
+    """The beginning and the end of what arrives in a pipe, and the number of lines."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
-        self.pipe, self.start, self.size, self.ending = pipe, b"", 0, False
+        self.pipe, self.ending = pipe, False
+        self.start, self.end, self.size, self.breaks = b"", b"", 0, 0
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
@@ -74,8 +76,11 @@ class Output:
                 part = os.read(self.pipe.fileno(), 2**16)
                 if not part:
                     return
+                part = part.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # progress bars
                 self.start += part[: PRINTED - len(self.start)]
+                self.end = (self.end + part)[-PRINTED:]
                 self.size += len(part)
+                self.breaks += part.count(b"\n")
             elif self.ending:  # a process that has left the group may keep the pipe open
                 return
 
@@ -90,11 +95,22 @@ class Output:
         """What was printed, on lines that any terminal can show; empty if nothing was."""
         if not self.size:
             return ""
-        lines = self.start.decode(errors="replace").splitlines()
-        shown = "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-                          for line in (line.replace("\t", "    ") for line in lines))  # fmt: skip
-        more = f" (the first {len(self.start)} of {self.size} bytes)" * (self.size > PRINTED)
-        return f"Your code printed{more}:\n{shown}"
+        total = self.breaks + (not self.end.endswith(b"\n"))
+        first, last = decode_lines(self.start), decode_lines(self.end)
+        if total <= FIRST + LAST and self.size <= PRINTED:
+            return "\n".join(["Your code printed:", *first])
+        if total <= FIRST + LAST:  # they are long
+            return "\n".join([f"Your code printed {self.size} bytes, which begin:", *first])
+        said = f"Your code printed {total} lines; the first {FIRST} and the last {LAST} are:"
+        return "\n".join([said, *first[:FIRST], "…", *last[-LAST:]])
+
+
+def decode_lines(text: bytes) -> list[str]:
+    """Decode lines, in characters that any terminal can show, and cut long ones."""
+    every = text.decode(errors="replace").removesuffix("\n").split("\n")
+    lines = (line.replace("\t", "    ") for line in every)
+    shown = ("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
+    return [line if len(line) <= WIDE else f"{line[:WIDE]}…" for line in shown]
 
 
 def render(report: Report, request: dict[str, Any], *, ended: bool = False) -> Outcome:
@@ -263,6 +279,7 @@ def judge_in_child(
     """Judge the file of the request, and announce every call of its code."""
     # The parent needs none of these.
     from bptt_verifier.judge.files import read_file  # noqa: PLC0415
+    from bptt_verifier.judge.one_case import compare_case  # noqa: PLC0415
     from bptt_verifier.judge.verify import verify, verify_own_model  # noqa: PLC0415
     from bptt_verifier.mistakes.effort import find_effort  # noqa: PLC0415
     from bptt_verifier.program.source_file import order_path  # noqa: PLC0415
@@ -280,10 +297,18 @@ def judge_in_child(
         send(progress=[done, total], searching=find_effort().seconds is not None)
 
     options["progress"] = advance
+    command, case = request.get("command", ""), request.get("case")
+    if judged.loss is None and case is not None:
+        raise ValueError("--case: expected a model of your own, found a derivation")
     if judged.loss is None:
         options |= named
         report = verify(judged.gradients, **options)
+    elif case is not None:
+        given = judged.gradients, judged.loss, judged.params, case
+        report = compare_case(*given, seed=options["seed"], subject=file.name)
     else:
         report = verify_own_model(judged.gradients, judged.loss, judged.params, **options)
-    report = judged.write_reproduction(report)._replace(command=request.get("command", ""))
-    return render(report._replace(notes=(judged.said, *report.notes)), request)
+    report = judged.write_reproduction(report, command)._replace(command=command)
+    remarks = judged.remarks() if report else ()
+    notes = (judged.said, *remarks, *report.notes)
+    return render(report._replace(notes=notes), request)

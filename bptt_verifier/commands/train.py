@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from rich.console import Console
-from typer import Exit, Option
+from typer import Context, Exit, Option
 
 from bptt_verifier.commands import colours
 from bptt_verifier.commands.checkpoint import Checkpoint, load_to_resume, save
@@ -23,7 +23,9 @@ from bptt_verifier.commands.descent import descend_in_legs, descent_bar, join
 from bptt_verifier.commands.devices import make_mesh
 from bptt_verifier.console.choices import Activation, Dtype, Model
 from bptt_verifier.console.figures import empty_figure
+from bptt_verifier.console.files import require_different
 from bptt_verifier.console.interrupts import INTERRUPTED
+from bptt_verifier.console.locks import holding
 from bptt_verifier.console.terminal import print_paragraphs, print_uncut
 from jax_reference import training as autodiff
 from manual_bptt import training as manual
@@ -59,6 +61,7 @@ WHY_ZERO = {  # why h_1 and ∂L/∂W are zero, and the h_2 that is left
 
 
 def train(
+    context: Context,
     model: Annotated[Model, Option(help="The cell.")] = Model.RNN,
     encoding: Annotated[
         Encoding, Option(help="Tokens as one number (D = 1), or one-hot (D = 4).")
@@ -119,6 +122,8 @@ def train(
     }  # fmt: skip
     if devices is not None and gradients is not Gradients.MANUAL:
         raise ValueError(f"--devices: expected --gradients manual with it, found {gradients}")
+    require_different({"--checkpoint": checkpoint, "--plot": plot})
+    context.with_resource(holding("--checkpoint", checkpoint))
     saved = load_to_resume(checkpoint, settings, resume=resume)
     figure = None if plot is None else empty_figure(plot)
 

@@ -21,6 +21,7 @@ from bptt_verifier.console.files import (
 )
 from bptt_verifier.console.given_options import is_given, refuse_given, write_given
 from bptt_verifier.console.interrupts import ending_by_exception
+from bptt_verifier.console.locks import holding
 from bptt_verifier.console.terminal import (
     print_paragraphs,
     print_uncut,
@@ -36,7 +37,7 @@ RAISED = 5  # the submission raised an exception
 
 # What an option applies to; --seed and --json apply to everything.
 OF_DERIVATION = ("model", "reset", "activation", "loss", "bias", "sizes")
-OF_FILE = (*OF_DERIVATION, "params", "timeout", "html_file")
+OF_FILE = (*OF_DERIVATION, "params", "case", "timeout", "html_file")
 OF_PLACE = ("workers", "cluster", "checkpoint", "resume")  # where, which changes no report
 OF_BUILTIN = ("dtype", "certified", *OF_PLACE)
 OF_CELL = {"activation": Model.RNN, "reset": Model.GRU}
@@ -97,6 +98,13 @@ def verify(
         Option(
             metavar="T=…,B=…", rich_help_panel=YOURS,
             help="Sizes to try as well; may be given several times.",
+        ),
+    ] = None,
+    case: Annotated[
+        str | None,
+        Option(
+            metavar="CASE", rich_help_panel=YOURS,
+            help="Compare at one case alone, such as 7,digits=1, which a report names.",
         ),
     ] = None,
     timeout: Annotated[
@@ -175,6 +183,7 @@ def verify(
         {"FILE": code, "--checkpoint": checkpoint, "--json": json_file, "--html": html_file}
     )
     if file is None and own is None:
+        context.with_resource(holding("--checkpoint", checkpoint))
         outcome, stopped = verify_derivations(
             examples, (seed, str(dtype), certified), alone_on_stdout=json_file,
             workers=workers, cluster=cluster, checkpoint=checkpoint, resume=resume,
@@ -196,7 +205,8 @@ def verify(
             "file": path, "function": name, "own": True if own is not None else None,
             "options": {key: value for key, value in every.items() if is_given(context, key)},
             "params": [each.strip() for each in params.split(",")] if params else [],
-            "seed": seed, "html": html_file is not None, "command": write_command(context, file),
+            "seed": seed, "case": case, "html": html_file is not None,
+            "command": write_command(context, file),
             "columns": console.width if console.is_terminal else None,
             "color_system": console.color_system,
         }  # fmt: skip
@@ -217,7 +227,7 @@ def verify(
 
 def write_command(context: Context, file: str | None) -> str:
     """Write the command that gives the same report again."""
-    given = write_given(context, ("seed", "json_file", "html_file", *OF_PLACE))
+    given = write_given(context, ("seed", "json_file", "html_file", "case", *OF_PLACE))
     files = [] if file is None else [file]
     return shlex.join(["bptt", "verify", *files, *given, "--seed", str(context.params["seed"])])
 

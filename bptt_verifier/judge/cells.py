@@ -299,7 +299,13 @@ class CellSubject(Subject):
     def reproduce(self, found: Compared) -> str:
         """Write the line that calls the submission with these arrays."""
         if sum(value.size for value in found.case.arguments.values()) > PRINTED:
-            return f"verify(gradients, sizes=[{found.case.point.sizes._asdict()}], …)"
+            chosen = {"rnn": {"activation": self.option}, "gru": {"reset": self.option}}
+            options = {
+                "model": self.cell, **chosen.get(self.cell, {}), "loss": self.loss,
+                "bias": self.bias, "sizes": [found.case.point.sizes._asdict()], "seed": self.seed,
+            }  # fmt: skip
+            written = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            return f"from bptt_verifier import verify; print(verify(gradients, {written}))"
         return write_call(found.case.arguments, self.states.select(found.case.point.first).by_name)
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:

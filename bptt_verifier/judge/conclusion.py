@@ -21,6 +21,7 @@ from bptt_verifier.report import (
     ParameterResult,
     Report,
     nine_digits,
+    shortest,
 )
 from bptt_verifier.tolerance.comparison import (
     Comparison,
@@ -240,12 +241,13 @@ def make_counterexample(subject: Subject, found: Compared) -> Counterexample:
     yours, autodiff = nine_digits(submitted), nine_digits(values)
     return Counterexample(
         sizes=subject.describe_sizes(found) + row,
-        arrays={name: value.tolist() for name, value in arrays.items()},
+        arrays={name: shortest(value).tolist() for name, value in arrays.items()},
         gradient=worst.name,
         yours=np.atleast_1d(yours).tolist(),
         autodiff=np.atleast_1d(autodiff).tolist(),
         error_over_bound=np.atleast_1d(error).tolist(),
         reproduce=subject.reproduce(found),
+        case=subject.write_case(found),
     )
 
 

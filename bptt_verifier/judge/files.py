@@ -5,7 +5,9 @@ It may be a derivation of the project's model, `gradients(params, x, y)`; an own
 """
 
 import inspect
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from bptt_verifier.judge.candidates import (
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt, copies
+from bptt_verifier.program.executed_lines import ExecutedLines, describe_data
 from bptt_verifier.program.leaves import find_node, flatten, walk
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import (
@@ -45,11 +48,10 @@ from bptt_verifier.program.source_file import (
     load,
     read_cells,
 )
-from bptt_verifier.program.torch_tensors import to_arrays
+from bptt_verifier.program.torch_tensors import to_array, to_arrays
 from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
 
-IN_FILE, FOUND = "gradients(draw_parameters(params", "code.gradients(draw_parameters(code.params"
 LATER = (1, 4, 16)  # calls that are skipped for other data
 DERIVATION, OWN, CODE = "derivation", "own model", "own code"
 # Make a function announce each call with words such as "running FILE".
@@ -59,22 +61,26 @@ Announce = Callable[[Callable[..., Any], str], Callable[..., Any]]
 class FileSubmission(NamedTuple):
     """The derivation or own model that a file defines, and a sentence on what it is taken for.
 
-    `setup` is the line of Python that finds it again, if its gradients have no name in the file.
+    `python` is the Python that finds a derivation again, if its file is no notebook. `remarks` are
+    what its data have left untried, after all calls.
     """
 
     gradients: Callable[..., Any]
     said: str
     loss: Callable[..., Any] | None = None
     params: Any = None
-    setup: str = ""
+    python: str = ""
+    remarks: Callable[[], tuple[str, ...]] = tuple
 
-    def write_reproduction(self, report: Report) -> Report:
-        """Write the line that repeats a counterexample, with `setup` before it."""
+    def write_reproduction(self, report: Report, command: str) -> Report:
+        """Write what repeats a counterexample: a command, or Python for a derivation."""
         case = report.counterexample
-        if case is None or not self.setup:
+        if case is None:
             return report
-        line = case.reproduce.replace(IN_FILE, FOUND)
-        return report._replace(counterexample=case._replace(reproduce=f"{self.setup}; {line}"))
+        line = f"{self.python}{case.reproduce}"
+        if self.loss is not None and command:
+            line = f"{command} --case {shlex.quote(case.case)}"
+        return report._replace(counterexample=case._replace(reproduce=line))
 
 
 def read_file(
@@ -135,7 +141,9 @@ def read_any(
         said = (
             f"{file.name}:{name} is taken for a derivation of the {model.upper()} of this project."
         )
-        return FileSubmission(announce(gradients, f"a call of {name}"), said)
+        python = f"import runpy; gradients = runpy.run_path({str(file)!r})[{name!r}]; "
+        python = "" if file.suffix == ".ipynb" else python
+        return FileSubmission(announce(gradients, f"a call of {name}"), said, python=python)
     if options:
         option = f"--{next(iter(options))}"
         raise ValueError(
@@ -154,13 +162,11 @@ def read_any(
         said = f"{file.name} is taken for an own model of params, loss and {name}."
         return FileSubmission(gradients, said, loss, module.params)
     code = read_code(file, defined, name, chosen, announce)
-    gradients = announce(code.gradients, f"a call of {name}")
+    lines = ExecutedLines()
+    gradients = announce(lines.watch(code.gradients), f"a call of {name}")
     loss = announce(code.loss, f"a call of {name}")
-    setup = (
-        f"from pathlib import Path; from {__name__} import read_file; "
-        f"code = read_file(Path({str(file)!r}), {name!r}, True, {{}}, {[*chosen]!r})"
-    )
-    return FileSubmission(gradients, code.said, loss, code.params, setup)
+    remarks = partial(describe_data, code.data, lines)
+    return FileSubmission(gradients, code.said, loss, code.params, remarks=remarks)
 
 
 def is_number_alone(gradients: Callable[..., Any], params: Any) -> bool:
@@ -315,7 +321,7 @@ def find_zero_gradients(code: OwnCode) -> tuple[str, ...]:
     found = attempt(lambda: flatten(code.params).read(code.gradients(params)[1]))
     if isinstance(found, Failure) or not isinstance(found, Mapping):
         return ()
-    return tuple(str(n) for n, v in found.items() if is_array(v) and not np.any(np.asarray(v)))
+    return tuple(str(n) for n, v in found.items() if is_array(v) and not np.any(to_array(v)))
 
 
 def read_call(

@@ -17,10 +17,11 @@ from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.leaves import Tree
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.recording import Recorded, record
+from bptt_verifier.program.torch_losses import over_arrays
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import widen
 from bptt_verifier.reference.own_loss import OwnModel
-from bptt_verifier.reference.points import Point, draw_parameters
+from bptt_verifier.reference.points import Point
 from bptt_verifier.report import Curve, Mistake
 
 WITNESSES = 4  # failing cases that a named mistake must reproduce
@@ -103,12 +104,14 @@ class OwnSubject(Subject):
         return f"{found.case.label}, {shapes}"
 
     def reproduce(self, found: Compared) -> str:
-        """Write the line that draws the parameters and calls the submission."""
-        point = found.case.point
-        params = f"params[{point.setting}]" if len(self.model.params) > 1 else "params"
-        options = f"seed={self.model.seed}, {point.write_options()}"
-        drawn = f"draw_parameters({params}, {options})"
-        return f"from {draw_parameters.__module__} import draw_parameters; gradients({drawn})"
+        """Write the line that compares at this case again."""
+        case = self.write_case(found)
+        call = f"compare_case(gradients, loss, params, {case!r}, seed={self.model.seed})"
+        return f"from bptt_verifier import compare_case; print({call})"
+
+    def write_case(self, found: Compared) -> str:
+        """Write the point, as `compare_case` and `--case` take it."""
+        return str(found.case.point.write())
 
     def shrink(self, attempt: Try, failing: Compared) -> Compared:
         """Find a failing case with few entries and values of one or two decimals.
@@ -120,7 +123,7 @@ class OwnSubject(Subject):
         smaller = (k for k, size in enumerate(sizes) if size < sizes[own])
         settings = [*sorted(smaller, key=sizes.__getitem__)[:SETTINGS], own]
         tried = (
-            attempt(self.model.simple_case(number, setting, digits))
+            attempt(self.model.make_case(Point(number, setting=setting, digits=digits)))
             for setting in settings
             for digits, most in SIMPLE.items()
             for number in range(most)
@@ -157,16 +160,17 @@ class OwnSubject(Subject):
 
     def record(self, setting: int, params: Mapping[str, Array]) -> list[Recorded]:
         """Record the operations of the submission at a point; none where there is no function."""
-        return (
-            []
-            if self.gradients is None
-            else record_submission(self.gradients, self.model.trees[setting], params)
-        )
+        if self.gradients is None:
+            return []
+        return record_submission(self.gradients, self.model.trees[setting], params)
 
 
 def record_submission(
     gradients: Callable[[Any], Any], tree: Tree, params: Mapping[str, Array]
 ) -> list[Recorded]:
     """Record the operations of a submission, without the judge's functions around it."""
-    function = getattr(gradients, "presented", None) or unwrap(gradients)
+    # Of the user's code as it stands, it is the function of parameters, not the user's own.
+    function = getattr(gradients, "of_parameters", None) or unwrap(gradients)
+    if not tree.arrays:
+        return record(over_arrays(function, [tree]), params)
     return record(lambda arrays: function(tree.rebuild(arrays)), params)

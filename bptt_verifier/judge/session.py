@@ -5,14 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from bptt_verifier.judge.files import read_named
+from bptt_verifier.judge.one_case import compare_case
 from bptt_verifier.judge.options import SessionOptions
 from bptt_verifier.judge.verify import find_name, verify, verify_own_model
+from bptt_verifier.program.executed_lines import ExecutedLines, describe_data
 from bptt_verifier.program.source_file import Recorder
 from bptt_verifier.report import Report
 
 
 def verify_here(
-    code: Any = None, *, params: Sequence[str] = (), **options: Unpack[SessionOptions]
+    code: Any = None,
+    *,
+    params: Sequence[str] = (),
+    case: str | None = None,
+    **options: Unpack[SessionOptions],
 ) -> Report:
     """Verify what the calling module or notebook defines.
 
@@ -20,6 +26,7 @@ def verify_here(
     derivation `gradients(params, x, y)`. `code` is a function that returns the loss and the
     gradients, or a class or object with forward and backward; its other arguments are variables of
     the same names, and `params` are the names of its parameters, in the order of its gradients.
+    With `case`, which a report names, an own model or such code is compared at that case alone.
     `options` are those of `verify_own_model` or `verify`.
     Raises ValueError, with one sentence, where what is needed is missing.
     """
@@ -30,7 +37,7 @@ def verify_here(
         chosen: dict[str, Any] = {"progress": progress, **options}
         call = write_call(code, params, options)
         if code is not None:
-            return verify_code(code, space, params, chosen)._replace(command=call)
+            return verify_code(code, space, params, case, chosen, call)
         if "gradients" not in space:
             raise ValueError(
                 "gradients: expected a function of that name here, found none; define it, or call "
@@ -38,6 +45,8 @@ def verify_here(
             )
         if "params" in space and "loss" in space:
             given = space["gradients"], space["loss"], space["params"]
+            if case is not None:
+                return compare_case(*given, case, seed=options.get("seed", 0))
             return verify_own_model(*given, **chosen)._replace(command=call)
         return verify(space["gradients"], **chosen)._replace(command=call)
 
@@ -57,10 +66,25 @@ def find_code_name(code: Any) -> str:
 
 
 def verify_code(
-    code: Any, space: Mapping[str, Any], params: Sequence[str], options: Mapping[str, Any]
+    code: Any,
+    space: Mapping[str, Any],
+    params: Sequence[str],
+    case: str | None,
+    options: Mapping[str, Any],
+    call: str,
 ) -> Report:
     """Verify a function that returns the loss and the gradients, or a class or object."""
     name = find_code_name(code)
     found = read_named({**space, name: code}, name, Recorder(frozenset(), frozenset()), params)
-    report = verify_own_model(found.gradients, found.loss, found.params, subject=name, **options)
-    return report._replace(notes=(found.said, *report.notes))
+    lines = ExecutedLines()
+    given = lines.watch(found.gradients), found.loss, found.params
+    if case is not None:
+        report = compare_case(*given, case, seed=options.get("seed", 0), subject=name)
+    else:
+        report = verify_own_model(*given, subject=name, **options)
+    shown = report.counterexample
+    if shown is not None:
+        again = f"{call.removesuffix(')')}, case={shown.case!r})"
+        shown = shown._replace(reproduce=again)
+    notes = (found.said, *(describe_data(found.data, lines) if report else ()), *report.notes)
+    return report._replace(notes=notes, counterexample=shown, command=call)

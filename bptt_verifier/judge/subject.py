@@ -132,6 +132,10 @@ class Subject(ABC):
     def describe_sizes(self, found: Compared) -> str:
         """Describe the sizes of a counterexample."""
 
+    def write_case(self, found: Compared) -> str:
+        """Write a case as an option takes it; empty where only its arrays make it again."""
+        return ""
+
     @abstractmethod
     def reproduce(self, found: Compared) -> str:
         """Write the line that calls the submission at this case."""

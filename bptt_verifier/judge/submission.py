@@ -49,8 +49,8 @@ def write_call(arrays: Mapping[str, Array], by_name: tuple[str, ...] = ()) -> st
     others = [f"{name}={text}" if name in by_name else text for name, text in written.items()]
     kind = WEIGHTS[len(inner)].__name__
     return (
-        f"import numpy as np; from {__name__} import {kind}; "
-        f"gradients({kind}({', '.join(inner)}), {', '.join(others)})"
+        f"import numpy as np; from bptt_verifier import {kind}; "
+        f"print(gradients({kind}({', '.join(inner)}), {', '.join(others)}))"
     )
 
 

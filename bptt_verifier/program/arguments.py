@@ -14,7 +14,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, type_name
 from bptt_verifier.program.leaves import read_key, write_key
-from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array
+from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array, to_plain
 from bptt_verifier.tolerance.formats import is_floating
 
 
@@ -142,7 +142,7 @@ def convert_to_numpy(value: Any) -> Array:
     if is_tensor(value):
         torch: Any = find_torch()
         if value.dtype == torch.bfloat16:
-            bits = value.detach().cpu().contiguous().view(torch.int16).numpy()
+            bits = to_plain(value).contiguous().view(torch.int16).numpy()
             return bits.view(jax.numpy.bfloat16)  # type: ignore[no-any-return]
         value = to_array(value)
     return np.asarray(value)

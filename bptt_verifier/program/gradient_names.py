@@ -26,6 +26,13 @@ CONTAINERS = frozenset(
 # Attributes of an object that stands for one parameter: of its value and of its gradient.
 SIBLINGS = frozenset(product(("v", "value", "val", "data"), ("d", "grad", "g", "gradient")))
 MAPPED = frozenset({"tuple", "list"})
+# Methods whose result has the same numbers, without arguments and with some.
+SAME = (
+    frozenset(
+        "copy clone detach cpu cuda numpy item squeeze double float to requires_grad_".split()
+    ),
+    frozenset(("astype", "to")),
+)
 ONLY = ""  # spells the one container that a function returns
 
 
@@ -137,9 +144,14 @@ def name_expression(item: ast.AST) -> str:
     if isinstance(item, ast.Name):
         return item.id
     if isinstance(item, ast.Attribute):
-        return item.attr
+        owner = name_expression(item.value) if item.attr == "grad" else ""
+        return f"{owner}_grad" if owner else item.attr  # of a tensor
     if isinstance(item, ast.Subscript) and isinstance(item.slice, ast.Constant):
         return item.slice.value if isinstance(item.slice.value, str) else ""
-    if isinstance(item, ast.Call) and item.args:  # np.clip(dWxh, -5, 5), np.array(dWxh)
-        return name_expression(item.args[0])
+    if isinstance(item, ast.Call):
+        function = item.func
+        if isinstance(function, ast.Attribute) and function.attr in SAME[bool(item.args)]:
+            return name_expression(function.value)  # dWxh.copy(), loss.item()
+        if item.args:  # np.clip(dWxh, -5, 5), np.array(dWxh)
+            return name_expression(item.args[0])
     return ""

@@ -303,7 +303,7 @@ def vars_of(value: Any) -> list[str]:
 
 def is_scalar(value: Any) -> bool:
     """True for a number or an array of one entry."""
-    return find_node(value) is None and not isinstance(value, str) and np.size(value) == 1
+    return find_node(value) is None and not isinstance(value, str) and np.size(to_array(value)) == 1
 
 
 def is_numbers(value: Any) -> bool:

@@ -15,15 +15,9 @@ import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.gradient_names import is_named_gradient, name_returned_values
-from bptt_verifier.program.leaves import Keys, walk
-from bptt_verifier.program.own_code import (
-    Calls,
-    OwnCode,
-    assemble,
-    call_with,
-    copy_all,
-    find_arguments,
-)
+from bptt_verifier.program.leaves import Keys, convert_like, walk
+from bptt_verifier.program.own_calls import Calls, call_with, copy_all, find_arguments
+from bptt_verifier.program.own_code import OwnCode, assemble
 from bptt_verifier.program.own_globals import find_used_globals
 from bptt_verifier.program.own_results import (
     LOSSES,
@@ -38,6 +32,7 @@ from bptt_verifier.program.own_results import (
     list_items,
 )
 from bptt_verifier.program.source_file import RecordedCall
+from bptt_verifier.program.torch_tensors import to_array, to_constant
 
 FORWARD = ("forward", "forward_pass", "forward_propagation", "feedforward", "feed_forward")
 BACKWARD = (
@@ -63,7 +58,7 @@ def is_gradient_of_output(name: str, output: str) -> bool:
 
 def is_probability(values: Sequence[Any]) -> bool:
     """True for an output that is always between 0 and 1, as of a softmax or sigmoid."""
-    return all(np.all((np.asarray(value) > 0) & (np.asarray(value) < 1)) for value in values)
+    return all(np.all((value > 0) & (value < 1)) for value in map(to_array, values))
 
 
 def find_methods(owner: Any) -> tuple[str, str, str] | None:
@@ -154,8 +149,8 @@ def read_class(
     if cotangents:
         stated = functions.pop(stated, None) and ""
         rng = np.random.default_rng(0)
-        shapes = {n: np.shape(follow(out, path)) for n, path in cotangents.items()}
-        weights = {n: rng.normal(size=shape) for n, shape in shapes.items()}
+        pulled = {n: follow(out, path) for n, path in cotangents.items()}
+        weights = {n: to_constant(rng.normal(size=np.shape(v)), v) for n, v in pulled.items()}
         roots["arguments"][backward] = arguments | weights
     calls = Calls(name, functions[forward], roots)
     calls.backward = functions[backward]
@@ -207,7 +202,7 @@ def require_same_data(
     for key in arguments.keys() & given.keys():
         pairs = [dict(walk(value, (), ())) for value in (arguments[key], given[key])]
         same = pairs[0].keys() == pairs[1].keys() and all(
-            value is pairs[1][path] or attempt(np.array_equal, value, pairs[1][path]) is True
+            value is pairs[1][path] or attempt(equal_arrays, value, pairs[1][path]) is True
             for path, value in pairs[0].items()
         )
         if not same:
@@ -220,9 +215,9 @@ def require_same_data(
 
 def require_data(name: str, arguments: Mapping[str, Any], known: Sequence[Any]) -> None:
     """Raise ValueError where an argument may have been computed from the parameters elsewhere."""
-    arrays = [v for each in known for _, v in walk(each, (), ()) if is_array(v)]
+    arrays = [to_array(v) for each in known for _, v in walk(each, (), ()) if is_array(v)]
     for key, given in arguments.items():
-        for _, value in walk(given, (), ()):
+        for _, value in ((path, to_array(each)) for path, each in walk(given, (), ())):
             if value is None or not is_array(value) or np.asarray(value).dtype.kind != "f":
                 continue
             one = np.size(value) == 1 and not key.lower().startswith(COTANGENT)
@@ -255,9 +250,13 @@ def require_one_call(code: OwnCode, calls: Calls, before: Any, name: str) -> Non
 def require_dependence(calls: Calls, of_loss: Callable[..., Any], loss: Any, name: str) -> None:
     """Raise ValueError where a stated loss is the same for all parameters."""
     places = calls.list_places(of_loss, updates=False)
-    values = [{n: by * place.array for n, place in places.items()} for by in (1.0, 1.25)]
+    given = {n: place.array for n, place in places.items()}
+    values = [
+        {n: convert_like(np.asarray(by * to_array(v)), v) for n, v in given.items()}
+        for by in (1.0, 1.25)
+    ]
     found = [attempt(lambda p=p: follow(of_loss(p), loss)) for p in values]
-    if loss is not None and attempt(np.array_equal, *found) is True:
+    if loss is not None and attempt(equal_arrays, *found) is True:
         raise ValueError(
             f"{name}: expected a loss that depends on the parameters, found the same for others; "
             "its arguments may be computed elsewhere: judge a function that calls all of them, and "
@@ -297,12 +296,21 @@ def draw_outputs(calls: Calls, of_forward: Callable[..., Any]) -> list[Any]:
     """Compute what forward returns at random parameters, where it can be computed."""
     rng = np.random.default_rng(0)
     places = calls.list_places(of_forward, updates=False)
-    shapes = {n: (place.array.shape, place.array.dtype) for n, place in places.items()}
-    drawn = [
-        {n: rng.normal(size=s).astype(t) for n, (s, t) in shapes.items()} for _ in range(DRAWS)
-    ]
+    given = {n: place.array for n, place in places.items()}
+    drawn = [{n: draw_like(v, rng) for n, v in given.items()} for _ in range(DRAWS)]
     found = [attempt(of_forward, params) for params in drawn]
     return [each["forward"] for each in found if not isinstance(each, Failure)]
+
+
+def draw_like(array: Any, rng: np.random.Generator) -> Any:
+    """Draw an array or a tensor of the shape and dtype of another."""
+    values = to_array(array)
+    return convert_like(rng.normal(size=values.shape).astype(values.dtype), array)
+
+
+def equal_arrays(one: Any, other: Any) -> bool:
+    """True if two arrays or tensors are equal."""
+    return np.array_equal(to_array(one), to_array(other))
 
 
 def find_cotangents(

@@ -8,9 +8,11 @@ import numpy as np
 from bptt_verifier.program.attempt import Failure, attempt, type_name
 from bptt_verifier.program.gradient_names import ONLY
 from bptt_verifier.program.leaves import Keys, find_children, find_node, is_scalar, walk
+from bptt_verifier.program.torch_tensors import to_array
 
 SHOWN = 10  # names in a sentence
 LOSSES = frozenset("loss total_loss loss_value cost L J E nll objective".split())
+FLOATS = ("float32", "float64")  # of parameters
 PARAMS = ("params", "parameters", "weights", "theta", "model", "p", "w")
 
 
@@ -109,14 +111,14 @@ def describe_result(result: Any, names: Mapping[Keys, str]) -> str:
 
 def is_array(value: Any) -> bool:
     """True for an array of numbers, a number or a list of them."""
-    array = attempt(np.asarray, value)
+    array = attempt(lambda: np.asarray(to_array(value)))
     return not isinstance(array, Failure) and array.dtype.kind in "fiu"
 
 
 def is_float_array(value: Any) -> bool:
     """True for an array that may be a parameter."""
-    dtype = getattr(value, "dtype", None)
-    return dtype in (np.float32, np.float64) and bool(np.size(value)) and hasattr(value, "shape")
+    dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    return dtype in FLOATS and hasattr(value, "shape") and 0 not in value.shape
 
 
 def is_number(value: Any) -> bool:
@@ -126,7 +128,7 @@ def is_number(value: Any) -> bool:
 
 def are_equal(one: Any, other: Any) -> bool:
     """True if two values hold equal arrays of more than one entry in the same structure."""
-    pairs = [dict(walk(value, (), ())) for value in (one, other)]
+    pairs = [{p: to_array(v) for p, v in walk(value, (), ())} for value in (one, other)]
     if pairs[0].keys() != pairs[1].keys():
         return False
     arrays = [(v, pairs[1][p]) for p, v in pairs[0].items() if is_array(v)]

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
-from types import CodeType, FrameType
-from typing import Any
+from types import CodeType, FrameType, MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier.program.gradient_names import find_gradients
 from bptt_verifier.program.leaves import Keys, walk
+from bptt_verifier.program.numpy_arrays import TracedArray
 from bptt_verifier.program.own_results import follow
+from bptt_verifier.program.torch_tensors import is_tensor, to_array
 
 RATES = frozenset(
     "lr learning_rate learn_rate learningrate eta alpha rate step_size stepsize l_rate".split()
@@ -37,11 +39,11 @@ def record_locals(code: CodeType | None) -> Iterator[dict[str, Any]]:
         if event == "return" and frame.f_code is code:
             found = frame.f_locals.items()
             for name, value in found:
-                if isinstance(value, np.ndarray):
-                    seen[name] = value.copy()
+                if holds_numbers(value):
+                    seen[name] = to_array(value).copy()
                 elif isinstance(value, dict):
-                    arrays = [(k, v) for k, v in value.items() if isinstance(v, np.ndarray)]
-                    seen[name] = {key: array.copy() for key, array in arrays}
+                    arrays = [(k, v) for k, v in value.items() if holds_numbers(v)]
+                    seen[name] = {key: to_array(array).copy() for key, array in arrays}
 
     before = sys.getprofile()
     if code is not None:
@@ -53,22 +55,31 @@ def record_locals(code: CodeType | None) -> Iterator[dict[str, Any]]:
             sys.setprofile(before)
 
 
+def holds_numbers(value: Any) -> bool:
+    """True for an array, traced or not, or a tensor."""
+    return isinstance(value, np.ndarray | TracedArray) or is_tensor(value)
+
+
 def find_updating_variables(
     function: Callable[..., Any],
     leaves: Mapping[str, Keys],
     seen: Mapping[str, Any],
     moved: Mapping[str, Any],
     scopes: Any,
+    rounding: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Keys]:
     """Find the local variables that are gradients: those by which a call updates the parameters.
 
     `moved` is what the call has subtracted from each parameter. The learning rate is a default of
     the function or a number in `scopes`, and so are the other constants, if they are not written in
-    the code.
+    the code. `rounding` bounds the rounding error of an updated entry, if EXACT does not.
     """
     found = find_gradients(leaves, {path: ("locals", *path) for path, _ in walk(seen, (), ())})
-    pairs = [(np.asarray(moved[n]), follow(seen, path[1:])) for n, path in found.items()]
-    if any(np.shape(by) != slope.shape for by, slope in pairs):
+    moves = [
+        Move(np.asarray(moved[n]), 1.0 * follow(seen, path[1:]), rounding.get(n, 0.0))
+        for n, path in found.items()
+    ]
+    if any(np.shape(move.by) != move.slope.shape for move in moves):
         return {}
     defaults = {name: each.default for name, each in inspect.signature(function).parameters.items()}
     numbers = [
@@ -80,7 +91,7 @@ def find_updating_variables(
     constants = {value for _, value in numbers} | find_constants(function)
     for rate in rates:
         for rule in list_rules(rate, constants):
-            if confirms(rule, rate, pairs):
+            if confirms(rule, rate, moves):
                 return found
     return {}
 
@@ -121,16 +132,31 @@ def divide(factor: float, share: float, small: float, inside: bool, g: Any) -> A
     return factor * g / (np.sqrt(share * g**2 + small) if inside else np.sqrt(share * g**2) + small)
 
 
-def confirms(rule: Rule, rate: float, pairs: Sequence[tuple[Any, Any]]) -> bool:
+class Move(NamedTuple):
+    """What an update has subtracted from a parameter, and what may be its gradient.
+
+    `rounding` bounds the rounding error of an updated entry.
+    """
+
+    by: Any
+    slope: Any
+    rounding: float
+
+    def is_step(self, rule: Rule, rate: float, factor: float) -> bool:
+        """True if the update is a rule of a multiple of the gradient."""
+        # A rule rounds at most eight times.
+        within = max(EXACT, 4 * float(np.finfo(self.slope.dtype).eps))
+        step = rule(factor * self.slope)
+        return bool(np.allclose(self.by, step, rtol=within, atol=EXACT * rate + self.rounding))
+
+
+def confirms(rule: Rule, rate: float, moves: Sequence[Move]) -> bool:
     """True if the parameters have moved by a rule of these gradients, and of no multiple of them.
 
     A gradient over its size is almost the same for its double; then nothing tells their scale.
     """
 
     def fits(factor: float) -> bool:
-        return all(
-            np.allclose(by, rule(factor * slope), rtol=EXACT, atol=EXACT * rate)
-            for by, slope in pairs
-        )
+        return all(move.is_step(rule, rate, factor) for move in moves)
 
-    return any(np.any(slope) for _, slope in pairs) and fits(1.0) and not fits(2.0)
+    return any(np.any(move.slope) for move in moves) and fits(1.0) and not fits(2.0)

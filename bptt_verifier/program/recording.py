@@ -5,6 +5,7 @@ NumPy. The backward pass of a submission is recorded so; nothing depends on what
 """
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.numpy_code import trace_arrays
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.source_lines import Place
+from bptt_verifier.program.torch_trace import trace_tensors
 from bptt_verifier.program.trace import Program, Site, Tracing, forward
 
 
@@ -30,13 +32,26 @@ class Recorded(NamedTuple):
         return self.operation.where[0] if self.operation.where else None
 
 
+def discard_results(function: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Make the function that returns nothing, since results may have no traced values."""
+
+    @wraps(function)
+    def call(given: Any) -> None:
+        function(given)
+
+    return call
+
+
 def record(function: Callable[[Any], Any], params: Mapping[str, Array]) -> list[Recorded]:
     """Record the operations of a function in NumPy that depend on its parameters.
 
-    `params` are arrays in float64, by name, and the function takes them as such. Whatever it raises
-    on traced arrays passes through. Needs 64-bit JAX.
+    `params` are arrays in float64, by name, and the function takes them as such, or is one
+    `over_arrays`. Whatever it raises on traced arrays passes through. Needs 64-bit JAX.
     """
-    run = trace_arrays(function, params)
+    if hasattr(function, "make_tensors"):  # `over_arrays`
+        run = trace_tensors(discard_results(function), params)
+    else:
+        run = trace_arrays(function, params)
 
     def in_order(values: Any) -> list[Any]:
         run(dict(zip(params, values, strict=True)))

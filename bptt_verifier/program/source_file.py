@@ -29,6 +29,7 @@ from bptt_verifier.program.attempt import (
     printable,
 )
 from bptt_verifier.program.notebooks import Cell, read_notebook
+from bptt_verifier.program.torch_tensors import copying_results
 
 GUARD = 'put what the file runs under `if __name__ == "__main__":`'
 
@@ -228,7 +229,8 @@ def copy_deeply(value: Any, memo: dict[int, Any]) -> Any:
     before = {kind: table[kind] for kind in kinds if kind in table}
     table.update(dict.fromkeys(kinds, lambda module: module.__name__))  # a text: the object itself
     try:
-        return copy.deepcopy(value, memo)
+        with copying_results():
+            return copy.deepcopy(value, memo)
     finally:
         for kind in kinds:
             del table[kind]

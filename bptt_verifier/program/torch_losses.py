@@ -2,12 +2,18 @@
 
 It runs in float64: as long as it does, constants of the user's in float32 are widened, and what is
 made without a dtype is float64.
+
+Autograd is told by the code where a gradient stops. Code that derives its gradients by hand may do
+without autograd: it runs under `no_grad`, and returns `loss.item()`. Of such code the values are
+differentiated, whatever autograd would do.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +26,7 @@ from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array,
 
 # How the user's code converts what may be a tensor already.
 CONVERSIONS = frozenset("tensor as_tensor asarray".split())
+PRINTED = frozenset("__format__ __repr__".split())
 
 
 def takes_tensors(loss: Callable[..., Any], trees: Sequence[Tree]) -> bool:
@@ -46,10 +53,13 @@ def takes_tensors(loss: Callable[..., Any], trees: Sequence[Tree]) -> bool:
     return isinstance(of_arrays, Failure) or is_tensor(of_arrays)
 
 
-def make_tensors(point: Mapping[str, Array]) -> dict[str, Any]:
-    """Make tensors in float64, or complex ones, that need a gradient."""
+def make_tensors(
+    point: Mapping[str, Array], like: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Make tensors in float64, or complex ones, that need a gradient unless those `like` do not."""
     single = np.dtype(np.float32)
-    return {n: to_tensor(v.astype(float) if v.dtype == single else v) for n, v in point.items()}
+    wide = {n: v.astype(float) if v.dtype == single else v for n, v in point.items()}
+    return {name: to_tensor(value, like.get(name)) for name, value in wide.items()}
 
 
 def over_arrays(loss: Callable[..., Any], trees: Sequence[Tree]) -> Callable[..., Any]:
@@ -57,16 +67,57 @@ def over_arrays(loss: Callable[..., Any], trees: Sequence[Tree]) -> Callable[...
 
     It returns what the loss returns, with arrays for tensors.
     """
-    of_tensors = rebuild_before(loss, trees)
+    of_tensors, values = rebuild_before(loss, trees), follows_values(loss)
+    given = trees[0].find_leaves(trees[0].params) if values else {}
+    make = partial(make_tensors, like={n: v for n, v in given.items() if is_tensor(v)})
+    space = getattr(inspect.unwrap(loss), "__globals__", {}) if values else {}
 
     @wraps(loss)
     def call(params: Mapping[str, Any], *_: Any) -> Any:
-        with use_float64():
-            found = of_tensors(dict(params) if are_tensors(params) else make_tensors(params))
+        with use_float64(values), replacing_float(space):
+            found = of_tensors(dict(params) if are_tensors(params) else make(params))
         return found if are_tensors(params) else to_array(found)
 
     call.__module__ = __name__  # whose globals it has
+    call.make_tensors = make  # type: ignore[attr-defined]
     return call
+
+
+def follow_values(loss: Callable[..., Any]) -> None:
+    """Mark a loss as one whose gradients are derived by hand: its values are differentiated."""
+    loss.follows_values = True  # type: ignore[attr-defined]
+
+
+def follows_values(loss: Callable[..., Any]) -> bool:
+    """True if the values of a loss are differentiated, whatever autograd would do."""
+    return getattr(loss, "follows_values", False)
+
+
+class KeepingTensors(type):
+    """The metaclass of a `float` that does not convert tensors, so that they can be followed."""
+
+    def __call__(cls, *given: Any) -> Any:
+        """Convert to a float, unless a tensor is given."""
+        return given[0] if given and is_tensor(given[0]) else float(*given)
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        """True for a float."""
+        return isinstance(value, float)
+
+
+FLOAT = KeepingTensors("float", (float,), {"dtype": np.dtype(float)})
+
+
+@contextmanager
+def replacing_float(space: dict[str, Any]) -> Iterator[None]:
+    """Replace `float` in a namespace of the user for a while, unless that has its own."""
+    replaced = bool(space) and "float" not in space
+    space |= {"float": FLOAT} if replaced else {}
+    try:
+        yield
+    finally:
+        if replaced:
+            del space["float"]
 
 
 def are_tensors(params: Mapping[str, Any]) -> bool:
@@ -99,15 +150,18 @@ def differentiate(
 
 
 @contextmanager
-def use_float64() -> Iterator[None]:
-    """Compute in float64 for a while, whatever PyTorch's settings and the user's constants are."""
+def use_float64(values: bool = False) -> Iterator[None]:
+    """Compute in float64 for a while, whatever PyTorch's settings and the user's constants are.
+
+    With `values`, numbers that are taken out of tensors stay tensors.
+    """
     torch: Any = find_torch()
     before, from_numpy = torch.get_default_dtype(), torch.from_numpy
     torch.set_default_dtype(torch.float64)
     torch.from_numpy = lambda x: widen(x if is_tensor(x) else from_numpy(x))
     hook = torch.nn.modules.module.register_module_forward_pre_hook(widen_inputs)
     try:
-        with make_widening()():
+        with make_widening(values)():
             yield
     finally:
         hook.remove()
@@ -118,7 +172,7 @@ def use_float64() -> Iterator[None]:
 def widen(value: Any) -> Any:
     """Convert float32 to float64: tensors, also in lists and tuples, and the dtype itself."""
     torch: Any = find_torch()
-    if value is torch.float32:
+    if value is torch.float32 or value is FLOAT:
         return torch.float64
     if is_tensor(value):
         return value.double() if value.dtype == torch.float32 else value
@@ -136,8 +190,11 @@ def widen_inputs(module: Any, given: Any) -> Any:
 
 
 @cache
-def make_widening() -> Any:
-    """Make the mode of PyTorch in which functions compute in float64 what they would in float32."""
+def make_widening(values: bool) -> Any:
+    """Make the mode of PyTorch in which functions compute in float64 what they would in float32.
+
+    With `values`, `item` returns the tensor, and printing one does not read it.
+    """
     torch: Any = find_torch()
 
     def run(_: Any, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
@@ -145,6 +202,12 @@ def make_widening() -> Any:
         name = str(getattr(function, "__name__", ""))
         if name in {"__get__", "__set__"}:  # attributes, such as shape
             return function(*given, **named)
+        if values and name == "item" and given[0].is_floating_point():
+            return given[0]
+        if values and name in PRINTED:
+            plain = to_array(given[0])
+            text = plain.item() if plain.ndim == 0 else str(plain)
+            return format(text, *given[1:]) if name == "__format__" else str(text)
         if name in CONVERSIONS and given and is_tensor(given[0]):
             return widen(given[0])
         if name == "float" and given and is_tensor(given[0]):

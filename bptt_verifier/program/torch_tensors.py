@@ -1,6 +1,9 @@
 """Tensors of PyTorch as arrays, and arrays as tensors. The user imports PyTorch, if at all."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -26,8 +29,13 @@ def to_array(value: Any) -> Any:
     """
     if not is_tensor(value):
         return value
-    torch, plain = find_torch(), value.detach().to_dense().cpu().resolve_conj().resolve_neg()
+    torch, plain = find_torch(), to_plain(value)
     return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+
+
+def to_plain(tensor: Any) -> Any:
+    """Make a tensor a dense one in the memory of the CPU, apart from autograd."""
+    return tensor.detach().to_dense().cpu().resolve_conj().resolve_neg()
 
 
 def to_arrays(result: Any) -> Any:
@@ -55,6 +63,43 @@ def to_tensor(array: Array, like: Any = None) -> Any:
     if isinstance(like, torch.nn.Parameter):
         return torch.nn.Parameter(made, like.requires_grad)
     return made.requires_grad_(like.requires_grad)
+
+
+def copy_array(value: Any) -> Any:
+    """Copy an array, or a tensor as a leaf of autograd, where it is and of its dtype."""
+    if not is_tensor(value):
+        return np.array(value)
+    return value.detach().clone().requires_grad_(value.requires_grad)
+
+
+def to_constant(array: Array, like: Any) -> Any:
+    """Make an array what another is: a tensor of its dtype on its device, or an array still."""
+    if not is_tensor(like):
+        return array
+    return find_torch().as_tensor(array, dtype=like.dtype, device=like.device)
+
+
+@contextmanager
+def copying_results() -> Iterator[None]:
+    """Let deep copies copy tensors that autograd has computed, which PyTorch refuses, as leaves."""
+    kind: Any = getattr(find_torch(), "Tensor", None)
+    if kind is None:
+        yield
+        return
+    original = kind.__deepcopy__
+
+    @wraps(original)
+    def copy(tensor: Any, memo: dict[int, Any]) -> Any:
+        if type(tensor) is not kind:
+            return original(tensor, memo)
+        copied = copy_array(tensor)  # PyTorch would note one that is widened, and soon deleted
+        return copied if tensor.is_leaf else copied.detach()
+
+    kind.__deepcopy__ = copy
+    try:
+        yield
+    finally:
+        kind.__deepcopy__ = original
 
 
 def find_module_parts(value: Any) -> dict[str, Any] | None:

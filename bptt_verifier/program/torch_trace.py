@@ -3,7 +3,8 @@
 Below its autograd, PyTorch hands every operation to a mode. The mode runs it, and computes its
 result again in JAX from the traced values of its operands. A memory knows the traced value of each
 number in a storage, so views and operations in place are followed as in NumPy. What does not depend
-on the parameters stays a constant.
+on the parameters stays a constant. An operation without a rule ends the trace only if the loss
+depends on its result: code may compute gradients by other operations beside the loss.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.decisions import CURRENT, UntraceableError, note_decisions
 from bptt_verifier.program.numpy_arrays import TracedArray
 from bptt_verifier.program.numpy_memory import Memory
-from bptt_verifier.program.torch_losses import make_tensors
+from bptt_verifier.program.torch_losses import follows_values, make_tensors
 from bptt_verifier.program.torch_rules import CONSTANT, RULES
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array
 
@@ -54,9 +55,11 @@ def trace_tensors(
     """
 
     def run_traced(params: Mapping[str, Any]) -> Any:
-        tensors, torch = make_tensors(point), find_torch()
+        tensors, torch = getattr(function, "make_tensors", make_tensors)(point), find_torch()
         noting = note_decisions() if CURRENT.get(None) is None else nullcontext()
-        shadows = Shadows()
+        if any(tensor.device.type != "cpu" for tensor in tensors.values()):
+            raise UntraceableError("it computes on another device than the CPU")
+        shadows = Shadows(follows_values(function))
         for name, tensor in tensors.items():
             shadows.note(tensor, params[name])
         base = torch.utils._python_dispatch.TorchDispatchMode
@@ -75,7 +78,9 @@ def trace_tensors(
 class Shadows:
     """The traced values of tensors: a memory of each storage, and an array of each view of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: bool = False) -> None:
+        self.values = values  # a gradient passes through tensors that need none, too
+        self.lost: dict[int, UntraceableError] = {}  # why a storage has no traced value
         self.memories: dict[int, Memory] = {}
         self.arrays: dict[Any, TracedArray] = {}
         self.kept: list[Any] = []  # tensors, so that no address is used again
@@ -112,8 +117,11 @@ class Shadows:
             return [*map(self.read, value)]
         if not self.is_traced(value):
             return np.array(to_array(value)) if is_tensor(value) else value
+        lost = self.find_lost([value])
+        if lost is not None:
+            raise lost
         traced = self.find_array(value).traced
-        return traced if value.requires_grad else lax.stop_gradient(traced)
+        return traced if self.values or value.requires_grad else lax.stop_gradient(traced)
 
     def is_traced(self, value: Any) -> bool:
         """True if a tensor, or one in a list, depends on the parameters."""
@@ -121,31 +129,56 @@ class Shadows:
             return any(map(self.is_traced, value))
         if not is_tensor(value) or value.device.type != "cpu":
             return False
-        known = value.untyped_storage().data_ptr() in self.memories
-        return known and not self.find_array(value).is_constant
+        place = value.untyped_storage().data_ptr()
+        if place in self.lost:
+            return True
+        return place in self.memories and not self.find_array(value).is_constant
+
+    def find_lost(self, given: Any) -> UntraceableError | None:
+        """Find out why one of these tensors has no traced value; None if all have one."""
+        if isinstance(given, list | tuple):
+            return next(filter(None, map(self.find_lost, given)), None)
+        known = self.lost and is_tensor(given)
+        return self.lost.get(given.untyped_storage().data_ptr()) if known else None
+
+    def lose(self, results: Any, why: UntraceableError) -> None:
+        """Note that the results of an operation have no traced values."""
+        for each in results if isinstance(results, list | tuple) else [results]:
+            if is_tensor(each):
+                self.lost[each.untyped_storage().data_ptr()] = why
+                self.kept.append(each.detach())
 
     def run(self, function: Any, given: Any, named: dict[str, Any]) -> Any:
         """Run an operation of PyTorch, and compute its traced result."""
         packet = str(function.overloadpacket.__name__)
         inside = packet.endswith("_") and not packet.endswith("__")
         written = named.get("out", given[0] if inside else None)
-        if packet in CONSTANT or not self.is_traced([*given, *named.values()]):
+        operands = [*given, *named.values()]
+        if packet in CONSTANT or not self.is_traced(operands):
             result = function(*given, **named)
             if written is not None and written.untyped_storage().data_ptr() in self.memories:
                 self.find_array(written).write(None)
             return result
-        operands = [*map(self.read, given)]
-        options = {key: self.read(value) for key, value in named.items() if key != "out"}
+        lost = self.find_lost(operands)
         if packet in DECISIONS:
-            return decide(operands, function(*given))
-        if packet == "index":
-            operands[1] = [*map(self.fix_mask, given[1], operands[1])]
+            return decide([*map(self.read, given)], function(*given))
         rule = RULES.get(packet.rstrip("_") if inside else packet)
-        if rule is None:
-            raise UntraceableError(f"the operation {packet} of PyTorch has no rule")
+        if lost is None and rule is None:
+            lost = UntraceableError(f"the operation {packet} of PyTorch has no rule")
+        if lost is None:
+            operands = [*map(self.read, given)]
+            options = {key: self.read(value) for key, value in named.items() if key != "out"}
+            if packet == "index":
+                operands[1] = [*map(self.fix_mask, given[1], operands[1])]
         result = function(*given, **named)
-        traced = apply(rule, packet, operands, options, result)
-        if written is not None:
+        if lost is None:
+            try:
+                traced = apply(rule, packet, operands, options, result)
+            except UntraceableError as error:
+                lost = error
+        if lost is not None:
+            self.lose(result if written is None else written, lost)
+        elif written is not None:
             self.note(written, traced)
         else:
             for each, value in pair(result, traced):

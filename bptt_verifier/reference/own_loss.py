@@ -20,7 +20,12 @@ from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
 from bptt_verifier.program.numpy_code import over_jax, takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import isolate_float64, use_float64
-from bptt_verifier.program.torch_losses import differentiate, over_arrays, takes_tensors
+from bptt_verifier.program.torch_losses import (
+    differentiate,
+    follows_values,
+    over_arrays,
+    takes_tensors,
+)
 from bptt_verifier.program.torch_trace import over_jax as torch_over_jax
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.black_box import BlackBox, choose_black_box, describe_differences
@@ -75,6 +80,11 @@ class OwnModel(NamedTuple):
     trees: tuple[Tree, ...] = ()
 
     @property
+    def by_autograd(self) -> bool:
+        """True if torch.autograd is the derivative of the loss: its code derives none by hand."""
+        return self.in_torch and not follows_values(self.loss)
+
+    @property
     def called(self) -> str:
         """The call of the loss in NumPy, as messages name it."""
         return "loss(params)" if self.in_numpy else "loss(params, numpy)"
@@ -89,10 +99,14 @@ class OwnModel(NamedTuple):
         """The call of the loss in JAX, as messages name it."""
         return "loss(params) over JAX" if self.in_numpy else "loss(params, jax.numpy)"
 
-    def simple_case(self, number: int, setting: int = 0, digits: int = 1) -> Case:
-        """Make a case whose values have few decimals."""
-        params = draw_parameters(self.params[setting], seed=self.seed, case=number, digits=digits)
-        point = Point(number, setting=setting, digits=digits)
+    def make_case(self, point: Point) -> Case:
+        """Make the case of a point. Raises ValueError where there is no such setting."""
+        number, setting = point.number, point.setting
+        if setting >= len(self.params):
+            given = f"setting {setting + 1} of {len(self.params)}"
+            raise ValueError(f"case: expected one of a setting of params, found {given}")
+        options: Any = {"near": point.near, "factors": point.factors, "digits": point.digits}
+        params = draw_parameters(self.params[setting], seed=self.seed, case=number, **options)
         if self.black_box is not None:
             found = self.black_box.make_case(params, point, self.seed)
         else:
@@ -215,7 +229,7 @@ def use_differences(
         return differentiate(model.loss, point)
 
     point, chosen_cases = widen(model.params[0]), (model.params, model.seed, cases, progress)
-    followed = model.in_torch and not isinstance(attempt(by_torch, point), Failure)
+    followed = model.by_autograd and not isinstance(attempt(by_torch, point), Failure)
     with MUTED.hold():
         gradient = by_torch if followed else None
         found = attempt(choose_black_box, in_numpy, *chosen_cases, gradient)
@@ -391,7 +405,7 @@ def compare_losses(model: OwnModel, case: Case) -> str | None:
         for number in (found, known.values["loss"], known.allowed["loss"])
     )
     if abs(value - by_jax) <= allowed or not np.isfinite(allowed):
-        return compare_autograd(model, case) if model.in_torch else None
+        return compare_autograd(model, case) if model.by_autograd else None
     return (
         f"{model.called} is {value:.17g} and {model.traced} is {by_jax:.17g} at {case.label}, "
         f"beyond rounding (allowed {allowed:.2g}): the loss must be one function."
@@ -438,7 +452,7 @@ def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
     doubt = contradict_entries(in_numpy, point, known, seed, noise)
     if doubt is None and model.in_numpy:  # every entry, as code may lose a part of the trace
         doubt = contradict_signs(in_numpy, point, known, seed, noise)
-    if doubt is not None and model.in_torch:
+    if doubt is not None and model.by_autograd:
         doubt = doubt.replace("jax.grad", "torch.autograd")
         doubt += " Where the loss uses detach, item or no_grad, autograd gives another derivative."
     return None if doubt is None else f"At {case.label}, {doubt}"

@@ -44,12 +44,36 @@ class Point(NamedTuple):
             words.append(f"with {which} scaled by {', '.join(f'{f:g}' for f in factors)}")
         return " ".join(words)
 
-    def write_options(self) -> str:
-        """Write the options of `draw_parameters` that draw this point."""
-        near = ", near=True" if self.near else ""
-        factors = f", factors={dict(self.factors)}" if self.factors else ""
-        digits = "" if self.digits is None else f", digits={self.digits}"
-        return f"case={self.number}{near}{factors}{digits}"
+    def write(self) -> str:
+        """Write the point as text that `read_point` reads, such as `7,digits=1`."""
+        setting = [f"setting={self.setting + 1}"] if self.setting else []
+        digits = [] if self.digits is None else [f"digits={self.digits}"]
+        scaled = [f"{name}*{factor!r}" for name, factor in self.factors.items()]
+        return ",".join([str(self.number), *setting, *["near"] * self.near, *digits, *scaled])
+
+
+def read_point(text: str) -> Point:
+    """Read a point as `Point.write` writes it.
+
+    Raises ValueError, with one sentence, where the text is none.
+    """
+    first, *others = text.split(",")
+    setting, digits, factors = 1, None, {}
+    try:
+        for each in others:
+            if each.startswith("setting="):
+                setting = int(each.removeprefix("setting="))
+            elif each.startswith("digits="):
+                digits = int(each.removeprefix("digits="))
+            elif each != "near":
+                name, _, factor = each.rpartition("*")
+                factors[name] = float(factor)
+        point = Point(int(first), "near" in others, factors, setting - 1, digits)
+    except ValueError:
+        point = Point(-1)
+    if point.number < 0 or point.setting < 0 or (digits is not None and digits < 1):
+        raise ValueError(f"case: expected a name such as 7,digits=1 of a report, found {text!r}")
+    return point
 
 
 def draw_parameters(

@@ -8,10 +8,11 @@ from bptt_verifier.report.findings import (
     ParameterResult,
     StepResult,
     nine_digits,
+    shortest,
 )
 from bptt_verifier.report.report import DerivationError, Report
 
 __all__ = [
     "Counterexample", "Curve", "Decision", "DerivationError", "Mistake", "ParameterResult",
-    "Report", "StepResult", "nine_digits",
+    "Report", "StepResult", "nine_digits", "shortest",
 ]  # fmt: skip

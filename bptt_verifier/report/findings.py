@@ -71,7 +71,10 @@ class Curve(NamedTuple):
 
 
 class Counterexample(NamedTuple):
-    """The smallest failing case found: its arrays, both gradients, and a line to reproduce it."""
+    """The smallest failing case found: its arrays, both gradients, and a line to reproduce it.
+
+    `case` is what `--case` takes, if that makes the case again.
+    """
 
     sizes: str
     arrays: dict[str, Any]
@@ -80,6 +83,7 @@ class Counterexample(NamedTuple):
     autodiff: list[Any]
     error_over_bound: list[Any]
     reproduce: str
+    case: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -135,7 +139,7 @@ class Findings(NamedTuple):
     def tried(self) -> str:
         """The number of cases, and the largest sizes among them."""
         sizes = " ".join(f"{letter}={size}" for letter, size in self.largest_sizes.items())
-        return f"{self.cases} cases" + (f" up to {sizes}" if sizes else "")
+        return f"{self.cases} case{'s' * (self.cases != 1)}" + (f" up to {sizes}" if sizes else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -158,3 +162,8 @@ class Findings(NamedTuple):
 def nine_digits(values: Array) -> Array:
     """Round to nine significant digits, however small the values are."""
     return np.array([float(f"{value:.9g}") for value in values.flat]).reshape(values.shape)
+
+
+def shortest(values: Array) -> Array:
+    """Convert to float64 by the shortest decimals that tell each value from others of its dtype."""
+    return np.array([float(str(value)) for value in values.flat]).reshape(values.shape)

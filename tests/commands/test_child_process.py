@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from bptt_verifier import Verdict
-from bptt_verifier.commands.child_process import Outcome, judge_file
+from bptt_verifier.commands.child_process import Outcome, Output, judge_file
 from bptt_verifier.program import source_file
 from tests.support.command_line import Command
 
@@ -91,9 +93,12 @@ def test_what_the_submission_prints_is_shown_in_part(tmp_path: Path) -> None:
     printed: list[str] = []
     assert judge(file, printed.append, options={"examples": EXAMPLES}).verdict is Verdict.AGREES
     (text,) = printed
-    assert text.startswith("Your code printed (the first 4000 of ")
-    assert "bytes):\nat the start\nan \\x1b[31merror\na write\ufffd\ncallcall" in text
-    assert len(text) < 4200
+    first, *lines = text.splitlines()
+    assert re.fullmatch(r"Your code printed \d+ lines; the first 5 and the last 3 are:", first)
+    assert lines[:3] == ["at the start", "an \\x1b[31merror", "a write\ufffd"]
+    assert lines[3] == "call" * 50 + "…"
+    assert lines[5] == "…"
+    assert len(lines) == 9
 
 
 @pytest.mark.rest
@@ -148,3 +153,32 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_sentence(
         source_file.load(tmp_path / "none.py")
     with pytest.raises(ValueError, match="which is no file"):
         source_file.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (b"", ""),
+        (b"a\nb", "Your code printed:\na\nb"),
+        (b"1\n" * 8, "Your code printed:\n" + "\n".join("1" * 8)),
+        (
+            b"".join(b"step %d\n" % i for i in range(1000)),
+            "Your code printed 1000 lines; the first 5 and the last 3 are:\nstep 0\nstep 1\n"
+            "step 2\nstep 3\nstep 4\n…\nstep 997\nstep 998\nstep 999",
+        ),
+        (
+            b"\r".join(b"%d %%" % i for i in range(101)),  # a progress bar
+            "Your code printed 101 lines; the first 5 and the last 3 are:\n"
+            "0 %\n1 %\n2 %\n3 %\n4 %\n…\n98 %\n99 %\n100 %",
+        ),
+        (b"x" * 10**5, f"Your code printed 100000 bytes, which begin:\n{'x' * 200}…"),
+    ],
+    ids=["nothing", "two lines", "eight lines", "many lines", "a progress bar", "a long line"],
+)
+def test_of_long_output_the_first_and_the_last_lines_are_shown(written: bytes, shown: str) -> None:
+    reading, writing = os.pipe()
+    output = Output(os.fdopen(reading, "rb"))
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(written)
+    output.close()
+    assert str(output) == shown

@@ -81,7 +81,8 @@ def test_a_shell_gets_a_script_that_completes(
 # Which options apply to what.
 
 GIVEN = {
-    "--own": "b.py", "--params": "w", "--model": "rnn", "--reset": "after", "--activation": "tanh",
+    "--own": "b.py", "--params": "w", "--case": "1",
+    "--model": "rnn", "--reset": "after", "--activation": "tanh",
     "--loss": "mse", "--bias": None, "--sizes": "T=5", "--timeout": "20", "--dtype": "float64",
     "--certified": None, "--workers": "1", "--cluster": "local", "--checkpoint": "a.json",
     "--resume": None, "--examples": "200", "--seed": "0", "--json": "-", "--html": "a.html",
@@ -90,9 +91,9 @@ RUNS = {"built-in": (), "file": ("a.py",), "own": ("--own", "a.py")}
 APPLY = {
     "built-in": "--own --dtype --certified --workers --cluster --checkpoint --resume --examples "
     "--seed --json",
-    "file": "--params --model --activation --loss --bias --sizes --timeout --examples --seed "
-    "--json --html",
-    "own": "--own --params --timeout --seed --json --html",
+    "file": "--params --case --model --activation --loss --bias --sizes --timeout --examples "
+    "--seed --json --html",
+    "own": "--own --params --case --timeout --seed --json --html",
 }
 
 

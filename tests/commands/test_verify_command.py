@@ -1,5 +1,7 @@
 """`bptt verify` on the user's own code: what it prints, and with which exit code it ends."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -27,8 +29,17 @@ def test_one_function_is_judged_by_its_own_loss(
     assert ended.code == code, ended.out + ended.err
     assert "f is taken for a function that returns the loss and the gradients" in ended.out
     assert "parameters: w" in ended.out
-    if mistake:
-        assert "constant-factor" in ended.out
+    if not mistake:
+        assert "every case has the same data, x." in ended.out
+        return
+    assert "constant-factor" in ended.out
+    command = re.search(r"Reproduce: bptt (.*)", ended.out)
+    assert command is not None
+    again = bptt(*shlex.split(command[1]))
+    assert again.code == 1, again.err
+    assert "At w = [[" in again.out
+    numbers = re.findall(r"  (?:yours|autodiff) .*", ended.out)
+    assert numbers == re.findall(r"  (?:yours|autodiff) .*", again.out)
 
 
 @pytest.mark.parametrize(

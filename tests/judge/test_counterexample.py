@@ -16,8 +16,9 @@ from tests.support.planting import GATED_MISTAKES, MISTAKES, planted
 def run(line: str, submission: Any) -> Any:
     """What the line of a report that calls the submission again returns."""
     scope: dict[str, Any] = {"gradients": submission}
-    exec(line.replace("gradients(", "found = gradients(", 1), scope)
-    return scope["found"]
+    setup, _, call = line.rpartition("print(")
+    exec(setup.rpartition(";")[0], scope)
+    return eval(f"({call}", scope)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.files import FileSubmission, read_file
+from bptt_verifier.judge.one_case import compare_case
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.report import Report
@@ -224,20 +225,19 @@ def test_a_notebook_is_judged_by_its_code_cells(tmp_path: Path) -> None:
         read(tmp_path, json.dumps({"cells": cells}), suffix=".ipynb")
 
 
-def test_a_counterexample_of_a_function_without_gradients_is_repeated_by_one_line(
-    tmp_path: Path,
-) -> None:
+def test_a_counterexample_of_the_users_code_is_repeated_by_one_command(tmp_path: Path) -> None:
     source = SHAPES["a namespace"].source.replace("2 * h", "3 * h")
     found = read(tmp_path, source, "f", own=True, chosen=["b"])
     assert found.loss is not None
     report = verify_own_model(found.gradients, found.loss, found.params, cases=3)
-    assert found.write_reproduction(Report("x", Verdict.AGREES)).counterexample is None
-    case = found.write_reproduction(report).counterexample
+    right = Report("x", Verdict.AGREES)
+    assert found.write_reproduction(right, "bptt verify x").counterexample is None
+    case = found.write_reproduction(report, "bptt verify model.py:f --params b").counterexample
     assert case is not None
-    setup, _, call = case.reproduce.rpartition("; ")
-    space: dict[str, Any] = {}
-    exec(setup, space)
-    assert np.allclose(eval(call, space)[1]["b"], case.yours)
+    assert case.reproduce == f"bptt verify model.py:f --params b --case {case.case}"
+    again = compare_case(found.gradients, found.loss, found.params, case.case).counterexample
+    assert again is not None
+    assert (again.arrays, again.yours) == (case.arrays, case.yours)
 
 
 @pytest.mark.parametrize(

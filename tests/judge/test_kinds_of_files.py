@@ -247,7 +247,7 @@ def test_a_call_in_the_file_shows_what_a_function_of_three_arguments_takes(
 def test_a_call_with_data_first_is_no_derivation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = SimpleNamespace(gradients=abs, loss=abs, said="It is code.", params={})
+    code = SimpleNamespace(gradients=abs, loss=abs, said="It is code.", params={}, data={})
     monkeypatch.setattr(files, "read_code", lambda *given: code)
     source = "import numpy as np\ndef f(x, y, z):\n    return x\n"
     for call in ("f(np.ones(3), 1, 2)\n", 'if __name__ == "__main__":\n    f(np.ones(3), 1, 2)\n'):

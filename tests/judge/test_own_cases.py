@@ -379,6 +379,6 @@ def test_settings_of_other_shapes_share_the_cases() -> None:
     report = verify_own_model(wrong_when_wide, loss, settings)
     assert report.verdict is Verdict.DISAGREES
     assert report.counterexample is not None
-    assert "params[1]" in report.counterexample.reproduce
+    assert "setting=2" in report.counterexample.reproduce
     with pytest.raises(ValueError, match="the same names in every setting"):
         prepare(loss, [settings[0], {"W": np.ones((2, 2))}])

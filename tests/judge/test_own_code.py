@@ -42,3 +42,4 @@ def test_a_mistake_is_named_with_the_users_line(name: str, tmp_path: Path) -> No
     (mistake,) = report.mistakes
     assert mistake.name == "untransposed-recurrent-weight"
     assert mistake.details["file_line"].startswith(str(tmp_path / "model.py"))
+    assert "In your backward pass, `" in mistake.explanation

@@ -68,20 +68,21 @@ def test_the_contract_is_tried_at_the_parameters_given() -> None:
 
 
 def test_a_failure_is_described_by_the_line_that_repeats_it() -> None:
-    for label, digits, written in [("case", None, ""), ("simple case", 1, ", digits=1")]:
+    for label, digits, written in [("case", None, ""), ("simple case", 1, ",digits=1")]:
         of_point = case(5, label=label)._replace(point=Point(5, digits=digits))
         assert of_point.point.label == f"{label} 5"
         failing = SimpleNamespace(case=of_point)
         assert subject().describe_sizes(failing) == f"{label} 5, W=(2, 3) b=(3,)"
         line = subject().reproduce(failing)
-        assert line.endswith(f"gradients(draw_parameters(params, seed=7, case=5{written}))")
-        assert line.startswith("from bptt_verifier.reference.points import draw_parameters; ")
+        call = f"compare_case(gradients, loss, params, '5{written}', seed=7)"
+        assert line == f"from bptt_verifier import compare_case; print({call})"
+        assert subject().write_case(failing) == f"5{written}"
 
 
 def test_one_of_several_settings_is_named_by_its_place() -> None:
     of_setting = case(5)._replace(point=Point(5, setting=1))
     line = subject(params=(PARAMS, PARAMS)).reproduce(SimpleNamespace(case=of_setting))
-    assert line.endswith("gradients(draw_parameters(params[1], seed=7, case=5))")
+    assert "'5,setting=2'" in line
 
 
 def shrink(fails: Any, **changed: Any) -> Any:
@@ -90,12 +91,12 @@ def shrink(fails: Any, **changed: Any) -> Any:
     def attempt(tried: Any) -> Any:
         return None if tried[0] == 1 else SimpleNamespace(tried=tried, fails=fails(*tried))
 
-    def make(*tried: int) -> Any:
-        return tried
+    def make(point: Point) -> Any:
+        return point.number, point.setting, point.digits
 
     given = case(0)._replace(point=Point(0, setting=len(changed.get("params", (0,))) - 1))
     failing: Any = SimpleNamespace(tried=None, fails=True, case=given)
-    return subject(simple_case=make, **changed).shrink(attempt, failing).tried
+    return subject(make_case=make, **changed).shrink(attempt, failing).tried
 
 
 @pytest.mark.parametrize(

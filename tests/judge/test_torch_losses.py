@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.verify import verify_own_model
-from bptt_verifier.program.own_code import read_function
-from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.tolerance.comparison import Verdict
 
 torch: Any = import_module("torch") if find_spec("torch") else None
@@ -150,12 +148,3 @@ def test_a_loss_that_leaves_pytorch_is_differentiated_by_differences() -> None:
     assert report.verdict is Verdict.AGREES, report
     assert "returns float, which autograd cannot follow" in report.notes[0]
     assert "central differences of the loss in float64" in report.notes[0]
-
-
-def test_code_as_it_stands_in_pytorch_is_refused_with_a_remedy() -> None:
-    def f(w: Any) -> Any:
-        return (w**2).sum(), 2 * w
-
-    call = RecordedCall(None, {"w": torch.ones(2)})
-    with pytest.raises(ValueError, match="found tensors of PyTorch; write params, loss"):
-        read_function(f, "f", call)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.reference.points import Point, choose_deviation, draw_parameters
+from bptt_verifier.reference.points import Point, choose_deviation, draw_parameters, read_point
 
 GIVEN = {"W": np.array([[0.5, -2.0], [3.0, -0.25]]), "b": np.zeros(3)}
 
@@ -103,14 +103,23 @@ def test_a_value_that_rounds_to_zero_is_one_in_the_last_digit_of_its_sign() -> N
     assert np.array_equal(tenths, 0.1 * np.sign(exact))
 
 
-def test_a_point_writes_the_options_that_draw_it() -> None:
-    for point in (Point(3), Point(6, near=True), Point(9, factors={"W": 8.0})):
-        space: dict[str, Any] = {"draw": draw_parameters, "params": GIVEN}
-        again = eval(f"draw(params, seed=5, {point.write_options()})", space)
-        drawn = draw_parameters(
-            GIVEN, seed=5, case=point.number, near=point.near, factors=point.factors
-        )
-        assert np.array_equal(again["W"], drawn["W"])
+POINTS = [
+    Point(3), Point(6, near=True), Point(9, factors={"W": 8.0}), Point(2, setting=1, digits=2),
+    Point(4, True, {"layers[0].W": 1e-3, "b": 0.5}, 2, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("point", POINTS, ids=Point.write)
+def test_a_point_is_read_as_it_is_written(point: Point) -> None:
+    assert read_point(point.write()) == point
+
+
+@pytest.mark.parametrize(
+    "text", ["", "W", "-1", "1.5", "3,digits=", "3,digits=0", "3,setting=0", "3,W"]
+)
+def test_a_text_that_names_no_case_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a name such as 7,digits=1 of a report"):
+        read_point(text)
 
 
 def test_a_label_names_what_is_unusual_about_a_point() -> None:

@@ -1,0 +1,71 @@
+"""One case of an own model, compared again: both gradients, without a search for a mistake."""
+
+from collections.abc import Callable
+from typing import Any
+
+from bptt_verifier.judge.comparisons import compare_at, find_forward_difference
+from bptt_verifier.judge.conclusion import (
+    accept_zeros,
+    list_gradients,
+    make_counterexample,
+    summarise_parameters,
+)
+from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.judge.submission import Breach, Submission
+from bptt_verifier.program.attempt import use_own_settings
+from bptt_verifier.reference.own_loss import Loss, prepare
+from bptt_verifier.reference.points import read_point
+from bptt_verifier.report import Report, shortest
+from bptt_verifier.report.numbers import write_numbers
+from bptt_verifier.report.versions import find_versions
+from bptt_verifier.tolerance.comparison import Verdict, overall
+
+WRITTEN = 40  # entries of parameters that a report writes out
+
+
+def compare_case(
+    gradients: Callable[[Any], Any],
+    loss: Loss,
+    params: Any,
+    case: str,
+    *,
+    seed: int = 0,
+    subject: str | None = None,
+) -> Report:
+    """Compare `gradients(params)` with autodiff at one case, which a report names.
+
+    `case` is its name there, such as "7,digits=1", and `seed` that of the report; the other
+    arguments are those of `verify_own_model`. The verdict is that of this case alone, without
+    the neighbouring points that tell a mistake from rounding.
+    Raises ValueError, with one sentence, where `case` names none, or nothing can be compared.
+    """
+    point = read_point(case)
+    with use_own_settings():
+        model = prepare(loss, params, seed=seed, cases=1)
+        if model.refusal is not None:
+            raise ValueError(
+                f"case: expected one that can be compared, found none: {model.refusal}"
+            )
+        own = OwnSubject(model, gradients)
+        found = compare_at(Submission(gradients), own, model.make_case(point))
+    name = subject or "your model"
+    if isinstance(found, Breach):
+        return Report(name, Verdict.DISAGREES, (found.mistake,), notes=found.notes)
+    parameters = accept_zeros(summarise_parameters([found]), own.zeros)
+    verdict = overall(parameters[each].verdict for each in list_gradients([found]))
+    differs = find_forward_difference(own, found)
+    values, notes = found.case.arguments.items(), list[str]()
+    if sum(value.size for _, value in values) <= WRITTEN:
+        written = (f"{n} = {write_numbers(shortest(v).tolist(), 9)}" for n, v in values)
+        notes = [f"At {', '.join(written)}."]
+    return Report(
+        name,
+        verdict if differs is None else Verdict.DISAGREES,
+        () if differs is None else (differs,),
+        parameters=parameters,
+        cases=1,
+        counterexample=make_counterexample(own, found),
+        notes=tuple(notes),
+        seed=seed,
+        versions=find_versions(),
+    )

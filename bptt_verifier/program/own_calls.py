@@ -1,0 +1,224 @@
+"""Calls of the user's code with given parameters, each on copies of everything that it uses."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from functools import update_wrapper
+from types import CodeType, MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, message_of
+from bptt_verifier.program.leaves import Keys, flatten, name_leaf, walk
+from bptt_verifier.program.own_globals import find_globals, set_globals
+from bptt_verifier.program.own_results import PARAMS, are_equal, is_float_array
+from bptt_verifier.program.own_updates import record_locals
+from bptt_verifier.program.source_file import RecordedCall, copy_deeply
+from bptt_verifier.program.torch_tensors import copy_array, to_array
+
+VECTORS = frozenset("params parameters theta weights".split())
+
+
+class ArrayPlace(NamedTuple):
+    """A float array that may be a parameter: its root, its path in that, and the array itself.
+
+    `keys` is the path by which its gradient is found, without the name of a `params`.
+    """
+
+    root: str
+    path: Keys
+    keys: Keys
+    array: Any
+
+
+class Calls:
+    """Calls of the user's code with given parameters, each on copies of all that it uses.
+
+    `roots` are its object, arguments and globals. Parameters are the arrays of `places`, which are
+    replaced wherever they occur in the roots, or the argument named `structure`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        roots: Mapping[str, Any],
+        structure: str = "",
+    ) -> None:
+        self.name, self.function, self.backward = name, function, function
+        # A pair of functions is an object without arrays; each has arguments of its own.
+        self.pair = isinstance(roots.get("self"), SimpleNamespace)
+        self.recorded: CodeType | None = None  # the function whose local variables are recorded
+        self.moved: dict[str, Any] = {}  # what a call subtracts from each parameter
+        self.places: dict[str, ArrayPlace] = {}
+        self.structure = structure
+        self.roots: dict[str, Any] = copy_all(roots, {})  # the user's may change meanwhile
+
+    @property
+    def params(self) -> Any:
+        """The parameters given."""
+        if self.structure:
+            return self.roots["arguments"][self.structure]
+        return {name: copy_array(place.array) for name, place in self.places.items()}
+
+    @property
+    def leaves(self) -> dict[str, Keys]:
+        """The paths of the parameters' leaves, by name."""
+        if not self.structure:
+            return {name: place.keys for name, place in self.places.items()}
+        tree, paths = flatten(self.params), [path for path, _ in walk(self.params, (), ())]
+        named = {name_leaf(path, tree.keys): path for path in paths}
+        return {name: named[name] for name in tree.leaves}
+
+    def copy_roots(self, params: Any) -> dict[str, Any]:
+        """Copy the roots, with these parameters in the place of the given ones."""
+        if self.structure:
+            return copy_all(self.roots, {id(self.params): params})
+        memo = {id(self.places[name].array): value for name, value in params.items()}
+        return copy_all(self.roots, memo)
+
+    def make(self, run: Callable[[dict[str, Any], Any], dict[str, Any]]) -> Callable[..., Any]:
+        """Make the function of parameters that runs the code; it returns roots and results."""
+
+        def call(params: Any, xp: Any = np) -> dict[str, Any]:
+            roots = self.copy_roots(params)
+            given = roots.get("globals", {})
+            recording = record_locals(self.recorded)
+            with set_globals(self.function, given) as space, recording as seen:
+                found = run(roots, xp)
+                after = {name: space[name] for name in given}
+                return roots | found | {"globals": after, "locals": seen}
+
+        return present(call, self.function)
+
+    def attempt(self, call: Callable[..., Any]) -> dict[str, Any]:
+        """Call the code with the parameters given. Raises CodeRaisedError where it raises."""
+        found = attempt(call, copy_deeply(self.params, {}))
+        if isinstance(found, Failure):
+            raise CodeRaisedError(f"{self.name} raised {found.what} at {found.where}")
+        return found  # type: ignore[no-any-return]
+
+    def list_places(
+        self, call: Callable[..., Any], updates: bool, chosen: Collection[str] = ()
+    ) -> dict[str, ArrayPlace]:
+        """List the float arrays in the object, the globals and the arguments.
+
+        An argument that is chosen, or a vector with the name of parameters, comes before all.
+        An attribute that a call sets anew is a state of the object, and is left out, and so is one
+        that it changes unless it may update parameters.
+        """
+        found = dict[str, ArrayPlace]()
+        arguments = {} if self.pair else self.roots["arguments"]
+        functions = self.pair or "self" not in self.roots
+        vectors = {n: v for n, v in arguments.items() if n in VECTORS and is_vector(v)}
+        vectors = {n: arguments[n] for n in chosen if n in arguments} or vectors
+        if vectors:
+            found = {n: ArrayPlace("arguments", (n,), (n,), v) for n, v in vectors.items()}
+        for root in () if vectors else ("self", "globals", "arguments"):
+            if root in self.roots and (root != "arguments" or functions or not found):
+                given = self.roots[root]
+                given = (
+                    {"forward": given["forward"]} if self.pair and root == "arguments" else given
+                )
+                for path, value in walk(given, (), ()):
+                    keys = path[1:] if self.pair and root == "arguments" else path
+                    keys = keys[1:] if len(keys) > 1 and keys[0] in PARAMS else keys
+                    place = ArrayPlace(root, path, keys, value)
+                    if is_float_array(value):
+                        found.setdefault(name_leaf(keys, False), place)
+        self.places, params = found, {name: copy_array(each.array) for name, each in found.items()}
+        state = self.attempt(lambda _: call(params))
+        now = dict(walk(state.get("self"), (), ()))
+        return {
+            name: place for name, place in found.items()
+            if place.root != "self" or (
+                now.get(place.path) is params[name]
+                and (updates or np.array_equal(*map(to_array, (params[name], place.array))))
+            )
+        }  # fmt: skip
+
+
+def is_vector(value: Any) -> bool:
+    """True for a vector that may hold all parameters, as optimisers take them."""
+    return is_float_array(value) and np.ndim(value) == 1
+
+
+def copy_all(roots: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+    """Copy an object, arguments and globals; `memo` has what replaces some of them, by identity.
+
+    Raises ValueError where they hold what Python cannot copy.
+    """
+    try:
+        return dict(copy_deeply(dict(roots), memo))
+    except Exception as error:
+        raise ValueError(
+            f"FILE: expected an object and arguments that can be copied for every call: "
+            f"{message_of(error)}"
+        ) from error
+
+
+def present(call: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """Present a function of (params, xp) as one around the user's, whose lines failures name."""
+    inner = inspect.unwrap(getattr(function, "__func__", function))
+    update_wrapper(call, inner, ("__name__", "__qualname__", "__doc__"), ())
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = ("params", "xp") if takes_xp(function) else ("params",)
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+def takes_xp(function: Callable[..., Any]) -> bool:
+    """True if a function takes the array namespace as `xp`."""
+    return "xp" in inspect.signature(function).parameters
+
+
+def find_arguments(
+    function: Callable[..., Any],
+    name: str,
+    call: RecordedCall | None,
+    left: Collection[str] = (),
+    shared: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Find the arguments for calls of a function: recorded ones, or globals of the same names.
+
+    Those in `left` are left out. Those that equal one of another function in `shared` are the same
+    object, so that both are replaced together. Raises ValueError where one without a default is
+    missing.
+    """
+    signature = attempt(inspect.signature, function)
+    if isinstance(signature, Failure):
+        raise ValueError(f"{name}: expected a function written in Python")
+    found, missing, space = dict[str, Any](), list[str](), find_globals(function)
+    for each in signature.parameters.values():
+        if each.name in left:
+            continue
+        if call is not None and each.name in call.arguments:
+            value = call.arguments[each.name]
+            same = each.name in shared and are_equal(shared[each.name], value)
+            found[each.name] = shared[each.name] if same else value
+        elif each.name in shared:
+            found[each.name] = shared[each.name]
+        elif each.default is each.empty and each.kind not in (
+            each.VAR_POSITIONAL,
+            each.VAR_KEYWORD,
+        ):
+            if each.name in space:
+                found[each.name] = space[each.name]
+            elif each.name != "xp":
+                missing.append(each.name)
+    if missing:
+        raise ValueError(
+            f"{name}: expected a call of it in the file, or variables named as its arguments, "
+            f"found none for {', '.join(missing)}; call it once at the end of the file"
+        )
+    return found
+
+
+def call_with(function: Callable[..., Any], arguments: Mapping[str, Any], xp: Any) -> Any:
+    """Call a function with arguments by name, and with `xp` if it takes that."""
+    signature = inspect.signature(function)
+    given = dict(arguments) | ({"xp": xp} if takes_xp(function) else {})
+    ordered: Any = {name: given[name] for name in signature.parameters if name in given}
+    bound = inspect.BoundArguments(signature, ordered)
+    return function(*bound.args, **bound.kwargs)
