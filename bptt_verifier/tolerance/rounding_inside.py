@@ -12,12 +12,10 @@ from scipy.special import bdtrc
 from bptt_verifier.tolerance.comparison import Array
 from bptt_verifier.tolerance.formats import find_smallest, find_unit
 from bptt_verifier.tolerance.projections import find_common_size
-from bptt_verifier.tolerance.scatter import FALSE_ALARM, find_normal_ratio
+from bptt_verifier.tolerance.scatter import find_normal_ratio
 
 OF_RESULTS = 2  # roundings of a result by a kernel that rounds its results alone
-# Units of an entry from which half of the imitated errors have a larger range than two factors
-# explain: 2 √3 / 2 times the root mean square, and 2 · 2 `OF_RESULTS`.
-TELLING = 4 * OF_RESULTS / 3**0.5
+EXCUSED = 1e-6  # probability that a kernel that rounds its results alone is thought to round inside
 
 
 def find_share_inside(
@@ -26,14 +24,14 @@ def find_share_inside(
     """Find the share of the imitated errors that a submission shows; 0 if it shows none.
 
     `errors` and `exact` (K, …) are of neighbours at a `distance`, and `imitated` (V, M, …) are the
-    errors of rounding every operation. Asked are the legible entries in which half of these would
-    show. Where the results alone are rounded and a mistake is a factor, which
-    may be another one beyond a threshold, it is 0 but for a probability of `FALSE_ALARM`.
+    errors of rounding every operation. Asked are the legible entries whose imitated error exceeds
+    the roundings of a result. Where the results alone are rounded and a mistake is a factor, which
+    may be another one beyond a threshold, it is 0 but for a probability of `EXCUSED`.
     """
     sizes, exact_sizes = find_common_size(imitated), np.sqrt((exact**2).mean(axis=0))
     rounded = find_unit(dtype) * exact_sizes + find_smallest(dtype)
     legible = find_normal_ratio(tests) * sizes < exact_sizes
-    asked = legible & (sizes >= TELLING * rounded)
+    asked = legible & (sizes >= OF_RESULTS * rounded)
     needed = find_critical_count(int(asked.sum()), find_chance(distance))
     if needed > asked.sum():
         return 0.0
@@ -48,13 +46,13 @@ def find_chance(distance: float) -> float:
     return min(1.0, 2 * distance / (1 - distance)) ** 2
 
 
-def find_critical_count(number: int, chance: float, false_alarm: float = FALSE_ALARM) -> int:
+def find_critical_count(number: int, chance: float, probability: float = EXCUSED) -> int:
     """Find how many of a number of independent events do not happen by chance.
 
     One more than the number, if even all of them may.
     """
     counts = np.arange(1, number + 1)
-    rare = bdtrc(counts - 1, number, chance) <= false_alarm
+    rare = bdtrc(counts - 1, number, chance) <= probability
     return int(np.argmax(rare)) + 1 if rare.any() else number + 1
 
 
