@@ -1,6 +1,6 @@
 """Comparisons of a kernel's outputs and gradients with the exact ones, at neighbours of a case."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from bptt_verifier.judge.kernel_calls import Answer, KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase, Neighbours, draw_neighbours
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.reference.pullbacks import Pullback
+from bptt_verifier.reference.pullbacks import Pullback, name_outputs
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_largest, find_unit, is_half
 from bptt_verifier.tolerance.projections import (
@@ -17,8 +17,8 @@ from bptt_verifier.tolerance.projections import (
     Measurement,
     measure,
     root_mean_square,
-    shows_rounding_inside,
 )
+from bptt_verifier.tolerance.rounding_inside import find_share_inside
 from bptt_verifier.tolerance.scatter import IN_HALF
 
 # A mean error of so many times the scatter near the point is no rounding in a coarser format, of
@@ -27,6 +27,7 @@ BEYOND_ROUNDING = 64.0
 NEAR_OVERFLOW = 16  # times smaller than a format's largest number may be what overflows inside
 # Neighbours at which rounding is imitated. Its errors hardly change from one to another.
 IMITATED = 4
+STEEPEST = 4  # the inverse of the largest slope of the logistic function
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 
@@ -146,8 +147,8 @@ def measure_at(
     outputs = {} if calls.values is None else ask_each(near, lambda p, c: calls.compute_values(p))
     if isinstance(outputs, Mistake):
         return outputs
-    missing = [name for name in exact.outputs if name not in outputs]
-    if calls.values is not None and (missing or any(
+    other = outputs.keys() != exact.outputs.keys()
+    if calls.values is not None and (other or any(
         outputs[n].shape != x.shape for n, x in exact.outputs.items()
     )):  # fmt: skip
         found = {name: each.shape[1:] for name, each in outputs.items()}
@@ -158,19 +159,22 @@ def measure_at(
     if isinstance(gradients, Mistake):
         said = f"{gradients.explanation} With {case.label}."
         return gradients._replace(explanation=said)
-    unfit = find_not_finite(gradients, exact.gradients, case)
+    own = name_outputs(outputs, gradients)
+    submitted, true = gradients | own, exact.named
+    unfit = find_not_finite(submitted, own, true, near, case, calls.pullback)
     if unfit is not None:
         return unfit
-    submitted, true = gradients | outputs, exact.gradients | exact.outputs
     dtypes = {n: find_result_dtype(n, values, case) for n, values in submitted.items()}
-
     errors = {n: values.astype(np.float64) - true[n] for n, values in submitted.items()}
 
     def measure_result(
-        name: str, imitated: Mapping[str, Array], other_formula: bool = False
+        name: str,
+        imitated: Mapping[str, Array],
+        share: float | None = None,
+        terms: float | None = None,
     ) -> Measurement:
         before = None if nearer is None else nearer.measured(name)
-        own = doubt.get(name, 0.0), before, imitated.get(name), other_formula
+        own = doubt.get(name, 0.0), before, imitated.get(name), share, terms
         return measure(errors[name], true[name], dtypes[name], tests, *own)
 
     measured = {name: measure_result(name, {}) for name in submitted}
@@ -180,16 +184,31 @@ def measure_at(
     for name in wrong:
         measured[name] = measure_result(name, imitated)
         if not measured[name].wrong:
+            known = errors[name], true[name], imitated[name], tests, dtypes[name]
+            share = find_share_inside(*known, distance)
+            by_share = measure_result(name, imitated, share=share) if share else None
+            if by_share is None or by_share.wrong:
+                unsure.add(name)
+            else:
+                measured[name] = by_share
             measured[name] = measured[name]._replace(explained=True)
-            own = errors[name], true[name], imitated[name], tests, dtypes[name]
-            unsure |= set() if shows_rounding_inside(*own) else {name}
             continue
-        by_another = measure_result(name, imitated, other_formula=True)
+        terms = find_largest_terms(true[name], near)
+        by_another = measure_result(name, imitated, terms=terms)
         if not by_another.wrong:
             measured[name] = by_another._replace(explained=True)
             unsure.add(name)
-    of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, outputs))
+    of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, own))
     return Found(case, submitted, true, of_gradients, of_outputs, frozenset(unsure))
+
+
+def find_largest_terms(exact: Array, near: Neighbours) -> float:
+    """Find how large the terms may be that cancel in another formula of the same function.
+
+    They are as large as the cotangents that arrive at a slope such as s (1 − s).
+    """
+    given = [float(np.abs(c).max(initial=0)) for each in near.cotangents for c in each.values()]
+    return max(STEEPEST * float(np.abs(exact).max(initial=0.0)), *given)
 
 
 def imitate_rounding(
@@ -200,8 +219,7 @@ def imitate_rounding(
     found = attempt(pullback.imitate_rounding, *first, max(dtypes.values(), key=find_unit))
     if isinstance(found, Failure):
         return {}
-    every = found.outputs | found.gradients
-    return {n: e for n, e in every.items() if np.isfinite(e).all()}
+    return {n: e for n, e in found.named.items() if np.isfinite(e).all()}
 
 
 def ask_each(
@@ -229,20 +247,42 @@ def find_result_dtype(name: str, values: Array, case: KernelCase) -> Any:
 
 
 def find_not_finite(
-    submitted: Mapping[str, Array], exact: Mapping[str, Array], case: KernelCase
+    submitted: Mapping[str, Array],
+    outputs: Container[str],
+    true: Mapping[str, Array],
+    near: Neighbours,
+    case: KernelCase,
+    pullback: Pullback,
 ) -> Mistake | None:
-    """Find a gradient that is not finite where the exact one is."""
+    """Find a result that is not finite where the exact one is.
+
+    An output is let pass where its format overflows, since its gradient may be finite.
+    """
     for name, values in submitted.items():
-        bad = ~np.isfinite(values.astype(np.float64)) & np.isfinite(exact[name])
-        if bad.any():
-            k, *entry = map(int, np.argwhere(bad)[0])
+        exact = true[name]
+        bad = ~np.isfinite(values.astype(np.float64)) & np.isfinite(exact)
+        if not bad.any():
+            continue
+        dtypes = values.dtype, case.point.get(name, values).dtype
+        largest = min(map(find_largest, dtypes)) / NEAR_OVERFLOW
+        beyond = float(np.nanmax(np.abs(exact))) > largest
+        if not beyond:
+            found = attempt(pullback.find_overflows, *near, largest)
+            beyond = not isinstance(found, Failure) and bool(found.named[name][bad].all())
+        if beyond and name in outputs:
+            continue
+        k, *entry = map(int, np.argwhere(bad)[0])
+        yours, stated = float(values[(k, *entry)]), exact[(k, *entry)]
+        if name in outputs:
             said = (
-                f"the gradient for {name}: expected finite numbers, found "
-                f"{float(values[(k, *entry)])} at entry {entry}, where autodiff gives "
-                f"{exact[name][(k, *entry)]:.6g}, with {case.label}."
+                f"your forward pass differs: your {name} is {yours} at entry {entry}, and that of "
+                f"the stated function is {stated:.9g}, with {case.label}."
             )
-            largest = float(np.nanmax(np.abs(exact[name])))
-            beyond = largest > find_largest(values.dtype) / NEAR_OVERFLOW
-            details = {"gradients": [name], "entry": entry, OVERFLOW: beyond}
-            return Mistake("not-finite", said, details)
+            return Mistake("forward-differs", said, {"outputs": [name], "entry": entry})
+        said = (
+            f"the gradient for {name}: expected finite numbers, found {yours} at entry {entry}, "
+            f"where autodiff gives {stated:.6g}, with {case.label}."
+        )
+        details = {"gradients": [name], "entry": entry, OVERFLOW: beyond}
+        return Mistake("not-finite", said, details)
     return None

@@ -4,17 +4,19 @@ With fixed cotangents c, the inner product of c and the outputs is a loss, whose
 pull-back of c. The mistakes of a user's own model are tried in its operations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bptt_verifier.judge.kernel_calls import KernelCalls
-from bptt_verifier.judge.kernel_cases import draw_cases
-from bptt_verifier.judge.kernel_comparisons import Found
+from bptt_verifier.judge.kernel_cases import draw_cases, draw_neighbours
+from bptt_verifier.judge.kernel_comparisons import Found, find_result_dtype
+from bptt_verifier.judge.kernel_diagnosis import EXPLAINED, leaves_rounding
 from bptt_verifier.mistakes.effort import limit_effort
 from bptt_verifier.mistakes.evidence import Witness
-from bptt_verifier.mistakes.own_diagnosis import find_single_mistake
+from bptt_verifier.mistakes.own_diagnosis import find_only_fit, find_single_mistake
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import Program, trace
@@ -22,6 +24,7 @@ from bptt_verifier.reference.pullbacks import JaxPullback, select_traced, widen
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
 from bptt_verifier.tolerance.noise import SAFETY
+from bptt_verifier.tolerance.projections import root_mean_square
 
 POINTS = 3  # at which one mistake has to give the kernel's numbers
 SECONDS = 10.0  # for the search
@@ -36,39 +39,27 @@ def find_wrong_operation(calls: KernelCalls, found: Found) -> tuple[Mistake, ...
     pullback = calls.pullback
     if not isinstance(pullback, JaxPullback) or not pullback.is_small:
         return ()
-    made = attempt(make_evidence, calls, pullback, found)
-    if isinstance(made, Failure) or not made[1]:
-        return ()
-    with use_float64(), limit_effort(SECONDS):
-        mistakes = attempt(find_single_mistake, *made)
+    coarse = any(is_half(found.submitted[name].dtype) for name in found.gradients)
+    search = find_beyond_noise if coarse else find_exactly
+    with limit_effort(SECONDS):
+        mistakes = attempt(search, calls, pullback, found)
     if isinstance(mistakes, Failure) or len(mistakes) != 1:
         return ()
     where = str(mistakes[0].details.get("file_line") or __file__)
-    return () if where.startswith(__file__) else mistakes
+    return () if where.startswith(__file__) else tuple(mistakes)
 
 
-def make_evidence(
-    calls: KernelCalls, pullback: JaxPullback, found: Found
-) -> tuple[Program, list[Witness]]:
-    """Trace the inner product of outputs and cotangents, and ask the kernel at some points.
+def find_exactly(calls: KernelCalls, pullback: JaxPullback, found: Found) -> tuple[Mistake, ...]:
+    """Find the mistake that gives all numbers of a kernel at some points.
 
-    There are no witnesses where an error is not far beyond rounding.
+    Empty where an error is not far beyond rounding.
     """
-    cotangents = widen(found.case.cotangents)
-    start = widen(found.case.point)
-    with use_float64():
-        function = pullback.trace(start)
-
-        def loss(params: Mapping[str, Any], _: Any = None) -> Any:
-            outputs = select_traced(function(params))
-            return sum((outputs[name] * cotangents[name]).sum() for name in outputs)
-
-        program = trace(loss, start)
+    program = trace_product(pullback, found)
     witnesses: list[Witness] = []
     for case in draw_cases(found.case.setting, calls, found.case.cotangents, POINTS, 0):
         submitted = calls.ask(case.point, found.case.cotangents)
-        if isinstance(submitted, Mistake) or any(is_half(g.dtype) for g in submitted.values()):
-            return program, []
+        if isinstance(submitted, Mistake):
+            return ()
         exact = pullback.pull_back([case.point], [found.case.cotangents]).gradients
         reference = {name: g[0] for name, g in exact.items()}
         allowed = {}
@@ -77,6 +68,62 @@ def make_evidence(
             allowed[name] = np.full(g.shape, rounding)
             error = np.abs(submitted[name] - g).max(initial=0.0)
             if name in found.wrong and error < EVIDENT * allowed[name].max(initial=0.0):
-                return program, []
+                return ()
         witnesses.append(Witness(widen(case.point), submitted, reference, allowed, True))
-    return program, witnesses
+    with use_float64():
+        return find_single_mistake(program, witnesses)
+
+
+def find_beyond_noise(
+    calls: KernelCalls, pullback: JaxPullback, found: Found
+) -> tuple[Mistake, ...]:
+    """Find the one mistake that leaves nothing but rounding of a kernel in 16 bits.
+
+    The kernel is asked at the neighbours of a point, with cotangents that stay.
+    """
+    given = found.case.cotangents
+    points = draw_neighbours(found.case, found.case.distance, 0).points
+    answers = [calls.ask(point, given) for point in points]
+    submitted = [each for each in answers if not isinstance(each, Mistake)]
+    if len(submitted) < len(points):
+        return ()
+    exact = pullback.pull_back(points, [given] * len(points)).gradients
+    numbers = {name: np.stack([each[name] for each in submitted]) for name in exact}
+    dtypes = {name: find_result_dtype(name, g, found.case) for name, g in numbers.items()}
+    witnesses = [
+        Witness(widen(point), widen(each), {n: g[k] for n, g in exact.items()},
+                {n: np.zeros(g.shape[1:]) for n, g in exact.items()}, True)
+        for k, (point, each) in enumerate(zip(points, submitted, strict=True))
+    ]  # fmt: skip
+
+    def fits(gradients: Mapping[str, Array], chosen: Sequence[int]) -> bool:
+        for name, expected in gradients.items():
+            here = numbers[name][[*chosen]], expected, exact[name][[*chosen]]
+            if name in found.wrong and not explains_most(*here):
+                return False
+            if not leaves_rounding(*here, dtypes[name]):
+                return False
+        return True
+
+    program = trace_product(pullback, found)
+    with use_float64(), np.errstate(all="ignore"):
+        return find_only_fit(program, witnesses, fits)
+
+
+def explains_most(submitted: Array, expected: Array, exact: Array) -> bool:
+    """Tell whether an explanation leaves a small part of a mistake only."""
+    left = root_mean_square(submitted.astype(np.float64) - expected)
+    return left * EXPLAINED <= root_mean_square(expected - exact)
+
+
+def trace_product(pullback: JaxPullback, found: Found) -> Program:
+    """Trace the inner product of the outputs and the cotangents at a case."""
+    cotangents, start = widen(found.case.cotangents), widen(found.case.point)
+    with use_float64():
+        function = pullback.trace(start)
+
+        def loss(params: Mapping[str, Any], _: Any = None) -> Any:
+            outputs = select_traced(function(params))
+            return sum((outputs[name] * cotangents[name]).sum() for name in outputs)
+
+        return trace(loss, start)

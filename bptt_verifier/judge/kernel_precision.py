@@ -73,10 +73,12 @@ def select_testable(gradients: Mapping[str, Measurement]) -> dict[str, Measureme
 def describe_resolution(found: Sequence[Found]) -> str:
     """Describe the relative error of a gradient that would have been seen."""
     wholes, entries = dict[str, float](), dict[str, float]()
+    hidden = 0.0
     for each in found:
         for name, measured in each.gradients.items():
             limit = float(np.quantile(measured.limit, MOST))
             entry = limit / max(root_mean_square(each.exact[name]), TINY)
+            hidden = max(hidden, measure_hidden(measured, each.exact[name]))
             wholes[name] = min(wholes.get(name, np.inf), measured.resolution)
             entries[name] = min(entries.get(name, np.inf), entry)
     finite = {name: value for name, value in wholes.items() if np.isfinite(value)}
@@ -84,11 +86,24 @@ def describe_resolution(found: Sequence[Found]) -> str:
         return "No error would have been seen: the gradients are zero."
     worst = max(finite, key=lambda name: finite[name])
     entry = max(entries[name] for name in finite)
-    return (
+    said = (
         f"Relative errors of a whole gradient above {format_share(finite[worst])} would have been "
         f"seen (that of {worst}; the others are sharper), and in nine of ten single entries those "
         f"above {format_share(entry)} of the gradient's root mean square."
     )
+    if hidden:
+        said += (
+            f" Up to {format_share(hidden)} of the entries of a gradient are so small beside the "
+            "others that an error of their own size in one of them would not have been seen."
+        )
+    return said
+
+
+def measure_hidden(measured: Measurement, exact: Array) -> float:
+    """Measure the share of entries, other than zeros, whose loss alone would not be seen."""
+    sizes = np.sqrt((exact**2).mean(axis=0))
+    hidden = (measured.visible >= sizes)[sizes > 0]
+    return float(hidden.mean()) if hidden.size else 0.0
 
 
 def format_share(value: float) -> str:

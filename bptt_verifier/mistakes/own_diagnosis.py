@@ -1,6 +1,6 @@
 """Diagnose a submission for the user's own model: a known mistake, or what is known of another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,10 +13,13 @@ from bptt_verifier.mistakes.places import list_places, measure_adjoints
 from bptt_verifier.mistakes.search import explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import GENERIC, join_symbols
 from bptt_verifier.mistakes.softmaxes import detach_shifts
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.paths import prune
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Curve, Mistake
+
+ALIKE = 1e-5  # of the largest entry of a gradient, that two mistakes of one effect may differ by
 
 
 def diagnose(
@@ -47,6 +50,60 @@ def find_single_mistake(program: Program, witnesses: Sequence[Witness]) -> tuple
     program = prune(program)
     evidence = collect_evidence(program, witnesses)
     return explain(OwnHypotheses(program, evidence), evidence, several=False)
+
+
+def find_only_fit(
+    program: Program,
+    witnesses: Sequence[Witness],
+    fits: Callable[[Mapping[str, Array], Sequence[int]], bool],
+) -> tuple[Mistake, ...]:
+    """Find the one mistake in an operation whose gradients fit, if no others do.
+
+    `fits(gradients, chosen)` judges gradients that are stacked over the chosen witnesses: over the
+    first alone, to leave most mistakes out quickly, and then over all. Empty where mistakes of
+    different gradients fit, and where the time of the effort ends before all are tried. Needs
+    64-bit JAX.
+    """
+    program = prune(program)
+    evidence = collect_evidence(program, witnesses)
+    known, possible = OwnHypotheses(program, evidence), list[tuple[OperationMistake, Array]]()
+    for tier in known.tiers:
+        for start in range(0, len(tier), known.batch):
+            if not find_effort().goes_on():
+                return ()
+            chunk = tier[start : start + known.batch]
+            rows = known.sweep_rows(evidence[0], [(made,) for made in chunk])
+            rows = {name: rows[name] for name in evidence[0].wanted}
+            joined = known.scale(evidence[0], rows)
+            possible += [
+                (made, joined[i])
+                for i, made in enumerate(chunk)
+                if fits({name: row[i][None] for name, row in rows.items()}, [0])
+            ]
+    fitting = list[list[OperationMistake]]()
+    for group in group_by_effect(possible):
+        if not find_effort().goes_on():
+            return ()
+        each = [known.sweep_back(case, [(group[0],)])[0] for case in evidence]
+        stacked = {n: np.stack([back.gradient(n) for back in each]) for n in evidence[0].wanted}
+        fitting += [group] if fits(stacked, range(len(evidence))) else []
+    found = known.choose(iter(fitting[0]), None) if len(fitting) == 1 else None
+    return () if found is None else (found,)
+
+
+def group_by_effect(
+    possible: Sequence[tuple[OperationMistake, Array]],
+) -> list[list[OperationMistake]]:
+    """Group mistakes that give the same gradients."""
+    groups = list[tuple[Array, list[OperationMistake]]]()
+    for made, effect in possible:
+        for other, group in groups:
+            if np.allclose(effect, other, 0, ALIKE):
+                group.append(made)
+                break
+        else:
+            groups.append((effect, [made]))
+    return [group for _, group in groups]
 
 
 def collect_evidence(program: Program, witnesses: Sequence[Witness]) -> list[Evidence]:

@@ -4,7 +4,7 @@ The function is one of JAX, of plain NumPy or of PyTorch. docs/derivation.md, se
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cached_property, wraps
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ Forward = Callable[..., Any]
 REMEDY = "leave out conversions and dtypes in the forward pass that states the function"
 SMALL = 4096  # entries of all arguments; beyond, optimising a compilation pays
 SAME = 1e-9  # relative difference of two float64 computations of one forward pass, at most
+NO_ROUNDING = 2.0**-60  # a unit roundoff that changes no number in float64
 
 
 class Pulled(NamedTuple):
@@ -41,6 +42,16 @@ class Pulled(NamedTuple):
 
     outputs: dict[str, Array]
     gradients: dict[str, Array]
+
+    @property
+    def named(self) -> dict[str, Array]:
+        """Outputs and gradients together."""
+        return self.gradients | name_outputs(self.outputs, self.gradients)
+
+
+def name_outputs(outputs: dict[str, Array], gradients: Container[str]) -> dict[str, Array]:
+    """Name outputs apart from gradients: a state h may be an argument and an output."""
+    return {f"output {n}" if n in gradients else n: each for n, each in outputs.items()}
 
 
 class Pullback(ABC):
@@ -79,6 +90,15 @@ class Pullback(ABC):
 
         They are stacked over samples and points. In a sample the relative error of an operation is
         the same at all points, as that of a number that rounds alike at all of them.
+        """
+
+    @abstractmethod
+    def find_overflows(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], largest: float
+    ) -> Pulled:
+        """Find the results that depend on a number inside that is larger than `largest`.
+
+        True for each such entry, stacked over the points.
         """
 
 
@@ -158,14 +178,26 @@ class JaxPullback(Pullback):
             at, back = stack(points), stack(cotangents)
             if self.noisy is None:
                 limits = find_smallest(dtype) / unit, find_largest(dtype)
-                form = Roundoff(unit, allow_elementary(dtype), *limits)
-                noisy = add_noise(self.make_single(at), form)
-                every = jax.vmap(noisy, in_axes=(None, None, 0, 0))
-                self.noisy = jax.jit(every, compiler_options=UNOPTIMISED)
+                self.noisy = self.add_errors(at, Roundoff(unit, allow_elementary(dtype), *limits))
             exact = self.noisy(jnp.uint64(0), 0.0, at, back)
             samples = [self.noisy(jnp.uint64(k + 1), unit, at, back) for k in range(SAMPLES)]
             errors = [jax.tree.map(np.subtract, each, exact) for each in samples]
         return Pulled(*jax.tree.map(lambda *each: np.stack(each), *errors))
+
+    def add_errors(self, at: Any, form: Roundoff) -> Any:
+        """Compile outputs and pull-back for stacked points, with an error after every operation."""
+        every = jax.vmap(add_noise(self.make_single(at), form), in_axes=(None, None, 0, 0))
+        return jax.jit(every, compiler_options=UNOPTIMISED)
+
+    def find_overflows(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], largest: float
+    ) -> Pulled:
+        """Evaluate the traced pull-back with NaN in the place of numbers that are too large."""
+        with use_float64():
+            at, back = stack(points), stack(cotangents)
+            noisy = self.add_errors(at, Roundoff(0.0, 0.0, 0.0, largest, np.nan))
+            found = noisy(jnp.uint64(1), NO_ROUNDING, at, back)
+            return Pulled(*jax.tree.map(lambda each: np.isnan(np.asarray(each)), found))
 
     def list_other_paths(self, points: Sequence[Arrays], outputs: Arrays) -> list[int]:
         """List the points at which the code takes another path than the one compiled; none here."""
@@ -255,6 +287,12 @@ class TorchPullback(Pullback):
         """Imitate rounding in the function that JAX traces. Raises UntraceableError."""
         return self.traced.imitate_rounding(points, cotangents, dtype)
 
+    def find_overflows(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], largest: float
+    ) -> Pulled:
+        """Find them in the function that JAX traces. Raises UntraceableError."""
+        return self.traced.find_overflows(points, cotangents, largest)
+
 
 class StatedPullback(Pullback):
     """A gradient that is stated in the place of autodiff's, as of an approximation on purpose."""
@@ -284,6 +322,12 @@ class StatedPullback(Pullback):
     ) -> Pulled:
         """Imitate rounding in the true pull-back: the operations of the stated one are unknown."""
         return self.true.imitate_rounding(points, cotangents, dtype)
+
+    def find_overflows(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], largest: float
+    ) -> Pulled:
+        """Find them in the true pull-back: the operations of the stated one are unknown."""
+        return self.true.find_overflows(points, cotangents, largest)
 
 
 def widen(arrays: Arrays) -> dict[str, Array]:

@@ -49,13 +49,14 @@ class Roundoff(NamedTuple):
 
     `unit` is its unit roundoff. In such units, an elementary function may err by `elementary` of
     its value, and a number that is too small for the format by `smallest`. A number beyond
-    `largest` may be anything up to twice itself.
+    `largest` errs by up to `beyond` times itself: it may be anything up to twice itself, or NaN.
     """
 
     unit: Any
     elementary: float = ELEMENTARY
     smallest: float = 0.0
     largest: float = float("inf")
+    beyond: float = 1.0
 
 
 ANY_FORMAT = Roundoff(0.0)  # one of unlimited range
@@ -87,7 +88,7 @@ def add_error(
         if equation.primitive.name == "integer_pow":  # 1 / x², by way of x²
             most = jnp.maximum(most, 1 / most)
         beyond = (most > roundoff.largest) & jnp.isfinite(most) & (roundoff.unit > 0)
-        error = jnp.where(beyond, jnp.abs(result), error)
+        error = jnp.where(beyond, roundoff.beyond * jnp.abs(result), error)
     in_real_part = error * uniform(result.real, salt)
     if result.dtype == jnp.float64:
         return result + in_real_part

@@ -4,7 +4,7 @@ The errors at neighbouring points are projected on the exact gradient, in each s
 averages out over the entries of a slice and over the neighbours; a mistake does not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,18 +18,10 @@ from bptt_verifier.tolerance.scatter import POOLED, find_critical_ratio, find_no
 COARSE = 16  # noise of so many units is that of a coarser format inside
 APPROXIMATE = 2.0**-11  # relative errors of functions such as tanh on graphics processors
 LOST = 2  # units of the largest entry below which an entry may be lost beside it
-# Units of the largest entry below which another formula of the same function may lose an entry:
-# s (1 − s) for σ′ cancels terms of the size of a cotangent, which may be 4 times the largest entry.
-CANCELLED = 4 * LOST
 UNMOVED = 32  # units that an entry has to have so that neighbours draw its last one anew
 # Two roundings of terms to a spacing s err by up to s together. What is left of a number g is a
 # multiple of s: nothing, or at least s, and then at least g / 2.
 KEPT = 0.5
-# Rounding inside shows in entries whose imitated errors are so many units of the result. At least a
-# part of them must show it, since a kernel may compute the others without cancellation, as σ(−x)
-# for 1 − σ(x). They are FEW at least, in up to PARTS parts of EACH or more.
-INSIDE, SHOWN = 2, 0.25
-FEW, EACH, PARTS = 4, 8, 4
 DRAWN_ANEW = 4  # times the scatter near the point is that of rounding in a coarser format
 ONE_SIDED = 8  # a coarser format inside may be truncated: its bias is up to so many times its noise
 
@@ -73,14 +65,17 @@ class Slices(NamedTuple):
 class Measurement(NamedTuple):
     """Errors of one gradient at the neighbours of one point: noise, slices and entries.
 
-    `mean` and `limit` are of each entry: its mean error, and what rounding may give. `explained`
-    tells whether an error is rounding only because every operation may have been rounded.
+    `mean` and `limit` are of each entry: its mean error, and what rounding may give. `visible` is
+    the smallest error of this entry alone that would have been seen, in it or in a slice with it.
+    `explained` tells whether an error is rounding only because every operation may have been
+    rounded.
     """
 
     noise: Noise
     slices: tuple[Slices, ...]
     mean: Array
     limit: Array
+    visible: Array
     explained: bool = False
 
     @property
@@ -108,28 +103,6 @@ class Measurement(NamedTuple):
         return max(float(np.nan_to_num(ratio).max(initial=0.0)) for ratio in ratios)
 
 
-def shows_rounding_inside(
-    errors: Array, exact: Array, imitated: Array, tests: int, dtype: Any
-) -> bool:
-    """Tell whether a submission's own errors show that it rounds its operations.
-
-    Asked are the legible entries in which rounding every operation would show. In order of the
-    imitated errors they make some parts, and in each the errors of enough entries must exceed two
-    roundings of the result. A factor on an entry does not count, as a mistake makes one as well.
-    """
-    sizes, exact_sizes = find_common_size(imitated), np.sqrt((exact**2).mean(axis=0))
-    legible = find_normal_ratio(tests) * sizes < exact_sizes
-    rounded = find_unit(dtype) * exact_sizes + find_smallest(dtype)
-    fit = legible & (sizes >= INSIDE * rounded)
-    own, true = errors[:, fit], exact[:, fit]
-    factors = (own * true).sum(axis=0) / (true**2).sum(axis=0)
-    rounding = find_unit(dtype) * np.abs((1 + factors) * true) + find_smallest(dtype)
-    shown = np.any(np.abs(own - factors * true) > 2 * rounding, axis=0)
-    shown = shown[np.argsort(sizes[fit] / rounded[fit], kind="stable")]
-    parts = np.array_split(shown, min(PARTS, max(1, len(shown) // EACH)))
-    return len(shown) >= FEW and all(part.mean() >= SHOWN for part in parts)
-
-
 class Explained(NamedTuple):
     """What rounding every operation of the stated function explains of a submission's errors.
 
@@ -149,7 +122,8 @@ def measure(
     uncertainty: Any = 0.0,
     near: Measurement | None = None,
     imitated: Array | None = None,
-    other_formula: bool = False,
+    share: float | None = None,
+    terms: float | None = None,
 ) -> Measurement:
     """Measure the errors (K, …) of a gradient at K neighbours, where it is `exact` (K, …).
 
@@ -159,7 +133,8 @@ def measure(
     scatters there as well, and a mistake that changes with the point does not. `imitated` (V, M, …)
     are the errors of the stated function's own pull-back at the first M neighbours with every
     operation rounded, in V samples, in each of which an operation errs alike at all neighbours.
-    With `other_formula`, small entries may be lost, as by a formula that cancels in them.
+    The submission makes a `share` of them, by default the one that fits its errors. Small entries
+    may be lost beside `terms` of a formula that cancels in them.
     """
     noise = measure_noise(errors, exact, dtype, near)
     smallest = find_smallest(dtype)
@@ -168,9 +143,9 @@ def measure(
     explained = Explained(np.zeros((1, 1, *exact.shape[1:])), np.zeros(exact.shape[1:]))
     if imitated is not None:
         times = find_normal_ratio(tests)
-        explained = explain_errors(errors, exact, imitated, times, dtype)
-    if other_formula:
-        lost = allow_loss(exact, CANCELLED * float(allow_bias(0.0, dtype)))
+        explained = explain_errors(errors, exact, imitated, times, dtype, share)
+    if terms is not None:
+        lost = allow_loss(exact, LOST * float(allow_bias(0.0, dtype)) * terms)
         explained = explained._replace(lost=np.maximum(explained.lost, lost))
     slices = tuple(measure_slices(errors, exact, dtype, doubt, ratio, near, explained))
     mean, deviation = errors.mean(axis=0), errors.std(axis=0, ddof=1)
@@ -181,7 +156,23 @@ def measure(
     bias = np.maximum(bias, explained.lost)
     limit = ratio * np.maximum(deviation, floor) + bias + smallest
     limit += root_mean_square(doubt)
-    return Measurement(noise, slices, mean, limit)
+    return Measurement(noise, slices, mean, limit, find_visible(exact, limit, slices))
+
+
+def find_visible(exact: Array, limit: Array, slices: Sequence[Slices]) -> Array:
+    """Find the smallest error of each entry alone that would be seen.
+
+    It exceeds the limit of the entry, or its projection exceeds that of a slice.
+    """
+    power, size = (exact**2).mean(axis=0), np.sqrt((exact**2).mean(axis=0))
+    visible = limit
+    for each in slices:
+        others = tuple(i for i in range(power.ndim) if each.axis is None or i != each.axis)
+        whole = power.sum(axis=others, keepdims=True)
+        with np.errstate(all="ignore"):
+            projected = each.limit.reshape(whole.shape) * whole / size
+        visible = np.fmin(visible, projected)
+    return visible
 
 
 def measure_noise(errors: Array, exact: Array, dtype: Any, near: Measurement | None) -> Noise:
@@ -197,9 +188,9 @@ def measure_noise(errors: Array, exact: Array, dtype: Any, near: Measurement | N
     return Noise(relative, find_unit(dtype), bias, total / rounding if rounding else 0.0)
 
 
-def allow_loss(exact: Array, relative: float) -> Array:
-    """Allow entries that are smaller than a part of the largest one to be lost whole."""
-    size, least = np.sqrt((exact**2).mean(axis=0)), relative * np.abs(exact).max(initial=0.0)
+def allow_loss(exact: Array, least: float) -> Array:
+    """Allow entries that are smaller than a number to be lost whole."""
+    size = np.sqrt((exact**2).mean(axis=0))
     lost: Array = np.where(size < least, least, 0.0)
     return lost
 
@@ -235,9 +226,11 @@ def find_common_size(samples: Array) -> Array:
 
 
 def explain_errors(
-    errors: Array, exact: Array, imitated: Array, times: float, dtype: Any
+    errors: Array, exact: Array, imitated: Array, times: float, dtype: Any, known: float | None
 ) -> Explained:
     """Find what imitated errors, so many `times`, explain of a submission's.
+
+    It makes the share of them that is `known`, or else the one that fits its errors.
 
     An entry is legible if `times` its imitated error is smaller than the entry. An entry is
     precise if its errors are a factor, common to the legible entries, and two roundings of the
@@ -263,7 +256,8 @@ def explain_errors(
         every, first = imitated[..., legible], exact[: imitated.shape[1], legible]
         of_all = np.mean([np.mean(remove_factor(each, first)[1] ** 2) for each in every])
         # (V10)
-        known = min(1.0, np.mean(left**2) / of_all) ** 0.5 if of_all > 0 else 1.0
+        fitted = min(1.0, np.mean(left**2) / of_all) ** 0.5 if of_all > 0 else 1.0
+        known = fitted if known is None else known
         share[legible] = np.maximum(known, hiding[legible] / size[legible])
     return Explained(times * share * imitated, np.where(legible | precise, 0.0, hiding))
 

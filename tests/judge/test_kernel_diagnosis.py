@@ -108,8 +108,23 @@ def test_a_state_off_by_one_step_is_no_factor_although_the_states_are_alike(dtyp
 
     report = verify_vjp(backward, exhibit.forward, given, cases=1)
     (mistake,) = report.mistakes
-    # In 16 bits too little is left of other mistakes to tell it from them.
-    assert mistake.name == ("hidden-state-off-by-one" if dtype == np.float32 else "unknown")
+    assert mistake.name == "hidden-state-off-by-one"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16], ids=["float16", "bfloat16"])
+def test_a_mistake_in_an_operation_is_named_in_16_bits(dtype: Any) -> None:
+    def forward(x: Any, w: Any) -> Any:
+        return jnp.tanh(x * w) + x
+
+    def backward(arguments: Any, d: Any) -> Any:
+        x, w, d = (each.astype(np.float32) for each in (*arguments, d))
+        return (d * w + d).astype(dtype), (d * x).astype(dtype)
+
+    rng = np.random.default_rng(0)
+    given = tuple(rng.uniform(0.5, 1.5, 12).astype(dtype) for _ in range(2))
+    (mistake,) = verify_vjp(backward, forward, given, cases=1).mistakes
+    assert mistake.name == "activation-derivative-missing"
+    assert "`jnp.tanh(x * w)`" in mistake.explanation
 
 
 def test_no_operation_of_the_judges_own_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from bptt_verifier import Verdict, verify_vjp
 from bptt_verifier.adapters import from_jax
 from tests.support.kernel_gallery import GALLERY, make_custom_rnn
-from tests.support.kernel_table import PRECISIONS, Count, count_judged
+from tests.support.kernel_table import PRECISIONS, Count, count_judged, share_cases
 from tests.support.kernels import draw_rnn, rnn
 
 DTYPES = {"bfloat16": jnp.bfloat16, "float64": np.float64, "float32": np.float32}
@@ -55,6 +55,13 @@ def test_the_gallery_is_judged_in_every_precision(kernel: str, dtype: Any) -> No
     for mistake in exhibit.mistakes:
         report = verify_vjp(exhibit.wrong(mistake), exhibit.forward, arguments)
         assert report.verdict is Verdict.DISAGREES, f"{mistake}: {report}"
+
+
+@pytest.mark.parametrize("cases", [4, 5, 1003])
+def test_the_kernels_of_the_table_share_all_cases(cases: int) -> None:
+    numbers = [number for _, number in share_cases(cases)]
+    assert sum(numbers) == cases
+    assert max(numbers) - min(numbers) <= 1
 
 
 @pytest.mark.slow

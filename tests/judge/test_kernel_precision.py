@@ -35,5 +35,24 @@ def test_the_precision_inside_is_stated_where_it_is_evident(
     assert "would have been seen" in report.notes[0]
 
 
+def test_the_share_of_entries_that_are_too_small_to_be_judged_is_stated() -> None:
+    scales = np.array([1e-3, 1e-3, 1, 1, 1, 1, 1, 1])
+
+    def backward(arguments: Any, d: Any) -> Any:
+        found = d.astype(np.float64) * scales * (np.arange(8) >= hidden)
+        return (found.astype(jnp.bfloat16),)
+
+    def forward(x: Any) -> Any:
+        return x * scales
+
+    x = np.linspace(1, 2, 8).astype(jnp.bfloat16)
+    hidden = 2
+    report = verify_vjp(backward, forward, (x,), cases=1)
+    assert report, report
+    assert "Up to 25 % of the entries of a gradient are so small" in report.notes[0]
+    hidden = 3
+    assert not verify_vjp(backward, forward, (x,), cases=1)
+
+
 def test_a_relative_error_reads_in_per_cent_or_as_a_power() -> None:
     assert [format_share(x) for x in (0.004, 1.2e-6)] == ["0.4 %", "1.2e-06"]

@@ -68,6 +68,13 @@ def list_scaled(exhibit: Exhibit) -> list[int]:
     return [k for k, dtype in enumerate(dtypes) if dtype == np.float32]
 
 
+def share_cases(cases: int) -> Iterator[tuple[Exhibit, int]]:
+    """Share a number of cases among the kernels of the gallery, as evenly as they divide."""
+    each, left = divmod(cases, len(GALLERY))
+    for k, exhibit in enumerate(GALLERY.values()):
+        yield exhibit, each + (k < left)
+
+
 def draw_every_case(
     exhibit: Exhibit, dtype: Any, number: int, seed: int = 0
 ) -> Iterator[tuple[KernelCalls, KernelCase]]:
@@ -88,8 +95,8 @@ def is_called_wrong(calls: KernelCalls, case: KernelCase, backward: Any) -> bool
 def count_judged(dtype: Any, cases: int, seed: int = 0) -> Count:
     """Count false alarms and 1 % mistakes seen by the judge, over the kernels of the gallery."""
     alarms = right = seen = wrong = 0
-    for exhibit in GALLERY.values():
-        for calls, case in draw_every_case(exhibit, dtype, cases // len(GALLERY), seed):
+    for exhibit, number in share_cases(cases):
+        for calls, case in draw_every_case(exhibit, dtype, number, seed):
             alarms += is_called_wrong(calls, case, exhibit.right())
             right += 1
             chosen = list_scaled(exhibit)
@@ -134,8 +141,8 @@ def make_local_mistake(exhibit: Exhibit, place: str, factor: float, seed: int) -
 def count_local(dtype: Any, cases: int, place: str, factor: float) -> Count:
     """Count mistakes of one entry or index that are seen."""
     seen = wrong = 0
-    for exhibit in GALLERY.values():
-        for calls, case in draw_every_case(exhibit, dtype, cases // len(GALLERY)):
+    for exhibit, number in share_cases(cases):
+        for calls, case in draw_every_case(exhibit, dtype, number):
             kernel = make_local_mistake(exhibit, place, factor, case.number)
             seen += is_called_wrong(calls, case, kernel)
             wrong += 1
@@ -150,7 +157,7 @@ def print_local(cases: int) -> None:
     for name, dtype in PRECISIONS.items():
         for place in ("entry", "index"):
             counts = [count_local(dtype, cases, place, each) for each in (0, 2, 1.1, 1.03)]
-            shares = " | ".join(f"{100 * each.seen / each.wrong:.0f} %" for each in counts)
+            shares = " | ".join(f"{100 * each.seen / cases:.0f} %" for each in counts)
             print(f"| {name} | {place} | {shares} |", flush=True)
 
 
@@ -233,8 +240,8 @@ def passes_gradcheck(exhibit: Exhibit, case: KernelCase, calls: KernelCalls, ker
 def count_checked(passes: Callable[..., bool], dtype: Any, cases: int) -> Count:
     """Count false alarms and 1 % mistakes seen by another check."""
     alarms = right = seen = wrong = 0
-    for exhibit in GALLERY.values():
-        for calls, case in draw_every_case(exhibit, dtype, max(1, cases // len(GALLERY))):
+    for exhibit, number in share_cases(cases):
+        for calls, case in draw_every_case(exhibit, dtype, number):
             chosen = list_scaled(exhibit)
             scaled = make_kernel(exhibit, chosen[case.number % len(chosen)])
             alarms += not passes(exhibit, case, calls, exhibit.right())
@@ -263,6 +270,8 @@ def main(cases: int, checked: int, precision: str = "", seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
+    if any(int(number) < 1 for number in sys.argv[1:2]):
+        raise SystemExit("CASES: expected 1 or more")
     if len(sys.argv) == 2:
         print_local(int(sys.argv[1]))
     else:
