@@ -8,16 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bptt_verifier.tolerance.noise import UNOPTIMISED
 from campaign.formulas import Formulas, draw_formulas
 from campaign.models import BACK, Model, derive, run
 
 Gradients = Callable[[Mapping[str, Any]], dict[str, Any]]
-# By hand in the precision of the arguments; in float32, returned in it or in float64; and jax.grad
-# of other formulas, in 64 bit or in JAX's default precision.
-STYLES = (
-    "hand", "hand", "hand", "hand float32", "hand float32", "hand float32 inside", "jax 64 bit",
-    "jax default",
-)  # fmt: skip
+# By hand in the precision of the arguments; in float32, returned in it or in float64.
+BY_HAND = "hand", "hand", "hand", "hand float32", "hand float32", "hand float32 inside", "hand"
+# jax.grad of other formulas, in 64 bit or in JAX's default precision. One is compiled for a model.
+BY_JAX = "jax 64 bit", "jax default"
+
+
+def choose_style(number: int, k: int) -> str:
+    """Choose the style of the k-th right submission of a model."""
+    styles = *BY_HAND, BY_JAX[number % 2]
+    return styles[k % len(styles)]
 
 
 def by_hand(
@@ -40,7 +45,8 @@ def by_hand(
 def by_jax(model: Model, f: Formulas, style: str) -> Gradients:
     """jax.grad of the same loss in these formulas."""
     wide = style == "jax 64 bit"
-    gradient = jax.jit(jax.grad(lambda p: run(model, p, jnp, f)[0]))
+    total = jax.grad(lambda p: run(model, p, jnp, f)[0])
+    gradient = jax.jit(total, compiler_options=UNOPTIMISED)
 
     def gradients(p: Mapping[str, Any]) -> dict[str, Any]:
         dtype = np.float64 if wide else np.float32
