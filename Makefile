@@ -14,8 +14,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The files whose mutants `make mutants` tries; all of mutation/tests.toml where it is empty.
 FILES ?=
 
-.PHONY: help verify verify-certified prove machine-proof accuracy docket train test test-tables test-deep mutants bench results lint \
-	types pictures docs clean
+# Options of `make campaign`, such as CAMPAIGN="--right 2000 --wrong 2000 --seed 1".
+CAMPAIGN ?=
+
+.PHONY: help verify verify-certified prove machine-proof accuracy docket train test test-tables test-deep mutants campaign bench results \
+	lint types pictures docs clean
 
 help:
 	@echo "make verify            compare every derivation with autodiff, entry by entry"
@@ -29,6 +32,7 @@ help:
 	@echo "make test-tables       run what make test leaves out: most cases of long tables"
 	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
 	@echo "make mutants           change the judge in every small way; a test must fail each time"
+	@echo "make campaign          judge random right and wrong gradients of random models; goes on where stopped"
 	@echo "make bench             time the training step against autodiff and PyTorch, which this installs"
 	@echo "make results           take all results of docs/performance.md again, in less than an hour; goes on where stopped"
 	@echo "make lint              check style and layout"
@@ -71,6 +75,9 @@ test-deep: $(SET_UP)
 
 mutants: $(SET_UP)
 	@$(BIN)/python -m mutation $(FILES)
+
+campaign: $(SET_UP)
+	@$(BIN)/python -m campaign $(CAMPAIGN)
 
 bench: $(BENCH_SET_UP)
 	@$(BIN)/python -m benchmarks

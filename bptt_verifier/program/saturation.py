@@ -18,8 +18,9 @@ LONGEST = 24  # operations of one activation, at most
 EXPONENTIALS = frozenset("exp exp2 expm1".split())
 SUMS = frozenset("add sub expm1 log1p".split())  # without one, the slope is known as the value is
 ENTRYWISE = frozenset({*UNARY, *BINARY, *TESTS, "integer_pow", "select_n"})
-# Points from near zero to where exp(a) is almost infinite, and the distance for differences.
-POINTS = np.concatenate([sign * 1.3 * 2.0 ** np.arange(-12, 10) for sign in (-1, 1)])
+# Points from near zero to where exp(a) and exp(a / 1000) are infinite, and the distance for
+# differences. Those at which a value is not finite say nothing.
+POINTS = np.concatenate([sign * 1.3 * 2.0 ** np.arange(-12, 20) for sign in (-1, 1)])
 NEARBY = 2.0**-10
 LEVEL = 2.0**-10  # a slope that changes by less, of the largest, is constant
 

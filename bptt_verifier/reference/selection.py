@@ -31,6 +31,7 @@ FACTORS = (3.0, 8.0, 64.0, 512.0)
 GRADIENTS = (8.0, 64.0, 2048.0)  # sizes beyond which a clipped gradient shows
 LOSS = 16.0
 SATURATED = 7.5, 12.0  # where a slope is small, but not yet lost in the sum with others
+FAR_OUT = 15.0, 24.0  # where that of tanh is lost, and that of an exponential is not
 # Beyond these operands a slope is lost in the sum with 1, and right code may divide by it; or its
 # exp(a) overflows in float32.
 SATURATING = {"tanh": 18.0, "logistic": 36.0, "exp": 36.0}
@@ -221,10 +222,11 @@ class Selector:
         for name, value in slopes.items():
             largest = np.max(np.abs(value))
             features |= {(name, size) for size in GRADIENTS if largest > size}
-        for _, place, operand in list_saturating(program, slots):
-            size = np.abs(operand)
-            if ((SATURATED[0] < size) & (size < SATURATED[1])).any():
+        for name, place, operand in list_saturating(program, slots):
+            if any_between(np.abs(operand), *SATURATED):
                 features.add(("saturated", place))
+            if name != "tanh" and any_between(np.abs(operand), *FAR_OUT):
+                features.add(("far out", place))
         return Examined(point, params, followed, slots, frozenset(features))
 
     def follow(self, wide: dict[str, Array]) -> Followed | None:
@@ -299,6 +301,11 @@ class Selector:
                     return {}
                 found[name] = np.maximum(found[name], np.abs(value - examined.slopes[name]))
         return found
+
+
+def any_between(values: Array, low: float, high: float) -> bool:
+    """Tell whether any value is between two others."""
+    return bool(((low < values) & (values < high)).any())
 
 
 def list_saturating(program: Program, slots: Sequence[Any]) -> Iterator[tuple[str, str, Array]]:

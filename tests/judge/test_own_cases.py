@@ -337,6 +337,20 @@ def test_slopes_set_to_zero_at_saturated_units_are_seen() -> None:
     assert not verify_own_model(lambda p: gradients(p, 7), loss, WEIGHTS)
 
 
+@pytest.mark.rest
+def test_slopes_of_a_sigmoid_set_to_zero_far_out_are_seen() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum((1 / (1 + xp.exp(-(X @ p["W"]))) - Y) ** 2)
+
+    def gradients(p: Any) -> Any:
+        a = X @ p["W"]
+        s = 1 / (1 + np.exp(-a))
+        slope = s * (1 - s) * (np.abs(a) < 15)
+        return {"W": X.T @ (2 * (s - Y) * slope)}
+
+    assert not verify_own_model(gradients, loss, WEIGHTS)
+
+
 def test_the_linear_branch_of_a_robust_loss_is_reached() -> None:
     def huber(p: Any, xp: Any) -> Any:
         e = X @ p["W"] - Y

@@ -42,6 +42,7 @@ SATURATING: dict[str, tuple[Activation, float]] = {
     "sigmoid": (sigmoid, 0.25),
     "steep": (lambda a, xp: sigmoid(1000 * a, xp), 250.0),
     "flat": (lambda a, xp: sigmoid(a / 32, xp), 0.25 / 32),
+    "flatter": (lambda a, xp: sigmoid(a / 10_000, xp), 0.25e-4),
     "scaled": (lambda a, xp: -3 * sigmoid(2 * a, xp), 1.5),
     "power": (lambda a, xp: (1 + xp.exp(-a)) ** -1, 0.25),
     "base two": (lambda a, xp: 2 / (xp.exp2(-a) + 1) - 1, 0.5 * np.log(2)),

@@ -88,6 +88,26 @@ def test_a_point_shows_large_losses_and_gradients_and_saturated_units(
     assert found.features == features
 
 
+@pytest.mark.parametrize(
+    ("name", "operand", "seen"),
+    [
+        ("logistic", 15.1, True),
+        ("exp", -23.9, True),
+        ("exp", 24.0, False),
+        ("exp", 15.0, False),
+        ("tanh", 16.0, False),
+    ],
+)
+def test_a_point_shows_units_far_out_whose_slope_is_not_lost(
+    name: str, operand: float, seen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_operand(monkeypatch, [0.0, operand])
+    follow = follow_with(0.0, {"w": np.ones(2)}, (state_operation(name),))
+    found = selector(follow).examine(Point(1))
+    assert isinstance(found, Examined)
+    assert found.features == ({("far out", name)} if seen else set())
+
+
 def test_where_a_slope_is_lost_in_the_sum_with_one_right_code_may_overflow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

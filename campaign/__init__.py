@@ -1,0 +1,1 @@
+"""A campaign: the judge's verdicts on random right and wrong gradients of random models."""

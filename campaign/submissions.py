@@ -1,0 +1,66 @@
+"""Right submissions: gradients that are not the reference's own program."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bptt_verifier.tolerance.noise import UNOPTIMISED
+from campaign.formulas import Formulas, draw_formulas
+from campaign.models import BACK, Model, derive, run
+
+Gradients = Callable[[Mapping[str, Any]], dict[str, Any]]
+# By hand in the precision of the arguments; in float32, returned in it or in float64.
+BY_HAND = "hand", "hand", "hand", "hand float32", "hand float32", "hand float32 inside", "hand"
+# jax.grad of other formulas, in 64 bit or in JAX's default precision. One is compiled for a model.
+BY_JAX = "jax 64 bit", "jax default"
+
+
+def choose_style(number: int, k: int) -> str:
+    """Choose the style of the k-th right submission of a model."""
+    return BY_JAX[number % 2] if k == len(BY_HAND) else BY_HAND[k % len(BY_HAND)]
+
+
+def by_hand(
+    model: Model, f: Formulas, style: str, back: Mapping[str, Callable[..., Any]] = BACK
+) -> Gradients:
+    """The way back derived by hand, with these formulas."""
+    single = model.convert(np.float32)
+
+    def gradients(p: Mapping[str, Any]) -> dict[str, Any]:
+        if style == "hand":
+            return derive(model, p, f, back)
+        found = derive(single, {n: v.astype(np.float32) for n, v in p.items()}, f, back)
+        if style == "hand float32":
+            return found
+        return {name: found[name].astype(value.dtype) for name, value in p.items()}
+
+    return gradients
+
+
+def by_jax(model: Model, f: Formulas, style: str) -> Gradients:
+    """jax.grad of the same loss in these formulas."""
+    wide = style == "jax 64 bit"
+    total = jax.grad(lambda p: run(model, p, jnp, f)[0])
+    gradient = jax.jit(total, compiler_options=UNOPTIMISED)
+
+    def gradients(p: Mapping[str, Any]) -> dict[str, Any]:
+        dtype = np.float64 if wide else np.float32
+        with jax.enable_x64(True) if wide else nullcontext():
+            found = gradient({name: jnp.asarray(value, dtype) for name, value in p.items()})
+            return {name: np.asarray(value) for name, value in found.items()}
+
+    return gradients
+
+
+def draw_right(model: Model, rng: np.random.Generator, style: str) -> Gradients:
+    """Draw the formulas of a right submission, other than the loss's."""
+    f = draw_formulas(rng, model.formulas.activation)
+    while f == model.formulas:
+        f = draw_formulas(rng, model.formulas.activation)
+    if style.startswith("jax"):
+        return by_jax(model, f, style)
+    return by_hand(model, f._replace(rotation="complex"), style)
