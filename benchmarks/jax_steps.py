@@ -67,8 +67,11 @@ def compiled(
 
     program, seconds = timed_once(build)
 
+    wait: Any = jax.block_until_ready
+
     def step(state: Any, rate: Any, *count: Any) -> Any:
-        return program(state, x, y, rate, *count)
+        found = program(state, x, y, rate, *count)
+        return found if shares is None else wait(found)  # as `parallel` does on CPUs
 
     def times(steps: int) -> Callable[[Any, Any], Any]:
         return lambda state, rate: step(state, rate, counts[steps])

@@ -46,6 +46,9 @@ def value_and_grad(
     `params` are those of `rnn`, `lstm` or `gru`, told apart by the shape of W; the options are
     those of the cell's own `value_and_grad`. The batch is divided along all axes of `mesh`, and its
     size must be a multiple of the number of devices. Loss and gradients are on every device.
+    On CPUs it returns when they are there: two programs at once, each of which waits for all its
+    devices, may take all threads of XLA from each other and wait for ever. Under a `jax.jit` of
+    your own, wait for each result yourself.
     Raises TypeError or ValueError naming the argument that does not fit.
     """
     require_mesh(mesh)
@@ -58,6 +61,9 @@ def value_and_grad(
         )
     with step.precision(given):
         value, gradient = compiled(mesh, model, placed(mesh, outputs, given))
+    if mesh.devices.flat[0].platform == "cpu" and not isinstance(value, jax.core.Tracer):
+        wait: Any = jax.block_until_ready
+        wait((value, gradient))
     return value, model.parameters(*gradient[: len(model.parameters._fields)])
 
 

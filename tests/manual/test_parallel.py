@@ -54,6 +54,11 @@ def test_two_devices_give_the_gradients_of_the_whole_batch(
     assert on_two_devices["errors"][cell] <= ROUNDING
 
 
+def test_on_cpus_a_step_waits_for_its_result(on_two_devices: dict[str, Any]) -> None:
+    # Programs that wait for each other's devices would otherwise hold all threads, for ever.
+    assert on_two_devices["is_there_at_once"]
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_one_all_reduce_carries_the_loss_and_all_gradients_and_nothing_else_is_sent(
     cell: str, on_two_devices: dict[str, Any]

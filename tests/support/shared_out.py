@@ -47,6 +47,13 @@ def largest_error(cell: str, mesh: Any) -> float:
     )
 
 
+def is_there_at_once(mesh: Any) -> bool:
+    """True if a result is there when the step returns, of a problem that takes some time."""
+    problem = with_values(np.random.default_rng(5), SIZES._replace(T=500, B=64, H=32))
+    found = parallel.value_and_grad(problem.params, problem.x, problem.y, mesh=mesh)
+    return all(each.is_ready() for each in jax.tree.leaves(found))
+
+
 def exchanged(cell: str, mesh: Any) -> list[Exchange]:
     """What the parallel step of a cell exchanges."""
     problem = problem_of(cell)
@@ -99,6 +106,7 @@ def main(arguments: list[str]) -> None:
     found: dict[str, Any] = {"devices": mesh.size, "processes": jax.process_count()}
     found["errors"] = {cell: largest_error(cell, mesh) for cell in OPTIONS}
     if not arguments:
+        found["is_there_at_once"] = is_there_at_once(mesh)
         found["exchanged"] = {cell: exchanged(cell, mesh) for cell in OPTIONS}
         found["trained"] = trained(mesh)
         found["automatic"] = exchanged_automatically(mesh)
