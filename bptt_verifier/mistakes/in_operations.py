@@ -286,12 +286,12 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         unit = "step" if of_steps else "time that this expression is computed"
         uses = [("first", unit, edges[:1], edges[1:]), ("last", unit, edges[-1:], edges[:-1])]
         uses += list_uses_by_sequence(known, edges) if of_steps else []
-        for word, use, one, rest in uses if len(group) > 1 else ():
+        for word, use, some, rest in uses if len(group) > 1 else ():
             name = f"{word}-step-skipped" if of_steps else zero
-            left_out = scale_edges(name, f"{none} at the {word} {use}", one, 0.0)
-            kept = scale_edges(zero, f"{none} except at the {word} {use}", rest, 0.0)
+            left_out = scale_edges(name, f"{none} at the {word} {use}", some, 0.0)
+            alone = scale_edges(zero, f"{none} except at the {word} {use}", rest, 0.0)
             yield left_out._replace(family=(word, use, "left out", role))
-            yield kept._replace(family=(word, use, "kept", role))
+            yield alone._replace(family=(word, use, "alone", role))
     if len(group) == 1 and known.steps > 1:
         yield from list_axis_mistakes(known, group[0])
     if len(active) > 2 and len(group) == 1:
