@@ -12,7 +12,7 @@ from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.structure import Structure
 
 ENTRIES = 32  # entries of a joined list that have a name, at most
-LONGEST = 48  # characters of an expression that a sentence quotes, at most
+LONGEST = 60  # characters of an expression that a sentence quotes, at most
 ORDINAL = "first second third fourth fifth sixth".split()
 SAMPLES = np.array([[-1.5, -0.3, 0.4, 2.0]])  # points that tell a tanh from a sigmoid
 
@@ -26,7 +26,16 @@ OPERATIONS = {
     "reduce_sum": "sum over an axis",
     "integer_pow": "power",
     "select_n": "selection",
+    "reduce_max": "maximum",
+    "max": "maximum",
+    "min": "minimum",
+    "exp": "exponential",
+    "log": "logarithm",
+    "sqrt": "square root",
+    "concatenate": "joined array",
+    "gather": "lookup",
 }
+PLACES = {"dot_general": "factor", "mul": "factor", "add": "term", "sub": "side"}
 
 # The operation of each operator, and of each function of NumPy that has operands in its order.
 OPERATORS: dict[type[ast.operator], str] = {
@@ -109,11 +118,28 @@ def name_operand(known: Structure, number: int, operand: int) -> str:
         found = write_expression(known, known.producer[slot])
         inner = known.program.operations[known.producer[slot]]
         if inner.where and inner.where == equation.where:
-            return f"its {name_operation(inner)}"  # of a function such as the mean
+            # Of a function such as the mean.
+            return "its sum" if inner.name == "reduce_sum" else f"its {name_operation(inner)}"
         if found:
             return f"`{found}`"
+    return name_place(equation, operand, bool(text))
+
+
+def name_place(equation: Operation, operand: int, in_order: bool) -> str:
+    """Name an operand by its place; by its kind alone unless it is `in_order` of the source."""
+    kind, operation = PLACES.get(equation.name, "part"), name_operation(equation)
+    if len(equation.inputs) == 1:
+        return f"the argument of the {operation}"
+    if equation.name == "div":
+        return f"the {('numerator', 'denominator')[operand]} of the quotient"
+    if len(equation.inputs) == 2:
+        return (
+            f"the {('left', 'right')[operand]} {kind} of the {operation}"
+            if in_order
+            else (f"one {kind} of the {operation}")
+        )
     which = ORDINAL[operand] if operand < len(ORDINAL) else f"{operand + 1}th"
-    return f"the {which} operand of the {name_operation(equation)}"
+    return f"the {which} {kind} of the {operation}"
 
 
 def is_exchanged(known: Structure, equation: Operation, operand: int) -> bool:
@@ -194,5 +220,5 @@ def find_target(place: Place) -> str:
             ast.get_source_segment(place.text, value) == place.expression
         ):
             found = ast.get_source_segment(place.text, target) or ""
-            return found if len(found) <= LONGEST // 4 else ""
+            return found if len(found) <= LONGEST // 5 else ""
     return ""

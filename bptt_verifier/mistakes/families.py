@@ -34,7 +34,7 @@ def list_families(
 def list_subsets(
     known: Structure, every: Sequence[OperationMistake]
 ) -> Iterator[Sequence[OperationMistake]]:
-    """List all places, those of one line, one caller or one parameter, and then any few of them."""
+    """List all places, those of one line, caller, parameter or value, and then any few of them."""
     operations = known.program.operations
 
     def place(each: OperationMistake) -> tuple[Any, ...]:
@@ -48,6 +48,7 @@ def list_subsets(
         lambda each: place(each)[1:],
         lambda each: [known.leaf.get(slot) for slot in operations[each.equation].inputs],
         lambda each: known.layers[each.equation],
+        lambda each: [s for s in operations[each.equation].inputs if s not in known.leaf],
     ):
         by_value: dict[str, list[OperationMistake]] = {}
         for each in every:

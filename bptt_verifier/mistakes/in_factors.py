@@ -131,27 +131,34 @@ def list_extra_factors(known: Structure) -> Iterator[OperationMistake]:
 
     Dropout on the outputs of a layer leaves the states that it carries as they are.
     """
-    operations = known.program.operations
+    operations, constants = known.program.operations, known.program.constants
     for group in known.groups:
         for operand in known.active(*group) if operations[group[0]].name == "mul" else ():
-            slots = [operations[number].inputs[operand] for number in group]
-            uses = [
-                (edge, number)
-                for slot, number in zip(slots, group, strict=True)
-                for edge in known.users[slot]
-                if edge in known.carried
-            ]
-            if not uses or any(slot in known.program.constants for slot in slots):
-                continue
-            what = name_operand(known, group[-1], 1 - operand)
-            said = (
-                f"{what}, a factor beside {name_operand(known, group[-1], operand)} in one place,"
-            )
-            said += " also multiplies the gradient from the next step"
-            for scaled in (False, True):
-                changes = partial(multiply_carried, known, uses, 1 - operand, scaled)
+            # By layer: the products with its states. The loss may not read all outputs.
+            by_layer: dict[int, dict[int, int]] = {}
+            for number in group:
+                slot = operations[number].inputs[operand]
+                if slot in known.producer and operations[number].inputs[1 - operand] in constants:
+                    layer = known.group_of[known.producer[slot]]
+                    by_layer.setdefault(layer, {})[slot] = number
+            for layer, numbers in by_layer.items():
+                states = [s for n in known.groups[layer] for s in operations[n].outputs]
+                last = [*numbers.values()][-1]
+                uses = [
+                    (edge, numbers.get(slot, last))
+                    for slot in states
+                    for edge in known.users.get(slot, ())
+                    if edge in known.carried
+                ]
+                what, beside = (name_operand(known, last, k) for k in (1 - operand, operand))
+                said = (
+                    f"{what}, a factor beside {beside} in one place, also multiplies the gradient"
+                )
+                said += " from the next step"
                 name = "factor-on-another-path"
-                yield OperationMistake(name, said, group[0], changes, {}, (name, scaled))
+                for scaled in (False, True) if uses else ():
+                    changes = partial(multiply_carried, known, uses, 1 - operand, scaled)
+                    yield OperationMistake(name, said, last, changes, {}, (name, scaled))
 
 
 def multiply_carried(

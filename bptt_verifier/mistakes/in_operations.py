@@ -283,15 +283,15 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         ):
             yield scale_edges(name, said, edges, by)._replace(family=(name, role))
         yield scale_edges(scaled, f"{path} is halved", edges, 0.5, factor=0.5)
-        unit = "step" if of_steps else "time that this expression is computed"
-        uses = [("first", unit, edges[:1], edges[1:]), ("last", unit, edges[-1:], edges[:-1])]
+        uses = [("first", "", edges[:1], edges[1:]), ("last", "", edges[-1:], edges[:-1])]
         uses += list_uses_by_sequence(known, edges) if of_steps else []
-        for word, use, one, rest in uses if len(group) > 1 else ():
+        for word, use, some, rest in uses if len(group) > 1 else ():
             name = f"{word}-step-skipped" if of_steps else zero
-            left_out = scale_edges(name, f"{none} at the {word} {use}", one, 0.0)
-            kept = scale_edges(zero, f"{none} except at the {word} {use}", rest, 0.0)
+            when = f"at the {word} step" if of_steps else f"the {word} time that this is computed"
+            left_out = scale_edges(name, f"{none} {when}{use}", some, 0.0)
+            alone = scale_edges(zero, f"{none} except {when}{use}", rest, 0.0)
             yield left_out._replace(family=(word, use, "left out", role))
-            yield kept._replace(family=(word, use, "kept", role))
+            yield alone._replace(family=(word, use, "alone", role))
     if len(group) == 1 and known.steps > 1:
         yield from list_axis_mistakes(known, group[0])
     if len(active) > 2 and len(group) == 1:
@@ -322,7 +322,7 @@ def list_uses_by_sequence(
     for word, steps in (("first", starts), ("last", ends)):
         one = [edge for edge in edges if known.step[edge[0]] in steps]
         rest = [edge for edge in edges if known.step[edge[0]] not in steps]
-        found.append((word, "step of every sequence", one, rest))
+        found.append((word, " of every sequence", one, rest))
     return found
 
 

@@ -202,8 +202,8 @@ def list_order_mistakes(
         weight = name_operand(known, group[-1], 1 - operand)
         yield OperationMistake(
             "activation-derivative-before-matrix-product",
-            f"the derivative of the activation multiplies before the product with {weight}, not"
-            " after it",
+            f"the derivative of the activation is multiplied in before the product with {weight},"
+            " not after it",
             group[0], changes, {}, ("before", operand, len(each[0].numbers)),
         )  # fmt: skip
 

@@ -171,7 +171,7 @@ def list_path_slopes(
                     ("activation-derivative-twice", "is applied twice", "twice"),
                     (
                         "activation-derivative-after-matrix-product",
-                        "multiplies after the product, not before it,",
+                        "is multiplied in after the product, not before it,",
                         "after",
                     ),
                 ):

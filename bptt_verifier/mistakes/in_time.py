@@ -127,11 +127,12 @@ def list_truncations(
 ) -> Iterator[OperationMistake]:
     """List truncations of these carried states: after the last steps, or every few steps."""
     steps, also = known.steps, [*first_edges]
-    whose += ", nor to the initial state," if also else ""
+    ending = ", nor to the initial state" if also else ""
     for first in range(1, steps):
         cut = also + cut_at(known, edges, [first])
         name = "first-step-skipped" if first == 1 else "truncated"
         said = f"no gradient{whose} is passed on beyond the last {steps - first} of {steps} steps"
+        said += ending
         if cut or not whose:
             yield scale_edges(name, said, cut, 0.0, (cut or edges)[0], steps=steps - first)
     for length in range(2, min(steps, CHUNKS + 1)):
@@ -139,7 +140,7 @@ def list_truncations(
         for start in sorted(starts):
             bounds = [t for t in range(1, steps) if t % length == start % length]
             if len(bounds) > 1:
-                said = f"no gradient{whose} is passed on beyond chunks of {length} steps"
+                said = f"no gradient{whose} is passed on beyond chunks of {length} steps{ending}"
                 yield scale_edges(
                     "truncated",
                     said,
@@ -231,11 +232,11 @@ def list_arrival_mistakes(
         if group[-1] not in known.step or len(operations[group[0]].outputs) > 1:
             continue
         for operand in known.active(*group):
-            what = f"the gradient of {name_operand(known, group[-1], operand)} has"
+            what = f"the gradient of {name_operand(known, group[-1], operand)} contains only"
             own, later = "the loss of the same step", "what comes back from later steps"
             for local, name, said in (
-                (True, DROPPED, f"{own} alone, and not {later}"),
-                (False, "output-gradient-missing", f"{later} alone, and not {own}"),
+                (True, DROPPED, f"{own}, and not {later}"),
+                (False, "output-gradient-missing", f"{later}, and not {own}"),
             ):
                 changes = partial(replace_arriving, known, group, operand, find_local, local)
                 family = name, local, find_role(known, group, operand)

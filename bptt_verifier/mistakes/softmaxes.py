@@ -67,7 +67,7 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
             ):
                 continue
             diagonal = partial(keep_diagonal, known, group)
-            said = "the derivative of the softmax p is taken as p (1 − p), without p_i p_k"
+            said = "of the softmax's Jacobian only the diagonal p (1 − p) is used, without −p_i p_k"
             yield OperationMistake("softmax-diagonal", said, group[0], diagonal, {}, ("diagonal",))
             said = (
                 "the sum in the denominator of the softmax is differentiated as if it were constant"
@@ -110,8 +110,8 @@ def list_wrong_sums(
     for axes in [*((axis,) for axis in long), tuple(range(len(shape)))] if len(long) > 1 else ():
         if axes != own:
             where = f"axis {axes[0]}" if len(axes) == 1 else "all axes"
-            said = f"in p (g − Σ p g), the derivative of the softmax p, the sum is over {where}"
-            said += f", where it is over axis {' and '.join(map(str, own))}"
+            said = f"the sum in the derivative of the softmax p, p (g − Σ p g), is over {where}"
+            said += f", where axis {' and '.join(map(str, own))} belongs"
             changes = partial(sum_jacobian_over, known, group, axes)
             yield OperationMistake(name, said, group[0], changes, {"axes": [*axes]}, ("sum", axes))
 

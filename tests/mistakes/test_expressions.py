@@ -41,7 +41,8 @@ def test_an_expression_is_read(expression: str, name: str, operands: tuple[str, 
 
 
 @pytest.mark.parametrize(
-    "expression", ["x @", "f(x)", "np.einsum('ij,j', W, h)", "np.concatenate(parts + more)", "[*x] + y"]
+    "expression",
+    ["x @", "f(x)", "np.einsum('ij,j', W, h)", "np.concatenate(parts + more)", "[*x] + y"],
 )
 def test_other_expressions_are_not_read(expression: str) -> None:
     found = read_expression(expression)
