@@ -309,6 +309,6 @@ def judge_in_child(
     else:
         report = verify_own_model(judged.gradients, judged.loss, judged.params, **options)
     report = judged.write_reproduction(report, command)._replace(command=command)
-    remarks = judged.remarks() if report else ()
+    remarks = judged.remarks() if report and case is None else ()
     notes = (judged.said, *remarks, *report.notes)
     return render(report._replace(notes=notes), request)

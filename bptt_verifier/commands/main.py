@@ -113,7 +113,10 @@ def run() -> Any:
         return complain(f"memory: expected enough for these sizes, found too little: {error}")
     except CodeRaisedError as error:
         return complain(str(error), CODE_RAISED)
-    except (ValueError, OSError, MissingExtra) as error:
+    except MissingExtra as error:
+        of_option = error.feature.startswith("--")
+        return complain(f"{error.feature if of_option else sys.argv[1]}: {error.remedy}")
+    except (ValueError, OSError) as error:
         return complain(str(error))
     return 0
 

@@ -204,7 +204,7 @@ def verify(
         request = {
             "file": path, "function": name, "own": True if own is not None else None,
             "options": {key: value for key, value in every.items() if is_given(context, key)},
-            "params": [each.strip() for each in params.split(",")] if params else [],
+            "params": [] if params is None else parse_names(params),
             "seed": seed, "case": case, "html": html_file is not None,
             "command": write_command(context, file),
             "columns": console.width if console.is_terminal else None,
@@ -261,13 +261,24 @@ def split_name(text: str) -> tuple[str, str | None]:
     """Split FILE:NAME into the file and the name, which may be missing.
 
     The colon after the letter of a drive, as in `C:mine.py`, is a part of the file, and a name has
-    no separators of folders.
+    no separators of folders. Raises ValueError where one of them is empty.
     """
     path, colon, name = text.rpartition(":")
     drive = re.fullmatch("[A-Za-z]", path) and not os.path.isfile(path)
     if not colon or drive or re.search(r"[/\\]", name) or os.path.exists(text):
         return text, None
-    return path, name or None
+    if not path or not name:
+        missing = "a file before the colon" if name else "a name after the colon"
+        raise ValueError(f"FILE: expected {missing}, found none in {text}; write FILE or FILE:NAME")
+    return path, name
+
+
+def parse_names(text: str) -> list[str]:
+    """Parse names such as Wxh,Whh. Raises ValueError where one is empty."""
+    names = [each.strip() for each in text.split(",")]
+    if not all(names):
+        raise ValueError(f"--params: expected names such as Wxh,Whh, found {text!r}")
+    return names
 
 
 def parse_sizes(text: str) -> dict[str, int]:

@@ -54,6 +54,7 @@ from bptt_verifier.report import Report
 
 LATER = (1, 4, 16)  # calls that are skipped for other data
 DERIVATION, OWN, CODE = "derivation", "own model", "own code"
+FOUND_INSTEAD = {OWN: "an own model", CODE: "code of your own"}
 # Make a function announce each call with words such as "running FILE".
 Announce = Callable[[Callable[..., Any], str], Callable[..., Any]]
 
@@ -145,10 +146,8 @@ def read_any(
         python = "" if file.suffix == ".ipynb" else python
         return FileSubmission(announce(gradients, f"a call of {name}"), said, python=python)
     if options:
-        option = f"--{next(iter(options))}"
-        raise ValueError(
-            f"{option}: expected a derivation of this project's model, found an {kind}"
-        )
+        option, what = f"--{next(iter(options))}", FOUND_INSTEAD[kind]
+        raise ValueError(f"{option}: expected a derivation of this project's model, found {what}")
     if kind == OWN:
         if chosen:
             raise ValueError(f"--params: expected a function or class FILE:NAME, found {file}")

@@ -31,6 +31,7 @@ from bptt_verifier.program.attempt import (
 from bptt_verifier.program.notebooks import Cell, read_notebook
 from bptt_verifier.program.torch_tensors import copying_results
 
+SUFFIXES = (".py", ".pyw", "")  # of Python files; a script may have none
 GUARD = 'put what the file runs under `if __name__ == "__main__":`'
 
 
@@ -71,6 +72,11 @@ def read_cells(file: Path) -> tuple[Cell, ...]:
         raise ValueError(f"FILE: expected a Python file, found {file}, which {place}")
     if file.suffix == ".ipynb":
         return read_notebook(file).cells
+    if file.suffix not in SUFFIXES:
+        raise ValueError(
+            f"FILE: expected a Python file or a notebook, found {file}; its name must end in "
+            ".py or .ipynb"
+        )
     try:
         return (Cell(str(file.resolve()), importlib.util.decode_source(file.read_bytes())),)
     except (SyntaxError, UnicodeDecodeError, OSError) as error:
@@ -281,11 +287,13 @@ def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) ->
     names = {cell.name for cell in cells}
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename in names]
-    line = getattr(error, "lineno", None) or (own[-1].lineno if own else "?")
+    number = getattr(error, "lineno", None) or (own[-1].lineno if own else None)
+    line = "" if number is None else f"line {number}: "
     where = str(getattr(error, "filename", None) or (own[-1].filename if own else ""))
     cell = where.rpartition(", ")[2] + ", " if where in names and ", cell " in where else ""
-    said = f"FILE: {file} cannot be run: {cell}line {line}: {type(error).__name__}"
-    said += f": {message}" if (message := message_of(error)) else ""
+    said = f"FILE: {file} cannot be run: {cell}{line}{type(error).__name__}"
+    stated = error.msg if isinstance(error, SyntaxError) else message_of(error)
+    said += f": {stated}" if stated else ""
     others = [f for f in frames if not f.filename.startswith("<") and f not in own]
     inner = frames[-1] if frames and frames[-1] in others else None
     if own and inner is not None and Path(inner.filename).parent == file.resolve().parent:

@@ -7,13 +7,16 @@ from importlib.util import find_spec
 class MissingExtra(ImportError):  # noqa: N818 - names what is missing, not the error
     """A package that a feature needs is not installed; the message says how to install it."""
 
+    def __init__(self, feature: str, remedy: str) -> None:
+        super().__init__(f"{feature}: {remedy}")
+        self.feature, self.remedy = feature, remedy
+
 
 def require(module: str, package: str, feature: str, extra: str) -> None:
     """Raise MissingExtra, in one line that names the extra to install, unless the module exists."""
     if find_spec(module) is None:
-        raise MissingExtra(
-            f"{feature}: expected {package}, found none: pip install 'verified-bptt[{extra}]'"
-        )
+        remedy = f"expected {package}, found none: pip install 'verified-bptt[{extra}]'"
+        raise MissingExtra(feature, remedy)
 
 
 # Exact numbers need python-flint, symbolic proofs SymPy, and the strategies Hypothesis.

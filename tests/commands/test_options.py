@@ -193,7 +193,6 @@ def test_json_can_be_alone_on_standard_output(
     ("text", "file", "name"),
     [
         ("mine.py", "mine.py", None),
-        ("mine.py:", "mine.py", None),
         ("mine.py:f", "mine.py", "f"),
         ("mine.py:Cell.backward", "mine.py", "Cell.backward"),
         ("mine.py:forward,backward", "mine.py", "forward,backward"),
@@ -216,6 +215,20 @@ def test_a_file_is_split_from_its_name(
     Path("two:parts.py").touch()
     Path("c").touch()
     assert split_name(text) == (file, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"), [("mine.py:", "a name after the colon"), (":f", "a file before the colon")]
+)
+def test_an_empty_file_or_name_is_refused(text: str, missing: str, bptt: Command) -> None:
+    sentence = f"bptt: FILE: expected {missing}, found none in {text}; write FILE or FILE:NAME\n"
+    assert bptt("verify", text) == (2, "", sentence)
+
+
+@pytest.mark.parametrize("names", ["", "W,", "W,,b", ","])
+def test_an_empty_name_of_a_parameter_is_refused(names: str, bptt: Command) -> None:
+    sentence = f"bptt: --params: expected names such as Wxh,Whh, found {names!r}\n"
+    assert bptt("verify", "mine.py:f", "--params", names) == (2, "", sentence)
 
 
 def test_only_what_does_not_exist_is_said_not_to_exist(tmp_path: Path) -> None:

@@ -314,7 +314,8 @@ def test_a_missing_extra_is_one_line_that_says_how_to_install_it(bptt, monkeypat
         assert ended.code == 2
         assert ended.out == ""
         assert ended.err.strip() == (
-            "bptt: certify: expected python-flint, found none: pip install 'verified-bptt[certify]'"
+            f"bptt: {command[0]}: expected python-flint, found none: "
+            "pip install 'verified-bptt[certify]'"
         )
 
 

@@ -1,0 +1,56 @@
+"""One case that a report names is compared again, and nothing else."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier import compare_case
+from bptt_verifier.tolerance.comparison import Verdict
+
+SETTINGS = [{"W": np.ones((2, 2)), "b": np.ones(2)}, {"W": np.ones((2, 3)), "b": np.ones(2)}]
+
+
+def loss(p: Any) -> Any:
+    return np.sum(np.tanh(p["W"].sum(1) + p["b"]) ** 2)
+
+
+def gradients(p: Any, factor: float = 1.0) -> Any:
+    h = np.tanh(p["W"].sum(1) + p["b"])
+    d = 2 * h * (1 - h**2)
+    return {"W": np.outer(d, np.ones(p["W"].shape[1])), "b": factor * d}
+
+
+def test_a_case_is_compared_at_the_values_that_its_name_draws() -> None:
+    report = compare_case(gradients, loss, SETTINGS, "4,setting=2,digits=1", seed=3)
+    assert report.verdict is Verdict.AGREES
+    assert report.tried == "1 case"
+    assert report.counterexample is not None
+    assert np.shape(report.counterexample.arrays["W"]) == (2, 3)
+    (note,) = report.notes
+    assert note.startswith(f"At W = {report.counterexample.arrays['W']}, b = [")
+    wrong = compare_case(lambda p: gradients(p, 2.0), loss, SETTINGS[0], "0")
+    assert [wrong.parameters[name].verdict for name in "Wb"] == [
+        Verdict.AGREES, Verdict.DISAGREES,
+    ]  # fmt: skip
+    assert wrong.notes == ("At W = [[1, 1], [1, 1]], b = [1, 1].",)
+    raised = compare_case(lambda p: 1 / 0, loss, SETTINGS[0], "0")
+    assert [mistake.name for mistake in raised.mistakes] == ["raised"]
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("x", "expected a name such as 7,digits=1"),
+        ("1,setting=3", "found setting 3 of 2"),
+        ("1,V*2.0", "expected factors of parameters, found one of V"),
+    ],
+)
+def test_what_names_no_case_is_refused(case: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        compare_case(gradients, loss, SETTINGS, case)
+
+
+def test_a_loss_without_a_reference_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"can be compared, found none: loss.* raised Zero"):
+        compare_case(gradients, lambda p: 1 / 0, SETTINGS[0], "1")
