@@ -135,13 +135,9 @@ def moved(
 _derivatives = partial(jax.jit, static_argnames=("model", "states"))(differentiated)
 
 
-class Laid(NamedTuple):
-    """A padded problem, ready for `differentiated`, and the slices that remove the padding."""
+class Parts(NamedTuple):
+    """The slices that remove the padding, and what the results lack."""
 
-    model: Model
-    states: tuple[str, ...]
-    problem: Padded
-    fixed: Fixed
     own: dict[str, tuple[slice, ...]]
     gates: int
     outputs: str
@@ -179,6 +175,20 @@ class Laid(NamedTuple):
             ),
             **cut,
         )
+
+
+class Laid(NamedTuple):
+    """A padded problem, ready for `differentiated`, and its parts of the arrays."""
+
+    model: Model
+    states: tuple[str, ...]
+    problem: Padded
+    fixed: Fixed
+    parts: Parts
+
+    def cut(self, value: Any, gradient: Padded, reached: States) -> Derivatives:
+        """The results without padding, as NumPy arrays."""
+        return self.parts.cut(value, gradient, reached)
 
 
 def lay_out(
@@ -254,10 +264,7 @@ def lay_out(
             np.int64(capacity.T if truncation is None else truncation),
             np.int64(list(losses.LOSSES).index(loss)),
         ),
-        own,
-        gates,
-        outputs,
-        tuple(absent),
+        Parts(own, gates, outputs, tuple(absent)),
     )
 
 

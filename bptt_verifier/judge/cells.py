@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import chain, combinations, islice, product
+from itertools import chain, combinations, islice, product, starmap
 from typing import Any
 
 import numpy as np
@@ -53,11 +53,11 @@ from bptt_verifier.reference.autodiff import (
     has_derived_bound,
     large_truth,
     measure_truth,
-    prefetch_references,
+    prefetch_truths,
     start_large_reference,
     truth,
 )
-from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.case import Case, FindTruth
 from bptt_verifier.reference.exact_values import Computed
 from bptt_verifier.reference.second_opinion import contradict_signs
 from bptt_verifier.report import Mistake
@@ -131,14 +131,15 @@ class CellSubject(Subject):
         )  # fmt: skip
         return problem._replace(first={name: problem.first[name] for name in self.states.all})
 
-    def make_case(self, problem: Problem) -> Case:
-        """Make the case of a problem; its reference is computed on demand."""
-        known = truth if fits_capacity(problem) else measure_truth
+    def make_case(self, problem: Problem, known: FindTruth | None = None) -> Case:
+        """Make the case of a problem; unless the truth is given, it is computed on demand."""
+        if known is None:
+            known = partial(truth if fits_capacity(problem) else measure_truth, problem)
         return Case(
             f"{problem.sizes}, {problem.x.dtype}",
             problem.weights | {"x": problem.x, "y": problem.y} | problem.first,
             problem,
-            partial(known, problem),
+            known,
         )
 
     def make_large_case(self, problem: Problem) -> Case:
@@ -180,9 +181,9 @@ class CellSubject(Subject):
 
     def draw_cases(self) -> Iterator[Case]:
         """Draw random problems, then those in which ∂L/∂W separates the steps."""
-        yield from map(self.make_case, prefetch_references(self.draw_random_problems()))
+        yield from starmap(self.make_case, prefetch_truths(self.draw_random_problems()))
         if self.cell == "rnn":
-            yield from map(self.make_case, self.draw_state_probes())
+            yield from starmap(self.make_case, prefetch_truths(self.draw_state_probes()))
 
     def draw_state_probes(self) -> Iterator[Problem]:
         """Draw sequences whose states have one active unit each, so that ∂L/∂W separates the steps.
@@ -212,7 +213,7 @@ class CellSubject(Subject):
 
     def draw_probes(self) -> Iterable[Case]:
         """Draw long single sequences of one-hot inputs: column t of ∂L/∂U is δ_t. (B4)"""
-        return map(self.make_case, prefetch_references(self.draw_one_hot_problems()))
+        return starmap(self.make_case, prefetch_truths(self.draw_one_hot_problems()))
 
     def draw_one_hot_problems(self) -> Iterator[Problem]:
         """Draw the problems of the probes, whose gradients range from vanishing to exploding."""
@@ -246,7 +247,7 @@ class CellSubject(Subject):
 
     def draw_extreme_cases(self) -> Iterator[Case]:
         """Draw extreme problems, small and large, and those of the sizes that the user asks for."""
-        yield from map(self.make_case, prefetch_references(self.small_extremes))
+        yield from starmap(self.make_case, prefetch_truths(self.small_extremes))
         draw, seed, seconds = self.draw_problem, self.seed, dict[Sizes, float]()
         for problem in draw_problems_of_large_sizes(draw, seed):
             start_large_reference(problem)()

@@ -19,7 +19,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake
-from bptt_verifier.tolerance.comparison import Comparison, compare
+from bptt_verifier.tolerance.comparison import Comparison, compare, compare_all
 
 
 def ask_twice(gradients: Submission, subject: Subject, case: Case) -> dict[str, Array] | Breach:
@@ -65,6 +65,9 @@ def find_truth(case: Case, dtypes: Mapping[str, Any]) -> tuple[dict[str, Array],
 
 def find_dtypes(submitted: dict[str, Array], case: Case, precision: Any = None) -> dict[str, Any]:
     """Find the format in which each result is judged."""
+    every = {array.dtype for array in (*submitted.values(), *case.arguments.values())}
+    if len(every) == 1 and precision is None:
+        return dict.fromkeys(submitted, every.pop())
     return {name: np.dtype(find_dtype(name, submitted, case, precision)) for name in submitted}
 
 
@@ -84,7 +87,8 @@ def compare_at(
         return submitted
     dtypes = find_dtypes(submitted, case, precision)
     values, allowed = find_truth(case, dtypes)
-    for name, value in submitted.items():
+    finite = np.isfinite(np.concatenate([value.ravel() for value in submitted.values()])).all()
+    for name, value in () if finite else submitted.items():
         if not np.isfinite(value).all() and np.isfinite(allowed[name]).all():
             entry = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
             where = f" at entry {list(entry)}" if entry else ""
@@ -95,7 +99,7 @@ def compare_at(
             details = {"gradients": [name], "entry": list(entry)}
             breach = make_breach("not-finite", said, f"With {case.label}.", **details)
             return breach._replace(dtype=dtypes[name])
-    comparisons = [compare(n, v, values[n], allowed[n]) for n, v in submitted.items()]
+    comparisons = compare_all(submitted, values, allowed)
     return Compared(case, submitted, dtypes, values, allowed, comparisons)
 
 

@@ -7,7 +7,7 @@ every bit of their arrays and every option is equal.
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -48,6 +48,25 @@ def make_read_only(found: R) -> R:
         if isinstance(array, np.ndarray):
             array.setflags(write=False)
     return found
+
+
+class Recent(Generic[R]):
+    """The values of a number of keys, those that were asked for last."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.values = size, dict[Hashable, R]()
+
+    def find(self, key: Hashable) -> R | None:
+        """Find the value of a key, which then was asked for last."""
+        found = self.values.pop(key, None)
+        return None if found is None else self.keep(key, found)
+
+    def keep(self, key: Hashable, value: R) -> R:
+        """Keep a value; return it. The one that was not asked for longest makes room."""
+        self.values[key] = value
+        if len(self.values) > self.size:
+            self.values.pop(next(iter(self.values)), None)  # another thread may have done so
+        return value
 
 
 def cached_by_content(size: int) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -6,20 +6,27 @@ it is measured as in section 10. Large problems have a capacity of their own; th
 measured only where they exceed what a sum of that many terms rounds.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from functools import cache, cached_property, partial
+from itertools import islice
 from typing import Any
 
 import jax
 import numpy as np
 
-from bptt_verifier.problems.cached import cached_by_content, make_read_only
+from bptt_verifier.problems.cached import (
+    Recent,
+    cached_by_content,
+    collect_content,
+    make_read_only,
+)
 from bptt_verifier.problems.extremes import LARGE
 from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem, list_shapes
-from bptt_verifier.reference.case import Truth
+from bptt_verifier.reference.blocks import ReferenceBlock
+from bptt_verifier.reference.case import FindTruth, Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
 from bptt_verifier.tolerance.noise import SAFETY, UNOPTIMISED, measure_error
-from jax_reference import padded, unrolled
+from jax_reference import blocks, padded, unrolled
 from jax_reference.padded import Capacity, Fixed, Padded
 from jax_reference.unrolled import Derivatives, Model
 
@@ -42,14 +49,13 @@ def fits_capacity(problem: Problem, capacity: Capacity = LARGEST) -> bool:
 class Reference:
     """Autodiff's derivatives at a problem, and the errors that follow from them, each found once.
 
-    JAX computes the derivatives while Python continues; whoever asks for them waits.
+    `finish` waits for the derivatives, and `bound` bounds the errors of results in a dtype.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        given: dict[str, Any] = problem.first | problem.options
-        params, x, y = problem.params, problem.x, problem.y
-        self.problem = problem
-        self.finish = padded.started(params, x, y, **given, cell=problem.cell, capacity=LARGEST)
+    def __init__(
+        self, finish: Callable[[], Derivatives], bound: Callable[[Any], Bounds] | None = None
+    ) -> None:
+        self.finish, self.bound = finish, bound
         self.derived: dict[Any, dict[str, Array]] = {}
 
     @cached_property
@@ -57,21 +63,59 @@ class Reference:
         """The derivatives, in float64 and read-only."""
         return make_read_only(self.finish())
 
+    @cached_property
+    def values(self) -> dict[str, Array]:
+        """The results by name."""
+        return name_arrays(self.derivatives)
+
     def derive_allowed(self, dtype: Any) -> dict[str, Array]:
         """Derive the error allowed to each result of a submission that computes in `dtype`."""
         dtype = np.dtype(dtype)
         if dtype not in self.derived:
-            problem = self.problem._replace(x=self.problem.x.astype(dtype))
-            bound = name_arrays(derive_bound(problem, self.derivatives))
-            names = name_arrays(self.derivatives)
-            self.derived[dtype] = make_read_only({name: bound[name] for name in names})
+            assert self.bound is not None
+            bound = name_arrays(self.bound(dtype))
+            self.derived[dtype] = make_read_only({name: bound[name] for name in self.values})
         return self.derived[dtype]
 
 
-@cached_by_content(1024)
+references = Recent[Reference](1024)
+
+
+def start_references(problems: Sequence[Problem]) -> list[Reference]:
+    """Start computing the references of problems that fit the capacity, unless they are known.
+
+    Those with a derived bound and one activation are computed together, in blocks.
+    """
+    content = [collect_content(problem) for problem in problems]
+    found = {each: known for each in content if (known := references.find(each)) is not None}
+    missing = {each: problem for each, problem in zip(content, problems, strict=True)
+               if each not in found}  # fmt: skip
+    kinds: dict[str, list[Hashable]] = {}
+    for each, problem in missing.items():
+        if has_derived_bound(problem):
+            kinds.setdefault(problem.option["activation"], []).append(each)
+        else:
+            found[each] = references.keep(each, Reference(start_derivatives(problem)))
+    for alike in kinds.values():
+        for start in range(0, len(alike), blocks.SIZE):
+            together = alike[start : start + blocks.SIZE]
+            block = ReferenceBlock([missing[each] for each in together])
+            for number, each in enumerate(together):
+                known = Reference(partial(block.cut, number), partial(block.bound, number))
+                found[each] = references.keep(each, known)
+    return [found[each] for each in content]
+
+
+def start_derivatives(problem: Problem) -> Callable[[], Derivatives]:
+    """Start computing the derivatives at one problem; return a function that waits for them."""
+    given: dict[str, Any] = problem.first | problem.options
+    params, x, y = problem.params, problem.x, problem.y
+    return padded.started(params, x, y, **given, cell=problem.cell, capacity=LARGEST)
+
+
 def start_reference(problem: Problem) -> Reference:
-    """Start computing the reference of a problem that fits the capacity."""
-    return Reference(problem)
+    """Start computing the reference of one problem."""
+    return start_references([problem])[0]
 
 
 def reference(problem: Problem) -> Derivatives:
@@ -173,17 +217,34 @@ def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives,
     return start_measured_reference(problem, np.dtype(dtype or problem.x.dtype))()
 
 
-def prefetch_references(problems: Iterable[Problem]) -> Iterator[Problem]:
-    """Yield each problem while JAX computes what `truth` needs of the next one."""
-    before: tuple[Problem, ...] = ()
-    for problem in problems:
-        if has_derived_bound(problem):
-            start_reference(problem)
-        else:
-            start_measured_reference(problem, problem.x.dtype)
+def prefetch_truths(problems: Iterable[Problem]) -> Iterator[tuple[Problem, FindTruth]]:
+    """Yield each problem with its truth, while JAX computes what is needed of those after it.
+
+    Problems with a derived bound are taken in blocks, and others one by one.
+    """
+    remaining, before = iter(problems), list[tuple[Problem, FindTruth]]()
+    while first := next(remaining, None):
+        together = [first]
+        if has_derived_bound(first):
+            together += islice(remaining, blocks.SIZE - 1)
+        started = start_truths(together)
         yield from before
-        before = (problem,)
+        before = started
     yield from before
+
+
+def start_truths(problems: Sequence[Problem]) -> list[tuple[Problem, FindTruth]]:
+    """Start computing the truths of problems; return each problem with the function that waits."""
+    derived = [each for each in problems if has_derived_bound(each)]
+    known = iter(start_references(derived))
+    found = list[tuple[Problem, FindTruth]]()
+    for each in problems:
+        if has_derived_bound(each):
+            found.append((each, partial(find_truth_within_bound, next(known), each)))
+        else:
+            start_measured_reference(each, each.x.dtype)
+            found.append((each, partial(measure_truth, each)))
+    return found
 
 
 def measure_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
@@ -201,13 +262,19 @@ def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Tr
     """
     if not has_derived_bound(problem):
         return measure_truth(problem, dtype, names)
-    known = start_reference(problem)
-    values, errors = name_arrays(known.derivatives), dict(known.derive_allowed(dtype))
+    return find_truth_within_bound(start_reference(problem), problem, dtype, names)
+
+
+def find_truth_within_bound(
+    known: Reference, problem: Problem, dtype: Any, names: Collection[str] = COMPARED
+) -> Truth:
+    """Find the truth by a reference whose bound is derived; `truth` describes the rest."""
+    values, errors = known.values, known.derive_allowed(dtype)
     largest = {name: np.max(np.abs(value)) for name, value in values.items() if name in names}
     vague = [n for n, size in largest.items() if np.max(errors[n]) > RESOLVING * size > 0]
     if vague:
         finer = measure_truth(problem, dtype, names).allowed
-        errors |= {name: np.fmin(errors[name], finer[name]) for name in vague}
+        errors = errors | {name: np.fmin(errors[name], finer[name]) for name in vague}
     return loosen_where_overflowing(Truth(values, errors), dtype)
 
 

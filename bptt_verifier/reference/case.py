@@ -15,6 +15,10 @@ class Truth(NamedTuple):
     allowed: dict[str, Array]
 
 
+# The truth for a submission that computes in a dtype; errors are refined for results of some names.
+FindTruth = Callable[[Any, Collection[str]], Truth]
+
+
 class Case(NamedTuple):
     """One point: its arguments by name, and the truth there.
 
@@ -26,7 +30,7 @@ class Case(NamedTuple):
     label: str
     arguments: dict[str, Array]
     point: Any
-    truth: Callable[[Any, Collection[str]], Truth] | None
+    truth: FindTruth | None
 
     @property
     def single(self) -> bool:

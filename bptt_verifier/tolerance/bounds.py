@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 if TYPE_CHECKING:  # JAX takes half a second
-    from jax_reference.rnn import Derivatives
+    from jax_reference.rnn import Derivatives, States
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,19 +37,51 @@ SMOOTHNESS = {
 }
 
 
-class Bounds(NamedTuple):
-    """Error bounds for every entry of every result, in the shapes of the results."""
+class Format(NamedTuple):
+    """A floating format: its unit roundoff, smallest normal number and largest number.
 
-    loss: Float[Array, ""]
-    prediction: Float[Array, "B O"]
-    U: Float[Array, "H D"]
-    W: Float[Array, "H H"]
-    V: Float[Array, "O H"]
-    b: Float[Array, " H"]
-    c: Float[Array, " O"]
-    x: Float[Array, "T B D"]
-    h0: Float[Array, "B H"]
-    adjoints: Float[Array, "T B H"]
+    Of a block of problems each is an array (n, 1, 1).
+    """
+
+    u: Any
+    tiny: Any
+    largest: Any
+
+
+class Extent(NamedTuple):
+    """The sizes of a problem, and which entries of padded arrays are its own.
+
+    `hidden` is 1 at its steps, sequences and units, and `outputs` at its predictions; both are 0 in
+    the padding. The padding of time comes first: h_0 is at `first` of the time axis. Of a block of
+    problems each size is an array (n, 1, 1), and `first` an index of time and problem.
+    """
+
+    T: Any
+    B: Any
+    D: Any
+    H: Any
+    O: Any
+    hidden: Any = 1.0
+    outputs: Any = 1.0
+    first: Any = 0
+
+
+class Bounds(NamedTuple):
+    """Error bounds for every entry of every result, in the shapes of the results.
+
+    Of a block of n problems each has an axis more, which is that before the last two of matrices.
+    """
+
+    loss: Float[Array, "*n"]
+    prediction: Float[Array, "*n B O"]
+    U: Float[Array, "*n H D"]
+    W: Float[Array, "*n H H"]
+    V: Float[Array, "*n O H"]
+    b: Float[Array, "*n H"]
+    c: Float[Array, "*n O"]
+    x: Float[Array, "T *n B D"]
+    h0: Float[Array, "*n B H"]
+    adjoints: Float[Array, "T *n B H"]
 
 
 def slope_at(activation: str, a: Array, h: Array) -> Array:
@@ -71,21 +103,21 @@ class ForwardErrors(NamedTuple):
     `r` bound |h_t| and |ŷ − y| of any computation, `kappa` r bounds |∂L/∂ŷ|.
     """
 
-    err_a: Float[Array, "T B H"]
-    slope: Float[Array, "T B H"]
-    err_slope: Float[Array, "T B H"]
-    err_h: Float[Array, "T+1 B H"]
-    h: Float[Array, "T+1 B H"]
-    err_y: Float[Array, "B O"]
-    r: Float[Array, "B O"]
-    kappa: float
+    err_a: Float[Array, "T *n B H"]
+    slope: Float[Array, "T *n B H"]
+    err_slope: Float[Array, "T *n B H"]
+    err_h: Float[Array, "T+1 *n B H"]
+    h: Float[Array, "T+1 *n B H"]
+    err_y: Float[Array, "*n B O"]
+    r: Float[Array, "*n B O"]
+    kappa: Any
     err_loss: Any
-    err_dy: Float[Array, "B O"]
+    err_dy: Float[Array, "*n B O"]
 
 
-def gamma(n: int, u: float) -> float:
+def gamma(n: Any, u: Any) -> Any:
     """The relative error of a sum of n products."""
-    return n * u / (1 - n * u) if n * u < 1 else np.inf  # (E1)
+    return np.divide(n * u, np.maximum(1 - n * u, 0))  # (E1), infinite from n u = 1 on
 
 
 def absolute(weights: Any) -> Any:
@@ -93,41 +125,51 @@ def absolute(weights: Any) -> Any:
     return 0.0 if weights is None else np.abs(np.asarray(weights, np.float64))
 
 
+def find_format(dtype: Any) -> Format:
+    """Find what the bounds depend on in a floating dtype."""
+    form = np.finfo(dtype)
+    return Format(float(form.eps) / 2, float(form.smallest_normal), float(form.max))
+
+
+def find_extent(params: Any, x: Array) -> Extent:
+    """Find the sizes of a problem without padding."""
+    return Extent(*x.shape, *np.shape(params.V)[::-1])
+
+
 def bound_forward(
     params: Any,
     x: Array,
     y: Array,
-    reference: "Derivatives",
-    dtype: Any,
+    states: "States",
+    form: Format,
+    extent: Extent,
     activation: str,
-    loss: str,
+    loss: Any,
 ) -> ForwardErrors:
     """Bound the errors of the forward pass, of the loss and of ∂L/∂ŷ. Equations (E1) to (E8)."""
-    u = float(np.finfo(dtype).eps) / 2
-    tiny = float(np.finfo(dtype).smallest_normal)
+    u, tiny, _ = form
     lipschitz, curvature, rounds = SMOOTHNESS[activation]
     epsilon = ELEMENTARY * u if rounds else 0.0
     absU, absW, absV, absb, absc = (absolute(getattr(params, name)) for name in "UWVbc")
-    absx = absolute(x)
-    a, h = reference.states.a, reference.states.h
-    (T, B, D), (O, H) = absx.shape, absV.shape
-    N = B * O
+    a, h, D, H, N = states.a, states.h, extent.D, extent.H, extent.B * extent.O
+    inside = np.broadcast_to(extent.hidden, a.shape)
 
     # (E2) with h̄ = |h| + 2 Δh multiplied out: the factor of |W| Δh is 1 + 2 γ, and the terms
     # without Δh are computed for all steps at once.
-    reference_h, slope_here = np.abs(h), slope_at(activation, a, h[1:])
-    into = absx @ absU.T + absb + reference_h[:-1] @ absW.T
-    err_here = gamma(D + H + 2, u) * into + 2 * (D + H) * tiny
+    reference_h, slope_here = np.abs(h), slope_at(activation, a, h[1:]) * inside
+    into = absolute(x) @ absU.mT + absb + reference_h[:-1] @ absW.mT
+    err_here = (gamma(D + H + 2, u) * into + 2 * (D + H) * tiny) * inside
     carry_over = 1 + 2 * gamma(D + H + 2, u)
-    err_function = epsilon * reference_h + tiny
+    err_function, steepest = (epsilon * reference_h[1:] + tiny) * inside, lipschitz * inside
     err_h, err_a, slope = np.zeros_like(h), np.empty_like(a), np.empty_like(a)
-    for t in range(1, T + 1):
-        err_a[t - 1] = carry_over * (err_h[t - 1] @ absW.T) + err_here[t - 1]  # (E2)
+    for t in range(1, len(a) + 1):
+        err_a[t - 1] = carry_over * (err_h[t - 1] @ absW.mT) + err_here[t - 1]  # (E2)
         reached = slope_here[t - 1] + 2 * curvature * err_a[t - 1]
-        slope[t - 1] = np.minimum(lipschitz, reached)  # (E3)
+        slope[t - 1] = np.minimum(steepest[t - 1], reached)  # (E3)
         if activation == "relu":
-            slope[t - 1][np.abs(a[t - 1]) <= 2 * err_a[t - 1]] = 1
-        err_h[t] = (1 + 2 * epsilon) * slope[t - 1] * err_a[t - 1] + err_function[t]  # (E4)
+            near = np.abs(a[t - 1]) <= 2 * err_a[t - 1]
+            slope[t - 1][near] = inside[t - 1][near]
+        err_h[t] = (1 + 2 * epsilon) * slope[t - 1] * err_a[t - 1] + err_function[t - 1]  # (E4)
     abs_h = reference_h + 2 * err_h
     err_slope = curvature * err_a  # (E5), first part
     if activation == "relu":
@@ -136,21 +178,22 @@ def bound_forward(
         err_slope += 2 * epsilon + 4 * u
     elif activation == "sigmoid":
         err_slope += (epsilon + 4 * u) * abs_h[1:]
+    err_slope *= inside
 
-    through_V = err_h[T] @ absV.T
-    err_y = through_V + gamma(H + 2, u) * (abs_h[T] @ absV.T + absc) + 2 * H * tiny  # (E6)
-    r = np.abs(reference.states.prediction - np.asarray(y, np.float64))
+    through_V = err_h[-1] @ absV.mT
+    err_y = through_V + gamma(H + 2, u) * (abs_h[-1] @ absV.mT + absc) + 2 * H * tiny  # (E6)
+    err_y = err_y * extent.outputs
+    r = np.abs(states.prediction - np.asarray(y, np.float64))
     abs_r = r + 2 * err_y
-    kappa = 2 / N if loss == "mse" else 1.0
+    kappa = np.where(np.asarray(loss) == "mse", 2 / N, 1.0)
     err_squares = 2 * r * err_y + 3 * err_y**2 + gamma(N + 5, u) * abs_r**2
-    err_loss = kappa / 2 * err_squares.sum() + N * tiny  # (E7)
-    err_dy = kappa * (err_y + gamma(4, u) * abs_r) + 4 * tiny  # (E8)
+    err_loss = kappa / 2 * err_squares.sum(axis=(-2, -1), keepdims=True) + N * tiny  # (E7)
+    err_dy = (kappa * (err_y + gamma(4, u) * abs_r) + 4 * tiny) * extent.outputs  # (E8)
     return ForwardErrors(
         err_a, slope, err_slope, err_h, abs_h, err_y, abs_r, kappa, err_loss, err_dy
     )
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a bound that overflows is infinite: inconclusive
 def bounds(
     params: Any,
     x: Float[Array, "T B D"],
@@ -164,56 +207,92 @@ def bounds(
     """Bounds on |computed − exact| for results in `dtype`, for any order of summation.
 
     `reference` holds the float64 states of the problem (params, x, y); `dtype` is a floating dtype.
+    """
+    form, extent = find_format(dtype), find_extent(params, x)
+    return bound_results(params, x, y, reference.states, form, extent, activation, loss)
+
+
+# A bound that overflows is infinite: inconclusive.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
+def bound_results(
+    params: Any,
+    x: Float[Array, "T *n B D"],
+    y: Float[Array, "*n B O"],
+    states: "States",
+    form: Format,
+    extent: Extent,
+    activation: str,
+    loss: Any,
+) -> Bounds:
+    """Bounds for one problem, or for a block of problems of one activation at once.
+
+    In a block, parameters and y have an axis for the problem before their last two, to which
+    biases are padded by an axis of length one; x and the states have it behind that of time. The
+    arrays are padded with zeros as `extent` says. `loss` is a name, or names in an array (n, 1, 1).
     Equations (E1) to (E12) and (E14).
     """
-    u = float(np.finfo(dtype).eps) / 2
-    tiny = float(np.finfo(dtype).smallest_normal)
-    forward = bound_forward(params, x, y, reference, dtype, activation, loss)
+    u, tiny, largest_number = form
+    forward = bound_forward(params, x, y, states, form, extent, activation, loss)
     _, slope, err_slope, err_h, abs_h, err_y, abs_r, kappa, err_loss, err_dy = forward
     absU, absW, absV = (absolute(weights) for weights in params[:3])
     absx = absolute(x)
-    (T, B, _), (O, H) = absx.shape, absV.shape
-    N = B * O
+    T, B, _, H, O, _, _, first = extent
+    N, steps, inside = B * O, len(absx), np.broadcast_to(extent.hidden, slope.shape)
 
     g = kappa * abs_r @ absV
-    err_g = err_dy @ absV + gamma(O + 2, u) * g + 2 * O * tiny  # (E9)
-    upstream = g.sum()
+    err_g = (err_dy @ absV + gamma(O + 2, u) * g + 2 * O * tiny) * inside[-1]  # (E9)
+    upstream = g.sum(axis=(-2, -1), keepdims=True)
     s = slope + err_slope
-    err_s, gamma_back = err_slope + gamma(3, u) * s, gamma(H + 3, u)
+    err_s, gamma_back, floor = err_slope + gamma(3, u) * s, gamma(H + 3, u), 3 * tiny * inside
     # At each t, ḡ_t, Δg_t and e_t, and the same times the slope: δ̄_t and Δδ_t.
-    carried, through = np.empty((T + 1, 3, B, H)), np.empty((T, 3, B, H))
-    carried[T] = g, err_g, np.ones_like(g)
-    added = np.reshape([0, 2 * H * tiny, 1], (3, 1, 1))
-    for t in range(T, 0, -1):
+    carried, through = np.empty((steps + 1, 3, *g.shape)), np.empty((steps, 3, *g.shape))
+    carried[-1] = g, err_g, inside[-1]
+    added = np.stack([np.zeros_like(g), 2 * H * tiny * inside[-1], inside[-1]])
+    for t in range(steps, 0, -1):
         np.multiply(s[t - 1], carried[t], out=through[t - 1])  # (E10)
-        through[t - 1, 1] += err_s[t - 1] * carried[t, 0] + 3 * tiny  # (E10)
+        through[t - 1, 1] += err_s[t - 1] * carried[t, 0] + floor[t - 1]  # (E10)
         np.matmul(through[t - 1], absW, out=carried[t - 1])  # (E11)
         carried[t - 1, 1] += gamma_back * carried[t - 1, 0]  # (E11)
         carried[t - 1] += added  # (E11), and e_{t-1} of (E14)
     delta, err_delta = through[:, 0], through[:, 1]
-    err_g, reaches = carried[0, 1], carried[1:, 2].sum()
+    reaches = (carried[1:, 2] * inside).sum(axis=(0, -2, -1), keepdims=True)[0]
 
     m = T * B + B * H + O * H + 4
-    largest = (1 + upstream) * (1 + reaches) * (1 + absx.max() + abs_h.max())
+    size = 1 + find_largest(absx) + find_largest(abs_h)
+    largest = (1 + upstream) * (1 + reaches) * size
     lost = 2 * m * tiny * largest  # (E14)
     total = err_delta + gamma(m, u) * delta  # the factor of |x| and of |h| in (E12)
 
-    def over_time(left: Array, right: Array) -> Array:
-        return left.reshape(T * B, -1).T @ right.reshape(T * B, -1)  # one product for Σ_t
+    def rows(steps: Array) -> Array:
+        return steps.swapaxes(0, -3).reshape(*steps.shape[1:-2], -1, steps.shape[-1])
 
+    def over_time(left: Array, right: Array) -> Array:
+        return rows(left).mT @ rows(right)  # one product for Σ_t
+
+    of_outputs = err_dy + gamma(m, u) * kappa * abs_r
     found = Bounds(
-        loss=np.asarray(err_loss),
+        loss=err_loss,
         prediction=err_y,
         U=over_time(total, absx) + lost,
         W=over_time(total, abs_h[:-1]) + over_time(delta, err_h[:-1]) + lost,  # (E12)
-        V=(err_dy + gamma(m, u) * kappa * abs_r).T @ abs_h[T] + (kappa * abs_r).T @ err_h[T] + lost,
-        b=total.sum(axis=(0, 1)) + lost,
-        c=(err_dy + gamma(m, u) * kappa * abs_r).sum(axis=0) + lost,
+        V=of_outputs.mT @ abs_h[-1] + (kappa * abs_r).mT @ err_h[-1] + lost,
+        b=total.sum(axis=(0, -2), keepdims=True)[0] + lost,
+        c=of_outputs.sum(axis=-2, keepdims=True) + lost,
         x=total @ absU + lost,
-        h0=err_g,
+        h0=carried[:, 1][first],
         adjoints=err_delta,
     )
-    squares = N * abs_r.max() ** 2
-    if not max(largest, squares, absU.max(), absV.max()) < float(np.finfo(dtype).max):
-        return Bounds(*(np.full_like(bound, np.inf) for bound in found))  # it may overflow
-    return Bounds(*(np.where(np.isnan(e), np.inf, e * INFLATION) for e in found))
+    every = (
+        largest,
+        N * find_largest(abs_r[None]) ** 2,
+        *map(find_largest, (absU[None], absV[None])),
+    )
+    overflow = np.where(np.maximum.reduce(every) < largest_number, 0.0, np.inf)  # it may overflow
+    found = Bounds(*(np.where(np.isnan(e), np.inf, e * INFLATION + overflow) for e in found))
+    return found._replace(loss=found.loss[..., 0, 0], b=found.b[..., 0, :], c=found.c[..., 0, :])
+
+
+def find_largest(steps: Float[Array, "T *n B H"]) -> Float[Array, "*n 1 1"]:
+    """Find the largest entry of each problem."""
+    largest: Array = steps.max(axis=(0, -2, -1), keepdims=True)[0]
+    return largest

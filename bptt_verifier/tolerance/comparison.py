@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import accumulate
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,36 +92,55 @@ def compare(
     comparison inconclusive. `distance` is |yours − reference| where that is known otherwise.
     Raises ValueError where the shapes differ.
     """
-    yours, reference = np.asarray(yours, np.float64), np.asarray(reference, np.float64)
-    if yours.shape != reference.shape:
-        raise ValueError(f"{name}: expected shape {reference.shape}, found {yours.shape}")
-    allowed = np.asarray(allowed)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        error = (np.abs(yours - reference) if distance is None else distance) / allowed
-    equal = yours == reference if distance is None else distance == 0
-    error = np.where(equal, 0.0, np.where(np.isnan(error), np.inf, error))
-    decidable = np.isfinite(reference) & np.isfinite(allowed)
-    all_decidable = bool(decidable.all())
-    error = np.where(decidable, error, 0.0)
-    place = int(error.argmax())
-    largest = float(np.abs(reference).max())
-    resolution = float(allowed.max()) / largest if all_decidable and largest > 0 else np.inf
-    entry = tuple(int(i) for i in np.unravel_index(place, error.shape))
-    worst, limit = float(error.item(place)), float(allowed.item(place))
-    return Comparison(
-        name, worst, entry, yours.item(place), reference.item(place), limit, resolution
-    )
+    return compare_all({name: yours}, {name: reference}, {name: allowed}, distance)[0]
 
 
 def compare_all(
-    found: Mapping[str, Any], reference: Mapping[str, Array], allowed: Mapping[str, Array]
+    found: Mapping[str, Any],
+    reference: Mapping[str, Array],
+    allowed: Mapping[str, Array],
+    distance: Float[Array, "..."] | None = None,
 ) -> list[Comparison]:
-    """Compare every result that is not None with the reference of the same name."""
-    return [
-        compare(name, value, reference[name], allowed[name])
-        for name, value in found.items()
-        if value is not None
-    ]
+    """Compare every result that is not None with the reference of the same name, as `compare` does.
+
+    All entries stand one behind the other in one array; `distance` is that of a single result.
+    """
+    names = [name for name, value in found.items() if value is not None]
+    shapes = [np.shape(found[name]) for name in names]
+    for name, shape in zip(names, shapes, strict=True):
+        if shape != reference[name].shape:
+            expected = reference[name].shape
+            raise ValueError(f"{name}: expected shape {expected}, found {shape}")
+    if not names:
+        return []
+    yours, true, limits = (
+        np.concatenate([np.ravel(arrays[name]) for name in names]).astype(np.float64, copy=False)
+        for arrays in (found, reference, allowed)
+    )
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        away = np.abs(yours - true) if distance is None else np.ravel(distance)
+        error = away / limits
+    equal = yours == true if distance is None else away == 0
+    decidable = np.isfinite(true) & np.isfinite(limits)
+    error = np.where(np.isnan(error), np.inf, error)
+    error[equal | ~decidable] = 0.0
+    starts = [0, *accumulate(map(prod, shapes))]
+    first = starts[:-1]
+    every_decidable = np.logical_and.reduceat(decidable, first).tolist()
+    largest = np.maximum.reduceat(np.abs(true), first).tolist()
+    least_seen = np.maximum.reduceat(limits, first).tolist()
+    comparisons = []
+    for k, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+        here = error[starts[k] : starts[k + 1]].argmax().item()
+        entry, place = tuple(map(int, np.unravel_index(here, shape))), starts[k] + here
+        seen = every_decidable[k] and largest[k] > 0
+        comparisons.append(
+            Comparison(
+                name, error.item(place), entry, yours.item(place), true.item(place),
+                limits.item(place), least_seen[k] / largest[k] if seen else np.inf,
+            )
+        )  # fmt: skip
+    return comparisons
 
 
 def worst_of(comparisons: Sequence[Comparison]) -> Comparison:

@@ -17,6 +17,8 @@ from bptt_verifier.tolerance.bounds import (
     Bounds,
     absolute,
     bound_forward,
+    find_extent,
+    find_format,
     gamma,
 )
 from jax_reference.rnn import Derivatives
@@ -87,7 +89,8 @@ def exact(values: Any) -> Uncertain:
     return Uncertain(size, np.zeros_like(size))
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a bound that overflows is infinite: inconclusive
+# A bound that overflows is infinite: inconclusive.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def bound_tangents(
     params: Any,
     direction: Any,
@@ -103,10 +106,10 @@ def bound_tangents(
 
     `direction` has the fields U, W, V, b, c, x and h0; None is zero. (D1) to (D13), by (E15).
     """
-    u = float(np.finfo(dtype).eps) / 2
-    tiny = float(np.finfo(dtype).smallest_normal)
+    form, extent = find_format(dtype), find_extent(params, x)
+    u, tiny, most = form
     rules, tangent = Arithmetic(u, tiny), SECOND_DERIVATIVES[activation]
-    forward = bound_forward(params, x, y, reference, dtype, activation, loss)
+    forward = bound_forward(params, x, y, reference.states, form, extent, activation, loss)
     U, W, V, X = (exact(each) for each in (*params[:3], x))
     (T, B, D), (O, H) = X.size.shape, V.size.shape
     zeros = {
@@ -200,6 +203,6 @@ def bound_tangents(
     )
     sizes = [value, *moved_a, moved_y, *delta, *moved_delta, dh, moved_dh, gradient_of_x]
     largest = max(float(np.max(each.size)) for each in sizes)
-    if not largest * (1 + X.size.max() + h.size.max()) < float(np.finfo(dtype).max):
+    if not largest * (1 + X.size.max() + h.size.max()) < most:
         return Bounds(*(np.full_like(bound, np.inf) for bound in found))  # it may overflow
     return Bounds(*(np.where(np.isnan(e), np.inf, e * INFLATION) for e in found))

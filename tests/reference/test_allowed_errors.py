@@ -21,7 +21,7 @@ from bptt_verifier.reference.autodiff import (
     loosen_where_overflowing,
     measure_reference,
     measure_truth,
-    prefetch_references,
+    prefetch_truths,
     start_large_reference,
     start_measured_reference,
     truth,
@@ -121,7 +121,7 @@ def test_an_error_is_measured_for_the_submission_and_the_reference_together(
 def state_truth(monkeypatch: pytest.MonkeyPatch, values: Any, bound: Any, measured: Any) -> None:
     """Make these the reference of any problem, its derived bound and its measured error."""
     monkeypatch.setattr(autodiff, "name_arrays", lambda found: found)
-    known = SimpleNamespace(derivatives=values, derive_allowed=lambda dtype: bound)
+    known = SimpleNamespace(values=values, derive_allowed=lambda dtype: bound)
     monkeypatch.setattr(autodiff, "start_reference", lambda problem: known)
     monkeypatch.setattr(
         autodiff, "measure_truth", lambda problem, dtype, names: Truth(values, measured)
@@ -154,17 +154,16 @@ def test_an_error_is_measured_in_the_format_of_the_problem_unless_another_is_giv
     assert formats == [np.float32, np.float16]
 
 
-def test_the_next_reference_is_started_before_a_problem_is_compared(
+def test_the_next_error_is_measured_before_a_problem_is_compared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     events = list[Any]()
-    note = lambda problem, *dtype: events.append((problem.cell, *dtype))  # noqa: E731
-    monkeypatch.setattr(autodiff, "start_reference", note)
+    note = lambda problem, dtype: events.append((problem.cell, dtype))  # noqa: E731
     monkeypatch.setattr(autodiff, "start_measured_reference", note)
-    for problem in prefetch_references([draw("rnn"), draw("gru"), draw("lstm")]):
+    for problem, _ in prefetch_truths([draw("gru"), draw("lstm")]):
         events.append(problem.cell)
     wide = np.dtype(np.float64)
-    assert events == [("rnn",), ("gru", wide), "rnn", ("lstm", wide), "gru", "lstm"]
+    assert events == [("gru", wide), ("lstm", wide), "gru", "lstm"]
 
 
 @FORMATS
