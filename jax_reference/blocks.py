@@ -45,8 +45,12 @@ class Block:
 
     def cut(self, number: int) -> Derivatives:
         """The derivatives at one problem, without padding, as NumPy arrays."""
-        value, gradient, reached = jax.tree.map(lambda each: each[number], self.results)
-        return self.parts[number].cut(value, gradient, reached)
+        value, gradient, (prediction, a, h, cells) = self.results
+        reached = States(
+            prediction[number], a[number], h[number], None if cells is None else cells[number]
+        )
+        one = Padded(*(each[number] for each in gradient))
+        return self.parts[number].cut(value[number], one, reached)
 
 
 @lru_cache(maxsize=8192)

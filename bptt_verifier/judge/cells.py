@@ -67,6 +67,7 @@ from manual_bptt import activations, losses
 
 PROBE = Sizes(T=30, B=1, D=30, H=5, O=2)
 SPREADS = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6)  # of W times √H: vanishing to exploding
+TARGETS = (1.0, 10.0, 100.0)  # standard deviations of y in random problems
 PROBES = 2  # of each spread and precision
 TWICE = 4  # cases at which a submission is called twice
 CONFIRMED = 12  # cases whose reference is compared with complex steps
@@ -172,7 +173,7 @@ class CellSubject(Subject):
             rng = np.random.default_rng([self.seed, case])
             sizes = Sizes(*(int(rng.integers(1, most + 1)) for most in LARGEST))
             dtype = np.float64 if case % 2 == 0 else np.float32
-            spread, target_scale = rng.uniform(0.5, 1.5), float(rng.choice([1.0, 10.0, 100.0]))
+            spread, target_scale = rng.uniform(0.5, 1.5), TARGETS[rng.integers(len(TARGETS))]
             yield self.draw_problem(rng, sizes, dtype, spread=spread, target_scale=target_scale)
 
     def draw_contract_cases(self) -> Iterable[Case]:

@@ -49,7 +49,8 @@ def fits_capacity(problem: Problem, capacity: Capacity = LARGEST) -> bool:
 class Reference:
     """Autodiff's derivatives at a problem, and the errors that follow from them, each found once.
 
-    `finish` waits for the derivatives, and `bound` bounds the errors of results in a dtype.
+    `finish` waits for the derivatives, and `bound` bounds the errors of results in a dtype; its
+    arrays are read-only.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Reference:
         if dtype not in self.derived:
             assert self.bound is not None
             bound = name_arrays(self.bound(dtype))
-            self.derived[dtype] = make_read_only({name: bound[name] for name in self.values})
+            self.derived[dtype] = {name: bound[name] for name in self.values}
         return self.derived[dtype]
 
 
