@@ -19,9 +19,12 @@ from jax_reference.unrolled import Derivatives, Model, States
 SIZE = 16  # problems of a block; one that is not full has rows of zeros
 
 
+KINDS = 2  # of losses that a problem of a block may have: the first
+
+
 @partial(jax.jit, static_argnames=("model", "states"))
 def _differentiate(model: Model, states: tuple[str, ...], problems: Padded, fixed: Fixed) -> Any:
-    return jax.vmap(partial(differentiated, model, states))(problems, fixed)
+    return jax.vmap(partial(differentiated, model, states, kinds=KINDS))(problems, fixed)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def start(
     """Start computing the derivatives of problems that have one output, at the end.
 
     A problem has its arrays by name: parameters, x, y and initial states; what is absent is zeros.
-    They must fit each other and the capacity. `measures` has the loss of each problem.
+    They must fit each other and the capacity. `measures` has the loss of each problem, which is
+    one of the first `KINDS` of `LOSSES`.
     """
     step, gates, _, states = CELLS[cell]
     most = capacity._asdict() | {"h": capacity.H, "G": gates}

@@ -250,7 +250,10 @@ class CellSubject(Subject):
         """Draw extreme problems, small and large, and those of the sizes that the user asks for."""
         yield from starmap(self.make_case, prefetch_truths(self.small_extremes))
         draw, seed, seconds = self.draw_problem, self.seed, dict[Sizes, float]()
-        for problem in draw_problems_of_large_sizes(draw, seed):
+        large = [*draw_problems_of_large_sizes(draw, seed)]
+        for number, problem in enumerate(large):
+            for each in large[number : number + 2]:  # JAX computes the next one meanwhile
+                start_large_reference(each)
             start_large_reference(problem)()
             began = time.thread_time()
             yield self.make_large_case(problem)
