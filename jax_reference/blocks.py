@@ -19,9 +19,12 @@ from jax_reference.unrolled import Derivatives, Model, States
 SIZE = 16  # problems of a block; one that is not full has rows of zeros
 
 
+KINDS = 2  # of losses that a problem of a block may have: the first
+
+
 @partial(jax.jit, static_argnames=("model", "states"))
 def _differentiate(model: Model, states: tuple[str, ...], problems: Padded, fixed: Fixed) -> Any:
-    return jax.vmap(partial(differentiated, model, states))(problems, fixed)
+    return jax.vmap(partial(differentiated, model, states, kinds=KINDS))(problems, fixed)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,12 @@ class Block:
 
     def cut(self, number: int) -> Derivatives:
         """The derivatives at one problem, without padding, as NumPy arrays."""
-        value, gradient, reached = jax.tree.map(lambda each: each[number], self.results)
-        return self.parts[number].cut(value, gradient, reached)
+        value, gradient, (prediction, a, h, cells) = self.results
+        reached = States(
+            prediction[number], a[number], h[number], None if cells is None else cells[number]
+        )
+        one = Padded(*(each[number] for each in gradient))
+        return self.parts[number].cut(value[number], one, reached)
 
 
 @lru_cache(maxsize=8192)
@@ -66,7 +73,8 @@ def start(
     """Start computing the derivatives of problems that have one output, at the end.
 
     A problem has its arrays by name: parameters, x, y and initial states; what is absent is zeros.
-    They must fit each other and the capacity. `measures` has the loss of each problem.
+    They must fit each other and the capacity. `measures` has the loss of each problem, which is
+    one of the first `KINDS` of `LOSSES`.
     """
     step, gates, _, states = CELLS[cell]
     most = capacity._asdict() | {"h": capacity.H, "G": gates}

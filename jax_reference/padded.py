@@ -84,9 +84,16 @@ class Fixed(NamedTuple):
 
 
 def differentiated(
-    model: Model, states: tuple[str, ...], problem: Padded, fixed: Fixed
+    model: Model,
+    states: tuple[str, ...],
+    problem: Padded,
+    fixed: Fixed,
+    kinds: int = len(losses.LOSSES),
 ) -> tuple[Array, Padded, States]:
-    """The loss, its gradient with respect to everything and the states, not compiled."""
+    """The loss, its gradient with respect to everything and the states, not compiled.
+
+    The loss must be among the first `kinds` of `LOSSES`: each takes time to trace and to compile.
+    """
 
     def prediction(problem: Padded) -> tuple[Array, States]:
         first = tuple(getattr(problem, state) for state in states)
@@ -98,7 +105,7 @@ def differentiated(
     # The chain rule is cut at the prediction, so that each branch is a loss with its gradient: to
     # differentiate the switch itself takes three times as long to compile.
     predicted, pullback, reached = jax.vjp(prediction, problem, has_aux=True)
-    branches = [jax.value_and_grad(loss) for loss in losses.LOSSES.values()]
+    branches = [jax.value_and_grad(loss) for loss in [*losses.LOSSES.values()][:kinds]]
     value, at_prediction = jax.lax.switch(fixed.loss, branches, predicted, fixed.y, fixed.valid)
     (gradient,) = pullback(at_prediction)
     return value, gradient, reached

@@ -1,6 +1,6 @@
 """Comparison of every built-in derivation with a reference, on random problems."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -11,10 +11,9 @@ from bptt_verifier.judge.tally import Row, Tally
 from bptt_verifier.problems.draws import draw, draw_direction, draw_with_options
 from bptt_verifier.problems.problem import LARGEST, Problem, Sizes
 from bptt_verifier.reference.autodiff import (
-    derive_bound,
     measure_truth,
-    name_arrays,
-    reference,
+    start_reference,
+    start_references,
 )
 from bptt_verifier.reference.tangents import tangent_truth
 from bptt_verifier.tolerance.comparison import (
@@ -84,6 +83,7 @@ TANGENT_DERIVATIONS: dict[str, TangentDerivation] = {
 }
 # The first 100 examples, and every fifth, add problems of cells and directions.
 FIRST, THEN = 100, 5
+TOGETHER = 64  # examples whose references are started together
 
 
 class BuiltinReport(NamedTuple):
@@ -121,19 +121,23 @@ Comparer = Callable[[dict[str, Any]], list[Comparison]]
 
 
 class Yardstick(NamedTuple):
-    """A reference, with comparisons within the derived bound and within the measured error."""
+    """A reference, with comparisons within the derived bound and within the measured error.
+
+    `prepare` is told the problems whose comparisons within the bound are next.
+    """
 
     name: str
     within_bound: Callable[[Problem], Comparer]
     within_measured_error: Callable[[Problem], Comparer]
     largest: Capacity = LARGEST
     tangents: Callable[[Problem, Direction], Comparer] | None = None
+    prepare: Callable[[Sequence[Problem]], object] = lambda problems: None
 
 
 def compare_within_bound(problem: Problem) -> Comparer:
     """Compare with autodiff, within the derived bound."""
-    known = reference(problem)
-    values, allowed = name_arrays(known), name_arrays(derive_bound(problem, known))
+    known = start_reference(problem)
+    values, allowed = known.values, known.derive_allowed(problem.x.dtype)
     return lambda found: compare_all(found, values, allowed)
 
 
@@ -145,13 +149,14 @@ def compare_within_measured_error(problem: Problem) -> Comparer:
 
 def compare_tangents(problem: Problem, direction: Direction) -> Comparer:
     """Compare tangents with autodiff's, within the derived bound."""
-    known = [name_tangents(each) for each in tangent_truth(problem, direction)]
-    return lambda found: compare_all(name_tangents(found), *known)
+    values, allowed = (name_tangents(each) for each in tangent_truth(problem, direction))
+    return lambda found: compare_all(name_tangents(found), values, allowed)
 
 
 AUTODIFF = Yardstick(
-    "autodiff", compare_within_bound, compare_within_measured_error, tangents=compare_tangents
-)
+    "autodiff", compare_within_bound, compare_within_measured_error,
+    tangents=compare_tangents, prepare=start_references,
+)  # fmt: skip
 
 
 def verify_builtin(
@@ -180,9 +185,7 @@ def verify_builtin(
     require_at_least(0, "seed", seed)
     subjects = Subjects(derivations, cell_derivations, tangent_derivations, yardstick)
     tally = Tally()
-    for case in range(examples):
-        compare_case(case, seed, dtype, subjects, tally)
-        progress(case + 1)
+    compare_cases(range(examples), seed, dtype, subjects, tally, progress)
     return make_report(tally, seed, dtype, subjects)
 
 
@@ -195,8 +198,29 @@ class Subjects(NamedTuple):
     yardstick: Yardstick
 
 
-def compare_case(case: int, seed: int, dtype: Any, subjects: Subjects, tally: Tally) -> None:
-    """Compare every derivation with the reference on one example of `verify_builtin`."""
+def compare_cases(
+    cases: range,
+    seed: int,
+    dtype: Any,
+    subjects: Subjects,
+    tally: Tally,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Compare every derivation with the reference on examples of `verify_builtin`."""
+    for start in range(0, len(cases), TOGETHER):
+        part = cases[start : start + TOGETHER]
+        problems = [draw(seed, case, dtype, subjects.yardstick.largest) for case in part]
+        if subjects.derivations:
+            subjects.yardstick.prepare(problems)
+        for case, problem in zip(part, problems, strict=True):
+            compare_case(case, problem, seed, dtype, subjects, tally)
+            progress(case + 1)
+
+
+def compare_case(
+    case: int, problem: Problem, seed: int, dtype: Any, subjects: Subjects, tally: Tally
+) -> None:
+    """Compare every derivation with the reference on one example, whose first problem this is."""
     derivations, cell_derivations, tangent_derivations, yardstick = subjects
 
     def compare(
@@ -206,7 +230,6 @@ def compare_case(case: int, seed: int, dtype: Any, subjects: Subjects, tally: Ta
             for found in comparer(derivation(problem, *also)):
                 tally.add(name, case, problem, found)
 
-    problem = draw(seed, case, dtype, yardstick.largest)
     tally.count(case, problem.sizes)
     if derivations:
         compare(problem, derivations, yardstick.within_bound(problem))

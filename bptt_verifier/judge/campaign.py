@@ -50,8 +50,7 @@ def choose_subjects(campaign: Campaign) -> Subjects:
 def compare_cases(campaign: Campaign, cases: range) -> Tally:
     """Compare all derivations on these examples."""
     subjects, tally = choose_subjects(campaign), Tally()
-    for case in cases:
-        builtin.compare_case(case, campaign.seed, campaign.dtype, subjects, tally)
+    builtin.compare_cases(cases, campaign.seed, campaign.dtype, subjects, tally)
     if cases.stop > LISTED:
         tally.shapes.clear()
     return tally

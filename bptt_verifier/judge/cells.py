@@ -67,6 +67,7 @@ from manual_bptt import activations, losses
 
 PROBE = Sizes(T=30, B=1, D=30, H=5, O=2)
 SPREADS = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6)  # of W times √H: vanishing to exploding
+TARGETS = (1.0, 10.0, 100.0)  # standard deviations of y in random problems
 PROBES = 2  # of each spread and precision
 TWICE = 4  # cases at which a submission is called twice
 CONFIRMED = 12  # cases whose reference is compared with complex steps
@@ -172,7 +173,7 @@ class CellSubject(Subject):
             rng = np.random.default_rng([self.seed, case])
             sizes = Sizes(*(int(rng.integers(1, most + 1)) for most in LARGEST))
             dtype = np.float64 if case % 2 == 0 else np.float32
-            spread, target_scale = rng.uniform(0.5, 1.5), float(rng.choice([1.0, 10.0, 100.0]))
+            spread, target_scale = rng.uniform(0.5, 1.5), TARGETS[rng.integers(len(TARGETS))]
             yield self.draw_problem(rng, sizes, dtype, spread=spread, target_scale=target_scale)
 
     def draw_contract_cases(self) -> Iterable[Case]:
@@ -249,7 +250,10 @@ class CellSubject(Subject):
         """Draw extreme problems, small and large, and those of the sizes that the user asks for."""
         yield from starmap(self.make_case, prefetch_truths(self.small_extremes))
         draw, seed, seconds = self.draw_problem, self.seed, dict[Sizes, float]()
-        for problem in draw_problems_of_large_sizes(draw, seed):
+        large = [*draw_problems_of_large_sizes(draw, seed)]
+        for number, problem in enumerate(large):
+            for each in large[number : number + 2]:  # JAX computes the next one meanwhile
+                start_large_reference(each)
             start_large_reference(problem)()
             began = time.thread_time()
             yield self.make_large_case(problem)

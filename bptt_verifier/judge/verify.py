@@ -7,13 +7,12 @@ from typing import Any, Unpack
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.conclusion import Progress
 from bptt_verifier.judge.options import DerivationOptions, OwnModelOptions
-from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import judge
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.extremes import complete_sizes
 from bptt_verifier.problems.problem import ACTIVATIONS, CELLS, LOSSES, STATES
 from bptt_verifier.program.attempt import attempt, printable, use_own_settings
-from bptt_verifier.reference.own_loss import CASES, Loss, prepare
+from bptt_verifier.reference.case import CASES, Loss
 from bptt_verifier.report import DerivationError, Report
 from bptt_verifier.report.versions import find_versions
 from bptt_verifier.tolerance.comparison import Verdict
@@ -101,6 +100,10 @@ def verify_own_model(
     where `gradients` is no function, `params` holds no float arrays, `cases` is no integer from 1,
     or `seed` none from 0.
     """
+    # A derivation of a cell needs none of these, which take long to import.
+    from bptt_verifier.judge.own_model import OwnSubject  # noqa: PLC0415
+    from bptt_verifier.reference.own_loss import prepare  # noqa: PLC0415
+
     require_function(gradients)
     require_time(timeout)
     with use_own_settings():

@@ -21,7 +21,14 @@ from bptt_verifier.problems.cached import (
     make_read_only,
 )
 from bptt_verifier.problems.extremes import LARGE
-from bptt_verifier.problems.problem import LARGEST, LOSSES, Array, Problem, list_shapes
+from bptt_verifier.problems.problem import (
+    ALL_LOSSES,
+    LARGEST,
+    LOSSES,
+    Array,
+    Problem,
+    list_shapes,
+)
 from bptt_verifier.reference.blocks import ReferenceBlock
 from bptt_verifier.reference.case import FindTruth, Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
@@ -49,7 +56,8 @@ def fits_capacity(problem: Problem, capacity: Capacity = LARGEST) -> bool:
 class Reference:
     """Autodiff's derivatives at a problem, and the errors that follow from them, each found once.
 
-    `finish` waits for the derivatives, and `bound` bounds the errors of results in a dtype.
+    `finish` waits for the derivatives, and `bound` bounds the errors of results in a dtype; its
+    arrays are read-only.
     """
 
     def __init__(
@@ -74,7 +82,7 @@ class Reference:
         if dtype not in self.derived:
             assert self.bound is not None
             bound = name_arrays(self.bound(dtype))
-            self.derived[dtype] = make_read_only({name: bound[name] for name in self.values})
+            self.derived[dtype] = {name: bound[name] for name in self.values}
         return self.derived[dtype]
 
 
@@ -141,11 +149,11 @@ _differentiate_padded = partial(
 )(padded.differentiated)
 
 
-@partial(jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED)
+@partial(jax.jit, static_argnames=("model", "states", "kinds"), compiler_options=UNOPTIMISED)
 def _measure_padded(
-    model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed
+    model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed, kinds: int
 ) -> Any:
-    differentiated = partial(padded.differentiated, model, states)
+    differentiated = partial(padded.differentiated, model, states, kinds=kinds)
     return measure_error(lambda problem: differentiated(problem, fixed), roundoff, problem)
 
 
@@ -187,7 +195,7 @@ def list_absent(problem: Problem) -> list[str]:
 
 @cached_by_content(1024)
 def start_measured_reference(
-    problem: Problem, dtype: Any
+    problem: Problem, dtype: Any, kinds: int = len(ALL_LOSSES)
 ) -> Callable[[], tuple[Derivatives, Derivatives]]:
     """Start computing `measure_reference`; return a function that blocks until it is there."""
     # The error is proportional to the roundoff, here of the derivation plus the reference.
@@ -195,7 +203,8 @@ def start_measured_reference(
     with jax.enable_x64(True):
         if fits_capacity(problem):
             laid = lay_out(problem, LARGEST)
-            found = _measure_padded(laid.model, laid.states, roundoff, laid.problem, laid.fixed)
+            given = laid.model, laid.states, roundoff, laid.problem, laid.fixed
+            found = _measure_padded(*given, kinds)
             return cache(lambda: make_read_only((laid.cut(*found[0]), laid.cut(*found[1]))))
         model, params, x, first, y = arrange_at_its_size(problem)
         found = _measure_at_its_size(model, roundoff, y, params, x, first)
@@ -208,13 +217,16 @@ def start_measured_reference(
     return cache(finish)
 
 
-def measure_reference(problem: Problem, dtype: Any = None) -> tuple[Derivatives, Derivatives]:
+def measure_reference(
+    problem: Problem, dtype: Any = None, kinds: int = len(ALL_LOSSES)
+) -> tuple[Derivatives, Derivatives]:
     """Compute autodiff's derivatives in float64, and the error of a correct derivation. (N2)
 
-    `dtype` is the derivation's, by default the problem's. A problem beyond the capacity compiles
+    `dtype` is the derivation's, by default the problem's. The program that measures covers the
+    first `kinds` of the losses. A problem beyond the capacity compiles
     anew for its shape, and must have neither lengths nor truncation.
     """
-    return start_measured_reference(problem, np.dtype(dtype or problem.x.dtype))()
+    return start_measured_reference(problem, np.dtype(dtype or problem.x.dtype), kinds)()
 
 
 def prefetch_truths(problems: Iterable[Problem]) -> Iterator[tuple[Problem, FindTruth]]:
@@ -247,9 +259,14 @@ def start_truths(problems: Sequence[Problem]) -> list[tuple[Problem, FindTruth]]
     return found
 
 
-def measure_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
+def measure_truth(
+    problem: Problem,
+    dtype: Any,
+    names: Collection[str] = COMPARED,
+    kinds: int = len(ALL_LOSSES),
+) -> Truth:
     """Find the reference with measured errors, for any cell and length, of all names."""
-    clean, error = (name_arrays(found) for found in measure_reference(problem, dtype))
+    clean, error = (name_arrays(found) for found in measure_reference(problem, dtype, kinds))
     tiny = float(np.finfo(dtype).smallest_normal)  # a number that underflows is lost
     allowed = {name: np.asarray(value) + tiny for name, value in error.items()}
     return loosen_where_overflowing(Truth(clean, allowed), dtype)
@@ -273,7 +290,7 @@ def find_truth_within_bound(
     largest = {name: np.max(np.abs(value)) for name, value in values.items() if name in names}
     vague = [n for n, size in largest.items() if np.max(errors[n]) > RESOLVING * size > 0]
     if vague:
-        finer = measure_truth(problem, dtype, names).allowed
+        finer = measure_truth(problem, dtype, names, len(LOSSES)).allowed
         errors = errors | {name: np.fmin(errors[name], finer[name]) for name in vague}
     return loosen_where_overflowing(Truth(values, errors), dtype)
 

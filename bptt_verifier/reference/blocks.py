@@ -25,6 +25,7 @@ class ReferenceBlock:
         losses = [each.loss for each in problems]
         self.problems, self.activation = problems, problems[0].option["activation"]
         self.block = blocks.start("rnn", self.activation, arrays, losses, LARGEST)
+        self.dtypes = tuple(each.x.dtype for each in problems)
         self.bounds: dict[tuple[Any, ...], Bounds] = {}
 
     def cut(self, number: int) -> Derivatives:
@@ -36,7 +37,7 @@ class ReferenceBlock:
 
         The others are taken in their own dtypes, unless this one is in another than its own.
         """
-        own = tuple(each.x.dtype for each in self.problems)
+        own = self.dtypes
         dtypes = own if dtype == own[number] else (dtype,) * len(own)
         if dtypes not in self.bounds:
             self.bounds[dtypes] = make_read_only(self.derive_bounds(dtypes))

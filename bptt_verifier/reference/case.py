@@ -15,6 +15,9 @@ class Truth(NamedTuple):
     allowed: dict[str, Array]
 
 
+Loss = Callable[[dict[str, Any], Any], Any]  # of a model of the user's own
+CASES = 24  # of such a model
+
 # The truth for a submission that computes in a dtype; errors are refined for results of some names.
 FindTruth = Callable[[Any, Collection[str]], Truth]
 

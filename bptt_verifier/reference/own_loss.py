@@ -29,7 +29,7 @@ from bptt_verifier.program.torch_losses import (
 from bptt_verifier.program.torch_trace import over_jax as torch_over_jax
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.black_box import BlackBox, choose_black_box, describe_differences
-from bptt_verifier.reference.case import Case, Truth
+from bptt_verifier.reference.case import CASES, Case, Loss, Truth
 from bptt_verifier.reference.coverage import (
     describe_cases,
     describe_left_out,
@@ -44,9 +44,6 @@ from bptt_verifier.reference.selection import OTHER_PATH, Selection, Selector, S
 from bptt_verifier.tolerance.scatter import displace
 from manual_bptt.inputs import require_at_least
 
-Loss = Callable[[dict[str, Any], Any], Any]
-
-CASES = 24
 CONFIRMED = 2  # cases of each setting that the loss in NumPy must confirm
 
 

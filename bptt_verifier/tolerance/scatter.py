@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 from bptt_verifier.tolerance.comparison import Array
 
@@ -36,6 +35,8 @@ def find_critical_ratio(number: int, entries: int, false_alarm: float = FALSE_AL
 
     Student's t, two-sided, for all of `entries` together (Bonferroni).
     """
+    from scipy.special import stdtrit  # noqa: PLC0415 - a right derivation needs none
+
     return float(-stdtrit(number - 1, false_alarm / (2 * entries)) / number**0.5)
 
 
@@ -45,6 +46,8 @@ def find_normal_ratio(entries: int, false_alarm: float = FALSE_ALARM) -> float:
     Two-sided, for all of `entries` together (Bonferroni). The deviation has to be known: of one
     that is estimated from a few errors, the probability is larger.
     """
+    from scipy.special import ndtri  # noqa: PLC0415
+
     return float(-ndtri(false_alarm / (2 * entries)))
 
 

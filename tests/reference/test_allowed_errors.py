@@ -124,7 +124,7 @@ def state_truth(monkeypatch: pytest.MonkeyPatch, values: Any, bound: Any, measur
     known = SimpleNamespace(values=values, derive_allowed=lambda dtype: bound)
     monkeypatch.setattr(autodiff, "start_reference", lambda problem: known)
     monkeypatch.setattr(
-        autodiff, "measure_truth", lambda problem, dtype, names: Truth(values, measured)
+        autodiff, "measure_truth", lambda problem, dtype, names, *kinds: Truth(values, measured)
     )
 
 
@@ -147,7 +147,7 @@ def test_a_bound_that_cannot_decide_gives_way_to_what_is_measured(
 def test_an_error_is_measured_in_the_format_of_the_problem_unless_another_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start = lambda problem, dtype: lambda: dtype  # noqa: E731
+    start = lambda problem, dtype, *kinds: lambda: dtype  # noqa: E731
     monkeypatch.setattr(autodiff, "start_measured_reference", start)
     single = draw().map_arrays(lambda values: values.astype(np.float32))
     formats: list[Any] = [measure_reference(single), measure_reference(single, np.float16)]
@@ -172,7 +172,7 @@ def test_a_measured_error_has_room_for_a_number_that_underflows(
 ) -> None:
     measured = {"W": np.ones(2)}, {"W": np.array([0.0, 1.0])}
     monkeypatch.setattr(autodiff, "name_arrays", lambda found: found)
-    monkeypatch.setattr(autodiff, "measure_reference", lambda problem, dtype: measured)
+    monkeypatch.setattr(autodiff, "measure_reference", lambda *given: measured)
     found = measure_truth(draw(), dtype)
     assert found.values is measured[0]
     tiny = float(np.finfo(dtype).smallest_normal)
