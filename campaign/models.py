@@ -50,7 +50,7 @@ WINDOW, VOCABULARY = 3, 5  # steps of a convolution, tokens of an embedding
 # Sizes (T, B, D, H) from and to, and how often they are drawn. An unrolled loss of many steps and
 # many gates is compiled for half a minute: few are long, and few are wide.
 SIZES = {
-    "small": (0.78, (2, 8), (1, 4), (1, 4), (2, 8)),
+    "small": (0.78, (2, 8), (1, 4), (1, 4), (1, 8)),
     "medium": (0.14, (6, 14), (2, 5), (3, 10), (10, 32)),
     "wide": (0.05, (3, 6), (2, 4), (3, 8), (48, 128)),
     "long": (0.03, (30, 100), (1, 2), (2, 3), (2, 8)),

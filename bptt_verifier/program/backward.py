@@ -12,7 +12,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.operations import Operation, pass_back
 from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, is_inexact
-from bptt_verifier.program.saturation import find_saturating
+from bptt_verifier.program.saturation import Saturating, find_saturating
 from bptt_verifier.program.trace import Program
 
 
@@ -46,9 +46,10 @@ def backward(
     values: Sequence[Any],
     rows: Sequence[Changes] = ({},),
     errors: RoundingErrors = EXACTLY,
+    saturating: Mapping[int, Saturating] | None = None,
 ) -> dict[str, Array]:
     """The gradients of every leaf: one for each row of changes, or for each sample of errors."""
-    cotangents = sweep_back(program, values, rows, errors)
+    cotangents = sweep_back(program, values, rows, errors, saturating=saturating)
     return {name: np.asarray(cotangents[slot]) for name, slot in program.leaves.items()}
 
 
@@ -58,10 +59,12 @@ def sweep_back(
     rows: Sequence[Changes] = ({},),
     errors: RoundingErrors = EXACTLY,
     seeds: Mapping[int, Array] | None = None,
+    saturating: Mapping[int, Saturating] | None = None,
 ) -> list[Any]:
     """The cotangents of every slot, with a leading axis for the rows; None where there is none.
 
-    The sweep begins with one at the loss, or with these `seeds` by slot instead.
+    The sweep begins with one at the loss, or with these `seeds` by slot instead. `saturating` are
+    the activations whose slopes get errors of their own, where they are known.
     """
     samples = len(rows) if errors.sizes is None else len(errors.sizes)
     altered: dict[int, dict[int, list[tuple[int, Change]]]] = {}
@@ -71,7 +74,8 @@ def sweep_back(
     cotangents: list[Any] = [None] * program.slots
     for slot, seed in ({program.result: np.ones(samples)} if seeds is None else seeds).items():
         cotangents[slot] = seed
-    saturating = find_saturating(program) if errors.sizes is not None else {}
+    if saturating is None:
+        saturating = find_saturating(program) if errors.sizes is not None else {}
     sums = set[int]()  # slots whose cotangent is a sum that nothing else refers to
 
     def add(slot: int, ct: Array) -> None:
@@ -122,7 +126,7 @@ def sweep_back(
                 if ct is not None:
                     add(slot, ct)
             if number in saturating and arriving[0] is not None:  # (N1)
-                start, size = saturating[number]
+                start, size, _ = saturating[number]
                 ct = np.broadcast_to(arriving[0], (samples, *values[start].shape[1:]))
                 add(start, errors.add(np.zeros_like(ct), size * np.abs(ct)))
     for slot in program.leaves.values():

@@ -13,6 +13,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.operations import BINARY, MOVES, TESTS, UNARY
 from bptt_verifier.program.rounding import RoundingErrors, is_inexact
+from bptt_verifier.program.saturation import find_saturating
 from bptt_verifier.program.trace import Params, Program, forward
 from bptt_verifier.tolerance.noise import AMPLIFY, SAFETY, SAMPLES
 
@@ -110,8 +111,10 @@ def gradient_and_noise(
     errors = errors._replace(rng=np.random.default_rng(seed))
     together = is_float64(program)
     errors = add_exact_sample(errors) if together else errors
-    noisy = forward(program, params, errors)
-    moved = backward(program, noisy, errors=errors)
+    saturating = find_saturating(program)
+    bounds = {number: each.bound for number, each in saturating.items()}
+    noisy = forward(program, params, errors, bounds)
+    moved = backward(program, noisy, errors=errors, saturating=saturating)
     exact, clean = noisy, moved
     if not together:
         exact = forward(program, params)

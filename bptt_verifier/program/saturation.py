@@ -28,11 +28,14 @@ LEVEL = 2.0**-10  # a slope that changes by less, of the largest, is constant
 class Saturating(NamedTuple):
     """An activation that is almost linear far out: its variable's slot, and the error of its slope.
 
-    The error is in units of the roundoff.
+    The error is in units of the roundoff, and so is the bound of its values, of which other
+    formulas round: as ½ + ½ tanh(a/2), e^a/(1 + e^a) is zero where it is below the roundoff. The
+    bound is 0 where there is none.
     """
 
     start: int
     error: float
+    bound: float
 
 
 def find_saturating(program: Program) -> dict[int, Saturating]:
@@ -52,16 +55,16 @@ def find_saturating(program: Program) -> dict[int, Saturating]:
     for operation in program.operations:
         own = start.get(operation.outputs[0])
         inner.difference_update(each for each in operation.inputs if start.get(each) != own)
-    found, errors = dict[int, Saturating](), dict[Any, float]()
+    found, errors = dict[int, Saturating](), dict[Any, tuple[float, float]]()
     for slot, numbers in members.items():
         names = {program.operations[number].name for number in numbers}
         if slot in inner or not (names & EXPONENTIALS and names & SUMS):
             continue
         key = describe(program, numbers, start[slot])
         if key not in errors:
-            errors[key] = measure_slope_error(program, numbers, start[slot])
-        if errors[key]:
-            found[numbers[-1]] = Saturating(start[slot], errors[key])
+            errors[key] = measure_errors(program, numbers, start[slot])
+        if errors[key][0]:
+            found[numbers[-1]] = Saturating(start[slot], *errors[key])
     return found
 
 
@@ -96,10 +99,11 @@ def describe(program: Program, numbers: Sequence[int], variable: int) -> tuple[A
     return tuple(described)
 
 
-def measure_slope_error(program: Program, numbers: Sequence[int], variable: int) -> float:
+def measure_errors(program: Program, numbers: Sequence[int], variable: int) -> tuple[float, float]:
     """Measure the largest slope of an activation, times the error of elementary functions.
 
-    It is 0 for what does not become linear on both sides, as exp(a) itself.
+    It is 0 for what does not become linear on both sides, as exp(a) itself. The second number is
+    the largest value, if the activation becomes constant on both sides, or else 0.
     """
     points = np.concatenate([POINTS * (1 - NEARBY), POINTS * (1 + NEARBY)])
     with np.errstate(all="ignore"):
@@ -110,7 +114,11 @@ def measure_slope_error(program: Program, numbers: Sequence[int], variable: int)
     largest = max(float(np.max(np.abs(side), initial=0.0)) for side in sides)
     level = [len(side) > 1 and abs(side[-1] - side[-2]) <= LEVEL * largest for side in sides]
     curved = np.ptp(np.concatenate(sides)) > LEVEL * largest if all(level) else False
-    return ELEMENTARY * largest if curved else 0.0
+    if not curved:
+        return 0.0, 0.0
+    flat = all(abs(side[-1]) <= LEVEL * largest for side in sides)
+    bound = np.max(np.abs(values[np.isfinite(values)])) if flat else 0.0
+    return ELEMENTARY * largest, float(bound)
 
 
 def evaluate_activation(

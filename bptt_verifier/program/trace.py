@@ -303,16 +303,23 @@ def are_same_slopes(one: Any, other: Any) -> bool:
     finite = np.isfinite(one) & np.isfinite(other)
     largest = np.max(np.abs(other), where=finite, initial=0.0)
     allowed = np.sqrt(np.finfo(np.asarray(other).dtype).eps) * largest
-    return bool(np.array_equal(np.isnan(one), np.isnan(other))) and bool(
-        np.all(np.abs(one - other) <= allowed, where=finite)
-    )
+    with np.errstate(invalid="ignore"):
+        near = (np.abs(one - other) <= allowed) & finite
+    same = near | (one == other) | (np.isnan(one) & np.isnan(other))
+    return bool(np.all(same))
 
 
-def forward(program: Program, params: Params, errors: RoundingErrors = EXACTLY) -> list[Any]:
+def forward(
+    program: Program,
+    params: Params,
+    errors: RoundingErrors = EXACTLY,
+    bounds: Mapping[int, float] = {},
+) -> list[Any]:
     """The value of every slot, with a leading axis for the samples (of size 1 without errors).
 
     With errors, the parameters also get an error of one unit in the last place, and so do the
-    constants that float32 cannot represent.
+    constants that float32 cannot represent. The result of an operation with one of the `bounds`,
+    by its number, also gets an error of that size, in units of the roundoff.
     """
     values: list[Any] = [None] * program.slots
     for slot, value in program.constants.items():
@@ -323,8 +330,11 @@ def forward(program: Program, params: Params, errors: RoundingErrors = EXACTLY) 
         value = np.asarray(params[name], np.float64)[None]
         values[slot] = errors.add(value, np.abs(value))
     with np.errstate(all="ignore"):
-        for equation in program.operations:
+        for number, equation in enumerate(program.operations):
             results = evaluate(equation, [values[slot] for slot in equation.inputs], errors)
+            if number in bounds:  # (N1)
+                (result,) = results
+                results = [errors.add(result, np.full_like(result, bounds[number]))]
             for slot, result in zip(equation.outputs, results, strict=True):
                 values[slot] = result
             # A derivation may use a term only through its sum with a constant, as h (1 − h) does

@@ -216,6 +216,16 @@ def test_the_slope_of_a_saturated_sigmoid_may_round_as_one_computed_from_its_val
     assert 3 * FLOAT64 < allowed < 3 * 2000 * FLOAT64
 
 
+@pytest.mark.parametrize("formula", ["quotient", "by sign", "logarithm", "two exponentials"])
+def test_the_value_of_a_saturated_sigmoid_may_round_as_a_sum_with_one(formula: str) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(p["w"] * compute_sigmoids(p["a"], xp)[formula])
+
+    a = -40.0
+    assert 0.5 + 0.5 * np.tanh(a / 2) == 0
+    assert np.exp(a) < allowed_of(loss, a=[a, 0.5], w=[1.0, 1.0])["w"][0] < 100 * FLOAT64
+
+
 @pytest.mark.parametrize(
     "function",
     [

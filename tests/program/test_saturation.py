@@ -142,3 +142,18 @@ def test_an_activation_of_more_operations_than_any_in_use_is_none() -> None:
 
     assert [name for name, _ in find(repeated(4))[1]] == ["div"]
     assert find(repeated(40))[1][0][0] == "div"  # of a variable in between
+
+
+UNBOUNDED = {"softplus", "falling softplus", "elu"}
+
+
+@pytest.mark.parametrize("name", SATURATING)
+def test_an_activation_that_is_constant_far_out_has_a_bound(name: str) -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(SATURATING[name][0](p["a"], xp) * np.array([1.0, 3.0]))
+
+    with use_float64():
+        program = trace(loss, {"a": np.ones(2)})
+    (found,) = find_saturating(program).values()
+    bound = 0.0 if name in UNBOUNDED else 3.0 if name == "scaled" else 1.0
+    assert found.bound == pytest.approx(bound)

@@ -14,6 +14,7 @@ from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import (
+    are_same_slopes,
     UNROLLED,
     Program,
     forward,
@@ -258,3 +259,21 @@ def test_source_locations_are_those_of_the_loss() -> None:
     assert tanh.where[0].text == "h = xp.tanh(a)"
     assert tanh.where[0].file == own_models.__file__
     assert not any(place.file.startswith(source_lines.HERE) for place in tanh.where)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ([1, np.nan], [1 + 1e-9, np.nan], True),
+        ([1, np.inf], [1, np.inf], True),
+        ([1, np.inf], [1, 2], False),
+        ([np.inf], [-np.inf], False),
+        ([5], [np.inf], False),
+        ([1, np.nan], [1, 0], False),
+        ([1, 0.5], [1, 0.501], False),
+    ],
+)
+def test_slopes_are_the_same_to_rounding_where_they_are_finite(
+    one: list[float], other: list[float], same: bool
+) -> None:
+    assert are_same_slopes(np.array(one), np.array(other)) is same
