@@ -105,5 +105,6 @@ def list_use_mistakes(known: Structure) -> Iterator[OperationMistake]:
         for word, kept in (("first", steps[0]), ("last", steps[-1])):
             left_out = [edge for edge in edges if known.step[edge[0]] != kept]
             value = name_operand(known, *edges[0])
-            said = f"{value} is read at {len(steps)} steps, and its gradient has only the part of the {word} one"
+            said = f"{value} is read at {len(steps)} steps, and its gradient has only the part of"
+            said += f" the {word} one"
             yield scale_edges("missing-time-sum", said, left_out, 0.0, edges[0], kept=[kept + 1])

@@ -40,9 +40,10 @@ def twice(x: Any) -> Any:
         (DROP > 0, twice, "factor-missing", "by the mask in `DROP`, and not by its scale 1.33333"),
         (1 / 0.75, twice, "factor-missing", "by 1.33333 everywhere"),
         (1.0, twice, "factor-missing", "is not multiplied by `DROP`"),
+        (DROP / np.sqrt(2), twice, "constant-factor", "is multiplied by 0.707107, where"),
         (DROP, lambda x: 2 + 0 * x, "activation-derivative-incomplete", "uses 2 where"),
     ],
-    ids=["right", "scale", "mask", "both", "square"],
+    ids=["right", "scale", "mask", "both", "factor", "square"],
 )
 def test_what_is_missing_is_said(factor: Any, slope: Any, name: str, said: str) -> None:
     found = diagnose_numbers(loss, PARAMS, make_gradients(factor, slope))

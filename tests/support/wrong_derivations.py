@@ -368,7 +368,7 @@ WRONG = [
     wrong("sentences", "state-not-reset", "    for inputs, targets in SENTENCES:\n        _, zs, gates, cs, hs, ps = run_sentence(p, inputs, targets, h, c, np)\n", "    for inputs, targets in SENTENCES:\n        _, zs, gates, cs, hs, ps = run_sentence(p, inputs, targets, h, c, np)\n        h, c = hs[len(inputs) - 1], cs[len(inputs) - 1]\n"),
     wrong("sentences", "missing-time-sum bias-part-missing", 'G["by"] += dy', 'G["by"] = dy'),
     wrong("sentences", "missing-time-sum", 'G["W" + k] +=', 'G["W" + k] ='),
-    wrong("sentences", "unknown", "dh_next = dz[:H]", "dh_next = dz[-H:]"),
+    wrong("sentences", "parts-exchanged", "dh_next = dz[:H]", "dh_next = dz[-H:]"),
     wrong("sentences", "hidden-state-off-by-one", "dc * cs[t - 1] * f", "dc * cs[t] * f"),
     wrong("sentences", "recurrent-path-dropped", "(1 - np.tanh(cs[t]) ** 2) + dc_next", "(1 - np.tanh(cs[t]) ** 2)"),
     wrong("sentences", "activation-derivative-of-activated-value", "(1 - np.tanh(cs[t]) ** 2)", "(1 - np.tanh(np.tanh(cs[t])) ** 2)"),
