@@ -64,7 +64,9 @@ def read_entry(name: str) -> DocketCase:
         missing.append("held_loss or change")
     if not isinstance(entry, Entry) or missing:
         missing = missing if isinstance(entry, Entry) else ["ENTRY"]
-        raise ValueError(f"NAME: expected {name} to define {', '.join(missing)}, found none{TEMPLATE}")
+        raise ValueError(
+            f"NAME: expected {name} to define {', '.join(missing)}, found none{TEMPLATE}"
+        )
     if entry.deliberate and not entry.exactly:
         raise ValueError(f"NAME: expected {name} to say what its claim is exactly, found nothing")
     if entry.verdict is Verdict.DISAGREES and not (entry.corrected or entry.deliberate):
