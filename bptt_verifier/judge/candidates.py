@@ -1,6 +1,7 @@
 """Candidates in a file: the functions and classes whose source says that they compute gradients."""
 
 import ast
+from collections.abc import Iterator
 
 from bptt_verifier.program.gradient_names import (
     CONTAINERS,
@@ -93,11 +94,13 @@ def returns_both(function: ast.FunctionDef) -> bool:
     passed_back = "back" in function.name or any(n.startswith(COTANGENT) for n in arguments)
     for node in nodes:
         value = node.value if isinstance(node, ast.Return) else None
+        if isinstance(value, ast.Dict):
+            keys = {key.value for key in value.keys if isinstance(key, ast.Constant)}
+            if keys & LOSSES and keys & CONTAINERS:
+                return True
         if not isinstance(value, ast.Tuple | ast.List):
             continue
-        parts = [
-            p for e in value.elts for p in (e.elts if isinstance(e, ast.List | ast.Tuple) else [e])
-        ]
+        parts = [*flatten_tuples(value)]
         names = [name_expression(part) for part in parts]
         slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
         losses = [n for n in names if n in LOSSES or n.lower().endswith(ENDINGS)]
@@ -105,6 +108,15 @@ def returns_both(function: ast.FunctionDef) -> bool:
         if (slopes or written) and (losses or ("" in names and not passed_back)):
             return True
     return False
+
+
+def flatten_tuples(value: ast.expr) -> Iterator[ast.expr]:
+    """Yield the items of a tuple or list, and of those in it."""
+    if isinstance(value, ast.List | ast.Tuple):
+        for each in value.elts:
+            yield from flatten_tuples(each)
+    else:
+        yield value
 
 
 def leaves_gradients(function: ast.FunctionDef) -> bool:

@@ -129,7 +129,9 @@ def read_any(
         run(file, recorder)
         if not recorder.calls and is_guarded(file):
             attempt(run, file, recorder, name="__main__")
-        kind = CODE if name in recorder.calls and takes_data(recorder.calls[name]) else kind
+        call, both = recorder.calls.get(name), name in list_candidates(defined)
+        if call is not None and (takes_data(call) or (both and takes_other_inputs(call))):
+            kind = CODE
     if kind == DERIVATION:
         if chosen:
             raise ValueError(
@@ -137,6 +139,8 @@ def read_any(
             )
         module = announce(load, f"running {file.name}")(file)
         gradients = find_function(module, name, file)
+        if name not in defined.functions and count_positional(gradients) < 3 and not options:
+            return read_any(file, name, True, options, chosen, announce)  # made by another function
         check_signature(gradients, name, file, options)
         model = str(options.get("model", "rnn"))
         said = (
@@ -271,6 +275,24 @@ def takes_data(call: RecordedCall) -> bool:
     leaves = [value for _, value in walk(first, (), ())]
     others = bool(named) and not {"U", "W", "V"}.issubset(named)
     return node is None or others or len({np.shape(value) for value in leaves}) < 2
+
+
+def count_positional(function: Callable[..., Any]) -> int:
+    """Count the arguments that a function takes in order; three where it does not tell."""
+    signature = attempt(inspect.signature, function)
+    if isinstance(signature, Failure):
+        return 3
+    kinds = [each.kind for each in signature.parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return 3
+    return len([k for k in kinds if k in (k.POSITIONAL_ONLY, k.POSITIONAL_OR_KEYWORD)])
+
+
+def takes_other_inputs(call: RecordedCall) -> bool:
+    """True if the second argument of a call is an array, and cannot be x (T, B, D)."""
+    inputs = [*call.arguments.values()][1:2]
+    number = attempt(lambda: [np.ndim(to_array(each)) for each in inputs])
+    return not isinstance(number, Failure) and number in ([1], [2])
 
 
 def check_signature(

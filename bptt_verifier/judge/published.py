@@ -26,6 +26,7 @@ ORDINARY = Sizes(T=12, B=4, D=3, H=6, O=2)
 # An error on ordinary data that is relatively smaller counts as none. Right claims of the docket
 # are off by 4e-15 at most, and wrong ones by more than 1e-2.
 ROUNDING = 1e-12
+TEMPLATE = "; start from examples/docket_entry.py of the repository"
 EXAMPLES, CASES = 20, 6  # of a cell and of an own model; the mistakes of the docket show in few
 
 
@@ -63,7 +64,9 @@ def read_entry(name: str) -> DocketCase:
         missing.append("held_loss or change")
     if not isinstance(entry, Entry) or missing:
         missing = missing if isinstance(entry, Entry) else ["ENTRY"]
-        raise ValueError(f"NAME: expected {name} to define {', '.join(missing)}, found none")
+        raise ValueError(
+            f"NAME: expected {name} to define {', '.join(missing)}, found none{TEMPLATE}"
+        )
     if entry.deliberate and not entry.exactly:
         raise ValueError(f"NAME: expected {name} to say what its claim is exactly, found nothing")
     if entry.verdict is Verdict.DISAGREES and not (entry.corrected or entry.deliberate):

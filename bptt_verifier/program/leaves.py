@@ -265,6 +265,7 @@ def find_node(value: Any) -> Node | None:
     if isinstance(value, list | tuple):
         return None if value and is_numbers(value) else Node(dict(enumerate(value)), kind)
     atoms = str | bytes | type | ModuleType | FunctionType | BuiltinFunctionType | MethodType
+    atoms |= np.ufunc  # which may note its signature as an attribute
     if value is None or isinstance(value, atoms) or hasattr(value, "__array__"):
         return None
     parts = find_module_parts(value)

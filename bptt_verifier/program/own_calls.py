@@ -122,7 +122,8 @@ class Calls:
                 )
                 for path, value in walk(given, (), ()):
                     keys = path[1:] if self.pair and root == "arguments" else path
-                    keys = keys[1:] if len(keys) > 1 and keys[0] in PARAMS else keys
+                    named = len(keys) > 1 and isinstance(keys[1], str)  # not in a list of weights
+                    keys = keys[1:] if named and keys[0] in PARAMS else keys
                     place = ArrayPlace(root, path, keys, value)
                     if is_float_array(value):
                         found.setdefault(name_leaf(keys, False), place)

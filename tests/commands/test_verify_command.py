@@ -38,8 +38,8 @@ def test_one_function_is_judged_by_its_own_loss(
     again = bptt(*shlex.split(command[1]))
     assert again.code == 1, again.err
     assert "At w = [[" in again.out
-    numbers = re.findall(r"  (?:yours|autodiff) .*", ended.out)
-    assert numbers == re.findall(r"  (?:yours|autodiff) .*", again.out)
+    numbers = re.findall(r"(?m)^  (?:yours|autodiff) .*", ended.out)
+    assert numbers == re.findall(r"(?m)^  (?:yours|autodiff) .*", again.out)
 
 
 @pytest.mark.parametrize(

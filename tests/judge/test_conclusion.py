@@ -96,7 +96,11 @@ def show(shape: tuple[int, ...], arguments: Any) -> Any:
     wrong.flat[-1] = 1.0
     found = state_compared({"w": wrong}, {"w": true}, {"w": np.full(shape, 0.5)})
     found = found._replace(case=found.case._replace(arguments=arguments))
-    made: Any = SimpleNamespace(describe_sizes=lambda found: "sizes", reproduce=lambda found: "")
+    made: Any = SimpleNamespace(
+        describe_sizes=lambda found: "sizes",
+        reproduce=lambda found: "",
+        write_case=lambda found: "",
+    )
     return make_counterexample(made, found)
 
 

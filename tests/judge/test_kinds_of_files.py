@@ -21,6 +21,7 @@ from bptt_verifier.judge.files import (
     OWN,
     check_signature,
     choose_kind,
+    count_positional,
     find_object,
     find_zero_gradients,
     is_guarded,
@@ -29,6 +30,7 @@ from bptt_verifier.judge.files import (
     read_file,
     read_named,
     takes_data,
+    takes_other_inputs,
 )
 from bptt_verifier.program.source_file import RecordedCall, find_definitions
 
@@ -124,6 +126,19 @@ def test_an_argument_of_one_shape_is_data_and_one_of_several_is_weights() -> Non
     assert takes({"W": np.ones(2), "b": np.ones(1)})  # of another model
 
 
+def test_inputs_of_one_or_two_axes_are_none_of_a_derivation() -> None:
+    for inputs, other in [([1, 2], True), (np.ones((2, 2)), True), (np.ones((2, 2, 2)), False)]:
+        assert takes_other_inputs(RecordedCall(None, {"params": [], "x": inputs})) is other
+    assert not takes_other_inputs(RecordedCall(None, {"params": []}))
+    assert not takes_other_inputs(RecordedCall(None, {"params": [], "x": 1}))
+
+
+def test_arguments_in_order_are_counted_where_a_function_tells_them() -> None:
+    assert count_positional(lambda p, /, x, *, y: 0) == 2
+    assert count_positional(lambda p, *others: 0) == 3
+    assert count_positional(max) == 3
+
+
 METHODS = "    def {}(self, x):\n        return x\n"
 
 
@@ -152,6 +167,9 @@ def test_candidates_return_a_loss_with_gradients_or_have_both_methods() -> None:
         ("def f(w):\n    return w.sum(), {'w': w}\n", False),  # any two results
         ("def f_grad(w):\n    loss = w\n    return loss, w\n", False),
         ("def f(w):\n    loss = w\n    return loss\n", False),
+        ("def f(w):\n    return {'loss': w.sum(), 'grads': w}\n", True),
+        ("def f(w):\n    return {'loss': w.sum(), 'hidden': w}\n", False),
+        ("def f(w):\n    return w.sum(), ((dw, dv), db)\n", True),
     ],
 )
 def test_a_function_returns_a_loss_and_gradients_by_their_names(source: str, both: bool) -> None:

@@ -1,5 +1,6 @@
 """The leaves of nested parameters: their names, what is data, and how gradients are read."""
 
+import inspect
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -183,3 +184,8 @@ def test_a_loss_gets_the_structure_whose_leaves_have_the_shapes_given() -> None:
         ValueError, match="expected settings of different shapes, found two of the same"
     ):
         rebuild_before(loss, [trees[0], flatten({"W": W, "n": 3})])
+
+
+def test_a_universal_function_whose_signature_was_asked_for_is_data() -> None:
+    inspect.signature(np.cosh)  # some versions of NumPy note it in the function
+    assert flatten({"W": W, "act": np.cosh}).data == ("act",)

@@ -276,4 +276,4 @@ def test_source_locations_are_those_of_the_loss() -> None:
 def test_slopes_are_the_same_to_rounding_where_they_are_finite(
     one: list[float], other: list[float], same: bool
 ) -> None:
-    assert are_same_slopes(np.array(one), np.array(other)) is same
+    assert are_same_slopes(np.array(one, float), np.array(other, float)) is same

@@ -151,6 +151,7 @@ OF_PARAMS, OF_MODEL = write(BOTH, "params['{}']"), write(BOTH, "model['{}']")
 OF_THETA = (
     write(BOTH, "theta.cells[0]['{}']").replace("theta.cells[0]['V']", "theta.V")
 )  # fmt: skip
+NEW, INDENTED = "\n", "\n    "
 OF_SELF = indent(write(BOTH, "self.params['{}']"))
 SHAPES = {
     "arrays of the file, as in min-char-rnn": Shape(
@@ -188,6 +189,35 @@ SHAPES = {
     "arguments": Shape(
         f"{DATA}\ndef rnn(x, y, W, V, b):\n{write(BOTH)}\n    return loss, dW, dV, db\n",
         "rnn", WVb,
+    ),
+    "arguments beside data of the file": Shape(
+        f"{DATA}\nfirst, second, third = W, V, b\n"
+        f"def rnn(W, V, b):\n{write(BOTH)}\n    return loss.copy(), dW.astype(float), dV, db\n"
+        "rnn(first, second, third)\n",
+        "rnn", WVb,
+    ),
+    "a function that another makes": Shape(
+        f"{DATA}\ndef make(x, y):\n    def f(params):\n    {OF_PARAMS.replace(NEW, INDENTED)}\n"
+        "        return loss, dict(W=dW, V=dV, b=db)\n    return f\n"
+        "params, f = dict(W=W, V=V, b=b), make(x, y)\nf(params)\n",
+        "f", WVb,
+    ),
+    "a dict of the loss and the gradients": Shape(
+        f"{DATA}\ndef f(theta, xs, labels):\n    U, W, V, s = *theta.values(), np.zeros(2)\n"
+        "    h = np.tanh(U @ xs[0] + W @ s)\n    e = V @ h - labels\n"
+        "    da = (V.T @ e) * (1 - h**2)\n"
+        "    grads = dict(U=np.outer(da, xs[0]), W=np.outer(da, s), V=np.outer(e, h))\n"
+        "    return {'loss': 0.5 * np.sum(e**2), 'grads': grads}\n"
+        "f(dict(U=W, W=V, V=rng.normal(size=(3, 2))), x, np.ones(3))\n",
+        "f", ("U", "W", "V"),
+    ),
+    "lists of weights": Shape(
+        f"{DATA}\nweights, biases = [W, V], [b, y]\ndef backprop(x):\n"
+        "    h = np.tanh(weights[0] @ x[0] + biases[0])\n    e = weights[1] @ h + biases[1]\n"
+        "    d = (weights[1].T @ e) * (1 - h**2)\n    cost = 0.5 * np.sum(e**2)\n"
+        "    dweights, dbiases = [np.outer(d, x[0]), np.outer(e, h)], [d, e]\n"
+        "    return cost, dweights, dbiases\nbackprop(x)\n",
+        "backprop", ("weights[0]", "weights[1]", "biases[0]", "biases[1]"),
     ),
     "a dict of the file": Shape(
         f"{DATA}\nmodel = dict(W=W, V=V, b=b)\ndef f(x, y):\n{OF_MODEL}\n"
