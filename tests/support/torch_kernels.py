@@ -9,8 +9,8 @@ import numpy as np
 
 # By mistake, what is said in float32 and float64, and in 16 bits.
 MISTAKES = {
-    "the cell state is not carried": ("nothing is passed back to the step before", "for x, "),
-    "the forget gate has the old state's slope": ("jax.nn.sigmoid(f)", "for U"),
+    "the cell state is not carried": "nothing is passed back to the step before",
+    "the forget gate has the old state's slope": "jax.nn.sigmoid(f)",
 }
 
 
