@@ -197,6 +197,14 @@ def test_an_output_of_the_name_of_an_argument_is_not_taken_for_its_gradient() ->
     assert mistake.name == "forward-differs"
 
 
+def test_a_small_factor_hides_no_mistake() -> None:
+    def backward(arguments: Any, d: Any) -> Any:
+        return (np.where(np.arange(300) < 100, 0, d / 300).astype(BFLOAT16),)
+
+    x = np.linspace(1, 2, 300).astype(BFLOAT16)
+    assert verify_vjp(backward, jnp.mean, (x,), cases=1).verdict is Verdict.DISAGREES
+
+
 def test_none_is_a_gradient_of_zeros() -> None:
     given = (np.linspace(1, 2, 3), np.ones(2))
     assert verify_vjp(lambda a, d: (d * np.cos(a[0]), None), lambda x, y: jnp.sin(x), given)
@@ -311,8 +319,12 @@ def test_a_formula_that_cancels_where_the_stated_one_does_not_is_not_called_wron
     assert report.verdict is not Verdict.DISAGREES
     # Where all slopes are small, the terms are larger yet beside the largest gradient.
     saturated = np.random.default_rng(9).uniform(4, 8, 60).astype(dtype)
-    report = verify_vjp(backward, forward, (saturated,), cases=1)
-    assert report.verdict is not Verdict.DISAGREES, str(report)
+    for gain in (1, 10):
+        report = verify_vjp(
+            lambda a, c, gain=gain: backward(a, c * c.dtype.type(gain)),
+            lambda x, gain=gain: gain * forward(x), (saturated,), cases=1,
+        )  # fmt: skip
+        assert report.verdict is not Verdict.DISAGREES, str(report)
     wrong = verify_vjp(
         lambda a, c: (np.where(np.abs(a[0]) < 1, 0, backward(a, c)[0]).astype(dtype),),
         forward, (x,), cases=1, seed=9,
