@@ -1,5 +1,6 @@
 """Verdicts on kernels: vector-Jacobian products in the precision they run in."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -301,6 +302,16 @@ def test_a_kernel_that_rounds_every_operation_is_not_wrong_where_tanh_is_saturat
     assert str(report.verdict) == verdict, str(report)
 
 
+def multiply(forward: Any, gain: float, x: Any) -> Any:
+    """A function, times a number."""
+    return gain * forward(x)
+
+
+def scale(backward: Any, gain: float, arguments: Any, cotangents: Any) -> Any:
+    """The pull-back of a function, times a number."""
+    return backward(arguments, cotangents * cotangents.dtype.type(gain))
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16], ids=["bfloat16", "float16"])
 def test_a_formula_that_cancels_where_the_stated_one_does_not_is_not_called_wrong(
     dtype: Any,
@@ -320,10 +331,8 @@ def test_a_formula_that_cancels_where_the_stated_one_does_not_is_not_called_wron
     # Where all slopes are small, the terms are larger yet beside the largest gradient.
     saturated = np.random.default_rng(9).uniform(4, 8, 60).astype(dtype)
     for gain in (1, 10):
-        report = verify_vjp(
-            lambda a, c, gain=gain: backward(a, c * c.dtype.type(gain)),
-            lambda x, gain=gain: gain * forward(x), (saturated,), cases=1,
-        )  # fmt: skip
+        scaled = partial(scale, backward, gain), partial(multiply, forward, gain)
+        report = verify_vjp(*scaled, (saturated,), cases=1)
         assert report.verdict is not Verdict.DISAGREES, str(report)
     wrong = verify_vjp(
         lambda a, c: (np.where(np.abs(a[0]) < 1, 0, backward(a, c)[0]).astype(dtype),),
