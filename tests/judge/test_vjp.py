@@ -312,6 +312,7 @@ def scale(backward: Any, gain: float, arguments: Any, cotangents: Any) -> Any:
     return backward(arguments, cotangents * cotangents.dtype.type(gain))
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16], ids=["bfloat16", "float16"])
 def test_a_formula_that_cancels_where_the_stated_one_does_not_is_not_called_wrong(
     dtype: Any,
