@@ -15,6 +15,7 @@ from bptt_verifier.tolerance.formats import find_largest, find_unit, is_half
 from bptt_verifier.tolerance.projections import (
     APPROXIMATE,
     Measurement,
+    is_scaled,
     measure,
     root_mean_square,
 )
@@ -194,6 +195,8 @@ def measure_at(
             else:
                 measured[name] = by_share
             measured[name] = measured[name]._replace(explained=True)
+            continue
+        if is_scaled(errors[name], true[name], dtypes[name]):
             continue
         terms = find_largest_terms(name, true[name], near, calls.pullback)
         by_another = measure_result(name, imitated, terms=terms)
