@@ -105,7 +105,7 @@ class DirectionJudgement(KernelJudgement):
     def explain(self) -> tuple[Mistake, ...]:
         """Name what is wrong with each result, and where it is wrong."""
         wrong = [each for each in self.found if each.wrong]
-        return explain(self.every[wrong[0].case.setting], wrong, self.tests)
+        return explain(self.every, wrong, self.tests)
 
     def reword(self, mistake: Mistake) -> Mistake:
         """Speak of results where the judge of pull-backs speaks of gradients."""
@@ -234,8 +234,11 @@ def read_direction(direction: Any, arguments: Arguments) -> dict[str, Array]:
     return found
 
 
-def explain(calls: KernelCalls, wrong: Sequence[Found], tests: int) -> tuple[Mistake, ...]:
+def explain(
+    every: Sequence[KernelCalls], wrong: Sequence[Found], tests: int
+) -> tuple[Mistake, ...]:
     """Name what is wrong with each result, or that it is not linear, and where it is wrong."""
+    calls = every[wrong[0].case.setting]
     case, names = wrong[0].case, list(dict.fromkeys(n for each in wrong for n in each.wrong))
     once, twice = (
         calls.ask(case.point, {n: factor * v for n, v in case.cotangents.items()})
@@ -252,7 +255,7 @@ def explain(calls: KernelCalls, wrong: Sequence[Found], tests: int) -> tuple[Mis
     mistakes: dict[tuple[str, str], list[str]] = {}
     for name in names:
         cases = [each for each in wrong if name in each.wrong]
-        mistakes.setdefault(name_gradient(name, cases, calls.arguments.data), []).append(name)
+        mistakes.setdefault(name_gradient(name, cases, every), []).append(name)
     return tuple(
         Mistake(kind, f"in {join(alike)}, {said}{where}.", {"results": alike, "moving": moving})
         for (kind, said), alike in mistakes.items()

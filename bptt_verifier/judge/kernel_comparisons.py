@@ -15,6 +15,7 @@ from bptt_verifier.tolerance.formats import find_largest, find_unit, is_half
 from bptt_verifier.tolerance.projections import (
     APPROXIMATE,
     Measurement,
+    is_scaled,
     measure,
     root_mean_square,
 )
@@ -28,6 +29,8 @@ NEAR_OVERFLOW = 16  # times smaller than a format's largest number may be what o
 # Neighbours at which rounding is imitated. Its errors hardly change from one to another.
 IMITATED = 4
 STEEPEST = 4  # the inverse of the largest slope of the logistic function
+SMALL = 32, 64  # times smaller arguments saturate no function
+SETTLED = 1.5  # times as large is a gradient, at most, that does not grow with smaller arguments
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 
@@ -193,7 +196,9 @@ def measure_at(
                 measured[name] = by_share
             measured[name] = measured[name]._replace(explained=True)
             continue
-        terms = find_largest_terms(true[name], near)
+        if is_scaled(errors[name], true[name], dtypes[name]):
+            continue
+        terms = find_largest_terms(name, true[name], near, calls.pullback)
         by_another = measure_result(name, imitated, terms=terms)
         if not by_another.wrong:
             measured[name] = by_another._replace(explained=True)
@@ -202,13 +207,20 @@ def measure_at(
     return Found(case, submitted, true, of_gradients, of_outputs, frozenset(unsure))
 
 
-def find_largest_terms(exact: Array, near: Neighbours) -> float:
+def find_largest_terms(name: str, exact: Array, near: Neighbours, pullback: Pullback) -> float:
     """Find how large the terms may be that cancel in another formula of the same function.
 
-    They are as large as the cotangents that arrive at a slope such as s (1 − s).
+    They are those of the gradient where the slopes are largest, which is where the argument is
+    small, unless the gradient grows on and on there, as behind a normalisation.
     """
-    given = [float(np.abs(c).max(initial=0)) for each in near.cotangents for c in each.values()]
-    return max(STEEPEST * float(np.abs(exact).max(initial=0.0)), *given)
+    largest, point = float(np.abs(exact).max(initial=0.0)), near.points[0]
+    if name in point:
+        small = [dict(point) | {name: point[name].astype(np.float64) / by} for by in SMALL]
+        found = attempt(pullback.pull_back, small, [near.cotangents[0]] * len(small))
+        if not isinstance(found, Failure):
+            smaller, smallest = (float(np.abs(g).max(initial=0)) for g in found.gradients[name])
+            largest = max(largest, smallest) if smallest < SETTLED * smaller else largest
+    return STEEPEST * largest
 
 
 def imitate_rounding(

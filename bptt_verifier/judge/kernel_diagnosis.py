@@ -1,6 +1,6 @@
 """What is wrong with a kernel's gradients: names for single gradients, places, and sizes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,7 @@ def diagnose_kernel(every: Sequence[KernelCalls], found: Sequence[Found]) -> tup
     mistakes: dict[tuple[str, str], list[str]] = {}
     for name in wrong:
         cases = [each.nearest for each in found if name in each.wrong]
-        data = every[cases[0].case.setting].arguments.data
-        mistakes.setdefault(name_gradient(name, cases, data), []).append(name)
+        mistakes.setdefault(name_gradient(name, cases, every), []).append(name)
     sizes = find_wrong_sizes(every, found)
     named = (
         Mistake(kind, f"in the gradient{'s'[: len(names) > 1]} for {', '.join(names)}, {said}.",
@@ -42,12 +41,18 @@ def diagnose_kernel(every: Sequence[KernelCalls], found: Sequence[Found]) -> tup
     return (*filter(None, [sizes]), *named)
 
 
-def name_gradient(name: str, cases: Sequence[Found], data: Mapping[str, Any]) -> tuple[str, str]:
-    """Name what is wrong with one gradient in these cases: a name, and a sentence's end."""
+def name_gradient(
+    name: str, cases: Sequence[Found], every: Sequence[KernelCalls]
+) -> tuple[str, str]:
+    """Name what is wrong with one gradient in these cases: a name, and a sentence's end.
+
+    `every` are the calls of all settings.
+    """
     for kind, said, change in list_explanations(name, cases):
         if all(explains(each, name, change) for each in cases):
             return kind, said
-    lengths = {find_beyond_length(each, name, data) for each in cases}
+    data = [every[each.case.setting].arguments.data for each in cases]
+    lengths = {find_beyond_length(*each, name) for each in zip(cases, data, strict=True)}
     if len(lengths) == 1 and "" not in lengths:
         return "wrong-beyond-length", f"entries beyond {lengths.pop()} alone are wrong"
     places = find_common_places(name, cases)

@@ -96,7 +96,7 @@ def find_tile(indices: Sequence[int], size: int) -> int:
     return 0
 
 
-def find_beyond_length(found: Found, name: str, data: Mapping[str, Any]) -> str:
+def find_beyond_length(found: Found, data: Mapping[str, Any], name: str) -> str:
     """Find the lengths beyond which alone a gradient is wrong; empty if there are none.
 
     Lengths are integers, one for each index of one axis, that are at most another axis' size.

@@ -32,6 +32,7 @@ OF_CALLS = frozenset("unwritten-output not-deterministic depends-on-calls".split
 RANDOM = 2.0**-6  # a relative change from call to call that no order of sums makes
 COARSE_NOISE = 64  # units of the dtype that it has to exceed as well
 EVIDENT_BITS = 24  # of numbers that are equal in two answers, at least, if it is not by chance
+REMAINDER = 2.0**-18  # of a gradient, that zero cotangents may give in any format
 UNCHANGED = 1e-9  # relative change of an exact gradient that is rounding in float64
 
 
@@ -232,7 +233,7 @@ def find_nonlinearity(question: Question) -> Mistake | None:
     """Call with scaled cotangents, with two parts of them, and with zeros."""
     given, answer = question.case.cotangents, question.answer
     zero = question.ask(cotangents={n: np.zeros_like(v) for n, v in given.items()})
-    if zero is not None and (name := question.differs(zero, {n: 0 * v for n, v in answer.items()})):
+    if zero is not None and (name := find_remainder(question, zero)):
         said = f"zero cotangents give a gradient for {name} that is not zero."
         return Mistake("not-linear-in-cotangents", said, {"gradients": [name]})
     for factor in SCALES:
@@ -254,6 +255,18 @@ def find_nonlinearity(question: Question) -> Mistake | None:
             said = f"two parts of the cotangents do not add up to the gradient for {name}."
             return Mistake("not-linear-in-cotangents", said, {"gradients": [name]})
     return None
+
+
+def find_remainder(question: Question, zero: Arrays) -> str:
+    """Find a gradient that is not zero for cotangents of zeros; empty if all are.
+
+    Zeros have no rounding errors in any format: what is left may be an ε, as of a logarithm.
+    """
+    for name, value in zero.items():
+        size = max(question.find_size(name), REMAINDER * root_mean_square(question.answer[name]))
+        if not np.all(np.abs(value) <= np.minimum(TWICE * question.tolerance[name], size)):
+            return name
+    return ""
 
 
 def keep_every_second(values: Array, start: int) -> Array:

@@ -268,6 +268,18 @@ def remove_factor(errors: Array, exact: Array) -> tuple[float, Array]:
     return factor, errors - factor * exact
 
 
+def is_scaled(errors: Array, exact: Array, dtype: Any) -> bool:
+    """Tell whether a submission is a multiple of the exact gradient, but for two roundings.
+
+    It has lost no digits then, in whatever formula.
+    """
+    if not exact.any():
+        return False
+    factor, left = remove_factor(errors, exact)
+    rounding = find_unit(dtype) * np.abs((1 + factor) * exact) + find_smallest(dtype)
+    return abs(1 + factor) >= KEPT and bool(np.all(np.abs(left) <= 2 * rounding))
+
+
 def measure_slices(
     errors: Array,
     exact: Array,

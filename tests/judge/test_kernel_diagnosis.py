@@ -61,7 +61,8 @@ def test_entries_beyond_the_lengths_are_told_from_steps() -> None:
     def backward(arguments: Any, d: Any) -> Any:
         return d * np.cos(arguments[0]), None
 
-    report = verify_vjp(backward, forward, (draw_rnn(np.float32)[0], lengths), cases=1)
+    x = draw_rnn(np.float32)[0]
+    report = verify_vjp(backward, forward, [(x, lengths), (x, np.array([1, 4, 2]))], cases=1)
     (mistake,) = report.mistakes
     assert mistake.name == "wrong-beyond-length"
     assert "beyond lengths" in mistake.explanation

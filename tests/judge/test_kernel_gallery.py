@@ -55,6 +55,8 @@ def test_the_gallery_is_judged_in_every_precision(kernel: str, dtype: Any) -> No
     for mistake in exhibit.mistakes:
         report = verify_vjp(exhibit.wrong(mistake), exhibit.forward, arguments)
         assert report.verdict is Verdict.DISAGREES, f"{mistake}: {report}"
+        said = " ".join(each.explanation for each in report.mistakes)
+        assert exhibit.mistakes[mistake] in said, f"{mistake}: {report}"
 
 
 @pytest.mark.parametrize("cases", [4, 5, 1003])

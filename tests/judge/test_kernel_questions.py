@@ -188,3 +188,15 @@ def test_sizes_that_were_not_tried_are_stated() -> None:
     note = "All sizes of axis 0 of x are multiples of 16"
     assert note in str(verify_vjp(backward, jnp.sin, (given,), cases=1))
     assert note not in str(verify_vjp(backward, jnp.sin, [(given,), (given[:7],)], cases=1))
+
+
+@pytest.mark.parametrize(("added", "right"), [(0.01, False), (1e-6, True)])
+def test_zero_cotangents_give_zero_in_16_bits_but_for_an_epsilon(added: float, right: bool) -> None:
+    def backward(arguments: Any, d: Any) -> Any:
+        found = d.astype(np.float32) * np.cos(arguments[0].astype(np.float32)) + added
+        return (found.astype(jnp.bfloat16),)
+
+    x = np.linspace(-1, 1, 9).astype(jnp.bfloat16)
+    report = verify_vjp(backward, jnp.sin, (x,), cases=1)
+    names = [mistake.name for mistake in report.mistakes]
+    assert names == ([] if right else ["not-linear-in-cotangents"])

@@ -1,5 +1,6 @@
 """Verdicts on kernels: vector-Jacobian products in the precision they run in."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -197,6 +198,14 @@ def test_an_output_of_the_name_of_an_argument_is_not_taken_for_its_gradient() ->
     assert mistake.name == "forward-differs"
 
 
+def test_a_small_factor_hides_no_mistake() -> None:
+    def backward(arguments: Any, d: Any) -> Any:
+        return (np.where(np.arange(300) < 100, 0, d / 300).astype(BFLOAT16),)
+
+    x = np.linspace(1, 2, 300).astype(BFLOAT16)
+    assert verify_vjp(backward, jnp.mean, (x,), cases=1).verdict is Verdict.DISAGREES
+
+
 def test_none_is_a_gradient_of_zeros() -> None:
     given = (np.linspace(1, 2, 3), np.ones(2))
     assert verify_vjp(lambda a, d: (d * np.cos(a[0]), None), lambda x, y: jnp.sin(x), given)
@@ -293,6 +302,17 @@ def test_a_kernel_that_rounds_every_operation_is_not_wrong_where_tanh_is_saturat
     assert str(report.verdict) == verdict, str(report)
 
 
+def multiply(forward: Any, gain: float, x: Any) -> Any:
+    """A function, times a number."""
+    return gain * forward(x)
+
+
+def scale(backward: Any, gain: float, arguments: Any, cotangents: Any) -> Any:
+    """The pull-back of a function, times a number."""
+    return backward(arguments, cotangents * cotangents.dtype.type(gain))
+
+
+@pytest.mark.table(2)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16], ids=["bfloat16", "float16"])
 def test_a_formula_that_cancels_where_the_stated_one_does_not_is_not_called_wrong(
     dtype: Any,
@@ -311,8 +331,10 @@ def test_a_formula_that_cancels_where_the_stated_one_does_not_is_not_called_wron
     assert report.verdict is not Verdict.DISAGREES
     # Where all slopes are small, the terms are larger yet beside the largest gradient.
     saturated = np.random.default_rng(9).uniform(4, 8, 60).astype(dtype)
-    report = verify_vjp(backward, forward, (saturated,), cases=1)
-    assert report.verdict is not Verdict.DISAGREES, str(report)
+    for gain in (1, 10):
+        scaled = partial(scale, backward, gain), partial(multiply, forward, gain)
+        report = verify_vjp(*scaled, (saturated,), cases=1)
+        assert report.verdict is not Verdict.DISAGREES, str(report)
     wrong = verify_vjp(
         lambda a, c: (np.where(np.abs(a[0]) < 1, 0, backward(a, c)[0]).astype(dtype),),
         forward, (x,), cases=1, seed=9,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.tolerance.formats import round_once
-from bptt_verifier.tolerance.projections import explain_errors, measure
+from bptt_verifier.tolerance.projections import explain_errors, is_scaled, measure
 
 TESTS = 1000
 
@@ -171,3 +171,12 @@ def test_an_error_of_one_entry_is_seen_from_the_size_that_is_stated(shape: Any) 
             errors = rounded.copy()
             errors[(slice(None), *entry)] += times * found.visible[entry]
             assert measure(errors, exact, jnp.bfloat16, TESTS).wrong == seen
+
+
+@pytest.mark.parametrize(("factor", "scaled"), [(1.01, True), (-1, True), (0, False)])
+def test_a_multiple_of_the_gradient_has_lost_no_digits(factor: float, scaled: bool) -> None:
+    exact = neighbours((4, 30))
+    errors = round_once(factor * exact, jnp.bfloat16) - exact
+    assert is_scaled(errors, exact, jnp.bfloat16) == scaled
+    errors[0, 0, 0] += 0.1
+    assert not is_scaled(errors, exact, jnp.bfloat16)
