@@ -7,18 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# By mistake, what is said in float32 and float64, and in 16 bits.
+# By mistake, what is said of it.
 MISTAKES = {
-<<<<<<< HEAD
-    "the cell state is not carried": (
-        "no gradient is passed on to the step before",
-        "gradient of x, ",
-    ),
-    "the forget gate has the old state's slope": ("jax.nn.sigmoid(f)", "gradient of U"),
-=======
-    "the cell state is not carried": "nothing is passed back to the step before",
+    "the cell state is not carried": "no gradient is passed on to the step before",
     "the forget gate has the old state's slope": "jax.nn.sigmoid(f)",
->>>>>>> s7-E
 }
 
 
