@@ -13,7 +13,8 @@ from bptt_verifier.judge.conclusion import (
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.program.attempt import use_own_settings
-from bptt_verifier.reference.own_loss import Loss, prepare
+from bptt_verifier.reference.case import Loss
+from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import read_point
 from bptt_verifier.report import Report, shortest
 from bptt_verifier.report.numbers import write_numbers

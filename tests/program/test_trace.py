@@ -14,9 +14,9 @@ from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import (
-    are_same_slopes,
     UNROLLED,
     Program,
+    are_same_slopes,
     forward,
     trace,
 )
