@@ -18,7 +18,7 @@ from bptt_verifier.judge.kernel_questions import (
     find_lazy_answer,
     prepare_question,
 )
-from bptt_verifier.judge.path import Path
+from bptt_verifier.judge.path import Judgement
 from bptt_verifier.judge.verify import require_function
 from bptt_verifier.report import Counterexample, Mistake, ParameterResult, Report
 from bptt_verifier.tolerance.comparison import Comparison, Verdict, overall
@@ -38,7 +38,7 @@ def require_settings(functions: Iterable[Any], cases: int, seed: int) -> None:
     require_at_least(0, "seed", seed)
 
 
-class KernelJudgement(Path):
+class KernelJudgement(Judgement):
     """The judgement of one kernel at the cases of all settings.
 
     `given` are the cotangents, or the direction, of the first setting's first case, and `number`

@@ -49,14 +49,14 @@ def judge(
     exact values are compared. The search for a mistake's name takes `timeout` seconds at most.
     """
     submission = Submission(gradients)
-    report = Judgement(submission, subject, name, progress, timeout).judge()
+    report = SubjectJudgement(submission, subject, name, progress, timeout).judge()
     return report._replace(notes=(*report.notes, *submission.notes))
 
 
-class Path(ABC):
-    """The path of one submission to its report, the same for functions and kernels.
+class Judgement(ABC):
+    """The steps from a submission to its report, the same for functions and kernels.
 
-    Each step returns a report where it ends the path, else None.
+    Each step returns a report where it ends the judgement, else None.
     """
 
     @property
@@ -69,12 +69,12 @@ class Path(ABC):
         """Report on what the steps have found."""
 
     def judge(self) -> Report:
-        """Take the steps, and conclude unless one of them has ended the path."""
+        """Take the steps, and conclude unless one of them has ended the judgement."""
         ended = next((found for step in self.steps if (found := step()) is not None), None)
         return self.conclude() if ended is None else ended
 
 
-class Judgement(Path):
+class SubjectJudgement(Judgement):
     """The judgement of one submission: what has been compared, and what is known of its precision.
 
     `precision` is the format in which the submission computes, if it is coarser than that of its
