@@ -1,6 +1,8 @@
 """The conclusion from all cases: the report, with the diagnosis where something disagrees."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.submission import Breach
 from bptt_verifier.mistakes.effort import limit_effort
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure
 from bptt_verifier.program.attempt import attempt as protect
 from bptt_verifier.reference import exact_values
@@ -23,6 +26,7 @@ from bptt_verifier.report import (
     nine_digits,
     shortest,
 )
+from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.comparison import (
     Comparison,
     Verdict,
@@ -39,20 +43,26 @@ Progress = Callable[[int, int], None]
 SHOWN = 100  # entries of a gradient that a counterexample shows whole
 
 
-def summarise_parameters(compared: Iterable[Compared]) -> dict[str, ParameterResult]:
+def summarise_parameters(
+    comparisons: Iterable[Comparison], resolving: float = RESOLVING
+) -> dict[str, ParameterResult]:
     """Find the worst entry of each gradient over all cases, and the verdict on it."""
     by_name: dict[str, list[Comparison]] = {}
-    for found in compared:
-        for comparison in found.comparisons:
-            by_name.setdefault(comparison.name, []).append(comparison)
+    for comparison in comparisons:
+        by_name.setdefault(comparison.name, []).append(comparison)
     results = {}
-    for name, comparisons in by_name.items():
-        worst = worst_of(comparisons)
+    for name, of_name in by_name.items():
+        worst = worst_of(of_name)
         results[name] = ParameterResult(
-            verdict_of(comparisons), worst.error, worst.entry, worst.yours, worst.reference,
-            worst.allowed, len(comparisons), min(each.resolution for each in comparisons),
+            verdict_of(of_name, resolving), worst.error, worst.entry, worst.yours, worst.reference,
+            worst.allowed, len(of_name), min(each.resolution for each in of_name),
         )  # fmt: skip
     return results
+
+
+def list_comparisons(compared: Iterable[Compared]) -> Iterator[Comparison]:
+    """List the comparisons of all cases."""
+    return chain.from_iterable(found.comparisons for found in compared)
 
 
 def describe_precision(
@@ -148,7 +158,8 @@ def conclude(
 
     The search for a name takes `seconds` at most, and reports its progress.
     """
-    parameters = accept_zeros(summarise_parameters([*compared, *probes]), subject.zeros)
+    parameters = summarise_parameters(list_comparisons([*compared, *probes]))
+    parameters = accept_zeros(parameters, subject.zeros)
     by_probe = [(probe, measure_steps(probe)) for probe in probes]
     steps = summarise_steps([found for _, found in by_probe]) if by_probe else ()
     wrong_steps = [step.t for step in steps if step.verdict is Verdict.DISAGREES]
@@ -238,16 +249,33 @@ def make_counterexample(subject: Subject, found: Compared) -> Counterexample:
     arrays = found.case.arguments
     if sum(value.size for value in arrays.values()) > 4 * SHOWN:
         arrays = {}
-    yours, autodiff = nine_digits(submitted), nine_digits(values)
+    sizes = subject.describe_sizes(found) + row
+    numbers, case = (submitted, values, error), subject.write_case(found)
+    return show_numbers(sizes, worst.name, numbers, subject.reproduce(found), arrays, case)
+
+
+def show_numbers(
+    sizes: str,
+    gradient: str,
+    numbers: tuple[Array, Array, Array],
+    call: str,
+    arguments: Mapping[str, Array] = MappingProxyType({}),
+    case: str = "",
+) -> Counterexample:
+    """Show numbers of a gradient, yours and the true ones, and errors in units of the allowed ones.
+
+    `call` yields them again, and `case` is what the command line calls their case.
+    """
+    yours, autodiff, errors = numbers
     return Counterexample(
-        sizes=subject.describe_sizes(found) + row,
-        arrays={name: shortest(value).tolist() for name, value in arrays.items()},
-        gradient=worst.name,
-        yours=np.atleast_1d(yours).tolist(),
-        autodiff=np.atleast_1d(autodiff).tolist(),
-        error_over_bound=np.atleast_1d(error).tolist(),
-        reproduce=subject.reproduce(found),
-        case=subject.write_case(found),
+        sizes=sizes,
+        arrays={name: shortest(value).tolist() for name, value in arguments.items()},
+        gradient=gradient,
+        yours=np.atleast_1d(nine_digits(yours)).tolist(),
+        autodiff=np.atleast_1d(nine_digits(autodiff)).tolist(),
+        error_over_bound=np.atleast_1d(errors).tolist(),
+        reproduce=call,
+        case=case,
     )
 
 

@@ -221,7 +221,7 @@ def verify_along(
         settings = read_settings(arguments, stated)
         every = [DirectionCalls(function, prepare(stated, each)) for each in settings]
         given = None if direction is None else read_direction(direction, settings[0])
-        return judgement(every, given, cases, seed).judge(name)
+        return judgement(name, every, given, cases, seed).judge()
 
 
 def read_direction(direction: Any, arguments: Arguments) -> dict[str, Array]:

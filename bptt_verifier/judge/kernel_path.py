@@ -1,11 +1,13 @@
 """The path from a kernel to a report, the same for pull-backs, push-forwards and Hessians."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
+from bptt_verifier.judge.conclusion import accept_zeros, show_numbers, summarise_parameters
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
 from bptt_verifier.judge.kernel_comparisons import OVERFLOW, Found, compare_kernel
@@ -16,9 +18,10 @@ from bptt_verifier.judge.kernel_questions import (
     find_lazy_answer,
     prepare_question,
 )
+from bptt_verifier.judge.path import Judgement
 from bptt_verifier.judge.verify import require_function
-from bptt_verifier.report import Counterexample, Mistake, ParameterResult, Report, nine_digits
-from bptt_verifier.tolerance.comparison import Verdict, overall
+from bptt_verifier.report import Counterexample, Mistake, ParameterResult, Report
+from bptt_verifier.tolerance.comparison import Comparison, Verdict, overall
 from manual_bptt.inputs import require_at_least
 
 CASES = 3  # cases of each setting: the arguments given, and drawn ones
@@ -35,7 +38,7 @@ def require_settings(functions: Iterable[Any], cases: int, seed: int) -> None:
     require_at_least(0, "seed", seed)
 
 
-class KernelJudgement(ABC):
+class KernelJudgement(Judgement):
     """The judgement of one kernel at the cases of all settings.
 
     `given` are the cotangents, or the direction, of the first setting's first case, and `number`
@@ -45,7 +48,10 @@ class KernelJudgement(ABC):
     questions: ClassVar[Sequence[Callable[[Question], Mistake | None]]] = EVERY
     call: ClassVar[str]  # the call that yields the report again, without its options
 
-    def __init__(self, every: Sequence[KernelCalls], given: Any, number: int, seed: int) -> None:
+    def __init__(
+        self, name: str, every: Sequence[KernelCalls], given: Any, number: int, seed: int
+    ) -> None:
+        self.name = name
         self.every, self.given, self.number, self.seed = every, given, number, seed
         self.tests = number * sum(map(count_tests, every))
         self.found: list[Found] = []
@@ -64,31 +70,33 @@ class KernelJudgement(ABC):
         """Speak of a finding as fits what is judged."""
         return mistake
 
-    def judge(self, name: str) -> Report:
-        """Compare at all cases, ask what a lazy kernel fails, and report."""
-        for setting, calls in enumerate(self.every):
-            breach = self.compare_setting(setting, calls)
-            if breach is not None:
-                mistakes = (self.reword(breach),)
-                return Report(name, Verdict.DISAGREES, mistakes, cases=len(self.found))
+    @property
+    def steps(self) -> Sequence[Callable[[], Report | None]]:
+        """The comparisons at the cases of all settings, in which the contract is checked."""
+        return [partial(self.compare_setting, *each) for each in enumerate(self.every)]
+
+    def conclude(self) -> Report:
+        """Ask what a lazy kernel fails, put the verdicts together, and explain what is wrong."""
         omitted = describe_overflow(self.left_out)
         if not self.found:
-            return Report(name, Verdict.INCONCLUSIVE, notes=omitted)
+            return Report(self.name, Verdict.INCONCLUSIVE, notes=omitted)
         answers = (find_lazy_answer(each, self.questions) for each in self.asked)
         lazy = tuple(map(self.reword, next(filter(None, answers), ())))
-        parameters = summarise(self.found)
+        parameters = summarise_kernel(self.found)
         verdict = overall(each.verdict for each in parameters.values())
-        notes = *omitted, *self.describe()
-        report = Report(name, verdict, lazy, None, parameters, cases=len(self.found), notes=notes)
-        if verdict is Verdict.DISAGREES:
-            options = f"seed={self.seed}, cases={self.number}"
-            example = show_worst(self.found, self.every, f"{self.call}, {options})")
-            named = [each for each in self.explain() if not (lazy and each.name == "unknown")]
-            report = report._replace(mistakes=(*lazy, *named), counterexample=example)
-        return report._replace(verdict=Verdict.DISAGREES) if lazy else report
+        report = Report(
+            self.name, Verdict.DISAGREES if lazy else verdict, lazy, parameters=parameters,
+            cases=len(self.found), notes=(*omitted, *self.describe()),
+        )  # fmt: skip
+        if verdict is not Verdict.DISAGREES:
+            return report
+        call = f"{self.call}, seed={self.seed}, cases={self.number})"
+        named = [each for each in self.explain() if not (lazy and each.name == "unknown")]
+        example = show_worst(self.found, self.every, call)
+        return report._replace(mistakes=(*lazy, *named), counterexample=example)
 
-    def compare_setting(self, setting: int, calls: KernelCalls) -> Mistake | None:
-        """Compare at the cases of one setting; return a breach of the contract, if there is one."""
+    def compare_setting(self, setting: int, calls: KernelCalls) -> Report | None:
+        """Compare at the cases of one setting; report a breach of the contract."""
         given = prepare_cotangents(calls, self.given if setting == 0 else None, self.seed)
         cases = [*draw_cases(setting, calls, given, self.number + 1, self.seed)]
         last = None
@@ -100,7 +108,8 @@ class KernelJudgement(ABC):
             elif here.details.get(OVERFLOW):
                 self.left_out.append(case.label)
             else:
-                return here
+                mistakes = (self.reword(here),)
+                return Report(self.name, Verdict.DISAGREES, mistakes, cases=len(self.found))
         question = None if last is None else prepare_question(calls, last, cases[-1])
         self.asked += [question] if question is not None else []
         return None
@@ -116,33 +125,32 @@ def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def summarise(found: Sequence[Found]) -> dict[str, ParameterResult]:
+def summarise_kernel(found: Sequence[Found]) -> dict[str, ParameterResult]:
     """Find the worst entry of each gradient over all cases, and the verdict on it.
 
     A gradient that is zero at all cases, such as that of W at T = 1, is right if the kernel's is
-    zero to rounding, unless there is no other.
+    zero to rounding, unless there is no other. One whose errors may be a mistake is not right.
     """
-    results, zeros = {}, find_zeros(found)
-    for name in dict.fromkeys(name for each in found for name in each.gradients):
-        here = [each for each in found if name in each.gradients]
-        worst = max(here, key=lambda each: each.gradients[name].excess)
-        measured = worst.gradients[name]
-        resolution = min(each.gradients[name].resolution for each in here)
-        wrong = any(each.gradients[name].wrong for each in here)
-        untestable = resolution > RESOLVED and name not in zeros
-        vague = untestable or any(name in each.unsure for each in here)
-        verdict = Verdict.DISAGREES if wrong else (
-            Verdict.INCONCLUSIVE if vague else Verdict.AGREES
-        )  # fmt: skip
-        with np.errstate(all="ignore"):
-            place = int(np.argmax(np.nan_to_num(np.abs(measured.mean) / measured.limit)))
-        entry = tuple(int(i) for i in np.unravel_index(place, measured.mean.shape))
-        results[name] = ParameterResult(
-            verdict, measured.excess, entry,
-            float(worst.submitted[name][(0, *entry)]), float(worst.exact[name][(0, *entry)]),
-            float(measured.limit[entry]), len(here), resolution,
-        )  # fmt: skip
-    return results
+    comparisons = (compare_gradient(each, name) for each in found for name in each.gradients)
+    parameters = accept_zeros(summarise_parameters(comparisons, RESOLVED), find_zeros(found))
+    unsure = {name for each in found for name in each.unsure}
+    return {
+        name: result._replace(verdict=Verdict.INCONCLUSIVE)
+        if name in unsure and result.verdict is Verdict.AGREES
+        else result
+        for name, result in parameters.items()
+    }
+
+
+def compare_gradient(found: Found, name: str) -> Comparison:
+    """Compare one gradient at one case: its worst entry, and its largest error of any kind."""
+    measured = found.gradients[name]
+    with np.errstate(all="ignore"):
+        place = int(np.argmax(np.nan_to_num(np.abs(measured.mean) / measured.limit)))
+    entry = tuple(int(i) for i in np.unravel_index(place, measured.mean.shape))
+    yours, exact = (float(each[name][(0, *entry)]) for each in (found.submitted, found.exact))
+    limit = float(measured.limit[entry])
+    return Comparison(name, measured.excess, entry, yours, exact, limit, measured.resolution)
 
 
 def find_zeros(found: Sequence[Found]) -> list[str]:
@@ -173,12 +181,6 @@ def show_worst(found: Sequence[Found], every: Sequence[KernelCalls], call: str) 
     leaves = every[worst.case.setting].arguments.leaves.items()
     shapes = " ".join(f"{leaf}={value.shape}" for leaf, value in leaves)
     where = f", row {list(row)} of {name}" if row else ""
-    return Counterexample(
-        sizes=f"{worst.case.label}, {shapes}{where}",
-        arrays={},
-        gradient=name,
-        yours=np.atleast_1d(nine_digits(submitted[row]))[:SHOWN].tolist(),
-        autodiff=np.atleast_1d(nine_digits(exact[row]))[:SHOWN].tolist(),
-        error_over_bound=drawn[:LARGEST_MAP, :LARGEST_MAP].tolist(),
-        reproduce=call,
-    )
+    yours, true = (np.atleast_1d(each[row])[:SHOWN] for each in (submitted, exact))
+    sizes = f"{worst.case.label}, {shapes}{where}"
+    return show_numbers(sizes, name, (yours, true, drawn[:LARGEST_MAP, :LARGEST_MAP]), call)

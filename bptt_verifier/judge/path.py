@@ -1,6 +1,7 @@
 """The path from a submission to a report, the same for every subject."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from bptt_verifier.judge.conclusion import (
     Progress,
     conclude,
     describe_precision,
+    list_comparisons,
     list_gradients,
     separate_steps,
     summarise_parameters,
@@ -47,23 +49,38 @@ def judge(
     exact values are compared. The search for a mistake's name takes `timeout` seconds at most.
     """
     submission = Submission(gradients)
-    judgement = Judgement(submission, subject, name, progress, timeout)
-    steps = (
-        judgement.check_contract, judgement.compare_cases, judgement.compare_probes,
-        judgement.compare_extreme_cases,
-    )  # fmt: skip
-    ended = next((found for step in steps if (found := step()) is not None), None)
-    report = judgement.conclude() if ended is None else ended
+    report = SubjectJudgement(submission, subject, name, progress, timeout).judge()
     return report._replace(notes=(*report.notes, *submission.notes))
 
 
-class Judgement:
+class Judgement(ABC):
+    """The steps from a submission to its report, the same for functions and kernels.
+
+    Each step returns a report where it ends the judgement, else None.
+    """
+
+    @property
+    @abstractmethod
+    def steps(self) -> Sequence[Callable[[], Report | None]]:
+        """The steps in order: the contract, the comparisons, further questions."""
+
+    @abstractmethod
+    def conclude(self) -> Report:
+        """Report on what the steps have found."""
+
+    def judge(self) -> Report:
+        """Take the steps, and conclude unless one of them has ended the judgement."""
+        ended = next((found for step in self.steps if (found := step()) is not None), None)
+        return self.conclude() if ended is None else ended
+
+
+class SubjectJudgement(Judgement):
     """The judgement of one submission: what has been compared, and what is known of its precision.
 
-    Each step returns a report where it ends the judgement, else None. `precision` is the format in
-    which the submission computes, if it is coarser than that of its results. `confirmed` are the
-    gradients known to be wrong. `overflows` are breaches by results that are not finite at large
-    values alone, or in half precision; `doubtful` are those found before the precision is known.
+    `precision` is the format in which the submission computes, if it is coarser than that of its
+    results. `confirmed` are the gradients known to be wrong. `overflows` are breaches by results
+    that are not finite at large values alone, or in half precision; `doubtful` are those found
+    before the precision is known.
     """
 
     def __init__(
@@ -84,12 +101,21 @@ class Judgement:
         self.overflows: list[Breach] = []
         self.doubtful: list[Breach] = []
 
+    @property
+    def steps(self) -> Sequence[Callable[[], Report | None]]:
+        """The contract, the cases, the probes of single steps, and extreme cases."""
+        return (
+            self.check_contract, self.compare_cases, self.compare_probes,
+            self.compare_extreme_cases,
+        )  # fmt: skip
+
     def report(self, verdict: Verdict, *mistakes: Mistake, notes: tuple[str, ...] = ()) -> Report:
         """Report a verdict that needs no more cases."""
         compared, subject = self.compared, self.subject
         raised = subject.raised or any(mistake.name == "raised" for mistake in mistakes)
+        parameters = summarise_parameters(list_comparisons(compared))
         return Report(
-            self.name, verdict, mistakes, parameters=summarise_parameters(compared),
+            self.name, verdict, mistakes, parameters=parameters,
             cases=len(compared), notes=(*subject.notes, *notes),
             largest_sizes=subject.find_largest_sizes(found.case for found in compared),
             raised=raised,

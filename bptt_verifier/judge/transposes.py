@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
+from bptt_verifier.judge.conclusion import summarise_parameters
 from bptt_verifier.judge.directions import DirectionCalls
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase, draw_neighbours
@@ -19,8 +20,8 @@ from bptt_verifier.problems.kernel_draws import draw_cotangents, draw_near
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import Arguments, read_outputs, read_settings
 from bptt_verifier.program.attempt import use_own_settings
-from bptt_verifier.report import Mistake, ParameterResult, Report
-from bptt_verifier.tolerance.comparison import Verdict, overall
+from bptt_verifier.report import Mistake, Report
+from bptt_verifier.tolerance.comparison import Comparison, Verdict, overall
 from bptt_verifier.tolerance.pairings import Pairing, measure_additivity, pair
 from bptt_verifier.tolerance.scatter import IN_HALF
 
@@ -197,19 +198,17 @@ def keep(arrays: Mapping[str, Array], name: str) -> dict[str, Array]:
 
 def report_blocks(name: str, every: Sequence[Blocks]) -> Report:
     """Report each block that is not zero on both sides."""
-    parameters = {}
-    for block in dict.fromkeys(block for found in every for block in found):
-        here = [found[block] for found in every if block in found]
-        if not any(each.size for each in here):
-            continue
-        worst = max(here, key=lambda each: each.difference / each.allowed)
-        resolution = min(each.resolution for each in here)
-        wrong = any(each.wrong for each in here)
-        vague = Verdict.INCONCLUSIVE if resolution > RESOLVED else Verdict.AGREES
-        parameters[block] = ParameterResult(
-            Verdict.DISAGREES if wrong else vague, worst.difference / worst.allowed, (),
-            worst.forward, worst.backward, worst.allowed, len(here), resolution,
-        )  # fmt: skip
+    pairings = [pairing for found in every for pairing in found.items()]
+    sizes = dict.fromkeys(block for block, each in pairings if each.size)
+    comparisons = (
+        Comparison(
+            block, each.difference / each.allowed, (), each.forward, each.backward, each.allowed,
+            each.resolution,
+        )
+        for block, each in pairings
+        if block in sizes
+    )  # fmt: skip
+    parameters = summarise_parameters(comparisons, RESOLVED)
     verdict = overall(each.verdict for each in parameters.values())
     wrong_blocks = [n for n, each in parameters.items() if each.verdict is Verdict.DISAGREES]
     notes = (

@@ -51,7 +51,7 @@ def verify_vjp(
         pullbacks = [prepare_pullback(forward, setting) for setting in settings]
         judged = [p if reference is None else StatedPullback(reference, p) for p in pullbacks]
         every = [KernelCalls(backward, pullback) for pullback in judged]
-        report = PullbackJudgement(every, cotangents, cases, seed).judge(name)
+        report = PullbackJudgement(name, every, cotangents, cases, seed).judge()
     written = [find_name(backward), find_name(forward), "arguments"]
     written += ["cotangents=cotangents"] if cotangents is not None else []
     written += [f"reference={find_name(reference)}"] if reference is not None else []

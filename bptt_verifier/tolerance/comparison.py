@@ -148,11 +148,14 @@ def worst_of(comparisons: Sequence[Comparison]) -> Comparison:
     return max(comparisons, key=lambda comparison: comparison.error)
 
 
-def verdict_of(comparisons: Sequence[Comparison]) -> Verdict:
-    """Disagrees if any comparison does; agrees if none does and at least one could have."""
+def verdict_of(comparisons: Sequence[Comparison], resolving: float = RESOLVING) -> Verdict:
+    """Disagrees if any comparison does; agrees if none does and at least one could have.
+
+    One could have if its resolution is at most `resolving`.
+    """
     if any(comparison.verdict is Verdict.DISAGREES for comparison in comparisons):
         return Verdict.DISAGREES
-    conclusive = any(comparison.conclusive for comparison in comparisons)
+    conclusive = any(comparison.resolution <= resolving for comparison in comparisons)
     return Verdict.AGREES if conclusive else Verdict.INCONCLUSIVE
 
 

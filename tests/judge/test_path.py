@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.judge.path import Judgement
+from bptt_verifier.judge.path import SubjectJudgement
 from bptt_verifier.judge.submission import Submission
 from bptt_verifier.tolerance.scatter import FAR
 from tests.support.stated_cases import state_compared
@@ -21,7 +21,7 @@ def test_far_neighbours_are_asked_until_the_format_is_known() -> None:
         return case
 
     subject: Any = SimpleNamespace(displace=displace, has_vanishing_steps=False)
-    judgement = Judgement(Submission(lambda w: w), subject, "", lambda done, total: None)
+    judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
     judgement.attempt = lambda case: found  # type: ignore[method-assign]
     assert judgement.learn_precision(found) is found
     assert {*distances} == {FAR}

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from bptt_verifier.problems.cached import cached_by_content, collect_content
+from bptt_verifier.problems.cached import Recent, cached_by_content, collect_content
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Sizes
 from bptt_verifier.reference.autodiff import measure_reference
@@ -62,3 +62,11 @@ def test_so_many_answers_are_kept_and_no_more() -> None:
     for number in (1, 2, 1, 3, 1, 2):
         assert noted(number) == number
     assert asked == [1, 2, 3, 2]
+
+
+def test_of_values_by_key_the_ones_asked_for_last_are_kept() -> None:
+    known = Recent[str](2)
+    assert [known.keep(n, name) for n, name in enumerate("ab")] == ["a", "b"]
+    assert known.find(0) == "a"
+    known.keep(2, "c")
+    assert [known.find(n) for n in range(3)] == ["a", None, "c"]

@@ -64,6 +64,23 @@ def test_results_of_none_are_not_compared() -> None:
     assert [each.name for each in found] == ["W"]
 
 
+def test_results_are_compared_together_as_each_is_alone() -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"loss": (), "b": (3,), "W": (2, 3), "x": (2, 1, 2), "U": (2, 2)}
+    true = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    allowed = {name: rng.uniform(size=shape) for name, shape in shapes.items()}
+    found = {name: value + rng.normal(size=value.shape) for name, value in true.items()}
+    found["W"][1, 2], allowed["x"][0, 0, 1], true["U"][:] = np.nan, np.inf, 0.0
+    alone = [compare(name, found[name], true[name], allowed[name]) for name in shapes]
+    together = compare_all(found, true, allowed)
+    assert [each[:3] for each in together] == [each[:3] for each in alone]
+    assert [each[4:] for each in together] == [each[4:] for each in alone]
+    W, U = together[2], together[4]
+    assert (W.error, W.entry) == (np.inf, (1, 2))
+    assert [each.name for each in together if not np.isfinite(each.resolution)] == ["x", "U"]
+    assert U.reference == 0.0
+
+
 def test_one_disagreement_decides_and_one_comparison_that_could_fail_is_enough() -> None:
     right, wrong = (compare("W", ONES + off, ONES, 0.01 * ONES) for off in (0, 1))
     vague = compare("W", ONES, ONES, ONES)
