@@ -54,6 +54,27 @@ def summarise_parameters(compared: Iterable[Compared]) -> dict[str, ParameterRes
     return results
 
 
+def state_excused_resolutions(
+    report: Report, compared: Sequence[Compared], settled: Sequence[Compared]
+) -> Report:
+    """State no finer resolution of a gradient than where its errors counted as rounding.
+
+    Errors of that size have passed, however sharp other cases are, in which they were smaller.
+    """
+    excused: dict[str, list[float]] = {}
+    for before, after in zip(compared, settled, strict=True):
+        names = set(list_failing(before)) - set(list_failing(after))
+        for found in after.comparisons:
+            if found.name in names:
+                excused.setdefault(found.name, []).append(found.resolution)
+    coarser = {
+        name: result._replace(resolution=max(result.resolution, min(excused[name])))
+        for name, result in report.parameters.items()
+        if name in excused
+    }
+    return report._replace(parameters=report.parameters | coarser)
+
+
 def describe_precision(
     compared: Sequence[Compared],
     settled: Sequence[Compared],

@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.conclusion import ask_exact_values, conclude, make_counterexample
+from bptt_verifier.judge.conclusion import (
+    ask_exact_values,
+    conclude,
+    make_counterexample,
+    state_excused_resolutions,
+)
 from bptt_verifier.reference import exact_values
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
@@ -50,6 +55,21 @@ def test_agreement_that_shows_too_little_is_inconclusive() -> None:
         found = conclude(lambda case: None, subject(doubt), "", compared, [], ("first",))
         assert found.verdict is verdict
         assert found.notes == notes
+
+
+def test_no_resolution_is_finer_than_where_errors_counted_as_rounding() -> None:
+    off, bound = ONES | {"a": np.full(1, 1 + 1e-4)}, dict.fromkeys("ab", np.full(1, 1e-9))
+    before = [state_compared(each, ONES, bound) for each in (ONES, off, off)]
+    limits = [bound["a"], np.full(1, 3e-4), np.full(1, 5e-4)]
+    after = [
+        state_compared(each.submitted, ONES, bound | {"a": limit})
+        for each, limit in zip(before, limits, strict=True)
+    ]
+    report = conclude(lambda case: None, subject(), "", after, [], ())
+    assert report.parameters["a"].resolution == pytest.approx(1e-9)
+    stated = state_excused_resolutions(report, before, after).parameters
+    assert stated["a"].resolution == pytest.approx(3e-4)
+    assert stated["b"].resolution == pytest.approx(1e-9)
 
 
 @pytest.mark.parametrize(
