@@ -65,6 +65,44 @@ def list_comparisons(compared: Iterable[Compared]) -> Iterator[Comparison]:
     return chain.from_iterable(found.comparisons for found in compared)
 
 
+def state_excused_resolutions(
+    report: Report, compared: Sequence[Compared], settled: Sequence[Compared]
+) -> Report:
+    """State no finer resolution of a gradient than where its errors counted as rounding.
+
+    Errors of that size have passed, however sharp other cases are, in which they were smaller. An
+    error that scatters by more than 2⁻⁶ of the gradient, except in half precision, is undecided: a
+    mistake at an ill-conditioned point scatters so, too.
+    """
+    excused: dict[str, list[float]] = {}
+    vague = dict[str, None]()
+    for before, after in zip(compared, settled, strict=True):
+        names = set(list_failing(before)) - set(list_failing(after))
+        for found in after.comparisons:
+            if found.name in names:
+                excused.setdefault(found.name, []).append(found.resolution)
+                if found.resolution > RESOLVING and not is_half(after.dtypes[found.name]):
+                    vague[found.name] = None
+    coarser = {
+        name: result._replace(resolution=max(result.resolution, min(excused[name])))
+        for name, result in report.parameters.items()
+        if name in excused
+    }
+    report = report._replace(parameters=report.parameters | coarser)
+    undecided = [n for n in vague if coarser[n].verdict is Verdict.AGREES]
+    if report.verdict is not Verdict.AGREES or not undecided:
+        return report
+    changed = {n: coarser[n]._replace(verdict=Verdict.INCONCLUSIVE) for n in undecided}
+    note = (
+        f"Errors of {', '.join(undecided)} beyond the bound scatter by more than 2⁻⁶ of the "
+        "gradient at neighbouring points, where rounding cannot be told from a mistake."
+    )
+    return report._replace(
+        verdict=Verdict.INCONCLUSIVE, parameters=report.parameters | changed,
+        notes=(*report.notes, note),
+    )  # fmt: skip
+
+
 def describe_precision(
     compared: Sequence[Compared],
     settled: Sequence[Compared],

@@ -21,6 +21,7 @@ from bptt_verifier.judge.conclusion import (
     list_comparisons,
     list_gradients,
     separate_steps,
+    state_excused_resolutions,
     summarise_parameters,
 )
 from bptt_verifier.judge.neighbours import find_precision, is_half, list_failing, settle, weigh
@@ -256,4 +257,5 @@ class SubjectJudgement(Judgement):
         notes = (*formats, *self.subject.notes, *remarks)
         cases, probes = settled[:count], settled[count:]
         effort = self.timeout, self.progress
-        return conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
+        report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
+        return state_excused_resolutions(report, compared, settled)

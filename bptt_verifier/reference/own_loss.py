@@ -38,7 +38,7 @@ from bptt_verifier.reference.coverage import (
     find_doubt,
 )
 from bptt_verifier.reference.own_cases import make_case, widen
-from bptt_verifier.reference.points import Point, draw_parameters
+from bptt_verifier.reference.points import SCALE, Point, draw_parameters
 from bptt_verifier.reference.second_opinion import contradict_entries, contradict_signs
 from bptt_verifier.reference.selection import OTHER_PATH, Selection, Selector, Setting
 from bptt_verifier.tolerance.scatter import displace
@@ -115,9 +115,16 @@ class OwnModel(NamedTuple):
         return found._replace(label=point.label, point=point)
 
     def displaced_case(self, case: Case, number: int, distance: float) -> Case:
-        """Make a neighbour of a case, with jax.grad's values there; no error is allowed."""
+        """Make a neighbour of a case, with jax.grad's values there; no error is allowed.
+
+        Zeros are moved as well: where a bias is zero and its units are dead, nothing else would
+        change a gradient, and its rounding error would be the same at all neighbours.
+        """
         rng = np.random.default_rng([self.seed, number, 5])
-        params = {name: displace(value, distance, rng) for name, value in case.arguments.items()}
+        params = {
+            name: displace(value, distance, rng, float(np.sqrt(np.mean(value**2))) or SCALE)
+            for name, value in case.arguments.items()
+        }
         if self.black_box is not None:
             value, slopes, _ = self.black_box.differentiate(params)
         else:

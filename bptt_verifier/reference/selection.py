@@ -5,7 +5,7 @@ overflows: right code may differ from autodiff there. docs/derivation.md, sectio
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.branches import Branch, find_taken, list_branches
+from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.reference.case import Case
@@ -389,13 +390,43 @@ def unbalance(program: Program, slots: Sequence[Any]) -> dict[str, Array]:
 def reaches(program: Program, slots: Sequence[Any], name: str) -> bool:
     """Tell whether a path of real or complex numbers leads from a parameter to the loss."""
     reached, fixed = {program.leaves[name]}, {*program.constants}
+    joined: dict[int, tuple[int, Array]] = {}  # where a path goes through a part of a slot
     for operation in program.operations:
         inputs = {*operation.inputs}
+        if operation.name == "concatenate" and reached & inputs:
+            axis = operation.params["dimension"]
+            parts = [np.full(slots[k].shape[axis + 1], k in reached) for k in operation.inputs]
+            joined[operation.outputs[0]] = axis, np.concatenate(parts)
         vanishes = operation.name in PRODUCTS and any(
             not np.any(slots[slot]) for slot in inputs & fixed
         )
+        if meets_zeros(operation, slots, joined, fixed):
+            continue
         if vanishes or inputs <= fixed:
             fixed |= {*operation.outputs}
         elif operation.name not in FLAT and reached & inputs:
             reached |= {slot for slot in operation.outputs if slots[slot].dtype.kind in "fc"}
     return program.result in reached
+
+
+def meets_zeros(
+    operation: Operation,
+    slots: Sequence[Any],
+    joined: Mapping[int, tuple[int, Array]],
+    fixed: Collection[int],
+) -> bool:
+    """Tell whether the part of an operand that a path goes through meets constant zeros alone.
+
+    So does W in [x, h₀] [U; W], if h₀ is zero.
+    """
+    if operation.name != "dot_general":
+        return False
+    contract, _ = operation.params["dimension_numbers"]
+    for one, other in ((0, 1), (1, 0)):
+        slot, met = operation.inputs[one], operation.inputs[other]
+        if slot in joined and met in fixed and joined[slot][0] in contract[one]:
+            axis, part = joined[slot]
+            there = contract[other][contract[one].index(axis)] + 1
+            if not np.any(np.compress(part, slots[met], axis=there)):
+                return True
+    return False

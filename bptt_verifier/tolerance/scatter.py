@@ -73,9 +73,13 @@ def measure_scatter(
         return Scatter(np.abs(samples.mean(axis=0)), limit)
 
 
-def displace(values: Array, distance: float, rng: np.random.Generator) -> Array:
-    """Move every entry by a random part of itself, at most `distance`; zeros and integers stay."""
+def displace(values: Array, distance: float, rng: np.random.Generator, size: float = 0.0) -> Array:
+    """Move every entry by a random part of itself, at most `distance`; integers stay.
+
+    Zeros are moved by that part of `size`. Without one they stay.
+    """
     if values.dtype.kind != "f":
         return values.copy()
-    moved = values * (1 + distance * rng.uniform(-1, 1, values.shape))
+    parts = distance * rng.uniform(-1, 1, values.shape)
+    moved = np.where(values == 0, size * parts, values * (1 + parts))
     return np.asarray(moved.astype(values.dtype))

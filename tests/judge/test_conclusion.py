@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.conclusion import ask_exact_values, conclude, make_counterexample
+from bptt_verifier.judge.conclusion import (
+    ask_exact_values,
+    conclude,
+    make_counterexample,
+    state_excused_resolutions,
+)
 from bptt_verifier.reference import exact_values
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
@@ -50,6 +55,34 @@ def test_agreement_that_shows_too_little_is_inconclusive() -> None:
         found = conclude(lambda case: None, subject(doubt), "", compared, [], ("first",))
         assert found.verdict is verdict
         assert found.notes == notes
+
+
+def test_no_resolution_is_finer_than_where_errors_counted_as_rounding() -> None:
+    off, bound = ONES | {"a": np.full(1, 1 + 1e-4)}, dict.fromkeys("ab", np.full(1, 1e-9))
+    before = [state_compared(each, ONES, bound) for each in (ONES, off, off)]
+    limits = [bound["a"], np.full(1, 3e-4), np.full(1, 5e-4)]
+    after = [
+        state_compared(each.submitted, ONES, bound | {"a": limit})
+        for each, limit in zip(before, limits, strict=True)
+    ]
+    report = conclude(lambda case: None, subject(), "", after, [], ())
+    assert report.parameters["a"].resolution == pytest.approx(1e-9)
+    stated = state_excused_resolutions(report, before, after).parameters
+    assert stated["a"].resolution == pytest.approx(3e-4)
+    assert stated["b"].resolution == pytest.approx(1e-9)
+
+
+def test_an_error_that_scatters_as_widely_as_the_gradient_is_undecided() -> None:
+    off, bound = ONES | {"a": np.full(1, 1.5)}, dict.fromkeys("ab", np.full(1, 1e-9))
+    before = [state_compared(each, ONES, bound) for each in (ONES, off)]
+    after = [before[0], state_compared(off, ONES, bound | {"a": np.full(1, 0.7)})]
+    report = conclude(lambda case: None, subject(), "", after, [], ())
+    assert report.verdict is Verdict.AGREES
+    found = state_excused_resolutions(report, before, after)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.parameters["a"].verdict is Verdict.INCONCLUSIVE
+    assert found.parameters["b"].verdict is Verdict.AGREES
+    assert found.notes[-1].startswith("Errors of a beyond the bound")
 
 
 @pytest.mark.parametrize(

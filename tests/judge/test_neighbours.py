@@ -207,3 +207,23 @@ def test_a_coarse_prediction_does_not_hide_a_wrong_gradient() -> None:
     report = verify(gradients)
     assert report.verdict is Verdict.DISAGREES
     assert report.parameters["prediction"].verdict is Verdict.AGREES
+
+
+@pytest.mark.rest
+def test_float32_inside_is_found_where_a_bias_is_zero_and_its_units_are_dead() -> None:
+    x, y = np.array([[0.6, -1.1]]), np.array([[0.3, 0.7, -0.2]])
+
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.mean((xp.maximum(x @ p["U"], 0) @ p["V"] + p["c"] - y) ** 2)
+
+    def gradients(p: Any) -> Any:
+        U, V, c = (p[name].astype(np.float32) for name in "UVc")
+        a = x.astype(np.float32) @ U
+        do = 2 * (np.maximum(a, 0) @ V + c - y.astype(np.float32)) / np.float32(3)
+        da = (do @ V.T) * (a > 0)
+        found = {"U": x.astype(np.float32).T @ da, "V": np.maximum(a, 0).T @ do, "c": do[0]}
+        return {name: value.astype(p[name].dtype) for name, value in found.items()}
+
+    params = {"U": np.array([[-1.0], [1.0]]), "V": np.ones((1, 3)), "c": np.zeros(3)}
+    report = verify_own_model(gradients, loss, params)
+    assert report, str(report)

@@ -275,6 +275,15 @@ ZERO_BY_STRUCTURE = {
     "a difference of equal numbers": (
         lambda p, xp: xp.sum((X @ p["V"]) ** 2 * xp.exp(p["W"][0, 0] - p["W"][0, 0]))
     ),
+    "the part of a product that meets a state of zeros": (
+        lambda p, xp: xp.sum(
+            xp.tanh(
+                xp.concatenate([X, xp.zeros((len(X), 2))], axis=1)
+                @ xp.concatenate([p["V"], p["W"]], axis=0)
+            )
+            * Y
+        )
+    ),
     "a softmax over one entry": (
         lambda p, xp: xp.sum((X @ p["V"]) ** 2 * softmax(X @ p["W"][:, :1], xp))
     ),

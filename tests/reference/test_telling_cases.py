@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.trace import forward, trace
 from bptt_verifier.reference import selection
 from bptt_verifier.reference.selection import (
     UNBALANCE,
@@ -100,3 +102,21 @@ def test_a_parameter_reaches_the_loss_unless_a_constant_zero_or_a_flat_function_
 
 def test_factors_that_show_which_terms_cancel_are_near_one_and_far_beyond_rounding() -> None:
     assert 2.0**16 * U < UNBALANCE < 2.0**-16
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_a_part_that_meets_constant_zeros_alone_does_not_reach_the_loss(zero: bool) -> None:
+    x = np.array([[1.0, 2.0, 0.0 if zero else 1.0]])
+
+    def loss(p: Any, xp: Any) -> Any:
+        a = x @ xp.concatenate([p["U"], p["W"]], axis=0)
+        return xp.sum(xp.maximum(a, 0) @ p["V"])
+
+    params = {"U": -np.ones((2, 2)), "W": np.ones((1, 2)), "V": np.ones(2)}
+    with use_float64():
+        program = trace(loss, params)
+    slots = forward(program, params)
+    assert reaches(program, slots, "W") is not zero
+    assert reaches(program, slots, "U")
+    # All units are dead here, which is no constant.
+    assert reaches(program, slots, "V")

@@ -127,3 +127,13 @@ def test_a_constant_error_of_a_gradient_that_is_zero_does_not_scatter() -> None:
     errors = [np.full(3, 1e-9)] * 16
     scatter = measure_scatter(errors, np.full(3, 1e-307), np.full(3, 1e-25), entries=100)
     assert (scatter.mean > 1e10 * scatter.limit).all()
+
+
+def test_zeros_are_moved_by_a_part_of_a_size_or_not_at_all() -> None:
+    values = np.array([0.0, 2.0, 0.0])
+    stayed = displace(values, 0.5, np.random.default_rng(0))
+    moved = displace(values, 0.5, np.random.default_rng(0), size=4.0)
+    assert stayed[0] == stayed[2] == 0
+    assert moved[1] == stayed[1] != 2
+    assert np.all(moved[[0, 2]] != 0)
+    assert np.all(np.abs(moved[[0, 2]]) <= 2)
