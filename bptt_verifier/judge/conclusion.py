@@ -71,17 +71,19 @@ def state_excused_resolutions(
     """State no finer resolution of a gradient than where its errors counted as rounding.
 
     Errors of that size have passed, however sharp other cases are, in which they were smaller. An
-    error that scatters by more than 2⁻⁶ of the gradient, except in half precision, is undecided: a
-    mistake at an ill-conditioned point scatters so, too.
+    error that scatters by more than 2⁻⁶ of the gradient where the bound is below that, except in
+    half precision, is undecided: a mistake at an ill-conditioned point scatters so, too.
     """
     excused: dict[str, list[float]] = {}
     vague = dict[str, None]()
     for before, after in zip(compared, settled, strict=True):
         names = set(list_failing(before)) - set(list_failing(after))
+        sharp = {each.name for each in before.comparisons if each.conclusive}
         for found in after.comparisons:
             if found.name in names:
                 excused.setdefault(found.name, []).append(found.resolution)
-                if found.resolution > RESOLVING and not is_half(after.dtypes[found.name]):
+                wide = found.resolution > RESOLVING and found.name in sharp
+                if wide and not is_half(after.dtypes[found.name]):
                     vague[found.name] = None
     coarser = {
         name: result._replace(resolution=max(result.resolution, min(excused[name])))
