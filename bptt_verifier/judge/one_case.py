@@ -52,7 +52,7 @@ def compare_case(
     name = subject or "your model"
     if isinstance(found, Breach):
         return Report(name, Verdict.DISAGREES, (found.mistake,), notes=found.notes)
-    parameters = accept_zeros(summarise_parameters([found]), own.zeros)
+    parameters = accept_zeros(summarise_parameters(found.comparisons), own.zeros)
     verdict = overall(parameters[each].verdict for each in list_gradients([found]))
     differs = find_forward_difference(own, found)
     values, notes = found.case.arguments.items(), list[str]()
