@@ -42,8 +42,8 @@ class Found(NamedTuple):
 
     `submitted` and `exact` are stacked over the neighbours. `outputs` are the measured errors of
     the kernel's own outputs, none if it does not supply them. `unsure` are gradients whose errors
-    are neither rounding nor certainly a mistake. `near` is what was
-    found nearer to the point, if these neighbours are further away.
+    are neither rounding nor certainly a mistake. `overflowing` are outputs of which entries are
+    left out. `near` is what was found nearer to the point, if these neighbours are further away.
     """
 
     case: KernelCase
@@ -52,6 +52,7 @@ class Found(NamedTuple):
     gradients: Measured
     outputs: Measured
     unsure: frozenset[str] = frozenset()
+    overflowing: frozenset[str] = frozenset()
     near: Any = None
 
     @property
@@ -164,9 +165,10 @@ def measure_at(
         return gradients._replace(explanation=said)
     own = name_outputs(outputs, gradients)
     submitted, true = gradients | own, exact.named
-    unfit = find_not_finite(submitted, own, true, near, case, calls.pullback)
-    if unfit is not None:
-        return unfit
+    reached = find_not_finite(submitted, own, true, near, case, calls.pullback)
+    if isinstance(reached, Mistake):
+        return reached
+    submitted, true = (leave_out(each, reached) for each in (submitted, true))
     dtypes = {n: find_result_dtype(n, values, case) for n, values in submitted.items()}
     errors = {n: values.astype(np.float64) - true[n] for n, values in submitted.items()}
 
@@ -204,7 +206,8 @@ def measure_at(
             measured[name] = by_another._replace(explained=True)
             unsure.add(name)
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, own))
-    return Found(case, submitted, true, of_gradients, of_outputs, frozenset(unsure))
+    left_out = frozenset(reached)
+    return Found(case, submitted, true, of_gradients, of_outputs, frozenset(unsure), left_out)
 
 
 def find_largest_terms(name: str, exact: Array, near: Neighbours, pullback: Pullback) -> float:
@@ -247,6 +250,16 @@ def ask_each(
     return {name: np.stack([each[name] for each in answers]) for name in answers[0]}
 
 
+def leave_out(arrays: Mapping[str, Array], entries: Mapping[str, Array]) -> dict[str, Array]:
+    """Set entries to zero, at all neighbours if they are left out at one."""
+    return {
+        name: np.where(entries[name].any(axis=0), value.dtype.type(0), value)
+        if name in entries
+        else value
+        for name, value in arrays.items()
+    }
+
+
 def scale(arrays: Mapping[str, Array], factor: float) -> dict[str, Array]:
     """Multiply arrays, in float64."""
     return {name: factor * value.astype(np.float64) for name, value in arrays.items()}
@@ -265,25 +278,25 @@ def find_not_finite(
     near: Neighbours,
     case: KernelCase,
     pullback: Pullback,
-) -> Mistake | None:
-    """Find a result that is not finite where the exact one is.
+) -> Mistake | dict[str, Array]:
+    """Find a result that is not finite where the exact one is, or which outputs may overflow.
 
-    An output is let pass where its format overflows, since its gradient may be finite.
+    A gradient of which each such entry may overflow leaves the case out. Of an output, those
+    entries that may overflow are returned, by name, since its gradient may be finite.
     """
+    excused, left_out = {}, None
     for name, values in submitted.items():
         exact = true[name]
         bad = ~np.isfinite(values.astype(np.float64)) & np.isfinite(exact)
         if not bad.any():
             continue
         dtypes = values.dtype, case.point.get(name, values).dtype
-        largest = min(map(find_largest, dtypes)) / NEAR_OVERFLOW
-        beyond = float(np.nanmax(np.abs(exact))) > largest
-        if not beyond:
-            found = attempt(pullback.find_overflows, *near, largest)
-            beyond = not isinstance(found, Failure) and bool(found.named[name][bad].all())
-        if beyond and name in outputs:
+        reached = find_reached(name, exact, near, pullback, min(map(find_largest, dtypes)))
+        if name in outputs and reached[bad].all():
+            excused[name] = reached
             continue
-        k, *entry = map(int, np.argwhere(bad)[0])
+        missed = bad & ~reached if np.any(bad & ~reached) else bad
+        k, *entry = map(int, np.argwhere(missed)[0])
         yours, stated = float(values[(k, *entry)]), exact[(k, *entry)]
         if name in outputs:
             said = (
@@ -295,6 +308,24 @@ def find_not_finite(
             f"the gradient for {name}: expected finite numbers, found {yours} at entry {entry}, "
             f"where autodiff gives {stated:.6g}, with {case.label}."
         )
-        details = {"gradients": [name], "entry": entry, OVERFLOW: beyond}
-        return Mistake("not-finite", said, details)
-    return None
+        details = {"gradients": [name], "entry": entry, OVERFLOW: missed is bad}
+        mistake = Mistake("not-finite", said, details)
+        if missed is not bad:
+            return mistake
+        left_out = left_out or mistake
+    return left_out or excused
+
+
+def find_reached(
+    name: str, exact: Array, near: Neighbours, pullback: Pullback, largest: float
+) -> Array:
+    """Find the entries that may overflow a format, themselves or in what they are computed from.
+
+    Of a function whose operations are unknown, one number that is too large may reach all entries.
+    """
+    own: Array = np.abs(exact) > largest / NEAR_OVERFLOW
+    found = attempt(pullback.find_overflows, *near, largest / NEAR_OVERFLOW)
+    if isinstance(found, Failure):
+        return np.full(own.shape, own.any())
+    reached: Array = own | found.named[name]
+    return reached

@@ -77,7 +77,7 @@ class KernelJudgement(Judgement):
 
     def conclude(self) -> Report:
         """Ask what a lazy kernel fails, put the verdicts together, and explain what is wrong."""
-        omitted = describe_overflow(self.left_out)
+        omitted = *describe_overflow(self.left_out), *describe_outputs(self.found)
         if not self.found:
             return Report(self.name, Verdict.INCONCLUSIVE, notes=omitted)
         answers = (find_lazy_answer(each, self.questions) for each in self.asked)
@@ -123,6 +123,19 @@ def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
         f"Left out: {', '.join(cases)}. The exact gradient is not finite there, or too near the "
         "largest number of its format; other or smaller arguments or cotangents help.",
     )
+
+
+def describe_outputs(found: Sequence[Found]) -> Iterable[str]:
+    """Say of which outputs some entries are not compared, and what helps."""
+    where: dict[str, list[str]] = {}
+    for each in found:
+        for name in sorted(each.overflowing | each.nearest.overflowing):
+            where.setdefault(name, []).append(each.case.label)
+    for name, labels in where.items():
+        yield (
+            f"Your {name} is not finite at entries at which its format may overflow. These entries "
+            f"are not compared, with {', '.join(labels)}; smaller arguments help."
+        )
 
 
 def summarise_kernel(found: Sequence[Found]) -> dict[str, ParameterResult]:

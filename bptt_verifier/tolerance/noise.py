@@ -42,6 +42,9 @@ ELEMENTWISE = frozenset(
     "tanh exp exp2 expm1 log log1p sin cos tan asin acos atan atan2 sinh cosh asinh acosh atanh"
     " pow rsqrt cbrt rem erf erfc erf_inv lgamma digamma igamma igammac reduce_prod".split()
 )
+# Functions that are written with exponentials as well, and what shifts the argument of one.
+BY_EXPONENTIALS = frozenset("tanh logistic".split())
+EXTREMA = frozenset("max min reduce_max reduce_min cummax cummin".split())
 
 
 class Roundoff(NamedTuple):
@@ -50,6 +53,7 @@ class Roundoff(NamedTuple):
     `unit` is its unit roundoff. In such units, an elementary function may err by `elementary` of
     its value, and a number that is too small for the format by `smallest`. A number beyond
     `largest` errs by up to `beyond` times itself: it may be anything up to twice itself, or NaN.
+    Another formula may have an exponential that overflows, of a number beyond `exponent`.
     """
 
     unit: Any
@@ -57,6 +61,7 @@ class Roundoff(NamedTuple):
     smallest: float = 0.0
     largest: float = float("inf")
     beyond: float = 1.0
+    exponent: float = float("inf")
 
 
 ANY_FORMAT = Roundoff(0.0)  # one of unlimited range
@@ -93,6 +98,17 @@ def add_error(
     if result.dtype == jnp.float64:
         return result + in_real_part
     return result + lax.complex(in_real_part, error * uniform(result.real, ~salt))
+
+
+def spoil_beyond(power: Any, result: Any, roundoff: Roundoff) -> Any:
+    """Put NaN where the exponential of a number, or of minus it, may overflow.
+
+    What is beyond the format itself stands for minus infinity, as in a mask.
+    """
+    if result.dtype != jnp.float64:
+        return result
+    beyond = (jnp.abs(power) > roundoff.exponent) & (power > -roundoff.largest)
+    return jnp.where(beyond & jnp.isfinite(power), jnp.nan, result)
 
 
 def magnitude(equation: Any, inputs: Sequence[Any], output: Any, elementary: float) -> Any:
@@ -173,6 +189,9 @@ def evaluate(
             if name not in EXACT:
                 mark = salt + jnp.uint64(next(number) * 0x9E3779B97F4A7C15 % 2**64)
                 results = [add_error(equation, given, each, mark, roundoff) for each in results]
+            if roundoff.exponent < jnp.inf and name in BY_EXPONENTIALS | EXTREMA:
+                power = given[0] if name in BY_EXPONENTIALS else results[0]
+                results = [spoil_beyond(power, results[0], roundoff)]
         values |= zip(equation.outvars, results, strict=True)
     return [read(atom) for atom in jaxpr.outvars]
 
