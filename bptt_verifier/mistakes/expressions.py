@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bptt_verifier.mistakes.known_activations import KNOWN
 from bptt_verifier.program.activations import Activation, find_activations_at, result_of
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.source_lines import Place
@@ -177,17 +178,13 @@ def name_operation(equation: Operation) -> str:
     return OPERATIONS.get(equation.name, equation.name)
 
 
-# Known activations, and the formula of their slope as a function of their result.
-SLOPES = {"tanh": "1 − {0}²", "sigmoid": "{0} (1 − {0})"}
-
-
 def recognise(known: Structure, activation: Activation) -> str | None:
-    """Recognise a tanh or a sigmoid by its values, however it is written."""
+    """Recognise a known activation, such as a tanh, by its values, however it is written."""
     if known.program.operations[activation.end].dtypes[0] != np.float64:
         return None
     with np.errstate(all="ignore"):
         found = result_of(known, activation, SAMPLES)
-        values = {"tanh": np.tanh(SAMPLES), "sigmoid": 1 / (1 + np.exp(-SAMPLES))}
+        values = {name: each.function(SAMPLES) for name, each in KNOWN.items()}
     if np.shape(found) != SAMPLES.shape:
         return None
     return next((name for name, value in values.items() if np.allclose(found, value)), None)

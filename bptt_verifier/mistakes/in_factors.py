@@ -13,6 +13,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Values,
     change_edges,
     find_role,
+    list_summands,
 )
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure, following, shape_of
@@ -115,8 +116,10 @@ def list_path_factors(known: Structure) -> Iterator[OperationMistake]:
         for operand in known.active(*group) if operations[group[0]].name == "mul" else ():
             by_source: dict[int, list[tuple[int, int]]] = {}
             for number in group:
-                for k in list_summed(known, number, operand):
-                    by_source.setdefault(known.group_of[k], []).append((k, number))
+                slot, edge = operations[number].inputs[operand], (number, operand)
+                for k, sign in list_summands(known, slot, {edge}):
+                    if sign:  # this product alone reads the sum
+                        by_source.setdefault(known.group_of[k], []).append((k, number))
             every = [(p, path) for p in by_source.values() for path in known.active(p[-1][0])]
             for pairs, path in every if len(every) > 1 else ():
                 factor = name_operand(known, group[-1], 1 - operand)
@@ -188,23 +191,6 @@ def multiply_carried(
             return {}
         changes[reader, operand] = Change(operand, after=factor)
     return changes
-
-
-def list_summed(known: Structure, number: int, operand: int) -> Iterator[int]:
-    """List the operations whose results are summed to an operand, which alone reads them."""
-    operations, border = (
-        known.program.operations,
-        [known.program.operations[number].inputs[operand]],
-    )
-    while border:
-        slot = border.pop()
-        source = known.producer.get(slot)
-        if source is None or len(known.users[slot]) > 1:
-            continue
-        if operations[source].name in {"add", "sub", "add_any"}:
-            border += operations[source].inputs
-        else:
-            yield source
 
 
 def leave_factor_out(

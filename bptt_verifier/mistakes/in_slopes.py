@@ -7,41 +7,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.mistakes.expressions import (
-    SLOPES,
     name_activation,
     name_operand,
     name_result,
     quote_expression,
     recognise,
 )
+from bptt_verifier.mistakes.known_activations import KNOWN, Formula
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
     Values,
     find_role,
+    list_summands,
 )
 from bptt_verifier.program.activations import Activation, name_operations, slope_of
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure, following, shape_of
 
-Formula = Callable[[Any], Any]
 FindSlope = Callable[[Structure, Activation, Values], Any]
-
-# The slopes of known activations as functions of their results, as in SLOPES.
-BY_RESULT: dict[str, Formula] = {
-    "tanh": lambda y: 1 - y * y,
-    "sigmoid": lambda y: y * (1 - y),
-}
-
-# What is left of the slope where a part of its formula is forgotten.
-INCOMPLETE: dict[str, tuple[tuple[str, Formula], ...]] = {
-    "tanh": (
-        ("1 − {0}", lambda y: 1 - y),
-        ("{0}²", lambda y: y * y),
-        ("(1 − {0})²", lambda y: (1 - y) ** 2),
-    ),
-    "sigmoid": (("1 − {0}", lambda y: 1 - y), ("{0}", np.copy)),
-}
 
 
 def list_shifted_slopes(
@@ -65,17 +49,17 @@ def list_shifted_slopes(
         if kind is None:
             continue
         y = name_result(known, each[0])
-        right = f"the derivative of {kind} is {SLOPES[kind].format(y)}"
+        right = f"the derivative of {kind} is {KNOWN[kind].text.format(y)}"
         right += ", of its result y" if y == "y" else ""
-        of_argument = SLOPES[kind].format("a")
+        of_argument = KNOWN[kind].text.format("a")
         said = f"your gradient uses {of_argument}, of the argument a of {kind}, where {right}"
-        name, formula = "activation-derivative-of-preactivation", BY_RESULT[kind]
+        name, formula = "activation-derivative-of-preactivation", KNOWN[kind].slope
         changes = partial(replace_slopes, known, each, partial(evaluate_at_variable, formula))
         yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind))
         name = "activation-derivative-incomplete"
-        wrong = [(name, words, slope) for words, slope in INCOMPLETE[kind]]
+        wrong = [(name, words, slope) for words, slope in KNOWN[kind].incomplete]
         name = "activation-derivative-of-another-function"
-        wrong += [(name, SLOPES[k], slope) for k, slope in BY_RESULT.items() if k != kind]
+        wrong += [(name, other.text, other.slope) for k, other in KNOWN.items() if k != kind]
         for name, words, slope in wrong:
             said = f"your gradient uses {words.format(y)} where {right}"
             at_result = partial(evaluate_at_result, slope)
@@ -117,7 +101,7 @@ def find_end_slopes(known: Structure, each: Sequence[Activation], by: int) -> li
         group = known.groups[known.group_of[number]]
         slots = [operations[k].inputs[operand] for k in group if known.step.get(k) == first]
         if slots and kind is not None and shape_of(known, slots[0]) == shape_of(known, state):
-            return [partial(evaluate_at_slot, BY_RESULT[kind], slots[0])]
+            return [partial(evaluate_at_slot, KNOWN[kind].slope, slots[0])]
     return []
 
 
@@ -134,14 +118,14 @@ def evaluate_at_slot(
 
 
 def evaluate_at_variable(
-    formula: Callable[[Any], Any], known: Structure, activation: Activation, values: Values
+    formula: Formula, known: Structure, activation: Activation, values: Values
 ) -> Any:
     """Evaluate a formula meant for an activation's result at its variable."""
     return formula(values[activation.start][0])
 
 
 def evaluate_at_result(
-    formula: Callable[[Any], Any], known: Structure, activation: Activation, values: Values
+    formula: Formula, known: Structure, activation: Activation, values: Values
 ) -> Any:
     """Evaluate the formula of another activation at the result."""
     (output,) = known.program.operations[activation.end].outputs
@@ -156,7 +140,8 @@ def list_path_slopes(
     for each in activations:
         by_term: dict[int, list[Summand]] = {}
         for one in each:
-            for number, sign in list_summands(known, one):
+            readers = {(k, i) for k in one.numbers for i in range(len(operations[k].inputs))}
+            for number, sign in list_summands(known, one.start, readers):
                 by_term.setdefault(known.group_of[number], []).append(Summand(number, sign, one))
         for terms in by_term.values():
             numbers = [term.number for term in terms]
@@ -189,26 +174,6 @@ class Summand(NamedTuple):
     number: int
     sign: float
     activation: Activation
-
-
-def list_summands(known: Structure, activation: Activation) -> list[tuple[int, float]]:
-    """List the operations whose results are summed to an activation's variable, with signs."""
-    operations, found = known.program.operations, list[tuple[int, float]]()
-    readers, border = set(activation.numbers), [(activation.start, 1.0)]
-    while border:
-        each, sign = border.pop()
-        source = known.producer.get(each)
-        if source is None:
-            continue
-        sign = sign if {user for user, _ in known.users[each]} <= readers else 0.0
-        readers.add(source)
-        if operations[source].name in {"add", "sub", "add_any"}:
-            one, *others = operations[source].inputs
-            flipped = -sign if operations[source].name == "sub" else sign
-            border += [(one, sign), *((other, flipped) for other in others)]
-        else:
-            found.append((source, sign))
-    return found
 
 
 def change_path(
@@ -282,10 +247,10 @@ def list_mixed_slopes(
             (f"{z} (1 − {y})", lambda y, z: z * (1 - y)),
         ]
     if kind != other_kind:
-        slope = BY_RESULT[kind]
-        formulas.append((SLOPES[kind].format(z), lambda y, z: slope(z)))
+        slope = KNOWN[kind].slope
+        formulas.append((KNOWN[kind].text.format(z), lambda y, z: slope(z)))
     by_end = {one.end: other for one, other in zip(each, others, strict=True)}
-    right = SLOPES[kind].format(y)
+    right = KNOWN[kind].text.format(y)
     right += "".join(f", {name} being {quote_expression(known, a.end)}" for name, a in unnamed)
     for words, formula in formulas:
         said = f"your gradient uses {words} where the derivative of {kind} is {right}"

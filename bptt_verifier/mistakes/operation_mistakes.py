@@ -14,6 +14,7 @@ from bptt_verifier.program.structure import Structure
 Edge = tuple[int, int]  # an operation, and the operand that its cotangent is passed back to
 Values = Sequence[Any]
 Changes = dict[Edge, Change]
+SUMS = frozenset("add sub add_any".split())
 FindChanges = Callable[[Values], Changes]  # the changes that a mistake makes at a point
 
 
@@ -117,3 +118,25 @@ def find_role(known: Structure, group: Sequence[int], operand: int) -> Any:
         for slot in equation.inputs
     ]
     return equation.name, operand, tuple(kinds)
+
+
+def list_summands(known: Structure, slot: int, readers: set[Edge]) -> list[tuple[int, float]]:
+    """List the operations whose results are summed to a slot, with the signs they have there.
+
+    The sign is 0 where another edge than the readers and those of the sum reads a part of it.
+    """
+    operations, found = known.program.operations, list[tuple[int, float]]()
+    border = [(slot, 1.0, readers)]
+    while border:
+        each, sign, edges = border.pop()
+        source = known.producer.get(each)
+        if source is None:
+            continue
+        sign = sign if edges.issuperset(known.users[each]) else 0.0
+        if operations[source].name not in SUMS:
+            found.append((source, sign))
+            continue
+        for k, inner in enumerate(operations[source].inputs):
+            flips = k > 0 and operations[source].name == "sub"
+            border.append((inner, -sign if flips else sign, {(source, k)}))
+    return found
