@@ -47,14 +47,14 @@ def compiled(
     setting: Setting,
     *,
     loop: bool = False,
-    shares: tuple[Any, Any, Any] | None = None,
+    shardings: tuple[Any, Any, Any] | None = None,
 ) -> Contender:
     """The contender of a step compiled ahead for this problem, with donated parameters.
 
-    `shares` are the shardings of what all devices have, of x and of y; without them all is on the
+    `shardings` are those of what all devices have, of x and of y; without them all is on the
     setting's device.
     """
-    everywhere, of_x, of_y = shares or (setting.device,) * 3
+    everywhere, of_x, of_y = shardings or (setting.device,) * 3
     place = partial(jax.device_put, device=everywhere)
     params, rate = place((problem.params, problem.x.dtype.type(0)))
     x, y = jax.device_put((problem.x, problem.y), (of_x, of_y))
@@ -71,7 +71,7 @@ def compiled(
 
     def step(state: Any, rate: Any, *count: Any) -> Any:
         found = program(state, x, y, rate, *count)
-        return found if shares is None else wait(found)  # as `parallel` does on CPUs
+        return found if shardings is None else wait(found)  # as `parallel` does on CPUs
 
     def times(steps: int) -> Callable[[Any, Any], Any]:
         return lambda state, rate: step(state, rate, counts[steps])
@@ -79,7 +79,7 @@ def compiled(
     # The memory of the gradients alone, as for NumPy's workspace; the update needs no more.
     differentiates = program if loop else jax.jit(value_and_grad).lower(params, x, y).compile()
     memory = differentiates.memory_analysis()
-    exchanged = None if shares is None else find_exchanges(str(differentiates.as_text()))
+    exchanged = None if shardings is None else find_exchanges(str(differentiates.as_text()))
     return Contender(
         name,
         start=lambda: jax.tree.map(jnp.copy, params),
@@ -145,7 +145,7 @@ def shared_out(name: str, problem: Problem, setting: Setting, *, devices: int) -
     specs = [spec(), spec(None, "batch"), spec("batch")]
     by_hand = partial(parallel.value_and_grad, **options)
     everywhere, of_x, of_y = (NamedSharding(mesh, spec) for spec in specs)
-    return compiled(name, by_hand, problem, setting, shares=(everywhere, of_x, of_y))
+    return compiled(name, by_hand, problem, setting, shardings=(everywhere, of_x, of_y))
 
 
 def in_shares(name: str, problem: Problem, setting: Setting) -> Contender:
