@@ -50,11 +50,12 @@ def list_factor_mistakes(
     yield make("factor-missing", f"{to} is not {done} by {what}", np.ones_like, 0)
     scales = [np.unique(value) for value in numbers]
     if name == "mul" and scales and all(len(u) == 2 and u[0] == 0 != u[1] - 1 for u in scales):
-        said = f"{to} is multiplied by the mask in {what.removesuffix(', a constant')}"
         scale = f"{float(scales[0][1]):.6g}"
-        yield make("factor-missing", f"{said}, and not by its scale {scale}", np.sign, 3)
-        at_all = f"{to} is multiplied by {scale} everywhere, where the mask in it has zeros, too"
-        yield make("factor-missing", at_all, lambda value: np.max(value) + 0 * value, 4)
+        scaled = what.removesuffix(", a constant")
+        unscaled = f"{to} lacks the scale {scale} of the mask in {scaled}"
+        yield make("factor-missing", unscaled, np.sign, 3)
+        everywhere = f"{to} is multiplied by {scale} even where the mask in {scaled} is zero"
+        yield make("factor-missing", everywhere, lambda value: np.max(value) + 0 * value, 4)
     if constant:
         inverse = f"{to} is divided by {what}" if name == "mul" else f"{to} is multiplied by {what}"
         yield make("factor-inverted", inverse, lambda value: 1 / value, 1)

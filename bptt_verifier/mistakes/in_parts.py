@@ -213,7 +213,7 @@ def list_partial_products(known: Structure, group: Sequence[int]) -> Iterator[Op
             part = quote_expression(known, each)
             for said, kept in (
                 (f"no gradient is passed on to {to} from {part}", 1 - mask),
-                (f"no gradient is passed on to {to} but from {part}", mask),
+                (f"the gradient passed on to {to} comes from {part} alone", mask),
             ):
                 changes = change_edges(edges, before=kept.reshape(shape))
                 yield OperationMistake(name, said, group[0], changes)

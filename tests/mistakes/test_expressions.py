@@ -1,5 +1,7 @@
 """Sentences name operands, results and activations as the source of a loss writes them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -111,3 +113,17 @@ def test_no_sentence_counts_operands_where_the_source_names_them(known: Structur
         "your gradient uses 1 − y where the derivative of tanh is 1 − y², of its result y",
         "the gradient passed on to `xp.tanh(a)` is not multiplied by `gate`",
     }
+
+
+def test_a_product_of_which_one_part_alone_passes_back_is_said_to_do_so() -> None:
+    def in_parts(p: Any, xp: Any) -> Any:
+        h = xp.tanh(p["b"])
+        a = p["W"] @ h
+        return xp.sum(xp.exp(a[:2]) * xp.sin(a[2:]))
+
+    with use_float64():
+        split = structure(trace(in_parts, {"W": np.ones((4, 3)), "b": np.ones(3)}))
+    said = {each.alteration for tier in list_tiers(split) for each in tier}
+    for part in ("a[:2]", "a[2:]"):
+        assert f"the gradient passed on to `h` comes from `{part}` alone" in said
+        assert f"no gradient is passed on to `h` from `{part}`" in said

@@ -37,8 +37,8 @@ def twice(x: Any) -> Any:
     ("factor", "slope", "name", "said"),
     [
         (DROP, twice, "", ""),
-        (DROP > 0, twice, "factor-missing", "by the mask in `DROP`, and not by its scale 1.33333"),
-        (1 / 0.75, twice, "factor-missing", "by 1.33333 everywhere"),
+        (DROP > 0, twice, "factor-missing", "lacks the scale 1.33333 of the mask in `DROP`"),
+        (1 / 0.75, twice, "factor-missing", "by 1.33333 even where the mask in `DROP` is zero"),
         (1.0, twice, "factor-missing", "is not multiplied by `DROP`"),
         (DROP / np.sqrt(2), twice, "constant-factor", "is multiplied by 0.707107, where"),
         (DROP, lambda x: 2 + 0 * x, "activation-derivative-incomplete", "uses 2 where"),
