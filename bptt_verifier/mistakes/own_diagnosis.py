@@ -18,8 +18,12 @@ from bptt_verifier.program.paths import prune
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Curve, Mistake
+from bptt_verifier.tolerance.formats import find_unit
 
-ALIKE = 1e-5  # of the largest entry of a gradient, that two mistakes of one effect may differ by
+# Two mistakes have one effect if their entries differ by less, in units of the largest true entry.
+# It is the geometric mean of two unit roundoffs: float32's, in which effects are kept, and
+# float16's, the finest format in which one mistake is judged for all of its group.
+ALIKE = (find_unit(np.float32) * find_unit(np.float16)) ** 0.5
 
 
 def diagnose(

@@ -15,7 +15,10 @@ from bptt_verifier.tolerance.projections import find_common_size
 from bptt_verifier.tolerance.scatter import find_normal_ratio
 
 OF_RESULTS = 2  # roundings of a result by a kernel that rounds its results alone
-EXCUSED = 1e-6  # probability that a kernel that rounds its results alone is thought to round inside
+# Probability that a kernel that rounds its results alone is thought to round inside. The mistake
+# that this would hide is at most as large as rounding every operation. The level is a choice: at
+# the distance of 16 bits, four entries of four decide at any from 1.0e-7 to 5.6e-6.
+EXCUSED = 1e-6
 
 
 def find_share_inside(

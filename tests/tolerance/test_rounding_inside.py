@@ -85,3 +85,14 @@ def test_the_critical_count_is_the_smallest_that_does_not_happen_by_chance(numbe
     assert needed == {3: 4, 4: 4, 16: 6, 100: 12, 1000: 42}[number]
     terms = [comb(number, k) * chance**k * (1 - chance) ** (number - k) for k in range(number + 1)]
     assert sum(terms[needed:]) <= EXCUSED < sum(terms[needed - 1 :])
+
+
+def test_four_entries_of_four_decide_at_any_level_near_the_one_chosen() -> None:
+    chance = find_chance(IN_HALF)
+    least, most = chance**4, chance**3
+    assert 5 * least < EXCUSED < most / 5
+    for level in (1.001 * least, EXCUSED, 0.999 * most):
+        assert find_critical_count(4, chance, level) == 4
+        assert find_critical_count(3, chance, level) == 4
+    assert find_critical_count(4, chance, 0.999 * least) == 5
+    assert find_critical_count(3, chance, 1.001 * most) == 3
