@@ -120,8 +120,9 @@ def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
     if not cases:
         return ()
     return (
-        f"Left out: {', '.join(cases)}. The exact gradient is not finite there, or too near the "
-        "largest number of its format; other or smaller arguments or cotangents help.",
+        f"Left out: {', '.join(cases)}. The exact gradient is not finite there, or it or a number "
+        "inside is too near the largest one of its format; other or smaller arguments or "
+        "cotangents help.",
     )
 
 

@@ -20,6 +20,7 @@ from bptt_verifier.program.numpy_code import trace_arrays
 from bptt_verifier.program.precision import list_inner, use_float64
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.program.torch_trace import trace_tensors
+from bptt_verifier.reference.overflows import find_overflowing
 from bptt_verifier.tolerance.formats import (
     allow_elementary,
     find_largest,
@@ -27,18 +28,11 @@ from bptt_verifier.tolerance.formats import (
     find_unit,
     is_floating,
 )
-from bptt_verifier.tolerance.noise import (
-    BY_EXPONENTIALS,
-    SAMPLES,
-    UNOPTIMISED,
-    Roundoff,
-    add_noise,
-)
+from bptt_verifier.tolerance.noise import SAMPLES, UNOPTIMISED, Roundoff, add_noise
 
 Arrays = Mapping[str, Array]
 Forward = Callable[..., Any]
 REMEDY = "leave out conversions and dtypes in the forward pass that states the function"
-EXPONENTIALS = BY_EXPONENTIALS | {"exp", "exp2", "expm1"}
 SMALL = 4096  # entries of all arguments; beyond, optimising a compilation pays
 SAME = 1e-9  # relative difference of two float64 computations of one forward pass, at most
 NO_ROUNDING = 2.0**-60  # a unit roundoff that changes no number in float64
@@ -105,7 +99,7 @@ class Pullback(ABC):
     ) -> Pulled:
         """Find the results that depend on a number inside that is larger than `largest`.
 
-        That number may be an exponential in another formula. True for each such entry, stacked over
+        That number may be one of another formula. True for each such entry, stacked over
         the points.
         """
 
@@ -204,8 +198,7 @@ class JaxPullback(Pullback):
         with use_float64():
             at, back = stack(points), stack(cotangents)
             jaxpr = jax.make_jaxpr(self.make_single(at))(*jax.tree.map(lambda x: x[0], (at, back)))
-            exponent = np.log(largest) if has_exponential(jaxpr.jaxpr) else np.inf
-            noisy = self.add_errors(at, Roundoff(0.0, 0.0, 0.0, largest, np.nan, exponent))
+            noisy = self.add_errors(at, find_overflowing(jaxpr.jaxpr, largest))
             found = noisy(jnp.uint64(1), NO_ROUNDING, at, back)
             return Pulled(*jax.tree.map(lambda each: np.isnan(np.asarray(each)), found))
 
@@ -422,14 +415,6 @@ def find_narrowing(jaxpr: Any) -> str:
             if old == np.float64 and is_floating(new) and new != np.float64:
                 return str(new)
     return ""
-
-
-def has_exponential(jaxpr: Any) -> bool:
-    """Tell whether a jaxpr has an exponential, or a function that is written with some."""
-    return any(
-        equation.primitive.name in EXPONENTIALS or any(map(has_exponential, list_inner(equation)))
-        for equation in jaxpr.eqns
-    )
 
 
 def uses_torch(forward: Forward, arguments: Arguments) -> bool:

@@ -53,7 +53,8 @@ class Roundoff(NamedTuple):
     `unit` is its unit roundoff. In such units, an elementary function may err by `elementary` of
     its value, and a number that is too small for the format by `smallest`. A number beyond
     `largest` errs by up to `beyond` times itself: it may be anything up to twice itself, or NaN.
-    Another formula may have an exponential that overflows, of a number beyond `exponent`.
+    Another formula may have an exponential that overflows, of a number beyond `exponent`, or a
+    square, of a part of a difference beyond `root`.
     """
 
     unit: Any
@@ -62,6 +63,7 @@ class Roundoff(NamedTuple):
     largest: float = float("inf")
     beyond: float = 1.0
     exponent: float = float("inf")
+    root: float = float("inf")
 
 
 ANY_FORMAT = Roundoff(0.0)  # one of unlimited range
@@ -100,15 +102,23 @@ def add_error(
     return result + lax.complex(in_real_part, error * uniform(result.real, ~salt))
 
 
-def spoil_beyond(power: Any, result: Any, roundoff: Roundoff) -> Any:
-    """Put NaN where the exponential of a number, or of minus it, may overflow.
+def spoil_overflows(
+    name: str, given: Sequence[Any], results: Sequence[Any], roundoff: Roundoff
+) -> list[Any]:
+    """Put NaN where another formula has an exponential or a square that may overflow.
 
-    What is beyond the format itself stands for minus infinity, as in a mask.
+    What is beyond the format itself stands for an infinity, as in a mask.
     """
-    if result.dtype != jnp.float64:
-        return result
-    beyond = (jnp.abs(power) > roundoff.exponent) & (power > -roundoff.largest)
-    return jnp.where(beyond & jnp.isfinite(power), jnp.nan, result)
+    limit = roundoff.root if name == "sub" else roundoff.exponent
+    inside = given if name in {"sub", *BY_EXPONENTIALS} else results if name in EXTREMA else ()
+    if limit == jnp.inf or any(each.dtype != jnp.float64 for each in (*results, *inside)):
+        return [*results]
+    for each in inside:
+        size = jnp.abs(each)
+        beyond = (size > limit) & (size < jnp.inf)
+        beyond &= (size <= roundoff.largest) | ((each > 0) & (name != "sub"))
+        results = [jnp.where(beyond, jnp.nan, result) for result in results]
+    return [*results]
 
 
 def magnitude(equation: Any, inputs: Sequence[Any], output: Any, elementary: float) -> Any:
@@ -189,9 +199,7 @@ def evaluate(
             if name not in EXACT:
                 mark = salt + jnp.uint64(next(number) * 0x9E3779B97F4A7C15 % 2**64)
                 results = [add_error(equation, given, each, mark, roundoff) for each in results]
-            if roundoff.exponent < jnp.inf and name in BY_EXPONENTIALS | EXTREMA:
-                power = given[0] if name in BY_EXPONENTIALS else results[0]
-                results = [spoil_beyond(power, results[0], roundoff)]
+            results = spoil_overflows(name, given, results, roundoff)
         values |= zip(equation.outvars, results, strict=True)
     return [read(atom) for atom in jaxpr.outvars]
 

@@ -95,6 +95,25 @@ def test_a_right_formula_whose_exponentials_overflow_is_left_out(plain: Any, sta
     assert "Left out: the arguments given." in str(report)
 
 
+def test_a_variance_by_squares_that_overflow_is_left_out() -> None:
+    def values(arguments: Any) -> Any:
+        (x,) = arguments
+        with np.errstate(all="ignore"):
+            return np.mean(x * x, dtype=np.float16) - np.mean(x, dtype=np.float16) ** 2
+
+    def backward(arguments: Any, d: Any) -> Any:
+        x = arguments[0].astype(float)
+        return ((d * 2 / 3 * (x - x.mean())).astype(np.float16),)
+
+    x = np.array([300, 310, 290], np.float16)
+    report = verify_vjp(Kernel(backward, values), jnp.var, (x,), cases=1)
+    assert report.verdict is Verdict.AGREES, str(report)
+    assert "These entries are not compared" in str(report)
+    spoilt = Kernel(backward, lambda a: a[0][0] * np.float16("nan"))
+    (mistake,) = verify_vjp(spoilt, jnp.var, (x / np.float16(100),), cases=1).mistakes
+    assert mistake.name == "forward-differs"
+
+
 @pytest.mark.parametrize("stated", [lambda a: jax.nn.softmax(a, -1), jax.nn.relu])
 def test_a_number_whose_exponential_would_overflow_excuses_no_other_row(stated: Any) -> None:
     logits = np.array([[12, 11.5, -3], [1, 0.5, 2]], np.float16)
