@@ -26,6 +26,7 @@ from bptt_verifier.report import (
     nine_digits,
     shortest,
 )
+from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.comparison import (
     Comparison,
     Verdict,
