@@ -71,7 +71,7 @@ def state_excused_resolutions(
     """State no finer resolution of a gradient than where its errors counted as rounding.
 
     Errors of that size have passed, however sharp other cases are, in which they were smaller. An
-    error that scatters by more than 2⁻⁶ of the gradient where the bound is below that, except in
+    error that scatters by more than the gradient where the bound is below 2⁻⁶ of it, except in
     half precision, is undecided: a mistake at an ill-conditioned point scatters so, too.
     """
     excused: dict[str, list[float]] = {}
@@ -82,7 +82,7 @@ def state_excused_resolutions(
         for found in after.comparisons:
             if found.name in names:
                 excused.setdefault(found.name, []).append(found.resolution)
-                wide = found.resolution > RESOLVING and found.name in sharp
+                wide = found.resolution > 1 and found.name in sharp
                 if wide and not is_half(after.dtypes[found.name]):
                     vague[found.name] = None
     coarser = {
@@ -96,7 +96,7 @@ def state_excused_resolutions(
         return report
     changed = {n: coarser[n]._replace(verdict=Verdict.INCONCLUSIVE) for n in undecided}
     note = (
-        f"Errors of {', '.join(undecided)} beyond the bound scatter by more than 2⁻⁶ of the "
+        f"Errors of {', '.join(undecided)} beyond the bound scatter by more than the "
         "gradient at neighbouring points, where rounding cannot be told from a mistake."
     )
     return report._replace(

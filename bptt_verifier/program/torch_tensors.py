@@ -4,11 +4,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bptt_verifier.problems.problem import Array
+if TYPE_CHECKING:  # JAX takes half a second
+    from bptt_verifier.problems.problem import Array
 
 
 def find_torch() -> Any:
@@ -50,7 +51,7 @@ def to_arrays(result: Any) -> Any:
     return to_array(result)
 
 
-def to_tensor(array: Array, like: Any = None) -> Any:
+def to_tensor(array: "Array", like: Any = None) -> Any:
     """Make a tensor of an array, which needs a gradient.
 
     It is on the device of another tensor, and a parameter or without need of a gradient as that is.
@@ -72,7 +73,7 @@ def copy_array(value: Any) -> Any:
     return value.detach().clone().requires_grad_(value.requires_grad)
 
 
-def to_constant(array: Array, like: Any) -> Any:
+def to_constant(array: "Array", like: Any) -> Any:
     """Make an array what another is: a tensor of its dtype on its device, or an array still."""
     if not is_tensor(like):
         return array

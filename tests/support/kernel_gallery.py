@@ -316,7 +316,7 @@ GALLERY = {
     "a selective scan": Exhibit(
         selective_scan, selective_scan_backward, draw_selective_scan,
         {
-            "the step size is not differentiated in the decay": "at the product `s[:, None] * A`",
+            "the step size is not differentiated in the decay": "at `s[:, None] * A`",
             "h is carried without its decay": "jnp.exp(s[:, None] * A) * h`",
         },
     ),
@@ -335,7 +335,7 @@ GALLERY = {
         token_rnn, token_rnn_backward, draw_tokens,
         {
             "padded steps count": "gradient",
-            "a repeated token is counted once": "at the gather `E[token]`",
+            "a repeated token is counted once": "at `E[token]`",
         },
     ),
 }  # fmt: skip
