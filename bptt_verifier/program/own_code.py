@@ -187,8 +187,11 @@ def assemble(
     tree = flatten(calls.params)
 
     def own_copies(params: Any) -> Any:  # the code may update its own parameters
-        copies = {n: copy_array(v) if type(v) is np.ndarray or is_tensor(v) else v
-                  for n, v in tree.read(params).items()}  # fmt: skip
+        copies = {
+            n: v.clone() if getattr(v, "grad_fn", None) is not None  # autograd follows its copy
+            else copy_array(v) if type(v) is np.ndarray or is_tensor(v) else v
+            for n, v in tree.read(params).items()
+        }  # fmt: skip
         return tree.rebuild(copies) if calls.structure else copies
 
     def loss(params: Any, xp: Any = np) -> Any:

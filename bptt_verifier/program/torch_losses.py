@@ -80,6 +80,8 @@ def over_arrays(loss: Callable[..., Any], trees: Sequence[Tree]) -> Callable[...
 
     call.__module__ = __name__  # whose globals it has
     call.make_tensors = make  # type: ignore[attr-defined]
+    needs = any(is_tensor(value) and value.requires_grad for value in given.values())
+    call.needs_gradients = needs  # type: ignore[attr-defined]
     return call
 
 

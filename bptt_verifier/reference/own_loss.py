@@ -37,6 +37,7 @@ from bptt_verifier.reference.coverage import (
     find_common_zeros,
     find_doubt,
 )
+from bptt_verifier.reference.cuts import describe_cut
 from bptt_verifier.reference.own_cases import make_case, widen
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
 from bptt_verifier.reference.second_opinion import contradict_entries, contradict_signs
@@ -184,7 +185,10 @@ def prepare(
                 return model._replace(refusal=refusal)
         found = trace_and_select(model, cases, progress)
         if in_numpy and found.untraced:
-            return use_differences(model, found.untraced, cases, progress)
+            found = use_differences(model, found.untraced, cases, progress)
+        if found.in_torch and not (found.by_autograd or found.refusal):
+            refusal = describe_cut(found.loss, found.cases[:CONFIRMED], found.called)
+            found = found._replace(refusal=refusal, notes=() if refusal else found.notes)
         return found
 
 
