@@ -17,7 +17,7 @@ from bptt_verifier.program.decisions import find_place
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.torch_losses import differentiate
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
-from bptt_verifier.reference.case import Case, Loss
+from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import widen
 
 CUTS = frozenset(("detach", "detach_", "data"))  # methods and attributes of tensors
@@ -25,7 +25,7 @@ CUTS = frozenset(("detach", "detach_", "data"))  # methods and attributes of ten
 LISTED = 3  # places in a sentence
 
 
-def describe_cut(loss: Loss, cases: Sequence[Case], called: str) -> str | None:
+def describe_cut(loss: Callable[..., Any], cases: Sequence[Case], called: str) -> str | None:
     """Describe where torch.autograd gives another gradient of a loss than its values have.
 
     None where the code of the loss stops no gradient, or all of them: it then does without
@@ -49,7 +49,7 @@ def describe_cut(loss: Loss, cases: Sequence[Case], called: str) -> str | None:
 
 
 def differentiate_cut(
-    loss: Loss, point: Mapping[str, Array]
+    loss: Callable[..., Any], point: Mapping[str, Array]
 ) -> tuple[list[Place], dict[str, Array]] | None:
     """Differentiate a loss by torch.autograd, and find the places that stop a gradient.
 
