@@ -105,7 +105,8 @@ class OwnModel(NamedTuple):
             raise ValueError(f"case: expected one of a setting of params, found {given}")
         unknown = [name for name in point.factors if name not in self.params[setting]]
         if unknown:
-            raise ValueError(f"case: expected factors of parameters, found one of {unknown[0]}")
+            known = ", ".join(self.params[setting])
+            raise ValueError(f"case: expected factors of {known}, found one of {unknown[0]}")
         options: Any = {"near": point.near, "factors": point.factors, "digits": point.digits}
         params = draw_parameters(self.params[setting], seed=self.seed, case=number, **options)
         if self.black_box is not None:
