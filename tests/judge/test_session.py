@@ -58,5 +58,5 @@ def test_a_case_is_compared_for_an_own_model_and_refused_for_a_derivation() -> N
     report = run(lines)
     assert report.tried == "1 case"
     assert report.command == "verify_here(seed=2)"
-    with pytest.raises(ValueError, match="^case: expected a model of your own.* leave case out$"):
+    with pytest.raises(ValueError, match=r"^case: expected a model of your own.* leave case out$"):
         run("def gradients(params, x, y): raise KeyError(1)\nverify_here(case='1')")
