@@ -271,6 +271,16 @@ def main(request: str) -> None:
         send(refused=said, raised=False)
 
 
+@contextmanager
+def naming_option(argument: str) -> Iterator[None]:
+    """Let a ValueError that begins with an argument begin with the option of that name."""
+    try:
+        yield
+    except ValueError as error:
+        option = "--" if str(error).startswith(f"{argument}:") else ""
+        raise ValueError(f"{option}{error}") from error
+
+
 def judge_in_child(
     request: dict[str, Any],
     announce: Callable[[Callable[..., Any], str], Any],
@@ -305,7 +315,8 @@ def judge_in_child(
         report = verify(judged.gradients, **options)
     elif case is not None:
         given = judged.gradients, judged.loss, judged.params, case
-        report = compare_case(*given, seed=options["seed"], subject=file.name)
+        with naming_option("case"):
+            report = compare_case(*given, seed=options["seed"], subject=file.name)
     else:
         report = verify_own_model(judged.gradients, judged.loss, judged.params, **options)
     report = judged.write_reproduction(report, command)._replace(command=command)

@@ -46,8 +46,14 @@ def verify_here(
         if "params" in space and "loss" in space:
             given = space["gradients"], space["loss"], space["params"]
             if case is not None:
-                return compare_case(*given, case, seed=options.get("seed", 0))
+                report = compare_case(*given, case, seed=options.get("seed", 0))
+                return report._replace(command=call)
             return verify_own_model(*given, **chosen)._replace(command=call)
+        if case is not None:
+            raise ValueError(
+                "case: expected a model of your own, of params, loss and gradients, found the "
+                "derivation gradients(params, x, y); leave case out"
+            )
         return verify(space["gradients"], **chosen)._replace(command=call)
 
 

@@ -90,13 +90,20 @@ def find_untaken(file: str, steps: Steps) -> Iterator[str]:
         lines = range(node.lineno, (head.end_lineno or head.lineno) + 1)
         body = range(node.body[0].lineno, (node.body[-1].end_lineno or 0) + 1)
         ways = {after in body for before, after in steps if before in lines and after not in lines}
-        if body.start in lines or len(ways) != 1:
+        if body.start in lines or len(ways) != 1 or is_constant(head):
             continue
         place = Place(file, head.lineno, head.col_offset, find_end(head))
         if isinstance(node, ast.If) or (isinstance(node, ast.While) and ways == {False}):
             yield f"`{place.expression}` ({place}) is {'always' if True in ways else 'never'} true"
         elif isinstance(node, ast.For) and ways == {False}:
             yield f"the loop over `{place.expression}` ({place}) makes no step"
+
+
+def is_constant(node: ast.expr) -> bool:
+    """True if no data change an expression, such as `True`, `[]` or `range(0)`."""
+    called = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
+    names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
+    return all(each in called and each.id == "range" for each in names)
 
 
 def find_end(node: ast.expr) -> int:

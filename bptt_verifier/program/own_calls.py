@@ -112,9 +112,10 @@ class Calls:
         functions = self.pair or "self" not in self.roots
         vectors = {n: v for n, v in arguments.items() if n in VECTORS and is_vector(v)}
         vectors = {n: arguments[n] for n in chosen if n in arguments} or vectors
+        alone = vectors and vectors.keys() >= {*chosen}
         if vectors:
             found = {n: ArrayPlace("arguments", (n,), (n,), v) for n, v in vectors.items()}
-        for root in () if vectors else ("self", "globals", "arguments"):
+        for root in () if alone else ("self", "globals", "arguments"):
             if root in self.roots and (root != "arguments" or functions or not found):
                 given = self.roots[root]
                 given = (

@@ -10,7 +10,7 @@ The other arguments are those of the first call in the file, variables of the sa
 defaults.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from bptt_verifier.program.gradient_names import (
     is_named_gradient,
     name_returned_values,
 )
-from bptt_verifier.program.leaves import Keys, find_node, flatten, name_leaf, walk
+from bptt_verifier.program.leaves import Keys, find_node, flatten
 from bptt_verifier.program.own_calls import (
     VECTORS,
     ArrayPlace,
@@ -31,23 +31,27 @@ from bptt_verifier.program.own_calls import (
     find_arguments,
     present,
 )
+from bptt_verifier.program.own_data import (
+    choose_parameters,
+    describe_left_out,
+    describe_parameters,
+    find_data,
+    find_left_out,
+    is_of_part,
+)
 from bptt_verifier.program.own_globals import find_rates, find_used_globals
 from bptt_verifier.program.own_results import (
     PARAMS,
-    SHOWN,
     Results,
     describe_result,
     find_loss,
     follow,
-    is_array,
     list_items,
 )
 from bptt_verifier.program.own_updates import find_updating_variables
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_losses import follow_values
 from bptt_verifier.program.torch_tensors import copy_array, is_tensor, to_array
-
-INPUTS = frozenset("x xs xt input inputs data h hs hprev h_prev c cprev c_prev s state".split())
 
 
 class OwnCode(NamedTuple):
@@ -143,10 +147,10 @@ def assemble(
         for n, path in found.items()
         if n in wanted or not is_of_part(leaves[n], path, places.get(n), results.state)
     }
-    outside = {n for n, place in places.items() if place.root != "arguments"}
+    listed, outside = places, {n for n, place in places.items() if place.root != "arguments"}
+    if places and not wanted:
+        found = choose_parameters(found, places, calls.pair)
     if outside and not (calls.pair or wanted):
-        if outside & found.keys():
-            found = {n: p for n, p in found.items() if n in outside or not is_input(leaves[n])}
         places = {n: place for n, place in places.items() if n in outside or n in found}
         leaves = {n: leaves[n] for n in places}
     vector = not found and len(leaves) == len(ordered) == 1 and VECTORS.issuperset(leaves)
@@ -174,13 +178,20 @@ def assemble(
         )
     if not calls.structure:
         calls.places = {name: places[name] for name in wanted or found}
-        said += describe_parameters(calls.places, places, found)
+    compared = [*found.values(), *([] if container is None else [("result", *container, "")])]
+    left_out = find_left_out(calls, listed, sources, compared, results.state)
+    if not calls.structure:
+        said += describe_parameters(calls.places, places, compared, left_out)
+    said += describe_left_out(left_out)
 
     tree = flatten(calls.params)
 
     def own_copies(params: Any) -> Any:  # the code may update its own parameters
-        copies = {n: copy_array(v) if type(v) is np.ndarray or is_tensor(v) else v
-                  for n, v in tree.read(params).items()}  # fmt: skip
+        copies = {
+            n: v.clone() if getattr(v, "grad_fn", None) is not None  # autograd follows its copy
+            else copy_array(v) if type(v) is np.ndarray or is_tensor(v) else v
+            for n, v in tree.read(params).items()
+        }  # fmt: skip
         return tree.rebuild(copies) if calls.structure else copies
 
     def loss(params: Any, xp: Any = np) -> Any:
@@ -196,48 +207,6 @@ def assemble(
         follow_values(each)
     shown[1].of_parameters = shown[1]  # type: ignore[attr-defined]
     return OwnCode(*shown, calls.params, f"{said}.", find_data(calls, {*found.values()}))
-
-
-def find_data(calls: Calls, gradients: Collection[Keys]) -> dict[str, Any]:
-    """Find the arrays among the arguments and globals that are neither parameters nor gradients."""
-    params, found = {id(place.array) for place in calls.places.values()}, dict[str, Any]()
-    for root in ("arguments", "globals"):
-        for path, value in walk(calls.roots.get(root, {}), (), ()):
-            own = path[0] == calls.structure or id(value) in params or (root, *path) in gradients
-            if not own and is_array(value) and np.size(to_array(value)) > 1:
-                of_method = isinstance(calls.roots[root][path[0]], dict) and "self" in calls.roots
-                found[name_leaf(path[1:] if of_method else path, False)] = value
-    return found
-
-
-def is_of_part(
-    leaf: Keys, source: Keys, place: ArrayPlace | None, state: Mapping[str, Any]
-) -> bool:
-    """True if a gradient is of a part of the inputs or of a state, such as that of the last x."""
-    if place is None or not is_input(leaf):
-        return False
-    return bool(np.shape(follow(state, source)) != np.shape(place.array))
-
-
-def is_input(leaf: Keys) -> bool:
-    """True if a leaf has the name of an input or a state."""
-    return str(leaf[-1]).rstrip("_0123456789").lower() in INPUTS
-
-
-def describe_parameters(
-    chosen: Mapping[str, ArrayPlace],
-    places: Mapping[str, ArrayPlace],
-    gradients: Mapping[str, Keys],
-) -> str:
-    """Describe which arrays are parameters, and which are data."""
-    paths = {*gradients.values()}
-    data = [
-        name
-        for name, place in places.items()
-        if name not in chosen and (place.root, *place.path) not in paths
-    ]
-    taken = f"; without a gradient, and taken for data: {', '.join(data[:SHOWN])}" if data else ""
-    return f"; parameters: {', '.join(chosen)}{taken}"
 
 
 def find_updates(

@@ -27,6 +27,7 @@ from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array,
 # How the user's code converts what may be a tensor already.
 CONVERSIONS = frozenset("tensor as_tensor asarray".split())
 PRINTED = frozenset("__format__ __repr__".split())
+NUMBER = "stands_for_number"  # the attribute of a tensor that the user's code takes for a float
 
 
 def takes_tensors(loss: Callable[..., Any], trees: Sequence[Tree]) -> bool:
@@ -80,6 +81,8 @@ def over_arrays(loss: Callable[..., Any], trees: Sequence[Tree]) -> Callable[...
 
     call.__module__ = __name__  # whose globals it has
     call.make_tensors = make  # type: ignore[attr-defined]
+    needs = any(is_tensor(value) and value.requires_grad for value in given.values())
+    call.needs_gradients = needs  # type: ignore[attr-defined]
     return call
 
 
@@ -98,11 +101,24 @@ class KeepingTensors(type):
 
     def __call__(cls, *given: Any) -> Any:
         """Convert to a float, unless a tensor is given."""
-        return given[0] if given and is_tensor(given[0]) else float(*given)
+        return make_number(given[0]) if given and is_tensor(given[0]) else float(*given)
 
     def __instancecheck__(cls, value: Any) -> bool:
-        """True for a float."""
-        return isinstance(value, float)
+        """True for a float, and for a tensor in the place of one."""
+        return isinstance(value, float) or (is_tensor(value) and hasattr(value, NUMBER))
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        """True for a subclass of float."""
+        return issubclass(kind, float)
+
+
+def make_number(tensor: Any) -> Any:
+    """Make a tensor that stands for the number in another, which stays when it is written into."""
+    if not tensor.is_floating_point():
+        return tensor
+    made = tensor.clone().reshape(())
+    setattr(made, NUMBER, True)
+    return made
 
 
 FLOAT = KeepingTensors("float", (float,), {"dtype": np.dtype(float)})
@@ -203,7 +219,7 @@ def make_widening(values: bool) -> Any:
         if name in {"__get__", "__set__"}:  # attributes, such as shape
             return function(*given, **named)
         if values and name == "item" and given[0].is_floating_point():
-            return given[0]
+            return make_number(given[0])
         if values and name in PRINTED:
             plain = to_array(given[0])
             text = plain.item() if plain.ndim == 0 else str(plain)

@@ -37,6 +37,7 @@ from bptt_verifier.reference.coverage import (
     find_common_zeros,
     find_doubt,
 )
+from bptt_verifier.reference.cuts import describe_cut
 from bptt_verifier.reference.own_cases import make_case, widen
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
 from bptt_verifier.reference.second_opinion import contradict_entries, contradict_signs
@@ -104,7 +105,8 @@ class OwnModel(NamedTuple):
             raise ValueError(f"case: expected one of a setting of params, found {given}")
         unknown = [name for name in point.factors if name not in self.params[setting]]
         if unknown:
-            raise ValueError(f"case: expected factors of parameters, found one of {unknown[0]}")
+            known = ", ".join(self.params[setting])
+            raise ValueError(f"case: expected factors of {known}, found one of {unknown[0]}")
         options: Any = {"near": point.near, "factors": point.factors, "digits": point.digits}
         params = draw_parameters(self.params[setting], seed=self.seed, case=number, **options)
         if self.black_box is not None:
@@ -184,7 +186,10 @@ def prepare(
                 return model._replace(refusal=refusal)
         found = trace_and_select(model, cases, progress)
         if in_numpy and found.untraced:
-            return use_differences(model, found.untraced, cases, progress)
+            found = use_differences(model, found.untraced, cases, progress)
+        if found.in_torch and not (found.by_autograd or found.refusal):
+            refusal = describe_cut(found.loss, found.cases[:CONFIRMED], found.called)
+            found = found._replace(refusal=refusal, notes=() if refusal else found.notes)
         return found
 
 

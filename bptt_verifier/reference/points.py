@@ -1,7 +1,9 @@
 """Points at which an own model is compared: the parameters given, and values drawn from them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -12,6 +14,7 @@ SCALE = 0.6  # standard deviation of drawn values; every fourth draw is twice as
 # A random W (n, n) neither damps nor amplifies much where its entries have the size 1/√n.
 GAIN = 1.5
 SPREAD = 0.3  # relative standard deviation of the values near the parameters given
+DIGITS = np.finfo(np.float64).precision  # decimals that float64 can hold
 FURTHEST = 3.0  # in standard deviations, so that no value near a given one changes its sign
 
 
@@ -48,14 +51,19 @@ class Point(NamedTuple):
         """Write the point as text that `read_point` reads, such as `7,digits=1`."""
         setting = [f"setting={self.setting + 1}"] if self.setting else []
         digits = [] if self.digits is None else [f"digits={self.digits}"]
-        scaled = [f"{name}*{factor!r}" for name, factor in self.factors.items()]
+        scaled = [f"{escape(name)}*{factor!r}" for name, factor in self.factors.items()]
         return ",".join([str(self.number), *setting, *["near"] * self.near, *digits, *scaled])
+
+
+def escape(name: str) -> str:
+    """Escape the characters of a name that separate the parts of a point, as in addresses."""
+    return re.sub("[,*=%]", lambda found: f"%{ord(found[0]):02X}", name)
 
 
 def read_point(text: str) -> Point:
     """Read a point as `Point.write` writes it.
 
-    Raises ValueError, with one sentence, where the text is none.
+    Raises ValueError, with one sentence, where the text is none, or names what case 0 ignores.
     """
     first, *others = text.split(",")
     setting, digits, factors = 1, None, {}
@@ -67,12 +75,19 @@ def read_point(text: str) -> Point:
                 digits = int(each.removeprefix("digits="))
             elif each != "near":
                 name, _, factor = each.rpartition("*")
-                factors[name] = float(factor)
+                factors[unquote(name)] = float(factor)
         point = Point(int(first), "near" in others, factors, setting - 1, digits)
     except ValueError:
         point = Point(-1)
-    if point.number < 0 or point.setting < 0 or (digits is not None and digits < 1):
+    finite = np.isfinite([*factors.values()]).all()
+    decimals = digits is None or 1 <= digits <= DIGITS
+    if point.number < 0 or point.setting < 0 or not (finite and decimals):
         raise ValueError(f"case: expected a name such as 7,digits=1 of a report, found {text!r}")
+    if point.number == 0 and digits is None and (factors or point.near):
+        raise ValueError(
+            f"case: expected no factors of case 0, the parameters given, found {text!r}; name a "
+            "case that is drawn, or digits"
+        )
     return point
 
 

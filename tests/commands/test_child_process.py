@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bptt_verifier import Verdict
-from bptt_verifier.commands.child_process import Outcome, Output, judge_file
+from bptt_verifier.commands.child_process import Outcome, Output, judge_file, naming_option
 from bptt_verifier.program import source_file
 from tests.support.command_line import Command
 
@@ -182,3 +182,9 @@ def test_of_long_output_the_first_and_the_last_lines_are_shown(written: bytes, s
         pipe.write(written)
     output.close()
     assert str(output) == shown
+
+
+@pytest.mark.parametrize(("said", "shown"), [("case: no", "--case: no"), ("loss: no", "loss: no")])
+def test_a_refusal_of_an_argument_names_the_option_that_gives_it(said: str, shown: str) -> None:
+    with pytest.raises(ValueError, match=f"^{shown}$"), naming_option("case"):
+        raise ValueError(said)

@@ -43,7 +43,7 @@ def test_a_case_is_compared_at_the_values_that_its_name_draws() -> None:
     [
         ("x", "expected a name such as 7,digits=1"),
         ("1,setting=3", "found setting 3 of 2"),
-        ("1,V*2.0", "expected factors of parameters, found one of V"),
+        ("1,V*2.0", "expected factors of W, b, found one of V"),
     ],
 )
 def test_what_names_no_case_is_refused(case: str, said: str) -> None:

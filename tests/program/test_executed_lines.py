@@ -1,5 +1,6 @@
 """What the calls of the user's code leave untried: branches, and data that are the same."""
 
+import ast
 import linecache
 import sys
 from typing import Any
@@ -7,7 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.program.executed_lines import ExecutedLines, describe_data
+from bptt_verifier.program.executed_lines import (
+    ExecutedLines,
+    describe_data,
+    find_untaken,
+    is_constant,
+)
 
 SOURCE = """
 def helper(x):
@@ -17,7 +23,7 @@ def helper(x):
 def f(x, mask=None):
     if mask is not None:
         x = x * mask
-    for each in []:
+    for each in [][:x]:
         x += each
     if x > 0:
         x = 2 * x
@@ -50,7 +56,7 @@ def test_branches_that_no_call_takes_are_listed_with_their_places(space: dict[st
     assert lines.list_untaken() == [
         "`x > 2` (user.py:3) is never true",
         "`mask is not None` (user.py:7) is never true",
-        "the loop over `[]` (user.py:9) makes no step",
+        "the loop over `[][:x]` (user.py:9) makes no step",
         "`x > 0` (user.py:11) is always true",
         "`x > 100` (user.py:15) is never true",
     ]
@@ -62,7 +68,23 @@ def test_a_branch_that_one_of_the_calls_takes_is_not_listed(space: dict[str, Any
     for x in (1, 3, -3, -10):
         watched(x)
     watched(1, mask=500)
-    assert lines.list_untaken() == ["the loop over `[]` (user.py:9) makes no step"]
+    assert lines.list_untaken() == ["the loop over `[][:x]` (user.py:9) makes no step"]
+
+
+@pytest.mark.parametrize(
+    ("head", "constant"),
+    [
+        ("True", True), ("1 + 1 == 2", True), ("[]", True), ("range(0)", True),
+        ("range(n)", False), ("n", False), ("range", False), ("f()", False),
+        ("self.training", False),
+    ],
+)  # fmt: skip
+def test_a_branch_that_no_data_could_take_is_not_listed(head: str, constant: bool) -> None:
+    assert is_constant(ast.parse(head, mode="eval").body) == constant
+    source = f"def f(n):\n    if {head} and False:\n        n = 1\n    return n\n"
+    linecache.cache["user.py"] = len(source), None, source.splitlines(keepends=True), "user.py"
+    listed = [*find_untaken("user.py", {(2, 4)})]
+    assert listed == ([] if constant else [f"`{head} and False` (user.py:2) is never true"])
 
 
 def test_nothing_is_said_of_branches_unless_all_calls_were_watched(space: dict[str, Any]) -> None:

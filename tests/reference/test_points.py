@@ -128,3 +128,22 @@ def test_a_label_names_what_is_unusual_about_a_point() -> None:
     assert Point(12, factors={"V": 64.0}).label == "case 12 with V scaled by 64"
     all_halved = Point(4, factors={"U": 0.5, "V": 0.5}, setting=1)
     assert all_halved.label == "case 4 of setting 2 with all values scaled by 0.5"
+
+
+@pytest.mark.parametrize("name", ["a,b", "setting=2", "100%", "%2C", "a*b", "σ", "near", "x[0].W"])
+def test_the_name_of_a_factor_may_hold_the_characters_of_a_point(name: str) -> None:
+    point = Point(3, factors={name: 2.0, "W": 0.5})
+    assert read_point(point.write()) == point
+
+
+@pytest.mark.parametrize("text", ["1,W*nan", "1,W*inf", "1,W*1e999", "1,digits=400"])
+def test_numbers_that_give_no_finite_point_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a name such as"):
+        read_point(text)
+
+
+@pytest.mark.parametrize("text", ["0,W*2.0", "0,near"])
+def test_what_would_change_nothing_at_case_0_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected no factors of case 0, the parameters given"):
+        read_point(text)
+    assert read_point(f"{text},digits=1").digits == 1

@@ -1,0 +1,97 @@
+"""Cuts in a loss of PyTorch whose gradients are derived by hand: where `detach` stops a gradient.
+
+The values of such a loss are differentiated, since its code may run without autograd. Where it runs
+with autograd, and a `detach` inside it makes torch.autograd give another gradient than the values
+have, it is not known of which of both the gradients by hand are.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.decisions import find_place
+from bptt_verifier.program.source_lines import Place
+from bptt_verifier.program.torch_losses import differentiate
+from bptt_verifier.program.torch_tensors import find_torch, is_tensor
+from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.own_cases import widen
+
+CUTS = frozenset(("detach", "detach_", "data"))  # methods and attributes of tensors
+
+LISTED = 3  # places in a sentence
+
+
+def describe_cut(loss: Callable[..., Any], cases: Sequence[Case], called: str) -> str | None:
+    """Describe where torch.autograd gives another gradient of a loss than its values have.
+
+    None where the code of the loss stops no gradient, or all of them: it then does without
+    autograd.
+    """
+    for case in cases:
+        assert case.truth is not None
+        known, found = case.truth(np.float64, ()), differentiate_cut(loss, widen(case.arguments))
+        if found is None:
+            continue
+        places, slopes = found
+        for name, slope in slopes.items():
+            if not (np.abs(slope - known.values[name]) <= known.allowed[name]).all():
+                listed = ", ".join(f"`{p.expression}` ({p.at_column})" for p in places[:LISTED])
+                return (
+                    f"torch.autograd stops gradients at {listed}, and gives another ∂L/∂{name} "
+                    f"than the values of {called} at {case.label}: your gradients may be right for "
+                    "either. Compute what is detached outside of the function, and pass it as data."
+                )
+    return None
+
+
+def differentiate_cut(
+    loss: Callable[..., Any], point: Mapping[str, Array]
+) -> tuple[list[Place], dict[str, Array]] | None:
+    """Differentiate a loss by torch.autograd, and find the places that stop a gradient.
+
+    None where there is none, where no gradient is left, or where autograd cannot follow the code.
+    """
+    torch: Any = find_torch()
+    places: list[Place | None] = []
+    follows_gradients = getattr(loss, "needs_gradients", False)
+
+    def run(_: Any, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        if any(is_tensor(each) and each.requires_grad for each in given):
+            without = follows_gradients and not torch.is_grad_enabled()
+            if is_cut(function) or (without and not in_function_of_autograd()):
+                places.append(find_place())
+        return function(*given, **(named or {}))
+
+    mode = type("Noting", (torch.overrides.TorchFunctionMode,), {"__torch_function__": run})
+
+    def of_copies(params: Mapping[str, Any]) -> Any:  # no leaves, which code may not change
+        with mode():
+            return loss({name: value.clone() for name, value in params.items()})
+
+    found = attempt(differentiate, of_copies, point)
+    cuts = [*dict.fromkeys(filter(None, places))]
+    if isinstance(found, Failure) or not cuts or not any(map(np.any, found[1].values())):
+        return None
+    return cuts, found[1]
+
+
+def is_cut(function: Callable[..., Any]) -> bool:
+    """True for `detach` and for the attribute `data` of a tensor, when it is read."""
+    name = getattr(function, "__name__", "")
+    if name == "__get__":
+        name = getattr(getattr(function, "__self__", None), "__name__", "")
+    return name in CUTS
+
+
+def in_function_of_autograd() -> bool:
+    """True inside a function of autograd of the user's, which PyTorch runs without gradients."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.replace("\\", "/").endswith("torch/autograd/function.py"):
+            return True
+        frame = frame.f_back
+    return False

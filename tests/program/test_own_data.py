@@ -1,0 +1,100 @@
+"""Data of the user's own code are no parameters, whatever its results are called."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.program.own_code import read_function
+
+RNG = np.random.default_rng(0)
+W, b, c = RNG.normal(size=(3, 3)), RNG.normal(size=3), RNG.normal(size=3)
+inputs, y, seq = (RNG.normal(size=(5, 3)) for _ in range(3))
+
+
+def of_globals(inputs: Any, y: Any) -> Any:
+    """Return the gradient of the prediction beside those of global parameters."""
+    dy = inputs @ W + b - y
+    dW, db = inputs.T @ dy, dy.sum(0)
+    return 0.5 * np.sum(dy**2), dW, db, dy
+
+
+def in_a_dict(inputs: Any, seq: Any) -> Any:
+    """Return the gradient of a part of an argument, in a dict."""
+    d = inputs @ W + seq
+    return 0.5 * np.sum(d**2), {"W": inputs.T @ d, "seq": d[0]}
+
+
+def of_arguments(inputs: Any, y: Any, W: Any, b: Any) -> Any:
+    """Return the gradient of the prediction beside those of arguments."""
+    dy = inputs @ W + b - y
+    dW, db = inputs.T @ dy, dy.sum(0)
+    return 0.5 * np.sum(dy**2), dW, db, dy
+
+
+def beside_global_data(W: Any, b: Any) -> Any:
+    """Return the gradient of the prediction, where the data are global."""
+    dy = inputs @ W + b - y
+    dW, db = inputs.T @ dy, dy.sum(0)
+    return 0.5 * np.sum(dy**2), dW, db, dy
+
+
+def with_an_output_bias(inputs: Any, W: Any, c: Any) -> Any:
+    """Return the gradient of a bias with the letter of a cell state."""
+    d = inputs @ W + c
+    dW, dc = inputs.T @ d, d.sum(0)
+    return 0.5 * np.sum(d**2), dW, dc
+
+
+def of_a_structure(params: Any, inputs: Any) -> Any:
+    """Return the gradient of the inputs beside those of a structure."""
+    d = inputs @ params["W"]
+    grads = {"W": inputs.T @ d, "inputs": 7 * d}
+    return 0.5 * np.sum(d**2), grads
+
+
+params = {"W": W}
+CASES: dict[Callable[..., Any], tuple[set[str], str]] = {
+    of_globals: ({"W", "b"}, "y"),
+    in_a_dict: ({"W"}, "seq"),
+    of_arguments: ({"W", "b"}, "y"),
+    beside_global_data: ({"W", "b"}, "y"),
+    with_an_output_bias: ({"W", "c"}, ""),
+    of_a_structure: ({"W"}, "inputs"),
+}
+
+
+@pytest.mark.parametrize("function", CASES, ids=lambda each: each.__name__)
+def test_a_gradient_that_may_be_of_data_is_not_compared_and_the_report_says_so(
+    function: Callable[..., Any],
+) -> None:
+    found, (names, left_out) = read_function(function, "f", None), CASES[function]
+    assert {*found.params} == names
+    said = f"; not compared: the gradient of {left_out}, taken for data unless --params names it."
+    assert found.said.endswith(said) if left_out else "not compared" not in found.said
+
+
+def test_chosen_names_may_be_those_of_arguments_and_of_globals_together() -> None:
+    found = read_function(of_globals, "f", None, ("W", "b", "y"))
+    assert [*found.params] == ["W", "b", "y"]
+    assert "not compared" not in found.said
+
+
+def test_an_argument_that_is_returned_as_it_was_given_is_no_gradient() -> None:
+    def step(inputs: Any) -> Any:
+        d = inputs @ W
+        return 0.5 * np.sum(d**2), {"W": inputs.T @ d, "inputs": inputs}
+
+    assert "not compared" not in read_function(step, "f", None).said
+
+
+def loss_of_prediction(seq: Any, y: Any) -> Any:
+    """Return the gradient of a prediction by the name of the target."""
+    dy = seq - y
+    return 0.5 * np.sum(dy**2), dy
+
+
+def test_the_only_gradient_is_not_taken_for_that_of_a_target_beside_other_arrays() -> None:
+    with pytest.raises(ValueError, match="the gradients with --params"):
+        read_function(loss_of_prediction, "f", None)

@@ -1,0 +1,98 @@
+"""Code in PyTorch that stops a gradient on purpose is not called wrong for it.
+
+torch is no dependency: where it is not installed, these tests are skipped.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.program.leaves import flatten
+from bptt_verifier.program.own_code import read_function
+from bptt_verifier.program.torch_losses import follow_values, over_arrays
+from bptt_verifier.reference.cuts import differentiate_cut
+from bptt_verifier.reference.own_loss import prepare
+
+torch: Any = import_module("torch") if find_spec("torch") else None
+pytestmark = pytest.mark.skipif(torch is None, reason="torch is not installed")
+
+x = np.random.default_rng(0).normal(size=(4, 3))
+W = np.random.default_rng(1).normal(size=(3, 3))
+
+
+def detached(p: Any) -> Any:
+    z = torch.tanh(torch.tensor(x) @ p["W"])
+    return (z * (2 * z).detach()).sum()
+
+
+def read_as_data(p: Any) -> Any:
+    z = torch.tanh(torch.tensor(x) @ p["W"])
+    return (z * z.data).sum()
+
+
+def without_gradients(p: Any) -> Any:
+    z = torch.tanh(torch.tensor(x) @ p["W"])
+    with torch.no_grad():
+        target = 2 * z
+    return (z * target).sum()
+
+
+def entirely_without(p: Any) -> Any:
+    with torch.no_grad():
+        return detached(p)
+
+
+def uncut(p: Any) -> Any:
+    return torch.tanh(torch.tensor(x) @ p["W"]).sum().item()
+
+
+def derive(loss: Callable[..., Any], needs: bool) -> Any:
+    """Differentiate a loss whose gradients are derived by hand, at tensors as the user's."""
+
+    def own(p: Any) -> Any:
+        return loss(p)
+
+    follow_values(own)
+    tree = flatten({"W": torch.tensor(W, requires_grad=needs)})
+    return differentiate_cut(over_arrays(own, (tree,)), {"W": W})
+
+
+@pytest.mark.parametrize("needs", [False, True])
+@pytest.mark.parametrize("loss", [detached, read_as_data, without_gradients])
+def test_the_place_and_the_gradient_of_a_cut_are_found(
+    loss: Callable[..., Any], needs: bool
+) -> None:
+    found = derive(loss, needs)
+    if loss is without_gradients and not needs:  # of tensors without gradients, nothing is said
+        assert found is None
+        return
+    z = np.tanh(x @ W)
+    np.testing.assert_allclose(found[1]["W"], x.T @ (2 * z * (1 - z * z)) * (
+        0.5 if loss is read_as_data else 1
+    ))  # fmt: skip
+    assert "(2 * z).detach()" in [p.expression for p in found[0]] or loss is not detached
+
+
+@pytest.mark.parametrize("loss", [entirely_without, uncut])
+def test_code_without_autograd_is_not_cut(loss: Callable[..., Any]) -> None:
+    assert derive(loss, needs=False) is None
+
+
+def test_no_verdict_is_given_on_a_loss_that_autograd_differentiates_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def step(W: Any) -> Any:
+        z = torch.tensor(x) @ W
+        loss = (z * z.detach()).sum()
+        dW = torch.tensor(x).T @ z
+        return loss.item(), dW
+
+    monkeypatch.setitem(globals(), "W", torch.tensor(W))
+    code = read_function(step, "step", None)
+    model = prepare(code.loss, code.params, cases=1)
+    assert "torch.autograd stops gradients at `z.detach()`" in (model.refusal or "")
+    assert "your gradients may be right for either" in (model.refusal or "")
