@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.program.operations import BINARY, TESTS, UNARY, evaluate
+from bptt_verifier.program.operations import BINARY, TESTS, UNARY, Operation, evaluate
 from bptt_verifier.program.trace import Program
 from bptt_verifier.tolerance.bounds import ELEMENTARY
 
 LONGEST = 24  # operations of one activation, at most
 EXPONENTIALS = frozenset("exp exp2 expm1".split())
+LINEAR = frozenset("add sub neg copy reshape squeeze broadcast_in_dim convert_element_type".split())
 SUMS = frozenset("add sub expm1 log1p".split())  # without one, the slope is known as the value is
 ENTRYWISE = frozenset({*UNARY, *BINARY, *TESTS, "integer_pow", "select_n"})
 # Points from near zero to where exp(a) and exp(a / 1000) are infinite, and the distance for
@@ -39,7 +40,11 @@ class Saturating(NamedTuple):
 
 
 def find_saturating(program: Program) -> dict[int, Saturating]:
-    """Find the activations composed of exponentials, by the operation that ends each."""
+    """Find logistic functions, and activations composed of exponentials, by their last operation.
+
+    A part that becomes constant on both sides is one as well, if the activation is not linear in
+    it: code may compute z, and its slope, apart from the logarithm in log(z).
+    """
     start, members = dict[int, int](), dict[int, tuple[int, ...]]()
     inner = set[int]()
     for number, operation in enumerate(program.operations):
@@ -52,20 +57,35 @@ def find_saturating(program: Program) -> dict[int, Saturating]:
             start[slot], members[slot] = before, (*sorted(inside), number)
             inner.update(each for each in operation.inputs if start.get(each) == before)
     # What another activation goes on with is its part, unless something else reads it as well.
+    bent = set[int]()  # values that a function reads which is not linear in them
     for operation in program.operations:
         own = start.get(operation.outputs[0])
         inner.difference_update(each for each in operation.inputs if start.get(each) != own)
+        bent.update(each for each in operation.inputs if not is_linear(program, operation, each))
     found, errors = dict[int, Saturating](), dict[Any, tuple[float, float]]()
     for slot, numbers in members.items():
         names = {program.operations[number].name for number in numbers}
-        if slot in inner or not (names & EXPONENTIALS and names & SUMS):
+        if not (names & EXPONENTIALS and names & SUMS):
             continue
         key = describe(program, numbers, start[slot])
         if key not in errors:
             errors[key] = measure_errors(program, numbers, start[slot])
-        if errors[key][0]:
-            found[numbers[-1]] = Saturating(start[slot], *errors[key])
+        error, bound = errors[key]
+        if (bound and slot in bent) if slot in inner else error:
+            found[numbers[-1]] = Saturating(start[slot], error, bound)
+    for number, operation in enumerate(program.operations):
+        if operation.name == "logistic":  # its largest slope is 1/4; its value has the error of 1
+            found.setdefault(number, Saturating(operation.inputs[0], ELEMENTARY / 4, 0.0))
     return found
+
+
+def is_linear(program: Program, operation: Operation, slot: int) -> bool:
+    """Tell whether an operation is linear in this operand, up to a constant."""
+    if operation.name in ("mul", "div"):
+        others = [each for each in operation.inputs if each != slot]
+        constant = bool(others) and all(each in program.constants for each in others)
+        return constant and (operation.name == "mul" or operation.inputs[0] == slot)
+    return operation.name in LINEAR
 
 
 def find_variable(program: Program, number: int, start: dict[int, int]) -> int | None:

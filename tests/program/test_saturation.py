@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -112,6 +114,34 @@ def test_a_part_that_something_else_reads_is_an_activation_itself() -> None:
         ends = find_saturating(program)
     assert [program.operations[number].name for number in ends] == ["div", "log"]
     assert {each.start for each in ends.values()} == {program.leaves["a"]}
+
+
+@pytest.mark.parametrize(
+    ("whole", "ends"),
+    [
+        (lambda z, a, xp: xp.log(z), ["div", "log"]),
+        (lambda z, a, xp: xp.log(1 - z), ["sub", "log"]),
+        (lambda z, a, xp: a * z, ["div", "mul"]),
+        (lambda z, a, xp: 2 * z - 1, ["sub"]),
+        (lambda z, a, xp: z - 0.5 + a, ["add"]),
+    ],
+    ids=["logarithm", "of the complement", "product", "scaled", "sum"],
+)
+def test_a_bounded_part_of_which_the_whole_is_no_linear_function_is_one_too(
+    whole: Callable[..., Any], ends: list[str]
+) -> None:
+    found = find(lambda a, xp: whole(sigmoid(a, xp), a, xp))[1]
+    assert [name for name, _ in found] == ends
+
+
+def test_a_logistic_function_has_the_error_of_its_largest_slope() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(jax.nn.sigmoid(p["a"]))
+
+    with use_float64():
+        program = trace(loss, {"a": jnp.ones(2)})
+        (found,) = find_saturating(program).values()
+    assert (found.start, found.error) == (program.leaves["a"], 4.0)
 
 
 @pytest.mark.parametrize(
