@@ -45,6 +45,10 @@ def returned_without(p: Any) -> Any:
     return detached(p).detach().item()
 
 
+def returned_as_an_array(p: Any) -> Any:
+    return float(detached(p).detach().numpy())
+
+
 def entirely_without(p: Any) -> Any:
     with torch.no_grad():
         return detached(p)
@@ -66,7 +70,9 @@ def derive(loss: Callable[..., Any], needs: bool) -> Any:
 
 
 @pytest.mark.parametrize("needs", [False, True])
-@pytest.mark.parametrize("loss", [detached, read_as_data, without_gradients, returned_without])
+@pytest.mark.parametrize(
+    "loss", [detached, read_as_data, without_gradients, returned_without, returned_as_an_array]
+)
 def test_the_place_and_the_gradient_of_a_cut_are_found(
     loss: Callable[..., Any], needs: bool
 ) -> None:
@@ -81,6 +87,7 @@ def test_the_place_and_the_gradient_of_a_cut_are_found(
     assert "(2 * z).detach()" in [p.expression for p in found[0]] or loss not in (
         detached,
         returned_without,
+        returned_as_an_array,
     )
 
 
