@@ -34,7 +34,8 @@ TARGETS = frozenset(
 
 def find_kind(key: Any) -> frozenset[str]:
     """Find the set of names of data that a name is one of; empty for that of a parameter."""
-    name = str(key).rstrip("_0123456789").lower()
+    name = str(key).rstrip("_0123456789")
+    name = name if name in {"C", "S"} else name.lower()  # these are matrices
     return next((kind for kind in (STATES, INPUTS, TARGETS) if name in kind), frozenset())
 
 
@@ -49,9 +50,9 @@ def choose_parameters(
     """
     kinds = {n: find_kind(places[n].path[pair and places[n].root == "arguments"]) for n in found}
     given = {n for n in found if places[n].root == "arguments"}
-    cell = any(str(places[n].path[-1]).lower().startswith(("h", "s")) for n in given)
-    if not cell:  # without a hidden state, c is a bias
-        kinds = {n: frozenset() if n == "c" else kind for n, kind in kinds.items()}
+    arguments = {str(place.path[-1]) for place in places.values() if place.root == "arguments"}
+    if not any(find_kind(name) is STATES and not name.startswith("c") for name in arguments):
+        kinds = {n: frozenset() if n == "c" else kind for n, kind in kinds.items()}  # a bias
     sure = {n for n, kind in kinds.items() if not kind}
     if sure - given:
         return {n: p for n, p in found.items() if n in (sure | states_of(kinds)) - given}

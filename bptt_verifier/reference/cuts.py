@@ -20,6 +20,7 @@ from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_cases import widen
 
+CONVERSIONS = frozenset(("clone", "reshape", "squeeze", "cpu"))
 CUTS = frozenset(("detach", "detach_", "data"))  # methods and attributes of tensors
 
 LISTED = 3  # places in a sentence
@@ -57,6 +58,7 @@ def differentiate_cut(
     """
     torch: Any = find_torch()
     places: list[Place | None] = []
+    origins: dict[int, tuple[Any, Any]] = {}  # results of cuts, and what they were made of
     follows_gradients = getattr(loss, "needs_gradients", False)
 
     def run(_: Any, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
@@ -64,13 +66,23 @@ def differentiate_cut(
             without = follows_gradients and not torch.is_grad_enabled()
             if is_cut(function) or (without and not in_function_of_autograd()):
                 places.append(find_place())
-        return function(*given, **(named or {}))
+        found = function(*given, **(named or {}))
+        if is_cut(function):
+            origins[id(found)] = found, given[0]
+        elif getattr(function, "__name__", "") in CONVERSIONS and id(given[0]) in origins:
+            origins[id(found)] = found, origins[id(given[0])][1]
+        return found
 
     mode = type("Noting", (torch.overrides.TorchFunctionMode,), {"__torch_function__": run})
 
     def of_copies(params: Mapping[str, Any]) -> Any:  # no leaves, which code may not change
         with mode():
-            return loss({name: value.clone() for name, value in params.items()})
+            found = loss({name: value.clone() for name, value in params.items()})
+        while id(found) in origins:  # a loss that is detached to be returned
+            found = origins[id(found)][1]
+        numbers = (origin for _, origin in reversed(origins.values()) if origin.numel() == 1)
+        equal = (each for each in numbers if float(each.detach()) == float(np.asarray(found)))
+        return found if is_tensor(found) else next(equal, found)
 
     found = attempt(differentiate, of_copies, point)
     cuts = [*dict.fromkeys(filter(None, places))]

@@ -10,7 +10,8 @@ from bptt_verifier.program.own_code import read_function
 
 RNG = np.random.default_rng(0)
 W, b, c = RNG.normal(size=(3, 3)), RNG.normal(size=3), RNG.normal(size=3)
-inputs, y, seq = (RNG.normal(size=(5, 3)) for _ in range(3))
+C = RNG.normal(size=(3, 3))
+inputs, y, seq, h = (RNG.normal(size=(5, 3)) for _ in range(4))
 
 
 def of_globals(inputs: Any, y: Any) -> Any:
@@ -47,6 +48,13 @@ def with_an_output_bias(inputs: Any, W: Any, c: Any) -> Any:
     return 0.5 * np.sum(d**2), dW, dc
 
 
+def of_a_state_space(inputs: Any, h: Any, W: Any, C: Any) -> Any:
+    """Return the gradient of a matrix with the letter of a cell state."""
+    d = (inputs @ W + h) @ C
+    dC, dW = (inputs @ W + h).T @ d, inputs.T @ d @ C.T
+    return 0.5 * np.sum(d**2), dW, dC
+
+
 def of_a_structure(params: Any, inputs: Any) -> Any:
     """Return the gradient of the inputs beside those of a structure."""
     d = inputs @ params["W"]
@@ -61,6 +69,7 @@ CASES: dict[Callable[..., Any], tuple[set[str], str]] = {
     of_arguments: ({"W", "b"}, "y"),
     beside_global_data: ({"W", "b"}, "y"),
     with_an_output_bias: ({"W", "c"}, ""),
+    of_a_state_space: ({"W", "C"}, ""),
     of_a_structure: ({"W"}, "inputs"),
 }
 
