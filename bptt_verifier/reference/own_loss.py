@@ -344,6 +344,10 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
 
     paths = Paths(scalar_at)
     traced = attempt(wraps(loss)(lambda: paths.trace(wide)))
+    if isinstance(traced, Failure) and model.in_numpy and not model.in_torch:
+        in_jax = Paths(lambda point: lambda values: to_scalar(loss(values, np)))
+        if not isinstance(attempt(lambda: in_jax.trace(wide)), Failure):
+            paths, traced = in_jax, None  # it is written in jax.numpy
     if isinstance(traced, Failure) and model.in_numpy:
         kind, _, said = traced.what.partition(": ")
         what = (

@@ -4,6 +4,8 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,6 +29,22 @@ def trace(error: BaseException | None, **known: Any) -> Paths | str:
 
     with use_float64():
         return trace_loss(OwnModel(loss, (PARAMS,), 0, **known), PARAMS)
+
+
+def test_a_loss_of_one_argument_may_be_written_in_jax_with_a_scan() -> None:
+    x = jnp.linspace(-1, 1, 3)
+
+    def loss(p: Any, xp: Any) -> Any:
+        def step(h: Any, x_t: Any) -> tuple[Any, None]:
+            return jnp.tanh(p["w"] * (h + x_t)), None
+
+        return jax.lax.scan(step, jnp.zeros(2), x)[0].sum()
+
+    with use_float64():
+        paths = trace_loss(OwnModel(loss, (PARAMS,), 0, in_numpy=True), PARAMS)
+        assert isinstance(paths, Paths)
+        _, value, slopes = paths.follow(PARAMS)
+        assert (value, slopes["w"].shape) == (loss(PARAMS, np), (2,))
 
 
 @pytest.mark.parametrize(
