@@ -29,6 +29,7 @@ def judge_output(change: Any, x: Any = X) -> Report:
     return verify_vjp(Kernel(backward, values), times, (x,), cases=1)
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(
     "change",
     [
@@ -80,6 +81,7 @@ def plain_tanh(a: Any) -> Any:
     return (jnp.exp(a) - jnp.exp(-a)) / (jnp.exp(a) + jnp.exp(-a))
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(
     ("plain", "stated"),
     [
@@ -114,6 +116,7 @@ def test_a_variance_by_squares_that_overflow_is_left_out() -> None:
     assert mistake.name == "forward-differs"
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("stated", [lambda a: jax.nn.softmax(a, -1), jax.nn.relu])
 def test_a_number_whose_exponential_would_overflow_excuses_no_other_row(stated: Any) -> None:
     logits = np.array([[12, 11.5, -3], [1, 0.5, 2]], np.float16)
