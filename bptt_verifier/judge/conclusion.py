@@ -71,8 +71,8 @@ def state_excused_resolutions(
     """State no finer resolution of a gradient than where its errors counted as rounding.
 
     Errors of that size have passed, however sharp other cases are, in which they were smaller. An
-    error that scatters by more than the gradient where the bound is below 2⁻⁶ of it, except in
-    half precision, is undecided: a mistake at an ill-conditioned point scatters so, too.
+    error that scatters by more than the gradient at all such points, where the bound is below 2⁻⁶ of
+    it, is undecided, except in half precision: a mistake at ill-conditioned points scatters so, too.
     """
     excused: dict[str, list[float]] = {}
     vague = dict[str, None]()
@@ -82,8 +82,7 @@ def state_excused_resolutions(
         for found in after.comparisons:
             if found.name in names:
                 excused.setdefault(found.name, []).append(found.resolution)
-                wide = found.resolution > 1 and found.name in sharp
-                if wide and not is_half(after.dtypes[found.name]):
+                if found.name in sharp and not is_half(after.dtypes[found.name]):
                     vague[found.name] = None
     coarser = {
         name: result._replace(resolution=max(result.resolution, min(excused[name])))
@@ -91,7 +90,7 @@ def state_excused_resolutions(
         if name in excused
     }
     report = report._replace(parameters=report.parameters | coarser)
-    undecided = [n for n in vague if coarser[n].verdict is Verdict.AGREES]
+    undecided = [n for n in vague if coarser[n].verdict is Verdict.AGREES and min(excused[n]) > 1]
     if report.verdict is not Verdict.AGREES or not undecided:
         return report
     changed = {n: coarser[n]._replace(verdict=Verdict.INCONCLUSIVE) for n in undecided}

@@ -33,7 +33,7 @@ def ends_with(kind: str) -> Callable[[Model], bool]:
 
 
 def differentiate(model: Model, params: Any) -> Any:
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # as for users
         return jax.grad(lambda p: run(model, p, jnp, model.formulas)[0])(params)
 
 

@@ -416,8 +416,8 @@ TELL = "print(flush=True)"
 DURING = {
     "start-up": f"v.require_writable = lambda *_: ({TELL}, __import__('time').sleep(60))",
     "cases": (
-        "from bptt_verifier.judge import builtin as b; r = b.reference;"
-        f"b.reference = lambda p: ({TELL}, r(p))[1]"
+        "from bptt_verifier.judge import builtin as b; r = b.start_reference;"
+        f"b.start_reference = lambda p: ({TELL}, r(p))[1]"
     ),
     "collection": (
         "import gc, time; v.require_writable = lambda *_: "

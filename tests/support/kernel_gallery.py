@@ -329,7 +329,7 @@ GALLERY = {
     ),
     "layer norm in the cell": Exhibit(
         norm_rnn, norm_rnn_backward, draw_norm_rnn,
-        {"the mean is not differentiated": "through the mean of the normalisation"},
+        {"the mean is not differentiated": "the mean of the normalisation"},
     ),
     "an RNN over tokens of unequal lengths": Exhibit(
         token_rnn, token_rnn_backward, draw_tokens,
