@@ -71,8 +71,9 @@ def state_excused_resolutions(
     """State no finer resolution of a gradient than where its errors counted as rounding.
 
     Errors of that size have passed, however sharp other cases are, in which they were smaller. An
-    error that scatters by more than the gradient at all such points, where the bound is below 2⁻⁶ of
-    it, is undecided, except in half precision: a mistake at ill-conditioned points scatters so, too.
+    error that scatters by more than the gradient at all such points, where the bound is below 2⁻⁶
+    of it, is undecided, except in half precision: a mistake at ill-conditioned points scatters so,
+    too.
     """
     excused: dict[str, list[float]] = {}
     vague = dict[str, None]()
