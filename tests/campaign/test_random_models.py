@@ -53,7 +53,7 @@ def test_every_way_back_gives_the_gradients_of_autodiff(wanted: Callable[[Model]
     f = draw_formulas(rng, model.formulas.activation)._replace(rotation="complex")
     found, true = derive(model, params, f), differentiate(model, params)
     for name in params:
-        # 2²² roundoffs of the largest entry: some thousand operations, whose condition is thousands.
+        # 2²² roundoffs of the largest entry: thousands of operations, of a condition of thousands.
         size = np.max(np.abs(true[name])) + 1e-12
         np.testing.assert_allclose(found[name], true[name], rtol=0, atol=1e-9 * size, err_msg=name)
 
