@@ -19,6 +19,7 @@ from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.overflows import EXPONENT, MASKED, find_largest_exponent
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
 from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.comparison import find_coarsest_dtype
@@ -36,7 +37,6 @@ FAR_OUT = 15.0, 24.0  # where that of tanh is lost, and that of an exponential i
 # Beyond these operands a slope is lost in the sum with 1, and right code may divide by it; or its
 # exp(a) overflows in float32.
 SATURATING = {"tanh": 18.0, "logistic": 36.0, "exp": 36.0}
-MASKED = 1e3  # from here on, an operand of these functions is a mask
 
 # Steps to the neighbours of a point, in units of the roundoff; a smooth difference shrinks with
 # their ratio, and that across a kink does not.
@@ -115,8 +115,9 @@ class Selector:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.left_out: Counter[str] = Counter()
-        # The gradient's condition at the parameters given, and whether numbers there are too large.
-        self.condition, self.exceeds_float32 = 0.0, False
+        # The gradient's condition at the parameters given, whether numbers there are too large, and
+        # the exponent up to which no formula overflows.
+        self.condition, self.exceeds_float32, self.exponent = 0.0, False, EXPONENT
         self.kept: list[tuple[Case, Examined]] = []
         self.vague: list[tuple[Case, Examined]] = []
 
@@ -156,6 +157,8 @@ class Selector:
         names, setting = self.setting.params, self.setting.number
         for i in count(1):
             few = len(self.kept) < min(ENOUGH, number)
+            if i > ENOUGH and len(self.kept) <= 1:
+                self.exponent = np.inf  # the data are such
             if i > (MORE if few else 2) * number + ENOUGH or (i > MORE and not self.kept):
                 return
             halves = [Point(i, False, dict.fromkeys(names, f), setting) for f in (0.5, 0.25)]
@@ -217,6 +220,11 @@ class Selector:
             self.exceeds_float32 = not within
         elif not within and (single or not self.exceeds_float32):
             return OVERFLOW  # a submission may compute in float32 what is given in float64
+        exponent = find_largest_exponent(program, slots)
+        if point.number == 0:
+            self.exponent = max(EXPONENT, exponent)
+        elif exponent > self.exponent:
+            return OVERFLOW  # so may another formula
         features: set[Any] = {*find_taken(program, slots)}
         if abs(loss) > LOSS:
             features.add(("loss", float(np.sign(loss))))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from bptt_verifier.reference import selection
 from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.selection import (
     BROAD,
+    ENOUGH,
     KINK,
     NARROW,
     NOT_FINITE,
@@ -124,7 +126,7 @@ def test_where_a_slope_is_lost_in_the_sum_with_one_right_code_may_overflow(
             for sign in (1, -1):
                 set_operand(monkeypatch, [0.0, sign * operand])
                 chosen = selector(follow_with(operations=(state_operation(name),)))
-                point = chosen.examine(Point(1))
+                point = chosen.examine(Point(0))
                 assert isinstance(point, Examined)
                 assert chosen.overflows(point) is lost, (name, operand)
 
@@ -139,6 +141,30 @@ def test_draws_beyond_float32_are_left_out_unless_the_parameters_given_are_beyon
     assert isinstance(chosen.examine(Point(0)), Examined)
     assert isinstance(chosen.examine(Point(1)), Examined)
     assert chosen.examine(Point(2)) == OVERFLOW  # drawn in float32
+
+
+def test_draws_at_which_another_formula_may_overflow_are_left_out_unless_the_given_ones_are_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exponential = follow_with(operations=(state_operation("exp"),))
+    for given, drawn, left_out in [(1.0, 36.0, False), (1.0, 37.0, True), (80.0, 79.0, False),
+                                   (80.0, 81.0, True)]:  # fmt: skip
+        chosen = selector(exponential)
+        set_operand(monkeypatch, [given])
+        assert isinstance(chosen.examine(Point(0)), Examined)
+        for number in (1, 2):  # drawn in float64 and in float32
+            set_operand(monkeypatch, [drawn])
+            assert (chosen.examine(Point(number)) == OVERFLOW) is left_out
+
+
+def test_exponents_are_not_limited_where_nearly_all_draws_are_beyond(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_operand(monkeypatch, [50.0])
+    chosen = selector(follow_with(operations=(state_operation("exp"),)))
+    monkeypatch.setattr(chosen, "keep", chosen.kept.append)
+    assert len([*islice(chosen.draw_ordinary(8), 8)]) == 8
+    assert chosen.left_out[OVERFLOW] == 4 * ENOUGH  # each at half, at a quarter, and near
 
 
 def test_neighbours_are_at_opposite_steps_of_each_entry() -> None:
