@@ -288,10 +288,23 @@ ZERO_BY_STRUCTURE = {
             * Y
         )
     ),
+    "a normalisation of one unit": (
+        lambda p, xp: xp.sum((X @ p["V"]) ** 2 + subtract_mean(X @ p["V"][:, :1]) @ p["W"][:1])
+    ),
+    "the state before the last step of a layer": (
+        lambda p, xp: xp.sum(
+            xp.concatenate([xp.tanh(X @ p["V"]), xp.zeros((len(X), 2))], axis=1)
+            @ xp.concatenate([p["V"][:2], p["W"]], axis=0)
+        )
+    ),
     "a softmax over one entry": (
         lambda p, xp: xp.sum((X @ p["V"]) ** 2 * softmax(X @ p["W"][:, :1], xp))
     ),
 }
+
+
+def subtract_mean(a: Any) -> Any:
+    return a - a.mean(axis=1, keepdims=True)
 
 
 def softmax(a: Any, xp: Any) -> Any:
