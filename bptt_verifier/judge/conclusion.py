@@ -148,6 +148,33 @@ def describe_precision(
         )
 
 
+def describe_hidden(
+    settled: Sequence[Compared], precision: Any, zeros: Collection[str]
+) -> Iterator[str]:
+    """Describe the cases in which rounding in a coarser format than the arguments' hides a mistake.
+
+    The resolution of a gradient is that of the other cases.
+    """
+    hidden: dict[str, list[str]] = {}
+    formats = dict[str, None]()
+    for found in settled:
+        finest = find_coarsest_dtype(*found.case.arguments.values())
+        for each in found.comparisons:
+            coarse = np.finfo(found.dtypes[each.name]).eps > np.finfo(finest).eps
+            if each.name in zeros or each.name not in found.gradients or each.conclusive:
+                continue
+            if coarse and found.values[each.name].any():
+                hidden.setdefault(found.case.label, []).append(each.name)
+                formats[str(np.dtype(precision or found.dtypes[each.name]))] = None
+    if hidden:
+        label, names = next(iter(hidden.items()))
+        more = f", and in {len(hidden) - 1} more" if len(hidden) > 1 else ""
+        yield (
+            f"In {' and '.join(formats)}, rounding hides any mistake of {', '.join(names)} in "
+            f"{label}{more}; the resolution is that of the other cases."
+        )
+
+
 def accept_zeros(
     parameters: dict[str, ParameterResult], zeros: Collection[str]
 ) -> dict[str, ParameterResult]:

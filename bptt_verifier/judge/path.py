@@ -17,6 +17,7 @@ from bptt_verifier.judge.comparisons import (
 from bptt_verifier.judge.conclusion import (
     Progress,
     conclude,
+    describe_hidden,
     describe_precision,
     list_comparisons,
     list_gradients,
@@ -254,7 +255,8 @@ class SubjectJudgement(Judgement):
         if changed is not None:
             return self.report(Verdict.DISAGREES, changed)
         formats = describe_precision(compared, settled, self.precision, self.overflows)
-        notes = (*formats, *self.subject.notes, *remarks)
+        hidden = describe_hidden(settled, self.precision, self.subject.zeros)
+        notes = (*formats, *self.subject.notes, *hidden, *remarks)
         cases, probes = settled[:count], settled[count:]
         effort = self.timeout, self.progress
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
