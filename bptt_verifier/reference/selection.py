@@ -28,6 +28,7 @@ MORE = 8  # draws, in units of the cases asked for, where too few can show a mis
 LARGE = 6  # cases scaled up, at most, and at most a quarter of all
 CANDIDATES = 40  # points from which those are chosen; fewer of a long loss
 LONG = 1000  # operations
+SMALLER = 2.0**-4, 2.0**-6, 2.0**-8  # times the values, where the data are large
 FACTORS = (3.0, 8.0, 64.0, 512.0)
 GRADIENTS = (8.0, 64.0, 2048.0)  # sizes beyond which a clipped gradient shows
 LOSS = 16.0
@@ -150,16 +151,19 @@ class Selector:
     def draw_ordinary(self, number: int) -> Iterator[None]:
         """Draw cases without end, or until too many draws in a row are left out."""
         names, setting = self.setting.params, self.setting.number
+        smaller: Sequence[float] = ()
         for i in count(1):
             few = len(self.kept) < min(ENOUGH, number)
-            if i > ENOUGH and len(self.kept) <= 1:
-                self.exponent = np.inf  # the data are such
+            if i > ENOUGH and len(self.kept) <= 1 and self.left_out[OVERFLOW]:
+                smaller = SMALLER
+                self.exponent = np.inf if i >= MORE else self.exponent
             if i > (MORE if few else 2) * number + ENOUGH or (i > MORE and not self.kept):
                 return
             halves = [Point(i, False, dict.fromkeys(names, f), setting) for f in (0.5, 0.25)]
             chain = [Point(i, setting=setting), *halves, Point(i, near=True, setting=setting)]
             if i % 4 == 2:
                 chain = chain[::-1]
+            chain += [Point(i, False, dict.fromkeys(names, f), setting) for f in smaller]
             if any(self.try_point(point) is None for point in chain):
                 yield
 

@@ -14,7 +14,6 @@ from bptt_verifier.reference import selection
 from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.selection import (
     BROAD,
-    ENOUGH,
     KINK,
     NARROW,
     NOT_FINITE,
@@ -157,14 +156,23 @@ def test_draws_at_which_another_formula_may_overflow_are_left_out_unless_the_giv
             assert (chosen.examine(Point(number)) == OVERFLOW) is left_out
 
 
-def test_exponents_are_not_limited_where_nearly_all_draws_are_beyond(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("least", [2.0**-6, 0.0])
+def test_where_nearly_all_draws_overflow_values_are_smaller_and_then_exponents_are_not_limited(
+    least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_operand(monkeypatch, [50.0])
     chosen = selector(follow_with(operations=(state_operation("exp"),)))
+    examine, tried = chosen.examine, list[float]()
+
+    def examine_at(point: Point) -> Any:
+        tried.append(point.factors.get("w", 1.0))
+        set_operand(monkeypatch, [50.0 if tried[-1] > least else 5.0])
+        return examine(point)
+
+    monkeypatch.setattr(chosen, "examine", examine_at)
     monkeypatch.setattr(chosen, "keep", chosen.kept.append)
     assert len([*islice(chosen.draw_ordinary(8), 8)]) == 8
-    assert chosen.left_out[OVERFLOW] == 4 * ENOUGH  # each at half, at a quarter, and near
+    assert min(tried) == (2.0**-6 if least else 2.0**-8)
+    assert (chosen.exponent == np.inf) is (least == 0)
 
 
 def test_neighbours_are_at_opposite_steps_of_each_entry() -> None:
