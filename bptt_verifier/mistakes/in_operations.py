@@ -23,6 +23,7 @@ from bptt_verifier.mistakes.in_factors import (
     list_other_operands,
     list_path_factors,
 )
+from bptt_verifier.mistakes.in_order import list_order_mistakes
 from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
@@ -37,7 +38,7 @@ from bptt_verifier.mistakes.in_slopes import (
     list_slope_mistakes,
     replace_slopes,
 )
-from bptt_verifier.mistakes.in_sums import list_step_mistakes, list_use_mistakes
+from bptt_verifier.mistakes.in_sums import is_partial_sum, list_step_mistakes, list_use_mistakes
 from bptt_verifier.mistakes.in_targets import list_target_mistakes
 from bptt_verifier.mistakes.in_time import (
     list_adjoint_mistakes,
@@ -45,9 +46,9 @@ from bptt_verifier.mistakes.in_time import (
     list_head_mistakes,
     list_output_mistakes,
     list_recurrence_mistakes,
-    list_windows,
     make_local,
 )
+from bptt_verifier.mistakes.in_windows import list_unfinished_sweeps, list_windows
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     Edge,
@@ -111,6 +112,8 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_epsilon_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
+    yield from list_unfinished_sweeps(known)
+    yield from list_order_mistakes(known)
     yield from list_reset_mistakes(known)
     activations = find_longest(known)
     yield from list_path_slopes(known, activations)
@@ -285,7 +288,9 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         yield scale_edges(scaled, f"{path} is halved", edges, 0.5, factor=0.5)
         uses = [("first", "", edges[:1], edges[1:]), ("last", "", edges[-1:], edges[:-1])]
         uses += list_uses_by_sequence(known, edges) if of_steps else []
-        for word, use, some, rest in uses if len(group) > 1 else ():
+        # What is cut off from a running sum is the loss of other steps: list_loss_mistakes.
+        summed = is_partial_sum(known, group[-1], operand)
+        for word, use, some, rest in uses if len(group) > 1 and not summed else ():
             name = f"{word}-step-skipped" if of_steps else zero
             when = f"at the {word} step" if of_steps else f"the {word} time that this is computed"
             left_out = scale_edges(name, f"{none} {when}{use}", some, 0.0)

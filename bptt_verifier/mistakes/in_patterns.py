@@ -156,6 +156,29 @@ def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
             if across or any(within):
                 changes = partial(keep_one_update, known, numbers, across, last)
                 yield OperationMistake("repeated-index", f"{what} {said}", numbers[0], changes)
+        if len(numbers) == 1:
+            # A loop over steps or sequences adds the updates of each, and loses those within.
+            axes = (
+                len(operations[numbers[0]].shapes[0])
+                - len(known.program.shapes[known.leaf[slot]])
+                + 1
+            )
+            for axis in range(axes if axes > 1 else 0):
+                changes = partial(keep_one_along, known, numbers[0], axis)
+                said = f"{what} the last update at each index of axis {axis}, not their sum"
+                yield OperationMistake("repeated-index", said, numbers[0], changes)
+
+
+def keep_one_along(known: Structure, number: int, axis: int, values: Values) -> Changes:
+    """Pass back the last cotangent of each entry among those of each index of an axis."""
+    equation = known.program.operations[number]
+    assert equation.moved is not None
+    moved = np.moveaxis(equation.moved.reshape(equation.shapes[0]), axis, 0)
+    kept = np.zeros(moved.shape)
+    for part, mask in zip(moved.reshape(len(moved), -1), kept, strict=True):
+        _, first = np.unique(part[::-1], return_index=True)
+        mask.ravel()[part.size - 1 - first] = 1
+    return {(number, 0): Change(0, before=np.moveaxis(kept, 0, axis))}
 
 
 def keep_one_update(

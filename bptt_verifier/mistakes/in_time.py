@@ -1,6 +1,6 @@
 """Mistakes in what a backward pass carries through time: recurrences, truncations, outputs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -31,7 +31,6 @@ DROPPED = "recurrent-path-dropped"
 STATES = 4  # states of which every subset is tried
 CHUNKS = 12  # longest chunk of a truncation that is tried
 ADJOINTS = 8  # other adjoints of a step that are tried in the place of one
-WINDOWED = 24  # longest sequence whose truncations at every loss are tried
 
 
 def cut_at(known: Structure, edges: Sequence[Edge], steps: Sequence[int]) -> list[Edge]:
@@ -149,76 +148,6 @@ def list_truncations(
                     edges[0],
                     steps=length,
                 )
-
-
-def list_windows(known: Structure) -> Iterator[OperationMistake]:
-    """List truncations of the gradient of every step's loss by itself, after a number of steps.
-
-    An initial state that is a parameter belongs to the first step, or is one step before it.
-    """
-    steps, edges = known.steps, known.carried
-    if not edges or not 2 < steps <= WINDOWED:
-        return
-    initial = find_initial_edges(known)
-    for first, before in ((1, []), (0, initial)) if initial else ((1, []),):
-        gradients = make_segments(known, first, before)
-        for kept in range(1, steps - 1):
-            # A pair of steps at distance d is in kept + 1 − d windows of length kept + 1, and in
-            # kept − d of length kept: the difference counts those with d ≤ kept once.
-            weights: dict[tuple[int, ...], int] = {(): 1}
-            for start in range(first - 1 - kept, steps):
-                end = start + kept + 1
-                for bounds, sign in (((start, end), 1), ((start + 1, end), -1)):
-                    inside = tuple(sorted({t for t in bounds if first <= t < steps}))
-                    weights[inside] = weights.get(inside, 0) + sign
-            many = f"{kept} step{'s' if kept > 1 else ''}"
-            said = f"the gradient of each step's loss goes back {many}, and no further"
-            yield OperationMistake(
-                "truncated", said, edges[0][0], change_nothing, {"steps": kept},
-                whole=partial(combine_segments, gradients, weights),
-            )  # fmt: skip
-
-
-def make_segments(
-    known: Structure, first: int, initial: Sequence[Edge]
-) -> Callable[[Values, Sequence[FindChanges]], Mapping[tuple[int, ...], Any]]:
-    """Make the function that computes gradients with the carried states cut at one or two steps.
-
-    Other mistakes may be made as well.
-    """
-    bounds: list[tuple[int, ...]] = [
-        b for count in range(3) for b in combinations(range(first, known.steps), count)
-    ]
-    found: dict[int, tuple[Values, Mapping[tuple[int, ...], Any]]] = {}
-
-    def compute(values: Values, made: Sequence[FindChanges]) -> Mapping[tuple[int, ...], Any]:
-        edges, others = [*initial, *known.carried], merge_at(values, made)
-        cuts = [change_edges(cut_at(known, edges, b), after=0.0)(values) for b in bounds]
-        rows = backward(known.program, values, [others | cut for cut in cuts])
-        return {b: {name: rows[name][k] for name in rows} for k, b in enumerate(bounds)}
-
-    def segments(values: Values, made: Sequence[FindChanges]) -> Mapping[tuple[int, ...], Any]:
-        if made:
-            return compute(values, made)
-        if id(values) not in found:
-            found[id(values)] = values, compute(values, ())
-        return found[id(values)][1]
-
-    return segments
-
-
-def combine_segments(
-    segments: Callable[[Values, Sequence[FindChanges]], Mapping[tuple[int, ...], Any]],
-    weights: Mapping[tuple[int, ...], int],
-    values: Values,
-    made: Sequence[FindChanges] = (),
-) -> dict[str, Array]:
-    """Sum the gradients of segments with these weights."""
-    each = segments(values, made)
-    return {
-        name: sum(weight * each[bounds][name] for bounds, weight in weights.items() if weight)
-        for name in each[()]
-    }
 
 
 def list_arrival_mistakes(

@@ -288,8 +288,16 @@ def explain_each_gradient(
             doubts += is_any_factor(chosen[-1])
         else:
             made, changed = what
-            chosen.append(known.describe(made, () if changed <= set(covered) else covered))
-            doubts += not changed <= set(covered)
+            alone_here = changed <= set(covered)
+            described = known.describe(made, () if alone_here else covered)
+            others = (
+                possible[covered[0]][number]
+                for number, _ in order
+                if number != kind and all(number in possible[name] for name in covered)
+            )
+            alike = (other for other, also in others if (also <= set(covered)) == alone_here)
+            chosen.append(known.choose(alike, described) or described)
+            doubts += not alone_here
     return Separate(tuple(chosen), doubts)
 
 
