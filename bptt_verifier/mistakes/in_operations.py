@@ -20,25 +20,28 @@ from bptt_verifier.mistakes.in_conjugates import (
 from bptt_verifier.mistakes.in_factors import (
     list_extra_factors,
     list_factor_mistakes,
+    list_factor_sides,
     list_other_operands,
     list_path_factors,
+    list_twice_carried,
 )
+from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
 from bptt_verifier.mistakes.in_order import list_order_mistakes
 from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
-    list_lookup_mistakes,
     list_normalisation_mistakes,
 )
 from bptt_verifier.mistakes.in_products import list_product_mistakes, replace_other_operand
 from bptt_verifier.mistakes.in_sequences import list_reset_mistakes
 from bptt_verifier.mistakes.in_slopes import (
+    list_carried_slopes,
     list_path_slopes,
     list_shifted_slopes,
     list_slope_mistakes,
     replace_slopes,
 )
-from bptt_verifier.mistakes.in_sums import is_partial_sum, list_step_mistakes, list_use_mistakes
+from bptt_verifier.mistakes.in_sums import list_step_mistakes, list_use_mistakes
 from bptt_verifier.mistakes.in_targets import list_target_mistakes
 from bptt_verifier.mistakes.in_time import (
     list_adjoint_mistakes,
@@ -69,7 +72,7 @@ from bptt_verifier.program.activations import (
 )
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import BINARY
-from bptt_verifier.program.structure import Structure, find_starts, shape_of
+from bptt_verifier.program.structure import Structure, find_starts, is_partial_sum, shape_of
 
 
 def list_tiers(known: Structure) -> Iterator[list[OperationMistake]]:
@@ -117,6 +120,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_reset_mistakes(known)
     activations = find_longest(known)
     yield from list_path_slopes(known, activations)
+    yield from list_carried_slopes(known, activations)
     yield from list_shifted_slopes(known, activations)
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)
@@ -126,6 +130,8 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
         yield from list_partial_products(known, group)
     yield from list_path_factors(known)
     yield from list_extra_factors(known)
+    yield from list_twice_carried(known)
+    yield from list_factor_sides(known)
     yield from list_use_mistakes(known)
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)

@@ -39,11 +39,11 @@ def list_order_mistakes(known: Structure) -> Iterator[OperationMistake]:
         return
     every = list(range(len(states)))
     sets = [every, *split_by_dependence(known, states)]
-    for k, chosen in enumerate(sets if len(sets) > 2 else sets[:1]):
+    for chosen in sets if len(sets) > 2 else sets[:1]:
         which = [states[n] for n in chosen]
         number = which[0][1][0][0]
-        said = "the backward pass goes through the steps in the order of the forward pass"
-        said += "" if k == 0 else " here, and not in the others"
+        said = "your backward pass goes through the steps in the order in which this line computes"
+        said += " them, where the opposite order belongs"
         gradients = partial(sweep_in_order, known, which)
         yield OperationMistake(NAME, said, number, change_nothing, whole=gradients)
 
@@ -114,7 +114,7 @@ def sweep_in_order(
                     c for c in carried if c is not None and c.shape[1:] == values[target].shape[1:]
                 ]
                 if found:
-                    seeds[target] = seeds.get(target, 0) + sum(found)
+                    seeds[target] = np.asarray(seeds.get(target, 0) + sum(found))
         more = sweep_back(program, values, [changes], seeds=seeds)
         total = [b if a is None else a if b is None else a + b
                  for a, b in zip(total, more, strict=True)]  # fmt: skip

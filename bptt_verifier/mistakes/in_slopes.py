@@ -165,6 +165,33 @@ def list_path_slopes(
                     yield OperationMistake(name, said, numbers[0], changes, {}, (name, role))
 
 
+def list_carried_slopes(
+    known: Structure, activations: Sequence[Sequence[Activation]]
+) -> Iterator[OperationMistake]:
+    """List activations whose slope what comes back from the next step does not get."""
+    operations = known.program.operations
+    for each in activations:
+        starts = {operations[one.end].outputs[0]: one.start for one in each}
+        edges = [e for e in known.carried if operations[e[0]].inputs[e[1]] in starts]
+        if not edges:
+            continue
+        name, role = "activation-derivative-missing", name_operations(known, each[0])
+        said = f"the derivative of {name_activation(known, each[0])} is missing in the gradient"
+        said += " that comes back from the next step"
+        changes = {
+            (number, k): Change(k, after=0.0, also=(starts[operations[number].inputs[k]],))
+            for number, k in edges
+        }
+        yield OperationMistake(
+            name, said, each[0].end, partial(make_same, changes), {}, (name, "carried", role)
+        )
+
+
+def make_same(changes: Changes, values: Values) -> Changes:
+    """Make the same changes at any point."""
+    return changes
+
+
 class Summand(NamedTuple):
     """An operation whose result is added, with a sign, to the variable of an activation.
 

@@ -5,7 +5,7 @@ from math import prod
 
 from bptt_verifier.mistakes.expressions import name_operand
 from bptt_verifier.mistakes.operation_mistakes import Edge, OperationMistake, scale_edges
-from bptt_verifier.program.structure import Structure, find_starts
+from bptt_verifier.program.structure import Structure, find_starts, is_partial_sum
 
 
 def find_recurrent_weights(known: Structure, edges: Mapping[str, Sequence[Edge]]) -> set[str]:
@@ -112,12 +112,6 @@ def find_terms(known: Structure) -> list[Edge]:
             break
         slot = operations[number].inputs[sums[0]]
     return sorted(terms) if len(terms) == known.steps > 1 else []
-
-
-def is_partial_sum(known: Structure, number: int, operand: int) -> bool:
-    """True if an operand of a sum is the sum of an earlier iteration."""
-    source = known.producer.get(known.program.operations[number].inputs[operand], -1)
-    return source >= 0 and known.group_of[source] == known.group_of[number]
 
 
 def list_loss_mistakes(

@@ -24,7 +24,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.activations import find_activations, is_linear
 from bptt_verifier.program.backward import Change, backward, sweep_back
 from bptt_verifier.program.operations import Operation
-from bptt_verifier.program.structure import Structure, shape_of
+from bptt_verifier.program.structure import Structure, is_partial_sum, shape_of
 from bptt_verifier.program.trace import Program, forward
 
 DROPPED = "recurrent-path-dropped"
@@ -88,16 +88,26 @@ def list_initial_mistakes(known: Structure, first: Sequence[Edge]) -> Iterator[O
             by_state.setdefault(states, []).append((number, operand))
     for (_, state), edges in by_state.items():
         (kept, operand), *others = edges
-        passed = {(kept, operand): Change(operand, slope=1.0, arriving_at=state)}
+        initial = name_operand(known, kept, operand)
+        of_state = "of the state after the first step"
+        for arriving, words in ((state, of_state), *find_argument(known, state)):
+            passed = {(kept, operand): Change(operand, slope=1.0, arriving_at=arriving)}
 
-        def changes(
-            values: Values, passed: Changes = passed, others: Sequence[Edge] = tuple(others)
-        ) -> Changes:
-            return change_edges(others, after=0.0)(values) | passed
+            def changes(
+                values: Values, passed: Changes = passed, others: Sequence[Edge] = tuple(others)
+            ) -> Changes:
+                return change_edges(others, after=0.0)(values) | passed
 
-        said = f"the initial state, {name_operand(known, kept, operand)}, gets the gradient of the"
-        said += " state after the first step"
-        yield OperationMistake("wrong-operand", said, kept, changes)
+            said = f"the initial state, {initial}, gets the gradient {words}"
+            yield OperationMistake("wrong-operand", said, kept, changes)
+
+
+def find_argument(known: Structure, state: int) -> list[tuple[int, str]]:
+    """Find the argument of the activation that computes a state, with words for it."""
+    found = find_activations(known, [known.producer[state]])
+    return [(found[-1][0].start, "of the argument of the activation at the first step")] * bool(
+        found
+    )
 
 
 def find_initial_edges(known: Structure) -> list[Edge]:
@@ -161,6 +171,8 @@ def list_arrival_mistakes(
         if group[-1] not in known.step or len(operations[group[0]].outputs) > 1:
             continue
         for operand in known.active(*group):
+            if is_partial_sum(known, group[-1], operand):
+                continue  # the losses of other steps are no state
             what = f"the gradient of {name_operand(known, group[-1], operand)} contains only"
             own, later = "the loss of the same step", "what comes back from later steps"
             for local, name, said in (

@@ -467,7 +467,7 @@ def list_factors(known: Structure) -> list[Factor]:
             sizes.setdefault(size, "a size in your forward pass")
     found: dict[float, str] = {2.0: "2", 0.5: "1/2"}
     if known.steps in {size for shape in shapes for size in (*shape, prod(shape))}:
-        sizes[known.steps] = "the number of steps or another size in your forward pass"
+        sizes[known.steps] = "the number of steps and also another size in your forward pass"
     for size, words in sizes.items():
         if size > 2:
             found.setdefault(float(size), f"{size}, {words},")

@@ -165,7 +165,7 @@ def list_scalings(
         return
 
     def finding(words: str, value: Callable[[Any], float], number: float) -> Finding:
-        said = f"every entry is {words} times what it should be"
+        said = say_factor(words)
         details = {"factor": words, "value": number}
         return make_finding(
             "constant-factor", said, details, name, lambda n, b: value(b) * b.gradient(n)
@@ -182,6 +182,13 @@ def list_scalings(
     near = f"1 {'+' if off > 0 else '−'} {abs(off):.3g}"
     words = near if abs(off) < NEAR else f"{measured:.9g}"
     yield finding(words, lambda b: measured, float(f"{measured:.12g}"))
+
+
+def say_factor(words: str) -> str:
+    """Say that every entry has a factor; words after a comma explain it."""
+    number, _, meaning = words.partition(", ")
+    said = f"every entry is {number} times what it should be"
+    return f"{said}; {number} is {meaning.rstrip(',')}" if meaning else said
 
 
 def list_update_findings(
