@@ -474,7 +474,7 @@ def list_factors(known: Structure) -> list[Factor]:
             found.setdefault(1 / size, f"1/{size}, one over {words},")
             found.setdefault(2.0 * size, f"{2 * size}, twice {words},")
             found.setdefault(2 / size, f"2/{size}, two over {words},")
-    found |= {-number: f"−{words}" for number, words in found.items()}
+    found |= {-n: "−" + words.replace(", ", ", minus ", 1) for n, words in found.items()}
 
     def factor(words: str, number: float) -> Factor:
         return Factor(words, lambda back: number)

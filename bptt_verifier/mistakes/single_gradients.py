@@ -80,7 +80,9 @@ def add_others(mistake: Mistake, others: Sequence[Finding]) -> Mistake:
     if not listed:
         return mistake
     said = " ".join(f"Or {each.name}: {each.said}." for each in listed)
-    details = mistake.details | {"or": [each.name for each in listed]}
+    before = [*mistake.details.get("or", ())]
+    names = [each.name for each in listed if each.name not in before]
+    details = mistake.details | {"or": [*before, *names]}
     return mistake._replace(explanation=f"{mistake.explanation} {said}", details=details)
 
 
@@ -233,9 +235,11 @@ def list_update_findings(
             )
             yield finding("weight-decay", said, {"decay": weight}, 1.0, weight)
     short = shorten(rate)
-    if rate < 0 and -short not in (1.0, 2.0, 0.5) and abs(short / rate - 1) <= NEAR / 10:
-        said = f"the update −{-short:.6g} times the gradient is returned in its place"
-        yield finding("update-returned", said, {"rate": -short}, short, 0.0)
+    if -1 < rate < 0 and -short != 0.5 and abs(short / rate - 1) <= NEAR / 10:
+        said = f"the update −{-short:.6g} times the gradient is returned in its place, or the sign"
+        said += f" is wrong and a factor {-short:.6g} too many"
+        details = {"rate": -short, "or": ["constant-factor"]}
+        yield finding("update-returned", said, details, short, 0.0)
 
 
 def shorten(value: float) -> float:

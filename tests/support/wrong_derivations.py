@@ -441,7 +441,11 @@ WRONG = [
 
 def diagnose_wrong(each: Wrong) -> list[set[str]]:
     """Diagnose a mistake: for each that is found, its name and those that it may also be."""
-    model = MODELS[each.model]
+    return diagnose_planted(MODELS[each.model], each)
+
+
+def diagnose_planted(model: Model, each: Wrong) -> list[set[str]]:
+    """Diagnose a mistake in the derivation of a model."""
     found = diagnose_numbers(model.loss, model.params, plant(model.gradients, *each.changes))
     return [{mistake.name, *mistake.details.get("or", ())} for mistake in found]
 
