@@ -107,7 +107,7 @@ THROUGH_TIME = [
     ),
     Explanation(
         "wrong-adjoint",
-        "A weight gets the adjoint of another value of the same step: here of the output, not "
+        "A weight or a state gets the adjoint of another value of the same step: here of z, not "
         "of a.",
         'g["U"] += np.outer(da, x[t])',
         'g["U"] += np.outer(dz, x[t])',

@@ -14,6 +14,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     change_edges,
     find_role,
     list_summands,
+    make_same,
 )
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure, following, shape_of
@@ -302,6 +303,33 @@ def move_factor(
                 moved = here._replace(instead=((state, wrong),))
             changes[number, operand] = moved
     return changes
+
+
+def list_factors_of_steps(known: Structure) -> Iterator[OperationMistake]:
+    """List factors that differ by step, such as a discount, that multiply another path as well."""
+    operations, constants = known.program.operations, known.program.constants
+    factors = dict[tuple[float, ...], tuple[str, list[float]]]()
+    for group in known.groups:
+        for k in (0, 1) if operations[group[0]].name == "mul" and len(group) == known.steps else ():
+            slots = [operations[number].inputs[k] for number in group]
+            if all(slot in constants and constants[slot].size == 1 for slot in slots):
+                each = [float(np.real(constants[slot]).ravel()[0]) for slot in slots]
+                if len({*each}) > 1 and 0 not in each:
+                    factors[tuple(each)] = name_operand(known, group[-1], k), each
+    for what, each in factors.values():
+        for group in known.groups:
+            if len(group) != known.steps or any(number not in known.step for number in group):
+                continue
+            for operand in known.active(*group):
+                to = f"the gradient passed on to {name_operand(known, group[-1], operand)}"
+                for how, power in (("is multiplied by {} once more", 1), ("lacks {}", -1)):
+                    changes = {
+                        (number, operand): Change(operand, after=each[known.step[number]] ** power)
+                        for number in group
+                    }
+                    name = "factor-twice" if power > 0 else "factor-missing"
+                    said = f"{to} {how.format(f'the factor {what} of its step')}"
+                    yield OperationMistake(name, said, group[0], partial(make_same, changes))
 
 
 def multiply_carried(

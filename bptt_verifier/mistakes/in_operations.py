@@ -21,6 +21,7 @@ from bptt_verifier.mistakes.in_factors import (
     list_extra_factors,
     list_factor_mistakes,
     list_factor_sides,
+    list_factors_of_steps,
     list_other_operands,
     list_path_factors,
     list_twice_carried,
@@ -132,6 +133,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_extra_factors(known)
     yield from list_twice_carried(known)
     yield from list_factor_sides(known)
+    yield from list_factors_of_steps(known)
     yield from list_use_mistakes(known)
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)

@@ -104,10 +104,10 @@ def list_initial_mistakes(known: Structure, first: Sequence[Edge]) -> Iterator[O
 
 def find_argument(known: Structure, state: int) -> list[tuple[int, str]]:
     """Find the argument of the activation that computes a state, with words for it."""
-    found = find_activations(known, [known.producer[state]])
-    return [(found[-1][0].start, "of the argument of the activation at the first step")] * bool(
-        found
-    )
+    words = "of the argument of the activation at the first step"
+    return [
+        (each.start, words) for (each,) in find_activations(known, [known.producer[state]])[-1:]
+    ]
 
 
 def find_initial_edges(known: Structure) -> list[Edge]:
@@ -203,7 +203,7 @@ def make_local(known: Structure) -> Callable[[Values], tuple[list[Any], list[Any
 def list_adjoint_mistakes(
     known: Structure, find_local: Callable[[Values], tuple[list[Any], list[Any]]]
 ) -> Iterator[OperationMistake]:
-    """List parameters and inputs whose gradient is computed from another adjoint of the step."""
+    """List parameters and carried states whose gradient comes from another adjoint of the step."""
     operations = known.program.operations
     single = [
         group
@@ -212,7 +212,11 @@ def list_adjoint_mistakes(
     ]
     for group in single:
         slots = [operations[number].inputs for number in group]
-        leaves = [k for k in known.active(*group) if slots[-1][k] in known.leaf]
+        chosen_operands = [
+            k
+            for k in known.active(*group)
+            if slots[-1][k] in known.leaf or (group[-1], k) in known.carried
+        ]
         others = [
             other
             for other in single
@@ -221,7 +225,7 @@ def list_adjoint_mistakes(
             and known.step.get(other[-1]) == known.step[group[-1]]
             and operations[other[-1]].shapes == operations[group[-1]].shapes
         ]
-        for operand in leaves:
+        for operand in chosen_operands:
             for other in sorted(others, key=lambda other: abs(other[-1] - group[-1]))[:ADJOINTS]:
                 chosen = other[len(other) - len(group) :]
                 changes = partial(use_adjoint, known, group, chosen, operand, find_local)
@@ -248,12 +252,30 @@ def use_adjoint(
     changes: Changes = {}
     for number, other in zip(group, others, strict=True):
         (slot,) = known.program.operations[other].outputs
+        inputs = known.program.operations[number].inputs
         arriving = total[slot]
         if arriving is not None and arriving.shape == known.program.operations[number].shapes[0]:
             # A sweep knows what arrives at a later operation, with other mistakes as well.
-            at = Change(operand, arriving_at=slot)
-            changes[number, operand] = at if other > number else Change(operand, arriving=arriving)
+            factor, read = find_factor(known, number, operand), inputs[operand]
+            if other > number:
+                changes[number, operand] = Change(operand, arriving_at=slot)
+            elif factor is None or read in known.leaf:
+                changes[number, operand] = Change(operand, arriving=arriving)
+            else:
+                first, *_ = known.active(other)
+                changes[number, operand] = Change(operand, after=0.0)
+                changes[other, first] = Change(first, send=((read, factor),))
     return changes
+
+
+def find_factor(known: Structure, number: int, operand: int) -> Any:
+    """Find the constant by which an operation multiplies an operand; None where it is none."""
+    equation, constants = known.program.operations[number], known.program.constants
+    if equation.name in {"add", "add_any"}:
+        return 1.0
+    if equation.name != "mul" or equation.inputs[1 - operand] not in constants:
+        return None
+    return constants[equation.inputs[1 - operand]]
 
 
 def replace_arriving(
@@ -364,6 +386,7 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List mistakes that pass the output's gradient to other states than the last."""
     operations = known.program.operations
     every, wrong = "output-gradient-at-every-step", "output-gradient-at-wrong-step"
+    carried = {known.group_of[known.producer[operations[n].inputs[k]]] for n, k in known.carried}
     for group in known.groups:
         if len(group) != known.steps or known.steps < 2:
             continue
@@ -385,3 +408,10 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
             ):
                 changes = change_edges([(number, operand)], after=factor, also=tuple(slots))
                 yield OperationMistake(name, f"{gradient} {where}", number, changes)
+            for other in carried - {known.group_of[group[-1]]}:
+                (last, *_) = operations[known.groups[other][-1]].outputs
+                if shape_of(known, last) == shape_of(known, outputs[-1]) and last < outputs[-1]:
+                    changes = change_edges([(number, operand)], also=(last,))
+                    named = quote_expression(known, known.groups[other][-1])
+                    said = f"{gradient} another last state, {named}, as well"
+                    yield OperationMistake("wrong-adjoint", said, number, changes)

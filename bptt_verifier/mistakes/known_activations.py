@@ -34,8 +34,4 @@ KNOWN = {
         lambda a: 1 / (1 + np.exp(-a)), "{0} (1 − {0})", lambda y: y * (1 - y),
         (("1 − {0}", lambda y: 1 - y), ("{0}", np.copy)),
     ),
-    "relu": KnownActivation(
-        lambda a: np.maximum(a, 0), "1 where {0} > 0", lambda y: (y > 0) * 1.0,
-        (("{0}", np.copy),),
-    ),
 }  # fmt: skip
