@@ -1,13 +1,14 @@
 """Mistakes in the factors of a derivative: of products, quotients and activations."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.mistakes.expressions import name_operand, write_expression
+from bptt_verifier.mistakes.expressions import name_operand, quote_expression, write_expression
 from bptt_verifier.mistakes.operation_mistakes import (
+    SUMS,
     Changes,
     OperationMistake,
     Values,
@@ -373,6 +374,30 @@ def leave_factor_out(
         with np.errstate(all="ignore"):
             changes[source, path] = Change(path, before=1 / factor)
     return changes
+
+
+def list_own_results(
+    known: Structure, group: Sequence[int], operand: int, results: Mapping[int, int]
+) -> Iterator[tuple[list[int], str, str]]:
+    """List the state that a product leads to, in the place of what it is computed from.
+
+    `results` are the results of activations by their variables.
+    """
+    operations, found = known.program.operations, list[int]()
+    slots = [operations[number].inputs[1 - operand] for number in group]
+    for number in group:
+        (slot,) = operations[number].outputs
+        while slot not in results:
+            users = known.users.get(slot, [])
+            if len(users) != 1 or operations[users[0][0]].name not in SUMS:
+                return
+            (slot,) = operations[users[0][0]].outputs
+        found.append(results[slot])
+    if found == slots or {shape_of(known, s) for s in found} != {shape_of(known, s) for s in slots}:
+        return
+    own = name_operand(known, group[-1], 1 - operand)
+    result = quote_expression(known, known.producer[found[-1]])
+    yield found, "result", f"the result of this step, {result}, where {own} belongs"
 
 
 def list_other_operands(

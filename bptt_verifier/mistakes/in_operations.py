@@ -23,6 +23,7 @@ from bptt_verifier.mistakes.in_factors import (
     list_factor_sides,
     list_factors_of_steps,
     list_other_operands,
+    list_own_results,
     list_path_factors,
     list_twice_carried,
 )
@@ -135,6 +136,11 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_factor_sides(known)
     yield from list_factors_of_steps(known)
     yield from list_use_mistakes(known)
+    results = {
+        one.start: known.program.operations[one.end].outputs[0]
+        for each in activations
+        for one in each
+    }
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)
     yield from list_adjoint_mistakes(known, find_local)
@@ -143,13 +149,17 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
             for operand in known.active(*group):
                 family = find_role(known, group, operand)
                 own = name_operand(known, group[-1], operand)
-                for slots, which, words in list_other_operands(known, group, operand):
+                for slots, which, words in (
+                    *list_other_operands(known, group, operand),
+                    *list_own_results(known, group, operand, results),
+                ):
                     said = f"the gradient of {own} is computed with {words}"
                     changes = partial(
                         replace_other_operand, known, group, operand, read_slots(slots)
                     )
+                    role = operand if which == "result" else family  # inputs are constants
                     yield OperationMistake(
-                        "wrong-operand", said, group[0], changes, {}, (family, which)
+                        "wrong-operand", said, group[0], changes, {}, (role, which)
                     )
 
 

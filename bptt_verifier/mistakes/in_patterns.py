@@ -12,6 +12,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     FindChanges,
     OperationMistake,
     Values,
+    change_edges,
     change_nothing,
     merge_at,
     scale_edges,
@@ -91,13 +92,24 @@ def list_normalisation_mistakes(known: Structure) -> Iterator[OperationMistake]:
     if roots:
         first = min(roots.values())
         divided, without = "divided by the standard deviation", "without the ε that the loss adds"
-        for name, words, what in (
+        every = [edge for edges in paths.values() for edge in edges]
+        whole = partial(skip_normalisation, known, roots, every)
+        said = "the normalisation is not differentiated: its gradient is passed on unchanged"
+        yield OperationMistake(name, said, first, whole, {"path": "all"})
+        for named, words, what in (
             ("factor-missing", f"not {divided}", "missing"),
             ("factor-twice", f"{divided} twice", "twice"),
             ("epsilon-ignored", f"{divided} {without}", "epsilon"),
         ):
             changes = partial(rescale, known, roots, what)
-            yield OperationMistake(name, f"the gradient is {words}", first, changes)
+            yield OperationMistake(named, f"the gradient is {words}", first, changes)
+
+
+def skip_normalisation(
+    known: Structure, roots: Mapping[int, int], paths: Sequence[Edge], values: Values
+) -> Changes:
+    """Pass nothing back through the mean and the variance, and do not divide by σ."""
+    return rescale(known, roots, "missing", values) | change_edges(paths, after=0.0)(values)
 
 
 def rescale(known: Structure, roots: Mapping[int, int], what: str, values: Values) -> Changes:

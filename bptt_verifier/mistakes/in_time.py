@@ -210,13 +210,16 @@ def list_adjoint_mistakes(
         for group in known.groups
         if group[-1] in known.step and len(operations[group[0]].outputs) == 1
     ]
+    carried = {known.producer[operations[number].inputs[k]] for number, k in known.carried}
+    states = [group for group in single if not carried.isdisjoint(group)]
     for group in single:
         slots = [operations[number].inputs for number in group]
-        chosen_operands = [
+        of_sums = [
             k
             for k in known.active(*group)
             if slots[-1][k] in known.leaf or (group[-1], k) in known.carried
         ]
+        products = operations[group[0]].name == "mul"
         others = [
             other
             for other in single
@@ -225,8 +228,11 @@ def list_adjoint_mistakes(
             and known.step.get(other[-1]) == known.step[group[-1]]
             and operations[other[-1]].shapes == operations[group[-1]].shapes
         ]
-        for operand in chosen_operands:
-            for other in sorted(others, key=lambda other: abs(other[-1] - group[-1]))[:ADJOINTS]:
+        for operand in known.active(*group) if products else of_sums:
+            near = sorted(others, key=lambda other: abs(other[-1] - group[-1]))[:ADJOINTS]
+            if operand not in of_sums:
+                near = [each for each in others if each in states]
+            for other in near:
                 chosen = other[len(other) - len(group) :]
                 changes = partial(use_adjoint, known, group, chosen, operand, find_local)
                 used = quote_expression(known, chosen[-1])

@@ -15,7 +15,9 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
 # Names of what any wrong number may come from, which are no second explanation.
-GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
+GENERIC = frozenset(
+    "zero-gradient constant-factor sign-flipped wrong-operand wrong-adjoint".split()
+)
 PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
 DESCRIBED = 2  # other names that an explanation describes, at most
 # Factors that have names of their own, in words.

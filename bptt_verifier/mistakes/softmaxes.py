@@ -107,8 +107,13 @@ def list_unweighted_sums(
     known: Structure, group: Sequence[int], axes: tuple[int, ...]
 ) -> Iterator[OperationMistake]:
     """List mistakes in p ⊙ (g − Σ p ⊙ g) that leave out one p, or both."""
-    name, right = "softmax-denominator", "where the derivative of the softmax p is p (g − Σ p g)"
-    for words, how in (("p (g − Σ g)", "sum"), ("p (g − mean of g)", "mean"), ("g − p Σ g", "log")):
+    sums, right = "softmax-denominator", "where the derivative of the softmax p is p (g − Σ p g)"
+    for words, how, name in (
+        ("p (g − Σ g)", "sum", sums),
+        ("p (g − mean of g)", "mean", sums),
+        ("g − p Σ g", "log", sums),
+        ("g", "none", "activation-derivative-missing"),
+    ):
         changes = partial(subtract_sum, known, group, axes, how)
         said = f"your gradient uses {words}, {right}"
         yield OperationMistake(name, said, group[0], changes, {}, ("unweighted", how))
@@ -126,8 +131,10 @@ def subtract_sum(
 
         def through(arriving: Any, pullback: Any = pullback, p: Any = values[slot]) -> Any:
             with np.errstate(all="ignore"):
-                g = arriving[0] / p if how == "log" else arriving[0]
+                g = arriving[0] / p if how in {"log", "none"} else arriving[0]
             total = np.sum(arriving[0], axis=along, keepdims=True)
+            if how == "none":
+                total = 0.0
             if how == "mean":
                 total = total / np.prod([p.shape[axis] for axis in along])
             return pullback([g - total])[0]
