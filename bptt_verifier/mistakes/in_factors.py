@@ -413,7 +413,7 @@ def list_other_operands(
     if shape is None or len(shape) == 0:
         return
     own = name_operand(known, group[-1], 1 - operand)
-    if len(slots) > 1 and not any(slot in known.leaf for slot in slots):
+    if len(slots) > 1 and slots[-1] not in known.leaf:
         for one, which in ((slots[0], "first"), (slots[-1], "last")):
             yield [one] * len(slots), which, f"the {which} step's value of {own} at every step"
         after = following(known, slots[-1], slots[-2])

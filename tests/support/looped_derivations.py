@@ -142,4 +142,9 @@ WRONG = [
     wrong("ways", "hidden-state-off-by-one", "hf[t - 1].T @ da", "hf[t].T @ da"),
     wrong("ways", "steps-in-wrong-order", "for t in range(4):\n        da", "for t in reversed(range(4)):\n        da"),
     wrong("ways", "steps-in-wrong-order", "for t in reversed(range(4)):\n        da", "for t in range(4):\n        da"),
+    wrong('columns', 'update-returned', '            delta = p["Wh"].T @ delta\n        dh0 += delta\n    return {', '            delta = p["Wh"].T @ delta\n        dh0 += delta\n    dWx, dWh, dWy, db, dh0 = (-0.1 * g for g in (dWx, dWh, dWy, db, dh0))\n    return {'),
+    wrong('tokens', 'update-returned', '"w": pooled.T @ dlogit}', '"w": p["w"] - 0.01 * (pooled.T @ dlogit)}'),
+    wrong('tokens', 'wrong-operand', 'hs[t].T @ da', 'hs[T].T @ da'),
+    wrong('columns', 'wrong-operand', 'dWh += delta @ S[k].T', 'dWh += delta @ S[T].T'),
+    wrong('ways', 'output-gradient-at-wrong-step', 'da = (dboth[t, :, :H] + carry)', 'da = (dboth[t - 1, :, :H] + carry)'),
 ]  # fmt: skip
