@@ -144,7 +144,7 @@ def describe_precision(
     if names:
         yield (
             f"Beyond the bound, errors of {', '.join(names)} scatter like rounding at neighbouring "
-            f"points in {sum(map(bool, excused))} cases, and count as rounding."
+            f"points in {count_cases(sum(map(bool, excused)))}, and count as rounding."
         )
 
 
@@ -398,3 +398,8 @@ def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
         f"{symbol} is not testable: rounding alone may move it by {ratio:.2g} of its largest entry "
         "in the precision that you computed in, beyond 2⁻⁶."
     )
+
+
+def count_cases(number: int) -> str:
+    """Write how many cases there are."""
+    return f"{number} case{'' if number == 1 else 's'}"
