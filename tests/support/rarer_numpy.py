@@ -1,11 +1,14 @@
 """What plain code does with NumPy's rarer functions, each as a function of the parameters `P`."""
 
+import logging
 import math
 
 import numpy as np
 
 from tests.support.plain_numpy import traced
 
+HANDLER = logging.Handler()
+HANDLER.emit = lambda record: record.getMessage()
 NAMES = globals()  # the names of the module, a second time
 WEIGHTS = np.arange(12.0).reshape(3, 4)
 
@@ -99,4 +102,12 @@ def compares_classes(p):
     assert isinstance(type(p["x"]), type)
     assert type(p["x"]).__name__ == "ndarray"
     np.testing.assert_allclose(p["x"], p["x"])
+    return p["s"] ** 2
+
+
+@traced
+def logs_numbers(p):
+    logger = logging.Logger("training")
+    logger.addHandler(HANDLER)
+    logger.warning("loss %.3f after %d", p["s"], p["v"].argmax())
     return p["s"] ** 2
