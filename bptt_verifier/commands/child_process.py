@@ -312,7 +312,8 @@ def judge_in_child(
         raise ValueError("--case: expected a model of your own, found a derivation")
     if judged.loss is None:
         options |= named
-        report = verify(judged.gradients, **options)
+        with naming_option("sizes"):
+            report = verify(judged.gradients, **options)
     elif case is not None:
         given = judged.gradients, judged.loss, judged.params, case
         with naming_option("case"):

@@ -86,13 +86,25 @@ def raising_value_errors(context: Any, arguments: list[str]) -> Iterator[None]:
         raise ValueError(describe_error(error, context, arguments)) from error
 
 
+def refuse_repeated(command: Any, context: Any, arguments: list[str]) -> None:
+    """Raise ValueError for an option that stands twice and takes one value: which one is meant?"""
+    _, _, in_order = command.make_parser(context).parse_args(list(arguments))
+    for number, param in enumerate(in_order):
+        option = param.param_type_name == "option" and not (param.is_flag or param.multiple)
+        if option and param in in_order[:number]:
+            raise ValueError(f"{param.opts[0]}: expected it once, found it several times")
+
+
 class Command(TyperCommand):
     """A command that refuses bad arguments with one sentence."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse as Typer does. Raises ValueError for arguments that the command does not take."""
-        with raising_value_errors(ctx, list(args)):
-            return super().parse_args(ctx, args)
+        given = list(args)
+        with raising_value_errors(ctx, given):
+            rest = super().parse_args(ctx, args)
+        refuse_repeated(self, ctx, given)
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run as Typer does. Raises ValueError where the command raises a UsageError."""
