@@ -4,7 +4,7 @@ import json
 import re
 import runpy
 import sys
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,18 @@ def test_help_breaks_no_word_on_eighty_columns(
         monkeypatch.setenv("COLUMNS", str(columns))
         shown.append(find_words(bptt(name, "-h").out))
     assert shown[0] == shown[1]
+
+
+def test_help_shows_no_type_of_python(bptt: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 200)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = [line.split() for line in bptt("verify", "-h").out.splitlines()]
+    (bias,) = (line for line in shown if line[1:2] == ["--bias"])
+    (seed,) = (line for line in shown if line[1:2] == ["--seed"])
+    assert bias[2] == "Your"
+    assert seed[2:4] == ["N", "[x>=0]"]
+    options = [line for line in shown if line[1:2] and line[1].startswith("--")]
+    assert not {"<bool>", "<int", "<float", "<path>"} & {*chain.from_iterable(options)}
 
 
 def test_the_version_is_shown(bptt: Command) -> None:
