@@ -5,6 +5,7 @@ from pathlib import Path
 from bptt_verifier.judge.published import list_entries, read_entry
 from bptt_verifier.mistakes.catalogue import SECTIONS
 from bptt_verifier.mistakes.explanation import Explanation
+from bptt_verifier.tolerance.comparison import Verdict
 
 PAGE = Path(__file__).with_name("mistakes.md")
 INTRODUCTION = """\
@@ -19,18 +20,26 @@ an output at every step, which is called z; it works on one sequence, and its ve
 [right.py](../examples/right.py) has one output, at the last step; it works on a batch, and each row
 of its arrays is one sequence. Lines of other models are from small files that are linked there.
 
-A rank is the place among the fifteen commonest mistakes in the public hand-written BPTT code that
-we tried. Two mistakes with the same rank were counted together.
+Two counts tell how common a mistake is. A rank is the place among the fifteen commonest mistakes in
+the public hand-written BPTT code that we tried; two mistakes with the same rank were counted
+together. The [docket](docket.md) has published derivations, some of which disagree with the
+gradient.
 """
+UNCOUNTED = {
+    "Kernels": "not counted, since the code that was counted has no kernels",
+    "The contract, and no name": "not counted",
+}
+RARE = "not among the fifteen commonest in public code"
 
 
-def find_docket_entries() -> dict[str, list[str]]:
-    """Find the entries of the docket that have each mistake, by its name."""
+def find_docket_entries() -> tuple[dict[str, list[str]], int]:
+    """Find the entries of the docket that have each mistake, by its name, and how many disagree."""
     found: dict[str, list[str]] = {}
-    for name in list_entries():
-        for mistake in read_entry(name).entry.mistake:
+    entries = [(name, read_entry(name).entry) for name in list_entries()]
+    for name, entry in entries:
+        for mistake in entry.mistake:
             found.setdefault(mistake, []).append(name)
-    return found
+    return found, sum(entry.verdict is Verdict.DISAGREES for _, entry in entries)
 
 
 def write_lines(heading: str, lines: str) -> str:
@@ -38,26 +47,32 @@ def write_lines(heading: str, lines: str) -> str:
     return f"# {heading}\n{lines}"
 
 
-def render_entry(entry: Explanation, docket: list[str]) -> str:
-    """Render one name: what is wrong, the lines, where they are from, and how common it is."""
+def describe_frequency(entry: Explanation, section: str, docket: list[str], disagree: int) -> str:
+    """Describe how common a mistake is: its rank, and its entries of those that disagree."""
+    said = f"rank {entry.rank} in public code" if entry.rank else UNCOUNTED.get(section, RARE)
+    if docket:
+        links = ", ".join(f"[{name}](docket/{name}.md)" for name in docket)
+        said += f"; {len(docket)} of the {disagree} claims in the docket that disagree: {links}"
+    return f"How common: {said}."
+
+
+def render_entry(entry: Explanation, frequency: str) -> str:
+    """Render one name: what is wrong, the lines, how common it is, and where they are from."""
     parts = [f"### `{entry.name}`", entry.meaning]
     if entry.wrong:
         code = f"{write_lines('wrong', entry.wrong)}\n\n{write_lines('right', entry.right)}"
         parts.append(f"```python\n{code}\n```")
     if entry.remedy:
         parts.append(entry.remedy)
-    found = [f"Rank in public code: {entry.rank}."] if entry.rank else []
+    found = [frequency]
     if entry.example not in ("", "right.py", "every_step.py"):
         found.append(f"The lines are from [{entry.example}](../examples/{entry.example}).")
-    if docket:
-        links = ", ".join(f"[{name}](docket/{name}.md)" for name in docket)
-        found.append(f"In the docket: {links}.")
-    return "\n\n".join(parts + [" ".join(found)] * bool(found))
+    return "\n\n".join([*parts, " ".join(found)])
 
 
 def render_page() -> str:
     """Render the whole catalogue: a list of all names by section, then the entries."""
-    docket = find_docket_entries()
+    docket, disagree = find_docket_entries()
     rows = [
         f"| {section} | {', '.join(f'[{entry.name}](#{entry.name})' for entry in entries)} |"
         for section, entries in SECTIONS.items()
@@ -65,7 +80,10 @@ def render_page() -> str:
     parts = [INTRODUCTION, "\n".join(["| where | names |", "| --- | --- |", *rows])]
     for section, entries in SECTIONS.items():
         parts.append(f"## {section}")
-        parts += [render_entry(entry, docket.get(entry.name, [])) for entry in entries]
+        for entry in entries:
+            of_name = docket.get(entry.name, [])
+            frequency = describe_frequency(entry, section, of_name, disagree)
+            parts.append(render_entry(entry, frequency))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import queue
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from bptt_verifier.program.notebooks import write_places
 from bptt_verifier.program.source_file import GUARD
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.report.text import render_text
+from bptt_verifier.report.versions import find_versions
 from bptt_verifier.tolerance.comparison import Verdict
 
 START_UP = 120  # seconds for the child's imports, before any code of the submission runs
@@ -169,7 +171,11 @@ def judge_file(
 
     def fail(name: str, verdict: Verdict, explanation: str, **details: Any) -> Outcome:
         mistake = Mistake(name, explanation, details)
-        report = Report(Path(request["file"]).name, verdict, (mistake,))
+        report = Report(
+            Path(request["file"]).name, verdict, (mistake,), seed=request.get("seed", 0),
+            options=request["options"], versions=find_versions(),
+            command=request.get("command", ""),
+        )  # fmt: skip
         return render(report, request, ended=name == "exited")
 
     running: str | None = "the start"
@@ -312,14 +318,17 @@ def judge_in_child(
         raise ValueError("--case: expected a model of your own, found a derivation")
     if judged.loss is None:
         options |= named
-        report = verify(judged.gradients, **options)
+        with naming_option("sizes"):
+            report = verify(judged.gradients, **options)
     elif case is not None:
         given = judged.gradients, judged.loss, judged.params, case
         with naming_option("case"):
             report = compare_case(*given, seed=options["seed"], subject=file.name)
     else:
         report = verify_own_model(judged.gradients, judged.loss, judged.params, **options)
-    report = judged.write_reproduction(report, command)._replace(command=command)
+    report = judged.write_reproduction(report, command)
+    of_case = "" if case is None else f" --case {shlex.quote(case)}"
+    report = report._replace(command=command and command + of_case)
     remarks = judged.remarks() if report and case is None else ()
     notes = (judged.said, *remarks, *report.notes)
     return render(report._replace(notes=notes), request)

@@ -261,12 +261,21 @@ def split_name(text: str) -> tuple[str, str | None]:
     """Split FILE:NAME into the file and the name, which may be missing.
 
     The colon after the letter of a drive, as in `C:mine.py`, is a part of the file, and a name has
-    no separators of folders. Raises ValueError where one of them is empty.
+    no separators of folders. Raises ValueError where one of them is empty, and for an address of
+    the network.
     """
+    if not text:
+        raise ValueError("FILE: expected a Python file, found an empty name")
+    if re.match(r"[A-Za-z][\w+.-]+://", text) and not os.path.exists(text):
+        found = f"found the address {text}; fetch the file first"
+        raise ValueError(f"FILE: expected a file on this computer, {found}")
     path, colon, name = text.rpartition(":")
     drive = re.fullmatch("[A-Za-z]", path) and not os.path.isfile(path)
     if not colon or drive or re.search(r"[/\\]", name) or os.path.exists(text):
         return text, None
+    if path.endswith(":"):
+        one = f"{path.rstrip(':')}:{name}"
+        raise ValueError(f"FILE: expected one colon before the name, found {text}; write {one}")
     if not path or not name:
         missing = "a file before the colon" if name else "a name after the colon"
         raise ValueError(f"FILE: expected {missing}, found none in {text}; write FILE or FILE:NAME")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from enum import Enum
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -21,17 +22,24 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 ALIKE = 0.65  # of two names, at which one is suggested for the other
 NOUNS = {int: "an integer", float: "a number"}
+PLACEHOLDERS = {bool: "", int: "N", float: "NUMBER", Path: "FILE"}  # of a value, in the help
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def describe_values(param: Any, context: Any) -> str | None:
-    """The values that an option takes, by its command's annotation; None where any will do."""
+def find_type(param: Any, context: Any) -> tuple[Any, Any]:
+    """The type of an option by the annotation of its command, and what Typer knows of it."""
     declared = inspect.signature(context.command.callback, eval_str=True).parameters[param.name]
     kind, information = declared.annotation, None
     if get_origin(kind) is Annotated:
         kind, information = get_args(kind)[:2]
     if NoneType in get_args(kind):
         kind = next(other for other in get_args(kind) if other is not NoneType)
+    return kind, information
+
+
+def describe_values(param: Any, context: Any) -> str | None:
+    """The values that an option takes, by its command's annotation; None where any will do."""
+    kind, information = find_type(param, context)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return f"one of {', '.join(member.value for member in kind)}"
     if kind not in NOUNS:
@@ -40,6 +48,18 @@ def describe_values(param: Any, context: Any) -> str | None:
     if least is None:
         return NOUNS[kind] if most is None else f"{NOUNS[kind]} of at most {most}"
     return NOUNS[kind] + (f" of at least {least}" if most is None else f" from {least} to {most}")
+
+
+def name_values(params: list[Any], context: Any) -> list[Any]:
+    """Give each option without one the name of its value, which the help shows; none to switches.
+
+    Typer shows the name of a Python type otherwise.
+    """
+    for param in params:
+        if param.metavar is None and param.param_type_name == "option":
+            kind = bool if param.is_flag else find_type(param, context)[0]
+            param.metavar = PLACEHOLDERS.get(kind)
+    return params
 
 
 def quote_unprintable(text: str) -> str:
@@ -86,13 +106,29 @@ def raising_value_errors(context: Any, arguments: list[str]) -> Iterator[None]:
         raise ValueError(describe_error(error, context, arguments)) from error
 
 
+def refuse_repeated(command: Any, context: Any, arguments: list[str]) -> None:
+    """Raise ValueError for an option that stands twice and takes one value: which one is meant?"""
+    _, _, in_order = command.make_parser(context).parse_args(list(arguments))
+    for number, param in enumerate(in_order):
+        option = param.param_type_name == "option" and not (param.is_flag or param.multiple)
+        if option and param in in_order[:number]:
+            raise ValueError(f"{param.opts[0]}: expected it once, found it several times")
+
+
 class Command(TyperCommand):
     """A command that refuses bad arguments with one sentence."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """List the parameters as Typer does, with the names of their values in the help."""
+        return name_values(super().get_params(ctx), ctx)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse as Typer does. Raises ValueError for arguments that the command does not take."""
-        with raising_value_errors(ctx, list(args)):
-            return super().parse_args(ctx, args)
+        given = list(args)
+        with raising_value_errors(ctx, given):
+            rest = super().parse_args(ctx, args)
+        refuse_repeated(self, ctx, given)
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run as Typer does. Raises ValueError where the command raises a UsageError."""
@@ -102,6 +138,10 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A group of commands that refuses an unknown command with one sentence."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """List the parameters as Typer does, with the names of their values in the help."""
+        return name_values(super().get_params(ctx), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse as Typer does. Raises ValueError for options that the group does not have."""

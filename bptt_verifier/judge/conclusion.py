@@ -294,10 +294,11 @@ def explain(
             said = f"the search for a name ended early; {which} remain unexplained."
         mistakes = (Mistake("unknown", said, {"gradients": wrong}),)
     curves = protect(subject.chart_steps, failing) if failing and not report.curves else ()
+    if isinstance(curves, Failure) or not curves:
+        curves = report.curves or tuple(chain.from_iterable(each.curves for each in mistakes))
     return report._replace(
         verdict=Verdict.DISAGREES, mistakes=mistakes,
-        counterexample=make_counterexample(subject, simplest),
-        curves=report.curves if isinstance(curves, Failure) or not curves else curves,
+        counterexample=make_counterexample(subject, simplest), curves=curves,
     )  # fmt: skip
 
 

@@ -51,7 +51,10 @@ def compare_case(
         found = compare_at(Submission(gradients), own, model.make_case(point))
     name = subject or "your model"
     if isinstance(found, Breach):
-        return Report(name, Verdict.DISAGREES, (found.mistake,), notes=found.notes)
+        return Report(
+            name, Verdict.DISAGREES, (found.mistake,), notes=found.notes, seed=seed,
+            versions=find_versions(),
+        )  # fmt: skip
     parameters = accept_zeros(summarise_parameters(found.comparisons), own.zeros)
     verdict = overall(parameters[each].verdict for each in list_gradients([found]))
     differs = find_forward_difference(own, found)

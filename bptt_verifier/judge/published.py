@@ -8,6 +8,7 @@ import numpy as np
 
 from bptt_verifier.docket import entry as entries
 from bptt_verifier.docket.entry import Entry
+from bptt_verifier.judge.files import count_positional
 from bptt_verifier.judge.submission import WEIGHTS
 from bptt_verifier.judge.verify import verify, verify_own_model
 from bptt_verifier.problems.draws import with_values
@@ -64,8 +65,10 @@ def read_entry(name: str) -> DocketCase:
         missing.append("held_loss or change")
     if not isinstance(entry, Entry) or missing:
         missing = missing if isinstance(entry, Entry) else ["ENTRY"]
+        cell = "params" in missing and count_positional(getattr(module, "gradients", len)) > 1
+        remedy = '; for a cell of this project, set model="rnn" in ENTRY' if cell else TEMPLATE
         raise ValueError(
-            f"NAME: expected {name} to define {', '.join(missing)}, found none{TEMPLATE}"
+            f"NAME: expected {name} to define {', '.join(missing)}, found none{remedy}"
         )
     if entry.deliberate and not entry.exactly:
         raise ValueError(f"NAME: expected {name} to say what its claim is exactly, found nothing")

@@ -41,6 +41,7 @@ from bptt_verifier.mistakes.single_gradients import (
     restrict,
     shorten,
 )
+from bptt_verifier.mistakes.step_terms import chart_terms
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.backward import Change, backward
@@ -423,7 +424,10 @@ class OwnHypotheses:
             }  # fmt: skip
         parts = (f"{said}{made.alteration}.", right, str(found or ""))
         said = " ".join(filter(None, parts))
-        return restrict(Mistake(made.name, said, details), names)
+        case, shown = self.evidence[0], names or self.names
+        charted = attempt(chart_terms, self.structure, case, changed, shown)
+        curves = () if made.whole or isinstance(charted, Failure) else charted
+        return restrict(Mistake(made.name, said, details, curves=curves), names)
 
     @cached_property
     def recorded(self) -> list[Recorded]:

@@ -16,7 +16,9 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
 from importlib.machinery import SourceFileLoader
+from itertools import chain
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
@@ -31,6 +33,7 @@ from bptt_verifier.program.attempt import (
 from bptt_verifier.program.notebooks import Cell, read_notebook
 from bptt_verifier.program.torch_tensors import copying_results
 
+ALIKE = 0.75  # of two names of files, at which one is suggested for the other
 SUFFIXES = (".py", ".pyw", "")  # of Python files; a script may have none
 GUARD = 'put what the file runs under `if __name__ == "__main__":`'
 
@@ -62,11 +65,9 @@ def read_cells(file: Path) -> tuple[Cell, ...]:
     Raises ValueError where it is neither a Python file nor a notebook that exists.
     """
     if os.path.isdir(file):  # unlike Path.is_dir, false where it cannot be looked up
-        files = ", ".join(sorted(each.name for each in file.glob("*.py"))[:5]) or "none"
-        raise ValueError(
-            f"FILE: expected a Python file, found the folder {file}, which is no file; "
-            f"name one in it: {files}"
-        )
+        files = ", ".join(sorted(each.name for each in file.glob("*.py"))[:5])
+        one = f"is no file; name one in it: {files}" if files else "has no Python file in it"
+        raise ValueError(f"FILE: expected a Python file, found the folder {file}, which {one}")
     if not os.path.isfile(file):
         place = describe_place(file)
         raise ValueError(f"FILE: expected a Python file, found {file}, which {place}")
@@ -79,7 +80,10 @@ def read_cells(file: Path) -> tuple[Cell, ...]:
         )
     try:
         return (Cell(str(file.resolve()), importlib.util.decode_source(file.read_bytes())),)
-    except (SyntaxError, UnicodeDecodeError, OSError) as error:
+    except (SyntaxError, UnicodeDecodeError) as error:
+        said = f"found {file}, which cannot be read as text: {error}; save it in UTF-8"
+        raise ValueError(f"FILE: expected a Python file, {said}") from error
+    except OSError as error:
         raise ValueError(f"FILE: expected a Python file, found {file}: {error}") from error
 
 
@@ -90,15 +94,24 @@ def describe_place(file: Path) -> str:
     except FileNotFoundError:
         if file.is_symlink():
             return f"is a link to {file.readlink()}, which does not exist"
-        endings = (file.with_name(file.name + ending) for ending in (".py", ".ipynb"))
-        perhaps = next((f"; perhaps {each}" for each in endings if os.path.isfile(each)), "")
-        return f"does not exist{perhaps}"
+        perhaps = find_similar(file)
+        return "does not exist" if perhaps is None else f"does not exist; perhaps {perhaps}"
     except NotADirectoryError:
         folder = next(each for each in file.parents if os.path.exists(each))
         return f"cannot be there: {folder} is no folder"
     except OSError as error:
         return f"cannot be opened: {error.strerror}"
     return "is no file"
+
+
+def find_similar(file: Path) -> Path | None:
+    """Find the Python file or notebook in the same folder whose name is most like a missing one."""
+    beside = [each for end in (".py", ".ipynb") for each in sorted(file.parent.glob(f"*{end}"))]
+    names = {each.name.lower(): each for each in beside if os.path.isfile(each)}
+    name = file.name.lower()
+    exact = (names[name + end] for end in ("", ".py", ".ipynb") if name + end in names)
+    close = (names[each] for each in get_close_matches(name, names, n=1, cutoff=ALIKE))
+    return next(chain(exact, close), None)
 
 
 def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
@@ -301,8 +314,11 @@ def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) ->
     if isinstance(error, SystemExit):
         said += f"; {GUARD}"
     elif isinstance(error, ModuleNotFoundError) and error.name:
-        top = printable(error.name.partition(".")[0])
-        said += f"; install the package that has {top}, or put {top}.py beside the file"
+        top, _, inner_name = printable(error.name).partition(".")
+        if inner_name and top == file.resolve().parent.name:  # by dots, in the file's own package
+            said += f"; put {inner_name}.py beside the file"
+        else:
+            said += f"; install the package that has {top}, or put {top}.py beside the file"
     elif isinstance(error, EOFError):
         said += "; nothing can be typed in while it is judged: write the values into the file"
     elif isinstance(error, FileNotFoundError):
@@ -338,7 +354,11 @@ def order_path(file: Path) -> list[str]:
     own = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
     packages = ("site-packages", "dist-packages")
     first = [p for p in sys.path if p.startswith(own) and not p.endswith(packages)]
-    return [*first, str(file.resolve().parent), *(p for p in sys.path if p not in first)]
+    return [
+        *first,
+        os.path.dirname(os.path.realpath(file)),
+        *(p for p in sys.path if p not in first),
+    ]
 
 
 def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., Any]:

@@ -16,13 +16,13 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class StepChart(NamedTuple):
-    """The error of each adjoint over the allowed one, against the step.
+    """The error of each quantity, such as an adjoint, over the allowed one, against the step.
 
     `levels` and `times` are the labels of the axes with their places; `limit` is the place of 1.
     `lines` are curves with their style, and `legend` explains the styles.
     """
 
-    heading: str
+    quantity: str
     description: str
     levels: list[tuple[float, str]]
     times: list[tuple[float, int]]
@@ -56,7 +56,7 @@ def choose_levels(values: Iterable[float]) -> list[int]:
 
 
 def chart_steps(findings: Findings) -> StepChart | None:
-    """Chart the error of each adjoint over the allowed one; None where there are no steps."""
+    """Chart the errors of all steps over the allowed ones; None where there are no steps."""
     curves = findings.curves
     if not curves:
         return None
@@ -92,8 +92,9 @@ def chart_steps(findings: Findings) -> StepChart | None:
         legend.append((f"first wrong step going backward, t = {first}", "first-wrong"))
     times = [t for t in range(1, steps + 1) if t == 1 or t % ceil(steps / TICKS) == 0]
     return StepChart(
-        "Error of each adjoint δ, step by step",
-        f"Error over allowed error of the adjoints of {steps} steps: at most {worst:.2g}.",
+        curves[0].quantity,
+        f"Error over allowed error of each {curves[0].quantity}, at {steps} steps: at most "
+        f"{worst:.2g}.",
         [(down(10.0**exponent), write_power(exponent)) for exponent in exponents],
         [(across(t), t) for t in times],
         down(1.0),

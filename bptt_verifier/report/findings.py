@@ -9,17 +9,35 @@ from bptt_verifier.report.links import link_to_mistake
 from bptt_verifier.tolerance.comparison import Array, Verdict
 
 
+class Curve(NamedTuple):
+    """Errors step by step, for t = 1 … T, relative to the right values, and the allowed ones.
+
+    The quantity is that of δ_t in one probe of a cell; own models may have another.
+    """
+
+    label: str
+    relative_errors: tuple[float, ...]
+    allowed: tuple[float, ...]
+    quantity: str = "adjoint δ"
+
+
 class Mistake(NamedTuple):
-    """A named mistake: its stable name, a sentence that explains it, the equation it violates."""
+    """A named mistake: its stable name, a sentence that explains it, the equation it violates.
+
+    `curves` are the errors that it makes step by step, where they are known.
+    """
 
     name: str
     explanation: str
     details: dict[str, Any]
     equation: str | None = None
+    curves: tuple[Curve, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {**self._asdict(), "link": link_to_mistake(self.name)}
+        """Plain values, for JSON; the curves are pictures."""
+        plain = self._asdict()
+        del plain["curves"]
+        return {**plain, "link": link_to_mistake(self.name)}
 
 
 class ParameterResult(NamedTuple):
@@ -60,14 +78,6 @@ class StepResult(NamedTuple):
         """Plain values, for JSON."""
         error, bound = self.relative_error, self.allowed
         return {"t": self.t, "verdict": str(self.verdict), "relative_error": error, "bound": bound}
-
-
-class Curve(NamedTuple):
-    """The relative error of δ_t in one probe, and the allowed one, for t = 1 … T."""
-
-    label: str
-    relative_errors: tuple[float, ...]
-    allowed: tuple[float, ...]
 
 
 class Counterexample(NamedTuple):

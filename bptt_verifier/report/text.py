@@ -1,7 +1,9 @@
 """Findings as plain text: the verdict, the mistake, a table by gradient, the smallest case."""
 
+import os
 from io import StringIO
 from math import isfinite
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -15,7 +17,7 @@ from bptt_verifier.tolerance.comparison import Verdict, find_symbol
 
 HEADINGS = (
     "gradient",
-    "worst error ÷ bound",
+    "error ÷ bound",
     "entry",
     "yours",
     "autodiff",
@@ -24,6 +26,7 @@ HEADINGS = (
 )
 STYLES = {Verdict.AGREES: "green", Verdict.DISAGREES: "bold red", Verdict.INCONCLUSIVE: "yellow"}
 UNLIMITED = 10**6  # columns, where nothing is wrapped
+DIGITS = 4  # of two values that agree, so that a table fits eighty columns
 
 
 def render_text(
@@ -100,7 +103,7 @@ def tabulate(findings: Findings) -> Table:
 def summarise(findings: Findings) -> str:
     """The findings on one line: verdict, mistake, place, and what is right or was found."""
     names = " and ".join(mistake.name for mistake in findings.mistakes)
-    said = [explain_mistake(mistake) for mistake in findings.mistakes] or [*findings.notes[-1:]]
+    said = [*map(shorten_explanation, findings.mistakes)] or [*findings.notes[-1:]]
     said = [*said[:1], *(each[:1].upper() + each[1:] for each in said[1:])]
     head = f"{findings.verdict}: {', '.join(filter(None, [names, find_place(findings)]))}"
     return " ".join(" ".join([f"{head.removesuffix(': ')}:" if said else head, *said]).split())
@@ -108,13 +111,13 @@ def summarise(findings: Findings) -> str:
 
 def find_place(findings: Findings) -> str:
     """Find where a submission is wrong: a line, an entry of a gradient, or a step."""
-    lines = [str(mistake.details.get("file_line", "")) for mistake in findings.mistakes]
+    lines = [find_line(mistake) for mistake in findings.mistakes]
     wrong = {
         name: result
         for name, result in findings.parameters.items()
         if result.verdict is Verdict.DISAGREES
     }
-    said = " ".join(mistake.explanation for mistake in findings.mistakes)
+    said = " ".join(map(shorten_explanation, findings.mistakes))
     places = [line for line in lines if line and line not in said]
     if wrong:
         name = max(wrong, key=lambda each: wrong[each].error)
@@ -123,6 +126,25 @@ def find_place(findings: Findings) -> str:
     if findings.first_wrong_step is not None:
         places.append(f"first wrong δ_{findings.first_wrong_step}")
     return f"at {', '.join(places)}" if places else ""
+
+
+def find_line(mistake: Mistake) -> str:
+    """Find the line that makes a mistake, or that it is about; its file from the current folder."""
+    place = (mistake.details.get("backward") or mistake.details).get("file_line") or ""
+    here = f"{Path.cwd()}{os.sep}"
+    return str(place).removeprefix(here)
+
+
+def shorten_explanation(mistake: Mistake) -> str:
+    """The wrong expression of a mistake in an operation, and what is right; or its explanation."""
+    alteration, backward = mistake.details.get("alteration"), mistake.details.get("backward")
+    if backward and backward["right"]:
+        return f"`{backward['expression']}` should be `{backward['right']}`."
+    if backward and alteration:
+        return f"`{backward['expression']}` computes the wrong term: {alteration}."
+    if alteration and mistake.details.get("expression"):
+        return f"`{mistake.details['expression']}` is differentiated wrongly: {alteration}."
+    return explain_mistake(mistake)
 
 
 def explain_mistake(mistake: Mistake) -> str:
@@ -140,8 +162,8 @@ def list_links(mistake: Mistake) -> list[str]:
 def format_result(name: str, result: ParameterResult) -> tuple[str, ...]:
     """The row of one gradient, in the order of `HEADINGS`."""
     entry = ", ".join(map(str, result.entry)) or "–"
-    wrong = result.verdict is Verdict.DISAGREES
-    digits = count_digits(result.yours, result.autodiff) if wrong else 9
+    agree = result.verdict is Verdict.AGREES
+    digits = DIGITS if agree else count_digits(result.yours, result.autodiff)
     yours, autodiff = f"{result.yours:.{digits}g}", f"{result.autodiff:.{digits}g}"
     resolution = f"{result.resolution:.2g}" if isfinite(result.resolution) else "–"
     compared = f"{result.error:.3g}", entry, yours, autodiff, resolution

@@ -13,6 +13,7 @@ import pytest
 from bptt_verifier import Verdict
 from bptt_verifier.commands.child_process import Outcome, Output, judge_file, naming_option
 from bptt_verifier.program import source_file
+from bptt_verifier.report.versions import find_versions
 from tests.support.command_line import Command
 
 RAISE = "raise KeyError('no')"
@@ -49,7 +50,9 @@ def test_hostile_code_ends_in_a_verdict(kind: str, tmp_path: Path) -> None:
     start = "import os, signal, subprocess, sys", "def gradients(params, x, y):"
     file = write_file(tmp_path, *start, f"    {body}")
     printed: list[str] = []
-    found = judge(file, printed.append)
+    found = judge(file, printed.append, command="bptt verify it.py", seed=3)
+    assert (found.plain["command"], found.plain["seed"]) == ("bptt verify it.py", 3)
+    assert found.plain["versions"] == find_versions()
     assert found.verdict is (Verdict.INCONCLUSIVE if name == "exited" else Verdict.DISAGREES)
     assert found.plain["mistake"]["name"] == name
     assert found.ended == (name == "exited")
@@ -188,3 +191,16 @@ def test_of_long_output_the_first_and_the_last_lines_are_shown(written: bytes, s
 def test_a_refusal_of_an_argument_names_the_option_that_gives_it(said: str, shown: str) -> None:
     with pytest.raises(ValueError, match=f"^{shown}$"), naming_option("case"):
         raise ValueError(said)
+
+
+@pytest.mark.rest
+def test_the_command_of_a_report_on_one_case_names_the_case(tmp_path: Path) -> None:
+    source = (
+        "import numpy as np",
+        "params = {'w': np.ones(2)}",
+        "def loss(p): return (p['w'] ** 2).sum()",
+        "def gradients(p): return {'w': p['w']}",
+    )
+    file = write_file(tmp_path, *source)
+    found = judge(file, case="3,digits=1", command="bptt verify it.py --seed 0")
+    assert found.plain["command"] == "bptt verify it.py --seed 0 --case 3,digits=1"

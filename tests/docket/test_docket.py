@@ -173,6 +173,15 @@ def test_a_wrong_claim_without_its_correction_is_no_entry(tmp_path: Path) -> Non
         read_entry(str(file))
 
 
+def test_an_entry_on_a_cell_that_names_no_model_is_told_so(tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
+    file = tmp_path / "mine.py"
+    cell = text.partition("params = ")[0] + "def gradients(params, x, y):\n    return params\n"
+    file.write_text(cell, encoding="utf-8")
+    with pytest.raises(ValueError, match=r'found none; for a cell .*, set model="rnn" in ENTRY'):
+        read_entry(str(file))
+
+
 def test_a_reading_that_the_source_does_not_state_leaves_a_claim_wrong() -> None:
     assert read_entry("nicodjimenez-without-carousel").entry.kind is Kind.WRONG
 

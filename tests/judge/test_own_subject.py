@@ -1,5 +1,6 @@
 """The user's own model as a subject: its cases, its messages, and what is shown of a failure."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.mistakes import own_models
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case
@@ -223,30 +225,57 @@ def compute_loss(params: Any) -> Any:
     return ((h - Y) ** 2).sum()
 
 
-def truncate(params: Any) -> Any:
-    """The gradients of the last three of four steps."""
+def differentiate(params: Any, steps: tuple[int, ...] = (3, 2, 1, 0), later: int = 0) -> Any:
+    """The gradients of these steps, with states of so many steps later in that of W."""
     states = [np.zeros(2)]
     for x in X:
         states.append(np.tanh(params["U"] @ x + params["W"] @ states[-1]))
     found = {name: np.zeros_like(value) for name, value in params.items()}
     dh = 2 * (states[-1] - Y)
-    for t in (3, 2, 1):
+    for t in steps:
         da = dh * (1 - states[t + 1] ** 2)
         found["U"] += np.outer(da, X[t])
-        found["W"] += np.outer(da, states[t])
+        found["W"] += np.outer(da, states[t + later])
         dh = params["W"].T @ da
     return found
 
 
 def test_the_adjoints_that_wrong_gradients_imply_are_charted() -> None:
     params = {"U": np.full((2, 5), 0.3), "W": np.array([[0.5, -0.4], [0.3, 0.6]])}
-    report = verify_own_model(truncate, compute_loss, params, cases=2)
+    report = verify_own_model(
+        partial(differentiate, steps=(3, 2, 1)), compute_loss, params, cases=2
+    )
     (curve,) = report.curves
     assert curve.label == "implied by ∂L/∂U and ∂L/∂W"
     errors = zip(curve.relative_errors, curve.allowed, strict=True)
     assert [error > allowed for error, allowed in errors] == [True, False, False, False]
     assert report.steps == ()
     assert "implied by ∂L/∂U and ∂L/∂W" in report.to_html()
+
+
+def test_the_terms_that_a_named_mistake_makes_wrong_are_charted() -> None:
+    params = {"U": np.full((2, 5), 0.3), "W": np.array([[0.5, -0.4], [0.3, 0.6]])}
+    report = verify_own_model(partial(differentiate, later=1), compute_loss, params, cases=2)
+    assert [mistake.name for mistake in report.mistakes] == ["hidden-state-off-by-one"]
+    (curve,) = report.curves
+    assert curve.label == "∂L/∂W"
+    assert min(curve.relative_errors) > curve.allowed[0]
+    assert "Error of each term of a gradient, step by step" in report.to_html()
+    assert "curves" not in report.to_dict()["mistake"]
+
+
+def test_a_chart_that_fails_costs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise ValueError("shape mismatch")
+
+    monkeypatch.setattr(own_models, "chart_terms", fail)
+    params = {"U": np.full((2, 5), 0.3)}
+    report = verify_own_model(
+        lambda p: {"U": np.outer(2 * np.tanh(p["U"] @ X[0]), X[0])},
+        lambda p: (np.tanh(p["U"] @ X[0]) ** 2).sum(), params, cases=2,
+    )  # fmt: skip
+    assert [mistake.name for mistake in report.mistakes] == ["activation-derivative-missing"]
+    assert report.curves == ()
 
 
 def compared(number: int, *wrong: str) -> Compared:

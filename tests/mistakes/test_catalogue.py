@@ -102,6 +102,17 @@ def test_the_page_is_that_of_the_catalogue() -> None:
     assert (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8") == text
 
 
+def test_every_entry_says_how_common_the_mistake_is() -> None:
+    page = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
+    _, *entries = page.split("\n### `")
+    said = {each.partition("`")[0]: each.partition("\nHow common: ")[2] for each in entries}
+    assert said.keys() == CATALOGUE.keys()
+    for name, entry in CATALOGUE.items():
+        rank = f"rank {entry.rank} in public code" if entry.rank else "not "
+        assert said[name].startswith(rank), name
+    assert said["truncated"].count("docket/truncated-bptt.md") == 1
+
+
 def test_a_report_links_to_the_heading_of_the_mistake_it_names() -> None:
     page = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
     for name in CATALOGUE:

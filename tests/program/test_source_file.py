@@ -13,6 +13,7 @@ from bptt_verifier.program.source_file import (
     copy_deeply,
     find_definitions,
     load,
+    order_path,
     read_cells,
 )
 
@@ -120,15 +121,20 @@ def test_dataclasses_of_a_file_may_name_their_types_as_texts(tmp_path: Path) -> 
         ("x = '\0'", "m.py", r"m.py cannot be run: (\w+Error: source|line 1: SyntaxError)"),
         ("x = 1", "notes.txt", r"notes.txt; its name must end in .py or .ipynb"),
         ("x = (\n", "m.py", r"line 1: SyntaxError: '\(' was never closed$"),
-        ("# coding: no-such\n", "m.py", "expected a Python file, found .*m.py: unknown encoding"),
+        ("# coding: no-such\n", "m.py", "found .*m.py, which cannot be read as text: unknown encoding: no-such; save it in UTF-8"),
+        ("x = '\xff'".encode("latin-1"), "m.py", "which cannot be read as text: invalid or missing encoding"),
+        ("from .parts import x", "package/m.py", "No module named 'package.parts'; put parts.py beside the file"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_run_is_said_with_the_remedy(
-    source: str, name: str, sentence: str, tmp_path: Path
+    source: str | bytes, name: str, sentence: str, tmp_path: Path
 ) -> None:
     write(tmp_path, "\n1 / 0", "broken.py")
+    file = write(tmp_path, "" if isinstance(source, bytes) else source, name)
+    if isinstance(source, bytes):
+        file.write_bytes(source)
     with pytest.raises(ValueError, match=sentence) as raised:
-        load(write(tmp_path, source, name))
+        load(file)
     assert "\n" not in str(raised.value)
 
 
@@ -136,6 +142,17 @@ def test_a_folder_is_refused_with_the_files_in_it(tmp_path: Path) -> None:
     write(tmp_path, "")
     with pytest.raises(ValueError, match=r"found the folder .*, which is no file; .*: model.py"):
         read_cells(tmp_path)
+
+
+def test_a_folder_without_python_files_is_said_to_have_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"found the folder .*, which has no Python file in it$"):
+        read_cells(tmp_path)
+
+
+def test_the_import_path_of_a_link_to_itself_is_found_without_an_exception(tmp_path: Path) -> None:
+    circle = tmp_path / "circle.py"
+    circle.symlink_to("circle.py")
+    assert str(tmp_path) in order_path(circle)
 
 
 def test_copies_share_modules_and_replace_parts_wherever_they_are() -> None:

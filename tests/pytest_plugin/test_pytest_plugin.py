@@ -8,6 +8,7 @@ import tomllib
 import unittest
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import Any, Unpack, get_type_hints
 
 import numpy as np
@@ -172,6 +173,18 @@ def test_the_plugin_is_an_entry_point_and_loads_neither_jax_nor_numpy() -> None:
     assert ran.stdout.strip() == b"set()"
 
 
+OPERATION = Mistake(
+    "wrong", "a long explanation of several sentences",
+    {"file_line": "/there/net.py:3", "expression": "W @ h", "alteration": "it is zero"},
+)  # fmt: skip
+
+
+def with_backward(mistake: Mistake, right: str | None) -> Mistake:
+    """The mistake with the line of the submission that makes it, in the current folder."""
+    line = {"file_line": str(Path.cwd() / "net.py:9"), "expression": "W @ d", "right": right}
+    return mistake._replace(details=mistake.details | {"backward": line})
+
+
 @pytest.mark.parametrize(
     ("report", "line"),
     [
@@ -194,6 +207,19 @@ def test_the_plugin_is_an_entry_point_and_loads_neither_jax_nor_numpy() -> None:
                 parameters={"w": ParameterResult(Verdict.DISAGREES, 9.0, (), 1.0, 2.0, 1e-9, 3, 0)},
             ),
             "disagrees: one and two, at b.py:1, ∂L/∂w: A. See equation (B3). In b.",
+        ),
+        (
+            Report("mine", Verdict.DISAGREES, (OPERATION,)),
+            "disagrees: wrong, at /there/net.py:3: `W @ h` is differentiated wrongly: "
+            "it is zero.",
+        ),
+        (
+            Report("mine", Verdict.DISAGREES, (with_backward(OPERATION, None),)),
+            "disagrees: wrong, at net.py:9: `W @ d` computes the wrong term: it is zero.",
+        ),
+        (
+            Report("mine", Verdict.DISAGREES, (with_backward(OPERATION, "W.T @ d"),)),
+            "disagrees: wrong, at net.py:9: `W @ d` should be `W.T @ d`.",
         ),
     ],
 )  # fmt: skip

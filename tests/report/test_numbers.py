@@ -71,8 +71,8 @@ def test_the_errors_may_be_a_map_of_more_than_the_numbers() -> None:
     assert shown == ("∂L/∂W", "[5, 1.111]", "[5, 1.115]")
 
 
-def test_wrong_numbers_of_the_table_have_few_digits_and_right_ones_nine() -> None:
+def test_wrong_numbers_of_the_table_have_few_digits_and_right_ones_four() -> None:
     wrong = ParameterResult(Verdict.DISAGREES, 9.0, (0,), 1 / 3, 2 / 3, 1e-9, 3, 1e-9)
     assert format_result("W", wrong)[3:5] == ("0.33", "0.67")
     right = wrong._replace(verdict=Verdict.AGREES)
-    assert format_result("W", right)[3:5] == ("0.333333333", "0.666666667")
+    assert format_result("W", right)[3:5] == ("0.3333", "0.6667")

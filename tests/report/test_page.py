@@ -144,7 +144,9 @@ def test_errors_are_placed_by_their_powers_of_ten_and_steps_in_the_middle_of_the
     assert chart.levels == [(100, "10⁻³"), (75, "10⁻²"), (50, "10⁻¹"), (25, "1"), (0, "10¹")]
     assert chart.times == [(12.5, 1), (37.5, 2), (62.5, 3), (87.5, 4)]
     assert (chart.limit, chart.first_wrong) == (25, 62.5)
-    assert chart.description == "Error over allowed error of the adjoints of 4 steps: at most 10."
+    assert (
+        chart.description == "Error over allowed error of each adjoint δ, at 4 steps: at most 10."
+    )
     assert make_chart((1.0,) * 3).lines[0][0] == "16.67,50.0 50.0,50.0 83.33,50.0"
 
 

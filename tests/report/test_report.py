@@ -46,7 +46,7 @@ def test_the_text_names_the_mistake_the_entry_and_the_worst_step() -> None:
     text = str(WRONG)
     assert text.startswith("disagrees: <mine>, 3 cases\n")
     assert "transposed: W & Wᵀ are swapped. See equation (B3)." in text
-    assert "∂L/∂W     1e+09                0, 1   1.5    2.5       1e-10       disagrees" in text
+    assert "∂L/∂W     1e+09          0, 1   1.5    2.5       1e-10       disagrees" in text
     assert "1 of 2 adjoints δ_t disagree; the worst is δ_1, relative error 2.4 (allowed 1e" in text
 
 

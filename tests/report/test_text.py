@@ -61,6 +61,23 @@ def test_a_terminal_with_colours_shows_the_verdict_in_its_colour() -> None:
     assert "\x1b[1mverdict: \x1b[0m\x1b[1;31mdisagrees\x1b[0m\n" in stacked
 
 
+def test_the_table_of_a_usual_report_fits_eighty_columns() -> None:
+    """Values that agree have few digits, and others as many as show the difference."""
+    verdicts = (Verdict.AGREES, Verdict.INCONCLUSIVE, Verdict.DISAGREES)
+    report = Report(
+        "mine.py", Verdict.DISAGREES,
+        parameters={
+            name: ParameterResult(each, 1.23e-13, (10, 12), -0.123456789, -0.123466789, 1, 3, 1e-14)
+            for name, each in zip(("Wxh", "Whh", "Why"), verdicts, strict=True)
+        },
+    )  # fmt: skip
+    lines = render_text(report, 80).splitlines()
+    agrees, inconclusive, disagrees = (line.split() for line in lines[-3:])
+    assert agrees[0] == "∂L/∂Wxh"
+    assert agrees[4:6] == ["-0.1235", "-0.1235"]
+    assert inconclusive[4:6] == disagrees[4:6] == ["-0.12346", "-0.12347"]
+
+
 def make_table() -> Table:
     table = Table("name", "a long\nheading", box=None, header_style="bold")
     table.add_row("one", Text("first cell"))
