@@ -79,7 +79,7 @@ def run_pool(parts: Iterator[range], campaign: Campaign, workers: int, keep: Kee
         broken = None
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in [each for each in waiting if each in done]:  # in the order of the parts
                 cases = waiting.pop(future)
                 try:
                     keep(cases, future.result())
