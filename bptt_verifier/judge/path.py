@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -156,13 +157,14 @@ class SubjectJudgement(Judgement):
 
     def compare_cases(self) -> Report | None:
         """Compare the gradients at random cases, after the reference has been confirmed."""
-        for number, case in enumerate(self.subject.draw_cases()):
-            doubt = self.subject.contradict(number, case)
-            if doubt is not None:
-                return self.report(Verdict.INCONCLUSIVE, notes=(doubt,))
-            ended = self.compare_case(case)
-            if ended is not None:
-                return ended
+        with closing(case for case in self.subject.draw_cases()) as cases:  # and its workers
+            for number, case in enumerate(cases):
+                doubt = self.subject.contradict(number, case)
+                if doubt is not None:
+                    return self.report(Verdict.INCONCLUSIVE, notes=(doubt,))
+                ended = self.compare_case(case)
+                if ended is not None:
+                    return ended
         for breach in self.doubtful:
             if not (self.precision_known and is_half(breach.dtype)):
                 return self.refuse(breach)
