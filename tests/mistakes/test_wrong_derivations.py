@@ -7,6 +7,8 @@ from tests.support.diagnosis import diagnose_numbers
 from tests.support.profiles import by_turns
 from tests.support.wrong_derivations import MODELS, WRONG, Wrong, diagnose_wrong
 
+TURNS = by_turns(WRONG, (np.float64, np.float32))
+
 
 @pytest.mark.table(3)
 @pytest.mark.parametrize("name", MODELS)
@@ -18,8 +20,8 @@ def test_the_derivations_are_right_as_they_stand(name: str) -> None:
 @pytest.mark.table(24)
 @pytest.mark.parametrize(
     ("each", "dtype"),
-    by_turns(WRONG, (np.float64, np.float32)),
-    ids=lambda value: value.__name__ if isinstance(value, type) else value.model,
+    TURNS,
+    ids=[f"{n} {each.model} {dtype.__name__}" for n, (each, dtype) in enumerate(TURNS)],
 )
 def test_a_wrong_derivation_is_named(each: Wrong, dtype: type) -> None:
     (names,) = diagnose_wrong(each, dtype)
