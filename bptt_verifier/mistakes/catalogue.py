@@ -54,7 +54,8 @@ THROUGH_TIME = [
     ),
     Explanation(
         "path-counted-twice",
-        "What is passed back along one path is added twice.",
+        "What is passed back along one path is added twice, or once more to the state before, as "
+        "`+=` for `=` does.",
         'dh = p["V"].T @ dz + dh_next',
         'dh = p["V"].T @ dz + 2 * dh_next',
         EVERY,

@@ -10,7 +10,11 @@ from bptt_verifier.mistakes.single_gradients import list_clippings, say_factor
 def list_limits(*submitted: list[float]) -> list[str]:
     """List the clippings that are tried for these gradients, one a case."""
     evidence = [
-        Evidence(None, {}, {"W": Wanted(np.array(each), np.zeros(len(each)), 0.0, None)})
+        Evidence(
+            None,
+            {"W": np.zeros(len(each))},
+            {"W": Wanted(np.array(each), np.zeros(len(each)), 0.0, None)},
+        )
         for each in submitted
     ]
     return [",".join(found.details) for found in list_clippings("W", evidence, ["W"])]
@@ -23,7 +27,7 @@ def list_limits(*submitted: list[float]) -> list[str]:
         (([0.1, 0.731234567], [0.2, -0.731234567]), ["value"]),
         (([0.1, 0.75], [0.2, -0.3]), ["value"]),
         (([3.0, 4.0], [0.2, -0.3]), ["value", "norm", "norm"]),
-        (([0.3456, 0.4608], [0.576]), ["norm", "norm"]),
+        (([0.345678, 0.460904], [0.57613]), ["norm", "norm"]),
     ],
 )
 def test_a_number_that_one_entry_alone_has_is_no_limit_unless_it_is_short(

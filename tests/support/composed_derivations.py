@@ -390,4 +390,5 @@ WRONG = [
     wrong('tied', 'recurrent-path-dropped wrong-operand', 'np.outer(hs[t], da)', 'np.outer(hs[t], p["E"].T @ dz * (1 - hs[t + 1] ** 2))'),
     wrong('residual', 'recurrent-path-dropped', 's1[t].T @ da1', 's1[t].T @ (ddrop * KEEP[t] * (1 - s1[t + 1] ** 2))'),
     wrong('tied', 'truncated', '        dh = p["U"] @ da\n', '        dh = (t % 2 == 0) * p["U"] @ da\n'),
+    wrong("attention", "wrong-operand", "dO = np.outer(dout, np.concatenate([ctx, S[-1]]))", "dO = np.outer(dout, np.concatenate([S[-1], ctx]))"),
 ]  # fmt: skip

@@ -147,4 +147,8 @@ WRONG = [
     wrong('tokens', 'wrong-operand', 'hs[t].T @ da', 'hs[T].T @ da'),
     wrong('columns', 'wrong-operand', 'dWh += delta @ S[k].T', 'dWh += delta @ S[T].T'),
     wrong('ways', 'output-gradient-at-wrong-step', 'da = (dboth[t, :, :H] + carry)', 'da = (dboth[t - 1, :, :H] + carry)'),
+    wrong('ways', 'path-counted-twice', 'carry = da @ p["Uf"].T', 'carry += da @ p["Uf"].T'),
+    wrong('ways', 'path-counted-twice', 'carry = da @ p["Ub"].T', 'carry = da @ p["Ub"].T + dboth[t, :, H:] + carry'),
+    wrong('tokens', 'path-counted-twice', 'dh = da @ p["Wh"].T', 'dh = dh + da @ p["Wh"].T'),
+    wrong('columns', 'clipped', '    return {"Wx": dWx', '    n = np.sqrt(sum(np.sum(g * g) for g in (dWx, dWh, db)))\n    dWx, dWh, db = (g * min(1, 0.05 / n) for g in (dWx, dWh, db))\n    return {"Wx": dWx'),
 ]  # fmt: skip
