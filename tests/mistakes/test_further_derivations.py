@@ -1,5 +1,7 @@
 """Mistakes of further kinds get their names, in further shapes of public code."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,34 @@ def test_every_name_of_a_mistake_in_one_gradient_is_given() -> None:
     found = diagnose("columns", "        dh0 += delta", "        dh0 += delta * (t == 0)")
     names = {found.name, *found.details["or"]}
     assert {"recurrent-path-dropped", "missing-time-sum", "truncated"} <= names
+
+
+def test_a_discount_that_one_path_has_twice_is_named() -> None:
+    x, discount = np.linspace(-1, 1, 4), 0.5 ** np.arange(4)
+
+    def run(p: Any, xp: Any) -> list[Any]:
+        states = [xp.zeros(2)]
+        for t in range(4):
+            states.append(xp.tanh(p["U"] * x[t] + p["W"] @ states[-1]))
+        return states
+
+    def loss(p: Any, xp: Any) -> Any:
+        states = run(p, xp)
+        return sum(discount[t] * (p["v"] @ states[t + 1]) ** 2 for t in range(4))
+
+    def gradients(p: Any) -> dict[str, Any]:
+        states, d = run(p, np), np.zeros(2)
+        G = {name: np.zeros_like(value) for name, value in p.items()}
+        for t in (3, 2, 1, 0):
+            dy = 2 * discount[t] * (p["v"] @ states[t + 1])
+            G["v"] += dy * states[t + 1]
+            da = (d + discount[t] * dy * p["v"]) * (1 - states[t + 1] ** 2)
+            G["U"] += da * x[t]
+            G["W"] += np.outer(da, states[t])
+            d = p["W"].T @ da
+        return G
+
+    params = {"U": np.ones(2), "W": np.ones((2, 2)), "v": np.ones(2)}
+    (found,) = diagnose_numbers(loss, params, gradients)
+    assert found.name == "factor-twice"
+    assert "`discount[t]` of its step once more" in found.explanation

@@ -391,4 +391,8 @@ WRONG = [
     wrong('residual', 'recurrent-path-dropped', 's1[t].T @ da1', 's1[t].T @ (ddrop * KEEP[t] * (1 - s1[t + 1] ** 2))'),
     wrong('tied', 'truncated', '        dh = p["U"] @ da\n', '        dh = (t % 2 == 0) * p["U"] @ da\n'),
     wrong("attention", "wrong-operand", "dO = np.outer(dout, np.concatenate([ctx, S[-1]]))", "dO = np.outer(dout, np.concatenate([S[-1], ctx]))"),
+    wrong('normalised', 'wrong-operand', '(dn * ns[t]).sum(0)', '(dn * hs[t + 1]).sum(0)'),
+    wrong('attention', 'activation-derivative-missing', 'al * (dal - al @ dal)', 'dal'),
+    wrong('lstm', 'wrong-adjoint', 'dc * g * i * (1 - i)', 'dh * g * i * (1 - i)'),
+    wrong('residual', 'wrong-adjoint', 'n1 = da1 @ p["U1"].T', 'n1 = da2 @ p["U1"].T'),
 ]  # fmt: skip
