@@ -211,6 +211,14 @@ SUMS = [
         rank=6,
     ),
     Explanation(
+        "state-overwritten",
+        "Every step stores the same array, so that the backward pass has the last state at every "
+        "step.",
+        "    a, h, z = forward(p)",
+        "    a, h, z = forward(p); h = dict.fromkeys(h, h[T - 1])",
+        EVERY,
+    ),
+    Explanation(
         "input-off-by-one",
         "An input of another step is used.",
         'g["U"] += np.outer(da, x[t])',

@@ -12,6 +12,7 @@ import numpy as np
 
 from bptt_verifier.mistakes.expressions import name_activation, name_operand, quote_expression
 from bptt_verifier.mistakes.families import list_families
+from bptt_verifier.mistakes.in_buffers import list_overwritten_states
 from bptt_verifier.mistakes.in_clipping import list_clipped_adjoints
 from bptt_verifier.mistakes.in_conjugates import (
     list_conjugate_mistakes,
@@ -120,6 +121,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_unfinished_sweeps(known)
     yield from list_order_mistakes(known)
     yield from list_added_gradients(known)
+    yield from list_overwritten_states(known)
     yield from list_reset_mistakes(known)
     activations = find_longest(known)
     yield from list_path_slopes(known, activations)

@@ -395,4 +395,6 @@ WRONG = [
     wrong('attention', 'activation-derivative-missing', 'al * (dal - al @ dal)', 'dal'),
     wrong('lstm', 'wrong-adjoint', 'dc * g * i * (1 - i)', 'dh * g * i * (1 - i)'),
     wrong('residual', 'wrong-adjoint', 'n1 = da1 @ p["U1"].T', 'n1 = da2 @ p["U1"].T'),
+    wrong('decoder', 'state-overwritten', '    enc, dec, outs = run_decoder(p, np)\n', '    enc, dec, outs = run_decoder(p, np)\n    enc = [enc[-1]] * len(enc)\n'),
+    wrong('normalised', 'state-overwritten', '    hs, ns, sd, out = run_normalised(p, np)\n', '    hs, ns, sd, out = run_normalised(p, np)\n    hs = [hs[-1]] * len(hs)\n'),
 ]  # fmt: skip
