@@ -153,4 +153,5 @@ WRONG = [
     wrong('columns', 'clipped', '    return {"Wx": dWx', '    n = np.sqrt(sum(np.sum(g * g) for g in (dWx, dWh, db)))\n    dWx, dWh, db = (g * min(1, 0.05 / n) for g in (dWx, dWh, db))\n    return {"Wx": dWx'),
     wrong('columns', 'state-overwritten', '    _, S, E = run_columns(p, np)\n', '    _, S, E = run_columns(p, np)\n    S = [S[-1]] * len(S)\n'),
     wrong('tokens', 'state-overwritten', '    emb, hs, pooled, prob = run_tokens(p, np)\n', '    emb, hs, pooled, prob = run_tokens(p, np)\n    hs = [hs[0]] + [hs[-1]] * T\n'),
+    wrong('tokens', 'missing-time-sum bias-part-missing', 'dbh += np.sum(da, axis=0)', 'dbh = np.sum(da, axis=0) if t else dbh'),
 ]  # fmt: skip
