@@ -285,7 +285,8 @@ def list_shifts(
     yield join(lambda part, a: [*part[1:], a], after), "", following_step
     yield join(lambda part: [*part[1:], part[-1]]), "", following_step
     yield join(lambda part: [None, *part[:-1]]), "", previous
-    yield join(lambda part, a: [*part[2:], a, None], after), "", "the value of {} two steps later"
+    later = "the value of {} two steps later"
+    yield join(lambda part, a: [*part[2:], a, None][-len(part) :], after), "", later
     wraps = "negative-index-wraps-around"
     wrapped = "at the first step its last value, as index −1 gives"
     first = "{}, but " + wrapped

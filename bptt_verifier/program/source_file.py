@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import linecache
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -32,6 +33,7 @@ from bptt_verifier.program.notebooks import Cell, read_notebook
 from bptt_verifier.program.torch_tensors import copying_results
 
 SUFFIXES = (".py", ".pyw", "")  # of Python files; a script may have none
+ADDRESS = re.compile("[a-z][a-z0-9+.-]+:")  # how an address of the web begins
 GUARD = 'put what the file runs under `if __name__ == "__main__":`'
 
 
@@ -68,6 +70,11 @@ def read_cells(file: Path) -> tuple[Cell, ...]:
             f"name one in it: {files}"
         )
     if not os.path.isfile(file):
+        if len(file.parts) > 1 and ADDRESS.fullmatch(file.parts[0]):
+            raise ValueError(
+                f"FILE: expected a file of this machine, found an address ({file.parts[0]}); "
+                "download it first"
+            )
         place = describe_place(file)
         raise ValueError(f"FILE: expected a Python file, found {file}, which {place}")
     if file.suffix == ".ipynb":
