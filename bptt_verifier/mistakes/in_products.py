@@ -303,11 +303,8 @@ def list_shifts(
     guarded = f"{following_step}, and at the first step with nothing"
     yield join(lambda part, a: [None, *part[2:], a], after), "", guarded
     yield join(lambda part: [None, *part[:-1]]), "", previous
-    yield (
-        join(lambda part, a: [*part[2:], a, None], after),
-        "",
-        "the value of {} two iterations later",
-    )
+    later = "the value of {} two iterations later"
+    yield join(lambda part, a: [*part[2:], a, None][-len(part) :], after), "", later
     wraps = "negative-index-wraps-around"
     wrapped = "at the first step its last value, as index −1 gives"
     first = "{}, but " + wrapped
