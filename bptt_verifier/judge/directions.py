@@ -15,9 +15,9 @@ from bptt_verifier.judge.kernel_cases import (
 )
 from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
 from bptt_verifier.judge.kernel_diagnosis import name_gradient
+from bptt_verifier.judge.kernel_memory import OF_MEMORY
 from bptt_verifier.judge.kernel_path import CASES, KernelJudgement, find_zeros, require_settings
 from bptt_verifier.judge.kernel_precision import describe_resolution
-from bptt_verifier.judge.kernel_questions import OF_MEMORY
 from bptt_verifier.judge.options import DirectionOptions
 from bptt_verifier.judge.verify import add_origin, find_name, require_agreement
 from bptt_verifier.problems.problem import Array
