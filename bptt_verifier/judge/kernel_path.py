@@ -1,7 +1,7 @@
 """The path from a kernel to a report, the same for pull-backs, push-forwards and Hessians."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -26,10 +26,10 @@ SHOWN = 20  # entries of a row that a report shows
 RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger factor on all of it
 
 
-def require_settings(functions: Iterable[Any], cases: int, seed: int) -> None:
+def require_settings(functions: Mapping[str, Any], cases: int, seed: int) -> None:
     """Raise TypeError or ValueError unless these are functions, a number of cases and a seed."""
-    for each in functions:
-        require_function(each)
+    for name, each in functions.items():
+        require_function(each, name)
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
 
