@@ -159,7 +159,8 @@ def find_leak(question: Question) -> Mistake | None:
             if again is None:
                 continue
             expected = {n: g + exact[n] - before[n] for n, g in question.answer.items()}
-            again[name] = np.where(padding, expected[name], again[name])
+            for arrays in (again, expected):  # NaN gives NaN in its own place
+                arrays[name] = np.where(padding, question.answer[name], arrays[name])
             wrong = question.differs(again, expected)
             if wrong:
                 said = (

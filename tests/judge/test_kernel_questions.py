@@ -306,3 +306,14 @@ def test_a_change_that_the_exact_gradient_has_is_no_influence_of_another_row() -
         return (found,)
 
     assert verify_vjp(backward, forward, (np.array([1.0, 2, 3]),), cases=1)
+
+
+def test_nan_in_the_place_of_a_padded_entry_itself_is_no_leak() -> None:
+    def forward(x: Any) -> Any:
+        return x * jnp.clip(x, 0, 1)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        (x,) = arguments
+        return (d * (np.clip(x, 0, 1) + x * ((x > 0) & (x < 1))),)
+
+    assert verify_vjp(backward, forward, (np.array([-2.0, -1, 0.5, 2]),), cases=1)
