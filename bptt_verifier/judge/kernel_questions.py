@@ -109,9 +109,14 @@ def find_remainder(question: Question, zero: Arrays) -> str:
 
 
 def find_mixed_rows(question: Question) -> Mistake | None:
-    """Change one index of an argument where that changes no exact gradient at the others."""
+    """Change one index of an argument where that changes no exact gradient at the others.
+
+    One that is zero, as that of a step function, depends on nothing, and any other on too much.
+    """
     before = question.pull_back()
     for name, value in question.case.point.items():
+        if not before[name].any():
+            continue
         for axis in range(value.ndim):
             if value.shape[axis] < 2:
                 continue
@@ -140,6 +145,8 @@ def find_mixed_rows(question: Question) -> Mistake | None:
 def find_leak(question: Question) -> Mistake | None:
     """Put NaN, or other numbers, where no gradient depends on an argument."""
     before = question.pull_back()
+    if not any(gradient.any() for gradient in before.values()):
+        return None
     for name, value in question.case.point.items():
         padding = find_padding(question, name)
         if not padding.any():
