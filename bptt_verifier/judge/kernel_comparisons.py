@@ -29,8 +29,10 @@ NEAR_OVERFLOW = 16  # times smaller than a format's largest number may be what o
 # Neighbours at which rounding is imitated. Its errors hardly change from one to another.
 IMITATED = 4
 STEEPEST = 4  # the inverse of the largest slope of the logistic function
-SMALL = 32, 64  # times smaller arguments saturate no function
-SETTLED = 1.5  # times as large is a gradient, at most, that does not grow with smaller arguments
+SMALL = 32, 64  # times smaller arguments saturate no function: tanh at 12 has no digit left
+# Times as large is a gradient, at most, that does not grow with smaller arguments: between 1.11, of
+# tanh at 12, and 2, of a normalisation.
+SETTLED = 1.5
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 

@@ -21,7 +21,7 @@ SCALES = 4.0, 0.25, -1.0  # by which no number is rounded
 PARTS = 2.0, 0.5, -1.0, 0.0, 1.0  # of a cotangent, whose rest is no rounded number either
 OF_PARTS = 2.0  # the largest of them
 OF_CALLS = frozenset("unwritten-output not-deterministic depends-on-calls".split())
-REMAINDER = 2.0**-18  # of a gradient, that zero cotangents may give in any format
+REMAINDER = 2.0**-18  # of a gradient, that zero cotangents may give: an ε of 10⁻⁶, nearly fourfold
 UNCHANGED = 1e-9  # relative change of an exact gradient that is rounding in float64
 
 
