@@ -156,8 +156,9 @@ def is_unwritten(calls: KernelCalls, case: KernelCase) -> bool:
         return False
     with np.errstate(invalid="ignore"):
         return any(
-            bool(np.any(np.isfinite(value) & ~(np.abs(huge[name]) < HUGE)))
+            bool(np.any(np.isfinite(small) & ~(np.abs(huge[name].astype(np.float64)) < HUGE)))
             for name, value in tiny.items()
+            for small in [value.astype(np.float64)]
         )
 
 
