@@ -136,8 +136,8 @@ def describe_outputs(found: Sequence[Found]) -> Iterable[str]:
             where.setdefault(name, []).append(each.case.label)
     for name, labels in where.items():
         yield (
-            f"Your {name} is not finite, or 1 / ∞, where its format may overflow. These entries are "
-            f"not compared, with {', '.join(labels)}; smaller arguments help."
+            f"Your {name} is not finite, or 1 / ∞, where its format may overflow. These entries "
+            f"are not compared, with {', '.join(labels)}; smaller arguments help."
         )
 
 
