@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.agreement import GATE
 from benchmarks.results import LIMIT, LIMITS, Result, read
-from benchmarks.suites import CONTENDERS, QUICK, RETAKEN, Suite
+from benchmarks.suites import CONTENDERS, QUICK, RETAKEN, WITH_LIMITS, Suite
 from benchmarks.table import (
     ABSENT,
     across,
@@ -49,7 +49,7 @@ def taken(result: Result) -> str:
 
 def speeds(result: Result) -> str:
     """Tables of ratios, shares of the limit, times and memory, with a row for each size."""
-    names = [name for name in result.contenders() if name in CONTENDERS]
+    names = [name for name in result.contenders() if name in WITH_LIMITS or name in CONTENDERS]
     parts = [taken(result)]
     for dtype in dict.fromkeys(dtype for _, dtype in result.places()):
         columns = {
@@ -188,6 +188,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "steps": plain,
     "checkpoint": plain,
     "parallel": plain,
+    "limits": speeds,
     "verify": cases,
 }
 

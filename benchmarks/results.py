@@ -12,7 +12,8 @@ from bptt_verifier.problems.problem import Sizes
 FORMAT = 1
 LIMIT = "limit"
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
-LIMITS = (LIMIT, "limit-jit")  # the matrix products alone, by NumPy and by XLA
+# The matrix products alone, by NumPy and by XLA, and with the functions between them.
+LIMITS = (LIMIT, "limit-jit", "limit-functions", "limit-jit-functions")
 
 
 class Timing(NamedTuple):

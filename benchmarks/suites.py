@@ -31,6 +31,7 @@ class Suite(StrEnum):
     STEPS = "steps"
     CHECKPOINT = "checkpoint"
     PARALLEL = "parallel"
+    LIMITS = "limits"
     VERIFY = "verify"
 
 
@@ -70,6 +71,12 @@ SHARED_OUT: dict[str, Builder] = {
         f"manual-jit-on-{devices}": partial(jax_steps.shared_out, devices=devices)
         for devices in (2, 4, 8)
     },
+}
+# What a step owes to its products alone, and to the elementary functions between them.
+WITH_LIMITS: dict[str, Builder] = {
+    **{name: builder for name, builder in CONTENDERS.items() if name != "autodiff-hoisted"},
+    "limit-functions": partial(numpy_steps.limit, functions=True),
+    "limit-jit-functions": partial(jax_steps.limit_jit, functions=True),
 }
 
 
@@ -145,6 +152,7 @@ PLANS = {
         (Sizes(T=100_000, B=8, D=16, H=64, O=3),), CHECKPOINTED, rounds=5, seconds=60
     ),
     Suite.PARALLEL: Plan(QUICK[2:], SHARED_OUT, baseline="manual-jit", rounds=9, seconds=10),
+    Suite.LIMITS: Plan(QUICK[2:], WITH_LIMITS, rounds=15, seconds=12),
     Suite.VERIFY: Plan((), {}, baseline="torch-gradcheck", rounds=20, seconds=60),
 }
 # The arguments of `python -m benchmarks` for each file of benchmarks/results.
@@ -164,4 +172,6 @@ RETAKEN: dict[str, tuple[str, ...]] = {
     "parallel": ("--suite", "parallel"),
     "parallel-lstm": ("--suite", "parallel", "--model", "lstm"),
     "parallel-gru": ("--suite", "parallel", "--model", "gru"),
+    "limits-lstm": ("--suite", "limits", "--model", "lstm"),
+    "limits-gru": ("--suite", "limits", "--model", "gru"),
 }  # fmt: skip

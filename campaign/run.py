@@ -19,9 +19,11 @@ import numpy as np
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import judge
 from bptt_verifier.program.attempt import use_own_settings
+from bptt_verifier.reference.case import Case
 from bptt_verifier.reference.own_loss import OwnModel, prepare
 from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Report
+from bptt_verifier.tolerance.bounds import RESOLVING
 from campaign.mistakes import Wrong, draw_wrong
 from campaign.models import Model, draw_model
 from campaign.submissions import Gradients, choose_style, draw_right
@@ -76,39 +78,54 @@ def judge_wrong(model: Model, own: OwnModel, seeds: Sequence[int], seconds: floa
     if found["verdict"] == "agrees":
         # A case in which the submission overflows is left out, and the report says so.
         left_out = any("left out: " in note and "not finite" in note for note in found["notes"])
-        tried = [case.arguments for case in own.cases] if not left_out else []
-        further = [
+        points = (
             draw_parameters(given, seed=seeds[1] + 1, case=3 * k + 1, near=bool(k % 2))
             for given in own.params
             for k in range(POINTS)
-        ]
-        for name, points in (("in_cases", tried), ("elsewhere", further)):
-            row[name] = measure_excess(draw(), points, found["resolution"])
+        )
+        further = [Case("", point, 0, None) for point in points]
+        single = any("judged in float32" in note for note in found["notes"])
+        for name, cases in (
+            ("in_cases", own.cases if not left_out else ()),
+            ("elsewhere", further),
+        ):
+            row[name] = measure_excess(draw(), cases, found["resolution"], single)
     return row
 
 
 def measure_excess(
-    wrong: Wrong, points: Sequence[Mapping[str, Any]], resolution: Mapping[str, float | None]
+    wrong: Wrong, cases: Sequence[Case], resolution: Mapping[str, float | None], single: bool
 ) -> float:
     """Measure the largest error of any gradient, in units of the resolution that is stated.
 
     The error is the distance from the right twin, relative to the twin's largest entry. Points in
-    float32 are left out, where two right twins differ by more than a resolution of float64.
+    float32 are left out, where two right twins differ by more than a resolution of float64. So are
+    gradients that rounding in float32 hides where a submission is judged in it (`single`), as the
+    report says.
     """
     largest = 0.0
-    for point in points:
+    for case in cases:
+        point = case.arguments
         if any(value.dtype != np.float64 for value in point.values()):
             continue
         by_hand, by_twin = (
             each({name: np.array(value) for name, value in point.items()})
             for each in (wrong.gradients, wrong.right)
         )
+        known = case.truth(np.float32, ()) if single and case.truth is not None else None
         for name, least in resolution.items():
+            if known is not None and hides(known.allowed[name], known.values[name]):
+                continue
             size = float(np.max(np.abs(by_twin[name])))
             apart = float(np.max(np.abs(by_hand[name].astype(float) - by_twin[name])))
             if least and np.isfinite(size) and size > 0 and not apart <= 0:
                 largest = max(largest, np.nan_to_num(apart / size / least, nan=np.inf))
     return float(largest)
+
+
+def hides(allowed: Any, true: Any) -> bool:
+    """True if allowed errors hide a mistake in a gradient."""
+    return not np.max(allowed) <= RESOLVING * np.max(np.abs(true))
 
 
 def judge_one(own: OwnModel, gradients: Gradients, seconds: float) -> Row:

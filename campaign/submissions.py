@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_verifier.tolerance.noise import UNOPTIMISED
 from campaign.formulas import Formulas, draw_formulas
 from campaign.models import BACK, Model, derive, run
 
@@ -44,8 +43,7 @@ def by_hand(
 def by_jax(model: Model, f: Formulas, style: str) -> Gradients:
     """jax.grad of the same loss in these formulas."""
     wide = style == "jax 64 bit"
-    total = jax.grad(lambda p: run(model, p, jnp, f)[0])
-    gradient = jax.jit(total, compiler_options=UNOPTIMISED)
+    gradient = jax.jit(jax.grad(lambda p: run(model, p, jnp, f)[0]))
 
     def gradients(p: Mapping[str, Any]) -> dict[str, Any]:
         dtype = np.float64 if wide else np.float32

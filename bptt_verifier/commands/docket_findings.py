@@ -14,6 +14,7 @@ from bptt_verifier.judge.exact_identity import (
     certify_definition,
     certify_identity,
 )
+from bptt_verifier.judge.processes import started_workers
 from bptt_verifier.judge.published import (
     ROUNDING,
     DocketCase,
@@ -24,7 +25,6 @@ from bptt_verifier.judge.published import (
     read_entry,
 )
 from bptt_verifier.judge.small_sizes import find_smallest
-from bptt_verifier.judge.workers import started_workers
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol

@@ -39,7 +39,7 @@ RAISED = 5  # the submission raised an exception
 OF_DERIVATION = ("model", "reset", "activation", "loss", "bias", "sizes")
 OF_FILE = (*OF_DERIVATION, "params", "case", "timeout", "html_file")
 OF_PLACE = ("workers", "cluster", "checkpoint", "resume")  # where, which changes no report
-OF_BUILTIN = ("dtype", "certified", *OF_PLACE)
+OF_BUILTIN = ("dtype", "certified", "cluster", "checkpoint", "resume")
 OF_CELL = {"activation": Model.RNN, "reset": Model.GRU}
 YOURS, EVERY, OUTPUT = "Your code", "Every run", "Output"  # headings of the help
 BUILTIN = "The built-in derivations"
@@ -127,9 +127,9 @@ def verify(
     workers: Annotated[
         int | None,
         Option(
-            min=1, rich_help_panel=BUILTIN,
+            min=1, rich_help_panel=EVERY,
             help="Number of processes that share the random problems: 1, or on a local cluster one "
-            "for each processor.",
+            "for each processor. The report is the same for any.",
         ),
     ] = None,
     cluster: Annotated[
@@ -199,6 +199,7 @@ def verify(
         every: dict[str, Any] = {
             "model": model, "activation": activation, "reset": reset, "loss": loss, "bias": bias,
             "sizes": [parse_sizes(text) for text in sizes or ()], "examples": examples,
+            "workers": workers,
         }  # fmt: skip
         console = Console()
         request = {
@@ -248,7 +249,7 @@ def refuse_inapplicable(context: Context, file: str | None, own: str | None, mod
     refuse_given(context, dict.fromkeys(OF_BUILTIN, expected))
     if own is not None:
         expected = "expected a derivation of this project's model, found --own"
-        refuse_given(context, dict.fromkeys((*OF_DERIVATION, "examples"), expected))
+        refuse_given(context, dict.fromkeys((*OF_DERIVATION, "examples", "workers"), expected))
     reasons = {
         name: f"expected --model {cell}, found {model}"
         for name, cell in OF_CELL.items()

@@ -58,6 +58,51 @@ def suggest_method(defined: Definitions) -> str:
     return f"{name}.{public[-1]}" if public else ""
 
 
+def choose_method(defined: Definitions, name: str) -> str:
+    """Choose the method of a class or an object that returns the loss and the gradients.
+
+    A class with forward and backward, or without such a method, is judged as a whole.
+    Raises ValueError where several methods do.
+    """
+    kind = defined.objects.get(name, name)
+    within = [each.partition(".") for each in list_candidates(defined)]
+    methods = [method for owner, _, method in within if owner == kind and method]
+    if len(methods) > 1:
+        raise ValueError(
+            f"FILE: expected one method of {kind} that returns the loss and the gradients, found "
+            f"{', '.join(methods)}; name the one to judge, such as {name}.{methods[0]}"
+        )
+    return f"{name}.{methods[0]}" if methods else name
+
+
+def describe_object(name: str, found: object) -> str:
+    """Write the sentence on an object that is no function, and has no forward and backward."""
+    methods = [n for n, v in vars(type(found)).items() if callable(v) and not n.startswith("_")]
+    if not (methods and hasattr(found, "__dict__")):
+        return f"{name}: expected a function or class, found {type(found).__name__}"
+    return (
+        f"{name}: expected a class with methods forward and backward, or a method that returns the "
+        f"loss and the gradients, found the methods {', '.join(methods)}; name one, such as "
+        f"FILE:{name}.{methods[-1]}"
+    )
+
+
+def suggest_function(defined: Definitions) -> str:
+    """Suggest the last function that returns several values, of which one is named as a loss."""
+    found = ""
+    for name, function in defined.functions.items():
+        values = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
+        parts = [part for v in values if isinstance(v, ast.Tuple) for part in flatten_tuples(v)]
+        found = name if LOSSES & {*map(name_expression, parts)} else found
+    return found
+
+
+def suggest_name(defined: Definitions) -> str:
+    """Suggest what of a file to judge, for a message."""
+    pair_or_method = find_pair(defined) or suggest_method(defined)
+    return pair_or_method or suggest_function(defined) or "NAME"
+
+
 def list_named(defined: Definitions) -> str:
     """List the functions and classes of a file, for a message."""
     return ", ".join([*defined.functions, *defined.classes]) or "none"
@@ -104,7 +149,10 @@ def returns_both(function: ast.FunctionDef) -> bool:
         names = [name_expression(part) for part in parts]
         slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
         losses = [n for n in names if n in LOSSES or n.lower().endswith(ENDINGS)]
-        written = any(map(is_dict, parts)) and ("grad" in function.name.lower() or losses)
+        same = {name_expression(each.annotation) for each in function.args.args if each.annotation}
+        written = any(is_dict(each) or calls_one_of(each, same) for each in parts) and (
+            "grad" in function.name.lower() or losses
+        )
         if (slopes or written) and (losses or ("" in names and not passed_back)):
             return True
     return False
@@ -134,6 +182,11 @@ def leaves_gradients(function: ast.FunctionDef) -> bool:
         if "back" in called or "grad" in called:
             return True
     return False
+
+
+def calls_one_of(expression: ast.expr, classes: set[str]) -> bool:
+    """True for an expression such as `Params(W=dW)`, of a class that annotates an argument."""
+    return isinstance(expression, ast.Call) and name_expression(expression.func) in classes - {""}
 
 
 def is_dict(expression: ast.expr) -> bool:

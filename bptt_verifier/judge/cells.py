@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import chain, combinations, islice, product, starmap
+from itertools import chain, combinations, product, starmap
 from typing import Any
 
 import numpy as np
 
 from bptt_verifier.judge.neighbours import list_failing
+from bptt_verifier.judge.shared_truths import share_truths
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import (
     NAMES,
@@ -102,6 +103,7 @@ class CellSubject(Subject):
     examples: int
     seed: int
     sizes: tuple[Sizes, ...] = ()  # that the user asks for
+    workers: int = 1  # processes that compute the references of the random problems
     has_vanishing_steps = True
     omitted: list[str] = field(default_factory=list, compare=False)  # sentences, for the report
 
@@ -167,9 +169,9 @@ class CellSubject(Subject):
         known = {name: shape for name, shape in shapes.items() if name in optional - absent}
         return Expected(names, order_names(names), known, case.point.x.dtype)
 
-    def draw_random_problems(self) -> Iterator[Problem]:
+    def draw_random_problems(self, cases: range) -> Iterator[Problem]:
         """Draw problems of all sizes within the capacity, in float64 and float32 by turns."""
-        for case in range(self.examples):
+        for case in cases:
             rng = np.random.default_rng([self.seed, case])
             sizes = Sizes(*(int(rng.integers(1, most + 1)) for most in LARGEST))
             dtype = np.float64 if case % 2 == 0 else np.float32
@@ -178,13 +180,20 @@ class CellSubject(Subject):
 
     def draw_contract_cases(self) -> Iterable[Case]:
         """Choose the first random problems."""
-        return map(self.make_case, islice(self.draw_random_problems(), TWICE))
+        return map(self.make_case, self.draw_random_problems(range(min(TWICE, self.examples))))
 
     def draw_cases(self) -> Iterator[Case]:
         """Draw random problems, then those in which ∂L/∂W separates the steps."""
-        yield from starmap(self.make_case, prefetch_truths(self.draw_random_problems()))
+        yield from starmap(self.make_case, self.find_truths())
         if self.cell == "rnn":
             yield from starmap(self.make_case, prefetch_truths(self.draw_state_probes()))
+
+    def find_truths(self) -> Iterator[tuple[Problem, FindTruth]]:
+        """Find the truths of all random problems, with the workers if there are any."""
+        if self.workers == 1:
+            return prefetch_truths(self.draw_random_problems(range(self.examples)))
+        draw = replace(self, omitted=[]).draw_random_problems
+        return share_truths(draw, self.examples, self.workers)
 
     def draw_state_probes(self) -> Iterator[Problem]:
         """Draw sequences whose states have one active unit each, so that ∂L/∂W separates the steps.

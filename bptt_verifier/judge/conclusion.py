@@ -144,7 +144,34 @@ def describe_precision(
     if names:
         yield (
             f"Beyond the bound, errors of {', '.join(names)} scatter like rounding at neighbouring "
-            f"points in {sum(map(bool, excused))} cases, and count as rounding."
+            f"points in {count_cases(sum(map(bool, excused)))}, and count as rounding."
+        )
+
+
+def describe_hidden(
+    settled: Sequence[Compared], precision: Any, zeros: Collection[str]
+) -> Iterator[str]:
+    """Describe the cases in which rounding in a coarser format than the arguments' hides a mistake.
+
+    The resolution of a gradient is that of the other cases.
+    """
+    hidden: dict[str, list[str]] = {}
+    formats = dict[str, None]()
+    for found in settled:
+        finest = find_coarsest_dtype(*found.case.arguments.values())
+        for each in found.comparisons:
+            coarse = np.finfo(found.dtypes[each.name]).eps > np.finfo(finest).eps
+            if each.name in zeros or each.name not in found.gradients or each.conclusive:
+                continue
+            if coarse and found.values[each.name].any():
+                hidden.setdefault(found.case.label, []).append(each.name)
+                formats[str(np.dtype(precision or found.dtypes[each.name]))] = None
+    if hidden:
+        label, names = next(iter(hidden.items()))
+        more = f", and in {len(hidden) - 1} more" if len(hidden) > 1 else ""
+        yield (
+            f"In {' and '.join(formats)}, rounding hides any mistake of {', '.join(names)} in "
+            f"{label}{more}; the resolution is that of the other cases."
         )
 
 
@@ -372,3 +399,8 @@ def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
         f"{symbol} is not testable: rounding alone may move it by {ratio:.2g} of its largest entry "
         "in the precision that you computed in, beyond 2⁻⁶."
     )
+
+
+def count_cases(number: int) -> str:
+    """Write how many cases there are."""
+    return f"{number} case{'' if number == 1 else 's'}"

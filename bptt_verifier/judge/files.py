@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.judge.candidates import (
+    choose_method,
     count_required,
-    find_pair,
+    describe_object,
     has_own_parameters,
     list_candidates,
     list_named,
     returns_loss_alone,
-    suggest_method,
+    suggest_name,
     takes_three,
 )
 from bptt_verifier.judge.submission import find_states
@@ -205,7 +206,7 @@ def choose_kind(
                 f"FILE: expected a function {name} in {file}, found {list_named(defined)}"
             )
         if "." in name or top in defined.classes or top in defined.objects:
-            return CODE, name
+            return CODE, name if "." in name else choose_method(defined, top)
         if top not in defined.functions:
             return (CODE if own else DERIVATION), name
         if returns_loss_alone(defined, name):
@@ -255,7 +256,7 @@ def choose_kind(
         )
     raise ValueError(
         f"FILE: expected a function gradients in {file}, found {list_named(defined)}; name yours, "
-        f"such as {file}:{find_pair(defined) or suggest_method(defined) or 'NAME'}"
+        f"such as {file}:{suggest_name(defined)}"
     )
 
 
@@ -410,7 +411,7 @@ def read_named(
         return read_function(bound, name, recorded.get(method), chosen)
     if inspect.isfunction(found) or find_methods(found) is None:
         if not callable(found):
-            raise ValueError(f"{name}: expected a function or class, found {type(found).__name__}")
+            raise ValueError(describe_object(name, found))
         return read_function(found, name, recorded.get(top), chosen)
     return read_class(found, name, recorded, chosen)
 

@@ -13,6 +13,7 @@ from bptt_verifier.judge.kernel_places import (
     describe_indices,
     find_beyond_length,
     list_places,
+    select_telling,
 )
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
@@ -57,15 +58,15 @@ def name_gradient(
         return "wrong-beyond-length", f"entries beyond {lengths.pop()} alone are wrong"
     places = find_common_places(name, cases)
     if places:
-        kind = max(places, key=lambda place: len(place.indices) < 2 or "tile" in place.name).name
+        kind = max(places, key=lambda place: ("tile" in place.name, len(place.indices) < 2)).name
         where = " and ".join(place.said for place in places)
-        return kind, f"entries are wrong {where}{describe_share(name, cases, places[0])}"
+        return kind, f"entries are wrong {where}{describe_share(name, cases, places)}"
     zeros = find_zero_indices(cases[0], name)
     if zeros is not None:
         return zeros.name, f"entries are zero {zeros.said}, and others are wrong as well"
     return (
         "unknown",
-        f"entries are wrong at no place that stands out{describe_share(name, cases, None)}",
+        f"entries are wrong at no place that stands out{describe_share(name, cases, [])}",
     )
 
 
@@ -114,7 +115,8 @@ def find_common_places(name: str, cases: Sequence[Found]) -> list[WrongIndices]:
     shape = cases[0].exact[name].shape
     alike = [each for each in cases if each.exact[name].shape == shape]
     first, *others = ([*list_places(each.gradients[name])] for each in alike)
-    return [place for place in first if all(place in each for each in others)]
+    common = [place for place in first if all(place in each for each in others)]
+    return select_telling(common, cases[0].exact[name])
 
 
 def find_zero_indices(found: Found, name: str) -> WrongIndices | None:
@@ -130,17 +132,18 @@ def find_zero_indices(found: Found, name: str) -> WrongIndices | None:
     return None
 
 
-def describe_share(name: str, cases: Sequence[Found], place: WrongIndices | None) -> str:
-    """Describe how wrong a gradient is, at a place or in all."""
+def describe_share(name: str, cases: Sequence[Found], places: Sequence[WrongIndices]) -> str:
+    """Describe how wrong a gradient is, where all places meet or in all."""
     found = cases[0]
-    chosen: Any = slice(None)
-    if place is not None:
-        chosen = (slice(None), *[slice(None)] * place.axis, list(place.indices))
-    submitted, exact = found.submitted[name].astype(np.float64)[chosen], found.exact[name][chosen]
-    if not submitted.any():
-        return ": they are zero" if place is not None else ""
-    size = float(np.sqrt((exact**2).sum()))
-    error = float(np.sqrt(((submitted - exact) ** 2).sum()))
+    submitted, exact = found.submitted[name].astype(np.float64), found.exact[name]
+    here = np.ones(exact.shape, bool)
+    for place in places:
+        indices = np.isin(np.arange(exact.shape[place.axis + 1]), place.indices)
+        here &= indices.reshape([-1 if i == place.axis + 1 else 1 for i in range(exact.ndim)])
+    if not submitted[here].any():
+        return ": they are zero" if places else ""
+    size = float(np.sqrt((exact[here] ** 2).sum()))
+    error = float(np.sqrt(((submitted - exact)[here] ** 2).sum()))
     return f", by {error / size:.2g} of their size" if size > 0 else ": they should be zero"
 
 

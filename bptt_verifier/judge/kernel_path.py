@@ -26,7 +26,6 @@ from manual_bptt.inputs import require_at_least
 
 CASES = 3  # cases of each setting: the arguments given, and drawn ones
 SHOWN = 20  # entries of a row that a report shows
-LARGEST_MAP = 128  # rows and columns of a map of errors
 RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger factor on all of it
 
 
@@ -196,5 +195,6 @@ def show_worst(found: Sequence[Found], every: Sequence[KernelCalls], call: str) 
     shapes = " ".join(f"{leaf}={value.shape}" for leaf, value in leaves)
     where = f", row {list(row)} of {name}" if row else ""
     yours, true = (np.atleast_1d(each[row])[:SHOWN] for each in (submitted, exact))
-    sizes = f"{worst.case.label}, {shapes}{where}"
-    return show_numbers(sizes, name, (yours, true, drawn[:LARGEST_MAP, :LARGEST_MAP]), call)
+    along = drawn.describe(exact.ndim)
+    sizes = ", ".join(filter(None, [f"{worst.case.label}, {shapes}{where}", along]))
+    return show_numbers(sizes, name, (yours, true, drawn.errors), call)

@@ -11,7 +11,9 @@ from bptt_verifier.tolerance.projections import Measurement
 
 TILES = (128, 64, 32, 16)  # sizes of tiles and chunks whose edges are looked at, the largest first
 SMALLER = 8  # times smaller are errors at indices that count as right beside wrong ones
+FEW = 4  # indices of a tile are at its edge if they are at most this part of it
 LISTED = 8  # indices in a sentence
+LARGEST_MAP = 128  # rows and columns of a map of errors
 
 
 class WrongIndices(NamedTuple):
@@ -21,6 +23,36 @@ class WrongIndices(NamedTuple):
     said: str
     axis: int
     indices: tuple[int, ...]
+
+
+class ErrorMap(NamedTuple):
+    """The errors of a gradient over one or two of its axes.
+
+    A cell has the largest error of so many indices of each axis, and of all of the other axes.
+    """
+
+    errors: Array
+    axes: tuple[int, ...]
+    blocks: tuple[int, ...]
+
+    def describe(self, dimensions: int) -> str:
+        """Describe what is along the rows and columns; empty where each cell is an entry."""
+        axes = [
+            f"axis {axis}" + (f" in blocks of {block}" if block > 1 else "")
+            for axis, block in zip(self.axes, self.blocks, strict=True)
+        ]
+        if dimensions == len(axes) and max(self.blocks, default=1) == 1:
+            return ""
+        along = " and ".join(axes)
+        return f"the map is along {along}, with the largest error of each cell"
+
+
+class TileEdges(NamedTuple):
+    """Indices at the edges of tiles: their number in each, minus the tile's size, and words."""
+
+    number: int
+    negative: int
+    said: str
 
 
 def list_wrong_indices(measured: Measurement, axis: int) -> Array:
@@ -36,14 +68,16 @@ def list_wrong_indices(measured: Measurement, axis: int) -> Array:
 def is_right_elsewhere(measured: Measurement, axis: int, indices: Sequence[int]) -> bool:
     """Tell whether errors at the other indices of an axis are much smaller, whatever they are.
 
-    The projection of a wrong slice on the exact one may be small by chance; its size is not.
+    The projection of a wrong slice on the exact one may be small by chance; its size is not. Where
+    the gradient itself is next to nothing, an error as large as it tells nothing.
     """
     wrong = np.isin(np.arange(measured.mean.shape[axis]), indices)
     others = tuple(i for i in range(measured.mean.ndim) if i != axis)
+    errors = np.sqrt((measured.mean**2).sum(axis=others))
     for slices in measured.slices:
         if slices.axis == axis and slices.wrong.any():
-            return bool(slices.error[~wrong].max() <= slices.error[slices.wrong].min() / SMALLER)
-    errors = np.sqrt((measured.mean**2).sum(axis=others))
+            most = np.where(errors <= errors[slices.wrong].min() / SMALLER**2, 0.0, slices.error)
+            return bool(most[~wrong].max() <= slices.error[slices.wrong].min() / SMALLER)
     return bool(errors[~wrong].max() <= errors[wrong].min() / SMALLER)
 
 
@@ -56,44 +90,106 @@ def list_places(measured: Measurement) -> Iterator[WrongIndices]:
             yield WrongIndices(name, f"{said} of axis {axis}", axis, tuple(indices))
 
 
+def select_telling(places: Sequence[WrongIndices], exact: Array) -> list[WrongIndices]:
+    """Select the places on axes at whose other indices an error of the same kind would show.
+
+    Nothing would where the exact gradient (K, …) is zero there, as that of a sequence that has
+    ended: which rows are wrong beyond its length says nothing of the row.
+    """
+    kept = [*places]
+    for place in places:
+        here: list[Any] = [slice(None)] * exact.ndim
+        for other in kept:
+            here[other.axis + 1] = [*other.indices]
+        here[place.axis + 1] = [
+            i for i in range(exact.shape[place.axis + 1]) if i not in place.indices
+        ]
+        rows, *others = (
+            [*range(size)] if isinstance(chosen, slice) else chosen
+            for chosen, size in zip(here, exact.shape, strict=True)
+        )
+        if len(kept) > 1 and not exact[np.ix_(rows, *others)].any():
+            kept.remove(place)
+    return kept
+
+
 def describe_indices(indices: Sequence[int], size: int) -> tuple[str, str]:
     """Describe wrong indices among `size`: a name, and words that follow "wrong"."""
     first, last, count = indices[0], indices[-1], len(indices)
-    joined = count == last - first + 1
-    tile = find_tile(indices, size)
-    if tile and joined and last == size - 1:
+    tile, joined = find_tile(first, size), count == last - first + 1
+    if tile >= count and joined and last == size - 1:
         rest = f", the last {count}" if size % tile else ""
         return "wrong-last-tile", f"from index {first}, a multiple of {tile}, to the end{rest}"
-    if tile:
-        return "wrong-tile-edge", f"at multiples of {tile}, first index {first},"
-    if count == 1:
-        which = ", the first" if first == 0 else ", the last" if first == size - 1 else ""
-        return "wrong-index", f"at index {first}{which}"
-    if joined and first == 0:
-        said = f"at indices 0 to {last} (going backward, {last} is the first)"
-        return "wrong-range", said
-    if joined and last == size - 1:
-        return "wrong-range", f"from index {first} to the end"
+    edges = min(find_edges(indices, size), default=None)
+    if edges is not None:
+        return "wrong-tile-edge", f"{edges.said} ({list_some(indices)})"
     if joined:
-        return "wrong-range", f"at indices {first} to {last}"
-    listed = ", ".join(map(str, indices[:LISTED])) + (", …" if count > LISTED else "")
+        return describe_range(first, last, size)
+    step, listed = indices[1] - first, list_some(indices)
+    if count > 2 and [*indices] == [*range(first, size, step)]:
+        return "wrong-indices", f"at indices {listed} in steps of {step}"
     return "wrong-indices", f"at {count} of {size} indices ({listed})"
 
 
-def find_tile(indices: Sequence[int], size: int) -> int:
-    """Find the tile at whose edges the indices are: 0 for none.
+def describe_range(first: int, last: int, size: int) -> tuple[str, str]:
+    """Describe one index or consecutive ones, and the multiples of tiles that they lie between."""
+    if first == last:
+        which = ", the first" if first == 0 else ", the last" if first == size - 1 else ""
+        return "wrong-index", f"at index {first}{which}"
+    start, end = find_tile(first, size), find_tile(last + 1, size)
+    if last == size - 1:
+        multiple = f", a multiple of {start}," if start else ""
+        return "wrong-range", f"from index {first}{multiple} to the end"
+    said = f"at indices {first} to {last}"
+    if end and (start or first == 0):
+        said += f", between multiples of {min(start or end, end)}"
+    return "wrong-range", said + f" (going backward, {last} is the first)" * (first == 0)
 
-    They are one tile, or what is left of one at the end, or one index of every tile but the first.
+
+def find_tile(index: int, size: int) -> int:
+    """Find the largest tile that begins at an index within an axis; 0 for none."""
+    begins = (tile for tile in TILES if 0 < index < size and index % tile == 0)
+    return next(begins, 0)
+
+
+def find_edges(indices: Sequence[int], size: int) -> Iterator[TileEdges]:
+    """Find the sizes of tiles at whose edges the indices are, in every tile or all but the first.
+
+    Each tile has `count` of them: the first ones, the last ones, or half of them on either side of
+    the edge to the next tile.
     """
-    first, last, count = indices[0], indices[-1], len(indices)
     for tile in TILES:
-        if first == 0 or first % tile or size <= tile:
+        count = len({index % tile for index in indices})
+        half, edges = count // 2, [*range(tile, size, tile)]
+        if size <= tile:
             continue
-        if last == size - 1 and count == size - first <= tile:
-            return tile
-        if [*indices] == [*range(first, size, tile)] and first == tile:
-            return tile
-    return 0
+        last = sorted({*range(tile - 1, size, tile), size - 1})
+        if len(indices) > 1 and [*indices] == last:
+            yield TileEdges(1, -tile, f"at the last index of every tile of {tile}")
+        if count > tile // FEW:
+            continue
+        many = "index" if count == 1 else f"{count} indices"
+        starts = [index for index in range(size) if index % tile < count]
+        ends = [index for index in range(size) if index % tile >= tile - count]
+        sides = [i for edge in edges for i in range(edge - half, min(edge + half, size))]
+        if [*indices] == edges:
+            yield TileEdges(count, -tile, f"at multiples of {tile} from {tile} on")
+        elif len(indices) < 2:
+            continue
+        elif [*indices] == starts:
+            yield TileEdges(count, -tile, f"at the first {many} of every tile of {tile}")
+        elif [*indices] == [i for i in starts if i >= tile]:
+            said = f"at the first {many} of every tile of {tile} but the first"
+            yield TileEdges(count, -tile, said)
+        elif [*indices] == ends:
+            yield TileEdges(count, -tile, f"at the last {many} of every tile of {tile}")
+        elif [*indices] == sides:
+            yield TileEdges(count, -tile, f"on both sides of every multiple of {tile}")
+
+
+def list_some(indices: Sequence[int]) -> str:
+    """List the first of some indices."""
+    return ", ".join(map(str, indices[:LISTED])) + (", …" if len(indices) > LISTED else "")
 
 
 def find_beyond_length(found: Found, data: Mapping[str, Any], name: str) -> str:
@@ -120,10 +216,11 @@ def find_beyond_length(found: Found, data: Mapping[str, Any], name: str) -> str:
     return ""
 
 
-def draw_map(measured: Measurement) -> Array:
-    """Draw the errors of a gradient by its first two axes, in units of what rounding may give.
+def draw_map(measured: Measurement) -> ErrorMap:
+    """Draw the errors of a gradient over two of its axes, in units of what rounding may give.
 
-    An entry is as wrong as it is itself, or as the least wrong of the slices that it is in.
+    The axes are those on which it is wrong at some indices alone, and otherwise the first ones. An
+    entry is as wrong as it is itself, or as the least wrong of the slices that it is in.
     """
     whole, *by_axis = (divide(each.factor, each.limit) for each in measured.slices)
     every, dimensions = divide(measured.mean, measured.limit), measured.mean.ndim
@@ -136,9 +233,13 @@ def draw_map(measured: Measurement) -> Array:
         every = np.maximum(every, least)
     if every.max() <= 1 < whole[0]:
         every = np.full_like(every, whole[0])
-    return np.atleast_2d(
-        every.reshape(*every.shape[:2], -1).max(axis=-1) if dimensions > 2 else every
-    )
+    chosen = dict.fromkeys([*(place.axis for place in list_places(measured)), *range(dimensions)])
+    axes = tuple(sorted([*chosen][:2]))
+    drawn = every.max(axis=tuple(axis for axis in range(dimensions) if axis not in axes))
+    blocks = tuple(-(-size // LARGEST_MAP) for size in drawn.shape)
+    for axis, block in enumerate(blocks):
+        drawn = np.maximum.reduceat(drawn, np.arange(0, drawn.shape[axis], block), axis=axis)
+    return ErrorMap(np.atleast_2d(drawn), axes, blocks)
 
 
 def divide(errors: Array, limits: Array) -> Array:

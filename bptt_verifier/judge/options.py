@@ -30,6 +30,7 @@ class DerivationOptions(SearchOptions, total=False):
     bias: bool
     sizes: Iterable[Mapping[str, int]]
     examples: int
+    workers: int
 
 
 class OwnModelOptions(SearchOptions, total=False):

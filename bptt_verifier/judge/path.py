@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from bptt_verifier.judge.comparisons import (
 from bptt_verifier.judge.conclusion import (
     Progress,
     conclude,
+    describe_hidden,
     describe_precision,
     list_comparisons,
     list_gradients,
@@ -155,13 +157,14 @@ class SubjectJudgement(Judgement):
 
     def compare_cases(self) -> Report | None:
         """Compare the gradients at random cases, after the reference has been confirmed."""
-        for number, case in enumerate(self.subject.draw_cases()):
-            doubt = self.subject.contradict(number, case)
-            if doubt is not None:
-                return self.report(Verdict.INCONCLUSIVE, notes=(doubt,))
-            ended = self.compare_case(case)
-            if ended is not None:
-                return ended
+        with closing(case for case in self.subject.draw_cases()) as cases:  # and its workers
+            for number, case in enumerate(cases):
+                doubt = self.subject.contradict(number, case)
+                if doubt is not None:
+                    return self.report(Verdict.INCONCLUSIVE, notes=(doubt,))
+                ended = self.compare_case(case)
+                if ended is not None:
+                    return ended
         for breach in self.doubtful:
             if not (self.precision_known and is_half(breach.dtype)):
                 return self.refuse(breach)
@@ -254,7 +257,8 @@ class SubjectJudgement(Judgement):
         if changed is not None:
             return self.report(Verdict.DISAGREES, changed)
         formats = describe_precision(compared, settled, self.precision, self.overflows)
-        notes = (*formats, *self.subject.notes, *remarks)
+        hidden = describe_hidden(settled, self.precision, self.subject.zeros)
+        notes = (*formats, *self.subject.notes, *hidden, *remarks)
         cases, probes = settled[:count], settled[count:]
         effort = self.timeout, self.progress
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)

@@ -61,7 +61,7 @@ def write_call(code: Any, params: Sequence[str], options: SessionOptions) -> str
     """Write the call that gives the same report again."""
     written = [] if code is None else [find_code_name(code)]
     written += [f"params={[*params]!r}"] if params else []
-    silent = ("progress", "timeout", "subject")
+    silent = ("progress", "timeout", "subject", "workers")
     written += [f"{name}={value!r}" for name, value in options.items() if name not in silent]
     return f"verify_here({', '.join(written)})"
 

@@ -31,6 +31,7 @@ def verify(
     sizes: Iterable[Mapping[str, int]] = (),
     examples: int = 200,
     seed: int = 0,
+    workers: int = 1,
     timeout: float | None = None,
     progress: Progress = lambda done, total: None,
     subject: str | None = None,
@@ -45,6 +46,8 @@ def verify(
     as there: U (G H, D), W (G H, H), b (G H,); the LSTM has a fifth argument c0, the GRU b_n (H,)
     and `reset`. `activation` is the RNN's. `examples` random problems are drawn from `seed`. Each
     of `sizes`, such as {"T": 500, "B": 64}, adds problems of these sizes, the others small.
+    With `workers` above 1, so many processes compute the references of the random problems, while
+    this one calls `gradients` in order; the report is the same for any number.
     The search for the name of a mistake ends after `timeout` seconds with what it has.
     Whatever `gradients` raises, returns or modifies is in the report. Raises TypeError or
     ValueError where another argument does not fit this description.
@@ -61,11 +64,12 @@ def verify(
             raise ValueError(f"{option}: expected one of {', '.join(choices)}, found {value!r}")
     require_at_least(1, "examples", examples)
     require_at_least(0, "seed", seed)
+    require_at_least(1, "workers", workers)
     asked_sizes = tuple(sizes)
     asked = tuple(map(complete_sizes, asked_sizes))
     option = {"rnn": activation, "gru": reset}.get(model, "")
     states = find_states(gradients, STATES[model])
-    cell = CellSubject(model, option, loss, bool(bias), states, examples, seed, asked)
+    cell = CellSubject(model, option, loss, bool(bias), states, examples, seed, asked, workers)
     options = {
         "model": model, "activation": activation, "reset": reset, "loss": loss, "bias": bool(bias),
         "sizes": [dict(each) for each in asked_sizes], "examples": examples,

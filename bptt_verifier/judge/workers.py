@@ -1,15 +1,10 @@
 """Verification of the built-in derivations by several processes of this machine."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context, parent_process
-from threading import Thread
 from typing import Any
 
 from bptt_verifier.judge.campaign import (
@@ -20,40 +15,11 @@ from bptt_verifier.judge.campaign import (
     compare_cases,
     execute_here,
 )
+from bptt_verifier.judge.processes import POOLS, WAITING, started_workers
 from bptt_verifier.judge.tally import Tally
 from manual_bptt.inputs import require_at_least
 
 TOGETHER = 50  # examples that a worker is given at a time
-WAITING = 3  # parts for each worker that are given out before they are asked for
-POOLS = 5  # so many pools may break, one after the other, before any of them keeps a part
-
-
-def prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, and end as soon as the parent has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-
-    def end_with_parent() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    Thread(target=end_with_parent, daemon=True).start()
-
-
-@contextmanager
-def started_workers(number: int) -> Iterator[ProcessPoolExecutor]:
-    """Workers that are ended at once where an exception, such as Ctrl-C, ends the block."""
-    pool = ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=prepare_worker)
-    try:
-        yield pool
-    except BaseException:
-        processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        raise
-    pool.shutdown()
 
 
 def choose_execution(workers: int, note: Callable[[str], None] = lambda sentence: None) -> Execute:
@@ -113,7 +79,7 @@ def run_pool(parts: Iterator[range], campaign: Campaign, workers: int, keep: Kee
         broken = None
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in [each for each in waiting if each in done]:  # in the order of the parts
                 cases = waiting.pop(future)
                 try:
                     keep(cases, future.result())

@@ -75,6 +75,14 @@ THROUGH_TIME = [
         EVERY,
     ),
     Explanation(
+        "steps-in-wrong-order",
+        "The backward loop goes through the steps as the forward loop does, and not in the "
+        "opposite order.",
+        "for t in reversed(range(T)):",
+        "for t in range(T):",
+        EVERY,
+    ),
+    Explanation(
         "output-gradient-at-every-step",
         "The loss depends on the last state alone, but ∂L/∂ŷ enters at every step.",
         "dh = da @ W",
@@ -99,7 +107,7 @@ THROUGH_TIME = [
     ),
     Explanation(
         "wrong-adjoint",
-        "A weight gets the adjoint of another value of the same step: here of the output, not "
+        "A weight or a state gets the adjoint of another value of the same step: here of z, not "
         "of a.",
         'g["U"] += np.outer(da, x[t])',
         'g["U"] += np.outer(dz, x[t])',
@@ -194,8 +202,8 @@ SUMS = [
     ),
     Explanation(
         "hidden-state-off-by-one",
-        "A state of another step is used. W was multiplied by h_{t−1}, so h_{t−1} belongs "
-        "beside δ_t.",
+        "The state of another step is used, h or the c of an LSTM. W was multiplied by h_{t−1}, so "
+        "h_{t−1} belongs beside δ_t.",
         'g["W"] += np.outer(da, h[t - 1])',
         'g["W"] += np.outer(da, h[t])',
         EVERY,
@@ -256,6 +264,14 @@ SCALES = [
         'dh = (p["V"].T @ dz) * mask / KEPT',
         'dh = (p["V"].T @ dz) / KEPT',
         "catalogue/dropout.py",
+    ),
+    Explanation(
+        "factor-twice",
+        "A factor or a divisor is applied twice, such as a gate, or the standard deviation of a "
+        "normalisation.",
+        "da = (dn - dn.mean() - n * (dn * n).mean()) / s",
+        "da = (dn - dn.mean() - n * (dn * n).mean()) / s**2",
+        "catalogue/normalised.py",
     ),
     Explanation(
         "factor-on-another-path",
@@ -334,7 +350,7 @@ EXPRESSIONS = [
     ),
     Explanation(
         "softmax-denominator",
-        "Nothing is passed back through the sum in the denominator of a softmax.",
+        "Nothing is passed back through the sum in the denominator of a softmax, or another sum.",
         "ds = q * (dq - q @ dq)",
         "ds = q * dq",
         "catalogue/attention.py",

@@ -19,6 +19,7 @@ from bptt_verifier.mistakes.single_gradients import (
     list_transpositions,
     make_finding,
     multiply,
+    say_factor,
     scale_down,
 )
 from bptt_verifier.problems.problem import Array
@@ -101,7 +102,7 @@ def list_common_first(
             found: Array = value(back) * back.gradient(name)
             return found
 
-        said = f"every entry is {words} times what it should be"
+        said = say_factor(words)
         yield make_finding("constant-factor", said, {"factor": words}, names[0], scale)
 
 

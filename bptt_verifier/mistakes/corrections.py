@@ -102,9 +102,8 @@ def write_correction(expression: str, operand: int, dimensions: tuple[int, int])
     else:
         found = product.format(first, second)
     whose = ast.get_source_segment(expression, inner or node)
-    return (
-        f"If {d} is the gradient of this product, it adds `{found}` to the gradient of `{whose}`."
-    )
+    said = f"If {d} is the gradient of this product, it should add `{found}` to the gradient of"
+    return f"{said} `{whose}`."
 
 
 def split_product(tree: ast.expr, expression: str) -> tuple[str, str, ast.expr, ast.expr] | None:

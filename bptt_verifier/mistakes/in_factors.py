@@ -1,19 +1,21 @@
 """Mistakes in the factors of a derivative: of products, quotients and activations."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.mistakes.expressions import name_operand, write_expression
+from bptt_verifier.mistakes.expressions import name_operand, quote_expression, write_expression
 from bptt_verifier.mistakes.operation_mistakes import (
+    SUMS,
     Changes,
     OperationMistake,
     Values,
     change_edges,
     find_role,
     list_summands,
+    make_same,
 )
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure, following, shape_of
@@ -57,9 +59,12 @@ def list_factor_mistakes(
         everywhere = f"{to} is multiplied by {scale} even where the mask in {scaled} is zero"
         yield make("factor-missing", everywhere, lambda value: np.max(value) + 0 * value, 4)
     if constant:
+        if any(value.size > 1 and not np.isin(value, (0, 1)).all() for value in numbers):
+            yield make("factor-twice", f"{to} is {done} by {what} twice", np.square, 5)
         inverse = f"{to} is divided by {what}" if name == "mul" else f"{to} is multiplied by {what}"
         yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
     else:
+        yield make("factor-twice", f"{to} is {done} by {what} twice", np.square, 5)
         inverse = f"{to} is divided by {what}, where it should be multiplied"
         if name == "mul":
             yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
@@ -165,6 +170,169 @@ def list_extra_factors(known: Structure) -> Iterator[OperationMistake]:
                     yield OperationMistake(name, said, last, changes, {}, (name, scaled))
 
 
+def list_twice_carried(known: Structure) -> Iterator[OperationMistake]:
+    """List factors of a carried state by which the step before multiplies its gradient again.
+
+    It is the gate of that step: `dc = dc_next * f[t]`, and `dc_next` contains that of the next.
+    """
+    operations = known.program.operations
+    for group in known.groups:
+        for operand in known.active(*group) if operations[group[0]].name == "mul" else ():
+            edges = [(n, operand) for n in group if (n, operand) in known.carried]
+            if not edges or operations[group[-1]].inputs[1 - operand] in known.program.constants:
+                continue
+            factor, state = (name_operand(known, group[-1], k) for k in (1 - operand, operand))
+            said = f"what is carried back to {state} is multiplied by {factor} of two steps"
+            changes = partial(multiply_by_factor_before, known, group, edges)
+            role = find_role(known, group, operand)
+            yield OperationMistake("factor-twice", said, group[0], changes, {}, ("carried", role))
+
+
+def multiply_by_factor_before(
+    known: Structure, group: Sequence[int], edges: Sequence[tuple[int, int]], values: Values
+) -> Changes:
+    """Multiply what is passed back to a state by the factor of the step before."""
+    changes: Changes = {}
+    before = dict(zip(group[1:], group, strict=False))
+    for number, operand in edges:
+        if number in before:
+            slot = known.program.operations[before[number]].inputs[1 - operand]
+            changes[number, operand] = Change(operand, after=values[slot][0])
+    return changes
+
+
+def list_factor_sides(known: Structure) -> Iterator[OperationMistake]:
+    """List gradients of r (h U) as of (r h) U, and the other way round, in U, in h, or in both."""
+    operations = known.program.operations
+    for group in known.groups:
+        if operations[group[0]].name != "dot_general":
+            continue
+        for state in known.active(*group):
+            slots = [operations[number].inputs for number in group]
+            if slots[-1][1 - state] not in known.leaf or slots[-1][state] in known.leaf:
+                continue
+            for find in (find_factor_after, find_factor_before):
+                found = [find(known, number, state) for number in group]
+                if found[-1] is None:
+                    continue
+                weight, inner = (name_operand(known, group[-1], k) for k in (1 - state, state))
+                factor = name_operand(known, *found[-1].named)
+                for operands in ((1 - state,), (state,), (0, 1)):
+                    of = " and ".join(name_operand(known, group[-1], k) for k in operands)
+                    said = f"the factor {factor} is taken to multiply the other side of the product"
+                    said += f" of {inner} and {weight}, in the gradient of {of}"
+                    changes = partial(move_factor, known, group, state, operands, found)
+                    yield OperationMistake("wrong-operand", said, group[0], changes)
+
+
+class FactorSide(NamedTuple):
+    """A factor of a product's result, or of its operand, and the slots around it.
+
+    `result` is the slot after the factor, where it follows; `bare` is the operand without it, where
+    it comes before.
+    """
+
+    factor: int
+    named: tuple[int, int]
+    result: int | None = None
+    bare: int | None = None
+
+
+def find_factor_after(known: Structure, number: int, state: int) -> FactorSide | None:
+    """Find the factor by which the result of a product is multiplied, perhaps with a bias."""
+    operations = known.program.operations
+    equation = operations[number]
+    (slot,) = equation.outputs
+    while len(users := known.users.get(slot, [])) == 1:
+        reader, operand = users[0]
+        if operations[reader].name == "mul":
+            factor = operations[reader].inputs[1 - operand]
+            shapes = {shape_of(known, each) for each in (factor, slot, equation.inputs[state])}
+            if len(shapes) > 1 or factor == slot:
+                return None
+            return FactorSide(factor, (reader, 1 - operand), operations[reader].outputs[0])
+        other = operations[reader].inputs[1 - operand] if operations[reader].name == "add" else -1
+        bias = known.producer.get(other, -1)
+        plain = bias < 0 or all(each in known.leaf for each in operations[bias].inputs)
+        if other < 0 or not plain:
+            return None
+        (slot,) = operations[reader].outputs
+    return None
+
+
+def find_factor_before(known: Structure, number: int, state: int) -> FactorSide | None:
+    """Find a factor of the operand of a product that could also multiply its result."""
+    operations = known.program.operations
+    slot = operations[number].inputs[state]
+    source = known.producer.get(slot, -1)
+    if source < 0 or operations[source].name != "mul":
+        return None
+    if operations[number].shapes[0] != shape_of(known, slot):
+        return None
+    inputs = operations[source].inputs
+    # The state is the factor that is carried; the other is a gate or a mask.
+    carried = [k for k in (0, 1) if (source, k) in known.carried] or [1]
+    return FactorSide(inputs[1 - carried[0]], (source, 1 - carried[0]), bare=inputs[carried[0]])
+
+
+def move_factor(
+    known: Structure,
+    group: Sequence[int],
+    state: int,
+    operands: Sequence[int],
+    found: Sequence[FactorSide | None],
+    values: Values,
+) -> Changes:
+    """Multiply the other side of each product by its factor, in what these operands get."""
+    changes: Changes = {}
+    for number, side in zip(group, found, strict=True):
+        if side is None:
+            continue
+        factor = values[side.factor][0]
+        for operand in operands:
+            if side.result is not None:
+                here = Change(operand, arriving_at=side.result)
+                wrong = factor * values[known.program.operations[number].inputs[state]]
+                moved = here._replace(after=factor)
+            else:
+                here = Change(operand, before=factor)
+                assert side.bare is not None
+                wrong = values[side.bare]
+                with np.errstate(all="ignore"):
+                    moved = here._replace(after=1 / factor)
+            if operand != state:
+                moved = here._replace(instead=((state, wrong),))
+            changes[number, operand] = moved
+    return changes
+
+
+def list_factors_of_steps(known: Structure) -> Iterator[OperationMistake]:
+    """List factors that differ by step, such as a discount, that multiply another path as well."""
+    operations, constants = known.program.operations, known.program.constants
+    factors = dict[tuple[float, ...], tuple[str, list[float]]]()
+    for group in known.groups:
+        for k in (0, 1) if operations[group[0]].name == "mul" and len(group) == known.steps else ():
+            slots = [operations[number].inputs[k] for number in group]
+            if all(slot in constants and constants[slot].size == 1 for slot in slots):
+                each = [float(np.real(constants[slot]).ravel()[0]) for slot in slots]
+                if len({*each}) > 1 and 0 not in each:
+                    factors[tuple(each)] = name_operand(known, group[-1], k), each
+    for what, each in factors.values():
+        for group in known.groups:
+            if len(group) != known.steps or any(number not in known.step for number in group):
+                continue
+            for operand in known.active(*group):
+                to = f"the gradient passed on to {name_operand(known, group[-1], operand)}"
+                for how, power in (("is multiplied by {} once more", 1), ("lacks {}", -1)):
+                    changes = {
+                        (number, operand): Change(operand, after=each[known.step[number]] ** power)
+                        for number in group
+                    }
+                    name = "factor-twice" if power > 0 else "factor-missing"
+                    said = f"{to} {how.format(f'the factor {what} of its step')}"
+                    yield OperationMistake(name, said, group[0], partial(make_same, changes))
+
+
 def multiply_carried(
     known: Structure,
     uses: Sequence[tuple[tuple[int, int], int]],
@@ -208,6 +376,30 @@ def leave_factor_out(
     return changes
 
 
+def list_own_results(
+    known: Structure, group: Sequence[int], operand: int, results: Mapping[int, int]
+) -> Iterator[tuple[list[int], str, str]]:
+    """List the state that a product leads to, in the place of what it is computed from.
+
+    `results` are the results of activations by their variables.
+    """
+    operations, found = known.program.operations, list[int]()
+    slots = [operations[number].inputs[1 - operand] for number in group]
+    for number in group:
+        (slot,) = operations[number].outputs
+        while slot not in results:
+            users = known.users.get(slot, [])
+            if len(users) != 1 or operations[users[0][0]].name not in SUMS:
+                return
+            (slot,) = operations[users[0][0]].outputs
+        found.append(results[slot])
+    if found == slots or {shape_of(known, s) for s in found} != {shape_of(known, s) for s in slots}:
+        return
+    own = name_operand(known, group[-1], 1 - operand)
+    result = quote_expression(known, known.producer[found[-1]])
+    yield found, "result", f"the result of this step, {result}, where {own} belongs"
+
+
 def list_other_operands(
     known: Structure, group: Sequence[int], operand: int
 ) -> Iterator[tuple[list[int], str, str]]:
@@ -221,7 +413,7 @@ def list_other_operands(
     if shape is None or len(shape) == 0:
         return
     own = name_operand(known, group[-1], 1 - operand)
-    if len(slots) > 1 and not any(slot in known.leaf for slot in slots):
+    if len(slots) > 1 and slots[-1] not in known.leaf:
         for one, which in ((slots[0], "first"), (slots[-1], "last")):
             yield [one] * len(slots), which, f"the {which} step's value of {own} at every step"
         after = following(known, slots[-1], slots[-2])
@@ -233,7 +425,8 @@ def list_other_operands(
             product = operations[each[0]].name == operations[group[0]].name
             for other in operations[each[-1]].inputs if product and each != group else ():
                 if other in known.leaf and other not in slots and shape_of(known, other) == shape:
-                    words = f"the weight `{known.leaf[other]}`, where {own} belongs"
+                    weight = name_operand(known, each[-1], operations[each[-1]].inputs.index(other))
+                    words = f"the weight {weight}, where {own} belongs"
                     yield [other] * len(group), known.leaf[other], words
         return
     found, repeated = 0, group[-1] in known.step

@@ -20,18 +20,24 @@ from bptt_verifier.mistakes.in_conjugates import (
 from bptt_verifier.mistakes.in_factors import (
     list_extra_factors,
     list_factor_mistakes,
+    list_factor_sides,
+    list_factors_of_steps,
     list_other_operands,
+    list_own_results,
     list_path_factors,
+    list_twice_carried,
 )
+from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
+from bptt_verifier.mistakes.in_order import list_order_mistakes
 from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
-    list_lookup_mistakes,
     list_normalisation_mistakes,
 )
 from bptt_verifier.mistakes.in_products import list_product_mistakes, replace_other_operand
 from bptt_verifier.mistakes.in_sequences import list_reset_mistakes
 from bptt_verifier.mistakes.in_slopes import (
+    list_carried_slopes,
     list_path_slopes,
     list_shifted_slopes,
     list_slope_mistakes,
@@ -45,9 +51,9 @@ from bptt_verifier.mistakes.in_time import (
     list_head_mistakes,
     list_output_mistakes,
     list_recurrence_mistakes,
-    list_windows,
     make_local,
 )
+from bptt_verifier.mistakes.in_windows import list_unfinished_sweeps, list_windows
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     Edge,
@@ -68,7 +74,7 @@ from bptt_verifier.program.activations import (
 )
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import BINARY
-from bptt_verifier.program.structure import Structure, find_starts, shape_of
+from bptt_verifier.program.structure import Structure, find_starts, is_partial_sum, shape_of
 
 
 def list_tiers(known: Structure) -> Iterator[list[OperationMistake]]:
@@ -111,9 +117,12 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_epsilon_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
+    yield from list_unfinished_sweeps(known)
+    yield from list_order_mistakes(known)
     yield from list_reset_mistakes(known)
     activations = find_longest(known)
     yield from list_path_slopes(known, activations)
+    yield from list_carried_slopes(known, activations)
     yield from list_shifted_slopes(known, activations)
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)
@@ -123,7 +132,15 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
         yield from list_partial_products(known, group)
     yield from list_path_factors(known)
     yield from list_extra_factors(known)
+    yield from list_twice_carried(known)
+    yield from list_factor_sides(known)
+    yield from list_factors_of_steps(known)
     yield from list_use_mistakes(known)
+    results = {
+        one.start: known.program.operations[one.end].outputs[0]
+        for each in activations
+        for one in each
+    }
     find_local = make_local(known)
     yield from list_arrival_mistakes(known, find_local)
     yield from list_adjoint_mistakes(known, find_local)
@@ -132,13 +149,17 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
             for operand in known.active(*group):
                 family = find_role(known, group, operand)
                 own = name_operand(known, group[-1], operand)
-                for slots, which, words in list_other_operands(known, group, operand):
+                for slots, which, words in (
+                    *list_other_operands(known, group, operand),
+                    *list_own_results(known, group, operand, results),
+                ):
                     said = f"the gradient of {own} is computed with {words}"
                     changes = partial(
                         replace_other_operand, known, group, operand, read_slots(slots)
                     )
+                    role = operand if which == "result" else family  # inputs are constants
                     yield OperationMistake(
-                        "wrong-operand", said, group[0], changes, {}, (family, which)
+                        "wrong-operand", said, group[0], changes, {}, (role, which)
                     )
 
 
@@ -285,7 +306,9 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         yield scale_edges(scaled, f"{path} is halved", edges, 0.5, factor=0.5)
         uses = [("first", "", edges[:1], edges[1:]), ("last", "", edges[-1:], edges[:-1])]
         uses += list_uses_by_sequence(known, edges) if of_steps else []
-        for word, use, some, rest in uses if len(group) > 1 else ():
+        # What is cut off from a running sum is the loss of other steps: list_loss_mistakes.
+        summed = is_partial_sum(known, group[-1], operand)
+        for word, use, some, rest in uses if len(group) > 1 and not summed else ():
             name = f"{word}-step-skipped" if of_steps else zero
             when = f"at the {word} step" if of_steps else f"the {word} time that this is computed"
             left_out = scale_edges(name, f"{none} {when}{use}", some, 0.0)

@@ -52,6 +52,7 @@ def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterato
         shapes = operations[group[0]].shapes
         if operations[group[0]].name in {"concatenate", "stack"}:
             yield from list_exchanged_operands(known, group)
+            yield from list_shifted_operands(known, group)
             yield from list_wrong_cuts(known, group)
         if operations[group[0]].name == "split":
             for i, k in combinations(range(len(shapes)), 2):
@@ -71,6 +72,37 @@ def list_exchanged_operands(known: Structure, group: Sequence[int]) -> Iterator[
             said = f"the gradients of {one} and {other} are in each other's place"
             changes = partial(exchange_operands, known, group, i, k)
             yield OperationMistake("parts-exchanged", said, group[0], changes)
+
+
+def list_shifted_operands(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List stacks of the states of all steps whose gradients are those of the step beside."""
+    operations = known.program.operations
+    number = group[-1]
+    slots = operations[number].inputs
+    sources = {known.group_of.get(known.producer.get(slot, -1)) for slot in slots}
+    if len(slots) < 3 or None in sources or len(sources) > 1:
+        return
+    for by, which in ((-1, "before"), (1, "after")):
+        for wraps in (True, False):
+            said = f"each step gets the gradient of the state of the step {which} it in"
+            said += f" {quote_expression(known, number)}"
+            changes = partial(shift_operands, known, number, by, wraps)
+            yield OperationMistake("output-gradient-at-wrong-step", said, number, changes)
+
+
+def shift_operands(known: Structure, number: int, by: int, wraps: bool, values: Values) -> Changes:
+    """Pass back to each operand what belongs to the one beside it; none beyond the end."""
+    pullback = make_pullback(known.program.operations[number], values)
+    count, changes = len(known.program.operations[number].inputs), dict[tuple[int, int], Change]()
+    for one in known.active(number):
+        other = one + by
+
+        def through(arriving: Any, other: int = other) -> Any:
+            return pullback(arriving)[other % count]
+
+        beyond = not wraps and not 0 <= other < count
+        changes[number, one] = Change(one, after=0.0) if beyond else Change(one, through=through)
+    return changes
 
 
 def exchange_operands(

@@ -1,4 +1,4 @@
-"""Mistakes in well-known expressions: softmax, normalisation, lookup of rows, a small ε."""
+"""Mistakes in well-known expressions: normalisation, a small ε."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -12,6 +12,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     FindChanges,
     OperationMistake,
     Values,
+    change_edges,
     change_nothing,
     merge_at,
     scale_edges,
@@ -90,20 +91,37 @@ def list_normalisation_mistakes(known: Structure) -> Iterator[OperationMistake]:
         yield scale_edges(name, said, edges, 0.0, path=" and ".join(which))
     if roots:
         first = min(roots.values())
-        said = "the gradient is not divided by the standard deviation"
-        yield OperationMistake("factor-missing", said, first, partial(rescale, known, roots, False))
-        said = "the gradient is divided by the standard deviation without the ε that the loss adds"
-        yield OperationMistake("epsilon-ignored", said, first, partial(rescale, known, roots, True))
+        divided, without = "divided by the standard deviation", "without the ε that the loss adds"
+        every = [edge for edges in paths.values() for edge in edges]
+        whole = partial(skip_normalisation, known, roots, every)
+        said = "the normalisation is not differentiated: its gradient is passed on unchanged"
+        yield OperationMistake(name, said, first, whole, {"path": "all"})
+        for named, words, what in (
+            ("factor-missing", f"not {divided}", "missing"),
+            ("factor-twice", f"{divided} twice", "twice"),
+            ("epsilon-ignored", f"{divided} {without}", "epsilon"),
+        ):
+            changes = partial(rescale, known, roots, what)
+            yield OperationMistake(named, f"the gradient is {words}", first, changes)
 
 
-def rescale(known: Structure, roots: Mapping[int, int], without: bool, values: Values) -> Changes:
-    """Multiply what arrives at a normalised value by σ, or by σ over σ without ε."""
+def skip_normalisation(
+    known: Structure, roots: Mapping[int, int], paths: Sequence[Edge], values: Values
+) -> Changes:
+    """Pass nothing back through the mean and the variance, and do not divide by σ."""
+    return rescale(known, roots, "missing", values) | change_edges(paths, after=0.0)(values)
+
+
+def rescale(known: Structure, roots: Mapping[int, int], what: str, values: Values) -> Changes:
+    """Multiply what arrives at a normalised value by σ, by 1/σ, or by σ over σ without ε."""
     operations, changes = known.program.operations, dict[Edge, Change]()
     for source, root in roots.items():
         slot = operations[root].inputs[0]
         with np.errstate(all="ignore"):
             factor = np.sqrt(values[slot])
-            if without:
+            if what == "twice":
+                factor = 1 / factor
+            elif what == "epsilon":
                 total = operations[known.producer[slot]] if slot in known.producer else None
                 if total is None or total.name != "add":
                     return {}
@@ -130,54 +148,6 @@ def repeat_along_axes(known: Structure, slot: int, value: Array) -> Array:
             return value
         (value,) = evaluate(around[0], [value])
         (slot,) = around[0].outputs
-
-
-def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
-    """List mistakes that keep one of several updates where an entry is looked up repeatedly."""
-    operations = known.program.operations
-    reads: dict[int, list[int]] = {}
-    for number, equation in enumerate(operations):
-        slot = equation.inputs[0]
-        if equation.moved is not None and slot in known.leaf:
-            reads.setdefault(slot, []).append(number)
-    for slot, numbers in reads.items():
-        moved = [operations[number].moved for number in numbers]
-        within = [np.unique(m).size < m.size for m in moved if m is not None]
-        every = np.concatenate([m for m in moved if m is not None])
-        if np.unique(every).size == every.size:
-            continue
-        what = f"a row of `{known.leaf[slot]}` that is looked up several times gets only"
-        for across, last, said in (
-            (False, True, "the last update of each lookup, not their sum"),
-            (False, False, "the first update of each lookup, not their sum"),
-            (True, True, "its last update, not the sum"),
-            (True, False, "the update of its first lookup, not the sum"),
-        ):
-            if across or any(within):
-                changes = partial(keep_one_update, known, numbers, across, last)
-                yield OperationMistake("repeated-index", f"{what} {said}", numbers[0], changes)
-
-
-def keep_one_update(
-    known: Structure, numbers: Sequence[int], across: bool, last: bool, values: Values
-) -> Changes:
-    """Pass back one cotangent for each entry: of every lookup, or of all lookups together."""
-    changes, taken = dict[Edge, Change](), np.array([], int)
-    for number in reversed(numbers) if last else numbers:
-        equation = known.program.operations[number]
-        moved = equation.moved
-        assert moved is not None
-        # Of equal indices in one lookup, an assignment leaves the last.
-        backwards = last or across
-        order = moved[::-1] if backwards else moved
-        _, first = np.unique(order, return_index=True)
-        kept = np.zeros(moved.size, bool)
-        kept[len(moved) - 1 - first if backwards else first] = True
-        if across:
-            kept &= ~np.isin(moved, taken)
-            taken = np.concatenate([taken, moved])
-        changes[number, 0] = Change(0, before=kept.reshape(equation.shapes[0]).astype(float))
-    return changes
 
 
 def list_epsilon_mistakes(known: Structure) -> Iterator[OperationMistake]:

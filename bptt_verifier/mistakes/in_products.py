@@ -57,7 +57,7 @@ def list_product_mistakes(
         yield from list_transposition_mistakes(known, group, operand, other)
         yield from list_transposed_cotangents(known, group, operand)
         yield from list_order_mistakes(known, group, operand, own)
-    state = any(slot in known.producer for slot in other)
+    state = any(slot in known.producer and slot not in known.leaf for slot in other)
     off_by_one = "hidden-state-off-by-one" if state else "input-off-by-one"
     for key, (slots, label, what) in enumerate(list_shifts(known, other)):
         yield use(what, read_slots(slots), label or off_by_one, key)
@@ -274,7 +274,8 @@ def list_shifts(
     """
     if len(slots) < 2 or len({find_part(known, slot) for slot in slots}) < 2:
         return  # a weight is the same at every step
-    following_step, previous = "the next step's value of {}", "the previous step's value of {}"
+    following_step = "the value of {} in the next iteration"
+    previous = "the value of {} in the previous iteration"
     parts = split_by_sequence(known, slots)
     after = [following(known, part[-1], part[-2] if len(part) > 1 else None) for part in parts]
     lasts = [part[-1] for part in parts]
@@ -284,8 +285,15 @@ def list_shifts(
 
     yield join(lambda part, a: [*part[1:], a], after), "", following_step
     yield join(lambda part: [*part[1:], part[-1]]), "", following_step
+    yield join(lambda part: [*part[1:], part[0]]), "", f"{following_step}, and at the end the first"
+    guarded = f"{following_step}, and at the first step with nothing"
+    yield join(lambda part, a: [None, *part[2:], a], after), "", guarded
     yield join(lambda part: [None, *part[:-1]]), "", previous
-    yield join(lambda part, a: [*part[2:], a, None], after), "", "the value of {} two steps later"
+    yield (
+        join(lambda part, a: [*part[2:], a, None], after),
+        "",
+        "the value of {} two iterations later",
+    )
     wraps = "negative-index-wraps-around"
     wrapped = "at the first step its last value, as index −1 gives"
     first = "{}, but " + wrapped

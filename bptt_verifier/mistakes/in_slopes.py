@@ -20,6 +20,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Values,
     find_role,
     list_summands,
+    make_same,
 )
 from bptt_verifier.program.activations import Activation, name_operations, slope_of
 from bptt_verifier.program.backward import Change
@@ -47,6 +48,13 @@ def list_shifted_slopes(
                     yield OperationMistake("hidden-state-off-by-one", said, each[0].end, changes)
         kind = recognise(known, each[0])
         if kind is None:
+            name = "activation-derivative-of-another-function"
+            for words, at in (("argument", value_at_start), ("result", value_at_end)):
+                said = f"your gradient multiplies by the {words} of {what}, where its derivative"
+                changes = partial(replace_slopes, known, each, at)
+                yield OperationMistake(
+                    name, f"{said} belongs", each[0].end, changes, {}, (name, words, what)
+                )
             continue
         y = name_result(known, each[0])
         right = f"the derivative of {kind} is {KNOWN[kind].text.format(y)}"
@@ -103,6 +111,16 @@ def find_end_slopes(known: Structure, each: Sequence[Activation], by: int) -> li
         if slots and kind is not None and shape_of(known, slots[0]) == shape_of(known, state):
             return [partial(evaluate_at_slot, KNOWN[kind].slope, slots[0])]
     return []
+
+
+def value_at_start(known: Structure, activation: Activation, values: Values) -> Any:
+    """Read the variable of an activation."""
+    return values[activation.start][0]
+
+
+def value_at_end(known: Structure, activation: Activation, values: Values) -> Any:
+    """Read the result of an activation."""
+    return values[known.program.operations[activation.end].outputs[0]][0]
 
 
 def slope_at_slot(slot: int, known: Structure, activation: Activation, values: Values) -> Any:
@@ -163,6 +181,28 @@ def list_path_slopes(
                     said = f"{what} {how} {to}"
                     changes = partial(change_path, known, terms, operand, way)
                     yield OperationMistake(name, said, numbers[0], changes, {}, (name, role))
+
+
+def list_carried_slopes(
+    known: Structure, activations: Sequence[Sequence[Activation]]
+) -> Iterator[OperationMistake]:
+    """List activations whose slope what comes back from the next step does not get."""
+    operations = known.program.operations
+    for each in activations:
+        starts = {operations[one.end].outputs[0]: one.start for one in each}
+        edges = [e for e in known.carried if operations[e[0]].inputs[e[1]] in starts]
+        if not edges:
+            continue
+        name, role = "activation-derivative-missing", name_operations(known, each[0])
+        said = f"the derivative of {name_activation(known, each[0])} is missing in the gradient"
+        said += " that comes back from the next step"
+        changes = {
+            (number, k): Change(k, after=0.0, also=(starts[operations[number].inputs[k]],))
+            for number, k in edges
+        }
+        yield OperationMistake(
+            name, said, each[0].end, partial(make_same, changes), {}, (name, "carried", role)
+        )
 
 
 class Summand(NamedTuple):

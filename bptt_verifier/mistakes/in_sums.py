@@ -5,7 +5,7 @@ from math import prod
 
 from bptt_verifier.mistakes.expressions import name_operand
 from bptt_verifier.mistakes.operation_mistakes import Edge, OperationMistake, scale_edges
-from bptt_verifier.program.structure import Structure, find_starts
+from bptt_verifier.program.structure import Structure, find_starts, is_partial_sum
 
 
 def find_recurrent_weights(known: Structure, edges: Mapping[str, Sequence[Edge]]) -> set[str]:
@@ -80,6 +80,7 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
             named = "bias-part-missing" if label in vectors else name
             said = f"in the gradient of {label}, "
             yield scale_edges(named, said + alteration, left_out, 0.0, chosen[0], **details)
+    yield from list_loss_mistakes(known, edges)
     for name, k in (("first-step-skipped", 0), ("last-step-skipped", last)):
         numbers = [number for number in known.step if known.step[number] == k]
         chosen = [(number, operand) for number in numbers for operand in known.active(number)]
@@ -88,6 +89,58 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
         left_out = [edge for edge in chosen if edge not in known.carried]
         said = f"step {k + 1} contributes nothing to any gradient"
         yield scale_edges(name, said, left_out, 0.0, chosen[0])
+
+
+def find_terms(known: Structure) -> list[Edge]:
+    """Find the terms of the running sum that a loss over all steps is, in the order of time."""
+    operations, slot = known.program.operations, known.program.result
+    # A mean, a sign, or a weight of the loss follows the sum.
+    while slot in known.producer:
+        number = known.producer[slot]
+        active = known.active(number)
+        if operations[number].name in {"add", "sub"} and len(active) == 2:
+            break
+        if len(active) != 1:
+            return []
+        slot = operations[number].inputs[active[0]]
+    terms = list[Edge]()
+    while slot in known.producer and operations[known.producer[slot]].name in {"add", "sub"}:
+        number = known.producer[slot]
+        sums = [k for k in known.active(number) if is_partial_sum(known, number, k)]
+        terms += [(number, k) for k in known.active(number) if k not in sums[:1]]
+        if not sums:
+            break
+        slot = operations[number].inputs[sums[0]]
+    return sorted(terms) if len(terms) == known.steps > 1 else []
+
+
+def list_loss_mistakes(
+    known: Structure, weights: Mapping[str, Sequence[Edge]]
+) -> Iterator[OperationMistake]:
+    """List mistakes that keep or leave out the loss of one step, and one term of its gradient.
+
+    A loop over the steps of each loss, in a loop over the losses, that assigns and does not add
+    keeps one term of both sums.
+    """
+    terms = find_terms(known)
+    if not terms:
+        return
+    last, name = known.steps - 1, "missing-time-sum"
+    for word, k in (("first", 0), ("last", last)):
+        others = terms[:k] + terms[k + 1 :]
+        said = f"the gradient is that of the loss of the {word} step alone"
+        yield scale_edges(name, said, others, 0.0, terms[k], kept=[k + 1])
+        said = f"the gradient lacks the loss of the {word} step"
+        yield scale_edges(f"{word}-step-skipped", said, [terms[k]], 0.0)
+        for label, edges in weights.items():
+            for which, t in (("first", 0), ("last", last)):
+                if k == 0 < t:
+                    continue
+                rest = [edge for edge in edges if known.step[edge[0]] != t]
+                said = f"in the gradient of {label}, of the loss of the {word} step, only the"
+                said += f" {which} step is kept in the sum over time"
+                at = next((e for e in edges if known.step[e[0]] == t), edges[0])
+                yield scale_edges(name, said, [*others, *rest], 0.0, at, kept=[t + 1])
 
 
 def list_use_mistakes(known: Structure) -> Iterator[OperationMistake]:

@@ -1,6 +1,6 @@
 """Mistakes in what a backward pass carries through time: recurrences, truncations, outputs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -24,14 +24,13 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.activations import find_activations, is_linear
 from bptt_verifier.program.backward import Change, backward, sweep_back
 from bptt_verifier.program.operations import Operation
-from bptt_verifier.program.structure import Structure, shape_of
+from bptt_verifier.program.structure import Structure, is_partial_sum, shape_of
 from bptt_verifier.program.trace import Program, forward
 
 DROPPED = "recurrent-path-dropped"
 STATES = 4  # states of which every subset is tried
 CHUNKS = 12  # longest chunk of a truncation that is tried
 ADJOINTS = 8  # other adjoints of a step that are tried in the place of one
-WINDOWED = 24  # longest sequence whose truncations at every loss are tried
 
 
 def cut_at(known: Structure, edges: Sequence[Edge], steps: Sequence[int]) -> list[Edge]:
@@ -89,16 +88,26 @@ def list_initial_mistakes(known: Structure, first: Sequence[Edge]) -> Iterator[O
             by_state.setdefault(states, []).append((number, operand))
     for (_, state), edges in by_state.items():
         (kept, operand), *others = edges
-        passed = {(kept, operand): Change(operand, slope=1.0, arriving_at=state)}
+        initial = name_operand(known, kept, operand)
+        of_state = "of the state after the first step"
+        for arriving, words in ((state, of_state), *find_argument(known, state)):
+            passed = {(kept, operand): Change(operand, slope=1.0, arriving_at=arriving)}
 
-        def changes(
-            values: Values, passed: Changes = passed, others: Sequence[Edge] = tuple(others)
-        ) -> Changes:
-            return change_edges(others, after=0.0)(values) | passed
+            def changes(
+                values: Values, passed: Changes = passed, others: Sequence[Edge] = tuple(others)
+            ) -> Changes:
+                return change_edges(others, after=0.0)(values) | passed
 
-        said = f"the initial state, {name_operand(known, kept, operand)}, gets the gradient of the"
-        said += " state after the first step"
-        yield OperationMistake("wrong-operand", said, kept, changes)
+            said = f"the initial state, {initial}, gets the gradient {words}"
+            yield OperationMistake("wrong-operand", said, kept, changes)
+
+
+def find_argument(known: Structure, state: int) -> list[tuple[int, str]]:
+    """Find the argument of the activation that computes a state, with words for it."""
+    words = "of the argument of the activation at the first step"
+    return [
+        (each.start, words) for (each,) in find_activations(known, [known.producer[state]])[-1:]
+    ]
 
 
 def find_initial_edges(known: Structure) -> list[Edge]:
@@ -151,76 +160,6 @@ def list_truncations(
                 )
 
 
-def list_windows(known: Structure) -> Iterator[OperationMistake]:
-    """List truncations of the gradient of every step's loss by itself, after a number of steps.
-
-    An initial state that is a parameter belongs to the first step, or is one step before it.
-    """
-    steps, edges = known.steps, known.carried
-    if not edges or not 2 < steps <= WINDOWED:
-        return
-    initial = find_initial_edges(known)
-    for first, before in ((1, []), (0, initial)) if initial else ((1, []),):
-        gradients = make_segments(known, first, before)
-        for kept in range(1, steps - 1):
-            # A pair of steps at distance d is in kept + 1 − d windows of length kept + 1, and in
-            # kept − d of length kept: the difference counts those with d ≤ kept once.
-            weights: dict[tuple[int, ...], int] = {(): 1}
-            for start in range(first - 1 - kept, steps):
-                end = start + kept + 1
-                for bounds, sign in (((start, end), 1), ((start + 1, end), -1)):
-                    inside = tuple(sorted({t for t in bounds if first <= t < steps}))
-                    weights[inside] = weights.get(inside, 0) + sign
-            many = f"{kept} step{'s' if kept > 1 else ''}"
-            said = f"the gradient of each step's loss goes back {many}, and no further"
-            yield OperationMistake(
-                "truncated", said, edges[0][0], change_nothing, {"steps": kept},
-                whole=partial(combine_segments, gradients, weights),
-            )  # fmt: skip
-
-
-def make_segments(
-    known: Structure, first: int, initial: Sequence[Edge]
-) -> Callable[[Values, Sequence[FindChanges]], Mapping[tuple[int, ...], Any]]:
-    """Make the function that computes gradients with the carried states cut at one or two steps.
-
-    Other mistakes may be made as well.
-    """
-    bounds: list[tuple[int, ...]] = [
-        b for count in range(3) for b in combinations(range(first, known.steps), count)
-    ]
-    found: dict[int, tuple[Values, Mapping[tuple[int, ...], Any]]] = {}
-
-    def compute(values: Values, made: Sequence[FindChanges]) -> Mapping[tuple[int, ...], Any]:
-        edges, others = [*initial, *known.carried], merge_at(values, made)
-        cuts = [change_edges(cut_at(known, edges, b), after=0.0)(values) for b in bounds]
-        rows = backward(known.program, values, [others | cut for cut in cuts])
-        return {b: {name: rows[name][k] for name in rows} for k, b in enumerate(bounds)}
-
-    def segments(values: Values, made: Sequence[FindChanges]) -> Mapping[tuple[int, ...], Any]:
-        if made:
-            return compute(values, made)
-        if id(values) not in found:
-            found[id(values)] = values, compute(values, ())
-        return found[id(values)][1]
-
-    return segments
-
-
-def combine_segments(
-    segments: Callable[[Values, Sequence[FindChanges]], Mapping[tuple[int, ...], Any]],
-    weights: Mapping[tuple[int, ...], int],
-    values: Values,
-    made: Sequence[FindChanges] = (),
-) -> dict[str, Array]:
-    """Sum the gradients of segments with these weights."""
-    each = segments(values, made)
-    return {
-        name: sum(weight * each[bounds][name] for bounds, weight in weights.items() if weight)
-        for name in each[()]
-    }
-
-
 def list_arrival_mistakes(
     known: Structure, find_local: Callable[[Values], tuple[list[Any], list[Any]]]
 ) -> Iterator[OperationMistake]:
@@ -232,6 +171,8 @@ def list_arrival_mistakes(
         if group[-1] not in known.step or len(operations[group[0]].outputs) > 1:
             continue
         for operand in known.active(*group):
+            if is_partial_sum(known, group[-1], operand):
+                continue  # the losses of other steps are no state
             what = f"the gradient of {name_operand(known, group[-1], operand)} contains only"
             own, later = "the loss of the same step", "what comes back from later steps"
             for local, name, said in (
@@ -262,16 +203,23 @@ def make_local(known: Structure) -> Callable[[Values], tuple[list[Any], list[Any
 def list_adjoint_mistakes(
     known: Structure, find_local: Callable[[Values], tuple[list[Any], list[Any]]]
 ) -> Iterator[OperationMistake]:
-    """List parameters and inputs whose gradient is computed from another adjoint of the step."""
+    """List parameters and carried states whose gradient comes from another adjoint of the step."""
     operations = known.program.operations
     single = [
         group
         for group in known.groups
         if group[-1] in known.step and len(operations[group[0]].outputs) == 1
     ]
+    carried = {known.producer[operations[number].inputs[k]] for number, k in known.carried}
+    states = [group for group in single if not carried.isdisjoint(group)]
     for group in single:
         slots = [operations[number].inputs for number in group]
-        leaves = [k for k in known.active(*group) if slots[-1][k] in known.leaf]
+        of_sums = [
+            k
+            for k in known.active(*group)
+            if slots[-1][k] in known.leaf or (group[-1], k) in known.carried
+        ]
+        products = operations[group[0]].name == "mul"
         others = [
             other
             for other in single
@@ -280,8 +228,11 @@ def list_adjoint_mistakes(
             and known.step.get(other[-1]) == known.step[group[-1]]
             and operations[other[-1]].shapes == operations[group[-1]].shapes
         ]
-        for operand in leaves:
-            for other in sorted(others, key=lambda other: abs(other[-1] - group[-1]))[:ADJOINTS]:
+        for operand in known.active(*group) if products else of_sums:
+            near = sorted(others, key=lambda other: abs(other[-1] - group[-1]))[:ADJOINTS]
+            if operand not in of_sums:
+                near = [each for each in others if each in states]
+            for other in near:
                 chosen = other[len(other) - len(group) :]
                 changes = partial(use_adjoint, known, group, chosen, operand, find_local)
                 used = quote_expression(known, chosen[-1])
@@ -307,12 +258,30 @@ def use_adjoint(
     changes: Changes = {}
     for number, other in zip(group, others, strict=True):
         (slot,) = known.program.operations[other].outputs
+        inputs = known.program.operations[number].inputs
         arriving = total[slot]
         if arriving is not None and arriving.shape == known.program.operations[number].shapes[0]:
             # A sweep knows what arrives at a later operation, with other mistakes as well.
-            at = Change(operand, arriving_at=slot)
-            changes[number, operand] = at if other > number else Change(operand, arriving=arriving)
+            factor, read = find_factor(known, number, operand), inputs[operand]
+            if other > number:
+                changes[number, operand] = Change(operand, arriving_at=slot)
+            elif factor is None or read in known.leaf:
+                changes[number, operand] = Change(operand, arriving=arriving)
+            else:
+                first, *_ = known.active(other)
+                changes[number, operand] = Change(operand, after=0.0)
+                changes[other, first] = Change(first, send=((read, factor),))
     return changes
+
+
+def find_factor(known: Structure, number: int, operand: int) -> Any:
+    """Find the constant by which an operation multiplies an operand; None where it is none."""
+    equation, constants = known.program.operations[number], known.program.constants
+    if equation.name in {"add", "add_any"}:
+        return 1.0
+    if equation.name != "mul" or equation.inputs[1 - operand] not in constants:
+        return None
+    return constants[equation.inputs[1 - operand]]
 
 
 def replace_arriving(
@@ -423,6 +392,7 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List mistakes that pass the output's gradient to other states than the last."""
     operations = known.program.operations
     every, wrong = "output-gradient-at-every-step", "output-gradient-at-wrong-step"
+    carried = {known.group_of[known.producer[operations[n].inputs[k]]] for n, k in known.carried}
     for group in known.groups:
         if len(group) != known.steps or known.steps < 2:
             continue
@@ -444,3 +414,10 @@ def list_output_mistakes(known: Structure) -> Iterator[OperationMistake]:
             ):
                 changes = change_edges([(number, operand)], after=factor, also=tuple(slots))
                 yield OperationMistake(name, f"{gradient} {where}", number, changes)
+            for other in carried - {known.group_of[group[-1]]}:
+                (last, *_) = operations[known.groups[other][-1]].outputs
+                if shape_of(known, last) == shape_of(known, outputs[-1]) and last < outputs[-1]:
+                    changes = change_edges([(number, operand)], also=(last,))
+                    named = quote_expression(known, known.groups[other][-1])
+                    said = f"{gradient} another last state, {named}, as well"
+                    yield OperationMistake("wrong-adjoint", said, number, changes)

@@ -52,7 +52,8 @@ KERNELS = [
     ),
     Explanation(
         "wrong-tile-edge",
-        "A gradient is wrong at the first index of every tile of 16, 32, 64 or 128 but the first.",
+        "A gradient is wrong at the first or the last indices of every tile of 16, 32, 64 or 128, "
+        "or on both sides of every edge between two tiles.",
         remedy="Check what is carried from one tile to the next.",
     ),
     Explanation(

@@ -41,6 +41,11 @@ def change_edges(edges: Sequence[Edge], **how: Any) -> Callable[[Values], Change
     return lambda values: {edge: Change(edge[1], **how) for edge in edges}
 
 
+def make_same(changes: Changes, values: Values) -> Changes:
+    """Make the same changes at any point."""
+    return changes
+
+
 def scale_edges(
     name: str, said: str, edges: Sequence[Edge], by: float, at: Edge | None = None, **details: Any
 ) -> OperationMistake:

@@ -471,14 +471,14 @@ def list_factors(known: Structure) -> list[Factor]:
             sizes.setdefault(size, "a size in your forward pass")
     found: dict[float, str] = {2.0: "2", 0.5: "1/2"}
     if known.steps in {size for shape in shapes for size in (*shape, prod(shape))}:
-        sizes[known.steps] = "the number of steps or another size in your forward pass"
+        sizes[known.steps] = "the number of steps and also another size in your forward pass"
     for size, words in sizes.items():
         if size > 2:
             found.setdefault(float(size), f"{size}, {words},")
             found.setdefault(1 / size, f"1/{size}, one over {words},")
             found.setdefault(2.0 * size, f"{2 * size}, twice {words},")
             found.setdefault(2 / size, f"2/{size}, two over {words},")
-    found |= {-number: f"−{words}" for number, words in found.items()}
+    found |= {-n: "−" + words.replace(", ", ", minus ", 1) for n, words in found.items()}
 
     def factor(words: str, number: float) -> Factor:
         return Factor(words, lambda back: number)

@@ -15,7 +15,12 @@ from bptt_verifier.mistakes.compositions import Altered, list_first
 from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.hypotheses import Back, Hypotheses, Made, Match
-from bptt_verifier.mistakes.single_gradients import Finding, add_others, describe_finding
+from bptt_verifier.mistakes.single_gradients import (
+    GENERIC,
+    Finding,
+    add_others,
+    describe_finding,
+)
 from bptt_verifier.report import Mistake
 
 FEW = 4  # cases on which a hypothesis is tried before it is tried on all
@@ -69,15 +74,19 @@ def explain(
         or find_one_of_each(known, evidence, matches)
         or find_one_after_another(known, evidence, right)
     )
-    if others and (not few or sum(map(is_any_factor, others)) <= doubts):
+    vague = all(each.name in GENERIC for each in others)
+    if others and (not few or sum(map(is_any_factor, others)) <= doubts) and not vague:
         return others
-    pairs = known.list_pairs(evidence, matches)
+    # Where any wrong number may come from both of these, likely pairs may say more.
+    pairs = islice(known.list_pairs(evidence, matches), FEW * known.batch if others else None)
     for one, other in select_explaining(known, evidence, pairs):
+        if others and known.is_generic(one) and known.is_generic(other):
+            continue
         return (
             add_partners(known, evidence, matches, other, known.describe(one)),
             add_partners(known, evidence, matches, one, known.describe(other)),
         )
-    return few or of_gradients or alone.mistakes
+    return others or few or of_gradients or alone.mistakes
 
 
 def select_from_tiers(
@@ -288,8 +297,16 @@ def explain_each_gradient(
             doubts += is_any_factor(chosen[-1])
         else:
             made, changed = what
-            chosen.append(known.describe(made, () if changed <= set(covered) else covered))
-            doubts += not changed <= set(covered)
+            alone_here = changed <= set(covered)
+            described = known.describe(made, () if alone_here else covered)
+            others = (
+                possible[covered[0]][number]
+                for number, _ in order
+                if number != kind and all(number in possible[name] for name in covered)
+            )
+            alike = (other for other, also in others if (also <= set(covered)) == alone_here)
+            chosen.append(known.choose(alike, described) or described)
+            doubts += not alone_here
     return Separate(tuple(chosen), doubts)
 
 

@@ -15,7 +15,9 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
 # Names of what any wrong number may come from, which are no second explanation.
-GENERIC = frozenset("zero-gradient constant-factor sign-flipped wrong-operand".split())
+GENERIC = frozenset(
+    "zero-gradient constant-factor sign-flipped wrong-operand wrong-adjoint".split()
+)
 PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
 DESCRIBED = 2  # other names that an explanation describes, at most
 # Factors that have names of their own, in words.
@@ -80,7 +82,9 @@ def add_others(mistake: Mistake, others: Sequence[Finding]) -> Mistake:
     if not listed:
         return mistake
     said = " ".join(f"Or {each.name}: {each.said}." for each in listed)
-    details = mistake.details | {"or": [each.name for each in listed]}
+    before = [*mistake.details.get("or", ())]
+    names = [each.name for each in listed if each.name not in before]
+    details = mistake.details | {"or": [*before, *names]}
     return mistake._replace(explanation=f"{mistake.explanation} {said}", details=details)
 
 
@@ -165,7 +169,7 @@ def list_scalings(
         return
 
     def finding(words: str, value: Callable[[Any], float], number: float) -> Finding:
-        said = f"every entry is {words} times what it should be"
+        said = say_factor(words)
         details = {"factor": words, "value": number}
         return make_finding(
             "constant-factor", said, details, name, lambda n, b: value(b) * b.gradient(n)
@@ -182,6 +186,13 @@ def list_scalings(
     near = f"1 {'+' if off > 0 else '−'} {abs(off):.3g}"
     words = near if abs(off) < NEAR else f"{measured:.9g}"
     yield finding(words, lambda b: measured, float(f"{measured:.12g}"))
+
+
+def say_factor(words: str) -> str:
+    """Say that every entry has a factor; words after a comma explain it."""
+    number, _, meaning = words.partition(", ")
+    said = f"every entry is {number} times what it should be"
+    return f"{said}; {number} is {meaning.rstrip(',')}" if meaning else said
 
 
 def list_update_findings(
@@ -226,9 +237,11 @@ def list_update_findings(
             )
             yield finding("weight-decay", said, {"decay": weight}, 1.0, weight)
     short = shorten(rate)
-    if rate < 0 and -short not in (1.0, 2.0, 0.5) and abs(short / rate - 1) <= NEAR / 10:
-        said = f"the update −{-short:.6g} times the gradient is returned in its place"
-        yield finding("update-returned", said, {"rate": -short}, short, 0.0)
+    if -1 < rate < 0 and -short != 0.5 and abs(short / rate - 1) <= NEAR / 10:
+        said = f"the update −{-short:.6g} times the gradient is returned in its place, or the sign"
+        said += f" is wrong and a factor {-short:.6g} too many"
+        details = {"rate": -short, "or": ["constant-factor"]}
+        yield finding("update-returned", said, details, short, 0.0)
 
 
 def shorten(value: float) -> float:

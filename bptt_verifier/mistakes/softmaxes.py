@@ -75,7 +75,9 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
             edges = [(number, 1) for number in group]
             found = scale_edges("softmax-denominator", said, edges, 0.0)
             yield found._replace(family=("denominator",))
-            yield from list_wrong_sums(known, group, tuple(operations[sums[0]].params["axes"]))
+            axes = tuple(operations[sums[0]].params["axes"])
+            yield from list_unweighted_sums(known, group, axes)
+            yield from list_wrong_sums(known, group, axes)
         elif equation.name == "exp":
             sums = [
                 user
@@ -97,6 +99,47 @@ def keep_diagonal(known: Structure, group: Sequence[int], values: Values) -> Cha
     for number in group:
         (slot,) = known.program.operations[number].outputs
         changes[number, 0] = Change(0, before=1 - values[slot][0])
+        changes[number, 1] = Change(1, after=0.0)
+    return changes
+
+
+def list_unweighted_sums(
+    known: Structure, group: Sequence[int], axes: tuple[int, ...]
+) -> Iterator[OperationMistake]:
+    """List mistakes in p ⊙ (g − Σ p ⊙ g) that leave out one p, or both."""
+    sums, right = "softmax-denominator", "where the derivative of the softmax p is p (g − Σ p g)"
+    for words, how, name in (
+        ("p (g − Σ g)", "sum", sums),
+        ("p (g − mean of g)", "mean", sums),
+        ("g − p Σ g", "log", sums),
+        ("g", "none", "activation-derivative-missing"),
+    ):
+        changes = partial(subtract_sum, known, group, axes, how)
+        said = f"your gradient uses {words}, {right}"
+        yield OperationMistake(name, said, group[0], changes, {}, ("unweighted", how))
+
+
+def subtract_sum(
+    known: Structure, group: Sequence[int], axes: tuple[int, ...], how: str, values: Values
+) -> Changes:
+    """Subtract an unweighted sum or mean in what the numerator gets, and nothing below it."""
+    operations, changes = known.program.operations, dict[Edge, Change]()
+    along = tuple(axis + 1 for axis in axes)
+    for number in group:
+        (slot,) = operations[number].outputs
+        pullback = make_pullback(operations[number], values)
+
+        def through(arriving: Any, pullback: Any = pullback, p: Any = values[slot]) -> Any:
+            with np.errstate(all="ignore"):
+                g = arriving[0] / p if how in {"log", "none"} else arriving[0]
+            total = np.sum(arriving[0], axis=along, keepdims=True)
+            if how == "none":
+                total = 0.0
+            if how == "mean":
+                total = total / np.prod([p.shape[axis] for axis in along])
+            return pullback([g - total])[0]
+
+        changes[number, 0] = Change(0, through=through)
         changes[number, 1] = Change(1, after=0.0)
     return changes
 

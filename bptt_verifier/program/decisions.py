@@ -4,6 +4,7 @@ A traced loss follows the branch that is taken at the point at hand. Another poi
 path through the code if it gives the same outcomes.
 """
 
+import logging
 import opcode
 import sys
 import time
@@ -85,7 +86,12 @@ def find_place() -> Place | None:
 
 
 def is_formatting() -> bool:
-    """True if the user's code evaluates an expression such as `"%f" % number`."""
+    """True if the user's code evaluates an expression such as `"%f" % number`, or logs a number."""
+    inner: Any = sys._getframe(1)
+    while inner is not None and not is_of_user(inner.f_code.co_filename):
+        if inner.f_globals.get("__name__") == logging.__name__:
+            return True
+        inner = inner.f_back
     frame = find_frame()
     if frame is None or frame.f_lasti < 0:
         return False

@@ -25,6 +25,8 @@ CONTAINERS = frozenset(
 )
 # Attributes of an object that stands for one parameter: of its value and of its gradient.
 SIBLINGS = frozenset(product(("v", "value", "val", "data"), ("d", "grad", "g", "gradient")))
+# Lists of all parameters of an object, and of their gradients in the same order.
+LISTS = frozenset(product(("params", "parameters"), ("grads", "grad", "gradients", "dparams")))
 MAPPED = frozenset({"tuple", "list"})
 # Methods whose result has the same numbers, without arguments and with some.
 SAME = (
@@ -53,6 +55,8 @@ def rank_source(spelled: Keys, leaf: Keys) -> tuple[int, int] | None:
     if len(tail) < len(leaf):
         return None
     if tail[:-1] == leaf[:-1] and (leaf[-1], tail[-1]) in SIBLINGS:
+        return 0, len(head)
+    if leaf[-2:-1] + tail[-2:-1] in LISTS and tail[:-2] == leaf[:-2] and tail[-1] == leaf[-1]:
         return 0, len(head)
     if all(t == p or is_named_gradient(t, p) for t, p in zip(tail, leaf, strict=True)):
         if tail != leaf:

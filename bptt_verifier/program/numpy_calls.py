@@ -36,7 +36,7 @@ from bptt_verifier.program.numpy_rules import (
 # Functions of lists of arrays, each of which may be a list of numbers.
 OF_LISTS = frozenset(
     "concatenate concat stack hstack vstack row_stack dstack"
-    " column_stack block select choose".split()
+    " column_stack block select choose multi_dot".split()
 )
 # Functions that take an axis of a number, too, which has none in JAX.
 OF_NUMBERS = frozenset("sum prod max min amax amin mean".split())
@@ -59,7 +59,9 @@ def call(function: Any, *arguments: Any, **options: Any) -> Any:
         fix_parts(truth)
         return wrap_all(function(unwrap(given[0])), None, arrays)
     traced = None
-    if dependent and name not in OF_SHAPE:
+    if dependent and find_rule(function) is None and not is_of_shape(name):
+        return make_view(function, name, given, named, arrays)
+    if dependent and not is_of_shape(name):
         read, options = given, named
         if name in OF_NUMBERS and getattr(given[0], "ndim", None) == 0:
             read, options = given[:1], {k: v for k, v in named.items() if k != "axis"}
@@ -95,7 +97,7 @@ def trace_call(
             if name == "block":
                 return part
             if name in OF_LISTS and isinstance(part, list | tuple):
-                return [join_traced(x) for x in part]
+                return [join_traced(x) if contains_traced(x) else np.asarray(x) for x in part]
             return join_traced(part)
 
         joined, options = map_nested([*map(join, given)], cast), map_nested(named, cast)
@@ -106,6 +108,27 @@ def trace_call(
             return rule(*map(to_array, joined), **options)
 
     return compute
+
+
+def is_of_shape(name: str) -> bool:
+    """True for functions without derivatives: of dtypes and shapes, and assertions on numbers."""
+    return name in OF_SHAPE or name.startswith("assert_")
+
+
+def make_view(
+    function: Any, name: str, given: list[Any], named: dict[str, Any], arrays: list[TracedArray]
+) -> Any:
+    """Call a function that JAX lacks, whose result is a view of its argument.
+
+    Raises UntraceableError if it is none.
+    """
+    before = [array.value.copy() for array in arrays]
+    result = function(*map(unwrap, given), **unwrap(named))
+    same = all(np.array_equal(a.value, b, True) for a, b in zip(arrays, before, strict=True))
+    for owner in arrays if same and isinstance(result, np.ndarray) else ():
+        if result.dtype == owner.dtype and np.may_share_memory(result, owner.memory.numbers):
+            return wrap(result, None, [owner])
+    raise UntraceableError(f"JAX has no counterpart of {name}")
 
 
 def to_array(x: Any) -> Any:
@@ -285,7 +308,7 @@ def reduce_ufunc(
     traced = None
     if depends([*inputs, options]):
         if ufunc.__name__ not in rules:
-            raise UntraceableError(f"JAX has no counterpart of {ufunc.__name__}.{method}")
+            return put_result(fold(ufunc, method, *inputs, **options), out)
         named = {"axis": 0} | trace_of({k: v for k, v in options.items() if k != "dtype"})
         array = join_traced(trace_of(inputs[0]))
         rule = rules[ufunc.__name__]
@@ -293,6 +316,33 @@ def reduce_ufunc(
     concrete = {} if out is None else {"out": unwrap(out)}
     result = getattr(ufunc, method)(*map(unwrap, inputs), **unwrap(options), **concrete)
     return wrap(result, traced) if out is None else put_out(out[0], traced)
+
+
+def fold(
+    ufunc: np.ufunc, method: str, array: Any, *index: Any, axis: Any = 0, **options: Any
+) -> Any:
+    """Reduce or accumulate by a universal function, one slice after the other."""
+    if ufunc.nin != 2 or not isinstance(axis, int) or any(v is not False for v in options.values()):
+        raise UntraceableError(f"JAX has no counterpart of {ufunc.__name__}.{method}")
+    array = call(np.moveaxis, call(np.asarray, array), axis, 0)
+    if method == "reduceat":
+        starts = np.asarray(unwrap(index[0])).tolist()
+        ends = [*starts[1:], len(array)]
+        pieces = [array[i : max(i + 1, j)] for i, j in zip(starts, ends, strict=True)]
+        found = [ufunc.reduce(piece, axis=0) for piece in pieces]
+    else:
+        found = [array[0]]
+        for each in array[1:]:
+            found.append(ufunc(found[-1], each))
+    return found[-1] if method == "reduce" else call(np.stack, found, axis=axis)
+
+
+def put_result(found: Any, out: Any) -> Any:
+    """Write a result into `out`, if it is given."""
+    if out is None:
+        return found
+    out[0][...] = found
+    return out[0]
 
 
 def update_at(ufunc: np.ufunc, array: Any, index: Any, *operands: Any) -> None:
@@ -304,13 +354,23 @@ def update_at(ufunc: np.ufunc, array: Any, index: Any, *operands: Any) -> None:
     if not dependent:
         ufunc.at(unwrap(array), unwrap_index(index), *map(unwrap, operands))
         return
-    if ufunc.__name__ not in UPDATES or not operands:
-        raise UntraceableError(f"JAX has no counterpart of {ufunc.__name__}.at")
+    if ufunc.__name__ not in UPDATES:
+        update_each(ufunc, array, index, *operands)
+        return
     method, change = UPDATES[ufunc.__name__]
     before = jnp.asarray(array.traced)
     operand = jnp.asarray(join_traced(trace_of(operands[0]))).astype(array.dtype)
     ufunc.at(array.value, unwrap_index(index), unwrap(operands[0]))
     array.write(getattr(before.at[unwrap_index(index)], method)(change(operand)))
+
+
+def update_each(ufunc: np.ufunc, array: Any, index: Any, *operands: Any) -> None:
+    """Apply a universal function at one entry of an index after the other."""
+    places = np.arange(array.size).reshape(array.shape)[unwrap_index(index)]
+    given = [call(np.broadcast_to, each, places.shape) for each in operands]
+    for i, place in np.ndenumerate(places):
+        at = np.unravel_index(place, array.shape)
+        array[at] = ufunc(array[at], *(each[i] for each in given))
 
 
 # Functions that write into their first argument.
@@ -346,6 +406,12 @@ def put_mask(array: Any, mask: Any, values: Any) -> None:
     array[mask] = values if np.ndim(unwrap(values)) == 0 else call(np.asarray, values)[mask]
 
 
+def place(array: Any, mask: Any, values: Any) -> None:
+    """np.place, which repeats the values."""
+    count = int(np.count_nonzero(unwrap(mask)))
+    array[mask] = call(np.resize, values, count)
+
+
 def put_along_axis(array: Any, index: Any, values: Any, axis: int) -> None:
     """np.put_along_axis."""
     grid: list[Any] = [*np.ogrid[tuple(map(slice, array.shape))]]
@@ -361,5 +427,5 @@ def require_contiguous(array: Any) -> None:
 
 IN_PLACE: dict[Any, Callable[..., Any]] = {
     np.copyto: copy_to, np.fill_diagonal: fill_diagonal, np.put: put, np.putmask: put_mask,
-    np.place: put_mask, np.put_along_axis: put_along_axis,
+    np.place: place, np.put_along_axis: put_along_axis,
 }  # fmt: skip

@@ -40,6 +40,13 @@ def copy(self: TracedArray, order: Any = "C") -> Any:
     return wrap(self.value.copy(order), None if self.is_constant else self.traced)
 
 
+def clip(self: TracedArray, *bounds: Any, **options: Any) -> Any:
+    """The method clip, of which both bounds may be left out."""
+    low = bounds[0] if bounds else options.pop("min", None)
+    high = bounds[1] if len(bounds) > 1 else options.pop("max", None)
+    return call(np.clip, self, low, high, **options)
+
+
 def fill(self: TracedArray, value: Any) -> None:
     """The method fill."""
     self[...] = value
@@ -126,7 +133,7 @@ def call_function(_: Any, function: Any, types: Any, arguments: Any, options: An
 
 
 METHODS = (
-    "all any argmax argmin argpartition argsort choose clip conj conjugate cumprod cumsum diagonal"
+    "all any argmax argmin argpartition argsort choose conj conjugate cumprod cumsum diagonal"
     " dot max mean min nonzero prod ravel repeat round searchsorted squeeze std sum swapaxes take"
     " trace var"
 ).split()
@@ -145,7 +152,7 @@ MEMBERS: dict[str, Any] = {
     "mT": property(lambda self: self.swapaxes(-1, -2)),
 }  # fmt: skip
 MEMBERS |= {name: make_method(getattr(np, name)) for name in METHODS}
-for own in (reshape, transpose, flatten, astype, copy, fill, item, tolist, sort, compress):
+for own in (reshape, transpose, flatten, astype, copy, clip, fill, item, tolist, sort, compress):
     MEMBERS[own.__name__] = own
 for member, method in MEMBERS.items():
     setattr(TracedArray, member, method)

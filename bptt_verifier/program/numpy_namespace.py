@@ -5,8 +5,9 @@ that arrays are those of `numpy_arrays`. Its attribute `stands_for` is the other
 """
 
 import builtins
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -50,6 +51,8 @@ class StandInType(type):
 
     def __call__(cls, *arguments: Any, **options: Any) -> Any:
         """Convert a number; an array of another dtype, if it is one."""
+        if cls.stands_for is type:
+            return StandInForType.find(*arguments) if len(arguments) == 1 else type(*arguments)
         if cls.stands_for is not np.ndarray and depends(list(arguments)):
             dtype = np.dtype(cls.stands_for)
             (given,) = arguments
@@ -67,6 +70,20 @@ class StandInType(type):
     def __subclasscheck__(cls, other: Any) -> bool:
         """True for a subclass of what the type stands for."""
         return issubclass(getattr(other, "stands_for", other), cls.stands_for)
+
+
+class StandInForType(type, metaclass=StandInType):
+    """`type`, by which code compares the class of an array with NumPy's."""
+
+    stands_for = type
+
+    @staticmethod
+    def find(value: Any) -> Any:
+        """Find the class of a value, as the code names it."""
+        if not isinstance(value, TracedArray):
+            return TYPES.get(type(value), type(value))
+        real = type(value.value[()]) if value.is_number else np.ndarray
+        return TYPES.get(real, real)
 
 
 class StandInFunction:
@@ -110,9 +127,13 @@ def lift(x: Any) -> Any:
 def stand_in_math(name: str, function: Any) -> Any:
     """Make a function of the module math that takes traced numbers."""
 
-    def compute(*arguments: Any) -> Any:
-        if not depends(list(arguments)):
-            return function(*map(unwrap, arguments))
+    def compute(*arguments: Any, **options: Any) -> Any:
+        if not depends([*arguments, options]):
+            return function(*map(unwrap, arguments), **unwrap(options))
+        if name in OF_SEQUENCES:
+            return OF_SEQUENCES[name](*(call(np.array, [*x]) for x in arguments), **options)
+        if name == "isclose":
+            return are_close(*arguments, **options)
         outcome = function(*(x.value.item() if isinstance(x, TracedArray) else x
                              for x in arguments))  # fmt: skip
         given = [call(np.asarray, x).reshape(()) for x in arguments]
@@ -121,7 +142,8 @@ def stand_in_math(name: str, function: Any) -> Any:
         if name == "log" and len(given) == 2:
             found = np.log(given[0]) / np.log(given[1])
         else:
-            other = getattr(scipy.special, name, None) or getattr(np, MATH.get(name, name), None)
+            known = MATH.get(name, name)
+            other = getattr(scipy.special, known, None) or getattr(np, known, None)
             if other is None:
                 raise UntraceableError(f"JAX has no counterpart of math.{name}")
             found = other(*given)
@@ -130,6 +152,21 @@ def stand_in_math(name: str, function: Any) -> Any:
         return wrap(outcome, found.traced)
 
     return compute
+
+
+def are_close(a: Any, b: Any, *, rel_tol: Any = 1e-9, abs_tol: Any = 0.0) -> bool:
+    """math.isclose, whose outcome decides on the path of the loss."""
+    larger = np.maximum(np.abs(a), np.abs(b))
+    return bool(np.abs(a - b) <= np.maximum(rel_tol * larger, abs_tol))
+
+
+# Functions of the module math that take sequences of numbers.
+OF_SEQUENCES: Mapping[str, Callable[..., Any]] = {
+    "fsum": lambda x: x.sum(),
+    "prod": lambda x, start=1: x.prod() * start,
+    "dist": lambda x, y: np.sqrt(((x - y) ** 2).sum()),
+    "sumprod": lambda x, y: x.dot(y),
+}
 
 
 def stand_in_extreme(function: Any, pairwise: Any) -> Any:
@@ -156,11 +193,13 @@ class Vectorize:
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the function for every entry of the arguments, which broadcast."""
-        if self.options:
+        if any(self.options.get(each) for each in ("excluded", "signature")):
             raise UntraceableError("it calls np.vectorize with options")
         arrays = call(np.broadcast_arrays, *arguments)
         rows = zip(*(array.ravel() for array in arrays), strict=True)
-        found = call(np.array, [self.pyfunc(*row) for row in rows])
+        results = [self.pyfunc(*row) for row in rows]
+        kind = self.otypes[0] if self.otypes else np.asarray(unwrap(results[0])).dtype
+        found = call(np.array, results, kind)
         return found.reshape(arrays[0].shape)[()]
 
 
@@ -177,6 +216,37 @@ def enumerate_entries(array: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
     """np.ndenumerate."""
     array = call(np.asarray, array)
     return ((index, array[index]) for index in np.ndindex(array.shape))
+
+
+class Entries:
+    """np.nditer over one array, in its order."""
+
+    def __init__(self, array: Any, flags: Any = (), *arguments: Any, **options: Any) -> None:
+        if isinstance(array, list | tuple):
+            raise UntraceableError("it calls np.nditer with several arrays")
+        self.array = call(np.asarray, array)
+        flags = [*{*flags, "multi_index"} - {"buffered", "external_loop", "c_index", "f_index"}]
+        self.places = np.nditer(self.array.value, flags, *arguments, **options)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[0] for _ in self.places)
+
+    def __getitem__(self, operand: int) -> Any:
+        return self.array[(*self.places.multi_index, ...)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.places, name)
+
+    def __enter__(self) -> "Entries":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.places.close()
+
+
+def collect_entries(entries: Any, dtype: Any = float, count: int = -1, **_: Any) -> Any:
+    """np.fromiter."""
+    return call(np.array, [*islice(entries, None if count < 0 else count)], unwrap(dtype))
 
 
 class Joiner:
@@ -224,11 +294,12 @@ TYPES = {real: make_type(real) for real in (np.ndarray, float, *(
 ))}  # fmt: skip
 OTHERS: dict[Any, Any] = {
     np.vectorize: Vectorize, np.apply_along_axis: apply_along_axis,
-    np.ndenumerate: enumerate_entries,
+    np.ndenumerate: enumerate_entries, np.nditer: Entries, np.fromiter: collect_entries,
 }  # fmt: skip
 # What Python's own names stand for in the user's modules.
 BUILTINS = {
     "float": TYPES[float],
+    "type": StandInForType,
     "max": stand_in_extreme(builtins.max, np.maximum),
     "min": stand_in_extreme(builtins.min, np.minimum),
 }
@@ -258,6 +329,8 @@ def stand_in(real: Any) -> Any:
     """Find the name that stands in for another: itself, if none does."""
     if type(real) in JOINERS:
         return Joiner(real)
+    if type(real) is np.vectorize:
+        return Vectorize(real.pyfunc, real.otypes, excluded=real.excluded, signature=real.signature)
     if not callable(real) and not isinstance(real, ModuleType):
         return real
     try:

@@ -31,14 +31,14 @@ IGNORED = frozenset("order casting subok like copy optimize".split())
 # Functions whose arrays all take the dtype of the result.
 PROMOTING = frozenset(
     "concatenate concat stack hstack vstack row_stack dstack"
-    " column_stack block append dot vdot inner outer"
+    " column_stack block append dot vdot inner outer multi_dot"
     " tensordot einsum kron cross convolve correlate where select choose matmul".split()
 )
 # Functions whose results depend on dtypes and shapes only.
 OF_SHAPE = frozenset(
     "shape ndim size result_type can_cast iscomplexobj isrealobj shares_memory may_share_memory"
     " common_type isscalar array_repr array_str array2string zeros_like ones_like empty_like"
-    " broadcast_shapes iterable isfortran".split()
+    " broadcast_shapes iterable isfortran einsum_path".split()
 )
 # Functions whose results have a shape that depends on values: the path of the loss does, too.
 OF_TRUTH = frozenset("nonzero flatnonzero argwhere".split())
@@ -79,7 +79,7 @@ def take_along(x: Any, index: Any, axis: int | None = -1) -> Any:
 
 def choose(index: Any, choices: Any, **_: Any) -> Any:
     """np.choose, whose indices NumPy has checked."""
-    return jnp.choose(jnp.asarray(index), choices, mode="clip")
+    return jnp.choose(jnp.asarray(index).astype(int), choices, mode="clip")
 
 
 def huber(delta: Any, r: Any) -> Any:
@@ -101,7 +101,7 @@ SPECIAL: dict[str, Rule] = {
     "logsumexp": jax.scipy.special.logsumexp, "psi": jax.scipy.special.digamma,
     "row_stack": jnp.vstack, "fix": jnp.trunc, "exp10": lambda x: jnp.power(10.0, x),
     "huber": huber, "pseudo_huber": pseudo_huber, "asarray_chkfinite": convert,
-    "around": jnp.round, "round_": jnp.round,
+    "around": jnp.round, "round_": jnp.round, "real_if_close": convert,
 }  # fmt: skip
 REDUCTIONS: dict[str, Rule] = {
     "add": jnp.sum, "multiply": jnp.prod, "maximum": jnp.max, "minimum": jnp.min,
@@ -127,7 +127,7 @@ MATH = {
     "tanh": "tanh", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "pow": "power",
     "fabs": "fabs", "hypot": "hypot", "exp2": "exp2", "isnan": "isnan", "isinf": "isinf",
     "isfinite": "isfinite", "copysign": "copysign", "log": "log", "degrees": "degrees",
-    "radians": "radians", "fmod": "fmod",
+    "radians": "radians", "fmod": "fmod", "lgamma": "gammaln",
 }  # fmt: skip
 
 

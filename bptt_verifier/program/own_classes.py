@@ -135,7 +135,8 @@ def read_class(
     loss: Keys | None = None if scalar is None else ("forward", *scalar)
     sure = loss is not None and bool({named.get(scalar or ()), *(scalar or ())} & LOSSES)
     for method in filter(None, (stated, backward)):
-        later = recorded.get(method)
+        # The file may call the loss after backward, with arguments of the same names.
+        later = recorded.get(method, recorded.get(backward))
         own_loss = loss is not None and (sure or starts_at_loss(functions[method], later))
         if method == backward and not own_loss:
             outputs = [out, *draw_outputs(calls, of_forward)]

@@ -22,7 +22,7 @@ from bptt_verifier.program.gradient_names import (
     is_named_gradient,
     name_returned_values,
 )
-from bptt_verifier.program.leaves import Keys, find_node, flatten
+from bptt_verifier.program.leaves import Keys, Tree, find_node, flatten
 from bptt_verifier.program.own_calls import (
     VECTORS,
     ArrayPlace,
@@ -194,19 +194,40 @@ def assemble(
         }  # fmt: skip
         return tree.rebuild(copies) if calls.structure else copies
 
+    names = name_by_argument(calls, tree)
+
+    def read(params: Any) -> Any:
+        if names:
+            params = tree.rebuild({name: params[names[name]] for name in names})
+        return own_copies(params)
+
     def loss(params: Any, xp: Any = np) -> Any:
-        return follow(of_loss(own_copies(params), xp), results.loss)
+        return follow(of_loss(read(params), xp), results.loss)
 
     def gradients(params: Any, xp: Any = np) -> Any:
-        state = whole(own_copies(params), xp)
+        state = whole(read(params), xp)
         inside = {name: follow(state, path) for name, path in found.items()}
-        return follow(state, results.loss), inside or follow(state, ("result", *(container or ())))
+        result = inside or follow(state, ("result", *(container or ())))
+        result = tree.read(result) if names else result
+        if names and isinstance(result, Mapping):
+            result = {names.get(name, name): value for name, value in result.items()}
+        return follow(state, results.loss), result
 
     shown = present(loss, calls.function), present(gradients, calls.function)
     for each in shown:
         follow_values(each)
     shown[1].of_parameters = shown[1]  # type: ignore[attr-defined]
-    return OwnCode(*shown, calls.params, f"{said}.", find_data(calls, {*found.values()}))
+    params = {names[n]: value for n, value in tree.leaves.items()} if names else calls.params
+    return OwnCode(*shown, params, f"{said}.", find_data(calls, {*found.values()}))
+
+
+def name_by_argument(calls: Calls, tree: Tree) -> dict[str, str]:
+    """Name the arrays in a list after its argument, `theta[0]`; empty where they have keys."""
+    listed = isinstance(calls.params, list | tuple) and not hasattr(calls.params, "_fields")
+    arrays = all(type(value) is np.ndarray for value in tree.leaves.values())
+    if not calls.structure or not listed or not arrays or calls.structure == "params":
+        return {}
+    return {n: calls.structure + n.removeprefix("params") for n in tree.leaves}
 
 
 def find_updates(

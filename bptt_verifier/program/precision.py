@@ -22,6 +22,7 @@ from bptt_verifier.program.decisions import note_decisions
 from bptt_verifier.tolerance.noise import UNOPTIMISED
 
 REACHED = 20_000  # objects among which the arrays of a loss are sought, the nearest first
+PACKAGES = ("site-packages", "dist-packages")  # folders of what is installed
 COMPILED = type(jax.jit(lambda: None))
 # The operations whose derivative asks which operand equals the result.
 EXTREMA = frozenset("eq max min reduce_max reduce_min cummax cummin".split())
@@ -88,8 +89,11 @@ def is_of_library(found: Any) -> bool:
     else:
         return False
     top = str(name).partition(".")[0]
+    if top == "__main__":  # the user's file is run as that, while another one may be it
+        return False
     file = str(getattr(sys.modules.get(top), "__file__", ""))
-    return top in sys.stdlib_module_names or top == "bptt_verifier" or "site-packages" in file
+    installed = any(folder in file for folder in PACKAGES)
+    return top in sys.stdlib_module_names or top == "bptt_verifier" or installed
 
 
 def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array]], Any]:

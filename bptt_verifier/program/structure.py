@@ -231,6 +231,12 @@ def from_before(known: Structure, number: int, operand: int) -> bool:
     return any(from_before(known, source, i) for i in range(len(equation.inputs)))
 
 
+def is_partial_sum(known: Structure, number: int, operand: int) -> bool:
+    """True if an operand of a sum is the sum of an earlier iteration."""
+    source = known.producer.get(known.program.operations[number].inputs[operand], -1)
+    return source >= 0 and known.group_of[source] == known.group_of[number]
+
+
 def following(known: Structure, last: int | None, before: int | None) -> int | None:
     """The slot of the state one step after `last`, from the same expression."""
     number = None if last is None else known.producer.get(last)

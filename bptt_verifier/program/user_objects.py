@@ -172,7 +172,7 @@ class Replacement:
         if type(value) is np.ndarray:
             copied = value.dtype.kind in "biufc" and value.nbytes <= LARGEST
             return self.lift(value) if copied else value
-        if isinstance(value, ATOMS) or value is sys.modules:
+        if isinstance(value, ATOMS) or value is sys.modules or is_replaced(value):
             return value
         if type(value) is tuple or (isinstance(value, tuple) and hasattr(value, "_fields")):
             parts = tuple(map(self.convert, value))
@@ -182,6 +182,8 @@ class Replacement:
         replaced = stand_in(value)
         if replaced is value:
             self.wait(value)
+        elif type(value) is np.vectorize:
+            self.wait(value.pyfunc)
         return replaced
 
     def lift(self, array: np.ndarray[Any, Any]) -> TracedArray:
@@ -205,6 +207,12 @@ class Replacement:
         start = address(array) - address(base)
         view = np.ndarray(array.shape, array.dtype, memory.numbers.data, start, array.strides)
         return TracedArray(memory, view)
+
+
+def is_replaced(value: Any) -> bool:
+    """True for what stands in for another value: a dict may be visited by several ways."""
+    kind = type(value)
+    return kind.__module__ in {TracedArray.__module__, stand_in.__module__}
 
 
 def is_of_judge(kind: type) -> bool:

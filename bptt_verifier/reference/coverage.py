@@ -37,7 +37,7 @@ def describe_cases(
     if damped and least:
         notes.append(
             f"{damped} of {total} cases have smaller values than usual, because the gradient is "
-            "ill-conditioned at larger ones."
+            "ill-conditioned at larger ones, or float32 overflows."
         )
     notes += [
         f"∂L/∂{name} is zero, to rounding, at all parameters, and yours must be, too."

@@ -5,7 +5,7 @@ overflows: right code may differ from autodiff there. docs/derivation.md, sectio
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -13,13 +13,13 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.branches import Branch, find_taken, list_branches
-from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.overflows import EXPONENT, MASKED, find_largest_exponent
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
+from bptt_verifier.reference.zeros import find_zeros
 from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.comparison import find_coarsest_dtype
 
@@ -28,6 +28,7 @@ MORE = 8  # draws, in units of the cases asked for, where too few can show a mis
 LARGE = 6  # cases scaled up, at most, and at most a quarter of all
 CANDIDATES = 40  # points from which those are chosen; fewer of a long loss
 LONG = 1000  # operations
+SMALLER = 2.0**-4, 2.0**-6, 2.0**-8  # times the values, where the data are large
 FACTORS = (3.0, 8.0, 64.0, 512.0)
 GRADIENTS = (8.0, 64.0, 2048.0)  # sizes beyond which a clipped gradient shows
 LOSS = 16.0
@@ -36,16 +37,11 @@ FAR_OUT = 15.0, 24.0  # where that of tanh is lost, and that of an exponential i
 # Beyond these operands a slope is lost in the sum with 1, and right code may divide by it; or its
 # exp(a) overflows in float32.
 SATURATING = {"tanh": 18.0, "logistic": 36.0, "exp": 36.0}
-MASKED = 1e3  # from here on, an operand of these functions is a mask
 
 # Steps to the neighbours of a point, in units of the roundoff; a smooth difference shrinks with
 # their ratio, and that across a kink does not.
 NARROW, BROAD = 2.0**6, 2.0**14
 CONDITION = {np.dtype(np.float64): 2.0**20, np.dtype(np.float32): 2.0**10}
-# Operations whose derivative is zero.
-FLAT = frozenset("sign floor ceil round stop_gradient".split())
-PRODUCTS = frozenset({"mul", "dot_general"})  # zero, with their derivative, if a factor is zero
-UNBALANCE = 2.0**-20  # relative changes of cotangents that show which terms cancel
 
 NOT_FINITE = "the loss or its gradient is not finite there"
 KINK = "the loss has a kink there"
@@ -115,8 +111,9 @@ class Selector:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.left_out: Counter[str] = Counter()
-        # The gradient's condition at the parameters given, and whether numbers there are too large.
-        self.condition, self.exceeds_float32 = 0.0, False
+        # The gradient's condition at the parameters given, whether numbers there are too large, and
+        # the exponent up to which no formula overflows.
+        self.condition, self.exceeds_float32, self.exponent = 0.0, False, EXPONENT
         self.kept: list[tuple[Case, Examined]] = []
         self.vague: list[tuple[Case, Examined]] = []
 
@@ -154,14 +151,19 @@ class Selector:
     def draw_ordinary(self, number: int) -> Iterator[None]:
         """Draw cases without end, or until too many draws in a row are left out."""
         names, setting = self.setting.params, self.setting.number
+        smaller: Sequence[float] = ()
         for i in count(1):
             few = len(self.kept) < min(ENOUGH, number)
+            if i > ENOUGH and len(self.kept) <= 1 and self.left_out[OVERFLOW]:
+                smaller = SMALLER
+                self.exponent = np.inf if i >= MORE else self.exponent
             if i > (MORE if few else 2) * number + ENOUGH or (i > MORE and not self.kept):
                 return
             halves = [Point(i, False, dict.fromkeys(names, f), setting) for f in (0.5, 0.25)]
             chain = [Point(i, setting=setting), *halves, Point(i, near=True, setting=setting)]
             if i % 4 == 2:
                 chain = chain[::-1]
+            chain += [Point(i, False, dict.fromkeys(names, f), setting) for f in smaller]
             if any(self.try_point(point) is None for point in chain):
                 yield
 
@@ -217,6 +219,11 @@ class Selector:
             self.exceeds_float32 = not within
         elif not within and (single or not self.exceeds_float32):
             return OVERFLOW  # a submission may compute in float32 what is given in float64
+        exponent = find_largest_exponent(program, slots)
+        if point.number == 0:
+            self.exponent = max(EXPONENT, exponent)
+        elif exponent > self.exponent:
+            return OVERFLOW  # so may another formula
         features: set[Any] = {*find_taken(program, slots)}
         if abs(loss) > LOSS:
             features.add(("loss", float(np.sign(loss))))
@@ -350,83 +357,3 @@ def is_telling(case: Case) -> bool:
     """Tell whether the case could show a mistake in every gradient that is not zero."""
     found = [x for x in resolve(case).values() if not np.isnan(x)]
     return bool(found) and all(resolution <= RESOLVING for resolution in found)
-
-
-def find_zeros(program: Program, slots: Sequence[Any], cases: Sequence[Case]) -> frozenset[str]:
-    """Find the gradients that are zero in every case, to rounding, while others are not.
-
-    They cancel, as that of a bias before a normalisation, or the loss does not depend on the
-    parameter, as on W if h is zero. Zeros of another kind, such as those of a branch that is never
-    taken, show nothing.
-    """
-    zeros = set(program.leaves) if cases else set[str]()
-    for case in cases:
-        assert case.truth is not None
-        known = case.truth(find_coarsest_dtype(*case.arguments.values()), ())
-        largest = max(float(np.max(np.abs(known.values[name]))) for name in case.arguments)
-        for name in list(zeros):
-            value, allowed = np.abs(known.values[name]), known.allowed[name]
-            if not ((value <= allowed).all() and np.max(allowed) <= RESOLVING * largest):
-                zeros.discard(name)
-    moved = unbalance(program, slots) if zeros else {}
-    return frozenset(n for n in zeros if moved[n].any() or not reaches(program, slots, n))
-
-
-def unbalance(program: Program, slots: Sequence[Any]) -> dict[str, Array]:
-    """Compute the gradient with every cotangent multiplied by another factor close to one.
-
-    Where terms cancel, in the gradient of a whole parameter, they no longer do.
-    """
-    rng = np.random.default_rng(0)
-    # A complex factor: a real part may be zero because the number is imaginary.
-    changes = {
-        (number, operand): Change(operand, after=1 + UNBALANCE * complex(*rng.uniform(-1, 1, 2)))
-        for number, operation in enumerate(program.operations)
-        for operand in range(len(operation.inputs))
-    }
-    return backward(program, slots, (changes,))
-
-
-def reaches(program: Program, slots: Sequence[Any], name: str) -> bool:
-    """Tell whether a path of real or complex numbers leads from a parameter to the loss."""
-    reached, fixed = {program.leaves[name]}, {*program.constants}
-    joined: dict[int, tuple[int, Array]] = {}  # where a path goes through a part of a slot
-    for operation in program.operations:
-        inputs = {*operation.inputs}
-        if operation.name == "concatenate" and reached & inputs:
-            axis = operation.params["dimension"]
-            parts = [np.full(slots[k].shape[axis + 1], k in reached) for k in operation.inputs]
-            joined[operation.outputs[0]] = axis, np.concatenate(parts)
-        vanishes = operation.name in PRODUCTS and any(
-            not np.any(slots[slot]) for slot in inputs & fixed
-        )
-        if meets_zeros(operation, slots, joined, fixed):
-            continue
-        if vanishes or inputs <= fixed:
-            fixed |= {*operation.outputs}
-        elif operation.name not in FLAT and reached & inputs:
-            reached |= {slot for slot in operation.outputs if slots[slot].dtype.kind in "fc"}
-    return program.result in reached
-
-
-def meets_zeros(
-    operation: Operation,
-    slots: Sequence[Any],
-    joined: Mapping[int, tuple[int, Array]],
-    fixed: Collection[int],
-) -> bool:
-    """Tell whether the part of an operand that a path goes through meets constant zeros alone.
-
-    So does W in [x, h₀] [U; W], if h₀ is zero.
-    """
-    if operation.name != "dot_general":
-        return False
-    contract, _ = operation.params["dimension_numbers"]
-    for one, other in ((0, 1), (1, 0)):
-        slot, met = operation.inputs[one], operation.inputs[other]
-        if slot in joined and met in fixed and joined[slot][0] in contract[one]:
-            axis, part = joined[slot]
-            there = contract[other][contract[one].index(axis)] + 1
-            if not np.any(np.compress(part, slots[met], axis=there)):
-                return True
-    return False

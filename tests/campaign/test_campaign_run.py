@@ -19,6 +19,7 @@ from campaign.run import (
     run_campaign,
     summarise,
 )
+from tests.support.stated_cases import state_case
 
 
 def make_row(number: int, *submissions: dict[str, Any], seed: int = 0) -> dict[str, Any]:
@@ -91,9 +92,12 @@ def test_an_error_is_measured_in_units_of_the_stated_resolution(
         return {"W": 2 * p["W"]}
 
     wrong = Wrong("", lambda p: {"W": 2 * factor * p["W"]}, right)
-    points = [{"W": np.array([1.0, -4.0])}]
-    found = measure_excess(wrong, points, {"W": 0.005})
-    assert found == pytest.approx(excess)
+    point = {"W": np.array([1.0, -4.0])}
+    for allowed, hidden in [(1e-3, False), (0.2, True)]:
+        case = state_case(right(point), {"W": np.full(2, allowed)}, point)
+        for single in (False, True):
+            found = measure_excess(wrong, [case], {"W": 0.005}, single)
+            assert found == pytest.approx(0.0 if hidden and single else excess)
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ APPLY = {
     "built-in": "--own --dtype --certified --workers --cluster --checkpoint --resume --examples "
     "--seed --json",
     "file": "--params --case --model --activation --loss --bias --sizes --timeout --examples "
-    "--seed --json --html",
+    "--workers --seed --json --html",
     "own": "--params --case --timeout --seed --json --html",
 }
 

@@ -9,6 +9,7 @@ import pytest
 from bptt_verifier.judge.conclusion import (
     ask_exact_values,
     conclude,
+    describe_hidden,
     make_counterexample,
     state_excused_resolutions,
 )
@@ -55,6 +56,20 @@ def test_agreement_that_shows_too_little_is_inconclusive() -> None:
         found = conclude(lambda case: None, subject(doubt), "", compared, [], ("first",))
         assert found.verdict is verdict
         assert found.notes == notes
+
+
+def test_cases_in_which_a_coarser_format_hides_mistakes_are_said() -> None:
+    values, both = {"a": np.ones(1), "b": np.zeros(1)}, dict[str, Any]
+    seen = state_compared(values, values, both(a=[1e-3], b=[1e-3]), np.float32)
+    hidden = state_compared(values, values, both(a=[1.0], b=[1e-3]), np.float32)
+    wide = hidden._replace(dtypes=dict.fromkeys("ab", np.dtype(float)))
+    said = (
+        "In float32, rounding hides any mistake of a in a case; the resolution is that of the "
+        "other cases."
+    )
+    assert [*describe_hidden([seen, hidden], None, ())] == [said]
+    assert [*describe_hidden([seen, wide], None, ())] == []  # the arguments' own format
+    assert [*describe_hidden([seen, hidden], None, {"a"})] == []
 
 
 def test_no_resolution_is_finer_than_where_errors_counted_as_rounding() -> None:

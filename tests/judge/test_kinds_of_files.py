@@ -11,9 +11,11 @@ import pytest
 
 from bptt_verifier.judge import files
 from bptt_verifier.judge.candidates import (
+    choose_method,
     count_required,
     list_candidates,
     returns_both,
+    suggest_name,
 )
 from bptt_verifier.judge.files import (
     CODE,
@@ -154,6 +156,22 @@ def test_candidates_return_a_loss_with_gradients_or_have_both_methods() -> None:
         assert list_candidates(define(methods(name))) == []
 
 
+def test_of_a_class_that_is_named_the_method_that_returns_both_is_judged() -> None:
+    step = "    def {}(self, w):\n" + BOTH.replace("    ", "        ")
+    source = "class Net:\n" + step.format("loss") + METHODS.format("predict")
+    assert choose_method(define(source), "Net") == "Net.loss"
+    assert choose_method(define(source + "net = Net()\n"), "net") == "net.loss"
+    assert choose_method(define("class Net:\n" + METHODS.format("step")), "Net") == "Net"
+    with pytest.raises(ValueError, match=r"found loss, step; name the one to judge, such as Net\."):
+        choose_method(define(source + step.format("step")), "Net")
+
+
+def test_the_function_that_returns_a_loss_with_other_values_is_suggested() -> None:
+    one, two = "def f(w):\n    return cost, w\n", "def g(w):\n    return w, w\n"
+    assert suggest_name(define(one + two)) == "f"
+    assert suggest_name(define(two)) == "NAME"
+
+
 @pytest.mark.parametrize(
     ("source", "both"),
     [
@@ -170,6 +188,8 @@ def test_candidates_return_a_loss_with_gradients_or_have_both_methods() -> None:
         ("def f(w):\n    return {'loss': w.sum(), 'grads': w}\n", True),
         ("def f(w):\n    return {'loss': w.sum(), 'hidden': w}\n", False),
         ("def f(w):\n    return w.sum(), ((dw, dv), db)\n", True),
+        ("def f(p: P):\n    loss = p\n    return loss, P(w)\n", True),
+        ("def f(p: P):\n    loss = p\n    return loss, Q(w)\n", False),
     ],
 )
 def test_a_function_returns_a_loss_and_gradients_by_their_names(source: str, both: bool) -> None:
@@ -387,6 +407,9 @@ def test_what_is_no_function_and_no_class_is_said() -> None:
     nothing: Any = SimpleNamespace(calls={})
     with pytest.raises(ValueError, match="x: expected a function or class, found int"):
         read_named({"x": 3}, "x", nothing, ())
+    net = type("Net", (), {"step": lambda self: 0, "_own": 0})()
+    with pytest.raises(ValueError, match="found the methods step; name one, such as FILE:n"):
+        read_named({"n": net}, "n", nothing, ())
     for name in ("f", "max,x"):
         with pytest.raises(ValueError, match=f"{name}: expected it to be defined before its first"):
             read_named({"x": 3, "max": max}, name, nothing, ())

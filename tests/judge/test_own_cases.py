@@ -175,9 +175,13 @@ def softmax_by_one_shift(wrong: float = 1.0, given: float = 0.2) -> tuple[Any, A
     return gradients, loss, {"W": given * WEIGHTS["W"]}
 
 
-@pytest.mark.rest
 def test_a_right_formula_that_overflows_at_large_values_alone_agrees() -> None:
-    report = verify_own_model(*softmax_by_one_shift())
+    def gradients(p: Any) -> Any:
+        w = p["w"].astype(np.float32)
+        return {"w": w * np.exp(70 * w) / np.exp(70 * w)}
+
+    half = {"w": np.array([0.5, -0.75])}
+    report = verify_own_model(gradients, lambda p, xp: xp.sum(p["w"] ** 2) / 2, half)
     assert report, str(report)
     assert "left out: your results, in float32, are not finite there, and finite at" in said(report)
 
@@ -284,10 +288,23 @@ ZERO_BY_STRUCTURE = {
             * Y
         )
     ),
+    "a normalisation of one unit": (
+        lambda p, xp: xp.sum((X @ p["V"]) ** 2 + subtract_mean(X @ p["V"][:, :1]) @ p["W"][:1])
+    ),
+    "the state before the last step of a layer": (
+        lambda p, xp: xp.sum(
+            xp.concatenate([xp.tanh(X @ p["V"]), xp.zeros((len(X), 2))], axis=1)
+            @ xp.concatenate([p["V"][:2], p["W"]], axis=0)
+        )
+    ),
     "a softmax over one entry": (
         lambda p, xp: xp.sum((X @ p["V"]) ** 2 * softmax(X @ p["W"][:, :1], xp))
     ),
 }
+
+
+def subtract_mean(a: Any) -> Any:
+    return a - a.mean(axis=1, keepdims=True)
 
 
 def softmax(a: Any, xp: Any) -> Any:

@@ -26,7 +26,7 @@ from bptt_verifier.judge.campaign import Campaign, Keep, Ledger, compare_cases, 
 from bptt_verifier.judge.tally import Tally
 from bptt_verifier.judge.workers import choose_execution
 from bptt_verifier.tolerance.comparison import Verdict
-from tests.support.command_line import Command
+from tests.support.processes import needs_proc, wait_for_children
 
 CAMPAIGN = Campaign(seed=3, dtype="float64")
 
@@ -163,39 +163,7 @@ def test_numbers_that_are_none_are_refused(
         run_campaign(examples, CAMPAIGN, choose_execution(number), together=1)
 
 
-def test_workers_are_for_the_built_in_derivations(bptt: Command, tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    file.touch()
-    ended = bptt("verify", file, "--workers", 2)
-    assert ended.code == 2
-    assert "--workers: expected bptt verify without FILE" in ended.err
-
-
 START = [sys.executable, "-c", "from bptt_verifier.commands.main import main; main()"]
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and that do its work: not the resource tracker."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-            command = (status.parent / "cmdline").read_text()
-        except OSError:
-            continue
-        if parent == pid and "spawn_main" in command:
-            found.append(int(status.parent.name))
-    return found
-
-
-def wait_for_children(process: subprocess.Popen[str], number: int) -> list[int]:
-    """Wait until a process has so many workers."""
-    for _ in range(1200):
-        found = children(process.pid)
-        if len(found) == number:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{process.pid} has {children(process.pid)}")
 
 
 def started(file: Path) -> subprocess.Popen[str]:
@@ -205,15 +173,12 @@ def started(file: Path) -> subprocess.Popen[str]:
     )
 
 
-needs_proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
-
-
 @pytest.mark.slow
 @needs_proc
 def test_a_worker_that_is_killed_changes_nothing_in_the_report(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     process = started(file)
-    victim, _ = wait_for_children(process, 2)
+    victim, _ = wait_for_children(process.pid, 2, "spawn_main")
     time.sleep(1)
     os.kill(victim, signal.SIGKILL)
     _, err = process.communicate(timeout=300)
@@ -228,7 +193,7 @@ def test_a_worker_that_is_killed_changes_nothing_in_the_report(tmp_path: Path) -
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_the_command(ending: signal.Signals, tmp_path: Path) -> None:
     process = started(tmp_path / "report.json")
-    pids = wait_for_children(process, 2)
+    pids = wait_for_children(process.pid, 2, "spawn_main")
     time.sleep(8)  # until they work
     process.send_signal(ending)
     _, err = process.communicate(timeout=60)

@@ -62,7 +62,7 @@ def test_the_right_gradient_of_each_operand_is_written_in_the_layout_of_the_prod
     dimensions = np.ndim(evaluate(whose[0])), np.ndim(evaluate(whose[1]))
     for operand, (written, name) in enumerate(zip((first, second), whose, strict=True)):
         assert write_correction(product, operand, dimensions) == (
-            "If d is the gradient of this product, it adds "
+            "If d is the gradient of this product, it should add "
             f"`{written}` to the gradient of `{name}`."
         )
         of_variable = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "variable", product, count=1)
@@ -125,7 +125,9 @@ def two_products(p: Any, xp: Any) -> Any:
     return xp.sum(p["W"] @ p["V"]) + xp.sum(p["V"] @ p["W"])
 
 
-FIRST = "If d is the gradient of this product, it adds `d @ other.T` to the gradient of `one`."
+FIRST = (
+    "If d is the gradient of this product, it should add `d @ other.T` to the gradient of `one`."
+)
 
 
 def test_a_wrong_operand_and_a_dropped_path_are_corrected() -> None:

@@ -107,7 +107,7 @@ def test_no_sentence_counts_operands_where_the_source_names_them(known: Structur
     assert [each for each in said if "operand" in each] == []
     assert said > {
         "no gradient is passed on to `h`",
-        'the gradient of `p["U"]` is computed with the next step\'s value of `h`',
+        'the gradient of `p["U"]` is computed with the value of `h` in the next iteration',
         'the backward pass multiplies by `p["U"]`, where its transpose belongs',
         "your gradient uses 1 − gate where the derivative of sigmoid is gate (1 − gate)",
         "your gradient uses 1 − y where the derivative of tanh is 1 − y², of its result y",

@@ -13,7 +13,7 @@ from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.numpy_code import over_jax, takes_namespace
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
-from tests.support import plain_numpy, plain_python
+from tests.support import plain_numpy, plain_python, rarer_numpy  # noqa: F401
 from tests.support.plain_numpy import TRACED, P
 
 

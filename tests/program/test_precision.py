@@ -1,6 +1,8 @@
 """The user's JAX code of default precision runs as it would alone, whatever the judge traced."""
 
+import sys
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
-from bptt_verifier.program.precision import compile_gradient, use_float64
+from bptt_verifier.program.precision import compile_gradient, is_of_library, use_float64
 from tests.support.profiles import by_turns
 
 Params = dict[str, Any]
@@ -128,3 +130,16 @@ def test_a_gradient_that_is_not_finite_is_evaluated_again_for_a_maximum_alone(
         _, slopes, _ = compile_gradient(loss)({"a": np.array([0.0, 1.0])})
     assert not np.isfinite(slopes["a"]).all()
     assert count == runs
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
+def test_an_installed_package_is_a_library_and_a_file_run_as_main_is_none(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: Any = SimpleNamespace(__file__=f"/usr/lib/python3/{folder}/lib/__main__.py")
+    monkeypatch.setitem(sys.modules, "lib", installed)
+    monkeypatch.setitem(sys.modules, "__main__", installed)  # as of `python -m lib`
+    assert is_of_library(ModuleType("lib.part"))
+    assert is_of_library(type("Layer", (), {"__module__": "lib.part"}))
+    assert not is_of_library(type("Net", (), {"__module__": "__main__"}))
+    assert not is_of_library(ModuleType("model"))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_where_a_slope_is_lost_in_the_sum_with_one_right_code_may_overflow(
             for sign in (1, -1):
                 set_operand(monkeypatch, [0.0, sign * operand])
                 chosen = selector(follow_with(operations=(state_operation(name),)))
-                point = chosen.examine(Point(1))
+                point = chosen.examine(Point(0))
                 assert isinstance(point, Examined)
                 assert chosen.overflows(point) is lost, (name, operand)
 
@@ -139,6 +140,39 @@ def test_draws_beyond_float32_are_left_out_unless_the_parameters_given_are_beyon
     assert isinstance(chosen.examine(Point(0)), Examined)
     assert isinstance(chosen.examine(Point(1)), Examined)
     assert chosen.examine(Point(2)) == OVERFLOW  # drawn in float32
+
+
+def test_draws_at_which_another_formula_may_overflow_are_left_out_unless_the_given_ones_are_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exponential = follow_with(operations=(state_operation("exp"),))
+    for given, drawn, left_out in [(1.0, 36.0, False), (1.0, 37.0, True), (80.0, 79.0, False),
+                                   (80.0, 81.0, True)]:  # fmt: skip
+        chosen = selector(exponential)
+        set_operand(monkeypatch, [given])
+        assert isinstance(chosen.examine(Point(0)), Examined)
+        for number in (1, 2):  # drawn in float64 and in float32
+            set_operand(monkeypatch, [drawn])
+            assert (chosen.examine(Point(number)) == OVERFLOW) is left_out
+
+
+@pytest.mark.parametrize("least", [2.0**-6, 0.0])
+def test_where_nearly_all_draws_overflow_values_are_smaller_and_then_exponents_are_not_limited(
+    least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = selector(follow_with(operations=(state_operation("exp"),)))
+    examine, tried = chosen.examine, list[float]()
+
+    def examine_at(point: Point) -> Any:
+        tried.append(point.factors.get("w", 1.0))
+        set_operand(monkeypatch, [50.0 if tried[-1] > least else 5.0])
+        return examine(point)
+
+    monkeypatch.setattr(chosen, "examine", examine_at)
+    monkeypatch.setattr(chosen, "keep", chosen.kept.append)
+    assert len([*islice(chosen.draw_ordinary(8), 8)]) == 8
+    assert min(tried) == (2.0**-6 if least else 2.0**-8)
+    assert (chosen.exponent == np.inf) is (least == 0)
 
 
 def test_neighbours_are_at_opposite_steps_of_each_entry() -> None:

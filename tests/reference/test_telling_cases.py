@@ -7,17 +7,11 @@ import pytest
 
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
-from bptt_verifier.reference import selection
-from bptt_verifier.reference.selection import (
-    UNBALANCE,
-    find_zeros,
-    is_telling,
-    is_within_float32,
-    reaches,
-    resolve,
-)
+from bptt_verifier.reference import zeros
+from bptt_verifier.reference.selection import is_telling, is_within_float32, resolve
+from bptt_verifier.reference.zeros import UNBALANCE, find_zeros
 from bptt_verifier.tolerance.bounds import RESOLVING
-from tests.support.stated_cases import state_case, state_operation, state_program
+from tests.support.stated_cases import state_case, state_program
 
 U = 2.0**-53
 
@@ -69,54 +63,54 @@ def test_numbers_of_the_loss_or_the_gradient_are_within_half_of_the_largest_floa
 def test_a_gradient_is_zero_if_every_entry_is_in_every_case(
     values: Any, allowed: Any, other: float, zero: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "unbalance", lambda program, slots: {"w": np.ones(2)})
+    monkeypatch.setattr(zeros, "unbalance", lambda program, slots: {"w": np.ones(2)})
     given = {"w": np.ones(2), "v": np.ones(2)}
     limits, true = {"w": allowed, "v": [1e-9, 1e-9]}, {"v": [0.0, other]}
     cases = [state_case(true | {"w": each}, limits, given) for each in ([0.0, 0.0], values)]
     assert find_zeros(state_program(), [], cases) == ({"w"} if zero else set())
 
 
-@pytest.mark.parametrize(
-    ("operations", "found"),
-    [
-        ((state_operation("mul", (0, 2)),), True),  # a constant that is not zero
-        ((state_operation("mul", (0, 3)),), False),  # one that is zero
-        ((state_operation("mul", (0, 5)),), True),  # one that is zero in part
-        ((state_operation("add", (0, 3)),), True),
-        ((state_operation("mul", (2, 3), (4,)), state_operation("add", (0, 4))), True),
-        ((state_operation("mul", (2, 3), (4,)), state_operation("mul", (0, 4))), False),
-        ((state_operation("mul", (0, 3), (4,)), state_operation("add", (4, 2))), False),
-        ((state_operation("sign"),), False),
-        ((state_operation("sign", (0,), (4,)), state_operation("mul", (0, 4))), True),
-    ],
-)
-def test_a_parameter_reaches_the_loss_unless_a_constant_zero_or_a_flat_function_is_between(
-    operations: Any, found: bool
-) -> None:
-    slots = [np.ones(2), np.ones(2), np.ones(2), np.zeros(2), np.zeros(2)]
-    slots.append(np.array([0.0, 1.0]))
-    given = state_program(*operations, constants=(2, 3, 5))
-    # Slot 4 is zero here by chance where it depends on the parameter.
-    assert reaches(given, slots, "w") is found
-
-
 def test_factors_that_show_which_terms_cancel_are_near_one_and_far_beyond_rounding() -> None:
     assert 2.0**16 * U < UNBALANCE < 2.0**-16
 
 
-@pytest.mark.parametrize("zero", [True, False])
-def test_a_part_that_meets_constant_zeros_alone_does_not_reach_the_loss(zero: bool) -> None:
-    x = np.array([[1.0, 2.0, 0.0 if zero else 1.0]])
-
-    def loss(p: Any, xp: Any) -> Any:
-        a = x @ xp.concatenate([p["U"], p["W"]], axis=0)
-        return xp.sum(xp.maximum(a, 0) @ p["V"])
-
-    params = {"U": -np.ones((2, 2)), "W": np.ones((1, 2)), "V": np.ones(2)}
+def list_zeros(loss: Any, decided: bool = False, **params: Any) -> set[str]:
+    """The gradients of a loss that are zero at all parameters."""
+    given = {name: np.asarray(value, float) for name, value in params.items()}
     with use_float64():
-        program = trace(loss, params)
-    slots = forward(program, params)
-    assert reaches(program, slots, "W") is not zero
-    assert reaches(program, slots, "U")
-    # All units are dead here, which is no constant.
-    assert reaches(program, slots, "V")
+        program = trace(loss, given)
+        slots = forward(program, given)
+    if decided:
+        program = program._replace(decided=(0,))
+    true = {name: np.zeros_like(value) for name, value in given.items()} | {"c": np.ones(1)}
+    allowed = {name: np.full_like(value, 1e-12) for name, value in true.items()}
+    case = state_case(true, allowed, given | {"c": np.ones(1)})
+    return {*find_zeros(program, slots, [case])}
+
+
+def test_cancelling_terms_and_absent_paths_are_zero_and_dead_units_and_branches_are_not() -> None:
+    def normalised(p: Any, xp: Any) -> Any:
+        a = p["W"] + p["b"]
+        return ((a - xp.mean(a)) ** 3).sum()
+
+    def of_one_unit(p: Any, xp: Any) -> Any:
+        n = p["W"] - xp.mean(p["W"], keepdims=True)
+        return xp.sum(n * p["γ"] + p["β"]) ** 2
+
+    assert "b" in list_zeros(normalised, W=[1.0, 2.0, 4.0], b=0.5)
+    assert list_zeros(of_one_unit, W=[2.0], γ=[1.0], β=[0.5]) >= {"W", "γ"}
+    assert "w" in list_zeros(lambda p, xp: xp.sum(p["v"] ** 2), w=[1.0], v=[1.0])
+    for dead in (
+        lambda p, xp: xp.maximum(p["w"] - 5, 0).sum() + p["v"].sum(),
+        lambda p, xp: xp.where(p["w"] > 5, p["w"], 1.0).sum() + p["v"].sum(),
+        lambda p, xp: (p["w"] * (p["v"] > 5)).sum() + p["v"].sum(),
+    ):
+        assert "w" not in list_zeros(dead, w=[1.0], v=[1.0])
+
+
+def test_a_parameter_that_another_path_of_the_code_may_use_is_not_zero_for_certain() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(p["v"] ** 2)
+
+    assert "w" in list_zeros(loss, decided=False, w=[1.0], v=[1.0])
+    assert "w" not in list_zeros(loss, decided=True, w=[1.0], v=[1.0])

@@ -6,9 +6,8 @@ layer alone, two directions are joined, and scores attend to one another.
 
 import numpy as np
 
-from tests.support.diagnosis import diagnose_numbers, plant
 from tests.support.own_models import Model, normal, sigmoid
-from tests.support.wrong_derivations import Wrong, weights, wrong
+from tests.support.wrong_derivations import weights, wrong
 
 # Column vectors, dicts by step, an initial state that is a parameter.
 
@@ -351,10 +350,3 @@ WRONG = [
     wrong("leaky", "factor-missing", 'ALPHA * (dv @ p["J"]) *', '(dv @ p["J"]) *'),
     wrong("leaky", "hidden-state-off-by-one", '(dv @ p["J"]) * (1 - r[t] ** 2)', '(dv @ p["J"]) * (1 - r[t + 1] ** 2)'),
 ]  # fmt: skip
-
-
-def diagnose_further(each: Wrong) -> list[set[str]]:
-    """Diagnose a mistake: for each that is found, its name and those that it may also be."""
-    model = MODELS[each.model]
-    found = diagnose_numbers(model.loss, model.params, plant(model.gradients, *each.changes))
-    return [{mistake.name, *mistake.details.get("or", ())} for mistake in found]

@@ -285,6 +285,11 @@ SHAPES = {
         .replace("W.T", "params[0].T").replace("V @", "params[1] @").replace("V.T", "params[1].T"),
         "f", ("params[0]", "params[1]"),
     ),
+    "a tuple of parameters with another name": Shape(
+        f"{DATA}\ndef f(theta, x, y):\n    W, V = theta\n{write(BOTH)}"
+        "    return loss, (dW, dV)\ntheta = W, V\nloss, gradients = f(theta, x, y)\n",
+        "f", ("theta[0]", "theta[1]"),
+    ),
     "two functions, and a cache": Shape(
         f"{DATA}\ndef rnn_forward(x, h0, W, b):\n    h, states = h0, [h0]\n"
         "    for t in range(len(x)):\n        h = np.tanh(x[t] + W @ h + b)\n"

@@ -149,9 +149,146 @@ probs = np.exp(out) / sum(np.exp(out))
 probs[1] -= 1
 rnn.backprop(probs)
 """
+TRAINED = """import numpy as np
+from random import uniform
+class DataReader:
+    def __init__(self, path, seq_length):
+        with open(path) as file:
+            self.data = file.read()
+        chars = list(set(self.data))
+        self.char_to_ix = {ch: i for (i, ch) in enumerate(chars)}
+        self.ix_to_char = {i: ch for (i, ch) in enumerate(chars)}
+        self.vocab_size = len(chars)
+        self.pointer = 0
+        self.seq_length = seq_length
+    def next_batch(self):
+        s, e = self.pointer, self.pointer + self.seq_length
+        inputs = [self.char_to_ix[ch] for ch in self.data[s:e]]
+        targets = [self.char_to_ix[ch] for ch in self.data[s + 1:e + 1]]
+        self.pointer += self.seq_length
+        if self.pointer + self.seq_length + 1 >= len(self.data):
+            self.pointer = 0
+        return inputs, targets
+    def just_started(self):
+        return self.pointer == 0
+class RNN:
+    def __init__(self, hidden_size, vocab_size, seq_length, learning_rate):
+        self.hidden_size, self.vocab_size, self.seq_length, self.learning_rate = hidden_size, vocab_size, seq_length, learning_rate
+        self.U = np.random.uniform(-np.sqrt(1. / vocab_size), np.sqrt(1. / vocab_size), (hidden_size, vocab_size))
+        self.V = np.random.uniform(-np.sqrt(1. / hidden_size), np.sqrt(1. / hidden_size), (vocab_size, hidden_size))
+        self.W = np.random.uniform(-np.sqrt(1. / hidden_size), np.sqrt(1. / hidden_size), (hidden_size, hidden_size))
+        self.b = np.zeros((hidden_size, 1))
+        self.c = np.zeros((vocab_size, 1))
+        self.mU, self.mW, self.mV = np.zeros_like(self.U), np.zeros_like(self.W), np.zeros_like(self.V)
+        self.mb, self.mc = np.zeros_like(self.b), np.zeros_like(self.c)
+    def softmax(self, x):
+        p = np.exp(x - np.max(x))
+        return p / np.sum(p)
+    def forward(self, inputs, hprev):
+        xs, hs, os, ycap = {}, {}, {}, {}
+        hs[-1] = np.copy(hprev)
+        for t in range(len(inputs)):
+            xs[t] = np.zeros((self.vocab_size, 1))
+            xs[t][inputs[t]] = 1
+            hs[t] = np.tanh(np.dot(self.U, xs[t]) + np.dot(self.W, hs[t - 1]) + self.b)
+            os[t] = np.dot(self.V, hs[t]) + self.c
+            ycap[t] = self.softmax(os[t])
+        return xs, hs, ycap
+    def backward(self, xs, hs, ps, targets):
+        dU, dW, dV = np.zeros_like(self.U), np.zeros_like(self.W), np.zeros_like(self.V)
+        db, dc = np.zeros_like(self.b), np.zeros_like(self.c)
+        dhnext = np.zeros_like(hs[0])
+        for t in reversed(range(self.seq_length)):
+            dy = np.copy(ps[t])
+            dy[targets[t]] -= 1
+            dV += np.dot(dy, hs[t].T)
+            dc += dy
+            dh = np.dot(self.V.T, dy) + dhnext
+            dhrec = (1 - hs[t] * hs[t]) * dh
+            db += dhrec
+            dU += np.dot(dhrec, xs[t].T)
+            dW += np.dot(dhrec, hs[t - 1].T)
+            dhnext = np.dot(self.W.T, dhrec)
+        return dU, dW, dV, db, dc
+    def loss(self, ps, targets):
+        return sum(-np.log(ps[t][targets[t], 0]) for t in range(self.seq_length))
+    def update_model(self, dU, dW, dV, db, dc):
+        for param, dparam, mem in zip([self.U, self.W, self.V, self.b, self.c], [dU, dW, dV, db, dc], [self.mU, self.mW, self.mV, self.mb, self.mc]):
+            mem += dparam * dparam
+            param += -self.learning_rate * dparam / np.sqrt(mem + 1e-8)
+    def train(self, data_reader, n=5):
+        iter_num = 0
+        while iter_num < n:
+            if data_reader.just_started():
+                hprev = np.zeros((self.hidden_size, 1))
+            inputs, targets = data_reader.next_batch()
+            xs, hs, ps = self.forward(inputs, hprev)
+            dU, dW, dV, db, dc = self.backward(xs, hs, ps, targets)
+            loss = self.loss(ps, targets)
+            self.update_model(dU, dW, dV, db, dc)
+            hprev = hs[self.seq_length - 1]
+            print("iter :%d, loss:%f" % (iter_num, loss))
+            iter_num += 1
+if __name__ == "__main__":
+    import os
+    seq_length = 5
+    data_reader = DataReader(os.path.join(os.path.dirname(__file__), "input.txt"), seq_length)
+    rnn = RNN(hidden_size=4, vocab_size=data_reader.vocab_size, seq_length=seq_length, learning_rate=1e-1)
+    rnn.train(data_reader)
+"""
+LOGGED = """import argparse, logging, pickle
+import numpy as np
+logging.basicConfig(level=logging.INFO)
+log = logging.getLogger(__name__)
+class Vanilla:
+    def __init__(self, n_in=3, n_h=4, n_out=2, l2=1e-2, seed=1):
+        g = np.random.default_rng(seed)
+        self.p = dict(W_in=g.standard_normal((n_in, n_h)), W_h=g.standard_normal((n_h, n_h)) * .5, b=np.full(n_h, .1), W_out=g.standard_normal((n_h, n_out)))
+        self.l2 = l2
+    def loss_and_grad(self, x, y):
+        p = self.p
+        T, N, _ = x.shape
+        h = [np.zeros((N, p["W_h"].shape[0]))]
+        a = []
+        for t in range(T):
+            a.append(x[t] @ p["W_in"] + h[-1] @ p["W_h"] + p["b"])
+            h.append(np.maximum(a[-1], 0))
+        z = h[-1] @ p["W_out"]
+        lse = np.log(np.sum(np.exp(z - z.max(1, keepdims=True)), 1)) + z.max(1)
+        loss = np.mean(lse - z[np.arange(N), y]) + .5 * self.l2 * sum(np.sum(p[k] ** 2) for k in p if k != "b")
+        log.info("loss %.4f", loss)
+        q = np.exp(z - lse[:, None]); q[np.arange(N), y] -= 1; q /= N
+        grad = {"W_out": h[-1].T @ q, "W_in": np.zeros_like(p["W_in"]), "W_h": np.zeros_like(p["W_h"]), "b": np.zeros_like(p["b"])}
+        dh = q @ p["W_out"].T
+        for t in reversed(range(T)):
+            da = dh * (a[t] > 0)
+            grad["W_in"] += x[t].T @ da
+            grad["W_h"] += h[t].T @ da
+            grad["b"] += da.sum(0)
+            dh = da @ p["W_h"].T
+        for k in grad:
+            if k != "b":
+                grad[k] += self.l2 * p[k]
+        return loss, grad
+def main(argv=None):
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--steps", type=int, default=2)
+    args = ap.parse_args(argv if argv is not None else [])
+    net = Vanilla()
+    g = np.random.default_rng(0)
+    x, y = g.standard_normal((5, 6, 3)), g.integers(0, 2, 6)
+    for i in range(args.steps):
+        l, gr = net.loss_and_grad(x, y)
+        for k in net.p: net.p[k] -= .1 * gr[k]
+    pickle.dumps(net.p)
+if __name__ == "__main__":
+    main()
+"""
 
 CLASSES = {
     "a class of words by index": Pair(WILD, "RNNNumpy", "self.V.T.dot(delta_o[t]) * (1 - (s[t] ** 2))", "self.V.T.dot(delta_o[t])", "unknown"),
     "a bidirectional class": Pair(BIDIRECTIONAL, None, "dh = self.Ub @ da", "dh = self.Ub.T @ da", "untransposed-recurrent-weight", "self.hb[t] = np.tanh(X[t] @ self.Wb + self.hb[t + 1] @ self.Ub)"),
     "a class for sentences, which updates": Pair(WORDS, "RNN", "temp @ self.last_hs[t].T", "temp @ self.last_hs[t + 1].T", "hidden-state-off-by-one", "h = np.tanh(self.Wxh @ x + self.Whh @ h + self.bh)"),
+    "a class that trains in the main program": Pair(TRAINED, None, "dc += dy\n", "dc += dc\n", "zero-gradient"),
+    "a class that logs its loss": Pair(LOGGED, None, 'if k != "b":\n                grad', 'if k not in ("b", "W_h"):\n                grad', 'weight-decay'),
 }  # fmt: skip

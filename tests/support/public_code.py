@@ -2,15 +2,17 @@
 
 from tests.support.own_code import SHAPES
 from tests.support.public_classes import CLASSES
+from tests.support.public_files import FILES
 from tests.support.public_layers import LAYERED
 from tests.support.public_recurrent import RECURRENT, Pair
 
 UNTRANSPOSED = (".T @ da", " @ da", "untransposed-recurrent-weight")
 
 
-def pair(name: str, right: str, wrong: str, mistake: str = "", line: str = "") -> Pair:
-    """Make a pair of one of the shapes in which a small network is written."""
+def pair(name: str, right: str, wrong: str, mistake: str) -> Pair:
+    """Make a pair of one of the shapes in which a small network is written, by its line of tanh."""
     shape = SHAPES[name]
+    line = next(each.strip() for each in shape.source.splitlines() if "np.tanh(x[t]" in each)
     return Pair(shape.source, shape.name, right, wrong, mistake, line)
 
 
@@ -27,4 +29,4 @@ CONTAINERS = {
     )
     if ".T @ da" in SHAPES[name].source
 }  # fmt: skip
-PAIRS: dict[str, Pair] = RECURRENT | CLASSES | LAYERED | CONTAINERS
+PAIRS: dict[str, Pair] = RECURRENT | CLASSES | LAYERED | FILES | CONTAINERS

@@ -337,7 +337,7 @@ LAYERED = {
     "logistic regression": Pair(LOGISTIC, None, "np.dot(X, (A - Y).T)", "np.dot(X, (Y - A).T)", "sign-flipped"),
     "layers by number": Pair(DEEP, "L_model", "dA * (1 - A ** 2)", "dA * (1 - A)", "activation-derivative-incomplete", 'A = sigmoid(Z) if activation == "sigmoid" else np.tanh(Z)'),
     "a rolled vector": Pair(ROLLED, None, "* a2[:, 1:] * (1 - a2[:, 1:])", "", "activation-derivative-missing", "return 1 / (1 + np.exp(-x))"),
-    "skip-gram": Pair(SKIP_GRAM, "naiveSoftmaxLossAndGradient", "d[outsideWordIdx] -= 1", "d[outsideWordIdx] += 1", "sign-flipped", params=("centerWordVec", "outsideVectors")),
+    "skip-gram": Pair(SKIP_GRAM, "naiveSoftmaxLossAndGradient", "d[outsideWordIdx] -= 1", "d[outsideWordIdx] += 1", "sign-flipped", "y /= np.sum(y)", ("centerWordVec", "outsideVectors")),
     "a convolution in loops": Pair(CONVOLUTION, "conv_forward,conv_backward", "db[f] += dout[n, f, i]", "db[f] = dout[n, f, i]", "bias-part-missing", "out[n, f, i] = np.sum(xp[n, :, i * stride:i * stride + k] * w[f]) + b[f]"),
     "tied weights": Pair(TIED, None, " + np.outer(self.h, e)", "", "zero-gradient", "self.r = self.W.T @ self.h + self.c"),
     "layers as objects": Pair(MODULES, "Model", "d * (1 - self.out ** 2)", "d", "activation-derivative-missing", "self.out = np.tanh(x)"),

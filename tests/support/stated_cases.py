@@ -31,8 +31,9 @@ def state_operation(
 def state_program(*operations: Any, constants: Any = (), result: int = 1) -> Any:
     """A program whose parameter `w` is slot 0, with these slots as constants and loss."""
     return SimpleNamespace(
-        operations=operations, leaves={"w": 0}, constants=dict.fromkeys(constants), result=result
-    )
+        operations=operations, leaves={"w": 0}, constants=dict.fromkeys(constants), result=result,
+        decided=(),
+    )  # fmt: skip
 
 
 def state_subject(case: Case, **more: Any) -> Any:

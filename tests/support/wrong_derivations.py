@@ -439,10 +439,15 @@ WRONG = [
 ]  # fmt: skip
 
 
-def diagnose_wrong(each: Wrong) -> list[set[str]]:
+def diagnose_wrong(each: Wrong, dtype: type = np.float64) -> list[set[str]]:
     """Diagnose a mistake: for each that is found, its name and those that it may also be."""
-    model = MODELS[each.model]
-    found = diagnose_numbers(model.loss, model.params, plant(model.gradients, *each.changes))
+    return diagnose_planted(MODELS[each.model], each, dtype)
+
+
+def diagnose_planted(model: Model, each: Wrong, dtype: type = np.float64) -> list[set[str]]:
+    """Diagnose a mistake in the derivation of a model, which computes in this precision."""
+    wrong = plant(model.gradients, *each.changes)
+    found = diagnose_numbers(model.loss, model.params, wrong, dtype)
     return [{mistake.name, *mistake.details.get("or", ())} for mistake in found]
 
 

@@ -1,0 +1,153 @@
+"""Mistakes in the lookup of rows: updates that are lost, or that another row gets."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.mistakes.in_targets import NAME, list_orders
+from bptt_verifier.mistakes.operation_mistakes import Changes, Edge, OperationMistake, Values
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import Change
+from bptt_verifier.program.operations import move_back
+from bptt_verifier.program.rounding import EXACTLY
+from bptt_verifier.program.structure import Structure
+
+
+def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that keep one of several updates where an entry is looked up repeatedly."""
+    operations = known.program.operations
+    reads: dict[int, list[int]] = {}
+    for number, equation in enumerate(operations):
+        slot = equation.inputs[0]
+        if equation.moved is not None and slot in known.leaf:
+            reads.setdefault(slot, []).append(number)
+    for slot, numbers in reads.items():
+        moved = [operations[number].moved for number in numbers]
+        within = [np.unique(m).size < m.size for m in moved if m is not None]
+        every = np.concatenate([m for m in moved if m is not None])
+        if np.unique(every).size == every.size:
+            continue
+        what = f"a row of `{known.leaf[slot]}` that is looked up several times gets only"
+        for across, last, said in (
+            (False, True, "the last update of each lookup, not their sum"),
+            (False, False, "the first update of each lookup, not their sum"),
+            (True, True, "its last update, not the sum"),
+            (True, False, "the update of its first lookup, not the sum"),
+        ):
+            if across or any(within):
+                changes = partial(keep_one_update, known, numbers, across, last)
+                yield OperationMistake("repeated-index", f"{what} {said}", numbers[0], changes)
+        yield from list_wrong_rows(known, slot, numbers)
+        yield from list_assigned_rows(known, slot, numbers)
+        if len(numbers) == 1:
+            # A loop over steps or sequences adds the updates of each, and loses those within.
+            axes = (
+                len(operations[numbers[0]].shapes[0])
+                - len(known.program.shapes[known.leaf[slot]])
+                + 1
+            )
+            for axis in range(axes if axes > 1 else 0):
+                changes = partial(keep_one_along, known, numbers[0], axis)
+                said = f"{what} the last update at each index of axis {axis}, not their sum"
+                yield OperationMistake("repeated-index", said, numbers[0], changes)
+
+
+def keep_one_along(known: Structure, number: int, axis: int, values: Values) -> Changes:
+    """Pass back the last cotangent of each entry among those of each index of an axis."""
+    equation = known.program.operations[number]
+    assert equation.moved is not None
+    moved = np.moveaxis(equation.moved.reshape(equation.shapes[0]), axis, 0)
+    kept = np.zeros(moved.shape)
+    for part, mask in zip(moved.reshape(len(moved), -1), kept, strict=True):
+        _, first = np.unique(part[::-1], return_index=True)
+        mask.ravel()[part.size - 1 - first] = 1
+    return {(number, 0): Change(0, before=np.moveaxis(kept, 0, axis))}
+
+
+def keep_one_update(
+    known: Structure, numbers: Sequence[int], across: bool, last: bool, values: Values
+) -> Changes:
+    """Pass back one cotangent for each entry: of every lookup, or of all lookups together."""
+    changes, taken = dict[Edge, Change](), np.array([], int)
+    for number in reversed(numbers) if last else numbers:
+        equation = known.program.operations[number]
+        moved = equation.moved
+        assert moved is not None
+        # Of equal indices in one lookup, an assignment leaves the last.
+        backwards = last or across
+        order = moved[::-1] if backwards else moved
+        _, first = np.unique(order, return_index=True)
+        kept = np.zeros(moved.size, bool)
+        kept[len(moved) - 1 - first if backwards else first] = True
+        if across:
+            kept &= ~np.isin(moved, taken)
+            taken = np.concatenate([taken, moved])
+        changes[number, 0] = Change(0, before=kept.reshape(equation.shapes[0]).astype(float))
+    return changes
+
+
+def list_wrong_rows(
+    known: Structure, slot: int, numbers: Sequence[int]
+) -> Iterator[OperationMistake]:
+    """List updates at the row that another step looks up, such as that of its target."""
+    operations = known.program.operations
+    moved = [m for number in numbers if (m := operations[number].moved) is not None]
+    shapes = {operations[number].shapes for number in numbers}
+    if len(numbers) < 2 or len(shapes) > 1 or all(np.array_equal(moved[0], m) for m in moved[1:]):
+        return
+    what = f"the update of a row of `{known.leaf[slot]}` goes to that which the"
+    for which, order in list_orders(len(numbers)):
+        changes = partial(update_rows, known, numbers, [moved[k] for k in order])
+        said = f"{what} {which} iteration looks up"
+        yield OperationMistake(NAME, said, numbers[0], changes)
+
+
+def update_rows(
+    known: Structure, numbers: Sequence[int], rows: Sequence[Array | None], values: Values
+) -> Changes:
+    """Pass what arrives at each lookup back to these rows."""
+    changes = dict[Edge, Change]()
+    for number, moved in zip(numbers, rows, strict=True):
+        given = [values[slot] for slot in known.program.operations[number].inputs]
+
+        def through(arriving: Any, given: Any = given, moved: Any = moved) -> Any:
+            return move_back(moved, given, arriving[0], EXACTLY)[0]
+
+        changes[number, 0] = Change(0, through=through)
+    return changes
+
+
+def list_assigned_rows(
+    known: Structure, slot: int, numbers: Sequence[int]
+) -> Iterator[OperationMistake]:
+    """List rows that are assigned in the loop, and lose what other uses of the matrix add."""
+    steps = [known.step.get(number, -1) for number in numbers]
+    uses = [(n, k) for n, k in known.users[slot] if n in known.step and n not in numbers]
+    if not uses or -1 in steps:
+        return
+    what = f"a row of `{known.leaf[slot]}` is assigned where it is looked up, and loses"
+    for own, which in ((0, "what this step and those after it"), (1, "what the steps after it")):
+        changes = partial(assign_rows, known, numbers, uses, own)
+        said = f"{what} {which} add to it in other places"
+        yield OperationMistake("repeated-index", said, numbers[0], changes)
+
+
+def assign_rows(
+    known: Structure,
+    numbers: Sequence[int],
+    uses: Sequence[Edge],
+    own: int,
+    values: Values,
+) -> Changes:
+    """Keep the first update of each entry, and of other uses those of the steps before it."""
+    changes = keep_one_update(known, numbers, True, False, values)
+    for number, operand in uses:
+        lost = np.zeros(values[known.program.operations[number].inputs[operand]].shape[1:])
+        for lookup in numbers:
+            moved = known.program.operations[lookup].moved
+            if moved is not None and known.step[lookup] + own <= known.step[number]:
+                lost.ravel()[moved] = 1
+        changes[number, operand] = Change(operand, after=1 - lost)
+    return changes

@@ -1,0 +1,60 @@
+"""Gradients of an own model that are zero at all parameters, and are right if zero to rounding.
+
+docs/derivation.md, section 10.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import Change, backward
+from bptt_verifier.program.reach import reaches
+from bptt_verifier.program.trace import Program
+from bptt_verifier.reference.case import Case
+from bptt_verifier.tolerance.bounds import RESOLVING
+from bptt_verifier.tolerance.comparison import find_coarsest_dtype
+
+UNBALANCE = 2.0**-20  # relative changes of cotangents that show which terms cancel
+
+
+def find_zeros(program: Program, slots: Sequence[Any], cases: Sequence[Case]) -> frozenset[str]:
+    """Find the gradients that are zero, to rounding, at all parameters, while others are not.
+
+    They cancel, as that of a bias before a normalisation, or the loss does not depend on the
+    parameter, as on W if h is zero. Zeros of another kind, such as those of a branch that is never
+    taken, or of a unit that is dead in every case, show nothing.
+    """
+    zeros = set(program.leaves) if cases else set[str]()
+    for case in cases:
+        assert case.truth is not None
+        known = case.truth(find_coarsest_dtype(*case.arguments.values()), ())
+        largest = max(float(np.max(np.abs(known.values[name]))) for name in case.arguments)
+        for name in list(zeros):
+            value, allowed = np.abs(known.values[name]), known.allowed[name]
+            if not ((value <= allowed).all() and np.max(allowed) <= RESOLVING * largest):
+                zeros.discard(name)
+    if not zeros:
+        return frozenset()
+    assert cases[0].truth is not None
+    moved, limits = unbalance(program, slots), cases[0].truth(np.float64, ()).allowed
+    cancel = {name for name in zeros if (np.abs(moved[name]) > limits[name]).any()}
+    # On another path through its branches the loss may depend on a parameter.
+    others = zeros - cancel if not program.decided else set()
+    return frozenset(cancel | {name for name in others if not reaches(program, name)})
+
+
+def unbalance(program: Program, slots: Sequence[Any]) -> dict[str, Array]:
+    """Compute the gradient with every cotangent multiplied by another factor close to one.
+
+    Where terms cancel, in the gradient of a whole parameter, they no longer do.
+    """
+    rng = np.random.default_rng(0)
+    # A complex factor: a real part may be zero because the number is imaginary.
+    changes = {
+        (number, operand): Change(operand, after=1 + UNBALANCE * complex(*rng.uniform(-1, 1, 2)))
+        for number, operation in enumerate(program.operations)
+        for operand in range(len(operation.inputs))
+    }
+    return backward(program, slots, (changes,))

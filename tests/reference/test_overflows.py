@@ -1,0 +1,54 @@
+"""The exponents up to which every formula of a loss is within float32."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.trace import forward, trace
+from bptt_verifier.reference.overflows import EXPONENT, MASKED, find_largest_exponent
+
+
+def find(loss: Any, **params: Any) -> float:
+    """The largest exponent of a loss at these parameters."""
+    given = {name: np.asarray(value, float) for name, value in params.items()}
+    with use_float64():
+        program = trace(lambda p, xp: loss(p), given)
+        return find_largest_exponent(program, forward(program, given))
+
+
+LOSSES: dict[str, tuple[Any, float]] = {
+    "exp": (lambda p: jnp.exp(p["w"]).sum(), 90.0),
+    "tanh": (lambda p: jnp.tanh(-p["w"]).sum(), 90.0),
+    "cosh": (lambda p: jnp.log(jnp.cosh(p["w"])).sum(), 90.0),
+    "softmax": (lambda p: jax.nn.log_softmax(p["w"])[0], 90.0),  # of e^{z - m}, m = 90
+    "two": (lambda p: jnp.logaddexp(p["w"], p["w"] - 1).sum(), 90.0),  # of e^{-1}
+    "relu": (lambda p: jnp.maximum(p["w"], 0).sum() + jnp.exp(p["w"] / 90).sum(), 1.0),
+    "no exponent": (lambda p: (p["w"] ** 2).max(), 0.0),
+    "mask": (lambda p: jnp.exp(p["w"] - 2 * MASKED).sum(), 0.0),
+    "infinite mask": (lambda p: jnp.exp(p["w"] - jnp.inf).sum(), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_exponent_is_an_operand_of_exponentials_or_a_maximum_beside_them(name: str) -> None:
+    loss, exponent = LOSSES[name]
+    assert find(loss, w=[3.0, 90.0]) == pytest.approx(exponent)
+
+
+def test_up_to_the_limit_formulas_lose_nothing_in_float32_and_beyond_they_do() -> None:
+    def slope_of_plain_softmax(a: float) -> float:
+        z = jnp.full(2**11, a, jnp.float32)
+        return float(jax.grad(lambda p: jnp.log(jnp.exp(z[0] + p) / jnp.exp(z + p).sum()))(0.0))
+
+    def slope_of_log_cosh(a: float) -> float:
+        return float(jax.grad(lambda p: jnp.log(jnp.cosh(p)) / 36)(jnp.float32(a)))
+
+    found = [slope_of_plain_softmax(a) for a in (1.0, EXPONENT)]
+    assert found == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert slope_of_plain_softmax(1.05 * EXPONENT) == pytest.approx(1.0)
+    assert slope_of_log_cosh(EXPONENT) == pytest.approx(1 / 36)
+    assert slope_of_log_cosh(88.0) == 0.0

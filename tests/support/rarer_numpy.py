@@ -1,0 +1,113 @@
+"""What plain code does with NumPy's rarer functions, each as a function of the parameters `P`."""
+
+import logging
+import math
+
+import numpy as np
+
+from tests.support.plain_numpy import traced
+
+HANDLER = logging.Handler()
+HANDLER.emit = lambda record: record.getMessage()
+NAMES = globals()  # the names of the module, a second time
+WEIGHTS = np.arange(12.0).reshape(3, 4)
+
+
+@np.vectorize
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z)) if z >= 0 else np.exp(z) / (1 + np.exp(z))
+
+
+@traced
+def finds_a_function_by_its_name(p):
+    return NAMES["np"].tanh(p["v"]).sum() + NAMES["WEIGHTS"][1] @ p["v"]
+
+
+@traced
+def vectorizes_functions_of_the_module(p):
+    count = np.vectorize(lambda z: 1 if z > 0 else 0)
+    return sigmoid(p["x"]).sum() + count(p["v"]).sum() * p["s"]
+
+
+@traced
+def iterates_by_nditer(p):
+    total = 0.0
+    for entry in np.nditer(p["x"].T):
+        total = 0.9 * total + float(entry)
+    it = np.nditer(p["x"], flags=["multi_index"], op_flags=["readwrite"])
+    while not it.finished:
+        total += p["x"][it.multi_index] ** 2 * it.multi_index[0]
+        it.iternext()
+    h = np.zeros((2, 2))
+    with np.nditer(h, op_flags=["readwrite"]) as entries:
+        for entry in entries:
+            entry[...] = p["s"]
+    return total + (h**2).sum() + np.fromiter((a * a for a in p["v"]), float).prod()
+
+
+@traced
+def reduces_by_other_functions(p):
+    return (
+        np.logaddexp.reduce(p["x"], axis=1).sum()
+        + np.add.reduceat(p["v"], [0, 2, 1]).prod()
+        + np.hypot.accumulate(p["x"], axis=1)[0, 2]
+        + np.subtract.reduce(p["v"])
+    )
+
+
+@traced
+def updates_at_an_index(p):
+    h = np.ones((3, 4)) * p["s"]
+    np.power.at(h, ([0, 0], [1, 1]), p["v"][:2] ** 2)
+    np.negative.at(h, [2])
+    np.place(h, WEIGHTS > 6, [p["s"], 2.0])
+    return (h * WEIGHTS).sum()
+
+
+@traced
+def views_windows(p):
+    windows = np.lib.stride_tricks.sliding_window_view(p["x"], (2, 2))
+    h = np.zeros(6)
+    h[1:5] = p["v"]
+    shifted = np.lib.stride_tricks.as_strided(h, (4, 3), h.strides * 2)
+    return (windows * p["x"][:2, :2]).sum((2, 3)).prod() + (shifted**2).sum()
+
+
+@traced
+def joins_lists_of_constants(p):
+    return (
+        (np.concatenate([p["v"], [1.0, 2]]) ** 2).sum()
+        + np.vstack([p["v"], [1, 2, 3, 4]]).std()
+        + np.linalg.multi_dot([p["x"], p["x"].T, p["x"], p["v"]]).sum()
+        + np.choose(np.array([0, 1, 0, 1]), [p["v"], p["v"] ** 2]).sum()
+    )
+
+
+@traced
+def clips_on_one_side(p):
+    return p["x"].clip(0).sum() + p["x"].clip(max=1).sum() + p["x"].clip(None, 0.5).prod()
+
+
+@traced
+def computes_on_sequences_by_math(p):
+    close = math.isclose(p["s"], 1.0, rel_tol=0.01)
+    return math.fsum(p["v"]) ** 2 + math.prod(p["v"]) + math.dist(p["v"], [0] * 4) + close
+
+
+@traced
+def compares_classes(p):
+    assert type(p["x"]) is np.ndarray
+    assert type(p["x"].sum()) is np.float64
+    assert type([]) is list
+    assert isinstance(type(p["x"]), type)
+    assert type(p["x"]).__name__ == "ndarray"
+    np.testing.assert_allclose(p["x"], p["x"])
+    return p["s"] ** 2
+
+
+@traced
+def logs_numbers(p):
+    logger = logging.Logger("training")
+    logger.addHandler(HANDLER)
+    logger.warning("loss %.3f after %d", p["s"], p["v"].argmax())
+    return p["s"] ** 2
