@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 FOLDER = Path(__file__).parent
@@ -17,6 +18,13 @@ COMMANDS = {
     "almost_right.svg": ["verify", "examples/almost_right.py"],
     "train.svg": ["train"],
 }
+# Rich's own red is too dark on this background.
+BACKGROUND, LETTERS = (41, 41, 41), (197, 200, 198)
+GREY, RED, GREEN, YELLOW = (75, 78, 85), (255, 123, 114), (152, 168, 75), (208, 179, 68)
+BLUE, MAGENTA, CYAN = (96, 138, 177), (152, 114, 159), (104, 160, 179)
+COLOURS = TerminalTheme(
+    BACKGROUND, LETTERS, [GREY, RED, GREEN, YELLOW, BLUE, MAGENTA, CYAN, LETTERS]
+)
 # Rich's own template loads fonts from the network; this one uses fonts of the reader's machine.
 SVG = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
@@ -60,7 +68,7 @@ def draw(arguments: list[str], width: int = 96) -> str:
         console = Console(record=True, width=width, file=nowhere, force_terminal=True)
         console.print(Text("$ bptt " + " ".join(arguments), style="bold"))
         console.print(Text.from_ansi(printed.stdout))
-        return console.export_svg(code_format=SVG, unique_id=arguments[0])
+        return console.export_svg(theme=COLOURS, code_format=SVG, unique_id=arguments[0])
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def load_to_resume(
     differ from `settings`, and where a new run would overwrite a file.
     """
     if path is None and resume:
-        raise ValueError("--resume: expected --checkpoint PATH with it, found none")
+        raise ValueError("--resume: expected --checkpoint FILE with it, found none")
     require_writable("--checkpoint", path, replaced=True)
     if path is None or not (resume or path.exists()):
         return None

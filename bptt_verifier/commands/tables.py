@@ -23,9 +23,9 @@ def verdict_text(verdict: Verdict) -> Text:
 
 
 def builtin_table(report: BuiltinReport) -> Table:
-    """A row for each gradient of each derivation."""
-    heading = "worst error\n÷ bound"
-    table = empty_table("derivation", "gradient", "cases", heading, "largest shape", "verdict")
+    """A row for each gradient of each derivation; the table fits eighty columns."""
+    shape = "largest shape\nT×B×D×H×O"
+    table = empty_table("derivation", "gradient", "cases", "error\n÷ bound", shape, "verdict")
     for column in table.columns[2:4]:
         column.justify = "right"
     previous = None
@@ -35,7 +35,8 @@ def builtin_table(report: BuiltinReport) -> Table:
         error = row.worst.comparison.error
         worst = f"{error:.3f}" if error < 1000 else f"{error:.1e}"
         name = "" if row.derivation == previous else row.derivation
-        cells = name, find_symbol(row.gradient), str(row.cases), worst, str(row.largest)
+        largest = "×".join(map(str, row.largest))
+        cells = name, find_symbol(row.gradient), str(row.cases), worst, largest
         table.add_row(*cells, verdict_text(row.verdict))
         previous = row.derivation
     return table

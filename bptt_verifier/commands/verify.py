@@ -292,11 +292,14 @@ def parse_names(text: str) -> list[str]:
 
 
 def parse_sizes(text: str) -> dict[str, int]:
-    """Parse sizes such as T=500,B=64. Raises ValueError where the text is none."""
+    """Parse sizes such as T=500,B=64. Raises ValueError for another text, or a size given twice."""
     found = [each.partition("=") for each in text.split(",")]
     if not all(letter and size.strip().isdecimal() for letter, _, size in found):
         raise ValueError(f"--sizes: expected sizes such as T=500,B=64, found {text!r}")
-    return {letter.strip(): int(size) for letter, _, size in found}
+    sizes = [(letter.strip(), int(size)) for letter, _, size in found]
+    if len(dict(sizes)) < len(sizes):
+        raise ValueError(f"--sizes: expected each size once, found {text}; give --sizes again")
+    return dict(sizes)
 
 
 def verify_derivations(

@@ -47,6 +47,7 @@ from bptt_verifier.program.source_file import (
     Recorder,
     find_definitions,
     find_function,
+    list_functions,
     load,
     read_cells,
 )
@@ -407,7 +408,11 @@ def read_named(
     if method:
         bound = getattr(found, method, None)
         if not callable(bound):
-            raise ValueError(f"{name}: expected a method {method} of {top}, found none")
+            kind = found if inspect.isclass(found) else type(found)
+            bases = reversed(kind.__mro__)
+            every = {n: each for base in bases for n, each in vars(base).items() if n[:1] != "_"}
+            others = list_functions(every)
+            raise ValueError(f"{name}: expected a method {method} of {top}, found {others}")
         return read_function(bound, name, recorded.get(method), chosen)
     if inspect.isfunction(found) or find_methods(found) is None:
         if not callable(found):

@@ -372,10 +372,10 @@ def find_function(module: ModuleType, name: str, file: Path) -> Callable[..., An
     """Find the function of that name in a module. Raises ValueError where there is none."""
     found = getattr(module, name, None)
     if not callable(found):
-        raise ValueError(
-            f"FILE: expected a function {name} in {file}, found {list_functions(vars(module))}"
-            f"; name yours, such as {file}:NAME"
-        )
+        what = f"a value of type {type(found).__name__} of that name"
+        if not hasattr(module, name):
+            what = f"{list_functions(vars(module))}; name yours, such as {file}:NAME"
+        raise ValueError(f"FILE: expected a function {name} in {file}, found {what}")
     return found  # type: ignore[no-any-return]
 
 

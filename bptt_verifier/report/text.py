@@ -1,6 +1,7 @@
 """Findings as plain text: the verdict, the mistake, a table by gradient, the smallest case."""
 
 import os
+from contextlib import suppress
 from io import StringIO
 from math import isfinite
 from pathlib import Path
@@ -130,9 +131,10 @@ def find_place(findings: Findings) -> str:
 
 def find_line(mistake: Mistake) -> str:
     """Find the line that makes a mistake, or that it is about; its file from the current folder."""
-    place = (mistake.details.get("backward") or mistake.details).get("file_line") or ""
-    here = f"{Path.cwd()}{os.sep}"
-    return str(place).removeprefix(here)
+    place = str((mistake.details.get("backward") or mistake.details).get("file_line") or "")
+    with suppress(OSError):  # the folder may have been deleted
+        return place.removeprefix(f"{Path.cwd()}{os.sep}")
+    return place
 
 
 def shorten_explanation(mistake: Mistake) -> str:

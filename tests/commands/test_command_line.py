@@ -100,6 +100,7 @@ COMMANDS = "verify, prove, accuracy, explain, flow, train, docket"
         (["verify", "-x"], "-x: no such option of bptt verify; see bptt verify --help"),
         (["verify", "a.py", "b.py"], "bptt verify: expected no more arguments, found 'b.py'; see bptt verify --help"),
         (["verify", "a.py", "--model", "lstm", "--model=gru"], "--model: expected it once, found it several times"),
+        (["verify", "a.py", "--sizes", "T=5,T=6"], "--sizes: expected each size once, found T=5,T=6; give --sizes again"),
         (["train", "--seed", "1", "--seed", "1"], "--seed: expected it once, found it several times"),
         (["verify", "https://example.com/a.py"], "FILE: expected a file on this computer, found the address https://example.com/a.py; fetch the file first"),
         (["verify", "--own", "file:///a.py:f"], "FILE: expected a file on this computer, found the address file:///a.py:f"),

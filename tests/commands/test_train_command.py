@@ -349,7 +349,7 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_training(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--resume", "--resume: expected --checkpoint PATH with it, found none"),
+        ("--resume", "--resume: expected --checkpoint FILE with it, found none"),
         ("--resume --checkpoint no.npz", "--resume: expected a checkpoint, found no file no.npz"),
         (
             "--checkpoint run.npz",

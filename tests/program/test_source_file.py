@@ -12,6 +12,7 @@ from bptt_verifier.program.source_file import (
     Recorder,
     copy_deeply,
     find_definitions,
+    find_function,
     load,
     order_path,
     read_cells,
@@ -142,6 +143,16 @@ def test_a_folder_is_refused_with_the_files_in_it(tmp_path: Path) -> None:
     write(tmp_path, "")
     with pytest.raises(ValueError, match=r"found the folder .*, which is no file; .*: model.py"):
         read_cells(tmp_path)
+
+
+def test_a_value_in_the_place_of_a_function_is_told_by_its_type(tmp_path: Path) -> None:
+    module = load(write(tmp_path, "loss = 3\ndef other(): pass"))
+    with pytest.raises(
+        ValueError, match=r"expected a function loss in m.py, found a value of type int"
+    ):
+        find_function(module, "loss", Path("m.py"))
+    with pytest.raises(ValueError, match=r"found other; name yours, such as m.py:NAME"):
+        find_function(module, "gradients", Path("m.py"))
 
 
 def test_a_folder_without_python_files_is_said_to_have_none(tmp_path: Path) -> None:

@@ -18,12 +18,15 @@ REFUSED = re.compile(
 # only once the built site shows it.
 COMMANDS = frozenset(
     """
-    alpha approx ast bar begin beta big Big bigg cdot circ cosh cr deg delta Delta div dot dots ell
-    end enspace epsilon eta exp frac gamma ge gg hat in infty int kappa lambda langle lbrace le
-    left leftarrow ln log lVert mathbb mathcal mathrm max min mu neq nu odot overline partial Phi
-    pi pm prod psi qquad quad rangle rbrace rho right Rightarrow rVert sigma sqrt sum tag tanh tau
-    tbinom text textstyle texttt tfrac theta tilde times to top underbrace varepsilon varphi Vert
-    xi
+    alpha approx arctan arg ast bar begin beta big Big bigg cap cdot cdots circ cos cosh cr cup
+    deg delta Delta det div dot dots ell end enspace epsilon equiv eta exists exp forall frac
+    gamma Gamma ge geq gg hat iff implies in inf infty int iota kappa lambda Lambda langle
+    lbrace lceil ldots le left leftarrow Leftarrow leq lfloor lim ln log lVert mapsto mathbb
+    mathbf mathcal mathrm mathsf max mid min mu nabla ne neq nu odot omega Omega oplus otimes
+    overline partial phi Phi pi Pi pm prod propto psi Psi qquad quad rangle rbrace rceil rfloor
+    rho right Rightarrow rVert setminus sigma Sigma sim sin sqrt star subset sum sup tag tanh
+    tau tbinom text textstyle texttt tfrac theta Theta tilde times to top underbrace varepsilon
+    varphi vdots vec vee Vert wedge widehat widetilde xi Xi zeta
     """.split()
 )
 

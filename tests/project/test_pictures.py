@@ -9,6 +9,7 @@ import pytest
 from bptt_verifier import verify
 from bptt_verifier.judge.builtin import CELL_DERIVATIONS, DERIVATIONS, TANGENT_DERIVATIONS
 from bptt_verifier.program.source_file import load
+from tests.support.colour_vision import find_contrast
 from tests.support.documentation import load_builder
 from tests.support.modules import ROOT
 
@@ -74,6 +75,15 @@ def test_another_word_or_count_in_a_picture_is_noticed() -> None:
     assert without_measurements(picture.replace("2.83e+13", "2.84e+13")) == without_measurements(
         picture
     )
+
+
+@pytest.mark.parametrize("name", PICTURES.COMMANDS)
+def test_the_colours_of_a_picture_stand_out_from_its_background(name: str) -> None:
+    picture = read_picture(name)
+    (background,) = re.findall(r'rx="8" fill="(#\w{6})"', picture)
+    colours = set(re.findall(r"\{ fill: (#\w{6})", picture))
+    assert len(colours) > 1
+    assert all(find_contrast(background, each) >= 4.5 for each in colours)
 
 
 def list_unreachable_pictures(page: str, address: str) -> list[str]:

@@ -227,6 +227,17 @@ def test_a_report_is_summarised_on_one_line(report: Report, line: str) -> None:
     assert summarise(report) == line
 
 
+def test_a_report_is_summarised_where_the_current_folder_is_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> Path:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "cwd", fail)
+    report = Report("mine", Verdict.DISAGREES, (OPERATION,))
+    assert summarise(report).startswith("disagrees: wrong, at /there/net.py:3: ")
+
+
 # The functions that a test calls.
 
 

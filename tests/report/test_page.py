@@ -59,6 +59,8 @@ def test_every_colour_has_a_value_in_both_themes_and_stands_in_the_style_alone()
         '[data-jp-theme-light="false"] .bptt',
         ".vscode-dark .bptt",
         '[theme="dark"] .bptt',
+        '[data-theme="light"] .bptt',
+        '[data-theme="dark"] .bptt',
     ):
         assert selector in STYLE
 
