@@ -342,7 +342,7 @@ def test_no_worker_of_a_file_outlives_the_command(ending: signal.Signals, second
     _, err = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGKILL)
     assert "Traceback" not in err
-    for _ in range(200):
+    for _ in range(1200):  # a worker that starts looks for its parent after its imports
         if not any(Path(f"/proc/{pid}").is_dir() for pid in pids):
             return
         time.sleep(0.05)
