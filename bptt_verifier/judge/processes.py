@@ -64,9 +64,9 @@ def hide_user_code() -> Iterator[None]:
 def started_workers(
     number: int, warm_up: Callable[..., object] | None = None, *arguments: Any
 ) -> Iterator[ProcessPoolExecutor]:
-    """Workers that are ended at once where an exception, such as Ctrl-C, ends the block.
+    """Workers that are ended at once where the block ends, or an exception such as Ctrl-C ends it.
 
-    Each calls `warm_up(*arguments)` before it takes work.
+    Each calls `warm_up(*arguments)` before it takes work; no one waits for those that still do.
     """
     pool = ProcessPoolExecutor(number, get_context("spawn"), prepare_worker, (warm_up, *arguments))
     try:
@@ -74,10 +74,8 @@ def started_workers(
             for _ in range(number):  # each starts a process
                 pool.submit(int)
         yield pool
-    except BaseException:
+    finally:
         processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
-        raise
-    pool.shutdown()

@@ -23,6 +23,7 @@ from bptt_verifier.judge.builtin import (
     verify_builtin,
 )
 from bptt_verifier.judge.campaign import Campaign, Keep, Ledger, compare_cases, run_campaign
+from bptt_verifier.judge.processes import started_workers
 from bptt_verifier.judge.tally import Tally
 from bptt_verifier.judge.workers import choose_execution
 from bptt_verifier.tolerance.comparison import Verdict
@@ -60,6 +61,13 @@ def test_the_report_does_not_depend_on_who_compares_or_in_which_order(
     shared = run_campaign(7, CAMPAIGN, choose_execution(2), together=3, progress=done.append)
     assert shared.to_dict() == alone(7)
     assert done == [1, 4, 7]
+
+
+def test_no_one_waits_for_workers_that_are_not_ready_when_all_is_done() -> None:
+    started = time.monotonic()
+    with started_workers(1, time.sleep, 600):
+        pass
+    assert time.monotonic() - started < 300
 
 
 @pytest.mark.parametrize(("pools", "kept"), [(1, 1), (2, 0), (4, 1), (99, 0)])
