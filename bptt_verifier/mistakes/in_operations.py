@@ -293,6 +293,7 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
     """List mistakes that cut or scale what is passed back to one operand, or to all."""
     active = known.active(*group)
     zero, scaled, flipped = "zero-gradient", "constant-factor", "sign-flipped"
+    twice = "path-counted-twice"
     # Uses at all steps have the name of a step; others are only the first and the last of several.
     of_steps = len(group) == known.steps and group[0] in known.step
     for operand in active:
@@ -302,10 +303,12 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         role = find_role(known, group, operand)
         for name, said, by in (
             (zero, none, 0.0),
-            ("path-counted-twice", f"{path} is counted twice", 2.0),
+            (twice, f"{path} is counted twice, or has a factor 2", 2.0),
             (flipped, f"{path} has the wrong sign", -1.0),
         ):
-            yield scale_edges(name, said, edges, by)._replace(family=(name, role))
+            details = {"or": [scaled]} if name == twice else {}
+            made = scale_edges(name, said, edges, by)
+            yield made._replace(family=(name, role), details=details)
         yield scale_edges(scaled, f"{path} is halved", edges, 0.5, factor=0.5)
         uses = [("first", "", edges[:1], edges[1:]), ("last", "", edges[-1:], edges[:-1])]
         uses += list_uses_by_sequence(known, edges) if of_steps else []

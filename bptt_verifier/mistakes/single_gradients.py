@@ -206,7 +206,7 @@ def list_update_findings(
     true, w = back.gradient(name).ravel(), read(name, back).ravel()
     submitted = case.wanted[name].submitted.ravel()
     columns = np.stack([true, w], axis=1)
-    if not np.isfinite(columns).all() or not true.any():
+    if not np.isfinite(columns).all() or not (true.any() or w.any()):
         return
     size = np.max(np.abs(columns), axis=0)
     size[size == 0] = 1.0
@@ -217,6 +217,8 @@ def list_update_findings(
     (g, p), *_ = np.linalg.lstsq(scaled, submitted, rcond=None)
     with np.errstate(all="ignore"):
         rate, decay = map(round_as_written, (float(g / size[0]), float(p / size[1])))
+    if not true.any():
+        rate = 1.0  # a decay may be all that is left of a gradient
     if rate == 0 or not np.isfinite([rate, decay]).all():
         return
 

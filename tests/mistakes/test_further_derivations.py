@@ -92,3 +92,14 @@ def test_a_discount_that_one_path_has_twice_is_named() -> None:
     (found,) = diagnose_numbers(loss, params, gradients)
     assert found.name == "factor-twice"
     assert "`discount[t]` of its step once more" in found.explanation
+
+
+def test_a_weight_decay_is_named_where_a_gradient_is_otherwise_zero() -> None:
+    right = MODELS["columns"].gradients
+
+    def gradients(p: Any) -> dict[str, Any]:
+        decayed = {name: value + 0.01 * p[name] for name, value in right(p).items()}
+        return decayed | {"b": 0.01 * p["b"]}
+
+    found = diagnose_numbers(MODELS["columns"].loss, MODELS["columns"].params, gradients)
+    assert {mistake.name for mistake in found} == {"weight-decay", "zero-gradient"}
