@@ -7,12 +7,12 @@ that arrays are those of `numpy_arrays`. Its attribute `stands_for` is the other
 import builtins
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from importlib import import_module
 from itertools import islice
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 from bptt_verifier.program import numpy_methods
 from bptt_verifier.program.decisions import UntraceableError
@@ -143,7 +143,8 @@ def stand_in_math(name: str, function: Any) -> Any:
             found = np.log(given[0]) / np.log(given[1])
         else:
             known = MATH.get(name, name)
-            other = getattr(scipy.special, known, None) or getattr(np, known, None)
+            special = import_module("scipy.special")
+            other = getattr(special, known, None) or getattr(np, known, None)
             if other is None:
                 raise UntraceableError(f"JAX has no counterpart of math.{name}")
             found = other(*given)

@@ -3,8 +3,8 @@
 Most functions have the same name and arguments in JAX. The tables list the others.
 """
 
+import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -12,20 +12,18 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 import jax.scipy.special
 import numpy as np
-import scipy.linalg
-import scipy.special
 from jax import lax
 
 Rule = Callable[..., Any]
 
-# The modules whose functions have rules, and where JAX has those.
-MODULES: tuple[tuple[ModuleType, tuple[Any, ...]], ...] = (
-    (np, (jnp,)),
-    (np.linalg, (jnp.linalg,)),
-    (np.fft, (jnp.fft,)),
-    (scipy.special, (jax.scipy.special, jax.nn, jnp)),
-    (scipy.linalg, (jax.scipy.linalg, jnp.linalg)),
-)
+# The modules whose functions have rules, and where JAX has those. The user imports SciPy, if any.
+MODULES: dict[str, tuple[Any, ...]] = {
+    "numpy": (jnp,),
+    "numpy.linalg": (jnp.linalg,),
+    "numpy.fft": (jnp.fft,),
+    "scipy.special": (jax.scipy.special, jax.nn, jnp),
+    "scipy.linalg": (jax.scipy.linalg, jnp.linalg),
+}
 # Options that change neither numbers nor shapes.
 IGNORED = frozenset("order casting subok like copy optimize".split())
 # Functions whose arrays all take the dtype of the result.
@@ -134,8 +132,8 @@ MATH = {
 def find_rule(function: Any) -> Rule | None:
     """Find the function of JAX that computes a function of NumPy or SciPy."""
     name = str(getattr(function, "__name__", ""))
-    for module, places in MODULES:
-        if getattr(module, name, None) is function:
+    for module, places in MODULES.items():
+        if getattr(sys.modules.get(module), name, None) is function:
             if name in SPECIAL:
                 return SPECIAL[name]
             found = (getattr(place, name, None) for place in places)

@@ -314,6 +314,8 @@ def describe_failure(file: Path, error: BaseException, cells: Sequence[Cell]) ->
     said = f"FILE: {file} cannot be run: {cell}{line}{type(error).__name__}"
     stated = error.msg if isinstance(error, SyntaxError) else message_of(error)
     said += f": {stated}" if stated else ""
+    if cell and isinstance(error, NameError):
+        said += "; the cells are run from the first to the last"
     others = [f for f in frames if not f.filename.startswith("<") and f not in own]
     inner = frames[-1] if frames and frames[-1] in others else None
     if own and inner is not None and Path(inner.filename).parent == file.resolve().parent:
