@@ -19,21 +19,23 @@ def from_torch(function: Callable[..., Any], *, device: str | None = None) -> Ke
     The function may be a class of `torch.autograd.Function`. A module's first argument is the
     mapping of its parameters by name, which the stated function gets as well, or it has its inputs
     alone. Arrays become tensors on `device`, by default where those given are, else on the CPU.
-    Raises TypeError without a function, and ValueError without PyTorch or the device.
+    Raises TypeError without a function, and ValueError without the device.
     """
     torch: Any = find_torch()
     if not callable(function):
         raise TypeError(f"function: expected a function or a module, found {type_name(function)}")
-    if torch is None:
-        raise ValueError("from_torch: expected PyTorch to be imported before")
-    if device is not None and isinstance(attempt(torch.zeros, 1, device=device), Failure):
+    known = torch is None or device is None
+    if not known and isinstance(attempt(torch.zeros, 1, device=device), Failure):
         raise ValueError(f"device: expected one that PyTorch can use here, found {device!r}")
-    own = make_function(function)
 
     def call(arguments: Any) -> Any:
+        own = make_function(function)
         return own(**arguments) if isinstance(arguments, Mapping) else own(*arguments)
 
     def backward(arguments: Any, cotangents: Any) -> Any:
+        torch: Any = find_torch()
+        if torch is None:
+            raise ValueError("from_torch: expected PyTorch to be installed and imported")
         with torch.enable_grad():
             leaves, form = jax.tree.flatten(arguments)
             tensors = [to_tensor(each, device) for each in leaves]

@@ -29,7 +29,8 @@ from bptt_verifier.program.trace import Program, forward
 
 DROPPED = "recurrent-path-dropped"
 STATES = 4  # states of which every subset is tried
-CHUNKS = 12  # longest chunk of a truncation that is tried
+CHUNKS = 12  # longest chunk of a truncation that is tried, except for these
+TILES = (16, 32, 64, 128)  # steps of the chunks of kernels
 ADJOINTS = 8  # other adjoints of a step that are tried in the place of one
 
 
@@ -144,7 +145,8 @@ def list_truncations(
         said += ending
         if cut or not whose:
             yield scale_edges(name, said, cut, 0.0, (cut or edges)[0], steps=steps - first)
-    for length in range(2, min(steps, CHUNKS + 1)):
+    of_kernels = [length for length in TILES if CHUNKS < length < steps]
+    for length in (*range(2, min(steps, CHUNKS + 1)), *of_kernels):
         starts = {0, steps % length} if length > 3 else range(length)
         for start in sorted(starts):
             bounds = [t for t in range(1, steps) if t % length == start % length]

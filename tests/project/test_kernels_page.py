@@ -7,7 +7,10 @@ from typing import Any
 from bptt_verifier import Verdict
 from bptt_verifier.adapters import Kernel
 from bptt_verifier.adapters.of_c import read_signature
+from tests.support.c_gru import MISTAKES as GRU_MISTAKES
+from tests.support.kernel_gallery import GALLERY
 from tests.support.modules import ROOT
+from tests.support.torch_kernels import MISTAKES as LSTM_MISTAKES
 
 PAGE = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -42,3 +45,10 @@ def test_every_finding_on_the_page_is_one_of_the_code_and_the_other_way_round() 
     assert {name for name in names if f'"{name}"' not in code} == set()
     made = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', code))
     assert made - names - {"wrong-shape", "not-finite"} == set()
+
+
+def test_the_gallery_lists_every_kernel_and_mistake_of_the_tests() -> None:
+    listed = [mistake for each in GALLERY.values() for mistake in each.mistakes]
+    rows = [line for line in PAGE.splitlines() if line.startswith("| ")]
+    for known in (*GALLERY, *listed, *LSTM_MISTAKES, *GRU_MISTAKES):
+        assert sum(f"| {known} |" in row for row in rows) == 1, known

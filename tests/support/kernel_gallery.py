@@ -318,7 +318,7 @@ GALLERY = {
         {
             "the last chunk is left out": "zero from index 32, a multiple of 32, to the end",
             "no state before a chunk": "at multiples of 16",
-            "nothing is carried between chunks": "entries are wrong",
+            "nothing is carried between chunks": "beyond chunks of 16 steps",
         },
     ),
     "a selective scan": Exhibit(
