@@ -7,8 +7,9 @@ BENCH_SET_UP := .venv/bench-set-up
 DOCS_SET_UP := .venv/docs-set-up
 
 # Pins what is installed and, in both spellings that pip knows, what builds it.
-export PIP_CONSTRAINT := constraints.txt
-export PIP_BUILD_CONSTRAINT := constraints.txt
+CONSTRAINTS ?= constraints.txt
+export PIP_CONSTRAINT := $(CONSTRAINTS)
+export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The files whose mutants `make mutants` tries; all of mutation/tests.toml where it is empty.
@@ -101,7 +102,7 @@ docs: $(DOCS_SET_UP)
 	@$(BIN)/python docs/check_links.py build/site
 	@echo "The site is in build/site/index.html."
 
-$(SET_UP): pyproject.toml constraints.txt
+$(SET_UP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Setting up .venv: about a minute, once."

@@ -172,6 +172,4 @@ RETAKEN: dict[str, tuple[str, ...]] = {
     "parallel": ("--suite", "parallel"),
     "parallel-lstm": ("--suite", "parallel", "--model", "lstm"),
     "parallel-gru": ("--suite", "parallel", "--model", "gru"),
-    "limits-lstm": ("--suite", "limits", "--model", "lstm"),
-    "limits-gru": ("--suite", "limits", "--model", "gru"),
 }  # fmt: skip

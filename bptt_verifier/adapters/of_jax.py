@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from bptt_verifier.adapters.kernel import Kernel
+from bptt_verifier.program.attempt import type_name
 from bptt_verifier.tolerance.formats import is_floating
 
 UNTYPED_VJP: Any = jax.vjp
@@ -22,7 +23,10 @@ def from_jax(
 
     With `jit`, it is compiled. With `vmap`, it is one element of two of a batch, and with `scan`
     one step of two, compiled as well: the rules that a custom primitive has for these are judged.
+    Raises TypeError without a function.
     """
+    if not callable(function):
+        raise TypeError(f"function: expected a function, found {type_name(function)}")
 
     def call(arguments: Any) -> Any:
         named = isinstance(arguments, Mapping)

@@ -8,23 +8,30 @@ import numpy as np
 
 from bptt_verifier.adapters.kernel import Kernel
 from bptt_verifier.program.arguments import convert_to_numpy, make_tensor
+from bptt_verifier.program.attempt import Failure, attempt, type_name
+from bptt_verifier.program.torch_modules import make_function
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 
 
 def from_torch(function: Callable[..., Any], *, device: str | None = None) -> Kernel:
     """Make a kernel of a function or module of PyTorch, which autograd differentiates.
 
-    A module's first argument is the mapping of its parameters by name; the stated function gets the
-    same. Arrays become tensors on `device`, by default where those given are, else on the CPU.
+    The function may be a class of `torch.autograd.Function`. A module's first argument is the
+    mapping of its parameters by name, which the stated function gets as well, or it has its inputs
+    alone. Arrays become tensors on `device`, by default where those given are, else on the CPU.
+    Raises TypeError without a function, and ValueError without PyTorch or the device.
     """
     torch: Any = find_torch()
-    is_module = torch is not None and isinstance(function, torch.nn.Module)
+    if not callable(function):
+        raise TypeError(f"function: expected a function or a module, found {type_name(function)}")
+    if torch is None:
+        raise ValueError("from_torch: expected PyTorch to be imported before")
+    if device is not None and isinstance(attempt(torch.zeros, 1, device=device), Failure):
+        raise ValueError(f"device: expected one that PyTorch can use here, found {device!r}")
+    own = make_function(function)
 
     def call(arguments: Any) -> Any:
-        if is_module:
-            return torch.func.functional_call(function, arguments[0], tuple(arguments[1:]))
-        named = isinstance(arguments, Mapping)
-        return function(**arguments) if named else function(*arguments)
+        return own(**arguments) if isinstance(arguments, Mapping) else own(*arguments)
 
     def backward(arguments: Any, cotangents: Any) -> Any:
         with torch.enable_grad():

@@ -89,12 +89,14 @@ def describe_object(name: str, found: object) -> str:
 
 def suggest_function(defined: Definitions) -> str:
     """Suggest the last function that returns several values, of which one is named as a loss."""
-    found = ""
-    for name, function in defined.functions.items():
-        values = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
-        parts = [part for v in values if isinstance(v, ast.Tuple) for part in flatten_tuples(v)]
-        found = name if LOSSES & {*map(name_expression, parts)} else found
-    return found
+    return next((n for n in reversed(defined.functions) if names_loss(defined.functions[n])), "")
+
+
+def names_loss(function: ast.FunctionDef) -> bool:
+    """True if a function returns several values, of which one is named as a loss."""
+    values = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
+    parts = [part for v in values if isinstance(v, ast.Tuple) for part in flatten_tuples(v)]
+    return bool(LOSSES & {*map(name_expression, parts)})
 
 
 def suggest_name(defined: Definitions) -> str:

@@ -157,11 +157,12 @@ def describe_hidden(
     """
     hidden: dict[str, list[str]] = {}
     formats = dict[str, None]()
+    told = {c.name for found in settled for c in found.comparisons if c.conclusive} - {*zeros}
     for found in settled:
         finest = find_coarsest_dtype(*found.case.arguments.values())
         for each in found.comparisons:
             coarse = np.finfo(found.dtypes[each.name]).eps > np.finfo(finest).eps
-            if each.name in zeros or each.name not in found.gradients or each.conclusive:
+            if each.name not in told.intersection(found.gradients) or each.conclusive:
                 continue
             if coarse and found.values[each.name].any():
                 hidden.setdefault(found.case.label, []).append(each.name)

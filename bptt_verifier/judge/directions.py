@@ -15,9 +15,9 @@ from bptt_verifier.judge.kernel_cases import (
 )
 from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
 from bptt_verifier.judge.kernel_diagnosis import name_gradient
+from bptt_verifier.judge.kernel_memory import OF_MEMORY
 from bptt_verifier.judge.kernel_path import CASES, KernelJudgement, find_zeros, require_settings
 from bptt_verifier.judge.kernel_precision import describe_resolution
-from bptt_verifier.judge.kernel_questions import OF_MEMORY
 from bptt_verifier.judge.options import DirectionOptions
 from bptt_verifier.judge.verify import add_origin, find_name, require_agreement
 from bptt_verifier.problems.problem import Array
@@ -28,6 +28,7 @@ from bptt_verifier.program.arguments import (
     read_settings,
 )
 from bptt_verifier.program.attempt import USERS, Failure, attempt, use_own_settings
+from bptt_verifier.program.torch_modules import make_function
 from bptt_verifier.reference.pushforwards import (
     Curvature,
     Pushforward,
@@ -215,9 +216,11 @@ def verify_along(
     subject: str | None,
 ) -> Report:
     """Judge a function of arguments and directions at the cases of all settings, and report."""
-    require_settings((function, stated), cases, seed)
+    own, of = ("hvp", "loss") if judgement is CurvatureJudgement else ("jvp", "forward")
+    require_settings({own: function, of: stated}, cases, seed)
     name = subject or find_name(function)
     with use_own_settings():
+        stated = make_function(stated, arguments)
         settings = read_settings(arguments, stated)
         every = [DirectionCalls(function, prepare(stated, each)) for each in settings]
         given = None if direction is None else read_direction(direction, settings[0])

@@ -20,6 +20,7 @@ from bptt_verifier.judge.candidates import (
     has_own_parameters,
     list_candidates,
     list_named,
+    names_loss,
     returns_loss_alone,
     suggest_name,
     takes_three,
@@ -241,6 +242,10 @@ def choose_kind(
     made = [each for each in candidates if each.partition(".")[0] in defined.objects.values()]
     if len(made) == 1 and all(each in defined.classes for each in candidates):
         return CODE, made[0]  # the others are its parts
+    # Layers return values with caches, which may have the letters of gradients.
+    sure = [n for n in candidates if n in defined.functions and names_loss(defined.functions[n])]
+    if len(sure) == 1 and all(each in defined.functions for each in candidates):
+        return CODE, sure[0]
     candidates = [*made, *(each for each in candidates if each not in made)]
     if len(candidates) == 1:
         return CODE, candidates[0]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.judge.kernel_calls import Answer, KernelCalls
@@ -25,12 +26,15 @@ from bptt_verifier.tolerance.scatter import IN_HALF
 # A mean error of so many times the scatter near the point is no rounding in a coarser format, of
 # which at least every hundredth is drawn anew there.
 BEYOND_ROUNDING = 64.0
+WIDE = 2.0**17  # the range of formats beyond float16, in which no typical number overflows
 NEAR_OVERFLOW = 16  # times smaller than a format's largest number may be what overflows inside
 # Neighbours at which rounding is imitated. Its errors hardly change from one to another.
 IMITATED = 4
 STEEPEST = 4  # the inverse of the largest slope of the logistic function
-SMALL = 32, 64  # times smaller arguments saturate no function
-SETTLED = 1.5  # times as large is a gradient, at most, that does not grow with smaller arguments
+SMALL = 32, 64  # times smaller arguments saturate no function: tanh at 12 has no digit left
+# Times as large is a gradient, at most, that does not grow with smaller arguments: between 1.11, of
+# tanh at 12, and 2, of a normalisation.
+SETTLED = 1.5
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 
@@ -282,16 +286,21 @@ def find_not_finite(
     """Find a result that is not finite where the exact one is, or which outputs may overflow.
 
     A gradient of which each such entry may overflow leaves the case out. Of an output, those
-    entries that may overflow are returned, by name, since its gradient may be finite.
+    entries that may overflow are returned, by name, since its gradient may be finite. A zero that
+    should be none counts as well where it may be 1 / ∞.
     """
     excused, left_out = {}, None
     for name, values in submitted.items():
         exact = true[name]
         bad = ~np.isfinite(values.astype(np.float64)) & np.isfinite(exact)
-        if not bad.any():
+        vanished = find_vanished(values, exact)
+        if not bad.any() and not vanished.any():
             continue
         dtypes = values.dtype, case.point.get(name, values).dtype
         reached = find_reached(name, exact, near, pullback, min(map(find_largest, dtypes)))
+        bad |= vanished & reached
+        if not bad.any():
+            continue
         if name in outputs and reached[bad].all():
             excused[name] = reached
             continue
@@ -314,6 +323,14 @@ def find_not_finite(
             return mistake
         left_out = left_out or mistake
     return left_out or excused
+
+
+def find_vanished(values: Array, exact: Array) -> Array:
+    """Find zeros in the place of numbers of a format with a small range: 1 / ∞ is 0."""
+    normal: Any = jnp.finfo
+    if find_largest(values.dtype) > WIDE:
+        return np.zeros(values.shape, bool)
+    return np.asarray((values == 0) & (np.abs(exact) > float(normal(values.dtype).tiny)))
 
 
 def find_reached(

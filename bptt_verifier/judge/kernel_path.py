@@ -1,23 +1,20 @@
 """The path from a kernel to a report, the same for pull-backs, push-forwards and Hessians."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from bptt_verifier.judge.conclusion import accept_zeros, show_numbers, summarise_parameters
+from bptt_verifier.judge.kernel_answers import Question, prepare_question
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
 from bptt_verifier.judge.kernel_comparisons import OVERFLOW, Found, compare_kernel
+from bptt_verifier.judge.kernel_memory import describe_indeterminacy, is_unwritten
 from bptt_verifier.judge.kernel_places import draw_map
-from bptt_verifier.judge.kernel_questions import (
-    EVERY,
-    Question,
-    find_lazy_answer,
-    prepare_question,
-)
+from bptt_verifier.judge.kernel_questions import EVERY, find_lazy_answer
 from bptt_verifier.judge.path import Judgement
 from bptt_verifier.judge.verify import require_function
 from bptt_verifier.report import Counterexample, Mistake, ParameterResult, Report
@@ -29,10 +26,10 @@ SHOWN = 20  # entries of a row that a report shows
 RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger factor on all of it
 
 
-def require_settings(functions: Iterable[Any], cases: int, seed: int) -> None:
+def require_settings(functions: Mapping[str, Any], cases: int, seed: int) -> None:
     """Raise TypeError or ValueError unless these are functions, a number of cases and a seed."""
-    for each in functions:
-        require_function(each)
+    for name, each in functions.items():
+        require_function(each, name)
     require_at_least(1, "cases", cases)
     require_at_least(0, "seed", seed)
 
@@ -83,9 +80,10 @@ class KernelJudgement(Judgement):
         lazy = tuple(map(self.reword, next(filter(None, answers), ())))
         parameters = summarise_kernel(self.found)
         verdict = overall(each.verdict for each in parameters.values())
+        changing = () if lazy else filter(None, map(describe_indeterminacy, self.asked))
         report = Report(
             self.name, Verdict.DISAGREES if lazy else verdict, lazy, parameters=parameters,
-            cases=len(self.found), notes=(*omitted, *self.describe()),
+            cases=len(self.found), notes=(*omitted, *self.describe(), *changing),
         )  # fmt: skip
         if verdict is not Verdict.DISAGREES:
             return report
@@ -103,10 +101,15 @@ class KernelJudgement(Judgement):
             here = compare_kernel(calls, case, self.tests, self.seed)
             if isinstance(here, Found):
                 self.found.append(here)
-                last = here
+                last = here if last is None or last.wrong or not here.wrong else last
             elif here.details.get(OVERFLOW):
                 self.left_out.append(case.label)
             else:
+                if here.name == "not-finite" and is_unwritten(calls, case):
+                    said = "what is not finite changes with what freed memory holds"
+                    here = Mistake(
+                        "unwritten-output", f"{here.explanation[:-1]}; {said}.", here.details
+                    )
                 mistakes = (self.reword(here),)
                 return Report(self.name, Verdict.DISAGREES, mistakes, cases=len(self.found))
         question = None if last is None else prepare_question(calls, last, cases[-1])
@@ -133,7 +136,7 @@ def describe_outputs(found: Sequence[Found]) -> Iterable[str]:
             where.setdefault(name, []).append(each.case.label)
     for name, labels in where.items():
         yield (
-            f"Your {name} is not finite at entries at which its format may overflow. These entries "
+            f"Your {name} is not finite, or 1 / ∞, where its format may overflow. These entries "
             f"are not compared, with {', '.join(labels)}; smaller arguments help."
         )
 

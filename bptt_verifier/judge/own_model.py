@@ -71,6 +71,8 @@ class OwnSubject(Subject):
         shapes = {name: value.shape for name, value in case.arguments.items()}
         dtype = max((v.dtype for v in case.arguments.values()), key=lambda d: np.finfo(d).precision)
         read = self.model.trees[case.point.setting].read
+        if self.model.in_torch:
+            read = partial(read_unused, read, shapes)
         return Expected(tuple(shapes), {}, {"loss": (), **shapes}, dtype, read)
 
     def draw_contract_cases(self) -> Iterable[Case]:
@@ -163,6 +165,18 @@ class OwnSubject(Subject):
         if self.gradients is None:
             return []
         return record_submission(self.gradients, self.model.trees[setting], params)
+
+
+def read_unused(
+    read: Callable[[Any], Any], shapes: Mapping[str, tuple[int, ...]], result: Any
+) -> Any:
+    """Read gradients, of which None is zero: torch.autograd's for a parameter without use."""
+    found = read(result)
+    if isinstance(found, tuple) and len(found) == 2:
+        return found[0], read_unused(lambda named: named, shapes, found[1])
+    if not isinstance(found, Mapping):
+        return found
+    return {n: np.zeros(shapes[n]) if v is None and n in shapes else v for n, v in found.items()}
 
 
 def record_submission(

@@ -13,6 +13,7 @@ from typing import Any
 
 WAITING = 3  # parts for each worker that are given out before they are asked for
 POOLS = 5  # so many pools may break, one after the other, before any of them has computed a part
+PATH = tuple(sys.path)  # before the folder of a submission is put on it
 
 
 def prepare_worker(warm_up: Callable[..., object] | None, *arguments: Any) -> None:
@@ -44,14 +45,19 @@ def hold_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def hide_main_module() -> Iterator[None]:
-    """Hide the user's script, which every new process would run again without needing it."""
-    main = sys.modules["__main__"]
+def hide_user_code() -> Iterator[None]:
+    """Hide the user's script and folders, of which a new process needs none.
+
+    It would run the script again, and might take a file beside the submission for a library.
+    """
+    main, path = sys.modules["__main__"], sys.path[:]
     sys.modules["__main__"] = ModuleType("__main__")
+    sys.path[:] = PATH
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        sys.path[:] = path
 
 
 @contextmanager
@@ -64,7 +70,7 @@ def started_workers(
     """
     pool = ProcessPoolExecutor(number, get_context("spawn"), prepare_worker, (warm_up, *arguments))
     try:
-        with hold_interrupts(), hide_main_module():
+        with hold_interrupts(), hide_user_code():
             for _ in range(number):  # each starts a process
                 pool.submit(int)
         yield pool

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
+from multiprocessing import current_process
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def share_truths(draw: Draw, number: int, workers: int) -> Iterator[tuple[Proble
     starts = range(0, number, TOGETHER)
     remaining = deque(range(start, min(start + TOGETHER, number)) for start in starts)
     asked: Asked = {}
-    broken = 0
+    broken = POOLS if current_process().daemon else 0  # which may start no processes
     yield from find_here(draw, remaining.popleft(), asked)
     while remaining and broken < POOLS:
         try:

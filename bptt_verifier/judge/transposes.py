@@ -60,7 +60,7 @@ def verify_transpose(
     `vjp` the `backward` of `verify_vjp`; what is drawn and raised is the same as there. The report
     has a row for each argument and output.
     """
-    require_settings((jvp, vjp), cases, seed)
+    require_settings({"jvp": jvp, "vjp": vjp}, cases, seed)
     name = subject or f"{find_name(jvp)} and {find_name(vjp)}"
     written = [find_name(jvp), find_name(vjp), "arguments"]
     with use_own_settings():

@@ -155,10 +155,10 @@ def add_origin(
     return report._replace(seed=seed, options=options, versions=find_versions(), command=call)
 
 
-def require_function(gradients: Any) -> None:
-    """Raise TypeError unless the submission can be called."""
-    if not callable(gradients):
-        raise TypeError(f"gradients: expected a function, found {type(gradients).__name__}")
+def require_function(value: Any, name: str = "gradients") -> None:
+    """Raise TypeError unless an argument, by default the submission, can be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function, found {type(value).__name__}")
 
 
 def require_time(timeout: Any) -> None:

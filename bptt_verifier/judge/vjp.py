@@ -18,6 +18,7 @@ from bptt_verifier.judge.verify import (
 )
 from bptt_verifier.program.arguments import read_settings
 from bptt_verifier.program.attempt import use_own_settings
+from bptt_verifier.program.torch_modules import make_function
 from bptt_verifier.reference.pullbacks import StatedPullback, prepare_pullback
 from bptt_verifier.report import Mistake, Report
 
@@ -44,11 +45,12 @@ def verify_vjp(
     cotangents)` states, in float64, a gradient that is not autodiff's, such as a truncated one.
     Raises TypeError or ValueError where an argument does not fit this description.
     """
-    require_settings((backward, forward), cases, seed)
+    require_settings({"backward": backward, "forward": forward}, cases, seed)
     name = subject or find_name(backward, "your kernel")
     with use_own_settings():
-        settings = read_settings(arguments, forward)
-        pullbacks = [prepare_pullback(forward, setting) for setting in settings]
+        stated = make_function(forward, arguments)
+        settings = read_settings(arguments, stated)
+        pullbacks = [prepare_pullback(stated, setting) for setting in settings]
         judged = [p if reference is None else StatedPullback(reference, p) for p in pullbacks]
         every = [KernelCalls(backward, pullback) for pullback in judged]
         report = PullbackJudgement(name, every, cotangents, cases, seed).judge()

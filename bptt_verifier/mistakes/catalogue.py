@@ -54,7 +54,8 @@ THROUGH_TIME = [
     ),
     Explanation(
         "path-counted-twice",
-        "What is passed back along one path is added twice.",
+        "What is passed back along one path is added twice, or once more to the state before, as "
+        "`+=` for `=` does.",
         'dh = p["V"].T @ dz + dh_next',
         'dh = p["V"].T @ dz + 2 * dh_next',
         EVERY,
@@ -208,6 +209,14 @@ SUMS = [
         'g["W"] += np.outer(da, h[t])',
         EVERY,
         rank=6,
+    ),
+    Explanation(
+        "state-overwritten",
+        "Every step stores the same array, so that the backward pass has the last state at every "
+        "step.",
+        "    a, h, z = forward(p)",
+        "    a, h, z = forward(p); h = dict.fromkeys(h, h[T - 1])",
+        EVERY,
     ),
     Explanation(
         "input-off-by-one",

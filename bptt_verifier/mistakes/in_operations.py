@@ -12,6 +12,7 @@ import numpy as np
 
 from bptt_verifier.mistakes.expressions import name_activation, name_operand, quote_expression
 from bptt_verifier.mistakes.families import list_families
+from bptt_verifier.mistakes.in_buffers import list_overwritten_states
 from bptt_verifier.mistakes.in_clipping import list_clipped_adjoints
 from bptt_verifier.mistakes.in_conjugates import (
     list_conjugate_mistakes,
@@ -28,7 +29,7 @@ from bptt_verifier.mistakes.in_factors import (
     list_twice_carried,
 )
 from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
-from bptt_verifier.mistakes.in_order import list_order_mistakes
+from bptt_verifier.mistakes.in_order import list_added_gradients, list_order_mistakes
 from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
@@ -119,6 +120,8 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)
     yield from list_order_mistakes(known)
+    yield from list_added_gradients(known)
+    yield from list_overwritten_states(known)
     yield from list_reset_mistakes(known)
     activations = find_longest(known)
     yield from list_path_slopes(known, activations)

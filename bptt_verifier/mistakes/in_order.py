@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from bptt_verifier.mistakes.expressions import quote_expression
 from bptt_verifier.mistakes.in_sequences import Beginning, find_beginnings, find_shape, take_part
 from bptt_verifier.mistakes.in_time import find_initial_edges
 from bptt_verifier.mistakes.operation_mistakes import (
@@ -18,6 +19,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Values,
     change_edges,
     change_nothing,
+    make_same,
     merge_at,
 )
 from bptt_verifier.problems.problem import Array
@@ -46,6 +48,28 @@ def list_order_mistakes(known: Structure) -> Iterator[OperationMistake]:
         said += " them, where the opposite order belongs"
         gradients = partial(sweep_in_order, known, which)
         yield OperationMistake(NAME, said, number, change_nothing, whole=gradients)
+
+
+def list_added_gradients(known: Structure) -> Iterator[OperationMistake]:
+    """List states whose gradient is added to that of the state before, as `+=` for `=` does."""
+    name = "path-counted-twice"
+    for slots, edges in find_states(known):
+        first = find_initial_edges(known)
+        initial = find_initial_slots(known, first, edges)
+        named = quote_expression(known, known.producer[slots[-1]])
+        whole: Changes = {}
+        earlier = [*initial[:1], *slots]
+        for slot, before in zip(slots[len(slots) + 1 - len(earlier) :], earlier, strict=False):
+            operand = known.active(known.producer[slot])[0]
+            whole[known.producer[slot], operand] = Change(operand, send=((before, 1.0),))
+        carried: Changes = {}
+        for number, operand in edges:
+            k = slots.index(known.program.operations[number].inputs[operand])
+            carried[number, operand] = Change(operand, also=(*initial, *slots[:k]))
+        for changes, what in ((whole, "the gradient of"), (carried, "what is carried back to")):
+            said = f"{what} the state, {named}, is added to that of the state before it"
+            same = partial(make_same, changes)
+            yield OperationMistake(name, said, edges[0][0], same, {}, (name, what))
 
 
 def find_states(known: Structure) -> list[State]:

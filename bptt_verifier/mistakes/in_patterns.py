@@ -143,6 +143,10 @@ def repeat_along_axes(known: Structure, slot: int, value: Array) -> Array:
     operations = known.program.operations
     while True:
         users = [operations[user] for user, _ in known.users.get(slot, ())]
+        inverted = len(users) == 1 and users[0].name == "div" and users[0].inputs[1] == slot
+        if inverted and users[0].inputs[0] in known.program.constants:
+            (slot,) = users[0].outputs  # 1/σ is repeated, not σ
+            continue
         around = [each for each in users if each.name in AROUND]
         if not around:
             return value

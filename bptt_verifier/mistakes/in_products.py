@@ -221,6 +221,8 @@ def list_shifted_parts(
     if early > len(find_starts(known)) or len(kinds) != 1:
         return
     joined = operations[numbers[0]].name == "concatenate"
+    if joined and not early:
+        yield use("{} joined in the opposite order", partial(join_in_reverse, known, slots))
     if not joined and (early or operations[numbers[0]].name not in {"stack", "add", "sub", "mul"}):
         return
     for part in known.active(*numbers):
@@ -232,6 +234,18 @@ def list_shifted_parts(
             rebuild = partial(rebuild_operands, known, slots, part, shifted)
             name = label or "hidden-state-off-by-one"
             yield use(what, rebuild, name, 100 * (part + 1) + key, which)
+
+
+def join_in_reverse(known: Structure, slots: Sequence[int], values: Values) -> list[Any]:
+    """Join the parts of operands in the opposite order."""
+    operations, result = known.program.operations, list[Any]()
+    for slot in slots:
+        equation = operations[known.producer[slot]]
+        parts = [values[each] for each in reversed(equation.inputs)]
+        sizes = [len(part) for part in parts]
+        parts = [np.repeat(part, max(sizes) // len(part), axis=0) for part in parts]
+        result.append(np.concatenate(parts, axis=equation.params["dimension"] + 1))
+    return result
 
 
 def rebuild_operands(
@@ -289,11 +303,8 @@ def list_shifts(
     guarded = f"{following_step}, and at the first step with nothing"
     yield join(lambda part, a: [None, *part[2:], a], after), "", guarded
     yield join(lambda part: [None, *part[:-1]]), "", previous
-    yield (
-        join(lambda part, a: [*part[2:], a, None], after),
-        "",
-        "the value of {} two iterations later",
-    )
+    later = "the value of {} two iterations later"
+    yield join(lambda part, a: [*part[2:], a, None][-len(part) :], after), "", later
     wraps = "negative-index-wraps-around"
     wrapped = "at the first step its last value, as index −1 gives"
     first = "{}, but " + wrapped

@@ -49,7 +49,9 @@ def list_shifted_slopes(
         kind = recognise(known, each[0])
         if kind is None:
             name = "activation-derivative-of-another-function"
-            for words, at in (("argument", value_at_start), ("result", value_at_end)):
+            powers = {"integer_pow", "square"}.issuperset(name_operations(known, each[0]))
+            ways = [("argument", value_at_start), ("result", value_at_end)]
+            for words, at in ways[powers:]:  # half of the slope of a square is a factor
                 said = f"your gradient multiplies by the {words} of {what}, where its derivative"
                 changes = partial(replace_slopes, known, each, at)
                 yield OperationMistake(

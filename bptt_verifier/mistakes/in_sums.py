@@ -73,6 +73,12 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
         ("last-step-skipped", set(range(last)), "the last step is missing in the sum over time"),
         *list_sequence_sums(known),
     ]
+    if steps > 2:  # of a loop that begins or ends one step early
+        only, before = "is kept in the sum over time", last - 1
+        kinds.append(("missing-time-sum", {1}, f"only the second step {only}"))
+        kinds += [("missing-time-sum", {before}, f"only the last step but one {only}")][
+            : before - 1
+        ]
     for label, chosen in [*sets, *edges.items()]:
         for name, kept, alteration in kinds:
             left_out = [edge for edge in chosen if known.step[edge[0]] not in kept]

@@ -149,7 +149,25 @@ class OwnHypotheses:
     def sweep_rows(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
     ) -> dict[str, Array]:
-        """Compute every gradient with each of these combinations, along a leading axis."""
+        """Compute every gradient with each of these combinations, along a leading axis.
+
+        One that makes no sense in this program, such as a factor of another shape, gives NaN: it
+        explains nothing, and does not end the search.
+        """
+        found = attempt(self.sweep_all, case, made)
+        if not isinstance(found, Failure):
+            return found  # type: ignore[no-any-return]
+        if len(made) > 1:
+            half = len(made) // 2
+            parts = [self.sweep_rows(case, some) for some in (made[:half], made[half:])]
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        leaves = self.program.leaves.items()
+        return {name: np.full_like(case.forward[slot], np.nan, float) for name, slot in leaves}
+
+    def sweep_all(
+        self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
+    ) -> dict[str, Array]:
+        """Compute every gradient with each of these combinations, all of which make sense."""
         rows = backward(self.program, case.forward, [self.changes(case, each) for each in made])
         for i, each in enumerate(made):
             others = [one.changes for one in each if one.whole is None]

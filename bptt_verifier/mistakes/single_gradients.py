@@ -259,18 +259,39 @@ def list_clippings(
         return
     advice = "return what is derived, and clip afterwards"
     said = f"the gradient is clipped to ±{limit:.6g}; {advice}"
-    yield make_finding("clipped", said, {"value": limit}, name, partial(clip, limit))
+    if is_limit(limit, np.concatenate([np.abs(found).ravel() for found in submitted])):
+        yield make_finding("clipped", said, {"value": limit}, name, partial(clip, limit))
 
-    for whose, names in (("its norm", [name]), ("the norm of all gradients together", weights)):
+    wrong = [n for n in weights if any(is_wrong(case, n) for case in evidence)]
+    groups = [("its norm", [name]), ("the norm of all gradients together", weights)]
+    if 1 < len(wrong) < len(weights):
+        groups.append((f"the norm of {join_symbols(wrong)} together", wrong))
+    for whose, names in groups:
         if name not in names:
             continue
         wanted = [[c.wanted[n].submitted for n in names if n in c.wanted] for c in evidence]
-        most = round_as_written(max(map(find_norm, wanted)))
-        if most == 0:
-            continue  # the squares underflow
+        norms = [find_norm(each) for each in wanted]
+        most = round_as_written(max(norms))
+        if most == 0 or not is_limit(most, np.array(norms)):
+            continue  # the squares underflow, or one case alone has this norm
         said = f"the gradient is scaled down so that {whose} is at most {most:.6g}; {advice}"
         alter = partial(scale_down, names, most)
         yield Finding("clipped", said, {"norm": most}, partial(alter, name))
+
+
+def is_wrong(case: Evidence, name: str) -> bool:
+    """Tell whether a gradient of the submission is wrong at a case."""
+    return name in case.wanted and not case.explains(name, case.reference[name])
+
+
+def is_limit(limit: float, sizes: Array) -> bool:
+    """Tell whether a largest size is one that code clips to: a short number, or one that recurs.
+
+    The largest of any numbers is otherwise taken for a limit, where it alone is wrong.
+    """
+    with np.errstate(all="ignore"):
+        hit = np.abs(sizes - limit) <= 1e-9 * limit
+    return float(f"{limit:.3g}") == limit or int(np.count_nonzero(hit)) > 1
 
 
 def multiply(by: float, name: str, back: Any) -> Array:

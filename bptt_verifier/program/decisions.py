@@ -39,7 +39,7 @@ class Decisions:
     """The decisions of one trace: traced values, and their outcomes at the point at hand."""
 
     def __init__(self) -> None:
-        self.operations, self.start = 0, time.monotonic()
+        self.operations, self.start = 0, 0.0
         self.values: list[Any] = []
         self.outcomes: list[Array] = []
         self.places: list[Place | None] = []
@@ -47,8 +47,10 @@ class Decisions:
 
     def count_operation(self) -> None:
         """Count an operation. Raises UntraceableError where a trace becomes too long."""
+        # What imports PyTorch's tracer comes before the first, and other processes do not count.
+        self.start = self.start if self.operations else time.thread_time()
         self.operations += 1
-        if self.operations > OPERATIONS or time.monotonic() - self.start > SECONDS:
+        if self.operations > OPERATIONS or time.thread_time() - self.start > SECONDS:
             raise UntraceableError(f"its trace has too many operations, {self.operations} so far")
 
     def note(self, value: Any, outcome: Any) -> None:

@@ -48,6 +48,7 @@ class Calls:
         self.name, self.function, self.backward = name, function, function
         # A pair of functions is an object without arrays; each has arguments of its own.
         self.pair = isinstance(roots.get("self"), SimpleNamespace)
+        self.weighted = False  # the loss is the sum of outputs times random weights
         self.recorded: CodeType | None = None  # the function whose local variables are recorded
         self.moved: dict[str, Any] = {}  # what a call subtracts from each parameter
         self.places: dict[str, ArrayPlace] = {}

@@ -154,7 +154,7 @@ def read_class(
         weights = {n: to_constant(rng.normal(size=np.shape(v)), v) for n, v in pulled.items()}
         roots["arguments"][backward] = arguments | weights
     calls = Calls(name, functions[forward], roots)
-    calls.backward = functions[backward]
+    calls.backward, calls.weighted = functions[backward], bool(cotangents)
     of_loss, whole = calls.make(run_forward), calls.make(run)
     if stated:
         found = calls.attempt(of_loss)["loss"]

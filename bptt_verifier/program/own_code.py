@@ -38,6 +38,8 @@ from bptt_verifier.program.own_data import (
     find_data,
     find_left_out,
     is_of_part,
+    is_parameter_name,
+    require_parameters,
 )
 from bptt_verifier.program.own_globals import find_rates, find_used_globals
 from bptt_verifier.program.own_results import (
@@ -213,6 +215,10 @@ def assemble(
             result = {names.get(name, name): value for name, value in result.items()}
         return follow(state, results.loss), result
 
+    unsure = [n for n, p in calls.places.items() if p.root == "arguments" and not wanted]
+    unsure = [n for n in unsure if not is_parameter_name(n.rpartition(".")[2])]
+    if len(unsure) < len(calls.places) and not calls.weighted:
+        require_parameters(calls.name, unsure, calls.params, gradients, loss)
     shown = present(loss, calls.function), present(gradients, calls.function)
     for each in shown:
         follow_values(each)

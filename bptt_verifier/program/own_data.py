@@ -4,13 +4,15 @@ A name such as `dy` may be that of the gradient of the argument `y`, or of a pre
 code calls y as well. A gradient of what may be data is therefore not compared where others are.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.gradient_names import find_gradients
-from bptt_verifier.program.leaves import Keys, name_leaf, walk
+from bptt_verifier.program.leaves import Keys, convert_like, name_leaf, walk
 from bptt_verifier.program.own_calls import ArrayPlace, Calls
 from bptt_verifier.program.own_results import (
     SHOWN,
@@ -30,6 +32,14 @@ TARGETS = frozenset(
     "y ys yt y_t y_true ytrue y_train target targets label labels truth desired expected "
     "reward rewards action actions".split()
 )
+
+
+# Names of parameters: short ones such as `wxh` and `b_out`, words, and those of a capital letter.
+PARAMETER = re.compile(
+    r"[A-Z]|[wuvbk](_|\d|\w{0,3}$)|(syn|theta|alpha|beta|gamma|scale|shift|gain|emb|param|weight|bias"
+    r"|kernel|filter|conv|dense|layer|mat|lin|proj|gate)"
+)
+APART = 0.01  # relative; between a gradient of the loss and that of another array of the same name
 
 
 def find_kind(key: Any) -> frozenset[str]:
@@ -67,6 +77,43 @@ def choose_parameters(
 def states_of(kinds: Mapping[str, frozenset[str]]) -> set[str]:
     """Find the names of states."""
     return {name for name, kind in kinds.items() if kind is STATES}
+
+
+def is_parameter_name(name: Any) -> bool:
+    """True for a name of a parameter, or of inputs and states, whose gradients a layer returns."""
+    return bool(PARAMETER.match(str(name)) or find_kind(name))
+
+
+def require_parameters(
+    code: str, names: Collection[str], params: Mapping[str, Any], slopes: Callable[[Any], Any],
+    loss: Callable[[Any], Any],
+) -> None:  # fmt: skip
+    """Raise ValueError where one of the named arguments may be data rather than a parameter.
+
+    It has no usual name of a parameter, and the gradient that is returned is not that of the loss:
+    `dgoal` may be the gradient of the prediction that is compared with `goal`.
+    """
+    given = {n: np.asarray(to_array(v), float) for n, v in params.items()}
+    rng = np.random.default_rng(0)
+    for name in names:
+        along = rng.normal(size=given[name].shape)
+
+        def at(step: float, name: str = name, along: Any = along) -> float:
+            moved = convert_like(given[name] + step * along, params[name])
+            return float(to_array(loss(dict(params) | {name: moved})))
+
+        by_code = attempt(lambda: slopes(params)[1])
+        slope = attempt(lambda at=at: (at(1e-4) - at(-1e-4)) / 2e-4)
+        if isinstance(by_code, Failure) or isinstance(slope, Failure):
+            continue
+        found = float(np.sum(to_array(by_code[name]) * along))
+        if abs(found - slope) > APART * max(abs(found), abs(slope)):
+            others = ",".join(n for n in params if n not in names)
+            raise ValueError(
+                f"{code}: expected the gradient of the loss in {name}, if that is a parameter, "
+                f"found another, as of a prediction that is compared with {name}; name the "
+                f"parameters, such as --params {others}"
+            )
 
 
 def find_left_out(

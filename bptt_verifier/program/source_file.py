@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import linecache
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -35,6 +36,7 @@ from bptt_verifier.program.torch_tensors import copying_results
 
 ALIKE = 0.75  # of two names of files, at which one is suggested for the other
 SUFFIXES = (".py", ".pyw", "")  # of Python files; a script may have none
+ADDRESS = re.compile("[a-z][a-z0-9+.-]+:")  # how an address of the web begins
 GUARD = 'put what the file runs under `if __name__ == "__main__":`'
 
 
@@ -69,6 +71,11 @@ def read_cells(file: Path) -> tuple[Cell, ...]:
         one = f"is no file; name one in it: {files}" if files else "has no Python file in it"
         raise ValueError(f"FILE: expected a Python file, found the folder {file}, which {one}")
     if not os.path.isfile(file):
+        if len(file.parts) > 1 and ADDRESS.fullmatch(file.parts[0]):
+            raise ValueError(
+                f"FILE: expected a file of this machine, found an address ({file.parts[0]}); "
+                "download it first"
+            )
         place = describe_place(file)
         raise ValueError(f"FILE: expected a Python file, found {file}, which {place}")
     if file.suffix == ".ipynb":

@@ -49,6 +49,10 @@ def make_case(followed: Followed, params: dict[str, Array], number: int) -> Case
             name: (single[name] * coarser if single else own) + own + 16 * tiny
             for name, own in measure(FLOAT64).items()
         }
-        return Truth(values, {name: np.asarray(error) for name, error in allowed.items()})
+        # No result of this format is right where it cannot hold the value.
+        largest = float(np.finfo(dtype).max)
+        for name, error in allowed.items():
+            allowed[name] = np.where(np.abs(values[name]) > largest, np.inf, error)
+        return Truth(values, allowed)
 
     return Case(f"case {number}", params, number, truth)

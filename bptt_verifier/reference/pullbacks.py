@@ -423,6 +423,5 @@ def uses_torch(forward: Forward, arguments: Arguments) -> bool:
         return False
     if any(is_tensor(each) for each in jax.tree.leaves(arguments.given)):
         return True
-    named = "torch" in getattr(find_code(forward), "co_names", ())
-    module = getattr(find_torch().nn, "Module", ())
-    return named or isinstance(forward, module)
+    code = find_code(forward)
+    return any("torch" in getattr(code, each, ()) for each in ("co_names", "co_freevars"))

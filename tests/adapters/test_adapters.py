@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_verifier import Verdict, verify_vjp
+from bptt_verifier import Verdict, verify_hvp, verify_vjp
 from bptt_verifier.adapters import SignatureError, from_c, from_jax, from_torch
 from bptt_verifier.adapters.kernel import Kernel
 from bptt_verifier.adapters.of_c import read_signature
@@ -172,3 +172,50 @@ def test_the_parameters_of_a_module_are_its_first_argument() -> None:
     report = verify_vjp(from_torch(layer), forward, (parameters, x), cases=1)
     assert report, report
     assert [*report.parameters] == ["weights.weight_hh_l0", "weights.weight_ih_l0", "x"]
+
+
+@needs_torch
+def test_a_module_may_state_the_function_with_its_parameters_or_its_inputs_alone() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    parameters = {name: each.detach().numpy() for name, each in module.named_parameters()}
+    x = ARGUMENTS[0].astype(np.float32)
+    report = verify_vjp(from_torch(module), module, (parameters, x), cases=1)
+    assert report, report
+    assert [*report.parameters] == [
+        *(f"parameters['{name}']" for name in sorted(parameters)),
+        "input",
+    ]
+    assert verify_vjp(from_torch(module), module, (x,), cases=1)
+    wrong = from_torch(torch.nn.Sequential(module, torch.nn.Hardtanh(-0.1, 0.1)))
+    assert not verify_vjp(wrong, module, (x,), cases=1)
+
+
+@needs_torch
+def test_a_class_of_an_autograd_function_is_a_kernel_as_its_apply_is() -> None:
+    class Double(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(context: Any, x: Any) -> Any:
+            return 2 * x
+
+        @staticmethod
+        def backward(context: Any, d: Any) -> Any:
+            return 2 * d
+
+    assert verify_vjp(from_torch(Double), lambda x: 2 * x, ARGUMENTS, cases=1)
+
+
+@needs_torch
+def test_a_device_that_is_not_there_is_the_callers_error() -> None:
+    with pytest.raises(ValueError, match=r"^device: expected one that PyTorch can use here"):
+        from_torch(torch.square, device="cuda:99")
+    with pytest.raises(TypeError, match="function or a module, found int"):
+        from_torch(3)  # type: ignore[arg-type]
+
+
+def test_what_is_no_function_is_named_by_its_argument() -> None:
+    with pytest.raises(TypeError, match="function: expected a function, found int"):
+        from_jax(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="backward: expected a function, found int"):
+        verify_vjp(3, jnp.sin, ARGUMENTS)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="loss: expected a function, found int"):
+        verify_hvp(square, 3, ARGUMENTS)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from bptt_verifier.commands.child_process import Outcome
 from bptt_verifier.commands.verify import split_name
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.program.attempt import CodeRaisedError
-from bptt_verifier.program.source_file import describe_place, load
+from bptt_verifier.program.source_file import describe_place, load, read_cells
 from manual_bptt import __version__
 from tests.support.command_line import Command
 from tests.support.modules import ROOT
@@ -260,6 +260,13 @@ def test_only_what_does_not_exist_is_said_not_to_exist(tmp_path: Path) -> None:
     for other in ("circle.py", "n" * 300):
         assert describe_place(tmp_path / other).startswith("cannot be opened: ")
     assert describe_place(tmp_path) == "is no file"
+
+
+@pytest.mark.parametrize("address", ["https://example.org/rnn.py", "file:///home/me/rnn.ipynb"])
+def test_an_address_is_no_file_of_this_machine(address: str) -> None:
+    said = r"expected a file of this machine, found an address \((https|file):\); download it first"
+    with pytest.raises(ValueError, match=said):
+        read_cells(Path(address))
 
 
 # Exceptions of the user's code.

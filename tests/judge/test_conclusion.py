@@ -68,6 +68,7 @@ def test_cases_in_which_a_coarser_format_hides_mistakes_are_said() -> None:
         "other cases."
     )
     assert [*describe_hidden([seen, hidden], None, ())] == [said]
+    assert [*describe_hidden([hidden], None, ())] == []  # it is not testable at all
     assert [*describe_hidden([seen, wide], None, ())] == []  # the arguments' own format
     assert [*describe_hidden([seen, hidden], None, {"a"})] == []
 

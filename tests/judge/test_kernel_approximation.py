@@ -50,3 +50,25 @@ def test_a_distance_is_a_relative_error_and_a_cosine() -> None:
     assert describe_distance(4.0, 2.0, 1.0) == "relative error 1 and cosine 1"
     assert describe_distance(1.0, 0.0, 1.0) == "relative error 1.4 and cosine 0"
     assert "true gradient is zero" in describe_distance(1.0, 0.0, 0.0)
+
+
+def fire(x: Any) -> Any:
+    """Spikes: a step function."""
+    return jnp.where(x > 0.1, 1.0, 0.0)
+
+
+def surrogate(arguments: Any, d: Any) -> Any:
+    """The slope of a fast sigmoid in the place of that of a step."""
+    return (d / (1 + np.abs(arguments[0] - 0.1)) ** 2,)
+
+
+def test_a_surrogate_is_right_as_stated_and_is_no_influence_of_rows_where_the_truth_is_zero() -> (
+    None
+):
+    given = (np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32),)
+    report = verify_vjp(surrogate, fire, given, reference=surrogate, cases=1)
+    assert report, report
+    assert "no measure, since the true gradient is zero" in str(report)
+    (mistake,) = verify_vjp(surrogate, fire, given, cases=1).mistakes
+    assert mistake.name == "unknown"
+    assert "they should be zero" in mistake.explanation

@@ -129,3 +129,26 @@ def test_a_number_whose_exponential_would_overflow_excuses_no_other_row(stated: 
     (mistake,) = verify_vjp(backward, stated, (logits,), cases=1).mistakes
     assert mistake.name == "not-finite"
     assert f"entry [{row}, 0]" in mistake.explanation
+
+
+@pytest.mark.parametrize(("scale", "right"), [(1, True), (0, False)])
+def test_a_zero_that_is_one_over_infinity_is_left_out_and_any_other_is_wrong(
+    scale: int, right: bool
+) -> None:
+    def forward(x: Any) -> Any:
+        return x / (1 + x * x)
+
+    def values(arguments: Any) -> Any:
+        (x,) = arguments
+        with np.errstate(over="ignore"):
+            return np.where(np.arange(4) == 1, scale, 1).astype(x.dtype) * forward(x)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        x, d = (each.astype(np.float32) for each in (arguments[0], d))
+        return ((d * (1 - x**2) / (1 + x**2) ** 2).astype(np.float16),)
+
+    x = np.array([0.5, 2, 3, 300], np.float16)  # 300² is beyond 65504
+    report = verify_vjp(Kernel(backward, values), forward, (x,), cases=1)
+    names = [mistake.name for mistake in report.mistakes]
+    assert names == ([] if right else ["forward-differs"]), report
+    assert ("may overflow" in " ".join(report.notes)) == right

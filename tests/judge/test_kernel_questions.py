@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Verdict, verify_vjp
-from bptt_verifier.judge.kernel_questions import Question, find_stale_entries
+from bptt_verifier.judge.kernel_answers import Question
+from bptt_verifier.judge.kernel_memory import find_stale_entries, is_unwritten
 from tests.support.kernels import backward_of, draw_rnn, rnn
 
 X = np.random.default_rng(0).normal(size=(3, 4))
@@ -85,6 +86,44 @@ def constant(arguments: Any, cotangents: Any) -> Any:
     return dx, dw + 0.5
 
 
+def homogeneous(arguments: Any, cotangents: Any) -> Any:
+    """Scales with positive factors, and adds what two masks leave, but is not linear."""
+    dx, dw = right(arguments, cotangents)
+    return dx, dw + 0.1 * np.abs(cotangents["rows"]).sum(axis=0)
+
+
+class Accumulating:
+    """A kernel that adds to what it returned before."""
+
+    total = 0.0
+
+    def __call__(self, arguments: Any, cotangents: Any) -> Any:
+        dx, dw = right(arguments, cotangents)
+        self.total = self.total + dw
+        return dx, self.total
+
+
+class Keeping:
+    """A kernel that keeps the first w it is given, and reads no other."""
+
+    kept: Any = None
+
+    def __call__(self, arguments: Any, cotangents: Any) -> Any:
+        self.kept = arguments[1].copy() if self.kept is None else self.kept
+        return right((arguments[0], self.kept), cotangents)
+
+
+class Lagging:
+    """A kernel with a small part of what it was given at the call before."""
+
+    last = 0.0
+
+    def __call__(self, arguments: Any, cotangents: Any) -> Any:
+        dx, dw = right(arguments, cotangents)
+        last, self.last = self.last, 0.02 * arguments[1]
+        return dx, dw + last
+
+
 def unwritten(arguments: Any, cotangents: Any) -> Any:
     dx, dw = right(arguments, cotangents)
     found = np.empty_like(dw)
@@ -131,6 +170,10 @@ LAZY: dict[str, tuple[Callable[..., Any], str, str]] = {
     "one output ignored": (ignoring("sums"), "ignores-cotangents", "that of sums"),
     "clipped": (clipping, "not-linear-in-cotangents", "cotangents times"),
     "a constant added": (constant, "not-linear-in-cotangents", "zero cotangents give"),
+    "homogeneous": (homogeneous, "not-linear-in-cotangents", "cotangents times -1 do not give"),
+    "a sum never cleared": (Accumulating(), "depends-on-calls", "grows with every call"),
+    "an argument kept": (Keeping(), "depends-on-calls", "no gradient changes with w"),
+    "a little of the last call": (Lagging(), "depends-on-calls", "after a call with other numbers"),
     "by address": (by_address, "depends-on-memory-layout", "Fortran order"),
     "NaN in padding": (leaking, "padding-leaks", "NaN in the padding of x"),
     "rows mixed": (averaging, "rows-influence-one-another", "other indices of axis 0"),
@@ -152,6 +195,56 @@ def test_a_lazy_kernel_gets_the_finding_of_its_question(
     assert report.verdict is Verdict.DISAGREES
     assert report.mistakes[0].name == name, report
     assert said in report.mistakes[0].explanation
+
+
+def in_half(backward: Any) -> Any:
+    """The same kernel with arguments and gradients in bfloat16."""
+
+    def narrow(arguments: Any, cotangents: Any) -> Any:
+        wide = {name: each.astype(np.float32) for name, each in cotangents.items()}
+        found = backward([each.astype(np.float32) for each in arguments], wide)
+        return tuple(each.astype(jnp.bfloat16) for each in found)
+
+    return narrow
+
+
+@pytest.mark.table(2)
+@pytest.mark.parametrize("backward", [clipping, Accumulating(), Keeping()])
+def test_a_mistake_that_scatters_hides_no_answer_in_16_bits(backward: Any) -> None:
+    given = X.astype(jnp.bfloat16), W.astype(jnp.bfloat16)
+    lazy = {getattr(each, "__name__", type(each).__name__): name for each, name, _ in LAZY.values()}
+    name = getattr(backward, "__name__", type(backward).__name__)
+    report = verify_vjp(in_half(backward), forward, given, cases=1)
+    assert report.mistakes[0].name == lazy[name], report
+
+
+@pytest.mark.parametrize("written", [3, 4])
+def test_what_changes_with_freed_memory_is_unwritten_even_if_it_is_not_finite(written: int) -> None:
+    def ask(point: Any, cotangents: Any, copy: Any) -> Any:
+        copy(np.zeros(4))
+        found = np.empty(4)
+        found[:written] = [1, 1, 1, np.nan][:written]
+        return {"w": found}
+
+    calls: Any = SimpleNamespace(ask=ask)
+    case: Any = SimpleNamespace(point={}, cotangents={})
+    assert is_unwritten(calls, case) == (written == 3)
+
+
+def test_small_changes_from_call_to_call_are_stated_with_their_size() -> None:
+    rng = np.random.default_rng(0)
+
+    def noisy(arguments: Any, cotangents: Any) -> Any:
+        dx, dw = right(arguments, cotangents)
+        return dx, dw * rng.normal(1, size, dw.shape)
+
+    size = 1e-13
+    report = verify_vjp(noisy, forward, (X, W), cases=1)
+    assert report, report
+    said = "Two calls with the same numbers give different gradients: that for w changes by"
+    assert said in " ".join(report.notes)
+    size = 0.0
+    assert said not in " ".join(verify_vjp(noisy, forward, (X, W), cases=1).notes)
 
 
 def test_a_right_kernel_passes_every_question() -> None:
@@ -200,3 +293,27 @@ def test_zero_cotangents_give_zero_in_16_bits_but_for_an_epsilon(added: float, r
     report = verify_vjp(backward, jnp.sin, (x,), cases=1)
     names = [mistake.name for mistake in report.mistakes]
     assert names == ([] if right else ["not-linear-in-cotangents"])
+
+
+def test_a_change_that_the_exact_gradient_has_is_no_influence_of_another_row() -> None:
+    def forward(x: Any) -> Any:
+        return x + 1e-10 * (x[:1] * x) ** 2
+
+    def backward(arguments: Any, d: Any) -> Any:
+        (x,) = arguments
+        found = d + 2e-10 * d * x[0] ** 2 * x
+        found[0] += 2e-10 * (d * x**2).sum() * x[0]
+        return (found,)
+
+    assert verify_vjp(backward, forward, (np.array([1.0, 2, 3]),), cases=1)
+
+
+def test_nan_in_the_place_of_a_padded_entry_itself_is_no_leak() -> None:
+    def forward(x: Any) -> Any:
+        return x * jnp.clip(x, 0, 1)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        (x,) = arguments
+        return (d * (np.clip(x, 0, 1) + x * ((x > 0) & (x < 1))),)
+
+    assert verify_vjp(backward, forward, (np.array([-2.0, -1, 0.5, 2]),), cases=1)

@@ -166,6 +166,14 @@ def test_of_a_class_that_is_named_the_method_that_returns_both_is_judged() -> No
         choose_method(define(source + step.format("step")), "Net")
 
 
+def test_of_several_functions_the_only_one_that_returns_a_named_loss_is_judged() -> None:
+    layer = "def ln(x, g):\n    return g * x, (x, g)\n"
+    assert list_candidates(define(layer + "def f(w):\n" + BOTH)) == ["ln", "f"]
+    assert choose_kind(FILE, define(layer + "def f(w):\n" + BOTH), None, None) == (CODE, "f")
+    with pytest.raises(ValueError, match="name the one to judge"):
+        choose(layer + "def f(w):\n" + BOTH + "def e(w):\n" + BOTH)
+
+
 def test_the_function_that_returns_a_loss_with_other_values_is_suggested() -> None:
     one, two = "def f(w):\n    return cost, w\n", "def g(w):\n    return w, w\n"
     assert suggest_name(define(one + two)) == "f"

@@ -268,14 +268,16 @@ def test_a_chart_that_fails_costs_no_name(monkeypatch: pytest.MonkeyPatch) -> No
     def fail(*arguments: Any) -> Any:
         raise ValueError("shape mismatch")
 
-    def loss(params: Any) -> Any:
-        return (np.tanh(params["U"] @ X[0]) ** 2).sum()
-
-    def gradients(params: Any) -> Any:
-        return {"U": np.outer(2 * np.tanh(params["U"] @ X[0]), X[0])}
-
     monkeypatch.setattr(own_models, "chart_terms", fail)
-    report = verify_own_model(gradients, loss, {"U": np.full((2, 5), 0.3)}, cases=2)
+
+    def forget_slope(p: dict[str, Any]) -> dict[str, Any]:
+        return {"U": np.outer(2 * np.tanh(p["U"] @ X[0]), X[0])}
+
+    def loss(p: dict[str, Any]) -> Any:
+        return (np.tanh(p["U"] @ X[0]) ** 2).sum()
+
+    params = {"U": np.full((2, 5), 0.3)}
+    report = verify_own_model(forget_slope, loss, params, cases=2)
     assert [mistake.name for mistake in report.mistakes] == ["activation-derivative-missing"]
     assert report.curves == ()
 

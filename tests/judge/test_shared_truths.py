@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from bptt_verifier import verify
 from bptt_verifier.judge import shared_truths
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.files import read_file
+from bptt_verifier.judge.processes import hide_user_code
 from bptt_verifier.judge.shared_truths import share_truths
 from bptt_verifier.judge.submission import TakenStates
 from bptt_verifier.problems.problem import Problem
@@ -194,6 +197,28 @@ def test_this_process_computes_the_rest_where_all_pools_break(pool: Pool) -> Non
     assert pool.starts == shared_truths.POOLS
 
 
+def test_a_process_that_may_start_no_others_computes_all(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_truths, "current_process", lambda: SimpleNamespace(daemon=True))
+    assert len(ask()) == EXAMPLES
+    assert not pool.starts
+
+
+def test_a_worker_sees_neither_the_script_nor_the_folders_of_the_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = ModuleType("__main__")
+    script.__file__ = str(tmp_path / "script.py")
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    monkeypatch.syspath_prepend(tmp_path)
+    with hide_user_code():
+        hidden = get_preparation_data("a worker")
+    shown = get_preparation_data("a worker")
+    assert [str(tmp_path) in data["sys_path"] for data in (hidden, shown)] == [False, True]
+    assert ["init_main_from_path" in data for data in (hidden, shown)] == [False, True]
+
+
 def test_ctrl_c_ends_the_workers(pool: Pool) -> None:
     seen = []
 
@@ -317,7 +342,7 @@ def test_no_worker_of_a_file_outlives_the_command(ending: signal.Signals, second
     _, err = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGKILL)
     assert "Traceback" not in err
-    for _ in range(200):
+    for _ in range(1200):  # a worker that starts looks for its parent after its imports
         if not any(Path(f"/proc/{pid}").is_dir() for pid in pids):
             return
         time.sleep(0.05)

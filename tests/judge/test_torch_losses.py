@@ -148,3 +148,14 @@ def test_a_loss_that_leaves_pytorch_is_differentiated_by_differences() -> None:
     assert report.verdict is Verdict.AGREES, report
     assert "returns float, which autograd cannot follow" in report.notes[0]
     assert "central differences of the loss in float64" in report.notes[0]
+
+
+def test_none_is_the_gradient_of_a_parameter_without_use() -> None:
+    given = {"w": torch.tensor([0.3, 0.5]), "unused": torch.tensor([0.1])}
+
+    def squares(p: Any) -> Any:
+        return (p["w"] ** 2).sum()
+
+    assert verify_own_model(lambda p: {"w": 2 * p["w"], "unused": None}, squares, given, cases=4)
+    report = verify_own_model(lambda p: {"w": None, "unused": None}, squares, given, cases=4)
+    assert [mistake.name for mistake in report.mistakes] == ["zero-gradient"]

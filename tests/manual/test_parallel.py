@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.problems.cached import collect_content
+from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import CELLS, GATES
 from bptt_verifier.reference.autodiff import derive_bound, reference
 from manual_bptt import training
@@ -163,6 +164,25 @@ def test_shares_of_the_batch_give_the_gradients_of_all_of_it(cell: str, number: 
     known = CELLS[cell].value_and_grad(**given, **problem.options)
     for each, right in zip((found[0], *found[1]), (known[0], *known[1]), strict=True):
         assert (each is None) == (right is None)
+        if right is not None:
+            assert np.abs(np.asarray(each) - right).max() <= ROUNDING * np.abs(right).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    "values",
+    [{"ragged": True, "outputs": "every"}, {"ragged": True, "truncation": 2}],
+    ids="-".join,
+)
+def test_shares_take_lengths_outputs_and_truncation(cell: str, values: dict[str, Any]) -> None:
+    problem = with_values(
+        np.random.default_rng(3), SIZES, cell=cell, bias=True, initial_state=True, **values
+    )
+    given = {"params": problem.params, "x": problem.x, "y": problem.y, **problem.first}
+    found = shares.value_and_grad(**given, **problem.options)
+    known = CELLS[cell].value_and_grad(**given, **problem.options)
+    for each, right in zip((found[0], *found[1]), (known[0], *known[1]), strict=True):
         if right is not None:
             assert np.abs(np.asarray(each) - right).max() <= ROUNDING * np.abs(right).max()
 

@@ -29,13 +29,15 @@ def over_columns_without_axes_kept(a: Any, xp: Any) -> tuple[Any, Any]:
 AXES: dict[Any, int] = {over_rows: 0, over_columns: 1, over_columns_without_axes_kept: 1}
 
 
+@pytest.mark.parametrize("inverted", [False, True])
 @pytest.mark.parametrize("normalise", AXES, ids=lambda f: f.__name__)
 def test_a_missing_standard_deviation_is_named_along_any_axis(
-    normalise: Callable[[Any, Any], tuple[Any, Any]],
+    normalise: Callable[[Any, Any], tuple[Any, Any]], inverted: bool
 ) -> None:
     def loss(p: Any, xp: Any) -> Any:
         centred, deviation = normalise(2.0 * p["a"], xp)
-        return xp.sum((centred / deviation) ** 3)
+        normal = centred * (1 / deviation) if inverted else centred / deviation
+        return xp.sum(normal**3)
 
     def gradients(p: Any) -> dict[str, Any]:
         axis = AXES[normalise]

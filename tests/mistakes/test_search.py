@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
-from bptt_verifier.mistakes.operation_mistakes import can_merge, merge
+from bptt_verifier.mistakes.operation_mistakes import OperationMistake, can_merge, merge
 from bptt_verifier.mistakes.own_models import OwnHypotheses
 from bptt_verifier.mistakes.pair_order import (
     measure_error,
@@ -246,7 +246,9 @@ def test_another_name_at_the_same_place_does_not_repeat_the_place() -> None:
     assert mistake.explanation.count("of your forward pass") == 1
 
 
-def test_single_mistakes_are_swept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def make_known() -> OwnHypotheses:
+    """Make the hypotheses of a small loss, with right gradients as evidence."""
+
     def loss(p: Any, xp: Any) -> Any:
         return xp.sum(xp.tanh(p["W"] @ p["x"]) ** 2)
 
@@ -258,7 +260,28 @@ def test_single_mistakes_are_swept_once(monkeypatch: pytest.MonkeyPatch) -> None
         witness = Witness(
             params, true, true, {n: 1e-12 * np.ones_like(v) for n, v in true.items()}, True
         )
-        known = OwnHypotheses(program, [make_evidence(values, 1, witness, dict.fromkeys(true))])
+        return OwnHypotheses(program, [make_evidence(values, 1, witness, dict.fromkeys(true))])
+
+
+def test_a_mistake_that_makes_no_sense_in_a_program_explains_nothing() -> None:
+    known = make_known()
+    (edge,) = [i for i, each in enumerate(known.program.operations) if each.name == "tanh"]
+    change = {(edge, 0): Change(0, after=np.ones(7))}  # a factor of another shape
+    foolish = OperationMistake("foolish", "", 0, lambda values: change, {}, ())
+    with use_float64():
+        made = [(each,) for each in next(iter(known.tiers))][:3]
+        rows = known.sweep_rows(known.evidence[0], [made[0], (foolish,), *made[1:]])
+        alone = known.sweep_rows(known.evidence[0], made)
+        explained = known.match(known.evidence[0], [(foolish,)])
+    for name, found in rows.items():
+        assert np.isnan(found[1]).all()
+        np.testing.assert_array_equal(found[[0, 2, 3]], alone[name])
+    assert explained == [frozenset()]
+
+
+def test_single_mistakes_are_swept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = make_known()
+    with use_float64():
         made = [(each,) for each in next(iter(known.tiers))][:5]
         known.match(known.evidence[0], made)
         fresh = known.split_rows(known.evidence[0], known.sweep_rows(known.evidence[0], made), 5)

@@ -1,11 +1,18 @@
 """Wrong derivations in the shapes of public code get their names, and nine in ten get one."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 
+from tests.support import composed_derivations, further_derivations, looped_derivations
 from tests.support.diagnosis import diagnose_numbers
 from tests.support.profiles import by_turns
 from tests.support.wrong_derivations import MODELS, WRONG, Wrong, diagnose_wrong
+
+OTHERS = further_derivations.WRONG, looped_derivations.WRONG, composed_derivations.WRONG
+
+TURNS = by_turns(WRONG, (np.float64, np.float32))
 
 
 @pytest.mark.table(3)
@@ -18,8 +25,8 @@ def test_the_derivations_are_right_as_they_stand(name: str) -> None:
 @pytest.mark.table(24)
 @pytest.mark.parametrize(
     ("each", "dtype"),
-    by_turns(WRONG, (np.float64, np.float32)),
-    ids=lambda value: value.__name__ if isinstance(value, type) else value.model,
+    TURNS,
+    ids=[f"{n} {each.model} {dtype.__name__}" for n, (each, dtype) in enumerate(TURNS)],
 )
 def test_a_wrong_derivation_is_named(each: Wrong, dtype: type) -> None:
     (names,) = diagnose_wrong(each, dtype)
@@ -27,6 +34,7 @@ def test_a_wrong_derivation_is_named(each: Wrong, dtype: type) -> None:
 
 
 def test_at_most_one_in_ten_has_no_name() -> None:
-    unknown = [each for each in WRONG if each.names == "unknown"]
-    assert len(WRONG) >= 60
-    assert len(unknown) <= len(WRONG) / 10
+    every = [*WRONG, *chain(*OTHERS)]
+    unknown = [each for each in every if each.names == "unknown"]
+    assert len(every) >= 150
+    assert len(unknown) <= len(every) / 10

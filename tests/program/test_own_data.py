@@ -62,7 +62,31 @@ def of_a_structure(params: Any, inputs: Any) -> Any:
     return 0.5 * np.sum(d**2), grads
 
 
-params = {"W": W}
+def of_a_target_by_another_name(inputs: Any, goal: Any, W: Any, b: Any) -> Any:
+    """Return the gradient of the prediction, named after what it is compared with."""
+    dgoal = inputs @ W + b - goal
+    dW, db = inputs.T @ dgoal, dgoal.sum(0)
+    return 0.5 * np.sum(dgoal**2), dW, db, dgoal
+
+
+def in_a_parameter_by_another_name(inputs: Any, offsets: Any, W: Any) -> Any:
+    """Return the gradient of an argument whose name says nothing."""
+    doffsets = inputs @ W + offsets
+    return 0.5 * np.sum(doffsets**2), inputs.T @ doffsets, doffsets
+
+
+params, goal, offsets = {"W": W}, y, h
+
+
+def test_whether_an_argument_is_a_parameter_is_asked_where_its_gradient_is_another() -> None:
+    with pytest.raises(ValueError, match=r"prediction that is compared with goal; .* W,b$"):
+        read_function(of_a_target_by_another_name, "f", None)
+    named = read_function(of_a_target_by_another_name, "f", None, ("W", "b"))
+    assert {*named.params} == {"W", "b"}
+    found = read_function(in_a_parameter_by_another_name, "f", None)
+    assert "offsets" in found.params
+
+
 CASES: dict[Callable[..., Any], tuple[set[str], str]] = {
     of_globals: ({"W", "b"}, "y"),
     in_a_dict: ({"W"}, "seq"),

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from tests.support.modules import PACKAGES, ROOT, modules
@@ -70,11 +71,29 @@ def test_a_version_that_differs_is_noticed(tmp_path: Path) -> None:
     assert set(versions(tmp_path).values()) == {"0.1.0", "0.2.0"}
 
 
-def test_the_constraints_are_pins_without_addresses_in_order() -> None:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if not line.startswith("#")]
+def read_pins(name: str) -> list[str]:
+    """The pins of a file of constraints."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-newest.txt"])
+def test_the_constraints_are_pins_without_addresses_in_order(name: str) -> None:
+    pins = read_pins(name)
     assert [pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin)] == []
     assert pins == sorted(pins)
+
+
+def test_the_newest_constraints_pin_a_newer_jax_and_are_chosen_by_a_variable() -> None:
+    usual, newest = (
+        dict(pin.split("==") for pin in read_pins(name))
+        for name in ("constraints.txt", "constraints-newest.txt")
+    )
+    numbers = [[int(n) for n in pins["jax"].split(".")] for pins in (usual, newest)]
+    assert numbers[0] < numbers[1]
+    assert newest["jax"] == newest["jaxlib"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "export PIP_CONSTRAINT := $(CONSTRAINTS)" in makefile
 
 
 def test_the_three_packages_have_one_version() -> None:

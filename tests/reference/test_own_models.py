@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.program.paths import Followed
 from bptt_verifier.reference import own_cases, own_loss
 from bptt_verifier.reference.black_box import Chosen
 from bptt_verifier.reference.case import Case
@@ -81,6 +82,21 @@ def test_the_allowed_error_is_measured_in_the_precision_of_the_submission_and_th
     assert allowed["loss"] == pytest.approx(7 * share + lost, rel=1e-12, abs=0)
     found.truth(dtype, ())
     assert units == measured  # once
+
+
+def test_where_a_format_cannot_hold_a_gradient_any_error_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def measured(program: Any, params: Any, units: Any, slopes: Any, seed: int) -> Any:
+        return [(1e-9, {"w": np.full(2, 1e-9)})]
+
+    monkeypatch.setattr(own_cases, "gradient_and_noise", measured)
+    followed: Any = SimpleNamespace(program=None)
+    made = make_case(Followed(followed, 1.0, {"w": np.array([3e38, 4e38])}), PARAMS, 0)
+    assert made.truth is not None
+    for dtype, undecided in [(np.float32, [False, True]), (np.float64, [False, False])]:
+        found = np.isinf(made.truth(dtype, ()).allowed["w"])
+        assert found.tolist() == undecided
 
 
 def test_where_nothing_can_be_measured_any_error_is_allowed(

@@ -390,4 +390,11 @@ WRONG = [
     wrong('tied', 'recurrent-path-dropped wrong-operand', 'np.outer(hs[t], da)', 'np.outer(hs[t], p["E"].T @ dz * (1 - hs[t + 1] ** 2))'),
     wrong('residual', 'recurrent-path-dropped', 's1[t].T @ da1', 's1[t].T @ (ddrop * KEEP[t] * (1 - s1[t + 1] ** 2))'),
     wrong('tied', 'truncated', '        dh = p["U"] @ da\n', '        dh = (t % 2 == 0) * p["U"] @ da\n'),
+    wrong("attention", "wrong-operand", "dO = np.outer(dout, np.concatenate([ctx, S[-1]]))", "dO = np.outer(dout, np.concatenate([S[-1], ctx]))"),
+    wrong('normalised', 'wrong-operand', '(dn * ns[t]).sum(0)', '(dn * hs[t + 1]).sum(0)'),
+    wrong('attention', 'activation-derivative-missing', 'al * (dal - al @ dal)', 'dal'),
+    wrong('lstm', 'wrong-adjoint', 'dc * g * i * (1 - i)', 'dh * g * i * (1 - i)'),
+    wrong('residual', 'wrong-adjoint', 'n1 = da1 @ p["U1"].T', 'n1 = da2 @ p["U1"].T'),
+    wrong('decoder', 'state-overwritten', '    enc, dec, outs = run_decoder(p, np)\n', '    enc, dec, outs = run_decoder(p, np)\n    enc = [enc[-1]] * len(enc)\n'),
+    wrong('normalised', 'state-overwritten', '    hs, ns, sd, out = run_normalised(p, np)\n', '    hs, ns, sd, out = run_normalised(p, np)\n    hs = [hs[-1]] * len(hs)\n'),
 ]  # fmt: skip

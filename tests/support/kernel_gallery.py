@@ -33,9 +33,17 @@ class Exhibit(NamedTuple):
         return partial(call_wide, partial(self.backward, mistake=mistake))
 
 
-def call_wide(backward: Callable[..., Any], arguments: Any, cotangents: Any) -> Any:
-    """Call a backward pass on wider arrays, and round its results to the arguments' dtypes."""
-    wide, given = (jax.tree.map(widen, each) for each in (arguments, cotangents))
+def call_wide(
+    backward: Callable[..., Any], arguments: Any, cotangents: Any, kind: Any = np.ndarray
+) -> Any:
+    """Call a backward pass on wider arrays, and round its results to the arguments' dtypes.
+
+    The floating arrays are of a `kind`, such as one with products in TF32.
+    """
+    wide, given = (
+        jax.tree.map(lambda x: widen(x).view(kind) if x.dtype.kind != "i" else x, each)
+        for each in (arguments, cotangents)
+    )
     found = backward(wide, given)
     return tuple(
         None if new is None else np.asarray(new, old.dtype)

@@ -31,12 +31,22 @@ from bptt_verifier.program.arguments import convert_to_numpy, make_tensor, read_
 from bptt_verifier.reference.pullbacks import prepare_pullback
 from bptt_verifier.report import Mistake
 from tests.support.kernel_gallery import GALLERY, Exhibit, call_wide
+from tests.support.tf32_arrays import TF32Array
+
+
+class Precision(NamedTuple):
+    """The dtype of a kernel's arguments and gradients, and the kind of arrays it computes with."""
+
+    dtype: Any
+    kind: Any = np.ndarray
+
 
 PRECISIONS = {
-    "float64": np.float64,
-    "float32": np.float32,
-    "float16, sums in float32": np.float16,
-    "bfloat16, sums in float32": jnp.bfloat16,
+    "float64": Precision(np.float64),
+    "float32": Precision(np.float32),
+    "TF32 inside float32": Precision(np.float32, TF32Array),
+    "float16, sums in float32": Precision(np.float16),
+    "bfloat16, sums in float32": Precision(jnp.bfloat16),
 }
 FACTOR = 1.01
 
@@ -50,7 +60,9 @@ class Count(NamedTuple):
     wrong: int
 
 
-def make_kernel(exhibit: Exhibit, scaled: int | None) -> Callable[[Any, Any], Any]:
+def make_kernel(
+    exhibit: Exhibit, scaled: int | None, kind: Any = np.ndarray
+) -> Callable[[Any, Any], Any]:
     """A kernel of the gallery, right or with one of its gradients multiplied by 1.01."""
 
     def backward(arguments: Any, cotangents: Any) -> Any:
@@ -59,7 +71,7 @@ def make_kernel(exhibit: Exhibit, scaled: int | None) -> Callable[[Any, Any], An
             found[scaled] = found[scaled] * found[scaled].dtype.type(FACTOR)
         return found
 
-    return partial(call_wide, backward)
+    return partial(call_wide, backward, kind=kind)
 
 
 def list_scaled(exhibit: Exhibit) -> list[int]:
@@ -92,16 +104,16 @@ def is_called_wrong(calls: KernelCalls, case: KernelCase, backward: Any) -> bool
     return isinstance(found, Mistake) or bool(found.wrong)
 
 
-def count_judged(dtype: Any, cases: int, seed: int = 0) -> Count:
+def count_judged(precision: Precision, cases: int, seed: int = 0) -> Count:
     """Count false alarms and 1 % mistakes seen by the judge, over the kernels of the gallery."""
     alarms = right = seen = wrong = 0
     for exhibit, number in share_cases(cases):
-        for calls, case in draw_every_case(exhibit, dtype, number, seed):
-            alarms += is_called_wrong(calls, case, exhibit.right())
+        for calls, case in draw_every_case(exhibit, precision.dtype, number, seed):
+            alarms += is_called_wrong(calls, case, make_kernel(exhibit, None, precision.kind))
             right += 1
             chosen = list_scaled(exhibit)
             scaled = chosen[case.number % len(chosen)]
-            seen += is_called_wrong(calls, case, make_kernel(exhibit, scaled))
+            seen += is_called_wrong(calls, case, make_kernel(exhibit, scaled, precision.kind))
             wrong += 1
     return Count(alarms, right, seen, wrong)
 
@@ -154,7 +166,9 @@ def print_local(cases: int) -> None:
     print(
         "| precision | place | × 0 | × 2 | × 1.1 | × 1.03 |\n| --- | --- | --- | --- | --- | --- |"
     )
-    for name, dtype in PRECISIONS.items():
+    for name, (dtype, kind) in PRECISIONS.items():
+        if kind is not np.ndarray:
+            continue
         for place in ("entry", "index"):
             counts = [count_local(dtype, cases, place, each) for each in (0, 2, 1.1, 1.03)]
             shares = " | ".join(f"{100 * each.seen / cases:.0f} %" for each in counts)
@@ -237,14 +251,15 @@ def passes_gradcheck(exhibit: Exhibit, case: KernelCase, calls: KernelCalls, ker
         return bool(torch.autograd.gradcheck(Wrapped.apply, tensors, raise_exception=False))
 
 
-def count_checked(passes: Callable[..., bool], dtype: Any, cases: int) -> Count:
+def count_checked(passes: Callable[..., bool], precision: Precision, cases: int) -> Count:
     """Count false alarms and 1 % mistakes seen by another check."""
     alarms = right = seen = wrong = 0
     for exhibit, number in share_cases(cases):
-        for calls, case in draw_every_case(exhibit, dtype, number):
+        for calls, case in draw_every_case(exhibit, precision.dtype, number):
             chosen = list_scaled(exhibit)
-            scaled = make_kernel(exhibit, chosen[case.number % len(chosen)])
-            alarms += not passes(exhibit, case, calls, exhibit.right())
+            scaled = make_kernel(exhibit, chosen[case.number % len(chosen)], precision.kind)
+            right_kernel = make_kernel(exhibit, None, precision.kind)
+            alarms += not passes(exhibit, case, calls, right_kernel)
             seen += not passes(exhibit, case, calls, scaled)
             right, wrong = right + 1, wrong + 1
     return Count(alarms, right, seen, wrong)
@@ -257,14 +272,14 @@ def main(cases: int, checked: int, precision: str = "", seed: int = 0) -> None:
     checks: dict[str, Any] = {"`jax.test_util.check_grads`": passes_check_grads}
     if find_spec("torch"):
         checks["`torch.autograd.gradcheck`"] = passes_gradcheck
-    for name, dtype in PRECISIONS.items():
+    for name, each in PRECISIONS.items():
         if not name.startswith(precision):
             continue
-        counts: dict[str, Any] = {"`verify_vjp`": partial(count_judged, dtype, cases, seed)}
-        for check, passes in checks.items():
-            counts[check] = partial(count_checked, passes, dtype, checked)
+        counts: dict[str, Any] = {"`verify_vjp`": partial(count_judged, each, cases, seed)}
+        for check, passes in checks.items() if checked else ():
+            counts[check] = partial(count_checked, passes, each, checked)
         for check, count in counts.items():
-            alarms, right, seen, wrong = count() if checked or "vjp" in check else (0, 0, 0, 0)
+            alarms, right, seen, wrong = count()
             shown = f"| {name} | {check} | {alarms} of {right} | {seen} of {wrong} |"
             print(shown, flush=True)
 

@@ -147,4 +147,11 @@ WRONG = [
     wrong('tokens', 'wrong-operand', 'hs[t].T @ da', 'hs[T].T @ da'),
     wrong('columns', 'wrong-operand', 'dWh += delta @ S[k].T', 'dWh += delta @ S[T].T'),
     wrong('ways', 'output-gradient-at-wrong-step', 'da = (dboth[t, :, :H] + carry)', 'da = (dboth[t - 1, :, :H] + carry)'),
+    wrong('ways', 'path-counted-twice', 'carry = da @ p["Uf"].T', 'carry += da @ p["Uf"].T'),
+    wrong('ways', 'path-counted-twice', 'carry = da @ p["Ub"].T', 'carry = da @ p["Ub"].T + dboth[t, :, H:] + carry'),
+    wrong('tokens', 'path-counted-twice', 'dh = da @ p["Wh"].T', 'dh = dh + da @ p["Wh"].T'),
+    wrong('columns', 'clipped', '    return {"Wx": dWx', '    n = np.sqrt(sum(np.sum(g * g) for g in (dWx, dWh, db)))\n    dWx, dWh, db = (g * min(1, 0.05 / n) for g in (dWx, dWh, db))\n    return {"Wx": dWx'),
+    wrong('columns', 'state-overwritten', '    _, S, E = run_columns(p, np)\n', '    _, S, E = run_columns(p, np)\n    S = [S[-1]] * len(S)\n'),
+    wrong('tokens', 'state-overwritten', '    emb, hs, pooled, prob = run_tokens(p, np)\n', '    emb, hs, pooled, prob = run_tokens(p, np)\n    hs = [hs[0]] + [hs[-1]] * T\n'),
+    wrong('tokens', 'missing-time-sum bias-part-missing', 'dbh += np.sum(da, axis=0)', 'dbh = np.sum(da, axis=0) if t else dbh'),
 ]  # fmt: skip

@@ -2,13 +2,21 @@
 
 import logging
 import math
+from typing import Any
 
 import numpy as np
 
 from tests.support.plain_numpy import traced
 
-HANDLER = logging.Handler()
-HANDLER.emit = lambda record: record.getMessage()
+
+class ReadingHandler(logging.Handler):
+    """A handler of a user, which puts the message together."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.getMessage()
+
+
+HANDLER = ReadingHandler()
 NAMES = globals()  # the names of the module, a second time
 WEIGHTS = np.arange(12.0).reshape(3, 4)
 
@@ -39,6 +47,7 @@ def iterates_by_nditer(p):
         total += p["x"][it.multi_index] ** 2 * it.multi_index[0]
         it.iternext()
     h = np.zeros((2, 2))
+    entries: Any
     with np.nditer(h, op_flags=["readwrite"]) as entries:
         for entry in entries:
             entry[...] = p["s"]

@@ -406,7 +406,7 @@ WRONG = [
     wrong("gru", "sign-flipped", "dh * (n - before)", "dh * (before - n)"),
     wrong("gru", "wrong-operand", "dnext = dh * (1 - z)", "dnext = dh * z"),
     wrong("gru", "zero-gradient factor-missing wrong-operand", "dh * (n - before)", "dh * n"),
-    wrong("gru", "zero-gradient", "(h - GOAL) / (N * T)", "(h - GOAL) / (N * T) * (not dnext.any())"),
+    wrong("gru", "zero-gradient missing-time-sum", "(h - GOAL) / (N * T)", "(h - GOAL) / (N * T) * (not dnext.any())"),
     wrong("gru", "constant-factor", "(h - GOAL) / (N * T)", "(h - GOAL) / N"),
     wrong("gru", "recurrent-path-dropped zero-gradient", ' + ar @ p["Ur"].T', ""),
     wrong("gru", "wrong-operand", "az = dh * (n - before) * z * (1 - z)", "az = dh * (n - before) * r * (1 - r)"),

@@ -1,0 +1,100 @@
+"""A kernel's answer at one case, and how far another right answer may be from it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verifier.judge.kernel_calls import Copy, KernelCalls
+from bptt_verifier.judge.kernel_cases import KernelCase
+from bptt_verifier.judge.kernel_comparisons import Found
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.reference.pullbacks import Arrays
+from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.formats import find_unit, is_half
+from bptt_verifier.tolerance.projections import root_mean_square
+
+TWICE = 2.0  # two answers that are both right differ by twice the error of one
+# Units by which sums in another order may change an answer to the same question, and in 16 bits.
+SAME, SAME_IN_HALF = 64, 4
+LARGEST = 4  # times that may be the change of one entry
+
+
+class Question(NamedTuple):
+    """A kernel's answer at one case, and how far another right answer may be from it.
+
+    `elsewhere` are the answers so far at other arguments or cotangents. `wrong` are the gradients
+    that are known to be wrong, whose errors say little of their rounding.
+    """
+
+    calls: KernelCalls
+    case: KernelCase
+    other: KernelCase
+    answer: dict[str, Array]
+    tolerance: dict[str, Array]
+    elsewhere: list[dict[str, Array]]
+    wrong: frozenset[str] = frozenset()
+
+    def ask(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
+        """Ask at the case, with other arguments or cotangents; the answers are in float64."""
+        return self.ask_copies(np.array, point, cotangents)
+
+    def ask_copies(
+        self, copy: Copy, point: Arrays | None = None, cotangents: Arrays | None = None
+    ) -> Any:
+        """Ask at the case with copies of one kind; None where the kernel gives no answer."""
+        given = self.case.cotangents if cotangents is None else cotangents
+        answer = self.calls.ask(self.case.point if point is None else point, given, copy)
+        if isinstance(answer, Mistake):
+            return None
+        found = {name: value.astype(np.float64) for name, value in answer.items()}
+        if point is not None or cotangents is not None:
+            self.elsewhere.append(found)
+        return found
+
+    def pull_back(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
+        """Pull back exactly, with other arguments or cotangents."""
+        given = self.case.cotangents if cotangents is None else cotangents
+        at = [self.case.point if point is None else point]
+        found = self.calls.pullback.pull_back(at, [given]).gradients
+        return {name: value[0] for name, value in found.items()}
+
+    def find_size(self, name: str) -> float:
+        """Find the size of one unit in the last place of a gradient's typical entry."""
+        like = [self.case.point[name]] if name in self.case.point else self.case.point.values()
+        return max(find_unit(v.dtype) for v in like) * root_mean_square(self.answer[name])
+
+    def differs(
+        self, found: Arrays, expected: Arrays, factor: float = 1.0, *, rounded: bool = False
+    ) -> str:
+        """Find the gradient that is not as expected; empty if all are.
+
+        Unless the other answer is `rounded` otherwise, a wrong gradient has a sharper limit: its
+        mistake may scatter as rounding does.
+        """
+        factor = max(1.0, abs(factor))
+        for name, value in expected.items():
+            with np.errstate(invalid="ignore"):
+                within = np.abs(found[name] - value) <= TWICE * factor * self.tolerance[name]
+            if not np.all(within):
+                return name
+            if name in self.wrong and not rounded and self.changes(name, found, expected, factor):
+                return name
+        return ""
+
+    def changes(self, name: str, found: Arrays, expected: Arrays, factor: float = 1.0) -> bool:
+        """Tell whether a gradient changes by more than sums in another order explain."""
+        change = np.abs(found[name] - expected[name])
+        coarse = any(is_half(value.dtype) for value in self.case.point.values())
+        limit = factor * (SAME_IN_HALF if coarse else SAME) * self.find_size(name)
+        return not (
+            root_mean_square(change) <= limit and change.max(initial=0.0) <= LARGEST * limit
+        )
+
+
+def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Question | None:
+    """Ask a kernel at a case, whose errors are known. `other` is any other case."""
+    tolerance = {name: each.limit for name, each in found.nearest.gradients.items()}
+    wrong = frozenset(found.wrong)
+    question = Question(calls, found.case, other, {}, tolerance, [], wrong)
+    answer = question.ask()
+    return None if answer is None else question._replace(answer=answer)

@@ -1,0 +1,92 @@
+"""Mistakes of one array that every step overwrites: the backward pass has the last state alone.
+
+`h[:] = …; states.append(h)` stores one array many times. The forward pass is right, since it reads
+each state before the next one is written.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from bptt_verifier.mistakes.expressions import quote_expression
+from bptt_verifier.mistakes.in_order import State, find_initial_slots, find_states
+from bptt_verifier.mistakes.in_sequences import find_beginnings, take_part
+from bptt_verifier.mistakes.in_time import find_initial_edges
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    FindChanges,
+    OperationMistake,
+    Values,
+    change_nothing,
+    merge_at,
+)
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.activations import find_activations_at
+from bptt_verifier.program.backward import Change, sweep_back
+from bptt_verifier.program.structure import Structure
+
+
+def list_overwritten_states(known: Structure) -> Iterator[OperationMistake]:
+    """List states of which the backward pass has the last one at every step."""
+    states = find_states(known)
+    sets = [states, *([state] for state in states)] if len(states) > 1 else [states]
+    for chosen in sets if states else ():
+        named = " and ".join(quote_expression(known, known.producer[s[-1]]) for s, _ in chosen)
+        said = f"your backward pass has the last value of {named} at every step, as where every"
+        said += " step overwrites one array; store a copy"
+        for initial in (True, False):
+            gradients = partial(overwrite, known, chosen, initial)
+            number = known.producer[chosen[0][0][0]]
+            yield OperationMistake(
+                "state-overwritten", said, number, change_nothing, whole=gradients
+            )
+
+
+def overwrite(
+    known: Structure,
+    states: Sequence[State],
+    initial: bool,
+    values: Values,
+    made: Sequence[FindChanges] = (),
+) -> dict[str, Array]:
+    """Differentiate at values in which these states are the last ones, `initial` ones as well."""
+    operations, mixed, changes = (
+        known.program.operations,
+        [*values],
+        dict[tuple[int, int], Change](),
+    )
+    for slots, edges in states:
+        last = values[slots[-1]]
+        ends = find_activations_at(known, known.producer[slots[-1]])[-1:]
+        for slot in slots:
+            mixed[slot] = last
+            # The slope of an activation of several operations is that of the last state, too.
+            for each, end in zip(
+                find_activations_at(known, known.producer[slot])[-1:], ends, strict=False
+            ):
+                for number, other in zip(each.numbers, end.numbers, strict=False):
+                    mixed[operations[number].outputs[0]] = values[operations[other].outputs[0]]
+        if initial:
+            for slot in find_initial_slots(known, find_initial_edges(known), edges):
+                mixed[slot] = last
+            changes |= replace_beginnings(known, slots, values)
+    found = sweep_back(known.program, mixed, [merge_at(mixed, made) | changes])
+    return {name: found[slot][0] for name, slot in known.program.leaves.items()}
+
+
+def replace_beginnings(known: Structure, slots: Sequence[int], values: Values) -> Changes:
+    """Replace an initial state that is a constant by the last one, where products read it."""
+    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
+    last = values[slots[-1]]
+    for each in find_beginnings(known, tuple(slots)):
+        operands = operations[each.number].inputs
+        joined = np.array(values[operands[each.operand]], dtype=last.dtype)
+        size = last.shape[each.axis + 1] if each.axis is not None else 0
+        part = take_part(each, joined, size)
+        if part.shape != last.shape:
+            return {}
+        part[...] = last
+        for operand in known.active(each.number):
+            changes[each.number, operand] = Change(operand, instead=((each.operand, joined),))
+    return changes
