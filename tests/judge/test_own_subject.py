@@ -31,7 +31,7 @@ def subject(gradients: Any = None, **changed: Any) -> OwnSubject:
         "cases": (case(0), case(1)), "params": (PARAMS,), "trees": (flatten(PARAMS),), "notes": (),
         "refusal": None,
         "doubt": None, "zeros": frozenset(), "losses_differ": False, "seed": 7,
-        "loss_raised": False,
+        "loss_raised": False, "in_torch": False,
         "find_program": lambda params, setting: "program",
     }  # fmt: skip
     return OwnSubject(SimpleNamespace(**(model | changed)), gradients)
