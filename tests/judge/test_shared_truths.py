@@ -161,6 +161,16 @@ def test_the_truths_of_workers_are_those_of_this_process(pool: Pool) -> None:
             np.testing.assert_array_equal(known.allowed[name], alone.allowed[name])
 
 
+@pytest.mark.slow
+def test_so_are_the_truths_of_a_cell_with_gates_whose_errors_are_measured(pool: Pool) -> None:
+    cell = CellSubject("lstm", "", "mse", False, TakenStates(), 16, 1)
+    for problem, known in share_truths(cell.draw_random_problems, 16, 2):
+        found, alone = known(problem.x.dtype, ["W"]), truth(problem, problem.x.dtype, ["W"])
+        np.testing.assert_array_equal(found.values["W"], alone.values["W"])
+        np.testing.assert_array_equal(found.allowed["W"], alone.allowed["W"])
+    assert len(pool.parts) == 1
+
+
 def test_workers_compute_the_results_and_formats_that_the_submission_has_returned(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
