@@ -28,9 +28,11 @@ def read_in_order(
     listed = isinstance(holder, list | tuple) and not hasattr(holder, "_fields")
     by_name = {*found.values()}.issuperset(ordered)  # the other gradients are missing
     by_index = all(isinstance(path[-1], int) for path in leaves.values())
-    if not found or len(found) == len(leaves) or not listed or by_name or by_index:
+    if not found or len(found) == len(leaves) or not listed or by_name:
         return dict(found)
     places = dict(zip(leaves, ordered, strict=False))
+    if by_index:  # of a list with data among its arrays, which the gradients may lack
+        return places if len(ordered) == len(leaves) else dict(found)
     if len(ordered) != len(leaves) or any(places[n] != path for n, path in found.items()):
         names = [results.name(path) or "one without a name" for path in ordered]
         raise ValueError(

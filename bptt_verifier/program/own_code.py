@@ -162,13 +162,14 @@ def assemble(
     if wanted and len(found) < len(wanted) <= len(ordered):
         found = dict(zip(wanted, ordered, strict=False))
     container = results.find_container(len(leaves)) if calls.structure else None
+    in_list = bool(calls.structure) and all(isinstance(path[0], int) for path in leaves.values())
     if calls.structure:
         found = read_in_order(calls.name, found, leaves, results)
     if container is not None:
         every = follow(results.state, ("result", *container))
         named = len(found) == len(leaves)
         require_one_each(calls.name, calls.params, every, calls.structure, named)
-        container = None if not found and isinstance(every, Mapping) else container
+        container = None if in_list and not found and isinstance(every, Mapping) else container
     if not found and not calls.structure:
         found = find_updates(calls, whole, {n: leaves[n] for n in wanted} or leaves, places)
         said += f"; the gradients are those by which {calls.backward.__name__} updates them"
@@ -181,10 +182,11 @@ def assemble(
                 "arrays by what is no usual first step of local variables such as "
                 f"d{next(iter(leaves))}; let it return the gradients, or keep them in attributes"
             )
-        if names:
+        if in_list:
             raise ValueError(
-                f"{calls.name}: expected the gradients of {', '.join(names.values())}, in a list "
-                f"in this order, found {described}; return them in such a list"
+                f"{calls.name}: expected the gradients of {', '.join(names.values() or leaves)}, "
+                f"in a list in this order, found {described}; let it return loss, grads with such "
+                "a list grads"
             )
         raise ValueError(
             f"{calls.name}: expected the gradients of arrays that it uses, "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt, type_name
-from bptt_verifier.program.gradient_names import CONTAINERS, ONLY
+from bptt_verifier.program.gradient_names import CONTAINERS, ONLY, may_be_gradient
 from bptt_verifier.program.leaves import Keys, find_children, find_node, is_scalar, walk
 from bptt_verifier.program.torch_tensors import to_array
 
@@ -32,14 +32,15 @@ class Results(NamedTuple):
     def find_container(self, number: int) -> Keys | None:
         """Find the structure of the gradients of so many parameters among the returned values.
 
-        It has such a name, or it is the only one. Beside as many arrays, it is a cache.
+        It has such a name, or it is the only one. Beside as many that may be gradients, it is a
+        cache.
         """
         found = self.containers
         named = [path for path in found if {self.names.get(path), path[-1]} & CONTAINERS]
         if len(named) == 1 or len(found) != 1:
             return named[0] if len(named) == 1 else None
         beside = [path for path in self.list_in_order() if path[1:2] != found[0]]
-        return None if len(beside) >= number else found[0]
+        return None if sum(may_be_gradient(self.name(p)) for p in beside) >= number else found[0]
 
     def name(self, path: Keys) -> str:
         """Name a returned value by the variable that the user returns; empty where it has none."""
@@ -127,7 +128,10 @@ def describe_result(result: Any, names: Mapping[Keys, str]) -> str:
     items = list_items(result)
     if not items:
         return type_name(result)
-    listed = [names.get(path, str(path[0])) for path, _ in items[:SHOWN]]
+    listed = [
+        names.get(path) or (f"item {path[0]}" if isinstance(path[0], int) else path[0])
+        for path, _ in items[:SHOWN]
+    ]
     return f"{type_name(result)} of {', '.join(listed)}"
 
 

@@ -13,6 +13,11 @@ LIST = ("weights = [A, B]", "U, V = weights")
 TUPLE = ("theta = (A, B)", "U, V = theta")
 DICT = ("params = {'U': A, 'V': B}", "U, V = params['U'], params['V']")
 NESTED = ("theta = [[A], [B]]", "(U,), (V,) = theta")
+WITH_DATA = ("weights = [A, 3, B]", "U, _, V = weights")
+PARTS = (
+    "params = {'one': {'U': A}, 'two': {'V': B}}",
+    "U, V = params['one']['U'], params['two']['V']",
+)
 GLOBAL = ("layers = [A, B]", "U, V = layers")
 Layout = tuple[str, str]
 
@@ -48,6 +53,10 @@ def read(folder: Path, layout: Layout, returns: str) -> Any:
         (DICT, "return loss, [dU, dV, h]"),
         (NESTED, "first = [dU]; return loss, [first, [2 * half]]"),
         (NESTED, "return loss, [dU, 2 * half]"),
+        (LIST, "return loss, h, r, [dU, 2 * half]"),
+        (WITH_DATA, "return loss, [dU, 2 * half]"),
+        (WITH_DATA, "return loss, [dU, None, 2 * half]"),
+        (PARTS, "return loss, {'one': [dU], 'two': [2 * half]}"),
         (GLOBAL, "dlayers = [dU, 2 * half]; return loss, dlayers"),
         (GLOBAL, "dlayers = [dU, dV]; return loss, dlayers, cache"),
     ],
@@ -81,6 +90,7 @@ def test_gradients_of_which_some_have_names_are_all_found(
         (NESTED, "return loss, [[dU, h], [dV]]", r"as theta\[0\] has arrays, 1, .* found 2;"),
         (TUPLE, "return loss, None", r"theta\[0\], theta\[1\], in a list in this order, found"),
         (LIST, "return loss, dU, dV, cache", r"weights\[0\], .* found tuple of loss, dU, dV, c"),
+        (LIST, "return loss, [dU, 2 * half], [h]", "item 1, item 2; let it return loss, grads"),
         (LIST, "return loss, {'dU': dU, 'dV': dV}", r"weights\[0\], weights\[1\], in a list"),
     ],
 )  # fmt: skip
