@@ -56,7 +56,7 @@ def list_product_mistakes(
     if operations[group[0]].name == "dot_general":
         yield from list_transposition_mistakes(known, group, operand, other)
         yield from list_transposed_cotangents(known, group, operand)
-        yield from list_order_mistakes(known, group, operand, own)
+        yield from list_slopes_before_products(known, group, operand, own)
     state = any(slot in known.producer and slot not in known.leaf for slot in other)
     off_by_one = "hidden-state-off-by-one" if state else "input-off-by-one"
     for key, (slots, label, what) in enumerate(list_shifts(known, other)):
@@ -176,7 +176,7 @@ def feeds_itself(known: Structure, group: Sequence[int], operand: int) -> bool:
     return False
 
 
-def list_order_mistakes(
+def list_slopes_before_products(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
     """List mistakes that apply an activation's derivative on the wrong side of the weight."""
