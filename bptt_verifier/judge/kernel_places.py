@@ -10,7 +10,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.tolerance.projections import Measurement
 
 TILES = (128, 64, 32, 16)  # sizes of tiles and chunks whose edges are looked at, the largest first
-SMALLER = 8  # times smaller are errors at indices that count as right beside wrong ones
+CONTRAST = 8  # errors at wrong indices are so many times as large as those at right ones
 FEW = 4  # indices of a tile are at its edge if they are at most this part of it
 LISTED = 8  # indices in a sentence
 LARGEST_MAP = 128  # rows and columns of a map of errors
@@ -76,9 +76,9 @@ def is_right_elsewhere(measured: Measurement, axis: int, indices: Sequence[int])
     errors = np.sqrt((measured.mean**2).sum(axis=others))
     for slices in measured.slices:
         if slices.axis == axis and slices.wrong.any():
-            most = np.where(errors <= errors[slices.wrong].min() / SMALLER**2, 0.0, slices.error)
-            return bool(most[~wrong].max() <= slices.error[slices.wrong].min() / SMALLER)
-    return bool(errors[~wrong].max() <= errors[wrong].min() / SMALLER)
+            most = np.where(errors <= errors[slices.wrong].min() / CONTRAST**2, 0.0, slices.error)
+            return bool(most[~wrong].max() <= slices.error[slices.wrong].min() / CONTRAST)
+    return bool(errors[~wrong].max() <= errors[wrong].min() / CONTRAST)
 
 
 def list_places(measured: Measurement) -> Iterator[WrongIndices]:

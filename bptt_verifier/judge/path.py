@@ -35,7 +35,7 @@ from bptt_verifier.report import Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
 
 ENTRIES = 100_000  # entries that a verdict compares, before they are counted
-SMALLER = 2.0**-10, 2.0**-12  # times the values at which results are not finite
+SCALES_NEARER_ZERO = 2.0**-10, 2.0**-12  # times the values at which results are not finite
 
 
 def judge(
@@ -214,7 +214,7 @@ class SubjectJudgement(Judgement):
 
     def is_finite_nearer_zero(self, case: Case) -> bool:
         """True if the submission is finite at smaller values, and may overflow at these."""
-        smaller = self.subject.scale_values(case, SMALLER)
+        smaller = self.subject.scale_values(case, SCALES_NEARER_ZERO)
         answers = [ask_at(self.submission, self.subject, each) for each in smaller]
         return bool(answers) and all(
             not isinstance(answer, Breach)

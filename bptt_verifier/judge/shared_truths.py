@@ -32,8 +32,8 @@ TOGETHER = 4 * blocks.SIZE  # problems that a worker is given at a time
 
 Draw = Callable[[range], Iterable[Problem]]  # the problems of these numbers
 # The names of the results in each format, by the format of the problem.
-Asked = dict[Any, dict[Any, tuple[str, ...]]]
-Prepared = tuple[Problem, dict[Any, Truth]]  # a problem, and its truth in each format
+FormatsAsked = dict[Any, dict[Any, tuple[str, ...]]]
+ProblemAndTruths = tuple[Problem, dict[Any, Truth]]  # a problem, and its truth in each format
 
 
 def share_truths(draw: Draw, number: int, workers: int) -> Iterator[tuple[Problem, FindTruth]]:
@@ -45,7 +45,7 @@ def share_truths(draw: Draw, number: int, workers: int) -> Iterator[tuple[Proble
     """
     starts = range(0, number, TOGETHER)
     remaining = deque(range(start, min(start + TOGETHER, number)) for start in starts)
-    asked: Asked = {}
+    asked: FormatsAsked = {}
     broken = POOLS if current_process().daemon else 0  # which may start no processes
     yield from find_here(draw, remaining.popleft(), asked)
     while remaining and broken < POOLS:
@@ -60,14 +60,14 @@ def share_truths(draw: Draw, number: int, workers: int) -> Iterator[tuple[Proble
 
 
 def run_pool(
-    draw: Draw, remaining: deque[range], asked: Asked, workers: int
+    draw: Draw, remaining: deque[range], asked: FormatsAsked, workers: int
 ) -> Iterator[Iterable[tuple[Problem, FindTruth]]]:
     """Yield the remaining parts in order, and remove each once it has been taken.
 
     Raises BrokenProcessPool where a worker is killed; OSError where none can be started.
     """
     with started_workers(workers, warm_up, draw, copy_asked(asked)) as pool:
-        ready, waiting = pool.submit(int), deque[Future[list[Prepared]]]()
+        ready, waiting = pool.submit(int), deque[Future[list[ProblemAndTruths]]]()
         while remaining:
             if ready.done():
                 for cases in islice(remaining, len(waiting), WAITING * workers):
@@ -80,7 +80,7 @@ def run_pool(
             remaining.popleft()
 
 
-def find_here(draw: Draw, cases: range, asked: Asked) -> Iterator[tuple[Problem, FindTruth]]:
+def find_here(draw: Draw, cases: range, asked: FormatsAsked) -> Iterator[tuple[Problem, FindTruth]]:
     """Yield problems with truths of this process, and note what is asked of them."""
     for problem, known in prefetch_truths(draw(cases)):
         formats = asked.setdefault(problem.x.dtype, {})
@@ -96,7 +96,7 @@ def note_and_find(
     return known(dtype, names)
 
 
-def find_in_worker(draw: Draw, cases: range, asked: Asked) -> list[Prepared]:
+def find_in_worker(draw: Draw, cases: range, asked: FormatsAsked) -> list[ProblemAndTruths]:
     """Find the truths of problems in all formats, for all names that have been asked for."""
     found = []
     for problem, known in prefetch_truths(draw(cases)):
@@ -121,12 +121,12 @@ def select(known: Truth, names: Collection[str]) -> Truth:
     return Truth(*({name: arrays[name] for name in names} for arrays in known))
 
 
-def copy_asked(asked: Asked) -> Asked:
+def copy_asked(asked: FormatsAsked) -> FormatsAsked:
     """Copy what has been asked for so far, which may grow while a worker is told."""
     return {dtype: dict(formats) for dtype, formats in asked.items()}
 
 
-def warm_up(draw: Draw, asked: Asked) -> None:
+def warm_up(draw: Draw, asked: FormatsAsked) -> None:
     """Compile all programs that the truths of these problems need."""
     found = find_in_worker(draw, range(TOGETHER), asked)
     problem, _ = found[0]

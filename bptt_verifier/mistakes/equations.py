@@ -24,7 +24,8 @@ SLOPES = {"σ": ACTIVATIONS["sigmoid"], "tanh": ACTIVATIONS["tanh"]}
 DH, DC = "∂L/∂h_t", "∂L/∂c_t"
 FROM_NEXT = "∂L/∂c_{t→}"  # the part of ∂L/∂c_t that comes from step t+1
 # The gradients carried to the step before, and the symbols that they have there.
-CARRIED = {"∂L/∂h_{t-1}": DH, "∂L/∂c_{t-1}": FROM_NEXT}
+CARRIED_CELL = "∂L/∂c_{t-1}"
+CARRIED = {"∂L/∂h_{t-1}": DH, CARRIED_CELL: FROM_NEXT}
 
 
 def name_delta(gate: str) -> str:
@@ -262,6 +263,7 @@ class Sweep(NamedTuple):
 
 
 Way = Mapping[Any, Any]  # the changes of a backward pass, by place
+UNTRANSPOSED = "untransposed"  # with a tag and a term's number: the place of the weight's transpose
 
 
 def sweep(s: States, way: Way) -> Sweep:
@@ -271,7 +273,12 @@ def sweep(s: States, way: Way) -> Sweep:
         return given[-1]
 
     def change_terms(line: Equation) -> list[Term]:
-        return [t for i, own in enumerate(line.terms) for t in way.get((line.tag, i), (own,))]
+        written = [
+            (term, (UNTRANSPOSED, line.tag, i) in way)
+            for i, own in enumerate(line.terms)
+            for term in way.get((line.tag, i), (own,))
+        ]
+        return [term._replace(transposed=not wrong) for term, wrong in written]
 
     dy = way["output"](s) if "output" in way else s.dy
     V = way["output_weight"](s) if "output_weight" in way else s.params.V

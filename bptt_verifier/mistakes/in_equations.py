@@ -13,6 +13,7 @@ import numpy as np
 
 from bptt_verifier.mistakes.equations import (
     CARRIED,
+    CARRIED_CELL,
     DC,
     DH,
     EARLIER,
@@ -20,6 +21,7 @@ from bptt_verifier.mistakes.equations import (
     FUNCTIONS,
     LATER,
     SLOPES,
+    UNTRANSPOSED,
     WRAPPED,
     Equation,
     States,
@@ -63,6 +65,7 @@ SUBSTITUTES: dict[str, list[tuple[str, ...]]] = {
         ("φ′(a_t)", MISSING, "", "φ′(a_t), but 1 at the last step"),
         ("φ′(a_t)", MISSING, "1, but φ′(a_T) at the last step"),
         ("φ′(a_t)", ACTIVATED, "φ′(h_t)"),
+        ("δ_t", MISSING, DH),
         *shift_symbol("φ′(a_t)"),
     ],
     "lstm": [
@@ -148,6 +151,9 @@ def list_joint_mistakes(s: States) -> Iterator[EquationMistake]:
             ("B3", 0): (Term(("δ_t", "φ′(a_{t-1}), but 1 at t = 1"), "W"),),
         }
         yield make_mistake("activation-derivative-before-matrix-product", said, "B2", changes)
+        said = "∂L/∂h_t is multiplied by φ′(a_t) after the product with Wᵀ, not before it."
+        changes = {("B3", 0): (Term((DH,), "W", ("φ′(a_t)",)),)}
+        yield make_mistake("activation-derivative-after-matrix-product", said, "B3", changes)
         return
     if s.problem.cell == "lstm":
         yield shift_cell(*s.equations)
@@ -209,9 +215,10 @@ def list_changed_terms(line: Equation, i: int) -> Iterator[EquationMistake]:
         yield other("path-counted-twice", said, term, Term((DC,)))
     if not term.weight:
         return
-    said = f"{term.weight} is used where its transpose belongs"
-    wrong = term._replace(transposed=False)
-    yield other("untransposed-recurrent-weight", said, wrong, weight=term.weight)
+    said = f"{term.weight} is used where its transpose belongs; the equation is {line}."
+    wrong = {(UNTRANSPOSED, line.tag, i): True}  # a place of its own, beside the factors
+    name = "untransposed-recurrent-weight"
+    yield make_mistake(name, said, line.tag, wrong, weight=term.weight)
     for k in sorted({t.weight for t in line.terms if t.weight} - {term.weight}):
         said = f"{k} is used where {term.weight} belongs"
         yield other(OPERAND, said, term._replace(weight=k), used=k)
@@ -232,7 +239,8 @@ def list_factor_mistakes(line: Equation, cell: str) -> Iterator[EquationMistake]
     for i, term in enumerate(line.terms):
         for symbol in (*term.factors, *term.after):
             for name, other in list_substitutes(cell).get(symbol, ()):
-                itself = other in (line.result, CARRIED.get(line.result))
+                # Nothing comes from the step after the last: ∂L/∂c_{t→} in (S10) would drop it.
+                itself = other == line.result or (line.result, other) == (CARRIED_CELL, FROM_NEXT)
                 if itself or (not other and term.factors == (symbol,)):
                     continue
                 said = (
@@ -408,9 +416,10 @@ def merge_changes(made: Sequence[EquationMistake]) -> Way | None:
 def changes_fixed_entries(mistake: EquationMistake, seen: Sequence[States]) -> bool:
     """True if the mistake alters a fixed set of entries, independent of any second mistake.
 
-    False if it moves entries or alters large ones only; if it puts a derivative in the place of
-    another; or if it replaces a factor that is zero somewhere in the cases `seen`, because a second
-    mistake can then show in the entries that were zero.
+    False if it moves entries or alters large ones only; if it flips a sign, which two steps flip
+    back; if it puts a derivative in the place of another; or if it replaces a factor that is zero
+    somewhere in the cases `seen`, because a second mistake can then show in the entries that were
+    zero.
     """
     own = {(line.tag, i): term for line in seen[0].equations for i, term in enumerate(line.terms)}
 
@@ -420,11 +429,13 @@ def changes_fixed_entries(mistake: EquationMistake, seen: Sequence[States]) -> b
     def opens(right: Term, written: tuple[Term, ...]) -> bool:
         values = {*right.factors, *right.after} - derivatives(right)
         closed = not all(look_up(s, symbol).all() for s in seen for symbol in values)
-        return closed or not derivatives(*written) <= derivatives(right)
+        flipped = any(term.times < 0 for term in written)
+        return closed or flipped or not derivatives(*written) <= derivatives(right)
 
     changes = mistake.changes
+    changed = {place[1:] if place[0] == UNTRANSPOSED else place for place in changes}
     return (
         "order" not in changes
         and mistake.mistake.name != "clipped"
-        and not any(opens(own[place], changes[place]) for place in own.keys() & changes.keys())
+        and not any(opens(own[k], changes.get(k, (own[k],))) for k in own.keys() & changed)
     )

@@ -15,7 +15,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     change_edges,
     find_role,
     list_summands,
-    make_same,
+    repeat_changes,
 )
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure, following, shape_of
@@ -330,7 +330,7 @@ def list_factors_of_steps(known: Structure) -> Iterator[OperationMistake]:
                     }
                     name = "factor-twice" if power > 0 else "factor-missing"
                     said = f"{to} {how.format(f'the factor {what} of its step')}"
-                    yield OperationMistake(name, said, group[0], partial(make_same, changes))
+                    yield OperationMistake(name, said, group[0], partial(repeat_changes, changes))
 
 
 def multiply_carried(

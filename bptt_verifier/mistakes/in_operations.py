@@ -29,7 +29,7 @@ from bptt_verifier.mistakes.in_factors import (
     list_twice_carried,
 )
 from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
-from bptt_verifier.mistakes.in_order import list_added_gradients, list_order_mistakes
+from bptt_verifier.mistakes.in_order import list_added_gradients, list_sweeps_in_order
 from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
@@ -119,7 +119,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_head_mistakes(known)
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)
-    yield from list_order_mistakes(known)
+    yield from list_sweeps_in_order(known)
     yield from list_added_gradients(known)
     yield from list_overwritten_states(known)
     yield from list_reset_mistakes(known)

@@ -19,8 +19,8 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Values,
     change_edges,
     change_nothing,
-    make_same,
     merge_at,
+    repeat_changes,
 )
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change, sweep_back
@@ -32,7 +32,7 @@ NAME = "steps-in-wrong-order"
 State = tuple[tuple[int, ...], list[Edge]]  # its slots by step, and the edges that carry it
 
 
-def list_order_mistakes(known: Structure) -> Iterator[OperationMistake]:
+def list_sweeps_in_order(known: Structure) -> Iterator[OperationMistake]:
     """List backward passes that go from the first step to the last, in all states or in some."""
     if not known.carried or len(find_starts(known)) > 1:
         return
@@ -44,8 +44,8 @@ def list_order_mistakes(known: Structure) -> Iterator[OperationMistake]:
     for chosen in sets if len(sets) > 2 else sets[:1]:
         which = [states[n] for n in chosen]
         number = which[0][1][0][0]
-        said = "your backward pass goes through the steps in the order in which this line computes"
-        said += " them, where the opposite order belongs"
+        said = "your backward pass begins at the step that this line computes first; it must begin"
+        said += " at the one that the line computes last"
         gradients = partial(sweep_in_order, known, which)
         yield OperationMistake(NAME, said, number, change_nothing, whole=gradients)
 
@@ -68,7 +68,7 @@ def list_added_gradients(known: Structure) -> Iterator[OperationMistake]:
             carried[number, operand] = Change(operand, also=(*initial, *slots[:k]))
         for changes, what in ((whole, "the gradient of"), (carried, "what is carried back to")):
             said = f"{what} the state, {named}, is added to that of the state before it"
-            same = partial(make_same, changes)
+            same = partial(repeat_changes, changes)
             yield OperationMistake(name, said, edges[0][0], same, {}, (name, what))
 
 

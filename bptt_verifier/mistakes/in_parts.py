@@ -169,7 +169,7 @@ def exchange_before_activation(
     for number, place in zip(one, other, strict=True):
         (slot,) = set(operations[number].inputs)
         found = find_activations_at(known, known.producer[slot]) if slot in known.producer else []
-        curved = [each for each in found if not is_linear(known, each)]
+        curved = [e for e in found if e.start in known.producer and not is_linear(known, e)]
         moved, place_moved = operations[number].moved, operations[place].moved
         if not curved or moved is None or place_moved is None:
             return {}

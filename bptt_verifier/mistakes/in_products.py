@@ -15,6 +15,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     find_role,
     make_pullback,
     read_slots,
+    repeat_changes,
 )
 from bptt_verifier.program.activations import Activation, find_activations, slope_of
 from bptt_verifier.program.backward import Change
@@ -56,7 +57,8 @@ def list_product_mistakes(
     if operations[group[0]].name == "dot_general":
         yield from list_transposition_mistakes(known, group, operand, other)
         yield from list_transposed_cotangents(known, group, operand)
-        yield from list_order_mistakes(known, group, operand, own)
+        yield from list_slopes_before_products(known, group, operand, own)
+        yield from list_paths_past_weights(known, group, operand, own)
     state = any(slot in known.producer and slot not in known.leaf for slot in other)
     off_by_one = "hidden-state-off-by-one" if state else "input-off-by-one"
     for key, (slots, label, what) in enumerate(list_shifts(known, other)):
@@ -176,7 +178,7 @@ def feeds_itself(known: Structure, group: Sequence[int], operand: int) -> bool:
     return False
 
 
-def list_order_mistakes(
+def list_slopes_before_products(
     known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
 ) -> Iterator[OperationMistake]:
     """List mistakes that apply an activation's derivative on the wrong side of the weight."""
@@ -206,6 +208,36 @@ def list_order_mistakes(
             " not after it",
             group[0], changes, {}, ("before", operand, len(each[0].numbers)),
         )  # fmt: skip
+
+
+def list_paths_past_weights(
+    known: Structure, group: Sequence[int], operand: int, slots: Sequence[int]
+) -> Iterator[OperationMistake]:
+    """List mistakes that compute one factor of U (r ⊙ h) as if U were not there, as δ ⊙ h for r."""
+    operations = known.program.operations
+    pairs = [
+        (known.producer[s], n) for s, n in zip(slots, group, strict=True) if s in known.producer
+    ]
+    products = [source for source, _ in pairs]
+    weights = {operations[n].inputs[1 - operand] for n in group}
+    if not pairs or not weights <= known.leaf.keys():
+        return
+    for source, number in pairs:
+        alone = len(known.users[operations[source].outputs[0]]) == 1
+        same = operations[source].shapes == operations[number].shapes
+        if operations[source].name != "mul" or not alone or not same:
+            return
+    weight, name = name_operand(known, group[-1], 1 - operand), "factor-missing"
+    for factor in known.active(*products):
+        to = name_operand(known, products[-1], factor)
+        said = f"the gradient passed on to {to} is not multiplied by the weight {weight}"
+        changes = {
+            (source, factor): Change(factor, arriving_at=operations[number].outputs[0])
+            for source, number in pairs
+        }
+        family = name, "past", find_role(known, products, factor)
+        same_changes = partial(repeat_changes, changes)
+        yield OperationMistake(name, said, products[0], same_changes, {}, family)
 
 
 def list_shifted_parts(

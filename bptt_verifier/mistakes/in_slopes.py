@@ -20,7 +20,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Values,
     find_role,
     list_summands,
-    make_same,
+    repeat_changes,
 )
 from bptt_verifier.program.activations import Activation, name_operations, slope_of
 from bptt_verifier.program.backward import Change
@@ -203,7 +203,7 @@ def list_carried_slopes(
             for number, k in edges
         }
         yield OperationMistake(
-            name, said, each[0].end, partial(make_same, changes), {}, (name, "carried", role)
+            name, said, each[0].end, partial(repeat_changes, changes), {}, (name, "carried", role)
         )
 
 

@@ -41,7 +41,7 @@ def change_edges(edges: Sequence[Edge], **how: Any) -> Callable[[Values], Change
     return lambda values: {edge: Change(edge[1], **how) for edge in edges}
 
 
-def make_same(changes: Changes, values: Values) -> Changes:
+def repeat_changes(changes: Changes, values: Values) -> Changes:
     """Make the same changes at any point."""
     return changes
 

@@ -257,7 +257,7 @@ def list_clippings(
     """List mistakes that clip the entries to a value, or scale the gradient to a norm."""
     submitted = [case.wanted[name].submitted for case in evidence]
     limit = round_as_written(max(float(np.max(np.abs(found))) for found in submitted))
-    if not 0 < limit < np.inf:
+    if not 0 < limit < np.inf or not shows_limit(limit, name, evidence):
         return
     advice = "return what is derived, and clip afterwards"
     said = f"the gradient is clipped to ±{limit:.6g}; {advice}"
@@ -294,6 +294,20 @@ def is_limit(limit: float, sizes: Array) -> bool:
     with np.errstate(all="ignore"):
         hit = np.abs(sizes - limit) <= 1e-9 * limit
     return float(f"{limit:.3g}") == limit or int(np.count_nonzero(hit)) > 1
+
+
+def shows_limit(limit: float, name: str, evidence: Sequence[Evidence]) -> bool:
+    """Tell whether other numbers than one constant show this limit, in this gradient or another.
+
+    Of a gradient of one sign that is clipped to a limit below its size, the sign alone is left: any
+    constant has it.
+    """
+    for other in (name, *evidence[0].wanted):
+        found = [case.wanted[other].submitted.ravel() for case in evidence if other in case.wanted]
+        every = np.concatenate(found)
+        if np.ptp(every) and round_as_written(float(np.max(np.abs(every)))) == limit:
+            return True
+    return False
 
 
 def multiply(by: float, name: str, back: Any) -> Array:

@@ -47,10 +47,12 @@ def find_activations_at(known: Structure, number: int) -> list[Activation]:
         return []
     frontier = variables(number)
     while len(numbers) <= LONGEST:
-        if any(slot not in known.producer or shape_of(known, slot) != shape for slot in frontier):
+        if any(shape_of(known, slot) != shape for slot in frontier):
             break
-        if len(frontier) == 1 and not frontier & known.leaf.keys():
+        if len(frontier) == 1:
             found.append(Activation(tuple(sorted(numbers)), *frontier))
+        if not frontier <= known.producer.keys():
+            break
         latest = max(frontier, key=lambda slot: known.producer[slot], default=None)
         if latest is None or not is_elementwise(known, known.producer[latest]):
             break

@@ -17,7 +17,7 @@ from bptt_verifier.program.saturation import find_saturating
 from bptt_verifier.program.trace import Params, Program, forward
 from bptt_verifier.tolerance.noise import AMPLIFY, SAFETY, SAMPLES
 
-SMALLER = 8.0  # the factor by which the errors of the samples that show proportion are smaller
+PROPORTION = 8.0  # what the sizes of errors are divided by, to show that results are proportional
 # Operations with a rule in NumPy; JAX evaluates others in another way for errors than without.
 RULES = frozenset(
     "concatenate stack split select_n convert_element_type integer_pow dot_general"
@@ -44,7 +44,7 @@ def plan_samples(roundoffs: Sequence[float]) -> tuple[list[Samples], RoundingErr
         pairs = PAIRS if size > unit else 0
         middle, end = start + SAMPLES, start + SAMPLES + pairs
         groups.append(Samples(unit, size, slice(start, middle), slice(middle, end)))
-        sizes += [size] * SAMPLES + [size / SMALLER] * pairs
+        sizes += [size] * SAMPLES + [size / PROPORTION] * pairs
         units += [unit] * (SAMPLES + pairs)
         first = number * SAMPLES
         draws += [*range(first, first + SAMPLES), *range(first, first + pairs)]
@@ -86,10 +86,10 @@ def allow(samples: Array, value: Array, group: Samples) -> Array:
         if not np.max(furthest) <= 0.125 * np.max(np.abs(value)):
             scale = 1.0
         allowed = SAFETY * (furthest * scale + group.unit * np.abs(value))
-        smaller = SMALLER * deviations[group.smaller]
+        smaller = PROPORTION * deviations[group.smaller]
         few = deviations[group.rows][: len(smaller)]
         # Evaluating the samples rounds, too.
-        own = SAFETY * SMALLER * (2.0**-53 * np.max(np.abs(value)) + np.finfo(float).tiny)
+        own = SAFETY * PROPORTION * (2.0**-53 * np.max(np.abs(value)) + np.finfo(float).tiny)
         in_proportion = (np.abs(smaller - few) <= furthest / 2 + own).all(axis=0)
         trusted = np.isfinite(furthest) & in_proportion
     return np.where(trusted, allowed, np.inf)

@@ -28,7 +28,7 @@ MORE = 8  # draws, in units of the cases asked for, where too few can show a mis
 LARGE = 6  # cases scaled up, at most, and at most a quarter of all
 CANDIDATES = 40  # points from which those are chosen; fewer of a long loss
 LONG = 1000  # operations
-SMALLER = 2.0**-4, 2.0**-6, 2.0**-8  # times the values, where the data are large
+SCALES_OF_DRAWS = 2.0**-4, 2.0**-6, 2.0**-8  # times the values, where the data are large
 FACTORS = (3.0, 8.0, 64.0, 512.0)
 GRADIENTS = (8.0, 64.0, 2048.0)  # sizes beyond which a clipped gradient shows
 LOSS = 16.0
@@ -155,7 +155,7 @@ class Selector:
         for i in count(1):
             few = len(self.kept) < min(ENOUGH, number)
             if i > ENOUGH and len(self.kept) <= 1 and self.left_out[OVERFLOW]:
-                smaller = SMALLER
+                smaller = SCALES_OF_DRAWS
                 self.exponent = np.inf if i >= MORE else self.exponent
             if i > (MORE if few else 2) * number + ENOUGH or (i > MORE and not self.kept):
                 return

@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.cells import CellHypotheses, make_pair_filter
-from bptt_verifier.mistakes.equations import forward
+from bptt_verifier.mistakes.equations import RNN, UNTRANSPOSED, Term, forward
 from bptt_verifier.mistakes.evidence import SLACK, Evidence, Witness
 from bptt_verifier.mistakes.in_equations import (
     EquationMistake,
     changes_fixed_entries,
     list_mistakes,
+    make_mistake,
     merge_changes,
 )
+from bptt_verifier.mistakes.search import explain
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Problem, Sizes
 from tests.support.profiles import deep
 
+B2 = RNN[0].terms[0]
 CELLS = [("rnn", "tanh"), ("lstm", ""), ("gru", "after"), ("gru", "before")]
 
 
@@ -110,3 +113,22 @@ def test_a_zero_in_any_of_the_cases_is_one_that_a_mistake_may_open() -> None:
     )
     assert changes_fixed_entries(found, [with_state])
     assert not changes_fixed_entries(found, [with_state, without])
+
+
+@pytest.mark.parametrize("after", [(), ("φ′(a_t)",)], ids=["no slope", "slope after the product"])
+def test_what_is_carried_may_lack_the_transpose_and_the_slope(after: tuple[str, ...]) -> None:
+    problem = drawn("rnn", "tanh", Sizes(3, 2, 2, 3, 2))
+    changes = {("B3", 0): (Term(("∂L/∂h_t",), "W", after),), (UNTRANSPOSED, "B3", 0): True}
+    planted = make_mistake("planted", "W ∂L/∂h_t is carried", "B3", changes)
+    known = hypotheses(problem, lambda right: given_by(hypotheses(problem), planted))
+    where = "after-matrix-product" if after else "missing"
+    expected = {"untransposed-recurrent-weight", f"activation-derivative-{where}"}
+    assert {mistake.name for mistake in explain(known, known.evidence)} == expected
+
+
+def test_a_sign_that_two_steps_flip_back_rules_no_pair_out() -> None:
+    known = hypotheses(drawn("rnn", "tanh", Sizes(3, 2, 2, 2, 2)))
+    flipped = [
+        m for m in known.single if [*m.changes.values()] == [(Term(B2.factors, times=-1.0),)]
+    ]
+    assert [changes_fixed_entries(m, [known.evidence[0].forward]) for m in flipped] == [False]

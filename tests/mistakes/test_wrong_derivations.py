@@ -5,12 +5,22 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from tests.support import composed_derivations, further_derivations, looped_derivations
+from tests.support import (
+    composed_derivations,
+    further_derivations,
+    looped_derivations,
+    peephole_derivations,
+)
 from tests.support.diagnosis import diagnose_numbers
 from tests.support.profiles import by_turns
 from tests.support.wrong_derivations import MODELS, WRONG, Wrong, diagnose_wrong
 
-OTHERS = further_derivations.WRONG, looped_derivations.WRONG, composed_derivations.WRONG
+OTHERS = (
+    further_derivations.WRONG,
+    looped_derivations.WRONG,
+    composed_derivations.WRONG,
+    peephole_derivations.WRONG,
+)
 
 TURNS = by_turns(WRONG, (np.float64, np.float32))
 

@@ -397,4 +397,11 @@ WRONG = [
     wrong('residual', 'wrong-adjoint', 'n1 = da1 @ p["U1"].T', 'n1 = da2 @ p["U1"].T'),
     wrong('decoder', 'state-overwritten', '    enc, dec, outs = run_decoder(p, np)\n', '    enc, dec, outs = run_decoder(p, np)\n    enc = [enc[-1]] * len(enc)\n'),
     wrong('normalised', 'state-overwritten', '    hs, ns, sd, out = run_normalised(p, np)\n', '    hs, ns, sd, out = run_normalised(p, np)\n    hs = [hs[-1]] * len(hs)\n'),
+    wrong('gru', 'steps-in-wrong-order', 'reversed(range(TB))', 'range(TB)'),
+    wrong('normalised', 'steps-in-wrong-order', 'reversed(range(TF))', 'range(TF)'),
+    wrong('tied', 'steps-in-wrong-order', 'reversed(range(TH))', 'range(TH)'),
+    wrong('gru', 'factor-twice', 'dq = dn * rs[t]', 'dq = dn * rs[t] * rs[t]'),
+    wrong('residual', 'factor-twice', 'ddrop * KEEP[t] + n1', 'ddrop * KEEP[t] * KEEP[t] + n1'),
+    wrong('tied', 'activation-derivative-twice', 'dz[LH[t]] -= 1\n', 'dz[LH[t]] -= 1\n        dz *= probs[t] * (1 - probs[t])\n'),
+    wrong('gru', 'activation-derivative-twice', 'dlog /= NB * TB', 'dlog *= ps[t] * (1 - ps[t]) / (NB * TB)'),
 ]  # fmt: skip

@@ -351,4 +351,5 @@ WRONG = [
     wrong("leaky", "hidden-state-off-by-one", '(dv @ p["J"]) * (1 - r[t] ** 2)', '(dv @ p["J"]) * (1 - r[t + 1] ** 2)'),
     wrong('initial', 'input-off-by-one', 'dy[TGT[t]] -= 1', 'dy[INP[t]] -= 1'),
     wrong('initial', 'state-overwritten', '    dWxh, dWhh, dWhy =', '    hs = {t: hs[len(INP) - 1] for t in hs}\n    dWxh, dWhh, dWhy ='),
+    wrong("scores", "softmax-diagonal", "a * (da - np.sum(a * da, axis=-1, keepdims=True))", "a * (1 - a) * da"),
 ]  # fmt: skip

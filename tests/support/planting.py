@@ -58,6 +58,8 @@ MISTAKES = [
     Mistake("sigmoid′ without h", "activations.py", "h * (1 - h)", "1 - h", called="unknown"),
     Mistake("relu′ is one everywhere", "activations.py", "(a > 0).astype", "(a == a).astype", called="activation-derivative-missing"),
     Mistake("W where Wᵀ belongs", "rnn.py", B3, B3 + ".T", called="untransposed-recurrent-weight"),
+    Mistake("slope missing in what is carried", "rnn.py", B3, "dh @ W", called="activation-derivative-missing"),
+    Mistake("slope after the product", "rnn.py", B3, "(dh @ W) * phi.derivative(a[t - 1], h[t])", called="activation-derivative-after-matrix-product"),
     Mistake("V where Vᵀ belongs, if square", "many_to_one.py", "dy @ params.V", "dy @ (params.V.T if len(params.V) == len(params.W) else params.V)", called="untransposed-output-weight"),
     Mistake("∂L/∂W transposed", "rnn.py", B5, B5.replace("->hk", "->kh"), called="transposed-gradient"),
     Mistake("weights updated inside backward", "rnn.py", "h0=dh,", "h0=dh + 0 * np.subtract(W, 0.01, out=W)[0, 0],", called="inputs-modified"),

@@ -436,6 +436,7 @@ WRONG = [
     wrong("classes", "sign-flipped", "-= 1\n", "+= 1\n"),
     wrong("classes", "factor-missing", "    probs /= N\n", ""),
     wrong("classes", "missing-time-sum", 'G["W"] +=', 'G["W"] ='),
+    wrong("classes", "activation-derivative-twice", "    probs /= N\n", "    e = np.exp(logits)\n    e /= e.sum(axis=1, keepdims=True)\n    probs *= e * (1 - e) / N\n"),
 ]  # fmt: skip
 
 
