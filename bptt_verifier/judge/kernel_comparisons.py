@@ -330,9 +330,10 @@ def find_vanished(values: Array, exact: Array) -> Array:
 
     A number within rounding of the largest may vanish in a difference as well.
     """
-    finfo: Any = jnp.finfo(values.dtype)
+    describe: Any = jnp.finfo
     if find_largest(values.dtype) > WIDE or not exact.size:
         return np.zeros(values.shape, bool)
+    finfo = describe(values.dtype)
     least = max(float(finfo.tiny), float(finfo.eps) * float(np.max(np.abs(exact))))
     return np.asarray((values == 0) & (np.abs(exact) > least))
 
