@@ -5,11 +5,16 @@ list that contradicts that order, or has more items than there are parameters, i
 would call right gradients wrong.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from bptt_verifier.program.leaves import Keys, find_node, flatten
+from bptt_verifier.program.own_calls import ArrayPlace
+from bptt_verifier.program.own_data import find_kind, is_parameter_name
 from bptt_verifier.program.own_results import Results, follow
+from bptt_verifier.program.torch_tensors import to_array
 
 
 def read_in_order(
@@ -61,3 +66,23 @@ def require_one_each(code: str, given: Any, result: Any, name: str, named: bool)
     for key, child in node.children.items():
         if key in found.children:
             require_one_each(code, child, found.children[key], f"{name}[{key!r}]", named)
+
+
+def describe_unnamed(
+    results: Results, compared: Collection[Keys], arrays: Mapping[str, ArrayPlace]
+) -> str:
+    """Describe results without a name that may be gradients of arrays taken for data."""
+    data = {n: np.shape(place.array) for n, place in arrays.items()}
+    data = {n: shape for n, shape in data.items() if is_parameter_name(n) and not find_kind(n)}
+    unnamed = [
+        path for path in results.list_in_order()
+        if path not in compared and isinstance(path[-1], int) and not results.name(path)
+    ]  # fmt: skip
+    shapes = {np.shape(to_array(follow(results.state, path))) for path in unnamed}
+    left = [name for name, shape in data.items() if shape in shapes]
+    if not left:
+        return ""
+    return (
+        f"; not compared: a result without a name, which may be the gradient of {', '.join(left)}; "
+        f"return it in a variable such as d{left[0]}, or use --params"
+    )

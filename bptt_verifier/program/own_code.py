@@ -22,7 +22,11 @@ from bptt_verifier.program.gradient_names import (
     is_named_gradient,
     name_returned_values,
 )
-from bptt_verifier.program.gradient_order import read_in_order, require_one_each
+from bptt_verifier.program.gradient_order import (
+    describe_unnamed,
+    read_in_order,
+    require_one_each,
+)
 from bptt_verifier.program.leaves import Keys, find_node, flatten
 from bptt_verifier.program.own_calls import (
     VECTORS,
@@ -201,6 +205,8 @@ def assemble(
     if not calls.structure:
         said += describe_parameters(calls.places, places, compared, left_out)
     said += describe_left_out(left_out)
+    rest = {n: place for n, place in listed.items() if n not in {*calls.places, *left_out}}
+    said += describe_unnamed(results, compared, rest)
 
     tree = flatten(calls.params)
 

@@ -131,3 +131,18 @@ def loss_of_prediction(seq: Any, y: Any) -> Any:
 def test_the_only_gradient_is_not_taken_for_that_of_a_target_beside_other_arrays() -> None:
     with pytest.raises(ValueError, match="the gradients with --params"):
         read_function(loss_of_prediction, "f", None)
+
+
+def test_a_result_without_a_name_that_may_be_a_gradient_is_said_not_to_be_compared() -> None:
+    def unnamed(inputs: Any) -> Any:
+        d = inputs @ W + b
+        dW = inputs.T @ d
+        return 0.5 * np.sum(d**2), dW, 1.0 * d.sum(0)
+
+    def with_a_state(inputs: Any, h: Any) -> Any:
+        dW, d = h.T @ (h @ W), h @ W
+        return 0.5 * np.sum(d**2), dW, h[:]
+
+    said = "a result without a name, which may be the gradient of b; return it in a variable such"
+    assert said in read_function(unnamed, "f", None).said
+    assert "without a name" not in read_function(with_a_state, "f", None).said
