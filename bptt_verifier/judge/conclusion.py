@@ -155,7 +155,7 @@ def describe_hidden(
 
     The resolution of a gradient is that of the other cases.
     """
-    hidden: dict[str, list[str]] = {}
+    hidden: dict[str, list[Comparison]] = {}
     formats = dict[str, None]()
     told = {c.name for found in settled for c in found.comparisons if c.conclusive} - {*zeros}
     for found in settled:
@@ -165,14 +165,16 @@ def describe_hidden(
             if each.name not in told.intersection(found.gradients) or each.conclusive:
                 continue
             if coarse and found.values[each.name].any():
-                hidden.setdefault(found.case.label, []).append(each.name)
+                hidden.setdefault(found.case.label, []).append(each)
                 formats[str(np.dtype(precision or found.dtypes[each.name]))] = None
     if hidden:
-        label, names = next(iter(hidden.items()))
+        label, first = next(iter(hidden.items()))
+        names = ", ".join(each.name for each in first)
+        below = min(max(each.resolution for each in first), 1.0)
         more = f", and in {len(hidden) - 1} more" if len(hidden) > 1 else ""
         yield (
-            f"In {' and '.join(formats)}, rounding hides any mistake of {', '.join(names)} in "
-            f"{label}{more}; the resolution is that of the other cases."
+            f"In {' and '.join(formats)}, rounding hides relative errors below {below:.1g} "
+            f"of {names} in {label}{more}; the resolution is that of the other cases."
         )
 
 

@@ -286,14 +286,14 @@ def find_not_finite(
     """Find a result that is not finite where the exact one is, or which outputs may overflow.
 
     A gradient of which each such entry may overflow leaves the case out. Of an output, those
-    entries that may overflow are returned, by name, since its gradient may be finite. A zero that
-    should be none counts as well where it may be 1 / ∞.
+    entries that may overflow are returned, by name, since its gradient may be finite. A zero of it
+    that should be none counts as well where it may be 1 / ∞.
     """
     excused, left_out = {}, None
     for name, values in submitted.items():
         exact = true[name]
         bad = ~np.isfinite(values.astype(np.float64)) & np.isfinite(exact)
-        vanished = find_vanished(values, exact)
+        vanished = find_vanished(values, exact) & (name in outputs)
         if not bad.any() and not vanished.any():
             continue
         dtypes = values.dtype, case.point.get(name, values).dtype
@@ -326,11 +326,16 @@ def find_not_finite(
 
 
 def find_vanished(values: Array, exact: Array) -> Array:
-    """Find zeros in the place of numbers of a format with a small range: 1 / ∞ is 0."""
-    normal: Any = jnp.finfo
-    if find_largest(values.dtype) > WIDE:
+    """Find zeros in the place of numbers of a format with a small range: 1 / ∞ is 0.
+
+    A number within rounding of the largest may vanish in a difference as well.
+    """
+    describe: Any = jnp.finfo
+    if find_largest(values.dtype) > WIDE or not exact.size:
         return np.zeros(values.shape, bool)
-    return np.asarray((values == 0) & (np.abs(exact) > float(normal(values.dtype).tiny)))
+    finfo = describe(values.dtype)
+    least = max(float(finfo.tiny), float(finfo.eps) * float(np.max(np.abs(exact))))
+    return np.asarray((values == 0) & (np.abs(exact) > least))
 
 
 def find_reached(

@@ -174,8 +174,8 @@ def find_edges(indices: Sequence[int], size: int) -> Iterator[TileEdges]:
         sides = [i for edge in edges for i in range(edge - half, min(edge + half, size))]
         if [*indices] == edges:
             yield TileEdges(count, -tile, f"at multiples of {tile} from {tile} on")
-        elif len(indices) < 2:
-            continue
+        elif len({index // tile for index in indices}) < 2:
+            continue  # one run of indices tells nothing of every tile
         elif [*indices] == starts:
             yield TileEdges(count, -tile, f"at the first {many} of every tile of {tile}")
         elif [*indices] == [i for i in starts if i >= tile]:

@@ -239,7 +239,7 @@ def list_update_findings(
             )
             yield finding("weight-decay", said, {"decay": weight}, 1.0, weight)
     short = shorten(rate)
-    if -1 < rate < 0 and -short != 0.5 and abs(short / rate - 1) <= NEAR / 10:
+    if -1 < short < 0 and -short != 0.5 and abs(short / rate - 1) <= NEAR / 10:
         said = f"the update −{-short:.6g} times the gradient is returned in its place, or the sign"
         said += f" is wrong and a factor {-short:.6g} too many"
         details = {"rate": -short, "or": ["constant-factor"]}

@@ -49,6 +49,11 @@ def is_named_gradient(spelled: Any, name: Any) -> bool:
     return False
 
 
+def may_be_gradient(name: str) -> bool:
+    """True if a name may be that of a gradient of any array; a value without a name may be one."""
+    return not name or name.startswith(BEFORE) or name.endswith(AFTER)
+
+
 def rank_source(spelled: Keys, leaf: Keys) -> tuple[int, int] | None:
     """Rank a path as the gradient of a leaf, the smallest first; None where it is not."""
     head, tail = spelled[: -len(leaf)], spelled[-len(leaf) :]

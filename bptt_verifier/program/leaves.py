@@ -94,7 +94,11 @@ class Tree(NamedTuple):
                 scalar = same_shape and is_scalar(parts[0])  # a parameter, or the loss
                 if not scalar or isinstance(result[1], Mapping):
                     return result[0], self.read(result[1])
-            if len(result) == len(self.leaves) and not same_shape:
+            fits = len(result) == len(self.leaves) and all(
+                find_node(given) is None and np.shape(to_array(given)) == leaf.shape
+                for given, leaf in zip(result, self.leaves.values(), strict=True)
+            )
+            if fits or (len(result) == len(self.leaves) and not same_shape):
                 return dict(zip(self.leaves, result, strict=True))
         return result if find_root(result) is None else dict(self.match(self.params, result, ()))
 

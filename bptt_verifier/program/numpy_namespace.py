@@ -80,10 +80,12 @@ class StandInForType(type, metaclass=StandInType):
     @staticmethod
     def find(value: Any) -> Any:
         """Find the class of a value, as the code names it."""
-        if not isinstance(value, TracedArray):
-            return TYPES.get(type(value), type(value))
-        real = type(value.value[()]) if value.is_number else np.ndarray
-        return TYPES.get(real, real)
+        if isinstance(value, TracedArray):
+            real: Any = type(value.value[()]) if value.is_number else np.ndarray
+        else:
+            standing = isinstance(value, StandInType | StandInFunction | StandInModule)
+            real = type(value.stands_for if standing else value)
+        return StandInForType if real is type else TYPES.get(real, real)
 
 
 class StandInFunction:
@@ -128,10 +130,13 @@ def stand_in_math(name: str, function: Any) -> Any:
     """Make a function of the module math that takes traced numbers."""
 
     def compute(*arguments: Any, **options: Any) -> Any:
+        if name in OF_SEQUENCES:  # also generators and other iterables
+            arguments = tuple([*x] for x in arguments)
         if not depends([*arguments, options]):
             return function(*map(unwrap, arguments), **unwrap(options))
         if name in OF_SEQUENCES:
-            return OF_SEQUENCES[name](*(call(np.array, [*x]) for x in arguments), **options)
+            found = OF_SEQUENCES[name](*(call(np.array, x) for x in arguments), **options)
+            return wrap(function(*map(unwrap, arguments), **unwrap(options)), found.traced)
         if name == "isclose":
             return are_close(*arguments, **options)
         outcome = function(*(x.value.item() if isinstance(x, TracedArray) else x
@@ -219,26 +224,57 @@ def enumerate_entries(array: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
     return ((index, array[index]) for index in np.ndindex(array.shape))
 
 
-class Entries:
+class StandInIterator:
     """np.nditer over one array, in its order."""
+
+    KNOWN = frozenset(
+        "finished iternext multi_index index has_index has_multi_index iterindex iterrange itersize"
+        " ndim nop shape reset close".split()
+    )  # fmt: skip
 
     def __init__(self, array: Any, flags: Any = (), *arguments: Any, **options: Any) -> None:
         if isinstance(array, list | tuple):
             raise UntraceableError("it calls np.nditer with several arrays")
-        self.array = call(np.asarray, array)
-        flags = [*{*flags, "multi_index"} - {"buffered", "external_loop", "c_index", "f_index"}]
+        self.array, self.whole = call(np.asarray, array), "external_loop" in flags
+        in_order = self.array.value.flags.c_contiguous and not options.keys() & {"order"}
+        if self.whole and not in_order:
+            raise UntraceableError("it calls np.nditer with external_loop on parts of an array")
+        flags = [*{*flags, *(() if self.whole else ("multi_index",))} - {"buffered"}]
         self.places = np.nditer(self.array.value, flags, *arguments, **options)
 
-    def __iter__(self) -> Iterator[Any]:
-        return (self[0] for _ in self.places)
+    def __iter__(self) -> "StandInIterator":
+        return self
+
+    def __next__(self) -> Any:
+        next(self.places)
+        return self[0]
 
     def __getitem__(self, operand: int) -> Any:
+        if operand not in {0, -1}:
+            raise IndexError(f"index {operand} is out of bounds")
+        if self.whole:
+            return self.array.reshape(-1)
         return self.array[(*self.places.multi_index, ...)]
 
+    def __setitem__(self, operand: int, value: Any) -> None:
+        self[operand][...] = value
+
+    @property
+    def value(self) -> Any:
+        """The entry at which the iterator is."""
+        return self[0]
+
+    @property
+    def operands(self) -> tuple[Any]:
+        """The array."""
+        return (self.array,)
+
     def __getattr__(self, name: str) -> Any:
+        if name not in self.KNOWN:  # which may have entries without their derivatives
+            raise UntraceableError(f"it uses {name} of np.nditer")
         return getattr(self.places, name)
 
-    def __enter__(self) -> "Entries":
+    def __enter__(self) -> "StandInIterator":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -295,7 +331,7 @@ TYPES = {real: make_type(real) for real in (np.ndarray, float, *(
 ))}  # fmt: skip
 OTHERS: dict[Any, Any] = {
     np.vectorize: Vectorize, np.apply_along_axis: apply_along_axis,
-    np.ndenumerate: enumerate_entries, np.nditer: Entries, np.fromiter: collect_entries,
+    np.ndenumerate: enumerate_entries, np.nditer: StandInIterator, np.fromiter: collect_entries,
 }  # fmt: skip
 # What Python's own names stand for in the user's modules.
 BUILTINS = {

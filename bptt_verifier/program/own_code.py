@@ -22,7 +22,8 @@ from bptt_verifier.program.gradient_names import (
     is_named_gradient,
     name_returned_values,
 )
-from bptt_verifier.program.leaves import Keys, Tree, find_node, flatten
+from bptt_verifier.program.gradient_order import read_in_order, require_one_each
+from bptt_verifier.program.leaves import Keys, find_node, flatten
 from bptt_verifier.program.own_calls import (
     VECTORS,
     ArrayPlace,
@@ -142,7 +143,7 @@ def assemble(
             f"--params: expected names of float arrays that {calls.name} uses, "
             f"{', '.join(leaves) or 'of which it has none'}, found {', '.join(unknown)}"
         )
-    sources, ordered = results.spell(), results.list_in_order()
+    sources, ordered = results.spell(len(leaves)), results.list_in_order()
     found = find_gradients({n: leaves[n] for n in wanted} or leaves, sources)
     found = {
         n: path
@@ -160,10 +161,19 @@ def assemble(
         wanted = [*leaves]
     if wanted and len(found) < len(wanted) <= len(ordered):
         found = dict(zip(wanted, ordered, strict=False))
-    container = results.containers[0] if calls.structure and len(results.containers) == 1 else None
+    container = results.find_container(len(leaves)) if calls.structure else None
+    in_list = bool(calls.structure) and all(isinstance(path[0], int) for path in leaves.values())
+    if calls.structure:
+        found = read_in_order(calls.name, found, leaves, results)
+    if container is not None:
+        every = follow(results.state, ("result", *container))
+        named = len(found) == len(leaves)
+        require_one_each(calls.name, calls.params, every, calls.structure, named)
+        container = None if in_list and not found and isinstance(every, Mapping) else container
     if not found and not calls.structure:
         found = find_updates(calls, whole, {n: leaves[n] for n in wanted} or leaves, places)
         said += f"; the gradients are those by which {calls.backward.__name__} updates them"
+    names = name_by_argument(calls) if calls.structure else {}
     if not found and container is None:
         described = describe_result(results.state["result"], results.names)
         if calls.recorded is not None and any(map(np.any, calls.moved.values())):
@@ -171,6 +181,12 @@ def assemble(
                 f"{calls.name}: expected gradients, found {calls.backward.__name__} to update "
                 "arrays by what is no usual first step of local variables such as "
                 f"d{next(iter(leaves))}; let it return the gradients, or keep them in attributes"
+            )
+        if in_list:
+            raise ValueError(
+                f"{calls.name}: expected the gradients of {', '.join(names.values() or leaves)}, "
+                f"in a list in this order, found {described}; let it return loss, grads with such "
+                "a list grads"
             )
         raise ValueError(
             f"{calls.name}: expected the gradients of arrays that it uses, "
@@ -195,8 +211,6 @@ def assemble(
             for n, v in tree.read(params).items()
         }  # fmt: skip
         return tree.rebuild(copies) if calls.structure else copies
-
-    names = name_by_argument(calls, tree)
 
     def read(params: Any) -> Any:
         if names:
@@ -227,11 +241,12 @@ def assemble(
     return OwnCode(*shown, params, f"{said}.", find_data(calls, {*found.values()}))
 
 
-def name_by_argument(calls: Calls, tree: Tree) -> dict[str, str]:
+def name_by_argument(calls: Calls) -> dict[str, str]:
     """Name the arrays in a list after its argument, `theta[0]`; empty where they have keys."""
+    tree = flatten(calls.params)
     listed = isinstance(calls.params, list | tuple) and not hasattr(calls.params, "_fields")
     arrays = all(type(value) is np.ndarray for value in tree.leaves.values())
-    if not calls.structure or not listed or not arrays or calls.structure == "params":
+    if not listed or not arrays or calls.structure == "params":
         return {}
     return {n: calls.structure + n.removeprefix("params") for n in tree.leaves}
 

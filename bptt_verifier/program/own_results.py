@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt, type_name
-from bptt_verifier.program.gradient_names import ONLY
+from bptt_verifier.program.gradient_names import CONTAINERS, ONLY, may_be_gradient
 from bptt_verifier.program.leaves import Keys, find_children, find_node, is_scalar, walk
 from bptt_verifier.program.torch_tensors import to_array
 
@@ -29,25 +29,48 @@ class Results(NamedTuple):
         found = list_items(self.state["result"])
         return [p for p, value in found if find_node(value) and ("result", *p) != self.loss]
 
-    def spell(self) -> dict[Keys, Keys]:
-        """Spell the paths of the arrays returned, and left in attributes or globals, as names."""
+    def find_container(self, number: int) -> Keys | None:
+        """Find the structure of the gradients of so many parameters among the returned values.
+
+        It has such a name, or it is the only one. Beside as many that may be gradients, it is a
+        cache.
+        """
+        found = self.containers
+        named = [path for path in found if {self.names.get(path), path[-1]} & CONTAINERS]
+        if len(named) == 1 or len(found) != 1:
+            return named[0] if len(named) == 1 else None
+        beside = [path for path in self.list_in_order() if path[1:2] != found[0]]
+        return None if sum(may_be_gradient(self.name(p)) for p in beside) >= number else found[0]
+
+    def name(self, path: Keys) -> str:
+        """Name a returned value by the variable that the user returns; empty where it has none."""
+        return self.names.get(path[1:], "")
+
+    def spell(self, number: int) -> dict[Keys, Keys]:
+        """Spell the paths of the arrays returned, and left in attributes or globals, as names.
+
+        `number` is that of the parameters. An item of a list has its name, and its index.
+        """
         result, names = self.state["result"], self.names
         sources: dict[Keys, Keys] = {}
         mapping = isinstance(result, Mapping) or hasattr(result, "_fields")
+        container = self.find_container(number)
         for path, value in self.walk_result():
             if not is_array(value) or ("result", *path) == self.loss:
                 continue
-            spelled = path
+            spelled = [path]
             if mapping:
-                spelled = (ONLY, *path)
-            elif path[:2] in names and len(path) > 1:
-                spelled = (names[path[:2]], *path[2:])
-            elif len(path) > 1 and len(self.containers) == 1 and names.get(path[:1]) not in PARAMS:
-                spelled = (ONLY, *path[1:])
+                spelled = [(ONLY, *path)]
             elif path or () in names:
-                spelled = (names.get(path[:1], path[:1] and path[0]), *path[1:])
-            sources.setdefault(spelled, ("result", *path))
-            sources.setdefault(split_dots(spelled), ("result", *path))
+                spelled = [(names.get(path[:1], path[:1] and path[0]), *path[1:])]
+            if not mapping and len(path) > 1:
+                if path[:1] == container and names.get(container) not in PARAMS:
+                    spelled.insert(0, (ONLY, *path[1:]))
+                if path[:2] in names:
+                    spelled.insert(0, (names[path[:2]], *path[2:]))
+            for each in spelled:
+                sources.setdefault(each, ("result", *path))
+                sources.setdefault(split_dots(each), ("result", *path))
         for root in ("self", "globals"):
             for path, value in walk(self.state.get(root), (), ()):
                 if is_array(value):
@@ -105,7 +128,10 @@ def describe_result(result: Any, names: Mapping[Keys, str]) -> str:
     items = list_items(result)
     if not items:
         return type_name(result)
-    listed = [names.get(path, str(path[0])) for path, _ in items[:SHOWN]]
+    listed = [
+        names.get(path) or (f"item {path[0]}" if isinstance(path[0], int) else path[0])
+        for path, _ in items[:SHOWN]
+    ]
     return f"{type_name(result)} of {', '.join(listed)}"
 
 

@@ -6,9 +6,8 @@ or if the first step of a usual optimiser does, with constants of the code.
 """
 
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import product
 from types import CodeType, FrameType, MappingProxyType
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.program.call_events import watch_calls
 from bptt_verifier.program.gradient_names import find_gradients
 from bptt_verifier.program.leaves import Keys, walk
 from bptt_verifier.program.numpy_arrays import TracedArray
@@ -45,14 +45,8 @@ def record_locals(code: CodeType | None) -> Iterator[dict[str, Any]]:
                     arrays = [(k, v) for k, v in value.items() if holds_numbers(v)]
                     seen[name] = {key: to_array(array).copy() for key, array in arrays}
 
-    before = sys.getprofile()
-    if code is not None:
-        sys.setprofile(record)
-    try:
+    with nullcontext() if code is None else watch_calls(record):
         yield seen
-    finally:
-        if code is not None:
-            sys.setprofile(before)
 
 
 def holds_numbers(value: Any) -> bool:

@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from importlib.machinery import SourceFileLoader
 from itertools import chain
@@ -31,6 +31,7 @@ from bptt_verifier.program.attempt import (
     message_of,
     printable,
 )
+from bptt_verifier.program.call_events import watch_calls
 from bptt_verifier.program.notebooks import Cell, read_notebook
 from bptt_verifier.program.torch_tensors import copying_results
 
@@ -235,14 +236,8 @@ class Recorder:
     def watch(self, files: Iterable[str]) -> Iterator[None]:
         """Record the calls of functions of these files inside, up to the one that ends them."""
         self.files = frozenset(files)
-        before = sys.getprofile()
-        sys.setprofile(self)
-        try:
+        with suppress(Reached), watch_calls(self):
             yield
-        except Reached:
-            pass
-        finally:
-            sys.setprofile(before)
 
 
 def copy_deeply(value: Any, memo: dict[int, Any]) -> Any:

@@ -40,7 +40,7 @@ def describe_cases(
             "ill-conditioned at larger ones, or float32 overflows."
         )
     notes += [
-        f"∂L/∂{name} is zero, to rounding, at all parameters, and yours must be, too."
+        f"∂L/∂{name} is zero, to rounding, in every case, and yours must be, too."
         for name in sorted(zeros)
     ]
     every = [value for each in selections for c in each.cases for value in c.arguments.values()]

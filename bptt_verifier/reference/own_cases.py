@@ -52,7 +52,8 @@ def make_case(followed: Followed, params: dict[str, Array], number: int) -> Case
         # No result of this format is right where it cannot hold the value.
         largest = float(np.finfo(dtype).max)
         for name, error in allowed.items():
-            allowed[name] = np.where(np.abs(values[name]) > largest, np.inf, error)
+            beyond = np.abs(np.asarray(values[name], np.float64)) > largest
+            allowed[name] = np.where(beyond, np.inf, error)
         return Truth(values, allowed)
 
     return Case(f"case {number}", params, number, truth)

@@ -4,6 +4,7 @@ They are complex steps, if the loss takes complex numbers. If these fail or diff
 reference, central differences in longdouble decide. A contradicted reference gives no verdict.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -105,7 +106,12 @@ def compare_derivatives(
 
 def differentiate_complex(loss: Loss, point: Point, along: Point) -> float | None:
     """Compute Im L(θ + isd)/s; None where the loss does not take complex numbers."""
-    found = loss({name: value + 1j * STEP * along.get(name, 0.0) for name, value in point.items()})
+    at = {name: value + 1j * STEP * along.get(name, 0.0) for name, value in point.items()}
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:  # `log.info("%.4f", loss)` fails for a complex number, and logging would print a traceback
+        found = loss(at)
+    finally:
+        logging.raiseExceptions = before
     if found is None or not np.isfinite(complex(found)):
         return None
     return float(complex(found).imag / STEP)

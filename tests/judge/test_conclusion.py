@@ -64,8 +64,8 @@ def test_cases_in_which_a_coarser_format_hides_mistakes_are_said() -> None:
     hidden = state_compared(values, values, both(a=[1.0], b=[1e-3]), np.float32)
     wide = hidden._replace(dtypes=dict.fromkeys("ab", np.dtype(float)))
     said = (
-        "In float32, rounding hides any mistake of a in a case; the resolution is that of the "
-        "other cases."
+        "In float32, rounding hides relative errors below 1 of a in a case; the resolution is that "
+        "of the other cases."
     )
     assert [*describe_hidden([seen, hidden], None, ())] == [said]
     assert [*describe_hidden([hidden], None, ())] == []  # it is not testable at all

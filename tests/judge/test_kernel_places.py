@@ -46,6 +46,8 @@ INDICES = {
     ),
     "a halo": ([15, 16, 31, 32], 37, "wrong-tile-edge", "on both sides of every multiple of 16"),
     "one halo": ([31, 32], 37, "wrong-tile-edge", "on both sides of every multiple of 32"),
+    "the end of one tile": ([12, 13, 14, 15], 17, "wrong-range", "at indices 12 to 15"),
+    "the start of one tile": ([16, 17], 20, "wrong-range", "at indices 16 to 17"),
     "same place in tiles": ([3, 19], 37, "wrong-indices", "at 2 of 37 indices (3, 19)"),
     "a tile": ([*range(16, 32)], 53, "wrong-range", "16 to 31, between multiples of 16"),
     "two tiles": ([*range(32, 96)], 130, "wrong-range", "32 to 95, between multiples of 32"),

@@ -263,7 +263,7 @@ def test_a_gradient_that_is_zero_to_rounding_does_not_hold_up_the_others() -> No
     report = verify_own_model(right, normalised, params, cases=8)
     assert report, str(report)
     for name in ("b", "unused"):
-        note = f"∂L/∂{name} is zero, to rounding, at all parameters, and yours must be, too."
+        note = f"∂L/∂{name} is zero, to rounding, in every case, and yours must be, too."
         assert note in report.notes
 
         def wrong(p: Any, name: str = name) -> Any:

@@ -79,9 +79,19 @@ def keeps_a_number_as_a_key(p):
     return {p["v"][0]: 1.0}[p["v"][0]]
 
 
+def iterates_over_parts_of_an_array(p):
+    return sum(part.sum() for part in np.nditer(p["x"].T, flags=["external_loop"], order="C"))
+
+
+def asks_an_nditer_for_its_views(p):
+    return np.nditer(p["v"]).itviews[0].sum()
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [
+        (iterates_over_parts_of_an_array, "it calls np.nditer with external_loop on parts of"),
+        (asks_an_nditer_for_its_views, "it uses itviews of np.nditer"),
         (hands_numbers_to_bytes, "it uses .tobytes of an array that depends on the parameters"),
         (calls_what_jax_lacks, "JAX has no counterpart"),
         (keeps_a_number_as_a_key, "it uses a number that depends on the parameters as a key"),

@@ -51,7 +51,7 @@ def test_the_cases_that_could_show_a_mistake_in_every_gradient_are_counted() -> 
     zero = select(telling=telling, zeros=frozenset({"b"}))
     assert describe(zero) == [
         "5 of 6 cases could have shown a mistake in every gradient.",
-        "∂L/∂b is zero, to rounding, at all parameters, and yours must be, too.",
+        "∂L/∂b is zero, to rounding, in every case, and yours must be, too.",
     ]
 
 

@@ -1,5 +1,6 @@
 """A reference that is right is confirmed, one that is wrong is contradicted, by the loss alone."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -244,3 +245,18 @@ def test_what_is_allowed_grows_with_the_direction(size: float) -> None:
         known = known._replace(allowed=known.allowed | {"W": np.full((2, 2), 0.25)})
         found = compare_derivatives(cubic, POINT, known, {"W": -size * AT})
         assert (found.contradiction is not None) is contradicted
+
+
+def test_a_loss_that_logs_a_real_number_prints_no_traceback_at_complex_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger, raising = logging.Logger("training"), logging.raiseExceptions
+    logger.addHandler(logging.StreamHandler())
+
+    def loss(point: Any) -> Any:
+        logger.info("%d lines", "no number" if np.iscomplexobj(point["W"]) else 1)
+        return cubic(point)
+
+    assert differentiate_complex(loss, POINT, {"W": AT}) is not None
+    assert "Traceback" not in capsys.readouterr().err
+    assert logging.raiseExceptions is raising

@@ -332,7 +332,7 @@ GALLERY = {
         min_gru, min_gru_backward, lambda dtype: draw_inputs(dtype, "Z", "V"),
         {
             "the last state's cotangent is not added": "do not depend on that of last",
-            "early steps are left out": "at indices 0 to 1",
+            "early steps are left out": "the last 3 of 5 steps alone",
         },
     ),
     "layer norm in the cell": Exhibit(

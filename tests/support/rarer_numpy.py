@@ -55,6 +55,37 @@ def iterates_by_nditer(p):
 
 
 @traced
+def asks_an_nditer_for_places_and_entries(p):
+    total, it = 0.0, np.nditer(p["x"], flags=["c_index"])
+    for entry in it:
+        total = total + entry**2 * it.index
+    it = np.nditer(p["x"], flags=["f_index", "multi_index"])
+    while not it.finished:
+        total += it.value * it.index + it[0] * it.operands[0][it.multi_index]
+        it.iternext()
+    for part in np.nditer(p["x"], flags=["external_loop", "buffered"]):
+        total += part[1] * part.size
+    h = np.zeros(4)
+    it = np.nditer(h, op_flags=["readwrite"])
+    next(it)
+    it[0] = p["s"]
+    return total + next(np.nditer(p["v"])) ** 3 + (h**2).sum()
+
+
+@traced
+def sums_generators(p):
+    by_name = {"a": p["s"], "b": p["v"][1]}
+    return (
+        math.fsum(v * v for v in p["x"].ravel())
+        + math.prod(map(np.tanh, p["v"]))
+        + math.dist(iter(p["v"]), (0 for _ in p["v"]))
+        + math.fsum(by_name.values()) ** 2
+        + max(v * v for v in p["v"])
+        + math.fsum(k for k in range(3))
+    )
+
+
+@traced
 def reduces_by_other_functions(p):
     return (
         np.logaddexp.reduce(p["x"], axis=1).sum()
@@ -108,6 +139,9 @@ def compares_classes(p):
     assert type(p["x"]) is np.ndarray
     assert type(p["x"].sum()) is np.float64
     assert type([]) is list
+    assert type(type(p["x"])) is type(int) is type(type) is type
+    assert type(np.tanh) is np.ufunc
+    assert type(np) is type(math) is type(logging)
     assert isinstance(type(p["x"]), type)
     assert type(p["x"]).__name__ == "ndarray"
     np.testing.assert_allclose(p["x"], p["x"])
