@@ -23,6 +23,7 @@ from bptt_verifier.mistakes.single_gradients import (
 )
 from bptt_verifier.report import Mistake
 
+RESTS = 3  # mistakes that explain all but one gradient, beside which others are tried
 FEW = 4  # cases on which a hypothesis is tried before it is tried on all
 
 
@@ -35,9 +36,10 @@ def explain(
     may share; one in the backward pass, which affects every gradient after it; one or two that
     affect single gradients, whether in a backward pass or not; another forward pass; one in the
     backward pass and one in single gradients; one in single gradients after another; two in the
-    backward pass; more than two in single gradients. No later one needs fewer mistakes. Unless
-    `several`, only the first two are tried. Where the time of the effort is over, the rest is left
-    out.
+    backward pass; more than two in single gradients. No later one needs fewer mistakes. Where none
+    of these does, it is one in the backward pass and another in the one gradient that is left,
+    which pairs that were not tried may be. Unless `several`, only the first two are tried. Where
+    the time of the effort is over, the rest is left out.
 
     Other mistakes that explain everything by themselves, or in the place of one of two, are stated
     in the explanation, as far as the hypotheses allow for other names.
@@ -86,7 +88,8 @@ def explain(
             add_partners(known, evidence, matches, other, known.describe(one)),
             add_partners(known, evidence, matches, one, known.describe(other)),
         )
-    return others or few or of_gradients or alone.mistakes
+    named = others or few or of_gradients or alone.mistakes
+    return named or find_second_in_rest(known, evidence, matches, right.wrong)
 
 
 def select_from_tiers(
@@ -231,6 +234,30 @@ def find_one_after_another(
         if found:
             first = describe_finding(finding, altered, known.find_equation(altered[0]))
             return first, *found
+    return ()
+
+
+def find_second_in_rest(
+    known: Hypotheses,
+    evidence: Sequence[Evidence],
+    matches: Sequence[Match],
+    wrong: Sequence[str],
+) -> tuple[Mistake, ...]:
+    """Find a mistake that explains all gradients but one, and another in that gradient alone."""
+    every, tried = frozenset(evidence[0].wanted), 0
+    for match in sorted(matches, key=lambda match: known.is_generic(match.made)):
+        rest = every - match.names
+        if len(rest) != 1 or rest.issuperset(wrong) or tried == RESTS:
+            continue
+        (name,) = rest
+        if try_mistakes(known, evidence, (match.made,)).wrong != [name]:
+            continue
+        tried += 1
+        cases = [case._replace(wanted={name: case.wanted[name]}) for case in evidence]
+        partners = known.list_partners(match.made, matches)
+        for one, other in select_explaining(known, cases, partners):
+            if not known.is_generic(other):
+                return known.describe(one), known.describe(other, [name])
     return ()
 
 

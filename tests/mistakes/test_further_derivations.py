@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.mistakes.own_models import OwnHypotheses
 from bptt_verifier.report import Mistake
 from tests.support import (
     composed_derivations,
@@ -108,3 +109,17 @@ def test_a_weight_decay_is_named_where_a_gradient_is_otherwise_zero() -> None:
 
     found = diagnose_numbers(MODELS["columns"].loss, MODELS["columns"].params, gradients)
     assert {mistake.name for mistake in found} == {"weight-decay", "zero-gradient"}
+
+
+@pytest.mark.slow
+def test_a_second_mistake_in_one_gradient_alone_is_named_where_pairs_are_too_many_to_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(OwnHypotheses, "list_pairs", lambda *given: iter(()))
+    tied = MODELS["tied"]
+    changes = ('dh = dh + p["E"].T @ dz', 'dh = p["E"].T @ dz'), ("db += da", "db += dh")
+    found = diagnose_numbers(tied.loss, tied.params, plant(tied.gradients, *changes))
+    assert [(m.name, m.details.get("gradients")) for m in found] == [
+        ("recurrent-path-dropped", None),
+        ("activation-derivative-missing", ["b"]),
+    ]
