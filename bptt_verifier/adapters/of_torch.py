@@ -107,7 +107,7 @@ def pass_on_changes(given: Any, used: Any, before: Any) -> None:
     if not is_tensor(used):
         return
     now = used.detach()
-    same = (now == before) | ((now.isnan() & before.isnan()))  # NaN is not changed
+    same = (now == before) | (now.isnan() & before.isnan())  # NaN is not changed
     if not bool(same.all()):
         to_tensor(given, None).detach().copy_(now)
 
