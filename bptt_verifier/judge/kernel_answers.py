@@ -8,10 +8,11 @@ from bptt_verifier.judge.kernel_calls import Copy, KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase
 from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.reference.pullbacks import Arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
-from bptt_verifier.tolerance.projections import root_mean_square
+from bptt_verifier.tolerance.projections import COARSE, root_mean_square
 
 TWICE = 2.0  # two answers that are both right differ by twice the error of one
 # Units by which sums in another order may change an answer to the same question, and in 16 bits.
@@ -23,7 +24,8 @@ class Question(NamedTuple):
     """A kernel's answer at one case, and how far another right answer may be from it.
 
     `elsewhere` are the answers so far at other arguments or cotangents. `wrong` are the gradients
-    that are known to be wrong, whose errors say little of their rounding.
+    that are known to be wrong, whose errors say little of their rounding. `precise` are those whose
+    errors scatter as in the arguments' own format.
     """
 
     calls: KernelCalls
@@ -33,6 +35,7 @@ class Question(NamedTuple):
     tolerance: dict[str, Array]
     elsewhere: list[dict[str, Array]]
     wrong: frozenset[str] = frozenset()
+    precise: frozenset[str] = frozenset()
 
     def ask(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
         """Ask at the case, with other arguments or cotangents; the answers are in float64."""
@@ -62,6 +65,19 @@ class Question(NamedTuple):
         """Find the size of one unit in the last place of a gradient's typical entry."""
         like = [self.case.point[name]] if name in self.case.point else self.case.point.values()
         return max(find_unit(v.dtype) for v in like) * root_mean_square(self.answer[name])
+
+    def imitate_sums(self, name: str) -> float:
+        """Imitate rounding in a gradient; return its size, infinite where that fails.
+
+        A sum of n terms errs by up to √n u of their sizes, as in any order of it.
+        """
+        coarsest = max((v.dtype for v in self.case.point.values()), key=find_unit)
+        given = [self.case.point], [self.case.cotangents], coarsest
+        found = attempt(self.calls.pullback.imitate_rounding, *given)
+        if isinstance(found, Failure):
+            return np.inf
+        sizes = [root_mean_square(each) for each in found.gradients[name]]
+        return max(sizes) if np.isfinite(sizes).all() else np.inf
 
     def differs(
         self, found: Arrays, expected: Arrays, factor: float = 1.0, *, rounded: bool = False
@@ -95,6 +111,8 @@ def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Que
     """Ask a kernel at a case, whose errors are known. `other` is any other case."""
     tolerance = {name: each.limit for name, each in found.nearest.gradients.items()}
     wrong = frozenset(found.wrong)
-    question = Question(calls, found.case, other, {}, tolerance, [], wrong)
+    noises = {name: each.noise for name, each in found.nearest.gradients.items()}
+    precise = frozenset(n for n, each in noises.items() if each.relative <= COARSE * each.unit)
+    question = Question(calls, found.case, other, {}, tolerance, [], wrong, precise)
     answer = question.ask()
     return None if answer is None else question._replace(answer=answer)

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from bptt_verifier.judge.kernel_answers import Question
+from bptt_verifier.judge.kernel_answers import TWICE, Question
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase
 from bptt_verifier.judge.repetition import (
@@ -18,13 +18,15 @@ from bptt_verifier.judge.repetition import (
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.pullbacks import Arrays
 from bptt_verifier.report import Mistake
-from bptt_verifier.tolerance.formats import find_unit
+from bptt_verifier.tolerance.formats import find_unit, is_half
 from bptt_verifier.tolerance.projections import root_mean_square
 
 GROWING = 6  # answers in a row that grow by equal steps
 ALIKE = 0.9  # of the entries that change, at least
 FEW = 3  # such entries show it, also of a gradient that may be right
 RANDOM = 2.0**-6  # a relative change from call to call that no order of sums makes
+VISIBLE = 2.0**-8  # such a change where the arguments' own format is at work inside
+OWN = 2.0**-12  # of an entry, by which nearly all change, as later steps alone would not
 COARSE_NOISE = 64  # units of the dtype that it has to exceed as well
 TINY = 0x11  # of every byte: a small number in every format
 EVIDENT_BITS = 24  # of numbers that are equal in two answers, at least, if it is not by chance
@@ -65,7 +67,7 @@ def find_stale_entries(question: Question) -> Mistake | None:
 def find_indeterminacy(question: Question) -> Mistake | None:
     """Call twice with the same arguments, after a call with them.
 
-    Sums in another order change by rounding. Where all noise is of a random number, it is large.
+    Sums in another order change by rounding, which is imitated where no gradient differs more.
     """
     _, before, again = (question.ask() for _ in range(3))
     if before is None or again is None:
@@ -77,17 +79,31 @@ def find_indeterminacy(question: Question) -> Mistake | None:
             "what the one before left."
         )
         return Mistake("depends-on-calls", said, {"gradients": [growing]})
-    changed = [
-        name
-        for name, value in before.items()
-        if root_mean_square(again[name] - value) > RANDOM * root_mean_square(value)
-        and root_mean_square(again[name] - value) > COARSE_NOISE * question.find_size(name)
-    ]
-    name = question.differs(again, before) or next(iter(changed), "")
+    name = question.differs(again, before) or find_noise(question, before, again)
     if not name:
         return None
     said = f"the gradient for {name} changes when the kernel is called twice with the same numbers."
     return Mistake("not-deterministic", said, {"gradients": [name]})
+
+
+def find_noise(question: Question, before: Arrays, again: Arrays) -> str:
+    """Find a gradient that changes by more than sums in another order explain; empty if none does.
+
+    A number that is rounded to a coarser format inside may turn a change of its last bit into one
+    of that format. That is ruled out where half of the gradients are as precise as the arguments.
+    """
+    half = any(is_half(value.dtype) for value in question.case.point.values())
+    own_format = not half and 2 * len(question.precise) >= len(before)
+    for name, value in before.items():
+        change = np.abs(again[name] - value)
+        size = root_mean_square(change)
+        changed = change > OWN * np.abs(value)
+        everywhere = np.count_nonzero(changed) >= ALIKE * max(1, np.count_nonzero(value))
+        least = VISIBLE if own_format and name not in question.precise and everywhere else RANDOM
+        large = size > max(least * root_mean_square(value), COARSE_NOISE * question.find_size(name))
+        if large and size > TWICE * question.imitate_sums(name):
+            return name
+    return ""
 
 
 def find_growth(question: Question, before: Arrays, again: Arrays) -> str:
@@ -120,9 +136,17 @@ def describe_indeterminacy(question: Question) -> str:
     if not changes:
         return ""
     name = max(changes, key=lambda each: changes[each])
+    unit = max(find_unit(value.dtype) for value in question.case.point.values())
+    cause = "Sums in another order may do that."
+    if changes[name] > COARSE_NOISE * unit:
+        cause = (
+            f"That is {changes[name] / unit:.2g} roundings to the dtype of the arguments: random "
+            "numbers, digits that cancel, or rounding to fewer bits inside of sums in another "
+            "order."
+        )
     return (
         f"Two calls with the same numbers give different gradients: that for {name} changes by "
-        f"{changes[name]:.2g} of its size (root mean square). Sums in another order may do that."
+        f"{changes[name]:.2g} of its size (root mean square). {cause}"
     )
 
 

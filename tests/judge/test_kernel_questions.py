@@ -10,7 +10,12 @@ import pytest
 
 from bptt_verifier import Verdict, verify_vjp
 from bptt_verifier.judge.kernel_answers import Question
-from bptt_verifier.judge.kernel_memory import find_stale_entries, is_unwritten
+from bptt_verifier.judge.kernel_memory import (
+    describe_indeterminacy,
+    find_noise,
+    find_stale_entries,
+    is_unwritten,
+)
 from tests.support.kernels import backward_of, draw_rnn, rnn
 
 X = np.random.default_rng(0).normal(size=(3, 4))
@@ -245,6 +250,67 @@ def test_small_changes_from_call_to_call_are_stated_with_their_size() -> None:
     assert said in " ".join(report.notes)
     size = 0.0
     assert said not in " ".join(verify_vjp(noisy, forward, (X, W), cases=1).notes)
+
+
+def ask_again(dtype: Any, precise: str, imitated: float) -> tuple[Question, Any]:
+    """A question with answers for x and w, and its kernel's imitated errors."""
+    rng = np.random.default_rng(0)
+    answer = {name: rng.normal(1, 0.1, 400) for name in "xw"}
+    errors = SimpleNamespace(gradients={name: [imitated * each] for name, each in answer.items()})
+    pullback = SimpleNamespace(imitate_rounding=lambda *_: errors)
+    case: Any = SimpleNamespace(point={n: np.ones(400, dtype) for n in "xw"}, cotangents={})
+    noisy = answer | {"x": answer["x"] * rng.normal(1, 0.01, 400)}
+    calls: Any = SimpleNamespace(pullback=pullback, ask=lambda *_: noisy)
+    question = Question(calls, case, case, answer, {}, [], precise=frozenset(precise))
+    return question, noisy
+
+
+def test_random_changes_of_a_hundredth_are_no_sums_in_another_order_in_float32() -> None:
+    question, noisy = ask_again(np.float32, "w", 1e-6)
+    assert find_noise(question, question.answer, noisy) == "x"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precise", "imitated"),
+    [
+        (jnp.bfloat16, "w", 1e-3),  # sums in 16 bits
+        (np.float32, "", 1e-6),  # a coarser format may be at work inside
+        (np.float32, "w", 0.1),  # digits cancel
+        (np.float32, "w", np.nan),  # nothing is known of it
+    ],
+)
+def test_what_sums_in_another_order_may_change_is_not_random(
+    dtype: Any, precise: str, imitated: float
+) -> None:
+    question, noisy = ask_again(dtype, precise, imitated)
+    assert not find_noise(question, question.answer, noisy)
+
+
+def test_a_gradient_of_zeros_is_not_random() -> None:
+    question, noisy = ask_again(np.float32, "w", 1e-6)
+    zeros = {name: np.zeros(400) for name in noisy}
+    assert not find_noise(question, zeros, zeros)
+
+
+def test_what_changes_in_later_steps_alone_is_not_random() -> None:
+    question, noisy = ask_again(np.float32, "w", 1e-6)
+    noisy["x"][:100] = question.answer["x"][:100]
+    assert not find_noise(question, question.answer, noisy)
+
+
+def test_digits_that_cancel_are_not_random_however_much_they_change() -> None:
+    question, noisy = ask_again(np.float32, "w", 10.0)
+    assert not find_noise(question, question.answer, noisy | {"x": -noisy["x"]})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_the_note_on_a_change_does_not_take_more_than_rounding_for_another_order(
+    dtype: Any,
+) -> None:
+    question, _ = ask_again(dtype, "", 0)
+    said = describe_indeterminacy(question)
+    assert ("random numbers" in said) == (dtype == np.float32)
+    assert ("Sums in another order may do that" in said) == (dtype != np.float32)
 
 
 def test_a_right_kernel_passes_every_question() -> None:
