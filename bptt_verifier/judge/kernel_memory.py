@@ -98,7 +98,7 @@ def find_noise(question: Question, before: Arrays, again: Arrays) -> str:
         change = np.abs(again[name] - value)
         size = root_mean_square(change)
         changed = change > OWN * np.abs(value)
-        everywhere = np.count_nonzero(changed) >= ALIKE * max(1, np.count_nonzero(value))
+        everywhere = np.count_nonzero(changed) >= ALIKE * max(1, int(np.count_nonzero(value)))
         least = VISIBLE if own_format and name not in question.precise and everywhere else RANDOM
         large = size > max(least * root_mean_square(value), COARSE_NOISE * question.find_size(name))
         if large and size > TWICE * question.imitate_sums(name):

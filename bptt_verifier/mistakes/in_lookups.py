@@ -1,5 +1,6 @@
 """Mistakes in the lookup of rows: updates that are lost, or that another row gets."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -30,13 +31,14 @@ def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
         if np.unique(every).size == every.size:
             continue
         what = f"a row of `{known.leaf[slot]}` that is looked up several times gets only"
+        repeats = repeats_index(known, numbers)
         for across, last, said in (
             (False, True, "the last update of each lookup, not their sum"),
             (False, False, "the first update of each lookup, not their sum"),
             (True, True, "its last update, not the sum"),
             (True, False, "the update of its first lookup, not the sum"),
         ):
-            if across or any(within):
+            if repeats if across else any(within):
                 changes = partial(keep_one_update, known, numbers, across, last)
                 yield OperationMistake("repeated-index", f"{what} {said}", numbers[0], changes)
         yield from list_wrong_rows(known, slot, numbers)
@@ -52,6 +54,30 @@ def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 changes = partial(keep_one_along, known, numbers[0], axis)
                 said = f"{what} the last update at each index of axis {axis}, not their sum"
                 yield OperationMistake("repeated-index", said, numbers[0], changes)
+
+
+def repeats_index(known: Structure, numbers: Sequence[int]) -> bool:
+    """Tell whether one expression looks up an entry several times, by equal indices.
+
+    Two expressions that read the same row at each step have no repeated index. Where their lines
+    are unknown, they are told by it that each of several rows is read equally often.
+    """
+    operations = known.program.operations
+    looked_up: dict[Any, list[Array]] = {}
+    for number in numbers:
+        moved = operations[number].moved
+        if moved is not None:
+            where = operations[number].where, operations[number].position
+            looked_up.setdefault(where, []).append(moved)
+    for (place, _), rows in looked_up.items():
+        every = np.concatenate(rows)
+        if np.unique(every).size == every.size:
+            continue
+        counts = Counter(each.tobytes() for each in rows)
+        by_expressions = not place and len(counts) > 1 and len({*counts.values()}) == 1
+        if not by_expressions or any(np.unique(each).size < each.size for each in rows):
+            return True
+    return False
 
 
 def keep_one_along(known: Structure, number: int, axis: int, values: Values) -> Changes:
