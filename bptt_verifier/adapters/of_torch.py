@@ -19,6 +19,7 @@ def from_torch(function: Callable[..., Any], *, device: str | None = None) -> Ke
     The function may be a class of `torch.autograd.Function`. A module's first argument is the
     mapping of its parameters by name, which the stated function gets as well, or it has its inputs
     alone. Arrays become tensors on `device`, by default where those given are, else on the CPU.
+    What the function writes into a tensor is written into the array or tensor given for it, too.
     Raises TypeError without a function, and ValueError without the device.
     """
     torch: Any = find_torch()
@@ -40,10 +41,18 @@ def from_torch(function: Callable[..., Any], *, device: str | None = None) -> Ke
             leaves, form = jax.tree.flatten(arguments)
             tensors = [to_tensor(each, device) for each in leaves]
             outputs = jax.tree.leaves(call(jax.tree.unflatten(form, tensors)))
-            given = [to_tensor(each, device) for each in jax.tree.leaves(cotangents)]
-            pairs = [pair for pair in zip(outputs, given, strict=True) if needs_gradient(pair[0])]
+            watched = [*zip(leaves, tensors, map(copy_tensor, tensors), strict=True)]
+            pairs = []
+            for output, each in zip(outputs, jax.tree.leaves(cotangents), strict=True):
+                if needs_gradient(output):
+                    # Autograd converts a cotangent of another dtype: the kernel gets what it makes.
+                    used = to_tensor(each, device).detach().to(output)
+                    pairs.append((output, used))
+                    watched.append((each, used, copy_tensor(used)))
             differentiated = [each for each in tensors if needs_gradient(each)]
             found = iter(differentiate(pairs, differentiated))
+            for each in watched:
+                pass_on_changes(*each)
         gradients = [next(found) if needs_gradient(each) else None for each in tensors]
         filled = [
             np.zeros(np.shape(array), convert_to_numpy(array).dtype)
@@ -71,15 +80,36 @@ def differentiate(pairs: Sequence[tuple[Any, Any]], tensors: Sequence[Any]) -> S
 
 
 def to_tensor(value: Any, device: str | None) -> Any:
-    """Make a tensor of an array, in the array's layout; floating ones need a gradient."""
+    """Make a tensor of an array or tensor, in its memory if that is on the device.
+
+    Floating ones need a gradient.
+    """
     if is_tensor(value):
-        made = value.detach().clone()
+        made = value.detach()
         made = made if device is None else made.to(device)
     elif isinstance(value, np.ndarray):
         made = make_tensor(value, device or "cpu")
     else:
         return value
     return made.requires_grad_() if made.is_floating_point() else made
+
+
+def copy_tensor(value: Any) -> Any:
+    """Copy the numbers of a tensor; what is none stays."""
+    return value.detach().clone() if is_tensor(value) else value
+
+
+def pass_on_changes(given: Any, used: Any, before: Any) -> None:
+    """Write what was written into a tensor into the array or tensor that it was made of.
+
+    That is a copy of it on another device, or in another dtype, where it would not be seen.
+    """
+    if not is_tensor(used):
+        return
+    now = used.detach()
+    same = (now == before) | (now.isnan() & before.isnan())  # NaN is not changed
+    if not bool(same.all()):
+        to_tensor(given, None).detach().copy_(now)
 
 
 def needs_gradient(value: Any) -> bool:

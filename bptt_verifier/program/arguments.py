@@ -14,7 +14,13 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, type_name
 from bptt_verifier.program.leaves import read_key, write_key
-from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array, to_plain
+from bptt_verifier.program.torch_tensors import (
+    copy_array,
+    find_torch,
+    is_tensor,
+    to_array,
+    to_plain,
+)
 from bptt_verifier.tolerance.formats import is_floating
 
 
@@ -35,7 +41,10 @@ class Arguments(NamedTuple):
         If `like`, each becomes what was given there: an array of JAX or a tensor. Data are copied.
         """
         flat, form = jax.tree.flatten(self.given)
-        new = [each.copy() if isinstance(each, np.ndarray) else each for each in flat]
+        new = [
+            copy_array(each) if isinstance(each, np.ndarray) or is_tensor(each) else each
+            for each in flat
+        ]
         for name, place in self.places.items():
             new[place] = make_like(arrays[name], flat[place]) if like else arrays[name]
         return jax.tree.unflatten(form, new)

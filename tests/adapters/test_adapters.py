@@ -15,7 +15,12 @@ from bptt_verifier import Verdict, verify_hvp, verify_vjp
 from bptt_verifier.adapters import SignatureError, from_c, from_jax, from_torch
 from bptt_verifier.adapters.kernel import Kernel
 from bptt_verifier.adapters.of_c import read_signature
+from bptt_verifier.adapters.of_torch import pass_on_changes
+from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.verify import find_name
+from bptt_verifier.program.arguments import read_arguments
+from bptt_verifier.reference.pullbacks import prepare_pullback
+from bptt_verifier.report import Mistake
 from tests.support.c_gru import COMPILER, MISTAKES, SIGNATURE, compile_gru, draw_gru, gru
 from tests.support.kernels import draw_rnn, rnn
 from tests.support.torch_kernels import MISTAKES as LSTM_MISTAKES
@@ -157,6 +162,58 @@ def test_an_lstm_written_as_an_autograd_function_is_right_and_its_mistakes_are_s
         report = verify_vjp(from_torch(make_lstm(mistake)), lstm, arguments, cases=1)
         assert report.verdict is Verdict.DISAGREES, str(report)
         assert said in " ".join(each.explanation for each in report.mistakes)
+
+
+@needs_torch
+@pytest.mark.parametrize("kind", ["array", "float32", "bfloat16", "converted"])
+def test_what_an_autograd_function_writes_into_its_cotangents_or_arguments_is_seen(
+    kind: str,
+) -> None:
+    dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
+    made = torch.bfloat16 if kind == "converted" else dtype  # of the output: autograd converts
+
+    class Double(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(context: Any, x: Any) -> Any:
+            context.x = x
+            return (2 * x).to(made)
+
+        @staticmethod
+        def backward(context: Any, d: Any) -> Any:
+            if what != "nothing":
+                (context.x if what == "arguments" else d).mul_(0.5)
+            return (d * (4 if what == "cotangents" else 2)).to(dtype)
+
+    x = torch.tensor([1.0, 2.0, 4.0]).to(dtype)
+    given = (x.numpy() if kind == "array" else x,)
+    calls = KernelCalls(
+        from_torch(Double), prepare_pullback(lambda x: 2 * x, read_arguments(given))
+    )
+    point = dict(calls.arguments.leaves)
+    for what in ("nothing", "cotangents", "arguments"):
+        found = calls.ask(point, {"output": next(iter(point.values()))})
+        modified = found.details["modified"] if isinstance(found, Mistake) else "nothing"
+        assert modified == what
+    assert x.tolist() == [1, 2, 4]
+
+
+@needs_torch
+def test_what_is_written_into_a_copy_on_another_device_is_passed_on_to_what_was_given() -> None:
+    given, nan = np.array([1.0, np.nan]), torch.tensor([1.0, np.nan])
+    pass_on_changes(given, nan, nan.clone())
+    given.setflags(write=False)
+    pass_on_changes(given, nan, nan.clone())  # unchanged: nothing is written
+    given.setflags(write=True)
+    pass_on_changes(given, 2 * nan, nan)
+    assert given[0] == 2
+
+
+@needs_torch
+def test_integers_of_torch_among_the_arguments_are_handed_out_as_copies() -> None:
+    given = (torch.ones(2), torch.tensor([3, 4]))
+    arguments = read_arguments(given)
+    arguments.rebuild(arguments.leaves)[1].zero_()
+    assert given[1].tolist() == [3, 4]
 
 
 @needs_torch
