@@ -273,12 +273,20 @@ def list_clippings(
             continue
         wanted = [[c.wanted[n].submitted for n in names if n in c.wanted] for c in evidence]
         norms = [find_norm(each) for each in wanted]
-        most = round_as_written(max(norms))
+        single = all(is_float32(found) for each in wanted for found in each)
+        # Each entry is rounded once more after it is scaled.
+        most = round_as_written(max(norms), 2.0**-22 if single else 1e-9)
         if most == 0 or not is_limit(most, np.array(norms)):
             continue  # the squares underflow, or one case alone has this norm
         said = f"the gradient is scaled down so that {whose} is at most {most:.6g}; {advice}"
         alter = partial(scale_down, names, most)
         yield Finding("clipped", said, {"norm": most}, partial(alter, name))
+
+
+def is_float32(found: Array) -> bool:
+    """Tell whether all entries are numbers of float32, as those that are computed in it."""
+    with np.errstate(all="ignore"):
+        return np.array_equal(found, found.astype(np.float32), equal_nan=True)
 
 
 def is_wrong(case: Evidence, name: str) -> bool:
@@ -333,10 +341,10 @@ def scale_down(names: Sequence[str], most: float, name: str, back: Any) -> Any:
     return back.gradient(name) * min(1.0, most / max(size, most))
 
 
-def round_as_written(value: float) -> float:
+def round_as_written(value: float, within: float = 1e-9) -> float:
     """Round to the short number that the code probably holds, if rounding explains the rest."""
     short = float(f"{value:.6g}")
-    return short if abs(short - value) <= 1e-9 * abs(value) else value
+    return short if abs(short - value) <= within * abs(value) else value
 
 
 def list_transpositions(name: str) -> Iterator[Finding]:

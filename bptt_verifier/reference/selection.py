@@ -128,7 +128,7 @@ class Selector:
         left_out = self.left_out - Counter({given: 1} if given else {})
         found = self.kept or self.vague[:number]
         cases = tuple(case for case, _ in found)
-        zeros = find_zeros(found[0][1].program, found[0][1].slots, cases) if found else frozenset()
+        zeros = find_zeros([(each.program, each.slots) for _, each in found], cases)
         paths = [path.program for path in self.setting.paths.known]
         telling = Counter(name for case in cases for name in list_telling(case))
         resolution: dict[str, float] = {}

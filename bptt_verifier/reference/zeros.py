@@ -19,16 +19,22 @@ from bptt_verifier.tolerance.comparison import find_coarsest_dtype
 # Relative changes of cotangents that show which terms cancel. Where terms cancel k times over, as
 # in a softmax of a − max a, what is left is the k-th power, and stays far beyond rounding.
 UNBALANCE = 2.0**-4
+# Points at which it is seen whether terms cancel. At the parameters given, a bias may be zero, and
+# with it all terms of another gradient.
+TRIED = 4
 
 
-def find_zeros(program: Program, slots: Sequence[Any], cases: Sequence[Case]) -> frozenset[str]:
+def find_zeros(
+    points: Sequence[tuple[Program, Sequence[Any]]], cases: Sequence[Case]
+) -> frozenset[str]:
     """Find the gradients that are zero, to rounding, in every case, while others are not.
 
     They cancel, as that of a bias before a normalisation, or the loss does not depend on the
     parameter, as on W if h is zero. Zeros of another kind, such as those of a branch that is never
-    taken, or of a unit that is dead in every case, show nothing.
+    taken, or of a unit that is dead in every case, show nothing. `points` are the program and its
+    slots at each case.
     """
-    zeros = set(program.leaves) if cases else set[str]()
+    zeros = set(points[0][0].leaves) if cases else set[str]()
     for case in cases:
         assert case.truth is not None
         known = case.truth(find_coarsest_dtype(*case.arguments.values()), ())
@@ -37,14 +43,15 @@ def find_zeros(program: Program, slots: Sequence[Any], cases: Sequence[Case]) ->
             value, allowed = np.abs(known.values[name]), known.allowed[name]
             if not ((value <= allowed).all() and np.max(allowed) <= RESOLVING * largest):
                 zeros.discard(name)
-    if not zeros:
-        return frozenset()
-    assert cases[0].truth is not None
-    moved, limits = unbalance(program, slots), cases[0].truth(np.float64, ()).allowed
-    cancel = {name for name in zeros if (np.abs(moved[name]) > limits[name]).any()}
+    cancel = set[str]()
+    for (program, slots), case in zip(points[:TRIED], cases, strict=False):
+        if zeros - cancel:
+            assert case.truth is not None
+            moved, limits = unbalance(program, slots), case.truth(np.float64, ()).allowed
+            cancel |= {name for name in zeros if (np.abs(moved[name]) > limits[name]).any()}
     # On another path through its branches the loss may depend on a parameter.
-    others = zeros - cancel if not program.decided else set()
-    return frozenset(cancel | {name for name in others if not reaches(program, name)})
+    others = zeros - cancel if not any(program.decided for program, _ in points) else set[str]()
+    return frozenset(cancel | {name for name in others if not reaches(points[0][0], name)})
 
 
 def unbalance(program: Program, slots: Sequence[Any]) -> dict[str, Array]:

@@ -14,7 +14,7 @@ X, Y = normal(T, 2, scale=1), normal(T, H, scale=1)
 PARAMS = weights(Ur=(H, H), Wr=(H, 2), U=(H, H), W=(H, 2))
 
 
-def run(p: Any, xp: Any) -> tuple[list[Any], ...]:
+def run(p: Any, xp: Any) -> tuple[list[Any], list[Any], Any]:
     """Run states that a gate reduces before the product, as in a GRU."""
     h, r, total = [xp.zeros(H)], [], 0.0
     for t in range(T):

@@ -67,7 +67,7 @@ def test_a_gradient_is_zero_if_every_entry_is_in_every_case(
     given = {"w": np.ones(2), "v": np.ones(2)}
     limits, true = {"w": allowed, "v": [1e-9, 1e-9]}, {"v": [0.0, other]}
     cases = [state_case(true | {"w": each}, limits, given) for each in ([0.0, 0.0], values)]
-    assert find_zeros(state_program(), [], cases) == ({"w"} if zero else set())
+    assert find_zeros([(state_program(), [])] * 2, cases) == ({"w"} if zero else set())
 
 
 def test_factors_that_show_which_terms_cancel_are_near_one_and_their_powers_beyond_rounding() -> (
@@ -78,17 +78,18 @@ def test_factors_that_show_which_terms_cancel_are_near_one_and_their_powers_beyo
 
 
 def list_zeros(loss: Any, decided: bool = False, **params: Any) -> set[str]:
-    """The gradients of a loss that are zero in every case."""
+    """The gradients of a loss that are zero in every case, at the parameters and at 1.5 more."""
     given = {name: np.asarray(value, float) for name, value in params.items()}
+    further = {name: value + 1.5 for name, value in given.items()}
     with use_float64():
         program = trace(loss, given)
-        slots = forward(program, given)
+        slots = [forward(program, each) for each in (given, further)]
     if decided:
         program = program._replace(decided=(0,))
     true = {name: np.zeros_like(value) for name, value in given.items()} | {"c": np.ones(1)}
     allowed = {name: np.full_like(value, 1e-12) for name, value in true.items()}
     case = state_case(true, allowed, given | {"c": np.ones(1)})
-    return {*find_zeros(program, slots, [case])}
+    return {*find_zeros([(program, each) for each in slots], [case, case])}
 
 
 def test_cancelling_terms_and_absent_paths_are_zero_and_dead_units_and_branches_are_not() -> None:
@@ -111,6 +112,11 @@ def test_cancelling_terms_and_absent_paths_are_zero_and_dead_units_and_branches_
         a = a - xp.mean(a)
         return -xp.log(xp.exp(a[0] - xp.max(a)) / xp.sum(xp.exp(a - xp.max(a))))
 
+    def attend(p: Any, xp: Any) -> Any:  # to equal entries, which are zero at the values given
+        weights = xp.exp(p["b"] * p["q"] + xp.zeros(3))
+        return xp.sum(weights / xp.sum(weights) * p["b"]) ** 2
+
+    assert "q" in list_zeros(attend, q=[1.0], b=[0.0])
     assert "b" in list_zeros(normalised, W=[1.0, 2.0, 4.0], b=0.5)
     assert "b" in list_zeros(chosen, W=[1.0, 2.0, 4.0], b=0.5)
     assert "b" in list_zeros(centred_twice, W=[1.0, 2.0, 4.0], b=0.5)

@@ -56,6 +56,7 @@ def iterates_by_nditer(p):
 
 @traced
 def asks_an_nditer_for_places_and_entries(p):
+    it: Any
     total, it = 0.0, np.nditer(p["x"], flags=["c_index"])
     for entry in it:
         total = total + entry**2 * it.index
@@ -69,7 +70,8 @@ def asks_an_nditer_for_places_and_entries(p):
     it = np.nditer(h, op_flags=["readwrite"])
     next(it)
     it[0] = p["s"]
-    return total + next(np.nditer(p["v"])) ** 3 + (h**2).sum()
+    first: Any = next(np.nditer(p["v"]))
+    return total + first**3 + (h**2).sum()
 
 
 @traced
@@ -139,7 +141,8 @@ def compares_classes(p):
     assert type(p["x"]) is np.ndarray
     assert type(p["x"].sum()) is np.float64
     assert type([]) is list
-    assert type(type(p["x"])) is type(int) is type(type) is type
+    classes: tuple[Any, ...] = (type(p["x"]), int, type)
+    assert all(type(each) is type for each in classes)
     assert type(np.tanh) is np.ufunc
     assert type(np) is type(math) is type(logging)
     assert isinstance(type(p["x"]), type)
