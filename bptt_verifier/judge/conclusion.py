@@ -11,6 +11,12 @@ from bptt_verifier.judge.neighbours import is_half, list_failing
 from bptt_verifier.judge.steps import Steps, compare_steps, summarise_steps
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.judge.submission import Breach
+from bptt_verifier.judge.undecided import (
+    accept_small_errors,
+    accept_zeros,
+    count_cases,
+    explain_untestable,
+)
 from bptt_verifier.mistakes.effort import limit_effort
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure
@@ -32,7 +38,6 @@ from bptt_verifier.tolerance.comparison import (
     Verdict,
     compare,
     find_coarsest_dtype,
-    find_symbol,
     overall,
     verdict_of,
     worst_of,
@@ -63,46 +68,6 @@ def summarise_parameters(
 def list_comparisons(compared: Iterable[Compared]) -> Iterator[Comparison]:
     """List the comparisons of all cases."""
     return chain.from_iterable(found.comparisons for found in compared)
-
-
-def state_excused_resolutions(
-    report: Report, compared: Sequence[Compared], settled: Sequence[Compared]
-) -> Report:
-    """State no finer resolution of a gradient than where its errors counted as rounding.
-
-    Errors of that size have passed, however sharp other cases are, in which they were smaller. An
-    error that scatters by more than the gradient at all such points, where the bound is below 2⁻⁶
-    of it, is undecided, except in half precision: a mistake at ill-conditioned points scatters so,
-    too.
-    """
-    excused: dict[str, list[float]] = {}
-    vague = dict[str, None]()
-    for before, after in zip(compared, settled, strict=True):
-        names = set(list_failing(before)) - set(list_failing(after))
-        sharp = {each.name for each in before.comparisons if each.conclusive}
-        for found in after.comparisons:
-            if found.name in names:
-                excused.setdefault(found.name, []).append(found.resolution)
-                if found.name in sharp and not is_half(after.dtypes[found.name]):
-                    vague[found.name] = None
-    coarser = {
-        name: result._replace(resolution=max(result.resolution, min(excused[name])))
-        for name, result in report.parameters.items()
-        if name in excused
-    }
-    report = report._replace(parameters=report.parameters | coarser)
-    undecided = [n for n in vague if coarser[n].verdict is Verdict.AGREES and min(excused[n]) > 1]
-    if report.verdict is not Verdict.AGREES or not undecided:
-        return report
-    changed = {n: coarser[n]._replace(verdict=Verdict.INCONCLUSIVE) for n in undecided}
-    note = (
-        f"Errors of {', '.join(undecided)} beyond the bound scatter by more than the "
-        "gradient at neighbouring points, where rounding cannot be told from a mistake."
-    )
-    return report._replace(
-        verdict=Verdict.INCONCLUSIVE, parameters=report.parameters | changed,
-        notes=(*report.notes, note),
-    )  # fmt: skip
 
 
 def describe_precision(
@@ -178,18 +143,6 @@ def describe_hidden(
         )
 
 
-def accept_zeros(
-    parameters: dict[str, ParameterResult], zeros: Collection[str]
-) -> dict[str, ParameterResult]:
-    """Let gradients agree that are zero to rounding, as they are at any point."""
-    return {
-        name: result._replace(verdict=Verdict.AGREES)
-        if name in zeros and result.verdict is Verdict.INCONCLUSIVE
-        else result
-        for name, result in parameters.items()
-    }
-
-
 def list_gradients(compared: Iterable[Compared]) -> list[str]:
     """List the gradients of all cases."""
     return list(dict.fromkeys(name for found in compared for name in found.gradients))
@@ -253,7 +206,9 @@ def conclude(
         long = [probe for probe in probes if probe.fails]
         return explain(report, attempt, subject, failing, long, seconds, progress)
     if report.verdict is Verdict.INCONCLUSIVE:
-        return ask_exact_values(report, subject, [*compared, *probes])
+        report = ask_exact_values(report, subject, [*compared, *probes])
+        if report.certified or report.verdict is not Verdict.AGREES:
+            return report
     if steps and all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
         note = "No probe was precise enough to check a single step."
         return report._replace(notes=(*report.notes, note))
@@ -351,16 +306,16 @@ def show_numbers(
 
 
 def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compared]) -> Report:
-    """Decide an inconclusive report by exact values, where they can be computed."""
+    """Decide an inconclusive report by exact values where they can be computed, else by size."""
     verdicts = {name: report.parameters[name].verdict for name in list_gradients(compared)}
     vague = [name for name, verdict in verdicts.items() if verdict is Verdict.INCONCLUSIVE]
     why, notes = tuple(explain_untestable(name, compared) for name in vague), report.notes
-    report = report._replace(notes=(*notes, *why))
     decided: dict[str, Decision] = {}
     if exact_values.is_available():
         decided = exact_values.decide(subject.choose_for_exact_values(compared), vague)
-    if not decided:
-        return report
+    if all(each.verdict is Verdict.INCONCLUSIVE for each in decided.values()):
+        return accept_small_errors(report, vague, compared)
+    report = report._replace(notes=(*notes, *why))
     settled = {
         name: result._replace(verdict=decided[name].verdict) if name in decided else result
         for name, result in report.parameters.items()
@@ -386,24 +341,3 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
         note = f"Exact values decided on {', '.join(right)} alone."
         return report._replace(notes=(*report.notes, note))
     return report
-
-
-def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
-    """Explain why no comparison of one gradient could have shown a mistake."""
-    symbol = find_symbol(name)
-    found = [each for each in compared if name in each.values and each.values[name].any()]
-    if not found:
-        return f"{symbol} is not testable: it is zero in every case."
-    with np.errstate(all="ignore"):
-        ratio = min(
-            float(np.max(each.allowed[name]) / np.max(np.abs(each.values[name]))) for each in found
-        )
-    return (
-        f"{symbol} is not testable: rounding alone may move it by {ratio:.2g} of its largest entry "
-        "in the precision that you computed in, beyond 2⁻⁶."
-    )
-
-
-def count_cases(number: int) -> str:
-    """Write how many cases there are."""
-    return f"{number} case{'' if number == 1 else 's'}"

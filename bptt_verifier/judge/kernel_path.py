@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bptt_verifier.judge.conclusion import accept_zeros, show_numbers, summarise_parameters
+from bptt_verifier.judge.conclusion import show_numbers, summarise_parameters
 from bptt_verifier.judge.kernel_answers import Question, prepare_question
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
@@ -16,6 +16,7 @@ from bptt_verifier.judge.kernel_memory import describe_indeterminacy, is_unwritt
 from bptt_verifier.judge.kernel_places import draw_map
 from bptt_verifier.judge.kernel_questions import EVERY, find_lazy_answer
 from bptt_verifier.judge.path import Judgement
+from bptt_verifier.judge.undecided import accept_zeros
 from bptt_verifier.judge.verify import require_function
 from bptt_verifier.report import Counterexample, Mistake, ParameterResult, Report
 from bptt_verifier.tolerance.comparison import Comparison, Verdict, overall

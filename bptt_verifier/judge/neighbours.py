@@ -8,12 +8,15 @@ import numpy as np
 from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.case import Case
+from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.comparison import compare, compare_all, worst_of
 from bptt_verifier.tolerance.scatter import (
     DISTANCE,
     FAR,
     IN_HALF,
+    NEAR,
     NEIGHBOURS,
+    Scatter,
     measure_scatter,
 )
 
@@ -55,11 +58,7 @@ def weigh(
         submitted, before = found.submitted[name], found.allowed[name]
         if again is None or np.any(np.abs(again.submitted[name] - submitted) > before):
             continue
-        form = np.finfo(found.dtypes[name])
-        size = np.abs(submitted)
-        size = size if subject.has_vanishing_steps else np.full_like(size, size.max())
-        spacing = float(form.eps) * size + float(form.smallest_subnormal)
-        scatter = measure_scatter(errors[name], before, spacing, entries)
+        scatter = measure(subject, found, name, errors[name], entries)
         if decisive:
             allowed[name] = scatter.limit
         else:
@@ -79,7 +78,47 @@ def weigh(
     weighed = found._replace(allowed=allowed, comparisons=list(comparisons.values()))
     if unsure and distance < FAR and not subject.has_vanishing_steps:
         return weigh(attempt, subject, weighed, unsure, entries, far=True)
+    if distance == DISTANCE and not decisive:
+        return accuse_smooth(attempt, subject, found, weighed, entries)
     return weighed
+
+
+def measure(
+    subject: Subject, found: Compared, name: str, errors: Sequence[Array], entries: int
+) -> Scatter:
+    """Measure the scatter of a gradient's errors at neighbours, in the format that it has."""
+    form, size = np.finfo(found.dtypes[name]), np.abs(found.submitted[name])
+    size = size if subject.has_vanishing_steps else np.full_like(size, size.max())
+    spacing = float(form.eps) * size + float(form.smallest_subnormal)
+    return measure_scatter(errors, found.allowed[name], spacing, entries)
+
+
+def accuse_smooth(
+    attempt: Try, subject: Subject, before: Compared, after: Compared, entries: int
+) -> Compared:
+    """Take back what widely scattering errors explain, if they hardly scatter at nearer neighbours.
+
+    Where the loss is ill-conditioned, a mistake's error moves by more than itself between
+    neighbours, but in proportion to their distance, and rounding errors are drawn anew at any.
+    """
+    limits = {n: RESOLVING * float(np.max(np.abs(v))) for n, v in before.values.items()}
+    names = [
+        name
+        for name in set(list_failing(before)) - set(list_failing(after))
+        if np.max(before.allowed[name]) <= limits[name] < np.max(after.allowed[name])
+    ]
+    if not names:
+        return after
+    errors, smooth = collect_errors(attempt, subject, before.case, names, NEAR), set[str]()
+    for name in names:
+        if len(errors[name]) >= NEIGHBOURS // 2:
+            near = measure(subject, before, name, errors[name], entries)
+            beyond = (near.mean > UNSURE * near.limit) & (near.mean > before.allowed[name])
+            smooth |= {name} if beyond.any() else set()
+    allowed = {n: (before if n in smooth else after).allowed[n] for n in after.allowed}
+    first = {c.name: c for c in before.comparisons}
+    comparisons = [first[c.name] if c.name in smooth else c for c in after.comparisons]
+    return after._replace(allowed=allowed, comparisons=comparisons)
 
 
 def collect_errors(

@@ -5,13 +5,13 @@ from typing import Any
 
 from bptt_verifier.judge.comparisons import compare_at, find_forward_difference
 from bptt_verifier.judge.conclusion import (
-    accept_zeros,
     list_gradients,
     make_counterexample,
     summarise_parameters,
 )
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.submission import Breach, Submission
+from bptt_verifier.judge.undecided import accept_zeros
 from bptt_verifier.program.attempt import use_own_settings
 from bptt_verifier.reference.case import Loss
 from bptt_verifier.reference.own_loss import prepare

@@ -23,13 +23,13 @@ from bptt_verifier.judge.conclusion import (
     list_comparisons,
     list_gradients,
     separate_steps,
-    state_excused_resolutions,
     summarise_parameters,
 )
 from bptt_verifier.judge.neighbours import find_precision, is_half, list_failing, settle, weigh
 from bptt_verifier.judge.repetition import find_dependence
 from bptt_verifier.judge.subject import Compared, Subject
 from bptt_verifier.judge.submission import Breach, Submission
+from bptt_verifier.judge.undecided import state_excused_resolutions
 from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict

@@ -11,12 +11,12 @@ from bptt_verifier.judge.conclusion import (
     conclude,
     describe_hidden,
     make_counterexample,
-    state_excused_resolutions,
 )
+from bptt_verifier.judge.undecided import state_excused_resolutions
 from bptt_verifier.reference import exact_values
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
-from tests.support.stated_cases import state_compared
+from tests.support.stated_cases import state_case, state_compared
 
 ONES = {"a": np.ones(1), "b": np.ones(1)}
 
@@ -99,6 +99,78 @@ def test_an_error_that_scatters_as_widely_as_the_gradient_is_undecided() -> None
     assert found.parameters["a"].verdict is Verdict.INCONCLUSIVE
     assert found.parameters["b"].verdict is Verdict.AGREES
     assert found.notes[-1].startswith("Errors of a beyond the bound")
+
+
+def state_distances(*distances: float, precise: float = 1e-12) -> list[Any]:
+    """Cases of a gradient of one entry, 2, with these relative errors, of which none could tell.
+
+    `precise` is the relative error of the reference.
+    """
+    two = {"a": np.full(1, 2.0)}
+    known = state_case(two, {"a": np.full(1, 2 * precise)}, two)
+    return [
+        state_compared({"a": 2 * (1 + two["a"] * away / 2)}, two, {"a": np.full(1, 1e5)})._replace(
+            case=known
+        )
+        for away in distances
+    ]
+
+
+def conclude_of(compared: list[Any]) -> Report:
+    return conclude(lambda case: None, subject(), "", compared, [], ())
+
+
+def test_a_gradient_that_is_near_in_every_case_agrees_although_rounding_may_be_large() -> None:
+    found = conclude_of(state_distances(0, 1e-7, 1e-6, 2.0**-6))
+    assert found.verdict is Verdict.AGREES
+    assert found.parameters["a"].resolution == 2.0**-5
+    assert found.notes[-1].endswith(
+        "0.02 of it in 4 cases, so that an error of 2⁻⁵ would have been seen."
+    )
+
+
+@pytest.mark.parametrize(
+    "compared",
+    [
+        state_distances(0, 1e-7, 1e-6, 2.0**-6 * 1.01),  # one is far
+        state_distances(0, 1e-7, 1e-6),  # too few
+        state_distances(0, 0, 0, 0, precise=2.0**-7),  # the reference itself is not precise
+    ],
+)  # fmt: skip
+def test_errors_that_are_not_small_in_enough_cases_decide_nothing(compared: Any) -> None:
+    found = conclude_of(compared)
+    assert found.verdict is not Verdict.AGREES
+    assert found.parameters["a"].verdict is found.verdict
+
+
+def test_a_case_whose_reference_is_not_precise_does_not_count() -> None:
+    vague = state_distances(0.5, precise=1e-2)
+    assert conclude_of([*vague, *state_distances(0, 0, 0, 0)]).verdict is Verdict.AGREES
+
+
+def test_one_gradient_that_is_far_leaves_the_verdict_open() -> None:
+    ones = {"a": np.ones(1), "b": np.ones(1)}
+    known = state_case(ones, dict.fromkeys("ab", np.full(1, 1e-12)), ones)
+    off = state_compared(ones | {"b": np.full(1, 3.0)}, ones, dict.fromkeys("ab", np.full(1, 1e5)))
+    found = conclude_of([off._replace(case=known)] * 4)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.parameters["a"].verdict is Verdict.AGREES
+    assert found.notes[-1].startswith("∂L/∂b is not testable")
+
+
+def test_numbers_that_the_format_does_not_hold_are_the_reason() -> None:
+    def explain(size: float) -> str:
+        value = {"a": np.full(1, size)}
+        (case,) = [state_compared(value, value, {"a": np.full(1, np.inf)}, np.float32)]
+        return conclude_of([case]).notes[-1]
+
+    assert "its entries, 6.4e-40 at most, are below the normal numbers of float32" in explain(
+        6.4e-40
+    )
+    assert "its largest entry, 2.6e+299 at least, is beyond the numbers of float32" in explain(
+        2.6e299
+    )
+    assert "rounding alone may move it" in explain(1.0)
 
 
 @pytest.mark.parametrize(

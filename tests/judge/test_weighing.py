@@ -15,7 +15,14 @@ from bptt_verifier.judge.neighbours import (
     weigh,
 )
 from bptt_verifier.judge.subject import Compared
-from bptt_verifier.tolerance.scatter import DISTANCE, FAR, IN_HALF, NEIGHBOURS, measure_scatter
+from bptt_verifier.tolerance.scatter import (
+    DISTANCE,
+    FAR,
+    IN_HALF,
+    NEAR,
+    NEIGHBOURS,
+    measure_scatter,
+)
 from tests.support.stated_cases import state_case, state_compared, state_subject
 
 CASE = state_case({"w": np.ones(2)}, {"w": np.ones(2)})
@@ -381,3 +388,45 @@ def test_one_gradient_of_three_says_nothing_of_the_format() -> None:
     for explained, expected in [("a", None), ("ab", np.float32)]:
         allowed = before.allowed | dict.fromkeys(explained, error)
         assert find_precision(before, state_compared(submitted, three, allowed)) is expected
+
+
+@pytest.mark.parametrize(("steep", "is_rounding"), [(False, True), (True, False)])
+def test_errors_that_scatter_in_proportion_to_the_distance_are_no_rounding(
+    steep: bool, is_rounding: bool
+) -> None:
+    """A mistake where the loss is so ill-conditioned that its error moves by more than itself."""
+    asked = set[float]()
+
+    def near(number: int, distance: float) -> Any:
+        asked.add(distance)
+        return 0.9 + ALTERNATING[number : number + 1] * (distance / DISTANCE if steep else 1.0)
+
+    attempt = attempt_with(near, np.full(1, 0.9), np.full(1, 1e-9))
+    found = weigh(attempt, subject(), attempt(CASE), ["w"], 10)
+    assert asked == {DISTANCE, NEAR}
+    assert found.fails is not is_rounding
+    assert (found.allowed["w"] > 1) == is_rounding
+
+
+@pytest.mark.parametrize(
+    ("scatter", "allowed", "half"),
+    [
+        (2.0**-12, 1e-9, False),  # the scatter alone would have shown an error of 2⁻⁶
+        (1.0, 2.0**-5, False),  # the bound itself shows none
+        (1.0, 1e-9, True),  # rounding in half precision is the same at near neighbours
+    ],
+)
+def test_nearer_neighbours_are_asked_only_where_wide_scatter_hides_what_a_bound_would_show(
+    scatter: float, allowed: float, half: bool
+) -> None:
+    asked = set[float]()
+
+    def near(number: int, distance: float) -> Any:
+        asked.add(distance)
+        return scatter * ALTERNATING[number : number + 1]
+
+    attempt = attempt_with(
+        near, np.full(1, scatter), np.full(1, allowed), np.float16 if half else float
+    )
+    assert not weigh(attempt, subject(), attempt(CASE), ["w"], 10).fails
+    assert NEAR not in asked

@@ -1,0 +1,150 @@
+"""What comparisons leave undecided: gradients that none of them could have shown to be wrong.
+
+docs/derivation.md, sections 9 and 10.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from bptt_verifier.judge.neighbours import is_half, list_failing
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.report import ParameterResult, Report
+from bptt_verifier.tolerance.bounds import RESOLVING
+from bptt_verifier.tolerance.comparison import Verdict, find_symbol, overall
+
+MEASURED = 4  # cases, at least, whose errors must be small where rounding may be large
+PRECISE = 0.25  # times 2⁻⁶: the error of the reference there, relative to the gradient
+
+
+def state_excused_resolutions(
+    report: Report, compared: Sequence[Compared], settled: Sequence[Compared]
+) -> Report:
+    """State no finer resolution of a gradient than where its errors counted as rounding.
+
+    Errors of that size have passed, however sharp other cases are, in which they were smaller. An
+    error that scatters by more than the gradient at all such points, where the bound is below 2⁻⁶
+    of it, is undecided, except in half precision: a mistake at ill-conditioned points scatters so,
+    too.
+    """
+    excused: dict[str, list[float]] = {}
+    vague = dict[str, None]()
+    for before, after in zip(compared, settled, strict=True):
+        names = set(list_failing(before)) - set(list_failing(after))
+        sharp = {each.name for each in before.comparisons if each.conclusive}
+        for found in after.comparisons:
+            if found.name in names:
+                excused.setdefault(found.name, []).append(found.resolution)
+                if found.name in sharp and not is_half(after.dtypes[found.name]):
+                    vague[found.name] = None
+    coarser = {
+        name: result._replace(resolution=max(result.resolution, min(excused[name])))
+        for name, result in report.parameters.items()
+        if name in excused
+    }
+    report = report._replace(parameters=report.parameters | coarser)
+    undecided = [n for n in vague if coarser[n].verdict is Verdict.AGREES and min(excused[n]) > 1]
+    if report.verdict is not Verdict.AGREES or not undecided:
+        return report
+    changed = {n: coarser[n]._replace(verdict=Verdict.INCONCLUSIVE) for n in undecided}
+    note = (
+        f"Errors of {', '.join(undecided)} beyond the bound scatter by more than the "
+        "gradient at neighbouring points, where rounding cannot be told from a mistake."
+    )
+    return report._replace(
+        verdict=Verdict.INCONCLUSIVE, parameters=report.parameters | changed,
+        notes=(*report.notes, note),
+    )  # fmt: skip
+
+
+def accept_zeros(
+    parameters: dict[str, ParameterResult], zeros: Collection[str]
+) -> dict[str, ParameterResult]:
+    """Let gradients agree that are zero to rounding, as they are at any point."""
+    return {
+        name: result._replace(verdict=Verdict.AGREES)
+        if name in zeros and result.verdict is Verdict.INCONCLUSIVE
+        else result
+        for name, result in parameters.items()
+    }
+
+
+def accept_small_errors(
+    report: Report, vague: Sequence[str], compared: Sequence[Compared]
+) -> Report:
+    """Let gradients agree that are near the reference in every case, although none could tell.
+
+    What a coarse format allows may be far too much, as for the solution of a badly scaled system.
+    A mistake of 2⁻⁵ would need a rounding error of half its size and the opposite sign in each
+    case whose reference is precise. Explains why the others are not testable.
+    """
+    parameters, notes = dict(report.parameters), list(report.notes)
+    for name in vague:
+        distances = [find_distance(each, name) for each in compared if name in each.gradients]
+        known = [each for each in distances if each is not None]
+        if len(known) < MEASURED or max(known) > RESOLVING:
+            notes.append(explain_untestable(name, compared))
+            continue
+        parameters[name] = report.parameters[name]._replace(
+            verdict=Verdict.AGREES, resolution=2 * RESOLVING
+        )
+        notes.append(
+            f"Rounding might move {find_symbol(name)} by more than 2⁻⁶ of its largest entry; yours "
+            f"is within {max(known):.1g} of it in {count_cases(len(known))}, so that an error of "
+            "2⁻⁵ would have been seen."
+        )
+    verdict = overall(parameters[name].verdict for name in vague)
+    return report._replace(verdict=verdict, parameters=parameters, notes=(*notes,))
+
+
+def find_distance(found: Compared, name: str) -> float | None:
+    """Find the largest error of a gradient, relative to its largest entry.
+
+    None where the reference is not that precise, or the gradient is zero.
+    """
+    if found.case.truth is None or not found.values[name].any():
+        return None
+    values, finest = found.values[name], found.case.truth(np.float64, ())
+    largest = float(np.max(np.abs(values)))
+    if not np.max(finest.allowed[name]) <= PRECISE * RESOLVING * largest:
+        return None
+    away = np.abs(found.submitted[name].astype(np.float64) - values)
+    return float(np.nan_to_num(np.max(away) / largest, nan=np.inf))
+
+
+def explain_untestable(name: str, compared: Sequence[Compared]) -> str:
+    """Explain why no comparison of one gradient could have shown a mistake."""
+    symbol = find_symbol(name)
+    found = [each for each in compared if name in each.values and each.values[name].any()]
+    if not found:
+        return f"{symbol} is not testable: it is zero in every case."
+    sizes = [
+        (float(np.max(np.abs(each.values[name]))), np.dtype(each.dtypes[name])) for each in found
+    ]
+    most, finest = max(sizes, key=lambda each: each[0])
+    least, coarsest = min(sizes, key=lambda each: each[0])
+    smallest = float(np.finfo(finest).smallest_normal)
+    largest = float(np.finfo(coarsest).max)
+    if most < smallest:
+        return (
+            f"{symbol} is not testable: its entries, {most:.2g} at most, are below the normal "
+            f"numbers of {finest}, from {smallest:.2g} on."
+        )
+    if least > largest:
+        return (
+            f"{symbol} is not testable: its largest entry, {least:.2g} at least, is beyond the "
+            f"numbers of {coarsest}, up to {largest:.2g}."
+        )
+    with np.errstate(all="ignore"):
+        ratio = min(
+            float(np.max(each.allowed[name]) / np.max(np.abs(each.values[name]))) for each in found
+        )
+    return (
+        f"{symbol} is not testable: rounding alone may move it by {ratio:.2g} of its largest entry "
+        "in the precision that you computed in, beyond 2⁻⁶."
+    )
+
+
+def count_cases(number: int) -> str:
+    """Write how many cases there are."""
+    return f"{number} case{'' if number == 1 else 's'}"
