@@ -83,7 +83,8 @@ def judge_wrong(model: Model, own: OwnModel, seeds: Sequence[int], seconds: floa
             for given in own.params
             for k in range(POINTS)
         )
-        further = [Case("", point, 0, None) for point in points]
+        # The judge leaves a point out where the loss is not finite, and so does this measure.
+        further = [Case("", each, 0, None) for each in points if np.isfinite(own.loss(each, np))]
         single = any("judged in float32" in note for note in found["notes"])
         for name, cases in (
             ("in_cases", own.cases if not left_out else ()),

@@ -167,7 +167,9 @@ def evaluate(
     q: Any
     if equation.moved is not None:
         x = given[0]
-        return [x.reshape(len(x), -1)[:, equation.moved].reshape(len(x), *shape)]
+        block = find_block(equation.moved, x.shape[1:])
+        taken = x.reshape(len(x), -1)[:, equation.moved] if block is None else x[block]
+        return [taken.reshape(len(x), *shape)]
     if name in {"concatenate", "stack"}:
         samples = max(len(x) for x in given)
         parts = [np.broadcast_to(x, (samples, *x.shape[1:])) for x in given]
@@ -241,7 +243,7 @@ def pass_back(
     ct, y = cotangents[0], outputs[0]
     errors = errors.in_precision(equation.dtypes[0])
     if equation.moved is not None and ct is not None:
-        return move_back(equation.moved, given, ct, errors)
+        return move_back(equation, equation.moved, given, ct, errors)
     if name == "conj" and ct is not None:
         return [np.conj(ct)]
     if has_slope(name, given[0]) and ct is not None:
@@ -323,9 +325,19 @@ def sum_to_shape(ct: Array, x: Array, errors: RoundingErrors, exact: bool) -> Ar
     return np.asarray(errors.add(q, (2 + terms**0.5) * m))
 
 
-def move_back(moved: Array, given: Sequence[Array], ct: Array, errors: RoundingErrors) -> list[Any]:
+def move_back(
+    equation: Operation, moved: Array, given: Sequence[Array], ct: Array, errors: RoundingErrors
+) -> list[Any]:
     """Move every cotangent back to its operand's entry; cotangents of copies are added."""
-    shape = given[0].shape[1:]
+    shape, rest = given[0].shape[1:], [None] * (len(given) - 1)
+    if equation.name == "transpose":
+        order = [0, *(axis + 1 for axis in np.argsort(equation.params["permutation"]))]
+        return [ct.transpose(order), *rest]
+    block = find_block(moved, shape)
+    if block is not None:
+        placed = np.zeros((len(ct), *shape), np.result_type(ct, np.float64))
+        placed[block] = ct.reshape(placed[block].shape)
+        return [placed, *rest]
     flat, size = ct.reshape(len(ct), -1), prod(shape)
 
     def collected(numbers: Array) -> Array:
@@ -339,4 +351,18 @@ def move_back(moved: Array, given: Sequence[Array], ct: Array, errors: RoundingE
     q = collected(flat)
     if copies > 1:
         q = errors.add(q, copies**0.5 * collected(np.abs(flat)))
-    return [q, *[None] * (len(given) - 1)]
+    return [q, *rest]
+
+
+def find_block(moved: Array, shape: tuple[int, ...]) -> tuple[slice, ...] | None:
+    """Find the block of an operand of this shape that is moved in its order; None if it is none.
+
+    A block is what a slice takes, after the axis of the samples. It is taken and put back many
+    times faster than single entries are.
+    """
+    if not len(moved):
+        return None
+    corners = np.unravel_index(moved[[0, -1]], shape) if shape else ()
+    block = (slice(None), *(slice(int(first), int(last) + 1) for first, last in corners))
+    entries = np.arange(prod(shape)).reshape(1, *shape)[block]
+    return block if np.array_equal(entries.ravel(), moved) else None

@@ -9,6 +9,7 @@ from jax import lax
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change, backward, sweep_back
+from bptt_verifier.program.operations import find_block
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.rounding import RoundingErrors
 from bptt_verifier.program.trace import Program, forward, trace
@@ -213,3 +214,34 @@ def test_what_arrives_at_another_slot_of_the_same_sweep_can_be_passed_back() -> 
     altered = {(factor, operand): Change(operand, after=3.0)}
     found = backward(model.program, model.values, [without, without | altered])["W"]
     np.testing.assert_allclose(found, [-np.outer(c, x), -3 * np.outer(c, x)])
+
+
+NUMBERS = np.arange(24).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("taken", "ends"),
+    [
+        (NUMBERS, ((0, 2), (0, 3), (0, 4))),
+        (NUMBERS[:, 1:, 2:], ((0, 2), (1, 3), (2, 4))),
+        (NUMBERS[1, 2, :1], ((1, 2), (2, 3), (0, 1))),
+    ],
+    ids=["all", "slice", "entry"],
+)
+def test_a_block_is_found_where_entries_are_taken_in_order(taken: Any, ends: Any) -> None:
+    expected = (slice(None), *(slice(*each) for each in ends))
+    assert find_block(taken.ravel(), NUMBERS.shape) == expected
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [NUMBERS[:, ::2], NUMBERS[::-1], NUMBERS.transpose(1, 0, 2), NUMBERS[[0, 0, 1]], NUMBERS[:0]],
+    ids=["strides", "reversed", "transposed", "copies", "none"],
+)
+def test_no_block_is_found_where_entries_are_left_out_or_in_another_order(taken: Any) -> None:
+    assert find_block(taken.ravel(), NUMBERS.shape) is None
+
+
+def test_a_number_is_a_block_and_its_copies_are_none() -> None:
+    assert find_block(np.zeros(1, int), ()) == (slice(None),)
+    assert find_block(np.zeros(3, int), ()) is None
