@@ -14,6 +14,7 @@ from campaign.models import BACK, Model, derive, run
 Gradients = Callable[[Mapping[str, Any]], dict[str, Any]]
 # By hand in the precision of the arguments; in float32, returned in it or in float64.
 BY_HAND = "hand", "hand", "hand", "hand float32", "hand float32", "hand float32 inside", "hand"
+DRAWS = 100  # of the formulas of a right submission, at most
 # jax.grad of other formulas, in 64 bit or in JAX's default precision. One is compiled for a model.
 BY_JAX = "jax 64 bit", "jax default"
 
@@ -55,10 +56,25 @@ def by_jax(model: Model, f: Formulas, style: str) -> Gradients:
 
 
 def draw_right(model: Model, rng: np.random.Generator, style: str) -> Gradients:
-    """Draw the formulas of a right submission, other than the loss's."""
-    f = draw_formulas(rng, model.formulas.activation)
-    while f == model.formulas:
+    """Draw the formulas of a right submission, other than the loss's.
+
+    They are finite at the parameters given, which no verdict leaves out. An exponential is not
+    where it overflows, which is the formula's fault and not the judge's.
+    """
+    for _ in range(DRAWS):
         f = draw_formulas(rng, model.formulas.activation)
-    if style.startswith("jax"):
-        return by_jax(model, f, style)
-    return by_hand(model, f._replace(rotation="complex"), style)
+        if f != model.formulas:
+            found = (
+                by_jax(model, f, style)
+                if style.startswith("jax")
+                else by_hand(model, f._replace(rotation="complex"), style)
+            )
+            if is_finite_where_given(model, found):
+                return found
+    raise ValueError(f"no formulas of {model.label} are finite at the parameters given")
+
+
+def is_finite_where_given(model: Model, gradients: Gradients) -> bool:
+    """True if the gradients are finite at all parameters given."""
+    found = (gradients({n: np.array(v) for n, v in each.items()}) for each in model.settings)
+    return all(np.isfinite(value).all() for each in found for value in each.values())

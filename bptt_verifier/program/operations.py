@@ -242,8 +242,11 @@ def pass_back(
     name, params = equation.name, equation.params
     ct, y = cotangents[0], outputs[0]
     errors = errors.in_precision(equation.dtypes[0])
+    if name == "transpose" and ct is not None:
+        order = [0, *(axis + 1 for axis in np.argsort(params["permutation"]))]
+        return [ct.transpose(order)]
     if equation.moved is not None and ct is not None:
-        return move_back(equation, equation.moved, given, ct, errors)
+        return move_back(equation.moved, given, ct, errors)
     if name == "conj" and ct is not None:
         return [np.conj(ct)]
     if has_slope(name, given[0]) and ct is not None:
@@ -325,14 +328,9 @@ def sum_to_shape(ct: Array, x: Array, errors: RoundingErrors, exact: bool) -> Ar
     return np.asarray(errors.add(q, (2 + terms**0.5) * m))
 
 
-def move_back(
-    equation: Operation, moved: Array, given: Sequence[Array], ct: Array, errors: RoundingErrors
-) -> list[Any]:
+def move_back(moved: Array, given: Sequence[Array], ct: Array, errors: RoundingErrors) -> list[Any]:
     """Move every cotangent back to its operand's entry; cotangents of copies are added."""
     shape, rest = given[0].shape[1:], [None] * (len(given) - 1)
-    if equation.name == "transpose":
-        order = [0, *(axis + 1 for axis in np.argsort(equation.params["permutation"]))]
-        return [ct.transpose(order), *rest]
     block = find_block(moved, shape)
     if block is not None:
         placed = np.zeros((len(ct), *shape), np.result_type(ct, np.float64))

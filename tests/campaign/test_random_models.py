@@ -11,7 +11,7 @@ import pytest
 from campaign.formulas import FUNCTIONS, SIGMOID, SOFTMAXES, draw_formulas
 from campaign.mistakes import LINES, draw_wrong, list_changes, plant
 from campaign.models import BACK, RUN, Model, derive, draw_model, run
-from campaign.submissions import by_hand
+from campaign.submissions import by_hand, draw_right
 
 SEED = 1
 POOLINGS = "last", "mean", "attention", "every step"
@@ -138,3 +138,13 @@ def test_a_change_that_depends_on_calls_begins_anew_for_each_submission() -> Non
         first, second = change(right, params), change(right, params)
         np.testing.assert_array_equal(first[name], right[name])
         np.testing.assert_array_equal(second[name], 0.9 * right[name])
+
+
+def test_a_right_submission_is_finite_at_the_parameters_given() -> None:
+    """In this model in float32, most formulas overflow there."""
+    model = draw_model(20, 92)
+    with np.errstate(all="ignore"):
+        for k in range(3):
+            gradients = draw_right(model, np.random.default_rng([20, 92, 0, k]), "hand")
+            found = gradients(model.settings[0])
+            assert all(np.isfinite(value).all() for value in found.values())
