@@ -116,31 +116,40 @@ def describe_precision(
 def describe_hidden(
     settled: Sequence[Compared], precision: Any, zeros: Collection[str]
 ) -> Iterator[str]:
-    """Describe the cases in which rounding in a coarser format than the arguments' hides a mistake.
+    """Describe where rounding in a coarser format than the arguments' hides a mistake.
 
-    The resolution of a gradient is that of the other cases.
+    The cases of a subject are counted in the format of the arguments, and here in that of the
+    results. The resolution of a gradient is that of the cases that can show a mistake in it.
     """
     hidden: dict[str, list[Comparison]] = {}
     formats = dict[str, None]()
-    told = {c.name for found in settled for c in found.comparisons if c.conclusive} - {*zeros}
+    telling = {name: 0 for name in list_gradients(settled) if name not in zeros}
     for found in settled:
         finest = find_coarsest_dtype(*found.case.arguments.values())
         for each in found.comparisons:
-            coarse = np.finfo(found.dtypes[each.name]).eps > np.finfo(finest).eps
-            if each.name not in told.intersection(found.gradients) or each.conclusive:
+            if each.name not in telling or each.name not in found.gradients:
                 continue
-            if coarse and found.values[each.name].any():
+            telling[each.name] += each.conclusive
+            coarse = np.finfo(found.dtypes[each.name]).eps > np.finfo(finest).eps
+            if coarse and not each.conclusive and found.values[each.name].any():
                 hidden.setdefault(found.case.label, []).append(each)
                 formats[str(np.dtype(precision or found.dtypes[each.name]))] = None
-    if hidden:
-        label, first = next(iter(hidden.items()))
-        names = ", ".join(each.name for each in first)
-        below = min(max(each.resolution for each in first), 1.0)
-        more = f", and in {len(hidden) - 1} more" if len(hidden) > 1 else ""
-        yield (
-            f"In {' and '.join(formats)}, rounding hides relative errors below {below:.1g} "
-            f"of {names} in {label}{more}; the resolution is that of the other cases."
-        )
+    if not hidden:
+        return
+    where, least = f"In {' and '.join(formats)}", min(telling.values())
+    of_all = f"{least} of {count_cases(len(settled))}"
+    yield f"{where}, {of_all} could have shown a mistake in every gradient."
+    for label, every in hidden.items():
+        first = [each for each in every if telling[each.name]]
+        if first:
+            names = ", ".join(each.name for each in first)
+            below = min(max(each.resolution for each in first), 1.0)
+            more = f", and in {len(hidden) - 1} more" if len(hidden) > 1 else ""
+            yield (
+                f"{where}, rounding hides relative errors below {below:.1g} of {names} in "
+                f"{label}{more}; the resolution is that of the other cases."
+            )
+            return
 
 
 def list_gradients(compared: Iterable[Compared]) -> list[str]:

@@ -67,10 +67,14 @@ def test_cases_in_which_a_coarser_format_hides_mistakes_are_said() -> None:
         "In float32, rounding hides relative errors below 1 of a in a case; the resolution is that "
         "of the other cases."
     )
-    assert [*describe_hidden([seen, hidden], None, ())] == [said]
-    assert [*describe_hidden([hidden], None, ())] == []  # it is not testable at all
-    assert [*describe_hidden([seen, wide], None, ())] == []  # the arguments' own format
-    assert [*describe_hidden([seen, hidden], None, {"a"})] == []
+    counted = "In float32, 1 of 2 cases could have shown a mistake in every gradient."
+    assert [*describe_hidden([seen, hidden], None, "b")] == [counted, said]
+    none = "In float32, 0 of 1 case could have shown a mistake in every gradient."
+    assert [*describe_hidden([hidden], None, "b")] == [none]
+    assert [*describe_hidden([seen, wide], None, "b")] == []  # the arguments' own format
+    assert [*describe_hidden([seen, hidden], None, "ab")] == []
+    # `b` is zero in all of these cases, though not by its formula.
+    assert [*describe_hidden([seen, hidden], None, ())] == [counted.replace("1 of", "0 of"), said]
 
 
 def test_no_resolution_is_finer_than_where_errors_counted_as_rounding() -> None:
