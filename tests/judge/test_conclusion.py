@@ -12,7 +12,7 @@ from bptt_verifier.judge.conclusion import (
     describe_hidden,
     make_counterexample,
 )
-from bptt_verifier.judge.undecided import state_excused_resolutions
+from bptt_verifier.judge.undecided import accept_zeros, state_excused_resolutions
 from bptt_verifier.reference import exact_values
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
@@ -92,11 +92,37 @@ def test_no_resolution_is_finer_than_where_errors_counted_as_rounding() -> None:
     assert stated["b"].resolution == pytest.approx(1e-9)
 
 
+def excuse(
+    *limits: float, bound: float = 1e-9, dtype: Any = float
+) -> tuple[Report, list[Any], list[Any]]:
+    """The report on a gradient of ones whose errors count as rounding up to these limits."""
+    off, allowed = ONES | {"a": np.full(1, 1.5)}, dict.fromkeys("ab", np.full(1, bound))
+    allowed["b"] = np.full(1, 1e-9)
+    wrong = [state_compared(off, ONES, allowed, dtype) for _ in limits]
+    right = state_compared(ONES, ONES, dict.fromkeys("ab", np.full(1, 1e-9)), dtype)
+    weighed = [
+        state_compared(off, ONES, allowed | {"a": np.full(1, limit)}, dtype) for limit in limits
+    ]
+    after = [right, *weighed]
+    return conclude(lambda case: None, subject(), "", after, [], ()), [right, *wrong], after
+
+
+@pytest.mark.parametrize(
+    "excused",
+    [
+        excuse(1.0),  # an error of the gradient itself would not have passed
+        excuse(0.9, 1.2),  # nor in one of several cases
+        excuse(1.2, bound=2.0**-5),  # the bound shows no more
+        excuse(1.2, dtype=np.float16),
+    ],
+)
+def test_an_error_that_scatters_less_widely_or_in_half_precision_is_rounding(excused: Any) -> None:
+    assert excused[0].verdict is Verdict.AGREES
+    assert state_excused_resolutions(*excused).verdict is Verdict.AGREES
+
+
 def test_an_error_that_scatters_as_widely_as_the_gradient_is_undecided() -> None:
-    off, bound = ONES | {"a": np.full(1, 1.5)}, dict.fromkeys("ab", np.full(1, 1e-9))
-    before = [state_compared(each, ONES, bound) for each in (ONES, off)]
-    after = [before[0], state_compared(off, ONES, bound | {"a": np.full(1, 1.2)})]
-    report = conclude(lambda case: None, subject(), "", after, [], ())
+    report, before, after = excuse(1.2)
     assert report.verdict is Verdict.AGREES
     found = state_excused_resolutions(report, before, after)
     assert found.verdict is Verdict.INCONCLUSIVE
@@ -105,17 +131,27 @@ def test_an_error_that_scatters_as_widely_as_the_gradient_is_undecided() -> None
     assert found.notes[-1].startswith("Errors of a beyond the bound")
 
 
-def state_distances(*distances: float, precise: float = 1e-12) -> list[Any]:
-    """Cases of a gradient of one entry, 2, with these relative errors, of which none could tell.
+def test_only_what_is_undecided_and_zero_is_accepted_as_zero() -> None:
+    report = conclude_of([state_compared(ONES, ONES, {"a": np.ones(1), "b": np.full(1, 1e-9)})])
+    found = report.parameters | {"c": report.parameters["b"]._replace(verdict=Verdict.DISAGREES)}
+    assert found["a"].verdict is Verdict.INCONCLUSIVE
+    accepted = accept_zeros(found, {"a", "c"})
+    assert accepted == found | {"a": found["a"]._replace(verdict=Verdict.AGREES)}
+    assert accept_zeros(found, {"b"}) == found
 
-    `precise` is the relative error of the reference.
+
+def state_distances(*distances: float, precise: float = 2.0**-8) -> list[Any]:
+    """Cases of a gradient whose largest entry is 2, with these errors relative to that.
+
+    Of two further entries one is zero and right, as is the other. No case could tell. `precise` is
+    the largest error of the reference, relative to the largest entry.
     """
-    two = {"a": np.full(1, 2.0)}
-    known = state_case(two, {"a": np.full(1, 2 * precise)}, two)
+    true = {"a": np.array([0.0, 2.0, 0.5])}
+    known = state_case(true, {"a": np.array([0.0, 2 * precise, 0.0])}, true)
     return [
-        state_compared({"a": 2 * (1 + two["a"] * away / 2)}, two, {"a": np.full(1, 1e5)})._replace(
-            case=known
-        )
+        state_compared(
+            {"a": true["a"] + np.array([0.0, 0.0, 2 * away])}, true, {"a": np.full(3, 1e5)}
+        )._replace(case=known)
         for away in distances
     ]
 
@@ -138,7 +174,7 @@ def test_a_gradient_that_is_near_in_every_case_agrees_although_rounding_may_be_l
     [
         state_distances(0, 1e-7, 1e-6, 2.0**-6 * 1.01),  # one is far
         state_distances(0, 1e-7, 1e-6),  # too few
-        state_distances(0, 0, 0, 0, precise=2.0**-7),  # the reference itself is not precise
+        state_distances(0, 0, 0, 0, precise=2.0**-8 * 1.01),  # nor is the reference precise
     ],
 )  # fmt: skip
 def test_errors_that_are_not_small_in_enough_cases_decide_nothing(compared: Any) -> None:
@@ -147,9 +183,15 @@ def test_errors_that_are_not_small_in_enough_cases_decide_nothing(compared: Any)
     assert found.parameters["a"].verdict is found.verdict
 
 
-def test_a_case_whose_reference_is_not_precise_does_not_count() -> None:
+def test_a_case_whose_reference_is_not_precise_or_zero_does_not_count() -> None:
     vague = state_distances(0.5, precise=1e-2)
     assert conclude_of([*vague, *state_distances(0, 0, 0, 0)]).verdict is Verdict.AGREES
+    (zero,) = [each._replace(values={"a": np.zeros(3)}) for each in state_distances(0)]
+    assert conclude_of([zero, *state_distances(0, 0, 0)]).verdict is Verdict.INCONCLUSIVE
+    unknown = [
+        each._replace(case=each.case._replace(truth=None)) for each in state_distances(0, 0, 0, 0)
+    ]
+    assert conclude_of(unknown).verdict is Verdict.INCONCLUSIVE
 
 
 def test_one_gradient_that_is_far_leaves_the_verdict_open() -> None:
@@ -162,19 +204,27 @@ def test_one_gradient_that_is_far_leaves_the_verdict_open() -> None:
     assert found.notes[-1].startswith("∂L/∂b is not testable")
 
 
-def test_numbers_that_the_format_does_not_hold_are_the_reason() -> None:
-    def explain(size: float) -> str:
-        value = {"a": np.full(1, size)}
-        (case,) = [state_compared(value, value, {"a": np.full(1, np.inf)}, np.float32)]
-        return conclude_of([case]).notes[-1]
+SMALLEST, LARGEST = float(np.finfo(np.float32).smallest_normal), float(np.finfo(np.float32).max)
 
-    assert "its entries, 6.4e-40 at most, are below the normal numbers of float32" in explain(
-        6.4e-40
-    )
-    assert "its largest entry, 2.6e+299 at least, is beyond the numbers of float32" in explain(
-        2.6e299
-    )
-    assert "rounding alone may move it" in explain(1.0)
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        # The largest entry of all cases is too small, or the smallest largest one too large.
+        ([1e-44, 0.5 * SMALLEST], "its entries, 5.9e-39 at most, are below the normal numbers of"),
+        ([1e-44, SMALLEST], "rounding alone may move it by"),
+        ([2 * LARGEST, 1e300], "its largest entry, 6.8e+38 at least, is beyond the numbers of"),
+        ([LARGEST, 1e300], "rounding alone may move it by"),
+        ([1.0], "rounding alone may move it by"),
+    ],
+)
+def test_numbers_that_the_format_does_not_hold_are_the_reason(
+    sizes: list[float], said: str
+) -> None:
+    values = [{"a": np.array([0.0, size / 4, size])} for size in sizes]
+    cases = [state_compared(v, v, {"a": np.full(3, np.inf)}, np.float32) for v in values]
+    for given in (cases, cases[::-1]):
+        assert said in conclude_of(given).notes[-1]
 
 
 @pytest.mark.parametrize(
