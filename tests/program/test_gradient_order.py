@@ -18,6 +18,8 @@ PARTS = (
     "params = {'one': {'U': A}, 'two': {'V': B}}",
     "U, V = params['one']['U'], params['two']['V']",
 )
+BESIDE = ("params = {'W': [A, B], 'n': 3}", "U, V = params['W']")
+AFTER = ("params = {'sizes': [3, 4], 'layers': [[A], [B]]}", "(U,), (V,) = params['layers']")
 GLOBAL = ("layers = [A, B]", "U, V = layers")
 Layout = tuple[str, str]
 
@@ -57,6 +59,11 @@ def read(folder: Path, layout: Layout, returns: str) -> Any:
         (WITH_DATA, "return loss, [dU, 2 * half]"),
         (WITH_DATA, "return loss, [dU, None, 2 * half]"),
         (PARTS, "return loss, {'one': [dU], 'two': [2 * half]}"),
+        (BESIDE, "return loss, [[dU, 2 * half]]"),
+        (BESIDE, "return loss, [[dU, 2 * half], None]"),
+        (BESIDE, "grads = ([dU, dV],); return loss, grads, cache"),
+        (AFTER, "return loss, [[dU], [2 * half]]"),
+        (AFTER, "return loss, [[[dU], [2 * half]]]"),
         (GLOBAL, "dlayers = [dU, 2 * half]; return loss, dlayers"),
         (GLOBAL, "dlayers = [dU, dV]; return loss, dlayers, cache"),
     ],
