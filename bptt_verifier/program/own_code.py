@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.program.accumulated_gradients import describe_accumulated
 from bptt_verifier.program.attempt import Failure, attempt, find_code
 from bptt_verifier.program.data_names import is_parameter_name
 from bptt_verifier.program.gradient_names import (
@@ -130,6 +131,7 @@ def read_function(
     said = f"{name} is taken for a function that returns the loss and the gradients{of_what}"
     said += f", with the {data} of its first call in the file" if call and data else ""
     results = Results(state, names, ("result", *loss))
+    calls.run = run
     return assemble(calls, whole, whole, results, chosen, said)
 
 
@@ -274,12 +276,13 @@ def assemble(
         if targets:
             return assemble(calls, of_loss, whole, results, chosen, taken, targets)
         require_no_doubt(calls.name, doubts, sure)
+    added = describe_accumulated(calls, found)
     shown = present(loss, calls.function), present(gradients, calls.function)
     for each in shown:
         follow_values(each)
     shown[1].of_parameters = shown[1]  # type: ignore[attr-defined]
     params = {names[n]: value for n, value in tree.leaves.items()} if names else calls.params
-    return OwnCode(*shown, params, f"{said}.", find_data(calls, {*found.values()}))
+    return OwnCode(*shown, params, f"{said}.{added}", find_data(calls, {*found.values()}))
 
 
 def name_by_argument(calls: Calls) -> dict[str, str]:

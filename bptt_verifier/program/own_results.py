@@ -51,7 +51,7 @@ class Results(NamedTuple):
         data = [v for keys, v in given if keys and find_kind(keys[-1]) and is_float_array(v)]
         inside = [*walk(follow(self.state["result"], path), (), ())]
         names = [
-            self.find_name(("result", *path, *keys))
+            self.list_names(("result", *path, *keys))[0]
             for keys, value in inside
             if not any(value is each for _, each in given)
         ]
@@ -75,13 +75,13 @@ class Results(NamedTuple):
         """Name a returned value by the variable that the user returns; empty where it has none."""
         return self.names.get(path[1:], "")
 
-    def find_name(self, path: Keys) -> str:
-        """Find the name of a returned value, or of the structure that holds it; or empty."""
-        for end in range(len(path), 1, -1):
-            name = self.names.get(path[1:end]) or path[end - 1]
-            if isinstance(name, str):
-                return name
-        return ""
+    def list_names(self, path: Keys) -> list[str]:
+        """List the names of a returned value and of the structures that hold it, from the inside.
+
+        One empty name stands for none.
+        """
+        named = [self.names.get(path[1:end]) or path[end - 1] for end in range(len(path), 1, -1)]
+        return [name for name in named if isinstance(name, str)] or [""]
 
     def spell(self, number: int) -> dict[Keys, Keys]:
         """Spell the paths of the arrays returned, and left in attributes or globals, as names.

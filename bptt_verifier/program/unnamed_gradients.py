@@ -6,7 +6,7 @@ guess would call right gradients wrong.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,8 +94,8 @@ def list_gradients(results: Results) -> list[Keys]:
     """List the results that may be gradients of any array, and arrays in attributes for them."""
     found = []
     for path in results.list_in_order():
-        name = results.find_name(path)
-        if name in CONTAINERS or (may_be_gradient(name) and not find_kind(name[1:])):
+        names = results.list_names(path)
+        if may_name_gradient(names) and not find_kind(names[0][1:]):
             found.append(path)
     for path, value in walk(results.state.get("self"), (), ()):
         if path and path[0] in CONTAINERS and is_array(value):
@@ -105,13 +105,14 @@ def list_gradients(results: Results) -> list[Keys]:
 
 def returns_no_gradient(results: Results) -> bool:
     """True if no result may be the gradient of an array by its name, data included."""
-    names = map(results.find_name, results.list_in_order())
-    caches = tuple(("result", *path) for path in results.caches)
-    return not any(
-        name in CONTAINERS or may_be_gradient(name)
-        for name, path in zip(names, results.list_in_order(), strict=True)
-        if path[:2] not in caches
-    )
+    caches = [("result", *path) for path in results.caches]
+    paths = [path for path in results.list_in_order() if path[:2] not in caches]
+    return not any(may_name_gradient(results.list_names(path)) for path in paths)
+
+
+def may_name_gradient(names: Sequence[str]) -> bool:
+    """True if the names on a path, the innermost first, may be those of a gradient."""
+    return bool(CONTAINERS & {*names}) or may_be_gradient(names[0])
 
 
 def pair_shapes(shapes: Shapes, given: Shapes) -> dict[Keys, Keys]:

@@ -18,7 +18,7 @@ from bptt_verifier.program.attempt import MUTED, Failure, attempt, copies, type_
 from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
-from bptt_verifier.program.numpy_code import over_jax, takes_namespace
+from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.own_results import describe_result
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import isolate_float64, use_float64
@@ -28,7 +28,6 @@ from bptt_verifier.program.torch_losses import (
     over_arrays,
     takes_tensors,
 )
-from bptt_verifier.program.torch_trace import over_jax as torch_over_jax
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.black_box import BlackBox, choose_black_box, describe_differences
 from bptt_verifier.reference.case import CASES, Case, Loss, Truth
@@ -343,10 +342,15 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     loss, wide = model.loss, widen(params)
 
     def scalar_at(point: Mapping[str, Array]) -> Callable[[Any], Any]:
+        # A loss that takes its namespace needs none of what stands in for NumPy and PyTorch.
         if model.in_torch:
-            return torch_over_jax(loss, point)
+            from bptt_verifier.program import torch_trace  # noqa: PLC0415
+
+            return torch_trace.over_jax(loss, point)
         if model.in_numpy:
-            return over_jax(lambda values: loss(values, np), point)
+            from bptt_verifier.program import numpy_code  # noqa: PLC0415
+
+            return numpy_code.over_jax(lambda values: loss(values, np), point)
         return lambda values: to_scalar(loss(values, jnp))
 
     paths = Paths(scalar_at)
