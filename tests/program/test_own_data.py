@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.program.own_code import read_function
+from bptt_verifier.program.own_data import Doubt, are_near, find_doubts, is_less_array
 
 RNG = np.random.default_rng(0)
 W, b, c = RNG.normal(size=(3, 3)), RNG.normal(size=3), RNG.normal(size=3)
@@ -191,6 +192,38 @@ def test_an_argument_that_is_returned_as_it_was_given_is_no_gradient() -> None:
         return 0.5 * np.sum(d**2), {"W": inputs.T @ d, "inputs": inputs}
 
     assert "not compared" not in read_function(step, "f", None).said
+
+
+def test_a_function_that_fails_at_other_data_raises_the_doubt_all_the_same() -> None:
+    def f(inputs: Any, whole: Any, W: Any) -> Any:
+        assert np.array_equal(whole, np.round(whole))
+        d = inputs @ W - whole
+        dwhole, dW = d, inputs.T @ d
+        return 0.5 * np.sum(d**2), dW, dwhole
+
+    def loss(params: Any) -> Any:
+        return np.sum(params["whole"] * y)
+
+    along = [np.ones(3), np.arange(1.0, 4.0)]
+    with pytest.raises(AssertionError):
+        f(inputs, y, W)
+    params = {"whole": np.round(y)}
+    slopes = find_doubts(
+        ["whole"], params, lambda p: (0.0, {"whole": f(inputs, p["whole"], W)[2]}), loss
+    )
+    assert slopes == [Doubt("whole", False)]
+    assert is_less_array([-2 * v for v in along], along)
+    assert not is_less_array([2 * v for v in along], along)
+    assert not is_less_array([-2 * along[0], -3 * along[1]], along)
+    assert not is_less_array([0 * v for v in along], along)
+
+
+def test_one_difference_over_a_kink_raises_no_doubt_and_two_do() -> None:
+    slopes = np.array([1.0, 2.0, 3.0])
+    assert are_near(slopes, np.array([1.0, 2.0, 9.0]))
+    assert are_near(slopes, 1.009 * slopes)
+    assert not are_near(slopes, np.array([1.0, 8.0, 9.0]))
+    assert not are_near(slopes, 1.02 * slopes)
 
 
 other = seq
