@@ -16,10 +16,8 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import MUTED, Failure, attempt, copies, type_name
 from bptt_verifier.program.decisions import UntraceableError
-from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
-from bptt_verifier.program.own_results import describe_result
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import isolate_float64, use_float64
 from bptt_verifier.program.torch_losses import (
@@ -296,6 +294,10 @@ def find_settings(loss: Loss, params: Any) -> tuple[Tree, ...]:
 def require_one_value(found: Any, loss: Callable[..., Any]) -> None:
     """Raise ValueError where the loss returned several values."""
     if isinstance(found, tuple | list | Mapping) and not isinstance(found, Failure):
+        # What reads the code of others is needed for the message alone.
+        from bptt_verifier.program.gradient_names import name_returned_values  # noqa: PLC0415
+        from bptt_verifier.program.own_results import describe_result  # noqa: PLC0415
+
         names = name_returned_values(loss, len(found))
         number = f"a {type_name(found)} of {len(found)} values"
         values = f"a {describe_result(found, names)}" if names else number
