@@ -35,6 +35,15 @@ SAME = (
     ),
     frozenset(("astype", "to")),
 )
+# Functions whose result is not their first argument with other entries.
+COMBINING = frozenset(
+    "dot outer matmul einsum tensordot inner vdot kron multiply add subtract divide sum mean "
+    "zeros_like ones_like".split()
+)
+# Names of numbers by which a gradient is divided, or multiplied, as it is returned.
+COUNTS = frozenset(
+    "N n M m T B D batch batch_size n_samples num_samples num count size n_batch bs scale".split()
+)
 ONLY = ""  # spells the one container that a function returns
 
 
@@ -152,6 +161,11 @@ def name_expression(item: ast.AST) -> str:
     """Name an expression by its variable, attribute or key; empty where it has none."""
     if isinstance(item, ast.Name):
         return item.id
+    if isinstance(item, ast.UnaryOp | ast.BinOp):
+        name = name_expression(find_scaled(item))
+        return name if may_be_gradient(name) else ""
+    if isinstance(item, ast.Attribute) and item.attr == "T":  # dWxh.T
+        return name_expression(item.value)
     if isinstance(item, ast.Attribute):
         owner = name_expression(item.value) if item.attr == "grad" else ""
         return f"{owner}_grad" if owner else item.attr  # of a tensor
@@ -161,6 +175,30 @@ def name_expression(item: ast.AST) -> str:
         function = item.func
         if isinstance(function, ast.Attribute) and function.attr in SAME[bool(item.args)]:
             return name_expression(function.value)  # dWxh.copy(), loss.item()
-        if item.args:  # np.clip(dWxh, -5, 5), np.array(dWxh)
+        if (
+            item.args and name_expression(function) not in COMBINING
+        ):  # np.clip(dWxh, -5, 5), np.array(dWxh)
             return name_expression(item.args[0])
     return ""
+
+
+def find_scaled(item: ast.UnaryOp | ast.BinOp) -> ast.AST:
+    """Find what is multiplied by a number, as in `-dWxh` and `dWxh / N`, or nothing."""
+    if isinstance(item, ast.UnaryOp):
+        return item.operand
+    if isinstance(item.op, ast.Mult) and is_count(item.left):
+        return item.right
+    scales = isinstance(item.op, ast.Mult | ast.Div) and is_count(item.right)
+    return item.left if scales else ast.Constant(None)
+
+
+def is_count(item: ast.AST) -> bool:
+    """True for an expression of a number, such as `0.5`, `N`, `len(x)` or `x.shape[0]`."""
+    if isinstance(item, ast.Call):
+        return name_expression(item.func) in {"len", "float", "int"}
+    if isinstance(item, ast.Subscript):
+        return isinstance(item.value, ast.Attribute) and item.value.attr == "shape"
+    if isinstance(item, ast.BinOp):
+        return is_count(item.left) and is_count(item.right)
+    constant = isinstance(item, ast.Constant)
+    return constant or name_expression(item) in COUNTS

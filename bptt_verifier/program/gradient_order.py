@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.program.data_names import find_kind, is_parameter_name
 from bptt_verifier.program.leaves import Keys, find_node, flatten
 from bptt_verifier.program.own_calls import ArrayPlace
-from bptt_verifier.program.own_data import find_kind, is_parameter_name
 from bptt_verifier.program.own_results import Results, follow
 from bptt_verifier.program.torch_tensors import to_array
 

@@ -90,7 +90,7 @@ class Tree(NamedTuple):
         if isinstance(result, list | tuple) and not hasattr(result, "_fields"):
             parts = find_children(self.params)
             same_shape = [*parts] == [*range(len(result))]
-            if len(result) == 2 and is_scalar(result[0]):
+            if len(result) == 2 and result[0] is not None and is_scalar(result[0]):
                 scalar = same_shape and is_scalar(parts[0])  # a parameter, or the loss
                 if not scalar or isinstance(result[1], Mapping):
                     return result[0], self.read(result[1])
@@ -98,7 +98,8 @@ class Tree(NamedTuple):
                 find_node(given) is None and np.shape(to_array(given)) == leaf.shape
                 for given, leaf in zip(result, self.leaves.values(), strict=True)
             )
-            if fits or (len(result) == len(self.leaves) and not same_shape):
+            listed = len(result) == len(self.leaves) and not same_shape
+            if fits or (listed and self.fit(self.params, result) is None):
                 return dict(zip(self.leaves, result, strict=True))
         return result if find_root(result) is None else dict(self.match(self.params, result, ()))
 
@@ -108,9 +109,9 @@ class Tree(NamedTuple):
 
     def match(self, value: Any, given: Any, path: Keys) -> Iterator[tuple[str, Any]]:
         """Yield names and values of what is given in the place of a part of the parameters."""
-        name = name_leaf(path, self.keys)
-        if name in self.leaves:
-            yield name, given
+        name, fitted = name_leaf(path, self.keys), self.fit(value, given, path)
+        if fitted is not None or name in self.leaves:
+            yield from ({name: given} if fitted is None else fitted).items()
             return
         children, found = find_children(value), find_children(given)
         if name in self.data or not children:
@@ -123,6 +124,54 @@ class Tree(NamedTuple):
                 yield from self.match(child, found.pop(key), (*path, key))
         if not path:
             yield from ((str(key), each) for key, each in found.items())
+
+    def fit(self, value: Any, given: Any, path: Keys = ()) -> dict[str, Any] | None:
+        """Read what is given for a part of the parameters by leaf name; None where it does not fit.
+
+        It has the structure of that part, or of what is left of that without data, at each level.
+        A part with one such child may be left out around it. Arrays of the right shapes decide
+        where several of these ways fit, and otherwise the number of axes.
+        """
+        found = self.fit_arrays(value, given, path, np.shape)
+        return self.fit_arrays(value, given, path, np.ndim) if found is None else found
+
+    def fit_arrays(
+        self, value: Any, given: Any, path: Keys, measure: Callable[[Any], Any]
+    ) -> dict[str, Any] | None:
+        """Read what is given for a part, with equal measures of the arrays."""
+        name, node = name_leaf(path, self.keys), find_node(given)
+        if name in self.leaves:
+            fits = node is None and measure(to_array(given)) == measure(self.leaves[name])
+            return {name: given} if fits else None
+        every, found = find_children(value), find_children(given)
+        children = {k: v for k, v in every.items() if self.has_leaves(v, (*path, k))}
+        orders = [each for each in (every, children) if len(each) == len(found)]
+        if children.keys() <= found.keys() <= every.keys():
+            orders = [found]  # by key
+        elif isinstance(given, Mapping):
+            orders = []
+        for order in orders:
+            by_key = dict(zip(order, found.values(), strict=True))
+            parts = [
+                self.fit_arrays(child, by_key[k], (*path, k), measure)
+                for k, child in children.items()
+            ]
+            if all(part is not None for part in parts):
+                return {n: v for part in parts if part is not None for n, v in part.items()}
+        if len(children) > 1:
+            return None
+        inner = ((v, given, (*path, k), measure) for k, v in children.items())
+        return next((self.fit_arrays(*each) for each in inner), None)
+
+    def has_leaves(self, value: Any, path: Keys) -> bool:
+        """True if a part of the parameters is a leaf, or holds one."""
+        name = name_leaf(path, self.keys)
+        if name in self.leaves or name in self.data:
+            return name in self.leaves
+        node = find_node(value)
+        return node is not None and any(
+            self.has_leaves(child, (*path, key)) for key, child in node.children.items()
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """A loss in plain NumPy, `loss(params)`, as a function that JAX traces."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from math import prod
@@ -13,24 +12,6 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.decisions import CURRENT, UntraceableError, note_decisions
 from bptt_verifier.program.numpy_arrays import join_traced, trace_of, wrap
 from bptt_verifier.program.user_objects import replace_numpy
-
-POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def takes_namespace(loss: Callable[..., Any]) -> bool:
-    """True if a loss takes the namespace, as a second argument; a loss in NumPy requires one."""
-    try:
-        parameters = [*inspect.signature(loss).parameters.values()]
-    except (TypeError, ValueError):
-        return True
-    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
-        return True
-    positional = [each for each in parameters if each.kind in POSITIONAL]
-    if len(positional) < 2:
-        return False
-    second = positional[1]
-    namespaces = (second.empty, np, jnp)
-    return second.name == "xp" or any(second.default is each for each in namespaces)
 
 
 def trace_arrays(

@@ -19,6 +19,9 @@ from bptt_verifier.program.torch_tensors import copy_array, to_array
 VECTORS = frozenset("params parameters theta weights".split())
 
 
+Run = Callable[[dict[str, Any], Any], dict[str, Any]]
+
+
 class ArrayPlace(NamedTuple):
     """A float array that may be a parameter: its root, its path in that, and the array itself.
 
@@ -48,6 +51,7 @@ class Calls:
         self.name, self.function, self.backward = name, function, function
         # A pair of functions is an object without arrays; each has arguments of its own.
         self.pair = isinstance(roots.get("self"), SimpleNamespace)
+        self.run: Run = lambda roots, xp: roots  # the code, with its roots, to results
         self.weighted = False  # the loss is the sum of outputs times random weights
         self.recorded: CodeType | None = None  # the function whose local variables are recorded
         self.moved: dict[str, Any] = {}  # what a call subtracts from each parameter
@@ -78,7 +82,7 @@ class Calls:
         memo = {id(self.places[name].array): value for name, value in params.items()}
         return copy_all(self.roots, memo)
 
-    def make(self, run: Callable[[dict[str, Any], Any], dict[str, Any]]) -> Callable[..., Any]:
+    def make(self, run: Run) -> Callable[..., Any]:
         """Make the function of parameters that runs the code; it returns roots and results."""
 
         def call(params: Any, xp: Any = np) -> dict[str, Any]:

@@ -181,6 +181,7 @@ def read_class(
     if cotangents:
         said += f"; the loss is the sum of what {forward} returns times fixed random weights"
     results = Results(state, names, loss)
+    calls.run = run
     code = assemble(calls, of_loss, whole, results, chosen, said)
     if first is not None and first.first is not None:
         require_one_call(code, calls, first.first, f"{name}.{forward}")

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.program.accumulated_gradients import describe_accumulated
 from bptt_verifier.program.attempt import Failure, attempt, find_code
+from bptt_verifier.program.data_names import is_parameter_name
 from bptt_verifier.program.gradient_names import (
     find_gradients,
     is_named_gradient,
@@ -41,10 +43,12 @@ from bptt_verifier.program.own_data import (
     describe_left_out,
     describe_parameters,
     find_data,
+    find_doubts,
     find_left_out,
+    find_targets,
     is_of_part,
-    is_parameter_name,
-    require_parameters,
+    is_sure,
+    require_no_doubt,
 )
 from bptt_verifier.program.own_globals import find_rates, find_used_globals
 from bptt_verifier.program.own_results import (
@@ -53,12 +57,18 @@ from bptt_verifier.program.own_results import (
     describe_result,
     find_loss,
     follow,
+    is_number,
     list_items,
 )
 from bptt_verifier.program.own_updates import find_updating_variables
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_losses import follow_values
 from bptt_verifier.program.torch_tensors import copy_array, is_tensor, to_array
+from bptt_verifier.program.unnamed_gradients import (
+    find_numbered,
+    find_unnamed,
+    returns_no_gradient,
+)
 
 
 class OwnCode(NamedTuple):
@@ -121,6 +131,7 @@ def read_function(
     said = f"{name} is taken for a function that returns the loss and the gradients{of_what}"
     said += f", with the {data} of its first call in the file" if call and data else ""
     results = Results(state, names, ("result", *loss))
+    calls.run = run
     return assemble(calls, whole, whole, results, chosen, said)
 
 
@@ -131,13 +142,16 @@ def assemble(
     results: Results,
     chosen: Sequence[str],
     said: str,
+    targets: frozenset[str] = frozenset(),
 ) -> OwnCode:
     """Make the loss and the gradients of calls, by the names of the gradients or as chosen.
 
-    `of_loss` runs the forward pass, and `whole` both passes.
+    `of_loss` runs the forward pass, and `whole` both passes. `targets` are arrays that are data,
+    though their names do not tell.
 
     Raises ValueError where there are no gradients, or a name that is chosen is none of an array.
     """
+    taken = said
     places = {} if calls.structure else calls.list_places(of_loss, of_loss is whole, chosen)
     leaves = calls.leaves if calls.structure else {n: place.keys for n, place in places.items()}
     wanted = [] if calls.structure and list(chosen) == [calls.structure] else [*chosen]
@@ -154,9 +168,16 @@ def assemble(
         for n, path in found.items()
         if n in wanted or not is_of_part(leaves[n], path, places.get(n), results.state)
     }
+    if places and not wanted:
+        others = {n: keys for n, keys in leaves.items() if n not in found}
+        numbered = find_numbered(others, results)
+        found |= {n: path for n, path in numbered.items() if path not in found.values()}
     listed, outside = places, {n for n, place in places.items() if place.root != "arguments"}
     if places and not wanted:
+        of_targets = {found.get(n) for n in targets}
+        found = {n: path for n, path in found.items() if n not in targets}
         found = choose_parameters(found, places, calls.pair)
+        found = found or find_unnamed(places, results, of_targets)
     if outside and not (calls.pair or wanted):
         places = {n: place for n, place in places.items() if n in outside or n in found}
         leaves = {n: leaves[n] for n in places}
@@ -191,6 +212,15 @@ def assemble(
                 f"{calls.name}: expected the gradients of {', '.join(names.values() or leaves)}, "
                 f"in a list in this order, found {described}; let it return loss, grads with such "
                 "a list grads"
+            )
+        if returns_no_gradient(results) and calls.backward is calls.function:
+            top, _, method = calls.name.partition(".")
+            whole_code = f"the class, FILE:{top}" if method else f"both passes, FILE:{top},BACKWARD"
+            only = "the loss alone" if is_number(results.state["result"]) else described
+            raise ValueError(
+                f"{calls.name}: expected the loss and the gradients of "
+                f"{', '.join(leaves) or 'arrays that it uses'}, found {only}, and nothing named as "
+                f"a gradient; let it return loss, grads, or name {whole_code}"
             )
         raise ValueError(
             f"{calls.name}: expected the gradients of arrays that it uses, "
@@ -237,14 +267,22 @@ def assemble(
 
     unsure = [n for n, p in calls.places.items() if p.root == "arguments" and not wanted]
     unsure = [n for n in unsure if not is_parameter_name(n.rpartition(".")[2])]
-    if len(unsure) < len(calls.places) and not calls.weighted:
-        require_parameters(calls.name, unsure, calls.params, gradients, loss)
+    sure = [n for n in {**calls.places, **rest} if n not in unsure and is_sure(n, listed)]
+    if sure and not calls.weighted:
+        doubts = find_doubts(unsure, calls.params, gradients, loss)
+        arguments = {} if calls.pair else calls.roots["arguments"]
+        more = any(n not in calls.places and n not in arguments for n in listed)
+        targets = find_targets(doubts, arguments, calls.params, more)
+        if targets:
+            return assemble(calls, of_loss, whole, results, chosen, taken, targets)
+        require_no_doubt(calls.name, doubts, sure)
+    added = describe_accumulated(calls, found)
     shown = present(loss, calls.function), present(gradients, calls.function)
     for each in shown:
         follow_values(each)
     shown[1].of_parameters = shown[1]  # type: ignore[attr-defined]
     params = {names[n]: value for n, value in tree.leaves.items()} if names else calls.params
-    return OwnCode(*shown, params, f"{said}.", find_data(calls, {*found.values()}))
+    return OwnCode(*shown, params, f"{said}.{added}", find_data(calls, {*found.values()}))
 
 
 def name_by_argument(calls: Calls) -> dict[str, str]:

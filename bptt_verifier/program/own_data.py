@@ -4,13 +4,20 @@ A name such as `dy` may be that of the gradient of the argument `y`, or of a pre
 code calls y as well. A gradient of what may be data is therefore not compared where others are.
 """
 
-import re
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.data_names import (
+    INPUTS,
+    PARAMETER,
+    STATES,
+    TARGETS,
+    find_kind,
+    is_parameter_name,
+)
 from bptt_verifier.program.gradient_names import find_gradients
 from bptt_verifier.program.leaves import Keys, convert_like, name_leaf, walk
 from bptt_verifier.program.own_calls import ArrayPlace, Calls
@@ -23,30 +30,8 @@ from bptt_verifier.program.own_results import (
 )
 from bptt_verifier.program.torch_tensors import to_array
 
-STATES = frozenset("h hs hprev h_prev c cprev c_prev s state states hidden".split())
-INPUTS = frozenset(
-    "x xs xt x_t x_train input inputs data batch seq seqs sequence sequences features observation "
-    "observations obs images samples tokens mask masks".split()
-)
-TARGETS = frozenset(
-    "y ys yt y_t y_true ytrue y_train target targets label labels truth desired expected "
-    "reward rewards action actions".split()
-)
-
-
-# Names of parameters: short ones such as `wxh` and `b_out`, words, and those of a capital letter.
-PARAMETER = re.compile(
-    r"[A-Z]|[wuvbk](_|\d|\w{0,3}$)|(syn|theta|alpha|beta|gamma|scale|shift|gain|emb|param|weight|bias"
-    r"|kernel|filter|conv|dense|layer|mat|lin|proj|gate)"
-)
+DIRECTIONS = 3  # in which a gradient is compared with differences
 APART = 0.01  # relative; between a gradient of the loss and that of another array of the same name
-
-
-def find_kind(key: Any) -> frozenset[str]:
-    """Find the set of names of data that a name is one of; empty for that of a parameter."""
-    name = str(key).rstrip("_0123456789")
-    name = name if name in {"C", "S"} else name.lower()  # these are matrices
-    return next((kind for kind in (STATES, INPUTS, TARGETS) if name in kind), frozenset())
 
 
 def choose_parameters(
@@ -79,41 +64,126 @@ def states_of(kinds: Mapping[str, frozenset[str]]) -> set[str]:
     return {name for name, kind in kinds.items() if kind is STATES}
 
 
-def is_parameter_name(name: Any) -> bool:
-    """True for a name of a parameter, or of inputs and states, whose gradients a layer returns."""
-    return bool(PARAMETER.match(str(name)) or find_kind(name))
+def is_sure(name: str, places: Mapping[str, ArrayPlace]) -> bool:
+    """True for an attribute, a global or an argument with a usual name of a parameter."""
+    outside = name in places and places[name].root != "arguments"
+    word = name.rpartition(".")[2]
+    return not find_kind(word) and (outside or bool(PARAMETER.match(word)))
 
 
-def require_parameters(
-    code: str, names: Collection[str], params: Mapping[str, Any], slopes: Callable[[Any], Any],
-    loss: Callable[[Any], Any],
-) -> None:  # fmt: skip
-    """Raise ValueError where one of the named arguments may be data rather than a parameter.
+class Doubt(NamedTuple):
+    """An array of which the gradient returned is not that of the loss.
 
-    It has no usual name of a parameter, and the gradient that is returned is not that of the loss:
-    `dgoal` may be the gradient of the prediction that is compared with `goal`.
+    `by_prediction` is true if it is that of a prediction which the loss compares with the array:
+    the opposite, or a multiple of a prediction less the array.
     """
-    given = {n: np.asarray(to_array(v), float) for n, v in params.items()}
+
+    name: str
+    by_prediction: bool
+
+
+def find_doubts(
+    names: Collection[str],
+    params: Mapping[str, Any],
+    slopes: Callable[[Any], Any],
+    loss: Callable[[Any], Any],
+) -> list[Doubt]:
+    """Find those of the named arrays whose gradients are not those of the loss."""
+    found = (attempt(find_doubt, name, params, slopes, loss) for name in names)
+    return [each for each in found if isinstance(each, Doubt)]
+
+
+def find_doubt(
+    name: str,
+    params: Mapping[str, Any],
+    slopes: Callable[[Any], Any],
+    loss: Callable[[Any], Any],
+) -> Doubt | None:
+    """Compare a gradient with differences of the loss; None where they agree.
+
+    One of another shape is left to the judge, unless it has not even as many axes.
+    """
+    given = np.asarray(to_array(params[name]), float)
     rng = np.random.default_rng(0)
-    for name in names:
-        along = rng.normal(size=given[name].shape)
+    along = [rng.normal(size=given.shape) for _ in range(DIRECTIONS)]
 
-        def at(step: float, name: str = name, along: Any = along) -> float:
-            moved = convert_like(given[name] + step * along, params[name])
-            return float(to_array(loss(dict(params) | {name: moved})))
+    def move(change: Any) -> dict[str, Any]:
+        return dict(params) | {name: convert_like(given + change, params[name])}
 
-        by_code = attempt(lambda: slopes(params)[1])
-        slope = attempt(lambda at=at: (at(1e-4) - at(-1e-4)) / 2e-4)
-        if isinstance(by_code, Failure) or isinstance(slope, Failure):
-            continue
-        found = float(np.sum(to_array(by_code[name]) * along))
-        if abs(found - slope) > APART * max(abs(found), abs(slope)):
-            others = ",".join(n for n in params if n not in names)
-            raise ValueError(
-                f"{code}: expected the gradient of the loss in {name}, if that is a parameter, "
-                f"found another, as of a prediction that is compared with {name}; name the "
-                f"parameters, such as --params {others}"
-            )
+    def differ(v: Any) -> float:
+        up, down = (float(to_array(loss(move(step * v)))) for step in (1e-4, -1e-4))
+        return (up - down) / 2e-4
+
+    def ask(change: Any) -> Any:
+        return np.asarray(to_array(slopes(move(change))[1][name]), float)
+
+    true, found = np.array([differ(v) for v in along]), ask(np.zeros(given.shape))
+    if found.shape != given.shape:
+        return Doubt(name, False) if found.ndim != given.ndim else None
+    here = np.array([np.sum(found * v) for v in along])
+    if are_near(here, true):
+        return None
+    changes = attempt(lambda: [ask(v) - found for v in along])
+    linear = not isinstance(changes, Failure) and is_less_array(changes, along)
+    return Doubt(name, linear or are_near(here, -true))
+
+
+def are_near(one: Any, other: Any) -> bool:
+    """True if most of two lists of slopes differ by less than a gradient from another one.
+
+    A kink between the points of a difference spoils one of them.
+    """
+    near = np.abs(one - other) <= APART * np.maximum(np.abs(one), np.abs(other))
+    return bool(2 * np.sum(near) > np.size(near))
+
+
+def is_less_array(changes: Sequence[Any], along: Sequence[Any]) -> bool:
+    """True if a gradient changes by one negative multiple of the changes of an array."""
+    factors = [np.sum(c * v) / np.sum(v * v) for c, v in zip(changes, along, strict=True)]
+    least = -min(map(abs, factors), default=0.0)
+    near = all(
+        np.all(np.abs(c - least * v) <= APART * abs(least) * np.max(np.abs(v)))
+        for c, v in zip(changes, along, strict=True)
+    )
+    return near and least < 0
+
+
+def find_targets(
+    doubts: Sequence[Doubt], arguments: Mapping[str, Any], params: Mapping[str, Any], more: bool
+) -> frozenset[str]:
+    """Find the arrays in doubt that are surely targets: what a prediction is compared with.
+
+    It has the steps or rows of an input, which no parameter has, and no other array can be the
+    target; `more` is true if there are others than the arguments.
+    """
+    kinds = {name: find_kind(name) for name in arguments}
+    rows = {len(v) for n, v in arguments.items() if kinds[n] is INPUTS and np.ndim(to_array(v))}
+    unsure = {each.name for each in doubts}
+    sizes = {s for n, v in params.items() if n not in unsure for s in np.shape(to_array(v))}
+    others = [
+        name
+        for name, value in arguments.items()
+        if name not in params
+        and is_float_array(value)
+        and (kinds[name] is TARGETS or not is_parameter_name(name))
+    ]
+    if more or others or len(doubts) != 1:
+        return frozenset()
+    return frozenset(
+        each.name
+        for each in doubts
+        if each.by_prediction and {*np.shape(to_array(params[each.name]))[:1]} & (rows - sizes)
+    )
+
+
+def require_no_doubt(code: str, doubts: Sequence[Doubt], sure: Sequence[str]) -> None:
+    """Raise ValueError where an array may be a parameter with a wrong gradient, or data."""
+    for name in (each.name for each in doubts):
+        raise ValueError(
+            f"{code}: expected the gradient of the loss in {name}, if that is a parameter, "
+            f"found another, as of a prediction that is compared with {name}; name the "
+            f"parameters, such as --params {','.join(sure)}"
+        )
 
 
 def find_left_out(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt, type_name
+from bptt_verifier.program.data_names import PARAMETER, find_kind
 from bptt_verifier.program.gradient_names import CONTAINERS, ONLY, may_be_gradient
 from bptt_verifier.program.leaves import Keys, find_children, find_node, is_scalar, walk
 from bptt_verifier.program.torch_tensors import to_array
@@ -13,6 +14,10 @@ from bptt_verifier.program.torch_tensors import to_array
 SHOWN = 10  # names in a sentence
 LOSSES = frozenset("loss total_loss loss_value cost L J E nll objective".split())
 FLOATS = ("float32", "float64")  # of parameters
+CACHES = frozenset(
+    "cache caches cached state states activations hidden memory tape ctx context saved outputs "
+    "history intermediates intermediate trace info aux extras values forward".split()
+)
 PARAMS = ("params", "parameters", "weights", "theta", "model", "p", "w")
 
 
@@ -24,10 +29,34 @@ class Results(NamedTuple):
     loss: Keys
 
     @property
-    def containers(self) -> list[Keys]:
+    def structures(self) -> list[Keys]:
         """The paths of structures among the returned values."""
         found = list_items(self.state["result"])
         return [p for p, value in found if find_node(value) and ("result", *p) != self.loss]
+
+    @property
+    def caches(self) -> list[Keys]:
+        """The paths of structures that hold what the forward pass has computed."""
+        return [path for path in self.structures if self.is_cache(path)]
+
+    def is_cache(self, path: Keys) -> bool:
+        """True for a structure by the name of a cache, or that holds data and no gradients.
+
+        Data are arguments with usual names of data. Other arrays in it have names, but none of a
+        gradient or a parameter.
+        """
+        if {self.names.get(path), *path} & CACHES:
+            return True
+        given = [*walk(self.state.get("arguments", {}), (), ())]
+        data = [v for keys, v in given if keys and find_kind(keys[-1]) and is_float_array(v)]
+        inside = [*walk(follow(self.state["result"], path), (), ())]
+        names = [
+            self.list_names(("result", *path, *keys))[0]
+            for keys, value in inside
+            if not any(value is each for _, each in given)
+        ]
+        slopes = any(may_be_gradient(n) or (PARAMETER.match(n) and not find_kind(n)) for n in names)
+        return not slopes and any(value is each for _, value in inside for each in data)
 
     def find_container(self, number: int) -> Keys | None:
         """Find the structure of the gradients of so many parameters among the returned values.
@@ -35,7 +64,7 @@ class Results(NamedTuple):
         It has such a name, or it is the only one. Beside as many that may be gradients, it is a
         cache.
         """
-        found = self.containers
+        found = [path for path in self.structures if not self.is_cache(path)]
         named = [path for path in found if {self.names.get(path), path[-1]} & CONTAINERS]
         if len(named) == 1 or len(found) != 1:
             return named[0] if len(named) == 1 else None
@@ -45,6 +74,14 @@ class Results(NamedTuple):
     def name(self, path: Keys) -> str:
         """Name a returned value by the variable that the user returns; empty where it has none."""
         return self.names.get(path[1:], "")
+
+    def list_names(self, path: Keys) -> list[str]:
+        """List the names of a returned value and of the structures that hold it, from the inside.
+
+        One empty name stands for none.
+        """
+        named = [self.names.get(path[1:end]) or path[end - 1] for end in range(len(path), 1, -1)]
+        return [name for name in named if isinstance(name, str)] or [""]
 
     def spell(self, number: int) -> dict[Keys, Keys]:
         """Spell the paths of the arrays returned, and left in attributes or globals, as names.
@@ -128,11 +165,16 @@ def describe_result(result: Any, names: Mapping[Keys, str]) -> str:
     items = list_items(result)
     if not items:
         return type_name(result)
-    listed = [
-        names.get(path) or (f"item {path[0]}" if isinstance(path[0], int) else path[0])
-        for path, _ in items[:SHOWN]
-    ]
+    listed = [describe_item(path, value, names) for path, value in items[:SHOWN]]
     return f"{type_name(result)} of {', '.join(listed)}"
+
+
+def describe_item(path: Keys, value: Any, names: Mapping[Keys, str]) -> str:
+    """Describe an item of what a function returned: by its name, and what is in a structure."""
+    name = names.get(path) or (f"item {path[0]}" if isinstance(path[0], int) else str(path[0]))
+    inner = [(*path, *key) for key, _ in list_items(value)[:SHOWN]]
+    known = [names.get(key) or (key[-1] if isinstance(key[-1], str) else "") for key in inner]
+    return f"{name} ({', '.join(known)})" if known and all(known) else name
 
 
 def is_array(value: Any) -> bool:

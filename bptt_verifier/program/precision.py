@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.decisions import note_decisions
 from bptt_verifier.tolerance.noise import UNOPTIMISED
 
@@ -124,7 +125,9 @@ def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array
         if extremum and np.isfinite(value) and not all(np.isfinite(g).all() for g in slopes):
             # Compiled, the operand of a maximum may be computed twice with different rounding.
             # Then no entry equals the maximum, and its derivative is 0/0.
-            (value, decided), slopes = jax.value_and_grad(in_order, has_aux=True)(values)
+            again = attempt(jax.value_and_grad(in_order, has_aux=True), values)
+            if not isinstance(again, Failure):
+                (value, decided), slopes = again
         return value, dict(zip(names, slopes, strict=True)), decided
 
     return gradient

@@ -12,10 +12,8 @@ import jax
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.numpy_code import trace_arrays
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.source_lines import Place
-from bptt_verifier.program.torch_trace import trace_tensors
 from bptt_verifier.program.trace import Program, Site, Tracing, forward
 
 
@@ -48,9 +46,14 @@ def record(function: Callable[[Any], Any], params: Mapping[str, Array]) -> list[
     `params` are arrays in float64, by name, and the function takes them as such, or is one
     `over_arrays`. Whatever it raises on traced arrays passes through. Needs 64-bit JAX.
     """
+    # Most verdicts need no recording, and so nothing of what stands in for NumPy and PyTorch.
     if hasattr(function, "make_tensors"):  # `over_arrays`
+        from bptt_verifier.program.torch_trace import trace_tensors  # noqa: PLC0415
+
         run = trace_tensors(discard_results(function), params)
     else:
+        from bptt_verifier.program.numpy_code import trace_arrays  # noqa: PLC0415
+
         run = trace_arrays(function, params)
 
     def in_order(values: Any) -> list[Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, find_code, type_name
 from bptt_verifier.program.leaves import Tree, rebuild_before
-from bptt_verifier.program.numpy_code import takes_namespace
+from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor, to_array, to_tensor
 
 # How the user's code converts what may be a tensor already.

@@ -17,7 +17,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import MUTED, Failure, attempt, copies, type_name
 from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
-from bptt_verifier.program.numpy_code import over_jax, takes_namespace
+from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import isolate_float64, use_float64
 from bptt_verifier.program.torch_losses import (
@@ -26,7 +26,6 @@ from bptt_verifier.program.torch_losses import (
     over_arrays,
     takes_tensors,
 )
-from bptt_verifier.program.torch_trace import over_jax as torch_over_jax
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.black_box import BlackBox, choose_black_box, describe_differences
 from bptt_verifier.reference.case import CASES, Case, Loss, Truth
@@ -292,11 +291,18 @@ def find_settings(loss: Loss, params: Any) -> tuple[Tree, ...]:
     return trees
 
 
-def require_one_value(found: Any) -> None:
+def require_one_value(found: Any, loss: Callable[..., Any]) -> None:
     """Raise ValueError where the loss returned several values."""
     if isinstance(found, tuple | list | Mapping) and not isinstance(found, Failure):
+        # What reads the code of others is needed for the message alone.
+        from bptt_verifier.program.gradient_names import name_returned_values  # noqa: PLC0415
+        from bptt_verifier.program.own_results import describe_result  # noqa: PLC0415
+
+        names = name_returned_values(loss, len(found))
+        number = f"a {type_name(found)} of {len(found)} values"
+        values = f"a {describe_result(found, names)}" if names else number
         raise ValueError(
-            f"loss: expected a real scalar, found a {type_name(found)} of {len(found)} values; "
+            f"loss: expected a real scalar, found {values}; "
             "return the loss alone, or write a function that does"
         )
 
@@ -307,9 +313,10 @@ def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:
     Raises ValueError where it returns no real scalar.
     """
     loss, wide = model.loss, widen(params)
-    require_one_value(attempt(wraps(loss)(lambda: loss(copies(wide), np))))
-    call = wraps(loss)(lambda: np.asarray(loss(copies(wide), np)))
-    found = attempt(call)
+    returned = attempt(wraps(loss)(lambda: loss(copies(wide), np)))
+    require_one_value(returned, loss)
+    converted = attempt(wraps(loss)(lambda: np.asarray(returned)))
+    found = returned if isinstance(returned, Failure) else converted
     if isinstance(found, Failure):
         missing = found.exception == ModuleNotFoundError.__name__
         remedy = "; install it where bptt runs" if missing else ""
@@ -323,7 +330,8 @@ def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:
         raise ValueError(
             f"{model.called}: expected a real scalar, found {found.dtype} of shape {found.shape}"
         )
-    if model.in_numpy and not np.array_equal(found, attempt(call), equal_nan=True):
+    again = wraps(loss)(lambda: np.asarray(loss(copies(wide), np)))
+    if model.in_numpy and not np.array_equal(found, attempt(again), equal_nan=True):
         return (
             f"{model.called} returns another number when it is called again: seed what is random "
             "inside it, and keep no state between calls."
@@ -336,10 +344,15 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     loss, wide = model.loss, widen(params)
 
     def scalar_at(point: Mapping[str, Array]) -> Callable[[Any], Any]:
+        # A loss that takes its namespace needs none of what stands in for NumPy and PyTorch.
         if model.in_torch:
-            return torch_over_jax(loss, point)
+            from bptt_verifier.program import torch_trace  # noqa: PLC0415
+
+            return torch_trace.over_jax(loss, point)
         if model.in_numpy:
-            return over_jax(lambda values: loss(values, np), point)
+            from bptt_verifier.program import numpy_code  # noqa: PLC0415
+
+            return numpy_code.over_jax(lambda values: loss(values, np), point)
         return lambda values: to_scalar(loss(values, jnp))
 
     paths = Paths(scalar_at)

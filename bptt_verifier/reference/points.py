@@ -106,8 +106,10 @@ def draw_parameters(
     with `near`, each is p (1 + 0.3 z) instead. Every third case is float32; tensors keep their
     dtype. `factors` multiply the values, by name. `digits` is the number of decimals.
     """
-    tree = flatten(params)
     options: Any = {"seed": seed, "case": case, "near": near, "factors": factors, "digits": digits}
+    if isinstance(params, Leaves):  # which has no structure to be found anew for each case
+        return draw_leaves(params, **options)
+    tree = flatten(params)
     return tree.rebuild(draw_leaves(tree.leaves, **options))
 
 

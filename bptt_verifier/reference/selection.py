@@ -239,7 +239,10 @@ class Selector:
 
     def follow(self, wide: dict[str, Array]) -> Followed | None:
         """Compute the loss and its gradient; None on a path that is not traced."""
-        found = attempt(self.setting.paths.follow, wide)
+        paths = self.setting.paths
+        # A path that is not known runs the user's code; without a decision, there is only one.
+        alone = len(paths.known) == 1 and not paths.known[0].program.outcomes
+        found = paths.follow(wide) if alone else attempt(paths.follow, wide)
         if found is None or isinstance(found, Failure):
             return None
         slopes = {name: np.asarray(found.slopes[name]) for name in wide}

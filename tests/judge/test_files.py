@@ -181,7 +181,7 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (f"{DATA}params = dict(W=W)\ndef loss(p):\n    return p['W'].sum()\n", "loss", {}, "found loss, which returns the loss alone; .*:NAME"),
         (f"{GRADIENTS}def gradients(p):\n    return p\ndef compute_loss(params, x, y): return 1", "compute_loss", {}, "loss alone; .*:gradients"),
         (f"{GRADIENTS}def gradients(p):\n    return p\ndef total(p): return 1.0", "total", {}, "found total, which returns the loss alone"),
-        (f"{DATA}def f(x):\n    return 1.0, 2 * W\n", "f", {"own": True}, "found tuple of item 0, item 1; name the"),
+        (f"{DATA}def f(x):\n    return 1.0, 2 * W[:1]\n", "f", {"own": True}, "found tuple of item 0, item 1; name the"),
         (f"{DATA}def f():\n    return W.sum(), W\n", "f", {"chosen": ["Q"]}, "uses, W, found Q"),
         (UPDATES.replace("learn_rate * db", "learn_rate * db / 2"), "net", {}, "found backward to update .* such as dW; let it return the"),
         (UPDATES.replace("learn_rate", "factor"), "net", {}, "found backward to update arrays by what is no usual"),

@@ -18,6 +18,8 @@ PARTS = (
     "params = {'one': {'U': A}, 'two': {'V': B}}",
     "U, V = params['one']['U'], params['two']['V']",
 )
+BESIDE = ("params = {'W': [A, B], 'n': 3}", "U, V = params['W']")
+AFTER = ("params = {'sizes': [3, 4], 'layers': [[A], [B]]}", "(U,), (V,) = params['layers']")
 GLOBAL = ("layers = [A, B]", "U, V = layers")
 Layout = tuple[str, str]
 
@@ -41,13 +43,13 @@ def read(folder: Path, layout: Layout, returns: str) -> Any:
     ("layout", "returns"),
     [
         (LIST, "return loss, [dU, 2 * half]"),
-        (LIST, "return loss, [1 * dU, dV]"),
+        (LIST, "return loss, [dU + 0, dV]"),
         (TUPLE, "return loss, (np.copy(dU), half + half)"),
         (LIST, "grads = [dU, 2 * half]; return loss, grads"),
         (LIST, "grads = [dU, 2 * half]; return loss, cache, grads"),
         (LIST, "grads = [dU, dV]; return loss, grads, cache"),
         (DICT, "return loss, [dU, 2 * half]"),
-        (DICT, "return loss, [1 * dU, 2 * half]"),
+        (DICT, "return loss, [dU + 0, 2 * half]"),
         (DICT, "return loss, [dV, dU]"),
         (DICT, "return loss, dU, 2 * half"),
         (DICT, "return loss, [dU, dV, h]"),
@@ -57,6 +59,11 @@ def read(folder: Path, layout: Layout, returns: str) -> Any:
         (WITH_DATA, "return loss, [dU, 2 * half]"),
         (WITH_DATA, "return loss, [dU, None, 2 * half]"),
         (PARTS, "return loss, {'one': [dU], 'two': [2 * half]}"),
+        (BESIDE, "return loss, [[dU, 2 * half]]"),
+        (BESIDE, "return loss, [[dU, 2 * half], None]"),
+        (BESIDE, "grads = ([dU, dV],); return loss, grads, cache"),
+        (AFTER, "return loss, [[dU], [2 * half]]"),
+        (AFTER, "return loss, [[[dU], [2 * half]]]"),
         (GLOBAL, "dlayers = [dU, 2 * half]; return loss, dlayers"),
         (GLOBAL, "dlayers = [dU, dV]; return loss, dlayers, cache"),
     ],
@@ -83,14 +90,14 @@ def test_gradients_of_which_some_have_names_are_all_found(
     [
         (DICT, "return loss, [2 * half, dU]",
          r"the gradients of U, V in this order, or each .* dU, found one without a name, dU$"),
-        (DICT, "return loss, dV, 1 * dU", "U, V in this order.*, found dV, one without a name$"),
+        (DICT, "return loss, dV, dU + 0", "V in this order.*, found dV, one without a name$"),
         (DICT, "return loss, [dU, 2 * half, h]", "found dU, one without a name, h$"),
-        (DICT, "return loss, [1 * dU, 2 * half, h]", "as params has arrays, 2, .* found 3; return"),
+        (DICT, "return loss, [dU + 0, 2 * half, h]", "as params has arrays, 2, .* found 3; return"),
         (LIST, "return loss, [dU, dV, dV]", "as weights has arrays, 2, .* found 3; return what"),
         (NESTED, "return loss, [[dU, h], [dV]]", r"as theta\[0\] has arrays, 1, .* found 2;"),
         (TUPLE, "return loss, None", r"theta\[0\], theta\[1\], in a list in this order, found"),
         (LIST, "return loss, dU, dV, cache", r"weights\[0\], .* found tuple of loss, dU, dV, c"),
-        (LIST, "return loss, [dU, 2 * half], [h]", "item 1, item 2; let it return loss, grads"),
+        (LIST, "return loss, [dU, 2 * half], [h]", r"item 1, item 2 \(h\); let it return loss"),
         (LIST, "return loss, {'dU': dU, 'dV': dV}", r"weights\[0\], weights\[1\], in a list"),
     ],
 )  # fmt: skip

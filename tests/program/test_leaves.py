@@ -149,6 +149,42 @@ def test_missing_leaves_are_missing_and_unknown_names_are_kept() -> None:
     assert [*flatten({"layers": [W, W]}).read({"layers": stacked})] == ["layers[0]", "layers[1]"]
 
 
+c, G, K, g, k = (np.zeros(size) for size in (2, (2, 3), (3, 2), 3, 2))
+OF_LEAVES_ALONE = [
+    ({"W": [W, V], "n": 3}, [[G, K]], [G, K]),
+    ({"n": 3, "W": [W, V]}, ([G, K],), [G, K]),
+    ({"n": np.arange(3), "W": [W, V]}, [None, [G, K]], [G, K]),
+    ({"sizes": [3, 2], "layers": [[W], [V]]}, [[G], [K]], [G, K]),
+    ({"sizes": [3, 2], "layers": [[W], [V]]}, [[[G], [K]]], [G, K]),
+    ({"n": 3, "enc": {"W": W}, "dec": {"V": V}}, [[G], [K]], [G, K]),
+    ({"n": 3, "enc": {"W": W}, "dec": {"V": V}}, [{"W": G}, {"V": K}], [G, K]),
+    ({"cells": [["tanh", W, b], ["relu", V, b]]}, {"cells": [[G, b], [K, b]]}, [G, b, K, b]),
+    ([[3, W], [4, V]], [[G], [K]], [G, K]),
+    ((3, (W, "tanh"), Frozen(V)), ((G,), (K,)), [G, K]),
+    ((3, {"W": W}, [V, 2]), ({"W": G}, SimpleNamespace(V=K)), [G, K]),
+    # The rows of the second array would fit the number of axes.
+    ({"cell": {"n": 2, "W": [b, c]}, "out": W}, [[g, k], G], [g, k, G]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("params", "result", "gradients"), OF_LEAVES_ALONE)
+def test_gradients_in_the_structure_of_the_leaves_alone_are_read(
+    params: Any, result: Any, gradients: list[Any]
+) -> None:
+    tree = flatten(params)
+    for found in (tree.read(result), tree.read((0.5, result))[1]):
+        assert [*found] == [*tree.leaves]
+        assert all(one is other for one, other in zip(found.values(), gradients, strict=True))
+
+
+def test_gradients_of_wrong_shapes_are_read_as_well_and_missing_ones_are_not_made_up() -> None:
+    tree = flatten({"W": [W, V], "n": 3})
+    found = tree.read([[K, G]])
+    assert found["W[0]"].shape == K.shape
+    for result in ([[G]], [[G, K, G]]):
+        assert not tree.leaves.keys() <= tree.read(result).keys()
+
+
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [

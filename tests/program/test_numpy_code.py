@@ -10,7 +10,8 @@ import pytest
 from bptt_verifier.program import decisions
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.decisions import UntraceableError
-from bptt_verifier.program.numpy_code import over_jax, takes_namespace
+from bptt_verifier.program.namespaces import takes_namespace
+from bptt_verifier.program.numpy_code import over_jax
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
 from tests.support import plain_numpy, plain_python, rarer_numpy  # noqa: F401

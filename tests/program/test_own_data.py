@@ -1,5 +1,6 @@
 """Data of the user's own code are no parameters, whatever its results are called."""
 
+import linecache
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.program.own_code import read_function
+from bptt_verifier.program.own_data import Doubt, are_near, find_doubts, is_less_array
 
 RNG = np.random.default_rng(0)
 W, b, c = RNG.normal(size=(3, 3)), RNG.normal(size=3), RNG.normal(size=3)
@@ -69,22 +71,88 @@ def of_a_target_by_another_name(inputs: Any, goal: Any, W: Any, b: Any) -> Any:
     return 0.5 * np.sum(dgoal**2), dW, db, dgoal
 
 
-def in_a_parameter_by_another_name(inputs: Any, offsets: Any, W: Any) -> Any:
+def of_a_target_by_any_name(inputs: Any, aim: Any, W: Any, b: Any) -> Any:
+    """Return the gradient of the prediction, named after rows that are compared with it."""
+    daim = inputs @ W + b - aim
+    dW, db = inputs.T @ daim, daim.sum(0)
+    return 0.5 * np.sum(daim**2), dW, db, daim
+
+
+def of_probabilities(inputs: Any, hoped: Any, W: Any) -> Any:
+    """Return the gradient of the operand of a softmax, named after the probabilities wanted."""
+    p = np.exp(inputs @ W)
+    p /= p.sum(1, keepdims=True)
+    dhoped = p - hoped
+    return -np.sum(hoped * np.log(p)), inputs.T @ dhoped, dhoped
+
+
+def of_signs(inputs: Any, aim: Any, W: Any) -> Any:
+    """Return the gradient of the prediction in an absolute error."""
+    apart = inputs @ W - aim
+    daim = np.sign(apart)
+    dW = inputs.T @ daim
+    return np.abs(apart).sum(), dW, daim
+
+
+def in_a_parameter_by_another_name(inputs: Any, extra: Any, W: Any) -> Any:
     """Return the gradient of an argument whose name says nothing."""
-    doffsets = inputs @ W + offsets
-    return 0.5 * np.sum(doffsets**2), inputs.T @ doffsets, doffsets
+    dextra = inputs @ W + extra
+    return 0.5 * np.sum(dextra**2), inputs.T @ dextra, dextra
 
 
-params, goal, offsets = {"W": W}, y, h
+params, goal, extra, aim, hoped = {"W": W}, y, h, y, np.eye(3)[[0, 2, 1, 1, 0]]
 
 
-def test_whether_an_argument_is_a_parameter_is_asked_where_its_gradient_is_another() -> None:
-    with pytest.raises(ValueError, match=r"prediction that is compared with goal; .* W,b$"):
-        read_function(of_a_target_by_another_name, "f", None)
-    named = read_function(of_a_target_by_another_name, "f", None, ("W", "b"))
-    assert {*named.params} == {"W", "b"}
-    found = read_function(in_a_parameter_by_another_name, "f", None)
-    assert "offsets" in found.params
+def doubtful(change: str) -> Callable[..., Any]:
+    """Make a function whose gradient of `extra` is that of a parameter with a mistake, or not."""
+    space: dict[str, Any] = {"np": np, "inputs": inputs, "y": y, "W": W, "extra": b}
+    lines = (
+        "def f(inputs, W, extra):",
+        "    d = inputs @ W + extra - 1.0",
+        "    dW, dextra = inputs.T @ d, d.sum(0)",
+        "    loss = 0.5 * np.sum(d**2)",
+        "    return loss, dW, dextra",
+    )
+    text = "\n".join(lines)
+    for old, new in (each.split(" -> ") for each in filter(None, change.split("; "))):
+        assert old in text
+        text = text.replace(old, new)
+    name = f"<doubtful {change}>"
+    linecache.cache[name] = (len(text), None, [f"{line}\n" for line in text.split("\n")], name)
+    exec(compile(text, name, "exec"), space)
+    function: Callable[..., Any] = space["f"]
+    return function
+
+
+def test_a_function_that_is_right_raises_no_doubt() -> None:
+    assert {*read_function(doubtful(""), "f", None).params} == {"W", "extra"}
+    assert "extra" in read_function(in_a_parameter_by_another_name, "f", None).params
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "d.sum(0) -> -d.sum(0)",  # a mistake, or the gradient of a prediction
+        "inputs.T @ d, d.sum(0) -> inputs.T @ d, d",  # rows that have not been added up
+        "(inputs, W, extra) -> (inputs, y, W, extra); - 1.0 -> - y; d.sum(0) -> 2 * d.sum(0)",
+    ],
+)
+def test_whether_an_argument_is_a_parameter_is_asked_where_its_gradient_is_another(
+    change: str,
+) -> None:
+    with pytest.raises(ValueError, match=r"prediction that is compared with extra; .* W$"):
+        read_function(doubtful(change), "f", None)
+    assert {*read_function(doubtful(change), "f", None, ("W", "extra")).params} == {"W", "extra"}
+
+
+def test_a_gradient_of_all_rows_is_no_target_beside_another_array_that_may_be_one() -> None:
+    def f(inputs: Any, other: Any, extra: Any, W: Any) -> Any:
+        d = inputs @ W + extra - other
+        dextra, dW = -d, inputs.T @ d  # a wrong sign
+        return 0.5 * np.sum(d**2), dW, dextra
+
+    with pytest.raises(ValueError, match=r"prediction that is compared with extra; .* W$"):
+        read_function(f, "f", None)
 
 
 CASES: dict[Callable[..., Any], tuple[set[str], str]] = {
@@ -95,6 +163,10 @@ CASES: dict[Callable[..., Any], tuple[set[str], str]] = {
     with_an_output_bias: ({"W", "c"}, ""),
     of_a_state_space: ({"W", "C"}, ""),
     of_a_structure: ({"W"}, "inputs"),
+    of_a_target_by_another_name: ({"W", "b"}, "goal"),
+    of_a_target_by_any_name: ({"W", "b"}, "aim"),
+    of_probabilities: ({"W"}, "hoped"),
+    of_signs: ({"W"}, "aim"),
 }
 
 
@@ -120,6 +192,41 @@ def test_an_argument_that_is_returned_as_it_was_given_is_no_gradient() -> None:
         return 0.5 * np.sum(d**2), {"W": inputs.T @ d, "inputs": inputs}
 
     assert "not compared" not in read_function(step, "f", None).said
+
+
+def test_a_function_that_fails_at_other_data_raises_the_doubt_all_the_same() -> None:
+    def f(inputs: Any, whole: Any, W: Any) -> Any:
+        assert np.array_equal(whole, np.round(whole))
+        d = inputs @ W - whole
+        dwhole, dW = d, inputs.T @ d
+        return 0.5 * np.sum(d**2), dW, dwhole
+
+    def loss(params: Any) -> Any:
+        return np.sum(params["whole"] * y)
+
+    along = [np.ones(3), np.arange(1.0, 4.0)]
+    with pytest.raises(AssertionError):
+        f(inputs, y, W)
+    params = {"whole": np.round(y)}
+    slopes = find_doubts(
+        ["whole"], params, lambda p: (0.0, {"whole": f(inputs, p["whole"], W)[2]}), loss
+    )
+    assert slopes == [Doubt("whole", False)]
+    assert is_less_array([-2 * v for v in along], along)
+    assert not is_less_array([2 * v for v in along], along)
+    assert not is_less_array([-2 * along[0], -3 * along[1]], along)
+    assert not is_less_array([0 * v for v in along], along)
+
+
+def test_one_difference_over_a_kink_raises_no_doubt_and_two_do() -> None:
+    slopes = np.array([1.0, 2.0, 3.0])
+    assert are_near(slopes, np.array([1.0, 2.0, 9.0]))
+    assert are_near(slopes, 1.009 * slopes)
+    assert not are_near(slopes, np.array([1.0, 8.0, 9.0]))
+    assert not are_near(slopes, 1.02 * slopes)
+
+
+other = seq
 
 
 def loss_of_prediction(seq: Any, y: Any) -> Any:

@@ -132,6 +132,20 @@ def test_a_gradient_that_is_not_finite_is_evaluated_again_for_a_maximum_alone(
     assert count == runs
 
 
+def test_a_loss_that_raises_as_it_is_evaluated_again_keeps_its_first_values() -> None:
+    def loss(p: Params) -> Any:
+        calls.append(p)
+        if len(calls) > 1:
+            raise ZeroDivisionError
+        return jnp.sum(jnp.sqrt(p["a"])) + jnp.max(p["a"])
+
+    calls: list[Params] = []
+    with use_float64():
+        value, slopes, decided = compile_gradient(loss)({"a": np.array([0.0, 1.0])})
+    assert (float(value), len(calls), decided) == (2.0, 2, [])
+    assert slopes["a"].shape == (2,)
+
+
 @pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
 def test_an_installed_package_is_a_library_and_a_file_run_as_main_is_none(
     folder: str, monkeypatch: pytest.MonkeyPatch

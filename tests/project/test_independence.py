@@ -77,6 +77,21 @@ def test_the_first_witness_never_imports_jax_but_in_one_package() -> None:
     assert outside(MAY_IMPORT_JAX, imports_of({"jax", "jaxlib"}, "manual_bptt")) == []
 
 
+def test_a_loss_that_takes_its_namespace_imports_nothing_that_plain_numpy_needs() -> None:
+    script = """
+        import json
+        import numpy as np
+        from bptt_verifier import verify_own_model
+        losses = {"xp": lambda p, xp: (p["w"] ** 2).sum(), "numpy": lambda p: (p["w"] ** 2).sum()}
+        loss, params = losses[sys.argv[1]], {"w": np.ones(2)}
+        assert verify_own_model(lambda p: {"w": 2 * p["w"]}, loss, params, cases=2)
+        names = "numpy_arrays numpy_calls numpy_code numpy_namespace torch_trace user_objects"
+        print(json.dumps([n for n in names.split() if f"bptt_verifier.program.{n}" in sys.modules]))
+    """
+    assert python(script, "xp") == []
+    assert {"numpy_arrays", "numpy_code", "user_objects"} <= {*python(script, "numpy")}
+
+
 def test_only_the_package_that_may_import_jax_is_left_out(tmp_path: Path) -> None:
     package = write_package(
         tmp_path, "witness", jitted_too="import jax", clean="", guilty="from witness import jitted"

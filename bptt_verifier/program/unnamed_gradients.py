@@ -1,0 +1,161 @@
+"""Gradients that have not the name of their array: which result is the gradient of which array.
+
+`return [dW1, dW2]` returns those of `self.W = [A, B]`. Numbers in their names tell which is which,
+or shapes, or the order in one list. They are found only where one way alone is possible: a wrong
+guess would call right gradients wrong.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.program.data_names import PARAMETER, find_kind
+from bptt_verifier.program.gradient_names import CONTAINERS, is_named_gradient, may_be_gradient
+from bptt_verifier.program.leaves import Keys, walk
+from bptt_verifier.program.own_calls import ArrayPlace
+from bptt_verifier.program.own_results import Results, follow, is_array
+from bptt_verifier.program.torch_tensors import to_array
+
+Shapes = Mapping[Keys, tuple[Any, ...]]
+NUMBER = re.compile(r"\d+$")
+
+
+def find_numbered(leaves: Mapping[str, Keys], results: Results) -> dict[str, Keys]:
+    """Find gradients such as dW1 and dW2 of the arrays W[0] and W[1], numbered from 0 or 1.
+
+    Where one of the list has no such gradient, the first or the last number has to tell which.
+    """
+    lists: dict[Keys, dict[int, str]] = {}
+    for name, keys in leaves.items():
+        indices = [key for key in keys if isinstance(key, int)]
+        if len(indices) == 1 and any(isinstance(key, str) for key in keys):
+            members = lists.setdefault(tuple(k for k in keys if isinstance(k, str)), {})
+            members[indices[0]] = name
+    named = {results.name(path) or path[-1]: path for path in reversed(results.list_in_order())}
+    found: dict[str, Keys] = {}
+    for keys, members in lists.items():
+        numbers = range(min(members), max(members) + 2)
+        numbered = {
+            i: path
+            for i in numbers
+            for spelled, path in named.items()
+            if any(is_named_gradient(spelled, f"{keys[-1]}{by}{i}") for by in ("", "_"))
+        }
+        starts = [i for i in numbers[:: len(numbers) - 1] if i in numbered]
+        if len(starts) == 1:
+            first = 0 if starts[0] == numbers[0] else 1
+            found |= {n: numbered[i + first] for i, n in members.items() if i + first in numbered}
+    return found
+
+
+def find_unnamed(
+    places: Mapping[str, ArrayPlace], results: Results, others: Collection[Keys | None] = ()
+) -> dict[str, Keys]:
+    """Find the gradients of all parameters among results, by shapes or by the order in one list.
+
+    The results in `others` are none.
+    """
+    leaves = {name: places[name].keys for name in list_parameters(places)}
+    shapes = {keys: np.shape(places[name].array) for name, keys in leaves.items()}
+    given = {
+        path: np.shape(to_array(follow(results.state, path)))
+        for path in list_gradients(results)
+        if path not in others
+    }
+    paired = pair_shapes(shapes, given)
+    if not paired:
+        paired = pair_lists(shapes, given) or pair_order(shapes, given)
+        numbers = [NUMBER.search(results.name(path)) for path in paired.values()]
+        order = [int(each[0]) for each in numbers if each]
+        if order != sorted(order):
+            return {}
+    return {name: paired[keys] for name, keys in leaves.items() if keys in paired}
+
+
+def list_parameters(places: Mapping[str, ArrayPlace]) -> list[str]:
+    """List the arrays whose names are not those of data or gradients.
+
+    Arguments are none beside attributes and globals, and have usual names of parameters.
+    """
+    names = []
+    for name, place in places.items():
+        words = [key for key in place.keys if isinstance(key, str)] or [""]
+        others = {str(each.keys[0]) for each in places.values()}
+        slopes = words[0] in CONTAINERS or any(is_named_gradient(words[0], o) for o in others)
+        if not (find_kind(words[-1]) or slopes):
+            names.append(name)
+    outside = [name for name in names if places[name].root != "arguments"]
+    return outside or [name for name in names if PARAMETER.match(str(places[name].keys[-1]))]
+
+
+def list_gradients(results: Results) -> list[Keys]:
+    """List the results that may be gradients of any array, and arrays in attributes for them."""
+    found = []
+    for path in results.list_in_order():
+        names = results.list_names(path)
+        if may_name_gradient(names) and not find_kind(names[0][1:]):
+            found.append(path)
+    for path, value in walk(results.state.get("self"), (), ()):
+        if path and path[0] in CONTAINERS and is_array(value):
+            found.append(("self", *path))
+    return found
+
+
+def returns_no_gradient(results: Results) -> bool:
+    """True if no result may be the gradient of an array by its name, data included."""
+    caches = [("result", *path) for path in results.caches]
+    paths = [path for path in results.list_in_order() if path[:2] not in caches]
+    return not any(may_name_gradient(results.list_names(path)) for path in paths)
+
+
+def may_name_gradient(names: Sequence[str]) -> bool:
+    """True if the names on a path, the innermost first, may be those of a gradient."""
+    return bool(CONTAINERS & {*names}) or may_be_gradient(names[0])
+
+
+def pair_shapes(shapes: Shapes, given: Shapes) -> dict[Keys, Keys]:
+    """Pair arrays with the only results of their shapes; empty where one has none, or several."""
+    pairs = {keys: [p for p, other in given.items() if other == s] for keys, s in shapes.items()}
+    one_each = len({*shapes.values()}) == len(shapes) and all(len(p) == 1 for p in pairs.values())
+    return {keys: paths[0] for keys, paths in pairs.items()} if one_each else {}
+
+
+def pair_lists(shapes: Shapes, given: Shapes) -> dict[Keys, Keys]:
+    """Pair lists of arrays with the only lists of results that have the same shapes in order."""
+    lists, others = group(shapes), group(given)
+    paired = pair_shapes(
+        {keys: tuple(shapes[k] for k in members) for keys, members in lists.items()},
+        {keys: tuple(given[k] for k in members) for keys, members in others.items()},
+    )
+    return {
+        one: other
+        for keys, path in paired.items()
+        for one, other in zip(lists[keys], others[path], strict=True)
+    }
+
+
+def pair_order(shapes: Shapes, given: Shapes) -> dict[Keys, Keys]:
+    """Pair the arrays in one list with those in the only list of as many results, in order.
+
+    Lists in them have the same lengths, or all arrays the same shapes in order.
+    """
+    if len({keys[:1] for keys in shapes}) != 1 or any(len(keys) < 2 for keys in shapes):
+        return {}
+    found = set()
+    for length in (1, 2):
+        for start in {path[:length] for path in given}:
+            paths = [path for path in given if path[:length] == start and len(path) > length]
+            same = [path[length:] for path in paths] == [keys[1:] for keys in shapes]
+            if same or [given[path] for path in paths] == [*shapes.values()]:
+                found.add(tuple(paths))
+    return dict(zip(shapes, *found, strict=True)) if len(found) == 1 else {}
+
+
+def group(paths: Mapping[Keys, Any]) -> dict[Keys, list[Keys]]:
+    """Group paths by the list that they lead to."""
+    found: dict[Keys, list[Keys]] = {}
+    for path in paths:
+        found.setdefault(path[:-1], []).append(path)
+    return found
