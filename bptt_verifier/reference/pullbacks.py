@@ -20,7 +20,7 @@ from bptt_verifier.program.numpy_code import trace_arrays
 from bptt_verifier.program.precision import list_inner, use_float64
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.program.torch_trace import trace_tensors
-from bptt_verifier.reference.overflows import find_overflowing
+from bptt_verifier.reference.overflows import find_overflowing, has
 from bptt_verifier.tolerance.formats import (
     allow_elementary,
     find_largest,
@@ -34,6 +34,7 @@ Arrays = Mapping[str, Array]
 Forward = Callable[..., Any]
 REMEDY = "leave out conversions and dtypes in the forward pass that states the function"
 SMALL = 4096  # entries of all arguments; beyond, optimising a compilation pays
+UNROLLED = 100  # operations without a loop; beyond, calling each of them is quicker than compiling
 SAME = 1e-9  # relative difference of two float64 computations of one forward pass, at most
 NO_ROUNDING = 2.0**-60  # a unit roundoff that changes no number in float64
 
@@ -111,6 +112,7 @@ class JaxPullback(Pullback):
         super().__init__(forward, arguments)
         self.compiled: dict[int, Any] = {}  # by the number of points
         self.noisy: dict[Roundoff, Any] = {}  # by the format that is imitated
+        self.is_unrolled = False  # and has so many operations that a compilation takes longest
         self.is_small = sum(v.size for v in arguments.leaves.values()) <= SMALL
 
     def find_structure(self) -> Any:
@@ -119,6 +121,7 @@ class JaxPullback(Pullback):
         with use_float64():
             shape: Any
             jaxpr, shape = jax.make_jaxpr(self.trace(point), return_shape=True)(to_jax(point))
+        self.is_unrolled = len(jaxpr.eqns) > UNROLLED and not has(jaxpr.jaxpr, is_loop)
         narrower = find_narrowing(jaxpr.jaxpr)
         if narrower:
             raise ValueError(f"the forward pass converts float64 to {narrower}: {REMEDY}")
@@ -180,6 +183,11 @@ class JaxPullback(Pullback):
         form = Roundoff(unit, allow_elementary(dtype), *limits)
         with use_float64():
             at, back = stack(points), stack(cotangents)
+            if self.is_unrolled:
+                every = jax.vmap(self.make_noisy(at, form), in_axes=(0, 0, None, None))
+                salts = jnp.arange(SAMPLES + 1, dtype=jnp.uint64)
+                found = every(salts, jnp.where(salts > 0, unit, 0.0), at, back)
+                return Pulled(*jax.tree.map(lambda each: np.asarray(each[1:] - each[0]), found))
             noisy = self.add_errors(at, form)
             exact = noisy(jnp.uint64(0), 0.0, at, back)
             samples = [noisy(jnp.uint64(k + 1), unit, at, back) for k in range(SAMPLES)]
@@ -189,9 +197,12 @@ class JaxPullback(Pullback):
     def add_errors(self, at: Any, form: Roundoff) -> Any:
         """Compile outputs and pull-back for stacked points, with an error after every operation."""
         if form not in self.noisy:
-            every = jax.vmap(add_noise(self.make_single(at), form), in_axes=(None, None, 0, 0))
-            self.noisy[form] = jax.jit(every, compiler_options=UNOPTIMISED)
+            self.noisy[form] = jax.jit(self.make_noisy(at, form), compiler_options=UNOPTIMISED)
         return self.noisy[form]
+
+    def make_noisy(self, at: Any, form: Roundoff) -> Any:
+        """Make outputs and pull-back for stacked points, with an error after every operation."""
+        return jax.vmap(add_noise(self.make_single(at), form), in_axes=(None, None, 0, 0))
 
     def find_overflows(
         self, points: Sequence[Arrays], cotangents: Sequence[Arrays], largest: float
@@ -425,6 +436,11 @@ def find_narrowing(jaxpr: Any) -> str:
             if old == np.float64 and is_floating(new) and new != np.float64:
                 return str(new)
     return ""
+
+
+def is_loop(equation: Any) -> bool:
+    """Tell whether an operation is a loop, which is compiled each time it is called alone."""
+    return equation.primitive.name in {"scan", "while"}
 
 
 def names_torch(forward: Forward) -> bool:
