@@ -25,7 +25,8 @@ class Question(NamedTuple):
 
     `elsewhere` are the answers so far at other arguments or cotangents. `wrong` are the gradients
     that are known to be wrong, whose errors say little of their rounding. `precise` are those whose
-    errors scatter as in the arguments' own format.
+    errors scatter as in the arguments' own format, and `noisy` those with noise that no rounding
+    makes.
     """
 
     calls: KernelCalls
@@ -36,6 +37,7 @@ class Question(NamedTuple):
     elsewhere: list[dict[str, Array]]
     wrong: frozenset[str] = frozenset()
     precise: frozenset[str] = frozenset()
+    noisy: frozenset[str] = frozenset()
 
     def ask(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
         """Ask at the case, with other arguments or cotangents; the answers are in float64."""
@@ -113,6 +115,7 @@ def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Que
     wrong = frozenset(found.wrong)
     noises = {name: each.noise for name, each in found.nearest.gradients.items()}
     precise = frozenset(n for n, each in noises.items() if each.relative <= COARSE * each.unit)
-    question = Question(calls, found.case, other, {}, tolerance, [], wrong, precise)
+    noisy = frozenset(found.noisy)
+    question = Question(calls, found.case, other, {}, tolerance, [], wrong, precise, noisy)
     answer = question.ask()
     return None if answer is None else question._replace(answer=answer)

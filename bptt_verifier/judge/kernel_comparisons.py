@@ -1,6 +1,7 @@
 """Comparisons of a kernel's outputs and gradients with the exact ones, at neighbours of a case."""
 
 from collections.abc import Callable, Container, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 
 from bptt_verifier.judge.kernel_calls import Answer, KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase, Neighbours, draw_neighbours
+from bptt_verifier.judge.kernel_noise import Measured, find_excessive_noise
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.reference.pullbacks import Pullback, name_outputs
@@ -38,9 +40,6 @@ SETTLED = 1.5
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 
-Measured = dict[str, Measurement]
-
-
 class Found(NamedTuple):
     """What was found at the neighbours of a case, by the names of gradients and of outputs.
 
@@ -48,16 +47,18 @@ class Found(NamedTuple):
     the kernel's own outputs, none if it does not supply them. `unsure` are gradients whose errors
     are neither rounding nor certainly a mistake. `overflowing` are outputs of which entries are
     left out. `near` is what was found nearer to the point, if these neighbours are further away.
+    `noisy` are gradients with noise that no rounding makes, and how far it is beyond its limit.
     """
 
     case: KernelCase
     submitted: dict[str, Array]
     exact: dict[str, Array]
-    gradients: Measured
-    outputs: Measured
+    gradients: dict[str, Measurement]
+    outputs: dict[str, Measurement]
     unsure: frozenset[str] = frozenset()
     overflowing: frozenset[str] = frozenset()
     near: Any = None
+    noisy: Mapping[str, float] = MappingProxyType({})
 
     @property
     def nearest(self) -> "Found":
@@ -72,7 +73,7 @@ class Found(NamedTuple):
     def wrong(self) -> list[str]:
         """The gradients and outputs that are wrong."""
         every = self.gradients | self.outputs
-        return [name for name, each in every.items() if each.wrong]
+        return [name for name, each in every.items() if each.wrong or name in self.noisy]
 
 
 def compare_kernel(calls: KernelCalls, case: KernelCase, tests: int, seed: int) -> Found | Mistake:
@@ -82,14 +83,23 @@ def compare_kernel(calls: KernelCalls, case: KernelCase, tests: int, seed: int) 
     is drawn anew.
     """
     near = measure_at(calls, case, case.distance, tests, seed)
-    if isinstance(near, Mistake) or not near.wrong or case.distance == IN_HALF:
-        return near if isinstance(near, Mistake) else check_outputs(near)
+    if isinstance(near, Mistake):
+        return near
+
+    def measure_gradients(distance: float) -> Measured | None:
+        found = measure_at(calls, case, distance, tests, seed)
+        return None if isinstance(found, Mistake) else found.gradients
+
+    noisy = find_excessive_noise(calls, case, near.gradients, measure_gradients, seed)
+    if not near.wrong or case.distance == IN_HALF:
+        return check_outputs(near._replace(noisy=noisy))
     far = measure_at(calls, case, IN_HALF, tests, seed, near)
     if isinstance(far, Mistake):
         return far
     right = [name for name in near.wrong if name not in far.wrong]
     vague = {n for n in right if is_mistake(near, n, far.measured(n).resolution)}
-    return check_outputs(far._replace(unsure=far.unsure | vague, near=near))
+    near = near._replace(noisy=noisy)
+    return check_outputs(far._replace(unsure=far.unsure | vague, near=near, noisy=noisy))
 
 
 def is_mistake(found: Found, name: str, resolution: float) -> bool:

@@ -1,10 +1,12 @@
 """What is wrong with a kernel's gradients: names for single gradients, places, and sizes."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from bptt_verifier.judge.kernel_axes import is_time_axis
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_comparisons import Found, find_result_dtype
 from bptt_verifier.judge.kernel_places import (
@@ -16,12 +18,14 @@ from bptt_verifier.judge.kernel_places import (
     select_telling,
 )
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.reference.pullbacks import Pullback
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit
 from bptt_verifier.tolerance.projections import measure, root_mean_square
 
 # Right and wrong settings differ by chance in whether 2 or 4 divides a size.
 SMALLEST_TILE = 8
+OF_WHOLE = frozenset("zero-gradient sign-flipped constant-factor transposed-gradient".split())
 ROUNDINGS = 4  # units of the dtype that an explanation may leave of a gradient
 EXPLAINED = 16  # in a coarser format, this part of the mistake that it explains
 
@@ -32,7 +36,10 @@ def diagnose_kernel(every: Sequence[KernelCalls], found: Sequence[Found]) -> tup
     mistakes: dict[tuple[str, str], list[str]] = {}
     for name in wrong:
         cases = [each.nearest for each in found if name in each.wrong]
-        mistakes.setdefault(name_gradient(name, cases, every), []).append(name)
+        kind, said = name_gradient(name, cases, every)
+        if kind in OF_WHOLE and (where := describe_settings(name, found)):
+            kind, said = "wrong-at-other-sizes", f"{said} in {where}"
+        mistakes.setdefault((kind, said), []).append(name)
     sizes = find_wrong_sizes(every, found)
     named = (
         Mistake(kind, f"in the gradient{'s'[: len(names) > 1]} for {', '.join(names)}, {said}.",
@@ -52,21 +59,39 @@ def name_gradient(
     for kind, said, change in list_explanations(name, cases):
         if all(explains(each, name, change) for each in cases):
             return kind, said
-    data = [every[each.case.setting].arguments.data for each in cases]
-    lengths = {find_beyond_length(*each, name) for each in zip(cases, data, strict=True)}
+    noise = max(each.noisy.get(name, 0.0) for each in cases)
+    if noise:
+        return "noise-beyond-rounding", describe_noise(cases)
+    given = [every[each.case.setting].arguments for each in cases]
+    arrays = [{**each.data, **each.leaves} for each in given]
+    lengths = {find_beyond_length(*each, name) for each in zip(cases, arrays, strict=True)}
     if len(lengths) == 1 and "" not in lengths:
         return "wrong-beyond-length", f"entries beyond {lengths.pop()} alone are wrong"
-    places = find_common_places(name, cases)
-    if places:
-        kind = max(places, key=lambda place: ("tile" in place.name, len(place.indices) < 2)).name
-        where = " and ".join(place.said for place in places)
-        return kind, f"entries are wrong {where}{describe_share(name, cases, places)}"
-    zeros = find_zero_indices(cases[0], name)
-    if zeros is not None:
-        return zeros.name, f"entries are zero {zeros.said}, and others are wrong as well"
+    for alike in group_by_shape(name, cases):
+        places = find_common_places(name, alike)
+        if places:
+            kind = max(places, key=lambda each: ("tile" in each.name, len(each.indices) < 2)).name
+            pullback = every[alike[0].case.setting].pullback
+            where = " and ".join(
+                each.said + describe_first(each, name, alike[0], pullback) for each in places
+            )
+            return kind, f"entries are wrong {where}{describe_share(name, alike, places)}"
+        zeros = find_zero_indices(alike[0], name)
+        if zeros is not None:
+            return zeros.name, f"entries are zero {zeros.said}, and others are wrong as well"
     return (
         "unknown",
         f"entries are wrong at no place that stands out{describe_share(name, cases, [])}",
+    )
+
+
+def describe_noise(cases: Sequence[Found]) -> str:
+    """Describe noise of gradients that no rounding makes."""
+    noise = max(each.gradients[name].noise.relative for each in cases for name in each.noisy)
+    return (
+        f"errors scatter by up to {noise:.2g} of its size (root mean square), and as much between "
+        "arguments that differ in their last digits alone, where rounding scatters less in any "
+        "format"
     )
 
 
@@ -110,13 +135,46 @@ def leaves_rounding(submitted: Array, expected: Array, exact: Array, dtype: Any)
     return len(errors) < 2 or not measure(errors, expected, dtype, 10 * errors[0].size).wrong
 
 
+def group_by_shape(name: str, cases: Sequence[Found]) -> list[list[Found]]:
+    """Group cases by the shape of a gradient, the largest first, in which places show best."""
+    groups: dict[tuple[int, ...], list[Found]] = {}
+    for each in cases:
+        groups.setdefault(each.exact[name].shape, []).append(each)
+    return [groups[shape] for shape in sorted(groups, key=lambda shape: -prod(shape))]
+
+
 def find_common_places(name: str, cases: Sequence[Found]) -> list[WrongIndices]:
-    """Find the places at which a gradient is wrong in every case of the same shape."""
-    shape = cases[0].exact[name].shape
-    alike = [each for each in cases if each.exact[name].shape == shape]
-    first, *others = ([*list_places(each.gradients[name])] for each in alike)
+    """Find the places at which a gradient is wrong in every case; all of them have one shape."""
+    first, *others = ([*list_places(each.gradients[name])] for each in cases)
     common = [place for place in first if all(place in each for each in others)]
     return select_telling(common, cases[0].exact[name])
+
+
+def describe_first(place: WrongIndices, name: str, found: Found, pullback: Pullback) -> str:
+    """Describe which of the early steps a backward pass reaches first; empty for other places."""
+    last = place.indices[-1]
+    early = place.name == "wrong-range" and place.indices[0] == 0
+    if not early or not is_time_axis(pullback, found.case, name, place.axis):
+        return ""
+    return f" (going backward, {last} is the first)"
+
+
+def describe_settings(name: str, found: Sequence[Found]) -> str:
+    """Describe the settings in which alone a gradient is wrong; empty if it is in all of them.
+
+    Where it is zero to rounding, as that of W at T = 1, it is neither.
+    """
+    testable = [each for each in found if np.isfinite(each.gradients[name].resolution)]
+    wrong = {each.case.setting for each in found if name in each.wrong}
+    right = {each.case.setting for each in testable} - wrong
+    if not right:
+        return ""
+    said = ("setting" if len(each) == 1 else "settings" for each in (wrong, right))
+    of_wrong, of_right = (
+        f"{word} {', '.join(str(k + 1) for k in sorted(each))}"
+        for word, each in zip(said, (wrong, right), strict=True)
+    )
+    return f"{of_wrong}, and right in {of_right}"
 
 
 def find_zero_indices(found: Found, name: str) -> WrongIndices | None:

@@ -19,7 +19,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.pullbacks import Arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
-from bptt_verifier.tolerance.projections import root_mean_square
+from bptt_verifier.tolerance.projections import APPROXIMATE, root_mean_square
 
 GROWING = 6  # answers in a row that grow by equal steps
 ALIKE = 0.9  # of the entries that change, at least
@@ -90,16 +90,19 @@ def find_noise(question: Question, before: Arrays, again: Arrays) -> str:
     """Find a gradient that changes by more than sums in another order explain; empty if none does.
 
     A number that is rounded to a coarser format inside may turn a change of its last bit into one
-    of that format. That is ruled out where half of the gradients are as precise as the arguments.
+    of that format. That is ruled out where half of the gradients are as precise as the arguments,
+    and where the noise is none of rounding.
     """
     half = any(is_half(value.dtype) for value in question.case.point.values())
-    own_format = not half and 2 * len(question.precise) >= len(before)
+    known = question.precise | question.noisy
+    own_format = not half and 2 * len(known) >= len(before)
     for name, value in before.items():
         change = np.abs(again[name] - value)
         size = root_mean_square(change)
         changed = change > OWN * np.abs(value)
         everywhere = np.count_nonzero(changed) >= ALIKE * max(1, int(np.count_nonzero(value)))
         least = VISIBLE if own_format and name not in question.precise and everywhere else RANDOM
+        least = APPROXIMATE if name in question.noisy else least
         large = size > max(least * root_mean_square(value), COARSE_NOISE * question.find_size(name))
         if large and size > TWICE * question.imitate_sums(name):
             return name
@@ -218,11 +221,16 @@ def find_dependence_on_layout(question: Question) -> Mistake | None:
 
 
 def find_unread_argument(question: Question) -> Mistake | None:
-    """Change one argument, on which the gradients depend, of a kernel that is right at the case.
+    """Find an argument that a kernel does not read, which is right at the case.
 
-    Where no number changes, the kernel has the argument from elsewhere.
+    It has the argument from elsewhere. A wrong kernel may have left out the factors alone.
     """
-    if question.wrong or not any(value.any() for value in question.answer.values()):
+    return None if question.wrong else find_kept_argument(question)
+
+
+def find_kept_argument(question: Question) -> Mistake | None:
+    """Change one argument on which the gradients depend, and find that no number changes."""
+    if not any(value.any() for value in question.answer.values()):
         return None
     before = question.pull_back()
     for name in question.case.point:

@@ -20,7 +20,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import Program, trace
-from bptt_verifier.reference.pullbacks import JaxPullback, select_traced, widen
+from bptt_verifier.reference.pullbacks import JaxPullback, TorchPullback, select_traced, widen
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
 from bptt_verifier.tolerance.noise import SAFETY
@@ -37,6 +37,8 @@ def find_wrong_operation(calls: KernelCalls, found: Found) -> tuple[Mistake, ...
     Empty where none does, where noise hides too much, or where the operations are not known.
     """
     pullback = calls.pullback
+    if isinstance(pullback, TorchPullback):
+        pullback = pullback.traced
     if not isinstance(pullback, JaxPullback) or not pullback.is_small:
         return ()
     coarse = any(is_half(found.submitted[name].dtype) for name in found.gradients)

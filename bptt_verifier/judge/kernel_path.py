@@ -12,7 +12,7 @@ from bptt_verifier.judge.kernel_answers import Question, prepare_question
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
 from bptt_verifier.judge.kernel_comparisons import OVERFLOW, Found, compare_kernel
-from bptt_verifier.judge.kernel_memory import describe_indeterminacy, is_unwritten
+from bptt_verifier.judge.kernel_memory import OF_MEMORY, describe_indeterminacy, is_unwritten
 from bptt_verifier.judge.kernel_places import draw_map
 from bptt_verifier.judge.kernel_questions import EVERY, find_lazy_answer
 from bptt_verifier.judge.path import Judgement
@@ -24,6 +24,7 @@ from manual_bptt.inputs import require_at_least
 
 CASES = 3  # cases of each setting: the arguments given, and drawn ones
 SHOWN = 20  # entries of a row that a report shows
+VAGUE = frozenset(("unknown", "noise-beyond-rounding"))  # which say less than a failed question
 RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger factor on all of it
 
 
@@ -54,6 +55,7 @@ class KernelJudgement(Judgement):
         self.found: list[Found] = []
         self.left_out: list[str] = []
         self.asked: list[Question] = []
+        self.lazy: tuple[Mistake, ...] = ()  # the question that the kernel fails
 
     @abstractmethod
     def describe(self) -> Iterable[str]:
@@ -77,8 +79,12 @@ class KernelJudgement(Judgement):
         omitted = *describe_overflow(self.left_out), *describe_outputs(self.found)
         if not self.found:
             return Report(self.name, Verdict.INCONCLUSIVE, notes=omitted)
-        answers = (find_lazy_answer(each, self.questions) for each in self.asked)
-        lazy = tuple(map(self.reword, next(filter(None, answers), ())))
+        # Noise answers no other question than that of calls and memory.
+        answers = (
+            find_lazy_answer(each, OF_MEMORY if each.noisy else self.questions)
+            for each in self.asked
+        )
+        self.lazy = lazy = tuple(map(self.reword, next(filter(None, answers), ())))
         parameters = summarise_kernel(self.found)
         verdict = overall(each.verdict for each in parameters.values())
         changing = () if lazy else filter(None, map(describe_indeterminacy, self.asked))
@@ -89,7 +95,7 @@ class KernelJudgement(Judgement):
         if verdict is not Verdict.DISAGREES:
             return report
         call = f"{self.call}, seed={self.seed}, cases={self.number})"
-        named = [each for each in self.explain() if not (lazy and each.name == "unknown")]
+        named = [each for each in self.explain() if not (lazy and each.name in VAGUE)]
         example = show_worst(self.found, self.every, call)
         return report._replace(mistakes=(*lazy, *named), counterexample=example)
 
@@ -167,7 +173,8 @@ def compare_gradient(found: Found, name: str) -> Comparison:
     entry = tuple(int(i) for i in np.unravel_index(place, measured.mean.shape))
     yours, exact = (float(each[name][(0, *entry)]) for each in (found.submitted, found.exact))
     limit = float(measured.limit[entry])
-    return Comparison(name, measured.excess, entry, yours, exact, limit, measured.resolution)
+    excess = max(measured.excess, found.noisy.get(name, 0.0))
+    return Comparison(name, excess, entry, yours, exact, limit, measured.resolution)
 
 
 def find_zeros(found: Sequence[Found]) -> list[str]:

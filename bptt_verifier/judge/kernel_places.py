@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.judge.kernel_axes import find_ends
 from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.tolerance.projections import Measurement
@@ -143,7 +144,7 @@ def describe_range(first: int, last: int, size: int) -> tuple[str, str]:
     said = f"at indices {first} to {last}"
     if end and (start or first == 0):
         said += f", between multiples of {min(start or end, end)}"
-    return "wrong-range", said + f" (going backward, {last} is the first)" * (first == 0)
+    return "wrong-range", said
 
 
 def find_tile(index: int, size: int) -> int:
@@ -192,27 +193,12 @@ def list_some(indices: Sequence[int]) -> str:
     return ", ".join(map(str, indices[:LISTED])) + (", …" if len(indices) > LISTED else "")
 
 
-def find_beyond_length(found: Found, data: Mapping[str, Any], name: str) -> str:
-    """Find the lengths beyond which alone a gradient is wrong; empty if there are none.
-
-    Lengths are integers, one for each index of one axis, that are at most another axis' size.
-    """
+def find_beyond_length(found: Found, arrays: Mapping[str, Any], name: str) -> str:
+    """Find the lengths, or the mask, beyond which alone a gradient is wrong; empty for none."""
     wrong = found.nearest.gradients[name].wrong_entries
-    for label, given in data.items():
-        lengths = np.asarray(given)
-        if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or not wrong.any():
-            continue
-        for of in range(wrong.ndim):
-            for along in range(wrong.ndim):
-                fits = of != along and wrong.shape[of] == len(lengths)
-                if not fits or lengths.max() > wrong.shape[along] or lengths.min() < 0:
-                    continue
-                shape = [-1 if axis == of else 1 for axis in range(wrong.ndim)]
-                index = np.arange(wrong.shape[along])
-                index = index.reshape([-1 if axis == along else 1 for axis in range(wrong.ndim)])
-                beyond = index >= lengths.reshape(shape)
-                if not (wrong & ~beyond).any() and (wrong & beyond).any():
-                    return label
+    for label, beyond in find_ends(arrays, wrong.shape):
+        if not (wrong & ~beyond).any() and (wrong & beyond).any():
+            return label
     return ""
 
 

@@ -22,13 +22,18 @@ ONE_MORE = 3.0  # times one rounding of the result: several roundings of the sam
 def describe_kernel_precision(
     every: Sequence[KernelCalls], found: Sequence[Found]
 ) -> Iterator[str]:
-    """Describe what errors would have been seen, and the precision at work inside."""
+    """Describe what errors would have been seen, and the precision at work inside.
+
+    The precision is that of a kernel that is right at all cases.
+    """
     right = [each for each in found if not each.wrong]
     right = [each._replace(gradients=select_testable(each.gradients)) for each in right]
     right = [each for each in right if each.gradients]
     if not right:
         return
     yield describe_resolution(right)
+    if any(each.wrong for each in found):
+        return  # what is wrong elsewhere may scatter here as rounding in a coarser format does
     explained = dict.fromkeys(n for each in right for n, m in each.gradients.items() if m.explained)
     if explained:
         yield (
@@ -62,7 +67,10 @@ def describe_kernel_precision(
         if is_half(each.submitted[name].dtype)
     ]
     if halves and np.median(halves) >= ONE_MORE:
-        yield "Sums or states inside are evidently rounded to 16 bits."
+        yield (
+            "Sums or states inside are evidently rounded to 16 bits; random errors of this size "
+            "cannot be told from that."
+        )
 
 
 def select_testable(gradients: Mapping[str, Measurement]) -> dict[str, Measurement]:
@@ -71,32 +79,55 @@ def select_testable(gradients: Mapping[str, Measurement]) -> dict[str, Measureme
 
 
 def describe_resolution(found: Sequence[Found]) -> str:
-    """Describe the relative error of a gradient that would have been seen."""
-    wholes, entries = dict[str, float](), dict[str, float]()
+    """Describe the errors of a gradient that would have been seen.
+
+    An error in proportion to a gradient shows in its projection. In any other direction, one whose
+    squares sum to more than those of all entries' limits exceeds the limit of an entry.
+    """
+    wholes, others, entries = dict[str, float](), dict[str, float](), dict[str, float]()
     hidden = 0.0
     for each in found:
         for name, measured in each.gradients.items():
-            limit = float(np.quantile(measured.limit, MOST))
-            entry = limit / max(root_mean_square(each.exact[name]), TINY)
+            size = max(root_mean_square(each.exact[name]), TINY)
             hidden = max(hidden, measure_hidden(measured, each.exact[name]))
-            wholes[name] = min(wholes.get(name, np.inf), measured.resolution)
-            entries[name] = min(entries.get(name, np.inf), entry)
+            for known, value in (
+                (wholes, measured.resolution),
+                (others, root_mean_square(measured.limit) / size),
+                (entries, float(np.quantile(measured.limit, MOST)) / size),
+            ):
+                known[name] = min(known.get(name, np.inf), value)
     finite = {name: value for name, value in wholes.items() if np.isfinite(value)}
     if not finite:
         return "No error would have been seen: the gradients are zero."
-    worst = max(finite, key=lambda name: finite[name])
-    entry = max(entries[name] for name in finite)
-    said = (
-        f"Relative errors of a whole gradient above {format_share(finite[worst])} would have been "
-        f"seen (that of {worst}; the others are sharper), and in nine of ten single entries those "
-        f"above {format_share(entry)} of the gradient's root mean square."
-    )
+    blind = [name for name, value in finite.items() if value >= 1]
+    seen = {name: value for name, value in finite.items() if value < 1}
+    said = []
+    if seen:
+        worst = max(seen, key=lambda name: seen[name])
+        sharper = "; the others are sharper" if len(seen) > 1 else ""
+        other, entry = (max(known[name] for name in seen) for known in (others, entries))
+        said.append(
+            "These errors would have been seen: one in proportion to a gradient, such as a factor "
+            f"on all of it, above {format_share(seen[worst])} (of {worst}{sharper}); one in any "
+            f"other direction {format_limit(other)}; and one of a single entry, in nine of ten, "
+            f"{format_limit(entry)}, relative to its gradient (root mean square)."
+        )
+    if blind:
+        said.append(
+            f"No error of the gradient{'s'[: len(blind) > 1]} for {', '.join(blind)} as large as "
+            "the gradient itself would have been seen."
+        )
     if hidden:
-        said += (
-            f" Up to {format_share(hidden)} of the entries of a gradient are so small beside the "
+        said.append(
+            f"Up to {format_share(hidden)} of the entries of a gradient are so small beside the "
             "others that an error of their own size in one of them would not have been seen."
         )
-    return said
+    return " ".join(said)
+
+
+def format_limit(value: float) -> str:
+    """Format from which size an error is seen, relative to a gradient."""
+    return f"above {format_share(value)}" if value < 1 else "only if it is as large as the gradient"
 
 
 def measure_hidden(measured: Measurement, exact: Array) -> float:

@@ -4,7 +4,7 @@ Each asks the kernel again, with cotangents, arguments or memory that are change
 effect on the gradients is known.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from bptt_verifier.judge.kernel_answers import TWICE, Question
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_memory import OF_MEMORY
+from bptt_verifier.judge.kernel_places import list_some
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.pullbacks import Arrays
 from bptt_verifier.report import Mistake
@@ -109,36 +110,82 @@ def find_remainder(question: Question, zero: Arrays) -> str:
 
 
 def find_mixed_rows(question: Question) -> Mistake | None:
-    """Change one index of an argument where that changes no exact gradient at the others.
+    """Change indices of an argument where that changes no exact gradient at the others.
 
-    One that is zero, as that of a step function, depends on nothing, and any other on too much.
+    Of a wrong kernel, cotangents are changed as well, and any two indices are told apart.
     """
     before = question.pull_back()
     for name, value in question.case.point.items():
-        if not before[name].any():
+        for axis, size in enumerate(value.shape):
+            for moved in list_moved(size, question.wrong):
+                point = change_indices(question.case.point, question.other.point, name, axis, moved)
+                found = find_influence(question, before, name, [(name, axis)], moved, point=point)
+                if found is not None:
+                    return found
+    given = question.case.cotangents
+    for name, value in given.items() if question.wrong else ():
+        for axis, size in enumerate(value.shape):
+            axes = [(of, g.shape) for of, g in before.items()]
+            places = [(of, k) for of, shape in axes for k, n in enumerate(shape) if n == size]
+            for moved in list_moved(size, question.wrong):
+                other = change_indices(given, question.other.cotangents, name, axis, moved)
+                what = f"the cotangent of {name}"
+                found = find_influence(question, before, what, places, moved, cotangents=other)
+                if found is not None:
+                    return found
+    return None
+
+
+def list_moved(size: int, wrong: Collection[str]) -> list[Array]:
+    """List which indices of an axis are changed together: the first one, or by bits of a number.
+
+    By the bits, of any two indices one is changed without the other.
+    """
+    index = np.arange(size)
+    bits = range((size - 1).bit_length() if size else 0)
+    return [(index >> bit) % 2 == 0 for bit in bits] if wrong else [index == 0][: size - 1]
+
+
+def change_indices(
+    arrays: Arrays, others: Arrays, name: str, axis: int, moved: Array
+) -> dict[str, Array]:
+    """Take one array's numbers from others at some indices of an axis."""
+    shape = [-1 if k == axis else 1 for k in range(arrays[name].ndim)]
+    return dict(arrays) | {name: np.where(moved.reshape(shape), others[name], arrays[name])}
+
+
+def find_influence(
+    question: Question,
+    before: Arrays,
+    what: str,
+    places: Sequence[tuple[str, int]],
+    moved: Array,
+    **changed: Arrays,
+) -> Mistake | None:
+    """Find a gradient that changes at other indices than those that were moved.
+
+    `places` are gradients, each with an axis. Those are asked whose exact numbers at the other
+    indices stay. A gradient of zeros, as that of a step function, depends on nothing.
+    """
+    exact, again = question.pull_back(**changed), None
+    for name, axis in places:
+        before_axis: tuple[Any, ...] = (slice(None),) * axis
+        others, here = (*before_axis, ~moved), (*before_axis, moved)
+        if not before[name].any() or not is_unchanged(exact[name][others], before[name][others]):
             continue
-        for axis in range(value.ndim):
-            if value.shape[axis] < 2:
-                continue
-            first: Any = (slice(None),) * axis + (slice(0, 1),)
-            others: Any = (slice(None),) * axis + (slice(1, None),)
-            moved = value.copy()
-            moved[first] = question.other.point[name][first]
-            point = dict(question.case.point) | {name: moved}
-            exact = question.pull_back(point)[name]
-            if not is_unchanged(exact[others], before[name][others]):
-                continue
-            again = question.ask(point)
-            if again is None:
-                continue
-            changed = {name: question.answer[name] + exact - before[name]}
-            changed[name][first] = again[name][first]
-            if question.differs(again, changed):
-                said = (
-                    f"the gradient for {name} at other indices of axis {axis} changes with index 0 "
-                    f"of {name}, on which it does not depend."
-                )
-                return Mistake("rows-influence-one-another", said, {"gradients": [name]})
+        again = question.ask(**changed) if again is None else again
+        if again is None:
+            return None
+        expected = question.answer[name] + exact[name] - before[name]
+        expected[here] = again[name][here]
+        if question.differs(again, {name: expected}):
+            indices = [int(i) for i in np.flatnonzero(moved)]
+            which = "index" if len(indices) == 1 else "indices"
+            said = (
+                f"the gradient for {name} at other indices of axis {axis} changes with {which} "
+                f"{list_some(indices)} of {what}, on which it does not depend."
+            )
+            return Mistake("rows-influence-one-another", said, {"gradients": [name]})
     return None
 
 

@@ -11,6 +11,7 @@ from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
 from bptt_verifier.judge.submission import Call, Expected
 from bptt_verifier.mistakes.black_box import diagnose_black_box
+from bptt_verifier.mistakes.in_clipping import LIMITS
 from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
@@ -99,6 +100,16 @@ class OwnSubject(Subject):
         return [
             case._replace(arguments={n: v * v.dtype.type(f) for n, v in values}) for f in factors
         ]
+
+    def describe_unseen(self, compared: Sequence[Compared]) -> Iterable[str]:
+        """Describe from which limit on clipping would not have been seen, if code has such ones."""
+        entries = (np.abs(found.values[n]) for found in compared for n in found.gradients)
+        largest = max((float(each.max(initial=0.0)) for each in entries), default=0.0)
+        if largest < max(LIMITS):
+            yield (
+                f"No entry of a gradient exceeds {largest:.2g} in any case: code that clips to a "
+                "larger limit changes none of them, and would not have been seen to clip."
+            )
 
     def describe_sizes(self, found: Compared) -> str:
         """Describe the case and the shapes of the parameters."""

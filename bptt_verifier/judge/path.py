@@ -262,4 +262,8 @@ class SubjectJudgement(Judgement):
         cases, probes = settled[:count], settled[count:]
         effort = self.timeout, self.progress
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
-        return state_excused_resolutions(report, compared, settled)
+        report = state_excused_resolutions(report, compared, settled)
+        if report.verdict is not Verdict.AGREES:
+            return report
+        unseen = self.subject.describe_unseen(compared)
+        return report._replace(notes=(*report.notes, *unseen))

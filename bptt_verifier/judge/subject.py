@@ -116,6 +116,10 @@ class Subject(ABC):
         """Find the largest size of each kind in these cases, by its letter."""
         return {}
 
+    def describe_unseen(self, compared: Sequence[Compared]) -> Iterable[str]:
+        """Describe what no case could have shown, where the submission agrees at all of these."""
+        return ()
+
     def contradict(self, number: int, case: Case) -> str | None:
         """Describe what contradicts the reference at case `number`, if anything does."""
         return None

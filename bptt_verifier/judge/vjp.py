@@ -6,10 +6,11 @@ from typing import Any, Unpack
 from bptt_verifier.judge.kernel_approximation import describe_approximation
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_diagnosis import diagnose_kernel
+from bptt_verifier.judge.kernel_memory import find_kept_argument
 from bptt_verifier.judge.kernel_operations import find_wrong_operation
 from bptt_verifier.judge.kernel_path import CASES, KernelJudgement, find_zeros, require_settings
 from bptt_verifier.judge.kernel_precision import describe_kernel_precision
-from bptt_verifier.judge.kernel_questions import list_untried_sizes
+from bptt_verifier.judge.kernel_questions import OF_CALLS, list_untried_sizes
 from bptt_verifier.judge.options import PullbackOptions
 from bptt_verifier.judge.verify import (
     add_origin,
@@ -82,7 +83,8 @@ class PullbackJudgement(KernelJudgement):
     def describe(self) -> Iterator[str]:
         """Describe an approximation, the precision, gradients of zeros and sizes not tried."""
         yield from describe_approximation(self.every, self.found)
-        yield from describe_kernel_precision(self.every, self.found)
+        if not self.lazy:  # whose errors say nothing of rounding
+            yield from describe_kernel_precision(self.every, self.found)
         for name in find_zeros(self.found):
             yield f"∂L/∂{name} is zero, to rounding, in all cases, and yours must be, too."
         yield from list_untried_sizes(self.every)
@@ -90,11 +92,15 @@ class PullbackJudgement(KernelJudgement):
     def explain(self) -> tuple[Mistake, ...]:
         """Name what is wrong with the gradients, or say where they are wrong.
 
-        Wrong indices alone, or none that stand out, may be due to one operation.
+        Wrong indices alone, or none that stand out, may be due to one operation, or to an argument
+        that is kept from an earlier call. No one operation changes from call to call.
         """
         named = diagnose_kernel(self.every, self.found)
-        if all(mistake.name not in OF_INDICES for mistake in named):
+        random = any(mistake.name in OF_CALLS for mistake in self.lazy)
+        if random or all(mistake.name not in OF_INDICES for mistake in named):
             return named
         wrong = next(each.nearest for each in self.found if each.wrong)
         operation = find_wrong_operation(self.every[wrong.case.setting], wrong)
-        return operation or named
+        if operation or self.lazy:
+            return operation or named
+        return tuple(filter(None, map(find_kept_argument, self.asked)))[:1] or named

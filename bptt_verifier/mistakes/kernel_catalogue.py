@@ -58,13 +58,21 @@ KERNELS = [
     ),
     Explanation(
         "wrong-beyond-length",
-        "A gradient is wrong beyond the lengths of the sequences alone.",
+        "A gradient is wrong beyond the lengths of the sequences alone, or outside their mask.",
         remedy="Set it to zero there, or write zeros to the buffer.",
     ),
     Explanation(
         "wrong-at-other-sizes",
-        "The gradients are right where a tile divides the size of an axis, and wrong elsewhere.",
-        remedy="Check the mask of the last tile.",
+        "The gradients are right where a tile divides the size of an axis, and wrong elsewhere, or "
+        "right in some settings and wrong in others.",
+        remedy="Check the mask of the last tile, and what the code does at the wrong sizes.",
+    ),
+    Explanation(
+        "noise-beyond-rounding",
+        "The errors of a gradient scatter between arguments that differ in their last digits "
+        "alone, by more than rounding does in any format.",
+        remedy="Look for random numbers, for memory that is read before it is written, and for "
+        "threads that write to one place.",
     ),
     Explanation(
         "not-linear-in-direction",

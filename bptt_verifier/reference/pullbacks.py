@@ -20,7 +20,7 @@ from bptt_verifier.program.numpy_code import trace_arrays
 from bptt_verifier.program.precision import list_inner, use_float64
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.program.torch_trace import trace_tensors
-from bptt_verifier.reference.overflows import find_overflowing
+from bptt_verifier.reference.overflows import find_overflowing, has
 from bptt_verifier.tolerance.formats import (
     allow_elementary,
     find_largest,
@@ -34,6 +34,7 @@ Arrays = Mapping[str, Array]
 Forward = Callable[..., Any]
 REMEDY = "leave out conversions and dtypes in the forward pass that states the function"
 SMALL = 4096  # entries of all arguments; beyond, optimising a compilation pays
+UNROLLED = 100  # operations without a loop; beyond, calling each of them is quicker than compiling
 SAME = 1e-9  # relative difference of two float64 computations of one forward pass, at most
 NO_ROUNDING = 2.0**-60  # a unit roundoff that changes no number in float64
 
@@ -110,7 +111,8 @@ class JaxPullback(Pullback):
     def __init__(self, forward: Forward, arguments: Arguments) -> None:
         super().__init__(forward, arguments)
         self.compiled: dict[int, Any] = {}  # by the number of points
-        self.noisy: Any = None
+        self.noisy: dict[Roundoff, Any] = {}  # by the format that is imitated
+        self.is_unrolled = False  # and has so many operations that a compilation takes longest
         self.is_small = sum(v.size for v in arguments.leaves.values()) <= SMALL
 
     def find_structure(self) -> Any:
@@ -119,6 +121,7 @@ class JaxPullback(Pullback):
         with use_float64():
             shape: Any
             jaxpr, shape = jax.make_jaxpr(self.trace(point), return_shape=True)(to_jax(point))
+        self.is_unrolled = len(jaxpr.eqns) > UNROLLED and not has(jaxpr.jaxpr, is_loop)
         narrower = find_narrowing(jaxpr.jaxpr)
         if narrower:
             raise ValueError(f"the forward pass converts float64 to {narrower}: {REMEDY}")
@@ -176,20 +179,30 @@ class JaxPullback(Pullback):
     ) -> Pulled:
         """Evaluate the traced pull-back with an error after every operation, and without."""
         unit = find_unit(dtype)
+        limits = find_smallest(dtype) / unit, find_largest(dtype)
+        form = Roundoff(unit, allow_elementary(dtype), *limits)
         with use_float64():
             at, back = stack(points), stack(cotangents)
-            if self.noisy is None:
-                limits = find_smallest(dtype) / unit, find_largest(dtype)
-                self.noisy = self.add_errors(at, Roundoff(unit, allow_elementary(dtype), *limits))
-            exact = self.noisy(jnp.uint64(0), 0.0, at, back)
-            samples = [self.noisy(jnp.uint64(k + 1), unit, at, back) for k in range(SAMPLES)]
+            if self.is_unrolled:
+                every = jax.vmap(self.make_noisy(at, form), in_axes=(0, 0, None, None))
+                salts = jnp.arange(SAMPLES + 1, dtype=jnp.uint64)
+                found = every(salts, jnp.where(salts > 0, unit, 0.0), at, back)
+                return Pulled(*jax.tree.map(lambda each: np.asarray(each[1:] - each[0]), found))
+            noisy = self.add_errors(at, form)
+            exact = noisy(jnp.uint64(0), 0.0, at, back)
+            samples = [noisy(jnp.uint64(k + 1), unit, at, back) for k in range(SAMPLES)]
             errors = [jax.tree.map(np.subtract, each, exact) for each in samples]
         return Pulled(*jax.tree.map(lambda *each: np.stack(each), *errors))
 
     def add_errors(self, at: Any, form: Roundoff) -> Any:
         """Compile outputs and pull-back for stacked points, with an error after every operation."""
-        every = jax.vmap(add_noise(self.make_single(at), form), in_axes=(None, None, 0, 0))
-        return jax.jit(every, compiler_options=UNOPTIMISED)
+        if form not in self.noisy:
+            self.noisy[form] = jax.jit(self.make_noisy(at, form), compiler_options=UNOPTIMISED)
+        return self.noisy[form]
+
+    def make_noisy(self, at: Any, form: Roundoff) -> Any:
+        """Make outputs and pull-back for stacked points, with an error after every operation."""
+        return jax.vmap(add_noise(self.make_single(at), form), in_axes=(None, None, 0, 0))
 
     def find_overflows(
         self, points: Sequence[Arrays], cotangents: Sequence[Arrays], largest: float
@@ -374,10 +387,12 @@ def prepare_pullback(forward: Forward, arguments: Arguments) -> Pullback:
     Raises ValueError, with one sentence, where it can be run by none of JAX, NumPy and PyTorch, or
     computes in less than float64.
     """
-    if uses_torch(forward, arguments):
-        kinds: list[type[Pullback]] = [TorchPullback]
-    else:
-        kinds = [JaxPullback, NumpyPullback]
+    kinds: list[type[Pullback]] = [JaxPullback, NumpyPullback]
+    tensors = any(is_tensor(each) for each in jax.tree.leaves(arguments.given))
+    if names_torch(forward):
+        kinds = [TorchPullback]
+    elif tensors:  # which a function of JAX or NumPy gets as arrays
+        kinds = [TorchPullback, *kinds]
     failures = []
     for kind in kinds:
         pullback = kind(forward, arguments)
@@ -388,7 +403,13 @@ def prepare_pullback(forward: Forward, arguments: Arguments) -> Pullback:
         failures.append(found)
     # What JAX cannot trace is plain NumPy: what is said there is about the user's code.
     what = next((each.what for each in failures if REMEDY in each.what), failures[-1].what)
-    raise ValueError(f"forward: expected a function of these arguments, which raised {what}")
+    said = f"forward: expected a function of these arguments, which raised {what}"
+    if tensors:
+        said += (
+            "; the arguments are tensors: state the function in torch, or give NumPy arrays, of "
+            "which from_torch makes tensors for the kernel"
+        )
+    raise ValueError(said)
 
 
 def require_float64(structure: Any) -> Any:
@@ -417,11 +438,12 @@ def find_narrowing(jaxpr: Any) -> str:
     return ""
 
 
-def uses_torch(forward: Forward, arguments: Arguments) -> bool:
-    """Tell whether a forward pass is one of PyTorch: it is given tensors, or names torch."""
-    if find_torch() is None:
-        return False
-    if any(is_tensor(each) for each in jax.tree.leaves(arguments.given)):
-        return True
-    code = find_code(forward)
+def is_loop(equation: Any) -> bool:
+    """Tell whether an operation is a loop, which is compiled each time it is called alone."""
+    return equation.primitive.name in {"scan", "while"}
+
+
+def names_torch(forward: Forward) -> bool:
+    """Tell whether the code of a forward pass names torch, which is imported."""
+    code = find_code(forward) if find_torch() is not None else None
     return any("torch" in getattr(code, each, ()) for each in ("co_names", "co_freevars"))

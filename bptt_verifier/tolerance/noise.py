@@ -8,6 +8,7 @@ of n terms; docs/derivation.md, section 10.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from math import prod
 from typing import Any, NamedTuple
@@ -86,16 +87,27 @@ def add_error(
     """Add an error to the result of one operation; to both parts of a complex one (N1)."""
     if result.dtype not in (jnp.float64, jnp.complex128):
         return result
-    error = roundoff.unit * magnitude(equation, inputs, result, roundoff.elementary)
+    size = magnitude(equation, inputs, result, roundoff.elementary)
+    inverted = equation.primitive.name == "integer_pow"  # 1 / x², by way of x²
+    return move(result, size, salt, roundoff.unit, roundoff[2:5], inverted)
+
+
+@partial(jax.jit, static_argnums=(4, 5))  # one call where nothing is compiled around it
+def move(
+    result: Any, size: Any, salt: Any, unit: Any, limits: tuple[float, float, float], inverted: bool
+) -> Any:
+    """Add an error of a number of units; `limits` are the format's smallest, largest and beyond."""
+    smallest, largest, beyond = limits
+    error = unit * size
     error = jnp.where(jnp.isfinite(error), error, 0.0)
-    if roundoff.smallest:
-        error += roundoff.unit * jnp.where(result == 0, 0.0, roundoff.smallest)
-    if roundoff.largest < jnp.inf:
+    if smallest:
+        error += unit * jnp.where(result == 0, 0.0, smallest)
+    if largest < jnp.inf:
         most = jnp.abs(result)
-        if equation.primitive.name == "integer_pow":  # 1 / x², by way of x²
+        if inverted:
             most = jnp.maximum(most, 1 / most)
-        beyond = (most > roundoff.largest) & jnp.isfinite(most) & (roundoff.unit > 0)
-        error = jnp.where(beyond, roundoff.beyond * jnp.abs(result), error)
+        exceeds = (most > largest) & jnp.isfinite(most) & (unit > 0)
+        error = jnp.where(exceeds, beyond * jnp.abs(result), error)
     in_real_part = error * uniform(result.real, salt)
     if result.dtype == jnp.float64:
         return result + in_real_part

@@ -261,6 +261,63 @@ def test_a_class_of_an_autograd_function_is_a_kernel_as_its_apply_is() -> None:
     assert verify_vjp(from_torch(Double), lambda x: 2 * x, ARGUMENTS, cases=1)
 
 
+def make_torch_layer(mistake: str = "") -> Any:
+    """A layer of tanh as an autograd.Function, with a mistake in it or none."""
+
+    class Layer(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(context: Any, x: Any, W: Any) -> Any:
+            context.kept = x, W, torch.tanh(x @ W)
+            return context.kept[2]
+
+        @staticmethod
+        def backward(context: Any, d: Any) -> Any:
+            x, W, h = context.kept
+            da = d if mistake == "slope" else d * (1 - h * h)
+            return da @ (W if mistake == "transpose" else W.T), x.T @ da
+
+    return Layer.apply
+
+
+def draw_torch_layer() -> tuple[Any, Any]:
+    """The arguments of that layer as tensors in float32."""
+    torch.manual_seed(0)
+    return torch.randn(4, 3), torch.randn(3, 3)
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("mistake", "name"),
+    [("slope", "activation-derivative-missing"), ("transpose", "untransposed-output-weight")],
+)
+def test_a_mistake_in_an_operation_that_is_stated_in_torch_is_named(
+    mistake: str, name: str
+) -> None:
+    def forward(x: Any, W: Any) -> Any:
+        return torch.tanh(x @ W)
+
+    kernel = from_torch(make_torch_layer(mistake))
+    (found,) = verify_vjp(kernel, forward, draw_torch_layer(), cases=1).mistakes
+    assert found.name == name
+    assert "`torch.tanh(x @ W)`" in found.explanation or "`x @ W`" in found.explanation
+
+
+@needs_torch
+def test_tensors_are_arrays_for_a_function_that_is_stated_in_numpy_or_jax() -> None:
+    kernel, given = from_torch(make_torch_layer()), draw_torch_layer()
+    for library in (np, jnp):
+        assert verify_vjp(kernel, lambda x, W, lib=library: lib.tanh(x @ W), given, cases=1)
+
+
+@needs_torch
+def test_what_fails_on_tensors_says_what_to_give_instead() -> None:
+    def forward(x: Any, W: Any) -> Any:
+        raise TypeError("no array")
+
+    with pytest.raises(ValueError, match="the arguments are tensors: state the function in torch"):
+        verify_vjp(from_torch(make_torch_layer()), forward, draw_torch_layer())
+
+
 @needs_torch
 def test_a_device_that_is_not_there_is_the_callers_error() -> None:
     with pytest.raises(ValueError, match=r"^device: expected one that PyTorch can use here"):

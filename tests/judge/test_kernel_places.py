@@ -19,7 +19,7 @@ INDICES = {
     "one": ([2], 5, "wrong-index", "at index 2"),
     "the first": ([0], 5, "wrong-index", "at index 0, the first"),
     "the last": ([4], 5, "wrong-index", "at index 4, the last"),
-    "early steps": ([0, 1, 2], 5, "wrong-range", "2 is the first"),
+    "early steps": ([0, 1, 2], 5, "wrong-range", "at indices 0 to 2"),
     "late steps": ([3, 4], 5, "wrong-range", "from index 3 to the end"),
     "in the middle": ([1, 2], 5, "wrong-range", "at indices 1 to 2"),
     "anywhere": ([1, 3], 5, "wrong-indices", "at 2 of 5 indices (1, 3)"),

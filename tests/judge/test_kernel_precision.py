@@ -10,7 +10,7 @@ from bptt_verifier import verify_vjp
 from bptt_verifier.judge.kernel_precision import format_share
 from tests.support.kernels import backward_of, draw_rnn, rnn, rnn_in_tf32, within
 
-SIXTEEN = "Sums or states inside are evidently rounded to 16 bits."
+SIXTEEN = "Sums or states inside are evidently rounded to 16 bits"
 KERNELS = {
     "float64": (rnn, np.float64, ""),
     "float32": (rnn, np.float32, ""),

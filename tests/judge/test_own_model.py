@@ -348,3 +348,22 @@ def test_a_judge_whose_bound_is_too_large_is_not_conclusive() -> None:
     report = judged(MODELS["char"].gradients, model)
     assert report.verdict is Verdict.INCONCLUSIVE
     assert "is not testable: rounding alone may move it" in " ".join(report.notes)
+
+
+@pytest.mark.parametrize(("scale", "said"), [(1.0, True), (1000.0, False)])
+def test_a_report_that_agrees_says_which_clipping_would_not_have_been_seen(
+    scale: float, said: bool
+) -> None:
+    x = np.linspace(-1, 1, 5)
+
+    def loss(params: Any) -> Any:
+        return scale * np.mean(np.tanh(params["w"] * x))
+
+    def gradients(params: Any) -> Any:
+        return {"w": scale * x * (1 - np.tanh(params["w"] * x) ** 2) / x.size}
+
+    report = verify_own_model(gradients, loss, {"w": np.full(5, 0.3)})
+    assert report, report
+    assert any("would not have been seen to clip" in note for note in report.notes) is said
+    wrong = verify_own_model(lambda p: {"w": 2 * gradients(p)["w"]}, loss, {"w": np.full(5, 0.3)})
+    assert not any("clip" in note for note in wrong.notes)

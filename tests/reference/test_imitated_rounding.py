@@ -4,11 +4,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bptt_verifier.program.arguments import read_settings
+from bptt_verifier.reference import pullbacks
 from bptt_verifier.reference.pullbacks import StatedPullback, prepare_pullback
 
 BFLOAT16 = jnp.bfloat16
@@ -56,3 +58,36 @@ def test_a_function_of_torch_has_the_errors_of_that_of_jax() -> None:
     of_jax = imitate(lambda x: 1 - jnp.tanh(x) ** 2, x).gradients["x"]
     ratio = np.sqrt(np.mean(of_torch**2, axis=(0, 1)) / np.mean(of_jax**2, axis=(0, 1)))
     assert np.abs(np.log(ratio)).max() < np.log(5)
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, np.float16], ids=["bfloat16", "float16"])
+def test_operations_without_a_loop_err_alike_whether_they_are_compiled_or_not(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(x: Any) -> Any:
+        return np.tanh(x @ x.T) ** -2 + np.exp(x).sum()
+
+    def imitate_all(most: int) -> Any:
+        monkeypatch.setattr(pullbacks, "UNROLLED", most)
+        (setting,) = read_settings((x,), forward)
+        pullback = prepare_pullback(forward, setting)
+        assert isinstance(pullback, pullbacks.JaxPullback)
+        found = pullback.imitate_rounding([{"x": x}], [{"output": np.ones((3, 3))}], dtype)
+        assert pullback.is_unrolled is (most == 0)
+        return found.gradients["x"]
+
+    x = np.linspace(0.2, 1.0, 6).reshape(3, 2)
+    np.testing.assert_allclose(imitate_all(0), imitate_all(1000), rtol=1e-8)
+
+
+def test_a_loop_is_compiled_however_many_operations_stand_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forward(x: Any) -> Any:
+        return jax.lax.scan(lambda h, each: (h * each, h), x[0], x)[1]
+
+    monkeypatch.setattr(pullbacks, "UNROLLED", 0)
+    (setting,) = read_settings((np.linspace(0.2, 1.0, 6),), forward)
+    pullback = prepare_pullback(forward, setting)
+    assert pullback.structure.shape == (6,)
+    assert not getattr(pullback, "is_unrolled", True)
