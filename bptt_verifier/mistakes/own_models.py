@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, pairwise, zip_longest
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +15,14 @@ from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_time import DROPPED
+from bptt_verifier.mistakes.known_factors import list_factors, scale_path
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
-    Values,
     can_merge,
     merge,
 )
+from bptt_verifier.mistakes.other_names import add_names, are_one_statement
 from bptt_verifier.mistakes.pair_order import (
     PAIRS,
     measure_error,
@@ -35,7 +35,6 @@ from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
     Factor,
     Finding,
-    add_names,
     list_common_findings,
     list_update_findings,
     restrict,
@@ -44,9 +43,9 @@ from bptt_verifier.mistakes.single_gradients import (
 from bptt_verifier.mistakes.step_terms import chart_terms
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.program.backward import Change, backward
+from bptt_verifier.program.backward import backward
 from bptt_verifier.program.recording import Recorded
-from bptt_verifier.program.structure import Structure, structure
+from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 
@@ -322,7 +321,7 @@ class OwnHypotheses:
         edges = made.changes(values).keys()
         for other, _ in matches[: self.others if made.whole is None else 0]:
             apart = other.whole is None and edges.isdisjoint(other.changes(values))
-            if apart and other.name not in GENERIC:
+            if apart:
                 yield made, other
 
     def select_distinct(
@@ -374,8 +373,8 @@ class OwnHypotheses:
         return made.name in GENERIC
 
     def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
-        """Choose the first, and state the other names that explain the numbers as well."""
-        every = [*made]
+        """Choose the first with a specific name, and state the other names that explain as much."""
+        every = sorted(made, key=self.is_generic)
         if first is None:
             if not every:
                 return None
@@ -383,10 +382,33 @@ class OwnHypotheses:
             if self.is_generic(chosen):  # one that is made at fewer places is likelier
                 chosen = min(every, key=lambda each: len(each.places))
             first = self.describe(chosen)
-            every = [each for each in every if each is not chosen]
-        names = {first.name, *GENERIC}
-        others = {each.name: each for each in reversed(every) if each.name not in names}
-        return add_names(first, map(self.describe, others.values()))
+        others = [self.describe(each) for each in self.select_statements(every)]
+        # A factor that the loss has at a line says more than one that gradients have.
+        whence = next((each for each in others if each.name == "factor-missing"), None)
+        if whence is not None and first.name == "constant-factor" and "factor" in first.details:
+            first, others = whence, [first, *others]
+        return add_names(first, others)
+
+    def select_statements(self, every: Sequence[OperationMistake]) -> list[OperationMistake]:
+        """Select one mistake of each name; a generic one only if it says what no other does."""
+        chosen, stated = dict[str, OperationMistake](), list[Changes]()
+        for each in every:
+            changes = self.list_telling_changes(each)
+            generic = self.is_generic(each) and each.whole is None
+            if generic and any(are_one_statement(changes, other) for other in stated):
+                continue
+            chosen.setdefault(each.name, each)
+            stated += [changes] if each.whole is None else []
+        return [*chosen.values()]
+
+    def list_telling_changes(self, made: OperationMistake) -> Changes:
+        """List the changes of a mistake in what is passed back to no constant."""
+        case, program = self.evidence[0], self.program
+        return {
+            (number, operand): change
+            for (number, operand), change in made.changes(case.forward).items()
+            if program.operations[number].inputs[operand] not in program.constants
+        }
 
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
@@ -465,40 +487,3 @@ class OwnHypotheses:
         return find_line(
             self.program, values, self.changes(self.evidence[0], [made]), self.recorded
         )
-
-
-def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
-    """Scale the paths that a mistake cuts."""
-
-    def changes(values: Values) -> Changes:
-        return {edge: Change(edge[1], after=by) for edge in cut.changes(values)}
-
-    said = cut.alteration.replace("no gradient", "the gradient", 1).replace(" is ", " that is ", 1)
-    said = f"{said} is multiplied by {by:.6g}, where its factor is 1"
-    return cut._replace(
-        name="constant-factor", alteration=said, changes=changes, details={"factor": by}
-    )
-
-
-def list_factors(known: Structure) -> list[Factor]:
-    """List the factors that are often wrong: sizes in the loss, their inverses and doubles."""
-    sizes = {known.steps: "the number of steps"} if known.steps > 1 else {}
-    shapes = [equation.shapes[0] for equation in known.program.operations]
-    for shape in (*shapes, *(value.shape for value in known.program.constants.values())):
-        for size in (*shape, prod(shape)):
-            sizes.setdefault(size, "a size in your forward pass")
-    found: dict[float, str] = {2.0: "2", 0.5: "1/2"}
-    if known.steps in {size for shape in shapes for size in (*shape, prod(shape))}:
-        sizes[known.steps] = "the number of steps and also another size in your forward pass"
-    for size, words in sizes.items():
-        if size > 2:
-            found.setdefault(float(size), f"{size}, {words},")
-            found.setdefault(1 / size, f"1/{size}, one over {words},")
-            found.setdefault(2.0 * size, f"{2 * size}, twice {words},")
-            found.setdefault(2 / size, f"2/{size}, two over {words},")
-    found |= {-n: "−" + words.replace(", ", ", minus ", 1) for n, words in found.items()}
-
-    def factor(words: str, number: float) -> Factor:
-        return Factor(words, lambda back: number)
-
-    return [factor(words, number) for number, words in found.items()]
