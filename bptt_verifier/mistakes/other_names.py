@@ -58,7 +58,8 @@ def add_names(mistake: Mistake, others: Iterable[Mistake]) -> Mistake:
         alteration, gradients = (other.details.get(k) for k in ("alteration", "gradients"))
         if alteration is None:
             return f": {other.explanation}"
-        alone = f"in {join_symbols(gradients)} alone: " if gradients else ""
+        only = "only" if gradients and len(gradients) > 1 else "alone"
+        alone = f"in {join_symbols(gradients)} {only}: " if gradients else ""
         same = all(other.details.get(k, "") == mistake.details.get(k) for k in PLACE)
         place, expression = (other.details.get(k) for k in ("file_line", "expression"))
         at = "" if same or not place else f", at `{expression}` ({os.path.basename(place)})"

@@ -77,7 +77,8 @@ def restrict(mistake: Mistake, names: Sequence[str]) -> Mistake:
     """Describe a mistake in the backward pass that affects these gradients alone, if any."""
     if not names:
         return mistake
-    said = f"in {join_symbols(names)} alone: {mistake.explanation}"
+    said = f"in {join_symbols(names)} {'only' if len(names) > 1 else 'alone'}: "
+    said += mistake.explanation
     details = mistake.details | {"gradients": [*names]}
     return mistake._replace(explanation=said, details=details)
 
@@ -175,6 +176,9 @@ def list_update_findings(
         scaled = columns / size
     if not np.isfinite(scaled).all():
         return
+    if w.any():
+        said = "the parameter itself is returned, in the place of its gradient"
+        yield make_finding("update-returned", said, {"rate": 0.0}, name, read)
     (g, p), *_ = np.linalg.lstsq(scaled, submitted, rcond=None)
     with np.errstate(all="ignore"):
         rate, decay = map(round_as_written, (float(g / size[0]), float(p / size[1])))

@@ -102,7 +102,7 @@ def test_a_mistake_in_one_gradient_alone_is_named_with_that_gradient() -> None:
     loss, gradients, _, params = MODELS["sequence"]
     change = ('G["V"] +=', 'G["V"] ='), ('G["U"] +=', 'G["U"] =')
     (mistake,) = diagnose_numbers(loss, params, plant(gradients, *change))
-    assert mistake.explanation.startswith("in ∂L/∂U and ∂L/∂V alone: ")
+    assert mistake.explanation.startswith("in ∂L/∂U and ∂L/∂V only: ")
     assert mistake.details["gradients"] == ["U", "V"]
 
 
