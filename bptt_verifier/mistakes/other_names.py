@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.mistakes.operation_mistakes import Changes, is_scale
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    OperationMistake,
+    Values,
+    is_scale,
+)
 from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
     NEAR,
@@ -18,6 +23,7 @@ from bptt_verifier.mistakes.single_gradients import (
     Finding,
     join_symbols,
 )
+from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 
 PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
@@ -72,6 +78,28 @@ def add_names(mistake: Mistake, others: Iterable[Mistake]) -> Mistake:
     said += f" Or {', or '.join(rest)}, with the same numbers." if rest else ""
     details = mistake.details | {"or": [*before, *names]}
     return mistake._replace(explanation=mistake.explanation + said, details=details)
+
+
+def select_statements(
+    program: Program, values: Values, every: Sequence[OperationMistake]
+) -> list[OperationMistake]:
+    """Select one mistake of each name; a generic one only if it says what no other does.
+
+    The generic ones come last. Changes of what is passed back to a constant say nothing.
+    """
+    chosen, stated = dict[str, OperationMistake](), list[Changes]()
+    for each in every:
+        changes = {
+            (number, operand): change
+            for (number, operand), change in each.changes(values).items()
+            if program.operations[number].inputs[operand] not in program.constants
+        }
+        generic = each.name in GENERIC and each.whole is None
+        if generic and any(are_one_statement(changes, other) for other in stated):
+            continue
+        chosen.setdefault(each.name, each)
+        stated += [changes] if each.whole is None else []
+    return [*chosen.values()]
 
 
 def are_one_statement(one: Changes, other: Changes) -> bool:

@@ -43,7 +43,7 @@ def diagnose(
         for (one,) in select_explaining(known, evidence, made):
             return (known.describe(one),)
     found = explain(known, evidence)
-    return found or describe_unknown(known, evidence)
+    return tuple(map(known.add_line, found)) or describe_unknown(known, evidence)
 
 
 def find_single_mistake(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:

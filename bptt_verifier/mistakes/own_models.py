@@ -11,6 +11,7 @@ from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.expressions import name_operation
+from bptt_verifier.mistakes.guessed_lines import Guess, guess_gradient_line, guess_line
 from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
@@ -22,7 +23,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     can_merge,
     merge,
 )
-from bptt_verifier.mistakes.other_names import add_names, are_one_statement
+from bptt_verifier.mistakes.other_names import add_names, select_statements
 from bptt_verifier.mistakes.pair_order import (
     PAIRS,
     measure_error,
@@ -382,33 +383,13 @@ class OwnHypotheses:
             if self.is_generic(chosen):  # one that is made at fewer places is likelier
                 chosen = min(every, key=lambda each: len(each.places))
             first = self.describe(chosen)
-        others = [self.describe(each) for each in self.select_statements(every)]
+        statements = select_statements(self.program, self.evidence[0].forward, every)
+        others = [self.describe(each) for each in statements]
         # A factor that the loss has at a line says more than one that gradients have.
         whence = next((each for each in others if each.name == "factor-missing"), None)
         if whence is not None and first.name == "constant-factor" and "factor" in first.details:
             first, others = whence, [first, *others]
         return add_names(first, others)
-
-    def select_statements(self, every: Sequence[OperationMistake]) -> list[OperationMistake]:
-        """Select one mistake of each name; a generic one only if it says what no other does."""
-        chosen, stated = dict[str, OperationMistake](), list[Changes]()
-        for each in every:
-            changes = self.list_telling_changes(each)
-            generic = self.is_generic(each) and each.whole is None
-            if generic and any(are_one_statement(changes, other) for other in stated):
-                continue
-            chosen.setdefault(each.name, each)
-            stated += [changes] if each.whole is None else []
-        return [*chosen.values()]
-
-    def list_telling_changes(self, made: OperationMistake) -> Changes:
-        """List the changes of a mistake in what is passed back to no constant."""
-        case, program = self.evidence[0], self.program
-        return {
-            (number, operand): change
-            for (number, operand), change in made.changes(case.forward).items()
-            if program.operations[number].inputs[operand] not in program.constants
-        }
 
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
@@ -462,7 +443,10 @@ class OwnHypotheses:
                 "file_line": str(found.place), "column": found.place.first_column,
                 "expression": found.place.expression, "right": found.right or None,
             }  # fmt: skip
-        parts = (f"{said}{made.alteration}.", right, str(found or ""))
+        guess = self.guess_line(made) if found is None else None
+        if guess is not None:
+            details["backward_guess"] = guess.details
+        parts = (f"{said}{made.alteration}.", right, str(found or guess or ""))
         said = " ".join(filter(None, parts))
         case, shown = self.evidence[0], names or self.names
         charted = attempt(chart_terms, self.structure, case, changed, shown)
@@ -478,6 +462,27 @@ class OwnHypotheses:
         params = {name: first[slot][0] for name, slot in self.program.leaves.items()}
         found = attempt(self.record, params)
         return [] if isinstance(found, Failure) else [*found]
+
+    def guess_line(self, made: OperationMistake) -> Guess | None:
+        """Guess the expression of the submission that computes what a mistake makes wrong."""
+        if made.whole is not None or not self.recorded:
+            return None
+        values = self.evidence[0].forward
+        changes = self.changes(self.evidence[0], [made])
+        return guess_line(self.structure, values, changes, self.recorded)
+
+    def add_line(self, mistake: Mistake) -> Mistake:
+        """Add where the submission probably computes the one gradient that a mistake is in."""
+        names: Sequence[str] = mistake.details.get("gradients") or ()
+        if "alteration" in mistake.details or len(names) != 1 or not self.recorded:
+            return mistake
+        name = names[0]
+        submitted = self.evidence[0].submitted.get(name)
+        guess = submitted is not None and guess_gradient_line(submitted, name, self.recorded)
+        if not guess:
+            return mistake
+        details = mistake.details | {"backward_guess": guess.details}
+        return mistake._replace(explanation=f"{mistake.explanation} {guess}", details=details)
 
     def find_line(self, made: OperationMistake) -> Line | None:
         """Find the expression of the submission that makes a mistake."""
