@@ -111,7 +111,7 @@ def verify(
         float,
         Option(
             min=0.1, rich_help_panel=YOURS,
-            help="Seconds for one call of your code, and for naming the mistake.",
+            help="Seconds for one call of your code, and of processor time for its mistake's name.",
         ),
     ] = 20,
     dtype: Annotated[

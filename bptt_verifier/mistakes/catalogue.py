@@ -380,6 +380,14 @@ EXPRESSIONS = [
         "catalogue/normalised.py",
     ),
     Explanation(
+        "normalisation-over-wrong-axis",
+        "A mean in the derivative of a normalisation is over another axis than the loss takes it "
+        "over, or over all entries.",
+        "m = dn.mean(axis=1, keepdims=True)",
+        "m = dn.mean(axis=0, keepdims=True)",
+        "catalogue/rows.py",
+    ),
+    Explanation(
         "epsilon-ignored",
         "The small constant in a denominator or a root is left out of the derivative.",
         "s = np.sqrt(v + EPSILON)",

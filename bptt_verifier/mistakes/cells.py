@@ -19,8 +19,9 @@ from bptt_verifier.mistakes.in_equations import (
     list_mistakes,
     merge_changes,
 )
+from bptt_verifier.mistakes.other_names import add_names
 from bptt_verifier.mistakes.search import FEW, explain, match_each, try_mistakes
-from bptt_verifier.mistakes.single_gradients import Finding, add_names, restrict
+from bptt_verifier.mistakes.single_gradients import Finding, restrict
 from bptt_verifier.problems.problem import Array, Problem
 from bptt_verifier.report import Mistake
 

@@ -173,6 +173,21 @@ def quote_expression(known: Structure, number: int) -> str:
     return f"`{found}`" if found else f"the {name_operation(known.program.operations[number])}"
 
 
+def quote_apart(known: Structure, one: int, other: int) -> tuple[str, str]:
+    """Quote the expressions of two operations, with their lines where both have one text."""
+    texts = quote_expression(known, one), quote_expression(known, other)
+    lines = tuple(find_line(known, number) for number in (one, other))
+    if texts[0] != texts[1] or lines[0] == lines[1] or 0 in lines:
+        return texts
+    return f"{texts[0]} (line {lines[0]})", f"{texts[1]} (line {lines[1]})"
+
+
+def find_line(known: Structure, number: int) -> int:
+    """Find the line of an operation; of a function of several callers, that of a call; or 0."""
+    where = known.program.operations[number].where
+    return where[known.callers[where[0]] > 1 and len(where) > 1].line if where else 0
+
+
 def name_operation(equation: Operation) -> str:
     """Name an operation in words."""
     return OPERATIONS.get(equation.name, equation.name)
@@ -194,6 +209,10 @@ def name_activation(known: Structure, activation: Activation) -> str:
     """Name an activation: `tanh`, `sigmoid`, or as the source writes it."""
     longer = find_activations_at(known, activation.end)
     kind = next((k for each in (activation, *longer) if (k := recognise(known, each))), None)
+    if kind is None and len(activation.numbers) == 1 and len(longer) > 1:
+        # The expression is that of a longer activation, such as log(cosh(a)).
+        operation = name_operation(known.program.operations[activation.end])
+        return f"the {operation} in {quote_expression(known, activation.end)}"
     return kind or quote_expression(known, activation.end)
 
 

@@ -6,7 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.mistakes.expressions import name_operand, quote_expression, write_expression
+from bptt_verifier.mistakes.expressions import (
+    find_line,
+    name_operand,
+    quote_expression,
+    write_expression,
+)
 from bptt_verifier.mistakes.operation_mistakes import (
     SUMS,
     Changes,
@@ -63,6 +68,9 @@ def list_factor_mistakes(
             yield make("factor-twice", f"{to} is {done} by {what} twice", np.square, 5)
         inverse = f"{to} is divided by {what}" if name == "mul" else f"{to} is multiplied by {what}"
         yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
+        if name == "mul" and all(value.size == 1 and 0 < value < 1 for value in numbers):
+            minus = f"{to} is multiplied by 1 − {what}, where {what} belongs"
+            yield make("wrong-operand", minus, lambda value: 1 - value, 2)
     else:
         yield make("factor-twice", f"{to} is {done} by {what} twice", np.square, 5)
         inverse = f"{to} is divided by {what}, where it should be multiplied"
@@ -445,5 +453,7 @@ def list_other_operands(
                     name_operand(known, chosen[-1], k),
                     write_expression(known, chosen[-1]),
                 )
+                if value == own:
+                    value += f" of line {find_line(known, chosen[-1])}"
                 read = f", as in `{expression}`," if expression else ","
                 yield [*column], expression, f"{value}{read} where {own} belongs"

@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.mistakes.expressions import name_activation, name_operand, quote_expression
+from bptt_verifier.mistakes.expressions import (
+    name_activation,
+    name_operand,
+    quote_expression,
+    recognise,
+)
 from bptt_verifier.mistakes.families import list_families
 from bptt_verifier.mistakes.in_buffers import list_overwritten_states
 from bptt_verifier.mistakes.in_clipping import list_clipped_adjoints
@@ -29,6 +34,7 @@ from bptt_verifier.mistakes.in_factors import (
     list_twice_carried,
 )
 from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
+from bptt_verifier.mistakes.in_normalisations import list_wrong_normalisations
 from bptt_verifier.mistakes.in_order import list_added_gradients, list_sweeps_in_order
 from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
 from bptt_verifier.mistakes.in_patterns import (
@@ -44,8 +50,9 @@ from bptt_verifier.mistakes.in_slopes import (
     list_slope_mistakes,
     replace_slopes,
 )
+from bptt_verifier.mistakes.in_state_slopes import list_carried_state_slopes, list_state_slopes
 from bptt_verifier.mistakes.in_sums import list_step_mistakes, list_use_mistakes
-from bptt_verifier.mistakes.in_targets import list_target_mistakes
+from bptt_verifier.mistakes.in_targets import list_softmax_targets, list_target_mistakes
 from bptt_verifier.mistakes.in_time import (
     list_adjoint_mistakes,
     list_arrival_mistakes,
@@ -94,6 +101,7 @@ def list_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_conjugate_mistakes(known)
     yield from list_single_conjugate_mistakes(known)
     yield from list_softmax_mistakes(known)
+    yield from list_softmax_targets(known)
     yield from list_normalisation_mistakes(known)
     for group in known.groups:
         yield from list_activation_mistakes(known, group)
@@ -116,6 +124,7 @@ def list_mistakes(known: Structure) -> Iterator[OperationMistake]:
 def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List the less common mistakes in one operation, and those in all of the loss."""
     yield from list_epsilon_mistakes(known)
+    yield from list_wrong_normalisations(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)
@@ -123,9 +132,12 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_added_gradients(known)
     yield from list_overwritten_states(known)
     yield from list_reset_mistakes(known)
-    activations = find_longest(known)
+    longest = find_longest(known)
+    activations = [*longest, *find_parts(known, longest)]
     yield from list_path_slopes(known, activations)
     yield from list_carried_slopes(known, activations)
+    yield from list_state_slopes(known, activations)
+    yield from list_carried_state_slopes(known, activations)
     yield from list_shifted_slopes(known, activations)
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)
@@ -179,6 +191,22 @@ def find_longest(known: Structure) -> list[list[Activation]]:
         return len(known.users.get(known.program.operations[number].outputs[0], ())) == 1
 
     return [each for each in longest if each[0].end not in inside or not used_once(each[0].end)]
+
+
+def find_parts(known: Structure, longest: Sequence[Sequence[Activation]]) -> list[Any]:
+    """Find the parts of activations that are unknown: known ones, as in α tanh(a), and the last.
+
+    The last is the logarithm in log(cosh(a)), whose slope may be applied twice.
+    """
+    found = list[Any]()
+    for each in longest:
+        if recognise(known, each[0]) is None:
+            first, *_ = find_activations(known, known.groups[known.group_of[each[0].end]])
+            found += [first] if first != each and not is_linear(known, first[0]) else []
+            inner = (find_activations(known, known.groups[known.group_of[number]])
+                     for number in each[0].numbers[:-1])  # fmt: skip
+            found += [one for every in inner for one in every if recognise(known, one[0])]
+    return found
 
 
 def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:

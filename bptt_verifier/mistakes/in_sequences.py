@@ -32,13 +32,15 @@ Chain = tuple[int, ...]  # the slots of the states, from the first step to the l
 class Beginning(NamedTuple):
     """An operand that holds the initial state of a chain, which is a constant, or a part of it.
 
-    `offset` and `axis` are the place of the state in a constant that it is joined to.
+    `offset` and `axis` are the place of the state in a constant that it is joined to, and `factor`
+    is the constant that multiplies it there.
     """
 
     number: int
     operand: int
     offset: int = 0
     axis: int | None = None
+    factor: Any = 1.0
 
 
 def find_chains(known: Structure) -> list[list[Chain]]:
@@ -70,20 +72,27 @@ def find_chains(known: Structure) -> list[list[Chain]]:
 
 def find_beginnings(known: Structure, chain: Chain) -> list[Beginning]:
     """Find the operands that hold the initial state of a chain, as those of its first state do."""
-    operations = known.program.operations
+    operations, constants = known.program.operations, known.program.constants
     first = known.step[known.producer[chain[0]]]
 
     def find_before(number: int) -> int | None:
         group = known.groups[known.group_of[number]]
         return next((n for n in group if known.step.get(n) == first), None)
 
-    def follow(slot: int, offset: int, axis: int | None) -> Iterator[Beginning]:
+    def follow(slot: int, offset: int, axis: int | None, by: Any = 1.0) -> Iterator[Beginning]:
         for number, operand in known.users.get(slot, ()):
             if known.step.get(number) != first + 1:
                 continue
             before, equation = find_before(number), operations[number]
-            if before is not None and operations[before].inputs[operand] in known.program.constants:
-                yield Beginning(before, operand, offset, axis)
+            if before is not None and operations[before].inputs[operand] in constants:
+                yield Beginning(before, operand, offset, axis, by)
+            elif before is None and equation.name == "mul":
+                # A constant times an initial state that is one has no operation of its own.
+                other = equation.inputs[1 - operand]
+                if other in constants and constants[other].size == 1:
+                    yield from follow(
+                        equation.outputs[0], offset, axis, by * constants[other].item()
+                    )
             elif before is None and equation.name == "concatenate" and axis is None:
                 along = equation.params["dimension"]
                 shapes = [find_shape(known, each) for each in equation.inputs[:operand]]
@@ -102,6 +111,7 @@ def find_shape(known: Structure, slot: int) -> tuple[int, ...]:
 
 def take_part(beginning: Beginning, value: Array, size: int) -> Array:
     """Take the part of an operand that is the state; the first axis holds samples."""
+    value = value if beginning.factor == 1 else beginning.factor * value
     if beginning.axis is None:
         return value
     part = [slice(None)] * value.ndim

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.mistakes.expressions import (
+    SAMPLES,
     name_activation,
     name_operand,
     name_result,
+    quote_apart,
     quote_expression,
     recognise,
 )
@@ -22,9 +24,16 @@ from bptt_verifier.mistakes.operation_mistakes import (
     list_summands,
     repeat_changes,
 )
-from bptt_verifier.program.activations import Activation, name_operations, slope_of
+from bptt_verifier.program.activations import (
+    Activation,
+    name_operations,
+    result_of,
+    slope_of,
+)
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure, following, shape_of
+
+NEAR = 1e-5  # distance of two points whose difference tells slopes apart
 
 FindSlope = Callable[[Structure, Activation, Values], Any]
 
@@ -48,6 +57,7 @@ def list_shifted_slopes(
                     yield OperationMistake("hidden-state-off-by-one", said, each[0].end, changes)
         kind = recognise(known, each[0])
         if kind is None:
+            yield from list_second_derivatives(known, each)
             name = "activation-derivative-of-another-function"
             powers = {"integer_pow", "square"}.issuperset(name_operations(known, each[0]))
             ways = [("argument", value_at_start), ("result", value_at_end)]
@@ -75,6 +85,33 @@ def list_shifted_slopes(
             at_result = partial(evaluate_at_result, slope)
             changes = partial(replace_slopes, known, each, at_result)
             yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind, words))
+
+
+def list_second_derivatives(
+    known: Structure, each: Sequence[Activation]
+) -> Iterator[OperationMistake]:
+    """List the mistake of differentiating twice, where the first derivative is a known activation.
+
+    The derivative of log cosh is tanh, and that of the softplus is the sigmoid.
+    """
+    with np.errstate(all="ignore"):
+        ends = [result_of(known, each[0], SAMPLES + shift) for shift in (-NEAR, NEAR)]
+        slope = (ends[1] - ends[0]) / (2 * NEAR)
+    for kind, (function, text, formula, _) in KNOWN.items():
+        if np.shape(slope) != SAMPLES.shape or not np.allclose(slope, function(SAMPLES)):
+            continue
+
+        def differentiate_twice(
+            known: Structure, one: Activation, values: Values, formula: Formula = formula
+        ) -> Any:
+            return formula(slope_of(known, one, values)[0])
+
+        name, what = "activation-derivative-of-another-function", name_activation(known, each[0])
+        said = f"your gradient uses {text.format(f'{kind}(a)')}, where {kind}(a) is the derivative"
+        said += f" of {what}, a being its argument"
+        changes = partial(replace_slopes, known, each, differentiate_twice)
+        family = name, "second", what
+        yield OperationMistake(name, said, each[0].end, changes, {}, family)
 
 
 def slope_at_step(
@@ -262,7 +299,7 @@ def list_slope_mistakes(
             apart = len(others) != len(each) or any(a != b for a, b in [*steps, *shapes])
             if others is each or apart:
                 continue
-            own, other = (quote_expression(known, a[0].end) for a in (each, others))
+            own, other = quote_apart(known, each[0].end, others[0].end)
             said = f"your gradient uses the derivative of {other}, where that of {own} belongs"
             by_end = {one.end: other for one, other in zip(each, others, strict=True)}
             changes = partial(replace_slopes, known, each, partial(slope_of_other, by_end))

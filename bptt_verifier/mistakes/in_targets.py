@@ -1,4 +1,4 @@
-"""Mistakes in the targets of a loss: those of another step."""
+"""Mistakes in the targets of a loss: those of another step, or of another row of a softmax."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.mistakes.expressions import name_operand, quote_expression
+from bptt_verifier.mistakes.in_patterns import AROUND, HOPS, ancestors, producers
 from bptt_verifier.mistakes.in_time import differentiate
-from bptt_verifier.mistakes.operation_mistakes import OperationMistake, change_nothing
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    OperationMistake,
+    Values,
+    change_nothing,
+    scale_edges,
+)
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.structure import Structure, shape_of
 
@@ -24,6 +32,124 @@ def list_target_mistakes(known: Structure) -> Iterator[OperationMistake]:
         if len(group) == known.steps > 1:
             yield from list_picked_targets(known, group)
             yield from list_subtracted_targets(known, group)
+
+
+def list_softmax_targets(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes in the targets y of the gradient p − y of a softmax and its cross-entropy.
+
+    What the numerator of p gets, or the scores in log p, is −y; the rest of the softmax gives p.
+    """
+    operations = known.program.operations
+    for group in known.groups:
+        equation, shape = operations[group[0]], operations[group[0]].shapes[0]
+        if not all(is_picked(known, number) for number in group) or len(shape) > 2:
+            continue
+        is_log = is_log_softmax(known, group[0])
+        above = ancestors(known, equation.inputs[0], AROUND)
+        if not is_log and not (equation.name == "div" and producers(known, above, "exp")):
+            continue
+        edges = [(number, 0) for number in group]
+        right = "where the derivative of the cross-entropy of a softmax p with targets y is p − y"
+        for name, words, by in (
+            ("output-gradient-missing", "p", 0.0),
+            ("sign-flipped", "p + y", -1.0),
+            ("path-counted-twice", "p − 2 y", 2.0),
+        ):
+            made = scale_edges(name, f"your gradient uses {words}, {right}", edges, by)
+            details = {"or": ["constant-factor"]} if by == 2 else {}
+            yield made._replace(family=(name, "targets"), details=details)
+        rows = shape[0] if len(shape) == 2 else 1
+        for words, taken, spread in list_row_mistakes(rows) if rows > 1 else ():
+            said = f"in your gradient p − y {words}, {right}"
+            changes = partial(take_targets, known, group, taken, spread, is_log)
+            family = "targets", words
+            yield OperationMistake("wrong-operand", said, group[0], changes, {}, family)
+
+
+def is_picked(known: Structure, number: int) -> bool:
+    """Tell whether the loss picks the entries of its targets from a result, or its logarithm."""
+    operations, border = known.program.operations, [*known.program.operations[number].outputs]
+    for _ in range(HOPS):
+        users = [user for slot in border for user, _ in known.users.get(slot, ())]
+        if any(operations[user].moved is not None and is_pick(known, user) for user in users):
+            return True
+        names = AROUND | {"log", "neg", "add"}
+        border = [s for user in users if operations[user].name in names
+                  for s in operations[user].outputs]  # fmt: skip
+    return False
+
+
+def is_pick(known: Structure, number: int) -> bool:
+    """Tell whether an operation moves some entries of its operand and leaves others out."""
+    operation = known.program.operations[number]
+    size = prod(shape_of(known, operation.inputs[0]) or ())
+    return operation.moved is not None and operation.moved.size < size
+
+
+def is_log_softmax(known: Structure, number: int) -> bool:
+    """Tell whether an operation subtracts the logarithm of a sum of exponentials from scores."""
+    operation = known.program.operations[number]
+    if operation.name != "sub":
+        return False
+    logs = producers(known, ancestors(known, operation.inputs[1], AROUND), "log")
+    return any(
+        producers(
+            known,
+            ancestors(known, known.program.operations[log].inputs[0], AROUND),
+            "reduce_sum",
+        )
+        for log in logs
+    )
+
+
+def list_row_mistakes(rows: int) -> Iterator[tuple[str, list[int | None], bool]]:
+    """List, in words, from which row each row has its target, and whether it has those of all."""
+    every = list[int | None](range(rows))
+    none = [None] * rows
+    yield "the last row lacks its target", [*every[:-1], None], False
+    yield "the first row lacks its target", [None, *every[1:]], False
+    yield "only the first row has its target", [0, *none[1:]], False
+    yield "only the last row has its target", [*none[1:], rows - 1], False
+    yield "every row has the targets of all rows", every, True
+    yield "the first row has the targets of all rows, and no other has any", [0, *none[1:]], True
+    yield "every row has the target of the row after it", [*every[1:], None], False
+    yield "every row has the target of the row after it", [*every[1:], 0], False
+    yield "every row has the target of the row before it", [None, *every[:-1]], False
+    yield "every row has the target of the row before it", [rows - 1, *every[:-1]], False
+
+
+def take_targets(
+    known: Structure,
+    group: Sequence[int],
+    taken: Sequence[int | None],
+    spread: bool,
+    is_log: bool,
+    values: Values,
+) -> Changes:
+    """Pass back to the numerator what targets of other rows give, with the weights of the rows."""
+    operations, changes = known.program.operations, Changes()
+    kept = [row for row, other in enumerate(taken) if other is not None]
+    others = [other for other in taken if other is not None]
+    for number in group:
+        (slot,) = operations[number].outputs
+        p = 1.0 if is_log else values[slot]
+        numerator = 1.0 if is_log else values[operations[number].inputs[0]]
+
+        def through(arriving: Any, p: Any = p, numerator: Any = numerator) -> Any:
+            weighted = p * arriving[0]  # −y, times the weight of the row
+            weight = weighted.sum(axis=-1, keepdims=True)
+            picked = weighted != 0
+            if spread:
+                picked = np.broadcast_to(picked.any(axis=-2, keepdims=True), picked.shape)
+            else:
+                picked = picked[:, others]
+            result = np.zeros_like(weighted)
+            result[:, kept] = weight[:, kept] * (picked[:, kept] if spread else picked)
+            with np.errstate(all="ignore"):
+                return result / numerator
+
+        changes[number, 0] = Change(0, through=through)
+    return changes
 
 
 def list_orders(count: int) -> Iterator[tuple[str, list[int]]]:

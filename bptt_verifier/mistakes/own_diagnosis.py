@@ -43,7 +43,7 @@ def diagnose(
         for (one,) in select_explaining(known, evidence, made):
             return (known.describe(one),)
     found = explain(known, evidence)
-    return found or describe_unknown(known, evidence)
+    return tuple(map(known.add_line, found)) or describe_unknown(known, evidence)
 
 
 def find_single_mistake(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
@@ -142,7 +142,7 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
     if total:
         said += f", nor does any of the {tried} likeliest of {total} pairs of mistakes"
     if effort.ended:
-        said += f"; the search ended after its limit of {effort.seconds:g} s"
+        said += f"; the search ended after its limit of {effort.seconds:g} s of processor time"
     part = find_partial_explanation(known, evidence, wrong)
     places = [*filter(None, [part]), *list_places(known.structure, evidence, wrong)]
     details = {"gradients": wrong, "pairs": [tried, total], "places": places}

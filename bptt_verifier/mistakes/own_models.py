@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, pairwise, zip_longest
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -12,17 +11,19 @@ from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.expressions import name_operation
+from bptt_verifier.mistakes.guessed_lines import Guess, guess_gradient_line, guess_line
 from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_time import DROPPED
+from bptt_verifier.mistakes.known_factors import list_factors, scale_path
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
-    Values,
     can_merge,
     merge,
 )
+from bptt_verifier.mistakes.other_names import add_names, select_statements
 from bptt_verifier.mistakes.pair_order import (
     PAIRS,
     measure_error,
@@ -35,7 +36,6 @@ from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
     Factor,
     Finding,
-    add_names,
     list_common_findings,
     list_update_findings,
     restrict,
@@ -44,9 +44,9 @@ from bptt_verifier.mistakes.single_gradients import (
 from bptt_verifier.mistakes.step_terms import chart_terms
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.program.backward import Change, backward
+from bptt_verifier.program.backward import backward
 from bptt_verifier.program.recording import Recorded
-from bptt_verifier.program.structure import Structure, structure
+from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 
@@ -322,7 +322,7 @@ class OwnHypotheses:
         edges = made.changes(values).keys()
         for other, _ in matches[: self.others if made.whole is None else 0]:
             apart = other.whole is None and edges.isdisjoint(other.changes(values))
-            if apart and other.name not in GENERIC:
+            if apart:
                 yield made, other
 
     def select_distinct(
@@ -374,8 +374,8 @@ class OwnHypotheses:
         return made.name in GENERIC
 
     def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
-        """Choose the first, and state the other names that explain the numbers as well."""
-        every = [*made]
+        """Choose the first with a specific name, and state the other names that explain as much."""
+        every = sorted(made, key=self.is_generic)
         if first is None:
             if not every:
                 return None
@@ -383,10 +383,13 @@ class OwnHypotheses:
             if self.is_generic(chosen):  # one that is made at fewer places is likelier
                 chosen = min(every, key=lambda each: len(each.places))
             first = self.describe(chosen)
-            every = [each for each in every if each is not chosen]
-        names = {first.name, *GENERIC}
-        others = {each.name: each for each in reversed(every) if each.name not in names}
-        return add_names(first, map(self.describe, others.values()))
+        statements = select_statements(self.program, self.evidence[0].forward, every)
+        others = [self.describe(each) for each in statements]
+        # A factor that the loss has at a line says more than one that gradients have.
+        whence = next((each for each in others if each.name == "factor-missing"), None)
+        if whence is not None and first.name == "constant-factor" and "factor" in first.details:
+            first, others = whence, [first, *others]
+        return add_names(first, others)
 
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
@@ -440,7 +443,10 @@ class OwnHypotheses:
                 "file_line": str(found.place), "column": found.place.first_column,
                 "expression": found.place.expression, "right": found.right or None,
             }  # fmt: skip
-        parts = (f"{said}{made.alteration}.", right, str(found or ""))
+        guess = self.guess_line(made) if found is None else None
+        if guess is not None:
+            details["backward_guess"] = guess.details
+        parts = (f"{said}{made.alteration}.", right, str(found or guess or ""))
         said = " ".join(filter(None, parts))
         case, shown = self.evidence[0], names or self.names
         charted = attempt(chart_terms, self.structure, case, changed, shown)
@@ -457,6 +463,27 @@ class OwnHypotheses:
         found = attempt(self.record, params)
         return [] if isinstance(found, Failure) else [*found]
 
+    def guess_line(self, made: OperationMistake) -> Guess | None:
+        """Guess the expression of the submission that computes what a mistake makes wrong."""
+        if made.whole is not None or not self.recorded:
+            return None
+        values = self.evidence[0].forward
+        changes = self.changes(self.evidence[0], [made])
+        return guess_line(self.structure, values, changes, self.recorded)
+
+    def add_line(self, mistake: Mistake) -> Mistake:
+        """Add where the submission probably computes the one gradient that a mistake is in."""
+        names: Sequence[str] = mistake.details.get("gradients") or ()
+        if "alteration" in mistake.details or len(names) != 1 or not self.recorded:
+            return mistake
+        name = names[0]
+        submitted = self.evidence[0].submitted.get(name)
+        guess = submitted is not None and guess_gradient_line(submitted, name, self.recorded)
+        if not guess:
+            return mistake
+        details = mistake.details | {"backward_guess": guess.details}
+        return mistake._replace(explanation=f"{mistake.explanation} {guess}", details=details)
+
     def find_line(self, made: OperationMistake) -> Line | None:
         """Find the expression of the submission that makes a mistake."""
         if made.whole is not None or not self.recorded:
@@ -465,40 +492,3 @@ class OwnHypotheses:
         return find_line(
             self.program, values, self.changes(self.evidence[0], [made]), self.recorded
         )
-
-
-def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
-    """Scale the paths that a mistake cuts."""
-
-    def changes(values: Values) -> Changes:
-        return {edge: Change(edge[1], after=by) for edge in cut.changes(values)}
-
-    said = cut.alteration.replace("no gradient", "the gradient", 1).replace(" is ", " that is ", 1)
-    said = f"{said} is multiplied by {by:.6g}, where its factor is 1"
-    return cut._replace(
-        name="constant-factor", alteration=said, changes=changes, details={"factor": by}
-    )
-
-
-def list_factors(known: Structure) -> list[Factor]:
-    """List the factors that are often wrong: sizes in the loss, their inverses and doubles."""
-    sizes = {known.steps: "the number of steps"} if known.steps > 1 else {}
-    shapes = [equation.shapes[0] for equation in known.program.operations]
-    for shape in (*shapes, *(value.shape for value in known.program.constants.values())):
-        for size in (*shape, prod(shape)):
-            sizes.setdefault(size, "a size in your forward pass")
-    found: dict[float, str] = {2.0: "2", 0.5: "1/2"}
-    if known.steps in {size for shape in shapes for size in (*shape, prod(shape))}:
-        sizes[known.steps] = "the number of steps and also another size in your forward pass"
-    for size, words in sizes.items():
-        if size > 2:
-            found.setdefault(float(size), f"{size}, {words},")
-            found.setdefault(1 / size, f"1/{size}, one over {words},")
-            found.setdefault(2.0 * size, f"{2 * size}, twice {words},")
-            found.setdefault(2 / size, f"2/{size}, two over {words},")
-    found |= {-n: "−" + words.replace(", ", ", minus ", 1) for n, words in found.items()}
-
-    def factor(words: str, number: float) -> Factor:
-        return Factor(words, lambda back: number)
-
-    return [factor(words, number) for number, words in found.items()]

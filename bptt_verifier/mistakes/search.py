@@ -6,7 +6,7 @@ kind of mistake, yield it from a method of a subject's `Hypotheses`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, combinations, islice
+from itertools import chain, combinations, islice, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +15,8 @@ from bptt_verifier.mistakes.compositions import Altered, list_first
 from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.hypotheses import Back, Hypotheses, Made, Match
-from bptt_verifier.mistakes.single_gradients import (
-    GENERIC,
-    Finding,
-    add_others,
-    describe_finding,
-)
+from bptt_verifier.mistakes.other_names import add_names, add_others
+from bptt_verifier.mistakes.single_gradients import GENERIC, Finding, describe_finding
 from bptt_verifier.report import Mistake
 
 RESTS = 3  # mistakes that explain all but one gradient, beside which others are tried
@@ -42,7 +38,7 @@ def explain(
     the time of the effort is over, the rest is left out.
 
     Other mistakes that explain everything by themselves, or in the place of one of two, are stated
-    in the explanation, as far as the hypotheses allow for other names.
+    in the explanation, generic names among them, as far as the hypotheses allow for other names.
     """
     right = try_mistakes(known, evidence, ())
     if not right.wrong:
@@ -78,16 +74,17 @@ def explain(
     )
     vague = all(each.name in GENERIC for each in others)
     if others and (not few or sum(map(is_any_factor, others)) <= doubts) and not vague:
-        return others
+        return add_pair(others, few)
     # Where any wrong number may come from both of these, likely pairs may say more.
     pairs = islice(known.list_pairs(evidence, matches), FEW * known.batch if others else None)
     for one, other in select_explaining(known, evidence, pairs):
         if others and known.is_generic(one) and known.is_generic(other):
             continue
-        return (
+        both = (
             add_partners(known, evidence, matches, other, known.describe(one)),
             add_partners(known, evidence, matches, one, known.describe(other)),
         )
+        return add_pair(both, others or few)
     named = others or few or of_gradients or alone.mistakes
     return named or find_second_in_rest(known, evidence, matches, right.wrong)
 
@@ -208,7 +205,10 @@ def find_one_of_each(
     if chosen is None:
         return ()
     made, single = chosen
-    return known.describe(made), add_partners(known, evidence, matches, made, single)
+    return (
+        add_alike(known, evidence, matches, made),
+        add_partners(known, evidence, matches, made, single),
+    )
 
 
 def find_one_after_another(
@@ -255,9 +255,12 @@ def find_second_in_rest(
         tried += 1
         cases = [case._replace(wanted={name: case.wanted[name]}) for case in evidence]
         partners = known.list_partners(match.made, matches)
-        for one, other in select_explaining(known, cases, partners):
-            if not known.is_generic(other):
-                return known.describe(one), known.describe(other, [name])
+        found = [other for _, other in select_explaining(known, cases, partners)]
+        chosen = next((other for other in found if not known.is_generic(other)), None)
+        if chosen is not None:
+            described = known.describe(chosen, [name])
+            others = known.choose(iter(found), described)
+            return add_alike(known, evidence, matches, match.made), others or described
     return ()
 
 
@@ -270,8 +273,35 @@ def add_partners(
 ) -> Mistake:
     """Add the other mistakes that explain everything together with `one`, as `described` does."""
     pairs = select_explaining(known, evidence, known.list_partners(one, matches))
-    found = known.choose((other for _, other in pairs), described)
-    return described if found is None else found
+    found = known.choose((other for _, other in pairs), described) or described
+    rest = try_mistakes(known, evidence, (one,))
+    return add_names(found, explain_single_gradients(known, evidence, rest, most=1) or ())
+
+
+def add_alike(
+    known: Hypotheses, evidence: Sequence[Evidence], matches: Sequence[Match], made: Any
+) -> Mistake:
+    """Describe a mistake in the backward pass, with the other names that have its effect."""
+    backs, cases = [known.sweep_back(case, [(made,)])[0] for case in evidence], list[Evidence]()
+    for case, back in zip(evidence, backs, strict=True):
+        wanted = {n: w._replace(submitted=back.gradient(n)) for n, w in case.wanted.items()}
+        cases.append(case._replace(wanted=wanted))
+    (names,) = (match.names for match in matches if match.made is made)
+    # What explains other gradients of the submission has another effect.
+    others = ((match.made,) for match in matches if match.names == names)
+    alike = (each for (each,) in select_explaining(known, cases, others))
+    described = known.describe(made)
+    return known.choose(alike, described) or described
+
+
+def add_pair(found: Sequence[Mistake], pair: Sequence[Mistake]) -> tuple[Mistake, ...]:
+    """Add the names of another pair of mistakes that has one in common with the pair found."""
+    result = [*found]
+    for i, j in product(range(2), repeat=2) if len(found) == len(pair) == 2 else ():
+        one, other = found[1 - i], pair[1 - j]
+        if (one.name, one.details.get("gradients")) == (other.name, other.details.get("gradients")):
+            result[i] = add_names(result[i], [pair[j]])
+    return tuple(result)
 
 
 class Separate(NamedTuple):
@@ -319,21 +349,25 @@ def explain_each_gradient(
     chosen, doubts = list[Mistake](), 0
     for kind, covered in cover(listed):
         what = possible[covered[0]][kind]
+        others = [
+            each
+            for number, each in possible[covered[0]].items()
+            if number != kind and all(number in possible[name] for name in covered)
+        ]
+        findings = [each for each in others if isinstance(each, Finding)]
+        operations = [each for each in others if not isinstance(each, Finding)]
         if isinstance(what, Finding):
-            chosen.append(describe_finding(what, covered, known.find_equation(covered[0])))
-            doubts += is_any_factor(chosen[-1])
+            described = describe_finding(what, covered, known.find_equation(covered[0]))
+            doubts += is_any_factor(described)
+            alone_here = True
         else:
             made, changed = what
             alone_here = changed <= set(covered)
             described = known.describe(made, () if alone_here else covered)
-            others = (
-                possible[covered[0]][number]
-                for number, _ in order
-                if number != kind and all(number in possible[name] for name in covered)
-            )
-            alike = (other for other, also in others if (also <= set(covered)) == alone_here)
-            chosen.append(known.choose(alike, described) or described)
             doubts += not alone_here
+        alike = (made for made, also in operations if (also <= set(covered)) == alone_here)
+        found = known.choose(alike, described) or described
+        chosen.append(add_others(found, findings))
     return Separate(tuple(chosen), doubts)
 
 
@@ -416,12 +450,13 @@ def explain_single_gradients(
     chosen = choose_fewest({name: possible[name] for name in trial.wrong})
     if most is not None and len(chosen) > most:
         return None
-    found = [describe_finding(f, names, known.find_equation(names[0])) for f, names in chosen]
-    if len(chosen) == 1:
-        first, *rest = possible.values()
+    found = list[Mistake]()
+    for finding, names in chosen:
+        first, *rest = (possible[name] for name in names)
         shown = [{each.kind for each in findings} for findings in rest]
         others = [each for each in first if all(each.kind in kinds for kinds in shown)]
-        found[0] = add_others(found[0], others)
+        described = describe_finding(finding, names, known.find_equation(names[0]))
+        found.append(add_others(described, others))
     return tuple(found)
 
 

@@ -4,7 +4,7 @@ A finding is such a mistake, together with the wrong gradient. Mistakes that onl
 such as a wrong operand of a sum over time, are in `cell_gradients`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,12 +14,10 @@ from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
-# Names of what any wrong number may come from, which are no second explanation.
+# Names that say what was done to a gradient, not why. A specific name comes before them.
 GENERIC = frozenset(
     "zero-gradient constant-factor sign-flipped wrong-operand wrong-adjoint".split()
 )
-PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
-DESCRIBED = 2  # other names that an explanation describes, at most
 # Factors that have names of their own, in words.
 SIMPLE = (
     ("zero-gradient", "every entry is zero", 0.0),
@@ -75,48 +73,12 @@ def describe_finding(finding: Finding, names: list[str], equation: str | None) -
     return Mistake(finding.name, said, {"gradients": names, **finding.details}, equation)
 
 
-def add_others(mistake: Mistake, others: Sequence[Finding]) -> Mistake:
-    """Add other findings that explain the same gradients, but none that fits any wrong number."""
-    named = {each.name: each for each in reversed(others)}
-    listed = [e for n, e in named.items() if n != mistake.name and n not in GENERIC]
-    if not listed:
-        return mistake
-    said = " ".join(f"Or {each.name}: {each.said}." for each in listed)
-    before = [*mistake.details.get("or", ())]
-    names = [each.name for each in listed if each.name not in before]
-    details = mistake.details | {"or": [*before, *names]}
-    return mistake._replace(explanation=f"{mistake.explanation} {said}", details=details)
-
-
-def add_names(mistake: Mistake, others: Iterable[Mistake]) -> Mistake:
-    """Add other mistakes that explain all gradients, but none that fits any wrong number.
-
-    The explanation describes the first of them, and the details have the names of all.
-    """
-    before = [*mistake.details.get("or", ())]
-    taken = {mistake.name, *before, *GENERIC}
-    named: dict[str, Mistake] = {}
-    for each in others:
-        if each.name not in taken:
-            named.setdefault(each.name, each)
-    if not named:
-        return mistake
-
-    def explain(other: Mistake) -> str:
-        same = all(other.details.get(k, "") == mistake.details.get(k) for k in PLACE)
-        return f"{other.details['alteration']}." if same else other.explanation
-
-    listed = [*named.items()][: max(0, DESCRIBED - len(before))]
-    said = "".join(f" Or {name}: {explain(each)}" for name, each in listed)
-    details = mistake.details | {"or": [*before, *named]}
-    return mistake._replace(explanation=mistake.explanation + said, details=details)
-
-
 def restrict(mistake: Mistake, names: Sequence[str]) -> Mistake:
     """Describe a mistake in the backward pass that affects these gradients alone, if any."""
     if not names:
         return mistake
-    said = f"in {join_symbols(names)} alone: {mistake.explanation}"
+    said = f"in {join_symbols(names)} {'only' if len(names) > 1 else 'alone'}: "
+    said += mistake.explanation
     details = mistake.details | {"gradients": [*names]}
     return mistake._replace(explanation=said, details=details)
 
@@ -214,6 +176,9 @@ def list_update_findings(
         scaled = columns / size
     if not np.isfinite(scaled).all():
         return
+    if w.any():
+        said = "the parameter itself is returned, in the place of its gradient"
+        yield make_finding("update-returned", said, {"rate": 0.0}, name, read)
     (g, p), *_ = np.linalg.lstsq(scaled, submitted, rcond=None)
     with np.errstate(all="ignore"):
         rate, decay = map(round_as_written, (float(g / size[0]), float(p / size[1])))

@@ -4,7 +4,7 @@ A sigmoid written 1/(1 + exp(−z)), or a tanh of four exponentials, is one acti
 operations that has one variable, however often it reads it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,13 @@ from bptt_verifier.program.structure import Structure, shape_of
 
 LONGEST = 10  # operations of one activation, at most
 LINEAR = frozenset("neg copy add sub".split())
+# Slopes at x of further functions, which no derived bound is for.
+FURTHER: dict[str, Callable[[Any], Any]] = {
+    "cosh": np.sinh,
+    "sinh": np.cosh,
+    "tan": lambda x: 1 + np.tan(x) ** 2,
+    "atan": lambda x: 1 / (1 + x * x),
+}
 
 
 class Activation(NamedTuple):
@@ -32,7 +39,7 @@ def is_elementwise(known: Structure, number: int) -> bool:
     """Tell whether an operation is a smooth function of each entry, the same for all entries."""
     equation, constants = known.program.operations[number], known.program.constants
     differs = any(constants[slot].size > 1 for slot in equation.inputs if slot in constants)
-    return equation.name in {*UNARY, *BINARY, "integer_pow"} and not differs
+    return equation.name in {*UNARY, *FURTHER, *BINARY, "integer_pow"} and not differs
 
 
 def find_activations_at(known: Structure, number: int) -> list[Activation]:
@@ -110,6 +117,8 @@ def slope_of(
         (result,) = evaluate(equation, given)
         if equation.name in UNARY:
             factors = [UNARY[equation.name][1](given[0], result)]
+        elif equation.name in FURTHER:
+            factors = [FURTHER[equation.name](given[0])]
         elif equation.name == "integer_pow":
             factors = [equation.params["y"] * given[0] ** float(equation.params["y"] - 1)]
         else:

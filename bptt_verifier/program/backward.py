@@ -23,7 +23,7 @@ class Change(NamedTuple):
     is multiplied by `before`, passed back with the operands of `instead` replacing the true ones,
     and multiplied by `after`; or it is multiplied by `slope` alone. The unaltered cotangent is also
     added to the slots of `also`, and what arrives, multiplied by a factor, to those of `send`.
-    `through` passes the cotangents of all results back in another way.
+    `through` passes the cotangents of all results, or that of `arriving_at`, back in another way.
     """
 
     operand: int
@@ -200,7 +200,10 @@ def change_rows(
         return np.stack([ct if factor is None else ct * factor for ct, factor in pairs])
 
     if first.through is not None:
-        result = np.asarray(first.through([ct if ct is None else ct[rows] for ct in arriving]))
+        given_back = [ct if ct is None else ct[rows] for ct in arriving]
+        if first.arriving is not None:
+            given_back = [np.stack([change.arriving for change in changes])]
+        result = np.asarray(first.through(given_back))
     elif first.slope is not None:
         assert arriving[0] is not None
         ct = arriving[0][rows] if first.arriving is None else [c.arriving for c in changes]

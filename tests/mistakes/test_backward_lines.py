@@ -1,4 +1,4 @@
-"""The line of the backward pass that makes a mistake: found by its numbers, or not claimed."""
+"""The line of the backward pass that makes a mistake: found by its numbers, guessed, or none."""
 
 import linecache
 from collections.abc import Callable
@@ -147,3 +147,37 @@ def test_a_product_is_written_with_operands_transposed(
     expression: str, flip: tuple[bool, bool], written: str
 ) -> None:
     assert write_flipped(expression, flip) == written
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "expression"),
+    [
+        (" + later", "", "d @ weight"),
+        (" + later", " + 2 * later", 'times(dy, p["V"].T) + 2 * later'),
+        ('G["V"] += h[t + 1].T @ dy', 'G["V"] = h[t + 1].T @ dy', "h[t + 1].T @ dy"),
+        ('G["W"] += h[t].T @ da', 'G["W"] -= h[t].T @ da', 'G["W"] -= h[t].T @ da'),
+        ("    return G", '    G["U"] = G["U"] / 2\n    return G', 'G["U"] / 2'),
+    ],
+)
+def test_the_line_that_has_the_wrong_gradient_is_guessed(
+    right: str, wrong: str, expression: str, tmp_path: Path
+) -> None:
+    (mistake,) = diagnose_file(tmp_path / "wrong.py", INLINE, right, wrong)
+    guess = mistake.details["backward_guess"]
+    assert guess["expression"] == expression, mistake.explanation
+    assert f"A guess: look at `{expression}`" in mistake.explanation
+    assert "backward" not in mistake.details  # nothing is said for certain
+
+
+def test_a_line_that_is_certain_is_no_guess(tmp_path: Path) -> None:
+    change = 'da @ p["W"].T', 'da @ p["W"]'
+    (mistake,) = diagnose_file(tmp_path / "wrong.py", INLINE, *change)
+    assert "backward" in mistake.details
+    assert "backward_guess" not in mistake.details
+    assert "A guess" not in mistake.explanation
+
+
+def test_nothing_is_guessed_where_two_lines_have_the_gradient(tmp_path: Path) -> None:
+    source = INLINE.replace(" + later\n", ' + later\n        same = times(dy, p["V"].T)\n')
+    (mistake,) = diagnose_file(tmp_path / "wrong.py", source, " + later\n", "\n")
+    assert "backward_guess" not in mistake.details

@@ -1,5 +1,6 @@
 """The search for a name ends in time, with what it has, and says what it has tried."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +26,11 @@ def wrong(p: Any) -> dict[str, Any]:
     return {name: np.sin(3 * value) + np.arange(len(value)) for name, value in p.items()}
 
 
-def test_a_search_goes_on_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_goes_on_until_its_processor_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock, told = iter([0.0, 1.0, 2.0, 1.0]), []
-    monkeypatch.setattr(effort.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(effort.time, "thread_time", lambda: next(clock))
     search = Effort(2.0, lambda done, total: told.append((done, total)))
     search.list(8)
     assert search.goes_on()
@@ -36,6 +39,25 @@ def test_a_search_goes_on_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch
     assert search.ended
     assert not search.goes_on()  # nor does it start again
     assert told == [(0, 8), (3, 8), (3, 8)]
+
+
+def test_a_busy_machine_leaves_a_search_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = iter([0.0, 5.0, 7.9, 8.0])
+    monkeypatch.setattr(effort.time, "monotonic", lambda: next(passed))
+    monkeypatch.setattr(effort.time, "thread_time", lambda: 1.0)
+    search = Effort(2.0)
+    assert search.goes_on()
+    assert search.goes_on()
+    assert not search.goes_on()  # a person waits
+
+
+def test_the_time_of_a_search_is_not_that_of_sleep() -> None:
+    with limit_effort(0.2) as search:
+        time.sleep(0.3)
+        assert search.goes_on()
+        while time.thread_time() - search.start < 0.2:
+            pass
+        assert not search.goes_on()
 
 
 def test_a_search_without_a_limit_goes_on() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake, can_merge, merge
+from bptt_verifier.mistakes.other_names import add_names
 from bptt_verifier.mistakes.own_models import OwnHypotheses
 from bptt_verifier.mistakes.pair_order import (
     measure_error,
@@ -16,7 +17,7 @@ from bptt_verifier.mistakes.pair_order import (
     rank_by_partner,
 )
 from bptt_verifier.mistakes.search import cover
-from bptt_verifier.mistakes.single_gradients import Finding, add_names
+from bptt_verifier.mistakes.single_gradients import Finding
 from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
@@ -101,7 +102,7 @@ def test_a_mistake_in_one_gradient_alone_is_named_with_that_gradient() -> None:
     loss, gradients, _, params = MODELS["sequence"]
     change = ('G["V"] +=', 'G["V"] ='), ('G["U"] +=', 'G["U"] =')
     (mistake,) = diagnose_numbers(loss, params, plant(gradients, *change))
-    assert mistake.explanation.startswith("in ∂L/∂U and ∂L/∂V alone: ")
+    assert mistake.explanation.startswith("in ∂L/∂U and ∂L/∂V only: ")
     assert mistake.details["gradients"] == ["U", "V"]
 
 
@@ -227,14 +228,14 @@ def test_a_mistake_in_an_operation_is_told_beside_one_in_gradients_alone() -> No
     loss, _, _, params = own_models.MODELS["plain"]
     change = " / len(POINTS)", ""
     (mistake,) = diagnose_numbers(loss, params, planted("plain", change))
-    assert mistake.name == "constant-factor"
-    assert mistake.details["or"] == ["factor-missing"]
+    assert mistake.name == "factor-missing"  # the more specific one
+    assert mistake.details["or"] == ["constant-factor"]
 
 
 def test_an_explanation_describes_two_other_names_and_the_details_have_all() -> None:
     first, *others = (Mistake(name, f"{name} said.", {}) for name in ("a", "b", "c", "d"))
     found = add_names(add_names(first, [first, others[0]]), others)
-    assert found.explanation == "a said. Or b: b said. Or c: c said."
+    assert found.explanation == ("a said. Or b: b said. Or c: c said. Or d, with the same numbers.")
     assert found.details["or"] == ["b", "c", "d"]
 
 
@@ -298,7 +299,7 @@ def test_two_mistakes_in_a_gradient_that_give_the_same_numbers_are_both_named(
         return xp.sum(xp.sin(p["a"])) + xp.sum(xp.sin(p["b"]))
 
     def list_two(name: str, evidence: Any, backs: Any) -> Any:
-        for word, factor in (("one", 2.5), ("two", 2.5), ("three", 3.0), ("zero-gradient", 2.5)):
+        for word, factor in (("one", 2.5), ("zero-gradient", 2.5), ("two", 2.5), ("three", 3.0)):
             yield Finding(word, f"{word} of them", {}, partial(scale, factor, name))
 
     def scale(factor: float, name: str, back: Any) -> Any:
@@ -309,11 +310,14 @@ def test_two_mistakes_in_a_gradient_that_give_the_same_numbers_are_both_named(
     (mistake,) = diagnose_numbers(
         loss, params, lambda p: {n: 2.5 * np.cos(v) for n, v in p.items()}
     )
-    assert mistake.explanation == "in ∂L/∂a and ∂L/∂b, one of them. Or two: two of them."
-    assert mistake.details["or"] == ["two"]
+    assert mistake.explanation == (
+        "in ∂L/∂a and ∂L/∂b, one of them. Or two: two of them."
+        " Or zero-gradient: zero-gradient of them."
+    )
+    assert mistake.details["or"] == ["two", "zero-gradient"]
 
 
-def test_what_any_wrong_number_may_come_from_is_no_second_explanation() -> None:
+def test_a_factor_that_has_a_name_is_no_second_explanation() -> None:
     def loss(p: Any, xp: Any) -> Any:
         return xp.sum(xp.sin(p["a"]))
 

@@ -10,6 +10,8 @@ from bptt_verifier.mistakes.cells import CellHypotheses, diagnose
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import Sizes
+from tests.support import own_models
+from tests.support.diagnosis import diagnose_numbers
 
 CELLS = [("rnn", "tanh"), ("lstm", ""), ("gru", "after")]
 
@@ -41,3 +43,13 @@ def test_what_is_made_of_a_gradient_is_named(
         wrong = {n: change(value, problem.weights[n]) for n, value in true.items()}
         witnesses.append(Witness(problem, wrong, true, allowed, True))
     assert [mistake.name for mistake in diagnose(witnesses)] == [name]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", ["W1", "W2", "b3"])
+def test_a_parameter_that_is_returned_has_no_learning_rate(name: str, dtype: type) -> None:
+    loss, right, _, params = own_models.MODELS["plain"]
+    (found,) = diagnose_numbers(loss, params, lambda p: right(p) | {name: p[name]}, dtype)
+    assert (found.name, found.details["rate"]) == ("update-returned", 0.0)
+    assert "the parameter itself is returned, in the place of its gradient" in found.explanation
+    assert "learning rate" not in found.explanation

@@ -1,0 +1,45 @@
+"""Factors that are often wrong: sizes in a loss, and those that a cut path may have instead."""
+
+from math import prod
+
+from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
+from bptt_verifier.mistakes.single_gradients import Factor
+from bptt_verifier.program.backward import Change
+from bptt_verifier.program.structure import Structure
+
+
+def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
+    """Scale the paths that a mistake cuts."""
+
+    def changes(values: Values) -> Changes:
+        return {edge: Change(edge[1], after=by) for edge in cut.changes(values)}
+
+    said = cut.alteration.replace("no gradient", "the gradient", 1).replace(" is ", " that is ", 1)
+    said = f"{said} is multiplied by {by:.6g}, where its factor is 1"
+    return cut._replace(
+        name="constant-factor", alteration=said, changes=changes, details={"factor": by}
+    )
+
+
+def list_factors(known: Structure) -> list[Factor]:
+    """List the factors that are often wrong: sizes in the loss, their inverses and doubles."""
+    sizes = {known.steps: "the number of steps"} if known.steps > 1 else {}
+    shapes = [equation.shapes[0] for equation in known.program.operations]
+    for shape in (*shapes, *(value.shape for value in known.program.constants.values())):
+        for size in (*shape, prod(shape)):
+            sizes.setdefault(size, "a size in your forward pass")
+    found: dict[float, str] = {2.0: "2", 0.5: "1/2"}
+    if known.steps in {size for shape in shapes for size in (*shape, prod(shape))}:
+        sizes[known.steps] = "the number of steps and also another size in your forward pass"
+    for size, words in sizes.items():
+        if size > 2:
+            found.setdefault(float(size), f"{size}, {words},")
+            found.setdefault(1 / size, f"1/{size}, one over {words},")
+            found.setdefault(2.0 * size, f"{2 * size}, twice {words},")
+            found.setdefault(2 / size, f"2/{size}, two over {words},")
+    found |= {-n: "−" + words.replace(", ", ", minus ", 1) for n, words in found.items()}
+
+    def factor(words: str, number: float) -> Factor:
+        return Factor(words, lambda back: number)
+
+    return [factor(words, number) for number, words in found.items()]

@@ -1,0 +1,129 @@
+"""The other names of what explains the same numbers, as a report states them.
+
+Every name of the fewest mistakes that explain a submission is given, the specific ones first
+(docs/derivation.md, section 10). A generic name is left out where it says what another one does.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    OperationMistake,
+    Values,
+    is_scale,
+)
+from bptt_verifier.mistakes.single_gradients import (
+    GENERIC,
+    NEAR,
+    SIMPLE,
+    Finding,
+    join_symbols,
+)
+from bptt_verifier.program.trace import Program
+from bptt_verifier.report import Mistake
+
+PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
+DESCRIBED = 2  # other names that an explanation describes, at most
+
+
+def add_others(mistake: Mistake, others: Sequence[Finding]) -> Mistake:
+    """Add other findings that explain the same gradients, but no factor that has another name."""
+    named = {each.name: each for each in reversed(others)}  # the first of each name
+    factors = {name: by for name, _, by in SIMPLE}
+    stated = factors.keys() & {mistake.name, *named}
+    found = (
+        Mistake(name, f"{each.said}.", each.details)
+        for name, each in named.items()
+        if name != "constant-factor"
+        or not any(abs(each.details["value"] - factors[n]) <= NEAR for n in stated)
+    )
+    return add_names(mistake, found)
+
+
+def add_names(mistake: Mistake, others: Iterable[Mistake]) -> Mistake:
+    """Add other mistakes that explain the same gradients, those with a specific name first.
+
+    The explanation describes the first of them and names the rest, and the details have all names.
+    """
+    before = [*mistake.details.get("or", ())]
+    taken = {mistake.name, *before}
+    named: dict[str, Mistake] = {}
+    for each in sorted(others, key=lambda each: each.name in GENERIC):
+        if each.name not in taken:
+            named.setdefault(each.name, each)
+    inside = (name for each in named.values() for name in each.details.get("or", ()))
+    names = [*dict.fromkeys([*named, *(name for name in inside if name not in taken)])]
+    if not names:
+        return mistake
+
+    def explain(other: Mistake) -> str:
+        alteration, gradients = (other.details.get(k) for k in ("alteration", "gradients"))
+        if alteration is None:
+            return f": {other.explanation}"
+        only = "only" if gradients and len(gradients) > 1 else "alone"
+        alone = f"in {join_symbols(gradients)} {only}: " if gradients else ""
+        same = all(other.details.get(k, "") == mistake.details.get(k) for k in PLACE)
+        place, expression = (other.details.get(k) for k in ("file_line", "expression"))
+        at = "" if same or not place else f", at `{expression}` ({os.path.basename(place)})"
+        return f"{at}: {alone}{alteration}."
+
+    described = [*named.items()][: max(0, DESCRIBED - len(before))]
+    said = "".join(f" Or {name}{explain(each)}" for name, each in described)
+    stated = {name for _, each in described for name in (each.name, *each.details.get("or", ()))}
+    rest = [name for name in names if name not in stated]
+    said += f" Or {', or '.join(rest)}, with the same numbers." if rest else ""
+    details = mistake.details | {"or": [*before, *names]}
+    return mistake._replace(explanation=mistake.explanation + said, details=details)
+
+
+def select_statements(
+    program: Program, values: Values, every: Sequence[OperationMistake]
+) -> list[OperationMistake]:
+    """Select one mistake of each name; a generic one only if it says what no other does.
+
+    The generic ones come last. Changes of what is passed back to a constant say nothing.
+    """
+    chosen, stated = dict[str, OperationMistake](), list[Changes]()
+    for each in every:
+        changes = {
+            (number, operand): change
+            for (number, operand), change in each.changes(values).items()
+            if program.operations[number].inputs[operand] not in program.constants
+        }
+        generic = each.name in GENERIC and each.whole is None
+        if generic and any(are_one_statement(changes, other) for other in stated):
+            continue
+        chosen.setdefault(each.name, each)
+        stated += [changes] if each.whole is None else []
+    return [*chosen.values()]
+
+
+def are_one_statement(one: Changes, other: Changes) -> bool:
+    """Tell whether changes with one effect say the same: equal ones, or one factor on a path.
+
+    A path that is cut, or scaled, may be so at any operation that alone leads to the next.
+    """
+    factor = find_factor(one)
+    if factor is not None:
+        return find_factor(other) == factor
+    return one.keys() == other.keys() and all(are_equal(one[e], other[e]) for e in one)
+
+
+def find_factor(changes: Changes) -> float | None:
+    """Find the number by which changes multiply what is passed back; None if it is none."""
+    found = {change.after for change in changes.values() if is_scale(change)}
+    whole = len(found) == 1 and all(map(is_scale, changes.values()))
+    return float(found.pop()) if whole else None
+
+
+def are_equal(one: Any, other: Any) -> bool:
+    """Tell whether two changes, or parts of them, hold the same numbers."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(are_equal, one, other))
+    if one is None or other is None or callable(one) or callable(other):
+        return one is other
+    return np.shape(one) == np.shape(other) and bool(np.all(one == other))
