@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import pytest
 
-from bptt_verifier.commands import compiled, main
+from bptt_verifier.commands import application, compiled, main
 from bptt_verifier.commands.compiled import describe_platform, find_folder, make_private
 from tests.support.modules import ROOT
 
@@ -182,7 +182,8 @@ def test_the_second_run_loads_what_the_first_one_compiled(tmp_path: Path) -> Non
 
 def test_judging_a_file_imports_jax_in_its_own_process_alone() -> None:
     program = (
-        "import sys; from bptt_verifier.commands import main; main.choose_app(['verify']); "
+        "import sys; from bptt_verifier.commands.application import choose_app; "
+        "choose_app(['verify']); "
         "print('numpy' in sys.modules, 'jax' in sys.modules)"
     )
     ended = subprocess.run(
@@ -193,6 +194,6 @@ def test_judging_a_file_imports_jax_in_its_own_process_alone() -> None:
 
 def test_a_command_that_is_none_has_no_module() -> None:
     with pytest.raises(ValueError, match=r"expected one of verify, prove, .*, found nothing"):
-        main.find_command("nothing")
+        application.find_command("nothing")
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        main.nothing  # noqa: B018
+        application.nothing  # noqa: B018
