@@ -15,7 +15,6 @@ import typer
 from typer.testing import CliRunner
 
 from bptt_verifier.commands import application, colours
-from bptt_verifier.commands import main as command_line
 from bptt_verifier.commands.explain import explanation
 from bptt_verifier.console import files
 from bptt_verifier.console.argument_errors import App
