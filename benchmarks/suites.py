@@ -152,7 +152,7 @@ PLANS = {
         (Sizes(T=100_000, B=8, D=16, H=64, O=3),), CHECKPOINTED, rounds=5, seconds=60
     ),
     Suite.PARALLEL: Plan(QUICK[2:], SHARED_OUT, baseline="manual-jit", rounds=9, seconds=10),
-    Suite.LIMITS: Plan(QUICK[2:], WITH_LIMITS, rounds=15, seconds=20),
+    Suite.LIMITS: Plan(QUICK[2:], WITH_LIMITS, rounds=15, seconds=16),
     Suite.VERIFY: Plan((), {}, baseline="torch-gradcheck", rounds=20, seconds=60),
 }
 # The arguments of `python -m benchmarks` for each file of benchmarks/results.
