@@ -2,13 +2,15 @@
 
 JAX's persistent cache saves the compilation alone: JAX must trace a program to look for it there.
 For the programs of the judge that takes longer than to compute with them. So they are kept whole,
-where the environment names a folder, each under a digest of all that it depends on.
+where the environment names a folder, each under a digest of all that it depends on. What is in the
+folder is run: nobody else may write to it.
 """
 
 import hashlib
 import inspect
 import os
 import pickle
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -49,11 +51,12 @@ class Program:
     def __call__(self, *arguments: Any) -> Any:
         """Compute the function, by the program that is kept if there is one."""
         folder = os.environ.get(FOLDER)
-        if not folder or jax.default_backend() != "cpu":
+        static = [arguments[n] for n in self.static]
+        if not (folder and jax.default_backend() == "cpu" and all(map(has_name, static))):
             return self.jitted(*arguments)
         arrays = [each for n, each in enumerate(arguments) if n not in self.static]
         settings = read_settings()
-        key = settings, *(arguments[n] for n in self.static), *describe_arrays(arrays)
+        key = settings, *static, *describe_arrays(arrays)
         if key not in self.compiled:
             self.compiled[key] = self.find(Path(folder), settings, arguments, arrays)
         return self.compiled[key](*arrays)
@@ -141,6 +144,16 @@ def describe_arrays(arrays: Sequence[Any]) -> tuple[Any, ...]:
     leaves, structure = jax.tree.flatten(list(arrays))
     types = tuple((np.shape(x), str(getattr(x, "dtype", type(x).__name__))) for x in leaves)
     return str(structure), types
+
+
+def has_name(value: Any) -> bool:
+    """Tell whether `describe` says all about a static argument: its functions are of a module."""
+    if callable(value):
+        module = sys.modules.get(getattr(value, "__module__", ""))
+        return getattr(module, getattr(value, "__qualname__", ""), None) is value
+    if isinstance(value, tuple):
+        return all(map(has_name, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def describe(value: Any) -> Any:

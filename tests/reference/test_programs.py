@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -80,6 +81,43 @@ def test_without_a_folder_nothing_is_kept(
     later_process()(3, X, PAIR)
     later_process()(3, X, PAIR)
     assert (len(TRACED), [*folder.iterdir()]) == (2, [])
+
+
+def shift(x: Any) -> Any:
+    """A function of this module."""
+    return x + 1
+
+
+def applied(function: Any, x: Any) -> Any:
+    """A function with a static function."""
+    return function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "kept"),
+    [(shift, 1), (lambda x: x + 1, 0), (partial(jnp.multiply, 2), 0)],
+)
+def test_a_program_of_a_function_without_a_name_is_not_kept(
+    function: Any, kept: int, folder: Path
+) -> None:
+    """Another process may have another function of that name."""
+    found = Program(applied, ["function"])(function, X)
+    assert np.allclose(found, function(X))
+    assert len([*folder.iterdir()]) == kept
+
+
+def test_what_is_in_a_tuple_needs_a_name_too() -> None:
+    assert programs.has_name((shift, ("tanh", 3, None, 0.5)))
+    assert not programs.has_name((shift, (lambda: 0,)))
+    assert not programs.has_name(np.zeros(2))
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_the_programs_of_every_cell_have_names(cell: str) -> None:
+    problem = with_values(np.random.default_rng(0), Sizes(4, 2, 3, 2, 2), cell=cell)
+    laid = autodiff.lay_out(problem, autodiff.LARGEST)
+    assert all(map(programs.has_name, laid[:2]))
+    assert programs.has_name(autodiff.arrange_at_its_size(problem)[0])
 
 
 def test_programs_of_another_device_are_not_kept(
