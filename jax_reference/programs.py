@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -167,10 +166,10 @@ def describe(value: Any) -> Any:
 
 @cache
 def describe_surroundings(packages: tuple[str, ...]) -> str:
-    """Describe the versions, the processor, and the code of packages, which is traced."""
+    """Describe the versions, the processor, and the code of imported packages, which is traced."""
     code = DIGEST()
     for package in packages:
-        for folder in import_module(package).__path__:
+        for folder in sys.modules[package].__path__:
             for file in sorted(Path(folder).glob("*.py")):
                 code.update(f"{package}/{file.name}\0".encode() + file.read_bytes())
     versions = [version(name) for name in ("jax", "jaxlib", "numpy")]
