@@ -9,8 +9,9 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.agreement import GATE
+from benchmarks.limit_tables import limit_tables
 from benchmarks.results import LIMIT, LIMITS, Result, read
-from benchmarks.suites import CONTENDERS, QUICK, RETAKEN, WITH_LIMITS, Suite
+from benchmarks.suites import CONTENDERS, QUICK, RETAKEN, Suite
 from benchmarks.table import (
     ABSENT,
     across,
@@ -49,7 +50,7 @@ def taken(result: Result) -> str:
 
 def speeds(result: Result) -> str:
     """Tables of ratios, shares of the limit, times and memory, with a row for each size."""
-    names = [name for name in result.contenders() if name in WITH_LIMITS or name in CONTENDERS]
+    names = [name for name in result.contenders() if name in CONTENDERS]
     parts = [taken(result)]
     for dtype in dict.fromkeys(dtype for _, dtype in result.places()):
         columns = {
@@ -117,6 +118,11 @@ def cases(result: Result) -> str:
     ]
     headings = ["checker", "cases a second", "a case", "quartiles", f"speed ÷ {result.baseline}"]
     return paragraphs(taken(result), markdown(headings, rows), noted(result))
+
+
+def attainable(result: Result) -> str:
+    """Tables of what a step can reach beside what was found, with a row for each size."""
+    return paragraphs(taken(result), *limit_tables(result), noted(result))
 
 
 def goals(results: dict[str, Result]) -> str:
@@ -188,7 +194,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "steps": plain,
     "checkpoint": plain,
     "parallel": plain,
-    "limits": speeds,
+    "limits": attainable,
     "verify": cases,
 }
 

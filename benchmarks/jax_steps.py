@@ -183,24 +183,12 @@ def in_shares(name: str, problem: Problem, setting: Setting) -> Contender:
     )
 
 
-def applied_functions(cell: str, a: Any) -> Any:
-    """The elementary functions of one step forward, of its pre-activations; one array (B, H)."""
-    if cell == "rnn":
-        return jnp.tanh(a)
-    *gates, candidate = jnp.split(a, GATES[cell], axis=1)
-    of_gates, of_candidate = [jax.nn.sigmoid(gate) for gate in gates], jnp.tanh(candidate)
-    if cell == "gru":
-        return of_gates[0] * of_candidate + of_gates[1]
-    return of_gates[0] * jnp.tanh(of_gates[1] * of_candidate + of_gates[2])
-
-
-def products(problem: Problem, *, in_place: bool, functions: bool = False) -> Callable[..., Any]:
+def products(problem: Problem, *, in_place: bool) -> Callable[..., Any]:
     """The matrix products of one step, as a function of params, x, h, ∂L/∂ŷ and Δᵀ.
 
     The arrays have the layout of the compiled RNN. The products are those of
     `numpy_steps.products`, with the row of h_0 in ∂L/∂W. All are returned, so that XLA computes
-    them. `in_place` loops index the array of all steps instead of scanning over it. With
-    `functions`, each step forward also has the elementary functions of the cell.
+    them. `in_place` loops index the array of all steps instead of scanning over it.
     """
     (T, B, D), H = problem.x.shape, problem.params.W.shape[1]
     columns = GATES[problem.cell] * H
@@ -209,8 +197,7 @@ def products(problem: Problem, *, in_place: bool, functions: bool = False) -> Ca
         U, W, V, *_ = params
         W_T, x = W.T, x.reshape(T * B, D)
         a = (x @ U.T).reshape(T, B, columns)
-        applied = partial(applied_functions, problem.cell) if functions else lambda a: a
-        of_h = last_product(h, W_T, range(T - 1), in_place=in_place, function=applied)
+        of_h = last_product(h, W_T, range(T - 1), in_place=in_place)
         of_a = last_product(a, W, range(1, T), in_place=in_place)
         dU, dW = delta @ x, delta @ h.reshape(T * B, H)
         return of_h, of_a, dy @ V, h[-1] @ V.T, dy.T @ h[-1], dU, dW
@@ -218,34 +205,22 @@ def products(problem: Problem, *, in_place: bool, functions: bool = False) -> Ca
     return run
 
 
-def last_product(
-    left: Any,
-    right: Any,
-    steps: range,
-    *,
-    in_place: bool,
-    function: Callable[[Any], Any] = lambda product: product,
-) -> Any:
-    """Compute a function of left_t right for one step after the other; returns the last."""
+def last_product(left: Any, right: Any, steps: range, *, in_place: bool) -> Any:
+    """Compute left_t right for one step after the other; returns the last."""
 
     def multiplied(_: Any, at: Any) -> tuple[Any, None]:
         left_t = jax.lax.dynamic_index_in_dim(left, at, keepdims=False) if in_place else at
-        return function(left_t @ right), None
+        return left_t @ right, None
 
-    start = jnp.zeros_like(function(jnp.zeros((left.shape[1], right.shape[1]), left.dtype)))
+    start = jnp.zeros((left.shape[1], right.shape[1]), left.dtype)
     given = slice(steps.start, steps.stop)
     return jax.lax.scan(
         multiplied, start, jnp.arange(len(left))[given] if in_place else left[given]
     )[0]
 
 
-def limit_jit(
-    name: str, problem: Problem, setting: Setting, *, functions: bool = False
-) -> Contender:
-    """The matrix products alone, in the faster of two programs; it has no gradients.
-
-    With `functions`, the elementary functions of each step forward stand between them.
-    """
+def limit_jit(name: str, problem: Problem, setting: Setting) -> Contender:
+    """The matrix products alone, in the faster of two programs; it has no gradients."""
     if setting.gpu:
         raise Unavailable("a GPU is compared with one large product and one large copy")
     rng = np.random.default_rng(0)
@@ -256,10 +231,7 @@ def limit_jit(
 
     def program(in_place: bool) -> Callable[[], Any]:
         return partial(
-            jax.jit(products(problem, in_place=in_place, functions=functions))
-            .lower(*given)
-            .compile(),
-            *given,
+            jax.jit(products(problem, in_place=in_place)).lower(*given).compile(), *given
         )
 
     programs, seconds = timed_once(lambda: [program(in_place) for in_place in (True, False)])

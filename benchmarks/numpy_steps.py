@@ -73,27 +73,8 @@ def peak_memory(step: Step, params: Any) -> int:
         tracemalloc.stop()
 
 
-def apply_functions(cell: str, a: Any, H: int, spare: Any) -> None:
-    """Apply the elementary functions of one step forward: σ of the gates, and each tanh.
-
-    They stand between two products of W, so no step can do without them or put them elsewhere.
-    """
-    if cell == "rnn":
-        np.tanh(a, a)
-        return
-    sigmoids, others = a[:, :-H], a[:, -H:]
-    np.exp(sigmoids, sigmoids)
-    np.add(sigmoids, 1, sigmoids)
-    np.divide(1, sigmoids, sigmoids)
-    np.tanh(others, others)
-    if cell == "lstm":
-        np.tanh(spare, spare)  # of the cell
-
-
-def products(problem: Problem, *, copied_transpose: bool, functions: bool = False) -> Step:
+def products(problem: Problem, *, copied_transpose: bool) -> Step:
     """The matrix products of one training step alone, into preallocated arrays.
-
-    With `functions`, each step forward also has the elementary functions of the cell.
 
     The operands have the shapes of a training step, but not its values; docs/performance.md counts
     the products. Every time step overwrites the result of the one before, so no more memory is
@@ -118,8 +99,6 @@ def products(problem: Problem, *, copied_transpose: bool, functions: bool = Fals
         np.dot(x, U.T, out=a.reshape(T * B, columns))
         for t in range(1, T):
             np.dot(h[t - 1], recurrent, out=next_a)
-            if functions:
-                apply_functions(problem.cell, next_a, H, next_h)
         np.dot(h[T - 1], V.T, out=prediction)
         np.dot(dy, V, out=next_h)
         for t in range(T - 1, 0, -1):
@@ -132,14 +111,9 @@ def products(problem: Problem, *, copied_transpose: bool, functions: bool = Fals
     return step
 
 
-def limit(name: str, problem: Problem, setting: Setting, *, functions: bool = False) -> Contender:
-    """The matrix products alone, with a copy of Wᵀ where that is faster; it has no gradients.
-
-    With `functions`, the elementary functions of each step forward stand between them.
-    """
+def limit(name: str, problem: Problem, setting: Setting) -> Contender:
+    """The matrix products alone, with a copy of Wᵀ where that is faster; it has no gradients."""
     require_numpy(problem, setting)
-    steps = (
-        products(problem, copied_transpose=copied, functions=functions) for copied in (False, True)
-    )
+    steps = (products(problem, copied_transpose=copied) for copied in (False, True))
     chosen = fastest([partial(step, None, 0.0) for step in steps])
     return Contender(name, lambda: None, lambda state, rate: (chosen()[0], state), parameters=None)

@@ -12,8 +12,9 @@ from bptt_verifier.problems.problem import Sizes
 FORMAT = 1
 LIMIT = "limit"
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
-# The matrix products alone, by NumPy and by XLA, and with the functions between them.
-LIMITS = (LIMIT, "limit-jit", "limit-functions", "limit-jit-functions")
+IN_ORDER, JIT_IN_ORDER = "limit-in-order", "limit-jit-in-order"
+# The matrix products alone, by NumPy and by XLA, and the least that a step does in its order.
+LIMITS = (LIMIT, "limit-jit", IN_ORDER, JIT_IN_ORDER)
 
 
 class Timing(NamedTuple):

@@ -5,7 +5,7 @@ from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks import jax_steps, numpy_steps, torch_steps
+from benchmarks import in_order, jax_steps, numpy_steps, torch_steps
 from benchmarks.contenders import Builder
 from bptt_verifier.problems.problem import Sizes
 
@@ -72,11 +72,11 @@ SHARED_OUT: dict[str, Builder] = {
         for devices in (2, 4, 8)
     },
 }
-# What a step owes to its products alone, and to the elementary functions between them.
+# What a step owes to its products alone, and to their order and the work that it puts between them.
 WITH_LIMITS: dict[str, Builder] = {
     **{name: builder for name, builder in CONTENDERS.items() if name != "autodiff-hoisted"},
-    "limit-functions": partial(numpy_steps.limit, functions=True),
-    "limit-jit-functions": partial(jax_steps.limit_jit, functions=True),
+    "limit-in-order": in_order.limit_in_order,
+    "limit-jit-in-order": in_order.limit_jit_in_order,
 }
 
 
@@ -152,7 +152,7 @@ PLANS = {
         (Sizes(T=100_000, B=8, D=16, H=64, O=3),), CHECKPOINTED, rounds=5, seconds=60
     ),
     Suite.PARALLEL: Plan(QUICK[2:], SHARED_OUT, baseline="manual-jit", rounds=9, seconds=10),
-    Suite.LIMITS: Plan(QUICK[2:], WITH_LIMITS, rounds=15, seconds=12),
+    Suite.LIMITS: Plan(QUICK[2:], WITH_LIMITS, rounds=15, seconds=16),
     Suite.VERIFY: Plan((), {}, baseline="torch-gradcheck", rounds=20, seconds=60),
 }
 # The arguments of `python -m benchmarks` for each file of benchmarks/results.
@@ -172,4 +172,7 @@ RETAKEN: dict[str, tuple[str, ...]] = {
     "parallel": ("--suite", "parallel"),
     "parallel-lstm": ("--suite", "parallel", "--model", "lstm"),
     "parallel-gru": ("--suite", "parallel", "--model", "gru"),
+    "limits-lstm": ("--suite", "limits", "--model", "lstm"),
+    "limits-gru": ("--suite", "limits", "--model", "gru"),
+    "limits": ("--suite", "limits"),
 }  # fmt: skip

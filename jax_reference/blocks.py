@@ -14,6 +14,7 @@ import numpy as np
 
 from jax_reference import losses
 from jax_reference.padded import CELLS, LAYOUT, Capacity, Fixed, Padded, Parts, differentiated
+from jax_reference.programs import Program
 from jax_reference.unrolled import Derivatives, Model, States
 
 SIZE = 16  # problems of a block; one that is not full has rows of zeros
@@ -22,9 +23,12 @@ SIZE = 16  # problems of a block; one that is not full has rows of zeros
 KINDS = 2  # of losses that a problem of a block may have: the first
 
 
-@partial(jax.jit, static_argnames=("model", "states"))
-def _differentiate(model: Model, states: tuple[str, ...], problems: Padded, fixed: Fixed) -> Any:
+def differentiate(model: Model, states: tuple[str, ...], problems: Padded, fixed: Fixed) -> Any:
+    """The loss, the gradient and the states of padded problems side by side, not compiled."""
     return jax.vmap(partial(differentiated, model, states, kinds=KINDS))(problems, fixed)
+
+
+_differentiate = Program(differentiate, static=("model", "states"))
 
 
 @dataclass(frozen=True)

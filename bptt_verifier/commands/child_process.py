@@ -24,6 +24,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from bptt_verifier.commands.waiting_child import take
 from bptt_verifier.console.terminal import discard_output
 from bptt_verifier.program.attempt import CodeRaisedError
 from bptt_verifier.program.notebooks import write_places
@@ -36,14 +37,6 @@ from bptt_verifier.tolerance.comparison import Verdict
 START_UP = 120  # seconds for the child's imports, before any code of the submission runs
 PRINTED = 4000  # bytes of the submission's output that are kept at its beginning and its end
 FIRST, LAST, WIDE = 5, 3, 200  # lines of it that are shown, and characters of a line
-# The working folder is not on the child's path, where a file might be taken for Python's own module
-# of that name. This package comes last, since beside it may be installed what others shadow.
-START = """
-import sys
-sys.path.append({root!r})
-from bptt_verifier.commands.child_process import main
-main({request!r})
-"""
 
 
 class Outcome(NamedTuple):
@@ -123,13 +116,12 @@ def render(report: Report, request: dict[str, Any], *, ended: bool = False) -> O
 
 
 def start_child(request: dict[str, Any]) -> subprocess.Popen[bytes]:
-    """Start the process that judges the file of a request, in a session of its own."""
-    root = str(Path(__file__).resolve().parents[2])
-    start = START.format(root=root, request=json.dumps(request))
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", start], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+    """Give a request to the process that judges its file, which may be waiting already."""
+    child = take()
+    assert child.stdin is not None
+    with suppress(BrokenPipeError), child.stdin:  # it may have ended
+        child.stdin.write(json.dumps(request).encode())
+    return child
 
 
 def read_lines(source: IO[bytes]) -> tuple[queue.Queue[bytes], threading.Thread]:
@@ -233,7 +225,7 @@ def end_group(child: subprocess.Popen[bytes]) -> None:
             child.kill()
 
 
-def main(request: str) -> None:
+def main() -> None:
     """Judge the file of the request in the child, and report every event to the parent."""
     channel = os.fdopen(os.dup(1), "wb", buffering=0)  # a copy of stdout, to the parent
     output = os.dup(2)  # what the submission prints; what libraries print meanwhile is not shown
@@ -266,6 +258,11 @@ def main(request: str) -> None:
 
         return call
 
+    import_judge()
+    request = sys.stdin.buffer.read()
+    if not request:  # the parent needs no child, or has ended
+        return
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the submission has nothing to read
     try:
         send(outcome=judge_in_child(json.loads(request), announce, send))
     except (ValueError, TypeError, AttributeError) as error:
@@ -275,6 +272,11 @@ def main(request: str) -> None:
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         said = f"the judge itself failed: {type(error).__name__}: {error} at {where}"
         send(refused=said, raised=False)
+
+
+def import_judge() -> None:
+    """Import what judges a file, before there is one."""
+    from bptt_verifier.judge import files, one_case, verify  # noqa: F401, PLC0415
 
 
 @contextmanager

@@ -1,7 +1,9 @@
-"""Compiled programs, kept for later runs in JAX's persistent cache, in the user's cache folder.
+"""Compiled programs, kept for later runs in the user's cache folder.
 
-The programs of the judge are the same in every run, and compiling them takes most of the time of a
-short one. The folder belongs to one version of jaxlib and one kind of processor.
+The programs of the judge are the same in every run. Tracing and compiling them takes most of the
+time of a short one. JAX's persistent cache saves the compilation, and `jax_reference.programs` the
+tracing as well, of the programs that a verdict on a cell needs. The folder belongs to one version
+of jaxlib and one kind of processor.
 """
 
 import hashlib
@@ -12,10 +14,12 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 VARIABLE = "BPTT_CACHE"  # the folder; nothing is kept where it is empty
+PROGRAMS = "BPTT_PROGRAMS"  # `jax_reference.programs.FOLDER`; that module imports JAX
 MIN_COMPILE_SECONDS = 0.2  # a program that compiles faster is not kept
 MAX_BYTES = 10**9  # all programs together, those of other versions included
 FEATURES = ("flags", "Features")  # of a processor, as Linux lists them
@@ -68,7 +72,7 @@ def delete_oldest(place: Path, limit: int) -> None:
     be set in a folder that has programs already, since it expects a second file beside each.
     """
     found = []
-    for file in place.glob("jaxlib-*/*-cache"):
+    for file in chain(place.glob("jaxlib-*/*-cache"), place.glob("jaxlib-*/*-program")):
         with suppress(OSError):  # another process has deleted it
             status = file.stat()
             found.append((max(status.st_atime, status.st_mtime), status.st_size, file))
@@ -93,6 +97,7 @@ def keep_compiled_programs() -> None:
     if not make_private(folder):
         return
     delete_oldest(folder.parent, MAX_BYTES)
+    os.environ.setdefault(PROGRAMS, str(folder))
     settings = {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": MIN_COMPILE_SECONDS,

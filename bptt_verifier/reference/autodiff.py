@@ -35,6 +35,7 @@ from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
 from bptt_verifier.tolerance.noise import SAFETY, UNOPTIMISED, measure_error
 from jax_reference import blocks, padded, unrolled
 from jax_reference.padded import Capacity, Fixed, Padded
+from jax_reference.programs import Program
 from jax_reference.unrolled import Derivatives, Model
 
 COMPARED = (*Bounds._fields, "c0", "b_n")  # everything that a derivation may return, in order
@@ -143,26 +144,31 @@ def derive_bound(problem: Problem, known: Derivatives) -> Bounds:
     return Bounds(*(both * bound for bound in own))  # (E13)
 
 
-# For large problems, of which there are few.
-_differentiate_padded = partial(
-    jax.jit, static_argnames=("model", "states"), compiler_options=UNOPTIMISED
-)(padded.differentiated)
+# The packages whose code is traced where an error is measured.
+TRACED = ("jax_reference", "bptt_verifier.tolerance", "bptt_verifier.reference")
 
 
-@partial(jax.jit, static_argnames=("model", "states", "kinds"), compiler_options=UNOPTIMISED)
-def _measure_padded(
+def measure_padded(
     model: Model, states: tuple[str, ...], roundoff: Any, problem: Padded, fixed: Fixed, kinds: int
 ) -> Any:
+    """Measure the error of a padded problem, not compiled."""
     differentiated = partial(padded.differentiated, model, states, kinds=kinds)
     return measure_error(lambda problem: differentiated(problem, fixed), roundoff, problem)
 
 
-@partial(jax.jit, static_argnames=("model",), compiler_options=UNOPTIMISED)
-def _measure_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> Any:
+def measure_at_its_size(model: Model, roundoff: Any, y: Any, *point: Any) -> Any:
+    """Measure the error of a problem at its own size, not compiled."""
+
     def differentiated(params: Any, x: Any, first: Any) -> Any:
         return unrolled.compiled_derivatives(model, params, x, first, y, None, None)
 
     return measure_error(differentiated, roundoff, *point)
+
+
+_measure_padded = Program(measure_padded, ("model", "states", "kinds"), TRACED, UNOPTIMISED)
+_measure_at_its_size = Program(measure_at_its_size, ("model",), TRACED, UNOPTIMISED)
+# For large problems, of which there are few.
+_differentiate_padded = Program(padded.differentiated, ("model", "states"), options=UNOPTIMISED)
 
 
 def lay_out(problem: Problem, capacity: Capacity) -> padded.Laid:

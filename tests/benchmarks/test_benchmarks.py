@@ -1,9 +1,7 @@
 """The harness of the benchmarks works. Nothing here depends on how fast anything is."""
 
 import re
-from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
@@ -132,51 +130,6 @@ def test_the_compiled_limit_does_them_too_and_xla_drops_none(cell: str, in_place
     assert bool(copies) == (not in_place)
     found, _ = contender.wait(contender.step(contender.start(), contender.rate(0.1)))
     assert [result.shape for result in found][3:5] == [dy.shape, given.params.V.shape]
-
-
-# For each cell, the numbers of which a step forward takes an exponential, and a tanh, per unit.
-FUNCTIONS = {"rnn": (0, 1), "lstm": (3, 2), "gru": (2, 1)}
-
-
-@pytest.mark.parametrize("cell", FUNCTIONS)
-def test_a_limit_with_functions_evaluates_those_of_each_step_forward(
-    cell: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = Sizes(T=6, B=3, D=2, H=5, O=4)
-    given, found = problem(cell, sizes), dict.fromkeys(("exp", "tanh"), 0)
-
-    def counting(name: str) -> Callable[[Any, Any], Any]:
-        function = getattr(np, name)
-
-        def count(value: Any, out: Any) -> Any:
-            found[name] += value.size
-            return function(value, out)
-
-        return count
-
-    step = numpy_steps.products(given, copied_transpose=False, functions=True)
-    for name in found:
-        monkeypatch.setattr(np, name, counting(name))
-    step(None, 0.0)
-    units = (sizes.T - 1) * sizes.B * sizes.H  # h_0 = 0 passes no product on
-    assert [count / units for count in found.values()] == [*FUNCTIONS[cell]]
-
-
-@pytest.mark.parametrize("cell", FUNCTIONS)
-def test_the_compiled_limit_has_these_functions_in_its_loop_forward(cell: str) -> None:
-    a = jnp.ones((3, GATES[cell] * 5))
-    traced = jax.make_jaxpr(partial(jax_steps.applied_functions, cell))(a)
-    found = Counter(dict.fromkeys(("logistic", "tanh"), 0))
-    for equation in traced.jaxpr.eqns:
-        inner = equation.params.get("jaxpr")
-        for each in [equation] if inner is None else inner.jaxpr.eqns:
-            found[each.primitive.name] += each.outvars[0].aval.size
-    assert [found[name] / 15 for name in ("logistic", "tanh")] == [*FUNCTIONS[cell]]
-    given = problem(cell, Sizes(T=6, B=3, D=2, H=5, O=4))
-    contender = jax_steps.limit_jit("limit-jit-functions", given, HERE, functions=True)
-    (of_h, *_), _ = contender.wait(contender.step(None, 0.0))
-    assert of_h.shape == (3, 5)
-    assert np.all(np.abs(of_h) < 2)
 
 
 # The gate.

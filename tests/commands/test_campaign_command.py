@@ -75,7 +75,7 @@ def test_ctrl_c_before_the_first_example_shows_no_report(
         raise EndedError
 
     monkeypatch.setattr(command, "choose_execution", lambda *_: interrupted)
-    monkeypatch.setattr("bptt_verifier.commands.main.end_at_once", end)
+    monkeypatch.setattr("bptt_verifier.commands.application.end_at_once", end)
     with pytest.raises(EndedError):
         bptt(*VERIFY, 9)
 

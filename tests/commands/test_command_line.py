@@ -14,8 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bptt_verifier.commands import colours
-from bptt_verifier.commands import main as command_line
+from bptt_verifier.commands import application, colours
 from bptt_verifier.commands.explain import explanation
 from bptt_verifier.console import files
 from bptt_verifier.console.argument_errors import App
@@ -142,7 +141,7 @@ def test_bad_usage_ends_with_2_and_a_sentence(arguments: list[str], sentence: st
 
 def options_of_every_command() -> list[tuple[str, str, bool]]:
     """(command, option, whether it takes a value)"""
-    group: Any = typer.main.get_command(command_line.app)
+    group: Any = typer.main.get_command(application.app)
     return [
         (name, option, not param.is_flag)
         for name, command in group.commands.items()
@@ -173,7 +172,7 @@ def test_what_the_framework_says_by_itself_is_not_one_sentence(
     def demo(examples: int = 1) -> None:
         raise AssertionError(examples)
 
-    monkeypatch.setattr(command_line, "app", plain)
+    monkeypatch.setattr(application, "app", plain, raising=False)
     assert not says_one_sentence(bptt(*arguments), "")
 
 
@@ -221,7 +220,7 @@ def test_what_no_command_here_asks_for_would_be_refused_in_one_sentence_too(
     ) -> None:
         raise typer.BadParameter("one line,\nand another.")
 
-    monkeypatch.setattr(command_line, "app", app)
+    monkeypatch.setattr(application, "app", app, raising=False)
     ended = bptt(*arguments)
     assert says_one_sentence(ended, sentence), ended.err
 
@@ -471,4 +470,4 @@ def test_ctrl_c_ends_the_process_that_runs_a_file_too(tmp_path: Path) -> None:
 )
 def test_what_only_a_file_can_mean_is_refused_without_one(option: list[str]) -> None:
     with pytest.raises(ValueError, match=f"{option[0]}: expected a FILE to judge with it"):
-        CliRunner().invoke(command_line.app, ["verify", *option], catch_exceptions=False)
+        CliRunner().invoke(application.app, ["verify", *option], catch_exceptions=False)

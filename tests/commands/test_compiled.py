@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import pytest
 
-from bptt_verifier.commands import compiled, main
+from bptt_verifier.commands import application, compiled, main
 from bptt_verifier.commands.compiled import describe_platform, find_folder, make_private
 from tests.support.modules import ROOT
 
@@ -21,7 +21,10 @@ def updated(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     config = type("Config", (), {"jax_compilation_cache_dir": None, "update": found.__setitem__})
     monkeypatch.setitem(sys.modules, "jax", type("Jax", (), {"config": config}))
     monkeypatch.setattr(compiled.warnings, "filterwarnings", lambda *_: None)
-    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+    for name in (
+        "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+        compiled.PROGRAMS,
+    ):  # fmt: skip
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     return found
@@ -75,7 +78,7 @@ def test_programs_are_kept_for_this_process_and_those_that_it_starts(
     compiled.keep_compiled_programs()
     folder = str(tmp_path / describe_platform())
     assert updated["jax_compilation_cache_dir"] == folder
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == folder
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == os.environ[compiled.PROGRAMS] == folder
     assert [each.name for each in tmp_path.iterdir()] == [describe_platform()]
 
 
@@ -115,14 +118,16 @@ def test_the_programs_that_were_not_used_for_longest_are_deleted_beyond_the_limi
     def list_names() -> list[str]:
         return sorted(each.name for each in tmp_path.rglob("*") if each.is_file())
 
-    for age, name in enumerate(["jaxlib-new/a-cache", "jaxlib-old/b-cache", "jaxlib-new/c-cache"]):
+    for age, name in enumerate(
+        ["jaxlib-new/a-cache", "jaxlib-old/b-program", "jaxlib-new/c-cache"]
+    ):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(bytes(10))
         os.utime(file, (1000 - age, 1000 - age))
     for other in (tmp_path / "a-cache", tmp_path / "jaxlib-new" / "notes"):
         other.write_bytes(bytes(100))
-    everything = ["a-cache", "a-cache", "b-cache", "c-cache", "notes"]
+    everything = ["a-cache", "a-cache", "b-program", "c-cache", "notes"]
     for limit, kept in ((30, everything), (29, [*everything[:3], "notes"]), (10, ["a-cache"] * 2)):
         monkeypatch.setattr(compiled, "MAX_BYTES", limit)
         monkeypatch.setenv("BPTT_CACHE", str(tmp_path))
@@ -143,6 +148,7 @@ def test_otherwise_jax_is_left_as_it_is(
         monkeypatch.setattr(sys.modules["jax"].config, "jax_compilation_cache_dir", "/there")
     compiled.keep_compiled_programs()
     assert updated == {}
+    assert compiled.PROGRAMS not in os.environ
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -168,14 +174,16 @@ def test_the_second_run_loads_what_the_first_one_compiled(tmp_path: Path) -> Non
             cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert ended.stderr == ""
-        times.append(sorted(each.stat().st_mtime_ns for each in tmp_path.rglob("*-cache")))
+        files = [*tmp_path.rglob("*-cache"), *tmp_path.rglob("*-program")]
+        times.append(sorted(each.stat().st_mtime_ns for each in files))
     assert len(times[0]) >= 1
     assert times[0] == times[1]
 
 
 def test_judging_a_file_imports_jax_in_its_own_process_alone() -> None:
     program = (
-        "import sys; from bptt_verifier.commands import main; main.choose_app(['verify']); "
+        "import sys; from bptt_verifier.commands.application import choose_app; "
+        "choose_app(['verify']); "
         "print('numpy' in sys.modules, 'jax' in sys.modules)"
     )
     ended = subprocess.run(
@@ -186,6 +194,6 @@ def test_judging_a_file_imports_jax_in_its_own_process_alone() -> None:
 
 def test_a_command_that_is_none_has_no_module() -> None:
     with pytest.raises(ValueError, match=r"expected one of verify, prove, .*, found nothing"):
-        main.find_command("nothing")
+        application.find_command("nothing")
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        main.nothing  # noqa: B018
+        application.nothing  # noqa: B018

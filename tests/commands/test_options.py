@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from bptt_verifier import Verdict, verify, verify_own_model
-from bptt_verifier.commands import main as command_line
+from bptt_verifier.commands import application as command_line
 from bptt_verifier.commands import verify as command
 from bptt_verifier.commands.child_process import Outcome
 from bptt_verifier.commands.verify import split_name

@@ -23,12 +23,12 @@ def test_an_absent_bias_takes_no_compilation_of_its_own_and_has_no_gradient(cell
     zeros = {n: 0 * w for n, w in draw(cell, BEYOND, bias=True).weights.items() if n not in "UWV"}
     with_zeros = without._replace(params=without.params._replace(**zeros))
     expected = measure_reference(with_zeros)
-    compiled = autodiff._measure_at_its_size._cache_size()
+    compiled = autodiff._measure_at_its_size.jitted._cache_size()
     for found, other in zip(measure_reference(without), expected, strict=True):
         assert [n for n in zeros if getattr(found, n) is not None] == []
         for name in ("loss", "U", "W", "V", "x", "h0", "adjoints"):
             assert np.array_equal(getattr(found, name), getattr(other, name)), name
-    assert autodiff._measure_at_its_size._cache_size() == compiled
+    assert autodiff._measure_at_its_size.jitted._cache_size() == compiled
 
 
 def test_a_derived_bound_is_computed_once_and_stays_as_it_is(
