@@ -99,7 +99,8 @@ def accuse_smooth(
     """Take back what widely scattering errors explain, if they hardly scatter at nearer neighbours.
 
     Where the loss is ill-conditioned, a mistake's error moves by more than itself between
-    neighbours, but in proportion to their distance, and rounding errors are drawn anew at any.
+    neighbours, but in proportion to their distance, and rounding errors are drawn anew at any. An
+    entry that stays where the true one moves has lost its digits, and is not accused.
     """
     limits = {n: RESOLVING * float(np.max(np.abs(v))) for n, v in before.values.items()}
     names = [
@@ -109,12 +110,16 @@ def accuse_smooth(
     ]
     if not names:
         return after
-    errors, smooth = collect_errors(attempt, subject, before.case, names, NEAR), set[str]()
+    asked, smooth = ask_neighbours(attempt, subject, before.case, NEAR), set[str]()
     for name in names:
-        if len(errors[name]) >= NEIGHBOURS // 2:
-            near = measure(subject, before, name, errors[name], entries)
-            beyond = (near.mean > UNSURE * near.limit) & (near.mean > before.allowed[name])
-            smooth |= {name} if beyond.any() else set()
+        near = [each for each in asked if name in each.submitted]
+        if len(near) >= NEIGHBOURS // 2:
+            yours = np.stack([each.submitted[name] for each in near])
+            true = np.stack([each.values[name] for each in near])
+            scatter = measure(subject, before, name, [*(yours - true)], entries)
+            beyond = (scatter.mean > UNSURE * scatter.limit) & (scatter.mean > before.allowed[name])
+            moves = yours.std(axis=0) >= true.std(axis=0) / 2
+            smooth |= {name} if (beyond & moves).any() else set()
     allowed = {n: (before if n in smooth else after).allowed[n] for n in after.allowed}
     first = {c.name: c for c in before.comparisons}
     comparisons = [first[c.name] if c.name in smooth else c for c in after.comparisons]
@@ -126,12 +131,16 @@ def collect_errors(
 ) -> dict[str, list[Array]]:
     """Collect the errors of the results of these names at the neighbours of a case."""
     errors: dict[str, list[Array]] = {name: [] for name in names}
-    for number in range(NEIGHBOURS):
-        near = attempt(subject.displace(case, number, distance))
-        if near is not None:
-            for name in near.submitted.keys() & errors.keys():
-                errors[name].append(near.submitted[name] - near.values[name])
+    for near in ask_neighbours(attempt, subject, case, distance):
+        for name in near.submitted.keys() & errors.keys():
+            errors[name].append(near.submitted[name] - near.values[name])
     return errors
+
+
+def ask_neighbours(attempt: Try, subject: Subject, case: Case, distance: float) -> list[Compared]:
+    """Compare at the neighbours of a case; those at which the submission fails are left out."""
+    asked = (attempt(subject.displace(case, k, distance)) for k in range(NEIGHBOURS))
+    return [near for near in asked if near is not None]
 
 
 def settle(

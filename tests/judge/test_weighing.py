@@ -15,6 +15,7 @@ from bptt_verifier.judge.neighbours import (
     weigh,
 )
 from bptt_verifier.judge.subject import Compared
+from bptt_verifier.tolerance.comparison import compare
 from bptt_verifier.tolerance.scatter import (
     DISTANCE,
     FAR,
@@ -390,43 +391,94 @@ def test_one_gradient_of_three_says_nothing_of_the_format() -> None:
         assert find_precision(before, state_compared(submitted, three, allowed)) is expected
 
 
-@pytest.mark.parametrize(("steep", "is_rounding"), [(False, True), (True, False)])
-def test_errors_that_scatter_in_proportion_to_the_distance_are_no_rounding(
-    steep: bool, is_rounding: bool
-) -> None:
-    """A mistake where the loss is so ill-conditioned that its error moves by more than itself."""
+def near_in_proportion(number: int, distance: float) -> Any:
+    """A mistake in an ill-conditioned loss: its error moves by more than itself, but smoothly."""
+    return np.array([3.0 + ALTERNATING[number] * (distance / DISTANCE), 0.0])
+
+
+def near_alike(number: int, distance: float) -> Any:
+    """Rounding errors, which are as large at any distance."""
+    return np.array([3.0 + ALTERNATING[number], 0.0])
+
+
+def weigh_widely(near: Any, allowed: Any, dtype: Any = float, answers: int = NEIGHBOURS) -> Any:
+    """What is weighed of two entries of which the first is wrong, and the distances asked.
+
+    The submission fails at all near neighbours but these.
+    """
     asked = set[float]()
 
-    def near(number: int, distance: float) -> Any:
+    def at(number: int, distance: float) -> Any:
         asked.add(distance)
-        return 0.9 + ALTERNATING[number : number + 1] * (distance / DISTANCE if steep else 1.0)
+        return near(number, distance)
 
-    attempt = attempt_with(near, np.full(1, 0.9), np.full(1, 1e-9))
-    found = weigh(attempt, subject(), attempt(CASE), ["w"], 10)
-    assert asked == {DISTANCE, NEAR}
-    assert found.fails is not is_rounding
-    assert (found.allowed["w"] > 1) == is_rounding
+    found = attempt_with(at, np.array([3.0, 0.0]), np.array(allowed), dtype)
+
+    def attempt(case: Any) -> Any:
+        if case.point and case.point[1] == NEAR and case.point[0] >= answers:
+            return None
+        return found(case)
+
+    return weigh(attempt, subject(), found(CASE), ["w"], 10), asked
 
 
 @pytest.mark.parametrize(
-    ("scatter", "allowed", "half"),
+    ("near", "answers", "is_rounding"),
     [
-        (2.0**-12, 1e-9, False),  # the scatter alone would have shown an error of 2⁻⁶
-        (1.0, 2.0**-5, False),  # the bound itself shows none
-        (1.0, 1e-9, True),  # rounding in half precision is the same at near neighbours
+        (near_alike, 16, True),
+        (near_in_proportion, 16, False),
+        (near_in_proportion, 8, False),
+        (near_in_proportion, 7, True),  # too few to tell
+    ],
+)
+def test_errors_that_scatter_in_proportion_to_the_distance_are_no_rounding(
+    near: Any, answers: int, is_rounding: bool
+) -> None:
+    found, asked = weigh_widely(near, [1e-9, 2.0**-6], answers=answers)
+    assert asked == {DISTANCE, NEAR} or answers < NEIGHBOURS
+    assert found.fails is not is_rounding
+    assert (found.allowed["w"][0] > 1) == is_rounding
+
+
+@pytest.mark.parametrize(
+    ("scale", "allowed", "dtype"),
+    [
+        (2.0**-12, [1e-9, 1e-9], float),  # the scatter alone would have shown an error of 2⁻⁶
+        (1.0, [1e-9, 2.0**-5], float),  # the bound of some entry itself would not
+        (1.0, [1e-9, 1e-9], np.float16),  # where rounding is the same at near neighbours
     ],
 )
 def test_nearer_neighbours_are_asked_only_where_wide_scatter_hides_what_a_bound_would_show(
-    scatter: float, allowed: float, half: bool
+    scale: float, allowed: Any, dtype: Any
 ) -> None:
+    here = scale * np.array([3.0, 0.0])
+    attempt = attempt_with(lambda k, _: scale * near_alike(k, 0), here, np.array(allowed), dtype)
     asked = set[float]()
 
-    def near(number: int, distance: float) -> Any:
-        asked.add(distance)
-        return scatter * ALTERNATING[number : number + 1]
+    def at(case: Any) -> Any:
+        asked.update(case.point[1:] if case.point else ())
+        return attempt(case)
 
-    attempt = attempt_with(
-        near, np.full(1, scatter), np.full(1, allowed), np.float16 if half else float
-    )
-    assert not weigh(attempt, subject(), attempt(CASE), ["w"], 10).fails
+    assert not weigh(at, subject(), attempt(CASE), ["w"], 10).fails
     assert NEAR not in asked
+
+
+@pytest.mark.parametrize(("moves", "is_rounding"), [(True, False), (False, True)])
+def test_a_result_that_stays_where_the_true_one_moves_has_lost_its_digits(
+    moves: bool, is_rounding: bool
+) -> None:
+    """Its error is alike at near neighbours, too, but is no mistake."""
+    kind = np.dtype(float)
+
+    def attempt(case: Any) -> Compared:
+        number, distance = case.point or (0, 0.0)
+        slope = 0.0 if case.point == 0 else ALTERNATING[number] * distance / DISTANCE
+        true = np.array([1.0 + (slope if distance != DISTANCE else 0.0)])
+        error = 0.9 + (ALTERNATING[number] if distance == DISTANCE else 0.0)
+        submitted = np.array([error + (true[0] if moves else 1.0)])
+        limit = np.full(1, 1e-9)
+        found = compare("w", submitted, true, limit)
+        return Compared(case, {"w": submitted}, {"w": kind}, {"w": true}, {"w": limit}, [found])
+
+    found = weigh(attempt, subject(), attempt(CASE), ["w"], 10)
+    assert found.fails is not is_rounding
