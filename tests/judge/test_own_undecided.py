@@ -86,7 +86,9 @@ def test_a_factor_near_one_is_named_alone(factor: float, said: str) -> None:
 
     report = verify_own_model(gradients, loss, {"U": W["W"], "W": W["W"] + 0.25})
     (mistake,) = report.mistakes
-    assert mistake.explanation == f"in ∂L/∂U, every entry is {said} times what it should be."
+    first, _, guess = mistake.explanation.partition(" A guess: ")
+    assert first == f"in ∂L/∂U, every entry is {said} times what it should be."
+    assert guess.startswith("look at `factor * 2 * h * (1 - h * h)` (")
 
 
 # What cannot be decided.
