@@ -227,6 +227,15 @@ def test_numbers_that_the_format_does_not_hold_are_the_reason(
         assert said in conclude_of(given).notes[-1]
 
 
+def test_the_least_that_rounding_may_move_a_gradient_by_is_the_reason() -> None:
+    value = {"a": np.array([0.0, 2.0])}
+    cases = [
+        state_compared(value, value, {"a": np.array([1e-3, allowed])}) for allowed in (3.0, 1.0)
+    ]
+    for given in (cases, cases[::-1]):
+        assert "may move it by 0.5 of its largest entry" in conclude_of(given).notes[-1]
+
+
 @pytest.mark.parametrize(
     ("decided", "verdict", "said"),
     [
