@@ -215,7 +215,7 @@ def conclude(
         long = [probe for probe in probes if probe.fails]
         return explain(report, attempt, subject, failing, long, seconds, progress)
     if report.verdict is Verdict.INCONCLUSIVE:
-        report = ask_exact_values(report, subject, [*compared, *probes])
+        report = ask_exact_values(report, attempt, subject, [*compared, *probes])
         if report.certified or report.verdict is not Verdict.AGREES:
             return report
     if steps and all(step.verdict is Verdict.INCONCLUSIVE for step in steps):
@@ -314,7 +314,9 @@ def show_numbers(
     )
 
 
-def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compared]) -> Report:
+def ask_exact_values(
+    report: Report, attempt: Try, subject: Subject, compared: Sequence[Compared]
+) -> Report:
     """Decide an inconclusive report by exact values where they can be computed, else by size."""
     verdicts = {name: report.parameters[name].verdict for name in list_gradients(compared)}
     vague = [name for name, verdict in verdicts.items() if verdict is Verdict.INCONCLUSIVE]
@@ -323,7 +325,7 @@ def ask_exact_values(report: Report, subject: Subject, compared: Sequence[Compar
     if exact_values.is_available():
         decided = exact_values.decide(subject.choose_for_exact_values(compared), vague)
     if all(each.verdict is Verdict.INCONCLUSIVE for each in decided.values()):
-        return accept_small_errors(report, vague, compared)
+        return accept_small_errors(report, attempt, subject, vague, compared)
     report = report._replace(notes=(*notes, *why))
     settled = {
         name: result._replace(verdict=decided[name].verdict) if name in decided else result

@@ -20,6 +20,7 @@ from bptt_verifier.tolerance.scatter import (
     measure_scatter,
 )
 
+ENTRIES = 100_000  # entries that a verdict compares, before they are counted
 UNSURE = 8  # a mean of so many limits cannot be rounding that is alike at all neighbours
 DECISIVE = 8  # cases at which the scatter decides on each gradient in half precision
 # Rounding errors are at least this part of the allowed ones, at the worst entry: in float16, eight

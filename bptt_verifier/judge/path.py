@@ -25,7 +25,14 @@ from bptt_verifier.judge.conclusion import (
     separate_steps,
     summarise_parameters,
 )
-from bptt_verifier.judge.neighbours import find_precision, is_half, list_failing, settle, weigh
+from bptt_verifier.judge.neighbours import (
+    ENTRIES,
+    find_precision,
+    is_half,
+    list_failing,
+    settle,
+    weigh,
+)
 from bptt_verifier.judge.repetition import find_dependence
 from bptt_verifier.judge.subject import Compared, Subject
 from bptt_verifier.judge.submission import Breach, Submission
@@ -34,7 +41,6 @@ from bptt_verifier.reference.case import Case
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
 
-ENTRIES = 100_000  # entries that a verdict compares, before they are counted
 SCALES_NEARER_ZERO = 2.0**-10, 2.0**-12  # times the values at which results are not finite
 
 

@@ -7,11 +7,18 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from bptt_verifier.judge.neighbours import is_half, list_failing
-from bptt_verifier.judge.subject import Compared
+from bptt_verifier.judge.neighbours import (
+    ENTRIES,
+    collect_errors,
+    is_half,
+    list_failing,
+    measure,
+)
+from bptt_verifier.judge.subject import Compared, Subject, Try
 from bptt_verifier.report import ParameterResult, Report
 from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.comparison import Verdict, find_symbol, overall
+from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
 
 MEASURED = 4  # cases, at least, whose errors must be small where rounding may be large
 PRECISE = 0.25  # times 2⁻⁶: the error of the reference there, relative to the gradient
@@ -70,46 +77,71 @@ def accept_zeros(
 
 
 def accept_small_errors(
-    report: Report, vague: Sequence[str], compared: Sequence[Compared]
+    report: Report,
+    attempt: Try,
+    subject: Subject,
+    vague: Sequence[str],
+    compared: Sequence[Compared],
 ) -> Report:
-    """Let gradients agree that are near the reference in every case, although none could tell.
+    """Let gradients agree whose errors are small and scatter around zero, although no bound tells.
 
     What a coarse format allows may be far too much, as for the solution of a badly scaled system.
-    A mistake of 2⁻⁵ would need a rounding error of half its size and the opposite sign in each
-    case whose reference is precise. Explains why the others are not testable.
+    The errors have to be small in each case whose reference is precise, and those of neighbours to
+    scatter around zero (N3), which is the resolution. Explains why the others are not testable.
     """
     parameters, notes = dict(report.parameters), list(report.notes)
     for name in vague:
-        distances = [find_distance(each, name) for each in compared if name in each.gradients]
-        known = [each for each in distances if each is not None]
-        if len(known) < MEASURED or max(known) > RESOLVING:
+        precise = [each for each in compared if is_reference_precise(each, name)]
+        away, seen = [find_distance(each, name) for each in precise], [np.inf]
+        if len(away) >= MEASURED and max(away) <= RESOLVING:
+            chosen = precise[:MEASURED]
+            seen = [measure_resolution(attempt, subject, each, name) for each in chosen]
+        if max(seen) > RESOLVING:
             notes.append(explain_untestable(name, compared))
             continue
-        parameters[name] = report.parameters[name]._replace(
-            verdict=Verdict.AGREES, resolution=2 * RESOLVING
-        )
+        found = report.parameters[name]
+        parameters[name] = found._replace(verdict=Verdict.AGREES, resolution=min(seen))
         notes.append(
-            f"Rounding might move {find_symbol(name)} by more than 2⁻⁶ of its largest entry; yours "
-            f"is within {max(known):.1g} of it in {count_cases(len(known))}, so that an error of "
-            "2⁻⁵ would have been seen."
+            f"Rounding might move {find_symbol(name)} by more than 2⁻⁶ of its largest entry; your "
+            f"errors are within {max(away):.1g} of it in {count_cases(len(away))}, and "
+            "scatter around zero at neighbouring points."
         )
     verdict = overall(parameters[name].verdict for name in vague)
     return report._replace(verdict=verdict, parameters=parameters, notes=(*notes,))
 
 
-def find_distance(found: Compared, name: str) -> float | None:
-    """Find the largest error of a gradient, relative to its largest entry.
+def measure_resolution(attempt: Try, subject: Subject, found: Compared, name: str) -> float:
+    """Measure the error that would have been seen beside the scatter, relative to the gradient.
 
-    None where the reference is not that precise, or the gradient is zero.
+    It is infinite where the errors do not scatter around zero, or too few neighbours answer.
     """
-    if found.case.truth is None or not found.values[name].any():
-        return None
-    values, finest = found.values[name], found.case.truth(np.float64, ())
-    largest = float(np.max(np.abs(values)))
-    if not np.max(finest.allowed[name]) <= PRECISE * RESOLVING * largest:
-        return None
+    distance = IN_HALF if is_half(found.dtypes[name]) else DISTANCE
+    errors = collect_errors(attempt, subject, found.case, [name], distance)[name]
+    if len(errors) < NEIGHBOURS // 2:
+        return np.inf
+    # What is allowed says nothing here of how the errors of the entries compare.
+    alike = found._replace(allowed={name: np.ones(found.values[name].shape)})
+    scatter = measure(subject, alike, name, errors, ENTRIES)
+    here = np.abs(found.submitted[name] - found.values[name])
+    most = (len(errors) + 1) ** 0.5 * scatter.limit  # of one error
+    if (scatter.mean > scatter.limit).any() or (here > most).any():
+        return np.inf
+    return float(np.max(scatter.limit) / np.max(np.abs(found.values[name])))
+
+
+def is_reference_precise(found: Compared, name: str) -> bool:
+    """True if the reference in float64 has few of the errors that would have to be seen."""
+    if name not in found.gradients or found.case.truth is None:
+        return False
+    allowed, largest = found.case.truth(np.float64, ()).allowed[name], np.abs(found.values[name])
+    return bool(np.max(allowed) <= PRECISE * RESOLVING * np.max(largest) > 0)
+
+
+def find_distance(found: Compared, name: str) -> float:
+    """Find the largest error of a gradient, relative to its largest entry."""
+    values = found.values[name]
     away = np.abs(found.submitted[name].astype(np.float64) - values)
-    return float(np.nan_to_num(np.max(away) / largest, nan=np.inf))
+    return float(np.nan_to_num(np.max(away) / np.max(np.abs(values)), nan=np.inf))
 
 
 def explain_untestable(name: str, compared: Sequence[Compared]) -> str:

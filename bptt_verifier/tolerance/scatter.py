@@ -17,9 +17,8 @@ NEIGHBOURS = 16
 # compute in half precision, and still further where it does: up to 64 units in the last place, so
 # that rounding in 2σ(2a) − 1, a difference that loses most of its digits, is drawn anew as well.
 DISTANCE, FAR, IN_HALF = 2.0**-10, 2.0**-6, 2.0**-4
-NEAR = (
-    2.0**-16
-)  # 2⁸ units of float32: the scatter of a mistake is a 64th there, that of rounding not
+# Still 2⁸ units of float32: rounding scatters as widely there, and a mistake a 64th as much.
+NEAR = 2.0**-16
 FALSE_ALARM = 1e-9  # probability that rounding alone is called a mistake, in one verdict
 # An entry whose errors happen to be alike has at least this part of the gradient's mean scatter, in
 # units of the allowed errors.

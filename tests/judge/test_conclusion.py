@@ -16,6 +16,7 @@ from bptt_verifier.judge.undecided import accept_zeros, state_excused_resolution
 from bptt_verifier.reference import exact_values
 from bptt_verifier.report import Report
 from bptt_verifier.tolerance.comparison import Verdict
+from bptt_verifier.tolerance.scatter import DISTANCE
 from tests.support.stated_cases import state_case, state_compared
 
 ONES = {"a": np.ones(1), "b": np.ones(1)}
@@ -156,17 +157,52 @@ def state_distances(*distances: float, precise: float = 2.0**-8) -> list[Any]:
     ]
 
 
-def conclude_of(compared: list[Any]) -> Report:
-    return conclude(lambda case: None, subject(), "", compared, [], ())
+def conclude_of(compared: list[Any], near: Any = None) -> Report:
+    """The report, where the error at each neighbour, relative to the largest entry, is `near`."""
+
+    def attempt(case: Any) -> Any:
+        errors = near or (lambda k, distance: 1e-6 * (-1) ** k)
+        error = errors(*case.point)
+        return None if error is None else state_distances(error)[0]
+
+    displaced = subject()
+    displaced.displace = lambda case, k, distance: case._replace(point=(k, distance))
+    displaced.has_vanishing_steps = False
+    return conclude(attempt, displaced, "", compared, [], ())
 
 
-def test_a_gradient_that_is_near_in_every_case_agrees_although_rounding_may_be_large() -> None:
-    found = conclude_of(state_distances(0, 1e-7, 1e-6, 2.0**-6))
+def test_small_errors_that_scatter_agree_although_rounding_may_be_large() -> None:
+    found = conclude_of(state_distances(0, 1e-7, 1e-6, 2e-6))
     assert found.verdict is Verdict.AGREES
-    assert found.parameters["a"].resolution == 2.0**-5
-    assert found.notes[-1].endswith(
-        "0.02 of it in 4 cases, so that an error of 2⁻⁵ would have been seen."
-    )
+    assert 2e-6 < found.parameters["a"].resolution < 2e-5  # by (N3)
+    said = "your errors are within 2e-06 of it in 4 cases, and scatter around zero"
+    assert said in found.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("near", "agrees"),
+    [
+        (lambda k, distance: 1e-6 * (-1) ** k if k < 8 else None, True),
+        (lambda k, distance: 1e-6 * (-1) ** k if k < 7 else None, False),  # too few answer
+        (lambda k, distance: 1e-4 + 1e-6 * (-1) ** k, False),  # an error that stays
+        (lambda k, distance: 1e-9 * (-1) ** k, False),  # smaller than those at the cases
+        (lambda k, distance: 0.1 * (-1) ** k, False),  # a mistake of 2⁻⁶ would not be seen
+        (lambda k, distance: 1e-6 * (-1) ** k if distance == DISTANCE else 1.0, True),
+    ],
+    ids=["eight", "seven", "stays", "smaller", "wide", "distance"],
+)
+def test_small_errors_decide_only_if_they_scatter_around_zero(near: Any, agrees: bool) -> None:
+    found = conclude_of(state_distances(0, 1e-7, 1e-6, 4e-6), near)
+    assert (found.verdict is Verdict.AGREES) == agrees
+    if not agrees:
+        assert found.notes[-1].startswith("∂L/∂a is not testable")
+
+
+def test_the_scatter_at_one_case_of_four_may_leave_it_undecided() -> None:
+    assert conclude_of(state_distances(0, 1e-7, 1e-6, 1e-4)).verdict is Verdict.INCONCLUSIVE
+    # Of more cases, four are asked, and the errors of all have to be small.
+    more = state_distances(0, 1e-7, 1e-6, 1e-7, 1e-4)
+    assert conclude_of(more).verdict is Verdict.AGREES
 
 
 @pytest.mark.parametrize(
@@ -269,7 +305,7 @@ def test_without_exact_values_the_report_stays(monkeypatch: pytest.MonkeyPatch) 
     compared = [state_compared(ONES, ONES, dict.fromkeys("ab", np.ones(1)))]
     before = conclude(lambda case: None, subject(), "", compared, [], ())
     assert before.verdict is Verdict.INCONCLUSIVE
-    again = ask_exact_values(before, subject(), compared)
+    again = ask_exact_values(before, lambda case: None, subject(), compared)
     assert again.verdict is Verdict.INCONCLUSIVE
 
 
