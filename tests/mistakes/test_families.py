@@ -1,5 +1,6 @@
 """One mistake at several places: which places are tried together, and which name is given first."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ class Described(OwnHypotheses):
     """Hypotheses that describe a mistake by its own words."""
 
     def __init__(self) -> None:
-        """Know no program."""
+        """Know a program without operations."""
+        self.program: Any = SimpleNamespace(operations=(), constants={})
+        self.evidence: Any = [SimpleNamespace(forward=())]
 
     def describe(self, made: OperationMistake, names: Any = ()) -> Mistake:
         return Mistake(made.name, made.alteration, {})

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bptt_verifier.program import torch_trace
 from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.paths import Paths
 from bptt_verifier.program.precision import use_float64
@@ -76,11 +77,11 @@ def test_a_loss_of_torch_is_traced_as_its_operations_over_jax(
 ) -> None:
     points = list[Any]()
 
-    def torch_over_jax(loss: Any, point: Any) -> Any:
+    def over_jax(loss: Any, point: Any) -> Any:
         points.append(point)
         return lambda values: loss(values, np)
 
-    monkeypatch.setattr(own_loss, "torch_over_jax", torch_over_jax)
+    monkeypatch.setattr(torch_trace, "over_jax", over_jax)
     assert isinstance(trace(None, in_torch=True), Paths)
     assert points
 
