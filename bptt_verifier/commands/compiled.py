@@ -72,7 +72,8 @@ def delete_oldest(place: Path, limit: int) -> None:
     be set in a folder that has programs already, since it expects a second file beside each.
     """
     found = []
-    for file in chain(place.glob("jaxlib-*/*-cache"), place.glob("jaxlib-*/*-program")):
+    # A process that is killed while it writes leaves a part, `*-program.PID`.
+    for file in chain(place.glob("jaxlib-*/*-cache"), place.glob("jaxlib-*/*-program*")):
         with suppress(OSError):  # another process has deleted it
             status = file.stat()
             found.append((max(status.st_atime, status.st_mtime), status.st_size, file))
@@ -92,12 +93,13 @@ def keep_compiled_programs() -> None:
     """
     folder = find_folder(os.environ)
     config: Any = getattr(sys.modules.get("jax"), "config", None)  # importing JAX takes long
+    os.environ.pop(PROGRAMS, None)  # what is inherited may be a folder that others can write to
     if folder is None or getattr(config, "jax_compilation_cache_dir", None) is not None:
         return
     if not make_private(folder):
         return
     delete_oldest(folder.parent, MAX_BYTES)
-    os.environ.setdefault(PROGRAMS, str(folder))
+    os.environ[PROGRAMS] = str(folder)
     settings = {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": MIN_COMPILE_SECONDS,

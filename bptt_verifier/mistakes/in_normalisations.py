@@ -67,9 +67,11 @@ def list_ways(
     """List ways to take means over wrong axes: of d or of d / σ, over as many entries or others."""
     own = " and ".join(map(str, group[0].axes))
     where = f"axis {axes[0]}" if len(axes) == 1 else "all axes"
-    said = f"{' and '.join(which)} in the derivative (d − mean(d) − n mean(d ⊙ n)) / σ of the"
-    said += f" normalisation n {'is' if len(which) == 1 else 'are'} over {where}, where axis {own}"
-    said += " belongs"
+    centred = " − mean(d)" if group[0].mean is not None else ""  # a root mean square is not
+    said = f"{' and '.join(which)} in the derivative (d{centred} − n mean(d ⊙ n)) / σ of the"
+    said += f" normalisation n {'is' if len(which) == 1 else 'are'} over {where}, where"
+    said += f" {'axis' if len(group[0].axes) == 1 else 'axes'} {own} belong"
+    said += "s" if len(group[0].axes) == 1 else ""
     for inside in (False, True):
         for as_many in (False, True):
             changes = partial(average_over, known, group, which, axes, inside, as_many)

@@ -75,6 +75,7 @@ def test_programs_are_kept_for_this_process_and_those_that_it_starts(
     updated: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path))
+    monkeypatch.setenv(compiled.PROGRAMS, "/inherited")
     compiled.keep_compiled_programs()
     folder = str(tmp_path / describe_platform())
     assert updated["jax_compilation_cache_dir"] == folder
@@ -119,7 +120,7 @@ def test_the_programs_that_were_not_used_for_longest_are_deleted_beyond_the_limi
         return sorted(each.name for each in tmp_path.rglob("*") if each.is_file())
 
     for age, name in enumerate(
-        ["jaxlib-new/a-cache", "jaxlib-old/b-program", "jaxlib-new/c-cache"]
+        ["jaxlib-new/a-cache", "jaxlib-old/b-program.77", "jaxlib-new/c-cache"]
     ):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
@@ -127,7 +128,7 @@ def test_the_programs_that_were_not_used_for_longest_are_deleted_beyond_the_limi
         os.utime(file, (1000 - age, 1000 - age))
     for other in (tmp_path / "a-cache", tmp_path / "jaxlib-new" / "notes"):
         other.write_bytes(bytes(100))
-    everything = ["a-cache", "a-cache", "b-program", "c-cache", "notes"]
+    everything = ["a-cache", "a-cache", "b-program.77", "c-cache", "notes"]
     for limit, kept in ((30, everything), (29, [*everything[:3], "notes"]), (10, ["a-cache"] * 2)):
         monkeypatch.setattr(compiled, "MAX_BYTES", limit)
         monkeypatch.setenv("BPTT_CACHE", str(tmp_path))
@@ -144,6 +145,7 @@ def test_otherwise_jax_is_left_as_it_is(
     file.touch()
     named = {"none wanted": "", "kept already": str(tmp_path), "no folder": str(file)}
     monkeypatch.setenv("BPTT_CACHE", named[reason])
+    monkeypatch.setenv(compiled.PROGRAMS, str(tmp_path))  # inherited from another command
     if reason == "kept already":
         monkeypatch.setattr(sys.modules["jax"].config, "jax_compilation_cache_dir", "/there")
     compiled.keep_compiled_programs()
