@@ -22,6 +22,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure
 from bptt_verifier.program.attempt import attempt as protect
 from bptt_verifier.reference import exact_values
+from bptt_verifier.reference.coverage import COUNTED
 from bptt_verifier.report import (
     Counterexample,
     Curve,
@@ -138,7 +139,7 @@ def describe_hidden(
         return
     where, least = f"In {' and '.join(formats)}", min(telling.values())
     of_all = f"{least} of {count_cases(len(settled))}"
-    yield f"{where}, {of_all} could have shown a mistake in every gradient."
+    yield f"{where}, {of_all} {COUNTED}"
     for label, every in hidden.items():
         first = [each for each in every if telling[each.name]]
         if first:

@@ -38,6 +38,7 @@ from bptt_verifier.judge.subject import Compared, Subject
 from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.judge.undecided import state_excused_resolutions
 from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.coverage import COUNTED
 from bptt_verifier.report import Mistake, Report
 from bptt_verifier.tolerance.comparison import Verdict
 
@@ -263,8 +264,10 @@ class SubjectJudgement(Judgement):
         if changed is not None:
             return self.report(Verdict.DISAGREES, changed)
         formats = describe_precision(compared, settled, self.precision, self.overflows)
-        hidden = describe_hidden(settled, self.precision, self.subject.zeros)
-        notes = (*formats, *self.subject.notes, *hidden, *remarks)
+        hidden = [*describe_hidden(settled, self.precision, self.subject.zeros)]
+        # Where a coarser format hides mistakes, the cases are counted in that one alone.
+        stated = [n for n in self.subject.notes if not (hidden and n.endswith(COUNTED))]
+        notes = (*formats, *stated, *hidden, *remarks)
         cases, probes = settled[:count], settled[count:]
         effort = self.timeout, self.progress
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)

@@ -37,7 +37,7 @@ class Guess(NamedTuple):
         found = self.place.expression
         shown = found if len(found) <= LONGEST else f"{found[:LONGEST]}…"
         said = f"A guess: look at `{shown}` ({self.place.at_column}) of your backward pass,"
-        return f"{said} where your code has {self.what}."
+        return f"{said} which computes {self.what}."
 
     @property
     def details(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def guess_line(
             if places:
                 common = common & places if common else places
                 whose = f"∂L/∂{known.leaf[near]}" if near in known.leaf else ""
-                what = whose or "the gradient that the mistake makes wrong"
+                what = whose or "a gradient that is wrong"
                 break
         else:
             continue

@@ -12,6 +12,7 @@ from bptt_verifier.tolerance.bounds import RESOLVING
 
 # Relative errors of this size are seen in all but ill-conditioned losses, in float64 and float32.
 VISIBLE, VISIBLE_SINGLE = 2.0**-20, 2.0**-12
+COUNTED = "could have shown a mistake in every gradient."  # the end of a note
 MISSED = 5  # branches that a note names, at most
 
 
@@ -31,7 +32,7 @@ def describe_cases(
         )
         notes.append(f"The cases are shared by {len(params)} settings: {'; '.join(shapes)}.")
     if total > 1:
-        notes.append(f"{least} of {total} cases could have shown a mistake in every gradient.")
+        notes.append(f"{least} of {total} cases {COUNTED}")
     notes += describe_left_out(selections)
     damped = sum(selection.damped for selection in selections)
     if damped and least:

@@ -145,3 +145,12 @@ def test_assertion_raises_the_report() -> None:
     ) as caught:
         assert_own_model_verified(lambda p: {"W": 2 * right(p)["W"]}, square, W, cases=3)
     assert caught.value.report.verdict is Verdict.DISAGREES
+
+
+def test_cases_are_counted_in_the_format_that_hides_mistakes_alone() -> None:
+    tiny = {"a": np.array([0.5, -1.5])}
+    report = verify_own_model(
+        lambda p: {"a": np.float32(2e-40 * p["a"])}, lambda p, xp: 1e-40 * xp.sum(p["a"] ** 2), tiny
+    )
+    counted = [note for note in report.notes if "could have shown" in note]
+    assert counted == ["In float32, 0 of 24 cases could have shown a mistake in every gradient."]
