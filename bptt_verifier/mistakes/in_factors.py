@@ -69,6 +69,7 @@ def list_factor_mistakes(
         inverse = f"{to} is divided by {what}" if name == "mul" else f"{to} is multiplied by {what}"
         yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
         if name == "mul" and all(value.size == 1 and 0 < value < 1 for value in numbers):
+            yield make("factor-twice", f"{to} is {done} by {what} twice", np.square, 5)
             minus = f"{to} is multiplied by 1 − {what}, where {what} belongs"
             yield make("wrong-operand", minus, lambda value: 1 - value, 2)
     else:

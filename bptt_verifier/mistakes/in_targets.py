@@ -42,11 +42,9 @@ def list_softmax_targets(known: Structure) -> Iterator[OperationMistake]:
     operations = known.program.operations
     for group in known.groups:
         equation, shape = operations[group[0]], operations[group[0]].shapes[0]
-        if not all(is_picked(known, number) for number in group) or len(shape) > 2:
-            continue
-        is_log = is_log_softmax(known, group[0])
-        above = ancestors(known, equation.inputs[0], AROUND)
-        if not is_log and not (equation.name == "div" and producers(known, above, "exp")):
+        is_log = equation.name == "sub"
+        axis = find_class_axis(known, group[0])
+        if axis is None or not all(is_picked(known, number, axis) for number in group):
             continue
         edges = [(number, 0) for number in group]
         right = "where the derivative of the cross-entropy of a softmax p with targets y is p − y"
@@ -58,20 +56,47 @@ def list_softmax_targets(known: Structure) -> Iterator[OperationMistake]:
             made = scale_edges(name, f"your gradient uses {words}, {right}", edges, by)
             details = {"or": ["constant-factor"]} if by == 2 else {}
             yield made._replace(family=(name, "targets"), details=details)
-        rows = shape[0] if len(shape) == 2 else 1
-        for words, taken, spread in list_row_mistakes(rows) if rows > 1 else ():
-            said = f"in your gradient p − y {words}, {right}"
-            changes = partial(take_targets, known, group, taken, spread, is_log)
-            family = "targets", words
-            yield OperationMistake("wrong-operand", said, group[0], changes, {}, family)
+        axes = [k for k, size in enumerate(shape) if k != axis and size > 1]
+        for along in axes:
+            where = f", along axis {along}," if len(axes) > 1 else ""
+            for words, taken, spread in list_row_mistakes(shape[along]):
+                said = f"in your gradient p − y{where} {words}, {right}"
+                place = along, axis
+                changes = partial(take_targets, known, group, taken, spread, is_log, place)
+                family = "targets", words, along
+                yield OperationMistake("wrong-operand", said, group[0], changes, {}, family)
 
 
-def is_picked(known: Structure, number: int) -> bool:
+def find_class_axis(known: Structure, number: int) -> int | None:
+    """Find the axis of the classes of a softmax, or of its logarithm, that an operation computes.
+
+    None where it computes neither, and where the softmax is over several axes.
+    """
+    operations = known.program.operations
+    operation = operations[number]
+    if operation.name not in {"div", "sub"}:
+        return None
+    below = ancestors(known, operation.inputs[1], AROUND)
+    if operation.name == "sub":
+        logs = producers(known, below, "log")
+        sums = [ancestors(known, operations[log].inputs[0], AROUND) for log in logs]
+        below = {slot for each in sums for slot in each}
+    elif not producers(known, ancestors(known, operation.inputs[0], AROUND), "exp"):
+        return None
+    for each in producers(known, below, "reduce_sum"):
+        shape = shape_of(known, operations[each].inputs[0]) or ()
+        axes = [axis for axis in operations[each].params["axes"] if shape[axis] > 1]
+        if len(axes) == 1 and len(shape) == len(operation.shapes[0]):
+            return int(axes[0])
+    return None
+
+
+def is_picked(known: Structure, number: int, axis: int) -> bool:
     """Tell whether the loss picks the entries of its targets from a result, or its logarithm."""
     operations, border = known.program.operations, [*known.program.operations[number].outputs]
     for _ in range(HOPS):
         users = [user for slot in border for user, _ in known.users.get(slot, ())]
-        if any(operations[user].moved is not None and is_pick(known, user) for user in users):
+        if any(is_pick(known, user) or is_product_with_picks(known, user, axis) for user in users):
             return True
         names = AROUND | {"log", "neg", "add"}
         border = [s for user in users if operations[user].name in names
@@ -86,19 +111,15 @@ def is_pick(known: Structure, number: int) -> bool:
     return operation.moved is not None and operation.moved.size < size
 
 
-def is_log_softmax(known: Structure, number: int) -> bool:
-    """Tell whether an operation subtracts the logarithm of a sum of exponentials from scores."""
-    operation = known.program.operations[number]
-    if operation.name != "sub":
-        return False
-    logs = producers(known, ancestors(known, operation.inputs[1], AROUND), "log")
-    return any(
-        producers(
-            known,
-            ancestors(known, known.program.operations[log].inputs[0], AROUND),
-            "reduce_sum",
-        )
-        for log in logs
+def is_product_with_picks(known: Structure, number: int, axis: int) -> bool:
+    """Tell whether an operation multiplies by a constant with one 1, or none, along an axis."""
+    operation, constants = known.program.operations[number], known.program.constants
+    values = [constants[slot] for slot in operation.inputs if slot in constants]
+    return operation.name == "mul" and any(
+        value.shape == operation.shapes[0]
+        and np.isin(value, (0, 1)).all()
+        and (value.sum(axis=axis) <= 1).all()
+        for value in values
     )
 
 
@@ -114,8 +135,13 @@ def list_row_mistakes(rows: int) -> Iterator[tuple[str, list[int | None], bool]]
     yield "the first row has the targets of all rows, and no other has any", [0, *none[1:]], True
     yield "every row has the target of the row after it", [*every[1:], None], False
     yield "every row has the target of the row after it", [*every[1:], 0], False
+    yield "every row has the target of the row after it", [*every[1:], rows - 1], False
     yield "every row has the target of the row before it", [None, *every[:-1]], False
     yield "every row has the target of the row before it", [rows - 1, *every[:-1]], False
+    yield "every row has the target of the row before it", [0, *every[:-1]], False
+    yield "every row has the target of the first row", [0] * rows, False
+    yield "every row has the target of the last row", [rows - 1] * rows, False
+    yield "the rows have their targets in the opposite order", every[::-1], False
 
 
 def take_targets(
@@ -124,29 +150,33 @@ def take_targets(
     taken: Sequence[int | None],
     spread: bool,
     is_log: bool,
+    place: tuple[int, int],
     values: Values,
 ) -> Changes:
-    """Pass back to the numerator what targets of other rows give, with the weights of the rows."""
+    """Pass back to the numerator what targets of other rows give, with the weights of the rows.
+
+    `place` has the axis of the rows and that of the classes.
+    """
     operations, changes = known.program.operations, Changes()
     kept = [row for row, other in enumerate(taken) if other is not None]
     others = [other for other in taken if other is not None]
+    axes = [axis + 1 for axis in place]  # the first one counts the rows of the sweep
     for number in group:
         (slot,) = operations[number].outputs
         p = 1.0 if is_log else values[slot]
         numerator = 1.0 if is_log else values[operations[number].inputs[0]]
 
         def through(arriving: Any, p: Any = p, numerator: Any = numerator) -> Any:
-            weighted = p * arriving[0]  # −y, times the weight of the row
+            weighted = np.moveaxis(p * arriving[0], axes, (-2, -1))  # −y, times the row's weight
             weight = weighted.sum(axis=-1, keepdims=True)
             picked = weighted != 0
             if spread:
                 picked = np.broadcast_to(picked.any(axis=-2, keepdims=True), picked.shape)
-            else:
-                picked = picked[:, others]
+            picked = picked[..., kept if spread else others, :]
             result = np.zeros_like(weighted)
-            result[:, kept] = weight[:, kept] * (picked[:, kept] if spread else picked)
+            result[..., kept, :] = weight[..., kept, :] * picked
             with np.errstate(all="ignore"):
-                return result / numerator
+                return np.moveaxis(result, (-2, -1), axes) / numerator
 
         changes[number, 0] = Change(0, through=through)
     return changes
