@@ -351,7 +351,7 @@ WRONG = [
     wrong("leaky", "hidden-state-off-by-one", '(dv @ p["J"]) * (1 - r[t] ** 2)', '(dv @ p["J"]) * (1 - r[t + 1] ** 2)'),
     wrong("leaky", "wrong-operand", "dv = (1 - ALPHA) * dv +", "dv = ALPHA * dv +"),
     wrong("leaky", "wrong-operand", "+ ALPHA * (dv @ p", "+ (1 - ALPHA) * (dv @ p"),
-    wrong("leaky", "wrong-operand", "dJ += ALPHA * dv.T", "dJ += (1 - ALPHA) * dv.T"),
+    wrong("leaky", "wrong-operand constant-factor", "dJ += ALPHA * dv.T", "dJ += (1 - ALPHA) * dv.T"),
     wrong("leaky", "steps-in-wrong-order", "range(5, -1, -1)", "range(6)"),
     wrong('initial', 'input-off-by-one', 'dy[TGT[t]] -= 1', 'dy[INP[t]] -= 1'),
     wrong('initial', 'state-overwritten', '    dWxh, dWhh, dWhy =', '    hs = {t: hs[len(INP) - 1] for t in hs}\n    dWxh, dWhh, dWhy ='),
