@@ -10,11 +10,10 @@ from bptt_verifier.mistakes.in_leaks import find_leaky_step
 from bptt_verifier.mistakes.in_targets import find_source
 from bptt_verifier.program.structure import Structure, structure
 from tests.support.diagnosis import diagnose_numbers, trace_points
-from tests.support.own_models import normal
 from tests.support.profiles import by_turns
 
 N, T, D, H, K = 3, 4, 2, 3, 4
-X = normal(N, T, D, scale=1)
+X = np.random.default_rng(2).normal(size=(N, T, D))
 CLASSES = np.array([[0, 3, 1, 2], [1, 0, 2, 2], [2, 1, 0, 3]])
 TARGETS = np.eye(K)[CLASSES]
 PARAMS = {"U": np.ones((D, H)), "W": np.ones((H, H)), "V": np.ones((H, K))}

@@ -6,8 +6,20 @@ classes at every step; the class integrates a differential equation.
 
 import numpy as np
 
-from tests.support.own_models import Model, normal
-from tests.support.wrong_derivations import weights, wrong
+from tests.support.own_models import Model
+from tests.support.wrong_derivations import wrong
+
+# A generator of its own: the shared one gives other modules what they draw by order of import.
+RNG = np.random.default_rng(8)
+
+
+def normal(*shape, scale):
+    return scale * RNG.normal(size=shape)
+
+
+def weights(**shapes):
+    return {name: np.zeros(shape) for name, shape in shapes.items()}
+
 
 # Columns: features come first, a leaky layer-normalised state, log cosh of the last output.
 
