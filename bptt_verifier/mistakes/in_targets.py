@@ -54,7 +54,7 @@ def list_softmax_targets(known: Structure) -> Iterator[OperationMistake]:
             details = {"or": ["constant-factor"]} if by == 2 else {}
             yield made._replace(family=(name, "targets"), details=details)
         for rows, where in list_rows(source, known.steps):
-            for words, taken, spread in list_row_mistakes(rows.count):
+            for words, taken, spread in list_row_mistakes(rows.size):
                 said = f"in your gradient p − y{where} {words}, {right}"
                 changes = partial(take_targets, known, group, source, rows, taken, spread)
                 family = "targets", words, rows
@@ -77,7 +77,7 @@ class Rows(NamedTuple):
     """An axis of rows that have a target each, or a part of it: the first or second of `split`."""
 
     axis: int
-    count: int
+    size: int
     split: tuple[int, int] | None = None
     part: int = 0
 
@@ -235,9 +235,9 @@ def take_targets(
         ) -> Any:
             given = arriving[0]
             if moved is not None:
-                given = np.zeros((len(arriving[0]), prod(source.shape)))
-                picks = arriving[0].reshape(len(given), -1)
-                np.add.at(given, (slice(None), moved.reshape(-1)), picks)
+                entries = np.zeros((prod(source.shape), len(given)))
+                np.add.at(entries, moved.reshape(-1), given.reshape(len(given), -1).T)
+                given = entries.T
                 given = given.reshape(-1, *source.shape)
             with np.errstate(all="ignore"):
                 return exchange_targets(p * given, source, rows, taken, spread) / numerator
