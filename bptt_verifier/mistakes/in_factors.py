@@ -69,6 +69,7 @@ def list_factor_mistakes(
         inverse = f"{to} is divided by {what}" if name == "mul" else f"{to} is multiplied by {what}"
         yield make("factor-inverted", inverse, lambda value: 1 / value, 1)
         if name == "mul" and all(value.size == 1 and 0 < value < 1 for value in numbers):
+            yield make("factor-twice", f"{to} is {done} by {what} twice", np.square, 5)
             minus = f"{to} is multiplied by 1 − {what}, where {what} belongs"
             yield make("wrong-operand", minus, lambda value: 1 - value, 2)
     else:
@@ -125,7 +126,7 @@ def list_path_factors(known: Structure) -> Iterator[OperationMistake]:
 
     In r (h U) the factor r may be in the gradient of U, and not in that of h.
     """
-    operations = known.program.operations
+    operations, constants = known.program.operations, known.program.constants
     for group in known.groups:
         for operand in known.active(*group) if operations[group[0]].name == "mul" else ():
             by_source: dict[int, list[tuple[int, int]]] = {}
@@ -139,8 +140,15 @@ def list_path_factors(known: Structure) -> Iterator[OperationMistake]:
                 factor = name_operand(known, group[-1], 1 - operand)
                 to = name_operand(known, pairs[-1][0], path)
                 said = f"the gradient passed on to {to} lacks the factor {factor}"
-                changes = partial(leave_factor_out, known, pairs, operand, path)
+                changes = partial(replace_factor, known, pairs, operand, path, np.ones_like)
                 yield OperationMistake("factor-missing", said, pairs[0][0], changes)
+                slots = [operations[number].inputs[1 - operand] for _, number in pairs]
+                values = [constants[slot] for slot in slots if slot in constants]
+                if len(values) == len(slots) and all(v.size == 1 and 0 < v < 1 for v in values):
+                    said = f"the gradient passed on to {to} is multiplied by 1 − {factor}, where"
+                    said += f" {factor} belongs"
+                    opposite = partial(replace_factor, known, pairs, operand, path, take_from_one)
+                    yield OperationMistake("wrong-operand", said, pairs[0][0], opposite)
 
 
 def list_extra_factors(known: Structure) -> Iterator[OperationMistake]:
@@ -370,18 +378,28 @@ def multiply_carried(
     return changes
 
 
-def leave_factor_out(
-    known: Structure, pairs: Sequence[tuple[int, int]], operand: int, path: int, values: Values
+def replace_factor(
+    known: Structure,
+    pairs: Sequence[tuple[int, int]],
+    operand: int,
+    path: int,
+    replaced: Callable[[Any], Any],
+    values: Values,
 ) -> Changes:
-    """Divide what arrives at the operand of each product by the other one, on one path."""
+    """Replace the factor of each product by a function of it, on one path to its operand."""
     changes: Changes = {}
     for source, number in pairs:
         factor = values[known.program.operations[number].inputs[1 - operand]][0]
         if factor.shape not in ((), known.program.operations[source].shapes[0]):
             return {}
         with np.errstate(all="ignore"):
-            changes[source, path] = Change(path, before=1 / factor)
+            changes[source, path] = Change(path, before=replaced(factor) / factor)
     return changes
+
+
+def take_from_one(factor: Any) -> Any:
+    """Compute one minus a factor."""
+    return 1 - factor
 
 
 def list_own_results(

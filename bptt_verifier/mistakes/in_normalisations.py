@@ -6,6 +6,7 @@ means are over the axes of μ and σ. A batch normalisation has others than a la
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import combinations
 from math import prod
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from bptt_verifier.program.structure import Structure, shape_of
 
 NAME = "normalisation-over-wrong-axis"
 MEANS = ("mean(d)", "mean(d ⊙ n)")  # as the derivative has them
+FEW = 3  # axes of which every set is tried
 
 Axes = tuple[int, ...]
 
@@ -51,9 +53,7 @@ def list_wrong_normalisations(known: Structure) -> Iterator[OperationMistake]:
         key = known.group_of[each.number], each.axes, shape_of(known, each.centred)
         groups.setdefault(key, []).append(each)
     for (_, own, shape), group in groups.items():
-        long = [axis for axis, size in enumerate(shape) if size > 1]
-        every = tuple(range(len(shape)))
-        for axes in dict.fromkeys([*((axis,) for axis in long), every]) if len(long) > 1 else ():
+        for axes in list_axes(shape or ()):
             if axes == own:
                 continue
             sets = [[MEANS[0]], [MEANS[1]], [*MEANS]] if group[0].mean is not None else [[MEANS[1]]]
@@ -61,17 +61,27 @@ def list_wrong_normalisations(known: Structure) -> Iterator[OperationMistake]:
                 yield from list_ways(known, group, which, axes)
 
 
+def list_axes(shape: Sequence[int]) -> list[Axes]:
+    """List the sets of axes that a mean may be over; of many axes, each alone and all."""
+    long = [axis for axis, size in enumerate(shape) if size > 1]
+    if len(long) < 2:
+        return []
+    counts = range(1, len(long)) if len(long) <= FEW else (1,)
+    every = tuple(range(len(shape)))
+    return [*(axes for count in counts for axes in combinations(long, count)), every]
+
+
 def list_ways(
     known: Structure, group: Sequence[Normalisation], which: Sequence[str], axes: Axes
 ) -> Iterator[OperationMistake]:
     """List ways to take means over wrong axes: of d or of d / σ, over as many entries or others."""
     own = " and ".join(map(str, group[0].axes))
-    where = f"axis {axes[0]}" if len(axes) == 1 else "all axes"
+    where = f"axis {axes[0]}" if len(axes) == 1 else f"axes {' and '.join(map(str, axes))}"
+    where = "all axes" if len(axes) == len(shape_of(known, group[0].centred) or ()) else where
     centred = " − mean(d)" if group[0].mean is not None else ""  # a root mean square is not
     said = f"{' and '.join(which)} in the derivative (d{centred} − n mean(d ⊙ n)) / σ of the"
     said += f" normalisation n {'is' if len(which) == 1 else 'are'} over {where}, where"
-    said += f" {'axis' if len(group[0].axes) == 1 else 'axes'} {own} belong"
-    said += "s" if len(group[0].axes) == 1 else ""
+    said += f" axis {own} belongs" if len(group[0].axes) == 1 else f" axes {own} belong"
     for inside in (False, True):
         for as_many in (False, True):
             changes = partial(average_over, known, group, which, axes, inside, as_many)

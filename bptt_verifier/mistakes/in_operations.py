@@ -33,6 +33,7 @@ from bptt_verifier.mistakes.in_factors import (
     list_path_factors,
     list_twice_carried,
 )
+from bptt_verifier.mistakes.in_leaks import list_leak_mistakes
 from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
 from bptt_verifier.mistakes.in_normalisations import list_wrong_normalisations
 from bptt_verifier.mistakes.in_order import list_added_gradients, list_sweeps_in_order
@@ -150,6 +151,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_twice_carried(known)
     yield from list_factor_sides(known)
     yield from list_factors_of_steps(known)
+    yield from list_leak_mistakes(known)
     yield from list_use_mistakes(known)
     results = {
         one.start: known.program.operations[one.end].outputs[0]

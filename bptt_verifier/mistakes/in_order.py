@@ -125,7 +125,9 @@ def sweep_in_order(
             beginnings = list[Beginning]()
             if t == 0:
                 own = [e for e in first if (known.group_of[e[0]], e[1]) in find_groups(known, each)]
-                beginnings = [Beginning(*edge) for edge in own] or find_beginnings(known, slots)
+                beginnings = [Beginning(*edge) for edge in own] or find_beginnings(
+                    known, slots, activated=True
+                )
             now = [Beginning(*edge) for edge in each if known.step[edge[0]] == t]
             targets = (
                 [slots[t + 1]] if t + 1 < known.steps else find_initial_slots(known, first, each)

@@ -20,7 +20,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
 )
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change, sweep_back
-from bptt_verifier.program.operations import evaluate, pass_back
+from bptt_verifier.program.operations import UNARY, evaluate, pass_back
 from bptt_verifier.program.structure import Structure, find_starts
 
 STRUCTURAL = frozenset("concatenate reshape broadcast_in_dim squeeze expand_dims".split())
@@ -70,8 +70,12 @@ def find_chains(known: Structure) -> list[list[Chain]]:
     return [sorted(chains) for chains in (several or alike.values()) if len(chains) > 1]
 
 
-def find_beginnings(known: Structure, chain: Chain) -> list[Beginning]:
-    """Find the operands that hold the initial state of a chain, as those of its first state do."""
+def find_beginnings(known: Structure, chain: Chain, activated: bool = False) -> list[Beginning]:
+    """Find the operands that hold the initial state of a chain, as those of its first state do.
+
+    With `activated`, also those that hold an activation of it, such as tanh(0); the slope at zero
+    is then the factor of what is passed back.
+    """
     operations, constants = known.program.operations, known.program.constants
     first = known.step[known.producer[chain[0]]]
 
@@ -93,6 +97,11 @@ def find_beginnings(known: Structure, chain: Chain) -> list[Beginning]:
                     yield from follow(
                         equation.outputs[0], offset, axis, by * constants[other].item()
                     )
+            elif before is None and activated and equation.name in UNARY:
+                function, slope = UNARY[equation.name]
+                with np.errstate(all="ignore"):
+                    factor = by * slope(np.zeros(1), function(np.zeros(1))).item()
+                yield from follow(equation.outputs[0], offset, axis, factor)
             elif before is None and equation.name == "concatenate" and axis is None:
                 along = equation.params["dimension"]
                 shapes = [find_shape(known, each) for each in equation.inputs[:operand]]

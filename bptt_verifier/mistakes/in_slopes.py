@@ -55,13 +55,15 @@ def list_shifted_slopes(
                     of_step = partial(slope_at_step, others, at_end)
                     changes = partial(replace_slopes, known, each, of_step)
                     yield OperationMistake("hidden-state-off-by-one", said, each[0].end, changes)
+        yield from list_partial_arguments(known, each)
         kind = recognise(known, each[0])
         if kind is None:
             yield from list_second_derivatives(known, each)
             name = "activation-derivative-of-another-function"
             powers = {"integer_pow", "square"}.issuperset(name_operations(known, each[0]))
             ways = [("argument", value_at_start), ("result", value_at_end)]
-            for words, at in ways[powers:]:  # half of the slope of a square is a factor
+            # Half of the slope of a square is a factor; a sign is the slope of an absolute value.
+            for words, at in [*ways[powers:], ("sign of the argument", sign_at_start)]:
                 said = f"your gradient multiplies by the {words} of {what}, where its derivative"
                 changes = partial(replace_slopes, known, each, at)
                 yield OperationMistake(
@@ -85,6 +87,38 @@ def list_shifted_slopes(
             at_result = partial(evaluate_at_result, slope)
             changes = partial(replace_slopes, known, each, at_result)
             yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind, words))
+
+
+def list_partial_arguments(
+    known: Structure, each: Sequence[Activation]
+) -> Iterator[OperationMistake]:
+    """List slopes at one term of an argument, as tanh(ŷ) where the loss is log cosh(ŷ − y)."""
+    operations = known.program.operations
+    sources = [known.producer.get(one.start) for one in each]
+    numbers = [number for number in sources if number is not None]
+    names = {operations[number].name for number in numbers}
+    if len(numbers) < len(each) or names not in ({"add"}, {"sub"}):
+        return
+    what, argument = name_activation(known, each[0]), quote_expression(known, numbers[-1])
+    for operand in (0, 1):
+        slots = [operations[number].inputs[operand] for number in numbers]
+        shapes = [operations[number].shapes[0] for number in numbers]
+        if [shape_of(known, slot) for slot in slots] != shapes:
+            continue
+        sign = -1.0 if operand and names == {"sub"} else 1.0
+        by_end = {one.end: slot for one, slot in zip(each, slots, strict=True)}
+        said = f"the derivative of {what} is taken at {'−' if sign < 0 else ''}"
+        said += f"{name_operand(known, numbers[-1], operand)} alone, where its argument {argument}"
+        changes = partial(replace_slopes, known, each, partial(slope_at_term, by_end, sign))
+        family = "wrong-operand", "term", operand, what
+        yield OperationMistake("wrong-operand", f"{said} belongs", each[0].end, changes, {}, family)
+
+
+def slope_at_term(
+    terms: Mapping[int, int], sign: float, known: Structure, activation: Activation, values: Values
+) -> Any:
+    """Compute the slope of an activation at one term of its argument."""
+    return slope_of(known, activation, values, sign * values[terms[activation.end]])[0]
 
 
 def list_second_derivatives(
@@ -155,6 +189,11 @@ def find_end_slopes(known: Structure, each: Sequence[Activation], by: int) -> li
 def value_at_start(known: Structure, activation: Activation, values: Values) -> Any:
     """Read the variable of an activation."""
     return values[activation.start][0]
+
+
+def sign_at_start(known: Structure, activation: Activation, values: Values) -> Any:
+    """Compute the sign of the variable of an activation."""
+    return np.sign(values[activation.start][0])
 
 
 def value_at_end(known: Structure, activation: Activation, values: Values) -> Any:

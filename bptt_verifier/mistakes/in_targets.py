@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,14 +39,9 @@ def list_softmax_targets(known: Structure) -> Iterator[OperationMistake]:
 
     What the numerator of p gets, or the scores in log p, is −y; the rest of the softmax gives p.
     """
-    operations = known.program.operations
     for group in known.groups:
-        equation, shape = operations[group[0]], operations[group[0]].shapes[0]
-        if not all(is_picked(known, number) for number in group) or len(shape) > 2:
-            continue
-        is_log = is_log_softmax(known, group[0])
-        above = ancestors(known, equation.inputs[0], AROUND)
-        if not is_log and not (equation.name == "div" and producers(known, above, "exp")):
+        source = find_source(known, group)
+        if source is None:
             continue
         edges = [(number, 0) for number in group]
         right = "where the derivative of the cross-entropy of a softmax p with targets y is p − y"
@@ -58,20 +53,119 @@ def list_softmax_targets(known: Structure) -> Iterator[OperationMistake]:
             made = scale_edges(name, f"your gradient uses {words}, {right}", edges, by)
             details = {"or": ["constant-factor"]} if by == 2 else {}
             yield made._replace(family=(name, "targets"), details=details)
-        rows = shape[0] if len(shape) == 2 else 1
-        for words, taken, spread in list_row_mistakes(rows) if rows > 1 else ():
-            said = f"in your gradient p − y {words}, {right}"
-            changes = partial(take_targets, known, group, taken, spread, is_log)
-            family = "targets", words
-            yield OperationMistake("wrong-operand", said, group[0], changes, {}, family)
+        for rows, where in list_rows(source, known.steps):
+            for words, taken, spread in list_row_mistakes(rows.size):
+                said = f"in your gradient p − y{where} {words}, {right}"
+                changes = partial(take_targets, known, group, source, rows, taken, spread)
+                family = "targets", words, rows
+                yield OperationMistake("wrong-operand", said, group[0], changes, {}, family)
 
 
-def is_picked(known: Structure, number: int) -> bool:
+class Source(NamedTuple):
+    """What the loss picks its targets from: p, log p or scores, with the axis of the classes.
+
+    `kind` is "p", "log p", whose operation gets −y, or "pick", which is the operation that picks
+    from scores, as in log Σ exp(s) − s[y].
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    axis: int
+
+
+class Rows(NamedTuple):
+    """An axis of rows that have a target each, or a part of it: the first or second of `split`."""
+
+    axis: int
+    size: int
+    split: tuple[int, int] | None = None
+    part: int = 0
+
+
+def find_source(known: Structure, group: Sequence[int]) -> Source | None:
+    """Find what the loss picks the targets of a softmax from at the operations of a group."""
+    operation = known.program.operations[group[0]]
+    axis = find_class_axis(known, group[0])
+    if axis is not None and all(is_picked(known, number, axis) for number in group):
+        return Source("log p" if operation.name == "sub" else "p", operation.shapes[0], axis)
+    if not all(is_pick(known, number) for number in group):
+        return None
+    shape = shape_of(known, operation.inputs[0]) or ()
+    axis = find_summed_axis(known, operation.inputs[0])
+    return None if axis is None else Source("pick", shape, axis)
+
+
+def find_summed_axis(known: Structure, scores: int) -> int | None:
+    """Find the axis over which the exponentials of scores are summed; None where they are not."""
+    operations, border = known.program.operations, [scores]
+    for _ in range(HOPS):
+        users = [user for slot in border for user, _ in known.users.get(slot, ())]
+        for user in users:
+            if operations[user].name == "reduce_sum":
+                axis = find_long_axis(known, user)
+                if axis is not None and producers(known, {*operations[user].inputs}, "exp"):
+                    return axis
+        names = AROUND | {"sub", "exp"}
+        border = [s for user in users if operations[user].name in names
+                  for s in operations[user].outputs]  # fmt: skip
+    return None
+
+
+def find_long_axis(known: Structure, number: int) -> int | None:
+    """Find the one axis of more than one entry that a sum is over; None where there is not one."""
+    operation = known.program.operations[number]
+    shape = shape_of(known, operation.inputs[0]) or ()
+    axes = [axis for axis in operation.params["axes"] if shape[axis] > 1]
+    return int(axes[0]) if len(axes) == 1 else None
+
+
+def list_rows(source: Source, steps: int) -> Iterator[tuple[Rows, str]]:
+    """List the axes of rows, in words where there are several, and those of which one is made.
+
+    Rows of all sequences at all steps are often one axis.
+    """
+    axes = [k for k, size in enumerate(source.shape) if k != source.axis and size > 1]
+    for axis in axes:
+        count = source.shape[axis]
+        yield Rows(axis, count), f", along axis {axis}," if len(axes) > 1 else ""
+        others, rest = divmod(count, steps)
+        for split in ((others, steps), (steps, others)) if others > 1 < steps and not rest else ():
+            for part in (0, 1):
+                where = f", the rows being {split[0]} times {split[1]}, along the"
+                where += f" {'second' if part else 'first'} of these axes"
+                yield Rows(axis, split[part], split, part), where
+
+
+def find_class_axis(known: Structure, number: int) -> int | None:
+    """Find the axis of the classes of a softmax, or of its logarithm, that an operation computes.
+
+    None where it computes neither, and where the softmax is over several axes.
+    """
+    operations = known.program.operations
+    operation = operations[number]
+    if operation.name not in {"div", "sub"}:
+        return None
+    below = ancestors(known, operation.inputs[1], AROUND)
+    if operation.name == "sub":
+        logs = producers(known, below, "log")
+        sums = [ancestors(known, operations[log].inputs[0], AROUND) for log in logs]
+        below = {slot for each in sums for slot in each}
+    elif not producers(known, ancestors(known, operation.inputs[0], AROUND), "exp"):
+        return None
+    for each in producers(known, below, "reduce_sum"):
+        shape = shape_of(known, operations[each].inputs[0]) or ()
+        axis = find_long_axis(known, each)
+        if axis is not None and len(shape) == len(operation.shapes[0]):
+            return axis
+    return None
+
+
+def is_picked(known: Structure, number: int, axis: int) -> bool:
     """Tell whether the loss picks the entries of its targets from a result, or its logarithm."""
     operations, border = known.program.operations, [*known.program.operations[number].outputs]
     for _ in range(HOPS):
         users = [user for slot in border for user, _ in known.users.get(slot, ())]
-        if any(operations[user].moved is not None and is_pick(known, user) for user in users):
+        if any(is_pick(known, user) or is_product_with_picks(known, user, axis) for user in users):
             return True
         names = AROUND | {"log", "neg", "add"}
         border = [s for user in users if operations[user].name in names
@@ -86,19 +180,15 @@ def is_pick(known: Structure, number: int) -> bool:
     return operation.moved is not None and operation.moved.size < size
 
 
-def is_log_softmax(known: Structure, number: int) -> bool:
-    """Tell whether an operation subtracts the logarithm of a sum of exponentials from scores."""
-    operation = known.program.operations[number]
-    if operation.name != "sub":
-        return False
-    logs = producers(known, ancestors(known, operation.inputs[1], AROUND), "log")
-    return any(
-        producers(
-            known,
-            ancestors(known, known.program.operations[log].inputs[0], AROUND),
-            "reduce_sum",
-        )
-        for log in logs
+def is_product_with_picks(known: Structure, number: int, axis: int) -> bool:
+    """Tell whether an operation multiplies by a constant with one 1, or none, along an axis."""
+    operation, constants = known.program.operations[number], known.program.constants
+    values = [constants[slot] for slot in operation.inputs if slot in constants]
+    return operation.name == "mul" and any(
+        value.shape == operation.shapes[0]
+        and np.isin(value, (0, 1)).all()
+        and (value.sum(axis=axis) <= 1).all()
+        for value in values
     )
 
 
@@ -114,42 +204,71 @@ def list_row_mistakes(rows: int) -> Iterator[tuple[str, list[int | None], bool]]
     yield "the first row has the targets of all rows, and no other has any", [0, *none[1:]], True
     yield "every row has the target of the row after it", [*every[1:], None], False
     yield "every row has the target of the row after it", [*every[1:], 0], False
+    yield "every row has the target of the row after it", [*every[1:], rows - 1], False
     yield "every row has the target of the row before it", [None, *every[:-1]], False
     yield "every row has the target of the row before it", [rows - 1, *every[:-1]], False
+    yield "every row has the target of the row before it", [0, *every[:-1]], False
+    yield "every row has the target of the first row", [0] * rows, False
+    yield "every row has the target of the last row", [rows - 1] * rows, False
+    yield "the rows have their targets in the opposite order", every[::-1], False
 
 
 def take_targets(
     known: Structure,
     group: Sequence[int],
+    source: Source,
+    rows: Rows,
     taken: Sequence[int | None],
     spread: bool,
-    is_log: bool,
     values: Values,
 ) -> Changes:
-    """Pass back to the numerator what targets of other rows give, with the weights of the rows."""
+    """Pass back what targets of other rows give, with the weights of the rows."""
     operations, changes = known.program.operations, Changes()
-    kept = [row for row, other in enumerate(taken) if other is not None]
-    others = [other for other in taken if other is not None]
     for number in group:
         (slot,) = operations[number].outputs
-        p = 1.0 if is_log else values[slot]
-        numerator = 1.0 if is_log else values[operations[number].inputs[0]]
+        p = values[slot] if source.kind == "p" else 1.0
+        numerator = values[operations[number].inputs[0]] if source.kind == "p" else 1.0
+        moved = operations[number].moved if source.kind == "pick" else None
 
-        def through(arriving: Any, p: Any = p, numerator: Any = numerator) -> Any:
-            weighted = p * arriving[0]  # −y, times the weight of the row
-            weight = weighted.sum(axis=-1, keepdims=True)
-            picked = weighted != 0
-            if spread:
-                picked = np.broadcast_to(picked.any(axis=-2, keepdims=True), picked.shape)
-            else:
-                picked = picked[:, others]
-            result = np.zeros_like(weighted)
-            result[:, kept] = weight[:, kept] * (picked[:, kept] if spread else picked)
+        def through(
+            arriving: Any, p: Any = p, numerator: Any = numerator, moved: Any = moved
+        ) -> Any:
+            given = arriving[0]
+            if moved is not None:
+                entries = np.zeros((prod(source.shape), len(given)))
+                np.add.at(entries, moved.reshape(-1), given.reshape(len(given), -1).T)
+                given = entries.T
+                given = given.reshape(-1, *source.shape)
             with np.errstate(all="ignore"):
-                return result / numerator
+                return exchange_targets(p * given, source, rows, taken, spread) / numerator
 
         changes[number, 0] = Change(0, through=through)
     return changes
+
+
+def exchange_targets(
+    weighted: Array, source: Source, rows: Rows, taken: Sequence[int | None], spread: bool
+) -> Array:
+    """Give rows the targets of other rows: `weighted` is −y, times the weight of each row."""
+    kept = [row for row, other in enumerate(taken) if other is not None]
+    others = [other for other in taken if other is not None]
+    axes = rows.axis + 1, source.axis + 1  # the first one counts the rows of the sweep
+    given = np.moveaxis(weighted, axes, (-2, -1))
+    whole = given.shape
+    if rows.split is not None:
+        given = given.reshape(*whole[:-2], *rows.split, whole[-1])
+        given = given if rows.part else given.swapaxes(-3, -2)
+    weight = given.sum(axis=-1, keepdims=True)
+    picked = given != 0
+    if spread:
+        picked = np.broadcast_to(picked.any(axis=-2, keepdims=True), picked.shape)
+    picked = picked[..., kept if spread else others, :]
+    result = np.zeros_like(given)
+    result[..., kept, :] = weight[..., kept, :] * picked
+    if rows.split is not None:
+        result = result if rows.part else result.swapaxes(-3, -2)
+        result = result.reshape(whole)
+    return np.moveaxis(result, (-2, -1), axes)
 
 
 def list_orders(count: int) -> Iterator[tuple[str, list[int]]]:

@@ -10,6 +10,7 @@ from bptt_verifier.report import Mistake
 from tests.support import (
     composed_derivations,
     further_derivations,
+    layout_derivations,
     looped_derivations,
     peephole_derivations,
 )
@@ -18,7 +19,13 @@ from tests.support.own_models import Model
 from tests.support.profiles import by_turns
 from tests.support.wrong_derivations import Wrong, diagnose_planted
 
-TABLES = further_derivations, looped_derivations, composed_derivations, peephole_derivations
+TABLES = (
+    further_derivations,
+    looped_derivations,
+    composed_derivations,
+    peephole_derivations,
+    layout_derivations,
+)
 MODELS = {name: model for table in TABLES for name, model in table.MODELS.items()}
 WRONG = [each for table in TABLES for each in table.WRONG]
 TURNS = by_turns(WRONG, (np.float64, np.float32))

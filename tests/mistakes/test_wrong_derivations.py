@@ -8,6 +8,7 @@ import pytest
 from tests.support import (
     composed_derivations,
     further_derivations,
+    layout_derivations,
     looped_derivations,
     peephole_derivations,
 )
@@ -20,6 +21,7 @@ OTHERS = (
     looped_derivations.WRONG,
     composed_derivations.WRONG,
     peephole_derivations.WRONG,
+    layout_derivations.WRONG,
 )
 
 TURNS = by_turns(WRONG, (np.float64, np.float32))

@@ -402,6 +402,11 @@ WRONG = [
     wrong('tied', 'steps-in-wrong-order', 'reversed(range(TH))', 'range(TH)'),
     wrong('gru', 'factor-twice', 'dq = dn * rs[t]', 'dq = dn * rs[t] * rs[t]'),
     wrong('residual', 'factor-twice', 'ddrop * KEEP[t] + n1', 'ddrop * KEEP[t] * KEEP[t] + n1'),
+    wrong("gru", "wrong-operand", "dlog[np.arange(NB), LB[:, t]] -= 1", "dlog[np.arange(1, NB), LB[1:, t]] -= 1"),
+    wrong("gru", "wrong-operand", "dlog[np.arange(NB), LB[:, t]] -= 1", "dlog[np.arange(NB - 1), LB[1:, t]] -= 1"),
+    wrong("gru", "wrong-operand", "dlog[np.arange(NB), LB[:, t]] -= 1", "dlog[:, LB[:, t]] -= 1"),
+    wrong("gru", "input-off-by-one", "dlog[np.arange(NB), LB[:, t]] -= 1", "dlog[np.arange(NB), LB[:, t - 1]] -= 1"),
+    wrong("gru", "input-off-by-one", "dlog[np.arange(NB), LB[:, t]] -= 1", "dlog[np.arange(NB), IB[:, t]] -= 1"),
     wrong('tied', 'activation-derivative-twice', 'dz[LH[t]] -= 1\n', 'dz[LH[t]] -= 1\n        dz *= probs[t] * (1 - probs[t])\n'),
     wrong('gru', 'activation-derivative-twice', 'dlog /= NB * TB', 'dlog *= ps[t] * (1 - ps[t]) / (NB * TB)'),
 ]  # fmt: skip

@@ -436,6 +436,10 @@ WRONG = [
     wrong("classes", "sign-flipped", "-= 1\n", "+= 1\n"),
     wrong("classes", "factor-missing", "    probs /= N\n", ""),
     wrong("classes", "missing-time-sum", 'G["W"] +=', 'G["W"] ='),
+    wrong("classes", "wrong-operand", "probs[np.arange(N), CLASSES] -= 1", "probs[np.arange(N - 1), CLASSES[:-1]] -= 1"),
+    wrong("classes", "wrong-operand", "probs[np.arange(N), CLASSES] -= 1", "probs[np.arange(N - 1), CLASSES[1:]] -= 1"),
+    wrong("classes", "wrong-operand", "probs[np.arange(N), CLASSES] -= 1", "probs[:, CLASSES] -= 1"),
+    wrong("classes", "wrong-operand", "probs[np.arange(N), CLASSES] -= 1", "probs[np.arange(N), np.roll(CLASSES, 1)] -= 1"),
     wrong("classes", "activation-derivative-twice", "    probs /= N\n", "    e = np.exp(logits)\n    e /= e.sum(axis=1, keepdims=True)\n    probs *= e * (1 - e) / N\n"),
 ]  # fmt: skip
 
