@@ -55,8 +55,7 @@ def find_excessive_noise(
         return {}
     around = draw_neighbours(case, distance, seed)
     own = imitate_own_rounding(calls.pullback, around, case)
-    # (V12)
-    limits = {n: max(VISIBLE, COARSER * CLOSEST * own[n]) for n in kept if n in own}
+    limits = {n: find_limit(own[n], unit) for n in kept if n in own}
     beyond = {n: noise[n] / limit for n, limit in limits.items() if noise[n] > limit}
     if not beyond:
         return {}
@@ -67,6 +66,15 @@ def find_excessive_noise(
         for name, times in beyond.items()
         if not may_lose_digits(calls.pullback, around, name, largest)
     }
+
+
+def find_limit(own: float, unit: float) -> float:
+    """Find the noise that rounding may make between the closest neighbours. (V12)
+
+    `own` is that of rounding every operation of the stated function. Another formula may have the
+    square of its condition number, as a variance by squares has.
+    """
+    return max(VISIBLE, COARSER * CLOSEST * own, SAFETY * own**2 / unit)
 
 
 def is_visible(measured: Measurement) -> bool:
