@@ -241,7 +241,7 @@ def test_the_parameters_of_a_module_are_its_first_argument() -> None:
 
     report = verify_vjp(from_torch(layer), forward, (parameters, x), cases=1)
     assert report, report
-    assert [*report.parameters] == ["weights.weight_hh_l0", "weights.weight_ih_l0", "x"]
+    assert [*report.parameters] == ["weights.weight_ih_l0", "weights.weight_hh_l0", "x"]
 
 
 @needs_torch
