@@ -194,10 +194,17 @@ def list_some(indices: Sequence[int]) -> str:
 
 
 def find_beyond_length(found: Found, arrays: Mapping[str, Any], name: str) -> str:
-    """Find the lengths, or the mask, beyond which alone a gradient is wrong; empty for none."""
-    wrong = found.nearest.gradients[name].wrong_entries
+    """Find the lengths, or the mask, beyond which alone a gradient is wrong; empty for none.
+
+    The exact gradient is zero beyond lengths, and that of the kernel is wrong at every index of
+    each axis at which anything is beyond them. Other integers, such as classes, say nothing.
+    """
+    wrong, exact = found.nearest.gradients[name].wrong_entries, found.nearest.exact[name]
+    every = [tuple(i for i in range(wrong.ndim) if i != axis) for axis in range(wrong.ndim)]
     for label, beyond in find_ends(arrays, wrong.shape):
-        if not (wrong & ~beyond).any() and (wrong & beyond).any():
+        if not wrong.any() or (wrong & ~beyond).any() or exact[:, beyond].any():
+            continue
+        if all(np.array_equal(wrong.any(axis=i), beyond.any(axis=i)) for i in every):
             return label
     return ""
 
