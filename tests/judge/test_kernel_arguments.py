@@ -123,3 +123,13 @@ def test_a_mask_that_has_a_gradient_is_differentiated() -> None:
     report = verify_vjp(of_tuple(lambda dx, ds: (dx, ds)), scale, (X, MASK), cases=1)
     assert [*report.parameters] == ["x", "s"]
     assert report, report
+
+
+def test_cotangents_that_do_not_fit_the_outputs_are_said_by_name() -> None:
+    backward = of_tuple(lambda dx, ds: (dx, ds))
+    for given in (X, [X], (X,)):
+        assert verify_vjp(backward, scale, (X, S), cotangents=given, cases=1)
+    with pytest.raises(ValueError, match=r"^cotangents: .*, output, found y$"):
+        verify_vjp(backward, scale, (X, S), cotangents={"y": X}, cases=1)
+    with pytest.raises(ValueError, match=r"expected shape \(4,\) of output, found \(3,\)$"):
+        verify_vjp(backward, scale, (X, S), cotangents=X[:3], cases=1)
