@@ -8,6 +8,7 @@ import numpy as np
 from bptt_verifier.judge.kernel_axes import find_ends
 from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.report.findings import OF_MAP
 from bptt_verifier.tolerance.projections import Measurement
 
 TILES = (128, 64, 32, 16)  # sizes of tiles and chunks whose edges are looked at, the largest first
@@ -45,7 +46,7 @@ class ErrorMap(NamedTuple):
         if dimensions == len(axes) and max(self.blocks, default=1) == 1:
             return ""
         along = " and ".join(axes)
-        return f"the map is along {along}, with the largest error of each cell"
+        return f"{OF_MAP} {along}, with the largest error of each cell"
 
 
 class TileEdges(NamedTuple):

@@ -149,3 +149,10 @@ def test_sums_in_another_order_in_16_bits_are_deterministic(rows: int, in_bfloat
     report = verify_vjp(sum_rows(0.0, in_bfloat16), lambda x, w: x @ w, given)
     assert report.verdict is not Verdict.DISAGREES, report
     assert not report.mistakes, report
+
+
+def test_text_speaks_of_no_map_that_it_does_not_draw() -> None:
+    report = verify_vjp(lambda a, d: (1.5 * d,), lambda x: x * 1.0, (draw(3, 4, 5),), cases=1)
+    assert "the map is along" in report.counterexample.sizes  # type: ignore[union-attr]
+    assert "the map" not in str(report)
+    assert "of x; ∂L/∂x is" in str(report)
