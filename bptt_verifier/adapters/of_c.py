@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.adapters.kernel import Kernel, SignatureError, UnwrittenOutputError
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import convert_to_numpy
+from bptt_verifier.program.trees import list_leaves
 from bptt_verifier.tolerance.formats import is_floating
 
 # The types of C, as NumPy has them.
@@ -46,12 +46,14 @@ def from_c(library: str | Path, symbol: str, signature: str, *, zeroed: bool = F
     Raises SignatureError where the signature cannot be read, and what ctypes raises.
     """
     parameters = read_signature(signature)
-    function: Any = getattr(ctypes.CDLL(str(library)), symbol)
+    # The loader looks for a name without a folder in the system's folders alone.
+    path = Path(library).resolve() if Path(library).is_file() else library
+    function: Any = getattr(ctypes.CDLL(str(path)), symbol)
     function.restype = None
 
     def backward(arguments: Any, cotangents: Any) -> Any:
-        leaves = [convert_to_numpy(each) for each in jax.tree.leaves(arguments)]
-        given = [convert_to_numpy(each) for each in jax.tree.leaves(cotangents)]
+        leaves = [convert_to_numpy(each) for _, each in list_leaves(arguments)]
+        given = [convert_to_numpy(each) for _, each in list_leaves(cotangents)]
         outputs = [make_buffer(each, zeroed) for each in leaves if is_floating(each.dtype)]
         bound, _arrays = bind(parameters, [*leaves, *given], outputs)
         function(*bound)
@@ -64,7 +66,7 @@ def from_c(library: str | Path, symbol: str, signature: str, *, zeroed: bool = F
 
 def read_signature(signature: str) -> list[Parameter]:
     """Read the parameters of a C prototype. Raises SignatureError where one cannot be read."""
-    parameters = []
+    parameters = list[Parameter]()
     for text in signature.split(","):
         words = " ".join(text.replace("*", " *").split())
         match = PARAMETER.fullmatch(words)
@@ -75,6 +77,8 @@ def read_signature(signature: str) -> list[Parameter]:
             )
         const, kind, star, name, of, number = match.groups()
         axis = None if of is None else (of, int(number))
+        if axis and of not in {each.name for each in parameters if each.pointer}:
+            raise SignatureError(f"signature: {name} is the size of no array before it")
         parameters.append(Parameter(name, np.dtype(TYPES[kind]), bool(star), not const, axis))
     return parameters
 
@@ -97,9 +101,10 @@ def bind(
         if not parameter.pointer:
             assert parameter.axis is not None
             of, axis = parameter.axis
-            if of not in named or axis >= named[of].ndim:
+            if axis >= named[of].ndim:
                 raise SignatureError(
-                    f"signature: {parameter.name} is the size of no array before it"
+                    f"signature: {parameter.name} is the size of axis {axis} of {of}, which has "
+                    f"{named[of].ndim}"
                 )
             number: Any = np.ctypeslib.as_ctypes_type(parameter.dtype)
             bound.append(number(named[of].shape[axis]))

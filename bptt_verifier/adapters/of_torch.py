@@ -1,9 +1,9 @@
 """Kernels of PyTorch: a function or a module, with an autograd.Function in it or not."""
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
-import jax
 import numpy as np
 
 from bptt_verifier.adapters.kernel import Kernel
@@ -11,6 +11,7 @@ from bptt_verifier.program.arguments import convert_to_numpy, make_tensor
 from bptt_verifier.program.attempt import Failure, attempt, type_name
 from bptt_verifier.program.torch_modules import make_function
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
+from bptt_verifier.program.trees import list_leaves, map_leaves, pair_leaves, replace_leaves
 
 
 def from_torch(function: Callable[..., Any], *, device: str | None = None) -> Kernel:
@@ -20,13 +21,13 @@ def from_torch(function: Callable[..., Any], *, device: str | None = None) -> Ke
     mapping of its parameters by name, which the stated function gets as well, or it has its inputs
     alone. Arrays become tensors on `device`, by default where those given are, else on the CPU.
     What the function writes into a tensor is written into the array or tensor given for it, too.
-    Raises TypeError without a function, and ValueError without the device.
+    Raises TypeError without a function, ImportError without PyTorch, and ValueError without the
+    device.
     """
-    torch: Any = find_torch()
     if not callable(function):
         raise TypeError(f"function: expected a function or a module, found {type_name(function)}")
-    known = torch is None or device is None
-    if not known and isinstance(attempt(torch.zeros, 1, device=device), Failure):
+    torch = import_torch()
+    if device is not None and isinstance(attempt(torch.zeros, 1, device=device), Failure):
         raise ValueError(f"device: expected one that PyTorch can use here, found {device!r}")
 
     def call(arguments: Any) -> Any:
@@ -34,16 +35,13 @@ def from_torch(function: Callable[..., Any], *, device: str | None = None) -> Ke
         return own(**arguments) if isinstance(arguments, Mapping) else own(*arguments)
 
     def backward(arguments: Any, cotangents: Any) -> Any:
-        torch: Any = find_torch()
-        if torch is None:
-            raise ValueError("from_torch: expected PyTorch to be installed and imported")
         with torch.enable_grad():
-            leaves, form = jax.tree.flatten(arguments)
+            leaves = [each for _, each in list_leaves(arguments)]
             tensors = [to_tensor(each, device) for each in leaves]
-            outputs = jax.tree.leaves(call(jax.tree.unflatten(form, tensors)))
+            outputs = call(replace_leaves(arguments, tensors))
             watched = [*zip(leaves, tensors, map(copy_tensor, tensors), strict=True)]
             pairs = []
-            for output, each in zip(outputs, jax.tree.leaves(cotangents), strict=True):
+            for output, each in pair_leaves(outputs, cotangents):
                 if needs_gradient(output):
                     # Autograd converts a cotangent of another dtype: the kernel gets what it makes.
                     used = to_tensor(each, device).detach().to(output)
@@ -54,20 +52,23 @@ def from_torch(function: Callable[..., Any], *, device: str | None = None) -> Ke
             for each in watched:
                 pass_on_changes(*each)
         gradients = [next(found) if needs_gradient(each) else None for each in tensors]
-        filled = [
-            np.zeros(np.shape(array), convert_to_numpy(array).dtype)
-            if gradient is None
-            else convert_to_numpy(gradient)
-            for gradient, array in zip(gradients, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(form, filled)
+        arrays = [None if each is None else convert_to_numpy(each) for each in gradients]
+        return replace_leaves(arguments, arrays)
 
     def values(arguments: Any) -> Any:
-        tensors = jax.tree.map(lambda each: to_tensor(each, device), arguments)
-        return jax.tree.map(convert_to_numpy, call(tensors))
+        tensors = map_leaves(lambda each: to_tensor(each, device), arguments)
+        return map_leaves(convert_to_numpy, call(tensors))
 
     name = getattr(function, "__name__", type(function).__name__)
     return Kernel(backward, values, name)
+
+
+def import_torch() -> Any:
+    """Import PyTorch. Raises ImportError, with one sentence, where it is not installed."""
+    torch = attempt(import_module, "torch")
+    if isinstance(torch, Failure):
+        raise ImportError("from_torch: expected PyTorch to be installed, and it is not")
+    return torch
 
 
 def differentiate(pairs: Sequence[tuple[Any, Any]], tensors: Sequence[Any]) -> Sequence[Any]:

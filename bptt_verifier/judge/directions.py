@@ -29,6 +29,7 @@ from bptt_verifier.program.arguments import (
 )
 from bptt_verifier.program.attempt import USERS, Failure, attempt, use_own_settings
 from bptt_verifier.program.torch_modules import make_function
+from bptt_verifier.program.trees import has_mapping
 from bptt_verifier.reference.pushforwards import (
     Curvature,
     Pushforward,
@@ -76,6 +77,8 @@ def read_tangents(result: Any, outputs: dict[str, Any]) -> dict[str, Array]:
     """Read tangents in the structure of the outputs. Raises ValueError where it is another."""
     found = read_outputs(result)
     if len(found) == len(outputs) == 1:  # one array, however it is wrapped
+        found = dict(zip(outputs, found.values(), strict=True))
+    if len(found) == len(outputs) and not has_mapping(result):  # in the order of the outputs
         found = dict(zip(outputs, found.values(), strict=True))
     tangents = {}
     for name, output in outputs.items():

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import Arguments, convert_to_numpy, make_like
 from bptt_verifier.program.attempt import USERS, Failure, attempt
+from bptt_verifier.program.trees import list_leaves
 from bptt_verifier.reference.pullbacks import Pullback, rebuild_outputs, select_floating
 from bptt_verifier.report import Mistake
 
@@ -64,9 +64,10 @@ class KernelCalls:
 
     def arrange(self, cotangents: Arrays) -> Any:
         """Arrange cotangents in the structure of the outputs, as arrays like the arguments."""
-        like = jax.tree.leaves(self.arguments.given)[next(iter(self.arguments.places.values()))]
-        given = {n: make_like(v, like) for n, v in cotangents.items()}
-        return rebuild_outputs(self.pullback.structure, given)
+        given = [each for _, each in list_leaves(self.arguments.given)]
+        like = given[next(iter(self.arguments.places.values()))]
+        arrays = {n: make_like(v, like) for n, v in cotangents.items()}
+        return rebuild_outputs(self.pullback.structure, arrays)
 
     def read(self, result: Any) -> dict[str, Array]:
         """Read gradients by name. Raises ValueError where they do not fit the arguments."""
@@ -85,5 +86,5 @@ class KernelCalls:
 
 def list_arrays(tree: Any) -> list[Array]:
     """List copies of the leaves of a pytree as arrays of numbers that can be compared."""
-    arrays = [convert_to_numpy(leaf) for leaf in jax.tree.leaves(tree)]
+    arrays = [convert_to_numpy(leaf) for _, leaf in list_leaves(tree)]
     return [a.astype(np.float64) if a.dtype.kind not in "iub" else a.copy() for a in arrays]

@@ -9,6 +9,7 @@ from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.problems.kernel_draws import displace, draw_cotangents, draw_near
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import convert_to_numpy, read_outputs
+from bptt_verifier.program.trees import has_mapping
 from bptt_verifier.tolerance.formats import find_unit, is_half
 from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
 
@@ -78,11 +79,18 @@ def prepare_cotangents(calls: KernelCalls, given: Any, seed: int) -> dict[str, A
     outputs = calls.pullback.outputs
     if given is not None:
         read = {n: convert_to_numpy(each) for n, each in read_outputs(given).items()}
+        if len(read) == len(outputs) and not has_mapping(given):  # in the order of the outputs
+            read = dict(zip(outputs, read.values(), strict=True))
+        unknown = [name for name in outputs if name not in read]
+        if unknown:
+            raise ValueError(
+                f"cotangents: expected the structure of the outputs, {', '.join(outputs)}, found "
+                f"{', '.join(read) or 'none'}"
+            )
         for name, value in outputs.items():
-            shape = read[name].shape if name in read else None
-            if shape != value.shape:
+            if read[name].shape != value.shape:
                 raise ValueError(
-                    f"cotangents: expected shape {value.shape} of {name}, found {shape}"
+                    f"cotangents: expected shape {value.shape} of {name}, found {read[name].shape}"
                 )
         return {name: read[name] for name in outputs}
     coarsest = max((v.dtype for v in calls.arguments.leaves.values()), key=find_unit)

@@ -20,7 +20,7 @@ from bptt_verifier.judge.kernel_places import (
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.pullbacks import Pullback
 from bptt_verifier.report import Mistake
-from bptt_verifier.tolerance.formats import find_unit
+from bptt_verifier.tolerance.formats import find_unit, is_half
 from bptt_verifier.tolerance.projections import measure, root_mean_square
 
 # Right and wrong settings differ by chance in whether 2 or 4 divides a size.
@@ -79,10 +79,25 @@ def name_gradient(
         zeros = find_zero_indices(alike[0], name)
         if zeros is not None:
             return zeros.name, f"entries are zero {zeros.said}, and others are wrong as well"
-    return (
-        "unknown",
-        f"entries are wrong at no place that stands out{describe_share(name, cases, [])}",
-    )
+    where = "at no place that stands out"
+    if any(hides_place(each, name) for each in cases):
+        where = "and 16 bits are too few to tell where"
+    return "unknown", f"entries are wrong {where}{describe_share(name, cases, [])}"
+
+
+def hides_place(found: Found, name: str) -> bool:
+    """Tell whether rounding in 16 bits may hide some of the wrong entries of a gradient.
+
+    An entry is hidden if it is not found wrong, and an error as large as its part of the gradient's
+    would not be.
+    """
+    measured, exact = found.gradients[name], found.exact[name]
+    if not is_half(find_result_dtype(name, found.submitted[name], found.case)):
+        return False
+    size = np.sqrt((exact**2).mean(axis=0))
+    share = root_mean_square(found.submitted[name].astype(np.float64) - exact)
+    expected = share / root_mean_square(exact) * size
+    return bool(np.any(~measured.wrong_entries & (expected < measured.limit) & (size > 0)))
 
 
 def describe_noise(cases: Sequence[Found]) -> str:

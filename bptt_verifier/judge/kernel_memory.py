@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from bptt_verifier.judge.kernel_answers import TWICE, Question
-from bptt_verifier.judge.kernel_calls import KernelCalls
+from bptt_verifier.judge.kernel_calls import Copy, KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase
 from bptt_verifier.judge.repetition import (
     HUGE,
@@ -28,6 +28,9 @@ RANDOM = 2.0**-6  # a relative change from call to call that no order of sums ma
 VISIBLE = 2.0**-8  # such a change where the arguments' own format is at work inside
 OWN = 2.0**-12  # of an entry, by which nearly all change, as later steps alone would not
 COARSE_NOISE = 64  # units of the dtype that it has to exceed as well
+# In 16 bits, where no number is rounded to a coarser format inside: digits that cancel in another
+# formula, of terms 16 times as large as the result.
+COARSE_IN_HALF = 16
 TINY = 0x11  # of every byte: a small number in every format
 EVIDENT_BITS = 24  # of numbers that are equal in two answers, at least, if it is not by chance
 
@@ -103,7 +106,8 @@ def find_noise(question: Question, before: Arrays, again: Arrays) -> str:
         everywhere = np.count_nonzero(changed) >= ALIKE * max(1, int(np.count_nonzero(value)))
         least = VISIBLE if own_format and name not in question.precise and everywhere else RANDOM
         least = APPROXIMATE if name in question.noisy else least
-        large = size > max(least * root_mean_square(value), COARSE_NOISE * question.find_size(name))
+        units = COARSE_IN_HALF if half else COARSE_NOISE
+        large = size > max(least * root_mean_square(value), units * question.find_size(name))
         if large and size > TWICE * question.imitate_sums(name):
             return name
     return ""
@@ -209,15 +213,31 @@ def find_dependence_on_calls(question: Question) -> Mistake | None:
 
 
 def find_dependence_on_layout(question: Question) -> Mistake | None:
-    """Call with arrays in Fortran order, and with strided views."""
+    """Call with arrays in Fortran order, and with strided views: arguments, cotangents, or both."""
     fortran, strided = copy_in_fortran_order, copy_with_strides
     for words, copies in (("in Fortran order", fortran), ("that are strided views", strided)):
-        again = question.ask_copies(partial(copy_one, copies))
-        name = "" if again is None else question.differs(again, question.answer, rounded=True)
+        one = partial(copy_one, copies)
+        name = find_change(question, one, one)
         if name:
-            said = f"the gradient for {name} changes for arguments {words}."
+            alone = {
+                "arguments": find_change(question, one, np.array),
+                "cotangents": find_change(question, np.array, one),
+            }
+            which = [what for what, found in alone.items() if found] or [*alone]
+            said = f"the gradient for {name} changes for {' and '.join(which)} {words}."
             return Mistake("depends-on-memory-layout", said, {"gradients": [name]})
     return None
+
+
+def find_change(question: Question, of_arguments: Copy, of_cotangents: Copy) -> str:
+    """Find a gradient that changes with such copies of what is given; empty if none does."""
+    cotangents = {id(value) for value in question.case.cotangents.values()}
+
+    def copy(value: Array) -> Array:
+        return of_cotangents(value) if id(value) in cotangents else of_arguments(value)
+
+    again = question.ask_copies(copy)
+    return "" if again is None else question.differs(again, question.answer, rounded=True)
 
 
 def find_unread_argument(question: Question) -> Mistake | None:

@@ -8,6 +8,7 @@ import numpy as np
 from bptt_verifier.judge.kernel_axes import find_ends
 from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.report.findings import OF_MAP
 from bptt_verifier.tolerance.projections import Measurement
 
 TILES = (128, 64, 32, 16)  # sizes of tiles and chunks whose edges are looked at, the largest first
@@ -45,7 +46,7 @@ class ErrorMap(NamedTuple):
         if dimensions == len(axes) and max(self.blocks, default=1) == 1:
             return ""
         along = " and ".join(axes)
-        return f"the map is along {along}, with the largest error of each cell"
+        return f"{OF_MAP} {along}, with the largest error of each cell"
 
 
 class TileEdges(NamedTuple):
@@ -194,10 +195,17 @@ def list_some(indices: Sequence[int]) -> str:
 
 
 def find_beyond_length(found: Found, arrays: Mapping[str, Any], name: str) -> str:
-    """Find the lengths, or the mask, beyond which alone a gradient is wrong; empty for none."""
-    wrong = found.nearest.gradients[name].wrong_entries
+    """Find the lengths, or the mask, beyond which alone a gradient is wrong; empty for none.
+
+    The exact gradient is zero beyond lengths, and that of the kernel is wrong at every index of
+    each axis at which anything is beyond them. Other integers, such as classes, say nothing.
+    """
+    wrong, exact = found.nearest.gradients[name].wrong_entries, found.nearest.exact[name]
+    every = [tuple(i for i in range(wrong.ndim) if i != axis) for axis in range(wrong.ndim)]
     for label, beyond in find_ends(arrays, wrong.shape):
-        if not (wrong & ~beyond).any() and (wrong & beyond).any():
+        if not wrong.any() or (wrong & ~beyond).any() or exact[:, beyond].any():
+            continue
+        if all(np.array_equal(wrong.any(axis=i), beyond.any(axis=i)) for i in every):
             return label
     return ""
 

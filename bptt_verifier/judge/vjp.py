@@ -1,11 +1,12 @@
 """Entry points: verify a kernel's vector-Jacobian product, in the precision it runs in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack
 
 from bptt_verifier.judge.kernel_approximation import describe_approximation
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_diagnosis import diagnose_kernel
+from bptt_verifier.judge.kernel_masks import describe_masks, find_masks
 from bptt_verifier.judge.kernel_memory import find_kept_argument
 from bptt_verifier.judge.kernel_operations import find_wrong_operation
 from bptt_verifier.judge.kernel_path import CASES, KernelJudgement, find_zeros, require_settings
@@ -17,7 +18,7 @@ from bptt_verifier.judge.verify import (
     find_name,
     require_agreement,
 )
-from bptt_verifier.program.arguments import read_settings
+from bptt_verifier.program.arguments import Arguments, read_settings
 from bptt_verifier.program.attempt import use_own_settings
 from bptt_verifier.program.torch_modules import make_function
 from bptt_verifier.reference.pullbacks import StatedPullback, prepare_pullback
@@ -51,14 +52,28 @@ def verify_vjp(
     with use_own_settings():
         stated = make_function(forward, arguments)
         settings = read_settings(arguments, stated)
-        pullbacks = [prepare_pullback(stated, setting) for setting in settings]
-        judged = [p if reference is None else StatedPullback(reference, p) for p in pullbacks]
-        every = [KernelCalls(backward, pullback) for pullback in judged]
+        every = prepare(backward, stated, settings, reference)
+        masks = find_masks(every, seed)
+        if masks:
+            held = [each.hold(masks) for each in settings]
+            every = prepare(backward, stated, held, reference)
         report = PullbackJudgement(name, every, cotangents, cases, seed).judge()
     written = [find_name(backward), find_name(forward), "arguments"]
     written += ["cotangents=cotangents"] if cotangents is not None else []
     written += [f"reference={find_name(reference)}"] if reference is not None else []
     return add_origin(report, verify_vjp, written, {"cases": cases}, seed)
+
+
+def prepare(
+    backward: Callable[[Any, Any], Any],
+    stated: Callable[..., Any],
+    settings: Sequence[Arguments],
+    reference: Callable[[Any, Any], Any] | None,
+) -> list[KernelCalls]:
+    """Prepare the calls of a kernel in each setting, and the pull-back that judges it."""
+    pullbacks = [prepare_pullback(stated, setting) for setting in settings]
+    judged = [p if reference is None else StatedPullback(reference, p) for p in pullbacks]
+    return [KernelCalls(backward, pullback) for pullback in judged]
 
 
 def assert_vjp_verified(
@@ -83,6 +98,7 @@ class PullbackJudgement(KernelJudgement):
     def describe(self) -> Iterator[str]:
         """Describe an approximation, the precision, gradients of zeros and sizes not tried."""
         yield from describe_approximation(self.every, self.found)
+        yield from describe_masks(self.every)
         if not self.lazy:  # whose errors say nothing of rounding
             yield from describe_kernel_precision(self.every, self.found)
         for name in find_zeros(self.found):

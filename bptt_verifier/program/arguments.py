@@ -5,7 +5,7 @@ handed out as what was given in their place. Other leaves are data.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt, type_name
-from bptt_verifier.program.leaves import read_key, write_key
+from bptt_verifier.program.leaves import write_key
 from bptt_verifier.program.torch_tensors import (
     copy_array,
     find_torch,
@@ -21,33 +21,50 @@ from bptt_verifier.program.torch_tensors import (
     to_array,
     to_plain,
 )
+from bptt_verifier.program.trees import Keys, has_mapping, list_leaves, replace_leaves
 from bptt_verifier.tolerance.formats import is_floating
 
 
 class Arguments(NamedTuple):
     """The arguments of one setting: the pytree given, and its floating leaves by name.
 
-    `places` has the number of each of these leaves among all leaves of the pytree.
+    `places` has the number of each of these leaves among all leaves of the pytree, in the order
+    that mappings have. `names` are those of the top-level arguments, if they are known.
     """
 
     given: Any
     leaves: dict[str, Array]
     places: dict[str, int]
     data: dict[str, Any]
+    names: tuple[str, ...] = ()
 
     def rebuild(self, arrays: Mapping[str, Any], like: bool = True) -> Any:
         """Make the pytree with other arrays in the places of the floating leaves.
 
         If `like`, each becomes what was given there: an array of JAX or a tensor. Data are copied.
         """
-        flat, form = jax.tree.flatten(self.given)
+        flat = [each for _, each in list_leaves(self.given)]
         new = [
             copy_array(each) if isinstance(each, np.ndarray) or is_tensor(each) else each
             for each in flat
         ]
         for name, place in self.places.items():
             new[place] = make_like(arrays[name], flat[place]) if like else arrays[name]
-        return jax.tree.unflatten(form, new)
+        if not like:  # all in float64, with masks that are data
+            tensors = any(map(is_tensor, arrays.values()))
+            known = {*self.places.values()}
+            for place, each in enumerate(flat):
+                if place not in known and is_floating(convert_to_numpy(each).dtype):
+                    wide = convert_to_numpy(each).astype(np.float64)
+                    new[place] = make_tensor(wide) if tensors else wide
+        return replace_leaves(self.given, new)
+
+    def hold(self, names: Container[str]) -> "Arguments":
+        """Take some floating leaves for data, of which there is no gradient."""
+        kept = {name: value for name, value in self.leaves.items() if name not in names}
+        held = {name: value for name, value in self.leaves.items() if name in names}
+        places = {name: place for name, place in self.places.items() if name in kept}
+        return self._replace(leaves=kept, places=places, data=self.data | held)
 
     def call(self, function: Callable[..., Any], arguments: Any) -> Any:
         """Call a function with a pytree in the shape of the arguments: in order, or by name."""
@@ -56,20 +73,41 @@ class Arguments(NamedTuple):
     def read(self, result: Any) -> dict[str, Array]:
         """Read gradients in the structure of the arguments as NumPy arrays by leaf name.
 
-        A sequence of as many gradients as there are floating leaves is read in their order. Raises
-        ValueError, with one sentence, where the structure is another.
+        A sequence of as many gradients as there are floating leaves is read in their order, and
+        names are compared where there are any. Raises ValueError, with one sentence, where the
+        structure is another.
         """
-        flat = jax.tree.leaves(result, is_leaf=lambda each: each is None)  # of data
-        if len(flat) == len(jax.tree.leaves(self.given)):
-            found = {name: flat[place] for name, place in self.places.items()}
-        elif len(flat) == len(self.leaves):
-            found = dict(zip(self.leaves, flat, strict=True))
-        else:
-            raise ValueError(
-                f"your backward returned {len(flat)} gradients: expected the structure of the "
-                f"arguments, with gradients of {', '.join(self.leaves)}"
-            )
+        found = self.select(result)
         return {name: read_gradient(name, each, self.leaves[name]) for name, each in found.items()}
+
+    def select(self, result: Any) -> dict[str, Any]:
+        """Select what is returned for each floating leaf. Raises ValueError as `read` does."""
+        of_result = dict(list_leaves(result, none=True))  # None is the gradient of data
+        paths = [path for path, _ in list_leaves(self.given)]
+        known = [self.use_names(path) for path in paths]
+        short = [(*path[:-1], f"d{path[-1]}") if path else path for path in known]  # as in dx
+        for own in (paths, known, short, [path[1:] for path in paths]):
+            wanted = [own[place] for place in self.places.values()]
+            extra = {path for path, each in of_result.items() if each is not None} - set(own)
+            if of_result.keys() >= set(wanted) and not extra and len(set(own)) == len(own):
+                return dict(zip(self.leaves, map(of_result.__getitem__, wanted), strict=True))
+        flat = [*of_result.values()]
+        expected = "expected the structure of the arguments, with gradients of "
+        expected += ", ".join(self.leaves)
+        if has_mapping(result):
+            named = ", ".join("".join(map(write_key, path)).lstrip(".") for path in of_result)
+            raise ValueError(f"your backward returned gradients by name, of {named}: {expected}")
+        if len(flat) == len(paths):
+            return {name: flat[place] for name, place in self.places.items()}
+        if len(flat) == len(self.leaves):
+            return dict(zip(self.leaves, flat, strict=True))
+        raise ValueError(f"your backward returned {len(flat)} gradients: {expected}")
+
+    def use_names(self, path: Keys) -> Keys:
+        """Begin a path with the name of its argument, if that is known."""
+        first: Any = path[0] if path else None
+        known = isinstance(first, int) and first < len(self.names)
+        return (self.names[first], *path[1:]) if known else path
 
 
 def read_gradient(name: str, value: Any, argument: Array) -> Array:
@@ -99,8 +137,8 @@ def read_arguments(given: Any, names: Sequence[str] = ()) -> Arguments:
             f"settings, found {type_name(given)}"
         )
     leaves, places, data = {}, {}, {}
-    for place, (path, value) in enumerate(jax.tree_util.tree_flatten_with_path(given)[0]):
-        name = name_path([read_key(key) for key in path], names)
+    for place, (path, value) in enumerate(list_leaves(given)):
+        name = name_path(path, names)
         array = attempt(convert_to_numpy, value)
         if isinstance(array, Failure) or array.dtype == object:
             raise ValueError(f"{name}: expected an array, found {type_name(value)}")
@@ -110,7 +148,7 @@ def read_arguments(given: Any, names: Sequence[str] = ()) -> Arguments:
             data[name] = value
     if not leaves or any(value.size == 0 for value in leaves.values()):
         raise ValueError("arguments: expected arrays of floating numbers, each with entries")
-    return Arguments(given, leaves, places, data)
+    return Arguments(given, leaves, places, data, tuple(names))
 
 
 def read_settings(given: Any, forward: Callable[..., Any]) -> list[Arguments]:
@@ -139,11 +177,8 @@ def name_path(keys: Sequence[Any], names: Sequence[str] = (), root: str = "argum
 
 def read_outputs(result: Any) -> dict[str, Any]:
     """Read the outputs of a forward pass by name, whatever pytree they are in."""
-    pairs = jax.tree_util.tree_flatten_with_path(result)[0]
-    return {
-        name_path([read_key(key) for key in path], root="outputs") or "output": value
-        for path, value in pairs
-    }
+    pairs = list_leaves(result)
+    return {name_path(path, root="outputs") or "output": value for path, value in pairs}
 
 
 def convert_to_numpy(value: Any) -> Array:

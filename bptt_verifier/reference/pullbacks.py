@@ -20,6 +20,7 @@ from bptt_verifier.program.numpy_code import trace_arrays
 from bptt_verifier.program.precision import list_inner, use_float64
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.program.torch_trace import trace_tensors
+from bptt_verifier.program.trees import map_leaves, pair_leaves, replace_leaves
 from bptt_verifier.reference.overflows import find_overflowing, has
 from bptt_verifier.tolerance.formats import (
     allow_elementary,
@@ -118,14 +119,20 @@ class JaxPullback(Pullback):
     def find_structure(self) -> Any:
         """Trace the function at the arguments given."""
         point = widen(self.arguments.leaves)
+        function, last = self.trace(point), list[Any]()
+
+        def run(arrays: Any) -> Any:
+            last[:] = [function(arrays)]  # whose mappings are in the order of the user's code
+            return last[0]
+
         with use_float64():
             shape: Any
-            jaxpr, shape = jax.make_jaxpr(self.trace(point), return_shape=True)(to_jax(point))
+            jaxpr, shape = jax.make_jaxpr(run, return_shape=True)(to_jax(point))
         self.is_unrolled = len(jaxpr.eqns) > UNROLLED and not has(jaxpr.jaxpr, is_loop)
         narrower = find_narrowing(jaxpr.jaxpr)
         if narrower:
             raise ValueError(f"the forward pass converts float64 to {narrower}: {REMEDY}")
-        return shape
+        return replace_leaves(last[0], (each for _, each in pair_leaves(last[0], shape)))
 
     def trace(self, point: Arrays) -> Callable[[Any], Any]:
         """Make the function of a dict of arrays that JAX differentiates."""
@@ -264,7 +271,7 @@ class TorchPullback(Pullback):
     def find_structure(self) -> Any:
         """Run the function at the arguments given."""
         outputs = self.call(torch_losses.make_tensors(widen(self.arguments.leaves)))
-        return require_float64(jax.tree.map(convert_to_numpy, outputs))
+        return require_float64(map_leaves(convert_to_numpy, outputs))
 
     def call(self, arrays: Mapping[str, Any]) -> Any:
         """Call the function with tensors in float64."""
@@ -376,9 +383,9 @@ def select_floating(result: Any) -> dict[str, Array]:
 
 def rebuild_outputs(result: Any, arrays: Mapping[str, Any]) -> Any:
     """Make the structure of the outputs with arrays for the floating ones, and zeros for data."""
-    form, outputs = jax.tree.structure(result), read_outputs(result)
+    outputs = read_outputs(result)
     zeros = {n: np.zeros(x.shape, x.dtype) for n, x in outputs.items() if n not in arrays}
-    return jax.tree.unflatten(form, [arrays[n] if n in arrays else zeros[n] for n in outputs])
+    return replace_leaves(result, (arrays[n] if n in arrays else zeros[n] for n in outputs))
 
 
 def prepare_pullback(forward: Forward, arguments: Arguments) -> Pullback:

@@ -80,6 +80,9 @@ class StepResult(NamedTuple):
         return {"t": self.t, "verdict": str(self.verdict), "relative_error": error, "bound": bound}
 
 
+OF_MAP = "the map is along"  # begins what is said of a map of errors, which text does not draw
+
+
 class Counterexample(NamedTuple):
     """The smallest failing case found: its arrays, both gradients, and a line to reproduce it.
 
@@ -94,6 +97,11 @@ class Counterexample(NamedTuple):
     error_over_bound: list[Any]
     reproduce: str
     case: str = ""
+
+    @property
+    def sizes_alone(self) -> str:
+        """The case and its sizes, without what is said of the map of errors."""
+        return self.sizes.partition(f", {OF_MAP}")[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

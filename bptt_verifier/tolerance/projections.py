@@ -136,7 +136,8 @@ def measure(
     The submission makes a `share` of them, by default the one that fits its errors. Small entries
     may be lost beside `terms` of a formula that cancels in them.
     """
-    noise = measure_noise(errors, exact, dtype, near)
+    precise = find_precise(errors, exact, dtype)
+    noise = measure_noise(errors, exact, dtype, near, precise)
     smallest = find_smallest(dtype)
     ratio = find_critical_ratio(len(errors), tests)
     doubt = SAFETY * np.broadcast_to(uncertainty, exact.shape)
@@ -150,7 +151,7 @@ def measure(
     slices = tuple(measure_slices(errors, exact, dtype, doubt, ratio, near, explained))
     mean, deviation = errors.mean(axis=0), errors.std(axis=0, ddof=1)
     largest = float(np.abs(exact).max(initial=0.0))
-    floor = POOLED * float(np.sqrt(np.mean(deviation**2)))
+    floor = POOLED * root_mean_square(deviation[precise] if precise.any() else deviation)
     # (V5)
     bias = np.maximum(2 * noise.bias * largest, find_common_size(explained.alike))
     bias = np.maximum(bias, explained.lost)
@@ -175,17 +176,50 @@ def find_visible(exact: Array, limit: Array, slices: Sequence[Slices]) -> Array:
     return visible
 
 
-def measure_noise(errors: Array, exact: Array, dtype: Any, near: Measurement | None) -> Noise:
-    """Measure the part of the errors that scatters between neighbours."""
+def measure_noise(
+    errors: Array, exact: Array, dtype: Any, near: Measurement | None, precise: Array
+) -> Noise:
+    """Measure the part of the errors that scatters between neighbours.
+
+    The bias that it allows is that of the `precise` entries alone, if there are any.
+    """
     size, power = root_mean_square(exact), float((exact**2).sum())
     factor = float((errors * exact).sum()) / power if power > 0 else 0.0
     relative = root_mean_square(scatter_around(errors, factor, exact)) / size if size > 0 else 0.0
     rounding = root_mean_square(round_once(exact, dtype) - exact)
     total = root_mean_square(errors)
+    of_others = relative
+    if precise.any():
+        of_others = root_mean_square(scatter_alone(errors, exact)[precise]) / size
     bias = allow_bias(
-        relative if near is None else limit_noise(relative, near.noise.relative), dtype
+        of_others if near is None else limit_noise(of_others, near.noise.relative), dtype
     )
     return Noise(relative, find_unit(dtype), bias, total / rounding if rounding else 0.0)
+
+
+def scatter_alone(errors: Array, exact: Array) -> Array:
+    """Compute the scatter of each entry's errors, or of what a factor of its own leaves of them."""
+    power = (exact**2).sum(axis=0)
+    with np.errstate(all="ignore"):
+        factor = np.nan_to_num((errors * exact).sum(axis=0) / power)
+    parts = (scatter_around(errors, each, exact) for each in (0.0, factor))
+    sizes = [np.sqrt((each**2).mean(axis=0)) for each in parts]
+    return np.asarray(np.minimum(*sizes))
+
+
+def find_precise(errors: Array, exact: Array, dtype: Any) -> Array:
+    """Find the entries that scatter as in the dtype, if they are most of those that are not zero.
+
+    A coarser format inside makes all entries scatter that depend on it, by its own unit or by the
+    distance of the neighbours, so that the others tell what is left of it: a mistake on a few
+    entries may scatter as well, and is no noise. No entry is precise where most are not, and none
+    in 16 bits.
+    """
+    size, own = np.sqrt((exact**2).mean(axis=0)), scatter_alone(errors, exact)
+    precise: Array = (own <= COARSE * find_unit(dtype) * size) & (size > 0)
+    precise &= not is_half(dtype)
+    most = 2 * np.count_nonzero(precise) > np.count_nonzero(size)  # (V13)
+    return precise if most else np.zeros_like(precise)
 
 
 def allow_loss(exact: Array, least: float) -> Array:

@@ -1,5 +1,6 @@
 """Adapters: kernels of JAX, PyTorch and C as what `verify_vjp` takes."""
 
+import sys
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ from bptt_verifier.judge.verify import find_name
 from bptt_verifier.program.arguments import read_arguments
 from bptt_verifier.reference.pullbacks import prepare_pullback
 from bptt_verifier.report import Mistake
-from tests.support.c_gru import COMPILER, MISTAKES, SIGNATURE, compile_gru, draw_gru, gru
+from tests.support.c_gru import COMPILER, MISTAKES, SIGNATURE, compile_c, compile_gru, draw_gru, gru
 from tests.support.kernels import draw_rnn, rnn
 from tests.support.torch_kernels import MISTAKES as LSTM_MISTAKES
 from tests.support.torch_kernels import draw_lstm, lstm, make_lstm
@@ -113,12 +114,24 @@ def test_a_signature_that_does_not_fit_the_arrays_is_the_callers_error(tmp_path:
     for signature, said in (
         (SIGNATURE.replace("float *dx, ", ""), "expected 4 pointers to const and 3 others"),
         (SIGNATURE.replace("const float *x", "const double *x"), "x is float64"),
-        (SIGNATURE.replace("T = x[0]", "T = y[0]"), "T is the size of no array before it"),
+        (SIGNATURE.replace("T = x[0]", "T = x[7]"), "T is the size of axis 7 of x, which has 3"),
     ):
         with pytest.raises(SignatureError, match=said):
             from_c(library, "gru_backward", signature)(draw_gru(), np.zeros((3, 2, 4), np.float32))
     with pytest.raises(ValueError, match=r"^signature: T is the size"):
         verify_vjp(from_c(library, "gru_backward", signature), gru, draw_gru(T=1))
+    with pytest.raises(SignatureError, match="T is the size of no array before it"):
+        from_c(library, "gru_backward", SIGNATURE.replace("T = x[0]", "T = y[0]"))
+
+
+@needs_compiler
+def test_a_library_is_found_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(compile_gru(tmp_path).parent)
+    assert verify_vjp(from_c("gru.so", "gru_backward", SIGNATURE), gru, draw_gru(T=1), cases=1)
+    with pytest.raises(OSError, match=r"other\.so"):
+        from_c("other.so", "gru_backward", SIGNATURE)
 
 
 def test_a_parameter_that_cannot_be_read_is_named() -> None:
@@ -228,7 +241,7 @@ def test_the_parameters_of_a_module_are_its_first_argument() -> None:
 
     report = verify_vjp(from_torch(layer), forward, (parameters, x), cases=1)
     assert report, report
-    assert [*report.parameters] == ["weights.weight_hh_l0", "weights.weight_ih_l0", "x"]
+    assert [*report.parameters] == ["weights.weight_ih_l0", "weights.weight_hh_l0", "x"]
 
 
 @needs_torch
@@ -333,3 +346,33 @@ def test_what_is_no_function_is_named_by_its_argument() -> None:
         verify_vjp(3, jnp.sin, ARGUMENTS)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="loss: expected a function, found int"):
         verify_hvp(square, 3, ARGUMENTS)  # type: ignore[arg-type]
+
+
+def test_without_torch_from_torch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"^from_torch: expected PyTorch to be installed"):
+        from_torch(square)
+
+
+@needs_compiler
+def test_a_kernel_in_c_gets_mappings_in_their_order(tmp_path: Path) -> None:
+    source = """
+void pull(const float *x, const float *s, const float *dy, const float *da,
+          float *dx, float *ds, int n) {
+    for (int i = 0; i < n; i++) {
+        float d = dy[i] + 2 * x[i] * s[i] * da[i];
+        dx[i] = d * s[i];
+        ds[i] = d * x[i];
+    }
+}
+"""
+    library = compile_c(source, tmp_path)
+    signature = (
+        "const float *x, const float *s, const float *dy, const float *da, float *dx, float *ds, "
+        "int n = x[0]"
+    )
+    rng = np.random.default_rng(0)
+    given = {name: rng.normal(size=5).astype(np.float32) for name in ("x", "s")}
+    kernel = from_c(library, "pull", signature)
+    report = verify_vjp(kernel, lambda x, s: {"y": x * s, "a": (x * s) ** 2}, given, cases=1)
+    assert report, report

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from importlib.util import find_spec
 from typing import Any
 
 from bptt_verifier import Verdict
@@ -28,6 +29,8 @@ def test_the_adapters_on_the_page_make_kernels() -> None:
     exec(start, names)
     assert len(made) == 2
     for each in made:
+        if "from_torch" in each and find_spec("torch") is None:
+            continue
         exec(each, names)
         assert isinstance(names.pop("backward"), Kernel)
     (signature,) = re.findall(r"'(const [^']*)'", prototype)

@@ -93,8 +93,13 @@ def compile_gru(folder: Path, mistake: str = "") -> Path:
     """Compile the kernel, with one mistake in it or none; return the library."""
     old, new = MISTAKES.get(mistake, ("", ""))
     assert not mistake or SOURCE.count(old) == 1
-    source, library = folder / "gru.c", folder / "gru.so"
-    source.write_text(SOURCE.replace(old, new) if mistake else SOURCE)
+    return compile_c(SOURCE.replace(old, new) if mistake else SOURCE, folder, "gru")
+
+
+def compile_c(text: str, folder: Path, name: str = "kernel") -> Path:
+    """Compile a source text to a shared library; return its path."""
+    source, library = folder / f"{name}.c", folder / f"{name}.so"
+    source.write_text(text)
     command = [str(COMPILER), "-O1", "-shared", "-fPIC", "-o", library, source, "-lm"]
     subprocess.run(command, check=True)
     return library

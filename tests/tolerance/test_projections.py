@@ -180,3 +180,23 @@ def test_a_multiple_of_the_gradient_has_lost_no_digits(factor: float, scaled: bo
     assert is_scaled(errors, exact, jnp.bfloat16) == scaled
     errors[0, 0, 0] += 0.1
     assert not is_scaled(errors, exact, jnp.bfloat16)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.001, 1.03])
+@pytest.mark.parametrize("number", [1, 3, 8])
+def test_a_mistake_on_few_entries_does_not_widen_their_bounds(number: int, factor: float) -> None:
+    exact = neighbours((9, 9))
+    wrong = exact.copy()
+    wrong[:, np.arange(number), 3] *= factor
+    found = measure(round_once(wrong, np.float32) - exact, exact, np.float32, TESTS)
+    assert np.argwhere(found.wrong_entries).tolist() == [[k, 3] for k in range(number)]
+
+
+def test_noise_of_most_entries_is_that_of_a_coarser_format() -> None:
+    exact = neighbours((9, 9))
+    rng = np.random.default_rng(1)
+    truncated = exact * (1 - 2.0**-10 * rng.uniform(0, 1, exact.shape))
+    for columns in (slice(None), slice(4, None)):  # all of the entries, and five ninths
+        submitted = round_once(exact, np.float32)
+        submitted[..., columns] = truncated[..., columns]
+        assert not measure(submitted - exact, exact, np.float32, TESTS).wrong

@@ -1,0 +1,53 @@
+"""Masks among a kernel's floating arguments, for which it returns no gradient."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bptt_verifier.judge.kernel_calls import KernelCalls
+from bptt_verifier.judge.kernel_cases import prepare_cotangents
+from bptt_verifier.problems.kernel_draws import is_mask
+from bptt_verifier.program.arguments import convert_to_numpy
+from bptt_verifier.program.attempt import USERS, Failure, attempt
+from bptt_verifier.tolerance.formats import is_floating
+
+
+def find_masks(every: Sequence[KernelCalls], seed: int) -> frozenset[str]:
+    """Find the masks for which a kernel returns None: they are data of it.
+
+    A mask has zeros and one other number in one setting, and at most these in the others.
+    """
+    leaves = [calls.arguments.leaves for calls in every]
+    masks = {
+        name
+        for each in leaves
+        for name, value in each.items()
+        if is_mask(value)
+        and all(
+            len(np.unique(other[name][other[name] != 0])) <= 1 for other in leaves if name in other
+        )
+    }
+    for calls in every if masks else ():
+        cotangents = prepare_cotangents(calls, None, seed)
+        given = calls.arguments.rebuild(calls.arguments.leaves), calls.arrange(cotangents)
+        result = attempt(calls.backward, *given, settings=USERS.get())
+        found = attempt(calls.arguments.select, result)
+        if isinstance(result, Failure) or isinstance(found, Failure):
+            return frozenset()  # which the comparison tells
+        masks = {name for name in masks if found.get(name) is None}
+    return frozenset(masks if all(masks != each.keys() for each in leaves) else ())
+
+
+def describe_masks(every: Sequence[KernelCalls]) -> Iterator[str]:
+    """Say which floating arguments are data."""
+    names = {
+        name: None
+        for calls in every
+        for name, value in calls.arguments.data.items()
+        if is_floating(convert_to_numpy(value).dtype)
+    }
+    for name in names:
+        yield (
+            f"Your gradient for {name} is None, and {name} holds zeros and one other number: it is "
+            "taken for a mask, which is data."
+        )
