@@ -69,12 +69,12 @@ def find_excessive_noise(
 
 
 def find_limit(own: float, unit: float) -> float:
-    """Find the noise that rounding may make between the closest neighbours. (V12)
+    """Find the noise that rounding may make between the closest neighbours.
 
     `own` is that of rounding every operation of the stated function. Another formula may have the
     square of its condition number, as a variance by squares has.
     """
-    return max(VISIBLE, COARSER * CLOSEST * own, SAFETY * own**2 / unit)
+    return max(VISIBLE, COARSER * CLOSEST * own, SAFETY * own**2 / unit)  # (V12)
 
 
 def is_visible(measured: Measurement) -> bool:
