@@ -28,6 +28,7 @@ from bptt_verifier.program.gradient_order import (
     describe_unnamed,
     read_in_order,
     require_one_each,
+    require_order,
 )
 from bptt_verifier.program.leaves import Keys, find_node, flatten
 from bptt_verifier.program.own_calls import (
@@ -177,7 +178,7 @@ def assemble(
         of_targets = {found.get(n) for n in targets}
         found = {n: path for n, path in found.items() if n not in targets}
         found = choose_parameters(found, places, calls.pair)
-        found = found or find_unnamed(places, results, of_targets)
+        found = found or find_unnamed(calls.backward, places, results, of_targets)
     if outside and not (calls.pair or wanted):
         places = {n: place for n, place in places.items() if n in outside or n in found}
         leaves = {n: leaves[n] for n in places}
@@ -228,6 +229,8 @@ def assemble(
             f"d{next(iter(leaves), 'W')}, found {described}; name the parameters in the order of "
             "the gradients with --params"
         )
+    if not wanted:
+        require_order(calls, leaves, found, container if in_list else None, results)
     if not calls.structure:
         calls.places = {name: places[name] for name in wanted or found}
     compared = [*found.values(), *([] if container is None else [("result", *container, "")])]
