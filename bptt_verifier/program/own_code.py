@@ -30,6 +30,7 @@ from bptt_verifier.program.gradient_order import (
     require_one_each,
     require_order,
 )
+from bptt_verifier.program.gradient_use import carries
 from bptt_verifier.program.leaves import Keys, find_node, flatten
 from bptt_verifier.program.own_calls import (
     VECTORS,
@@ -46,7 +47,9 @@ from bptt_verifier.program.own_data import (
     find_data,
     find_doubts,
     find_left_out,
+    find_returned,
     find_targets,
+    find_wrong,
     is_of_part,
     is_sure,
     require_no_doubt,
@@ -178,6 +181,7 @@ def assemble(
         of_targets = {found.get(n) for n in targets}
         found = {n: path for n, path in found.items() if n not in targets}
         found = choose_parameters(found, places, calls.pair)
+        found |= find_returned(places, found, results)
         found = found or find_unnamed(calls.backward, places, results, of_targets)
     if outside and not (calls.pair or wanted):
         places = {n: place for n, place in places.items() if n in outside or n in found}
@@ -275,10 +279,14 @@ def assemble(
         doubts = find_doubts(unsure, calls.params, gradients, loss)
         arguments = {} if calls.pair else calls.roots["arguments"]
         more = any(n not in calls.places and n not in arguments for n in listed)
-        targets = find_targets(doubts, arguments, calls.params, more)
+        values = {n: results.name(path) for n, path in found.items()}
+        known = [values[n] for n in found if n not in unsure]
+        carried = [n for n in unsure if carries(calls.backward, values.get(n, ""), known)]
+        targets = find_targets(doubts, arguments, calls.params, more, carried)
         if targets:
             return assemble(calls, of_loss, whole, results, chosen, taken, targets)
-        require_no_doubt(calls.name, doubts, sure)
+        wrong = find_wrong(doubts, arguments, calls.params)
+        require_no_doubt(calls.name, [d for d in doubts if d.name not in wrong], sure)
     added = describe_accumulated(calls, found)
     shown = present(loss, calls.function), present(gradients, calls.function)
     for each in shown:

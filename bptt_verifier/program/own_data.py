@@ -23,6 +23,7 @@ from bptt_verifier.program.leaves import Keys, convert_like, name_leaf, walk
 from bptt_verifier.program.own_calls import ArrayPlace, Calls
 from bptt_verifier.program.own_results import (
     SHOWN,
+    Results,
     are_equal,
     follow,
     is_array,
@@ -80,6 +81,7 @@ class Doubt(NamedTuple):
 
     name: str
     by_prediction: bool
+    same_shape: bool = True
 
 
 def find_doubts(
@@ -119,7 +121,7 @@ def find_doubt(
 
     true, found = np.array([differ(v) for v in along]), ask(np.zeros(given.shape))
     if found.shape != given.shape:
-        return Doubt(name, False) if found.ndim != given.ndim else None
+        return Doubt(name, False, False) if found.ndim != given.ndim else None
     here = np.array([np.sum(found * v) for v in along])
     if are_near(here, true):
         return None
@@ -149,41 +151,102 @@ def is_less_array(changes: Sequence[Any], along: Sequence[Any]) -> bool:
 
 
 def find_targets(
-    doubts: Sequence[Doubt], arguments: Mapping[str, Any], params: Mapping[str, Any], more: bool
+    doubts: Sequence[Doubt],
+    arguments: Mapping[str, Any],
+    params: Mapping[str, Any],
+    more: bool,
+    carried: Collection[str],
 ) -> frozenset[str]:
     """Find the arrays in doubt that are surely targets: what a prediction is compared with.
 
     It has the steps or rows of an input, which no parameter has, and no other array can be the
-    target; `more` is true if there are others than the arguments.
+    target; `more` is true if there are others than the arguments. The gradients of parameters are
+    computed from that of the prediction, as `carried` has it: a parameter's own gradient with a
+    wrong sign has the same numbers, and ends there.
     """
     kinds = {name: find_kind(name) for name in arguments}
-    rows = {len(v) for n, v in arguments.items() if kinds[n] is INPUTS and np.ndim(to_array(v))}
     unsure = {each.name for each in doubts}
     sizes = {s for n, v in params.items() if n not in unsure for s in np.shape(to_array(v))}
     others = [
         name
         for name, value in arguments.items()
         if name not in params
-        and is_float_array(value)
-        and (kinds[name] is TARGETS or not is_parameter_name(name))
+        and is_array(value)
+        and np.size(to_array(value)) > 1
+        and (kinds[name] is TARGETS or (is_float_array(value) and not is_parameter_name(name)))
     ]
     if more or others or len(doubts) != 1:
         return frozenset()
+    rows = find_rows(arguments, INPUTS) - sizes
     return frozenset(
         each.name
         for each in doubts
-        if each.by_prediction and {*np.shape(to_array(params[each.name]))[:1]} & (rows - sizes)
+        if each.by_prediction
+        and each.name in carried
+        and {*np.shape(to_array(params[each.name]))[:1]} & rows
+    )
+
+
+def find_rows(arguments: Mapping[str, Any], *kinds: frozenset[str]) -> set[int]:
+    """Find the numbers of steps or rows of the arguments that have names of these kinds."""
+    found = {n: np.shape(to_array(v)) for n, v in arguments.items() if is_array(v)}
+    return {shape[0] for n, shape in found.items() if shape and find_kind(n) in kinds}
+
+
+def find_wrong(
+    doubts: Sequence[Doubt], arguments: Mapping[str, Any], params: Mapping[str, Any]
+) -> frozenset[str]:
+    """Find the arrays in doubt that are no data: parameters whose gradients are wrong.
+
+    What is no gradient of a prediction, for an array without an axis of the data, is that.
+    """
+    sizes = {
+        size
+        for name, value in arguments.items()
+        if find_kind(name) and is_array(value)
+        for size in np.shape(to_array(value))[: max(1, np.ndim(to_array(value)) - 1)]
+    }
+    return frozenset(
+        each.name
+        for each in doubts
+        if not each.by_prediction
+        and each.same_shape
+        and sizes
+        and not sizes & {*np.shape(to_array(params[each.name]))}
     )
 
 
 def require_no_doubt(code: str, doubts: Sequence[Doubt], sure: Sequence[str]) -> None:
     """Raise ValueError where an array may be a parameter with a wrong gradient, or data."""
-    for name in (each.name for each in doubts):
+    for name, by_prediction, _ in doubts:
+        like = f", as of a prediction that is compared with {name}" if by_prediction else ""
         raise ValueError(
             f"{code}: expected the gradient of the loss in {name}, if that is a parameter, "
-            f"found another, as of a prediction that is compared with {name}; name the "
-            f"parameters, such as --params {','.join(sure)}"
+            f"found another{like}; name the parameters, with {name} if it is one, such as "
+            f"--params {','.join(sure)}"
         )
+
+
+def find_returned(
+    places: Mapping[str, ArrayPlace], found: Mapping[str, Keys], results: Results
+) -> dict[str, Keys]:
+    """Find parameters that are returned in the places of their gradients, as in `dWx, Wh, dWy`.
+
+    They have usual names of parameters, no gradient, and stand in the list of the others'.
+    """
+    beside = {path[:-1] for path in found.values() if path[:1] == ("result",)}
+    missing = dict[str, Keys]()
+    for path in results.list_in_order():
+        spelled = results.list_names(path)[0]
+        for name, place in places.items():
+            value = follow(results.state, path)
+            here = spelled == place.keys[-1] and len(place.keys) == 1
+            same = here or are_equal(value, place.array)
+            alike = np.shape(to_array(value)) == np.shape(to_array(place.array))
+            free = path[:-1] in beside and path not in found.values() and name not in found
+            if free and same and alike and is_sure(name, places):
+                missing.setdefault(name, path)
+    return missing
 
 
 def find_left_out(
