@@ -50,6 +50,7 @@ from bptt_verifier.program.own_data import (
     find_returned,
     find_targets,
     find_wrong,
+    is_initial,
     is_of_part,
     is_sure,
     require_no_doubt,
@@ -273,7 +274,7 @@ def assemble(
         return follow(state, results.loss), result
 
     unsure = [n for n, p in calls.places.items() if p.root == "arguments" and not wanted]
-    unsure = [n for n in unsure if not is_parameter_name(n.rpartition(".")[2])]
+    unsure = [n for n in unsure if is_initial(n) or not is_parameter_name(n.rpartition(".")[2])]
     sure = [n for n in {**calls.places, **rest} if n not in unsure and is_sure(n, listed)]
     if sure and not calls.weighted:
         doubts = find_doubts(unsure, calls.params, gradients, loss)

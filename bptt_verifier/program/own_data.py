@@ -4,6 +4,7 @@ A name such as `dy` may be that of the gradient of the argument `y`, or of a pre
 code calls y as well. A gradient of what may be data is therefore not compared where others are.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from bptt_verifier.program.own_results import (
 from bptt_verifier.program.torch_tensors import to_array
 
 DIRECTIONS = 3  # in which a gradient is compared with differences
+INITIAL = re.compile(r"0$")  # ends the name of an initial state
 APART = 0.01  # relative; between a gradient of the loss and that of another array of the same name
 
 
@@ -40,9 +42,9 @@ def choose_parameters(
 ) -> dict[str, Keys]:
     """Choose the gradients that are surely those of parameters, where some are.
 
-    Targets are none, nor are inputs, and states among the arguments, unless one of a `pair` of
-    functions returns their gradients, as a layer does. Beside parameters that are global, or
-    attributes, an argument is none.
+    Targets are none, nor are inputs, and states among the arguments but initial ones, unless one
+    of a `pair` of functions returns their gradients, as a layer does. Beside parameters that are
+    global, or attributes, an argument is none.
     """
     kinds = {n: find_kind(places[n].path[pair and places[n].root == "arguments"]) for n in found}
     given = {n for n in found if places[n].root == "arguments"}
@@ -53,11 +55,16 @@ def choose_parameters(
     if sure - given:
         return {n: p for n, p in found.items() if n in (sure | states_of(kinds)) - given}
     if sure and not pair:
-        return {n: p for n, p in found.items() if n in sure}
+        return {n: p for n, p in found.items() if n in sure or is_initial(n)}
     if {*kinds.values()} == {TARGETS} and len(places) > len(found):
         return {}
     kept = {n: p for n, p in found.items() if kinds[n] is not TARGETS}
     return kept or dict(found)
+
+
+def is_initial(name: str) -> bool:
+    """True for the name of an initial state, whose gradient `dh0` is that of no other array."""
+    return find_kind(name) is STATES and bool(INITIAL.search(name))
 
 
 def states_of(kinds: Mapping[str, frozenset[str]]) -> set[str]:

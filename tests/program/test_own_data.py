@@ -318,3 +318,29 @@ def test_a_result_without_a_name_that_may_be_a_gradient_is_said_not_to_be_compar
     said = "a result without a name, which may be the gradient of b; return it in a variable such"
     assert said in read_function(unnamed, "f", None).said
     assert "without a name" not in read_function(with_a_state, "f", None).said
+
+
+def of_an_initial_state(x: Any, y: Any, h0: Any, W: Any) -> Any:
+    """Return the gradient of an initial state beside that of a parameter."""
+    h = np.tanh(x + h0 @ W)
+    d = 2 * (h - y) * (1 - h * h)
+    dW, dh0 = h0.T @ d, d @ W.T
+    return np.sum((h - y) ** 2), dW, dh0
+
+
+def of_an_initial_state_with_a_wrong_sign(x: Any, y: Any, h0: Any, W: Any) -> Any:
+    """Return the gradient of an initial state with a wrong sign."""
+    loss, dW, dh0 = of_an_initial_state(x, y, h0, W)
+    dh0 = -dh0
+    return loss, dW, dh0
+
+
+h0 = RNG.normal(size=(5, 3))
+
+
+def test_the_gradient_of_an_initial_state_is_compared_or_asked() -> None:
+    found = read_function(of_an_initial_state, "f", None)
+    assert {*found.params} == {"W", "h0"}
+    assert verify_own_model(found.gradients, found.loss, found.params, cases=2)
+    with pytest.raises(ValueError, match=r"gradient of the loss in h0, .* W$"):
+        read_function(of_an_initial_state_with_a_wrong_sign, "f", None)
