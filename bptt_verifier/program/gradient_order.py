@@ -12,7 +12,8 @@ import numpy as np
 
 from bptt_verifier.program.data_names import find_kind, is_parameter_name
 from bptt_verifier.program.leaves import Keys, find_node, flatten
-from bptt_verifier.program.own_calls import ArrayPlace
+from bptt_verifier.program.list_order import find_direction
+from bptt_verifier.program.own_calls import ArrayPlace, Calls
 from bptt_verifier.program.own_results import Results, follow
 from bptt_verifier.program.torch_tensors import to_array
 
@@ -66,6 +67,36 @@ def require_one_each(code: str, given: Any, result: Any, name: str, named: bool)
     for key, child in node.children.items():
         if key in found.children:
             require_one_each(code, child, found.children[key], f"{name}[{key!r}]", named)
+
+
+def require_order(
+    calls: Calls,
+    leaves: Mapping[str, Keys],
+    found: Mapping[str, Keys],
+    container: Keys | None,
+    results: Results,
+) -> None:
+    """Raise ValueError where the code has a list of gradients from the last to the first.
+
+    `found` are those of arrays with their names; without any, `container` is the list of them all.
+    """
+    pairs = [((calls.structure, *leaves[n]), path) for n, path in found.items()]
+    if not found and container is not None:
+        pairs = [((calls.structure, *k), ("result", *container, *k)) for k in leaves.values()]
+    lists: dict[tuple[Keys, Keys], int] = {}
+    for keys, path in pairs:
+        if isinstance(keys[-1], int) and keys[-1] == path[-1]:
+            both = keys[:-1], path[:-1]
+            lists[both] = lists.get(both, 0) + 1
+    for (keys, path), number in lists.items():
+        words = [key for key in keys if isinstance(key, str) and key]
+        if number < 2 or not words:
+            continue
+        if find_direction(calls.backward, words[-1], path) == "reversed":
+            raise ValueError(
+                f"{calls.name}: expected the gradients of {words[-1]} in its order, found a list "
+                "that begins with the last; return it reversed, such as grads[::-1]"
+            )
 
 
 def describe_unnamed(

@@ -28,7 +28,9 @@ from bptt_verifier.program.gradient_order import (
     describe_unnamed,
     read_in_order,
     require_one_each,
+    require_order,
 )
+from bptt_verifier.program.gradient_use import carries
 from bptt_verifier.program.leaves import Keys, find_node, flatten
 from bptt_verifier.program.own_calls import (
     VECTORS,
@@ -45,7 +47,10 @@ from bptt_verifier.program.own_data import (
     find_data,
     find_doubts,
     find_left_out,
+    find_returned,
     find_targets,
+    find_wrong,
+    is_initial,
     is_of_part,
     is_sure,
     require_no_doubt,
@@ -177,7 +182,8 @@ def assemble(
         of_targets = {found.get(n) for n in targets}
         found = {n: path for n, path in found.items() if n not in targets}
         found = choose_parameters(found, places, calls.pair)
-        found = found or find_unnamed(places, results, of_targets)
+        found |= find_returned(places, found, results)
+        found = found or find_unnamed(calls.backward, places, results, of_targets)
     if outside and not (calls.pair or wanted):
         places = {n: place for n, place in places.items() if n in outside or n in found}
         leaves = {n: leaves[n] for n in places}
@@ -228,6 +234,8 @@ def assemble(
             f"d{next(iter(leaves), 'W')}, found {described}; name the parameters in the order of "
             "the gradients with --params"
         )
+    if not wanted:
+        require_order(calls, leaves, found, container if in_list else None, results)
     if not calls.structure:
         calls.places = {name: places[name] for name in wanted or found}
     compared = [*found.values(), *([] if container is None else [("result", *container, "")])]
@@ -266,16 +274,20 @@ def assemble(
         return follow(state, results.loss), result
 
     unsure = [n for n, p in calls.places.items() if p.root == "arguments" and not wanted]
-    unsure = [n for n in unsure if not is_parameter_name(n.rpartition(".")[2])]
+    unsure = [n for n in unsure if is_initial(n) or not is_parameter_name(n.rpartition(".")[2])]
     sure = [n for n in {**calls.places, **rest} if n not in unsure and is_sure(n, listed)]
     if sure and not calls.weighted:
         doubts = find_doubts(unsure, calls.params, gradients, loss)
         arguments = {} if calls.pair else calls.roots["arguments"]
         more = any(n not in calls.places and n not in arguments for n in listed)
-        targets = find_targets(doubts, arguments, calls.params, more)
+        values = {n: results.name(path) for n, path in found.items()}
+        known = [values[n] for n in found if n not in unsure]
+        carried = [n for n in unsure if carries(calls.backward, values.get(n, ""), known)]
+        targets = find_targets(doubts, arguments, calls.params, more, carried)
         if targets:
             return assemble(calls, of_loss, whole, results, chosen, taken, targets)
-        require_no_doubt(calls.name, doubts, sure)
+        wrong = find_wrong(doubts, arguments, calls.params)
+        require_no_doubt(calls.name, [d for d in doubts if d.name not in wrong], sure)
     added = describe_accumulated(calls, found)
     shown = present(loss, calls.function), present(gradients, calls.function)
     for each in shown:

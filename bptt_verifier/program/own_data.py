@@ -4,6 +4,7 @@ A name such as `dy` may be that of the gradient of the argument `y`, or of a pre
 code calls y as well. A gradient of what may be data is therefore not compared where others are.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from bptt_verifier.program.leaves import Keys, convert_like, name_leaf, walk
 from bptt_verifier.program.own_calls import ArrayPlace, Calls
 from bptt_verifier.program.own_results import (
     SHOWN,
+    Results,
     are_equal,
     follow,
     is_array,
@@ -31,6 +33,7 @@ from bptt_verifier.program.own_results import (
 from bptt_verifier.program.torch_tensors import to_array
 
 DIRECTIONS = 3  # in which a gradient is compared with differences
+INITIAL = re.compile(r"0$")  # ends the name of an initial state
 APART = 0.01  # relative; between a gradient of the loss and that of another array of the same name
 
 
@@ -39,9 +42,9 @@ def choose_parameters(
 ) -> dict[str, Keys]:
     """Choose the gradients that are surely those of parameters, where some are.
 
-    Targets are none, nor are inputs, and states among the arguments, unless one of a `pair` of
-    functions returns their gradients, as a layer does. Beside parameters that are global, or
-    attributes, an argument is none.
+    Targets are none, nor are inputs, and states among the arguments but initial ones, unless one
+    of a `pair` of functions returns their gradients, as a layer does. Beside parameters that are
+    global, or attributes, an argument is none.
     """
     kinds = {n: find_kind(places[n].path[pair and places[n].root == "arguments"]) for n in found}
     given = {n for n in found if places[n].root == "arguments"}
@@ -52,11 +55,16 @@ def choose_parameters(
     if sure - given:
         return {n: p for n, p in found.items() if n in (sure | states_of(kinds)) - given}
     if sure and not pair:
-        return {n: p for n, p in found.items() if n in sure}
+        return {n: p for n, p in found.items() if n in sure or is_initial(n)}
     if {*kinds.values()} == {TARGETS} and len(places) > len(found):
         return {}
     kept = {n: p for n, p in found.items() if kinds[n] is not TARGETS}
     return kept or dict(found)
+
+
+def is_initial(name: str) -> bool:
+    """True for the name of an initial state, whose gradient `dh0` is that of no other array."""
+    return find_kind(name) is STATES and bool(INITIAL.search(name))
 
 
 def states_of(kinds: Mapping[str, frozenset[str]]) -> set[str]:
@@ -80,6 +88,7 @@ class Doubt(NamedTuple):
 
     name: str
     by_prediction: bool
+    same_shape: bool = True
 
 
 def find_doubts(
@@ -119,7 +128,7 @@ def find_doubt(
 
     true, found = np.array([differ(v) for v in along]), ask(np.zeros(given.shape))
     if found.shape != given.shape:
-        return Doubt(name, False) if found.ndim != given.ndim else None
+        return Doubt(name, False, False) if found.ndim != given.ndim else None
     here = np.array([np.sum(found * v) for v in along])
     if are_near(here, true):
         return None
@@ -149,41 +158,102 @@ def is_less_array(changes: Sequence[Any], along: Sequence[Any]) -> bool:
 
 
 def find_targets(
-    doubts: Sequence[Doubt], arguments: Mapping[str, Any], params: Mapping[str, Any], more: bool
+    doubts: Sequence[Doubt],
+    arguments: Mapping[str, Any],
+    params: Mapping[str, Any],
+    more: bool,
+    carried: Collection[str],
 ) -> frozenset[str]:
     """Find the arrays in doubt that are surely targets: what a prediction is compared with.
 
     It has the steps or rows of an input, which no parameter has, and no other array can be the
-    target; `more` is true if there are others than the arguments.
+    target; `more` is true if there are others than the arguments. The gradients of parameters are
+    computed from that of the prediction, as `carried` has it: a parameter's own gradient with a
+    wrong sign has the same numbers, and ends there.
     """
     kinds = {name: find_kind(name) for name in arguments}
-    rows = {len(v) for n, v in arguments.items() if kinds[n] is INPUTS and np.ndim(to_array(v))}
     unsure = {each.name for each in doubts}
     sizes = {s for n, v in params.items() if n not in unsure for s in np.shape(to_array(v))}
     others = [
         name
         for name, value in arguments.items()
         if name not in params
-        and is_float_array(value)
-        and (kinds[name] is TARGETS or not is_parameter_name(name))
+        and is_array(value)
+        and np.size(to_array(value)) > 1
+        and (kinds[name] is TARGETS or (is_float_array(value) and not is_parameter_name(name)))
     ]
     if more or others or len(doubts) != 1:
         return frozenset()
+    rows = find_rows(arguments, INPUTS) - sizes
     return frozenset(
         each.name
         for each in doubts
-        if each.by_prediction and {*np.shape(to_array(params[each.name]))[:1]} & (rows - sizes)
+        if each.by_prediction
+        and each.name in carried
+        and {*np.shape(to_array(params[each.name]))[:1]} & rows
+    )
+
+
+def find_rows(arguments: Mapping[str, Any], *kinds: frozenset[str]) -> set[int]:
+    """Find the numbers of steps or rows of the arguments that have names of these kinds."""
+    found = {n: np.shape(to_array(v)) for n, v in arguments.items() if is_array(v)}
+    return {shape[0] for n, shape in found.items() if shape and find_kind(n) in kinds}
+
+
+def find_wrong(
+    doubts: Sequence[Doubt], arguments: Mapping[str, Any], params: Mapping[str, Any]
+) -> frozenset[str]:
+    """Find the arrays in doubt that are no data: parameters whose gradients are wrong.
+
+    What is no gradient of a prediction, for an array without an axis of the data, is that.
+    """
+    sizes = {
+        size
+        for name, value in arguments.items()
+        if find_kind(name) and is_array(value)
+        for size in np.shape(to_array(value))[: max(1, np.ndim(to_array(value)) - 1)]
+    }
+    return frozenset(
+        each.name
+        for each in doubts
+        if not each.by_prediction
+        and each.same_shape
+        and sizes
+        and not sizes & {*np.shape(to_array(params[each.name]))}
     )
 
 
 def require_no_doubt(code: str, doubts: Sequence[Doubt], sure: Sequence[str]) -> None:
     """Raise ValueError where an array may be a parameter with a wrong gradient, or data."""
-    for name in (each.name for each in doubts):
+    for name, by_prediction, _ in doubts:
+        like = f", as of a prediction that is compared with {name}" if by_prediction else ""
         raise ValueError(
             f"{code}: expected the gradient of the loss in {name}, if that is a parameter, "
-            f"found another, as of a prediction that is compared with {name}; name the "
-            f"parameters, such as --params {','.join(sure)}"
+            f"found another{like}; name the parameters, with {name} if it is one, such as "
+            f"--params {','.join(sure)}"
         )
+
+
+def find_returned(
+    places: Mapping[str, ArrayPlace], found: Mapping[str, Keys], results: Results
+) -> dict[str, Keys]:
+    """Find parameters that are returned in the places of their gradients, as in `dWx, Wh, dWy`.
+
+    They have usual names of parameters, no gradient, and stand in the list of the others'.
+    """
+    beside = {path[:-1] for path in found.values() if path[:1] == ("result",)}
+    missing = dict[str, Keys]()
+    for path in results.list_in_order():
+        spelled = results.list_names(path)[0]
+        for name, place in places.items():
+            value = follow(results.state, path)
+            here = spelled == place.keys[-1] and len(place.keys) == 1
+            same = here or are_equal(value, place.array)
+            alike = np.shape(to_array(value)) == np.shape(to_array(place.array))
+            free = path[:-1] in beside and path not in found.values() and name not in found
+            if free and same and alike and is_sure(name, places):
+                missing.setdefault(name, path)
+    return missing
 
 
 def find_left_out(

@@ -6,7 +6,9 @@ guess would call right gradients wrong.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,13 @@ import numpy as np
 from bptt_verifier.program.data_names import PARAMETER, find_kind
 from bptt_verifier.program.gradient_names import CONTAINERS, is_named_gradient, may_be_gradient
 from bptt_verifier.program.leaves import Keys, walk
+from bptt_verifier.program.list_order import Direction, find_direction
 from bptt_verifier.program.own_calls import ArrayPlace
 from bptt_verifier.program.own_results import Results, follow, is_array
 from bptt_verifier.program.torch_tensors import to_array
 
 Shapes = Mapping[Keys, tuple[Any, ...]]
+Tells = Callable[[Keys, Sequence[Keys]], Direction]
 NUMBER = re.compile(r"\d+$")
 
 
@@ -51,11 +55,15 @@ def find_numbered(leaves: Mapping[str, Keys], results: Results) -> dict[str, Key
 
 
 def find_unnamed(
-    places: Mapping[str, ArrayPlace], results: Results, others: Collection[Keys | None] = ()
+    function: Callable[..., Any],
+    places: Mapping[str, ArrayPlace],
+    results: Results,
+    others: Collection[Keys | None] = (),
 ) -> dict[str, Keys]:
     """Find the gradients of all parameters among results, by shapes or by the order in one list.
 
-    The results in `others` are none.
+    The order alone proves nothing where the opposite one fits as well: a backward pass meets the
+    last layer first. The results in `others` are none.
     """
     leaves = {name: places[name].keys for name in list_parameters(places)}
     shapes = {keys: np.shape(places[name].array) for name, keys in leaves.items()}
@@ -66,12 +74,28 @@ def find_unnamed(
     }
     paired = pair_shapes(shapes, given)
     if not paired:
-        paired = pair_lists(shapes, given) or pair_order(shapes, given)
+        tells = partial(tell_direction, function, results)
+        paired = pair_lists(shapes, given, tells) or pair_order(shapes, given, tells)
         numbers = [NUMBER.search(results.name(path)) for path in paired.values()]
         order = [int(each[0]) for each in numbers if each]
         if order != sorted(order):
             return {}
     return {name: paired[keys] for name, keys in leaves.items() if keys in paired}
+
+
+def tell_direction(
+    function: Callable[..., Any], results: Results, arrays: Keys, paths: Sequence[Keys]
+) -> Direction:
+    """Tell the direction of a list of gradients by the numbers in their names, or by the code.
+
+    `arrays` are the keys of the list of arrays, and `paths` those of the gradients in order.
+    """
+    numbers = [NUMBER.search(results.name(path)) for path in paths]
+    order = [int(each[0]) for each in numbers if each]
+    if len(order) == len(paths) and order == sorted({*order}):
+        return "forward"
+    words = [key for key in arrays if isinstance(key, str)]
+    return find_direction(function, words[-1] if words else "", paths[0][:-1])
 
 
 def list_parameters(places: Mapping[str, ArrayPlace]) -> list[str]:
@@ -122,35 +146,98 @@ def pair_shapes(shapes: Shapes, given: Shapes) -> dict[Keys, Keys]:
     return {keys: paths[0] for keys, paths in pairs.items()} if one_each else {}
 
 
-def pair_lists(shapes: Shapes, given: Shapes) -> dict[Keys, Keys]:
-    """Pair lists of arrays with the only lists of results that have the same shapes in order."""
+def pair_lists(shapes: Shapes, given: Shapes, tells: Tells) -> dict[Keys, Keys]:
+    """Pair lists of arrays with the only lists of results that have the same shapes.
+
+    The shapes, or else the code, tell whether they are in order or reversed. A list of equal
+    shapes follows one beside it whose shapes tell.
+    """
     lists, others = group(shapes), group(given)
-    paired = pair_shapes(
-        {keys: tuple(shapes[k] for k in members) for keys, members in lists.items()},
-        {keys: tuple(given[k] for k in members) for keys, members in others.items()},
-    )
-    return {
-        one: other
-        for keys, path in paired.items()
-        for one, other in zip(lists[keys], others[path], strict=True)
-    }
+    if any(len(keys) < 2 for keys in lists.values()) and len(lists) == 1:
+        return {}
+    sets = [
+        {keys: tuple(sorted(table[k] for k in members)) for keys, members in each.items()}
+        for each, table in ((lists, shapes), (others, given))
+    ]
+    paired, found, sure = pair_shapes(sets[0], sets[1]), dict[Keys, Keys](), set[Direction]()
+    doubtful = []
+    for keys, path in paired.items():
+        one, other = lists[keys], others[path]
+        direction = tell_by_shapes([shapes[k] for k in one], [given[k] for k in other])
+        if direction == "unknown" and len(one) > 1:
+            direction = tells(keys, other)
+            doubtful += [keys] if direction == "unknown" else []
+        else:
+            sure.add(direction)
+        found |= dict(zip(one, other[:: -1 if direction == "reversed" else 1], strict=True))
+    if not doubtful:
+        return found if all(shapes[k] == given[p] for k, p in found.items()) else {}
+    sure -= {"unknown"}
+    if len(sure) != 1:
+        return {}
+    for keys in doubtful:
+        step = -1 if sure == {"reversed"} else 1
+        found |= dict(zip(lists[keys], others[paired[keys]][::step], strict=True))
+    return found
 
 
-def pair_order(shapes: Shapes, given: Shapes) -> dict[Keys, Keys]:
-    """Pair the arrays in one list with those in the only list of as many results, in order.
+def tell_by_shapes(shapes: Sequence[Any], given: Sequence[Any]) -> Direction:
+    """Tell the direction of a list by the shapes in it, where one direction alone fits."""
+    forward, backward = [*given] == [*shapes], [*given][::-1] == [*shapes]
+    if forward == backward:
+        return "unknown"
+    return "forward" if forward else "reversed"
 
-    Lists in them have the same lengths, or all arrays the same shapes in order.
+
+def pair_order(shapes: Shapes, given: Shapes, tells: Tells) -> dict[Keys, Keys]:
+    """Pair the arrays in one list with those in the only list of as many results.
+
+    Shapes, or else the code, tell whether they are in order or reversed. Where no order fits,
+    some have wrong shapes: then it is the order of the list unless others have these shapes.
     """
     if len({keys[:1] for keys in shapes}) != 1 or any(len(keys) < 2 for keys in shapes):
         return {}
-    found = set()
-    for length in (1, 2):
+    found = list[dict[Keys, Keys]]()
+    seen = set()
+    for length in (2, 1):
         for start in {path[:length] for path in given}:
             paths = [path for path in given if path[:length] == start and len(path) > length]
-            same = [path[length:] for path in paths] == [keys[1:] for keys in shapes]
-            if same or [given[path] for path in paths] == [*shapes.values()]:
-                found.add(tuple(paths))
-    return dict(zip(shapes, *found, strict=True)) if len(found) == 1 else {}
+            if len(paths) == len(shapes) and tuple(paths) not in seen:
+                seen.add(tuple(paths))
+                found += filter(None, [pair_one(shapes, paths, given, start, tells)])
+    return found[0] if len(found) == 1 else {}
+
+
+def pair_one(
+    shapes: Shapes, paths: Sequence[Keys], given: Shapes, start: Keys, tells: Tells
+) -> dict[Keys, Keys]:
+    """Pair the arrays of one list with as many results; empty where more than one way is left."""
+    layers = [[*each] for _, each in groupby(range(len(shapes)), lambda i: [*shapes][i][:2])]
+    orders = [
+        [*range(len(shapes))],
+        [i for layer in layers[::-1] for i in layer],
+        [*range(len(shapes))][::-1],
+    ]
+    ways = [dict(zip([[*shapes][i] for i in order], paths, strict=True)) for order in orders]
+    ways = [{keys: way[keys] for keys in shapes} for way in ways]
+    fits = [way for way in ways if all(shapes[k] == given[p] for k, p in way.items())]
+    different = [way for n, way in enumerate(fits) if way not in fits[:n]]
+    if len(different) == 1:
+        return different[0]
+    arrays = next(iter(shapes))[:1]
+    direction = tells(arrays, [(*start, i) for i in range(len(layers))])
+    if len(paths) == len(layers):
+        direction = tells(arrays, paths)
+    if direction == "reversed":
+        back = [way for way in different if way != ways[0]]
+        return back[0] if len(back) == 1 else {} if different else ways[1]
+    same = [path[len(start) :] for path in paths] == [keys[1:] for keys in shapes]
+    if direction == "forward":
+        return ways[0] if ways[0] in different or (same and not different) else {}
+    wrong = [k for k, p in ways[0].items() if shapes[k] != given[p]]
+    elsewhere = {given[ways[0][k]] for k in wrong} & {shapes[k] for k in wrong}
+    scores = [sum(shapes[k] == given[p] for k, p in way.items()) for way in ways[:2]]
+    return ways[0] if same and wrong and not elsewhere and scores[0] > scores[1] else {}
 
 
 def group(paths: Mapping[Keys, Any]) -> dict[Keys, list[Keys]]:

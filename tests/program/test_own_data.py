@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.own_code import read_function
 from bptt_verifier.program.own_data import Doubt, are_near, find_doubts, is_less_array
 
@@ -134,15 +135,79 @@ def test_a_function_that_is_right_raises_no_doubt() -> None:
     [
         "d.sum(0) -> -d.sum(0)",  # a mistake, or the gradient of a prediction
         "inputs.T @ d, d.sum(0) -> inputs.T @ d, d",  # rows that have not been added up
-        "(inputs, W, extra) -> (inputs, y, W, extra); - 1.0 -> - y; d.sum(0) -> 2 * d.sum(0)",
     ],
 )
 def test_whether_an_argument_is_a_parameter_is_asked_where_its_gradient_is_another(
     change: str,
 ) -> None:
-    with pytest.raises(ValueError, match=r"prediction that is compared with extra; .* W$"):
+    like = ", as of a prediction that is compared with extra" if "-d" in change else ""
+    with pytest.raises(ValueError, match=rf"parameter, found another{like}; .* W$"):
         read_function(doubtful(change), "f", None)
     assert {*read_function(doubtful(change), "f", None, ("W", "extra")).params} == {"W", "extra"}
+
+
+def test_a_wrong_gradient_of_an_array_without_an_axis_of_the_data_is_compared() -> None:
+    change = "d.sum(0) -> 2 * d.sum(0)"
+    found = read_function(doubtful(change), "f", None)
+    assert {*found.params} == {"W", "extra"}
+    assert not verify_own_model(found.gradients, found.loss, found.params, cases=2)
+
+
+def of_positions(x: Any, labels: Any, W: Any, pos: Any) -> Any:
+    """Return the gradient of learned positions with a wrong sign, beside integer labels."""
+    e = x + pos
+    z = e @ W
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    rows = np.arange(5)
+    dz = p.copy()
+    dz[rows, labels] -= 1
+    dW, dpos = e.T @ dz, -dz @ W.T
+    return -np.sum(np.log(p[rows, labels])), dW, dpos
+
+
+def of_codes(x: Any, W: Any, codes: Any) -> Any:
+    """Return the gradient of learned codes with a wrong sign, clipped by a common norm."""
+    r = codes @ W - x
+    dW, dcodes = codes.T @ r, -r @ W.T
+    norm = np.sqrt(np.sum(dW**2) + np.sum(dcodes**2))
+    dW *= min(1.0, 1e9 / norm)
+    return 0.5 * np.sum(r**2), dW, dcodes
+
+
+def of_an_offset(x: Any, W: Any, away: Any) -> Any:
+    """Return the gradient of an offset of every row with a wrong sign."""
+    r = x @ W + away
+    dW = x.T @ r
+    daway = -r
+    return 0.5 * np.sum(r**2), dW, daway
+
+
+x, labels = seq, np.array([0, 1, 1, 0, 2])
+codes, pos, away = (RNG.normal(size=(5, 3)) for _ in range(3))
+
+
+@pytest.mark.parametrize("function", [of_positions, of_codes, of_an_offset])
+def test_a_wrong_sign_alone_makes_no_target(function: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"compared with (pos|codes|away); .* W$"):
+        read_function(function, "f", None)
+
+
+def in_its_own_place(x: Any, W: Any, V: Any) -> Any:
+    """Return a parameter in the place of its gradient."""
+    d = x @ W @ V
+    dW = x.T @ d @ V.T
+    return 0.5 * np.sum(d**2), dW, V
+
+
+V = RNG.normal(size=(3, 3))
+
+
+def test_a_parameter_in_the_place_of_its_gradient_is_compared() -> None:
+    found = read_function(in_its_own_place, "f", None)
+    assert [*found.params] == ["W", "V"]
+    report = verify_own_model(found.gradients, found.loss, found.params, cases=2)
+    assert "update-returned" in [each.name for each in report.mistakes]
 
 
 def test_a_gradient_of_all_rows_is_no_target_beside_another_array_that_may_be_one() -> None:
@@ -253,3 +318,29 @@ def test_a_result_without_a_name_that_may_be_a_gradient_is_said_not_to_be_compar
     said = "a result without a name, which may be the gradient of b; return it in a variable such"
     assert said in read_function(unnamed, "f", None).said
     assert "without a name" not in read_function(with_a_state, "f", None).said
+
+
+def of_an_initial_state(x: Any, y: Any, h0: Any, W: Any) -> Any:
+    """Return the gradient of an initial state beside that of a parameter."""
+    h = np.tanh(x + h0 @ W)
+    d = 2 * (h - y) * (1 - h * h)
+    dW, dh0 = h0.T @ d, d @ W.T
+    return np.sum((h - y) ** 2), dW, dh0
+
+
+def of_an_initial_state_with_a_wrong_sign(x: Any, y: Any, h0: Any, W: Any) -> Any:
+    """Return the gradient of an initial state with a wrong sign."""
+    loss, dW, dh0 = of_an_initial_state(x, y, h0, W)
+    dh0 = -dh0
+    return loss, dW, dh0
+
+
+h0 = RNG.normal(size=(5, 3))
+
+
+def test_the_gradient_of_an_initial_state_is_compared_or_asked() -> None:
+    found = read_function(of_an_initial_state, "f", None)
+    assert {*found.params} == {"W", "h0"}
+    assert verify_own_model(found.gradients, found.loss, found.params, cases=2)
+    with pytest.raises(ValueError, match=r"gradient of the loss in h0, .* W$"):
+        read_function(of_an_initial_state_with_a_wrong_sign, "f", None)
