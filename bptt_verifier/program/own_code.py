@@ -281,7 +281,8 @@ def assemble(
     for each in shown:
         follow_values(each)
     shown[1].of_parameters = shown[1]  # type: ignore[attr-defined]
-    params = {names[n]: value for n, value in tree.leaves.items()} if names else calls.params
+    given = tree.find_leaves(calls.params) if names else {}  # tensors stay tensors
+    params = {names[n]: given[n] for n in tree.leaves} if names else calls.params
     return OwnCode(*shown, params, f"{said}.{added}", find_data(calls, {*found.values()}))
 
 
