@@ -122,9 +122,13 @@ def read_function(
         state = calls.attempt(whole)
     loss = find_loss(state["result"], names)
     if loss is None:
+        returned = f"return (LOSS, *self.{method}({', '.join(arguments)}))"
+        remedy = f"; add a method that returns both, such as `{returned}`, call it at the end of "
+        remedy += f"the file, and name it, FILE:{name.partition('.')[0]}.METHOD"
         raise ValueError(
             f"{name}: expected the loss and the gradients, found "
             f"{describe_result(state['result'], names)}, without a scalar that could be the loss"
+            f"{'' if owner is None else remedy}"
         )
     data = ", ".join(each for each in arguments if each != calls.structure)
     of_what = f" of {calls.structure}" if calls.structure else ""
