@@ -57,7 +57,7 @@ def read_sentences(folder: Path, source: str, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ["Net", "Net.bptt"])
-def test_the_advice_for_a_sentence_loss_several_sentences_works(name: str, tmp_path: Path) -> None:
+def test_the_advice_for_a_loss_of_several_sentences_works(name: str, tmp_path: Path) -> None:
     source = SENTENCES + CALL_OF_SENTENCES.format("bptt")
     with pytest.raises(ValueError, match="add a method") as raised:
         read_sentences(tmp_path, source, name)
