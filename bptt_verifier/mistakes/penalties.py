@@ -27,8 +27,8 @@ def find_decay(program: Program, values: Sequence[Any], name: str) -> float:
         read = frozenset[str]().union(*(uses.get(s, frozenset()) for s in operation.inputs))
         uses |= dict.fromkeys(operation.outputs, read)
         for operand, each in enumerate(operation.inputs):
-            whole = uses.get(each) == {name} and np.ndim(values[each][0]) > 0
-            if whole and (read != {name} or program.result in operation.outputs):
+            whole = uses.get(each) == frozenset([name]) and np.ndim(values[each][0]) > 0
+            if whole and (read != frozenset([name]) or program.result in operation.outputs):
                 cuts[number, operand] = Change(operand, after=0.0)
     slope = backward(program, values, (cuts,))[name][0]
     with np.errstate(all="ignore"):
