@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,14 @@ from bptt_verifier.judge.candidates import choose_method, suggest_name
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.attempt import CodeRaisedError
+from bptt_verifier.program.source_file import find_definitions
 from bptt_verifier.tolerance.comparison import Verdict
-from tests.judge.test_kinds_of_files import define
+
+
+def define(source: str) -> Any:
+    cell: Any = SimpleNamespace(name="model.py", source=source)
+    return find_definitions(Path("model.py"), [cell])
+
 
 SENTENCES = """
 import numpy as np
