@@ -1,7 +1,7 @@
 """Candidates in a file: the functions and classes whose source says that they compute gradients."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from bptt_verifier.program.gradient_names import (
     CONTAINERS,
@@ -61,8 +61,8 @@ def suggest_method(defined: Definitions) -> str:
 def choose_method(defined: Definitions, name: str) -> str:
     """Choose the method of a class or an object that returns the loss and the gradients.
 
-    A class with forward and backward, or without such a method, is judged as a whole.
-    Raises ValueError where several methods do.
+    A class with forward and backward is judged as a whole. So is one without such a method, unless
+    one of its methods updates the parameters. Raises ValueError where several methods do.
     """
     kind = defined.objects.get(name, name)
     within = [each.partition(".") for each in list_candidates(defined)]
@@ -72,7 +72,44 @@ def choose_method(defined: Definitions, name: str) -> str:
             f"FILE: expected one method of {kind} that returns the loss and the gradients, found "
             f"{', '.join(methods)}; name the one to judge, such as {name}.{methods[0]}"
         )
+    whole = kind in list_candidates(defined) or kind not in defined.classes
+    if not (methods or whole):
+        updating = list_updating_methods(defined.classes[kind])
+        methods = updating if len(updating) == 1 else []
     return f"{name}.{methods[0]}" if methods else name
+
+
+def suggest_instead(defined: Definitions, name: str) -> str:
+    """Suggest another method of the same class that returns both, as the rest of a sentence."""
+    top = name.partition(".")[0]
+    node = defined.classes.get(defined.objects.get(top, top))
+    methods = [] if node is None else [n for n in node.body if isinstance(n, ast.FunctionDef)]
+    attributes = {
+        n.attr for each in methods for n in ast.walk(each) if isinstance(n, ast.Attribute)
+    }
+    found = [f"{top}.{each.name}" for each in methods if returns_both(each, attributes)]
+    if not found or name in found:
+        return ""
+    return f"or judge {found[0]}, which returns both: FILE:{found[0]}"
+
+
+def list_updating_methods(node: ast.ClassDef) -> list[str]:
+    """List the methods that return a value, and change attributes with gradients named after them.
+
+    So does `train` that ends with `self.W -= self.rate * dW` and `return loss`.
+    """
+    found = []
+    for function in node.body:
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        nodes = [*walk_own_body(function)]
+        stored = [n for n in nodes if isinstance(getattr(n, "ctx", None), ast.Store)]
+        local = {n.id for n in stored if isinstance(n, ast.Name)}
+        attributes = {n.attr for n in stored if isinstance(n, ast.Attribute)}
+        returns = any(isinstance(n, ast.Return) and n.value is not None for n in nodes)
+        if returns and any(is_named_gradient(one, other) for one in local for other in attributes):
+            found.append(function.name)
+    return found
 
 
 def describe_object(name: str, found: object) -> str:
@@ -102,7 +139,8 @@ def names_loss(function: ast.FunctionDef) -> bool:
 def suggest_name(defined: Definitions) -> str:
     """Suggest what of a file to judge, for a message."""
     pair_or_method = find_pair(defined) or suggest_method(defined)
-    return pair_or_method or suggest_function(defined) or "NAME"
+    updating = (f"{n}.{m}" for n, c in defined.classes.items() for m in list_updating_methods(c))
+    return pair_or_method or suggest_function(defined) or next(updating, "NAME")
 
 
 def list_named(defined: Definitions) -> str:
@@ -132,11 +170,14 @@ def list_candidates(defined: Definitions) -> list[str]:
     return found
 
 
-def returns_both(function: ast.FunctionDef) -> bool:
-    """True if a function returns the loss, by its name or as a term, and gradients."""
+def returns_both(function: ast.FunctionDef, attributes: Collection[str] = ()) -> bool:
+    """True if a function returns the loss, by its name or as a term, and gradients.
+
+    A gradient is named after what the function uses, or one of the attributes of its class.
+    """
     nodes = [*walk_own_body(function)]
     used = {n.id for n in nodes if isinstance(n, ast.Name)}
-    used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)} | {*attributes}
     arguments = [each.arg.lower() for each in function.args.args]
     passed_back = "back" in function.name or any(n.startswith(COTANGENT) for n in arguments)
     for node in nodes:
@@ -150,7 +191,8 @@ def returns_both(function: ast.FunctionDef) -> bool:
         parts = [*flatten_tuples(value)]
         names = [name_expression(part) for part in parts]
         slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
-        losses = [n for n in names if n in LOSSES or n.lower().endswith(ENDINGS)]
+        called = [name_expression(each.func) for each in parts if isinstance(each, ast.Call)]
+        losses = [n for n in (*names, *called) if n in LOSSES or n.lower().endswith(ENDINGS)]
         same = {name_expression(each.annotation) for each in function.args.args if each.annotation}
         written = any(is_dict(each) or calls_one_of(each, same) for each in parts) and (
             "grad" in function.name.lower() or losses

@@ -22,6 +22,7 @@ from bptt_verifier.judge.candidates import (
     list_named,
     names_loss,
     returns_loss_alone,
+    suggest_instead,
     suggest_name,
     takes_three,
 )
@@ -167,7 +168,13 @@ def read_any(
             raise ValueError(describe_lone_loss(file, defined, name))
         said = f"{file.name} is taken for an own model of params, loss and {name}."
         return FileSubmission(gradients, said, loss, module.params)
-    code = read_code(file, defined, name, chosen, announce)
+    try:
+        code = read_code(file, defined, name, chosen, announce)
+    except ValueError as error:
+        other = suggest_instead(defined, name)
+        if not other:
+            raise
+        raise type(error)(f"{error}; {other}") from error
     lines = ExecutedLines()
     gradients = announce(lines.watch(code.gradients), f"a call of {name}")
     loss = announce(code.loss, f"a call of {name}")

@@ -342,7 +342,7 @@ RETURNED = [
     Explanation(
         "weight-decay",
         "A multiple of the parameter is added, the derivative of a penalty that the loss lacks; or "
-        "it is missing, though the loss has the penalty.",
+        "it is missing, or has another factor, though the loss has the penalty.",
         "return g",
         "return {name: value + 0.01 * p[name] for name, value in g.items()}",
         EVERY,

@@ -87,7 +87,7 @@ def list_common_first(
             alter = partial(scale_down, names, limit)
             yield make_finding("clipped", said, {"norm": limit}, names[0], alter)
     for decay in DECAYS:
-        said = f"{decay:g} times the parameter is added, a weight decay that the loss lacks"
+        said = f"{decay:g} times the parameter is added, as by a weight decay"
 
         def add(name: str, back: Any, decay: float = decay) -> Array:
             value = read(name, back)

@@ -216,6 +216,17 @@ def name_activation(known: Structure, activation: Activation) -> str:
     return kind or quote_expression(known, activation.end)
 
 
+def is_inside_expression(known: Structure, activation: Activation) -> bool:
+    """Tell whether an activation is only a part of what its expression computes.
+
+    The square in `a.var()` is: the expression is a mean of squares, and no function of each entry.
+    """
+    operations, end = known.program.operations, activation.end
+    users = [number for number, _ in known.users.get(operations[end].outputs[0], ())]
+    where = operations[end].where
+    return bool(where) and any(operations[k].where == where for k in users)
+
+
 def name_result(known: Structure, activation: Activation) -> str:
     """Name the variable that an activation is assigned to; `y` where there is none."""
     for place in known.program.operations[activation.end].where:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.mistakes.expressions import (
+    is_inside_expression,
     name_activation,
     name_operand,
     quote_expression,
@@ -216,7 +217,9 @@ def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator
     yield from list_selection_mistakes(known, group)
     yield from list_square_mistakes(known, group)
     for each in find_activations(known, group):
-        if is_linear(known, each[0]):
+        if is_linear(known, each[0]) or (
+            recognise(known, each[0]) is None and is_inside_expression(known, each[0])
+        ):
             continue
         names, what = name_operations(known, each[0]), name_activation(known, each[0])
         activated = f"the derivative of {what} is taken at its result, where its argument belongs"

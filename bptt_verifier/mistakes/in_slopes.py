@@ -64,6 +64,8 @@ def list_shifted_slopes(
             ways = [("argument", value_at_start), ("result", value_at_end)]
             # Half of the slope of a square is a factor; a sign is the slope of an absolute value.
             for words, at in [*ways[powers:], ("sign of the argument", sign_at_start)]:
+                if words == "result" and is_exponential(known, each[0]):
+                    continue
                 said = f"your gradient multiplies by the {words} of {what}, where its derivative"
                 changes = partial(replace_slopes, known, each, at)
                 yield OperationMistake(
@@ -119,6 +121,17 @@ def slope_at_term(
 ) -> Any:
     """Compute the slope of an activation at one term of its argument."""
     return slope_of(known, activation, values, sign * values[terms[activation.end]])[0]
+
+
+def is_exponential(known: Structure, activation: Activation) -> bool:
+    """Tell whether a slope is a multiple of the result, as of exp(a / 2).
+
+    What multiplies by the result has a wrong factor, and no derivative of another function.
+    """
+    with np.errstate(all="ignore"):
+        at, ends = (result_of(known, activation, SAMPLES + shift) for shift in (0.0, NEAR))
+        ratio = (ends - at) / at
+    return np.shape(ratio) == SAMPLES.shape and np.allclose(ratio, ratio.ravel()[0], 1e-3)
 
 
 def list_second_derivatives(
@@ -336,8 +349,8 @@ def list_slope_mistakes(
             steps = [(known.step.get(a), known.step.get(b)) for a, b in ends]
             shapes = [[known.program.operations[end].shapes[0] for end in pair] for pair in ends]
             apart = len(others) != len(each) or any(a != b for a, b in [*steps, *shapes])
-            if others is each or apart:
-                continue
+            if others is each or apart or each[0].end == others[0].end:
+                continue  # of one result, the longer activation only has more of what leads to it
             own, other = quote_apart(known, each[0].end, others[0].end)
             said = f"your gradient uses the derivative of {other}, where that of {own} belongs"
             by_end = {one.end: other for one, other in zip(each, others, strict=True)}

@@ -294,15 +294,32 @@ def replace_arriving(
     local: bool,
     values: Values,
 ) -> Changes:
-    """Replace arriving cotangents by those of the same step's loss if `local`, or the rest."""
+    """Replace arriving cotangents by those of the same step's loss if `local`, or the rest.
+
+    Where no rest comes back from later steps, the operand gets none, which is another statement
+    unless it is computed in the step: the memory of an attention is computed before.
+    """
     total, own = find_local(values)
     changes: Changes = {}
+    results = [known.program.operations[number].outputs[0] for number in group]
+    alone = all(total[s] is None or np.array_equal(total[s], own[s]) for s in results)
+    if alone and not local and not is_of_step(known, group, operand):
+        return {}
     for number in group:
         (slot,) = known.program.operations[number].outputs
         if total[slot] is not None:
             arriving = own[slot] if local else total[slot] - own[slot]
             changes[number, operand] = Change(operand, arriving=arriving)
     return changes
+
+
+def is_of_step(known: Structure, group: Sequence[int], operand: int) -> bool:
+    """Tell whether an operand is computed in the same time step, at any of the steps."""
+    for number in group:
+        producer = known.producer.get(known.program.operations[number].inputs[operand])
+        if producer is not None and known.step.get(producer) == known.step.get(number):
+            return True
+    return False
 
 
 def list_head_mistakes(known: Structure) -> Iterator[OperationMistake]:

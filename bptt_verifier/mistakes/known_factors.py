@@ -1,5 +1,6 @@
 """Factors that are often wrong: sizes in a loss, and those that a cut path may have instead."""
 
+from collections.abc import Sequence
 from math import prod
 
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
@@ -21,6 +22,18 @@ def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
     )
 
 
+def is_also_another_size(known: Structure, shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Tell whether the number of steps is surely the size of something else, too.
+
+    An axis of that size may be time. It is not in a parameter, or beside another such axis, and a
+    product of other sizes is none.
+    """
+    steps = known.steps
+    return any(steps in shape for shape in known.program.shapes.values()) or any(
+        shape.count(steps) > 1 or (steps not in shape and prod(shape) == steps) for shape in shapes
+    )
+
+
 def list_factors(known: Structure) -> list[Factor]:
     """List the factors that are often wrong: sizes in the loss, their inverses and doubles."""
     sizes = {known.steps: "the number of steps"} if known.steps > 1 else {}
@@ -29,7 +42,8 @@ def list_factors(known: Structure) -> list[Factor]:
         for size in (*shape, prod(shape)):
             sizes.setdefault(size, "a size in your forward pass")
     found: dict[float, str] = {2.0: "2", 0.5: "1/2"}
-    if known.steps in {size for shape in shapes for size in (*shape, prod(shape))}:
+    every = [*shapes, *(value.shape for value in known.program.constants.values())]
+    if is_also_another_size(known, every):
         sizes[known.steps] = "the number of steps and also another size in your forward pass"
     for size, words in sizes.items():
         if size > 2:

@@ -32,6 +32,7 @@ from bptt_verifier.mistakes.pair_order import (
     rank_by_order,
     rank_by_partner,
 )
+from bptt_verifier.mistakes.penalties import find_decay
 from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
     Factor,
@@ -349,7 +350,8 @@ class OwnHypotheses:
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
-        yield from list_update_findings(name, evidence[0], backs[0], self.read_parameter)
+        penalty = find_decay(self.program, evidence[0].forward, name)
+        yield from list_update_findings(name, evidence[0], backs[0], self.read_parameter, penalty)
         yield from list_common_findings(name, evidence, backs, self.factors, self.names)
 
     def read_parameter(self, name: str, back: BackwardPass) -> Array:

@@ -158,12 +158,16 @@ def say_factor(words: str) -> str:
 
 
 def list_update_findings(
-    name: str, case: Evidence, back: Any, read: Callable[[str, Any], Array]
+    name: str,
+    case: Evidence,
+    back: Any,
+    read: Callable[[str, Any], Array],
+    penalty: float = 0.0,
 ) -> Iterator[Finding]:
     """List mistakes that return an updated parameter, an update, or add a weight decay.
 
     The factors are read from the submitted numbers. `read` returns the parameter of a name, given
-    a backward pass.
+    a backward pass. `penalty` is the multiple of the parameter that a penalty in the loss gives.
     """
     true, w = back.gradient(name).ravel(), read(name, back).ravel()
     submitted = case.wanted[name].submitted.ravel()
@@ -197,11 +201,7 @@ def list_update_findings(
             said = f"the updated parameter is returned, with a learning rate of {-factor:.6g}"
             yield finding("update-returned", said, {"rate": -factor}, factor, 1.0)
         elif abs(factor - 1) <= NEAR and abs(weight) > NEAR**2:
-            said = (
-                f"{weight:.6g} times the parameter is added, a weight decay that the loss lacks"
-                if weight > 0
-                else f"{-weight:.6g} times the parameter is missing, as of a penalty in the loss"
-            )
+            said = describe_decay(weight, penalty)
             yield finding("weight-decay", said, {"decay": weight}, 1.0, weight)
     short = shorten(rate)
     if -1 < short < 0 and -short != 0.5 and abs(short / rate - 1) <= NEAR / 10:
@@ -209,6 +209,19 @@ def list_update_findings(
         said += f" is wrong and a factor {-short:.6g} too many"
         details = {"rate": -short, "or": ["constant-factor"]}
         yield finding("update-returned", said, details, short, 0.0)
+
+
+def describe_decay(weight: float, penalty: float) -> str:
+    """Describe a multiple of the parameter that is too much, beside that of a penalty if any."""
+    if penalty and abs(weight + penalty) > NEAR * abs(penalty):
+        ratio = (weight + penalty) / penalty
+        return (
+            f"the gradient of the penalty in the loss is {weight + penalty:.3g} times the "
+            f"parameter, where {penalty:.3g} belongs: it has a factor {ratio:.3g}"
+        )
+    if weight > 0:
+        return f"{weight:.6g} times the parameter is added, a weight decay that the loss lacks"
+    return f"{-weight:.6g} times the parameter is missing, as of a penalty in the loss"
 
 
 def shorten(value: float) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt
 from bptt_verifier.program.gradient_names import is_named_gradient, name_returned_values
 from bptt_verifier.program.leaves import Keys, convert_like, walk
 from bptt_verifier.program.own_calls import Calls, call_with, copy_all, find_arguments
@@ -98,10 +98,11 @@ def read_class(
     forward, stated, backward = methods
     functions = {each: getattr(owner, each) for each in methods if each}
     first = recorded.get(forward)
-    given = find_arguments(functions[forward], f"{name}.{forward}", first)
+    outer = first or recorded.get(backward)  # which may call forward itself
+    given = find_arguments(functions[forward], f"{name}.{forward}", outer)
     roots: dict[str, Any] = {"self": owner, "arguments": {forward: given}}
-    if first is not None and first.owner is not None:
-        roots["self"] = first.owner
+    if outer is not None and outer.owner is not None:
+        roots["self"] = outer.owner
     if isinstance(owner, SimpleNamespace):
         used = [find_used_globals(function) for function in functions.values()]
         roots["globals"] = {key: value for each in used for key, value in each.items()}
@@ -157,7 +158,14 @@ def read_class(
     calls.backward, calls.weighted = functions[backward], bool(cotangents)
     of_loss, whole = calls.make(run_forward), calls.make(run)
     if stated:
-        found = calls.attempt(of_loss)["loss"]
+        try:
+            found = calls.attempt(of_loss)["loss"]
+        except CodeRaisedError as error:
+            if stated in recorded:
+                raise
+            raise ValueError(
+                describe_loss_call(name, stated, backward, arguments, error)
+            ) from error
         path = find_loss(found, name_returned_values(functions[stated], len(list_items(found))))
         loss = loss if path is None else ("loss", *path)
     loss = ("loss",) if cotangents else loss
@@ -186,6 +194,20 @@ def read_class(
     if first is not None and first.first is not None:
         require_one_call(code, calls, first.first, f"{name}.{forward}")
     return code
+
+
+def describe_loss_call(
+    name: str, stated: str, backward: str, arguments: Mapping[str, Any], error: Exception
+) -> str:
+    """Write the sentence on a loss that fails with the arguments of backward, and the remedy."""
+    listed = ", ".join(arguments)
+    failed = str(error).removeprefix(f"{name} raised ")
+    return (
+        f"{name}: expected {stated} to take the {listed} of {backward}, found {failed}; add a "
+        f"method that returns both, such as `return (LOSS, *self.{backward}({listed}))`, where "
+        f"LOSS is what {backward} differentiates, call it at the end of the file, and name it, "
+        f"FILE:{name}.METHOD"
+    )
 
 
 def starts_at_loss(function: Callable[..., Any], recorded: RecordedCall | None) -> bool:

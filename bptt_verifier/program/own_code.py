@@ -127,9 +127,13 @@ def read_function(
         state = calls.attempt(whole)
     loss = find_loss(state["result"], names)
     if loss is None:
+        returned = f"return (LOSS, *self.{method}({', '.join(arguments)}))"
+        remedy = f"; add a method that returns both, such as `{returned}`, call it at the end of "
+        remedy += f"the file, and name it, FILE:{name.partition('.')[0]}.METHOD"
         raise ValueError(
             f"{name}: expected the loss and the gradients, found "
             f"{describe_result(state['result'], names)}, without a scalar that could be the loss"
+            f"{'' if owner is None else remedy}"
         )
     data = ", ".join(each for each in arguments if each != calls.structure)
     of_what = f" of {calls.structure}" if calls.structure else ""
@@ -293,7 +297,8 @@ def assemble(
     for each in shown:
         follow_values(each)
     shown[1].of_parameters = shown[1]  # type: ignore[attr-defined]
-    params = {names[n]: value for n, value in tree.leaves.items()} if names else calls.params
+    given = tree.find_leaves(calls.params) if names else {}  # tensors stay tensors
+    params = {names[n]: given[n] for n in tree.leaves} if names else calls.params
     return OwnCode(*shown, params, f"{said}.{added}", find_data(calls, {*found.values()}))
 
 

@@ -64,7 +64,12 @@ def trace_tensors(
             shadows.note(tensor, params[name])
         base = torch.utils._python_dispatch.TorchDispatchMode
 
-        def run(_: Any, called: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        def run(mode: Any, called: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+            if called.overloadpacket.__name__ not in RULES:
+                with mode:  # in inference mode, nothing above has taken it apart
+                    parts = called.decompose(*given, **(named or {}))
+                if parts is not NotImplemented:
+                    return parts
             return shadows.run(called, given, dict(named or {}))
 
         mode = type("Tracing", (base,), {"__torch_dispatch__": run})

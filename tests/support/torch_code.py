@@ -158,6 +158,16 @@ CODE = {
         "print(torch.allclose(p['W'].grad, grads['W'], atol=1e-5))\n",
         "f", ("W", "U", "b"),
     ),
+    "a list of parameters, without autograd": TensorCode(
+        f"{HEAD}\np = [W, U, b]\n@torch.no_grad()\ndef f(parameters, x, y):\n"
+        f"    W, U, b = parameters{PASS}{BACK}    return loss, [dW, dU, db]\nf(p, x, y)\n",
+        "f", ("parameters[0]", "parameters[1]", "parameters[2]"),
+    ),
+    "a list of parameters, in inference mode": TensorCode(
+        f"{HEAD}\np = [W, U, b]\n@torch.inference_mode()\ndef f(parameters, x, y):\n"
+        f"    W, U, b = parameters{PASS}{BACK}    return loss.item(), [dW, dU, db]\nf(p, x, y)\n",
+        "f", ("parameters[0]", "parameters[1]", "parameters[2]"),
+    ),
     "a class that updates under no_grad": TensorCode(HEAD + CELL, "cell", ("W", "U", "b")),
     "a module": TensorCode(
         HEAD + MODULE, "net", ("W", "b"), "self.W.T @ da", "self.W @ da"

@@ -1,0 +1,117 @@
+"""Which method of a class is judged, and what is proposed where it cannot be."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bptt_verifier.judge.candidates import choose_method, suggest_name
+from bptt_verifier.judge.files import read_file
+from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program.attempt import CodeRaisedError
+from bptt_verifier.program.source_file import find_definitions
+from bptt_verifier.tolerance.comparison import Verdict
+
+
+def define(source: str) -> Any:
+    cell: Any = SimpleNamespace(name="model.py", source=source)
+    return find_definitions(Path("model.py"), [cell])
+
+
+SENTENCES = """
+import numpy as np
+class Net:
+    def __init__(self):
+        self.U, self.W = np.ones((2, 3)) / 3, np.eye(2) / 2
+    def forward_propagation(self, x):
+        s = [np.zeros(2)]
+        for each in x:
+            s.append(np.tanh(self.U[:, each] + self.W @ s[-1]))
+        return s
+    def calculate_loss(self, x, y):
+        return sum(self.sentence_loss(*each) for each in zip(x, y, strict=True)) / sum(map(len, y))
+    def sentence_loss(self, x, y):
+        return 0.5 * sum(np.sum((s - each) ** 2) for s, each in zip(self.run(x)[1:], y))
+    def run(self, x):
+        return self.forward_propagation([*x])
+    def bptt(self, x, y):
+        s = self.run(x)
+        dLdU, dLdW, d = np.zeros((2, 3)), np.zeros((2, 2)), 0
+        for t in reversed(range(len(x))):
+            d = (d + s[t + 1] - y[t]) * (1 - s[t + 1] ** 2)
+            dLdU[:, x[t]] += d
+            dLdW += np.outer(d, s[t])
+            d = self.W.T @ d
+        return [dLdU, dLdW]
+"""
+BOTH_OF_SENTENCES = "    def both(self, x, y):\n        return (LOSS, *self.bptt(x, y))\n"
+NAMED_OF_SENTENCES = """    def both(self, x, y):
+        dLdU, dLdW = self.bptt(x, y)
+        return self.sentence_loss(x, y), dLdU, dLdW
+"""
+CALL_OF_SENTENCES = (
+    "if __name__ == '__main__':\n    net = Net()\n"
+    "    for a, b in [(np.array([0, 2, 1]), np.array([1, 0, 1]))]:\n        net.{}(a, b)\n"
+)
+
+
+def read_sentences(folder: Path, source: str, name: str) -> Any:
+    file = folder / "model.py"
+    file.write_text(source, encoding="utf-8")
+    return read_file(file, name, None, {})
+
+
+@pytest.mark.parametrize("name", ["Net", "Net.bptt"])
+def test_the_advice_for_a_loss_of_several_sentences_works(name: str, tmp_path: Path) -> None:
+    source = SENTENCES + CALL_OF_SENTENCES.format("bptt")
+    with pytest.raises(ValueError, match="add a method") as raised:
+        read_sentences(tmp_path, source, name)
+    assert type(raised.value) is ValueError  # the user's code has no fault
+    advice = re.search("`return (.*?)`", str(raised.value))
+    assert advice is not None
+    assert f"        return {advice[1]}\n" in BOTH_OF_SENTENCES
+    method = BOTH_OF_SENTENCES.replace("LOSS", "self.sentence_loss(x, y)")
+    source = SENTENCES + method + CALL_OF_SENTENCES.format("both")
+    found = read_sentences(tmp_path, source, "Net.both")
+    assert sorted(found.params) == ["U", "W"]
+    report = verify_own_model(found.gradients, found.loss, found.params, cases=4)
+    assert report.verdict is Verdict.AGREES, str(report)
+
+
+def test_a_method_of_the_class_that_returns_both_is_proposed(tmp_path: Path) -> None:
+    source = SENTENCES + NAMED_OF_SENTENCES + CALL_OF_SENTENCES.format("both")
+    for name in ("Net", "Net.bptt"):
+        with pytest.raises(ValueError, match=r"or judge Net\.both, .*: FILE:Net\.both$"):
+            read_sentences(tmp_path, source, name)
+    assert sorted(read_sentences(tmp_path, source, "Net.both").params) == ["U", "W"]
+
+
+def test_a_loss_that_fails_in_a_call_of_the_file_is_a_fault_of_the_code(tmp_path: Path) -> None:
+    call = "net = Net()\nnet.calculate_loss(np.array([0]), np.array([0]))\n"
+    with pytest.raises(CodeRaisedError):
+        read_sentences(tmp_path, SENTENCES + call, "Net")
+
+
+UPDATES = """
+class Net:
+    def __init__(self, W):
+        self.W = W
+    def train(self, x):
+        loss = (self.W * x).sum()
+        dW = x
+        self.W = self.W - 0.1 * dW
+        return loss
+    def show(self):
+        print(self.W)
+"""
+
+
+def test_a_class_is_judged_by_its_one_method_that_updates_the_parameters() -> None:
+    assert choose_method(define(UPDATES), "Net") == "Net.train"
+    assert choose_method(define(UPDATES.replace("return loss", "print(loss)")), "Net") == "Net"
+    other = UPDATES.replace("    def show", "    def fit(self, x):\n        dW = self.W\n"
+                            "        self.W = dW\n        return x\n    def show")  # fmt: skip
+    assert choose_method(define(other), "Net") == "Net"
+    assert suggest_name(define("def f(x):\n    return x\n" + UPDATES)) == "Net.train"
