@@ -99,6 +99,7 @@ class OwnHypotheses:
         self.pairs = 0, 0  # pairs tried, of how many
         self.omitted = 0  # single mistakes that were not tried, since the model is large
         self.listed = 0  # single mistakes that were to be tried
+        self.decays: dict[str, float] = {}  # multiples of parameters that penalties give gradients
 
     @property
     def others(self) -> int:
@@ -350,8 +351,10 @@ class OwnHypotheses:
         self, name: str, evidence: Sequence[Evidence], backs: Sequence[BackwardPass]
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient, given a backward pass at each case."""
-        penalty = find_decay(self.program, evidence[0].forward, name)
-        yield from list_update_findings(name, evidence[0], backs[0], self.read_parameter, penalty)
+        if name not in self.decays:  # a sweep of its own, and the same at every case
+            self.decays[name] = find_decay(self.program, evidence[0].forward, name)
+        decay, read = self.decays[name], self.read_parameter
+        yield from list_update_findings(name, evidence[0], backs[0], read, decay)
         yield from list_common_findings(name, evidence, backs, self.factors, self.names)
 
     def read_parameter(self, name: str, back: BackwardPass) -> Array:

@@ -103,7 +103,7 @@ def scale_down(p: Any, g: Any) -> Any:
     ("name", "change"),
     [
         ("clipped", scale_down),
-        ("constant-factor", lambda p, g: {k: v / 2 for k, v in g.items()}),
+        ("constant-factor", lambda p, g: {k: v / 3 for k, v in g.items()}),
         ("weight-decay", lambda p, g: {k: v + 0.01 * p[k] for k, v in g.items()}),
         ("sign-flipped", lambda p, g: {k: -v for k, v in g.items()}),
         ("update-returned", lambda p, g: {k: p[k] - 0.1 * v for k, v in g.items()}),
