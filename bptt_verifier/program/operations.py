@@ -24,7 +24,8 @@ class Operation(NamedTuple):
 
     `moved` is not None where the operation only moves numbers: entry i of the result is entry
     moved[i] of the operand, both flattened. `dtypes` are those of the results, and `apply`
-    evaluates the operation in JAX.
+    evaluates the operation in JAX. One that `keeps_zeros` passes a cotangent of zero back as zero,
+    whatever its slope is.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Operation(NamedTuple):
     moved: Array | None
     dtypes: tuple[Any, ...]
     apply: Apply
+    keeps_zeros: bool = False
 
 
 def slope_of_abs(x: Array, y: Array) -> Any:
@@ -250,16 +252,17 @@ def pass_back(
     if name == "conj" and ct is not None:
         return [np.conj(ct)]
     if has_slope(name, given[0]) and ct is not None:
-        q = ct * UNARY[name][1](given[0], y)
+        q = multiply(equation, ct, UNARY[name][1](given[0], y))
         return [errors.add(q, 2 * np.abs(q))]
     if name in BINARY and ct is not None:
         x1, x2 = (align(x, ct.ndim - 1) for x in given)
         slopes = [slope(x1, x2, y) for slope in BINARY[name][1:]]
-        pairs = zip(slopes, given, strict=True)
         exact = name[:3] in {"add", "sub"} or name == "complex"
-        return [sum_to_shape(ct * slope, x, errors, exact) for slope, x in pairs]
+        passed = [multiply(equation, ct, slope) for slope in slopes]
+        pairs = zip(passed, given, strict=True)
+        return [sum_to_shape(each, x, errors, exact) for each, x in pairs]
     if name == "integer_pow" and ct is not None:
-        q = ct * slope_of_integer_power(given[0], params["y"])
+        q = multiply(equation, ct, slope_of_integer_power(given[0], params["y"]))
         return [errors.add(q, 2 * np.abs(q))]
     if name == "convert_element_type":
         return [ct]
@@ -295,7 +298,16 @@ def pass_back(
         which, last = align(given[0], ct.ndim - 1), len(given) - 2
         chosen = np.minimum(np.maximum(which, 0), last)
         return [None, *(np.where(chosen == k, ct, 0.0) for k in range(last + 1))]
-    return pass_back_by_jax(equation.apply, given, outputs, cotangents, errors)
+    back = pass_back_by_jax(equation.apply, given, outputs, cotangents, errors)
+    if equation.keeps_zeros and ct is not None:
+        return [each if each is None else np.where(ct == 0, 0.0, each) for each in back]
+    return back
+
+
+def multiply(equation: Operation, ct: Array, slope: Any) -> Array:
+    """Multiply a cotangent by a slope; one of zero stays zero where the operation keeps zeros."""
+    passed = np.asarray(ct * slope)
+    return np.where(ct == 0, 0.0, passed) if equation.keeps_zeros else passed  # (N7)
 
 
 def slope_of_integer_power(x: Array, y: int) -> Any:

@@ -4,6 +4,8 @@ A loss in JAX has one path. A loss in plain NumPy may branch on values: the prog
 that of the points at which all its decisions have the same outcomes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,26 +15,37 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.precision import compile_gradient
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.trace import Program, trace
+from bptt_verifier.program.zero_cotangents import keep_zeros, keep_zeros_of
 
 Point = Mapping[str, Array]
 Scalar = Callable[[Any], Any]  # a loss as a function of JAX arrays
+
+Gradient = Callable[[Point], tuple[Any, dict[str, Any], list[Any]]]
 
 MOST = 12  # paths of a setting; points on others are left out
 
 
 class Path(NamedTuple):
-    """One path: its program, and the function that computes its loss, gradient and decisions."""
+    """One path: its program, and the function that computes its loss, gradient and decisions.
+
+    `keeping` is what serves in their place where autodiff multiplies zero by an infinite slope.
+    """
 
     program: Program
-    gradient: Callable[[Point], tuple[Any, dict[str, Any], list[Any]]]
+    gradient: Gradient
+    keeping: Path | None = None
 
 
 class Followed(NamedTuple):
-    """The loss and its gradient at a point, and the path that it takes there."""
+    """The loss and its gradient at a point, and the path that it takes there.
+
+    It `keeps_zeros` where jax.grad is not finite, and this gradient is (N7).
+    """
 
     path: Path
     loss: Any
     slopes: dict[str, Any]
+    keeps_zeros: bool = False
 
 
 class Paths:
@@ -46,7 +59,8 @@ class Paths:
         """Trace the path that a point takes, and compile its gradient."""
         scalar = self.scalar_at(point)
         program = prune(trace(lambda params, _: scalar(params), point))
-        self.known.append(Path(program, compile_gradient(scalar)))
+        keeping = Path(keep_zeros_of(program), compile_gradient(scalar, keep_zeros))
+        self.known.append(Path(program, compile_gradient(scalar), keeping))
         return self.known[-1]
 
     def follow(self, point: Point, most: int = MOST) -> Followed | None:
@@ -54,18 +68,32 @@ class Paths:
         for path in self.known:
             loss, slopes, decided = path.gradient(point)
             if all(map(np.array_equal, decided, path.program.outcomes)):
-                return Followed(path, loss, slopes)
+                return keep_finite(Followed(path, loss, slopes), point)
         if len(self.known) >= most:
             return None
         path = self.trace(point)
         loss, slopes, _ = path.gradient(point)
-        return Followed(path, loss, slopes)
+        return keep_finite(Followed(path, loss, slopes), point)
 
     @property
     def places(self) -> list[Place]:
         """The expressions that decide on the path."""
         found = (place for path in self.known for place in path.program.deciding)
         return list(dict.fromkeys(found))
+
+
+def keep_finite(followed: Followed, point: Point) -> Followed:
+    """Compute a gradient that is not finite, of a loss that is, with zeros that stay zero. (N7)"""
+    path, loss, slopes, _ = followed
+    if path.keeping is None or not np.isfinite(loss) or are_finite(slopes):
+        return followed
+    _, slopes, _ = path.keeping.gradient(point)
+    return Followed(path.keeping, loss, slopes, True) if are_finite(slopes) else followed
+
+
+def are_finite(slopes: Mapping[str, Any]) -> bool:
+    """Tell whether every entry of a gradient is finite."""
+    return all(np.isfinite(each).all() for each in slopes.values())
 
 
 def prune(program: Program) -> Program:

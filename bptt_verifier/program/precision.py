@@ -97,12 +97,15 @@ def is_of_library(found: Any) -> bool:
     return top in sys.stdlib_module_names or top == "bptt_verifier" or installed
 
 
-def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array]], Any]:
+def compile_gradient(
+    loss: Callable[[Any], Any],
+    transform: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
+) -> Callable[[Mapping[str, Array]], Any]:
     """Make the function that computes a loss, its gradient and its decisions, in 64 bit.
 
     The loss gets its parameters in the order given; JAX would sort the names of a dict. It is
     compiled at the first call with each set of shapes, and keeps no trace: a trace would keep the
-    user's arrays in 64 bit.
+    user's arrays in 64 bit. What is differentiated is the loss, or a `transform` of it.
     """
     compiled: dict[Any, Any] = {}
 
@@ -116,7 +119,7 @@ def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array
             return value, decisions.values
 
         if shapes not in compiled:
-            differentiated = jax.value_and_grad(in_order, has_aux=True)
+            differentiated = jax.value_and_grad(transform(in_order), has_aux=True)
             function = jax.jit(differentiated, compiler_options=UNOPTIMISED)
             traced = function.trace(values)
             compiled[shapes] = traced.lower().compile(), has_extremum(traced.jaxpr.jaxpr)
@@ -125,7 +128,7 @@ def compile_gradient(loss: Callable[[Any], Any]) -> Callable[[Mapping[str, Array
         if extremum and np.isfinite(value) and not all(np.isfinite(g).all() for g in slopes):
             # Compiled, the operand of a maximum may be computed twice with different rounding.
             # Then no entry equals the maximum, and its derivative is 0/0.
-            again = attempt(jax.value_and_grad(in_order, has_aux=True), values)
+            again = attempt(jax.value_and_grad(transform(in_order), has_aux=True), values)
             if not isinstance(again, Failure):
                 (value, decided), slopes = again
         return value, dict(zip(names, slopes, strict=True)), decided

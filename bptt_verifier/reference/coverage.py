@@ -40,6 +40,13 @@ def describe_cases(
             f"{damped} of {total} cases have smaller values than usual, because the gradient is "
             "ill-conditioned at larger ones, or float32 overflows."
         )
+    keeping = sum(selection.keeping for selection in selections)
+    if keeping:
+        notes.append(
+            f"In {keeping} of {total} cases jax.grad is NaN: it multiplies a cotangent of zero by "
+            "an infinite slope, such as that of a square root that a mask leaves out. The "
+            "reference takes the product for zero."
+        )
     notes += [
         f"∂L/∂{name} is zero, to rounding, in every case, and yours must be, too."
         for name in sorted(zeros)

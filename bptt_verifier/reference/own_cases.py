@@ -24,7 +24,7 @@ def widen(params: Mapping[str, Array]) -> dict[str, Array]:
 def make_case(followed: Followed, params: dict[str, Array], number: int) -> Case:
     """Make the case of a point: autodiff's values, and the error allowed in any precision."""
     wide, program = widen(params), followed.path.program
-    _, value, slopes = followed
+    value, slopes = followed.loss, followed.slopes
     values = {name: np.asarray(slopes[name]) for name in params}
     if "loss" not in params:
         values["loss"] = np.asarray(value)

@@ -71,7 +71,8 @@ class Selection(NamedTuple):
 
     `left_out` counts the draws left out, by reason; `given` is the reason why the parameters given
     are left out. `telling` counts the cases that could show a mistake, by gradient. `zeros` are
-    gradients that are zero whatever the parameters are.
+    gradients that are zero whatever the parameters are. `damped` counts the cases with values
+    scaled down, and `keeping` those where jax.grad is not finite and the reference is (N7).
     """
 
     cases: tuple[Case, ...]
@@ -83,6 +84,7 @@ class Selection(NamedTuple):
     branches: tuple[Branch, ...]
     taken: frozenset[Branch]
     damped: int
+    keeping: int
 
 
 class Examined(NamedTuple):
@@ -141,6 +143,7 @@ class Selector:
             zeros, tuple(dict.fromkeys(b for path in paths for b in list_branches(path))),
             frozenset(b for _, e in found for b in e.features if isinstance(b, Branch)),
             sum(max(case.point.factors.values(), default=1) < 1 for case in cases),
+            sum(each.followed.keeps_zeros for _, each in found),
         )  # fmt: skip
 
     def extend(self, cases: Iterator[Any], progress: Callable[[int], None]) -> None:

@@ -30,6 +30,7 @@ def select(number: int = 6, **changed: Any) -> Any:
         "cases": (CASE,) * number, "left_out": Counter(), "given": None,
         "telling": Counter({"W": number, "b": number}), "resolution": {"W": 1e-9, "b": 1e-9},
         "zeros": frozenset(), "branches": (), "taken": frozenset(), "damped": 0,
+        "keeping": 0,
     }  # fmt: skip
     return Selection(**(known | changed))
 

@@ -102,7 +102,7 @@ def select(
             found = (Case("a case", PARAMS, Point(0, setting=self.setting.number), None),) * number
             nothing: Any = frozenset()
             return Selection(
-                found, next(waiting), None, Counter(), {}, nothing, (), nothing, damped=0
+                found, next(waiting), None, Counter(), {}, nothing, (), nothing, damped=0, keeping=0
             )
 
     settings = (PARAMS,) * len(left_out)

@@ -1,0 +1,166 @@
+"""Cotangents of zero stay zero where autodiff multiplies them by an infinite slope: (N7)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from bptt_verifier import verify_own_model
+from bptt_verifier.program.backward import backward
+from bptt_verifier.program.paths import Paths
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.trace import forward, trace
+from bptt_verifier.program.zero_cotangents import keep_zeros, keep_zeros_of
+from bptt_verifier.reference.selection import KINK
+from bptt_verifier.tolerance.bounds import ELEMENTARY, gamma
+
+Loss = Callable[[Any], Any]
+A = np.array([-2.0, 0.0, 0.5, 3.0])
+ROOTS = np.array([0.0, 0.0, 0.5 / np.sqrt(0.5), 0.5 / np.sqrt(3.0)])  # slopes of √a where a > 0
+
+
+def root(a: Any) -> Any:
+    return jnp.where(a > 0, jnp.sqrt(a), 0.0)
+
+
+@jax.custom_jvp
+def twice(a: Any) -> Any:
+    """A function whose own derivative is twice that of its body."""
+    return jnp.sin(a)
+
+
+twice.defjvp(lambda given, tangents: (twice(*given), 2 * jnp.cos(given[0]) * tangents[0]))
+
+
+def in_scan(a: Any) -> Any:
+    return lax.scan(lambda h, each: (h + root(each), root(each)), 0.0, a, reverse=True)[0]
+
+
+def in_branch(a: Any) -> Any:
+    return lax.cond(jnp.sum(a) > 0, lambda b: jnp.sum(root(b)), jnp.sum, a)
+
+
+def with_integer_power(a: Any) -> Any:
+    kept = jnp.where(a > 0, lax.pow(jnp.abs(a), jnp.full(a.shape, -2)), 0.0)
+    return jnp.sum(kept)
+
+
+# Losses of a, and their gradients by hand at A.
+LOSSES: dict[str, tuple[Loss, Any]] = {
+    "root": (lambda a: jnp.sum(root(a)), ROOTS),
+    "in a call": (lambda a: jnp.sum(jax.jit(root)(a)), ROOTS),
+    "in a scan": (in_scan, ROOTS),
+    "in a branch": (in_branch, ROOTS),
+    "logarithm": (
+        lambda a: jnp.sum(jnp.where(a > 0, jnp.log(jnp.maximum(a, 0.0)), 0.0)),
+        np.array([0.0, 0.0, 2.0, 1 / 3]),
+    ),
+    "quotient": (
+        lambda a: jnp.sum(jnp.where(a > 0, 1 / jnp.maximum(a, 0.0), 0.0)),
+        np.array([0.0, 0.0, -4.0, -1 / 9]),
+    ),
+    "power": (
+        lambda a: jnp.sum(jnp.where(a > 0, jnp.maximum(a, 0.0) ** 0.5, 0.0)), ROOTS,
+    ),
+    "integer power": (with_integer_power, np.array([0.0, 0.0, -16.0, -2 / 27])),
+    "logarithms that are added": (
+        lambda a: jnp.logaddexp(jnp.logaddexp(-jnp.inf, -jnp.inf + 0 * a[0]), a[2]),
+        np.array([0.0, 0.0, 1.0, 0.0]),
+    ),
+    "own derivative": (
+        lambda a: jnp.sum(root(a)) + jnp.sum(twice(a)), ROOTS + 2 * np.cos(A),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_gradient_is_finite_and_that_of_the_part_that_is_used(name: str) -> None:
+    loss, expected = LOSSES[name]
+    with use_float64():
+        assert np.isnan(jax.grad(loss)(A)).any()
+        value, found = jax.value_and_grad(keep_zeros(loss))(A)
+        assert value == loss(jnp.asarray(A))
+        program = keep_zeros_of(trace(lambda p, xp: loss(p["a"]), {"a": A}))
+        by_program = backward(program, forward(program, {"a": A}))["a"][-1]
+    allowed = gamma(4 * ELEMENTARY, 2.0**-53)  # of four elementary functions in a row
+    np.testing.assert_allclose(found, expected, rtol=allowed, atol=0)
+    np.testing.assert_allclose(by_program, expected, rtol=allowed, atol=0)
+
+
+def test_a_gradient_that_is_finite_is_that_of_autodiff_bit_for_bit() -> None:
+    def loss(p: Any) -> Any:
+        return jnp.sum(jnp.tanh(p["a"]) ** 2)
+
+    with use_float64():
+        followed = Paths(lambda point: loss).follow({"a": A})
+        expected = jax.grad(loss)({"a": jnp.asarray(A)})
+    assert followed is not None
+    assert not followed.keeps_zeros
+    assert not any(operation.keeps_zeros for operation in followed.path.program.operations)
+    np.testing.assert_array_equal(followed.slopes["a"], expected["a"])
+
+
+def test_a_gradient_that_is_infinite_where_the_cotangent_is_none_stays_so() -> None:
+    with use_float64():
+        followed = Paths(lambda point: lambda p: jnp.sum(jnp.sqrt(p["a"]))).follow({"a": A * A})
+    assert followed is not None
+    assert not followed.keeps_zeros
+    assert np.isinf(followed.slopes["a"]).any()
+
+
+X = np.random.default_rng(0).normal(size=(6, 3))
+PARAMS = {"w": np.array([0.6, -0.5, 0.9]), "v": np.linspace(-1.0, 1.0, 6)}
+
+
+def masked(p: Any, xp: Any) -> Any:
+    r = xp.maximum(X @ p["w"], 0.0)
+    return xp.sum(xp.where(r > 0, xp.log(r), 0.0) * p["v"])
+
+
+def by_hand(p: Any, sign: float = 1.0) -> Any:
+    r = np.maximum(X @ p["w"], 0.0)
+    inverse = np.divide(1.0, r, out=np.zeros_like(r), where=r > 0)
+    logarithm = np.log(r, out=np.zeros_like(r), where=r > 0)
+    return {"w": sign * X.T @ (inverse * p["v"]), "v": logarithm}
+
+
+NOTE = "In 24 of 24 cases jax.grad is NaN"
+
+
+def test_code_with_a_mask_that_autodiff_cannot_differentiate_is_judged() -> None:
+    right = verify_own_model(by_hand, masked, PARAMS)
+    assert right.verdict == "agrees"
+    assert NOTE in str(right)
+    wrong = verify_own_model(lambda p: by_hand(p, -1.0), masked, PARAMS)
+    assert [mistake.name for mistake in wrong.mistakes] == ["sign-flipped"]
+
+
+def test_a_gradient_that_multiplies_zero_by_infinity_is_not_finite() -> None:
+    def by_autodiff(p: Any) -> Any:
+        found = jax.grad(lambda q: masked(q, jnp))({n: jnp.asarray(v) for n, v in p.items()})
+        return {name: np.asarray(each) for name, each in found.items()}
+
+    report = verify_own_model(by_autodiff, masked, PARAMS)
+    assert [mistake.name for mistake in report.mistakes] == ["not-finite"]
+    assert NOTE in str(report)
+
+
+def test_a_point_where_zero_times_infinity_is_a_number_is_no_case() -> None:
+    def loss(p: Any, xp: Any) -> Any:  # it is w² wherever w is not zero
+        root = xp.sqrt(p["w"] ** 2)
+        return xp.sum(root * root)
+
+    report = verify_own_model(lambda p: {"w": 2 * p["w"]}, loss, {"w": np.array([0.0, 1.0])})
+    assert report.verdict == "agrees"
+
+    def kinked(p: Any, xp: Any) -> Any:  # it is u, of which (N7) says that the slope is zero
+        root = xp.sqrt(p["u"])
+        return xp.sum(root * root)
+
+    report = verify_own_model(lambda p: {"u": np.ones(2)}, kinked, {"u": np.array([0.0, 1.0])})
+    assert f"The parameters given were left out: {KINK}" in str(report)
+    assert report.verdict != "disagrees"
