@@ -255,7 +255,9 @@ def find_kept_argument(question: Question) -> Mistake | None:
     before = question.pull_back()
     for name in question.case.point:
         point = dict(question.case.point) | {name: question.other.point[name]}
-        if not question.differs(question.pull_back(point), before):
+        changed = question.pull_back(point)
+        known = all(np.isfinite(value).all() for value in changed.values())
+        if not known or not question.differs(changed, before):
             continue
         again = question.ask(point)
         if again is None or any(

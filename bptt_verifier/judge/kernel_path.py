@@ -76,7 +76,10 @@ class KernelJudgement(Judgement):
 
     def conclude(self) -> Report:
         """Ask what a lazy kernel fails, put the verdicts together, and explain what is wrong."""
-        omitted = *describe_overflow(self.left_out), *describe_outputs(self.found)
+        omitted = (
+            *describe_overflow(self.left_out), *describe_outputs(self.found),
+            *describe_kept_zeros(self.every),
+        )  # fmt: skip
         if not self.found:
             return Report(self.name, Verdict.INCONCLUSIVE, notes=omitted)
         # Noise answers no other question than that of calls and memory.
@@ -132,6 +135,17 @@ def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
         f"Left out: {', '.join(cases)}. The exact gradient is not finite there, or it or a number "
         "inside is too near the largest one of its format; other or smaller arguments or "
         "cotangents help.",
+    )
+
+
+def describe_kept_zeros(every: Sequence[KernelCalls]) -> tuple[str, ...]:
+    """Say that the reference keeps zeros where autodiff gives NaN, if it does."""
+    if not any(getattr(calls.pullback, "keeps_zeros", False) for calls in every):
+        return ()
+    return (
+        "jax.grad of the forward pass is NaN: it multiplies a cotangent of zero by an infinite "
+        "slope, such as that of a square root that a mask leaves out. The reference takes the "
+        "product for zero.",
     )
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bptt_verifier.problems.kernel_draws import displace
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program import torch_losses
 from bptt_verifier.program.arguments import Arguments, convert_to_numpy, read_outputs
@@ -21,6 +22,7 @@ from bptt_verifier.program.precision import list_inner, use_float64
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.program.torch_trace import trace_tensors
 from bptt_verifier.program.trees import map_leaves, pair_leaves, replace_leaves
+from bptt_verifier.program.zero_cotangents import keep_zeros
 from bptt_verifier.reference.overflows import find_overflowing, has
 from bptt_verifier.tolerance.formats import (
     allow_elementary,
@@ -37,6 +39,9 @@ REMEDY = "leave out conversions and dtypes in the forward pass that states the f
 SMALL = 4096  # entries of all arguments; beyond, optimising a compilation pays
 UNROLLED = 100  # operations without a loop; beyond, calling each of them is quicker than compiling
 SAME = 1e-9  # relative difference of two float64 computations of one forward pass, at most
+# A gradient in which zeros were kept changes by less than the part KINKED of its largest entry at
+# points this near, or has a kink.
+BESIDE, KINKED = 2.0**-20, 2.0**-8
 NO_ROUNDING = 2.0**-60  # a unit roundoff that changes no number in float64
 
 
@@ -113,6 +118,7 @@ class JaxPullback(Pullback):
         super().__init__(forward, arguments)
         self.compiled: dict[int, Any] = {}  # by the number of points
         self.noisy: dict[Roundoff, Any] = {}  # by the format that is imitated
+        self.keeps_zeros = False  # for a function of which autodiff gives NaN (N7)
         self.is_unrolled = False  # and has so many operations that a compilation takes longest
         self.is_small = sum(v.size for v in arguments.leaves.values()) <= SMALL
 
@@ -155,11 +161,19 @@ class JaxPullback(Pullback):
 
     def differentiate(self, function: Callable[[Any], Any], at: Any, given: Any) -> Any:
         """Compute the outputs at a point and the pull-back of cotangents, all by name."""
-        outputs, pull = jax.vjp(function, at)
+        outputs, pull = jax.vjp(keep_zeros(function) if self.keeps_zeros else function, at)
         return outputs, pull({n: given[n] for n in outputs})[0]
 
     def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
-        """Pull cotangents back at all points in one compiled call."""
+        """Pull cotangents back at all points in one compiled call, or two with kept zeros."""
+        pulled = self.compute(points, cotangents)
+        if not self.keeps_zeros and any(np.isnan(g).any() for g in pulled.gradients.values()):
+            self.keeps_zeros, self.compiled, self.noisy = True, {}, {}
+            pulled = self.compute(points, cotangents)
+        return self.leave_out_kinks(points, cotangents, pulled) if self.keeps_zeros else pulled
+
+    def compute(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Compute the outputs, and the cotangents pulled back, at all points."""
         count = len(points)
         most = max(self.compiled, default=0)
         if self.is_small and count < most:  # to compute more is quicker than to compile again
@@ -179,6 +193,23 @@ class JaxPullback(Pullback):
                 for here, new in zip(pulled, there, strict=True):
                     for name, each in new.items():
                         here[name][k] = each[0]
+        return pulled
+
+    def leave_out_kinks(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], pulled: Pulled
+    ) -> Pulled:
+        """Put NaN where neighbours have another gradient: a kept zero may be wrong. (N7)"""
+        rng = np.random.default_rng(0)
+        near = [
+            {name: displace(value, BESIDE, rng) for name, value in widen(point).items()}
+            for point in points
+        ]
+        beside = self.compute(near, cotangents).gradients
+        for name, gradient in pulled.gradients.items():
+            for there, here in zip(beside[name], gradient, strict=True):
+                largest = np.max(np.abs(here), initial=0.0)
+                if not np.max(np.abs(there - here), initial=0.0) <= KINKED * largest:
+                    here[...] = np.nan
         return pulled
 
     def imitate_rounding(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bptt_verifier import verify_own_model
+from bptt_verifier import verify_own_model, verify_vjp
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.paths import Paths
 from bptt_verifier.program.precision import use_float64
@@ -164,3 +164,41 @@ def test_a_point_where_zero_times_infinity_is_a_number_is_no_case() -> None:
     report = verify_own_model(lambda p: {"u": np.ones(2)}, kinked, {"u": np.array([0.0, 1.0])})
     assert f"The parameters given were left out: {KINK}" in str(report)
     assert report.verdict != "disagrees"
+
+
+def logarithms_of_positive(x: Any, W: Any) -> Any:
+    e = np.maximum(x @ W, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.where(e > 0, np.log(e), 0.0)
+
+
+def pull_back_logarithms(arguments: Any, ct: Any) -> Any:
+    x, W = arguments
+    e = np.maximum(x @ W, 0.0)
+    d = np.divide(ct, e, out=np.zeros_like(e), where=e > 0)
+    return d @ W.T, x.T @ d
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_kernel_with_a_mask_that_autodiff_cannot_differentiate_is_judged(dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    arguments = rng.normal(size=(5, 3)).astype(dtype), rng.normal(size=(3, 4)).astype(dtype)
+    right = verify_vjp(pull_back_logarithms, logarithms_of_positive, arguments)
+    assert right.verdict == "agrees"
+    assert "jax.grad of the forward pass is NaN" in str(right)
+
+    def scaled(given: Any, ct: Any) -> Any:
+        return tuple(dtype(1.01) * each for each in pull_back_logarithms(given, ct))
+
+    wrong = verify_vjp(scaled, logarithms_of_positive, arguments)
+    assert [mistake.name for mistake in wrong.mistakes] == ["constant-factor"]
+
+
+def test_a_kernel_is_not_judged_where_zero_times_infinity_is_a_number() -> None:
+    def forward(w: Any) -> Any:  # it is w, of which (N7) says at 0 that the slope is zero
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(w) * np.sqrt(w)
+
+    report = verify_vjp(lambda _, ct: (ct,), forward, (np.array([0.0, 1.0, 2.0, 4.0]),))
+    assert report.verdict == "agrees"
+    assert "Left out: the arguments given" in str(report)
