@@ -1,10 +1,10 @@
-"""Use of a gradient in the user's source: whether other gradients are computed from it."""
+"""Use of gradients in the user's source: what is computed from them, and what they update."""
 
 import ast
 from collections.abc import Callable, Collection, Iterator
 
 from bptt_verifier.program.gradient_names import name_expression
-from bptt_verifier.program.list_order import find_name, parse, walk_scope
+from bptt_verifier.program.list_order import find_name, parse, parse_file, walk_scope
 
 
 def carries(function: Callable[..., object], name: str, gradients: Collection[str]) -> bool:
@@ -29,6 +29,41 @@ def carries(function: Callable[..., object], name: str, gradients: Collection[st
         if not isinstance(item, ast.Tuple | ast.List | ast.Dict | ast.ListComp)
     )
     return returned or bool((reached - {name}) & {*gradients} - {""})
+
+
+def find_updated(function: Callable[..., object]) -> frozenset[str]:
+    """Find the attributes and keys that the file of a function sets to themselves less something.
+
+    `self.W = self.W - rate * dW` makes another array, where `self.W -= rate * dW` changes one. A
+    state that a call computes anew is no such difference.
+    """
+    tree = parse_file(function)
+    found = set[str]()
+    for node in ast.walk(tree) if tree is not None else ():
+        for target in node.targets if isinstance(node, ast.Assign) else ():
+            for each, value in pair_items(target, node.value):  # type: ignore[attr-defined]
+                if not isinstance(each, ast.Name) and begins_with(value, ast.unparse(each)):
+                    found |= set(list_keys(each))
+    return frozenset(found)
+
+
+def begins_with(value: ast.AST, first: str) -> bool:
+    """True for a difference or sum of which this expression is the first term."""
+    while isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add | ast.Sub):
+        value = value.left
+        if ast.unparse(value) == first:
+            return True
+    return False
+
+
+def list_keys(target: ast.AST) -> Iterator[str]:
+    """List the attributes and constant keys of a target, such as W in `self.layers[k].W`."""
+    while isinstance(target, ast.Attribute | ast.Subscript):
+        if isinstance(target, ast.Attribute):
+            yield target.attr
+        elif isinstance(target.slice, ast.Constant):
+            yield str(target.slice.value)
+        target = target.value
 
 
 def find_uses(body: ast.AST) -> Iterator[tuple[str, set[str]]]:

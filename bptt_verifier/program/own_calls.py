@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, message_of
+from bptt_verifier.program.gradient_use import find_updated
 from bptt_verifier.program.leaves import Keys, flatten, name_leaf, walk
 from bptt_verifier.program.own_globals import find_globals, set_globals
 from bptt_verifier.program.own_results import PARAMS, are_equal, is_float_array
@@ -109,8 +110,9 @@ class Calls:
         """List the float arrays in the object, the globals and the arguments.
 
         An argument that is chosen, or a vector with the name of parameters, comes before all.
-        An attribute that a call sets anew is a state of the object, and is left out, and so is one
-        that it changes unless it may update parameters.
+        An attribute that a call sets anew is a state of the object, and is left out, unless it is
+        set to itself less something, as a parameter is. So is one that a call changes, unless it
+        may update parameters.
         """
         found = dict[str, ArrayPlace]()
         arguments = {} if self.pair else self.roots["arguments"]
@@ -136,10 +138,11 @@ class Calls:
         self.places, params = found, {name: copy_array(each.array) for name, each in found.items()}
         state = self.attempt(lambda _: call(params))
         now = dict(walk(state.get("self"), (), ()))
+        updated = find_updated(self.function) if updates else frozenset()
         return {
             name: place for name, place in found.items()
             if place.root != "self" or (
-                now.get(place.path) is params[name]
+                (now.get(place.path) is params[name] or not updated.isdisjoint(place.path))
                 and (updates or np.array_equal(*map(to_array, (params[name], place.array))))
             )
         }  # fmt: skip

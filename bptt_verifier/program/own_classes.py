@@ -2,8 +2,9 @@
 
 The parameters are float arrays among its attributes that `forward` does not set. The gradients
 are returned by `backward`, or left in attributes such as `dW` or `grads["W"]`. The loss is what
-`forward` or a method `loss` returns. Where there is none and `backward` takes the gradient of what
-`forward` returns, the loss is the sum of that output times fixed random weights.
+`forward`, a method `loss` or `backward` returns, or what they leave in an attribute such as `loss`.
+Where there is none and `backward` takes the gradient of what `forward` returns, the loss is the sum
+of that output times fixed random weights.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt
+from bptt_verifier.program.data_names import TARGETS, find_kind
 from bptt_verifier.program.gradient_names import is_named_gradient, name_returned_values
 from bptt_verifier.program.leaves import Keys, convert_like, walk
 from bptt_verifier.program.own_calls import Calls, call_with, copy_all, find_arguments
@@ -133,8 +135,10 @@ def read_class(
     out = calls.attempt(of_forward)["forward"]
     named = name_returned_values(functions[forward], len(list_items(out)))
     scalar = find_loss(out, named)
-    loss: Keys | None = None if scalar is None else ("forward", *scalar)
-    sure = loss is not None and bool({named.get(scalar or ()), *(scalar or ())} & LOSSES)
+    sure = scalar is not None and bool({named.get(scalar), *scalar} & LOSSES)
+    # One entry with another name, as of a prediction with one output, is no loss.
+    entry = scalar is not None and np.ndim(to_array(follow(out, scalar))) > 0 and named.get(scalar)
+    loss: Keys | None = None if scalar is None or (entry and not sure) else ("forward", *scalar)
     for method in filter(None, (stated, backward)):
         # The file may call the loss after backward, with arguments of the same names.
         later = recorded.get(method, recorded.get(backward))
@@ -171,14 +175,19 @@ def read_class(
     loss = ("loss",) if cotangents else loss
     if stated:
         require_dependence(calls, of_loss, loss, f"{name}.{stated}")
+    told = sure or stated or cotangents
+    late = None if told else find_late_loss(whole, calls, functions[backward], loss is None)
+    if late is not None:
+        of_loss, loss = whole, late
     if loss is None:
         raise ValueError(
-            f"{name}: expected {forward} or a method loss to return the loss, or {backward}(dout) "
-            f"to take the gradient of what {forward} returns, found {forward} to return "
-            f"{describe_result(out, named)} and {backward}"
+            f"{name}: expected {forward}, {backward} or a method loss to return the loss, or to "
+            f"leave it in self.loss, or {backward}(dout) to take the gradient of what {forward} "
+            f"returns, found {forward} to return {describe_result(out, named)} and {backward}"
             f"({', '.join(signature(functions[backward]).parameters)})"
         )
-    require_data(f"{name}.{backward}", arguments, known)
+    unproven = {n: v for n, v in arguments.items() if late is None or not is_target(n)}
+    require_data(f"{name}.{backward}", unproven, known)
     state = calls.attempt(whole)
     names = name_returned_values(functions[backward], len(list_items(state["result"])))
     listed = ", ".join(functions)
@@ -194,6 +203,29 @@ def read_class(
     if first is not None and first.first is not None:
         require_one_call(code, calls, first.first, f"{name}.{forward}")
     return code
+
+
+def is_target(name: str) -> bool:
+    """True for the name of targets, which are data, and not computed from the parameters."""
+    return find_kind(name) is TARGETS and not name.lower().startswith(COTANGENT)
+
+
+def find_late_loss(
+    whole: Callable[..., Any], calls: Calls, backward: Callable[..., Any], wanted: bool
+) -> Keys | None:
+    """Find the loss that a backward pass returns, or that either pass leaves in an attribute.
+
+    Where it is `wanted`, as nothing else may be the loss, one that is returned needs no name.
+    """
+    state = attempt(whole, calls.params)
+    if isinstance(state, Failure):
+        return None
+    names = name_returned_values(backward, len(list_items(state["result"])))
+    scalar = find_loss(state["result"], names)
+    if scalar is not None and names.get(scalar, "") in LOSSES | ({""} if wanted else set()):
+        return ("result", *scalar)
+    kept = vars(state["self"]) if hasattr(state["self"], "__dict__") else {}
+    return next((("self", n) for n in sorted(LOSSES & kept.keys()) if is_number(kept[n])), None)
 
 
 def describe_loss_call(

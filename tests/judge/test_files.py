@@ -196,7 +196,7 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (OF_ERROR, "net", {}, "a loss that depends on the parameters, found the same for others"),
         (STEPWISE, "net", {}, "expected one call before backward, found several that depend on one"),
         (PAIR_ONLY, None, {}, "such as .*:net_forward,net_backward"),
-        (f"{PROBABLE}", "net", {}, "or a method loss to return the loss, or backward.dout. to take"),
+        (f"{PROBABLE}", "net", {}, "or a method loss to return the loss, or to leave it in self.loss, or backward.dout. to take"),
         (PROBABLE.replace("return p", "logits = p\n        return logits - 3"), "net", {}, "or a method loss to"),
         (f"{DATA}lock = __import__('threading').Lock()\nclass A:\n    def __init__(self):\n        self.W, self.f = W, lock\n    def forward(self): ...\n    def backward(self): ...\n", "A", {}, "that can be copied for every call"),
     ],

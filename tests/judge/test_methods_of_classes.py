@@ -115,3 +115,50 @@ def test_a_class_is_judged_by_its_one_method_that_updates_the_parameters() -> No
                             "        self.W = dW\n        return x\n    def show")  # fmt: skip
     assert choose_method(define(other), "Net") == "Net"
     assert suggest_name(define("def f(x):\n    return x\n" + UPDATES)) == "Net.train"
+
+
+STEP = """
+import numpy as np
+class RNN:
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.lr, self.params = 0.1, {"U": rng.normal(size=(3, 2))}
+        self.W, self.V = rng.normal(size=(3, 3)) / 2, rng.normal(size=(1, 3))
+        self.h = np.zeros(3)
+    def step(self, x, y):
+        U = self.params["U"]
+        hs = [self.h]
+        for each in x:
+            hs.append(np.tanh(U @ each + self.W @ hs[-1]))
+        e = self.V @ hs[-1] - y
+        dV, dU, dW = np.outer(e, hs[-1]), np.zeros((3, 2)), np.zeros((3, 3))
+        dh = self.V.T @ e
+        for t in reversed(range(len(x))):
+            da = dh * (1 - hs[t + 1] ** 2)
+            dU, dW = dU + np.outer(da, x[t]), dW + np.outer(da, hs[t])
+            dh = self.W.T @ da
+        self.params["U"] = self.params["U"] - self.lr * dU
+        self.W, self.V = self.W - self.lr * dW, self.V - self.lr * dV
+        self.h = hs[-1]
+        return 0.5 * np.sum(e**2)
+RNN().step(np.random.default_rng(1).normal(size=(4, 2)), 0.5)
+"""
+
+
+def test_parameters_that_a_step_replaces_by_less_of_themselves_are_judged(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(STEP, encoding="utf-8")
+    found = read_file(file, "RNN.step", None, {})
+    assert sorted(found.params) == ["U", "V", "W"]  # and not the state h
+    assert verify_own_model(found.gradients, found.loss, found.params, cases=3).verdict == "agrees"
+    file.write_text(STEP.replace("self.W.T @ da", "self.W @ da"), encoding="utf-8")
+    found = read_file(file, "RNN.step", None, {})
+    report = verify_own_model(found.gradients, found.loss, found.params, cases=3)
+    assert [mistake.name for mistake in report.mistakes] == ["untransposed-recurrent-weight"]
+
+
+def test_what_a_step_computes_anew_is_no_parameter(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(STEP.replace("self.W - self.lr * dW", "2 - self.lr * dW"), encoding="utf-8")
+    found = read_file(file, "RNN.step", None, {})
+    assert sorted(found.params) == ["U", "V"]

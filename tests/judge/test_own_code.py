@@ -33,6 +33,8 @@ def test_right_code_agrees_in_every_shape(shape: Shape, tmp_path: Path) -> None:
         "arrays of the file, as in min-char-rnn", "layers, as a named tuple",
         "buffers in the object",
         "backward updates, and returns nothing", "backward takes the gradient of the output",
+        "backward takes the prediction and the target, and returns the loss",
+        "forward leaves the loss in the object, and returns one number",
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_the_users_line(name: str, tmp_path: Path) -> None:

@@ -347,6 +347,36 @@ SHAPES = {
         "        return np.sum(h**2), grad_b\nNet().step(x)\n",
         "Net.step", ("b",),
     ),
+    "backward takes the prediction and the target, and returns the loss": Shape(
+        f"{DATA}\nclass Net:\n    def __init__(self):\n"
+        "        self.W, self.lr = W.copy(), 0.02\n"
+        "    def forward(self, x):\n        self.x, self.hs = x, [np.zeros(2)]\n"
+        "        for t in range(3):\n"
+        "            self.hs.append(np.tanh(x[t] + self.W @ self.hs[t]))\n"
+        "        return self.hs[-1]\n"
+        "    def backward(self, y_pred, y_true):\n        dh = 2 * (y_pred - y_true) / len(y)\n"
+        "        dW = np.zeros((2, 2))\n        for t in (2, 1, 0):\n"
+        "            da = dh * (1 - self.hs[t + 1] ** 2)\n"
+        "            dW += np.outer(da, self.hs[t])\n"
+        "            dh = self.W.T @ da\n        self.W = self.W - self.lr * dW\n"
+        "        return np.mean((y_pred - y_true) ** 2)\n"
+        "net = Net()\nfor _ in range(2):\n    print(net.backward(net.forward(x), y))\n",
+        "net", ("W",),
+    ),
+    "forward leaves the loss in the object, and returns one number": Shape(
+        f"{DATA}\nclass Net:\n    def __init__(self):\n        self.W = W.copy()\n"
+        "    def forward(self, x, y):\n        self.x, self.y, self.hs = x, y, [np.zeros(2)]\n"
+        "        for t in range(3):\n"
+        "            self.hs.append(np.tanh(x[t] + self.W @ self.hs[t]))\n"
+        "        out = self.hs[-1][:1]\n        self.e = out - y[0]\n"
+        "        self.loss = np.sum(self.e**2)\n        return out\n"
+        "    def backward(self):\n        dh = np.array([2 * self.e[0], 0.0])\n"
+        "        self.dW = np.zeros((2, 2))\n        for t in (2, 1, 0):\n"
+        "            da = dh * (1 - self.hs[t + 1] ** 2)\n"
+        "            self.dW += np.outer(da, self.hs[t])\n            dh = self.W.T @ da\n"
+        "net = Net()\nnet.forward(x, y)\nnet.backward()\n",
+        "net", ("W",),
+    ),
     "buffers in the object": Shape(
         f"{DATA}\nclass Net:\n    def __init__(self):\n"
         "        self.W, self.hs, self.dW = W.copy(), np.zeros((4, 2)), np.zeros((2, 2))\n"
