@@ -33,6 +33,7 @@ from bptt_verifier.program.own_results import (
     is_number,
     list_items,
 )
+from bptt_verifier.program.own_updates import RATES
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array, to_constant
 
@@ -47,6 +48,10 @@ LOSS = ("loss", "compute_loss", "calculate_loss", "calc_loss", "loss_function", 
 COTANGENT = ("d_", "dout", "dy", "dh", "dl_", "dz", "do", "ds", "dv", "grad", "delta", "upstream")
 
 
+PREDICTIONS = frozenset(
+    "y yhat y_hat ypred y_pred pred preds prediction predictions out output outputs o logit logits "
+    "score scores p prob probs h z".split()
+)
 ANY_OUTPUT = frozenset(
     "dout d_out doutput doutputs d_output dvalues grad gradient grads grad_out grad_output "
     "output_grad output_gradient upstream upstream_grad upstream_gradient".split()
@@ -136,9 +141,7 @@ def read_class(
     named = name_returned_values(functions[forward], len(list_items(out)))
     scalar = find_loss(out, named)
     sure = scalar is not None and bool({named.get(scalar), *scalar} & LOSSES)
-    # One entry with another name, as of a prediction with one output, is no loss.
-    entry = scalar is not None and np.ndim(to_array(follow(out, scalar))) > 0 and named.get(scalar)
-    loss: Keys | None = None if scalar is None or (entry and not sure) else ("forward", *scalar)
+    loss: Keys | None = None if scalar is None else ("forward", *scalar)
     for method in filter(None, (stated, backward)):
         # The file may call the loss after backward, with arguments of the same names.
         later = recorded.get(method, recorded.get(backward))
@@ -152,6 +155,14 @@ def read_class(
         require_same_data(f"{name}.{method}", forward, arguments, given)
         known = [roots["self"], roots.get("globals"), out, *roots["arguments"].values()]
         roots["arguments"][method] = arguments
+    if (
+        scalar is not None
+        and not sure
+        and is_prediction(
+            follow(out, scalar), named.get(scalar, ""), given, functions[backward], arguments
+        )
+    ):
+        loss = None
     if cotangents:
         stated = functions.pop(stated, None) and ""
         rng = np.random.default_rng(0)
@@ -173,12 +184,13 @@ def read_class(
         path = find_loss(found, name_returned_values(functions[stated], len(list_items(found))))
         loss = loss if path is None else ("loss", *path)
     loss = ("loss",) if cotangents else loss
-    if stated:
-        require_dependence(calls, of_loss, loss, f"{name}.{stated}")
     told = sure or stated or cotangents
     late = None if told else find_late_loss(whole, calls, functions[backward], loss is None)
     if late is not None:
         of_loss, loss = whole, late
+    if stated or late is not None:
+        updates = late is not None
+        require_dependence(calls, of_loss, loss, f"{name}.{stated or backward}", updates)
     if loss is None:
         raise ValueError(
             f"{name}: expected {forward}, {backward} or a method loss to return the loss, or to "
@@ -203,6 +215,38 @@ def read_class(
     if first is not None and first.first is not None:
         require_one_call(code, calls, first.first, f"{name}.{forward}")
     return code
+
+
+def is_real(value: Any) -> bool:
+    """True for an array of floating-point numbers, or one of them."""
+    return is_array(value) and np.asarray(to_array(value)).dtype.kind == "f"
+
+
+def is_prediction(
+    value: Any,
+    name: str,
+    given: Mapping[str, Any],
+    backward: Callable[..., Any],
+    arguments: Mapping[str, Any],
+) -> bool:
+    """True for a number that forward returns without a name of a loss, and that is surely none.
+
+    It is one entry of an array, as of a prediction with one output; or backward gets numbers that
+    forward, `given` others, has not seen, such as the target; or it has the name of a prediction,
+    and forward has seen the target.
+    """
+    parameters = signature(backward).parameters
+    unseen = any(
+        n not in given
+        and parameters[n].default is parameters[n].empty
+        and n.lower() not in RATES
+        and not n.lower().startswith(COTANGENT)
+        and any(is_real(v) for _, v in walk(each, (), ()))
+        for n, each in arguments.items()
+    )
+    entry = np.ndim(to_array(value)) > 0 and bool(name)
+    seen = any(find_kind(n) is TARGETS for n in given)
+    return unseen or entry or (seen and name.lower() in PREDICTIONS)
 
 
 def is_target(name: str) -> bool:
@@ -303,9 +347,11 @@ def require_one_call(code: OwnCode, calls: Calls, before: Any, name: str) -> Non
         )
 
 
-def require_dependence(calls: Calls, of_loss: Callable[..., Any], loss: Any, name: str) -> None:
-    """Raise ValueError where a stated loss is the same for all parameters."""
-    places = calls.list_places(of_loss, updates=False)
+def require_dependence(
+    calls: Calls, of_loss: Callable[..., Any], loss: Any, name: str, updates: bool
+) -> None:
+    """Raise ValueError where a loss, whose calls may have `updates`, is the same for others."""
+    places = calls.list_places(of_loss, updates)
     given = {n: place.array for n, place in places.items()}
     values = [
         {n: convert_like(np.asarray(by * to_array(v)), v) for n, v in given.items()}
@@ -340,12 +386,20 @@ def find_fed(
             continue
         if recorded is not None and name in recorded.arguments:
             value = recorded.arguments[name]
-            paths = [path for path, output in outputs.items() if are_equal(output, value)]
+            paths = [path for path, output in outputs.items() if are_same(output, value)]
         else:
             paths = [p for p in outputs if named.get(p) == name and name not in known]
         if paths:
             found[name] = paths[0]
     return found
+
+
+def are_same(output: Any, value: Any) -> bool:
+    """True if an argument is an output: equal arrays, or a number that is equal by no chance."""
+    if is_number(output) and is_number(value):
+        one, other = (float(np.reshape(to_array(each), ())) for each in (output, value))
+        return one == other and one != round(one, 6)
+    return are_equal(output, value)
 
 
 def draw_outputs(calls: Calls, of_forward: Callable[..., Any]) -> list[Any]:

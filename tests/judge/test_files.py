@@ -123,6 +123,20 @@ def test_a_file_is_taken_for_what_it_defines_and_that_is_said(
 
 
 UPDATES = SHAPES["backward updates, and returns nothing"].source
+# A prediction that is one number, and a target that forward has not seen.
+NUMBER = f"""{DATA}
+class Net:
+    def __init__(self):
+        self.V = V[0].copy()
+    def forward(self, x):
+        self.x, self.y = x[0], self.V @ x[0]
+        return self.y
+    def backward(self, target):
+        self.dV = 2 * (self.y - target) * self.x
+net = Net()
+net.forward(x)
+net.backward(0.5)
+"""
 PROBABLE = f"""{DATA}
 class Net:
     def __init__(self): self.W = W
@@ -196,6 +210,8 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (OF_ERROR, "net", {}, "a loss that depends on the parameters, found the same for others"),
         (STEPWISE, "net", {}, "expected one call before backward, found several that depend on one"),
         (PAIR_ONLY, None, {}, "such as .*:net_forward,net_backward"),
+        (NUMBER, "net", {}, "found forward to return float64 and backward.target"),
+        (NUMBER.replace("(self, target)", "(self)").replace("(0.5)", "()").replace("(self, x)", "(self, x, target=0.5)").replace("target)\n", "0.5)\n"), "net", {}, "found forward to return float64"),
         (f"{PROBABLE}", "net", {}, "or a method loss to return the loss, or to leave it in self.loss, or backward.dout. to take"),
         (PROBABLE.replace("return p", "logits = p\n        return logits - 3"), "net", {}, "or a method loss to"),
         (f"{DATA}lock = __import__('threading').Lock()\nclass A:\n    def __init__(self):\n        self.W, self.f = W, lock\n    def forward(self): ...\n    def backward(self): ...\n", "A", {}, "that can be copied for every call"),
