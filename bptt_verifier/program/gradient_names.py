@@ -18,8 +18,9 @@ from bptt_verifier.program.leaves import Keys
 BEFORE = (
     "d", "d_", "D", "g", "g_", "grad", "grad_", "gradient_", "dL", "dL_", "dLd", "dL_d", "dLoss_d",
     "dloss_d", "dJ_d", "dJd", "dE_d", "dEd", "delta_", "delta", "nabla_", "gradients_", "grads_",
+    "diff_",
 )  # fmt: skip
-AFTER = ("_grad", "_grads", "_gradient", "_g", "_d", "_bar", "grad", "Grad", "_delta")
+AFTER = ("_grad", "_grads", "_gradient", "_g", "_d", "_bar", "grad", "Grad", "_delta", "_diff")
 CONTAINERS = frozenset(
     "grad grads gradient gradients d g G dparams d_params deltas dweights dW derivatives".split()
 )

@@ -198,8 +198,11 @@ def assemble(
         found = dict(zip(wanted, ordered, strict=False))
     container = results.find_container(len(leaves)) if calls.structure else None
     in_list = bool(calls.structure) and all(isinstance(path[0], int) for path in leaves.values())
+    buffers = frozenset[str]()
     if calls.structure:
         found = read_in_order(calls.name, found, leaves, results)
+        buffers = find_buffers(calls.params, leaves, found)
+        leaves = {n: path for n, path in leaves.items() if n not in buffers}
     if container is not None:
         every = follow(results.state, ("result", *container))
         named = len(found) == len(leaves)
@@ -209,6 +212,10 @@ def assemble(
         found = find_updates(calls, whole, {n: leaves[n] for n in wanted} or leaves, places)
         said += f"; the gradients are those by which {calls.backward.__name__} updates them"
     names = name_by_argument(calls) if calls.structure else {}
+    if buffers:
+        names = {
+            n: name for n, name in (names or {n: n for n in calls.leaves}).items() if n in leaves
+        }
     if not found and container is None:
         described = describe_result(results.state["result"], results.names)
         if calls.recorded is not None and any(map(np.any, calls.moved.values())):
@@ -298,8 +305,25 @@ def assemble(
         follow_values(each)
     shown[1].of_parameters = shown[1]  # type: ignore[attr-defined]
     given = tree.find_leaves(calls.params) if names else {}  # tensors stay tensors
-    params = {names[n]: given[n] for n in tree.leaves} if names else calls.params
+    params = {name: given[n] for n, name in names.items()} if names else calls.params
     return OwnCode(*shown, params, f"{said}.{added}", find_data(calls, {*found.values()}))
+
+
+def find_buffers(
+    params: Any, leaves: Mapping[str, Keys], found: Mapping[str, Keys]
+) -> frozenset[str]:
+    """Find the arrays in a structure that hold gradients of its parameters: they are none.
+
+    Such a one has no gradient, and the name and the shape of that of an array beside it, which has.
+    """
+    arrays = flatten(params).leaves
+
+    def holds(name: str, other: str) -> bool:
+        path, beside = leaves[name], leaves[other]
+        named = is_named_gradient(path[-1], beside[-1])
+        return named and path[:-1] == beside[:-1] and arrays[name].shape == arrays[other].shape
+
+    return frozenset(n for n in leaves if n not in found and any(holds(n, m) for m in found))
 
 
 def name_by_argument(calls: Calls) -> dict[str, str]:

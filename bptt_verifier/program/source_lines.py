@@ -17,8 +17,8 @@ import numpy as np
 import scipy
 
 HERE = str(Path(__file__).parents[1]) + os.sep
-TORCH = find_spec("torch")  # it is not imported
-FILES = [np.__file__, scipy.__file__, *([TORCH.origin] if TORCH and TORCH.origin else [])]
+SPECS = (find_spec("torch"), find_spec("jax"))  # they are not imported
+FILES = [np.__file__, scipy.__file__, *(spec.origin for spec in SPECS if spec and spec.origin)]
 LIBRARIES = (str(Path(str(file)).parent) + os.sep for file in FILES)
 # Frames of these folders are never the user's.
 FOLDERS = (*LIBRARIES, sysconfig.get_paths()["stdlib"] + os.sep, "<frozen ")
@@ -114,7 +114,7 @@ def is_between(file: str) -> bool:
 
 
 def is_of_user(file: str) -> bool:
-    """True if a file is not of the judge, NumPy, SciPy or Python's standard library."""
+    """True if a file is not of the judge, NumPy, SciPy, JAX, PyTorch or Python itself."""
     return not (is_of_judge(file) or file.startswith(FOLDERS))
 
 

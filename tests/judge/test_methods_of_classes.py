@@ -162,3 +162,32 @@ def test_what_a_step_computes_anew_is_no_parameter(tmp_path: Path) -> None:
     file.write_text(STEP.replace("self.W - self.lr * dW", "2 - self.lr * dW"), encoding="utf-8")
     found = read_file(file, "RNN.step", None, {})
     assert sorted(found.params) == ["U", "V"]
+
+
+BUFFERS = """
+import numpy as np
+class Weights:
+    def __init__(self):
+        self.W, self.b = np.eye(2) / 2, np.ones(2) / 3
+        self.W_diff, self.b_diff = np.zeros((2, 2)), np.zeros(2)
+def step(weights, x):
+    h = np.tanh(weights.W @ x + weights.b)
+    da = 2 * h * (1 - h**2)
+    weights.W_diff += np.outer(da, x)
+    weights.b_diff += da
+    return np.sum(h**2), {name: getattr(weights, name + "_diff") for name in RETURNED}
+RETURNED = ("W", "b")
+step(Weights(), np.array([0.3, -0.7]))
+"""
+
+
+def test_an_array_that_holds_the_gradient_of_one_beside_it_is_no_parameter(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(BUFFERS, encoding="utf-8")
+    found = read_file(file, "step", None, {})
+    assert sorted(found.params) == ["W", "b"]
+    assert verify_own_model(found.gradients, found.loss, found.params, cases=3).verdict == "agrees"
+    file.write_text(BUFFERS.replace('= ("W", "b")', '= ("W",)'), encoding="utf-8")
+    found = read_file(file, "step", None, {})
+    report = verify_own_model(found.gradients, found.loss, found.params, cases=3)
+    assert [mistake.name for mistake in report.mistakes] == ["wrong-shape"]  # b has no gradient
