@@ -567,3 +567,7 @@ def test_scatter_up_to_that_part_of_the_largest_entry_is_not_wide() -> None:
         [0.5, 0.0], here=[2.0**-7, 0.0], wide=[2.0**-9, 0.0], allowed=[2.0**-8, 2.0**-6]
     )
     assert explained == (True, False)
+    in_proportion = weigh_near(
+        [0.5, 0.0], here=[2.0**-7, 0.0], wide=[2.0**-8, 0.0], allowed=[1e-9, 1e-9], true=[4.0, 1.0]
+    )
+    assert in_proportion == (True, False)
