@@ -51,7 +51,8 @@ from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 
-ENTRIES = 2**23  # numbers in the largest array of one sweep, over all combinations
+ENTRIES = 2**23  # numbers in the largest array of all combinations that are tried together
+IN_CACHE = 2**19  # numbers in the largest array of one sweep: beyond, memory takes most of its time
 STORED_NUMBERS = 2**24  # numbers in the gradients that are stored of single mistakes, at most
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
@@ -83,13 +84,12 @@ class OwnHypotheses:
     def __init__(
         self, program: Program, evidence: Sequence[Evidence], record: Record | None = None
     ) -> None:
-        self.program, self.record = program, record
-        self.structure = structure(program)
-        self.evidence = evidence
-        self.names = tuple(program.leaves)
-        largest = max(value[0].size for value in evidence[0].forward if value is not None)
+        self.program, self.record, self.evidence = program, record, evidence
+        self.structure, self.names = structure(program), tuple(program.leaves)
+        sizes = [value[0].size for value in evidence[0].forward if value is not None]
+        largest, self.size = max(sizes), sum(sizes)
         self.batch = max(1, min(256, ENTRIES // max(1, largest)))
-        self.size = sum(value[0].size for value in evidence[0].forward if value is not None)
+        self.at_once = max(1, IN_CACHE // max(1, largest))  # combinations in one sweep
         # Of single mistakes at the first case: what they change, their gradients as far as memory
         # allows, and the changes of those that are tried in pairs.
         self.effects = ByIdentity[OperationMistake, Array]()
@@ -154,11 +154,11 @@ class OwnHypotheses:
         """Compute every gradient with each of these combinations, along a leading axis.
 
         One that makes no sense in this program, such as a factor of another shape, gives NaN: it
-        explains nothing, and does not end the search.
+        explains nothing, and does not end the search. A sweep has as many as the cache holds.
         """
-        found = attempt(self.sweep_all, case, made)
-        if not isinstance(found, Failure):
-            return found  # type: ignore[no-any-return]
+        found = attempt(self.sweep_all, case, made) if len(made) <= self.at_once else None
+        if isinstance(found, dict):
+            return found
         if len(made) > 1:
             half = len(made) // 2
             parts = [self.sweep_rows(case, some) for some in (made[:half], made[half:])]

@@ -10,8 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.operations import Operation, pass_back
-from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, is_inexact
+from bptt_verifier.program.operations import (
+    WITHOUT_COPIES,
+    Operation,
+    measure_products,
+    pass_back,
+)
+from bptt_verifier.program.rounding import (
+    EXACTLY,
+    Pending,
+    RoundingErrors,
+    exclude_infinities,
+    is_inexact,
+)
 from bptt_verifier.program.saturation import Saturating, find_saturating
 from bptt_verifier.program.trace import Program
 
@@ -77,9 +88,24 @@ def sweep_back(
     if saturating is None:
         saturating = find_saturating(program) if errors.sizes is not None else {}
     sums = set[int]()  # slots whose cotangent is a sum that nothing else refers to
+    # Errors that nothing has read yet: what is only moved and added may get them all at once.
+    pending = dict[int, Pending]()
 
-    def add(slot: int, ct: Array) -> None:
-        if slot in program.constants or not is_inexact(values[slot].dtype):
+    def is_varied(slot: int) -> bool:
+        return slot not in program.constants and is_inexact(values[slot].dtype)
+
+    def note(slot: int, magnitude: Array, number: int = 1) -> None:
+        pending[slot] = Pending(exclude_infinities(magnitude), number).join(pending.get(slot))
+
+    def draw_errors(slot: int) -> None:
+        if slot in pending:
+            magnitude, number = pending.pop(slot)
+            ct = cotangents[slot]
+            ct = np.zeros((samples, *values[slot].shape[1:])) if ct is None else ct
+            cotangents[slot] = errors.add(ct, magnitude, several=number > 1)
+
+    def add(slot: int, ct: Array, error: Pending | None = None) -> None:
+        if not is_varied(slot):
             return
         total = cotangents[slot]
         if total is not None:
@@ -89,31 +115,48 @@ def sweep_back(
             else:
                 ct = total + ct
                 sums.add(slot)
-            ct = errors.add(ct, np.abs(ct)) if errors.sizes is not None else ct
+            if errors.sizes is not None:
+                note(slot, errors.measure(ct))
+        if error is not None:
+            note(slot, *error)
         cotangents[slot] = ct
 
     with np.errstate(all="ignore"):
         for number in reversed(range(len(program.operations))):
             equation = program.operations[number]
+            moves = equation.name in WITHOUT_COPIES and cotangents[equation.outputs[0]] is not None
+            moved = pending.pop(equation.outputs[0], None) if moves else None
+            for slot in equation.outputs:
+                draw_errors(slot)
             arriving = [cotangents[slot] for slot in equation.outputs]
             if all(ct is None for ct in arriving):
                 continue
             sums.difference_update(equation.outputs)
             given = [values[slot] for slot in equation.inputs]
             outputs = [values[slot] for slot in equation.outputs]
+            wanted = [number in altered or is_varied(slot) for slot in equation.inputs]
             back = [
                 ct.real if np.iscomplexobj(ct) and not np.iscomplexobj(x) else ct
                 for ct, x in zip(
-                    pass_back(equation, given, outputs, arriving, errors), given, strict=True
+                    pass_back(equation, given, outputs, arriving, errors, wanted),
+                    given,
+                    strict=True,
                 )
             ]
+            found: list[Pending | None] = [None] * len(back)
+            if moved is not None:
+                magnitude = pass_back(equation, given, outputs, [moved.magnitude])[0]
+                found[0] = moved._replace(magnitude=magnitude)
+            elif equation.name == "dot_general" and errors.sizes is not None:
+                sizes = measure_products(equation, given, arriving[0], errors, wanted)
+                found = [m if m is None else Pending(m, 1) for m in sizes]
             for one, stated in altered.get(number, {}).items():
                 true = back[one]
                 if true is None:
                     continue
                 made = [(row, resolve(change, cotangents, row)) for row, change in stated]
                 wide = complex if np.iscomplexobj(given[one]) else float
-                back[one] = np.array(true, wide)
+                back[one] = own(true, wide, arriving)
                 for slot, sent in collect_sent(made, values, arriving, true, samples).items():
                     add(slot, sent)
                 for alike in group_changes(made):
@@ -122,17 +165,28 @@ def sweep_back(
                     back[one][chosen] = change_rows(
                         equation, given, outputs, arriving, true, chosen, changes_made
                     )
-            for slot, ct in zip(equation.inputs, back, strict=True):
+            for slot, ct, error in zip(equation.inputs, back, found, strict=True):
                 if ct is not None:
-                    add(slot, ct)
+                    add(slot, ct, error)
             if number in saturating and arriving[0] is not None:  # (N1)
                 start, size, _ = saturating[number]
-                ct = np.broadcast_to(arriving[0], (samples, *values[start].shape[1:]))
-                add(start, errors.add(np.zeros_like(ct), size * np.abs(ct)))
+                note(start, size * errors.measure(arriving[0]))
     for slot in program.leaves.values():
+        draw_errors(slot)
         if cotangents[slot] is None:
             cotangents[slot] = np.zeros((samples, *values[slot].shape[1:]))
     return cotangents
+
+
+def own(ct: Any, dtype: type, arriving: Sequence[Any]) -> Array:
+    """An array that may be written into: the cotangent itself unless other slots refer to it.
+
+    What a rule passes back is either an array of its own or a view of what arrives.
+    """
+    shared = any(each is not None and np.may_share_memory(ct, each) for each in arriving)
+    if isinstance(ct, np.ndarray) and ct.dtype == dtype and ct.flags.writeable and not shared:
+        return ct
+    return np.array(ct, dtype)
 
 
 def resolve(change: Change, cotangents: Sequence[Any], row: int) -> Change:

@@ -59,7 +59,7 @@ def add_exact_sample(errors: RoundingErrors) -> RoundingErrors:
     sizes, units, draws = errors.sizes, errors.units, errors.draws
     return errors._replace(
         sizes=np.append(sizes, 0.0), units=np.append(units, units[-1]),
-        draws=np.append(draws, draws[0]),
+        draws=np.append(draws, draws[0]), exact=True,
     )  # fmt: skip
 
 

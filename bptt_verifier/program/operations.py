@@ -138,6 +138,7 @@ MOVES: dict[str, Callable[[Array, dict[str, Any], tuple[int, ...]], Any]] = {
     "slice":            take_slice,
     "broadcast_in_dim": broadcast,
 }  # fmt: skip
+WITHOUT_COPIES = frozenset(MOVES) - {"broadcast_in_dim"}
 
 
 def matrices(equation: Operation, left: Array, right: Array) -> tuple[Array, Array, Any]:
@@ -167,6 +168,8 @@ def evaluate(
     dtype = equation.dtypes[0]
     errors = errors.in_precision(dtype)
     q: Any
+    if name == "transpose":
+        return [given[0].transpose([0, *(axis + 1 for axis in params["permutation"])])]
     if equation.moved is not None:
         x = given[0]
         block = find_block(equation.moved, x.shape[1:])
@@ -206,21 +209,25 @@ def evaluate(
         if name != "reduce_sum":
             return [q]
         terms = given[0].size // len(given[0]) / max(1, prod(shape))
-        return [errors.add(q, terms**0.5 * np.abs(given[0]).sum(axis=axes))]
+        return [errors.add(q, terms**0.5 * errors.measure(given[0]).sum(axis=axes))]
     elif name == "dot_general":
         left, right, _ = matrices(equation, *given)
         q = (left @ right).reshape(-1, *shape)
-        m = left.shape[-1] ** 0.5 * (np.abs(left) @ np.abs(right)).reshape(-1, *shape)
-        return [errors.add(q, m)]
+        if errors.sizes is None:
+            return [q]
+        m = (errors.measure(left) @ errors.measure(right)).reshape(-1, *shape)
+        return [errors.add(q, left.shape[-1] ** 0.5 * m)]
     else:
         return evaluate_by_jax(equation.apply, given, errors)
+    if errors.sizes is None or name in EXACT:
+        return [q]
+    m = errors.measure(q)
     if name == "div" and given[0].ndim == 1:
         # A reciprocal may be part of a sigmoid, which other code computes as a sum with a constant.
-        return [errors.add(q, np.maximum(np.abs(q), np.abs(align(given[0], len(shape)))))]
+        return [errors.add(q, np.maximum(m, errors.measure(align(given[0], len(shape)))))]
     if name == "logistic":  # (N1)
-        return [errors.add(q, np.maximum(ELEMENTARY * np.abs(q), 1.0))]
-    factor = 0 if name in EXACT else 1 if name in ARITHMETIC else ELEMENTARY
-    return [errors.add(q, factor * np.abs(q)) if factor else q]
+        return [errors.add(q, np.maximum(ELEMENTARY * m, 1.0))]
+    return [errors.add(q, m if name in ARITHMETIC else ELEMENTARY * m)]
 
 
 def convert(x: Array, dtype: Any, errors: RoundingErrors) -> Any:
@@ -230,7 +237,7 @@ def convert(x: Array, dtype: Any, errors: RoundingErrors) -> Any:
     if errors.sizes is None or not is_inexact(x.dtype):
         return x.astype(dtype)
     narrower = np.finfo(dtype).eps > np.finfo(x.dtype).eps
-    return errors.add(x, np.abs(x)) if narrower else x
+    return errors.add(x, errors.measure(x)) if narrower else x
 
 
 def pass_back(
@@ -239,10 +246,17 @@ def pass_back(
     outputs: Sequence[Array],
     cotangents: Sequence[Array | None],
     errors: RoundingErrors = EXACTLY,
+    wanted: Sequence[bool] | None = None,
 ) -> list[Any]:
-    """The cotangent of every operand from those of the results; None: no derivative."""
+    """The cotangent of every operand from those of the results; None: no derivative.
+
+    It is None, too, where sums, products and quotients have operands that are not `wanted`. The
+    errors of products of matrices are not added: `measure_products` has their magnitudes.
+    """
     name, params = equation.name, equation.params
     ct, y = cotangents[0], outputs[0]
+    if wanted is None:
+        wanted = [True] * len(given)
     errors = errors.in_precision(equation.dtypes[0])
     if name == "transpose" and ct is not None:
         order = [0, *(axis + 1 for axis in np.argsort(params["permutation"]))]
@@ -253,17 +267,19 @@ def pass_back(
         return [np.conj(ct)]
     if has_slope(name, given[0]) and ct is not None:
         q = multiply(equation, ct, UNARY[name][1](given[0], y))
-        return [errors.add(q, 2 * np.abs(q))]
+        return [errors.add(q, 2 * errors.measure(q)) if errors.sizes is not None else q]
     if name in BINARY and ct is not None:
         x1, x2 = (align(x, ct.ndim - 1) for x in given)
-        slopes = [slope(x1, x2, y) for slope in BINARY[name][1:]]
         exact = name[:3] in {"add", "sub"} or name == "complex"
-        passed = [multiply(equation, ct, slope) for slope in slopes]
-        pairs = zip(passed, given, strict=True)
-        return [sum_to_shape(each, x, errors, exact) for each, x in pairs]
+        return [
+            sum_to_shape(multiply(equation, ct, slope(x1, x2, y)), x, errors, exact)
+            if each
+            else None
+            for slope, x, each in zip(BINARY[name][1:], given, wanted, strict=True)
+        ]
     if name == "integer_pow" and ct is not None:
         q = multiply(equation, ct, slope_of_integer_power(given[0], params["y"]))
-        return [errors.add(q, 2 * np.abs(q))]
+        return [errors.add(q, 2 * errors.measure(q)) if errors.sizes is not None else q]
     if name == "convert_element_type":
         return [ct]
     if name.startswith("reduce_") and ct is not None and name[7:] in {"sum", "max", "min"}:
@@ -276,15 +292,7 @@ def pass_back(
         chosen = given[0] == extreme
         return [kept * chosen / chosen.sum(axis=axes, keepdims=True)]
     if name == "dot_general" and ct is not None:
-        left, right, back = matrices(equation, *given)
-        stacked = ct.reshape(len(ct), left.shape[1], left.shape[2], right.shape[3])
-        left_T, right_T = left.swapaxes(2, 3), right.swapaxes(2, 3)
-        pair = [stacked @ right_T, left_T @ stacked]
-        if errors.sizes is not None:
-            sizes = [abs(stacked) @ abs(right_T), abs(left_T) @ abs(stacked)]
-            terms = stacked.shape[3], stacked.shape[2]
-            pair = [errors.add(q, n**0.5 * m) for q, n, m in zip(pair, terms, sizes, strict=True)]
-        return [back(0, pair[0]), back(1, pair[1])]
+        return multiply_back(equation, given, ct, wanted)
     if name == "concatenate" and ct is not None:
         axis = params["dimension"] + 1
         ends = np.cumsum([x.shape[axis] for x in given])[:-1]
@@ -308,6 +316,35 @@ def multiply(equation: Operation, ct: Array, slope: Any) -> Array:
     """Multiply a cotangent by a slope; one of zero stays zero where the operation keeps zeros."""
     passed = np.asarray(ct * slope)
     return np.where(ct == 0, 0.0, passed) if equation.keeps_zeros else passed  # (N7)
+
+
+def multiply_back(
+    equation: Operation, given: Sequence[Array], ct: Array, wanted: Sequence[bool]
+) -> list[Any]:
+    """The cotangents of both factors of a dot_general."""
+    left, right, back = matrices(equation, *given)
+    stacked = ct.reshape(len(ct), left.shape[1], left.shape[2], right.shape[3])
+    of_left = back(0, stacked @ right.swapaxes(2, 3)) if wanted[0] else None
+    return [of_left, back(1, left.swapaxes(2, 3) @ stacked) if wanted[1] else None]
+
+
+def measure_products(
+    equation: Operation,
+    given: Sequence[Array],
+    ct: Array,
+    errors: RoundingErrors,
+    wanted: Sequence[bool],
+) -> list[Any]:
+    """The magnitudes of the rounding errors in the cotangents of both factors of a dot_general."""
+    sizes = [errors.measure(x) for x in given]
+    found = multiply_back(equation, sizes, errors.measure(ct), wanted)
+    left, right, _ = matrices(equation, *sizes)
+    coarser, terms = errors.compare_unit(equation.dtypes[0]), (right.shape[3], left.shape[2])
+    for operand, n in enumerate(terms):
+        if wanted[operand]:
+            scale = n**0.5 if coarser is None else n**0.5 * align(coarser, found[operand].ndim - 1)
+            found[operand] = scale * found[operand]
+    return found
 
 
 def slope_of_integer_power(x: Array, y: int) -> Any:
@@ -334,8 +371,12 @@ def sum_to_shape(ct: Array, x: Array, errors: RoundingErrors, exact: bool) -> Ar
         if not shape or (shape[axis] == 1 and ct.shape[axis + 1] > 1)
     )
     if not met:
-        return np.asarray(ct if exact else errors.add(ct, 2 * np.abs(ct)))
-    q, m = (np.sum(c, axis=met, keepdims=bool(shape)) for c in (ct, np.abs(ct)))
+        known = exact or errors.sizes is None
+        return np.asarray(ct if known else errors.add(ct, 2 * errors.measure(ct)))
+    q = np.sum(ct, axis=met, keepdims=bool(shape))
+    if errors.sizes is None:
+        return np.asarray(q)
+    m = np.sum(errors.measure(ct), axis=met, keepdims=bool(shape))
     terms = prod(ct.shape[axis] for axis in met)
     return np.asarray(errors.add(q, (2 + terms**0.5) * m))
 
@@ -351,16 +392,16 @@ def move_back(moved: Array, given: Sequence[Array], ct: Array, errors: RoundingE
     flat, size = ct.reshape(len(ct), -1), prod(shape)
 
     def collected(numbers: Array) -> Array:
-        offsets = np.arange(len(ct))[:, None] * size + moved
+        offsets = np.arange(len(numbers))[:, None] * size + moved
         if np.iscomplexobj(numbers):
             return np.asarray(collected(numbers.real) + 1j * collected(numbers.imag))
-        total = np.bincount(offsets.ravel(), numbers.ravel(), minlength=len(ct) * size)
-        return total.reshape(len(ct), *shape)
+        total = np.bincount(offsets.ravel(), numbers.ravel(), minlength=len(numbers) * size)
+        return total.reshape(len(numbers), *shape)
 
     copies = len(moved) / max(1, size)
     q = collected(flat)
-    if copies > 1:
-        q = errors.add(q, copies**0.5 * collected(np.abs(flat)))
+    if copies > 1 and errors.sizes is not None:
+        q = errors.add(q, copies**0.5 * collected(errors.measure(flat)))
     return [q, *rest]
 
 

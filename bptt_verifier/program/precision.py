@@ -25,6 +25,10 @@ from bptt_verifier.tolerance.noise import UNOPTIMISED
 REACHED = 20_000  # objects among which the arrays of a loss are sought, the nearest first
 PACKAGES = ("site-packages", "dist-packages")  # folders of what is installed
 COMPILED = type(jax.jit(lambda: None))
+# Fusion copies an operation into each kernel that reads it. In long traces, such as those of
+# unrolled loops, the copies take most of the compilation; in short ones fewer kernels take less.
+UNFUSED = UNOPTIMISED | {"xla_disable_hlo_passes": "fusion"}
+LONG = 1000  # operations
 # The operations whose derivative asks which operand equals the result.
 EXTREMA = frozenset("eq max min reduce_max reduce_min cummax cummin".split())
 
@@ -120,9 +124,10 @@ def compile_gradient(
 
         if shapes not in compiled:
             differentiated = jax.value_and_grad(transform(in_order), has_aux=True)
-            function = jax.jit(differentiated, compiler_options=UNOPTIMISED)
-            traced = function.trace(values)
-            compiled[shapes] = traced.lower().compile(), has_extremum(traced.jaxpr.jaxpr)
+            traced = jax.jit(differentiated).trace(values)
+            jaxpr = traced.jaxpr.jaxpr
+            options = UNFUSED if count_operations(jaxpr) > LONG else UNOPTIMISED
+            compiled[shapes] = traced.lower().compile(options), has_extremum(jaxpr)
         run, extremum = compiled[shapes]
         (value, decided), slopes = run(values)
         if extremum and np.isfinite(value) and not all(np.isfinite(g).all() for g in slopes):
@@ -142,6 +147,12 @@ def has_extremum(jaxpr: Any) -> bool:
         equation.primitive.name in EXTREMA or any(map(has_extremum, list_inner(equation)))
         for equation in jaxpr.eqns
     )
+
+
+def count_operations(jaxpr: Any) -> int:
+    """Count the operations of a jaxpr, and of those inside it."""
+    inner = (each for equation in jaxpr.eqns for each in list_inner(equation))
+    return len(jaxpr.eqns) + sum(map(count_operations, inner))
 
 
 def list_inner(equation: Any) -> list[Any]:

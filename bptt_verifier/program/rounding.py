@@ -14,49 +14,80 @@ class RoundingErrors(NamedTuple):
 
     `units` are the unit roundoffs that the samples imitate, `sizes` the units of their errors,
     which may be larger. Samples with the same number in `draws` get the same random numbers.
+    `exact` is true if the last sample has no errors; magnitudes are then taken from it alone.
     """
 
     sizes: Array | None = None
     units: Array | None = None
     draws: Array | None = None
     rng: np.random.Generator | None = None
+    exact: bool = False
+
+    def measure(self, q: Any) -> Any:
+        """The magnitudes of numbers: of their exact sample if there is one, else of each sample.
+
+        Errors are small parts of what they are added to, so the magnitudes of the others differ
+        from these by as small parts.
+        """
+        return np.abs(q[-1:] if self.exact else q)
 
     def in_precision(self, dtype: Any) -> "RoundingErrors":
         """Adapt the errors to values of this dtype: coarser ones round more, integers never."""
-        if self.sizes is None or self.units is None or not is_inexact(dtype):
+        if self.sizes is None or not is_inexact(dtype):
             return EXACTLY
-        unit = find_unit(np.dtype(dtype))
-        if unit <= self.units.min():
-            return self
-        return self._replace(sizes=self.sizes * np.maximum(1.0, unit / self.units))
+        coarser = self.compare_unit(dtype)
+        return self if coarser is None else self._replace(sizes=self.sizes * coarser)
 
-    def add(self, q: Any, magnitude: Any, most: Any = None) -> Any:
+    def compare_unit(self, dtype: Any) -> Array | None:
+        """How many times as much values of this dtype round in each sample; None if they do not."""
+        assert self.units is not None
+        unit = find_unit(np.dtype(dtype))
+        return None if unit <= self.units.min() else np.maximum(1.0, unit / self.units)
+
+    def add(self, q: Any, magnitude: Any, most: Any = None, *, several: bool = False) -> Any:
         """Add an error of this magnitude, in units of the roundoff, to each sample of `q` (N1).
 
         The error of a complex number is in both of its parts. Errors above `most` are left out.
+        `several` independent errors have the root of the sum of their squares as their magnitude.
         """
         if self.sizes is None or not is_inexact(np.asarray(q).dtype):
             return q
+        assert self.draws is not None
         sizes = align(self.sizes, np.ndim(q) - 1)
-        xi = self.draw_signed(np.shape(q)[1:])
-        if np.iscomplexobj(q):
-            xi = xi + 1j * self.draw_signed(np.shape(q)[1:])
-        error = sizes * magnitude
+        magnitude = exclude_infinities(magnitude)
         if most is not None:
-            error = np.where(error <= most, error, 0.0)
-        elif not np.isfinite(error.sum()):  # an infinity, as a mask puts in, is exact
-            error = np.where(np.isfinite(error), error, 0.0)
-        noise = xi * error
+            magnitude = np.where(sizes * magnitude <= most, magnitude, 0.0)
+        noise = self.draw_errors(np.shape(q), magnitude, several)
+        if np.iscomplexobj(q):
+            noise = noise + 1j * self.draw_errors(np.shape(q), magnitude, several)
+        noise *= sizes
         return np.add(noise, q, out=noise)
 
-    def draw_signed(self, shape: tuple[int, ...]) -> Array:
-        """Draw numbers in [−1, 1] of this shape for each sample."""
+    def draw_errors(self, shape: tuple[int, ...], magnitude: Any, several: bool) -> Any:
+        """Draw an error of this magnitude for each sample of numbers of this shape."""
+        assert self.draws is not None
+        xi = self.draw_signed(shape[1:], several)
+        if np.ndim(magnitude) == len(shape) and len(magnitude) > 1:  # that of each sample
+            return xi[self.draws] * magnitude
+        return (xi * magnitude)[self.draws]
+
+    def draw_signed(self, shape: tuple[int, ...], several: bool = False) -> Array:
+        """Draw numbers in [−1, 1] of this shape for each draw.
+
+        A sum of several such numbers is nearly normal. One of the same variance is drawn instead.
+        """
         assert self.rng is not None
         assert self.draws is not None
-        numbers: Array = self.rng.random((int(self.draws.max()) + 1, *shape), np.float32)
+        shape = (int(self.draws.max()) + 1, *shape)
+        numbers: Array
+        if several:
+            numbers = self.rng.standard_normal(shape, np.float32)
+            numbers *= np.float32(3**-0.5)  # (N7)
+            return numbers
+        numbers = self.rng.random(shape, np.float32)
         numbers *= 2
         numbers -= 1
-        return numbers[self.draws]
+        return numbers
 
     def draw_salts(self) -> Array:
         """Draw a seed for each sample, for errors that JAX adds."""
@@ -66,6 +97,27 @@ class RoundingErrors(NamedTuple):
 
 
 EXACTLY = RoundingErrors()
+
+
+class Pending(NamedTuple):
+    """The errors of a number that are not drawn yet: their magnitude together, and how many."""
+
+    magnitude: Array
+    number: int
+
+    def join(self, other: "Pending | None") -> "Pending":
+        """Join independent errors, of which the squares add."""
+        if other is None:
+            return self
+        together = np.hypot(self.magnitude, other.magnitude)  # (N7)
+        return Pending(together, self.number + other.number)
+
+
+def exclude_infinities(magnitude: Any) -> Any:
+    """Put zero for magnitudes that are not finite: an infinity, as a mask puts in, is exact."""
+    if np.isfinite(magnitude.sum()):
+        return magnitude
+    return np.where(np.isfinite(magnitude), magnitude, 0.0)
 
 
 @cache

@@ -334,17 +334,17 @@ def forward(
             results = evaluate(equation, [values[slot] for slot in equation.inputs], errors)
             if number in bounds:  # (N1)
                 (result,) = results
-                results = [errors.add(result, np.full_like(result, bounds[number]))]
+                results = [errors.add(result, np.full((1, *result.shape[1:]), bounds[number]))]
             for slot, result in zip(equation.outputs, results, strict=True):
                 values[slot] = result
             # A derivation may use a term only through its sum with a constant, as h (1 − h) does
             # for a sigmoid. Then the digits that the sum rounds away are missing from the
             # derivative, too. Where all its digits are missing, the derivation cannot use it so.
             if errors.sizes is not None and equation.name in {"add", "sub"}:
-                total = np.abs(results[0])
+                total = errors.measure(results[0])
                 for slot, other in zip(equation.inputs, reversed(equation.inputs), strict=True):
                     if other in program.constants and total.shape[1:] == values[slot].shape[1:]:
-                        most = np.abs(values[slot]) / 8
+                        most = errors.measure(values[slot]) / 8
                         values[slot] = errors.add(values[slot], total, most)
     return values
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import MUTED, Failure, attempt, copies, type_name
+from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
@@ -479,9 +480,10 @@ def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
     # The buffers of a loss in plain NumPy may be coarser than what it returns.
     noise = float(np.max(known.allowed.get("loss", 0.0))) if model.in_numpy else 0.0
     seed = case.point.number
-    doubt = contradict_entries(in_numpy, point, known, seed, noise)
-    if doubt is None and model.in_numpy:  # every entry, as code may lose a part of the trace
-        doubt = contradict_signs(in_numpy, point, known, seed, noise)
+    with use_one_thread():
+        doubt = contradict_entries(in_numpy, point, known, seed, noise)
+        if doubt is None and model.in_numpy:  # every entry, as code may lose a part of the trace
+            doubt = contradict_signs(in_numpy, point, known, seed, noise)
     if doubt is not None and model.by_autograd:
         doubt = doubt.replace("jax.grad", "torch.autograd")
         doubt += " Where the loss uses detach, item or no_grad, autograd gives another derivative."

@@ -482,3 +482,92 @@ def test_a_result_that_stays_where_the_true_one_moves_has_lost_its_digits(
 
     found = weigh(attempt, subject(), attempt(CASE), ["w"], 10)
     assert found.fails is not is_rounding
+
+
+def weigh_near(
+    near: Any,
+    *,
+    here: Any = (1.0, 0.0),
+    wide: Any = (1.0, 0.0),
+    allowed: Any = (1e-16, 1e-9),
+    true: Any = (1.0, 1.0),
+    moves: tuple[float, float] = (0.0, 0.0),
+    answers: int = NEIGHBOURS,
+) -> tuple[bool, bool]:
+    """Whether the errors of two entries are called rounding, and near neighbours were asked.
+
+    The errors are `here` at the point, scatter by `wide` around zero at the usual neighbours, and
+    are `near` at all near ones, where the true result moves by the first of `moves`, and the
+    submission's by the second.
+    """
+    asked = set[float]()
+
+    def attempt(case: Any) -> Any:
+        number, distance = case.point or (0, 0.0)
+        asked.add(distance)
+        if distance == NEAR and number >= answers:
+            return None
+        moved, values = ALTERNATING[number], np.array(true)
+        error = {0.0: np.array(here), NEAR: np.array(near)}.get(distance, moved * np.array(wide))
+        both = [moved * move if distance == NEAR else 0.0 for move in moves]
+        return state_compared(
+            {"w": values + both[1] + error}, {"w": values + both[0]}, {"w": np.array(allowed)}
+        )
+
+    found = weigh(attempt, subject(), attempt(CASE), ["w"], 10)
+    return not found.fails, NEAR in asked
+
+
+# The submission's largest number at the point is 2, and the spacing there 2⁻⁵¹. Errors that are
+# alike at near neighbours may be that large, and eight times as large is not beyond doubt yet.
+SPACING = 2.0**-51
+
+
+@pytest.mark.parametrize(
+    ("mean", "is_rounding"), [(8 * SPACING, True), (8.5 * SPACING, False), (0.5, False)]
+)
+def test_a_mean_near_the_point_is_a_mistake_from_more_than_eight_limits_on(
+    mean: float, is_rounding: bool
+) -> None:
+    assert weigh_near([mean, 0.0]) == (is_rounding, True)
+
+
+@pytest.mark.parametrize(("mean", "is_rounding"), [(2.0**-10, True), (1.001 * 2.0**-10, False)])
+def test_a_mean_near_the_point_may_be_all_that_is_allowed(mean: float, is_rounding: bool) -> None:
+    assert weigh_near([mean, 0.0], allowed=[2.0**-10, 1e-9]) == (is_rounding, True)
+
+
+@pytest.mark.parametrize(("answers", "is_rounding"), [(8, False), (7, True), (6, True)])
+def test_half_of_the_near_neighbours_are_enough_to_take_an_explanation_back(
+    answers: int, is_rounding: bool
+) -> None:
+    assert weigh_near([0.5, 0.0], answers=answers) == (is_rounding, True)
+
+
+@pytest.mark.parametrize(("share", "is_rounding"), [(0.375, True), (0.5, False), (1.0, False)])
+def test_a_result_that_moves_half_as_far_as_the_true_one_has_not_lost_its_digits(
+    share: float, is_rounding: bool
+) -> None:
+    step = 2.0**-12
+    assert weigh_near([0.5, 0.0], moves=(step, share * step)) == (is_rounding, True)
+
+
+def test_wide_scatter_is_that_beyond_a_part_of_the_largest_entry_in_any_entry() -> None:
+    """2⁻⁶ of the largest true entry is compared with the largest error that is allowed."""
+    # The largest entry is 1, the smallest 2⁻³⁰; what is allowed in the second stays below 2⁻⁶.
+    small = {"true": [1.0, 2.0**-30], "allowed": [1e-9, 1e-16]}
+    assert weigh_near([0.5, 0.0], **small) == (False, True)
+    # 2⁻⁶ of the smallest entry would be less than what the bound allows.
+    assert weigh_near([0.5, 0.0], true=[1.0, 2.0**-30], allowed=[1e-9, 2.0**-30]) == (False, True)
+
+
+def test_scatter_up_to_that_part_of_the_largest_entry_is_not_wide() -> None:
+    # The scatter of the first entry explains 7.4 · 2⁻⁹; the second has what its bound allows.
+    explained = weigh_near(
+        [0.5, 0.0], here=[2.0**-7, 0.0], wide=[2.0**-9, 0.0], allowed=[2.0**-8, 2.0**-6]
+    )
+    assert explained == (True, False)
+    in_proportion = weigh_near(
+        [0.5, 0.0], here=[2.0**-7, 0.0], wide=[2.0**-8, 0.0], allowed=[1e-9, 1e-9], true=[4.0, 1.0]
+    )
+    assert in_proportion == (True, False)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.mistakes import own_models as own_hypotheses
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake, can_merge, merge
 from bptt_verifier.mistakes.other_names import add_names
@@ -278,6 +279,25 @@ def test_a_mistake_that_makes_no_sense_in_a_program_explains_nothing() -> None:
         assert np.isnan(found[1]).all()
         np.testing.assert_array_equal(found[[0, 2, 3]], alone[name])
     assert explained == [frozenset()]
+
+
+def test_a_sweep_has_no_more_rows_than_the_cache_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_hypotheses, "IN_CACHE", 9)  # the largest array has four numbers
+    known, swept = make_known(), list[int]()
+    assert known.batch == 256
+
+    def sweep(program: Any, values: Any, rows: Any) -> Any:
+        swept.append(len(rows))
+        return backward(program, values, rows)
+
+    monkeypatch.setattr(own_hypotheses, "backward", sweep)
+    with use_float64():
+        made = [(each,) for each in next(iter(known.tiers))][:5]
+        rows = known.sweep_rows(known.evidence[0], made)
+        alone = [known.sweep_all(known.evidence[0], [each]) for each in made]
+    assert swept == [2, 1, 2, *[1] * 5]
+    for name, found in rows.items():
+        np.testing.assert_array_equal(found, np.concatenate([each[name] for each in alone]))
 
 
 def test_single_mistakes_are_swept_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, find_unit
+from bptt_verifier.program.rounding import EXACTLY, Pending, RoundingErrors, find_unit
 
 SIZES = np.array([2.0**-20, 2.0**-20, 2.0**-23])
 
@@ -82,3 +82,43 @@ def test_samples_of_one_draw_have_one_salt_and_others_none_alike() -> None:
     salts = round_in(np.ones(301), draws=[*range(300), 0]).draw_salts().tolist()
     assert len({*salts}) == 300
     assert salts[300] == salts[0]
+
+
+def test_magnitudes_are_those_of_the_exact_sample_where_there_is_one() -> None:
+    q = np.array([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0]])
+    errors = round_in()
+    assert errors.measure(q).tolist() == np.abs(q).tolist()
+    assert errors._replace(exact=True).measure(q).tolist() == [[5.0, 6.0]]
+
+
+def test_magnitudes_may_differ_between_samples() -> None:
+    q, magnitude = np.zeros((3, 200)), np.array([1.0, 0.0, 8.0])[:, None] * np.ones(200)
+    found = np.abs(round_in().add(q, magnitude) / SIZES[:, None]).max(axis=1)
+    assert (found <= [1, 0, 8]).all()
+    assert (found >= [0.9, 0, 7.2]).all()
+
+
+def test_a_number_of_one_sample_gets_the_errors_of_all() -> None:
+    found = round_in().add(np.full((1, 5), 2.0), np.ones((1, 5)))
+    assert found.shape == (3, 5)
+    assert len({*found.ravel().tolist()}) == 15
+
+
+def test_several_errors_are_normal_and_have_the_variance_of_one() -> None:
+    """A uniform error has the variance 1/3, and at most 1; of normal ones, 8 % are larger.
+
+    4000 numbers of a variance have a mean square within 10 % of it, four standard deviations.
+    """
+    ones = np.ones((1, 4000))
+    for several in (False, True):
+        share = round_in().add(0 * ones, ones, several=several)[0] / SIZES[0]
+        assert abs(3 * np.mean(share**2) - 1) < 0.1
+        assert 0.06 * several <= np.mean(np.abs(share) > 1) <= 0.11 * several
+
+
+def test_the_squares_of_pending_errors_add_and_so_do_their_numbers() -> None:
+    one = Pending(np.array([[3.0, 0.0, 3e-200]]), 1)
+    assert one.join(None) is one
+    magnitude, number = one.join(Pending(np.array([[4.0, 2.0, 4e-200]]), 2))
+    np.testing.assert_allclose(magnitude, [[5.0, 2.0, 5e-200]])
+    assert number == 3

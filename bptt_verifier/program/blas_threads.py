@@ -1,0 +1,38 @@
+"""The threads of NumPy's products of matrices: one, where there are many small products.
+
+The OpenBLAS of NumPy's wheels shares out complex products of a few thousand entries already. Its
+threads then wait for each other, and take many times the time of one, above all on a busy machine.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+GET, SET = "scipy_openblas_get_num_threads64_", "scipy_openblas_set_num_threads64_"
+
+
+def find_function(name: str) -> Callable[..., Any] | None:
+    """Find a function of the library that NumPy is linked to; None in another library."""
+    extension = getattr(getattr(np, "_core", None), "_multiarray_umath", None)
+    try:
+        return getattr(ctypes.CDLL(extension.__file__), name, None)  # type: ignore[union-attr]
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+@contextmanager
+def use_one_thread() -> Iterator[None]:
+    """Compute NumPy's products in one thread; a library other than OpenBLAS keeps its threads."""
+    get, set_to = find_function(GET), find_function(SET)
+    if get is None or set_to is None:
+        yield
+        return
+    before = get()
+    set_to(1)
+    try:
+        yield
+    finally:
+        set_to(before)

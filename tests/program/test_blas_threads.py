@@ -1,0 +1,66 @@
+"""One thread for NumPy's products, where its library can be told so."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.program import blas_threads
+from bptt_verifier.program.blas_threads import GET, SET, find_function, use_one_thread
+from bptt_verifier.reference.own_loss import prepare
+
+get, set_to = find_function(GET), find_function(SET)
+by_openblas = pytest.mark.skipif(get is None, reason="NumPy's library is not its OpenBLAS")
+
+
+@by_openblas
+def test_products_have_one_thread_inside_and_as_many_as_before_outside() -> None:
+    assert get is not None
+    assert set_to is not None
+    usual = get()
+    try:
+        set_to(2)
+        with use_one_thread():
+            assert get() == 1
+        assert get() == 2
+        with pytest.raises(ZeroDivisionError), use_one_thread():
+            raise ZeroDivisionError
+        assert get() == 2
+    finally:
+        set_to(usual)
+
+
+@by_openblas
+def test_complex_steps_are_taken_in_one_thread() -> None:
+    assert get is not None
+    assert set_to is not None
+    usual, seen = get(), set[int]()
+
+    def loss(p: Any, xp: Any) -> Any:
+        if np.iscomplexobj(p["a"]):
+            seen.add(get())
+        return xp.sum(xp.sin(p["a"]))
+
+    try:
+        set_to(2)
+        model = prepare(loss, {"a": np.ones(3)}, cases=2)
+        assert (model.refusal, seen, get()) == (None, {1}, 2)
+    finally:
+        set_to(usual)
+
+
+@pytest.mark.parametrize("missing", [GET, SET])
+def test_another_library_keeps_its_threads(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas_threads, missing_name(missing), "no_such_function")
+    assert find_function("no_such_function") is None
+    with use_one_thread():
+        assert get is None or get() >= 1
+
+
+def missing_name(function: str) -> str:
+    return "GET" if function == GET else "SET"
+
+
+def test_a_numpy_without_that_module_has_no_such_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(np, "_core")
+    assert find_function(GET) is None
