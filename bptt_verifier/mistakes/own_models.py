@@ -81,9 +81,14 @@ class OwnHypotheses:
     """The mistakes in the operations of a loss and in single gradients."""
 
     def __init__(
-        self, program: Program, evidence: Sequence[Evidence], record: Record | None = None
+        self,
+        program: Program,
+        evidence: Sequence[Evidence],
+        record: Record | None = None,
+        holds: Callable[[OperationMistake], bool] = lambda made: True,
     ) -> None:
         self.program, self.record = program, record
+        self.holds = holds  # elsewhere, of a mistake that explains all numbers of this evidence
         self.structure = structure(program)
         self.evidence = evidence
         self.names = tuple(program.leaves)
@@ -380,7 +385,7 @@ class OwnHypotheses:
 
     def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
         """Choose the first with a specific name, and state the other names that explain as much."""
-        every = sorted(made, key=self.is_generic)
+        every = sorted(filter(self.holds, made), key=self.is_generic)
         if first is None:
             if not every:
                 return None
