@@ -6,7 +6,7 @@ import numpy as np
 
 from bptt_verifier.judge.kernel_calls import Copy, KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase
-from bptt_verifier.judge.kernel_comparisons import Found
+from bptt_verifier.judge.kernel_comparisons import RESOLVED, Found
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.reference.pullbacks import Arrays
@@ -26,7 +26,7 @@ class Question(NamedTuple):
     `elsewhere` are the answers so far at other arguments or cotangents. `wrong` are the gradients
     that are known to be wrong, whose errors say little of their rounding. `precise` are those whose
     errors scatter as in the arguments' own format, and `noisy` those with noise that no rounding
-    makes.
+    makes. `undecided` tells whether errors leave a gradient without a verdict.
     """
 
     calls: KernelCalls
@@ -38,6 +38,7 @@ class Question(NamedTuple):
     wrong: frozenset[str] = frozenset()
     precise: frozenset[str] = frozenset()
     noisy: frozenset[str] = frozenset()
+    undecided: bool = False
 
     def ask(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
         """Ask at the case, with other arguments or cotangents; the answers are in float64."""
@@ -116,6 +117,10 @@ def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Que
     noises = {name: each.noise for name, each in found.nearest.gradients.items()}
     precise = frozenset(n for n, each in noises.items() if each.relative <= COARSE * each.unit)
     noisy = frozenset(found.noisy)
-    question = Question(calls, found.case, other, {}, tolerance, [], wrong, precise, noisy)
+    measured = found.gradients.values()
+    undecided = bool(found.unsure) or any(RESOLVED < m.resolution < np.inf for m in measured)
+    question = Question(
+        calls, found.case, other, {}, tolerance, [], wrong, precise, noisy, undecided
+    )
     answer = question.ask()
     return None if answer is None else question._replace(answer=answer)
