@@ -26,7 +26,8 @@ class Question(NamedTuple):
     `elsewhere` are the answers so far at other arguments or cotangents. `wrong` are the gradients
     that are known to be wrong, whose errors say little of their rounding. `precise` are those whose
     errors scatter as in the arguments' own format, and `noisy` those with noise that no rounding
-    makes. `undecided` tells whether errors leave a gradient without a verdict.
+    makes. `undecided` tells whether errors leave a gradient without a verdict, and `zero` are the gradients
+    that are zero to rounding.
     """
 
     calls: KernelCalls
@@ -39,6 +40,7 @@ class Question(NamedTuple):
     precise: frozenset[str] = frozenset()
     noisy: frozenset[str] = frozenset()
     undecided: bool = False
+    zero: frozenset[str] = frozenset()
 
     def ask(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
         """Ask at the case, with other arguments or cotangents; the answers are in float64."""
@@ -95,10 +97,20 @@ class Question(NamedTuple):
             with np.errstate(invalid="ignore"):
                 within = np.abs(found[name] - value) <= TWICE * factor * self.tolerance[name]
             if not np.all(within):
+                if name in self.zero and self.is_rounding(name, found[name] - value, factor):
+                    continue
                 return name
             if name in self.wrong and not rounded and self.changes(name, found, expected, factor):
                 return name
         return ""
+
+    def is_rounding(self, name: str, change: Array, factor: float) -> bool:
+        """Tell whether a change of a gradient of zeros is rounding of the terms that cancel in it.
+
+        In another order of sums, none of its digits is the same.
+        """
+        limit = LARGEST * TWICE * factor * self.imitate_sums(name)
+        return bool(np.isfinite(limit) and np.abs(change).max(initial=0.0) <= limit)
 
     def changes(self, name: str, found: Arrays, expected: Arrays, factor: float = 1.0) -> bool:
         """Tell whether a gradient changes by more than sums in another order explain."""
@@ -119,8 +131,9 @@ def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Que
     noisy = frozenset(found.noisy)
     measured = found.gradients.values()
     undecided = bool(found.unsure) or any(RESOLVED < m.resolution < np.inf for m in measured)
+    zero = frozenset(n for n, m in found.gradients.items() if not np.isfinite(m.resolution))
     question = Question(
-        calls, found.case, other, {}, tolerance, [], wrong, precise, noisy, undecided
+        calls, found.case, other, {}, tolerance, [], wrong, precise, noisy, undecided, zero
     )
     answer = question.ask()
     return None if answer is None else question._replace(answer=answer)
