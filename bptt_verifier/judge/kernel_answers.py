@@ -26,8 +26,8 @@ class Question(NamedTuple):
     `elsewhere` are the answers so far at other arguments or cotangents. `wrong` are the gradients
     that are known to be wrong, whose errors say little of their rounding. `precise` are those whose
     errors scatter as in the arguments' own format, and `noisy` those with noise that no rounding
-    makes. `undecided` tells whether errors leave a gradient without a verdict, and `zero` are the gradients
-    that are zero to rounding.
+    makes. `undecided` tells whether errors leave a gradient without a verdict, and `zero` are the
+    gradients that are zero to rounding.
     """
 
     calls: KernelCalls
@@ -97,26 +97,32 @@ class Question(NamedTuple):
             with np.errstate(invalid="ignore"):
                 within = np.abs(found[name] - value) <= TWICE * factor * self.tolerance[name]
             if not np.all(within):
-                if name in self.zero and self.is_rounding(name, found[name] - value, factor):
+                if name in self.zero and self.is_rounding(found[name] - value, factor):
                     continue
                 return name
             if name in self.wrong and not rounded and self.changes(name, found, expected, factor):
                 return name
         return ""
 
-    def is_rounding(self, name: str, change: Array, factor: float) -> bool:
+    def is_rounding(self, change: Array, factor: float) -> bool:
         """Tell whether a change of a gradient of zeros is rounding of the terms that cancel in it.
 
-        In another order of sums, none of its digits is the same.
+        In another order of sums, none of its digits is the same. The terms are unknown, and taken
+        to be as large as the largest gradient.
         """
-        limit = LARGEST * TWICE * factor * self.imitate_sums(name)
-        return bool(np.isfinite(limit) and np.abs(change).max(initial=0.0) <= limit)
+        units = LARGEST * factor * (SAME_IN_HALF if self.is_coarse else SAME)
+        largest = max(map(self.find_size, self.answer))
+        return bool(np.abs(change).max(initial=0.0) <= units * largest)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Tell whether an argument has 16 bits."""
+        return any(is_half(value.dtype) for value in self.case.point.values())
 
     def changes(self, name: str, found: Arrays, expected: Arrays, factor: float = 1.0) -> bool:
         """Tell whether a gradient changes by more than sums in another order explain."""
         change = np.abs(found[name] - expected[name])
-        coarse = any(is_half(value.dtype) for value in self.case.point.values())
-        limit = factor * (SAME_IN_HALF if coarse else SAME) * self.find_size(name)
+        limit = factor * (SAME_IN_HALF if self.is_coarse else SAME) * self.find_size(name)
         return not (
             root_mean_square(change) <= limit and change.max(initial=0.0) <= LARGEST * limit
         )
