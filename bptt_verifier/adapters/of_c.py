@@ -36,7 +36,7 @@ class Parameter(NamedTuple):
 
 
 def from_c(library: str | Path, symbol: str, signature: str, *, zeroed: bool = False) -> Kernel:
-    """Make a kernel of a C function, from the parameters that its prototype lists.
+    """Make a kernel of a C function, from a signature that lists its parameters.
 
     `signature` is, for example, `"const float *x, const float *dy, float *dx, int T = x[0]"`:
     pointers to const are the leaves of the arguments, then those of the cotangents, in order;
@@ -65,7 +65,7 @@ def from_c(library: str | Path, symbol: str, signature: str, *, zeroed: bool = F
 
 
 def read_signature(signature: str) -> list[Parameter]:
-    """Read the parameters of a C prototype. Raises SignatureError where one cannot be read."""
+    """Read the parameters of a C signature. Raises SignatureError where one cannot be read."""
     parameters = list[Parameter]()
     for text in signature.split(","):
         words = " ".join(text.replace("*", " *").split())

@@ -6,7 +6,7 @@ import numpy as np
 
 from bptt_verifier.judge.kernel_calls import Copy, KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase
-from bptt_verifier.judge.kernel_comparisons import Found
+from bptt_verifier.judge.kernel_comparisons import RESOLVED, Found
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.reference.pullbacks import Arrays
@@ -26,7 +26,8 @@ class Question(NamedTuple):
     `elsewhere` are the answers so far at other arguments or cotangents. `wrong` are the gradients
     that are known to be wrong, whose errors say little of their rounding. `precise` are those whose
     errors scatter as in the arguments' own format, and `noisy` those with noise that no rounding
-    makes.
+    makes. `undecided` tells whether errors leave a gradient without a verdict, and `zero` are the
+    gradients that are zero to rounding.
     """
 
     calls: KernelCalls
@@ -38,6 +39,8 @@ class Question(NamedTuple):
     wrong: frozenset[str] = frozenset()
     precise: frozenset[str] = frozenset()
     noisy: frozenset[str] = frozenset()
+    undecided: bool = False
+    zero: frozenset[str] = frozenset()
 
     def ask(self, point: Arrays | None = None, cotangents: Arrays | None = None) -> Any:
         """Ask at the case, with other arguments or cotangents; the answers are in float64."""
@@ -94,16 +97,32 @@ class Question(NamedTuple):
             with np.errstate(invalid="ignore"):
                 within = np.abs(found[name] - value) <= TWICE * factor * self.tolerance[name]
             if not np.all(within):
+                if name in self.zero and self.is_rounding(found[name] - value, factor):
+                    continue
                 return name
             if name in self.wrong and not rounded and self.changes(name, found, expected, factor):
                 return name
         return ""
 
+    def is_rounding(self, change: Array, factor: float) -> bool:
+        """Tell whether a change of a gradient of zeros is rounding of the terms that cancel in it.
+
+        In another order of sums, none of its digits is the same. The terms are unknown, and taken
+        to be as large as the largest gradient.
+        """
+        units = LARGEST * factor * (SAME_IN_HALF if self.is_coarse else SAME)
+        largest = max(map(self.find_size, self.answer))
+        return bool(np.abs(change).max(initial=0.0) <= units * largest)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Tell whether an argument has 16 bits."""
+        return any(is_half(value.dtype) for value in self.case.point.values())
+
     def changes(self, name: str, found: Arrays, expected: Arrays, factor: float = 1.0) -> bool:
         """Tell whether a gradient changes by more than sums in another order explain."""
         change = np.abs(found[name] - expected[name])
-        coarse = any(is_half(value.dtype) for value in self.case.point.values())
-        limit = factor * (SAME_IN_HALF if coarse else SAME) * self.find_size(name)
+        limit = factor * (SAME_IN_HALF if self.is_coarse else SAME) * self.find_size(name)
         return not (
             root_mean_square(change) <= limit and change.max(initial=0.0) <= LARGEST * limit
         )
@@ -116,6 +135,11 @@ def prepare_question(calls: KernelCalls, found: Found, other: KernelCase) -> Que
     noises = {name: each.noise for name, each in found.nearest.gradients.items()}
     precise = frozenset(n for n, each in noises.items() if each.relative <= COARSE * each.unit)
     noisy = frozenset(found.noisy)
-    question = Question(calls, found.case, other, {}, tolerance, [], wrong, precise, noisy)
+    measured = found.gradients.values()
+    undecided = bool(found.unsure) or any(RESOLVED < m.resolution < np.inf for m in measured)
+    zero = frozenset(n for n, m in found.gradients.items() if not np.isfinite(m.resolution))
+    question = Question(
+        calls, found.case, other, {}, tolerance, [], wrong, precise, noisy, undecided, zero
+    )
     answer = question.ask()
     return None if answer is None else question._replace(answer=answer)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verifier.judge.kernel_cases import KernelCase
-from bptt_verifier.problems.kernel_draws import is_mask
+from bptt_verifier.problems.kernel_draws import is_additive_mask, is_mask
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import convert_to_numpy
 from bptt_verifier.program.attempt import Failure, attempt
@@ -42,14 +42,15 @@ def find_ends(arrays: Mapping[str, Any], shape: tuple[int, ...]) -> Iterator[tup
     """Find the entries of a shape that are beyond the lengths, or outside the mask, of an argument.
 
     Lengths are integers, one for each index of one axis, that are at most another axis' size. A
-    mask holds zeros and ones, in the order of time: it begins or ends once along an axis.
+    mask holds zeros and ones, in the order of time: it begins or ends once along an axis. One that
+    is added to scores has zeros inside.
     """
     for label, given in arrays.items():
         values = attempt(convert_to_numpy, given)
         if isinstance(values, Failure) or not values.ndim:
             continue
         if ends_sequences(values):
-            outside = values.astype(np.float64) == 0
+            outside = (values.astype(np.float64) == 0) ^ is_additive_mask(values)
             for axes in permutations(range(len(shape)), values.ndim):
                 if values.shape == tuple(shape[k] for k in axes):
                     order = np.argsort(axes)

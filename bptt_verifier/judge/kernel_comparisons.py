@@ -37,6 +37,7 @@ SMALL = 32, 64  # times smaller arguments saturate no function: tanh at 12 has n
 # Times as large is a gradient, at most, that does not grow with smaller arguments: between 1.11, of
 # tanh at 12, and 2, of a normalisation.
 SETTLED = 1.5
+RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger factor on all of it
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 

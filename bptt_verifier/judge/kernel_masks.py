@@ -1,21 +1,23 @@
 """Masks among a kernel's floating arguments, for which it returns no gradient."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import prepare_cotangents
-from bptt_verifier.problems.kernel_draws import is_mask
+from bptt_verifier.problems.kernel_draws import is_additive_mask, is_mask
 from bptt_verifier.program.arguments import convert_to_numpy
 from bptt_verifier.program.attempt import USERS, Failure, attempt
 from bptt_verifier.tolerance.formats import is_floating
 
 
 def find_masks(every: Sequence[KernelCalls], seed: int) -> frozenset[str]:
-    """Find the masks for which a kernel returns None: they are data of it.
+    """Find the masks for which a kernel returns None, or zeros if they are added: its data.
 
-    A mask has zeros and one other number in one setting, and at most these in the others.
+    A mask has zeros and one other number in one setting, and at most these in the others. Zeros for
+    a mask that is multiplied may be a mistake, as for spikes; a score of −∞ is no variable.
     """
     leaves = [calls.arguments.leaves for calls in every]
     masks = {
@@ -27,6 +29,7 @@ def find_masks(every: Sequence[KernelCalls], seed: int) -> frozenset[str]:
             len(np.unique(other[name][other[name] != 0])) <= 1 for other in leaves if name in other
         )
     }
+    added = {n for each in leaves for n in masks if n in each and is_additive_mask(each[n])}
     for calls in every if masks else ():
         cotangents = prepare_cotangents(calls, None, seed)
         given = calls.arguments.rebuild(calls.arguments.leaves), calls.arrange(cotangents)
@@ -34,8 +37,18 @@ def find_masks(every: Sequence[KernelCalls], seed: int) -> frozenset[str]:
         found = attempt(calls.arguments.select, result)
         if isinstance(result, Failure) or isinstance(found, Failure):
             return frozenset()  # which the comparison tells
-        masks = {name for name in masks if found.get(name) is None}
+        masks = {name for name in masks if is_left_out(found.get(name), name in added)}
     return frozenset(masks if all(masks != each.keys() for each in leaves) else ())
+
+
+def is_left_out(gradient: Any, added: bool) -> bool:
+    """Tell whether the gradient of a mask is None, or zero of one that is added."""
+    if gradient is None:
+        return True
+    values = attempt(convert_to_numpy, gradient)
+    if isinstance(values, Failure) or values.dtype == object:
+        return False
+    return added and not values.astype(np.float64).any()
 
 
 def describe_masks(every: Sequence[KernelCalls]) -> Iterator[str]:
@@ -48,6 +61,6 @@ def describe_masks(every: Sequence[KernelCalls]) -> Iterator[str]:
     }
     for name in names:
         yield (
-            f"Your gradient for {name} is None, and {name} holds zeros and one other number: it is "
-            "taken for a mask, which is data."
+            f"Your gradient for {name} is None, or zero, and {name} holds zeros and one other "
+            "number: it is taken for a mask, which is data."
         )

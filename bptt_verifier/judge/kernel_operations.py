@@ -4,8 +4,8 @@ With fixed cotangents c, the inner product of c and the outputs is a loss, whose
 pull-back of c. The mistakes of a user's own model are tried in its operations.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from bptt_verifier.judge.kernel_comparisons import Found, find_result_dtype
 from bptt_verifier.judge.kernel_diagnosis import EXPLAINED, leaves_rounding
 from bptt_verifier.mistakes.effort import limit_effort
 from bptt_verifier.mistakes.evidence import Witness
-from bptt_verifier.mistakes.own_diagnosis import find_only_fit, find_single_mistake
+from bptt_verifier.mistakes.operation_mistakes import OperationMistake
+from bptt_verifier.mistakes.other_sizes import OtherSize, hold_at
+from bptt_verifier.mistakes.own_diagnosis import Fits, find_only_fit, find_single_mistake
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.precision import use_float64
@@ -31,37 +33,77 @@ SECONDS = 10.0  # for the search
 EVIDENT = 64  # times larger than what rounding may do is a mistake that can be told from others
 
 
-def find_wrong_operation(calls: KernelCalls, found: Found) -> tuple[Mistake, ...]:
+class Search(NamedTuple):
+    """What a mistake has to explain in one setting: the numbers of a kernel at some points.
+
+    `fits` judges its gradients by rounding in 16 bits; without it they are the kernel's to the
+    rounding of 32 or 64.
+    """
+
+    program: Program
+    witnesses: list[Witness]
+    fits: Fits | None
+
+    def find(self, holds: Callable[[OperationMistake], bool]) -> tuple[Mistake, ...]:
+        """Find the one mistake that explains the numbers, here and elsewhere."""
+        with use_float64(), np.errstate(all="ignore"):
+            if self.fits is None:
+                return find_single_mistake(self.program, self.witnesses, holds)
+            return find_only_fit(self.program, self.witnesses, self.fits, holds)
+
+
+def find_wrong_operation(
+    every: Sequence[KernelCalls], wrong: Sequence[Found]
+) -> tuple[Mistake, ...]:
     """Find the one mistake in an operation of the forward pass that gives a kernel's gradients.
 
-    Empty where none does, where noise hides too much, or where the operations are not known.
+    `wrong` are cases in which they are wrong, one of each setting, and `every` the calls of all
+    settings. The mistake is sought in the largest, where fewer say the same, and has to explain the
+    others as well. Empty where none does, where noise hides too much, or where the operations are
+    not known.
     """
+    order = sorted(wrong, key=lambda each: -sum(g[0].size for g in each.exact.values()))
+    with limit_effort(SECONDS):
+        found = attempt(find_in_settings, every, order)
+    if isinstance(found, Failure) or len(found) != 1:
+        return ()
+    where = str(found[0].details.get("file_line") or __file__)
+    return () if where.startswith(__file__) else tuple(found)
+
+
+def find_in_settings(every: Sequence[KernelCalls], wrong: Sequence[Found]) -> tuple[Mistake, ...]:
+    """Find the one mistake in an operation that explains the first case and all others."""
+    first, *others = (prepare_search(every[each.case.setting], each) for each in wrong)
+    if first is None:
+        return ()
+    with use_float64(), np.errstate(all="ignore"):
+        elsewhere = [OtherSize(*each) for each in others if each is not None]
+        holds = hold_at(elsewhere, first.program)
+    return first.find(holds)
+
+
+def prepare_search(calls: KernelCalls, found: Found) -> Search | None:
+    """Prepare the search at a case; None where operations are not known or noise hides too much."""
     pullback = calls.pullback
     if isinstance(pullback, TorchPullback):
         pullback = pullback.traced
     if not isinstance(pullback, JaxPullback) or not pullback.is_small:
-        return ()
+        return None
     coarse = any(is_half(found.submitted[name].dtype) for name in found.gradients)
-    search = find_beyond_noise if coarse else find_exactly
-    with limit_effort(SECONDS):
-        mistakes = attempt(search, calls, pullback, found)
-    if isinstance(mistakes, Failure) or len(mistakes) != 1:
-        return ()
-    where = str(mistakes[0].details.get("file_line") or __file__)
-    return () if where.startswith(__file__) else tuple(mistakes)
+    prepare = prepare_beyond_noise if coarse else prepare_exact
+    return prepare(calls, pullback, found)
 
 
-def find_exactly(calls: KernelCalls, pullback: JaxPullback, found: Found) -> tuple[Mistake, ...]:
-    """Find the mistake that gives all numbers of a kernel at some points.
+def prepare_exact(calls: KernelCalls, pullback: JaxPullback, found: Found) -> Search | None:
+    """Prepare the search for what gives all numbers of a kernel at some points.
 
-    Empty where an error is not far beyond rounding.
+    None where an error is not far beyond rounding.
     """
-    program = trace_product(pullback, found)
     witnesses: list[Witness] = []
     for case in draw_cases(found.case.setting, calls, found.case.cotangents, POINTS, 0):
         submitted = calls.ask(case.point, found.case.cotangents)
         if isinstance(submitted, Mistake):
-            return ()
+            return None
         exact = pullback.pull_back([case.point], [found.case.cotangents]).gradients
         reference = {name: g[0] for name, g in exact.items()}
         allowed = {}
@@ -70,16 +112,13 @@ def find_exactly(calls: KernelCalls, pullback: JaxPullback, found: Found) -> tup
             allowed[name] = np.full(g.shape, rounding)
             error = np.abs(submitted[name] - g).max(initial=0.0)
             if name in found.wrong and error < EVIDENT * allowed[name].max(initial=0.0):
-                return ()
+                return None
         witnesses.append(Witness(widen(case.point), submitted, reference, allowed, True))
-    with use_float64():
-        return find_single_mistake(program, witnesses)
+    return Search(trace_product(pullback, found), witnesses, None)
 
 
-def find_beyond_noise(
-    calls: KernelCalls, pullback: JaxPullback, found: Found
-) -> tuple[Mistake, ...]:
-    """Find the one mistake that leaves nothing but rounding of a kernel in 16 bits.
+def prepare_beyond_noise(calls: KernelCalls, pullback: JaxPullback, found: Found) -> Search | None:
+    """Prepare the search for what leaves nothing but rounding of a kernel in 16 bits.
 
     The kernel is asked at the neighbours of a point, with cotangents that stay.
     """
@@ -88,7 +127,7 @@ def find_beyond_noise(
     answers = [calls.ask(point, given) for point in points]
     submitted = [each for each in answers if not isinstance(each, Mistake)]
     if len(submitted) < len(points):
-        return ()
+        return None
     exact = pullback.pull_back(points, [given] * len(points)).gradients
     numbers = {name: np.stack([each[name] for each in submitted]) for name in exact}
     dtypes = {name: find_result_dtype(name, g, found.case) for name, g in numbers.items()}
@@ -107,9 +146,7 @@ def find_beyond_noise(
                 return False
         return True
 
-    program = trace_product(pullback, found)
-    with use_float64(), np.errstate(all="ignore"):
-        return find_only_fit(program, witnesses, fits)
+    return Search(trace_product(pullback, found), witnesses, fits)
 
 
 def explains_most(submitted: Array, expected: Array, exact: Array) -> bool:

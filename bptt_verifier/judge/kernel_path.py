@@ -11,7 +11,12 @@ from bptt_verifier.judge.conclusion import show_numbers, summarise_parameters
 from bptt_verifier.judge.kernel_answers import Question, prepare_question
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
-from bptt_verifier.judge.kernel_comparisons import OVERFLOW, Found, compare_kernel
+from bptt_verifier.judge.kernel_comparisons import (
+    OVERFLOW,
+    RESOLVED,
+    Found,
+    compare_kernel,
+)
 from bptt_verifier.judge.kernel_memory import OF_MEMORY, describe_indeterminacy, is_unwritten
 from bptt_verifier.judge.kernel_places import draw_map
 from bptt_verifier.judge.kernel_questions import EVERY, find_lazy_answer
@@ -25,7 +30,6 @@ from manual_bptt.inputs import require_at_least
 CASES = 3  # cases of each setting: the arguments given, and drawn ones
 SHOWN = 20  # entries of a row that a report shows
 VAGUE = frozenset(("unknown", "noise-beyond-rounding"))  # which say less than a failed question
-RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger factor on all of it
 
 
 def require_settings(functions: Mapping[str, Any], cases: int, seed: int) -> None:

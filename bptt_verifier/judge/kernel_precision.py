@@ -1,22 +1,17 @@
 """The precision that a kernel evidently computes in, and what its noise leaves to be seen."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from bptt_verifier.judge.kernel_calls import KernelCalls
-from bptt_verifier.judge.kernel_cases import Neighbours, draw_neighbours
 from bptt_verifier.judge.kernel_comparisons import Found
+from bptt_verifier.judge.kernel_formats import describe_formats
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.tolerance.formats import SIGNIFICANDS, is_half, round_significand
-from bptt_verifier.tolerance.projections import COARSE, Measurement, root_mean_square
+from bptt_verifier.tolerance.projections import Measurement, root_mean_square
 
-# Rounding the operands of all products once gives noise of the size of rounding the arguments once.
-EVIDENT = 0.25  # of that noise, at least, shows the format
 MOST = 0.9  # of the entries have the resolution that is stated for a single one
 TINY = 1e-300  # below any root mean square of a gradient that is not zero
-ONE_MORE = 3.0  # times one rounding of the result: several roundings of the same size
 
 
 def describe_kernel_precision(
@@ -31,9 +26,13 @@ def describe_kernel_precision(
     right = [each for each in right if each.gradients]
     if not right:
         return
+    # What is wrong elsewhere may scatter here as rounding in a coarser format does.
+    all_right = not any(each.wrong for each in found)
+    if all_right:
+        yield from describe_formats(every, right)
     yield describe_resolution(right)
-    if any(each.wrong for each in found):
-        return  # what is wrong elsewhere may scatter here as rounding in a coarser format does
+    if not all_right:
+        return
     explained = dict.fromkeys(n for each in right for n, m in each.gradients.items() if m.explained)
     if explained:
         yield (
@@ -55,21 +54,6 @@ def describe_kernel_precision(
         yield (
             f"The errors of the gradients are {np.median(known):.2g} times those of rounding the "
             f"exact gradients once (root mean square; {min(known):.2g} to {max(known):.2g})."
-        )
-    coarse = [each for each in right if is_coarse(each)]
-    if coarse:
-        yield from describe_coarse_format(every[coarse[0].case.setting], coarse[0])
-        return
-    halves = [
-        m.noise.of_rounding
-        for each in right
-        for name, m in each.gradients.items()
-        if is_half(each.submitted[name].dtype)
-    ]
-    if halves and np.median(halves) >= ONE_MORE:
-        yield (
-            "Sums or states inside are evidently rounded to 16 bits; random errors of this size "
-            "cannot be told from that."
         )
 
 
@@ -140,44 +124,3 @@ def measure_hidden(measured: Measurement, exact: Array) -> float:
 def format_share(value: float) -> str:
     """Format a relative error, in per cent where that reads well."""
     return f"{100 * value:.2g} %" if value >= 1e-4 else f"{value:.1e}"
-
-
-def is_coarse(found: Found) -> bool:
-    """Tell whether most gradients have the noise of a format coarser than their own."""
-    noises = [each.noise for each in found.gradients.values()]
-    return 2 * sum(each.relative > COARSE * each.unit for each in noises) > len(noises)
-
-
-def describe_coarse_format(calls: KernelCalls, found: Found) -> Iterator[str]:
-    """Describe the coarsest format whose roundings explain a kernel's noise, if one does."""
-    near = draw_neighbours(found.case, found.case.distance, 0)
-    exact = calls.pullback.pull_back(*near).gradients
-    for name in ("bfloat16", "TF32", "float32"):
-        rounded = calls.pullback.pull_back(*round_arguments(near, SIGNIFICANDS[name])).gradients
-        shares = [
-            measured.noise.relative / response
-            for gradient, measured in found.gradients.items()
-            if (response := measure_response(rounded[gradient], exact[gradient])) > 0
-        ]
-        if shares and np.median(shares) >= EVIDENT:
-            said = "TF32 or float16" if name == "TF32" else name
-            yield (
-                f"Factors are evidently rounded to {said} inside: the errors scatter by "
-                f"{np.median(shares):.2g} times what rounding the arguments to it does."
-            )
-            return
-
-
-def round_arguments(near: Neighbours, bits: int) -> Neighbours:
-    """Round all arguments and cotangents to so many bits."""
-
-    def round_each(arrays: dict[str, Array]) -> dict[str, Array]:
-        return {name: round_significand(value, bits) for name, value in arrays.items()}
-
-    return Neighbours(*([round_each(arrays) for arrays in part] for part in near))
-
-
-def measure_response(rounded: Any, exact: Any) -> float:
-    """Measure the relative change of a gradient."""
-    size = root_mean_square(exact)
-    return root_mean_square(rounded - exact) / size if size > 0 else 0.0

@@ -12,8 +12,8 @@ from bptt_verifier.judge.conclusion import summarise_parameters
 from bptt_verifier.judge.directions import DirectionCalls
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import KernelCase, draw_neighbours
-from bptt_verifier.judge.kernel_comparisons import ask_each
-from bptt_verifier.judge.kernel_path import CASES, RESOLVED, require_settings
+from bptt_verifier.judge.kernel_comparisons import RESOLVED, ask_each
+from bptt_verifier.judge.kernel_path import CASES, require_settings
 from bptt_verifier.judge.options import KernelOptions
 from bptt_verifier.judge.verify import add_origin, find_name, require_agreement
 from bptt_verifier.problems.kernel_draws import draw_cotangents, draw_near

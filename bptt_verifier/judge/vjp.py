@@ -115,8 +115,8 @@ class PullbackJudgement(KernelJudgement):
         random = any(mistake.name in OF_CALLS for mistake in self.lazy)
         if random or all(mistake.name not in OF_INDICES for mistake in named):
             return named
-        wrong = next(each.nearest for each in self.found if each.wrong)
-        operation = find_wrong_operation(self.every[wrong.case.setting], wrong)
+        wrong = {each.case.setting: each.nearest for each in self.found[::-1] if each.wrong}
+        operation = find_wrong_operation(self.every, [*wrong.values()])
         if operation or self.lazy:
             return operation or named
         return tuple(filter(None, map(find_kept_argument, self.asked)))[:1] or named

@@ -202,6 +202,12 @@ SUMS = [
         rank=13,
     ),
     Explanation(
+        "sum-part-missing",
+        "A parameter that is used at several indices of an axis, such as a scale of every row, "
+        "gets the gradient of the first or the last of them instead of the sum.",
+        remedy="Sum over every axis along which the parameter is repeated.",
+    ),
+    Explanation(
         "hidden-state-off-by-one",
         "The state of another step is used, h or the c of an LSTM. W was multiplied by h_{t−1}, so "
         "h_{t−1} belongs beside δ_t.",

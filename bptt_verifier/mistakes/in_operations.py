@@ -65,6 +65,7 @@ from bptt_verifier.mistakes.in_time import (
 )
 from bptt_verifier.mistakes.in_windows import list_unfinished_sweeps, list_windows
 from bptt_verifier.mistakes.operation_mistakes import (
+    SUMS,
     Changes,
     Edge,
     OperationMistake,
@@ -297,7 +298,9 @@ def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[
                 mask[(slice(None),) * axis + (index,)] = 1
                 said = f"{summed} of this expression, and yours has only the {part} of them"
                 changes = change_edges([(number, operand) for number in group], before=mask)
-                yield OperationMistake("bias-part-missing", said, group[0], changes)
+                added = operations[group[0]].name in SUMS  # as a bias is
+                name = "bias-part-missing" if added else "sum-part-missing"
+                yield OperationMistake(name, said, group[0], changes)
 
 
 def find_summed_axes(known: Structure, number: int, operand: int) -> list[int]:

@@ -340,7 +340,7 @@ def list_shifts(
     wraps = "negative-index-wraps-around"
     wrapped = "at the first step its last value, as index −1 gives"
     first = "{}, but " + wrapped
-    yield join(lambda part: [*reversed(part)]), "", "{} in reverse order of time"
+    yield join(lambda part: [*reversed(part)]), "wrong-operand", "{} in reverse order"
     ends = [lasts] if after == lasts or None in after else [lasts, after]
     for last in ends:
         yield join(lambda part, end: [end, *part[1:]], last), wraps, first

@@ -4,8 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 from bptt_verifier.mistakes.expressions import name_operand
-from bptt_verifier.mistakes.operation_mistakes import Edge, OperationMistake, scale_edges
+from bptt_verifier.mistakes.operation_mistakes import (
+    SUMS,
+    Edge,
+    OperationMistake,
+    scale_edges,
+)
 from bptt_verifier.program.structure import Structure, find_starts, is_partial_sum
+
+# Operations in which a bias meets what it is added to.
+ADDED = SUMS | {"broadcast_in_dim"}
 
 
 def find_recurrent_weights(known: Structure, edges: Mapping[str, Sequence[Edge]]) -> set[str]:
@@ -51,8 +59,11 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
             if name is not None and known.producer.get(slot) not in known.step:
                 edges.setdefault(name, []).append((number, operand))
     last, steps = known.steps - 1, known.steps
-    vectors = {
-        name for name, shape in known.program.shapes.items() if max(shape, default=1) == prod(shape)
+    vectors = {  # and added, as biases are
+        name
+        for name, shape in known.program.shapes.items()
+        if max(shape, default=1) == prod(shape)
+        and all(known.program.operations[n].name in ADDED for n, _ in edges.get(name, ()))
     }
     recurrent = find_recurrent_weights(known, edges)
     parts = (("every weight", {*edges}), ("the weights of the state", recurrent),

@@ -150,7 +150,7 @@ def list_truncations(
         starts = {0, steps % length} if length > 3 else range(length)
         for start in sorted(starts):
             bounds = [t for t in range(1, steps) if t % length == start % length]
-            if len(bounds) > 1:
+            if len(bounds) > 1 or (bounds and start == 0):  # one is said of longer sequences, too
                 said = f"no gradient{whose} is passed on beyond chunks of {length} steps{ending}"
                 yield scale_edges(
                     "truncated",

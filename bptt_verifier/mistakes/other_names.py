@@ -83,9 +83,10 @@ def add_names(mistake: Mistake, others: Iterable[Mistake]) -> Mistake:
 def select_statements(
     program: Program, values: Values, every: Sequence[OperationMistake]
 ) -> list[OperationMistake]:
-    """Select one mistake of each name; a generic one only if it says what no other does.
+    """Select one mistake of each name, and of equal changes; a generic one if it says more.
 
-    The generic ones come last. Changes of what is passed back to a constant say nothing.
+    The generic ones come last, and say what no other does. Changes of what is passed back to a
+    constant say nothing.
     """
     chosen, stated = dict[str, OperationMistake](), list[Changes]()
     for each in every:
@@ -97,6 +98,8 @@ def select_statements(
         generic = each.name in GENERIC and each.whole is None
         if generic and any(are_one_statement(changes, other) for other in stated):
             continue
+        if each.whole is None and any(are_same(changes, other) for other in stated):
+            continue  # under another name
         chosen.setdefault(each.name, each)
         stated += [changes] if each.whole is None else []
     return [*chosen.values()]
@@ -110,6 +113,11 @@ def are_one_statement(one: Changes, other: Changes) -> bool:
     factor = find_factor(one)
     if factor is not None:
         return find_factor(other) == factor
+    return are_same(one, other)
+
+
+def are_same(one: Changes, other: Changes) -> bool:
+    """Tell whether changes are equal at the same operands."""
     return one.keys() == other.keys() and all(are_equal(one[e], other[e]) for e in one)
 
 

@@ -20,6 +20,9 @@ from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Curve, Mistake
 from bptt_verifier.tolerance.formats import find_unit
 
+# Judges gradients that are stacked over some witnesses, by their numbers.
+Fits = Callable[[Mapping[str, Array], Sequence[int]], bool]
+
 # Two mistakes have one effect if their entries differ by less, in units of the largest true entry.
 # It is the geometric mean of two unit roundoffs: float32's, in which effects are kept, and
 # float16's, the finest format in which one mistake is judged for all of its group.
@@ -46,31 +49,38 @@ def diagnose(
     return tuple(map(known.add_line, found)) or describe_unknown(known, evidence)
 
 
-def find_single_mistake(program: Program, witnesses: Sequence[Witness]) -> tuple[Mistake, ...]:
+def find_single_mistake(
+    program: Program,
+    witnesses: Sequence[Witness],
+    holds: Callable[[OperationMistake], bool] = lambda made: True,
+) -> tuple[Mistake, ...]:
     """Find the one mistake in an operation that gives all numbers of a submission, if there is one.
 
-    Needs 64-bit JAX.
+    It has to hold elsewhere, too. Needs 64-bit JAX.
     """
     program = prune(program)
     evidence = collect_evidence(program, witnesses)
-    return explain(OwnHypotheses(program, evidence), evidence, several=False)
+    known = OwnHypotheses(program, evidence, holds=holds)
+    return explain(known, evidence, several=False)
 
 
 def find_only_fit(
     program: Program,
     witnesses: Sequence[Witness],
-    fits: Callable[[Mapping[str, Array], Sequence[int]], bool],
+    fits: Fits,
+    holds: Callable[[OperationMistake], bool] = lambda made: True,
 ) -> tuple[Mistake, ...]:
     """Find the one mistake in an operation whose gradients fit, if no others do.
 
     `fits(gradients, chosen)` judges gradients that are stacked over the chosen witnesses: over the
-    first alone, to leave most mistakes out quickly, and then over all. Empty where mistakes of
-    different gradients fit, and where the time of the effort ends before all are tried. Needs
-    64-bit JAX.
+    first alone, to leave most mistakes out quickly, and then over all. It has to hold elsewhere,
+    too. Empty where mistakes of different gradients fit, and where the time of the effort ends
+    before all are tried. Needs 64-bit JAX.
     """
     program = prune(program)
     evidence = collect_evidence(program, witnesses)
-    known, possible = OwnHypotheses(program, evidence), list[tuple[OperationMistake, Array]]()
+    known = OwnHypotheses(program, evidence, holds=holds)
+    possible = list[tuple[OperationMistake, Array]]()
     for tier in known.tiers:
         for start in range(0, len(tier), known.batch):
             if not find_effort().goes_on():

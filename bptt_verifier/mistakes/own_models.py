@@ -82,12 +82,17 @@ class OwnHypotheses:
     """The mistakes in the operations of a loss and in single gradients."""
 
     def __init__(
-        self, program: Program, evidence: Sequence[Evidence], record: Record | None = None
+        self,
+        program: Program,
+        evidence: Sequence[Evidence],
+        record: Record | None = None,
+        holds: Callable[[OperationMistake], bool] = lambda made: True,
     ) -> None:
         self.program, self.record, self.evidence = program, record, evidence
         self.structure, self.names = structure(program), tuple(program.leaves)
         sizes = [value[0].size for value in evidence[0].forward if value is not None]
         largest, self.size = max(sizes), sum(sizes)
+        self.holds = holds  # elsewhere, of a mistake that explains all numbers of this evidence
         self.batch = max(1, min(256, ENTRIES // max(1, largest)))
         self.at_once = max(1, IN_CACHE // max(1, largest))  # combinations in one sweep
         # Of single mistakes at the first case: what they change, their gradients as far as memory
@@ -380,7 +385,7 @@ class OwnHypotheses:
 
     def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
         """Choose the first with a specific name, and state the other names that explain as much."""
-        every = sorted(made, key=self.is_generic)
+        every = sorted(filter(self.holds, made), key=self.is_generic)
         if first is None:
             if not every:
                 return None

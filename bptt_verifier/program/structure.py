@@ -78,14 +78,15 @@ def structure(program: Program) -> Structure:
     groups = [group for each in expressions.values() for group in split_by_layer(each, layers)]
     groups.sort()
     group_of = {number: k for k, group in enumerate(groups) for number in group}
-    lengths = Counter(len(group) for group in groups if len(group) > 1)
+    repeated = select_repeated(program, groups)
+    lengths = Counter(map(len, repeated))
     likely = sorted(lengths, key=lambda length: (lengths[length], length), reverse=True)
     steps, step, carried = 1, dict[int, int](), tuple[tuple[int, int], ...]()
     # The likely number of steps is the commonest. Where no states are carried in so many, it may be
     # that of the sequences, whose losses have more expressions than their steps.
     for length in likely[:LENGTHS]:
         if steps < length:
-            found = find_steps(program, groups, length, users)
+            found = find_steps(program, repeated, length, users)
             links = find_carried(program, found, producer, users, group_of)
             if links or not step:
                 steps, step, carried = length, found, links
@@ -99,6 +100,24 @@ def structure(program: Program) -> Structure:
     return Structure(
         program, ordered, steps, step, producer, users, carried, leaf, group_of, layers, callers
     )
+
+
+def select_repeated(program: Program, groups: Sequence[list[int]]) -> list[list[int]]:
+    """Select the groups of equations that are repeated with the expression that they are in.
+
+    A function of a library may use one operation twice, as a softmax broadcasts its maximum and its
+    sum. A loop repeats most operations of an expression.
+    """
+    lengths: dict[Any, list[int]] = {}
+    for group in groups:
+        lengths.setdefault(program.operations[group[0]].where, []).append(len(group))
+
+    def is_repeated(group: Sequence[int]) -> bool:
+        where = program.operations[group[0]].where
+        alone = lengths[where].count(1) if where else 0
+        return len(group) > 1 and 2 * alone <= len(lengths[where])
+
+    return [group for group in groups if is_repeated(group)]
 
 
 def find_steps(

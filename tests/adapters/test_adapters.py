@@ -88,7 +88,7 @@ def test_a_wrong_forward_is_no_wrong_gradient() -> None:
 
 
 @needs_compiler
-def test_a_kernel_in_c_is_judged_through_its_prototype(tmp_path: Path) -> None:
+def test_a_kernel_in_c_is_judged_through_its_signature(tmp_path: Path) -> None:
     backward = from_c(compile_gru(tmp_path), "gru_backward", SIGNATURE)
     report = verify_vjp(backward, gru, draw_gru(T=2), cases=1)
     assert report.verdict is Verdict.AGREES, report

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -383,3 +384,21 @@ def test_nan_in_the_place_of_a_padded_entry_itself_is_no_leak() -> None:
         return (d * (np.clip(x, 0, 1) + x * ((x > 0) & (x < 1))),)
 
     assert verify_vjp(backward, forward, (np.array([-2.0, -1, 0.5, 2]),), cases=1)
+
+
+@pytest.mark.parametrize("features", [3, 5, 8, 13])
+def test_rounding_in_gradients_of_zeros_is_no_leak(features: int) -> None:
+    """One score has a softmax of 1: its gradient is zero but for rounding, times any number."""
+
+    def attend(q: Any, k: Any, v: Any) -> Any:
+        return jax.nn.softmax(q @ k.T, -1) @ v
+
+    def backward(arguments: Any, d: Any) -> Any:
+        q, k, v = arguments
+        ds = d @ v.T - (d * v)[:, ::-1].sum(-1, keepdims=True)
+        return ds @ k, ds.T @ q, d
+
+    rng = np.random.default_rng(0)
+    given = tuple(rng.normal(size=(1, features)).astype(np.float32) for _ in range(3))
+    report = verify_vjp(backward, attend, given, cases=1)
+    assert report.verdict is Verdict.AGREES, report

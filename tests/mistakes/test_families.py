@@ -40,6 +40,7 @@ class Described(OwnHypotheses):
         """Know a program without operations."""
         self.program: Any = SimpleNamespace(operations=(), constants={})
         self.evidence: Any = [SimpleNamespace(forward=())]
+        self.holds = lambda made: True
 
     def describe(self, made: OperationMistake, names: Any = ()) -> Mistake:
         return Mistake(made.name, made.alteration, {})
