@@ -41,6 +41,10 @@ class SingleHypotheses:
         """List none: no mistake in the backward pass is tried."""
         return ()
 
+    def list_rarest(self) -> Sequence[Any]:
+        """List none: no mistake in the backward pass is tried."""
+        return ()
+
     def list_pairs(
         self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[Any, Any]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, pairwise, zip_longest
+from itertools import chain, islice, pairwise, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,13 +10,14 @@ import numpy as np
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
-from bptt_verifier.mistakes.expressions import name_operation
 from bptt_verifier.mistakes.guessed_lines import Guess, guess_gradient_line, guess_line
 from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
+from bptt_verifier.mistakes.in_other_values import list_other_values
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.known_factors import list_factors, scale_path
+from bptt_verifier.mistakes.located_mistakes import locate_mistake
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
@@ -258,6 +259,13 @@ class OwnHypotheses:
             found += [scale_path(cut, by) for cut in every for by in sizes]
         return found
 
+    def list_rarest(self) -> list[OperationMistake]:
+        """List any other value of the loss in the place of an operand, as many as time allows."""
+        every = list(islice(list_other_values(self.structure), self.others + 1))
+        self.omitted += len(every) > self.others
+        self.listed += len(every[: self.others])
+        return every[: self.others]
+
     def join_exactly(self, case: Evidence, found: Mapping[str, Array]) -> Array:
         """Join what gradients differ from the true ones by, in units of the largest entry of each.
 
@@ -422,48 +430,7 @@ class OwnHypotheses:
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
         changed = self.changes(self.evidence[0], [made])
-        operations = self.program.operations
-        # The line shown is one where a parameter of these gradients is used.
-        leaf = self.structure.leaf
-        own = [n for n, k in changed if leaf.get(operations[n].inputs[k]) in names]
-        if own and {*map(leaf.get, operations[made.equation].inputs)}.isdisjoint(names):
-            made = made._replace(equation=min(own))
-        equation = operations[made.equation]
-        operation = name_operation(equation)
-        place = equation.where[0] if equation.where else None
-        line = place.text if place else None
-        where = f"the line `{line}` ({place.at_column})" if place and line else "an operation"
-        # If the mistake is made for one caller of a function only, name the calling line.
-        chains = {self.program.operations[number].where for number, _ in changed}
-        shared = {chain for chain in chains if chain[:1] == equation.where[:1]}
-        callers = {
-            each.where for each in self.program.operations if each.where[:1] == equation.where[:1]
-        }
-        one_of_several = len(shared) == 1 and len(callers) > 1 and len(made.places) < 2
-        if line and one_of_several and len(equation.where) > 1:
-            where += f", called by `{equation.where[1].text}`,"
-        details = dict(made.details) | {
-            "line": line,
-            "file_line": str(place) if place else None,
-            "column": place.first_column if place else None,
-            "expression": place.expression if place else None,
-            "operation": operation,
-            "alteration": made.alteration,
-        }
-        if len(made.places) > 1:
-            lines = [self.program.operations[number].where[:1] for number in made.places]
-            named = dict.fromkeys(str(at) for (at,) in filter(None, lines))
-            others = [at for at in named if at != str(place)]
-            where += f" and {', '.join(others)}" if others else ""
-            expressions = dict.fromkeys(at.expression for (at,) in filter(None, lines))
-            listed = (
-                f" ({', '.join(f'`{e}`' for e in expressions)})" if len(expressions) > 1 else ""
-            )
-            where += f", at {len(made.places)} places{listed},"
-            details["places"] = [str(at) for (at,) in filter(None, lines)]
-        at = f", at `{place.expression}`" if place and place.expression != line else ""
-        at = at if line else f", a {operation}"
-        said = f"{where} of your forward pass is differentiated wrongly{at}: "
+        said, details = locate_mistake(self.structure, made, changed, names)
         right = describe_correction(self.program, self.evidence[0].forward, made.name, changed)
         found = self.find_line(made)
         if found is not None:

@@ -56,6 +56,8 @@ def explain(
         return (found,)
     fitted = select_single(known, evidence, known.list_fitted(matches), matches)
     found = known.choose(fitted, None)
+    if found is None:  # these are many, and unlikely beside another mistake
+        found = known.choose(select_single(known, evidence, known.list_rarest(), []), None)
     if found is not None:
         return (found,)
     few = of_gradients if len(of_gradients) <= 2 else ()
