@@ -82,7 +82,8 @@ def list_slopes(
         others = {
             one.end: each[k + by] if 0 <= k + by < len(each) else None for k, one in enumerate(each)
         }
-        for at_end in (lambda *given: 0.0, right_slope):
+        # Of two steps, nothing would be left but a path that is cut.
+        for at_end in (right_slope, lambda *given: 0.0)[: len(each) - 1]:
             of_step = partial(slope_at_step, others, at_end)
             yield "hidden-state-off-by-one", f"is that of the {which} step", of_step
     kind = recognise(known, each[0])
