@@ -80,6 +80,7 @@ from bptt_verifier.mistakes.softmaxes import list_softmax_mistakes
 from bptt_verifier.program.activations import (
     Activation,
     find_activations,
+    find_activations_at,
     is_linear,
     name_operations,
 )
@@ -226,12 +227,26 @@ def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator
             continue
         names, what = name_operations(known, each[0]), name_activation(known, each[0])
         activated = f"the derivative of {what} is taken at its result, where its argument belongs"
+        missing = say_missing(what)
+        if is_negated(known, each[0]):
+            missing = f"the derivative of {what} is missing, and the sign is wrong"
         for name, said, find_slope in (
-            ("activation-derivative-missing", say_missing(what), no_slope),
+            ("activation-derivative-missing", missing, no_slope),
             ("activation-derivative-of-activated-value", activated, slope_at_result),
         ):
             changes = partial(replace_slopes, known, each, find_slope)
             yield OperationMistake(name, said, each[0].end, changes, {}, (name, names))
+
+
+def is_negated(known: Structure, activation: Activation) -> bool:
+    """Tell whether an activation is that of −a in a known one of a, such as 1 / (1 + exp(−a)).
+
+    What it passes back unchanged has the wrong sign for the known one.
+    """
+    source = known.producer.get(activation.start, -1)
+    longer = find_activations_at(known, activation.end)
+    negated = source >= 0 and known.program.operations[source].name == "neg"
+    return negated and any(recognise(known, each) for each in longer if source in each.numbers)
 
 
 def list_square_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
