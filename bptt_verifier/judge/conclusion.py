@@ -250,17 +250,16 @@ def explain(
         complete = False
         said = "The search for a name was interrupted; the verdict does not depend on it."
         report = report._replace(notes=(*report.notes, said))
+    wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
+    which, details = ", ".join(wrong) or "single steps", dict[str, Any](gradients=wrong)
+    said = f"no known mistake, or pair of mistakes, reproduces your numbers for {which}."
+    if not complete:
+        said = f"the search for a name ended early; {which} remain unexplained."
     if isinstance(found, Failure):  # the numbers are wrong, whatever ends the search for a name
-        said = f"The search for a name ended in {found.what}; the verdict does not depend on it."
-        report, found = report._replace(notes=(*report.notes, said)), ()
-    mistakes: tuple[Mistake, ...] = found
-    if not mistakes:
-        wrong = [n for n, r in report.parameters.items() if r.verdict is Verdict.DISAGREES]
-        which = ", ".join(wrong) or "single steps"
-        said = f"no known mistake, or pair of mistakes, reproduces your numbers for {which}."
-        if not complete:
-            said = f"the search for a name ended early; {which} remain unexplained."
-        mistakes = (Mistake("unknown", said, {"gradients": wrong}),)
+        said = f"the judge's search for a name raised {found.what}, so {which} remain unexplained;"
+        said += " the verdict stands, since it does not depend on a name."
+        found, details = (), details | {"raised": found.what, "raised_at": found.file_line}
+    mistakes: tuple[Mistake, ...] = found or (Mistake("unknown", said, details),)
     curves = protect(subject.chart_steps, failing) if failing and not report.curves else ()
     if isinstance(curves, Failure) or not curves:
         curves = report.curves or tuple(chain.from_iterable(each.curves for each in mistakes))

@@ -10,6 +10,7 @@ from bptt_verifier.mistakes.search import explain
 from bptt_verifier.mistakes.single_gradients import (
     Factor,
     Finding,
+    list_clippings,
     list_common_findings,
     list_update_findings,
 )
@@ -40,6 +41,10 @@ class SingleHypotheses:
         """List none: no mistake in the backward pass is tried."""
         return ()
 
+    def list_rarest(self) -> Sequence[Any]:
+        """List none: no mistake in the backward pass is tried."""
+        return ()
+
     def list_pairs(
         self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[Any, Any]]:
@@ -55,7 +60,8 @@ class SingleHypotheses:
     ) -> Iterator[Finding]:
         """List the mistakes in one gradient."""
         yield from list_update_findings(name, evidence[0], backs[0], self.read_parameter)
-        yield from list_common_findings(name, evidence, backs, self.factors, self.names)
+        clippings = list_clippings(name, evidence, self.names)
+        yield from list_common_findings(name, evidence, backs, self.factors, clippings)
 
     def read_parameter(self, name: str, back: BackwardPass) -> Array:
         """Read the parameter of this name."""

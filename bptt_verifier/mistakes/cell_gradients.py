@@ -27,6 +27,7 @@ from bptt_verifier.mistakes.in_equations import FACTORS, MISSING, OFF, OPERAND, 
 from bptt_verifier.mistakes.single_gradients import (
     Factor,
     Finding,
+    list_clippings,
     list_common_findings,
     list_update_findings,
     transpose,
@@ -105,7 +106,8 @@ def list_findings(
     weights = [name for name in WEIGHTS if name in evidence[0].wanted]
     if name in weights:
         yield from list_update_findings(name, evidence[0], backs[0], read_weight)
-    yield from list_common_findings(name, evidence, backs, CELL_FACTORS, weights)
+    clippings = list_clippings(name, evidence, weights)
+    yield from list_common_findings(name, evidence, backs, CELL_FACTORS, clippings)
     of_the_rnn = OF_THE_RNN if states.problem.cell == "rnn" else {}
     for kind, said, gradient in (*OF_ANY_CELL.get(name, ()), *of_the_rnn.get(name, ())):
         yield Finding(kind, said, {}, gradient)

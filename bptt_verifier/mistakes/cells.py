@@ -100,6 +100,10 @@ class CellHypotheses:
         """List none: the mistakes in the equations have known factors."""
         return []
 
+    def list_rarest(self) -> list[EquationMistake]:
+        """List none: the mistakes in the equations have been listed."""
+        return []
+
     def list_pairs(
         self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[EquationMistake, EquationMistake]]:

@@ -57,6 +57,9 @@ class Hypotheses(Protocol):
     def list_fitted(self, matches: Sequence[Match]) -> Sequence[Any]:
         """List mistakes with a factor that is read from the submitted numbers."""
 
+    def list_rarest(self) -> Sequence[Any]:
+        """List mistakes that are tried alone and not beside another, where no other explains."""
+
     def list_pairs(
         self, evidence: Sequence[Evidence], matches: Sequence[Match]
     ) -> Iterator[tuple[Any, Any]]:

@@ -24,5 +24,9 @@ class ByIdentity(Generic[Key, Value]):
     def __contains__(self, key: Key) -> bool:
         return id(key) in self.entries
 
+    def values(self) -> list[Value]:
+        """List the values, in the order of their first keys."""
+        return [value for _, value in self.entries.values()]
+
     def __len__(self) -> int:
         return len(self.entries)

@@ -1,4 +1,4 @@
-"""Mistakes of one array that every step overwrites: the backward pass has the last state alone.
+"""Mistakes of one array or object that every step overwrites: only the values of the last are left.
 
 `h[:] = …; states.append(h)` stores one array many times. The forward pass is right, since it reads
 each state before the next one is written.
@@ -6,6 +6,7 @@ each state before the next one is written.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.activations import find_activations_at
 from bptt_verifier.program.backward import Change, sweep_back
+from bptt_verifier.program.operations import pass_back
 from bptt_verifier.program.structure import Structure
 
 
@@ -41,6 +43,74 @@ def list_overwritten_states(known: Structure) -> Iterator[OperationMistake]:
             yield OperationMistake(
                 "state-overwritten", said, number, change_nothing, whole=gradients
             )
+
+
+def list_overwritten_steps(known: Structure) -> Iterator[OperationMistake]:
+    """List steps that share one object, in which the last one has overwritten all that is stored.
+
+    The values may be those that lead to a state alone, or also those of what follows from it, with
+    or without the inputs.
+    """
+    operations = known.program.operations
+    groups = [
+        group
+        for group in known.groups
+        if len(group) > 1
+        and all(number in known.step for number in group)
+        # What moves numbers is no value: a step of an array stays where it is.
+        and operations[group[0]].moved is None
+    ]
+    inside = find_ancestors(known, [operations[n].inputs[k] for n, k in known.carried])
+    cell = [group for group in groups if inside.intersection(group)]
+    said = "your backward pass has the values of the last step at every step, as where all steps"
+    said += " store them in one object; make one for each step"
+    for chosen in [cell, groups] if cell and len(cell) < len(groups) else [cell]:
+        for inputs in (True, False) if chosen else ():
+            changes = partial(repeat_last_step, known, chosen, inputs)
+            yield OperationMistake("state-overwritten", said, chosen[0][0], changes)
+
+
+def find_ancestors(known: Structure, slots: Sequence[int]) -> set[int]:
+    """Find the operations that lead to the values of these slots."""
+    border, found = [*slots], set[int]()
+    while border:
+        number = known.producer.get(border.pop())
+        if number is not None and number not in found:
+            found.add(number)
+            border += known.program.operations[number].inputs
+    return found
+
+
+def repeat_last_step(
+    known: Structure, groups: Sequence[Sequence[int]], inputs: bool, values: Values
+) -> Changes:
+    """Pass cotangents back through the operations of every step at the values of the last one.
+
+    The inputs are constants; they are those of the last step, too, or the right ones.
+    """
+    operations, changes = known.program.operations, dict[tuple[int, int], Change]()
+    for group in groups:
+        last = operations[group[-1]]
+        outputs = [values[slot] for slot in last.outputs]
+        for number in group[:-1]:
+            if operations[number].shapes != last.shapes:
+                return {}  # of sequences of several lengths
+            pairs = zip(operations[number].inputs, last.inputs, strict=True)
+            right = known.program.constants if not inputs else {}
+            given = [values[own if slot in right else slot] for own, slot in pairs]
+            for operand in known.active(number):
+
+                def through(
+                    arriving: Any,
+                    operand: int = operand,
+                    last: Any = last,
+                    given: Any = given,
+                    outputs: Any = outputs,
+                ) -> Any:
+                    return pass_back(last, given, outputs, arriving)[operand]
+
+                changes[number, operand] = Change(operand, through=through)
+    return changes
 
 
 def overwrite(

@@ -18,7 +18,7 @@ from bptt_verifier.mistakes.expressions import (
     recognise,
 )
 from bptt_verifier.mistakes.families import list_families
-from bptt_verifier.mistakes.in_buffers import list_overwritten_states
+from bptt_verifier.mistakes.in_buffers import list_overwritten_states, list_overwritten_steps
 from bptt_verifier.mistakes.in_clipping import list_clipped_adjoints
 from bptt_verifier.mistakes.in_conjugates import (
     list_conjugate_mistakes,
@@ -51,6 +51,7 @@ from bptt_verifier.mistakes.in_slopes import (
     list_shifted_slopes,
     list_slope_mistakes,
     replace_slopes,
+    slope_at_result,
 )
 from bptt_verifier.mistakes.in_state_slopes import list_carried_state_slopes, list_state_slopes
 from bptt_verifier.mistakes.in_sums import list_step_mistakes, list_use_mistakes
@@ -63,6 +64,7 @@ from bptt_verifier.mistakes.in_time import (
     list_recurrence_mistakes,
     make_local,
 )
+from bptt_verifier.mistakes.in_use_slopes import list_use_slopes
 from bptt_verifier.mistakes.in_windows import list_unfinished_sweeps, list_windows
 from bptt_verifier.mistakes.operation_mistakes import (
     SUMS,
@@ -79,9 +81,9 @@ from bptt_verifier.mistakes.softmaxes import list_softmax_mistakes
 from bptt_verifier.program.activations import (
     Activation,
     find_activations,
+    find_activations_at,
     is_linear,
     name_operations,
-    slope_of,
 )
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import BINARY
@@ -134,6 +136,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_sweeps_in_order(known)
     yield from list_added_gradients(known)
     yield from list_overwritten_states(known)
+    yield from list_overwritten_steps(known)
     yield from list_reset_mistakes(known)
     longest = find_longest(known)
     activations = [*longest, *find_parts(known, longest)]
@@ -142,6 +145,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_state_slopes(known, activations)
     yield from list_carried_state_slopes(known, activations)
     yield from list_shifted_slopes(known, activations)
+    yield from list_use_slopes(known, activations)
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)
     yield from list_exchanges(known, known.groups)
@@ -224,12 +228,26 @@ def list_activation_mistakes(known: Structure, group: Sequence[int]) -> Iterator
             continue
         names, what = name_operations(known, each[0]), name_activation(known, each[0])
         activated = f"the derivative of {what} is taken at its result, where its argument belongs"
+        missing = say_missing(what)
+        if is_negated(known, each[0]):
+            missing = f"the derivative of {what} is missing, and the sign is wrong"
         for name, said, find_slope in (
-            ("activation-derivative-missing", say_missing(what), no_slope),
+            ("activation-derivative-missing", missing, no_slope),
             ("activation-derivative-of-activated-value", activated, slope_at_result),
         ):
             changes = partial(replace_slopes, known, each, find_slope)
             yield OperationMistake(name, said, each[0].end, changes, {}, (name, names))
+
+
+def is_negated(known: Structure, activation: Activation) -> bool:
+    """Tell whether an activation is that of −a in a known one of a, such as 1 / (1 + exp(−a)).
+
+    What it passes back unchanged has the wrong sign for the known one.
+    """
+    source = known.producer.get(activation.start, -1)
+    longer = find_activations_at(known, activation.end)
+    negated = source >= 0 and known.program.operations[source].name == "neg"
+    return negated and any(recognise(known, each) for each in longer if source in each.numbers)
 
 
 def list_square_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
@@ -271,12 +289,6 @@ def pass_to_one(edges: Sequence[Edge], operand: int, values: Values) -> Changes:
 def no_slope(known: Structure, activation: Activation, values: Values) -> Any:
     """Return one."""
     return 1.0
-
-
-def slope_at_result(known: Structure, activation: Activation, values: Values) -> Any:
-    """Compute the slope of an activation at its result."""
-    (output,) = known.program.operations[activation.end].outputs
-    return slope_of(known, activation, values, values[output])[0]
 
 
 def list_broadcast_mistakes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:

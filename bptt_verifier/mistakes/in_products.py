@@ -331,7 +331,6 @@ def list_shifts(
 
     yield join(lambda part, a: [*part[1:], a], after), "", following_step
     yield join(lambda part: [*part[1:], part[-1]]), "", following_step
-    yield join(lambda part: [*part[1:], part[0]]), "", f"{following_step}, and at the end the first"
     guarded = f"{following_step}, and at the first step with nothing"
     yield join(lambda part, a: [None, *part[2:], a], after), "", guarded
     yield join(lambda part: [None, *part[:-1]]), "", previous
@@ -345,6 +344,9 @@ def list_shifts(
     for last in ends:
         yield join(lambda part, end: [end, *part[1:]], last), wraps, first
         yield join(lambda part, end: [end, *part[:-1]], last), wraps, f"{previous}, and {wrapped}"
+    # In two steps, these are the same as a negative index, which is likelier.
+    yield join(lambda part: [*reversed(part)]), "", "{} in reverse order of time"
+    yield join(lambda part: [*part[1:], part[0]]), "", f"{following_step}, and at the end the first"
 
 
 def find_part(known: Structure, slot: int | None) -> tuple[Any, ...]:

@@ -51,7 +51,7 @@ def list_shifted_slopes(
                     for k, one in enumerate(each)
                 }
                 said = f"the derivative of {what} is that of the {which} step"
-                for at_end in (slope_below_zero, *find_end_slopes(known, each, by)):
+                for at_end in (slope_below_zero, right_slope, *find_end_slopes(known, each, by)):
                     of_step = partial(slope_at_step, others, at_end)
                     changes = partial(replace_slopes, known, each, of_step)
                     yield OperationMistake("hidden-state-off-by-one", said, each[0].end, changes)
@@ -175,6 +175,11 @@ def slope_at_step(
     return slope_of(known, other, values)[0]
 
 
+def right_slope(known: Structure, activation: Activation, values: Values) -> Any:
+    """Compute the slope that belongs there, as where a loop guards the first or the last step."""
+    return slope_of(known, activation, values)[0]
+
+
 def slope_below_zero(known: Structure, activation: Activation, values: Values) -> Any:
     """Compute the slope at zero; at a kink that below it, since derivations mask by `h > 0`."""
     below = np.full_like(values[activation.start], -np.finfo(np.float32).tiny)
@@ -212,6 +217,12 @@ def sign_at_start(known: Structure, activation: Activation, values: Values) -> A
 def value_at_end(known: Structure, activation: Activation, values: Values) -> Any:
     """Read the result of an activation."""
     return values[known.program.operations[activation.end].outputs[0]][0]
+
+
+def slope_at_result(known: Structure, activation: Activation, values: Values) -> Any:
+    """Compute the slope of an activation at its result."""
+    (result,) = known.program.operations[activation.end].outputs
+    return slope_of(known, activation, values, values[result])[0]
 
 
 def slope_at_slot(slot: int, known: Structure, activation: Activation, values: Values) -> Any:

@@ -23,10 +23,12 @@ from bptt_verifier.mistakes.single_gradients import (
     Finding,
     join_symbols,
 )
+from bptt_verifier.program.backward import Change
 from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 
 PLACE = ("file_line", "column", "operation")  # details by which two mistakes have one place
+WRAPS = "negative-index-wraps-around"
 DESCRIBED = 2  # other names that an explanation describes, at most
 
 
@@ -86,16 +88,17 @@ def select_statements(
     """Select one mistake of each name, and of equal changes; a generic one if it says more.
 
     The generic ones come last, and say what no other does. Changes of what is passed back to a
-    constant say nothing.
+    constant say nothing. What wraps around is one of them where nothing is passed back at the first
+    step.
     """
     chosen, stated = dict[str, OperationMistake](), list[Changes]()
     for each in every:
         changes = {
-            (number, operand): change
-            for (number, operand), change in each.changes(values).items()
-            if program.operations[number].inputs[operand] not in program.constants
+            edge: change
+            for edge, change in simplify(program, each.changes(values)).items()
+            if program.operations[edge[0]].inputs[edge[1]] not in program.constants
         }
-        generic = each.name in GENERIC and each.whole is None
+        generic = each.name in (*GENERIC, WRAPS) and each.whole is None
         if generic and any(are_one_statement(changes, other) for other in stated):
             continue
         if each.whole is None and any(are_same(changes, other) for other in stated):
@@ -103,6 +106,20 @@ def select_statements(
         chosen.setdefault(each.name, each)
         stated += [changes] if each.whole is None else []
     return [*chosen.values()]
+
+
+def simplify(program: Program, changes: Changes) -> Changes:
+    """Write a product with zeros in the place of the other operand as a path that is cut."""
+
+    def is_zero(number: int, change: Change) -> bool:
+        product = program.operations[number].name in {"mul", "dot_general"}
+        alone = change.instead and is_scale(change._replace(instead=(), after=1.0))
+        return product and change.after is None and bool(alone) and not change.instead[0][1].any()
+
+    return {
+        edge: Change(edge[1], after=0.0) if is_zero(edge[0], change) else change
+        for edge, change in changes.items()
+    }
 
 
 def are_one_statement(one: Changes, other: Changes) -> bool:

@@ -153,6 +153,10 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
         said += f", nor does any of the {tried} likeliest of {total} pairs of mistakes"
     if effort.ended:
         said += f"; the search ended after its limit of {effort.seconds:g} s of processor time"
+    if known.failures:
+        first, *_ = known.failures.values()
+        what, count = first.what, len(known.failures)
+        said += f"; {count} of the mistakes tried raised an exception, the first {what}"
     part = find_partial_explanation(known, evidence, wrong)
     places = [*filter(None, [part]), *list_places(known.structure, evidence, wrong)]
     details = {"gradients": wrong, "pairs": [tried, total], "places": places}

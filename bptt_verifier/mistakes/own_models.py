@@ -2,21 +2,22 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, pairwise, zip_longest
-from typing import NamedTuple
+from itertools import chain, islice, pairwise, zip_longest
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
-from bptt_verifier.mistakes.expressions import name_operation
 from bptt_verifier.mistakes.guessed_lines import Guess, guess_gradient_line, guess_line
 from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
+from bptt_verifier.mistakes.in_other_values import list_other_values
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.known_factors import list_factors, scale_path
+from bptt_verifier.mistakes.located_mistakes import locate_mistake
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
@@ -30,13 +31,14 @@ from bptt_verifier.mistakes.pair_order import (
     rank_by_count,
     rank_by_effect,
     rank_by_order,
-    rank_by_partner,
+    rank_by_row,
 )
 from bptt_verifier.mistakes.penalties import find_decay
 from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
     Factor,
     Finding,
+    list_clippings,
     list_common_findings,
     list_update_findings,
     restrict,
@@ -57,7 +59,7 @@ STORED_NUMBERS = 2**24  # numbers in the gradients that are stored of single mis
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
 OTHER_NUMBERS = 2**26  # numbers computed for other names, where one is found, at most
-PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
+PAIR_NUMBERS = 2**25  # numbers computed for all pairs, at most
 WHOLE_PAIRS = 200  # pairs with a mistake that has a sweep of its own for each, at most
 FIRST_PARTNERS = 300  # mistakes that are tried beside each promising one first
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
@@ -104,6 +106,7 @@ class OwnHypotheses:
         self.pairs = 0, 0  # pairs tried, of how many
         self.omitted = 0  # single mistakes that were not tried, since the model is large
         self.listed = 0  # single mistakes that were to be tried
+        self.failures = ByIdentity[OperationMistake, Failure]()  # of those that raised exceptions
         self.decays: dict[str, float] = {}  # multiples of parameters that penalties give gradients
 
     @property
@@ -168,6 +171,7 @@ class OwnHypotheses:
             half = len(made) // 2
             parts = [self.sweep_rows(case, some) for some in (made[:half], made[half:])]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        self.note_failure(made[0], found)
         leaves = self.program.leaves.items()
         return {name: np.full_like(case.forward[slot], np.nan, float) for name, slot in leaves}
 
@@ -182,9 +186,15 @@ class OwnHypotheses:
                 # In a program of another structure it may make no sense, and explains nothing.
                 found = attempt(whole, case.forward, others)
                 nothing = dict.fromkeys(rows, np.nan)
+                self.note_failure(each, found)
                 for name, value in (nothing if isinstance(found, Failure) else found).items():
                     rows[name][i] = value
         return rows
+
+    def note_failure(self, made: tuple[OperationMistake, ...], found: Any) -> None:
+        """Note the exception that a mistake raised by itself, if it is one."""
+        if isinstance(found, Failure) and len(made) == 1:
+            self.failures[made[0]] = found
 
     def match(
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
@@ -230,8 +240,10 @@ class OwnHypotheses:
         found, case = list[OperationMistake](), self.evidence[0]
         error, exact_error = self.find_error(case), self.join_exactly(case, case.submitted)
         for made, _ in matches:
+            if made.name not in CUTS or made in self.failures:
+                continue
             edges = made.changes(case.forward)
-            if made.name not in CUTS or not all(
+            if not all(
                 isinstance(c.after, float) and c.after == 0 and not c.send for c in edges.values()
             ):
                 continue
@@ -251,6 +263,13 @@ class OwnHypotheses:
             sizes = [each.value(None) for each in self.factors]
             found += [scale_path(cut, by) for cut in every for by in sizes]
         return found
+
+    def list_rarest(self) -> list[OperationMistake]:
+        """List any other value of the loss in the place of an operand, as many as time allows."""
+        every = list(islice(list_other_values(self.structure), self.others + 1))
+        self.omitted += len(every) > self.others
+        self.listed += len(every[: self.others])
+        return every[: self.others]
 
     def join_exactly(self, case: Evidence, found: Mapping[str, Array]) -> Array:
         """Join what gradients differ from the true ones by, in units of the largest entry of each.
@@ -284,8 +303,8 @@ class OwnHypotheses:
 
         Four orders take turns: pairs whose effects add up to the submission's error, or nearly;
         pairs with a mistake that explains more gradients than the right backward pass, or more of
-        the error; pairs of one that leaves little of the error and another that does beside it;
-        and pairs of the mistakes that are listed first.
+        the error; pairs of the mistakes that are listed first; and, every other time, pairs of one
+        that leaves little of the error, and each other one.
         """
         case = evidence[0]
         single, counts, effects = self.select_distinct(case, matches)
@@ -297,11 +316,11 @@ class OwnHypotheses:
         (before,) = map(len, self.match(case, [()]))
         sizes = np.cumsum([0, *(wanted.submitted.size for wanted in case.wanted.values())])
         parts = [slice(one, other) for one, other in pairwise(sizes.tolist())]
-        alone, together = measure_error(self.find_error(case), effects, parts)
+        alone, squared, together = measure_error(self.find_error(case), effects, parts)
         by_count = rank_by_count(counts, before, alone, FIRST_PARTNERS)
         by_effect = rank_by_effect(together)
-        by_partner = rank_by_partner(alone, together)
-        orders = by_effect, by_count, by_partner, rank_by_order(len(single))
+        by_row = rank_by_row(alone, squared, together)
+        orders = by_effect, by_row, by_count, by_row, rank_by_order(len(single)), by_row
         seen = set[tuple[int, int]]()
         self.pairs = 0, total
         most = max(self.batch, min(PAIRS, PAIR_NUMBERS // self.size))
@@ -328,8 +347,8 @@ class OwnHypotheses:
         values = self.evidence[0].forward
         edges = made.changes(values).keys()
         for other, _ in matches[: self.others if made.whole is None else 0]:
-            apart = other.whole is None and edges.isdisjoint(other.changes(values))
-            if apart:
+            alone = other.whole is None and other not in self.failures
+            if alone and edges.isdisjoint(other.changes(values)):
                 yield made, other
 
     def select_distinct(
@@ -360,7 +379,19 @@ class OwnHypotheses:
             self.decays[name] = find_decay(self.program, evidence[0].forward, name)
         decay, read = self.decays[name], self.read_parameter
         yield from list_update_findings(name, evidence[0], backs[0], read, decay)
-        yield from list_common_findings(name, evidence, backs, self.factors, self.names)
+        yield from list_common_findings(name, evidence, backs, self.factors, self.clippings[name])
+
+    @cached_property
+    def clippings(self) -> dict[str, list[Finding]]:
+        """The limits that each gradient may be clipped to, as all cases together show them.
+
+        At one case, the entries of a gradient beyond its limit may all be one number.
+        """
+        having = {name: [c for c in self.evidence if name in c.wanted] for name in self.names}
+        return {
+            name: [*list_clippings(name, cases, self.names)] if cases else []
+            for name, cases in having.items()
+        }
 
     def read_parameter(self, name: str, back: BackwardPass) -> Array:
         """Read the parameter of this name."""
@@ -404,48 +435,7 @@ class OwnHypotheses:
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
         changed = self.changes(self.evidence[0], [made])
-        operations = self.program.operations
-        # The line shown is one where a parameter of these gradients is used.
-        leaf = self.structure.leaf
-        own = [n for n, k in changed if leaf.get(operations[n].inputs[k]) in names]
-        if own and {*map(leaf.get, operations[made.equation].inputs)}.isdisjoint(names):
-            made = made._replace(equation=min(own))
-        equation = operations[made.equation]
-        operation = name_operation(equation)
-        place = equation.where[0] if equation.where else None
-        line = place.text if place else None
-        where = f"the line `{line}` ({place.at_column})" if place and line else "an operation"
-        # If the mistake is made for one caller of a function only, name the calling line.
-        chains = {self.program.operations[number].where for number, _ in changed}
-        shared = {chain for chain in chains if chain[:1] == equation.where[:1]}
-        callers = {
-            each.where for each in self.program.operations if each.where[:1] == equation.where[:1]
-        }
-        one_of_several = len(shared) == 1 and len(callers) > 1 and len(made.places) < 2
-        if line and one_of_several and len(equation.where) > 1:
-            where += f", called by `{equation.where[1].text}`,"
-        details = dict(made.details) | {
-            "line": line,
-            "file_line": str(place) if place else None,
-            "column": place.first_column if place else None,
-            "expression": place.expression if place else None,
-            "operation": operation,
-            "alteration": made.alteration,
-        }
-        if len(made.places) > 1:
-            lines = [self.program.operations[number].where[:1] for number in made.places]
-            named = dict.fromkeys(str(at) for (at,) in filter(None, lines))
-            others = [at for at in named if at != str(place)]
-            where += f" and {', '.join(others)}" if others else ""
-            expressions = dict.fromkeys(at.expression for (at,) in filter(None, lines))
-            listed = (
-                f" ({', '.join(f'`{e}`' for e in expressions)})" if len(expressions) > 1 else ""
-            )
-            where += f", at {len(made.places)} places{listed},"
-            details["places"] = [str(at) for (at,) in filter(None, lines)]
-        at = f", at `{place.expression}`" if place and place.expression != line else ""
-        at = at if line else f", a {operation}"
-        said = f"{where} of your forward pass is differentiated wrongly{at}: "
+        said, details = locate_mistake(self.structure, made, changed, names)
         right = describe_correction(self.program, self.evidence[0].forward, made.name, changed)
         found = self.find_line(made)
         if found is not None:

@@ -1,6 +1,7 @@
-"""The order in which pairs of mistakes are tried: likely ones first, by three criteria."""
+"""The order in which pairs of mistakes are tried: likely ones first, by four criteria."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -27,20 +28,20 @@ def rank_by_count(
             yield from ((min(i, j), max(i, j)) for j in partners if j not in done)
 
 
-def rank_by_partner(alone: Array, together: Array) -> Iterator[tuple[int, int]]:
-    """Rank pairs by the rank of one mistake alone, times that of the other beside it.
+def rank_by_row(alone: Array, squared: Array, together: Array) -> Iterator[tuple[int, int]]:
+    """Rank pairs by one mistake of each, which is tried beside many others before the next one is.
 
     Where mistakes lie on one path, their effects do not add up. Then one of the two still leaves
-    less of the error than most others do, and so does the other one beside it.
+    less of the error than most others do, by the mean logarithm or by the sum of squares, and the
+    other one leaves less beside it than half of all do; the second half comes last.
     """
-    firsts = np.argsort(alone, kind="stable")[:FIRSTS]
+    orders = (np.argsort(each, kind="stable").tolist() for each in (alone, squared))
+    firsts = [*dict.fromkeys(chain.from_iterable(zip(*orders, strict=True)))][:FIRSTS]
     partners = np.argsort(together[firsts], axis=1, kind="stable")
-    product = np.outer(np.arange(len(firsts)) + 1, np.arange(len(alone)) + 1)
-    for place in np.argsort(product, axis=None, kind="stable"):
-        row, rank = divmod(int(place), len(alone))
-        i, j = int(firsts[row]), int(partners[row, rank])
-        if i != j:
-            yield min(i, j), max(i, j)
+    half = (len(alone) + 1) // 2
+    for columns in (partners[:, :half], partners[:, half:]):
+        for i, others in zip(firsts, columns.tolist(), strict=True):
+            yield from ((min(i, j), max(i, j)) for j in others if j != i)
 
 
 def rank_by_order(count: int) -> Iterator[tuple[int, int]]:
@@ -48,21 +49,26 @@ def rank_by_order(count: int) -> Iterator[tuple[int, int]]:
     yield from ((i, j) for j in range(count) for i in range(j))
 
 
-def measure_error(error: Array, effects: Array, parts: Sequence[slice]) -> tuple[Array, Array]:
-    """Measure what mistakes leave of the error: each alone, and every two together.
+def measure_error(
+    error: Array, effects: Array, parts: Sequence[slice]
+) -> tuple[Array, Array, Array]:
+    """Measure what mistakes leave of the error: each alone, its squares, and every two together.
 
     That is the mean logarithm over the gradients, of which each is a part of the vectors: one that
-    is explained exactly counts more than many that are explained nearly.
+    is explained exactly counts more than many that are explained nearly. The second is the sum of
+    squares of what each leaves alone.
     """
     alone, together = np.zeros(len(effects)), np.zeros((len(effects), len(effects)))
+    squared = np.zeros(len(effects))
     for part in parts:
         e, f = error[part].astype(np.float64), effects[:, part].astype(np.float64)
         size = float(e @ e) or 1.0
         one = np.sum(f**2, axis=1) - 2 * f @ e + float(e @ e)
         two = one[:, None] + one[None, :] - float(e @ e) + 2 * f @ f.T
+        squared += one
         alone += np.log(np.maximum(one, 0) / size + SMALLEST) / len(parts)
         together += np.log(np.maximum(two, 0) / size + SMALLEST) / len(parts)
-    return alone, together
+    return alone, squared, together
 
 
 def rank_by_effect(together: Array) -> Iterator[tuple[int, int]]:

@@ -56,6 +56,8 @@ def explain(
         return (found,)
     fitted = select_single(known, evidence, known.list_fitted(matches), matches)
     found = known.choose(fitted, None)
+    if found is None:  # these are many, and unlikely beside another mistake
+        found = known.choose(select_single(known, evidence, known.list_rarest(), []), None)
     if found is not None:
         return (found,)
     few = of_gradients if len(of_gradients) <= 2 else ()
@@ -365,8 +367,10 @@ def explain_each_gradient(
             alone_here = changed <= set(covered)
             described = known.describe(made, () if alone_here else covered)
             doubts += not alone_here
-        alike = (made for made, also in operations if (also <= set(covered)) == alone_here)
-        found = known.choose(alike, described) or described
+        alike = (each for each, also in operations if (also <= set(covered)) == alone_here)
+        # The mistake itself comes first: others may say the same.
+        own = () if isinstance(what, Finding) else what[:1]
+        found = known.choose(chain(own, alike), described) or described
         chosen.append(add_others(found, findings))
     return Separate(tuple(chosen), doubts)
 

@@ -4,7 +4,7 @@ A finding is such a mistake, together with the wrong gradient. Mistakes that onl
 such as a wrong operand of a sum over time, are in `cell_gradients`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -99,17 +99,17 @@ def list_common_findings(
     evidence: Sequence[Evidence],
     backs: Sequence[Any],
     factors: Sequence[Factor],
-    weights: Sequence[str],
+    clippings: Iterable[Finding],
 ) -> Iterator[Finding]:
     """List the mistakes that any gradient can have.
 
-    `factors` are the known wrong factors; the gradients of `weights` may be clipped together.
-    Limits and other factors are read from the submitted numbers.
+    `factors` are the known wrong factors, `clippings` are from `list_clippings`. Other factors are
+    read from the submitted numbers.
     """
     for mistake, said, by in SIMPLE:
         yield make_finding(mistake, said, {}, name, partial(multiply, by))
     yield from list_scalings(name, evidence[0], backs[0], factors)
-    yield from list_clippings(name, evidence, weights)
+    yield from clippings
     if backs[0].gradient(name).ndim >= 2:
         yield from list_transpositions(name)
     for other in evidence[0].wanted:
@@ -232,7 +232,11 @@ def shorten(value: float) -> float:
 def list_clippings(
     name: str, evidence: Sequence[Evidence], weights: Sequence[str]
 ) -> Iterator[Finding]:
-    """List mistakes that clip the entries to a value, or scale the gradient to a norm."""
+    """List mistakes that clip the entries to a value, or scale the gradient to a norm.
+
+    The limits are read from the submitted numbers; the gradients of `weights` may be clipped
+    together.
+    """
     submitted = [case.wanted[name].submitted for case in evidence]
     limit = round_as_written(max(float(np.max(np.abs(found))) for found in submitted))
     if not 0 < limit < np.inf or not shows_limit(limit, name, evidence):

@@ -15,7 +15,7 @@ from bptt_verifier.mistakes.pair_order import (
     measure_error,
     rank_by_count,
     rank_by_effect,
-    rank_by_partner,
+    rank_by_row,
 )
 from bptt_verifier.mistakes.search import cover
 from bptt_verifier.mistakes.single_gradients import Finding
@@ -46,7 +46,7 @@ def test_the_fewest_kinds_cover_all_gradients(possible: Any, chosen: Any) -> Non
 def test_pairs_whose_effects_add_up_to_the_error_come_first() -> None:
     effects = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
     error = effects[7] + effects[21] + 1e-3
-    _, together = measure_error(error, effects, [slice(0, 12)])
+    _, _, together = measure_error(error, effects, [slice(0, 12)])
     assert next(rank_by_effect(together)) == (7, 21)
     assert [*rank_by_effect(together[:1, :1])] == []
 
@@ -56,7 +56,7 @@ def test_a_gradient_that_is_explained_exactly_counts_more_than_a_smaller_error()
     error, parts = effects[7] + effects[21], [slice(0, 3), slice(3, 12)]
     error[3:] *= 3  # both mistakes amplify each other there
     effects[:2] = error / 2 + 0.1  # these are nearer in every entry
-    _, together = measure_error(error, effects, parts)
+    _, _, together = measure_error(error, effects, parts)
     assert next(rank_by_effect(together)) == (7, 21)
 
 
@@ -66,12 +66,59 @@ def test_a_promising_mistake_meets_its_best_partners_early_though_their_effects_
     rng = np.random.default_rng(0)
     effects = rng.normal(size=(200, 12)).astype(np.float32)
     error = effects[150] + 0.7 * effects[199] + 0.3 * effects[198]
-    alone, together = measure_error(error, effects, [slice(0, 12)])
-    order = [*rank_by_partner(alone, together)]
+    alone, squared, together = measure_error(error, effects, [slice(0, 12)])
+    order = [*rank_by_row(alone, squared, together)]
     assert order.index((150, 199)) < 20
-    assert len({*order}) == len({(min(p), max(p)) for p in order}) > 1000
     assert all(i < j for i, j in order)
-    assert [*rank_by_partner(alone[:1], together[:1, :1])] == []
+    assert {k for pair in order[:99] for k in pair} > {150, 198, 199}
+    assert [*rank_by_row(alone[:1], squared[:1], together[:1, :1])] == []
+
+
+def test_a_mistake_that_leaves_little_of_the_error_meets_every_other_one() -> None:
+    rng = np.random.default_rng(0)
+    alone, squared, together = rng.random(9), rng.random(9), rng.random((9, 9))
+    alone[4], squared[7] = -1, -1  # each is the first by one of the two measures
+    order = [*rank_by_row(alone, squared, together)]
+    half = [pair for i in (4, 7) for pair in order if i in pair]
+    assert {k for pair in half for k in pair} == {*range(9)}
+    assert all(4 in pair for pair in order[:4])
+    assert all(7 in pair for pair in order[5:8])
+    assert {*order} == {(i, j) for j in range(9) for i in range(j)}
+
+
+SLOPE_OF_SIGMOID = "(1 - h[t + 1] ** 2)", "h[t + 1] * (1 - h[t + 1])"
+LAST_STEP_ALONE = "dh = own + later", "dh = own * (t == STEPS - 1) + later"
+FIRST_LAYER = 'p["W"][layer].T @ a', 'p["W"][0].T @ a'
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "names"),
+    [
+        ("sequence", [SLOPE_OF_SIGMOID, LAST_STEP_ALONE],
+         ["activation-derivative-of-another-function", "zero-gradient"]),
+        ("stacked", [FIRST_LAYER, ('G["W"][layer] +=', 'G["W"][layer] ='),
+                     ('G["U"][layer] +=', 'G["U"][layer] =')],
+         ["missing-time-sum", "wrong-operand"]),
+    ],
+)  # fmt: skip
+def test_two_mistakes_on_one_path_are_both_named(
+    model: str, changes: list[tuple[str, str]], names: list[str]
+) -> None:
+    loss, gradients, _, params = MODELS[model]
+    found = diagnose_numbers(loss, params, plant(gradients, *changes))
+    assert sorted(mistake.name for mistake in found) == names
+
+
+def test_a_clipped_gradient_is_named_beside_another_mistake_though_one_case_has_one_number() -> (
+    None
+):
+    loss, gradients, _, params = MODELS["normalised"]
+    wrong = plant(gradients, ("dn - dn.mean() - n", "dn - n"))
+    found = diagnose_numbers(
+        loss, params, lambda p: (g := wrong(p)) | {"g": np.clip(g["g"], -0.01, 0.01)}
+    )
+    names = ["clipped", "normalisation-path-missing"]
+    assert sorted(mistake.name for mistake in found) == names
 
 
 def test_beside_a_promising_mistake_the_common_ones_are_tried_first() -> None:

@@ -11,6 +11,8 @@ import pytest
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.mistakes.known_factors import is_also_another_size
 from bptt_verifier.report import Report
+from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.own_models import MODELS
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(5, 3))
@@ -63,6 +65,22 @@ def test_a_missing_path_to_a_memory_is_not_told_by_time() -> None:
     report = judge(lambda x: x / 5**0.5, jax.lax.stop_gradient)
     assert report.mistakes[0].name == "zero-gradient", str(report)
     assert "output-gradient-missing" not in str(report)
+
+
+@pytest.mark.parametrize(
+    ("slope", "said"),
+    [
+        ("", "the derivative of sigmoid is missing: the gradient is passed on unchanged"),
+        (" * -1", "the derivative of sigmoid is missing, and the sign is wrong"),
+    ],
+)
+def test_a_sigmoid_without_a_slope_is_told_from_one_of_the_wrong_sign(
+    slope: str, said: str
+) -> None:
+    loss, gradients, _, params = MODELS["gru"]
+    change = "dz = dh * (h - n) * z * (1 - z)", f"dz = dh * (h - n){slope}"
+    (found,) = diagnose_numbers(loss, params, plant(gradients, change))
+    assert (found.name, found.details["alteration"]) == ("activation-derivative-missing", said)
 
 
 @pytest.mark.parametrize(
