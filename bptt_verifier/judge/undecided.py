@@ -29,12 +29,14 @@ def state_excused_resolutions(
 ) -> Report:
     """State no finer resolution of a gradient than where its errors counted as rounding.
 
-    Errors of that size have passed, however sharp other cases are, in which they were smaller. An
+    Errors of that size have passed, however sharp other cases are, in which they were smaller: the
+    resolution is at least that of one of these cases, and the largest of these errors. An
     error that scatters by more than the gradient at all such points, where the bound is below 2⁻⁶
     of it, is undecided, except in half precision: a mistake at ill-conditioned points scatters so,
     too.
     """
     excused: dict[str, list[float]] = {}
+    passed: dict[str, float] = {}
     vague = dict[str, None]()
     for before, after in zip(compared, settled, strict=True):
         names = set(list_failing(before)) - set(list_failing(after))
@@ -42,10 +44,15 @@ def state_excused_resolutions(
         for found in after.comparisons:
             if found.name in names:
                 excused.setdefault(found.name, []).append(found.resolution)
+                if after.values[found.name].any():
+                    away = find_distance(after, found.name)
+                    passed[found.name] = max(passed.get(found.name, 0.0), away)
                 if found.name in sharp and not is_half(after.dtypes[found.name]):
                     vague[found.name] = None
     coarser = {
-        name: result._replace(resolution=max(result.resolution, min(excused[name])))
+        name: result._replace(
+            resolution=max(result.resolution, min(excused[name]), passed.get(name, 0.0))
+        )
         for name, result in report.parameters.items()
         if name in excused
     }

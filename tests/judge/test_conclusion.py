@@ -93,6 +93,18 @@ def test_no_resolution_is_finer_than_where_errors_counted_as_rounding() -> None:
     assert stated["b"].resolution == pytest.approx(1e-9)
 
 
+def test_no_resolution_is_finer_than_an_error_that_counted_as_rounding() -> None:
+    off, bound = ONES | {"a": np.full(1, 1 + 4e-4)}, dict.fromkeys("ab", np.full(1, 1e-9))
+    before = [state_compared(off, ONES, bound)] * 2
+    after = [  # the smaller limit is that of a case with an error of its own
+        state_compared(each, ONES, bound | {"a": np.full(1, limit)})
+        for each, limit in [(off, 5e-4), (ONES | {"a": np.full(1, 1 + 1e-4)}, 2e-4)]
+    ]
+    report = conclude(lambda case: None, subject(), "", after, [], ())
+    stated = state_excused_resolutions(report, before, after).parameters
+    assert stated["a"].resolution == pytest.approx(4e-4)
+
+
 def excuse(
     *limits: float, bound: float = 1e-9, dtype: Any = float
 ) -> tuple[Report, list[Any], list[Any]]:

@@ -102,7 +102,7 @@ def test_of_two_steps_a_negative_index_comes_before_a_reverse_order() -> None:
     params = {"U": np.zeros((3, 2)), "W": np.zeros((3, 3)), "V": np.zeros((2, 3))}
     (found,) = diagnose_numbers(two_steps, params, wrap_around)
     assert found.name == "negative-index-wraps-around"
-    assert found.details["or"] == ["input-off-by-one"]
+    assert "or" not in found.details
 
 
 def test_generic_names_come_last_with_the_names_inside_of_others() -> None:
