@@ -71,7 +71,7 @@ class RoundingErrors(NamedTuple):
             return xi[self.draws] * magnitude
         return (xi * magnitude)[self.draws]
 
-    def draw_signed(self, shape: tuple[int, ...], several: bool = False) -> Array:
+    def draw_signed(self, shape: tuple[int, ...], several: bool) -> Array:
         """Draw numbers in [−1, 1] of this shape for each draw.
 
         A sum of several such numbers is nearly normal. One of the same variance is drawn instead.
