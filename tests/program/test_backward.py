@@ -269,8 +269,8 @@ def test_a_cotangent_that_a_product_reads_has_its_errors_there() -> None:
     assert abs(spread(found, 3 * np.cos(0.5), size) / expected - 1) < 0.1
 
 
-def test_one_product_has_a_uniform_error_and_those_of_many_steps_a_normal_one() -> None:
-    """A uniform error is at most its size; of 4 · 900 normal ones 8 % are larger."""
+def test_one_product_has_one_error_and_those_of_several_steps_have_them_together() -> None:
+    """One error is at most its size; of several, (N7), 9 % are larger than theirs together."""
     size, x_1 = 2.0**-20, np.ones((1, 30))
     for steps in (1, 2):
         model = traced(
