@@ -71,20 +71,20 @@ class RoundingErrors(NamedTuple):
             return xi[self.draws] * magnitude
         return (xi * magnitude)[self.draws]
 
-    def draw_signed(self, shape: tuple[int, ...], several: bool = False) -> Array:
+    def draw_signed(self, shape: tuple[int, ...], several: bool) -> Array:
         """Draw numbers in [−1, 1] of this shape for each draw.
 
-        A sum of several such numbers is nearly normal. One of the same variance is drawn instead.
+        For `several` errors, the sum of two such numbers is drawn, with the variance of one.
         """
         assert self.rng is not None
         assert self.draws is not None
         shape = (int(self.draws.max()) + 1, *shape)
-        numbers: Array
+        numbers: Array = self.rng.random(shape, np.float32)
         if several:
-            numbers = self.rng.standard_normal(shape, np.float32)
-            numbers *= np.float32(3**-0.5)  # (N7)
+            numbers += self.rng.random(shape, np.float32)
+            numbers -= 1
+            numbers *= np.float32(2**0.5)  # (N7)
             return numbers
-        numbers = self.rng.random(shape, np.float32)
         numbers *= 2
         numbers -= 1
         return numbers

@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.backward import Change, backward, sweep_back
+from bptt_verifier.program.backward import Change, backward, own, sweep_back
 from bptt_verifier.program.operations import find_block
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.rounding import RoundingErrors
@@ -252,6 +252,50 @@ def test_what_a_sweep_writes_into_is_not_what_arrives() -> None:
     (result,) = transposed.program.operations[number].outputs
     np.testing.assert_array_equal(cotangents[result][0], np.outer(c, x))
     np.testing.assert_array_equal(cotangents[transposed.program.leaves["W"]][0], 5 * np.outer(c, x))
+
+
+def test_a_cotangent_that_a_product_reads_has_its_errors_there() -> None:
+    """Of 2 a + 3 a through x², where 5 a is read: the sum rounds before the slope multiplies it."""
+    size, a = 2.0**-20, np.full(500, 0.5)
+
+    def loss(p: Any, xp: Any) -> Any:
+        b = xp.sin(p["a"])
+        return xp.sum(b + b + b)
+
+    model = traced(loss, a=a)
+    found = backward(model.program, model.values, errors=round_in_units(size))["a"]
+    # Sums of 2 and 3 ones, and the error of 2 units in the product with the slope.
+    expected = np.cos(0.5) * np.sqrt(2**2 + 3**2 + (2 * 3) ** 2)
+    assert abs(spread(found, 3 * np.cos(0.5), size) / expected - 1) < 0.1
+
+
+def test_one_product_has_one_error_and_those_of_several_steps_have_them_together() -> None:
+    """One error is at most its size; of several, (N7), 9 % are larger than theirs together."""
+    size, x_1 = 2.0**-20, np.ones((1, 30))
+    for steps in (1, 2):
+        model = traced(
+            lambda p, xp, n=steps: sum(xp.sum(x_1 @ p["W"]) for _ in range(n)),
+            W=np.ones((30, 30)),
+        )
+        found = backward(model.program, model.values, errors=round_in_units(size))["W"]
+        magnitude = (steps + 4 * (steps - 1)) ** 0.5
+        beyond = np.mean(np.abs(found - steps) > magnitude * size)
+        assert (beyond > 0.05) == (steps > 1)
+        assert (beyond == 0) == (steps == 1)
+
+
+def test_an_array_is_copied_before_it_is_written_into_unless_nothing_else_refers_to_it() -> None:
+    ct, fixed, other = np.ones((2, 3)), np.ones((2, 3)), np.zeros((2, 3))
+    fixed.flags.writeable = False
+    assert own(ct, float, [None, other]) is ct
+    for given, dtype, arriving in [
+        (ct.T, float, [ct]), (ct.T, float, [None, ct, other]),
+        (ct, complex, [other]), (fixed, float, [other]),
+    ]:  # fmt: skip
+        copied = own(given, dtype, arriving)
+        assert not np.may_share_memory(copied, given)
+        assert copied.dtype == dtype
+        np.testing.assert_array_equal(copied, given)
 
 
 def test_the_slope_of_a_saturated_unit_rounds_in_units_of_the_largest_slope() -> None:
