@@ -16,7 +16,8 @@ Change = tuple[str, str]
 # A rate network: a leaky potential, a softplus rate that the next step and the output use.
 
 STEPS, N, UNITS = 4, 3, 4
-DRIVE, AIM = own_models.normal(STEPS, N, UNITS, scale=1), own_models.normal(STEPS, N, 2, scale=1)
+RNG = np.random.default_rng(6)  # other modules draw from the shared one in the order of imports
+DRIVE, AIM = RNG.normal(size=(STEPS, N, UNITS)), RNG.normal(size=(STEPS, N, 2))
 LEAK = 0.3
 
 

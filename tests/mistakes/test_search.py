@@ -108,6 +108,17 @@ def test_two_mistakes_on_one_path_are_both_named(
     assert sorted(mistake.name for mistake in found) == names
 
 
+def test_a_factor_on_a_path_is_read_beside_a_gradient_that_is_clipped() -> None:
+    loss, gradients, _, params = MODELS["sequence"]
+    wrong = plant(gradients, ('own = p["V"]', 'own = 0.37 * p["V"]'))
+    found = diagnose_numbers(
+        loss, params, lambda p: (g := wrong(p)) | {"U": np.clip(g["U"], -0.3, 0.3)}
+    )
+    assert [(m.name, m.details.get("factor")) for m in found] == [
+        ("constant-factor", 0.37), ("clipped", None),
+    ]  # fmt: skip
+
+
 def test_a_clipped_gradient_is_named_beside_another_mistake_though_one_case_has_one_number() -> (
     None
 ):
