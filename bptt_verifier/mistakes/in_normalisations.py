@@ -1,10 +1,10 @@
-"""Mistakes in the axes of a normalisation's derivative: a mean over others than the loss takes.
+"""Mistakes in the means of a normalisation's derivative: over other axes, or without a factor.
 
 The derivative of n = (a − μ) / σ passes d back as (d − mean(d) − n mean(d ⊙ n)) / σ, where both
 means are over the axes of μ and σ. A batch normalisation has others than a layer normalisation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from math import prod
@@ -53,12 +53,29 @@ def list_wrong_normalisations(known: Structure) -> Iterator[OperationMistake]:
         key = known.group_of[each.number], each.axes, shape_of(known, each.centred)
         groups.setdefault(key, []).append(each)
     for (_, own, shape), group in groups.items():
+        yield from list_wrong_terms(known, group)
         for axes in list_axes(shape or ()):
             if axes == own:
                 continue
             sets = [[MEANS[0]], [MEANS[1]], [*MEANS]] if group[0].mean is not None else [[MEANS[1]]]
             for which in sets:
                 yield from list_ways(known, group, which, axes)
+
+
+def list_wrong_terms(
+    known: Structure, group: Sequence[Normalisation]
+) -> Iterator[OperationMistake]:
+    """List derivatives of normalisations whose last term lacks n, or has another mean."""
+    if group[0].mean is None:
+        return
+    right = "where the derivative of the normalisation n is (d − mean(d) − n mean(d ⊙ n)) / σ"
+    for name, words, combine in (
+        ("factor-missing", "mean(d ⊙ n)", lambda first, second, n: first + second + 0 * n),
+        ("wrong-operand", "n mean(d)", lambda first, second, n: first + n * first),
+    ):
+        said = f"your gradient uses (d − mean(d) − {words}) / σ, {right}"
+        changes = partial(average_over, known, group, (), (), False, False, combine)
+        yield OperationMistake(name, said, group[0].number, changes, {}, (name, words))
 
 
 def list_axes(shape: Sequence[int]) -> list[Axes]:
@@ -69,6 +86,11 @@ def list_axes(shape: Sequence[int]) -> list[Axes]:
     counts = range(1, len(long)) if len(long) <= FEW else (1,)
     every = tuple(range(len(shape)))
     return [*(axes for count in counts for axes in combinations(long, count)), every]
+
+
+def add_terms(first: Any, second: Any, n: Any) -> Any:
+    """Add the terms of a normalisation's derivative: the means of d, and of d ⊙ n times n."""
+    return first + n * second
 
 
 def list_ways(
@@ -84,7 +106,7 @@ def list_ways(
     said += f" axis {own} belongs" if len(group[0].axes) == 1 else f" axes {own} belong"
     for inside in (False, True):
         for as_many in (False, True):
-            changes = partial(average_over, known, group, which, axes, inside, as_many)
+            changes = partial(average_over, known, group, which, axes, inside, as_many, add_terms)
             details = {"axes": [*axes]}
             yield OperationMistake(NAME, said, group[0].number, changes, details)
 
@@ -131,11 +153,13 @@ def average_over(
     axes: Axes,
     inside: bool,
     as_many: bool,
+    combine: Callable[[Any, Any, Any], Any],
     values: Values,
 ) -> Changes:
     """Pass back what means over these axes give; `inside` of them is the division by σ.
 
-    A sum is divided by the number of its entries, or by that of the right ones.
+    A sum is divided by the number of its entries, or by that of the right ones. `combine` adds both
+    terms.
     """
     operations, changes = known.program.operations, Changes()
     for number, slot, mean, variance, root, own in group:
@@ -159,7 +183,7 @@ def average_over(
             arriving: Any, n: Any = centred / sigma, take_mean: Any = take_mean
         ) -> Any:
             (d,) = arriving
-            return -take_mean(d, MEANS[0]) - n * take_mean(d * n, MEANS[1]) + 0 * d
+            return -combine(take_mean(d, MEANS[0]), take_mean(d * n, MEANS[1]), n) + 0 * d
 
         def pass_to_square(arriving: Any, sigma: Any = sigma, n: Any = centred / sigma,
                            take_mean: Any = take_mean) -> Any:  # fmt: skip

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from bptt_verifier.mistakes.expressions import name_operand, name_result, quote_expression
-from bptt_verifier.mistakes.in_products import replace_other_operand
+from bptt_verifier.mistakes.in_products import rebuild_operands, replace_other_operand
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake, read_slots
 from bptt_verifier.program.activations import find_activations
 from bptt_verifier.program.structure import Structure, shape_of
@@ -64,6 +64,30 @@ def list_other_values(known: Structure) -> Iterator[OperationMistake]:
                         replace_other_operand, known, group, operand, read_slots(found)
                     )
                     yield OperationMistake(name, said, group[0], changes)
+            yield from list_other_factors(known, group, operand, columns)
+
+
+def list_other_factors(
+    known: Structure, group: Sequence[int], operand: int, columns: Sequence[Column]
+) -> Iterator[OperationMistake]:
+    """List values in the place of one factor of an operand that is a product, such as r ⊙ h."""
+    operations = known.program.operations
+    slots = [operations[number].inputs[1 - operand] for number in group]
+    sources = [known.producer.get(slot, -1) for slot in slots]
+    if -1 in sources or {operations[source].name for source in sources} != {"mul"}:
+        return
+    steps, this = [known.step[number] for number in group], name_operand(known, group[-1], operand)
+    for part in (0, 1):
+        own = [operations[source].inputs[part] for source in sources]
+        right, shape = name_operand(known, sources[-1], part), shape_of(known, own[-1])
+        for column in columns:
+            found = column.read(steps, 0)
+            if found == own or None in found or shape_of(known, found[-1] or 0) != shape:
+                continue
+            said = f"the gradient of {this} is computed with {column.name}, where {right} belongs"
+            rebuild = partial(rebuild_operands, known, slots, part, found)
+            changes = partial(replace_other_operand, known, group, operand, rebuild)
+            yield OperationMistake("wrong-operand", said, group[0], changes)
 
 
 def list_readings(

@@ -21,7 +21,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change, sweep_back
 from bptt_verifier.program.operations import UNARY, evaluate, pass_back
-from bptt_verifier.program.structure import Structure, find_starts
+from bptt_verifier.program.structure import Structure, find_starts, shape_of
 
 STRUCTURAL = frozenset("concatenate reshape broadcast_in_dim squeeze expand_dims".split())
 RESET = "state-not-reset"
@@ -147,8 +147,11 @@ def list_reset_mistakes(known: Structure) -> Iterator[OperationMistake]:
         said = f"{back} it goes into the last state of the {words}"
         yield OperationMistake(RESET, said, number, change_nothing, whole=gradients)
     said = "the states of a sequence begin with the last ones of the sequence before it"
-    gradients = partial(hand_forward, known, states, begin)
-    yield OperationMistake(RESET, said, number, change_nothing, whole=gradients)
+    # A layer of another width cannot begin with them.
+    alike = [each for each in states if len({shape_of(known, chain[-1]) for chain in each}) == 1]
+    if alike:
+        gradients = partial(hand_forward, known, alike, begin)
+        yield OperationMistake(RESET, said, number, change_nothing, whole=gradients)
 
 
 Beginnings = Mapping[Chain, Sequence[Beginning]]

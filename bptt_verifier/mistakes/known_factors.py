@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
+
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
 from bptt_verifier.mistakes.single_gradients import Factor
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure
+
+SHARE = 1e-3  # relative distance of entries that have one share; effects are kept in float32
 
 
 def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
@@ -20,6 +25,21 @@ def scale_path(cut: OperationMistake, by: float) -> OperationMistake:
     return cut._replace(
         name="constant-factor", alteration=said, changes=changes, details={"factor": by}
     )
+
+
+def find_share(error: Array, effect: Array) -> tuple[float, Array]:
+    """Find the share of an effect that an error is in most entries, and which entries fit it.
+
+    Small entries of an effect, which is in float32, say nothing. No entry fits where fewer than
+    half of the others do.
+    """
+    with np.errstate(all="ignore"):
+        size = np.abs(effect)
+        large = size > SHARE * np.max(size)
+        share = float(np.median((error / effect)[large])) if large.any() else np.nan
+        fitting = large & (np.abs(error - share * effect) <= SHARE * np.abs(share * effect))
+    enough = np.count_nonzero(fitting) > np.count_nonzero(large) / 2
+    return share, fitting if enough else np.zeros_like(large)
 
 
 def is_also_another_size(known: Structure, shapes: Sequence[tuple[int, ...]]) -> bool:

@@ -16,7 +16,7 @@ from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_other_values import list_other_values
 from bptt_verifier.mistakes.in_time import DROPPED
-from bptt_verifier.mistakes.known_factors import list_factors, scale_path
+from bptt_verifier.mistakes.known_factors import find_share, list_factors, scale_path
 from bptt_verifier.mistakes.located_mistakes import locate_mistake
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
@@ -235,7 +235,8 @@ class OwnHypotheses:
     def list_fitted(self, matches: Sequence[Match]) -> list[OperationMistake]:
         """List the factors on paths whose effect is the submission's error, but for a factor.
 
-        On the carried states a factor has powers as an effect; there, sizes are tried.
+        So it is in most entries: others may be clipped. On the carried states a factor has powers
+        as an effect; there, sizes are tried.
         """
         found, case = list[OperationMistake](), self.evidence[0]
         error, exact_error = self.find_error(case), self.join_exactly(case, case.submitted)
@@ -248,15 +249,12 @@ class OwnHypotheses:
             ):
                 continue
             effect = self.effects[made] - self.right
-            size = float(effect @ effect)
-            share = float(effect @ error) / size if size > 0 else np.nan
-            if not np.isfinite(share) or np.max(np.abs(error - share * effect)) > 1e-3 * np.max(
-                np.abs(error)
-            ):
+            share, fitting = find_share(error, effect)
+            if not fitting.any():
                 continue
             if made in self.swept:  # the effects are kept in float32
-                exact = self.join_exactly(case, self.swept[made].values)
-                share = float(exact @ exact_error) / float(exact @ exact)
+                exact = self.join_exactly(case, self.swept[made].values)[fitting]
+                share = float(exact @ exact_error[fitting]) / float(exact @ exact)
             found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
         if self.structure.carried:
             every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]

@@ -1,13 +1,14 @@
 """The order in which pairs of mistakes are tried: likely ones first, by four criteria."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
 
-PAIRS = 2**14  # pairs of mistakes that are tried, at most
+PAIRS = 3 * 2**13  # pairs of mistakes that are tried, at most
+LIKELIEST = 2**10  # pairs that are likely by the sum of effects, or as common mistakes, at most
 FIRSTS = 64  # mistakes whose partners are ranked, at most
 SMALLEST = 1e-10  # squared relative error that counts as none: effects are kept in float32
 
@@ -46,7 +47,7 @@ def rank_by_row(alone: Array, squared: Array, together: Array) -> Iterator[tuple
 
 def rank_by_order(count: int) -> Iterator[tuple[int, int]]:
     """Rank pairs of the mistakes that are listed first, which are the likely ones."""
-    yield from ((i, j) for j in range(count) for i in range(j))
+    yield from islice(((i, j) for j in range(count) for i in range(j)), LIKELIEST)
 
 
 def measure_error(
@@ -78,7 +79,7 @@ def rank_by_effect(together: Array) -> Iterator[tuple[int, int]]:
     left = together.copy()
     left[np.tril_indices(len(left))] = np.inf
     flat = left.ravel()
-    count = min(PAIRS // 2, flat.size)
+    count = min(LIKELIEST, flat.size)
     first = np.argpartition(flat, count - 1)[:count]
     for place in first[np.argsort(flat[first])]:
         if np.isfinite(flat[place]):

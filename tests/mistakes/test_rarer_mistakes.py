@@ -16,7 +16,8 @@ Change = tuple[str, str]
 # A rate network: a leaky potential, a softplus rate that the next step and the output use.
 
 STEPS, N, UNITS = 4, 3, 4
-DRIVE, AIM = own_models.normal(STEPS, N, UNITS, scale=1), own_models.normal(STEPS, N, 2, scale=1)
+RNG = np.random.default_rng(6)  # other modules draw from the shared one in the order of imports
+DRIVE, AIM = RNG.normal(size=(STEPS, N, UNITS)), RNG.normal(size=(STEPS, N, 2))
 LEAK = 0.3
 
 
@@ -62,6 +63,9 @@ MODELS = {
     "peepholes": further_models.MODELS["peepholes"],
     "sequence": further_models.MODELS["sequence"],
     "flow": layout_derivations.MODELS["flow"],
+    "features": layout_derivations.MODELS["features"],
+    "arrays": layout_derivations.MODELS["arrays"],
+    "normalised": further_models.MODELS["normalised"],
     "rates": RATES,
 }
 
@@ -77,6 +81,8 @@ PLANTED: list[tuple[str, str, tuple[Change, ...]]] = [
     ("peepholes", "wrong-operand", (("ai = dc * g * i", "ai = dc * u * i"),)),
     ("peepholes", "wrong-operand", (("af = dc * c0 * f", "af = dc * u * f"),)),
     ("peepholes", "wrong-operand", (('G["pf"] += (af * c0)', 'G["pf"] += (af * u)'),)),
+    ("gru", "wrong-operand", (('("n", dn, r * h)', '("n", dn, n * h)'),)),
+    ("gru", "wrong-operand", (('("n", dn, r * h)', '("n", dn, r * n)'),)),
     ("lstm", "wrong-operand", (("dc * cp * f * (1 - f)", "dc * g * f * (1 - f)"),)),
     ("lstm", "wrong-operand", (("dc * cp * f * (1 - f)", "dc * np.tanh(c) * f * (1 - f)"),)),
     ("flow", "wrong-operand", (('g["W"] += flow.h[t].T @ da', 'g["W"] += flow.f[t].T @ da'),)),
@@ -103,6 +109,12 @@ PLANTED: list[tuple[str, str, tuple[Change, ...]]] = [
     ("rates", "activation-derivative-missing", (('@ p["J"].T * slope(a[t])', '@ p["J"].T'),)),
     ("rates", "hidden-state-off-by-one",
      (('@ p["J"].T * slope(a[t])', '@ p["J"].T * slope(a[max(t - 1, 0)])'),)),
+    # The last term of a normalisation's derivative.
+    ("features", "factor-missing", (("da = (dn - m1 - n * m2) / sd", "da = (dn - m1 - m2) / sd"),)),
+    ("features", "wrong-operand",
+     (("da = (dn - m1 - n * m2) / sd", "da = (dn - m1 - n * m1) / sd"),)),
+    ("arrays", "factor-missing", (("(dn - mean1 - n * mean2)", "(dn - mean1 - mean2)"),)),
+    ("normalised", "factor-missing", (("n * (dn * n).mean()", "(dn * n).mean()"),)),
     # One object for all steps.
     ("gru", "state-overwritten", ((OF_TRACE, "for x, h, z, r, n in [trace[-1]] * STEPS:"),)),
     ("peepholes", "state-overwritten",
