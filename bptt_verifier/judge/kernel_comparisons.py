@@ -42,7 +42,7 @@ RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger fact
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 
-class Doubt(NamedTuple):
+class ShownRounding(NamedTuple):
     """A gradient that only rounding every operation explains, which its case may not show.
 
     `shares` are those of rounding inside that the entries show which are asked, and
@@ -74,7 +74,7 @@ class Found(NamedTuple):
     overflowing: frozenset[str] = frozenset()
     near: Any = None
     noisy: Mapping[str, float] = MappingProxyType({})
-    doubts: Mapping[str, Doubt] = MappingProxyType({})
+    doubts: Mapping[str, ShownRounding] = MappingProxyType({})
 
     @property
     def nearest(self) -> "Found":
@@ -224,11 +224,11 @@ def measure_at(
     wrong = [name for name in halves if measured[name].wrong]
     asked = [name for name in halves if name in wrong or name in doubtful]
     imitated = imitate_rounding(calls.pullback, near, dtypes) if asked else {}
-    unsure, doubts = set[str](), dict[str, Doubt]()
+    unsure, doubts = set[str](), dict[str, ShownRounding]()
     for name in asked if imitated else ():
         known = errors[name], true[name], imitated[name], tests, dtypes[name]
         again = partial(measure_result, name, imitated)
-        doubts[name] = Doubt(list_shares(*known), distance, again)
+        doubts[name] = ShownRounding(list_shares(*known), distance, again)
     for name in wrong:
         measured[name] = measure_result(name, imitated)
         if not measured[name].wrong:

@@ -76,7 +76,7 @@ def test_a_case_with_enough_evidence_settles_another(monkeypatch: pytest.MonkeyP
     measured: Any = type("Measured", (), {"wrong": False, "_replace": lambda self, **_: self})()
 
     def make(shares: Any) -> Any:
-        doubt = kernel_comparisons.Doubt(np.array(shares), 2.0**-4, lambda share: measured)
+        doubt = kernel_comparisons.ShownRounding(np.array(shares), 2.0**-4, lambda share: measured)
         empty: Any = {}
         return kernel_comparisons.Found(
             empty, {}, {}, {"x": measured}, {}, frozenset("x"), doubts={"x": doubt}
