@@ -1,6 +1,7 @@
 """Comparisons of a kernel's outputs and gradients with the exact ones, at neighbours of a case."""
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from bptt_verifier.tolerance.projections import (
     measure,
     root_mean_square,
 )
-from bptt_verifier.tolerance.rounding_inside import find_share_inside
+from bptt_verifier.tolerance.rounding_inside import choose_share, list_shares
 from bptt_verifier.tolerance.scatter import IN_HALF
 
 # A mean error of so many times the scatter near the point is no rounding in a coarser format, of
@@ -41,6 +42,18 @@ RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger fact
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 
+class ShownRounding(NamedTuple):
+    """A gradient that only rounding every operation explains, which its case may not show.
+
+    `shares` are those of rounding inside that the entries show which are asked, and
+    `measure(share)` measures the errors again with one that is known.
+    """
+
+    shares: Array
+    distance: float
+    measure: Callable[[float], Measurement]
+
+
 class Found(NamedTuple):
     """What was found at the neighbours of a case, by the names of gradients and of outputs.
 
@@ -48,7 +61,8 @@ class Found(NamedTuple):
     the kernel's own outputs, none if it does not supply them. `unsure` are gradients whose errors
     are neither rounding nor certainly a mistake. `overflowing` are outputs of which entries are
     left out. `near` is what was found nearer to the point, if these neighbours are further away.
-    `noisy` are gradients with noise that no rounding makes, and how far it is beyond its limit.
+    `noisy` are gradients with noise that no rounding makes, and how far it is beyond its limit, and
+    `doubts` those that only rounding every operation explains, or that were to be asked about it.
     """
 
     case: KernelCase
@@ -60,6 +74,7 @@ class Found(NamedTuple):
     overflowing: frozenset[str] = frozenset()
     near: Any = None
     noisy: Mapping[str, float] = MappingProxyType({})
+    doubts: Mapping[str, ShownRounding] = MappingProxyType({})
 
     @property
     def nearest(self) -> "Found":
@@ -77,13 +92,19 @@ class Found(NamedTuple):
         return [name for name, each in every.items() if each.wrong or name in self.noisy]
 
 
-def compare_kernel(calls: KernelCalls, case: KernelCase, tests: int, seed: int) -> Found | Mistake:
+def compare_kernel(
+    calls: KernelCalls,
+    case: KernelCase,
+    tests: int,
+    seed: int,
+    doubtful: Container[str] = (),
+) -> Found | Mistake:
     """Compare a kernel with the exact values at the neighbours of a case, its outputs first.
 
     What is wrong near the point must be wrong further away as well: there, rounding in any format
-    is drawn anew.
+    is drawn anew. `doubtful` gradients are asked whether they show rounding inside.
     """
-    near = measure_at(calls, case, case.distance, tests, seed)
+    near = measure_at(calls, case, case.distance, tests, seed, doubtful=doubtful)
     if isinstance(near, Mistake):
         return near
 
@@ -152,6 +173,7 @@ def measure_at(
     tests: int,
     seed: int,
     nearer: Found | None = None,
+    doubtful: Container[str] = (),
 ) -> Found | Mistake:
     """Measure a kernel's errors at the neighbours of a case, beside those at nearer ones."""
     near = draw_neighbours(case, distance, seed)
@@ -198,15 +220,20 @@ def measure_at(
         return measure(errors[name], true[name], dtypes[name], tests, *own)
 
     measured = {name: measure_result(name, {}) for name in submitted}
-    wrong = [n for n, each in measured.items() if each.wrong and is_half(dtypes[n])]
-    imitated = imitate_rounding(calls.pullback, near, dtypes) if wrong else {}
-    unsure = set()
+    halves = [name for name in measured if is_half(dtypes[name])]
+    wrong = [name for name in halves if measured[name].wrong]
+    asked = [name for name in halves if name in wrong or name in doubtful]
+    imitated = imitate_rounding(calls.pullback, near, dtypes) if asked else {}
+    unsure, doubts = set[str](), dict[str, ShownRounding]()
+    for name in asked if imitated else ():
+        known = errors[name], true[name], imitated[name], tests, dtypes[name]
+        again = partial(measure_result, name, imitated)
+        doubts[name] = ShownRounding(list_shares(*known), distance, again)
     for name in wrong:
         measured[name] = measure_result(name, imitated)
         if not measured[name].wrong:
-            known = errors[name], true[name], imitated[name], tests, dtypes[name]
-            share = find_share_inside(*known, distance)
-            by_share = measure_result(name, imitated, share=share) if share else None
+            share = choose_share(doubts[name].shares, distance)
+            by_share = doubts[name].measure(share) if share else None
             if by_share is None or by_share.wrong:
                 unsure.add(name)
             else:
@@ -222,7 +249,33 @@ def measure_at(
             unsure.add(name)
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, own))
     left_out = frozenset(reached)
-    return Found(case, submitted, true, of_gradients, of_outputs, frozenset(unsure), left_out)
+    return Found(
+        case, submitted, true, of_gradients, of_outputs, frozenset(unsure), left_out, doubts=doubts
+    )
+
+
+def settle_doubts(found: Sequence[Found]) -> list[Found]:
+    """Settle doubts about rounding inside by what a gradient shows at all cases together.
+
+    A kernel rounds inside at one case as it does at another. What another formula alone explains
+    stays in doubt.
+    """
+    pooled: dict[str, list[Array]] = {}
+    for each in found:
+        for name, doubt in each.doubts.items():
+            pooled.setdefault(name, []).append(doubt.shares)
+    settled = []
+    for each in found:
+        known, left = dict(each.gradients), set(each.unsure)
+        for name in each.unsure & {*each.doubts} & {*known}:
+            doubt = each.doubts[name]
+            share = choose_share(np.concatenate(pooled[name]), doubt.distance)
+            by_share = doubt.measure(share) if share else None
+            if by_share is not None and not by_share.wrong:
+                known[name] = by_share._replace(explained=True)
+                left.remove(name)
+        settled.append(each._replace(gradients=known, unsure=frozenset(left)))
+    return settled
 
 
 def find_largest_terms(name: str, exact: Array, near: Neighbours, pullback: Pullback) -> float:

@@ -16,6 +16,7 @@ from bptt_verifier.judge.kernel_comparisons import (
     RESOLVED,
     Found,
     compare_kernel,
+    settle_doubts,
 )
 from bptt_verifier.judge.kernel_memory import OF_MEMORY, describe_indeterminacy, is_unwritten
 from bptt_verifier.judge.kernel_places import draw_map
@@ -28,6 +29,7 @@ from bptt_verifier.tolerance.comparison import Comparison, Verdict, overall
 from manual_bptt.inputs import require_at_least
 
 CASES = 3  # cases of each setting: the arguments given, and drawn ones
+FURTHER = 6  # cases of each setting at most, if a gradient is left without a verdict
 SHOWN = 20  # entries of a row that a report shows
 VAGUE = frozenset(("unknown", "noise-beyond-rounding"))  # which say less than a failed question
 
@@ -86,6 +88,7 @@ class KernelJudgement(Judgement):
         )  # fmt: skip
         if not self.found:
             return Report(self.name, Verdict.INCONCLUSIVE, notes=omitted)
+        self.compare_further()
         # Noise answers no other question than that of calls and memory.
         answers = (
             find_lazy_answer(each, OF_MEMORY if each.noisy else self.questions)
@@ -105,6 +108,28 @@ class KernelJudgement(Judgement):
         named = [each for each in self.explain() if not (lazy and each.name in VAGUE)]
         example = show_worst(self.found, self.every, call)
         return report._replace(mistakes=(*lazy, *named), counterexample=example)
+
+    def compare_further(self) -> None:
+        """Compare at further cases as long as the errors of all gradients leave some open.
+
+        The resolution is that of the case in which it is sharpest, and what shows rounding inside
+        is taken from all cases together.
+        """
+        self.found = settle_doubts(self.found)
+        settings = [k for k, calls in enumerate(self.every) if calls.arguments.leaves]
+        for number in range(self.number + 1, self.number + 1 + FURTHER):
+            results = summarise_kernel(self.found)
+            open_ones = [n for n, each in results.items() if each.verdict is Verdict.INCONCLUSIVE]
+            if not open_ones or overall(r.verdict for r in results.values()) is Verdict.DISAGREES:
+                return
+            for setting in settings:
+                calls = self.every[setting]
+                given = prepare_cotangents(calls, self.given if setting == 0 else None, self.seed)
+                *_, case = draw_cases(setting, calls, given, number + 1, self.seed)
+                here = compare_kernel(calls, case, 2 * self.tests, self.seed, open_ones)
+                if isinstance(here, Found):
+                    self.found.append(here)
+            self.found = settle_doubts(self.found)
 
     def compare_setting(self, setting: int, calls: KernelCalls) -> Report | None:
         """Compare at the cases of one setting; report a breach of the contract."""

@@ -27,21 +27,34 @@ def find_share_inside(
     """Find the share of the imitated errors that a submission shows; 0 if it shows none.
 
     `errors` and `exact` (K, …) are of neighbours at a `distance`, and `imitated` (V, M, …) are the
-    errors of rounding every operation. Asked are the legible entries whose imitated error exceeds
-    the roundings of a result. Where the results alone are rounded and a mistake is a factor, which
-    may be another one beyond a threshold, it is 0 but for a probability of `EXCUSED`.
+    errors of rounding every operation.
+    """
+    return choose_share(list_shares(errors, exact, imitated, tests, dtype), distance)
+
+
+def list_shares(errors: Array, exact: Array, imitated: Array, tests: int, dtype: Any) -> Array:
+    """List the share of the imitated errors that each entry shows which is asked.
+
+    Asked are the legible entries whose imitated error exceeds the roundings of a result.
     """
     sizes, exact_sizes = find_common_size(imitated), np.sqrt((exact**2).mean(axis=0))
     rounded = find_unit(dtype) * exact_sizes + find_smallest(dtype)
     legible = find_normal_ratio(tests) * sizes < exact_sizes
     asked = legible & (sizes >= OF_RESULTS * rounded)
-    needed = find_critical_count(int(asked.sum()), find_chance(distance))
-    if needed > asked.sum():
-        return 0.0
     ranges = find_ranges(errors[:, asked], exact[:, asked], dtype)
     # (V11): uniform errors have a range of 2 √3 times their root mean square.
-    shares = np.sort(ranges * exact_sizes[asked] / (2 * 3**0.5 * sizes[asked]))
-    return float(min(1.0, shares[-needed]))
+    shares: Array = ranges * exact_sizes[asked] / (2 * 3**0.5 * sizes[asked])
+    return shares
+
+
+def choose_share(shares: Array, distance: float) -> float:
+    """Choose the share that enough of the entries show which were asked, of one case or several.
+
+    Where the results alone are rounded and a mistake is a factor, which may be another one beyond a
+    threshold, it is 0 but for a probability of `EXCUSED`.
+    """
+    needed = find_critical_count(len(shares), find_chance(distance))
+    return 0.0 if needed > len(shares) else float(min(1.0, np.sort(shares)[-needed]))
 
 
 def find_chance(distance: float) -> float:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
+from bptt_verifier import Verdict, verify_vjp
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import (
     KernelCase,
@@ -27,9 +28,11 @@ from bptt_verifier.judge.kernel_cases import (
     prepare_cotangents,
 )
 from bptt_verifier.judge.kernel_comparisons import compare_kernel
+from bptt_verifier.judge.kernel_path import summarise_kernel
 from bptt_verifier.program.arguments import convert_to_numpy, make_tensor, read_settings
 from bptt_verifier.reference.pullbacks import prepare_pullback
 from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.comparison import overall
 from tests.support.kernel_gallery import GALLERY, Exhibit, call_wide
 from tests.support.tf32_arrays import TF32Array
 
@@ -52,12 +55,16 @@ FACTOR = 1.01
 
 
 class Count(NamedTuple):
-    """How many right cases were called wrong, and how many wrong ones were seen, of how many."""
+    """How many right cases were called wrong, and how many wrong ones were seen, of how many.
+
+    `undecided` is the number of right cases whose verdict is inconclusive.
+    """
 
     alarms: int
     right: int
     seen: int
     wrong: int
+    undecided: int = 0
 
 
 def make_kernel(
@@ -104,18 +111,34 @@ def is_called_wrong(calls: KernelCalls, case: KernelCase, backward: Any) -> bool
     return isinstance(found, Mistake) or bool(found.wrong)
 
 
+def is_undecided(calls: KernelCalls, case: KernelCase, backward: Any) -> bool:
+    """Tell whether a verdict on a kernel at one case, and at further ones, is inconclusive."""
+    asked = KernelCalls(backward, calls.pullback)
+    found = compare_kernel(asked, case, count_tests(asked), seed=0)
+    if isinstance(found, Mistake):
+        return False
+    verdict = overall(each.verdict for each in summarise_kernel([found]).values())
+    if verdict is not Verdict.INCONCLUSIVE:
+        return False
+    arguments = calls.arguments.rebuild(case.point)
+    report = verify_vjp(backward, calls.pullback.forward, arguments, cases=1)
+    return report.verdict is Verdict.INCONCLUSIVE
+
+
 def count_judged(precision: Precision, cases: int, seed: int = 0) -> Count:
     """Count false alarms and 1 % mistakes seen by the judge, over the kernels of the gallery."""
-    alarms = right = seen = wrong = 0
+    alarms = right = seen = wrong = undecided = 0
     for exhibit, number in share_cases(cases):
         for calls, case in draw_every_case(exhibit, precision.dtype, number, seed):
-            alarms += is_called_wrong(calls, case, make_kernel(exhibit, None, precision.kind))
+            right_kernel = make_kernel(exhibit, None, precision.kind)
+            alarms += is_called_wrong(calls, case, right_kernel)
+            undecided += is_undecided(calls, case, right_kernel)
             right += 1
             chosen = list_scaled(exhibit)
             scaled = chosen[case.number % len(chosen)]
             seen += is_called_wrong(calls, case, make_kernel(exhibit, scaled, precision.kind))
             wrong += 1
-    return Count(alarms, right, seen, wrong)
+    return Count(alarms, right, seen, wrong, undecided)
 
 
 def make_local_mistake(exhibit: Exhibit, place: str, factor: float, seed: int) -> Any:
@@ -267,8 +290,8 @@ def count_checked(passes: Callable[..., bool], precision: Precision, cases: int)
 
 def main(cases: int, checked: int, precision: str = "", seed: int = 0) -> None:
     """Print the table, for one precision or all. No case is checked otherwise if that is 0."""
-    print("| precision | check | right cases called wrong | 1 % mistakes seen |")
-    print("| --- | --- | --- | --- |")
+    print("| precision | check | right cases called wrong | inconclusive | 1 % mistakes seen |")
+    print("| --- | --- | --- | --- | --- |")
     checks: dict[str, Any] = {"`jax.test_util.check_grads`": passes_check_grads}
     if find_spec("torch"):
         checks["`torch.autograd.gradcheck`"] = passes_gradcheck
@@ -279,8 +302,9 @@ def main(cases: int, checked: int, precision: str = "", seed: int = 0) -> None:
         for check, passes in checks.items() if checked else ():
             counts[check] = partial(count_checked, passes, each, checked)
         for check, count in counts.items():
-            alarms, right, seen, wrong = count()
-            shown = f"| {name} | {check} | {alarms} of {right} | {seen} of {wrong} |"
+            alarms, right, seen, wrong, undecided = count()
+            share = f"{undecided} of {right}" if check == "`verify_vjp`" else "–"
+            shown = f"| {name} | {check} | {alarms} of {right} | {share} | {seen} of {wrong} |"
             print(shown, flush=True)
 
 
