@@ -315,7 +315,7 @@ def pass_back(
 def multiply(equation: Operation, ct: Array, slope: Any) -> Array:
     """Multiply a cotangent by a slope; one of zero stays zero where the operation keeps zeros."""
     passed = np.asarray(ct * slope)
-    return np.where(ct == 0, 0.0, passed) if equation.keeps_zeros else passed  # (N7)
+    return np.where(ct == 0, 0.0, passed) if equation.keeps_zeros else passed  # (N8)
 
 
 def multiply_back(

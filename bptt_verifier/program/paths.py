@@ -39,7 +39,7 @@ class Path(NamedTuple):
 class Followed(NamedTuple):
     """The loss and its gradient at a point, and the path that it takes there.
 
-    It `keeps_zeros` where jax.grad is not finite, and this gradient is (N7).
+    It `keeps_zeros` where jax.grad is not finite, and this gradient is (N8).
     """
 
     path: Path
@@ -83,7 +83,7 @@ class Paths:
 
 
 def keep_finite(followed: Followed, point: Point) -> Followed:
-    """Compute a gradient that is not finite, of a loss that is, with zeros that stay zero. (N7)"""
+    """Compute a gradient that is not finite, of a loss that is, with zeros that stay zero. (N8)"""
     path, loss, slopes, _ = followed
     if path.keeping is None or not np.isfinite(loss) or are_finite(slopes):
         return followed

@@ -1,7 +1,7 @@
 """The gradient of a loss in which a cotangent of zero stays zero, whatever the slope is.
 
 Autodiff multiplies a cotangent of zero by an infinite slope, as that of a square root at a number
-that a mask leaves out, and gets NaN. docs/derivation.md, section 10, (N7), says when zero is right.
+that a mask leaves out, and gets NaN. docs/derivation.md, section 10, (N8), says when zero is right.
 """
 
 from collections.abc import Callable, Sequence
@@ -102,7 +102,7 @@ def run_scan(equation: Any, given: Sequence[Any]) -> list[Any]:
 
 
 def apply(equation: Any, given: Sequence[Any]) -> Any:
-    """Evaluate an operation of single entries; a cotangent of zero is passed back as zero. (N7)"""
+    """Evaluate an operation of single entries; a cotangent of zero is passed back as zero. (N8)"""
     shape = equation.outvars[0].aval.shape
 
     def function(*operands: Any) -> Any:

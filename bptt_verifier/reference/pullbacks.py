@@ -118,7 +118,7 @@ class JaxPullback(Pullback):
         super().__init__(forward, arguments)
         self.compiled: dict[int, Any] = {}  # by the number of points
         self.noisy: dict[Roundoff, Any] = {}  # by the format that is imitated
-        self.keeps_zeros = False  # for a function of which autodiff gives NaN (N7)
+        self.keeps_zeros = False  # for a function of which autodiff gives NaN (N8)
         self.is_unrolled = False  # and has so many operations that a compilation takes longest
         self.is_small = sum(v.size for v in arguments.leaves.values()) <= SMALL
 
@@ -198,7 +198,7 @@ class JaxPullback(Pullback):
     def leave_out_kinks(
         self, points: Sequence[Arrays], cotangents: Sequence[Arrays], pulled: Pulled
     ) -> Pulled:
-        """Put NaN where neighbours have another gradient: a kept zero may be wrong. (N7)"""
+        """Put NaN where neighbours have another gradient: a kept zero may be wrong. (N8)"""
         rng = np.random.default_rng(0)
         near = [
             {name: displace(value, BESIDE, rng) for name, value in widen(point).items()}

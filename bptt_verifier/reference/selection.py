@@ -72,7 +72,7 @@ class Selection(NamedTuple):
     `left_out` counts the draws left out, by reason; `given` is the reason why the parameters given
     are left out. `telling` counts the cases that could show a mistake, by gradient. `zeros` are
     gradients that are zero whatever the parameters are. `damped` counts the cases with values
-    scaled down, and `keeping` those where jax.grad is not finite and the reference is (N7).
+    scaled down, and `keeping` those where jax.grad is not finite and the reference is (N8).
     """
 
     cases: tuple[Case, ...]

@@ -1,4 +1,4 @@
-"""Cotangents of zero stay zero where autodiff multiplies them by an infinite slope: (N7)."""
+"""Cotangents of zero stay zero where autodiff multiplies them by an infinite slope: (N8)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -157,7 +157,7 @@ def test_a_point_where_zero_times_infinity_is_a_number_is_no_case() -> None:
     report = verify_own_model(lambda p: {"w": 2 * p["w"]}, loss, {"w": np.array([0.0, 1.0])})
     assert report.verdict == "agrees"
 
-    def kinked(p: Any, xp: Any) -> Any:  # it is u, of which (N7) says that the slope is zero
+    def kinked(p: Any, xp: Any) -> Any:  # it is u, of which (N8) says that the slope is zero
         root = xp.sqrt(p["u"])
         return xp.sum(root * root)
 
@@ -195,7 +195,7 @@ def test_a_kernel_with_a_mask_that_autodiff_cannot_differentiate_is_judged(dtype
 
 
 def test_a_kernel_is_not_judged_where_zero_times_infinity_is_a_number() -> None:
-    def forward(w: Any) -> Any:  # it is w, of which (N7) says at 0 that the slope is zero
+    def forward(w: Any) -> Any:  # it is w, of which (N8) says at 0 that the slope is zero
         with np.errstate(invalid="ignore"):
             return np.sqrt(w) * np.sqrt(w)
 
