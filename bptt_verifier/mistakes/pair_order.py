@@ -8,7 +8,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 
 PAIRS = 3 * 2**13  # pairs of mistakes that are tried, at most
-LIKELIEST = 2**10  # pairs that are likely by the sum of effects, or as common mistakes, at most
+LIKELIEST = 2**13  # pairs that are likely by the sum of effects, or as common mistakes, at most
 FIRSTS = 64  # mistakes whose partners are ranked, at most
 SMALLEST = 1e-10  # squared relative error that counts as none: effects are kept in float32
 
