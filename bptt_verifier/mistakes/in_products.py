@@ -339,13 +339,12 @@ def list_shifts(
     wraps = "negative-index-wraps-around"
     wrapped = "at the first step its last value, as index −1 gives"
     first = "{}, but " + wrapped
-    yield join(lambda part: [*reversed(part)]), "wrong-operand", "{} in reverse order"
     ends = [lasts] if after == lasts or None in after else [lasts, after]
     for last in ends:
         yield join(lambda part, end: [end, *part[1:]], last), wraps, first
         yield join(lambda part, end: [end, *part[:-1]], last), wraps, f"{previous}, and {wrapped}"
     # In two steps, these are the same as a negative index, which is likelier.
-    yield join(lambda part: [*reversed(part)]), "", "{} in reverse order of time"
+    yield join(lambda part: [*reversed(part)]), "wrong-operand", "{} in reverse order"
     yield join(lambda part: [*part[1:], part[0]]), "", f"{following_step}, and at the end the first"
 
 
