@@ -58,8 +58,10 @@ def judge_model(seed: int, number: int, right: int, wrong: int, seconds: float) 
         for k in range(right):
             style = choose_style(number, k)
             rng = np.random.default_rng([seed, number, 0, k])
-            found = judge_one(own, draw_right(model, rng, style), 0.0)
-            row["submissions"].append({"right": True, "what": style, **found})
+            drawn = draw_right(model, rng, style)
+            if drawn is not None:
+                found = judge_one(own, drawn, 0.0)
+                row["submissions"].append({"right": True, "what": style, **found})
         for k in range(wrong):
             found = judge_wrong(model, own, [seed, number, 1, k], seconds * (k < DIAGNOSED))
             row["submissions"].append(found)

@@ -55,11 +55,12 @@ def by_jax(model: Model, f: Formulas, style: str) -> Gradients:
     return gradients
 
 
-def draw_right(model: Model, rng: np.random.Generator, style: str) -> Gradients:
+def draw_right(model: Model, rng: np.random.Generator, style: str) -> Gradients | None:
     """Draw the formulas of a right submission, other than the loss's.
 
     They are finite at the parameters given, which no verdict leaves out. An exponential is not
-    where it overflows, which is the formula's fault and not the judge's.
+    where it overflows, which is the formula's fault and not the judge's. None where none of the
+    formulas drawn is, as where all of them overflow.
     """
     for _ in range(DRAWS):
         f = draw_formulas(rng, model.formulas.activation)
@@ -71,7 +72,7 @@ def draw_right(model: Model, rng: np.random.Generator, style: str) -> Gradients:
             )
             if is_finite_where_given(model, found):
                 return found
-    raise ValueError(f"no formulas of {model.label} are finite at the parameters given")
+    return None
 
 
 def is_finite_where_given(model: Model, gradients: Gradients) -> bool:

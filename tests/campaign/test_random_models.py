@@ -11,7 +11,7 @@ import pytest
 from campaign.formulas import FUNCTIONS, SIGMOID, SOFTMAXES, draw_formulas
 from campaign.mistakes import LINES, draw_wrong, list_changes, plant
 from campaign.models import BACK, RUN, Model, derive, draw_model, run
-from campaign.submissions import by_hand, draw_right
+from campaign.submissions import by_hand, choose_style, draw_right
 
 SEED = 1
 POOLINGS = "last", "mean", "attention", "every step"
@@ -146,5 +146,14 @@ def test_a_right_submission_is_finite_at_the_parameters_given() -> None:
     with np.errstate(all="ignore"):
         for k in range(3):
             gradients = draw_right(model, np.random.default_rng([20, 92, 0, k]), "hand")
+            assert gradients is not None
             found = gradients(model.settings[0])
             assert all(np.isfinite(value).all() for value in found.values())
+
+
+def test_no_right_submission_is_drawn_where_no_formula_is_finite() -> None:
+    """In this model the formulas that are drawn overflow."""
+    model = draw_model(31, 0)
+    with np.errstate(all="ignore"):
+        drawn = draw_right(model, np.random.default_rng([31, 0, 0, 7]), choose_style(0, 7))
+    assert drawn is None
