@@ -1,5 +1,6 @@
 """Cases whose true values and allowed errors a test states, programs and a subject likewise."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,3 +68,24 @@ def state_compared(
     comparisons = [compare(name, found[name], true[name], limits[name]) for name in found]
     case = state_case(values, allowed)
     return Compared(case, found, dict.fromkeys(found, np.dtype(dtype)), true, limits, comparisons)
+
+
+CASE_OF_ONES = state_case({"w": np.ones(2)}, {"w": np.ones(2)})
+
+
+def subject_with_neighbours() -> Any:
+    """A subject whose neighbours have their number and distance as the point."""
+    return state_subject(CASE_OF_ONES, displace=lambda case, i, far: case._replace(point=(i, far)))
+
+
+def attempt_with(
+    near: Callable[[int, float], Any], here: Any, allowed: Any, dtype: Any = float
+) -> Callable[..., Compared]:
+    """A call whose true results are ones, and whose errors are these at neighbours and here."""
+    ones = {"w": np.ones(np.shape(here))}
+
+    def attempt(case: Any) -> Compared:
+        error = here if case.point == 0 else near(*case.point)
+        return state_compared({"w": 1 + error}, ones, {"w": allowed}, dtype)
+
+    return attempt

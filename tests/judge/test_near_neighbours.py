@@ -1,0 +1,201 @@
+"""Errors of wide scatter are asked for again at nearer points: docs/derivation.md, section 10."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.neighbours import weigh
+from bptt_verifier.judge.subject import Compared
+from bptt_verifier.tolerance.comparison import compare
+from bptt_verifier.tolerance.scatter import DISTANCE, NEAR, NEIGHBOURS
+from tests.support.stated_cases import (
+    CASE_OF_ONES,
+    attempt_with,
+    state_compared,
+    subject_with_neighbours,
+)
+
+ALTERNATING = np.array([1.0, -1.0] * (NEIGHBOURS // 2))
+
+
+def near_in_proportion(number: int, distance: float) -> Any:
+    """A mistake in an ill-conditioned loss: its error moves by more than itself, but smoothly."""
+    return np.array([3.0 + ALTERNATING[number] * (distance / DISTANCE), 0.0])
+
+
+def near_alike(number: int, distance: float) -> Any:
+    """Rounding errors, which are as large at any distance."""
+    return np.array([3.0 + ALTERNATING[number], 0.0])
+
+
+def weigh_widely(near: Any, allowed: Any, dtype: Any = float, answers: int = NEIGHBOURS) -> Any:
+    """What is weighed of two entries of which the first is wrong, and the distances asked.
+
+    The submission fails at all near neighbours but these.
+    """
+    asked = set[float]()
+
+    def at(number: int, distance: float) -> Any:
+        asked.add(distance)
+        return near(number, distance)
+
+    found = attempt_with(at, np.array([3.0, 0.0]), np.array(allowed), dtype)
+
+    def attempt(case: Any) -> Any:
+        if case.point and case.point[1] == NEAR and case.point[0] >= answers:
+            return None
+        return found(case)
+
+    return weigh(attempt, subject_with_neighbours(), found(CASE_OF_ONES), ["w"], 10), asked
+
+
+@pytest.mark.parametrize(
+    ("near", "answers", "is_rounding"),
+    [
+        (near_alike, 16, True),
+        (near_in_proportion, 16, False),
+        (near_in_proportion, 8, False),
+        (near_in_proportion, 7, True),  # too few to tell
+    ],
+)
+def test_errors_that_scatter_in_proportion_to_the_distance_are_no_rounding(
+    near: Any, answers: int, is_rounding: bool
+) -> None:
+    found, asked = weigh_widely(near, [1e-9, 2.0**-6], answers=answers)
+    assert asked == {DISTANCE, NEAR} or answers < NEIGHBOURS
+    assert found.fails is not is_rounding
+    assert (found.allowed["w"][0] > 1) == is_rounding
+
+
+@pytest.mark.parametrize(
+    ("scale", "allowed", "dtype"),
+    [
+        (2.0**-12, [1e-9, 1e-9], float),  # the scatter alone would have shown an error of 2⁻⁶
+        (1.0, [1e-9, 2.0**-5], float),  # the bound of some entry itself would not
+        (1.0, [1e-9, 1e-9], np.float16),  # where rounding is the same at near neighbours
+    ],
+)
+def test_nearer_neighbours_are_asked_only_where_wide_scatter_hides_what_a_bound_would_show(
+    scale: float, allowed: Any, dtype: Any
+) -> None:
+    here = scale * np.array([3.0, 0.0])
+    attempt = attempt_with(lambda k, _: scale * near_alike(k, 0), here, np.array(allowed), dtype)
+    asked = set[float]()
+
+    def at(case: Any) -> Any:
+        asked.update(case.point[1:] if case.point else ())
+        return attempt(case)
+
+    assert not weigh(at, subject_with_neighbours(), attempt(CASE_OF_ONES), ["w"], 10).fails
+    assert NEAR not in asked
+
+
+@pytest.mark.parametrize(("moves", "is_rounding"), [(True, False), (False, True)])
+def test_a_result_that_stays_where_the_true_one_moves_has_lost_its_digits(
+    moves: bool, is_rounding: bool
+) -> None:
+    """Its error is alike at near neighbours, too, but is no mistake."""
+    kind = np.dtype(float)
+
+    def attempt(case: Any) -> Compared:
+        number, distance = case.point or (0, 0.0)
+        slope = 0.0 if case.point == 0 else ALTERNATING[number] * distance / DISTANCE
+        true = np.array([1.0 + (slope if distance != DISTANCE else 0.0)])
+        error = 0.9 + (ALTERNATING[number] if distance == DISTANCE else 0.0)
+        submitted = np.array([error + (true[0] if moves else 1.0)])
+        limit = np.full(1, 1e-9)
+        found = compare("w", submitted, true, limit)
+        return Compared(case, {"w": submitted}, {"w": kind}, {"w": true}, {"w": limit}, [found])
+
+    found = weigh(attempt, subject_with_neighbours(), attempt(CASE_OF_ONES), ["w"], 10)
+    assert found.fails is not is_rounding
+
+
+def weigh_near(
+    near: Any,
+    *,
+    here: Any = (1.0, 0.0),
+    wide: Any = (1.0, 0.0),
+    allowed: Any = (1e-16, 1e-9),
+    true: Any = (1.0, 1.0),
+    moves: tuple[float, float] = (0.0, 0.0),
+    answers: int = NEIGHBOURS,
+) -> tuple[bool, bool]:
+    """Whether the errors of two entries are called rounding, and near neighbours were asked.
+
+    The errors are `here` at the point, scatter by `wide` around zero at the usual neighbours, and
+    are `near` at all near ones, where the true result moves by the first of `moves`, and the
+    submission's by the second.
+    """
+    asked = set[float]()
+
+    def attempt(case: Any) -> Any:
+        number, distance = case.point or (0, 0.0)
+        asked.add(distance)
+        if distance == NEAR and number >= answers:
+            return None
+        moved, values = ALTERNATING[number], np.array(true)
+        error = {0.0: np.array(here), NEAR: np.array(near)}.get(distance, moved * np.array(wide))
+        both = [moved * move if distance == NEAR else 0.0 for move in moves]
+        return state_compared(
+            {"w": values + both[1] + error}, {"w": values + both[0]}, {"w": np.array(allowed)}
+        )
+
+    found = weigh(attempt, subject_with_neighbours(), attempt(CASE_OF_ONES), ["w"], 10)
+    return not found.fails, NEAR in asked
+
+
+# The submission's largest number at the point is 2, and the spacing there 2⁻⁵¹. Errors that are
+# alike at near neighbours may be that large, and eight times as large is not beyond doubt yet.
+SPACING = 2.0**-51
+
+
+@pytest.mark.parametrize(
+    ("mean", "is_rounding"), [(8 * SPACING, True), (8.5 * SPACING, False), (0.5, False)]
+)
+def test_a_mean_near_the_point_is_a_mistake_from_more_than_eight_limits_on(
+    mean: float, is_rounding: bool
+) -> None:
+    assert weigh_near([mean, 0.0]) == (is_rounding, True)
+
+
+@pytest.mark.parametrize(("mean", "is_rounding"), [(2.0**-10, True), (1.001 * 2.0**-10, False)])
+def test_a_mean_near_the_point_may_be_all_that_is_allowed(mean: float, is_rounding: bool) -> None:
+    assert weigh_near([mean, 0.0], allowed=[2.0**-10, 1e-9]) == (is_rounding, True)
+
+
+@pytest.mark.parametrize(("answers", "is_rounding"), [(8, False), (7, True), (6, True)])
+def test_half_of_the_near_neighbours_are_enough_to_take_an_explanation_back(
+    answers: int, is_rounding: bool
+) -> None:
+    assert weigh_near([0.5, 0.0], answers=answers) == (is_rounding, True)
+
+
+@pytest.mark.parametrize(("share", "is_rounding"), [(0.375, True), (0.5, False), (1.0, False)])
+def test_a_result_that_moves_half_as_far_as_the_true_one_has_not_lost_its_digits(
+    share: float, is_rounding: bool
+) -> None:
+    step = 2.0**-12
+    assert weigh_near([0.5, 0.0], moves=(step, share * step)) == (is_rounding, True)
+
+
+def test_wide_scatter_is_that_beyond_a_part_of_the_largest_entry_in_any_entry() -> None:
+    """2⁻⁶ of the largest true entry is compared with the largest error that is allowed."""
+    # The largest entry is 1, the smallest 2⁻³⁰; what is allowed in the second stays below 2⁻⁶.
+    small = {"true": [1.0, 2.0**-30], "allowed": [1e-9, 1e-16]}
+    assert weigh_near([0.5, 0.0], **small) == (False, True)
+    # 2⁻⁶ of the smallest entry would be less than what the bound allows.
+    assert weigh_near([0.5, 0.0], true=[1.0, 2.0**-30], allowed=[1e-9, 2.0**-30]) == (False, True)
+
+
+def test_scatter_up_to_that_part_of_the_largest_entry_is_not_wide() -> None:
+    # The scatter of the first entry explains 7.4 · 2⁻⁹; the second has what its bound allows.
+    explained = weigh_near(
+        [0.5, 0.0], here=[2.0**-7, 0.0], wide=[2.0**-9, 0.0], allowed=[2.0**-8, 2.0**-6]
+    )
+    assert explained == (True, False)
+    in_proportion = weigh_near(
+        [0.5, 0.0], here=[2.0**-7, 0.0], wide=[2.0**-8, 0.0], allowed=[1e-9, 1e-9], true=[4.0, 1.0]
+    )
+    assert in_proportion == (True, False)
