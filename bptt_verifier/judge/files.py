@@ -118,7 +118,7 @@ def read_any(
     announce: Announce,
 ) -> FileSubmission:
     """Run a Python file or a notebook, and find the submission in it; see `read_file`."""
-    defined = find_definitions(file, read_cells(file))
+    defined, asked = find_definitions(file, read_cells(file)), name
     try:
         kind, name = choose_kind(file, defined, name, own or bool(name and chosen) or None)
     except ValueError:
@@ -142,6 +142,10 @@ def read_any(
                 f"--params: expected a model of your own, found a derivation of the RNN in {file}"
             )
         module = announce(load, f"running {file.name}")(file)
+        if asked is None and hasattr(module, name) and not callable(getattr(module, name)):
+            others = defined._replace(names=defined.names - {name})  # a result has this name
+            _, name = choose_kind(file, others, None, own or None)
+            return read_any(file, name, own, options, chosen, announce)
         gradients = find_function(module, name, file)
         if name not in defined.functions and count_positional(gradients) < 3 and not options:
             return read_any(file, name, True, options, chosen, announce)  # made by another function

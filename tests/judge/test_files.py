@@ -270,3 +270,16 @@ def test_a_function_with_the_name_of_a_loss_may_leave_gradients(
     source: str, tmp_path: Path
 ) -> None:
     assert "parameters: W" in read(tmp_path, source, "loss", own=True).said
+
+
+def test_a_result_that_is_called_gradients_is_no_function(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    step = "def step(x):\n    return np.sum(W * x[0]), dict(W=x[0] + 0 * W)\n"
+    file.write_text(f"{DATA}{step}loss, gradients = step(x)\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"expected a function gradients in .*, found step; name"):
+        read_file(file, None, None, {})
+    named = step.replace("return np.sum(W * x[0]), dict(W=x[0] + 0 * W)", "loss = np.sum(W * x[0])\n"
+                         "    dW = x[0] + 0 * W\n    return loss, dW")  # fmt: skip
+    file.write_text(f"{DATA}{named}loss, gradients = step(x)\n", encoding="utf-8")
+    found = read_file(file, None, None, {})
+    assert {*found.params} == {"W"}
