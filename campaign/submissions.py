@@ -14,7 +14,7 @@ from campaign.models import BACK, Model, derive, run
 Gradients = Callable[[Mapping[str, Any]], dict[str, Any]]
 # By hand in the precision of the arguments; in float32, returned in it or in float64.
 BY_HAND = "hand", "hand", "hand", "hand float32", "hand float32", "hand float32 inside", "hand"
-DRAWS = 100  # of the formulas of a right submission, at most
+DRAWS = 20  # of the formulas of a right submission, at most
 # jax.grad of other formulas, in 64 bit or in JAX's default precision. One is compiled for a model.
 BY_JAX = "jax 64 bit", "jax default"
 
