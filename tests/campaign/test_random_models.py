@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from campaign import submissions
 from campaign.formulas import FUNCTIONS, SIGMOID, SOFTMAXES, draw_formulas
 from campaign.mistakes import LINES, draw_wrong, list_changes, plant
 from campaign.models import BACK, RUN, Model, derive, draw_model, run
-from campaign.submissions import by_hand, choose_style, draw_right
+from campaign.submissions import by_hand, draw_right
 
 SEED = 1
 POOLINGS = "last", "mean", "attention", "every step"
@@ -151,9 +152,13 @@ def test_a_right_submission_is_finite_at_the_parameters_given() -> None:
             assert all(np.isfinite(value).all() for value in found.values())
 
 
-def test_no_right_submission_is_drawn_where_no_formula_is_finite() -> None:
-    """In this model the formulas that are drawn overflow."""
-    model = draw_model(31, 0)
-    with np.errstate(all="ignore"):
-        drawn = draw_right(model, np.random.default_rng([31, 0, 0, 7]), choose_style(0, 7))
+def test_no_right_submission_is_drawn_where_no_formula_is_finite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        submissions, "is_finite_where_given", lambda model, found: asked.append(found)
+    )
+    drawn = draw_right(draw_model(SEED, 0), np.random.default_rng(0), "hand")
     assert drawn is None
+    assert 0 < len(asked) <= submissions.DRAWS
