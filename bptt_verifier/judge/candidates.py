@@ -1,7 +1,7 @@
 """Candidates in a file: the functions and classes whose source says that they compute gradients."""
 
 import ast
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from bptt_verifier.program.gradient_names import (
     CONTAINERS,
@@ -13,6 +13,7 @@ from bptt_verifier.program.own_classes import BACKWARD, COTANGENT, FORWARD, LOSS
 from bptt_verifier.program.own_results import LOSSES
 from bptt_verifier.program.source_file import Definitions
 
+OF_LOSSES = ("loss", "cost", "entropy", "bce", "mse", "nll", "error")  # in names of losses
 ENDINGS = ("loss", "cost", "error")  # of the names of losses
 
 
@@ -42,10 +43,21 @@ def takes_three(defined: Definitions, name: str) -> bool:
 
 
 def find_pair(defined: Definitions) -> str:
-    """Find two functions such as rnn_forward and rnn_backward, the last in the file."""
+    """Find two functions such as rnn_forward and rnn_backward, the last in the file.
+
+    The loss is named between them if one function of the file is surely that.
+    """
     pairs = [(each, each.replace("forward", "backward")) for each in defined.functions]
-    found = [",".join(pair) for pair in pairs if len({*pair} & {*defined.functions}) == 2]
-    return found[-1] if found else ""
+    found = [pair for pair in pairs if len({*pair} & {*defined.functions}) == 2]
+    if not found:
+        return ""
+    forward, backward = found[-1]
+    losses = [
+        each for each in defined.functions
+        if each not in found[-1] and any(word in each.lower() for word in OF_LOSSES)
+        and not any(word in each.lower() for word in ("back", "grad", "deriv", "forward"))
+    ]  # fmt: skip
+    return ",".join([forward, *(losses if len(losses) == 1 else []), backward])
 
 
 def suggest_method(defined: Definitions) -> str:
@@ -55,7 +67,7 @@ def suggest_method(defined: Definitions) -> str:
     ((name, node),) = defined.classes.items()
     methods = [child.name for child in node.body if isinstance(child, ast.FunctionDef)]
     public = [method for method in methods if not method.startswith("_")]
-    return f"{name}.{public[-1]}" if public else ""
+    return f"{name}.{choose_likely(public)}" if public else ""
 
 
 def choose_method(defined: Definitions, name: str) -> str:
@@ -120,8 +132,15 @@ def describe_object(name: str, found: object) -> str:
     return (
         f"{name}: expected a class with methods forward and backward, or a method that returns the "
         f"loss and the gradients, found the methods {', '.join(methods)}; name one, such as "
-        f"FILE:{name}.{methods[-1]}"
+        f"FILE:{name}.{choose_likely(methods)}"
     )
+
+
+def choose_likely(methods: Sequence[str]) -> str:
+    """Choose the method whose name speaks of gradients or of a backward pass, or the last."""
+    words = ("grad", "back", "bptt", "train", "fit", "step")
+    found = (each for word in words for each in methods if word in each.lower())
+    return next(found, methods[-1])
 
 
 def suggest_function(defined: Definitions) -> str:

@@ -156,7 +156,7 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
     if known.failures:
         first, *_ = known.failures.values()
         what, count = first.what, len(known.failures)
-        said += f"; {count} of the mistakes tried raised an exception, the first {what}"
+        said += f"; {count} of the mistakes cannot be computed in this model, the first for {what}"
     part = find_partial_explanation(known, evidence, wrong)
     places = [*filter(None, [part]), *list_places(known.structure, evidence, wrong)]
     details = {"gradients": wrong, "pairs": [tried, total], "places": places}

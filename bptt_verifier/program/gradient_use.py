@@ -3,7 +3,8 @@
 import ast
 from collections.abc import Callable, Collection, Iterator
 
-from bptt_verifier.program.gradient_names import name_expression
+from bptt_verifier.program.data_names import find_kind
+from bptt_verifier.program.gradient_names import is_named_gradient, name_expression
 from bptt_verifier.program.list_order import find_name, parse, parse_file, walk_scope
 
 
@@ -32,28 +33,41 @@ def carries(function: Callable[..., object], name: str, gradients: Collection[st
 
 
 def find_updated(function: Callable[..., object]) -> frozenset[str]:
-    """Find the attributes and keys that the file of a function sets to themselves less something.
+    """Find the attributes and keys that the file of a function computes anew from themselves.
 
-    `self.W = self.W - rate * dW` makes another array, where `self.W -= rate * dW` changes one. A
-    state that a call computes anew is no such difference.
+    `self.W = self.W - rate * dW` makes another array, where `self.W -= rate * dW` changes one. One
+    with the name of a state or of data is left out, as `self.h = self.h + dt * f` is no update.
     """
     tree = parse_file(function)
     found = set[str]()
     for node in ast.walk(tree) if tree is not None else ():
         for target in node.targets if isinstance(node, ast.Assign) else ():
             for each, value in pair_items(target, node.value):  # type: ignore[attr-defined]
-                if not isinstance(each, ast.Name) and begins_with(value, ast.unparse(each)):
-                    found |= set(list_keys(each))
+                if isinstance(each, ast.Attribute | ast.Subscript) and has_part(value, each):
+                    found |= {key for key in list_keys(each) if not find_kind(key)}
     return frozenset(found)
 
 
-def begins_with(value: ast.AST, first: str) -> bool:
-    """True for a difference or sum of which this expression is the first term."""
-    while isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add | ast.Sub):
-        value = value.left
-        if ast.unparse(value) == first:
-            return True
-    return False
+def find_changed(function: Callable[..., object]) -> frozenset[str]:
+    """Find the variables that the file of a function updates, as in `A -= rate * dA`.
+
+    Data are not: `x -= x.mean()` computes what is subtracted from the variable itself.
+    """
+    tree = parse_file(function)
+    found = set[str]()
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add | ast.Sub):
+            name, used = name_variable(node.target), find_names(node.value)
+            stepped = isinstance(node.op, ast.Sub) and name not in used and not find_kind(name)
+            if stepped or any(is_named_gradient(each, name) for each in used):
+                found.add(name)
+    return frozenset(found)
+
+
+def has_part(value: ast.AST, part: ast.AST) -> bool:
+    """True if an expression is computed from another one."""
+    text = ast.unparse(part)
+    return any(type(n) is type(part) and ast.unparse(n) == text for n in ast.walk(value))
 
 
 def list_keys(target: ast.AST) -> Iterator[str]:

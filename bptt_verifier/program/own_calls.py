@@ -111,8 +111,8 @@ class Calls:
 
         An argument that is chosen, or a vector with the name of parameters, comes before all.
         An attribute that a call sets anew is a state of the object, and is left out, unless it is
-        set to itself less something, as a parameter is. So is one that a call changes, unless it
-        may update parameters.
+        computed from itself, as a parameter is. So is one that a call changes, unless it may update
+        parameters.
         """
         found = dict[str, ArrayPlace]()
         arguments = {} if self.pair else self.roots["arguments"]

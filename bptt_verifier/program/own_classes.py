@@ -52,6 +52,7 @@ PREDICTIONS = frozenset(
     "y yhat y_hat ypred y_pred pred preds prediction predictions out output outputs o logit logits "
     "score scores p prob probs h z".split()
 )
+ERRORS = frozenset("e err error errors diff difference residual residuals".split())
 ANY_OUTPUT = frozenset(
     "dout d_out doutput doutputs d_output dvalues grad gradient grads grad_out grad_output "
     "output_grad output_gradient upstream upstream_grad upstream_gradient".split()
@@ -184,8 +185,9 @@ def read_class(
         path = find_loss(found, name_returned_values(functions[stated], len(list_items(found))))
         loss = loss if path is None else ("loss", *path)
     loss = ("loss",) if cotangents else loss
-    told = sure or stated or cotangents
-    late = None if told else find_late_loss(whole, calls, functions[backward], loss is None)
+    entry = scalar is not None and np.ndim(to_array(follow(out, scalar))) > 0
+    told = bool(sure or stated or cotangents) or (loss is not None and not entry)
+    late = None if told else find_late_loss(whole, calls, functions[backward])
     if late is not None:
         of_loss, loss = whole, late
     if stated or late is not None:
@@ -231,22 +233,31 @@ def is_prediction(
 ) -> bool:
     """True for a number that forward returns without a name of a loss, and that is surely none.
 
-    It is one entry of an array, as of a prediction with one output; or backward gets numbers that
-    forward, `given` others, has not seen, such as the target; or it has the name of a prediction,
-    and forward has seen the target.
+    Backward gets numbers that forward, `given` others, has not seen: a target, an error, or an
+    array. Or forward has seen no target, and it is one entry of an array, as of a prediction with
+    one output; or it has seen one, and the number has the name of a prediction.
     """
     parameters = signature(backward).parameters
+    shown = [v for each in given.values() for _, v in walk(each, (), ()) if is_array(v)]
     unseen = any(
         n not in given
         and parameters[n].default is parameters[n].empty
         and n.lower() not in RATES
         and not n.lower().startswith(COTANGENT)
-        and any(is_real(v) for _, v in walk(each, (), ()))
+        and any(
+            is_real(v)
+            and (
+                is_target(n)
+                or n.lower() in ERRORS
+                or (np.size(v) > 1 and not any(are_same(v, other) for other in shown))
+            )
+            for _, v in walk(each, (), ())
+        )
         for n, each in arguments.items()
     )
     entry = np.ndim(to_array(value)) > 0 and bool(name)
     seen = any(find_kind(n) is TARGETS for n in given)
-    return unseen or entry or (seen and name.lower() in PREDICTIONS)
+    return unseen or (name.lower() in PREDICTIONS if seen else entry)
 
 
 def is_target(name: str) -> bool:
@@ -255,21 +266,23 @@ def is_target(name: str) -> bool:
 
 
 def find_late_loss(
-    whole: Callable[..., Any], calls: Calls, backward: Callable[..., Any], wanted: bool
+    whole: Callable[..., Any], calls: Calls, backward: Callable[..., Any]
 ) -> Keys | None:
     """Find the loss that a backward pass returns, or that either pass leaves in an attribute.
 
-    Where it is `wanted`, as nothing else may be the loss, one that is returned needs no name.
+    Nothing else may be the loss, so one that is returned needs no name. An attribute, such as the
+    length L, is none if it is the same for all parameters.
     """
     state = attempt(whole, calls.params)
     if isinstance(state, Failure):
         return None
     names = name_returned_values(backward, len(list_items(state["result"])))
     scalar = find_loss(state["result"], names)
-    if scalar is not None and names.get(scalar, "") in LOSSES | ({""} if wanted else set()):
+    if scalar is not None and names.get(scalar, "") in {*LOSSES, ""}:
         return ("result", *scalar)
     kept = vars(state["self"]) if hasattr(state["self"], "__dict__") else {}
-    return next((("self", n) for n in sorted(LOSSES & kept.keys()) if is_number(kept[n])), None)
+    named = [("self", n) for n in sorted(LOSSES & kept.keys()) if is_number(kept[n])]
+    return next((path for path in named if depends(calls, whole, path, updates=True)), None)
 
 
 def describe_loss_call(
@@ -351,19 +364,24 @@ def require_dependence(
     calls: Calls, of_loss: Callable[..., Any], loss: Any, name: str, updates: bool
 ) -> None:
     """Raise ValueError where a loss, whose calls may have `updates`, is the same for others."""
-    places = calls.list_places(of_loss, updates)
-    given = {n: place.array for n, place in places.items()}
-    values = [
-        {n: convert_like(np.asarray(by * to_array(v)), v) for n, v in given.items()}
-        for by in (1.0, 1.25)
-    ]
-    found = [attempt(lambda p=p: follow(of_loss(p), loss)) for p in values]
-    if loss is not None and attempt(equal_arrays, *found) is True:
+    if loss is not None and not depends(calls, of_loss, loss, updates):
         raise ValueError(
             f"{name}: expected a loss that depends on the parameters, found the same for others; "
             "its arguments may be computed elsewhere: judge a function that calls all of them, and "
             "returns the loss and the gradients"
         )
+
+
+def depends(calls: Calls, of_loss: Callable[..., Any], loss: Keys, updates: bool) -> bool:
+    """Tell whether a loss is another one for other parameters."""
+    places = calls.list_places(of_loss, updates)
+    given = {n: place.array for n, place in places.items()}
+    values = [
+        {n: convert_like(np.asarray(by * to_array(v) + (by - 1)), v) for n, v in given.items()}
+        for by in (1.0, 1.25)
+    ]
+    found = [attempt(lambda p=p: follow(of_loss(p), loss)) for p in values]
+    return attempt(equal_arrays, *found) is not True
 
 
 def find_fed(

@@ -30,7 +30,7 @@ from bptt_verifier.program.gradient_order import (
     require_one_each,
     require_order,
 )
-from bptt_verifier.program.gradient_use import carries
+from bptt_verifier.program.gradient_use import carries, find_changed
 from bptt_verifier.program.leaves import Keys, find_node, flatten
 from bptt_verifier.program.own_calls import (
     VECTORS,
@@ -141,7 +141,21 @@ def read_function(
     said += f", with the {data} of its first call in the file" if call and data else ""
     results = Results(state, names, ("result", *loss))
     calls.run = run
-    return assemble(calls, whole, whole, results, chosen, said)
+    code = assemble(calls, whole, whole, results, chosen, said)
+    if is_constant(code):
+        raise ValueError(
+            f"{name}: expected a loss that depends on the parameters, found the same for others; "
+            "let it call the forward pass, whose results of an earlier call do not change"
+        )
+    return code
+
+
+def is_constant(code: OwnCode) -> bool:
+    """True if the loss is the same number for other parameters."""
+    tree = flatten(code.params)
+    moved = tree.rebuild({n: 1.25 * value + 0.25 for n, value in tree.leaves.items()})
+    found = [attempt(lambda p=p: np.asarray(to_array(code.loss(p)))) for p in (code.params, moved)]
+    return attempt(np.array_equal, *found) is True
 
 
 def assemble(
@@ -201,7 +215,7 @@ def assemble(
     buffers = frozenset[str]()
     if calls.structure:
         found = read_in_order(calls.name, found, leaves, results)
-        buffers = find_buffers(calls.params, leaves, found)
+        buffers = find_buffers(calls, leaves, found, lambda p: follow(of_loss(p), results.loss))
         leaves = {n: path for n, path in leaves.items() if n not in buffers}
     if container is not None:
         every = follow(results.state, ("result", *container))
@@ -213,6 +227,7 @@ def assemble(
         said += f"; the gradients are those by which {calls.backward.__name__} updates them"
     names = name_by_argument(calls) if calls.structure else {}
     if buffers:
+        said += f"; {', '.join(sorted(buffers))} hold gradients, and are no parameters"
         names = {
             n: name for n, name in (names or {n: n for n in calls.leaves}).items() if n in leaves
         }
@@ -221,8 +236,10 @@ def assemble(
         if calls.recorded is not None and any(map(np.any, calls.moved.values())):
             raise ValueError(
                 f"{calls.name}: expected gradients, found {calls.backward.__name__} to update "
-                "arrays by what is no usual first step of local variables such as "
-                f"d{next(iter(leaves))}; let it return the gradients, or keep them in attributes"
+                "arrays, and no local variables in it, named as gradients of these, by which it "
+                "does so in one usual step; let it return the loss and the gradients, under names "
+                f"such as d{next(iter(leaves))}, or name the parameters in their order with "
+                "--params"
             )
         if in_list:
             raise ValueError(
@@ -269,7 +286,8 @@ def assemble(
 
     def read(params: Any) -> Any:
         if names:
-            params = tree.rebuild({name: params[names[name]] for name in names})
+            given = {name: params[names[name]] for name in names}
+            params = tree.rebuild(dict(tree.leaves) | given)
         return own_copies(params)
 
     def loss(params: Any, xp: Any = np) -> Any:
@@ -285,7 +303,11 @@ def assemble(
         return follow(state, results.loss), result
 
     unsure = [n for n, p in calls.places.items() if p.root == "arguments" and not wanted]
-    unsure = [n for n in unsure if is_initial(n) or not is_parameter_name(n.rpartition(".")[2])]
+    changed = find_changed(calls.function) if unsure else frozenset()
+    unsure = [
+        n for n in unsure
+        if n not in changed and (is_initial(n) or not is_parameter_name(n.rpartition(".")[2]))
+    ]  # fmt: skip
     sure = [n for n in {**calls.places, **rest} if n not in unsure and is_sure(n, listed)]
     if sure and not calls.weighted:
         doubts = find_doubts(unsure, calls.params, gradients, loss)
@@ -310,20 +332,28 @@ def assemble(
 
 
 def find_buffers(
-    params: Any, leaves: Mapping[str, Keys], found: Mapping[str, Keys]
+    calls: Calls,
+    leaves: Mapping[str, Keys],
+    found: Mapping[str, Keys],
+    loss: Callable[[Any], Any],
 ) -> frozenset[str]:
     """Find the arrays in a structure that hold gradients of its parameters: they are none.
 
     Such a one has no gradient, and the name and the shape of that of an array beside it, which has.
+    The loss is the same whatever is in it.
     """
-    arrays = flatten(params).leaves
+    tree = flatten(calls.params)
 
     def holds(name: str, other: str) -> bool:
         path, beside = leaves[name], leaves[other]
         named = is_named_gradient(path[-1], beside[-1])
-        return named and path[:-1] == beside[:-1] and arrays[name].shape == arrays[other].shape
+        alike = tree.leaves[name].shape == tree.leaves[other].shape
+        return named and path[:-1] == beside[:-1] and alike
 
-    return frozenset(n for n in leaves if n not in found and any(holds(n, m) for m in found))
+    buffers = [n for n in leaves if n not in found and any(holds(n, m) for m in found)]
+    others = [{}, {n: 1.25 * tree.leaves[n] + 1.0 for n in buffers}]
+    values = [attempt(lambda p=p: loss(tree.rebuild(dict(tree.leaves) | p))) for p in others]
+    return frozenset(buffers) if attempt(np.array_equal, *values) is True else frozenset()
 
 
 def name_by_argument(calls: Calls) -> dict[str, str]:

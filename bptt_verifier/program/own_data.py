@@ -225,12 +225,13 @@ def find_wrong(
 
 def require_no_doubt(code: str, doubts: Sequence[Doubt], sure: Sequence[str]) -> None:
     """Raise ValueError where an array may be a parameter with a wrong gradient, or data."""
+    others = [each.name for each in doubts]
     for name, by_prediction, _ in doubts:
         like = f", as of a prediction that is compared with {name}" if by_prediction else ""
         raise ValueError(
             f"{code}: expected the gradient of the loss in {name}, if that is a parameter, "
-            f"found another{like}; name the parameters, with {name} if it is one, such as "
-            f"--params {','.join(sure)}"
+            f"found another{like}; name the parameters: --params {','.join([*sure, *others])} if "
+            f"all of these are some, or {','.join(sure)} alone"
         )
 
 

@@ -7,6 +7,7 @@ that of the points at which all its decisions have the same outcomes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from bptt_verifier.program.zero_cotangents import keep_zeros, keep_zeros_of
 Point = Mapping[str, Array]
 Scalar = Callable[[Any], Any]  # a loss as a function of JAX arrays
 
-Gradient = Callable[[Point], tuple[Any, dict[str, Any], list[Any]]]
+Gradient = Callable[..., tuple[Any, dict[str, Any], list[Any]]]
 
 MOST = 12  # paths of a setting; points on others are left out
 
@@ -66,13 +67,13 @@ class Paths:
     def follow(self, point: Point, most: int = MOST) -> Followed | None:
         """Compute the loss and gradient at a point; None beyond the largest number of paths."""
         for path in self.known:
-            loss, slopes, decided = path.gradient(point)
+            loss, slopes, decided = path.gradient(point, again=False)
             if all(map(np.array_equal, decided, path.program.outcomes)):
                 return keep_finite(Followed(path, loss, slopes), point)
         if len(self.known) >= most:
             return None
         path = self.trace(point)
-        loss, slopes, _ = path.gradient(point)
+        loss, slopes, _ = path.gradient(point, again=False)
         return keep_finite(Followed(path, loss, slopes), point)
 
     @property
@@ -87,8 +88,13 @@ def keep_finite(followed: Followed, point: Point) -> Followed:
     path, loss, slopes, _ = followed
     if path.keeping is None or not np.isfinite(loss) or are_finite(slopes):
         return followed
-    _, slopes, _ = path.keeping.gradient(point)
-    return Followed(path.keeping, loss, slopes, True) if are_finite(slopes) else followed
+    # Compiled, each of them may find no operand that equals a maximum.
+    for again, each in product((False, True), (path, path.keeping)):
+        if again or each is path.keeping:
+            _, slopes, _ = each.gradient(point, again=again)
+            if are_finite(slopes):
+                return Followed(each, loss, slopes, each is path.keeping)
+    return followed
 
 
 def are_finite(slopes: Mapping[str, Any]) -> bool:

@@ -104,16 +104,17 @@ def is_of_library(found: Any) -> bool:
 def compile_gradient(
     loss: Callable[[Any], Any],
     transform: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
-) -> Callable[[Mapping[str, Array]], Any]:
+) -> Callable[..., Any]:
     """Make the function that computes a loss, its gradient and its decisions, in 64 bit.
 
     The loss gets its parameters in the order given; JAX would sort the names of a dict. It is
     compiled at the first call with each set of shapes, and keeps no trace: a trace would keep the
-    user's arrays in 64 bit. What is differentiated is the loss, or a `transform` of it.
+    user's arrays in 64 bit. What is differentiated is the loss, or a `transform` of it. A gradient
+    with a maximum that is not finite is computed `again`, which takes long.
     """
     compiled: dict[Any, Any] = {}
 
-    def gradient(params: Mapping[str, Array]) -> Any:
+    def gradient(params: Mapping[str, Array], *, again: bool = True) -> Any:
         names, values = [*params], [*params.values()]
         shapes = tuple((name, np.shape(value)) for name, value in params.items())
 
@@ -130,12 +131,17 @@ def compile_gradient(
             compiled[shapes] = traced.lower().compile(options), has_extremum(jaxpr)
         run, extremum = compiled[shapes]
         (value, decided), slopes = run(values)
-        if extremum and np.isfinite(value) and not all(np.isfinite(g).all() for g in slopes):
+        if (
+            again
+            and extremum
+            and np.isfinite(value)
+            and not all(np.isfinite(g).all() for g in slopes)
+        ):
             # Compiled, the operand of a maximum may be computed twice with different rounding.
             # Then no entry equals the maximum, and its derivative is 0/0.
-            again = attempt(jax.value_and_grad(transform(in_order), has_aux=True), values)
-            if not isinstance(again, Failure):
-                (value, decided), slopes = again
+            found = attempt(jax.value_and_grad(transform(in_order), has_aux=True), values)
+            if not isinstance(found, Failure):
+                (value, decided), slopes = found
         return value, dict(zip(names, slopes, strict=True)), decided
 
     return gradient

@@ -7,6 +7,8 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.paths import Paths
+from bptt_verifier.program.rounding import is_inexact
+from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.selection import ENOUGH, Selection
 from bptt_verifier.tolerance.bounds import RESOLVING
 
@@ -56,8 +58,10 @@ def describe_cases(
     for name in others:
         best = min((each.resolution.get(name, np.inf) for each in selections), default=np.inf)
         if visible < best <= RESOLVING:
+            coarse = any(rounds_coarsely(path.program) for each in paths for path in each.known)
+            what = "computes in a format coarser than float64" if coarse else "is ill-conditioned"
             notes.append(
-                f"The loss is ill-conditioned: a relative error of ∂L/∂{name} below {best:.1g} "
+                f"The loss {what}: a relative error of ∂L/∂{name} below {best:.1g} "
                 "could not have been seen."
             )
     if any(each.places for each in paths):
@@ -71,6 +75,12 @@ def describe_cases(
         listed = "; ".join(map(str, missed[:MISSED]))
         notes.append(f"No case takes these branches of the loss: {listed}{more}.")
     return notes
+
+
+def rounds_coarsely(program: Program) -> bool:
+    """Tell whether a loss converts numbers to a format coarser than float64, as in a buffer."""
+    every = (dtype for operation in program.operations for dtype in operation.dtypes)
+    return any(is_inexact(dtype) and np.finfo(dtype).eps > np.finfo(float).eps for dtype in every)
 
 
 def describe_places(every: Sequence[Paths]) -> str:

@@ -11,6 +11,7 @@ from bptt_verifier.judge.candidates import choose_method, suggest_name
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.judge.verify import verify_own_model
 from bptt_verifier.program.attempt import CodeRaisedError
+from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.source_file import find_definitions
 from bptt_verifier.tolerance.comparison import Verdict
 
@@ -191,3 +192,114 @@ def test_an_array_that_holds_the_gradient_of_one_beside_it_is_no_parameter(tmp_p
     found = read_file(file, "step", None, {})
     report = verify_own_model(found.gradients, found.loss, found.params, cases=3)
     assert [mistake.name for mistake in report.mistakes] == ["wrong-shape"]  # b has no gradient
+
+
+PASSES = """
+import numpy as np
+class Net:
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.U, self.W = rng.normal(size=(3, 3)) / 2, rng.normal(size=(3, 2))
+        self.V, self.L, self.h0 = rng.normal(size=(1, 3)), 4, rng.normal(size=3)
+    def forward(self, x, y):
+        self.x, self.h = x, [self.h0]
+        for each in x:
+            self.h.append(np.tanh(self.W @ each + self.U @ self.h[-1]))
+        self.e = self.V @ self.h[-1] - y
+        {loss}
+    def backward(self{more}):
+        self.dU, self.dW = {penalty}, np.zeros((3, 2))
+        self.dV = np.outer(self.e, self.h[-1])
+        dh = self.V.T @ self.e
+        for t in reversed(range(len(self.x))):
+            da = dh * (1 - self.h[t + 1] ** 2)
+            self.dU, self.dW = self.dU + np.outer(da, self.h[t]), self.dW + np.outer(da, self.x[t])
+            dh = self.U.T @ da
+net, x = Net(), np.random.default_rng(1).normal(size=(4, 2))
+net.forward(x, np.array([0.5]))
+net.backward({given})
+"""
+USUAL = {"penalty": "np.zeros((3, 3))", "more": "", "given": ""}
+HALF = "0.5 * np.sum(self.e**2)"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"loss": f"return {HALF}"},  # and L is a length
+        {"loss": f"self.loss = {HALF}; return self.loss + np.sum(self.U**2) / 2",
+         "penalty": "1.0 * self.U"},
+        {"loss": f"value = {HALF}; self.loss = value / 3; return value"},
+        {"loss": "sq = 0.5 * self.e**2; return sq"},
+        {"loss": f"return {HALF}", "more": ", inputs", "given": "x"},
+        {"loss": f"return {HALF}", "more": ", clip", "given": "9.0"},
+        {"loss": f"self.loss = {HALF}; return self.V @ self.h[-1]"},
+    ],
+)  # fmt: skip
+def test_the_loss_is_what_forward_returns_unless_that_is_a_prediction(
+    parts: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(PASSES.format(**(USUAL | parts)), encoding="utf-8")
+    found = read_file(file, "Net", None, {})
+    assert sorted(found.params) == ["U", "V", "W"]
+    assert verify_own_model(found.gradients, found.loss, found.params, cases=3).verdict == "agrees"
+
+
+def test_a_state_that_is_computed_from_itself_is_no_parameter(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    stateful = STEP.replace("self.h = hs[-1]", "self.h = self.h + 0.5 * hs[-1]")
+    file.write_text(stateful, encoding="utf-8")
+    found = read_file(file, "RNN.step", None, {})
+    assert sorted(found.params) == ["U", "V", "W"]
+
+
+@pytest.mark.parametrize(
+    "update",
+    ["self.W = -self.lr * dW + self.W", "self.W = np.subtract(self.W, self.lr * dW)",
+     "self.W = self.W.copy() - self.lr * dW"],
+)  # fmt: skip
+def test_a_parameter_may_be_replaced_in_any_form(update: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    pair = "self.W, self.V = self.W - self.lr * dW, self.V - self.lr * dV"
+    file.write_text(STEP.replace(pair, f"self.V = self.V - self.lr * dV; {update}"), "utf-8")
+    assert sorted(read_file(file, "RNN.step", None, {}).params) == ["U", "V", "W"]
+
+
+def test_a_parameter_with_the_name_of_a_gradient_is_no_buffer(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    used = BUFFERS.replace("weights.W @ x", "(weights.W + weights.W_g) @ x")
+    file.write_text(used.replace("self.W_diff,", "self.W_g = self.W / 3; self.W_diff,"), "utf-8")
+    found = read_file(file, "step", None, {})
+    assert "W_g" in flatten(found.params).leaves
+    report = verify_own_model(found.gradients, found.loss, found.params, cases=3)
+    assert [mistake.name for mistake in report.mistakes] == ["wrong-shape"]  # W_g has no gradient
+
+
+def test_a_loss_of_an_earlier_forward_pass_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    both = "    def both(self):\n        self.backward()\n        loss = 0.5 * np.sum(self.e**2)\n"
+    both += "        return loss, self.dU, self.dW, self.dV\nnet, x = "
+    source = PASSES.format(**(USUAL | {"loss": "return self.e"})).replace("net, x = ", both)
+    file.write_text(source + "net.both()\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="a loss that depends on the parameters, found the same"):
+        read_file(file, "Net.both", None, {}, ["U", "W", "V"])
+
+
+def test_what_the_file_updates_is_a_parameter_though_its_gradient_is_wrong(tmp_path: Path) -> None:
+    source = """
+import numpy as np
+def f(weights, trans, x):
+    h = np.tanh(weights @ x + trans)
+    d = 2 * h * (1 - h**2)
+    dweights, dtrans = np.outer(d, x), 3 * d
+    return np.sum(h**2), dweights, dtrans
+weights, trans, x = np.eye(2), np.ones(2), np.array([0.3, 0.5])
+"""
+    file = tmp_path / "model.py"
+    file.write_text(source + "f(weights, trans, x)\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="--params weights,trans if all of these are some"):
+        read_file(file, "f", None, {})
+    update = "loss, a, b = f(weights, trans, x)\nx -= x.mean()\ntrans -= 0.1 * b\n"
+    file.write_text(source + update, encoding="utf-8")
+    assert sorted(read_file(file, "f", None, {}).params) == ["trans", "weights"]

@@ -73,7 +73,7 @@ def test_a_mistake_that_cannot_be_computed_is_left_out_and_stated(
     assert mistake.name == "sign-flipped"
     assert "LookupError" not in mistake.explanation
     (mistake,) = diagnose_numbers(loss, PARAMS, wrong)
-    said = "; 1 of the mistakes tried raised an exception, the first LookupError: no value of slot"
+    said = "; 1 of the mistakes cannot be computed in this model, the first for LookupError: no "
     assert mistake.name == "unknown"
     assert said in mistake.explanation
 

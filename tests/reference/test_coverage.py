@@ -21,7 +21,7 @@ from tests.support.stated_cases import state_case
 
 PARAMS = {"W": np.ones((2, 3)), "b": np.ones(3)}
 CASE = state_case({}, {}, PARAMS)
-NO_PATHS: Any = [SimpleNamespace(places=())]
+NO_PATHS: Any = [SimpleNamespace(places=(), known=())]
 
 
 def select(number: int = 6, **changed: Any) -> Any:
@@ -108,8 +108,8 @@ class Place:
 @pytest.mark.parametrize("more", [0, 1])
 def test_the_places_where_the_loss_branches_are_named_five_at_most(more: int) -> None:
     paths: Any = [
-        SimpleNamespace(places=[Place(i) for i in range(MISSED + more)]),
-        SimpleNamespace(places=[Place(0)]),
+        SimpleNamespace(places=[Place(i) for i in range(MISSED + more)], known=()),
+        SimpleNamespace(places=[Place(0)], known=()),
         *NO_PATHS,
     ]
     listed = "; ".join(f"`x > {i}` (loss.py:{i})" for i in range(MISSED))

@@ -286,7 +286,7 @@ if __name__ == "__main__":
 """
 
 CLASSES = {
-    "a class of words by index": Pair(WILD, "RNNNumpy", "self.V.T.dot(delta_o[t]) * (1 - (s[t] ** 2))", "self.V.T.dot(delta_o[t])", "unknown"),
+    "a class of words by index": Pair(WILD, "RNNNumpy", "self.V.T.dot(delta_o[t]) * (1 - (s[t] ** 2))", "self.V.T.dot(delta_o[t])", "activation-derivative-missing", "o[t] = softmax(self.V.dot(s[t]))"),
     "a bidirectional class": Pair(BIDIRECTIONAL, None, "dh = self.Ub @ da", "dh = self.Ub.T @ da", "untransposed-recurrent-weight", "self.hb[t] = np.tanh(X[t] @ self.Wb + self.hb[t + 1] @ self.Ub)"),
     "a class for sentences, which updates": Pair(WORDS, "RNN", "temp @ self.last_hs[t].T", "temp @ self.last_hs[t + 1].T", "hidden-state-off-by-one", "h = np.tanh(self.Wxh @ x + self.Whh @ h + self.bh)"),
     "a class that trains in the main program": Pair(TRAINED, None, "dc += dy\n", "dc += dc\n", "zero-gradient"),
