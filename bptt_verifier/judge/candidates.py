@@ -136,6 +136,19 @@ def describe_object(name: str, found: object) -> str:
     )
 
 
+def choose_whole(defined: Definitions, candidates: Sequence[str]) -> str:
+    """Choose the candidate that makes the most objects of other classes, or else the first."""
+
+    def count_parts(name: str) -> int:
+        nodes = ast.walk(defined.classes[name]) if name in defined.classes else ()
+        called = {
+            n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        }
+        return len(called & {*defined.classes})
+
+    return max(candidates, key=count_parts)
+
+
 def choose_likely(methods: Sequence[str]) -> str:
     """Choose the method whose name speaks of gradients or of a backward pass, or the last."""
     words = ("grad", "back", "bptt", "train", "fit", "step")

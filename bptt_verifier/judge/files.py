@@ -15,6 +15,7 @@ import numpy as np
 
 from bptt_verifier.judge.candidates import (
     choose_method,
+    choose_whole,
     count_required,
     describe_object,
     has_own_parameters,
@@ -263,7 +264,7 @@ def choose_kind(
     if candidates:
         raise ValueError(
             f"FILE: expected {file} to define gradients, found {', '.join(candidates)}; name the "
-            f"one to judge, such as {file}:{candidates[0]}"
+            f"one to judge, such as {file}:{choose_whole(defined, candidates)}"
         )
     if not (defined.functions or defined.classes):
         raise ValueError(
