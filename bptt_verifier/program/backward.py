@@ -23,7 +23,7 @@ from bptt_verifier.program.rounding import (
     exclude_infinities,
     is_inexact,
 )
-from bptt_verifier.program.saturation import Saturating, find_saturating
+from bptt_verifier.program.saturation import Saturating, find_saturating, measure_underflow
 from bptt_verifier.program.trace import Program
 
 
@@ -169,8 +169,9 @@ def sweep_back(
                 if ct is not None:
                     add(slot, ct, error)
             if number in saturating and arriving[0] is not None:  # (N1)
-                start, size, _ = saturating[number]
-                note(start, size * errors.measure(arriving[0]))
+                start, size, _, rate = saturating[number]
+                ct, a = errors.measure(arriving[0]), errors.measure(values[start])
+                note(start, size * ct + measure_underflow(ct, 2 * rate * a, errors.units))
     for slot in program.leaves.values():
         draw_errors(slot)
         if cotangents[slot] is None:

@@ -31,12 +31,13 @@ class Saturating(NamedTuple):
 
     The error is in units of the roundoff, and so is the bound of its values, of which other
     formulas round: as ½ + ½ tanh(a/2), e^a/(1 + e^a) is zero where it is below the roundoff. The
-    bound is 0 where there is none.
+    bound is 0 where there is none. Far out, the slope comes near its limit as e^(−rate |a|) does.
     """
 
     start: int
     error: float
     bound: float
+    rate: float = 1.0
 
 
 def find_saturating(program: Program) -> dict[int, Saturating]:
@@ -62,7 +63,7 @@ def find_saturating(program: Program) -> dict[int, Saturating]:
         own = start.get(operation.outputs[0])
         inner.difference_update(each for each in operation.inputs if start.get(each) != own)
         bent.update(each for each in operation.inputs if not is_linear(program, operation, each))
-    found, errors = dict[int, Saturating](), dict[Any, tuple[float, float]]()
+    found, errors = dict[int, Saturating](), dict[Any, tuple[float, float, float]]()
     for slot, numbers in members.items():
         names = {program.operations[number].name for number in numbers}
         if not (names & EXPONENTIALS and names & SUMS):
@@ -70,13 +71,29 @@ def find_saturating(program: Program) -> dict[int, Saturating]:
         key = describe(program, numbers, start[slot])
         if key not in errors:
             errors[key] = measure_errors(program, numbers, start[slot])
-        error, bound = errors[key]
+        error, bound, rate = errors[key]
         if (bound and slot in bent) if slot in inner else error:
-            found[numbers[-1]] = Saturating(start[slot], error, bound)
+            found[numbers[-1]] = Saturating(start[slot], error, bound, rate)
     for number, operation in enumerate(program.operations):
         if operation.name == "logistic":  # its largest slope is 1/4; its value has the error of 1
             found.setdefault(number, Saturating(operation.inputs[0], ELEMENTARY / 4, 0.0))
     return found
+
+
+def measure_underflow(ct: Any, exponents: Any, units: Any) -> Any:
+    """Measure what formulas lose where e^-`exponents` underflows. (N1)
+
+    They multiply it by a cotangent, and by a number that may be its inverse. `ct` are absolute
+    values, and `units` those of the formats that are imitated, of which the coarsest counts. The
+    result is in units of it.
+    """
+    unit = float(np.max(units))
+    smallest = float(np.finfo(np.float64 if unit <= 2.0**-53 else np.float32).smallest_normal)
+    # Nearer to zero, that is less than u² of a cotangent of e^-36 or more.
+    if not np.max(exponents, initial=0.0) > np.log(unit**2 / smallest) - 36.0:
+        return 0.0
+    with np.errstate(all="ignore"):
+        return np.fmin(ct, smallest * np.exp(exponents)) / unit
 
 
 def is_linear(program: Program, operation: Operation, slot: int) -> bool:
@@ -119,11 +136,14 @@ def describe(program: Program, numbers: Sequence[int], variable: int) -> tuple[A
     return tuple(described)
 
 
-def measure_errors(program: Program, numbers: Sequence[int], variable: int) -> tuple[float, float]:
+def measure_errors(
+    program: Program, numbers: Sequence[int], variable: int
+) -> tuple[float, float, float]:
     """Measure the largest slope of an activation, times the error of elementary functions.
 
     It is 0 for what does not become linear on both sides, as exp(a) itself. The second number is
-    the largest value, if the activation becomes constant on both sides, or else 0.
+    the largest value, if the activation becomes constant on both sides, or else 0. The third is the
+    rate at which its slope comes near its limits.
     """
     points = np.concatenate([POINTS * (1 - NEARBY), POINTS * (1 + NEARBY)])
     with np.errstate(all="ignore"):
@@ -135,10 +155,26 @@ def measure_errors(program: Program, numbers: Sequence[int], variable: int) -> t
     level = [len(side) > 1 and abs(side[-1] - side[-2]) <= LEVEL * largest for side in sides]
     curved = np.ptp(np.concatenate(sides)) > LEVEL * largest if all(level) else False
     if not curved:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     flat = all(abs(side[-1]) <= LEVEL * largest for side in sides)
     bound = np.max(np.abs(values[np.isfinite(values)])) if flat else 0.0
-    return ELEMENTARY * largest, float(bound)
+    rate = max(measure_rate(side, LEVEL**3 * largest) for side in (falling, rising))
+    return ELEMENTARY * largest, float(bound), rate
+
+
+def measure_rate(slopes: Any, least: float) -> float:
+    """Measure the rate r of slopes at ever larger |a| that differ from the last as e^(−r |a|) do.
+
+    The last two differences count that are not as small as `least`.
+    """
+    distance = np.abs(POINTS[: len(slopes)])
+    known = np.isfinite(slopes)
+    distance, apart = distance[known], np.abs(slopes[known] - slopes[known][-1])
+    (far,) = np.nonzero(apart > least)
+    if len(far) < 2:
+        return 1.0
+    (near, end), (first, last) = apart[far[-2:]], distance[far[-2:]]
+    return float(max(0.0, np.log(near / end) / (last - first)))
 
 
 def evaluate_activation(

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from bptt_verifier import verify_own_model
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.program.saturation import find_saturating
+from bptt_verifier.program.saturation import find_saturating, measure_underflow
 from bptt_verifier.program.trace import Program, trace
 
 Activation = Callable[[Any, Any], Any]
@@ -186,3 +187,45 @@ def test_an_activation_that_is_constant_far_out_has_a_bound(name: str) -> None:
     (found,) = find_saturating(program).values()
     bound = 0.0 if name in UNBOUNDED else 3.0 if name == "scaled" else 1.0
     assert found.bound == pytest.approx(bound)
+
+
+@pytest.mark.parametrize(("unit", "smallest"), [(2.0**-24, 2.0**-126), (2.0**-53, 2.0**-1022)])
+def test_what_underflows_far_out_is_at_most_the_cotangent(unit: float, smallest: float) -> None:
+    equal = -np.log(smallest)  # where all of a cotangent of 1 is lost
+    a = equal + np.array([-9.0, -1.0, 0.0, 9.0])
+    found = unit * measure_underflow(np.ones(4), a, np.array([unit, 2.0**-53]))
+    expected = np.minimum(1.0, np.exp(a - equal))
+    np.testing.assert_allclose(found, expected, rtol=4 * np.max(a) * 2.0**-53)
+    assert measure_underflow(np.ones(1), np.full(1, 5.0), np.array([unit])) == 0.0
+
+
+def by_another_formula(p: Any) -> Any:
+    """jax.grad of another formula, which multiplies what has underflowed by e^a."""
+
+    def loss(q: Any) -> Any:
+        z = jax.numpy.exp(q["a"]) / (1 + jax.numpy.exp(q["a"]))
+        return jax.numpy.sum(z[:1] * q["v"]) + jax.numpy.sum(q["s"] * z[1:] ** 2)
+
+    return jax.grad(loss)({name: jax.numpy.asarray(x, np.float32) for name, x in p.items()})
+
+
+def test_a_formula_that_underflows_in_a_saturated_unit_is_not_called_wrong() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        e = xp.exp(-abs(p["a"]))
+        z = xp.where(p["a"] > 0, 1 / (1 + e), e / (1 + e))
+        return xp.sum(z[:1] * p["v"]) + xp.sum(p["s"] * z[1:] ** 2)
+
+    params = {"a": np.array([50.0, 0.3]), "v": np.array([0.013]), "s": np.array([1e-3])}
+    exact = np.exp(-50.0) * 0.013
+    assert abs(float(by_another_formula(params)["a"][0]) - exact) > 2.0**-24 * 0.013
+    assert verify_own_model(by_another_formula, loss, params).verdict != "disagrees"
+
+
+@pytest.mark.parametrize(
+    ("activation", "rate"),
+    [(sigmoid, 1.0), (softplus, 1.0), (lambda a, xp: 2 * sigmoid(2 * a, xp) - 1, 2.0)],
+)
+def test_the_rate_is_that_of_the_exponential(activation: Activation, rate: float) -> None:
+    program, _ = find(activation)
+    (found,) = {each.rate for each in find_saturating(program).values()}
+    assert found == pytest.approx(rate, rel=0.1)
