@@ -92,7 +92,7 @@ class KernelJudgement(Judgement):
             return breach
         omitted = (
             *describe_overflow(self.left_out), *describe_outputs(self.found),
-            *describe_kept_zeros(self.every),
+            *describe_kept_zeros(self.found),
         )  # fmt: skip
         if not self.found:
             return Report(self.name, Verdict.INCONCLUSIVE, notes=omitted)
@@ -183,9 +183,9 @@ def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def describe_kept_zeros(every: Sequence[KernelCalls]) -> tuple[str, ...]:
-    """Say that the reference keeps zeros where autodiff gives NaN, if it does."""
-    if not any(getattr(calls.pullback, "keeps_zeros", False) for calls in every):
+def describe_kept_zeros(found: Sequence[Found]) -> tuple[str, ...]:
+    """Say that the reference keeps zeros where autodiff gives NaN, if it does in a case."""
+    if not any(each.keeps_zeros for each in found):
         return ()
     return (
         "jax.grad of the forward pass is NaN: it multiplies a cotangent of zero by an infinite "
