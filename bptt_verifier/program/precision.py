@@ -174,3 +174,8 @@ def find_narrowing(jaxpr: Any) -> str:
             if old == np.float64 and is_floating(new) and new != np.float64:
                 return str(new)
     return ""
+
+
+def is_loop(equation: Any) -> bool:
+    """Tell whether an operation is a loop, which is compiled each time it is called alone."""
+    return equation.primitive.name in {"scan", "while"}

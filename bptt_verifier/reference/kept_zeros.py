@@ -3,7 +3,7 @@
 docs/derivation.md, section 10, (N8).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import numpy as np
 
@@ -24,15 +24,17 @@ def leave_out_kinks(
     cotangents: Sequence[Arrays],
     gradients: Arrays,
     kept: Sequence[int],
+    excluding: Container[str] = (),
 ) -> None:
     """Put NaN where neighbours of the points `kept` have another gradient. (N8)
 
     `compute` pulls back with kept zeros, in float64. What is zero to rounding is another at every
     point: how far rounding takes a gradient shows in multiples of the cotangents.
+    The arguments `excluding` scores hold a number that stands for −∞.
     """
     rng = np.random.default_rng(0)
     near = [
-        {n: displace(value.astype(np.float64), BESIDE, rng) for n, value in point.items()}
+        {n: displace(x.astype(np.float64), BESIDE, rng, n in excluding) for n, x in point.items()}
         for point in points
     ]
     beside = compute(near, cotangents)

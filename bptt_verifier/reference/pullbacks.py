@@ -17,11 +17,12 @@ from bptt_verifier.program import torch_losses
 from bptt_verifier.program.arguments import Arguments, convert_to_numpy, read_outputs
 from bptt_verifier.program.attempt import Failure, attempt, find_code
 from bptt_verifier.program.numpy_code import trace_arrays
-from bptt_verifier.program.precision import find_narrowing, use_float64
+from bptt_verifier.program.precision import find_narrowing, is_loop, use_float64
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.program.torch_trace import trace_tensors
 from bptt_verifier.program.trees import map_leaves, pair_leaves, replace_leaves
 from bptt_verifier.program.zero_cotangents import keep_zeros
+from bptt_verifier.reference.excluded_scores import find_excluding
 from bptt_verifier.reference.kept_zeros import has_nan, leave_out_kinks
 from bptt_verifier.reference.overflows import find_overflowing, has
 from bptt_verifier.tolerance.formats import (
@@ -73,6 +74,11 @@ class Pullback(ABC):
     def structure(self) -> Any:
         """The outputs at the arguments given, or what has their shapes and dtypes, as a pytree."""
         return self.find_structure()
+
+    @cached_property
+    def excluding(self) -> frozenset[str]:
+        """The arguments in which a number stands for −∞: twice that gives the same outputs."""
+        return find_excluding(self)
 
     @property
     def outputs(self) -> dict[str, Any]:
@@ -185,7 +191,8 @@ class JaxPullback(Pullback):
             gradient[kept] = again.gradients[name][kept]
         if kept:
             self.has_kept = True
-            leave_out_kinks(self.compute_kept, points, cotangents, pulled.gradients, kept)
+            gradients = pulled.gradients
+            leave_out_kinks(self.compute_kept, points, cotangents, gradients, kept, self.excluding)
         return pulled._replace(kept=kept)
 
     def compute_kept(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Arrays:
@@ -483,11 +490,6 @@ def require_float64(structure: Any) -> Any:
         if dtype != np.float64:
             raise ValueError(f"{name} is {dtype} where all arguments are float64: {REMEDY}")
     return structure
-
-
-def is_loop(equation: Any) -> bool:
-    """Tell whether an operation is a loop, which is compiled each time it is called alone."""
-    return equation.primitive.name in {"scan", "while"}
 
 
 def names_torch(forward: Forward) -> bool:
