@@ -74,6 +74,32 @@ def test_a_kernel_that_rounds_its_results_alone_is_not_excused_at_further_cases(
     assert report.verdict is not Verdict.AGREES, report
 
 
+@pytest.mark.parametrize("cases", [1, 3])
+def test_a_gradient_is_looked_at_as_often_as_the_derivation_counts(
+    cases: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of N + 6 cases alone, and seven times all cases together."""
+
+    def backward(arguments: Any, d: Any) -> Any:
+        (x,) = (np.asarray(each, np.float32) for each in arguments)
+        slope = np.where(np.abs(x) > 2.3, 0, 1 / np.cosh(x) ** 2)
+        return ((np.asarray(d, np.float32) * slope).astype(BFLOAT16),)
+
+    looks = list[str]()
+    for module, name in ((kernel_comparisons, "measure_at"), (kernel_path, "settle_doubts")):
+        function = getattr(module, name)
+
+        def count(*given: Any, function: Any = function, name: str = name, **options: Any) -> Any:
+            looks.append(name)
+            return function(*given, **options)
+
+        monkeypatch.setattr(module, name, count)
+    x = np.append(np.linspace(-1, 1, 20), 10 * [3.2]).astype(BFLOAT16)
+    report = verify_vjp(backward, jnp.tanh, (x,), cases=cases)
+    assert report.verdict is Verdict.INCONCLUSIVE, report
+    assert (looks.count("measure_at"), looks.count("settle_doubts")) == (cases + 6, 7)
+
+
 def test_a_case_with_enough_evidence_settles_another(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: Any = type("Measured", (), {"wrong": False, "_replace": lambda self, **_: self})()
 
