@@ -15,12 +15,16 @@ from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
 
 
 class KernelCase(NamedTuple):
-    """A point with cotangents: number 0 is the arguments given, the others are drawn near them."""
+    """A point with cotangents: number 0 is the arguments given, the others are drawn near them.
+
+    `excluding` are the arguments that exclude scores by a number that stands for −∞.
+    """
 
     setting: int
     number: int
     point: dict[str, Array]
     cotangents: dict[str, Array]
+    excluding: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
@@ -50,14 +54,14 @@ def draw_cases(
     setting: int, calls: KernelCalls, cotangents: Mapping[str, Array], number: int, seed: int
 ) -> Iterator[KernelCase]:
     """Draw the cases of one setting. `cotangents` have the dtypes, and the values of the first."""
-    leaves = calls.arguments.leaves
+    leaves, excluding = calls.arguments.leaves, calls.pullback.excluding
     for k in range(number):
         rng = np.random.default_rng([seed, setting, k])
-        point = {n: draw_near(v, rng) if k else v for n, v in leaves.items()}
+        point = {n: draw_near(v, rng, n in excluding) if k else v for n, v in leaves.items()}
         given = {
             n: draw_cotangents(v.shape, v.dtype, rng) if k else v for n, v in cotangents.items()
         }
-        yield KernelCase(setting, k, point, given)
+        yield KernelCase(setting, k, point, given, excluding)
 
 
 def draw_neighbours(case: KernelCase, distance: float, seed: int) -> Neighbours:
@@ -65,7 +69,8 @@ def draw_neighbours(case: KernelCase, distance: float, seed: int) -> Neighbours:
     points, cotangents = [], []
     for k in range(case.neighbours):
         rng = np.random.default_rng([seed, case.setting, case.number, k, int(1 / distance)])
-        points.append({n: displace(v, distance, rng) for n, v in case.point.items()})
+        point = case.point.items()
+        points.append({n: displace(v, distance, rng, n in case.excluding) for n, v in point})
         cotangents.append({n: displace(v, distance, rng) for n, v in case.cotangents.items()})
     return Neighbours(points, cotangents)
 

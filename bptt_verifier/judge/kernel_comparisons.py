@@ -63,6 +63,7 @@ class Found(NamedTuple):
     left out. `near` is what was found nearer to the point, if these neighbours are further away.
     `noisy` are gradients with noise that no rounding makes, and how far it is beyond its limit, and
     `doubts` those that only rounding every operation explains, or that were to be asked about it.
+    The exact gradient `keeps_zeros` where autodiff gives NaN.
     """
 
     case: KernelCase
@@ -75,6 +76,7 @@ class Found(NamedTuple):
     near: Any = None
     noisy: Mapping[str, float] = MappingProxyType({})
     doubts: Mapping[str, ShownRounding] = MappingProxyType({})
+    keeps_zeros: bool = False
 
     @property
     def nearest(self) -> "Found":
@@ -250,8 +252,9 @@ def measure_at(
     of_gradients, of_outputs = ({n: measured[n] for n in each} for each in (gradients, own))
     left_out = frozenset(reached)
     return Found(
-        case, submitted, true, of_gradients, of_outputs, frozenset(unsure), left_out, doubts=doubts
-    )
+        case, submitted, true, of_gradients, of_outputs, frozenset(unsure), left_out,
+        doubts=doubts, keeps_zeros=bool(exact.kept),
+    )  # fmt: skip
 
 
 def settle_doubts(found: Sequence[Found]) -> list[Found]:

@@ -1,6 +1,6 @@
 """Masks among a kernel's floating arguments, for which it returns no gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def find_masks(every: Sequence[KernelCalls], seed: int) -> frozenset[str]:
             len(np.unique(other[name][other[name] != 0])) <= 1 for other in leaves if name in other
         )
     }
-    added = {n for each in leaves for n in masks if n in each and is_additive_mask(each[n])}
+    added = find_added(every, masks)
     for calls in every if masks else ():
         cotangents = prepare_cotangents(calls, None, seed)
         given = calls.arguments.rebuild(calls.arguments.leaves), calls.arrange(cotangents)
@@ -39,6 +39,20 @@ def find_masks(every: Sequence[KernelCalls], seed: int) -> frozenset[str]:
             return frozenset()  # which the comparison tells
         masks = {name for name in masks if is_left_out(found.get(name), name in added)}
     return frozenset(masks if all(masks != each.keys() for each in leaves) else ())
+
+
+def find_added(every: Sequence[KernelCalls], masks: Iterable[str]) -> set[str]:
+    """Find the masks that are added to scores in all settings in which they hold a number."""
+    added = set[str]()
+    for name in masks:
+        stands = [
+            name in calls.pullback.excluding
+            for calls in every
+            if name in calls.arguments.leaves and is_additive_mask(calls.arguments.leaves[name])
+        ]
+        if stands and all(stands):
+            added.add(name)
+    return added
 
 
 def is_left_out(gradient: Any, added: bool) -> bool:

@@ -53,31 +53,37 @@ class Search(NamedTuple):
 
 
 def find_wrong_operation(
-    every: Sequence[KernelCalls], wrong: Sequence[Found]
+    every: Sequence[KernelCalls], wrong: Sequence[Found], right: Sequence[Found] = ()
 ) -> tuple[Mistake, ...]:
     """Find the one mistake in an operation of the forward pass that gives a kernel's gradients.
 
-    `wrong` are cases in which they are wrong, one of each setting, and `every` the calls of all
-    settings. The mistake is sought in the largest, where fewer say the same, and has to explain the
-    others as well. Empty where none does, where noise hides too much, or where the operations are
-    not known.
+    `wrong` are cases in which they are wrong, and `right` those in which they are right, one of
+    each setting, and `every` the calls of all settings. The mistake is sought in the largest wrong
+    one, where fewer say the same, and has to explain the others as well. Empty where none does,
+    where noise hides too much, or where the operations are not known.
     """
     order = sorted(wrong, key=lambda each: -sum(g[0].size for g in each.exact.values()))
     with limit_effort(SECONDS):
-        found = attempt(find_in_settings, every, order)
+        found = attempt(find_in_settings, every, order, right)
     if isinstance(found, Failure) or len(found) != 1:
         return ()
     where = str(found[0].details.get("file_line") or __file__)
     return () if where.startswith(__file__) else tuple(found)
 
 
-def find_in_settings(every: Sequence[KernelCalls], wrong: Sequence[Found]) -> tuple[Mistake, ...]:
+def find_in_settings(
+    every: Sequence[KernelCalls], wrong: Sequence[Found], right: Sequence[Found]
+) -> tuple[Mistake, ...]:
     """Find the one mistake in an operation that explains the first case and all others."""
-    first, *others = (prepare_search(every[each.case.setting], each) for each in wrong)
+    first, *others = (prepare_search(every[each.case.setting], each) for each in (*wrong, *right))
     if first is None:
         return ()
     with use_float64(), np.errstate(all="ignore"):
-        elsewhere = [OtherSize(*each) for each in others if each is not None]
+        elsewhere = [
+            OtherSize(*each, is_right=k >= len(wrong))
+            for k, each in enumerate(others, 1)
+            if each is not None
+        ]
         holds = hold_at(elsewhere, first.program)
     return first.find(holds)
 

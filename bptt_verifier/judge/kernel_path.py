@@ -10,7 +10,12 @@ import numpy as np
 from bptt_verifier.judge.conclusion import show_numbers, summarise_parameters
 from bptt_verifier.judge.kernel_answers import Question, prepare_question
 from bptt_verifier.judge.kernel_calls import KernelCalls
-from bptt_verifier.judge.kernel_cases import count_tests, draw_cases, prepare_cotangents
+from bptt_verifier.judge.kernel_cases import (
+    KernelCase,
+    count_tests,
+    draw_cases,
+    prepare_cotangents,
+)
 from bptt_verifier.judge.kernel_comparisons import (
     OVERFLOW,
     RESOLVED,
@@ -82,13 +87,15 @@ class KernelJudgement(Judgement):
 
     def conclude(self) -> Report:
         """Ask what a lazy kernel fails, put the verdicts together, and explain what is wrong."""
+        breach = self.compare_further() if self.found else None
+        if breach is not None:
+            return breach
         omitted = (
             *describe_overflow(self.left_out), *describe_outputs(self.found),
-            *describe_kept_zeros(self.every),
+            *describe_kept_zeros(self.found),
         )  # fmt: skip
         if not self.found:
             return Report(self.name, Verdict.INCONCLUSIVE, notes=omitted)
-        self.compare_further()
         # Noise answers no other question than that of calls and memory.
         answers = (
             find_lazy_answer(each, OF_MEMORY if each.noisy else self.questions)
@@ -109,11 +116,12 @@ class KernelJudgement(Judgement):
         example = show_worst(self.found, self.every, call)
         return report._replace(mistakes=(*lazy, *named), counterexample=example)
 
-    def compare_further(self) -> None:
+    def compare_further(self) -> Report | None:
         """Compare at further cases as long as the errors of all gradients leave some open.
 
-        The resolution is that of the case in which it is sharpest, and what shows rounding inside
-        is taken from all cases together.
+        A breach of the contract there is reported, as at the first cases. The resolution is that
+        of the case in which it is sharpest, and what shows rounding inside is taken from all cases
+        together.
         """
         self.found = settle_doubts(self.found)
         settings = [k for k, calls in enumerate(self.every) if calls.arguments.leaves]
@@ -121,15 +129,17 @@ class KernelJudgement(Judgement):
             results = summarise_kernel(self.found)
             open_ones = [n for n, each in results.items() if each.verdict is Verdict.INCONCLUSIVE]
             if not open_ones or overall(r.verdict for r in results.values()) is Verdict.DISAGREES:
-                return
+                return None
             for setting in settings:
                 calls = self.every[setting]
                 given = prepare_cotangents(calls, self.given if setting == 0 else None, self.seed)
                 *_, case = draw_cases(setting, calls, given, number + 1, self.seed)
                 here = compare_kernel(calls, case, 2 * self.tests, self.seed, open_ones)
-                if isinstance(here, Found):
-                    self.found.append(here)
+                counted = self.count_case(calls, case, here)
+                if isinstance(counted, Report):
+                    return counted
             self.found = settle_doubts(self.found)
+        return None
 
     def compare_setting(self, setting: int, calls: KernelCalls) -> Report | None:
         """Compare at the cases of one setting; report a breach of the contract."""
@@ -137,23 +147,29 @@ class KernelJudgement(Judgement):
         cases = [*draw_cases(setting, calls, given, self.number + 1, self.seed)]
         last = None
         for case in cases[: self.number]:
-            here = compare_kernel(calls, case, self.tests, self.seed)
-            if isinstance(here, Found):
-                self.found.append(here)
+            here = self.count_case(calls, case, compare_kernel(calls, case, self.tests, self.seed))
+            if isinstance(here, Report):
+                return here
+            if here is not None:
                 last = here if last is None or last.wrong or not here.wrong else last
-            elif here.details.get(OVERFLOW):
-                self.left_out.append(case.label)
-            else:
-                if here.name == "not-finite" and is_unwritten(calls, case):
-                    said = "what is not finite changes with what freed memory holds"
-                    here = Mistake(
-                        "unwritten-output", f"{here.explanation[:-1]}; {said}.", here.details
-                    )
-                mistakes = (self.reword(here),)
-                return Report(self.name, Verdict.DISAGREES, mistakes, cases=len(self.found))
         question = None if last is None else prepare_question(calls, last, cases[-1])
         self.asked += [question] if question is not None else []
         return None
+
+    def count_case(
+        self, calls: KernelCalls, case: KernelCase, here: Found | Mistake
+    ) -> Found | Report | None:
+        """Count a case as compared or as left out; report a breach of the contract in it."""
+        if isinstance(here, Found):
+            self.found.append(here)
+            return here
+        if here.details.get(OVERFLOW):
+            self.left_out.append(case.label)
+            return None
+        if here.name == "not-finite" and is_unwritten(calls, case):
+            said = "what is not finite changes with what freed memory holds"
+            here = Mistake("unwritten-output", f"{here.explanation[:-1]}; {said}.", here.details)
+        return Report(self.name, Verdict.DISAGREES, (self.reword(here),), cases=len(self.found))
 
 
 def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
@@ -167,9 +183,9 @@ def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def describe_kept_zeros(every: Sequence[KernelCalls]) -> tuple[str, ...]:
-    """Say that the reference keeps zeros where autodiff gives NaN, if it does."""
-    if not any(getattr(calls.pullback, "keeps_zeros", False) for calls in every):
+def describe_kept_zeros(found: Sequence[Found]) -> tuple[str, ...]:
+    """Say that the reference keeps zeros where autodiff gives NaN, if it does in a case."""
+    if not any(each.keeps_zeros for each in found):
         return ()
     return (
         "jax.grad of the forward pass is NaN: it multiplies a cotangent of zero by an infinite "

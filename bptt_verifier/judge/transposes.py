@@ -93,11 +93,14 @@ def jvp_like(*arguments: Any) -> None:
 
 
 def draw_case(given: Arguments, setting: int, number: int, seed: int) -> KernelCase:
-    """Draw a point, the arguments given at first, and a direction."""
+    """Draw a point, the arguments given at first, and a direction.
+
+    A function that is not stated cannot be asked what a number stands for: each may be −∞.
+    """
     rng = np.random.default_rng([seed, setting, number])
-    point = {n: draw_near(v, rng) if number else v for n, v in given.leaves.items()}
+    point = {n: draw_near(v, rng, excludes=True) if number else v for n, v in given.leaves.items()}
     direction = {n: draw_cotangents(v.shape, v.dtype, rng) for n, v in point.items()}
-    return KernelCase(setting, number, point, direction)
+    return KernelCase(setting, number, point, direction, frozenset(point))
 
 
 def pair_blocks(

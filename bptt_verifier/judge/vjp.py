@@ -116,7 +116,10 @@ class PullbackJudgement(KernelJudgement):
         if random or all(mistake.name not in OF_INDICES for mistake in named):
             return named
         wrong = {each.case.setting: each.nearest for each in self.found[::-1] if each.wrong}
-        operation = find_wrong_operation(self.every, [*wrong.values()])
+        doubtful = {each.case.setting for each in self.found if each.wrong or each.unsure}
+        first = {each.case.setting: each.nearest for each in self.found[::-1]}
+        right = {setting: each for setting, each in first.items() if setting not in doubtful}
+        operation = find_wrong_operation(self.every, [*wrong.values()], [*right.values()])
         if operation or self.lazy:
             return operation or named
         return tuple(filter(None, map(find_kept_argument, self.asked)))[:1] or named

@@ -5,7 +5,7 @@ back by the last step alone. What a report says has to be true at every size tha
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 
@@ -27,12 +27,18 @@ class OtherSize:
     """A submission at another size, and the mistakes that explain it there.
 
     `fits` judges gradients as in `find_only_fit`; without it they are compared with the evidence.
+    Where the submission `is_right`, a mistake explains it if none there says the same, as "chunks
+    of 4 steps" says nothing of 4, or if it changes nothing.
     """
 
     def __init__(
-        self, program: Program, witnesses: Sequence[Witness], fits: Fits | None = None
+        self,
+        program: Program,
+        witnesses: Sequence[Witness],
+        fits: Fits | None = None,
+        is_right: bool = False,
     ) -> None:
-        self.program, self.fits = prune(program), fits
+        self.program, self.fits, self.is_right = prune(program), fits, is_right
         self.evidence: list[Evidence] = collect_evidence(self.program, witnesses)
         self.known = OwnHypotheses(self.program, self.evidence)
 
@@ -62,7 +68,8 @@ class OtherSize:
 
     def explains(self, made: OperationMistake, sizes: frozenset[float]) -> bool:
         """Tell whether a mistake that says the same explains all numbers here."""
-        return any(map(self.gives_numbers, self.list_alike(made, sizes)))
+        alike = [*self.list_alike(made, sizes)]
+        return (self.is_right and not alike) or any(map(self.gives_numbers, alike))
 
     def gives_numbers(self, made: OperationMistake) -> bool:
         """Tell whether a mistake in this program gives the submission's numbers."""
@@ -109,7 +116,7 @@ def say_the_same(
     return all(a == b or (a in sizes and b in other_sizes) for a, b in pairs)
 
 
-def hold_at(others: Sequence[OtherSize], program: Program) -> Callable[[OperationMistake], bool]:
+def hold_at(others: Iterable[OtherSize], program: Program) -> Callable[[OperationMistake], bool]:
     """Make the question whether a mistake in a program explains the others, too."""
-    sizes = find_sizes(prune(program))
+    sizes, others = find_sizes(prune(program)), [*others]
     return lambda made: all(each.explains(made, sizes) for each in others)

@@ -30,9 +30,11 @@ def is_additive_mask(values: Array) -> bool:
     return is_mask(values) and bool(find_excluded(values).any())
 
 
-def find_excluded(values: Array) -> Array:
-    """Find the entries that are −∞, or a number that stands for it: scores that are masked."""
+def find_excluded(values: Array, numbers: bool = True) -> Array:
+    """Find the entries that are −∞, or `numbers` that may stand for it: scores that are masked."""
     wide = values.astype(np.float64)
+    if not numbers:
+        return np.asarray(wide == -np.inf)
     lowest = wide.min(initial=np.inf)
     at: Array = wide == lowest
     largest = float(np.abs(wide[~at]).max(initial=0.0))
@@ -40,15 +42,16 @@ def find_excluded(values: Array) -> Array:
     return at if apart else np.zeros_like(at)
 
 
-def draw_near(given: Array, rng: np.random.Generator) -> Array:
+def draw_near(given: Array, rng: np.random.Generator, excludes: bool = False) -> Array:
     """Draw values near those given, which keep their signs; a mask stays as it is.
 
     Values that all lie between 0 and 1, such as decays, stay there. Zeros are drawn at the size of
-    the others, or with standard deviation 0.5. What stands for −∞ stays.
+    the others, or with standard deviation 0.5. −∞ stays, and what may stand for it if the array
+    `excludes` scores.
     """
     if is_mask(given):
         return given.copy()
-    values, excluded = given.astype(np.float64), find_excluded(given)
+    values, excluded = given.astype(np.float64), find_excluded(given, excludes)
     z = SPREAD * np.clip(rng.normal(size=values.shape), -FURTHEST, FURTHEST)
     size = find_size(values[~excluded]) or 0.5 / SPREAD
     if values.size and 0 < values.min() <= values.max() < 1:
@@ -70,15 +73,17 @@ def draw_cotangents(shape: tuple[int, ...], dtype: Any, rng: np.random.Generator
     return np.asarray((z + np.sign(z) / 6).astype(dtype))
 
 
-def displace(values: Array, distance: float, rng: np.random.Generator) -> Array:
+def displace(
+    values: Array, distance: float, rng: np.random.Generator, excludes: bool = False
+) -> Array:
     """Move every entry by a random part of itself, at most `distance`; a mask stays as it is.
 
-    Zeros move by such a part of the array's size: a kink at zero is then off the point. What stands
-    for −∞ stays.
+    Zeros move by such a part of the array's size: a kink at zero is then off the point. −∞
+    stays, and what may stand for it if the array `excludes` scores.
     """
     if is_mask(values):
         return values.copy()
-    wide, excluded = values.astype(np.float64), find_excluded(values)
+    wide, excluded = values.astype(np.float64), find_excluded(values, excludes)
     size = find_size(wide[~excluded])
     wide = np.where(excluded, 0.0, wide)
     moved = np.where(wide == 0, size, wide) * distance * rng.uniform(-1, 1, wide.shape)

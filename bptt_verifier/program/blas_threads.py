@@ -7,6 +7,7 @@ threads then wait for each other, and take many times the time of one, above all
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,35 @@ def find_function(name: str) -> Callable[..., Any] | None:
         return None
 
 
+class Users:
+    """The blocks of code that are in one thread now, in any thread of the process.
+
+    The number of threads is the library's, not a thread's. So the first block to begin notes it,
+    and the last one to end restores it, in whatever order they overlap.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.number, self.before = Lock(), 0, 1
+
+    def enter(self, get: Callable[[], int], set_to: Callable[[int], Any]) -> None:
+        """Begin a block."""
+        with self.lock:
+            if self.number == 0:
+                self.before = get()
+                set_to(1)
+            self.number += 1
+
+    def leave(self, set_to: Callable[[int], Any]) -> None:
+        """End a block."""
+        with self.lock:
+            self.number -= 1
+            if self.number == 0:
+                set_to(self.before)
+
+
+USERS = Users()
+
+
 @contextmanager
 def use_one_thread() -> Iterator[None]:
     """Compute NumPy's products in one thread; a library other than OpenBLAS keeps its threads."""
@@ -30,9 +60,8 @@ def use_one_thread() -> Iterator[None]:
     if get is None or set_to is None:
         yield
         return
-    before = get()
-    set_to(1)
+    USERS.enter(get, set_to)
     try:
         yield
     finally:
-        set_to(before)
+        USERS.leave(set_to)

@@ -20,6 +20,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.decisions import note_decisions
+from bptt_verifier.tolerance.formats import is_floating
 from bptt_verifier.tolerance.noise import UNOPTIMISED
 
 REACHED = 20_000  # objects among which the arrays of a loss are sought, the nearest first
@@ -165,3 +166,22 @@ def list_inner(equation: Any) -> list[Any]:
     """List the jaxprs in the parameters of an equation: bodies of calls, loops and branches."""
     found = jax.tree.leaves([*equation.params.values()], is_leaf=lambda x: hasattr(x, "eqns"))
     return [getattr(each, "jaxpr", each) for each in found if hasattr(each, "eqns")]
+
+
+def find_narrowing(jaxpr: Any) -> str:
+    """Find a conversion of float64 to a shorter format in a jaxpr; empty if there is none."""
+    for equation in jaxpr.eqns:
+        for inner in list_inner(equation):
+            found = find_narrowing(inner)
+            if found:
+                return found
+        if equation.primitive.name == "convert_element_type":
+            old, new = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
+            if old == np.float64 and is_floating(new) and new != np.float64:
+                return str(new)
+    return ""
+
+
+def is_loop(equation: Any) -> bool:
+    """Tell whether an operation is a loop, which is compiled each time it is called alone."""
+    return equation.primitive.name in {"scan", "while"}

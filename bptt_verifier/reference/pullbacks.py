@@ -12,17 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_verifier.problems.kernel_draws import displace
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program import torch_losses
 from bptt_verifier.program.arguments import Arguments, convert_to_numpy, read_outputs
 from bptt_verifier.program.attempt import Failure, attempt, find_code
 from bptt_verifier.program.numpy_code import trace_arrays
-from bptt_verifier.program.precision import list_inner, use_float64
+from bptt_verifier.program.precision import find_narrowing, is_loop, use_float64
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.program.torch_trace import trace_tensors
 from bptt_verifier.program.trees import map_leaves, pair_leaves, replace_leaves
 from bptt_verifier.program.zero_cotangents import keep_zeros
+from bptt_verifier.reference.excluded_scores import find_excluding
+from bptt_verifier.reference.kept_zeros import has_nan, leave_out_kinks
 from bptt_verifier.reference.overflows import find_overflowing, has
 from bptt_verifier.tolerance.formats import (
     allow_elementary,
@@ -39,17 +40,18 @@ REMEDY = "leave out conversions and dtypes in the forward pass that states the f
 SMALL = 4096  # entries of all arguments; beyond, optimising a compilation pays
 UNROLLED = 100  # operations without a loop; beyond, calling each of them is quicker than compiling
 SAME = 1e-9  # relative difference of two float64 computations of one forward pass, at most
-# A gradient in which zeros were kept changes by less than the part KINKED of its largest entry at
-# points this near, or has a kink.
-BESIDE, KINKED = 2.0**-20, 2.0**-8
 NO_ROUNDING = 2.0**-60  # a unit roundoff that changes no number in float64
 
 
 class Pulled(NamedTuple):
-    """The outputs and the gradients at several points, by name, stacked over the points."""
+    """The outputs and the gradients at several points, by name, stacked over the points.
+
+    `kept` are the points at which autodiff gives NaN, and zeros were kept in its place (N8).
+    """
 
     outputs: dict[str, Array]
     gradients: dict[str, Array]
+    kept: Sequence[int] = ()
 
     @property
     def named(self) -> dict[str, Array]:
@@ -72,6 +74,11 @@ class Pullback(ABC):
     def structure(self) -> Any:
         """The outputs at the arguments given, or what has their shapes and dtypes, as a pytree."""
         return self.find_structure()
+
+    @cached_property
+    def excluding(self) -> frozenset[str]:
+        """The arguments in which a number stands for −∞: twice that gives the same outputs."""
+        return find_excluding(self)
 
     @property
     def outputs(self) -> dict[str, Any]:
@@ -116,9 +123,11 @@ class JaxPullback(Pullback):
 
     def __init__(self, forward: Forward, arguments: Arguments) -> None:
         super().__init__(forward, arguments)
-        self.compiled: dict[int, Any] = {}  # by the number of points
-        self.noisy: dict[Roundoff, Any] = {}  # by the format that is imitated
-        self.keeps_zeros = False  # for a function of which autodiff gives NaN (N8)
+        # By the number of points, and by the format that is imitated; and whether zeros are kept,
+        # as where autodiff gives NaN (N8).
+        self.compiled: dict[tuple[int, bool], Any] = {}
+        self.noisy: dict[tuple[Roundoff, bool], Any] = {}
+        self.has_kept = False  # zeros, at some point
         self.is_unrolled = False  # and has so many operations that a compilation takes longest
         self.is_small = sum(v.size for v in arguments.leaves.values()) <= SMALL
 
@@ -144,73 +153,80 @@ class JaxPullback(Pullback):
         """Make the function of a dict of arrays that JAX differentiates."""
         return self.call
 
-    def compile(self, at: Any, back: Any) -> Any:
+    def compile(self, at: Any, back: Any, keeps: bool = False) -> Any:
         """Compile outputs and pull-back for stacked points, traced at the first of them."""
         options = UNOPTIMISED if self.is_small else None
-        every = jax.vmap(self.make_single(at))
+        every = jax.vmap(self.make_single(at, keeps))
         return jax.jit(every, compiler_options=options).lower(at, back).compile()
 
-    def make_single(self, at: Any) -> Callable[[Any, Any], Any]:
+    def make_single(self, at: Any, keeps: bool = False) -> Callable[[Any, Any], Any]:
         """Make the outputs and the pull-back at one point, traced at the first of these."""
         function = self.trace({n: np.asarray(x)[0] for n, x in at.items()})
 
+        def select(arrays: Any) -> Any:
+            return select_traced(function(arrays))
+
         def one(arrays: Any, given: Any) -> Any:
-            return self.differentiate(lambda each: select_traced(function(each)), arrays, given)
+            return self.differentiate(keep_zeros(select) if keeps else select, arrays, given)
 
         return one
 
     def differentiate(self, function: Callable[[Any], Any], at: Any, given: Any) -> Any:
         """Compute the outputs at a point and the pull-back of cotangents, all by name."""
-        outputs, pull = jax.vjp(keep_zeros(function) if self.keeps_zeros else function, at)
+        outputs, pull = jax.vjp(function, at)
         return outputs, pull({n: given[n] for n in outputs})[0]
 
     def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
-        """Pull cotangents back at all points in one compiled call, or two with kept zeros."""
-        pulled = self.compute(points, cotangents)
-        if not self.keeps_zeros and any(np.isnan(g).any() for g in pulled.gradients.values()):
-            self.keeps_zeros, self.compiled, self.noisy = True, {}, {}
-            pulled = self.compute(points, cotangents)
-        return self.leave_out_kinks(points, cotangents, pulled) if self.keeps_zeros else pulled
+        """Pull cotangents back at all points in one compiled call; keep zeros where it gives NaN.
 
-    def compute(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        Where the gradient is NaN with kept zeros as well, or an output is, NaN stays.
+        """
+        pulled = self.compute(points, cotangents)
+        missing = [k for k in range(len(points)) if has_nan(pulled.gradients, k)]
+        if not missing:
+            return pulled
+        again = self.compute(points, cotangents, keeps=True)
+        kept = [k for k in missing if not has_nan(again.named, k)]
+        for name, gradient in pulled.gradients.items():
+            gradient[kept] = again.gradients[name][kept]
+        if kept:
+            self.has_kept = True
+            gradients = pulled.gradients
+            leave_out_kinks(self.compute_kept, points, cotangents, gradients, kept, self.excluding)
+        return pulled._replace(kept=kept)
+
+    def compute_kept(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Arrays:
+        """Compute the gradients with kept zeros."""
+        return self.compute(points, cotangents, keeps=True).gradients
+
+    def compute(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], keeps: bool = False
+    ) -> Pulled:
         """Compute the outputs, and the cotangents pulled back, at all points."""
         count = len(points)
-        most = max(self.compiled, default=0)
+        most = max((number for number, each in self.compiled if each is keeps), default=0)
         if self.is_small and count < most:  # to compute more is quicker than to compile again
             missing = most - count
             points = [*points, *[points[0]] * missing]
             cotangents = [*cotangents, *[cotangents[0]] * missing]
         with use_float64():
             at, back = stack(points), stack(cotangents)
-            if len(points) not in self.compiled:
-                self.compiled[len(points)] = self.compile(at, back)
-            found = self.compiled[len(points)](at, back)
-            pulled = Pulled(*({n: np.array(g)[:count] for n, g in each.items()} for each in found))
-            others = self.list_other_paths(points[:count], pulled.outputs)
+            kind = len(points), keeps
+            if kind not in self.compiled:
+                self.compiled[kind] = self.compile(at, back, keeps)
+            found = self.compiled[kind](at, back)
+            outputs, gradients = (
+                {n: np.array(g)[:count] for n, g in each.items()} for each in found
+            )
+            others = self.list_other_paths(points[:count], outputs)
             for k in others if len(points) > 1 else ():
                 alone = type(self)(self.forward, self.arguments)
-                there = alone.pull_back([points[k]], [cotangents[k]])
-                for here, new in zip(pulled, there, strict=True):
-                    for name, each in new.items():
-                        here[name][k] = each[0]
-        return pulled
-
-    def leave_out_kinks(
-        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], pulled: Pulled
-    ) -> Pulled:
-        """Put NaN where neighbours have another gradient: a kept zero may be wrong. (N8)"""
-        rng = np.random.default_rng(0)
-        near = [
-            {name: displace(value, BESIDE, rng) for name, value in widen(point).items()}
-            for point in points
-        ]
-        beside = self.compute(near, cotangents).gradients
-        for name, gradient in pulled.gradients.items():
-            for there, here in zip(beside[name], gradient, strict=True):
-                largest = np.max(np.abs(here), initial=0.0)
-                if not np.max(np.abs(there - here), initial=0.0) <= KINKED * largest:
-                    here[...] = np.nan
-        return pulled
+                there = alone.compute([points[k]], [cotangents[k]], keeps)
+                for name, each in there.outputs.items():
+                    outputs[name][k] = each[0]
+                for name, each in there.gradients.items():
+                    gradients[name][k] = each[0]
+        return Pulled(outputs, gradients)
 
     def imitate_rounding(
         self, points: Sequence[Arrays], cotangents: Sequence[Arrays], dtype: Any
@@ -221,26 +237,38 @@ class JaxPullback(Pullback):
         form = Roundoff(unit, allow_elementary(dtype), *limits)
         with use_float64():
             at, back = stack(points), stack(cotangents)
+            keeps = self.needs_kept_zeros(points, cotangents)
             if self.is_unrolled:
-                every = jax.vmap(self.make_noisy(at, form), in_axes=(0, 0, None, None))
+                every = jax.vmap(self.make_noisy(at, form, keeps), in_axes=(0, 0, None, None))
                 salts = jnp.arange(SAMPLES + 1, dtype=jnp.uint64)
                 found = every(salts, jnp.where(salts > 0, unit, 0.0), at, back)
                 return Pulled(*jax.tree.map(lambda each: np.asarray(each[1:] - each[0]), found))
-            noisy = self.add_errors(at, form)
+            noisy = self.add_errors(at, form, keeps)
             exact = noisy(jnp.uint64(0), 0.0, at, back)
             samples = [noisy(jnp.uint64(k + 1), unit, at, back) for k in range(SAMPLES)]
             errors = [jax.tree.map(np.subtract, each, exact) for each in samples]
         return Pulled(*jax.tree.map(lambda *each: np.stack(each), *errors))
 
-    def add_errors(self, at: Any, form: Roundoff) -> Any:
-        """Compile outputs and pull-back for stacked points, with an error after every operation."""
-        if form not in self.noisy:
-            self.noisy[form] = jax.jit(self.make_noisy(at, form), compiler_options=UNOPTIMISED)
-        return self.noisy[form]
+    def needs_kept_zeros(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> bool:
+        """Tell whether autodiff gives NaN at one of the points; elsewhere kept zeros change none.
 
-    def make_noisy(self, at: Any, form: Roundoff) -> Any:
+        Where it is finite, each zero that is kept was a zero, or was selected by nothing.
+        """
+        found = self.compute(points, cotangents).gradients if self.has_kept else {}
+        return any(has_nan(found, k) for k in range(len(points)))
+
+    def add_errors(self, at: Any, form: Roundoff, keeps: bool) -> Any:
+        """Compile outputs and pull-back for stacked points, with an error after every operation."""
+        kind = form, keeps
+        if kind not in self.noisy:
+            noisy = self.make_noisy(at, form, keeps)
+            self.noisy[kind] = jax.jit(noisy, compiler_options=UNOPTIMISED)
+        return self.noisy[kind]
+
+    def make_noisy(self, at: Any, form: Roundoff, keeps: bool) -> Any:
         """Make outputs and pull-back for stacked points, with an error after every operation."""
-        return jax.vmap(add_noise(self.make_single(at), form), in_axes=(None, None, 0, 0))
+        single = add_noise(self.make_single(at, keeps), form)
+        return jax.vmap(single, in_axes=(None, None, 0, 0))
 
     def find_overflows(
         self, points: Sequence[Arrays], cotangents: Sequence[Arrays], largest: float
@@ -248,8 +276,10 @@ class JaxPullback(Pullback):
         """Evaluate the traced pull-back with NaN in the place of numbers that are too large."""
         with use_float64():
             at, back = stack(points), stack(cotangents)
-            jaxpr = jax.make_jaxpr(self.make_single(at))(*jax.tree.map(lambda x: x[0], (at, back)))
-            noisy = self.add_errors(at, find_overflowing(jaxpr.jaxpr, largest))
+            keeps = self.needs_kept_zeros(points, cotangents)
+            first = jax.tree.map(lambda x: x[0], (at, back))
+            jaxpr = jax.make_jaxpr(self.make_single(at, keeps))(*first)
+            noisy = self.add_errors(at, find_overflowing(jaxpr.jaxpr, largest), keeps)
             found = noisy(jnp.uint64(1), NO_ROUNDING, at, back)
             return Pulled(*jax.tree.map(lambda each: np.isnan(np.asarray(each)), found))
 
@@ -460,25 +490,6 @@ def require_float64(structure: Any) -> Any:
         if dtype != np.float64:
             raise ValueError(f"{name} is {dtype} where all arguments are float64: {REMEDY}")
     return structure
-
-
-def find_narrowing(jaxpr: Any) -> str:
-    """Find a conversion of float64 to a shorter format in a jaxpr; empty if there is none."""
-    for equation in jaxpr.eqns:
-        for inner in list_inner(equation):
-            found = find_narrowing(inner)
-            if found:
-                return found
-        if equation.primitive.name == "convert_element_type":
-            old, new = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
-            if old == np.float64 and is_floating(new) and new != np.float64:
-                return str(new)
-    return ""
-
-
-def is_loop(equation: Any) -> bool:
-    """Tell whether an operation is a loop, which is compiled each time it is called alone."""
-    return equation.primitive.name in {"scan", "while"}
 
 
 def names_torch(forward: Forward) -> bool:

@@ -1,5 +1,6 @@
 """Further cases decide what the first ones leave open, for right kernels in 16 bits."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from bptt_verifier import Verdict, verify_vjp
 from bptt_verifier.judge import kernel_comparisons, kernel_path
+from bptt_verifier.report import Mistake
 from tests.support.kernels import backward_of
 
 BFLOAT16: Any = jnp.bfloat16
@@ -72,6 +74,32 @@ def test_a_kernel_that_rounds_its_results_alone_is_not_excused_at_further_cases(
     assert report.verdict is not Verdict.AGREES, report
 
 
+@pytest.mark.parametrize("cases", [1, 3])
+def test_a_gradient_is_looked_at_as_often_as_the_derivation_counts(
+    cases: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of N + 6 cases alone, and seven times all cases together."""
+
+    def backward(arguments: Any, d: Any) -> Any:
+        (x,) = (np.asarray(each, np.float32) for each in arguments)
+        slope = np.where(np.abs(x) > 2.3, 0, 1 / np.cosh(x) ** 2)
+        return ((np.asarray(d, np.float32) * slope).astype(BFLOAT16),)
+
+    looks = list[str]()
+    for module, name in ((kernel_comparisons, "measure_at"), (kernel_path, "settle_doubts")):
+        function = getattr(module, name)
+
+        def count(*given: Any, function: Any = function, name: str = name, **options: Any) -> Any:
+            looks.append(name)
+            return function(*given, **options)
+
+        monkeypatch.setattr(module, name, count)
+    x = np.append(np.linspace(-1, 1, 20), 10 * [3.2]).astype(BFLOAT16)
+    report = verify_vjp(backward, jnp.tanh, (x,), cases=cases)
+    assert report.verdict is Verdict.INCONCLUSIVE, report
+    assert (looks.count("measure_at"), looks.count("settle_doubts")) == (cases + 6, 7)
+
+
 def test_a_case_with_enough_evidence_settles_another(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: Any = type("Measured", (), {"wrong": False, "_replace": lambda self, **_: self})()
 
@@ -88,3 +116,75 @@ def test_a_case_with_enough_evidence_settles_another(monkeypatch: pytest.MonkeyP
     assert [each.unsure for each in settled] == [frozenset(), frozenset()]
     none = kernel_comparisons.settle_doubts([few, make([0, 0, 0.5])])
     assert [each.unsure for each in none] == [{"x"}, {"x"}]
+
+
+Further = tuple[Callable[..., Any], Any]
+
+
+@pytest.fixture(scope="module")
+def further() -> Further:
+    """A right kernel that needs further cases, and a test of whether a point is one of these."""
+    given, back, seen = draw(*ATTENTION, seed=0), backward_of(attend), list[Any]()
+
+    def record(arguments: Any, d: Any) -> Any:
+        seen.append(np.concatenate([np.ravel(np.asarray(x, np.float32)) for x in arguments]))
+        return back(arguments, d)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel_path, "FURTHER", 0)
+        verify_vjp(record, attend, given)
+    largest = np.max(seen, 0)
+    seen.clear()
+    assert verify_vjp(record, attend, given).cases > 3
+    assert any((each > largest).any() for each in seen)
+
+    def is_further(arguments: Any) -> bool:
+        point = np.concatenate([np.ravel(np.asarray(x, np.float32)) for x in arguments])
+        return bool((point > largest).any())
+
+    return is_further, given
+
+
+def refuse(arguments: Any) -> Any:
+    raise RuntimeError("no memory")
+
+
+@pytest.mark.parametrize(
+    ("fail", "name"),
+    [
+        (lambda arguments: tuple(np.full_like(x, np.nan) for x in arguments), "not-finite"),
+        (lambda arguments: None, "wrong-shape"),
+        pytest.param(
+            lambda arguments: (arguments[0][:1], *arguments[1:]), "wrong-shape", id="part"
+        ),
+        (refuse, "raised"),
+    ],
+)
+def test_a_kernel_that_fails_at_a_further_case_disagrees(
+    fail: Callable[[Any], Any], name: str, further: Further
+) -> None:
+    is_further, given = further
+    right = backward_of(attend)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        return fail(arguments) if is_further(arguments) else right(arguments, d)
+
+    report = verify_vjp(backward, attend, given)
+    assert report.verdict is Verdict.DISAGREES, report
+    assert [mistake.name for mistake in report.mistakes] == [name]
+
+
+def test_a_further_case_that_overflows_is_left_out_and_counted(
+    further: Further, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, given = further
+    compare = kernel_path.compare_kernel
+    endless = Mistake("not-finite", "near overflow.", {kernel_comparisons.OVERFLOW: True})
+
+    def compare_first(calls: Any, case: Any, *options: Any) -> Any:
+        return endless if case.number > 2 else compare(calls, case, *options)
+
+    monkeypatch.setattr(kernel_path, "compare_kernel", compare_first)
+    report = verify_vjp(backward_of(attend), attend, given)
+    assert report.verdict is Verdict.INCONCLUSIVE, report
+    assert "Left out: case 4, case 5" in report.notes[0]

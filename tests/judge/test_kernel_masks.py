@@ -9,6 +9,8 @@ import pytest
 
 from bptt_verifier import Verdict, verify_vjp
 from bptt_verifier.problems.kernel_draws import displace, draw_near, find_excluded, is_additive_mask
+from bptt_verifier.program.arguments import read_arguments
+from bptt_verifier.reference.pullbacks import prepare_pullback
 
 BFLOAT16: Any = jnp.bfloat16
 LOWEST = [-np.inf, -1e9, -1e38, float(np.finfo(np.float32).min), -1e4]
@@ -77,8 +79,8 @@ def test_a_bias_of_scores_is_drawn_and_what_stands_for_infinity_stays(lowest: fl
     slopes = -0.3 * np.abs(np.arange(6)[:, None] - np.arange(6))
     bias = np.where(np.tri(6) > 0, slopes, lowest)
     assert verify_vjp(attend_back(), attention, draw(bias), cases=2)
-    for moved in (draw_near(bias, np.random.default_rng(0)),
-                  displace(bias, 2.0**-4, np.random.default_rng(0))):  # fmt: skip
+    for moved in (draw_near(bias, np.random.default_rng(0), excludes=True),
+                  displace(bias, 2.0**-4, np.random.default_rng(0), excludes=True)):  # fmt: skip
         kept = np.tri(6) == 0
         assert (moved[kept] == lowest).all()
         assert (np.abs(moved[~kept]) < 10).all()
@@ -130,3 +132,66 @@ def test_a_list_of_arrays_is_an_argument_and_a_list_of_tuples_are_settings() -> 
         report = verify_vjp(backward, forward, given, cases=1)
         assert report.verdict is Verdict.AGREES, report
         assert {"x", "weights[0]"} <= {*report.parameters}
+
+
+def hold_one(lowest: float, dtype: Any = np.float32) -> Any:
+    """Draw x, and zeros with one other number."""
+    x, s = np.random.default_rng(0).normal(size=(3, 5)), np.zeros((3, 5))
+    s[0, 0] = lowest
+    return x.astype(dtype), s.astype(dtype)
+
+
+OFFSETS: dict[str, Any] = {
+    "factor": (lambda x, s: jnp.tanh(x) * (s + 1), lambda x, s: (s + 1) * (1 - np.tanh(x) ** 2)),
+    "sum": (lambda x, s: jnp.tanh(x) + s, lambda x, s: 1 - np.tanh(x) ** 2),
+    "logarithm": (
+        lambda x, s: jax.nn.log_sigmoid(x) + jax.nn.softplus(-s), lambda x, s: 1 / (1 + np.exp(x)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lowest", [-1000, -5e3, -1e9, -1e20])
+@pytest.mark.parametrize("name", OFFSETS)
+def test_zeros_for_a_large_number_that_counts_are_a_wrong_gradient(
+    name: str, lowest: float
+) -> None:
+    forward, slope = OFFSETS[name]
+
+    def backward(arguments: Any, d: Any) -> Any:
+        x, s = arguments
+        return (d * slope(x, s)).astype(x.dtype), np.zeros_like(s)
+
+    report = verify_vjp(backward, forward, hold_one(lowest), cases=1)
+    assert "zero-gradient" in {mistake.name for mistake in report.mistakes}, report
+
+
+def test_a_large_number_that_counts_moves_between_cases_and_neighbours() -> None:
+    def forward(x: Any) -> Any:
+        return jnp.sin(0.01 * x)
+
+    x = 8 * np.random.default_rng(0).normal(size=12)
+    x[3] = -2000
+    seen = set[float]()
+
+    def backward(arguments: Any, d: Any) -> Any:
+        seen.add(float(arguments[0][3]))
+        return (0.01 * np.cos(0.01 * arguments[0]) * d,)
+
+    assert verify_vjp(backward, forward, (x,), cases=2)
+    assert len(seen) > 10
+
+
+@pytest.mark.parametrize("lowest", [-2000, -1e4, -1e9, -1e38, LOWEST[3]])
+def test_scores_that_are_all_excluded_leave_a_mask_a_mask(lowest: float) -> None:
+    """A query of padding has no other scores."""
+    mask = look_back(6, lowest)
+    mask[4:] = lowest
+    prepared = prepare_pullback(attention, read_arguments(draw(mask)))
+    assert prepared.excluding == {"arguments[3]"}
+
+
+def test_what_changes_an_output_excludes_no_score() -> None:
+    for forward, _ in OFFSETS.values():
+        for lowest in (-1000.0, -1e9, -1e20):
+            given = read_arguments(hold_one(lowest))
+            assert prepare_pullback(forward, given).excluding == frozenset(), lowest

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Report, Verdict, verify_vjp
+from bptt_verifier.judge import kernel_operations
 from bptt_verifier.mistakes import other_sizes
 
 
@@ -76,6 +77,25 @@ def test_a_statement_of_one_size_is_asked_at_the_others(monkeypatch: pytest.Monk
     monkeypatch.setattr(other_sizes.OtherSize, "explains", lambda *_: True)
     report = verify_vjp(backward, recur, settings, cases=1)
     assert "chunks of 4 steps" in describe(report), report
+
+
+@pytest.mark.parametrize(("cut", "lengths"), [(4, (4, 5)), (5, (6, 5)), (3, (4, 2, 3))])
+def test_a_statement_has_to_be_true_in_settings_that_are_right(
+    cut: int, lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cut before the last step would be wrong in the settings of one chunk."""
+    settings = list_settings(*lengths)
+    report = verify_vjp(recur_back(cut), recur, settings, cases=1)
+    assert "last 1 of" not in describe(report), report
+    monkeypatch.setattr(kernel_operations, "hold_at", lambda *_: lambda made: True)
+    report = verify_vjp(recur_back(cut), recur, settings, cases=1)
+    assert f"last 1 of {cut + 1}" in describe(report), report
+
+
+def test_a_mistake_that_changes_nothing_in_one_setting_is_named() -> None:
+    """A single step has no carry, and a right gradient whatever is done with it."""
+    report = verify_vjp(recur_back(1), recur, list_settings(1, 6), cases=1)
+    assert "no gradient is passed on" in describe(report), report
 
 
 def choose_two(x: Any, G: Any) -> Any:

@@ -1,5 +1,6 @@
 """One thread for NumPy's products, where its library can be told so."""
 
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from bptt_verifier.program import blas_threads
 from bptt_verifier.program.blas_threads import GET, SET, find_function, use_one_thread
 from bptt_verifier.reference.own_loss import prepare
 
+WAIT = 60.0  # seconds, at most, until the other thread is there
 get, set_to = find_function(GET), find_function(SET)
 by_openblas = pytest.mark.skipif(get is None, reason="NumPy's library is not its OpenBLAS")
 
@@ -25,6 +27,43 @@ def test_products_have_one_thread_inside_and_as_many_as_before_outside() -> None
         assert get() == 2
         with pytest.raises(ZeroDivisionError), use_one_thread():
             raise ZeroDivisionError
+        assert get() == 2
+    finally:
+        set_to(usual)
+
+
+@by_openblas
+def test_threads_that_overlap_leave_as_many_as_before() -> None:
+    assert get is not None
+    assert set_to is not None
+    usual, seen = get(), list[int]()
+    begun, both, first_ended = Event(), Event(), Event()
+
+    def begin_first() -> None:
+        with use_one_thread():
+            begun.set()
+            both.wait(WAIT)
+        seen.append(get())
+        first_ended.set()
+
+    def end_last() -> None:
+        with use_one_thread():
+            both.set()
+            first_ended.wait(WAIT)
+        seen.append(get())
+
+    try:
+        set_to(2)
+        first, last = Thread(target=begin_first), Thread(target=end_last)
+        first.start()
+        begun.wait(WAIT)
+        last.start()
+        for each in (first, last):
+            each.join()
+        assert seen == [1, 2]
+        assert get() == 2
+        with use_one_thread(), use_one_thread():
+            assert get() == 1
         assert get() == 2
     finally:
         set_to(usual)

@@ -10,11 +10,14 @@ import pytest
 from jax import lax
 
 from bptt_verifier import verify_own_model, verify_vjp
+from bptt_verifier.program.arguments import read_arguments
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.paths import Paths
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
 from bptt_verifier.program.zero_cotangents import keep_zeros, keep_zeros_of
+from bptt_verifier.reference import kept_zeros
+from bptt_verifier.reference.pullbacks import prepare_pullback
 from bptt_verifier.reference.selection import KINK
 from bptt_verifier.tolerance.bounds import ELEMENTARY, gamma
 
@@ -202,3 +205,98 @@ def test_a_kernel_is_not_judged_where_zero_times_infinity_is_a_number() -> None:
     report = verify_vjp(lambda _, ct: (ct,), forward, (np.array([0.0, 1.0, 2.0, 4.0]),))
     assert report.verdict == "agrees"
     assert "Left out: the arguments given" in str(report)
+
+
+def shifted_softmax(x: Any, b: Any) -> Any:
+    return jax.nn.softmax(jnp.where(x > 0, jnp.sqrt(x), 0) + b, -1)
+
+
+def pull_back_softmax(arguments: Any, ct: Any) -> Any:
+    x, b = arguments
+    r = np.sqrt(np.where(x > 0, x, 1))
+    p = np.asarray(jax.nn.softmax(np.where(x > 0, r, 0) + b, -1))
+    ds = p * (ct - (p * ct).sum(-1, keepdims=True))
+    return np.where(x > 0, ds / (2 * r), 0).astype(x.dtype), ds.sum(-1, keepdims=True)
+
+
+def draw_with_negative(dtype: Any) -> Any:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 2, size=(3, 5)).astype(dtype)
+    x[:, 1] *= -1
+    return x, rng.normal(size=(3, 1)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_gradient_that_is_zero_to_rounding_has_no_kink(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = draw_with_negative(dtype)
+    report = verify_vjp(pull_back_softmax, shifted_softmax, arguments)
+    assert report.verdict == "agrees", report
+    assert "jax.grad of the forward pass is NaN" in str(report)
+    monkeypatch.setattr(kept_zeros, "SAFETY", 0)
+    report = verify_vjp(pull_back_softmax, shifted_softmax, arguments)
+    assert report.verdict == "inconclusive"
+
+
+def test_a_kink_shows_beside_a_gradient_that_is_far_larger() -> None:
+    def forward(w: Any, u: Any) -> Any:
+        return jnp.sqrt(w) * jnp.sqrt(w) + 1e16 * u
+
+    given = np.array([0.0, 1.0, 2.0, 4.0]), np.ones(4)
+    report = verify_vjp(lambda _, ct: (ct, 1e16 * ct), forward, given)
+    assert report.verdict == "agrees", report
+    assert "Left out: the arguments given" in str(report)
+
+
+def divide_exponentials(x: Any, y: Any) -> Any:
+    e = jnp.exp(x)
+    return e / e.sum() + jnp.where(y > 0, jnp.sqrt(y), 0)
+
+
+def pull_back_quotient(arguments: Any, ct: Any) -> Any:
+    x, y = arguments
+    p = np.asarray(jax.nn.softmax(x))
+    root = 2 * np.sqrt(np.where(y > 0, y, 1))
+    return p * (ct - (p * ct).sum()), np.where(y > 0, ct / root, 0)
+
+
+X_LARGE, X_SMALL = np.array([720.0, 650.0, 600.0, 1.0, 2.0]), np.arange(5.0)
+Y_USED, Y_LEFT_OUT = np.linspace(1, 2, 5), np.array([1.0, -2.0, 3.0, -1.0, 2.0])
+SENTENCE = "multiplies a cotangent of zero by an infinite slope"
+
+
+@pytest.mark.parametrize(
+    ("settings", "cases", "kept"),
+    [
+        pytest.param([(X_LARGE, Y_USED)], 0, False, id="overflows"),
+        pytest.param([(X_LARGE, Y_LEFT_OUT)], 0, False, id="overflows-with-mask"),
+        pytest.param([(X_SMALL, Y_USED)], 3, False, id="finite"),
+        pytest.param([(X_SMALL, Y_LEFT_OUT)], 3, True, id="mask"),
+        pytest.param([(X_LARGE, Y_USED), (X_SMALL, Y_LEFT_OUT)], 3, True, id="both"),
+        pytest.param([(X_LARGE, Y_LEFT_OUT), (X_SMALL, Y_USED)], 3, False, id="unused"),
+    ],
+)
+def test_zeros_are_kept_where_that_gives_a_number(settings: Any, cases: int, kept: bool) -> None:
+    report = verify_vjp(pull_back_quotient, divide_exponentials, settings)
+    assert report.cases == cases, report
+    assert report.verdict == ("agrees" if cases else "inconclusive"), report
+    assert (SENTENCE in str(report)) is kept
+
+
+def test_a_point_keeps_no_zeros_that_autodiff_can_do_without() -> None:
+    def pull(*points: Any) -> Any:
+        arguments = read_arguments(points[0])
+        prepared = prepare_pullback(divide_exponentials, arguments)
+        names = [*arguments.leaves]
+        named = [dict(zip(names, each, strict=True)) for each in points]
+        cotangents = [{name: np.arange(1.0, 6.0) for name in prepared.outputs}] * len(points)
+        return prepared.pull_back(named, cotangents)
+
+    clean, kept = (X_SMALL, Y_USED), (X_SMALL, Y_LEFT_OUT)
+    together = pull(clean, kept, (X_LARGE, Y_USED))
+    assert together.kept == [1]
+    for name, gradient in pull(clean, clean, clean).gradients.items():
+        np.testing.assert_array_equal(together.gradients[name][0], gradient[0])
+        assert np.isfinite(together.gradients[name][1]).all()
+    assert np.isnan(next(iter(together.gradients.values()))[2]).any()
