@@ -142,6 +142,7 @@ def test_updates_that_are_lost_at_random_in_16_bits_are_seen(lost: float) -> Non
     assert "not-deterministic" in find_names(report), report
 
 
+@pytest.mark.table(4)
 @pytest.mark.parametrize("dtype", [BFLOAT16, np.float16])
 @pytest.mark.parametrize("seed", range(6))
 def test_one_update_that_is_lost_at_random_is_seen_at_every_seed(seed: int, dtype: Any) -> None:

@@ -230,7 +230,7 @@ CANCELLING: dict[str, Any] = {
     "1 − σ": (jax.nn.sigmoid, BFLOAT16, 1, (40,), "agrees"),
     "1 − h²": (jnp.tanh, np.float16, 2, (40,), "agrees"),
     "e^-x beyond float16": (lambda x: 1 - 1 / (1 + jnp.exp(-x)), np.float16, 0, (400,), "agrees"),
-    "p (g − Σ p g) alone": (lambda x: jax.nn.softmax(x, -1), BFLOAT16, 3, (2, 8), "inconclusive"),
+    "p (g − Σ p g) alone": (lambda x: jax.nn.softmax(x, -1), BFLOAT16, 3, (2, 8), "agrees"),
 }
 
 
@@ -328,7 +328,8 @@ def test_a_formula_that_cancels_where_the_stated_one_does_not_is_not_called_wron
     def backward(arguments: Any, cotangents: Any) -> Any:
         (x,) = arguments
         one = np.ones((), x.dtype)
-        s = (one / (one + np.exp(-x)).astype(x.dtype)).astype(x.dtype)
+        with np.errstate(over="ignore"):
+            s = (one / (one + np.exp(-x)).astype(x.dtype)).astype(x.dtype)
         return (cotangents * (s * (one - s)),)
 
     x = np.random.default_rng(9).uniform(-10, 10, 600).astype(dtype)

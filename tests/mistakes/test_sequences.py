@@ -169,7 +169,7 @@ PLANTED = {
     ),
     "mirrored, columns": (
         COLUMNS,
-        "input-off-by-one",
+        "wrong-operand",
         [("np.outer(a, x[t])", "np.outer(a, x[len(x) - 1 - t])")],
     ),
     "the last loss of each, columns": (

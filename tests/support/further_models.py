@@ -386,7 +386,7 @@ PLANTED: dict[str, list[tuple[str, str, tuple[tuple[str, str], ...]]]] = {
         ("hidden-state-off-by-one", "both", (("states[t].T @ a", "states[t + 1].T @ a"),)),
         ("activation-derivative-twice", "sigmoid", (("(q - LABELS) / B", "(q - LABELS) * q * (1 - q) / B"),)),
         ("sign-flipped", "ascent", (("(q - LABELS) / B", "(LABELS - q) / B"),)),
-        ("input-off-by-one", "not mirrored", (("read[t].T @ a", "inputs[t].T @ a"),)),
+        ("wrong-operand", "not mirrored", (("read[t].T @ a", "inputs[t].T @ a"),)),
         ("parts-exchanged", "", (("inputs, d_joined[:, :H]", "inputs, d_joined[:, H:]"), ("[::-1], d_joined[:, H:]", "[::-1], d_joined[:, :H]"))),
     ],
     "sequence": [
