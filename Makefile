@@ -30,7 +30,7 @@ help:
 	@echo "make docket            judge the published derivations, and write docs/docket.md anew"
 	@echo "make train             train the worked example with the gradients derived by hand"
 	@echo "make test              run the tests"
-	@echo "make test-tables       run what make test leaves out: most cases of long tables"
+	@echo "make test-tables       run more of what make test leaves out: cases of long tables"
 	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
 	@echo "make mutants           change the judge in every small way; a test must fail each time"
 	@echo "make campaign          judge random right and wrong gradients of random models; goes on where stopped"

@@ -11,7 +11,7 @@ import pytest
 from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.program import attempt
 from tests.support.command_line import Command, Ended, Train, exit_code
-from tests.support.profiles import list_rest, register_profiles
+from tests.support.profiles import divide_tables, register_profiles
 
 # Most of the time goes into compiling what runs once. XLA reads this when it first computes, here
 # and in every process that a test starts. `make test-deep` compiles as users do.
@@ -31,9 +31,12 @@ register_profiles()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave all but every n-th case of a table, marked `table(n)`, to `make test-tables`."""
-    for item in list_rest(items):
+    """Leave most cases of a long table to `make test-tables`, and some to `make test-deep`."""
+    rest, seldom = divide_tables(items)
+    for item in rest:
         item.add_marker("rest")
+    for item in seldom:
+        item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ from bptt_verifier.mistakes.own_diagnosis import chart_adjoints, diagnose
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import copies
 from bptt_verifier.program.leaves import Tree
-from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.program.recording import Recorded, record
 from bptt_verifier.program.torch_losses import over_arrays
 from bptt_verifier.reference.case import Case
@@ -151,7 +151,7 @@ class OwnSubject(Subject):
         chosen = sorted(cases, key=lambda found: (found.case.single, found.case.point.number == 0))
         setting = chosen[0].case.point.setting
         chosen = [found for found in chosen if found.case.point.setting == setting]
-        with use_float64():
+        with isolate_float64(self.model.loss):
             programs = [self.model.find_program(each.case.arguments, setting) for each in chosen]
             pairs = zip(chosen, programs, strict=True)
             chosen = [each for each, program in pairs if program is programs[0]]
@@ -165,7 +165,7 @@ class OwnSubject(Subject):
         """Chart the adjoints that the gradients imply in the first failing case in float64."""
         first = min(cases, key=lambda found: (found.case.single, found.case.point.number == 0))
         params = first.case.arguments
-        with use_float64():
+        with isolate_float64(self.model.loss):
             program = self.model.find_program(params, first.case.point.setting)
             if program is None:
                 return ()

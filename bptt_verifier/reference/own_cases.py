@@ -1,6 +1,7 @@
 """Cases of an own model: autodiff's values at a point, and the errors measured there."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,6 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.paths import Followed
-from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.case import Case, Truth
 
 FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
@@ -21,8 +21,17 @@ def widen(params: Mapping[str, Array]) -> dict[str, Array]:
     return {name: value.astype(np.float64) for name, value in params.items()}
 
 
-def make_case(followed: Followed, params: dict[str, Array], number: int) -> Case:
-    """Make the case of a point: autodiff's values, and the error allowed in any precision."""
+def make_case(
+    followed: Followed,
+    params: dict[str, Array],
+    number: int,
+    isolate: Callable[[], AbstractContextManager[None]],
+) -> Case:
+    """Make the case of a point: autodiff's values, and the error allowed in any precision.
+
+    Errors are measured where they are asked for, after the submission has run: `isolate` keeps the
+    precision that it left behind out of that.
+    """
     wide, program = widen(params), followed.path.program
     value, slopes = followed.loss, followed.slopes
     values = {name: np.asarray(slopes[name]) for name in params}
@@ -31,7 +40,7 @@ def make_case(followed: Followed, params: dict[str, Array], number: int) -> Case
 
     @cache
     def measure(unit: float) -> dict[str, Array]:
-        with use_float64():
+        with isolate():
             errors = attempt(gradient_and_noise, program, wide, (unit,), slopes, seed=number)
         if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point
             return {name: np.full(found.shape, np.inf) for name, found in values.items()}

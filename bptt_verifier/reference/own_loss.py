@@ -7,7 +7,7 @@ first cases. The allowed errors are measured (docs/derivation.md, section 10).
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
-from bptt_verifier.program.precision import isolate_float64, use_float64
+from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.program.torch_losses import (
     differentiate,
     follows_values,
@@ -112,8 +112,9 @@ class OwnModel(NamedTuple):
         if self.black_box is not None:
             found = self.black_box.make_case(params, point, self.seed)
         else:
-            with use_float64():
-                found = make_case(self.follow(params, setting), params, number)
+            with isolate_float64(self.loss):
+                followed = self.follow(params, setting)
+                found = make_case(followed, params, number, partial(isolate_float64, self.loss))
         return found._replace(label=point.label, point=point)
 
     def displaced_case(self, case: Case, number: int, distance: float) -> Case:
@@ -130,7 +131,7 @@ class OwnModel(NamedTuple):
         if self.black_box is not None:
             value, slopes, _ = self.black_box.differentiate(params)
         else:
-            with use_float64():
+            with isolate_float64(self.loss):
                 _, value, slopes, _ = self.follow(params, case.point.setting)
         values = {"loss": np.asarray(value)} | {n: np.asarray(slopes[n]) for n in params}
         known = Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
@@ -196,6 +197,7 @@ def prepare(
 def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int], None]) -> OwnModel:
     """Trace the loss in each setting, select the cases, and check the first ones."""
     selections: list[Selection] = []
+    isolate = partial(isolate_float64, model.loss)
     for number, given in enumerate(model.params):
         paths = trace_loss(model, given)
         if isinstance(paths, str):
@@ -204,7 +206,7 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         done = sum(len(selection.cases) for selection in selections)
 
         def make(values: dict[str, Array], followed: Followed, point: Point) -> Case:
-            case = make_case(followed, values, point.number)
+            case = make_case(followed, values, point.number, isolate)
             return case._replace(label=point.label, point=point)
 
         def advance(here: int, done: int = done) -> None:

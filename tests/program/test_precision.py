@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
+from bptt_verifier.judge.own_model import OwnSubject
+from bptt_verifier.judge.path import judge
 from bptt_verifier.program import precision
 from bptt_verifier.program.precision import (
     compile_gradient,
@@ -18,6 +20,10 @@ from bptt_verifier.program.precision import (
     is_of_library,
     use_float64,
 )
+from bptt_verifier.reference import own_cases
+from bptt_verifier.reference.case import Case
+from bptt_verifier.reference.own_loss import OwnModel, prepare
+from bptt_verifier.reference.points import Point
 from tests.support.profiles import by_turns
 
 Params = dict[str, Any]
@@ -95,6 +101,43 @@ def test_training_in_default_precision_spoils_no_verdict(name: str, run: str) ->
         report = verify_own_model(submission, loss, model.params, cases=3)
         assert report, str(report)
     assert np.array_equal(gradients(model.params)["W"], before)
+
+
+def test_after_default_precision_has_run_cases_and_diagnoses_get_data_of_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, seen = Model(), []
+
+    def spy(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def note(*args: Any, **options: Any) -> Any:
+            seen.append((name, jax.eval_shape(lambda: model.y).dtype))
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, name, note)
+
+    own = prepare(model.plain, model.params, cases=2)
+    kept = jax.jit(lambda z: jnp.mean(model.y * z))  # keeps y in float32 as long as it lives
+    spy(OwnModel, "follow")
+    spy(own_cases, "gradient_and_noise")
+
+    def measure(case: Case) -> Any:
+        assert case.truth is not None
+        return case.truth(np.float32, ())
+
+    for use in (
+        lambda: own.make_case(Point(3)),
+        lambda: own.displaced_case(own.cases[0], 1, 1e-6),
+        lambda: measure(own.cases[1]),
+        lambda: judge(lambda p: {"W": 1.01 * model.by_numpy(p)["W"]}, OwnSubject(own), "model"),
+    ):
+        seen.clear()
+        assert kept(np.zeros(model.y.shape, np.float32)).dtype == np.float32
+        assert jax.eval_shape(lambda: model.y).dtype == np.float32
+        use()
+        assert seen
+        assert {dtype for _, dtype in seen} == {np.dtype(np.float64)}, seen
 
 
 def test_a_wrong_gradient_in_default_precision_is_diagnosed_in_the_submissions_precision() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.modules import ROOT
-from tests.support.profiles import list_rest
+from tests.support.profiles import LONG, divide_tables
 
 
 def state_case(name: str, every: int | None, number: int) -> Any:
@@ -24,12 +24,28 @@ def test_every_nth_case_of_each_table_is_left_to_the_ordinary_run() -> None:
     cases = [state_case("first", 3, i) for i in range(7)]
     cases += [state_case("second", 5, i) for i in range(6)]
     cases += [state_case("no_table", None, i) for i in range(3)]
-    rest = list_rest(cases)
+    rest, _ = divide_tables(cases)
     run = [(case.originalname, case.number) for case in cases if case not in rest]
     assert run == [
         ("first", 0), ("first", 3), ("first", 6), ("second", 0), ("second", 5),
         ("no_table", 0), ("no_table", 1), ("no_table", 2),
     ]  # fmt: skip
+
+
+def test_a_long_table_without_a_mark_is_halved() -> None:
+    for length, left in ((LONG - 1, 0), (LONG, LONG // 2)):
+        rest, seldom = divide_tables([state_case("long", None, i) for i in range(length)])
+        assert len(rest) == left
+        assert not seldom
+
+
+def test_every_other_case_that_is_left_is_run_by_test_deep_alone() -> None:
+    for every in (2, 3, 4, 18):
+        cases = [state_case("first", every, i) for i in range(100)]
+        rest, seldom = divide_tables(cases)
+        assert all(case in rest for case in seldom)
+        assert 0.4 < len(seldom) / len(rest) < 0.6
+        assert not set(range(0, 100, every)) & {case.number for case in seldom}
 
 
 def test_together_the_two_commands_run_all_but_the_slow_tests() -> None:
