@@ -54,13 +54,13 @@ from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 
 ENTRIES = 2**23  # numbers in the largest array of all combinations that are tried together
-IN_CACHE = 2**21  # numbers in the largest array of one sweep: beyond, memory takes most of its time
+IN_CACHE = 2**19  # numbers in the largest array of one sweep: beyond, memory takes most of its time
 STORED_NUMBERS = 2**24  # numbers in the gradients that are stored of single mistakes, at most
 SINGLE = 500  # single mistakes that are tried in any case
 SINGLE_NUMBERS = 2**29  # numbers computed for all single mistakes, at most
 OTHER_NUMBERS = 2**26  # numbers computed for other names, where one is found, at most
 PAIR_NUMBERS = 2**23  # numbers computed for all pairs, at most
-WHOLE_PAIRS = 200  # pairs with a mistake that has a sweep of its own for each, at most
+WHOLE_PAIRS = 64  # pairs with a mistake that has a sweep of its own for each, at most
 FIRST_PARTNERS = 300  # mistakes that are tried beside each promising one first
 DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 

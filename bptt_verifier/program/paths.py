@@ -55,6 +55,7 @@ class Paths:
     def __init__(self, scalar_at: Callable[[Point], Scalar]) -> None:
         self.scalar_at = scalar_at
         self.known: list[Path] = []
+        self.keeps_zeros = False  # some gradient is finite only where zeros stay zero (N8)
 
     def trace(self, point: Point) -> Path:
         """Trace the path that a point takes, and compile its gradient."""
@@ -64,17 +65,29 @@ class Paths:
         self.known.append(Path(program, compile_gradient(scalar), keeping))
         return self.known[-1]
 
-    def follow(self, point: Point, most: int = MOST) -> Followed | None:
-        """Compute the loss and gradient at a point; None beyond the largest number of paths."""
+    def follow(self, point: Point, most: int = MOST, first: bool = True) -> Followed | None:
+        """Compute the loss and gradient at a point; None beyond the largest number of paths.
+
+        To keep zeros takes a compilation of its own: a point that is not to be the `first` of them
+        leaves its gradient as it is, as long as no other one has needed that.
+        """
         for path in self.known:
             loss, slopes, decided = path.gradient(point, again=False)
             if all(map(np.array_equal, decided, path.program.outcomes)):
-                return keep_finite(Followed(path, loss, slopes), point)
+                return self.keep_finite(Followed(path, loss, slopes), point, first)
         if len(self.known) >= most:
             return None
         path = self.trace(point)
         loss, slopes, _ = path.gradient(point, again=False)
-        return keep_finite(Followed(path, loss, slopes), point)
+        return self.keep_finite(Followed(path, loss, slopes), point, first)
+
+    def keep_finite(self, followed: Followed, point: Point, first: bool) -> Followed:
+        """Compute a gradient that is not finite anew, with zeros that stay zero, where allowed."""
+        if not (first or self.keeps_zeros):
+            return followed
+        found = keep_finite(followed, point)
+        self.keeps_zeros |= found.keeps_zeros
+        return found
 
     @property
     def places(self) -> list[Place]:

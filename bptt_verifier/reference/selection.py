@@ -6,6 +6,7 @@ overflows: right code may differ from autodiff there. docs/derivation.md, sectio
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -183,7 +184,7 @@ class Selector:
         for j, (which, factor) in enumerate((s, f) for s in scaled for f in FACTORS):
             number = 12 * (1000 + j)  # drawn in float64
             point = Point(number, False, dict.fromkeys(which, factor), setting)
-            examined = self.examine(point)
+            examined = self.examine(point, first=False)
             if isinstance(examined, Examined) and not self.overflows(examined):
                 candidates.append(examined)
         covered = set().union(*(each.features for _, each in self.kept))
@@ -203,11 +204,14 @@ class Selector:
         self.left_out[flaw or ""] += flaw is not None
         return flaw
 
-    def examine(self, point: Point) -> Examined | str:
-        """Evaluate the loss at a point; return why that is no case, if it is none."""
+    def examine(self, point: Point, first: bool = True) -> Examined | str:
+        """Evaluate the loss at a point; return why that is no case, if it is none.
+
+        A point that is not to be the `first` at which zeros are kept is no case if it would be.
+        """
         params = self.setting.draw(point)
         wide = {name: value.astype(np.float64) for name, value in params.items()}
-        followed = self.follow(wide)
+        followed = self.follow(wide, first)
         if followed is None:
             return OTHER_PATH
         loss, slopes, program = float(followed.loss), followed.slopes, followed.path.program
@@ -240,12 +244,13 @@ class Selector:
                 features.add(("far out", place))
         return Examined(point, params, followed, slots, frozenset(features))
 
-    def follow(self, wide: dict[str, Array]) -> Followed | None:
+    def follow(self, wide: dict[str, Array], first: bool = True) -> Followed | None:
         """Compute the loss and its gradient; None on a path that is not traced."""
         paths = self.setting.paths
         # A path that is not known runs the user's code; without a decision, there is only one.
         alone = len(paths.known) == 1 and not paths.known[0].program.outcomes
-        found = paths.follow(wide) if alone else attempt(paths.follow, wide)
+        follow = partial(paths.follow, first=first)
+        found = follow(wide) if alone else attempt(follow, wide)
         if found is None or isinstance(found, Failure):
             return None
         slopes = {name: np.asarray(found.slopes[name]) for name in wide}

@@ -300,3 +300,17 @@ def test_a_point_keeps_no_zeros_that_autodiff_can_do_without() -> None:
         np.testing.assert_array_equal(together.gradients[name][0], gradient[0])
         assert np.isfinite(together.gradients[name][1]).all()
     assert np.isnan(next(iter(together.gradients.values()))[2]).any()
+
+
+def test_a_point_that_is_not_to_be_the_first_at_which_zeros_are_kept_waits_for_another() -> None:
+    def loss(p: Any) -> Any:
+        return jnp.sum(jnp.where(p["a"] > 0, jnp.sqrt(p["a"]), 0.0))
+
+    point = {"a": np.array([0.0, -1.0, 1.0])}
+    with use_float64():
+        paths = Paths(lambda point: loss)
+        found = [paths.follow(point, first=first) for first in (False, True, False)]
+        assert [bool(each and each.keeps_zeros) for each in found] == [False, True, True]
+        slopes = [np.asarray(each.slopes["a"]) for each in found if each]
+    assert np.isnan(slopes[0]).any()
+    assert all(np.array_equal(each, [0, 0, 0.5]) for each in slopes[1:])
