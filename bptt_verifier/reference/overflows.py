@@ -16,7 +16,7 @@ EXPONENTIALS = BY_EXPONENTIALS | {"exp", "exp2", "expm1"}
 HYPERBOLIC = frozenset({"cosh", "sinh"})
 # Of a sum of 2¹¹ exponentials e^|a| the square is 2¹²⁶ or less, so its reciprocal fits float32.
 EXPONENT = 52 * float(np.log(2))
-MASKED = 1e3  # from here on, an operand of these functions is a mask
+MASKED = -1e3  # up to here, an operand of these functions, or a maximum, is a mask
 
 
 def find_overflowing(jaxpr: Any, largest: float) -> Roundoff:
@@ -64,7 +64,10 @@ def find_largest_exponent(program: Program, slots: Sequence[Any]) -> float:
 
 
 def find_largest_unmasked(exponents: Any) -> float:
-    """Find the largest finite absolute value that is no mask, of real parts."""
+    """Find the largest finite absolute value that is no mask, of real parts.
+
+    A mask takes away what it is added to: it is a large negative number.
+    """
     a = np.real(exponents)
-    counted = np.isfinite(a) & (np.abs(a) < MASKED)
+    counted = np.isfinite(a) & (a > MASKED)
     return float(np.max(np.abs(a), where=counted, initial=0.0))

@@ -260,7 +260,7 @@ class Selector:
     def overflows(self, examined: Examined) -> bool:
         """Tell whether right code may overflow at a point that is scaled up."""
         return any(
-            ((np.abs(x) > SATURATING[name]) & (np.abs(x) < MASKED)).any()
+            ((np.abs(x) > SATURATING[name]) & (x > MASKED)).any()
             for name, _, x in list_saturating(examined.program, examined.slots)
         )
 

@@ -28,7 +28,12 @@ LOSSES: dict[str, tuple[Any, float]] = {
     "two": (lambda p: jnp.logaddexp(p["w"], p["w"] - 1).sum(), 90.0),  # of e^{-1}
     "relu": (lambda p: jnp.maximum(p["w"], 0).sum() + jnp.exp(p["w"] / 90).sum(), 1.0),
     "no exponent": (lambda p: (p["w"] ** 2).max(), 0.0),
-    "mask": (lambda p: jnp.exp(p["w"] - 2 * MASKED).sum(), 0.0),
+    "mask": (lambda p: jnp.exp(p["w"] + 2 * MASKED).sum(), 0.0),
+    "large maximum": (lambda p: jnp.exp(p["w"] - jnp.max(100 * p["w"])).sum(), 9000.0),
+    "maximum of masks": (
+        lambda p: jnp.exp(p["w"] / 90).sum() + jnp.max(p["w"] + 2 * MASKED),
+        1.0,
+    ),
     "infinite mask": (lambda p: jnp.exp(p["w"] - jnp.inf).sum(), 0.0),
 }
 
