@@ -201,8 +201,16 @@ def test_a_case_is_shown_with_simple_values_and_can_be_reproduced() -> None:
     assert "Reproduce: " in str(report)
 
 
+def time_loop() -> float:
+    """CPU seconds of a loop of 2 · 10⁶ additions: the pace of the machine at this moment."""
+    start, total = time.process_time(), 0
+    for i in range(2_000_000):
+        total += i
+    return time.process_time() - start
+
+
 @pytest.mark.rest
-def test_a_verdict_on_a_long_model_takes_less_than_ten_seconds() -> None:
+def test_a_verdict_on_a_long_model_takes_as_long_as_a_hundred_loops_at_most() -> None:
     H, T = 10, 20
     x = np.random.default_rng(0).normal(size=(T, H, 1))
 
@@ -230,9 +238,10 @@ def test_a_verdict_on_a_long_model_takes_less_than_ten_seconds() -> None:
         found["V"] *= 2
         return found
 
-    start = time.process_time()  # other processes do not count
+    before, start = time_loop(), time.process_time()  # other processes do not count
     report = judged(wrong, model)
-    assert time.process_time() - start < 10
+    elapsed = time.process_time() - start
+    assert elapsed < 100 * max(before, time_loop())
     assert names(report) == ["unknown"]
 
 
