@@ -68,8 +68,8 @@ class Paths:
     def follow(self, point: Point, most: int = MOST, first: bool = True) -> Followed | None:
         """Compute the loss and gradient at a point; None beyond the largest number of paths.
 
-        To keep zeros takes a compilation of its own: a point that is not to be the `first` of them
-        leaves its gradient as it is, as long as no other one has needed that.
+        To keep zeros (N8), the loss is compiled a second time. Where `first` is false, a gradient
+        that is not finite stays so until another point has needed that compilation.
         """
         for path in self.known:
             loss, slopes, decided = path.gradient(point, again=False)
@@ -82,7 +82,7 @@ class Paths:
         return self.keep_finite(Followed(path, loss, slopes), point, first)
 
     def keep_finite(self, followed: Followed, point: Point, first: bool) -> Followed:
-        """Compute a gradient that is not finite anew, with zeros that stay zero, where allowed."""
+        """Compute a gradient that is not finite with zeros kept, unless it would be the first."""
         if not (first or self.keeps_zeros):
             return followed
         found = keep_finite(followed, point)

@@ -1,7 +1,6 @@
 """Cases of an own model: autodiff's values at a point, and the errors measured there."""
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -11,6 +10,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.paths import Followed
+from bptt_verifier.program.precision import isolate_float64
 from bptt_verifier.reference.case import Case, Truth
 
 FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
@@ -25,12 +25,12 @@ def make_case(
     followed: Followed,
     params: dict[str, Array],
     number: int,
-    isolate: Callable[[], AbstractContextManager[None]],
+    loss: Callable[..., Any],
 ) -> Case:
     """Make the case of a point: autodiff's values, and the error allowed in any precision.
 
-    Errors are measured where they are asked for, after the submission has run: `isolate` keeps the
-    precision that it left behind out of that.
+    Errors are measured where they are asked for, after the submission has run. What it has left
+    behind of the arrays of the `loss`, in another precision, is kept out.
     """
     wide, program = widen(params), followed.path.program
     value, slopes = followed.loss, followed.slopes
@@ -40,7 +40,7 @@ def make_case(
 
     @cache
     def measure(unit: float) -> dict[str, Array]:
-        with isolate():
+        with isolate_float64(loss):
             errors = attempt(gradient_and_noise, program, wide, (unit,), slopes, seed=number)
         if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point
             return {name: np.full(found.shape, np.inf) for name, found in values.items()}

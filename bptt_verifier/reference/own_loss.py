@@ -7,7 +7,7 @@ first cases. The allowed errors are measured (docs/derivation.md, section 10).
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -113,8 +113,7 @@ class OwnModel(NamedTuple):
             found = self.black_box.make_case(params, point, self.seed)
         else:
             with isolate_float64(self.loss):
-                followed = self.follow(params, setting)
-                found = make_case(followed, params, number, partial(isolate_float64, self.loss))
+                found = make_case(self.follow(params, setting), params, number, self.loss)
         return found._replace(label=point.label, point=point)
 
     def displaced_case(self, case: Case, number: int, distance: float) -> Case:
@@ -197,7 +196,7 @@ def prepare(
 def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int], None]) -> OwnModel:
     """Trace the loss in each setting, select the cases, and check the first ones."""
     selections: list[Selection] = []
-    isolate = partial(isolate_float64, model.loss)
+    loss = model.loss
     for number, given in enumerate(model.params):
         paths = trace_loss(model, given)
         if isinstance(paths, str):
@@ -206,7 +205,7 @@ def trace_and_select(model: OwnModel, cases: int, progress: Callable[[int, int],
         done = sum(len(selection.cases) for selection in selections)
 
         def make(values: dict[str, Array], followed: Followed, point: Point) -> Case:
-            case = make_case(followed, values, point.number, isolate)
+            case = make_case(followed, values, point.number, loss)
             return case._replace(label=point.label, point=point)
 
         def advance(here: int, done: int = done) -> None:

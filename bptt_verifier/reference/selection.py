@@ -207,7 +207,7 @@ class Selector:
     def examine(self, point: Point, first: bool = True) -> Examined | str:
         """Evaluate the loss at a point; return why that is no case, if it is none.
 
-        A point that is not to be the `first` at which zeros are kept is no case if it would be.
+        Where `first` is false, a point at which zeros would be kept for the first time is no case.
         """
         params = self.setting.draw(point)
         wide = {name: value.astype(np.float64) for name, value in params.items()}
@@ -260,7 +260,7 @@ class Selector:
     def overflows(self, examined: Examined) -> bool:
         """Tell whether right code may overflow at a point that is scaled up."""
         return any(
-            ((np.abs(x) > SATURATING[name]) & (x > MASKED)).any()
+            ((np.abs(x) > SATURATING[name]) & (np.real(x) > MASKED)).any()
             for name, _, x in list_saturating(examined.program, examined.slots)
         )
 

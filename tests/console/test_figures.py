@@ -27,4 +27,4 @@ def test_colours_that_some_people_confuse_are_noticed(colours: list[str], vision
 
 
 def test_the_contrast_of_black_and_white_is_21() -> None:
-    assert find_contrast("#000000", "#ffffff") == pytest.approx(21, rel=1e-3)
+    assert find_contrast("#000000", "#ffffff") == pytest.approx(21)

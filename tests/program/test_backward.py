@@ -270,7 +270,7 @@ def test_a_cotangent_that_a_product_reads_has_its_errors_there() -> None:
 
 
 def test_one_product_has_one_error_and_those_of_several_steps_have_them_together() -> None:
-    """One error is at most its size; of several, (N7), 9 % are larger than theirs together."""
+    """One error never exceeds its size; of errors drawn together (N7), 9 % exceed the sum's."""
     size, x_1 = 2.0**-20, np.ones((1, 30))
     for steps in (1, 2):
         model = traced(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from bptt_verifier.program.paths import Followed
-from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference import own_cases, own_loss
 from bptt_verifier.reference.black_box import Chosen
 from bptt_verifier.reference.case import Case
@@ -58,7 +57,7 @@ def make_own_case(params: Any, monkeypatch: pytest.MonkeyPatch, fails: bool = Fa
     monkeypatch.setattr(own_cases, "gradient_and_noise", measure)
     followed: Any = (SimpleNamespace(program=None), 4.25, {n: np.ones(2) for n in params})
     followed = own_cases.Followed(*followed)
-    return make_case(followed, params, 5, use_float64), units
+    return make_case(followed, params, 5, np.sum), units
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_where_a_format_cannot_hold_a_gradient_any_error_is_allowed(
 
     monkeypatch.setattr(own_cases, "gradient_and_noise", measured)
     followed: Any = SimpleNamespace(program=None)
-    made = make_case(Followed(followed, 1.0, {"w": np.array([3e38, 4e38])}), PARAMS, 0, use_float64)
+    made = make_case(Followed(followed, 1.0, {"w": np.array([3e38, 4e38])}), PARAMS, 0, np.sum)
     assert made.truth is not None
     for dtype, undecided in [(np.float32, [False, True]), (np.float64, [False, False])]:
         found = np.isinf(made.truth(dtype, ()).allowed["w"])
