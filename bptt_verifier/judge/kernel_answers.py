@@ -9,10 +9,11 @@ from bptt_verifier.judge.kernel_cases import KernelCase
 from bptt_verifier.judge.kernel_comparisons import RESOLVED, Found
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.reference.pullbacks import Arrays
+from bptt_verifier.reference.point_arrays import Arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
 from bptt_verifier.tolerance.projections import COARSE, root_mean_square
+from bptt_verifier.tolerance.scatter import find_normal_ratio
 
 TWICE = 2.0  # two answers that are both right differ by twice the error of one
 # Units by which sums in another order may change an answer to the same question, and in 16 bits.
@@ -83,6 +84,25 @@ class Question(NamedTuple):
             return np.inf
         sizes = [root_mean_square(each) for each in found.gradients[name]]
         return max(sizes) if np.isfinite(sizes).all() else np.inf
+
+    def allow_rounding(self) -> "Question":
+        """Allow, in 32 and 64 bits, what rounding every operation does to each entry.
+
+        Digits may be lost alike at all neighbours, in the exact gradient as well, and not in an
+        answer to other cotangents.
+        """
+        given = [(each.point, each.cotangents) for each in (self.case, self.other)]
+        points, cotangents = map(list, zip(*given, strict=True))
+        coarsest = max((v.dtype for v in self.case.point.values()), key=find_unit)
+        if is_half(coarsest):
+            return self
+        found = attempt(self.calls.pullback.imitate_rounding, points, cotangents, coarsest)
+        if isinstance(found, Failure):
+            return self
+        times = find_normal_ratio(sum(v.size for v in self.answer.values()))
+        sizes = {n: np.sqrt((e**2).mean(axis=0)).max(axis=0) for n, e in found.gradients.items()}
+        wider = {n: limit + times * np.nan_to_num(sizes[n]) for n, limit in self.tolerance.items()}
+        return self._replace(tolerance=wider)
 
     def differs(
         self, found: Arrays, expected: Arrays, factor: float = 1.0, *, rounded: bool = False

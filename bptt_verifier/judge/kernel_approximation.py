@@ -6,7 +6,7 @@ import numpy as np
 
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_comparisons import Found
-from bptt_verifier.reference.pullbacks import StatedPullback
+from bptt_verifier.reference.stated_pullbacks import StatedPullback
 
 
 def describe_approximation(every: Sequence[KernelCalls], found: Sequence[Found]) -> Iterator[str]:

@@ -9,7 +9,8 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import Arguments, convert_to_numpy, make_like
 from bptt_verifier.program.attempt import USERS, Failure, attempt
 from bptt_verifier.program.trees import list_leaves
-from bptt_verifier.reference.pullbacks import Pullback, rebuild_outputs, select_floating
+from bptt_verifier.reference.point_arrays import rebuild_outputs, select_floating
+from bptt_verifier.reference.pullbacks import Pullback
 from bptt_verifier.report import Mistake
 
 Arrays = Mapping[str, Array]

@@ -13,7 +13,8 @@ from bptt_verifier.judge.kernel_cases import KernelCase, Neighbours, draw_neighb
 from bptt_verifier.judge.kernel_noise import Measured, find_excessive_noise
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
-from bptt_verifier.reference.pullbacks import Pullback, name_outputs
+from bptt_verifier.reference.lost_numbers import norm
+from bptt_verifier.reference.pullbacks import Pullback, Pulled, name_outputs
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_largest, find_unit, is_half
 from bptt_verifier.tolerance.projections import (
@@ -39,6 +40,7 @@ SMALL = 32, 64  # times smaller arguments saturate no function: tanh at 12 has n
 # tanh at 12, and 2, of a normalisation.
 SETTLED = 1.5
 RESOLVED = 2.0**-4  # a gradient is not testable if rounding hides a larger factor on all of it
+FAR_BEYOND = 2.0**12  # roundings of the outputs are more than the errors of a gradient are made of
 OVERFLOW = "overflow"  # the detail of a result that may not be finite in its format
 
 
@@ -179,7 +181,7 @@ def measure_at(
 ) -> Found | Mistake:
     """Measure a kernel's errors at the neighbours of a case, beside those at nearer ones."""
     near = draw_neighbours(case, distance, seed)
-    exact = calls.pullback.pull_back(*near)
+    exact = calls.pullback.confirm(*near, calls.pullback.pull_back(*near))
     endless = [name for name, g in exact.gradients.items() if not np.isfinite(g).all()]
     if endless:
         said = f"the exact gradient for {endless[0]} is not finite near {case.label}."
@@ -222,20 +224,25 @@ def measure_at(
         return measure(errors[name], true[name], dtypes[name], tests, *own)
 
     measured = {name: measure_result(name, {}) for name in submitted}
-    halves = [name for name in measured if is_half(dtypes[name])]
-    wrong = [name for name in halves if measured[name].wrong]
-    asked = [name for name in halves if name in wrong or name in doubtful]
+    halves = {name for name in measured if is_half(dtypes[name])}
+    wrong = [name for name, each in measured.items() if each.wrong]
+    wrong = [
+        n for n in wrong if n in halves or may_be_rounding(n, errors[n], dtypes[n], near, exact)
+    ]
+    asked = wrong + [n for n in halves if n in doubtful and n not in wrong]
     imitated = imitate_rounding(calls.pullback, near, dtypes) if asked else {}
     unsure, doubts = set[str](), dict[str, ShownRounding]()
     for name in asked if imitated else ():
         known = errors[name], true[name], imitated[name], tests, dtypes[name]
         again = partial(measure_result, name, imitated)
         doubts[name] = ShownRounding(list_shares(*known), distance, again)
-    for name in wrong:
+    for name in wrong if imitated else ():
         measured[name] = measure_result(name, imitated)
         if not measured[name].wrong:
             share = choose_share(doubts[name].shares, distance)
-            by_share = doubts[name].measure(share) if share else None
+            by_share = None
+            if share or name not in halves:  # there, entries without a legible digit are lost
+                by_share = measure_result(name, imitated, share)
             if by_share is None or by_share.wrong:
                 unsure.add(name)
             else:
@@ -255,6 +262,22 @@ def measure_at(
         case, submitted, true, of_gradients, of_outputs, frozenset(unsure), left_out,
         doubts=doubts, keeps_zeros=bool(exact.kept),
     )  # fmt: skip
+
+
+def may_be_rounding(name: str, errors: Array, dtype: Any, near: Neighbours, exact: Pulled) -> bool:
+    """Tell whether errors of a gradient in 32 or 64 bits may be rounding of what it is made of.
+
+    The argument times its gradient is a change of the outputs times their cotangents, and rounding
+    in these is in units of their size. This saves the time to imitate it where it cannot be.
+    """
+    if name not in near.points[0]:
+        return True  # a tangent, or an output
+    changes = [norm(e * x[name]) for e, x in zip(errors, near.points, strict=True)]
+    sizes = [
+        norm(*(c * exact.outputs[n][k] for n, c in each.items()))
+        for k, each in enumerate(near.cotangents)
+    ]
+    return not max(changes) > FAR_BEYOND * find_unit(dtype) * max(sizes)
 
 
 def settle_doubts(found: Sequence[Found]) -> list[Found]:

@@ -16,7 +16,7 @@ from bptt_verifier.judge.repetition import (
     copy_with_strides,
 )
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.reference.pullbacks import Arrays
+from bptt_verifier.reference.point_arrays import Arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
 from bptt_verifier.tolerance.projections import APPROXIMATE, root_mean_square

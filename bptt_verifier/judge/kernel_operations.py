@@ -22,7 +22,8 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import Program, trace
-from bptt_verifier.reference.pullbacks import JaxPullback, TorchPullback, select_traced, widen
+from bptt_verifier.reference.point_arrays import select_traced, widen
+from bptt_verifier.reference.pullbacks import JaxPullback, TorchPullback
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
 from bptt_verifier.tolerance.noise import SAFETY

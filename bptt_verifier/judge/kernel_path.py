@@ -178,8 +178,8 @@ def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
         return ()
     return (
         f"Left out: {', '.join(cases)}. The exact gradient is not finite there, or it or a number "
-        "inside is too near the largest one of its format; other or smaller arguments or "
-        "cotangents help.",
+        "inside is too near the largest one of its format, or what it is computed from is too "
+        "small or large for float64; other or smaller arguments or cotangents help.",
     )
 
 

@@ -21,7 +21,8 @@ from bptt_verifier.judge.verify import (
 from bptt_verifier.program.arguments import Arguments, read_settings
 from bptt_verifier.program.attempt import use_own_settings
 from bptt_verifier.program.torch_modules import make_function
-from bptt_verifier.reference.pullbacks import StatedPullback, prepare_pullback
+from bptt_verifier.reference.pullbacks import prepare_pullback
+from bptt_verifier.reference.stated_pullbacks import StatedPullback
 from bptt_verifier.report import Mistake, Report
 
 

@@ -63,8 +63,9 @@ def draw_near(given: Array, rng: np.random.Generator, excludes: bool = False) ->
 
 
 def find_size(values: Array) -> float:
-    """Find the root mean square of some values."""
-    return float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+    """Find the root mean square of some values, whose squares may leave float64."""
+    most = float(np.max(np.abs(values), initial=0.0))
+    return most * float(np.sqrt(np.mean((values / most) ** 2))) if 0 < most < np.inf else most
 
 
 def draw_cotangents(shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Array:

@@ -24,7 +24,16 @@ from bptt_verifier.program.trees import map_leaves, pair_leaves, replace_leaves
 from bptt_verifier.program.zero_cotangents import keep_zeros
 from bptt_verifier.reference.excluded_scores import find_excluding
 from bptt_verifier.reference.kept_zeros import has_nan, leave_out_kinks
+from bptt_verifier.reference.lost_numbers import is_lost, list_unconfirmed, restore_numbers
 from bptt_verifier.reference.overflows import find_overflowing, has
+from bptt_verifier.reference.point_arrays import (
+    Arrays,
+    select_floating,
+    select_traced,
+    stack,
+    to_jax,
+    widen,
+)
 from bptt_verifier.tolerance.formats import (
     allow_elementary,
     find_largest,
@@ -34,7 +43,6 @@ from bptt_verifier.tolerance.formats import (
 )
 from bptt_verifier.tolerance.noise import SAMPLES, UNOPTIMISED, Roundoff, add_noise
 
-Arrays = Mapping[str, Array]
 Forward = Callable[..., Any]
 REMEDY = "leave out conversions and dtypes in the forward pass that states the function"
 SMALL = 4096  # entries of all arguments; beyond, optimising a compilation pays
@@ -97,6 +105,49 @@ class Pullback(ABC):
     def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Pull cotangents back at each point."""
 
+    def confirm(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], pulled: Pulled
+    ) -> Pulled:
+        """Confirm gradients by differences of the outputs, or put NaN where they are lost. (V15)
+
+        Where differences do not confirm them, quotients are differentiated with care (V16); where
+        they do not confirm these either, numbers that float64 cannot hold may be the reason (V17).
+        """
+        at = points, cotangents
+        doubtful = self.list_unconfirmed(*at, pulled.gradients)
+        careful = attempt(self.compute_carefully, *at) if doubtful else None
+        if careful is None or isinstance(careful, Failure):
+            return pulled  # a function of PyTorch that JAX does not trace
+        left = {*self.list_unconfirmed(*at, careful.gradients)} & {*doubtful}
+        restored = self.restore_numbers(*at).gradients if left else {}
+        for name, gradient in pulled.gradients.items():
+            for k in doubtful:
+                if k not in left:
+                    gradient[k] = careful.gradients[name][k]
+                elif is_lost(careful.gradients[name][k], restored[name][k]):
+                    gradient[k] = np.nan
+        return pulled
+
+    def list_unconfirmed(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], gradients: Arrays
+    ) -> list[int]:
+        """List the points at which differences of the outputs do not confirm gradients. (V15)"""
+        return list_unconfirmed(
+            lambda there: self.compute_outputs(there, cotangents), points, cotangents, gradients
+        )
+
+    def compute_outputs(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Arrays:
+        """Compute the outputs at each point; `cotangents` have the shapes of what is given."""
+        return self.pull_back(points, cotangents).outputs
+
+    @abstractmethod
+    def compute_carefully(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Pull cotangents back without the square of a divisor (V16), and zeros as zeros (N8)."""
+
+    @abstractmethod
+    def restore_numbers(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Do so with numbers of float64 in the place of those that it cannot hold. (V17)"""
+
     @abstractmethod
     def imitate_rounding(
         self, points: Sequence[Arrays], cotangents: Sequence[Arrays], dtype: Any
@@ -128,6 +179,7 @@ class JaxPullback(Pullback):
         self.compiled: dict[tuple[int, bool], Any] = {}
         self.noisy: dict[tuple[Roundoff, bool], Any] = {}
         self.has_kept = False  # zeros, at some point
+        self.is_careful = False  # as quotients of large numbers ask for (V16)
         self.is_unrolled = False  # and has so many operations that a compilation takes longest
         self.is_small = sum(v.size for v in arguments.leaves.values()) <= SMALL
 
@@ -167,9 +219,13 @@ class JaxPullback(Pullback):
             return select_traced(function(arrays))
 
         def one(arrays: Any, given: Any) -> Any:
-            return self.differentiate(keep_zeros(select) if keeps else select, arrays, given)
+            return self.differentiate(self.care(select) if keeps else select, arrays, given)
 
         return one
+
+    def care(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Make the function whose derivative keeps zeros (N8) and squares no divisor (V16)."""
+        return keep_zeros(function)
 
     def differentiate(self, function: Callable[[Any], Any], at: Any, given: Any) -> Any:
         """Compute the outputs at a point and the pull-back of cotangents, all by name."""
@@ -181,7 +237,7 @@ class JaxPullback(Pullback):
 
         Where the gradient is NaN with kept zeros as well, or an output is, NaN stays.
         """
-        pulled = self.compute(points, cotangents)
+        pulled = self.compute(points, cotangents, self.is_careful)
         missing = [k for k in range(len(points)) if has_nan(pulled.gradients, k)]
         if not missing:
             return pulled
@@ -198,6 +254,24 @@ class JaxPullback(Pullback):
     def compute_kept(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Arrays:
         """Compute the gradients with kept zeros."""
         return self.compute(points, cotangents, keeps=True).gradients
+
+    def compute_outputs(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Arrays:
+        """Compute the outputs by what is compiled."""
+        return self.compute(points, cotangents).outputs
+
+    def compute_carefully(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Compute another derivative, which is compiled as well, and is used from now on."""
+        self.is_careful = True
+        return self.compute(points, cotangents, keeps=True)
+
+    def restore_numbers(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Evaluate the traced pull-back with other numbers in it."""
+        with use_float64():
+            at, back = stack(points), stack(cotangents)
+            every = jax.vmap(restore_numbers(self.make_single(at, keeps=True)))
+            if not self.is_unrolled:
+                every = jax.jit(every, compiler_options=UNOPTIMISED)
+            return Pulled(*jax.tree.map(np.asarray, every(at, back)))
 
     def compute(
         self, points: Sequence[Arrays], cotangents: Sequence[Arrays], keeps: bool = False
@@ -252,8 +326,11 @@ class JaxPullback(Pullback):
     def needs_kept_zeros(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> bool:
         """Tell whether autodiff gives NaN at one of the points; elsewhere kept zeros change none.
 
-        Where it is finite, each zero that is kept was a zero, or was selected by nothing.
+        Where it is finite, each zero that is kept was a zero, or was selected by nothing. They are
+        kept, too, where quotients ask for care.
         """
+        if self.is_careful:
+            return True
         found = self.compute(points, cotangents).gradients if self.has_kept else {}
         return any(has_nan(found, k) for k in range(len(points)))
 
@@ -365,6 +442,19 @@ class TorchPullback(Pullback):
         """The same function as JAX traces it, whose operations are known."""
         return TracedPullback(self.forward, self.arguments)
 
+    def compute_outputs(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Arrays:
+        """Run the function at one point after the other."""
+        found = [select_floating(self.call(torch_losses.make_tensors(widen(x)))) for x in points]
+        return {name: np.stack([each[name] for each in found]) for name in found[0]}
+
+    def compute_carefully(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Pull back in the function that JAX traces. Raises UntraceableError."""
+        return self.traced.compute_carefully(points, cotangents)
+
+    def restore_numbers(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
+        """Restore numbers in the function that JAX traces. Raises UntraceableError."""
+        return self.traced.restore_numbers(points, cotangents)
+
     def imitate_rounding(
         self, points: Sequence[Arrays], cotangents: Sequence[Arrays], dtype: Any
     ) -> Pulled:
@@ -376,77 +466,6 @@ class TorchPullback(Pullback):
     ) -> Pulled:
         """Find them in the function that JAX traces. Raises UntraceableError."""
         return self.traced.find_overflows(points, cotangents, largest)
-
-
-class StatedPullback(Pullback):
-    """A gradient that is stated in the place of autodiff's, as of an approximation on purpose."""
-
-    def __init__(self, stated: Callable[[Any, Any], Any], forward: Pullback) -> None:
-        super().__init__(forward.forward, forward.arguments)
-        self.stated, self.true = stated, forward
-
-    def find_structure(self) -> Any:
-        """Find the structure of the outputs of the forward pass."""
-        return self.true.structure
-
-    def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
-        """Call the stated gradient at one point after the other, in float64."""
-        found: dict[str, list[Array]] = {name: [] for name in points[0]}
-        for point, given in zip(points, cotangents, strict=True):
-            with use_float64():
-                wide = self.arguments.rebuild(widen(point), like=False)
-                result = self.stated(wide, rebuild_outputs(self.structure, widen(given)))
-            for name, array in self.arguments.read(result).items():
-                found[name].append(array.astype(np.float64))
-        outputs = self.true.pull_back(points, cotangents).outputs
-        return Pulled(outputs, {name: np.stack(arrays) for name, arrays in found.items()})
-
-    def imitate_rounding(
-        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], dtype: Any
-    ) -> Pulled:
-        """Imitate rounding in the true pull-back: the operations of the stated one are unknown."""
-        return self.true.imitate_rounding(points, cotangents, dtype)
-
-    def find_overflows(
-        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], largest: float
-    ) -> Pulled:
-        """Find them in the true pull-back: the operations of the stated one are unknown."""
-        return self.true.find_overflows(points, cotangents, largest)
-
-
-def widen(arrays: Arrays) -> dict[str, Array]:
-    """Convert arrays to float64, which changes no number."""
-    return {name: np.asarray(value).astype(np.float64) for name, value in arrays.items()}
-
-
-def stack(points: Sequence[Arrays]) -> dict[str, Any]:
-    """Stack the arrays of several points by name, in float64."""
-    wide = [widen(point) for point in points]
-    return {name: jnp.asarray(np.stack([each[name] for each in wide])) for name in wide[0]}
-
-
-def to_jax(arrays: Arrays) -> dict[str, Any]:
-    """Convert arrays to those of JAX."""
-    return {name: jnp.asarray(value) for name, value in arrays.items()}
-
-
-def select_traced(result: Any) -> dict[str, Any]:
-    """Select the floating outputs of a traced forward pass, by name."""
-    outputs = {name: jnp.asarray(each) for name, each in read_outputs(result).items()}
-    return {name: each for name, each in outputs.items() if is_floating(each.dtype)}
-
-
-def select_floating(result: Any) -> dict[str, Array]:
-    """Select the floating outputs of a forward pass as arrays of NumPy, by name."""
-    outputs = {name: convert_to_numpy(each) for name, each in read_outputs(result).items()}
-    return {name: each for name, each in outputs.items() if is_floating(each.dtype)}
-
-
-def rebuild_outputs(result: Any, arrays: Mapping[str, Any]) -> Any:
-    """Make the structure of the outputs with arrays for the floating ones, and zeros for data."""
-    outputs = read_outputs(result)
-    zeros = {n: np.zeros(x.shape, x.dtype) for n, x in outputs.items() if n not in arrays}
-    return replace_leaves(result, (arrays[n] if n in arrays else zeros[n] for n in outputs))
 
 
 def prepare_pullback(forward: Forward, arguments: Arguments) -> Pullback:

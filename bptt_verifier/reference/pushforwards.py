@@ -15,8 +15,13 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program import torch_losses
 from bptt_verifier.program.arguments import Arguments, convert_to_numpy, read_outputs
 from bptt_verifier.program.torch_tensors import find_torch
+from bptt_verifier.program.zero_cotangents import divide_by_divisors
+from bptt_verifier.reference.lost_numbers import (
+    list_unconfirmed_products,
+    list_unconfirmed_tangents,
+)
+from bptt_verifier.reference.point_arrays import Arrays, widen
 from bptt_verifier.reference.pullbacks import (
-    Arrays,
     Forward,
     JaxPullback,
     NumpyPullback,
@@ -25,7 +30,6 @@ from bptt_verifier.reference.pullbacks import (
     TorchPullback,
     TracedPullback,
     prepare_pullback,
-    widen,
 )
 from bptt_verifier.tolerance.comparison import name_tangents
 from bptt_verifier.tolerance.formats import is_floating
@@ -49,9 +53,21 @@ class Pushforward(Pullback):
         """Arrays of the shapes of all results, by name."""
         return {f"tangent of {name}": value for name, value in self.computed.items()}
 
+    def list_unconfirmed(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], gradients: Arrays
+    ) -> list[int]:
+        """List the points at which differences of the outputs do not confirm tangents. (V15)"""
+        return list_unconfirmed_tangents(
+            lambda there: self.compute_outputs(there, cotangents), points, cotangents, gradients
+        )
+
 
 class JaxPushforward(Pushforward, JaxPullback):
     """The push-forward through a function of JAX, by jax.jvp."""
+
+    def care(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Make the function whose derivative squares no divisor: it has no cotangents to keep."""
+        return divide_by_divisors(function)
 
     def differentiate(self, function: Callable[[Any], Any], at: Any, given: Any) -> Any:
         """Compute the outputs at a point and their tangents, all by name."""
@@ -70,6 +86,14 @@ class Curvature(Pushforward):
     def results(self) -> dict[str, Any]:
         """Arrays of the shapes of all results, by name."""
         return name_tangents(self.arguments.leaves)
+
+    def list_unconfirmed(
+        self, points: Sequence[Arrays], cotangents: Sequence[Arrays], gradients: Arrays
+    ) -> list[int]:
+        """List the points at which second differences do not confirm products. (V15)"""
+        return list_unconfirmed_products(
+            lambda there: self.compute_outputs(there, cotangents), points, cotangents, gradients
+        )
 
 
 class TracedPushforward(JaxPushforward, TracedPullback):

@@ -68,6 +68,9 @@ class Roundoff(NamedTuple):
 
 
 ANY_FORMAT = Roundoff(0.0)  # one of unlimited range
+# What becomes of the results of an operation: of the equation, its operands, the results and a mark
+# that belongs to this operation in this step of each loop.
+Change = Callable[[Any, Sequence[Any], list[Any], Any], list[Any]]
 
 
 @jax.jit  # traced once for each shape, not for each of the hundred calls
@@ -112,6 +115,18 @@ def move(
     if result.dtype == jnp.float64:
         return result + in_real_part
     return result + lax.complex(in_real_part, error * uniform(result.real, ~salt))
+
+
+def add_errors(roundoff: Roundoff) -> Change:
+    """Make the change of results that adds errors, as large as rounding to a format may be."""
+
+    def change(equation: Any, given: Sequence[Any], results: list[Any], mark: Any) -> list[Any]:
+        name = equation.primitive.name
+        if name not in EXACT:
+            results = [add_error(equation, given, each, mark, roundoff) for each in results]
+        return spoil_overflows(name, given, results, roundoff)
+
+    return change
 
 
 def spoil_overflows(
@@ -177,13 +192,13 @@ def evaluate(
     closed: ClosedJaxpr,
     inputs: Sequence[Any],
     salt: Array,
-    roundoff: Roundoff,
+    change: Change,
     number: Iterator[int],
 ) -> list[Any]:
-    """Evaluate a jaxpr with an error added after every operation that rounds.
+    """Evaluate a jaxpr with the results of every operation changed.
 
-    `salt` chooses the errors, and `number` counts the operations, so that each has errors of its
-    own.
+    `salt` chooses the changes, and `number` counts the operations that round, so that each is
+    changed in a way of its own.
     """
     jaxpr: Jaxpr = closed.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
@@ -197,21 +212,20 @@ def evaluate(
         if name in INLINED:
             inner = equation.params[INLINED[name]]
             inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
-            results = evaluate(inner, given, salt, roundoff, number)
+            results = evaluate(inner, given, salt, change, number)
         elif name == "cond":
-            results = evaluate_cond(equation.params, given, salt, roundoff, number)
+            results = evaluate_cond(equation.params, given, salt, change, number)
         elif name == "scan":
-            results = evaluate_scan(equation, given, salt, roundoff, number)
+            results = evaluate_scan(equation, given, salt, change, number)
         elif name == "while":
-            results = evaluate_while(equation.params, given, salt, roundoff, number)
+            results = evaluate_while(equation.params, given, salt, change, number)
         else:
             primitive: Any = equation.primitive
             bound = primitive.bind(*given, **primitive.get_bind_params(equation.params))
             results = list(bound) if primitive.multiple_results else [bound]
-            if name not in EXACT:
-                mark = salt + jnp.uint64(next(number) * 0x9E3779B97F4A7C15 % 2**64)
-                results = [add_error(equation, given, each, mark, roundoff) for each in results]
-            results = spoil_overflows(name, given, results, roundoff)
+            own = 0 if name in EXACT else next(number)
+            mark = salt + jnp.uint64(own * 0x9E3779B97F4A7C15 % 2**64)
+            results = change(equation, given, results, mark)
         values |= zip(equation.outvars, results, strict=True)
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -220,14 +234,14 @@ def evaluate_cond(
     params: dict[str, Any],
     given: Sequence[Any],
     salt: Array,
-    roundoff: Roundoff,
+    change: Change,
     number: Iterator[int],
 ) -> list[Any]:
     """Evaluate a conditional whose branches have independent errors."""
     which, *operands = given
 
     def branch_with_noise(branch: ClosedJaxpr, start: int) -> Callable[..., list[Any]]:
-        return lambda *inputs: evaluate(branch, inputs, salt, roundoff, count(start))
+        return lambda *inputs: evaluate(branch, inputs, salt, change, count(start))
 
     branches = [branch_with_noise(branch, next(number) * 2**16) for branch in params["branches"]]
     return list(lax.switch(which, branches, *operands))
@@ -237,7 +251,7 @@ def evaluate_while(
     params: dict[str, Any],
     given: Sequence[Any],
     salt: Array,
-    roundoff: Roundoff,
+    change: Change,
     number: Iterator[int],
 ) -> list[Any]:
     """Evaluate a while loop whose steps have independent errors; its condition has none."""
@@ -252,7 +266,7 @@ def evaluate_while(
     def step(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
         t, carry = state
         mark = salt + (t + 1) * jnp.uint64(0xD1B54A32D192ED03)
-        results = evaluate(params["body_jaxpr"], [*fixed, *carry], mark, roundoff, count(start))
+        results = evaluate(params["body_jaxpr"], [*fixed, *carry], mark, change, count(start))
         return t + 1, results
 
     return list(lax.while_loop(goes_on, step, (jnp.uint64(0), list(given[first:])))[1])
@@ -274,7 +288,7 @@ def constant_and_carried(scan: Any) -> tuple[int, int]:
 
 
 def evaluate_scan(
-    equation: Any, given: Sequence[Any], salt: Array, roundoff: Roundoff, number: Iterator[int]
+    equation: Any, given: Sequence[Any], salt: Array, change: Change, number: Iterator[int]
 ) -> list[Any]:
     """Evaluate a scan whose steps have independent errors."""
     params = equation.params
@@ -286,7 +300,7 @@ def evaluate_scan(
     def step(carry: list[Any], slices: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
         t, each = slices
         mark = salt + (t.astype(jnp.uint64) + 1) * jnp.uint64(0xD1B54A32D192ED03)
-        results = evaluate(params["jaxpr"], [*fixed, *carry, *each], mark, roundoff, count(start))
+        results = evaluate(params["jaxpr"], [*fixed, *carry, *each], mark, change, count(start))
         return results[:carried], results[carried:]
 
     steps = jnp.arange(params["length"])
@@ -303,9 +317,9 @@ def add_noise(function: Callable[..., Any], form: Roundoff = ANY_FORMAT) -> Call
     """
 
     def run(salt: Array, size: Array, *arguments: Any) -> Any:
-        roundoff = form._replace(unit=size)
+        change = add_errors(form._replace(unit=size))
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        results = evaluate(closed, jax.tree.leaves(arguments), salt, roundoff, count(1))
+        results = evaluate(closed, jax.tree.leaves(arguments), salt, change, count(1))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     return run

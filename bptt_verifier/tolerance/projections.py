@@ -222,6 +222,20 @@ def find_precise(errors: Array, exact: Array, dtype: Any) -> Array:
     return precise if most else np.zeros_like(precise)
 
 
+def find_kept(errors: Array, exact: Array, dtype: Any) -> Array:
+    """Find the entries that follow the exact gradient in proportion, and have lost no digits.
+
+    None in 16 bits. An entry that is lost, with the factor −1 on its error, is in proportion too.
+    """
+    power = (exact**2).sum(axis=0)
+    with np.errstate(all="ignore"):
+        factor = np.nan_to_num((errors * exact).sum(axis=0) / power)
+    scatter = np.sqrt((scatter_around(errors, factor, exact) ** 2).mean(axis=0))
+    small = scatter <= COARSE * find_unit(dtype) * np.sqrt((exact**2).mean(axis=0))
+    kept: Array = small & (power > 0) & (np.abs(1 + factor) >= KEPT)
+    return kept & (not is_half(dtype))
+
+
 def allow_loss(exact: Array, least: float) -> Array:
     """Allow entries that are smaller than a number to be lost whole."""
     size = np.sqrt((exact**2).mean(axis=0))
@@ -272,7 +286,7 @@ def explain_errors(
 
     - A legible entry has errors alike at all neighbours: a share of the imitated ones, or none if
       all legible entries are precise.
-    - An illegible entry that is precise has no further errors.
+    - An illegible entry that is precise, or follows the exact gradient, has no further errors.
     - Any other entry may be lost: it may err by `times` its imitated error.
 
     The deviation is that of a few samples, so `times` it is an estimate, not a bound.
@@ -286,19 +300,22 @@ def explain_errors(
     precise = np.all(np.abs(errors - factor * exact) <= 2 * rounding, axis=0)
     if not legible.any() and abs(1 + factor) < KEPT:
         precise = np.zeros_like(legible)
+    precise |= find_kept(errors, exact, dtype)
     if legible.any() and not precise[legible].all():
         every, first = imitated[..., legible], exact[: imitated.shape[1], legible]
         of_all = np.mean([np.mean(remove_factor(each, first)[1] ** 2) for each in every])
         # (V10)
         fitted = min(1.0, np.mean(left**2) / of_all) ** 0.5 if of_all > 0 else 1.0
         known = fitted if known is None else known
-        share[legible] = np.maximum(known, hiding[legible] / size[legible])
+        if known:
+            share[legible] = np.maximum(known, hiding[legible] / size[legible])
     return Explained(times * share * imitated, np.where(legible | precise, 0.0, hiding))
 
 
 def remove_factor(errors: Array, exact: Array) -> tuple[float, Array]:
     """Find the factor on the exact gradient that fits errors best, and what it leaves of them."""
-    factor = float((errors * exact).sum() / (exact**2).sum())
+    power = float((exact**2).sum())
+    factor = float((errors * exact).sum()) / power if power > 0 else 0.0
     return factor, errors - factor * exact
 
 

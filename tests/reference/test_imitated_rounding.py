@@ -11,7 +11,8 @@ import pytest
 
 from bptt_verifier.program.arguments import read_settings
 from bptt_verifier.reference import pullbacks
-from bptt_verifier.reference.pullbacks import StatedPullback, prepare_pullback
+from bptt_verifier.reference.pullbacks import prepare_pullback
+from bptt_verifier.reference.stated_pullbacks import StatedPullback
 
 BFLOAT16 = jnp.bfloat16
 torch: Any = import_module("torch") if find_spec("torch") else None
