@@ -52,17 +52,20 @@ class Followed(NamedTuple):
 class Paths:
     """The paths of one loss, for parameters of certain shapes."""
 
-    def __init__(self, scalar_at: Callable[[Point], Scalar]) -> None:
-        self.scalar_at = scalar_at
+    def __init__(
+        self, scalar_at: Callable[[Point], Scalar], forget: Callable[[], None] = lambda: None
+    ) -> None:
+        self.scalar_at, self.forget = scalar_at, forget
         self.known: list[Path] = []
         self.keeps_zeros = False  # some gradient is finite only where zeros stay zero (N8)
 
     def trace(self, point: Point) -> Path:
         """Trace the path that a point takes, and compile its gradient."""
         scalar = self.scalar_at(point)
+        self.forget()
         program = prune(trace(lambda params, _: scalar(params), point))
-        keeping = Path(keep_zeros_of(program), compile_gradient(scalar, keep_zeros))
-        self.known.append(Path(program, compile_gradient(scalar), keeping))
+        keeping = Path(keep_zeros_of(program), compile_gradient(scalar, keep_zeros, self.forget))
+        self.known.append(Path(program, compile_gradient(scalar, forget=self.forget), keeping))
         return self.known[-1]
 
     def follow(self, point: Point, most: int = MOST, first: bool = True) -> Followed | None:

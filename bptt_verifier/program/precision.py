@@ -42,15 +42,33 @@ def use_float64() -> Iterator[None]:
 
 
 @contextmanager
-def isolate_float64(loss: Callable[..., Any]) -> Iterator[None]:
-    """Use 64-bit JAX for traces of a loss, and let neither precision reach the other's code."""
+def isolate_float64(loss: Callable[..., Any], *, traces: bool = True) -> Iterator[None]:
+    """Use 64-bit JAX for traces of a loss, and let neither precision reach the other's code.
+
+    To forget the other precision takes the submission's own compiled functions with it, which then
+    are compiled anew. Where the loss is hardly ever traced, that is left to what `traces` it.
+    """
     arrays = find_arrays(loss)
     try:
         with use_float64():
-            forget_other_precision(arrays)
+            if traces:
+                forget_other_precision(arrays)
             yield
     finally:
         forget_other_precision(arrays)
+
+
+def run_in_float64(loss: Callable[..., Any], function: Callable[..., Any]) -> Any:
+    """Run a function of a loss that is traced already, apart from all other code.
+
+    Where it fails, JAX may keep an array of the loss in another precision, and it runs once more.
+    """
+    with isolate_float64(loss, traces=False):
+        found = attempt(function)
+    if not isinstance(found, Failure):
+        return found
+    with isolate_float64(loss):
+        return function()
 
 
 def forget_other_precision(arrays: Sequence[Array]) -> None:
@@ -105,13 +123,15 @@ def is_of_library(found: Any) -> bool:
 def compile_gradient(
     loss: Callable[[Any], Any],
     transform: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
+    forget: Callable[[], None] = lambda: None,
 ) -> Callable[..., Any]:
     """Make the function that computes a loss, its gradient and its decisions, in 64 bit.
 
     The loss gets its parameters in the order given; JAX would sort the names of a dict. It is
     compiled at the first call with each set of shapes, and keeps no trace: a trace would keep the
     user's arrays in 64 bit. What is differentiated is the loss, or a `transform` of it. A gradient
-    with a maximum that is not finite is computed `again`, which takes long.
+    with a maximum that is not finite is computed `again`, which takes long. Before a trace it is
+    told to `forget` what JAX keeps in another precision.
     """
     compiled: dict[Any, Any] = {}
 
@@ -125,6 +145,7 @@ def compile_gradient(
             return value, decisions.values
 
         if shapes not in compiled:
+            forget()
             differentiated = jax.value_and_grad(transform(in_order), has_aux=True)
             traced = jax.jit(differentiated).trace(values)
             jaxpr = traced.jaxpr.jaxpr
@@ -140,6 +161,7 @@ def compile_gradient(
         ):
             # Compiled, the operand of a maximum may be computed twice with different rounding.
             # Then no entry equals the maximum, and its derivative is 0/0.
+            forget()
             found = attempt(jax.value_and_grad(transform(in_order), has_aux=True), values)
             if not isinstance(found, Failure):
                 (value, decided), slopes = found

@@ -10,7 +10,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.measured_errors import gradient_and_noise
 from bptt_verifier.program.paths import Followed
-from bptt_verifier.program.precision import isolate_float64
+from bptt_verifier.program.precision import run_in_float64
 from bptt_verifier.reference.case import Case, Truth
 
 FLOAT64, FLOAT32 = 2.0**-53, 2.0**-24
@@ -40,8 +40,11 @@ def make_case(
 
     @cache
     def measure(unit: float) -> dict[str, Array]:
-        with isolate_float64(loss):
-            errors = attempt(gradient_and_noise, program, wide, (unit,), slopes, seed=number)
+        errors = attempt(
+            run_in_float64,
+            loss,
+            lambda: gradient_and_noise(program, wide, (unit,), slopes, seed=number),
+        )
         if isinstance(errors, Failure):  # nothing is measured, so nothing is decided at this point
             return {name: np.full(found.shape, np.inf) for name, found in values.items()}
         ((of_loss, allowed),) = errors

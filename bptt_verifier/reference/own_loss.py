@@ -7,7 +7,7 @@ first cases. The allowed errors are measured (docs/derivation.md, section 10).
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -20,7 +20,12 @@ from bptt_verifier.program.decisions import UntraceableError
 from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
-from bptt_verifier.program.precision import isolate_float64
+from bptt_verifier.program.precision import (
+    find_arrays,
+    forget_other_precision,
+    isolate_float64,
+    run_in_float64,
+)
 from bptt_verifier.program.torch_losses import (
     differentiate,
     follows_values,
@@ -112,8 +117,8 @@ class OwnModel(NamedTuple):
         if self.black_box is not None:
             found = self.black_box.make_case(params, point, self.seed)
         else:
-            with isolate_float64(self.loss):
-                found = make_case(self.follow(params, setting), params, number, self.loss)
+            followed = run_in_float64(self.loss, lambda: self.follow(params, setting))
+            found = make_case(followed, params, number, self.loss)
         return found._replace(label=point.label, point=point)
 
     def displaced_case(self, case: Case, number: int, distance: float) -> Case:
@@ -130,8 +135,9 @@ class OwnModel(NamedTuple):
         if self.black_box is not None:
             value, slopes, _ = self.black_box.differentiate(params)
         else:
-            with isolate_float64(self.loss):
-                _, value, slopes, _ = self.follow(params, case.point.setting)
+            setting = case.point.setting
+            followed = run_in_float64(self.loss, lambda: self.follow(params, setting))
+            value, slopes = followed.loss, followed.slopes
         values = {"loss": np.asarray(value)} | {n: np.asarray(slopes[n]) for n in params}
         known = Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
 
@@ -357,10 +363,11 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
             return numpy_code.over_jax(lambda values: loss(values, np), point)
         return lambda values: to_scalar(loss(values, jnp))
 
-    paths = Paths(scalar_at)
+    forget = partial(forget_other_precision, find_arrays(loss))
+    paths = Paths(scalar_at, forget)
     traced = attempt(wraps(loss)(lambda: paths.trace(wide)))
     if isinstance(traced, Failure) and model.in_numpy and not model.in_torch:
-        in_jax = Paths(lambda point: lambda values: to_scalar(loss(values, np)))
+        in_jax = Paths(lambda point: lambda values: to_scalar(loss(values, np)), forget)
         if not isinstance(attempt(lambda: in_jax.trace(wide)), Failure):
             paths, traced = in_jax, None  # it is written in jax.numpy
     if isinstance(traced, Failure) and model.in_numpy:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import verify_own_model
+from bptt_verifier.judge import own_model
 from bptt_verifier.judge.own_model import OwnSubject
 from bptt_verifier.judge.path import judge
 from bptt_verifier.program import precision
@@ -20,9 +21,8 @@ from bptt_verifier.program.precision import (
     is_of_library,
     use_float64,
 )
-from bptt_verifier.reference import own_cases
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.own_loss import OwnModel, prepare
+from bptt_verifier.reference.own_loss import prepare
 from bptt_verifier.reference.points import Point
 from tests.support.profiles import by_turns
 
@@ -103,41 +103,62 @@ def test_training_in_default_precision_spoils_no_verdict(name: str, run: str) ->
     assert np.array_equal(gradients(model.params)["W"], before)
 
 
-def test_after_default_precision_has_run_cases_and_diagnoses_get_data_of_float64(
+def test_after_default_precision_has_run_cases_have_the_values_of_float64_and_nothing_is_cleared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, seen = Model(), []
-
-    def spy(owner: Any, name: str) -> None:
-        original = getattr(owner, name)
-
-        def note(*args: Any, **options: Any) -> Any:
-            seen.append((name, jax.eval_shape(lambda: model.y).dtype))
-            return original(*args, **options)
-
-        monkeypatch.setattr(owner, name, note)
-
+    model = Model()
     own = prepare(model.plain, model.params, cases=2)
-    kept = jax.jit(lambda z: jnp.mean(model.y * z))  # keeps y in float32 as long as it lives
-    spy(OwnModel, "follow")
-    spy(own_cases, "gradient_and_noise")
 
     def measure(case: Case) -> Any:
         assert case.truth is not None
-        return case.truth(np.float32, ())
+        found = case.truth(np.float32, ())
+        return [*found.values.values(), *found.allowed.values()]
 
-    for use in (
-        lambda: own.make_case(Point(3)),
-        lambda: own.displaced_case(own.cases[0], 1, 1e-6),
-        lambda: measure(own.cases[1]),
-        lambda: judge(lambda p: {"W": 1.01 * model.by_numpy(p)["W"]}, OwnSubject(own), "model"),
-    ):
-        seen.clear()
+    uses: list[Callable[[], Any]] = [
+        lambda: measure(own.make_case(Point(3))),
+        lambda: measure(own.displaced_case(own.cases[0], 1, 1e-6)),
+    ]
+    expected, cleared = [use() for use in uses], list[bool]()
+    kept = jax.jit(lambda z: jnp.mean(model.y * z))  # keeps y in float32 as long as it lives
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
+    for use, values in zip(uses, expected, strict=True):
         assert kept(np.zeros(model.y.shape, np.float32)).dtype == np.float32
+        assert all(map(np.array_equal, use(), values))
         assert jax.eval_shape(lambda: model.y).dtype == np.float32
-        use()
-        assert seen
-        assert {dtype for _, dtype in seen} == {np.dtype(np.float64)}, seen
+    assert not cleared
+
+
+def test_a_diagnosis_after_default_precision_has_run_gets_data_of_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, seen = Model(), []
+    own = prepare(model.plain, model.params, cases=2)
+    original = own_model.diagnose
+
+    def note(*args: Any, **options: Any) -> Any:
+        seen.append(jax.eval_shape(lambda: model.y).dtype)
+        return original(*args, **options)
+
+    monkeypatch.setattr(own_model, "diagnose", note)
+    kept = jax.jit(lambda z: jnp.mean(model.y * z))
+    assert kept(np.zeros(model.y.shape, np.float32)).dtype == np.float32
+    judge(lambda p: {"W": 1.01 * model.by_numpy(p)["W"]}, OwnSubject(own), "model")
+    assert seen == [np.float64]
+
+
+def test_what_fails_on_data_of_another_precision_runs_again_on_those_of_float64() -> None:
+    model, dtypes = Model(), []
+    kept = jax.jit(lambda z: jnp.mean(model.y * z))
+    assert kept(np.zeros(model.y.shape, np.float32)).dtype == np.float32
+
+    def run() -> Any:
+        dtypes.append(jax.eval_shape(lambda: model.y).dtype)
+        if dtypes[-1] != np.float64:
+            raise TypeError("lax.mul requires arguments to have the same dtypes")
+        return "done"
+
+    assert precision.run_in_float64(model.plain, run) == "done"
+    assert dtypes == [np.float32, np.float64]
 
 
 def test_a_wrong_gradient_in_default_precision_is_diagnosed_in_the_submissions_precision() -> None:
