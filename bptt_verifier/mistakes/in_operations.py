@@ -36,6 +36,7 @@ from bptt_verifier.mistakes.in_factors import (
 )
 from bptt_verifier.mistakes.in_leaks import list_leak_mistakes
 from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
+from bptt_verifier.mistakes.in_negated_slopes import list_negated_arguments
 from bptt_verifier.mistakes.in_normalisations import list_wrong_normalisations
 from bptt_verifier.mistakes.in_order import list_added_gradients, list_sweeps_in_order
 from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
@@ -145,6 +146,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_state_slopes(known, activations)
     yield from list_carried_state_slopes(known, activations)
     yield from list_shifted_slopes(known, activations)
+    yield from list_negated_arguments(known, activations)
     yield from list_use_slopes(known, activations)
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)

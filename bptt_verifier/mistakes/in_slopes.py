@@ -442,6 +442,12 @@ def slope_of_other(
     return slope_of(known, others[activation.end], values)[0]
 
 
+def list_passing(known: Structure, number: int) -> list[int]:
+    """List the operands that an operation at the end of an activation passes cotangents back to."""
+    condition = known.program.operations[number].name == "select_n"
+    return [operand for operand in known.active(number) if operand or not condition]
+
+
 def replace_slopes(
     known: Structure,
     activations: Sequence[Activation],
@@ -455,7 +461,7 @@ def replace_slopes(
             slope = find_slope(known, activation, values)
         if np.shape(slope) not in ((), known.program.operations[activation.end].shapes[0]):
             return {}  # of a sequence of another length
-        first, *others = known.active(activation.end)
+        first, *others = list_passing(known, activation.end)
         sent = ((activation.start, slope),)
         changes[activation.end, first] = Change(first, after=0.0, send=sent)
         for operand in others:

@@ -46,7 +46,7 @@ def list_state_slopes(
             names = (f"`{name}`" for place in places if (name := find_target(place)))
             state = next(names, quote_expression(known, number))
             y = name_result(known, each[0])
-            ways = [("", [*slots])]
+            ways: list[tuple[str, list[int | None]]] = [("", [*slots])]
             ways += [(" of the step before", found) for found in list_earlier(known, each, slots)]
             for which, shifted in ways:
                 said = f"your gradient uses {KNOWN[kind].text.format('s')}, of the state{which}"

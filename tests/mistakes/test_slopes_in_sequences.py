@@ -115,7 +115,7 @@ LEAKY = leaky_loss, leaky_gradients, ones(theta=(H * D + H * H,))
 COLUMNS = columns_loss, columns_gradients, ones(U=(H, D), W=(H, H), b=(H,))
 ROWS = rows_loss, rows_gradients, ones(U=(D, H), W=(H, H), V=(H, 2))
 MODELS = {"leaky": LEAKY, "columns": COLUMNS, "rows": ROWS}
-PLANTED = {
+PLANTED: dict[str, tuple[Any, ...]] = {
     "leaky, before": (LEAKY, ("h[t + 1] > 0", "h[t] > 0")),
     "columns, before": (COLUMNS, ("(1 - h[t + 1] ** 2)", "(1 - h[t] ** 2)")),
     "columns, carried, before": (
