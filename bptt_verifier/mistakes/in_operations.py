@@ -36,6 +36,7 @@ from bptt_verifier.mistakes.in_factors import (
 )
 from bptt_verifier.mistakes.in_leaks import list_leak_mistakes
 from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
+from bptt_verifier.mistakes.in_maxima import list_maximum_mistakes
 from bptt_verifier.mistakes.in_negated_slopes import list_negated_arguments
 from bptt_verifier.mistakes.in_normalisations import list_wrong_normalisations
 from bptt_verifier.mistakes.in_order import list_added_gradients, list_sweeps_in_order
@@ -131,6 +132,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List the less common mistakes in one operation, and those in all of the loss."""
     yield from list_epsilon_mistakes(known)
     yield from list_wrong_normalisations(known)
+    yield from list_maximum_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)
