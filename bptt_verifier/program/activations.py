@@ -41,7 +41,7 @@ def is_elementwise(known: Structure, number: int) -> bool:
     equation, constants = known.program.operations[number], known.program.constants
     given = [constants[slot] for slot in equation.inputs if slot in constants]
     if equation.name == "select_n":  # the zeros of where(a > 0, a, 0) may be an array
-        return all(value.size == 1 or not np.ptp(value) for value in given)
+        return all((value == np.ravel(value)[:1]).all() for value in given)
     smooth = equation.name in {*UNARY, *FURTHER, *BINARY, "integer_pow"}
     return (smooth or equation.name in COMPARISONS) and all(value.size == 1 for value in given)
 

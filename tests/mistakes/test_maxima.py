@@ -115,7 +115,7 @@ MODELS: dict[str, Any] = {
 MISSING = "activation-derivative-missing"
 OTHER = "activation-derivative-of-another-function"
 WHERE = 'np.where(where == t, dy * p["v"], 0)'
-PLANTED = {
+PLANTED: dict[str, tuple[Any, ...]] = {
     "pooled, every step": ("pooled", MISSING, (WHERE, 'dy * p["v"]')),
     "pooled, as a mean": ("pooled", OTHER, (WHERE, 'dy * p["v"] / T')),
     "pooled, the last step": ("pooled", OTHER, (WHERE, '(t == T - 1) * dy * p["v"]')),
