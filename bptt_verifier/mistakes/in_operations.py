@@ -24,6 +24,7 @@ from bptt_verifier.mistakes.in_conjugates import (
     list_conjugate_mistakes,
     list_single_conjugate_mistakes,
 )
+from bptt_verifier.mistakes.in_counts import list_count_mistakes
 from bptt_verifier.mistakes.in_factors import (
     list_extra_factors,
     list_factor_mistakes,
@@ -133,6 +134,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_epsilon_mistakes(known)
     yield from list_wrong_normalisations(known)
     yield from list_maximum_mistakes(known)
+    yield from list_count_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)

@@ -82,6 +82,10 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
             yield from list_wrong_sums(known, group, axes)
             yield from list_fixed_sums(known, group)
         elif is_log_softmax(known, group[0]):
+            said = "the sum in the denominator of the softmax is differentiated as if it were"
+            said += " constant, so the gradient of the scores lacks its term with p"
+            found = scale_edges("softmax-denominator", said, [(k, 1) for k in group], 0.0)
+            yield found._replace(family=("log denominator",))
             yield from list_fixed_sums(known, group)
         elif equation.name == "exp":
             sums = [
@@ -172,8 +176,10 @@ def list_fixed_sums(known: Structure, group: Sequence[int]) -> Iterator[Operatio
     right = "g − p Σ g of log p" if of_log else "p (g − Σ p g) of the softmax p"
     for number in list_weights(known):
         sign = "−" if number < 0 else ""
-        said = f"your gradient has {sign}{abs(number):.6g} in the place of the sum in the derivative {right},"
-        said += f" as if the counts of each row added up to {abs(number):.6g}"
+        said = (
+            f"your gradient has {sign}{abs(number):.6g} in the place of the sum in the derivative"
+        )
+        said += f" {right}, as if the counts of each row added up to {abs(number):.6g}"
         changes = partial(fix_log_sum if of_log else fix_sum, known, group, number)
         family = "fixed sum", number, of_log
         yield OperationMistake("softmax-denominator", said, group[0], changes, {}, family)
