@@ -33,8 +33,9 @@ def list_count_mistakes(known: Structure) -> Iterator[OperationMistake]:
         for operand in known.active(*group) if name in SIGNS else ():
             own = shape_of(known, operations[group[0]].inputs[operand])
             axes = find_repeated_axes(own, shape)
-            sums = [find_sum(known, number, axes) for number in group] if axes else []
-            if not sums or None in sums:
+            found = [find_sum(known, number, axes) for number in group] if axes else []
+            sums = [slot for slot in found if slot is not None]
+            if not sums or len(sums) < len(group):
                 continue
             value = name_operand(known, group[-1], operand)
             said = f"{value} gets the gradient of one of the terms that contain it, where the sum"

@@ -35,6 +35,7 @@ from bptt_verifier.mistakes.in_factors import (
     list_path_factors,
     list_twice_carried,
 )
+from bptt_verifier.mistakes.in_labels import list_label_mistakes
 from bptt_verifier.mistakes.in_leaks import list_leak_mistakes
 from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
 from bptt_verifier.mistakes.in_maxima import list_maximum_mistakes
@@ -135,6 +136,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_wrong_normalisations(known)
     yield from list_maximum_mistakes(known)
     yield from list_count_mistakes(known)
+    yield from list_label_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)
