@@ -47,6 +47,7 @@ from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
     list_normalisation_mistakes,
 )
+from bptt_verifier.mistakes.in_posteriors import list_posterior_mistakes
 from bptt_verifier.mistakes.in_products import list_product_mistakes, replace_other_operand
 from bptt_verifier.mistakes.in_sequences import list_reset_mistakes
 from bptt_verifier.mistakes.in_slopes import (
@@ -137,6 +138,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_maximum_mistakes(known)
     yield from list_count_mistakes(known)
     yield from list_label_mistakes(known)
+    yield from list_posterior_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)

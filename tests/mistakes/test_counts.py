@@ -6,49 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.chain_derivations import hmm_gradients, hmm_loss, softmax
 from tests.support.diagnosis import diagnose_numbers, plant
 
 rng = np.random.default_rng(8)
-OBSERVED = [[0, 2, 1, 1, 3], [3, 0, 2]]
 POINTS, CENTRES = rng.normal(size=(7, 2)), rng.normal(size=(3, 2))
 LETTERS = [0, 1, 1, 3, 2, 1, 0, 0, 2]
-
-
-def softmax(z: Any, xp: Any) -> Any:
-    e = xp.exp(z - xp.max(z, axis=-1, keepdims=True))
-    return e / xp.sum(e, axis=-1, keepdims=True)
-
-
-# A hidden Markov model with scaled probabilities, the transitions and emissions in logits.
-
-
-def hmm_run(A: Any, B: Any, y: Any, xp: Any) -> Any:
-    alpha, scales = [], []
-    for t, k in enumerate(y):
-        a = (alpha[-1] @ A if t else xp.ones(3) / 3) * B[:, k]
-        scales.append(xp.sum(a))
-        alpha.append(a / scales[-1])
-    return alpha, scales
-
-
-def hmm_loss(p: Any, xp: Any) -> Any:
-    A, B = softmax(p["A"], xp), softmax(p["B"], xp)
-    total = sum(sum(map(xp.log, hmm_run(A, B, y, xp)[1])) for y in OBSERVED)
-    return -total
-
-
-def hmm_gradients(p: Any) -> Any:
-    A, B = softmax(p["A"], np), softmax(p["B"], np)
-    nA, nB = np.zeros((3, 3)), np.zeros((3, 4))
-    for y in OBSERVED:
-        alpha, scales = hmm_run(A, B, y, np)
-        beta = np.ones(3)
-        for t in reversed(range(len(y))):
-            nB[:, y[t]] += alpha[t] * beta
-            if t:
-                nA += A * np.outer(alpha[t - 1], B[:, y[t]] * beta) / scales[t]
-                beta = A @ (B[:, y[t]] * beta) / scales[t]
-    return {"A": -(nA - nA.sum(1, keepdims=True) * A), "B": -(nB - nB.sum(1, keepdims=True) * B)}
 
 
 # The weights of a mixture, averaged over the points.

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.crf_derivations import MODELS
+from tests.support.chain_derivations import MODELS
 from tests.support.diagnosis import diagnose_numbers, plant
 
 PLANTED: dict[str, tuple[str, str, tuple[str, str]]] = {

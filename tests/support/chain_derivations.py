@@ -1,4 +1,4 @@
-"""Linear-chain models with their derivations: conditional random fields, and counted pairs."""
+"""Chains of labels with their derivations: random fields, counted pairs, a hidden Markov model."""
 
 from itertools import pairwise
 from typing import Any
@@ -11,6 +11,7 @@ SENTENCES = [
     (rng.normal(size=(T, D)), y)
     for T, y in ((4, [2, 0, 0, 1]), (3, [0, 1, 2]), (5, [2, 1, 2, 0, 0]))
 ]
+OBSERVED = [[0, 2, 1, 1, 3], [3, 0, 2]]
 LETTERS = [0, 1, 1, 3, 2, 1, 0, 0, 2]
 ONE = SENTENCES[2]
 
@@ -127,6 +128,43 @@ def pairs_gradients(p: Any) -> Any:
     return {"S": counts.sum(axis=1, keepdims=True) * P - counts, "f": f / f.sum() - first}
 
 
+def softmax(z: Any, xp: Any) -> Any:
+    e = xp.exp(z - xp.max(z, axis=-1, keepdims=True))
+    return e / xp.sum(e, axis=-1, keepdims=True)
+
+
+# A hidden Markov model with scaled probabilities, the transitions and emissions in logits.
+
+
+def hmm_run(A: Any, B: Any, y: Any, xp: Any) -> Any:
+    alpha, scales = [], []
+    for t, k in enumerate(y):
+        a = (alpha[-1] @ A if t else xp.ones(3) / 3) * B[:, k]
+        scales.append(xp.sum(a))
+        alpha.append(a / scales[-1])
+    return alpha, scales
+
+
+def hmm_loss(p: Any, xp: Any) -> Any:
+    A, B = softmax(p["A"], xp), softmax(p["B"], xp)
+    total = sum(sum(map(xp.log, hmm_run(A, B, y, xp)[1])) for y in OBSERVED)
+    return -total
+
+
+def hmm_gradients(p: Any) -> Any:
+    A, B = softmax(p["A"], np), softmax(p["B"], np)
+    nA, nB = np.zeros((3, 3)), np.zeros((3, 4))
+    for y in OBSERVED:
+        alpha, scales = hmm_run(A, B, y, np)
+        beta = np.ones(3)
+        for t in reversed(range(len(y))):
+            nB[:, y[t]] += alpha[t] * beta
+            if t:
+                nA += A * np.outer(alpha[t - 1], B[:, y[t]] * beta) / scales[t]
+                beta = A @ (B[:, y[t]] * beta) / scales[t]
+    return {"A": -(nA - nA.sum(1, keepdims=True) * A), "B": -(nB - nB.sum(1, keepdims=True) * B)}
+
+
 def ones(**shapes: tuple[int, ...]) -> dict[str, Any]:
     return {name: np.ones(shape) for name, shape in shapes.items()}
 
@@ -135,5 +173,6 @@ CRF = ones(W=(D, K), trans=(K, K), start=(K,), end=(K,))
 MODELS: dict[str, Any] = {
     "sentences": (crf_loss, crf_gradients, CRF),
     "single": (single_loss, single_gradients, ones(W=(D, K), trans=(K, K), start=(K,))),
+    "hidden": (hmm_loss, hmm_gradients, ones(A=(3, 3), B=(3, 4))),
     "pairs": (pairs_loss, pairs_gradients, ones(S=(4, 4), f=(4,))),
 }
