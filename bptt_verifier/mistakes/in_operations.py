@@ -25,6 +25,7 @@ from bptt_verifier.mistakes.in_conjugates import (
     list_single_conjugate_mistakes,
 )
 from bptt_verifier.mistakes.in_counts import list_count_mistakes
+from bptt_verifier.mistakes.in_ends import list_end_mistakes
 from bptt_verifier.mistakes.in_factors import (
     list_extra_factors,
     list_factor_mistakes,
@@ -139,6 +140,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_count_mistakes(known)
     yield from list_label_mistakes(known)
     yield from list_posterior_mistakes(known)
+    yield from list_end_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)
