@@ -277,8 +277,8 @@ SCALES = [
     ),
     Explanation(
         "factor-missing",
-        "A factor of a product, a mask or the divisor of a mean is left out of the derivative, or a "
-        "term of the exponent in the posterior probability of a pair of states.",
+        "A factor of a product, a mask or the divisor of a mean is left out of the derivative, or "
+        "a term of the exponent in the posterior probability of a pair of states.",
         'dh = (p["V"].T @ dz) * mask / KEPT',
         'dh = (p["V"].T @ dz) / KEPT',
         "catalogue/dropout.py",
