@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.operations import BINARY, UNARY, evaluate
+from bptt_verifier.program.rounding import is_inexact
 from bptt_verifier.program.structure import Structure, shape_of
 
 LONGEST = 14  # operations of one activation, at most: a softplus may be eight of them
@@ -40,10 +41,14 @@ def is_elementwise(known: Structure, number: int) -> bool:
     """Tell whether an operation is a function of each entry, the same for all entries."""
     equation, constants = known.program.operations[number], known.program.constants
     given = [constants[slot] for slot in equation.inputs if slot in constants]
+    if equation.name in COMPARISONS:
+        return all(value.size == 1 for value in given)
+    if not is_inexact(equation.dtypes[0]):  # indices
+        return False
     if equation.name == "select_n":  # the zeros of where(a > 0, a, 0) may be an array
         return all((value == np.ravel(value)[:1]).all() for value in given)
     smooth = equation.name in {*UNARY, *FURTHER, *BINARY, "integer_pow"}
-    return (smooth or equation.name in COMPARISONS) and all(value.size == 1 for value in given)
+    return smooth and all(value.size == 1 for value in given)
 
 
 def is_guard(known: Structure, number: int) -> bool:

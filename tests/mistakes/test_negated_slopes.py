@@ -156,3 +156,17 @@ def test_a_softplus_that_numpy_has_as_one_function_is_one_activation() -> None:
 def test_a_slope_that_a_sign_at_most_changes_is_no_other_mistake(function: str) -> None:
     known, each = trace_activation(lambda x, xp: getattr(xp, function)(x))
     assert [*list_negated_arguments(known, [each])] == []
+
+
+def test_indices_that_are_computed_are_no_activations() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.exp(p["x"])[xp.argmax(p["x"]) - 1] * p["x"])
+
+    with use_float64():
+        known = structure(trace(loss, ones(x=(4,))))
+    names = [each.name for each in known.program.operations]
+    found = [
+        one for group in known.groups for each in find_activations(known, group) for one in each
+    ]
+    assert "select_n" in names
+    assert {known.program.operations[one.end].name for one in found} <= {"exp", "mul"}
