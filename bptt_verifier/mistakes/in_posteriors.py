@@ -17,11 +17,11 @@ from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake,
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure, find_starts
 
-COLUMNS = 8  # values of a step that are tried, at most
+VALUES = 8  # values of a step that are tried, at most
 BESIDE = ((-1, "before"), (1, "after"))
 
 
-class Column(NamedTuple):
+class StepFactor(NamedTuple):
     """A value of every step by its slot, in words, and the axes that it is a sum over.
 
     The factor of a sum s is 1 / s. Without axes the value is the logarithm of its factor.
@@ -40,7 +40,7 @@ def list_posterior_mistakes(known: Structure) -> Iterator[OperationMistake]:
     terms, scales = list_terms(known, in_time), list_scales(known, in_time)
     for group in in_time:
         name = known.program.operations[group[-1]].name
-        columns: list[Column] = []
+        columns: list[StepFactor] = []
         if name in {"add", "sub"} and terms and is_exponent(known, group[-1]):
             columns = terms
         elif name in {"dot_general", "mul"}:
@@ -48,12 +48,12 @@ def list_posterior_mistakes(known: Structure) -> Iterator[OperationMistake]:
         # One operand of a forward recursion is what the step before added or divided last.
         columns = [each for each in columns if find_before(known, group[-1], each) is not None]
         for operand in known.active(*group) if columns else ():
-            for column in columns[:COLUMNS]:
+            for column in columns[:VALUES]:
                 yield from list_wrong_factors(known, group, operand, column)
 
 
 def list_wrong_factors(
-    known: Structure, group: Sequence[int], operand: int, column: Column
+    known: Structure, group: Sequence[int], operand: int, column: StepFactor
 ) -> Iterator[OperationMistake]:
     """List mistakes in the factor of a column, in what an operand gets at every step."""
     whose, what = name_operand(known, group[-1], operand), column.words
@@ -77,7 +77,7 @@ def scale_steps(
     known: Structure,
     group: Sequence[int],
     operand: int,
-    column: Column,
+    column: StepFactor,
     power: int,
     by: int,
     values: Values,
@@ -109,7 +109,7 @@ def scale_steps(
     return changes
 
 
-def find_before(known: Structure, number: int, column: Column) -> int | None:
+def find_before(known: Structure, number: int, column: StepFactor) -> int | None:
     """Find the value of a column at the step before, where an operand of this step is computed.
 
     The first step of a sequence is often computed in a line of its own, whose terms may be in
@@ -139,7 +139,7 @@ def find_array(known: Structure, slot: int | None) -> int | None:
     return slot
 
 
-def read_factor(value: Any, column: Column) -> Any:
+def read_factor(value: Any, column: StepFactor) -> Any:
     """Compute the factor that a value stands for."""
     return 1 / np.expand_dims(value, column.axes) if column.axes else np.exp(value)
 
@@ -178,9 +178,9 @@ def follow(known: Structure, border: Sequence[int], name: str) -> int | None:
     return None
 
 
-def list_terms(known: Structure, in_time: Sequence[Sequence[int]]) -> list[Column]:
+def list_terms(known: Structure, in_time: Sequence[Sequence[int]]) -> list[StepFactor]:
     """List the values that are added to the logarithms of sums, at every step."""
-    operations, found = known.program.operations, dict[tuple[int, ...], Column]()
+    operations, found = known.program.operations, dict[tuple[int, ...], StepFactor]()
     for group in in_time:
         if operations[group[-1]].name != "add":
             continue
@@ -193,16 +193,16 @@ def list_terms(known: Structure, in_time: Sequence[Sequence[int]]) -> list[Colum
             if beside and not shifted and len({*own}) > 1:
                 by_step = {known.step[n]: slot for n, slot in zip(group, own, strict=True)}
                 words = name_operand(known, group[-1], operand)
-                found[tuple(own)] = Column(by_step, words, operand)
+                found[tuple(own)] = StepFactor(by_step, words, operand)
     return [*found.values()]
 
 
-def list_scales(known: Structure, in_time: Sequence[Sequence[int]]) -> list[Column]:
+def list_scales(known: Structure, in_time: Sequence[Sequence[int]]) -> list[StepFactor]:
     """List the sums by which the steps divide, as a scaled forward recursion does.
 
     The last quotient of a sequence may be unused, and its sum is not: the loss is of the sums.
     """
-    operations, found = known.program.operations, dict[int, Column]()
+    operations, found = known.program.operations, dict[int, StepFactor]()
     for number in [group[-1] for group in known.groups if operations[group[-1]].name == "div"]:
         below = ancestors(known, operations[number].inputs[1], AROUND)
         for source in producers(known, below, "reduce_sum"):
@@ -211,5 +211,5 @@ def list_scales(known: Structure, in_time: Sequence[Sequence[int]]) -> list[Colu
                 by_step = {known.step[n]: operations[n].outputs[0] for n in group}
                 axes = tuple(operations[source].params["axes"])
                 words = name_operand(known, number, 1)
-                found[group[0]] = Column(by_step, words, 1, axes)
+                found[group[0]] = StepFactor(by_step, words, 1, axes)
     return [*found.values()]
