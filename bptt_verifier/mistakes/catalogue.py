@@ -152,7 +152,8 @@ ACTIVATIONS = [
     ),
     Explanation(
         "activation-derivative-of-another-function",
-        "The derivative is that of a sigmoid where the function is a tanh, or the other way round.",
+        "The derivative is that of a sigmoid where the function is a tanh, or the other way round, "
+        "or is taken at −a. A maximum may pass its gradient on to another entry than it takes.",
         "da = dh * (1 - h[t] ** 2)",
         "da = dh * h[t] * (1 - h[t])",
         EVERY,
@@ -204,7 +205,8 @@ SUMS = [
     Explanation(
         "sum-part-missing",
         "A parameter that is used at several indices of an axis, such as a scale of every row, "
-        "gets the gradient of the first or the last of them instead of the sum.",
+        "gets the gradient of the first or the last of them instead of the sum. Or a sum of terms, "
+        "such as the margins of a loss or the end states of CTC, passes back that of some alone.",
         remedy="Sum over every axis along which the parameter is repeated.",
     ),
     Explanation(
@@ -275,7 +277,8 @@ SCALES = [
     ),
     Explanation(
         "factor-missing",
-        "A factor of a product, a mask or the divisor of a mean is left out of the derivative.",
+        "A factor of a product, a mask or the divisor of a mean is left out of the derivative, or "
+        "a term of the exponent in the posterior probability of a pair of states.",
         'dh = (p["V"].T @ dz) * mask / KEPT',
         'dh = (p["V"].T @ dz) / KEPT',
         "catalogue/dropout.py",
@@ -325,7 +328,7 @@ RETURNED = [
     ),
     Explanation(
         "transposed-gradient",
-        "The gradient of a matrix is transposed.",
+        "The gradient of a matrix is transposed, or the part of it that a lookup gets.",
         "return dU, dW, dV",
         "return dU, dW.T, dV",
         LAST,
@@ -365,7 +368,8 @@ EXPRESSIONS = [
     ),
     Explanation(
         "softmax-denominator",
-        "Nothing is passed back through the sum in the denominator of a softmax, or another sum.",
+        "Nothing is passed back through the sum in the denominator of a softmax, or another sum: "
+        "counts n of p have the gradient n − p Σ n, and n − p only where they add up to 1.",
         "ds = q * (dq - q @ dq)",
         "ds = q * dq",
         "catalogue/attention.py",

@@ -24,6 +24,8 @@ from bptt_verifier.mistakes.in_conjugates import (
     list_conjugate_mistakes,
     list_single_conjugate_mistakes,
 )
+from bptt_verifier.mistakes.in_counts import list_count_mistakes
+from bptt_verifier.mistakes.in_ends import list_end_mistakes
 from bptt_verifier.mistakes.in_factors import (
     list_extra_factors,
     list_factor_mistakes,
@@ -34,8 +36,11 @@ from bptt_verifier.mistakes.in_factors import (
     list_path_factors,
     list_twice_carried,
 )
+from bptt_verifier.mistakes.in_labels import list_label_mistakes
 from bptt_verifier.mistakes.in_leaks import list_leak_mistakes
 from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
+from bptt_verifier.mistakes.in_maxima import list_maximum_mistakes
+from bptt_verifier.mistakes.in_negated_slopes import list_negated_arguments
 from bptt_verifier.mistakes.in_normalisations import list_wrong_normalisations
 from bptt_verifier.mistakes.in_order import list_added_gradients, list_sweeps_in_order
 from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
@@ -43,6 +48,7 @@ from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
     list_normalisation_mistakes,
 )
+from bptt_verifier.mistakes.in_posteriors import list_posterior_mistakes
 from bptt_verifier.mistakes.in_products import list_product_mistakes, replace_other_operand
 from bptt_verifier.mistakes.in_sequences import list_reset_mistakes
 from bptt_verifier.mistakes.in_slopes import (
@@ -130,6 +136,11 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List the less common mistakes in one operation, and those in all of the loss."""
     yield from list_epsilon_mistakes(known)
     yield from list_wrong_normalisations(known)
+    yield from list_maximum_mistakes(known)
+    yield from list_count_mistakes(known)
+    yield from list_label_mistakes(known)
+    yield from list_posterior_mistakes(known)
+    yield from list_end_mistakes(known)
     yield from list_head_mistakes(known)
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)
@@ -145,6 +156,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_state_slopes(known, activations)
     yield from list_carried_state_slopes(known, activations)
     yield from list_shifted_slopes(known, activations)
+    yield from list_negated_arguments(known, activations)
     yield from list_use_slopes(known, activations)
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)

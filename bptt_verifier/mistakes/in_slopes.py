@@ -31,7 +31,7 @@ from bptt_verifier.program.activations import (
     slope_of,
 )
 from bptt_verifier.program.backward import Change
-from bptt_verifier.program.structure import Structure, following, shape_of
+from bptt_verifier.program.structure import Structure, find_starts, following, shape_of
 
 NEAR = 1e-5  # distance of two points whose difference tells slopes apart
 
@@ -44,13 +44,9 @@ def list_shifted_slopes(
     """List activations whose slope is that of the step before or after, or of another function."""
     for each in activations:
         what = name_activation(known, each[0])
-        if len(each) > 1:
-            for by, which in ((-1, "previous"), (1, "next")):
-                others = {
-                    one.end: each[k + by] if 0 <= k + by < len(each) else None
-                    for k, one in enumerate(each)
-                }
-                said = f"the derivative of {what} is that of the {which} step"
+        for by, which in ((-1, "previous"), (1, "next")) if len(each) > 1 else ():
+            said = f"the derivative of {what} is that of the {which} step"
+            for others in list_neighbours(known, each, by):
                 for at_end in (slope_below_zero, right_slope, *find_end_slopes(known, each, by)):
                     of_step = partial(slope_at_step, others, at_end)
                     changes = partial(replace_slopes, known, each, of_step)
@@ -89,6 +85,27 @@ def list_shifted_slopes(
             at_result = partial(evaluate_at_result, slope)
             changes = partial(replace_slopes, known, each, at_result)
             yield OperationMistake(name, said, each[0].end, changes, {}, (name, kind, words))
+
+
+def list_neighbours(
+    known: Structure, each: Sequence[Activation], by: int
+) -> list[dict[int, Activation | None]]:
+    """List which activation each has beside it, by its last operation; None beyond the ends.
+
+    The steps of several sequences follow one another in a loss, and each sequence has its own ends.
+    Where the sequences are not surely known, all steps are taken for one sequence as well.
+    """
+    starts = {*find_starts(known)} if all(one.end in known.step for one in each) else set[int]()
+    found = list[dict[int, Activation | None]]()
+    for ends in (starts, set[int]()):
+        others = dict[int, Activation | None]()
+        for k, one in enumerate(each):
+            inside = 0 <= k + by < len(each)
+            later = each[max(k, k + by)] if inside else one
+            apart = not inside or known.step.get(later.end, -1) in ends
+            others[one.end] = None if apart else each[k + by]
+        found += [others] if others not in found else []
+    return found
 
 
 def list_partial_arguments(
@@ -425,6 +442,12 @@ def slope_of_other(
     return slope_of(known, others[activation.end], values)[0]
 
 
+def list_passing(known: Structure, number: int) -> list[int]:
+    """List the operands that an operation at the end of an activation passes cotangents back to."""
+    condition = known.program.operations[number].name == "select_n"
+    return [operand for operand in known.active(number) if operand or not condition]
+
+
 def replace_slopes(
     known: Structure,
     activations: Sequence[Activation],
@@ -438,7 +461,7 @@ def replace_slopes(
             slope = find_slope(known, activation, values)
         if np.shape(slope) not in ((), known.program.operations[activation.end].shapes[0]):
             return {}  # of a sequence of another length
-        first, *others = known.active(activation.end)
+        first, *others = list_passing(known, activation.end)
         sent = ((activation.start, slope),)
         changes[activation.end, first] = Change(first, after=0.0, send=sent)
         for operand in others:

@@ -15,7 +15,7 @@ from bptt_verifier.mistakes.expressions import (
     recognise,
 )
 from bptt_verifier.mistakes.in_order import find_states
-from bptt_verifier.mistakes.in_slopes import replace_slopes, slope_below_zero
+from bptt_verifier.mistakes.in_slopes import list_neighbours, replace_slopes, slope_below_zero
 from bptt_verifier.mistakes.known_activations import KNOWN, Formula
 from bptt_verifier.mistakes.operation_mistakes import Changes, Edge, OperationMistake, Values
 from bptt_verifier.program.activations import Activation, name_operations, slope_of
@@ -46,7 +46,9 @@ def list_state_slopes(
             names = (f"`{name}`" for place in places if (name := find_target(place)))
             state = next(names, quote_expression(known, number))
             y = name_result(known, each[0])
-            for which, shifted in (("", slots), (" of the step before", (None, *slots[:-1]))):
+            ways: list[tuple[str, list[int | None]]] = [("", [*slots])]
+            ways += [(" of the step before", found) for found in list_earlier(known, each, slots)]
+            for which, shifted in ways:
                 said = f"your gradient uses {KNOWN[kind].text.format('s')}, of the state{which}"
                 said += f" s, {state}, where the derivative of {kind} is"
                 said += f" {KNOWN[kind].text.format(y)}, of its own result"
@@ -55,6 +57,17 @@ def list_state_slopes(
                 changes = partial(replace_slopes, known, each, at_state)
                 family = "state slope", kind, which
                 yield OperationMistake("wrong-operand", said, each[0].end, changes, {}, family)
+
+
+def list_earlier(
+    known: Structure, each: Sequence[Activation], slots: Sequence[int]
+) -> list[list[int | None]]:
+    """List the state of the step before each activation; None where a sequence begins."""
+    slot_of = {one.end: slot for one, slot in zip(each, slots, strict=True)}
+    return [
+        [None if other is None else slot_of[other.end] for other in others.values()]
+        for others in list_neighbours(known, each, -1)
+    ]
 
 
 def slope_of_state(
@@ -100,17 +113,18 @@ def list_carried_state_slopes(
         for by, which in ((-1, "before"), (1, "after")) if by_edge else ():
             said = f"the derivative of {name_activation(known, each[0])} in the gradient that comes"
             said += f" back from the next step is that of the step {which}"
-            changes = partial(shift_carried_slopes, known, each, by_edge, by)
             name = "hidden-state-off-by-one"
             role = name, "carried", by, name_operations(known, each[0])
-            yield OperationMistake(name, said, each[0].end, changes, {}, role)
+            for others in list_neighbours(known, each, by):
+                changes = partial(shift_carried_slopes, known, each, by_edge, others)
+                yield OperationMistake(name, said, each[0].end, changes, {}, role)
 
 
 def shift_carried_slopes(
     known: Structure,
     each: Sequence[Activation],
     by_edge: Mapping[Edge, int],
-    by: int,
+    others: Mapping[int, Activation | None],
     values: Values,
 ) -> Changes:
     """Divide what is carried back by the slope there, and multiply by that of another step.
@@ -121,11 +135,11 @@ def shift_carried_slopes(
     for (number, operand), k in by_edge.items():
         with np.errstate(all="ignore"):
             own = slope_of(known, each[k], values)[0]
-            inside = 0 <= k + by < len(each)
+            beside = others[each[k].end]
             other = (
-                slope_of(known, each[k + by], values)[0]
-                if inside
-                else slope_below_zero(known, each[k], values)
+                slope_below_zero(known, each[k], values)
+                if beside is None
+                else slope_of(known, beside, values)[0]
             )
             if other.shape != own.shape:
                 return {}

@@ -14,6 +14,7 @@ from bptt_verifier.mistakes.expressions import name_activation, quote_expression
 from bptt_verifier.mistakes.in_slopes import (
     FindSlope,
     evaluate_at_result,
+    list_neighbours,
     right_slope,
     slope_at_result,
     slope_at_step,
@@ -79,13 +80,11 @@ def list_slopes(
         slope_at_result,
     )
     for by, which in ((-1, "previous"), (1, "next")) if len(each) > 1 else ():
-        others = {
-            one.end: each[k + by] if 0 <= k + by < len(each) else None for k, one in enumerate(each)
-        }
         # Of two steps, nothing would be left but a path that is cut.
         for at_end in (right_slope, lambda *given: 0.0)[: len(each) - 1]:
-            of_step = partial(slope_at_step, others, at_end)
-            yield "hidden-state-off-by-one", f"is that of the {which} step", of_step
+            for others in list_neighbours(known, each, by):
+                of_step = partial(slope_at_step, others, at_end)
+                yield "hidden-state-off-by-one", f"is that of the {which} step", of_step
     kind = recognise(known, each[0])
     for other, found in KNOWN.items() if kind is not None else ():
         if other != kind:

@@ -9,6 +9,7 @@ from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
 from bptt_verifier.mistakes.in_conjugates import list_conjugate_mistakes
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake
 from bptt_verifier.mistakes.own_models import OwnHypotheses, Record
+from bptt_verifier.mistakes.parts import describe_parts
 from bptt_verifier.mistakes.places import list_places, measure_adjoints
 from bptt_verifier.mistakes.search import explain, select_explaining, try_mistakes
 from bptt_verifier.mistakes.single_gradients import GENERIC, join_symbols
@@ -46,7 +47,12 @@ def diagnose(
         for (one,) in select_explaining(known, evidence, made):
             return (known.describe(one),)
     found = explain(known, evidence)
-    return tuple(map(known.add_line, found)) or describe_unknown(known, evidence)
+    if not found:
+        return describe_unknown(known, evidence)
+    first, *others = map(known.add_line, found)
+    parts = describe_parts(known.structure, evidence, try_mistakes(known, evidence, ()).wrong)
+    said = " ".join(filter(None, [first.explanation, parts]))
+    return first._replace(explanation=said), *others
 
 
 def find_single_mistake(
@@ -158,7 +164,8 @@ def describe_unknown(known: OwnHypotheses, evidence: Sequence[Evidence]) -> tupl
         what, count = first.what, len(known.failures)
         said += f"; {count} of the mistakes cannot be computed in this model, the first for {what}"
     part = find_partial_explanation(known, evidence, wrong)
-    places = [*filter(None, [part]), *list_places(known.structure, evidence, wrong)]
+    parts = describe_parts(known.structure, evidence, wrong)
+    places = [*filter(None, [part, parts]), *list_places(known.structure, evidence, wrong)]
     details = {"gradients": wrong, "pairs": [tried, total], "places": places}
     return (Mistake("unknown", " ".join([f"{said}.", *places]), details),)
 

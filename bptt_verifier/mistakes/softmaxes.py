@@ -21,6 +21,8 @@ from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.structure import Structure, structure
 from bptt_verifier.program.trace import Program
 
+WEIGHTS = 3  # weights of a count in the loss that are tried, at most
+
 
 def detach_shifts(program: Program, evidence: Sequence[Evidence]) -> Program:
     """Make constants of the largest scores that are subtracted from scores.
@@ -78,6 +80,13 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
             axes = tuple(operations[sums[0]].params["axes"])
             yield from list_unweighted_sums(known, group, axes)
             yield from list_wrong_sums(known, group, axes)
+            yield from list_fixed_sums(known, group)
+        elif is_log_softmax(known, group[0]):
+            said = "the sum in the denominator of the softmax is differentiated as if it were"
+            said += " constant, so the gradient of the scores lacks its term with p"
+            found = scale_edges("softmax-denominator", said, [(k, 1) for k in group], 0.0)
+            yield found._replace(family=("log denominator",))
+            yield from list_fixed_sums(known, group)
         elif equation.name == "exp":
             sums = [
                 user
@@ -91,6 +100,19 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 name = "activation-derivative-twice"
                 yield OperationMistake(name, said, group[0], changes, {}, (name, "softmax"))
                 yield from list_wrong_axes(known, group, sums)
+
+
+def is_log_softmax(known: Structure, number: int) -> bool:
+    """Tell whether an operation subtracts the logarithm of a sum of exponentials from scores."""
+    operations = known.program.operations
+    if operations[number].name != "sub":
+        return False
+    slots = ancestors(known, operations[number].inputs[1], AROUND)
+    for name in ("log", "reduce_sum"):
+        sources = producers(known, slots, name)
+        above = [ancestors(known, operations[k].inputs[0], AROUND) for k in sources]
+        slots = {slot for each in above for slot in each}
+    return bool(producers(known, slots, "exp"))
 
 
 def keep_diagonal(known: Structure, group: Sequence[int], values: Values) -> Changes:
@@ -141,6 +163,65 @@ def subtract_sum(
 
         changes[number, 0] = Change(0, through=through)
         changes[number, 1] = Change(1, after=0.0)
+    return changes
+
+
+def list_fixed_sums(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List mistakes in p (g − Σ p g), and in that of log p, whose sum is a fixed number.
+
+    Where g is that of the logarithm of a probability, −p g are expected counts. Those of one label
+    add up to 1 in a row, and those of a hidden state do not: n − p is no n − p Σ n.
+    """
+    of_log = known.program.operations[group[0]].name == "sub"
+    right = "g − p Σ g of log p" if of_log else "p (g − Σ p g) of the softmax p"
+    for number in list_weights(known):
+        sign = "−" if number < 0 else ""
+        said = (
+            f"your gradient has {sign}{abs(number):.6g} in the place of the sum in the derivative"
+        )
+        said += f" {right}, as if the counts of each row added up to {abs(number):.6g}"
+        changes = partial(fix_log_sum if of_log else fix_sum, known, group, number)
+        family = "fixed sum", number, of_log
+        yield OperationMistake("softmax-denominator", said, group[0], changes, {}, family)
+
+
+def list_weights(known: Structure) -> list[float]:
+    """List the weights that one count may have in the loss: ±1, and those of its averages."""
+    operations, found = known.program.operations, {1.0: None}
+    for group in known.groups:
+        equation = operations[group[0]]
+        if len(group) == 1 and equation.name in {"mul", "div"} and equation.shapes[0] == ():
+            for slot in equation.inputs:
+                value = float(np.ravel(known.program.constants.get(slot, 0.0))[0].real)
+                if value > 0:
+                    found[1 / value if equation.name == "div" else value] = None
+    return [sign * value for value in [*found][:WEIGHTS] for sign in (-1, 1)]
+
+
+def fix_sum(known: Structure, group: Sequence[int], number: float, values: Values) -> Changes:
+    """Subtract a number from what the numerator gets, and nothing in the denominator."""
+    changes: Changes = {}
+    for each in group:
+        pullback = make_pullback(known.program.operations[each], values)
+
+        def through(arriving: Any, pullback: Any = pullback) -> Any:
+            return pullback([arriving[0] - number])[0]
+
+        changes[each, 0] = Change(0, through=through)
+        changes[each, 1] = Change(1, after=0.0)
+    return changes
+
+
+def fix_log_sum(known: Structure, group: Sequence[int], number: float, values: Values) -> Changes:
+    """Pass a number back to the logarithm of the denominator."""
+    changes: Changes = {}
+    for each in group:
+        shape = values[known.program.operations[each].inputs[1]].shape[1:]
+
+        def through(arriving: Any, shape: Any = shape) -> Any:
+            return np.full((len(arriving[0]), *shape), -number)
+
+        changes[each, 1] = Change(1, through=through)
     return changes
 
 

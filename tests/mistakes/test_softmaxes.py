@@ -33,7 +33,7 @@ KINDS = ["rows", "shifted rows", "shifted rows of logarithms", "columns", "shift
 
 @pytest.mark.table(4)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wrong", ["the other axis", "all axes", "none", "plus"])
+@pytest.mark.parametrize("wrong", ["the other axis", "all axes", "none", "plus", "no p"])
 def test_a_softmax_over_other_axes_is_named(kind: str, wrong: str) -> None:
     columns = "columns" in kind
 
@@ -45,10 +45,12 @@ def test_a_softmax_over_other_axes_is_named(kind: str, wrong: str) -> None:
         e = np.exp(X @ p["W"])
         axis = {"the other axis": 0, "all axes": None}.get(wrong, 1)
         dz = e / np.sum(e, axis=axis, keepdims=True)
+        dz *= wrong != "no p"
         dz[ROWS, LABELS] += 1 if wrong == "plus" else -1
         return {"W": X.T @ dz / 3}
 
-    expected = {"none": [], "plus": ["sign-flipped"]}.get(wrong, ["softmax-over-wrong-axis"])
+    others = {"none": [], "plus": ["sign-flipped"], "no p": ["softmax-denominator"]}
+    expected = others.get(wrong, ["softmax-over-wrong-axis"])
     found = diagnose_numbers(loss, PARAMS, gradients)
     assert [mistake.name for mistake in found] == expected, found
 

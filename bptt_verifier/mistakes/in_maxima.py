@@ -1,0 +1,104 @@
+"""Mistakes in the derivative of a maximum or minimum, which is one for the entry that it takes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bptt_verifier.mistakes.expressions import name_operand, quote_expression
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    OperationMistake,
+    Values,
+    change_edges,
+)
+from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.backward import Change
+from bptt_verifier.program.structure import Structure, is_partial_sum, shape_of
+
+Share = Callable[[Array, int], Array]  # of each entry along an axis, from the entries
+
+MISSING = "activation-derivative-missing"
+OTHER = "activation-derivative-of-another-function"
+
+
+def list_maximum_mistakes(known: Structure) -> Iterator[OperationMistake]:
+    """List mistakes that pass the gradient of a maximum on to other entries than the one taken.
+
+    Over an axis it may be all of them, or the last one. Of a running maximum, as in
+    `m = np.maximum(m, h)`, both operands may get it.
+    """
+    operations = known.program.operations
+    for group in known.groups:
+        name = operations[group[0]].name
+        taken = "smallest" if name in {"min", "reduce_min"} else "largest"
+        if name in {"reduce_max", "reduce_min"}:
+            yield from list_reductions(known, group, taken)
+        elif name in {"max", "min"} and is_running(known, group):
+            one, other = (name_operand(known, group[-1], operand) for operand in (0, 1))
+            said = f"{one} and {other} both get the whole gradient of"
+            said += f" {quote_expression(known, group[-1])}, where the {taken} of both gets it"
+            edges = [(number, operand) for number in group for operand in (0, 1)]
+            changes = change_edges(edges, slope=1.0)
+            yield OperationMistake(MISSING, said, group[0], changes, {}, (MISSING, name))
+
+
+def is_running(known: Structure, group: Sequence[int]) -> bool:
+    """Tell whether a maximum of two values is computed step by step from its last result."""
+    partial_results = (is_partial_sum(known, group[-1], operand) for operand in (0, 1))
+    return known.active(*group) == [0, 1] and any(partial_results)
+
+
+def list_reductions(
+    known: Structure, group: Sequence[int], taken: str
+) -> Iterator[OperationMistake]:
+    """List mistakes in the derivative of a maximum or minimum over axes."""
+    operations = known.program.operations
+    axes = tuple(operations[group[0]].params["axes"])
+    shapes = [shape_of(known, operations[number].inputs[0]) or () for number in group]
+    if len(axes) != 1 or all(shape[axes[0]] == 1 for shape in shapes):
+        return
+    what, opposite = (
+        quote_expression(known, group[-1]),
+        "largest smallest".replace(taken, "").strip(),
+    )
+    for name, which, share in (
+        (MISSING, "every entry", lambda x, axis: np.ones_like(x)),
+        (OTHER, "every entry, in equal parts,", lambda x, axis: np.full_like(x, 1 / x.shape[axis])),
+        (OTHER, "the last entry", partial(select_entry, at=-1)),
+        (OTHER, "the first entry", partial(select_entry, at=0)),
+        (OTHER, f"the {opposite} entry", partial(select_extreme, largest=taken == "smallest")),
+    ):
+        said = f"{which} along axis {axes[0]} gets the gradient of {what}, where the {taken}"
+        changes = partial(share_among_entries, known, group, axes[0], share)
+        family = "maximum", which
+        yield OperationMistake(name, f"{said} alone gets it", group[0], changes, {}, family)
+
+
+def select_entry(x: Array, axis: int, at: int) -> Array:
+    """Select the entries at one index of an axis."""
+    chosen = np.zeros_like(x)
+    chosen[(slice(None),) * axis + (at,)] = 1
+    return chosen
+
+
+def select_extreme(x: Array, axis: int, largest: bool) -> Array:
+    """Select the largest or the smallest entries along an axis."""
+    extreme = (np.max if largest else np.min)(x, axis=axis, keepdims=True)
+    return np.asarray(x == extreme, float)
+
+
+def share_among_entries(
+    known: Structure, group: Sequence[int], axis: int, share: Share, values: Values
+) -> Changes:
+    """Give each entry along an axis its share of what arrives at the maximum."""
+    changes: Changes = {}
+    for number in group:
+        shares = share(values[known.program.operations[number].inputs[0]][0], axis)
+
+        def through(arriving: Any, shares: Any = shares) -> Any:
+            return np.expand_dims(arriving[0], axis + 1) * shares
+
+        changes[number, 0] = Change(0, through=through)
+    return changes

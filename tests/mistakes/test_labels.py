@@ -1,0 +1,44 @@
+"""Labels whose counts are added at the wrong entry of a gradient."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.chain_derivations import MODELS
+from tests.support.diagnosis import diagnose_numbers, plant
+
+PLANTED: dict[str, tuple[str, str, tuple[str, str]]] = {
+    "transposed": (
+        "sentences", "transposed-gradient",
+        ('G["trans"][y[t - 1], y[t]]', 'G["trans"][y[t], y[t - 1]]'),
+    ),
+    "transposed at once": (
+        "single", "transposed-gradient", ("(y[:-1], y[1:])", "(y[1:], y[:-1])"),
+    ),
+    "transposed in a logarithm": (
+        "pairs", "transposed-gradient", ("counts[i, j] +=", "counts[j, i] +="),
+    ),
+    "the last label": ("sentences", "wrong-operand", ('G["start"][y[0]]', 'G["start"][y[-1]]')),
+    "the first label": ("sentences", "wrong-operand", ('G["end"][y[-1]]', 'G["end"][y[0]]')),
+    "the second label": ("sentences", "wrong-operand", ('G["start"][y[0]]', 'G["start"][y[1]]')),
+    "the last but one": ("sentences", "wrong-operand", ('G["end"][y[-1]]', 'G["end"][y[-2]]')),
+    "the last letter": (
+        "pairs", "wrong-operand", ("first[LETTERS[0]] +=", "first[LETTERS[-1]] +="),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nothing_is_wrong_without_a_change(model: str) -> None:
+    loss, gradients, params = MODELS[model]
+    assert diagnose_numbers(loss, params, gradients) == ()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_label_that_is_counted_at_another_entry_is_named(kind: str, dtype: Any) -> None:
+    model, name, change = PLANTED[kind]
+    loss, gradients, params = MODELS[model]
+    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    assert found.name == name, found

@@ -1,0 +1,148 @@
+"""Maxima over time, whose gradient other entries get than the one that is taken."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.mistakes.in_maxima import select_extreme
+from tests.support.diagnosis import diagnose_numbers, plant
+
+rng = np.random.default_rng(3)
+T, H, D = 5, 3, 2
+X = rng.normal(size=(T, D))
+BATCH = rng.normal(size=(2, T, D))
+
+# The largest of all states, in columns.
+
+
+def columns_run(p: Any, xp: Any) -> Any:
+    states = [xp.zeros(H)]
+    for t in range(T):
+        states.append(xp.tanh(p["U"] @ X[t] + p["W"] @ states[-1]))
+    return xp.stack(states)
+
+
+def pooled_loss(p: Any, xp: Any) -> Any:
+    return (p["v"] @ columns_run(p, xp)[1:].max(axis=0) - 1) ** 2
+
+
+def pooled_gradients(p: Any) -> Any:
+    h, G = columns_run(p, np), {k: np.zeros_like(v) for k, v in p.items()}
+    pooled, where = h[1:].max(axis=0), h[1:].argmax(axis=0)
+    dy = 2 * (p["v"] @ pooled - 1)
+    G["v"] = dy * pooled
+    d = np.zeros(H)
+    for t in reversed(range(T)):
+        d = d + np.where(where == t, dy * p["v"], 0)
+        d = d * (1 - h[t + 1] ** 2)
+        G["U"] += np.outer(d, X[t])
+        G["W"] += np.outer(d, h[t])
+        d = p["W"].T @ d
+    return G
+
+
+# A running maximum in the loop, in columns.
+
+
+def running_loss(p: Any, xp: Any) -> Any:
+    h = columns_run(p, xp)
+    best = h[1]
+    for t in range(2, T + 1):
+        best = xp.maximum(best, h[t])
+    return (p["v"] @ best - 1) ** 2
+
+
+def running_gradients(p: Any) -> Any:
+    h, G = columns_run(p, np), {k: np.zeros_like(v) for k, v in p.items()}
+    best = [h[1]]
+    for t in range(2, T + 1):
+        best.append(np.maximum(best[-1], h[t]))
+    dy = 2 * (p["v"] @ best[-1] - 1)
+    G["v"] = dy * best[-1]
+    left, d = dy * p["v"], np.zeros(H)
+    for t in reversed(range(T)):
+        taken = (h[t + 1] == best[t]) & (h[t + 1] > best[t - 1]) if t else np.ones(H)
+        d = d + left * taken
+        left = left * (1 - taken)
+        d = d * (1 - h[t + 1] ** 2)
+        G["U"] += np.outer(d, X[t])
+        G["W"] += np.outer(d, h[t])
+        d = p["W"].T @ d
+    return G
+
+
+# The smallest output of each sequence of a batch, in rows.
+
+
+def rows_run(p: Any, xp: Any) -> Any:
+    states = [xp.zeros((2, H))]
+    for t in range(T):
+        states.append(xp.tanh(BATCH[:, t] @ p["U"] + states[-1] @ p["W"]))
+    return xp.stack(states, axis=1)
+
+
+def rows_loss(p: Any, xp: Any) -> Any:
+    return xp.sum(xp.min(rows_run(p, xp)[:, 1:] @ p["v"], axis=1) ** 2)
+
+
+def rows_gradients(p: Any) -> Any:
+    h, G = rows_run(p, np), {k: np.zeros_like(v) for k, v in p.items()}
+    scores = h[:, 1:] @ p["v"]
+    where = scores == scores.min(axis=1, keepdims=True)
+    dy = 2 * scores.min(axis=1)
+    d = np.zeros((2, H))
+    for t in reversed(range(T)):
+        ds = dy * where[:, t]
+        G["v"] += h[:, t + 1].T @ ds
+        d = (d + np.outer(ds, p["v"])) * (1 - h[:, t + 1] ** 2)
+        G["U"] += BATCH[:, t].T @ d
+        G["W"] += h[:, t].T @ d
+        d = d @ p["W"].T
+    return G
+
+
+def ones(**shapes: tuple[int, ...]) -> dict[str, Any]:
+    return {name: np.ones(shape) for name, shape in shapes.items()}
+
+
+COLUMNS = ones(U=(H, D), W=(H, H), v=(H,))
+MODELS: dict[str, Any] = {
+    "pooled": (pooled_loss, pooled_gradients, COLUMNS),
+    "running": (running_loss, running_gradients, COLUMNS),
+    "rows": (rows_loss, rows_gradients, ones(U=(D, H), W=(H, H), v=(H,))),
+}
+MISSING = "activation-derivative-missing"
+OTHER = "activation-derivative-of-another-function"
+WHERE = 'np.where(where == t, dy * p["v"], 0)'
+PLANTED: dict[str, tuple[Any, ...]] = {
+    "pooled, every step": ("pooled", MISSING, (WHERE, 'dy * p["v"]')),
+    "pooled, as a mean": ("pooled", OTHER, (WHERE, 'dy * p["v"] / T')),
+    "pooled, the last step": ("pooled", OTHER, (WHERE, '(t == T - 1) * dy * p["v"]')),
+    "pooled, argmin": ("pooled", OTHER, ("argmax", "argmin")),
+    "running, every step": ("running", MISSING, ("left = left * (1 - taken)", "pass"), (
+        "left * taken", "left")),
+    "rows, every step": ("rows", MISSING, ("dy * where[:, t]", "dy")),
+    "rows, argmax": ("rows", OTHER, ("scores == scores.min", "scores == scores.max")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nothing_is_wrong_without_a_change(model: str) -> None:
+    loss, gradients, params = MODELS[model]
+    assert diagnose_numbers(loss, params, gradients) == ()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_gradient_that_other_entries_than_the_extreme_get_is_named(kind: str, dtype: Any) -> None:
+    model, name, *changes = PLANTED[kind]
+    loss, gradients, params = MODELS[model]
+    (found,) = diagnose_numbers(loss, params, plant(gradients, *changes), dtype)
+    assert found.name == name, found
+
+
+def test_of_equal_entries_each_is_an_extreme() -> None:
+    x = np.array([[1.0, 2.0, 2.0], [3.0, 0.0, 1.0]])
+    assert select_extreme(x, 1, True).tolist() == [[0, 1, 1], [1, 0, 0]]
+    assert select_extreme(x, 0, False).tolist() == [[1, 0, 0], [0, 1, 1]]

@@ -1,0 +1,58 @@
+"""Terms and factors of the probabilities of pairs of states: missing, or of another step."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.mistakes.in_posteriors import list_posterior_mistakes
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.structure import structure
+from bptt_verifier.program.trace import trace
+from tests.support.chain_derivations import MODELS
+from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.further_derivations import MODELS as NETWORKS
+
+PAIR = 'pair = alpha[t - 1][:, None] + p["trans"] + emit[t] + beta - logZ'
+SINGLE = 'np.exp(alpha[t - 1][:, None] + p["trans"] + (emit[t] + beta)[None] - logZ)'
+COUNT = "np.outer(alpha[t - 1], B[:, y[t]] * beta) / scales[t]"
+PLANTED: dict[str, tuple[str, str, tuple[str, str]]] = {
+    "no emission": ("sentences", "factor-missing", (PAIR, PAIR.replace(" + emit[t]", ""))),
+    "no emission, single": ("single", "factor-missing", (SINGLE, SINGLE.replace("emit[t] + ", ""))),
+    "no emission in β": ("single", "factor-missing", (
+        'beta = np.log(np.sum(np.exp(p["trans"] + (emit[t] + beta)[None]), axis=1))',
+        'beta = np.log(np.sum(np.exp(p["trans"] + beta[None]), axis=1))')),
+    "two emissions": ("sentences", "factor-twice", (PAIR, PAIR.replace("emit[t]", "2 * emit[t]"))),
+    "the emission before": (
+        "sentences", "wrong-operand", (PAIR, PAIR.replace("emit[t]", "emit[t - 1]"))),
+    "the emission before, single": (
+        "single", "wrong-operand", (SINGLE, SINGLE.replace("emit[t]", "emit[t - 1]"))),
+    "no scale": ("hidden", "factor-missing", (COUNT, COUNT.replace(" / scales[t]", ""))),
+    "two scales": ("hidden", "factor-twice", (COUNT, COUNT + " / scales[t]")),
+    "the scale before": ("hidden", "wrong-operand", (COUNT, COUNT.replace("[t]", "[t - 1]", 3)
+        .replace("y[t - 1]", "y[t]"))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nothing_is_wrong_without_a_change(model: str) -> None:
+    loss, gradients, params = MODELS[model]
+    assert diagnose_numbers(loss, params, gradients) == ()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_term_of_a_pair_that_is_missing_or_of_another_step_is_named(
+    kind: str, dtype: Any
+) -> None:
+    model, name, change = PLANTED[kind]
+    loss, gradients, params = MODELS[model]
+    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    assert found.name == name, found
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_a_network_has_no_posteriors(model: str) -> None:
+    with use_float64():
+        known = structure(trace(NETWORKS[model].loss, NETWORKS[model].params))
+    assert [*list_posterior_mistakes(known)] == []
