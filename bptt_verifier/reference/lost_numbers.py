@@ -49,6 +49,7 @@ def list_unconfirmed(
             terms = [c * (upper[n][k] - lower[n][k]) / 2 for n, c in given.items()]
             outputs = [c * upper[n][k] for n, c in given.items()]
             expected = gradient[k] * steps[k][name]
+            # (V15)
             allowed = AGREE * norm(expected) + ROUNDING * norm(*outputs)
             if abs(add(*terms) - add(expected)) > allowed:
                 found.add(k)
@@ -174,5 +175,6 @@ def restore_result(equation: Any, given: Sequence[Any], results: list[Any], mark
 
 
 def is_lost(gradient: Array, restored: Array) -> bool:
-    """Tell whether a gradient is made of numbers that float64 cannot hold. (V17)"""
+    """Tell whether a gradient is made of numbers that float64 cannot hold."""
+    # (V17)
     return not norm(restored - gradient) <= LOST * norm(gradient)
