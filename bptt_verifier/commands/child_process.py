@@ -318,16 +318,26 @@ def judge_in_child(
     command, case = request.get("command", ""), request.get("case")
     if judged.loss is None and case is not None:
         raise ValueError("--case: expected a model of your own, found a derivation")
+    report = None
     if judged.loss is None:
-        options |= named
         with naming_option("sizes"):
-            report = verify(judged.gradients, **options)
-    elif case is not None:
+            report = verify(judged.gradients, **options, **named)
+        if judged.is_refuted(report):
+            what = report.mistakes[0].explanation.rstrip(".")
+            try:
+                judged = read_file(file, request["function"], True, named, chosen, announce)
+            except ValueError as error:
+                raise ValueError(
+                    "FILE: expected a derivation of the RNN of this project, or code of your own; "
+                    f"with U, W and V for its parameters {what}; {error}"
+                ) from error
+    if judged.loss is not None and case is not None:
         given = judged.gradients, judged.loss, judged.params, case
         with naming_option("case"):
             report = compare_case(*given, seed=options["seed"], subject=file.name)
-    else:
+    elif judged.loss is not None:
         report = verify_own_model(judged.gradients, judged.loss, judged.params, **options)
+    assert report is not None
     report = judged.write_reproduction(report, command)
     of_case = "" if case is None else f" --case {shlex.quote(case)}"
     report = report._replace(command=command and command + of_case)

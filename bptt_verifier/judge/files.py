@@ -68,7 +68,8 @@ class FileSubmission(NamedTuple):
     """The derivation or own model that a file defines, and a sentence on what it is taken for.
 
     `python` is the Python that finds a derivation again, if its file is no notebook. `remarks` are
-    what its data have left untried, after all calls.
+    what its data have left untried, after all calls. It is `guessed` to be a derivation if its file
+    calls it, with arguments that may be those of one.
     """
 
     gradients: Callable[..., Any]
@@ -77,6 +78,15 @@ class FileSubmission(NamedTuple):
     params: Any = None
     python: str = ""
     remarks: Callable[[], tuple[str, ...]] = tuple
+    guessed: bool = False
+
+    def is_refuted(self, report: Report) -> bool:
+        """Tell whether a guessed derivation raised at the first parameters of this project's RNN.
+
+        Its own file calls it without that: then its parameters are others.
+        """
+        raised = [mistake.name for mistake in report.mistakes] == ["raised"]
+        return self.guessed and raised and not report.cases
 
     def write_reproduction(self, report: Report, command: str) -> Report:
         """Write what repeats a counterexample: a command, or Python for a derivation."""
@@ -157,7 +167,9 @@ def read_any(
         )
         python = f"import runpy; gradients = runpy.run_path({str(file)!r})[{name!r}]; "
         python = "" if file.suffix == ".ipynb" else python
-        return FileSubmission(announce(gradients, f"a call of {name}"), said, python=python)
+        guessed = own is None and not options and name in defined.calls
+        called = announce(gradients, f"a call of {name}")
+        return FileSubmission(called, said, python=python, guessed=guessed)
     if options:
         option, what = f"--{next(iter(options))}", FOUND_INSTEAD[kind]
         raise ValueError(f"{option}: expected a derivation of this project's model, found {what}")
@@ -287,13 +299,14 @@ def describe_lone_loss(file: Path, defined: Definitions, name: str) -> str:
 
 
 def takes_data(call: RecordedCall) -> bool:
-    """True if the first argument of a call cannot be the weights U, W and V, of several shapes."""
+    """True if the first argument of a call cannot be the weights U, W and V: three matrices."""
     first = next(iter(call.arguments.values()), None)
     node = find_node(first)
     named = () if node is None else [key for key in node.children if isinstance(key, str)]
-    leaves = [value for _, value in walk(first, (), ())]
+    shapes = [np.shape(value) for _, value in walk(first, (), ())]
     others = bool(named) and not {"U", "W", "V"}.issubset(named)
-    return node is None or others or len({np.shape(value) for value in leaves}) < 2
+    matrices = len(shapes) == 3 and {len(shape) for shape in shapes} == {2}
+    return node is None or others or not matrices or len({*shapes}) < 2
 
 
 def count_positional(function: Callable[..., Any]) -> int:

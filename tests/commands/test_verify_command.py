@@ -65,3 +65,31 @@ def test_a_file_that_cannot_be_judged_ends_with_2_and_one_sentence(
     assert ended.code == 2, ended.out
     assert sentence.format(file=file) in ended.err
     assert ended.err.count("\n") == 1
+
+
+CLOSURE = """
+import numpy as np
+
+def make(scale):
+    def loss(params, x, y):
+        e = np.tanh(params["v"] * x) - y
+        return scale * (e**2).sum(), {"v": 2 * scale * e * (1 - (e + y) ** 2) * x}
+    return loss
+
+objective = make(0.5)
+params, x, y = {"v": np.array([0.3, -0.2])}, np.array([1.0, 2.0]), np.array([0.1, 0.4])
+objective(params, x, y)
+"""
+
+
+def test_a_function_of_three_arguments_that_its_file_calls_is_judged_by_that_call(
+    bptt: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "closure.py"
+    file.write_text(CLOSURE, encoding="utf-8")
+    run = bptt("verify", f"{file}:objective")
+    assert (run.code, run.out.partition(":")[0]) == (0, "agrees"), run
+    file.write_text(CLOSURE.replace("make(0.5)", "lambda p, a, b: make(0.5)(p, a, b)"), "utf-8")
+    run = bptt("verify", f"{file}:objective")
+    assert run.code == 2
+    assert "expected a derivation of the RNN of this project, or code of your own" in run.err
