@@ -20,7 +20,7 @@ from bptt_verifier.reference.stated_derivatives import (
     states_rules,
     states_stops,
 )
-from bptt_verifier.report.findings import Verdict
+from bptt_verifier.tolerance.comparison import Verdict
 
 torch: Any = import_module("torch") if find_spec("torch") else None
 
