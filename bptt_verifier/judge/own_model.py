@@ -111,6 +111,25 @@ class OwnSubject(Subject):
                 "larger limit changes none of them, and would not have been seen to clip."
             )
 
+    def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
+        """Say so where the submission agrees at the parameters given and near them.
+
+        A gradient may hold only for some parameters, as that of an iteration that converges there.
+        """
+        home = [each for each in compared if each.case.point.number == 0 or each.case.point.near]
+        far = [each for each in compared if each.case.point.number and not each.case.point.near]
+        failing = [each for each in far if each.fails]
+        given = any(each.case.point.number == 0 for each in home)
+        if given and failing and all(each.agrees for each in home):
+            near = sum(each.case.point.near for each in home)
+            also = f" and at the {near} cases drawn near them" if near else ""
+            yield (
+                f"Your gradients agree at the parameters given{also}. They disagree at "
+                f"{len(failing)} of {len(far)} cases that are drawn further away. If they are "
+                "meant to hold near the parameters given alone, as where an iteration of the loss "
+                "converges, judge them there: --case 0."
+            )
+
     def describe_sizes(self, found: Compared) -> str:
         """Describe the case and the shapes of the parameters."""
         shapes = " ".join(f"{name}={v.shape}" for name, v in found.case.arguments.items())

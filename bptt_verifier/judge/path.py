@@ -272,6 +272,9 @@ class SubjectJudgement(Judgement):
         effort = self.timeout, self.progress
         report = conclude(self.attempt, self.subject, self.name, cases, probes, notes, *effort)
         report = state_excused_resolutions(report, compared, settled)
+        if report.verdict is Verdict.DISAGREES:
+            where = self.subject.describe_failing(settled[:count])
+            return report._replace(notes=(*where, *report.notes))
         if report.verdict is not Verdict.AGREES:
             return report
         unseen = self.subject.describe_unseen(compared)

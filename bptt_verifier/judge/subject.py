@@ -35,6 +35,11 @@ class Compared(NamedTuple):
         return any(found.verdict is Verdict.DISAGREES for found in self.comparisons)
 
     @property
+    def agrees(self) -> bool:
+        """True if all gradients are within their allowed errors, and these are small enough."""
+        return all(found.verdict is Verdict.AGREES for found in self.comparisons)
+
+    @property
     def gradients(self) -> list[str]:
         """The names of the gradients; a parameter may be called as a result of the forward pass."""
         return [n for n in self.submitted if n not in OF_FORWARD or n in self.case.arguments]
@@ -118,6 +123,10 @@ class Subject(ABC):
 
     def describe_unseen(self, compared: Sequence[Compared]) -> Iterable[str]:
         """Describe what no case could have shown, where the submission agrees at all of these."""
+        return ()
+
+    def describe_failing(self, compared: Sequence[Compared]) -> Iterable[str]:
+        """Describe at which of these cases the submission disagrees, where that is to be known."""
         return ()
 
     def contradict(self, number: int, case: Case) -> str | None:

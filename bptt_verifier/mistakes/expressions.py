@@ -120,7 +120,12 @@ def name_operand(known: Structure, number: int, operand: int) -> str:
         inner = known.program.operations[known.producer[slot]]
         if inner.where and inner.where == equation.where:
             # Of a function such as the mean.
-            return "its sum" if inner.name == "reduce_sum" else f"its {name_operation(inner)}"
+            if inner.name == "reduce_sum":
+                return "its sum"
+            kind, operation = PLACES.get(equation.name, "operand"), name_operation(equation)
+            one, article = ("an" if w[0] in "aeiou" else "a" for w in (kind, operation))
+            which = f"{one} {kind} of {article} {operation}"
+            return f"the {name_operation(inner)} inside it that is {which}"
         if found:
             return f"`{found}`"
     return name_place(equation, operand, bool(text))

@@ -12,6 +12,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
 )
 from bptt_verifier.program.structure import Structure, find_starts, is_partial_sum
 
+REPEATED = "every weight that is used at several steps"
 # Operations in which a bias meets what it is added to.
 ADDED = SUMS | {"broadcast_in_dim"}
 
@@ -58,6 +59,8 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
             name = known.leaf.get(slot)
             if name is not None and known.producer.get(slot) not in known.step:
                 edges.setdefault(name, []).append((number, operand))
+    loss_edges = edges  # what is used at one step alone, as an initial state, has no such sum
+    edges = {n: u for n, u in edges.items() if len({known.step[number] for number, _ in u}) > 1}
     last, steps = known.steps - 1, known.steps
     vectors = {  # and added, as biases are
         name
@@ -66,7 +69,8 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
         and all(known.program.operations[n].name in ADDED for n, _ in edges.get(name, ()))
     }
     recurrent = find_recurrent_weights(known, edges)
-    parts = (("every weight", {*edges}), ("the weights of the state", recurrent),
+    every = "every weight" if edges.keys() == known.program.leaves.keys() else REPEATED
+    parts = ((every, {*edges}), ("the weights of the state", recurrent),
              ("the weights of the output", {*edges} - recurrent))  # fmt: skip
     sets = [
         (label, [edge for name in edges if name in part for edge in edges[name]])
@@ -97,7 +101,7 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
             named = "bias-part-missing" if label in vectors else name
             said = f"in the gradient of {label}, "
             yield scale_edges(named, said + alteration, left_out, 0.0, chosen[0], **details)
-    yield from list_loss_mistakes(known, edges)
+    yield from list_loss_mistakes(known, loss_edges)
     for name, k in (("first-step-skipped", 0), ("last-step-skipped", last)):
         numbers = [number for number in known.step if known.step[number] == k]
         chosen = [(number, operand) for number in numbers for operand in known.active(number)]

@@ -16,7 +16,7 @@ from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.hypotheses import Back, Hypotheses, Made, Match
 from bptt_verifier.mistakes.other_names import add_names, add_others
-from bptt_verifier.mistakes.single_gradients import GENERIC, Finding, describe_finding
+from bptt_verifier.mistakes.single_gradients import GENERIC, WHOLE, Finding, describe_finding
 from bptt_verifier.report import Mistake
 
 RESTS = 3  # mistakes that explain all but one gradient, beside which others are tried
@@ -207,6 +207,7 @@ def find_one_of_each(
     if chosen is None:
         return ()
     made, single = chosen
+    single = relate_factor(single)
     return (
         add_alike(known, evidence, matches, made),
         add_partners(known, evidence, matches, made, single),
@@ -235,7 +236,7 @@ def find_one_after_another(
                 break
         if found:
             first = describe_finding(finding, altered, known.find_equation(altered[0]))
-            return first, *found
+            return first, *map(relate_factor, found)
     return ()
 
 
@@ -264,6 +265,12 @@ def find_second_in_rest(
             others = known.choose(iter(found), described)
             return add_alike(known, evidence, matches, match.made), others or described
     return ()
+
+
+def relate_factor(second: Mistake) -> Mistake:
+    """State a factor beside a first mistake: of what that gives, not of the true gradient."""
+    said = second.explanation.replace(WHOLE, "times what the first mistake alone would give")
+    return second._replace(explanation=said)
 
 
 def add_partners(

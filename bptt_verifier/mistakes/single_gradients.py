@@ -15,6 +15,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.report import Mistake
 
 # Names that say what was done to a gradient, not why. A specific name comes before them.
+WHOLE = "times what it should be"  # of a factor
 GENERIC = frozenset(
     "zero-gradient constant-factor sign-flipped wrong-operand wrong-adjoint".split()
 )
@@ -153,7 +154,7 @@ def list_scalings(
 def say_factor(words: str) -> str:
     """Say that every entry has a factor; words after a comma explain it."""
     number, _, meaning = words.partition(", ")
-    said = f"every entry is {number} times what it should be"
+    said = f"every entry is {number} {WHOLE}"
     return f"{said}; {number} is {meaning.rstrip(',')}" if meaning else said
 
 

@@ -40,7 +40,7 @@ def describe_cases(
     if damped and least:
         notes.append(
             f"{damped} of {total} cases have smaller values than usual, because the gradient is "
-            "ill-conditioned at larger ones, or float32 overflows."
+            "ill-conditioned at larger ones, or it would overflow in float32."
         )
     keeping = sum(selection.keeping for selection in selections)
     if keeping:

@@ -45,8 +45,16 @@ from bptt_verifier.reference.coverage import (
 from bptt_verifier.reference.cuts import describe_cut
 from bptt_verifier.reference.own_cases import make_case, widen
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
+from bptt_verifier.reference.scalar_loss import ignore_namespace, require_one_value, to_scalar
 from bptt_verifier.reference.second_opinion import contradict_entries, contradict_signs
 from bptt_verifier.reference.selection import OTHER_PATH, Selection, Selector, Setting
+from bptt_verifier.reference.stated_derivatives import (
+    describe_stated,
+    hold_stopped,
+    is_stated,
+    states_rules,
+    states_stops,
+)
 from bptt_verifier.tolerance.scatter import displace
 from manual_bptt.inputs import require_at_least
 
@@ -270,16 +278,6 @@ def use_differences(
     return model
 
 
-def ignore_namespace(loss: Callable[..., Any]) -> Loss:
-    """Turn a loss in plain NumPy into one that is given a namespace."""
-
-    @wraps(loss)
-    def call(params: Any, _: Any) -> Any:
-        return loss(params)
-
-    return call
-
-
 def find_settings(loss: Loss, params: Any) -> tuple[Tree, ...]:
     """Find the settings in what is given: parameters, or a list of them in several shapes.
 
@@ -297,22 +295,6 @@ def find_settings(loss: Loss, params: Any) -> tuple[Tree, ...]:
     if len({frozenset(tree.leaves) for tree in trees}) > 1:
         raise ValueError("params: expected the same names in every setting")
     return trees
-
-
-def require_one_value(found: Any, loss: Callable[..., Any]) -> None:
-    """Raise ValueError where the loss returned several values."""
-    if isinstance(found, tuple | list | Mapping) and not isinstance(found, Failure):
-        # What reads the code of others is needed for the message alone.
-        from bptt_verifier.program.gradient_names import name_returned_values  # noqa: PLC0415
-        from bptt_verifier.program.own_results import describe_result  # noqa: PLC0415
-
-        names = name_returned_values(loss, len(found))
-        number = f"a {type_name(found)} of {len(found)} values"
-        values = f"a {describe_result(found, names)}" if names else number
-        raise ValueError(
-            f"loss: expected a real scalar, found {values}; "
-            "return the loss alone, or write a function that does"
-        )
 
 
 def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:
@@ -392,23 +374,22 @@ def trace_loss(model: OwnModel, params: dict[str, Array]) -> Paths | str:
     return paths
 
 
-def to_scalar(value: Any) -> Any:
-    """Give a loss of one entry no axes; one without has none to lose."""
-    return value if np.shape(value) == () else jnp.reshape(value, ())
-
-
 def confirm(model: OwnModel) -> OwnModel:
     """Check the reference at the first cases by the loss in NumPy.
 
     A case that is contradicted is left out; no verdict is possible where several are.
     """
-    contradicted = dict[int, tuple[str, bool]]()
+    contradicted, stated = dict[int, tuple[str, bool]](), dict[str, None]()
     for setting in range(len(model.params)):
         own = [i for i, case in enumerate(model.cases) if case.point.setting == setting]
         confirmed, doubts = 0, []
         for i in own:
             differ = compare_losses(model, model.cases[i])
             doubt = differ or ask_second_opinion(model, model.cases[i])
+            if doubt and not differ:
+                said = confirm_stated(model, model.cases[i])
+                stated |= {said: None} if said else {}
+                doubt = None if said else doubt
             if doubt:
                 contradicted[i] = doubt, bool(differ)
                 doubts.append(contradicted[i])
@@ -425,7 +406,7 @@ def confirm(model: OwnModel) -> OwnModel:
             return model._replace(refusal=differ, losses_differ=True)
     kept = tuple(case for i, case in enumerate(model.cases) if i not in contradicted)
     notes = tuple(f"{said} This case was left out." for said, _ in contradicted.values())
-    return model._replace(cases=kept, notes=(*model.notes, *notes))
+    return model._replace(cases=kept, notes=(*stated, *model.notes, *notes))
 
 
 def compare_losses(model: OwnModel, case: Case) -> str | None:
@@ -484,15 +465,41 @@ def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
         number = not isinstance(found, Failure) and found.dtype.kind in "fiuc"
         return found if number else None
 
+    doubt = contradict(model, case, in_numpy)
+    if doubt is not None and model.by_autograd:
+        doubt = doubt.replace("jax.grad", "torch.autograd")
+        doubt += " Where the loss uses detach, item or no_grad, autograd gives another derivative."
+    return None if doubt is None else f"At {case.label}, {doubt}"
+
+
+def confirm_stated(model: OwnModel, case: Case) -> str | None:
+    """Confirm a derivative that the loss states itself; return a sentence about it.
+
+    None if the loss states none, or if the reference is not the one that it states.
+    """
+    program, point = model.find_program(case.arguments, case.point.setting), widen(case.arguments)
+    if program is None:
+        return None
+    rules = states_rules(program)
+    if not (rules or states_stops(program)):
+        return None
+    # A loss that takes a namespace may state it in JAX alone, and is then two functions.
+    if not (model.in_numpy or is_stated(lambda: attempt(model.loss, copies(point), np))):
+        return None
+    if not rules and contradict(model, case, hold_stopped(program, point)) is not None:
+        return None
+    return describe_stated(program, model.by_autograd)
+
+
+def contradict(model: OwnModel, case: Case, loss: Callable[..., Any]) -> str | None:
+    """Compare derivatives of a loss with the reference; return a sentence if they differ."""
+    assert case.truth is not None
     point, known = widen(case.arguments), case.truth(np.float64, ())
     # The buffers of a loss in plain NumPy may be coarser than what it returns.
     noise = float(np.max(known.allowed.get("loss", 0.0))) if model.in_numpy else 0.0
     seed = case.point.number
     with use_one_thread():
-        doubt = contradict_entries(in_numpy, point, known, seed, noise)
+        doubt = contradict_entries(loss, point, known, seed, noise)
         if doubt is None and model.in_numpy:  # every entry, as code may lose a part of the trace
-            doubt = contradict_signs(in_numpy, point, known, seed, noise)
-    if doubt is not None and model.by_autograd:
-        doubt = doubt.replace("jax.grad", "torch.autograd")
-        doubt += " Where the loss uses detach, item or no_grad, autograd gives another derivative."
-    return None if doubt is None else f"At {case.label}, {doubt}"
+            doubt = contradict_signs(loss, point, known, seed, noise)
+    return doubt

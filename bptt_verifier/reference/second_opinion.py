@@ -98,7 +98,7 @@ def compare_derivatives(
         if not abs(by_difference - true) > uncertain + allowed:
             return Opinion(f"{true:.12g}", None, by_complex_steps=False)
     contradiction = (
-        f"and central differences of the loss in NumPy say {by_difference:.12g} ± {uncertain:.2g}: "
+        f"and central differences of the loss say {by_difference:.12g} ± {uncertain:.2g}: "
         "the reference itself is in doubt."
     )
     return Opinion(f"{true:.12g}", contradiction, by_complex_steps=False)

@@ -85,15 +85,10 @@ def test_a_loss_that_cannot_be_traced_is_differentiated_by_torch_autograd() -> N
     assert [m.name for m in report.mistakes] == ["transposed-gradient"]
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        lambda p: (p["W"] * p["W"].detach()).sum(),
-        lambda p: (p["W"] * p["W"].sum().item()).sum(),
-    ],
-    ids=["detach", "item"],
-)
-def test_a_loss_whose_autograd_is_cut_has_no_verdict(written: Any) -> None:
+def test_a_loss_whose_autograd_is_cut_by_item_has_no_verdict() -> None:
+    def written(p: Any) -> Any:
+        return (p["W"] * p["W"].sum().item()).sum()
+
     given = {"W": torch.tensor([0.3, 0.5], dtype=torch.float64)}
     report = verify_own_model(lambda p: p, written, given, cases=4)
     assert report.verdict is Verdict.INCONCLUSIVE

@@ -71,7 +71,7 @@ def test_smaller_values_than_usual_are_said_where_they_show_something(
     notes = describe(select(damped=damped, telling=Counter({"W": telling, "b": telling})))
     sentence = (
         "2 of 6 cases have smaller values than usual, because the gradient is ill-conditioned at "
-        "larger ones, or float32 overflows."
+        "larger ones, or it would overflow in float32."
     )
     assert (sentence in notes) is said
 

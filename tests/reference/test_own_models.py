@@ -211,6 +211,7 @@ def confirm_with(
     losses: dict[int, str],
     slopes: dict[int, str],
     cases: int = 6,
+    stated: str | None = None,
     **known: Any,
 ) -> tuple[OwnModel, list[int], list[int]]:
     """The model after its check, where the loss and slopes of these cases are contradicted."""
@@ -225,6 +226,7 @@ def confirm_with(
 
     monkeypatch.setattr(own_loss, "compare_losses", answer(0, losses))
     monkeypatch.setattr(own_loss, "ask_second_opinion", answer(1, slopes))
+    monkeypatch.setattr(own_loss, "confirm_stated", lambda model, case: stated)
     every = tuple(case(number) for number in range(cases))
     return confirm(model(cases=every, **known)), *asked
 
@@ -243,6 +245,16 @@ def test_a_contradicted_case_is_left_out_and_others_confirm(
     assert found.refusal is None
     assert [each.point.number for each in found.cases] == [1, 2, 3, 4, 5]
     assert found.notes == ("No. This case was left out.",)
+
+
+def test_a_case_that_confirms_what_the_loss_states_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    slopes = {0: "No.", 1: "Neither."}
+    found, _, asked = confirm_with(monkeypatch, {}, slopes, stated="It stops.")
+    assert (found.refusal, len(found.cases), found.notes) == (None, 6, ("It stops.",))
+    assert asked == list(range(CONFIRMED))
+    # Losses that differ are two functions, whatever they state.
+    found, _, _ = confirm_with(monkeypatch, {0: "Not the loss.", 1: "No."}, {}, stated="It stops.")
+    assert found.refusal == "Not the loss."
 
 
 def test_two_contradicted_cases_leave_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,42 @@
+"""What a loss is called with and returns: a namespace or none, and one real number."""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from bptt_verifier.program.attempt import Failure, type_name
+from bptt_verifier.reference.case import Loss
+
+
+def ignore_namespace(loss: Callable[..., Any]) -> Loss:
+    """Turn a loss in plain NumPy into one that is given a namespace."""
+
+    @wraps(loss)
+    def call(params: Any, _: Any) -> Any:
+        return loss(params)
+
+    return call
+
+
+def require_one_value(found: Any, loss: Callable[..., Any]) -> None:
+    """Raise ValueError where the loss returned several values."""
+    if isinstance(found, tuple | list | Mapping) and not isinstance(found, Failure):
+        # What reads the code of others is needed for the message alone.
+        from bptt_verifier.program.gradient_names import name_returned_values  # noqa: PLC0415
+        from bptt_verifier.program.own_results import describe_result  # noqa: PLC0415
+
+        names = name_returned_values(loss, len(found))
+        number = f"a {type_name(found)} of {len(found)} values"
+        values = f"a {describe_result(found, names)}" if names else number
+        raise ValueError(
+            f"loss: expected a real scalar, found {values}; "
+            "return the loss alone, or write a function that does"
+        )
+
+
+def to_scalar(value: Any) -> Any:
+    """Give a loss of one entry no axes; one without has none to lose."""
+    return value if np.shape(value) == () else jnp.reshape(value, ())
