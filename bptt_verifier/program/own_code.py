@@ -54,6 +54,7 @@ from bptt_verifier.program.own_data import (
     is_of_part,
     is_sure,
     require_no_doubt,
+    require_no_wrong_guess,
 )
 from bptt_verifier.program.own_globals import find_rates, find_used_globals
 from bptt_verifier.program.own_results import (
@@ -72,6 +73,7 @@ from bptt_verifier.program.torch_tensors import copy_array, is_tensor, to_array
 from bptt_verifier.program.unnamed_gradients import (
     find_numbered,
     find_unnamed,
+    match_unnamed,
     returns_no_gradient,
 )
 
@@ -192,9 +194,9 @@ def assemble(
         if n in wanted or not is_of_part(leaves[n], path, places.get(n), results.state)
     }
     if places and not wanted:
-        others = {n: keys for n, keys in leaves.items() if n not in found}
-        numbered = find_numbered(others, results)
+        numbered = find_numbered({n: k for n, k in leaves.items() if n not in found}, results)
         found |= {n: path for n, path in numbered.items() if path not in found.values()}
+    guessed = frozenset[str]()
     listed, outside = places, {n for n, place in places.items() if place.root != "arguments"}
     if places and not wanted:
         of_targets = {found.get(n) for n in targets}
@@ -202,6 +204,10 @@ def assemble(
         found = choose_parameters(found, places, calls.pair)
         found |= find_returned(places, found, results)
         found = found or find_unnamed(calls.backward, places, results, of_targets)
+        if found:
+            others = {n: place for n, place in places.items() if n not in targets}
+            matched, guessed = match_unnamed(others, found, results, calls.pair)
+            found |= matched
     if outside and not (calls.pair or wanted):
         places = {n: place for n, place in places.items() if n in outside or n in found}
         leaves = {n: leaves[n] for n in places}
@@ -272,7 +278,10 @@ def assemble(
         said += describe_parameters(calls.places, places, compared, left_out)
     said += describe_left_out(left_out)
     rest = {n: place for n, place in listed.items() if n not in {*calls.places, *left_out}}
-    said += describe_unnamed(results, compared, rest)
+    unnamed = describe_unnamed(results, compared, rest)
+    if unnamed and not wanted:
+        raise ValueError(f"{calls.name}: {unnamed}")
+    said += f"; not compared: {unnamed}" if unnamed else ""
 
     tree = flatten(calls.params)
 
@@ -321,6 +330,7 @@ def assemble(
             return assemble(calls, of_loss, whole, results, chosen, taken, targets)
         wrong = find_wrong(doubts, arguments, calls.params)
         require_no_doubt(calls.name, [d for d in doubts if d.name not in wrong], sure)
+    require_no_wrong_guess(calls.name, find_doubts(guessed, calls.params, gradients, loss))
     added = describe_accumulated(calls, found)
     shown = present(loss, calls.function), present(gradients, calls.function)
     for each in shown:
