@@ -31,7 +31,7 @@ from bptt_verifier.program.gradient_order import (
     require_order,
 )
 from bptt_verifier.program.gradient_use import carries, find_changed
-from bptt_verifier.program.leaves import Keys, find_node, flatten
+from bptt_verifier.program.leaves import Keys, find_node, flatten, walk
 from bptt_verifier.program.own_calls import (
     VECTORS,
     ArrayPlace,
@@ -63,6 +63,7 @@ from bptt_verifier.program.own_results import (
     describe_result,
     find_loss,
     follow,
+    is_float_array,
     is_number,
     list_items,
 )
@@ -76,6 +77,8 @@ from bptt_verifier.program.unnamed_gradients import (
     match_unnamed,
     returns_no_gradient,
 )
+
+LAYERS = frozenset("layers blocks cells".split())  # names of lists with a dict for each layer
 
 
 class OwnCode(NamedTuple):
@@ -100,6 +103,12 @@ def read_function(
     Raises ValueError, with one sentence, where its arguments, loss or gradients cannot be found.
     """
     owner = getattr(function, "__self__", None)
+    if (
+        call is not None
+        and call.owner is None
+        and not any(is_float_array(value) for _, value in walk(owner, (), ()))
+    ):
+        owner = None  # a method of an object without arrays is a function
     arguments = find_arguments(function, name, call)
     structure = find_structure(arguments, chosen) if owner is None else ""
     roots: dict[str, Any] = {"arguments": arguments}
@@ -405,7 +414,8 @@ def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:
     for name, value in arguments.items():
         node = find_node(value)
         plain = isinstance(value, list | tuple) and not hasattr(value, "_fields")
-        if node and (name in PARAMS or not plain):
+        parts = name in LAYERS and node and all(isinstance(v, Mapping) for v in value)
+        if node and (name in PARAMS or parts or not plain):
             found = attempt(flatten, value)
             holding += [] if isinstance(found, Failure) else [name]
     return next((name for name in holding if name in PARAMS), next(iter(holding), ""))

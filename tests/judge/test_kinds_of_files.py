@@ -117,14 +117,18 @@ def test_arguments_with_a_default_are_not_required() -> None:
     assert count_required(defined, "g") is None
 
 
-def test_an_argument_of_one_shape_is_data_and_one_of_several_is_weights() -> None:
+def test_an_argument_is_weights_if_it_has_three_matrices_of_several_shapes() -> None:
     def takes(first: Any) -> bool:
         return takes_data(RecordedCall(None, {"first": first}))
 
     assert takes(np.ones(3))
     assert takes([np.ones(2), np.ones(2)])
-    assert not takes([np.ones(2), np.ones(3)])
-    assert not takes({"U": np.ones(2), "W": np.ones(1), "V": np.ones(3)})
+    U, W, V = np.ones((2, 3)), np.ones((2, 2)), np.ones((1, 2))
+    assert not takes([U, W, V])
+    assert not takes({"U": U, "W": W, "V": V, "b": np.ones(2)})
+    assert takes([U, W])  # of another model
+    assert takes([U, W, np.ones(2)])
+    assert takes([{"U": U, "W": W, "V": V}])
     assert takes({"W": np.ones(2), "b": np.ones(1)})  # of another model
 
 
@@ -274,8 +278,8 @@ def test_one_number_is_no_gradient_of_several_entries() -> None:
     ("call", "own", "derivation"),
     [
         ("", None, True),
-        ("gradients([W, b], 1, 2)", None, True),  # weights, of several shapes
-        ("gradients([W, b], 1, 2)", False, True),
+        ("gradients([W, W @ W.T, W], 1, 2)", None, True),  # three matrices, of several shapes
+        ("gradients([W, W @ W.T, W], 1, 2)", False, True),
         ("gradients(W, 1, 2)", False, True),
     ],
 )
