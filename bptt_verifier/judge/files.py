@@ -299,14 +299,19 @@ def describe_lone_loss(file: Path, defined: Definitions, name: str) -> str:
 
 
 def takes_data(call: RecordedCall) -> bool:
-    """True if the first argument of a call cannot be the weights U, W and V: three matrices."""
+    """True if the first argument of a call cannot be the weights U, W and V, of several shapes.
+
+    These are matrices, of which none is in an inner structure.
+    """
     first = next(iter(call.arguments.values()), None)
     node = find_node(first)
-    named = () if node is None else [key for key in node.children if isinstance(key, str)]
-    shapes = [np.shape(value) for _, value in walk(first, (), ())]
+    if node is None:
+        return True
+    named = [key for key in node.children if isinstance(key, str)]
+    leaves = {path: np.shape(to_array(value)) for path, value in walk(first, (), ())}
+    matrices = [shape for path, shape in leaves.items() if len(path) == 1 and len(shape) == 2]
     others = bool(named) and not {"U", "W", "V"}.issubset(named)
-    matrices = len(shapes) == 3 and {len(shape) for shape in shapes} == {2}
-    return node is None or others or not matrices or len({*shapes}) < 2
+    return others or len({*leaves.values()}) < 2 or len(matrices) < 3
 
 
 def count_positional(function: Callable[..., Any]) -> int:

@@ -114,6 +114,7 @@ def describe_unnamed(
     if not left:
         return ""
     return (
-        f"; not compared: a result without a name, which may be the gradient of {', '.join(left)}; "
-        f"return it in a variable such as d{left[0]}, or use --params"
+        f"a result without a name, which may be the gradient of {', '.join(left)}; "
+        f"return it in a variable such as d{left[0]}, or name the parameters in the order of the "
+        "gradients with --params"
     )

@@ -31,7 +31,7 @@ from bptt_verifier.program.gradient_order import (
     require_order,
 )
 from bptt_verifier.program.gradient_use import carries, find_changed
-from bptt_verifier.program.leaves import Keys, find_node, flatten
+from bptt_verifier.program.leaves import Keys, find_node, flatten, walk
 from bptt_verifier.program.own_calls import (
     VECTORS,
     ArrayPlace,
@@ -54,6 +54,7 @@ from bptt_verifier.program.own_data import (
     is_of_part,
     is_sure,
     require_no_doubt,
+    require_no_wrong_guess,
 )
 from bptt_verifier.program.own_globals import find_rates, find_used_globals
 from bptt_verifier.program.own_results import (
@@ -62,6 +63,7 @@ from bptt_verifier.program.own_results import (
     describe_result,
     find_loss,
     follow,
+    is_float_array,
     is_number,
     list_items,
 )
@@ -72,8 +74,11 @@ from bptt_verifier.program.torch_tensors import copy_array, is_tensor, to_array
 from bptt_verifier.program.unnamed_gradients import (
     find_numbered,
     find_unnamed,
+    match_unnamed,
     returns_no_gradient,
 )
+
+LAYERS = frozenset("layers blocks cells".split())  # names of lists with a dict for each layer
 
 
 class OwnCode(NamedTuple):
@@ -98,6 +103,12 @@ def read_function(
     Raises ValueError, with one sentence, where its arguments, loss or gradients cannot be found.
     """
     owner = getattr(function, "__self__", None)
+    if (
+        call is not None
+        and call.owner is None
+        and not any(is_float_array(value) for _, value in walk(owner, (), ()))
+    ):
+        owner = None  # a method of an object without arrays is a function
     arguments = find_arguments(function, name, call)
     structure = find_structure(arguments, chosen) if owner is None else ""
     roots: dict[str, Any] = {"arguments": arguments}
@@ -192,9 +203,9 @@ def assemble(
         if n in wanted or not is_of_part(leaves[n], path, places.get(n), results.state)
     }
     if places and not wanted:
-        others = {n: keys for n, keys in leaves.items() if n not in found}
-        numbered = find_numbered(others, results)
+        numbered = find_numbered({n: k for n, k in leaves.items() if n not in found}, results)
         found |= {n: path for n, path in numbered.items() if path not in found.values()}
+    guessed = frozenset[str]()
     listed, outside = places, {n for n, place in places.items() if place.root != "arguments"}
     if places and not wanted:
         of_targets = {found.get(n) for n in targets}
@@ -202,6 +213,10 @@ def assemble(
         found = choose_parameters(found, places, calls.pair)
         found |= find_returned(places, found, results)
         found = found or find_unnamed(calls.backward, places, results, of_targets)
+        if found:
+            others = {n: place for n, place in places.items() if n not in targets}
+            matched, guessed = match_unnamed(others, found, results, calls.pair)
+            found |= matched
     if outside and not (calls.pair or wanted):
         places = {n: place for n, place in places.items() if n in outside or n in found}
         leaves = {n: leaves[n] for n in places}
@@ -272,7 +287,10 @@ def assemble(
         said += describe_parameters(calls.places, places, compared, left_out)
     said += describe_left_out(left_out)
     rest = {n: place for n, place in listed.items() if n not in {*calls.places, *left_out}}
-    said += describe_unnamed(results, compared, rest)
+    unnamed = describe_unnamed(results, compared, rest)
+    if unnamed and not wanted:
+        raise ValueError(f"{calls.name}: {unnamed}")
+    said += f"; not compared: {unnamed}" if unnamed else ""
 
     tree = flatten(calls.params)
 
@@ -321,6 +339,7 @@ def assemble(
             return assemble(calls, of_loss, whole, results, chosen, taken, targets)
         wrong = find_wrong(doubts, arguments, calls.params)
         require_no_doubt(calls.name, [d for d in doubts if d.name not in wrong], sure)
+    require_no_wrong_guess(calls.name, find_doubts(guessed, calls.params, gradients, loss))
     added = describe_accumulated(calls, found)
     shown = present(loss, calls.function), present(gradients, calls.function)
     for each in shown:
@@ -395,7 +414,8 @@ def find_structure(arguments: Mapping[str, Any], chosen: Sequence[str]) -> str:
     for name, value in arguments.items():
         node = find_node(value)
         plain = isinstance(value, list | tuple) and not hasattr(value, "_fields")
-        if node and (name in PARAMS or not plain):
+        parts = name in LAYERS and node and all(isinstance(v, Mapping) for v in value)
+        if node and (name in PARAMS or parts or not plain):
             found = attempt(flatten, value)
             holding += [] if isinstance(found, Failure) else [name]
     return next((name for name in holding if name in PARAMS), next(iter(holding), ""))

@@ -235,6 +235,16 @@ def require_no_doubt(code: str, doubts: Sequence[Doubt], sure: Sequence[str]) ->
         )
 
 
+def require_no_wrong_guess(code: str, doubts: Sequence[Doubt]) -> None:
+    """Raise ValueError where a result without a name has only the shape of a gradient."""
+    for name, *_ in doubts:
+        raise ValueError(
+            f"{code}: expected the gradient of {name} in a result without a name that has its "
+            f"shape, found other numbers; return the gradient in a variable such as d{name}, or "
+            "name the parameters in the order of the gradients with --params"
+        )
+
+
 def find_returned(
     places: Mapping[str, ArrayPlace], found: Mapping[str, Keys], results: Results
 ) -> dict[str, Keys]:

@@ -18,11 +18,14 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from difflib import get_close_matches
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from itertools import chain
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
+
+import jax
 
 from bptt_verifier.program.attempt import (
     CodeRaisedError,
@@ -37,6 +40,7 @@ from bptt_verifier.program.torch_tensors import copying_results
 
 ALIKE = 0.75  # of two names of files, at which one is suggested for the other
 SUFFIXES = (".py", ".pyw", "")  # of Python files; a script may have none
+WRAPPERS = 10  # around one function
 ADDRESS = re.compile("[a-z][a-z0-9+.-]+:")  # how an address of the web begins
 GUARD = 'put what the file runs under `if __name__ == "__main__":`'
 
@@ -199,7 +203,8 @@ class Recorder:
         skipped: int = 0,
     ) -> None:
         self.names, self.last, self.of = names, last, of
-        self.left, self.ended = skipped, False
+        self.skipped, self.left, self.ended = skipped, skipped, False
+        self.is_eager = False  # the file runs without jax.jit
         self.files: frozenset[str] = frozenset()
         self.calls: dict[str, RecordedCall] = {}
         self.first: dict[str, tuple[Any, Any]] = {}  # an object, and a copy before its first call
@@ -207,7 +212,10 @@ class Recorder:
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         """Record the call of a frame, as Python's profiler reports it."""
         code = frame.f_code
-        if event != "call" or code.co_filename not in self.files or code.co_name not in self.names:
+        if event != "call" or code.co_filename not in self.files:
+            return
+        called = self.find_name(frame)
+        if called is None:
             return
         found = inspect.getargvalues(frame)
         names = [*found.args, *filter(None, (found.varargs, found.keywords))]
@@ -217,20 +225,49 @@ class Recorder:
             owner = arguments.pop(found.args[0], None) if found.args else None
             if self.of not in [kind.__name__ for kind in type(owner).__mro__]:
                 return
-        elif code.co_qualname != code.co_name:
-            return  # a method or inner function of the same name
         copied = attempt(copy_deeply, (owner, arguments), {})
         kept, given = (owner, arguments) if isinstance(copied, Failure) else copied
-        known, before = self.first.get(code.co_name, (None, None))
+        known, before = self.first.get(called, (None, None))
         if known is not owner or owner is None:
-            self.first[code.co_name], before = (owner, kept), None
-        self.calls[code.co_name] = RecordedCall(kept, given, before)
-        if code.co_name in self.last:
+            self.first[called], before = (owner, kept), None
+        self.calls[called] = RecordedCall(kept, given, before)
+        if called in self.last:
             if not self.left:
                 self.ended = True
                 raise Reached
             self.left -= 1
             self.first.clear()
+
+    def find_name(self, frame: FrameType) -> str | None:
+        """Find the name under which a function of the file is called; None if it is no such one.
+
+        A variable of the file may hold a function with another name, or wrap one: a lambda, an
+        inner function, a method of an object, `partial(f, n=2)` or `jax.jit(f)`.
+        """
+        code = frame.f_code
+        if code.co_name in self.names and (
+            self.of is not None or code.co_qualname == code.co_name  # no inner function or method
+        ):
+            return code.co_name
+        if self.of is not None:
+            return None
+        held = (n for n in self.names if find_wrapped_code(frame.f_globals.get(n)) is code)
+        return next(held, None)
+
+    @property
+    def is_traced(self) -> bool:
+        """True if a call was recorded while JAX traced the function, without values."""
+        return any(
+            isinstance(leaf, jax.core.Tracer)
+            for call in self.calls.values()
+            for leaf in jax.tree.leaves((call.arguments, vars(call.owner) if call.owner else ()))
+        )
+
+    def restart(self) -> None:
+        """Forget all calls, for another run of the file."""
+        self.left, self.ended = self.skipped, False
+        self.calls.clear()
+        self.first.clear()
 
     @contextmanager
     def watch(self, files: Iterable[str]) -> Iterator[None]:
@@ -238,6 +275,18 @@ class Recorder:
         self.files = frozenset(files)
         with suppress(Reached), watch_calls(self):
             yield
+
+
+def find_wrapped_code(function: Any) -> Any:
+    """Find the code of a function, or of the one that a partial, method or jax.jit wraps."""
+    for _ in range(WRAPPERS):
+        inner = getattr(function, "func", None) if isinstance(function, partial) else None
+        inner = inner or getattr(function, "__func__", None)
+        inner = inner or getattr(function, "__wrapped__", None)
+        if inner is None:
+            break
+        function = inner
+    return getattr(function, "__code__", None)
 
 
 def copy_deeply(value: Any, memo: dict[int, Any]) -> Any:
@@ -262,7 +311,8 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
     """Import the file as a module. This runs the code in it, up to what the recorder waits for.
 
     A file that imports from its own package is a module of that package. `name` is the module's
-    `__name__`, if it is not that.
+    `__name__`, if it is not that. It runs again without jax.jit where that hid the values of a
+    call, since only the first call of a compiled function runs its Python code.
     Raises ValueError where it does not exist or is no Python, and CodeRaisedError where running it
     raises or exits.
     """
@@ -294,6 +344,11 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
         raise CodeRaisedError(describe_failure(file, error, cells)) from error
     finally:
         sys.path[:], sys.argv = before, arguments
+    if recorder is not None and recorder.is_traced and not recorder.is_eager:
+        recorder.restart()
+        recorder.is_eager = True
+        with jax.disable_jit():
+            return load(file, recorder, name=name)
     return module
 
 

@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.program.data_names import PARAMETER, find_kind
+from bptt_verifier.program.data_names import INPUTS, PARAMETER, find_kind, is_parameter_name
 from bptt_verifier.program.gradient_names import CONTAINERS, is_named_gradient, may_be_gradient
 from bptt_verifier.program.leaves import Keys, walk
 from bptt_verifier.program.list_order import Direction, find_direction
@@ -81,6 +81,53 @@ def find_unnamed(
         if order != sorted(order):
             return {}
     return {name: paired[keys] for name, keys in leaves.items() if keys in paired}
+
+
+class Matches(NamedTuple):
+    """Gradients without a name by their arrays, and those of them that only shapes tell of."""
+
+    found: dict[str, Keys]
+    guessed: frozenset[str] = frozenset()
+
+
+def match_unnamed(
+    places: Mapping[str, ArrayPlace], found: Mapping[str, Keys], results: Results, pair: bool
+) -> Matches:
+    """Match results without a name, beside those `found` by name, to the other arrays.
+
+    One result for each argument of the forward pass of a `pair`, with its shape, are the gradients
+    of these in order. Elsewhere a result is matched to the only array that has its shape, and that
+    is a guess: it may be a state. So is an order that neither a name nor the shapes confirm.
+    """
+    shapes = {n: np.shape(to_array(place.array)) for n, place in places.items()}
+    given = {
+        path: np.shape(to_array(follow(results.state, path)))
+        for path in results.list_in_order()
+        if path[1:] and isinstance(path[-1], int)
+    }
+    names = [n for n, place in places.items() if place.root == "arguments"] if pair else []
+    in_order = dict(zip(names, given, strict=False))
+    if len(names) == len(given) > 0 and all(
+        shapes[n] == given[p] and (found.get(n) == p or (n not in found and not results.name(p)))
+        for n, p in in_order.items()
+    ):
+        missing = {n: path for n, path in in_order.items() if n not in found}
+        confirmed = found or len({*given.values()}) == len(given)
+        return Matches(missing, frozenset() if confirmed else frozenset(missing))
+    free = {p: s for p, s in given.items() if p not in found.values() and not results.name(p)}
+    others = {n: shapes[n] for n in places if n not in found and may_be_parameter(n, pair)}
+    matched = {
+        n: next(p for p in free if free[p] == shape)
+        for n, shape in others.items()
+        if [*free.values()].count(shape) == [*others.values()].count(shape) == 1
+    }
+    return Matches(matched, frozenset(matched))
+
+
+def may_be_parameter(name: str, pair: bool) -> bool:
+    """True for a name of a parameter, and for one of an input of a layer, a `pair` of functions."""
+    kind = find_kind(name)
+    return (is_parameter_name(name) and not kind) or (pair and kind is INPUTS)
 
 
 def tell_direction(

@@ -89,7 +89,36 @@ def test_a_function_of_three_arguments_that_its_file_calls_is_judged_by_that_cal
     file.write_text(CLOSURE, encoding="utf-8")
     run = bptt("verify", f"{file}:objective")
     assert (run.code, run.out.partition(":")[0]) == (0, "agrees"), run
-    file.write_text(CLOSURE.replace("make(0.5)", "lambda p, a, b: make(0.5)(p, a, b)"), "utf-8")
-    run = bptt("verify", f"{file}:objective")
-    assert run.code == 2
-    assert "expected a derivation of the RNN of this project, or code of your own" in run.err
+
+
+VECTORS = """
+import numpy as np
+
+def train(params, x, y):
+    U, W, V = params
+    h, steps = np.zeros(len(W)), []
+    for each in x:
+        before, h = h, np.tanh(U @ each + W @ h)
+        steps.append((each, before, h))
+    e = V @ h - y
+    dU, dW, dh = np.zeros_like(U), np.zeros_like(W), V.T @ e
+    for each, before, h in steps[::-1]:
+        da = dh * (1 - h**2)
+        dU, dW, dh = dU + np.outer(da, each), dW + np.outer(da, before), W.T @ da
+    return (e**2).sum() / 2, [dU, dW, np.outer(e, steps[-1][2])]
+
+rng = np.random.default_rng(0)
+U, W, V = rng.normal(size=(3, 2)), rng.normal(size=(3, 3)), rng.normal(size=(1, 3))
+x, y = rng.normal(size=(4, 2)), np.array([0.1])
+train([U, W, V], x, y)
+"""
+
+
+def test_a_guess_that_raises_at_once_is_read_as_code_of_its_own(
+    bptt: Command, tmp_path: Path
+) -> None:
+    """Its parameters have the shapes of the RNN's, and its x is one sequence without a batch."""
+    file = tmp_path / "vectors.py"
+    file.write_text(VECTORS, encoding="utf-8")
+    run = bptt("verify", f"{file}:train")
+    assert run.out.startswith("agrees"), run

@@ -119,19 +119,18 @@ def test_arguments_with_a_default_are_not_required() -> None:
     assert count_required(defined, "g") is None
 
 
-def test_three_matrices_of_several_shapes_are_weights_and_all_else_is_data() -> None:
+def test_an_argument_is_weights_if_it_has_three_matrices_of_several_shapes() -> None:
     def takes(first: Any) -> bool:
         return takes_data(RecordedCall(None, {"first": first}))
 
     assert takes(np.ones(3))
     assert takes([np.ones(2), np.ones(2)])
-    U, W, V = np.ones((3, 2)), np.ones((3, 3)), np.ones((1, 3))
+    U, W, V = np.ones((2, 3)), np.ones((2, 2)), np.ones((1, 2))
     assert not takes([U, W, V])
-    assert not takes({"U": U, "W": W, "V": V})
-    assert takes([U, W])
-    assert takes([W, W, W])
-    assert takes([(U, np.ones(3)), (W, np.ones(3))])  # of two layers
-    assert takes({"U": np.ones(2), "W": np.ones(1), "V": np.ones(3)})
+    assert not takes({"U": U, "W": W, "V": V, "b": np.ones(2)})
+    assert takes([U, W])  # of another model
+    assert takes([U, W, np.ones(2)])
+    assert takes([{"U": U, "W": W, "V": V}])
     assert takes({"W": np.ones(2), "b": np.ones(1)})  # of another model
 
 
@@ -281,8 +280,8 @@ def test_one_number_is_no_gradient_of_several_entries() -> None:
     ("call", "own", "derivation"),
     [
         ("", None, True),
-        ("gradients([U, W, U.T], 1, 2)", None, True),  # weights, of several shapes
-        ("gradients([U, W, U.T], 1, 2)", False, True),
+        ("gradients([W, W @ W.T, W], 1, 2)", None, True),  # three matrices, of several shapes
+        ("gradients([W, W @ W.T, W], 1, 2)", False, True),
         ("gradients(W, 1, 2)", False, True),
     ],
 )
@@ -290,7 +289,7 @@ def test_a_call_in_the_file_shows_what_a_function_of_three_arguments_takes(
     call: str, own: bool | None, derivation: bool, tmp_path: Path
 ) -> None:
     source = (
-        "import numpy as np\nU, W = np.ones((3, 2)), np.ones((3, 3))\n"
+        "import numpy as np\nW, b = np.ones((2, 3)), np.ones(2)\n"
         f"def gradients(params, x, y):\n    return params\n{call}\n"
     )
     said = read(tmp_path, source, "gradients", own)
@@ -306,13 +305,13 @@ def test_a_call_in_the_file_shows_what_a_function_of_three_arguments_takes(
 def test_a_derivation_is_refuted_where_its_file_calls_it_and_it_raises_at_once(
     called: bool, name: str, cases: int, refuted: bool, tmp_path: Path
 ) -> None:
-    source = "import numpy as np\ndef mine(params, x, y):\n    return params\n"
-    source += "made = lambda p, x, y: mine(p, x, y)\n" + "made(1, 2, 3)\n" * called
+    source = "import numpy as np\nU, W = np.ones((3, 2)), np.ones((3, 3))\n"
+    source += "def mine(params, x, y):\n    return params\n" + "mine([U, W, U.T], 1, 2)\n" * called
     file = tmp_path / "mine.py"
     file.write_text(source, encoding="utf-8")
-    found = read_file(file, "made", None, {})
+    found = read_file(file, "mine", None, {})
     mistake = Mistake(name, "your function raised ValueError: x", {})
-    report = Report("made", Verdict.DISAGREES, (mistake,), cases=cases)
+    report = Report("mine", Verdict.DISAGREES, (mistake,), cases=cases)
     assert found.is_refuted(report) is refuted
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program.own_classes import read_pair
 from bptt_verifier.program.own_code import read_function
 from bptt_verifier.program.own_data import Doubt, are_near, find_doubts, is_less_array
+from bptt_verifier.program.source_file import RecordedCall
 
 RNG = np.random.default_rng(0)
 W, b, c = RNG.normal(size=(3, 3)), RNG.normal(size=3), RNG.normal(size=3)
-C = RNG.normal(size=(3, 3))
+C, b2 = RNG.normal(size=(3, 3)), np.array([0.5, -1.5, 2.0])
 inputs, y, seq, h = (RNG.normal(size=(5, 3)) for _ in range(4))
 
 
@@ -305,19 +307,73 @@ def test_the_only_gradient_is_not_taken_for_that_of_a_target_beside_other_arrays
         read_function(loss_of_prediction, "f", None)
 
 
-def test_a_result_without_a_name_that_may_be_a_gradient_is_said_not_to_be_compared() -> None:
-    def unnamed(inputs: Any) -> Any:
-        d = inputs @ W + b
-        dW = inputs.T @ d
-        return 0.5 * np.sum(d**2), dW, 1.0 * d.sum(0)
+def unnamed(inputs: Any, factor: float = 1.0) -> Any:
+    """Return the gradient of b as an expression, which has no name."""
+    d = inputs @ W + b
+    dW = inputs.T @ d
+    return 0.5 * np.sum(d**2), dW, factor * d.sum(0)
 
+
+def test_a_right_result_without_a_name_is_matched_by_its_shape() -> None:
+    assert "; parameters: W, b" in read_function(unnamed, "f", None).said.replace("b, W", "W, b")
+
+
+def test_a_wrong_result_without_a_name_asks_for_the_parameters() -> None:
+    def doubled(inputs: Any) -> Any:
+        loss, dW, db = unnamed(inputs)
+        return loss + 0 * np.sum(b) + 0 * np.sum(W), dW, db * np.array(2.0)
+
+    with pytest.raises(ValueError, match=r"gradient of b in a result without a name .* --params"):
+        read_function(doubled, "f", None)
+
+
+def test_a_result_that_two_arrays_may_have_asks_for_the_parameters() -> None:
+    def of_one_of_two(inputs: Any) -> Any:
+        d = inputs @ W + b * b2
+        dW = inputs.T @ d
+        return 0.5 * np.sum(d**2), dW, b2 * d.sum(0)
+
+    with pytest.raises(ValueError, match="may be the gradient of b, b2; return it in a variable"):
+        read_function(of_one_of_two, "f", None)
+
+
+def test_a_state_without_a_name_is_no_gradient() -> None:
     def with_a_state(inputs: Any, h: Any) -> Any:
         dW, d = h.T @ (h @ W), h @ W
         return 0.5 * np.sum(d**2), dW, h[:]
 
-    said = "a result without a name, which may be the gradient of b; return it in a variable such"
-    assert said in read_function(unnamed, "f", None).said
     assert "without a name" not in read_function(with_a_state, "f", None).said
+
+
+def dense(x: Any, w: Any, q: Any) -> Any:
+    """Compute a layer of tanh, and what its backward pass needs."""
+    a = np.tanh(x @ w + q)
+    return a, (x, w, a)
+
+
+def dense_backward(dout: Any, cache: Any) -> Any:
+    """Return the gradients of a layer, one with a name, without tanh's derivative in another."""
+    x, w, a = cache
+    dz = dout * (1 - a**2)
+    dx = dz @ w.T
+    return dx, x.T @ dout, dz.sum(0)
+
+
+def dense_backward_of_inputs(dout: Any, cache: Any) -> Any:
+    """Return the gradients of a layer without names, of the inputs without tanh's derivative."""
+    x, w, a = cache
+    dz = dout * (1 - a**2)
+    return dout @ w.T, x.T @ dz, dz.sum(0)
+
+
+@pytest.mark.parametrize("backward", [dense_backward, dense_backward_of_inputs])
+def test_every_result_of_a_layer_is_compared(backward: Callable[..., Any]) -> None:
+    given = {"x": RNG.normal(size=(5, 3)), "w": RNG.normal(size=(3, 4)), "q": RNG.normal(size=4)}
+    a, cache = dense(**given)
+    calls = [RecordedCall(None, given), RecordedCall(None, {"dout": a, "cache": cache})]
+    code = read_pair([dense, backward], "dense,dense_backward", calls)
+    assert sorted(code.params) == ["q", "w", "x"]
+    assert verify_own_model(code.gradients, code.loss, code.params).verdict == "disagrees"
 
 
 def of_an_initial_state(x: Any, y: Any, h0: Any, W: Any) -> Any:
