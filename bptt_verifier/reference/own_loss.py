@@ -49,6 +49,7 @@ from bptt_verifier.reference.scalar_loss import ignore_namespace, require_one_va
 from bptt_verifier.reference.second_opinion import contradict_entries, contradict_signs
 from bptt_verifier.reference.selection import OTHER_PATH, Selection, Selector, Setting
 from bptt_verifier.reference.stated_derivatives import (
+    UNCONFIRMED,
     describe_stated,
     hold_stopped,
     is_stated,
@@ -406,7 +407,9 @@ def confirm(model: OwnModel) -> OwnModel:
             return model._replace(refusal=differ, losses_differ=True)
     kept = tuple(case for i, case in enumerate(model.cases) if i not in contradicted)
     notes = tuple(f"{said} This case was left out." for said, _ in contradicted.values())
-    return model._replace(cases=kept, notes=(*stated, *model.notes, *notes))
+    model = model._replace(cases=kept, notes=(*stated, *model.notes, *notes))
+    unconfirmed = [said for said in stated if said.endswith(UNCONFIRMED)]
+    return model._replace(doubt=unconfirmed[0]) if unconfirmed and not model.doubt else model
 
 
 def compare_losses(model: OwnModel, case: Case) -> str | None:

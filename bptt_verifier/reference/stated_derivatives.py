@@ -4,7 +4,8 @@
 `custom_jvp` and `custom_vjp` state a derivative, as that of a straight-through estimator. The loss
 then has another derivative than its values, and the stated one is meant. A second opinion is asked
 of the function in which the stopped values stay what they are at the point. A rule of its own
-can only be taken as stated.
+may as well be a mistake: what disagrees with it is wrong by the loss as stated, and what agrees is
+inconclusive.
 """
 
 import inspect
@@ -27,6 +28,10 @@ STATING = frozenset(
 )
 
 LISTED = 3  # places in a sentence
+UNCONFIRMED = (
+    "differences of its values contradict it, so that a gradient that agrees with it may be wrong "
+    "as it is: state what is meant with stop_gradient, as x + stop_gradient(f(x) - x)."
+)
 
 Point = Mapping[str, Array]
 
@@ -95,11 +100,11 @@ def describe_stated(program: Program, by_autograd: bool) -> str:
         states = "stops gradients" if stops or not rules else "has a derivative of its own"
         states, library = f"{states} at {listed}" if listed else states, "jax.grad"
     checked = (
-        "no differences can confirm it"
-        if rules
-        else "differences confirm it with the stopped values held constant"
+        UNCONFIRMED
+        if rules or states_rules(program)
+        else "differences confirm it with the stopped values held constant."
     )
     return (
         f"The loss {states}, and that is taken to be meant: the reference is its derivative by "
-        f"{library}, not that of its values; {checked}."
+        f"{library}, not that of its values; {checked}"
     )

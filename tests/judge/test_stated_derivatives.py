@@ -140,8 +140,10 @@ def test_a_straight_through_estimator_is_right_as_defined(quantised: Any) -> Non
         return verify_own_model(gradients, loss, {"W": PARAMS["U"].T, "v": PARAMS["v"]})
 
     report = judge(1.0)
-    assert report.verdict is Verdict.AGREES, str(report)
+    confirmed = quantised is stop_to_quantise  # a rule of its own may be a mistake
+    assert report.verdict is (Verdict.AGREES if confirmed else Verdict.INCONCLUSIVE), str(report)
     assert STATED in str(report)
+    assert ("stop_gradient(f(x) - x)" in str(report)) is not confirmed
     assert judge(0.0).verdict is Verdict.DISAGREES  # the derivative of what it computes
 
 
