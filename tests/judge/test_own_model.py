@@ -209,7 +209,7 @@ def time_loop() -> float:
     return time.process_time() - start
 
 
-@pytest.mark.rest
+@pytest.mark.slow  # a time: beside other tests the pace changes within one verdict
 def test_a_verdict_on_a_long_model_takes_as_long_as_a_hundred_loops_at_most() -> None:
     H, T = 10, 20
     x = np.random.default_rng(0).normal(size=(T, H, 1))
