@@ -25,8 +25,6 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
-import jax
-
 from bptt_verifier.program.attempt import (
     CodeRaisedError,
     Failure,
@@ -257,6 +255,8 @@ class Recorder:
     @property
     def is_traced(self) -> bool:
         """True if a call was recorded while JAX traced the function, without values."""
+        import jax  # noqa: PLC0415 - the process that only reads files needs none
+
         return any(
             isinstance(leaf, jax.core.Tracer)
             for call in self.calls.values()
@@ -316,6 +316,8 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
     Raises ValueError where it does not exist or is no Python, and CodeRaisedError where running it
     raises or exits.
     """
+    import jax  # noqa: PLC0415 - the process that only reads files needs none
+
     cells, place = read_cells(file), file.resolve()
     package, root = find_package(place, find_definitions(file, cells))
     own = package or f"derivation_{file.stem}"
