@@ -14,7 +14,8 @@ from bptt_verifier.judge.kernel_noise import Measured, find_excessive_noise
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.reference.lost_numbers import norm
-from bptt_verifier.reference.pullbacks import Pullback, Pulled, name_outputs
+from bptt_verifier.reference.point_arrays import Pulled, name_outputs
+from bptt_verifier.reference.pullbacks import Pullback
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_largest, find_unit, is_half
 from bptt_verifier.tolerance.projections import (
@@ -225,9 +226,10 @@ def measure_at(
 
     measured = {name: measure_result(name, {}) for name in submitted}
     halves = {name for name in measured if is_half(dtypes[name])}
-    wrong = [name for name, each in measured.items() if each.wrong]
     wrong = [
-        n for n in wrong if n in halves or may_be_rounding(n, errors[n], dtypes[n], near, exact)
+        n
+        for n, each in measured.items()
+        if each.wrong and (n in halves or may_be_rounding(n, errors[n], dtypes[n], near, exact))
     ]
     asked = wrong + [n for n in halves if n in doubtful and n not in wrong]
     imitated = imitate_rounding(calls.pullback, near, dtypes) if asked else {}

@@ -316,8 +316,6 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
     Raises ValueError where it does not exist or is no Python, and CodeRaisedError where running it
     raises or exits.
     """
-    import jax  # noqa: PLC0415 - the process that only reads files needs none
-
     cells, place = read_cells(file), file.resolve()
     package, root = find_package(place, find_definitions(file, cells))
     own = package or f"derivation_{file.stem}"
@@ -349,6 +347,8 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
     if recorder is not None and recorder.is_traced and not recorder.is_eager:
         recorder.restart()
         recorder.is_eager = True
+        import jax  # noqa: PLC0415 - the process that only reads files needs none
+
         with jax.disable_jit():
             return load(file, recorder, name=name)
     return module

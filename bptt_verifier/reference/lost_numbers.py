@@ -81,8 +81,8 @@ def list_unconfirmed_products(
     found = []
     for name, losses in compute(points).items():
         for k, scale in enumerate(scales):
-            pairs = ((v, products[f"R{{{n}}}"][k]) for n, v in directions[k].items())
-            expected = [scale**2 * v * product for v, product in pairs]
+            along = {f"R{{{n}}}": v.astype(np.float64) for n, v in directions[k].items()}
+            expected = [scale**2 * v * products[n][k] for n, v in along.items()]
             bend = add(upper[name][k], lower[name][k], -2 * losses[k])
             allowed = AGREE * norm(*expected) + ROUNDING * norm(losses[k])
             if abs(bend - add(*expected)) > allowed:

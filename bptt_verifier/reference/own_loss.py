@@ -17,7 +17,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import MUTED, Failure, attempt, copies, type_name
 from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.decisions import UntraceableError
-from bptt_verifier.program.leaves import Tree, flatten, rebuild_before
+from bptt_verifier.program.leaves import Tree, rebuild_before
 from bptt_verifier.program.namespaces import takes_namespace
 from bptt_verifier.program.paths import Followed, Paths
 from bptt_verifier.program.precision import (
@@ -45,7 +45,12 @@ from bptt_verifier.reference.coverage import (
 from bptt_verifier.reference.cuts import describe_cut
 from bptt_verifier.reference.own_cases import make_case, widen
 from bptt_verifier.reference.points import SCALE, Point, draw_parameters
-from bptt_verifier.reference.scalar_loss import ignore_namespace, require_one_value, to_scalar
+from bptt_verifier.reference.scalar_loss import (
+    find_settings,
+    ignore_namespace,
+    require_one_value,
+    to_scalar,
+)
 from bptt_verifier.reference.second_opinion import contradict_entries, contradict_signs
 from bptt_verifier.reference.selection import OTHER_PATH, Selection, Selector, Setting
 from bptt_verifier.reference.stated_derivatives import (
@@ -277,25 +282,6 @@ def use_differences(
             if doubt is not None:
                 return model._replace(refusal=doubt, notes=())
     return model
-
-
-def find_settings(loss: Loss, params: Any) -> tuple[Tree, ...]:
-    """Find the settings in what is given: parameters, or a list of them in several shapes.
-
-    A list of dicts with the same leaves may also be the layers of one model. It is that if the loss
-    takes it as it is. Raises ValueError where it is neither.
-    """
-    if type(params) not in (list, tuple) or not all(isinstance(p, Mapping) for p in params):
-        return (flatten(params),)
-    trees, whole = tuple(map(flatten, params)), flatten(params)
-    found = attempt(lambda: np.asarray(loss(whole.rebuild(copies(whole.leaves)), np)))
-    if isinstance(found, Failure):
-        found = attempt(lambda: np.asarray(loss(whole.rebuild(copies(whole.leaves)))))  # type: ignore[call-arg]
-    if not isinstance(found, Failure) and found.size == 1 and found.dtype.kind == "f":
-        return (whole,)
-    if len({frozenset(tree.leaves) for tree in trees}) > 1:
-        raise ValueError("params: expected the same names in every setting")
-    return trees
 
 
 def check_loss(model: OwnModel, params: dict[str, Array]) -> str | None:

@@ -1,7 +1,7 @@
 """Arrays of a stated function at several points: in float64, stacked, and of its outputs."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,27 @@ from bptt_verifier.program.trees import replace_leaves
 from bptt_verifier.tolerance.formats import is_floating
 
 Arrays = Mapping[str, Array]
+
+
+class Pulled(NamedTuple):
+    """The outputs and the gradients at several points, by name, stacked over the points.
+
+    `kept` are the points at which autodiff gives NaN, and zeros were kept in its place (N8).
+    """
+
+    outputs: dict[str, Array]
+    gradients: dict[str, Array]
+    kept: Sequence[int] = ()
+
+    @property
+    def named(self) -> dict[str, Array]:
+        """Outputs and gradients together."""
+        return self.gradients | name_outputs(self.outputs, self.gradients)
+
+
+def name_outputs(outputs: dict[str, Array], gradients: Container[str]) -> dict[str, Array]:
+    """Name outputs apart from gradients: a state h may be an argument and an output."""
+    return {f"output {n}" if n in gradients else n: each for n, each in outputs.items()}
 
 
 def widen(arrays: Arrays) -> dict[str, Array]:

@@ -4,9 +4,9 @@ The function is one of JAX, of plain NumPy or of PyTorch. docs/derivation.md, se
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from bptt_verifier.reference.lost_numbers import is_lost, list_unconfirmed, rest
 from bptt_verifier.reference.overflows import find_overflowing, has
 from bptt_verifier.reference.point_arrays import (
     Arrays,
+    Pulled,
     select_floating,
     select_traced,
     stack,
@@ -51,32 +52,12 @@ SAME = 1e-9  # relative difference of two float64 computations of one forward pa
 NO_ROUNDING = 2.0**-60  # a unit roundoff that changes no number in float64
 
 
-class Pulled(NamedTuple):
-    """The outputs and the gradients at several points, by name, stacked over the points.
-
-    `kept` are the points at which autodiff gives NaN, and zeros were kept in its place (N8).
-    """
-
-    outputs: dict[str, Array]
-    gradients: dict[str, Array]
-    kept: Sequence[int] = ()
-
-    @property
-    def named(self) -> dict[str, Array]:
-        """Outputs and gradients together."""
-        return self.gradients | name_outputs(self.outputs, self.gradients)
-
-
-def name_outputs(outputs: dict[str, Array], gradients: Container[str]) -> dict[str, Array]:
-    """Name outputs apart from gradients: a state h may be an argument and an output."""
-    return {f"output {n}" if n in gradients else n: each for n, each in outputs.items()}
-
-
 class Pullback(ABC):
     """The forward pass of one setting, and the pull-back of cotangents through it, in float64."""
 
     def __init__(self, forward: Forward, arguments: Arguments) -> None:
         self.forward, self.arguments = forward, arguments
+        self.is_careful = False  # as quotients of large numbers have asked for at some point (V16)
 
     @cached_property
     def structure(self) -> Any:
@@ -120,6 +101,7 @@ class Pullback(ABC):
             return pulled  # a function of PyTorch that JAX does not trace
         left = {*self.list_unconfirmed(*at, careful.gradients)} & {*doubtful}
         restored = self.restore_numbers(*at).gradients if left else {}
+        self.is_careful |= left != {*doubtful}
         for name, gradient in pulled.gradients.items():
             for k in doubtful:
                 if k not in left:
@@ -179,7 +161,6 @@ class JaxPullback(Pullback):
         self.compiled: dict[tuple[int, bool], Any] = {}
         self.noisy: dict[tuple[Roundoff, bool], Any] = {}
         self.has_kept = False  # zeros, at some point
-        self.is_careful = False  # as quotients of large numbers ask for (V16)
         self.is_unrolled = False  # and has so many operations that a compilation takes longest
         self.is_small = sum(v.size for v in arguments.leaves.values()) <= SMALL
 
@@ -235,16 +216,19 @@ class JaxPullback(Pullback):
     def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Pull cotangents back at all points in one compiled call; keep zeros where it gives NaN.
 
-        Where the gradient is NaN with kept zeros as well, or an output is, NaN stays.
+        Where the gradient is NaN with kept zeros as well, or an output is, NaN stays. Where it is a
+        number, quotients are differentiated with care if a point has asked for that.
         """
-        pulled = self.compute(points, cotangents, self.is_careful)
+        pulled = self.compute(points, cotangents)
         missing = [k for k in range(len(points)) if has_nan(pulled.gradients, k)]
-        if not missing:
+        if not (missing or self.is_careful):
             return pulled
         again = self.compute(points, cotangents, keeps=True)
-        kept = [k for k in missing if not has_nan(again.named, k)]
+        known = [k for k in range(len(points)) if not has_nan(again.named, k)]
+        kept = [k for k in known if k in missing]
+        replaced = known if self.is_careful else kept
         for name, gradient in pulled.gradients.items():
-            gradient[kept] = again.gradients[name][kept]
+            gradient[replaced] = again.gradients[name][replaced]
         if kept:
             self.has_kept = True
             gradients = pulled.gradients
@@ -260,8 +244,7 @@ class JaxPullback(Pullback):
         return self.compute(points, cotangents).outputs
 
     def compute_carefully(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
-        """Compute another derivative, which is compiled as well, and is used from now on."""
-        self.is_careful = True
+        """Compute another derivative, which is compiled as well."""
         return self.compute(points, cotangents, keeps=True)
 
     def restore_numbers(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:

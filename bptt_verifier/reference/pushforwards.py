@@ -20,13 +20,12 @@ from bptt_verifier.reference.lost_numbers import (
     list_unconfirmed_products,
     list_unconfirmed_tangents,
 )
-from bptt_verifier.reference.point_arrays import Arrays, widen
+from bptt_verifier.reference.point_arrays import Arrays, Pulled, widen
 from bptt_verifier.reference.pullbacks import (
     Forward,
     JaxPullback,
     NumpyPullback,
     Pullback,
-    Pulled,
     TorchPullback,
     TracedPullback,
     prepare_pullback,

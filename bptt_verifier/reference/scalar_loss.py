@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_verifier.program.attempt import Failure, type_name
+from bptt_verifier.program.attempt import Failure, attempt, copies, type_name
+from bptt_verifier.program.leaves import Tree, flatten
 from bptt_verifier.reference.case import Loss
 
 
@@ -19,6 +20,25 @@ def ignore_namespace(loss: Callable[..., Any]) -> Loss:
         return loss(params)
 
     return call
+
+
+def find_settings(loss: Loss, params: Any) -> tuple[Tree, ...]:
+    """Find the settings in what is given: parameters, or a list of them in several shapes.
+
+    A list of dicts with the same leaves may also be the layers of one model. It is that if the loss
+    takes it as it is. Raises ValueError where it is neither.
+    """
+    if type(params) not in (list, tuple) or not all(isinstance(p, Mapping) for p in params):
+        return (flatten(params),)
+    trees, whole = tuple(map(flatten, params)), flatten(params)
+    found = attempt(lambda: np.asarray(loss(whole.rebuild(copies(whole.leaves)), np)))
+    if isinstance(found, Failure):
+        found = attempt(lambda: np.asarray(loss(whole.rebuild(copies(whole.leaves)))))  # type: ignore[call-arg]
+    if not isinstance(found, Failure) and found.size == 1 and found.dtype.kind == "f":
+        return (whole,)
+    if len({frozenset(tree.leaves) for tree in trees}) > 1:
+        raise ValueError("params: expected the same names in every setting")
+    return trees
 
 
 def require_one_value(found: Any, loss: Callable[..., Any]) -> None:

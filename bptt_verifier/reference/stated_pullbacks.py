@@ -7,8 +7,8 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.reference.point_arrays import Arrays, rebuild_outputs, widen
-from bptt_verifier.reference.pullbacks import Pullback, Pulled
+from bptt_verifier.reference.point_arrays import Arrays, Pulled, rebuild_outputs, widen
+from bptt_verifier.reference.pullbacks import Pullback
 
 
 class StatedPullback(Pullback):

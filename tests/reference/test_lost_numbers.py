@@ -15,6 +15,7 @@ from bptt_verifier.program.zero_cotangents import divide_by_divisors, keep_zeros
 from bptt_verifier.reference import lost_numbers, pullbacks
 from bptt_verifier.reference.lost_numbers import is_lost, restore_numbers
 from bptt_verifier.reference.pullbacks import prepare_pullback
+from bptt_verifier.reference.pushforwards import prepare_curvature
 
 Function = Callable[[Any], Any]
 SCORES = np.array([0.4, -0.9, -0.4, 0.3, -2.0])
@@ -159,6 +160,39 @@ def test_a_straight_through_gradient_that_differences_cannot_confirm_is_kept() -
     x = np.random.default_rng(0).normal(size=(3, 4))
     assert verify_vjp(lambda _, ct: (ct,), rounded, (x,)).verdict is Verdict.AGREES
     assert verify_vjp(lambda _, ct: (1.01 * ct,), rounded, (x,)).verdict is Verdict.DISAGREES
+
+
+def test_a_kink_is_left_out_after_quotients_have_asked_for_care() -> None:
+    def forward(w: Any, s: Any) -> Any:
+        return 1e155 * jnp.sqrt(w) * jnp.sqrt(w) / s
+
+    given = np.array([0.0, 1.0, 2.0]), np.array([3e155, 2e155, 1e155])
+    pullback = prepare_pullback(forward, read_arguments(given))
+    w, s = pullback.arguments.leaves
+    points = [{w: given[0], s: given[1]}, {w: given[0] + 1, s: given[1]}]
+    at = points, [{"output": np.ones(3)}] * 2
+    confirmed = pullback.confirm(*at, pullback.pull_back(*at)).gradients
+    assert pullback.is_careful
+    again = pullback.pull_back(*at).gradients
+    for found in (confirmed, again):
+        assert np.isnan(found[w][0]).any()
+        exact = -(1e155 * points[1][w] / given[1]) / given[1]
+        np.testing.assert_allclose(found[s][1], exact, rtol=1e-14)  # some ten roundings
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_products_of_the_hessian_are_confirmed_in_every_format(dtype: Any) -> None:
+    def loss(a: Any, b: Any) -> Any:
+        return (jnp.sin(b) * a**2).sum()
+
+    given = tuple(np.random.default_rng(k).normal(size=3).astype(dtype) for k in range(2))
+    curvature = prepare_curvature(loss, read_arguments({"b": given[1], "a": given[0]}))
+    points = [dict(curvature.arguments.leaves)] * 2
+    directions = [{n: x[::-1].copy() for n, x in points[0].items()}] * 2
+    products = curvature.pull_back(points, directions).gradients
+    assert curvature.list_unconfirmed(points, directions, products) == []
+    doubled = {n: np.stack([g[0], 2 * g[1]]) for n, g in products.items()}
+    assert curvature.list_unconfirmed(points, directions, doubled) == [1]
 
 
 @pytest.mark.parametrize("wrong", [False, True])
