@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support.chain_derivations import hmm_gradients, hmm_loss, softmax
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, diagnose_planted, ones
 
 rng = np.random.default_rng(8)
 POINTS, CENTRES = rng.normal(size=(7, 2)), rng.normal(size=(3, 2))
@@ -46,10 +46,6 @@ def bigram_gradients(p: Any) -> Any:
     return {"S": -(counts - counts.sum(1, keepdims=True) * softmax(p["S"], np))}
 
 
-def ones(**shapes: tuple[int, ...]) -> dict[str, Any]:
-    return {name: np.ones(shape) for name, shape in shapes.items()}
-
-
 MODELS: dict[str, Any] = {
     "hmm": (hmm_loss, hmm_gradients, ones(A=(3, 3), B=(3, 4))),
     "mixture": (mixture_loss, mixture_gradients, ones(z=(3,), m=(3, 2))),
@@ -66,16 +62,14 @@ PLANTED: dict[str, tuple[str, tuple[str, str]]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_sum_of_counts_that_is_taken_for_one_is_named(kind: str, dtype: Any) -> None:
     model, change = PLANTED[kind]
-    loss, gradients, params = MODELS[model]
-    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    (found,) = diagnose_planted(MODELS[model], change, dtype=dtype)
     assert found.name == "softmax-denominator", found
 
 

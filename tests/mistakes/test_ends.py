@@ -9,7 +9,7 @@ from bptt_verifier.mistakes.in_ends import list_end_mistakes
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import trace
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted
 
 rng = np.random.default_rng(9)
 D, K = 2, 4
@@ -117,7 +117,10 @@ def chain_gradients(p: Any) -> Any:
 
 
 PARAMS = {"W": np.ones((D, K))}
-MODELS: dict[str, Any] = {"ctc": (ctc_loss, ctc_gradients), "chain": (chain_loss, chain_gradients)}
+MODELS: dict[str, Any] = {
+    "ctc": (ctc_loss, ctc_gradients, PARAMS),
+    "chain": (chain_loss, chain_gradients, PARAMS),
+}
 PLANTED: dict[str, tuple[str, str, tuple[str, str]]] = {
     "no blank": ("ctc", "first of 2", ("[0.0, 0.0]", "[0.0, LOW]")),
     "no label": ("ctc", "second of 2", ("[0.0, 0.0]", "[LOW, 0.0]")),
@@ -128,16 +131,14 @@ PLANTED: dict[str, tuple[str, str, tuple[str, str]]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients = MODELS[model]
-    assert diagnose_numbers(loss, PARAMS, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_an_end_state_that_is_missing_is_named(kind: str, dtype: Any) -> None:
     model, which, change = PLANTED[kind]
-    loss, gradients = MODELS[model]
-    (found,) = diagnose_numbers(loss, PARAMS, plant(gradients, change), dtype)
+    (found,) = diagnose_planted(MODELS[model], change, dtype=dtype)
     assert (found.name, f"the {which} end states" in found.explanation) == (
         "sum-part-missing",
         True,

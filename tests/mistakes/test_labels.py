@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.support.chain_derivations import MODELS
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted
 
 PLANTED: dict[str, tuple[str, str, tuple[str, str]]] = {
     "transposed": (
@@ -31,14 +30,12 @@ PLANTED: dict[str, tuple[str, str, tuple[str, str]]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_label_that_is_counted_at_another_entry_is_named(kind: str, dtype: Any) -> None:
     model, name, change = PLANTED[kind]
-    loss, gradients, params = MODELS[model]
-    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    (found,) = diagnose_planted(MODELS[model], change, dtype=dtype)
     assert found.name == name, found

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted, ones
 
 rng = np.random.default_rng(2)
 T, H, D, K, N = 4, 3, 2, 4, 3
@@ -99,10 +99,6 @@ def threshold_gradients(p: Any) -> Any:
     return G
 
 
-def ones(**shapes: tuple[int, ...]) -> dict[str, Any]:
-    return {name: np.ones(shape) for name, shape in shapes.items()}
-
-
 NETWORK = ones(U=(D, H), W=(H, H), S=(H, K))
 MODELS: dict[str, Any] = {
     "each": (each_loss, each_gradients, NETWORK),
@@ -120,14 +116,12 @@ PLANTED: dict[str, tuple[str, tuple[str, str]]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_one_term_in_the_place_of_all_is_named(kind: str, dtype: Any) -> None:
     model, change = PLANTED[kind]
-    loss, gradients, params = MODELS[model]
-    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    (found,) = diagnose_planted(MODELS[model], change, dtype=dtype)
     assert found.name == "sum-part-missing", found

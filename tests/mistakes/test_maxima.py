@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.in_maxima import select_extreme
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted, ones
 
 rng = np.random.default_rng(3)
 T, H, D = 5, 3, 2
@@ -102,10 +102,6 @@ def rows_gradients(p: Any) -> Any:
     return G
 
 
-def ones(**shapes: tuple[int, ...]) -> dict[str, Any]:
-    return {name: np.ones(shape) for name, shape in shapes.items()}
-
-
 COLUMNS = ones(U=(H, D), W=(H, H), v=(H,))
 MODELS: dict[str, Any] = {
     "pooled": (pooled_loss, pooled_gradients, COLUMNS),
@@ -129,16 +125,14 @@ PLANTED: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_gradient_that_other_entries_than_the_extreme_get_is_named(kind: str, dtype: Any) -> None:
     model, name, *changes = PLANTED[kind]
-    loss, gradients, params = MODELS[model]
-    (found,) = diagnose_numbers(loss, params, plant(gradients, *changes), dtype)
+    (found,) = diagnose_planted(MODELS[model], *changes, dtype=dtype)
     assert found.name == name, found
 
 

@@ -11,7 +11,7 @@ from bptt_verifier.program.activations import Activation, find_activations, slop
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import Structure, structure
 from bptt_verifier.program.trace import forward, trace
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted, ones
 
 rng = np.random.default_rng(5)
 T, H, D = 4, 3, 2
@@ -99,10 +99,6 @@ def leaky_gradients(p: Any) -> Any:
     return G
 
 
-def ones(**shapes: tuple[int, ...]) -> dict[str, Any]:
-    return {name: np.ones(shape) for name, shape in shapes.items()}
-
-
 MODELS: dict[str, Any] = {
     "decay": (decay_loss, decay_gradients, ones(s=(H,), B=(H, D))),
     "softplus": (softplus_loss, softplus_gradients, ones(U=(D, H), W=(H, H))),
@@ -117,15 +113,13 @@ NEGATED = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("model", MODELS)
 def test_a_slope_at_the_negative_of_its_argument_is_named(model: str, dtype: Any) -> None:
-    loss, gradients, params = MODELS[model]
-    (found,) = diagnose_numbers(loss, params, plant(gradients, NEGATED[model]), dtype)
+    (found,) = diagnose_planted(MODELS[model], NEGATED[model], dtype=dtype)
     # In log(1 + exp(a)) the slope at −a is also what is left where that of exp(a) is missing.
     names = {found.name, *found.details.get("or", ())}
     assert "activation-derivative-of-another-function" in names, found

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.in_posteriors import list_posterior_mistakes
@@ -10,7 +9,7 @@ from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import trace
 from tests.support.chain_derivations import MODELS
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted
 from tests.support.further_derivations import MODELS as NETWORKS
 
 PAIR = 'pair = alpha[t - 1][:, None] + p["trans"] + emit[t] + beta - logZ'
@@ -34,20 +33,13 @@ PLANTED: dict[str, tuple[str, str, tuple[str, str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
-
-
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_term_of_a_pair_that_is_missing_or_of_another_step_is_named(
     kind: str, dtype: Any
 ) -> None:
     model, name, change = PLANTED[kind]
-    loss, gradients, params = MODELS[model]
-    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    (found,) = diagnose_planted(MODELS[model], change, dtype=dtype)
     assert found.name == name, found
 
 

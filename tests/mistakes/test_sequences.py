@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted, ones
 
 rng = np.random.default_rng(4)
 H, D = 3, 2
@@ -116,10 +116,6 @@ def layers_gradients(p: Any) -> Any:
     return G
 
 
-def ones(**shapes: tuple[int, ...]) -> dict[str, Any]:
-    return {name: np.ones(shape) for name, shape in shapes.items()}
-
-
 COLUMNS = columns_loss, columns_gradients, ones(U=(H, D), W=(H, H), b=(H,))
 ROWS = rows_loss, rows_gradients, ones(W=(H + D, H))
 LAYERS = layers_loss, layers_gradients, ones(U1=(H, H), W1=(H, H), U2=(H, H), W2=(H, H))
@@ -183,14 +179,13 @@ PLANTED = {
 
 @pytest.mark.parametrize("model", [COLUMNS, ROWS, LAYERS], ids=["columns", "rows", "layers"])
 def test_nothing_is_wrong_without_a_change(model: Any) -> None:
-    loss, gradients, params = model
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(model) == ()
 
 
 @pytest.mark.table(4)
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_what_several_sequences_or_layers_make_possible_is_named(kind: str, dtype: Any) -> None:
-    (loss, gradients, params), name, changes = PLANTED[kind]
-    found = diagnose_numbers(loss, params, plant(gradients, *changes), dtype)
+    model, name, changes = PLANTED[kind]
+    found = diagnose_planted(model, *changes, dtype=dtype)
     assert [mistake.name for mistake in found] == [name], found

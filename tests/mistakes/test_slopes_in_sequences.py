@@ -10,7 +10,7 @@ from bptt_verifier.program.activations import find_activations
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import trace
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted, ones
 
 rng = np.random.default_rng(7)
 H, D = 3, 2
@@ -107,10 +107,6 @@ def rows_gradients(p: Any) -> Any:
     return G
 
 
-def ones(**shapes: tuple[int, ...]) -> dict[str, Any]:
-    return {name: np.ones(shape) for name, shape in shapes.items()}
-
-
 LEAKY = leaky_loss, leaky_gradients, ones(theta=(H * D + H * H,))
 COLUMNS = columns_loss, columns_gradients, ones(U=(H, D), W=(H, H), b=(H,))
 ROWS = rows_loss, rows_gradients, ones(U=(D, H), W=(H, H), V=(H, 2))
@@ -129,16 +125,15 @@ PLANTED: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_nothing_is_wrong_without_a_change(model: Any) -> None:
-    loss, gradients, params = model
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(model) == ()
 
 
 @pytest.mark.table(4)
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_slope_of_the_step_beside_is_named_in_every_sequence(kind: str, dtype: Any) -> None:
-    (loss, gradients, params), *changes = PLANTED[kind]
-    found = diagnose_numbers(loss, params, plant(gradients, *changes), dtype)
+    model, *changes = PLANTED[kind]
+    found = diagnose_planted(model, *changes, dtype=dtype)
     assert [mistake.name for mistake in found] == ["hidden-state-off-by-one"], found
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.diagnosis import ones
+
 rng = np.random.default_rng(6)
 D, K = 2, 3
 SENTENCES = [
@@ -163,10 +165,6 @@ def hmm_gradients(p: Any) -> Any:
                 nA += A * np.outer(alpha[t - 1], B[:, y[t]] * beta) / scales[t]
                 beta = A @ (B[:, y[t]] * beta) / scales[t]
     return {"A": -(nA - nA.sum(1, keepdims=True) * A), "B": -(nB - nB.sum(1, keepdims=True) * B)}
-
-
-def ones(**shapes: tuple[int, ...]) -> dict[str, Any]:
-    return {name: np.ones(shape) for name, shape in shapes.items()}
 
 
 CRF = ones(W=(D, K), trans=(K, K), start=(K,), end=(K,))

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.mistakes.own_diagnosis import diagnose
@@ -17,6 +18,14 @@ from bptt_verifier.reference.points import draw_parameters
 from bptt_verifier.report import Mistake
 
 POINTS = (1, 3, 5)  # draws in float64 for these numbers
+IN_BOTH_PRECISIONS = pytest.mark.parametrize(
+    "dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)]
+)
+
+
+def ones(**shapes: tuple[int, ...]) -> dict[str, Any]:
+    """Parameters of these names and shapes."""
+    return {name: np.ones(shape) for name, shape in shapes.items()}
 
 
 @lru_cache
@@ -51,6 +60,19 @@ def diagnose_numbers(
         witnesses.append(Witness(wide, submitted, true, errors, True))
     with use_float64():
         return diagnose(program, witnesses)
+
+
+def diagnose_planted(
+    model: tuple[Callable[..., Any], Callable[..., Any], Mapping[str, Any]],
+    *changes: tuple[str, str],
+    dtype: Any = np.float64,
+) -> tuple[Mistake, ...]:
+    """Diagnose the gradients of a loss with these texts of their source changed.
+
+    `model` is the loss, its gradients and parameters of the shapes that both take.
+    """
+    loss, gradients, params = model
+    return diagnose_numbers(loss, params, plant(gradients, *changes), dtype)
 
 
 def plant(function: Callable[..., Any], *changes: tuple[str, str]) -> Callable[..., Any]:
