@@ -199,16 +199,15 @@ def find_precision(before: Compared, after: Compared) -> Any:
     """Find the format in which a submission computes without returning it; None for none.
 
     Its errors scatter like rounding, are within those allowed in that format, and are far beyond
-    those of the next finer one. This holds for half of the gradients or more: one alone may have
-    lost its digits otherwise. No gradient except zeros is precise.
+    those of the next finer one. This holds for half of the gradients or more, zeros not counted: one
+    alone may have lost its digits otherwise. No gradient except zeros is precise.
     """
     finer: Any = np.float64
     worst = find_largest_error(before)
     failing = set(list_failing(before))
     excused = failing - set(list_failing(after))
-    if any(before.values[n].any() and n not in failing for n in before.gradients):
-        return None
-    if 2 * len(excused & set(before.gradients)) < len(before.gradients):
+    gradients = {name for name in before.gradients if before.values[name].any()}
+    if not gradients <= failing or 2 * len(excused & gradients) < len(gradients):
         return None
     for dtype in FORMATS:
         names = [n for n in excused if np.finfo(before.dtypes[n]).eps < np.finfo(dtype).eps]

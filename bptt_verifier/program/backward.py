@@ -24,6 +24,7 @@ from bptt_verifier.program.rounding import (
     is_inexact,
 )
 from bptt_verifier.program.saturation import Saturating, find_saturating, measure_underflow
+from bptt_verifier.program.shifts import find_shifts, stop_at_shift
 from bptt_verifier.program.trace import Program
 
 
@@ -87,6 +88,7 @@ def sweep_back(
         cotangents[slot] = seed
     if saturating is None:
         saturating = find_saturating(program) if errors.sizes is not None else {}
+    shifts = find_shifts(program) if errors.sizes is not None else frozenset()
     sums = set[int]()  # slots whose cotangent is a sum that nothing else refers to
     # Errors that nothing has read yet: what is only moved and added may get them all at once.
     pending = dict[int, Pending]()
@@ -131,6 +133,8 @@ def sweep_back(
             arriving = [cotangents[slot] for slot in equation.outputs]
             if all(ct is None for ct in arriving):
                 continue
+            if number in shifts:
+                arriving = [stop_at_shift(arriving[0], errors)]
             sums.difference_update(equation.outputs)
             given = [values[slot] for slot in equation.inputs]
             outputs = [values[slot] for slot in equation.outputs]

@@ -12,12 +12,11 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.operations import BINARY, MOVES, TESTS, UNARY
-from bptt_verifier.program.rounding import RoundingErrors, is_inexact
+from bptt_verifier.program.rounding import PROPORTION, RoundingErrors, is_inexact
 from bptt_verifier.program.saturation import find_saturating
 from bptt_verifier.program.trace import Params, Program, forward
 from bptt_verifier.tolerance.noise import AMPLIFY, SAFETY, SAMPLES
 
-PROPORTION = 8.0  # what the sizes of errors are divided by, to show that results are proportional
 # Operations with a rule in NumPy; JAX evaluates others in another way for errors than without.
 RULES = frozenset(
     "concatenate stack split select_n convert_element_type integer_pow dot_general"

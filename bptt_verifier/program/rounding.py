@@ -8,6 +8,8 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 
+PROPORTION = 8.0  # what the sizes of errors are divided by, to show that results are proportional
+
 
 class RoundingErrors(NamedTuple):
     """Rounding errors to add, of one size for each sample; none by default.

@@ -123,6 +123,8 @@ class Selector:
     def select(self, number: int, progress: Callable[[int], None]) -> Selection:
         """Select `number` cases: the parameters given, draws, and draws that are scaled up."""
         given = self.try_point(Point(0, setting=self.setting.number))
+        # Numbers at which formulas overflow are the user's own only where they are compared.
+        self.exponent = EXPONENT if given else self.exponent
         progress(1)
         large, draws = min(LARGE, number // 4), self.draw_ordinary(number)
         self.extend(islice(draws, number - large - len(self.kept)), progress)

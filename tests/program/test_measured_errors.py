@@ -12,6 +12,8 @@ import pytest
 from bptt_verifier.program import measured_errors
 from bptt_verifier.program.measured_errors import Samples, allow, gradient_and_noise, plan_samples
 from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.rounding import RoundingErrors
+from bptt_verifier.program.shifts import find_shifts, stop_at_shift
 from bptt_verifier.program.trace import trace
 
 FLOAT64, TINY = 2.0**-53, float(np.finfo(float).tiny)
@@ -65,6 +67,82 @@ def test_a_mask_and_a_running_maximum_are_decided(lowest: float) -> None:
     a = np.random.default_rng(0).normal(size=(3, 3))
     for loss in (masked, running):
         assert (allowed_of(loss, a=a)["a"] < 1e-12).all()
+
+
+def attend(q: Any, h: Any, xp: Any) -> tuple[Any, Any]:
+    """Attend to the rows h: the weights softmax(h q), and the sum of the rows by them."""
+    scores = h @ q
+    e = xp.exp(scores - xp.max(scores))
+    weights = e / xp.sum(e)
+    return weights, weights @ h
+
+
+@pytest.mark.parametrize("apart", [1e-2, 1e-4, 1e-6])
+def test_what_a_softmax_loses_over_rows_that_are_nearly_alike_is_allowed(apart: float) -> None:
+    rng = np.random.default_rng(1)
+    h = (0.3 + apart * rng.normal(size=(5, 4))).astype(np.float32).astype(float)
+    q = rng.normal(size=4).astype(np.float32)
+
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum(xp.sin(attend(p["q"], h, xp)[1]))
+
+    def derive(q: Any, h: Any) -> Any:
+        weights, y = attend(q, h, np)
+        dw = h @ np.cos(y)
+        return (weights * (dw - weights @ dw)) @ h
+
+    with use_float64():
+        params = {"q": q.astype(float)}
+        program = trace(loss, params)
+        truth = jax.grad(lambda p: loss(p, jnp))(params)
+        measured = gradient_and_noise(program, params, [FLOAT64, 2.0**-24], truth)
+    coarse, fine = (derive(q.astype(d), h.astype(d)) for d in (np.float32, np.float64))
+    (_, in_float64), (_, in_float32) = measured
+    assert np.all(np.abs(coarse - fine) <= in_float32["q"])
+    assert np.all(np.abs(fine - np.asarray(truth["q"])) <= in_float64["q"])
+    assert np.all(in_float64["q"] < 2.0**-16 * in_float32["q"])
+
+
+def test_what_a_maximum_passes_on_is_not_lost_where_it_counts() -> None:
+    def loss(p: Any, xp: Any) -> Any:
+        return xp.sum((p["a"] - xp.max(p["a"])) ** 2)
+
+    assert (allowed_of(loss, a=[0.1, 0.9, 0.5])["a"] < 1e-13).all()
+
+
+def subtract_maximum(a: Any) -> Any:
+    return jnp.exp(a - jnp.max(a, axis=0, keepdims=True)[0])
+
+
+def subtract_running_maximum(a: Any) -> Any:
+    return jnp.exp(a[0] - jnp.maximum(a[0], a[1]))
+
+
+SUBTRACTED: dict[str, tuple[Any, int]] = {
+    "a maximum": (subtract_maximum, 1),
+    "a running maximum": (subtract_running_maximum, 1),
+    "a constant is no exponent": (lambda a: a - jnp.maximum(a, 0.0), 0),
+    "subtracted from": (lambda a: jnp.max(a) - a, 0),
+    "a divisor": (lambda a: jnp.exp(a) / jnp.max(a), 0),
+}
+
+
+@pytest.mark.parametrize(("function", "number"), SUBTRACTED.values(), ids=SUBTRACTED)
+def test_a_shift_is_a_maximum_of_variables_that_is_subtracted(function: Any, number: int) -> None:
+    with use_float64():
+        program = trace(lambda p, xp: jnp.sum(function(p["a"])), {"a": np.ones((2, 3))})
+    assert len(find_shifts(program)) == number
+
+
+def test_every_second_sample_stops_at_a_shift_what_is_rounding() -> None:
+    sizes = np.array([1e-3] * 4 + [1e-4] * 2 + [1.0] * 2 + [0.0])
+    draws = np.array([0, 1, 2, 3, 0, 1, 4, 5, 0])
+    signs = np.array([1, -1, 1, -1, 1, -1, 1, -1, 0])
+    errors = RoundingErrors(sizes, sizes, draws, exact=True)
+    ct = np.stack([signs * sizes, 1 + signs * sizes], axis=1)  # rounding, and a cotangent of 1
+    stopped = stop_at_shift(ct, errors)
+    np.testing.assert_array_equal(stopped[:, 1], ct[:, 1])
+    np.testing.assert_array_equal(stopped[:, 0], np.where(draws % 2 == 1, 0, ct[:, 0]))
 
 
 def test_values_in_float32_inside_a_loss_round_as_float32_does() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from bptt_verifier.program.paths import Followed
 from bptt_verifier.reference import selection
+from bptt_verifier.reference.overflows import EXPONENT
 from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.selection import (
     BROAD,
@@ -157,6 +158,22 @@ def test_draws_at_which_another_formula_may_overflow_are_left_out_unless_the_giv
         for number in (1, 2):  # drawn in float64 and in float32
             set_operand(monkeypatch, [drawn])
             assert (chosen.examine(Point(number)) == OVERFLOW) is left_out
+
+
+@pytest.mark.parametrize(("flaw", "exponent"), [(None, 700.0), (KINK, EXPONENT), (VAGUE, EXPONENT)])
+def test_large_exponents_are_the_users_own_only_where_they_are_compared(
+    flaw: str | None, exponent: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = selector(follow_with())
+
+    def try_point(point: Point) -> str | None:
+        chosen.exponent = 700.0
+        return flaw
+
+    monkeypatch.setattr(chosen, "try_point", try_point)
+    monkeypatch.setattr(chosen, "draw_ordinary", lambda number: iter(()))
+    chosen.select(1, lambda number: None)
+    assert chosen.exponent == exponent
 
 
 @pytest.mark.parametrize("least", [2.0**-6, 0.0])
