@@ -199,8 +199,8 @@ def find_precision(before: Compared, after: Compared) -> Any:
     """Find the format in which a submission computes without returning it; None for none.
 
     Its errors scatter like rounding, are within those allowed in that format, and are far beyond
-    those of the next finer one. This holds for half of the gradients or more, zeros not counted: one
-    alone may have lost its digits otherwise. No gradient except zeros is precise.
+    those of the next finer one. This holds for half of the gradients or more, and none is precise,
+    zeros not counted: one alone may have lost its digits otherwise.
     """
     finer: Any = np.float64
     worst = find_largest_error(before)

@@ -283,6 +283,7 @@ def test_ceilings_are_measured_in_operations_and_bytes() -> None:
 # The page and the committed results.
 
 
+@pytest.mark.rest
 def test_the_pages_tables_are_those_of_the_committed_results() -> None:
     page = (ROOT / documentation.PAGE).read_text(encoding="utf-8")
     results = documentation.committed()

@@ -128,6 +128,7 @@ def endless(path: Path, *options: str, until: int) -> Iterator[subprocess.Popen[
 SLOWLY = ("--learning-rate", "1e-9")
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("gradients", ["manual", "autodiff"])
 def test_ctrl_c_ends_a_run_with_its_state_in_the_file(
     train: Train, tmp_path: Path, gradients: str

@@ -19,6 +19,7 @@ x = np.array([[1.0, 2.0]])
 """
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(("mistake", "code"), [("", 0), (" / 2", 1)])
 def test_one_function_is_judged_by_its_own_loss(
     mistake: str, code: int, bptt: Command, tmp_path: Path
@@ -42,6 +43,7 @@ def test_one_function_is_judged_by_its_own_loss(
     assert numbers == re.findall(r"(?m)^  (?:yours|autodiff) .*", again.out)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("source", "arguments", "sentence"),
     [
@@ -114,6 +116,7 @@ train([U, W, V], x, y)
 """
 
 
+@pytest.mark.rest
 def test_a_guess_that_raises_at_once_is_read_as_code_of_its_own(
     bptt: Command, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def test_the_call_in_the_file_tells_the_arguments(style: str, chosen: bool, tmp_
     assert report.verdict is Verdict.AGREES, str(report)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("name", ["a lambda", "a compiled function", "a method"])
 def test_a_mistake_in_a_called_function_is_seen(name: str, tmp_path: Path) -> None:
     file = tmp_path / "model.py"

@@ -89,6 +89,7 @@ def test_an_exception_with_any_message_is_one_line(error: Exception, said: str) 
     assert mistake.explanation.endswith(said)
 
 
+@pytest.mark.rest
 def test_a_loss_of_one_entry_is_a_loss() -> None:
     right = column_vectors_one_sequence_at_a_time("tanh")
 
@@ -154,6 +155,7 @@ def test_sums_that_round_otherwise_at_each_call_are_deterministic_enough() -> No
     assert verify(jittery, model="lstm", examples=12)
 
 
+@pytest.mark.rest
 def test_zeros_that_are_integers_are_zeros() -> None:
     right = derivation(lstm, "lstm")
 
@@ -188,6 +190,7 @@ def test_a_state_is_passed_in_its_place_or_by_its_name() -> None:
         assert find_states(submission, ("h0", "c0"))._replace(optional=()) == expected
 
 
+@pytest.mark.rest
 def test_every_state_arrives_under_its_own_name() -> None:
     right = derivation(lstm, "lstm")
     for submission in (

@@ -108,6 +108,7 @@ def test_truncation_after_many_steps_is_named(cell: str, steps: int) -> None:
     assert (name, found["steps"]) == ("truncated", steps)
 
 
+@pytest.mark.rest
 def test_a_state_detached_every_sixteen_steps_is_not_called_truncation() -> None:
     def detached(params: Any, x: Any, y: Any) -> Gradients:
         kept = (len(x) - 1) % 16 + 1  # since the last step that was detached
@@ -189,6 +190,7 @@ def test_a_right_derivation_with_an_optional_state_agrees() -> None:
     assert judge(gradients, "lstm")
 
 
+@pytest.mark.rest
 def test_a_relu_whose_slope_at_zero_is_one_agrees() -> None:
     def gradients(params: Any, x: Any, y: Any) -> Gradients:
         U, W, V = params

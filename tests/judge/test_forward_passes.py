@@ -100,6 +100,7 @@ def test_the_other_reset_is_told_from_its_loss() -> None:
     assert "reset before with loss mse" in report.mistakes[0].explanation
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("module", [rnn, gru])
 def test_a_prediction_that_is_returned_is_compared(module: Any) -> None:
     right = derivation(module, module.__name__.rpartition(".")[2])

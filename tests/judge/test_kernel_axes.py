@@ -114,6 +114,7 @@ def test_a_slope_that_is_left_out_is_no_argument_that_is_kept() -> None:
     assert mistake.name == "activation-derivative-missing"
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 def test_a_gradient_that_is_zero_in_some_settings_alone_is_no_zero_gradient(dtype: Any) -> None:
     exhibit = GALLERY["a linear recurrence in chunks"]

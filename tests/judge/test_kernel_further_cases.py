@@ -32,6 +32,7 @@ def draw(*shapes: tuple[int, int], seed: int) -> Any:
 ATTENTION, GATE = ((6, 5),) * 3, ((4, 4),) * 2
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("seed", [0, 2])
 def test_a_steep_softmax_in_bfloat16_agrees_at_further_cases(
     seed: int, monkeypatch: pytest.MonkeyPatch

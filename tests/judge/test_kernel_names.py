@@ -54,6 +54,7 @@ def describe(report: Report) -> str:
     return " ".join(mistake.explanation for mistake in report.mistakes)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("cut", "lengths"), [(16, (1, 17, 40)), (16, (17, 40)), (5, (6, 12)), (7, (15, 8))]
 )
@@ -65,6 +66,7 @@ def test_chunks_are_named_as_chunks_in_settings_that_they_hardly_fill(
     assert "last 1 of" not in describe(report)
 
 
+@pytest.mark.rest
 def test_a_statement_of_one_size_is_asked_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel with two mistakes, one for each setting, has no name that explains both."""
 
@@ -79,6 +81,7 @@ def test_a_statement_of_one_size_is_asked_at_the_others(monkeypatch: pytest.Monk
     assert "chunks of 4 steps" in describe(report), report
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(("cut", "lengths"), [(4, (4, 5)), (5, (6, 5)), (3, (4, 2, 3))])
 def test_a_statement_has_to_be_true_in_settings_that_are_right(
     cut: int, lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch

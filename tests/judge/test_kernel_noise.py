@@ -25,6 +25,7 @@ def add_random_errors(size: float, seed: int | None = None) -> Callable[[Any, An
     return backward
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_random_errors_of_one_per_cent_are_no_rounding(dtype: Any) -> None:
     report = verify_vjp(add_random_errors(0.01, 3), rnn, draw_rnn(dtype), cases=1)

@@ -97,6 +97,7 @@ def test_a_relu_at_exact_zeros_is_judged_away_from_them() -> None:
     assert "The parameters given were left out: the loss has a kink there." in report.notes
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("kind", ["abs", "max", "where"])
 def test_any_slope_is_right_at_a_kink(kind: str) -> None:
     params = {"w": np.zeros(4)}
@@ -138,6 +139,7 @@ def test_units_that_are_zero_at_all_parameters_leave_no_case_out() -> None:
 # Cases that cannot tell.
 
 
+@pytest.mark.rest
 def test_positive_parameters_are_drawn_near_those_given() -> None:
     def loss(p: Any, xp: Any) -> Any:
         return xp.sum(xp.log(p["s"]) + 2 / p["s"])
@@ -342,6 +344,7 @@ def linear(p: Any, xp: Any) -> Any:
     return xp.sum((X @ p["W"] - Y) ** 2)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("limit", [5, 100, 1000])
 def test_clipped_gradients_are_seen(limit: float) -> None:
     def clipped(p: Any) -> Any:
@@ -350,6 +353,7 @@ def test_clipped_gradients_are_seen(limit: float) -> None:
     assert verify_own_model(clipped, linear, WEIGHTS).verdict is Verdict.DISAGREES
 
 
+@pytest.mark.rest
 def test_slopes_set_to_zero_at_saturated_units_are_seen() -> None:
     def loss(p: Any, xp: Any) -> Any:
         return xp.sum((xp.tanh(X @ p["W"]) - Y) ** 2)
@@ -377,6 +381,7 @@ def test_slopes_of_a_sigmoid_set_to_zero_far_out_are_seen() -> None:
     assert not verify_own_model(gradients, loss, WEIGHTS)
 
 
+@pytest.mark.rest
 def test_the_linear_branch_of_a_robust_loss_is_reached() -> None:
     def huber(p: Any, xp: Any) -> Any:
         e = X @ p["W"] - Y
@@ -387,6 +392,7 @@ def test_the_linear_branch_of_a_robust_loss_is_reached() -> None:
     assert verify_own_model(differentiate(huber), huber, WEIGHTS)
 
 
+@pytest.mark.rest
 def test_a_branch_that_no_case_takes_is_named() -> None:
     def loss(p: Any, xp: Any) -> Any:
         y = xp.minimum(X @ p["W"], 1e9)
@@ -402,6 +408,7 @@ def test_a_branch_that_no_case_takes_is_named() -> None:
 # Several settings.
 
 
+@pytest.mark.rest
 def test_settings_of_other_shapes_share_the_cases() -> None:
     def loss(p: Any, xp: Any) -> Any:
         return xp.sum(xp.tanh(p["W"] @ p["v"]) ** 2)

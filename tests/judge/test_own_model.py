@@ -283,6 +283,7 @@ def test_two_parameters_read_side_by_side_are_two() -> None:
     assert names(report) == ["unknown"]
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("explicitly", [False, True])
 def test_weights_that_are_unpacked_from_one_array_are_still_weights(explicitly: bool) -> None:
     # Some versions of JAX unpack by slices, others as xp.unstack always does.
@@ -359,6 +360,7 @@ def test_a_judge_whose_bound_is_too_large_is_not_conclusive() -> None:
     assert "is not testable: rounding alone may move it" in " ".join(report.notes)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(("scale", "said"), [(1.0, True), (1000.0, False)])
 def test_a_report_that_agrees_says_which_clipping_would_not_have_been_seen(
     scale: float, said: bool

@@ -76,6 +76,7 @@ def complex_gradients(conj: Callable[[Any], Any]) -> Callable[[Any], dict[str, A
     return gradients
 
 
+@pytest.mark.rest
 def test_a_complex_recurrence_agrees_and_its_missing_conjugate_is_named() -> None:
     right = verify_own_model(complex_gradients(np.conj), complex_loss, COMPLEX, cases=FEW)
     assert right.verdict is Verdict.AGREES, str(right)
@@ -248,6 +249,7 @@ def test_a_logarithm_of_a_saturated_sigmoid_agrees_by_a_sigmoid_of_another_formu
     assert report.verdict is Verdict.AGREES
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_saturated_sigmoid_agrees_by_the_slope_that_is_computed_from_its_value(
     dtype: type[Any],

@@ -133,6 +133,7 @@ def judge(make: Callable[[], Callable[..., Any]], **options: Any) -> dict[str, A
     return verify(make(), examples=EXAMPLES, seed=1, subject="mine", **options).to_dict()
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("make", KINDS)
 def test_a_report_is_the_same_for_any_number_of_workers(
     make: Callable[[], Callable[..., Any]], pool: Pool

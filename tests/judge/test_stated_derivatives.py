@@ -80,6 +80,7 @@ def sweep_back(p: Any, chunk: int) -> Any:
 STATED = "that is taken to be meant"
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("loss", [truncated, truncated_in_scan], ids=["loop", "scan"])
 def test_truncation_that_the_loss_states_agrees_and_the_full_gradient_does_not(loss: Any) -> None:
     report = verify_own_model(lambda p: sweep_back(p, K), loss, PARAMS)
@@ -125,6 +126,7 @@ def quantise_forward(a: Any) -> Any:
 quantise_forward.defjvps(lambda dot, q, a: dot)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("quantised", [stop_to_quantise, quantise, quantise_forward])
 def test_a_straight_through_estimator_is_right_as_defined(quantised: Any) -> None:
     def loss(p: Any) -> Any:
@@ -147,6 +149,7 @@ def test_a_straight_through_estimator_is_right_as_defined(quantised: Any) -> Non
     assert judge(0.0).verdict is Verdict.DISAGREES  # the derivative of what it computes
 
 
+@pytest.mark.rest
 def test_a_stop_that_changes_no_derivative_is_not_mentioned() -> None:
     def loss(p: Any) -> Any:
         z = x @ p["W"]

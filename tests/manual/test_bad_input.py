@@ -26,6 +26,7 @@ def call(module: ModuleType, arguments: dict[str, Any]) -> Any:
     return module.value_and_grad(**arguments)
 
 
+@pytest.mark.rest
 @given(refused=refused_arguments())
 def test_every_module_names_the_argument_at_fault_in_one_sentence(refused: Refused) -> None:
     messages = set()

@@ -288,6 +288,7 @@ TO_REAL = np.vectorize(lambda v: Real(float(v)), otypes=[object])
 TO_FLOAT = np.vectorize(lambda v: float(number(v)), otypes=[float])
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(("cell", "option"), [(c, o) for c in ("lstm", "gru") for o in OPTIONS[c]])
 def test_with_fifty_digits_the_gradient_is_the_difference_quotient(cell: str, option: str) -> None:
     problem = with_values(

@@ -155,6 +155,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
         parallel.value_and_grad(problem.params, problem.x, problem.y, mesh=mesh)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("number", [2, 3])
 def test_shares_of_the_batch_give_the_gradients_of_all_of_it(cell: str, number: int) -> None:

@@ -90,6 +90,7 @@ SLOPE_OF_SIGMOID = "(1 - h[t + 1] ** 2)", "h[t + 1] * (1 - h[t + 1])"
 LAST_STEP_ALONE = "dh = own + later", "dh = own * (t == STEPS - 1) + later"
 
 
+@pytest.mark.rest
 def test_two_mistakes_on_one_path_are_both_named() -> None:
     loss, gradients, _, params = MODELS["sequence"]
     wrong = plant(gradients, SLOPE_OF_SIGMOID, LAST_STEP_ALONE)

@@ -54,6 +54,7 @@ def divide_forward(x: Any) -> Any:
 divide_forward.defvjp(lambda x: (x / 5**0.5, None), lambda _, d: (d,))
 
 
+@pytest.mark.rest
 def test_a_missing_divisor_before_an_exponential_is_no_other_derivative() -> None:
     report = judge(divide_forward, lambda x: x)
     assert report.mistakes[0].name == "factor-missing", str(report)
@@ -61,6 +62,7 @@ def test_a_missing_divisor_before_an_exponential_is_no_other_derivative() -> Non
     assert "wrong-operand" not in str(report)
 
 
+@pytest.mark.rest
 def test_a_missing_path_to_a_memory_is_not_told_by_time() -> None:
     report = judge(lambda x: x / 5**0.5, jax.lax.stop_gradient)
     assert report.mistakes[0].name == "zero-gradient", str(report)

@@ -153,6 +153,7 @@ def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) 
     assert len((work / "results.jsonl").read_text().splitlines()) == 2  # neither is tried again
 
 
+@pytest.mark.rest
 def test_the_tests_of_the_project_run_as_in_the_mutation_run() -> None:
     test = "tests/project/test_structure.py::test_the_chosen_profile_is_in_force"
     command = [sys.executable, "-c", RUN_ONE, str(ROOT), test]

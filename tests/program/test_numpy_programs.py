@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,6 +157,7 @@ def run(x: Any, steps: Any) -> list[Any]:
     return arrays
 
 
+@pytest.mark.rest
 @given(st.lists(program, min_size=1, max_size=6))
 def test_a_program_gives_the_numbers_of_numpy(steps: Any) -> None:
     expected = run(X.copy(), steps)
@@ -171,6 +173,7 @@ ROUGH = (through_float32, through_integers)  # they have no derivative in NumPy
 smooth = st.lists(program.filter(lambda step: step[0] not in ROUGH), min_size=1, max_size=4)
 
 
+@pytest.mark.rest
 @given(smooth)
 def test_a_program_has_the_derivative_of_its_differences(steps: Any) -> None:
     def total(p: Any) -> Any:

@@ -366,6 +366,7 @@ def dense_backward_of_inputs(dout: Any, cache: Any) -> Any:
     return dout @ w.T, x.T @ dz, dz.sum(0)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("backward", [dense_backward, dense_backward_of_inputs])
 def test_every_result_of_a_layer_is_compared(backward: Callable[..., Any]) -> None:
     given = {"x": RNG.normal(size=(5, 3)), "w": RNG.normal(size=(3, 4)), "q": RNG.normal(size=4)}

@@ -161,6 +161,7 @@ def test_what_fails_on_data_of_another_precision_runs_again_on_those_of_float64(
     assert dtypes == [np.float32, np.float64]
 
 
+@pytest.mark.rest
 def test_a_wrong_gradient_in_default_precision_is_diagnosed_in_the_submissions_precision() -> None:
     model = Model()
     right = jax.jit(jax.grad(lambda p: model.compiled(p, jnp)))

@@ -209,6 +209,7 @@ def by_another_formula(p: Any) -> Any:
     return jax.grad(loss)({name: jax.numpy.asarray(x, np.float32) for name, x in p.items()})
 
 
+@pytest.mark.rest
 def test_a_formula_that_underflows_in_a_saturated_unit_is_not_called_wrong() -> None:
     def loss(p: Any, xp: Any) -> Any:
         e = xp.exp(-abs(p["a"]))

@@ -134,6 +134,7 @@ def by_hand(p: Any, sign: float = 1.0) -> Any:
 NOTE = "In 24 of 24 cases jax.grad is NaN"
 
 
+@pytest.mark.rest
 def test_code_with_a_mask_that_autodiff_cannot_differentiate_is_judged() -> None:
     right = verify_own_model(by_hand, masked, PARAMS)
     assert right.verdict == "agrees"
@@ -142,6 +143,7 @@ def test_code_with_a_mask_that_autodiff_cannot_differentiate_is_judged() -> None
     assert [mistake.name for mistake in wrong.mistakes] == ["sign-flipped"]
 
 
+@pytest.mark.rest
 def test_a_gradient_that_multiplies_zero_by_infinity_is_not_finite() -> None:
     def by_autodiff(p: Any) -> Any:
         found = jax.grad(lambda q: masked(q, jnp))({n: jnp.asarray(v) for n, v in p.items()})
@@ -152,6 +154,7 @@ def test_a_gradient_that_multiplies_zero_by_infinity_is_not_finite() -> None:
     assert NOTE in str(report)
 
 
+@pytest.mark.rest
 def test_a_point_where_zero_times_infinity_is_a_number_is_no_case() -> None:
     def loss(p: Any, xp: Any) -> Any:  # it is w² wherever w is not zero
         root = xp.sqrt(p["w"] ** 2)

@@ -75,6 +75,7 @@ def test_the_first_witness_never_imports_jax_but_in_one_package() -> None:
     assert outside(MAY_IMPORT_JAX, imports_of({"jax", "jaxlib"}, "manual_bptt")) == []
 
 
+@pytest.mark.rest
 def test_a_loss_that_takes_its_namespace_imports_nothing_that_plain_numpy_needs() -> None:
     script = """
         import json

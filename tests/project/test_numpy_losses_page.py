@@ -43,6 +43,7 @@ def test_the_report_of_the_page_is_that_on_the_example() -> None:
         assert str(report.parameters[name.removeprefix("∂L/∂")].verdict) == verdict
 
 
+@pytest.mark.rest
 def test_the_example_agrees_once_its_mistake_is_mended() -> None:
     module = load(EXAMPLE)
     source = EXAMPLE.read_text(encoding="utf-8")

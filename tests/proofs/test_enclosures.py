@@ -97,6 +97,7 @@ def test_complex_steps_are_within_the_bound_of_complex_arithmetic(problem: Probl
     assert max(comparison.error for comparison in compared) <= 3
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_the_cells_with_all_their_options_are_enclosed(cell: str) -> None:
     # Each loss and kind of outputs costs a compilation of several seconds.

@@ -17,6 +17,7 @@ def draw(cell: str, sizes: Sizes, bias: bool) -> Problem:
     return with_values(np.random.default_rng(0), sizes, cell=cell, bias=bias)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("cell", CELLS if deep() else ["rnn", "gru"])
 def test_an_absent_bias_takes_no_compilation_of_its_own_and_has_no_gradient(cell: str) -> None:
     without = draw(cell, BEYOND, bias=False)

@@ -143,6 +143,7 @@ def test_a_wrong_cell_whose_error_hides_below_the_bound_is_found(cell: str) -> N
     assert [mistake.details for mistake in report.mistakes] == [{"gradients": ["W"]}]
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("factor", [1.0, 1.03])
 def test_without_the_extra_a_cell_stays_inconclusive(

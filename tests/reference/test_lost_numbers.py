@@ -76,6 +76,7 @@ def test_a_case_whose_cotangents_vanish_inside_decides_nothing(top: float) -> No
     assert zeros.verdict is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.rest
 def test_tangents_and_hessians_of_large_exponentials_are_judged() -> None:
     x = 400 + SCORES
 

@@ -60,6 +60,7 @@ def judge(gradients: Any, loss: Any, cases: int = 6) -> Report:
     return verify_own_model(gradients, loss, PARAMS, cases=cases)
 
 
+@pytest.mark.rest
 def test_each_point_is_compared_on_its_own_path() -> None:
     def right(p: Any) -> Any:
         return gradients(p, lambda total: 2 if total > 0.8 else 1)

@@ -46,6 +46,7 @@ def test_draws_have_the_stated_deviation_and_are_away_from_zero(shape: Any) -> N
         assert size.min() < 1 / 6 + 0.01
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("width", [32, 128])
 def test_a_wide_recurrent_weight_is_drawn_so_that_states_neither_vanish_nor_explode(
     width: int,

@@ -38,6 +38,7 @@ def test_every_step_of_a_scan_errs_on_its_own() -> None:
     assert len(set(moved)) == 5
 
 
+@pytest.mark.rest
 def test_every_step_of_a_loop_of_unknown_length_errs_on_its_own() -> None:
     def summed(x: Any) -> Any:
         return lax.while_loop(lambda s: s[0] < 6, lambda s: (s[0] + 1, s[1] + x), (0, x))[1]
