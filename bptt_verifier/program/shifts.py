@@ -28,7 +28,7 @@ def find_shifts(program: Program) -> frozenset[int]:
 
 
 def stop_at_shift(ct: Array, errors: RoundingErrors) -> Array:
-    """Set what arrives at such a maximum to zero in every second sample, if it is rounding. (N9)
+    """Set what arrives at such a maximum to zero in every second sample, if it is rounding.
 
     It is where the mean of the samples with the smallest errors is within these errors.
     """
@@ -39,4 +39,4 @@ def stop_at_shift(ct: Array, errors: RoundingErrors) -> Array:
     mean = finest.mean(axis=0)
     rounding = np.abs(mean) <= np.max(np.abs(finest - mean), axis=0)
     stopped = (errors.draws % 2 == 1) & (sizes > 0)
-    return np.where(rounding & align(stopped, ct.ndim - 1), 0.0, ct)
+    return np.where(rounding & align(stopped, ct.ndim - 1), 0.0, ct)  # (N9)

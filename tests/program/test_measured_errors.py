@@ -135,14 +135,23 @@ def test_a_shift_is_a_maximum_of_variables_that_is_subtracted(function: Any, num
 
 
 def test_every_second_sample_stops_at_a_shift_what_is_rounding() -> None:
-    sizes = np.array([1e-3] * 4 + [1e-4] * 2 + [1.0] * 2 + [0.0])
-    draws = np.array([0, 1, 2, 3, 0, 1, 4, 5, 0])
-    signs = np.array([1, -1, 1, -1, 1, -1, 1, -1, 0])
+    sizes = 2.0 ** np.array([-10] * 4 + [-13] * 2 + [0] * 2 + [-np.inf])
+    draws = np.array([0, 1, 2, 3, 0, 1, 4, 5, 1])  # the last sample is exact
+    signs = np.array([1, -1, 1, -1, 1, 1, 1, -1, 0])
     errors = RoundingErrors(sizes, sizes, draws, exact=True)
-    ct = np.stack([signs * sizes, 1 + signs * sizes], axis=1)  # rounding, and a cotangent of 1
+    ct = np.stack(
+        [
+            signs * sizes,
+            1 + signs,  # the mean is the largest deviation from it
+            1 + signs * sizes,
+            np.where(sizes == 0, -100.0, 1 + signs * sizes),  # the exact sample does not count
+        ],
+        axis=1,
+    )
     stopped = stop_at_shift(ct, errors)
-    np.testing.assert_array_equal(stopped[:, 1], ct[:, 1])
-    np.testing.assert_array_equal(stopped[:, 0], np.where(draws % 2 == 1, 0, ct[:, 0]))
+    second = (draws % 2 == 1) & (sizes > 0)
+    np.testing.assert_array_equal(stopped[:, :2], np.where(second[:, None], 0, ct[:, :2]))
+    np.testing.assert_array_equal(stopped[:, 2:], ct[:, 2:])
 
 
 def test_values_in_float32_inside_a_loss_round_as_float32_does() -> None:
