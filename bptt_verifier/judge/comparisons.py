@@ -37,8 +37,21 @@ def ask_twice(gradients: Submission, subject: Subject, case: Case) -> dict[str, 
 def ask_at(
     gradients: Submission, subject: Subject, case: Case, copy: Copy = copies
 ) -> dict[str, Array] | Breach:
-    """Call a submission at a case; return its results. `copy` chooses the arguments' layout."""
-    return ask(gradients, partial(subject.call, case, copy), subject.expect(case), case.label)
+    """Call a submission at a case; return its results. `copy` chooses the arguments' layout.
+
+    Where it raises in float32, and the user's arguments are finer, it gets the same numbers in the
+    user's format: its own constants may have that one alone. A note says so.
+    """
+    found = ask(gradients, partial(subject.call, case, copy), subject.expect(case), case.label)
+    raised = isinstance(found, Breach) and found.mistake.name == "raised"
+    wide = subject.widen(case) if raised else None
+    if wide is None:
+        return found
+    again = ask(gradients, partial(subject.call, wide, copy), subject.expect(wide), case.label)
+    if isinstance(again, Breach):
+        return found
+    gradients.raised_in_float32 = gradients.raised_in_float32 or case.label
+    return again
 
 
 def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:

@@ -195,17 +195,29 @@ def is_half_precision(name: str, found: Compared) -> bool:
     return largest >= 2**10 * float(np.finfo(dtype).smallest_normal)
 
 
+def list_excused(before: Compared, after: Compared) -> list[str]:
+    """List the results whose errors exceed what was allowed before, and not what is afterwards."""
+    still = list_failing(after)
+    return [name for name in list_failing(before) if name not in still]
+
+
+def is_lost(found: Compared, name: str) -> bool:
+    """Tell whether a result's error leaves it no digit, so that it may be anything, as in chaos."""
+    error, size = np.abs(found.submitted[name] - found.values[name]), np.abs(found.values[name])
+    return not np.max(error) <= np.max(size) / 8  # (N2)
+
+
 def find_precision(before: Compared, after: Compared) -> Any:
     """Find the format in which a submission computes without returning it; None for none.
 
-    Its errors scatter like rounding, are within those allowed in that format, and are far beyond
-    those of the next finer one. This holds for half of the gradients or more, and none is precise,
-    zeros not counted: one alone may have lost its digits otherwise.
+    Its errors scatter like rounding and leave digits; they are within those allowed in that format,
+    and far beyond those of the next finer one. This holds for half of the gradients or more, and
+    none is precise, zeros not counted: one alone may have lost its digits otherwise.
     """
     finer: Any = np.float64
     worst = find_largest_error(before)
     failing = set(list_failing(before))
-    excused = failing - set(list_failing(after))
+    excused = {name for name in list_excused(before, after) if not is_lost(before, name)}
     gradients = {name for name in before.gradients if before.values[name].any()}
     if not gradients <= failing or 2 * len(excused & gradients) < len(gradients):
         return None

@@ -101,6 +101,13 @@ class OwnSubject(Subject):
             case._replace(arguments={n: v * v.dtype.type(f) for n, v in values}) for f in factors
         ]
 
+    def widen(self, case: Case) -> Case | None:
+        """Convert what was drawn in float32 to the format of the parameters given."""
+        given = self.model.params[case.point.setting]
+        wide = {name: value.astype(given[name].dtype) for name, value in case.arguments.items()}
+        same = all(wide[name].dtype == value.dtype for name, value in case.arguments.items())
+        return None if same else case._replace(arguments=wide)
+
     def describe_unseen(self, compared: Sequence[Compared]) -> Iterable[str]:
         """Describe from which limit on clipping would not have been seen, if code has such ones."""
         entries = (np.abs(found.values[n]) for found in compared for n in found.gradients)

@@ -29,6 +29,8 @@ from bptt_verifier.judge.neighbours import (
     ENTRIES,
     find_precision,
     is_half,
+    is_lost,
+    list_excused,
     list_failing,
     settle,
     weigh,
@@ -230,13 +232,17 @@ class SubjectJudgement(Judgement):
         )
 
     def learn_precision(self, found: Compared) -> Compared:
-        """Find the precision and wrong gradients from the first case in float64."""
+        """Find the precision and wrong gradients from the first case in float64 that can tell.
+
+        Where the scatter explains errors as large as the result, it is the loss that scatters.
+        """
         self.precision_known = True
         if not list_failing(found):
             return found
         weighed = weigh(self.attempt, self.subject, found, list_failing(found), ENTRIES, far=True)
         self.precision = find_precision(found, weighed)
-        self.confirmed = list_failing(weighed)
+        self.precision_known = not any(is_lost(found, n) for n in list_excused(found, weighed))
+        self.confirmed = list({*self.confirmed, *list_failing(weighed)})
         return found if self.precision is None else self.attempt(found.case) or found
 
     def compare_probes(self) -> Report | None:

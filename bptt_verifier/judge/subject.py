@@ -109,6 +109,10 @@ class Subject(ABC):
         """
         return ()
 
+    def widen(self, case: Case) -> Case | None:
+        """Give the arguments of a case the user's own format; None where they have it."""
+        return None
+
     def draw_probes(self) -> Iterable[Case]:
         """Draw the cases that show single steps: column t of ∂L/∂U is δ_t."""
         return ()

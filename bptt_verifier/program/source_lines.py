@@ -17,7 +17,8 @@ import numpy as np
 import scipy
 
 HERE = str(Path(__file__).parents[1]) + os.sep
-SPECS = (find_spec("torch"), find_spec("jax"))  # they are not imported
+# They are not imported; ml_dtypes is what JAX has its formats from.
+SPECS = [find_spec(name) for name in ("torch", "jax", "ml_dtypes")]
 FILES = [np.__file__, scipy.__file__, *(spec.origin for spec in SPECS if spec and spec.origin)]
 LIBRARIES = (str(Path(str(file)).parent) + os.sep for file in FILES)
 # Frames of these folders are never the user's.

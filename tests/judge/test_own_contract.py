@@ -87,3 +87,29 @@ def test_a_name_that_an_own_model_lacks_is_reported_as_not_checked() -> None:
     report = verify_own_model(lambda p: right(p) | {"prediction": 3, "dW": 1}, square, W, cases=4)
     assert report
     assert "Not checked: prediction, dW." in " ".join(report.notes)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, Verdict.AGREES), (1.01, Verdict.DISAGREES)])
+def test_code_that_takes_the_format_of_its_parameters_alone_gets_the_same_numbers_in_it(
+    factor: float, verdict: Verdict
+) -> None:
+    def gradients(p: Any) -> Any:
+        if p["a"].dtype != np.float64:
+            raise TypeError("the constants are float64")
+        return {"a": factor * np.cos(p["a"])}
+
+    report = verify_own_model(gradients, lambda p, xp: xp.sum(xp.sin(p["a"])), {"a": np.ones(3)})
+    assert report.verdict is verdict, str(report)
+    (note,) = [note for note in report.notes if "float32 (" in note]
+    assert note.startswith("Your function raised an exception at parameters in float32 (case ")
+
+
+def test_code_that_raises_at_the_format_of_its_parameters_raises() -> None:
+    def gradients(p: Any) -> Any:
+        if p["a"].dtype != np.float64:
+            raise TypeError("the constants are float64")
+        return {"a": np.cos(p["a"])}
+
+    given = {"a": np.ones(3, np.float32)}
+    report = verify_own_model(gradients, lambda p, xp: xp.sum(xp.sin(p["a"])), given)
+    assert [mistake.name for mistake in report.mistakes] == ["raised"]

@@ -4,7 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
+from bptt_verifier.judge import path
 from bptt_verifier.judge.path import SubjectJudgement
 from bptt_verifier.judge.submission import Submission
 from bptt_verifier.tolerance.scatter import FAR
@@ -27,3 +29,18 @@ def test_far_neighbours_are_asked_until_the_format_is_known() -> None:
     assert {*distances} == {FAR}
     assert judgement.precision_known
     assert judgement.confirmed == ["w"]
+
+
+@pytest.mark.parametrize(("error", "known"), [(1e-3, True), (0.5, False)])
+def test_the_format_is_sought_again_where_the_scatter_explains_whole_results(
+    error: float, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ones, allowed = {"w": np.ones(2)}, {"w": np.full(2, 1e-9)}
+    found = state_compared({"w": 1 + error * np.ones(2)}, ones, allowed)
+    after = state_compared({"w": 1 + error * np.ones(2)}, ones, {"w": np.ones(2)})
+    subject: Any = SimpleNamespace()
+    judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
+    monkeypatch.setattr(path, "weigh", lambda *given, far: after)
+    assert judgement.learn_precision(found) is found
+    assert judgement.precision_known is known
+    assert judgement.confirmed == []

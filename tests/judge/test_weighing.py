@@ -9,6 +9,7 @@ from bptt_verifier.judge.neighbours import (
     find_largest_error,
     find_precision,
     is_half_precision,
+    is_lost,
     list_failing,
     settle,
     weigh,
@@ -373,3 +374,13 @@ def test_one_gradient_of_three_says_nothing_of_the_format() -> None:
     for explained, expected in [("a", None), ("ab", np.float32)]:
         allowed = before.allowed | dict.fromkeys(explained, error)
         assert find_precision(before, state_compared(submitted, three, allowed)) is expected
+
+
+@pytest.mark.parametrize(("error", "expected"), [(0.125, np.float32), (0.126, None)])
+def test_errors_as_large_as_a_result_say_nothing_of_its_format(error: float, expected: Any) -> None:
+    ones, errors = {"w": np.ones(2)}, np.array([error, 1e-3])
+    before = state_compared({"w": 1 + errors}, ones, {"w": np.full(2, 2.0**-44)})
+    before = before._replace(case=state_case(ones, {"w": 2 * errors}))
+    after = state_compared({"w": 1 + errors}, ones, {"w": np.ones(2)})
+    assert find_precision(before, after) is expected
+    assert is_lost(before, "w") is (expected is None)

@@ -5,6 +5,7 @@ import linecache
 import sys
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -111,3 +112,13 @@ def test_data_that_are_the_same_number_everywhere_are_named() -> None:
         "The same number everywhere, which may hide a mistake: mask (1), hprev (0).",
     )
     assert describe_data({}, ExecutedLines()) == ()
+
+
+def test_the_branches_of_a_library_are_not_the_users() -> None:
+    lines = ExecutedLines()
+
+    def call() -> Any:
+        return ml_dtypes.finfo(ml_dtypes.bfloat16).eps
+
+    lines.watch(call)()
+    assert lines.list_untaken() == []
