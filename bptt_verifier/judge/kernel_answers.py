@@ -12,8 +12,9 @@ from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.reference.point_arrays import Arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
-from bptt_verifier.tolerance.projections import COARSE, root_mean_square
+from bptt_verifier.tolerance.projections import COARSE
 from bptt_verifier.tolerance.scatter import find_normal_ratio
+from bptt_verifier.tolerance.sizes import find_sizes, root_mean_square
 
 TWICE = 2.0  # two answers that are both right differ by twice the error of one
 # Units by which sums in another order may change an answer to the same question, and in 16 bits.
@@ -100,7 +101,7 @@ class Question(NamedTuple):
         if isinstance(found, Failure):
             return self
         times = find_normal_ratio(sum(v.size for v in self.answer.values()))
-        sizes = {n: np.sqrt((e**2).mean(axis=0)).max(axis=0) for n, e in found.gradients.items()}
+        sizes = {n: find_sizes(e).max(axis=0) for n, e in found.gradients.items()}
         wider = {n: limit + times * np.nan_to_num(sizes[n]) for n, limit in self.tolerance.items()}
         return self._replace(tolerance=wider)
 
