@@ -68,6 +68,11 @@ class Question(NamedTuple):
         found = self.calls.pullback.pull_back(at, [given]).gradients
         return {name: value[0] for name, value in found.items()}
 
+    def keeps_zeros(self, point: Arrays | None = None) -> bool:
+        """Tell whether autodiff gives NaN, and numbers where zeros are kept, at some arguments."""
+        at = [self.case.point if point is None else point]
+        return bool(self.calls.pullback.pull_back(at, [self.case.cotangents]).kept)
+
     def find_size(self, name: str) -> float:
         """Find the size of one unit in the last place of a gradient's typical entry."""
         like = [self.case.point[name]] if name in self.case.point else self.case.point.values()
