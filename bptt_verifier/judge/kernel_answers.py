@@ -12,8 +12,9 @@ from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.reference.point_arrays import Arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
-from bptt_verifier.tolerance.projections import COARSE, root_mean_square
+from bptt_verifier.tolerance.projections import COARSE
 from bptt_verifier.tolerance.scatter import find_normal_ratio
+from bptt_verifier.tolerance.sizes import find_sizes, root_mean_square
 
 TWICE = 2.0  # two answers that are both right differ by twice the error of one
 # Units by which sums in another order may change an answer to the same question, and in 16 bits.
@@ -67,6 +68,11 @@ class Question(NamedTuple):
         found = self.calls.pullback.pull_back(at, [given]).gradients
         return {name: value[0] for name, value in found.items()}
 
+    def keeps_zeros(self, point: Arrays | None = None) -> bool:
+        """Tell whether autodiff gives NaN, and numbers where zeros are kept, at some arguments."""
+        at = [self.case.point if point is None else point]
+        return bool(self.calls.pullback.pull_back(at, [self.case.cotangents]).kept)
+
     def find_size(self, name: str) -> float:
         """Find the size of one unit in the last place of a gradient's typical entry."""
         like = [self.case.point[name]] if name in self.case.point else self.case.point.values()
@@ -100,7 +106,7 @@ class Question(NamedTuple):
         if isinstance(found, Failure):
             return self
         times = find_normal_ratio(sum(v.size for v in self.answer.values()))
-        sizes = {n: np.sqrt((e**2).mean(axis=0)).max(axis=0) for n, e in found.gradients.items()}
+        sizes = {n: find_sizes(e).max(axis=0) for n, e in found.gradients.items()}
         wider = {n: limit + times * np.nan_to_num(sizes[n]) for n, limit in self.tolerance.items()}
         return self._replace(tolerance=wider)
 

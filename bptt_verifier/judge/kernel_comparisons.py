@@ -23,10 +23,10 @@ from bptt_verifier.tolerance.projections import (
     Measurement,
     is_scaled,
     measure,
-    root_mean_square,
 )
 from bptt_verifier.tolerance.rounding_inside import choose_share, list_shares
 from bptt_verifier.tolerance.scatter import IN_HALF
+from bptt_verifier.tolerance.sizes import find_sizes, root_mean_square
 
 # A mean error of so many times the scatter near the point is no rounding in a coarser format, of
 # which at least every hundredth is drawn anew there.
@@ -144,7 +144,7 @@ def is_mistake(found: Found, name: str, resolution: float) -> bool:
     for slices in measured.slices:
         axis = slices.axis
         summed = tuple(i for i in range(exact.ndim) if axis is None or i != axis + 1)
-        sizes = np.sqrt(np.mean(exact**2, axis=summed)).reshape(-1)
+        sizes = find_sizes(exact, summed).reshape(-1)
         factors = np.where(slices.wrong, np.abs(slices.factor), 0.0)
         beyond = factors > BEYOND_ROUNDING * measured.noise.relative
         if np.any(beyond & (factors * sizes > least)):

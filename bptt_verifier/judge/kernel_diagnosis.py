@@ -21,7 +21,8 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.pullbacks import Pullback
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
-from bptt_verifier.tolerance.projections import measure, root_mean_square
+from bptt_verifier.tolerance.projections import measure
+from bptt_verifier.tolerance.sizes import find_factors, find_sizes, root_mean_square
 
 # Right and wrong settings differ by chance in whether 2 or 4 divides a size.
 SMALLEST_TILE = 8
@@ -94,7 +95,7 @@ def hides_place(found: Found, name: str) -> bool:
     measured, exact = found.gradients[name], found.exact[name]
     if not is_half(find_result_dtype(name, found.submitted[name], found.case)):
         return False
-    size = np.sqrt((exact**2).mean(axis=0))
+    size = find_sizes(exact)
     share = root_mean_square(found.submitted[name].astype(np.float64) - exact)
     expected = share / root_mean_square(exact) * size
     return bool(np.any(~measured.wrong_entries & (expected < measured.limit) & (size > 0)))
@@ -119,8 +120,7 @@ def list_explanations(name: str, cases: Sequence[Found]) -> Iterator[tuple[str, 
     exact, submitted = first.exact[name], first.submitted[name].astype(np.float64)
     yield "zero-gradient", "every entry is zero", np.zeros_like
     yield "sign-flipped", "the sign is wrong", np.negative
-    power = float((exact**2).sum())
-    factor = float((exact * submitted).sum()) / power if power > 0 else 0.0
+    factor = float(find_factors(submitted, exact, None))
     if factor:
         said = f"every entry is {factor:.4g} times what it should be"
         yield "constant-factor", said, lambda g: factor * g
@@ -215,8 +215,7 @@ def describe_share(name: str, cases: Sequence[Found], places: Sequence[WrongIndi
         here &= indices.reshape([-1 if i == place.axis + 1 else 1 for i in range(exact.ndim)])
     if not submitted[here].any():
         return ": they are zero" if places else ""
-    size = float(np.sqrt((exact[here] ** 2).sum()))
-    error = float(np.sqrt(((submitted - exact)[here] ** 2).sum()))
+    size, error = root_mean_square(exact[here]), root_mean_square((submitted - exact)[here])
     return f", by {error / size:.2g} of their size" if size > 0 else ": they should be zero"
 
 

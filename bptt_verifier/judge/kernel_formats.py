@@ -27,8 +27,9 @@ from bptt_verifier.tolerance.formats import (
     round_once,
     round_significand,
 )
-from bptt_verifier.tolerance.projections import COARSE, root_mean_square
+from bptt_verifier.tolerance.projections import COARSE
 from bptt_verifier.tolerance.scatter import IN_HALF
+from bptt_verifier.tolerance.sizes import find_deviations, find_sizes, root_mean_square
 
 # The noise of a format is that of rounding the arguments to it, between these parts of it: a sum at
 # the end makes less, factors of all products the same, and rounding every operation more.
@@ -214,17 +215,11 @@ def describe_scatter(errors: Array, rounding: Array) -> str:
 
     Those scatter around zero, and in nearly all entries beyond the `rounding` of each.
     """
-    common = len(errors) * float((errors.mean(axis=0) ** 2).sum())
-    if common > STAYING * float(errors.var(axis=0, ddof=1).sum()):  # (V14)
+    common, scatter = (root_mean_square(x) for x in (errors.mean(axis=0), find_deviations(errors)))
+    if len(errors) ** 0.5 * common > STAYING**0.5 * scatter:  # (V14)
         return STAY
     beyond = (find_sizes(errors) > rounding)[rounding > 0]
     return SOME if beyond.size and beyond.mean() < NEARLY_ALL else ""
-
-
-def find_sizes(values: Array) -> Array:
-    """Find the root mean square of each entry over the neighbours."""
-    sizes: Array = np.sqrt((values**2).mean(axis=0))
-    return sizes
 
 
 def find_dtype(found: Found, name: str) -> Any:

@@ -19,7 +19,8 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.point_arrays import Arrays
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
-from bptt_verifier.tolerance.projections import APPROXIMATE, root_mean_square
+from bptt_verifier.tolerance.projections import APPROXIMATE
+from bptt_verifier.tolerance.sizes import root_mean_square
 
 # Where one call in five differs from another by more than sums in another order, 40 further ones
 # miss it with probability 0.8⁴⁰ = 1.3 · 10⁻⁴, and 10 miss with 0.1 that there is one.

@@ -15,8 +15,9 @@ from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.reference.pullbacks import Pullback
 from bptt_verifier.tolerance.formats import find_unit
 from bptt_verifier.tolerance.noise import SAFETY
-from bptt_verifier.tolerance.projections import APPROXIMATE, Measurement, root_mean_square
+from bptt_verifier.tolerance.projections import APPROXIMATE, Measurement
 from bptt_verifier.tolerance.scatter import IN_HALF
+from bptt_verifier.tolerance.sizes import root_mean_square
 
 CLOSEST = 8  # roundings by which the closest neighbours are moved, at most
 VISIBLE = APPROXIMATE  # noise beyond that of approximate functions

@@ -27,7 +27,7 @@ from bptt_verifier.reference.pullbacks import JaxPullback, TorchPullback
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.formats import find_unit, is_half
 from bptt_verifier.tolerance.noise import SAFETY
-from bptt_verifier.tolerance.projections import root_mean_square
+from bptt_verifier.tolerance.sizes import root_mean_square
 
 POINTS = 3  # at which one mistake has to give the kernel's numbers
 SECONDS = 10.0  # for the search

@@ -10,6 +10,7 @@ from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.report.findings import OF_MAP
 from bptt_verifier.tolerance.projections import Measurement
+from bptt_verifier.tolerance.sizes import find_sizes
 
 TILES = (128, 64, 32, 16)  # sizes of tiles and chunks whose edges are looked at, the largest first
 CONTRAST = 8  # errors at wrong indices are so many times as large as those at right ones
@@ -75,7 +76,7 @@ def is_right_elsewhere(measured: Measurement, axis: int, indices: Sequence[int])
     """
     wrong = np.isin(np.arange(measured.mean.shape[axis]), indices)
     others = tuple(i for i in range(measured.mean.ndim) if i != axis)
-    errors = np.sqrt((measured.mean**2).sum(axis=others))
+    errors = find_sizes(measured.mean, others)
     for slices in measured.slices:
         if slices.axis == axis and slices.wrong.any():
             most = np.where(errors <= errors[slices.wrong].min() / CONTRAST**2, 0.0, slices.error)

@@ -8,10 +8,11 @@ from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.judge.kernel_formats import describe_formats
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.tolerance.projections import Measurement, root_mean_square
+from bptt_verifier.tolerance.projections import Measurement
+from bptt_verifier.tolerance.sizes import find_sizes, root_mean_square
 
 MOST = 0.9  # of the entries have the resolution that is stated for a single one
-TINY = 1e-300  # below any root mean square of a gradient that is not zero
+TINY = 2.0**-1074  # no number of float64 is smaller, but zero
 
 
 def describe_kernel_precision(
@@ -116,7 +117,7 @@ def format_limit(value: float) -> str:
 
 def measure_hidden(measured: Measurement, exact: Array) -> float:
     """Measure the share of entries, other than zeros, whose loss alone would not be seen."""
-    sizes = np.sqrt((exact**2).mean(axis=0))
+    sizes = find_sizes(exact)
     hidden = (measured.visible >= sizes)[sizes > 0]
     return float(hidden.mean()) if hidden.size else 0.0
 

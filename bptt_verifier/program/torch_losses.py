@@ -54,6 +54,12 @@ def takes_tensors(loss: Callable[..., Any], trees: Sequence[Tree]) -> bool:
     return isinstance(of_arrays, Failure) or is_tensor(of_arrays)
 
 
+def names_torch(forward: Callable[..., Any]) -> bool:
+    """Tell whether the code of a forward pass names torch, which is imported."""
+    code = find_code(forward) if find_torch() is not None else None
+    return any("torch" in getattr(code, each, ()) for each in ("co_names", "co_freevars"))
+
+
 def make_tensors(
     point: Mapping[str, Array], like: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:

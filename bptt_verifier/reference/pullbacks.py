@@ -15,7 +15,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program import torch_losses
 from bptt_verifier.program.arguments import Arguments, convert_to_numpy, read_outputs
-from bptt_verifier.program.attempt import Failure, attempt, find_code
+from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.numpy_code import trace_arrays
 from bptt_verifier.program.precision import find_narrowing, is_loop, use_float64
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
@@ -25,6 +25,7 @@ from bptt_verifier.program.zero_cotangents import keep_zeros
 from bptt_verifier.reference.excluded_scores import find_excluding
 from bptt_verifier.reference.kept_zeros import has_nan, leave_out_kinks
 from bptt_verifier.reference.lost_numbers import is_lost, list_unconfirmed, restore_numbers
+from bptt_verifier.reference.lost_tensors import restoring_numbers
 from bptt_verifier.reference.overflows import find_overflowing, has
 from bptt_verifier.reference.point_arrays import (
     Arrays,
@@ -96,9 +97,9 @@ class Pullback(ABC):
         """
         at = points, cotangents
         doubtful = self.list_unconfirmed(*at, pulled.gradients)
-        careful = attempt(self.compute_carefully, *at) if doubtful else None
-        if careful is None or isinstance(careful, Failure):
-            return pulled  # a function of PyTorch that JAX does not trace
+        if not doubtful:
+            return pulled
+        careful = self.compute_carefully(*at)
         left = {*self.list_unconfirmed(*at, careful.gradients)} & {*doubtful}
         restored = self.restore_numbers(*at).gradients if left else {}
         self.is_careful |= left != {*doubtful}
@@ -279,10 +280,9 @@ class JaxPullback(Pullback):
             for k in others if len(points) > 1 else ():
                 alone = type(self)(self.forward, self.arguments)
                 there = alone.compute([points[k]], [cotangents[k]], keeps)
-                for name, each in there.outputs.items():
-                    outputs[name][k] = each[0]
-                for name, each in there.gradients.items():
-                    gradients[name][k] = each[0]
+                for every, alone_there in (outputs, there.outputs), (gradients, there.gradients):
+                    for name, each in alone_there.items():
+                        every[name][k] = each[0]
         return Pulled(outputs, gradients)
 
     def imitate_rounding(
@@ -431,12 +431,17 @@ class TorchPullback(Pullback):
         return {name: np.stack([each[name] for each in found]) for name in found[0]}
 
     def compute_carefully(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
-        """Pull back in the function that JAX traces. Raises UntraceableError."""
-        return self.traced.compute_carefully(points, cotangents)
+        """Pull back in the function that JAX traces, or as before where it traces none."""
+        found = attempt(self.traced.compute_carefully, points, cotangents)
+        return self.pull_back(points, cotangents) if isinstance(found, Failure) else found
 
     def restore_numbers(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
-        """Restore numbers in the function that JAX traces. Raises UntraceableError."""
-        return self.traced.restore_numbers(points, cotangents)
+        """Restore numbers in the function that JAX traces, or in PyTorch where it traces none."""
+        found: Pulled | Failure = attempt(self.traced.restore_numbers, points, cotangents)
+        if not isinstance(found, Failure):
+            return found
+        with restoring_numbers():
+            return self.pull_back(points, cotangents)
 
     def imitate_rounding(
         self, points: Sequence[Arrays], cotangents: Sequence[Arrays], dtype: Any
@@ -459,20 +464,21 @@ def prepare_pullback(forward: Forward, arguments: Arguments) -> Pullback:
     """
     kinds: list[type[Pullback]] = [JaxPullback, NumpyPullback]
     tensors = any(is_tensor(each) for each in jax.tree.leaves(arguments.given))
-    if names_torch(forward):
+    if torch_losses.names_torch(forward):
         kinds = [TorchPullback]
-    elif tensors:  # which a function of JAX or NumPy gets as arrays
-        kinds = [TorchPullback, *kinds]
-    failures = []
+    elif find_torch() is not None:  # which the function may call by another name
+        kinds.insert(0 if tensors else len(kinds), TorchPullback)
+    failures = {}
     for kind in kinds:
         pullback = kind(forward, arguments)
         found = attempt(lambda each: each.structure, pullback)
         if not isinstance(found, Failure):
             require_float64(found)
             return pullback
-        failures.append(found)
+        failures[kind] = found
     # What JAX cannot trace is plain NumPy: what is said there is about the user's code.
-    what = next((each.what for each in failures if REMEDY in each.what), failures[-1].what)
+    last = failures.get(NumpyPullback, failures[kinds[0]]).what
+    what = next((each.what for each in failures.values() if REMEDY in each.what), last)
     said = f"forward: expected a function of these arguments, which raised {what}"
     if tensors:
         said += (
@@ -492,9 +498,3 @@ def require_float64(structure: Any) -> Any:
         if dtype != np.float64:
             raise ValueError(f"{name} is {dtype} where all arguments are float64: {REMEDY}")
     return structure
-
-
-def names_torch(forward: Forward) -> bool:
-    """Tell whether the code of a forward pass names torch, which is imported."""
-    code = find_code(forward) if find_torch() is not None else None
-    return any("torch" in getattr(code, each, ()) for each in ("co_names", "co_freevars"))

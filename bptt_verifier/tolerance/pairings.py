@@ -7,8 +7,9 @@ import numpy as np
 
 from bptt_verifier.tolerance.comparison import Array
 from bptt_verifier.tolerance.formats import find_smallest, find_unit, is_half
-from bptt_verifier.tolerance.projections import allow_bias, root_mean_square
+from bptt_verifier.tolerance.projections import allow_bias
 from bptt_verifier.tolerance.scatter import find_critical_ratio
+from bptt_verifier.tolerance.sizes import root_mean_square
 
 RESULTS = 2.0  # units of noise, in 16 bits, up to which results alone are rounded
 LARGEST_NOISE = 2.0**-4  # what exceeds it is no rounding of a linear function

@@ -14,6 +14,14 @@ from bptt_verifier.tolerance.comparison import Array
 from bptt_verifier.tolerance.formats import find_smallest, find_unit, is_half, round_once
 from bptt_verifier.tolerance.noise import SAFETY
 from bptt_verifier.tolerance.scatter import POOLED, find_critical_ratio, find_normal_ratio
+from bptt_verifier.tolerance.sizes import (
+    divide_by_power,
+    find_deviations,
+    find_exponent,
+    find_factors,
+    find_sizes,
+    root_mean_square,
+)
 
 COARSE = 16  # noise of so many units is that of a coarser format inside
 APPROXIMATE = 2.0**-11  # relative errors of functions such as tanh on graphics processors
@@ -149,7 +157,7 @@ def measure(
         lost = allow_loss(exact, LOST * float(allow_bias(0.0, dtype)) * terms)
         explained = explained._replace(lost=np.maximum(explained.lost, lost))
     slices = tuple(measure_slices(errors, exact, dtype, doubt, ratio, near, explained))
-    mean, deviation = errors.mean(axis=0), errors.std(axis=0, ddof=1)
+    mean, deviation = errors.mean(axis=0), find_deviations(errors)
     largest = float(np.abs(exact).max(initial=0.0))
     floor = POOLED * root_mean_square(deviation[precise] if precise.any() else deviation)
     # (V5)
@@ -165,13 +173,14 @@ def find_visible(exact: Array, limit: Array, slices: Sequence[Slices]) -> Array:
 
     It exceeds the limit of the entry, or its projection exceeds that of a slice.
     """
-    power, size = (exact**2).mean(axis=0), np.sqrt((exact**2).mean(axis=0))
-    visible = limit
+    size, exponent = find_sizes(exact), find_exponent(exact)
+    relative, visible = divide_by_power(size, exponent), limit
+    power = relative**2
     for each in slices:
         others = tuple(i for i in range(power.ndim) if each.axis is None or i != each.axis)
         whole = power.sum(axis=others, keepdims=True)
         with np.errstate(all="ignore"):
-            projected = each.limit.reshape(whole.shape) * whole / size
+            projected = np.ldexp(each.limit.reshape(whole.shape) * whole / relative, exponent)
         visible = np.fmin(visible, projected)
     return visible
 
@@ -183,8 +192,7 @@ def measure_noise(
 
     The bias that it allows is that of the `precise` entries alone, if there are any.
     """
-    size, power = root_mean_square(exact), float((exact**2).sum())
-    factor = float((errors * exact).sum()) / power if power > 0 else 0.0
+    size, factor = root_mean_square(exact), find_factors(errors, exact, None)
     relative = root_mean_square(scatter_around(errors, factor, exact)) / size if size > 0 else 0.0
     rounding = root_mean_square(round_once(exact, dtype) - exact)
     total = root_mean_square(errors)
@@ -199,12 +207,9 @@ def measure_noise(
 
 def scatter_alone(errors: Array, exact: Array) -> Array:
     """Compute the scatter of each entry's errors, or of what a factor of its own leaves of them."""
-    power = (exact**2).sum(axis=0)
-    with np.errstate(all="ignore"):
-        factor = np.nan_to_num((errors * exact).sum(axis=0) / power)
+    factor = find_factors(errors, exact)
     parts = (scatter_around(errors, each, exact) for each in (0.0, factor))
-    sizes = [np.sqrt((each**2).mean(axis=0)) for each in parts]
-    return np.asarray(np.minimum(*sizes))
+    return np.asarray(np.minimum(*map(find_sizes, parts)))
 
 
 def find_precise(errors: Array, exact: Array, dtype: Any) -> Array:
@@ -215,7 +220,7 @@ def find_precise(errors: Array, exact: Array, dtype: Any) -> Array:
     entries may scatter as well, and is no noise. No entry is precise where most are not, and none
     in 16 bits.
     """
-    size, own = np.sqrt((exact**2).mean(axis=0)), scatter_alone(errors, exact)
+    size, own = find_sizes(exact), scatter_alone(errors, exact)
     precise: Array = (own <= COARSE * find_unit(dtype) * size) & (size > 0)
     precise &= not is_half(dtype)
     most = 2 * np.count_nonzero(precise) > np.count_nonzero(size)  # (V13)
@@ -227,18 +232,16 @@ def find_kept(errors: Array, exact: Array, dtype: Any) -> Array:
 
     None in 16 bits. An entry that is lost, with the factor −1 on its error, is in proportion too.
     """
-    power = (exact**2).sum(axis=0)
-    with np.errstate(all="ignore"):
-        factor = np.nan_to_num((errors * exact).sum(axis=0) / power)
-    scatter = np.sqrt((scatter_around(errors, factor, exact) ** 2).mean(axis=0))
-    small = scatter <= COARSE * find_unit(dtype) * np.sqrt((exact**2).mean(axis=0))
-    kept: Array = small & (power > 0) & (np.abs(1 + factor) >= KEPT)
+    factor, size = find_factors(errors, exact), find_sizes(exact)
+    scatter = find_sizes(scatter_around(errors, factor, exact))
+    small = scatter <= COARSE * find_unit(dtype) * size
+    kept: Array = small & (size > 0) & (np.abs(1 + factor) >= KEPT)
     return kept & (not is_half(dtype))
 
 
 def allow_loss(exact: Array, least: float) -> Array:
     """Allow entries that are smaller than a number to be lost whole."""
-    size = np.sqrt((exact**2).mean(axis=0))
+    size = find_sizes(exact)
     lost: Array = np.where(size < least, least, 0.0)
     return lost
 
@@ -269,8 +272,7 @@ def allow_bias(relative: Any, dtype: Any) -> Any:
 
 def find_common_size(samples: Array) -> Array:
     """Find the root mean square, over samples, of the means over neighbours."""
-    size: Array = np.sqrt((samples.mean(axis=1) ** 2).mean(axis=0))
-    return size
+    return find_sizes(samples.mean(axis=1))
 
 
 def explain_errors(
@@ -292,7 +294,7 @@ def explain_errors(
     The deviation is that of a few samples, so `times` it is an estimate, not a bound.
     """
     # (V9)
-    hiding, size = times * find_common_size(imitated), np.sqrt((exact**2).mean(axis=0))
+    hiding, size = times * find_common_size(imitated), find_sizes(exact)
     legible, share = np.asarray(hiding < size), np.zeros(size.shape)
     base = legible if legible.any() else np.ones_like(legible)
     factor, left = remove_factor(errors[:, base], exact[:, base])
@@ -303,9 +305,9 @@ def explain_errors(
     precise |= find_kept(errors, exact, dtype)
     if legible.any() and not precise[legible].all():
         every, first = imitated[..., legible], exact[: imitated.shape[1], legible]
-        of_all = np.mean([np.mean(remove_factor(each, first)[1] ** 2) for each in every])
+        of_all = root_mean_square(np.stack([remove_factor(each, first)[1] for each in every]))
         # (V10)
-        fitted = min(1.0, np.mean(left**2) / of_all) ** 0.5 if of_all > 0 else 1.0
+        fitted = min(1.0, root_mean_square(left) / of_all) if of_all > 0 else 1.0
         known = fitted if known is None else known
         if known:
             share[legible] = np.maximum(known, hiding[legible] / size[legible])
@@ -314,8 +316,7 @@ def explain_errors(
 
 def remove_factor(errors: Array, exact: Array) -> tuple[float, Array]:
     """Find the factor on the exact gradient that fits errors best, and what it leaves of them."""
-    power = float((exact**2).sum())
-    factor = float((errors * exact).sum()) / power if power > 0 else 0.0
+    factor = float(find_factors(errors, exact, None))
     return factor, errors - factor * exact
 
 
@@ -341,12 +342,17 @@ def measure_slices(
     explained: Explained,
 ) -> Iterator[Slices]:
     """Project the errors on the exact gradient: as a whole, and in the slices along each axis."""
-    magnitude, alike = np.abs(exact), explained.alike
+    exponent = find_exponent(errors, exact)  # of numbers in which all quotients are the same
+    errors, exact, doubt, alike, lost_alone, smallest = (
+        divide_by_power(each, exponent)
+        for each in (errors, exact, doubt, *explained, find_smallest(dtype))
+    )
+    magnitude = np.abs(exact)
     every = tuple(range(1, exact.ndim))
     least = float(allow_bias(0.0, dtype)) * magnitude.max(axis=every, keepdims=True)
     small = np.where(magnitude < LOST * least, magnitude * np.minimum(magnitude, least), 0.0)
     unmoved = np.where((small == 0) & (magnitude < UNMOVED * least), magnitude * least, 0.0)
-    small = small + magnitude * np.minimum(np.abs(errors), explained.lost)
+    small = small + magnitude * np.minimum(np.abs(errors), lost_alone)
     for number, axis in enumerate((None, *range(exact.ndim - 1))):
         summed = tuple(i for i in range(1, exact.ndim) if axis is None or i != axis + 1)
         product = (errors * exact).sum(axis=summed, keepdims=True)
@@ -364,7 +370,7 @@ def measure_slices(
             spread = factors.std(axis=0, ddof=1)
             floor = POOLED * np.nanmedian(spread) if np.isfinite(spread).any() else 0.0
             size = np.sqrt(power.min(axis=0) / entries)
-            lost = find_smallest(dtype) / size
+            lost = smallest / size
             beside = small.sum(axis=summed, keepdims=True)
             beside = beside + np.sqrt((unmoved**2).sum(axis=summed, keepdims=True))
             lost += (beside / power).mean(axis=0)
@@ -382,8 +388,3 @@ def measure_slices(
             np.where(known, error, 0.0).ravel(),
             np.nan_to_num(own).ravel(),
         )
-
-
-def root_mean_square(values: Array) -> float:
-    """Compute the root of the mean of the squares."""
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

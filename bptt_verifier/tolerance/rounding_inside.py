@@ -13,6 +13,7 @@ from bptt_verifier.tolerance.comparison import Array
 from bptt_verifier.tolerance.formats import find_smallest, find_unit
 from bptt_verifier.tolerance.projections import find_common_size
 from bptt_verifier.tolerance.scatter import find_normal_ratio
+from bptt_verifier.tolerance.sizes import find_sizes
 
 OF_RESULTS = 2  # roundings of a result by a kernel that rounds its results alone
 # Probability that a kernel that rounds its results alone is thought to round inside. The mistake
@@ -37,7 +38,7 @@ def list_shares(errors: Array, exact: Array, imitated: Array, tests: int, dtype:
 
     Asked are the legible entries whose imitated error exceeds the roundings of a result.
     """
-    sizes, exact_sizes = find_common_size(imitated), np.sqrt((exact**2).mean(axis=0))
+    sizes, exact_sizes = find_common_size(imitated), find_sizes(exact)
     rounded = find_unit(dtype) * exact_sizes + find_smallest(dtype)
     legible = find_normal_ratio(tests) * sizes < exact_sizes
     asked = legible & (sizes >= OF_RESULTS * rounded)

@@ -195,3 +195,32 @@ def test_what_changes_an_output_excludes_no_score() -> None:
         for lowest in (-1000.0, -1e9, -1e20):
             given = read_arguments(hold_one(lowest))
             assert prepare_pullback(forward, given).excluding == frozenset(), lowest
+
+
+def stop_at_lengths(p: Any, tokens: Any, lengths: Any) -> Any:
+    """An RNN over tokens, of which a selection of the results keeps the state beyond a length."""
+    x, h, states = p["E"][tokens], jnp.zeros((len(tokens), 4)), []
+    for t in range(tokens.shape[1]):
+        h = jnp.where((t < lengths)[:, None], jnp.tanh(x[:, t] + h @ p["W"].T), h)
+        states.append(h)
+    return {"states": jnp.stack(states, 1), "last": h}
+
+
+def test_nan_is_not_put_where_autodiff_of_the_stated_function_multiplies_it_by_zero() -> None:
+    rng = np.random.default_rng(5)
+    p = {"E": rng.normal(size=(7, 4)), "W": 0.4 * rng.normal(size=(4, 4))}
+    tokens, lengths = np.arange(12).reshape(2, 6) % 7, np.array([3, 4])
+
+    def backward(arguments: Any, cotangents: Any, beyond: int = 0) -> Any:
+        p, tokens, lengths = arguments
+        states = lambda p: stop_at_lengths(p, tokens, lengths + beyond)  # noqa: E731
+        return jax.vjp(states, p)[1](cotangents)[0], None, None
+
+    given = p, tokens, lengths  # rows 3, 4 and 5 of E are those of padding alone
+    with jax.enable_x64(True):
+        report = verify_vjp(backward, stop_at_lengths, given, cases=1)
+        assert report.verdict is Verdict.AGREES, str(report)
+        padded = verify_vjp(lambda a, c: backward(a, c, 2), stop_at_lengths, given, cases=1)
+    assert padded.verdict is Verdict.DISAGREES
+    assert padded.mistakes[0].name == "padding-leaks"
+    assert padded.mistakes[0].explanation.startswith("other numbers in the padding of p.E")

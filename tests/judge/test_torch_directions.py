@@ -4,9 +4,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bptt_verifier import Verdict, verify_hvp, verify_jvp, verify_transpose
+from bptt_verifier import Verdict, verify_hvp, verify_jvp, verify_transpose, verify_vjp
 
 torch: Any = import_module("torch") if find_spec("torch") else None
 pytestmark = [
@@ -62,3 +63,27 @@ def test_the_two_modes_of_torch_are_transposes() -> None:
 
     report = verify_transpose(jvp, vjp, draw(), cases=1)
     assert report.verdict is Verdict.AGREES, report
+
+
+def call_by_another_name(x: Any) -> Any:
+    return rnn(x, x)[0]
+
+
+def test_a_function_that_calls_torch_by_another_name_takes_arrays() -> None:
+    x = draw()[0].double()
+
+    def backward(arguments: Any, cotangents: Any, factor: float = 1.0) -> Any:
+        x = torch.tensor(arguments[0], requires_grad=True)
+        gradient = torch.autograd.grad(rnn(x, x)[0], x, torch.tensor(cotangents))
+        return (factor * gradient[0].numpy(),)
+
+    given = (x.numpy(),)
+    report = verify_vjp(backward, call_by_another_name, given, cases=1)
+    assert report.verdict is Verdict.AGREES, str(report)
+    wrong = verify_vjp(lambda a, c: backward(a, c, 1.01), call_by_another_name, given, cases=1)
+    assert wrong.verdict is Verdict.DISAGREES
+
+
+def test_what_is_wrong_in_a_function_is_said_of_numpy_where_that_is_meant() -> None:
+    with pytest.raises(ValueError, match="which raised ValueError: matmul: Input operand 1"):
+        verify_vjp(lambda a, c: (c,), lambda x: np.tanh(x) @ np.ones(7), (np.ones((3, 4)),))
