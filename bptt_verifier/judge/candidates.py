@@ -9,8 +9,9 @@ from bptt_verifier.program.gradient_names import (
     name_expression,
     walk_own_body,
 )
-from bptt_verifier.program.own_classes import BACKWARD, COTANGENT, FORWARD, LOSS
+from bptt_verifier.program.own_classes import BACKWARD, FORWARD, LOSS
 from bptt_verifier.program.own_results import LOSSES
+from bptt_verifier.program.passed_arguments import COTANGENT
 from bptt_verifier.program.source_file import Definitions
 
 OF_LOSSES = ("loss", "cost", "entropy", "bce", "mse", "nll", "error")  # in names of losses
@@ -42,22 +43,61 @@ def takes_three(defined: Definitions, name: str) -> bool:
     return given.vararg is not None or len(given.posonlyargs) + len(given.args) >= 3
 
 
+def list_pairs(defined: Definitions) -> list[tuple[str, str]]:
+    """List the pairs of functions such as rnn_forward and rnn_backward, in the order of the file.
+
+    A pair that another one calls is a part of it, and is left out.
+    """
+    pairs = [(each, each.replace("forward", "backward")) for each in defined.functions]
+    found = [pair for pair in pairs if len({*pair} & {*defined.functions}) == 2]
+    called = {pair: list_called(defined, pair) for pair in found}
+    whole = [
+        pair for pair in found if not any(pair[0] in c for p, c in called.items() if p != pair)
+    ]
+    return whole or found
+
+
+def list_called(defined: Definitions, names: Sequence[str]) -> set[str]:
+    """List the functions of a file that functions of it call, themselves or through others."""
+    waiting, found = [*names], set[str]()
+    while waiting:
+        nodes = ast.walk(defined.functions[waiting.pop()])
+        called = {name_expression(n.func) for n in nodes if isinstance(n, ast.Call)}
+        new = (called & {*defined.functions}) - found
+        found |= new
+        waiting += new
+    return found
+
+
 def find_pair(defined: Definitions) -> str:
     """Find two functions such as rnn_forward and rnn_backward, the last in the file.
 
     The loss is named between them if one function of the file is surely that.
     """
-    pairs = [(each, each.replace("forward", "backward")) for each in defined.functions]
-    found = [pair for pair in pairs if len({*pair} & {*defined.functions}) == 2]
-    if not found:
+    pairs = list_pairs(defined)
+    if not pairs:
         return ""
-    forward, backward = found[-1]
+    forward, backward = pairs[-1]
     losses = [
         each for each in defined.functions
-        if each not in found[-1] and any(word in each.lower() for word in OF_LOSSES)
+        if each not in pairs[-1] and any(word in each.lower() for word in OF_LOSSES)
         and not any(word in each.lower() for word in ("back", "grad", "deriv", "forward"))
     ]  # fmt: skip
+    called = [each for each in losses if each in defined.calls]
+    losses = called if len(losses) > 1 else losses
     return ",".join([forward, *(losses if len(losses) == 1 else []), backward])
+
+
+def choose_pair(defined: Definitions, candidates: Sequence[str]) -> str:
+    """Choose the only pair of functions of a file, with the loss between them if it calls that.
+
+    The `candidates` that return a loss with gradients may be that loss, which returns its own, or
+    functions of the pair. Empty where they are others.
+    """
+    names = find_pair(defined).split(",")
+    functions = [n for n in names if n in (names[0], names[-1]) or n in defined.calls]
+    alone = len(list_pairs(defined)) == 1 and {*names[:1], *names[-1:]} <= defined.calls
+    return ",".join(functions) if alone and {*candidates} <= {*names} else ""
 
 
 def suggest_method(defined: Definitions) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from bptt_verifier.judge.candidates import (
     choose_method,
+    choose_pair,
     choose_whole,
     count_required,
     describe_object,
@@ -266,6 +267,9 @@ def choose_kind(
     made = [each for each in candidates if each.partition(".")[0] in defined.objects.values()]
     if len(made) == 1 and all(each in defined.classes for each in candidates):
         return CODE, made[0]  # the others are its parts
+    pair = choose_pair(defined, candidates)
+    if pair:
+        return CODE, pair
     # Layers return values with caches, which may have the letters of gradients.
     sure = [n for n in candidates if n in defined.functions and names_loss(defined.functions[n])]
     if len(sure) == 1 and all(each in defined.functions for each in candidates):

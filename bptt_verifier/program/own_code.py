@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.accumulated_gradients import describe_accumulated
+from bptt_verifier.program.alike_structures import find_alike
 from bptt_verifier.program.attempt import Failure, attempt, find_code
 from bptt_verifier.program.data_names import is_parameter_name
 from bptt_verifier.program.gradient_names import (
@@ -205,6 +206,9 @@ def assemble(
     if places and not wanted:
         numbered = find_numbered({n: k for n, k in leaves.items() if n not in found}, results)
         found |= {n: path for n, path in numbered.items() if path not in found.values()}
+        missing = {n: place for n, place in places.items() if n not in found}
+        alike = find_alike(calls.backward, missing, results, calls.pair)
+        found |= {n: path for n, path in alike.items() if path not in found.values()}
     guessed = frozenset[str]()
     listed, outside = places, {n for n, place in places.items() if place.root != "arguments"}
     if places and not wanted:
@@ -213,7 +217,7 @@ def assemble(
         found = choose_parameters(found, places, calls.pair)
         found |= find_returned(places, found, results)
         found = found or find_unnamed(calls.backward, places, results, of_targets)
-        if found:
+        if found or calls.pair:
             others = {n: place for n, place in places.items() if n not in targets}
             matched, guessed = match_unnamed(others, found, results, calls.pair)
             found |= matched
