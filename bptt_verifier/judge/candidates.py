@@ -230,22 +230,64 @@ def has_own_parameters(defined: Definitions, name: str) -> bool:
 
 
 def list_candidates(defined: Definitions) -> list[str]:
-    """List the functions that return a loss with gradients, and classes with both methods."""
-    found = [n for n, function in defined.functions.items() if returns_both(function)]
+    """List the functions that return a loss with gradients, and classes with both methods.
+
+    A function that returns what a candidate does is one, and so is a variable that holds such an
+    inner function of another.
+    """
+    own = {*defined.functions}
+    found = [n for n, function in defined.functions.items() if returns_both(function, own=own)]
+    handing = [n for n, f in defined.functions.items() if n not in found and returns_call(f, found)]
+    makers = {n for n, function in defined.functions.items() if makes_candidate(function, own)}
+    found += [*handing, *(name for name, maker in defined.made.items() if maker in makers)]
     for name, node in defined.classes.items():
         methods = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
         if methods & {*FORWARD} and methods & {*BACKWARD}:
             found.append(name)
             continue
         inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
-        found += [f"{name}.{child.name}" for child in inside if returns_both(child)]
+        found += [f"{name}.{child.name}" for child in inside if returns_both(child, own=own)]
     return found
 
 
-def returns_both(function: ast.FunctionDef, attributes: Collection[str] = ()) -> bool:
+def returns_call(function: ast.FunctionDef, names: Collection[str]) -> bool:
+    """True if a function returns what one of the named functions returns."""
+    values = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
+    called = {name_expression(v.func) for v in values if isinstance(v, ast.Call)}
+    return not called.isdisjoint(names)
+
+
+def makes_candidate(function: ast.FunctionDef, own: Collection[str]) -> bool:
+    """True if a function returns an inner one that returns a loss with gradients."""
+    inner = {n.name: n for n in ast.walk(function) if isinstance(n, ast.FunctionDef)}
+    values = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
+    returned = [inner[v.id] for v in values if isinstance(v, ast.Name) and v.id in inner]
+    return any(returns_both(each, own=own) for each in returned)
+
+
+def leave_out_parts(defined: Definitions, candidates: Sequence[str]) -> list[str]:
+    """Leave out the candidates that others of them call, such as the loss of a network."""
+
+    def find_called(name: str) -> set[str]:
+        top = name.partition(".")[0]
+        node = defined.classes.get(top) or defined.functions.get(defined.made.get(top, top))
+        nodes = [] if node is None else ast.walk(node)
+        names = {name_expression(n.func) for n in nodes if isinstance(n, ast.Call)}
+        inside = sorted(names & {*defined.functions})
+        return {*inside} | list_called(defined, inside)
+
+    parts = {part for each in candidates for part in find_called(each) - {each}}
+    return [each for each in candidates if each not in parts]
+
+
+def returns_both(
+    function: ast.FunctionDef, attributes: Collection[str] = (), own: Collection[str] = ()
+) -> bool:
     """True if a function returns the loss, by its name or as a term, and gradients.
 
-    A gradient is named after what the function uses, or one of the attributes of its class.
+    A gradient is named after what the function uses, or one of the attributes of its class, or
+    after its key in a dict; or one of the file's `own` functions returns it, by whose name it is a
+    backward pass.
     """
     nodes = [*walk_own_body(function)]
     used = {n.id for n in nodes if isinstance(n, ast.Name)}
@@ -269,9 +311,27 @@ def returns_both(function: ast.FunctionDef, attributes: Collection[str] = ()) ->
         written = any(is_dict(each) or calls_one_of(each, same) for each in parts) and (
             "grad" in function.name.lower() or losses
         )
+        named = any(has_named_gradients(each) for each in parts)
+        back = {n for n in own if "back" in n.lower() or "grad" in n.lower()} - {function.name}
+        handed = len(parts) > 1 and any(calls_one_of(each, back) for each in parts)
+        terms = [
+            part for part in parts if not (isinstance(part, ast.Dict) or calls_one_of(part, back))
+        ]
+        alone = any(not name_expression(part) for part in terms)
         if (slopes or written) and (losses or ("" in names and not passed_back)):
             return True
+        if (named or handed) and (losses or alone) and not passed_back:
+            return True
     return False
+
+
+def has_named_gradients(expression: ast.expr) -> bool:
+    """True for a dict of gradients by the names of their arrays, such as `{"W": dW}`."""
+    if not isinstance(expression, ast.Dict):
+        return False
+    pairs = zip(expression.keys, expression.values, strict=True)
+    named = [(k.value, name_expression(v)) for k, v in pairs if isinstance(k, ast.Constant)]
+    return any(is_named_gradient(name, key) for key, name in named)
 
 
 def flatten_tuples(value: ast.expr) -> Iterator[ast.expr]:

@@ -20,6 +20,7 @@ from bptt_verifier.judge.candidates import (
     count_required,
     describe_object,
     has_own_parameters,
+    leave_out_parts,
     list_candidates,
     list_named,
     names_loss,
@@ -139,7 +140,7 @@ def read_any(
             every = frozenset(defined.functions)
             announce(load, f"running {file.name}")(file, Recorder(every, every))
         raise
-    if kind == DERIVATION and own is None and name in defined.calls:
+    if kind == DERIVATION and own is None and name in defined.reads:
         recorder = Recorder(frozenset({name}), frozenset({name}))
         run = announce(load, f"running {file.name}")
         run(file, recorder)
@@ -168,7 +169,7 @@ def read_any(
         )
         python = f"import runpy; gradients = runpy.run_path({str(file)!r})[{name!r}]; "
         python = "" if file.suffix == ".ipynb" else python
-        guessed = own is None and not options and name in defined.calls
+        guessed = own is None and not options and name in defined.reads
         called = announce(gradients, f"a call of {name}")
         return FileSubmission(called, said, python=python, guessed=guessed)
     if options:
@@ -263,7 +264,8 @@ def choose_kind(
                 f"found no {' and no '.join(missing)}; add what is missing{remedy}"
             )
         return DERIVATION, "gradients"
-    candidates = list_candidates(defined)
+    every = list_candidates(defined)
+    candidates = leave_out_parts(defined, every) or every
     made = [each for each in candidates if each.partition(".")[0] in defined.objects.values()]
     if len(made) == 1 and all(each in defined.classes for each in candidates):
         return CODE, made[0]  # the others are its parts
