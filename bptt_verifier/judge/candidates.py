@@ -287,13 +287,16 @@ def returns_both(
 
     A gradient is named after what the function uses, or one of the attributes of its class, or
     after its key in a dict; or one of the file's `own` functions returns it, by whose name it is a
-    backward pass.
+    backward pass. Gradients of tensors may be left in `w.grad`.
     """
     nodes = [*walk_own_body(function)]
     used = {n.id for n in nodes if isinstance(n, ast.Name)}
     used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)} | {*attributes}
     arguments = [each.arg.lower() for each in function.args.args]
     passed_back = "back" in function.name or any(n.startswith(COTANGENT) for n in arguments)
+    left = any(isinstance(n, ast.Attribute) and n.attr == "grad" and stores(n) for n in nodes)
+    if left and not passed_back and "backward" not in used and returns_value(nodes):
+        return True
     for node in nodes:
         value = node.value if isinstance(node, ast.Return) else None
         if isinstance(value, ast.Dict):
@@ -323,6 +326,16 @@ def returns_both(
         if (named or handed) and (losses or alone) and not passed_back:
             return True
     return False
+
+
+def stores(node: ast.AST) -> bool:
+    """True for a variable, attribute or item that is set."""
+    return isinstance(getattr(node, "ctx", None), ast.Store)
+
+
+def returns_value(nodes: Sequence[ast.AST]) -> bool:
+    """True if a function with these nodes returns a value."""
+    return any(isinstance(n, ast.Return) and n.value is not None for n in nodes)
 
 
 def has_named_gradients(expression: ast.expr) -> bool:

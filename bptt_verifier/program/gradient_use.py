@@ -1,6 +1,7 @@
 """Use of gradients in the user's source: what is computed from them, and what they update."""
 
 import ast
+import inspect
 from collections.abc import Callable, Collection, Iterator
 
 from bptt_verifier.program.data_names import find_kind
@@ -62,6 +63,21 @@ def find_changed(function: Callable[..., object]) -> frozenset[str]:
             if stepped or any(is_named_gradient(each, name) for each in used):
                 found.add(name)
     return frozenset(found)
+
+
+def adds_to_gradients(function: Callable[..., object]) -> bool:
+    """True if the file of a function adds to the attributes `grad` of tensors, as `w.grad += dw`.
+
+    They have to be zeros before, as PyTorch's optimisers may leave them.
+    """
+    inner = inspect.unwrap(getattr(function, "__func__", function))
+    for node in ast.walk(parse_file(inner) or ast.Module([], [])):
+        added = node.target if isinstance(node, ast.AugAssign) else None
+        if isinstance(node, ast.Call) and find_name(node.func) == "add_":
+            added = getattr(node.func, "value", None)
+        if isinstance(added, ast.Attribute) and added.attr == "grad":
+            return True
+    return False
 
 
 def has_part(value: ast.AST, part: ast.AST) -> bool:

@@ -216,6 +216,14 @@ def test_other_functions_are_no_candidates(source: str) -> None:
     assert list_candidates(define(source)) == []
 
 
+def test_gradients_left_in_tensors_make_a_candidate_without_autograd() -> None:
+    left = "def f(w):\n    {}w.grad = 2 * w\n    return w @ w\n"
+    assert list_candidates(define(left.format(""))) == ["f"]
+    assert list_candidates(define(left.format("loss.backward()\n    "))) == []
+    assert list_candidates(define(left.format("").replace("return w @ w", "w = 1"))) == []
+    assert list_candidates(define(left.format("").replace("w.grad = 2 *", "2 * w.grad +"))) == []
+
+
 def test_the_function_that_returns_a_loss_with_other_values_is_suggested() -> None:
     one, two = "def f(w):\n    return cost, w\n", "def g(w):\n    return w, w\n"
     assert suggest_name(define(one + two)) == "f"
