@@ -148,7 +148,8 @@ def suggest_instead(defined: Definitions, name: str) -> str:
 def list_updating_methods(node: ast.ClassDef) -> list[str]:
     """List the methods that return a value, and change attributes with gradients named after them.
 
-    So does `train` that ends with `self.W -= self.rate * dW` and `return loss`.
+    So does `train` that ends with `self.W -= self.rate * dW` and `return loss`, or that sets
+    attributes by `setattr` and has a dict `grads`.
     """
     found = []
     for function in node.body:
@@ -159,7 +160,10 @@ def list_updating_methods(node: ast.ClassDef) -> list[str]:
         local = {n.id for n in stored if isinstance(n, ast.Name)}
         attributes = {n.attr for n in stored if isinstance(n, ast.Attribute)}
         returns = any(isinstance(n, ast.Return) and n.value is not None for n in nodes)
-        if returns and any(is_named_gradient(one, other) for one in local for other in attributes):
+        read = {n.id for n in nodes if isinstance(n, ast.Name)}
+        set_by_name = {"setattr", "vars"} & read and {n for n in local & CONTAINERS if len(n) > 1}
+        named = any(is_named_gradient(one, other) for one in local for other in attributes)
+        if returns and (named or set_by_name):
             found.append(function.name)
     return found
 
@@ -194,6 +198,12 @@ def choose_likely(methods: Sequence[str]) -> str:
     words = ("grad", "back", "bptt", "train", "fit", "step")
     found = (each for word in words for each in methods if word in each.lower())
     return next(found, methods[-1])
+
+
+def choose_updating_method(defined: Definitions) -> str:
+    """Choose the only method of a file that updates attributes and returns a value."""
+    found = [f"{n}.{m}" for n, node in defined.classes.items() for m in list_updating_methods(node)]
+    return found[0] if len(found) == 1 and not defined.functions else ""
 
 
 def suggest_function(defined: Definitions) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from bptt_verifier.judge.candidates import (
     choose_method,
     choose_pair,
+    choose_updating_method,
     choose_whole,
     count_required,
     describe_object,
@@ -284,6 +285,9 @@ def choose_kind(
             f"FILE: expected {file} to define gradients, found {', '.join(candidates)}; name the "
             f"one to judge, such as {file}:{choose_whole(defined, candidates)}"
         )
+    updating = choose_updating_method(defined)
+    if updating:
+        return CODE, updating
     if not (defined.functions or defined.classes):
         raise ValueError(
             f"FILE: expected a function or a class in {file}, found none; put the forward and the "

@@ -49,6 +49,21 @@ def find_updated(function: Callable[..., object]) -> frozenset[str]:
     return frozenset(found)
 
 
+def find_assigned(function: Callable[..., object]) -> frozenset[str] | None:
+    """Find the attributes that the file of a function assigns by name, but where objects are made.
+
+    None if it sets no attribute by `setattr`, `vars` or `__dict__`, of which names do not tell.
+    """
+    tree = parse_file(inspect.unwrap(getattr(function, "__func__", function)))
+    scopes = [n for n in ast.walk(tree or ast.Module([], [])) if isinstance(n, ast.FunctionDef)]
+    nodes = [n for each in scopes if each.name != "__init__" for n in ast.walk(each)]
+    names = {find_name(n) for n in nodes if isinstance(n, ast.Name | ast.Attribute)}
+    if names.isdisjoint({"setattr", "__setattr__", "vars", "__dict__"}):
+        return None
+    stored = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    return frozenset(each.attr for each in stored)
+
+
 def find_changed(function: Callable[..., object]) -> frozenset[str]:
     """Find the variables that the file of a function updates, as in `A -= rate * dA`.
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, message_of
-from bptt_verifier.program.gradient_use import adds_to_gradients, find_updated
+from bptt_verifier.program.data_names import find_kind
+from bptt_verifier.program.gradient_use import adds_to_gradients, find_assigned, find_updated
 from bptt_verifier.program.leaves import Keys, flatten, name_leaf, walk
 from bptt_verifier.program.own_globals import find_globals, set_globals
 from bptt_verifier.program.own_results import PARAMS, are_equal, is_float_array
@@ -119,8 +120,8 @@ class Calls:
 
         An argument that is chosen, or a vector with the name of parameters, comes before all.
         An attribute that a call sets anew is a state of the object, and is left out, unless it is
-        computed from itself, as a parameter is. So is one that a call changes, unless it may update
-        parameters.
+        computed from itself, as a parameter is, or set by `setattr`, which may be an update. So is
+        one that a call changes, unless it may update parameters.
         """
         found = dict[str, ArrayPlace]()
         arguments = {} if self.pair else self.roots["arguments"]
@@ -147,6 +148,10 @@ class Calls:
         state = self.attempt(lambda _: call(params))
         now = dict(walk(state.get("self"), (), ()))
         updated = find_updated(self.function) if updates else frozenset()
+        assigned = find_assigned(self.function) if updates else None
+        if assigned is not None:
+            paths = [place.path for place in found.values() if place.root == "self"]
+            updated |= {p[0] for p in paths if len(p) == 1 and not find_kind(p[0])} - assigned
         return {
             name: place for name, place in found.items()
             if place.root != "self" or (
