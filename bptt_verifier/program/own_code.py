@@ -32,6 +32,7 @@ from bptt_verifier.program.gradient_order import (
     require_order,
 )
 from bptt_verifier.program.gradient_use import carries, find_changed
+from bptt_verifier.program.guessed_gradients import find_sure_guesses
 from bptt_verifier.program.leaves import Keys, find_node, flatten, walk
 from bptt_verifier.program.own_calls import (
     VECTORS,
@@ -343,7 +344,13 @@ def assemble(
             return assemble(calls, of_loss, whole, results, chosen, taken, targets)
         wrong = find_wrong(doubts, arguments, calls.params)
         require_no_doubt(calls.name, [d for d in doubts if d.name not in wrong], sure)
-    require_no_wrong_guess(calls.name, find_doubts(guessed, calls.params, gradients, loss))
+    wrong_guesses = find_doubts(guessed, calls.params, gradients, loss)
+    if wrong_guesses:
+        paths = {each.name: found[each.name] for each in wrong_guesses}
+        surely = find_sure_guesses(calls, whole, paths, listed, results)
+        require_no_wrong_guess(calls.name, [d for d in wrong_guesses if d.name not in surely])
+        names_of = ", ".join(sorted(surely))
+        said += f"; a result without a name is taken for the gradient of {names_of}, by its shape"
     added = describe_accumulated(calls, found)
     shown = present(loss, calls.function), present(gradients, calls.function)
     for each in shown:
