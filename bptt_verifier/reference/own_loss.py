@@ -463,10 +463,7 @@ def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
 
 
 def confirm_stated(model: OwnModel, case: Case) -> str | None:
-    """Confirm a derivative that the loss states itself; return a sentence about it.
-
-    None if the loss states none, or if the reference is not the one that it states.
-    """
+    """Confirm that the reference is the derivative that the loss states; return a sentence on it."""
     program, point = model.find_program(case.arguments, case.point.setting), widen(case.arguments)
     if program is None or not (states_rules(program) or states_stops(program)):
         return None
