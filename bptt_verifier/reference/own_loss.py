@@ -463,7 +463,7 @@ def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
 
 
 def confirm_stated(model: OwnModel, case: Case) -> str | None:
-    """Confirm that the reference is the derivative that the loss states; return a sentence on it."""
+    """Confirm that the reference is the derivative that the loss states; say so in a sentence."""
     program, point = model.find_program(case.arguments, case.point.setting), widen(case.arguments)
     if program is None or not (states_rules(program) or states_stops(program)):
         return None
