@@ -9,8 +9,9 @@ from bptt_verifier.program.gradient_names import (
     name_expression,
     walk_own_body,
 )
-from bptt_verifier.program.own_classes import BACKWARD, COTANGENT, FORWARD, LOSS
+from bptt_verifier.program.own_classes import BACKWARD, FORWARD, LOSS
 from bptt_verifier.program.own_results import LOSSES
+from bptt_verifier.program.passed_arguments import COTANGENT
 from bptt_verifier.program.source_file import Definitions
 
 OF_LOSSES = ("loss", "cost", "entropy", "bce", "mse", "nll", "error")  # in names of losses
@@ -42,22 +43,61 @@ def takes_three(defined: Definitions, name: str) -> bool:
     return given.vararg is not None or len(given.posonlyargs) + len(given.args) >= 3
 
 
+def list_pairs(defined: Definitions) -> list[tuple[str, str]]:
+    """List the pairs of functions such as rnn_forward and rnn_backward, in the order of the file.
+
+    A pair that another one calls is a part of it, and is left out.
+    """
+    pairs = [(each, each.replace("forward", "backward")) for each in defined.functions]
+    found = [pair for pair in pairs if len({*pair} & {*defined.functions}) == 2]
+    called = {pair: list_called(defined, pair) for pair in found}
+    whole = [
+        pair for pair in found if not any(pair[0] in c for p, c in called.items() if p != pair)
+    ]
+    return whole or found
+
+
+def list_called(defined: Definitions, names: Sequence[str]) -> set[str]:
+    """List the functions of a file that functions of it call, themselves or through others."""
+    waiting, found = [*names], set[str]()
+    while waiting:
+        nodes = ast.walk(defined.functions[waiting.pop()])
+        called = {name_expression(n.func) for n in nodes if isinstance(n, ast.Call)}
+        new = (called & {*defined.functions}) - found
+        found |= new
+        waiting += new
+    return found
+
+
 def find_pair(defined: Definitions) -> str:
     """Find two functions such as rnn_forward and rnn_backward, the last in the file.
 
     The loss is named between them if one function of the file is surely that.
     """
-    pairs = [(each, each.replace("forward", "backward")) for each in defined.functions]
-    found = [pair for pair in pairs if len({*pair} & {*defined.functions}) == 2]
-    if not found:
+    pairs = list_pairs(defined)
+    if not pairs:
         return ""
-    forward, backward = found[-1]
+    forward, backward = pairs[-1]
     losses = [
         each for each in defined.functions
-        if each not in found[-1] and any(word in each.lower() for word in OF_LOSSES)
+        if each not in pairs[-1] and any(word in each.lower() for word in OF_LOSSES)
         and not any(word in each.lower() for word in ("back", "grad", "deriv", "forward"))
     ]  # fmt: skip
+    called = [each for each in losses if each in defined.calls]
+    losses = called if len(losses) > 1 else losses
     return ",".join([forward, *(losses if len(losses) == 1 else []), backward])
+
+
+def choose_pair(defined: Definitions, candidates: Sequence[str]) -> str:
+    """Choose the only pair of functions of a file, with the loss between them if it calls that.
+
+    The `candidates` that return a loss with gradients may be that loss, which returns its own, or
+    functions of the pair. Empty where they are others.
+    """
+    names = find_pair(defined).split(",")
+    functions = [n for n in names if n in (names[0], names[-1]) or n in defined.calls]
+    alone = len(list_pairs(defined)) == 1 and {*names[:1], *names[-1:]} <= defined.calls
+    return ",".join(functions) if alone and {*candidates} <= {*names} else ""
 
 
 def suggest_method(defined: Definitions) -> str:
@@ -108,7 +148,8 @@ def suggest_instead(defined: Definitions, name: str) -> str:
 def list_updating_methods(node: ast.ClassDef) -> list[str]:
     """List the methods that return a value, and change attributes with gradients named after them.
 
-    So does `train` that ends with `self.W -= self.rate * dW` and `return loss`.
+    So does `train` that ends with `self.W -= self.rate * dW` and `return loss`, or that sets
+    attributes by `setattr` and has a dict `grads`.
     """
     found = []
     for function in node.body:
@@ -119,7 +160,10 @@ def list_updating_methods(node: ast.ClassDef) -> list[str]:
         local = {n.id for n in stored if isinstance(n, ast.Name)}
         attributes = {n.attr for n in stored if isinstance(n, ast.Attribute)}
         returns = any(isinstance(n, ast.Return) and n.value is not None for n in nodes)
-        if returns and any(is_named_gradient(one, other) for one in local for other in attributes):
+        read = {n.id for n in nodes if isinstance(n, ast.Name)}
+        set_by_name = {"setattr", "vars"} & read and {n for n in local & CONTAINERS if len(n) > 1}
+        named = any(is_named_gradient(one, other) for one in local for other in attributes)
+        if returns and (named or set_by_name):
             found.append(function.name)
     return found
 
@@ -156,6 +200,12 @@ def choose_likely(methods: Sequence[str]) -> str:
     return next(found, methods[-1])
 
 
+def choose_updating_method(defined: Definitions) -> str:
+    """Choose the only method of a file that updates attributes and returns a value."""
+    found = [f"{n}.{m}" for n, node in defined.classes.items() for m in list_updating_methods(node)]
+    return found[0] if len(found) == 1 and not defined.functions else ""
+
+
 def suggest_function(defined: Definitions) -> str:
     """Suggest the last function that returns several values, of which one is named as a loss."""
     return next((n for n in reversed(defined.functions) if names_loss(defined.functions[n])), "")
@@ -190,28 +240,73 @@ def has_own_parameters(defined: Definitions, name: str) -> bool:
 
 
 def list_candidates(defined: Definitions) -> list[str]:
-    """List the functions that return a loss with gradients, and classes with both methods."""
-    found = [n for n, function in defined.functions.items() if returns_both(function)]
+    """List the functions that return a loss with gradients, and classes with both methods.
+
+    A function that returns what a candidate does is one, and so is a variable that holds such an
+    inner function of another.
+    """
+    own = {*defined.functions}
+    found = [n for n, function in defined.functions.items() if returns_both(function, own=own)]
+    handing = [n for n, f in defined.functions.items() if n not in found and returns_call(f, found)]
+    makers = {n for n, function in defined.functions.items() if makes_candidate(function, own)}
+    found += [*handing, *(name for name, maker in defined.made.items() if maker in makers)]
     for name, node in defined.classes.items():
         methods = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
         if methods & {*FORWARD} and methods & {*BACKWARD}:
             found.append(name)
             continue
         inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
-        found += [f"{name}.{child.name}" for child in inside if returns_both(child)]
+        found += [f"{name}.{child.name}" for child in inside if returns_both(child, own=own)]
     return found
 
 
-def returns_both(function: ast.FunctionDef, attributes: Collection[str] = ()) -> bool:
+def returns_call(function: ast.FunctionDef, names: Collection[str]) -> bool:
+    """True if a function returns what one of the named functions returns."""
+    values = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
+    called = {name_expression(v.func) for v in values if isinstance(v, ast.Call)}
+    return not called.isdisjoint(names)
+
+
+def makes_candidate(function: ast.FunctionDef, own: Collection[str]) -> bool:
+    """True if a function returns an inner one that returns a loss with gradients."""
+    inner = {n.name: n for n in ast.walk(function) if isinstance(n, ast.FunctionDef)}
+    values = [n.value for n in walk_own_body(function) if isinstance(n, ast.Return)]
+    returned = [inner[v.id] for v in values if isinstance(v, ast.Name) and v.id in inner]
+    return any(returns_both(each, own=own) for each in returned)
+
+
+def leave_out_parts(defined: Definitions, candidates: Sequence[str]) -> list[str]:
+    """Leave out the candidates that others of them call, such as the loss of a network."""
+
+    def find_called(name: str) -> set[str]:
+        top = name.partition(".")[0]
+        node = defined.classes.get(top) or defined.functions.get(defined.made.get(top, top))
+        nodes = [] if node is None else ast.walk(node)
+        names = {name_expression(n.func) for n in nodes if isinstance(n, ast.Call)}
+        inside = sorted(names & {*defined.functions})
+        return {*inside} | list_called(defined, inside)
+
+    parts = {part for each in candidates for part in find_called(each) - {each}}
+    return [each for each in candidates if each not in parts]
+
+
+def returns_both(
+    function: ast.FunctionDef, attributes: Collection[str] = (), own: Collection[str] = ()
+) -> bool:
     """True if a function returns the loss, by its name or as a term, and gradients.
 
-    A gradient is named after what the function uses, or one of the attributes of its class.
+    A gradient is named after what the function uses, or one of the attributes of its class, or
+    after its key in a dict; or one of the file's `own` functions returns it, by whose name it is a
+    backward pass. Gradients of tensors may be left in `w.grad`.
     """
     nodes = [*walk_own_body(function)]
     used = {n.id for n in nodes if isinstance(n, ast.Name)}
     used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)} | {*attributes}
     arguments = [each.arg.lower() for each in function.args.args]
     passed_back = "back" in function.name or any(n.startswith(COTANGENT) for n in arguments)
+    left = any(isinstance(n, ast.Attribute) and n.attr == "grad" and stores(n) for n in nodes)
+    if left and not passed_back and "backward" not in used and returns_value(nodes):
+        return True
     for node in nodes:
         value = node.value if isinstance(node, ast.Return) else None
         if isinstance(value, ast.Dict):
@@ -229,9 +324,37 @@ def returns_both(function: ast.FunctionDef, attributes: Collection[str] = ()) ->
         written = any(is_dict(each) or calls_one_of(each, same) for each in parts) and (
             "grad" in function.name.lower() or losses
         )
+        named = any(has_named_gradients(each) for each in parts)
+        back = {n for n in own if "back" in n.lower() or "grad" in n.lower()} - {function.name}
+        handed = len(parts) > 1 and any(calls_one_of(each, back) for each in parts)
+        terms = [
+            part for part in parts if not (isinstance(part, ast.Dict) or calls_one_of(part, back))
+        ]
+        alone = any(not name_expression(part) for part in terms)
         if (slopes or written) and (losses or ("" in names and not passed_back)):
             return True
+        if (named or handed) and (losses or alone) and not passed_back:
+            return True
     return False
+
+
+def stores(node: ast.AST) -> bool:
+    """True for a variable, attribute or item that is set."""
+    return isinstance(getattr(node, "ctx", None), ast.Store)
+
+
+def returns_value(nodes: Sequence[ast.AST]) -> bool:
+    """True if a function with these nodes returns a value."""
+    return any(isinstance(n, ast.Return) and n.value is not None for n in nodes)
+
+
+def has_named_gradients(expression: ast.expr) -> bool:
+    """True for a dict of gradients by the names of their arrays, such as `{"W": dW}`."""
+    if not isinstance(expression, ast.Dict):
+        return False
+    pairs = zip(expression.keys, expression.values, strict=True)
+    named = [(k.value, name_expression(v)) for k, v in pairs if isinstance(k, ast.Constant)]
+    return any(is_named_gradient(name, key) for key, name in named)
 
 
 def flatten_tuples(value: ast.expr) -> Iterator[ast.expr]:

@@ -15,10 +15,13 @@ import numpy as np
 
 from bptt_verifier.judge.candidates import (
     choose_method,
+    choose_pair,
+    choose_updating_method,
     choose_whole,
     count_required,
     describe_object,
     has_own_parameters,
+    leave_out_parts,
     list_candidates,
     list_named,
     names_loss,
@@ -138,7 +141,7 @@ def read_any(
             every = frozenset(defined.functions)
             announce(load, f"running {file.name}")(file, Recorder(every, every))
         raise
-    if kind == DERIVATION and own is None and name in defined.calls:
+    if kind == DERIVATION and own is None and name in defined.reads:
         recorder = Recorder(frozenset({name}), frozenset({name}))
         run = announce(load, f"running {file.name}")
         run(file, recorder)
@@ -167,7 +170,7 @@ def read_any(
         )
         python = f"import runpy; gradients = runpy.run_path({str(file)!r})[{name!r}]; "
         python = "" if file.suffix == ".ipynb" else python
-        guessed = own is None and not options and name in defined.calls
+        guessed = own is None and not options and name in defined.reads
         called = announce(gradients, f"a call of {name}")
         return FileSubmission(called, said, python=python, guessed=guessed)
     if options:
@@ -262,10 +265,14 @@ def choose_kind(
                 f"found no {' and no '.join(missing)}; add what is missing{remedy}"
             )
         return DERIVATION, "gradients"
-    candidates = list_candidates(defined)
+    every = list_candidates(defined)
+    candidates = leave_out_parts(defined, every) or every
     made = [each for each in candidates if each.partition(".")[0] in defined.objects.values()]
     if len(made) == 1 and all(each in defined.classes for each in candidates):
         return CODE, made[0]  # the others are its parts
+    pair = choose_pair(defined, candidates)
+    if pair:
+        return CODE, pair
     # Layers return values with caches, which may have the letters of gradients.
     sure = [n for n in candidates if n in defined.functions and names_loss(defined.functions[n])]
     if len(sure) == 1 and all(each in defined.functions for each in candidates):
@@ -278,6 +285,9 @@ def choose_kind(
             f"FILE: expected {file} to define gradients, found {', '.join(candidates)}; name the "
             f"one to judge, such as {file}:{choose_whole(defined, candidates)}"
         )
+    updating = choose_updating_method(defined)
+    if updating:
+        return CODE, updating
     if not (defined.functions or defined.classes):
         raise ValueError(
             f"FILE: expected a function or a class in {file}, found none; put the forward and the "

@@ -1,6 +1,7 @@
 """Use of gradients in the user's source: what is computed from them, and what they update."""
 
 import ast
+import inspect
 from collections.abc import Callable, Collection, Iterator
 
 from bptt_verifier.program.data_names import find_kind
@@ -48,6 +49,21 @@ def find_updated(function: Callable[..., object]) -> frozenset[str]:
     return frozenset(found)
 
 
+def find_assigned(function: Callable[..., object]) -> frozenset[str] | None:
+    """Find the attributes that the file of a function assigns by name, but where objects are made.
+
+    None if it sets no attribute by `setattr`, `vars` or `__dict__`, of which names do not tell.
+    """
+    tree = parse_file(inspect.unwrap(getattr(function, "__func__", function)))
+    scopes = [n for n in ast.walk(tree or ast.Module([], [])) if isinstance(n, ast.FunctionDef)]
+    nodes = [n for each in scopes if each.name != "__init__" for n in ast.walk(each)]
+    names = {find_name(n) for n in nodes if isinstance(n, ast.Name | ast.Attribute)}
+    if names.isdisjoint({"setattr", "__setattr__", "vars", "__dict__"}):
+        return None
+    stored = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    return frozenset(each.attr for each in stored)
+
+
 def find_changed(function: Callable[..., object]) -> frozenset[str]:
     """Find the variables that the file of a function updates, as in `A -= rate * dA`.
 
@@ -62,6 +78,21 @@ def find_changed(function: Callable[..., object]) -> frozenset[str]:
             if stepped or any(is_named_gradient(each, name) for each in used):
                 found.add(name)
     return frozenset(found)
+
+
+def adds_to_gradients(function: Callable[..., object]) -> bool:
+    """True if the file of a function adds to the attributes `grad` of tensors, as `w.grad += dw`.
+
+    They have to be zeros before, as PyTorch's optimisers may leave them.
+    """
+    inner = inspect.unwrap(getattr(function, "__func__", function))
+    for node in ast.walk(parse_file(inner) or ast.Module([], [])):
+        added = node.target if isinstance(node, ast.AugAssign) else None
+        if isinstance(node, ast.Call) and find_name(node.func) == "add_":
+            added = getattr(node.func, "value", None)
+        if isinstance(added, ast.Attribute) and added.attr == "grad":
+            return True
+    return False
 
 
 def has_part(value: ast.AST, part: ast.AST) -> bool:

@@ -9,13 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt, message_of
-from bptt_verifier.program.gradient_use import find_updated
+from bptt_verifier.program.data_names import find_kind
+from bptt_verifier.program.gradient_use import adds_to_gradients, find_assigned, find_updated
 from bptt_verifier.program.leaves import Keys, flatten, name_leaf, walk
 from bptt_verifier.program.own_globals import find_globals, set_globals
 from bptt_verifier.program.own_results import PARAMS, are_equal, is_float_array
 from bptt_verifier.program.own_updates import record_locals
 from bptt_verifier.program.source_file import RecordedCall, copy_deeply
-from bptt_verifier.program.torch_tensors import copy_array, to_array
+from bptt_verifier.program.torch_tensors import (
+    clear_gradients,
+    copy_array,
+    find_torch,
+    to_array,
+)
 
 VECTORS = frozenset("params parameters theta weights".split())
 
@@ -57,6 +63,7 @@ class Calls:
         self.recorded: CodeType | None = None  # the function whose local variables are recorded
         self.moved: dict[str, Any] = {}  # what a call subtracts from each parameter
         self.places: dict[str, ArrayPlace] = {}
+        self.adds = find_torch() is not None and adds_to_gradients(function)
         self.structure = structure
         self.roots: dict[str, Any] = copy_all(roots, {})  # the user's may change meanwhile
 
@@ -88,6 +95,8 @@ class Calls:
 
         def call(params: Any, xp: Any = np) -> dict[str, Any]:
             roots = self.copy_roots(params)
+            if self.adds:
+                clear_gradients(value for _, value in walk(roots, (), ()))
             given = roots.get("globals", {})
             recording = record_locals(self.recorded)
             with set_globals(self.function, given) as space, recording as seen:
@@ -111,8 +120,8 @@ class Calls:
 
         An argument that is chosen, or a vector with the name of parameters, comes before all.
         An attribute that a call sets anew is a state of the object, and is left out, unless it is
-        computed from itself, as a parameter is. So is one that a call changes, unless it may update
-        parameters.
+        computed from itself, as a parameter is, or set by `setattr`, which may be an update. So is
+        one that a call changes, unless it may update parameters.
         """
         found = dict[str, ArrayPlace]()
         arguments = {} if self.pair else self.roots["arguments"]
@@ -139,6 +148,10 @@ class Calls:
         state = self.attempt(lambda _: call(params))
         now = dict(walk(state.get("self"), (), ()))
         updated = find_updated(self.function) if updates else frozenset()
+        assigned = find_assigned(self.function) if updates else None
+        if assigned is not None:
+            paths = [place.path for place in found.values() if place.root == "self"]
+            updated |= {p[0] for p in paths if len(p) == 1 and not find_kind(p[0])} - assigned
         return {
             name: place for name, place in found.items()
             if place.root != "self" or (

@@ -7,7 +7,7 @@ Where there is none and `backward` takes the gradient of what `forward` returns,
 of that output times fixed random weights.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt
 from bptt_verifier.program.data_names import TARGETS, find_kind
-from bptt_verifier.program.gradient_names import is_named_gradient, name_returned_values
+from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import Keys, convert_like, walk
 from bptt_verifier.program.own_calls import Calls, call_with, copy_all, find_arguments
 from bptt_verifier.program.own_code import OwnCode, assemble
@@ -29,11 +29,20 @@ from bptt_verifier.program.own_results import (
     find_loss,
     follow,
     is_array,
-    is_float_array,
     is_number,
     list_items,
 )
 from bptt_verifier.program.own_updates import RATES
+from bptt_verifier.program.passed_arguments import (
+    COTANGENT,
+    Outputs,
+    are_same,
+    draw_outputs,
+    equal_arrays,
+    find_cotangents,
+    find_fed,
+    find_slopes,
+)
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array, to_constant
 
@@ -42,10 +51,7 @@ BACKWARD = (
     "backward", "backward_pass", "backward_propagation", "back_propagation", "backpropagation",
     "backprop", "bptt",
 )  # fmt: skip
-DRAWS = 8  # of parameters, to see which outputs are probabilities
 LOSS = ("loss", "compute_loss", "calculate_loss", "calc_loss", "loss_function", "cost")
-# How the argument of `backward` begins that is the gradient of the output of `forward`.
-COTANGENT = ("d_", "dout", "dy", "dh", "dl_", "dz", "do", "ds", "dv", "grad", "delta", "upstream")
 
 
 PREDICTIONS = frozenset(
@@ -53,20 +59,6 @@ PREDICTIONS = frozenset(
     "score scores p prob probs h z".split()
 )
 ERRORS = frozenset("e err error errors diff difference residual residuals".split())
-ANY_OUTPUT = frozenset(
-    "dout d_out doutput doutputs d_output dvalues grad gradient grads grad_out grad_output "
-    "output_grad output_gradient upstream upstream_grad upstream_gradient".split()
-)
-
-
-def is_gradient_of_output(name: str, output: str) -> bool:
-    """True if an argument is named as the gradient of an output, as `dh` of `h` or `hs`."""
-    return any(is_named_gradient(name, each) for each in {output, output.removesuffix("s")} - {""})
-
-
-def is_probability(values: Sequence[Any]) -> bool:
-    """True for an output that is always between 0 and 1, as of a softmax or sigmoid."""
-    return all(np.all((value > 0) & (value < 1)) for value in map(to_array, values))
 
 
 def find_methods(owner: Any) -> tuple[str, str, str] | None:
@@ -117,7 +109,7 @@ def read_class(
 
     def call(roots: dict[str, Any], method: str, found: dict[str, Any], xp: Any) -> Any:
         inside = dict(roots["arguments"][method])
-        inside |= {n: follow(found["forward"], path) for n, path in fed.get(method, {}).items()}
+        inside |= {n: follow(found, path) for n, path in fed.get(method, {}).items()}
         return call_with(getattr(roots["self"], method), inside, xp)
 
     def run_forward(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
@@ -125,8 +117,8 @@ def read_class(
         if stated:
             found["loss"] = call(roots, stated, found, xp)
         if weights:
-            outputs = ((follow(found["forward"], cotangents[n]), w) for n, w in weights.items())
-            found["loss"] = sum((output * weight).sum() for output, weight in outputs)
+            pairs = ((follow(found["forward"], cotangents[n]), w) for n, w in weights.items())
+            found["loss"] = sum((output * weight).sum() for output, weight in pairs)
         return found
 
     def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
@@ -140,17 +132,27 @@ def read_class(
     of_forward = calls.make(lambda r, xp: {"forward": call(r, forward, {}, xp)})
     out = calls.attempt(of_forward)["forward"]
     named = name_returned_values(functions[forward], len(list_items(out)))
+    outputs = Outputs("forward", out, named)
     scalar = find_loss(out, named)
     sure = scalar is not None and bool({named.get(scalar), *scalar} & LOSSES)
     loss: Keys | None = None if scalar is None else ("forward", *scalar)
     for method in filter(None, (stated, backward)):
         # The file may call the loss after backward, with arguments of the same names.
         later = recorded.get(method, recorded.get(backward))
+        slopes: dict[str, Keys] = {}
         own_loss = loss is not None and (sure or starts_at_loss(functions[method], later))
-        if method == backward and not own_loss:
-            outputs = [out, *draw_outputs(calls, of_forward)]
-            cotangents = find_cotangents(functions[method], later, outputs, named)
-        fed[method] = find_fed(functions[method], later, given, cotangents, out, named)
+        if method == backward and stated:
+            again = Calls(name, functions[forward], roots)
+            state = attempt(again.make(run_forward), {})
+            if not isinstance(state, Failure):
+                returned = name_returned_values(functions[stated], len(list_items(state["loss"])))
+                of_stated = Outputs("loss", state["loss"], returned)
+                slopes = find_slopes(functions[method], recorded.get(method), of_stated)
+        if method == backward and not (own_loss or slopes):
+            drawn = [out, *draw_outputs(calls, of_forward)]
+            cotangents = find_cotangents(functions[method], later, drawn, named)
+        fed[method] = find_fed(functions[method], later, given, outputs) | slopes
+        fed[method] = {n: p for n, p in fed[method].items() if n not in cotangents}
         left = {*fed[method], *cotangents}
         arguments = find_arguments(functions[method], f"{name}.{method}", later, left, given)
         require_same_data(f"{name}.{method}", forward, arguments, given)
@@ -382,97 +384,3 @@ def depends(calls: Calls, of_loss: Callable[..., Any], loss: Keys, updates: bool
     ]
     found = [attempt(lambda p=p: follow(of_loss(p), loss)) for p in values]
     return attempt(equal_arrays, *found) is not True
-
-
-def find_fed(
-    function: Callable[..., Any],
-    recorded: RecordedCall | None,
-    known: Collection[str],
-    cotangents: Collection[str],
-    out: Any,
-    named: Mapping[Keys, str],
-) -> dict[str, Keys]:
-    """Find the arguments of a later function that are outputs of forward, with their paths in it.
-
-    In a recorded call they are equal to the outputs; otherwise they have the names of outputs, and
-    are none of the `known` ones. The `cotangents` are none.
-    """
-    outputs = dict([*list_items(out), ((), out)])
-    found = {}
-    for name in signature(function).parameters:
-        if name in cotangents:
-            continue
-        if recorded is not None and name in recorded.arguments:
-            value = recorded.arguments[name]
-            paths = [path for path, output in outputs.items() if are_same(output, value)]
-        else:
-            paths = [p for p in outputs if named.get(p) == name and name not in known]
-        if paths:
-            found[name] = paths[0]
-    return found
-
-
-def are_same(output: Any, value: Any) -> bool:
-    """True if an argument is an output: equal arrays, or a number that is equal by no chance."""
-    if is_number(output) and is_number(value):
-        one, other = (float(np.reshape(to_array(each), ())) for each in (output, value))
-        return one == other and one != round(one, 6)
-    return are_equal(output, value)
-
-
-def draw_outputs(calls: Calls, of_forward: Callable[..., Any]) -> list[Any]:
-    """Compute what forward returns at random parameters, where it can be computed."""
-    rng = np.random.default_rng(0)
-    places = calls.list_places(of_forward, updates=False)
-    given = {n: place.array for n, place in places.items()}
-    drawn = [{n: draw_like(v, rng) for n, v in given.items()} for _ in range(DRAWS)]
-    found = [attempt(of_forward, params) for params in drawn]
-    return [each["forward"] for each in found if not isinstance(each, Failure)]
-
-
-def draw_like(array: Any, rng: np.random.Generator) -> Any:
-    """Draw an array or a tensor of the shape and dtype of another."""
-    values = to_array(array)
-    return convert_like(rng.normal(size=values.shape).astype(values.dtype), array)
-
-
-def equal_arrays(one: Any, other: Any) -> bool:
-    """True if two arrays or tensors are equal."""
-    return np.array_equal(to_array(one), to_array(other))
-
-
-def find_cotangents(
-    function: Callable[..., Any],
-    recorded: RecordedCall | None,
-    drawn: Sequence[Any],
-    named: Mapping[Keys, str],
-) -> dict[str, Keys]:
-    """Find the arguments of backward that are gradients of outputs of forward, with their paths.
-
-    `drawn` are what forward returns, at the parameters given and at others.
-    Each is named after its output, or has a name for any gradient, or its output has no name; then
-    it has the shape or the place of that. Empty where this is not certain: the gradient called that
-    of a softmax or sigmoid is often that of its operand.
-    """
-    out = drawn[0]
-    outputs = {p: v for p, v in [((), out), *list_items(out)] if is_float_array(v)}
-    taken = [
-        name
-        for name in signature(function).parameters
-        if name.lower().startswith(COTANGENT)
-        or any(is_gradient_of_output(name, named.get(path, "")) for path in outputs)
-    ]
-    found = {}
-    for name in taken:
-        paths = [p for p in outputs if is_gradient_of_output(name, named.get(p, ""))]
-        if not paths:
-            paths = [p for p in outputs if name.lower() in ANY_OUTPUT or not named.get(p)]
-            if recorded is not None and name in recorded.arguments:
-                shape = np.shape(recorded.arguments[name])
-                paths = [p for p in paths if np.shape(outputs[p]) == shape]
-            elif len(outputs) == len(taken):
-                paths = [p for p in paths if p == [*outputs][taken.index(name)]]
-        if len(paths) != 1 or is_probability([follow(each, paths[0]) for each in drawn]):
-            return {}
-        found[name] = paths[0]
-    return found

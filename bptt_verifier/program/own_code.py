@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.accumulated_gradients import describe_accumulated
+from bptt_verifier.program.alike_structures import find_alike
 from bptt_verifier.program.attempt import Failure, attempt, find_code
 from bptt_verifier.program.data_names import is_parameter_name
 from bptt_verifier.program.gradient_names import (
@@ -31,6 +32,7 @@ from bptt_verifier.program.gradient_order import (
     require_order,
 )
 from bptt_verifier.program.gradient_use import carries, find_changed
+from bptt_verifier.program.guessed_gradients import find_sure_guesses
 from bptt_verifier.program.leaves import Keys, find_node, flatten, walk
 from bptt_verifier.program.own_calls import (
     VECTORS,
@@ -205,6 +207,9 @@ def assemble(
     if places and not wanted:
         numbered = find_numbered({n: k for n, k in leaves.items() if n not in found}, results)
         found |= {n: path for n, path in numbered.items() if path not in found.values()}
+        missing = {n: place for n, place in places.items() if n not in found}
+        alike = find_alike(calls.backward, missing, results, calls.pair)
+        found |= {n: path for n, path in alike.items() if path not in found.values()}
     guessed = frozenset[str]()
     listed, outside = places, {n for n, place in places.items() if place.root != "arguments"}
     if places and not wanted:
@@ -213,7 +218,7 @@ def assemble(
         found = choose_parameters(found, places, calls.pair)
         found |= find_returned(places, found, results)
         found = found or find_unnamed(calls.backward, places, results, of_targets)
-        if found:
+        if found or calls.pair:
             others = {n: place for n, place in places.items() if n not in targets}
             matched, guessed = match_unnamed(others, found, results, calls.pair)
             found |= matched
@@ -339,7 +344,13 @@ def assemble(
             return assemble(calls, of_loss, whole, results, chosen, taken, targets)
         wrong = find_wrong(doubts, arguments, calls.params)
         require_no_doubt(calls.name, [d for d in doubts if d.name not in wrong], sure)
-    require_no_wrong_guess(calls.name, find_doubts(guessed, calls.params, gradients, loss))
+    wrong_guesses = find_doubts(guessed, calls.params, gradients, loss)
+    if wrong_guesses:
+        paths = {each.name: found[each.name] for each in wrong_guesses}
+        surely = find_sure_guesses(calls, whole, paths, listed, results)
+        require_no_wrong_guess(calls.name, [d for d in wrong_guesses if d.name not in surely])
+        names_of = ", ".join(sorted(surely))
+        said += f"; a result without a name is taken for the gradient of {names_of}, by its shape"
     added = describe_accumulated(calls, found)
     shown = present(loss, calls.function), present(gradients, calls.function)
     for each in shown:

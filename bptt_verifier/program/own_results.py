@@ -9,7 +9,7 @@ from bptt_verifier.program.attempt import Failure, attempt, type_name
 from bptt_verifier.program.data_names import PARAMETER, find_kind
 from bptt_verifier.program.gradient_names import CONTAINERS, ONLY, may_be_gradient
 from bptt_verifier.program.leaves import Keys, find_children, find_node, is_scalar, walk
-from bptt_verifier.program.torch_tensors import to_array
+from bptt_verifier.program.torch_tensors import has_gradient, to_array
 
 SHOWN = 10  # names in a sentence
 LOSSES = frozenset("loss total_loss loss_value cost L J E nll objective".split())
@@ -86,7 +86,8 @@ class Results(NamedTuple):
     def spell(self, number: int) -> dict[Keys, Keys]:
         """Spell the paths of the arrays returned, and left in attributes or globals, as names.
 
-        `number` is that of the parameters. An item of a list has its name, and its index.
+        `number` is that of the parameters. An item of a list has its name, and its index. What is
+        left in `w.grad` of a tensor is spelled `w_grad`.
         """
         result, names = self.state["result"], self.names
         sources: dict[Keys, Keys] = {}
@@ -108,9 +109,11 @@ class Results(NamedTuple):
             for each in spelled:
                 sources.setdefault(each, ("result", *path))
                 sources.setdefault(split_dots(each), ("result", *path))
-        for root in ("self", "globals"):
+        for root in ("self", "globals", "arguments"):
             for path, value in walk(self.state.get(root), (), ()):
-                if is_array(value):
+                if path and has_gradient(value):
+                    sources[(*path[:-1], f"{path[-1]}_grad")] = (root, *path, "grad")
+                if root != "arguments" and is_array(value):
                     sources.setdefault(path, (root, *path))
         return sources
 

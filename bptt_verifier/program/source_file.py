@@ -22,7 +22,7 @@ from functools import partial
 from importlib.machinery import SourceFileLoader
 from itertools import chain
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType, MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from bptt_verifier.program.attempt import (
@@ -48,7 +48,8 @@ class Definitions(NamedTuple):
 
     `objects` are the names of objects of these classes. `complete` is false where a star import may
     define more. `relative` is true if the file imports from its own package by dots. `calls` are
-    the names of the functions that it calls anywhere.
+    the names of the functions that it calls anywhere, and `reads` all names that it uses. `made`
+    has the variables that hold what a function of the file returns, by its name.
     """
 
     functions: dict[str, ast.FunctionDef]
@@ -58,6 +59,8 @@ class Definitions(NamedTuple):
     complete: bool = True
     relative: bool = False
     calls: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()
+    made: Mapping[str, str] = MappingProxyType({})
 
     def defines(self, *names: str) -> bool:
         """True if all these names are, or may be, defined."""
@@ -150,14 +153,27 @@ def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
         if isinstance(n.value, ast.Call) and isinstance(n.value.func, ast.Name)
         if n.value.func.id in classes
     }
-    calls = {
-        n.func.id
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    every = [*ast.walk(tree)]
+    calls = {n.func.id for n in every if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    reads = {n.id for n in every if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    held = [pair for n in top if isinstance(n, ast.Assign) for pair in pair_targets(n)]
+    made = {
+        one.id: value.func.id
+        for one, value in held
+        if isinstance(one, ast.Name) and isinstance(value, ast.Call)
+        if isinstance(value.func, ast.Name) and value.func.id in functions
     }
-    return Definitions(
-        functions, classes, frozenset(names), objects, "*" not in names, relative, frozenset(calls)
-    )
+    found = Definitions(functions, classes, frozenset(names), objects, "*" not in names, relative)
+    return found._replace(calls=frozenset(calls), reads=frozenset(reads), made=made)
+
+
+def pair_targets(node: ast.Assign) -> list[tuple[ast.expr, ast.expr]]:
+    """Pair what an assignment sets with its values, of a tuple each with its own."""
+    target, value = node.targets[0], node.value
+    both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+    if both and len(target.elts) == len(value.elts):  # type: ignore[attr-defined]
+        return [*zip(target.elts, value.elts, strict=True)]  # type: ignore[attr-defined]
+    return [(target, value)]
 
 
 def walk_top_level(node: ast.AST) -> Iterator[ast.AST]:

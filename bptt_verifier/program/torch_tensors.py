@@ -1,7 +1,7 @@
 """Tensors of PyTorch as arrays, and arrays as tensors. The user imports PyTorch, if at all."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,19 @@ def is_tensor(value: Any) -> bool:
     """True for a tensor of PyTorch, a parameter included."""
     kind = getattr(find_torch(), "Tensor", None)
     return isinstance(kind, type) and isinstance(value, kind)
+
+
+def has_gradient(value: Any) -> bool:
+    """True for a tensor that is a leaf, and in whose attribute `grad` a gradient was left."""
+    return is_tensor(value) and value.is_leaf and value.grad is not None
+
+
+def clear_gradients(tensors: Iterable[Any]) -> None:
+    """Set the gradients of tensors to zeros, of those that need one if any do."""
+    leaves = [each for each in tensors if is_tensor(each) and each.is_leaf]
+    wanted = [each for each in leaves if each.requires_grad] or leaves
+    for each in wanted:
+        each.grad = find_torch().zeros_like(each)
 
 
 def to_array(value: Any) -> Any:

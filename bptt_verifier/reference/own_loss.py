@@ -56,8 +56,9 @@ from bptt_verifier.reference.selection import OTHER_PATH, Selection, Selector, S
 from bptt_verifier.reference.stated_derivatives import (
     UNCONFIRMED,
     describe_stated,
+    describe_stated_in_jax,
     hold_stopped,
-    is_stated,
+    is_stated_in_numpy,
     states_rules,
     states_stops,
 )
@@ -376,7 +377,7 @@ def confirm(model: OwnModel) -> OwnModel:
             if doubt and not differ:
                 said = confirm_stated(model, model.cases[i])
                 stated |= {said: None} if said else {}
-                doubt = None if said else doubt
+                doubt = None if said else doubt + describe_two_losses(model, model.cases[i])
             if doubt:
                 contradicted[i] = doubt, bool(differ)
                 doubts.append(contradicted[i])
@@ -462,22 +463,25 @@ def ask_second_opinion(model: OwnModel, case: Case) -> str | None:
 
 
 def confirm_stated(model: OwnModel, case: Case) -> str | None:
-    """Confirm a derivative that the loss states itself; return a sentence about it.
-
-    None if the loss states none, or if the reference is not the one that it states.
-    """
+    """Confirm that the reference is the derivative that the loss states; say so in a sentence."""
     program, point = model.find_program(case.arguments, case.point.setting), widen(case.arguments)
-    if program is None:
+    if program is None or not (states_rules(program) or states_stops(program)):
         return None
-    rules = states_rules(program)
-    if not (rules or states_stops(program)):
+    if not (model.in_numpy or is_stated_in_numpy(model.loss, point)):
         return None
-    # A loss that takes a namespace may state it in JAX alone, and is then two functions.
-    if not (model.in_numpy or is_stated(lambda: attempt(model.loss, copies(point), np))):
-        return None
-    if not rules and contradict(model, case, hold_stopped(program, point)) is not None:
+    if (
+        not states_rules(program)
+        and contradict(model, case, hold_stopped(program, point)) is not None
+    ):
         return None
     return describe_stated(program, model.by_autograd)
+
+
+def describe_two_losses(model: OwnModel, case: Case) -> str:
+    """Describe a loss that states a derivative in JAX alone; empty for any other."""
+    if model.in_numpy or is_stated_in_numpy(model.loss, widen(case.arguments)):
+        return ""
+    return describe_stated_in_jax(model.find_program(case.arguments, case.point.setting))
 
 
 def contradict(model: OwnModel, case: Case, loss: Callable[..., Any]) -> str | None:

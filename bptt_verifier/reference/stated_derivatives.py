@@ -17,6 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.attempt import attempt, copies
 from bptt_verifier.program.call_events import watch_calls
 from bptt_verifier.program.trace import Program, forward
 
@@ -88,17 +89,38 @@ def is_stated(call: Callable[[], Any]) -> bool:
     return bool(ran)
 
 
-def describe_stated(program: Program, by_autograd: bool) -> str:
-    """Describe what the reference is of a loss that states its derivative."""
+def is_stated_in_numpy(loss: Callable[..., Any], point: Point) -> bool:
+    """True if a loss that takes a namespace states a derivative when it is called with NumPy's."""
+    return is_stated(lambda: attempt(loss, copies(point), np))
+
+
+def list_stated(program: Program) -> str:
+    """List the places at which a program states a derivative, after a word on what it states."""
     stops = [each for each in program.operations if each.name == STOP and each.where]
     rules = [each for each in program.operations if each.name in RULES and each.where]
     found = [*dict.fromkeys(each.where[0] for each in [*stops, *rules])]
     listed = ", ".join(f"`{place.expression}` ({place.at_column})" for place in found[:LISTED])
+    states = "stops gradients" if stops or not rules else "has a derivative of its own"
+    return f"{states} at {listed}" if listed else states
+
+
+def describe_stated_in_jax(program: Program | None) -> str:
+    """Describe a loss that takes a namespace, and states a derivative in JAX alone, if it does."""
+    if program is None or not (states_stops(program) or states_rules(program)):
+        return ""
+    return (
+        f" In JAX, the loss {list_stated(program)}, and in NumPy it does not: it is two functions "
+        "with two derivatives. Let it call the same in both, as lax.stop_gradient takes arrays of "
+        "NumPy, or take the parameters alone, loss(params)."
+    )
+
+
+def describe_stated(program: Program, by_autograd: bool) -> str:
+    """Describe what the reference is of a loss that states its derivative."""
+    rules = any(each.name in RULES and each.where for each in program.operations)
+    states, library = list_stated(program), "jax.grad"
     if by_autograd:
         states, library = "stops gradients (`detach` or `no_grad`)", "torch.autograd"
-    else:
-        states = "stops gradients" if stops or not rules else "has a derivative of its own"
-        states, library = f"{states} at {listed}" if listed else states, "jax.grad"
     checked = (
         UNCONFIRMED
         if rules or states_rules(program)

@@ -72,6 +72,16 @@ def test_the_call_in_the_file_tells_the_arguments(style: str, chosen: bool, tmp_
     assert report.verdict is Verdict.AGREES, str(report)
 
 
+@pytest.mark.parametrize("name", ["a lambda", "a partial", "a compiled function"])
+def test_the_call_under_another_name_tells_the_arguments(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(DATA + STYLES[name] + CALL, encoding="utf-8")
+    found = read_file(file, "f", None, {})
+    assert "the gradients of theta" in found.said
+    assert found.loss is not None
+    assert verify_own_model(found.gradients, found.loss, found.params, cases=2)
+
+
 @pytest.mark.rest
 @pytest.mark.parametrize("name", ["a lambda", "a compiled function", "a method"])
 def test_a_mistake_in_a_called_function_is_seen(name: str, tmp_path: Path) -> None:

@@ -180,6 +180,50 @@ def test_of_several_functions_the_only_one_that_returns_a_named_loss_is_judged()
         choose(layer + "def f(w):\n" + BOTH + "def e(w):\n" + BOTH)
 
 
+PACK = "def pack(loss, dW):\n    return loss, {'W': dW}\n"
+BACK = "def back(w):\n    return {'w': w}\n"
+INNER = "def make():\n    def f(w):\n        {}\n    return f\n{} = make(), 3\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (PACK + "def f(W):\n    return pack(1, W)\n", "f"),  # f returns what pack does
+        (PACK + "class A:\n    def g(self, W):\n        pack(W)\n        return e**2, dW\n", "A.g"),
+        (BACK + "def f(w):\n    return w @ w, back(w)\n", "f"),
+        (BACK + "def f(w):\n    return loss, back(w)\n", "f"),
+        ("class M:\n    def __call__(self, w):\n        return w @ w, {'w': dw}\n", "M.__call__"),
+        (INNER.format("return w @ w, {'w': dw}", "objective, n"), "objective"),
+        (INNER.format("return w @ w, {'w': dw}", "f").replace(", 3", ""), "f"),
+    ],
+)  # fmt: skip
+def test_what_another_calls_or_makes_is_a_part_of_it(source: str, name: str) -> None:
+    assert choose_kind(FILE, define(source), None, None) == (CODE, name)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        BACK + "def f(w):\n    return back(w), back(w)\n",  # no loss
+        BACK + "def f(w):\n    return w, back(w)\n",  # no term that is a loss
+        BACK + "def f(dout, w):\n    return w @ w, back(w)\n",  # a backward pass
+        "def f(w):\n    return w @ w, {'w': w}\n",  # a cache
+        INNER.format("return w @ w, {'w': w}", "objective, n"),
+        "def make():\n    def f(w):\n        return w @ w, {'w': dw}\n    return 1\nf = make()\n",
+    ],
+)
+def test_other_functions_are_no_candidates(source: str) -> None:
+    assert list_candidates(define(source)) == []
+
+
+def test_gradients_left_in_tensors_make_a_candidate_without_autograd() -> None:
+    left = "def f(w):\n    {}w.grad = 2 * w\n    return w @ w\n"
+    assert list_candidates(define(left.format(""))) == ["f"]
+    assert list_candidates(define(left.format("loss.backward()\n    "))) == []
+    assert list_candidates(define(left.format("").replace("return w @ w", "w = 1"))) == []
+    assert list_candidates(define(left.format("").replace("w.grad = 2 *", "2 * w.grad +"))) == []
+
+
 def test_the_function_that_returns_a_loss_with_other_values_is_suggested() -> None:
     one, two = "def f(w):\n    return cost, w\n", "def g(w):\n    return w, w\n"
     assert suggest_name(define(one + two)) == "f"

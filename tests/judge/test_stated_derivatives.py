@@ -165,6 +165,30 @@ def test_a_stop_that_changes_no_derivative_is_not_mentioned() -> None:
     assert STATED not in str(report)
 
 
+def test_a_loss_of_a_namespace_that_stops_gradients_in_jax_alone_is_told_so() -> None:
+    def loss(p: Any, xp: Any, both: bool = False) -> Any:
+        h, total = xp.zeros(H), 0.0
+        for t in range(T):
+            if t % K == 0 and (both or xp is not np):
+                h = lax.stop_gradient(h)
+            h = xp.tanh(p["W"] @ h + p["U"] @ x[t])
+            total += (p["v"] @ h - y[t]) ** 2
+        return total / T
+
+    report = verify_own_model(lambda p: sweep_back(p, K), loss, PARAMS)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    said = str(report)
+    assert "In JAX, the loss stops gradients at `lax.stop_gradient(h)`" in said
+    assert "and in NumPy it does not: it is two functions with two derivatives" in said
+
+    def in_both(p: Any, xp: Any) -> Any:  # as the sentence advises
+        return loss(p, xp, both=True)
+
+    assert verify_own_model(lambda p: sweep_back(p, K), in_both, PARAMS).verdict == "agrees"
+    report = verify_own_model(lambda p: sweep_back(p, T), in_both, PARAMS)
+    assert report.verdict is Verdict.DISAGREES
+
+
 def test_a_wrong_reference_is_in_doubt_though_the_loss_stops_gradients_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

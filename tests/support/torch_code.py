@@ -122,6 +122,19 @@ net = Net()
 h = net.forward(x)
 net.backward(h.detach() - y)
 """
+LEFT = MODULE.replace(
+    "        return grads", "        self.W.grad, self.b.grad = grads['W'], grads['b']"
+)
+ADDED = (
+    MODULE.replace("        grads = ", "        unused = ")
+    .replace("        return grads\n", "")
+    .replace('grads["W"]', "self.W.grad")
+    .replace('grads["b"]', "self.b.grad")
+    .replace(
+        "net.backward", "for p in net.parameters():\n    p.grad = torch.zeros_like(p)\nnet.backward"
+    )
+    .replace("def backward", "@torch.no_grad()\n    def backward")
+)
 FUNCTION = """
 class Tanh(torch.autograd.Function):
     @staticmethod
@@ -171,6 +184,18 @@ CODE = {
     "a class that updates under no_grad": TensorCode(HEAD + CELL, "cell", ("W", "U", "b")),
     "a module": TensorCode(
         HEAD + MODULE, "net", ("W", "b"), "self.W.T @ da", "self.W @ da"
+    ),
+    "a module that leaves its gradients in its parameters": TensorCode(
+        HEAD + LEFT, "net", ("W", "b"), "self.W.T @ da", "self.W @ da"
+    ),
+    "a module that adds to the gradients of its parameters": TensorCode(
+        HEAD + ADDED, "net", ("W", "b"), "self.W.T @ da", "self.W @ da"
+    ),
+    "a function that leaves the gradients in its parameters": TensorCode(
+        f"{HEAD}\np = dict(W=W, U=U, b=b)\n"
+        "def f(params):\n    W, U, b = params['W'], params['U'], params['b']"
+        f"{PASS}{BACK}    W.grad, U.grad, b.grad = dW, dU, db\n    return loss\nf(p)\n",
+        "f", ("W", "U", "b"),
     ),
     "an autograd function": TensorCode(
         HEAD + FUNCTION, "step", ("w",), "d * (1 - h * h)", "d * (1 - h)"
