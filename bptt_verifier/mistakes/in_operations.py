@@ -25,6 +25,7 @@ from bptt_verifier.mistakes.in_conjugates import (
     list_single_conjugate_mistakes,
 )
 from bptt_verifier.mistakes.in_counts import list_count_mistakes
+from bptt_verifier.mistakes.in_directions import list_reversal_mistakes
 from bptt_verifier.mistakes.in_ends import list_end_mistakes
 from bptt_verifier.mistakes.in_factors import (
     list_extra_factors,
@@ -145,6 +146,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)
     yield from list_sweeps_in_order(known)
+    yield from list_reversal_mistakes(known)
     yield from list_added_gradients(known)
     yield from list_overwritten_states(known)
     yield from list_overwritten_steps(known)

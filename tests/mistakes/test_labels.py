@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.mistakes.in_labels import has_whole_rows
 from tests.support.chain_derivations import MODELS
 from tests.support.diagnosis import diagnose_numbers, plant
 
@@ -42,3 +43,12 @@ def test_a_label_that_is_counted_at_another_entry_is_named(kind: str, dtype: Any
     loss, gradients, params = MODELS[model]
     (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
     assert found.name == name, found
+
+
+@pytest.mark.parametrize(
+    ("moved", "count", "whole"),
+    [([3, 4, 5], 3, True), ([0, 1, 2, 3], 2, True), ([4], 3, False), ([0, 4, 8], 3, False),
+     ([5, 3, 4], 3, False), ([0, 1], 3, False)],
+)  # fmt: skip
+def test_a_row_of_scores_chooses_no_label(moved: list[int], count: int, whole: bool) -> None:
+    assert has_whole_rows(np.array(moved), count) == whole
