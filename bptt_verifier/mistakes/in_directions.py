@@ -57,7 +57,7 @@ def find_read_states(known: Structure) -> list[tuple[list[int], list[list[Edge]]
     """
     operations, carried = known.program.operations, {*known.carried}
     sources = dict.fromkeys(operations[number].inputs[k] for number, k in known.carried)
-    groups = {}
+    groups = dict[tuple[int, int], None]()
     for slot in sources:
         number = known.producer[slot]
         groups[known.group_of[number], operations[number].outputs.index(slot)] = None
