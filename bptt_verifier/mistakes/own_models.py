@@ -10,6 +10,7 @@ import numpy as np
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
+from bptt_verifier.mistakes.fitted_factors import list_fitting_factors
 from bptt_verifier.mistakes.guessed_lines import Guess, guess_gradient_line, guess_line
 from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.identity import ByIdentity
@@ -235,8 +236,8 @@ class OwnHypotheses:
     def list_fitted(self, matches: Sequence[Match]) -> list[OperationMistake]:
         """List the factors on paths whose effect is the submission's error, but for a factor.
 
-        So it is in most entries: others may be clipped. On the carried states a factor has powers
-        as an effect; there, sizes are tried.
+        So it is in most entries: others may be clipped. On the carried states, and in a step, a
+        factor has powers as an effect; there, it is fitted.
         """
         found, case = list[OperationMistake](), self.evidence[0]
         error, exact_error = self.find_error(case), self.join_exactly(case, case.submitted)
@@ -256,11 +257,13 @@ class OwnHypotheses:
                 exact = self.join_exactly(case, self.swept[made].values)[fitting]
                 share = float(exact @ exact_error[fitting]) / float(exact @ exact)
             found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
-        if self.structure.carried:
-            every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
-            sizes = [each.value(None) for each in self.factors]
-            found += [scale_path(cut, by) for cut in every for by in sizes]
-        return found
+        every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
+
+        def join(made: Sequence[OperationMistake]) -> Array:
+            backs = self.sweep_back(case, [(each,) for each in made])
+            return np.stack([self.join_exactly(case, back.values) for back in backs])
+
+        return [*found, *list_fitting_factors(self.structure, every, join, exact_error)]
 
     def list_rarest(self) -> list[OperationMistake]:
         """List any other value of the loss in the place of an operand, as many as time allows."""
