@@ -39,6 +39,7 @@ from bptt_verifier.mistakes.in_factors import (
 )
 from bptt_verifier.mistakes.in_labels import list_label_mistakes
 from bptt_verifier.mistakes.in_leaks import list_leak_mistakes
+from bptt_verifier.mistakes.in_linear_maps import list_exchanged_maps
 from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
 from bptt_verifier.mistakes.in_maxima import list_maximum_mistakes
 from bptt_verifier.mistakes.in_negated_slopes import list_negated_arguments
@@ -171,6 +172,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_twice_carried(known)
     yield from list_factor_sides(known)
     yield from list_factors_of_steps(known)
+    yield from list_exchanged_maps(known)
     yield from list_leak_mistakes(known)
     yield from list_use_mistakes(known)
     results = {

@@ -119,7 +119,7 @@ SLOPE = "activation-derivative-of-another-function"
 PLANTED: dict[str, tuple[str, str, tuple[str, str], str]] = {
     "a sixth": ("hard", SLOPE, ("0.2 * dh", "dh / 6"), "multiplied by 0.16"),
     "a quarter": ("hard", SLOPE, ("0.2 * dh", "0.25 * dh"), "multiplied by 0.25"),
-    "a hundredth": ("leaky", SLOPE, ("1.0, 0.1)", "1.0, 0.01)"), "multiplied by 0.01"),
+    "a fiftieth": ("leaky", SLOPE, ("1.0, 0.1)", "1.0, 0.02)"), "multiplied by 0.02"),
     "three tenths": ("leaky", SLOPE, ("1.0, 0.1)", "1.0, 0.3)"), "multiplied by 0.3"),
     "a step": ("flow", "constant-factor", ("DT * dh", "0.4 * dh"), "multiplied by 0.4"),
     "a decay": (
