@@ -37,6 +37,7 @@ from bptt_verifier.mistakes.in_factors import (
     list_path_factors,
     list_twice_carried,
 )
+from bptt_verifier.mistakes.in_fourier import list_frequency_mistakes
 from bptt_verifier.mistakes.in_labels import list_label_mistakes
 from bptt_verifier.mistakes.in_leaks import list_leak_mistakes
 from bptt_verifier.mistakes.in_linear_maps import list_exchanged_maps
@@ -173,6 +174,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_factor_sides(known)
     yield from list_factors_of_steps(known)
     yield from list_exchanged_maps(known)
+    yield from list_frequency_mistakes(known)
     yield from list_leak_mistakes(known)
     yield from list_use_mistakes(known)
     results = {

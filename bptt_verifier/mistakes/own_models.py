@@ -415,6 +415,10 @@ class OwnHypotheses:
         """Tell whether many other mistakes have the effect of this one."""
         return made.name in GENERIC
 
+    def count_places(self, made: OperationMistake) -> int:
+        """Count the places of a mistake that is made at several; one for any other."""
+        return max(1, len(made.places))
+
     def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
         """Choose the first with a specific name, and state the other names that explain as much."""
         every = sorted(filter(self.holds, made), key=self.is_generic)

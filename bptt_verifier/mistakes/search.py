@@ -196,7 +196,7 @@ def find_one_of_each(
                 found = explain_single_gradients(known, cases, trial, most=1)
                 if found is None:
                     break
-            if found:
+            if found and not is_coincidence(known, first, match.made, found[0]):
                 # A factor may undo a part of the other mistake: one without any comes before.
                 chosen = (match.made, *found) if chosen is None else chosen
                 if not is_any_factor(*found):
@@ -212,6 +212,17 @@ def find_one_of_each(
         add_alike(known, evidence, matches, made),
         add_partners(known, evidence, matches, made, single),
     )
+
+
+def is_coincidence(known: Hypotheses, case: Evidence, made: Any, single: Mistake) -> bool:
+    """Tell whether an unexplained factor of all gradients stands beside a mistake at many places.
+
+    There are many sets of places, and what one leaves may be a multiple of the true gradients.
+    """
+    unexplained = single.details.get("factor") not in {factor.words for factor in known.factors}
+    every = {*single.details.get("gradients", ())} == {*case.wanted}
+    factor = single.name == "constant-factor" and unexplained and every
+    return factor and known.count_places(made) > 1
 
 
 def find_one_after_another(

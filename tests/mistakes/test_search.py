@@ -1,6 +1,7 @@
 """The search: the fewest mistakes for all gradients, and pairs ranked by their effects."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from bptt_verifier.mistakes.pair_order import (
     rank_by_effect,
     rank_by_row,
 )
-from bptt_verifier.mistakes.search import cover
+from bptt_verifier.mistakes.search import cover, is_coincidence
 from bptt_verifier.mistakes.single_gradients import Finding
 from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.precision import use_float64
@@ -391,3 +392,23 @@ def test_a_factor_that_has_a_name_is_no_second_explanation() -> None:
     (mistake,) = diagnose_numbers(loss, {"a": np.ones(3)}, lambda p: {"a": -np.cos(p["a"])})
     assert mistake.name == "sign-flipped"
     assert "or" not in mistake.details
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "gradients", "places", "expected"),
+    [
+        ("constant-factor", "0.429", "aW", 2, True),
+        ("constant-factor", "0.429", "aW", 1, False),  # one mistake, and any factor
+        ("constant-factor", "0.429", "a", 2, False),  # in some gradients only
+        ("constant-factor", "5, the number of steps,", "aW", 2, False),
+        ("sign-flipped", None, "aW", 2, False),
+    ],
+)
+def test_an_unexplained_factor_of_all_gradients_is_a_coincidence_beside_a_set_of_places(
+    name: str, factor: str | None, gradients: str, places: int, expected: bool
+) -> None:
+    words = [SimpleNamespace(words="2"), SimpleNamespace(words="5, the number of steps,")]
+    known: Any = SimpleNamespace(factors=words, count_places=lambda made: places)
+    case: Any = SimpleNamespace(wanted=dict.fromkeys("aW"))
+    details = {"gradients": [*gradients], "factor": factor}
+    assert is_coincidence(known, case, None, Mistake(name, "", details)) == expected
