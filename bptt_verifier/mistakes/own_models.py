@@ -236,18 +236,16 @@ class OwnHypotheses:
     def list_fitted(self, matches: Sequence[Match]) -> list[OperationMistake]:
         """List the factors on paths whose effect is the submission's error, but for a factor.
 
-        So it is in most entries: others may be clipped. On the carried states, and in a step, a
-        factor has powers as an effect; there, it is fitted.
+        So it is in most entries: others may be clipped. A factor in a step has powers as an effect:
+        on carried states sizes are tried, as pairs have them, and any other one is fitted.
         """
         found, case = list[OperationMistake](), self.evidence[0]
         error, exact_error = self.find_error(case), self.join_exactly(case, case.submitted)
         for made, _ in matches:
             if made.name not in CUTS or made in self.failures:
                 continue
-            edges = made.changes(case.forward)
-            if not all(
-                isinstance(c.after, float) and c.after == 0 and not c.send for c in edges.values()
-            ):
+            changes = made.changes(case.forward).values()
+            if not all(isinstance(c.after, float) and c.after == 0 and not c.send for c in changes):
                 continue
             effect = self.effects[made] - self.right
             share, fitting = find_share(error, effect)
@@ -258,6 +256,8 @@ class OwnHypotheses:
                 share = float(exact @ exact_error[fitting]) / float(exact @ exact)
             found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
         every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
+        sizes = [each.value(None) for each in self.factors if self.structure.carried]
+        found += [scale_path(cut, by) for cut in every for by in sizes]
 
         def join(made: Sequence[OperationMistake]) -> Array:
             backs = self.sweep_back(case, [(each,) for each in made])
@@ -411,13 +411,13 @@ class OwnHypotheses:
         """Find none: docs/derivation.md has no equations of the user's model."""
         return None
 
+    def count_places(self, made: OperationMistake) -> int:
+        """Count the places that a mistake is made at together."""
+        return max(1, len(made.places))
+
     def is_generic(self, made: OperationMistake) -> bool:
         """Tell whether many other mistakes have the effect of this one."""
         return made.name in GENERIC
-
-    def count_places(self, made: OperationMistake) -> int:
-        """Count the places of a mistake that is made at several; one for any other."""
-        return max(1, len(made.places))
 
     def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
         """Choose the first with a specific name, and state the other names that explain as much."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.mistakes import own_models as own_hypotheses
+from bptt_verifier.mistakes.coincidences import is_coincidence
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake, can_merge, merge
 from bptt_verifier.mistakes.other_names import add_names
@@ -18,7 +19,7 @@ from bptt_verifier.mistakes.pair_order import (
     rank_by_effect,
     rank_by_row,
 )
-from bptt_verifier.mistakes.search import cover, is_coincidence
+from bptt_verifier.mistakes.search import cover
 from bptt_verifier.mistakes.single_gradients import Finding
 from bptt_verifier.program.backward import Change, backward
 from bptt_verifier.program.precision import use_float64
