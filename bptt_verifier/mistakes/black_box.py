@@ -75,6 +75,10 @@ class SingleHypotheses:
         """Find none: docs/derivation.md has no equations of the user's model."""
         return None
 
+    def count_places(self, made: Any) -> int:
+        """Count the places of a mistake: each has one."""
+        return 1
+
     def is_generic(self, made: Any) -> bool:
         """Return False: no mistake in the backward pass is tried."""
         return False

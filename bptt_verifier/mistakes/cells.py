@@ -151,6 +151,10 @@ class CellHypotheses:
         """Find the tag of a gradient's equation in docs/derivation.md."""
         return EQUATIONS[self.witnesses[0].point.cell].get(name)
 
+    def count_places(self, made: EquationMistake) -> int:
+        """Count the places of a mistake: each has one."""
+        return 1
+
     def is_generic(self, made: EquationMistake) -> bool:
         """Return False: each mistake in the equations has an effect of its own."""
         return False

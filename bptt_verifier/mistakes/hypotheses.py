@@ -85,6 +85,9 @@ class Hypotheses(Protocol):
     def is_generic(self, made: Any) -> bool:
         """Tell whether many other mistakes have the effect of this one."""
 
+    def count_places(self, made: Any) -> int:
+        """Count the places of a mistake that is made at several; one for any other."""
+
     def choose(self, made: Iterator[Any], first: Mistake | None) -> Mistake | None:
         """Choose one of the mistakes that explain everything; None where there are none.
 

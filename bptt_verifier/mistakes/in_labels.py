@@ -54,7 +54,13 @@ def list_other_labels(
     if count < 2 or any(own.size > 1 for own in moved):
         return
     what, tried = quote_expression(known, group[-1]), list[list[int]]()
-    others = [each for each in lookups if each is not group and count_labels(known, each) == count]
+    others = [
+        each
+        for each in lookups
+        if each is not group
+        and count_labels(known, each) == count
+        and not any(has_whole_rows(moved, count) for moved in read_indices(known, each))
+    ]
     for each in others[:SOURCES]:
         for pools in list_pools(known, group, each):
             for which, at in ENDS:
@@ -94,6 +100,14 @@ def read_indices(known: Structure, group: Sequence[int]) -> list[Array]:
     """Read the indices of the entries that each operation of a group looks up."""
     found = (known.program.operations[number].moved for number in group)
     return [np.asarray(moved) for moved in found]
+
+
+def has_whole_rows(moved: Array, count: int) -> bool:
+    """Tell whether a lookup reads whole rows of scores, as `e[t]` does, and so chooses no label."""
+    if moved.size % count:
+        return False
+    rows = moved.reshape(-1, count)
+    return np.array_equal(rows, rows[:, :1] + np.arange(count)) and not (rows[:, 0] % count).any()
 
 
 def count_labels(known: Structure, group: Sequence[int]) -> int:

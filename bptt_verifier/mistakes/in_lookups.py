@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.mistakes.expressions import quote_expression
 from bptt_verifier.mistakes.in_targets import NAME, list_orders
 from bptt_verifier.mistakes.operation_mistakes import Changes, Edge, OperationMistake, Values
 from bptt_verifier.problems.problem import Array
@@ -18,6 +19,7 @@ from bptt_verifier.program.structure import Structure
 
 def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List mistakes that keep one of several updates where an entry is looked up repeatedly."""
+    yield from list_computed_lookups(known)
     operations = known.program.operations
     reads: dict[int, list[int]] = {}
     for number, equation in enumerate(operations):
@@ -54,6 +56,53 @@ def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 changes = partial(keep_one_along, known, numbers[0], axis)
                 said = f"{what} the last update at each index of axis {axis}, not their sum"
                 yield OperationMistake("repeated-index", said, numbers[0], changes)
+
+
+def list_computed_lookups(known: Structure) -> Iterator[OperationMistake]:
+    """List lookups in computed values, as of receivers in a wave, whose updates are lost.
+
+    `d[i] += g` keeps the last update of an entry whose index is repeated, and `d[i] = g` also loses
+    what other expressions add to the entries.
+    """
+    operations = known.program.operations
+    for group in known.groups:
+        chosen = [(operations[number], operations[number].moved) for number in group]
+        if any(
+            moved is None or equation.name != "gather" or equation.inputs[0] in known.leaf
+            for equation, moved in chosen
+        ):
+            continue
+        repeated = any(
+            np.unique(moved).size < moved.size for _, moved in chosen if moved is not None
+        )
+        what = (
+            f"an entry that {quote_expression(known, group[-1])} looks up several times gets only"
+        )
+        name = "repeated-index"
+        for last, which in ((True, "last"), (False, "first")) if repeated else ():
+            changes = partial(keep_one_update, known, group, False, last)
+            said = f"{what} the {which} update of each lookup, not their sum"
+            yield OperationMistake(name, said, group[0], changes, {}, (name, last))
+        said = (
+            f"the entries that {quote_expression(known, group[-1])} looks up get its update alone,"
+        )
+        said += " and what other uses of the value add to them is lost"
+        changes = partial(assign_entries, known, group)
+        named = name if repeated else "zero-gradient"
+        yield OperationMistake(named, said, group[0], changes, {}, (named, "assigned"))
+
+
+def assign_entries(known: Structure, numbers: Sequence[int], values: Values) -> Changes:
+    """Keep the last update of each entry, and nothing that other expressions pass back to it."""
+    changes = keep_one_update(known, numbers, False, True, values)
+    for number in numbers:
+        equation = known.program.operations[number]
+        kept = np.ones(values[equation.inputs[0]].shape[1:])
+        kept.ravel()[equation.moved] = 0
+        for edge in known.users[equation.inputs[0]]:
+            if edge[0] not in numbers:
+                changes[edge] = Change(edge[1], after=kept)
+    return changes
 
 
 def repeats_index(known: Structure, numbers: Sequence[int]) -> bool:

@@ -12,6 +12,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     OperationMistake,
     Values,
     change_edges,
+    repeat_changes,
 )
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change
@@ -42,6 +43,36 @@ def list_maximum_mistakes(known: Structure) -> Iterator[OperationMistake]:
             edges = [(number, operand) for number in group for operand in (0, 1)]
             changes = change_edges(edges, slope=1.0)
             yield OperationMistake(MISSING, said, group[0], changes, {}, (MISSING, name))
+        elif name in {"max", "min"}:
+            yield from list_exchanged_slopes(known, group)
+
+
+def list_exchanged_slopes(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List the slopes of two pieces that are exchanged, as τ and 1 − τ of a quantile loss.
+
+    The pieces are products of one value with two constants; each keeps its sign.
+    """
+    operations, constants = known.program.operations, known.program.constants
+    changes = Changes()
+    for number in group:
+        pieces = [known.producer.get(slot, -1) for slot in operations[number].inputs]
+        if -1 in pieces or any(operations[k].name != "mul" for k in pieces):
+            return
+        found = [[(i, s) for i, s in enumerate(operations[k].inputs) if s in constants]
+                 for k in pieces]  # fmt: skip
+        if any(len(each) != 1 or constants[each[0][1]].size != 1 for each in found):
+            return
+        sides = [each[0][0] for each in found]
+        read = {operations[k].inputs[1 - i] for k, i in zip(pieces, sides, strict=True)}
+        sizes = [float(np.abs(constants[each[0][1]].ravel()[0])) for each in found]
+        if len(read) > 1 or 0 in sizes or sizes[0] == sizes[1]:
+            return
+        for k, i, by in zip(pieces, sides, (sizes[1] / sizes[0], sizes[0] / sizes[1]), strict=True):
+            changes[k, 1 - i] = Change(1 - i, after=by)
+    said = f"the slopes of the two pieces of {quote_expression(known, group[-1])} are exchanged:"
+    said += f" {sizes[1]:.6g} stands where {sizes[0]:.6g} belongs, and the other way round"
+    same = partial(repeat_changes, changes)
+    yield OperationMistake("wrong-operand", said, group[0], same, {}, ("wrong-operand", "pieces"))
 
 
 def is_running(known: Structure, group: Sequence[int]) -> bool:

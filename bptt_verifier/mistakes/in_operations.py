@@ -25,6 +25,7 @@ from bptt_verifier.mistakes.in_conjugates import (
     list_single_conjugate_mistakes,
 )
 from bptt_verifier.mistakes.in_counts import list_count_mistakes
+from bptt_verifier.mistakes.in_directions import list_reversal_mistakes
 from bptt_verifier.mistakes.in_ends import list_end_mistakes
 from bptt_verifier.mistakes.in_factors import (
     list_extra_factors,
@@ -36,8 +37,10 @@ from bptt_verifier.mistakes.in_factors import (
     list_path_factors,
     list_twice_carried,
 )
+from bptt_verifier.mistakes.in_fourier import list_frequency_mistakes
 from bptt_verifier.mistakes.in_labels import list_label_mistakes
 from bptt_verifier.mistakes.in_leaks import list_leak_mistakes
+from bptt_verifier.mistakes.in_linear_maps import list_exchanged_maps
 from bptt_verifier.mistakes.in_lookups import list_lookup_mistakes
 from bptt_verifier.mistakes.in_maxima import list_maximum_mistakes
 from bptt_verifier.mistakes.in_negated_slopes import list_negated_arguments
@@ -145,6 +148,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_windows(known)
     yield from list_unfinished_sweeps(known)
     yield from list_sweeps_in_order(known)
+    yield from list_reversal_mistakes(known)
     yield from list_added_gradients(known)
     yield from list_overwritten_states(known)
     yield from list_overwritten_steps(known)
@@ -169,6 +173,8 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_twice_carried(known)
     yield from list_factor_sides(known)
     yield from list_factors_of_steps(known)
+    yield from list_exchanged_maps(known)
+    yield from list_frequency_mistakes(known)
     yield from list_leak_mistakes(known)
     yield from list_use_mistakes(known)
     results = {

@@ -13,11 +13,17 @@ import numpy as np
 
 from bptt_verifier.mistakes.expressions import name_operand
 from bptt_verifier.mistakes.in_patterns import AROUND, ancestors, producers
-from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake, Values
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    OperationMistake,
+    Values,
+    make_pullback,
+)
 from bptt_verifier.program.backward import Change
-from bptt_verifier.program.structure import Structure, find_starts
+from bptt_verifier.program.structure import Structure, find_starts, from_before
 
 VALUES = 8  # values of a step that are tried, at most
+SHIFTS = AROUND | {"sub", "abs"}  # SciPy's logsumexp takes the absolute value of the sum
 BESIDE = ((-1, "before"), (1, "after"))
 
 
@@ -45,11 +51,53 @@ def list_posterior_mistakes(known: Structure) -> Iterator[OperationMistake]:
             columns = terms
         elif name in {"dot_general", "mul"}:
             columns = scales
+        if name == "add" and is_exponent(known, group[-1]):
+            yield from list_independent_pairs(known, group)
         # One operand of a forward recursion is what the step before added or divided last.
         columns = [each for each in columns if find_before(known, group[-1], each) is not None]
         for operand in known.active(*group) if columns else ():
             for column in columns[:VALUES]:
                 yield from list_wrong_factors(known, group, operand, column)
+
+
+def list_independent_pairs(known: Structure, group: Sequence[int]) -> Iterator[OperationMistake]:
+    """List posteriors of pairs of states that are products of those of single states.
+
+    What arrives at the exponents is P[i, j], the posterior of a pair times the gradient of log Z.
+    Its sums over j and over i are those of the single states, and its sum is the factor.
+    """
+    shape = known.program.operations[group[-1]].shapes[0]
+    active, last = known.active(*group), group[-1]
+    # The scores of the states before are one term, which a softmax of one step has not.
+    recursive = any(from_before(known, last, operand) for operand in active)
+    if len(shape) < 2 or shape[-1] != shape[-2] or not recursive:
+        return
+    for operand in active:
+        whose = name_operand(known, group[-1], operand)
+        said = f"the gradient passed on to {whose} has the product of the posteriors of two states,"
+        said += " where the posterior of the pair belongs"
+        changes = partial(multiply_marginals, known, group, operand)
+        name = "wrong-operand"
+        yield OperationMistake(name, said, group[0], changes, {}, (name, "posterior", "product"))
+
+
+def multiply_marginals(
+    known: Structure, group: Sequence[int], operand: int, values: Values
+) -> Changes:
+    """Pass back the product of the sums of what arrives over its last axis and the one before."""
+    changes, operations = Changes(), known.program.operations
+    for number in group:
+        pullback = make_pullback(operations[number], values)
+
+        def through(arriving: Any, pullback: Any = pullback) -> Any:
+            pairs = arriving[0]
+            one, other = pairs.sum(-1, keepdims=True), pairs.sum(-2, keepdims=True)
+            with np.errstate(all="ignore"):
+                product = one * other / pairs.sum((-2, -1), keepdims=True)
+            return pullback([product])[operand]
+
+        changes[number, operand] = Change(operand, through=through)
+    return changes
 
 
 def list_wrong_factors(
@@ -173,7 +221,7 @@ def follow(known: Structure, border: Sequence[int], name: str) -> int | None:
         for user in users:
             if operations[user].name == name:
                 return user
-        through = [user for user in users if operations[user].name in AROUND | {"sub"}]
+        through = [user for user in users if operations[user].name in SHIFTS]
         border = [slot for user in through for slot in operations[user].outputs]
     return None
 

@@ -10,6 +10,7 @@ import numpy as np
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
+from bptt_verifier.mistakes.fitted_factors import list_fitting_factors
 from bptt_verifier.mistakes.guessed_lines import Guess, guess_gradient_line, guess_line
 from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.identity import ByIdentity
@@ -235,18 +236,16 @@ class OwnHypotheses:
     def list_fitted(self, matches: Sequence[Match]) -> list[OperationMistake]:
         """List the factors on paths whose effect is the submission's error, but for a factor.
 
-        So it is in most entries: others may be clipped. On the carried states a factor has powers
-        as an effect; there, sizes are tried.
+        So it is in most entries: others may be clipped. A factor in a step has powers as an effect:
+        on carried states sizes are tried, as pairs have them, and any other one is fitted.
         """
         found, case = list[OperationMistake](), self.evidence[0]
         error, exact_error = self.find_error(case), self.join_exactly(case, case.submitted)
         for made, _ in matches:
             if made.name not in CUTS or made in self.failures:
                 continue
-            edges = made.changes(case.forward)
-            if not all(
-                isinstance(c.after, float) and c.after == 0 and not c.send for c in edges.values()
-            ):
+            changes = made.changes(case.forward).values()
+            if not all(isinstance(c.after, float) and c.after == 0 and not c.send for c in changes):
                 continue
             effect = self.effects[made] - self.right
             share, fitting = find_share(error, effect)
@@ -256,11 +255,15 @@ class OwnHypotheses:
                 exact = self.join_exactly(case, self.swept[made].values)[fitting]
                 share = float(exact @ exact_error[fitting]) / float(exact @ exact)
             found += [scale_path(made, by) for by in dict.fromkeys([shorten(1 - share), 1 - share])]
-        if self.structure.carried:
-            every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
-            sizes = [each.value(None) for each in self.factors]
-            found += [scale_path(cut, by) for cut in every for by in sizes]
-        return found
+        every = [m for m, _ in matches if m.name == DROPPED and m.details.get("path") == "all"]
+        sizes = [each.value(None) for each in self.factors if self.structure.carried]
+        found += [scale_path(cut, by) for cut in every for by in sizes]
+
+        def join(made: Sequence[OperationMistake]) -> Array:
+            backs = self.sweep_back(case, [(each,) for each in made])
+            return np.stack([self.join_exactly(case, back.values) for back in backs])
+
+        return [*found, *list_fitting_factors(self.structure, every, join, exact_error)]
 
     def list_rarest(self) -> list[OperationMistake]:
         """List any other value of the loss in the place of an operand, as many as time allows."""
@@ -407,6 +410,10 @@ class OwnHypotheses:
     def find_equation(self, name: str) -> str | None:
         """Find none: docs/derivation.md has no equations of the user's model."""
         return None
+
+    def count_places(self, made: OperationMistake) -> int:
+        """Count the places that a mistake is made at together."""
+        return max(1, len(made.places))
 
     def is_generic(self, made: OperationMistake) -> bool:
         """Tell whether many other mistakes have the effect of this one."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verifier.mistakes.coincidences import is_coincidence
 from bptt_verifier.mistakes.compositions import Altered, list_first
 from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
@@ -183,6 +184,7 @@ def find_one_of_each(
     """
     first, order = evidence[0], sorted(matches, key=lambda match: -len(match.names))
     chosen: tuple[Any, Mistake] | None = None
+    seen = set[Any]()  # what was tried: equal gradients leave the same to explain
     for start in range(0, len(order), known.batch):
         if not find_effort().goes_on():
             break
@@ -190,13 +192,17 @@ def find_one_of_each(
         backs = known.sweep_back(first, [(match.made,) for match in chunk])
         for match, back in zip(chunk, backs, strict=True):
             wrong = [n for n in known.names if n in first.wanted and n not in match.names]
+            left = (known.count_places(match.made), *(back.gradient(n).tobytes() for n in wrong))
+            if left in seen:
+                continue
+            seen.add(left)
             found = explain_single_gradients(known, [first], Trial([back], wrong), most=1)
             for cases in (evidence[:FEW], evidence) if found is not None else ():
                 trial = try_mistakes(known, cases, (match.made,))
                 found = explain_single_gradients(known, cases, trial, most=1)
                 if found is None:
                     break
-            if found:
+            if found and not is_coincidence(known, first, match.made, found[0]):
                 # A factor may undo a part of the other mistake: one without any comes before.
                 chosen = (match.made, *found) if chosen is None else chosen
                 if not is_any_factor(*found):

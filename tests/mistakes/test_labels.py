@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from bptt_verifier.mistakes.in_labels import has_whole_rows
 from tests.support.chain_derivations import MODELS
 from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted
 
@@ -39,3 +40,12 @@ def test_a_label_that_is_counted_at_another_entry_is_named(kind: str, dtype: Any
     model, name, change = PLANTED[kind]
     (found,) = diagnose_planted(MODELS[model], change, dtype=dtype)
     assert found.name == name, found
+
+
+@pytest.mark.parametrize(
+    ("moved", "count", "whole"),
+    [([3, 4, 5], 3, True), ([0, 1, 2, 3], 2, True), ([4], 3, False), ([0, 4, 8], 3, False),
+     ([5, 3, 4], 3, False), ([0, 1], 3, False)],
+)  # fmt: skip
+def test_a_row_of_scores_chooses_no_label(moved: list[int], count: int, whole: bool) -> None:
+    assert has_whole_rows(np.array(moved), count) == whole

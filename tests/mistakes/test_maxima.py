@@ -140,3 +140,67 @@ def test_of_equal_entries_each_is_an_extreme() -> None:
     x = np.array([[1.0, 2.0, 2.0], [3.0, 0.0, 1.0]])
     assert select_extreme(x, 1, True).tolist() == [[0, 1, 1], [1, 0, 0]]
     assert select_extreme(x, 0, False).tolist() == [[1, 0, 0], [0, 1, 1]]
+
+
+# Quantile losses, whose two slopes are exchanged: a maximum, a minimum, and one at every step.
+
+TARGETS = rng.normal(size=(T, H))
+
+
+def quantile_loss(p: Any, xp: Any) -> Any:
+    e = xp.tanh(X @ p["W"]) - TARGETS
+    return xp.mean(xp.maximum(0.8 * e, -0.2 * e))
+
+
+def quantile_gradients(p: Any) -> Any:
+    h = np.tanh(X @ p["W"])
+    d = np.where(h > TARGETS, 0.8, -0.2) / h.size
+    return {"W": X.T @ (d * (1 - h**2))}
+
+
+def steep_loss(p: Any, xp: Any) -> Any:
+    a = X @ p["W"]
+    return xp.sum(TARGETS * xp.minimum(a * 3, a * -0.5))
+
+
+def steep_gradients(p: Any) -> Any:
+    return {"W": X.T @ (TARGETS * np.where(X @ p["W"] > 0, -0.5, 3.0))}
+
+
+def quantiles_loss(p: Any, xp: Any) -> Any:
+    h, total = columns_run(p, xp), 0.0
+    for t in range(T):
+        e = TARGETS[t] - h[t + 1]
+        total = total + xp.sum(xp.maximum(0.3 * e, -0.7 * e))
+    return total
+
+
+def quantiles_gradients(p: Any) -> Any:
+    h, G = columns_run(p, np), {k: np.zeros_like(v) for k, v in p.items()}
+    d = np.zeros(H)
+    for t in reversed(range(T)):
+        d = d + np.where(TARGETS[t] > h[t + 1], -0.3, 0.7)
+        d = d * (1 - h[t + 1] ** 2)
+        G["U"] += np.outer(d, X[t])
+        G["W"] += np.outer(d, h[t])
+        d = p["W"].T @ d
+    return G
+
+
+ROWS, COLUMNS = {"W": np.zeros((D, H))}, {"U": np.zeros((H, D)), "W": np.zeros((H, H))}
+QUANTILES: list[Any] = [
+    (quantile_loss, quantile_gradients, ROWS, ("0.8, -0.2", "0.2, -0.8")),
+    (steep_loss, steep_gradients, ROWS, ("-0.5, 3.0", "-3.0, 0.5")),
+    (quantiles_loss, quantiles_gradients, COLUMNS, ("-0.3, 0.7", "-0.7, 0.3")),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("loss", "gradients", "params", "change"), QUANTILES)
+def test_exchanged_slopes_of_two_pieces_are_named(
+    loss: Any, gradients: Any, params: Any, change: tuple[str, str], dtype: Any
+) -> None:
+    assert diagnose_numbers(loss, params, gradients, dtype) == ()
+    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    assert found.name == "wrong-operand", found
+    assert "the slopes of the two pieces" in found.explanation

@@ -1,12 +1,14 @@
 """The search: the fewest mistakes for all gradients, and pairs ranked by their effects."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bptt_verifier.mistakes import own_models as own_hypotheses
+from bptt_verifier.mistakes.coincidences import is_coincidence
 from bptt_verifier.mistakes.evidence import Witness, make_evidence
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake, can_merge, merge
 from bptt_verifier.mistakes.other_names import add_names
@@ -392,3 +394,23 @@ def test_a_factor_that_has_a_name_is_no_second_explanation() -> None:
     (mistake,) = diagnose_numbers(loss, {"a": np.ones(3)}, lambda p: {"a": -np.cos(p["a"])})
     assert mistake.name == "sign-flipped"
     assert "or" not in mistake.details
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "gradients", "places", "expected"),
+    [
+        ("constant-factor", "0.429", "aW", 2, True),
+        ("constant-factor", "0.429", "aW", 1, False),  # one mistake, and any factor
+        ("constant-factor", "0.429", "a", 2, False),  # in some gradients only
+        ("constant-factor", "5, the number of steps,", "aW", 2, False),
+        ("sign-flipped", None, "aW", 2, False),
+    ],
+)
+def test_an_unexplained_factor_of_all_gradients_is_a_coincidence_beside_a_set_of_places(
+    name: str, factor: str | None, gradients: str, places: int, expected: bool
+) -> None:
+    words = [SimpleNamespace(words="2"), SimpleNamespace(words="5, the number of steps,")]
+    known: Any = SimpleNamespace(factors=words, count_places=lambda made: places)
+    case: Any = SimpleNamespace(wanted=dict.fromkeys("aW"))
+    details = {"gradients": [*gradients], "factor": factor}
+    assert is_coincidence(known, case, None, Mistake(name, "", details)) == expected
