@@ -12,13 +12,8 @@ from jax import lax
 
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.reference.lost_numbers import (
-    AGREE,
-    BEND,
     LARGEST,
     LEAST,
-    LOST,
-    ROUNDING,
-    STEP,
     add,
     is_lost,
     list_scales,
@@ -59,11 +54,11 @@ def pull_back(errors: Any) -> Any:
     return {"x": np.stack([(p["x"] - 9) * (1 + e) for p, e in zip(POINTS, errors, strict=True)])}
 
 
-# An error of e is seen if e > AGREE (1 + e) + ROUNDING |outputs| / (STEP |g x|): the last term is
-# 6e-7 here, and AGREE 9.8e-4.
+# An error of e is seen if e > 2⁻¹⁰ (1 + e) + 2⁻⁴⁰ |outputs| / (2⁻²⁰ |g x|): the last term is
+# 1e-6 here.
 @pytest.mark.parametrize("sign", [1, -1])
 def test_differences_confirm_gradients_to_a_part_of_a_thousand(sign: int) -> None:
-    near, far = sign * 0.97 * AGREE, sign * 1.03 * AGREE
+    near, far = sign * 0.97 * 2.0**-10, sign * 1.03 * 2.0**-10
     for errors, found in (
         ((0, 0, 0), []), ((near, near, near), []), ((0, far, 0), [1]), ((far, 0, far), [0, 2]),
     ):  # fmt: skip
@@ -79,16 +74,27 @@ def test_every_gradient_is_asked_for(factor: float) -> None:
     assert found == ([] if factor == 1 else [0])
 
 
-# Outputs near K have lost what is below K u beside a step of STEP: with K = STEP / ROUNDING, errors
-# as large as the gradient are hidden, and no larger ones; those of two outputs √2 times as large.
+# Rounding may change an output K by 2⁻⁴⁰ K, and the step from x is 2⁻²⁰ x: with K = 2²⁰ x, an error
+# as large as the gradient is hidden, and no larger one; with two outputs one √2 times as large.
+@pytest.mark.parametrize("size", [1.0, 2.0**12])
 @pytest.mark.parametrize(("outputs", "hidden"), [(1, 1), (2, 2**0.5)])
-def test_errors_that_rounding_of_the_outputs_hides_are_none(outputs: int, hidden: float) -> None:
-    level, names = STEP / ROUNDING / 4, "yz"[:outputs]
+def test_errors_that_rounding_of_the_outputs_hides_are_none(
+    outputs: int, hidden: float, size: float
+) -> None:
+    level, names = 2.0**18 * size, "yz"[:outputs]
     near = at_every(lambda point: dict.fromkeys(names, level + point["x"] / (4 * outputs)))
-    points, cotangents = [{"x": np.ones(1)}], [{n: np.array([4.0]) for n in names}]
+    points, cotangents = [{"x": np.array([size])}], [{n: np.array([4.0]) for n in names}]
     for error, found in ((0.99, []), (1.01, [0])):
         gradient = {"x": np.array([[1 + hidden * error]])}
         assert list_unconfirmed(near, points, cotangents, gradient) == found
+
+
+def test_a_derivative_of_zero_is_confirmed_where_the_outputs_are_zero() -> None:
+    given = at_every(lambda _: {"y": np.zeros(1)}), [{"x": np.ones(1)}], [{"y": np.ones(1)}]
+    assert list_unconfirmed(*given, {"x": np.zeros((1, 1))}) == []
+    along = *given[:2], [{"x": np.ones(1)}]
+    assert list_unconfirmed_tangents(*along, {"tangent of y": np.zeros((1, 1))}) == []
+    assert list_unconfirmed_products(*along, {"R{x}": np.zeros((1, 1))}) == []
 
 
 def test_entries_are_turned_by_signs_and_infinities_stay() -> None:
@@ -121,24 +127,24 @@ def test_steps_move_the_arrays_that_they_name() -> None:
     assert upper["b"] is lower["b"] is point["b"]
 
 
-# The rounding of the outputs hides x²/4 · ROUNDING / (STEP x²/2) of a tangent here: 5e-7.
+# The rounding of the outputs hides x²/4 · 2⁻⁴⁰ / (2⁻²⁰ x²/2) of a tangent here: 5e-7.
 def test_differences_confirm_tangents_to_a_part_of_a_thousand() -> None:
     points = [{"x": np.array([2.0])}, {"x": np.array([-1.0])}]
     directions = [{"x": np.array([8.0])}, {"x": np.array([0.25])}]
     curved = at_every(lambda point: {"y": point["x"] ** 2 / 4, "z": -point["x"]})
     y, z = np.array([[8.0], [-0.125]]), np.array([[-8.0], [-0.25]])
-    for error in (0.97 * AGREE, 1.03 * AGREE, -0.97 * AGREE, -1.03 * AGREE):
+    for error in (0.97 * 2.0**-10, 1.03 * 2.0**-10, -0.97 * 2.0**-10, -1.03 * 2.0**-10):
         for n in (0, 1):
             factor = np.ones((2, 1))
             factor[n] += error
-            found = [n] if abs(error) > AGREE else []
+            found = [n] if abs(error) > 2.0**-10 else []
             for tangents in ((y * factor, z), (y, z * factor)):
                 named = dict(zip(("tangent of y", "tangent of z"), tangents, strict=True))
                 assert list_unconfirmed_tangents(curved, points, directions, named) == found
 
 
 def test_errors_of_tangents_that_rounding_hides_are_none() -> None:
-    level = at_every(lambda point: {"y": STEP / ROUNDING + point["x"]})
+    level = at_every(lambda point: {"y": 2.0**20 + point["x"]})
     given = level, [{"x": np.ones(1)}], [{"x": np.array([0.5])}]
     for error, found in ((0.99, []), (1.01, [0])):
         assert (
@@ -159,22 +165,22 @@ PRODUCTS = {"R{x}": np.array([[3.0], [3.0]]), "R{w}": np.array([[6.0], [0.0]])}
 
 
 # The errors of both products add: with v · H v = 12 at each, |(v, u) * H v| is √72 and 12.
-# Rounding of the losses hides less than a tenth of AGREE here.
+# Rounding of the losses hides less than a tenth of 2⁻¹⁰ here.
 @pytest.mark.parametrize(("number", "size"), [(0, 72**0.5 / 12), (1, 1.0)])
 def test_differences_confirm_products_of_the_hessian(number: int, size: float) -> None:
     given = at_every(bend), CURVED, ALONG
     assert list_unconfirmed_products(*given, PRODUCTS) == []
     for error in (0.9, 1.3, -0.9, -1.3):
         factor = np.ones((2, 1))
-        factor[number] += error * AGREE * size
+        factor[number] += error * 2.0**-10 * size
         wrong = {name: each * factor for name, each in PRODUCTS.items()}
         found = [number] if abs(error) > 1 else []
         assert list_unconfirmed_products(*given, wrong) == found
 
 
 def test_errors_of_products_that_rounding_hides_are_none() -> None:
-    # A step of BEND / 2 along (2, 1): the second difference is 12 (BEND / 2)² = 3 BEND².
-    level = 3 * BEND**2 / ROUNDING
+    # With a step of 2⁻¹⁴ along (2, 1), the second difference is 12 · 2⁻²⁸.
+    level = 12 * 2.0**-28 * 2.0**40
     given = at_every(partial(bend, level=level)), CURVED[:1], ALONG[:1]
     for error, found in ((0.98, []), (1.02, [0])):
         wrong = {name: (1 + error) * each for name, each in PRODUCTS.items()}
@@ -194,7 +200,7 @@ def test_norms_and_sums_are_of_all_entries_together() -> None:
 def test_a_gradient_is_lost_from_a_part_of_its_size_that_replaced_numbers_change() -> None:
     gradient = np.array([8.0, 0.0])
     for part, lost in ((1.0, False), (1.01, True), (np.nan, True), (np.inf, True)):
-        assert is_lost(gradient, gradient + np.array([0, 8 * part * LOST])) is lost
+        assert is_lost(gradient, gradient + np.array([0, 8 * part * 2.0**-60])) is lost
     assert not is_lost(np.zeros(2), np.zeros(2))
     assert is_lost(np.zeros(2), np.array([0, 1e-300]))
     assert is_lost(np.array([np.nan]), np.array([np.nan]))
@@ -227,6 +233,7 @@ def test_a_product_beyond_the_range_is_a_number_within_it() -> None:
     _, found = restore(lax.mul_p, x, y)
     assert is_of(LEAST, found[0])
     assert is_of(LARGEST, found[1:3])
+    assert (np.abs(found[1:3]) > 1e300).all()
     assert np.sign(found).tolist() == [1, 1, -1, 1]
     assert found[3] == 6
 
