@@ -46,7 +46,7 @@ def in_scan(a: Any) -> Any:
 def in_scan_with_constant(a: Any) -> Any:
     """A scan over three steps, of which the sum of roots is a constant, and weights 0, 1, 2."""
     roots = jnp.sum(root(a)) / 3
-    return lax.scan(lambda h, each: (h + roots * each, 0.0), 0.0, jnp.arange(3.0))[0]
+    return lax.scan(lambda h, each: (h + roots * each, h), jnp.zeros(()), jnp.arange(3.0))[0]
 
 
 def in_branch(a: Any) -> Any:

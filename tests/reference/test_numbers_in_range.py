@@ -120,7 +120,8 @@ def test_a_step_changes_no_argument_by_more_than_a_part_of_its_size() -> None:
 
 
 def test_steps_move_the_arrays_that_they_name() -> None:
-    point, step = {"a": np.float32([1.0]), "b": np.ones(2)}, {"a": np.array([2.0**-40])}
+    point: dict[str, Any] = {"a": np.float32([1.0]), "b": np.ones(2)}
+    step = {"a": np.array([2.0**-40])}
     (upper,), (lower,) = (move([point], [step], way) for way in (1, -1))
     assert upper["a"] == 1 + 2.0**-40
     assert lower["a"] == 1 - 2.0**-40

@@ -20,12 +20,13 @@ def test_a_pairing_is_wrong_if_its_difference_exceeds_what_is_allowed() -> None:
 
     assert [differ(d).wrong for d in (0.0, 0.5, 0.6, np.nan)] == [False, False, True, True]
     assert differ(0).resolution == 0.25
+    assert differ(0)._replace(size=0.5).resolution == 1
     assert differ(0)._replace(size=0.0).resolution == np.inf
 
 
 def test_additivity_is_measured_in_the_noisiest_output_and_is_limited() -> None:
     y, z, nothing = np.array([3.0, 4.0]), np.float32([0.6, 0.8]), np.zeros(2)
-    whole = {"y": y, "z": z, "none": nothing}
+    whole: dict[str, Any] = {"y": y, "z": z, "none": nothing}
     half = {name: each / 2 for name, each in whole.items()}
     assert measure_additivity(whole, half, half) == 0
     for name, change, size in (("y", 5 * 2.0**-6, 2.0**-6), ("z", 2.0**-6, 2.0**-6)):
@@ -88,9 +89,9 @@ def test_results_alone_allow_for_no_more_than_the_products_do() -> None:
 def test_numbers_below_the_smallest_are_lost() -> None:
     zero = {"jv": np.zeros((4, 2), np.float32), "jtw": np.zeros((4, 1))}
     tiny = 2.0**-126
-    assert compare(0, **zero).allowed == pytest.approx(2 * 3 * tiny * 2)
+    assert compare(0, **zero).allowed == pytest.approx(2 * 3 * tiny * 2, abs=0)
     large = compare(0, **zero, v=np.tile([-8.0], (4, 1)))
-    assert large.allowed == pytest.approx(2 * 3 * tiny * 8)
+    assert large.allowed == pytest.approx(2 * 3 * tiny * 8, abs=0)
 
 
 def test_differences_that_scatter_allow_for_a_mean_by_students_t() -> None:
