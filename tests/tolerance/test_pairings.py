@@ -102,6 +102,9 @@ def test_differences_that_scatter_allow_for_a_mean_by_students_t() -> None:
     assert found.allowed == pytest.approx(expected, rel=1e-4)
     assert found.difference == pytest.approx(0, abs=1e-12)
     assert found.size == pytest.approx(2)
+    assert found.backward == pytest.approx(2.1)  # at the first neighbour
+    turned = compare(0, jv=np.array([[4.0, -0.5], [2.0, -0.5], [4.0, -0.5], [2.0, -0.5]]))
+    assert (turned.forward, turned.backward) == (3, 2)
 
 
 def test_arrays_of_any_shape_are_multiplied_entry_by_entry() -> None:
