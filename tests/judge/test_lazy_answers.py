@@ -44,7 +44,6 @@ def ask(
     exact: Backward = pull_back,
     wrong: Any = (),
     tolerance: float = 1e-12,
-    **other: Any,
 ) -> Question:
     """A question to a kernel, whose exact gradients may be others."""
 
@@ -61,9 +60,9 @@ def ask(
 
     pullback = SimpleNamespace(pull_back=stated, imitate_rounding=imitate)
     calls: Any = SimpleNamespace(ask=answer, pullback=pullback)
-    cases = [KernelCase(0, k, *each) for k, each in enumerate(zip(POINTS, COTANGENTS, strict=True))]
+    case, other = (KernelCase(0, k, POINTS[k], COTANGENTS[k]) for k in range(2))
     allowed = {n: np.full(v.shape, tolerance) for n, v in POINTS[0].items()}
-    question = Question(calls, *cases, {}, allowed, [], frozenset(wrong), **other)
+    question = Question(calls, case, other, {}, allowed, [], frozenset(wrong))
     return question._replace(answer=backward(POINTS[0], COTANGENTS[0]))
 
 
@@ -379,7 +378,8 @@ def test_a_finding_that_rounding_every_operation_explains_is_none(name: str) -> 
 
     question = ask()
     errors = {n: np.ones((2, 2, *v.shape)) for n, v in question.answer.items()}
-    question.calls.pullback.imitate_rounding = lambda *_: SimpleNamespace(gradients=errors)
+    pullback: Any = question.calls.pullback
+    pullback.imitate_rounding = lambda *_: SimpleNamespace(gradients=errors)
     assert len(find_lazy_answer(question, [find])) == (name == "depends-on-calls")
 
 

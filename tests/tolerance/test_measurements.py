@@ -127,6 +127,8 @@ def test_entries_are_kept_if_they_follow_the_exact_ones(dtype: Any) -> None:
     if dtype == np.float16:
         expected = [False] * 7
     assert find_kept(errors, exact, dtype).tolist() == expected
+    moving = np.array([[1.0], [3.0]])
+    assert find_kept(0.5 * moving, moving, dtype).tolist() == [dtype == np.float32]
 
 
 def test_entries_that_are_small_beside_a_number_may_be_lost_whole() -> None:
@@ -275,8 +277,8 @@ def test_a_slice_below_the_smallest_numbers_has_a_limit_of_them() -> None:
 
 def test_noise_is_relative_and_its_bias_that_of_precise_entries() -> None:
     exact, none = np.ones((4, 1, 3)) * [3, 3, 3.0], np.zeros((1, 3), bool)
-    errors = scatter(0.5, SIZE) * exact * [1, 1, 0]
-    own = DEVIATION * (2 / 3) ** 0.5
+    errors = scatter(0.5, SIZE) * exact * [1, 1, 2.0**-3]
+    own = DEVIATION * ((2 + 2.0**-6) / 3) ** 0.5
     found = measure_noise(errors, exact, np.float32, None, none)
     assert found.unit == SINGLE
     assert found.relative == pytest.approx(own)
@@ -285,10 +287,13 @@ def test_noise_is_relative_and_its_bias_that_of_precise_entries() -> None:
     precise = np.array([[False, False, True]])
     found = measure_noise(errors, exact, np.float32, None, precise)
     assert found.relative == pytest.approx(own)
-    assert found.bias == ELEMENTARY * SINGLE
+    assert found.bias == pytest.approx(8 * DEVIATION / 8)
     near = Measurement(NOTHING._replace(relative=0.0), (), exact, exact, exact)
     found = measure_noise(errors, exact, np.float32, near, none)
     assert found.bias == pytest.approx(8 * 2.0**-11)
+    moving = exact * np.array([1.0, 2, 3, 4])[:, None, None]
+    found = measure_noise(0.5 * moving, moving, np.float32, None, none)
+    assert found.relative == pytest.approx(0, abs=1e-15)
     zero = measure_noise(errors, 0 * exact, np.float32, None, none)
     assert zero.relative == 0
     third = np.full((4, 1, 3), 1 / 3)
@@ -320,15 +325,12 @@ def test_entries_may_be_lost_beside_terms_of_a_formula() -> None:
     np.testing.assert_allclose(lost.limit, [[2 * ELEMENTARY * SINGLE] * 2 + [least]])
 
 
-UNIT = np.ones((1, 1, 1))
-
-
 def explain(
-    errors: Any, exact: Any, sizes: Any, known: float | None = None, times: float = 4.0
+    errors: Any, exact: Any, sizes: Any, known: float | None = None, dtype: Any = jnp.bfloat16
 ) -> Any:
-    """Explain errors in bfloat16 by imitated ones of these sizes, with signs by the sample."""
+    """Explain errors by 4 times imitated ones of these sizes, with signs by the sample."""
     imitated = np.array([1.0, -1.0])[:, None, None] * np.ones((2, 2, len(sizes))) * sizes
-    return explain_errors(errors, exact, imitated, times, jnp.bfloat16, known)
+    return explain_errors(errors, exact, imitated, 4.0, dtype, known)
 
 
 def test_legible_entries_have_a_share_and_others_may_be_lost() -> None:
@@ -367,3 +369,32 @@ def test_a_gradient_that_is_lost_as_a_whole_is_not_precise() -> None:
         found = explain(factor * exact, exact, sizes)
         assert found.lost.tolist() == ([1.2, 1.6] if lost else [0, 0])
         assert not found.alike.any()
+
+
+def test_precise_entries_follow_the_factor_of_the_legible_ones_at_all_neighbours() -> None:
+    exact, sizes, signs = np.ones((2, 3)), np.array([0.02, 0.04, 0.3]), np.array([1.0, -1.0, 0])
+    rounded = explain(exact * [0, 0, -1.0], exact, sizes)
+    assert not rounded.alike.any()
+    np.testing.assert_allclose(rounded.lost, [0, 0, 1.2])
+    for part, share in ((0.99, False), (1.01, True)):  # two roundings of 1.5
+        errors = 0.5 * exact + 3 * HALF * part * signs
+        assert explain(errors, exact, sizes).alike.any() == share
+    errors[0] = 0.5  # at the other neighbour, it is more
+    assert explain(errors, exact, sizes).alike.any()
+    scaled = explain(-0.6 * exact, exact, sizes)
+    assert not scaled.alike.any()
+    assert not scaled.lost.any()
+
+
+def test_results_that_are_smaller_than_the_smallest_number_are_precise() -> None:
+    exact, sizes = np.full((2, 2), TINY / 4), np.array([0.02, 0.04]) * TINY / 4
+    for part, share in ((0.99, False), (1.01, True)):
+        errors = 2 * part * TINY * (1 + HALF / 4) * np.array([[1.0, -1.0], [1.0, -1.0]])
+        assert explain(errors, exact, sizes).alike.any() == share
+
+
+def test_an_entry_with_a_factor_of_its_own_has_lost_no_digits_beyond_16_bits() -> None:
+    exact, sizes = np.ones((2, 2)), np.array([0.02, 0.3])
+    for dtype, lost in ((np.float32, 0.0), (jnp.bfloat16, 1.2)):
+        found = explain(exact * [0, 0.25], exact, sizes, dtype=dtype)
+        np.testing.assert_allclose(found.lost, [0, lost])
