@@ -104,6 +104,9 @@ def test_cotangents_that_change_nothing_are_named() -> None:
 
 def test_an_output_on_which_nothing_depends_has_no_cotangent_to_ignore() -> None:
     assert find_ignored_cotangent(ask(ones_for("sums"), ones_for("sums"))) is None
+    for some in ({"x": np.zeros((4, 3))}, {"w": np.array([0, 1, 1])}):
+        half = lambda point, d, some=some: ones_for("rows", "sums")(point, d) | some  # noqa: E731
+        assert find_ignored_cotangent(ask(half)) is not None
     zeros = lambda point, d: {n: 0 * v for n, v in point.items()}  # noqa: E731
     assert find_ignored_cotangent(ask(zeros)) is None  # an answer of zeros is found elsewhere
 
@@ -147,6 +150,31 @@ def test_what_is_not_linear_in_cotangents_is_found(said: str) -> None:
     assert found.name == "not-linear-in-cotangents"
     assert said in found.explanation
     assert found.details == {"gradients": ["w"]}
+
+
+def test_the_parts_of_cotangents_are_no_rounded_numbers() -> None:
+    asked: list[Any] = []
+
+    def backward(point: Any, d: Any) -> Any:
+        asked.append(d["rows"])
+        return pull_back(point, d)
+
+    assert find_nonlinearity(ask(backward)) is None
+    first, last = asked[-2:]
+    for part in (first, last):
+        fraction = np.abs(np.frexp(part)[0])
+        assert np.all((part == 0) | (fraction == np.abs(np.frexp(COTANGENTS[0]["rows"])[0])))
+        assert np.unique(part / COTANGENTS[0]["rows"]).size > 3
+    np.testing.assert_array_equal(first + last, COTANGENTS[0]["rows"])
+
+
+# Each part is twice the cotangents at most: their sum errs by 2 · 2 tolerances at most.
+@pytest.mark.parametrize(("part", "found"), [(0.99, False), (1.01, True)])
+def test_parts_may_err_by_their_size(part: float, found: bool) -> None:
+    def err(w: Any, d: Any) -> Any:
+        return w + (part * 2e-3 if d.any() and not d.all() else 0)
+
+    assert (find_nonlinearity(ask(change_w(err), tolerance=1e-3)) is not None) == found
 
 
 def test_what_overflows_is_not_asked_to_be_linear() -> None:

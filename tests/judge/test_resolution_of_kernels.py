@@ -129,7 +129,7 @@ def test_gradients_in_which_nothing_would_be_seen_are_named() -> None:
 
 
 def test_entries_of_which_nothing_would_be_seen_are_counted() -> None:
-    exact = np.ones((2, 5)) * [0, 1, 1, 1, 1]
+    exact = np.ones((2, 5)) * [0, 1, -1, -1, 1]
     visible = np.array([9, 0.5, 1, 2, 0.9])
     assert measure_hidden(measured(visible=visible), exact) == 0.5  # of four that are not zero
     assert measure_hidden(measured(visible=visible), 0 * exact) == 0
