@@ -169,12 +169,14 @@ def test_the_parts_of_cotangents_are_no_rounded_numbers() -> None:
 
 
 # Each part is twice the cotangents at most: their sum errs by 2 · 2 tolerances at most.
+@pytest.mark.parametrize("wrong", ["", "w"])
 @pytest.mark.parametrize(("part", "found"), [(0.99, False), (1.01, True)])
-def test_parts_may_err_by_their_size(part: float, found: bool) -> None:
+def test_parts_may_err_by_their_size(part: float, found: bool, wrong: str) -> None:
     def err(w: Any, d: Any) -> Any:
         return w + (part * 2e-3 if d.any() and not d.all() else 0)
 
-    assert (find_nonlinearity(ask(change_w(err), tolerance=1e-3)) is not None) == found
+    question = ask(change_w(err), tolerance=1e-3, wrong=wrong)
+    assert (find_nonlinearity(question) is not None) == found
 
 
 def test_what_overflows_is_not_asked_to_be_linear() -> None:
@@ -251,6 +253,15 @@ def test_rows_that_change_with_others_are_found() -> None:
     assert "with indices 0, 2 of the cotangent of rows, on which" in found.explanation
 
 
+def test_a_row_that_is_wrong_by_itself_influences_no_other() -> None:
+    def backward(point: Any, d: Any) -> Any:
+        found = pull_back(point, d)
+        return found | {"x": found["x"] + 0.1 * point["x"] + 0.1 * d["rows"]}
+
+    for wrong in ((), "x"):
+        assert find_mixed_rows(ask(backward, wrong=wrong)) is None
+
+
 def test_rows_that_the_exact_gradient_mixes_are_not_asked_about() -> None:
     assert find_mixed_rows(ask(mix("x"), mix("x"))) is None
     assert find_mixed_rows(ask(mix("x"), mix("x"), wrong="x")) is None
@@ -264,6 +275,7 @@ def test_a_gradient_of_zeros_is_not_asked_which_rows_change_it() -> None:
 
 
 def test_indices_are_told_apart_by_bits() -> None:
+    assert [each.tolist() for each in list_moved(2, ())] == [[True, False]]
     assert [each.tolist() for each in list_moved(3, ())] == [[True, False, False]]
     assert list_moved(1, ()) == list_moved(0, ()) == list_moved(0, "x") == list_moved(1, "x") == []
     assert [each.tolist() for each in list_moved(5, "x")] == [
@@ -308,6 +320,21 @@ def test_padding_that_changes_a_gradient_leaks(number: float, words: str) -> Non
     assert found.details == {"gradients": ["w"], "argument": "x"}
 
 
+@pytest.mark.parametrize("zeros", [1, 3])
+def test_padding_leaks_into_gradients_that_are_zero_or_have_zeros(zeros: int) -> None:
+    def exact(point: Any, d: Any) -> Any:
+        found = pull_back(point, d)
+        return found | {"w": np.where(np.arange(3) < zeros, 0, found["w"])}
+
+    def backward(point: Any, d: Any) -> Any:
+        found = exact(point, d)
+        return found | {"w": found["w"] + 0 * point["x"][3]}
+
+    found = find_leak(ask(backward, exact))
+    assert found is not None
+    assert found.details == {"gradients": ["w"], "argument": "x"}
+
+
 def test_nan_in_its_own_place_is_no_leak() -> None:
     def backward(point: Any, d: Any) -> Any:
         found = pull_back(point, d)
@@ -321,8 +348,13 @@ def test_padding_that_changes_the_exact_gradient_is_none() -> None:
         found = pull_back(point, d)
         return found | {"w": found["w"] + (0 if np.abs(point["x"][3, 0]) < 5 else point["x"][3, 0])}
 
+    def other_rows(point: Any, d: Any) -> Any:
+        found = pull_back(point, d)
+        return found | {"x": found["x"] + READ[:, None] * (point["x"][3, 0] == 7)}
+
     assert find_leak(ask(exact, exact)) is None
     assert find_leak(ask(leak(1.0), exact)) is None
+    assert find_leak(ask(pull_back, other_rows)) is None
     assert find_leak(ask(exact, lambda point, d: {n: 0 * v for n, v in point.items()})) is None
 
 
