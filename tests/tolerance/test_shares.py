@@ -34,10 +34,10 @@ def test_ratios_that_two_factors_do_not_explain_have_a_range(first: float) -> No
     def end(start: float, part: float) -> float:
         return start + part * WIDTH * abs(start)
 
-    second = end(first, 1.01)
-    assert find_range(first, end(first, 0.99), end(second, 2)) == 0  # one, and another one
-    assert find_range(first, second, end(second, 0.99)) == 0
-    last = end(second, 1.01)
+    second = end(first, 1.003)
+    assert find_range(first, end(first, 0.997), end(second, 2)) == 0  # one, and another one
+    assert find_range(first, second, end(second, 0.997)) == 0
+    last = end(second, 1.003)
     assert find_range(last, first, second) == pytest.approx(last - first)
     assert find_range(first, first, second) == 0
 
@@ -68,6 +68,8 @@ def test_a_share_is_the_size_of_the_errors_beside_that_of_imitated_ones() -> Non
     errors = np.array([-0.5, 0, 0.25, 0.5])[:, None] * exact
     shares = list_shares(errors, exact, 3 * imitated, 10, jnp.bfloat16)
     np.testing.assert_allclose(shares, 1 / (2 * 3**0.5 * sizes[[0, 3, 4]]))
+    least = np.array([[[2 * UNIT]], [[-2 * UNIT]]])  # two roundings of 1
+    assert list_shares(np.zeros((4, 1)), np.ones((4, 1)), least, 10, jnp.bfloat16).size == 1
     small = exact * TINY  # of which rounding errs by the smallest number as well
     asked = list_shares(errors * TINY, small, 3 * TINY * imitated, 10, jnp.bfloat16)
     assert asked.size == 0
