@@ -292,8 +292,9 @@ def test_noise_is_relative_and_its_bias_that_of_precise_entries() -> None:
     found = measure_noise(errors, exact, np.float32, near, none)
     assert found.bias == pytest.approx(8 * 2.0**-11)
     moving = exact * np.array([1.0, 2, 3, 4])[:, None, None]
-    found = measure_noise(0.5 * moving, moving, np.float32, None, none)
-    assert found.relative == pytest.approx(0, abs=1e-15)
+    for size in (1.0, 2.0**-10):
+        found = measure_noise(0.5 * size * moving, size * moving, np.float32, None, none)
+        assert found.relative == pytest.approx(0, abs=1e-15)
     zero = measure_noise(errors, 0 * exact, np.float32, None, none)
     assert zero.relative == 0
     third = np.full((4, 1, 3), 1 / 3)
@@ -315,6 +316,15 @@ def test_entries_have_a_mean_and_a_limit() -> None:
     np.testing.assert_allclose(doubt.limit - found.limit, 16e-3 / 3**0.5)
     tiny = measure(0 * errors, 0 * exact, np.float32, 10)
     np.testing.assert_allclose(tiny.limit, TINY)
+
+
+def test_entries_that_happen_to_scatter_little_have_a_part_of_what_precise_ones_do() -> None:
+    exact = np.ones((4, 1, 4))
+    errors = scatter(0.0, SINGLE) * [1, 1, 0, 2.0**10]  # of which the last is not precise
+    found = measure(errors, exact, np.float32, 10)
+    pooled = SINGLE * 2 / 3**0.5 * (2 / 3) ** 0.5 / 4
+    expected = find_critical_ratio(4, 10) * pooled + 2 * ELEMENTARY * SINGLE
+    np.testing.assert_allclose(found.limit[0, 2], expected, rtol=1e-12)
 
 
 def test_entries_may_be_lost_beside_terms_of_a_formula() -> None:
