@@ -127,8 +127,9 @@ def test_entries_are_kept_if_they_follow_the_exact_ones(dtype: Any) -> None:
     if dtype == np.float16:
         expected = [False] * 7
     assert find_kept(errors, exact, dtype).tolist() == expected
-    moving = np.array([[1.0], [3.0]])
-    assert find_kept(0.5 * moving, moving, dtype).tolist() == [dtype == np.float32]
+    for size in (1.0, 2.0**-10):
+        moving = size * np.array([[1.0], [3.0]])
+        assert find_kept(0.5 * moving, moving, dtype).tolist() == [dtype == np.float32]
 
 
 def test_entries_that_are_small_beside_a_number_may_be_lost_whole() -> None:
@@ -371,6 +372,15 @@ def test_results_that_are_rounded_twice_have_no_share() -> None:
     for part, share in ((0.99, False), (1.01, True)):
         errors = 2 * part * (HALF + TINY) * np.array([[1.0, -1.0], [1.0, -1.0]])
         assert explain(errors, exact, sizes).alike.any() == share
+    errors = 2 * HALF * np.array([[1.0, -1.0], [1.0, -1.0]])
+    assert not explain(errors, exact, sizes).alike.any()
+
+
+def test_zeros_without_errors_are_explained_by_none() -> None:
+    exact, errors = np.ones((2, 3)) * [1, 1, 0], np.array([[0.1, -0.1, 0]] * 2)
+    found = explain(errors, exact, np.array([0.1, 0.1, 0]), known=0.5)
+    np.testing.assert_allclose(found.alike[0, 0], [0.2, 0.2, 0])
+    assert not found.lost.any()
 
 
 def test_a_gradient_that_is_lost_as_a_whole_is_not_precise() -> None:
