@@ -164,7 +164,8 @@ def test_a_multiple_has_two_roundings_of_its_own_size(size: float) -> None:
             if size == 1.0 or times == 1.0:
                 assert is_scaled(errors, exact, np.float32) == (part < 1)
     assert not is_scaled(-0.51 * exact, exact, np.float64)
-    assert not is_scaled(np.zeros((1, 2)), np.zeros((1, 2)), np.float64)
+    assert is_scaled(np.zeros((1, 2)), np.zeros((1, 2)), np.float64) is False
+    assert is_scaled(np.zeros((1, 2)), np.array([[0.0, 1.0]]), np.float64) is True
 
 
 def scatter(mean: float, size: float) -> Any:
@@ -352,6 +353,8 @@ def test_legible_entries_have_a_share_and_others_may_be_lost() -> None:
     np.testing.assert_allclose(found.alike[0, 0], [4 * 0.5 * 0.1, 4 * 0.96 * 0.24, 0])
     np.testing.assert_allclose(found.lost, [0, 0, 1.04])
     np.testing.assert_allclose(found.alike[1], -found.alike[0])
+    double = explain(2 * errors, 2 * exact, 2 * sizes, known=0.5)
+    np.testing.assert_allclose(double.alike, 2 * found.alike)
     none = explain(errors, exact, sizes, known=0.0)
     assert not none.alike.any()
     np.testing.assert_allclose(none.lost, found.lost)
@@ -374,6 +377,15 @@ def test_results_that_are_rounded_twice_have_no_share() -> None:
         assert explain(errors, exact, sizes).alike.any() == share
     errors = 2 * HALF * np.array([[1.0, -1.0], [1.0, -1.0]])
     assert not explain(errors, exact, sizes).alike.any()
+
+
+def test_one_entry_that_is_not_precise_gives_a_share_to_all() -> None:
+    exact, errors = np.ones((2, 2)), np.array([[0, 0.1], [0, -0.1]])
+    found = explain(errors, exact, np.array([0.02, 0.04]))
+    np.testing.assert_allclose(found.alike[0, 0], [0.08, 0.16])
+    factors = explain(errors, exact, np.array([0.02, 0.02]))  # of which a factor leaves nothing
+    np.testing.assert_allclose(factors.alike[0, 0], [0.08, 0.08])
+    assert not explain(errors, exact, np.zeros(2)).alike.any()  # where rounding makes no errors
 
 
 def test_zeros_without_errors_are_explained_by_none() -> None:
