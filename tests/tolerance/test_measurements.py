@@ -163,6 +163,7 @@ def test_a_multiple_has_two_roundings_of_its_own_size(size: float) -> None:
             errors = (times - 1) * exact + part * most * signs
             if size == 1.0 or times == 1.0:
                 assert is_scaled(errors, exact, np.float32) == (part < 1)
+    assert is_scaled(2 * SINGLE * np.array([[1.0, -1.0]]), np.ones((1, 2)), np.float32)
     assert not is_scaled(-0.51 * exact, exact, np.float64)
     assert is_scaled(np.zeros((1, 2)), np.zeros((1, 2)), np.float64) is False
     assert is_scaled(np.zeros((1, 2)), np.array([[0.0, 1.0]]), np.float64) is True
@@ -250,7 +251,7 @@ def test_entries_beside_much_larger_ones_may_be_lost(times: float, part: float) 
 
 def test_several_entries_that_are_not_rounded_anew_err_by_the_root_of_their_squares() -> None:
     least = ELEMENTARY * SINGLE
-    for times, part in ((1.5, 1 / 1.5), (3.0, 2**0.5 / 6)):
+    for times, part in ((1.5, 1 / 1.5), (2.0, 2**0.5 / 4), (3.0, 2**0.5 / 6)):
         exact = np.tile([[1.0, 0, 0], [0, times * least, times * least]], (4, 1, 1))
         _, rows, _ = project(np.zeros_like(exact), exact, np.float32)
         np.testing.assert_allclose(rows.limit, [least, least + part], rtol=1e-9)
