@@ -202,12 +202,13 @@ def test_slices_have_a_factor_and_a_limit_of_the_scatter_and_what_is_alike() -> 
 
 
 def test_slices_that_happen_to_scatter_little_have_a_part_of_the_others() -> None:
-    exact = np.ones((4, 3, 1))
-    errors = scatter(0.0, SIZE) * [[1.0], [1.0], [0.0]]
+    exact = np.ones((4, 4, 1)) * [[1.0], [1.0], [1.0], [0.0]]
+    errors = scatter(0.0, SIZE) * [[1.0], [1.0], [0.0], [0.0]]
     _, rows, _ = project(errors, exact)
     expected = [(RATIO + 8) * DEVIATION] * 2 + [RATIO * DEVIATION / 4 + ELEMENTARY * 2.0**-53]
+    expected += [np.inf]  # of zeros, which are no slice among the others
     np.testing.assert_allclose(rows.limit, expected)
-    np.testing.assert_allclose(rows.noise, [DEVIATION, DEVIATION, 0])
+    np.testing.assert_allclose(rows.noise, [DEVIATION, DEVIATION, 0, 0])
 
 
 def test_errors_across_the_gradient_have_a_size_and_no_factor() -> None:
@@ -273,7 +274,7 @@ def test_what_operations_explain_is_allowed() -> None:
 
 
 def test_a_slice_below_the_smallest_numbers_has_a_limit_of_them() -> None:
-    exact = np.full((4, 1, 4), 2.0**-120)
+    exact = 2.0**-120 * np.array([2.0, 1, 2, 2])[:, None, None] * np.ones((4, 1, 4))
     whole = project(np.zeros_like(exact), exact, np.float32)[0]
     np.testing.assert_allclose(whole.limit, ELEMENTARY * SINGLE + 2.0**-6)
 
