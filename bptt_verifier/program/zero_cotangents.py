@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr
 
@@ -139,9 +138,9 @@ def keep_zeros_of_entries(equation: Any, given: Sequence[Any]) -> Any:
 
 
 def keep(ct: Any, passed: Any) -> Any:
-    """Replace by zero what a cotangent of zero became; integers have no cotangents."""
+    """Replace by zero what a cotangent of zero became; None for integers, which have none."""
     if passed.dtype == jax.dtypes.float0:
-        return np.zeros(passed.shape, jax.dtypes.float0)
+        return None
     return jnp.where(ct == 0, jnp.zeros_like(passed), passed)
 
 

@@ -43,6 +43,12 @@ def in_scan(a: Any) -> Any:
     return lax.scan(lambda h, each: (h + root(each), root(each)), 0.0, a, reverse=True)[0]
 
 
+def in_scan_with_constant(a: Any) -> Any:
+    """A scan over three steps, of which the sum of roots is a constant, and weights 0, 1, 2."""
+    roots = jnp.sum(root(a)) / 3
+    return lax.scan(lambda h, each: (h + roots * each, h), jnp.zeros(()), jnp.arange(3.0))[0]
+
+
 def in_branch(a: Any) -> Any:
     return lax.cond(jnp.sum(a) > 0, lambda b: jnp.sum(root(b)), jnp.sum, a)
 
@@ -57,6 +63,7 @@ LOSSES: dict[str, tuple[Loss, Any]] = {
     "root": (lambda a: jnp.sum(root(a)), ROOTS),
     "in a call": (lambda a: jnp.sum(jax.jit(root)(a)), ROOTS),
     "in a scan": (in_scan, ROOTS),
+    "in a scan with a constant": (in_scan_with_constant, ROOTS),
     "in a branch": (in_branch, ROOTS),
     "logarithm": (
         lambda a: jnp.sum(jnp.where(a > 0, jnp.log(jnp.maximum(a, 0.0)), 0.0)),

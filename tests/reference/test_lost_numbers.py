@@ -117,6 +117,16 @@ def test_a_quotient_is_differentiated_without_the_square_of_its_divisor(care: An
         np.testing.assert_allclose(tangent, -(1 / y) / 1e160, rtol=1e-15)
 
 
+def test_the_second_derivative_of_a_quotient_is_that_by_hand() -> None:
+    def slope(x: Any, y: Any) -> Any:
+        return jax.grad(divide_by_divisors(lambda x, y: x / y), 1)(x, y)
+
+    with use_float64():
+        given = jnp.asarray(3e300), jnp.asarray(2e100)
+        slopes = [jax.jvp(slope, given, along)[1] for along in ((0.0, 1.0), (1.0, 0.0))]
+    np.testing.assert_allclose(slopes, [0.75, -0.25e-200], rtol=1e-14)  # 2 x / y³ and −1 / y²
+
+
 # Functions of numbers near 1, and whether their gradients are made of numbers that are lost.
 LOST: dict[str, tuple[Function, bool]] = {
     "a product in between": (lambda a: a * 1e-200 * (a * 1e-200) * 1e300, True),
