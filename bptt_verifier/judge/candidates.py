@@ -245,7 +245,7 @@ def list_candidates(defined: Definitions) -> list[str]:
     A function that returns what a candidate does is one, and so is a variable that holds such an
     inner function of another.
     """
-    own = {*defined.functions}
+    own = {name for name in defined.calls if defined.defines(name)} - {*defined.classes}
     found = [n for n, function in defined.functions.items() if returns_both(function, own=own)]
     handing = [n for n, f in defined.functions.items() if n not in found and returns_call(f, found)]
     makers = {n for n, function in defined.functions.items() if makes_candidate(function, own)}

@@ -192,6 +192,7 @@ INNER = "def make():\n    def f(w):\n        {}\n    return f\n{} = make(), 3\n"
         (PACK + "class A:\n    def g(self, W):\n        pack(W)\n        return e**2, dW\n", "A.g"),
         (BACK + "def f(w):\n    return w @ w, back(w)\n", "f"),
         (BACK + "def f(w):\n    return loss, back(w)\n", "f"),
+        ("from layers import back\ndef f(w):\n    return loss, back(w)\n", "f"),
         ("class M:\n    def __call__(self, w):\n        return w @ w, {'w': dw}\n", "M.__call__"),
         (INNER.format("return w @ w, {'w': dw}", "objective, n"), "objective"),
         (INNER.format("return w @ w, {'w': dw}", "f").replace(", 3", ""), "f"),
