@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.in_labels import has_whole_rows

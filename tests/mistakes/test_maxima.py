@@ -195,12 +195,13 @@ QUANTILES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize(("loss", "gradients", "params", "change"), QUANTILES)
 def test_exchanged_slopes_of_two_pieces_are_named(
     loss: Any, gradients: Any, params: Any, change: tuple[str, str], dtype: Any
 ) -> None:
-    assert diagnose_numbers(loss, params, gradients, dtype) == ()
-    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    model = loss, gradients, params
+    assert diagnose_planted(model, dtype=dtype) == ()
+    (found,) = diagnose_planted(model, change, dtype=dtype)
     assert found.name == "wrong-operand", found
     assert "the slopes of the two pieces" in found.explanation

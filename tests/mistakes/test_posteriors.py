@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.in_posteriors import list_posterior_mistakes
@@ -9,7 +10,7 @@ from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import trace
 from tests.support.chain_derivations import MODELS
-from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted, ones
 from tests.support.further_derivations import MODELS as NETWORKS
 
 PAIR = 'pair = alpha[t - 1][:, None] + p["trans"] + emit[t] + beta - logZ'
@@ -86,9 +87,9 @@ def turned_gradients(p: Any) -> Any:
 
 
 def test_products_of_posteriors_are_named_in_the_other_orientation() -> None:
-    params = {"trans": np.zeros((3, 3)), "start": np.zeros(3)}
-    assert diagnose_numbers(turned_loss, params, turned_gradients) == ()
+    turned = turned_loss, turned_gradients, ones(trans=(3, 3), start=(3,))
+    assert diagnose_planted(turned) == ()
     change = ("dtrans += pair", "dtrans += np.outer(pair.sum(axis=1), pair.sum(axis=0))")
-    (found,) = diagnose_numbers(turned_loss, params, plant(turned_gradients, change))
+    (found,) = diagnose_planted(turned, change)
     assert found.name == "wrong-operand"
     assert "the product of the posteriors of two states" in found.explanation
