@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, plant
 
 RNG = np.random.default_rng(12)
 
@@ -142,7 +142,7 @@ def test_nothing_is_wrong_without_a_change(model: str) -> None:
     assert diagnose_numbers(loss, params, gradients) == ()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_updates_that_are_lost_in_a_computed_value_are_named(kind: str, dtype: Any) -> None:
     model, changes = PLANTED[kind]

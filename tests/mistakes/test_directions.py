@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, plant
 
 RNG = np.random.default_rng(11)
 T, D, H, O = 5, 2, 3, 2
@@ -175,7 +175,7 @@ def test_nothing_is_wrong_without_a_change(model: str) -> None:
     assert diagnose_numbers(loss, params, gradients) == ()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_gradients_in_the_opposite_order_are_named(kind: str, dtype: Any) -> None:
     model, name, change = PLANTED[kind]

@@ -10,7 +10,7 @@ from bptt_verifier.mistakes.operation_mistakes import OperationMistake, change_e
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import trace
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, plant
 
 RNG = np.random.default_rng(13)
 T, D, H = 5, 2, 3
@@ -135,7 +135,7 @@ def test_nothing_is_wrong_without_a_change(model: str) -> None:
     assert diagnose_numbers(loss, params, gradients) == ()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_factor_of_every_step_is_fitted(kind: str, dtype: Any) -> None:
     model, name, change, said = PLANTED[kind]

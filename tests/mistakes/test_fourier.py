@@ -9,7 +9,7 @@ from bptt_verifier.mistakes.in_fourier import list_frequency_mistakes, make_weig
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import trace
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, plant
 
 RNG = np.random.default_rng(15)
 N, M = 8, 5
@@ -107,7 +107,7 @@ def test_nothing_is_wrong_without_a_change(model: str) -> None:
     assert diagnose_numbers(loss, params, gradients) == ()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_frequencies_of_wrong_weight_are_named(kind: str, dtype: Any) -> None:
     model, name, changes = PLANTED[kind]
