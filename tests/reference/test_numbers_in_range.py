@@ -286,6 +286,8 @@ def test_a_running_product_is_regular_up_to_the_first_zero() -> None:
 def test_a_sum_of_products_has_lost_some_if_they_are_small() -> None:
     assert is_of(LEAST, restore(lax.dot_general_p, [TINY, 0.0], [0.0, TINY], **DOT)[1])
     assert restore(lax.dot_general_p, [1.0, -1.0], [1.0, 1.0], **DOT)[1] == 0  # which cancels
+    assert restore(lax.dot_general_p, [0.0, 2, -2], [5.0, 1, 1], **DOT)[1] == 0  # and so does this
+    assert is_of(LEAST, restore(lax.dot_general_p, [1e-300, -1e-300], [1e-10, 1e-10], **DOT)[1])
     assert restore(lax.dot_general_p, [LEAST, -LEAST], [1.0, 1.0], **DOT)[1] == 0
     assert is_of(LARGEST, restore(lax.dot_general_p, [HUGE, 1.0], [HUGE, 0.0], **DOT)[1])
     assert restore(lax.dot_general_p, [HUGE, INF], [HUGE, 1.0], **DOT)[1] == INF
