@@ -74,3 +74,7 @@ def test_errors_are_measured_at_any_size_as_near_one(power: int, place: int | No
     np.testing.assert_allclose(np.ldexp(far.visible, -power), near.visible, rtol=1e-12)
     for here, there in zip(far.slices, near.slices, strict=True):
         assert np.array_equal(here.wrong, there.wrong)
+
+
+def test_no_numbers_have_the_size_zero() -> None:
+    assert root_mean_square(np.zeros((0, 3))) == 0
