@@ -1,6 +1,7 @@
 """Candidates in a file: the functions and classes whose source says that they compute gradients."""
 
 import ast
+import re
 from collections.abc import Collection, Iterator, Sequence
 
 from bptt_verifier.program.gradient_names import (
@@ -16,6 +17,11 @@ from bptt_verifier.program.source_file import Definitions
 
 OF_LOSSES = ("loss", "cost", "entropy", "bce", "mse", "nll", "error")  # in names of losses
 ENDINGS = ("loss", "cost", "error")  # of the names of losses
+# Names of functions that say what they return, such as `value_and_gradient`.
+BOTH = re.compile(
+    r"(?:.*_)?(?:value|loss|cost|objective|error|energy|nll|fun|f)_(?:and|with)_"
+    r"(?:grads?|gradients?|derivatives?|jac)"
+)
 
 
 def returns_loss_alone(defined: Definitions, name: str) -> bool:
@@ -285,11 +291,16 @@ def returns_both(
 ) -> bool:
     """True if a function returns the loss, by its name or as a term, and gradients.
 
-    A gradient is named after what the function uses, or one of the attributes of its class, or
-    after its key in a dict; or one of the file's `own` functions returns it, by whose name it is a
-    backward pass. Gradients of tensors may be left in `w.grad`.
+    The function's own name may say so. A gradient is named after what the function uses, or one of
+    the attributes of its class, or after its key in a dict; or one of the file's `own` functions
+    returns it, by whose name it is a backward pass. Gradients of tensors may be left in `w.grad`.
     """
     nodes = [*walk_own_body(function)]
+    returned = [n.value for n in nodes if isinstance(n, ast.Return)]
+    if BOTH.fullmatch(function.name.lower()) and any(
+        isinstance(value, ast.Tuple | ast.List) and len(value.elts) > 1 for value in returned
+    ):
+        return True
     used = {n.id for n in nodes if isinstance(n, ast.Name)}
     used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)} | {*attributes}
     arguments = [each.arg.lower() for each in function.args.args]
