@@ -10,6 +10,7 @@ from bptt_verifier.program.gradient_names import (
     name_expression,
     walk_own_body,
 )
+from bptt_verifier.program.losses_beside import is_name_of_gradients, is_name_of_loss
 from bptt_verifier.program.own_classes import BACKWARD, FORWARD, LOSS
 from bptt_verifier.program.own_results import LOSSES
 from bptt_verifier.program.passed_arguments import COTANGENT
@@ -252,8 +253,31 @@ def list_candidates(defined: Definitions) -> list[str]:
             found.append(name)
             continue
         inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
-        found += [f"{name}.{child.name}" for child in inside if returns_both(child, own=own)]
+        both = [child.name for child in inside if returns_both(child, own=own)]
+        found += [f"{name}.{each}" for each in both or list_beside_losses(inside)]
     return found
+
+
+def list_beside_losses(methods: Sequence[ast.FunctionDef]) -> list[str]:
+    """List the methods that return gradients by their names, where a loss takes the same arguments.
+
+    One that another of them calls is a part of that.
+    """
+
+    def list_needed(method: ast.FunctionDef) -> set[str]:
+        given = [*method.args.posonlyargs, *method.args.args]
+        return {each.arg for each in given[1 : len(given) - len(method.args.defaults)]}
+
+    losses = [list_needed(each) for each in methods if is_name_of_loss(each.name)]
+    found = [
+        each for each in methods
+        if is_name_of_gradients(each.name) and list_needed(each)
+        and any(needed and needed <= list_needed(each) for needed in losses)
+    ]  # fmt: skip
+    called = {
+        node.attr for each in found for node in ast.walk(each) if isinstance(node, ast.Attribute)
+    }
+    return [each.name for each in found if each.name not in called]
 
 
 def returns_call(function: ast.FunctionDef, names: Collection[str]) -> bool:

@@ -1,4 +1,4 @@
-"""A function whose name says that it returns the loss and the gradients is judged without a name."""
+"""Functions whose names say that they return the loss and the gradients are judged unnamed."""
 
 from pathlib import Path
 
