@@ -458,7 +458,7 @@ def read_named(
             raise ValueError(describe_object(name, found))
         return read_function(found, name, recorded.get(top), chosen)
     methods = find_methods(found)
-    backward = methods[2] if methods else ""
+    backward = methods[-1] if methods else ""
     read = partial(read_class, found, name, recorded, chosen)
     return read_or_beside(read, found, name, backward, recorded.get(backward), chosen)
 

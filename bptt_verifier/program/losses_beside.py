@@ -5,7 +5,8 @@ same object by its name, called with the same arguments. It may be a loss of a l
 where the gradients are those of one: then it is called with lists of one, as `loss([x], [y])`.
 
 Several such methods, as of a sum and of a mean, are losses of the same file. The gradients are
-those of the loss of which differences find the most of them right, and the report names it.
+those of the loss of which differences find the most of them right, and the report names it. Where
+one can be called with lists, one gradient must be right: otherwise they may be of another loss.
 """
 
 import inspect
@@ -88,14 +89,17 @@ def read_gradient_method(
     gradients = getattr(owner, method)
     arguments = find_arguments(gradients, f"{name}.{method}", call)
     owner = call.owner if call is not None and call.owner is not None else owner
-    found = list[tuple[int, OwnCode]]()
+    found = list[tuple[int, bool, OwnCode]]()
+    of_lists = False  # a loss takes lists, and may take the arguments themselves for lists
     for loss in list_losses(owner, arguments):
         code = attempt(assemble_with, loss, owner, name, gradients, arguments, chosen)
         if not isinstance(code, Failure) and code is not None:
             params = flatten(code.params).leaves
             doubts = find_doubts(params, code.params, code.gradients, code.loss)
-            found.append((len(doubts), code))
-    return min(found, key=lambda each: each[0])[1] if found else None
+            found.append((len(doubts), len(doubts) < len(params), code))
+            of_lists |= loss.in_lists
+    found = [each for each in found if each[1] or not of_lists]
+    return min(found, key=lambda each: each[0])[-1] if found else None
 
 
 def assemble_with(
