@@ -1,6 +1,7 @@
 """Candidates in a file: the functions and classes whose source says that they compute gradients."""
 
 import ast
+import re
 from collections.abc import Collection, Iterator, Sequence
 
 from bptt_verifier.program.gradient_names import (
@@ -9,6 +10,7 @@ from bptt_verifier.program.gradient_names import (
     name_expression,
     walk_own_body,
 )
+from bptt_verifier.program.losses_beside import is_name_of_gradients, is_name_of_loss
 from bptt_verifier.program.own_classes import BACKWARD, FORWARD, LOSS
 from bptt_verifier.program.own_results import LOSSES
 from bptt_verifier.program.passed_arguments import COTANGENT
@@ -16,6 +18,11 @@ from bptt_verifier.program.source_file import Definitions
 
 OF_LOSSES = ("loss", "cost", "entropy", "bce", "mse", "nll", "error")  # in names of losses
 ENDINGS = ("loss", "cost", "error")  # of the names of losses
+# Names of functions that say what they return, such as `value_and_gradient`.
+BOTH = re.compile(
+    r"(?:.*_)?(?:value|loss|cost|objective|error|energy|nll|fun|f)_(?:and|with)_"
+    r"(?:grads?|gradients?|derivatives?|jac)"
+)
 
 
 def returns_loss_alone(defined: Definitions, name: str) -> bool:
@@ -256,8 +263,31 @@ def list_candidates(defined: Definitions) -> list[str]:
             found.append(name)
             continue
         inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
-        found += [f"{name}.{child.name}" for child in inside if returns_both(child, own=own)]
+        both = [child.name for child in inside if returns_both(child, own=own)]
+        found += [f"{name}.{each}" for each in both or list_beside_losses(inside)]
     return found
+
+
+def list_beside_losses(methods: Sequence[ast.FunctionDef]) -> list[str]:
+    """List the methods that return gradients by their names, where a loss takes the same arguments.
+
+    One that another of them calls is a part of that.
+    """
+
+    def list_needed(method: ast.FunctionDef) -> set[str]:
+        given = [*method.args.posonlyargs, *method.args.args]
+        return {each.arg for each in given[1 : len(given) - len(method.args.defaults)]}
+
+    losses = [list_needed(each) for each in methods if is_name_of_loss(each.name)]
+    found = [
+        each for each in methods
+        if is_name_of_gradients(each.name) and list_needed(each)
+        and any(needed and needed <= list_needed(each) for needed in losses)
+    ]  # fmt: skip
+    called = {
+        node.attr for each in found for node in ast.walk(each) if isinstance(node, ast.Attribute)
+    }
+    return [each.name for each in found if each.name not in called]
 
 
 def returns_call(function: ast.FunctionDef, names: Collection[str]) -> bool:
@@ -295,11 +325,16 @@ def returns_both(
 ) -> bool:
     """True if a function returns the loss, by its name or as a term, and gradients.
 
-    A gradient is named after what the function uses, or one of the attributes of its class, or
-    after its key in a dict; or one of the file's `own` functions returns it, by whose name it is a
-    backward pass. Gradients of tensors may be left in `w.grad`.
+    The function's own name may say so. A gradient is named after what the function uses, or one of
+    the attributes of its class, or after its key in a dict; or one of the file's `own` functions
+    returns it, by whose name it is a backward pass. Gradients of tensors may be left in `w.grad`.
     """
     nodes = [*walk_own_body(function)]
+    returned = [n.value for n in nodes if isinstance(n, ast.Return)]
+    if BOTH.fullmatch(function.name.lower()) and any(
+        isinstance(value, ast.Tuple | ast.List) and len(value.elts) > 1 for value in returned
+    ):
+        return True
     used = {n.id for n in nodes if isinstance(n, ast.Name)}
     used |= {n.attr for n in nodes if isinstance(n, ast.Attribute)} | {*attributes}
     arguments = [each.arg.lower() for each in function.args.args]

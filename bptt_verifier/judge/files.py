@@ -35,6 +35,7 @@ from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt, copies
 from bptt_verifier.program.executed_lines import ExecutedLines, describe_data
 from bptt_verifier.program.leaves import find_node, flatten, walk
+from bptt_verifier.program.losses_beside import read_gradient_method
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import (
     BACKWARD,
@@ -453,12 +454,38 @@ def read_named(
             every = {n: each for base in bases for n, each in vars(base).items() if n[:1] != "_"}
             others = list_functions(every)
             raise ValueError(f"{name}: expected a method {method} of {top}, found {others}")
-        return read_function(bound, name, recorded.get(method), chosen)
+        call = recorded.get(method)
+        read = partial(read_function, bound, name, call, chosen)
+        return read_or_beside(read, found, top, method, call, chosen)
     if inspect.isfunction(found) or find_methods(found) is None:
         if not callable(found):
             raise ValueError(describe_object(name, found))
         return read_function(found, name, recorded.get(top), chosen)
-    return read_class(found, name, recorded, chosen)
+    methods = find_methods(found)
+    backward = methods[-1] if methods else ""
+    read = partial(read_class, found, name, recorded, chosen)
+    return read_or_beside(read, found, name, backward, recorded.get(backward), chosen)
+
+
+def read_or_beside(
+    read: Callable[[], OwnCode],
+    owner: Any,
+    name: str,
+    method: str,
+    call: RecordedCall | None,
+    chosen: Sequence[str],
+) -> OwnCode:
+    """Read code, or where that fails its method alone, with a loss beside that takes its arguments.
+
+    Raises the ValueError of the first where the second is not to be had.
+    """
+    try:
+        return read()
+    except ValueError:
+        code = attempt(read_gradient_method, owner, name, method, call, chosen)
+        if code is None or isinstance(code, Failure):
+            raise
+        return code  # type: ignore[no-any-return]
 
 
 def find_object(kind: type[Any], space: Mapping[str, Any]) -> Any:

@@ -276,11 +276,13 @@ def assemble(
                 f"{', '.join(leaves) or 'arrays that it uses'}, found {only}, and nothing named as "
                 f"a gradient; let it return loss, grads, or name {whole_code}"
             )
+        remedy = "hold the parameters in float arrays of NumPy, as np.array(W), not in lists"
+        if leaves:
+            remedy = "name the parameters in the order of the gradients with --params"
         raise ValueError(
             f"{calls.name}: expected the gradients of arrays that it uses, "
             f"{', '.join(leaves) or 'of which it has none'}, by names such as "
-            f"d{next(iter(leaves), 'W')}, found {described}; name the parameters in the order of "
-            "the gradients with --params"
+            f"d{next(iter(leaves), 'W')}, found {described}; {remedy}"
         )
     if not wanted:
         require_order(calls, leaves, found, container if in_list else None, results)

@@ -47,10 +47,13 @@ class Net:
             d = self.W.T @ d
         return [dLdU, dLdW]
 """
+# No method has the name of the loss of one sentence; that of all divides by their length.
+UNNAMED_SENTENCES = SENTENCES.replace("sentence_loss", "sentence")
 BOTH_OF_SENTENCES = "    def both(self, x, y):\n        return (LOSS, *self.bptt(x, y))\n"
 NAMED_OF_SENTENCES = """    def both(self, x, y):
         dLdU, dLdW = self.bptt(x, y)
-        return self.sentence_loss(x, y), dLdU, dLdW
+        loss = self.sentence(x, y)
+        return loss, dLdU, dLdW
 """
 CALL_OF_SENTENCES = (
     "if __name__ == '__main__':\n    net = Net()\n"
@@ -65,16 +68,24 @@ def read_sentences(folder: Path, source: str, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ["Net", "Net.bptt"])
+def test_the_loss_of_one_of_several_sentences_is_judged(name: str, tmp_path: Path) -> None:
+    found = read_sentences(tmp_path, SENTENCES + CALL_OF_SENTENCES.format("bptt"), name)
+    assert "the gradients of sentence_loss(x, y)" in found.said
+    report = verify_own_model(found.gradients, found.loss, found.params, cases=2)
+    assert report.verdict is Verdict.AGREES, str(report)
+
+
+@pytest.mark.parametrize("name", ["Net", "Net.bptt"])
 def test_the_advice_for_a_loss_of_several_sentences_works(name: str, tmp_path: Path) -> None:
-    source = SENTENCES + CALL_OF_SENTENCES.format("bptt")
+    source = UNNAMED_SENTENCES + CALL_OF_SENTENCES.format("bptt")
     with pytest.raises(ValueError, match="add a method") as raised:
         read_sentences(tmp_path, source, name)
     assert type(raised.value) is ValueError  # the user's code has no fault
     advice = re.search("`return (.*?)`", str(raised.value))
     assert advice is not None
     assert f"        return {advice[1]}\n" in BOTH_OF_SENTENCES
-    method = BOTH_OF_SENTENCES.replace("LOSS", "self.sentence_loss(x, y)")
-    source = SENTENCES + method + CALL_OF_SENTENCES.format("both")
+    method = BOTH_OF_SENTENCES.replace("LOSS", "self.sentence(x, y)")
+    source = UNNAMED_SENTENCES + method + CALL_OF_SENTENCES.format("both")
     found = read_sentences(tmp_path, source, "Net.both")
     assert sorted(found.params) == ["U", "W"]
     report = verify_own_model(found.gradients, found.loss, found.params, cases=4)
@@ -82,7 +93,7 @@ def test_the_advice_for_a_loss_of_several_sentences_works(name: str, tmp_path: P
 
 
 def test_a_method_of_the_class_that_returns_both_is_proposed(tmp_path: Path) -> None:
-    source = SENTENCES + NAMED_OF_SENTENCES + CALL_OF_SENTENCES.format("both")
+    source = UNNAMED_SENTENCES + NAMED_OF_SENTENCES + CALL_OF_SENTENCES.format("both")
     for name in ("Net", "Net.bptt"):
         with pytest.raises(ValueError, match=r"or judge Net\.both, .*: FILE:Net\.both$"):
             read_sentences(tmp_path, source, name)

@@ -1,0 +1,178 @@
+"""A method that returns gradients alone is judged with the loss beside it in its class."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.files import read_file
+from bptt_verifier.judge.verify import verify_own_model
+from bptt_verifier.program.losses_beside import is_name_of_gradients, is_name_of_loss
+from bptt_verifier.program.own_code import OwnCode
+from bptt_verifier.tolerance.comparison import Verdict
+
+# The loss of a list of sequences, a sum and a mean; the gradients of one sequence.
+LISTS = """
+import numpy as np
+
+
+class Network:
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.W, self.V = rng.normal(size=(3, 3)), rng.normal(size=(2, 3))
+
+    def forward_propagation(self, x):
+        h = [np.zeros(3)]
+        for each in x:
+            h.append(np.tanh(self.W @ h[-1] + each))
+        return [np.array([self.V @ each for each in h[1:]]), np.array(h)]
+
+    def calculate_loss(self, x, y):
+        return self.calculate_total_loss(x, y) / sum(len(each) for each in y)
+
+    def calculate_total_loss(self, x, y):
+        total = 0.0
+        for one, other in zip(x, y):
+            o, h = self.forward_propagation(one)
+            total += np.sum((o - other) ** 2) / 2
+        return total
+
+    def bptt(self, x, y):
+        o, h = self.forward_propagation(x)
+        dLdW, dLdV = np.zeros_like(self.W), np.zeros_like(self.V)
+        d = np.zeros(3)
+        for t in range(len(x))[::-1]:
+            dLdV += np.outer(o[t] - y[t], h[t + 1])
+            s = (self.V.T @ (o[t] - y[t]) + d) * (1 - h[t + 1] ** 2)
+            dLdW += np.outer(s, h[t])
+            d = self.W.T @ s
+        return dLdW, dLdV
+
+
+if __name__ == "__main__":
+    rng = np.random.default_rng(1)
+    x, y = [rng.normal(size=(n, 3)) for n in (4, 5)], [rng.normal(size=(n, 2)) for n in (4, 5)]
+    network = Network()
+    print(network.calculate_loss(x, y))
+    for one, other in zip(x, y):
+        network.bptt(one, other)
+"""
+MEAN = LISTS.replace(
+    "return dLdW, dLdV", "return dLdW / len(y), dLdV / len(y)"
+)  # of calculate_loss
+
+# The loss and the gradients take the same arguments, and each runs the forward pass.
+BESIDE = """
+import numpy as np
+
+
+class Filter:
+    def __init__(self, n=3):
+        rng = np.random.default_rng(0)
+        self.A, self.C = rng.normal(size=(n, n)), rng.normal(size=(1, n))
+
+    def run(self, U):
+        X = [np.zeros(3)]
+        for u in U:
+            X.append(np.tanh(self.A @ X[-1] + u))
+        return np.array(X)
+
+    def cost(self, U, D, decay=0.1):
+        return np.sum((self.run(U)[1:] @ self.C.T - D) ** 2) + decay * np.sum(self.C**2)
+
+    def gradient(self, U, D, decay=0.1):
+        X = self.run(U)
+        e = 2 * (X[1:] @ self.C.T - D)
+        gC = e.T @ X[1:] + 2 * decay * self.C
+        gA, d = np.zeros_like(self.A), np.zeros(3)
+        for t in range(len(U))[::-1]:
+            s = (self.C[0] * e[t] + d) * (1 - X[t + 1] ** 2)
+            gA += np.outer(s, X[t])
+            d = self.A.T @ s
+        return gA, gC
+
+    def fit(self, U, D):
+        for _ in range(2):
+            gA, gC = self.gradient(U, D)
+            self.A -= 0.1 * gA
+            self.C -= 0.1 * gC
+        return self.cost(U, D)
+
+
+if __name__ == "__main__":
+    rng = np.random.default_rng(1)
+    print(Filter().fit(rng.normal(size=(5, 1)), rng.normal(size=(5, 1))))
+"""
+# A dict of gradients, of data that the file holds at its top level.
+DICT = (
+    BESIDE.replace("def gradient(", "def compute_grads(")
+    .replace("self.gradient(", "self.compute_grads(")
+    .replace("def cost(", "def objective(")
+    .replace("self.cost(", "self.objective(")
+    .replace("return gA, gC", "return {'A': gA, 'C': gC}")
+    .replace("gA, gC = self.compute_grads(U, D)", "gA, gC = self.compute_grads(U, D).values()")
+)
+FILES = {"lists": LISTS, "mean": MEAN, "beside": BESIDE, "dict": DICT}
+TAKEN = {
+    "lists": "calculate_total_loss([x], [y])",
+    "mean": "calculate_loss([x], [y])",
+    "beside": "cost(U, D, decay)",
+    "dict": "objective(U, D, decay)",
+}
+
+
+def read(tmp_path: Path, source: str) -> OwnCode:
+    file = tmp_path / "model.py"
+    file.write_text(source, encoding="utf-8")
+    found = read_file(file, None, None, {})
+    assert found.loss is not None, found.said
+    return OwnCode(found.loss, found.gradients, found.params, found.said)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_method_of_gradients_is_judged_with_the_loss_beside_it(tmp_path: Path, name: str) -> None:
+    code = read(tmp_path, FILES[name])
+    assert f"the gradients of {TAKEN[name]}," in code.said
+    report = verify_own_model(code.gradients, code.loss, code.params, cases=2)
+    assert report.verdict is Verdict.AGREES, str(report)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("name", FILES)
+def test_a_wrong_one_disagrees_with_the_same_loss(tmp_path: Path, name: str) -> None:
+    source = FILES[name].replace("d = self.W.T @ s", "d = self.W @ s")
+    code = read(tmp_path, source.replace("d = self.A.T @ s", "d = self.A @ s"))
+    assert f"the gradients of {TAKEN[name]}," in code.said
+    report = verify_own_model(code.gradients, code.loss, code.params, cases=2)
+    assert report.verdict is Verdict.DISAGREES, str(report)
+
+
+def test_a_loss_of_lists_of_which_no_gradient_is_right_may_be_another(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a call with the same x"):
+        read(tmp_path, LISTS.replace("return dLdW, dLdV", "return 3 * dLdW, 3 * dLdV"))
+
+
+def test_a_loss_that_does_not_depend_on_the_parameters_is_none(tmp_path: Path) -> None:
+    constant = "return np.sum((self.run(U)[1:] @ self.C.T - D) ** 2) + decay * np.sum(self.C**2)"
+    assert constant in BESIDE
+    with pytest.raises(ValueError, match="expected the loss and the gradients"):
+        read(tmp_path, BESIDE.replace(constant, "return float(np.sum(D**2))"))
+
+
+def test_a_loss_with_other_arguments_is_not_beside_it(tmp_path: Path) -> None:
+    other = BESIDE.replace("def cost(self, U, D,", "def cost(self, U, D, mask,")
+    with pytest.raises(ValueError, match="expected a function gradients"):
+        read(tmp_path, other.replace("return self.cost(U, D)", "return 0.0"))
+
+
+def test_a_loss_that_is_not_finite_is_none(tmp_path: Path) -> None:
+    source = BESIDE.replace("return np.sum((self.run", "return np.inf + np.sum((self.run")
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="without a scalar"):
+        read(tmp_path, source)
+
+
+def test_names_tell_losses_from_gradients() -> None:
+    assert all(map(is_name_of_loss, ("cost", "calculate_total_loss", "nll", "squared_error")))
+    assert not any(map(is_name_of_loss, ("loss_gradient", "backprop_error", "train_loss", "run")))
+    assert all(map(is_name_of_gradients, ("gradient", "cost_grad", "compute_gradients", "bptt")))
+    assert not any(map(is_name_of_gradients, ("upgrade", "gradient_check", "cost")))
