@@ -287,19 +287,23 @@ def rebuild_operands(
     shifted: Sequence[int | None],
     values: Values,
 ) -> list[Any]:
-    """Compute operands of a product again, with other values in the place of one part."""
+    """Compute operands of a product again, with other values in the place of one part.
+
+    A value of another shape than the part, as in layers of several widths, contributes nothing.
+    """
     operations, result = known.program.operations, list[Any]()
     template = operations[known.producer[slots[-1]]]
-    shape = values[template.inputs[part]].shape
     for slot, other in zip(slots, shifted, strict=True):
+        source = operations[known.producer[slot]] if slot in known.producer else template
+        alike = source.shapes == template.shapes
+        shape = values[(template if alike else source).inputs[part]].shape
         value = np.zeros(shape) if other is None else values[other]
         if value.shape != shape:
             result.append(None)
         elif slot in known.producer:
-            equation = operations[known.producer[slot]]
-            given = [values[each] for each in equation.inputs]
+            given = [values[each] for each in source.inputs]
             given[part] = value
-            result.append(evaluate(equation, given)[0])
+            result.append(evaluate(source, given)[0])
         else:  # a constant that joins constants
             axis = template.params["dimension"] + 1
             start = sum(values[each].shape[axis] for each in template.inputs[:part])

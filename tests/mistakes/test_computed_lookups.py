@@ -165,14 +165,18 @@ PLANTED: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         ("np.add.at(dh, EDGES[0], drows)", "dh[EDGES[0]] += drows"),
     )),
     "the encoder's rows": ("table", (
-        ('np.add.at(grads["E"], tokens[t], dh @ p["U"].T)', 'grads["E"][tokens[t]] += dh @ p["U"].T'),
+        ('np.add.at(grads["E"], tokens[t], dh @ p["U"].T)',
+         'grads["E"][tokens[t]] += dh @ p["U"].T'),
     )),
     "the decoder's rows": ("table", (
-        ('np.add.at(grads["E"], tokens[t], dh @ p["V"].T)', 'grads["E"][tokens[t]] += dh @ p["V"].T'),
+        ('np.add.at(grads["E"], tokens[t], dh @ p["V"].T)',
+         'grads["E"][tokens[t]] += dh @ p["V"].T'),
     )),
     "all rows": ("table", (
-        ('np.add.at(grads["E"], tokens[t], dh @ p["U"].T)', 'grads["E"][tokens[t]] += dh @ p["U"].T'),
-        ('np.add.at(grads["E"], tokens[t], dh @ p["V"].T)', 'grads["E"][tokens[t]] += dh @ p["V"].T'),
+        ('np.add.at(grads["E"], tokens[t], dh @ p["U"].T)',
+         'grads["E"][tokens[t]] += dh @ p["U"].T'),
+        ('np.add.at(grads["E"], tokens[t], dh @ p["V"].T)',
+         'grads["E"][tokens[t]] += dh @ p["V"].T'),
     )),
     "states": ("spans", (("np.add.at(dstates, PICKED, dout @ p[\"v\"].T)",
                           "dstates[PICKED] += dout @ p[\"v\"].T"),)),
