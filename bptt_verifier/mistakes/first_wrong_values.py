@@ -59,8 +59,8 @@ def trace_wrong_values(
 ) -> Traces:
     """Trace the wrong values of a submission with a mistake back to what may have made them.
 
-    A value that is right for one adjoint and wrong for another is neither. That which arrives where
-    the mistake is made is right where it is computed first.
+    A value that is right for one adjoint and wrong for another, such as that which lacks a factor,
+    is neither.
     """
     right = sweep_back(known.program, values)
     wrong = sweep_back(known.program, values, [changes])
@@ -68,24 +68,15 @@ def trace_wrong_values(
     pairs = [*pair_numbers(known, values, changes, right, wrong)]
     rights = collect([*forward, *(one for one, _ in pairs)])
     wrongs = collect(other for one, other in pairs if not is_same(one, other))
-    starts = {slot for number, _ in changes for slot in known.program.operations[number].outputs}
-    arriving = collect(right[slot][0] for slot in starts if right[slot] is not None)
     made = {slot: k for k, each in enumerate(recorded) for slot in each.operation.outputs}
     before = [{made[s] for s in each.operation.inputs if s in made} for each in recorded]
 
     bad, good, ambiguous = set[int](), set[int](), set[int]()
-    handed = set[int]()  # operations that what arrives leads to
     for k, each in enumerate(recorded):
-        value, led = each.value, bool(before[k] & handed)
-        handed.update([k] if led else [])
+        value = each.value
         if not is_telling(value):
             continue
         in_right, in_wrong = holds(rights, value), holds(wrongs, value)
-        if holds(arriving, value) and not any(is_same(given, value) for given in each.given):
-            handed.add(k)
-            if not any(is_same(recorded[j].value, value) for j in ancestors(k, before) - {k}):
-                good.add(k)
-                continue
         if in_right and not in_wrong:
             good.add(k)
         elif in_wrong and not in_right:

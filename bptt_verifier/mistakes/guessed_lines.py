@@ -36,7 +36,7 @@ class Guess(NamedTuple):
         *others, last = (f"`{shorten(p.expression)}` ({p.at_column})" for p in self.places)
         shown = f"{', '.join(others)} or {last}" if others else last
         if len(self.places) > 1:
-            why = "one of them makes the first wrong value"
+            why = "the mistake is probably in one of them"
             return f"A guess: look at {shown} of your backward pass: {why}."
         return f"A guess: look at {shown} of your backward pass, which computes {self.what}."
 
