@@ -47,6 +47,14 @@ class Line(NamedTuple):
         what = f" should be `{self.right}`." if self.right else " computes the wrong term."
         return said + what
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """The place and the right expression as the details of a mistake have them."""
+        return {
+            "file_line": str(self.place), "column": self.place.first_column,
+            "expression": self.place.expression, "right": self.right or None,
+        }  # fmt: skip
+
 
 def find_line(
     program: Program, values: Sequence[Any], changes: Changes, recorded: Sequence[Recorded]

@@ -1,21 +1,20 @@
-"""The line of a submission that a mistake is probably in: where it computes the wrong gradient.
+"""The line of a submission that a mistake is probably in: where its first wrong values arise.
 
 Where no expression computes a wrong term of its own, as where a term is left out, the place to
-look at is that which computes the gradient that lacks it. It is found by its numbers, and is a
-guess: the term may be added elsewhere.
+look at lies between the last right values and the first wrong ones. It is found by its numbers,
+and is a guess; where several lines are possible, all are listed.
 """
 
+import ast
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt_verifier.mistakes.backward_lines import (
-    NEAR,
-    TELLING,
-    find_multiple,
-    find_place,
-)
+from bptt_verifier.mistakes.backward_lines import TELLING, find_place
+from bptt_verifier.mistakes.expressions import find_target
+from bptt_verifier.mistakes.first_wrong_values import Traces, is_same
 from bptt_verifier.mistakes.operation_mistakes import Changes
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import sweep_back
@@ -23,81 +22,147 @@ from bptt_verifier.program.recording import Recorded
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.structure import Structure
 
-HOPS = 10  # operations from what a mistake changes to a gradient that a derivation computes
+LINES = 3  # lines that a guess lists, at most
 LONGEST = 70  # characters of an expression that a guess quotes, at most
 
 
 class Guess(NamedTuple):
-    """The expression that computes the gradient that a mistake makes wrong, and of what it is."""
+    """The expressions that a mistake may be in, in order, and what the only one computes."""
 
-    place: Place
+    places: tuple[Place, ...]
     what: str
 
     def __str__(self) -> str:
-        found = self.place.expression
-        shown = found if len(found) <= LONGEST else f"{found[:LONGEST]}…"
-        said = f"A guess: look at `{shown}` ({self.place.at_column}) of your backward pass,"
-        return f"{said} which computes {self.what}."
+        *others, last = (f"`{shorten(p.expression)}` ({p.at_column})" for p in self.places)
+        shown = f"{', '.join(others)} or {last}" if others else last
+        if len(self.places) > 1:
+            why = "the mistake is probably in one of them"
+            return f"A guess: look at {shown} of your backward pass: {why}."
+        return f"A guess: look at {shown} of your backward pass, which computes {self.what}."
 
     @property
     def details(self) -> dict[str, Any]:
-        """The place as the details of a mistake have it."""
-        return {
-            "file_line": str(self.place),
-            "column": self.place.first_column,
-            "expression": self.place.expression,
-        }
+        """The first place as the details of a mistake have it, and the other ones."""
+        found = [
+            {
+                "file_line": str(place),
+                "column": place.first_column,
+                "expression": place.expression,
+            }
+            for place in self.places
+        ]
+        return found[0] | ({"alternatives": found[1:]} if len(found) > 1 else {})
+
+
+def shorten(expression: str) -> str:
+    """Shorten a long expression."""
+    return expression if len(expression) <= LONGEST else f"{expression[:LONGEST]}…"
 
 
 def guess_line(
-    known: Structure, values: Sequence[Any], changes: Changes, recorded: Sequence[Recorded]
+    known: Structure,
+    values: Sequence[Any],
+    changes: Changes,
+    recorded: Sequence[Recorded],
+    traces: Traces,
 ) -> Guess | None:
-    """Guess the expression that computes the gradient of what a mistake changes.
+    """Guess the expressions in which a mistake may be, as its first wrong values tell.
 
-    None unless one expression computes it at every step at which its numbers are telling.
+    None where there are many, or where the first wrong value is the sum of right ones, of which one
+    got its name elsewhere.
     """
-    cotangents = sweep_back(known.program, values, [changes])
-    operations, common, what = known.program.operations, set[Place](), ""
-    for slot in dict.fromkeys(operations[number].inputs[operand] for number, operand in changes):
-        for near in list_sources(known, slot):
-            wrong = cotangents[near]
-            telling = wrong is not None and is_telling(wrong[0], near in known.leaf)
-            places = {*list_places(wrong[0], recorded)} if telling else set[Place]()
-            if places:
-                common = common & places if common else places
-                whose = f"∂L/∂{known.leaf[near]}" if near in known.leaf else ""
-                what = whose or "a gradient that is wrong"
-                break
-        else:
+    lines = [set(list_suspects(recorded, traces, [k])) for k in traces.first]
+    common = set[tuple[str, int]].intersection(*lines) if lines else set[tuple[str, int]]()
+    if not 0 < len(common) <= LINES:
+        return None
+    found = list_suspects(recorded, traces, traces.first)
+    places = tuple(found[line] for line in sorted(common))
+    first = recorded[traces.first[0]]
+    if first.place and not any((p.file, p.line) == first.place[:2] for p in places):
+        # The mistake is in a function or in what it is called with.
+        places = (*places, first.place)
+    if len(places) > 1:
+        return Guess(places, "")
+    right = sweep_back(known.program, values)
+    starts = {slot for number, _ in changes for slot in known.program.operations[number].outputs}
+    arriving = [right[slot][0] for slot in starts if right[slot] is not None]
+    for given in first.given:
+        if any(is_same(given, each) for each in arriving):
+            name = name_value(given, recorded[: traces.first[0]])
+            if name and not mentions(places[0].expression, name):
+                place = find_assignment(places[0], name)
+                return Guess((place,), "a gradient that is wrong") if place else None
+    wrong = sweep_back(known.program, values, [changes])
+    names = [n for n, s in known.program.leaves.items() if is_same(first.value, wrong[s][0])]
+    return Guess(places, f"∂L/∂{names[0]}" if names else "a gradient that is wrong")
+
+
+def list_suspects(
+    recorded: Sequence[Recorded], traces: Traces, first: Sequence[int]
+) -> dict[tuple[str, int], Place]:
+    """List the lines that may have made these first wrong values, each with its expression."""
+    chains: dict[Place | None, set[Any]] = {}
+    for k in traces.wrong:
+        chains.setdefault(recorded[k].place, set()).add(recorded[k].operation.where)
+
+    def locate(k: int) -> Place | None:
+        # Of a function whose value is wrong at several calls, the line inside; otherwise the call.
+        inside = len(chains.get(recorded[k].place, ())) > 1
+        return recorded[k].place if inside else find_place(recorded[k], recorded)
+
+    found: dict[tuple[str, int], Place] = {}
+    suspect = {k for each in first for k in traces.suspect[each]}
+    lines = {(p.file, p.line) for k in suspect if (p := locate(k)) is not None}
+    for k in sorted(suspect | traces.wrong):
+        place = locate(k)
+        if place is None or not place.end_column or (place.file, place.line) not in lines:
             continue
-        if not common:
-            return None
-    return Guess(common.pop(), what) if len(common) == 1 else None
+        longest = found.setdefault((place.file, place.line), place)
+        if len(place.expression) > len(longest.expression):
+            found[place.file, place.line] = place
+    return found
 
 
-def list_sources(known: Structure, slot: int) -> Iterator[int]:
-    """List a slot, then those that it is computed from, the nearest first.
+def is_suspect(place: Place, recorded: Sequence[Recorded], traces: Traces) -> bool:
+    """Tell whether a line may have made a first wrong value, and does not only come after one."""
+    return (place.file, place.line) in list_suspects(recorded, traces, traces.first)
 
-    A derivation computes no gradients inside of an expression that it differentiates as a whole,
-    such as a softmax with its cross-entropy.
-    """
-    border, seen = [slot], set[int]()
-    for _ in range(HOPS):
-        yield from border
-        seen.update(border)
-        numbers = [known.producer[each] for each in border if each in known.producer]
-        border = [
-            each
-            for number in dict.fromkeys(numbers)
-            for each in known.program.operations[number].inputs
-            if each not in seen and each not in known.program.constants and each not in known.leaf
-        ]
+
+def name_value(value: Array, recorded: Sequence[Recorded]) -> str:
+    """Name the variable to which a submission assigns a value; empty where there is none."""
+    for each in reversed(recorded):
+        if is_same(each.value, value):
+            return find_target(each.place) if each.place is not None else ""
+    return ""
+
+
+def mentions(expression: str, name: str) -> bool:
+    """Tell whether an expression contains a variable."""
+    return re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", expression) is not None
+
+
+def find_assignment(place: Place, name: str) -> Place | None:
+    """Find the one line that assigns a variable, as it is, to one that an expression reads."""
+    found = list[Place]()
+    for number, line in enumerate(place.lines, 1):
+        try:
+            body = ast.parse(line.strip()).body
+        except (SyntaxError, ValueError):
+            continue
+        match body:
+            case [ast.Assign([target], value)] if ast.unparse(value) == name and mentions(
+                place.expression, ast.unparse(target)
+            ):
+                start = len(line) - len(line.lstrip())
+                ends = len(line.encode()[:start]) + (body[0].end_col_offset or 0)
+                found.append(Place(place.file, number, start, ends))
+    return found[0] if len(found) == 1 else None
 
 
 def guess_gradient_line(submitted: Array, name: str, recorded: Sequence[Recorded]) -> Guess | None:
     """Guess the expression that computes a gradient which is wrong after the backward pass."""
     places = [*list_places(submitted, recorded)] if is_telling(submitted, True) else []
-    return Guess(places[-1], f"∂L/∂{name}") if places else None
+    return Guess((places[-1],), f"∂L/∂{name}") if places else None
 
 
 def list_places(wanted: Array, recorded: Sequence[Recorded]) -> Iterator[Place]:
@@ -107,11 +172,6 @@ def list_places(wanted: Array, recorded: Sequence[Recorded]) -> Iterator[Place]:
             place = find_place(each, recorded)
             if place is not None and place.end_column:
                 yield place
-
-
-def is_same(found: Array, wanted: Array) -> bool:
-    """Tell whether an array holds the numbers of another, in any layout."""
-    return found.size == wanted.size and abs(find_multiple(found, wanted) - 1) <= NEAR
 
 
 def is_telling(found: Array, of_parameter: bool) -> bool:

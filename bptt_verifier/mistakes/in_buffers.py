@@ -26,12 +26,13 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.activations import find_activations_at
 from bptt_verifier.program.backward import Change, sweep_back
 from bptt_verifier.program.operations import pass_back
-from bptt_verifier.program.structure import Structure
+from bptt_verifier.program.structure import Structure, shape_of
 
 
 def list_overwritten_states(known: Structure) -> Iterator[OperationMistake]:
     """List states of which the backward pass has the last one at every step."""
-    states = find_states(known)
+    # Layers of several widths do not fit in one array.
+    states = [s for s in find_states(known) if len({shape_of(known, slot) for slot in s[0]}) == 1]
     sets = [states, *([state] for state in states)] if len(states) > 1 else [states]
     for chosen in sets if states else ():
         named = " and ".join(quote_expression(known, known.producer[s[-1]]) for s, _ in chosen)

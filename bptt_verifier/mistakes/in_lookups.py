@@ -27,22 +27,16 @@ def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
         if equation.moved is not None and slot in known.leaf:
             reads.setdefault(slot, []).append(number)
     for slot, numbers in reads.items():
-        moved = [operations[number].moved for number in numbers]
-        within = [np.unique(m).size < m.size for m in moved if m is not None]
-        every = np.concatenate([m for m in moved if m is not None])
+        every = np.concatenate([m for n in numbers if (m := operations[n].moved) is not None])
         if np.unique(every).size == every.size:
             continue
         what = f"a row of `{known.leaf[slot]}` that is looked up several times gets only"
-        repeats = repeats_index(known, numbers)
-        for across, last, said in (
-            (False, True, "the last update of each lookup, not their sum"),
-            (False, False, "the first update of each lookup, not their sum"),
-            (True, True, "its last update, not the sum"),
-            (True, False, "the update of its first lookup, not the sum"),
-        ):
-            if repeats if across else any(within):
-                changes = partial(keep_one_update, known, numbers, across, last)
-                yield OperationMistake("repeated-index", f"{what} {said}", numbers[0], changes)
+        yield from list_lost_updates(known, numbers, what)
+        expressions = group_by_expression(known, numbers)
+        for chosen in expressions if len(expressions) > 1 else ():
+            looked_up = f"{quote_expression(known, chosen[-1])} looks up several times"
+            one = f"a row of `{known.leaf[slot]}` that {looked_up} gets there only"
+            yield from list_lost_updates(known, chosen, one)
         yield from list_wrong_rows(known, slot, numbers)
         yield from list_assigned_rows(known, slot, numbers)
         if len(numbers) == 1:
@@ -56,6 +50,24 @@ def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 changes = partial(keep_one_along, known, numbers[0], axis)
                 said = f"{what} the last update at each index of axis {axis}, not their sum"
                 yield OperationMistake("repeated-index", said, numbers[0], changes)
+
+
+def list_lost_updates(
+    known: Structure, numbers: Sequence[int], what: str
+) -> Iterator[OperationMistake]:
+    """List lookups of which an entry gets one update: of each lookup, or of all together."""
+    moved = [m for n in numbers if (m := known.program.operations[n].moved) is not None]
+    within = any(np.unique(m).size < m.size for m in moved)
+    repeats = repeats_index(known, numbers)
+    for across, last, said in (
+        (False, True, "the last update of each lookup, not their sum"),
+        (False, False, "the first update of each lookup, not their sum"),
+        (True, True, "its last update, not the sum"),
+        (True, False, "the update of its first lookup, not the sum"),
+    ):
+        if repeats if across else within:
+            changes = partial(keep_one_update, known, numbers, across, last)
+            yield OperationMistake("repeated-index", f"{what} {said}", numbers[0], changes)
 
 
 def list_computed_lookups(known: Structure) -> Iterator[OperationMistake]:
@@ -103,6 +115,15 @@ def assign_entries(known: Structure, numbers: Sequence[int], values: Values) -> 
             if edge[0] not in numbers:
                 changes[edge] = Change(edge[1], after=kept)
     return changes
+
+
+def group_by_expression(known: Structure, numbers: Sequence[int]) -> list[list[int]]:
+    """Group lookups by the expression that makes them."""
+    groups: dict[Any, list[int]] = {}
+    for number in numbers:
+        equation = known.program.operations[number]
+        groups.setdefault((equation.where, equation.position), []).append(number)
+    return [*groups.values()]
 
 
 def repeats_index(known: Structure, numbers: Sequence[int]) -> bool:

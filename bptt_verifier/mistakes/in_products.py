@@ -12,6 +12,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
     Values,
+    change_edges,
     find_role,
     make_pullback,
     read_slots,
@@ -59,6 +60,7 @@ def list_product_mistakes(
         yield from list_transposed_cotangents(known, group, operand)
         yield from list_slopes_before_products(known, group, operand, own)
         yield from list_paths_past_weights(known, group, operand, own)
+        yield from list_matrices_left_out(known, group, operand, other)
     state = any(slot in known.producer and slot not in known.leaf for slot in other)
     off_by_one = "hidden-state-off-by-one" if state else "input-off-by-one"
     for key, (slots, label, what) in enumerate(list_shifts(known, other)):
@@ -240,6 +242,28 @@ def list_paths_past_weights(
         yield OperationMistake(name, said, products[0], same_changes, {}, family)
 
 
+def list_matrices_left_out(
+    known: Structure, group: Sequence[int], operand: int, others: Sequence[int]
+) -> Iterator[OperationMistake]:
+    """List products with a square matrix, such as S in S H, that pass the gradient on as it is."""
+    operations = known.program.operations
+    edges = [
+        (number, operand)
+        for number, other in zip(group, others, strict=True)
+        if other not in known.leaf
+        and is_square(known, other)
+        and shape_of(known, operations[number].inputs[operand]) == operations[number].shapes[0]
+    ]
+    if len(edges) < len(group):
+        return
+    own, matrix = (name_operand(known, group[-1], k) for k in (operand, 1 - operand))
+    name = "factor-missing"
+    said = f"the gradient passed on to {own} is not multiplied by the matrix {matrix}"
+    family = name, "matrix", find_role(known, group, operand)
+    changes = change_edges(edges, slope=1.0)
+    yield OperationMistake(name, said, group[0], changes, {}, family)
+
+
 def list_shifted_parts(
     known: Structure, slots: Sequence[int], use: Callable[..., OperationMistake]
 ) -> Iterator[OperationMistake]:
@@ -287,19 +311,23 @@ def rebuild_operands(
     shifted: Sequence[int | None],
     values: Values,
 ) -> list[Any]:
-    """Compute operands of a product again, with other values in the place of one part."""
+    """Compute operands of a product again, with other values in the place of one part.
+
+    A value of another shape than the part, as in layers of several widths, contributes nothing.
+    """
     operations, result = known.program.operations, list[Any]()
     template = operations[known.producer[slots[-1]]]
-    shape = values[template.inputs[part]].shape
     for slot, other in zip(slots, shifted, strict=True):
+        source = operations[known.producer[slot]] if slot in known.producer else template
+        alike = source.shapes == template.shapes
+        shape = values[(template if alike else source).inputs[part]].shape
         value = np.zeros(shape) if other is None else values[other]
         if value.shape != shape:
             result.append(None)
         elif slot in known.producer:
-            equation = operations[known.producer[slot]]
-            given = [values[each] for each in equation.inputs]
+            given = [values[each] for each in source.inputs]
             given[part] = value
-            result.append(evaluate(equation, given)[0])
+            result.append(evaluate(source, given)[0])
         else:  # a constant that joins constants
             axis = template.params["dimension"] + 1
             start = sum(values[each].shape[axis] for each in template.inputs[:part])

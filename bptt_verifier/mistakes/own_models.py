@@ -10,8 +10,14 @@ import numpy as np
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
+from bptt_verifier.mistakes.first_wrong_values import trace_wrong_values
 from bptt_verifier.mistakes.fitted_factors import list_fitting_factors
-from bptt_verifier.mistakes.guessed_lines import Guess, guess_gradient_line, guess_line
+from bptt_verifier.mistakes.guessed_lines import (
+    Guess,
+    guess_gradient_line,
+    guess_line,
+    is_suspect,
+)
 from bptt_verifier.mistakes.hypotheses import Match
 from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
@@ -444,14 +450,8 @@ class OwnHypotheses:
         right = describe_correction(self.program, self.evidence[0].forward, made.name, changed)
         found = self.find_line(made)
         if found is not None:
-            details["backward"] = {
-                "file_line": str(found.place), "column": found.place.first_column,
-                "expression": found.place.expression, "right": found.right or None,
-            }  # fmt: skip
-        guess = self.guess_line(made) if found is None else None
-        if guess is not None:
-            details["backward_guess"] = guess.details
-        parts = (f"{said}{made.alteration}.", right, str(found or guess or ""))
+            details["backward" if isinstance(found, Line) else "backward_guess"] = found.details
+        parts = (f"{said}{made.alteration}.", right, str(found or ""))
         said = " ".join(filter(None, parts))
         case, shown = self.evidence[0], names or self.names
         charted = attempt(chart_terms, self.structure, case, changed, shown)
@@ -468,14 +468,6 @@ class OwnHypotheses:
         found = attempt(self.record, params)
         return [] if isinstance(found, Failure) else [*found]
 
-    def guess_line(self, made: OperationMistake) -> Guess | None:
-        """Guess the expression of the submission that computes what a mistake makes wrong."""
-        if made.whole is not None or not self.recorded:
-            return None
-        values = self.evidence[0].forward
-        changes = self.changes(self.evidence[0], [made])
-        return guess_line(self.structure, values, changes, self.recorded)
-
     def add_line(self, mistake: Mistake) -> Mistake:
         """Add where the submission probably computes the one gradient that a mistake is in."""
         names: Sequence[str] = mistake.details.get("gradients") or ()
@@ -489,11 +481,13 @@ class OwnHypotheses:
         details = mistake.details | {"backward_guess": guess.details}
         return mistake._replace(explanation=f"{mistake.explanation} {guess}", details=details)
 
-    def find_line(self, made: OperationMistake) -> Line | None:
-        """Find the expression of the submission that makes a mistake."""
+    def find_line(self, made: OperationMistake) -> Line | Guess | None:
+        """Find the expression of the submission that makes a mistake, or guess it."""
         if made.whole is not None or not self.recorded:
             return None
-        values = self.evidence[0].forward
-        return find_line(
-            self.program, values, self.changes(self.evidence[0], [made]), self.recorded
-        )
+        given = self.evidence[0].forward, self.changes(self.evidence[0], [made]), self.recorded
+        traces = trace_wrong_values(self.structure, *given)
+        line = find_line(self.program, *given)
+        if line is not None and is_suspect(line.place, self.recorded, traces):
+            return line
+        return guess_line(self.structure, *given, traces)

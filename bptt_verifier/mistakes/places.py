@@ -76,7 +76,8 @@ def describe_wrong_part(name: str, evidence: Sequence[Evidence]) -> str:
         places = np.flatnonzero(mask.any(axis=others))
         if axis == 1:
             words = "column", "columns"
-        if axis < 2 and len(places) <= max(1, min(FEW, mask.shape[axis] // 2)):
+        # Of an axis of length 1 every place is the only one.
+        if axis < 2 and len(places) <= min(FEW, mask.shape[axis] // 2):
             listed = " and ".join(map(str, places))
             if axis == 0 and mask.ndim == 2 and mask.sum() == 1:
                 return f"at the entry {np.argwhere(mask)[0].tolist()}"

@@ -20,6 +20,7 @@ from tests.support.diagnosis import trace_points
 T, B, H = 4, 3, 4
 X, Y = np.random.default_rng(3).normal(size=(2, T, B, H))
 PARAMS = {name: np.ones((H, H)) for name in "UWV"}
+HEADS_PARAMS = {name: np.ones((H, H)) for name in "UMS"}
 
 RIGHT = """import numpy as np
 
@@ -63,10 +64,13 @@ def write(path: Path, source: str) -> Callable[[Any], Any]:
     return gradients
 
 
-def diagnose_file(path: Path, source: str, right: str, wrong: str) -> tuple[Mistake, ...]:
+def diagnose_file(
+    path: Path, source: str, right: str, wrong: str, loss: Callable[..., Any] = loss
+) -> tuple[Mistake, ...]:
     assert source.count(right) == 1
     gradients = write(path, source.replace(right, wrong))
-    program, points = trace_points(loss, tuple((n, v.shape) for n, v in PARAMS.items()), float)
+    params = HEADS_PARAMS if loss is heads_loss else PARAMS
+    program, points = trace_points(loss, tuple((n, v.shape) for n, v in params.items()), float)
     witnesses = []
     for _, wide, true in points:
         errors = {n: 2.0**-40 * np.max(np.abs(v)) * np.ones_like(v) for n, v in true.items()}
@@ -177,7 +181,108 @@ def test_a_line_that_is_certain_is_no_guess(tmp_path: Path) -> None:
     assert "A guess" not in mistake.explanation
 
 
-def test_nothing_is_guessed_where_two_lines_have_the_gradient(tmp_path: Path) -> None:
-    source = INLINE.replace(" + later\n", ' + later\n        same = times(dy, p["V"].T)\n')
+def test_a_line_whose_value_nothing_reads_is_not_guessed(tmp_path: Path) -> None:
+    source = INLINE.replace(" + later\n", ' + later\n        same = dy @ p["V"].T\n')
     (mistake,) = diagnose_file(tmp_path / "wrong.py", source, " + later\n", "\n")
-    assert "backward_guess" not in mistake.details
+    guess = mistake.details["backward_guess"]
+    assert "same" not in str(guess)
+    assert 'dy @ p["V"].T' not in str(guess)
+
+
+def leaky_loss(p: Any, xp: Any) -> Any:
+    h, total = xp.zeros((B, H)), 0.0
+    for t in range(T):
+        h = 0.5 * h + xp.tanh(X[t] @ p["U"] + h @ p["W"])
+        total = total + xp.sum((h @ p["V"] - Y[t]) ** 2)
+    return total
+
+
+LEAKY = """import numpy as np
+
+def gradients(p):
+    h, a = [np.zeros((B, H))], []
+    for t in range(T):
+        a.append(np.tanh(X[t] @ p["U"] + h[t] @ p["W"]))
+        h.append(0.5 * h[t] + a[t])
+    G = {name: np.zeros_like(value) for name, value in p.items()}
+    kept = np.zeros((B, H))
+    for t in reversed(range(T)):
+        dy = 2 * (h[t + 1] @ p["V"] - Y[t])
+        G["V"] += h[t + 1].T @ dy
+        dh = kept + dy @ p["V"].T
+        dc = dh * (1 - a[t] ** 2)
+        parts = np.concatenate([X[t], h[t]], axis=1)
+        joined = parts.T @ dc
+        G["U"] += joined[:H]
+        G["W"] += joined[H:]
+        through = dc @ p["W"].T
+        rest = 0.5 * dh
+        kept = through + rest
+    return G
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "expressions"),
+    [
+        ("rest = 0.5 * dh", "rest = dh", ["rest = dh"]),
+        ("rest = 0.5 * dh", "rest = -0.5 * dh", ["-0.5 * dh"]),
+        ("kept = through + rest", "kept = through - rest", ["through - rest"]),
+        ("(1 - a[t] ** 2)", "(1 - np.tanh(a[t]) ** 2)", ["dh * (1 - np.tanh(a[t]) ** 2)"]),
+        ("through = dc @ p", "through = dh @ p", ["dh @ p"]),
+    ],
+)
+def test_the_line_is_told_from_those_that_come_after_it(
+    right: str, wrong: str, expressions: list[str], tmp_path: Path
+) -> None:
+    diagnosed = diagnose_file(tmp_path / "wrong.py", LEAKY, right, wrong, leaky_loss)
+    assert diagnosed
+    for mistake in diagnosed:
+        found = mistake.details.get("backward") or mistake.details.get("backward_guess")
+        assert found is not None, mistake.explanation
+        lines = [found, *found.get("alternatives", [])]
+        assert len(lines) == len(expressions), mistake.explanation
+        for line, expression in zip(lines, expressions, strict=True):
+            assert line["expression"].startswith(expression), mistake.explanation
+
+
+HEADS = """import numpy as np
+
+def gradients(p):
+    h = np.tanh(X[0] @ p["U"])
+    m, s = h @ p["M"][:, :3] + p["M"][0, :3], h @ p["S"][:, :3] + p["S"][0, :3]
+    G = {name: np.zeros_like(value) for name, value in p.items()}
+    dm = m * np.exp(s) / B
+    ds = 0.5 * np.exp(s) * m ** 2 / B
+    dh = 0
+    for name, d in (("M", dm), ("S", ds)):
+        G[name][:, :3] += h.T @ d
+        G[name][0, :3] += d.sum(0)
+        dh = dh + d @ p[name][:, :3].T
+    G["U"] += X[0].T @ (dh * (1 - h ** 2))
+    return G
+"""
+
+
+def heads_loss(p: Any, xp: Any) -> Any:
+    h = xp.tanh(X[0] @ p["U"])
+    m = h @ p["M"][:, :3] + p["M"][0, :3]
+    s = h @ p["S"][:, :3] + p["S"][0, :3]
+    return xp.sum(0.5 * m**2 * xp.exp(s)) / B
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "expression"),
+    [
+        ("ds = 0.5 * ", "ds = -0.5 * ", "-0.5 * np.exp(s) * m ** 2 / B"),
+        ("dm = m * np.exp(s) / B", "dm = -m * np.exp(s) / B", "-m * np.exp(s) / B"),
+        ("dm = m * np.exp(s) / B", "dm = m / B", "m / B"),
+    ],
+)
+def test_a_line_that_several_gradients_share_is_not_called_wrong(
+    right: str, wrong: str, expression: str, tmp_path: Path
+) -> None:
+    (mistake,) = diagnose_file(tmp_path / "wrong.py", HEADS, right, wrong, heads_loss)
+    found = mistake.details.get("backward") or mistake.details["backward_guess"]
+    assert found["expression"] == expression, mistake.explanation
+    assert "alternatives" not in found

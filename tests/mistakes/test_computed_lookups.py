@@ -110,6 +110,38 @@ def spans_gradients(p):
     return {"U": dU, "W": dW, "v": dv}
 
 
+# One table, looked up by the encoder and the decoder, each for a batch of sequences.
+
+SOURCE, TARGET = np.array([[1, 2, 1, 3], [0, 2, 2, 1]]), np.array([[0, 3, 3, 1], [2, 0, 1, 1]])
+
+
+def table_loss(p, xp):
+    h = xp.zeros((4, 3))
+    for t in range(2):
+        h = xp.tanh(p["E"][SOURCE[t]] @ p["U"] + h)
+    for t in range(2):
+        h = xp.tanh(p["E"][TARGET[t]] @ p["V"] + h)
+    return xp.sum(h**2 * np.arange(1, 4))
+
+
+def table_gradients(p):
+    tokens, weights_of = [*SOURCE, *TARGET], [p["U"], p["U"], p["V"], p["V"]]
+    hs = [np.zeros((4, 3))]
+    for rows, weight in zip(tokens, weights_of, strict=True):
+        hs.append(np.tanh(p["E"][rows] @ weight + hs[-1]))
+    grads = {name: np.zeros_like(value) for name, value in p.items()}
+    dh = 2 * hs[-1] * np.arange(1, 4)
+    for t in (3, 2):
+        dh = dh * (1 - hs[t + 1] ** 2)
+        grads["V"] += p["E"][tokens[t]].T @ dh
+        np.add.at(grads["E"], tokens[t], dh @ p["V"].T)
+    for t in (1, 0):
+        dh = dh * (1 - hs[t + 1] ** 2)
+        grads["U"] += p["E"][tokens[t]].T @ dh
+        np.add.at(grads["E"], tokens[t], dh @ p["U"].T)
+    return grads
+
+
 def weights(**shapes):
     return {name: np.zeros(shape) for name, shape in shapes.items()}
 
@@ -117,6 +149,7 @@ def weights(**shapes):
 MODELS: dict[str, Any] = {
     "wave": (wave_loss, wave_gradients, weights(c=(N,))),
     "graph": (graph_loss, graph_gradients, weights(U=(2, 3), W=(3, 3), V=(3, 3))),
+    "table": (table_loss, table_gradients, weights(E=(4, 2), U=(2, 3), V=(2, 3))),
     "spans": (spans_loss, spans_gradients, weights(U=(3, 2), W=(3, 3), v=(3, 1))),
 }
 PLANTED: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
@@ -130,6 +163,20 @@ PLANTED: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         ("np.add.at(dh, EDGES[0], drows * other)", "dh[EDGES[0]] += drows * other"),
         ("np.add.at(dh, EDGES[1], drows * one)", "dh[EDGES[1]] += drows * one"),
         ("np.add.at(dh, EDGES[0], drows)", "dh[EDGES[0]] += drows"),
+    )),
+    "the encoder's rows": ("table", (
+        ('np.add.at(grads["E"], tokens[t], dh @ p["U"].T)',
+         'grads["E"][tokens[t]] += dh @ p["U"].T'),
+    )),
+    "the decoder's rows": ("table", (
+        ('np.add.at(grads["E"], tokens[t], dh @ p["V"].T)',
+         'grads["E"][tokens[t]] += dh @ p["V"].T'),
+    )),
+    "all rows": ("table", (
+        ('np.add.at(grads["E"], tokens[t], dh @ p["U"].T)',
+         'grads["E"][tokens[t]] += dh @ p["U"].T'),
+        ('np.add.at(grads["E"], tokens[t], dh @ p["V"].T)',
+         'grads["E"][tokens[t]] += dh @ p["V"].T'),
     )),
     "states": ("spans", (("np.add.at(dstates, PICKED, dout @ p[\"v\"].T)",
                           "dstates[PICKED] += dout @ p[\"v\"].T"),)),
@@ -149,6 +196,15 @@ def test_updates_that_are_lost_in_a_computed_value_are_named(kind: str, dtype: A
     loss, gradients, params = MODELS[model]
     found = diagnose_numbers(loss, params, plant(gradients, *changes), dtype)
     assert [each.name for each in found] == ["repeated-index"], found
+
+
+def test_of_two_lookups_in_a_table_that_whose_updates_are_lost_is_named() -> None:
+    loss, gradients, params = MODELS["table"]
+    for kind, said in (("the encoder's rows", "SOURCE[t]"), ("the decoder's rows", "TARGET[t]")):
+        (found,) = diagnose_numbers(loss, params, plant(gradients, *PLANTED[kind][1]))
+        assert f"""that `p["E"][{said}]` looks up several times""" in found.explanation
+    (found,) = diagnose_numbers(loss, params, plant(gradients, *PLANTED["all rows"][1]))
+    assert "a row of `E` that is looked up several times" in found.explanation
 
 
 def test_entries_that_are_assigned_once_have_no_repeated_index() -> None:

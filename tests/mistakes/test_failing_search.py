@@ -82,3 +82,28 @@ def test_no_exception_is_stated_where_there_is_none() -> None:
     (mistake,) = diagnose_numbers(loss, PARAMS, wrong)
     assert mistake.name == "unknown"
     assert "exception" not in mistake.explanation
+
+
+def widths_loss(p: Any, xp: Any) -> Any:
+    """Normalise two layers of unequal width by one function."""
+
+    def normalise(a: Any, gamma: Any) -> Any:
+        centred = a - xp.mean(a, axis=0)
+        inverse = 1 / xp.sqrt(xp.mean(centred**2, axis=0) + 1e-3)
+        return gamma * (centred * inverse)
+
+    h = np.linspace(-1, 1, 18).reshape(6, 3) ** 3
+    for k in "12":
+        h = xp.maximum(normalise(h @ p[f"W{k}"], p[f"g{k}"]), 0.1)
+    return xp.sum(h**2 * np.arange(1, 3))
+
+
+def test_layers_of_several_widths_have_no_mistake_that_cannot_be_computed() -> None:
+    params = {"W1": np.ones((3, 4)), "g1": np.ones(4), "W2": np.ones((4, 2)), "g2": np.ones(2)}
+
+    def nonsense(p: Any) -> dict[str, Any]:
+        return {name: np.sin(3 * value) for name, value in p.items()}
+
+    (mistake,) = diagnose_numbers(widths_loss, params, nonsense)
+    assert mistake.name == "unknown"
+    assert "cannot be computed" not in mistake.explanation

@@ -131,6 +131,25 @@ def test_the_wrong_part_of_a_gradient_is_described(places: Any, said: str) -> No
     assert describe_wrong_part("W", [make_evidence(None, 1, witness, {"W": None})]) == said
 
 
+@pytest.mark.parametrize(
+    ("shape", "row", "said"),
+    [
+        ((3, 1, 3), slice(None), ""),
+        ((1, 3), 0, ""),
+        ((3, 1, 3), 2, "in row 2"),
+        ((2, 1), 1, "at the entry [1, 0]"),
+    ],
+)
+def test_a_place_on_an_axis_of_length_one_is_none(
+    shape: tuple[int, ...], row: Any, said: str
+) -> None:
+    true = np.ones(shape)
+    wrong = true.copy()
+    wrong[row, ..., : max(1, shape[-1] - 1)] = 2.0  # not of every entry
+    witness = Witness(None, {"W": wrong}, {"W": true}, {"W": 1e-12 * true}, True)
+    assert describe_wrong_part("W", [make_evidence(None, 1, witness, {"W": None})]) == said
+
+
 def test_the_number_of_pairs_that_were_tried_is_said() -> None:
     loss, gradients, _, params = MODELS["sequence"]
     change = 'G["h0"] = later', 'G["h0"] = later + p["h0"] ** 2'

@@ -61,3 +61,41 @@ def test_a_product_with_a_weight_that_is_left_out_is_named(
 
 def test_the_derivation_is_right_as_it_stands() -> None:
     assert diagnose_numbers(loss, PARAMS, gradients) == ()
+
+
+S = np.array([[0.6, 0.3, 0.0, 0.1], [0.2, 0.5, 0.3, 0.0], [0.0, 0.2, 0.7, 0.4], [0.3, 0, 0.1, 0.5]])
+NODES = normal(4, 2, scale=1)
+
+
+def graph_loss(p: Any, xp: Any) -> Any:
+    """Run a graph network, whose layers mix the nodes by a constant matrix."""
+    h = xp.tanh(S @ (NODES @ p["U"]))
+    mixed = S @ xp.tanh(S @ (h @ p["W"]))
+    return xp.sum(mixed**2)
+
+
+def graph_gradients(p: Any) -> dict[str, Any]:
+    h = np.tanh(S @ (NODES @ p["U"]))
+    k = np.tanh(S @ (h @ p["W"]))
+    dk = S.T @ (2 * (S @ k))
+    db = dk * (1 - k**2)
+    dm = S.T @ db
+    dh = dm @ p["W"].T
+    da = S.T @ (dh * (1 - h**2))
+    return {"U": NODES.T @ da, "W": h.T @ dm}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("dk = S.T @ (2 * (S @ k))", "dk = 2 * (S @ k)"),
+        ("dm = S.T @ db", "dm = db"),
+        ("da = S.T @ (dh * (1 - h**2))", "da = dh * (1 - h**2)"),
+    ],
+)
+def test_a_constant_matrix_that_is_left_out_is_named(right: str, wrong: str) -> None:
+    params = weights(U=(2, 3), W=(3, 3))
+    assert diagnose_numbers(graph_loss, params, graph_gradients) == ()
+    (found,) = diagnose_numbers(graph_loss, params, plant(graph_gradients, (right, wrong)))
+    assert found.name == "factor-missing", found.explanation
+    assert "is not multiplied by the matrix `S`" in found.explanation
