@@ -24,7 +24,7 @@ from bptt_verifier.program.structure import Structure
 USES = 4  # uses of a value of whose terms every sum is known, at most
 
 
-class Numbers(NamedTuple):
+class AlikeArrays(NamedTuple):
     """The arrays of one size, in the order of their norms."""
 
     norms: list[float]
@@ -176,7 +176,7 @@ def pass_term(
     return np.asarray(term[0])
 
 
-def collect(arrays: Iterable[Array]) -> dict[int, Numbers]:
+def collect(arrays: Iterable[Array]) -> dict[int, AlikeArrays]:
     """Collect arrays of telling numbers by their size."""
     by_size: dict[int, list[tuple[float, Array]]] = {}
     for array in arrays:
@@ -185,11 +185,11 @@ def collect(arrays: Iterable[Array]) -> dict[int, Numbers]:
     found = {}
     for size, pairs in by_size.items():
         pairs.sort(key=lambda pair: pair[0])
-        found[size] = Numbers([norm for norm, _ in pairs], [array for _, array in pairs])
+        found[size] = AlikeArrays([norm for norm, _ in pairs], [array for _, array in pairs])
     return found
 
 
-def holds(numbers: dict[int, Numbers], value: Array) -> bool:
+def holds(numbers: dict[int, AlikeArrays], value: Array) -> bool:
     """Tell whether a value has the numbers of one of these arrays."""
     return value.size in numbers and numbers[value.size].holds(value)
 
