@@ -248,6 +248,12 @@ def find_zeros(found: Sequence[Found]) -> list[str]:
     return [name for name in every if name not in testable] if testable else []
 
 
+def choose_shown(worst: int, length: int) -> range:
+    """Choose the entries of a row that a report shows: at most `SHOWN`, around the worst one."""
+    start = max(0, min(worst - SHOWN // 2, length - SHOWN))
+    return range(start, min(start + SHOWN, length))
+
+
 def show_worst(found: Sequence[Found], every: Sequence[KernelCalls], call: str) -> Counterexample:
     """Show the worst gradient of all cases: the row of its worst entry, and a map of its errors.
 
@@ -263,8 +269,14 @@ def show_worst(found: Sequence[Found], every: Sequence[KernelCalls], call: str) 
     row = tuple(map(int, place[:-1]))
     leaves = every[worst.case.setting].arguments.leaves.items()
     shapes = " ".join(f"{leaf}={value.shape}" for leaf, value in leaves)
-    where = f", row {list(row)} of {name}" if row else ""
-    yours, true = (np.atleast_1d(each[row])[:SHOWN] for each in (submitted, exact))
+    shown = choose_shown(int(place[-1]) if place else 0, exact.shape[-1] if place else 1)
+    parts = [f"row {list(row)}"] if row else []
+    if place and len(shown) < exact.shape[-1]:
+        parts.insert(0, f"entries {shown.start} to {shown.stop - 1}")
+    where = f", {' of '.join([*parts, name])}" if parts else ""
+    yours, true = (
+        np.atleast_1d(each[row])[shown.start : shown.stop] for each in (submitted, exact)
+    )
     along = drawn.describe(exact.ndim)
     sizes = ", ".join(filter(None, [f"{worst.case.label}, {shapes}{where}", along]))
     return show_numbers(sizes, name, (yours, true, drawn.errors), call)

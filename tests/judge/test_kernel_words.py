@@ -197,3 +197,25 @@ def test_text_speaks_of_no_map_that_it_does_not_draw() -> None:
     assert "the map is along" in report.counterexample.sizes  # type: ignore[union-attr]
     assert "the map" not in str(report)
     assert "of x; ∂L/∂x is" in str(report)
+
+
+@pytest.mark.parametrize("worst", [0, 24, 47])
+@pytest.mark.parametrize("rows", [(), (3,)])
+def test_the_numbers_shown_of_a_long_row_contain_its_worst_entry(
+    worst: int, rows: tuple[int, ...]
+) -> None:
+    def backward(arguments: Any, cotangents: Any) -> Any:
+        gradient = cotangents * (1 - np.tanh(arguments[0]) ** 2)
+        gradient[..., worst] *= 1.5
+        return (gradient,)
+
+    x = np.random.default_rng(3).normal(size=(*rows, 48))
+    report = verify_vjp(backward, jnp.tanh, (x,))
+    case = report.counterexample
+    assert case is not None
+    errors = np.abs(np.subtract(case.yours, case.autodiff))
+    assert errors.shape == (20,)
+    first = {0: 0, 24: 14, 47: 28}[worst]
+    assert int(np.argmax(errors)) == worst - first
+    assert errors.max() > 1e-4
+    assert f"entries {first} to {first + 19} of " in case.sizes
