@@ -35,7 +35,7 @@ from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt, copies
 from bptt_verifier.program.executed_lines import ExecutedLines, describe_data
 from bptt_verifier.program.leaves import find_node, flatten, walk
-from bptt_verifier.program.losses_beside import read_gradient_method
+from bptt_verifier.program.losses_beside import read_or_beside
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import (
     BACKWARD,
@@ -465,27 +465,6 @@ def read_named(
     backward = methods[-1] if methods else ""
     read = partial(read_class, found, name, recorded, chosen)
     return read_or_beside(read, found, name, backward, recorded.get(backward), chosen)
-
-
-def read_or_beside(
-    read: Callable[[], OwnCode],
-    owner: Any,
-    name: str,
-    method: str,
-    call: RecordedCall | None,
-    chosen: Sequence[str],
-) -> OwnCode:
-    """Read code, or where that fails its method alone, with a loss beside that takes its arguments.
-
-    Raises the ValueError of the first where the second is not to be had.
-    """
-    try:
-        return read()
-    except ValueError:
-        code = attempt(read_gradient_method, owner, name, method, call, chosen)
-        if code is None or isinstance(code, Failure):
-            raise
-        return code  # type: ignore[no-any-return]
 
 
 def find_object(kind: type[Any], space: Mapping[str, Any]) -> Any:

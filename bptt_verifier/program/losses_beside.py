@@ -10,7 +10,7 @@ one can be called with lists, one gradient must be right: otherwise they may be 
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,3 +135,24 @@ def assemble_with(
     results = Results(state, names, ("loss", *path))
     code = assemble(calls, of_loss, whole, results, [*chosen], said)
     return None if is_constant(code) else code
+
+
+def read_or_beside(
+    read: Callable[[], OwnCode],
+    owner: Any,
+    name: str,
+    method: str,
+    call: RecordedCall | None,
+    chosen: Sequence[str],
+) -> OwnCode:
+    """Read code, or where that fails its method alone, with a loss beside that takes its arguments.
+
+    Raises the ValueError of the first where the second is not to be had.
+    """
+    try:
+        return read()
+    except ValueError:
+        code = attempt(read_gradient_method, owner, name, method, call, chosen)
+        if code is None or isinstance(code, Failure):
+            raise
+        return code  # type: ignore[no-any-return]

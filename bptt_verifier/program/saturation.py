@@ -110,8 +110,9 @@ def find_variable(program: Program, number: int, start: dict[int, int]) -> int |
     operation, constants = program.operations[number], program.constants
     if operation.name not in ENTRYWISE:
         return None
-    if any(slot in constants and np.size(constants[slot]) > 1 for slot in operation.inputs):
-        return None
+    arrays = [slot for slot in operation.inputs if np.size(constants.get(slot, 0.0)) > 1]
+    if arrays and (operation.name, arrays) != ("div", [operation.inputs[0]]):
+        return None  # but weights may be divided by 1 + e^-a, as a σ(a) of each size
     active = [slot for slot in operation.inputs if slot not in constants]
     variables = {start.get(slot, slot) for slot in active}
     if len(variables) != 1 or np.issubdtype(operation.dtypes[0], np.complexfloating):
@@ -185,9 +186,15 @@ def evaluate_activation(
     for number in numbers:
         operation = program.operations[number]
         given = [
-            results[slot] if slot in results else np.reshape(program.constants[slot], (1,))
+            results[slot] if slot in results else find_largest(program.constants[slot])
             for slot in operation.inputs
         ]
         (slot,) = operation.outputs
         (results[slot],) = evaluate(operation._replace(shapes=(points.shape,)), given)
     return results[program.operations[numbers[-1]].outputs[0]]
+
+
+def find_largest(constant: Any) -> Any:
+    """Find the largest entry of a constant, as an array of one."""
+    entries = np.ravel(constant)
+    return entries[[np.argmax(np.abs(entries))]]

@@ -47,6 +47,7 @@ SATURATING: dict[str, tuple[Activation, float]] = {
     "flatter": (lambda a, xp: sigmoid(a / 10_000, xp), 0.25e-4),
     "scaled": (lambda a, xp: -3 * sigmoid(2 * a, xp), 1.5),
     "power": (lambda a, xp: (1 + xp.exp(-a)) ** -1, 0.25),
+    "weights": (lambda a, xp: np.array([-3.0, 1.0]) / (1 + xp.exp(-a)), 0.75),
     "base two": (lambda a, xp: 2 / (xp.exp2(-a) + 1) - 1, 0.5 * np.log(2)),
     "softplus": (softplus, 1.0),
     "falling softplus": (lambda a, xp: softplus(-a, xp), 1.0),
@@ -54,6 +55,7 @@ SATURATING: dict[str, tuple[Activation, float]] = {
     "bell": (lambda a, xp: xp.expm1(-a * a), np.sqrt(2 / np.e)),
 }
 OTHERS: dict[str, Activation] = {
+    "a weight of each": lambda a, xp: (1 + xp.exp(-a)) / np.array([3.0, 1.0]),
     "curved to the right": lambda a, xp: xp.exp(a) + 1,
     "curved to the left": lambda a, xp: xp.exp(-a) + 1,
     "linear": lambda a, xp: xp.log1p(xp.expm1(a)),
@@ -185,7 +187,7 @@ def test_an_activation_that_is_constant_far_out_has_a_bound(name: str) -> None:
     with use_float64():
         program = trace(loss, {"a": np.ones(2)})
     (found,) = find_saturating(program).values()
-    bound = 0.0 if name in UNBOUNDED else 3.0 if name == "scaled" else 1.0
+    bound = 0.0 if name in UNBOUNDED else 3.0 if name in {"scaled", "weights"} else 1.0
     assert found.bound == pytest.approx(bound)
 
 
