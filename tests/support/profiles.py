@@ -51,8 +51,7 @@ def divide_tables(items: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Divide the cases of tables, marked `table(n)`, that are not every n-th of their table.
 
     A table that is not marked, of LONG cases or more, is divided as one of `table(2)`. The second
-    list has every other one of the first: those that `make test-deep` alone runs. It has none of
-    such an unmarked table.
+    list has every other one of the first: those that `make test-deep` alone runs.
     """
     names = [(item.path, item.originalname) for item in items]
     lengths, seen = Counter(names), Counter[tuple[Any, str]]()
@@ -64,6 +63,6 @@ def divide_tables(items: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         seen[name] += 1
         if place:
             rest.append(item)
-            if table is not None and (rounds + place) % 2 == 0:
+            if (rounds + place) % 2 == 0:
                 seldom.append(item)
     return rest, seldom
