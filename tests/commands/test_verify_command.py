@@ -84,6 +84,7 @@ objective(params, x, y)
 """
 
 
+@pytest.mark.rest
 def test_a_function_of_three_arguments_that_its_file_calls_is_judged_by_that_call(
     bptt: Command, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ STYLES = {
 }
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
 @pytest.mark.parametrize("chosen", [False, True])
 def test_the_call_in_the_file_tells_the_arguments(style: str, chosen: bool, tmp_path: Path) -> None:

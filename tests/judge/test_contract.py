@@ -111,6 +111,7 @@ def test_a_breach_at_some_sizes_is_told_with_them() -> None:
     assert "with T=1 B=" in " ".join(report.notes)
 
 
+@pytest.mark.rest
 def test_a_view_of_the_inputs_is_copied_before_it_can_change() -> None:
     right = column_vectors_one_sequence_at_a_time("tanh")
     buffer: dict[str, Any] = {}
@@ -203,6 +204,7 @@ def test_every_state_arrives_under_its_own_name() -> None:
         assert verify(submission, model="lstm", examples=6)
 
 
+@pytest.mark.rest
 def test_only_what_is_returned_is_compared() -> None:
     def weights_alone(params, x, y):
         found = lstm.gradients(lstm.Params(*params), x, y)[1]

@@ -119,6 +119,7 @@ def test_a_state_detached_every_sixteen_steps_is_not_called_truncation() -> None
     assert [mistake.name for mistake in report.mistakes] == ["unknown"]
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("limit", "cell"), by_turns([1000.0, 5.0, 100.0, 10.0], ["rnn", "lstm", "gru"])
 )

@@ -47,6 +47,7 @@ def test_a_steep_softmax_in_bfloat16_agrees_at_further_cases(
     assert report.cases == 3
 
 
+@pytest.mark.rest
 def test_saturated_gates_show_rounding_inside_at_all_cases_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

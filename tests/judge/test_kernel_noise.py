@@ -37,6 +37,7 @@ def test_random_errors_of_one_per_cent_are_no_rounding(dtype: Any) -> None:
     assert not any("evidently" in note for note in report.notes)
 
 
+@pytest.mark.rest
 def test_random_errors_that_change_from_call_to_call_are_not_deterministic() -> None:
     report = verify_vjp(add_random_errors(0.01), rnn, draw_rnn(np.float32), cases=1)
     assert [mistake.name for mistake in report.mistakes] == ["not-deterministic"], report

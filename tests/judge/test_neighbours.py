@@ -174,6 +174,7 @@ def test_digits_lost_by_another_formula_are_rounding() -> None:
     assert not any("judged in" in note for note in report.notes)
 
 
+@pytest.mark.rest
 def test_a_mistake_larger_than_the_lost_digits_disagrees() -> None:
     report = verify_own_model(lose_digits(1 + 1e-9), half_the_squares, PARAMS)
     assert report.verdict is Verdict.DISAGREES
@@ -199,6 +200,7 @@ def test_one_gradient_that_has_lost_digits_does_not_loosen_the_others() -> None:
     assert report.parameters["c"].resolution < 1e-12
 
 
+@pytest.mark.rest
 def test_a_coarse_prediction_does_not_hide_a_wrong_gradient() -> None:
     def gradients(params: Any, x: Any, y: Any) -> Any:
         weights = rnn.Params(*params)

@@ -89,6 +89,7 @@ def relu_gradients(p: Any) -> Any:
     return {"W": X.T @ da, "b": da.sum(axis=0), "V": np.maximum(a, 0).T @ dy}
 
 
+@pytest.mark.rest
 def test_a_relu_at_exact_zeros_is_judged_away_from_them() -> None:
     # At a = 0, JAX's maximum has the slope ½.
     params = {"W": np.zeros((3, 4)), "b": np.zeros(4), "V": np.ones((4, 2))}
@@ -177,6 +178,7 @@ def softmax_by_one_shift(wrong: float = 1.0, given: float = 0.2) -> tuple[Any, A
     return gradients, loss, {"W": given * WEIGHTS["W"]}
 
 
+@pytest.mark.rest
 def test_a_right_formula_that_overflows_at_large_values_alone_agrees() -> None:
     def gradients(p: Any) -> Any:
         w = p["w"].astype(np.float32)
@@ -208,6 +210,7 @@ def test_what_is_not_finite_at_small_values_too_is_no_overflow() -> None:
     assert [mistake.name for mistake in report.mistakes] == ["not-finite"]
 
 
+@pytest.mark.rest
 def test_draws_that_float32_cannot_hold_are_left_out_where_parameters_are_in_float64() -> None:
     def loss(p: Any, xp: Any) -> Any:
         return xp.mean(xp.sum(p["w"] ** 2) ** 16)  # scaled up, beyond float32

@@ -89,6 +89,7 @@ def test_a_name_that_an_own_model_lacks_is_reported_as_not_checked() -> None:
     assert "Not checked: prediction, dW." in " ".join(report.notes)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, Verdict.AGREES), (1.01, Verdict.DISAGREES)])
 def test_code_that_takes_the_format_of_its_parameters_alone_gets_the_same_numbers_in_it(
     factor: float, verdict: Verdict

@@ -84,6 +84,7 @@ def test_a_complex_recurrence_agrees_and_its_missing_conjugate_is_named() -> Non
     assert [mistake.name for mistake in wrong.mistakes] == ["conjugate-missing"], str(wrong)
 
 
+@pytest.mark.rest
 def test_a_conjugate_missing_in_the_recurrence_alone_is_named_with_its_line() -> None:
     def recurrence_alone(p: Any) -> dict[str, Any]:
         unit = np.exp(-np.exp(p["nu"]) + 1j * p["theta"])
@@ -128,6 +129,7 @@ def scanned_gradients(transposed: bool) -> Callable[[Any], dict[str, Any]]:
     return gradients
 
 
+@pytest.mark.rest
 def test_a_mistake_in_a_scan_is_named_as_in_a_loop() -> None:
     params = {"W": 0.5 * RNG.normal(size=(3, 3))}
     assert verify_own_model(scanned_gradients(True), scanned, params, cases=FEW)
@@ -207,6 +209,7 @@ def test_a_loss_that_jax_cannot_differentiate_is_refused_in_one_sentence() -> No
     assert note.startswith("jax.grad of the loss raised ValueError")
 
 
+@pytest.mark.rest
 def test_a_wrong_gradient_of_a_product_of_three_matrices_ends_in_a_verdict() -> None:
     rng = np.random.default_rng(0)
     sizes = {"a": (3, 4), "b": (4, 5), "c": (5, 3)}

@@ -124,6 +124,7 @@ UNDECIDED = {
 }
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("case", UNDECIDED)
 def test_what_cannot_be_decided_is_inconclusive_with_a_reason(case: str) -> None:
     loss, reason = UNDECIDED[case]

@@ -94,6 +94,7 @@ BLACK_BOXES = {
 }
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("kind", BLACK_BOXES)
 def test_what_cannot_be_traced_is_judged_by_differences_and_the_report_says_where(
     kind: str, tmp_path: Path

@@ -165,6 +165,7 @@ def test_a_stop_that_changes_no_derivative_is_not_mentioned() -> None:
     assert STATED not in str(report)
 
 
+@pytest.mark.slow
 def test_a_loss_of_a_namespace_that_stops_gradients_in_jax_alone_is_told_so() -> None:
     def loss(p: Any, xp: Any, both: bool = False) -> Any:
         h, total = xp.zeros(H), 0.0

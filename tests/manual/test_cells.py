@@ -358,6 +358,7 @@ def test_what_cannot_be_padded_is_named(
     assert str(caught.value) == message
 
 
+@pytest.mark.rest
 @settings(max_examples=max(1, settings().max_examples // 5))
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_padded_batch_of_a_list_is_used_as_it_is(seed: int) -> None:

@@ -29,6 +29,7 @@ def flipped(p: Any) -> dict[str, Any]:
     return {"W": np.outer(a, p["x"]), "x": p["W"].T @ a}
 
 
+@pytest.mark.rest
 def test_an_exception_in_the_search_is_said_in_place_of_a_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -98,6 +99,7 @@ def widths_loss(p: Any, xp: Any) -> Any:
     return xp.sum(h**2 * np.arange(1, 3))
 
 
+@pytest.mark.rest
 def test_layers_of_several_widths_have_no_mistake_that_cannot_be_computed() -> None:
     params = {"W1": np.ones((3, 4)), "g1": np.ones(4), "W2": np.ones((4, 2)), "g2": np.ones(2)}
 

@@ -145,6 +145,7 @@ def test_a_factor_of_every_step_is_fitted(kind: str, dtype: Any) -> None:
     assert said in found.explanation
 
 
+@pytest.mark.rest
 def test_a_factor_that_differs_by_step_has_no_name_of_one() -> None:
     change = ("DT * dh", "DT * (1 + 0.1 * t) * dh")
     loss, gradients, params = MODELS["flow"]

@@ -233,6 +233,7 @@ def test_built_in_derivations_agree_with_certified_truth_and_a_wrong_one_does_no
     assert report.to_dict()["rows"][0]["worst"]["certified"]
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(("name", "cell"), [("LSTM, jitted", "lstm"), ("GRU, jitted", "gru")])
 def test_a_compiled_cell_runs_where_it_has_the_options_and_agrees(name: str, cell: str) -> None:
     derivation = COMPILED_CELL_DERIVATIONS[name]
@@ -288,6 +289,7 @@ def test_the_package_offers_certify_and_nothing_else_that_it_has_not() -> None:
         bptt_verifier.certified_nonsense  # noqa: B018
 
 
+@pytest.mark.rest
 def test_verify_certified_prints_a_table_and_agrees(bptt) -> None:
     ended = bptt("verify", "--certified", "--examples", "4", "--seed", "3")
     assert ended.code in (0, 3)  # four problems need not show everything

@@ -91,6 +91,7 @@ def test_paths_are_traced_once_and_at_most_so_many() -> None:
         assert Paths(scalar_at).follow(points[0], most=0) is None
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("loss", [through_text, through_format])
 def test_a_loss_that_cannot_be_traced_is_differentiated_by_differences(loss: Any) -> None:
     report = judge(gradients, loss)
@@ -148,6 +149,7 @@ def test_the_parameters_given_are_not_modified() -> None:
     assert all(np.array_equal(PARAMS[name], value) for name, value in before.items())
 
 
+@pytest.mark.rest
 def test_states_in_float32_are_judged_as_float32() -> None:
     def single(p: Any) -> Any:
         h = np.zeros((4, 2), np.float32)

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import Phase, settings
 
 EXAMPLES = 25
-LONG = 16  # cases of a table
+LONG = 10  # cases of a table
 
 # name       examples              the same examples every time
 PROFILES = {
@@ -50,19 +50,19 @@ def by_turns(cases: Sequence[Any], options: Sequence[Any]) -> list[tuple[Any, An
 def divide_tables(items: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Divide the cases of tables, marked `table(n)`, that are not every n-th of their table.
 
-    A table that is not marked, of LONG cases or more, is divided as one of `table(2)`. The second
-    list has every other one of the first: those that `make test-deep` alone runs.
+    A table that is not marked, of LONG cases or more, is divided as one of `table(3)`. The second
+    list has three of four of the first: those that `make test-deep` alone runs.
     """
     names = [(item.path, item.originalname) for item in items]
     lengths, seen = Counter(names), Counter[tuple[Any, str]]()
     rest, seldom = [], []
     for name, item in zip(names, items, strict=True):
         table = item.get_closest_marker("table")
-        every = table.args[0] if table is not None else 2 if lengths[name] >= LONG else 1
+        every = table.args[0] if table is not None else 3 if lengths[name] >= LONG else 1
         rounds, place = divmod(seen[name], every)
         seen[name] += 1
         if place:
             rest.append(item)
-            if (rounds + place) % 2 == 0:
+            if (rounds + place) % 4:
                 seldom.append(item)
     return rest, seldom

@@ -52,7 +52,7 @@ def state_subject(case: Case, **more: Any) -> Any:
     return SimpleNamespace(
         call=call, expect=lambda case: Expected((), {}, shapes, np.float64), refusal="it differs",
         stated="the model", name_model_of_loss=name_model_of_loss, has_vanishing_steps=False,
-        **more,
+        widen=lambda case: None, **more,
     )  # fmt: skip
 
 
