@@ -206,7 +206,7 @@ def stop_at_lengths(p: Any, tokens: Any, lengths: Any) -> Any:
     return {"states": jnp.stack(states, 1), "last": h}
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_nan_is_not_put_where_autodiff_of_the_stated_function_multiplies_it_by_zero() -> None:
     rng = np.random.default_rng(5)
     p = {"E": rng.normal(size=(7, 4)), "W": 0.4 * rng.normal(size=(4, 4))}

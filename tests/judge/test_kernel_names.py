@@ -54,7 +54,7 @@ def describe(report: Report) -> str:
     return " ".join(mistake.explanation for mistake in report.mistakes)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cut", "lengths"), [(16, (1, 17, 40)), (16, (17, 40)), (5, (6, 12)), (7, (15, 8))]
 )

@@ -166,7 +166,7 @@ def lose_digits(factor: float) -> Any:
     return lambda params: {"p": ((params["p"] + 1e3) - 1e3) * factor}
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_digits_lost_by_another_formula_are_rounding() -> None:
     report = verify_own_model(lose_digits(1.0), half_the_squares, PARAMS)
     assert report.verdict is Verdict.AGREES, str(report)
@@ -180,7 +180,7 @@ def test_a_mistake_larger_than_the_lost_digits_disagrees() -> None:
     assert report.verdict is Verdict.DISAGREES
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_one_gradient_that_has_lost_digits_does_not_loosen_the_others() -> None:
     params = {name: PARAMS["p"] + shift for shift, name in enumerate("abc")}
 

@@ -347,7 +347,7 @@ def linear(p: Any, xp: Any) -> Any:
     return xp.sum((X @ p["W"] - Y) ** 2)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [5, 100, 1000])
 def test_clipped_gradients_are_seen(limit: float) -> None:
     def clipped(p: Any) -> Any:

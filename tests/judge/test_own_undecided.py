@@ -61,7 +61,7 @@ def test_what_the_judge_cannot_use_is_said_in_one_sentence(
         verify_own_model(right, square, W, seed=-1)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["loss", "prediction"])
 @pytest.mark.parametrize("shape", [(), (3,)])
 def test_a_parameter_may_be_called_as_a_result_of_the_forward_pass(
@@ -150,7 +150,7 @@ def test_assertion_raises_the_report() -> None:
     assert caught.value.report.verdict is Verdict.DISAGREES
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_cases_are_counted_in_the_format_that_hides_mistakes_alone() -> None:
     tiny = {"a": np.array([0.5, -1.5])}
     report = verify_own_model(

@@ -48,7 +48,7 @@ def read(folder: Path, source: str) -> Any:
     return read_file(file, None, None, {}, ())
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("change", PRODUCTS)
 def test_of_two_products_on_a_line_the_right_one_is_named(change: str, tmp_path: Path) -> None:
     old, new = change.split(" -> ")

@@ -80,7 +80,7 @@ def sweep_back(p: Any, chunk: int) -> Any:
 STATED = "that is taken to be meant"
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [truncated, truncated_in_scan], ids=["loop", "scan"])
 def test_truncation_that_the_loss_states_agrees_and_the_full_gradient_does_not(loss: Any) -> None:
     report = verify_own_model(lambda p: sweep_back(p, K), loss, PARAMS)
@@ -126,7 +126,7 @@ def quantise_forward(a: Any) -> Any:
 quantise_forward.defjvps(lambda dot, q, a: dot)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("quantised", [stop_to_quantise, quantise, quantise_forward])
 def test_a_straight_through_estimator_is_right_as_defined(quantised: Any) -> None:
     def loss(p: Any) -> Any:

@@ -26,7 +26,7 @@ def differentiate_implicitly(p: Any) -> Any:
     return {"W": np.outer(adjoint * slope, z)}
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_an_implicit_gradient_holds_where_the_iteration_converges() -> None:
     W = np.array([[0.1, -0.05, 0.02], [0.03, 0.08, -0.1], [-0.06, 0.04, 0.05]])
 
@@ -43,7 +43,7 @@ def sum_sines(p: Any) -> Any:
     return np.sum(np.sin(p["w"]))
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "stated"),
     [

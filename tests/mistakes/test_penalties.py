@@ -44,7 +44,7 @@ def judge(penalty: Any, given: float) -> Report:
     return verify_own_model(gradients, loss, PARAMS, cases=6)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("penalty", "given", "said"),
     [

@@ -54,7 +54,7 @@ def divide_forward(x: Any) -> Any:
 divide_forward.defvjp(lambda x: (x / 5**0.5, None), lambda _, d: (d,))
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 def test_a_missing_divisor_before_an_exponential_is_no_other_derivative() -> None:
     report = judge(divide_forward, lambda x: x)
     assert report.mistakes[0].name == "factor-missing", str(report)

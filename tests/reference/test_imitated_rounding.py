@@ -61,7 +61,7 @@ def test_a_function_of_torch_has_the_errors_of_that_of_jax() -> None:
     assert np.abs(np.log(ratio)).max() < np.log(5)
 
 
-@pytest.mark.rest
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [BFLOAT16, np.float16], ids=["bfloat16", "float16"])
 def test_operations_without_a_loop_err_alike_whether_they_are_compiled_or_not(
     dtype: Any, monkeypatch: pytest.MonkeyPatch
