@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, diagnose_planted, plant
 
 RNG = np.random.default_rng(12)
 
@@ -185,16 +185,14 @@ PLANTED: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
 @IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_updates_that_are_lost_in_a_computed_value_are_named(kind: str, dtype: Any) -> None:
     model, changes = PLANTED[kind]
-    loss, gradients, params = MODELS[model]
-    found = diagnose_numbers(loss, params, plant(gradients, *changes), dtype)
+    found = diagnose_planted(MODELS[model], *changes, dtype=dtype)
     assert [each.name for each in found] == ["repeated-index"], found
 
 

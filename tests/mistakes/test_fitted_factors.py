@@ -10,7 +10,7 @@ from bptt_verifier.mistakes.operation_mistakes import OperationMistake, change_e
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import trace
-from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, diagnose_planted, plant
 
 RNG = np.random.default_rng(13)
 T, D, H = 5, 2, 3
@@ -131,16 +131,14 @@ PLANTED: dict[str, tuple[str, str, tuple[str, str], str]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
 @IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_factor_of_every_step_is_fitted(kind: str, dtype: Any) -> None:
     model, name, change, said = PLANTED[kind]
-    loss, gradients, params = MODELS[model]
-    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    (found,) = diagnose_planted(MODELS[model], change, dtype=dtype)
     assert found.name == name, found
     assert said in found.explanation
 

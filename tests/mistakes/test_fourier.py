@@ -9,7 +9,7 @@ from bptt_verifier.mistakes.in_fourier import list_frequency_mistakes, make_weig
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import trace
-from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted
 
 RNG = np.random.default_rng(15)
 N, M = 8, 5
@@ -103,16 +103,14 @@ PLANTED: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
 @IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_frequencies_of_wrong_weight_are_named(kind: str, dtype: Any) -> None:
     model, name, changes = PLANTED[kind]
-    loss, gradients, params = MODELS[model]
-    (found,) = diagnose_numbers(loss, params, plant(gradients, *changes), dtype)
+    (found,) = diagnose_planted(MODELS[model], *changes, dtype=dtype)
     assert found.name == name, found
     assert "frequencies that stand for two" in found.explanation
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_planted
 
 RNG = np.random.default_rng(14)
 T, N = 5, 7
@@ -113,15 +113,13 @@ PLANTED: dict[str, tuple[str, tuple[str, str], str]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
 @IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_factor_on_the_wrong_side_of_a_map_is_named(kind: str, dtype: Any) -> None:
     model, change, said = PLANTED[kind]
-    loss, gradients, params = MODELS[model]
-    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    (found,) = diagnose_planted(MODELS[model], change, dtype=dtype)
     assert found.name == "wrong-operand", found
     assert said in found.explanation

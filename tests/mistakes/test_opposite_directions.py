@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, plant
+from tests.support.diagnosis import IN_BOTH_PRECISIONS, diagnose_numbers, diagnose_planted, plant
 
 RNG = np.random.default_rng(11)
 T, D, H, O = 5, 2, 3, 2
@@ -171,16 +171,14 @@ PLANTED: dict[str, tuple[str, str, tuple[str, str]]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_wrong_without_a_change(model: str) -> None:
-    loss, gradients, params = MODELS[model]
-    assert diagnose_numbers(loss, params, gradients) == ()
+    assert diagnose_planted(MODELS[model]) == ()
 
 
 @IN_BOTH_PRECISIONS
 @pytest.mark.parametrize("kind", PLANTED)
 def test_gradients_in_the_opposite_order_are_named(kind: str, dtype: Any) -> None:
     model, name, change = PLANTED[kind]
-    loss, gradients, params = MODELS[model]
-    (found,) = diagnose_numbers(loss, params, plant(gradients, change), dtype)
+    (found,) = diagnose_planted(MODELS[model], change, dtype=dtype)
     assert found.name == name, found
 
 

@@ -32,11 +32,11 @@ def test_every_nth_case_of_each_table_is_left_to_the_ordinary_run() -> None:
     ]  # fmt: skip
 
 
-def test_of_a_long_table_without_a_mark_every_third_case_is_run() -> None:
-    for length, left in ((LONG - 1, 0), (30, 20)):
+def test_of_a_long_table_without_a_mark_every_fifth_case_is_run() -> None:
+    for length, left in ((LONG - 1, 0), (40, 32)):
         rest, seldom = divide_tables([state_case("long", None, i) for i in range(length)])
         assert len(rest) == left
-        assert len(seldom) == left * 4 // 5
+        assert len(seldom) == left * 3 // 4
 
 
 def test_three_of_four_cases_that_are_left_are_run_by_test_deep_alone() -> None:

@@ -50,7 +50,7 @@ def by_turns(cases: Sequence[Any], options: Sequence[Any]) -> list[tuple[Any, An
 def divide_tables(items: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Divide the cases of tables, marked `table(n)`, that are not every n-th of their table.
 
-    A table that is not marked, of LONG cases or more, is divided as one of `table(3)`. The second
+    A table that is not marked, of LONG cases or more, is divided as one of `table(5)`. The second
     list has three of four of the first: those that `make test-deep` alone runs.
     """
     names = [(item.path, item.originalname) for item in items]
@@ -58,7 +58,7 @@ def divide_tables(items: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     rest, seldom = [], []
     for name, item in zip(names, items, strict=True):
         table = item.get_closest_marker("table")
-        every = table.args[0] if table is not None else 3 if lengths[name] >= LONG else 1
+        every = table.args[0] if table is not None else 5 if lengths[name] >= LONG else 1
         rounds, place = divmod(seen[name], every)
         seen[name] += 1
         if place:
