@@ -219,7 +219,7 @@ def find_precision(before: Compared, after: Compared) -> Any:
     failing = set(list_failing(before))
     excused = {name for name in list_excused(before, after) if not is_lost(before, name)}
     gradients = {name for name in before.gradients if before.values[name].any()}
-    if not gradients <= failing or 2 * len(excused & gradients) < len(gradients):
+    if not gradients <= failing or 2 * len(excused & gradients) < max(1, len(gradients)):
         return None
     for dtype in FORMATS:
         names = [n for n in excused if np.finfo(before.dtypes[n]).eps < np.finfo(dtype).eps]

@@ -384,3 +384,13 @@ def test_errors_as_large_as_a_result_say_nothing_of_its_format(error: float, exp
     after = state_compared({"w": 1 + errors}, ones, {"w": np.ones(2)})
     assert find_precision(before, after) is expected
     assert is_lost(before, "w") is (expected is None)
+
+
+def test_a_loss_alone_says_nothing_of_the_format() -> None:
+    error, true = np.full(1, 2.0**-24), {"loss": np.ones(1), "w": np.zeros(1)}
+    before = state_compared(
+        true | {"loss": 1 + error}, true, dict.fromkeys(true, 2.0**-44 + error * 0)
+    )
+    before = before._replace(case=state_case(true, dict.fromkeys(true, 2 * error)))
+    after = state_compared(true | {"loss": 1 + error}, true, dict.fromkeys(true, error))
+    assert find_precision(before, after) is None
