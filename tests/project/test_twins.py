@@ -26,6 +26,12 @@ def test_the_compiled_cells_take_what_the_readable_ones_take() -> None:
             assert signature(compiled, name) == signature(readable, "value_and_grad") + own
 
 
+def test_the_fused_step_takes_what_the_compiled_rnn_takes() -> None:
+    fused, compiled = (import_module(f"manual_bptt.jitted.{name}") for name in ("fused", "rnn"))
+    own = [("interpret", "keyword-only", None)]
+    assert signature(fused, "value_and_grad") == signature(compiled, "value_and_grad") + own
+
+
 @pytest.mark.parametrize("name", TWIN_FUNCTIONS)
 @pytest.mark.parametrize("twin", TWINS)
 def test_twins_have_the_same_signatures(twin: str, name: str) -> None:
