@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 
 from bptt_verifier import Report, Verdict, verify, verify_own_model
 from bptt_verifier.problems.draws import with_values
@@ -215,7 +215,9 @@ def lowered_for(platform: str, problem: Problem, **options: Any) -> str:
     kernels = jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
     device = AbstractDevice(device_kind="NVIDIA H200", num_cores=None, platform="gpu")
     exported = jax.export.export(jax.jit(function), platforms=[platform], disabled_checks=[kernels])
-    with use_abstract_mesh(AbstractMesh((1,), ("devices",), abstract_device=device)):
+    with use_abstract_mesh(
+        AbstractMesh((1,), ("devices",), (AxisType.Auto,), abstract_device=device)
+    ):
         return str(exported(problem.params, problem.x, problem.y).mlir_module())
 
 
