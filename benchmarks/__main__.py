@@ -17,7 +17,7 @@ from benchmarks.contenders import Builder, Setting
 from benchmarks.measurement import Transfer
 from benchmarks.results import Result, read, to_json, write
 from benchmarks.run import Measured, measure, result_of
-from benchmarks.suites import DEEPBENCH, PLANS, Device, Dtype, Plan, Suite
+from benchmarks.suites import DEEPBENCH, ON_GPU, PLANS, Device, Dtype, Plan, Suite
 from benchmarks.table import terminal_table, time_exponents
 from bptt_verifier.console.argument_errors import App
 from bptt_verifier.console.choices import Model
@@ -50,9 +50,20 @@ def chosen(names: str | None, among: dict[str, Builder]) -> dict[str, Builder]:
     return {name: builder for name, builder in among.items() if name in wanted}
 
 
-def planned(suite: Suite, contenders: str | None, dtype: Dtype | None, model: Model) -> Plan:
-    """The suite's plan, restricted to the contenders, dtype and cell of the command line."""
+def planned(
+    suite: Suite,
+    contenders: str | None,
+    dtype: Dtype | None,
+    model: Model,
+    device: Device = Device.CPU,
+) -> Plan:
+    """The suite's plan, restricted to the contenders, dtype and cell of the command line.
+
+    On a GPU the RNN has further contenders in two suites.
+    """
     plan = PLANS[suite]
+    if device is Device.GPU and model is Model.RNN and suite in {Suite.QUICK, Suite.SCALING}:
+        plan = plan._replace(contenders=plan.contenders | ON_GPU)
     if suite is Suite.VERIFY and dtype not in (None, Dtype.FLOAT64):
         raise ValueError(f"--dtype: expected float64 with --suite verify, found {dtype}")
     if suite is Suite.DEEPBENCH and model is not Model.RNN:
@@ -125,7 +136,7 @@ def main(
     require_writable("--json", json_file)
     figure = None if plot_file is None else empty_figure(plot_file)
     old = None if compare is None else read(compare)
-    plan = planned(suite, contenders, dtype, model)
+    plan = planned(suite, contenders, dtype, model, device)
     if tf32 and device is not Device.GPU:
         raise ValueError("--tf32: expected --device gpu with it, found cpu")
     if suite is Suite.VERIFY and (device is not Device.CPU or model is not Model.RNN):

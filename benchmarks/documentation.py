@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.agreement import GATE
 from benchmarks.limit_tables import limit_tables
 from benchmarks.results import LIMIT, LIMITS, Result, read
-from benchmarks.suites import CONTENDERS, QUICK, RETAKEN, Suite
+from benchmarks.suites import CONTENDERS, ON_GPU, QUICK, RETAKEN, Suite
 from benchmarks.table import (
     ABSENT,
     across,
@@ -50,7 +50,7 @@ def taken(result: Result) -> str:
 
 def speeds(result: Result) -> str:
     """Tables of ratios, shares of the limit, times and memory, with a row for each size."""
-    names = [name for name in result.contenders() if name in CONTENDERS]
+    names = [name for name in result.contenders() if name in CONTENDERS | ON_GPU]
     parts = [taken(result)]
     for dtype in dict.fromkeys(dtype for _, dtype in result.places()):
         columns = {

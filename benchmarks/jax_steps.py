@@ -14,7 +14,7 @@ from benchmarks.collectives import find_exchanges
 from benchmarks.contenders import Contender, Setting, Unavailable, fastest, named, timed_once
 from bptt_verifier.problems.problem import GATES, Problem
 from manual_bptt import jitted
-from manual_bptt.jitted import parallel, shares
+from manual_bptt.jitted import fused, parallel, shares
 
 ValueAndGrad = Callable[[Any, Any, Any], tuple[Any, Any]]
 
@@ -130,6 +130,17 @@ def manual_jit(
     derivation = {"rnn": jitted.rnn, "lstm": jitted.lstm, "gru": jitted.gru}[problem.cell]
     by_hand = partial(derivation.value_and_grad, **problem.option, loss=problem.loss, **options)
     return compiled(name, by_hand, problem, setting, loop=loop)
+
+
+def manual_fused(name: str, problem: Problem, setting: Setting) -> Contender:
+    """The derivation by hand of `manual_bptt.jitted.fused`, with each sweep as one kernel."""
+    try:
+        fused.require_supported(problem.params)
+    except (TypeError, ValueError) as error:
+        raise Unavailable(str(error)) from None
+    options: dict[str, Any] = {**problem.option, "loss": problem.loss}
+    by_hand = partial(fused.value_and_grad, **options)
+    return compiled(name, by_hand, problem, setting)
 
 
 def shared_out(name: str, problem: Problem, setting: Setting, *, devices: int) -> Contender:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COLOURS = {
     "manual": "#0072B2",
     "manual-jit": "#D55E00",
+    "manual-fused": "#56B4E9",
     "autodiff": "#000000",
     "autodiff-hoisted": "#777777",
     "torch": "#009E73",

@@ -45,6 +45,8 @@ CONTENDERS: dict[str, Builder] = {
     "limit": numpy_steps.limit,
     "limit-jit": jax_steps.limit_jit,
 }
+# What the suites `quick` and `scaling` have besides for the RNN on a GPU.
+ON_GPU: dict[str, Builder] = {"manual-fused": jax_steps.manual_fused}
 # Training loops: steps called from Python, and loops that are compiled.
 LOOPS: dict[str, Builder] = {
     "manual-readable": numpy_steps.readable,

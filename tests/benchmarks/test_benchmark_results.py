@@ -346,6 +346,18 @@ def test_every_cell_has_deepbench_sizes_of_its_own() -> None:
     assert Sizes(T=25, B=16, D=512, H=512, O=10) in suites.DEEPBENCH["lstm"]
 
 
+def test_two_suites_of_the_rnn_have_a_fused_step_on_a_gpu() -> None:
+    have = {
+        (suite, model, device)
+        for suite in suites.Suite
+        for model in __main__.Model
+        for device in suites.Device
+        if "manual-fused" in __main__.planned(suite, None, None, model, device).contenders
+    }
+    of_rnn = __main__.Model.RNN, suites.Device.GPU
+    assert have == {(suites.Suite.QUICK, *of_rnn), (suites.Suite.SCALING, *of_rnn)}
+
+
 def test_the_driver_is_part_of_the_description_of_a_gpu(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "DRIVER", tmp_path / "version")
     assert "driver" not in machine.gpu_software()

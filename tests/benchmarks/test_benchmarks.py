@@ -26,7 +26,7 @@ from benchmarks.balanced import flop
 from benchmarks.contenders import LEARNING_RATE, Contender, Setting, Unavailable
 from benchmarks.measurement import Transfer, calls_needed, rounds, settled, timed
 from benchmarks.results import LIMITS
-from benchmarks.suites import CONTENDERS, LOOPS
+from benchmarks.suites import CONTENDERS, LOOPS, ON_GPU
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import GATES, Sizes
 from jax_reference import rnn as reference
@@ -136,7 +136,7 @@ def test_the_compiled_limit_does_them_too_and_xla_drops_none(cell: str, in_place
 
 
 DERIVING = [name for name in CONTENDERS if name not in LIMITS]
-GATED = [("rnn", "float32", name) for name in [*DERIVING, "manual-readable"]]
+GATED = [("rnn", "float32", name) for name in [*DERIVING, *ON_GPU, "manual-readable"]]
 GATED += [("rnn", "float64", name) for name in ("manual", "manual-jit", "torch")]
 GATED += [
     (cell, "float32", name)
@@ -152,12 +152,27 @@ def test_every_contender_passes_the_gate(cell: str, dtype: str, name: str) -> No
         pytest.skip("torch is not installed")
     given = problem(cell, dtype=dtype)
     with jax.enable_x64(dtype == "float64"), torch_steps.configured(tf32=False):
-        contender = (CONTENDERS | LOOPS)[name](name, given, HERE)
+        contender = (CONTENDERS | LOOPS | ON_GPU)[name](name, given, HERE)
         assert contender.parameters is not None
         assert 0 < require_agreement(contender, given, truth_of(cell, dtype)) <= 1
         assert {w.dtype for w in contender.parameters(contender.start()).values()} == {
             np.dtype(dtype)
         }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "H", "reason"),
+    [
+        ("bfloat16", 4, "U: expected dtype float32, found bfloat16"),
+        ("float32", 129, "W: expected at most 128 hidden units, found H = 129"),
+    ],
+)
+def test_a_fused_step_is_left_out_where_it_is_not_supported(
+    dtype: str, H: int, reason: str
+) -> None:
+    given, measured = problem("rnn", SMALL._replace(H=H), dtype), run.Measured()
+    assert run.built(ON_GPU, given, HERE, measured) == []
+    assert measured.notes == [f"manual-fused is left out: {reason}"]
 
 
 def test_the_gates_reference_is_the_second_witness() -> None:
