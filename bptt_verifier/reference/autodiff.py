@@ -23,6 +23,7 @@ from bptt_verifier.problems.cached import (
 from bptt_verifier.problems.extremes import LARGE
 from bptt_verifier.problems.problem import (
     ALL_LOSSES,
+    GATES,
     LARGEST,
     LOSSES,
     Array,
@@ -32,6 +33,7 @@ from bptt_verifier.problems.problem import (
 from bptt_verifier.reference.blocks import ReferenceBlock
 from bptt_verifier.reference.case import FindTruth, Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds, bounds
+from bptt_verifier.tolerance.formats import find_smallest
 from bptt_verifier.tolerance.noise import SAFETY, UNOPTIMISED, measure_error
 from jax_reference import blocks, padded, unrolled
 from jax_reference.padded import Capacity, Fixed, Padded
@@ -273,9 +275,20 @@ def measure_truth(
 ) -> Truth:
     """Find the reference with measured errors, for any cell and length, of all names."""
     clean, error = (name_arrays(found) for found in measure_reference(problem, dtype, kinds))
-    tiny = float(np.finfo(dtype).smallest_normal)  # a number that underflows is lost
-    allowed = {name: np.asarray(value) + tiny for name, value in error.items()}
+    lost = bound_underflow(problem, dtype)
+    allowed = {name: np.asarray(value) + lost for name, value in error.items()}
     return loosen_where_overflowing(Truth(clean, allowed), dtype)
+
+
+def bound_underflow(problem: Problem, dtype: Any) -> float:
+    """Bound what one sum may lose whose products underflow: 2 m ν, and one result at least.
+
+    Processors compute with float16's subnormal numbers, but conversions may flush them.
+    """
+    T, B, _, H, O = problem.sizes
+    terms = T * B + B * GATES[problem.cell] * H + O * H + 4
+    normal = float(np.finfo(dtype).smallest_normal)
+    return max(normal, 2 * terms * find_smallest(dtype))  # (N10)
 
 
 def truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:
@@ -334,14 +347,14 @@ def large_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED)
     values = start_large_reference(problem)()
     unit = sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
     T, *others = problem.sizes
-    terms, tiny = T * sum(others), float(np.finfo(dtype).smallest_normal)
+    terms, lost = T * sum(others), bound_underflow(problem, dtype)
 
     def allow(name: str, value: Array) -> Array:
         # Steps differ in size. A column of ∂L/∂U may be one step's.
         axes: dict[str, int | tuple[int, int]] = {"U": 0, "x": (1, 2), "adjoints": (1, 2)}
         axis = axes.get(name)
         largest = np.max(np.abs(value), axis=axis, keepdims=True)
-        allowed = SAFETY * np.sqrt(terms) * unit * largest + tiny  # (N4)
+        allowed = SAFETY * np.sqrt(terms) * unit * largest + lost  # (N4)
         return np.broadcast_to(allowed, value.shape)
 
     allowed = {name: allow(name, value) for name, value in values.items() if name in names}

@@ -8,7 +8,7 @@ import pytest
 
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.extremes import LARGE
-from bptt_verifier.problems.problem import LARGEST, LOSSES, Problem, Sizes
+from bptt_verifier.problems.problem import GATES, LARGEST, LOSSES, Problem, Sizes
 from bptt_verifier.reference import autodiff
 from bptt_verifier.reference.autodiff import (
     arrange_at_its_size,
@@ -29,6 +29,7 @@ from bptt_verifier.reference.autodiff import (
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds
 from jax_reference.unrolled import Derivatives
+from manual_bptt.rnn import Params, gradients
 
 SIZES = Sizes(3, 2, 3, 4, 2)
 FORMATS = pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
@@ -175,8 +176,40 @@ def test_a_measured_error_has_room_for_a_number_that_underflows(
     monkeypatch.setattr(autodiff, "measure_reference", lambda *given: measured)
     found = measure_truth(draw(), dtype)
     assert found.values is measured[0]
-    tiny = float(np.finfo(dtype).smallest_normal)
-    assert found.allowed["W"].tolist() == [tiny, 1 + tiny]
+    lost = underflowing(dtype)
+    assert found.allowed["W"].tolist() == [lost, 1 + lost]
+
+
+def underflowing(dtype: Any, gates: int = 1) -> float:
+    """The error of a sum of m products that underflow, at `SIZES`; the processor has float16's."""
+    form, (T, B, _, H, O) = np.finfo(dtype), SIZES
+    smallest = form.smallest_subnormal if dtype == np.float16 else form.smallest_normal
+    return max(
+        float(form.smallest_normal), 2 * (T * B + B * gates * H + O * H + 4) * float(smallest)
+    )
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_a_sum_loses_whose_products_all_underflow_is_allowed(
+    large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    T, B, D, H, O = 1, 3, 2, 5, 1
+    least = 0.9 * 2.0**-66  # times δ = 2⁻⁶⁰, below the smallest normal number 2⁻¹²⁶
+    params = Params(np.full((H, D), least), np.full((H, H), least), np.full((O, H), 2.0**-60))
+    problem = draw("rnn", Sizes(T, B, D, H, O))._replace(
+        params=params, x=np.full((T, B, D), least), y=np.full((B, O), -1.0),
+        first={"h0": np.full((B, H), least)}, option={"activation": "identity"}, loss="half_sse",
+    )  # fmt: skip
+    found = gradients(params, problem.x, problem.y, **problem.simple_options)[1]._asdict()
+    values = {name: found[name] for name in ("U", "W", "x", "h0")}
+    none = {name: 0 * value for name, value in values.items()}
+    monkeypatch.setattr(autodiff, "name_arrays", lambda found: found)
+    monkeypatch.setattr(autodiff, "measure_reference", lambda *given: (values, none))
+    monkeypatch.setattr(autodiff, "start_large_reference", lambda problem: lambda: values)
+    allowed = (large_truth if large else measure_truth)(problem, np.float32).allowed
+    for name, terms in {"U": B, "W": B, "x": H, "h0": H}.items():
+        np.testing.assert_allclose(values[name], terms * 0.9 * 2.0**-126)
+        assert (values[name] <= allowed[name]).all(), name
 
 
 def test_the_values_alone_allow_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +241,9 @@ def test_an_error_of_one_sum_is_allowed_of_large_problems(
         **{n: size[n].max(axis=(1, 2))[:, None, None] for n in ("x", "adjoints")},
     }  # fmt: skip
     assert found.values.keys() == found.allowed.keys() == largest.keys()
-    tiny = float(np.finfo(dtype).smallest_normal)
+    lost = underflowing(dtype, GATES[cell])
     for name, value in found.values.items():
-        expected = np.broadcast_to(share * largest[name] + tiny, value.shape)
+        expected = np.broadcast_to(share * largest[name] + lost, value.shape)
         np.testing.assert_allclose(found.allowed[name], expected, rtol=1e-12)
 
 
@@ -220,7 +253,7 @@ def test_a_result_of_a_large_problem_that_underflows_is_lost(
     zero = {"W": np.zeros((4, 4))}
     monkeypatch.setattr(autodiff, "start_large_reference", lambda problem: lambda: zero)
     allowed = large_truth(draw(), np.float32).allowed["W"]
-    assert (allowed == np.finfo(np.float32).smallest_normal).all()
+    assert (allowed == underflowing(np.float32)).all()
 
 
 def test_a_large_problem_is_padded_if_it_fits_and_computed_at_its_size_otherwise(
