@@ -493,4 +493,6 @@ class OwnHypotheses:
         line = find_line(self.program, *given)
         if line is not None and is_suspect(line.place, self.recorded, traces):
             return line
-        return guess_line(self.structure, *given, traces)
+        guess = guess_line(self.structure, *given, traces)
+        updates = made.name == "repeated-index"  # is made where an entry is written
+        return guess if guess is None or not updates or guess.writes_entries else None
