@@ -20,6 +20,7 @@ from bptt_verifier.mistakes.expressions import (
 from bptt_verifier.mistakes.families import list_families
 from bptt_verifier.mistakes.in_arriving_slopes import list_arriving_slopes
 from bptt_verifier.mistakes.in_buffers import list_overwritten_states, list_overwritten_steps
+from bptt_verifier.mistakes.in_carried_adjoints import list_carried_adjoints
 from bptt_verifier.mistakes.in_clipping import list_clipped_adjoints
 from bptt_verifier.mistakes.in_conjugates import (
     list_conjugate_mistakes,
@@ -165,6 +166,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_negated_arguments(known, activations)
     yield from list_use_slopes(known, activations)
     yield from list_arriving_slopes(known, activations)
+    yield from list_carried_adjoints(known, activations)
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)
     yield from list_exchanges(known, known.groups)

@@ -25,6 +25,7 @@ def list_other_arrays(known: Structure) -> Iterator[OperationMistake]:
             for operand in known.active(*group):
                 yield from list_transposed_weights(known, group, operand)
                 yield from list_other_data(known, group, operand)
+                yield from list_next_inputs(known, group, operand)
 
 
 def list_transposed_weights(
@@ -80,6 +81,41 @@ def list_other_data(
             read = partial(read_constant, value, len(group))
             changes = partial(replace_other_operand, known, group, operand, read)
             yield OperationMistake("wrong-operand", said, group[0], changes)
+
+
+def list_next_inputs(
+    known: Structure, group: Sequence[int], operand: int
+) -> Iterator[OperationMistake]:
+    """List inputs of 0 and 1 that are those of the next step, and at the end any such one.
+
+    Where the inputs are the targets of the step before, as in a decoder, it is the last target.
+    """
+    operations, constants = known.program.operations, known.program.constants
+    slots = [operations[number].inputs[1 - operand] for number in group]
+    values = [constants[slot] for slot in slots if slot in constants]
+    if len(values) < len(group) or len(group) < 2 or len({each.shape for each in values}) > 1:
+        return
+    size, shape = values[0].size, values[0].shape
+    if not 1 < size <= OTHERS or max(shape) < size or not all(map(is_one_hot, values)):
+        return
+    own, this = (name_operand(known, group[-1], k) for k in (1 - operand, operand))
+    said = f"the gradient of {this} is computed with the value of {own} in the next iteration, as "
+    said += "with the target of the step"
+    for k in range(size):
+        last = np.eye(size)[k].reshape(shape)
+        read = partial(read_constants, [*values[1:], last])
+        changes = partial(replace_other_operand, known, group, operand, read)
+        yield OperationMistake("input-off-by-one", said, group[0], changes)
+
+
+def is_one_hot(value: Array) -> bool:
+    """Tell whether an array holds one 1, and zeros otherwise."""
+    return bool(np.isin(value, (0, 1)).all() and value.sum() == 1)
+
+
+def read_constants(constants: Sequence[Array], values: Values) -> list[Any]:
+    """Read one constant for each time that a product is computed."""
+    return [np.asarray(each, float)[None] for each in constants]
 
 
 def read_constant(value: Array, count: int, values: Values) -> list[Any]:

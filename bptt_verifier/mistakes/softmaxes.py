@@ -145,6 +145,7 @@ def list_unweighted_sums(
     sums, right = "softmax-denominator", "where the derivative of the softmax p is p (g − Σ p g)"
     for words, how, name in (
         ("p (g − Σ g)", "sum", sums),
+        ("p (g − Σ g), summed over what is not masked", "unmasked", sums),
         ("p (g − mean of g)", "mean", sums),
         ("g − p Σ g", "log", sums),
         ("g", "none", "activation-derivative-missing"),
@@ -167,7 +168,8 @@ def subtract_sum(
         def through(arriving: Any, pullback: Any = pullback, p: Any = values[slot]) -> Any:
             with np.errstate(all="ignore"):
                 g = arriving[0] / p if how in {"log", "none"} else arriving[0]
-            total = np.sum(arriving[0], axis=along, keepdims=True)
+            summed = arriving[0] * (p > 0) if how == "unmasked" else arriving[0]
+            total = np.sum(summed, axis=along, keepdims=True)
             if how == "none":
                 total = 0.0
             if how == "mean":

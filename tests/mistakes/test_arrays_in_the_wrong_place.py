@@ -1,7 +1,7 @@
 """Slopes at the gradient, other weights and data, lost updates, folded matrices, uses of a softmax.
 
-Each kind is planted in three models: an LSTM that feeds its outputs back, an attention that cleans
-noisy rows, and filters of an image beside samples of words.
+The kinds are planted in four models: an LSTM that feeds its outputs back, an attention that cleans
+noisy rows, filters of an image beside samples of words, and a decoder.
 """
 
 from typing import Any
@@ -24,6 +24,7 @@ CLEAN = rng.normal(size=(S, H))
 NOISY = CLEAN + rng.normal(size=(S, H))
 COLUMNS = rng.normal(size=(F, 6))
 SAMPLES = [(0, [1, 2, 1]), (2, [0, 1, 0])]
+EYE = np.eye(O)
 BETA = 0.3
 
 
@@ -150,6 +151,37 @@ def filters_gradients(p: Any) -> Any:
     return G
 
 
+# A decoder in rows, whose inputs are the targets of the step before.
+
+
+def decoder_run(p: Any, xp: Any) -> Any:
+    h, previous, steps, loss = xp.zeros(H), 0, [], 0.0
+    for label in (1, 2, 1):
+        h, hs = xp.tanh(EYE[previous] @ p["U"] + h @ p["W"]), h
+        y = h @ p["V"] - EYE[label]
+        loss = loss + xp.sum(y**2) / 2
+        steps.append((EYE[previous], EYE[label], h, hs, y))
+        previous = label
+    return loss, steps
+
+
+def decoder_loss(p: Any, xp: Any) -> Any:
+    return decoder_run(p, xp)[0]
+
+
+def decoder_gradients(p: Any) -> Any:
+    _, steps = decoder_run(p, np)
+    G, dh = {k: np.zeros_like(w) for k, w in p.items()}, np.zeros(H)
+    for x, target, h, hs, y in reversed(steps):  # noqa: B007
+        G["V"] += np.outer(h, y)
+        da = (dh + p["V"] @ y) * (1 - h**2)
+        dh = p["W"] @ da
+        G["U"] += np.outer(x, da)
+        G["W"] += np.outer(hs, da)
+    return G
+
+
+DECODER = decoder_loss, decoder_gradients, ones(U=(O, H), W=(H, H), V=(H, O))
 LSTM = lstm_loss, lstm_gradients, ones(E=(3, H), W=(H, H), G=(H, H), C=(H, O), V=(O, H))
 ATTENTION = attention_loss, attention_gradients, ones(K=(H, F), q=(F,), A=(F, H), B=(H, H))
 FILTERS = filters_loss, filters_gradients, ones(K=(O, 1, 2, 3), U=(3, H), v=(H,))
@@ -167,11 +199,15 @@ PLANTED = [
     (FILTERS, "da).T.reshape", "da).reshape", "transposed-gradient", "not transposed to 3 × 6"),
     (LSTM, "BETA * q * (lq - q @ lq)", "BETA * q * (lq + 1)", "softmax-denominator", "uses p g"),
     (LSTM, "BETA * q * (lq - q @ lq)", "BETA * (lq + 1)", "softmax-denominator", "uses g for"),
+    (LSTM, "np.outer(da, qs)", 'np.outer(p["W"].T @ da, qs)', "wrong-adjoint", "passed on to `h`"),
+    (DECODER, "np.outer(x, da)", "np.outer(x, dh)", "wrong-adjoint", "is passed on to `h`"),
+    (DECODER, "np.outer(hs, da)", "np.outer(hs, dh)", "wrong-adjoint", "is passed on to `h`"),
+    (DECODER, "np.outer(x, da)", "np.outer(target, da)", "input-off-by-one", "target of the step"),
     (ATTENTION, "(lw - w @ lw)", "(lw + 1)", "softmax-denominator", "uses p g for"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", [LSTM, ATTENTION, FILTERS])
+@pytest.mark.parametrize("model", [LSTM, ATTENTION, FILTERS, DECODER])
 def test_nothing_is_wrong_without_a_change(model: Any) -> None:
     assert diagnose_planted(model) == ()
 
