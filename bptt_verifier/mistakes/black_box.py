@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bptt_verifier.mistakes.evidence import Evidence, Witness, make_evidence
-from bptt_verifier.mistakes.hypotheses import Match
-from bptt_verifier.mistakes.own_models import BackwardPass
+from bptt_verifier.mistakes.hypotheses import BackwardPass, Match
 from bptt_verifier.mistakes.search import explain
 from bptt_verifier.mistakes.single_gradients import (
     Factor,

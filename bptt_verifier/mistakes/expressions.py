@@ -120,6 +120,8 @@ def name_operand(known: Structure, number: int, operand: int) -> str:
         inner = known.program.operations[known.producer[slot]]
         if inner.where and inner.where == equation.where:
             # Of a function such as the mean.
+            if inner.name == "broadcast_in_dim":
+                return name_operand(known, known.producer[slot], 0)
             if inner.name == "reduce_sum":
                 return "its sum"
             kind, operation = PLACES.get(equation.name, "operand"), name_operation(equation)

@@ -41,6 +41,11 @@ class Guess(NamedTuple):
         return f"A guess: look at {shown} of your backward pass, which computes {self.what}."
 
     @property
+    def writes_entries(self) -> bool:
+        """Tell whether every line writes entries of an array, as `d[i] += g` does."""
+        return all(writes_entries(place.text) for place in self.places)
+
+    @property
     def details(self) -> dict[str, Any]:
         """The first place as the details of a mistake have it, and the other ones."""
         found = [
@@ -52,6 +57,22 @@ class Guess(NamedTuple):
             for place in self.places
         ]
         return found[0] | ({"alternatives": found[1:]} if len(found) > 1 else {})
+
+
+def writes_entries(line: str) -> bool:
+    """Tell whether a line assigns to entries of an array, adds to them, or calls `add.at`."""
+    try:
+        (statement,) = ast.parse(line).body
+    except (SyntaxError, ValueError):
+        return False
+    match statement:
+        case ast.Assign(targets):
+            return any(isinstance(target, ast.Subscript) for target in targets)
+        case ast.AugAssign(target):
+            return isinstance(target, ast.Subscript)
+        case ast.Expr(ast.Call(ast.Attribute())):
+            return True
+    return False
 
 
 def shorten(expression: str) -> str:

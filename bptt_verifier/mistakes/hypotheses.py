@@ -1,6 +1,6 @@
 """The hypotheses of mistakes in one subject, as the search for a name asks for them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from bptt_verifier.mistakes.evidence import Evidence
@@ -16,6 +16,17 @@ class Back(Protocol):
 
     def gradient(self, name: str) -> Array:
         """Compute the gradient of this name from it."""
+
+
+class BackwardPass(NamedTuple):
+    """The gradients of one backward pass at one case, by name, and the parameters."""
+
+    values: Mapping[str, Array]
+    params: Mapping[str, Array]
+
+    def gradient(self, name: str) -> Array:
+        """Look up the gradient of this name."""
+        return self.values[name]
 
 
 class Match(NamedTuple):

@@ -33,6 +33,7 @@ def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
         what = f"a row of `{known.leaf[slot]}` that is looked up several times gets only"
         yield from list_lost_updates(known, numbers, what)
         expressions = group_by_expression(known, numbers)
+        yield from list_assigned_updates(known, numbers, expressions)
         for chosen in expressions if len(expressions) > 1 else ():
             looked_up = f"{quote_expression(known, chosen[-1])} looks up several times"
             one = f"a row of `{known.leaf[slot]}` that {looked_up} gets there only"
@@ -50,6 +51,73 @@ def list_lookup_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 changes = partial(keep_one_along, known, numbers[0], axis)
                 said = f"{what} the last update at each index of axis {axis}, not their sum"
                 yield OperationMistake("repeated-index", said, numbers[0], changes)
+
+
+def list_assigned_updates(
+    known: Structure, numbers: Sequence[int], expressions: Sequence[Sequence[int]]
+) -> Iterator[OperationMistake]:
+    """List `d[i] = g` at the lookups of one expression, which loses what was added to d[i] before.
+
+    The loop that adds begins with zeros at each call of a function, or once for all.
+    """
+    operations = known.program.operations
+    for chosen in expressions:
+        own, row = quote_expression(known, chosen[-1]), known.leaf[operations[chosen[0]].inputs[0]]
+        others = len(numbers) > len(chosen)
+        for starts in list_segments(known, numbers, chosen):
+            for forwards in (True, False) if others or len(starts) > 1 else ():
+                which, lost = ("last", "before") if forwards else ("first", "by later ones")
+                said = f"a row of `{row}` that {own} looks up gets only the update of its {which}"
+                said += f" lookup, and loses what is added to it {lost}, as `=` in the place of"
+                said += " `+=` does"
+                said += ", at each call" if len(starts) > 1 else ""
+                changes = partial(assign_updates, known, numbers, chosen, starts, forwards)
+                yield OperationMistake("repeated-index", said, chosen[0], changes)
+
+
+def list_segments(
+    known: Structure, numbers: Sequence[int], chosen: Sequence[int]
+) -> list[list[int]]:
+    """List where sums of updates may begin: at the first lookup, or at each call of a function."""
+    where = {number: known.program.operations[number].where[1:] for number in numbers}
+    found, ordered = [[numbers[0]]], sorted(numbers)
+    others = [number for number in ordered if number not in chosen]
+    calls = [n for k, n in enumerate(ordered) if k == 0 or where[n] != where[ordered[k - 1]]]
+    # Calls at one line have the same place: the lookups of another expression tell them apart.
+    apart = [n for n in others if n == ordered[0] or ordered[ordered.index(n) - 1] in chosen]
+    for starts in (calls, apart):
+        if len(starts) > 1 and starts not in found:
+            found.append(starts)
+    return found
+
+
+def assign_updates(
+    known: Structure,
+    numbers: Sequence[int],
+    chosen: Sequence[int],
+    starts: Sequence[int],
+    forwards: bool,
+    values: Values,
+) -> Changes:
+    """Pass back what no later lookup of an expression overwrites, in each part of all lookups."""
+    changes = dict[Edge, Change]()
+    ordered = sorted(numbers)
+    bounds = [*starts[1:], ordered[-1] + 1]
+    parts = [
+        [n for n in ordered if first <= n < last]
+        for first, last in zip(starts, bounds, strict=True)
+    ]
+    for part in parts:
+        taken = np.array([], int)
+        for number in reversed(part) if forwards else part:
+            equation = known.program.operations[number]
+            moved = equation.moved
+            assert moved is not None
+            kept = ~np.isin(moved, taken)
+            changes[number, 0] = Change(0, before=kept.reshape(equation.shapes[0]).astype(float))
+            if number in chosen:
+                taken = np.concatenate([taken, moved])
+    return changes
 
 
 def list_lost_updates(

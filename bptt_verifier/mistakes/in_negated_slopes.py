@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verifier.mistakes.expressions import SAMPLES, is_inside_expression, name_activation
+from bptt_verifier.mistakes.expressions import (
+    SAMPLES,
+    is_inside_expression,
+    name_activation,
+    name_operand,
+    recognise,
+)
 from bptt_verifier.mistakes.in_slopes import NEAR, replace_slopes
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake, Values
 from bptt_verifier.program.activations import (
@@ -39,6 +45,10 @@ def list_negated_arguments(
                 name_activation(known, each[0]),
             )
             said = f"the derivative of {what} is taken at −a, where its argument a belongs"
+            y = find_sigmoid(known, each[0])
+            if y:  # log y has the slope 1 − y, and y at −a
+                said = f"your gradient uses {y} where 1 − {y} belongs, the derivative of {what}"
+                said += " with respect to the argument of the sigmoid"
             changes = partial(replace_slopes, known, each, slope_at_negated)
             family = name, "negated", what
             yield OperationMistake(name, said, each[0].end, changes, {}, family)
@@ -61,6 +71,18 @@ def find_beginnings(
         alike = len(each) == len(whole) and each[0] in find_activations_at(known, number)
         if alike and not inside and (not is_linear(known, last) or is_guard(known, number)):
             yield each
+
+
+def find_sigmoid(known: Structure, activation: Activation) -> str:
+    """Name the sigmoid that an activation is the logarithm of; empty where it is none."""
+    operations = known.program.operations
+    (slot, *_) = operations[activation.end].inputs
+    source = known.producer.get(slot, -1)
+    if operations[activation.end].name != "log" or source not in activation.numbers:
+        return ""
+    every = find_activations_at(known, source)
+    sigmoid = any(recognise(known, each) == "sigmoid" for each in every)
+    return name_operand(known, activation.end, 0) if sigmoid else ""
 
 
 def slope_at_negated(known: Structure, activation: Activation, values: Values) -> Any:

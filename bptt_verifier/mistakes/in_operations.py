@@ -18,7 +18,9 @@ from bptt_verifier.mistakes.expressions import (
     recognise,
 )
 from bptt_verifier.mistakes.families import list_families
+from bptt_verifier.mistakes.in_arriving_slopes import list_arriving_slopes
 from bptt_verifier.mistakes.in_buffers import list_overwritten_states, list_overwritten_steps
+from bptt_verifier.mistakes.in_carried_adjoints import list_carried_adjoints
 from bptt_verifier.mistakes.in_clipping import list_clipped_adjoints
 from bptt_verifier.mistakes.in_conjugates import (
     list_conjugate_mistakes,
@@ -46,6 +48,7 @@ from bptt_verifier.mistakes.in_maxima import list_maximum_mistakes
 from bptt_verifier.mistakes.in_negated_slopes import list_negated_arguments
 from bptt_verifier.mistakes.in_normalisations import list_wrong_normalisations
 from bptt_verifier.mistakes.in_order import list_added_gradients, list_sweeps_in_order
+from bptt_verifier.mistakes.in_other_arrays import list_other_arrays
 from bptt_verifier.mistakes.in_parts import list_exchanges, list_partial_products
 from bptt_verifier.mistakes.in_patterns import (
     list_epsilon_mistakes,
@@ -162,6 +165,8 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_shifted_slopes(known, activations)
     yield from list_negated_arguments(known, activations)
     yield from list_use_slopes(known, activations)
+    yield from list_arriving_slopes(known, activations)
+    yield from list_carried_adjoints(known, activations)
     yield from list_slope_mistakes(known, activations)
     yield from list_clipped_adjoints(known, activations)
     yield from list_exchanges(known, known.groups)
@@ -174,6 +179,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_factor_sides(known)
     yield from list_factors_of_steps(known)
     yield from list_exchanged_maps(known)
+    yield from list_other_arrays(known)
     yield from list_frequency_mistakes(known)
     yield from list_leak_mistakes(known)
     yield from list_use_mistakes(known)

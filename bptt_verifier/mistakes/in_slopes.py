@@ -26,6 +26,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
 )
 from bptt_verifier.program.activations import (
     Activation,
+    is_linear,
     name_operations,
     result_of,
     slope_of,
@@ -379,12 +380,22 @@ def list_slope_mistakes(
             apart = len(others) != len(each) or any(a != b for a, b in [*steps, *shapes])
             if others is each or apart or each[0].end == others[0].end:
                 continue  # of one result, the longer activation only has more of what leads to it
+            if is_multiple(known, others[0], each[0]):
+                continue  # the slope of 1 − z is that of z with the wrong sign
             own, other = quote_apart(known, each[0].end, others[0].end)
             said = f"your gradient uses the derivative of {other}, where that of {own} belongs"
             by_end = {one.end: other for one, other in zip(each, others, strict=True)}
             changes = partial(replace_slopes, known, each, partial(slope_of_other, by_end))
             yield OperationMistake("wrong-operand", said, each[0].end, changes)
             yield from list_mixed_slopes(known, each, others)
+
+
+def is_multiple(known: Structure, activation: Activation, inner: Activation) -> bool:
+    """Tell whether an activation is a linear function of another one's result, such as 1 − z."""
+    after = tuple(number for number in activation.numbers if number not in inner.numbers)
+    (result,) = known.program.operations[inner.end].outputs
+    longer = activation.start == inner.start and {*inner.numbers} < {*activation.numbers}
+    return longer and is_linear(known, Activation(after, result))
 
 
 def list_mixed_slopes(

@@ -5,15 +5,21 @@ from typing import Any
 
 from bptt_verifier.mistakes.expressions import name_operation
 from bptt_verifier.mistakes.operation_mistakes import Changes, OperationMistake
+from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.structure import Structure
 
 
 def locate_mistake(
-    known: Structure, made: OperationMistake, changed: Changes, names: Sequence[str]
+    known: Structure,
+    made: OperationMistake,
+    changed: Changes,
+    names: Sequence[str],
+    call: Place | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Say at which line of the loss a mistake is made, and collect the details of a report.
 
-    `changed` are its changes, and `names` are the gradients that it is in, if not in all.
+    `changed` are its changes, and `names` are the gradients that it is in, if not in all. `call` is
+    the line that is shown in the place of one inside the function that it calls.
     """
     operations, leaf = known.program.operations, known.leaf
     # The line shown is one where a parameter of these gradients is used.
@@ -22,7 +28,7 @@ def locate_mistake(
         made = made._replace(equation=min(own))
     equation = operations[made.equation]
     operation = name_operation(equation)
-    place = equation.where[0] if equation.where else None
+    place = call or (equation.where[0] if equation.where else None)
     line = place.text if place else None
     where = f"the line `{line}` ({place.at_column})" if place and line else "an operation"
     # If the mistake is made for one caller of a function only, name the calling line.
@@ -30,7 +36,7 @@ def locate_mistake(
     shared = {chain for chain in chains if chain[:1] == equation.where[:1]}
     callers = {each.where for each in operations if each.where[:1] == equation.where[:1]}
     one_of_several = len(shared) == 1 and len(callers) > 1 and len(made.places) < 2
-    if line and one_of_several and len(equation.where) > 1:
+    if line and one_of_several and len(equation.where) > 1 and call is None:
         where += f", called by `{equation.where[1].text}`,"
     details = dict(made.details) | {
         "line": line,

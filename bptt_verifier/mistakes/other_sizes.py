@@ -12,10 +12,11 @@ from itertools import chain
 import numpy as np
 
 from bptt_verifier.mistakes.evidence import Evidence, Witness
+from bptt_verifier.mistakes.hypotheses import BackwardPass
 from bptt_verifier.mistakes.known_factors import scale_path
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake
 from bptt_verifier.mistakes.own_diagnosis import Fits, collect_evidence
-from bptt_verifier.mistakes.own_models import CUTS, BackwardPass, OwnHypotheses
+from bptt_verifier.mistakes.own_models import CUTS, OwnHypotheses
 from bptt_verifier.program.paths import prune
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program

@@ -15,7 +15,7 @@ from bptt_verifier.mistakes.search import explain, select_explaining, try_mistak
 from bptt_verifier.mistakes.single_gradients import GENERIC, join_symbols
 from bptt_verifier.mistakes.softmaxes import detach_shifts
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.paths import prune
+from bptt_verifier.program.paths import leave_out_reshapes, prune
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program, forward
 from bptt_verifier.report import Curve, Mistake
@@ -38,7 +38,7 @@ def diagnose(
     The points of the witnesses are the parameters, in float64. `record` records the operations of
     the submission at such a point.
     """
-    program = prune(program)
+    program = leave_out_reshapes(prune(program))
     evidence = collect_evidence(program, witnesses)
     known = OwnHypotheses(detach_shifts(program, evidence), evidence, record)
     if len(try_mistakes(known, evidence, ()).wrong) > 1:
@@ -64,7 +64,7 @@ def find_single_mistake(
 
     It has to hold elsewhere, too. Needs 64-bit JAX.
     """
-    program = prune(program)
+    program = leave_out_reshapes(prune(program))
     evidence = collect_evidence(program, witnesses)
     known = OwnHypotheses(program, evidence, holds=holds)
     return explain(known, evidence, several=False)
@@ -83,7 +83,7 @@ def find_only_fit(
     too. Empty where mistakes of different gradients fit, and where the time of the effort ends
     before all are tried. Needs 64-bit JAX.
     """
-    program = prune(program)
+    program = leave_out_reshapes(prune(program))
     evidence = collect_evidence(program, witnesses)
     known = OwnHypotheses(program, evidence, holds=holds)
     possible = list[tuple[OperationMistake, Array]]()
@@ -134,7 +134,7 @@ def collect_evidence(program: Program, witnesses: Sequence[Witness]) -> list[Evi
 
 def chart_adjoints(program: Program, witness: Witness) -> tuple[Curve, ...]:
     """Chart the errors of the adjoints that a submission's gradients imply, step by step."""
-    program = prune(program)
+    program = leave_out_reshapes(prune(program))
     (evidence,) = collect_evidence(program, [witness])
     return tuple(
         Curve(f"implied by {gradients}", tuple(e.relative for e in errors),

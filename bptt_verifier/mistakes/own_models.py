@@ -3,11 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice, pairwise, zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from bptt_verifier.mistakes.backward_lines import RECORDED, Line, find_line
+from bptt_verifier.mistakes.called_results import (
+    find_called_result,
+    find_inside_known,
+    have_one_effect,
+)
 from bptt_verifier.mistakes.corrections import describe_correction
 from bptt_verifier.mistakes.evidence import SLACK, Evidence
 from bptt_verifier.mistakes.first_wrong_values import trace_wrong_values
@@ -18,7 +23,7 @@ from bptt_verifier.mistakes.guessed_lines import (
     guess_line,
     is_suspect,
 )
-from bptt_verifier.mistakes.hypotheses import Match
+from bptt_verifier.mistakes.hypotheses import BackwardPass, Match
 from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
 from bptt_verifier.mistakes.in_other_values import list_other_values
@@ -74,17 +79,6 @@ DISTINCT = 2000  # mistakes of different effects whose pairs are ranked, at most
 CUTS = frozenset(["zero-gradient", DROPPED])  # mistakes that cut paths
 
 Record = Callable[[Mapping[str, Array]], Sequence[Recorded]]
-
-
-class BackwardPass(NamedTuple):
-    """The gradients of one backward pass at one case, by name, and the parameters."""
-
-    values: Mapping[str, Array]
-    params: Mapping[str, Array]
-
-    def gradient(self, name: str) -> Array:
-        """Look up the gradient of this name."""
-        return self.values[name]
 
 
 class OwnHypotheses:
@@ -422,8 +416,13 @@ class OwnHypotheses:
         return max(1, len(made.places))
 
     def is_generic(self, made: OperationMistake) -> bool:
-        """Tell whether many other mistakes have the effect of this one."""
-        return made.name in GENERIC
+        """Tell whether other mistakes of this effect are likelier, as of a generic name."""
+        return made.name in GENERIC or made.equation in self.inside_known
+
+    @cached_property
+    def inside_known(self) -> frozenset[int]:
+        """The operations inside of a called function that is a known activation."""
+        return find_inside_known(self.structure)
 
     def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
         """Choose the first with a specific name, and state the other names that explain as much."""
@@ -433,7 +432,7 @@ class OwnHypotheses:
                 return None
             chosen = every[0]
             if self.is_generic(chosen):  # one that is made at fewer places is likelier
-                chosen = min(every, key=lambda each: len(each.places))
+                chosen = min(every, key=lambda each: (each.name in GENERIC, len(each.places)))
             first = self.describe(chosen)
         statements = select_statements(self.program, self.evidence[0].forward, every)
         others = [self.describe(each) for each in statements]
@@ -446,7 +445,11 @@ class OwnHypotheses:
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
         changed = self.changes(self.evidence[0], [made])
-        said, details = locate_mistake(self.structure, made, changed, names)
+        call = find_called_result(self.structure, made, changed)
+        place = None
+        if call is not None and have_one_effect(self, self.evidence, made, call.made):
+            place, made = call
+        said, details = locate_mistake(self.structure, made, changed, names, place)
         right = describe_correction(self.program, self.evidence[0].forward, made.name, changed)
         found = self.find_line(made)
         if found is not None:
@@ -490,4 +493,6 @@ class OwnHypotheses:
         line = find_line(self.program, *given)
         if line is not None and is_suspect(line.place, self.recorded, traces):
             return line
-        return guess_line(self.structure, *given, traces)
+        guess = guess_line(self.structure, *given, traces)
+        updates = made.name == "repeated-index"  # is made where an entry is written
+        return guess if guess is None or not updates or guess.writes_entries else None

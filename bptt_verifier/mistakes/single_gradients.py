@@ -113,6 +113,7 @@ def list_common_findings(
     yield from clippings
     if backs[0].gradient(name).ndim >= 2:
         yield from list_transpositions(name)
+        yield from list_folded_matrices(name, np.shape(backs[0].gradient(name)))
     for other in evidence[0].wanted:
         if other != name and all(b.gradient(other).size == b.gradient(name).size for b in backs):
             yield from list_confusions(name, other)
@@ -346,6 +347,31 @@ def list_transpositions(name: str) -> Iterator[Finding]:
         "reshaped to the transposed shape, and transposed",
         lambda g: g.reshape(*g.shape[:-2], g.shape[-1], g.shape[-2]).swapaxes(-1, -2),
     )
+
+
+def list_folded_matrices(name: str, shape: tuple[int, ...]) -> Iterator[Finding]:
+    """List gradients of more than two axes that are a matrix, reshaped and not transposed before.
+
+    That of the filters of a convolution is a product of (inputs, filters), where (filters, inputs)
+    have the order of the parameter.
+    """
+    for split in range(1, len(shape)) if len(shape) > 2 else ():
+        rows = int(np.prod(shape[:split]))
+        columns = int(np.prod(shape[split:]))
+        if min(rows, columns) == 1:
+            continue
+        said = f"a matrix of {columns} × {rows} entries is reshaped to the shape of the parameter,"
+        said += f" and not transposed to {rows} × {columns} before"
+        yield make_finding(
+            "transposed-gradient", said, {"rows": rows}, name, partial(fold_untransposed, rows)
+        )
+
+
+def fold_untransposed(rows: int, name: str, back: Any) -> Array:
+    """Transpose a gradient as a matrix of so many rows, and give it its own shape again."""
+    found = back.gradient(name)
+    turned: Array = found.reshape(rows, -1).T.reshape(found.shape)
+    return turned
 
 
 def list_confusions(name: str, other: str) -> Iterator[Finding]:

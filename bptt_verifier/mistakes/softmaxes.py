@@ -8,6 +8,7 @@ import numpy as np
 
 from bptt_verifier.mistakes.evidence import Evidence
 from bptt_verifier.mistakes.in_patterns import AROUND, ancestors, producers
+from bptt_verifier.mistakes.in_softmax_uses import list_softmax_uses
 from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     Edge,
@@ -77,6 +78,9 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
             edges = [(number, 1) for number in group]
             found = scale_edges("softmax-denominator", said, edges, 0.0)
             yield found._replace(family=("denominator",))
+            scores = list_scores(known, group)
+            if len(scores) == len(group):
+                yield from list_softmax_uses(known, group, scores)
             axes = tuple(operations[sums[0]].params["axes"])
             yield from list_unweighted_sums(known, group, axes)
             yield from list_wrong_sums(known, group, axes)
@@ -100,6 +104,15 @@ def list_softmax_mistakes(known: Structure) -> Iterator[OperationMistake]:
                 name = "activation-derivative-twice"
                 yield OperationMistake(name, said, group[0], changes, {}, (name, "softmax"))
                 yield from list_wrong_axes(known, group, sums)
+
+
+def list_scores(known: Structure, group: Sequence[int]) -> list[int]:
+    """List the scores of which each quotient of a group is the softmax, as far as they are one."""
+    found = list[int]()
+    for number in group:
+        above = ancestors(known, known.program.operations[number].inputs[0], AROUND | {"add"})
+        found += [find_scores(known, k) for k in producers(known, above, "exp")]
+    return found
 
 
 def is_log_softmax(known: Structure, number: int) -> bool:
@@ -132,6 +145,7 @@ def list_unweighted_sums(
     sums, right = "softmax-denominator", "where the derivative of the softmax p is p (g − Σ p g)"
     for words, how, name in (
         ("p (g − Σ g)", "sum", sums),
+        ("p (g − Σ g), summed over what is not masked", "unmasked", sums),
         ("p (g − mean of g)", "mean", sums),
         ("g − p Σ g", "log", sums),
         ("g", "none", "activation-derivative-missing"),
@@ -154,7 +168,8 @@ def subtract_sum(
         def through(arriving: Any, pullback: Any = pullback, p: Any = values[slot]) -> Any:
             with np.errstate(all="ignore"):
                 g = arriving[0] / p if how in {"log", "none"} else arriving[0]
-            total = np.sum(arriving[0], axis=along, keepdims=True)
+            summed = arriving[0] * (p > 0) if how == "unmasked" else arriving[0]
+            total = np.sum(summed, axis=along, keepdims=True)
             if how == "none":
                 total = 0.0
             if how == "mean":

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.operations import Operation
 from bptt_verifier.program.precision import compile_gradient
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.trace import Program, trace
@@ -23,6 +24,7 @@ Scalar = Callable[[Any], Any]  # a loss as a function of JAX arrays
 
 Gradient = Callable[..., tuple[Any, dict[str, Any], list[Any]]]
 
+FULL = np.dtype(np.float64)
 MOST = 12  # paths of a setting; points on others are left out
 
 
@@ -127,3 +129,24 @@ def prune(program: Program) -> Program:
             kept.append(operation)
     constants = {slot: value for slot, value in program.constants.items() if slot in needed}
     return program._replace(operations=tuple(reversed(kept)), constants=constants)
+
+
+def leave_out_reshapes(program: Program) -> Program:
+    """Leave out the reshapes to the same shape, such as those of numbers in `math.exp`.
+
+    What is in one expression is then one activation. The loss itself stays what it is.
+    """
+    shapes = {slot: tuple(np.shape(value)) for slot, value in program.constants.items()}
+    shapes |= {slot: tuple(program.shapes[name]) for name, slot in program.leaves.items()}
+    same, kept = dict[int, int](), list[Operation]()
+    for each in program.operations:
+        operation = each._replace(inputs=tuple(same.get(slot, slot) for slot in each.inputs))
+        shapes |= zip(operation.outputs, map(tuple, operation.shapes), strict=True)
+        (slot, *others), (result, *_) = operation.inputs, operation.outputs
+        plain = operation.name == "reshape" and not others and result != program.result
+        if plain and shapes.get(slot) == shapes[result] and operation.dtypes[0] == FULL:
+            same[result] = slot
+        else:
+            kept.append(operation)
+    decided = tuple(same.get(slot, slot) for slot in program.decided)
+    return program._replace(operations=tuple(kept), decided=decided)

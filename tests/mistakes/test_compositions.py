@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.compositions import Altered, list_first
-from bptt_verifier.mistakes.own_models import BackwardPass
+from bptt_verifier.mistakes.hypotheses import BackwardPass
 from tests.support.diagnosis import diagnose_numbers
 
 Gradients = dict[str, Any]
