@@ -89,12 +89,14 @@ def sweep_back(
     seeds: Mapping[int, Array] | None = None,
     saturating: Mapping[int, Saturating] | None = None,
     kept: frozenset[int] | None = None,
+    cut: frozenset[tuple[int, int]] = frozenset(),
 ) -> list[Any]:
     """The cotangents of every slot, with a leading axis for the rows; None where there is none.
 
     The sweep begins with one at the loss, or with these `seeds` by slot instead. `saturating` are
     the activations whose slopes get errors of their own, where they are known. Where `kept` is
-    given, the other cotangents are dropped once they have been passed back.
+    given, the other cotangents are dropped once they have been passed back. The edges of `cut`, by
+    equation and operand, pass nothing back in any row, not even zeros.
     """
     samples = len(rows) if errors.sizes is None else len(errors.sizes)
     altered: dict[int, dict[int, list[tuple[int, Change]]]] = {}
@@ -110,6 +112,7 @@ def sweep_back(
     # With errors, each product and each partial sum has one of its own.
     repeated = find_repeated_factors(program) if errors.sizes is None else frozenset()
     products = dict[int, list[Product]]()  # that are not summed yet, by the slot of their factor
+    apart = dict[int, dict[int, list[Product]]]()  # those of one row, by its number
     terms = dict[int, list[tuple[int, Array]]]()  # of the same sums, in one row each
     if kept is not None:  # some changes read what arrives at another slot
         changes_made = chain.from_iterable(each.values() for each in rows)
@@ -152,11 +155,14 @@ def sweep_back(
         if slot in products:
             total = sum_products(products.pop(slot))
             total = np.asarray(total, complex) if np.iscomplexobj(values[slot]) else total.real
-            for row, term in terms.pop(slot, ()):
-                total[row] += term
+            of_rows = [(k, sum_products(each)[0]) for k, each in apart.pop(slot, {}).items()]
+            for row, term in (*terms.pop(slot, ()), *of_rows):
+                total[row] += term if np.iscomplexobj(total) else term.real
             add(slot, total)
 
     def read(change: Change, row: int) -> Change:
+        if change.arriving_at is None:
+            return change
         settle(change.arriving_at)
         return resolve(change, cotangents, row)
 
@@ -182,7 +188,7 @@ def sweep_back(
             shared = [
                 one
                 for one in list_repeated(equation, given, repeated, bool(changed))
-                if is_varied(equation.inputs[one])
+                if is_varied(equation.inputs[one]) and (number, one) not in cut
             ]
             wanted = [
                 one not in shared and (bool(changed) or is_varied(slot))
@@ -217,6 +223,11 @@ def sweep_back(
                 others = [(row, read(c, row)) for row, c in stated if not is_scale(c)]
                 product = Product(equation, given, one, scale_rows(arriving[0], stated))
                 products.setdefault(slot, []).append(product)
+                for row, change in others:
+                    if replaces_factor(change, given):
+                        of_row = apart.setdefault(slot, {}).setdefault(row, [])
+                        of_row.append(replace_factor(product, arriving[0][row], change))
+                others = [each for each in others if not replaces_factor(each[1], given)]
                 if not others:
                     continue
                 chosen = [row for row, _ in others]
@@ -231,9 +242,9 @@ def sweep_back(
                     add(slot_sent, whole)
                 wrong = change_all(equation, given, outputs, part, true, one, made)
                 terms.setdefault(slot, []).extend(zip(chosen, wrong, strict=True))
-            for slot, ct, error in zip(equation.inputs, back, found, strict=True):
-                if ct is not None:
-                    add(slot, ct, error)
+            for one, (slot, ct) in enumerate(zip(equation.inputs, back, strict=True)):
+                if ct is not None and (number, one) not in cut:
+                    add(slot, ct, found[one])
             if number in saturating and arriving[0] is not None:  # (N1)
                 start, size, _, rate = saturating[number]
                 ct, a = errors.measure(arriving[0]), errors.measure(values[start])
@@ -248,6 +259,24 @@ def sweep_back(
         if cotangents[slot] is None:
             cotangents[slot] = np.zeros((samples, *values[slot].shape[1:]))
     return cotangents
+
+
+def replaces_factor(change: Change, given: Sequence[Array]) -> bool:
+    """Tell whether a change replaces the other factor of a product by one of its shape."""
+    if len(change.instead) != 1:
+        return False
+    ((operand, factor),) = change.instead
+    scales = change.after is None or isinstance(change.after, float)
+    alone = scales and is_scale(change._replace(instead=(), after=1.0))
+    return alone and operand == 1 - change.operand and factor.shape == given[operand].shape
+
+
+def replace_factor(product: Product, arriving: Array, change: Change) -> Product:
+    """Replace the other factor of a product in one row."""
+    given, ((operand, factor),) = [*product.given], change.instead
+    given[operand] = factor
+    ct = arriving[None] if change.after is None else change.after * arriving[None]
+    return product._replace(given=given, arriving=ct)
 
 
 def scale_rows(ct: Array, stated: Sequence[tuple[int, Change]]) -> Array:
@@ -310,9 +339,9 @@ def group_changes(made: Sequence[tuple[int, Change]]) -> list[list[tuple[int, Ch
     """Group the rows whose changes are of one form, which one pass back serves."""
     groups: dict[Any, list[tuple[int, Change]]] = {}
     for row, change in made:
-        replaced = tuple((operand, np.iscomplexobj(v)) for operand, v in change.instead)
+        replaced: Any = change.instead and [(k, np.iscomplexobj(v)) for k, v in change.instead]
         own = id(change) if change.through is not None else None
-        form = change.slope is not None, change.arriving is not None, replaced, own
+        form = change.slope is not None, change.arriving is not None, tuple(replaced), own
         groups.setdefault(form, []).append((row, change))
     return [*groups.values()]
 

@@ -108,6 +108,10 @@ def change_products(program: Program, values: list[Any]) -> list[dict[tuple[int,
                 Change(one, after=0.0), Change(one, after=-2.0), Change(one, before=0.5),
                 Change(one, after=rng.normal(size=shape)), Change(one, after=0.5 + 2j),
                 Change(one, instead=((1 - one, other + 1.0),)),
+                Change(one, instead=((1 - one, other + 1j),), after=0.5),
+                Change(one, instead=((one, values[slot]), (1 - one, 2.0 * other))),
+                Change(one, before=2.0, instead=((1 - one, other - 1.0),)),
+                Change(one, after=rng.normal(size=shape), instead=((1 - one, other - 1.0),)),
                 Change(one, arriving=result[0]), Change(one, before=2.0, arriving_at=slot),
                 Change(one, also=(slot,)), Change(one, after=0.0, send=((slot, 3.0),)),
                 Change(one, through=partial(pass_ones, shape)),
@@ -163,6 +167,15 @@ def test_an_infinite_factor_is_left_out_of_a_row_that_replaces_it() -> None:
     found = backward(program, values, [{(first, 0): instead}, {}])["W"]
     np.testing.assert_array_equal(found[0], np.broadcast_to(given[1] + 1.0, (3, 3)))
     assert np.isinf(found[1][:, 0]).all()
+
+
+def test_a_factor_of_another_shape_makes_no_sense() -> None:
+    program, values = trace_at(on_the_left, "W", W)
+    first = next(k for k, each in enumerate(program.operations) if each.name == "dot_general")
+    for shape in ((1, 7), (1, 1)):
+        instead = {(first, 0): Change(0, instead=((1, np.ones(shape)),))}
+        with pytest.raises(ValueError, match="reshape"):
+            backward(program, values, [instead, {}])
 
 
 def test_a_gradient_keeps_the_cotangents_that_a_change_reads() -> None:
