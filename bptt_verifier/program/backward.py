@@ -339,9 +339,11 @@ def group_changes(made: Sequence[tuple[int, Change]]) -> list[list[tuple[int, Ch
     """Group the rows whose changes are of one form, which one pass back serves."""
     groups: dict[Any, list[tuple[int, Change]]] = {}
     for row, change in made:
-        replaced: Any = change.instead and [(k, np.iscomplexobj(v)) for k, v in change.instead]
+        replaced: tuple[Any, ...] = ()
+        if change.instead:  # most have none
+            replaced = tuple((operand, np.iscomplexobj(v)) for operand, v in change.instead)
         own = id(change) if change.through is not None else None
-        form = change.slope is not None, change.arriving is not None, tuple(replaced), own
+        form = change.slope is not None, change.arriving is not None, replaced, own
         groups.setdefault(form, []).append((row, change))
     return [*groups.values()]
 
