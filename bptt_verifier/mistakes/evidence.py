@@ -9,6 +9,7 @@ from bptt_verifier.problems.problem import Array
 
 # The allowed error holds for the reference. A hypothesis is computed differently and rounds more.
 SLACK = 8
+FEW_ENTRIES = 64  # entries of a gradient that are compared before all are
 
 
 class Witness(NamedTuple):
@@ -40,6 +41,24 @@ class Wanted(NamedTuple):
         scale = np.max(np.abs(rounded), axis=self.axis, keepdims=True)
         allowed = slack * np.maximum(self.allowed, self.relative * scale)
         near: Array = np.abs(self.submitted - found) <= allowed
+        return near
+
+    def select_near(self, rows: Array, slack: float) -> Array:
+        """Tell which rows are the submission's gradient in every entry.
+
+        A few entries leave most rows out: one of them that is too far off is one of all.
+        """
+        found = rows.reshape(len(rows), -1)
+        submitted, allowed = self.submitted.ravel(), self.allowed.ravel()
+        with np.errstate(all="ignore"):
+            scale = np.maximum(np.max(found, axis=1), -np.min(found, axis=1))
+            # An infinite gradient would allow infinite errors.
+            near: Array = np.isfinite(scale)
+            for every in (max(1, found.shape[1] // FEW_ENTRIES), 1):
+                left, part = np.flatnonzero(near), slice(None, None, every)
+                some = found[:, part] if len(left) == len(near) else found[left, part]
+                most = slack * np.maximum(allowed[part], self.relative * scale[left, None])
+                near[left] = (np.abs(submitted[part] - some) <= most).all(axis=1)
         return near
 
 

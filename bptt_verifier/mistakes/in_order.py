@@ -17,7 +17,6 @@ from bptt_verifier.mistakes.operation_mistakes import (
     FindChanges,
     OperationMistake,
     Values,
-    change_edges,
     change_nothing,
     merge_at,
     repeat_changes,
@@ -116,9 +115,12 @@ def sweep_in_order(
     edges = [edge for _, each in states for edge in each]
     groups = {(known.group_of[number], operand) for number, operand in edges}
     first = [e for e in find_initial_edges(known) if (known.group_of[e[0]], e[1]) in groups]
-    changes = merge_at(values, made) | change_edges([*first, *edges], after=0.0)(values)
-    changes |= enter_at_first_step(known, states)
-    total = sweep_back(program, values, [changes])
+    # With zeros carried back to all earlier steps, each of these sweeps would be a whole one.
+    entering = enter_at_first_step(known, states)
+    cut = frozenset([*first, *edges]) - entering.keys()
+    others = {edge: each for edge, each in merge_at(values, made).items() if edge not in cut}
+    changes = others | entering
+    total = sweep_back(program, values, [changes], cut=cut)
     for t in range(known.steps):
         seeds = dict[int, Array]()
         for slots, each in states:
@@ -141,7 +143,7 @@ def sweep_in_order(
                 ]
                 if found:
                     seeds[target] = np.asarray(seeds.get(target, 0) + sum(found))
-        more = sweep_back(program, values, [changes], seeds=seeds)
+        more = sweep_back(program, values, [changes], seeds=seeds, cut=cut)
         total = [b if a is None else a if b is None else a + b
                  for a, b in zip(total, more, strict=True)]  # fmt: skip
     return {name: total[slot][0] for name, slot in program.leaves.items()}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.backward import Change
+from bptt_verifier.program.backward import Change, is_scale
 from bptt_verifier.program.operations import Operation, pass_back
 from bptt_verifier.program.structure import Structure
 
@@ -77,14 +77,6 @@ def merge(every: Sequence[Changes]) -> Changes:
             else:
                 merged[edge] = change
     return merged
-
-
-def is_scale(change: Change) -> bool:
-    """Tell whether a change multiplies what is passed back by a number, and does nothing else."""
-    fields = change.before, change.slope, change.arriving, change.arriving_at, change.through
-    empty = all(field is None for field in fields)
-    empty = empty and not (change.instead or change.also or change.send)
-    return empty and isinstance(change.after, float)
 
 
 def scale_change(change: Change, by: float) -> Change:

@@ -14,7 +14,6 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
     Values,
-    is_scale,
 )
 from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
@@ -23,7 +22,7 @@ from bptt_verifier.mistakes.single_gradients import (
     Finding,
     join_symbols,
 )
-from bptt_verifier.program.backward import Change
+from bptt_verifier.program.backward import Change, is_scale
 from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
 

@@ -15,6 +15,7 @@ from bptt_verifier.mistakes.search import explain, select_explaining, try_mistak
 from bptt_verifier.mistakes.single_gradients import GENERIC, join_symbols
 from bptt_verifier.mistakes.softmaxes import detach_shifts
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.blas_threads import use_one_thread
 from bptt_verifier.program.paths import leave_out_reshapes, prune
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program, forward
@@ -30,6 +31,7 @@ Fits = Callable[[Mapping[str, Array], Sequence[int]], bool]
 ALIKE = (find_unit(np.float32) * find_unit(np.float16)) ** 0.5
 
 
+@use_one_thread()
 def diagnose(
     program: Program, witnesses: Sequence[Witness], record: Record | None = None
 ) -> tuple[Mistake, ...]:
@@ -55,6 +57,7 @@ def diagnose(
     return first._replace(explanation=said), *others
 
 
+@use_one_thread()
 def find_single_mistake(
     program: Program,
     witnesses: Sequence[Witness],
@@ -70,6 +73,7 @@ def find_single_mistake(
     return explain(known, evidence, several=False)
 
 
+@use_one_thread()
 def find_only_fit(
     program: Program,
     witnesses: Sequence[Witness],

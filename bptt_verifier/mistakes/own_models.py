@@ -61,6 +61,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.backward import backward
 from bptt_verifier.program.recording import Recorded
+from bptt_verifier.program.repeated_factors import find_repeated_factors
 from bptt_verifier.program.structure import structure
 from bptt_verifier.program.trace import Program
 from bptt_verifier.report import Mistake
@@ -93,11 +94,15 @@ class OwnHypotheses:
     ) -> None:
         self.program, self.record, self.evidence = program, record, evidence
         self.structure, self.names = structure(program), tuple(program.leaves)
-        sizes = [value[0].size for value in evidence[0].forward if value is not None]
-        largest, self.size = max(sizes), sum(sizes)
+        values = evidence[0].forward
+        sizes = {slot: v[0].size for slot, v in enumerate(values) if v is not None}
+        largest, self.size = max(sizes.values()), sum(sizes.values())
         self.holds = holds  # elsewhere, of a mistake that explains all numbers of this evidence
         self.batch = max(1, min(256, ENTRIES // max(1, largest)))
-        self.at_once = max(1, IN_CACHE // max(1, largest))  # combinations in one sweep
+        # Constants have no cotangents, and that of a repeated factor is written once in a sweep.
+        once = {*program.constants, *find_repeated_factors(program)}
+        moving = max((size for slot, size in sizes.items() if slot not in once), default=1)
+        self.at_once = max(1, IN_CACHE // max(1, moving))  # combinations in one sweep
         # Of single mistakes at the first case: what they change, their gradients as far as memory
         # allows, and the changes of those that are tried in pairs.
         self.effects = ByIdentity[OperationMistake, Array]()
@@ -201,15 +206,8 @@ class OwnHypotheses:
         self, case: Evidence, made: Sequence[tuple[OperationMistake, ...]]
     ) -> list[frozenset[str]]:
         """Find the gradients of a case that each of these combinations explains."""
-        rows, near = self.sweep_rows(case, made), dict[str, Array]()
-        for name, wanted in case.wanted.items():
-            found = rows[name].reshape(len(made), -1)
-            with np.errstate(all="ignore"):
-                scale = np.max(np.abs(found), axis=1, keepdims=True)
-                allowed = SLACK * np.maximum(wanted.allowed.reshape(1, -1), wanted.relative * scale)
-                off = np.abs(wanted.submitted.reshape(1, -1) - found)
-                # An infinite gradient would allow infinite errors.
-                near[name] = (off <= allowed).all(axis=1) & np.isfinite(scale[:, 0])
+        rows = self.sweep_rows(case, made)
+        near = {n: wanted.select_near(rows[n], SLACK) for n, wanted in case.wanted.items()}
         if case is self.evidence[0]:
             joined = self.scale(case, {name: rows[name] for name in case.wanted})
             backs = self.split_rows(case, rows, len(made))
@@ -226,12 +224,14 @@ class OwnHypotheses:
 
     def scale(self, case: Evidence, rows: Mapping[str, Array]) -> Array:
         """Join the gradients of each row to a vector, each in units of its largest true entry."""
-        parts = [
-            np.reshape(found, (len(found), -1)) / max(np.max(np.abs(case.reference[n])), 1e-300)
-            for n, found in rows.items()
-        ]
-        with np.errstate(all="ignore"):
-            return np.concatenate(parts, axis=1).astype(np.float32)
+        parts = {n: found.reshape(len(found), -1) for n, found in rows.items()}
+        ends = np.cumsum([0, *(part.shape[1] for part in parts.values())])
+        joined = np.empty((len(next(iter(parts.values()))), ends[-1]), np.float32)
+        for (n, part), (start, end) in zip(parts.items(), pairwise(ends.tolist()), strict=True):
+            size = max(np.max(np.abs(case.reference[n])), 1e-300)
+            with np.errstate(all="ignore"):
+                np.divide(part, size, out=joined[:, start:end], casting="same_kind")
+        return joined
 
     def list_fitted(self, matches: Sequence[Match]) -> list[OperationMistake]:
         """List the factors on paths whose effect is the submission's error, but for a factor.

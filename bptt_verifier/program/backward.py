@@ -5,6 +5,7 @@ mistaken gradients. jax.grad, the reference for submissions, checks these gradie
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,12 @@ from bptt_verifier.program.operations import (
     Operation,
     measure_products,
     pass_back,
+)
+from bptt_verifier.program.repeated_factors import (
+    Product,
+    find_repeated_factors,
+    list_repeated,
+    sum_products,
 )
 from bptt_verifier.program.rounding import (
     EXACTLY,
@@ -53,6 +60,14 @@ class Change(NamedTuple):
 Changes = Mapping[tuple[int, int], Change]  # by (equation, operand)
 
 
+def is_scale(change: Change) -> bool:
+    """Tell whether a change multiplies what is passed back by a number, and does nothing else."""
+    fields = change.before, change.slope, change.arriving, change.arriving_at, change.through
+    empty = all(field is None for field in fields)
+    empty = empty and not (change.instead or change.also or change.send)
+    return empty and isinstance(change.after, float)
+
+
 def backward(
     program: Program,
     values: Sequence[Any],
@@ -61,7 +76,8 @@ def backward(
     saturating: Mapping[int, Saturating] | None = None,
 ) -> dict[str, Array]:
     """The gradients of every leaf: one for each row of changes, or for each sample of errors."""
-    cotangents = sweep_back(program, values, rows, errors, saturating=saturating)
+    kept = frozenset(program.leaves.values())
+    cotangents = sweep_back(program, values, rows, errors, saturating=saturating, kept=kept)
     return {name: np.asarray(cotangents[slot]) for name, slot in program.leaves.items()}
 
 
@@ -72,11 +88,15 @@ def sweep_back(
     errors: RoundingErrors = EXACTLY,
     seeds: Mapping[int, Array] | None = None,
     saturating: Mapping[int, Saturating] | None = None,
+    kept: frozenset[int] | None = None,
+    cut: frozenset[tuple[int, int]] = frozenset(),
 ) -> list[Any]:
     """The cotangents of every slot, with a leading axis for the rows; None where there is none.
 
     The sweep begins with one at the loss, or with these `seeds` by slot instead. `saturating` are
-    the activations whose slopes get errors of their own, where they are known.
+    the activations whose slopes get errors of their own, where they are known. Where `kept` is
+    given, the other cotangents are dropped once they have been passed back. The edges of `cut`, by
+    equation and operand, pass nothing back in any row, not even zeros.
     """
     samples = len(rows) if errors.sizes is None else len(errors.sizes)
     altered: dict[int, dict[int, list[tuple[int, Change]]]] = {}
@@ -89,6 +109,14 @@ def sweep_back(
     if saturating is None:
         saturating = find_saturating(program) if errors.sizes is not None else {}
     shifts = find_shifts(program) if errors.sizes is not None else frozenset()
+    # With errors, each product and each partial sum has one of its own.
+    repeated = find_repeated_factors(program) if errors.sizes is None else frozenset()
+    products = dict[int, list[Product]]()  # that are not summed yet, by the slot of their factor
+    apart = dict[int, dict[int, list[Product]]]()  # those of one row, by its number
+    terms = dict[int, list[tuple[int, Array]]]()  # of the same sums, in one row each
+    if kept is not None:  # some changes read what arrives at another slot
+        changes_made = chain.from_iterable(each.values() for each in rows)
+        kept = kept.union(c.arriving_at for c in changes_made if c.arriving_at is not None)
     sums = set[int]()  # slots whose cotangent is a sum that nothing else refers to
     # Errors that nothing has read yet: what is only moved and added may get them all at once.
     pending = dict[int, Pending]()
@@ -123,9 +151,27 @@ def sweep_back(
             note(slot, *error)
         cotangents[slot] = ct
 
+    def settle(slot: int | None) -> None:
+        if slot in products:
+            total = sum_products(products.pop(slot))
+            total = np.asarray(total, complex) if np.iscomplexobj(values[slot]) else total.real
+            of_rows = [(k, sum_products(each)[0]) for k, each in apart.pop(slot, {}).items()]
+            for row, term in (*terms.pop(slot, ()), *of_rows):
+                total[row] += term if np.iscomplexobj(total) else term.real
+            add(slot, total)
+
+    def read(change: Change, row: int) -> Change:
+        if change.arriving_at is None:
+            return change
+        settle(change.arriving_at)
+        return resolve(change, cotangents, row)
+
     with np.errstate(all="ignore"):
         for number in reversed(range(len(program.operations))):
             equation = program.operations[number]
+            if products:
+                for slot in equation.outputs:
+                    settle(slot)
             moves = equation.name in WITHOUT_COPIES and cotangents[equation.outputs[0]] is not None
             moved = pending.pop(equation.outputs[0], None) if moves else None
             for slot in equation.outputs:
@@ -138,7 +184,16 @@ def sweep_back(
             sums.difference_update(equation.outputs)
             given = [values[slot] for slot in equation.inputs]
             outputs = [values[slot] for slot in equation.outputs]
-            wanted = [number in altered or is_varied(slot) for slot in equation.inputs]
+            changed = altered.get(number, {})
+            shared = [
+                one
+                for one in list_repeated(equation, given, repeated, bool(changed))
+                if is_varied(equation.inputs[one]) and (number, one) not in cut
+            ]
+            wanted = [
+                one not in shared and (bool(changed) or is_varied(slot))
+                for one, slot in enumerate(equation.inputs)
+            ]
             back = [
                 ct.real if np.iscomplexobj(ct) and not np.iscomplexobj(x) else ct
                 for ct, x in zip(
@@ -154,33 +209,85 @@ def sweep_back(
             elif equation.name == "dot_general" and errors.sizes is not None:
                 sizes = measure_products(equation, given, arriving[0], errors, wanted)
                 found = [m if m is None else Pending(m, 1) for m in sizes]
-            for one, stated in altered.get(number, {}).items():
+            for one, stated in changed.items():
                 true = back[one]
                 if true is None:
                     continue
-                made = [(row, resolve(change, cotangents, row)) for row, change in stated]
-                wide = complex if np.iscomplexobj(given[one]) else float
-                back[one] = own(true, wide, arriving)
+                made = [(row, read(change, row)) for row, change in stated]
                 for slot, sent in collect_sent(made, values, arriving, true, samples).items():
                     add(slot, sent)
-                for alike in group_changes(made):
-                    chosen = [row for row, _ in alike]
-                    changes_made = [change for _, change in alike]
-                    back[one][chosen] = change_rows(
-                        equation, given, outputs, arriving, true, chosen, changes_made
-                    )
-            for slot, ct, error in zip(equation.inputs, back, found, strict=True):
-                if ct is not None:
-                    add(slot, ct, error)
+                back[one] = change_all(equation, given, outputs, arriving, true, one, made)
+            for one in shared:
+                slot, stated = equation.inputs[one], changed.get(one, [])
+                # What they read is what has arrived before.
+                others = [(row, read(c, row)) for row, c in stated if not is_scale(c)]
+                product = Product(equation, given, one, scale_rows(arriving[0], stated))
+                products.setdefault(slot, []).append(product)
+                for row, change in others:
+                    if replaces_factor(change, given):
+                        of_row = apart.setdefault(slot, {}).setdefault(row, [])
+                        of_row.append(replace_factor(product, arriving[0][row], change))
+                others = [each for each in others if not replaces_factor(each[1], given)]
+                if not others:
+                    continue
+                chosen = [row for row, _ in others]
+                part = [arriving[0][chosen]]
+                just = [k == one for k in range(len(given))]
+                true = pass_back(equation, given, outputs, part, wanted=just)[one]
+                true = true if np.iscomplexobj(given[one]) else true.real
+                made = [(k, change) for k, (_, change) in enumerate(others)]
+                for slot_sent, sent in collect_sent(made, values, part, true, len(made)).items():
+                    whole = np.zeros((samples, *sent.shape[1:]), sent.dtype)
+                    whole[chosen] = sent
+                    add(slot_sent, whole)
+                wrong = change_all(equation, given, outputs, part, true, one, made)
+                terms.setdefault(slot, []).extend(zip(chosen, wrong, strict=True))
+            for one, (slot, ct) in enumerate(zip(equation.inputs, back, strict=True)):
+                if ct is not None and (number, one) not in cut:
+                    add(slot, ct, found[one])
             if number in saturating and arriving[0] is not None:  # (N1)
                 start, size, _, rate = saturating[number]
                 ct, a = errors.measure(arriving[0]), errors.measure(values[start])
                 note(start, size * ct + measure_underflow(ct, 2 * rate * a, errors.units))
+            if kept is not None:
+                for slot in set(equation.outputs) - kept:
+                    cotangents[slot] = None
+        for slot in [*products]:
+            settle(slot)
     for slot in program.leaves.values():
         draw_errors(slot)
         if cotangents[slot] is None:
             cotangents[slot] = np.zeros((samples, *values[slot].shape[1:]))
     return cotangents
+
+
+def replaces_factor(change: Change, given: Sequence[Array]) -> bool:
+    """Tell whether a change replaces the other factor of a product by one of its shape."""
+    if len(change.instead) != 1:
+        return False
+    ((operand, factor),) = change.instead
+    scales = change.after is None or isinstance(change.after, float)
+    alone = scales and is_scale(change._replace(instead=(), after=1.0))
+    return alone and operand == 1 - change.operand and factor.shape == given[operand].shape
+
+
+def replace_factor(product: Product, arriving: Array, change: Change) -> Product:
+    """Replace the other factor of a product in one row."""
+    given, ((operand, factor),) = [*product.given], change.instead
+    given[operand] = factor
+    ct = arriving[None] if change.after is None else change.after * arriving[None]
+    return product._replace(given=given, arriving=ct)
+
+
+def scale_rows(ct: Array, stated: Sequence[tuple[int, Change]]) -> Array:
+    """Scale the rows of changes that scale them; rows with other changes are zero."""
+    scaled = np.array(ct) if stated else ct
+    for row, change in stated:
+        if is_scale(change):
+            scaled[row] *= change.after
+        else:
+            scaled[row] = 0.0
+    return scaled
 
 
 def own(ct: Any, dtype: type, arriving: Sequence[Any]) -> Array:
@@ -232,11 +339,30 @@ def group_changes(made: Sequence[tuple[int, Change]]) -> list[list[tuple[int, Ch
     """Group the rows whose changes are of one form, which one pass back serves."""
     groups: dict[Any, list[tuple[int, Change]]] = {}
     for row, change in made:
-        replaced = tuple((operand, np.iscomplexobj(v)) for operand, v in change.instead)
+        replaced: tuple[Any, ...] = ()
+        if change.instead:  # most have none
+            replaced = tuple((operand, np.iscomplexobj(v)) for operand, v in change.instead)
         own = id(change) if change.through is not None else None
         form = change.slope is not None, change.arriving is not None, replaced, own
         groups.setdefault(form, []).append((row, change))
     return [*groups.values()]
+
+
+def change_all(
+    equation: Operation,
+    given: Sequence[Array],
+    outputs: Sequence[Array],
+    arriving: Sequence[Array | None],
+    true: Array,
+    operand: int,
+    made: Sequence[tuple[int, Change]],
+) -> Array:
+    """Apply changes to some rows of the cotangents of one operand."""
+    changed = own(true, complex if np.iscomplexobj(given[operand]) else float, arriving)
+    for alike in group_changes(made):
+        rows, changes = [row for row, _ in alike], [change for _, change in alike]
+        changed[rows] = change_rows(equation, given, outputs, arriving, true, rows, changes)
+    return changed
 
 
 def change_rows(

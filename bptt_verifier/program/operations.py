@@ -6,6 +6,7 @@ The cotangent of a complex z is ∂L/∂Re z − i ∂L/∂Im z, as in JAX, so n
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from bptt_verifier.program.rounding import EXACTLY, RoundingErrors, align, is_in
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.tolerance.bounds import ELEMENTARY
 from bptt_verifier.tolerance.noise import ARITHMETIC, EXACT
+
+Block = tuple[slice, ...]
+FEW_NUMBERS = 2**12  # numbers that are moved, of which the block is kept
 
 
 class Operation(NamedTuple):
@@ -405,12 +409,25 @@ def move_back(moved: Array, given: Sequence[Array], ct: Array, errors: RoundingE
     return [q, *rest]
 
 
-def find_block(moved: Array, shape: tuple[int, ...]) -> tuple[slice, ...] | None:
+def find_block(moved: Array, shape: tuple[int, ...]) -> Block | None:
     """Find the block of an operand of this shape that is moved in its order; None if it is none.
 
     A block is what a slice takes, after the axis of the samples. It is taken and put back many
     times faster than single entries are.
     """
+    if len(moved) > FEW_NUMBERS:
+        return compare_block(moved, shape)
+    return find_block_again(moved.tobytes(), moved.dtype.str, shape)
+
+
+@lru_cache(1024)
+def find_block_again(numbers: bytes, dtype: str, shape: tuple[int, ...]) -> Block | None:
+    """Find the block of few numbers: every step takes the same slices, in every sweep."""
+    return compare_block(np.frombuffer(numbers, dtype), shape)
+
+
+def compare_block(moved: Array, shape: tuple[int, ...]) -> Block | None:
+    """Compare numbers with those of the block between the first and the last of them."""
     if not len(moved):
         return None
     corners = np.unravel_index(moved[[0, -1]], shape) if shape else ()

@@ -350,6 +350,27 @@ def test_a_sweep_has_no_more_rows_than_the_cache_holds(monkeypatch: pytest.Monke
         np.testing.assert_array_equal(found, np.concatenate([each[name] for each in alone]))
 
 
+def test_a_weight_of_many_products_and_constants_leave_a_sweep_as_many_rows() -> None:
+    """The cotangent of W is written once, and that of x never; a W used once counts as a value."""
+    x = np.ones((500, 3))
+
+    def loss(p: Any, xp: Any, steps: int) -> Any:
+        h = xp.sum(x) * xp.ones(3)
+        for _ in range(steps):
+            h = xp.tanh(p["W"] @ h)[:3]
+        return xp.sum(h)
+
+    for steps, largest in ((1, 600), (2, 200)):
+        params = {"W": np.ones((200, 3))}
+        with use_float64():
+            program = trace(partial(loss, steps=steps), params)
+            values = forward(program, params)
+            right = {name: found[0] for name, found in backward(program, values).items()}
+            witness = Witness(params, right, right, right, True)
+            known = OwnHypotheses(program, [make_evidence(values, 1, witness, {"W": None})])
+        assert known.at_once == own_hypotheses.IN_CACHE // largest
+
+
 def test_single_mistakes_are_swept_once(monkeypatch: pytest.MonkeyPatch) -> None:
     known = make_known()
     with use_float64():
