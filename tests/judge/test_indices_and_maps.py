@@ -21,30 +21,16 @@ from bptt_verifier.judge.kernel_places import (
     list_wrong_indices,
     select_telling,
 )
-from bptt_verifier.tolerance.projections import Measurement, Noise, Slices
-
-
-def slices(axis: int | None, factor: Any, error: Any = None, limit: Any = 1.0) -> Slices:
-    """Factors along an axis, and errors of any direction of that size, unless others are given."""
-    factor = np.array(factor, np.float64)
-    error = np.abs(factor) if error is None else np.array(error, np.float64)
-    return Slices(axis, factor, np.full(factor.shape, limit), error, 0 * factor)
-
-
-def measured(mean: Any, *by_axis: Slices, whole: float = 0.0, limit: Any = 1.0) -> Measurement:
-    """Mean errors of entries, each of which may be up to `limit`."""
-    mean = np.array(mean, np.float64)
-    every = (slices(None, [whole]), *by_axis)
-    return Measurement(Noise(0, 0, 0, 0), every, mean, np.full(mean.shape, limit), mean)
+from tests.support.measurements import make_measurement, make_slices
 
 
 def test_an_index_is_wrong_where_one_entry_or_its_slice_is() -> None:
     entry = [[0, 0, 3], [0, 0, 0]]
-    found = measured(entry, slices(0, [0, 2]), slices(1, [2, 0, 0]))
+    found = make_measurement(entry, make_slices(0, [0, 2]), make_slices(1, [2, 0, 0]))
     assert list_wrong_indices(found, 0).tolist() == [0, 1]
     assert list_wrong_indices(found, 1).tolist() == [0, 2]
-    assert list_wrong_indices(measured(entry), 1).tolist() == [2]
-    assert list_wrong_indices(measured(np.zeros((2, 3))), 1).tolist() == []
+    assert list_wrong_indices(make_measurement(entry), 1).tolist() == [2]
+    assert list_wrong_indices(make_measurement(np.zeros((2, 3))), 1).tolist() == []
 
 
 # Of three indices the last is wrong, with an error of 8: the largest elsewhere is to be 1 at most.
@@ -52,17 +38,17 @@ def test_an_index_is_wrong_where_one_entry_or_its_slice_is() -> None:
 def test_entries_are_right_elsewhere_if_the_errors_are_an_eighth(
     largest: float, right: bool
 ) -> None:
-    found = measured([[0.0, 0.1], [largest, largest], [9, 9], [8, 8]])
+    found = make_measurement([[0.0, 0.1], [largest, largest], [9, 9], [8, 8]])
     assert is_right_elsewhere(found, 0, [2, 3]) is right
-    assert not is_right_elsewhere(measured([[0.3], [2], [9]]), 0, [1, 2])
+    assert not is_right_elsewhere(make_measurement([[0.3], [2], [9]]), 0, [1, 2])
 
 
 @pytest.mark.parametrize(("largest", "right"), [(1.0, True), (1.01, False)])
 def test_slices_are_right_elsewhere_if_their_errors_are_an_eighth(
     largest: float, right: bool
 ) -> None:
-    by_axis = slices(0, [0, 0, 9, 8], [0.1, largest, 9, 8])
-    found = measured([[1.0], [1], [1], [1]], by_axis)
+    by_axis = make_slices(0, [0, 0, 9, 8], [0.1, largest, 9, 8])
+    found = make_measurement([[1.0], [1], [1], [1]], by_axis)
     assert is_right_elsewhere(found, 0, [2, 3]) is right
     assert not is_right_elsewhere(found, 0, [3])  # index 2 has an error of its own
 
@@ -72,19 +58,19 @@ def test_slices_are_right_elsewhere_if_their_errors_are_an_eighth(
 def test_a_slice_whose_error_is_next_to_nothing_is_right_whatever_its_size(
     error: float, right: bool
 ) -> None:
-    by_axis = slices(1, [0, 9, 9], [5, 9, 9])
-    assert is_right_elsewhere(measured([[error, 64, 640]], by_axis), 1, [1, 2]) is right
+    by_axis = make_slices(1, [0, 9, 9], [5, 9, 9])
+    assert is_right_elsewhere(make_measurement([[error, 64, 640]], by_axis), 1, [1, 2]) is right
 
 
 def test_slices_of_another_axis_or_without_a_wrong_one_are_not_asked() -> None:
     mean = [[0.5, 9.0]]
-    assert is_right_elsewhere(measured(mean, slices(0, [9.0])), 1, [1])
-    assert is_right_elsewhere(measured(mean, slices(1, [0, 0], [9, 9])), 1, [1])
-    assert not is_right_elsewhere(measured([[2.0, 9.0]], slices(0, [9.0])), 1, [1])
+    assert is_right_elsewhere(make_measurement(mean, make_slices(0, [9.0])), 1, [1])
+    assert is_right_elsewhere(make_measurement(mean, make_slices(1, [0, 0], [9, 9])), 1, [1])
+    assert not is_right_elsewhere(make_measurement([[2.0, 9.0]], make_slices(0, [9.0])), 1, [1])
 
 
 def test_a_place_is_on_an_axis_with_right_indices_and_wrong_ones() -> None:
-    found = measured([[0.0, 0, 9], [0, 0, 9]])
+    found = make_measurement([[0.0, 0, 9], [0, 0, 9]])
     assert [*list_places(found)] == [
         WrongIndices("wrong-index", "at index 2, the last of axis 1", 1, (2,))
     ]
@@ -202,7 +188,7 @@ def end(wrong: Any, exact: Any = None, **arrays: Any) -> str:
     """Ask beyond the end of which argument a gradient is wrong, with an error of 1 where it is."""
     exact = np.where(BEYOND, 0.0, 1.0)[None] if exact is None else exact
     nearest = SimpleNamespace(
-        gradients={"x": measured(2.0 * wrong)}, exact={"x": np.repeat(exact, 2, axis=0)}
+        gradients={"x": make_measurement(2.0 * wrong)}, exact={"x": np.repeat(exact, 2, axis=0)}
     )
     found: Any = SimpleNamespace(nearest=nearest)
     return find_beyond_length(found, arrays or {"n": np.array([2, 4, 3])}, "x")
@@ -243,44 +229,46 @@ def test_an_exact_gradient_that_is_not_zero_there_has_no_end() -> None:
 
 
 def test_a_map_shows_entries_by_their_limits() -> None:
-    drawn = draw_map(measured([[0, -4.0], [1, 0]], limit=2.0))
+    drawn = draw_map(make_measurement([[0, -4.0], [1, 0]], limit=2.0))
     assert drawn.errors.tolist() == [[0, 2], [0.5, 0]]
     assert (drawn.axes, drawn.blocks) == ((0, 1), (1, 1))
     assert divide(np.array([-3.0, 0, 1]), np.array([2.0, 0, np.inf])).tolist() == [1.5, 0, 0]
 
 
 def test_an_entry_is_as_wrong_as_the_least_wrong_slice_that_it_is_in() -> None:
-    by_axis = slices(0, [1, -4], limit=0.5), slices(1, [3, 0, 9])
-    drawn = draw_map(measured([[0, 5.0, 0], [0, 0, 0]], *by_axis))
+    by_axis = make_slices(0, [1, -4], limit=0.5), make_slices(1, [3, 0, 9])
+    drawn = draw_map(make_measurement([[0, 5.0, 0], [0, 0, 0]], *by_axis))
     assert drawn.errors.tolist() == [[2, 5, 2], [3, 0, 8]]
-    assert draw_map(measured(np.zeros(3), slices(0, [3, 0, 9]))).errors.tolist() == [[3, 0, 9]]
+    assert draw_map(make_measurement(np.zeros(3), make_slices(0, [3, 0, 9]))).errors.tolist() == [
+        [3, 0, 9]
+    ]
 
 
 def test_the_whole_gradient_is_as_wrong_as_it_is_where_no_part_is() -> None:
     for part in (0.25, 1.0):
-        found = measured([[part, 0.5]], whole=3.0)
+        found = make_measurement([[part, 0.5]], whole=3.0)
         assert draw_map(found).errors.tolist() == [[3, 3]]
-    assert draw_map(measured([[0.25, 0.5]], whole=1.0)).errors.tolist() == [[0.25, 0.5]]
-    assert draw_map(measured([[1.5, 0.5]], whole=3.0)).errors.tolist() == [[1.5, 0.5]]
+    assert draw_map(make_measurement([[0.25, 0.5]], whole=1.0)).errors.tolist() == [[0.25, 0.5]]
+    assert draw_map(make_measurement([[1.5, 0.5]], whole=3.0)).errors.tolist() == [[1.5, 0.5]]
 
 
 def test_a_map_has_the_two_first_axes_or_those_with_places() -> None:
     mean = np.zeros((2, 3, 4))
     mean[0, 1, 2] = 0.5
-    drawn = draw_map(measured(mean))
+    drawn = draw_map(make_measurement(mean))
     assert drawn.axes == (0, 1)
     assert drawn.errors.tolist() == [[0, 0.5, 0], [0, 0, 0]]
     mean[:, :, 2] = 9
-    assert draw_map(measured(mean)).axes == (0, 2)
+    assert draw_map(make_measurement(mean)).axes == (0, 2)
     mean[:, [0, 2]] = 0
-    assert draw_map(measured(mean)).axes == (1, 2)
+    assert draw_map(make_measurement(mean)).axes == (1, 2)
 
 
 @pytest.mark.parametrize(("size", "block"), [(128, 1), (129, 2), (256, 2), (257, 3)])
 def test_a_long_axis_has_128_cells_at_most_each_with_its_largest_error(
     size: int, block: int
 ) -> None:
-    drawn = draw_map(measured([np.arange(float(size))] * 2))
+    drawn = draw_map(make_measurement([np.arange(float(size))] * 2))
     assert drawn.blocks == (1, block)
     last = [min(k + block, size) - 1 for k in range(0, size, block)]
     assert drawn.errors.tolist() == [last, last]
