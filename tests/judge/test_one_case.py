@@ -73,6 +73,8 @@ def test_a_loss_that_differs_is_the_one_mistake() -> None:
 
 @pytest.mark.parametrize(("entries", "written"), [(40, True), (41, False)])
 def test_parameters_of_40_entries_are_written_out(entries: int, written: bool) -> None:
-    p = {"w": np.ones(entries)}
-    report = compare_case(lambda p: {"w": 2 * p["w"]}, lambda p: np.sum(p["w"] ** 2), p, "0")
+    def square(p: Any) -> Any:
+        return np.sum(p["w"] ** 2)
+
+    report = compare_case(lambda p: {"w": 2 * p["w"]}, square, {"w": np.ones(entries)}, "0")
     assert bool(report.notes) == written
