@@ -35,6 +35,7 @@ WIDE = 2.0**17  # the range of formats beyond float16, in which no typical numbe
 NEAR_OVERFLOW = 16  # times smaller than a format's largest number may be what overflows inside
 # Neighbours at which rounding is imitated. Its errors hardly change from one to another.
 IMITATED = 4
+HIDING = 2.0**500  # an error that hides every number, and whose multiples are finite
 STEEPEST = 4  # the inverse of the largest slope of the logistic function
 SMALL = 32, 64  # times smaller arguments saturate no function: tanh at 12 has no digit left
 # Times as large is a gradient, at most, that does not grow with smaller arguments: between 1.11, of
@@ -325,12 +326,15 @@ def find_largest_terms(name: str, exact: Array, near: Neighbours, pullback: Pull
 def imitate_rounding(
     pullback: Pullback, near: Neighbours, dtypes: Mapping[str, Any]
 ) -> Mapping[str, Array]:
-    """Imitate rounding in the stated function and its pull-back; empty where that fails."""
+    """Imitate rounding in the stated function and its pull-back; empty where that fails.
+
+    Of an entry for which a number inside overflows by it, nothing can be told: all is rounding.
+    """
     first = near.points[:IMITATED], near.cotangents[:IMITATED]
     found = attempt(pullback.imitate_rounding, *first, max(dtypes.values(), key=find_unit))
     if isinstance(found, Failure):
         return {}
-    return {n: e for n, e in found.named.items() if np.isfinite(e).all()}
+    return {n: np.where(np.isfinite(e), e, HIDING) for n, e in found.named.items()}
 
 
 def ask_each(

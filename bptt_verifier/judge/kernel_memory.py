@@ -235,7 +235,7 @@ def find_dependence_on_calls(question: Question) -> Mistake | None:
     if again is None or before is None or same is None:
         return None
     name = question.differs(again, question.answer)
-    if not name and all(np.array_equal(same[n], before[n], equal_nan=True) for n in before):
+    if not name and all(np.array_equal(same[n], before[n]) for n in before):
         name = next((n for n in before if question.changes(n, again, before)), "")
     if not name:
         return None

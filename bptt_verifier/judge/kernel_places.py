@@ -164,8 +164,6 @@ def find_edges(indices: Sequence[int], size: int) -> Iterator[TileEdges]:
     for tile in TILES:
         count = len({index % tile for index in indices})
         half, edges = count // 2, [*range(tile, size, tile)]
-        if size <= tile:
-            continue
         last = sorted({*range(tile - 1, size, tile), size - 1})
         if len(indices) > 1 and [*indices] == last:
             yield TileEdges(1, -tile, f"at the last index of every tile of {tile}")
@@ -178,7 +176,7 @@ def find_edges(indices: Sequence[int], size: int) -> Iterator[TileEdges]:
         if [*indices] == edges:
             yield TileEdges(count, -tile, f"at multiples of {tile} from {tile} on")
         elif len({index // tile for index in indices}) < 2:
-            continue  # one run of indices tells nothing of every tile
+            pass  # one run of indices tells nothing of every tile
         elif [*indices] == starts:
             yield TileEdges(count, -tile, f"at the first {many} of every tile of {tile}")
         elif [*indices] == [i for i in starts if i >= tile]:

@@ -58,5 +58,5 @@ class DirectionOptions(KernelOptions, total=False):
     direction: Any
 
 
-class SessionOptions(DerivationOptions, OwnModelOptions, total=False):
+class SessionOptions(DerivationOptions, OwnModelOptions):
     """The options of `verify_here`, which verifies either."""

@@ -152,3 +152,22 @@ def test_a_zero_that_is_one_over_infinity_is_left_out_and_any_other_is_wrong(
     names = [mistake.name for mistake in report.mistakes]
     assert names == ([] if right else ["forward-differs"]), report
     assert ("may overflow" in " ".join(report.notes)) == right
+
+
+@pytest.mark.rest
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # where all overflows
+def test_a_number_that_overflows_by_rounding_alone_ends_no_verdict() -> None:
+    def forward(x: Any, w: Any) -> Any:  # rounding in float32 moves w by up to 8
+        return jnp.sin(x), jnp.exp((w + 1e8) - 1e8) * 1e-300
+
+    def backward(arguments: Any, d: Any) -> Any:
+        x = arguments[0].astype(np.float64)
+        near = (arguments[1] + np.float32(1e8) - np.float32(1e8)).astype(np.float64)
+        with np.errstate(all="ignore"):
+            found = d[0] * np.cos(x), d[1] * np.exp(near) * 1e-300
+            return tuple(each.astype(np.float32) for each in found)
+
+    given = tuple(np.linspace(*ends, 8).astype(np.float32) for ends in ((0.1, 1), (704, 705)))
+    report = verify_vjp(backward, forward, given, cases=1)
+    assert report.verdict is Verdict.INCONCLUSIVE, str(report)
+    assert report.parameters["x"].verdict is Verdict.AGREES

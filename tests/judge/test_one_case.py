@@ -57,3 +57,24 @@ def test_a_loss_without_a_reference_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"can be compared, found none: loss.* raised Zero"):
         compare_case(gradients, failing, SETTINGS[0], "1")
+
+
+def test_a_report_has_the_name_and_the_seed_that_are_given() -> None:
+    report = compare_case(gradients, loss, SETTINGS[0], "0")
+    assert (report.subject, report.seed, report.mistakes) == ("your model", 0, ())
+    assert compare_case(gradients, loss, SETTINGS[0], "0", subject="mine").subject == "mine"
+
+
+def test_a_loss_that_differs_is_the_one_mistake() -> None:
+    report = compare_case(lambda p: (2 * loss(p), gradients(p)), loss, SETTINGS[0], "0")
+    assert report.verdict is Verdict.DISAGREES
+    assert [mistake.name for mistake in report.mistakes] == ["forward-differs"]
+
+
+@pytest.mark.parametrize(("entries", "written"), [(40, True), (41, False)])
+def test_parameters_of_40_entries_are_written_out(entries: int, written: bool) -> None:
+    def square(p: Any) -> Any:
+        return np.sum(p["w"] ** 2)
+
+    report = compare_case(lambda p: {"w": 2 * p["w"]}, square, {"w": np.ones(entries)}, "0")
+    assert bool(report.notes) == written
