@@ -43,16 +43,17 @@ class Arguments(NamedTuple):
 
         If `like`, each becomes what was given there: an array of JAX or a tensor. Data are copied.
         """
-        flat = [each for _, each in list_leaves(self.given)]
+        flat, known = [each for _, each in list_leaves(self.given)], {*self.places.values()}
         new = [
-            copy_array(each) if isinstance(each, np.ndarray) or is_tensor(each) else each
-            for each in flat
+            copy_array(each)
+            if place not in known and (isinstance(each, np.ndarray) or is_tensor(each))
+            else each
+            for place, each in enumerate(flat)
         ]
         for name, place in self.places.items():
             new[place] = make_like(arrays[name], flat[place]) if like else arrays[name]
         if not like:  # all in float64, with masks that are data
             tensors = any(map(is_tensor, arrays.values()))
-            known = {*self.places.values()}
             for place, each in enumerate(flat):
                 if place not in known and is_floating(convert_to_numpy(each).dtype):
                     wide = convert_to_numpy(each).astype(np.float64)
