@@ -21,7 +21,7 @@ from bptt_verifier.judge.verify import (
 from bptt_verifier.mistakes.effort import limit_effort
 from bptt_verifier.program.arguments import Arguments, read_settings
 from bptt_verifier.program.attempt import use_own_settings
-from bptt_verifier.program.torch_modules import make_function
+from bptt_verifier.program.torch_modules import make_stated
 from bptt_verifier.reference.pullbacks import prepare_pullback
 from bptt_verifier.reference.stated_pullbacks import StatedPullback
 from bptt_verifier.report import Mistake, Report
@@ -52,7 +52,7 @@ def verify_vjp(
     require_settings({"backward": backward, "forward": forward}, cases, seed)
     name = subject or find_name(backward, "your kernel")
     with use_own_settings():
-        stated = make_function(forward, arguments)
+        stated = make_stated(forward, arguments)
         settings = read_settings(arguments, stated)
         every = prepare(backward, stated, settings, reference)
         masks = find_masks(every, seed)

@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.program import torch_losses
-from bptt_verifier.program.arguments import Arguments, convert_to_numpy, read_outputs
+from bptt_verifier.program.arguments import (
+    NO_ARRAYS,
+    Arguments,
+    convert_to_numpy,
+    read_outputs,
+    require_arrays,
+)
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.numpy_code import trace_arrays
 from bptt_verifier.program.precision import find_narrowing, is_loop, use_float64
@@ -77,7 +83,8 @@ class Pullback(ABC):
 
     def call(self, arrays: Mapping[str, Any]) -> Any:
         """Call the function with other arrays in the places of the floating leaves."""
-        return self.arguments.call(self.forward, self.arguments.rebuild(arrays, like=False))
+        given = self.arguments.rebuild(arrays, like=False)
+        return require_arrays(self.arguments.call(self.forward, given))
 
     @abstractmethod
     def find_structure(self) -> Any:
@@ -462,6 +469,9 @@ def prepare_pullback(forward: Forward, arguments: Arguments) -> Pullback:
             require_float64(found)
             return pullback
         failures[kind] = found
+    for each in failures.values():
+        if NO_ARRAYS in each.what:
+            raise ValueError(each.what[each.what.index(NO_ARRAYS) :])
     # What JAX cannot trace is plain NumPy: what is said there is about the user's code.
     last = failures.get(NumpyPullback, failures[kinds[0]]).what
     what = next((each.what for each in failures.values() if REMEDY in each.what), last)
@@ -479,7 +489,10 @@ def require_float64(structure: Any) -> Any:
     outputs = read_outputs(structure)
     floating = {name: x.dtype for name, x in outputs.items() if is_floating(x.dtype)}
     if not floating:
-        raise ValueError("forward: expected a function that returns arrays of floats")
+        found = ", ".join(f"{name} of {x.dtype}" for name, x in outputs.items()) or "none"
+        raise ValueError(
+            f"forward: expected a function that returns arrays of floats, found {found}"
+        )
     for name, dtype in floating.items():
         if dtype != np.float64:
             raise ValueError(f"{name} is {dtype} where all arguments are float64: {REMEDY}")
