@@ -28,7 +28,7 @@ from bptt_verifier.program.arguments import (
     read_settings,
 )
 from bptt_verifier.program.attempt import USERS, Failure, attempt, use_own_settings
-from bptt_verifier.program.torch_modules import make_function
+from bptt_verifier.program.torch_modules import make_stated
 from bptt_verifier.program.trees import has_mapping
 from bptt_verifier.reference.pushforwards import (
     Curvature,
@@ -223,7 +223,7 @@ def verify_along(
     require_settings({own: function, of: stated}, cases, seed)
     name = subject or find_name(function)
     with use_own_settings():
-        stated = make_function(stated, arguments)
+        stated = make_stated(stated, arguments)
         settings = read_settings(arguments, stated)
         every = [DirectionCalls(function, prepare(stated, each)) for each in settings]
         given = None if direction is None else read_direction(direction, settings[0])

@@ -10,7 +10,7 @@ from bptt_verifier.problems.kernel_draws import displace, draw_cotangents, draw_
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import convert_to_numpy, read_outputs
 from bptt_verifier.program.trees import has_mapping
-from bptt_verifier.tolerance.formats import find_unit, is_half
+from bptt_verifier.tolerance.formats import find_unit, is_floating, is_half
 from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
 
 
@@ -96,6 +96,10 @@ def prepare_cotangents(calls: KernelCalls, given: Any, seed: int) -> dict[str, A
             if read[name].shape != value.shape:
                 raise ValueError(
                     f"cotangents: expected shape {value.shape} of {name}, found {read[name].shape}"
+                )
+            if not is_floating(read[name].dtype):
+                raise ValueError(
+                    f"cotangents: expected floating numbers for {name}, found {read[name].dtype}"
                 )
         return {name: read[name] for name in outputs}
     coarsest = max((v.dtype for v in calls.arguments.leaves.values()), key=find_unit)

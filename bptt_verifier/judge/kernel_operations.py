@@ -13,7 +13,7 @@ from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import draw_cases, draw_neighbours
 from bptt_verifier.judge.kernel_comparisons import Found, find_result_dtype
 from bptt_verifier.judge.kernel_diagnosis import EXPLAINED, leaves_rounding
-from bptt_verifier.mistakes.effort import limit_effort
+from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake
 from bptt_verifier.mistakes.other_sizes import OtherSize, hold_at
@@ -30,7 +30,6 @@ from bptt_verifier.tolerance.noise import SAFETY
 from bptt_verifier.tolerance.sizes import root_mean_square
 
 POINTS = 3  # at which one mistake has to give the kernel's numbers
-SECONDS = 10.0  # for the search
 EVIDENT = 64  # times larger than what rounding may do is a mistake that can be told from others
 
 
@@ -64,8 +63,7 @@ def find_wrong_operation(
     where noise hides too much, or where the operations are not known.
     """
     order = sorted(wrong, key=lambda each: -sum(g[0].size for g in each.exact.values()))
-    with limit_effort(SECONDS):
-        found = attempt(find_in_settings, every, order, right)
+    found = attempt(find_in_settings, every, order, right)
     if isinstance(found, Failure) or len(found) != 1:
         return ()
     where = str(found[0].details.get("file_line") or __file__)
@@ -76,7 +74,12 @@ def find_in_settings(
     every: Sequence[KernelCalls], wrong: Sequence[Found], right: Sequence[Found]
 ) -> tuple[Mistake, ...]:
     """Find the one mistake in an operation that explains the first case and all others."""
-    first, *others = (prepare_search(every[each.case.setting], each) for each in (*wrong, *right))
+    searches = list[Search | None]()
+    for each in (*wrong, *right):
+        if not find_effort().goes_on():
+            return ()
+        searches.append(prepare_search(every[each.case.setting], each))
+    first, *others = searches
     if first is None:
         return ()
     with use_float64(), np.errstate(all="ignore"):
@@ -111,7 +114,7 @@ def prepare_exact(calls: KernelCalls, pullback: JaxPullback, found: Found) -> Se
         submitted = calls.ask(case.point, found.case.cotangents)
         if isinstance(submitted, Mistake):
             return None
-        exact = pullback.pull_back([case.point], [found.case.cotangents]).gradients
+        exact = calls.pullback.pull_back([case.point], [found.case.cotangents]).gradients
         reference = {name: g[0] for name, g in exact.items()}
         allowed = {}
         for name, g in reference.items():
@@ -135,7 +138,7 @@ def prepare_beyond_noise(calls: KernelCalls, pullback: JaxPullback, found: Found
     submitted = [each for each in answers if not isinstance(each, Mistake)]
     if len(submitted) < len(points):
         return None
-    exact = pullback.pull_back(points, [given] * len(points)).gradients
+    exact = calls.pullback.pull_back(points, [given] * len(points)).gradients
     numbers = {name: np.stack([each[name] for each in submitted]) for name in exact}
     dtypes = {name: find_result_dtype(name, g, found.case) for name, g in numbers.items()}
     witnesses = [

@@ -76,6 +76,10 @@ class KernelJudgement(Judgement):
     def explain(self) -> Iterable[Mistake]:
         """Name what is wrong, or say where it is wrong."""
 
+    def describe_search(self) -> Iterable[str]:
+        """Describe how the search for a name ended; empty where there is none."""
+        return ()
+
     def reword(self, mistake: Mistake) -> Mistake:
         """Speak of a finding as fits what is judged."""
         return mistake
@@ -114,7 +118,8 @@ class KernelJudgement(Judgement):
         call = f"{self.call}, seed={self.seed}, cases={self.number})"
         named = [each for each in self.explain() if not (lazy and each.name in VAGUE)]
         example = show_worst(self.found, self.every, call)
-        return report._replace(mistakes=(*lazy, *named), counterexample=example)
+        notes = *report.notes, *self.describe_search()
+        return report._replace(mistakes=(*lazy, *named), counterexample=example, notes=notes)
 
     def compare_further(self) -> Report | None:
         """Compare at further cases as long as the errors of all gradients leave some open.

@@ -18,9 +18,10 @@ from bptt_verifier.judge.verify import (
     find_name,
     require_agreement,
 )
+from bptt_verifier.mistakes.effort import limit_effort
 from bptt_verifier.program.arguments import Arguments, read_settings
 from bptt_verifier.program.attempt import use_own_settings
-from bptt_verifier.program.torch_modules import make_function
+from bptt_verifier.program.torch_modules import make_stated
 from bptt_verifier.reference.pullbacks import prepare_pullback
 from bptt_verifier.reference.stated_pullbacks import StatedPullback
 from bptt_verifier.report import Mistake, Report
@@ -51,7 +52,7 @@ def verify_vjp(
     require_settings({"backward": backward, "forward": forward}, cases, seed)
     name = subject or find_name(backward, "your kernel")
     with use_own_settings():
-        stated = make_function(forward, arguments)
+        stated = make_stated(forward, arguments)
         settings = read_settings(arguments, stated)
         every = prepare(backward, stated, settings, reference)
         masks = find_masks(every, seed)
@@ -88,6 +89,7 @@ def assert_vjp_verified(
     return require_agreement(verify_vjp(backward, forward, arguments, **options))
 
 
+SECONDS = 10.0  # for the search for an operation
 OF_INDICES = frozenset("unknown wrong-index wrong-indices wrong-range".split())
 
 
@@ -95,6 +97,7 @@ class PullbackJudgement(KernelJudgement):
     """The judgement of a pull-back."""
 
     call = "verify_vjp(backward, forward, arguments"
+    is_cut_short = False  # the search for one operation that explains what is wrong
 
     def describe(self) -> Iterator[str]:
         """Describe an approximation, the precision, gradients of zeros and sizes not tried."""
@@ -105,6 +108,14 @@ class PullbackJudgement(KernelJudgement):
         for name in find_zeros(self.found):
             yield f"∂L/∂{name} is zero, to rounding, in all cases, and yours must be, too."
         yield from list_untried_sizes(self.every)
+
+    def describe_search(self) -> Iterator[str]:
+        """Say that the search for a name ended before it had tried everything, if it did."""
+        if self.is_cut_short:
+            yield (
+                "The search for one operation that explains the gradients ended after its limit "
+                f"of {SECONDS:g} s of processor time; the verdict does not depend on it."
+            )
 
     def explain(self) -> tuple[Mistake, ...]:
         """Name what is wrong with the gradients, or say where they are wrong.
@@ -120,7 +131,9 @@ class PullbackJudgement(KernelJudgement):
         doubtful = {each.case.setting for each in self.found if each.wrong or each.unsure}
         first = {each.case.setting: each.nearest for each in self.found[::-1]}
         right = {setting: each for setting, each in first.items() if setting not in doubtful}
-        operation = find_wrong_operation(self.every, [*wrong.values()], [*right.values()])
+        with limit_effort(SECONDS) as effort:
+            operation = find_wrong_operation(self.every, [*wrong.values()], [*right.values()])
+        self.is_cut_short = effort.ended and not operation
         if operation or self.lazy:
             return operation or named
         return tuple(filter(None, map(find_kept_argument, self.asked)))[:1] or named

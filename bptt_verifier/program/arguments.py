@@ -5,7 +5,7 @@ handed out as what was given in their place. Other leaves are data.
 """
 
 import inspect
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +23,8 @@ from bptt_verifier.program.torch_tensors import (
 )
 from bptt_verifier.program.trees import Keys, has_mapping, list_leaves, replace_leaves
 from bptt_verifier.tolerance.formats import is_floating
+
+NO_ARRAYS = "forward: expected a function that returns an array or a pytree of arrays"
 
 
 class Arguments(NamedTuple):
@@ -43,16 +45,17 @@ class Arguments(NamedTuple):
 
         If `like`, each becomes what was given there: an array of JAX or a tensor. Data are copied.
         """
-        flat = [each for _, each in list_leaves(self.given)]
+        flat, known = [each for _, each in list_leaves(self.given)], {*self.places.values()}
         new = [
-            copy_array(each) if isinstance(each, np.ndarray) or is_tensor(each) else each
-            for each in flat
+            copy_array(each)
+            if place not in known and (isinstance(each, np.ndarray) or is_tensor(each))
+            else each
+            for place, each in enumerate(flat)
         ]
         for name, place in self.places.items():
             new[place] = make_like(arrays[name], flat[place]) if like else arrays[name]
         if not like:  # all in float64, with masks that are data
             tensors = any(map(is_tensor, arrays.values()))
-            known = {*self.places.values()}
             for place, each in enumerate(flat):
                 if place not in known and is_floating(convert_to_numpy(each).dtype):
                     wide = convert_to_numpy(each).astype(np.float64)
@@ -82,6 +85,10 @@ class Arguments(NamedTuple):
 
     def select(self, result: Any) -> dict[str, Any]:
         """Select what is returned for each floating leaf. Raises ValueError as `read` does."""
+        expected = "expected the structure of the arguments, with gradients of "
+        expected += ", ".join(self.leaves)
+        if isinstance(result, Iterator) or (result is None and len(self.leaves) > 1):
+            raise ValueError(f"your backward returned {describe_type(result)}: {expected}")
         of_result = dict(list_leaves(result, none=True))  # None is the gradient of data
         paths = [path for path, _ in list_leaves(self.given)]
         known = [self.use_names(path) for path in paths]
@@ -92,8 +99,6 @@ class Arguments(NamedTuple):
             if of_result.keys() >= set(wanted) and not extra and len(set(own)) == len(own):
                 return dict(zip(self.leaves, map(of_result.__getitem__, wanted), strict=True))
         flat = [*of_result.values()]
-        expected = "expected the structure of the arguments, with gradients of "
-        expected += ", ".join(self.leaves)
         if has_mapping(result):
             named = ", ".join("".join(map(write_key, path)).lstrip(".") for path in of_result)
             raise ValueError(f"your backward returned gradients by name, of {named}: {expected}")
@@ -101,13 +106,28 @@ class Arguments(NamedTuple):
             return {name: flat[place] for name, place in self.places.items()}
         if len(flat) == len(self.leaves):
             return dict(zip(self.leaves, flat, strict=True))
-        raise ValueError(f"your backward returned {len(flat)} gradients: {expected}")
+        said = "1 gradient" if len(flat) == 1 else f"{len(flat)} gradients"
+        raise ValueError(f"your backward returned {said}: {expected}")
 
     def use_names(self, path: Keys) -> Keys:
         """Begin a path with the name of its argument, if that is known."""
         first: Any = path[0] if path else None
         known = isinstance(first, int) and first < len(self.names)
         return (self.names[first], *path[1:]) if known else path
+
+
+def describe_type(value: Any) -> str:
+    """Describe a value by its type, as in "a generator"."""
+    return "None" if value is None else f"a {type_name(value)}"
+
+
+def require_arrays(result: Any) -> Any:
+    """Return the outputs of a forward pass. Raises ValueError where one is no array or number."""
+    for path, each in list_leaves(result):
+        if not (hasattr(each, "dtype") or isinstance(each, int | float | complex)):
+            where = f" at {name_path(path, root='outputs')}" if path else ""
+            raise ValueError(f"{NO_ARRAYS}, found {describe_type(each)}{where}")
+    return result
 
 
 def read_gradient(name: str, value: Any, argument: Array) -> Array:
@@ -147,7 +167,12 @@ def read_arguments(given: Any, names: Sequence[str] = ()) -> Arguments:
         else:
             data[name] = value
     if not leaves or any(value.size == 0 for value in leaves.values()):
-        raise ValueError("arguments: expected arrays of floating numbers, each with entries")
+        every = {**leaves, **{n: convert_to_numpy(each) for n, each in data.items()}}
+        found = ", ".join(f"{n} of {x.dtype} {x.shape}" for n, x in every.items())
+        raise ValueError(
+            "arguments: expected arrays of floating numbers, each with entries, found "
+            f"{found or 'none'}"
+        )
     return Arguments(given, leaves, places, data, tuple(names))
 
 

@@ -83,7 +83,8 @@ def copy_array(value: Any) -> Any:
     """Copy an array, or a tensor as a leaf of autograd, where it is and of its dtype."""
     if not is_tensor(value):
         return np.array(value)
-    return value.detach().clone().requires_grad_(value.requires_grad)
+    copied = value.detach().clone()
+    return copied.requires_grad_() if value.requires_grad else copied  # vmap has no such call
 
 
 def to_constant(array: "Array", like: Any) -> Any:

@@ -6,7 +6,7 @@ digit left. docs/derivation.md, section 17, (V15) and (V17).
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from itertools import count
+from itertools import chain, count
 from operator import and_
 from typing import Any
 
@@ -42,9 +42,12 @@ def list_unconfirmed(
 ) -> list[int]:
     """List the points at which differences of the outputs do not confirm the gradients. (V15)"""
     rng, found = np.random.default_rng(0), set[int]()
-    for name, gradient in gradients.items():
-        steps = [{name: STEP * turn(point[name], rng)} for point in points]
-        upper, lower = (compute(move(points, steps, way)) for way in (1, -1))
+    every = {n: [{n: STEP * turn(point[n], rng)} for point in points] for n in gradients}
+    moved = [move(points, steps, way) for steps in every.values() for way in (1, -1)]
+    computed = compute([*chain.from_iterable(moved)])  # in few calls: each may take a while
+    beside = iter(split_evenly(computed, len(moved)))
+    for (name, gradient), upper, lower in zip(gradients.items(), beside, beside, strict=True):
+        steps = every[name]
         for k, given in enumerate(cotangents):
             terms = [c * (upper[n][k] - lower[n][k]) / 2 for n, c in given.items()]
             outputs = [c * upper[n][k] for n, c in given.items()]
@@ -122,6 +125,12 @@ def move(points: Points, steps: Points, way: int) -> list[Arrays]:
         dict(point) | {n: point[n].astype(np.float64) + way * s for n, s in each.items()}
         for point, each in zip(points, steps, strict=True)
     ]
+
+
+def split_evenly(outputs: Arrays, number: int) -> list[Arrays]:
+    """Split outputs at many points into those of as many groups of points."""
+    parts = {name: np.split(each, number) for name, each in outputs.items()}
+    return [{name: each[k] for name, each in parts.items()} for k in range(number)]
 
 
 def norm(*arrays: Array) -> float:

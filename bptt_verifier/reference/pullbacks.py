@@ -12,12 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_verifier.problems.problem import Array
 from bptt_verifier.program import torch_losses
-from bptt_verifier.program.arguments import Arguments, convert_to_numpy, read_outputs
+from bptt_verifier.program.arguments import (
+    NO_ARRAYS,
+    Arguments,
+    convert_to_numpy,
+    read_outputs,
+    require_arrays,
+)
 from bptt_verifier.program.attempt import Failure, attempt
 from bptt_verifier.program.numpy_code import trace_arrays
 from bptt_verifier.program.precision import find_narrowing, is_loop, use_float64
+from bptt_verifier.program.torch_points import compute_at_points, pull_back_at_points
 from bptt_verifier.program.torch_tensors import find_torch, is_tensor
 from bptt_verifier.program.torch_trace import trace_tensors
 from bptt_verifier.program.trees import map_leaves, pair_leaves, replace_leaves
@@ -77,7 +83,8 @@ class Pullback(ABC):
 
     def call(self, arrays: Mapping[str, Any]) -> Any:
         """Call the function with other arrays in the places of the floating leaves."""
-        return self.arguments.call(self.forward, self.arguments.rebuild(arrays, like=False))
+        given = self.arguments.rebuild(arrays, like=False)
+        return require_arrays(self.arguments.call(self.forward, given))
 
     @abstractmethod
     def find_structure(self) -> Any:
@@ -119,9 +126,9 @@ class Pullback(ABC):
             lambda there: self.compute_outputs(there, cotangents), points, cotangents, gradients
         )
 
+    @abstractmethod
     def compute_outputs(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Arrays:
-        """Compute the outputs at each point; `cotangents` have the shapes of what is given."""
-        return self.pull_back(points, cotangents).outputs
+        """Compute the outputs at points, of which there are some for each of the `cotangents`."""
 
     @abstractmethod
     def compute_carefully(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
@@ -241,8 +248,11 @@ class JaxPullback(Pullback):
         return self.compute(points, cotangents, keeps=True).gradients
 
     def compute_outputs(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Arrays:
-        """Compute the outputs by what is compiled."""
-        return self.compute(points, cotangents).outputs
+        """Compute the outputs by what is compiled for as many points as there are cotangents."""
+        number = len(cotangents)
+        starts = range(0, len(points), number)
+        groups = [self.compute(points[k : k + number], cotangents).outputs for k in starts]
+        return {name: np.concatenate([each[name] for each in groups]) for name in groups[0]}
 
     def compute_carefully(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Compute another derivative, which is compiled as well."""
@@ -400,25 +410,9 @@ class TorchPullback(Pullback):
             return super().call(arrays)
 
     def pull_back(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
-        """Pull cotangents back at one point after the other."""
-        torch: Any = find_torch()
-        found: dict[str, list[Array]] = {name: [] for name in points[0]}
-        computed = []
-        for point, given in zip(points, cotangents, strict=True):
-            tensors = torch_losses.make_tensors(widen(point))
-            outputs = read_outputs(self.call(tensors))
-            computed.append({name: convert_to_numpy(outputs[name]) for name in given})
-            pairs = [(outputs[n], torch.from_numpy(widen(given)[n])) for n in given]
-            pairs = [(output, each) for output, each in pairs if output.requires_grad]
-            slopes = torch.autograd.grad(
-                [output for output, _ in pairs], [*tensors.values()],
-                [each for _, each in pairs], allow_unused=True,
-            )  # fmt: skip
-            for (name, tensor), slope in zip(tensors.items(), slopes, strict=True):
-                zero = np.zeros(tuple(tensor.shape))
-                found[name].append(zero if slope is None else convert_to_numpy(slope))
-        every = {name: np.stack([each[name] for each in computed]) for name in cotangents[0]}
-        return Pulled(every, {name: np.stack(arrays) for name, arrays in found.items()})
+        """Pull cotangents back at all points together, or at one after the other."""
+        at, back = ([widen(each) for each in some] for some in (points, cotangents))
+        return Pulled(*pull_back_at_points(self.call, at, back))
 
     @cached_property
     def traced(self) -> JaxPullback:
@@ -426,9 +420,8 @@ class TorchPullback(Pullback):
         return TracedPullback(self.forward, self.arguments)
 
     def compute_outputs(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Arrays:
-        """Run the function at one point after the other."""
-        found = [select_floating(self.call(torch_losses.make_tensors(widen(x)))) for x in points]
-        return {name: np.stack([each[name] for each in found]) for name in found[0]}
+        """Run the function at all points together, or at one after the other."""
+        return compute_at_points(self.call, [widen(point) for point in points])
 
     def compute_carefully(self, points: Sequence[Arrays], cotangents: Sequence[Arrays]) -> Pulled:
         """Pull back in the function that JAX traces, or as before where it traces none."""
@@ -476,6 +469,9 @@ def prepare_pullback(forward: Forward, arguments: Arguments) -> Pullback:
             require_float64(found)
             return pullback
         failures[kind] = found
+    for each in failures.values():
+        if NO_ARRAYS in each.what:
+            raise ValueError(each.what[each.what.index(NO_ARRAYS) :])
     # What JAX cannot trace is plain NumPy: what is said there is about the user's code.
     last = failures.get(NumpyPullback, failures[kinds[0]]).what
     what = next((each.what for each in failures.values() if REMEDY in each.what), last)
@@ -493,7 +489,10 @@ def require_float64(structure: Any) -> Any:
     outputs = read_outputs(structure)
     floating = {name: x.dtype for name, x in outputs.items() if is_floating(x.dtype)}
     if not floating:
-        raise ValueError("forward: expected a function that returns arrays of floats")
+        found = ", ".join(f"{name} of {x.dtype}" for name, x in outputs.items()) or "none"
+        raise ValueError(
+            f"forward: expected a function that returns arrays of floats, found {found}"
+        )
     for name, dtype in floating.items():
         if dtype != np.float64:
             raise ValueError(f"{name} is {dtype} where all arguments are float64: {REMEDY}")

@@ -14,6 +14,7 @@ import numpy as np
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program import torch_losses
 from bptt_verifier.program.arguments import Arguments, convert_to_numpy, read_outputs
+from bptt_verifier.program.torch_points import stack_by_name
 from bptt_verifier.program.torch_tensors import find_torch
 from bptt_verifier.program.zero_cotangents import divide_by_divisors
 from bptt_verifier.reference.lost_numbers import (
@@ -200,11 +201,6 @@ def grad(*given: Any, **options: Any) -> Any:
     """Call torch.autograd.grad, with None for what does not depend."""
     torch: Any = find_torch()
     return torch.autograd.grad(*given, **options, allow_unused=True)
-
-
-def stack_by_name(every: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Stack arrays of the same names."""
-    return {name: np.stack([each[name] for each in every]) for name in every[0]}
 
 
 PUSHFORWARDS: dict[type[Pullback], tuple[type[Pushforward], type[Pushforward]]] = {

@@ -1,5 +1,6 @@
 """Arguments, cotangents and gradients of kernels: by name where they have names, else in order."""
 
+import re
 from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_verifier import verify_jvp, verify_vjp
+from bptt_verifier import Verdict, verify_jvp, verify_vjp
 
 X = np.random.default_rng(0).normal(size=4).astype(np.float32)
 S = np.random.default_rng(1).normal(size=4).astype(np.float32)
@@ -133,3 +134,61 @@ def test_cotangents_that_do_not_fit_the_outputs_are_said_by_name() -> None:
         verify_vjp(backward, scale, (X, S), cotangents={"y": X}, cases=1)
     with pytest.raises(ValueError, match=r"expected shape \(4,\) of output, found \(3,\)$"):
         verify_vjp(backward, scale, (X, S), cotangents=X[:3], cases=1)
+
+
+NO_ARRAYS = "forward: expected a function that returns an array or a pytree of arrays, found "
+NO_OUTPUTS = {
+    "a generator": (lambda x, s: (a * b for a, b in ((x, s),)), f"{NO_ARRAYS}a generator"),
+    "a string": (lambda x, s: "xs", f"{NO_ARRAYS}a str"),
+    "an object inside": (lambda x, s: [x * s, object()], f"{NO_ARRAYS}a object at outputs[1]"),
+    "nothing": (lambda x, s: None, "returns arrays of floats, found none"),
+    "a count": (lambda x, s: {"n": 3}, "returns arrays of floats, found n of int"),
+}
+
+
+@pytest.mark.parametrize(("forward", "said"), NO_OUTPUTS.values(), ids=NO_OUTPUTS)
+@pytest.mark.parametrize("library", [np, jnp])
+def test_outputs_that_are_no_arrays_are_refused_in_one_sentence(
+    forward: Any, said: str, library: Any
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        verify_vjp(lambda a, d: a, lambda x, s: forward(library.sin(x), s), (X, S))
+    assert "jit" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+NO_GRADIENTS = {
+    "a generator": (lambda a, d: (g for g in pull_back(*a, d)), "a generator"),
+    "an iterator": (lambda a, d: map(np.array, pull_back(*a, d)), "a map"),
+    "nothing": (lambda a, d: None, "None"),
+    "one for two": (lambda a, d: pull_back(*a, d)[0], "1 gradient"),
+    "three for two": (lambda a, d: (*pull_back(*a, d), X), "3 gradients"),
+}
+
+
+@pytest.mark.parametrize(("backward", "found"), NO_GRADIENTS.values(), ids=NO_GRADIENTS)
+def test_what_is_returned_for_gradients_is_named(backward: Any, found: str) -> None:
+    (mistake,) = verify_vjp(backward, scale, (X, S), cases=1).mistakes
+    said = f"your backward returned {found}: expected the structure of the arguments, with"
+    assert mistake.name == "wrong-shape"
+    assert mistake.explanation.startswith(f"{said} gradients of x, s.")
+
+
+def test_none_is_the_gradient_of_one_argument_of_which_nothing_depends() -> None:
+    right = verify_vjp(lambda a, d: (d, None), lambda x, s: 1 * x, (X, S), cases=1)
+    assert right.verdict is Verdict.AGREES
+    (mistake,) = verify_vjp(lambda a, d: (pull_back(*a, d)[0], None), scale, (X, S)).mistakes
+    assert (mistake.name, mistake.details["gradients"]) == ("zero-gradient", ["s"])
+
+
+def test_cotangents_of_whole_numbers_are_refused() -> None:  # which no part of them would be
+    with pytest.raises(ValueError, match="cotangents: expected floating numbers for output, found"):
+        verify_vjp(
+            lambda a, d: pull_back(*a, d), scale, (X, S), cotangents=np.ones(4, int), cases=1
+        )
+
+
+def test_arguments_without_floating_numbers_are_named() -> None:
+    said = r"each with entries, found s of float32 \(0,\), x of int64 \(4,\)"
+    with pytest.raises(ValueError, match=said):
+        verify_vjp(lambda a, d: a, scale, (X.astype(int), S[:0]))

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_verifier import verify_vjp
-from bptt_verifier.judge import kernel_operations
+from bptt_verifier import Verdict, verify_vjp
+from bptt_verifier.judge import kernel_operations, vjp
 from bptt_verifier.report import Mistake
 from tests.support.kernel_gallery import GALLERY
 from tests.support.kernels import backward_of, draw_rnn, rnn, within
@@ -137,3 +137,32 @@ def test_no_operation_of_the_judges_own_is_named(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(kernel_operations, "find_single_mistake", lambda *_, f=found: f)
         report = verify_vjp(backward, jnp.sin, (draw_rnn(np.float64)[0],), cases=1)
         assert report.mistakes[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("seconds", "name"), [(10.0, "activation-derivative-missing"), (0.0, "unknown")]
+)
+def test_the_report_says_where_the_search_for_a_name_was_cut_short(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, name: str
+) -> None:
+    monkeypatch.setattr(vjp, "SECONDS", seconds)
+    prepared, prepare = list[Any](), kernel_operations.prepare_search
+
+    def note(*given: Any) -> Any:
+        prepared.append(given)
+        return prepare(*given)
+
+    monkeypatch.setattr(kernel_operations, "prepare_search", note)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        a, b = arguments
+        return b * d, a * d  # without the slope of the sine
+
+    rng = np.random.default_rng(0)
+    given = tuple(rng.normal(size=5) for _ in range(2))
+    report = verify_vjp(backward, lambda a, b: jnp.sin(a * b), given, cases=1)
+    assert report.verdict is Verdict.DISAGREES
+    assert {mistake.name for mistake in report.mistakes} == {name}
+    said = [each for each in report.notes if "ended after its limit of 0 s" in each]
+    assert len(said) == (name == "unknown")
+    assert len(prepared) == (name != "unknown")  # that takes time as well

@@ -74,6 +74,19 @@ def test_every_gradient_is_asked_for(factor: float) -> None:
     assert found == ([] if factor == 1 else [0])
 
 
+def test_the_outputs_at_all_points_are_asked_for_together() -> None:
+    point = {"x": np.array([4.0]), "w": np.array([1.0]), "v": np.array([2.0])}
+    asked = list[int]()
+
+    def compute(points: Any) -> Outputs:
+        asked.append(len(points))
+        return {"y": np.stack([p["x"] + 2 * p["w"] - p["v"] for p in points])}
+
+    gradients = {"x": np.ones((2, 1)), "w": np.full((2, 1), 2.0), "v": np.full((2, 1), -1.0)}
+    assert list_unconfirmed(compute, [point] * 2, [{"y": np.ones(1)}] * 2, gradients) == []
+    assert asked == [3 * 2 * 2]
+
+
 # Rounding may change an output K by 2⁻⁴⁰ K, and the step from x is 2⁻²⁰ x: with K = 2²⁰ x, an error
 # as large as the gradient is hidden, and no larger one; with two outputs one √2 times as large.
 @pytest.mark.parametrize("size", [1.0, 2.0**12])
