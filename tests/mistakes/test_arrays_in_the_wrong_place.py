@@ -241,6 +241,7 @@ def test_nothing_is_wrong_without_a_change(model: Any) -> None:
     assert diagnose_planted(model) == ()
 
 
+@pytest.mark.table(3)
 @IN_BOTH_PRECISIONS
 @pytest.mark.parametrize(("model", "right", "wrong", "name", "said"), PLANTED)
 def test_the_mistake_is_named(
