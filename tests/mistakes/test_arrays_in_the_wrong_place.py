@@ -1,7 +1,7 @@
 """Slopes at the gradient, other weights and data, lost updates, folded matrices, uses of a softmax.
 
-The kinds are planted in four models: an LSTM that feeds its outputs back, an attention that cleans
-noisy rows, filters of an image beside samples of words, and a decoder.
+The kinds are planted in five models: an LSTM that feeds its outputs back, an attention that cleans
+noisy rows, filters of an image beside samples of words, a decoder, and masked scores.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ CLEAN = rng.normal(size=(S, H))
 NOISY = CLEAN + rng.normal(size=(S, H))
 COLUMNS = rng.normal(size=(F, 6))
 SAMPLES = [(0, [1, 2, 1]), (2, [0, 1, 0])]
-EYE = np.eye(O)
+EYE, MASK = np.eye(O), np.tril(np.ones((S, S)))
 BETA = 0.3
 
 
@@ -181,6 +181,33 @@ def decoder_gradients(p: Any) -> Any:
     return G
 
 
+# Scores of earlier rows alone, and a normalisation of what they weigh.
+
+
+def masked_run(p: Any, xp: Any) -> Any:
+    scores = xp.where(MASK > 0, NOISY @ p["K"], -1e9)
+    e = xp.exp(scores - xp.max(scores, axis=1, keepdims=True))
+    w = e / xp.sum(e, axis=1, keepdims=True)
+    a = w @ (NOISY @ p["v"])
+    var = a.var(axis=1, keepdims=True)
+    s = xp.sqrt(var + 1e-5)
+    return w, s, (a - a.mean(axis=1, keepdims=True)) / s
+
+
+def masked_loss(p: Any, xp: Any) -> Any:
+    return xp.sum(CLEAN * masked_run(p, xp)[-1])
+
+
+def masked_gradients(p: Any) -> Any:
+    w, s, n = masked_run(p, np)
+    d = CLEAN - np.mean(CLEAN, axis=1, keepdims=True)
+    d = (d - n * np.mean(CLEAN * n, axis=1, keepdims=True)) / s
+    dw = d @ (NOISY @ p["v"]).T
+    ds = w * (dw - np.sum(dw * w, axis=1, keepdims=True))
+    return {"K": NOISY.T @ ds, "v": NOISY.T @ (w.T @ d)}
+
+
+MASKED = masked_loss, masked_gradients, ones(K=(H, S), v=(H, H))
 DECODER = decoder_loss, decoder_gradients, ones(U=(O, H), W=(H, H), V=(H, O))
 LSTM = lstm_loss, lstm_gradients, ones(E=(3, H), W=(H, H), G=(H, H), C=(H, O), V=(O, H))
 ATTENTION = attention_loss, attention_gradients, ones(K=(H, F), q=(F,), A=(F, H), B=(H, H))
@@ -203,15 +230,18 @@ PLANTED = [
     (DECODER, "np.outer(x, da)", "np.outer(x, dh)", "wrong-adjoint", "is passed on to `h`"),
     (DECODER, "np.outer(hs, da)", "np.outer(hs, dh)", "wrong-adjoint", "is passed on to `h`"),
     (DECODER, "np.outer(x, da)", "np.outer(target, da)", "input-off-by-one", "target of the step"),
+    (MASKED, "dw * w, axis", "dw * MASK, axis", "softmax-denominator", "over what is not masked,"),
+    (MASKED, "n * np.mean(", "n * np.sum(", "factor-missing", "passed on to its sum is not div"),
     (ATTENTION, "(lw - w @ lw)", "(lw + 1)", "softmax-denominator", "uses p g for"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", [LSTM, ATTENTION, FILTERS, DECODER])
+@pytest.mark.parametrize("model", [LSTM, ATTENTION, FILTERS, DECODER, MASKED])
 def test_nothing_is_wrong_without_a_change(model: Any) -> None:
     assert diagnose_planted(model) == ()
 
 
+@pytest.mark.table(3)
 @IN_BOTH_PRECISIONS
 @pytest.mark.parametrize(("model", "right", "wrong", "name", "said"), PLANTED)
 def test_the_mistake_is_named(
