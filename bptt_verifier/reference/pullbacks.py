@@ -187,13 +187,13 @@ class JaxPullback(Pullback):
         """Make the function of a dict of arrays that JAX differentiates."""
         return self.call
 
-    def compile(self, at: Any, back: Any, keeps: bool = False) -> Any:
+    def compile(self, at: Any, back: Any, keeps: bool) -> Any:
         """Compile outputs and pull-back for stacked points, traced at the first of them."""
         options = UNOPTIMISED if self.is_small else None
         every = jax.vmap(self.make_single(at, keeps))
         return jax.jit(every, compiler_options=options).lower(at, back).compile()
 
-    def make_single(self, at: Any, keeps: bool = False) -> Callable[[Any, Any], Any]:
+    def make_single(self, at: Any, keeps: bool) -> Callable[[Any, Any], Any]:
         """Make the outputs and the pull-back at one point, traced at the first of these."""
         function = self.trace({n: np.asarray(x)[0] for n, x in at.items()})
 
