@@ -266,6 +266,12 @@ ONES = [{"output": np.ones(3)}, {"output": np.ones(3)}]
 AT = [{"x": X}, {"x": X + 0.5}]
 
 
+def test_numbers_are_restored_with_kept_zeros() -> None:
+    at, given = [{"x": np.array([4.0, -1])}], [{"output": np.ones(2)}]
+    restored = prepare(find_root, X).restore_numbers(at, given)
+    np.testing.assert_allclose(restored.gradients["x"], [[1 / 4, 0]])
+
+
 def test_numbers_are_restored_without_the_structure_of_the_outputs() -> None:
     (setting,) = read_settings((X,), jnp.sin)
     restored = JaxPullback(jnp.sin, setting).restore_numbers(AT[:1], ONES[:1])
