@@ -270,14 +270,15 @@ class JaxPullback(Pullback):
         with use_float64():
             at, back = stack(points), stack(cotangents)
             kind = len(points), keeps
-            if kind not in self.compiled:
+            traced_here = kind not in self.compiled
+            if traced_here:
                 self.compiled[kind] = self.compile(at, back, keeps)
             found = self.compiled[kind](at, back)
             outputs, gradients = (
                 {n: np.array(g)[:count] for n, g in each.items()} for each in found
             )
             others = self.list_other_paths(points[:count], outputs)
-            for k in others if len(points) > 1 else ():
+            for k in others if len(points) > 1 or not traced_here else ():
                 alone = type(self)(self.forward, self.arguments)
                 there = alone.compute([points[k]], [cotangents[k]], keeps)
                 for every, alone_there in (outputs, there.outputs), (gradients, there.gradients):

@@ -369,6 +369,20 @@ def test_each_point_is_differentiated_on_the_path_that_the_code_takes() -> None:
     assert prepare(jnp.sin, X).list_other_paths(at, {}) == []
 
 
+def test_one_point_after_another_is_differentiated_on_its_own_path() -> None:
+    pullback = prepare(branch, X)
+    for sign, slope in ((1, 2 * X), (-1, [-3] * 3), (2, 4 * X)):
+        pulled = pullback.pull_back([{"x": sign * X}], [{"output": np.ones(3)}])
+        np.testing.assert_allclose(pulled.gradients["x"], [slope])
+
+
+def test_what_is_compiled_for_most_points_serves_fewer() -> None:
+    pullback = prepare(multiply, X, Y)
+    for count in (1, 3, 2):
+        check(pullback.pull_back(POINTS[:count], COTANGENTS[:count]), count)
+    assert [*pullback.compiled] == [(1, False), (3, False)]
+
+
 @pytest.mark.parametrize(
     ("change", "others"),
     [(1 + 1e-10, []), (1 + 3e-9, [0]), (np.nan, [0])],
