@@ -194,13 +194,13 @@ class JaxPullback(Pullback):
         """Make the function of a dict of arrays that JAX differentiates."""
         return self.call
 
-    def compile(self, at: Any, back: Any, keeps: bool = False) -> Any:
+    def compile(self, at: Any, back: Any, keeps: bool) -> Any:
         """Compile outputs and pull-back for stacked points, traced at the first of them."""
         options = UNOPTIMISED if self.is_small else None
         every = jax.vmap(self.make_single(at, keeps))
         return jax.jit(every, compiler_options=options).lower(at, back).compile()
 
-    def make_single(self, at: Any, keeps: bool = False) -> Callable[[Any, Any], Any]:
+    def make_single(self, at: Any, keeps: bool) -> Callable[[Any, Any], Any]:
         """Make the outputs and the pull-back at one point, traced at the first of these."""
         function = self.trace({n: np.asarray(x)[0] for n, x in at.items()})
 
@@ -280,14 +280,15 @@ class JaxPullback(Pullback):
         with use_float64():
             at, back = stack(points), stack(cotangents)
             kind = len(points), keeps
-            if kind not in self.compiled:
+            traced_here = kind not in self.compiled
+            if traced_here:
                 self.compiled[kind] = self.compile(at, back, keeps)
             found = self.compiled[kind](at, back)
             outputs, gradients = (
                 {n: np.array(g)[:count] for n, g in each.items()} for each in found
             )
             others = self.list_other_paths(points[:count], outputs)
-            for k in others if len(points) > 1 else ():
+            for k in others if len(points) > 1 or not traced_here else ():
                 alone = type(self)(self.forward, self.arguments)
                 there = alone.compute([points[k]], [cotangents[k]], keeps)
                 for every, alone_there in (outputs, there.outputs), (gradients, there.gradients):
