@@ -280,8 +280,7 @@ class JaxPullback(Pullback):
         with use_float64():
             at, back = stack(points), stack(cotangents)
             kind = len(points), keeps
-            traced_here = kind not in self.compiled
-            if traced_here:
+            if traced_here := kind not in self.compiled:
                 self.compiled[kind] = self.compile(at, back, keeps)
             found = self.compiled[kind](at, back)
             outputs, gradients = (

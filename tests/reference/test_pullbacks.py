@@ -476,3 +476,12 @@ def test_the_libraries_are_tried_in_order(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ValueError, match="none; the arguments are tensors: state the function in"):
         ask("no", "none", torch=SimpleNamespace())
     assert tried == ["torch", "jax", "numpy"]
+
+
+def test_a_point_is_listed_once_and_small_outputs_tell_paths_as_well() -> None:
+    def forward(x: Any) -> Any:
+        y = 1e-12 * np.asarray(x)
+        return (y, 2 * y) if float(x[0]) > 0 else (x, x)
+
+    traced = {"outputs[0]": 2e-12 * X[None], "outputs[1]": 4e-12 * X[None]}
+    assert prepare(forward, X).list_other_paths([{"x": X}], traced) == [0]
