@@ -17,6 +17,7 @@ from bptt_verifier.judge.kernel_places import (
     list_places,
     select_telling,
 )
+from bptt_verifier.mistakes.single_gradients import count_square_parts, transpose_parts
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.pullbacks import Pullback
 from bptt_verifier.report import Mistake
@@ -126,6 +127,10 @@ def list_explanations(name: str, cases: Sequence[Found]) -> Iterator[tuple[str, 
         yield "constant-factor", said, lambda g: factor * g
     if exact.ndim >= 3 and exact.shape[-1] == exact.shape[-2]:
         yield "transposed-gradient", "it is transposed", lambda g: g.swapaxes(-1, -2)
+    parts = count_square_parts(exact.shape[1:])
+    if parts:
+        said = f"each of its {parts} square parts is transposed"
+        yield "transposed-gradient", said, transpose_parts
 
 
 def explains(found: Found, name: str, change: Change) -> bool:

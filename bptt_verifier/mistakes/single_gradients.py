@@ -95,6 +95,24 @@ def transpose(g: Array) -> Array:
     return g.swapaxes(-1, -2) if g.ndim >= 2 and g.shape[-1] == g.shape[-2] else g
 
 
+def count_square_parts(shape: Sequence[int]) -> int:
+    """Count the square parts of a matrix along its longer axis, such as gates; 0 for none."""
+    m, n = shape[-2:] if len(shape) >= 2 else (1, 1)
+    short, long = min(m, n), max(m, n)
+    return long // short if 1 < short < long and long % short == 0 else 0
+
+
+def transpose_parts(g: Array) -> Array:
+    """Transpose each square part of a matrix, as of stacked gates; return others as they are."""
+    count = count_square_parts(g.shape)
+    if not count:
+        return g
+    *outer, m, n = g.shape
+    if m > n:
+        return g.reshape(*outer, count, n, n).swapaxes(-1, -2).reshape(g.shape)
+    return g.reshape(*outer, m, count, m).swapaxes(-1, -3).reshape(g.shape)
+
+
 def list_common_findings(
     name: str,
     evidence: Sequence[Evidence],
@@ -339,6 +357,7 @@ def list_transpositions(name: str) -> Iterator[Finding]:
         return Finding("transposed-gradient", said, {}, lambda back: way(back.gradient(name)))
 
     yield finding("transposed, which its shape does not show, since it is square", transpose)
+    yield finding("transposed in each of its square parts, such as those of gates", transpose_parts)
     yield finding(
         "transposed, and reshaped to the shape of its parameter",
         lambda g: g.swapaxes(-1, -2).reshape(g.shape),

@@ -84,6 +84,14 @@ def test_a_whole_gradient_has_a_name(change: Any, kind: str, said: str) -> None:
     assert name_gradient("w", [find(change(EXACT), EXACT)], calls_of()) == (kind, said)
 
 
+def test_gates_that_are_transposed_one_by_one_have_a_name() -> None:
+    exact = draw(12, 4)
+    gates = exact.reshape(16, 3, 4, 4).swapaxes(2, 3).reshape(16, 12, 4)
+    said = "each of its 3 square parts is transposed"
+    found = name_gradient("w", [find(gates, exact)], calls_of())
+    assert found == ("transposed-gradient", said)
+
+
 def test_explanations_are_those_that_a_gradient_can_have() -> None:
     def list_kinds(exact: Any, factor: float = 0.5) -> list[str]:
         return [kind for kind, *_ in list_explanations("w", [find(factor * exact, exact)])]

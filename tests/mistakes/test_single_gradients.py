@@ -1,10 +1,19 @@
-"""A limit that clips gradients is a short number, or one that several entries or cases have."""
+"""Mistakes in one gradient: limits that clip, factors in words, and parts that are transposed.
+
+A limit that clips is a short number, or one that several entries or cases have.
+"""
 
 import numpy as np
 import pytest
 
 from bptt_verifier.mistakes.evidence import Evidence, Wanted
-from bptt_verifier.mistakes.single_gradients import list_clippings, say_factor
+from bptt_verifier.mistakes.single_gradients import (
+    count_square_parts,
+    list_clippings,
+    list_transpositions,
+    say_factor,
+    transpose_parts,
+)
 
 
 def list_limits(*submitted: list[float]) -> list[str]:
@@ -40,3 +49,28 @@ def test_the_words_after_a_factor_explain_it() -> None:
     assert say_factor("1/3") == "every entry is 1/3 times what it should be"
     said = "every entry is 5 times what it should be; 5 is the number of steps"
     assert say_factor("5, the number of steps,") == said
+
+
+def test_the_gradients_of_stacked_gates_are_transposed_one_by_one() -> None:
+    rows = np.array([[1, 2], [3, 4], [5, 6], [7, 8]])
+    turned = np.array([[1, 3], [2, 4], [5, 7], [6, 8]])
+    np.testing.assert_array_equal(transpose_parts(rows), turned)
+    np.testing.assert_array_equal(transpose_parts(rows.T), turned.T)
+    both = transpose_parts(np.stack([rows, turned]))
+    np.testing.assert_array_equal(both, np.stack([turned, rows]))
+    assert [count_square_parts(shape) for shape in [(4, 2), (2, 6), (5, 2, 6)]] == [2, 3, 3]
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3, 3), (1, 4), (4, 1), (5, 2)])
+def test_a_matrix_without_square_parts_is_left_as_it_is(shape: tuple[int, ...]) -> None:
+    assert count_square_parts(shape) == 0
+    found = np.ones(shape)
+    assert transpose_parts(found) is found
+
+
+def test_transposed_gates_are_among_the_mistakes_of_one_gradient() -> None:
+    right = np.arange(8.0).reshape(4, 2)
+    back = type("Back", (), {"gradient": lambda self, name: right})()
+    found = [each for each in list_transpositions("W") if "square parts" in each.said]
+    assert [each.name for each in found] == ["transposed-gradient"]
+    np.testing.assert_array_equal(found[0].gradient(back), transpose_parts(right))
