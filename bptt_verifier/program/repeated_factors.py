@@ -15,7 +15,6 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.operations import Operation, matrices
 from bptt_verifier.program.trace import Program
 
-
 LARGE = 2**10  # numbers in a factor: below, calls take longer than what they compute
 
 
