@@ -18,6 +18,7 @@ from bptt_verifier.program.operations import (
     pass_back,
 )
 from bptt_verifier.program.repeated_factors import (
+    LARGE,
     Product,
     find_repeated_factors,
     list_repeated,
@@ -111,6 +112,7 @@ def sweep_back(
     shifts = find_shifts(program) if errors.sizes is not None else frozenset()
     # With errors, each product and each partial sum has one of its own.
     repeated = find_repeated_factors(program) if errors.sizes is None else frozenset()
+    repeated = frozenset(slot for slot in repeated if values[slot].size >= LARGE)
     products = dict[int, list[Product]]()  # that are not summed yet, by the slot of their factor
     apart = dict[int, dict[int, list[Product]]]()  # those of one row, by its number
     terms = dict[int, list[tuple[int, Array]]]()  # of the same sums, in one row each

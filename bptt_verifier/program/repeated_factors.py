@@ -15,6 +15,8 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.operations import Operation, matrices
 from bptt_verifier.program.trace import Program
 
+LARGE = 2**10  # numbers in a factor: below, calls take longer than what they compute
+
 
 class Product(NamedTuple):
     """A product with its factors, and the cotangent of its result, of which a sum has one term."""

@@ -20,6 +20,11 @@ X, z = rng.normal(size=(4, 2, 3)), rng.normal(size=(4, 3)) + 1j * rng.normal(siz
 STEPS = len(x)
 
 
+@pytest.fixture(autouse=True)
+def small_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backward_pass, "LARGE", 1)
+
+
 def on_the_left(p: Any, xp: Any) -> Any:
     h = x[0]
     for t in range(STEPS):
