@@ -328,7 +328,7 @@ RETURNED = [
     ),
     Explanation(
         "transposed-gradient",
-        "The gradient of a matrix is transposed, whole or gate by gate, or the part that a lookup gets.",
+        "A gradient is transposed, as a whole, gate by gate, or the part of it that a lookup gets.",
         "return dU, dW, dV",
         "return dU, dW.T, dV",
         LAST,

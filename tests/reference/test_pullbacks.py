@@ -189,7 +189,10 @@ class Stated(Pullback):
         return X
 
     def pull_back(self, points: Any, cotangents: Any) -> Pulled:
-        return Pulled({"y": np.stack([p["x"] ** 2 for p in points])}, {})
+        return Pulled(self.compute_outputs(points, cotangents), {})
+
+    def compute_outputs(self, points: Any, cotangents: Any) -> Any:
+        return {"y": np.stack([p["x"] ** 2 for p in points])}
 
     def compute_carefully(self, points: Any, cotangents: Any) -> Pulled:
         self.asked.append("careful")
