@@ -8,7 +8,9 @@ from pathlib import Path
 from mutation.run import (
     Outcome,
     list_stale_reasons,
+    list_untestable,
     read_configuration,
+    read_needs,
     run_mutants,
     select_mutants,
 )
@@ -17,7 +19,8 @@ from mutation.run import (
 def main() -> int:
     """Print every mutant that survives, and the counts.
 
-    Returns 1 if any survives, or if a reason is given for a mutant that is none.
+    Files whose tests need a module that is not installed are named, and left out. Returns 1 if any
+    survives, or if a reason is given for a mutant that is none.
     """
     tests, reasons = read_configuration()
     parser = argparse.ArgumentParser(prog="python -m mutation", description=__doc__)
@@ -29,7 +32,11 @@ def main() -> int:
     unknown = set(chosen.files) - set(tests)
     if unknown:
         parser.error(f"FILE: expected files of mutation/tests.toml, found {', '.join(unknown)}")
-    mutants = select_mutants(chosen.files or tests, chosen.every)
+    untestable = list_untestable(chosen.files or tests, read_needs())
+    for file, module in untestable.items():
+        print(f"not tried, since {module} is not installed: {file}", flush=True)
+    tried = [file for file in chosen.files or tests if file not in untestable]
+    mutants = select_mutants(tried, chosen.every)
 
     done = Counter[str]()
 

@@ -17,8 +17,9 @@ import time
 import tomllib
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,21 @@ def read_configuration(root: Path = ROOT) -> tuple[dict[str, list[str]], dict[st
     plain = tomllib.loads((root / "mutation" / "tests.toml").read_text(encoding="utf-8"))
     reasons = tomllib.loads((root / "mutation" / "equivalent.toml").read_text(encoding="utf-8"))
     return plain["tests"], reasons
+
+
+def read_needs(root: Path = ROOT) -> dict[str, str]:
+    """Read the module that the tests of a file need, where they need one that is optional."""
+    plain = tomllib.loads((root / "mutation" / "tests.toml").read_text(encoding="utf-8"))
+    needs: dict[str, str] = plain["needs"]
+    return needs
+
+
+def list_untestable(files: Iterable[str], needs: Mapping[str, str]) -> dict[str, str]:
+    """List the files that cannot be tried here, with the module that is not installed.
+
+    All their tests would be skipped, and every mutant would survive.
+    """
+    return {n: needs[n] for n in files if n in needs and find_spec(needs[n]) is None}
 
 
 def copy_tree(root: Path, place: Path) -> None:

@@ -124,4 +124,4 @@ def measure_hidden(measured: Measurement, exact: Array) -> float:
 
 def format_share(value: float) -> str:
     """Format a relative error, in per cent where that reads well."""
-    return f"{100 * value:.2g} %" if value >= 1e-4 else f"{value:.1e}"
+    return f"{float(f'{100 * value:.2g}'):g} %" if value >= 1e-4 else f"{value:.1e}"

@@ -25,11 +25,13 @@ _move_padded = partial(
 
 def reference_tangents(problem: Problem, direction: Direction) -> Derivatives:
     """Compute autodiff's tangents along a direction at a problem that fits, in float64."""
-    along = problem._replace(  # an absent part does not move
-        params=type(problem.params)(*(getattr(direction, name) for name in problem.params._fields)),
-        x=np.zeros_like(problem.x) if direction.x is None else direction.x,
-        first={} if direction.h0 is None else {"h0": direction.h0},
-    )
+    parts = direction._asdict()
+    moved = {
+        name: np.zeros_like(value) if parts[name] is None else parts[name]
+        for name, value in (problem.weights | {"x": problem.x}).items()
+    }
+    x, first = moved.pop("x"), {} if direction.h0 is None else {"h0": direction.h0}
+    along = problem._replace(params=problem.params._replace(**moved), x=x, first=first)
     with jax.enable_x64(True):
         laid, laid_along = (lay_out(each, LARGEST) for each in (problem, along))
         at = laid.problem, laid_along.problem, laid.fixed

@@ -148,5 +148,11 @@ def test_a_gradient_of_zeros_has_no_size() -> None:
 def test_sizes_from_which_errors_are_seen_read_well() -> None:
     assert format_share(1e-4) == "0.01 %"
     assert format_share(0.99e-4) == "9.9e-05"
+    assert [format_share(x) for x in (0.123, 0.994, 0.996, 1.0)] == [
+        "12 %",
+        "99 %",
+        "100 %",
+        "100 %",
+    ]
     assert format_limit(0.5) == "above 50 %"
     assert format_limit(1.0) == "only if it is as large as the gradient"

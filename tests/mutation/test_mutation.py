@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mutation.operators import list_mutants
-from mutation.run import ROOT, list_stale_reasons, read_configuration, select_mutants
+from mutation import __main__ as command
+from mutation.operators import Mutant, list_mutants
+from mutation.run import (
+    ROOT,
+    list_stale_reasons,
+    list_untestable,
+    read_configuration,
+    read_needs,
+    select_mutants,
+)
 
 SOURCE = '''
 """A text is left alone."""
@@ -75,6 +83,7 @@ def test_equal_changes_in_a_line_are_counted_and_bytes_are_not_mistaken_for_lett
 def test_the_configuration_names_files_and_tests_that_exist() -> None:
     tests, reasons = read_configuration()
     assert reasons.keys() <= tests.keys()
+    assert read_needs().keys() <= tests.keys()
     for chosen in tests.values():
         for test in chosen:
             file, _, function = test.partition("::")
@@ -93,6 +102,31 @@ def test_a_reason_for_a_mutant_that_is_gone_is_noticed() -> None:
     mutants = list_mutants("clip.py", SOURCE)
     reasons = {"clip.py": {mutants[0].name: "why", "clip: 1 -> 3": "why"}, "other.py": {"x": "y"}}
     assert list_stale_reasons(mutants, reasons) == ["clip.py: clip: 1 -> 3"]
+
+
+def test_a_file_whose_tests_would_be_skipped_is_named_and_not_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs = {"a.py": "no_such_module", "b.py": "numpy", "c.py": "no_such_module"}
+    assert list_untestable(["a.py", "b.py", "d.py"], needs) == {"a.py": "no_such_module"}
+    file, other = "bptt_verifier/reference/cuts.py", "bptt_verifier/tolerance/sizes.py"
+    asked: list[set[str]] = []
+
+    def run_mutants(mutants: list[Mutant], *_: object) -> list[object]:
+        asked.append({each.file for each in mutants})
+        return []
+
+    monkeypatch.setattr(command, "run_mutants", run_mutants)
+    monkeypatch.setattr(command, "read_needs", lambda: {file: "no_such_module"})
+    monkeypatch.setattr(sys, "argv", ["mutation", file, other])
+    assert command.main() == 0
+    assert capsys.readouterr().out == (
+        f"not tried, since no_such_module is not installed: {file}\n"
+    )
+    monkeypatch.setattr(command, "read_needs", lambda: {file: "numpy"})
+    assert command.main() == 0
+    assert capsys.readouterr().out == ""
+    assert asked == [{other}, {file, other}]
 
 
 PROJECT = {
