@@ -13,6 +13,7 @@ from bptt_verifier.judge.kernel_explanations import (
     contradicts,
     describe_changing_factor,
     explains,
+    explains_numbers,
     list_explanations,
 )
 from bptt_verifier.judge.kernel_half_places import hides_place, list_half_places
@@ -24,6 +25,7 @@ from bptt_verifier.judge.kernel_places import (
     list_places,
     select_telling,
 )
+from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.pullbacks import Pullback
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.sizes import root_mean_square
@@ -98,6 +100,8 @@ def name_gradient(name: str, known: Cases, every: Sequence[KernelCalls]) -> tupl
     lengths = {find_beyond_length(*each, name) for each in zip(cases, arrays, strict=True)}
     if len(lengths) == 1 and "" not in lengths:
         return "wrong-beyond-length", f"entries beyond {lengths.pop()} alone are wrong"
+    if cases[0].exact[name][0].size == 1:
+        return "unknown", f"its one entry is wrong{describe_share(name, cases, [])}"
     for alike in group_by_shape(name, cases):
         places = find_common_places(name, alike) or find_half_places(name, alike)
         if places:
@@ -107,9 +111,13 @@ def name_gradient(name: str, known: Cases, every: Sequence[KernelCalls]) -> tupl
                 each.said + describe_first(each, name, alike[0], pullback) for each in places
             )
             return kind, f"entries are wrong {where}{describe_share(name, alike, places)}"
-        zeros = find_zero_indices(alike[0], name)
-        if zeros is not None:
-            return zeros.name, f"entries are zero {zeros.said}, and others are wrong as well"
+        zeros = describe_misplaced_zeros(name, cases)
+        if zeros:
+            return "unknown", zeros
+        empty = find_zero_indices(alike[0], name)
+        if empty is not None:
+            kind = empty.name if "tile" in empty.name else "unknown"
+            return kind, f"entries are zero {empty.said}, and others are wrong as well"
     where = "at no place that stands out"
     if any(hides_place(name, alike) for alike in group_by_shape(name, cases)):
         where = "and 16 bits are too few to tell where"
@@ -186,6 +194,30 @@ def find_zero_indices(found: Found, name: str) -> WrongIndices | None:
     return None
 
 
+def describe_misplaced_zeros(name: str, cases: Sequence[Found]) -> str:
+    """Describe zeros that alone are wrong: those that are missing, or where none should be.
+
+    Empty where others are wrong as well, or where there are none. The numbers are those of the
+    first case.
+    """
+    if not all(each.exact[name].any() for each in cases):
+        return ""
+    submitted, exact = cases[0].submitted[name], cases[0].exact[name]
+    first = f"of {exact[0].size} entries"
+    if all(explains_numbers(c, name, keep_where(c, name, c.exact[name] == 0)) for c in cases):
+        number = np.count_nonzero((submitted[0] != 0) & (exact[0] == 0))
+        return f"{number} {first} are not zero and should be, and the others are right"
+    if all(explains_numbers(c, name, keep_where(c, name, c.submitted[name] == 0)) for c in cases):
+        number = np.count_nonzero((submitted[0] == 0) & (exact[0] != 0))
+        return f"{number} {first} are zero and should not be, and the others are right"
+    return ""
+
+
+def keep_where(found: Found, name: str, kept: Array) -> Array:
+    """Keep the submitted numbers where told to; the others are exact."""
+    return np.where(kept, found.submitted[name].astype(np.float64), found.exact[name])
+
+
 def describe_share(name: str, cases: Sequence[Found], places: Sequence[WrongIndices]) -> str:
     """Describe how wrong a gradient is, where all places meet or in all."""
     found = cases[0]
@@ -197,7 +229,8 @@ def describe_share(name: str, cases: Sequence[Found], places: Sequence[WrongIndi
     if not submitted[here].any():
         return ": they are zero" if places else ""
     size, error = root_mean_square(exact[here]), root_mean_square((submitted - exact)[here])
-    return f", by {error / size:.2g} of their size" if size > 0 else ": they should be zero"
+    they, their = ("it", "its") if exact[0].size == 1 else ("they", "their")
+    return f", by {error / size:.2g} of {their} size" if size > 0 else f": {they} should be zero"
 
 
 def find_wrong_sizes(every: Sequence[KernelCalls], found: Sequence[Found]) -> Mistake | None:

@@ -12,6 +12,7 @@ from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.judge.kernel_diagnosis import (
     Cases,
     describe_first,
+    describe_misplaced_zeros,
     describe_noise,
     describe_settings,
     describe_share,
@@ -309,7 +310,41 @@ def test_zeros_are_named_where_others_are_wrong_as_well() -> None:
     wrong = EXACT * FACTORS
     wrong[:, :, 1] = 0
     assert name_gradient("w", Cases([find(wrong, EXACT)]), calls_of()) == (
-        "wrong-index", "entries are zero at index 1 of axis 1, and others are wrong as well",
+        "unknown", "entries are zero at index 1 of axis 1, and others are wrong as well",
+    )  # fmt: skip
+    exact = draw(40, 4)
+    wrong = exact * np.linspace(1.5, 3, 160).reshape(40, 4)
+    wrong[:, 32:] = 0
+    kind, said = name_gradient("w", Cases([find(wrong, exact)]), calls_of())
+    assert kind == "wrong-last-tile"
+    assert said.endswith("the last 8 of axis 0, and others are wrong as well")
+
+
+SCATTERED = np.eye(4, dtype=bool)  # entries at no indices of an axis alone
+
+
+def test_zeros_that_alone_are_wrong_are_counted() -> None:
+    full, holed = EXACT, np.where(SCATTERED, 0, EXACT)
+    missing, wrong = find(full, holed), find(holed, full)
+    assert name_gradient("w", Cases([missing, missing]), calls_of()) == (
+        "unknown", "4 of 16 entries are not zero and should be, and the others are right",
+    )  # fmt: skip
+    assert name_gradient("w", Cases([wrong]), calls_of()) == (
+        "unknown", "4 of 16 entries are zero and should not be, and the others are right",
+    )  # fmt: skip
+    assert describe_misplaced_zeros("w", [missing, wrong]) == ""
+    assert describe_misplaced_zeros("w", [find(full, 0 * full)]) == ""
+    others = find(np.where(SCATTERED, EXACT, EXACT * 1.1), holed)
+    assert describe_misplaced_zeros("w", [others]) == ""
+    assert describe_misplaced_zeros("w", [find(np.where(SCATTERED, 0, EXACT * 1.1), full)]) == ""
+    assert describe_misplaced_zeros("w", [find(EXACT * FACTORS, full)]) == ""
+
+
+def test_one_entry_has_no_place() -> None:
+    near = find(1.5 * draw(), draw())
+    far = find(-draw(), draw())
+    assert name_gradient("w", Cases([near], (), [far]), calls_of()) == (
+        "unknown", "its one entry is wrong, by 0.5 of its size",
     )  # fmt: skip
 
 
