@@ -10,7 +10,13 @@ from bptt_verifier.judge.kernel_ignored import follows_from_ignored
 from bptt_verifier.judge.kernel_masks import describe_masks, find_masks
 from bptt_verifier.judge.kernel_memory import find_kept_argument
 from bptt_verifier.judge.kernel_operations import find_wrong_operation
-from bptt_verifier.judge.kernel_path import CASES, KernelJudgement, find_zeros, require_settings
+from bptt_verifier.judge.kernel_path import (
+    CASES,
+    VAGUE,
+    KernelJudgement,
+    find_zeros,
+    require_settings,
+)
 from bptt_verifier.judge.kernel_precision import describe_kernel_precision
 from bptt_verifier.judge.kernel_questions import IGNORING, OF_CALLS, list_untried_sizes
 from bptt_verifier.judge.options import PullbackOptions
@@ -135,9 +141,10 @@ class PullbackJudgement(KernelJudgement):
         if ignored and follows_from_ignored(self.every, near, ignored, self.seed):
             return ()
         named = diagnose_kernel(self.every, self.found)
+        if ignored and len(ignored) == len(self.found[0].case.cotangents):
+            return tuple(mistake for mistake in named if mistake.name not in VAGUE)
         random = any(mistake.name in OF_CALLS for mistake in self.lazy)
-        no_operation = random or (ignored and len(ignored) == len(self.found[0].case.cotangents))
-        if no_operation or all(mistake.name not in OF_INDICES for mistake in named):
+        if random or all(mistake.name not in OF_INDICES for mistake in named):
             return named
         wrong = {each.case.setting: each.nearest for each in self.found[::-1] if each.wrong}
         doubtful = {each.case.setting for each in self.found if each.wrong or each.unsure}

@@ -269,6 +269,18 @@ def test_another_mistake_beside_ignored_cotangents_is_named() -> None:
     assert len(report.mistakes) == 2, report
 
 
+def test_all_cotangents_that_are_ignored_are_cause_enough() -> None:
+    x = np.random.default_rng(0).uniform(0.5, 2, 5).astype(np.float32)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        (x,) = arguments
+        return (np.cos(x) * np.linspace(0.2, 0.7, 5, dtype=np.float32),)
+
+    report = verify_vjp(backward, jnp.sin, (x,), cases=1)
+    assert [mistake.name for mistake in report.mistakes] == ["ignores-cotangents"]
+    assert named_in(report) == []
+
+
 def test_a_factor_that_is_a_cotangents_inverse_is_no_constant_of_an_operation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
