@@ -14,7 +14,7 @@ from bptt_verifier.judge.kernel_cases import (
     KernelCase,
 )
 from bptt_verifier.judge.kernel_comparisons import Found, compare_kernel
-from bptt_verifier.judge.kernel_diagnosis import name_gradient
+from bptt_verifier.judge.kernel_diagnosis import name_gradient, separate_cases
 from bptt_verifier.judge.kernel_memory import OF_MEMORY
 from bptt_verifier.judge.kernel_path import CASES, KernelJudgement, find_zeros, require_settings
 from bptt_verifier.judge.kernel_precision import describe_resolution
@@ -108,8 +108,7 @@ class DirectionJudgement(KernelJudgement):
 
     def explain(self) -> tuple[Mistake, ...]:
         """Name what is wrong with each result, and where it is wrong."""
-        wrong = [each for each in self.found if each.wrong]
-        return explain(self.every, wrong, self.tests)
+        return explain(self.every, self.found, self.tests)
 
     def reword(self, mistake: Mistake) -> Mistake:
         """Speak of results where the judge of pull-backs speaks of gradients."""
@@ -241,9 +240,10 @@ def read_direction(direction: Any, arguments: Arguments) -> dict[str, Array]:
 
 
 def explain(
-    every: Sequence[KernelCalls], wrong: Sequence[Found], tests: int
+    every: Sequence[KernelCalls], found: Sequence[Found], tests: int
 ) -> tuple[Mistake, ...]:
     """Name what is wrong with each result, or that it is not linear, and where it is wrong."""
+    wrong = [each for each in found if each.wrong]
     calls = every[wrong[0].case.setting]
     case, names = wrong[0].case, list(dict.fromkeys(n for each in wrong for n in each.wrong))
     once, twice = (
@@ -260,7 +260,7 @@ def explain(
     where = f" where {' or '.join(moving)} moves" if 0 < len(moving) < len(case.cotangents) else ""
     mistakes: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        cases = [each for each in wrong if name in each.wrong]
+        cases = separate_cases(name, found)
         mistakes.setdefault(name_gradient(name, cases, every), []).append(name)
     return tuple(
         Mistake(kind, f"in {join(alike)}, {said}{where}.", {"results": alike, "moving": moving})

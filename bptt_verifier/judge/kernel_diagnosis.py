@@ -1,14 +1,22 @@
 """What is wrong with a kernel's gradients: names for single gradients, places, and sizes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from bptt_verifier.judge.kernel_axes import is_time_axis
 from bptt_verifier.judge.kernel_calls import KernelCalls
-from bptt_verifier.judge.kernel_comparisons import Found, find_result_dtype
+from bptt_verifier.judge.kernel_comparisons import Found
+from bptt_verifier.judge.kernel_explanations import (
+    contradicts,
+    describe_changing_factor,
+    explains,
+    explains_numbers,
+    list_explanations,
+)
+from bptt_verifier.judge.kernel_half_places import hides_place, list_half_places
 from bptt_verifier.judge.kernel_places import (
     TILES,
     WrongIndices,
@@ -17,19 +25,14 @@ from bptt_verifier.judge.kernel_places import (
     list_places,
     select_telling,
 )
-from bptt_verifier.mistakes.single_gradients import count_square_parts, transpose_parts
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.pullbacks import Pullback
 from bptt_verifier.report import Mistake
-from bptt_verifier.tolerance.formats import find_unit, is_half
-from bptt_verifier.tolerance.projections import measure
-from bptt_verifier.tolerance.sizes import find_factors, find_sizes, root_mean_square
+from bptt_verifier.tolerance.sizes import root_mean_square
 
 # Right and wrong settings differ by chance in whether 2 or 4 divides a size.
 SMALLEST_TILE = 8
 OF_WHOLE = frozenset("zero-gradient sign-flipped constant-factor transposed-gradient".split())
-ROUNDINGS = 4  # units of the dtype that an explanation may leave of a gradient
-EXPLAINED = 16  # in a coarser format, this part of the mistake that it explains
 
 
 def diagnose_kernel(every: Sequence[KernelCalls], found: Sequence[Found]) -> tuple[Mistake, ...]:
@@ -37,8 +40,7 @@ def diagnose_kernel(every: Sequence[KernelCalls], found: Sequence[Found]) -> tup
     wrong = list(dict.fromkeys(name for each in found for name in each.wrong))
     mistakes: dict[tuple[str, str], list[str]] = {}
     for name in wrong:
-        cases = [each.nearest for each in found if name in each.wrong]
-        kind, said = name_gradient(name, cases, every)
+        kind, said = name_gradient(name, separate_cases(name, found), every)
         if kind in OF_WHOLE and (where := describe_settings(name, found)):
             kind, said = "wrong-at-other-sizes", f"{said} in {where}"
         mistakes.setdefault((kind, said), []).append(name)
@@ -51,26 +53,57 @@ def diagnose_kernel(every: Sequence[KernelCalls], found: Sequence[Found]) -> tup
     return (*filter(None, [sizes]), *named)
 
 
-def name_gradient(
-    name: str, cases: Sequence[Found], every: Sequence[KernelCalls]
-) -> tuple[str, str]:
+class Cases(NamedTuple):
+    """The cases of one gradient, at the neighbours nearest to each point.
+
+    It is `wrong` in some, and not found wrong in `others` of the same settings. `further` are the
+    neighbours further away of a wrong gradient of one number: near a point, any error is a factor.
+    """
+
+    wrong: Sequence[Found]
+    others: Sequence[Found] = ()
+    further: Sequence[Found] = ()
+
+
+def separate_cases(name: str, found: Sequence[Found]) -> Cases:
+    """Separate the cases in which a gradient is wrong from the others of these settings."""
+    wrong = [each for each in found if name in each.wrong]
+    settings = {each.case.setting for each in wrong}
+    others = [
+        each.nearest
+        for each in found
+        if each.case.setting in settings and name not in each.wrong and name in each.gradients
+    ]
+    further = [each for each in wrong if each.near is not None and each.exact[name][0].size == 1]
+    return Cases([each.nearest for each in wrong], others, further)
+
+
+def name_gradient(name: str, known: Cases, every: Sequence[KernelCalls]) -> tuple[str, str]:
     """Name what is wrong with one gradient in these cases: a name, and a sentence's end.
 
     `every` are the calls of all settings.
     """
+    cases = known.wrong
     for kind, said, change in list_explanations(name, cases):
-        if all(explains(each, name, change) for each in cases):
+        if all(explains(each, name, change) for each in cases) and not any(
+            contradicts(each, name, change) for each in (*known.others, *known.further)
+        ):
             return kind, said
     noise = max(each.noisy.get(name, 0.0) for each in cases)
     if noise:
         return "noise-beyond-rounding", describe_noise(cases)
+    changing = describe_changing_factor(name, cases, known.others)
+    if changing:
+        return "unknown", changing
     given = [every[each.case.setting].arguments for each in cases]
     arrays = [{**each.data, **each.leaves} for each in given]
     lengths = {find_beyond_length(*each, name) for each in zip(cases, arrays, strict=True)}
     if len(lengths) == 1 and "" not in lengths:
         return "wrong-beyond-length", f"entries beyond {lengths.pop()} alone are wrong"
+    if cases[0].exact[name][0].size == 1:
+        return "unknown", f"its one entry is wrong{describe_share(name, cases, [])}"
     for alike in group_by_shape(name, cases):
-        places = find_common_places(name, alike)
+        places = find_common_places(name, alike) or find_half_places(name, alike)
         if places:
             kind = max(places, key=lambda each: ("tile" in each.name, len(each.indices) < 2)).name
             pullback = every[alike[0].case.setting].pullback
@@ -78,28 +111,17 @@ def name_gradient(
                 each.said + describe_first(each, name, alike[0], pullback) for each in places
             )
             return kind, f"entries are wrong {where}{describe_share(name, alike, places)}"
-        zeros = find_zero_indices(alike[0], name)
-        if zeros is not None:
-            return zeros.name, f"entries are zero {zeros.said}, and others are wrong as well"
+        zeros = describe_misplaced_zeros(name, cases)
+        if zeros:
+            return "unknown", zeros
+        empty = find_zero_indices(alike[0], name)
+        if empty is not None:
+            kind = empty.name if "tile" in empty.name else "unknown"
+            return kind, f"entries are zero {empty.said}, and others are wrong as well"
     where = "at no place that stands out"
-    if any(hides_place(each, name) for each in cases):
+    if any(hides_place(name, alike) for alike in group_by_shape(name, cases)):
         where = "and 16 bits are too few to tell where"
     return "unknown", f"entries are wrong {where}{describe_share(name, cases, [])}"
-
-
-def hides_place(found: Found, name: str) -> bool:
-    """Tell whether rounding in 16 bits may hide some of the wrong entries of a gradient.
-
-    An entry is hidden if it is not found wrong, and an error as large as its part of the gradient's
-    would not be.
-    """
-    measured, exact = found.gradients[name], found.exact[name]
-    if not is_half(find_result_dtype(name, found.submitted[name], found.case)):
-        return False
-    size = find_sizes(exact)
-    share = root_mean_square(found.submitted[name].astype(np.float64) - exact)
-    expected = share / root_mean_square(exact) * size
-    return bool(np.any(~measured.wrong_entries & (expected < measured.limit) & (size > 0)))
 
 
 def describe_noise(cases: Sequence[Found]) -> str:
@@ -110,49 +132,6 @@ def describe_noise(cases: Sequence[Found]) -> str:
         "arguments that differ in their last digits alone, where rounding scatters less in any "
         "format"
     )
-
-
-Change = Callable[[Array], Array]
-
-
-def list_explanations(name: str, cases: Sequence[Found]) -> Iterator[tuple[str, str, Change]]:
-    """List what may be wrong with one whole gradient, each with the gradient that it gives."""
-    first = cases[0]
-    exact, submitted = first.exact[name], first.submitted[name].astype(np.float64)
-    yield "zero-gradient", "every entry is zero", np.zeros_like
-    yield "sign-flipped", "the sign is wrong", np.negative
-    factor = float(find_factors(submitted, exact, None))
-    if factor:
-        said = f"every entry is {factor:.4g} times what it should be"
-        yield "constant-factor", said, lambda g: factor * g
-    if exact.ndim >= 3 and exact.shape[-1] == exact.shape[-2]:
-        yield "transposed-gradient", "it is transposed", lambda g: g.swapaxes(-1, -2)
-    parts = count_square_parts(exact.shape[1:])
-    if parts:
-        said = f"each of its {parts} square parts is transposed"
-        yield "transposed-gradient", said, transpose_parts
-
-
-def explains(found: Found, name: str, change: Change) -> bool:
-    """Tell whether a changed gradient leaves nothing but rounding."""
-    submitted, exact = found.submitted[name], found.exact[name]
-    dtype = find_result_dtype(name, submitted, found.case)
-    return leaves_rounding(submitted, change(exact), exact, dtype)
-
-
-def leaves_rounding(submitted: Array, expected: Array, exact: Array, dtype: Any) -> bool:
-    """Tell whether an expected gradient leaves nothing but rounding of the submitted one.
-
-    Of one point alone, the size of what is left decides.
-    """
-    errors = submitted.astype(np.float64) - expected
-    if not expected.any():
-        return not errors.any()
-    mistake = root_mean_square(expected - exact)
-    rounding = ROUNDINGS * find_unit(dtype) * root_mean_square(expected)
-    if not root_mean_square(errors) <= max(rounding, mistake / EXPLAINED):
-        return False
-    return len(errors) < 2 or not measure(errors, expected, dtype, 10 * errors[0].size).wrong
 
 
 def group_by_shape(name: str, cases: Sequence[Found]) -> list[list[Found]]:
@@ -168,6 +147,11 @@ def find_common_places(name: str, cases: Sequence[Found]) -> list[WrongIndices]:
     first, *others = ([*list_places(each.gradients[name])] for each in cases)
     common = [place for place in first if all(place in each for each in others)]
     return select_telling(common, cases[0].exact[name])
+
+
+def find_half_places(name: str, cases: Sequence[Found]) -> list[WrongIndices]:
+    """Find the places of a gradient in 16 bits as all cases together show them."""
+    return select_telling(list_half_places(name, cases), cases[0].exact[name])
 
 
 def describe_first(place: WrongIndices, name: str, found: Found, pullback: Pullback) -> str:
@@ -210,6 +194,30 @@ def find_zero_indices(found: Found, name: str) -> WrongIndices | None:
     return None
 
 
+def describe_misplaced_zeros(name: str, cases: Sequence[Found]) -> str:
+    """Describe zeros that alone are wrong: those that are missing, or where none should be.
+
+    Empty where others are wrong as well, or where there are none. The numbers are those of the
+    first case.
+    """
+    if not all(each.exact[name].any() for each in cases):
+        return ""
+    submitted, exact = cases[0].submitted[name], cases[0].exact[name]
+    first = f"of {exact[0].size} entries"
+    if all(explains_numbers(c, name, keep_where(c, name, c.exact[name] == 0)) for c in cases):
+        number = np.count_nonzero((submitted[0] != 0) & (exact[0] == 0))
+        return f"{number} {first} are not zero and should be, and the others are right"
+    if all(explains_numbers(c, name, keep_where(c, name, c.submitted[name] == 0)) for c in cases):
+        number = np.count_nonzero((submitted[0] == 0) & (exact[0] != 0))
+        return f"{number} {first} are zero and should not be, and the others are right"
+    return ""
+
+
+def keep_where(found: Found, name: str, kept: Array) -> Array:
+    """Keep the submitted numbers where told to; the others are exact."""
+    return np.where(kept, found.submitted[name].astype(np.float64), found.exact[name])
+
+
 def describe_share(name: str, cases: Sequence[Found], places: Sequence[WrongIndices]) -> str:
     """Describe how wrong a gradient is, where all places meet or in all."""
     found = cases[0]
@@ -221,7 +229,8 @@ def describe_share(name: str, cases: Sequence[Found], places: Sequence[WrongIndi
     if not submitted[here].any():
         return ": they are zero" if places else ""
     size, error = root_mean_square(exact[here]), root_mean_square((submitted - exact)[here])
-    return f", by {error / size:.2g} of their size" if size > 0 else ": they should be zero"
+    they, their = ("it", "its") if exact[0].size == 1 else ("they", "their")
+    return f", by {error / size:.2g} of {their} size" if size > 0 else f": {they} should be zero"
 
 
 def find_wrong_sizes(every: Sequence[KernelCalls], found: Sequence[Found]) -> Mistake | None:

@@ -5,6 +5,7 @@ pull-back of c. The mistakes of a user's own model are tried in its operations.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import draw_cases, draw_neighbours
 from bptt_verifier.judge.kernel_comparisons import Found, find_result_dtype
-from bptt_verifier.judge.kernel_diagnosis import EXPLAINED, leaves_rounding
+from bptt_verifier.judge.kernel_explanations import EXPLAINED, leaves_rounding
 from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake
@@ -20,6 +21,7 @@ from bptt_verifier.mistakes.other_sizes import OtherSize, hold_at
 from bptt_verifier.mistakes.own_diagnosis import Fits, find_only_fit, find_single_mistake
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.paths import leave_out_reshapes, prune
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import Program, trace
 from bptt_verifier.reference.point_arrays import select_traced, widen
@@ -30,6 +32,7 @@ from bptt_verifier.tolerance.noise import SAFETY
 from bptt_verifier.tolerance.sizes import root_mean_square
 
 POINTS = 3  # at which one mistake has to give the kernel's numbers
+OTHER_COTANGENTS = 1  # the seed that they are drawn from
 EVIDENT = 64  # times larger than what rounding may do is a mistake that can be told from others
 
 
@@ -89,7 +92,29 @@ def find_in_settings(
             if each is not None
         ]
         holds = hold_at(elsewhere, first.program)
-    return first.find(holds)
+
+        @cache
+        def prepare_others() -> OtherSize | None:
+            other = prepare_search(every[wrong[0].case.setting], change_cotangents(every, wrong[0]))
+            if other is None:
+                return None
+            return OtherSize(leave_out_reshapes(prune(other.program)), *other[1:])
+
+        def holds_with_others(made: OperationMistake) -> bool:
+            others = prepare_others()
+            return others is None or others.gives_numbers(made)
+
+    return first.find(lambda made: holds(made) and holds_with_others(made))
+
+
+def change_cotangents(every: Sequence[KernelCalls], found: Found) -> Found:
+    """Change the cotangents of a case to others of their dtypes.
+
+    With the same ones at all points, a kernel that ignores a cotangent has a constant factor.
+    """
+    setting, given = found.case.setting, found.case.cotangents
+    *_, other = draw_cases(setting, every[setting], given, 2, OTHER_COTANGENTS)
+    return found._replace(case=found.case._replace(cotangents=other.cotangents))
 
 
 def prepare_search(calls: KernelCalls, found: Found) -> Search | None:

@@ -30,7 +30,7 @@ from bptt_verifier.judge.path import Judgement
 from bptt_verifier.judge.undecided import accept_zeros
 from bptt_verifier.judge.verify import require_function
 from bptt_verifier.report import Counterexample, Mistake, ParameterResult, Report
-from bptt_verifier.tolerance.comparison import Comparison, Verdict, overall
+from bptt_verifier.tolerance.comparison import Comparison, Verdict, find_symbol, overall
 from manual_bptt.inputs import require_at_least
 
 CASES = 3  # cases of each setting: the arguments given, and drawn ones
@@ -116,9 +116,11 @@ class KernelJudgement(Judgement):
         if verdict is not Verdict.DISAGREES:
             return report
         call = f"{self.call}, seed={self.seed}, cases={self.number})"
-        named = [each for each in self.explain() if not (lazy and each.name in VAGUE)]
+        every = [*self.explain()]
+        named = [each for each in every if not (lazy and each.name in VAGUE)]
         example = show_worst(self.found, self.every, call)
-        notes = *report.notes, *self.describe_search()
+        left = describe_unnamed([*lazy, *named], [each for each in every if each not in named])
+        notes = *report.notes, *self.describe_search(), *left
         return report._replace(mistakes=(*lazy, *named), counterexample=example, notes=notes)
 
     def compare_further(self) -> Report | None:
@@ -175,6 +177,26 @@ class KernelJudgement(Judgement):
             said = "what is not finite changes with what freed memory holds"
             here = Mistake("unwritten-output", f"{here.explanation[:-1]}; {said}.", here.details)
         return Report(self.name, Verdict.DISAGREES, (self.reword(here),), cases=len(self.found))
+
+
+def describe_unnamed(given: Sequence[Mistake], dropped: Sequence[Mistake]) -> Iterable[str]:
+    """Say which gradients are wrong without a finding that is given on them."""
+    named, left = (
+        list(dict.fromkeys(name for each in part for name in list_results(each)))
+        for part in (given, dropped)
+    )
+    unnamed = [find_symbol(name) for name in left if name not in named]
+    if unnamed:
+        yield (
+            f"The cause of what is wrong in {', '.join(unnamed)} was not found; it may be that of "
+            "the finding above."
+        )
+
+
+def list_results(mistake: Mistake) -> Sequence[str]:
+    """List the gradients or results that a finding is about."""
+    every: Sequence[str] = mistake.details.get("gradients") or mistake.details.get("results", ())
+    return every
 
 
 def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ SCALES = 4.0, 0.25, -1.0  # by which no number is rounded
 PARTS = 2.0, 0.5, -1.0, 0.0, 1.0  # of a cotangent, whose rest is no rounded number either
 OF_PARTS = 2.0  # the largest of them
 OF_CALLS = frozenset("unwritten-output not-deterministic depends-on-calls".split())
+IGNORING = "ignores-cotangents"
 REMAINDER = 2.0**-18  # of a gradient, that zero cotangents may give: an ε of 10⁻⁶, nearly fourfold
 UNCHANGED = 1e-9  # relative change of an exact gradient that is rounding in float64
 
@@ -60,8 +61,7 @@ def find_ignored_cotangent(question: Question) -> Mistake | None:
         if same and question.differs(question.pull_back(cotangents=changed), question.pull_back()):
             which = "the cotangents" if len(names) == len(given) else f"that of {names[0]}"
             said = f"the gradients do not depend on {which}: no number changes with its sign."
-            name = "ignores-cotangents"
-            return Mistake(name, said, {"outputs": names})
+            return Mistake(IGNORING, said, {"outputs": names})
     return None
 
 

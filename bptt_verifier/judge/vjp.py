@@ -6,12 +6,19 @@ from typing import Any, Unpack
 from bptt_verifier.judge.kernel_approximation import describe_approximation
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_diagnosis import diagnose_kernel
+from bptt_verifier.judge.kernel_ignored import follows_from_ignored
 from bptt_verifier.judge.kernel_masks import describe_masks, find_masks
 from bptt_verifier.judge.kernel_memory import find_kept_argument
 from bptt_verifier.judge.kernel_operations import find_wrong_operation
-from bptt_verifier.judge.kernel_path import CASES, KernelJudgement, find_zeros, require_settings
+from bptt_verifier.judge.kernel_path import (
+    CASES,
+    VAGUE,
+    KernelJudgement,
+    find_zeros,
+    require_settings,
+)
 from bptt_verifier.judge.kernel_precision import describe_kernel_precision
-from bptt_verifier.judge.kernel_questions import OF_CALLS, list_untried_sizes
+from bptt_verifier.judge.kernel_questions import IGNORING, OF_CALLS, list_untried_sizes
 from bptt_verifier.judge.options import PullbackOptions
 from bptt_verifier.judge.verify import (
     add_origin,
@@ -121,9 +128,21 @@ class PullbackJudgement(KernelJudgement):
         """Name what is wrong with the gradients, or say where they are wrong.
 
         Wrong indices alone, or none that stand out, may be due to one operation, or to an argument
-        that is kept from an earlier call. No one operation changes from call to call.
+        that is kept from an earlier call. No one operation changes from call to call, or ignores
+        all cotangents. What follows from cotangents that are ignored is not named again.
         """
+        ignored = [
+            name
+            for each in self.lazy
+            if each.name == IGNORING
+            for name in each.details.get("outputs", ())
+        ]
+        near = [each.nearest for each in self.found if each.wrong]
+        if ignored and follows_from_ignored(self.every, near, ignored, self.seed):
+            return ()
         named = diagnose_kernel(self.every, self.found)
+        if ignored and len(ignored) == len(self.found[0].case.cotangents):
+            return tuple(mistake for mistake in named if mistake.name not in VAGUE)
         random = any(mistake.name in OF_CALLS for mistake in self.lazy)
         if random or all(mistake.name not in OF_INDICES for mistake in named):
             return named

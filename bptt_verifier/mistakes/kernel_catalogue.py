@@ -47,7 +47,8 @@ KERNELS = [
     Explanation(
         "wrong-last-tile",
         "A gradient is wrong from a multiple of 16, 32, 64 or 128 to the end of an axis: in the "
-        "last tile, or in what is left of it.",
+        "last tile, or in what is left of it. If it is zero there, other entries may be wrong as "
+        "well, and the report says so.",
         remedy="Check the mask of the last tile, and the number of tiles, which is rounded up.",
     ),
     Explanation(

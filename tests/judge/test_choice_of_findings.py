@@ -3,14 +3,19 @@
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_verifier.judge import vjp
+from bptt_verifier.judge import kernel_operations, vjp
 from bptt_verifier.judge.kernel_calls import KernelCalls
+from bptt_verifier.judge.kernel_operations import find_wrong_operation
+from bptt_verifier.judge.kernel_path import describe_unnamed
 from bptt_verifier.judge.vjp import PullbackJudgement, assert_vjp_verified, prepare, verify_vjp
+from bptt_verifier.program.arguments import read_settings
 from bptt_verifier.reference.stated_pullbacks import StatedPullback
 from bptt_verifier.report import Mistake
+from bptt_verifier.tolerance.comparison import find_symbol
 
 INDICES, FACTOR = (Mistake(name, "", {}) for name in ("wrong-indices", "constant-factor"))
 OPERATION, KEPT, RANDOM, LAZY = (
@@ -196,3 +201,105 @@ def test_a_traceback_ends_where_the_user_calls(monkeypatch: pytest.MonkeyPatch) 
         assert_vjp_verified(backward, forward, ())
     hidden = [entry.name for entry in caught.traceback if entry.ishidden(caught)]
     assert hidden == ["assert_vjp_verified"]
+
+
+def test_a_gradient_that_disagrees_without_a_finding_is_named_in_a_line() -> None:
+    of_k, of_q, of_both = (
+        Mistake(name, "", {"gradients": names})
+        for name, names in (("padding-leaks", ["k"]), ("unknown", ["q"]), ("unknown", ["k", "q"]))
+    )
+    for dropped in (of_q, of_both):
+        (line,) = describe_unnamed([of_k], [dropped])
+        assert line.startswith("The cause of what is wrong in ∂L/∂q was not found;")
+    assert [*describe_unnamed([of_k], [])] == []
+    assert [*describe_unnamed([of_both], [of_q])] == []
+    of_results = Mistake("unknown", "", {"results": ["tangent of y"]})
+    (line,) = describe_unnamed([], [of_results])
+    assert find_symbol("tangent of y") in line
+
+
+def test_what_a_failed_question_does_not_explain_is_in_the_report() -> None:
+    rng = np.random.default_rng(0)
+    given = tuple(rng.uniform(0.5, 2, 5) for _ in range(2))
+    scattered = np.array([1.5, 2, -3, 0.1, 4])
+
+    def backward(arguments: Any, d: Any) -> Any:
+        x, y = arguments
+        return 2 * x * y * np.abs(d), x**2 * d * scattered
+
+    report = verify_vjp(backward, lambda x, y: x**2 * y, given, cases=1)
+    assert report.mistakes[0].name == "not-linear-in-cotangents"
+    assert {"x", "y"} <= {*named_in(report)}
+
+
+def named_in(report: Any) -> list[str]:
+    """The gradients that findings or the line on others name."""
+    every = [name for each in report.mistakes for name in each.details.get("gradients", ())]
+    line = [note for note in report.notes if note.startswith("The cause of what is wrong in")]
+    return every + [name for name in "xy" for note in line if f"∂L/∂{name}" in note]
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "two")])
+def test_what_follows_from_ignored_cotangents_is_not_named_again(names: Any) -> None:
+    x = np.random.default_rng(0).uniform(0.5, 2, 5).astype(np.float32)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        (x,) = arguments
+        one = np.ones_like(x) if len(names) == 2 else 0
+        two = np.ones_like(x) if len(names) == 2 else d["two"]
+        return (one * np.cos(x) + two * 2 * x,)
+
+    report = verify_vjp(backward, lambda x: {"one": jnp.sin(x), "two": x**2}, (x,))
+    (mistake,) = report.mistakes
+    assert mistake.name == "ignores-cotangents"
+    assert mistake.details["outputs"] == [*names]
+
+
+def test_another_mistake_beside_ignored_cotangents_is_named() -> None:
+    x = np.random.default_rng(0).uniform(0.5, 2, 5).astype(np.float32)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        (x,) = arguments
+        g = d["two"] * 2 * x
+        g[1] *= 3
+        return (g,)
+
+    report = verify_vjp(backward, lambda x: {"one": 1e-3 * x[:1], "two": x**2}, (x,), cases=1)
+    assert "ignores-cotangents" in {mistake.name for mistake in report.mistakes}
+    assert len(report.mistakes) == 2, report
+
+
+def test_all_cotangents_that_are_ignored_are_cause_enough() -> None:
+    x = np.random.default_rng(0).uniform(0.5, 2, 5).astype(np.float32)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        (x,) = arguments
+        return (np.cos(x) * np.linspace(0.2, 0.7, 5, dtype=np.float32),)
+
+    report = verify_vjp(backward, jnp.sin, (x,), cases=1)
+    assert [mistake.name for mistake in report.mistakes] == ["ignores-cotangents"]
+    assert named_in(report) == []
+
+
+def test_a_factor_that_is_a_cotangents_inverse_is_no_constant_of_an_operation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, w = (np.random.default_rng(k).uniform(0.5, 2, (4, 3)).astype(np.float32) for k in (0, 1))
+
+    def forward(x: Any, w: Any) -> Any:
+        return (jnp.sin(x) * w).sum() / 3
+
+    def backward(arguments: Any, d: Any) -> Any:
+        x, w = arguments
+        return np.cos(x) * w / np.float32(3), np.sin(x) / np.float32(3)
+
+    def search() -> Any:
+        every = prepare(backward, forward, read_settings((x, w), forward), None)
+        judgement = PullbackJudgement("", every, None, 1, 0)
+        judgement.compare_setting(0, every[0])
+        return find_wrong_operation(every, [each.nearest for each in judgement.found])
+
+    assert search() == ()
+    monkeypatch.setattr(kernel_operations, "change_cotangents", lambda every, found: found)
+    (mistake,) = search()
+    assert mistake.name == "constant-factor"

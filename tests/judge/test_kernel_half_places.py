@@ -1,0 +1,109 @@
+"""Places in 16 bits: right indices are those whose own errors are a few roundings in all cases."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.judge.kernel_cases import KernelCase
+from bptt_verifier.judge.kernel_comparisons import Found
+from bptt_verifier.judge.kernel_diagnosis import Cases, name_gradient
+from bptt_verifier.judge.kernel_half_places import (
+    hides_place,
+    list_half_places,
+    list_index_errors,
+)
+from bptt_verifier.tolerance.projections import measure
+
+CALLS: Any = [SimpleNamespace(arguments=SimpleNamespace(data={}, leaves={}), pullback=None)]
+
+
+def find(change: Any, seed: int = 0, dtype: Any = np.float16, shape: Any = (6, 40)) -> Found:
+    """What was found at 32 neighbours of a gradient that is changed and then rounded."""
+    rng = np.random.default_rng(seed)
+    exact = rng.normal(size=shape) * (1 + rng.uniform(-1, 1, (32, *shape)) / 16)
+    submitted = change(exact, rng).astype(dtype)
+    case = KernelCase(0, seed, {"w": np.ones(2, dtype)}, {"y": np.ones(2)})
+    measured = measure(submitted.astype(np.float64) - exact, exact, dtype, 1000)
+    return Found(case, {"w": submitted}, {"w": exact}, {"w": measured}, {})
+
+
+def disturb(rows: Any, size: float = 0.5) -> Any:
+    """Add errors that move with the point to some rows, as a missing term of a sum does."""
+
+    def change(exact: Any, rng: Any) -> Any:
+        found = exact.copy()
+        found[:, rows] += size * rng.normal(size=exact.shape[1:])[rows] * exact[:, rows, ::-1]
+        return found
+
+    return change
+
+
+def test_rows_are_named_though_their_errors_hide_them_in_the_limits_of_all() -> None:
+    cases = [find(disturb(slice(1, 3)), seed) for seed in range(3)]
+    (place,) = list_half_places("w", cases)
+    assert (place.axis, place.indices, place.name) == (0, (1, 2), "wrong-range")
+    assert place.said == "at indices 1 to 2 of axis 0"
+    kind, said = name_gradient("w", Cases(cases), CALLS)
+    assert (kind, said[:43]) == ("wrong-range", "entries are wrong at indices 1 to 2 of axis")
+    assert list_half_places("w", [find(disturb(slice(1, 3)), dtype=np.float32)]) == []
+
+
+def test_a_row_is_wrong_if_it_is_so_in_one_case_and_right_if_it_is_in_all() -> None:
+    cases = [find(disturb(slice(k, k + 1)), k) for k in range(3)]
+    (place,) = list_half_places("w", cases)
+    assert place.indices == (0, 1, 2)
+    every = [find(disturb(slice(3 * k, 3 * k + 3)), k) for k in range(2)]
+    assert list_half_places("w", every) == []
+    assert not hides_place("w", every)
+    assert hides_place("w", every[:1])
+
+
+@pytest.mark.parametrize(("size", "named"), [(0.5, True), (0.03, True), (0.004, False)])
+def test_errors_that_are_near_rounding_give_no_place(size: float, named: bool) -> None:
+    cases = [find(disturb(slice(1, 3), size), seed) for seed in range(3)]
+    assert bool(list_half_places("w", cases)) is named
+    assert hides_place("w", cases)
+
+
+def test_what_is_wrong_everywhere_is_at_no_place_in_any_format() -> None:
+    cases = [find(disturb(slice(None)), seed) for seed in range(3)]
+    assert list_half_places("w", cases) == []
+    assert not hides_place("w", cases)
+    kind, said = name_gradient("w", Cases(cases), CALLS)
+    assert kind == "unknown"
+    assert said.startswith("entries are wrong at no place that stands out, by ")
+
+
+def test_rounding_inside_at_some_rows_is_no_place() -> None:
+    """Errors that scatter with the points are no mistake that stays, however large they are."""
+
+    def scatter(exact: Any, rng: Any) -> Any:
+        found = exact.copy()
+        found[:, 1:3] *= 1 + 0.1 * rng.normal(size=found[:, 1:3].shape)
+        return found
+
+    cases = [find(scatter, seed) for seed in range(3)]
+    rows, _ = list_index_errors("w", cases)
+    assert not rows.wrong.any()
+    assert not rows.right[1:3].any()
+    assert list_half_places("w", cases) == []
+
+
+def test_rows_without_a_gradient_are_neither_right_nor_wrong() -> None:
+    def clear(exact: Any, rng: Any) -> Any:
+        exact[:, 4:] = 0
+        return disturb(slice(1, 3))(exact, rng)
+
+    cases = [find(clear, seed) for seed in range(2)]
+    rows, _ = list_index_errors("w", cases)
+    assert rows.known.tolist() == [True] * 4 + [False] * 2
+    assert not rows.right[4:].any()
+    assert [place.indices for place in list_half_places("w", cases)] == [(1, 2)]
+
+
+def test_one_number_has_no_place() -> None:
+    cases = [find(lambda g, _: 1.5 * g, shape=())]
+    assert [*list_index_errors("w", cases)] == []
+    assert not hides_place("w", cases)
