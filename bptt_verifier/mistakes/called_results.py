@@ -16,9 +16,9 @@ from bptt_verifier.mistakes.operation_mistakes import (
     Changes,
     OperationMistake,
     change_edges,
-    is_scale,
 )
 from bptt_verifier.program.activations import find_activations_at
+from bptt_verifier.program.backward import is_scale
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.structure import Structure
 
