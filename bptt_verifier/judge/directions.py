@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import jax
 import numpy as np
 
+from bptt_verifier.judge.curvature_penalties import find_penalty
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_cases import (
     KernelCase,
@@ -260,8 +261,11 @@ def explain(
     where = f" where {' or '.join(moving)} moves" if 0 < len(moving) < len(case.cotangents) else ""
     mistakes: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        cases = separate_cases(name, found)
-        mistakes.setdefault(name_gradient(name, cases, every), []).append(name)
+        known = separate_cases(name, found)
+        penalty = None
+        if isinstance(calls.pullback, Curvature):
+            penalty = find_penalty(name, [each for each in wrong if name in each.wrong], every)
+        mistakes.setdefault(penalty or name_gradient(name, known, every), []).append(name)
     return tuple(
         Mistake(kind, f"in {join(alike)}, {said}{where}.", {"results": alike, "moving": moving})
         for (kind, said), alike in mistakes.items()

@@ -21,9 +21,11 @@ from bptt_verifier.mistakes.other_sizes import OtherSize, hold_at
 from bptt_verifier.mistakes.own_diagnosis import Fits, find_only_fit, find_single_mistake
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.backward import backward
 from bptt_verifier.program.paths import leave_out_reshapes, prune
 from bptt_verifier.program.precision import use_float64
-from bptt_verifier.program.trace import Program, trace
+from bptt_verifier.program.trace import Program, forward, trace
+from bptt_verifier.program.zero_cotangents import keep_zeros_of
 from bptt_verifier.reference.point_arrays import select_traced, widen
 from bptt_verifier.reference.pullbacks import JaxPullback, TorchPullback
 from bptt_verifier.report import Mistake
@@ -191,7 +193,10 @@ def explains_most(submitted: Array, expected: Array, exact: Array) -> bool:
 
 
 def trace_product(pullback: JaxPullback, found: Found) -> Program:
-    """Trace the inner product of the outputs and the cotangents at a case."""
+    """Trace the inner product of the outputs and the cotangents at a case.
+
+    Where its gradient is not finite, cotangents of zero stay zero, as in the reference (N8).
+    """
     cotangents, start = widen(found.case.cotangents), widen(found.case.point)
     with use_float64():
         function = pullback.trace(start)
@@ -200,4 +205,8 @@ def trace_product(pullback: JaxPullback, found: Found) -> Program:
             outputs = select_traced(function(params))
             return sum((outputs[name] * cotangents[name]).sum() for name in outputs)
 
-        return trace(loss, start)
+        program = trace(loss, start)
+        with np.errstate(all="ignore"):
+            slopes = backward(program, forward(program, start)).values()
+        finite = all(np.isfinite(each).all() for each in slopes)
+    return program if finite else keep_zeros_of(program)

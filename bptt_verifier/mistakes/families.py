@@ -73,4 +73,6 @@ def join(chosen: Sequence[OperationMistake]) -> OperationMistake:
     said = chosen[0].alteration
     if any(each.alteration != said for each in chosen):
         said += ", and so on at the other places"
-    return chosen[0]._replace(changes=every, places=places, family=None, alteration=said)
+    return chosen[0]._replace(
+        changes=every, places=places, members=tuple(chosen), family=None, alteration=said
+    )

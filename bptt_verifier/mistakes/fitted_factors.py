@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bptt_verifier.mistakes.expressions import name_operand, quote_expression
+from bptt_verifier.mistakes.expressions import name_operand, quote_expression, write_expression
 from bptt_verifier.mistakes.known_factors import scale_path
 from bptt_verifier.mistakes.operation_mistakes import Edge, OperationMistake, change_edges
 from bptt_verifier.mistakes.single_gradients import shorten
@@ -136,18 +136,39 @@ def scale_constant(
     known: Structure, edges: Sequence[Edge], constant: float, by: float
 ) -> OperationMistake:
     """Make the mistake of another constant in what products with one pass back."""
-    number, operand = edges[-1]
+    number, _ = edges[-1]
     divided = known.program.operations[number].name == "div"
     wrong = constant / by if divided and by else constant * by
     done = "divided" if divided else "multiplied"
-    said = f"the gradient passed on to {name_operand(known, number, operand)} is {done} by"
-    said += f" {wrong:.6g}, where it should be {done} by {constant:.6g}"
     piece = find_piece(known, number)
+    through = "" if piece is not None else name_functions(known, edges)
+    to = f"passed back {through}" if through else f"passed on to {name_operand(known, *edges[-1])}"
+    said = (
+        f"the gradient {to} is {done} by {wrong:.6g}, where it should be {done} by {constant:.6g}"
+    )
     name = "constant-factor" if piece is None else ANOTHER
     said += f", in the slope of {quote_expression(known, piece)}" if piece is not None else ""
-    said += ", at all its places" if len({known.group_of[n] for n, _ in edges}) > 1 else ""
+    several = len({known.group_of[n] for n, _ in edges}) > 1
+    said += ", at all its places" if several and not through else ""
     changes = change_edges(edges, after=by)
     return OperationMistake(name, said, edges[0][0], changes, {"factor": by})
+
+
+def name_functions(known: Structure, edges: Sequence[Edge]) -> str:
+    """Name the functions that these operands are inside of, such as means; empty if one is not.
+
+    What the mean divides is no value of the line that takes it.
+    """
+    lasts = {known.group_of[number]: (number, operand) for number, operand in edges}
+    through = list[str]()
+    for number, operand in lasts.values():
+        equation = known.program.operations[number]
+        source = known.producer.get(equation.inputs[operand], -1)
+        inside = source >= 0 and known.program.operations[source].where == equation.where
+        if not (inside and equation.where and write_expression(known, number)):
+            return ""
+        through.append(f"through {quote_expression(known, number)}")
+    return " and ".join(dict.fromkeys(through))
 
 
 def find_piece(known: Structure, number: int) -> int | None:

@@ -66,7 +66,11 @@ from bptt_verifier.mistakes.in_slopes import (
     slope_at_result,
 )
 from bptt_verifier.mistakes.in_state_slopes import list_carried_state_slopes, list_state_slopes
-from bptt_verifier.mistakes.in_sums import list_step_mistakes, list_use_mistakes
+from bptt_verifier.mistakes.in_sums import (
+    keeps_one_lookup,
+    list_step_mistakes,
+    list_use_mistakes,
+)
 from bptt_verifier.mistakes.in_targets import list_softmax_targets, list_target_mistakes
 from bptt_verifier.mistakes.in_time import (
     list_adjoint_mistakes,
@@ -389,10 +393,15 @@ def list_path_mistakes(known: Structure, group: Sequence[int]) -> Iterator[Opera
         for word, use, some, rest in uses if len(group) > 1 and not summed else ():
             name = f"{word}-step-skipped" if of_steps else zero
             when = f"at the {word} step" if of_steps else f"the {word} time that this is computed"
-            left_out = scale_edges(name, f"{none} {when}{use}", some, 0.0)
-            alone = scale_edges(zero, f"{none} except {when}{use}", rest, 0.0)
-            yield left_out._replace(family=(word, use, "left out", role))
-            yield alone._replace(family=(word, use, "alone", role))
+            if of_steps and not known.carried:  # the loop may be over heads
+                when = f"in the {word} iteration"
+            for key, what, cut, named in (
+                ("left out", f"{none} {when}{use}", some, name),
+                ("alone", f"{none} except {when}{use}", rest, zero),
+            ):
+                if known.carried or not keeps_one_lookup(known, edges, cut):
+                    made = scale_edges(named, what, cut, 0.0)
+                    yield made._replace(family=(word, use, key, role))
     if len(group) == 1 and known.steps > 1:
         yield from list_axis_mistakes(known, group[0])
     if len(active) > 2 and len(group) == 1:

@@ -23,22 +23,21 @@ from bptt_verifier.program.operations import move_back
 from bptt_verifier.program.rounding import EXACTLY
 from bptt_verifier.program.structure import Structure, shape_of
 
-JOINED = 12  # pairs of joined operands that are exchanged, at most
+JOINED = 12  # pairs of joined operands, or of slices outside a loop, that are exchanged, at most
 
 
 def list_exchanges(known: Structure, groups: Sequence[Sequence[int]]) -> Iterator[OperationMistake]:
     """List mistakes that put the gradients of two parts of an array in each other's place."""
     operations = known.program.operations
     exchanged = "are in each other's place"
-    sliced = [
-        group
-        for group in groups
-        if group[-1] in known.step and operations[group[0]].moved is not None
-    ]
-    for one, other in combinations(sliced, 2):
+    slices: dict[tuple[int, ...], list[Sequence[int]]] = {}  # by what they are parts of
+    for group in groups:
+        if operations[group[0]].moved is not None:
+            slices.setdefault(operations[group[0]].inputs, []).append(group)
+    for one, other in (pair for each in slices.values() for pair in list_likely_pairs(known, each)):
         pairs = [(operations[a], operations[b]) for a, b in zip(one, other, strict=False)]
         if len(one) == len(other) and all(
-            (a.inputs, a.shapes) == (b.inputs, b.shapes) and not is_same(a.moved, b.moved)
+            (a.inputs, a.shapes) == (b.inputs, b.shapes) and are_apart(a.moved, b.moved)
             for a, b in pairs
         ):
             changes = partial(exchange_parts, known, one, other)
@@ -121,9 +120,19 @@ def exchange_operands(
     return changes
 
 
-def is_same(one: Any, other: Any) -> bool:
-    """Tell whether two slices read the same entries."""
-    return bool(np.array_equal(one, other))
+def list_likely_pairs(
+    known: Structure, sliced: Sequence[Sequence[int]]
+) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """List pairs of slices of one array: all of those in a step, and the first of all others."""
+    every = [*combinations(sliced, 2)]
+    in_step = [(a, b) for a, b in every if a[-1] in known.step and b[-1] in known.step]
+    yield from in_step
+    yield from [pair for pair in every if pair not in in_step][:JOINED]
+
+
+def are_apart(one: Any, other: Any) -> bool:
+    """Tell whether two slices have no entry in common."""
+    return np.intersect1d(one, other).size == 0
 
 
 def exchange_parts(

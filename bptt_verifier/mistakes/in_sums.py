@@ -1,9 +1,12 @@
 """Mistakes in the sums over time of weights, in one sequence or several."""
 
+import ast
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from math import prod
 
-from bptt_verifier.mistakes.expressions import name_operand
+from bptt_verifier.mistakes.expressions import name_operand, write_expression
+from bptt_verifier.mistakes.in_products import find_part
 from bptt_verifier.mistakes.operation_mistakes import (
     SUMS,
     Edge,
@@ -77,26 +80,27 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
         for k, (label, part) in enumerate(parts)
         if part and (k == 0 or 1 < len(part) < len(edges))
     ]
+    # Without a state, a loop may be over heads as well as over time.
+    one, every_one = ("step", "time") if known.carried else ("iteration", "those of the loop")
+    only, lacks = (f"{verb} in the sum over {every_one}" for verb in ("is kept", "is missing"))
     kinds = [
-        ("missing-time-sum", {last}, "only the last step is kept in the sum over time"),
-        ("missing-time-sum", {0}, "only the first step is kept in the sum over time"),
-        (
-            "first-step-skipped",
-            set(range(1, steps)),
-            "the first step is missing in the sum over time",
-        ),
-        ("last-step-skipped", set(range(last)), "the last step is missing in the sum over time"),
+        ("missing-time-sum", {last}, f"only the last {one} {only}"),
+        ("missing-time-sum", {0}, f"only the first {one} {only}"),
+        ("first-step-skipped", set(range(1, steps)), f"the first {one} {lacks}"),
+        ("last-step-skipped", set(range(last)), f"the last {one} {lacks}"),
         *list_sequence_sums(known),
     ]
     if steps > 2:  # of a loop that begins or ends one step early
-        only, before = "is kept in the sum over time", last - 1
-        kinds.append(("missing-time-sum", {1}, f"only the second step {only}"))
-        kinds += [("missing-time-sum", {before}, f"only the last step but one {only}")][
+        before = last - 1
+        kinds.append(("missing-time-sum", {1}, f"only the second {one} {only}"))
+        kinds += [("missing-time-sum", {before}, f"only the last {one} but one {only}")][
             : before - 1
         ]
     for label, chosen in [*sets, *edges.items()]:
         for name, kept, alteration in kinds:
             left_out = [edge for edge in chosen if known.step[edge[0]] not in kept]
+            if not known.carried and keeps_one_lookup(known, chosen, left_out):
+                continue  # of repeated heads: list_lookup_mistakes says so
             details = {"kept": sorted(k + 1 for k in kept)} if name == "missing-time-sum" else {}
             named = "bias-part-missing" if label in vectors else name
             said = f"in the gradient of {label}, "
@@ -110,6 +114,45 @@ def list_step_mistakes(known: Structure) -> Iterator[OperationMistake]:
         left_out = [edge for edge in chosen if edge not in known.carried]
         said = f"step {k + 1} contributes nothing to any gradient"
         yield scale_edges(name, said, left_out, 0.0, chosen[0])
+
+
+def keeps_one_lookup(known: Structure, edges: Sequence[Edge], left_out: Sequence[Edge]) -> bool:
+    """Tell whether one lookup of each row is kept, where lookups of one row follow one another.
+
+    So a key is looked up by all query heads of its group, as `k[h // 2]`. Steps of time that look
+    up the rows of several layers do so by turns, and one row of all steps has a number.
+    """
+    lookups = {edge: find_lookup(known, edge) for edge in sorted(edges)}
+    if None in lookups.values():
+        return False
+    found = {edge: number for edge, number in lookups.items() if number is not None}
+    outputs = {edge: known.program.operations[number].outputs[0] for edge, number in found.items()}
+    rows = {edge: find_part(known, slot) for edge, slot in outputs.items()}
+    distinct, ordered = {*rows.values()}, [*rows.values()]
+    blocks = 1 + sum(one != other for one, other in pairwise(ordered))
+    kept = [row for edge, row in rows.items() if edge not in left_out]
+    one_each = len(kept) == len({*kept}) == len(distinct) == blocks
+    return one_each and (blocks > 1 or all(has_variable(known, n) for n in found.values()))
+
+
+def find_lookup(known: Structure, edge: Edge) -> int | None:
+    """Find the operation that looks up what an edge reads of a parameter; None if it reads all."""
+    operations, found = known.program.operations, None
+    number: int | None = edge[0]
+    slot = operations[edge[0]].inputs[edge[1]]
+    if operations[edge[0]].moved is None:
+        number = known.producer.get(slot)
+    while number is not None and operations[number].moved is not None:
+        found, number = number, known.producer.get(operations[number].inputs[0])
+    return found if found is not None and operations[found].inputs[0] in known.leaf else None
+
+
+def has_variable(known: Structure, number: int) -> bool:
+    """Tell whether the index of a lookup has a variable, as `k[h // 2]` and not `W[0]`."""
+    found = ast.parse(write_expression(known, number) or "()", mode="eval").body
+    return isinstance(found, ast.Subscript) and any(
+        isinstance(node, ast.Name) for node in ast.walk(found.slice)
+    )
 
 
 def find_terms(known: Structure) -> list[Edge]:
@@ -179,6 +222,7 @@ def list_use_mistakes(known: Structure) -> Iterator[OperationMistake]:
         for word, kept in (("first", steps[0]), ("last", steps[-1])):
             left_out = [edge for edge in edges if known.step[edge[0]] != kept]
             value = name_operand(known, *edges[0])
-            said = f"{value} is read at {len(steps)} steps, and its gradient has only the part of"
-            said += f" the {word} one"
+            where = "at {} steps" if known.carried else "in {} iterations"
+            said = f"{value} is read {where.format(len(steps))}, and its gradient has only the"
+            said += f" part of the {word} one"
             yield scale_edges("missing-time-sum", said, left_out, 0.0, edges[0], kept=[kept + 1])

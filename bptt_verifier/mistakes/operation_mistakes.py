@@ -22,8 +22,9 @@ class OperationMistake(NamedTuple):
     """A mistake by its stable name, in words, and the changes that it makes at a point.
 
     `equation` is the operation that a report shows. Mistakes of one `family` may be made together;
-    then `places` are the operations. `whole` computes all gradients, where the mistake is not one
-    of changed operands; those of other mistakes are given to it.
+    then `places` are the operations, and `members` the mistakes at each. `whole` computes all
+    gradients, where the mistake is not one of changed operands; those of other mistakes are given
+    to it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class OperationMistake(NamedTuple):
     details: Mapping[str, Any] = {}
     family: Any = None
     places: tuple[int, ...] = ()
+    members: tuple["OperationMistake", ...] = ()
     whole: Callable[[Values, Sequence[FindChanges]], Mapping[str, Array]] | None = None
 
 

@@ -46,6 +46,7 @@ from bptt_verifier.mistakes.pair_order import (
     rank_by_row,
 )
 from bptt_verifier.mistakes.penalties import find_decay
+from bptt_verifier.mistakes.restatements import restate
 from bptt_verifier.mistakes.single_gradients import (
     GENERIC,
     Factor,
@@ -426,7 +427,8 @@ class OwnHypotheses:
 
     def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
         """Choose the first with a specific name, and state the other names that explain as much."""
-        every = sorted(filter(self.holds, made), key=self.is_generic)
+        every = [restate(self, self.evidence, each) for each in filter(self.holds, made)]
+        every.sort(key=self.is_generic)
         if first is None:
             if not every:
                 return None
@@ -444,6 +446,7 @@ class OwnHypotheses:
 
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
+        made = restate(self, self.evidence, made)
         changed = self.changes(self.evidence[0], [made])
         call = find_called_result(self.structure, made, changed)
         place = None
@@ -454,8 +457,7 @@ class OwnHypotheses:
         found = self.find_line(made)
         if found is not None:
             details["backward" if isinstance(found, Line) else "backward_guess"] = found.details
-        parts = (f"{said}{made.alteration}.", right, str(found or ""))
-        said = " ".join(filter(None, parts))
+        said = " ".join(filter(None, (f"{said}{made.alteration}.", right, str(found or ""))))
         case, shown = self.evidence[0], names or self.names
         charted = attempt(chart_terms, self.structure, case, changed, shown)
         curves = () if made.whole or isinstance(charted, Failure) else charted

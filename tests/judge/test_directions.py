@@ -223,3 +223,46 @@ def test_cases_that_are_left_out_are_stated_and_a_wrong_one_is_shown() -> None:
     wrong = verify_jvp(lambda a, d: jvp(a, d, 1.5), lambda x: x**3, settings, cases=1)
     assert wrong.counterexample is not None
     assert wrong.counterexample.reproduce.startswith("verify_jvp(jvp, forward, arguments, seed=0")
+
+
+def penalised(W: Any, X: Any) -> Any:
+    return (jnp.tanh(X @ W) ** 3).sum() + 0.05 * (W**2).sum()
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize(
+    ("by", "said", "dtype"),
+    [
+        (-0.1, "the product lacks 0.1 times the direction", np.float64),
+        (0.2, "has too much by 0.2 times", np.float32),
+    ],
+)
+def test_a_penalty_that_a_product_lacks_is_named(by: float, said: str, dtype: Any) -> None:
+    rng = np.random.default_rng(8)
+    arguments = rng.normal(size=(4, 3)).astype(dtype), rng.normal(size=(6, 4)).astype(dtype)
+    right = along(jax.grad(penalised, argnums=(0, 1)))
+
+    def hvp(given: Any, direction: Any) -> Any:
+        of_W, of_X = right(given, direction)
+        return (of_W + dtype(by) * np.asarray(direction[0])).astype(dtype), of_X
+
+    (mistake,) = verify_hvp(hvp, penalised, arguments).mistakes
+    assert mistake.name == "weight-decay"
+    assert said in mistake.explanation
+
+
+@pytest.mark.rest
+def test_another_error_along_the_direction_is_no_penalty() -> None:
+    """A multiple that differs by entry, or by case, is none of a sum of squares."""
+    rng = np.random.default_rng(8)
+    arguments = rng.normal(size=(4, 3)), rng.normal(size=(6, 4))
+    right = along(jax.grad(penalised, argnums=(0, 1)))
+    for change in (lambda W, d: W**2 * d, lambda W, d: W[0, 0] * d):
+
+        def hvp(given: Any, direction: Any, change: Any = change) -> Any:
+            of_W, of_X = right(given, direction)
+            return of_W + change(given[0], np.asarray(direction[0])), of_X
+
+        report = verify_hvp(hvp, penalised, arguments)
+        assert report.verdict is Verdict.DISAGREES
+        assert "weight-decay" not in {each.name for each in report.mistakes}

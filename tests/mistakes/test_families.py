@@ -39,6 +39,7 @@ class Described(OwnHypotheses):
     def __init__(self) -> None:
         """Know a program without operations."""
         self.program: Any = SimpleNamespace(operations=(), constants={})
+        self.structure: Any = SimpleNamespace(groups=(), program=self.program)
         self.evidence: Any = [SimpleNamespace(forward=())]
         self.holds = lambda made: True
 

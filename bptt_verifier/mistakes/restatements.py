@@ -1,0 +1,66 @@
+"""Restatements of a mistake whose words say more than what it does to the gradients.
+
+Where a mistake changes what is passed back, the result may be zero at all of its places: the slope
+of another step, times a cotangent that is zero there. Whoever submits these numbers passes nothing
+back, whatever the slope. And a mistake at several places may change nothing at some of them, where
+the value that it takes is the right one (docs/derivation.md, section 10).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bptt_verifier.mistakes.called_results import have_one_effect
+from bptt_verifier.mistakes.evidence import Evidence
+from bptt_verifier.mistakes.expressions import name_operand
+from bptt_verifier.mistakes.families import join
+from bptt_verifier.mistakes.in_time import DROPPED
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    Edge,
+    OperationMistake,
+    change_edges,
+    change_nothing,
+    scale_edges,
+)
+from bptt_verifier.program.backward import is_scale
+from bptt_verifier.program.structure import Structure
+
+
+def restate(known: Any, evidence: Sequence[Evidence], made: OperationMistake) -> OperationMistake:
+    """State a mistake as the path that it cuts, if it cuts one, and where it has an effect.
+
+    `known` are the hypotheses, which compute the gradients at each case.
+    """
+    if made.whole is not None:
+        return made
+    right = OperationMistake("", "", made.equation, change_nothing)
+    effective = [m for m in made.members if not have_one_effect(known, evidence, right, m)]
+    if 0 < len(effective) < len(made.members):
+        made = join(effective) if len(effective) > 1 else effective[0]
+    changes = made.changes(evidence[0].forward)
+    if not changes or all(is_scale(change) for change in changes.values()):
+        return made
+    cut = made._replace(changes=change_edges([*changes], after=0.0))
+    if not have_one_effect(known, evidence, made, cut):
+        return made
+    if have_one_effect(known, evidence, right, cut):
+        return made  # nothing is to be passed back there
+    return state_cut(known.structure, made, changes)
+
+
+def state_cut(known: Structure, made: OperationMistake, changes: Changes) -> OperationMistake:
+    """State a mistake that passes nothing back on these edges as a path that is cut."""
+    by_path: dict[tuple[int, int], list[Edge]] = {}
+    for number, operand in sorted(changes):
+        by_path.setdefault((known.group_of[number], operand), []).append((number, operand))
+    named = list[str]()
+    for (group, operand), edges in by_path.items():
+        members = (n for n, its_group in known.group_of.items() if its_group == group)
+        every = [n for n in members if operand in known.active(n)]
+        part = f" at {len(edges)} of its {len(every)} places" if len(edges) < len(every) else ""
+        named.append(f"{name_operand(known, *edges[-1])}{part}")
+    said = f"no gradient is passed on to {' and '.join(dict.fromkeys(named))}"
+    name = DROPPED if {*changes} <= {*known.carried} else "zero-gradient"
+    shown = known.group_of[made.equation]
+    at = next((edge for edge in sorted(changes) if known.group_of[edge[0]] == shown), None)
+    return scale_edges(name, said, sorted(changes), 0.0, at)._replace(places=made.places)

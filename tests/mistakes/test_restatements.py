@@ -1,0 +1,152 @@
+"""A mistake is stated by what it does: as a path that is cut, and where it has an effect."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt_verifier.mistakes import own_models
+from bptt_verifier.mistakes.evidence import Witness
+from bptt_verifier.mistakes.families import join
+from bptt_verifier.mistakes.operation_mistakes import OperationMistake, scale_edges
+from bptt_verifier.mistakes.own_diagnosis import collect_evidence
+from bptt_verifier.mistakes.own_models import OwnHypotheses
+from bptt_verifier.mistakes.restatements import restate
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.report import Mistake
+from tests.support.diagnosis import diagnose_planted, ones, trace_points
+
+rng = np.random.default_rng(4)
+T, H, O = 5, 3, 2
+X, Y = rng.normal(size=(T, H)), rng.normal(size=(T, O))
+
+
+def sigmoid(z: Any, xp: Any) -> Any:
+    return 1 / (1 + xp.exp(-z))
+
+
+def gated(p: Any, xp: Any) -> Any:
+    """A recurrence whose gates are computed for all steps before the loop."""
+    a, h = sigmoid(p["g"], xp), p["h"]
+    for t in range(T):
+        h = a[t] * h + xp.sqrt(1 - a[t] ** 2) * X[t]
+    return xp.sum(h**3)
+
+
+def gated_back(p: Any) -> Any:
+    a = 1 / (1 + np.exp(-p["g"]))
+    m = np.sqrt(1 - a**2)
+    h = [p["h"]]
+    for t in range(T):
+        h.append(a[t] * h[t] + m[t] * X[t])
+    dh, da = 3 * h[T] ** 2, np.zeros_like(a)
+    for t in reversed(range(T)):
+        da[t] = dh * h[t] - dh * X[t] * a[t] / m[t]
+        dh = dh * a[t]
+    return {"g": da * a * (1 - a), "h": dh}
+
+
+def delta(p: Any, xp: Any) -> Any:
+    """The delta rule, whose state is read before its update and after it."""
+    S, every = xp.zeros((H, O)), []
+    for t in range(T):
+        u = p["v"][t] - p["k"][t] @ S
+        S = S + p["beta"][t] * xp.outer(p["k"][t], u)
+        every.append(p["q"][t] @ S)
+    return xp.sum(xp.stack(every) * Y)
+
+
+def delta_back(p: Any) -> Any:
+    q, k, v = p["q"], p["k"], p["v"]
+    S = [np.zeros((H, O))]
+    for t in range(T):
+        S.append(S[t] + p["beta"][t] * np.outer(k[t], v[t] - k[t] @ S[t]))
+    g, dS = {n: np.zeros_like(x) for n, x in p.items()}, np.zeros((H, O))
+    for t in reversed(range(T)):
+        g["q"][t] = S[t + 1] @ Y[t]
+        dS = dS + np.outer(q[t], Y[t])
+        w = k[t] @ dS
+        e = v[t] - k[t] @ S[t]
+        g["beta"][t] = w @ e
+        du = p["beta"][t] * w
+        g["v"][t] = du
+        g["k"][t] = p["beta"][t] * dS @ e - S[t] @ du
+        dS = dS - np.outer(k[t], du)
+    return g
+
+
+Model = tuple[Callable[..., Any], Callable[..., Any], Mapping[str, Any]]
+GATED: Model = gated, gated_back, ones(g=(T, H), h=(H,))
+DELTA: Model = delta, delta_back, ones(q=(T, H), k=(T, H), v=(T, O), beta=(T,))
+
+
+def explain(model: Model, *change: str) -> Mistake:
+    right, written = change
+    (found,) = diagnose_planted(model, (right, written))
+    return found
+
+
+def say_everything(known: Any, evidence: Any, made: Any) -> Any:
+    """State a mistake in the words that it was tried with."""
+    return made
+
+
+@pytest.mark.parametrize(
+    ("change", "to"),
+    [
+        ((" - dh * X[t] * a[t] / m[t]", ""), "xp.sqrt(1 - a[t] ** 2) * X[t]"),
+        (("dh * h[t] - dh", "-dh"), "a[t]"),
+    ],
+)
+def test_a_path_of_one_use_that_is_cut_is_no_slope_of_another_step(
+    change: tuple[str, str], to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = explain(GATED, *change)
+    assert found.name == "zero-gradient"
+    assert f"no gradient is passed on to `{to}`" in found.explanation
+    assert "off-by-one" not in found.explanation
+    assert "zeros in the place" not in found.explanation
+    monkeypatch.setattr(own_models, "restate", say_everything)
+    assert explain(GATED, *change).name == "hidden-state-off-by-one"
+
+
+def test_a_wrong_slope_of_one_use_keeps_its_name() -> None:
+    found = explain(GATED, "* a[t] / m[t]", "/ m[t]")
+    assert found.name == "activation-derivative-incomplete", found
+
+
+def test_a_value_that_is_the_right_one_elsewhere_is_said_of_its_own_place() -> None:
+    found = explain(DELTA, 'g["q"][t] = S[t + 1] @ Y[t]', 'g["q"][t] = S[t] @ Y[t]')
+    assert found.name == "hidden-state-off-by-one"
+    assert found.details["expression"] == 'p["q"][t] @ S'
+    assert 'the gradient of `p["k"][t]`' not in found.explanation
+
+
+def list_scaled(known: OwnHypotheses) -> list[OperationMistake]:
+    """List factors of what each product with the state passes back to its left operand."""
+    groups = [each for each in known.structure.groups if name_of(known, each) == "dot_general"]
+    return [
+        scale_edges("constant-factor", f"factor of {k}", [(number, 0) for number in group], 2.0)
+        for k, group in enumerate(groups)
+    ]
+
+
+def name_of(known: OwnHypotheses, group: Sequence[int]) -> str:
+    return known.program.operations[group[0]].name
+
+
+def test_a_mistake_is_said_of_the_places_at_which_it_has_an_effect() -> None:
+    program, points = trace_points(delta, tuple((n, v.shape) for n, v in DELTA[2].items()), float)
+    with use_float64():
+        (_, wide, true), *_ = points
+        witness = Witness(wide, true, true, {n: 0 * v for n, v in true.items()}, True)
+        evidence = collect_evidence(program, [witness])
+        known = OwnHypotheses(program, evidence)
+        one, other = list_scaled(known)[:2]
+        idle = one._replace(changes=lambda values: {e: c._replace(after=1.0) for e, c in
+                                                    one.changes(values).items()})  # fmt: skip
+        assert restate(known, evidence, join([idle, other])).alteration == other.alteration
+        assert restate(known, evidence, join([one, other])).places == (one.equation, other.equation)
+        found = restate(known, evidence, join([idle, one, other]))
+        assert found.places == (one.equation, other.equation)
