@@ -50,7 +50,7 @@ class RoundingErrors(NamedTuple):
         return None if unit <= self.units.min() else np.maximum(1.0, unit / self.units)
 
     def measure_lost(self, magnitude: Any, terms: float = 1) -> Any:
-        """Measure what a number of this magnitude may lose to underflow, in units. (N11)
+        """Measure what a number of this magnitude may lose to underflow, in units.
 
         It is 0.0 where all numbers are so large that their rounding errors exceed it.
         """
@@ -59,7 +59,7 @@ class RoundingErrors(NamedTuple):
         least = terms * find_smallest(unit)
         if not np.min(magnitude, initial=np.inf) < least / unit:
             return 0.0
-        return np.minimum(magnitude, least) / unit
+        return np.minimum(magnitude, least) / unit  # (N11)
 
     def add(self, q: Any, magnitude: Any, most: Any = None, *, several: bool = False) -> Any:
         """Add an error of this magnitude, in units of the roundoff, to each sample of `q` (N1).

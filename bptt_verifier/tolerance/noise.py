@@ -111,13 +111,13 @@ def add_error(
 def measure_lost(
     equation: Any, inputs: Sequence[Any], result: Any, size: Any, underflow: Underflow
 ) -> Any:
-    """Measure what underflow may take of the result of one operation, in units of u. (N11)"""
+    """Measure what underflow may take of the result of one operation, in units of u."""
     terms = count_terms(equation, inputs, result)
     if terms is None:
         return jnp.minimum(jnp.abs(result), underflow.smallest) / underflow.unit
     terms = jnp.maximum(1, terms)
     sizes = size / terms**0.5  # the sum of the sizes of all terms
-    return jnp.minimum(sizes, terms * underflow.smallest) / underflow.unit
+    return jnp.minimum(sizes, terms * underflow.smallest) / underflow.unit  # (N11)
 
 
 @partial(jax.jit, static_argnums=(4, 5))  # one call where nothing is compiled around it
