@@ -39,8 +39,8 @@ def ask_at(
 ) -> dict[str, Array] | Breach:
     """Call a submission at a case; return its results. `copy` chooses the arguments' layout.
 
-    Where it raises in float32, and the user's arguments are finer, it gets the same numbers in the
-    user's format: its own constants may have that one alone. A note says so.
+    Where it raises at numbers in another format than that of the user's arguments, it gets them in
+    the user's format: its own constants may have that one alone. A note says so.
     """
     found = ask(gradients, partial(subject.call, case, copy), subject.expect(case), case.label)
     raised = isinstance(found, Breach) and found.mistake.name == "raised"
@@ -50,8 +50,23 @@ def ask_at(
     again = ask(gradients, partial(subject.call, wide, copy), subject.expect(wide), case.label)
     if isinstance(again, Breach):
         return found
-    gradients.raised_in_float32 = gradients.raised_in_float32 or case.label
+    gradients.raised_by_format = gradients.raised_by_format or describe_formats(case, wide)
     return again
+
+
+def describe_formats(case: Case, accepted: Case) -> str:
+    """Describe the format at which a submission raises, and the one that it accepts."""
+    pairs = [(v.dtype, accepted.arguments[name].dtype) for name, v in case.arguments.items()]
+    changed = [(before, after) for before, after in pairs if before != after]
+    refused, given = (
+        " and ".join({str(d): None for d in each}) for each in zip(*changed, strict=True)
+    )
+    rounded = any(np.finfo(after).eps > np.finfo(before).eps for before, after in changed)
+    same = "the same numbers rounded to" if rounded else "the same numbers in"
+    return (
+        f"Your function raised an exception at parameters in {refused} ({case.label}), and not at "
+        f"{same} {given}, the format of the parameters given, which it got there."
+    )
 
 
 def find_wrong_loss(subject: Subject, case: Case, answer: dict[str, Array]) -> Mistake | None:

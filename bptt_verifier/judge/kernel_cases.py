@@ -10,14 +10,15 @@ from bptt_verifier.problems.kernel_draws import displace, draw_cotangents, draw_
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.arguments import convert_to_numpy, read_outputs
 from bptt_verifier.program.trees import has_mapping
-from bptt_verifier.tolerance.formats import find_unit, is_floating, is_half
+from bptt_verifier.tolerance.formats import find_smallest, find_unit, is_floating, is_half
 from bptt_verifier.tolerance.scatter import DISTANCE, IN_HALF, NEIGHBOURS
 
 
 class KernelCase(NamedTuple):
     """A point with cotangents: number 0 is the arguments given, the others are drawn near them.
 
-    `excluding` are the arguments that exclude scores by a number that stands for −∞.
+    `excluding` are the arguments that exclude scores by a number that stands for −∞. The cotangents
+    are 2 to the power of `enlarged` times those given.
     """
 
     setting: int
@@ -25,6 +26,7 @@ class KernelCase(NamedTuple):
     point: dict[str, Array]
     cotangents: dict[str, Array]
     excluding: frozenset[str] = frozenset()
+    enlarged: int = 0
 
     @property
     def label(self) -> str:
@@ -48,6 +50,31 @@ class Neighbours(NamedTuple):
 
     points: list[dict[str, Array]]
     cotangents: list[dict[str, Array]]
+
+
+def enlarge_cotangents(case: KernelCase) -> KernelCase | None:
+    """Multiply cotangents by a power of two where they are so small that numbers inside underflow.
+
+    The largest is then between 1/2 and 1. That changes no rounding. None where they are larger, and
+    in 16 bits.
+    """
+    arrays = [*case.point.values(), *case.cotangents.values()]
+    if not case.cotangents or any(is_half(each.dtype) for each in arrays):
+        return None
+    coarsest = max((each.dtype for each in arrays), key=find_unit)
+    largest = max(find_largest_entry(each) for each in case.cotangents.values())
+    factor = min([1.0, *filter(None, map(find_largest_entry, case.point.values()))])
+    limit = find_smallest(coarsest) / find_unit(coarsest) ** 2  # (V19)
+    if not 0 < largest < limit / factor:
+        return None
+    power = -int(np.frexp(largest)[1])
+    larger = {name: np.ldexp(each, power) for name, each in case.cotangents.items()}
+    return case._replace(cotangents=larger, enlarged=power) if power > 0 else None
+
+
+def find_largest_entry(array: Array) -> float:
+    """Find the size of the largest entry; 0.0 where there is none."""
+    return float(np.max(np.abs(array.astype(np.float64)), initial=0.0))
 
 
 def draw_cases(

@@ -96,7 +96,7 @@ class KernelJudgement(Judgement):
             return breach
         omitted = (
             *describe_overflow(self.left_out), *describe_outputs(self.found),
-            *describe_kept_zeros(self.found),
+            *describe_kept_zeros(self.found), *describe_enlarged(self.found),
         )  # fmt: skip
         if not self.found:
             return Report(self.name, Verdict.INCONCLUSIVE, notes=omitted)
@@ -207,6 +207,17 @@ def describe_overflow(cases: Sequence[str]) -> tuple[str, ...]:
         f"Left out: {', '.join(cases)}. The exact gradient is not finite there, or it or a number "
         "inside is too near the largest one of its format, or what it is computed from is too "
         "small or large for float64; other or smaller arguments or cotangents help.",
+    )
+
+
+def describe_enlarged(found: Sequence[Found]) -> tuple[str, ...]:
+    """Say at which cases the kernel was compared at larger cotangents, and why."""
+    return tuple(
+        f"With {each.case.label}, numbers inside may underflow. Your results were compared at "
+        f"2^{each.case.enlarged} times the cotangents or tangents given, which changes no other "
+        "rounding."
+        for each in found
+        if each.case.enlarged
     )
 
 

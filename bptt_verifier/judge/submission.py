@@ -159,7 +159,7 @@ class Submission:
         self.known: tuple[str, ...] = ()  # names of results that can be compared
         self.unknown: dict[str, None] = {}  # names of others, in order
         self.raised_by_settings = ""
-        self.raised_in_float32 = ""  # the first case, if another format is accepted there
+        self.raised_by_format = ""
 
     def select_known(self, found: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
         """Select the results that can be compared, and remember the names of the others."""
@@ -170,13 +170,7 @@ class Submission:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the report."""
-        notes = [self.raised_by_settings] if self.raised_by_settings else []
-        if self.raised_in_float32:
-            notes.append(
-                "Your function raised an exception at parameters in float32 "
-                f"({self.raised_in_float32}), and not at the same numbers in the format of the "
-                "parameters given, which it got there."
-            )
+        notes = [note for note in (self.raised_by_settings, self.raised_by_format) if note]
         if self.unknown:
             names = [printable(name) for name in list(self.unknown)[:SHOWN]]
             more = f" and {len(self.unknown) - SHOWN} others" if len(self.unknown) > SHOWN else ""

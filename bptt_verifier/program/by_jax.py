@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.rounding import RoundingErrors, is_inexact
-from bptt_verifier.tolerance.noise import UNOPTIMISED, add_noise
+from bptt_verifier.program.rounding import RoundingErrors, find_smallest, is_inexact
+from bptt_verifier.tolerance.noise import ANY_FORMAT, UNOPTIMISED, Roundoff, Underflow, add_noise
 
 Apply = Callable[..., list[Any]]  # the results of an operation at its operands
 
@@ -72,10 +72,13 @@ def make_pull_back(apply: Apply, smooth: tuple[int, ...], operands: int) -> Appl
 
 
 @lru_cache(maxsize=1024)
-def compile_samples(function: Apply, axes: tuple[int | None, ...], noisy: bool) -> Any:
-    """Compile a function for many samples, which share the arrays whose axis is None."""
-    if noisy:
-        run, axes = add_noise(function), (0, 0, *axes)
+def compile_samples(function: Apply, axes: tuple[int | None, ...], form: Roundoff | None) -> Any:
+    """Compile a function for many samples, which share the arrays whose axis is None.
+
+    They have the errors of a `form`, if one is given.
+    """
+    if form is not None:
+        run, axes = add_noise(function, form), (0, 0, *axes)
         return jax.jit(jax.vmap(run, axes), compiler_options=UNOPTIMISED)
     if any(axis is not None for axis in axes):
         return jax.jit(jax.vmap(function, axes), compiler_options=UNOPTIMISED)
@@ -86,10 +89,13 @@ def run_samples(function: Apply, arrays: Sequence[Any], errors: RoundingErrors) 
     """Evaluate a function for every sample: arrays with one row are the same in all."""
     axes = tuple(None if len(x) == 1 else 0 for x in arrays)
     given = [x[0] if axis is None else x for x, axis in zip(arrays, axes, strict=True)]
-    noisy = errors.sizes is not None
-    if noisy:
+    form = None
+    if errors.sizes is not None:
+        assert errors.units is not None
+        unit = float(errors.units.max())
+        form = ANY_FORMAT._replace(underflow=Underflow(find_smallest(unit), unit))
         given = [errors.draw_salts(), errors.sizes, *given]
-    found = compile_samples(function, axes, noisy)(*given)
+    found = compile_samples(function, axes, form)(*given)
     return [np.asarray(q) for q in found]
 
 

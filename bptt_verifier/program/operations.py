@@ -212,15 +212,17 @@ def evaluate(
         q = getattr(given[0], name.removeprefix("reduce_"))(axis=axes)
         if name != "reduce_sum":
             return [q]
+        if errors.sizes is None:
+            return [q]
         terms = given[0].size // len(given[0]) / max(1, prod(shape))
-        return [errors.add(q, terms**0.5 * errors.measure(given[0]).sum(axis=axes))]
+        return [errors.add(q, measure_sum(errors.measure(given[0]).sum(axis=axes), terms, errors))]
     elif name == "dot_general":
         left, right, _ = matrices(equation, *given)
         q = (left @ right).reshape(-1, *shape)
         if errors.sizes is None:
             return [q]
         m = (errors.measure(left) @ errors.measure(right)).reshape(-1, *shape)
-        return [errors.add(q, left.shape[-1] ** 0.5 * m)]
+        return [errors.add(q, measure_sum(m, left.shape[-1], errors))]
     else:
         return evaluate_by_jax(equation.apply, given, errors)
     if errors.sizes is None or name in EXACT:
@@ -232,6 +234,11 @@ def evaluate(
     if name == "logistic":  # (N1)
         return [errors.add(q, np.maximum(ELEMENTARY * m, 1.0))]
     return [errors.add(q, m if name in ARITHMETIC else ELEMENTARY * m)]
+
+
+def measure_sum(sizes: Any, terms: float, errors: RoundingErrors) -> Any:
+    """Measure the error of sums of `terms` terms, of which `sizes` are the sums of their sizes."""
+    return terms**0.5 * sizes + errors.measure_lost(sizes, terms)
 
 
 def convert(x: Array, dtype: Any, errors: RoundingErrors) -> Any:
@@ -344,10 +351,11 @@ def measure_products(
     found = multiply_back(equation, sizes, errors.measure(ct), wanted)
     left, right, _ = matrices(equation, *sizes)
     coarser, terms = errors.compare_unit(equation.dtypes[0]), (right.shape[3], left.shape[2])
+    own = errors.in_precision(equation.dtypes[0])
     for operand, n in enumerate(terms):
         if wanted[operand]:
-            scale = n**0.5 if coarser is None else n**0.5 * align(coarser, found[operand].ndim - 1)
-            found[operand] = scale * found[operand]
+            size = measure_sum(found[operand], n, own)
+            found[operand] = size if coarser is None else size * align(coarser, size.ndim - 1)
     return found
 
 
@@ -382,7 +390,7 @@ def sum_to_shape(ct: Array, x: Array, errors: RoundingErrors, exact: bool) -> Ar
         return np.asarray(q)
     m = np.sum(errors.measure(ct), axis=met, keepdims=bool(shape))
     terms = prod(ct.shape[axis] for axis in met)
-    return np.asarray(errors.add(q, (2 + terms**0.5) * m))
+    return np.asarray(errors.add(q, 2 * m + measure_sum(m, terms, errors)))
 
 
 def move_back(moved: Array, given: Sequence[Array], ct: Array, errors: RoundingErrors) -> list[Any]:
@@ -405,7 +413,7 @@ def move_back(moved: Array, given: Sequence[Array], ct: Array, errors: RoundingE
     copies = len(moved) / max(1, size)
     q = collected(flat)
     if copies > 1 and errors.sizes is not None:
-        q = errors.add(q, copies**0.5 * collected(errors.measure(flat)))
+        q = errors.add(q, measure_sum(collected(errors.measure(flat)), copies, errors))
     return [q, *rest]
 
 

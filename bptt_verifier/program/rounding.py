@@ -38,7 +38,10 @@ class RoundingErrors(NamedTuple):
         if self.sizes is None or not is_inexact(dtype):
             return EXACTLY
         coarser = self.compare_unit(dtype)
-        return self if coarser is None else self._replace(sizes=self.sizes * coarser)
+        if coarser is None:
+            return self
+        assert self.units is not None
+        return self._replace(sizes=self.sizes * coarser, units=self.units * coarser)
 
     def compare_unit(self, dtype: Any) -> Array | None:
         """How many times as much values of this dtype round in each sample; None if they do not."""
@@ -46,17 +49,30 @@ class RoundingErrors(NamedTuple):
         unit = find_unit(np.dtype(dtype))
         return None if unit <= self.units.min() else np.maximum(1.0, unit / self.units)
 
+    def measure_lost(self, magnitude: Any, terms: float = 1) -> Any:
+        """Measure what a number of this magnitude may lose to underflow, in units.
+
+        It is 0.0 where all numbers are so large that their rounding errors exceed it.
+        """
+        assert self.units is not None
+        unit = float(self.units.max())  # where several formats are imitated, the coarsest counts
+        least = terms * find_smallest(unit)
+        if not np.min(magnitude, initial=np.inf) < least / unit:
+            return 0.0
+        return np.minimum(magnitude, least) / unit  # (N11)
+
     def add(self, q: Any, magnitude: Any, most: Any = None, *, several: bool = False) -> Any:
         """Add an error of this magnitude, in units of the roundoff, to each sample of `q` (N1).
 
         The error of a complex number is in both of its parts. Errors above `most` are left out.
         `several` independent errors have the root of the sum of their squares as their magnitude.
+        What the number itself may lose to underflow is added.
         """
         if self.sizes is None or not is_inexact(np.asarray(q).dtype):
             return q
         assert self.draws is not None
         sizes = align(self.sizes, np.ndim(q) - 1)
-        magnitude = exclude_infinities(magnitude)
+        magnitude = exclude_infinities(magnitude + self.measure_lost(self.measure(q)))
         if most is not None:
             magnitude = np.where(sizes * magnitude <= most, magnitude, 0.0)
         noise = self.draw_errors(np.shape(q), magnitude, several)
@@ -126,6 +142,17 @@ def exclude_infinities(magnitude: Any) -> Any:
 def find_unit(dtype: Any) -> float:
     """Find the unit roundoff of a dtype."""
     return float(jnp.finfo(dtype).eps) / 2  # type: ignore[no-untyped-call]
+
+
+@cache
+def find_smallest(unit: float) -> float:
+    """Find the smallest number that a format with this unit roundoff computes with.
+
+    It is the normal one, since processors flush what is below; but not in float16.
+    """
+    form = np.finfo(np.float64 if unit <= 2.0**-53 else np.float32)
+    is_float16 = unit == find_unit(np.dtype(np.float16))
+    return float(np.finfo(np.float16).smallest_subnormal if is_float16 else form.smallest_normal)
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.operations import BINARY, TESTS, UNARY, Operation, evaluate
+from bptt_verifier.program.rounding import find_smallest
 from bptt_verifier.program.trace import Program
 from bptt_verifier.tolerance.bounds import ELEMENTARY
 
@@ -88,7 +89,7 @@ def measure_underflow(ct: Any, exponents: Any, units: Any) -> Any:
     result is in units of it.
     """
     unit = float(np.max(units))
-    smallest = float(np.finfo(np.float64 if unit <= 2.0**-53 else np.float32).smallest_normal)
+    smallest = find_smallest(unit)
     # Nearer to zero, that is less than u² of a cotangent of e^-36 or more.
     if not np.max(exponents, initial=0.0) > np.log(unit**2 / smallest) - 36.0:
         return 0.0

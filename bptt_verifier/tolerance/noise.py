@@ -48,6 +48,16 @@ BY_EXPONENTIALS = frozenset("tanh logistic".split())
 EXTREMA = frozenset("max min reduce_max reduce_min cummax cummin".split())
 
 
+class Underflow(NamedTuple):
+    """What a format loses of small numbers: each below `smallest`, and each such term of a sum.
+
+    `unit` is the unit roundoff of that format, in which the losses are measured.
+    """
+
+    smallest: float
+    unit: float
+
+
 class Roundoff(NamedTuple):
     """The rounding errors of a format to imitate.
 
@@ -55,7 +65,7 @@ class Roundoff(NamedTuple):
     its value, and a number that is too small for the format by `smallest`. A number beyond
     `largest` errs by up to `beyond` times itself: it may be anything up to twice itself, or NaN.
     Another formula may have an exponential that overflows, of a number beyond `exponent`, or a
-    square, of a part of a difference beyond `root`.
+    square, of a part of a difference beyond `root`. `underflow` is what small numbers may lose.
     """
 
     unit: Any
@@ -65,6 +75,7 @@ class Roundoff(NamedTuple):
     beyond: float = 1.0
     exponent: float = float("inf")
     root: float = float("inf")
+    underflow: Underflow | None = None
 
 
 ANY_FORMAT = Roundoff(0.0)  # one of unlimited range
@@ -91,8 +102,22 @@ def add_error(
     if result.dtype not in (jnp.float64, jnp.complex128):
         return result
     size = magnitude(equation, inputs, result, roundoff.elementary)
+    if roundoff.underflow is not None:
+        size += measure_lost(equation, inputs, result, size, roundoff.underflow)
     inverted = equation.primitive.name == "integer_pow"  # 1 / x², by way of x²
     return move(result, size, salt, roundoff.unit, roundoff[2:5], inverted)
+
+
+def measure_lost(
+    equation: Any, inputs: Sequence[Any], result: Any, size: Any, underflow: Underflow
+) -> Any:
+    """Measure what underflow may take of the result of one operation, in units of u."""
+    terms = count_terms(equation, inputs, result)
+    if terms is None:
+        return jnp.minimum(jnp.abs(result), underflow.smallest) / underflow.unit
+    terms = jnp.maximum(1, terms)
+    sizes = size / terms**0.5  # the sum of the sizes of all terms
+    return jnp.minimum(sizes, terms * underflow.smallest) / underflow.unit  # (N11)
 
 
 @partial(jax.jit, static_argnums=(4, 5))  # one call where nothing is compiled around it
@@ -151,6 +176,7 @@ def spoil_overflows(
 def magnitude(equation: Any, inputs: Sequence[Any], output: Any, elementary: float) -> Any:
     """The largest rounding error of one operation, in units of u."""
     name, params = equation.primitive.name, equation.params
+    terms = count_terms(equation, inputs, output)
 
     def of_sizes(terms: Any) -> Any:
         """The error of sums of `terms` terms: √terms times the sum of their sizes."""
@@ -161,19 +187,8 @@ def magnitude(equation: Any, inputs: Sequence[Any], output: Any, elementary: flo
         ]
         return jnp.maximum(1, terms) ** 0.5 * equation.primitive.bind(*sizes, **params).real
 
-    if name == "dot_general":
-        (contracted, _), _ = params["dimension_numbers"]
-        return of_sizes(prod(inputs[0].shape[axis] for axis in contracted))
-    if name == "reduce_sum":
-        return of_sizes(inputs[0].size // max(1, output.size))
-    if name == "cumsum":
-        return of_sizes(inputs[0].shape[params["axis"]])
-    if name == "conv_general_dilated":
-        return of_sizes(inputs[1].size)
-    if name in {"scatter-add", "scatter_add"}:
-        # As many as are added at each place: one place may get all of them.
-        start, places, updates = jnp.ones_like(inputs[0]), inputs[1], jnp.ones_like(inputs[2])
-        return of_sizes(equation.primitive.bind(start, places, updates, **params).real)
+    if terms is not None:
+        return of_sizes(terms)
     if name == "logistic":
         # Others write it as ½ + ½ tanh(a/2), whose sum rounds in units of the constant.
         return jnp.maximum(elementary * jnp.abs(output), 1.0)
@@ -186,6 +201,25 @@ def magnitude(equation: Any, inputs: Sequence[Any], output: Any, elementary: flo
     # Factorisations and Fourier transforms round in units of their largest entry.
     axes = tuple(range(-min(output.ndim, 1 if name == "fft" else 2), 0))
     return elementary * jnp.max(jnp.abs(output), axis=axes, keepdims=True)
+
+
+def count_terms(equation: Any, inputs: Sequence[Any], output: Any) -> Any:
+    """Count the terms of the sums that an operation computes; None if it computes none."""
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        return prod(inputs[0].shape[axis] for axis in contracted)
+    if name == "reduce_sum":
+        return inputs[0].size // max(1, output.size)
+    if name == "cumsum":
+        return inputs[0].shape[params["axis"]]
+    if name == "conv_general_dilated":
+        return inputs[1].size
+    if name in {"scatter-add", "scatter_add"}:
+        # As many as are added at each place: one place may get all of them.
+        start, places, updates = jnp.ones_like(inputs[0]), inputs[1], jnp.ones_like(inputs[2])
+        return equation.primitive.bind(start, places, updates, **params).real
+    return None
 
 
 def evaluate(

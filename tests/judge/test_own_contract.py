@@ -91,18 +91,28 @@ def test_a_name_that_an_own_model_lacks_is_reported_as_not_checked() -> None:
 
 @pytest.mark.rest
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, Verdict.AGREES), (1.01, Verdict.DISAGREES)])
+@pytest.mark.parametrize(
+    ("given", "refused", "same"),
+    [("float64", "float32", "the same numbers in float64"),
+     ("float32", "float64", "the same numbers rounded to float32")],
+)  # fmt: skip
 def test_code_that_takes_the_format_of_its_parameters_alone_gets_the_same_numbers_in_it(
-    factor: float, verdict: Verdict
+    given: str, refused: str, same: str, factor: float, verdict: Verdict
 ) -> None:
     def gradients(p: Any) -> Any:
-        if p["a"].dtype != np.float64:
-            raise TypeError("the constants are float64")
-        return {"a": factor * np.cos(p["a"])}
+        if p["a"].dtype != given:
+            raise TypeError(f"the constants are {given}")
+        return {"a": p["a"].dtype.type(factor) * np.cos(p["a"])}
 
-    report = verify_own_model(gradients, lambda p, xp: xp.sum(xp.sin(p["a"])), {"a": np.ones(3)})
+    params = {"a": np.ones(3, given)}
+    report = verify_own_model(gradients, lambda p, xp: xp.sum(xp.sin(p["a"])), params)
     assert report.verdict is verdict, str(report)
-    (note,) = [note for note in report.notes if "float32 (" in note]
-    assert note.startswith("Your function raised an exception at parameters in float32 (case ")
+    (note,) = [note for note in report.notes if "raised an exception" in note]
+    before, after = note.split(" (case ")
+    assert before == f"Your function raised an exception at parameters in {refused}"
+    assert after.endswith(
+        f"), and not at {same}, the format of the parameters given, which it got there."
+    )
 
 
 def test_code_that_raises_at_the_format_of_its_parameters_raises() -> None:

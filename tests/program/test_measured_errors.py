@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from bptt_verifier.program import measured_errors
 from bptt_verifier.program.measured_errors import Samples, allow, gradient_and_noise, plan_samples
@@ -67,6 +68,55 @@ def test_a_mask_and_a_running_maximum_are_decided(lowest: float) -> None:
     a = np.random.default_rng(0).normal(size=(3, 3))
     for loss in (masked, running):
         assert (allowed_of(loss, a=a)["a"] < 1e-12).all()
+
+
+X = np.random.default_rng(0).uniform(1.0, 2.0, (400, 3))
+BELOW = 2.0**-127  # half of float32's smallest normal number, and less than that of its products
+
+
+def multiply_matrices(p: Any, xp: Any) -> Any:
+    return xp.sum(X @ p["a"] * (0.5 * BELOW))
+
+
+def sum_uses_of_one_row(p: Any, xp: Any) -> Any:
+    return xp.sum(xp.tanh(X * p["a"]) * BELOW)
+
+
+def accumulate(p: Any, xp: Any) -> Any:
+    return xp.sum(lax.cumsum(X * p["a"])[-1] * BELOW)
+
+
+def step_through(p: Any, xp: Any) -> Any:
+    def step(h: Any, x: Any) -> tuple[Any, None]:
+        return xp.tanh(h * 0.5 + xp.sum(x * p["a"])), None
+
+    last, _ = lax.scan(step, 0.0 * p["a"][0], xp.asarray(X[:9]))
+    return last * BELOW
+
+
+def multiply_what_is_lost(p: Any, xp: Any) -> Any:
+    return xp.sum(xp.tanh((1e12 * X) @ p["a"] * 1e-12) * (BELOW / 8))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [multiply_matrices, sum_uses_of_one_row, accumulate, step_through, multiply_what_is_lost],
+)
+def test_what_float32_loses_to_underflow_is_allowed(loss: Callable[[Any, Any], Any]) -> None:
+    params = {"a": np.array([0.3, -0.2, 0.1])}
+    with use_float64():
+        program = trace(loss, params)
+        truth = jax.grad(lambda p: loss(p, jnp))(params)
+        ((_, allowed),) = gradient_and_noise(program, params, [2.0**-24], truth)
+        largest = np.abs(truth["a"]).max()
+        # The whole gradient may be flushed to zero, though it is larger than the smallest number.
+        assert (np.abs(truth["a"]) <= allowed["a"]).all()
+        assert (allowed["a"] < 100 * largest).all()
+        larger = gradient_and_noise(
+            trace(lambda p, xp: 2.0**60 * loss(p, xp), params), params, [2.0**-24],
+            {"a": 2.0**60 * truth["a"]},
+        )[0][1]["a"]  # fmt: skip
+        assert (larger < 2.0**60 * largest / 1000).all()
 
 
 def attend(q: Any, h: Any, xp: Any) -> tuple[Any, Any]:

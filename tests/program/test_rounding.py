@@ -6,7 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_verifier.program.rounding import EXACTLY, Pending, RoundingErrors, find_unit
+from bptt_verifier.program.rounding import (
+    EXACTLY,
+    Pending,
+    RoundingErrors,
+    find_smallest,
+    find_unit,
+)
 
 SIZES = np.array([2.0**-20, 2.0**-20, 2.0**-23])
 
@@ -40,6 +46,8 @@ def test_coarse_values_round_in_their_own_format_where_a_sample_imitates_a_finer
         found = errors.in_precision(dtype)
         assert found.sizes is not None
         assert found.sizes.tolist() == (sizes * factors).tolist()
+        assert found.units is not None
+        assert found.units.tolist() == np.maximum(units, find_unit(np.dtype(dtype))).tolist()
     assert errors.in_precision(np.int64) is EXACTLY
     assert EXACTLY.in_precision(np.float32) is EXACTLY
 
@@ -55,6 +63,34 @@ def test_an_error_is_signed_and_at_most_its_size_times_the_magnitude() -> None:
     # Samples of one draw have the same random numbers, in units of their own size.
     np.testing.assert_allclose(share[0], share[2], atol=1e-6)
     assert not np.isclose(share[0], share[1], atol=1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("unit", "smallest"), [(2.0**-53, 2.0**-1022), (2.0**-24, 2.0**-126), (2.0**-8, 2.0**-126),
+                           (2.0**-11, 2.0**-24)],
+)  # fmt: skip
+def test_what_underflows_is_lost_once_for_each_term_and_at_most_whole(
+    unit: float, smallest: float
+) -> None:
+    assert find_smallest(unit) == smallest
+    errors = round_in(np.array([unit / 4, unit]), draws=(0, 1))
+    sizes = np.array([0.0, smallest / 4, smallest, 5 * smallest, 1.0])
+    for terms in (1, 3):
+        expected = np.minimum(sizes, terms * smallest) / unit
+        assert errors.measure_lost(sizes, terms).tolist() == expected.tolist()
+        above = terms * smallest / unit
+        assert errors.measure_lost(np.array([above, 1.0]), terms) == 0.0
+        assert np.any(errors.measure_lost(np.array([0.999 * above, 1.0]), terms))
+    assert errors.measure_lost(np.zeros(0)) == 0.0
+
+
+def test_a_number_that_underflows_is_lost_in_the_samples_and_a_zero_and_a_large_one_are_not() -> (
+    None
+):
+    errors, tiny = round_in(np.full(200, 2.0**-24), draws=range(200)), 2.0**-126
+    q = np.array([[0.0, tiny / 8, 2 * tiny, 1.0]])
+    lost = np.abs(errors.add(q, np.zeros((1, 4))) - q).max(axis=0)
+    np.testing.assert_allclose(lost, [0.0, tiny / 8, tiny, 0.0], rtol=0.1)
 
 
 def test_both_parts_of_a_complex_number_err_and_an_integer_does_not() -> None:

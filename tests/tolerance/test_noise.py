@@ -1,5 +1,6 @@
 """Measured errors: large enough for every correct derivation, small enough to show mistakes."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from bptt_verifier.tolerance.noise import SAFETY, Roundoff, add_noise, measure_error
+from bptt_verifier.tolerance.noise import SAFETY, Roundoff, Underflow, add_noise, measure_error
 
 
 def test_an_exact_operation_is_followed_by_no_error_and_a_rounded_one_is() -> None:
@@ -184,6 +185,39 @@ def test_of_a_choice_only_the_branch_that_is_taken_errs() -> None:
         for which, errs in enumerate([False, True, True]):
             moved = add_noise(chosen)(jnp.uint64(1), 2.0**-20, jnp.int64(which), x)
             assert bool((moved != chosen(which, x)).all()) == errs
+
+
+SMALLEST, UNIT = 2.0**-126, 2.0**-24  # of float32
+ZEROS = np.zeros(400, int)
+
+
+@pytest.mark.parametrize(
+    ("function", "largest"),
+    [
+        (lambda x: jnp.sum(x * x) * 1e30, 100 * SMALLEST * 1e30),  # the terms alone are lost
+        (lambda x: (x @ x) * 1e30, 100 * SMALLEST * 1e30),
+        (lambda x: (x @ (8 * x)) * 1e30, 400 * SMALLEST * 1e30),  # no more than all terms
+        (lambda x: jnp.cumsum(x * x)[-1] * 1e30, 100 * SMALLEST * 1e30),
+        (lambda x: jnp.zeros(1).at[ZEROS].add(x * x)[0] * 1e30, 100 * SMALLEST * 1e30),
+        (lambda x: (x[0] * x[0]) * 1e30, SMALLEST / 4 * 1e30),
+        (lambda x: (x[0] * 32 * x[0]) * 1e30, SMALLEST * 1e30),
+        (lambda x: (x[0] - x[0]) * 1e30, 0.0),
+        (lambda x: jnp.sqrt(x[0]) * 1e30, 0.0),  # rounding alone, which is far below
+    ],
+    ids="sum dot larger-terms cumsum scatter product larger-product zero large".split(),
+)
+@pytest.mark.parametrize("share", [1.0, 0.125])
+def test_each_small_term_of_a_sum_may_be_lost_and_no_more_than_all_of_them(
+    function: Callable[[Any], Any], largest: float, share: float
+) -> None:
+    form = Roundoff(0.0, 0.0, underflow=Underflow(SMALLEST, UNIT))
+    with jax.enable_x64(True):
+        x = jnp.full(400, SMALLEST**0.5 / 2)
+        salts, unit = jnp.arange(1, 33, dtype=jnp.uint64), share * UNIT
+        noisy = jax.vmap(lambda salt: add_noise(function, form)(salt, unit, x))(salts)
+        error = float(np.abs(np.asarray(noisy) - float(function(x))).max()) / share
+        rounding = 100 * UNIT * abs(float(function(x)))
+    assert 0.7 * largest <= error <= 1.3 * largest + rounding
 
 
 def test_numbers_beyond_the_range_of_a_format_lose_their_digits() -> None:
