@@ -10,7 +10,7 @@ import numpy as np
 
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_comparisons import Found
-from bptt_verifier.judge.kernel_diagnosis import EXPLAINED
+from bptt_verifier.judge.kernel_explanations import EXPLAINED
 from bptt_verifier.report import Mistake
 from bptt_verifier.tolerance.sizes import root_mean_square
 
