@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -124,3 +126,32 @@ def test_code_that_raises_at_the_format_of_its_parameters_raises() -> None:
     given = {"a": np.ones(3, np.float32)}
     report = verify_own_model(gradients, lambda p, xp: xp.sum(xp.sin(p["a"])), given)
     assert [mistake.name for mistake in report.mistakes] == ["raised"]
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("wrong", [1.0, 1.01])
+@pytest.mark.parametrize(("scale", "decided"), [(3e-37, False), (1e-25, True)])
+def test_right_float32_code_of_a_tiny_loss_is_not_called_wrong(
+    scale: float, decided: bool, wrong: float
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(64, n)).astype(np.float32) for n in (8, 1))
+
+    def loss(p: Any) -> Any:
+        x_, y_ = (jnp.asarray(each, p["W"].dtype) for each in (x, y))
+        return scale * jnp.mean((jnp.tanh(x_ @ p["W"].T) @ p["V"].T - y_) ** 2)
+
+    compiled = jax.jit(jax.grad(loss))  # in XLA, which flushes small numbers to zero
+
+    def gradients(p: Any) -> Any:
+        found = {name: np.array(value) for name, value in compiled(p).items()}
+        found["W"] *= np.float32(wrong)
+        return found
+
+    shapes = {"W": (16, 8), "V": (1, 16)}
+    params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    report = verify_own_model(gradients, loss, params)
+    expected = Verdict.INCONCLUSIVE
+    if decided:
+        expected = Verdict.AGREES if wrong == 1.0 else Verdict.DISAGREES
+    assert report.verdict is expected, str(report)
