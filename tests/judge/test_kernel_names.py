@@ -157,3 +157,26 @@ def test_a_part_of_the_sum_of_a_scale_is_no_part_of_a_bias(forward: Any, name: s
 
     report = verify_vjp(backward, forward, (draw(3, 7, 8), draw(8, seed=1)), cases=1)
     assert [mistake.name for mistake in report.mistakes] == [name], report
+
+
+@pytest.mark.rest
+def test_a_mistake_is_named_where_a_mask_leaves_an_infinite_slope_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Autodiff of the stated function gives NaN where a < 0, and so would its operations. (N8)"""
+
+    def forward(a: Any, w: Any) -> Any:
+        return jnp.where(a > 0, jnp.sqrt(a), 0.0) * jnp.tanh(w)
+
+    def backward(arguments: Any, d: Any) -> Any:
+        a, w = arguments
+        root, y = np.sqrt(np.maximum(a, 0)), np.tanh(w)
+        return np.where(a > 0, d * y / (2 * np.where(a > 0, root, 1)), 0), d * root
+
+    rng = np.random.default_rng(0)
+    a, w = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    report = verify_vjp(backward, forward, (a, w), cases=1)
+    assert "activation-derivative-missing" in {each.name for each in report.mistakes}, report
+    monkeypatch.setattr(kernel_operations, "keep_zeros_of", lambda program: program)
+    report = verify_vjp(backward, forward, (a, w), cases=1)
+    assert "activation-derivative-missing" not in {each.name for each in report.mistakes}
