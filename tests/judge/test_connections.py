@@ -189,8 +189,9 @@ def test_a_cluster_without_workers_is_given_up_after_a_minute(
     for threads, step, looks in (((0,), 20.0, 4), ((1, 0), 20.0, 5), ((0, 1, 0), 20.0, 6)):
         scheduler = Scheduler(*threads, ends=lambda _: Part("pending", None, never=True))
         with pytest.raises(ClusterFailed) as ended:
-            run(scheduler, 2, monkeypatch, step)
+            run(scheduler, 9, monkeypatch, step)
         assert str(ended.value) == said
+        assert len(scheduler.given) == 4
         assert scheduler.asked == looks
 
 
