@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.program.arguments import read_settings
+from bptt_verifier.program.arguments import NO_ARRAYS, read_settings
 from bptt_verifier.reference import pullbacks
-from bptt_verifier.reference.pullbacks import TorchPullback
+from bptt_verifier.reference.pullbacks import TorchPullback, require_float64
 
 X = np.array([1.0, 2, 3], np.float32)
 STATE = {"float64": False, "restoring": False}
@@ -104,3 +104,59 @@ def test_pytorch_computes_what_jax_cannot_trace(
     check(pullback.restore_numbers(*GIVEN), restoring=True)
     with pytest.raises(TypeError, match=r"^a decision$"):
         pullback.imitate_rounding(*GIVEN, np.float16)
+
+
+def prepare_after(
+    monkeypatch: pytest.MonkeyPatch, structure: Any, *said: str
+) -> tuple[Any, list[str]]:
+    """Prepare a function of two arguments, of which PyTorch has the second.
+
+    The first kinds of pull-backs raise what is said, and the next has this structure.
+    """
+    tried: list[str] = []
+
+    def kind(name: str) -> Any:
+        def start(forward: Any, arguments: Any) -> Any:
+            tried.append(name)
+            return Tried()
+
+        return start
+
+    class Tried:
+        @property
+        def structure(self) -> Any:
+            if len(tried) <= len(said):
+                raise ValueError(said[len(tried) - 1])
+            return structure
+
+    for name in ("JaxPullback", "NumpyPullback", "TorchPullback"):
+        monkeypatch.setattr(pullbacks, name, kind(name))
+    monkeypatch.setattr(pullbacks, "find_torch", SimpleNamespace)
+    monkeypatch.setattr(pullbacks.torch_losses, "names_torch", lambda _: False)
+    monkeypatch.setattr(pullbacks, "is_tensor", lambda each: np.size(each) == 1)
+    (setting,) = read_settings((X, np.ones(1)), np.multiply)
+    return pullbacks.prepare_pullback(np.multiply, setting), tried
+
+
+def test_one_tensor_among_the_arguments_asks_for_pytorch_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert prepare_after(monkeypatch, np.ones(3))[1] == ["TorchPullback"]
+    assert prepare_after(monkeypatch, np.ones(3), "no")[1] == ["TorchPullback", "JaxPullback"]
+
+
+def test_outputs_that_are_no_floats_of_64_bits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"^output is float32 where all arguments are float64"):
+        prepare_after(monkeypatch, np.ones(3, np.float32))
+    said = "^forward: expected a function that returns arrays of floats, found "
+    with pytest.raises(ValueError, match=said + "n of int64, m of bool$"):
+        require_float64({"n": np.arange(2), "m": np.ones(1, bool)})
+    with pytest.raises(ValueError, match=said + "none$"):
+        require_float64({})
+
+
+def test_what_is_no_array_is_named_whatever_another_library_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match=f"^{NO_ARRAYS}, found a text$"):
+        prepare_after(monkeypatch, None, "no", f"{NO_ARRAYS}, found a text", "none")
