@@ -68,6 +68,8 @@ def find_how(case: Any) -> str:
 
 def test_the_stated_model_has_an_option_where_the_cell_has_one() -> None:
     assert subject().stated == "the stated model (rnn, tanh, mse)"
+    assert subject().has_vanishing_steps  # so that no entry is too small to matter
+    assert subject(omitted=["a sentence"]) == subject()
     assert subject("lstm", "").stated == "the stated model (lstm, mse)"
 
 
@@ -223,6 +225,7 @@ def test_one_unit_after_the_other_is_active_in_the_states_of_a_probe(
     H, phi = LARGEST.H, ACTIVATIONS[option].function
     for problem in drawn:
         assert problem.sizes == (H, 1, H, H, 2)
+        assert problem.y.shape == (1, 2)
         state = np.zeros(H) if not problem.first else problem.first["h0"][0]
         assert np.array_equal(state, np.eye(H)[0] / 2 if problem.first else np.zeros(H))
         units = np.finfo(problem.x.dtype).eps * 10
@@ -280,7 +283,10 @@ def test_extreme_problems_are_tried_without_each_choice_of_optional_states(
 
 
 def draw_extremes(
-    seconds: dict[Sizes, float], monkeypatch: pytest.MonkeyPatch, **more: Any
+    seconds: dict[Sizes, float],
+    monkeypatch: pytest.MonkeyPatch,
+    start_at: float = 0.0,
+    **more: Any,
 ) -> tuple[CellSubject, list[Any], list[Any]]:
     """Draw extreme cases for a submission that needs so long; return what references started."""
     clock, started = [0.0], list[Any]()
@@ -291,7 +297,7 @@ def draw_extremes(
 
     def wait(sizes: Sizes) -> None:
         started.append(("there", sizes))
-        clock[0] = 0.0
+        clock[0] = start_at
 
     monkeypatch.setattr(cells, "start_large_reference", start)
     monkeypatch.setattr(cells.time, "thread_time", lambda: clock[0])
@@ -299,7 +305,7 @@ def draw_extremes(
     chosen, cases = subject(**more), list[Any]()
     for case in chosen.draw_extreme_cases():
         cases.append(case)
-        clock[0] = seconds.get(case.point.sizes, 0.0)
+        clock[0] = start_at + seconds.get(case.point.sizes, 0.0)
     return chosen, cases, started
 
 
@@ -330,6 +336,13 @@ def test_all_sizes_are_large_together_where_that_needs_no_minutes(
         "T=96 B=16 D=16 H=32 O=16. The option `sizes` tries them."
     )
     assert chosen.notes == (() if tried else (omitted,))
+
+
+@pytest.mark.extreme
+def test_the_time_before_a_call_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {MODERATE: QUICK / 2, WIDE: 1000.0}
+    _, cases, _ = draw_extremes(seconds, monkeypatch, start_at=64.0)
+    assert len(cases) == LARGE_PROBLEMS
 
 
 @pytest.mark.extreme

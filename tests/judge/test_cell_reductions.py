@@ -8,6 +8,7 @@ import pytest
 
 from bptt_verifier.judge import cells
 from bptt_verifier.judge.cells import (
+    CHEAP,
     CONFIRMED,
     DECIMALS,
     FRESH,
@@ -62,6 +63,8 @@ class Submission:
 
     def compare(self, case: Any) -> Compared | None:
         self.seen.append(case)
+        assert len(self.seen) < 1000
+        assert case.point.x.size < 10**6
         if self.raises(case.point):
             return None
         wrong, one = self.fails(case.point), np.ones(1)
@@ -93,7 +96,7 @@ def count_decimals(problem: Problem) -> int:
 def test_what_always_fails_fails_with_single_numbers_of_one_decimal() -> None:
     found, submission = shrink(lambda _: True)
     assert found.case.point.sizes == ONES
-    assert count_decimals(found.case.point) == DECIMALS[0]
+    assert count_decimals(found.case.point) == 1
     assert [each.point.sizes for each in submission.seen] == [READABLE, ONES]
 
 
@@ -110,6 +113,11 @@ def test_a_readable_case_has_the_fewest_numbers_that_fail() -> None:
     tried = [sum(each.point.sizes) for each in submission.seen[1:]]
     assert tried == sorted(tried)
     assert found.case.point.x.dtype == np.float64
+
+
+def test_no_size_of_a_readable_case_is_larger_than_can_be_read() -> None:
+    found, _ = shrink(lambda p: p.sizes == READABLE or max(p.sizes) > READABLE.T)
+    assert found.case.point.sizes == READABLE
 
 
 def test_what_no_readable_case_shows_is_reduced_step_by_step() -> None:
@@ -198,12 +206,12 @@ def diagnose(
 
     def find(witnesses: Any, several: bool) -> Any:
         asked.append((witnesses, several))
-        return (Mistake(left.pop(0), "", {}),)
+        return tuple(Mistake(each, "", {}) for each in left.pop(0).split(" and "))
 
     monkeypatch.setattr(cells, "diagnose", find)
     last: list[str] = [*names] or ["none"]
-    (found,) = submission.chosen.diagnose(submission.compare, given, probes)
-    assert found.name == last[len(asked) - 1]
+    found = submission.chosen.diagnose(submission.compare, given, probes)
+    assert " and ".join(each.name for each in found) == last[len(asked) - 1]
     return asked
 
 
@@ -264,6 +272,17 @@ def test_of_large_cases_the_cheapest_is_measured_and_the_dear_ones_are_left_out(
         assert witnesses[0].fails  # the case as it was found
 
 
+def test_every_mistake_is_tried_at_a_case_that_costs_so_much_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cheap = Sizes(200, CHEAP // 1000, 3, 2, 1)
+    submission = Submission(subject(), lambda p: p.sizes.B > 4)
+    given = [submission.at(each) for each in (cheap, cheap._replace(T=201), cheap)]
+    assert work(given[0]) == CHEAP
+    ((witnesses, _),) = diagnose(given, submission, monkeypatch)
+    assert list_sizes(witnesses) == [cheap, cheap, *FRESH]
+
+
 def test_a_dear_case_is_reduced_first(monkeypatch: pytest.MonkeyPatch) -> None:
     submission = Submission(subject(), lambda p: p.sizes.T > 100)
     given = [submission.at(DEARER)]
@@ -278,7 +297,7 @@ def test_a_truncation_is_tried_at_a_longer_sequence(
 ) -> None:
     submission = Submission(subject(), lambda p: p.sizes.T > 4)
     given = [submission.at(sizes)]
-    first, second = diagnose(given, submission, monkeypatch, "truncated", "detached")
+    first, second = diagnose(given, submission, monkeypatch, "truncated and scaled", "detached")
     assert list_sizes(second[0]) == [*list_sizes(first[0]), LONG._replace(D=inputs)]
     x = second[0][-1].point.x
     assert np.count_nonzero(x) == min(inputs, LONG.T)
@@ -362,7 +381,11 @@ def test_the_model_of_another_loss_is_named() -> None:
         said = f" It is that of activation {option} with loss {loss}."
         assert chosen.name_model_of_loss(case, float(value)) == said
         assert chosen.name_model_of_loss(case, float(value) * (1 - 0.9e-6)) == said
-        assert chosen.name_model_of_loss(case, float(value) * (1 + 3e-6)) == ""
+        assert chosen.name_model_of_loss(case, float(value) * (1 + 1.5e-6)) == ""
+    zero = {"V": 0 * case.point.params.V}, {"y": 0 * case.point.y}
+    at = case.point._replace(params=case.point.params._replace(**zero[0]), **zero[1])
+    said = " It is that of activation tanh with loss mse."
+    assert chosen.name_model_of_loss(case._replace(point=at), 0.0) == said
     gated, case = make_named("lstm", "", "mse", by_name=("h0", "c0"))
     at = case.point
     value, _ = lstm.value_and_grad(at.params, at.x, at.y, **at.first, loss="half_sse")
