@@ -10,6 +10,7 @@ from bptt_verifier.judge.kernel_cases import KernelCase
 from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.judge.kernel_diagnosis import Cases, name_gradient
 from bptt_verifier.judge.kernel_half_places import (
+    IndexErrors,
     hides_place,
     list_half_places,
     list_index_errors,
@@ -120,4 +121,41 @@ def test_rows_without_a_gradient_are_neither_right_nor_wrong() -> None:
 def test_one_number_has_no_place() -> None:
     cases = [find(lambda g, _: 1.5 * g, shape=())]
     assert [*list_index_errors("w", cases)] == []
+    assert not hides_place("w", cases)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "named"),
+    [
+        ([1, 1], [16, 40], True),
+        ([1, 1], [15.9, 40], False),
+        ([1, 3], [24, 40], True),
+        ([1, 3], [23.9, 40], False),
+        ([1, 16], [128, 300], True),
+        ([1, 16.1], [300, 300], False),
+    ],
+)
+def test_wrong_indices_are_sixteen_units_off_and_eight_times_as_much_as_right_ones(
+    right: Any, wrong: Any, named: bool
+) -> None:
+    size = np.array([*right, *wrong], float)
+    is_wrong, known = np.array([0, 0, 1, 1], bool), np.ones(4, bool)
+    place = IndexErrors(0, is_wrong, size, size, known).find_place()
+    assert (place is not None) is named
+    assert IndexErrors(0, known, size, size, known).find_place() is None
+    assert IndexErrors(0, ~known, size, size, known).find_place() is None
+
+
+def test_an_index_has_a_gradient_if_it_has_one_in_a_case() -> None:
+    def clear(exact: Any, rng: Any) -> Any:
+        exact[:, 4:] = 0
+        return exact
+
+    (rows, _) = list_index_errors("w", [find(clear), find(lambda g, _: g, 1)])
+    assert rows.known.all()
+
+
+def test_two_formats_are_not_asked_together() -> None:
+    cases = [find(disturb(slice(1, 3)), dtype=dtype) for dtype in (np.float16, np.float32)]
+    assert list_half_places("w", cases) == []
     assert not hides_place("w", cases)
