@@ -22,21 +22,21 @@ from bptt_verifier.tolerance.projections import COARSE, Slices
 class IndexErrors(NamedTuple):
     """Errors at the indices of one axis, in all cases, in units of the format.
 
-    `right` indices have errors of a few roundings at all neighbours of every case. `wrong` ones
-    have more in some case, and not by chance: `error` is the largest of it. An index without a
-    gradient is neither.
+    `wrong` indices have a mean `error` of more than a few roundings in some case, and not by
+    chance. `size` is the largest error of any kind, mean or scatter. An index that is not `known`
+    has no gradient.
     """
 
     axis: int
-    right: Array
     wrong: Array
     error: Array
+    size: Array
     known: Array
 
     def find_place(self) -> WrongIndices | None:
         """Find the wrong indices; None where they cannot be told from all right ones."""
-        right, wrong = self.error[self.right], self.error[self.wrong]
-        if not right.size or not wrong.size or np.any(self.known & ~self.right & ~self.wrong):
+        right, wrong = self.size[self.known & ~self.wrong], self.error[self.wrong]
+        if not right.size or not wrong.size or right.max() > COARSE:
             return None
         if wrong.min() < max(COARSE, CONTRAST * right.max()):
             return None
@@ -50,16 +50,15 @@ def list_index_errors(name: str, cases: Sequence[Found]) -> Iterator[IndexErrors
     for axis in range(cases[0].exact[name].ndim - 1):
         every = [(each, find_slices(each, name, axis)) for each in cases]
         known = np.any([np.isfinite(s.limit) for _, s in every], axis=0)
-        right, wrong, error = np.array(known), np.zeros_like(known), np.zeros(known.shape)
+        wrong = np.zeros_like(known)
+        error, size = np.zeros((2, len(known)))
         for found, slices in every:
             unit, number = found.gradients[name].noise.unit, len(found.exact[name])
-            in_units = slices.error / unit
-            rounding = np.maximum(slices.error, slices.noise) <= ROUNDINGS * unit
             staying = number * slices.error**2 > STAYING * slices.noise**2
-            right &= rounding
-            wrong |= staying & (in_units > ROUNDINGS)
-            error = np.maximum(error, in_units)
-        yield IndexErrors(axis, right, wrong & known, error, known)
+            wrong |= staying & (slices.error > ROUNDINGS * unit)
+            error = np.maximum(error, slices.error / unit)
+            size = np.maximum(size, np.maximum(slices.error, slices.noise) / unit)
+        yield IndexErrors(axis, wrong & known, error, size, known)
 
 
 def find_slices(found: Found, name: str, axis: int) -> Slices:

@@ -10,6 +10,7 @@ from bptt_verifier.judge.kernel_cases import KernelCase
 from bptt_verifier.judge.kernel_comparisons import Found
 from bptt_verifier.judge.kernel_diagnosis import Cases, name_gradient
 from bptt_verifier.judge.kernel_half_places import (
+    IndexErrors,
     hides_place,
     list_half_places,
     list_index_errors,
@@ -87,8 +88,22 @@ def test_rounding_inside_at_some_rows_is_no_place() -> None:
     cases = [find(scatter, seed) for seed in range(3)]
     rows, _ = list_index_errors("w", cases)
     assert not rows.wrong.any()
-    assert not rows.right[1:3].any()
+    assert rows.size[1:3].min() > 16
+    assert rows.size[3:].max() < 1
     assert list_half_places("w", cases) == []
+
+
+@pytest.mark.parametrize(("scatter", "named"), [(8, True), (32, False)])
+def test_right_rows_may_round_inside_far_below_the_errors_of_wrong_ones(
+    scatter: float, named: bool
+) -> None:
+    def change(exact: Any, rng: Any) -> Any:
+        found = disturb(slice(1, 3))(exact, rng)
+        found[:, 5] *= 1 + scatter * 2.0**-11 * rng.normal(size=found[:, 5].shape)
+        return found
+
+    places = list_half_places("w", [find(change, seed) for seed in range(2)])
+    assert [place.indices for place in places] == [(1, 2)] * named
 
 
 def test_rows_without_a_gradient_are_neither_right_nor_wrong() -> None:
@@ -99,11 +114,48 @@ def test_rows_without_a_gradient_are_neither_right_nor_wrong() -> None:
     cases = [find(clear, seed) for seed in range(2)]
     rows, _ = list_index_errors("w", cases)
     assert rows.known.tolist() == [True] * 4 + [False] * 2
-    assert not rows.right[4:].any()
+    assert not rows.wrong[4:].any()
     assert [place.indices for place in list_half_places("w", cases)] == [(1, 2)]
 
 
 def test_one_number_has_no_place() -> None:
     cases = [find(lambda g, _: 1.5 * g, shape=())]
     assert [*list_index_errors("w", cases)] == []
+    assert not hides_place("w", cases)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "named"),
+    [
+        ([1, 1], [16, 40], True),
+        ([1, 1], [15.9, 40], False),
+        ([1, 3], [24, 40], True),
+        ([1, 3], [23.9, 40], False),
+        ([1, 16], [128, 300], True),
+        ([1, 16.1], [300, 300], False),
+    ],
+)
+def test_wrong_indices_are_sixteen_units_off_and_eight_times_as_much_as_right_ones(
+    right: Any, wrong: Any, named: bool
+) -> None:
+    size = np.array([*right, *wrong], float)
+    is_wrong, known = np.array([0, 0, 1, 1], bool), np.ones(4, bool)
+    place = IndexErrors(0, is_wrong, size, size, known).find_place()
+    assert (place is not None) is named
+    assert IndexErrors(0, known, size, size, known).find_place() is None
+    assert IndexErrors(0, ~known, size, size, known).find_place() is None
+
+
+def test_an_index_has_a_gradient_if_it_has_one_in_a_case() -> None:
+    def clear(exact: Any, rng: Any) -> Any:
+        exact[:, 4:] = 0
+        return exact
+
+    (rows, _) = list_index_errors("w", [find(clear), find(lambda g, _: g, 1)])
+    assert rows.known.all()
+
+
+def test_two_formats_are_not_asked_together() -> None:
+    cases = [find(disturb(slice(1, 3)), dtype=dtype) for dtype in (np.float16, np.float32)]
+    assert list_half_places("w", cases) == []
     assert not hides_place("w", cases)

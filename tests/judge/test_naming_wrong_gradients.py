@@ -202,6 +202,16 @@ def test_a_factor_has_to_fit_the_other_cases_of_the_settings_in_which_it_is_foun
     assert not contradicts(blurred, "w", lambda g: 2 * g)
 
 
+@pytest.mark.parametrize(("spread", "contradicted"), [(0.015, False), (0.017, True)])
+def test_one_number_may_be_off_by_four_roundings_to_the_coarsest_format(
+    spread: float, contradicted: bool
+) -> None:
+    signs = np.resize([1, -1], 16)
+    found = find(1.1 * (1 + spread * signs), np.ones(16), dtype=np.float64)
+    assert contradicts(found, "w", lambda g: 1.1 * g) is contradicted
+    assert contradicts(find(np.zeros(16), np.zeros(16)), "w", lambda g: 2 * g) is False
+
+
 def test_a_factor_that_is_another_in_each_case_is_said_of_all_entries_alone() -> None:
     cases = [find(factor * EXACT, EXACT) for factor in (2, 3)]
     later = cases[0]._replace(case=cases[0].case._replace(number=1))
