@@ -31,14 +31,14 @@ def find_penalty(
     argument, multiples = name[len("R{") : -1], list[float]()
     for case, calls in ((found.case, every[found.case.setting]) for found in cases):
         submitted = calls.ask(case.point, case.cotangents)
-        if isinstance(submitted, Mistake) or np.size(case.cotangents.get(argument, 0.0)) < FEWEST:
+        if isinstance(submitted, Mistake) or np.size(case.cotangents.get(argument, ())) < FEWEST:
             return None
         exact = calls.pullback.pull_back([case.point], [case.cotangents]).gradients[name][0]
         error = submitted[name].astype(np.float64) - exact
         along = np.asarray(case.cotangents[argument], np.float64)
         multiples.append(float(np.vdot(error, along) / np.vdot(along, along)))
         left = root_mean_square(error - multiples[-1] * along)
-        if not left <= LEFT * root_mean_square(error):
+        if not left < LEFT * root_mean_square(error):
             return None
     by = multiples[0]
     if any(not abs(each - by) <= LEFT * abs(by) for each in multiples):

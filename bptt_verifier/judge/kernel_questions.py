@@ -4,7 +4,7 @@ Each asks the kernel again, with cotangents, arguments or memory that are change
 effect on the gradients is known.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ OF_PARTS = 2.0  # the largest of them
 OF_CALLS = frozenset("unwritten-output not-deterministic depends-on-calls".split())
 IGNORING = "ignores-cotangents"
 REMAINDER = 2.0**-18  # of a gradient, that zero cotangents may give: an ε of 10⁻⁶, nearly fourfold
+FILLS = 7.0, -7.0, 0.3  # put in padding: of both signs, and small, as relu, clip and threshold pass
 UNCHANGED = 1e-9  # relative change of an exact gradient that is rounding in float64
 
 
@@ -198,20 +199,19 @@ def find_leak(question: Question) -> Mistake | None:
         return None
     sizes = {n: root_mean_square(question.tolerance[n]) for n in before}
     visible = {n for n, gradient in before.items() if root_mean_square(gradient) > sizes[n]}
-    for name, value in question.case.point.items():
+    for name in question.case.point:
         padding = find_padding(question, name)
-        if not padding.any():
+        if not padding.any() or not all(
+            is_kept(
+                question.pull_back(fill(question, name, padding, number)), before, name, padding
+            )
+            for number in FILLS
+        ):
             continue
-        for words, number in (("NaN", np.nan), ("other numbers", 7.0)):
-            changed = value.copy()
-            changed[padding] = number
-            point = dict(question.case.point) | {name: changed}
+        for words, number in (("NaN", np.nan), ("other numbers", FILLS[0])):
+            point = fill(question, name, padding, number)
             exact = question.pull_back(point)
-            if not all(
-                is_unchanged(exact[n][keep], before[n][keep])
-                for n in exact
-                for keep in [~padding if n == name else np.ones(exact[n].shape, bool)]
-            ):
+            if not is_kept(exact, before, name, padding):
                 continue
             if question.keeps_zeros(point) and not question.keeps_zeros():
                 continue  # autodiff of the stated function itself gives NaN there alone
@@ -234,10 +234,35 @@ def find_leak(question: Question) -> Mistake | None:
 
 
 def find_padding(question: Question, name: str) -> Array:
-    """Find the entries of an argument whose exact gradient is zero at both cases."""
+    """Find the entries of an argument on which nothing depends, whatever number is there.
+
+    Their exact gradient is zero at both cases, and with other numbers in their place. So an entry
+    that is zero behind a relu, or clipped, is none: NaN there changes what right code computes.
+    """
     here = question.pull_back()[name] == 0
     there = question.pull_back(question.other.point, question.other.cotangents)[name] == 0
-    return np.asarray(here & there)
+    padding = np.asarray(here & there)
+    for number in FILLS if padding.any() else ():
+        padding &= question.pull_back(fill(question, name, padding, number))[name] == 0
+    return padding
+
+
+def fill(question: Question, name: str, padding: Array, number: float) -> dict[str, Array]:
+    """Put a number in the padding of one argument."""
+    changed = question.case.point[name].copy()
+    changed[padding] = number
+    return dict(question.case.point) | {name: changed}
+
+
+def is_kept(
+    exact: Mapping[str, Array], before: Mapping[str, Array], name: str, padding: Array
+) -> bool:
+    """Tell whether exact gradients stay as they were, but for those of the padding itself."""
+    return all(
+        is_unchanged(exact[n][keep], before[n][keep])
+        for n in exact
+        for keep in [~padding if n == name else np.ones(exact[n].shape, bool)]
+    )
 
 
 def is_unchanged(found: Array, before: Array) -> bool:

@@ -111,3 +111,17 @@ def test_e_prop_is_judged_against_its_own_definition(carried: bool) -> None:
     assert any("stated gradient" in each for each in stated.notes) or not carried
     true = verify_vjp(backward, add_up, given, cases=1)
     assert true.verdict is Verdict.DISAGREES  # autodiff of the same function
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_entries_behind_a_relu_are_no_padding_of_a_kernel_that_passes_nan_on(dtype: Any) -> None:
+    def forward(a: Any, W: Any) -> Any:
+        return jnp.where(a > 0, a, 0) @ W
+
+    def backward(arguments: Any, d: Any) -> Any:
+        a, W = arguments
+        return (d @ W.T) * (a > 0), np.maximum(a, 0).T @ d
+
+    rng = np.random.default_rng(0)
+    arguments = [rng.normal(size=shape).astype(dtype) for shape in ((6, 4), (4, 3))]
+    assert verify_vjp(backward, forward, arguments).verdict is Verdict.AGREES

@@ -355,6 +355,7 @@ def test_padding_that_changes_the_exact_gradient_is_none() -> None:
 
     assert find_leak(ask(exact, exact)) is None
     assert find_leak(ask(leak(1.0), exact)) is None
+    assert find_leak(ask(leak(0.0), exact)) is None
     assert find_leak(ask(pull_back, other_rows)) is None
     assert find_leak(ask(exact, lambda point, d: {n: 0 * v for n, v in point.items()})) is None
 
@@ -377,9 +378,42 @@ def test_padding_has_no_gradient_at_both_cases() -> None:
 
     def exact(point: Any, d: Any) -> Any:
         found = pull_back(point, d)
-        return found | {"w": 0 * found["w"] if point is POINTS[0] else found["w"]}
+        return found | {"w": 0 * found["w"] if point["x"] is POINTS[0]["x"] else found["w"]}
 
     assert not find_padding(ask(exact=exact), "w").any()
+
+
+ACTIVE = {
+    "relu": lambda x: x > 0,
+    "negative part": lambda x: x < 0,
+    "clip": lambda x: np.abs(x) < 1,
+    "threshold": lambda x: np.abs(x) > 1,
+}
+
+
+@pytest.mark.parametrize("active", ACTIVE.values(), ids=ACTIVE)
+def test_entries_behind_an_activation_that_is_flat_there_are_no_padding(active: Any) -> None:
+    flat = next(v for v in (0.5, -0.5, 3.0) if not active(v))
+
+    def exact(point: Any, d: Any) -> Any:
+        shown = np.where(active(point["x"]), point["x"], 0)
+        found = pull_back(point | {"x": shown}, d)
+        return found | {"x": np.where(active(point["x"]), found["x"], 0)}
+
+    def backward(point: Any, d: Any) -> Any:  # as by np.maximum, which passes NaN on
+        found = exact(point, d)
+        return found | {"w": found["w"] + 0 * np.sum(point["x"][:3])}
+
+    x = np.full((4, 3), flat)
+    x[:, 0] = 0.9 if active(0.9) else -1.9
+    question = ask(backward, exact)
+    case, other = (
+        each._replace(point=each.point | {"x": x}) for each in (question.case, question.other)
+    )
+    answer = backward(case.point, COTANGENTS[0])
+    question = question._replace(case=case, other=other, answer=answer)
+    assert find_padding(question, "x").tolist() == [[False] * 3] * 3 + [[True] * 3]
+    assert find_leak(question) is None
 
 
 def test_exact_numbers_change_if_more_than_rounding_in_float64_does() -> None:
