@@ -8,7 +8,7 @@ import pytest
 
 from bptt_verifier.reference import cuts
 from bptt_verifier.reference.case import Case, Truth
-from bptt_verifier.reference.cuts import describe_cut, is_cut
+from bptt_verifier.reference.cuts import describe_cut, in_function_of_autograd, is_cut
 
 
 def find(name: str) -> Any:
@@ -67,3 +67,15 @@ def test_a_cut_is_detach_or_the_attribute_data() -> None:
         own = SimpleNamespace(__name__="__get__", __self__=SimpleNamespace(__name__=name))
         assert is_cut(own) is (name == "data")  # type: ignore[arg-type]
     assert not is_cut(object())  # type: ignore[arg-type]
+
+
+def test_code_that_a_function_of_autograd_calls_is_inside_of_it() -> None:
+    def ask_within() -> bool:
+        return in_function_of_autograd()
+
+    assert in_function_of_autograd() is False
+    for file in ("/lib/torch/autograd/function.py", "C:\\torch\\autograd\\function.py"):
+        for ask in (in_function_of_autograd, ask_within):
+            found: dict[str, Any] = {"ask": ask}
+            exec(compile("inside = ask()", file, "exec"), found)
+            assert found["inside"] is True
