@@ -91,6 +91,32 @@ def test_the_place_and_the_gradient_of_a_cut_are_found(
     )
 
 
+def with_a_product(p: Any) -> Any:
+    data = torch.tensor(x)
+    with torch.no_grad():
+        target = torch.matmul(data, p["W"])
+    return (target * torch.tanh(torch.tensor(x) @ p["W"])).sum()
+
+
+@pytest.mark.parametrize(
+    ("loss", "where"),
+    [(without_gradients, "2 * z"), (with_a_product, 'torch.matmul(data, p["W"])')],
+)
+def test_code_without_gradients_is_a_place(loss: Callable[..., Any], where: str) -> None:
+    assert [p.expression for p in derive(loss, needs=True)[0]] == [where]
+    assert differentiate_cut(loss, {"W": W}) is None  # of what is not known to need gradients
+
+
+def test_one_entry_of_one_parameter_may_have_a_gradient() -> None:
+    def loss(p: Any) -> Any:
+        return p["W"][0, 0] * p["W"][0, 0].detach() + 0 * p["b"].sum()
+
+    found: Any = differentiate_cut(loss, {"W": W, "b": np.ones(2)})
+    assert found[1]["W"][0, 0] == W[0, 0]
+    assert np.count_nonzero(found[1]["W"]) == 1
+    assert np.count_nonzero(found[1]["b"]) == 0
+
+
 @pytest.mark.parametrize("loss", [entirely_without, uncut])
 def test_code_without_autograd_is_not_cut(loss: Callable[..., Any]) -> None:
     assert derive(loss, needs=False) is None

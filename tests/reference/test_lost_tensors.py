@@ -107,6 +107,9 @@ def restore(function: Any, *operands: Any) -> Any:
         (lambda x: x.exp(), ([-800.0],)),
         (lambda x: x.prod(), ([1e-200, 1e-200],)),
         (lambda x, y: x @ y, ([[1e-200, 0.0]], [[1e-200], [0.0]])),
+        (lambda x, y: x @ y, ([[1e-200, 1.0]], [[1e-200], [0.0]])),
+        (lambda x, y: x @ y, ([[1e-200]], [[1e-110]])),
+        (torch and torch.addmm, ([[0.0]], [[1e-200]], [[1e-200]])),
         (lambda g, y: torch.ops.aten.sigmoid_backward(g, y).clone(), ([1e-300], [1e-300])),
     ],
 )
@@ -145,12 +148,24 @@ def test_so_is_one_that_overflows(function: Any, operands: Any) -> None:
         ),
         (lambda x: x.float() * 1e-30 * 1e-30, ([1.0],), [0]),
         (lambda x: x.relu(), ([-1.0],), [0]),
+        (lambda x, y: x @ y, ([[np.inf, 1.0]], [[1.0], [1.0]]), [[np.inf]]),
+        (lambda x, y: x @ y, ([[0.0, 1.0]], [[1.0], [0.0]]), [[0]]),
+        (lambda x, y: x @ y, ([[0.0, 0.0]], [[1.0], [1.0]]), [[0]]),
+        # What is not below 2⁻¹⁰⁰⁰ is no loss: a product of two numbers of 2⁻⁵⁰⁰, or a difference.
+        (lambda x, y: x * y, ([2.0**-500], [2.0**-500]), [2.0**-1000]),
+        (lambda x, y: x @ y, ([[2.0**-500] * 2], [[2.0**-500], [-(2.0**-500)]]), [[0]]),
+        (lambda x, y: torch.add(x, y, alpha=2), ([1.0], [3.0]), [7]),
     ],
 )
 def test_a_zero_or_infinity_that_is_no_loss_stays(
     function: Any, operands: Any, expected: Any
 ) -> None:
     assert np.array_equal(restore(function, *operands), np.array(expected))
+
+
+def test_numbers_that_stand_for_others_differ() -> None:
+    one, other = restore(lambda x, y: torch.stack([x * y, y * x]), 1e-200, 1e-200)
+    assert one != other
 
 
 def test_pull_backs_of_ordinary_numbers_do_not_change() -> None:
