@@ -132,6 +132,23 @@ def takes_from_one(program: Program, values: Values, changes: Changes) -> bool:
     return beyond and all(change.instead for change in changes.values())
 
 
+def put_place_first(first: Mistake, others: list[Mistake]) -> tuple[Mistake, list[Mistake]]:
+    """Put the other name that says at which line a mistake is first, if there is one."""
+    whence = next((each for each in others if says_where(each, first)), None)
+    return (first, others) if whence is None else (whence, [first, *others])
+
+
+def says_where(other: Mistake, first: Mistake) -> bool:
+    """Tell whether another mistake says at which line there is what the first says of a gradient.
+
+    The gradient of another parameter may be returned by chance: where a path is cut, and what is
+    left is symmetric in both. A factor that the loss has at a line says more than its number.
+    """
+    if first.name == "constant-factor" and "factor" in first.details:
+        return other.name == "factor-missing"
+    return first.name == "wrong-operand" and "other" in first.details and other.name != first.name
+
+
 def simplify(program: Program, changes: Changes) -> Changes:
     """Write a product with zeros in the place of the other operand as a path that is cut."""
 

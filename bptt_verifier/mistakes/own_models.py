@@ -36,7 +36,12 @@ from bptt_verifier.mistakes.operation_mistakes import (
     can_merge,
     merge,
 )
-from bptt_verifier.mistakes.other_names import add_names, leave_out_coincidences, select_statements
+from bptt_verifier.mistakes.other_names import (
+    add_names,
+    leave_out_coincidences,
+    put_place_first,
+    select_statements,
+)
 from bptt_verifier.mistakes.pair_order import (
     PAIRS,
     measure_error,
@@ -219,8 +224,7 @@ class OwnHypotheses:
                     self.swept[each[0]] = back
         explained = [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
         if case is self.evidence[0]:
-            pairs = zip(made, explained, strict=True)
-            self.matches += [Match(each[0], names) for each, names in pairs if each]
+            self.matches += [Match(m[0], e) for m, e in zip(made, explained, strict=True) if m]
         return explained
 
     def scale(self, case: Evidence, rows: Mapping[str, Array]) -> Array:
@@ -439,11 +443,7 @@ class OwnHypotheses:
                 chosen = min(every, key=lambda each: (each.name in GENERIC, len(each.places)))
             first = self.describe(chosen)
         others = [self.describe(each) for each in select_statements(self.program, values, every)]
-        # A factor that the loss has at a line says more than one that gradients have.
-        whence = next((each for each in others if each.name == "factor-missing"), None)
-        if whence is not None and first.name == "constant-factor" and "factor" in first.details:
-            first, others = whence, [first, *others]
-        return add_names(first, others)
+        return add_names(*put_place_first(first, others))
 
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""

@@ -28,6 +28,7 @@ from tests.support.own_models import MODELS
 
 rng = np.random.default_rng(3)
 ROWS, CHOICES = rng.normal(size=(5, 3)), rng.normal(size=(5, 4))
+TARGETS = rng.normal(size=4)
 
 CUT: Changes = {(1, 0): Change(0, after=0.0)}
 SLOPE: Changes = {(1, 0): Change(0, before=np.array([1.0, 2.0]))}
@@ -238,3 +239,33 @@ def test_a_wrong_sign_of_an_entropy_is_no_other_operand() -> None:
     (found,) = diagnose_planted(model, ("d + 0.3", "d - 0.3"))
     assert found.name == "sign-flipped", found
     assert "1 −" not in found.explanation
+
+
+def decay(p: Any, xp: Any) -> Any:
+    """A state-space step whose rate and step size enter by their product, and the rate alone."""
+    a, dt = -xp.exp(p["rate"]), xp.exp(p["size"])
+    held = (xp.exp(a * dt) - 1) / a
+    return xp.sum((held - TARGETS) ** 2)
+
+
+def decay_back(p: Any) -> Any:
+    a, dt = -np.exp(p["rate"]), np.exp(p["size"])
+    kept = np.exp(a * dt)
+    d = 2 * ((kept - 1) / a - TARGETS)
+    da = d * kept * dt / a - d * (kept - 1) / a**2
+    return {"rate": da * a, "size": d * kept * dt}
+
+
+def test_a_path_that_is_cut_comes_before_a_gradient_that_is_equal_by_chance() -> None:
+    model = decay, decay_back, ones(rate=(4,), size=(4,))
+    (found,) = diagnose_planted(model, (" - d * (kept - 1) / a**2", ""))
+    assert found.name == "zero-gradient", found
+    assert found.details["file_line"]
+    assert "wrong-operand" in found.details["or"]
+
+
+def test_a_gradient_that_is_returned_for_another_is_said_so_where_no_path_is_cut() -> None:
+    model = decay, decay_back, ones(rate=(4,), size=(4,))
+    (found,) = diagnose_planted(model, ('"size": d * kept * dt', '"size": da * a'))
+    assert found.name == "wrong-operand", found
+    assert "∂L/∂rate is returned in its place" in found.explanation
