@@ -21,7 +21,7 @@ from bptt_verifier.program.activations import find_activations_at, is_linear
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.operations import move_back
 from bptt_verifier.program.rounding import EXACTLY
-from bptt_verifier.program.structure import Structure, shape_of
+from bptt_verifier.program.structure import Structure, find_recurrent, shape_of
 
 JOINED = 12  # pairs of joined operands, or of slices outside a loop, that are exchanged, at most
 
@@ -246,7 +246,7 @@ def list_partial_products(known: Structure, group: Sequence[int]) -> Iterator[Op
     for operand in known.active(*group):
         if slots[operand] in known.leaf:
             continue
-        name = DROPPED if (number, operand) in known.carried else "zero-gradient"
+        name = DROPPED if (number, operand) in find_recurrent(known) else "zero-gradient"
         to, edges = name_operand(known, number, operand), [(k, operand) for k in group]
         for each in slices:
             mask = np.zeros(prod(shape))

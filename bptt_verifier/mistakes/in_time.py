@@ -24,7 +24,12 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.activations import find_activations, is_linear
 from bptt_verifier.program.backward import Change, backward, sweep_back
 from bptt_verifier.program.operations import Operation
-from bptt_verifier.program.structure import Structure, is_partial_sum, shape_of
+from bptt_verifier.program.structure import (
+    Structure,
+    find_recurrent,
+    is_partial_sum,
+    shape_of,
+)
 from bptt_verifier.program.trace import Program, forward
 
 DROPPED = "recurrent-path-dropped"
@@ -41,7 +46,7 @@ def cut_at(known: Structure, edges: Sequence[Edge], steps: Sequence[int]) -> lis
 
 def list_recurrence_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List mistakes that drop the gradient carried between steps, or count it twice."""
-    carried = known.carried
+    carried = find_recurrent(known)
     if not carried:
         return
     between = "passed on from one step to the one before"
@@ -166,7 +171,7 @@ def list_arrival_mistakes(
     known: Structure, find_local: Callable[[Values], tuple[list[Any], list[Any]]]
 ) -> Iterator[OperationMistake]:
     """List operands that get a part of the gradient: of the step's own loss, or of later steps."""
-    if not known.carried:
+    if not find_recurrent(known):
         return
     operations = known.program.operations
     for group in known.groups:

@@ -107,6 +107,48 @@ def select_statements(
     return [*chosen.values()]
 
 
+def leave_out_coincidences(
+    program: Program, values: Values, every: Iterable[OperationMistake], explained: bool
+) -> list[OperationMistake]:
+    """Leave out 1 − x in the place of an x that is no gate, where another mistake says as much.
+
+    Only of a gate or a probability, from 0 to 1, does one write 1 − x by mistake. Elsewhere it is
+    -x, a wrong sign, where a sum such as that of a softmax's derivative cancels the 1.
+    """
+    listed = [*every]
+    likely = [e for e in listed if not takes_from_one(program, values, e.changes(values))]
+    return likely if likely or explained else listed
+
+
+def takes_from_one(program: Program, values: Values, changes: Changes) -> bool:
+    """Tell whether changes put 1 − x in the place of every x, and an x is not from 0 to 1."""
+    beyond = False
+    for (number, _), change in changes.items():
+        for operand, other in change.instead:
+            right = values[program.operations[number].inputs[operand]]
+            if np.shape(other) != np.shape(right) or not np.array_equal(other, 1 - right):
+                return False
+            beyond |= bool(np.any((right < 0) | (right > 1)))
+    return beyond and all(change.instead for change in changes.values())
+
+
+def put_place_first(first: Mistake, others: list[Mistake]) -> tuple[Mistake, list[Mistake]]:
+    """Put the other name that says at which line a mistake is first, if there is one."""
+    whence = next((each for each in others if says_where(each, first)), None)
+    return (first, others) if whence is None else (whence, [first, *others])
+
+
+def says_where(other: Mistake, first: Mistake) -> bool:
+    """Tell whether another mistake says at which line there is what the first says of a gradient.
+
+    The gradient of another parameter may be returned by chance: where a path is cut, and what is
+    left is symmetric in both. A factor that the loss has at a line says more than its number.
+    """
+    if first.name == "constant-factor" and "factor" in first.details:
+        return other.name == "factor-missing"
+    return first.name == "wrong-operand" and "other" in first.details and other.name != first.name
+
+
 def simplify(program: Program, changes: Changes) -> Changes:
     """Write a product with zeros in the place of the other operand as a path that is cut."""
 

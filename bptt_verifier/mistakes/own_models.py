@@ -36,7 +36,12 @@ from bptt_verifier.mistakes.operation_mistakes import (
     can_merge,
     merge,
 )
-from bptt_verifier.mistakes.other_names import add_names, select_statements
+from bptt_verifier.mistakes.other_names import (
+    add_names,
+    leave_out_coincidences,
+    put_place_first,
+    select_statements,
+)
 from bptt_verifier.mistakes.pair_order import (
     PAIRS,
     measure_error,
@@ -219,8 +224,7 @@ class OwnHypotheses:
                     self.swept[each[0]] = back
         explained = [frozenset(n for n in near if near[n][i]) for i in range(len(made))]
         if case is self.evidence[0]:
-            pairs = zip(made, explained, strict=True)
-            self.matches += [Match(each[0], names) for each, names in pairs if each]
+            self.matches += [Match(m[0], e) for m, e in zip(made, explained, strict=True) if m]
         return explained
 
     def scale(self, case: Evidence, rows: Mapping[str, Array]) -> Array:
@@ -427,7 +431,9 @@ class OwnHypotheses:
 
     def choose(self, made: Iterator[OperationMistake], first: Mistake | None) -> Mistake | None:
         """Choose the first with a specific name, and state the other names that explain as much."""
-        every = [restate(self, self.evidence, each) for each in filter(self.holds, made)]
+        stated = (restate(self, self.evidence, each) for each in filter(self.holds, made))
+        values = self.evidence[0].forward
+        every = leave_out_coincidences(self.program, values, stated, first is not None)
         every.sort(key=self.is_generic)
         if first is None:
             if not every:
@@ -436,13 +442,8 @@ class OwnHypotheses:
             if self.is_generic(chosen):  # one that is made at fewer places is likelier
                 chosen = min(every, key=lambda each: (each.name in GENERIC, len(each.places)))
             first = self.describe(chosen)
-        statements = select_statements(self.program, self.evidence[0].forward, every)
-        others = [self.describe(each) for each in statements]
-        # A factor that the loss has at a line says more than one that gradients have.
-        whence = next((each for each in others if each.name == "factor-missing"), None)
-        if whence is not None and first.name == "constant-factor" and "factor" in first.details:
-            first, others = whence, [first, *others]
-        return add_names(first, others)
+        others = [self.describe(each) for each in select_statements(self.program, values, every)]
+        return add_names(*put_place_first(first, others))
 
     def describe(self, made: OperationMistake, names: Sequence[str] = ()) -> Mistake:
         """Describe a mistake as a report does, with the line of the loss and the operation."""
@@ -453,12 +454,12 @@ class OwnHypotheses:
         if call is not None and have_one_effect(self, self.evidence, made, call.made):
             place, made = call
         said, details = locate_mistake(self.structure, made, changed, names, place)
-        right = describe_correction(self.program, self.evidence[0].forward, made.name, changed)
+        case, shown = self.evidence[0], names or self.names
+        right = describe_correction(self.program, case.forward, made.name, changed)
         found = self.find_line(made)
         if found is not None:
             details["backward" if isinstance(found, Line) else "backward_guess"] = found.details
         said = " ".join(filter(None, (f"{said}{made.alteration}.", right, str(found or ""))))
-        case, shown = self.evidence[0], names or self.names
         charted = attempt(chart_terms, self.structure, case, changed, shown)
         curves = () if made.whole or isinstance(charted, Failure) else charted
         return restrict(Mistake(made.name, said, details, curves=curves), names)
@@ -478,9 +479,8 @@ class OwnHypotheses:
         names: Sequence[str] = mistake.details.get("gradients") or ()
         if "alteration" in mistake.details or len(names) != 1 or not self.recorded:
             return mistake
-        name = names[0]
-        submitted = self.evidence[0].submitted.get(name)
-        guess = submitted is not None and guess_gradient_line(submitted, name, self.recorded)
+        submitted = self.evidence[0].submitted.get(names[0])
+        guess = submitted is not None and guess_gradient_line(submitted, names[0], self.recorded)
         if not guess:
             return mistake
         details = mistake.details | {"backward_guess": guess.details}

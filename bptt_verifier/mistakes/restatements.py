@@ -2,8 +2,9 @@
 
 Where a mistake changes what is passed back, the result may be zero at all of its places: the slope
 of another step, times a cotangent that is zero there. Whoever submits these numbers passes nothing
-back, whatever the slope. And a mistake at several places may change nothing at some of them, where
-the value that it takes is the right one (docs/derivation.md, section 10).
+back, whatever the slope. So it is where one factor of a square is negated: what the other passes
+back cancels it. And a mistake at several places may change nothing at some of them, where the value
+that it takes is the right one (docs/derivation.md, section 10).
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,11 @@ from bptt_verifier.mistakes.operation_mistakes import (
     change_nothing,
     scale_edges,
 )
-from bptt_verifier.program.backward import is_scale
-from bptt_verifier.program.structure import Structure
+from bptt_verifier.program.backward import Change, is_scale
+from bptt_verifier.program.structure import Structure, find_recurrent
+
+# Names of mistakes that take the value of another step, or nothing where there is none.
+OTHER_VALUES = frozenset(["input-off-by-one", "hidden-state-off-by-one", "wrong-operand"])
 
 
 def restate(known: Any, evidence: Sequence[Evidence], made: OperationMistake) -> OperationMistake:
@@ -38,14 +42,32 @@ def restate(known: Any, evidence: Sequence[Evidence], made: OperationMistake) ->
     if 0 < len(effective) < len(made.members):
         made = join(effective) if len(effective) > 1 else effective[0]
     changes = made.changes(evidence[0].forward)
-    if not changes or all(is_scale(change) for change in changes.values()):
+    if not changes:
         return made
+    if all(is_scale(change) for change in changes.values()):
+        if made.name in OTHER_VALUES and all(change.after == 0 for change in changes.values()):
+            return state_cut(known.structure, made, changes)  # the other value is never there
+        every = add_equal_operands(known.structure, changes)
+        if every.keys() == changes.keys():
+            return made
+        changes = every
     cut = made._replace(changes=change_edges([*changes], after=0.0))
     if not have_one_effect(known, evidence, made, cut):
         return made
     if have_one_effect(known, evidence, right, cut):
         return made  # nothing is to be passed back there
     return state_cut(known.structure, made, changes)
+
+
+def add_equal_operands(known: Structure, changes: Changes) -> Changes:
+    """Add the other operands of the changed operations that read the same value, as in x · x."""
+    found = dict(changes)
+    for number, operand in changes:
+        inputs = known.program.operations[number].inputs
+        for k, slot in enumerate(inputs):
+            if slot == inputs[operand]:
+                found.setdefault((number, k), Change(k, after=1.0))
+    return found
 
 
 def state_cut(known: Structure, made: OperationMistake, changes: Changes) -> OperationMistake:
@@ -60,7 +82,7 @@ def state_cut(known: Structure, made: OperationMistake, changes: Changes) -> Ope
         part = f" at {len(edges)} of its {len(every)} places" if len(edges) < len(every) else ""
         named.append(f"{name_operand(known, *edges[-1])}{part}")
     said = f"no gradient is passed on to {' and '.join(dict.fromkeys(named))}"
-    name = DROPPED if {*changes} <= {*known.carried} else "zero-gradient"
+    name = DROPPED if {*changes} <= {*find_recurrent(known)} else "zero-gradient"
     shown = known.group_of[made.equation]
     at = next((edge for edge in sorted(changes) if known.group_of[edge[0]] == shown), None)
     return scale_edges(name, said, sorted(changes), 0.0, at)._replace(places=made.places)

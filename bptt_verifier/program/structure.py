@@ -236,6 +236,27 @@ def split_by_layer(group: list[int], layers: Sequence[Any]) -> list[list[int]]:
     return [*by_layer.values()]
 
 
+def find_recurrent(known: Structure) -> tuple[tuple[int, int], ...]:
+    """Find the operands that carry a state through time, and not from one layer to the next."""
+    return () if has_layers_as_steps(known) else known.carried
+
+
+def has_layers_as_steps(known: Structure) -> bool:
+    """Tell whether the steps are the layers of a network, each with parameters of its own.
+
+    Steps in time share a parameter, or read parts of one.
+    """
+    whole, operations = {*known.program.leaves.values()}, known.program.operations
+    own = False
+    for group in known.groups:
+        for slots in zip(*(operations[number].inputs for number in group), strict=False):
+            names = {known.leaf.get(slot) for slot in slots}
+            if len(group) > 1 and len(names) == 1 and None not in names and group[0] in known.step:
+                return False
+            own |= len(group) > 1 and len({*slots} & whole) == len(group)
+    return own
+
+
 def from_before(known: Structure, number: int, operand: int) -> bool:
     """True if an operand is the state of the step before, or contains it as a factor or part."""
     if (number, operand) in known.carried:

@@ -1,19 +1,34 @@
 """Every name that gives the same numbers is stated, and no statement twice."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bptt_verifier.mistakes.operation_mistakes import Changes
-from bptt_verifier.mistakes.other_names import add_names, are_one_statement, simplify
+from bptt_verifier.mistakes.operation_mistakes import (
+    Changes,
+    OperationMistake,
+    repeat_changes,
+    scale_edges,
+)
+from bptt_verifier.mistakes.other_names import (
+    add_names,
+    are_one_statement,
+    leave_out_coincidences,
+    simplify,
+)
 from bptt_verifier.program.backward import Change
 from bptt_verifier.report import Mistake
 from tests.support import wrong_derivations
-from tests.support.diagnosis import diagnose_numbers, plant
+from tests.support.diagnosis import diagnose_numbers, diagnose_planted, ones, plant
 from tests.support.own_mistakes import planted
 from tests.support.own_models import MODELS
+
+rng = np.random.default_rng(3)
+ROWS, CHOICES = rng.normal(size=(5, 3)), rng.normal(size=(5, 4))
+TARGETS = rng.normal(size=4)
 
 CUT: Changes = {(1, 0): Change(0, after=0.0)}
 SLOPE: Changes = {(1, 0): Change(0, before=np.array([1.0, 2.0]))}
@@ -176,3 +191,81 @@ def test_a_penalty_without_a_gradient_is_told_at_its_line_too() -> None:
     (found,) = diagnose_numbers(model.loss, model.params, wrong)
     assert (found.name, found.details["or"]) == ("weight-decay", ["zero-gradient"])
     assert "Or zero-gradient" in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("other", "replaced", "left_out"),
+    [
+        ([-0.4, 0.3], [1.4, 0.7], True),
+        ([0.2, 0.3], [0.8, 0.7], False),  # a gate, of which 1 − x is a mistake that is made
+        ([-0.4, 0.3], [0.4, -0.3], False),
+        ([-0.4, 0.3], [1.4, 0.6], False),
+    ],
+)
+def test_one_minus_what_is_no_gate_is_said_only_where_nothing_else_is(
+    other: list[float], replaced: list[float], left_out: bool
+) -> None:
+    program: Any = SimpleNamespace(operations=[SimpleNamespace(name="mul", inputs=(0, 1))])
+    values = [np.ones((1, 2)), np.array([other])]
+    changes = {(0, 0): Change(0, instead=((1, np.array([replaced])),))}
+    one = OperationMistake("wrong-operand", "", 0, partial(repeat_changes, changes))
+    flipped = scale_edges("sign-flipped", "", [(0, 0)], -1.0)
+    find = partial(leave_out_coincidences, program, values)
+    assert find([one, flipped], False) == ([flipped] if left_out else [one, flipped])
+    assert find([one], False) == [one]
+    assert find([one], True) == ([] if left_out else [one])
+
+
+def entropy(p: Any, xp: Any) -> Any:
+    """A policy's loss with a bonus for its entropy."""
+    e = xp.exp(ROWS @ p["W"])
+    q = e / xp.sum(e, axis=1, keepdims=True)
+    logq = xp.log(q)
+    bonus = -xp.sum(q * logq)
+    return -xp.sum(logq * CHOICES) - 0.3 * bonus
+
+
+def entropy_back(p: Any) -> Any:
+    e = np.exp(ROWS @ p["W"])
+    q = e / np.sum(e, axis=1, keepdims=True)
+    h = -np.sum(q * np.log(q), axis=1, keepdims=True)
+    d = q * np.sum(CHOICES, axis=1, keepdims=True) - CHOICES
+    d = d + 0.3 * q * (np.log(q) + h)
+    return {"W": ROWS.T @ d}
+
+
+def test_a_wrong_sign_of_an_entropy_is_no_other_operand() -> None:
+    model = entropy, entropy_back, ones(W=(3, 4))
+    (found,) = diagnose_planted(model, ("d + 0.3", "d - 0.3"))
+    assert found.name == "sign-flipped", found
+    assert "1 −" not in found.explanation
+
+
+def decay(p: Any, xp: Any) -> Any:
+    """A state-space step whose rate and step size enter by their product, and the rate alone."""
+    a, dt = -xp.exp(p["rate"]), xp.exp(p["size"])
+    held = (xp.exp(a * dt) - 1) / a
+    return xp.sum((held - TARGETS) ** 2)
+
+
+def decay_back(p: Any) -> Any:
+    a, dt = -np.exp(p["rate"]), np.exp(p["size"])
+    kept = np.exp(a * dt)
+    d = 2 * ((kept - 1) / a - TARGETS)
+    da = d * kept * dt / a - d * (kept - 1) / a**2
+    return {"rate": da * a, "size": d * kept * dt}
+
+
+def test_a_path_that_is_cut_comes_before_a_gradient_that_is_equal_by_chance() -> None:
+    model = decay, decay_back, ones(rate=(4,), size=(4,))
+    (found,) = diagnose_planted(model, (" - d * (kept - 1) / a**2", ""))
+    assert found.name == "zero-gradient", found
+    assert found.details["file_line"]
+    assert "wrong-operand" in found.details["or"]
+
+
+def test_a_gradient_that_is_returned_for_another_is_said_so_where_no_path_is_cut() -> None:
+    model = decay, decay_back, ones(rate=(4,), size=(4,))
+    (found,) = diagnose_planted(model, ('"size": d * kept * dt', '"size": da * a'))
+    assert found.name == "wrong-operand", found
+    assert "∂L/∂rate is returned in its place" in found.explanation

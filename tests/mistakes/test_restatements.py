@@ -14,6 +14,7 @@ from bptt_verifier.mistakes.own_diagnosis import collect_evidence
 from bptt_verifier.mistakes.own_models import OwnHypotheses
 from bptt_verifier.mistakes.restatements import restate
 from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.structure import has_layers_as_steps, structure
 from bptt_verifier.report import Mistake
 from tests.support.diagnosis import diagnose_planted, ones, trace_points
 
@@ -76,9 +77,51 @@ def delta_back(p: Any) -> Any:
     return g
 
 
+def cosine(p: Any, xp: Any) -> Any:
+    """Rows of norm 1, as an embedding has them."""
+    z = X @ p["W"]
+    n = xp.linalg.norm(z, axis=1, keepdims=True)
+    return xp.sum(z / n * Y) + xp.sum(z * Y)
+
+
+def cosine_back(p: Any) -> Any:
+    z = X @ p["W"]
+    n = np.linalg.norm(z, axis=1, keepdims=True)
+    u = z / n
+    dz = (Y - u * np.sum(Y * u, axis=1, keepdims=True)) / n + Y
+    return {"W": X.T @ dz}
+
+
+def layered(p: Any, xp: Any) -> Any:
+    """A leaky ReLU after each of two layers, in a loop over the layers."""
+    x = X
+    for name in ("A", "B"):
+        x = x @ p[name]
+        x = xp.where(x > 0, x, 0.1 * x)
+    return xp.sum((x @ p["C"] - Y) ** 2)
+
+
+def layered_back(p: Any) -> Any:
+    inputs, every = [X], list[Any]()
+    for name in ("A", "B"):
+        z = inputs[-1] @ p[name]
+        every.append(z)
+        inputs.append(np.where(z > 0, z, 0.1 * z))
+    d = 2 * (inputs[2] @ p["C"] - Y)
+    g = {"C": inputs[2].T @ d}
+    d = d @ p["C"].T
+    for k, name in ((1, "B"), (0, "A")):
+        d = np.where(every[k] > 0, d, 0.1 * d)
+        g[name] = inputs[k].T @ d
+        d = d @ p[name].T
+    return g
+
+
 Model = tuple[Callable[..., Any], Callable[..., Any], Mapping[str, Any]]
 GATED: Model = gated, gated_back, ones(g=(T, H), h=(H,))
 DELTA: Model = delta, delta_back, ones(q=(T, H), k=(T, H), v=(T, O), beta=(T,))
+COSINE: Model = cosine, cosine_back, ones(W=(H, O))
+LAYERED: Model = layered, layered_back, ones(A=(H, 6), B=(6, 4), C=(4, O))
 
 
 def explain(model: Model, *change: str) -> Mistake:
@@ -150,3 +193,51 @@ def test_a_mistake_is_said_of_the_places_at_which_it_has_an_effect() -> None:
         assert restate(known, evidence, join([one, other])).places == (one.equation, other.equation)
         found = restate(known, evidence, join([idle, one, other]))
         assert found.places == (one.equation, other.equation)
+
+
+def test_one_negated_factor_of_a_square_is_a_path_that_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change = "(Y - u * np.sum(Y * u, axis=1, keepdims=True)) / n", "Y / n"
+    found = explain(COSINE, *change)
+    assert found.name == "normalisation-path-missing"
+    assert "sign-flipped" not in found.explanation
+    assert "sign-flipped" not in found.details.get("or", ())
+    monkeypatch.setattr(own_models, "restate", say_everything)
+    assert "sign-flipped" in explain(COSINE, *change).explanation
+
+
+def test_a_flipped_sign_of_a_square_keeps_its_name() -> None:
+    found = explain(COSINE, "(Y - u", "(Y + u")
+    assert found.name == "sign-flipped", found
+
+
+@pytest.mark.parametrize("slope", ["0.0 * d", "np.zeros_like(d)"])
+def test_a_slope_of_zero_in_layers_is_no_value_of_another_step(
+    slope: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = explain(LAYERED, "0.1 * d)", f"{slope})")
+    assert found.name == "zero-gradient"
+    assert "iteration" not in found.explanation
+    monkeypatch.setattr(own_models, "restate", say_everything)
+    assert explain(LAYERED, "0.1 * d)", f"{slope})").name == "input-off-by-one"
+
+
+def trace_structure(model: Model) -> Any:
+    loss, _, params = model
+    program, _ = trace_points(loss, tuple((n, v.shape) for n, v in params.items()), float)
+    return structure(program)
+
+
+def test_layers_with_parameters_of_their_own_are_no_steps_in_time() -> None:
+    layers = trace_structure(LAYERED)
+    assert layers.carried  # a loop over layers has the structure of one over time
+    assert has_layers_as_steps(layers)
+    assert not has_layers_as_steps(trace_structure(GATED))
+    assert not has_layers_as_steps(trace_structure(DELTA))
+
+
+def test_a_path_that_is_cut_between_layers_is_no_recurrent_one() -> None:
+    found = explain(LAYERED, "d = d @ p[name].T", "d = 0 * (d @ p[name].T)")
+    assert found.name == "zero-gradient", found
+    assert "recurrent" not in found.explanation
