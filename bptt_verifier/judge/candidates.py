@@ -165,7 +165,12 @@ def list_updating_methods(node: ast.ClassDef) -> list[str]:
         nodes = [*walk_own_body(function)]
         stored = [n for n in nodes if isinstance(getattr(n, "ctx", None), ast.Store)]
         local = {n.id for n in stored if isinstance(n, ast.Name)}
-        attributes = {n.attr for n in stored if isinstance(n, ast.Attribute)}
+        changed = {id(n.value) for n in stored if isinstance(n, ast.Subscript)}  # self.W[i] -= …
+        attributes = {
+            n.attr
+            for n in nodes
+            if isinstance(n, ast.Attribute) and (n in stored or id(n) in changed)
+        }
         returns = any(isinstance(n, ast.Return) and n.value is not None for n in nodes)
         read = {n.id for n in nodes if isinstance(n, ast.Name)}
         set_by_name = {"setattr", "vars"} & read and {n for n in local & CONTAINERS if len(n) > 1}

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier.judge.candidates import choose_method, suggest_name
@@ -314,3 +315,41 @@ weights, trans, x = np.eye(2), np.ones(2), np.array([0.3, 0.5])
     update = "loss, a, b = f(weights, trans, x)\nx -= x.mean()\ntrans -= 0.1 * b\n"
     file.write_text(source + update, encoding="utf-8")
     assert sorted(read_file(file, "f", None, {}).params) == ["trans", "weights"]
+
+
+LISTED = """
+import numpy as np
+class Net:
+    def __init__(self):
+        self.W, self.b = [np.eye(3) / 2, np.ones((2, 3)) / 3], [np.zeros(3), np.ones(2) / 4]
+    def loss(self, x, y):
+        self.h = np.tanh(self.W[0] @ x + self.b[0])
+        self.e = self.W[1] @ self.h + self.b[1] - y
+        return 0.5 * np.sum(self.e**2)
+    def train(self, x, y):
+        loss = self.loss(x, y)
+        dW, db = [None, np.outer(self.e, self.h)], [None, self.e]
+        db[0] = self.W[1].T @ self.e * (1 - self.h**2)
+        dW[0] = np.outer(db[0], x)
+        for i in range(2):
+            self.W[i] -= 0.1 * dW[i]
+            self.b[i] -= 0.1 * db[i]
+        return loss
+net = Net()
+net.train(np.array([0.3, 0.5, -0.2]), np.ones(2))
+"""
+
+
+@pytest.mark.parametrize("chosen", [[], ["W", "b"]])
+def test_a_method_may_update_lists_of_parameters(chosen: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(LISTED, encoding="utf-8")
+    found = read_file(file, None if not chosen else "Net.train", None, {}, chosen)
+    assert sorted(found.params) == ["W[0]", "W[1]", "b[0]", "b[1]"]
+    _, slopes = found.gradients(found.params)
+    assert slopes["b[1]"].shape == (2,)
+    before = found.loss
+    assert before is not None
+    moved = found.params | {"b[1]": found.params["b[1]"] + 1e-6 * np.array([1.0, 0.0])}
+    difference = (before(moved) - before(found.params)) / 1e-6
+    assert abs(difference - slopes["b[1]"][0]) < 1e-5
