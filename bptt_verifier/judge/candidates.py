@@ -17,6 +17,7 @@ from bptt_verifier.program.passed_arguments import COTANGENT
 from bptt_verifier.program.source_file import Definitions
 
 OF_LOSSES = ("loss", "cost", "entropy", "bce", "mse", "nll", "error")  # in names of losses
+OF_GRADIENTS = frozenset("grad grads gradient gradients dparams d_params".split())
 ENDINGS = ("loss", "cost", "error")  # of the names of losses
 # Names of functions that say what they return, such as `value_and_gradient`.
 BOTH = re.compile(
@@ -360,6 +361,8 @@ def returns_both(
         slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
         called = [name_expression(each.func) for each in parts if isinstance(each, ast.Call)]
         losses = [n for n in (*names, *called) if n in LOSSES or n.lower().endswith(ENDINGS)]
+        if function.name in LOSS and len(parts) > 1 and OF_GRADIENTS & {*names}:
+            losses.append(function.name)  # return total, grads
         same = {name_expression(each.annotation) for each in function.args.args if each.annotation}
         written = any(is_dict(each) or calls_one_of(each, same) for each in parts) and (
             "grad" in function.name.lower() or losses
