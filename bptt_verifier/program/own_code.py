@@ -34,6 +34,7 @@ from bptt_verifier.program.gradient_order import (
 from bptt_verifier.program.gradient_use import carries, find_changed
 from bptt_verifier.program.guessed_gradients import find_sure_guesses
 from bptt_verifier.program.leaves import Keys, find_node, flatten, walk
+from bptt_verifier.program.number_lists import find_joined, find_list_parameters, join_at
 from bptt_verifier.program.own_calls import (
     VECTORS,
     ArrayPlace,
@@ -124,11 +125,19 @@ def read_function(
 
     def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
         bound = getattr(roots["self"], method) if "self" in roots else function
-        return {"result": call_with(bound, roots["arguments"], xp)}
+        return {"result": join_at(call_with(bound, roots["arguments"], xp), joined)}
 
+    joined = frozenset[Keys]()
     whole = calls.make(run)
     state = calls.attempt(whole)
     names = name_returned_values(function, len(list_items(state["result"])))
+    lists = find_list_parameters(function, state["result"], names) if "globals" in roots else {}
+    if lists:  # the code gets arrays in the place of its lists
+        roots["globals"] |= lists
+        calls = Calls(name, function, roots, structure)
+        whole = calls.make(run)
+    joined = find_joined(state["result"], names, roots)
+    state = calls.attempt(whole) if joined else state
     structures = [
         key
         for key, value in arguments.items()
