@@ -17,6 +17,7 @@ from bptt_verifier.program.passed_arguments import COTANGENT
 from bptt_verifier.program.source_file import Definitions
 
 OF_LOSSES = ("loss", "cost", "entropy", "bce", "mse", "nll", "error")  # in names of losses
+OF_GRADIENTS = frozenset("grad grads gradient gradients dparams d_params".split())
 ENDINGS = ("loss", "cost", "error")  # of the names of losses
 # Names of functions that say what they return, such as `value_and_gradient`.
 BOTH = re.compile(
@@ -165,7 +166,12 @@ def list_updating_methods(node: ast.ClassDef) -> list[str]:
         nodes = [*walk_own_body(function)]
         stored = [n for n in nodes if isinstance(getattr(n, "ctx", None), ast.Store)]
         local = {n.id for n in stored if isinstance(n, ast.Name)}
-        attributes = {n.attr for n in stored if isinstance(n, ast.Attribute)}
+        changed = {id(n.value) for n in stored if isinstance(n, ast.Subscript)}  # self.W[i] -= …
+        attributes = {
+            n.attr
+            for n in nodes
+            if isinstance(n, ast.Attribute) and (n in stored or id(n) in changed)
+        }
         returns = any(isinstance(n, ast.Return) and n.value is not None for n in nodes)
         read = {n.id for n in nodes if isinstance(n, ast.Name)}
         set_by_name = {"setattr", "vars"} & read and {n for n in local & CONTAINERS if len(n) > 1}
@@ -355,6 +361,8 @@ def returns_both(
         slopes = [n for n in names if n in CONTAINERS or any(is_named_gradient(n, u) for u in used)]
         called = [name_expression(each.func) for each in parts if isinstance(each, ast.Call)]
         losses = [n for n in (*names, *called) if n in LOSSES or n.lower().endswith(ENDINGS)]
+        if function.name in LOSS and len(parts) > 1 and OF_GRADIENTS & {*names}:
+            losses.append(function.name)  # return total, grads
         same = {name_expression(each.annotation) for each in function.args.args if each.annotation}
         written = any(is_dict(each) or calls_one_of(each, same) for each in parts) and (
             "grad" in function.name.lower() or losses

@@ -443,7 +443,12 @@ def read_named(
     if top not in space:
         raise ValueError(f"{name}: expected it to be defined before its first call, found none")
     found, recorded = space[top], recorder.calls
-    if inspect.isclass(found):
+    static = inspect.isclass(found) and find_static(found, [method] if method else [])
+    if static and not method:
+        functions = [getattr(found, each) for each in static]
+        calls, listed = [recorded.get(n) for n in static], ",".join(f"{name}.{n}" for n in static)
+        return read_pair(functions, listed, calls, chosen)
+    if inspect.isclass(found) and not static:
         known = [call.owner for call in recorded.values() if call.owner is not None]
         found = known[0] if known else find_object(found, space)
     if method:
@@ -465,6 +470,13 @@ def read_named(
     backward = methods[-1] if methods else ""
     read = partial(read_class, found, name, recorded, chosen)
     return read_or_beside(read, found, name, backward, recorded.get(backward), chosen)
+
+
+def find_static(kind: type[Any], methods: Sequence[str]) -> list[str]:
+    """Find the methods, or else forward, loss and backward, if all need no object of a class."""
+    names = [each for each in methods or find_methods(kind) or () if each]
+    found = [inspect.getattr_static(kind, each, None) for each in names]
+    return names if all(isinstance(each, staticmethod | classmethod) for each in found) else []
 
 
 def find_object(kind: type[Any], space: Mapping[str, Any]) -> Any:

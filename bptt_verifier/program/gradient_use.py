@@ -5,7 +5,11 @@ import inspect
 from collections.abc import Callable, Collection, Iterator
 
 from bptt_verifier.program.data_names import find_kind
-from bptt_verifier.program.gradient_names import is_named_gradient, name_expression
+from bptt_verifier.program.gradient_names import (
+    is_named_gradient,
+    may_be_gradient,
+    name_expression,
+)
 from bptt_verifier.program.list_order import find_name, parse, parse_file, walk_scope
 
 
@@ -78,6 +82,64 @@ def find_changed(function: Callable[..., object]) -> frozenset[str]:
             if stepped or any(is_named_gradient(each, name) for each in used):
                 found.add(name)
     return frozenset(found)
+
+
+def find_written_rates(function: Callable[..., object], rates: Collection[str]) -> list[float]:
+    """Find the numbers that a function, or one that it calls, writes as learning rates.
+
+    Such a number is the factor of a variable in a step, as in `W -= 0.1 * dW`, or of a gradient in
+    what is added to or subtracted from another array, as in `v = 0.9 * v - 0.1 * dW`; or it is
+    assigned to a variable with one of the names `rates`. Other factors are none: a file has many
+    numbers, and one of them may be the rate over a size by chance.
+    """
+    inner = inspect.unwrap(getattr(function, "__func__", function))
+    tree = parse_file(inner) or ast.Module([], [])
+    own = {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+    own |= {inner.__name__: body} if isinstance(body := parse(inner), ast.FunctionDef) else {}
+    waiting, seen, found = [getattr(inner, "__name__", "")], set[str](), list[float]()
+    while waiting:
+        name = waiting.pop()
+        if name in own and name not in seen:
+            nodes = [*ast.walk(own[name])]
+            waiting += [find_name(node.func) for node in nodes if isinstance(node, ast.Call)]
+            found += [rate for node in nodes for rate in list_rates(node, rates)]
+        seen.add(name)
+    return [rate for rate in dict.fromkeys(found) if 0 < rate < float("inf")]
+
+
+def list_rates(node: ast.AST, rates: Collection[str]) -> Iterator[float]:
+    """Yield the numbers that an assignment writes as learning rates."""
+    if not isinstance(node, ast.AugAssign | ast.Assign):
+        return
+    target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+    value, name = node.value, name_variable(target)
+    if isinstance(node, ast.Assign) and name in rates:
+        yield from read_number(value)
+    if isinstance(value, ast.ListComp):  # [w - 0.1 * g for w, g in zip(weights, grads)]
+        value = value.elt
+    first = value
+    while isinstance(first, ast.BinOp) and isinstance(first.op, ast.Add | ast.Sub):
+        first = first.left
+    adds, steps = first is not value, first is not value and has_part(first, target)
+    if isinstance(node, ast.AugAssign):
+        adds, steps = isinstance(node.op, ast.Add | ast.Sub), isinstance(node.op, ast.Sub)
+    for product in ast.walk(value) if adds else ():
+        if not (isinstance(product, ast.BinOp) and isinstance(product.op, ast.Mult)):
+            continue
+        sides = product.left, product.right
+        for factor, other in (sides, sides[::-1]):
+            of = name_variable(other) or name_expression(other)
+            slope = may_be_gradient(of) and not may_be_gradient(name)
+            stepped = steps or slope or is_named_gradient(of, name)
+            if of and of.lower() not in rates and stepped:
+                yield from read_number(factor)
+
+
+def read_number(value: ast.AST) -> Iterator[float]:
+    """Yield the size of a number that is written in the code, if it is one."""
+    value = value.operand if isinstance(value, ast.UnaryOp) else value
+    if isinstance(value, ast.Constant) and type(value.value) in (int, float):
+        yield float(value.value)  # type: ignore[arg-type]
 
 
 def adds_to_gradients(function: Callable[..., object]) -> bool:

@@ -18,6 +18,7 @@ from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt
 from bptt_verifier.program.data_names import TARGETS, find_kind
 from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import Keys, convert_like, walk
+from bptt_verifier.program.number_lists import find_joined, join_at
 from bptt_verifier.program.own_calls import Calls, call_with, copy_all, find_arguments
 from bptt_verifier.program.own_code import OwnCode, assemble
 from bptt_verifier.program.own_globals import find_used_globals
@@ -123,8 +124,9 @@ def read_class(
 
     def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
         found = run_forward(roots, xp)
-        return found | {"result": call(roots, backward, found, xp)}
+        return found | {"result": join_at(call(roots, backward, found, xp), joined)}
 
+    joined = frozenset[Keys]()
     fed: dict[str, dict[str, Keys]] = {}
     cotangents: dict[str, Keys] = {}
     weights: dict[str, Any] = {}
@@ -206,6 +208,8 @@ def read_class(
     require_data(f"{name}.{backward}", unproven, known)
     state = calls.attempt(whole)
     names = name_returned_values(functions[backward], len(list_items(state["result"])))
+    joined = find_joined(state["result"], names, roots)
+    state = calls.attempt(whole) if joined else state
     listed = ", ".join(functions)
     said = f"{name} is taken for a class with {listed}"
     if calls.pair:

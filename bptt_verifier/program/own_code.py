@@ -10,7 +10,7 @@ The other arguments are those of the first call in the file, variables of the sa
 defaults.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from bptt_verifier.program.gradient_order import (
 from bptt_verifier.program.gradient_use import carries, find_changed
 from bptt_verifier.program.guessed_gradients import find_sure_guesses
 from bptt_verifier.program.leaves import Keys, find_node, flatten, walk
+from bptt_verifier.program.number_lists import find_joined, find_list_parameters, join_at
 from bptt_verifier.program.own_calls import (
     VECTORS,
     ArrayPlace,
@@ -124,11 +125,19 @@ def read_function(
 
     def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
         bound = getattr(roots["self"], method) if "self" in roots else function
-        return {"result": call_with(bound, roots["arguments"], xp)}
+        return {"result": join_at(call_with(bound, roots["arguments"], xp), joined)}
 
+    joined = frozenset[Keys]()
     whole = calls.make(run)
     state = calls.attempt(whole)
     names = name_returned_values(function, len(list_items(state["result"])))
+    lists = find_list_parameters(function, state["result"], names) if "globals" in roots else {}
+    if lists:  # the code gets arrays in the place of its lists
+        roots["globals"] |= lists
+        calls = Calls(name, function, roots, structure)
+        whole = calls.make(run)
+    joined = find_joined(state["result"], names, roots)
+    state = calls.attempt(whole) if joined else state
     structures = [
         key
         for key, value in arguments.items()
@@ -191,6 +200,8 @@ def assemble(
     places = {} if calls.structure else calls.list_places(of_loss, of_loss is whole, chosen)
     leaves = calls.leaves if calls.structure else {n: place.keys for n, place in places.items()}
     wanted = [] if calls.structure and list(chosen) == [calls.structure] else [*chosen]
+    if not calls.structure:
+        wanted = [each for name in wanted for each in list_arrays(name, leaves)]
     unknown = [name for name in wanted if name not in leaves]
     if unknown:
         raise ValueError(
@@ -256,10 +267,10 @@ def assemble(
         if calls.recorded is not None and any(map(np.any, calls.moved.values())):
             raise ValueError(
                 f"{calls.name}: expected gradients, found {calls.backward.__name__} to update "
-                "arrays, and no local variables in it, named as gradients of these, by which it "
-                "does so in one usual step; let it return the loss and the gradients, under names "
-                f"such as d{next(iter(leaves))}, or name the parameters in their order with "
-                "--params"
+                "arrays, and no local variables with the names of their gradients that explain "
+                "this by one learning rate, or in one usual step; let it return the loss and the "
+                f"gradients, under names such as d{next(iter(leaves))}, or name the updated arrays "
+                "with --params"
             )
         if in_list:
             raise ValueError(
@@ -361,6 +372,12 @@ def assemble(
     given = tree.find_leaves(calls.params) if names else {}  # tensors stay tensors
     params = {name: given[n] for n, name in names.items()} if names else calls.params
     return OwnCode(*shown, params, f"{said}.{added}", find_data(calls, {*found.values()}))
+
+
+def list_arrays(name: str, leaves: Collection[str]) -> list[str]:
+    """List the arrays of a list by its name, as W[0] and W[1] of W; any other name is kept."""
+    inside = [each for each in leaves if each.startswith(f"{name}[")]
+    return [name] if name in leaves or not inside else inside
 
 
 def find_buffers(

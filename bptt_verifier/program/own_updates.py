@@ -1,8 +1,9 @@
 """Gradients in local variables of code that updates its parameters and returns no gradients.
 
 `self.W -= learning_rate * dW` states that `dW` is the gradient of W. A local variable is taken for
-a gradient only if such an update confirms it in a call, with a factor that has the name of a rate,
-or if the first step of a usual optimiser does, with constants of the code.
+a gradient only if such an update confirms it in a call, with a factor that has the name of a rate
+or is written in the update, as in `self.W -= 0.1 * dW`, or if the first step of a usual optimiser
+does, with constants of the code.
 """
 
 import inspect
@@ -17,6 +18,7 @@ import numpy as np
 
 from bptt_verifier.program.call_events import watch_calls
 from bptt_verifier.program.gradient_names import find_gradients
+from bptt_verifier.program.gradient_use import find_written_rates
 from bptt_verifier.program.leaves import Keys, walk
 from bptt_verifier.program.numpy_arrays import TracedArray
 from bptt_verifier.program.own_results import follow
@@ -32,21 +34,33 @@ Rule = Callable[[Any], Any]  # from a gradient to the first step of an optimiser
 
 @contextmanager
 def record_locals(code: CodeType | None) -> Iterator[dict[str, Any]]:
-    """Record the arrays, and dicts of them, among a function's local variables when it returns."""
+    """Record the arrays, and structures of them, among a function's variables when it returns."""
     seen: dict[str, Any] = {}
 
     def record(frame: FrameType, event: str, _: Any) -> None:
         if event == "return" and frame.f_code is code:
             found = frame.f_locals.items()
             for name, value in found:
-                if holds_numbers(value):
-                    seen[name] = to_array(value).copy()
-                elif isinstance(value, dict):
-                    arrays = [(k, v) for k, v in value.items() if holds_numbers(v)]
-                    seen[name] = {key: to_array(array).copy() for key, array in arrays}
+                copied = copy_numbers(value)
+                if copied is not None:
+                    seen[name] = copied
 
     with nullcontext() if code is None else watch_calls(record):
         yield seen
+
+
+def copy_numbers(value: Any, depth: int = 0) -> Any:
+    """Copy an array, or the arrays in a dict or list, by key or index; None if there are none.
+
+    A local variable is one array, a dict or list of them, or a dict of lists, and no deeper.
+    """
+    if holds_numbers(value):
+        return to_array(value).copy()
+    if depth > 1 or not isinstance(value, dict | list):
+        return None
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    copied = {key: copy_numbers(each, depth + 1) for key, each in items}
+    return {key: each for key, each in copied.items() if each is not None} or None
 
 
 def holds_numbers(value: Any) -> bool:
@@ -65,8 +79,9 @@ def find_updating_variables(
     """Find the local variables that are gradients: those by which a call updates the parameters.
 
     `moved` is what the call has subtracted from each parameter. The learning rate is a default of
-    the function or a number in `scopes`, and so are the other constants, if they are not written in
-    the code. `rounding` bounds the rounding error of an updated entry, if EXACT does not.
+    the function, a number in `scopes` or a factor that is written in the update, and so are the
+    other constants, if they are not written elsewhere in the code. `rounding` bounds the rounding
+    error of an updated entry, if EXACT does not.
     """
     found = find_gradients(leaves, {path: ("locals", *path) for path, _ in walk(seen, (), ())})
     moves = [
@@ -81,7 +96,8 @@ def find_updating_variables(
         for path, value in walk({"defaults": defaults, "scopes": scopes}, (), ())
         if isinstance(value, int | float | np.floating) and 0 < value < np.inf
     ]
-    rates = dict.fromkeys(value for name, value in numbers if name in RATES)
+    named = [value for name, value in numbers if name in RATES]
+    rates = dict.fromkeys([*named, *find_written_rates(function, RATES)])
     constants = {value for _, value in numbers} | find_constants(function)
     for rate in rates:
         for rule in list_rules(rate, constants):

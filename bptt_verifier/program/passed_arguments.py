@@ -32,6 +32,7 @@ ANY_OUTPUT = frozenset(
     "dout d_out doutput doutputs d_output dvalues grad gradient grads grad_out grad_output "
     "output_grad output_gradient upstream upstream_grad upstream_gradient".split()
 )
+PASSED = ("_in", "_arg", "_")  # ends of names of arguments, before which is that of a variable
 
 
 class Outputs(NamedTuple):
@@ -97,6 +98,11 @@ def are_same(output: Any, value: Any) -> bool:
     return are_equal(output, value)
 
 
+def remove_ending(name: str) -> str:
+    """Remove the end of an argument's name that tells it from a variable, as in `dout_in`."""
+    return next((name.removesuffix(end) for end in PASSED if name.endswith(end)), name)
+
+
 def is_gradient_of_output(name: str, output: str) -> bool:
     """True if an argument is named as the gradient of an output, as `dh` of `h` or `hs`."""
     return any(is_named_gradient(name, each) for each in {output, output.removesuffix("s")} - {""})
@@ -147,13 +153,21 @@ def find_cotangents(
         name
         for name in signature(function).parameters
         if name.lower().startswith(COTANGENT)
-        or any(is_gradient_of_output(name, named.get(path, "")) for path in outputs)
+        or any(
+            is_gradient_of_output(each, named.get(path, ""))
+            for path in outputs
+            for each in (name, remove_ending(name))
+        )
     ]
     found = {}
     for name in taken:
+        short = remove_ending(name)
         paths = [p for p in outputs if is_gradient_of_output(name, named.get(p, ""))]
+        paths = paths or [p for p in outputs if is_gradient_of_output(short, named.get(p, ""))]
         if not paths:
-            paths = [p for p in outputs if name.lower() in ANY_OUTPUT or not named.get(p)]
+            paths = [
+                p for p in outputs if {name.lower(), short.lower()} & ANY_OUTPUT or not named.get(p)
+            ]
             if recorded is not None and name in recorded.arguments:
                 shape = np.shape(recorded.arguments[name])
                 paths = [p for p in paths if np.shape(outputs[p]) == shape]

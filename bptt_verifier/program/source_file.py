@@ -22,7 +22,7 @@ from functools import partial
 from importlib.machinery import SourceFileLoader
 from itertools import chain
 from pathlib import Path
-from types import FrameType, MappingProxyType, ModuleType
+from types import CodeType, FrameType, MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from bptt_verifier.program.attempt import (
@@ -235,7 +235,10 @@ class Recorder:
         names = [*found.args, *filter(None, (found.varargs, found.keywords))]
         arguments = {name: found.locals[name] for name in names}
         owner = None
-        if self.of is not None:
+        kind = "" if self.of is None else find_unbound(frame.f_globals.get(self.of), code)
+        if kind == "classmethod":
+            arguments.pop(found.args[0], None)
+        elif self.of is not None and not kind:
             owner = arguments.pop(found.args[0], None) if found.args else None
             if self.of not in [kind.__name__ for kind in type(owner).__mro__]:
                 return
@@ -291,6 +294,15 @@ class Recorder:
         self.files = frozenset(files)
         with suppress(Reached), watch_calls(self):
             yield
+
+
+def find_unbound(kind: Any, code: CodeType) -> str:
+    """Find whether a class has a function as staticmethod or classmethod; empty if as neither."""
+    if not inspect.isclass(kind):
+        return ""
+    method = inspect.getattr_static(kind, code.co_name, None)
+    unbound = isinstance(method, staticmethod | classmethod)
+    return type(method).__name__ if unbound and find_wrapped_code(method) is code else ""
 
 
 def find_wrapped_code(function: Any) -> Any:

@@ -198,7 +198,7 @@ NET = f"{DATA}{METHODS}        return dW, dV, db\n"
         (f"{DATA}def f(x):\n    return 1.0, 2 * W[:1]\n", "f", {"own": True}, "found tuple of item 0, item 1; name the"),
         (f"{DATA}def f():\n    return W.sum(), W\n", "f", {"chosen": ["Q"]}, "uses, W, found Q"),
         (UPDATES.replace("learn_rate * db", "learn_rate * db / 2"), "net", {}, "found backward to update arrays, and no local variables"),
-        (UPDATES.replace("learn_rate", "factor"), "net", {}, "in one usual step; let it return the loss and the gradients"),
+        (UPDATES.replace("learn_rate", "factor"), "net", {}, "or in one usual step; let it return the loss and the gradients"),
         (f"{NET}", "Net.forth", {}, "expected a method forth of Net, found forward, backward$"),
         ("class Bare:\n    pass\n", "Bare.forth", {}, "expected a method forth of Bare, found none$"),
         (f"{NET}class B(Net):\n    def __init__(self, n): ...\n", "B", {}, "one object of it in the file, found none"),

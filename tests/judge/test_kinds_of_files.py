@@ -491,3 +491,13 @@ def test_what_is_no_function_and_no_class_is_said() -> None:
     for name in ("f", "max,x"):
         with pytest.raises(ValueError, match=f"{name}: expected it to be defined before its first"):
             read_named({"x": 3, "max": max}, name, nothing, ())
+
+
+@pytest.mark.parametrize("returned", ["total, grads", "value, gradients", "(total, aux), grads"])
+def test_a_method_named_loss_that_returns_gradients_returns_both(returned: str) -> None:
+    source = (
+        f"class Net:\n    def loss(self, x):\n        return {returned}\ndef discount(r): ...\n"
+    )
+    assert list_candidates(define(source)) == ["Net.loss"]
+    for other in (source.replace("def loss", "def run"), source.replace(returned, "total, d")):
+        assert list_candidates(define(other)) == []

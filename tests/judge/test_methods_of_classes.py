@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bptt_verifier.judge.candidates import choose_method, suggest_name
@@ -314,3 +315,101 @@ weights, trans, x = np.eye(2), np.ones(2), np.array([0.3, 0.5])
     update = "loss, a, b = f(weights, trans, x)\nx -= x.mean()\ntrans -= 0.1 * b\n"
     file.write_text(source + update, encoding="utf-8")
     assert sorted(read_file(file, "f", None, {}).params) == ["trans", "weights"]
+
+
+LISTED = """
+import numpy as np
+class Net:
+    def __init__(self):
+        self.W, self.b = [np.eye(3) / 2, np.ones((2, 3)) / 3], [np.zeros(3), np.ones(2) / 4]
+    def loss(self, x, y):
+        self.h = np.tanh(self.W[0] @ x + self.b[0])
+        self.e = self.W[1] @ self.h + self.b[1] - y
+        return 0.5 * np.sum(self.e**2)
+    def train(self, x, y):
+        loss = self.loss(x, y)
+        dW, db = [None, np.outer(self.e, self.h)], [None, self.e]
+        db[0] = self.W[1].T @ self.e * (1 - self.h**2)
+        dW[0] = np.outer(db[0], x)
+        for i in range(2):
+            self.W[i] -= 0.1 * dW[i]
+            self.b[i] -= 0.1 * db[i]
+        return loss
+net = Net()
+net.train(np.array([0.3, 0.5, -0.2]), np.ones(2))
+"""
+
+
+@pytest.mark.parametrize("chosen", [[], ["W", "b"]])
+def test_a_method_may_update_lists_of_parameters(chosen: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(LISTED, encoding="utf-8")
+    found = read_file(file, None if not chosen else "Net.train", None, {}, chosen)
+    assert sorted(found.params) == ["W[0]", "W[1]", "b[0]", "b[1]"]
+    _, slopes = found.gradients(found.params)
+    assert slopes["b[1]"].shape == (2,)
+    before = found.loss
+    assert before is not None
+    moved = found.params | {"b[1]": found.params["b[1]"] + 1e-6 * np.array([1.0, 0.0])}
+    difference = (before(moved) - before(found.params)) / 1e-6
+    assert abs(difference - slopes["b[1]"][0]) < 1e-5
+
+
+STATIC = """
+import numpy as np
+class Cell:
+    @staticmethod
+    def forward(X, W):
+        Hout = np.tanh(X @ W)
+        return Hout, (X, W, Hout)
+    @staticmethod
+    def backward(dHout_in, cache):
+        X, W, Hout = cache
+        da = dHout_in * (1 - Hout**2)
+        return da @ W.T, X.T @ da
+class Net(Cell):
+    pass
+X, W = np.ones((2, 3)) / 3, np.eye(3)
+Hout, cache = Cell.forward(X * X, W * W)
+dX, dW = Cell.backward(np.ones((2, 3)), cache)
+"""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [STATIC,
+     STATIC.replace("@static", "@class").replace("d(X, W)", "d(cls, X, W)")
+           .replace("d(dHout", "d(cls, dHout"),
+     STATIC.replace("Cell.", "Net."), STATIC.replace("Cell.forward", "Cell().forward")],
+)  # fmt: skip
+def test_methods_without_an_object_are_functions(source: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(source, encoding="utf-8")
+    name = "Net" if "Net." in source else "Cell"
+    found = read_file(file, name, None, {})
+    assert found.said.startswith(f"{name}.forward,{name}.backward are taken for functions")
+    assert {n: v.tolist() for n, v in found.params.items()} == {
+        "X": np.full((2, 3), 1 / 9).tolist(), "W": np.eye(3).tolist(),
+    }  # fmt: skip
+
+
+def test_a_static_method_of_a_class_that_cannot_be_made_is_a_function(tmp_path: Path) -> None:
+    source = (
+        "import numpy as np\nclass Net:\n    def __init__(self, path): ...\n    @staticmethod\n"
+    )
+    source += "    def loss(W, x):\n        h = W @ x\n        grads = {'W': np.outer(h, x)}\n"
+    source += "        return h @ h / 2, grads\nNet.loss(np.eye(2), np.ones(2))\n"
+    file = tmp_path / "model.py"
+    file.write_text(source, encoding="utf-8")
+    found = read_file(file, None, None, {})
+    assert [*found.params] == ["W"]
+
+
+def test_the_end_of_an_argument_is_no_part_of_the_name_of_its_variable(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    for ending in ("", "_in", "_arg", "_"):
+        file.write_text(STATIC.replace("dHout_in", f"dHout{ending}"), encoding="utf-8")
+        assert sorted(read_file(file, "Cell", None, {}).params) == ["W", "X"]
+    file.write_text(STATIC.replace("dHout_in", "dHout_mean"), encoding="utf-8")
+    with pytest.raises(ValueError, match="or a method loss to return the loss"):
+        read_file(file, "Cell", None, {})
