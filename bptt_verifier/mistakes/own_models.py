@@ -26,6 +26,7 @@ from bptt_verifier.mistakes.guessed_lines import (
 from bptt_verifier.mistakes.hypotheses import BackwardPass, Match
 from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
+from bptt_verifier.mistakes.in_other_arrays import list_submitted_data
 from bptt_verifier.mistakes.in_other_values import list_other_values
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.known_factors import find_share, list_factors, scale_path
@@ -267,8 +268,9 @@ class OwnHypotheses:
         return [*found, *list_fitting_factors(self.structure, every, join, exact_error)]
 
     def list_rarest(self) -> list[OperationMistake]:
-        """List any other value of the loss in the place of an operand, as many as time allows."""
-        every = list(islice(list_other_values(self.structure), self.others + 1))
+        """List other data, or any other value, in an operand's place, as many as time allows."""
+        data = list_submitted_data(self.structure, self.recorded if self.evidence[1:] else ())
+        every = [*islice(chain(data, list_other_values(self.structure)), self.others + 1)]
         self.omitted += len(every) > self.others
         self.listed += len(every[: self.others])
         return every[: self.others]
