@@ -19,7 +19,11 @@ from bptt_verifier.mistakes.expressions import (
 )
 from bptt_verifier.mistakes.families import list_families
 from bptt_verifier.mistakes.in_arriving_slopes import list_arriving_slopes
-from bptt_verifier.mistakes.in_buffers import list_overwritten_states, list_overwritten_steps
+from bptt_verifier.mistakes.in_buffers import (
+    list_overwritten_gradients,
+    list_overwritten_states,
+    list_overwritten_steps,
+)
 from bptt_verifier.mistakes.in_carried_adjoints import list_carried_adjoints
 from bptt_verifier.mistakes.in_clipping import list_clipped_adjoints
 from bptt_verifier.mistakes.in_conjugates import (
@@ -159,6 +163,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_added_gradients(known)
     yield from list_overwritten_states(known)
     yield from list_overwritten_steps(known)
+    yield from list_overwritten_gradients(known)
     yield from list_reset_mistakes(known)
     longest = find_longest(known)
     activations = [*longest, *find_parts(known, longest)]

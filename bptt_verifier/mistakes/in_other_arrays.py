@@ -120,7 +120,7 @@ def list_submitted_data(
     The k-th product of an expression belongs to the k-th step, or to the k-th from the end.
     """
     operations, constants = known.program.operations, known.program.constants
-    read = collect_data(recorded)
+    read = collect_data(recorded, len(known.program.leaves))
     for group in known.groups:
         if operations[group[0]].name != "dot_general":
             continue
@@ -144,13 +144,13 @@ def list_submitted_data(
                     yield OperationMistake("wrong-operand", said, group[0], changes)
 
 
-def collect_data(recorded: Sequence[Recorded]) -> list[tuple[Place, list[Array]]]:
+def collect_data(recorded: Sequence[Recorded], parameters: int) -> list[tuple[Place, list[Array]]]:
     """Collect the data that each product of a submission reads, in order of its computations.
 
-    Data are what no operation of the submission computes from the parameters. Parameters may be
-    among them: what was read at one case explains nothing at another.
+    Data are what no operation of the submission computes from the parameters, whose number is
+    given: they have the first slots.
     """
-    made = {slot for each in recorded for slot in each.operation.outputs}
+    made = {slot for each in recorded for slot in each.operation.outputs} | {*range(parameters)}
     found: dict[tuple[Place, int], list[Array]] = {}
     for each in recorded:
         if each.place is None or each.operation.name not in {"dot_general", "mul"}:

@@ -26,7 +26,6 @@ from bptt_verifier.mistakes.guessed_lines import (
 from bptt_verifier.mistakes.hypotheses import BackwardPass, Match
 from bptt_verifier.mistakes.identity import ByIdentity
 from bptt_verifier.mistakes.in_operations import list_tiers
-from bptt_verifier.mistakes.in_other_arrays import list_submitted_data
 from bptt_verifier.mistakes.in_other_values import list_other_values
 from bptt_verifier.mistakes.in_time import DROPPED
 from bptt_verifier.mistakes.known_factors import find_share, list_factors, scale_path
@@ -269,8 +268,7 @@ class OwnHypotheses:
 
     def list_rarest(self) -> list[OperationMistake]:
         """List other data, or any other value, in an operand's place, as many as time allows."""
-        data = list_submitted_data(self.structure, self.recorded if self.evidence[1:] else ())
-        every = [*islice(chain(data, list_other_values(self.structure)), self.others + 1)]
+        every = list(islice(list_other_values(self.structure, self.recorded), self.others + 1))
         self.omitted += len(every) > self.others
         self.listed += len(every[: self.others])
         return every[: self.others]

@@ -139,7 +139,8 @@ def test_data_are_read_in_the_order_of_the_loss_and_against_it_transposed_or_not
 def test_what_depends_on_the_parameters_is_no_data(tmp_path: Path) -> None:
     gradients = plant_in_file(graph_gradients, tmp_path / "own.py")
     with use_float64():
-        found = collect_data(record(gradients, GRAPH[2]))
+        found = collect_data(record(gradients, GRAPH[2]), len(GRAPH[2]))
     read = {(place.expression, value.shape) for place, values in found for value in values}
     assert ("AX.T @ da", (D, N)) in read
     assert ("AX.T @ da", (N, H)) not in read
+    assert not any(shape == (H, 2) for _, shape in read)
