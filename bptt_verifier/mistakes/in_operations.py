@@ -84,7 +84,7 @@ from bptt_verifier.mistakes.in_time import (
     list_recurrence_mistakes,
     make_local,
 )
-from bptt_verifier.mistakes.in_use_slopes import list_use_slopes
+from bptt_verifier.mistakes.in_use_slopes import list_slopes_in_part, list_use_slopes
 from bptt_verifier.mistakes.in_windows import list_unfinished_sweeps, list_windows
 from bptt_verifier.mistakes.operation_mistakes import (
     SUMS,
@@ -174,6 +174,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_shifted_slopes(known, activations)
     yield from list_negated_arguments(known, activations)
     yield from list_use_slopes(known, activations)
+    yield from list_slopes_in_part(known, activations)
     yield from list_arriving_slopes(known, activations)
     yield from list_carried_adjoints(known, activations)
     yield from list_slope_mistakes(known, activations)
