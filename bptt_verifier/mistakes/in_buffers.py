@@ -1,7 +1,8 @@
 """Mistakes of one array or object that every step overwrites: only the values of the last are left.
 
 `h[:] = …; states.append(h)` stores one array many times. The forward pass is right, since it reads
-each state before the next one is written.
+each state before the next one is written. A gradient is overwritten where `dh[t - 1] = …` stands in
+the place of `dh[t - 1] += …`: what the loss of that step has passed back to the state is lost.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from bptt_verifier.mistakes.operation_mistakes import (
     FindChanges,
     OperationMistake,
     Values,
+    change_edges,
     change_nothing,
     merge_at,
 )
@@ -26,7 +28,7 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.activations import find_activations_at
 from bptt_verifier.program.backward import Change, sweep_back
 from bptt_verifier.program.operations import pass_back
-from bptt_verifier.program.structure import Structure, shape_of
+from bptt_verifier.program.structure import Structure, find_starts, shape_of
 
 
 def list_overwritten_states(known: Structure) -> Iterator[OperationMistake]:
@@ -44,6 +46,33 @@ def list_overwritten_states(known: Structure) -> Iterator[OperationMistake]:
             yield OperationMistake(
                 "state-overwritten", said, number, change_nothing, whole=gradients
             )
+
+
+def list_overwritten_gradients(known: Structure) -> Iterator[OperationMistake]:
+    """List states whose gradient from their own step is overwritten by that of the next step.
+
+    The last state of a sequence has no next step, and keeps it.
+    """
+    ends = {*(start - 1 for start in find_starts(known)[1:]), known.steps - 1}
+    states, carried = find_states(known), {*known.carried}
+    sets = [states, *([state] for state in states)] if len(states) > 1 else [states]
+    for chosen in sets if states and known.steps > 1 else ():
+        lost = [
+            edge
+            for slots, _ in chosen
+            for t, slot in enumerate(slots)
+            for edge in known.users.get(slot, ())
+            if t not in ends and edge not in carried
+        ]
+        if not lost:
+            continue
+        named = " and ".join(quote_expression(known, known.producer[s[-1]]) for s, _ in chosen)
+        said = f"the gradient of {named} contains only what comes back from the next step, and that"
+        said += " of its own step at the last one alone, as where `=` stands in the place of `+=`"
+        changes = change_edges(lost, after=0.0)
+        number = known.producer[chosen[0][0][-1]]
+        name = "output-gradient-missing"
+        yield OperationMistake(name, said, number, changes, {}, (name, "overwritten"))
 
 
 def list_overwritten_steps(known: Structure) -> Iterator[OperationMistake]:

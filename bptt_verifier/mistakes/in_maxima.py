@@ -1,5 +1,6 @@
 """Mistakes in the derivative of a maximum or minimum, which is one for the entry that it takes."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +19,8 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.backward import Change
 from bptt_verifier.program.structure import Structure, is_partial_sum, shape_of
 
-Share = Callable[[Array, int], Array]  # of each entry along an axis, from the entries
+Axes = tuple[int, ...]
+Share = Callable[[Array, Axes], Array]  # of each entry along some axes, from the entries
 
 MISSING = "activation-derivative-missing"
 OTHER = "activation-derivative-of-another-function"
@@ -27,7 +29,7 @@ OTHER = "activation-derivative-of-another-function"
 def list_maximum_mistakes(known: Structure) -> Iterator[OperationMistake]:
     """List mistakes that pass the gradient of a maximum on to other entries than the one taken.
 
-    Over an axis it may be all of them, or the last one. Of a running maximum, as in
+    Over axes it may be all of them, or the last one. Of a running maximum, as in
     `m = np.maximum(m, h)`, both operands may get it.
     """
     operations = known.program.operations
@@ -88,48 +90,56 @@ def list_reductions(
     operations = known.program.operations
     axes = tuple(operations[group[0]].params["axes"])
     shapes = [shape_of(known, operations[number].inputs[0]) or () for number in group]
-    if len(axes) != 1 or all(shape[axes[0]] == 1 for shape in shapes):
+    if not axes or all(shape[axis] == 1 for shape in shapes for axis in axes):
         return
     what, opposite = (
         quote_expression(known, group[-1]),
         "largest smallest".replace(taken, "").strip(),
     )
+    numbers = " and ".join(map(str, axes))
+    along = f"the axes {numbers}" if len(axes) > 1 else f"axis {numbers}"
     for name, which, share in (
-        (MISSING, "every entry", lambda x, axis: np.ones_like(x)),
-        (OTHER, "every entry, in equal parts,", lambda x, axis: np.full_like(x, 1 / x.shape[axis])),
+        (MISSING, "every entry", lambda x, axes: np.ones_like(x)),
+        (OTHER, "every entry, in equal parts,", share_equally),
         (OTHER, "the last entry", partial(select_entry, at=-1)),
         (OTHER, "the first entry", partial(select_entry, at=0)),
         (OTHER, f"the {opposite} entry", partial(select_extreme, largest=taken == "smallest")),
     ):
-        said = f"{which} along axis {axes[0]} gets the gradient of {what}, where the {taken}"
-        changes = partial(share_among_entries, known, group, axes[0], share)
+        said = f"{which} along {along} gets the gradient of {what}, where the {taken}"
+        changes = partial(share_among_entries, known, group, axes, share)
         family = "maximum", which
         yield OperationMistake(name, f"{said} alone gets it", group[0], changes, {}, family)
 
 
-def select_entry(x: Array, axis: int, at: int) -> Array:
-    """Select the entries at one index of an axis."""
+def share_equally(x: Array, axes: Axes) -> Array:
+    """Share one among all entries along some axes."""
+    return np.full_like(x, 1 / math.prod(x.shape[axis] for axis in axes))
+
+
+def select_entry(x: Array, axes: Axes, at: int) -> Array:
+    """Select the entries at one index of each of some axes."""
     chosen = np.zeros_like(x)
-    chosen[(slice(None),) * axis + (at,)] = 1
+    chosen[tuple(at if axis in axes else slice(None) for axis in range(x.ndim))] = 1
     return chosen
 
 
-def select_extreme(x: Array, axis: int, largest: bool) -> Array:
-    """Select the largest or the smallest entries along an axis."""
-    extreme = (np.max if largest else np.min)(x, axis=axis, keepdims=True)
+def select_extreme(x: Array, axes: Axes, largest: bool) -> Array:
+    """Select the largest or the smallest entries along some axes."""
+    extreme = (np.max if largest else np.min)(x, axis=axes, keepdims=True)
     return np.asarray(x == extreme, float)
 
 
 def share_among_entries(
-    known: Structure, group: Sequence[int], axis: int, share: Share, values: Values
+    known: Structure, group: Sequence[int], axes: Axes, share: Share, values: Values
 ) -> Changes:
-    """Give each entry along an axis its share of what arrives at the maximum."""
+    """Give each entry along some axes its share of what arrives at the maximum."""
     changes: Changes = {}
     for number in group:
-        shares = share(values[known.program.operations[number].inputs[0]][0], axis)
+        shares = share(values[known.program.operations[number].inputs[0]][0], axes)
+        kept = tuple(axis + 1 for axis in axes)  # after that of the combinations
 
-        def through(arriving: Any, shares: Any = shares) -> Any:
-            return np.expand_dims(arriving[0], axis + 1) * shares
+        def through(arriving: Any, shares: Any = shares, kept: Axes = kept) -> Any:
+            return np.expand_dims(arriving[0], kept) * shares
 
         changes[number, 0] = Change(0, through=through)
     return changes

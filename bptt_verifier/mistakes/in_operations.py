@@ -19,7 +19,11 @@ from bptt_verifier.mistakes.expressions import (
 )
 from bptt_verifier.mistakes.families import list_families
 from bptt_verifier.mistakes.in_arriving_slopes import list_arriving_slopes
-from bptt_verifier.mistakes.in_buffers import list_overwritten_states, list_overwritten_steps
+from bptt_verifier.mistakes.in_buffers import (
+    list_overwritten_gradients,
+    list_overwritten_states,
+    list_overwritten_steps,
+)
 from bptt_verifier.mistakes.in_carried_adjoints import list_carried_adjoints
 from bptt_verifier.mistakes.in_clipping import list_clipped_adjoints
 from bptt_verifier.mistakes.in_conjugates import (
@@ -80,7 +84,7 @@ from bptt_verifier.mistakes.in_time import (
     list_recurrence_mistakes,
     make_local,
 )
-from bptt_verifier.mistakes.in_use_slopes import list_use_slopes
+from bptt_verifier.mistakes.in_use_slopes import list_slopes_in_part, list_use_slopes
 from bptt_verifier.mistakes.in_windows import list_unfinished_sweeps, list_windows
 from bptt_verifier.mistakes.operation_mistakes import (
     SUMS,
@@ -159,6 +163,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_added_gradients(known)
     yield from list_overwritten_states(known)
     yield from list_overwritten_steps(known)
+    yield from list_overwritten_gradients(known)
     yield from list_reset_mistakes(known)
     longest = find_longest(known)
     activations = [*longest, *find_parts(known, longest)]
@@ -169,6 +174,7 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_shifted_slopes(known, activations)
     yield from list_negated_arguments(known, activations)
     yield from list_use_slopes(known, activations)
+    yield from list_slopes_in_part(known, activations)
     yield from list_arriving_slopes(known, activations)
     yield from list_carried_adjoints(known, activations)
     yield from list_slope_mistakes(known, activations)

@@ -1,6 +1,8 @@
 """Products whose gradient is computed with another array of the file that has the right shape.
 
-That is another weight, transposed, or other data: the clean input where the noisy one belongs.
+That is another weight, transposed, or other data: the clean input where the noisy one belongs. The
+loss may lack these data, as X where it reads Â X, which is computed before; then they are found in
+the products of the submission (docs/derivation.md, section 10).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,8 @@ from bptt_verifier.mistakes.expressions import name_operand, quote_expression
 from bptt_verifier.mistakes.in_products import replace_other_operand
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake, Values
 from bptt_verifier.problems.problem import Array
+from bptt_verifier.program.recording import Recorded
+from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.structure import Structure, shape_of
 
 OTHERS = 12  # other arrays of data of one shape that are tried, at most
@@ -106,6 +110,71 @@ def list_next_inputs(
         read = partial(read_constants, [*values[1:], last])
         changes = partial(replace_other_operand, known, group, operand, read)
         yield OperationMistake("input-off-by-one", said, group[0], changes)
+
+
+def list_submitted_data(
+    known: Structure, recorded: Sequence[Recorded]
+) -> Iterator[OperationMistake]:
+    """List data that a product of the submission reads, in the place of those of the loss.
+
+    The k-th product of an expression belongs to the k-th step, or to the k-th from the end.
+    """
+    operations, constants = known.program.operations, known.program.constants
+    read = collect_data(recorded, len(known.program.leaves))
+    for group in known.groups:
+        if operations[group[0]].name != "dot_general":
+            continue
+        for operand in known.active(*group):
+            slots = [operations[number].inputs[1 - operand] for number in group]
+            right = [constants[slot] for slot in slots if slot in constants]
+            if len(right) < len(group) or right[0].size < 2:
+                continue
+            own, this = (name_operand(known, group[-1], k) for k in (1 - operand, operand))
+            tried = {b"".join(each.tobytes() for each in right)}
+            for place, found in read:
+                for data in list_alignments(found, right):
+                    key = b"".join(each.tobytes() for each in data)
+                    if key in tried or len(tried) > OTHERS:
+                        continue
+                    tried.add(key)
+                    said = f"the gradient of {this} is computed with other data, in"
+                    said += f" `{place.expression}`, where {own} belongs"
+                    values_of = partial(read_constants, data)
+                    changes = partial(replace_other_operand, known, group, operand, values_of)
+                    yield OperationMistake("wrong-operand", said, group[0], changes)
+
+
+def collect_data(recorded: Sequence[Recorded], parameters: int) -> list[tuple[Place, list[Array]]]:
+    """Collect the data that each product of a submission reads, in order of its computations.
+
+    Data are what no operation of the submission computes from the parameters, whose number is
+    given: they have the first slots.
+    """
+    made = {slot for each in recorded for slot in each.operation.outputs} | {*range(parameters)}
+    found: dict[tuple[Place, int], list[Array]] = {}
+    for each in recorded:
+        if each.place is None or each.operation.name not in {"dot_general", "mul"}:
+            continue
+        for k, (slot, value) in enumerate(zip(each.operation.inputs, each.given, strict=True)):
+            if slot not in made and value.size > 1 and value.dtype.kind in "fiub":
+                found.setdefault((each.place, k), []).append(value)
+    return [(place, values) for (place, _), values in found.items()]
+
+
+def list_alignments(found: Sequence[Array], right: Sequence[Array]) -> Iterator[list[Array]]:
+    """List the ways to read data, transposed or not, where these arrays are the right ones."""
+    count = len(right)
+    every = [[*found] * count] if len(found) == 1 else [[*found], [*reversed(found)]]
+    for values in every if len(found) in {1, count} else ():
+        for turned in (False, True):
+            pairs = zip((each.T if turned else each for each in values), right, strict=True)
+            shaped = [
+                np.asarray(each, float).reshape(own.shape)
+                for each, own in pairs
+                if each.squeeze().shape == own.squeeze().shape
+            ]
+            if len(shaped) == count:
+                yield shaped
 
 
 def is_one_hot(value: Array) -> bool:

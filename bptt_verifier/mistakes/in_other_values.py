@@ -9,9 +9,11 @@ from functools import partial
 from typing import NamedTuple
 
 from bptt_verifier.mistakes.expressions import name_operand, name_result, quote_expression
+from bptt_verifier.mistakes.in_other_arrays import list_submitted_data
 from bptt_verifier.mistakes.in_products import rebuild_operands, replace_other_operand
 from bptt_verifier.mistakes.operation_mistakes import OperationMistake, read_slots
 from bptt_verifier.program.activations import find_activations
+from bptt_verifier.program.recording import Recorded
 from bptt_verifier.program.structure import Structure, shape_of
 
 PRODUCTS = frozenset(["mul", "dot_general"])
@@ -29,11 +31,15 @@ class Column(NamedTuple):
         return [self.slots.get(t + by) for t in steps]
 
 
-def list_other_values(known: Structure) -> Iterator[OperationMistake]:
+def list_other_values(
+    known: Structure, recorded: Sequence[Recorded] = ()
+) -> Iterator[OperationMistake]:
     """List every value in the place of an operand, of the same step or of one beside it.
 
     Beyond the first or the last step, either nothing is passed back, or the right value is used.
+    Data that the recorded submission reads come first.
     """
+    yield from list_submitted_data(known, recorded)
     operations, columns = known.program.operations, list_columns(known)
     for group in known.groups:
         if operations[group[0]].name not in PRODUCTS or not is_in_time(known, group):

@@ -1,7 +1,8 @@
-"""Mistakes in the slope of an activation in what one of several uses of its result passes back.
+"""Mistakes in the slope of an activation for one of several uses of its result, or some iterations.
 
 A state is used by the next step and by the loss. Code that writes the slope of each use on its own
-line may have one of them wrong.
+line may have one of them wrong. A loop over layers is often preceded by a line for the last one,
+such as δ = a − y, so that the slope may be wrong in the loop alone, or in that line.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from bptt_verifier.mistakes.in_slopes import (
     FindSlope,
     evaluate_at_result,
     list_neighbours,
+    replace_slopes,
     right_slope,
     slope_at_result,
     slope_at_step,
@@ -44,6 +46,22 @@ def list_use_slopes(
         for name, how, find_slope in list_slopes(known, every):
             changes = partial(replace_use, known, use, find_slope)
             yield OperationMistake(name, f"{what} {how} {passed}", reader, changes)
+
+
+def list_slopes_in_part(
+    known: Structure, activations: Sequence[Sequence[Activation]]
+) -> Iterator[OperationMistake]:
+    """List wrong slopes of an activation at all iterations but the last, or at the last alone."""
+    for each in activations:
+        what = f"the derivative of {name_activation(known, each[0])}"
+        parts = (each[:-1], "at every iteration but the last"), (each[-1:], "at the last iteration")
+        for chosen, where in parts if len(each) > 1 else ():
+            # One activation has no neighbours, whose slopes are tried at all iterations.
+            for name, how, find_slope in list_slopes(known, each[:1]):
+                changes = partial(replace_slopes, known, chosen, find_slope)
+                family = name, where, how, name_operations(known, each[0])
+                said = f"{what} {how} {where}"
+                yield OperationMistake(name, said, chosen[0].end, changes, {}, family)
 
 
 def list_uses(known: Structure, every: Sequence[Activation]) -> list[dict[Edge, Activation]]:

@@ -271,8 +271,8 @@ class OwnHypotheses:
         return [*found, *list_fitting_factors(self.structure, every, join, exact_error)]
 
     def list_rarest(self) -> list[OperationMistake]:
-        """List any other value of the loss in the place of an operand, as many as time allows."""
-        every = list(islice(list_other_values(self.structure), self.others + 1))
+        """List other data, or any other value, in an operand's place, as many as time allows."""
+        every = list(islice(list_other_values(self.structure, self.recorded), self.others + 1))
         self.omitted += len(every) > self.others
         self.listed += len(every[: self.others])
         return every[: self.others]

@@ -102,11 +102,56 @@ def rows_gradients(p: Any) -> Any:
     return G
 
 
+# The windows of an image, two entries high and two wide, in channels.
+
+IMAGES = rng.normal(size=(3, D))
+
+
+def windows_run(p: Any, xp: Any) -> Any:
+    h = xp.tanh(IMAGES @ p["K"]).reshape(3, 2, 2, 2, 2, 2)
+    return h, xp.max(h, axis=(3, 5))
+
+
+def windows_loss(p: Any, xp: Any) -> Any:
+    return xp.sum((windows_run(p, xp)[1].reshape(3, 8) @ p["V"] - 1) ** 2)
+
+
+def windows_gradients(p: Any) -> Any:
+    h, pooled = windows_run(p, np)
+    flat = pooled.reshape(3, 8)
+    dy = 2 * (flat @ p["V"] - 1)
+    dpool = (dy @ p["V"].T).reshape(pooled.shape)
+    up = dpool[:, :, :, None, :, None]
+    dh = up * (h == pooled[:, :, :, None, :, None])
+    da = dh * (1 - h**2)
+    return {"K": IMAGES.T @ da.reshape(3, 32), "V": flat.T @ dy}
+
+
+# The smallest entry of each filter, wherever it is in the image.
+
+PATCHES = rng.normal(size=(2, 3, 2, D))
+
+
+def filters_loss(p: Any, xp: Any) -> Any:
+    a = PATCHES @ p["K"] + p["b"]
+    return xp.sum(a.min(axis=(1, 2)) @ p["v"])
+
+
+def filters_gradients(p: Any) -> Any:
+    a = PATCHES @ p["K"] + p["b"]
+    least = a.min(axis=(1, 2), keepdims=True)
+    da = p["v"] * (a == least)
+    K = np.einsum("npqd,npqk->dk", PATCHES, da)
+    return {"K": K, "b": da.sum(axis=(0, 1, 2)), "v": least.sum(axis=(0, 1, 2))}
+
+
 COLUMNS = ones(U=(H, D), W=(H, H), v=(H,))
 MODELS: dict[str, Any] = {
     "pooled": (pooled_loss, pooled_gradients, COLUMNS),
     "running": (running_loss, running_gradients, COLUMNS),
     "rows": (rows_loss, rows_gradients, ones(U=(D, H), W=(H, H), v=(H,))),
+    "windows": (windows_loss, windows_gradients, ones(K=(D, 32), V=(8, 2))),
+    "filters": (filters_loss, filters_gradients, ones(K=(D, H), b=(H,), v=(H,))),
 }
 MISSING = "activation-derivative-missing"
 OTHER = "activation-derivative-of-another-function"
@@ -120,6 +165,13 @@ PLANTED: dict[str, tuple[Any, ...]] = {
         "left * taken", "left")),
     "rows, every step": ("rows", MISSING, ("dy * where[:, t]", "dy")),
     "rows, argmax": ("rows", OTHER, ("scores == scores.min", "scores == scores.max")),
+    "windows, every entry": ("windows", MISSING, (
+        "up * (h == pooled[:, :, :, None, :, None])", "up * np.ones_like(h)")),
+    "windows, as a mean": ("windows", OTHER, (
+        "up * (h == pooled[:, :, :, None, :, None])", "up * np.full(h.shape, 1 / 4)")),
+    "filters, every entry": ("filters", MISSING, ("(a == least)", "np.ones_like(a)")),
+    "filters, the largest": ("filters", OTHER, (
+        "(a == least)", "(a == a.max(axis=(1, 2), keepdims=True))")),
 }  # fmt: skip
 
 
@@ -138,8 +190,9 @@ def test_a_gradient_that_other_entries_than_the_extreme_get_is_named(kind: str, 
 
 def test_of_equal_entries_each_is_an_extreme() -> None:
     x = np.array([[1.0, 2.0, 2.0], [3.0, 0.0, 1.0]])
-    assert select_extreme(x, 1, True).tolist() == [[0, 1, 1], [1, 0, 0]]
-    assert select_extreme(x, 0, False).tolist() == [[1, 0, 0], [0, 1, 1]]
+    assert select_extreme(x, (1,), True).tolist() == [[0, 1, 1], [1, 0, 0]]
+    assert select_extreme(x, (0,), False).tolist() == [[1, 0, 0], [0, 1, 1]]
+    assert select_extreme(x, (0, 1), True).tolist() == [[0, 0, 0], [1, 0, 0]]
 
 
 # Quantile losses, whose two slopes are exchanged: a maximum, a minimum, and one at every step.

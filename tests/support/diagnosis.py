@@ -1,8 +1,10 @@
 """The diagnosis of numbers alone: no verdict, no measured errors, a few points."""
 
 import inspect
+import linecache
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -77,11 +79,31 @@ def diagnose_planted(
 
 def plant(function: Callable[..., Any], *changes: tuple[str, str]) -> Callable[..., Any]:
     """Change texts of a function's source, each of which occurs exactly once."""
+    return compile_function(function, f"<{function.__name__}>", change_source(function, *changes))
+
+
+def plant_in_file(
+    function: Callable[..., Any], path: Path, *changes: tuple[str, str]
+) -> Callable[..., Any]:
+    """Change texts of a function's source in a file, from which its lines are read."""
+    source = change_source(function, *changes)
+    path.write_text(source)
+    linecache.checkcache(str(path))
+    return compile_function(function, str(path), source)
+
+
+def change_source(function: Callable[..., Any], *changes: tuple[str, str]) -> str:
+    """Change texts of the source of a function, each of which occurs exactly once."""
     source = inspect.getsource(function)
     for right, written in changes:
         assert source.count(right) == 1, f"{right!r} occurs {source.count(right)} times"
         source = source.replace(right, written)
+    return source
+
+
+def compile_function(function: Callable[..., Any], file: str, source: str) -> Callable[..., Any]:
+    """Compile another source of a function, which reads the same globals."""
     module = ModuleType("planted")
-    exec(compile(source, f"<{function.__name__}>", "exec"), function.__globals__, module.__dict__)
+    exec(compile(source, file, "exec"), function.__globals__, module.__dict__)
     planted: Callable[..., Any] = module.__dict__[function.__name__]
     return planted
