@@ -17,7 +17,7 @@ from bptt_verifier.mistakes.expressions import find_target
 from bptt_verifier.mistakes.first_wrong_values import Traces, is_same
 from bptt_verifier.mistakes.operation_mistakes import Changes
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.backward import sweep_back
+from bptt_verifier.program.backward import is_scale, sweep_back
 from bptt_verifier.program.recording import Recorded
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.structure import Structure
@@ -90,8 +90,11 @@ def guess_line(
     """Guess the expressions in which a mistake may be, as its first wrong values tell.
 
     None where there are many, or where the first wrong value is the sum of right ones, of which one
-    got its name elsewhere.
+    got its name elsewhere. Nor is there a guess at a factor that the submission divides another
+    gradient by: it may have to do so at any later line.
     """
+    if divides_elsewhere(changes, recorded):
+        return None
     lines = [set(list_suspects(recorded, traces, [k])) for k in traces.first]
     common = set[tuple[str, int]].intersection(*lines) if lines else set[tuple[str, int]]()
     if not 0 < len(common) <= LINES:
@@ -116,6 +119,19 @@ def guess_line(
     wrong = sweep_back(known.program, values, [changes])
     names = [n for n, s in known.program.leaves.items() if is_same(first.value, wrong[s][0])]
     return Guess(places, f"∂L/∂{names[0]}" if names else "a gradient that is wrong")
+
+
+def divides_elsewhere(changes: Changes, recorded: Sequence[Recorded]) -> bool:
+    """Tell whether a mistake is one factor, and some gradient of a submission is divided by it.
+
+    A change of sign is no such factor: most code has one.
+    """
+    factors = {change.after if is_scale(change) else 0.0 for change in changes.values()}
+    factor = factors.pop() if len(factors) == 1 else 0.0
+    if factor in (0.0, 1.0, -1.0):
+        return False
+    scaled = (e for e in recorded if e.operation.name in {"mul", "div"} and e.value.size > 1)
+    return any(is_same(factor * e.value, given) for e in scaled for given in e.given)
 
 
 def list_suspects(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.mistakes import backward_lines, guessed_lines
 from bptt_verifier.mistakes.backward_lines import find_multiple, write_flipped
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.mistakes.own_diagnosis import diagnose
@@ -286,3 +287,42 @@ def test_a_line_that_several_gradients_share_is_not_called_wrong(
     found = mistake.details.get("backward") or mistake.details["backward_guess"]
     assert found["expression"] == expression, mistake.explanation
     assert "alternatives" not in found
+
+
+PAIRS = """import numpy as np
+
+def term(v, u):
+    p = 1 / (1 + np.exp(-u @ v))
+    return (p - 1) * u, (p - 1) * v
+
+def gradients(p):
+    G = {name: np.zeros_like(value) for name, value in p.items()}
+    for t in range(T):
+        gv, gu = term(p["M"][t], p["M"][T + t])
+        G["M"][t] += gv / 7
+        G["M"][T + t] += gu / 7
+    return G
+"""
+
+
+def pairs_loss(p: Any, xp: Any) -> Any:
+    """Pairs of words, each of one half of the vectors."""
+    total = 0.0
+    for t in range(T):
+        total = total + xp.log(1 + xp.exp(-p["M"][t] @ p["M"][T + t])) / 7
+    return total
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_a_factor_that_another_gradient_is_divided_by_has_no_line(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = {"M": np.ones((2 * T, size))}
+    monkeypatch.setitem(globals(), "PARAMS", params)
+    found = diagnose_file(tmp_path / "pairs.py", PAIRS, "gv / 7", "gv", pairs_loss)
+    assert found[0].name == "constant-factor", found
+    assert not {"backward", "backward_guess"} & found[0].details.keys(), found
+    monkeypatch.setattr(guessed_lines, "divides_elsewhere", lambda changes, recorded: False)
+    monkeypatch.setattr(backward_lines, "is_scale", lambda change: False)
+    found = diagnose_file(tmp_path / "pairs.py", PAIRS, "gv / 7", "gv", pairs_loss)
+    assert {"backward", "backward_guess"} & found[0].details.keys(), found
