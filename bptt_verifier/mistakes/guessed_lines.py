@@ -112,9 +112,11 @@ def guess_line(
     arriving = [right[slot][0] for slot in starts if right[slot] is not None]
     for given in first.given:
         if any(is_same(given, each) for each in arriving):
-            name = name_value(given, recorded[: traces.first[0]])
-            if name and not mentions(places[0].expression, name):
-                place = find_assignment(places[0], name)
+            name, line = name_value(given, recorded[: traces.first[0]])
+            # In a loop, what the same line assigned to an entry has gone to another entry since.
+            entry = name.partition("[")[0] if line == (places[0].file, places[0].line) else ""
+            if name and (entry or not mentions(places[0].expression, name)):
+                place = find_assignment(places[0], name, entry)
                 return Guess((place,), "a gradient that is wrong") if place else None
     wrong = sweep_back(known.program, values, [changes])
     names = [n for n, s in known.program.leaves.items() if is_same(first.value, wrong[s][0])]
@@ -165,12 +167,25 @@ def is_suspect(place: Place, recorded: Sequence[Recorded], traces: Traces) -> bo
     return (place.file, place.line) in list_suspects(recorded, traces, traces.first)
 
 
-def name_value(value: Array, recorded: Sequence[Recorded]) -> str:
-    """Name the variable to which a submission assigns a value; empty where there is none."""
+def name_value(value: Array, recorded: Sequence[Recorded]) -> tuple[str, tuple[str, int]]:
+    """Name the variable to which a submission assigns a value, and the line; empty if none."""
     for each in reversed(recorded):
         if is_same(each.value, value):
-            return find_target(each.place) if each.place is not None else ""
-    return ""
+            place = each.place
+            return ("", ("", 0)) if place is None else (find_entry(place), (place.file, place.line))
+    return "", ("", 0)
+
+
+def find_entry(place: Place) -> str:
+    """Find the variable that a line assigns its expression to, or the entry that it adds to."""
+    try:
+        body = ast.parse(place.text).body
+    except (SyntaxError, ValueError):
+        return ""
+    match body:
+        case [ast.AugAssign(ast.Subscript() as target)]:
+            return ast.unparse(target)
+    return find_target(place)
 
 
 def mentions(expression: str, name: str) -> bool:
@@ -178,8 +193,17 @@ def mentions(expression: str, name: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", expression) is not None
 
 
-def find_assignment(place: Place, name: str) -> Place | None:
-    """Find the one line that assigns a variable, as it is, to one that an expression reads."""
+def find_assignment(place: Place, name: str, entry: str = "") -> Place | None:
+    """Find the one line that assigns a variable, as it is, to one that an expression reads.
+
+    That of an `entry` of an array is assigned to another entry of it.
+    """
+
+    def reads(target: ast.expr) -> bool:
+        if entry and isinstance(target, ast.Subscript):
+            return ast.unparse(target.value) == entry
+        return mentions(place.expression, ast.unparse(target))
+
     found = list[Place]()
     for number, line in enumerate(place.lines, 1):
         try:
@@ -187,9 +211,7 @@ def find_assignment(place: Place, name: str) -> Place | None:
         except (SyntaxError, ValueError):
             continue
         match body:
-            case [ast.Assign([target], value)] if ast.unparse(value) == name and mentions(
-                place.expression, ast.unparse(target)
-            ):
+            case [ast.Assign([target], value)] if ast.unparse(value) == name and reads(target):
                 start = len(line) - len(line.lstrip())
                 ends = len(line.encode()[:start]) + (body[0].end_col_offset or 0)
                 found.append(Place(place.file, number, start, ends))

@@ -326,3 +326,46 @@ def test_a_factor_that_another_gradient_is_divided_by_has_no_line(
     monkeypatch.setattr(backward_lines, "is_scale", lambda change: False)
     found = diagnose_file(tmp_path / "pairs.py", PAIRS, "gv / 7", "gv", pairs_loss)
     assert {"backward", "backward_guess"} & found[0].details.keys(), found
+
+
+CELLS = """import numpy as np
+
+def gradients(p):
+    f = 1 / (1 + np.exp(-X @ p["F"]))
+    g = np.tanh(X @ p["G"])
+    C = [np.zeros((B, H))]
+    for t in range(T):
+        C.append(f[t] * C[t] + g[t])
+    dC, dF, dG = np.zeros((T, B, H)), np.zeros((H, H)), np.zeros((H, H))
+    for t in reversed(range(T)):
+        dC[t] += (1 - np.tanh(C[t + 1]) ** 2) * Y[t]
+        df = C[t] * dC[t]
+        if t > 0:
+            dC[t - 1] = f[t] * dC[t]
+        dF += X[t].T @ (df * f[t] * (1 - f[t]))
+        dG += X[t].T @ (dC[t] * (1 - g[t] ** 2))
+    return {"F": dF, "G": dG}
+"""
+
+
+def cells_loss(p: Any, xp: Any) -> Any:
+    """A cell that forgets by a gate of the input alone."""
+    c, total = xp.zeros((B, H)), 0.0
+    for t in range(T):
+        f = 1 / (1 + xp.exp(-X[t] @ p["F"]))
+        c = f * c + xp.tanh(X[t] @ p["G"])
+        total = total + xp.sum(xp.tanh(c) * Y[t])
+    return total
+
+
+def test_an_entry_that_is_copied_without_its_factor_is_guessed_where_it_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "PARAMS", {name: np.ones((H, H)) for name in "FG"})
+    change = "dC[t - 1] = f[t] * dC[t]", "dC[t - 1] = dC[t]"
+    (found,) = diagnose_file(tmp_path / "cells.py", CELLS, *change, cells_loss)
+    assert found.name == "factor-missing", found
+    assert found.details["backward_guess"]["expression"] == "dC[t - 1] = dC[t]"
+    monkeypatch.setattr(guessed_lines, "find_entry", guessed_lines.find_target)
+    (found,) = diagnose_file(tmp_path / "cells.py", CELLS, *change, cells_loss)
+    assert found.details["backward_guess"]["expression"].startswith("dC[t] +=")
