@@ -91,7 +91,8 @@ def guess_line(
 
     None where there are many, or where the first wrong value is the sum of right ones, of which one
     got its name elsewhere. Nor is there a guess at a factor that the submission divides another
-    gradient by: it may have to do so at any later line.
+    gradient by: it may have to do so at any later line. Nor at one of the terms of a sum that a
+    function returns to a loop, where the caller does not add it.
     """
     if divides_elsewhere(changes, recorded):
         return None
@@ -120,6 +121,9 @@ def guess_line(
                 return Guess((place,), "a gradient that is wrong") if place else None
     wrong = sweep_back(known.program, values, [changes])
     names = [n for n, s in known.program.leaves.items() if is_same(first.value, wrong[s][0])]
+    summed = any(len(known.users[known.program.leaves[name]]) > 1 for name in names)
+    if summed and is_returned_to_loop(first, places):
+        return None
     return Guess(places, f"∂L/∂{names[0]}" if names else "a gradient that is wrong")
 
 
@@ -134,6 +138,35 @@ def divides_elsewhere(changes: Changes, recorded: Sequence[Recorded]) -> bool:
         return False
     scaled = (e for e in recorded if e.operation.name in {"mul", "div"} and e.value.size > 1)
     return any(is_same(factor * e.value, given) for e in scaled for given in e.given)
+
+
+def is_returned_to_loop(made: Recorded, places: Sequence[Place]) -> bool:
+    """Tell whether the only place is in a called function, has no loop there, and keeps nothing.
+
+    What it computes reaches a gradient only by what the caller does with it.
+    """
+    if len(made.operation.where) < 2 or len(places) > 1:
+        return False
+    (place,), (inside, *_) = places, made.operation.where
+    if (place.file, place.line) != (inside.file, inside.line) or keeps(place.text):
+        return False
+    try:
+        nodes = [*ast.walk(ast.parse("".join(place.lines)))]
+    except (SyntaxError, ValueError):
+        return False
+    around = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.For | ast.While)
+              and n.lineno <= place.line <= (n.end_lineno or n.lineno)]  # fmt: skip
+    return bool(around) and isinstance(max(around, key=lambda n: n.lineno), ast.FunctionDef)
+
+
+def keeps(line: str) -> bool:
+    """Tell whether a line writes to an entry or an attribute, which outlives the call."""
+    try:
+        (statement,) = ast.parse(line).body
+    except (SyntaxError, ValueError):
+        return False
+    stored = (getattr(n, "ctx", None) for n in ast.walk(statement) if not isinstance(n, ast.Name))
+    return any(isinstance(each, ast.Store) for each in stored)
 
 
 def list_suspects(

@@ -369,3 +369,45 @@ def test_an_entry_that_is_copied_without_its_factor_is_guessed_where_it_is_copie
     monkeypatch.setattr(guessed_lines, "find_entry", guessed_lines.find_target)
     (found,) = diagnose_file(tmp_path / "cells.py", CELLS, *change, cells_loss)
     assert found.details["backward_guess"]["expression"].startswith("dC[t] +=")
+
+
+STEPS = (
+    RIGHT.replace(
+        "def times",
+        """def step(dh, x, before, h):
+    da = dh * (1 - h ** 2)
+    dU = x.T @ da
+    return da, {"U": dU, "W": before.T @ da}
+
+def times""",
+    )
+    .replace("        da = dh * (1 - h[t + 1] ** 2)\n", "")
+    .replace('        G["U"] += X[t].T @ da\n', "        da, g = step(dh, X[t], h[t], h[t + 1])\n")
+    .replace('        G["W"] += h[t].T @ da\n', "        for k in g:\n            G[k] += g[k]\n")
+)
+
+
+def test_a_right_term_that_a_function_returns_and_the_loop_does_not_add_is_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = "G[k] += g[k]", "G[k] = g[k]"
+    (found,) = diagnose_file(tmp_path / "steps.py", STEPS, *change)
+    assert found.name == "missing-time-sum", found
+    assert not {"backward", "backward_guess"} & found.details.keys(), found
+    monkeypatch.setattr(guessed_lines, "is_returned_to_loop", lambda made, places: False)
+    (found,) = diagnose_file(tmp_path / "steps.py", STEPS, *change)
+    assert found.details["backward_guess"]["expression"] == "x.T @ da"
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("self.dW = x.T @ da", True),
+        ("G['W'] = x.T @ da", True),
+        ("dW = x.T @ da", False),
+        ("return x.T @ da", False),
+        ('"dW": x.T @ da,', False),
+    ],
+)
+def test_what_a_line_writes_to_an_entry_or_an_attribute_is_kept(line: str, kept: bool) -> None:
+    assert guessed_lines.keeps(line) is kept
