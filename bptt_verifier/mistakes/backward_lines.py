@@ -14,7 +14,7 @@ import numpy as np
 from bptt_verifier.mistakes.corrections import find_transposed, split_product, write_atom
 from bptt_verifier.mistakes.operation_mistakes import Changes
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.backward import change_rows, resolve, sweep_back
+from bptt_verifier.program.backward import change_rows, is_scale, resolve, sweep_back
 from bptt_verifier.program.operations import matrices, pass_back
 from bptt_verifier.program.recording import Recorded
 from bptt_verifier.program.source_lines import Place
@@ -94,13 +94,16 @@ def find_place(made: Recorded, recorded: Sequence[Recorded]) -> Place | None:
 def list_terms(program: Program, values: Sequence[Any], changes: Changes) -> Iterator[PassedBack]:
     """List the terms that a mistake makes wrong, where they are wrong numbers of their own.
 
-    A term of zeros, or the arriving gradient itself, is found anywhere.
+    A term of zeros, or the arriving gradient itself, is found anywhere. A right term may be scaled
+    at any line after it, so a wrong factor has no line by its numbers, of however few entries.
     """
     cotangents = sweep_back(program, values, [changes])
     for (number, operand), change in changes.items():
         equation = program.operations[number]
         arriving = [cotangents[slot] for slot in equation.outputs]
         if change.also or arriving[0] is None or any(ct is None for ct in arriving):
+            continue
+        if is_scale(change):
             continue
         for slot, sent in change.send:
             term = PassedBack(arriving[0][0] * sent, None, arriving[0][0])

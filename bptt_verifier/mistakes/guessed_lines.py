@@ -17,7 +17,7 @@ from bptt_verifier.mistakes.expressions import find_target
 from bptt_verifier.mistakes.first_wrong_values import Traces, is_same
 from bptt_verifier.mistakes.operation_mistakes import Changes
 from bptt_verifier.problems.problem import Array
-from bptt_verifier.program.backward import sweep_back
+from bptt_verifier.program.backward import is_scale, sweep_back
 from bptt_verifier.program.recording import Recorded
 from bptt_verifier.program.source_lines import Place
 from bptt_verifier.program.structure import Structure
@@ -90,8 +90,12 @@ def guess_line(
     """Guess the expressions in which a mistake may be, as its first wrong values tell.
 
     None where there are many, or where the first wrong value is the sum of right ones, of which one
-    got its name elsewhere.
+    got its name elsewhere. Nor is there a guess at a factor that the submission divides another
+    gradient by: it may have to do so at any later line. Nor at one of the terms of a sum that a
+    function returns to a loop, where the caller does not add it.
     """
+    if divides_elsewhere(changes, recorded):
+        return None
     lines = [set(list_suspects(recorded, traces, [k])) for k in traces.first]
     common = set[tuple[str, int]].intersection(*lines) if lines else set[tuple[str, int]]()
     if not 0 < len(common) <= LINES:
@@ -109,13 +113,60 @@ def guess_line(
     arriving = [right[slot][0] for slot in starts if right[slot] is not None]
     for given in first.given:
         if any(is_same(given, each) for each in arriving):
-            name = name_value(given, recorded[: traces.first[0]])
-            if name and not mentions(places[0].expression, name):
-                place = find_assignment(places[0], name)
+            name, line = name_value(given, recorded[: traces.first[0]])
+            # In a loop, what the same line assigned to an entry has gone to another entry since.
+            entry = name.partition("[")[0] if line == (places[0].file, places[0].line) else ""
+            if name and (entry or not mentions(places[0].expression, name)):
+                place = find_assignment(places[0], name, entry)
                 return Guess((place,), "a gradient that is wrong") if place else None
     wrong = sweep_back(known.program, values, [changes])
     names = [n for n, s in known.program.leaves.items() if is_same(first.value, wrong[s][0])]
+    summed = any(len(known.users[known.program.leaves[name]]) > 1 for name in names)
+    if summed and is_returned_to_loop(first, places):
+        return None
     return Guess(places, f"∂L/∂{names[0]}" if names else "a gradient that is wrong")
+
+
+def divides_elsewhere(changes: Changes, recorded: Sequence[Recorded]) -> bool:
+    """Tell whether a mistake is one factor, and some gradient of a submission is divided by it.
+
+    A change of sign is no such factor: most code has one.
+    """
+    factors = {change.after if is_scale(change) else 0.0 for change in changes.values()}
+    factor = factors.pop() if len(factors) == 1 else 0.0
+    if factor in (0.0, 1.0, -1.0):
+        return False
+    scaled = (e for e in recorded if e.operation.name in {"mul", "div"} and e.value.size > 1)
+    return any(is_same(factor * e.value, given) for e in scaled for given in e.given)
+
+
+def is_returned_to_loop(made: Recorded, places: Sequence[Place]) -> bool:
+    """Tell whether the only place is in a called function, has no loop there, and keeps nothing.
+
+    What it computes reaches a gradient only by what the caller does with it.
+    """
+    if len(made.operation.where) < 2 or len(places) > 1:
+        return False
+    (place,), (inside, *_) = places, made.operation.where
+    if (place.file, place.line) != (inside.file, inside.line) or keeps(place.text):
+        return False
+    try:
+        nodes = [*ast.walk(ast.parse("".join(place.lines)))]
+    except (SyntaxError, ValueError):
+        return False
+    around = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.For | ast.While)
+              and n.lineno <= place.line <= (n.end_lineno or n.lineno)]  # fmt: skip
+    return bool(around) and isinstance(max(around, key=lambda n: n.lineno), ast.FunctionDef)
+
+
+def keeps(line: str) -> bool:
+    """Tell whether a line writes to an entry or an attribute, which outlives the call."""
+    try:
+        (statement,) = ast.parse(line).body
+    except (SyntaxError, ValueError):
+        return False
+    stored = (getattr(n, "ctx", None) for n in ast.walk(statement) if not isinstance(n, ast.Name))
+    return any(isinstance(each, ast.Store) for each in stored)
 
 
 def list_suspects(
@@ -149,12 +200,25 @@ def is_suspect(place: Place, recorded: Sequence[Recorded], traces: Traces) -> bo
     return (place.file, place.line) in list_suspects(recorded, traces, traces.first)
 
 
-def name_value(value: Array, recorded: Sequence[Recorded]) -> str:
-    """Name the variable to which a submission assigns a value; empty where there is none."""
+def name_value(value: Array, recorded: Sequence[Recorded]) -> tuple[str, tuple[str, int]]:
+    """Name the variable to which a submission assigns a value, and the line; empty if none."""
     for each in reversed(recorded):
         if is_same(each.value, value):
-            return find_target(each.place) if each.place is not None else ""
-    return ""
+            place = each.place
+            return ("", ("", 0)) if place is None else (find_entry(place), (place.file, place.line))
+    return "", ("", 0)
+
+
+def find_entry(place: Place) -> str:
+    """Find the variable that a line assigns its expression to, or the entry that it adds to."""
+    try:
+        body = ast.parse(place.text).body
+    except (SyntaxError, ValueError):
+        return ""
+    match body:
+        case [ast.AugAssign(ast.Subscript() as target)]:
+            return ast.unparse(target)
+    return find_target(place)
 
 
 def mentions(expression: str, name: str) -> bool:
@@ -162,8 +226,17 @@ def mentions(expression: str, name: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", expression) is not None
 
 
-def find_assignment(place: Place, name: str) -> Place | None:
-    """Find the one line that assigns a variable, as it is, to one that an expression reads."""
+def find_assignment(place: Place, name: str, entry: str = "") -> Place | None:
+    """Find the one line that assigns a variable, as it is, to one that an expression reads.
+
+    That of an `entry` of an array is assigned to another entry of it.
+    """
+
+    def reads(target: ast.expr) -> bool:
+        if entry and isinstance(target, ast.Subscript):
+            return ast.unparse(target.value) == entry
+        return mentions(place.expression, ast.unparse(target))
+
     found = list[Place]()
     for number, line in enumerate(place.lines, 1):
         try:
@@ -171,9 +244,7 @@ def find_assignment(place: Place, name: str) -> Place | None:
         except (SyntaxError, ValueError):
             continue
         match body:
-            case [ast.Assign([target], value)] if ast.unparse(value) == name and mentions(
-                place.expression, ast.unparse(target)
-            ):
+            case [ast.Assign([target], value)] if ast.unparse(value) == name and reads(target):
                 start = len(line) - len(line.lstrip())
                 ends = len(line.encode()[:start]) + (body[0].end_col_offset or 0)
                 found.append(Place(place.file, number, start, ends))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt_verifier.mistakes import backward_lines, guessed_lines
 from bptt_verifier.mistakes.backward_lines import find_multiple, write_flipped
 from bptt_verifier.mistakes.evidence import Witness
 from bptt_verifier.mistakes.own_diagnosis import diagnose
@@ -286,3 +287,127 @@ def test_a_line_that_several_gradients_share_is_not_called_wrong(
     found = mistake.details.get("backward") or mistake.details["backward_guess"]
     assert found["expression"] == expression, mistake.explanation
     assert "alternatives" not in found
+
+
+PAIRS = """import numpy as np
+
+def term(v, u):
+    p = 1 / (1 + np.exp(-u @ v))
+    return (p - 1) * u, (p - 1) * v
+
+def gradients(p):
+    G = {name: np.zeros_like(value) for name, value in p.items()}
+    for t in range(T):
+        gv, gu = term(p["M"][t], p["M"][T + t])
+        G["M"][t] += gv / 7
+        G["M"][T + t] += gu / 7
+    return G
+"""
+
+
+def pairs_loss(p: Any, xp: Any) -> Any:
+    """Pairs of words, each of one half of the vectors."""
+    total = 0.0
+    for t in range(T):
+        total = total + xp.log(1 + xp.exp(-p["M"][t] @ p["M"][T + t])) / 7
+    return total
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_a_factor_that_another_gradient_is_divided_by_has_no_line(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = {"M": np.ones((2 * T, size))}
+    monkeypatch.setitem(globals(), "PARAMS", params)
+    found = diagnose_file(tmp_path / "pairs.py", PAIRS, "gv / 7", "gv", pairs_loss)
+    assert found[0].name == "constant-factor", found
+    assert not {"backward", "backward_guess"} & found[0].details.keys(), found
+    monkeypatch.setattr(guessed_lines, "divides_elsewhere", lambda changes, recorded: False)
+    monkeypatch.setattr(backward_lines, "is_scale", lambda change: False)
+    found = diagnose_file(tmp_path / "pairs.py", PAIRS, "gv / 7", "gv", pairs_loss)
+    assert {"backward", "backward_guess"} & found[0].details.keys(), found
+
+
+CELLS = """import numpy as np
+
+def gradients(p):
+    f = 1 / (1 + np.exp(-X @ p["F"]))
+    g = np.tanh(X @ p["G"])
+    C = [np.zeros((B, H))]
+    for t in range(T):
+        C.append(f[t] * C[t] + g[t])
+    dC, dF, dG = np.zeros((T, B, H)), np.zeros((H, H)), np.zeros((H, H))
+    for t in reversed(range(T)):
+        dC[t] += (1 - np.tanh(C[t + 1]) ** 2) * Y[t]
+        df = C[t] * dC[t]
+        if t > 0:
+            dC[t - 1] = f[t] * dC[t]
+        dF += X[t].T @ (df * f[t] * (1 - f[t]))
+        dG += X[t].T @ (dC[t] * (1 - g[t] ** 2))
+    return {"F": dF, "G": dG}
+"""
+
+
+def cells_loss(p: Any, xp: Any) -> Any:
+    """A cell that forgets by a gate of the input alone."""
+    c, total = xp.zeros((B, H)), 0.0
+    for t in range(T):
+        f = 1 / (1 + xp.exp(-X[t] @ p["F"]))
+        c = f * c + xp.tanh(X[t] @ p["G"])
+        total = total + xp.sum(xp.tanh(c) * Y[t])
+    return total
+
+
+def test_an_entry_that_is_copied_without_its_factor_is_guessed_where_it_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "PARAMS", {name: np.ones((H, H)) for name in "FG"})
+    change = "dC[t - 1] = f[t] * dC[t]", "dC[t - 1] = dC[t]"
+    (found,) = diagnose_file(tmp_path / "cells.py", CELLS, *change, cells_loss)
+    assert found.name == "factor-missing", found
+    assert found.details["backward_guess"]["expression"] == "dC[t - 1] = dC[t]"
+    monkeypatch.setattr(guessed_lines, "find_entry", guessed_lines.find_target)
+    (found,) = diagnose_file(tmp_path / "cells.py", CELLS, *change, cells_loss)
+    assert found.details["backward_guess"]["expression"].startswith("dC[t] +=")
+
+
+STEPS = (
+    RIGHT.replace(
+        "def times",
+        """def step(dh, x, before, h):
+    da = dh * (1 - h ** 2)
+    dU = x.T @ da
+    return da, {"U": dU, "W": before.T @ da}
+
+def times""",
+    )
+    .replace("        da = dh * (1 - h[t + 1] ** 2)\n", "")
+    .replace('        G["U"] += X[t].T @ da\n', "        da, g = step(dh, X[t], h[t], h[t + 1])\n")
+    .replace('        G["W"] += h[t].T @ da\n', "        for k in g:\n            G[k] += g[k]\n")
+)
+
+
+def test_a_right_term_that_a_function_returns_and_the_loop_does_not_add_is_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = "G[k] += g[k]", "G[k] = g[k]"
+    (found,) = diagnose_file(tmp_path / "steps.py", STEPS, *change)
+    assert found.name == "missing-time-sum", found
+    assert not {"backward", "backward_guess"} & found.details.keys(), found
+    monkeypatch.setattr(guessed_lines, "is_returned_to_loop", lambda made, places: False)
+    (found,) = diagnose_file(tmp_path / "steps.py", STEPS, *change)
+    assert found.details["backward_guess"]["expression"] == "x.T @ da"
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("self.dW = x.T @ da", True),
+        ("G['W'] = x.T @ da", True),
+        ("dW = x.T @ da", False),
+        ("return x.T @ da", False),
+        ('"dW": x.T @ da,', False),
+    ],
+)
+def test_what_a_line_writes_to_an_entry_or_an_attribute_is_kept(line: str, kept: bool) -> None:
+    assert guessed_lines.keeps(line) is kept
