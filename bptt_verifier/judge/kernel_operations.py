@@ -100,7 +100,8 @@ def find_in_settings(
             other = prepare_search(every[wrong[0].case.setting], change_cotangents(every, wrong[0]))
             if other is None:
                 return None
-            return OtherSize(leave_out_reshapes(prune(other.program)), *other[1:])
+            with use_float64(), np.errstate(all="ignore"):
+                return OtherSize(leave_out_reshapes(prune(other.program)), *other[1:])
 
         def holds_with_others(made: OperationMistake) -> bool:
             others = prepare_others()

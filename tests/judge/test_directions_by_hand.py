@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -146,10 +147,12 @@ def test_a_finding_speaks_of_tangents_and_products() -> None:
     assert reword("the gradient for R{w} changes") == "R{w} changes"
 
 
-def test_wrong_cases_alone_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_cases_are_there_where_wrong_ones_are_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(directions, "explain", lambda *given: given)
     right, wrong = find(**{"tangent of y": RIGHT}), find(**{"tangent of y": WRONG})
-    assert judgement_of([right, wrong]).explain() == ("every", [wrong], 5)
+    assert judgement_of([right, wrong]).explain() == ("every", [right, wrong], 5)
 
 
 # What is wrong.
@@ -163,20 +166,22 @@ class Judged:
         self.moving: list[str] = []
         self.asked, self.directions = list[Any](), list[Any]()
         self.names: Any = lambda name: ("kind", "it is wrong")
+        self.pullback: Any = None
         monkeypatch.setattr(directions, "list_wrong_directions", lambda *_: self.moving)
         monkeypatch.setattr(directions, "name_gradient", self.name)
 
-    def name(self, name: str, cases: Any, every: Any) -> Any:
-        self.asked.append((name, [each.case.setting for each in cases]))
+    def name(self, name: str, known: Any, every: Any) -> Any:
+        settings = [[each.case.setting for each in cases] for cases in known[:2]]
+        self.asked.append((name, *settings))
         return self.names(name)
 
     def ask(self, point: Any, along: Any) -> Any:
         self.directions.append(along["x"].tolist())
         return self.answer(along)
 
-    def explain(self, *wrong: Found) -> Any:
+    def explain(self, *found: Found) -> Any:
         never: Any = SimpleNamespace(ask=None)
-        return explain([never, self] * 2, wrong, 5)  # type: ignore[list-item]
+        return explain([never, self] * 2, found, 5)  # type: ignore[list-item]
 
 
 @pytest.fixture
@@ -189,8 +194,9 @@ TWO = find(3, **{"tangent of y": WRONG, "tangent of z": WRONG})
 
 
 def test_results_with_the_same_mistake_are_named_together(judged: Judged) -> None:
-    (mistake,) = judged.explain(ONE, TWO)
-    assert judged.asked == [("tangent of y", [1, 3]), ("tangent of z", [3])]
+    right = find(3, **{"tangent of y": RIGHT, "tangent of z": RIGHT})
+    (mistake,) = judged.explain(right, ONE, TWO)
+    assert judged.asked == [("tangent of y", [1, 3], [3]), ("tangent of z", [3], [3])]
     assert judged.directions == [[1, 2], [2, 4]]
     names = ["tangent of y", "tangent of z"]
     assert (mistake.name, mistake.details) == ("kind", {"results": names, "moving": []})
@@ -205,6 +211,27 @@ def test_the_arguments_whose_direction_alone_is_wrong_are_named(judged: Judged) 
         (mistake,) = judged.explain(ONE)
         assert mistake.explanation.endswith(said)
         assert mistake.details["moving"] == moving
+
+
+def test_a_penalty_is_looked_for_in_products_with_the_hessian_alone(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[Any]()
+    penalty: Any = ("weight-decay", "it lacks a penalty")
+
+    def look(name: str, cases: Any, every: Any) -> Any:
+        asked.append((name, [each.case.setting for each in cases]))
+        return penalty
+
+    monkeypatch.setattr(directions, "find_penalty", look)
+    right = find(3, **{"tangent of y": RIGHT})
+    assert judged.explain(right, ONE)[0].name == "kind"
+    assert not asked
+    judged.pullback = Mock(spec=Curvature)
+    assert judged.explain(right, ONE)[0].name == "weight-decay"
+    assert asked == [("tangent of y", [1])]
+    penalty = None
+    assert judged.explain(right, ONE)[0].name == "kind"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,33 +110,77 @@ def test_a_name_is_one_at_a_line_of_the_user(
     assert search_with(found, monkeypatch)[0] == ()
 
 
+class Elsewhere:
+    """What has to hold at another size, or with other cotangents."""
+
+    def __init__(self, *given: Any, is_right: bool = False) -> None:
+        assert jnp.ones(1).dtype == np.float64
+        assert {*np.geterr().values()} == {"ignore"}
+        self.given = (*given, is_right)
+
+    def gives_numbers(self, made: str) -> bool:
+        return made != "fits with these cotangents alone"
+
+
+FITTING = "fits", "fits here alone", "fits with these cotangents alone"
+
+
+class Prepared(tuple[Any, ...]):
+    """A search in which three mistakes fit, of which others may be found not to hold."""
+
+    __slots__ = ()
+    program = "a program"
+
+    def find(self, holds: Any) -> Any:
+        return tuple(made for made in FITTING if holds(made))
+
+
+class Asked(NamedTuple):
+    """What was asked: settings, what has to hold elsewhere, and searches with other cotangents."""
+
+    settings: list[int]
+    elsewhere: list[Any]
+    again: list[int]
+
+
 def find_from(
-    prepared: list[Any], monkeypatch: pytest.MonkeyPatch, wrong: int = 2, effort: int = 99
-) -> tuple[Any, list[Any]]:
+    prepared: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: int = 2,
+    effort: int = 99,
+    other: Any = None,
+) -> tuple[Any, Asked]:
     """Find in settings whose searches are these; return the mistakes and what was asked."""
-    asked: list[Any] = []
+    asked = Asked([], [], [])
     left = iter(prepared)
 
     def prepare_search(calls: Any, found: Found) -> Any:
         assert calls == f"calls {found.case.setting}"
-        asked.append(found.case.setting)
+        if found.case.number:
+            asked.again.append(found.case.setting)
+            return other
+        asked.settings.append(found.case.setting)
         return next(left)
 
-    def other_size(*given: Any, is_right: bool) -> Any:
-        assert jnp.ones(1).dtype == np.float64
-        assert {*np.geterr().values()} == {"ignore"}
-        return (*given, is_right)
+    def change_cotangents(every: Any, found: Found) -> Found:
+        return found._replace(case=found.case._replace(number=1))
+
+    def hold_at(elsewhere: Any, program: Any) -> Any:
+        asked.elsewhere.append(([each.given for each in elsewhere], program))
+        return lambda made: made != "fits here alone"
 
     class Short(Effort):
         """The effort for so many searches."""
 
         def goes_on(self, tried: int = 0) -> bool:
-            return len(asked) < effort
+            return len(asked.settings) < effort
 
-    monkeypatch.setattr(kernel_operations, "prepare_search", prepare_search)
-    monkeypatch.setattr(kernel_operations, "OtherSize", other_size)
-    monkeypatch.setattr(kernel_operations, "hold_at", lambda *given: given)
+    for each in (prepare_search, change_cotangents, hold_at):
+        monkeypatch.setattr(kernel_operations, each.__name__, each)
+    monkeypatch.setattr(kernel_operations, "OtherSize", Elsewhere)
     monkeypatch.setattr(kernel_operations, "find_effort", Short)
+    monkeypatch.setattr(kernel_operations, "prune", lambda program: (program, "pruned"))
+    monkeypatch.setattr(kernel_operations, "leave_out_reshapes", lambda program: program)
     found = [make_found(k) for k in range(len(prepared))]
     every: Any = [f"calls {k}" for k in range(len(prepared))]
     with jax.enable_x64(False), np.errstate(all="raise"):
@@ -144,29 +188,27 @@ def find_from(
     return mistakes, asked
 
 
-class Prepared(tuple[Any, ...]):
-    """A search that returns what has to hold elsewhere."""
-
-    __slots__ = ()
-    program = "a program"
-
-    def find(self, holds: Any) -> Any:
-        return holds
-
-
 def test_a_mistake_has_to_explain_all_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     searches = [Prepared(each) for each in ("ab", "cd", "ef")]
-    (elsewhere, program), asked = find_from([*searches, None], monkeypatch)
-    assert asked == [0, 1, 2, 3]
-    assert program == "a program"
-    assert elsewhere == [("c", "d", False), ("e", "f", True)]
+    mistakes, asked = find_from([*searches, None], monkeypatch)
+    assert asked.settings == [0, 1, 2, 3]
+    assert asked.elsewhere == [([("c", "d", False), ("e", "f", True)], "a program")]
+    assert mistakes == ("fits", "fits with these cotangents alone")
     assert find_from([None, *searches], monkeypatch)[0] == ()
+
+
+def test_it_has_to_hold_with_other_cotangents_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = [Prepared(each) for each in ("ab", "cd")]
+    mistakes, asked = find_from(searches, monkeypatch, other=Prepared("gh"))
+    assert mistakes == ("fits",)
+    assert asked.again == [0]  # once, of the case in which it was sought
 
 
 def test_no_search_is_prepared_without_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     searches = [Prepared(each) for each in ("ab", "cd", "ef")]
-    assert find_from(searches, monkeypatch, effort=2) == ((), [0, 1])
-    assert find_from(searches, monkeypatch, effort=3)[1] == [0, 1, 2]
+    mistakes, asked = find_from(searches, monkeypatch, effort=2)
+    assert (mistakes, asked.settings) == ((), [0, 1])
+    assert find_from(searches, monkeypatch, effort=3)[1].settings == [0, 1, 2]
 
 
 def make_pullback(kind: type, **known: Any) -> Any:
@@ -361,6 +403,10 @@ def test_the_loss_of_a_search_is_the_product_of_outputs_and_cotangents(
     monkeypatch.setattr(
         kernel_operations, "trace", lambda loss, start: (loss(start), loss(start, None), start)
     )
+    slopes = {"w": np.ones(2)}
+    monkeypatch.setattr(kernel_operations, "forward", lambda program, start: (program, start))
+    monkeypatch.setattr(kernel_operations, "backward", lambda program, values: slopes)
+    monkeypatch.setattr(kernel_operations, "keep_zeros_of", lambda program: ("kept", program))
     pullback: Any = SimpleNamespace(trace=trace)
     with jax.enable_x64(False):
         found_twice: Any = trace_product(pullback, found._replace(case=case))
@@ -369,3 +415,6 @@ def test_the_loss_of_a_search_is_the_product_of_outputs_and_cotangents(
     assert {each.dtype for each in start.values()} == {np.dtype(np.float64)}
     assert [float(each) for each in found_twice[:2]] == [2 / 4 + 3 / 2 + 5 * 7] * 2
     assert found_twice[2] is start
+    slopes["u"] = np.array([1, np.nan])
+    kept: Any = trace_product(pullback, found._replace(case=case))
+    assert kept[0] == "kept"

@@ -170,7 +170,7 @@ PLANTED = {
     ),
     "the last loss of each, columns": (
         COLUMNS,
-        "zero-gradient",
+        "output-gradient-missing",
         [("(h[t + 1] - y[t])", "(h[t + 1] - y[t]) * (t == len(x) - 1)")],
     ),
     "one step, rows": (ROWS, "missing-time-sum", [('G["W"] +=', 'G["W"] =')]),

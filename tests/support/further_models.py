@@ -391,7 +391,7 @@ PLANTED: dict[str, list[tuple[str, str, tuple[tuple[str, str], ...]]]] = {
     ],
     "sequence": [
         ("truncated", "chunks", (('later = p["W"].T @ a', 'later = p["W"].T @ a * (t % 2 != 0)'),)),
-        ("zero-gradient", "the last loss alone", (("dh = own + later", "dh = own * (t == STEPS - 1) + later"),)),
+        ("output-gradient-missing", "the last loss alone", (("dh = own + later", "dh = own * (t == STEPS - 1) + later"),)),
         ("recurrent-path-dropped", "inputs alone", (('p["U"].T @ a', 'p["U"].T @ (own * (1 - h[t + 1] ** 2))'),)),
         ("activation-derivative-missing", "one weight", (('G["U"] += np.outer(a,', 'G["U"] += np.outer(dh,'),)),
         ("activation-derivative-missing", "carried", (('later = p["W"].T @ a', 'later = p["W"].T @ dh'),)),
