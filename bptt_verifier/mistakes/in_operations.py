@@ -163,7 +163,6 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
     yield from list_added_gradients(known)
     yield from list_overwritten_states(known)
     yield from list_overwritten_steps(known)
-    yield from list_overwritten_gradients(known)
     yield from list_reset_mistakes(known)
     longest = find_longest(known)
     activations = [*longest, *find_parts(known, longest)]
@@ -218,6 +217,8 @@ def list_rare_mistakes(known: Structure) -> Iterator[OperationMistake]:
                     yield OperationMistake(
                         "wrong-operand", said, group[0], changes, {}, (role, which)
                     )
+    # A cut path with the same gradients has a name that says more of the loss.
+    yield from list_overwritten_gradients(known)
 
 
 def find_longest(known: Structure) -> list[list[Activation]]:

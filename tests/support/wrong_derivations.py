@@ -430,7 +430,7 @@ WRONG = [
     wrong("classes", "weight-decay", ' + 0.1 * p["V"]', ""),
     wrong("classes", "weight-decay", '    G["U"] += 0.1 * p["U"]\n', ""),
     wrong("classes", "weight-decay zero-gradient constant-factor", ' + 0.1 * p["V"]', ' + 0.2 * p["V"]'),
-    wrong("classes", "output-gradient-at-wrong-step zero-gradient", "dh = dmean / T + dnext", "dh = dmean / T * (t == T - 1) + dnext"),
+    wrong("classes", "output-gradient-missing output-gradient-at-wrong-step zero-gradient", "dh = dmean / T + dnext", "dh = dmean / T * (t == T - 1) + dnext"),
     wrong("classes", "activation-derivative-missing", "np.where(states[t] > 0, dh, 0.1 * dh)", "dh"),
     wrong("classes", "zero-gradient", "np.where(states[t] > 0, dh, 0.1 * dh)", "np.where(states[t] > 0, dh, 0)"),
     wrong("classes", "sign-flipped", "-= 1\n", "+= 1\n"),
