@@ -47,6 +47,7 @@ def test_verify_in_float32_agrees(bptt) -> None:
     assert "in float32" in ended.out
 
 
+@pytest.mark.rest
 def test_verify_ends_with_1_where_a_derivation_is_wrong(bptt, monkeypatch) -> None:
     right = builtin.make_derivation(rtrl)
     monkeypatch.setitem(

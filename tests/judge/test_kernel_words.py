@@ -151,6 +151,7 @@ def test_updates_that_are_lost_at_random_in_16_bits_are_seen(lost: float) -> Non
     assert "not-deterministic" in find_names(report), report
 
 
+@pytest.mark.rest
 @pytest.mark.table(4)
 @pytest.mark.parametrize("dtype", [BFLOAT16, np.float16])
 @pytest.mark.parametrize("seed", range(6))

@@ -82,6 +82,7 @@ def test_the_values_drawn_are_of_both_precisions_and_never_small_or_alike() -> N
 # Wrong ones.
 
 
+@pytest.mark.rest
 @pytest.mark.table(18)
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: f"{m.model}: {m.name}: {m.written}")
 def test_a_planted_mistake_is_caught_and_named(mistake: Mistake) -> None:
@@ -107,6 +108,7 @@ def test_a_planted_mistake_is_caught_and_named(mistake: Mistake) -> None:
 IN_FLOAT32 = MISTAKES if deep() else MISTAKES[::3]
 
 
+@pytest.mark.rest
 @pytest.mark.table(5)
 @pytest.mark.parametrize("mistake", IN_FLOAT32, ids=lambda m: f"{m.model}: {m.name}: {m.written}")
 def test_a_planted_mistake_is_caught_in_float32(mistake: Mistake) -> None:

@@ -51,6 +51,7 @@ def test_the_stated_function_may_be_plain_numpy() -> None:
         assert_vjp_verified(backward_of(rnn, one_per_cent(0)), rnn_in_numpy, arguments, cases=1)
 
 
+@pytest.mark.rest
 def test_a_branch_that_a_neighbour_takes_is_followed_there() -> None:
     def forward(x: Any) -> Any:
         return x * 2 if x[0] > 1 else x * 3
@@ -317,6 +318,7 @@ def scale(backward: Any, gain: float, arguments: Any, cotangents: Any) -> Any:
     return backward(arguments, cotangents * cotangents.dtype.type(gain))
 
 
+@pytest.mark.rest
 @pytest.mark.table(2)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16], ids=["bfloat16", "float16"])
 def test_a_formula_that_cancels_where_the_stated_one_does_not_is_not_called_wrong(

@@ -107,6 +107,7 @@ def test_a_discount_that_one_path_has_twice_is_named() -> None:
     assert "`discount[t]` of its step once more" in found.explanation
 
 
+@pytest.mark.rest
 def test_a_weight_decay_is_named_where_a_gradient_is_otherwise_zero() -> None:
     right = MODELS["columns"].gradients
 

@@ -152,6 +152,7 @@ def test_a_generic_name_with_the_same_numbers_is_given_beside_a_specific_one(
     assert (found.name, found.details.get("or", [])) == (name, others), found.explanation
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(
     ("model", "changes", "zero"),

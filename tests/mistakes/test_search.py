@@ -101,6 +101,7 @@ def test_two_mistakes_on_one_path_are_both_named() -> None:
     assert sorted(mistake.name for mistake in found) == names
 
 
+@pytest.mark.rest
 def test_a_factor_on_a_path_is_read_beside_a_gradient_that_is_clipped() -> None:
     loss, gradients, _, params = MODELS["sequence"]
     wrong = plant(gradients, ('own = p["V"]', 'own = 0.37 * p["V"]'))
@@ -112,6 +113,7 @@ def test_a_factor_on_a_path_is_read_beside_a_gradient_that_is_clipped() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.rest
 def test_a_clipped_gradient_is_named_beside_another_mistake_though_one_case_has_one_number() -> (
     None
 ):
@@ -178,6 +180,7 @@ def test_two_mistakes_that_amplify_each_other_are_both_named() -> None:
     assert sorted(mistake.name for mistake in found) == ["clipped", "hidden-state-off-by-one"]
 
 
+@pytest.mark.rest
 def test_two_common_mistakes_are_both_named_though_neither_explains_a_gradient() -> None:
     loss, _, _, params = own_models.MODELS["tagger"]
     changes = ("* (1 - h[t + 1] ** 2)", "* 1"), ('@ p["S"] + dnext', '@ p["S"]')
@@ -196,6 +199,7 @@ def test_two_mistakes_in_the_backward_pass_are_both_named() -> None:
     ]
 
 
+@pytest.mark.rest
 def test_two_mistakes_in_what_one_operand_gets_are_both_named() -> None:
     loss, gradients, _, params = MODELS["sequence"]
     change = 'later = p["W"].T @ a', 'later = p["W"] @ a * (t != 3)'

@@ -292,6 +292,7 @@ EVERY = {
 }
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_the_digest_covers_all_code_that_is_traced(name: str, cell: str) -> None:
