@@ -13,6 +13,7 @@ from bptt_verifier.judge.kernel_answers import TWICE, Question
 from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_memory import OF_MEMORY
 from bptt_verifier.judge.kernel_places import list_some
+from bptt_verifier.problems.kernel_draws import is_mask
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.reference.point_arrays import Arrays
 from bptt_verifier.report import Mistake
@@ -25,6 +26,7 @@ OF_CALLS = frozenset("unwritten-output not-deterministic depends-on-calls".split
 IGNORING = "ignores-cotangents"
 REMAINDER = 2.0**-18  # of a gradient, that zero cotangents may give: an ε of 10⁻⁶, nearly fourfold
 FILLS = 7.0, -7.0, 0.3  # put in padding: of both signs, and small, as relu, clip and threshold pass
+ORDERS = 8  # of other arguments, in each of which half of the gates are open
 UNCHANGED = 1e-9  # relative change of an exact gradient that is rounding in float64
 
 
@@ -236,15 +238,34 @@ def find_leak(question: Question) -> Mistake | None:
 def find_padding(question: Question, name: str) -> Array:
     """Find the entries of an argument on which nothing depends, whatever number is there.
 
-    Their exact gradient is zero at both cases, and with other numbers in their place. So an entry
-    that is zero behind a relu, or clipped, is none: NaN there changes what right code computes.
+    Their exact gradient is zero at both cases, with other numbers in their place, and with other
+    arguments. So an entry that is zero behind a relu, or clipped, is none, and nor is one that a
+    gate shuts off: NaN there changes what right code computes.
     """
     here = question.pull_back()[name] == 0
     there = question.pull_back(question.other.point, question.other.cotangents)[name] == 0
     padding = np.asarray(here & there)
     for number in FILLS if padding.any() else ():
         padding &= question.pull_back(fill(question, name, padding, number))[name] == 0
+    for point in rearrange_others(question, name) if padding.any() else ():
+        found = question.pull_back(point)[name]
+        padding &= (found == 0) | ~np.isfinite(found)
     return padding
+
+
+def rearrange_others(question: Question, name: str) -> Iterator[dict[str, Array]]:
+    """Put the numbers of all other arguments in random order, with each sign by turns.
+
+    So every gate may be open once. A mask of zeros and one number, or with −∞, is data, and stays.
+    """
+    rng = np.random.default_rng(0)
+    given = question.case.point
+    kept = {name, *question.case.excluding, *(n for n, v in given.items() if is_mask(v))}
+    for k in range(ORDERS):
+        yield {
+            n: v if n in kept else (-1) ** k * rng.permutation(v.ravel()).reshape(v.shape)
+            for n, v in given.items()
+        }
 
 
 def fill(question: Question, name: str, padding: Array, number: float) -> dict[str, Array]:

@@ -29,18 +29,7 @@ from bptt_verifier.problems.extremes import LARGE, LARGE_PROBLEMS, MODERATE, SMA
 from bptt_verifier.problems.problem import LARGEST, Sizes
 from bptt_verifier.tolerance.scatter import DISTANCE
 from manual_bptt.activations import ACTIVATIONS
-
-WITH_STATE = TakenStates(in_order=("h0",), optional=("h0",))
-
-
-def subject(
-    cell: str = "rnn",
-    option: str = "tanh",
-    states: TakenStates = TakenStates(),  # noqa: B008 - a tuple
-    **more: Any,
-) -> CellSubject:
-    known: dict[str, Any] = {"loss": "mse", "bias": False, "examples": 3, "seed": 1} | more
-    return CellSubject(cell, option, states=states, **known)
+from tests.support.cell_subjects import WITH_STATE, subject
 
 
 @pytest.fixture(autouse=True)

@@ -125,3 +125,18 @@ def test_entries_behind_a_relu_are_no_padding_of_a_kernel_that_passes_nan_on(dty
     rng = np.random.default_rng(0)
     arguments = [rng.normal(size=shape).astype(dtype) for shape in ((6, 4), (4, 3))]
     assert verify_vjp(backward, forward, arguments).verdict is Verdict.AGREES
+
+
+def test_weights_behind_a_gate_that_is_shut_are_no_padding() -> None:
+    def forward(a: Any, x: Any, W: Any) -> Any:
+        return jnp.where(a > 0, a * x, 0) @ W
+
+    def backward(arguments: Any, d: Any) -> Any:
+        a, x, W = arguments
+        h, e = np.maximum(a, 0), d @ W.T
+        return (a > 0) * x * e, h * e, (h * x).T @ d
+
+    rng = np.random.default_rng(3)
+    a, x, W = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 4), (6, 4), (4, 3)))
+    a[:, 1] = -np.abs(a[:, 1])  # so that W[1] has no gradient
+    assert verify_vjp(backward, forward, (a, x, W)).verdict is Verdict.AGREES

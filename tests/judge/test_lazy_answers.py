@@ -22,6 +22,7 @@ from bptt_verifier.judge.kernel_questions import (
     is_unchanged,
     list_moved,
     list_untried_sizes,
+    rearrange_others,
 )
 from bptt_verifier.report import Mistake
 
@@ -414,6 +415,47 @@ def test_entries_behind_an_activation_that_is_flat_there_are_no_padding(active: 
     question = question._replace(case=case, other=other, answer=answer)
     assert find_padding(question, "x").tolist() == [[False] * 3] * 3 + [[True] * 3]
     assert find_leak(question) is None
+
+
+def test_entries_that_a_gate_shuts_off_are_no_padding() -> None:
+    def exact(point: Any, d: Any) -> Any:  # w[k] counts where x[0, k] is positive
+        found = pull_back(point, d)
+        return found | {"w": np.where(point["x"][0] > 0, found["w"], 0)}
+
+    def nan_above(point: Any, d: Any) -> Any:  # the gradient where gates are open is no number
+        found = exact(point, d)
+        return found | {"w": np.where(point["x"][0] > 0, np.nan, 0)}
+
+    x = np.abs(POINTS[0]["x"]) + 1
+    x[0] = [2, -3, -4]
+    question = ask(exact, exact)
+    case, other = (
+        each._replace(point=each.point | {"x": x}) for each in (question.case, question.other)
+    )
+    question = question._replace(case=case, other=other)
+    assert not find_padding(question, "w").any()
+    shut = case.point | {"x": np.where(x > 0, -x, x)}
+    always = question._replace(
+        case=case._replace(point=shut, excluding=frozenset("x")), other=other._replace(point=shut)
+    )
+    assert find_padding(always, "w").all()
+    question = ask(exact, nan_above)._replace(case=case, other=other)
+    assert find_padding(question, "w").tolist() == [False, True, True]
+
+
+def test_the_numbers_of_other_arguments_are_put_in_order_with_each_sign() -> None:
+    question = ask()
+    mask = np.array([0.0, 1, 1, 0])
+    case = question.case._replace(point=question.case.point | {"m": mask})
+    orders = [*rearrange_others(question._replace(case=case), "w")]
+    assert len(orders) == 8
+    assert all(each["w"] is case.point["w"] and each["m"] is mask for each in orders)
+    for k, each in enumerate(orders):
+        sign = 1 if k % 2 == 0 else -1
+        np.testing.assert_array_equal(
+            np.sort(sign * each["x"].ravel()), np.sort(case.point["x"].ravel())
+        )
+    assert len({each["x"].tobytes() for each in orders}) == 8
 
 
 def test_exact_numbers_change_if_more_than_rounding_in_float64_does() -> None:
