@@ -1,8 +1,9 @@
 """The mutation run: the tests of a file are run on each of its mutants, in a copy of the tree.
 
-The parent imports the libraries, never the project, and forks a child for each mutant: imports cost
-more than most tests. A child has a copy of the tree of its own, so that processes which a test
-starts see the mutant too. The first test that fails ends the child.
+The parent imports the libraries, never the project. What `mutation.quick` kills, in one process for
+each file, is killed. For each mutant that is left the parent forks a child, which has a copy of the
+tree of its own, so that processes which a test starts see the mutant too. The first test that fails
+ends the child.
 """
 
 import fcntl
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mutation.operators import Mutant, list_mutants
+from mutation.quick import Forks, Told
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = ("jax", "jaxtyping", "numpy", "hypothesis", "pytest", "rich", "typer")
@@ -84,7 +86,7 @@ def copy_tree(root: Path, place: Path) -> None:
             shutil.copy2(source, place / name)
 
 
-def run_pytest(root: Path, tree: Path, tests: list[str]) -> int:
+def run_pytest(root: Path, tree: Path, tests: list[str], plugins: Iterable[object] = ()) -> int:
     """Run tests in this process, which must not have imported the project; return the exit code."""
     import pytest  # noqa: PLC0415 - the parent has imported it
 
@@ -95,10 +97,12 @@ def run_pytest(root: Path, tree: Path, tests: list[str]) -> int:
     # own plugin would be loaded before any test, from a tree that may have a mutant of it or none.
     options = ["-q", "-x", "--ff", "-p", "no:xdist", "-p", "no:bptt", "--no-header", "--tb=line"]
     options += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
-    return int(pytest.main([*options, "--hypothesis-profile=mutants", *tests]))
+    return int(pytest.main([*options, "--hypothesis-profile=mutants", *tests], plugins=[*plugins]))
 
 
-def fork(root: Path, tree: Path, tests: list[str], log: Path) -> int:
+def fork(
+    root: Path, tree: Path, tests: list[str], log: Path, plugins: Iterable[object] = ()
+) -> int:
     """Fork a child that runs the tests; return its process id. Its exit code is pytest's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # JAX has started no thread before it first computes
@@ -111,7 +115,7 @@ def fork(root: Path, tree: Path, tests: list[str], log: Path) -> int:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        code = run_pytest(root, tree, tests)
+        code = run_pytest(root, tree, tests, plugins)
         sys.stdout.flush()
     except BaseException:
         traceback.print_exc()
@@ -142,6 +146,13 @@ class Slot:
             self.write(mutant.file, mutant.text)
         self.mutant, self.begun, self.limit = mutant, time.monotonic(), limit
         self.child = fork(self.root, self.tree, tests, self.log)
+
+    def kill_quickly(self, mutants: list[Mutant], tests: list[str], jobs: int, told: Told) -> None:
+        """Try mutants of one file in forks of one process, which tells what was killed."""
+        forks = Forks(mutants, self.tree, jobs, told)
+        self.mutant, self.begun, self.limit = None, time.monotonic(), float("inf")
+        self.child = fork(self.root, self.tree, tests, self.log, [forks])
+        wait(self)
 
     def stop(self) -> None:
         """End the child and the processes that a test has started."""
@@ -242,6 +253,14 @@ def run_mutants(
         else:
             waiting.append(mutant)
     slots = [Slot(root, work / f"tree{number}") for number in range(min(jobs, len(waiting)))]
+    for file in dict.fromkeys(mutant.file for mutant in waiting):
+        mine = [mutant for mutant in waiting if mutant.file == file]
+        slots[0].kill_quickly(mine, tests[file], jobs, lambda *end: results.add(Outcome(*end)))
+        quickly = Results(results.file).killed
+        for mutant in mine:
+            if (known := quickly.get(identify(mutant))) is not None:
+                waiting.remove(mutant)
+                end(mutant, known["status"], known["seconds"])
     limits = {}
     for file in dict.fromkeys(mutant.file for mutant in waiting):
         begun = time.monotonic()

@@ -162,6 +162,54 @@ RUN = """
 """
 
 
+# `kept` holds an object of `half` to which no name leads: the quick pass cannot renew it.
+KEEPING = {
+    **PROJECT,
+    "manual_bptt/kept.py": "from manual_bptt.half import half\nKEPT = [half]\n",
+    "tests/test_half.py": """
+        from manual_bptt.half import half
+        from manual_bptt.kept import KEPT
+
+        def test_half_of_one_is_less_than_two():
+            assert half(1) < 2
+
+        def test_what_is_kept_takes_the_half():
+            assert KEPT[0](1) < 1
+    """,
+}
+# A class of the module that is executed anew is another class: this fails without a mutant.
+OF_A_CLASS = {
+    **PROJECT,
+    "manual_bptt/half.py": "class Half:\n    factor = 0.5\n",
+    "tests/test_half.py": """
+        from manual_bptt.half import Half
+
+        MADE = [Half()]
+
+        def test_it_is_a_half():
+            assert isinstance(MADE[0], Half) and Half.factor < 1
+    """,
+}
+# Prints the outcomes, and what the quick pass left to be tried in a tree of its own.
+RUN_QUICKLY = """
+    import sys
+    from pathlib import Path
+    from mutation.run import Slot, run_mutants, select_mutants
+
+    root, work = map(Path, sys.argv[1:])
+    tests = {"manual_bptt/half.py": ["tests/test_half.py"]}
+    mutants = select_mutants(tests, root=root)
+    start, started = Slot.start, []
+    def note_start(slot, tests, limit, mutant=None):
+        started.append(mutant and mutant.new.strip())
+        start(slot, tests, limit, mutant)
+    Slot.start = note_start
+    found = run_mutants(mutants, tests, {}, work, root=root, preloaded=["pytest"])
+    print(*(f"{each.mutant.new.strip()}: {each.status}" for each in found), sep=", ")
+    print(*started, sep=", ")
+"""
+
+
 RUN_ONE = """
 import sys
 from pathlib import Path
@@ -170,21 +218,44 @@ sys.exit(run_pytest(Path(), Path(sys.argv[1]), sys.argv[2:]))
 """
 
 
-@pytest.mark.rest
-def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) -> None:
-    project, work = tmp_path / "project", tmp_path / "work"
-    for name, text in PROJECT.items():
+def run_in_project(files: dict[str, str], script: str, place: Path) -> list[str]:
+    """Run a script on a project of these files, with a folder for its results; return its lines."""
+    project, work = place / "project", place / "work"
+    for name, text in files.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(textwrap.dedent(text), encoding="utf-8")
-    command = [sys.executable, "-c", textwrap.dedent(RUN), str(project), str(work)]
+    command = [sys.executable, "-c", textwrap.dedent(script), str(project), str(work)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.stdout.splitlines() == [
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+@pytest.mark.rest
+def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) -> None:
+    assert run_in_project(PROJECT, RUN, tmp_path) == [
         "x / 0.5: killed, 1.0: survived",
         "x / 0.5: killed, 1.0: equivalent why",
         "manual_bptt/half.py: its tests fail without a mutant:",
-    ], ended.stderr
+    ]
+    project, work = tmp_path / "project", tmp_path / "work"
     assert (project / "manual_bptt/half.py").read_text() == PROJECT["manual_bptt/half.py"]
     assert len((work / "results.jsonl").read_text().splitlines()) == 2  # neither is tried again
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize(
+    ("files", "outcomes", "started"),
+    [
+        (PROJECT, "x / 0.5: killed, 1.0: survived", ", 1.0"),
+        (KEEPING, "x / 0.5: killed, 1.0: killed", ", 1.0"),
+        (OF_A_CLASS, "1.0: killed", ", 1.0"),
+    ],
+    ids=["seen by name", "kept without a name", "told by its class"],
+)
+def test_what_the_quick_pass_does_not_kill_is_tried_in_a_tree_of_its_own(
+    files: dict[str, str], outcomes: str, started: str, tmp_path: Path
+) -> None:
+    assert run_in_project(files, RUN_QUICKLY, tmp_path) == [outcomes, "None" + started]
 
 
 @pytest.mark.rest
