@@ -15,7 +15,8 @@ from bptt_verifier.judge.kernel_half_places import (
     list_half_places,
     list_index_errors,
 )
-from bptt_verifier.tolerance.projections import measure
+from bptt_verifier.tolerance.projections import Noise, measure
+from tests.support.measurements import make_measurement, make_slices
 
 CALLS: Any = [SimpleNamespace(arguments=SimpleNamespace(data={}, leaves={}), pullback=None)]
 
@@ -91,6 +92,25 @@ def test_rounding_inside_at_some_rows_is_no_place() -> None:
     assert rows.size[1:3].min() > 16
     assert rows.size[3:].max() < 1
     assert list_half_places("w", cases) == []
+
+
+# Of 32 points, the square of the mean has to exceed a quarter of the variance: 8 / 32.
+@pytest.mark.parametrize(
+    ("error", "scatter", "wrong"),
+    [
+        (8.0, 16.0, False), (8.0, 15.99, True), (0.5, 0.99, True), (0.5, 1.0, False),
+        (4.0, 0.0, False), (4.01, 0.0, True),
+    ],
+)  # fmt: skip
+def test_an_index_is_wrong_whose_mean_error_stays_and_is_more_than_four_roundings(
+    error: float, scatter: float, wrong: bool
+) -> None:
+    unit = 1.0 if error >= 4 else 2.0**-11
+    rows = make_slices(0, [0.0], [error])._replace(noise=np.array([scatter]))
+    measured = make_measurement(np.zeros((1, 40)), rows)._replace(noise=Noise(0, unit, 0, 0))
+    found = find(lambda g, _: g, shape=(1, 40))._replace(gradients={"w": measured})
+    place = next(iter(list_index_errors("w", [found])))
+    assert place.wrong.tolist() == [wrong]
 
 
 @pytest.mark.parametrize(("scatter", "named"), [(8, True), (32, False)])
