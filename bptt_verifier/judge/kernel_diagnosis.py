@@ -198,18 +198,18 @@ def find_zero_indices(found: Found, name: str) -> WrongIndices | None:
 def describe_misplaced_zeros(name: str, cases: Sequence[Found]) -> str:
     """Describe zeros that alone are wrong: those that are missing, or where none should be.
 
-    Empty where others are wrong as well, or where there are none. The numbers are those of the
-    first case.
+    Empty where others are wrong as well, or where there are none. They are counted in the first
+    case, at any of its neighbours.
     """
     if not all(each.exact[name].any() for each in cases):
         return ""
     submitted, exact = cases[0].submitted[name], cases[0].exact[name]
     first = f"of {exact[0].size} entries"
     if all(explains_numbers(c, name, keep_where(c, name, c.exact[name] == 0)) for c in cases):
-        number = np.count_nonzero((submitted[0] != 0) & (exact[0] == 0))
+        number = np.count_nonzero(np.any((submitted != 0) & (exact == 0), axis=0))
         return f"{number} {first} are not zero and should be, and the others are right"
     if all(explains_numbers(c, name, keep_where(c, name, c.submitted[name] == 0)) for c in cases):
-        number = np.count_nonzero((submitted[0] == 0) & (exact[0] != 0))
+        number = np.count_nonzero(np.any((submitted == 0) & (exact != 0), axis=0))
         return f"{number} {first} are zero and should not be, and the others are right"
     return ""
 

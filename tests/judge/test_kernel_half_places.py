@@ -56,6 +56,9 @@ def test_a_row_is_wrong_if_it_is_so_in_one_case_and_right_if_it_is_in_all() -> N
     cases = [find(disturb(slice(k, k + 1)), k) for k in range(3)]
     (place,) = list_half_places("w", cases)
     assert place.indices == (0, 1, 2)
+    kind, said = name_gradient("w", Cases(cases), CALLS)
+    assert kind == "wrong-range"
+    assert said.startswith("entries are wrong at indices 0 to 2 of axis 0, by ")
     every = [find(disturb(slice(3 * k, 3 * k + 3)), k) for k in range(2)]
     assert list_half_places("w", every) == []
     assert not hides_place("w", every)
@@ -76,6 +79,14 @@ def test_what_is_wrong_everywhere_is_at_no_place_in_any_format() -> None:
     kind, said = name_gradient("w", Cases(cases), CALLS)
     assert kind == "unknown"
     assert said.startswith("entries are wrong at no place that stands out, by ")
+
+
+def test_of_several_shapes_one_may_hide_a_place() -> None:
+    alike = [find(disturb(slice(None)), seed, shape=(5, 40)) for seed in range(2)]
+    hiding = [find(disturb(slice(1, 3), 0.002), seed) for seed in range(3)]
+    kind, said = name_gradient("w", Cases(alike + hiding), CALLS)
+    assert kind == "unknown"
+    assert said.startswith("entries are wrong and 16 bits are too few to tell where, by ")
 
 
 def test_rounding_inside_at_some_rows_is_no_place() -> None:
