@@ -65,9 +65,9 @@ def enlarge_cotangents(case: KernelCase) -> KernelCase | None:
     largest = max(find_largest_entry(each) for each in case.cotangents.values())
     factor = min([1.0, *filter(None, map(find_largest_entry, case.point.values()))])
     limit = find_smallest(coarsest) / find_unit(coarsest) ** 2  # (V19)
-    if not 0 < largest < limit / factor:
+    if not largest < limit / factor:
         return None
-    power = -int(np.frexp(largest)[1])
+    power = -int(np.frexp(largest)[1])  # 0 for zeros
     larger = {name: np.ldexp(each, power) for name, each in case.cotangents.items()}
     return case._replace(cotangents=larger, enlarged=power) if power > 0 else None
 

@@ -14,6 +14,7 @@ from bptt_verifier.judge.kernel_explanations import (
     describe_changing_factor,
     explains,
     explains_numbers,
+    is_one_number,
     list_explanations,
 )
 from bptt_verifier.judge.kernel_half_places import hides_place, list_half_places
@@ -74,7 +75,7 @@ def separate_cases(name: str, found: Sequence[Found]) -> Cases:
         for each in found
         if each.case.setting in settings and name not in each.wrong and name in each.gradients
     ]
-    further = [each for each in wrong if each.near is not None and each.exact[name][0].size == 1]
+    further = [each for each in wrong if each.near is not None and is_one_number(each.exact[name])]
     return Cases([each.nearest for each in wrong], others, further)
 
 
@@ -100,7 +101,7 @@ def name_gradient(name: str, known: Cases, every: Sequence[KernelCalls]) -> tupl
     lengths = {find_beyond_length(*each, name) for each in zip(cases, arrays, strict=True)}
     if len(lengths) == 1 and "" not in lengths:
         return "wrong-beyond-length", f"entries beyond {lengths.pop()} alone are wrong"
-    if cases[0].exact[name][0].size == 1:
+    if is_one_number(cases[0].exact[name]):
         return "unknown", f"its one entry is wrong{describe_share(name, cases, [])}"
     for alike in group_by_shape(name, cases):
         places = find_common_places(name, alike) or find_half_places(name, alike)
@@ -197,18 +198,18 @@ def find_zero_indices(found: Found, name: str) -> WrongIndices | None:
 def describe_misplaced_zeros(name: str, cases: Sequence[Found]) -> str:
     """Describe zeros that alone are wrong: those that are missing, or where none should be.
 
-    Empty where others are wrong as well, or where there are none. The numbers are those of the
-    first case.
+    Empty where others are wrong as well, or where there are none. They are counted in the first
+    case, at any of its neighbours.
     """
     if not all(each.exact[name].any() for each in cases):
         return ""
     submitted, exact = cases[0].submitted[name], cases[0].exact[name]
     first = f"of {exact[0].size} entries"
     if all(explains_numbers(c, name, keep_where(c, name, c.exact[name] == 0)) for c in cases):
-        number = np.count_nonzero((submitted[0] != 0) & (exact[0] == 0))
+        number = np.count_nonzero(np.any((submitted != 0) & (exact == 0), axis=0))
         return f"{number} {first} are not zero and should be, and the others are right"
     if all(explains_numbers(c, name, keep_where(c, name, c.submitted[name] == 0)) for c in cases):
-        number = np.count_nonzero((submitted[0] == 0) & (exact[0] != 0))
+        number = np.count_nonzero(np.any((submitted == 0) & (exact != 0), axis=0))
         return f"{number} {first} are zero and should not be, and the others are right"
     return ""
 
@@ -229,7 +230,7 @@ def describe_share(name: str, cases: Sequence[Found], places: Sequence[WrongIndi
     if not submitted[here].any():
         return ": they are zero" if places else ""
     size, error = root_mean_square(exact[here]), root_mean_square((submitted - exact)[here])
-    they, their = ("it", "its") if exact[0].size == 1 else ("they", "their")
+    they, their = ("it", "its") if is_one_number(exact) else ("they", "their")
     return f", by {error / size:.2g} of {their} size" if size > 0 else f": {they} should be zero"
 
 

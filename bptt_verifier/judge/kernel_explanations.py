@@ -85,11 +85,10 @@ def contradicts(found: Found, name: str, change: Change) -> bool:
     projected = float(find_factors(expected - exact, exact, every).mean())
     if abs(float(whole.factor[0]) - projected) > float(whole.limit[0]):
         return True
-    if exact[0].size > 1:
-        return False
     left = root_mean_square(found.submitted[name].astype(np.float64) - expected)
     rounding = ROUNDINGS * COARSEST * root_mean_square(expected)
-    return left > max(rounding, root_mean_square(expected - exact) / EXPLAINED)
+    most = max(rounding, root_mean_square(expected - exact) / EXPLAINED)
+    return is_one_number(exact) and left > most
 
 
 def describe_changing_factor(name: str, cases: Sequence[Found], others: Sequence[Found]) -> str:
@@ -105,7 +104,7 @@ def describe_changing_factor(name: str, cases: Sequence[Found], others: Sequence
     if not any(abs(a - b) > by + of for a, by in known for b, of in known):
         return ""
     factors = ", ".join(f"{factor:.4g}" for factor, _ in known)
-    which = "its one entry" if cases[0].exact[name][0].size == 1 else "every entry"
+    which = "its one entry" if is_one_number(cases[0].exact[name]) else "every entry"
     return f"{which} is multiplied by a number that is another in each case ({factors})"
 
 
@@ -117,4 +116,9 @@ def find_factor(found: Found, name: str) -> float:
 def is_multiple(found: Found, name: str) -> bool:
     """Tell whether a gradient is a multiple of the exact one, as one number always is."""
     factor = find_factor(found, name)
-    return found.exact[name][0].size == 1 or explains(found, name, lambda g: factor * g)
+    return is_one_number(found.exact[name]) or explains(found, name, lambda g: factor * g)
+
+
+def is_one_number(gradient: Array) -> bool:
+    """Tell whether a gradient, of one point or more, has a single entry."""
+    return gradient.size == len(gradient)

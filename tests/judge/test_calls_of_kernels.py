@@ -254,8 +254,17 @@ def test_cotangents_are_read_by_name_or_in_the_order_of_the_outputs() -> None:
         (np.ones(2), "found output$"),
         ({"a": np.ones(3), "b": np.ones((2, 2))}, r"expected shape \(2,\) of a, found \(3,\)$"),
         ((np.ones(2), np.ones(2)), r"expected shape \(2, 2\) of b, found \(2,\)$"),
+        ((np.ones(2), np.ones((2, 2), int)), r"expected floating numbers for b, found int64$"),
     ],
-    ids=["one is missing", "another name", "none", "one array", "shape of a", "shape of b"],
+    ids=[
+        "one is missing",
+        "another name",
+        "none",
+        "one array",
+        "shape of a",
+        "shape of b",
+        "integers",
+    ],
 )
 def test_cotangents_of_another_structure_are_refused(given: Any, said: str) -> None:
     with pytest.raises(ValueError, match=f"^cotangents: .*{said}"):

@@ -248,6 +248,39 @@ def test_an_output_that_differs_near_or_far_ends_the_comparison(measured: Measur
     assert compare().wrong == []
 
 
+# Larger cotangents.
+
+TINY = CASE._replace(cotangents={"y": np.full(2, 2.0**-1000)})
+
+
+@pytest.mark.parametrize(
+    ("case", "first", "again", "enlarged"),
+    [
+        (CASE, "wrong", "right", None), (TINY, "right", "wrong", None),
+        (TINY, "finding", "right", None), (TINY, "wrong", "right", True),
+        (TINY, "unsure", "right", True), (TINY, "wrong", "finding", False),
+    ],
+)  # fmt: skip
+def test_a_kernel_that_does_not_agree_at_tiny_cotangents_is_asked_at_larger_ones(
+    monkeypatch: pytest.MonkeyPatch, case: KernelCase, first: str, again: str, enlarged: bool | None
+) -> None:
+    asked = list[Any]()
+    answers = {
+        "right": find(w=RIGHT), "wrong": find(w=WRONG),
+        "unsure": find(w=RIGHT)._replace(unsure=frozenset("w")),
+        "finding": Mistake("raised", "It was raised.", {}),
+    }  # fmt: skip
+
+    def compare_around(calls: Any, case: KernelCase, *given: Any) -> Any:
+        asked.append((case.enlarged, *given))
+        return answers[again if case.enlarged else first]
+
+    monkeypatch.setattr(kernel_comparisons, "compare_around", compare_around)
+    assert compare(case) is answers[again if enlarged else first]
+    given = 100, 0, ("w",)
+    assert asked == [(0, *given)] if enlarged is None else [(0, *given), (999, *given)]
+
+
 # Rounding.
 
 

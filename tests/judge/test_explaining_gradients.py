@@ -17,7 +17,7 @@ from bptt_verifier.judge.kernel_explanations import (
     leaves_rounding,
 )
 from tests.support.found_gradients import EXACT, FACTORS, ZERO, calls_of, draw, find
-from tests.support.measurements import make_measurement
+from tests.support.measurements import make_measurement, make_slices
 
 # An expected gradient of size 2, with an exact one of size 1: the mistake is of size 1.
 
@@ -98,14 +98,48 @@ def test_a_factor_has_to_fit_the_other_cases_of_the_settings_in_which_it_is_foun
     assert not contradicts(blurred, "w", lambda g: 2 * g)
 
 
-@pytest.mark.parametrize(("spread", "contradicted"), [(0.015, False), (0.017, True)])
-def test_one_number_may_be_off_by_four_roundings_to_the_coarsest_format(
-    spread: float, contradicted: bool
+@pytest.mark.parametrize(("part", "contradicted"), [(1.0, False), (1.01, True)])
+@pytest.mark.parametrize(
+    ("factor", "most"),
+    [(1 + 2.0**-4, 4 * 2.0**-8 * (1 + 2.0**-4)), (2.0, 1 / 16)],
+    ids=["four roundings", "a part of the mistake"],
+)
+def test_one_number_may_be_off_by_roundings_to_the_coarsest_format_or_a_part_of_the_mistake(
+    factor: float, most: float, part: float, contradicted: bool
 ) -> None:
-    signs = np.resize([1, -1], 16)
-    found = find(1.1 * (1 + spread * signs), np.ones(16), dtype=np.float64)
-    assert contradicts(found, "w", lambda g: 1.1 * g) is contradicted
+    left = part * most * np.resize([1, -1], 16)
+    found = find(factor + left, np.ones(16), dtype=np.float64)
+    assert contradicts(found, "w", lambda g: factor * g) is contradicted
     assert contradicts(find(np.zeros(16), np.zeros(16)), "w", lambda g: 2 * g) is False
+
+
+def test_of_several_entries_their_projection_alone_contradicts() -> None:
+    exact = np.ones((16, 2))
+    across = exact * [1.5, 0.5]  # half of each entry, and nothing along the exact gradient
+    assert contradicts(find(2 * across, exact), "w", lambda g: 2 * g) is False
+    assert contradicts(find(2 * across, exact), "w", lambda g: 3 * g)
+    some = exact * [1, 0]
+    assert contradicts(find(some, some), "w", lambda g: 2 * g)
+
+
+def test_a_transposition_is_projected_on_the_gradient_as_a_whole() -> None:
+    exact = np.array([[1.0, 2, 4], [8, 16, 32], [0.5, 64, 1]]) * draw(1, 1)
+    transposed = find(exact.swapaxes(-1, -2), exact)
+    assert not contradicts(transposed, "w", lambda g: g.swapaxes(-1, -2))
+    assert contradicts(find(exact, exact), "w", lambda g: g.swapaxes(-1, -2))
+
+
+# Two factors that are known to a quarter each, and an error in the second.
+@pytest.mark.parametrize(("error", "changing"), [(0.375, False), (0.5, False), (0.51, True)])
+def test_factors_change_that_differ_by_more_than_what_is_known_of_both(
+    error: float, changing: bool
+) -> None:
+    wholes = [make_slices(None, [factor], limit=0.25) for factor in (0.0, error)]
+    measured = [make_measurement(0.0)._replace(slices=(whole,)) for whole in wholes]
+    cases = [find(np.ones(16), np.ones(16), measured=each) for each in measured]
+    said = describe_changing_factor("w", cases, [])
+    number = "its one entry is multiplied by a number that is another in each case (1, 1.51)"
+    assert said == (number if changing else "")
 
 
 def test_a_factor_that_is_another_in_each_case_is_said_of_all_entries_alone() -> None:

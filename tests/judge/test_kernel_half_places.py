@@ -15,7 +15,8 @@ from bptt_verifier.judge.kernel_half_places import (
     list_half_places,
     list_index_errors,
 )
-from bptt_verifier.tolerance.projections import measure
+from bptt_verifier.tolerance.projections import Noise, measure
+from tests.support.measurements import make_measurement, make_slices
 
 CALLS: Any = [SimpleNamespace(arguments=SimpleNamespace(data={}, leaves={}), pullback=None)]
 
@@ -55,6 +56,9 @@ def test_a_row_is_wrong_if_it_is_so_in_one_case_and_right_if_it_is_in_all() -> N
     cases = [find(disturb(slice(k, k + 1)), k) for k in range(3)]
     (place,) = list_half_places("w", cases)
     assert place.indices == (0, 1, 2)
+    kind, said = name_gradient("w", Cases(cases), CALLS)
+    assert kind == "wrong-range"
+    assert said.startswith("entries are wrong at indices 0 to 2 of axis 0, by ")
     every = [find(disturb(slice(3 * k, 3 * k + 3)), k) for k in range(2)]
     assert list_half_places("w", every) == []
     assert not hides_place("w", every)
@@ -77,6 +81,14 @@ def test_what_is_wrong_everywhere_is_at_no_place_in_any_format() -> None:
     assert said.startswith("entries are wrong at no place that stands out, by ")
 
 
+def test_of_several_shapes_one_may_hide_a_place() -> None:
+    alike = [find(disturb(slice(None)), seed, shape=(5, 40)) for seed in range(2)]
+    hiding = [find(disturb(slice(1, 3), 0.002), seed) for seed in range(3)]
+    kind, said = name_gradient("w", Cases(alike + hiding), CALLS)
+    assert kind == "unknown"
+    assert said.startswith("entries are wrong and 16 bits are too few to tell where, by ")
+
+
 def test_rounding_inside_at_some_rows_is_no_place() -> None:
     """Errors that scatter with the points are no mistake that stays, however large they are."""
 
@@ -91,6 +103,25 @@ def test_rounding_inside_at_some_rows_is_no_place() -> None:
     assert rows.size[1:3].min() > 16
     assert rows.size[3:].max() < 1
     assert list_half_places("w", cases) == []
+
+
+# Of 32 points, the square of the mean has to exceed a quarter of the variance: 8 / 32.
+@pytest.mark.parametrize(
+    ("error", "scatter", "wrong"),
+    [
+        (8.0, 16.0, False), (8.0, 15.99, True), (0.5, 0.99, True), (0.5, 1.0, False),
+        (4.0, 0.0, False), (4.01, 0.0, True),
+    ],
+)  # fmt: skip
+def test_an_index_is_wrong_whose_mean_error_stays_and_is_more_than_four_roundings(
+    error: float, scatter: float, wrong: bool
+) -> None:
+    unit = 1.0 if error >= 4 else 2.0**-11
+    rows = make_slices(0, [0.0], [error])._replace(noise=np.array([scatter]))
+    measured = make_measurement(np.zeros((1, 40)), rows)._replace(noise=Noise(0, unit, 0, 0))
+    found = find(lambda g, _: g, shape=(1, 40))._replace(gradients={"w": measured})
+    place = next(iter(list_index_errors("w", [found])))
+    assert place.wrong.tolist() == [wrong]
 
 
 @pytest.mark.parametrize(("scatter", "named"), [(8, True), (32, False)])

@@ -45,8 +45,9 @@ def ask(
     exact: Backward = pull_back,
     wrong: Any = (),
     tolerance: float = 1e-12,
+    keeps_zeros: Callable[[Any], bool] = lambda point: False,
 ) -> Question:
-    """A question to a kernel, whose exact gradients may be others."""
+    """A question to a kernel, whose exact gradients may be others, and keep zeros somewhere."""
 
     def answer(point: Any, cotangents: Any, copy: Any) -> Any:
         found = backward({n: copy(v) for n, v in point.items()}, cotangents)
@@ -55,7 +56,7 @@ def ask(
     def stated(points: Any, cotangents: Any) -> Any:
         found = exact(points[0], cotangents[0])
         arrays = {name: each[None] for name, each in found.items()}
-        return SimpleNamespace(gradients=arrays, kept=())
+        return SimpleNamespace(gradients=arrays, kept=keeps_zeros(points[0]))
 
     def imitate(*_: Any) -> Any:
         raise ValueError("the operations are unknown")
@@ -111,6 +112,13 @@ def test_an_output_on_which_nothing_depends_has_no_cotangent_to_ignore() -> None
         assert find_ignored_cotangent(ask(half)) is not None
     zeros = lambda point, d: {n: 0 * v for n, v in point.items()}  # noqa: E731
     assert find_ignored_cotangent(ask(zeros)) is None  # an answer of zeros is found elsewhere
+
+
+def test_a_kernel_in_which_one_gradient_depends_on_cotangents_does_not_ignore_them() -> None:
+    def half(point: Any, d: Any) -> Any:
+        return pull_back(point, d) | {"w": pull_back(point, d | {"rows": np.ones((4, 3))})["w"]}
+
+    assert find_ignored_cotangent(ask(half)) is None
 
 
 def test_nan_is_as_constant_as_a_number() -> None:
@@ -361,6 +369,34 @@ def test_padding_that_changes_the_exact_gradient_is_none() -> None:
     assert find_leak(ask(exact, lambda point, d: {n: 0 * v for n, v in point.items()})) is None
 
 
+def test_an_entry_that_counts_for_one_number_alone_is_no_padding() -> None:
+    def exact(point: Any, d: Any) -> Any:  # whose last row counts below −5
+        found = pull_back(point, d)
+        return found | {"w": found["w"] + min(point["x"][3, 0] + 5, 0)}
+
+    for number in (0.0, 1.0):
+        assert find_leak(ask(leak(number))) is not None
+        assert find_leak(ask(leak(number), exact)) is None
+
+
+def test_nan_that_the_exact_gradient_has_as_well_is_no_leak() -> None:
+    def masked(point: Any, d: Any) -> Any:  # where padding is multiplied by zero
+        found = pull_back(point, d)
+        return found | {"w": found["w"] + 0 * point["x"][3]}
+
+    assert find_leak(ask(masked)) is not None
+    assert find_leak(ask(masked, masked)) is None
+
+
+def test_nan_that_the_stated_function_has_but_for_kept_zeros_is_no_leak() -> None:
+    def at_nan(point: Any) -> bool:
+        return bool(np.isnan(point["x"]).any())
+
+    assert find_leak(ask(leak(0.0), keeps_zeros=at_nan)) is None
+    assert find_leak(ask(leak(1.0), keeps_zeros=at_nan)) is not None
+    assert find_leak(ask(leak(0.0), keeps_zeros=lambda point: True)) is not None
+
+
 def test_rounding_of_a_gradient_that_is_smaller_than_its_tolerance_is_no_leak() -> None:
     size = np.sqrt(np.mean(pull_back(POINTS[0], COTANGENTS[0])["w"] ** 2))
     for part, found in ((0.99, True), (1.01, False)):
@@ -382,6 +418,19 @@ def test_padding_has_no_gradient_at_both_cases() -> None:
         return found | {"w": 0 * found["w"] if point["x"] is POINTS[0]["x"] else found["w"]}
 
     assert not find_padding(ask(exact=exact), "w").any()
+
+
+def test_an_entry_is_no_padding_because_a_cotangent_is_zero() -> None:
+    question = ask()
+    some = {name: value.copy() for name, value in COTANGENTS[0].items()}
+    for value in some.values():
+        value[0] = 0
+    for case, other in ((some, COTANGENTS[1]), (COTANGENTS[0], some)):
+        given = question._replace(
+            case=question.case._replace(cotangents=case),
+            other=question.other._replace(cotangents=other),
+        )
+        assert find_padding(given, "x").tolist() == [[False] * 3] * 3 + [[True] * 3]
 
 
 ACTIVE = {
@@ -464,6 +513,8 @@ def test_exact_numbers_change_if_more_than_rounding_in_float64_does() -> None:
     assert not is_unchanged(before + np.array([1.1 * 8e-9, 0]), before)
     assert not is_unchanged(before + np.array([0, 2.1 * 8e-9]), before)
     assert is_unchanged(np.zeros(0), np.zeros(0))
+    tiny = np.array([1e-6, 2e-6])
+    assert not is_unchanged(tiny * [1 + 1e-8, 1], tiny)
 
 
 def test_a_finding_is_told_with_its_case_and_is_the_first() -> None:

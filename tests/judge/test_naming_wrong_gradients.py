@@ -192,11 +192,30 @@ def test_zeros_that_alone_are_wrong_are_counted() -> None:
         "unknown", "4 of 16 entries are zero and should not be, and the others are right",
     )  # fmt: skip
     assert describe_misplaced_zeros("w", [missing, wrong]) == ""
+    assert describe_misplaced_zeros("w", [missing, find(full, 0 * full)]) == ""
     assert describe_misplaced_zeros("w", [find(full, 0 * full)]) == ""
     others = find(np.where(SCATTERED, EXACT, EXACT * 1.1), holed)
     assert describe_misplaced_zeros("w", [others]) == ""
     assert describe_misplaced_zeros("w", [find(np.where(SCATTERED, 0, EXACT * 1.1), full)]) == ""
     assert describe_misplaced_zeros("w", [find(EXACT * FACTORS, full)]) == ""
+
+
+def test_zeros_that_are_right_are_not_counted() -> None:
+    corner = np.arange(16).reshape(4, 4) == 0
+    few, many = (np.where(holes, 0, EXACT) for holes in (corner, SCATTERED))
+    said = describe_misplaced_zeros("w", [find(few, many)])
+    assert said.startswith("3 of 16 entries are not zero and should be")
+    said = describe_misplaced_zeros("w", [find(many, few)])
+    assert said.startswith("3 of 16 entries are zero and should not be")
+
+
+def test_a_zero_is_counted_that_is_wrong_at_some_neighbours() -> None:
+    holed = np.where(SCATTERED, 0, EXACT)
+    holed[0, 0, 0] = EXACT[0, 0, 0]
+    said = describe_misplaced_zeros("w", [find(EXACT, holed)])
+    assert said.startswith("4 of 16 entries are not zero and should be")
+    said = describe_misplaced_zeros("w", [find(holed, EXACT)])
+    assert said.startswith("4 of 16 entries are zero and should not be")
 
 
 def test_one_entry_has_no_place() -> None:

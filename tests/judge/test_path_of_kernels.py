@@ -195,7 +195,8 @@ class Judged(KernelJudgement):
         return ("described",)
 
     def explain(self) -> Any:
-        return [Mistake(name, "", {}) for name in ("unknown", "noise-beyond-rounding", "factor")]
+        names = ("unknown", "noise-beyond-rounding", "factor")
+        return [Mistake(name, "", {"gradients": [name]}) for name in names]
 
     def reword(self, mistake: Mistake) -> Mistake:
         return mistake._replace(explanation=f"{mistake.explanation} (reworded)")
@@ -294,6 +295,19 @@ def test_a_question_that_fails_comes_first_and_says_more_than_vague_names(path: 
     assert report.notes == ("described",)
     report = path.run(find(w=WRONG))
     assert [mistake.name for mistake in report.mistakes] == ["keeps", "factor"]
+
+
+def test_gradients_whose_finding_gives_way_to_a_question_are_named(path: Path) -> None:
+    for of, left in ((["v"], "∂L/∂unknown, ∂L/∂noise-beyond-rounding"),
+                     (["unknown"], "∂L/∂noise-beyond-rounding")):  # fmt: skip
+        path.lazy = (Mistake("keeps", "it keeps", {"gradients": of}),)
+        described, said = path.run(find(w=WRONG)).notes
+        assert described == "described"
+        assert said.startswith(f"The cause of what is wrong in {left} was not found;")
+    path.lazy = (Mistake("keeps", "", {"results": ["unknown", "noise-beyond-rounding"]}),)
+    assert path.run(find(w=WRONG)).notes == ("described",)
+    path.lazy = ()
+    assert path.run(find(w=WRONG)).notes == ("described",)
 
 
 def test_noise_answers_the_questions_of_memory_alone(path: Path) -> None:

@@ -16,6 +16,7 @@ from bptt_verifier.judge.kernel_operations import (
     EVIDENT,
     POINTS,
     Search,
+    change_cotangents,
     explains_most,
     find_in_settings,
     find_wrong_operation,
@@ -119,6 +120,8 @@ class Elsewhere:
         self.given = (*given, is_right)
 
     def gives_numbers(self, made: str) -> bool:
+        """Tell whether a mistake holds with the other cotangents, of the search ("g", "h")."""
+        assert self.given == (("a program", "pruned"), "h", False)
         return made != "fits with these cotangents alone"
 
 
@@ -202,6 +205,19 @@ def test_it_has_to_hold_with_other_cotangents_too(monkeypatch: pytest.MonkeyPatc
     mistakes, asked = find_from(searches, monkeypatch, other=Prepared("gh"))
     assert mistakes == ("fits",)
     assert asked.again == [0]  # once, of the case in which it was sought
+
+
+def test_other_cotangents_have_the_dtypes_of_those_of_the_case_whose_arguments_stay() -> None:
+    found = make_found()
+    given = {"y": np.full(2, 0.5, np.float32), "z": np.ones((2, 3), np.float64)}
+    found = found._replace(case=found.case._replace(cotangents=given))
+    calls: Any = Calls(1.0)
+    case = change_cotangents([calls], found).case
+    assert case.point is found.case.point
+    for name, value in given.items():
+        other = case.cotangents[name]
+        assert (other.shape, other.dtype) == (value.shape, value.dtype)
+        assert np.all(other != value)
 
 
 def test_no_search_is_prepared_without_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,9 @@ from bptt_verifier.tolerance.comparison import Verdict
 LIMITS = {np.float32: 2.0**-126 * 2.0**48, np.float64: 2.0**-1022 * 2.0**106}
 
 
+SMALL = np.full(1, 2.0**-80, np.float32)
+
+
 def make_case(x: Any, c: Any, dtype: Any) -> KernelCase:
     arrays = ({name: np.array(each, dtype)} for name, each in (("x", x), ("y", c)))
     return KernelCase(0, 0, *arrays)
@@ -43,6 +46,25 @@ def test_those_of_zero_or_in_16_bits_are_not(dtype: Any) -> None:
     assert enlarge_cotangents(make_case([1.0], [1e-7], dtype)) is None
     assert enlarge_cotangents(make_case([1.0], [0.0], np.float32)) is None
     assert enlarge_cotangents(KernelCase(0, 0, {"x": np.ones(2)}, {})) is None
+    mixed = KernelCase(0, 0, {"x": np.ones(2, np.float32), "h": np.ones(2, dtype)}, {"y": SMALL})
+    assert enlarge_cotangents(mixed) is None
+
+
+def test_the_coarsest_format_and_the_largest_cotangent_count() -> None:
+    mixed = KernelCase(0, 0, {"x": np.ones(2)}, {"y": SMALL, "z": SMALL / 2})
+    larger = enlarge_cotangents(mixed)
+    assert larger is not None
+    assert [abs(c[0]) for c in larger.cotangents.values()] == [0.5, 0.25]
+    large = mixed._replace(cotangents=mixed.cotangents | {"z": np.ones(1, np.float32)})
+    assert enlarge_cotangents(large) is None
+
+
+@pytest.mark.parametrize(("largest", "power"), [(0.3, 1), (0.6, None), (1.2, None), (0.0, None)])
+def test_cotangents_beside_tiny_arguments_are_enlarged_and_never_reduced(
+    largest: float, power: int | None
+) -> None:
+    larger = enlarge_cotangents(make_case([2.0**-80], [0.1 * largest, largest], np.float32))
+    assert (larger and larger.enlarged) == power
 
 
 def multiply(x: Any, W: Any) -> Any:

@@ -117,6 +117,15 @@ def test_one_entry_of_one_parameter_may_have_a_gradient() -> None:
     assert np.count_nonzero(found[1]["b"]) == 0
 
 
+def test_constants_that_are_made_without_gradients_are_no_cut() -> None:
+    def with_constants(p: Any) -> Any:
+        with torch.no_grad():
+            target = torch.ones(size=(4, 3), dtype=torch.float64)
+        return (target * torch.tanh(torch.tensor(x) @ p["W"])).sum()
+
+    assert derive(with_constants, needs=True) is None
+
+
 @pytest.mark.parametrize("loss", [entirely_without, uncut])
 def test_code_without_autograd_is_not_cut(loss: Callable[..., Any]) -> None:
     assert derive(loss, needs=False) is None
