@@ -5,6 +5,7 @@ padded to one capacity, as in `padded`, and stand side by side along an axis of 
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -67,19 +68,14 @@ def find_own_parts(sizes: tuple[int, ...], gates: int) -> dict[str, tuple[slice,
     return {name: tuple(slice(size[letter]) for letter in LAYOUT[name]) for name in LAYOUT}
 
 
-def start(
+def lay_out(
     cell: str,
     option: Any,
     problems: Sequence[Mapping[str, Any]],
     measures: Sequence[str],
     capacity: Capacity,
-) -> Block:
-    """Start computing the derivatives of problems that have one output, at the end.
-
-    A problem has its arrays by name: parameters, x, y and initial states; what is absent is zeros.
-    They must fit each other and the capacity. `measures` has the loss of each problem, which is
-    one of the first `KINDS` of `LOSSES`.
-    """
+) -> tuple[Model, tuple[str, ...], Padded, Fixed, list[Parts]]:
+    """Pad problems side by side, as `start` takes them: the arguments of `differentiate`, parts."""
     step, gates, _, states = CELLS[cell]
     most = capacity._asdict() | {"h": capacity.H, "G": gates}
     room = {n: np.zeros((SIZE, *(most[each] for each in LAYOUT[n]))) for n in LAYOUT}
@@ -105,6 +101,29 @@ def start(
     padded = Padded(*(room[name] for name in Padded._fields))
     endless = np.full(SIZE, capacity.T)
     fixed = Fixed(room["y"], valid, room["lengths"].astype(np.int64), endless, chosen)
+    return model, states, padded, fixed, parts
+
+
+def start(
+    cell: str,
+    option: Any,
+    problems: Sequence[Mapping[str, Any]],
+    measures: Sequence[str],
+    capacity: Capacity,
+) -> Block:
+    """Start computing the derivatives of problems that have one output, at the end.
+
+    A problem has its arrays by name: parameters, x, y and initial states; what is absent is zeros.
+    They must fit each other and the capacity. `measures` has the loss of each problem, which is
+    one of the first `KINDS` of `LOSSES`.
+    """
+    model, states, padded, fixed, parts = lay_out(cell, option, problems, measures, capacity)
     with jax.enable_x64(True):
         results = _differentiate(model, states, padded, fixed)
     return Block(padded, fixed, results, parts)
+
+
+def load_ahead(pool: Executor, cell: str, option: Any, capacity: Capacity) -> None:
+    """Load the program of all blocks of these in the pool, if it is kept; see `Program`."""
+    with jax.enable_x64(True):
+        _differentiate.load_ahead(pool, *lay_out(cell, option, (), (), capacity)[:4])

@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
@@ -46,29 +47,52 @@ class Program:
         self.static = [names.index(name) for name in static]
         self.jitted = jax.jit(function, static_argnums=self.static, compiler_options=options)
         self.compiled = dict[Hashable, Callable[..., Any]]()
+        self.loading = dict[Path, Future[Callable[..., Any] | None]]()
 
     def __call__(self, *arguments: Any) -> Any:
         """Compute the function, by the program that is kept if there is one."""
-        folder = os.environ.get(FOLDER)
-        static = [arguments[n] for n in self.static]
-        if not (folder and jax.default_backend() == "cpu" and all(map(has_name, static))):
+        folder = self.find_folder(arguments)
+        if folder is None:
             return self.jitted(*arguments)
         arrays = [each for n, each in enumerate(arguments) if n not in self.static]
-        settings = read_settings()
-        key = settings, *static, *describe_arrays(arrays)
+        static = [arguments[n] for n in self.static]
+        key = read_settings(), *static, *describe_arrays(arrays)
         if key not in self.compiled:
-            self.compiled[key] = self.find(Path(folder), settings, arguments, arrays)
+            self.compiled[key] = self.find(self.name_file(folder, arguments), arguments, arrays)
         return self.compiled[key](*arrays)
 
-    def find(
-        self, folder: Path, settings: Hashable, arguments: Sequence[Any], arrays: Sequence[Any]
-    ) -> Callable[..., Any]:
-        """Load the program for these arguments, or compile and keep it."""
+    def load_ahead(self, pool: Executor, *arguments: Any) -> None:
+        """Load the program for such arguments in the pool, if it is kept; nothing is computed.
+
+        The call that needs it waits for it.
+        """
+        folder = self.find_folder(arguments)
+        if folder is not None:
+            file = self.name_file(folder, arguments)
+            if file not in self.loading:
+                self.loading[file] = pool.submit(load, file)
+
+    def find_folder(self, arguments: Sequence[Any]) -> Path | None:
+        """Find the folder of the programs; None where that for these arguments is not kept."""
+        folder = os.environ.get(FOLDER)
+        named = all(has_name(arguments[n]) for n in self.static)
+        return Path(folder) if folder and jax.default_backend() == "cpu" and named else None
+
+    def name_file(self, folder: Path, arguments: Sequence[Any]) -> Path:
+        """Name the file of the program for these arguments, by all that it depends on."""
+        arrays = [each for n, each in enumerate(arguments) if n not in self.static]
         static = [describe(arguments[n]) for n in self.static]
-        depends = describe(self.function), static, describe_arrays(arrays), settings, self.options
+        structure, settings = describe_arrays(arrays), read_settings()
+        depends = describe(self.function), static, structure, settings, self.options
         text = f"{depends} {describe_surroundings(self.packages)}"
-        file = folder / f"{self.function.__name__}-{DIGEST(text.encode()).hexdigest()}{SUFFIX}"
-        kept = load(file)
+        return folder / f"{self.function.__name__}-{DIGEST(text.encode()).hexdigest()}{SUFFIX}"
+
+    def find(
+        self, file: Path, arguments: Sequence[Any], arrays: Sequence[Any]
+    ) -> Callable[..., Any]:
+        """Load the program from its file, where that has not begun yet, or compile and keep it."""
+        ahead = self.loading.pop(file, None)
+        kept = load(file) if ahead is None else ahead.result()
         if kept is not None:
             return kept
         # JAX cannot write a program that it has loaded, so it must not keep this one, too.

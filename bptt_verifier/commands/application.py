@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from typer import Exit, Option
 
+from bptt_verifier.commands.collection import pausing_collection
 from bptt_verifier.console.argument_errors import App
 from bptt_verifier.console.interrupts import end_at_once, reasons
 from bptt_verifier.program.attempt import CodeRaisedError
@@ -92,7 +93,9 @@ def __getattr__(name: str) -> App:
 def run() -> Any:
     """Run the command of the arguments; return its exit code. Bad usage is one line of text."""
     try:
-        choose_app(sys.argv[1:])(prog_name="bptt")
+        with pausing_collection():
+            chosen = choose_app(sys.argv[1:])
+        chosen(prog_name="bptt")
     except SystemExit as ended:
         causes = tuple(reasons(ended))
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):

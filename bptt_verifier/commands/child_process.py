@@ -6,6 +6,7 @@ waits, and ends the child when a single call of the submission exceeds its time 
 file runs the code in it.
 """
 
+import gc
 import json
 import os
 import queue
@@ -24,6 +25,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from bptt_verifier.commands.collection import pausing_collection
 from bptt_verifier.commands.waiting_child import take
 from bptt_verifier.console.terminal import discard_output
 from bptt_verifier.program.attempt import CodeRaisedError
@@ -275,8 +277,10 @@ def main() -> None:
 
 
 def import_judge() -> None:
-    """Import what judges a file, before there is one."""
-    from bptt_verifier.judge import files, one_case, verify  # noqa: F401, PLC0415
+    """Import what judges a right derivation, before there is a file."""
+    with pausing_collection():
+        from bptt_verifier.judge import files, verify  # noqa: F401, PLC0415
+    gc.freeze()  # a collection need not look at all of this again
 
 
 @contextmanager
@@ -297,7 +301,6 @@ def judge_in_child(
     """Judge the file of the request, and announce every call of its code."""
     # The parent needs none of these.
     from bptt_verifier.judge.files import read_file  # noqa: PLC0415
-    from bptt_verifier.judge.one_case import compare_case  # noqa: PLC0415
     from bptt_verifier.judge.verify import verify, verify_own_model  # noqa: PLC0415
     from bptt_verifier.mistakes.effort import find_effort  # noqa: PLC0415
     from bptt_verifier.program.source_file import order_path  # noqa: PLC0415
@@ -332,6 +335,8 @@ def judge_in_child(
                     f"with U, W and V for its parameters {what}; {error}"
                 ) from error
     if judged.loss is not None and case is not None:
+        from bptt_verifier.judge.one_case import compare_case  # noqa: PLC0415
+
         given = judged.gradients, judged.loss, judged.params, case
         with naming_option("case"):
             report = compare_case(*given, seed=options["seed"], subject=file.name)

@@ -9,6 +9,7 @@ import io
 import sys
 from contextlib import nullcontext
 
+from bptt_verifier.commands.collection import pausing_collection
 from bptt_verifier.commands.compiled import keep_compiled_programs
 from bptt_verifier.commands.waiting_child import starting_early
 from bptt_verifier.console.interrupts import ending_at_once
@@ -23,8 +24,9 @@ def main() -> None:
     # `train` handles Ctrl-C itself: it saves its run.
     interrupts = nullcontext() if sys.argv[1:2] == ["train"] else ending_at_once()
     with interrupts, starting_early(sys.argv[1:]):
-        # Imported while the child starts.
-        from bptt_verifier.commands.application import run  # noqa: PLC0415
+        with pausing_collection():
+            # Imported while the child starts.
+            from bptt_verifier.commands.application import run  # noqa: PLC0415
 
         code = run()
     try:

@@ -11,6 +11,7 @@ from rich.console import Console
 from typer import Argument, Context, Exit, Option
 
 from bptt_verifier.commands.child_process import Outcome, judge_file
+from bptt_verifier.commands.collection import pausing_collection
 from bptt_verifier.console.choices import Activation, Dtype, Loss, Model, Reset, parse_number
 from bptt_verifier.console.files import (
     JsonFile,
@@ -310,9 +311,10 @@ def verify_derivations(
     Returns the outcome, and why the campaign ended early if it did.
     """
     # Importing JAX takes half a second, which judging a file does in its own process.
-    from bptt_verifier.commands.campaign import compare_derivations  # noqa: PLC0415
-    from bptt_verifier.commands.tables import builtin_table, summary  # noqa: PLC0415
-    from bptt_verifier.judge.campaign import Campaign  # noqa: PLC0415
+    with pausing_collection():
+        from bptt_verifier.commands.campaign import compare_derivations  # noqa: PLC0415
+        from bptt_verifier.commands.tables import builtin_table, summary  # noqa: PLC0415
+        from bptt_verifier.judge.campaign import Campaign  # noqa: PLC0415
 
     report, stopped = compare_derivations(examples, Campaign(*settings), **place)
     with reader_may_leave(), text_beside_json(alone_on_stdout):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verifier.judge.computed_ahead import LargeReferences, load_programs_of
 from bptt_verifier.judge.neighbours import list_failing
 from bptt_verifier.judge.shared_truths import share_truths
 from bptt_verifier.judge.subject import Compared, Copy, Subject, Try
@@ -21,7 +22,6 @@ from bptt_verifier.judge.submission import (
     order_names,
     write_call,
 )
-from bptt_verifier.mistakes.cells import diagnose
 from bptt_verifier.problems.cached import cached_by_content
 from bptt_verifier.problems.draws import round_values, with_values
 from bptt_verifier.problems.extremes import (
@@ -259,7 +259,7 @@ class CellSubject(Subject):
         """Draw extreme problems, small and large, and those of the sizes that the user asks for."""
         yield from starmap(self.make_case, prefetch_truths(self.small_extremes))
         draw, seed, seconds = self.draw_problem, self.seed, dict[Sizes, float]()
-        large = [*draw_problems_of_large_sizes(draw, seed)]
+        *large, largest = self.large_references.problems
         for number, problem in enumerate(large):
             for each in large[number : number + 2]:  # JAX computes the next one meanwhile
                 start_large_reference(each)
@@ -267,7 +267,7 @@ class CellSubject(Subject):
             began = time.thread_time()
             yield self.make_large_case(problem)
             seconds[problem.sizes] = time.thread_time() - began
-        largest, duration = draw_problem_with_all_sizes_large(draw, seed), seconds[MODERATE]
+        duration = seconds[MODERATE]
         wide, narrow = SMALL._replace(H=LARGE.H), SMALL._replace(O=LARGE.O)
         if duration <= QUICK or seconds[wide] <= GROWTH * seconds[narrow]:
             yield self.make_large_case(largest)
@@ -278,6 +278,23 @@ class CellSubject(Subject):
             )
         for sizes in self.sizes:
             yield from map(self.make_large_case, draw_problems_of_sizes(draw, seed, sizes))
+
+    @cached_property
+    def large_references(self) -> LargeReferences:
+        """References of problems with one large size, all moderate, and last all large."""
+        draw, seed = self.draw_problem, self.seed
+        found = draw_problems_of_large_sizes(draw, seed)
+        return LargeReferences((*found, draw_problem_with_all_sizes_large(draw, seed)))
+
+    def compute_ahead(self) -> None:
+        """Let JAX compute the reference of a large problem, unless it still does."""
+        self.large_references.advance()
+
+    def load_programs(self) -> None:
+        """Load the programs for all kinds of problems ahead."""
+        random = next(self.draw_random_problems(range(1)))
+        probe = next(self.draw_one_hot_problems())
+        load_programs_of(random, probe, self.large_references.problems[0])
 
     def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, int]:
         """Find the largest size of each kind in these cases, by its letter."""
@@ -386,6 +403,9 @@ class CellSubject(Subject):
         self, attempt: Try, cases: Sequence[Compared], probes: Sequence[Compared]
     ) -> tuple[Mistake, ...]:
         """Find the mistakes that explain failing cases, failing probes and fresh cases."""
+        # A right derivation needs no catalogue of mistakes, which takes long to import.
+        from bptt_verifier.mistakes.cells import diagnose  # noqa: PLC0415
+
         by_cost = sorted(cases, key=lambda each: is_large(each) and work(each))
         found = [*choose_kinds(by_cost), *choose_kinds(probes)]
         only_large = is_large(found[0])

@@ -22,7 +22,6 @@ from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.attempt import Failure
 from bptt_verifier.program.attempt import attempt as protect
 from bptt_verifier.reference import exact_values
-from bptt_verifier.reference.coverage import COUNTED
 from bptt_verifier.report import (
     Counterexample,
     Curve,
@@ -33,6 +32,7 @@ from bptt_verifier.report import (
     nine_digits,
     shortest,
 )
+from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.bounds import RESOLVING
 from bptt_verifier.tolerance.comparison import (
     Comparison,

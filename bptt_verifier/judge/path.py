@@ -40,8 +40,8 @@ from bptt_verifier.judge.subject import Compared, Subject
 from bptt_verifier.judge.submission import Breach, Submission
 from bptt_verifier.judge.undecided import state_excused_resolutions
 from bptt_verifier.reference.case import Case
-from bptt_verifier.reference.coverage import COUNTED
 from bptt_verifier.report import Mistake, Report
+from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.comparison import Verdict
 
 SCALES_NEARER_ZERO = 2.0**-10, 2.0**-12  # times the values at which results are not finite
@@ -107,6 +107,7 @@ class SubjectJudgement(Judgement):
         self.progress, self.timeout = progress, timeout
         self.compared: list[Compared] = []
         self.probes: list[Compared] = []
+        self.fails = False
         self.precision: Any = None
         self.precision_known = False
         self.confirmed: list[str] = []
@@ -146,8 +147,11 @@ class SubjectJudgement(Judgement):
         found = self.compare_at(case)
         return None if isinstance(found, Breach) else found
 
-    def advance(self) -> None:
-        """Report progress."""
+    def advance(self, found: Compared) -> None:
+        """Report progress, and let the subject compute ahead while everything agrees."""
+        self.fails = self.fails or found.fails
+        if not self.fails:  # else there will be no extreme cases
+            self.subject.compute_ahead()
         self.progress(len(self.compared) + len(self.probes), self.subject.total)
 
     def check_contract(self) -> Report | None:
@@ -201,7 +205,7 @@ class SubjectJudgement(Judgement):
         if differs is not None:
             return self.report(Verdict.DISAGREES, differs)
         self.compared.append(found)
-        self.advance()
+        self.advance(found)
         return None
 
     def excuse_overflow(self, breach: Breach, case: Case) -> Report | None:
@@ -255,7 +259,7 @@ class SubjectJudgement(Judgement):
                     return ended
                 continue
             self.probes.append(separate_steps(found))
-            self.advance()
+            self.advance(found)
         return None
 
     def conclude(self) -> Report:

@@ -121,6 +121,9 @@ class Subject(ABC):
         """Draw further cases, at which gradients are compared if all others agree."""
         return ()
 
+    def compute_ahead(self) -> None:  # noqa: B027  # most subjects have nothing to compute
+        """Start computing what extreme cases need, while others are compared; never waits."""
+
     def find_largest_sizes(self, cases: Iterable[Case]) -> dict[str, int]:
         """Find the largest size of each kind in these cases, by its letter."""
         return {}

@@ -74,6 +74,7 @@ def verify(
         "model": model, "activation": activation, "reset": reset, "loss": loss, "bias": bool(bias),
         "sizes": [dict(each) for each in asked_sizes], "examples": examples,
     }  # fmt: skip
+    cell.load_programs()
     with use_own_settings():
         report = judge(gradients, cell, subject or find_name(gradients), progress, timeout)
     return add_origin(report, verify, [find_name(gradients)], options, seed)

@@ -7,6 +7,7 @@ measured only where they exceed what a sum of that many terms rounds.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from functools import cache, cached_property, partial
 from itertools import islice
 from typing import Any
@@ -201,21 +202,56 @@ def list_absent(problem: Problem) -> list[str]:
     return [name for name, value in problem.params._asdict().items() if value is None]
 
 
+def sum_roundoffs(dtype: Any) -> float:
+    """The roundoff of a derivation plus that of the reference: the error is proportional to it."""
+    return sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
+
+
+def list_padded_arguments(laid: padded.Laid, roundoff: float, kinds: int) -> tuple[Any, ...]:
+    """List the arguments of `measure_padded`."""
+    return laid.model, laid.states, roundoff, laid.problem, laid.fixed, kinds
+
+
+def list_arguments_at_its_size(problem: Problem, roundoff: float) -> tuple[Any, ...]:
+    """List the arguments of `measure_at_its_size`."""
+    model, params, x, first, y = arrange_at_its_size(problem)
+    return model, roundoff, y, params, x, first
+
+
+def load_programs(problem: Problem, pool: Executor, measured: bool = True) -> None:
+    """Load the programs for problems of this kind in the pool, if they are kept.
+
+    Where errors are not `measured`, it is the program for large ones.
+    """
+    dtype = problem.x.dtype
+    with jax.enable_x64(True):
+        if not measured:
+            _differentiate_padded.load_ahead(pool, *lay_out(problem, LARGE)[:4])
+        elif fits_capacity(problem):
+            kinds = len(ALL_LOSSES)
+            if has_derived_bound(problem):
+                kinds = len(LOSSES)
+                blocks.load_ahead(pool, "rnn", problem.option["activation"], LARGEST)
+            laid = lay_out(problem, LARGEST)
+            given = list_padded_arguments(laid, sum_roundoffs(dtype), kinds)
+            _measure_padded.load_ahead(pool, *given)
+        else:
+            given = list_arguments_at_its_size(problem, sum_roundoffs(dtype))
+            _measure_at_its_size.load_ahead(pool, *given)
+
+
 @cached_by_content(1024)
 def start_measured_reference(
     problem: Problem, dtype: Any, kinds: int = len(ALL_LOSSES)
 ) -> Callable[[], tuple[Derivatives, Derivatives]]:
     """Start computing `measure_reference`; return a function that blocks until it is there."""
-    # The error is proportional to the roundoff, here of the derivation plus the reference.
-    roundoff = sum(float(np.finfo(each).eps) / 2 for each in (dtype, np.float64))
+    roundoff = sum_roundoffs(dtype)
     with jax.enable_x64(True):
         if fits_capacity(problem):
             laid = lay_out(problem, LARGEST)
-            given = laid.model, laid.states, roundoff, laid.problem, laid.fixed
-            found = _measure_padded(*given, kinds)
+            found = _measure_padded(*list_padded_arguments(laid, roundoff, kinds))
             return cache(lambda: make_read_only((laid.cut(*found[0]), laid.cut(*found[1]))))
-        model, params, x, first, y = arrange_at_its_size(problem)
-        found = _measure_at_its_size(model, roundoff, y, params, x, first)
+        found = _measure_at_its_size(*list_arguments_at_its_size(problem, roundoff))
 
     def finish() -> tuple[Derivatives, Derivatives]:
         clean, error = jax.tree.map(np.asarray, found)
@@ -321,22 +357,49 @@ def find_values(problem: Problem, dtype: Any = None, names: Collection[str] = CO
     return Truth(values, {name: np.zeros_like(value) for name, value in values.items()})
 
 
+class LargeReference:
+    """The reference of a large problem, which JAX may still be computing.
+
+    A call waits for it. `pending` are the arrays that JAX computes, and `finish` makes the
+    derivatives of them.
+    """
+
+    def __init__(self, pending: Any, finish: Callable[[Any], Derivatives]) -> None:
+        self.pending, self.finish = pending, finish
+
+    def __call__(self) -> dict[str, Array]:
+        """The results by name, read-only."""
+        return self.values
+
+    @property
+    def is_there(self) -> bool:
+        """True if nobody has to wait for it."""
+        return all(each.is_ready() for each in jax.tree.leaves(self.pending))
+
+    @cached_property
+    def values(self) -> dict[str, Array]:
+        """The results by name; the arrays that they are cut out of are dropped."""
+        found = name_arrays(self.finish(self.pending))
+        # Copies, because a part of a padded array keeps all of it.
+        copied = make_read_only({name: value.copy() for name, value in found.items()})
+        self.pending = None
+        return copied
+
+
 @cached_by_content(32)
-def start_large_reference(problem: Problem) -> Callable[[], dict[str, Array]]:
-    """Start computing the reference of a large problem; return a function that blocks for it.
+def start_large_reference(problem: Problem) -> LargeReference:
+    """Start computing the reference of a large problem; return what blocks where it is called.
 
     A problem beyond the capacity for large ones compiles anew for its shape.
     """
     with jax.enable_x64(True):
         if fits_capacity(problem, LARGE):
             laid = lay_out(problem, LARGE)
-            finish = partial(laid.cut, *_differentiate_padded(*laid[:4]))
-        else:
-            model, params, x, first, y = arrange_at_its_size(problem)
-            found = unrolled.compiled_derivatives(model, params, x, first, y, None, None)
-            finish = partial(jax.tree.map, np.asarray, found)
-    # Copies, because a part of a padded array keeps all of it.
-    return cache(lambda: make_read_only({n: v.copy() for n, v in name_arrays(finish()).items()}))
+            cut = laid.parts.cut
+            return LargeReference(_differentiate_padded(*laid[:4]), lambda found: cut(*found))
+        model, params, x, first, y = arrange_at_its_size(problem)
+        found = unrolled.compiled_derivatives(model, params, x, first, y, None, None)
+        return LargeReference(found, partial(jax.tree.map, np.asarray))
 
 
 def large_truth(problem: Problem, dtype: Any, names: Collection[str] = COMPARED) -> Truth:

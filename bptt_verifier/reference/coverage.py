@@ -10,11 +10,11 @@ from bptt_verifier.program.paths import Paths
 from bptt_verifier.program.rounding import is_inexact
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.selection import ENOUGH, Selection
+from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.bounds import RESOLVING
 
 # Relative errors of this size are seen in all but ill-conditioned losses, in float64 and float32.
 VISIBLE, VISIBLE_SINGLE = 2.0**-20, 2.0**-12
-COUNTED = "could have shown a mistake in every gradient."  # the end of a note
 MISSED = 5  # branches that a note names, at most
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from bptt_verifier.report.links import link_to_mistake
 from bptt_verifier.tolerance.comparison import Array, Verdict
 
+COUNTED = "could have shown a mistake in every gradient."  # the end of a note
+
 
 class Curve(NamedTuple):
     """Errors step by step, for t = 1 … T, relative to the right values, and the allowed ones.

@@ -23,6 +23,7 @@ from bptt_verifier.judge.cells import (
 )
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.judge.submission import TakenStates
+from bptt_verifier.mistakes import cells as mistaken_cells
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.extremes import LARGE
 from bptt_verifier.problems.problem import LARGEST, Problem, Sizes
@@ -198,7 +199,7 @@ def diagnose(
         asked.append((witnesses, several))
         return tuple(Mistake(each, "", {}) for each in left.pop(0).split(" and "))
 
-    monkeypatch.setattr(cells, "diagnose", find)
+    monkeypatch.setattr(mistaken_cells, "diagnose", find)
     last: list[str] = [*names] or ["none"]
     found = submission.chosen.diagnose(submission.compare, given, probes)
     assert " and ".join(each.name for each in found) == last[len(asked) - 1]

@@ -44,3 +44,17 @@ def test_the_format_is_sought_again_where_the_scatter_explains_whole_results(
     assert judgement.learn_precision(found) is found
     assert judgement.precision_known is known
     assert judgement.confirmed == []
+
+
+def test_nothing_is_computed_ahead_of_extreme_cases_once_a_case_fails() -> None:
+    ones, allowed = {"w": np.ones(2)}, {"w": np.full(2, 1e-9)}
+    agreeing, failing = (state_compared({"w": ones["w"] + d}, ones, allowed) for d in (0, 0.5))
+    asked, shown = list[str](), list[int]()
+    subject: Any = SimpleNamespace(compute_ahead=lambda: asked.append("next"), total=7)
+    judgement = SubjectJudgement(
+        Submission(lambda w: w), subject, "", lambda done, total: shown.append(total)
+    )
+    for found in (agreeing, agreeing, failing, agreeing):
+        judgement.advance(found)
+    assert asked == ["next"] * 2
+    assert shown == [7] * 4

@@ -260,6 +260,10 @@ def test_a_large_problem_is_padded_if_it_fits_and_computed_at_its_size_otherwise
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Laid(tuple[str, ...]):
+        @property
+        def parts(self) -> Any:
+            return self
+
         def cut(self, *found: Any) -> Any:
             return {"W": np.array(found)}
 

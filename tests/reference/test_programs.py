@@ -3,7 +3,9 @@
 import os
 import pickle
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
@@ -306,3 +308,52 @@ def test_the_digest_covers_all_code_that_is_traced(name: str, cell: str) -> None
 
 def test_the_guard_sees_code_of_another_package() -> None:
     assert traced_files(lambda: scaled(3, X, PAIR)) == {Path(__file__)}
+
+
+def test_a_call_takes_the_program_that_is_loaded_ahead_and_waits_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = later_process()(3, X, PAIR)
+    begun, loading, go_on = list[Path](), threading.Event(), threading.Event()
+
+    def load_slowly(file: Path) -> Any:
+        begun.append(file)
+        loading.set()
+        assert go_on.wait(20)
+        return load(file)
+
+    monkeypatch.setattr(programs, "load", load_slowly)
+    again = later_process()
+    with ThreadPoolExecutor(2) as pool:
+        again.load_ahead(pool, 3, X, PAIR)
+        again.load_ahead(pool, 3, X + 1, PAIR)  # the same program
+        assert loading.wait(20)
+        threading.Timer(0.05, go_on.set).start()
+        found = again(3, X, PAIR)
+    assert begun == [*folder.iterdir()]
+    assert len(TRACED) == 1
+    assert [np.asarray(each).tobytes() for each in found] == [
+        np.asarray(each).tobytes() for each in expected
+    ]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"a part of a program"])
+def test_what_cannot_be_loaded_ahead_is_compiled(content: bytes | None, folder: Path) -> None:
+    expected = later_process()(3, X, PAIR)
+    (file,) = folder.iterdir()
+    file.unlink() if content is None else file.write_bytes(content)
+    again = later_process()
+    with ThreadPoolExecutor(1) as pool:
+        again.load_ahead(pool, 3, X, PAIR)
+    found = again(3, X, PAIR)
+    assert len(TRACED) == 2
+    assert np.allclose(found[0], expected[0])
+    assert [*folder.iterdir()] == [file]
+
+
+def test_where_nothing_is_kept_nothing_is_loaded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FOLDER, raising=False)
+    again = later_process()
+    with ThreadPoolExecutor(1) as pool:
+        again.load_ahead(pool, 3, X, PAIR)
+    assert again.loading == {}
