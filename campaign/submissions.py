@@ -15,6 +15,8 @@ Gradients = Callable[[Mapping[str, Any]], dict[str, Any]]
 # By hand in the precision of the arguments; in float32, returned in it or in float64.
 BY_HAND = "hand", "hand", "hand", "hand float32", "hand float32", "hand float32 inside", "hand"
 DRAWS = 20  # of the formulas of a right submission, at most
+# XLA takes 15 GB and more minutes than anyone waits to optimise 99 unrolled steps of two layers.
+LONG, UNOPTIMISED = 64, {"xla_backend_optimization_level": 0, "xla_disable_hlo_passes": "fusion"}
 # jax.grad of other formulas, in 64 bit or in JAX's default precision. One is compiled for a model.
 BY_JAX = "jax 64 bit", "jax default"
 
@@ -44,7 +46,8 @@ def by_hand(
 def by_jax(model: Model, f: Formulas, style: str) -> Gradients:
     """jax.grad of the same loss in these formulas."""
     wide = style == "jax 64 bit"
-    gradient = jax.jit(jax.grad(lambda p: run(model, p, jnp, f)[0]))
+    options = UNOPTIMISED if len(model.x) > LONG else None
+    gradient = jax.jit(jax.grad(lambda p: run(model, p, jnp, f)[0]), compiler_options=options)
 
     def gradients(p: Mapping[str, Any]) -> dict[str, Any]:
         dtype = np.float64 if wide else np.float32

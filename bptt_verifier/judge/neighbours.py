@@ -207,11 +207,42 @@ def is_lost(found: Compared, name: str) -> bool:
     return not np.max(error) <= np.max(size) / 8  # (N2)
 
 
+def are_numbers_of(values: Array, dtype: Any) -> bool:
+    """Tell whether numbers are all those of a format, exactly."""
+    with np.errstate(all="ignore"):
+        return np.array_equal(values.astype(dtype), values)
+
+
+def fill_digits(values: Array, dtype: Any) -> bool:
+    """Tell whether numbers are those of a format, and need more than half of its digits.
+
+    Numbers that were computed in float64 are not, but for short ones such as 1 or 200.
+    """
+    parts = np.frexp(values)[0] * 2.0 ** (np.finfo(dtype).nmant // 2)
+    return are_numbers_of(values, dtype) and not np.array_equal(parts, np.rint(parts))
+
+
+def may_be_rounded(found: Compared, name: str) -> bool:
+    """Tell whether a result is one of a coarser format, within the errors allowed in that format.
+
+    tanh a is 1 in float32 at all neighbours of an a where it is not in float64: such a result need
+    not scatter.
+    """
+    submitted, truth = found.submitted[name], found.case.truth
+    for dtype in FORMATS:
+        finer = np.finfo(found.dtypes[name]).eps < np.finfo(dtype).eps
+        if truth is not None and finer and are_numbers_of(submitted, dtype):
+            compared = compare_all({name: submitted}, *truth(dtype, [name]))
+            if worst_of(compared).error <= 1:
+                return True
+    return False
+
+
 def find_precision(before: Compared, after: Compared) -> Any:
     """Find the format in which a submission computes without returning it; None for none.
 
     Its errors scatter like rounding and leave digits; they are within those allowed in that format,
-    and far beyond those of the next finer one. This holds for half of the gradients or more, and
+    and far beyond those of the next finer one, or its results are numbers of that format. This holds for half of the gradients or more, and
     none is precise, zeros not counted: one alone may have lost its digits otherwise.
     """
     finer: Any = np.float64
@@ -228,6 +259,7 @@ def find_precision(before: Compared, after: Compared) -> Any:
         known = before.case.truth(dtype, names)
         compared = compare_all({n: before.submitted[n] for n in names}, *known)
         beyond = worst * float(np.finfo(finer).eps / np.finfo(dtype).eps) >= TYPICAL
+        beyond |= all(fill_digits(before.submitted[name], dtype) for name in names)
         finer, worst = dtype, worst_of(compared).error
         if beyond and worst <= 1:
             return dtype

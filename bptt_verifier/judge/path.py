@@ -32,6 +32,7 @@ from bptt_verifier.judge.neighbours import (
     is_lost,
     list_excused,
     list_failing,
+    may_be_rounded,
     settle,
     weigh,
 )
@@ -44,6 +45,7 @@ from bptt_verifier.report import Mistake, Report
 from bptt_verifier.report.findings import COUNTED
 from bptt_verifier.tolerance.comparison import Verdict
 
+LEARNING = 4  # cases at which a format may be learnt while all errors scatter like rounding
 SCALES_NEARER_ZERO = 2.0**-10, 2.0**-12  # times the values at which results are not finite
 
 
@@ -92,7 +94,7 @@ class SubjectJudgement(Judgement):
     `precision` is the format in which the submission computes, if it is coarser than that of its
     results. `confirmed` are the gradients known to be wrong. `overflows` are breaches by results
     that are not finite at large values alone, or in half precision; `doubtful` are those found
-    before the precision is known.
+    before the precision is known. `learnt` counts the cases from which it was to be learnt.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class SubjectJudgement(Judgement):
         self.fails = False
         self.precision: Any = None
         self.precision_known = False
+        self.learnt = 0
         self.confirmed: list[str] = []
         self.overflows: list[Breach] = []
         self.doubtful: list[Breach] = []
@@ -196,7 +199,7 @@ class SubjectJudgement(Judgement):
         found = self.compare_at(case)
         if isinstance(found, Breach):
             return self.excuse_overflow(found, case)
-        if not (self.precision_known or case.single):
+        if self.precision is None and self.learnt < LEARNING and not case.single:
             found = self.learn_precision(found)
         forward = [name for name in list_failing(found) if name not in found.gradients]
         if forward:
@@ -236,18 +239,31 @@ class SubjectJudgement(Judgement):
         )
 
     def learn_precision(self, found: Compared) -> Compared:
-        """Find the precision and wrong gradients from the first case in float64 that can tell.
+        """Find the precision and wrong gradients from the first cases in float64 that can tell.
 
-        Where the scatter explains errors as large as the result, it is the loss that scatters.
+        Where no error shows, a coarser format may be exact: of small integers, for one. Where all
+        scatter like rounding and none is typical of a format, they may be small by chance. Where
+        the scatter explains errors as large as the result, it is the loss that scatters. Where a
+        saturated result is rounded, it does not scatter, and another case has to tell.
         """
-        self.precision_known = True
         if not list_failing(found):
+            self.precision_known = True
             return found
         weighed = weigh(self.attempt, self.subject, found, list_failing(found), ENTRIES, far=True)
         self.precision = find_precision(found, weighed)
-        self.precision_known = not any(is_lost(found, n) for n in list_excused(found, weighed))
-        self.confirmed = list({*self.confirmed, *list_failing(weighed)})
-        return found if self.precision is None else self.attempt(found.case) or found
+        lost = any(is_lost(found, name) for name in list_excused(found, weighed))
+        self.precision_known |= not lost
+        still = list_failing(weighed)
+        wrong = [name for name in still if not may_be_rounded(found, name)]
+        self.confirmed = list({*self.confirmed, *wrong})
+        self.learnt = LEARNING if wrong else self.learnt + (not (lost or still))
+        if self.precision is None:
+            return found
+        self.compared = [
+            (self.attempt(each.case) or each) if list_failing(each) else each
+            for each in self.compared
+        ]
+        return self.attempt(found.case) or found
 
     def compare_probes(self) -> Report | None:
         """Compare at the cases that show single steps."""

@@ -1,5 +1,6 @@
 """What cannot be decided of an own model is inconclusive with a reason; what is right agrees."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -158,3 +159,31 @@ def test_cases_are_counted_in_the_format_that_hides_mistakes_alone() -> None:
     )
     counted = [note for note in report.notes if "could have shown" in note]
     assert counted == ["In float32, 0 of 24 cases could have shown a mistake in every gradient."]
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize(
+    ("x", "a"),
+    [([4.0, 20.0, -12.0], [1.0, 1.0, 1.0]), ([20.0], [0.6]), ([-200.0], [0.06])],
+    ids=["some saturated", "nearly", "most often"],
+)
+def test_saturated_units_of_a_submission_that_computes_in_float32_are_judged_in_it(
+    x: list[float], a: list[float]
+) -> None:
+    inputs = np.array(x)
+
+    def loss(params: dict[str, Any], xp: Any) -> Any:
+        return xp.sum(xp.log(xp.cosh(params["a"] * inputs)))
+
+    def differentiate(activate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        single = inputs.astype(np.float32)
+
+        def gradients(params: dict[str, Any]) -> dict[str, Any]:
+            z = params["a"].astype(np.float32) * single
+            return {"a": (activate(z) * single).astype(np.float64)}
+
+        return gradients
+
+    given = {"a": np.array(a)}
+    assert verify_own_model(differentiate(np.tanh), loss, given).verdict is Verdict.AGREES
+    assert verify_own_model(differentiate(np.sign), loss, given).verdict is Verdict.DISAGREES

@@ -10,7 +10,7 @@ from bptt_verifier.judge import path
 from bptt_verifier.judge.path import SubjectJudgement
 from bptt_verifier.judge.submission import Submission
 from bptt_verifier.tolerance.scatter import FAR
-from tests.support.stated_cases import state_compared
+from tests.support.stated_cases import state_case, state_compared
 
 
 def test_far_neighbours_are_asked_until_the_format_is_known() -> None:
@@ -58,3 +58,60 @@ def test_nothing_is_computed_ahead_of_extreme_cases_once_a_case_fails() -> None:
         judgement.advance(found)
     assert asked == ["next"] * 2
     assert shown == [7] * 4
+
+
+def learn(*seen: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> SubjectJudgement:
+    """The judgement after these comparisons in float64 and after the scatter was asked."""
+    subject: Any = SimpleNamespace()
+    judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
+    weighed = iter([after for _, after in seen])
+    monkeypatch.setattr(path, "weigh", lambda *given, far: next(weighed))
+    in_format = state_compared({"w": np.ones(2)}, {"w": np.ones(2)}, {"w": np.ones(2)})
+    judgement.attempt = lambda case: in_format  # type: ignore[method-assign]
+    for found, _ in seen:
+        if judgement.precision is None and judgement.learnt < path.LEARNING:
+            judgement.compared.append(judgement.learn_precision(found))
+    return judgement
+
+
+def see(error: float, explained: bool, single: float = 1.0) -> tuple[Any, Any]:
+    """A comparison whose error is beyond 1e-14 in float64, and at most `single` in float32."""
+    ones, submitted = {"w": np.ones(2)}, {"w": np.full(2, 1 + error)}
+    before = state_compared(submitted, ones, {"w": np.full(2, 1e-14)})
+    before = before._replace(case=state_case(ones, {"w": np.full(2, single)}))
+    return before, state_compared(submitted, ones, {"w": np.full(2, 1.0 if explained else 1e-14)})
+
+
+SHORT, FILLED = 2.0**-9, 3 * 2.0**-23  # 1 + these fill half of the digits of float32, or all
+
+
+def test_a_format_is_learnt_at_a_later_case_where_the_first_cannot_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exact, rounded = see(0.0, True), see(FILLED, True, 1e-5)
+    small = see(1e-13, True)  # explained by scatter, and far below what is typical of float32
+    assert learn(exact, small, rounded, monkeypatch=monkeypatch).precision is np.float32
+    judgement = learn(*[small] * path.LEARNING, rounded, monkeypatch=monkeypatch)
+    assert judgement.precision is None
+    assert len(judgement.compared) == path.LEARNING
+
+
+def test_a_rounded_result_that_does_not_scatter_waits_for_a_case_that_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saturated, rounded = see(SHORT, False, 1.0), see(FILLED, True, 1e-5)
+    judgement = learn(saturated, rounded, monkeypatch=monkeypatch)
+    assert judgement.precision is np.float32
+    assert judgement.confirmed == []
+    assert not any(found.fails for found in judgement.compared)  # both are judged in float32
+
+
+@pytest.mark.parametrize(
+    ("error", "single"), [(SHORT + 1e-12, 1.0), (SHORT, 1e-5)], ids=["finer", "beyond float32"]
+)
+def test_a_result_that_is_not_rounded_is_wrong_at_once(
+    error: float, single: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong, rounded = see(error, False, single), see(FILLED, True, 1e-5)
+    judgement = learn(wrong, rounded, monkeypatch=monkeypatch)
+    assert (judgement.precision, judgement.confirmed) == (None, ["w"])

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from bptt_verifier.judge.neighbours import (
+    are_numbers_of,
+    fill_digits,
     find_largest_error,
     find_precision,
     is_half_precision,
     is_lost,
     list_failing,
+    may_be_rounded,
     settle,
     weigh,
 )
@@ -394,3 +397,53 @@ def test_a_loss_alone_says_nothing_of_the_format() -> None:
     before = before._replace(case=state_case(true, dict.fromkeys(true, 2 * error)))
     after = state_compared(true | {"loss": 1 + error}, true, dict.fromkeys(true, error))
     assert find_precision(before, after) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "of_format", "filled"),
+    [
+        ([1.0, -200.0, 0.0], np.float32, True, False),
+        ([1.0, 1 + 2.0**-23], np.float32, True, True),
+        ([1.0, 1 + 2.0**-24], np.float32, False, False),
+        ([1 + 2.0**-10], np.float32, True, False),  # half of the 23 digits, and no more
+        ([1 + 2.0**-11], np.float32, True, True),
+        ([1 + 2.0**-10], np.float16, True, True),
+        ([1 + 2.0**-11], np.float16, False, False),
+        ([1e300], np.float32, False, False),
+    ],
+)
+def test_numbers_of_a_format_are_known_and_fill_more_than_half_of_its_digits(
+    values: list[float], dtype: Any, of_format: bool, filled: bool
+) -> None:
+    assert are_numbers_of(np.array(values), dtype) is of_format
+    assert fill_digits(np.array(values), dtype) is filled
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "allowed", "expected"),
+    [
+        (1 + 2.0**-23, "f8", 2.0**-23, True),
+        (1 + 2.0**-23, "f8", 2.0**-24, False),
+        (1 + 2.0**-24, "f8", 1.0, False),
+        (1 + 2.0**-9, "f4", 2.0**-9, True),  # as in float16
+        (1 + 2.0**-23, "f4", 1.0, False),
+        (1.0, "f2", 1.0, False),  # no coarser format is known
+    ],
+)
+def test_a_result_may_be_rounded_to_a_coarser_format_than_it_is_returned_in(
+    value: float, dtype: str, allowed: float, expected: bool
+) -> None:
+    found = state_compared({"w": [value]}, {"w": [1.0]}, {"w": [2.0**-52]}, dtype)
+    found = found._replace(case=state_case({"w": [1.0]}, {"w": [allowed]}))
+    assert may_be_rounded(found, "w") is expected
+    assert not may_be_rounded(found._replace(case=found.case._replace(truth=None)), "w")
+
+
+def test_errors_that_are_small_by_chance_tell_the_format_by_their_digits() -> None:
+    error = np.array([2.0**-23])
+    for more, expected in [(0.0, np.float32), (2.0**-30, None)]:
+        submitted = {"w": 1 + error + more}
+        before = state_compared(submitted, {"w": np.ones(1)}, {"w": np.full(1, 2.0**-24)})
+        before = before._replace(case=state_case({"w": np.ones(1)}, {"w": np.full(1, 2.0**-20)}))
+        after = state_compared(submitted, {"w": np.ones(1)}, {"w": np.full(1, 2.0**-20)})
+        assert find_precision(before, after) is expected
