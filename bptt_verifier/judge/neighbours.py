@@ -242,8 +242,9 @@ def find_precision(before: Compared, after: Compared) -> Any:
     """Find the format in which a submission computes without returning it; None for none.
 
     Its errors scatter like rounding and leave digits; they are within those allowed in that format,
-    and far beyond those of the next finer one, or its results are numbers of that format. This holds for half of the gradients or more, and
-    none is precise, zeros not counted: one alone may have lost its digits otherwise.
+    and far beyond those of the next finer one, or its results are numbers of that format. This
+    holds for half of the gradients or more, and none is precise, zeros not counted: one alone may
+    have lost its digits otherwise.
     """
     finer: Any = np.float64
     worst = find_largest_error(before)
