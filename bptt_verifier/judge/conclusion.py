@@ -91,7 +91,7 @@ def describe_precision(
         yield f"You return {dtype} for {which} where the arguments are finer: judged in {dtype}."
     if precision is not None:
         dtype = np.dtype(precision)
-        yield f"Your errors scatter like rounding in {dtype}: all results are judged in {dtype}."
+        yield f"Your errors are those of rounding to {dtype}: all results are judged in {dtype}."
     if overflows:
         dtype, number = overflows[0].dtype, len(overflows)
         yield (

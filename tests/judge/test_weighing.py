@@ -447,3 +447,11 @@ def test_errors_that_are_small_by_chance_tell_the_format_by_their_digits() -> No
         before = before._replace(case=state_case({"w": np.ones(1)}, {"w": np.full(1, 2.0**-20)}))
         after = state_compared(submitted, {"w": np.ones(1)}, {"w": np.full(1, 2.0**-20)})
         assert find_precision(before, after) is expected
+
+
+def test_rounded_results_that_do_not_scatter_tell_the_format_by_their_digits() -> None:
+    error = np.array([2.0**-23])  # as the gradient of a linear loss, which is its data
+    for submitted, expected in [(1 + error, np.float32), (1 + 2.0**14 * error, None)]:
+        found = state_compared({"w": submitted}, {"w": np.ones(1)}, {"w": np.full(1, 2.0**-50)})
+        found = found._replace(case=state_case({"w": np.ones(1)}, {"w": np.full(1, 2.0**-8)}))
+        assert find_precision(found, found) is expected
