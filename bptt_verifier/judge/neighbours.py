@@ -222,20 +222,25 @@ def fill_digits(values: Array, dtype: Any) -> bool:
     return are_numbers_of(values, dtype) and not np.array_equal(parts, np.rint(parts))
 
 
+def is_within(found: Compared, names: Sequence[str], dtype: Any) -> bool:
+    """Tell whether the errors of some results are within those allowed in a coarser format."""
+    finer = all(np.finfo(found.dtypes[name]).eps < np.finfo(dtype).eps for name in names)
+    if found.case.truth is None or not finer:
+        return False
+    submitted = {name: found.submitted[name] for name in names}
+    return worst_of(compare_all(submitted, *found.case.truth(dtype, names))).error <= 1
+
+
 def may_be_rounded(found: Compared, name: str) -> bool:
     """Tell whether a result is one of a coarser format, within the errors allowed in that format.
 
     tanh a is 1 in float32 at all neighbours of an a where it is not in float64: such a result need
     not scatter.
     """
-    submitted, truth = found.submitted[name], found.case.truth
-    for dtype in FORMATS:
-        finer = np.finfo(found.dtypes[name]).eps < np.finfo(dtype).eps
-        if truth is not None and finer and are_numbers_of(submitted, dtype):
-            compared = compare_all({name: submitted}, *truth(dtype, [name]))
-            if worst_of(compared).error <= 1:
-                return True
-    return False
+    return any(
+        are_numbers_of(found.submitted[name], dtype) and is_within(found, [name], dtype)
+        for dtype in FORMATS
+    )
 
 
 def find_precision(before: Compared, after: Compared) -> Any:

@@ -55,6 +55,8 @@ class OwnSubject(Subject):
         self.gradients = gradients
         self.model, self.notes, self.refusal = model, model.notes, model.refusal
         self.doubt, self.zeros, self.raised = model.doubt, model.zeros, model.loss_raised
+        given = [value.dtype for params in model.params for value in params.values()]
+        self.format_given = min(given, key=lambda dtype: np.finfo(dtype).eps, default=None)
 
     @property
     def total(self) -> int:

@@ -30,6 +30,7 @@ from bptt_verifier.judge.neighbours import (
     find_precision,
     is_half,
     is_lost,
+    is_within,
     list_excused,
     list_failing,
     may_be_rounded,
@@ -244,7 +245,8 @@ class SubjectJudgement(Judgement):
         Where no error shows, a coarser format may be exact: of small integers, for one. Where all
         scatter like rounding and none is typical of a format, they may be small by chance. Where
         the scatter explains errors as large as the result, it is the loss that scatters. Where a
-        saturated result is rounded, it does not scatter, and another case has to tell.
+        saturated result is rounded, it does not scatter, and another case has to tell. A submission
+        written for parameters of a coarser format may have constants that are rounded to it.
         """
         if not list_failing(found):
             self.precision_known = True
@@ -254,6 +256,9 @@ class SubjectJudgement(Judgement):
         lost = any(is_lost(found, name) for name in list_excused(found, weighed))
         self.precision_known |= not lost
         still = list_failing(weighed)
+        given = self.subject.format_given
+        if self.precision is None and still and given and is_within(found, still, given):
+            self.precision, still = given, []
         wrong = [name for name in still if not may_be_rounded(found, name)]
         self.confirmed = list({*self.confirmed, *wrong})
         self.learnt = LEARNING if wrong else self.learnt + (not (lost or still))

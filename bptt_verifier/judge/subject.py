@@ -67,6 +67,8 @@ class Subject(ABC):
     zeros: frozenset[str] = frozenset()  # gradients that are zero, to rounding, at any point
     # True if an entry may be a single step, so that none is too small to matter beside the largest.
     has_vanishing_steps = False
+    # The format of the parameters given, which the submission may be written for; None for none.
+    format_given: Any = None
 
     @property
     @abstractmethod

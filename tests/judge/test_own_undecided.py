@@ -187,3 +187,24 @@ def test_saturated_units_of_a_submission_that_computes_in_float32_are_judged_in_
     given = {"a": np.array(a)}
     assert verify_own_model(differentiate(np.tanh), loss, given).verdict is Verdict.AGREES
     assert verify_own_model(differentiate(np.sign), loss, given).verdict is Verdict.DISAGREES
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e15])
+def test_code_for_float32_may_have_constants_that_are_rounded_to_it(scale: float) -> None:
+    rng = np.random.default_rng(12)
+    x, y = (scale * rng.normal(size=(9, 4))).astype("f4"), (scale * rng.normal(size=9)).astype("f4")
+
+    def loss(params: dict[str, Any]) -> Any:
+        return np.mean((x @ params["w"] - y) ** 2)
+
+    def times(factor: float) -> Callable[[Any], Any]:
+        share = np.float32(2 / 9) * np.float32(factor)
+        return lambda params: {"w": share * x.T @ (x @ params["w"] - y)}
+
+    single, double = {"w": np.ones(4, np.float32)}, {"w": np.ones(4)}
+    assert verify_own_model(times(1), loss, single).verdict is Verdict.AGREES
+    # At 1e-18 float32 loses the digits of the residuals' products, and the report says so.
+    wrong = Verdict.INCONCLUSIVE if scale < 1 else Verdict.DISAGREES
+    assert verify_own_model(times(1.001), loss, single).verdict is wrong
+    assert verify_own_model(times(1), loss, double).verdict is Verdict.DISAGREES

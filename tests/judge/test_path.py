@@ -22,7 +22,7 @@ def test_far_neighbours_are_asked_until_the_format_is_known() -> None:
         distances.append(distance)
         return case
 
-    subject: Any = SimpleNamespace(displace=displace, has_vanishing_steps=False)
+    subject: Any = SimpleNamespace(displace=displace, has_vanishing_steps=False, format_given=None)
     judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
     judgement.attempt = lambda case: found  # type: ignore[method-assign]
     assert judgement.learn_precision(found) is found
@@ -38,7 +38,7 @@ def test_the_format_is_sought_again_where_the_scatter_explains_whole_results(
     ones, allowed = {"w": np.ones(2)}, {"w": np.full(2, 1e-9)}
     found = state_compared({"w": 1 + error * np.ones(2)}, ones, allowed)
     after = state_compared({"w": 1 + error * np.ones(2)}, ones, {"w": np.ones(2)})
-    subject: Any = SimpleNamespace()
+    subject: Any = SimpleNamespace(format_given=None)
     judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
     monkeypatch.setattr(path, "weigh", lambda *given, far: after)
     assert judgement.learn_precision(found) is found
@@ -60,9 +60,11 @@ def test_nothing_is_computed_ahead_of_extreme_cases_once_a_case_fails() -> None:
     assert shown == [7] * 4
 
 
-def learn(*seen: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> SubjectJudgement:
+def learn(
+    *seen: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, given: Any = None
+) -> SubjectJudgement:
     """The judgement after these comparisons in float64 and after the scatter was asked."""
-    subject: Any = SimpleNamespace()
+    subject: Any = SimpleNamespace(format_given=given)
     judgement = SubjectJudgement(Submission(lambda w: w), subject, "", lambda done, total: None)
     weighed = iter([after for _, after in seen])
     monkeypatch.setattr(path, "weigh", lambda *given, far: next(weighed))
@@ -115,3 +117,21 @@ def test_a_result_that_is_not_rounded_is_wrong_at_once(
     wrong, rounded = see(error, False, single), see(FILLED, True, 1e-5)
     judgement = learn(wrong, rounded, monkeypatch=monkeypatch)
     assert (judgement.precision, judgement.confirmed) == (None, ["w"])
+
+
+@pytest.mark.parametrize(
+    ("given", "single", "precision"),
+    [
+        (None, 1.0, None),
+        (np.float64, 1.0, None),
+        (np.float32, 1.0, np.float32),
+        (np.float32, 1e-9, None),
+    ],
+)
+def test_errors_of_code_for_parameters_of_float32_may_be_those_of_its_constants(
+    given: Any, single: float, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constant = see(1e-8 + 1e-12, False, single)  # alike at all neighbours
+    judgement = learn(constant, monkeypatch=monkeypatch, given=given)
+    assert judgement.precision is precision
+    assert judgement.confirmed == ([] if precision else ["w"])
