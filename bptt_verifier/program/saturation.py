@@ -86,7 +86,7 @@ def measure_underflow(ct: Any, exponents: Any, units: Any) -> Any:
 
     They multiply it by a cotangent, and by a number that may be its inverse. `ct` are absolute
     values, and `units` those of the formats that are imitated, of which the coarsest counts. The
-    result is in units of it.
+    result is in units of it. An infinite exponent, as a mask has, is exact: e^-∞ has no inverse.
     """
     unit = float(np.max(units))
     smallest = find_smallest(unit)
@@ -94,7 +94,8 @@ def measure_underflow(ct: Any, exponents: Any, units: Any) -> Any:
     if not np.max(exponents, initial=0.0) > np.log(unit**2 / smallest) - 36.0:
         return 0.0
     with np.errstate(all="ignore"):
-        return np.fmin(ct, smallest * np.exp(exponents)) / unit
+        lost = np.fmin(ct, smallest * np.exp(exponents)) / unit
+    return np.where(np.isfinite(exponents), lost, 0.0)
 
 
 def is_linear(program: Program, operation: Operation, slot: int) -> bool:

@@ -201,6 +201,24 @@ def test_what_underflows_far_out_is_at_most_the_cotangent(unit: float, smallest:
     assert measure_underflow(np.ones(1), np.full(1, 5.0), np.array([unit])) == 0.0
 
 
+def test_an_infinite_exponent_loses_nothing() -> None:
+    a = np.array([np.inf, 900.0, np.inf])
+    lost = measure_underflow(np.ones(3), a, np.array([2.0**-53]))
+    assert list(lost > 0) == [False, True, False]
+
+
+def test_states_that_a_mask_excludes_leave_the_allowed_errors_small() -> None:
+    def loss(params: Any, xp: Any) -> Any:  # the middle of a lattice that no path reaches
+        unreached = xp.logaddexp(-np.inf, -np.inf) + params["w"][2]
+        return xp.logaddexp(params["w"][0] * params["w"][1], unreached)
+
+    model = prepare(loss, {"w": np.array([0.3, -0.2, 0.5])}, cases=4)
+    for case in model.cases:
+        assert case.truth is not None
+        known = case.truth(np.float64, ())
+        assert np.max(known.allowed["w"]) < 1e-12 * np.max(np.abs(known.values["w"]))
+
+
 def by_another_formula(p: Any) -> Any:
     """jax.grad of another formula, which multiplies what has underflowed by e^a."""
 
