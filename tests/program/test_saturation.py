@@ -11,6 +11,7 @@ from bptt_verifier import verify_own_model
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.saturation import find_saturating, measure_underflow
 from bptt_verifier.program.trace import Program, trace
+from bptt_verifier.reference.own_loss import prepare
 
 Activation = Callable[[Any, Any], Any]
 
