@@ -8,8 +8,9 @@ of that output times fixed random weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import signature
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ from bptt_verifier.program.passed_arguments import (
 )
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array, to_constant
+from bptt_verifier.program.unnamed_cotangents import Passes, read_by_structure
 
 FORWARD = ("forward", "forward_pass", "forward_propagation", "feedforward", "feed_forward")
 BACKWARD = (
@@ -87,6 +89,55 @@ def read_class(
     owner: Any, name: str, recorded: Mapping[str, RecordedCall], chosen: Sequence[str] = ()
 ) -> OwnCode:
     """Read an object with forward and backward, and its calls in the file by the method's name.
+
+    Raises ValueError, with one sentence, where its arguments, loss or gradients cannot be found.
+    """
+    read = partial(read_passes, owner, name, recorded, chosen)
+    try:
+        return read()
+    except ValueError as error:
+        passes = attempt(find_passes, owner, name, recorded)
+        if passes is None or isinstance(passes, Failure):
+            raise
+        return read_by_structure(passes, read, error)
+
+
+def find_passes(owner: Any, name: str, recorded: Mapping[str, RecordedCall]) -> Passes | None:
+    """Find what is known of both passes; None where forward returns the loss."""
+    forward, _, backward = find_methods(owner) or ("", "", "")
+    functions = [getattr(owner, each) for each in (forward, backward)]
+    first = recorded.get(forward)
+    given = find_arguments(functions[0], f"{name}.{forward}", first or recorded.get(backward))
+    known = owner if first is None or first.owner is None else first.owner
+    roots = {"self": known, "arguments": {forward: given}}
+    if isinstance(owner, SimpleNamespace):
+        roots["globals"] = find_used_globals(functions[0])
+    calls = Calls(name, functions[0], roots)
+
+    def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
+        bound = getattr(roots["self"], forward)
+        return {"forward": call_with(bound, roots["arguments"][forward], xp)}
+
+    of_forward = calls.make(run)
+    out = calls.attempt(of_forward)["forward"]
+    names = name_returned_values(functions[0], len(list_items(out)))
+    loss = find_loss(out, names)
+    if loss is not None and {names.get(loss), *loss} & LOSSES:
+        return None
+    fed = find_fed(functions[1], recorded.get(backward), given, Outputs("forward", out, names))
+    drawn = [out, *draw_outputs(calls, of_forward)]
+    same = frozenset({*fed, *given})
+    return Passes(functions[0], functions[1], recorded.get(backward), drawn, names, same)
+
+
+def read_passes(
+    owner: Any,
+    name: str,
+    recorded: Mapping[str, RecordedCall],
+    chosen: Sequence[str] = (),
+    assumed: Mapping[str, Keys] = MappingProxyType({}),
+) -> OwnCode:
+    """Read both passes of an object, with `assumed` cotangents or those that names tell.
 
     Raises ValueError, with one sentence, where its arguments, loss or gradients cannot be found.
     """
@@ -153,6 +204,8 @@ def read_class(
         if method == backward and not (own_loss or slopes):
             drawn = [out, *draw_outputs(calls, of_forward)]
             cotangents = find_cotangents(functions[method], later, drawn, named)
+        if method == backward:
+            cotangents = dict(assumed) or cotangents
         fed[method] = find_fed(functions[method], later, given, outputs) | slopes
         fed[method] = {n: p for n, p in fed[method].items() if n not in cotangents}
         left = {*fed[method], *cotangents}
@@ -217,12 +270,20 @@ def read_class(
     said += f", called with {', '.join(given)}" if given else ""
     if cotangents:
         said += f"; the loss is the sum of what {forward} returns times fixed random weights"
+    for argument, path in assumed.items():
+        said += f"; {argument} is taken for the gradient of {describe_output(path, named)}"
     results = Results(state, names, loss)
     calls.run = run
     code = assemble(calls, of_loss, whole, results, chosen, said)
     if first is not None and first.first is not None:
         require_one_call(code, calls, first.first, f"{name}.{forward}")
     return code
+
+
+def describe_output(path: Keys, names: Mapping[Keys, str]) -> str:
+    """Describe what forward returns at a path, by its name or its place."""
+    place = f"what it returns at {path[0]!r}" if path else "what it returns"
+    return names.get(path) or place
 
 
 def is_real(value: Any) -> bool:
