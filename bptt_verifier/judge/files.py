@@ -30,12 +30,13 @@ from bptt_verifier.judge.candidates import (
     suggest_name,
     takes_three,
 )
+from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt, copies
 from bptt_verifier.program.executed_lines import ExecutedLines, describe_data
 from bptt_verifier.program.leaves import find_node, flatten, walk
-from bptt_verifier.program.losses_beside import read_or_beside
+from bptt_verifier.program.losses_beside import read_gradient_function, read_or_beside
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import (
     BACKWARD,
@@ -286,7 +287,7 @@ def choose_kind(
             f"FILE: expected {file} to define gradients, found {', '.join(candidates)}; name the "
             f"one to judge, such as {file}:{choose_whole(defined, candidates)}"
         )
-    updating = choose_updating_method(defined)
+    updating = choose_updating_method(defined) or find_loss_and_gradient(defined)
     if updating:
         return CODE, updating
     if not (defined.functions or defined.classes):
@@ -438,7 +439,17 @@ def read_named(
     names = name.split(",")
     if len(names) in (2, 3) and all(callable(space.get(each)) for each in names):
         calls = [recorder.calls.get(each) for each in names]
-        return read_pair([space[each] for each in names], name, calls, chosen)
+        functions = [space[each] for each in names]
+        try:
+            return read_pair(functions, name, calls, chosen)
+        except ValueError:
+            called = calls[-1] or calls[0]
+            code = attempt(
+                read_gradient_function, functions[0], functions[-1], name, called, chosen
+            )
+            if len(names) > 2 or isinstance(code, Failure):
+                raise
+            return code  # type: ignore[no-any-return]
     top, _, method = name.partition(".")
     if top not in space:
         raise ValueError(f"{name}: expected it to be defined before its first call, found none")

@@ -47,7 +47,7 @@ from bptt_verifier.program.passed_arguments import (
 )
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array, to_constant
-from bptt_verifier.program.unnamed_cotangents import Passes, read_by_structure
+from bptt_verifier.program.unnamed_cotangents import ERRORS, Passes, read_by_structure
 
 FORWARD = ("forward", "forward_pass", "forward_propagation", "feedforward", "feed_forward")
 BACKWARD = (
@@ -61,7 +61,6 @@ PREDICTIONS = frozenset(
     "y yhat y_hat ypred y_pred pred preds prediction predictions out output outputs o logit logits "
     "score scores p prob probs h z".split()
 )
-ERRORS = frozenset("e err error errors diff difference residual residuals".split())
 
 
 def find_methods(owner: Any) -> tuple[str, str, str] | None:
@@ -104,7 +103,7 @@ def read_class(
 
 def find_passes(owner: Any, name: str, recorded: Mapping[str, RecordedCall]) -> Passes | None:
     """Find what is known of both passes; None where forward returns the loss."""
-    forward, _, backward = find_methods(owner) or ("", "", "")
+    forward, stated, backward = find_methods(owner) or ("", "", "")
     functions = [getattr(owner, each) for each in (forward, backward)]
     first = recorded.get(forward)
     given = find_arguments(functions[0], f"{name}.{forward}", first or recorded.get(backward))
@@ -127,7 +126,9 @@ def find_passes(owner: Any, name: str, recorded: Mapping[str, RecordedCall]) -> 
     fed = find_fed(functions[1], recorded.get(backward), given, Outputs("forward", out, names))
     drawn = [out, *draw_outputs(calls, of_forward)]
     same = frozenset({*fed, *given})
-    return Passes(functions[0], functions[1], recorded.get(backward), drawn, names, same)
+    return Passes(
+        functions[0], functions[1], recorded.get(backward), drawn, names, same, bool(stated)
+    )
 
 
 def read_passes(
@@ -151,11 +152,14 @@ def read_passes(
     functions = {each: getattr(owner, each) for each in methods if each}
     first = recorded.get(forward)
     outer = first or recorded.get(backward)  # which may call forward itself
-    given = find_arguments(functions[forward], f"{name}.{forward}", outer)
+    pair = isinstance(owner, SimpleNamespace)
+    spelled = {m: f.__name__ if pair and hasattr(f, "__name__") else f"{name}.{m}"
+              for m, f in functions.items()}  # fmt: skip
+    given = find_arguments(functions[forward], spelled[forward], outer)
     roots: dict[str, Any] = {"self": owner, "arguments": {forward: given}}
     if outer is not None and outer.owner is not None:
         roots["self"] = outer.owner
-    if isinstance(owner, SimpleNamespace):
+    if pair:
         used = [find_used_globals(function) for function in functions.values()]
         roots["globals"] = {key: value for each in used for key, value in each.items()}
 
@@ -209,8 +213,8 @@ def read_passes(
         fed[method] = find_fed(functions[method], later, given, outputs) | slopes
         fed[method] = {n: p for n, p in fed[method].items() if n not in cotangents}
         left = {*fed[method], *cotangents}
-        arguments = find_arguments(functions[method], f"{name}.{method}", later, left, given)
-        require_same_data(f"{name}.{method}", forward, arguments, given)
+        arguments = find_arguments(functions[method], spelled[method], later, left, given)
+        require_same_data(spelled[method], forward, arguments, given)
         known = [roots["self"], roots.get("globals"), out, *roots["arguments"].values()]
         roots["arguments"][method] = arguments
     if (
@@ -267,6 +271,8 @@ def read_passes(
     said = f"{name} is taken for a class with {listed}"
     if calls.pair:
         said = f"{name} are taken for functions {listed}"
+        if loss == ("forward",) and not any(fed.values()):
+            said = f"{name} are taken for a loss and its gradient"
     said += f", called with {', '.join(given)}" if given else ""
     if cotangents:
         said += f"; the loss is the sum of what {forward} returns times fixed random weights"

@@ -31,6 +31,7 @@ from bptt_verifier.program.passed_arguments import (
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array
 
+ERRORS = frozenset("e err error errors diff difference residual residuals".split())
 READINGS = 24  # that are tried: four arguments in any order
 
 
@@ -38,7 +39,8 @@ class Passes(NamedTuple):
     """What is known of forward and backward before a reading is chosen.
 
     `drawn` are what forward returns, at the parameters given and at others, and `names` those of
-    its items. `known` are the arguments of backward that are arguments or results of forward.
+    its items. `known` are the arguments of backward that are arguments or results of forward. If a
+    loss is `stated`, arguments without names of gradients may be what that loss is computed from.
     """
 
     forward: Callable[..., Any]
@@ -47,6 +49,7 @@ class Passes(NamedTuple):
     drawn: Sequence[Any]
     names: Mapping[Keys, str]
     known: frozenset[str]
+    stated: bool = False
 
     @property
     def outputs(self) -> dict[Keys, Any]:
@@ -60,7 +63,8 @@ class Passes(NamedTuple):
         required = parameter.default is parameter.empty or name in given
         variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         data = name in self.known or name.lower() in RATES or bool(find_kind(name))
-        if variadic or data or not required:
+        error = self.stated or name.lower() in ERRORS
+        if variadic or data or not required or (error and not has_name_of_gradient(name)):
             return []
         paths = find_paths_by_name(name, self.outputs, self.names) or [*self.outputs]
         if name not in given:
