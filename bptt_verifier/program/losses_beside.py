@@ -157,20 +157,24 @@ def read_gradient_function(
     taken = [n for n in inspect.signature(loss).parameters if n in arguments]
 
     def run_loss(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
-        return {"loss": call_with(loss, {n: roots["arguments"][n] for n in taken}, xp)}
+        return {"result": (call_with(loss, {n: roots["arguments"][n] for n in taken}, xp),)}
 
     def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
-        return run_loss(roots, xp) | {"result": call_with(gradient, roots["arguments"], xp)}
+        (value,) = run_loss(roots, xp)["result"]
+        return {"result": (value, call_with(gradient, roots["arguments"], xp))}
 
     of_loss, whole = calls.make(run_loss), calls.make(run)
     state = calls.attempt(whole)
-    path = find_loss(state["loss"], {})
+    value, slopes = state["result"]
+    path = find_loss(value, {})
     if path is None:
         raise ValueError(f"{name}: expected {loss.__name__} to return the loss")
-    names = name_returned_values(gradient, len(list_items(state["result"])))
+    inside = name_returned_values(gradient, len(list_items(slopes)))
+    names = {(0,): "loss", (1,): "grads"} | {(1, *p): n for p, n in inside.items() if p}
     said = f"{name} are taken for a loss and its gradient of {structure}"
     calls.run = run
-    code = assemble(calls, of_loss, whole, Results(state, names, ("loss", *path)), chosen, said)
+    results = Results(state, names, ("result", 0, *path))
+    code = assemble(calls, of_loss, whole, results, chosen, said)
     if is_constant(code):
         raise ValueError(f"{name}: expected a loss that depends on the parameters")
     return code

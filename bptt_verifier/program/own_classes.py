@@ -19,7 +19,7 @@ from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt
 from bptt_verifier.program.data_names import TARGETS, find_kind
 from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import Keys, convert_like, walk
-from bptt_verifier.program.number_lists import find_joined, join_at
+from bptt_verifier.program.number_lists import find_joined, join_at, join_left
 from bptt_verifier.program.own_calls import Calls, call_with, copy_all, find_arguments
 from bptt_verifier.program.own_code import OwnCode, assemble
 from bptt_verifier.program.own_globals import find_used_globals
@@ -179,7 +179,9 @@ def read_passes(
 
     def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
         found = run_forward(roots, xp)
-        return found | {"result": join_at(call(roots, backward, found, xp), joined)}
+        result = join_at(call(roots, backward, found, xp), joined)
+        join_left(roots["self"])
+        return found | {"result": result}
 
     joined = frozenset[Keys]()
     fed: dict[str, dict[str, Keys]] = {}

@@ -25,16 +25,15 @@ from bptt_verifier.judge.files import (
     check_signature,
     choose_kind,
     count_positional,
-    find_object,
     find_zero_gradients,
     is_guarded,
     is_number_alone,
     read_code,
     read_file,
-    read_named,
     takes_data,
     takes_other_inputs,
 )
+from bptt_verifier.judge.named_code import find_object, read_named
 from bptt_verifier.program.source_file import RecordedCall, find_definitions
 from bptt_verifier.report import Mistake, Report
 
