@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Verdict
-from bptt_verifier.judge import files
+from bptt_verifier.judge import files, named_code
 from bptt_verifier.judge.candidates import (
     choose_method,
     count_required,
@@ -465,8 +465,8 @@ class Net:
 def test_the_object_of_a_class_is_that_of_the_call_or_the_only_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(files, "find_methods", lambda found: ("forward", "backward"))
-    monkeypatch.setattr(files, "read_class", lambda found, *others: found)
+    monkeypatch.setattr(named_code, "find_methods", lambda found: ("forward", "backward"))
+    monkeypatch.setattr(named_code, "read_class", lambda found, *others: found)
     first, second = Net(), Net()
     called: Any = SimpleNamespace(calls={"backward": RecordedCall(second, {})})
     space = {"Net": Net, "a": first, "b": second}
