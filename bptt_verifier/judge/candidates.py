@@ -216,7 +216,8 @@ def choose_likely(methods: Sequence[str]) -> str:
 def choose_updating_method(defined: Definitions) -> str:
     """Choose the only method of a file that updates attributes and returns a value."""
     found = [f"{n}.{m}" for n, node in defined.classes.items() for m in list_updating_methods(node)]
-    return found[0] if len(found) == 1 and not defined.functions else ""
+    functions = {*defined.functions} - defined.starred
+    return found[0] if len(found) == 1 and not functions else ""
 
 
 def suggest_function(defined: Definitions) -> str:
@@ -256,7 +257,7 @@ def list_candidates(defined: Definitions) -> list[str]:
     """List the functions that return a loss with gradients, and classes with both methods.
 
     A function that returns what a candidate does is one, and so is a variable that holds such an
-    inner function of another.
+    inner function of another. Those of the file itself come before those of star imports.
     """
     own = {name for name in defined.calls if defined.defines(name)} - {*defined.classes}
     found = [n for n, function in defined.functions.items() if returns_both(function, own=own)]
@@ -271,7 +272,9 @@ def list_candidates(defined: Definitions) -> list[str]:
         inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
         both = [child.name for child in inside if returns_both(child, own=own)]
         found += [f"{name}.{each}" for each in both or list_beside_losses(inside)]
-    return found
+    own_first = [each for each in found if each.partition(".")[0] not in defined.starred]
+    used = [each for each in found if each.partition(".")[0] in defined.calls]
+    return own_first or used or found
 
 
 def list_beside_losses(methods: Sequence[ast.FunctionDef]) -> list[str]:

@@ -19,7 +19,6 @@ from bptt_verifier.judge.candidates import (
     choose_updating_method,
     choose_whole,
     count_required,
-    describe_object,
     has_own_parameters,
     leave_out_parts,
     list_candidates,
@@ -30,22 +29,20 @@ from bptt_verifier.judge.candidates import (
     suggest_name,
     takes_three,
 )
+from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient
+from bptt_verifier.judge.named_code import read_named
 from bptt_verifier.judge.submission import find_states
 from bptt_verifier.problems.problem import STATES
 from bptt_verifier.program.attempt import Failure, attempt, copies
 from bptt_verifier.program.executed_lines import ExecutedLines, describe_data
 from bptt_verifier.program.leaves import find_node, flatten, walk
-from bptt_verifier.program.losses_beside import read_or_beside
 from bptt_verifier.program.notebooks import read_notebook
 from bptt_verifier.program.own_classes import (
     BACKWARD,
     FORWARD,
     LOSS,
-    find_methods,
-    read_class,
-    read_pair,
 )
-from bptt_verifier.program.own_code import OwnCode, read_function
+from bptt_verifier.program.own_code import OwnCode
 from bptt_verifier.program.own_results import PARAMS, is_array, is_number
 from bptt_verifier.program.source_file import (
     Definitions,
@@ -53,7 +50,6 @@ from bptt_verifier.program.source_file import (
     Recorder,
     find_definitions,
     find_function,
-    list_functions,
     load,
     read_cells,
 )
@@ -286,7 +282,7 @@ def choose_kind(
             f"FILE: expected {file} to define gradients, found {', '.join(candidates)}; name the "
             f"one to judge, such as {file}:{choose_whole(defined, candidates)}"
         )
-    updating = choose_updating_method(defined)
+    updating = choose_updating_method(defined) or find_loss_and_gradient(defined)
     if updating:
         return CODE, updating
     if not (defined.functions or defined.classes):
@@ -429,65 +425,3 @@ def read_call(
 def is_guarded(file: Path) -> bool:
     """True if a file has code that runs only where it is the main program."""
     return any("__main__" in cell.source for cell in read_cells(file))
-
-
-def read_named(
-    space: Mapping[str, Any], name: str, recorder: Recorder, chosen: Sequence[str]
-) -> OwnCode:
-    """Read the function, method, class or object of that name in the namespace of a file."""
-    names = name.split(",")
-    if len(names) in (2, 3) and all(callable(space.get(each)) for each in names):
-        calls = [recorder.calls.get(each) for each in names]
-        return read_pair([space[each] for each in names], name, calls, chosen)
-    top, _, method = name.partition(".")
-    if top not in space:
-        raise ValueError(f"{name}: expected it to be defined before its first call, found none")
-    found, recorded = space[top], recorder.calls
-    static = inspect.isclass(found) and find_static(found, [method] if method else [])
-    if static and not method:
-        functions = [getattr(found, each) for each in static]
-        calls, listed = [recorded.get(n) for n in static], ",".join(f"{name}.{n}" for n in static)
-        return read_pair(functions, listed, calls, chosen)
-    if inspect.isclass(found) and not static:
-        known = [call.owner for call in recorded.values() if call.owner is not None]
-        found = known[0] if known else find_object(found, space)
-    if method:
-        bound = getattr(found, method, None)
-        if not callable(bound):
-            kind = found if inspect.isclass(found) else type(found)
-            bases = reversed(kind.__mro__)
-            every = {n: each for base in bases for n, each in vars(base).items() if n[:1] != "_"}
-            others = list_functions(every)
-            raise ValueError(f"{name}: expected a method {method} of {top}, found {others}")
-        call = recorded.get(method)
-        read = partial(read_function, bound, name, call, chosen)
-        return read_or_beside(read, found, top, method, call, chosen)
-    if inspect.isfunction(found) or find_methods(found) is None:
-        if not callable(found):
-            raise ValueError(describe_object(name, found))
-        return read_function(found, name, recorded.get(top), chosen)
-    methods = find_methods(found)
-    backward = methods[-1] if methods else ""
-    read = partial(read_class, found, name, recorded, chosen)
-    return read_or_beside(read, found, name, backward, recorded.get(backward), chosen)
-
-
-def find_static(kind: type[Any], methods: Sequence[str]) -> list[str]:
-    """Find the methods, or else forward, loss and backward, if all need no object of a class."""
-    names = [each for each in methods or find_methods(kind) or () if each]
-    found = [inspect.getattr_static(kind, each, None) for each in names]
-    return names if all(isinstance(each, staticmethod | classmethod) for each in found) else []
-
-
-def find_object(kind: type[Any], space: Mapping[str, Any]) -> Any:
-    """Find the one object of a class in a namespace, or make one that needs no arguments."""
-    objects = [value for value in space.values() if isinstance(value, kind)]
-    made = attempt(kind) if not objects else None
-    if len({id(each) for each in objects}) > 1 or isinstance(made, Failure):
-        name = kind.__name__
-        raise ValueError(
-            f"{name}: expected one object of it in the file, found "
-            f"{'several' if objects else 'none'}; name it, such as FILE:model after "
-            f"`model = {name}(...)`"
-        )
-    return objects[0] if objects else made

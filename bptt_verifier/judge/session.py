@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from bptt_verifier.judge.files import read_named
+from bptt_verifier.judge.named_code import read_named
 from bptt_verifier.judge.one_case import compare_case
 from bptt_verifier.judge.options import SessionOptions
 from bptt_verifier.judge.verify import find_name, verify, verify_own_model

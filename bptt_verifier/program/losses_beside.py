@@ -20,7 +20,7 @@ from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.own_calls import Calls, call_with, find_arguments
 from bptt_verifier.program.own_classes import BACKWARD
-from bptt_verifier.program.own_code import OwnCode, assemble, is_constant
+from bptt_verifier.program.own_code import OwnCode, assemble, find_structure, is_constant
 from bptt_verifier.program.own_data import find_doubts
 from bptt_verifier.program.own_results import Results, find_loss, follow, list_items
 from bptt_verifier.program.source_file import RecordedCall
@@ -135,6 +135,49 @@ def assemble_with(
     results = Results(state, names, ("loss", *path))
     code = assemble(calls, of_loss, whole, results, [*chosen], said)
     return None if is_constant(code) else code
+
+
+def read_gradient_function(
+    loss: Callable[..., Any],
+    gradient: Callable[..., Any],
+    name: str,
+    call: RecordedCall | None,
+    chosen: Sequence[str] = (),
+) -> OwnCode:
+    """Read a function that returns gradients of a structure, and the function that is the loss.
+
+    The gradients of a list of arrays are in its order. Raises ValueError, with one sentence, where
+    there is no such structure, or something else cannot be found.
+    """
+    arguments = find_arguments(gradient, gradient.__name__, call)
+    structure = find_structure(arguments, chosen)
+    if not structure:
+        raise ValueError(f"{name}: expected a list or dict of arrays among the arguments")
+    calls = Calls(name, gradient, {"arguments": arguments}, structure)
+    taken = [n for n in inspect.signature(loss).parameters if n in arguments]
+
+    def run_loss(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
+        return {"result": (call_with(loss, {n: roots["arguments"][n] for n in taken}, xp),)}
+
+    def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
+        (value,) = run_loss(roots, xp)["result"]
+        return {"result": (value, call_with(gradient, roots["arguments"], xp))}
+
+    of_loss, whole = calls.make(run_loss), calls.make(run)
+    state = calls.attempt(whole)
+    value, slopes = state["result"]
+    path = find_loss(value, {})
+    if path is None:
+        raise ValueError(f"{name}: expected {loss.__name__} to return the loss")
+    inside = name_returned_values(gradient, len(list_items(slopes)))
+    names = {(0,): "loss", (1,): "grads"} | {(1, *p): n for p, n in inside.items() if p}
+    said = f"{name} are taken for a loss and its gradient of {structure}"
+    calls.run = run
+    results = Results(state, names, ("result", 0, *path))
+    code = assemble(calls, of_loss, whole, results, chosen, said)
+    if is_constant(code):
+        raise ValueError(f"{name}: expected a loss that depends on the parameters")
+    return code
 
 
 def read_or_beside(

@@ -231,9 +231,11 @@ def find_arguments(
             elif each.name != "xp":
                 missing.append(each.name)
     if missing:
+        shown = f"{name.rpartition('.')[2]}({', '.join(signature.parameters)})"
         raise ValueError(
             f"{name}: expected a call of it in the file, or variables named as its arguments, "
-            f"found none for {', '.join(missing)}; call it once at the end of the file"
+            f"found none for {', '.join(missing)}; call it once at the end of the file, "
+            f"with data of the shapes that it takes: {shown}"
         )
     return found
 

@@ -8,8 +8,9 @@ of that output times fixed random weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import signature
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from bptt_verifier.program.attempt import CodeRaisedError, Failure, attempt
 from bptt_verifier.program.data_names import TARGETS, find_kind
 from bptt_verifier.program.gradient_names import name_returned_values
 from bptt_verifier.program.leaves import Keys, convert_like, walk
-from bptt_verifier.program.number_lists import find_joined, join_at
+from bptt_verifier.program.number_lists import find_joined, join_at, join_left
 from bptt_verifier.program.own_calls import Calls, call_with, copy_all, find_arguments
 from bptt_verifier.program.own_code import OwnCode, assemble
 from bptt_verifier.program.own_globals import find_used_globals
@@ -46,6 +47,7 @@ from bptt_verifier.program.passed_arguments import (
 )
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array, to_constant
+from bptt_verifier.program.unnamed_cotangents import ERRORS, Passes, read_by_structure
 
 FORWARD = ("forward", "forward_pass", "forward_propagation", "feedforward", "feed_forward")
 BACKWARD = (
@@ -59,7 +61,6 @@ PREDICTIONS = frozenset(
     "y yhat y_hat ypred y_pred pred preds prediction predictions out output outputs o logit logits "
     "score scores p prob probs h z".split()
 )
-ERRORS = frozenset("e err error errors diff difference residual residuals".split())
 
 
 def find_methods(owner: Any) -> tuple[str, str, str] | None:
@@ -90,6 +91,57 @@ def read_class(
 
     Raises ValueError, with one sentence, where its arguments, loss or gradients cannot be found.
     """
+    read = partial(read_passes, owner, name, recorded, chosen)
+    try:
+        return read()
+    except ValueError as error:
+        passes = attempt(find_passes, owner, name, recorded)
+        if passes is None or isinstance(passes, Failure):
+            raise
+        return read_by_structure(passes, read, error)
+
+
+def find_passes(owner: Any, name: str, recorded: Mapping[str, RecordedCall]) -> Passes | None:
+    """Find what is known of both passes; None where forward returns the loss."""
+    forward, stated, backward = find_methods(owner) or ("", "", "")
+    functions = [getattr(owner, each) for each in (forward, backward)]
+    first = recorded.get(forward)
+    given = find_arguments(functions[0], f"{name}.{forward}", first or recorded.get(backward))
+    known = owner if first is None or first.owner is None else first.owner
+    roots = {"self": known, "arguments": {forward: given}}
+    if isinstance(owner, SimpleNamespace):
+        roots["globals"] = find_used_globals(functions[0])
+    calls = Calls(name, functions[0], roots)
+
+    def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
+        bound = getattr(roots["self"], forward)
+        return {"forward": call_with(bound, roots["arguments"][forward], xp)}
+
+    of_forward = calls.make(run)
+    out = calls.attempt(of_forward)["forward"]
+    names = name_returned_values(functions[0], len(list_items(out)))
+    loss = find_loss(out, names)
+    if loss is not None and {names.get(loss), *loss} & LOSSES:
+        return None
+    fed = find_fed(functions[1], recorded.get(backward), given, Outputs("forward", out, names))
+    drawn = [out, *draw_outputs(calls, of_forward)]
+    same = frozenset({*fed, *given})
+    return Passes(
+        functions[0], functions[1], recorded.get(backward), drawn, names, same, bool(stated)
+    )
+
+
+def read_passes(
+    owner: Any,
+    name: str,
+    recorded: Mapping[str, RecordedCall],
+    chosen: Sequence[str] = (),
+    assumed: Mapping[str, Keys] = MappingProxyType({}),
+) -> OwnCode:
+    """Read both passes of an object, with `assumed` cotangents or those that names tell.
+
+    Raises ValueError, with one sentence, where its arguments, loss or gradients cannot be found.
+    """
     methods = find_methods(owner)
     if methods is None:
         raise ValueError(
@@ -100,11 +152,14 @@ def read_class(
     functions = {each: getattr(owner, each) for each in methods if each}
     first = recorded.get(forward)
     outer = first or recorded.get(backward)  # which may call forward itself
-    given = find_arguments(functions[forward], f"{name}.{forward}", outer)
+    pair = isinstance(owner, SimpleNamespace)
+    spelled = {m: f.__name__ if pair and hasattr(f, "__name__") else f"{name}.{m}"
+              for m, f in functions.items()}  # fmt: skip
+    given = find_arguments(functions[forward], spelled[forward], outer)
     roots: dict[str, Any] = {"self": owner, "arguments": {forward: given}}
     if outer is not None and outer.owner is not None:
         roots["self"] = outer.owner
-    if isinstance(owner, SimpleNamespace):
+    if pair:
         used = [find_used_globals(function) for function in functions.values()]
         roots["globals"] = {key: value for each in used for key, value in each.items()}
 
@@ -124,7 +179,9 @@ def read_class(
 
     def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
         found = run_forward(roots, xp)
-        return found | {"result": join_at(call(roots, backward, found, xp), joined)}
+        result = join_at(call(roots, backward, found, xp), joined)
+        join_left(roots["self"])
+        return found | {"result": result}
 
     joined = frozenset[Keys]()
     fed: dict[str, dict[str, Keys]] = {}
@@ -153,11 +210,13 @@ def read_class(
         if method == backward and not (own_loss or slopes):
             drawn = [out, *draw_outputs(calls, of_forward)]
             cotangents = find_cotangents(functions[method], later, drawn, named)
+        if method == backward:
+            cotangents = dict(assumed) or cotangents
         fed[method] = find_fed(functions[method], later, given, outputs) | slopes
         fed[method] = {n: p for n, p in fed[method].items() if n not in cotangents}
         left = {*fed[method], *cotangents}
-        arguments = find_arguments(functions[method], f"{name}.{method}", later, left, given)
-        require_same_data(f"{name}.{method}", forward, arguments, given)
+        arguments = find_arguments(functions[method], spelled[method], later, left, given)
+        require_same_data(spelled[method], forward, arguments, given)
         known = [roots["self"], roots.get("globals"), out, *roots["arguments"].values()]
         roots["arguments"][method] = arguments
     if (
@@ -214,15 +273,25 @@ def read_class(
     said = f"{name} is taken for a class with {listed}"
     if calls.pair:
         said = f"{name} are taken for functions {listed}"
+        if loss == ("forward",) and not any(fed.values()):
+            said = f"{name} are taken for a loss and its gradient"
     said += f", called with {', '.join(given)}" if given else ""
     if cotangents:
         said += f"; the loss is the sum of what {forward} returns times fixed random weights"
+    for argument, path in assumed.items():
+        said += f"; {argument} is taken for the gradient of {describe_output(path, named)}"
     results = Results(state, names, loss)
     calls.run = run
     code = assemble(calls, of_loss, whole, results, chosen, said)
     if first is not None and first.first is not None:
         require_one_call(code, calls, first.first, f"{name}.{forward}")
     return code
+
+
+def describe_output(path: Keys, names: Mapping[Keys, str]) -> str:
+    """Describe what forward returns at a path, by its name or its place."""
+    place = f"what it returns at {path[0]!r}" if path else "what it returns"
+    return names.get(path) or place
 
 
 def is_real(value: Any) -> bool:

@@ -34,7 +34,13 @@ from bptt_verifier.program.gradient_order import (
 from bptt_verifier.program.gradient_use import carries, find_changed
 from bptt_verifier.program.guessed_gradients import find_sure_guesses
 from bptt_verifier.program.leaves import Keys, find_node, flatten, walk
-from bptt_verifier.program.number_lists import find_joined, find_list_parameters, join_at
+from bptt_verifier.program.number_lists import (
+    find_joined,
+    find_list_arguments,
+    find_list_parameters,
+    join_at,
+    join_left,
+)
 from bptt_verifier.program.own_calls import (
     VECTORS,
     ArrayPlace,
@@ -125,15 +131,20 @@ def read_function(
 
     def run(roots: dict[str, Any], xp: Any) -> dict[str, Any]:
         bound = getattr(roots["self"], method) if "self" in roots else function
-        return {"result": join_at(call_with(bound, roots["arguments"], xp), joined)}
+        result = join_at(call_with(bound, roots["arguments"], xp), joined)
+        join_left(roots.get("self"))
+        return {"result": result}
 
     joined = frozenset[Keys]()
     whole = calls.make(run)
     state = calls.attempt(whole)
     names = name_returned_values(function, len(list_items(state["result"])))
     lists = find_list_parameters(function, state["result"], names) if "globals" in roots else {}
-    if lists:  # the code gets arrays in the place of its lists
-        roots["globals"] |= lists
+    lists = {key: value for key, value in lists.items() if key not in arguments}
+    listed = find_list_arguments(arguments, state["result"], names) if not structure else {}
+    if lists or listed:  # the code gets arrays in the place of its lists
+        roots["globals"] = roots.get("globals", {}) | lists
+        arguments |= listed
         calls = Calls(name, function, roots, structure)
         whole = calls.make(run)
     joined = find_joined(state["result"], names, roots)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt_verifier.program.attempt import Failure, attempt
+from bptt_verifier.program.data_names import STATES, find_kind
 from bptt_verifier.program.gradient_names import is_named_gradient
 from bptt_verifier.program.leaves import Keys, convert_like
 from bptt_verifier.program.own_calls import Calls
@@ -108,9 +109,29 @@ def is_gradient_of_output(name: str, output: str) -> bool:
     return any(is_named_gradient(name, each) for each in {output, output.removesuffix("s")} - {""})
 
 
+def find_paths_by_name(
+    name: str, outputs: Collection[Keys], named: Mapping[Keys, str]
+) -> list[Keys]:
+    """Find the outputs of which an argument is named as the gradient."""
+    found = [p for p in outputs if is_gradient_of_output(name, named.get(p, ""))]
+    short = remove_ending(name)
+    return found or [p for p in outputs if is_gradient_of_output(short, named.get(p, ""))]
+
+
 def is_probability(values: Sequence[Any]) -> bool:
     """True for an output that is always between 0 and 1, as of a softmax or sigmoid."""
     return all(np.all((value > 0) & (value < 1)) for value in map(to_array, values))
+
+
+def is_of_operand(name: str, output: str, values: Sequence[Any]) -> bool:
+    """True for an argument such as `delta_out` of an output that may be a tanh, relu or sigmoid.
+
+    It may be the gradient of what that is computed from. A state of a network has no such name.
+    """
+    if not name.lower().startswith("delta") or find_kind(output) is STATES:
+        return False
+    arrays = [*map(to_array, values)]
+    return all(np.all(abs(v) <= 1) for v in arrays) or all(np.all(v >= 0) for v in arrays)
 
 
 def draw_outputs(calls: Calls, of_forward: Callable[..., Any]) -> list[Any]:
@@ -162,8 +183,7 @@ def find_cotangents(
     found = {}
     for name in taken:
         short = remove_ending(name)
-        paths = [p for p in outputs if is_gradient_of_output(name, named.get(p, ""))]
-        paths = paths or [p for p in outputs if is_gradient_of_output(short, named.get(p, ""))]
+        paths = find_paths_by_name(name, outputs, named)
         if not paths:
             paths = [
                 p for p in outputs if {name.lower(), short.lower()} & ANY_OUTPUT or not named.get(p)
@@ -173,7 +193,9 @@ def find_cotangents(
                 paths = [p for p in paths if np.shape(outputs[p]) == shape]
             elif len(outputs) == len(taken):
                 paths = [p for p in paths if p == [*outputs][taken.index(name)]]
-        if len(paths) != 1 or is_probability([follow(each, paths[0]) for each in drawn]):
+        values = [follow(each, paths[0]) for each in drawn] if len(paths) == 1 else []
+        kept = named.get(paths[0], "") if values else ""
+        if not values or is_probability(values) or is_of_operand(name, kept, values):
             return {}
         found[name] = paths[0]
     return found

@@ -34,6 +34,11 @@ from bptt_verifier.program.attempt import (
 )
 from bptt_verifier.program.call_events import watch_calls
 from bptt_verifier.program.notebooks import Cell, read_notebook
+from bptt_verifier.program.star_imports import (
+    is_unknown,
+    list_star_imports,
+    read_star_imports,
+)
 from bptt_verifier.program.torch_tensors import copying_results
 
 ALIKE = 0.75  # of two names of files, at which one is suggested for the other
@@ -49,7 +54,8 @@ class Definitions(NamedTuple):
     `objects` are the names of objects of these classes. `complete` is false where a star import may
     define more. `relative` is true if the file imports from its own package by dots. `calls` are
     the names of the functions that it calls anywhere, and `reads` all names that it uses. `made`
-    has the variables that hold what a function of the file returns, by its name.
+    has the variables that hold what a function of the file returns, by its name. `starred` are the
+    functions and classes that star imports bring from files beside it, the `sources`.
     """
 
     functions: dict[str, ast.FunctionDef]
@@ -61,6 +67,8 @@ class Definitions(NamedTuple):
     calls: frozenset[str] = frozenset()
     reads: frozenset[str] = frozenset()
     made: Mapping[str, str] = MappingProxyType({})
+    starred: frozenset[str] = frozenset()
+    sources: tuple[str, ...] = ()
 
     def defines(self, *names: str) -> bool:
         """True if all these names are, or may be, defined."""
@@ -137,8 +145,13 @@ def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
             raise ValueError(describe_failure(file, error, cells)) from error
     tree = ast.Module([node for each in trees for node in each.body], [])
     top = [*walk_top_level(tree)]
-    functions = {node.name: node for node in top if isinstance(node, ast.FunctionDef)}
-    classes = {node.name: node for node in top if isinstance(node, ast.ClassDef)}
+    folder = Path(os.path.realpath(file)).parent
+    beside = dict(read_star_imports(tree, folder))
+    others = [n for each in beside.values() for n in walk_top_level(each)]
+    others = [n for n in others if not getattr(n, "name", "_").startswith("_")]
+    functions = {n.name: n for n in (*others, *top) if isinstance(n, ast.FunctionDef)}
+    classes = {n.name: n for n in (*others, *top) if isinstance(n, ast.ClassDef)}
+    starred = {*functions, *classes} - {getattr(n, "name", "") for n in top}
     names = {*functions, *classes}
     names |= {n.id for n in top if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     aliases = [
@@ -163,8 +176,10 @@ def find_definitions(file: Path, cells: Sequence[Cell]) -> Definitions:
         if isinstance(one, ast.Name) and isinstance(value, ast.Call)
         if isinstance(value.func, ast.Name) and value.func.id in functions
     }
-    found = Definitions(functions, classes, frozenset(names), objects, "*" not in names, relative)
-    return found._replace(calls=frozenset(calls), reads=frozenset(reads), made=made)
+    complete = not any(is_unknown(each, beside, folder) for each in list_star_imports(tree))
+    found = Definitions(functions, classes, frozenset(names), objects, complete, relative)
+    found = found._replace(calls=frozenset(calls), reads=frozenset(reads), made=made)
+    return found._replace(starred=frozenset(starred), sources=tuple(map(str, beside)))
 
 
 def pair_targets(node: ast.Assign) -> list[tuple[ast.expr, ast.expr]]:
@@ -345,7 +360,9 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
     raises or exits.
     """
     cells, place = read_cells(file), file.resolve()
-    package, root = find_package(place, find_definitions(file, cells))
+    defined = find_definitions(file, cells)
+    package, root = find_package(place, defined)
+    sources = [*(cell.name for cell in cells), *defined.sources]
     own = package or f"derivation_{file.stem}"
     spec = importlib.util.spec_from_loader(own, SourceFileLoader(own, str(place)))
     if spec is None:
@@ -359,7 +376,7 @@ def load(file: Path, recorder: Recorder | None = None, *, name: str | None = Non
     sys.modules[spec.name], sys.argv = module, [str(file)]  # dataclasses look the module up
     module.__dict__["__name__"] = name
     try:
-        with recorder.watch(cell.name for cell in cells) if recorder else nullcontext():
+        with recorder.watch(sources) if recorder else nullcontext():
             for cell in cells:
                 if notebook:  # for source lines in messages; a file has its own
                     lines = cell.source.splitlines(keepends=True)

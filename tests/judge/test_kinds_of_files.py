@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bptt_verifier import Verdict
-from bptt_verifier.judge import files
+from bptt_verifier.judge import files, named_code
 from bptt_verifier.judge.candidates import (
     choose_method,
     count_required,
@@ -25,16 +25,15 @@ from bptt_verifier.judge.files import (
     check_signature,
     choose_kind,
     count_positional,
-    find_object,
     find_zero_gradients,
     is_guarded,
     is_number_alone,
     read_code,
     read_file,
-    read_named,
     takes_data,
     takes_other_inputs,
 )
+from bptt_verifier.judge.named_code import find_object, read_named
 from bptt_verifier.program.source_file import RecordedCall, find_definitions
 from bptt_verifier.report import Mistake, Report
 
@@ -466,8 +465,8 @@ class Net:
 def test_the_object_of_a_class_is_that_of_the_call_or_the_only_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(files, "find_methods", lambda found: ("forward", "backward"))
-    monkeypatch.setattr(files, "read_class", lambda found, *others: found)
+    monkeypatch.setattr(named_code, "find_methods", lambda found: ("forward", "backward"))
+    monkeypatch.setattr(named_code, "read_class", lambda found, *others: found)
     first, second = Net(), Net()
     called: Any = SimpleNamespace(calls={"backward": RecordedCall(second, {})})
     space = {"Net": Net, "a": first, "b": second}

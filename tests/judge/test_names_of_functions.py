@@ -70,16 +70,18 @@ def test_a_function_that_returns_one_value_is_no_candidate_by_its_name(tmp_path:
         read_file(file, None, None, {})
 
 
-def test_parameters_in_lists_of_numbers_are_asked_for_as_arrays(tmp_path: Path) -> None:
+def test_parameters_in_tuples_of_numbers_are_asked_for_as_arrays(tmp_path: Path) -> None:
     file = tmp_path / "model.py"
-    file.write_text(
+    source = (
         "class Net:\n"
         "    def __init__(self):\n        self.w = [0.5, 0.25]\n"
         "    def forward(self, x):\n        self.x = x\n"
         "        return sum(w * x for w in self.w)\n"
         "    def backward(self):\n        self.dw = [self.x, self.x]\n"
-        "net = Net()\nloss = net.forward(2.0)\nnet.backward()\n",
-        encoding="utf-8",
+        "net = Net()\nloss = net.forward(2.0)\nnet.backward()\n"
     )
+    file.write_text(source, encoding="utf-8")
+    assert read_file(file, None, None, {}).params["w"].tolist() == [0.5, 0.25]
+    file.write_text(source.replace("[0.5, 0.25]", "(0.5, 0.25)"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"hold the parameters in float arrays of NumPy"):
         read_file(file, None, None, {})

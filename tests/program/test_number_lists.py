@@ -1,13 +1,22 @@
 """Lists of numbers that are read as arrays, and those that are kept."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bptt_verifier.judge.files import read_file
-from bptt_verifier.program.number_lists import find_joined, join, join_at, measure
+from bptt_verifier.program.number_lists import (
+    find_joined,
+    join,
+    join_at,
+    join_left,
+    join_parameters,
+    measure,
+)
+from bptt_verifier.program.own_data import find_doubts
 
 
 @pytest.mark.parametrize(
@@ -90,3 +99,98 @@ net.backward()
     file.write_text(source.replace("return dw", "return [dw]"), encoding="utf-8")
     found = read_file(file, "Net", None, {})
     assert found.gradients(found.params)[1]["w"].tolist() == [4, 8]
+
+
+PURE = """
+import math
+
+
+class Net:
+    def __init__(self):
+        {held}
+
+    def forward(self, x, y):
+        {unpacked}
+        self.x, self.y = x, y
+        self.h = [math.tanh(sum(u * each for u, each in zip(row, x))) for row in U]
+        self.out = sum(v * h for v, h in zip(V, self.h))
+        self.loss = 0.5 * (self.out - y) ** 2
+        return self.loss
+
+    def backward(self):
+        {unpacked}
+        d = self.out - self.y
+        {dV} = [d * h for h in self.h]
+        {dU} = [[d * v * (1 - h * h) * each for each in self.x] for v, h in zip(V, self.h)]
+
+
+net = Net()
+net.forward([0.3, -0.8], 0.5)
+net.backward()
+"""
+U, V = "[[0.1, -0.4], [0.3, 0.5], [-0.2, 0.6]]", "[0.3, -0.7, 0.4]"
+ATTRIBUTES = {
+    "held": f"self.U, self.V = {U}, {V}", "unpacked": "U, V = self.U, self.V",
+    "dU": "self.dU", "dV": "self.dV",
+}  # fmt: skip
+DICTS = {
+    "held": f"self.params, self.grads = {{'U': {U}, 'V': {V}}}, {{}}",
+    "unpacked": "U, V = self.params['U'], self.params['V']",
+    "dU": "self.grads['U']", "dV": "self.grads['V']",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("held", [ATTRIBUTES, DICTS])
+def test_lists_among_attributes_are_parameters(held: Any, tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(PURE.format(**held), encoding="utf-8")
+    found = read_file(file, None, None, {})
+    assert {n: v.shape for n, v in found.params.items()} == {"U": (3, 2), "V": (3,)}
+    assert not find_doubts(found.params, found.params, found.gradients, found.loss)
+    wrong = PURE.replace("(1 - h * h)", "(1 - h)").format(**held)
+    file.write_text(wrong, encoding="utf-8")
+    found = read_file(file, None, None, {})
+    doubts = find_doubts(found.params, found.params, found.gradients, found.loss)
+    assert [each.name for each in doubts] == ["U"]
+
+
+@pytest.mark.parametrize("name", ["theta", "params", "w"])
+def test_a_list_of_numbers_is_an_argument(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(
+        f"def f({name}, xs):\n    a, b = {name}\n    loss = sum((a * x + b) ** 2 for x in xs)\n"
+        "    e = [2 * (a * x + b) for x in xs]\n"
+        "    g = [sum(d * x for d, x in zip(e, xs)), sum(e)]\n"
+        f"    return loss, g\nf([0.5, -0.25], [1.0, 2.0, 3.0])\n",
+        encoding="utf-8",
+    )
+    found = read_file(file, "f", None, {})
+    assert found.params[name].shape == (2,)
+    assert not find_doubts(found.params, found.params, found.gradients, found.loss)
+
+
+def test_what_is_no_parameter_stays_a_list() -> None:
+    class Net:
+        def __init__(self) -> None:
+            self.W, self.sizes, self.rates = [[1.0]], [2, 3], [0.5]
+
+        def backward(self) -> Any:
+            self.dW = [[2.0]]
+            return self.dW
+
+    net = Net()
+    joined = join_parameters(net)
+    assert joined is not net
+    assert isinstance(joined.W, np.ndarray)
+    assert (joined.sizes, joined.rates, net.W) == ([2, 3], [0.5], [[1.0]])
+    net.W = []
+    assert join_parameters(net) is net
+
+
+def test_lists_left_beside_arrays_are_joined_by_name_and_shape() -> None:
+    owner = SimpleNamespace(W=np.ones((1, 2)), dW=[[1.0, 2.0]], db=[1.0], grads={"W": [[3.0, 4.0]]})
+    join_left(owner)
+    assert isinstance(owner.dW, np.ndarray)
+    assert isinstance(owner.grads["W"], np.ndarray)
+    assert owner.db == [1.0]
+    join_left(None)

@@ -1,0 +1,155 @@
+"""A loss and its gradient as two functions of the same arguments, found without a name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bptt_verifier.judge.files import read_file
+from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient
+from bptt_verifier.program.leaves import flatten
+from bptt_verifier.program.notebooks import Cell
+from bptt_verifier.program.own_data import find_doubts
+from bptt_verifier.program.source_file import find_definitions
+
+LOGISTIC = """
+import numpy as np
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def sigmoid_derivative(z):
+    return sigmoid(z) * (1 - sigmoid(z))
+
+
+def mse(p, y):
+    return np.mean((p - y) ** 2)
+
+
+def mse_grad(p, y):
+    return 2 * (p - y) / p.size
+
+
+def cost(w, x, y):
+    return mse(sigmoid(x @ w), y)
+
+
+def gradient(w, x, y):
+    z = x @ w
+    return x.T @ (mse_grad(sigmoid(z), y) * sigmoid_derivative(z))
+
+
+def numerical_gradient(w, x, y, step=1e-5):
+    both = [[cost(w + s * e, x, y) for s in (step, -step)] for e in np.eye(3)]
+    return np.array([(up - down) / step / 2 for up, down in both])
+
+
+rng = np.random.default_rng(0)
+w, x, y = rng.normal(size=3), rng.normal(size=(5, 3)), rng.normal(size=5)
+"""
+DICT = """
+import numpy as np
+
+
+def loss(p, x, y):
+    return 0.5 * np.sum((np.tanh(x @ p["U"]) @ p["V"] - y) ** 2)
+
+
+def grad(p, x, y):
+    h = np.tanh(x @ p["U"])
+    d = h @ p["V"] - y
+    return {"U": x.T @ (d @ p["V"].T * (1 - h**2)), "V": h.T @ d}
+
+
+rng = np.random.default_rng(0)
+weights = {"U": rng.normal(size=(3, 4)), "V": rng.normal(size=(4, 2))}
+grad(weights, rng.normal(size=(5, 3)), rng.normal(size=(5, 2)))
+"""
+LIST = DICT.replace('p["U"]', "p[0]").replace('p["V"]', "p[1]")
+LIST = LIST.replace('{"U": ', "[").replace('"V": h.T @ d}', "h.T @ d]")
+LIST = LIST.replace('{"U": rng', "[rng").replace('"V": rng', "rng").replace("(4, 2))}", "(4, 2))]")
+GLOBAL = """
+import numpy as np
+
+rng = np.random.default_rng(0)
+W, x, y = rng.normal(size=(3, 2)), rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+
+
+def objective(x, y):
+    return 0.5 * np.sum((x @ W - y) ** 2)
+
+
+def backward(x, y):
+    gW = x.T @ (x @ W - y)
+    return gW
+"""
+
+
+def read(folder: Path, text: str) -> Any:
+    """Read a file with this text as `bptt verify` does."""
+    file = folder / "net.py"
+    file.write_text(text)
+    return read_file(file, None, None, {})
+
+
+def list_wrong(found: Any) -> set[str]:
+    """List the parameters whose gradients are not those of the loss."""
+    leaves = flatten(found.params).leaves
+    doubts = find_doubts(leaves, found.params, found.gradients, found.loss)
+    return {each.name for each in doubts}
+
+
+@pytest.mark.parametrize(
+    ("text", "pair", "of"),
+    [
+        (LOGISTIC, "cost,gradient", "w"),
+        (DICT, "loss,grad", "U V"),
+        (LIST, "loss,grad", "p[0] p[1]"),
+        (GLOBAL, "objective,backward", "W"),
+    ],
+)
+def test_both_functions_are_found(tmp_path: Path, text: str, pair: str, of: str) -> None:
+    found = read(tmp_path, text)
+    assert found.said.startswith(f"{pair} are taken for a loss and its gradient")
+    assert {*flatten(found.params).leaves} == {*of.split()}
+    assert not list_wrong(found)
+
+
+def test_a_wrong_gradient_is_seen(tmp_path: Path) -> None:
+    assert list_wrong(read(tmp_path, DICT.replace("(1 - h**2)", "(1 - h)"))) == {"U"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient"),
+    [
+        ("f", "df"), ("J", "dJ"), ("forward_loss", "dloss"), ("loss", "loss_gradient"),
+        ("compute_cost", "compute_gradient"), ("nll", "grad_nll"), ("cost", "cost_prime"),
+        ("objective", "gradients"), ("f", "grad_f"), ("energy", "backprop"),
+    ],
+)  # fmt: skip
+def test_usual_names_are_known(loss: str, gradient: str, tmp_path: Path) -> None:
+    text = f"def {loss}(w, x, y):\n    return w * x\ndef {gradient}(w, x, y):\n    return x\n"
+    defined = find_definitions(tmp_path, [Cell("x", text)])
+    assert find_loss_and_gradient(defined) == f"{loss},{gradient}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def mse(p, y): return p\ndef mse_grad(p, y): return y",
+        "def loss(w, x): return w\ndef gradient_check(w, x): return x",
+        "def loss(w, x): return w\ndef grad(w, cache): return x",
+        "def tanh(z): return z\ndef dtanh(z): return z",
+    ],
+)
+def test_parts_and_checks_are_no_such_pair(text: str, tmp_path: Path) -> None:
+    assert find_loss_and_gradient(find_definitions(tmp_path, [Cell("x", text)])) == ""
+
+
+def test_without_data_one_sentence_asks_for_a_call(tmp_path: Path) -> None:
+    text = LOGISTIC.partition("rng =")[0]
+    expected = r"^cost: expected .* found none for w, x, y; call it once .*: cost\(w, x, y\)$"
+    with pytest.raises(ValueError, match=expected):
+        read(tmp_path, text)
