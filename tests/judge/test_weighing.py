@@ -18,6 +18,7 @@ from bptt_verifier.judge.neighbours import (
     weigh,
 )
 from bptt_verifier.judge.subject import Compared
+from bptt_verifier.reference.case import Truth
 from bptt_verifier.tolerance.scatter import DISTANCE, FAR, IN_HALF, NEIGHBOURS, measure_scatter
 from tests.support.stated_cases import (
     CASE_OF_ONES,
@@ -455,3 +456,17 @@ def test_rounded_results_that_do_not_scatter_tell_the_format_by_their_digits() -
         found = state_compared({"w": submitted}, {"w": np.ones(1)}, {"w": np.full(1, 2.0**-50)})
         found = found._replace(case=state_case({"w": np.ones(1)}, {"w": np.full(1, 2.0**-8)}))
         assert find_precision(found, found) is expected
+
+
+def test_a_wrong_gradient_of_float32_numbers_is_not_taken_for_one_of_half_precision() -> None:
+    right, wrong = 1 + np.array([2.0**-23]), 1.001 * (1 + np.array([2.0**-23]))
+    submitted = {"U": np.float64(np.float32(wrong)), "W": right}
+    ones = dict.fromkeys("UW", np.ones(1))
+    before = state_compared(submitted, ones, dict.fromkeys("UW", np.full(1, 2.0**-50)))
+
+    def truth(dtype: Any, names: Any) -> Truth:
+        return Truth(ones, dict.fromkeys("UW", np.full(1, 8 * float(np.finfo(dtype).eps))))
+
+    before = before._replace(case=before.case._replace(truth=truth))
+    after = state_compared(submitted, ones, {"U": np.full(1, 2.0**-50), "W": np.full(1, 1e-6)})
+    assert find_precision(before, after) is np.float32
