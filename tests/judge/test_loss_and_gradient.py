@@ -164,7 +164,8 @@ def test_short_names_of_passes_make_a_pair(names: str, tmp_path: Path) -> None:
 
 
 def test_a_method_may_return_the_loss_and_leave_the_gradients(tmp_path: Path) -> None:
-    text = "class Net:\n    def loss_and_backward(self, x): return x\n    def loss(self, x): return x\n"
+    text = "class Net:\n    def loss_and_backward(self, x): return x\n"
+    text += "    def loss(self, x): return x\n"
     assert list_candidates(find_definitions(tmp_path, [Cell("x", text)])) == [
         "Net.loss_and_backward"
     ]
