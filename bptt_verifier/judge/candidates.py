@@ -18,6 +18,10 @@ from bptt_verifier.program.source_file import Definitions
 
 OF_LOSSES = ("loss", "cost", "entropy", "bce", "mse", "nll", "error")  # in names of losses
 OF_GRADIENTS = frozenset("grad grads gradient gradients dparams d_params".split())
+PASSES = (("forward", "backward"), ("fwd", "bwd"), ("fprop", "bprop"))  # in names of functions
+# Names of methods that return the loss and leave the gradients, such as `loss_and_backward`.
+LEAVING = re.compile(r"(?:.*_)?(?:loss|cost)_(?:and|with)_(?:back\w*|grads?|gradients?)")
+NO_LOSSES = ("back", "grad", "deriv", "forward", "bwd", "fwd")  # in names of other functions
 ENDINGS = ("loss", "cost", "error")  # of the names of losses
 # Names of functions that say what they return, such as `value_and_gradient`.
 BOTH = re.compile(
@@ -56,7 +60,7 @@ def list_pairs(defined: Definitions) -> list[tuple[str, str]]:
 
     A pair that another one calls is a part of it, and is left out.
     """
-    pairs = [(each, each.replace("forward", "backward")) for each in defined.functions]
+    pairs = [(n, n.replace(one, other)) for n in defined.functions for one, other in PASSES]
     found = [pair for pair in pairs if len({*pair} & {*defined.functions}) == 2]
     called = {pair: list_called(defined, pair) for pair in found}
     whole = [
@@ -89,7 +93,7 @@ def find_pair(defined: Definitions) -> str:
     losses = [
         each for each in defined.functions
         if each not in pairs[-1] and any(word in each.lower() for word in OF_LOSSES)
-        and not any(word in each.lower() for word in ("back", "grad", "deriv", "forward"))
+        and not any(word in each.lower() for word in NO_LOSSES)
     ]  # fmt: skip
     called = [each for each in losses if each in defined.calls]
     losses = called if len(losses) > 1 else losses
@@ -271,7 +275,8 @@ def list_candidates(defined: Definitions) -> list[str]:
             continue
         inside = [child for child in node.body if isinstance(child, ast.FunctionDef)]
         both = [child.name for child in inside if returns_both(child, own=own)]
-        found += [f"{name}.{each}" for each in both or list_beside_losses(inside)]
+        leaving = [n.name for n in inside if LEAVING.fullmatch(n.name.lower())]
+        found += [f"{name}.{each}" for each in both or list_beside_losses(inside) or leaving]
     own_first = [each for each in found if each.partition(".")[0] not in defined.starred]
     used = [each for each in found if each.partition(".")[0] in defined.calls]
     return own_first or used or found

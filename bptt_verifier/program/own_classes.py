@@ -47,7 +47,7 @@ from bptt_verifier.program.passed_arguments import (
 )
 from bptt_verifier.program.source_file import RecordedCall
 from bptt_verifier.program.torch_tensors import to_array, to_constant
-from bptt_verifier.program.unnamed_cotangents import ERRORS, Passes, read_by_structure
+from bptt_verifier.program.unnamed_cotangents import ERRORS, KnownPasses, read_by_structure
 
 FORWARD = ("forward", "forward_pass", "forward_propagation", "feedforward", "feed_forward")
 BACKWARD = (
@@ -101,7 +101,7 @@ def read_class(
         return read_by_structure(passes, read, error)
 
 
-def find_passes(owner: Any, name: str, recorded: Mapping[str, RecordedCall]) -> Passes | None:
+def find_passes(owner: Any, name: str, recorded: Mapping[str, RecordedCall]) -> KnownPasses | None:
     """Find what is known of both passes; None where forward returns the loss."""
     forward, stated, backward = find_methods(owner) or ("", "", "")
     functions = [getattr(owner, each) for each in (forward, backward)]
@@ -126,7 +126,7 @@ def find_passes(owner: Any, name: str, recorded: Mapping[str, RecordedCall]) -> 
     fed = find_fed(functions[1], recorded.get(backward), given, Outputs("forward", out, names))
     drawn = [out, *draw_outputs(calls, of_forward)]
     same = frozenset({*fed, *given})
-    return Passes(
+    return KnownPasses(
         functions[0], functions[1], recorded.get(backward), drawn, names, same, bool(stated)
     )
 

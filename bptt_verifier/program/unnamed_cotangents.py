@@ -35,7 +35,7 @@ ERRORS = frozenset("e err error errors diff difference residual residuals".split
 READINGS = 24  # that are tried: four arguments in any order
 
 
-class Passes(NamedTuple):
+class KnownPasses(NamedTuple):
     """What is known of forward and backward before a reading is chosen.
 
     `drawn` are what forward returns, at the parameters given and at others, and `names` those of
@@ -115,7 +115,7 @@ def has_name_of_gradient(name: str) -> bool:
 
 
 def read_by_structure(
-    passes: Passes, read: Callable[[Mapping[str, Keys]], OwnCode], error: ValueError
+    passes: KnownPasses, read: Callable[[Mapping[str, Keys]], OwnCode], error: ValueError
 ) -> OwnCode:
     """Read backward with arguments taken for cotangents by their shapes.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bptt_verifier.judge.candidates import list_candidates, list_pairs
 from bptt_verifier.judge.files import read_file
 from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient
 from bptt_verifier.program.leaves import flatten
@@ -153,3 +154,18 @@ def test_without_data_one_sentence_asks_for_a_call(tmp_path: Path) -> None:
     expected = r"^cost: expected .* found none for w, x, y; call it once .*: cost\(w, x, y\)$"
     with pytest.raises(ValueError, match=expected):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize("names", ["net_fwd,net_bwd", "fprop,bprop"])
+def test_short_names_of_passes_make_a_pair(names: str, tmp_path: Path) -> None:
+    one, other = names.split(",")
+    text = f"def {one}(x): return x\ndef {other}(d): return d\n"
+    assert list_pairs(find_definitions(tmp_path, [Cell("x", text)])) == [(one, other)]
+
+
+def test_a_method_may_return_the_loss_and_leave_the_gradients(tmp_path: Path) -> None:
+    text = "class Net:\n    def loss_and_backward(self, x): return x\n"
+    text += "    def loss(self, x): return x\n"
+    assert list_candidates(find_definitions(tmp_path, [Cell("x", text)])) == [
+        "Net.loss_and_backward"
+    ]
