@@ -98,9 +98,7 @@ def test_errors_that_only_an_ill_conditioned_loss_hides_are_said(
     assert not any("ill-conditioned" in note for note in notes)
 
 
-def test_errors_are_visible_from_one_in_a_million_and_in_float32_from_one_in_four_thousand() -> (
-    None
-):
+def test_visible_errors_are_a_millionth_and_in_float32_a_4096th() -> None:
     assert 0.9e-6 < VISIBLE < 1.1e-6
     assert 1 / 4100 < VISIBLE_SINGLE < 1 / 4000
 
