@@ -7,7 +7,7 @@ import numpy as np
 
 from bptt_verifier.problems.problem import Array
 from bptt_verifier.program.paths import Paths
-from bptt_verifier.program.rounding import is_inexact
+from bptt_verifier.program.rounding import find_unit, is_inexact
 from bptt_verifier.program.trace import Program
 from bptt_verifier.reference.selection import ENOUGH, Selection
 from bptt_verifier.report.findings import COUNTED
@@ -80,7 +80,7 @@ def describe_cases(
 def rounds_coarsely(program: Program) -> bool:
     """Tell whether a loss converts numbers to a format coarser than float64, as in a buffer."""
     every = (dtype for operation in program.operations for dtype in operation.dtypes)
-    return any(is_inexact(dtype) and np.finfo(dtype).eps > np.finfo(float).eps for dtype in every)
+    return any(is_inexact(dtype) and find_unit(dtype) > find_unit(float) for dtype in every)
 
 
 def describe_places(every: Sequence[Paths]) -> str:

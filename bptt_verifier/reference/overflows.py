@@ -60,7 +60,7 @@ def find_largest_exponent(program: Program, slots: Sequence[Any]) -> float:
             exponents.append(slots[operation.outputs[0]])
     if not any(each.name in EXPONENTIALS | HYPERBOLIC for each in program.operations):
         return 0.0
-    return max((find_largest_unmasked(a) for a in exponents), default=0.0)
+    return max(map(find_largest_unmasked, exponents))
 
 
 def find_largest_unmasked(exponents: Any) -> float:

@@ -3,15 +3,18 @@
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bptt_verifier.problems.cached import Recent
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.extremes import LARGE
 from bptt_verifier.problems.problem import GATES, LARGEST, LOSSES, Problem, Sizes
 from bptt_verifier.reference import autodiff
 from bptt_verifier.reference.autodiff import (
     arrange_at_its_size,
+    bound_underflow,
     derive_bound,
     find_values,
     fits_capacity,
@@ -22,12 +25,16 @@ from bptt_verifier.reference.autodiff import (
     measure_reference,
     measure_truth,
     prefetch_truths,
+    start_derivatives,
     start_large_reference,
     start_measured_reference,
+    start_reference,
+    start_truths,
     truth,
 )
 from bptt_verifier.reference.case import Truth
 from bptt_verifier.tolerance.bounds import RESOLVING, Bounds
+from jax_reference import blocks
 from jax_reference.unrolled import Derivatives
 from manual_bptt.rnn import Params, gradients
 
@@ -155,6 +162,81 @@ def test_an_error_is_measured_in_the_format_of_the_problem_unless_another_is_giv
     assert formats == [np.float32, np.float16]
 
 
+def test_the_derivatives_are_those_of_the_whole_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = dict[str, Any]()
+    finish: Any = lambda: "derivatives"  # noqa: E731
+    monkeypatch.setattr(
+        autodiff.padded, "started", lambda *arrays, **more: given.update(more) or finish
+    )
+    problem = with_values(
+        np.random.default_rng(0), SIZES, cell="gru", option="before", initial_state=True
+    )._replace(truncation=2, loss="huber")
+    assert start_derivatives(problem) is finish
+    assert (given["h0"] == problem.first["h0"]).all()
+    settings = {name: given[name] for name in ("cell", "reset", "truncation", "loss", "capacity")}
+    assert settings == {
+        "cell": "gru", "reset": "before", "truncation": 2, "loss": "huber", "capacity": LARGEST,
+    }  # fmt: skip
+
+
+def test_the_reference_of_a_problem_without_a_derived_bound_is_started_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = list[str]()
+
+    def start(problem: Problem) -> Any:
+        started.append(problem.cell)
+        return lambda: {"W": np.zeros(1)}
+
+    monkeypatch.setattr(autodiff, "references", Recent(9))
+    monkeypatch.setattr(autodiff, "start_derivatives", start)
+    first = start_reference(draw("gru", seed=5))
+    assert start_reference(draw("gru", seed=5)) is first
+    assert first.derivatives["W"] == 0  # type: ignore[call-overload]
+    assert started == ["gru"]
+
+
+def test_truths_are_found_by_the_references_of_derived_bounds_and_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problems = [draw("gru"), draw(seed=1), draw("lstm"), draw(seed=2)]
+    measured = list[str]()
+    monkeypatch.setattr(
+        autodiff, "start_references", lambda given: [each.x[0, 0, 0] for each in given]
+    )
+    monkeypatch.setattr(
+        autodiff, "start_measured_reference", lambda problem, dtype: measured.append(problem.cell)
+    )
+    monkeypatch.setattr(autodiff, "find_truth_within_bound", lambda *given: given)
+    monkeypatch.setattr(autodiff, "measure_truth", lambda *given: given)
+    found = start_truths(problems)
+    assert measured == ["gru", "lstm"]
+    for problem, (same, find) in zip(problems, found, strict=True):
+        assert same is problem
+        *known, subject, dtype, names = find(np.float32, ())  # type: ignore[misc]
+        assert known == ([problem.x[0, 0, 0]] if problem.cell == "rnn" else [])
+        assert subject is problem
+        assert (dtype, names) == (np.float32, ())
+
+
+@pytest.mark.parametrize(
+    ("cell", "number", "sizes"),
+    [("rnn", blocks.SIZE + 2, [blocks.SIZE, 2]), ("rnn", 3, [3]), ("gru", 3, [1, 1, 1])],
+)
+def test_truths_with_a_derived_bound_are_started_in_blocks_and_others_one_by_one(
+    cell: str, number: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, started = draw(cell), list[int]()
+
+    def start(problems: Any) -> Any:
+        started.append(len(problems))
+        return [(each, None) for each in problems]
+
+    monkeypatch.setattr(autodiff, "start_truths", start)
+    assert len([*prefetch_truths([problem] * number)]) == number
+    assert started == sizes
+
+
 def test_the_next_error_is_measured_before_a_problem_is_compared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -187,6 +269,12 @@ def underflowing(dtype: Any, gates: int = 1) -> float:
     return max(
         float(form.smallest_normal), 2 * (T * B + B * gates * H + O * H + 4) * float(smallest)
     )
+
+
+@FORMATS
+@pytest.mark.parametrize("cell", GATES)
+def test_the_sums_of_a_cell_have_as_many_terms_as_it_has_gates(cell: str, dtype: Any) -> None:
+    assert bound_underflow(draw(cell), dtype) == underflowing(dtype, GATES[cell])
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -267,13 +355,16 @@ def test_a_large_problem_is_padded_if_it_fits_and_computed_at_its_size_otherwise
         def cut(self, *found: Any) -> Any:
             return {"W": np.array(found)}
 
+    def differentiate(*given: Any) -> Any:
+        return [f"padded in {jnp.ones(1).dtype}", *given]
+
     monkeypatch.setattr(autodiff, "lay_out", lambda problem, capacity: Laid("abcde"))
-    monkeypatch.setattr(autodiff, "_differentiate_padded", lambda *given: ["padded", *given])
+    monkeypatch.setattr(autodiff, "_differentiate_padded", differentiate)
     unrolled = SimpleNamespace(compiled_derivatives=lambda *given: {"W": np.array("at its size")})
     monkeypatch.setattr(autodiff, "unrolled", unrolled)
     monkeypatch.setattr(autodiff, "name_arrays", lambda found: found)
     padded = start_large_reference(draw(sizes=Sizes(30, 3, 4, 9, 2)))()
-    assert padded["W"].tolist() == ["padded", *"abcd"]
+    assert padded["W"].tolist() == ["padded in float64", *"abcd"]
     at_its_size = start_large_reference(draw(sizes=Sizes(LARGE.T + 1, 1, 1, 1, 1)))()
     assert at_its_size["W"].item() == "at its size"
 

@@ -57,6 +57,35 @@ def test_the_allowed_error_is_that_of_differences_and_of_rounding_in_value_and_a
     assert allowed["loss"] == pytest.approx(16 * 16 * u * size)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_another_library_s_gradient_is_taken_in_float64_with_its_rounding_error(dtype: Any) -> None:
+    """16 units of float64 of the largest entry of each gradient: section 10."""
+    asked = list[Any]()
+
+    def gradient(p: Any) -> Any:
+        asked.extend(value.dtype for value in p.values())
+        return 7.0, {"w": C * p["w"], "b": np.zeros(2)}
+
+    box = BlackBox(quadratic, np.float64, gradient)
+    found = box.differentiate({"w": W.astype(dtype), "b": np.ones(2)})
+    assert asked == [np.float64] * 2
+    assert found.loss == 7.0
+    assert np.array_equal(found.values["w"], C * W.astype(dtype))
+    expected = np.full(100, 16 * 2.0**-53 * found.values["w"].max())
+    np.testing.assert_allclose(found.errors["w"], expected, rtol=1e-12)
+    assert found.errors["b"].tolist() == [0.0, 0.0]
+
+
+def test_a_gradient_takes_the_time_of_the_differences_of_one_number_whatever_the_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(quadratic)
+    monkeypatch.setattr(black_box, "time", clock)
+    of_one = BlackBox(lambda p: clock({"w": W}), np.float64).estimate_time({"w": np.ones(1)})
+    by_autodiff = BlackBox(clock, np.float64, lambda p: (0.0, {}))
+    assert by_autodiff.estimate_time({"w": W}) == of_one
+
+
 def test_a_parameter_called_loss_has_its_gradient_under_that_name() -> None:
     case = BlackBox(lambda p: 3 * p["loss"][0], np.float64).make_case(
         {"loss": np.ones(1)}, Point(0), seed=0
@@ -119,6 +148,24 @@ def test_settings_share_the_cases_evenly_and_have_one_each_at_least() -> None:
     labels, *_ = choose(one, [ONE, ONE], 5)
     assert ["setting 2" in label for label in labels] == [False] * 3 + [True] * 2
     assert len(choose(one, [ONE] * 3, 1)[0]) == 3
+
+
+@pytest.mark.parametrize("by_autograd", [False, True])
+def test_a_loss_that_has_a_gradient_is_asked_in_float64_alone(by_autograd: bool) -> None:
+    seen = set[Any]()
+
+    def noted(p: Any) -> Any:
+        seen.add(p["w"].dtype)
+        return one(p)
+
+    gradient = lambda p: (float(one(p)), {"w": 2 * p["w"], "b": np.zeros(1)})  # noqa: E731
+    box, chosen = choose_black_box(
+        noted, [ONE], 0, 3, lambda *said: None, gradient if by_autograd else None
+    )
+    finest = np.dtype(np.longdouble)  # in which differences lose least
+    assert seen == ({np.dtype(np.float64)} if by_autograd else {np.dtype(np.float64), finest})
+    assert np.dtype(box.dtype) == (np.float64 if by_autograd else finest)
+    assert len(chosen.cases) == 3
 
 
 def test_the_number_of_cases_is_limited_by_the_time_of_the_slowest_setting(

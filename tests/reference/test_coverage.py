@@ -4,16 +4,21 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bptt_verifier.program.precision import use_float64
+from bptt_verifier.program.trace import trace
 from bptt_verifier.reference.coverage import (
     MISSED,
     VISIBLE,
+    VISIBLE_SINGLE,
     describe_cases,
     describe_left_out,
     describe_places,
     find_doubt,
+    rounds_coarsely,
 )
 from bptt_verifier.reference.selection import ENOUGH, Selection
 from bptt_verifier.tolerance.bounds import RESOLVING
@@ -93,8 +98,63 @@ def test_errors_that_only_an_ill_conditioned_loss_hides_are_said(
     assert not any("ill-conditioned" in note for note in notes)
 
 
-def test_errors_are_visible_from_one_in_a_million() -> None:
+def test_visible_errors_are_a_millionth_and_in_float32_a_4096th() -> None:
     assert 0.9e-6 < VISIBLE < 1.1e-6
+    assert 1 / 4100 < VISIBLE_SINGLE < 1 / 4000
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "visible"), [(("f4", "f4"), VISIBLE_SINGLE), (("f4", "f8"), VISIBLE)]
+)
+def test_less_is_expected_to_be_seen_if_every_argument_is_float32(
+    dtypes: tuple[str, str], visible: float
+) -> None:
+    given = {name: PARAMS[name].astype(dtype) for name, dtype in zip("Wb", dtypes, strict=True)}
+    case = state_case({}, {}, given)
+    for resolution, said in [(visible, False), (2 * visible, True)]:
+        notes = describe(select(cases=(case,), resolution={"W": resolution, "b": 1e-9}))
+        assert any("is ill-conditioned" in note for note in notes) is said
+
+
+def trace_cast(*dtypes: Any) -> Any:
+    """The program of a loss that converts its parameter to these formats, one after another."""
+
+    def loss(p: Any, xp: Any) -> Any:
+        w = p["w"]
+        for dtype in dtypes:
+            w = w.astype(dtype)
+        return w.real.sum()
+
+    with use_float64():
+        return trace(loss, {"w": np.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "coarse"),
+    [
+        ((), False), ((jnp.float32,), True), ((jnp.bfloat16, jnp.float64), True),
+        ((jnp.complex128,), False), ((jnp.int32, jnp.float64), False),
+    ],
+)  # fmt: skip
+def test_a_loss_that_rounds_to_a_shorter_format_is_no_ill_conditioned_one(
+    dtypes: tuple[Any, ...], coarse: bool
+) -> None:
+    program = trace_cast(*dtypes)
+    assert rounds_coarsely(program) is coarse
+    paths: Any = [SimpleNamespace(places=(), known=(SimpleNamespace(program=program),))]
+    notes = describe(select(resolution={"W": 2 * VISIBLE, "b": 1e-9}), paths=paths)
+    what = "computes in a format coarser than float64" if coarse else "is ill-conditioned"
+    assert notes[-1].startswith(f"The loss {what}: a relative error of ∂L/∂W below")
+
+
+@pytest.mark.parametrize("keeping", [0, 2])
+def test_cases_in_which_the_reference_keeps_zeros_are_counted(keeping: int) -> None:
+    notes = describe(select(keeping=keeping), select(keeping=0), paths=NO_PATHS * 2)
+    said = [note for note in notes if "jax.grad is NaN" in note]
+    assert len(said) == bool(keeping)
+    if keeping:
+        assert said[0].startswith("In 2 of 12 cases jax.grad is NaN: ")
+        assert said[0].endswith("The reference takes the product for zero.")
 
 
 class Place:

@@ -9,7 +9,13 @@ import pytest
 
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
-from bptt_verifier.reference.overflows import EXPONENT, MASKED, find_largest_exponent
+from bptt_verifier.reference.overflows import (
+    EXPONENT,
+    MASKED,
+    find_largest_exponent,
+    find_largest_unmasked,
+    find_overflowing,
+)
 
 
 def find(loss: Any, **params: Any) -> float:
@@ -42,6 +48,42 @@ LOSSES: dict[str, tuple[Any, float]] = {
 def test_an_exponent_is_an_operand_of_exponentials_or_a_maximum_beside_them(name: str) -> None:
     loss, exponent = LOSSES[name]
     assert find(loss, w=[3.0, 90.0]) == pytest.approx(exponent)
+
+
+def test_an_operand_is_a_mask_up_to_a_thousand_below_zero() -> None:
+    above = np.nextafter(MASKED, 0.0)
+    assert find_largest_unmasked(np.array([MASKED, -3.0])) == 3.0
+    assert find_largest_unmasked(np.array([above, -3.0])) == -above
+
+
+def loop(x: Any) -> Any:
+    return jax.lax.scan(lambda h, _: (h * h, None), x, None, length=2)[0]
+
+
+FUNCTIONS: dict[str, tuple[Any, bool, bool]] = {
+    "exponential": (jnp.exp, True, False),
+    "written with exponentials": (jnp.tanh, True, False),
+    "square": (lambda x: jax.lax.square(x) + 1, False, True),
+    "power": (lambda x: jax.lax.integer_pow(x, 2), False, True),
+    "product": (lambda x: x * x, False, True),
+    "other power": (lambda x: jax.lax.integer_pow(x, 3), False, False),
+    "other product": (lambda x: x * jnp.sin(x), False, False),
+    "one branch": (lambda x: jax.lax.cond(x > 0, jnp.exp, jnp.sin, x), True, False),
+    "loop": (loop, False, True),
+    "sum": (lambda x: x + 1, False, False),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_format_is_left_by_exponentials_and_squares_wherever_there_are_some(name: str) -> None:
+    function, exponential, squared = FUNCTIONS[name]
+    largest = 65504.0
+    found = find_overflowing(jax.make_jaxpr(function)(1.0).jaxpr, largest)
+    assert found.exponent == (pytest.approx(np.log(largest)) if exponential else np.inf)
+    assert found.root == (pytest.approx(largest**0.5) if squared else np.inf)
+    assert found.largest == largest
+    assert np.isnan(found.beyond)
+    assert found.unit == found.elementary == 0.0  # nothing is rounded beside
 
 
 def test_up_to_the_limit_formulas_lose_nothing_in_float32_and_beyond_they_do() -> None:

@@ -8,9 +8,11 @@ from bptt_verifier.tolerance.scatter import (
     DISTANCE,
     FAR,
     IN_HALF,
+    NEAR,
     NEIGHBOURS,
     displace,
     find_critical_ratio,
+    find_normal_ratio,
     measure_scatter,
 )
 
@@ -33,6 +35,13 @@ def test_of_two_errors_the_ratio_has_the_distribution_of_cauchy() -> None:
     # Student's t of one degree of freedom, whose quantile is a tangent.
     expected = np.tan(np.pi / 2 * (1 - 0.05 / 10)) / 2**0.5
     assert find_critical_ratio(2, 10, false_alarm=0.05) == pytest.approx(expected)
+
+
+def test_a_normal_error_exceeds_its_ratio_on_either_side_as_rarely_as_is_promised() -> None:
+    for entries, promised in [(1, 0.05), (10, 0.05), (10**6, 1e-9)]:
+        ratio = find_normal_ratio(entries, promised)
+        assert 2 * entries * stats.norm.sf(ratio) == pytest.approx(promised, rel=1e-9)
+    assert find_normal_ratio(10) == find_normal_ratio(10, 1e-9)
 
 
 def test_the_limit_is_that_of_the_derivation() -> None:
@@ -108,6 +117,9 @@ def test_neighbours_are_near_and_many_roundings_away() -> None:
     assert DISTANCE <= FAR / 4 <= IN_HALF / 16
     assert 8 * half < FAR
     assert 64 * half == IN_HALF
+    # The nearest of all still draw float32's rounding anew: they are 2⁸ of its units away, and what
+    # a mistake changes with the point is a 64th.
+    assert NEAR == 2**8 * single / 2 == DISTANCE / 64
     # A mistake that is proportional to the arguments stays: its mean is far above its scatter.
     for distance in (DISTANCE, FAR, IN_HALF):
         rng = np.random.default_rng(7)
