@@ -159,17 +159,19 @@ def spoil_overflows(
 ) -> list[Any]:
     """Put NaN where another formula has an exponential or a square that may overflow.
 
-    What is beyond the format itself stands for an infinity, as in a mask.
+    What is beyond the format itself stands for an infinity, as in a mask: an exponent that is
+    negative, a part of a difference of either sign.
     """
     limit = roundoff.root if name == "sub" else roundoff.exponent
-    inside = given if name in {"sub", *BY_EXPONENTIALS} else results if name in EXTREMA else ()
-    if limit == jnp.inf or any(each.dtype != jnp.float64 for each in (*results, *inside)):
+    if limit == jnp.inf:
         return [*results]
+    inside = given if name in {"sub", *BY_EXPONENTIALS} else results if name in EXTREMA else ()
     for each in inside:
-        size = jnp.abs(each)
-        beyond = (size > limit) & (size < jnp.inf)
-        beyond &= (size <= roundoff.largest) | ((each > 0) & (name != "sub"))
-        results = [jnp.where(beyond, jnp.nan, result) for result in results]
+        if each.dtype == jnp.float64:
+            size = jnp.abs(each)
+            mask = size if name == "sub" else -each
+            beyond = (size > limit) & (size < jnp.inf) & (mask <= roundoff.largest)
+            results = [jnp.where(beyond, jnp.nan, result) for result in results]
     return [*results]
 
 

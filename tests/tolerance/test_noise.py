@@ -199,12 +199,13 @@ ZEROS = np.zeros(400, int)
         (lambda x: (x @ (8 * x)) * 1e30, 400 * SMALLEST * 1e30),  # no more than all terms
         (lambda x: jnp.cumsum(x * x)[-1] * 1e30, 100 * SMALLEST * 1e30),
         (lambda x: jnp.zeros(1).at[ZEROS].add(x * x)[0] * 1e30, 100 * SMALLEST * 1e30),
+        (lambda x: (x[:1] @ (8 * x[:1])) * 1e30, SMALLEST * 1e30),  # no more than one
         (lambda x: (x[0] * x[0]) * 1e30, SMALLEST / 4 * 1e30),
         (lambda x: (x[0] * 32 * x[0]) * 1e30, SMALLEST * 1e30),
         (lambda x: (x[0] - x[0]) * 1e30, 0.0),
         (lambda x: jnp.sqrt(x[0]) * 1e30, 0.0),  # rounding alone, which is far below
     ],
-    ids="sum dot larger-terms cumsum scatter product larger-product zero large".split(),
+    ids="sum dot larger-terms cumsum scatter one-term product larger-product zero large".split(),
 )
 @pytest.mark.parametrize("share", [1.0, 0.125])
 def test_each_small_term_of_a_sum_may_be_lost_and_no_more_than_all_of_them(
@@ -226,7 +227,9 @@ def test_numbers_beyond_the_range_of_a_format_lose_their_digits() -> None:
     cases: dict[str, Any] = {
         "too small": (lambda x: jnp.exp(-2 * x) * jnp.exp(x), 1e-3, 0.1),
         "too large": (lambda x: jnp.exp(x) * jnp.exp(-x), 0.01, 1.0),
-        "too large inside": (lambda x: (30 * x) ** -2 * 1.0, 1e-8, 1e-5),
+        "too large inside": (lambda x: (30 * x) ** -2 * 1.0, 5e-6, 8e-6),
+        "large inside": (lambda x: (16 * x) ** -2 * 1.0, 0.0, 1e-6),
+        "largest": (lambda x: x - 12 + 65504.0, 1.0, 32.0),
         "neither": (lambda x: jnp.exp(x / 3) * jnp.exp(-x / 3), 1e-6, 5e-3),
         "zero": (lambda x: (x - 12.0) * 1e4, 0.0, 0.0),
     }
@@ -237,3 +240,51 @@ def test_numbers_beyond_the_range_of_a_format_lose_their_digits() -> None:
             error = float(np.abs(np.asarray(noisy) - float(function(x))).max())
             assert least <= error <= most, f"{name}: {error}"
             assert float(add_noise(function, form)(salts[0], 0.0, x)) == float(function(x))
+
+
+LOGITS = np.array([-np.inf, -1001, -1000, -11, -10, 0.5, 10, 11, 1000, 1001, np.inf])
+
+
+@pytest.mark.parametrize(
+    ("function", "spoilt"),
+    [
+        (jnp.tanh, [-1000, -11, 11, 1000, 1001]),  # what is below -1000 is a mask
+        (jax.nn.sigmoid, [-1000, -11, 11, 1000, 1001]),
+        (lambda x: jnp.maximum(x, -1000.0), [-np.inf, -1001, -1000, -11, 11, 1000, 1001]),
+        (lambda x: jnp.max(x[:, None], 1), [-1000, -11, 11, 1000, 1001]),
+        (lambda x: x - 0.5, [-1000, 1000]),  # so is what is above 1000, of a difference
+        (lambda x: 0.5 - x, [-1000, 1000]),
+        (jnp.exp, []),  # of which there is no other formula
+        (lambda x: x * x, []),
+        (lambda x: jnp.tanh(x.astype(np.float32)), []),
+        (lambda x: jnp.maximum(x[3:-2].astype(int), -5), []),
+        (lambda x: x[3:-2].astype(int) - 5, []),
+    ],
+    ids="tanh sigmoid maximum largest minuend subtrahend exp square float32 integers"
+    " whole-differences".split(),
+)
+def test_only_what_may_overflow_in_another_formula_is_spoilt(
+    function: Callable[[Any], Any], spoilt: list[float]
+) -> None:
+    form = Roundoff(0.0, largest=1000.0, exponent=10.0, root=100.0)
+    with jax.enable_x64(True):
+        salt = jnp.uint64(1)
+        own = np.asarray(function(LOGITS))
+        found = np.asarray(add_noise(function, form)(salt, 0.0, LOGITS))
+        unlimited = np.asarray(add_noise(function)(salt, 0.0, LOGITS))
+    expected = np.where(np.isin(LOGITS, spoilt), np.nan, own) if spoilt else own
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(unlimited, own)
+    assert found.dtype == own.dtype
+
+
+@pytest.mark.parametrize("limits", [{"exponent": 10.0}, {"root": 100.0}])
+def test_a_program_without_exponentials_or_squares_is_not_spoilt_by_them(
+    limits: dict[str, float],
+) -> None:
+    x = np.array([500.0, 1.0])
+    form = Roundoff(0.0, **limits)
+    with jax.enable_x64(True):
+        for function, limit in ((jnp.tanh, "exponent"), (lambda x: x - 1.0, "root")):
+            found = np.isnan(add_noise(function, form)(jnp.uint64(1), 0.0, x))
+            assert found.tolist() == [limit in limits, False]
