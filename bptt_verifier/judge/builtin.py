@@ -246,7 +246,8 @@ def compare_case(
 
 def make_report(tally: Tally, seed: int, dtype: Any, subjects: Subjects) -> BuiltinReport:
     """Make the report of a tally, the same whoever compared its examples, and in which order."""
-    rows = list(tally.list_rows(chain(*subjects[:3])))
+    compared = subjects.derivations, subjects.cell_derivations, subjects.tangent_derivations
+    rows = list(tally.list_rows(chain(*compared)))
     by_loss = [each for row in rows for each in tally.list_losses(row.derivation, row.gradient)]
     shapes = [tally.shapes[case] for case in sorted(tally.shapes)]
     name = subjects.yardstick.name

@@ -12,16 +12,21 @@ from bptt_verifier.judge.builtin import (
     AUTODIFF,
     CELL_DERIVATIONS,
     DERIVATIONS,
+    Comparer,
+    Subjects,
+    Yardstick,
+    compare_cases,
     derive_hvp,
     derive_jvp,
     make_derivation,
     verify_builtin,
 )
+from bptt_verifier.judge.tally import Tally
 from bptt_verifier.problems.cached import collect_content
 from bptt_verifier.problems.draws import draw, with_values
 from bptt_verifier.problems.problem import ALL_LOSSES, LARGEST, Problem, Sizes
 from bptt_verifier.tolerance.bounds import Bounds
-from bptt_verifier.tolerance.comparison import Verdict, find_symbol
+from bptt_verifier.tolerance.comparison import Comparison, Verdict, find_symbol
 from manual_bptt import rnn, rtrl
 from manual_bptt.tangents import Direction
 from tests.support.planting import B3, DC, Mistake, planted
@@ -196,3 +201,81 @@ def test_what_underflows_is_not_called_wrong() -> None:
     assert 0 < abs(of_U.reference) < np.finfo(np.float32).smallest_normal
     assert of_U.yours != of_U.reference
     assert all(each.verdict is not Verdict.DISAGREES for each in compared)
+
+
+Asked = list[tuple[str, Sizes]]  # what was asked of a yardstick, and the sizes of the problem
+
+
+def make_recorder(asked: Asked) -> Yardstick:
+    """A yardstick with which everything agrees, and that writes down what it is asked."""
+
+    def record(question: str, problem: Problem) -> Comparer:
+        asked.append((question, problem.sizes))
+        return lambda found: [Comparison("loss", 0.0, (), 1.0, 1.0, 1.0, 0.0)]
+
+    return Yardstick(
+        "recorder",
+        lambda problem: record("bound", problem),
+        lambda problem: record("measured", problem),
+        tangents=lambda problem, direction: record("tangents", problem),
+        prepare=lambda problems: asked.extend(("prepare", each.sizes) for each in problems),
+    )
+
+
+def derive_nothing(problem: Problem, *direction: Direction) -> dict[str, Any]:
+    return {}
+
+
+PLAIN = {"hand": derive_nothing}
+CELLS = dict.fromkeys(CELL_DERIVATIONS, derive_nothing)
+ALONG = {"along": derive_nothing}
+
+
+def count_cases(subjects: Subjects, cases: range) -> dict[str, int]:
+    """How many of these examples each derivation is compared at."""
+    tally = Tally()
+    compare_cases(cases, 0, np.float64, subjects, tally)
+    names = subjects.derivations | subjects.cell_derivations | subjects.tangent_derivations
+    return {row.derivation: row.cases for row in tally.list_rows(names)}
+
+
+def test_the_first_hundred_examples_and_every_fifth_have_a_cell_and_a_direction() -> None:
+    found = count_cases(Subjects(PLAIN, CELLS, ALONG, make_recorder([])), range(97, 111))
+    assert found.pop("hand") == 14
+    assert found.pop("along") == 6  # 97, 98, 99, 100, 105, 110
+    assert sum(found.values()) == 6
+
+
+def test_a_reference_is_asked_only_for_what_is_compared() -> None:
+    for subjects, expected in [
+        (Subjects(PLAIN, {}, {}, AUTODIFF), {"prepare", "bound"}),
+        (Subjects({}, CELLS, {}, AUTODIFF), {"measured"}),
+        (Subjects({}, {}, ALONG, AUTODIFF), {"tangents"}),
+    ]:
+        asked: Asked = []
+        count_cases(subjects._replace(yardstick=make_recorder(asked)), range(4))
+        assert {question for question, _ in asked} == expected
+
+
+def test_a_yardstick_without_tangents_compares_the_others() -> None:
+    yardstick = make_recorder([])._replace(tangents=None)
+    assert count_cases(Subjects(PLAIN, {}, ALONG, yardstick), range(3)) == {"hand": 3}
+
+
+def test_every_problem_is_prepared_once_and_before_it_is_compared() -> None:
+    asked: Asked = []
+    count_cases(Subjects(PLAIN, {}, {}, make_recorder(asked)), range(150))
+    prepared = [sizes for question, sizes in asked if question == "prepare"]
+    assert prepared == [sizes for question, sizes in asked if question == "bound"]
+    assert len(prepared) == 150
+    questions = [question for question, _ in asked]
+    for end in range(len(questions)):
+        assert questions[:end].count("prepare") >= questions[:end].count("bound")
+
+
+def test_two_hundred_examples_of_seed_zero_are_compared_unless_told_otherwise() -> None:
+    report = verify_builtin(
+        derivations=PLAIN, cell_derivations={}, tangent_derivations={}, yardstick=make_recorder([])
+    )
+    assert (report.examples, report.seed) == (200, 0)
+    assert report.shapes == [draw(0, case).sizes for case in range(200)]

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from bptt_verifier.judge import campaign
+from bptt_verifier.judge import builtin, campaign
 from bptt_verifier.judge.campaign import Ledger, insert
 from bptt_verifier.judge.tally import Row, Tally, Worst
 from bptt_verifier.problems.problem import Sizes
@@ -91,6 +91,45 @@ def test_the_report_of_very_many_examples_lists_no_sizes(monkeypatch: pytest.Mon
     monkeypatch.setattr(campaign, "LISTED", 2)
     report = ledger.report(asked)
     assert (report.shapes, report.examples) == ([], 3)
+
+
+def test_the_sizes_of_a_part_are_kept_up_to_the_number_that_is_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing = campaign.Subjects({}, {}, {}, builtin.AUTODIFF)
+    monkeypatch.setattr(campaign, "choose_subjects", lambda asked: nothing)
+    monkeypatch.setattr(campaign, "LISTED", 3)
+    asked = campaign.Campaign(0, "float64")
+    assert set(campaign.compare_cases(asked, range(1, 3)).shapes) == {1, 2}
+    beyond = campaign.compare_cases(asked, range(2, 4))
+    assert (beyond.shapes, beyond.cases) == ({}, 2)
+
+
+def test_the_ledger_is_saved_after_each_part() -> None:
+    saved: list[tuple[range, ...]] = []
+    done: list[int] = []
+
+    def execute(
+        asked: campaign.Campaign, remaining: campaign.Remaining, keep: campaign.Keep
+    ) -> None:
+        for cases in remaining():
+            keep(cases, part(cases.start, 0.5))
+
+    report = campaign.run_campaign(
+        3,
+        campaign.Campaign(0, "float64"),
+        execute,
+        together=1,
+        progress=done.append,
+        save=lambda ledger: saved.append(ledger.done),
+    )
+    assert saved == [(range(1),), (range(2),), (range(3),)]
+    assert (done, report.examples) == ([1, 2, 3], 3)
+
+
+def test_a_campaign_has_autodiff_as_its_reference_unless_told_otherwise() -> None:
+    asked = campaign.Campaign(0, "float64")
+    assert campaign.choose_subjects(asked).yardstick.name == "autodiff"
 
 
 def test_a_campaign_has_autodiff_or_enclosures_as_its_reference() -> None:
