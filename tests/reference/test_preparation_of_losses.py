@@ -203,3 +203,37 @@ def test_a_loss_that_raises_in_any_setting_is_not_traced(monkeypatch: pytest.Mon
     monkeypatch.setattr(own_loss, "trace_and_select", None)
     found = prepare(square, [PARAMS, {"w": np.ones(3)}, {"w": np.ones(4)}])
     assert (found.refusal, asked) == ("It raised.", [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [(ValueError("no"), ""), (ModuleNotFoundError("no"), "; install it where bptt runs")],
+)
+def test_a_loss_that_raises_is_refused_with_its_line(error: Exception, remedy: str) -> None:
+    def failing(p: Any, xp: Any) -> Any:
+        raise error
+
+    said = own_loss.check_loss(model(loss=failing), PARAMS) or ""
+    assert said.startswith(f"loss(params, numpy) raised {type(error).__name__}: no at `raise error")
+    assert said.endswith(f"){remedy}.")
+
+
+def test_a_loss_in_plain_numpy_returns_the_same_number_again() -> None:
+    calls = iter(range(100))
+    given = model(loss=lambda p, xp: float(next(calls)), in_numpy=True)
+    said = own_loss.check_loss(given, PARAMS) or ""
+    assert said.startswith("loss(params) returns another number when it is called again: seed")
+
+
+@pytest.mark.parametrize("in_torch", [True, False])
+def test_a_contradiction_of_autograd_names_what_stops_it(
+    in_torch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = state_case({}, {}, PARAMS)
+    for doubt in ("jax.grad says 1.", None):
+        monkeypatch.setattr(own_loss, "contradict", lambda *given, doubt=doubt: doubt)
+        said = own_loss.ask_second_opinion(model(in_torch=in_torch), case)
+        library = "torch.autograd" if in_torch else "jax.grad"
+        end = " Where the loss uses detach, item or no_grad, autograd gives another derivative."
+        expected = f"At a case, {library} says 1.{end if in_torch else ''}"
+        assert said == (expected if doubt else None)
