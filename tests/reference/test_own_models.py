@@ -92,7 +92,8 @@ def test_where_a_format_cannot_hold_a_gradient_any_error_is_allowed(
 
     monkeypatch.setattr(own_cases, "gradient_and_noise", measured)
     followed: Any = SimpleNamespace(program=None)
-    made = make_case(Followed(followed, 1.0, {"w": np.array([3e38, 4e38])}), PARAMS, 0, np.sum)
+    largest = float(np.finfo(np.float32).max)
+    made = make_case(Followed(followed, 1.0, {"w": np.array([largest, 4e38])}), PARAMS, 0, np.sum)
     assert made.truth is not None
     for dtype, undecided in [(np.float32, [False, True]), (np.float64, [False, False])]:
         found = np.isinf(made.truth(dtype, ()).allowed["w"])

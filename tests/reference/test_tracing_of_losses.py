@@ -87,7 +87,7 @@ def test_a_loss_of_torch_is_traced_as_its_operations_over_jax(
 
 
 def select(
-    left_out: list[Counter[str]], cases: int, monkeypatch: pytest.MonkeyPatch
+    left_out: list[Counter[str]], cases: int, monkeypatch: pytest.MonkeyPatch, none: bool = False
 ) -> tuple[OwnModel, list[tuple[int, int]]]:
     """The model of settings whose draws are left out so, without a trace, and the progress."""
     told, waiting = list[tuple[int, int]](), iter(left_out)
@@ -100,6 +100,7 @@ def select(
             for place in range(number + 1):
                 progress(place + 1)
             found = (Case("a case", PARAMS, Point(0, setting=self.setting.number), None),) * number
+            found = () if none else found
             nothing: Any = frozenset()
             return Selection(
                 found, next(waiting), None, Counter(), {}, nothing, (), nothing, damped=0, keeping=0
@@ -131,3 +132,15 @@ def test_too_few_cases_on_the_traced_paths_leave_a_loss_untraced(
     found, _ = select([*map(Counter, left_out)], 5, monkeypatch)
     assert found.doubt is not None  # no case tells anything here
     assert ((found.untraced or "").startswith("The loss takes too many paths")) is too_many
+
+
+@pytest.mark.parametrize("left_out", [{KINK: 2}, {OTHER_PATH: 2}])
+def test_without_any_case_there_is_no_verdict_and_what_was_left_out_is_said(
+    left_out: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = select([Counter(left_out)], 5, monkeypatch, none=True)
+    (why,) = left_out
+    assert found.refusal == "The loss or its gradient is not finite at any of the points tried."
+    assert found.notes == (f"2 draws were left out: {why}.",)
+    begin = "The loss takes too many paths" if why == OTHER_PATH else found.refusal
+    assert (found.untraced or "").startswith(begin)
