@@ -15,6 +15,7 @@ from bptt_verifier.tolerance.scatter import (
     FAR,
     IN_HALF,
     NEAR,
+    NEARER,
     NEIGHBOURS,
     Scatter,
     measure_scatter,
@@ -78,7 +79,7 @@ def weigh(
         )
     weighed = found._replace(allowed=allowed, comparisons=list(comparisons.values()))
     if unsure and distance < FAR and not subject.has_vanishing_steps:
-        return weigh(attempt, subject, weighed, unsure, entries, far=True)
+        weighed = weigh(attempt, subject, weighed, unsure, entries, far=True)
     if distance == DISTANCE and not decisive:
         return accuse_smooth(attempt, subject, found, weighed, entries)
     return weighed
@@ -101,30 +102,56 @@ def accuse_smooth(
 
     Where the loss is ill-conditioned, a mistake's error moves by more than itself between
     neighbours, but in proportion to their distance, and rounding errors are drawn anew at any. An
-    entry that stays where the true one moves has lost its digits, and is not accused.
+    entry that stays where the true one moves has lost its digits, and is not accused, unless it is
+    the largest, and below the true one: then it is clipped. In float64 smaller errors are taken
+    back as well, if float32 has none as large.
     """
-    limits = {n: RESOLVING * float(np.max(np.abs(v))) for n, v in before.values.items()}
+    largest = {name: float(np.max(np.abs(value))) for name, value in before.values.items()}
     names = [
         name
         for name in set(list_failing(before)) - set(list_failing(after))
-        if np.max(before.allowed[name]) <= limits[name] < np.max(after.allowed[name])
+        if np.max(before.allowed[name]) <= RESOLVING * largest[name]
+        and (
+            np.max(after.allowed[name]) > RESOLVING * largest[name]
+            or (
+                np.max(after.allowed[name]) > NEAR * largest[name]
+                and before.dtypes[name] == np.float64
+                and not is_within(before, [name], np.float32)
+            )
+        )
     ]
     if not names:
         return after
-    asked, smooth = ask_neighbours(attempt, subject, before.case, NEAR), set[str]()
-    for name in names:
-        near = [each for each in asked if name in each.submitted]
-        if len(near) >= NEIGHBOURS // 2:
-            yours = np.stack([each.submitted[name] for each in near])
-            true = np.stack([each.values[name] for each in near])
-            scatter = measure(subject, before, name, [*(yours - true)], entries)
-            beyond = (scatter.mean > UNSURE * scatter.limit) & (scatter.mean > before.allowed[name])
-            moves = yours.std(axis=0) >= true.std(axis=0) / 2
-            smooth |= {name} if (beyond & moves).any() else set()
+    smooth = set[str]()
+    for distance in (NEAR, NEARER):  # NEARER is nothing in float32, where no entry moves
+        left = [n for n in names if n not in smooth]
+        if distance == NEARER:
+            left = [n for n in left if before.dtypes[n] == np.float64]
+        asked = ask_neighbours(attempt, subject, before.case, distance) if left else []
+        for name in left:
+            near = [each for each in asked if name in each.submitted]
+            if len(near) >= NEIGHBOURS // 2:
+                yours = np.stack([each.submitted[name] for each in near])
+                true = np.stack([each.values[name] for each in near])
+                scatter = measure(subject, before, name, [*(yours - true)], entries)
+                beyond = scatter.mean > np.maximum(UNSURE * scatter.limit, before.allowed[name])
+                moves = yours.std(axis=0) >= true.std(axis=0) / 2
+                moves |= moves.any() & are_clipped(yours, true)
+                smooth |= {name} if (beyond & moves).any() else set()
     allowed = {n: (before if n in smooth else after).allowed[n] for n in after.allowed}
     first = {c.name: c for c in before.comparisons}
     comparisons = [first[c.name] if c.name in smooth else c for c in after.comparisons]
     return after._replace(allowed=allowed, comparisons=comparisons)
+
+
+def are_clipped(yours: Array, true: Array) -> Array:
+    """Tell which entries are the largest at all neighbours, alike there, and below the true ones.
+
+    The first axis is that of the neighbours.
+    """
+    sizes = np.abs(yours)
+    limit = np.max(sizes)
+    return np.asarray(((sizes == limit) & (np.abs(true) > limit) & (limit > 0)).all(axis=0))
 
 
 def collect_errors(

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bptt_verifier.judge.neighbours import weigh
+from bptt_verifier.judge.neighbours import are_clipped, weigh
 from bptt_verifier.judge.subject import Compared
 from bptt_verifier.tolerance.comparison import compare
-from bptt_verifier.tolerance.scatter import DISTANCE, NEAR, NEIGHBOURS
+from bptt_verifier.tolerance.scatter import DISTANCE, NEAR, NEARER, NEIGHBOURS
 from tests.support.stated_cases import (
     CASE_OF_ONES,
     attempt_with,
+    state_case,
     state_compared,
     subject_with_neighbours,
 )
@@ -43,7 +44,7 @@ def weigh_widely(near: Any, allowed: Any, dtype: Any = float, answers: int = NEI
     found = attempt_with(at, np.array([3.0, 0.0]), np.array(allowed), dtype)
 
     def attempt(case: Any) -> Any:
-        if case.point and case.point[1] == NEAR and case.point[0] >= answers:
+        if case.point and case.point[1] in (NEAR, NEARER) and case.point[0] >= answers:
             return None
         return found(case)
 
@@ -63,7 +64,8 @@ def test_errors_that_scatter_in_proportion_to_the_distance_are_no_rounding(
     near: Any, answers: int, is_rounding: bool
 ) -> None:
     found, asked = weigh_widely(near, [1e-9, 2.0**-6], answers=answers)
-    assert asked == {DISTANCE, NEAR} or answers < NEIGHBOURS
+    nearer = {NEARER} if is_rounding else set[float]()  # asked last, in float64
+    assert asked == {DISTANCE, NEAR} | nearer or answers < NEIGHBOURS
     assert found.fails is not is_rounding
     assert (found.allowed["w"][0] > 1) == is_rounding
 
@@ -71,7 +73,8 @@ def test_errors_that_scatter_in_proportion_to_the_distance_are_no_rounding(
 @pytest.mark.parametrize(
     ("scale", "allowed", "dtype"),
     [
-        (2.0**-12, [1e-9, 1e-9], float),  # the scatter alone would have shown an error of 2⁻⁶
+        (2.0**-12, [1e-9, 1e-9], np.float32),  # the scatter would have shown an error of 2⁻⁶
+        (2.0**-22, [1e-9, 1e-9], float),  # or, in float64, of 2⁻¹⁶
         (1.0, [1e-9, 2.0**-5], float),  # the bound of some entry itself would not
         (1.0, [1e-9, 1e-9], np.float16),  # where rounding is the same at near neighbours
     ],
@@ -121,6 +124,7 @@ def weigh_near(
     true: Any = (1.0, 1.0),
     moves: tuple[float, float] = (0.0, 0.0),
     answers: int = NEIGHBOURS,
+    dtype: Any = float,
 ) -> tuple[bool, bool]:
     """Whether the errors of two entries are called rounding, and near neighbours were asked.
 
@@ -133,14 +137,14 @@ def weigh_near(
     def attempt(case: Any) -> Any:
         number, distance = case.point or (0, 0.0)
         asked.add(distance)
-        if distance == NEAR and number >= answers:
+        if distance in (NEAR, NEARER) and number >= answers:
             return None
         moved, values = ALTERNATING[number], np.array(true)
-        error = {0.0: np.array(here), NEAR: np.array(near)}.get(distance, moved * np.array(wide))
-        both = [moved * move if distance == NEAR else 0.0 for move in moves]
-        return state_compared(
-            {"w": values + both[1] + error}, {"w": values + both[0]}, {"w": np.array(allowed)}
-        )
+        errors = {0.0: np.array(here), NEAR: np.array(near), NEARER: np.array(near)}
+        error = errors.get(distance, moved * np.array(wide))
+        both = [moved * move if distance in (NEAR, NEARER) else 0.0 for move in moves]
+        submitted, known = {"w": values + both[1] + error}, {"w": values + both[0]}
+        return state_compared(submitted, known, {"w": np.array(allowed)}, dtype)
 
     found = weigh(attempt, subject_with_neighbours(), attempt(CASE_OF_ONES), ["w"], 10)
     return not found.fails, NEAR in asked
@@ -192,10 +196,67 @@ def test_wide_scatter_is_that_beyond_a_part_of_the_largest_entry_in_any_entry() 
 def test_scatter_up_to_that_part_of_the_largest_entry_is_not_wide() -> None:
     # The scatter of the first entry explains 7.4 · 2⁻⁹; the second has what its bound allows.
     explained = weigh_near(
-        [0.5, 0.0], here=[2.0**-7, 0.0], wide=[2.0**-9, 0.0], allowed=[2.0**-8, 2.0**-6]
+        [0.5, 0.0],
+        here=[2.0**-7, 0.0],
+        wide=[2.0**-9, 0.0],
+        allowed=[2.0**-8, 2.0**-6],
+        dtype=np.float32,
     )
     assert explained == (True, False)
     in_proportion = weigh_near(
-        [0.5, 0.0], here=[2.0**-7, 0.0], wide=[2.0**-8, 0.0], allowed=[1e-9, 1e-9], true=[4.0, 1.0]
+        [0.5, 0.0],
+        here=[2.0**-7, 0.0],
+        wide=[2.0**-8, 0.0],
+        allowed=[1e-9, 1e-9],
+        true=[4.0, 1.0],
+        dtype=np.float32,
     )
     assert in_proportion == (True, False)
+
+
+@pytest.mark.parametrize(("single", "taken_back"), [(2.0**-7, False), (2.0**-8, True)])
+def test_in_float64_smaller_errors_are_taken_back_if_float32_has_none_as_large(
+    single: float, taken_back: bool
+) -> None:
+    here, wide = np.array([2.0**-7, 0.0]), np.array([2.0**-9, 0.0])
+    ones, limits = {"w": np.ones(2)}, {"w": np.full(2, 1e-9)}
+
+    def attempt(case: Any) -> Any:
+        number, distance = case.point or (0, 0.0)
+        error = ALTERNATING[number] * wide if distance == DISTANCE else here
+        return state_compared({"w": 1 + error}, ones, limits)
+
+    found = attempt(CASE_OF_ONES)
+    found = found._replace(case=state_case(ones, {"w": np.full(2, single)}))
+    assert weigh(attempt, subject_with_neighbours(), found, ["w"], 10).fails is taken_back
+
+
+@pytest.mark.parametrize("distance", [NEAR, NEARER])
+@pytest.mark.parametrize(("dtype", "most"), [(float, NEARER), (np.float32, NEAR)])
+def test_a_mistake_in_a_chaotic_loss_shows_at_the_nearest_points_in_float64(
+    distance: float, dtype: Any, most: float
+) -> None:
+    def attempt(case: Any) -> Any:  # chaotic down to this distance
+        number, far = case.point or (0, 0.0)
+        scatters = far > distance or far == 0
+        error = np.array([3.0 + (4.0 * ALTERNATING[number] if scatters else 0.0), 0.0])
+        return state_compared({"w": 1 + error}, {"w": np.ones(2)}, {"w": np.full(2, 1e-9)}, dtype)
+
+    found = weigh(attempt, subject_with_neighbours(), attempt(CASE_OF_ONES), ["w"], 10)
+    assert found.fails is (distance >= most)
+
+
+@pytest.mark.parametrize(
+    ("yours", "true", "expected"),
+    [
+        ([[5.0, 1.0], [5.0, 2.0]], [[9.0, 1.0], [8.0, 2.0]], [True, False]),
+        ([[-5.0, 1.0], [5.0, 2.0]], [[-9.0, 1.0], [8.0, 2.0]], [True, False]),
+        ([[5.0, 1.0], [5.0, 2.0]], [[9.0, 1.0], [5.0, 2.0]], [False, False]),  # not all are above
+        ([[5.0, 1.0], [4.0, 2.0]], [[9.0, 1.0], [8.0, 2.0]], [False, False]),
+        ([[0.0, 0.0], [0.0, 0.0]], [[9.0, 1.0], [8.0, 2.0]], [False, False]),  # lost, not clipped
+    ],
+)
+def test_what_stays_the_largest_below_the_true_entry_is_clipped(
+    yours: Any, true: Any, expected: list[bool]
+) -> None:
+    assert are_clipped(np.array(yours), np.array(true)).tolist() == expected

@@ -208,3 +208,35 @@ def test_code_for_float32_may_have_constants_that_are_rounded_to_it(scale: float
     wrong = Verdict.INCONCLUSIVE if scale < 1 else Verdict.DISAGREES
     assert verify_own_model(times(1.001), loss, single).verdict is wrong
     assert verify_own_model(times(1), loss, double).verdict is Verdict.DISAGREES
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize(("limit", "expected"), [(50.0, "clipped"), (np.inf, "")])
+def test_a_clipped_gradient_of_a_chaotic_loss_is_no_rounding(limit: float, expected: str) -> None:
+    T, B, D, H = 12, 4, 5, 16
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(T, B, D)), rng.normal(size=(B, H))
+    params = {"U": rng.normal(size=(D, H)) / 2, "W": rng.normal(size=(H, H)) / 4}
+
+    def run(p: dict[str, Any]) -> list[Any]:
+        h = [np.zeros((B, H))]
+        for each in x:
+            h.append(np.tanh(each @ p["U"] + h[-1] @ p["W"]))
+        return h
+
+    def loss(p: dict[str, Any]) -> Any:
+        return ((run(p)[-1] - y) ** 2).sum() / 2
+
+    def gradients(p: dict[str, Any]) -> dict[str, Any]:
+        h = run(p)
+        delta, found = h[-1] - y, {name: np.zeros_like(value) for name, value in p.items()}
+        for t in reversed(range(T)):
+            delta = delta * (1 - h[t + 1] ** 2)
+            found["U"] += x[t].T @ delta
+            found["W"] += h[t].T @ delta
+            delta = delta @ p["W"].T
+        return {name: np.clip(value, -limit, limit) for name, value in found.items()}
+
+    report = verify_own_model(gradients, loss, params)
+    assert [each.name for each in report.mistakes] == ([expected] if expected else [])
+    assert report.verdict is (Verdict.DISAGREES if expected else Verdict.AGREES)
