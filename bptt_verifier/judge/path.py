@@ -27,6 +27,7 @@ from bptt_verifier.judge.conclusion import (
 )
 from bptt_verifier.judge.neighbours import (
     ENTRIES,
+    are_numbers_of,
     find_precision,
     is_half,
     is_lost,
@@ -242,7 +243,7 @@ class SubjectJudgement(Judgement):
     def learn_precision(self, found: Compared) -> Compared:
         """Find the precision and wrong gradients from the first cases in float64 that can tell.
 
-        Where no error shows, a coarser format may be exact: of small integers, for one. Where all
+        Where no error shows, a coarser format may be exact if it holds the numbers. Where all
         scatter like rounding and none is typical of a format, they may be small by chance. Where
         the scatter explains errors as large as the result, it is the loss that scatters. Where a
         saturated result is rounded, it does not scatter, and another case has to tell. A submission
@@ -250,6 +251,9 @@ class SubjectJudgement(Judgement):
         """
         if not list_failing(found):
             self.precision_known = True
+            results = [found.submitted[name] for name in found.gradients]
+            if not all(are_numbers_of(each, np.float32) for each in results):
+                self.learnt = LEARNING  # no coarser format holds what is right here
             return found
         weighed = weigh(self.attempt, self.subject, found, list_failing(found), ENTRIES, far=True)
         self.precision = find_precision(found, weighed)

@@ -84,6 +84,13 @@ def see(error: float, explained: bool, single: float = 1.0) -> tuple[Any, Any]:
     return before, state_compared(submitted, ones, {"w": np.full(2, 1.0 if explained else 1e-14)})
 
 
+def see_precisely(value: float) -> tuple[Any, Any]:
+    """A comparison without an error of a true value."""
+    known = {"w": np.full(2, value)}
+    found = state_compared(known, known, {"w": np.full(2, 1e-14)})
+    return found, found
+
+
 SHORT, FILLED = 2.0**-9, 3 * 2.0**-23  # 1 + these fill half of the digits of float32, or all
 
 
@@ -135,3 +142,12 @@ def test_errors_of_code_for_parameters_of_float32_may_be_those_of_its_constants(
     judgement = learn(constant, monkeypatch=monkeypatch, given=given)
     assert judgement.precision is precision
     assert judgement.confirmed == ([] if precision else ["w"])
+
+
+@pytest.mark.parametrize(("value", "precision"), [(0.25, np.float32), (1 / 3, None)])
+def test_what_is_precise_and_no_float32_number_was_not_computed_in_float32(
+    value: float, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounded = see(FILLED, True, 1e-5)
+    judgement = learn(see_precisely(value), rounded, monkeypatch=monkeypatch)
+    assert judgement.precision is precision
