@@ -1,17 +1,15 @@
 """A loss and its gradient as two functions of the same arguments, found without a name."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bptt_verifier.judge.candidates import list_candidates, list_pairs
-from bptt_verifier.judge.files import read_file
 from bptt_verifier.judge.loss_and_gradient import find_loss_and_gradient
 from bptt_verifier.program.leaves import flatten
 from bptt_verifier.program.notebooks import Cell
-from bptt_verifier.program.own_data import find_doubts
 from bptt_verifier.program.source_file import find_definitions
+from tests.support.own_files import list_wrong, read_own
 
 LOGISTIC = """
 import numpy as np
@@ -88,20 +86,6 @@ def backward(x, y):
 """
 
 
-def read(folder: Path, text: str) -> Any:
-    """Read a file with this text as `bptt verify` does."""
-    file = folder / "net.py"
-    file.write_text(text)
-    return read_file(file, None, None, {})
-
-
-def list_wrong(found: Any) -> set[str]:
-    """List the parameters whose gradients are not those of the loss."""
-    leaves = flatten(found.params).leaves
-    doubts = find_doubts(leaves, found.params, found.gradients, found.loss)
-    return {each.name for each in doubts}
-
-
 @pytest.mark.parametrize(
     ("text", "pair", "of"),
     [
@@ -112,14 +96,14 @@ def list_wrong(found: Any) -> set[str]:
     ],
 )
 def test_both_functions_are_found(tmp_path: Path, text: str, pair: str, of: str) -> None:
-    found = read(tmp_path, text)
+    found = read_own(tmp_path, text)
     assert found.said.startswith(f"{pair} are taken for a loss and its gradient")
     assert {*flatten(found.params).leaves} == {*of.split()}
     assert not list_wrong(found)
 
 
 def test_a_wrong_gradient_is_seen(tmp_path: Path) -> None:
-    assert list_wrong(read(tmp_path, DICT.replace("(1 - h**2)", "(1 - h)"))) == {"U"}
+    assert list_wrong(read_own(tmp_path, DICT.replace("(1 - h**2)", "(1 - h)"))) == {"U"}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +137,7 @@ def test_without_data_one_sentence_asks_for_a_call(tmp_path: Path) -> None:
     text = LOGISTIC.partition("rng =")[0]
     expected = r"^cost: expected .* found none for w, x, y; call it once .*: cost\(w, x, y\)$"
     with pytest.raises(ValueError, match=expected):
-        read(tmp_path, text)
+        read_own(tmp_path, text)
 
 
 @pytest.mark.parametrize("names", ["net_fwd,net_bwd", "fprop,bprop"])

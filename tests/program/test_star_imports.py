@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from bptt_verifier.judge.files import read_file
 from bptt_verifier.program.leaves import flatten
-from bptt_verifier.program.own_data import find_doubts
 from bptt_verifier.program.source_file import find_definitions, read_cells
+from tests.support.own_files import list_wrong, read_own
 
 LAYERS = """
 import numpy as np
@@ -77,16 +76,7 @@ net.backward()
 def read(folder: Path, text: str, layers: str = LAYERS) -> Any:
     """Read a file with this text, and layers.py beside it."""
     (folder / "layers.py").write_text(layers)
-    file = folder / "net.py"
-    file.write_text(text)
-    return read_file(file, None, None, {})
-
-
-def list_wrong(found: Any) -> set[str]:
-    """List the parameters whose gradients are not those of the loss."""
-    leaves = flatten(found.params).leaves
-    doubts = find_doubts(leaves, found.params, found.gradients, found.loss)
-    return {each.name for each in doubts}
+    return read_own(folder, text)
 
 
 @pytest.mark.parametrize(

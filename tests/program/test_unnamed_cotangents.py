@@ -1,14 +1,11 @@
 """Cotangents with names that do not tell of which output they are: found by shape, and proven."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bptt_verifier.judge.files import read_file
-from bptt_verifier.program.leaves import flatten
-from bptt_verifier.program.own_data import find_doubts
 from bptt_verifier.program.unnamed_cotangents import has_name_of_gradient
+from tests.support.own_files import list_wrong, read_own
 
 LAYER = """
 import numpy as np
@@ -66,20 +63,6 @@ net.backward(out - 1)
 NAMES = "incoming dHout_mean Hout_bar".split()
 
 
-def read(folder: Path, text: str) -> Any:
-    """Read a file with this text as `bptt verify` does."""
-    file = folder / "net.py"
-    file.write_text(text)
-    return read_file(file, None, None, {})
-
-
-def list_wrong(found: Any) -> set[str]:
-    """List the parameters whose gradients are not those of the loss."""
-    leaves = flatten(found.params).leaves
-    doubts = find_doubts(leaves, found.params, found.gradients, found.loss)
-    return {each.name for each in doubts}
-
-
 @pytest.mark.parametrize(("name", "called"), [*((n, True) for n in NAMES), ("gHout_top", False)])
 def test_argument_of_any_name_is_the_cotangent_of_the_output_of_its_shape(
     tmp_path: Path, name: str, called: bool
@@ -87,26 +70,26 @@ def test_argument_of_any_name_is_the_cotangent_of_the_output_of_its_shape(
     text = NET.replace("dHout_mean", name)
     if not called:
         text = text.replace("net.backward(out - 1)\n", "")
-    found = read(tmp_path, text)
+    found = read_own(tmp_path, text)
     assert f"{name} is taken for the gradient of out" in found.said
     assert not list_wrong(found)
 
 
 def test_two_cotangents_of_one_shape_are_in_the_order_of_the_outputs(tmp_path: Path) -> None:
-    found = read(tmp_path, LAYER)
+    found = read_own(tmp_path, LAYER)
     assert "dHout_mean is taken for the gradient of what it returns at 0" in found.said
     assert not list_wrong(found)
 
 
 def test_two_cotangents_in_another_order_are_told_by_their_numbers(tmp_path: Path) -> None:
     text = LAYER.replace("(dHout_mean, dh_seq_last, cache)", "(dh_seq_last, dHout_mean, cache)")
-    found = read(tmp_path, text)
+    found = read_own(tmp_path, text)
     assert "dHout_mean is taken for the gradient of what it returns at 0" in found.said
     assert not list_wrong(found)
 
 
 def test_wrong_code_with_names_of_gradients_is_judged(tmp_path: Path) -> None:
-    found = read(tmp_path, LAYER.replace("dHout_mean / len(x)", "dHout_mean"))
+    found = read_own(tmp_path, LAYER.replace("dHout_mean / len(x)", "dHout_mean"))
     assert list_wrong(found) == {"U", "W"}
 
 
@@ -114,7 +97,7 @@ def test_wrong_code_with_another_name_is_judged_where_one_gradient_proves_it(
     tmp_path: Path,
 ) -> None:
     text = NET.replace("dHout_mean", "incoming").replace("(1 - self.h**2)", "(1 - self.h)")
-    assert list_wrong(read(tmp_path, text)) == {"U"}
+    assert list_wrong(read_own(tmp_path, text)) == {"U"}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +113,7 @@ def test_gradient_of_a_pre_activation_is_refused_with_the_names_that_are_underst
 ) -> None:
     text = NET.replace("dHout_mean", name).replace("out = self.h @ self.V", f"out = {output}")
     with pytest.raises(ValueError, match="names that say so: dout for the gradient of out"):
-        read(tmp_path, text.replace("net.backward(out - 1)", f"net.backward({given})"))
+        read_own(tmp_path, text.replace("net.backward(out - 1)", f"net.backward({given})"))
 
 
 def test_error_that_backward_scales_is_no_cotangent(tmp_path: Path) -> None:
@@ -138,14 +121,14 @@ def test_error_that_backward_scales_is_no_cotangent(tmp_path: Path) -> None:
         "(self, dHout_mean):", "(self, gap):\n        dHout_mean = 2 * gap / gap.size"
     )
     with pytest.raises(ValueError, match="outputs have the gradients gap, use names"):
-        read(tmp_path, text)
+        read_own(tmp_path, text)
 
 
 def test_target_is_no_cotangent(tmp_path: Path) -> None:
     text = NET.replace("(self, dHout_mean):", "(self, wish):\n        dHout_mean = self.out - wish")
     text = text.replace("        return out", "        self.out = out\n        return out")
     with pytest.raises(ValueError, match="use names"):
-        read(tmp_path, text)
+        read_own(tmp_path, text)
 
 
 def test_names_of_gradients() -> None:
