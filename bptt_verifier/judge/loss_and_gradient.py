@@ -33,7 +33,7 @@ def find_loss_and_gradient(defined: Definitions) -> str:
         if takes_parameters(defined, one, other)
     ]
     same = [pair for pair in pairs if is_named_gradient(pair[1], pair[0])]
-    found = pairs if len(pairs) == 1 else same or pairs
+    found = same or pairs
     called = {name for one, other in found for name in list_calls(defined, one, other)}
     whole = [pair for pair in found if called.isdisjoint(pair)]
     return ",".join(whole[0]) if len(whole) == 1 else ""

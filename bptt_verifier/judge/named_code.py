@@ -53,11 +53,12 @@ def read_found(
         try:
             return read_pair(functions, name, calls, chosen)
         except ValueError:
-            called = calls[-1] or calls[0]
-            code = attempt(
-                read_gradient_function, functions[0], functions[-1], name, called, chosen
-            )
-            if len(names) > 2 or isinstance(code, Failure):
+            if len(names) > 2:
+                raise
+            (loss, gradient), (first, last) = functions, calls
+            read = partial(read_gradient_function, loss, gradient, name, last or first, chosen)
+            code = attempt(read)
+            if isinstance(code, Failure):
                 raise
             return code  # type: ignore[no-any-return]
     top, _, method = name.partition(".")

@@ -132,3 +132,29 @@ def test_the_programs_loaded_ahead_are_those_that_the_verdict_calls(
     assert pool.files == needed
     assert len({*needed}) == len(called)
     assert all(size <= most for size, most in zip(random.sizes, LARGEST, strict=True))
+
+
+def test_the_programs_of_all_three_kinds_of_problems_are_loaded_without_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pools, ended, loaded = list[Pool](), list[bool](), list[tuple[Any, bool]]()
+
+    class Noted(Pool):
+        def __init__(self, threads: int) -> None:
+            super().__init__()
+            assert threads >= 1
+            pools.append(self)
+
+        def shutdown(self, wait: bool) -> None:
+            ended.append(wait)
+
+    def load(problem: Any, pool: Any, measured: bool = True) -> None:
+        assert [pool] == pools
+        loaded.append((problem, measured))
+
+    monkeypatch.setattr(computed_ahead, "ThreadPoolExecutor", Noted)
+    monkeypatch.setattr(computed_ahead, "load_programs", load)
+    given: Any = ("random", "probe", "large")
+    computed_ahead.load_programs_of(*given)
+    assert loaded == [("random", True), ("probe", True), ("large", False)]
+    assert ended == [False]

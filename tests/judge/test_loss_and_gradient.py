@@ -133,6 +133,41 @@ def test_parts_and_checks_are_no_such_pair(text: str, tmp_path: Path) -> None:
     assert find_loss_and_gradient(find_definitions(tmp_path, [Cell("x", text)])) == ""
 
 
+TAKING = "def {}({}):\n    return {}\n"
+
+
+@pytest.mark.parametrize(
+    ("functions", "before", "found"),
+    [
+        ("f(w, x) tanh(w, x) df(w, x)", "", "f,df"),  # neither is named as a loss
+        ("loss(w, x) cost(w, x) cost_grad(w, x)", "", "cost,cost_grad"),  # the one of that name
+        ("loss(w, x) cost(w, x) gradient(w, x)", "", ""),  # either
+        ("total_cost(w, x) gradient(w, x)", "", "total_cost,gradient"),
+        ("loss(w, x) grad(w, y)", "", ""),  # other data
+        ("loss(w, x, k=1) grad(w, x)", "", "loss,grad"),  # what is not needed
+        ("loss(p, q) grad(p, q)", "", ""),  # predictions, not parameters
+        ("loss(p, x) grad(p, x)", "", "loss,grad"),  # beside inputs, p is a parameter
+        ("loss(p, w) grad(p, w)", "", "loss,grad"),
+        ("loss(x) grad(x)", "W", "loss,grad"),  # of a variable that both read
+        ("loss(x) grad(x)", "params", "loss,grad"),
+        ("loss(x) grad(x)", "size", ""),
+    ],
+)
+def test_both_take_the_same_data_and_a_parameter(
+    functions: str, before: str, found: str, tmp_path: Path
+) -> None:
+    text = f"{before} = 3\n" if before else ""
+    for each in functions.replace(", ", ",").split():
+        name, _, arguments = each.rstrip(")").partition("(")
+        text += TAKING.format(name, arguments, before or "x")
+    assert find_loss_and_gradient(find_definitions(tmp_path, [Cell("x", text)])) == found
+
+
+def test_a_variable_that_only_one_of_both_reads_is_no_parameter(tmp_path: Path) -> None:
+    text = "W = 3\ndef loss(x):\n    return W\ndef grad(x):\n    return x\n"
+    assert find_loss_and_gradient(find_definitions(tmp_path, [Cell("x", text)])) == ""
+
+
 def test_without_data_one_sentence_asks_for_a_call(tmp_path: Path) -> None:
     text = LOGISTIC.partition("rng =")[0]
     expected = r"^cost: expected .* found none for w, x, y; call it once .*: cost\(w, x, y\)$"

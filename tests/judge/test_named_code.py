@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bptt_verifier.judge import named_code
-from bptt_verifier.judge.named_code import find_object, read_named
+from bptt_verifier.judge.named_code import find_object, find_static, read_named
 from bptt_verifier.program.source_file import RecordedCall
 
 
@@ -42,3 +42,35 @@ def test_what_is_no_function_and_no_class_is_said() -> None:
     for name in ("f", "max,x"):
         with pytest.raises(ValueError, match=f"{name}: expected it to be defined before its first"):
             read_named({"x": 3, "max": max}, name, nothing, ())
+
+
+class Model:
+    """A class of the user's with public methods and one of its own."""
+
+    def step(self) -> None: ...
+
+    def _own(self) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["Model.fit", "model.fit"])
+def test_a_method_that_is_not_there_is_said_with_those_that_are(name: str) -> None:
+    nothing: Any = SimpleNamespace(calls={})
+    said = f"^{name}: expected a method fit of {name.partition('.')[0]}, found step$"
+    with pytest.raises(ValueError, match=said):
+        read_named({"Model": Model, "model": Model()}, name, nothing, ())
+
+
+def test_a_class_needs_no_object_only_if_all_its_methods_need_none() -> None:
+    class Mixed:
+        @staticmethod
+        def forward(x: Any) -> Any: ...
+
+        def backward(self, d: Any) -> Any: ...
+
+    class Static(Mixed):
+        @staticmethod
+        def backward(d: Any) -> Any: ...  # type: ignore[override]
+
+    assert find_static(Mixed, []) == []
+    assert find_static(Mixed, ["forward"]) == ["forward"]
+    assert find_static(Static, []) == ["forward", "backward"]
