@@ -32,7 +32,7 @@ help:
 	@echo "make test              run the tests"
 	@echo "make test-tables       run more of what make test leaves out: cases of long tables"
 	@echo "make test-deep         run the tests with a hundred times the examples, freshly drawn"
-	@echo "make mutants           change the judge in every small way; a test must fail each time"
+	@echo "make mutants           change the judge in every small way, with PyTorch, which this installs; a test must fail each time"
 	@echo "make campaign          judge random right and wrong gradients of random models; goes on where stopped"
 	@echo "make bench             time the training step against autodiff and PyTorch, which this installs"
 	@echo "make results           take all results of docs/performance.md again, in less than an hour; goes on where stopped"
@@ -74,7 +74,7 @@ test-tables: $(SET_UP)
 test-deep: $(SET_UP)
 	@XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 --dist loadfile --hypothesis-profile=deep
 
-mutants: $(SET_UP)
+mutants: $(BENCH_SET_UP)
 	@$(BIN)/python -m mutation $(FILES)
 
 campaign: $(SET_UP)

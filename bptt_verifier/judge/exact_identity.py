@@ -118,11 +118,11 @@ def differentiate_along(case: ExactCase, loss: Loss, direction: Point) -> FreeNu
 
 def differentiate_all(case: ExactCase) -> Point:
     """Differentiate the loss by every entry of every weight."""
-    gradient = {}
+    gradient, zero = {}, case.values.read(0)
     for name, value in case.weights.items():
         gradient[name] = np.empty(value.shape, object)
         for entry in np.ndindex(value.shape):
-            along = {o: np.asarray(0 * each, object) for o, each in case.weights.items()}
+            along = {o: np.full(each.shape, zero) for o, each in case.weights.items()}
             along[name][entry] += 1
             gradient[name][entry] = differentiate_along(case, case.loss, along)
     return gradient

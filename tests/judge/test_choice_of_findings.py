@@ -12,6 +12,7 @@ from bptt_verifier.judge.kernel_calls import KernelCalls
 from bptt_verifier.judge.kernel_operations import find_wrong_operation
 from bptt_verifier.judge.kernel_path import describe_unnamed
 from bptt_verifier.judge.vjp import PullbackJudgement, assert_vjp_verified, prepare, verify_vjp
+from bptt_verifier.mistakes.effort import find_effort
 from bptt_verifier.program.arguments import read_settings
 from bptt_verifier.reference.stated_pullbacks import StatedPullback
 from bptt_verifier.report import Mistake
@@ -44,6 +45,7 @@ class Explained:
     ) -> Any:
         def find_operation(every: Any, wrong: Any, right: Any) -> Any:
             self.asked.append((wrong, right))
+            find_effort().goes_on()
             return operation
 
         self.monkeypatch.setattr(vjp, "diagnose_kernel", lambda *_: named)
@@ -51,7 +53,7 @@ class Explained:
         self.monkeypatch.setattr(vjp, "find_kept_argument", lambda question: question)
         judgement: Any = object.__new__(PullbackJudgement)
         judgement.every, judgement.found, judgement.lazy = [], [*cases], lazy
-        judgement.asked = kept
+        judgement.asked, self.judgement = kept, judgement
         return judgement.explain()
 
 
@@ -69,6 +71,20 @@ def test_a_name_for_a_whole_gradient_is_enough(explained: Explained) -> None:
 def test_an_operation_is_a_better_explanation_than_wrong_indices(explained: Explained) -> None:
     assert explained.explain((INDICES,), operation=(OPERATION,), kept=(KEPT,)) == (OPERATION,)
     assert explained.explain((FACTOR, INDICES), operation=(OPERATION,)) == (OPERATION,)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "operation", "cut_short"),
+    [(0.0, (), True), (0.0, (OPERATION,), False), (9.0, (), False)],
+)
+def test_a_search_that_found_nothing_in_its_time_was_cut_short(
+    explained: Explained, seconds: float, operation: Any, cut_short: bool
+) -> None:
+    explained.monkeypatch.setattr(vjp, "SECONDS", seconds)
+    assert explained.explain((FACTOR,)) == (FACTOR,)  # without a search
+    assert [*explained.judgement.describe_search()] == []
+    explained.explain((INDICES,), operation=operation)
+    assert len([*explained.judgement.describe_search()]) == cut_short
 
 
 def test_nothing_is_sought_in_what_changes_from_call_to_call(explained: Explained) -> None:

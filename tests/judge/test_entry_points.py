@@ -8,6 +8,7 @@ import pytest
 
 from bptt_verifier.judge import own_model
 from bptt_verifier.judge import verify as entry
+from bptt_verifier.judge.cells import CellSubject
 from bptt_verifier.judge.verify import (
     add_origin,
     assert_own_model_verified,
@@ -60,6 +61,15 @@ def test_a_derivation_is_judged_by_its_options(judged: list[Any]) -> None:
         "model": "rnn", "activation": "tanh", "reset": "after", "loss": "mse", "bias": False,
         "sizes": [], "examples": 200,
     }  # fmt: skip
+
+
+def test_programs_are_loaded_before_the_judge_begins(
+    judged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CellSubject, "load_programs", lambda cell: judged.append("loaded"))
+    verify(gradients)
+    assert judged[0] == "loaded"
+    assert len(judged) == 2
 
 
 def test_every_option_is_handed_on_and_written(judged: list[Any]) -> None:

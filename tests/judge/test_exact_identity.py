@@ -1,5 +1,6 @@
 """Certificates: every claim of the docket is decided in rational arithmetic, without rounding."""
 
+from math import log10
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,15 @@ def test_a_right_claim_by_a_relation_that_is_not_known_is_not_accused(tmp_path: 
     assert certify_identity(case).refuted == "w"
     assert describe(case, Verdict.AGREES) == [UNDECIDED]
     assert certified_row(case, Verdict.AGREES).certificate == "–"
+
+
+def test_the_degree_is_that_of_the_difference_and_of_what_may_collide(tmp_path: Path) -> None:
+    """(1 − t²) d has degree 3; that one argument is zero by chance has degree 2 · 1 · 1."""
+    found = certify_identity(write_own(tmp_path, "np.tanh(w)", "1 - np.tanh(w) ** 2"))
+    assert (found.refuted, found.functions, found.degree) == (None, ["tanh"], 3 + 2)
+    assert found.log10_error == pytest.approx(log10(5 / 2**64))  # of one in 2⁶⁴ numbers, 5
+    refuted = certify_identity(write_own(tmp_path, "np.tanh(w)", "1 + np.tanh(w) ** 2"))
+    assert (refuted.refuted, refuted.log10_error) == ("w", 0)  # the chance 1: nothing is proved
 
 
 def test_sizes_at_which_numbers_grow_too_long_give_no_certificate(tmp_path: Path) -> None:

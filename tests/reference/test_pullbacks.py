@@ -1,5 +1,8 @@
 """Pull-backs of small functions whose gradients are known, and the order of what they ask."""
 
+import itertools
+import sys
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -377,6 +380,29 @@ def test_one_point_after_another_is_differentiated_on_its_own_path() -> None:
     for sign, slope in ((1, 2 * X), (-1, [-3] * 3), (2, 4 * X)):
         pulled = pullback.pull_back([{"x": sign * X}], [{"output": np.ones(3)}])
         np.testing.assert_allclose(pulled.gradients["x"], [slope])
+
+
+def test_two_points_that_are_traced_together_may_take_two_paths() -> None:
+    pulled = prepare(branch, X).pull_back([{"x": X}, {"x": -X}], [{"output": np.ones(3)}] * 2)
+    np.testing.assert_allclose(pulled.gradients["x"], [2 * X, [-3] * 3])
+
+
+def test_one_point_is_traced_once_whatever_the_code_returns_there_next() -> None:
+    calls = itertools.count(1)
+    pullback = prepare(lambda x: next(calls) * np.asarray(x), X)
+    pulled = pullback.pull_back([{"x": X}], [{"output": np.ones(3)}])
+    np.testing.assert_allclose(pulled.outputs["output"], pulled.gradients["x"] * X)
+
+
+def test_the_judge_computes_with_numpy_while_a_function_is_traced() -> None:
+    found = StringIO()
+
+    def forward(x: Any) -> Any:
+        found.write("n" if vars(pullbacks)["np"] is sys.modules["numpy"] else "o")
+        return 2 * np.asarray(x)
+
+    prepare(forward, X).pull_back([{"x": X}], [{"output": np.ones(3)}])
+    assert set(found.getvalue()) == {"n"}
 
 
 def test_what_is_compiled_for_most_points_serves_fewer() -> None:

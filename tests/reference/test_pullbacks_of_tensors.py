@@ -10,7 +10,7 @@ import pytest
 
 from bptt_verifier.program.arguments import NO_ARRAYS, read_settings
 from bptt_verifier.reference import pullbacks
-from bptt_verifier.reference.pullbacks import TorchPullback, require_float64
+from bptt_verifier.reference.pullbacks import TorchPullback, TracedPullback, require_float64
 
 X = np.array([1.0, 2, 3], np.float32)
 STATE = {"float64": False, "restoring": False}
@@ -89,6 +89,16 @@ def test_jax_computes_what_it_can_trace(pullback: Any, monkeypatch: pytest.Monke
     ):
         assert getattr(pullback, name)(*GIVEN, *more) == (name, *GIVEN, *more)
     assert pullback.traced is pullback.traced
+
+
+def test_what_jax_traces_is_the_function_of_tensors_in_float64(
+    pullback: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pullbacks, "trace_tensors", lambda function, point: (function, point))
+    traced: Any = TracedPullback(double, pullback.arguments).trace({"x": X})
+    function, point = traced
+    assert point == {"x": X}
+    assert np.array_equal(function({"x": X.astype(np.float64)})["y"], 2 * X)
 
 
 def test_pytorch_computes_what_jax_cannot_trace(
