@@ -1,12 +1,18 @@
 """The smallest sizes at which a claim on an own model fails: found by running its file smaller."""
 
+import ast
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bptt_verifier.judge.published import read_entry
-from bptt_verifier.judge.small_sizes import find_smallest, list_smaller
+from bptt_verifier.judge.small_sizes import (
+    compare_at,
+    find_smallest,
+    list_size_lines,
+    list_smaller,
+)
 from tests.support.modules import ROOT
 
 TEMPLATE = (ROOT / "examples" / "docket_entry.py").read_text(encoding="utf-8")
@@ -79,3 +85,39 @@ def test_sizes_are_tried_by_their_sum() -> None:
     assert [tuple(each.values()) for each in list_smaller({"T": 2, "H": 2})] == [
         (1, 1), (1, 2), (2, 1), (2, 2),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "letters"),
+    [
+        ("T, D = 3, 2", ["T", "D"]), ("T, x = 3, 2", None), ("t, x = 3, 2", None),
+        ("T, D = 3, n", None), ("T, D = m, n", None), ("T = 3", None),
+    ],
+)  # fmt: skip
+def test_sizes_are_numbers_with_capital_letters(line: str, letters: list[str] | None) -> None:
+    assert [found for found, _ in list_size_lines(ast.parse(line))] == [letters] * bool(letters)
+
+
+QUADRATIC = """
+import numpy as np
+
+params = {"w": np.array([1.0, 0.0])}
+
+
+def loss(p):
+    return (p["w"] ** 2).sum()
+
+
+def gradients(p):
+    return {"w": 2 * p["w"] + np.array([0, CHANGE])}
+"""
+
+
+@pytest.mark.parametrize(("change", "differs"), [(0.0, False), (1e-6, False), (1.5e-6, True)])
+def test_one_entry_that_differs_by_more_than_a_millionth_is_enough(
+    change: float, differs: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(QUADRATIC.replace("CHANGE", str(change)), encoding="utf-8")
+    found = compare_at(file, {})
+    assert (found is not None) is differs
