@@ -1,17 +1,13 @@
 """Which points become cases of an own model: docs/derivation.md, section 10, in numbers."""
 
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
-from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bptt_verifier.program.paths import Followed
-from bptt_verifier.reference import selection
+from bptt_verifier.program.branches import Branch
 from bptt_verifier.reference.overflows import EXPONENT
 from bptt_verifier.reference.points import Point
 from bptt_verifier.reference.selection import (
@@ -25,46 +21,12 @@ from bptt_verifier.reference.selection import (
     VAGUE,
     Examined,
     Selector,
-    Setting,
+    list_saturating,
 )
+from tests.support.selectors import ONE, examined, follow_with, selector, set_operand
 from tests.support.stated_cases import state_case, state_operation, state_program
 
-ONE = {"w": np.ones(1)}
 U = 2.0**-53
-
-
-def selector(
-    follow: Callable[[Any], Any], allowed: Any = None, params: Any = None, known: Any = ()
-) -> Selector:
-    """A selector whose loss is `follow`, and whose cases allow these errors of its gradients."""
-    made = ONE if params is None else params
-
-    def make_case(params: Any, followed: Any, point: Point) -> Any:
-        limits = {n: 1e-9 * np.ones_like(v) for n, v in followed.slopes.items()}
-        return state_case(followed.slopes, allowed or limits, params)._replace(point=point)
-
-    paths: Any = SimpleNamespace(follow=lambda wide, first: follow(wide), known=known)
-    return Selector(Setting(made, paths, make_case, 0, 0))
-
-
-def follow_with(
-    loss: float = 1.0, slopes: Any = None, operations: tuple[Any, ...] = ()
-) -> Callable[[Any], Followed]:
-    path: Any = SimpleNamespace(program=state_program(*operations))
-    return lambda wide: Followed(path, loss, {"w": np.ones(1)} if slopes is None else slopes)
-
-
-def examined(slopes: Any, number: int = 0, params: Any = None) -> Examined:
-    path: Any = SimpleNamespace(program=state_program())
-    given = {name: np.ones_like(value) for name, value in slopes.items()}
-    followed = Followed(path, 1.0, slopes)
-    return Examined(Point(number), params or given, followed, [], frozenset())
-
-
-def set_operand(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
-    """Make this the operand of every operation."""
-    monkeypatch.setattr(selection, "forward", lambda program, wide: [np.asarray(value, float)])
-    monkeypatch.setattr(selection, "find_taken", lambda program, slots: set())
 
 
 @pytest.mark.parametrize(
@@ -150,8 +112,8 @@ def test_draws_at_which_another_formula_may_overflow_are_left_out_unless_the_giv
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exponential = follow_with(operations=(state_operation("exp"),))
-    for given, drawn, left_out in [(1.0, 36.0, False), (1.0, 37.0, True), (80.0, 79.0, False),
-                                   (80.0, 81.0, True)]:  # fmt: skip
+    for given, drawn, left_out in [(1.0, EXPONENT, False), (1.0, 37.0, True),
+                                   (80.0, 80.0, False), (80.0, 81.0, True)]:  # fmt: skip
         chosen = selector(exponential)
         set_operand(monkeypatch, [given])
         assert isinstance(chosen.examine(Point(0)), Examined)
@@ -174,25 +136,6 @@ def test_large_exponents_are_the_users_own_only_where_they_are_compared(
     monkeypatch.setattr(chosen, "draw_ordinary", lambda number: iter(()))
     chosen.select(1, lambda number: None)
     assert chosen.exponent == exponent
-
-
-@pytest.mark.parametrize("least", [2.0**-6, 0.0])
-def test_where_nearly_all_draws_overflow_values_are_smaller_and_then_exponents_are_not_limited(
-    least: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen = selector(follow_with(operations=(state_operation("exp"),)))
-    examine, tried = chosen.examine, list[float]()
-
-    def examine_at(point: Point) -> Any:
-        tried.append(point.factors.get("w", 1.0))
-        set_operand(monkeypatch, [50.0 if tried[-1] > least else 5.0])
-        return examine(point)
-
-    monkeypatch.setattr(chosen, "examine", examine_at)
-    monkeypatch.setattr(chosen, "keep", chosen.kept.append)
-    assert len([*islice(chosen.draw_ordinary(8), 8)]) == 8
-    assert min(tried) == (2.0**-6 if least else 2.0**-8)
-    assert (chosen.exponent == np.inf) is (least == 0)
 
 
 def test_neighbours_are_at_opposite_steps_of_each_entry() -> None:
@@ -263,13 +206,13 @@ def test_a_kink_is_a_change_that_does_not_shrink_and_exceeds_what_is_allowed() -
 def test_the_largest_change_of_a_gradient_says_how_well_conditioned_the_point_is() -> None:
     step = BROAD * U
     for name, share, vague in [("small", 1.0, False), ("large", 1.0, True), ("large", 0.9, False)]:
-        slopes = {"large": [1.0, 1.0], "small": [2.0**-41, 0.0]}
+        slopes = {"large": [1.0, 1.0], "small": [2.0**-40, 0.0]}
         size = slopes[name][0]
         changes = {"large": [0.0, 0.0], "small": [0.0, 0.0]}
         changes[name] = [0.0, share * 1.01 * 2.0**20 * step * size]
         exact = {n: [0.0, 0.0] for n in slopes}
         flaw, chosen = keep(slopes, exact, changes, allowed={n: [1e-30] * 2 for n in slopes})
-        # A gradient of 2⁻⁴¹ of the largest one does not count.
+        # A gradient of 2⁻⁴⁰ of the largest one does not count.
         assert bool(chosen.vague) is vague
         assert (flaw is None) is not vague
 
@@ -295,65 +238,18 @@ def test_the_condition_at_the_parameters_given_is_kept_and_one_vague_point_is_en
     assert [len(chosen.kept), len(chosen.vague)] == [3, 1]
 
 
-def test_a_point_is_tried_at_half_and_a_quarter_of_its_values_and_near_those_given() -> None:
-    chosen, tried = selector(follow_with()), list[Any]()
-    chosen.try_point = lambda point: tried.append(point) or KINK  # type: ignore[func-returns-value, method-assign]
-    assert list(chosen.draw_ordinary(8)) == []
-    first, second = tried[:4], tried[4:8]
-    factors = [1.0, 0.5, 0.25, 1.0]
-    assert [point.factors.get("w", 1.0) for point in first] == factors
-    assert [point.near for point in first] == [False, False, False, True]
-    assert [point.factors.get("w", 1.0) for point in second] == factors[::-1]  # every fourth
-
-
-def large_points(
-    monkeypatch: pytest.MonkeyPatch, features: dict[float, set[str]], flaw: str | None = None
-) -> tuple[Selector, list[float], list[float]]:
-    """A selector of which points with these factors have these features."""
-    chosen, examined_at, kept = selector(follow_with()), list[float](), list[float]()
-
-    def examine(point: Point, first: bool = True) -> Any:
-        (factor,) = point.factors.values()
-        examined_at.append(factor)
-        found = frozenset(features.get(factor, ()))
-        return examined(ONE)._replace(point=point, features=found)
-
-    def keep(found: Examined) -> str | None:
-        (factor,) = found.point.factors.values()
-        kept.append(factor)
-        assert len(kept) < 10
-        return flaw
-
-    monkeypatch.setattr(chosen, "examine", examine)
-    monkeypatch.setattr(chosen, "overflows", lambda found: False)
-    monkeypatch.setattr(chosen, "keep", keep)
-    return chosen, examined_at, kept
-
-
-def test_points_scaled_up_are_cases_only_if_they_show_more_than_all_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    features = {3.0: {"a"}, 8.0: {"a", "b"}, 64.0: {"a", "b", "c"}, 512.0: {"d"}}
-    chosen, asked, kept = large_points(monkeypatch, features)
-    assert len(list(chosen.draw_large())) == 2
-    assert asked == [3.0, 8.0, 64.0, 512.0]  # as section 10 says
-    assert kept == [64.0, 512.0]
-
-
-def test_a_point_scaled_up_that_is_no_case_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, _, kept = large_points(monkeypatch, {8.0: {"a", "b"}, 64.0: {"a"}}, KINK)
-    assert list(chosen.draw_large()) == []
-    assert kept == [8.0, 64.0]
-
-
-def select(cases: dict[int, tuple[float, dict[str, float]]], given: str | None = None) -> Any:
+def select(
+    cases: dict[int, tuple[float, dict[str, float]]],
+    given: str | None = None,
+    features: frozenset[Any] = frozenset(),
+) -> Any:
     """The selection from cases of these numbers, with a resolution and the factors of each."""
     chosen = selector(follow_with())
     chosen.left_out = Counter({KINK: 3})
     for number, (resolution, factors) in cases.items():
         case = state_case({"w": [1.0]}, {"w": [resolution]}, ONE)
         case = case._replace(point=Point(number, factors=factors))
-        chosen.kept.append((case, examined(ONE)))
+        chosen.kept.append((case, examined(ONE)._replace(features=features)))
     chosen.try_point = lambda point: given  # type: ignore[method-assign]
     chosen.draw_ordinary = lambda number: iter(())  # type: ignore[method-assign]
     chosen.draw_large = lambda: iter(())  # type: ignore[method-assign]
@@ -400,21 +296,6 @@ def test_at_most_a_quarter_of_the_cases_are_scaled_up_and_draws_fill_the_rest(
     assert told == [*range(1, number + 1)]
 
 
-def test_draws_end_where_none_or_too_few_become_cases() -> None:
-    for kept, most in [(0, 8), (3, 8 * 10 + 4), (4, 2 * 10 + 4)]:
-        chosen, tried = selector(follow_with()), list[int]()
-        case = state_case({"w": [1.0]}, {"w": [1e-9]}, ONE)
-        chosen.kept = [(case, examined(ONE))] * kept
-
-        def try_point(point: Point, tried: list[int] = tried) -> str:
-            tried.append(point.number)
-            return KINK
-
-        chosen.try_point = try_point  # type: ignore[method-assign]
-        assert list(chosen.draw_ordinary(10)) == []
-        assert tried[-1] == most
-
-
 @pytest.mark.parametrize(("dtype", "most"), [(np.float64, 2.0**20), (np.float32, 2.0**10)])
 def test_a_point_is_ill_conditioned_beyond_a_limit_or_four_times_that_of_the_given_one(
     dtype: Any, most: float
@@ -457,40 +338,49 @@ def test_points_are_left_out_by_their_reasons_and_cases_are_not(
     assert +chosen.left_out == {KINK: 2, OVERFLOW: 1}
 
 
-def refuse(asked: list[Point], point: Point, first: bool) -> str:
-    """Note a point, which is to keep no zeros for the first time, and leave it out."""
-    assert not first
-    asked.append(point)
-    return KINK
-
-
-def test_all_values_and_each_parameter_are_scaled_up_at_points_of_their_own(
+def test_up_to_the_operands_of_saturation_and_in_no_other_function_nothing_overflows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    params = {"a": np.ones(1), "b": np.ones(1)}
-    chosen, asked = selector(follow_with(), params=params), list[Point]()
-    monkeypatch.setattr(chosen, "examine", partial(refuse, asked))
-    assert list(chosen.draw_large()) == []
-    factors = [dict(point.factors) for point in asked]
-    for factor in (3.0, 8.0, 64.0, 512.0):
-        for each in ({"a": factor, "b": factor}, {"a": factor}, {"b": factor}):
-            assert each in factors
-    assert len(factors) == 12
-    assert len({point.number for point in asked}) == 12
-    assert not any(point.near or point.number % 12 for point in asked)  # float64, of one size
-    assert min(point.number for point in asked) > 1000  # beyond all other draws
+    both = state_operation("tanh"), state_operation("exp")
+    for operand, expected in [(18.0, False), (18.5, True)]:  # less than that of exp, 36
+        set_operand(monkeypatch, [0.0, operand])
+        chosen = selector(follow_with(operations=both))
+        point = chosen.examine(Point(0))
+        assert isinstance(point, Examined)
+        assert chosen.overflows(point) is expected
 
 
-@pytest.mark.parametrize(
-    ("lengths", "points"),
-    [((), 40), ((999, 10), 40), ((1000, 10), 20), ((10, 2500), 12), ((9000,), 12)],
-)
-def test_fewer_points_of_a_long_loss_are_scaled_up_but_never_less_than_three_sets_of_parameters(
-    lengths: Any, points: int, monkeypatch: pytest.MonkeyPatch
+def test_a_saturating_function_is_named_by_the_first_line_that_calls_it() -> None:
+    called = state_operation("tanh")
+    called.where = "cell.py:3", "cell.py:9"
+    assert [place for _, place, _ in list_saturating(state_program(called), [0])] == ["cell.py:3"]
+
+
+def test_the_users_code_may_fail_on_a_path_that_is_not_traced_and_on_no_other() -> None:
+    def fail(wide: Any) -> Any:
+        raise ValueError("on another path")
+
+    def path(outcomes: Any) -> Any:
+        return SimpleNamespace(program=SimpleNamespace(outcomes=outcomes, operations=()))
+
+    for known in ([path([True])], [path([]), path([])], [path([True])] * 2):
+        assert selector(fail, known=known).follow(ONE) is None
+    with pytest.raises(ValueError, match="on another path"):
+        selector(fail, known=[path([])]).follow(ONE)
+
+
+def test_zeros_are_kept_for_the_first_time_at_any_point_but_those_scaled_up(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = [SimpleNamespace(program=state_program(*range(length))) for length in lengths]
-    params = {f"w{i}": np.ones(1) for i in range(12)}
-    chosen, asked = selector(follow_with(), params=params, known=known), list[Point]()
-    monkeypatch.setattr(chosen, "examine", partial(refuse, asked))
-    assert list(chosen.draw_large()) == []
-    assert len(asked) == points
+    chosen, asked = selector(follow_with()), list[bool]()
+    paths: Any = SimpleNamespace(follow=lambda wide, first: asked.append(first), known=())
+    chosen.setting = chosen.setting._replace(paths=paths)
+    assert chosen.try_point(Point(1)) == OTHER_PATH
+    assert chosen.examine(Point(12000), first=False) == OTHER_PATH
+    assert chosen.differ(examined(ONE), 2.0**-10) == {}
+    assert asked == [True, False, True]
+
+
+def test_the_branches_that_the_cases_take_are_listed_beside_all() -> None:
+    taken = Branch("where(a > 0, a, 0)", "cell.py:3", "a")
+    assert select({0: (1e-9, {})}, features=frozenset({taken, ("loss", 1.0)})).taken == {taken}

@@ -8,7 +8,12 @@ import pytest
 from bptt_verifier.program.precision import use_float64
 from bptt_verifier.program.trace import forward, trace
 from bptt_verifier.reference import zeros
-from bptt_verifier.reference.selection import is_telling, is_within_float32, resolve
+from bptt_verifier.reference.selection import (
+    is_telling,
+    is_within_float32,
+    list_telling,
+    resolve,
+)
 from bptt_verifier.reference.zeros import UNBALANCE, find_zeros
 from bptt_verifier.tolerance.bounds import RESOLVING
 from tests.support.stated_cases import state_case, state_program
@@ -21,6 +26,7 @@ U = 2.0**-53
     [
         ([0.5, -1.0], [2.0**-9, 2.0**-8], 2.0**-8),
         ([0.0, 0.0], [2.0**-9, 2.0**-8], np.nan),
+        ([0.0, 0.0], [0.0, 0.0], np.nan),
         ([0.0, 0.0], [2.0**-9, np.inf], np.inf),  # nothing is known of it
         ([0.0, 1.0], [np.nan, 1.0], np.inf),
     ],
@@ -36,13 +42,15 @@ def test_a_case_tells_only_if_every_gradient_but_zeros_is_resolved() -> None:
     given = {"a": np.ones(1), "b": np.ones(1)}
     for a, b, telling in [(1.0, 1.0, True), (1.0, 0.9, False), (0.9, 1.0, False), (1.0, 0.0, True)]:
         limits = {"a": [RESOLVING], "b": [RESOLVING]}
-        assert is_telling(state_case({"a": [a], "b": [b]}, limits, given)) is telling
+        case = state_case({"a": [a], "b": [b]}, limits, given)
+        assert is_telling(case) is telling
+        assert list_telling(case) == [name for name, size in (("a", a), ("b", b)) if size == 1]
     assert not is_telling(state_case({"w": [0.0, 0.0]}, {"w": [1e-9, 1e-9]}))
 
 
 def test_numbers_of_the_loss_or_the_gradient_are_within_half_of_the_largest_float32() -> None:
     half = float(np.finfo(np.float32).max) / 2
-    for share, within in [(0.9, True), (1.1, False)]:
+    for share, within in [(0.9, True), (1.0, True), (1.1, False)]:
         large, small = np.array([1.0, -share * half]), np.ones(1)
         others = [None, np.ones(2, int), np.array([np.inf])]  # an infinity is a mask
         assert is_within_float32([*others, large], {"w": small}) is within
