@@ -160,12 +160,12 @@ def bound_forward(
     into = absolute(x) @ absU.mT + absb + reference_h[:-1] @ absW.mT
     err_here = (gamma(D + H + 2, u) * into + 2 * (D + H) * tiny) * inside
     carry_over = 1 + 2 * gamma(D + H + 2, u)
-    err_function, steepest = (epsilon * reference_h[1:] + tiny) * inside, lipschitz * inside
+    err_function = (epsilon * reference_h[1:] + tiny) * inside
     err_h, err_a, slope = np.zeros_like(h), np.empty_like(a), np.empty_like(a)
     for t in range(1, len(a) + 1):
         err_a[t - 1] = carry_over * (err_h[t - 1] @ absW.mT) + err_here[t - 1]  # (E2)
         reached = slope_here[t - 1] + 2 * curvature * err_a[t - 1]
-        slope[t - 1] = np.minimum(steepest[t - 1], reached)  # (E3)
+        slope[t - 1] = np.minimum(lipschitz, reached)  # (E3)
         if activation == "relu":
             near = np.abs(a[t - 1]) <= 2 * err_a[t - 1]
             slope[t - 1][near] = inside[t - 1][near]

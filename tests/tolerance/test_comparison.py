@@ -10,6 +10,7 @@ from bptt_verifier.tolerance.comparison import (
     compare_all,
     find_coarsest_dtype,
     find_symbol,
+    name_tangents,
     overall,
     verdict_of,
     worst_of,
@@ -39,7 +40,10 @@ def test_a_comparison_shows_mistakes_above_a_sixty_fourth_of_the_largest_entry(
     assert RESOLVING == 1 / 64
     reference = np.array([-4.0, 0.0])
     allowed = np.array([0.0, share * 4 / 64])
-    assert compare("W", reference, reference, allowed).conclusive is conclusive
+    found = compare("W", reference, reference, allowed)
+    assert found.conclusive is conclusive
+    assert verdict_of([found]) is (AGREES if conclusive else INCONCLUSIVE)
+    assert verdict_of([found], resolving=share / 64) is AGREES
 
 
 def test_a_distance_that_is_known_otherwise_takes_the_place_of_the_difference() -> None:
@@ -62,6 +66,7 @@ def test_results_of_none_are_not_compared() -> None:
     arrays = {"U": ONES, "W": ONES}
     found = compare_all({"U": None, "W": ONES}, arrays, arrays)
     assert [each.name for each in found] == ["W"]
+    assert compare_all({"U": None}, arrays, arrays) == []
 
 
 def test_results_are_compared_together_as_each_is_alone() -> None:
@@ -106,5 +111,20 @@ def test_the_coarsest_dtype_is_that_of_the_largest_roundoff() -> None:
     assert find_coarsest_dtype(half, precision=np.float32) == np.float16
 
 
-def test_a_result_has_its_symbol() -> None:
-    assert [find_symbol(name) for name in ("loss", "W")] == ["L", "∂L/∂W"]
+@pytest.mark.parametrize(
+    ("result", "symbol"),
+    [
+        ("loss", "L"),
+        ("W", "∂L/∂W"),
+        ("R{W}", "R{∂L/∂W}"),
+        ("R{loss}", "R{L}"),
+        ("∂y/∂x", "∂y/∂x"),  # one already
+        ("tangent of y", "tangent of y"),
+    ],
+)
+def test_a_result_has_its_symbol(result: str, symbol: str) -> None:
+    assert find_symbol(result) == symbol
+
+
+def test_a_tangent_has_the_name_of_its_result_in_braces() -> None:
+    assert name_tangents({"loss": 1.0, "W": None}) == {"R{loss}": 1.0, "R{W}": None}

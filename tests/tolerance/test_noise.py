@@ -199,7 +199,7 @@ ZEROS = np.zeros(400, int)
         (lambda x: (x @ (8 * x)) * 1e30, 400 * SMALLEST * 1e30),  # no more than all terms
         (lambda x: jnp.cumsum(x * x)[-1] * 1e30, 100 * SMALLEST * 1e30),
         (lambda x: jnp.zeros(1).at[ZEROS].add(x * x)[0] * 1e30, 100 * SMALLEST * 1e30),
-        (lambda x: (x[:1] @ (8 * x[:1])) * 1e30, SMALLEST * 1e30),  # no more than one
+        (lambda x: (x[:1] @ (64 * x[:1])) * 1e30, SMALLEST * 1e30),  # no more than one
         (lambda x: (x[0] * x[0]) * 1e30, SMALLEST / 4 * 1e30),
         (lambda x: (x[0] * 32 * x[0]) * 1e30, SMALLEST * 1e30),
         (lambda x: (x[0] - x[0]) * 1e30, 0.0),

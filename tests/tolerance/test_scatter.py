@@ -9,6 +9,7 @@ from bptt_verifier.tolerance.scatter import (
     FAR,
     IN_HALF,
     NEAR,
+    NEARER,
     NEIGHBOURS,
     displace,
     find_critical_ratio,
@@ -126,6 +127,15 @@ def test_neighbours_are_near_and_many_roundings_away() -> None:
         errors = [displace(np.ones(3), distance, rng) for _ in range(NEIGHBOURS)]
         found = measure_scatter(errors, np.ones(3), np.zeros(3), 10**5)
         assert (found.mean > 3 * found.limit).all()
+
+
+def test_the_nearest_points_are_many_roundings_away_in_float64_and_none_in_float32() -> None:
+    assert 2**17 * np.finfo(np.float64).eps / 2 == NEARER
+    values = np.linspace(1.0, 2.0, 9)
+    for dtype, moves in [(np.float64, True), (np.float32, False)]:
+        given = values.astype(dtype)
+        moved = displace(given, NEARER, np.random.default_rng(8)) != given
+        assert moved.all() == moved.any() == moves
 
 
 def test_integers_are_not_moved() -> None:

@@ -9,7 +9,16 @@ import pytest
 
 from bptt_verifier.problems.draws import with_values
 from bptt_verifier.problems.problem import ACTIVATIONS, LOSSES, Problem, Sizes
-from bptt_verifier.tolerance.bounds import Bounds, bounds, slope_at
+from bptt_verifier.tolerance.bounds import (
+    Bounds,
+    Extent,
+    Format,
+    bound_results,
+    bounds,
+    find_format,
+    slope_at,
+)
+from manual_bptt import rnn
 from tests.support.stated_bound import SLOPE, stated_bound, states_of
 
 # In half precision no term is small: u is 2^-11, and the smallest normal number 2^-14.
@@ -37,10 +46,12 @@ def assert_as_stated(
     return found
 
 
-def drawn(seed: int, activation: str, loss: str = "mse", scale: float = 0.25) -> Problem:
+def drawn(
+    seed: int, activation: str, loss: str = "mse", scale: float = 0.25, sizes: Sizes = SIZES
+) -> Problem:
     """A problem small enough that nothing overflows in half precision."""
     problem = with_values(
-        np.random.default_rng(seed), SIZES, option=activation, loss=loss,
+        np.random.default_rng(seed), sizes, option=activation, loss=loss,
         bias=seed % 2 == 0, initial_state=seed % 3 == 0,
     )  # fmt: skip
     return problem.map_arrays(lambda values: scale * values)
@@ -52,6 +63,67 @@ def test_every_bound_is_that_of_the_equations(activation: str, loss: str) -> Non
         problem = drawn(seed, activation, loss)
         found = assert_as_stated(problem, states_of(problem), dtype)
         assert all(np.isfinite(bound).all() for bound in found.values())
+
+
+def bound_together(problems: list[Problem], dtypes: list[Any]) -> list[dict[str, Any]]:
+    """The bounds of a block of problems, the padding of which is cut away again."""
+    sizes = [each.sizes for each in problems]
+    T, B, D, H, O = np.max(sizes, axis=0)
+    number = len(problems)
+
+    def padded(*shape: int) -> Any:
+        return np.zeros((number, *shape))
+
+    U, W, V, b, c = padded(H, D), padded(H, H), padded(O, H), padded(1, H), padded(1, O)
+    x, a, h, y = padded(T, B, D), padded(T, B, H), padded(T + 1, B, H), padded(B, O)
+    prediction, hidden, shown = padded(B, O), padded(T, B, H), padded(B, O)
+    for n, problem in enumerate(problems):
+        t, rows, inputs, units, outputs = problem.sizes
+        here, of_outputs = np.s_[n, T - t :, :rows, :units], np.s_[n, :rows, :outputs]
+        weights = {"b": 0.0, "c": 0.0} | problem.weights
+        U[n, :units, :inputs], W[n, :units, :units] = weights["U"], weights["W"]
+        V[n, :outputs, :units], b[n, 0, :units] = weights["V"], weights["b"]
+        c[n, 0, :outputs], x[n, T - t :, :rows, :inputs] = weights["c"], problem.x
+        a[here], h[here], prediction[of_outputs] = states_of(problem)
+        y[of_outputs], hidden[here], shown[of_outputs] = problem.y, 1, 1
+    columns = np.transpose([find_format(dtype) for dtype in dtypes]).reshape(3, number, 1, 1)
+    shapes = np.transpose(sizes).reshape(5, number, 1, 1)
+    first = T - shapes[0].ravel(), np.arange(number)
+    x, a, h, hidden = (each.swapaxes(0, 1) for each in (x, a, h, hidden))
+    states: Any = SimpleNamespace(a=a, h=h, prediction=prediction)
+    found = bound_results(
+        rnn.Params(U, W, V, b, c), x, y, states, Format(*columns),
+        Extent(*(*shapes, hidden, shown, first)),
+        problems[0].option["activation"], np.reshape([each.loss for each in problems], (-1, 1, 1)),
+    )  # fmt: skip
+    return [
+        {
+            "loss": found.loss[n], "prediction": found.prediction[n, :B, :O],
+            "U": found.U[n, :H, :D], "W": found.W[n, :H, :H], "V": found.V[n, :O, :H],
+            "b": found.b[n, :H], "c": found.c[n, :O], "x": found.x[-T:, n, :B, :D],
+            "h0": found.h0[n, :B, :H], "adjoints": found.adjoints[-T:, n, :B, :H],
+        }
+        for n, (T, B, D, H, O) in enumerate(sizes)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_of_problems_that_are_padded_to_one_size_each_has_its_own_bound(activation: str) -> None:
+    cases = [
+        (Sizes(2, 3, 1, 3, 2), "mse", HALF),
+        (Sizes(4, 1, 2, 2, 3), "half_sse", np.float32),
+        (Sizes(1, 2, 3, 1, 1), "mse", np.float32),
+    ]
+    problems = [
+        drawn(seed, activation, loss, sizes=sizes) for seed, (sizes, loss, _) in enumerate(cases)
+    ]
+    dtypes = [dtype for _, _, dtype in cases]
+    together = bound_together(problems, dtypes)
+    for problem, dtype, found in zip(problems, dtypes, together, strict=True):
+        stated = stated_bound(problem, states_of(problem), dtype)
+        assert all(np.isfinite(bound).all() for bound in stated.values())
+        for name in Bounds._fields:
+            np.testing.assert_allclose(found[name], stated[name], rtol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
