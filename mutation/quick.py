@@ -3,8 +3,9 @@
 One process imports the project and collects the tests. Each mutant is a fork of it, in which the
 changed source is executed in its module, and whoever imported a name from there gets the new
 object. Without a mutant, all tests pass in such a fork; so a test that fails has noticed the
-mutant. One that survives may owe it to an object that is kept elsewhere, or to a process that a
-test starts from the files: it is tried again by `mutation.run`, in a tree of its own.
+mutant. (Where they do not, all mutants of the file are left.) One that survives may owe it to an
+object that is kept elsewhere, or to a process that a test starts from the files: it is tried again
+by `mutation.run`, in a tree of its own.
 """
 
 import importlib
@@ -22,7 +23,7 @@ from mutation.operators import Mutant
 
 Told = Callable[[Mutant, str, float], None]
 PATIENCE = 10  # a fork that takes this many times as long as without a mutant is ended
-LEAST_SECONDS = 30.0
+LEAST_SECONDS, MOST_SECONDS = 30.0, 900.0  # the latter without a mutant
 LAST_CODE = 255  # the exit code of a fork has eight bits
 
 
@@ -70,7 +71,7 @@ class Forks:
 
     def __init__(self, mutants: Iterable[Mutant], tree: Path, jobs: int, told: Told) -> None:
         self.mutants, self.tree, self.jobs, self.told = list(mutants), tree, jobs, told
-        self.limit, self.order = 3600.0, list[Any]()
+        self.limit, self.order = MOST_SECONDS, list[Any]()
 
     def pytest_runtestloop(self, session: Any) -> bool:
         """Try each mutant, if all tests pass in a fork without one."""
@@ -83,7 +84,12 @@ class Forks:
         original = (self.tree / file).read_text(encoding="utf-8")
         times = self.tree.with_suffix(".times")
         child = self.fork(session, file, original, times)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+            if time.monotonic() - begun > self.limit:  # JAX may wait for threads that it has lost
+                end_group(child)
+                raise pytest.UsageError(f"{file}: its tests do not end in a fork")
+            time.sleep(0.005)
+        if os.waitstatus_to_exitcode(ended[1]) != 0:
             raise pytest.UsageError(f"{file}: its tests do not pass in a fork")
         self.limit = max(LEAST_SECONDS, PATIENCE * (time.monotonic() - begun))
         seconds = list(map(float, times.read_text(encoding="utf-8").split()))

@@ -19,7 +19,7 @@ NEIGHBOURS = 16
 DISTANCE, FAR, IN_HALF = 2.0**-10, 2.0**-6, 2.0**-4
 # Still 2⁸ units of float32: rounding scatters as widely there, and a mistake a 64th as much.
 NEAR = 2.0**-16
-# Still 2¹⁷ units of float64, where a loss that doubles a displacement 40 times is smooth.
+# Still 2¹⁷ units of float64, where a loss that doubles a displacement 30 times is smooth.
 NEARER = 2.0**-36
 FALSE_ALARM = 1e-9  # probability that rounding alone is called a mistake, in one verdict
 # An entry whose errors happen to be alike has at least this part of the gradient's mean scatter, in

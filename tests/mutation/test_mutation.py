@@ -190,12 +190,35 @@ OF_A_CLASS = {
             assert isinstance(MADE[0], Half) and Half.factor < 1
     """,
 }
+# A fork has none of the threads that the collection of the tests has started.
+WAITING = {
+    **PROJECT,
+    "tests/test_half.py": """
+        import threading
+        from manual_bptt.half import half
+
+        ASKED, ANSWERED = threading.Event(), threading.Event()
+
+        def answer():
+            ASKED.wait()
+            ANSWERED.set()
+
+        threading.Thread(target=answer, daemon=True).start()
+
+        def test_half_of_one_is_less_than_one():
+            ASKED.set()
+            ANSWERED.wait()
+            assert half(1) < 1
+    """,
+}
 # Prints the outcomes, and what the quick pass left to be tried in a tree of its own.
 RUN_QUICKLY = """
     import sys
     from pathlib import Path
+    from mutation import quick
     from mutation.run import Slot, run_mutants, select_mutants
 
+    quick.MOST_SECONDS = 5.0
     root, work = map(Path, sys.argv[1:])
     tests = {"manual_bptt/half.py": ["tests/test_half.py"]}
     mutants = select_mutants(tests, root=root)
@@ -249,8 +272,9 @@ def test_a_mutant_is_killed_or_survives_or_is_argued_equivalent(tmp_path: Path) 
         (PROJECT, "x / 0.5: killed, 1.0: survived", ", 1.0"),
         (KEEPING, "x / 0.5: killed, 1.0: killed", ", 1.0"),
         (OF_A_CLASS, "1.0: killed", ", 1.0"),
+        (WAITING, "x / 0.5: killed, 1.0: killed", ", x / 0.5, 1.0"),
     ],
-    ids=["seen by name", "kept without a name", "told by its class"],
+    ids=["seen by name", "kept without a name", "told by its class", "waiting for a thread"],
 )
 def test_what_the_quick_pass_does_not_kill_is_tried_in_a_tree_of_its_own(
     files: dict[str, str], outcomes: str, started: str, tmp_path: Path

@@ -67,7 +67,7 @@ class Answering:
 
     forward, arguments, structure = (
         None,
-        read_arguments((jnp.ones(2),), ["x"]),
+        read_arguments((np.ones(2),), ["x"]),
         np.ones(2),
     )
 
